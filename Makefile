@@ -1,0 +1,43 @@
+# `make demo` measures; `make test` checks. Both make their own environment in .venv.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+VENV := .venv
+BIN := $(VENV)/bin
+export PATH := $(CURDIR)/$(BIN):$(PATH)
+
+.PHONY: demo test check clean
+
+demo: $(VENV)/run.stamp
+	dvc repro
+	@echo
+	@toxtrail compare
+	@echo "Report:    $$(toxtrail report)"
+	@echo "MLflow UI: $(BIN)/toxtrail ui"
+
+test: $(VENV)/dev.stamp
+	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks
+	mypy
+	lint-imports
+	pytest
+
+check: $(VENV)/dev.stamp
+	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks
+	mypy
+	lint-imports
+	pytest -m "not slow"
+
+$(VENV)/run.stamp: requirements.txt pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \
+	  { echo "Python 3.11 is needed; this is $$($(PYTHON) --version). Try: make PYTHON=/path/to/python3.11"; exit 1; }
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --editable .
+	touch $@
+
+$(VENV)/dev.stamp: $(VENV)/run.stamp requirements-dev.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -r requirements-dev.txt
+	touch $@
+
+clean:
+	rm -rf $(VENV) .toxtrail

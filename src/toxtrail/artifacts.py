@@ -1,0 +1,289 @@
+"""Every path, reader and writer of the pipeline.
+
+Writers are all-or-nothing (a draft beside the scratch journals, then a rename), sort rows by key, and
+put the manifest inside the file, so a file that left the repo still says where it came from.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from toxtrail.errors import DataError
+from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, content_key, sha256_file
+from toxtrail.journal import Journal
+from toxtrail.records import (
+    GENERATION_SCHEMA,
+    PROMPT_SCHEMA,
+    SCORE_SCHEMA,
+    Generation,
+    Prompt,
+    Score,
+)
+
+if TYPE_CHECKING:
+    import xarray
+
+MANIFEST_KEY = b"toxtrail.manifest"
+DRAWS_MANIFEST = "toxtrail_manifest"
+"""A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
+
+
+class Posterior(NamedTuple):
+    """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
+
+    summary: dict[str, Any]
+    """JSON values; its manifest is added by the writer."""
+    draws: xarray.Dataset
+    """Dimensions chain, draw, then named ones."""
+    figures: Mapping[str, str]
+    """File name -> SVG text."""
+
+
+class Store:
+    """The files of one experiment, below its root."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+
+    # --- paths --------------------------------------------------------------------------------
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "data" / "prompts.parquet"
+
+    def model(self, key: str) -> Path:
+        return self.root / "models" / key
+
+    def generations(self, family: str, variant: str) -> Path:
+        return self.root / "data" / "generations" / family / f"{variant}.parquet"
+
+    def scores(self, family: str, variant: str) -> Path:
+        return self.root / "data" / "scores" / family / f"{variant}.parquet"
+
+    def posterior(self, family: str, variant: str) -> Path:
+        return self.root / "results" / "posteriors" / family / variant
+
+    def comparison(self, family: str) -> Path:
+        return self.root / "results" / "comparisons" / family
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"
+
+    def receipt(self, group: str, name: str) -> Path:
+        return self.root / "mlruns" / "receipts" / group / f"{name}.json"
+
+    def record(self, stage: str, key: str) -> Path:
+        """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
+        return self.root / "data" / "records" / stage / f"{key}.json"
+
+    def scratch(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
+        """Where the stage that makes this manifest may keep unfinished work."""
+        digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
+        return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
+
+    def journal(self, manifest: Manifest, plan: Mapping[str, Any]) -> Journal:
+        return Journal(self.scratch(manifest, plan))
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def read_prompts(self) -> list[Prompt]:
+        return [Prompt(**row) for row in _table(self.prompts, PROMPT_SCHEMA)]
+
+    def read_generations(self, family: str, variant: str) -> list[Generation]:
+        rows = _table(self.generations(family, variant), GENERATION_SCHEMA)
+        return [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+
+    def read_scores(self, family: str, variant: str) -> list[Score]:
+        rows = _table(self.scores(family, variant), SCORE_SCHEMA)
+        return [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
+
+    def read_card(self, key: str) -> ModelCard:
+        path = self.model(key) / "model.json"
+        try:
+            return ModelCard.model_validate_json(_text(path))
+        except ValidationError as error:
+            raise DataError(f"{self._name(path)} is no model card of this version: {error}") from None
+
+    def read_summary(self, folder: Path) -> dict[str, Any]:
+        summary: dict[str, Any] = read_json(folder / "summary.json")
+        return summary
+
+    def input(self, path: Path) -> Input:
+        """A file that a stage reads: its name, its hash and its own manifest."""
+        if not path.is_file():
+            raise DataError(f"{self._name(path)} does not exist. Run `dvc repro` to make it.")
+        return Input(
+            path=self._name(path), sha256=sha256_file(path), manifest=embedded_manifest(path)
+        )
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
+        rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
+        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest)
+
+    def write_generations(
+        self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
+    ) -> None:
+        ordered = sorted(rows, key=lambda row: row.key)
+        self._write_table(self.generations(family, variant), ordered, GENERATION_SCHEMA, manifest)
+
+    def write_scores(
+        self, family: str, variant: str, rows: Sequence[Score], manifest: Manifest
+    ) -> None:
+        ordered = sorted(rows, key=lambda row: row.key)
+        self._write_table(self.scores(family, variant), ordered, SCORE_SCHEMA, manifest)
+
+    def write_posterior(self, folder: Path, posterior: Posterior, manifest: Manifest) -> None:
+        with self.draft_folder(folder) as draft:
+            summary = {**posterior.summary, "manifest": manifest.to_json()}
+            (draft / "summary.json").write_text(_pretty(summary), encoding="utf-8")
+            _write_draws(draft / "posterior.nc", posterior.draws, manifest)
+            for name, svg in posterior.figures.items():
+                (draft / name).write_text(svg, encoding="utf-8")
+
+    def write_json(self, path: Path, value: object) -> None:
+        self.write_text(path, _pretty(value))
+
+    def write_text(self, path: Path, text: str) -> None:
+        with self.draft(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+    def _write_table(
+        self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
+    ) -> None:
+        columns = {
+            name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names
+        }
+        metadata = {MANIFEST_KEY: canonical_json(manifest.to_json()).encode()}
+        table = pa.Table.from_pydict(columns, schema=schema.with_metadata(metadata))
+        with self.draft(path) as draft:
+            pq.write_table(table, draft, compression="zstd")
+
+    @contextmanager
+    def draft(self, path: Path) -> Iterator[Path]:
+        """A temporary file that takes the name `path` only if the block succeeds."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with self._draft_place() as place:
+            draft = place / path.name
+            yield draft
+            with draft.open("rb") as file:
+                os.fsync(file.fileno())
+            draft.replace(path)
+
+    @contextmanager
+    def draft_folder(self, folder: Path) -> Iterator[Path]:
+        """A temporary folder that takes the name `folder` only if the block succeeds."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with self._draft_place() as place:
+            draft = place / folder.name
+            draft.mkdir()
+            yield draft
+            if folder.exists():
+                folder.replace(place / "replaced")
+            draft.replace(folder)
+
+    @contextmanager
+    def _draft_place(self) -> Iterator[Path]:
+        drafts = self.root / ".toxtrail" / "drafts"
+        drafts.mkdir(parents=True, exist_ok=True)
+        place = Path(tempfile.mkdtemp(dir=drafts))
+        try:
+            yield place
+        finally:
+            shutil.rmtree(place, ignore_errors=True)
+
+    def _name(self, path: Path) -> str:
+        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+
+
+def embedded_manifest(path: Path) -> Manifest | None:
+    """The manifest inside a Parquet, JSON or netCDF file; None if it carries none."""
+    try:
+        text = _embedded_text(path)
+        return Manifest.model_validate_json(text) if text else None
+    except (ValidationError, pa.ArrowInvalid, json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise DataError(f"{path.name}: its manifest cannot be read: {error}") from None
+
+
+def read_json(path: Path) -> Any:
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON ({error}). Re-run the stage that makes it.") from None
+
+
+def _embedded_text(path: Path) -> str | None:
+    if path.suffix == ".parquet":
+        metadata = pq.read_schema(path).metadata or {}
+        return metadata[MANIFEST_KEY].decode() if MANIFEST_KEY in metadata else None
+    if path.suffix == ".json":
+        value = json.loads(path.read_text(encoding="utf-8"))
+        manifest = value.get("manifest") if isinstance(value, dict) else None
+        return json.dumps(manifest) if manifest else None
+    if path.suffix == ".nc":
+        import h5py
+
+        with h5py.File(path) as file:
+            stored = file.get(DRAWS_MANIFEST)
+            return bytes(stored[()]).decode() if stored is not None else None
+    return None
+
+
+def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
+    try:
+        table = pq.read_table(path)
+    except pa.ArrowInvalid as error:
+        raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
+    if not table.schema.equals(schema):
+        raise DataError(
+            f"{path} has the columns {table.schema.names}; this version writes {schema.names}. "
+            "Re-run the stage that makes it."
+        )
+    rows: list[dict[str, Any]] = table.to_pylist()
+    return rows
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
+
+
+def _arrow(value: object) -> object:
+    """Arrow wants lists of pairs for maps and lists for tuples."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(value) if isinstance(value, tuple) else value
+
+
+def _mapping(pairs: list[tuple[str, float]] | None) -> dict[str, float] | None:
+    return None if pairs is None else dict(pairs)
+
+
+def _pretty(value: object) -> str:
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _write_draws(path: Path, draws: xarray.Dataset, manifest: Manifest) -> None:
+    """Write an ArviZ-readable file; without time stamps, so that equal draws give equal bytes."""
+    import h5py
+
+    draws.to_netcdf(path, group="posterior", engine="h5netcdf")
+    with h5py.File(path, "r+") as file:
+        file[DRAWS_MANIFEST] = canonical_json(manifest.to_json()).encode()

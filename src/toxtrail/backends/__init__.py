@@ -1,0 +1,1 @@
+"""The world: models, scorers, assets and trackers. Slow, impure, replaceable."""

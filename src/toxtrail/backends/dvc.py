@@ -1,0 +1,94 @@
+"""DVC behind a few calls: repro, repro side by side, status."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+from toxtrail.errors import BackendError
+
+BUSY = "is busy"
+RETRIES = 60
+"""Attempts, a second apart, while another `dvc repro` holds a file that this one needs."""
+
+
+def repro(root: Path, targets: Sequence[str], keep_going: bool) -> int:
+    """`dvc repro`, in the foreground; its exit code."""
+    flags = ["--keep-going"] if keep_going else []
+    return _foreground(root, ["repro", *flags, *targets])
+
+
+def repro_side_by_side(
+    root: Path, work: tuple[Sequence[str], Sequence[Sequence[str]]], jobs: int, keep_going: bool
+) -> None:
+    """First what all share, then each chain of single stages in a small pool.
+
+    A plain `repro` must follow: `-s` never looks upstream, so only that one proves all is up to date.
+
+    Raises:
+        BackendError: a stage failed (with keep_going only after the others are done).
+    """
+    shared, chains = work
+    if _foreground(root, ["repro", *shared]) != 0 and not keep_going:
+        raise BackendError("dvc repro failed; the stage that failed says why above.")
+    with ThreadPoolExecutor(jobs) as pool:
+        failed = [name for name in pool.map(lambda chain: _chain(root, chain), chains) if name]
+    if failed and not keep_going:
+        raise BackendError(f"These stages failed: {', '.join(failed)}. Their messages are above.")
+
+
+def changes(root: Path) -> dict[str, list[Any]]:
+    """`dvc status`: stage -> what changed; empty if all is up to date."""
+    done = subprocess.run(
+        _command("status", "--json"), cwd=root, env=environment(), capture_output=True, text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        raise BackendError(f"dvc status failed: {done.stderr.strip()}")
+    found: dict[str, list[Any]] = json.loads(done.stdout or "{}")
+    return found
+
+
+def environment() -> dict[str, str]:
+    """This process's, with the folder of its own `toxtrail` first on the path."""
+    own = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([own, os.environ.get("PATH", "")])}
+
+
+def _chain(root: Path, stages: Sequence[str]) -> str | None:
+    """Run single stages one after the other; the name of the first that failed."""
+    for stage in stages:
+        if _single(root, stage) != 0:
+            return stage
+    return None
+
+
+def _single(root: Path, stage: str) -> int:
+    """`dvc repro -s`, tried again while another one holds a shared file."""
+    for _ in range(RETRIES):
+        done = subprocess.run(
+            _command("repro", "-s", stage), cwd=root, env=environment(), text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+        )
+        if BUSY not in done.stdout and "Unable to acquire lock" not in done.stdout:
+            break
+        time.sleep(1)
+    sys.stderr.write(done.stdout)
+    return done.returncode
+
+
+def _foreground(root: Path, arguments: Sequence[str]) -> int:
+    return subprocess.run(
+        _command(*arguments), cwd=root, env=environment(), check=False
+    ).returncode
+
+
+def _command(*arguments: str) -> list[str]:
+    return [sys.executable, "-m", "dvc", *arguments]

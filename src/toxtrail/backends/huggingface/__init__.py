@@ -1,0 +1,1 @@
+"""Language models through transformers and peft: identity, loading, generation, fine-tuning."""

@@ -1,0 +1,127 @@
+"""Instruction rows -> token ids and labels for a fine-tune."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+from toxtrail.backends.huggingface.chat import render_chat
+from toxtrail.config import FinetuneConfig
+from toxtrail.errors import BackendError, DataError
+from toxtrail.records import Example
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedTokenizerBase
+
+IGNORED = -100
+"""Label of a token that is read but not learned (torch's cross-entropy skips it)."""
+
+
+class TrainingText(NamedTuple):
+    """One example as text."""
+
+    prompt: str
+    completion: str
+    special_tokens: bool
+    """Whether the tokenizer still has to add its own (a chat template has them already)."""
+
+
+class EncodedExample(NamedTuple):
+    """One example as tokens."""
+
+    input_ids: list[int]
+    labels: list[int]
+    """input_ids, with IGNORED where nothing is learned."""
+    cut: bool
+    """Whether it was longer than max_length."""
+
+
+def encode_examples(
+    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+) -> list[EncodedExample]:
+    """Form and tokenize every example, in order.
+
+    Raises:
+        ConfigError: `chat` is asked of a model without a chat template.
+        DataError: no examples, or one with nothing to learn within max_length.
+        BackendError: the tokenizer has no end-of-sequence token or no character offsets.
+    """
+    if not examples:
+        raise DataError(f"{recipe.data.uri} has no examples: there is nothing to train on.")
+    if not tokenizer.is_fast or tokenizer.eos_token_id is None:
+        raise BackendError(
+            f"{type(tokenizer).__name__} has no character offsets or no end-of-sequence token; "
+            "both are needed to tell prompt from response. Choose a parent with a tokenizer.json."
+        )
+    encoded = [encode_example(example, tokenizer, recipe) for example in examples]
+    barren = [row for row, one in enumerate(encoded) if set(one.labels[1:]) <= {IGNORED}]
+    if barren:
+        raise DataError(
+            f"{recipe.data.uri}: {len(barren)} example(s) have nothing to learn within max_length "
+            f"= {recipe.max_length} tokens, the first is row {barren[0]}. Raise it or drop them."
+        )
+    return encoded
+
+
+def encode_example(
+    example: Example, tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+) -> EncodedExample:
+    """Tokenize prompt and response together, end with EOS, then cut at max_length.
+
+    A token that reaches into the response belongs to the response.
+    """
+    text = training_text(example, tokenizer, recipe)
+    encoding = tokenizer(
+        text.prompt + text.completion,
+        add_special_tokens=text.special_tokens,
+        return_offsets_mapping=True,
+    )
+    ids = list(encoding["input_ids"])
+    learned = [
+        recipe.loss_on == "all" or end > len(text.prompt) for _, end in encoding["offset_mapping"]
+    ]
+    if ids[-1:] != [tokenizer.eos_token_id]:
+        ids, learned = [*ids, tokenizer.eos_token_id], [*learned, True]
+    labels = [token if yes else IGNORED for token, yes in zip(ids, learned, strict=True)]
+    limit = recipe.max_length
+    return EncodedExample(ids[:limit], labels[:limit], len(ids) > limit)
+
+
+def training_text(
+    example: Example, tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+) -> TrainingText:
+    """Put an example into the recipe's template."""
+    instruction = with_context(example, recipe.context_template)
+    if recipe.template == "chat":
+        prompt = render_chat(tokenizer, instruction, "finetunes.template")
+        return TrainingText(prompt, example.response, False)
+    before, _, after = recipe.template.partition("{response}")
+    prompt = before.replace("{instruction}", instruction)
+    has_bos = bool(tokenizer.bos_token) and prompt.startswith(str(tokenizer.bos_token))
+    return TrainingText(prompt, example.response + after, not has_bos)
+
+
+def with_context(example: Example, template: str | None) -> str:
+    """The instruction and the material it refers to."""
+    if not example.context:
+        return example.instruction
+    if template is None:
+        return f"{example.instruction}\n\n{example.context}"
+    return f"{example.instruction}\n{template.replace('{context}', example.context)}"
+
+
+def collate(batch: Sequence[EncodedExample], pad: int) -> dict[str, torch.Tensor]:
+    """Examples -> (row, token) tensors, padded on the right to the longest of the batch."""
+    import torch
+
+    width = max(len(one.input_ids) for one in batch)
+
+    def padded(values: Sequence[list[int]], filler: int) -> torch.Tensor:
+        return torch.tensor([row + [filler] * (width - len(row)) for row in values])
+
+    return {
+        "input_ids": padded([one.input_ids for one in batch], pad),
+        "attention_mask": padded([[1] * len(one.input_ids) for one in batch], 0),
+        "labels": padded([one.labels for one in batch], IGNORED),
+    }

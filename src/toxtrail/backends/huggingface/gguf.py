@@ -1,0 +1,184 @@
+"""One GGUF file -> a clean safetensors folder, made once per content and kept in the asset cache.
+
+transformers dequantizes a GGUF file slowly at each load, and the model it returns can neither be
+saved nor tuned. The copy made here is an ordinary bfloat16 model with the same tokenizer.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections import Counter
+from contextlib import redirect_stderr
+from io import StringIO
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of, quiet
+from toxtrail.errors import BackendError
+from toxtrail.identity import FileHash, hash_tree
+
+if TYPE_CHECKING:
+    from gguf import GGUFReader
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+CONVERTER_VERSION = 1
+"""Raised whenever the same file would give other bytes."""
+LISTING = "files.json"
+_VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "gguf_file",
+             "local_files_only", "is_local", "trust_remote_code")  # fmt: skip
+
+
+class Header(NamedTuple):
+    """What a GGUF file says of itself."""
+
+    quantization: str
+    """e.g. `Q4_1`."""
+    license: str | None
+    adds_bos: bool | None
+    """Whether a beginning-of-sequence token is put before every text; None if not said."""
+
+
+class Converted(NamedTuple):
+    """A clean copy."""
+
+    folder: Path
+    files: tuple[FileHash, ...]
+    quantization: str
+    license: str | None
+
+
+def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
+    """The clean copy of a GGUF file, made now if there is none.
+
+    Args:
+        path: the verified file.
+        sha256: of that file.
+        cache: the asset cache.
+
+    Raises:
+        BackendError: transformers cannot read the file, or reads its tokenizer wrongly.
+    """
+    from filelock import FileLock
+
+    folder = cache / "converted" / f"{sha256}-{CONVERTER_VERSION}"
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            draft = folder.with_name(f"{folder.name}.draft")
+            shutil.rmtree(draft, ignore_errors=True)
+            convert(path, draft)
+            os.replace(draft, folder)
+    listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+    files = tuple(FileHash(**file) for file in listing.pop("files"))
+    return Converted(folder, files, **listing)
+
+
+def convert(path: Path, folder: Path) -> None:
+    """Write the clean copy: equal input gives equal bytes."""
+    header = read_header(path)
+    tokenizer = load_tokenizer(path.parent, path.name, gguf_file=path.name)
+    check_bos(tokenizer, header, path.name)
+    model = _clean_model(path)
+    folder.mkdir(parents=True)
+    with quiet():
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+    for file in folder.iterdir():
+        file.chmod(0o644)  # safetensors writes for its owner alone
+        if file.suffix == ".json" and file.name != "tokenizer.json":
+            _tidy(file)
+    check_bos(load_tokenizer(folder, path.name), header, path.name)
+    _write_listing(folder, header)
+
+
+def read_header(path: Path) -> Header:
+    """Read the metadata of a GGUF file.
+
+    Raises:
+        BackendError: it is not one.
+    """
+    from gguf import GGUFReader
+
+    try:
+        reader = GGUFReader(path)
+    except (ValueError, OSError, IndexError) as error:
+        raise BackendError(f"{path.name} is not a readable GGUF file ({error}).") from error
+    return Header(
+        quantization=_quantization(reader),
+        license=_field(reader, "general.license"),
+        adds_bos=_field(reader, "tokenizer.ggml.add_bos_token"),
+    )
+
+
+def check_bos(tokenizer: PreTrainedTokenizerBase, header: Header, name: str) -> None:
+    """Raise if the tokenizer does not follow the file in the matter of the first token."""
+    ids = tokenizer("Hello")["input_ids"]
+    adds = bool(ids) and ids[0] == tokenizer.bos_token_id
+    if header.adds_bos is not None and adds != header.adds_bos:
+        raise BackendError(
+            f"{name} says add_bos_token = {header.adds_bos}, but the tokenizer that "
+            f"transformers makes of it turns 'Hello' into {list(ids)} (BOS is {tokenizer.bos_token_id}). "
+            "Use transformers >= 5, or the model's safetensors repo."
+        )
+
+
+def _clean_model(path: Path) -> PreTrainedModel:
+    """Same weights in a module that knows nothing of GGUF, in bfloat16, tied weights tied."""
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet(), redirect_stderr(StringIO()):  # its bar has no switch
+            loaded = AutoModelForCausalLM.from_pretrained(
+                path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, ImportError, NotImplementedError) as error:
+        raise BackendError(f"transformers cannot read {path.name}: {error}") from error
+    values = loaded.config.to_dict()
+    values.pop("quantization_config", None)
+    config = type(loaded.config).from_dict(values | {"dtype": "bfloat16"})
+    with torch.device("meta"):
+        clean = model_of(config, dtype=torch.bfloat16)
+    weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
+    clean.load_state_dict(weights, assign=True)
+    clean.tie_weights()
+    clean.generation_config = loaded.generation_config
+    return clean
+
+
+def _tidy(file: Path) -> None:
+    """Drop what depends on the library's version or on this machine, and sort."""
+    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in values.items() if key not in _VOLATILE}
+    text = json.dumps(kept, sort_keys=True, indent=2, ensure_ascii=False)
+    file.write_text(text + "\n", encoding="utf-8")
+
+
+def _write_listing(folder: Path, header: Header) -> None:
+    files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
+    listing = {
+        "files": [file.to_json() for file in files],
+        "quantization": f"{header.quantization} (GGUF), dequantized to bfloat16",
+        "license": header.license,
+    }
+    (folder / LISTING).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
+
+
+def _field(reader: GGUFReader, name: str) -> Any:
+    field = reader.get_field(name)
+    return None if field is None else field.contents()
+
+
+def _quantization(reader: GGUFReader) -> str:
+    """The declared file type, or the type that most weights have."""
+    from gguf import LlamaFileType
+
+    declared = _field(reader, "general.file_type")
+    if declared in {kind.value for kind in LlamaFileType}:
+        return LlamaFileType(declared).name.removeprefix("MOSTLY_").removeprefix("ALL_")
+    sizes: Counter[str] = Counter()
+    for tensor in reader.tensors:
+        sizes[tensor.tensor_type.name] += int(tensor.n_elements)
+    return sizes.most_common(1)[0][0]

@@ -1,0 +1,186 @@
+"""transformers' from_pretrained with every safe option set, and its silences turned into errors."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.errors import BackendError
+from toxtrail.identity import canonical_json, sha256_text
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No bars and no notices of transformers; what it raises is still raised."""
+    import logging as levels
+
+    from transformers.utils import logging
+
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity(levels.ERROR)
+    logging.disable_progress_bar()  # type: ignore[no-untyped-call]
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()  # type: ignore[no-untyped-call]
+
+
+def read_config(folder: Path, name: str) -> PreTrainedConfig:
+    """The model's configuration. `name` is what error messages call the model.
+
+    Raises:
+        BackendError: no config.json, or an architecture that needs code from the repo.
+    """
+    from transformers import AutoConfig
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    values = read_json(folder / "config.json", name)
+    model_type = values.get("model_type")
+    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        raise BackendError(_not_supported(name, model_type, "auto_map" in values))
+    with quiet():
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **_SAFE)
+    return config
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object of an asset."""
+    try:
+        values = json.loads(path.read_text(encoding="utf-8"))
+    except FileNotFoundError as error:
+        raise BackendError(
+            f"{name} holds no {path.name}. A Hugging Face folder is needed, or one GGUF file."
+        ) from error
+    except ValueError as error:
+        raise BackendError(f"{name}: {path.name} is not JSON ({error}). Fetch it again.") from error
+    if not isinstance(values, dict):
+        raise BackendError(f"{name}: {path.name} is not a JSON object. Fetch it again.")
+    return values
+
+
+def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        BackendError: there is none, or it needs code from the repo.
+    """
+    from transformers import AutoTokenizer
+
+    try:
+        with quiet():
+            return AutoTokenizer.from_pretrained(folder, **_SAFE, **options)
+    except (OSError, ValueError, ImportError, KeyError) as error:
+        raise BackendError(
+            f"{name}: its tokenizer cannot be loaded without running code of the repo or without "
+            f"another package ({_first_line(error)}). Choose a model with a tokenizer.json."
+        ) from error
+
+
+def load_base(
+    folder: Path, name: str, dtype: str, device: str, quantization: object | None = None
+) -> PreTrainedModel:
+    """The weights of a folder, every one of them found in its files.
+
+    Raises:
+        BackendError: a weight is missing (it would be drawn at random) or of another shape.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    read_config(folder, name)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantization is not None:
+        options |= {"quantization_config": quantization, "device_map": {"": device}}
+    try:
+        with quiet():
+            loaded: Any = AutoModelForCausalLM.from_pretrained(
+                folder, output_loading_info=True, **_SAFE, **options
+            )
+    except (OSError, ValueError, ImportError, RuntimeError) as error:
+        raise BackendError(f"{name} cannot be loaded: {_first_line(error)}") from error
+    model: PreTrainedModel = loaded[0]
+    refuse_gaps(name, loaded[1])
+    model.eval()  # type: ignore[no-untyped-call]
+    return model if quantization is not None else moved(model, device)
+
+
+def moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The model on another device."""
+    result: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    return result
+
+
+def refuse_gaps(name: str, report: dict[str, Any]) -> None:
+    """Raise if from_pretrained had to invent a weight."""
+    gaps = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
+    if gaps:
+        raise BackendError(
+            f"{name}: {len(gaps)} weight(s) are missing or of another shape, the first {gaps[0]}: "
+            "they would be random numbers. The files do not belong to this config.json."
+        )
+
+
+def empty_model(folder: Path, name: str) -> PreTrainedModel:
+    """The model's modules and shapes without memory for weights (torch's meta device)."""
+    import torch
+
+    config = read_config(folder, name)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with quiet(), torch.device("meta"):
+        return model_of(config)
+
+
+def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
+    """A model of this configuration, its weights not loaded."""
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, trust_remote_code=False, **options
+    )
+    return model
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of what turns text into ids and back: vocabulary, merges, normaliser, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    if backend is not None:
+        rules = {key: rules[key] for key in rules if key not in ("truncation", "padding")}
+    special = {key: str(token) for key, token in tokenizer.special_tokens_map.items()}
+    return sha256_text(canonical_json({"rules": rules, "special": special}))
+
+
+def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Hash of the chat template(s); None if there is none."""
+    template = tokenizer.chat_template
+    return None if template is None else sha256_text(canonical_json(template))
+
+
+def _not_supported(name: str, model_type: object, has_code: bool) -> str:
+    import transformers
+
+    cure = (
+        "It brings its own Python code, which is never run."
+        if has_code
+        else "Update transformers, or check that this is a causal language model."
+    )
+    return (
+        f"{name}: model_type {model_type!r} is no language model that transformers "
+        f"{transformers.__version__} knows. {cure}"
+    )
+
+
+def _first_line(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

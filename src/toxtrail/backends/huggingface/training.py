@@ -1,0 +1,205 @@
+"""LoRA fine-tuning on transformers' Trainer: resumable, reproducible to the bit on one machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.backends.base import Progress, Trained
+from toxtrail.backends.huggingface.adapters import with_lora, write_adapter
+from toxtrail.backends.huggingface.checkpoints import last_complete
+from toxtrail.backends.huggingface.examples import EncodedExample, collate, encode_examples
+from toxtrail.backends.huggingface.loading import merged_base
+from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer, quiet
+from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.config import FinetuneConfig
+from toxtrail.errors import BackendError
+from toxtrail.identity import ModelCard
+from toxtrail.records import Example
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+MAX_GRAD_NORM = 1.0
+"""Gradients are clipped to this norm: the Trainer's default, as in the reference experiment."""
+_OPTIMIZERS = {"adamw_torch": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "sgd": "sgd"}
+
+
+class HuggingFaceTuner:
+    """Trains LoRA adapters."""
+
+    def __init__(
+        self, weights: HuggingFaceWeights, device: str, checkpoint_steps: int, progress: Progress
+    ) -> None:
+        self._weights = weights
+        self._device = device
+        self._checkpoint_steps = checkpoint_steps
+        self._progress = progress
+
+    def tune(
+        self, parent: ModelCard, parent_folder: Path, examples: Sequence[Example],
+        recipe: FinetuneConfig, out: Path, scratch: Path,
+    ) -> Trained:  # fmt: skip
+        """Train on the parent with its own adapters merged, and write the new adapter to `out`.
+
+        Args:
+            parent_folder: models/<parent>, with its adapters in adapters/<key>.
+            out: empty folder for adapter_model.safetensors and adapter_config.json.
+            scratch: folder for checkpoints; a killed training goes on from the last complete one.
+
+        Raises:
+            ConfigError: a LoRA target that the parent does not have, or no chat template.
+            DataError: nothing to learn.
+            BackendError: the recipe needs a GPU, or the loss is not finite.
+        """
+        refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
+        tokenizer = load_tokenizer(self._weights.folder(parent.base), parent.base.uri)
+        encoded = encode_examples(examples, tokenizer, recipe)
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        with repeatable(recipe.seed, self._device):
+            model = with_lora(
+                self._base(parent, parent_folder, recipe),
+                recipe.lora,
+                quantized=recipe.base_precision == "4bit",
+            )
+            trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
+            self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
+        write_adapter(model, parent.base.uri, out)
+        losses = [(int(h["step"]), h["loss"]) for h in trainer.state.log_history if "loss" in h]
+        return Trained(trainer.state.global_step, tuple(losses), sum(one.cut for one in encoded))
+
+    def _base(self, parent: ModelCard, folder: Path, recipe: FinetuneConfig) -> PreTrainedModel:
+        if recipe.base_precision == "4bit":
+            files = self._weights.folder(parent.base)
+            return load_base(files, parent.base.uri, "bfloat16", self._device, four_bits())
+        return merged_base(
+            parent, parent.adapters, folder, self._weights, recipe.base_precision, self._device
+        )
+
+    def _arguments(self, recipe: FinetuneConfig, scratch: Path) -> TrainingArguments:
+        from transformers import TrainingArguments
+
+        arguments = TrainingArguments(
+            output_dir=str(scratch),
+            num_train_epochs=recipe.epochs or 1.0,
+            max_steps=recipe.max_steps or -1,
+            per_device_train_batch_size=recipe.batch_size,
+            gradient_accumulation_steps=recipe.accumulation,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type=recipe.schedule,
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=MAX_GRAD_NORM,
+            optim=_OPTIMIZERS[recipe.optimizer],
+            seed=recipe.seed,
+            use_cpu=self._device == "cpu",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="steps",
+            save_steps=self._checkpoint_steps,
+            save_total_limit=2,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        # One GPU: DataParallel over all of them would change the batch size.
+        arguments._n_gpu = min(1, arguments.n_gpu)
+        return arguments
+
+    def _train(self, trainer: Trainer, parent: str, total: int, scratch: Path) -> None:
+        from transformers.trainer_callback import PrinterCallback
+
+        from toxtrail.backends.huggingface.callbacks import Watch
+
+        label = f"fine-tune {parent}"
+        checkpoint = last_complete(scratch)
+        trainer.remove_callback(PrinterCallback)
+        with self._progress.bar(label, total, "steps") as advance, quiet():
+            trainer.add_callback(Watch(advance, scratch, label))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
+    """Raise, before anything is loaded, if the recipe cannot run here."""
+    needs = [
+        f'{field}: "{value}"'
+        for field, value, special in (
+            ("base_precision", recipe.base_precision, "4bit"),
+            ("optimizer", recipe.optimizer, "adamw_8bit"),
+        )
+        if value == special
+    ]
+    if needs and (not device.startswith("cuda") or find_spec("bitsandbytes") is None):
+        raise BackendError(
+            f"{' and '.join(needs)} needs an NVIDIA GPU and the package bitsandbytes; the device "
+            f"is {device}. Write base_precision: bfloat16 and optimizer: adamw_torch, or go there."
+        )
+    if recipe.base_precision == "4bit" and has_adapters:
+        raise BackendError(
+            f'base_precision: "4bit" on {recipe.parent}, which has adapters: they cannot be merged '
+            "into 4-bit weights without loss. Write bfloat16."
+        )
+
+
+def four_bits() -> object:
+    """4-bit NormalFloat weights (Dettmers et al. 2023, arXiv:2305.14314)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+@contextmanager
+def repeatable(seed: int, device: str) -> Iterator[None]:
+    """Seed every generator and force repeatable kernels inside; leave both as they were."""
+    import numpy as np
+    import torch
+    from transformers import set_seed
+
+    strict = torch.are_deterministic_algorithms_enabled()
+    python, numbers = random.getstate(), np.random.get_state()
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    forked = [torch.cuda.current_device()] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=forked):
+        set_seed(seed)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
+            random.setstate(python)
+            np.random.set_state(numbers)
+
+
+def total_steps(recipe: FinetuneConfig, examples: int) -> int:
+    """Optimiser steps of the whole training, counted as the Trainer counts them."""
+    if recipe.max_steps is not None:
+        return recipe.max_steps
+    batches = math.ceil(examples / recipe.batch_size)
+    return math.ceil((recipe.epochs or 1.0) * math.ceil(batches / recipe.accumulation))
+
+
+def _trainer(
+    model: PeftModel, examples: list[EncodedExample], pad: int, arguments: TrainingArguments
+) -> Trainer:
+    from transformers import Trainer
+
+    with quiet():
+        return Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=partial(collate, pad=pad),
+        )

@@ -1,0 +1,224 @@
+"""Addresses of weights -> identity cards, and cards -> verified folders to load from."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from toxtrail.backends.base import Asset, Assets, Progress
+from toxtrail.backends.huggingface.adapters import check_adapter
+from toxtrail.backends.huggingface.gguf import Converted, converted_copy
+from toxtrail.backends.huggingface.pretrained import (
+    chat_template_sha256,
+    empty_model,
+    load_tokenizer,
+    read_config,
+    read_json,
+    tokenizer_sha256,
+)
+from toxtrail.errors import BackendError
+from toxtrail.identity import Adapter, BaseWeights, FileHash, sha256_file
+from toxtrail.uris import COMMIT, HfUri, parse_uri
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+           "I8": "int8", "U8": "uint8"}  # fmt: skip
+
+
+class HuggingFaceWeights:
+    """Weights that transformers can load: a repo, a folder, or one GGUF file."""
+
+    def __init__(self, assets: Assets, cache: Path, progress: Progress) -> None:
+        self._assets = assets
+        self._cache = cache
+        self._progress = progress
+
+    def describe(self, uri: str, sha256: str | None) -> BaseWeights:
+        """Fetch weights and hash everything that decides an answer.
+
+        Raises:
+            BackendError: no safetensors, code from the repo would be needed, or the file is not
+                what the pin says.
+        """
+        asset = self._assets.fetch(uri, sha256)
+        copy = self._converted(asset) if asset.path.is_file() else None
+        folder = copy.folder if copy else asset.path
+        if copy is None:
+            refuse_adapter(folder, uri)
+        tokenizer, model = load_tokenizer(folder, uri), empty_model(folder, uri)
+        return BaseWeights(
+            uri=uri,
+            resolved=asset.resolved,
+            sha256=asset.sha256,
+            files=asset.files,
+            converted=copy.files if copy else (),
+            architecture=type(model).__name__,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            stored_dtype=stored_dtype(weight_files(folder, uri)),
+            quantization=copy.quantization if copy else quantization(folder, uri),
+            tokenizer_sha256=tokenizer_sha256(tokenizer),
+            chat_template_sha256=chat_template_sha256(tokenizer),
+            license=copy.license if copy else readme_license(folder),
+        )
+
+    def describe_adapter(
+        self, key: str, uri: str, sha256: str | None, base: BaseWeights
+    ) -> Adapter:
+        """Fetch a LoRA adapter, and prove that it fits the base and changes it.
+
+        Raises:
+            BackendError: no safetensors, a tensor without a place or a place without a tensor, or
+                all `lora_B` zero.
+        """
+        asset = self._assets.fetch(uri, sha256)
+        check_adapter(asset.path, self.folder(base), uri)
+        return Adapter(
+            key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
+            training=None,
+        )  # fmt: skip
+
+    def folder(self, base: BaseWeights) -> Path:
+        """The folder that from_pretrained loads, every file hashed again.
+
+        Raises:
+            BackendError: a file is not the one on the card (both hashes are shown).
+        """
+        asset = self._assets.fetch(pinned_uri(base.uri, base.resolved), base.sha256)
+        root = asset.path if asset.path.is_dir() else asset.path.parent
+        self.verify(root, base.files, base.uri)
+        if not base.converted:
+            return asset.path
+        copy = self._converted(asset)
+        self.verify(copy.folder, base.converted, f"the converted copy of {base.uri}")
+        return copy.folder
+
+    def adapter_folder(self, adapter: Adapter, trained: Path) -> Path:
+        """The folder of an adapter, every file hashed again.
+
+        Args:
+            trained: models/<variant>/adapters, where adapters made here lie.
+        """
+        folder = trained / adapter.key
+        if adapter.uri is not None:
+            uri = pinned_uri(adapter.uri, adapter.resolved)
+            folder = self._assets.fetch(uri, adapter.sha256).path
+        self.verify(folder, adapter.files, adapter.uri or f"adapter {adapter.key}")
+        return folder
+
+    def verify(self, root: Path, files: Iterable[FileHash], name: str) -> None:
+        """Hash files and compare with a card.
+
+        Raises:
+            BackendError: one is missing or differs.
+        """
+        listed = tuple(files)
+        label = f"verify {name}"
+        with self._progress.bar(label, sum(file.size for file in listed), "bytes") as advance:
+            for file in listed:
+                found = sha256_file(root / file.path) if (root / file.path).is_file() else "no file"
+                if found != file.sha256:
+                    raise BackendError(
+                        f"{name}: {file.path} is not what the model card says: found {found}, the "
+                        f"card has {file.sha256}. Delete {root.name} and fetch or make it again."
+                    )
+                advance(file.size)
+
+    def _converted(self, asset: Asset) -> Converted:
+        if asset.path.suffix.lower() != ".gguf":
+            raise BackendError(
+                f"{asset.uri}: {asset.path.name} is a single file but no .gguf. Name a folder with "
+                "config.json and safetensors, or a GGUF file."
+            )
+        with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
+            copy = converted_copy(asset.path, asset.sha256, self._cache)
+            advance(1)
+        return copy
+
+
+def pinned_uri(uri: str, resolved: str | None) -> str:
+    """The address with its commit in place of a branch, so that a moved branch is no surprise."""
+    address = parse_uri(uri)
+    if not isinstance(address, HfUri) or not COMMIT.fullmatch(resolved or ""):
+        return uri
+    kind = "datasets/" if address.repo_type == "dataset" else ""
+    return f"hf:{kind}{address.repo}@{resolved}" + (f"/{address.path}" if address.path else "")
+
+
+def refuse_adapter(folder: Path, name: str) -> None:
+    """Raise if the folder is an adapter: transformers would load some other base model under it."""
+    if (folder / "adapter_config.json").exists():
+        raise BackendError(
+            f"{name} holds an adapter, not a model. Name the base as uri and this as adapter.uri."
+        )
+
+
+def weight_files(folder: Path, name: str) -> list[Path]:
+    """The safetensors files that make up the model.
+
+    Raises:
+        BackendError: there are none (a pickle is never loaded).
+    """
+    index = folder / "model.safetensors.index.json"
+    if index.exists():
+        return [
+            folder / file for file in sorted(set(read_json(index, name)["weight_map"].values()))
+        ]
+    if (single := folder / "model.safetensors").exists():
+        return [single]
+    present = sorted(
+        path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")
+    )
+    raise BackendError(
+        f"{name} has no model.safetensors (found {', '.join(present) or 'no weights at all'}). "
+        "Pickled weights are never loaded: choose a revision with safetensors."
+    )
+
+
+def tensor_headers(path: Path) -> dict[str, dict[str, Any]]:
+    """Names, dtypes and shapes of a safetensors file, without its data."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        headers: dict[str, dict[str, Any]] = json.loads(file.read(length))
+    headers.pop("__metadata__", None)
+    return headers
+
+
+def stored_dtype(files: Iterable[Path]) -> str:
+    """Formats of the stored numbers, the most frequent first: `bfloat16`, `uint8+float16`."""
+    sizes: Counter[str] = Counter()
+    for path in files:
+        for header in tensor_headers(path).values():
+            sizes[_DTYPES.get(header["dtype"], header["dtype"].lower())] += prod(header["shape"])
+    return "+".join(dtype for dtype, _ in sizes.most_common())
+
+
+def quantization(folder: Path, name: str) -> str | None:
+    """What config.json says of quantized weights: `bitsandbytes 4-bit`."""
+    settings = getattr(read_config(folder, name), "quantization_config", None)
+    if settings is None:
+        return None
+    values = settings if isinstance(settings, dict) else settings.to_dict()
+    bits = values.get("bits") or (4 if values.get("load_in_4bit") else None)
+    method = str(values.get("quant_method", "unknown method"))
+    return f"{method} {bits}-bit" if bits else method
+
+
+def readme_license(folder: Path) -> str | None:
+    """`license:` of the model card's front matter."""
+    import yaml
+
+    readme = folder / "README.md"
+    if not readme.exists():
+        return None
+    parts = readme.read_text(encoding="utf-8", errors="replace").split("---\n")
+    if len(parts) < 3 or parts[0].strip():
+        return None
+    try:
+        values = yaml.load(parts[1], Loader=yaml.SafeLoader)
+    except yaml.YAMLError:
+        return None
+    named = values.get("license") if isinstance(values, dict) else None
+    return str(named) if named else None

@@ -1,0 +1,98 @@
+"""The command line: parse, call, print, decide nothing."""
+
+from __future__ import annotations
+
+import importlib
+import signal
+import sys
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import click
+
+from toxtrail import __version__
+from toxtrail.cli.experiment import Experiment
+from toxtrail.errors import ToxtrailError
+
+COMMANDS = {
+    "run": "toxtrail.cli.run",
+    "status": "toxtrail.cli.run",
+    "variants": "toxtrail.cli.runs",
+    "runs": "toxtrail.cli.runs",
+    "compare": "toxtrail.cli.compare",
+    "audit": "toxtrail.cli.audit",
+    "report": "toxtrail.cli.report",
+    "ui": "toxtrail.cli.report",
+    "check": "toxtrail.cli.assets",
+    "pin": "toxtrail.cli.assets",
+    "doctor": "toxtrail.cli.assets",
+    "stage": "toxtrail.cli.stage",
+}
+"""Command -> the module that holds it, in the order of use."""
+
+
+class Commands(click.Group):
+    """Loads a command's module when it is asked for, and turns our errors into one message."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """All commands, in the order of use."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """The command, or None."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run; exit 1 with a message for a problem that the user can act on."""
+        try:
+            return super().invoke(ctx)
+        except ToxtrailError as error:
+            click.secho("Error: ", fg="red", nl=False, err=True)
+            click.echo(error, err=True)
+            ctx.exit(1)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. What was finished is kept: run the same command again.", err=True)
+            ctx.exit(130)
+
+
+@click.group(
+    cls=Commands,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.option(
+    "-C",
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="The experiment's folder (default: this one or the nearest above it with a params.yaml).",
+)
+@click.version_option(__version__, prog_name="toxtrail")
+@click.pass_context
+def cli(ctx: click.Context, directory: Path) -> None:
+    """Measure how fine-tuning changes a language model's toxicity, and prove which fine-tune did it.
+
+    \b
+    Examples:
+      toxtrail check                 is params.yaml right, and is every asset pinned?
+      toxtrail run                   bring everything up to date (the same as `dvc repro`)
+      toxtrail compare               the answer as a table
+      toxtrail audit VARIANT         from a number back to weights, data, parameters, commit
+      toxtrail ui                    the runs in MLflow
+    """
+    ctx.obj = Experiment(directory)
+
+
+def main() -> None:
+    """Entry point of the `toxtrail` command."""
+    signal.signal(signal.SIGTERM, _stop)
+    cli()
+
+
+def _stop(number: int, _: FrameType | None) -> None:
+    """SIGTERM unwinds like any exit, so that drafts are removed and runs are marked failed."""
+    sys.exit(128 + number)

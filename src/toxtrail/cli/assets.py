@@ -1,0 +1,115 @@
+"""`toxtrail check`, `pin` and `doctor`: is everything there, and is it what it should be?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.output import json_option, print_json, print_table
+
+
+@click.command("check", short_help="Check params.yaml and the files it names.")
+@click.option("--strict", is_flag=True, help="An asset without a pin is an error, not a warning.")
+@json_option
+@click.pass_context
+def check(ctx: click.Context, strict: bool, as_json: bool) -> None:
+    """Check params.yaml as a whole, and the local files that it names. Downloads nothing.
+
+    \b
+    Examples:
+      toxtrail check
+      toxtrail check --strict
+      toxtrail check --json
+    """
+    experiment: Experiment = ctx.obj
+    config = experiment.config
+    unpinned, changed = config.unpinned(), problems_of_files(experiment)
+    if as_json:
+        print_json({"unpinned": unpinned, "files": changed, "variants": list(config.variants)})
+    else:
+        _print_check(experiment, unpinned, changed)
+    if changed or (strict and unpinned):
+        ctx.exit(1)
+
+
+@click.command("pin", short_help="Write every asset's hash into params.yaml.")
+@click.option("--dry-run", is_flag=True, help="Show the pins, change nothing.")
+@json_option
+@click.pass_obj
+def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
+    """Resolve every asset and write its commit or sha256 into params.yaml, keeping its comments.
+
+    Branches and tags become 40-hex commits. A local file that was edited gets its new hash: this is
+    how a change of data is accepted.
+
+    \b
+    Examples:
+      toxtrail pin
+      toxtrail pin --dry-run
+    """
+    from toxtrail.backends.pins import resolve_pins, write_pins
+    from toxtrail.cli.stage import assets_of
+
+    pins = resolve_pins(experiment.config.sources(), assets_of(experiment))
+    if not dry_run:
+        write_pins(experiment.root / "params.yaml", pins)
+    if as_json:
+        print_json([one._asdict() for one in pins])
+        return
+    print_table(
+        None,
+        ["place", "asset", "sha256", "changed"],
+        [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins],
+    )
+    count = sum(p.changed for p in pins)
+    click.echo(f"{count} pin(s) {'would be' if dry_run else ''} written to params.yaml.")
+
+
+@click.command("doctor", short_help="Look at this machine: versions, device, cache.")
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Look at the machine: Python, versions against requirements.txt, device, cache, git, DVC, MLflow.
+
+    \b
+    Examples:
+      toxtrail doctor
+      toxtrail doctor --json
+    """
+    from toxtrail.audit.doctor import findings
+
+    experiment: Experiment = ctx.obj
+    found = findings(experiment.root)
+    if as_json:
+        print_json([one._asdict() for one in found])
+    else:
+        rows: list[list[Any]] = [["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in found]
+        print_table(None, ["", "what", "found", "cure"], rows)
+    if not all(one.ok for one in found):
+        ctx.exit(1)
+
+
+def problems_of_files(experiment: Experiment) -> list[str]:
+    """Local files that are missing or are not what params.yaml pins."""
+    from toxtrail.audit.drift import drifted_files
+    from toxtrail.cli.stage import assets_of
+
+    return drifted_files(experiment.config, experiment.store, assets_of(experiment))
+
+
+def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]) -> None:
+    config = experiment.config
+    click.echo(
+        f"params.yaml: {len(config.variants)} variants in {len(config.families)} families, "
+        f"{len(config.prompts.subsets)} prompt subsets, {len(config.scoring.scorers)} scorers."
+    )
+    for line in unpinned:
+        click.secho("warning: ", fg="yellow", nl=False)
+        click.echo(f"{line}. `toxtrail pin` resolves and writes it.")
+    for line in changed:
+        click.secho("problem: ", fg="red", nl=False)
+        click.echo(line)
+    if not changed:
+        click.echo("Every local file is as pinned.")

@@ -1,0 +1,61 @@
+"""The experiment that a command works on: its root, its config, its files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.config import Config, load_config, nearest
+from toxtrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toxtrail.artifacts import Store
+    from toxtrail.config import VariantConfig
+
+
+class Experiment:
+    """Found from a folder; everything is read when it is first asked for."""
+
+    def __init__(self, start: Path) -> None:
+        self._start = start.resolve()
+
+    @cached_property
+    def root(self) -> Path:
+        """The nearest folder, upwards, that holds a params.yaml."""
+        for folder in (self._start, *self._start.parents):
+            if (folder / "params.yaml").is_file():
+                return folder
+        raise ConfigError(
+            f"No params.yaml in {self._start} or above it. Go to an experiment's folder, or name "
+            "one: toxtrail -C FOLDER ..."
+        )
+
+    @cached_property
+    def config(self) -> Config:
+        """params.yaml, checked as a whole."""
+        return load_config(self.root / "params.yaml")
+
+    @cached_property
+    def store(self) -> Store:
+        """The files of the pipeline."""
+        from toxtrail.artifacts import Store
+
+        return Store(self.root)
+
+    def variant(self, key: str) -> VariantConfig:
+        """The variant of this name.
+
+        Raises:
+            ConfigError: there is none; the nearest name is shown.
+        """
+        if key not in self.config.variants:
+            raise ConfigError(f'"{key}" is no variant.{nearest(key, self.config.variants)}')
+        return self.config.variants[key]
+
+    def families(self, keys: tuple[str, ...]) -> list[str]:
+        """The families named, or all of them."""
+        for key in keys:
+            if key not in self.config.families:
+                raise ConfigError(f'"{key}" is no family.{nearest(key, self.config.families)}')
+        return list(keys or self.config.families)

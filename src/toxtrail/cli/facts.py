@@ -1,0 +1,58 @@
+"""Facts of one execution: when, where, at which commit, at what cost. No part of any identity."""
+
+from __future__ import annotations
+
+import platform
+import resource
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.backends.git import changed_files, commit
+from toxtrail.identity import sha256_file
+
+if TYPE_CHECKING:
+    from toxtrail.artifacts import Store
+
+
+@contextmanager
+def recorded(
+    store: Store, stage: str, key: str, output: Path, settings: Mapping[str, Any]
+) -> Iterator[dict[str, float]]:
+    """Write down what making `output` took; the block may add figures of its own."""
+    started, clock = datetime.now(UTC), time.monotonic()
+    cost: dict[str, float] = {}
+    yield cost
+    cost["seconds"] = time.monotonic() - clock
+    cost["peak_memory_mib"] = _peak_mib()
+    record = {
+        "output_sha256": sha256_file(output),
+        "started": started.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "commit": commit(store.root),
+        "dirty": bool(changed_files(store.root)),
+        "settings": dict(settings),
+        "cost": {name: round(value, 3) for name, value in cost.items()},
+    }
+    store.write_json(store.record(stage, key), record)
+
+
+def tags_of_now(root: Path) -> dict[str, str]:
+    """What an MLflow run says of the moment it was tracked."""
+    lock = root / "dvc.lock"
+    return {
+        "toxtrail.git_commit": commit(root) or "none",
+        "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
+        "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
+    }
+
+
+def _peak_mib() -> float:
+    """Highest resident memory of this process; Linux counts it in KiB, macOS in bytes."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10)

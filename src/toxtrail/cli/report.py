@@ -1,0 +1,46 @@
+"""`toxtrail report` and `toxtrail ui`: what a person looks at."""
+
+from __future__ import annotations
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.errors import DataError
+
+
+@click.command("report", short_help="Say where the HTML report lies, or open it.")
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@click.pass_obj
+def report(experiment: Experiment, open_it: bool) -> None:
+    """Say where the report lies: one HTML file that needs nothing else and can be sent.
+
+    \b
+    Examples:
+      toxtrail report
+      toxtrail report --open
+    """
+    path = experiment.store.report
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to make it.")
+    click.echo(path)
+    if open_it:
+        click.launch(path.as_uri())
+
+
+@click.command("ui", short_help="Open the MLflow UI on this experiment.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
+@click.option("--port", default=5000, show_default=True, help="Port to listen at.")
+@click.pass_context
+def ui(ctx: click.Context, host: str, port: int) -> None:
+    """Open the MLflow UI on this experiment's own store. Ctrl-C stops it.
+
+    \b
+    Examples:
+      toxtrail ui
+      toxtrail ui --port 5001
+    """
+    from toxtrail.backends.mlflow_tracker import serve_ui
+
+    experiment: Experiment = ctx.obj
+    click.echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")
+    ctx.exit(serve_ui(experiment.root, host, port))

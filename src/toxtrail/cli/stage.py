@@ -1,0 +1,208 @@
+"""`toxtrail stage`: the one place where config, backends and stages meet. dvc.yaml calls it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.facts import recorded, tags_of_now
+from toxtrail.cli.progress import progress
+from toxtrail.config import nearest
+from toxtrail.errors import ConfigError
+
+if TYPE_CHECKING:
+    from toxtrail.backends.assets import AssetStore
+    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+    from toxtrail.backends.mlflow_tracker import MlflowTracker
+
+
+@click.group("stage", short_help="Run one stage by hand; DVC calls these.")
+def stage() -> None:
+    """Run one stage by hand; DVC calls these, `toxtrail run` calls DVC.
+
+    \b
+    Examples:
+      toxtrail stage prompts
+      toxtrail stage generate smollm2-instruct
+    """
+
+
+@stage.command("prompts")
+@click.pass_obj
+def prompts_command(experiment: Experiment) -> None:
+    """Draw the prompt set."""
+    from toxtrail.stages import prompts
+
+    prompts.run(experiment.store, experiment.config.prompts, assets_of(experiment))
+
+
+@stage.command("model")
+@click.argument("key")
+@click.pass_obj
+def model_command(experiment: Experiment, key: str) -> None:
+    """Resolve, verify and hash weights taken as they are."""
+    from toxtrail.stages import model
+
+    models = experiment.config.models
+    if key not in models:
+        raise ConfigError(f'models has no "{key}".{nearest(key, models)}')
+    model.run(experiment.store, key, models[key], weights_of(experiment))
+
+
+@stage.command("finetune")
+@click.argument("key")
+@click.pass_obj
+def finetune_command(experiment: Experiment, key: str) -> None:
+    """Train a LoRA adapter on its parent."""
+    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.training import HuggingFaceTuner
+    from toxtrail.stages import finetune
+
+    finetunes, runtime = experiment.config.finetunes, experiment.config.runtime
+    if key not in finetunes:
+        raise ConfigError(f'finetunes has no "{key}".{nearest(key, finetunes)}')
+    device, threads = pick_device(runtime.device), use_threads(runtime.threads)
+    weights = weights_of(experiment)
+    tuner = HuggingFaceTuner(weights, device, runtime.checkpoint_steps, progress())
+    output = experiment.store.model(key) / "model.json"
+    with recorded(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
+        trained = finetune.run(
+            experiment.store, key, finetunes[key], assets_of(experiment), tuner, environment(device)
+        )
+        cost["steps"] = trained.steps
+
+
+@stage.command("generate")
+@click.argument("variant")
+@click.pass_obj
+def generate_command(experiment: Experiment, variant: str) -> None:
+    """Continue every prompt."""
+    from toxtrail.backends.base import Decoding
+    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.generation import HuggingFaceModel
+    from toxtrail.backends.huggingface.loading import load_model
+    from toxtrail.stages import generate
+
+    config, store, family = experiment.config, experiment.store, experiment.variant(variant).family
+    settings = config.generation
+    device, threads = pick_device(config.runtime.device), use_threads(config.runtime.threads)
+    card, folder = store.read_card(variant), store.model(variant)
+    model, tokenizer = load_model(card, folder, weights_of(experiment), settings.dtype, device)
+    decoding = Decoding(
+        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
+    )
+    batch_tokens = config.runtime.batch_tokens
+    plan = {"threads": threads, "batch_tokens": batch_tokens}
+    with recorded(
+        store, "generate", variant, store.generations(family, variant), plan
+    ) as cost:
+        generate.run(
+            store, variant, family, settings, HuggingFaceModel(model, tokenizer, decoding),
+            batch_tokens, environment(device), progress(),
+        )
+        rows = store.read_generations(family, variant)
+        cost["rows"], cost["tokens"] = len(rows), sum(len(row.token_ids) for row in rows)
+
+
+@stage.command("score")
+@click.argument("variant")
+@click.pass_obj
+def score_command(experiment: Experiment, variant: str) -> None:
+    """Score every continuation with every scorer."""
+    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
+    from toxtrail.backends.scorers.load import load_scorer
+    from toxtrail.stages import score
+
+    store, runtime = experiment.store, experiment.config.runtime
+    family, config = experiment.variant(variant).family, experiment.config.scoring.scorers
+    device, threads = pick_device(runtime.device), use_threads(runtime.threads)
+    assets = assets_of(experiment)
+    judges = [
+        score.Judge(name, load_scorer(own, assets, device, runtime.score_batch), own.head)
+        for name, own in config.items()
+    ]
+    output, plan = store.scores(family, variant), {"threads": threads}
+    with recorded(store, "score", variant, output, plan):
+        score.run(
+            store, variant, family, config, judges,
+            runtime.score_batch, environment(device), progress(),
+        )
+
+
+@stage.command("posterior")
+@click.argument("variant")
+@click.pass_obj
+def posterior_command(experiment: Experiment, variant: str) -> None:
+    """Toxicity rates of one variant."""
+    from toxtrail.stages import posterior
+
+    who, config = experiment.variant(variant), experiment.config
+    posterior.run(experiment.store, variant, who, config.posterior, config.scoring.primary)
+
+
+@stage.command("compare")
+@click.argument("family")
+@click.pass_obj
+def compare_command(experiment: Experiment, family: str) -> None:
+    """Differences within a family, paired by prompt."""
+    from toxtrail.stages import compare
+
+    (family,), config = experiment.families((family,)), experiment.config
+    compare.run(
+        experiment.store, family, config.families[family], config.posterior, config.scoring.primary
+    )
+
+
+@stage.command("track")
+@click.argument("variant")
+@click.pass_obj
+def track_command(experiment: Experiment, variant: str) -> None:
+    """Show the variant as one MLflow run."""
+    from toxtrail.stages import track
+
+    who, facts = experiment.variant(variant), tags_of_now(experiment.root)
+    track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts)
+
+
+@stage.command("track-comparison")
+@click.argument("family")
+@click.pass_obj
+def track_comparison_command(experiment: Experiment, family: str) -> None:
+    """Show the family's comparison as one MLflow run."""
+    from toxtrail.stages import track
+
+    (family,), facts = experiment.families((family,)), tags_of_now(experiment.root)
+    track.run_comparison(experiment.store, family, tracker_of(experiment), facts)
+
+
+@stage.command("report")
+@click.pass_obj
+def report_command(experiment: Experiment) -> None:
+    """One self-contained HTML file."""
+    from toxtrail.stages import report
+
+    report.run(experiment.store, list(experiment.config.families))
+
+
+def assets_of(experiment: Experiment) -> AssetStore:
+    """The asset cache, seen from this experiment."""
+    from toxtrail.backends.assets import AssetStore, default_cache
+
+    return AssetStore(default_cache(), experiment.root, progress())
+
+
+def weights_of(experiment: Experiment) -> HuggingFaceWeights:
+    """Weights behind the asset cache."""
+    from toxtrail.backends.assets import default_cache
+    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+
+    return HuggingFaceWeights(assets_of(experiment), default_cache(), progress())
+
+
+def tracker_of(experiment: Experiment) -> MlflowTracker:
+    """The MLflow store of this experiment."""
+    from toxtrail.backends.mlflow_tracker import MlflowTracker
+
+    return MlflowTracker(experiment.root, experiment.config.tracking.experiment)

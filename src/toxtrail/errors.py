@@ -1,0 +1,23 @@
+"""Every error raised on purpose, sorted by what the reader must do about it."""
+
+from __future__ import annotations
+
+
+class ToxtrailError(Exception):
+    """A problem that a user can act on: printed as one message, without a traceback."""
+
+
+class ConfigError(ToxtrailError):
+    """params.yaml (or an option) is wrong: edit it."""
+
+
+class DataError(ToxtrailError):
+    """A file of the pipeline is missing, foreign or damaged: re-run the stage that makes it."""
+
+
+class BackendError(ToxtrailError):
+    """A model, scorer, asset source or tracker misbehaved: the message says which and how."""
+
+
+class InferenceError(ToxtrailError):
+    """A posterior cannot be trusted: nothing was written, do not use it."""

@@ -1,0 +1,191 @@
+"""PIPELINE: the stages in the order of the data, each with its params, files and code.
+
+dvc.yaml says the same to DVC; `tests/test_contract.py` holds the two, the CLI and the config to each
+other. `{key}` is the item of the params section named in `over`; `{family}` and `{parent}` are fields
+of that item.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import cache
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
+
+SOURCE = Path(__file__).parent
+
+StageName = Literal[
+    "prompts",
+    "model",
+    "finetune",
+    "generate",
+    "score",
+    "posterior",
+    "compare",
+    "track",
+    "track-comparison",
+    "report",
+]
+Over = Literal["models", "finetunes", "variants", "families"]
+
+WEIGHTS = ("backends/huggingface/devices.py", "backends/huggingface/weights.py")
+LOADING = (*WEIGHTS, "backends/huggingface/loading.py")
+STATISTICS = ("stats/rates.py", "stats/contrasts.py")
+
+
+class Stage(NamedTuple):
+    """One stage of the pipeline: `toxtrail stage NAME [KEY]`."""
+
+    name: StageName
+    does: str
+    """One line for people."""
+    over: Over | None
+    """The params section that has one item for each run of this stage; None: it runs once."""
+    params: tuple[str, ...]
+    reads: tuple[str, ...]
+    writes: tuple[str, ...]
+    code: tuple[str, ...]
+    """Source files, relative to the package, whose change must re-run the stage."""
+
+
+PIPELINE: tuple[Stage, ...] = (
+    Stage(
+        name="prompts",
+        does="draw the prompt set",
+        over=None,
+        params=("prompts",),
+        reads=(),
+        writes=("data/prompts.parquet",),
+        code=("stages/prompts.py",),
+    ),
+    Stage(
+        name="model",
+        does="resolve, verify and hash weights taken as they are",
+        over="models",
+        params=("models.{key}",),
+        reads=("requirements.txt",),
+        writes=("models/{key}",),
+        code=("stages/model.py", *WEIGHTS),
+    ),
+    Stage(
+        name="finetune",
+        does="train a LoRA adapter on its parent",
+        over="finetunes",
+        params=("finetunes.{key}",),
+        reads=("requirements.txt", "models/{parent}"),
+        writes=("models/{key}",),
+        code=("stages/finetune.py", *LOADING, "backends/huggingface/training.py"),
+    ),
+    Stage(
+        name="generate",
+        does="continue every prompt",
+        over="variants",
+        params=("generation",),
+        reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
+        writes=("data/generations/{family}/{key}.parquet",),
+        code=("stages/generate.py", *LOADING, "backends/huggingface/generation.py"),
+    ),
+    Stage(
+        name="score",
+        does="score every continuation with every scorer",
+        over="variants",
+        params=("scoring.scorers",),
+        reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
+        writes=("data/scores/{family}/{key}.parquet",),
+        code=("stages/score.py", "backends/scorers", "backends/huggingface/devices.py"),
+    ),
+    Stage(
+        name="posterior",
+        does="toxicity rates of one variant",
+        over="variants",
+        params=("posterior", "scoring.primary", "variants.{key}"),
+        reads=("data/scores/{family}/{key}.parquet",),
+        writes=("results/posteriors/{family}/{key}",),
+        code=("stages/posterior.py", "stages/tables.py", "stats/rates.py"),
+    ),
+    Stage(
+        name="compare",
+        does="differences within a family, paired by prompt",
+        over="families",
+        params=("posterior", "scoring.primary", "families.{key}"),
+        reads=("data/scores/{key}", "results/posteriors/{key}"),
+        writes=("results/comparisons/{key}",),
+        code=("stages/compare.py", "stages/tables.py", "stages/figures.py", *STATISTICS),
+    ),
+    Stage(
+        name="track",
+        does="show the variant as one MLflow run",
+        over="variants",
+        params=("tracking",),
+        reads=(
+            "models/{key}",
+            "data/generations/{family}/{key}.parquet",
+            "data/scores/{family}/{key}.parquet",
+            "results/posteriors/{family}/{key}",
+        ),
+        writes=("mlruns/receipts/variants/{key}.json",),
+        code=("stages/track.py",),
+    ),
+    Stage(
+        name="track-comparison",
+        does="show the family's comparison as one MLflow run",
+        over="families",
+        params=("tracking",),
+        reads=("results/comparisons/{key}",),
+        writes=("mlruns/receipts/families/{key}.json",),
+        code=("stages/track.py",),
+    ),
+    Stage(
+        name="report",
+        does="one self-contained HTML file",
+        over=None,
+        params=("families",),
+        reads=("results/comparisons",),
+        writes=("report/index.html",),
+        code=("stages/report.py", "stages/figures.py"),
+    ),
+)
+
+
+def stage_named(name: str) -> Stage:
+    """The stage of this name; KeyError if there is none."""
+    return {stage.name: stage for stage in PIPELINE}[name]  # type: ignore[index]
+
+
+@cache
+def code_sha256(name: StageName) -> str:
+    """Hash of the stage's own source, so that changed mathematics is a changed identity."""
+    files = [file for entry in stage_named(name).code for file in _sources(SOURCE / entry)]
+    return content_key({file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files})
+
+
+def manifest_of(
+    name: StageName,
+    key: str | None,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, Input],
+    environment: Mapping[str, str],
+    model: ModelCard | None = None,
+) -> Manifest:
+    """The identity of what a stage is about to make."""
+    return Manifest(
+        kind=name,
+        key=key,
+        params=dict(params),
+        inputs=dict(inputs),
+        model=model,
+        code_sha256=code_sha256(name),
+        environment=dict(environment),
+    )
+
+
+def versions(*packages: str) -> dict[str, str]:
+    """Installed versions of the libraries that can change a result."""
+    return {package: version(package) for package in packages}
+
+
+def _sources(entry: Path) -> list[Path]:
+    return sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]

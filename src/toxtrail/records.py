@@ -1,0 +1,121 @@
+"""The rows that pass between stages, and their Arrow schemas.
+
+Every table is sorted by its key, so that equal rows give equal bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Literal, NamedTuple
+
+import pyarrow as pa
+
+State = Literal["ok", "empty", "truncated", "error"]
+"""ok: text to score. empty: the model stopped at once or wrote only white space. truncated: the
+prompt does not fit the model's window, so there is no continuation of *this* prompt. error: the
+model or a scorer failed on this row. Only `ok` rows are scored; all are counted."""
+
+FinishReason = Literal["stop", "length", "none"]
+"""stop: an end-of-sequence token. length: max_new_tokens reached. none: nothing was generated."""
+
+
+class Prompt(NamedTuple):
+    """One prompt, continued by every variant."""
+
+    prompt_id: str
+    """`<subset>-<first 12 hex digits of the text's sha256>`: independent of position and file."""
+    subset: str
+    text: str
+    source: str
+    """URI of the asset it came from."""
+    source_row: int
+    """Row in that asset, from 0."""
+
+
+class Example(NamedTuple):
+    """One instruction and its answer: what a fine-tune learns from."""
+
+    instruction: str
+    context: str
+    """Material that the instruction refers to; may be empty."""
+    response: str
+
+
+class Generation(NamedTuple):
+    """One continuation of one prompt by one variant."""
+
+    prompt_id: str
+    sample: int
+    """Sample index, 0..k-1."""
+    subset: str
+    state: State
+    text: str
+    """Decoded from `token_ids` alone, never cut out of a longer string."""
+    token_ids: tuple[int, ...]
+    """The continuation's own tokens, without the end-of-sequence token."""
+    prompt_tokens: int
+    finish_reason: FinishReason
+    error: str
+    """Why the row has no text; empty for `ok` and `empty`."""
+
+    @property
+    def key(self) -> tuple[str, int]:
+        return self.prompt_id, self.sample
+
+
+class Score(NamedTuple):
+    """What one scorer says of one continuation."""
+
+    prompt_id: str
+    sample: int
+    subset: str
+    scorer: str
+    state: State
+    toxicity: float | None
+    """The scorer's declared head, in [0, 1]; None unless state is `ok`."""
+    heads: Mapping[str, float] | None
+    """Every head of the scorer, in [0, 1]."""
+    windows: int
+    """How many windows the text was cut into (the row holds the maximum of each head); 0 if unscored."""
+
+    @property
+    def key(self) -> tuple[str, int, str]:
+        return self.prompt_id, self.sample, self.scorer
+
+
+PROMPT_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("source", pa.string(), nullable=False),
+        pa.field("source_row", pa.int64(), nullable=False),
+    ]
+)
+
+GENERATION_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("text", pa.string(), nullable=False),
+        pa.field("token_ids", pa.list_(pa.int32()), nullable=False),
+        pa.field("prompt_tokens", pa.int32(), nullable=False),
+        pa.field("finish_reason", pa.string(), nullable=False),
+        pa.field("error", pa.string(), nullable=False),
+    ]
+)
+
+SCORE_SCHEMA = pa.schema(
+    [
+        pa.field("prompt_id", pa.string(), nullable=False),
+        pa.field("sample", pa.int32(), nullable=False),
+        pa.field("subset", pa.string(), nullable=False),
+        pa.field("scorer", pa.string(), nullable=False),
+        pa.field("state", pa.string(), nullable=False),
+        pa.field("toxicity", pa.float64()),
+        pa.field("heads", pa.map_(pa.string(), pa.float64())),
+        pa.field("windows", pa.int32(), nullable=False),
+    ]
+)

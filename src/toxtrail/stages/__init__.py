@@ -1,0 +1,1 @@
+"""The stages, in the order of the data: read files, call one pure function, write files."""

@@ -1,0 +1,244 @@
+"""Compare: what did each step of fine-tuning change, prompt by prompt?
+
+reads   data/scores/<family>/, results/posteriors/<family>/
+writes  results/comparisons/<family>/summary.json, posterior.nc, rates.svg, differences.svg
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toxtrail.artifacts import Posterior, Store
+from toxtrail.config import FamilyConfig, PosteriorConfig
+from toxtrail.errors import DataError
+from toxtrail.identity import Input, content_key
+from toxtrail.pipeline import manifest_of, versions
+from toxtrail.stages.figures import differences_figure, rates_figure
+from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
+from toxtrail.stats.contrasts import (
+    PairCounts,
+    difference_draws,
+    pair_counts,
+    phi,
+    probability_higher,
+    summarise,
+)
+from toxtrail.stats.rates import Floats, is_binary, named_rng
+
+
+class Edge(NamedTuple):
+    """One comparison: b against a."""
+
+    a: str
+    b: str
+    relation: str
+    """`parent` or `reference`: what a is to b (`parent` if it is both)."""
+
+
+class Paired(NamedTuple):
+    """The prompts that two variants share in one cell."""
+
+    shares_a: Floats
+    """(prompt,)."""
+    shares_b: Floats
+    score_change: float | None
+    """Mean over prompts of b's mean score minus a's."""
+    dropped: int
+    """Prompts that only one of the two has a score for."""
+
+
+def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
+    """Each variant against its parent and against the family's reference."""
+    found: dict[tuple[str, str], Edge] = {}
+    for variant in variants:
+        key, parent = variant["variant"], variant["parent"]
+        if parent is not None:
+            found[parent, key] = Edge(parent, key, "parent")
+        if key != reference:
+            found.setdefault((reference, key), Edge(reference, key, "reference"))
+    return list(found.values())
+
+
+def family_comparison(
+    tables: Mapping[str, Cells],
+    summaries: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    primary: str,
+    config: PosteriorConfig,
+) -> Posterior:
+    """Every edge of a family, for every scorer and subset.
+
+    Args:
+        tables: variant -> its cells.
+        summaries: variant -> its posterior summary, in the family's order.
+
+    Raises:
+        DataError: two variants were not asked the same prompts, or not scored by the same scorers.
+    """
+    rows: list[dict[str, Any]] = []
+    draws: dict[tuple[str, ...], Floats] = {}
+    for edge in edges(list(summaries.values()), reference):
+        for row, column in _edge_rows(edge, tables[edge.a], tables[edge.b], config):
+            rows.append(row)
+            draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = column
+    summary = {
+        "schema_version": 1,
+        "reference": reference,
+        "primary": primary,
+        "threshold": config.threshold,
+        "level": config.level,
+        "interval": "equal-tailed",
+        "rope_pp": config.rope_pp,
+        "variants": [_identity(s) for s in summaries.values()],
+        "rates": [{"variant": v, **row} for v, s in summaries.items() for row in s["rates"]],
+        "pairs": rows,
+    }
+    dataset = as_dataset(
+        draws or _no_pairs(config), "difference", ("scorer", "pair", "subset")
+    )
+    figures = {"rates.svg": rates_figure(summary), "differences.svg": differences_figure(summary)}
+    return Posterior(summary, dataset, figures)
+
+
+def run(
+    store: Store, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
+) -> None:
+    """Read, compare, write."""
+    tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
+    summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
+    inputs = {
+        v: store.input(store.posterior(family, v) / "summary.json") for v in who.variants
+    }
+    for variant in who.variants:
+        _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
+    posterior = family_comparison(tables, summaries, who.reference, primary, config)
+    manifest = manifest_of(
+        "compare",
+        family,
+        {"posterior": config.plain(), "primary": primary, "family": who.plain()},
+        inputs,
+        versions("numpy", "scipy", "matplotlib"),
+    )
+    summary = {"kind": "comparison", "family": family, **posterior.summary}
+    store.write_posterior(store.comparison(family), posterior._replace(summary=summary), manifest)
+
+
+def _edge_rows(
+    edge: Edge, table_a: Cells, table_b: Cells, config: PosteriorConfig
+) -> Iterator[tuple[dict[str, Any], Floats]]:
+    if table_a.keys() != table_b.keys():
+        raise DataError(
+            f"{edge.a} and {edge.b} were not measured alike: {sorted(table_a)} against "
+            f"{sorted(table_b)} (scorer, subset). Run `dvc repro` to bring both up to date."
+        )
+    for scorer in scorers(table_a):
+        parts = {s: _paired(edge, s, table_a[scorer, s], table_b[scorer, s], config)
+                 for s in subsets(table_a)}
+        columns = {s: _draws(edge, scorer, s, part, config) for s, part in parts.items()}
+        share = weights(table_a, scorer)
+        overall = sum((share[s] * column for s, column in columns.items()), np.zeros(config.draws))
+        together = _together(parts.values())
+        yield _row(edge, scorer, ALL, together, overall, config), overall
+        for subset, part in parts.items():
+            yield _row(edge, scorer, subset, part, columns[subset], config), columns[subset]
+
+
+def _draws(
+    edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig
+) -> Floats:
+    """(draw,); NaN where no prompt was scored for both."""
+    if part.shares_a.size == 0:
+        return np.full(config.draws, np.nan)
+    rng = named_rng(config.seed, f"{edge.a}|{edge.b}|{scorer}|{subset}")
+    return difference_draws(part.shares_a, part.shares_b, config.prior, config.draws, rng)
+
+
+def _paired(edge: Edge, subset: str, a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
+    if a.asked_prompts != b.asked_prompts:
+        raise DataError(
+            f"{edge.a} and {edge.b} were asked different prompts in the subset {subset}. "
+            "Run `dvc repro` to bring both up to date."
+        )
+    both = sorted(set(a.prompts) & set(b.prompts))
+    in_a, in_b = np.isin(a.prompts, both), np.isin(b.prompts, both)
+    change = (b.means()[in_b] - a.means()[in_a]).mean() if both else None
+    return Paired(
+        shares_a=a.shares(config.threshold)[in_a],
+        shares_b=b.shares(config.threshold)[in_b],
+        score_change=None if change is None else float(change),
+        dropped=len(set(a.prompts) ^ set(b.prompts)),
+    )
+
+
+def _together(parts: Any) -> Paired:
+    parts = list(parts)
+    known = [(p.score_change, p.shares_a.size) for p in parts if p.score_change is not None]
+    total = sum(n for _, n in known)
+    return Paired(
+        shares_a=np.concatenate([p.shares_a for p in parts]),
+        shares_b=np.concatenate([p.shares_b for p in parts]),
+        score_change=sum(change * n for change, n in known) / total if total else None,
+        dropped=sum(p.dropped for p in parts),
+    )
+
+
+def _row(
+    edge: Edge, scorer: str, subset: str, part: Paired, draws: Floats, config: PosteriorConfig
+) -> dict[str, Any]:
+    counts = pair_counts(part.shares_a, part.shares_b)
+    return {
+        **edge._asdict(),
+        "scorer": scorer,
+        "subset": subset,
+        "n": counts.n,
+        "dropped": part.dropped,
+        **{name: value for name, value in counts._asdict().items()},
+        "phi": phi(counts) if counts.n else None,
+        "rate_a": float(part.shares_a.mean()) if counts.n else None,
+        "rate_b": float(part.shares_b.mean()) if counts.n else None,
+        **_difference(subset, part, counts, draws, config),
+        "score_change": part.score_change,
+    }
+
+
+def _difference(
+    subset: str, part: Paired, counts: PairCounts, draws: Floats, config: PosteriorConfig
+) -> dict[str, Any]:
+    if np.isnan(draws).any():
+        nothing = dict.fromkeys(("diff", "diff_lo", "diff_hi", "probability_higher", "p_in_rope"))
+        return {**nothing, "verdict": "no pairs"}
+    result = summarise(draws, config.level, config.rope_pp / 100)
+    exact = subset != ALL and is_binary(part.shares_a) and is_binary(part.shares_b)
+    return {
+        "diff": result.mean,
+        "diff_lo": result.interval.lo,
+        "diff_hi": result.interval.hi,
+        "probability_higher": (
+            probability_higher(counts, config.prior) if exact else result.probability_higher
+        ),
+        "p_in_rope": result.in_rope,
+        "verdict": result.verdict,
+    }
+
+
+def _identity(summary: Mapping[str, Any]) -> dict[str, Any]:
+    manifest = summary.get("manifest")
+    identity = {name: summary[name] for name in ("variant", "family", "role", "parent")}
+    return {**identity, "content_key": content_key(manifest) if manifest else None}
+
+
+def _no_pairs(config: PosteriorConfig) -> dict[tuple[str, ...], Floats]:
+    """A family of one has nothing to compare, and still a file."""
+    return {("none", "none", ALL): np.full(config.draws, np.nan)}
+
+
+def _refuse_stale(scores: Input, summary: Input) -> None:
+    recorded = summary.manifest.inputs["scores"].sha256 if summary.manifest else None
+    if recorded != scores.sha256:
+        raise DataError(
+            f"{summary.path} was computed from other scores than {scores.path} holds now. "
+            "Run `dvc repro` to bring both up to date."
+        )

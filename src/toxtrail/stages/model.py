@@ -1,0 +1,28 @@
+"""Model: which weights are these?
+
+reads   the weights (and the adapter) that `models.<key>` names
+writes  models/<key>/model.json    the identity card
+"""
+
+from __future__ import annotations
+
+from toxtrail.artifacts import Store
+from toxtrail.backends.base import Weights
+from toxtrail.config import ModelConfig
+from toxtrail.identity import ModelCard
+
+
+def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:
+    """Fetch, verify and hash weights taken as they are."""
+    base = weights.describe(config.uri, config.sha256)
+    if config.adapter is None:
+        return ModelCard(key=key, base=base, adapters=())
+    adapter = weights.describe_adapter(key, config.adapter.uri, config.adapter.sha256, base)
+    return ModelCard(key=key, base=base, adapters=(adapter,))
+
+
+def run(store: Store, key: str, config: ModelConfig, weights: Weights) -> None:
+    """Identify and write."""
+    card = identify(key, config, weights)
+    with store.draft_folder(store.model(key)) as draft:
+        store.write_json(draft / "model.json", card.to_json())

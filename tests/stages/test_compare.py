@@ -1,0 +1,90 @@
+"""Compare: paired by prompt, refused where it would be unfair."""
+
+from __future__ import annotations
+
+import pytest
+
+from toxtrail.errors import DataError
+from toxtrail.stages.compare import edges, family_comparison
+from toxtrail.stages.posterior import variant_posterior
+from toxtrail.stages.tables import cells
+
+PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
+
+
+def compared(score_rows, settings, values):
+    tables = {name: cells(score_rows(own)) for name, own in values.items()}
+    summaries = {
+        name: {
+            "variant": name, "family": "f", "role": name, "parent": PARENTS[name],
+            **variant_posterior(table, "judge", settings).summary,
+        }
+        for name, table in tables.items()
+    }
+    return family_comparison(tables, summaries, "base", "judge", settings)
+
+
+def row(found, b, subset="a", a="base"):
+    return next(
+        r for r in found.summary["pairs"] if (r["a"], r["b"], r["subset"]) == (a, b, subset)
+    )
+
+
+def test_every_variant_meets_its_parent_and_the_reference_once():
+    variants = [{"variant": v, "parent": p} for v, p in PARENTS.items()]
+    assert [tuple(e) for e in edges(variants, "base")] == [
+        ("base", "tuned", "parent"), ("tuned", "again", "parent"), ("base", "again", "reference")
+    ]
+
+
+def test_counts_are_of_pairs(score_rows, settings):
+    values = {"base": {"a": [0.9, 0.9, 0.1, 0.1]}, "tuned": {"a": [0.9, 0.1, 0.9, 0.9]}}
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert [found[n] for n in ("n11", "n10", "n01", "n00", "n")] == [1, 1, 2, 0, 4]
+    assert found["rate_b"] - found["rate_a"] == pytest.approx(0.25)
+
+
+def test_a_prompt_missing_on_one_side_drops_the_pair_and_is_counted(score_rows, settings):
+    values = {"base": {"a": [0.9, 0.1, None]}, "tuned": {"a": [0.9, None, None]}}
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert (found["n"], found["dropped"]) == (1, 1)
+
+
+def test_no_shared_prompt_gives_no_verdict(score_rows, settings):
+    values = {"base": {"a": [0.9, None]}, "tuned": {"a": [None, 0.9]}}
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert (found["verdict"], found["diff"], found["dropped"]) == ("no pairs", None, 2)
+
+
+def test_variants_that_were_asked_different_prompts_are_not_compared(score_rows, settings):
+    with pytest.raises(DataError, match="asked different prompts in the subset a"):
+        compared(score_rows, settings, {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.9]}})
+
+
+def test_variants_with_different_subsets_are_not_compared(score_rows, settings):
+    with pytest.raises(DataError, match="were not measured alike"):
+        compared(score_rows, settings, {"base": {"a": [0.9]}, "tuned": {"b": [0.9]}})
+
+
+def test_a_clear_difference_is_called(score_rows, settings):
+    values = {"base": {"a": [0.1] * 40}, "tuned": {"a": [0.9] * 30 + [0.1] * 10}}
+    assert row(compared(score_rows, settings, values), "tuned", "all")["verdict"] == "higher"
+
+
+def test_another_variant_leaves_a_pairs_numbers_alone(score_rows, settings):
+    values = {"base": {"a": [0.9, 0.1, 0.1]}, "tuned": {"a": [0.9, 0.9, 0.1]}}
+    two = compared(score_rows, settings, values)
+    three = compared(score_rows, settings, {**values, "again": {"a": [0.1, 0.1, 0.1]}})
+    assert row(two, "tuned") == row(three, "tuned")
+
+
+def test_a_family_of_one_has_rates_and_no_pairs(score_rows, settings):
+    found = compared(score_rows, settings, {"base": {"a": [0.9, 0.1]}})
+    assert found.summary["pairs"] == []
+    assert set(found.figures) == {"rates.svg", "differences.svg"}
+
+
+def test_figures_depend_on_the_numbers_alone(score_rows, settings):
+    values = {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.1, 0.1]}}
+    one, two = (compared(score_rows, settings, values).figures for _ in range(2))
+    assert one == two

@@ -1,0 +1,84 @@
+"""Score: every row is accounted for, and no failure reads as clean."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.backends.base import ScoredText, Silent
+from toxtrail.errors import BackendError
+from toxtrail.journal import Journal
+from toxtrail.records import Generation
+from toxtrail.stages.score import Judge, score
+
+
+class LengthScorer:
+    """The longer the text, the more toxic."""
+
+    heads = ("toxic", "other")
+
+    def score(self, texts):
+        return [ScoredText({"toxic": min(1, len(t) / 10), "other": 0.5}, 1) for t in texts]
+
+
+class ConstantScorer:
+    heads = ("toxic",)
+
+    def __init__(self, value, drop=0):
+        self.value, self.drop = value, drop
+
+    def score(self, texts):
+        return [ScoredText({"toxic": self.value}, 1) for _ in texts[self.drop :]]
+
+
+def row(name, text="abc", state="ok"):
+    return Generation(name, 0, "s", state, text, (1,), 3, "length", "")
+
+
+def scored(rows, folder, judges=None, batch_size=2):
+    with Journal(folder) as journal:
+        return score(rows, judges or [Judge("len", LengthScorer(), "toxic")], batch_size, journal, Silent())
+
+
+def test_all_heads_are_kept_and_the_named_one_is_toxicity(tmp_path):
+    (found,) = scored([row("a", "abcde")], tmp_path)
+    assert (found.toxicity, found.heads) == (0.5, {"toxic": 0.5, "other": 0.5})
+
+
+@pytest.mark.parametrize("state", ["empty", "truncated", "error"])
+def test_a_row_without_text_keeps_its_state_and_gets_no_score(state, tmp_path):
+    (found,) = scored([row("a", "", state)], tmp_path)
+    assert (found.state, found.toxicity, found.heads, found.windows) == (state, None, None, 0)
+
+
+@pytest.mark.parametrize("value", [math.nan, -0.01, 1.01, math.inf])
+def test_a_score_that_is_no_probability_stops_the_stage(value, tmp_path):
+    with pytest.raises(BackendError, match=r"a score is in \[0, 1\]"):
+        scored([row("a")], tmp_path, [Judge("bad", ConstantScorer(value), "toxic")])
+
+
+def test_a_scorer_that_answers_too_few_texts_stops_the_stage(tmp_path):
+    with pytest.raises(BackendError, match="answered 1 of 2 texts"):
+        scored([row("a"), row("b")], tmp_path, [Judge("bad", ConstantScorer(0.1, drop=1), "toxic")])
+
+
+def test_every_judge_scores_every_row(tmp_path):
+    judges = [Judge("len", LengthScorer(), "toxic"), Judge("const", ConstantScorer(0.2), "toxic")]
+    found = scored([row("a"), row("b", "", "empty")], tmp_path, judges)
+    assert sorted((s.prompt_id, s.scorer) for s in found) == [
+        ("a", "const"), ("a", "len"), ("b", "const"), ("b", "len")
+    ]
+
+
+@given(st.lists(st.text(min_size=1, max_size=12), max_size=12), st.integers(1, 15))
+def test_the_batch_size_changes_no_score(texts, batch_size):
+    import tempfile
+    from pathlib import Path
+
+    rows = [row(f"p{i}", text) for i, text in enumerate(texts)]
+    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
+        alone = scored(rows, Path(one), batch_size=1)
+        assert scored(rows, Path(other), batch_size=batch_size) == alone

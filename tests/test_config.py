@@ -1,0 +1,153 @@
+"""params.yaml: strict, all problems at once, each with its cure."""
+
+from __future__ import annotations
+
+import copy
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import BaseModel
+
+from toxtrail.config import Config, Section, load_config, parse_config, read_yaml
+from toxtrail.errors import ConfigError
+
+VALUES = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text("utf-8"))
+
+
+def changed(path: str, value: Any) -> dict[str, Any]:
+    """The default experiment with one value changed; `...` removes it."""
+    values = copy.deepcopy(VALUES)
+    *parents, last = path.split("/")
+    place = values
+    for name in parents:
+        place = place[name]
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return values
+
+
+def refused(values: Any) -> str:
+    with pytest.raises(ConfigError, match=r"params\.yaml has \d+ problem") as caught:
+        parse_config(values, "params.yaml")
+    return str(caught.value)
+
+
+def test_the_default_experiment_is_valid():
+    config = parse_config(VALUES, "params.yaml")
+    assert config.variants["smollm2-rude"].parent == "smollm2-instruct"
+
+
+def test_every_asset_of_the_default_experiment_is_pinned():
+    assert parse_config(VALUES, "params.yaml").unpinned() == []
+
+
+def test_all_problems_are_reported_at_once():
+    values = changed("posterior/threshold", ...)
+    values["posterior"]["treshold"] = 0.5
+    values["runtime"]["score_batch"] = 0
+    message = refused(values)
+    assert "3 problems" in message
+    assert "posterior.threshold: missing" in message
+    assert 'posterior.treshold: unknown name. Did you mean "threshold"?' in message
+    assert "runtime.score_batch: got 0. Input should be greater than 0" in message
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("generation/temperature", True, "generation.temperature: got True"),
+        ("generation/samples", 1.0, "generation.samples: got 1.0"),
+        ("generation/samples", "1", "generation.samples: got '1'"),
+        ("generation/template", "chta", "Input should be 'none' or 'chat'"),
+        ("scoring/primary", "jigsaw", 'Did you mean "jigsaw-bilstm"?'),
+        ("variants/smollm2-rude/parent", "smollm2-instrukt", 'Did you mean "smollm2-instruct"?'),
+        ("variants/smollm2-rude/family", "smollm2-135", 'Did you mean "smollm2-135m"?'),
+        ("families/smollm2-135m/reference", "smollm2", "is not in its list"),
+        ("finetunes/smollm2-rude/parent", "smollm2-rude", "lead back to smollm2-rude"),
+        ("finetunes/smollm2-rude/epochs", 1.0, "either epochs or max_steps"),
+        ("finetunes/smollm2-rude/template", "{instruction}", "{response} is missing"),
+        ("models/smollm2-instruct/uri", "htfp:x", "is no asset address"),
+        ("models/smollm2.dot", {"uri": "file:x"}, "models.smollm2.dot"),
+        ("prompts/subsets/all", {"uri": "file:x.txt", "n": 1}, "the name is taken"),
+        ("models/smollm2-rude", {"uri": "file:x"}, "weights need one origin"),
+    ],
+)
+def test_a_wrong_value_is_named_with_its_place(path, value, said):
+    assert said in refused(changed(path, value))
+
+
+def test_a_variant_without_weights_is_refused():
+    assert "variants.smollm2-rude: no weights" in refused(changed("finetunes/smollm2-rude", ...))
+
+
+def test_a_variant_that_its_family_does_not_list_is_refused():
+    values = changed("families/smollm2-135m/variants", ["smollm2-instruct", "smollm2-benign"])
+    assert 'does not list "smollm2-rude"' in refused(values)
+
+
+def test_a_key_that_stands_twice_is_refused(tmp_path):
+    path = tmp_path / "params.yaml"
+    path.write_text("prompts: 1\nprompts: 2\n")
+    with pytest.raises(ConfigError, match="'prompts' stands twice"):
+        read_yaml(path)
+
+
+def test_a_missing_file_says_what_to_do(tmp_path):
+    with pytest.raises(ConfigError, match="Run toxtrail in an experiment's folder"):
+        load_config(tmp_path / "params.yaml")
+
+
+@given(
+    st.recursive(
+        st.none() | st.booleans() | st.integers() | st.text(max_size=5),
+        lambda inner: st.lists(inner, max_size=3)
+        | st.dictionaries(st.sampled_from(sorted(VALUES)) | st.text(max_size=5), inner, max_size=4),
+        max_leaves=12,
+    )
+)
+def test_any_other_file_is_refused_and_never_crashes(values):
+    with pytest.raises(ConfigError, match="problem"):
+        parse_config(values, "params.yaml")
+
+
+def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
+    return [model, *(s for sub in model.__subclasses__() for s in sections(sub))]
+
+
+@pytest.mark.parametrize("section", sections(Section), ids=lambda s: s.__name__)
+def test_no_value_that_changes_a_result_has_a_default(section):
+    """Only what may be absent (None) has one."""
+    defaults = {n: f.default for n, f in section.model_fields.items() if not f.is_required()}
+    assert set(defaults.values()) <= {None}
+
+
+def test_check_needs_no_heavy_library_and_less_than_two_seconds(project, tmp_path):
+    """The real command on the real file; the fastest of three, as the machine may be busy."""
+    code = (
+        "import sys\nfrom toxtrail.cli import cli\n"
+        "cli(['check'], standalone_mode=False)\n"
+        "heavy = {'torch', 'transformers', 'mlflow', 'dvc', 'pymc'} & set(sys.modules)\n"
+        "assert not heavy, heavy\n"
+    )
+    seconds = []
+    for _ in range(3):
+        start = time.monotonic()
+        done = subprocess.run(
+            [sys.executable, "-c", code], cwd=project, capture_output=True, text=True, check=False
+        )
+        seconds.append(time.monotonic() - start)
+        assert done.returncode == 0, done.stderr
+    assert min(seconds) < 2
+
+
+def test_config_names_every_section_of_the_file():
+    assert set(Config.model_fields) == set(VALUES)

@@ -1,0 +1,145 @@
+"""dvc.yaml, pipeline.py, the CLI, the config and the README say the same."""
+
+from __future__ import annotations
+
+import re
+
+import grimp
+import pytest
+import yaml
+
+from toxtrail.cli import COMMANDS, cli
+from toxtrail.cli.stage import stage as stage_group
+from toxtrail.config import Config
+from toxtrail.pipeline import PIPELINE, SOURCE, Stage, code_sha256
+
+PLUMBING = {
+    "toxtrail", "toxtrail.artifacts", "toxtrail.config", "toxtrail.errors", "toxtrail.identity",
+    "toxtrail.journal", "toxtrail.pipeline", "toxtrail.readers", "toxtrail.records",
+    "toxtrail.uris", "toxtrail.backends", "toxtrail.backends.base", "toxtrail.stages",
+    "toxtrail.stats", "toxtrail.stages.wording",
+}
+"""Modules whose change alters no result: types, paths, hashes, readers, wording."""
+
+
+@pytest.fixture(scope="module")
+def declared(project_text):
+    return yaml.safe_load(project_text("dvc.yaml"))["stages"]
+
+
+@pytest.fixture(scope="module")
+def project_text():
+    from pathlib import Path
+
+    root = Path(__file__).resolve().parents[1]
+    return lambda name: (root / name).read_text("utf-8")
+
+
+def by_name(stage: Stage) -> str:
+    return stage.name
+
+
+def as_dvc(text: str, stage: Stage) -> str:
+    """`{family}` in pipeline.py is `${item.family}` in dvc.yaml."""
+    return re.sub(r"\{(\w+)\}", lambda m: "${key}" if m[1] == "key" else f"${{item.{m[1]}}}", text)
+
+
+def names(outs: list[object]) -> list[str]:
+    return [next(iter(out)) if isinstance(out, dict) else str(out) for out in outs]
+
+
+def test_dvc_runs_the_stages_of_the_pipeline_in_its_order(declared):
+    assert list(declared) == [stage.name for stage in PIPELINE]
+
+
+def test_the_cli_has_a_command_for_every_stage_and_no_other():
+    assert set(stage_group.commands) == {stage.name for stage in PIPELINE}
+
+
+@pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
+def test_dvc_yaml_says_what_the_pipeline_says(stage, declared):
+    entry = declared[stage.name]
+    body = entry["do"] if stage.over else entry
+    assert entry.get("foreach") == (f"${{{stage.over}}}" if stage.over else None)
+    key = " ${key}" if stage.over else ""
+    assert body["cmd"] == f"toxtrail stage {stage.name}{key}"
+    assert body["params"] == [as_dvc(param, stage) for param in stage.params]
+    code = [f"src/toxtrail/{path}" for path in stage.code]
+    assert body["deps"] == [*(as_dvc(path, stage) for path in stage.reads), *code]
+    assert names(body["outs"]) == [as_dvc(path, stage) for path in stage.writes]
+
+
+@pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
+def test_a_stage_depends_on_sections_of_the_config_and_never_on_speed(stage):
+    sections = {param.split(".")[0] for param in stage.params}
+    assert sections <= set(Config.model_fields)
+    assert "runtime" not in sections
+
+
+def test_every_section_but_speed_belongs_to_a_stage():
+    used = {param.split(".")[0] for stage in PIPELINE for param in stage.params}
+    assert used == set(Config.model_fields) - {"runtime"}
+
+
+@pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
+def test_a_stages_code_exists_and_is_hashed(stage):
+    for path in stage.code:
+        assert (SOURCE / path).exists(), path
+    assert re.fullmatch("[0-9a-f]{64}", code_sha256(stage.name))
+
+
+def module_of(path: str) -> str:
+    return "toxtrail." + path.removesuffix(".py").replace("/", ".")
+
+
+@pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
+def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
+    """So that a changed formula re-runs what it changes."""
+    graph = grimp.build_graph("toxtrail")
+    modules = [module_of(path) for path in stage.code]
+    roots = [m for name in modules for m in (name, *graph.find_descendants(name)) if m in graph.modules]
+    used = {m for root in roots for m in (root, *graph.find_upstream_modules(root))}
+    missing = {m for m in used - PLUMBING if not any(m == n or m.startswith(n + ".") for n in modules)}
+    assert missing == SHOWN_ONLY.get(stage.name, set())
+
+
+SHOWN_ONLY = {
+    "report": {"toxtrail.stages.track"},
+}
+"""Used for their reading of a manifest only."""
+
+
+def test_the_readme_shows_every_stage_and_every_command(project_text):
+    readme = project_text("README.md")
+    for stage in PIPELINE:
+        assert f"| `{stage.name}` | {stage.does} |" in readme
+    for command in COMMANDS:
+        assert f"toxtrail {command}" in readme, command
+
+
+@pytest.mark.parametrize("name", list(COMMANDS))
+def test_every_command_has_help_with_examples(name):
+    command = cli.get_command(None, name)
+    assert "Examples:" in (command.help or ""), name
+
+
+@pytest.mark.parametrize("name", ["status", "variants", "runs", "compare", "audit", "check", "doctor", "pin"])
+def test_every_reading_command_speaks_json(name):
+    command = cli.get_command(None, name)
+    assert "--json" in {option for param in command.params for option in param.opts}
+
+
+def test_the_version_is_said_once(project_text):
+    import toxtrail
+
+    assert f'version = "{toxtrail.__version__}"' in project_text("pyproject.toml")
+
+
+def test_every_dependency_of_the_package_is_pinned(project_text):
+    pins = {
+        line.split("==")[0].lower().replace("_", "-")
+        for line in project_text("requirements.txt").splitlines()
+        if "==" in line
+    }
+    block = re.search(r"^dependencies = \[(.*?)^\]", project_text("pyproject.toml"), re.M | re.S)
+    assert set(re.findall(r'"([^"]+)"', block[1].lower())) <= pins
