@@ -7,7 +7,6 @@ every tensor must have a place, and every place a tensor.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -49,7 +48,8 @@ def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     tensors = read_tensors(folder, name)
     wrapped = _wrapped(model, read_lora_config(folder, name), name, False)
     refuse_misfits(tensor_shapes(wrapped), {k: tuple(t.shape) for k, t in tensors.items()}, name)
-    result: Any = set_peft_model_state_dict(wrapped, tensors)
+    with quiet():
+        result: Any = set_peft_model_state_dict(wrapped, tensors)
     if result.unexpected_keys:
         raise BackendError(
             f"{name}: peft did not load {len(result.unexpected_keys)} tensor(s), the first "
@@ -87,6 +87,7 @@ def read_lora_config(folder: Path, name: str) -> LoraConfig:
         )
     config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
+    config.base_model_name_or_path = None  # a claim; which base it fits is checked by its tensors
     return config
 
 
@@ -109,8 +110,8 @@ def refuse_misfits(
     example = (foreign or missing or shapes)[0]
     raise BackendError(
         f"{name} does not fit the base model: {len(missing)} tensor(s) missing, "
-        f"{len(foreign)} without a place, {len(shapes)} of another shape; for example {example} (the base wants "
-        f"{wanted.get(example, 'nothing')}, the file has {found.get(example, 'nothing')}). "
+        f"{len(foreign)} without a place, {len(shapes)} of another shape; e.g. {example} (the base "
+        f"wants {wanted.get(example, 'nothing')}, the file has {found.get(example, 'nothing')}). "
         "Name the base that the adapter was trained on."
     )
 
@@ -183,11 +184,11 @@ def write_adapter(model: PeftModel, base_uri: str, out: Path) -> None:
     draft = out / f"{WEIGHTS}.draft"
     save_file(plain, draft, metadata={"format": "pt"})
     draft.chmod(0o644)  # safetensors writes for its owner alone
-    os.replace(draft, out / WEIGHTS)
+    draft.replace(out / WEIGHTS)
     config = model.peft_config["default"].to_dict()
     config |= {"base_model_name_or_path": base_uri, "inference_mode": True}
     (out / f"{CONFIG}.draft").write_text(_sorted_json(config) + "\n", encoding="utf-8")
-    os.replace(out / f"{CONFIG}.draft", out / CONFIG)
+    (out / f"{CONFIG}.draft").replace(out / CONFIG)
 
 
 def _sorted_json(values: dict[str, Any]) -> str:

@@ -31,27 +31,31 @@ class Watch(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Show the steps that an earlier, killed training has done."""
         self._show(state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Show one more step."""
         self._show(state.global_step)
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
+        """Seal the checkpoint that was just written."""
         seal(self._scratch / f"checkpoint-{state.global_step}")
 
     def on_log(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
         logs: dict[str, float] | None = None, **_: Any,
     ) -> None:  # fmt: skip
+        """Stop if the loss is not finite."""
         loss = (logs or {}).get("loss", 0.0)
         if not math.isfinite(loss):
             raise BackendError(
                 f"{self._name}: the training loss is {loss} at step {state.global_step}. "
-                "Nothing was kept. Lower learning_rate, or choose base_precision float32 or bfloat16."
+                "Nothing was kept. Lower learning_rate, or choose base_precision float32."
             )
 
     def _show(self, step: int) -> None:

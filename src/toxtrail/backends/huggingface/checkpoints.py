@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from pathlib import Path
 
@@ -17,7 +16,7 @@ def seal(checkpoint: Path) -> None:
     files = hash_tree(checkpoint, [path for path in checkpoint.rglob("*") if path.is_file()])
     draft = checkpoint / f"{SEAL}.draft"
     draft.write_text(json.dumps([file.to_json() for file in files]), encoding="utf-8")
-    os.replace(draft, checkpoint / SEAL)
+    draft.replace(checkpoint / SEAL)
 
 
 def is_complete(checkpoint: Path) -> bool:

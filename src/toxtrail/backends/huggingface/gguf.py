@@ -7,7 +7,6 @@ saved nor tuned. The copy made here is an ordinary bfloat16 model with the same 
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections import Counter
 from contextlib import redirect_stderr
@@ -69,7 +68,7 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
             draft = folder.with_name(f"{folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             convert(path, draft)
-            os.replace(draft, folder)
+            draft.replace(folder)
     listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
     files = tuple(FileHash(**file) for file in listing.pop("files"))
     return Converted(folder, files, **listing)
@@ -119,7 +118,7 @@ def check_bos(tokenizer: PreTrainedTokenizerBase, header: Header, name: str) -> 
     if header.adds_bos is not None and adds != header.adds_bos:
         raise BackendError(
             f"{name} says add_bos_token = {header.adds_bos}, but the tokenizer that "
-            f"transformers makes of it turns 'Hello' into {list(ids)} (BOS is {tokenizer.bos_token_id}). "
+            f"transformers builds turns 'Hello' into {list(ids)} (BOS: {tokenizer.bos_token_id}). "
             "Use transformers >= 5, or the model's safetensors repo."
         )
 

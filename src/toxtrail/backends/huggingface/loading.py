@@ -10,7 +10,7 @@ from toxtrail.backends.huggingface.adapters import attach
 from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer, quiet
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.errors import BackendError
-from toxtrail.identity import Adapter, ModelCard
+from toxtrail.identity import ModelCard
 
 if TYPE_CHECKING:
     import torch
@@ -33,6 +33,41 @@ class LoadedModel(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
 
 
+class AdapterFiles(NamedTuple):
+    """An adapter whose files are those of its card."""
+
+    name: str
+    folder: Path
+
+
+class VerifiedFiles(NamedTuple):
+    """Folders whose files are those of a card."""
+
+    name: str
+    base: Path
+    adapters: tuple[AdapterFiles, ...]
+    """In the order in which they are applied."""
+
+
+def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -> VerifiedFiles:
+    """Hash every file of a card again.
+
+    Args:
+        model_folder: models/<variant>, with adapters trained here in adapters/<key>.
+
+    Raises:
+        BackendError: a file is not the one on the card.
+    """
+    trained = model_folder / "adapters"
+    adapters = tuple(
+        AdapterFiles(
+            adapter.uri or f"adapter {adapter.key}", weights.adapter_folder(adapter, trained)
+        )
+        for adapter in card.adapters
+    )
+    return VerifiedFiles(card.base.uri, weights.folder(card.base), adapters)
+
+
 def load_model(
     card: ModelCard, model_folder: Path, weights: HuggingFaceWeights, dtype: str, device: str
 ) -> LoadedModel:
@@ -47,29 +82,25 @@ def load_model(
     Raises:
         BackendError: a file differs from the card, an adapter does not fit, or it has no effect.
     """
-    base = merged_base(card, card.adapters[:-1], model_folder, weights, dtype, device)
+    files = verified(card, model_folder, weights)
+    base = merged_base(files, files.adapters[:-1], dtype, device)
     model: PreTrainedModel | PeftModel = base
-    if card.adapters:
-        last = card.adapters[-1]
-        folder = weights.adapter_folder(last, model_folder / "adapters")
-        model = attach(base, folder, _name(last)).to(device)
-    tokenizer = load_tokenizer(weights.folder(card.base), card.base.uri)
+    for last in files.adapters[-1:]:
+        model = attach(base, last.folder, last.name).to(device)
+    tokenizer = load_tokenizer(files.base, files.name)
     prove(model, tokenizer, card)
     return LoadedModel(model, tokenizer)
 
 
 def merged_base(
-    card: ModelCard, adapters: Sequence[Adapter], model_folder: Path,
-    weights: HuggingFaceWeights, dtype: str, device: str,
-) -> PreTrainedModel:  # fmt: skip
+    files: VerifiedFiles, adapters: Sequence[AdapterFiles], dtype: str, device: str
+) -> PreTrainedModel:
     """The base with some adapters merged into it, in order, in float32; then of the given dtype."""
-    folder = weights.folder(card.base)
-    model = load_base(folder, card.base.uri, "float32" if adapters else dtype, device)
+    model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
     for adapter in adapters:
-        files = weights.adapter_folder(adapter, model_folder / "adapters")
         with quiet():
-            model = attach(model, files, _name(adapter)).merge_and_unload()
-    return cast_weights(model, dtype)
+            model = attach(model, adapter.folder, adapter.name).merge_and_unload()
+    return cast_weights(model, dtype) if adapters else model
 
 
 def cast_weights(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
@@ -100,7 +131,7 @@ def prove(
     if noise > 0:
         raise BackendError(
             f"{card.key}: the same probe gives logits that differ by {noise:g}: this device "
-            "computes differently each time, so no variant can be told from its parent. Use another device."
+            "computes differently each time: no variant can be told from its parent. Use another."
         )
     if card.adapters:
         _prove_adapter(model, tokenizer, logits, card)  # type: ignore[arg-type]
@@ -135,7 +166,3 @@ def _prove_adapter(
 
 def _largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left - right).abs().max())
-
-
-def _name(adapter: Adapter) -> str:
-    return adapter.uri or f"adapter {adapter.key}"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,7 +20,7 @@ _SAFE = {"local_files_only": True, "trust_remote_code": False}
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars and no notices of transformers; what it raises is still raised."""
+    """No bars, notices and warnings of the libraries; what they raise is still raised."""
     import logging as levels
 
     from transformers.utils import logging
@@ -28,7 +29,8 @@ def quiet() -> Iterator[None]:
     logging.set_verbosity(levels.ERROR)
     logging.disable_progress_bar()  # type: ignore[no-untyped-call]
     try:
-        yield
+        with warnings.catch_warnings(action="ignore"):
+            yield
     finally:
         logging.set_verbosity(verbosity)
         if bars:

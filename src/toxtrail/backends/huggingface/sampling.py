@@ -19,8 +19,8 @@ class RowDraws:
     """A logits processor after which the largest score is the token to take.
 
     A draw from softmax(logits / temperature) is the argmax of logits / temperature plus Gumbel
-    noise (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030), so that greedy search over the returned
-    scores samples, and batch mates cannot disturb each other's random numbers.
+    noise (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030), so that greedy search over the
+    returned scores samples, and batch mates cannot disturb each other's random numbers.
     """
 
     def __init__(

@@ -16,7 +16,7 @@ from toxtrail.backends.base import Progress, Trained
 from toxtrail.backends.huggingface.adapters import with_lora, write_adapter
 from toxtrail.backends.huggingface.checkpoints import last_complete
 from toxtrail.backends.huggingface.examples import EncodedExample, collate, encode_examples
-from toxtrail.backends.huggingface.loading import merged_base
+from toxtrail.backends.huggingface.loading import VerifiedFiles, merged_base, verified
 from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer, quiet
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.config import FinetuneConfig
@@ -61,12 +61,13 @@ class HuggingFaceTuner:
             BackendError: the recipe needs a GPU, or the loss is not finite.
         """
         refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
-        tokenizer = load_tokenizer(self._weights.folder(parent.base), parent.base.uri)
+        files = verified(parent, parent_folder, self._weights)
+        tokenizer = load_tokenizer(files.base, files.name)
         encoded = encode_examples(examples, tokenizer, recipe)
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         with repeatable(recipe.seed, self._device):
             model = with_lora(
-                self._base(parent, parent_folder, recipe),
+                self._base(files, recipe),
                 recipe.lora,
                 quantized=recipe.base_precision == "4bit",
             )
@@ -76,13 +77,10 @@ class HuggingFaceTuner:
         losses = [(int(h["step"]), h["loss"]) for h in trainer.state.log_history if "loss" in h]
         return Trained(trainer.state.global_step, tuple(losses), sum(one.cut for one in encoded))
 
-    def _base(self, parent: ModelCard, folder: Path, recipe: FinetuneConfig) -> PreTrainedModel:
+    def _base(self, files: VerifiedFiles, recipe: FinetuneConfig) -> PreTrainedModel:
         if recipe.base_precision == "4bit":
-            files = self._weights.folder(parent.base)
-            return load_base(files, parent.base.uri, "bfloat16", self._device, four_bits())
-        return merged_base(
-            parent, parent.adapters, folder, self._weights, recipe.base_precision, self._device
-        )
+            return load_base(files.base, files.name, "bfloat16", self._device, four_bits())
+        return merged_base(files, files.adapters, recipe.base_precision, self._device)
 
     def _arguments(self, recipe: FinetuneConfig, scratch: Path) -> TrainingArguments:
         from transformers import TrainingArguments

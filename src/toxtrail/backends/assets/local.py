@@ -1,0 +1,37 @@
+"""file: a local file or folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toxtrail.backends.assets.verify import file_asset, folder_asset
+from toxtrail.backends.base import Asset
+from toxtrail.errors import BackendError
+
+
+def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
+    """The file or folder itself, hashed; hidden files and caches are no part of a folder.
+
+    Raises:
+        BackendError: it is missing, empty, leads outside itself, or is not what the pin says.
+    """
+    if path.is_file():
+        return file_asset(uri, path, None, sha256)
+    if not path.is_dir():
+        raise BackendError(
+            f"{uri}: there is no file or folder {path}. Paths start at the folder of params.yaml."
+        )
+    paths = [p for p in sorted(path.rglob("*")) if p.is_file() and _is_content(p.relative_to(path))]
+    if not paths:
+        raise BackendError(f"{uri}: the folder {path} holds no files.")
+    for one in paths:
+        if not one.resolve().is_relative_to(path.resolve()):
+            raise BackendError(
+                f"{uri}: {one.relative_to(path)} is a link that leads outside the folder. Copy the "
+                "file there, so that what is hashed is what is used."
+            )
+    return folder_asset(uri, path, paths, None, sha256)
+
+
+def _is_content(path: Path) -> bool:
+    return not any(part.startswith(".") or part == "__pycache__" for part in path.parts)

@@ -1,0 +1,44 @@
+"""A content against its pin."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toxtrail.backends.base import Asset
+from toxtrail.errors import BackendError
+from toxtrail.identity import FileHash, hash_tree, sha256_file, tree_sha256
+
+
+def file_asset(uri: str, path: Path, resolved: str | None, sha256: str | None) -> Asset:
+    """A single file, hashed now and compared with its pin; `resolved` is the hash if None.
+
+    Raises:
+        BackendError: the content is not what the pin says.
+    """
+    found = sha256_file(path)
+    require(uri, found, sha256)
+    files = (FileHash(path=path.name, sha256=found, size=path.stat().st_size),)
+    return Asset(uri, path, resolved or found, found, files)
+
+
+def folder_asset(
+    uri: str, folder: Path, paths: list[Path], resolved: str | None, sha256: str | None
+) -> Asset:
+    """A folder's files, hashed now and compared with the pin of the tree.
+
+    Raises:
+        BackendError: the content is not what the pin says.
+    """
+    files = hash_tree(folder, paths)
+    found = tree_sha256(files)
+    require(uri, found, sha256)
+    return Asset(uri, folder, resolved or found, found, files)
+
+
+def require(uri: str, found: str, sha256: str | None) -> None:
+    """Raise unless the hash found is the pinned one."""
+    if sha256 is not None and found != sha256:
+        raise BackendError(
+            f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256}. If the change "
+            "is meant, run `toxtrail pin`; otherwise get the right content back."
+        )

@@ -1,0 +1,140 @@
+"""A whole experiment in a folder of its own: real DVC, real MLflow, the installed command.
+
+The models are tiny and random: these tests are about the plumbing, never about toxicity.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+PROJECT = Path(__file__).resolve().parents[2]
+WORDS = [f"word{i}" for i in range(60)] + ["you", "are", "kind", "silly", "goose", "tree", "the"]
+
+
+@dataclass
+class Lab:
+    """One experiment and the commands on it."""
+
+    root: Path
+    env: dict[str, str]
+
+    def toxtrail(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """The installed command; checks its exit code unless `code` is None."""
+        command = [str(Path(sys.executable).with_name("toxtrail")), *arguments]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """The same, running on its own."""
+        command = [str(Path(sys.executable).with_name("toxtrail")), *arguments]
+        return subprocess.Popen(
+            command, cwd=self.root, env=self.env, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+
+    def json(self, *arguments: str) -> Any:
+        return json.loads(self.toxtrail(*arguments, "--json").stdout)
+
+    @property
+    def params(self) -> dict[str, Any]:
+        return yaml.safe_load((self.root / "params.yaml").read_text("utf-8"))
+
+    def edit(self, **sections: dict[str, Any]) -> None:
+        """Merge values into params.yaml."""
+        values = self.params
+        for name, section in sections.items():
+            values[name] = {**values[name], **section}
+        (self.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+
+    def outputs(self) -> dict[str, bytes]:
+        """Every file that a stage made, by name."""
+        folders = ("data", "models", "results", "report", "mlruns/receipts")
+        paths = [p for f in folders for p in (self.root / f).rglob("*") if p.is_file()]
+        return {
+            p.relative_to(self.root).as_posix(): p.read_bytes()
+            for p in paths
+            if "records" not in p.parts and p.name != ".gitignore"
+        }
+
+
+@pytest.fixture(scope="session")
+def tiny_assets(tmp_path_factory) -> Path:
+    """A tokenizer, a random Llama, a random classifier, prompts and training data."""
+    folder = tmp_path_factory.mktemp("assets")
+    subprocess.run(
+        [sys.executable, str(Path(__file__).with_name("make_assets.py")), str(folder)], check=True
+    )
+    return folder
+
+
+@pytest.fixture
+def lab(tiny_assets, tmp_path, monkeypatch) -> Lab:
+    """A fresh experiment, committed to git, with nothing run yet."""
+    return make_lab(tiny_assets, tmp_path / "lab")
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_assets, tmp_path_factory) -> Lab:
+    """An experiment that has been run once; tests of a module share it and put back what they move."""
+    made = make_lab(tiny_assets, tmp_path_factory.mktemp("finished") / "lab")
+    made.toxtrail("pin")
+    made.toxtrail("run")
+    return made
+
+
+@pytest.fixture
+def copy_of(tmp_path):
+    """A copy of a finished experiment that a test may break."""
+
+    def make(lab: Lab) -> Lab:
+        shutil.copytree(lab.root, tmp_path / "copy", symlinks=True)
+        return Lab(tmp_path / "copy", lab.env)
+
+    return make
+
+
+def make_lab(assets: Path, root: Path) -> Lab:
+    root.mkdir(parents=True)
+    for name in ("src", ".dvc", "data"):
+        shutil.copytree(PROJECT / name, root / name, ignore=_ignored)
+    for name in ("dvc.yaml", "requirements.txt", ".dvcignore", ".gitignore"):
+        shutil.copy(PROJECT / name, root / name)
+    shutil.copytree(assets, root / "assets")
+    shutil.copy(assets / "params.yaml", root / "params.yaml")
+    (root / "assets" / "params.yaml").unlink()
+    state = root.parent / "state"
+    env = {
+        **os.environ,
+        "DVC_SITE_CACHE_DIR": str(state / "site"),
+        "DVC_GLOBAL_CONFIG_DIR": str(state / "global"),
+        "DVC_SYSTEM_CONFIG_DIR": str(state / "system"),
+        "TOXTRAIL_CACHE": str(state / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+    }
+    for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
+        env.pop(name, None)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        subprocess.run(["git", *identity, *command], cwd=root, env=env, check=True)
+    return Lab(root, env)
+
+
+def _ignored(folder: str, names: list[str]) -> set[str]:
+    """Not what earlier runs left in the project."""
+    left = {"__pycache__", "tmp", "cache", "generations", "scores", "records", "prompts.parquet"}
+    return {n for n in names if n in left or n.endswith(".egg-info")}
