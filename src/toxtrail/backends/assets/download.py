@@ -32,6 +32,9 @@ def locked(path: Path) -> Iterator[None]:
 def download(url: str, path: Path, sha256: str, name: str, progress: Progress) -> None:
     """Fetch `url` to `path`; a partial file is kept as `<path>.part` and continued next time.
 
+    Args:
+        sha256: what the content must hash to, or the head of it as far as it is known.
+
     Raises:
         BackendError: the server cannot be reached, or its content has another hash (it is deleted).
     """
@@ -49,7 +52,7 @@ def download(url: str, path: Path, sha256: str, name: str, progress: Progress) -
                     "pip's index settings) and run the same command again: it goes on where it was."
                 ) from error
     found = sha256_file(part)
-    if found != sha256:
+    if not found.startswith(sha256):
         part.unlink()
         raise BackendError(
             f"{name}: the download has sha256 {found}, {sha256} was expected. It was deleted."

@@ -1,0 +1,41 @@
+"""A scorer of params.yaml -> a loaded one that has passed its golden texts."""
+
+from __future__ import annotations
+
+from toxtrail.backends.base import Assets, Scorer
+from toxtrail.backends.scorers.golden import check_golden
+from toxtrail.config import ScorerConfig, nearest
+from toxtrail.errors import ConfigError
+
+
+def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
+    """Load and check.
+
+    Args:
+        batch_size: windows in one forward pass.
+
+    Raises:
+        ConfigError: the scorer has no head of the configured name.
+        BackendError: an asset is missing or not as pinned, or a golden text scores otherwise.
+    """
+    scorer = _loaded(config, assets, device, batch_size)
+    if config.head not in scorer.heads:
+        raise ConfigError(
+            f'{config.uri}: no head "{config.head}".{nearest(config.head, list(scorer.heads))}'
+        )
+    check_golden(scorer, config)
+    return scorer
+
+
+def _loaded(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
+    if config.kind == "jigsaw-bilstm":
+        from toxtrail.backends.scorers.jigsaw_bilstm import load
+
+        return load(config, assets, device, batch_size)
+    if config.kind == "detoxify":
+        from toxtrail.backends.scorers import detoxify
+
+        return detoxify.load(config, assets, device, batch_size)
+    from toxtrail.backends.scorers import hf_classifier
+
+    return hf_classifier.load(config, assets, device, batch_size)
