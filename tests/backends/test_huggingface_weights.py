@@ -63,14 +63,14 @@ def test_pickled_weights_are_refused(weights, tiny_folder, copy_of):
     folder = copy_of(tiny_folder, "pickled")
     (folder / "model.safetensors").unlink()
     (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    with pytest.raises(BackendError, match="found pytorch_model.bin.*never loaded"):
+    with pytest.raises(BackendError, match=r"found pytorch_model.bin.*never loaded"):
         weights.describe(f"file:{folder}", None)
 
 
 def test_a_model_that_brings_its_own_code_is_refused(weights, tiny_folder, copy_of):
     folder = copy_of(tiny_folder, "remote")
     edit_json(folder / "config.json", model_type="evil", auto_map={"AutoModel": "evil.Model"})
-    with pytest.raises(BackendError, match="'evil'.*never run"):
+    with pytest.raises(BackendError, match=r"'evil'.*never run"):
         weights.describe(f"file:{folder}", None)
 
 
@@ -84,12 +84,12 @@ def test_a_known_model_with_superfluous_code_is_loaded_without_it(weights, tiny_
 def test_a_folder_without_config_is_refused(weights, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(BackendError, match="holds no config.json"):
+    with pytest.raises(BackendError, match=r"holds no config.json"):
         weights.describe(f"file:{tmp_path / 'empty'}", None)
 
 
 def test_an_adapter_is_refused_as_a_model(weights, tiny_adapter):
-    with pytest.raises(BackendError, match="holds an adapter, not a model"):
+    with pytest.raises(BackendError, match=r"holds an adapter, not a model"):
         weights.describe(f"file:{tiny_adapter}", None)
 
 
@@ -112,7 +112,7 @@ def test_a_missing_file_is_refused(weights, tiny_folder, copy_of):
     folder = copy_of(tiny_folder, "mine")
     base = weights.describe(f"file:{folder}", None)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(BackendError, match="tokenizer.json.*found no file"):
+    with pytest.raises(BackendError, match=r"tokenizer.json.*found no file"):
         weights.folder(base)
 
 
@@ -145,7 +145,12 @@ def test_a_fitting_adapter_gets_a_card(weights, tiny_adapter, tiny_folder):
 
 @pytest.mark.parametrize(
     ("changes"),
-    [{"use_dora": True}, {"use_rslora": True}, {"bias": "lora_only"}, {"modules_to_save": ["norm"]}],
+    [
+        {"use_dora": True},
+        {"use_rslora": True},
+        {"bias": "lora_only"},
+        {"modules_to_save": ["norm"]},
+    ],
     ids=str,
 )
 def test_the_kinds_of_lora_that_peft_knows_are_accepted(
@@ -162,19 +167,21 @@ def test_a_lora_that_changes_nothing_is_refused(weights, tiny_adapter, tiny_fold
                 tensor.zero_()
 
     edit_tensors(tiny_adapter / ADAPTER, silence)
-    with pytest.raises(BackendError, match="all 6 lora_B tensors are zero"):
+    with pytest.raises(BackendError, match=r"all 6 lora_B tensors are zero"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
 def test_an_adapter_with_a_nan_is_refused(weights, tiny_adapter, tiny_folder):
-    edit_tensors(tiny_adapter / ADAPTER, lambda tensors: next(iter(tensors.values())).fill_(float("nan")))
-    with pytest.raises(BackendError, match="not finite"):
+    edit_tensors(
+        tiny_adapter / ADAPTER, lambda tensors: next(iter(tensors.values())).fill_(float("nan"))
+    )
+    with pytest.raises(BackendError, match=r"not finite"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
 def test_a_missing_tensor_is_refused(weights, tiny_adapter, tiny_folder):
     edit_tensors(tiny_adapter / ADAPTER, lambda tensors: tensors.pop(sorted(tensors)[0]))
-    with pytest.raises(BackendError, match="1 tensor.s. missing, 0 without a place"):
+    with pytest.raises(BackendError, match=r"1 tensor.s. missing, 0 without a place"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
@@ -184,32 +191,32 @@ def test_renamed_tensors_that_peft_would_ignore_are_refused(weights, tiny_adapte
             tensors[name.replace("layers", "blocks")] = tensors.pop(name)
 
     edit_tensors(tiny_adapter / ADAPTER, rename)
-    with pytest.raises(BackendError, match="12 tensor.s. missing, 12 without a place"):
+    with pytest.raises(BackendError, match=r"12 tensor.s. missing, 12 without a place"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
 def test_an_adapter_of_another_base_is_refused(weights, tiny, tiny_folder, tmp_path):
     other = tiny.save_model(tmp_path / "wide", tiny.tokenizer(), hidden_size=64)
     folder = tiny.save_adapter(tmp_path / "foreign", other, 1)
-    with pytest.raises(BackendError, match="of another shape"):
+    with pytest.raises(BackendError, match=r"of another shape"):
         describe_adapter(weights, folder, tiny_folder)
 
 
 def test_a_pickled_adapter_is_refused(weights, tiny_adapter, tiny_folder):
     (tiny_adapter / ADAPTER).rename(tiny_adapter / "adapter_model.bin")
-    with pytest.raises(BackendError, match="only adapter_model.bin: a pickle is never loaded"):
+    with pytest.raises(BackendError, match=r"only adapter_model.bin: a pickle is never loaded"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
 def test_an_adapter_that_is_no_lora_is_refused(weights, tiny_adapter, tiny_folder):
     edit_json(tiny_adapter / "adapter_config.json", peft_type="PREFIX_TUNING")
-    with pytest.raises(BackendError, match="'PREFIX_TUNING'; only LORA"):
+    with pytest.raises(BackendError, match=r"'PREFIX_TUNING'; only LORA"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
 def test_an_adapter_for_layers_that_the_base_lacks_is_refused(weights, tiny_adapter, tiny_folder):
     edit_json(tiny_adapter / "adapter_config.json", target_modules=["no_such_layer"])
-    with pytest.raises(BackendError, match="does not fit the base model"):
+    with pytest.raises(BackendError, match=r"does not fit the base model"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
@@ -294,7 +301,7 @@ def test_a_converted_tokenizer_adds_no_bos_where_the_file_says_so(weights, tiny_
 def test_a_tokenizer_that_disobeys_its_file_is_refused(tiny):
     from toxtrail.backends.huggingface.gguf import Header, check_bos
 
-    with pytest.raises(BackendError, match="add_bos_token = True"):
+    with pytest.raises(BackendError, match=r"add_bos_token = True"):
         check_bos(tiny.tokenizer(), Header("Q8_0", None, adds_bos=True), "x.gguf")
 
 
@@ -304,11 +311,11 @@ def test_a_damaged_converted_copy_is_refused(weights, tiny_gguf):
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(BackendError, match="converted copy.*model.safetensors is not what"):
+    with pytest.raises(BackendError, match=r"converted copy.*model.safetensors is not what"):
         weights.folder(base)
 
 
 def test_a_file_that_only_claims_to_be_gguf_is_refused(weights, tmp_path):
     (tmp_path / "fake.gguf").write_bytes(b"hello" * 100)
-    with pytest.raises(BackendError, match="fake.gguf is not a readable GGUF file"):
+    with pytest.raises(BackendError, match=r"fake.gguf is not a readable GGUF file"):
         weights.describe(f"file:{tmp_path / 'fake.gguf'}", None)

@@ -11,7 +11,7 @@ from typing import NamedTuple
 
 from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import commit
-from toxtrail.backends.mlflow_tracker import tracking_uri
+from toxtrail.backends.mlflow_store import tracking_uri
 
 FREE_GIB = 5
 

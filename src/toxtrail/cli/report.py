@@ -39,7 +39,7 @@ def ui(ctx: click.Context, host: str, port: int) -> None:
       toxtrail ui
       toxtrail ui --port 5001
     """
-    from toxtrail.backends.mlflow_tracker import serve_ui
+    from toxtrail.backends.mlflow_server import serve_ui
 
     experiment: Experiment = ctx.obj
     click.echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")

@@ -48,7 +48,7 @@ class HuggingFaceWeights:
         folder = copy.folder if copy else asset.path
         if copy is None:
             refuse_adapter(folder, uri)
-        tokenizer, model = load_tokenizer(folder, uri), empty_model(folder, uri)
+        model, tokenizer = empty_model(folder, uri), load_tokenizer(folder, uri)
         return BaseWeights(
             uri=uri,
             resolved=asset.resolved,

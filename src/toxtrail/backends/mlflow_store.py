@@ -1,0 +1,87 @@
+"""Which MLflow store belongs to an experiment, and how it is opened without breaking it."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.errors import BackendError
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+
+LOCK_SECONDS = 600
+"""Longer than any one run takes to publish."""
+
+
+def tracking_root(root: Path) -> Path:
+    """$DVC_ROOT where DVC sets it (queued experiments run in copies of the repo), else `root`."""
+    return Path(os.environ.get("DVC_ROOT") or root).resolve()
+
+
+def tracking_uri(root: Path) -> str:
+    """$MLFLOW_TRACKING_URI (a team's server), else the SQLite file under mlruns/."""
+    own = os.environ.get("MLFLOW_TRACKING_URI")
+    return own or f"sqlite:///{tracking_root(root)}/mlruns/mlflow.db"
+
+
+def artifact_root(root: Path) -> Path:
+    """Where the local store keeps files."""
+    return tracking_root(root) / "mlruns" / "artifacts"
+
+
+def is_local(root: Path) -> bool:
+    """Whether the store is the experiment's own."""
+    return not os.environ.get("MLFLOW_TRACKING_URI")
+
+
+def store_exists(root: Path) -> bool:
+    """False only for a local store that was never written."""
+    return not is_local(root) or (tracking_root(root) / "mlruns" / "mlflow.db").is_file()
+
+
+@contextmanager
+def opened(root: Path) -> Iterator[MlflowClient]:
+    """A client, alone on this host while the block runs.
+
+    Several processes that open a missing SQLite store at once can break it for good, and two that
+    look for the same run can both create it: so there is one lock for both.
+
+    Raises:
+        BackendError: the store cannot be opened, or another process holds it for ten minutes.
+    """
+    from filelock import FileLock, Timeout
+
+    lock = tracking_root(root) / "mlruns" / ".lock"
+    lock.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        with FileLock(lock, timeout=LOCK_SECONDS):
+            yield from _client(root)
+    except Timeout:
+        raise BackendError(
+            f"Another process has held {lock} for {LOCK_SECONDS} s. Stop it, then run again."
+        ) from None
+
+
+def _client(root: Path) -> Iterator[MlflowClient]:
+    os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
+        logging.getLogger(name).setLevel(logging.ERROR)
+    import sqlalchemy.exc
+    from mlflow import MlflowClient
+    from mlflow.exceptions import MlflowException
+
+    try:
+        yield MlflowClient(tracking_uri=tracking_uri(root))
+    except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
+        first = str(error).strip().splitlines()[0]
+        raise BackendError(
+            f"The MLflow store {tracking_uri(root)} refused: {first} If it was written by another "
+            "version of MLflow or is damaged, delete mlruns/ and run `dvc repro`: it is rebuilt."
+        ) from error
