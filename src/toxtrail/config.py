@@ -164,7 +164,8 @@ class ScorerConfig(Source):
     """Scored before anything else; a scorer that says otherwise is not the one that was pinned."""
     golden_tolerance: PositiveFloat
     base: Source | None = None
-    """detoxify only: folder with the encoder's config and tokenizer, where the hub is out of reach."""
+    """The second file or folder that a scorer needs. jigsaw-bilstm: its vocabulary. detoxify: the
+    encoder's config and tokenizer, to pin them or where the hub is out of reach."""
     activation: Literal["softmax", "sigmoid"] | None = None
     """hf only: how logits become probabilities, where the model's config does not say."""
 

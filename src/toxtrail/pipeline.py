@@ -31,8 +31,13 @@ StageName = Literal[
 ]
 Over = Literal["models", "finetunes", "variants", "families"]
 
-WEIGHTS = ("backends/huggingface/devices.py", "backends/huggingface/weights.py")
-LOADING = (*WEIGHTS, "backends/huggingface/loading.py")
+HF = "backends/huggingface/"
+WEIGHTS = (
+    *(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),
+)
+LOADING = (*WEIGHTS, f"{HF}chat.py", f"{HF}devices.py", f"{HF}loading.py")
+TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
+GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")
 STATISTICS = ("stats/rates.py", "stats/contrasts.py")
 
 
@@ -77,7 +82,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
-        code=("stages/finetune.py", *LOADING, "backends/huggingface/training.py"),
+        code=("stages/finetune.py", *LOADING, *TUNING),
     ),
     Stage(
         name="generate",
@@ -86,7 +91,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("generation",),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
-        code=("stages/generate.py", *LOADING, "backends/huggingface/generation.py"),
+        code=("stages/generate.py", *LOADING, *GENERATION),
     ),
     Stage(
         name="score",
