@@ -15,8 +15,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from toxtrail.config import Config, Section, load_config, parse_config, read_yaml
+from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError
+from toxtrail.params import load_config, parse_config, read_yaml
 
 VALUES = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text("utf-8"))
 
@@ -109,8 +110,12 @@ def test_a_missing_file_says_what_to_do(tmp_path):
 @given(
     st.recursive(
         st.none() | st.booleans() | st.integers() | st.text(max_size=5),
-        lambda inner: st.lists(inner, max_size=3)
-        | st.dictionaries(st.sampled_from(sorted(VALUES)) | st.text(max_size=5), inner, max_size=4),
+        lambda inner: (
+            st.lists(inner, max_size=3)
+            | st.dictionaries(
+                st.sampled_from(sorted(VALUES)) | st.text(max_size=5), inner, max_size=4
+            )
+        ),
         max_leaves=12,
     )
 )

@@ -14,10 +14,23 @@ from toxtrail.config import Config
 from toxtrail.pipeline import PIPELINE, SOURCE, Stage, code_sha256
 
 PLUMBING = {
-    "toxtrail", "toxtrail.artifacts", "toxtrail.config", "toxtrail.errors", "toxtrail.identity",
-    "toxtrail.journal", "toxtrail.pipeline", "toxtrail.readers", "toxtrail.records",
-    "toxtrail.uris", "toxtrail.backends", "toxtrail.backends.base", "toxtrail.stages",
-    "toxtrail.stats", "toxtrail.stages.wording",
+    "toxtrail",
+    "toxtrail.artifacts",
+    "toxtrail.config",
+    "toxtrail.errors",
+    "toxtrail.identity",
+    "toxtrail.journal",
+    "toxtrail.pipeline",
+    "toxtrail.params",
+    "toxtrail.references",
+    "toxtrail.readers",
+    "toxtrail.records",
+    "toxtrail.uris",
+    "toxtrail.backends",
+    "toxtrail.backends.base",
+    "toxtrail.stages",
+    "toxtrail.stats",
+    "toxtrail.stages.wording",
 }
 """Modules whose change alters no result: types, paths, hashes, readers, wording."""
 
@@ -97,9 +110,13 @@ def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
     """So that a changed formula re-runs what it changes."""
     graph = grimp.build_graph("toxtrail")
     modules = [module_of(path) for path in stage.code]
-    roots = [m for name in modules for m in (name, *graph.find_descendants(name)) if m in graph.modules]
+    roots = [
+        m for name in modules for m in (name, *graph.find_descendants(name)) if m in graph.modules
+    ]
     used = {m for root in roots for m in (root, *graph.find_upstream_modules(root))}
-    missing = {m for m in used - PLUMBING if not any(m == n or m.startswith(n + ".") for n in modules)}
+    missing = {
+        m for m in used - PLUMBING if not any(m == n or m.startswith(n + ".") for n in modules)
+    }
     assert missing == SHOWN_ONLY.get(stage.name, set())
 
 
@@ -123,7 +140,9 @@ def test_every_command_has_help_with_examples(name):
     assert "Examples:" in (command.help or ""), name
 
 
-@pytest.mark.parametrize("name", ["status", "variants", "runs", "compare", "audit", "check", "doctor", "pin"])
+@pytest.mark.parametrize(
+    "name", ["status", "variants", "runs", "compare", "audit", "check", "doctor", "pin"]
+)
 def test_every_reading_command_speaks_json(name):
     command = cli.get_command(None, name)
     assert "--json" in {option for param in command.params for option in param.opts}

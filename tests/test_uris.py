@@ -28,8 +28,18 @@ def test_an_address_is_read(uri, meaning):
 
 @pytest.mark.parametrize(
     "uri",
-    ["", "org/name", "http://x/y", "file:", "pypi:a/b", "pypi:a==1", "pypi:a==1/../../x",
-     f"hf:o/n@{COMMIT}/../x", "hf:", "hf:a/b/c/d"],
+    [
+        "",
+        "org/name",
+        "http://x/y",
+        "file:",
+        "pypi:a/b",
+        "pypi:a==1",
+        "pypi:a==1/../../x",
+        f"hf:o/n@{COMMIT}/../x",
+        "hf:",
+        "hf:a/b/c/d",
+    ],
 )
 def test_anything_else_is_refused_with_the_right_form(uri):
     with pytest.raises(ConfigError, match="is no asset address"):

@@ -1,7 +1,7 @@
 """Every path, reader and writer of the pipeline.
 
-Writers are all-or-nothing (a draft beside the scratch journals, then a rename), sort rows by key, and
-put the manifest inside the file, so a file that left the repo still says where it came from.
+Writers are all-or-nothing (a draft beside the scratch journals, then a rename), sort rows by key,
+and put the manifest inside the file, so a file that left the repo still says where it came from.
 """
 
 from __future__ import annotations
@@ -114,7 +114,9 @@ class Store:
         try:
             return ModelCard.model_validate_json(_text(path))
         except ValidationError as error:
-            raise DataError(f"{self._name(path)} is no model card of this version: {error}") from None
+            raise DataError(
+                f"{self._name(path)} is no model card of this version: {error}"
+            ) from None
 
     def read_summary(self, folder: Path) -> dict[str, Any]:
         summary: dict[str, Any] = read_json(folder / "summary.json")
@@ -164,9 +166,7 @@ class Store:
     def _write_table(
         self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
     ) -> None:
-        columns = {
-            name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names
-        }
+        columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
         metadata = {MANIFEST_KEY: canonical_json(manifest.to_json()).encode()}
         table = pa.Table.from_pydict(columns, schema=schema.with_metadata(metadata))
         with self.draft(path) as draft:
@@ -206,7 +206,9 @@ class Store:
             shutil.rmtree(place, ignore_errors=True)
 
     def _name(self, path: Path) -> str:
-        return path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
 
 
 def embedded_manifest(path: Path) -> Manifest | None:
@@ -219,6 +221,7 @@ def embedded_manifest(path: Path) -> Manifest | None:
 
 
 def read_json(path: Path) -> Any:
+    """DataError if the file is missing or no JSON."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:

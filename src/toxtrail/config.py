@@ -1,17 +1,10 @@
-"""params.yaml -> one frozen, strict Config. All types, no values.
-
-The file is read once. Every problem in it is reported at once: its place, what was found, what is
-allowed, and the nearest valid name. Nothing heavy is imported here.
-"""
+"""The types of params.yaml: one frozen, strict Config. No values, no reading (params.py reads)."""
 
 from __future__ import annotations
 
-import difflib
-from collections.abc import Iterator, Mapping
-from pathlib import Path
-from typing import Annotated, Any, Literal, get_args
+from collections.abc import Iterator
+from typing import Annotated, Any, Literal
 
-import yaml
 from pydantic import (
     AfterValidator,
     BaseModel,
@@ -22,9 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
-    ValidationError,
 )
-from pydantic_core import ErrorDetails
 
 from toxtrail.errors import ConfigError
 from toxtrail.uris import is_pinned, parse_uri
@@ -81,6 +72,8 @@ class SubsetConfig(Source):
 
 
 class PromptsConfig(Section):
+    """Which texts every variant continues."""
+
     seed: NonNegativeInt
     subsets: Annotated[dict[Key, SubsetConfig], Field(min_length=1)]
 
@@ -93,6 +86,8 @@ class ModelConfig(Source):
 
 
 class LoraConfig(Section):
+    """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
+
     r: PositiveInt
     """Rank."""
     alpha: PositiveInt
@@ -109,7 +104,8 @@ class FinetuneConfig(Section):
     data: Source
     """.jsonl with `instruction` and `response` (and optionally `context`, or Dolly's names)."""
     template: Annotated[str, StringConstraints(min_length=1)]
-    """`chat` for the model's own chat template, or a literal text with {instruction} and {response}."""
+    """`chat` for the model's own chat template, or a literal text with {instruction} and
+    {response}."""
     context_template: str | None = None
     """Glued to the instruction where a row has a context; must hold {context}."""
     loss_on: Literal["response", "all"]
@@ -133,6 +129,8 @@ class FinetuneConfig(Section):
 
 
 class GenerationConfig(Section):
+    """How a prompt is continued."""
+
     max_new_tokens: PositiveInt
     temperature: NonNegativeFloat
     """0 is greedy."""
@@ -171,11 +169,15 @@ class ScorerConfig(Source):
 
 
 class ScoringConfig(Section):
+    """By whom continuations are scored."""
+
     primary: Key
     scorers: Annotated[dict[Key, ScorerConfig], Field(min_length=1)]
 
 
 class PosteriorConfig(Section):
+    """How scores become rates and differences."""
+
     threshold: Annotated[float, Field(ge=0, le=1)]
     """Toxic means score >= threshold."""
     rope_pp: PositiveFloat
@@ -198,12 +200,16 @@ class VariantConfig(Section):
 
 
 class FamilyConfig(Section):
+    """Variants that are compared with each other."""
+
     reference: Key
     """The variant that all others are also compared with."""
     variants: Annotated[list[Key], Field(min_length=1)]
 
 
 class TrackingConfig(Section):
+    """Where runs are shown."""
+
     experiment: Annotated[str, StringConstraints(min_length=1)]
     """MLflow experiment."""
 
@@ -252,213 +258,7 @@ class Config(Section):
 
     def unpinned(self) -> list[str]:
         return [
-            f"{place}: {source.uri} has no pin" for place, source in self.sources()
+            f"{place}: {source.uri} has no pin"
+            for place, source in self.sources()
             if not source.pinned
         ]
-
-
-def load_config(path: Path) -> Config:
-    """Read params.yaml.
-
-    Raises:
-        ConfigError: with every problem of the file.
-    """
-    return parse_config(read_yaml(path), path.name)
-
-
-def read_yaml(path: Path) -> Any:
-    try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
-    except FileNotFoundError as error:
-        raise ConfigError(
-            f"{path} does not exist. Run toxtrail in an experiment's folder, or name one with -C."
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(f"{path} is not UTF-8 text: {error.reason} at byte {error.start}.") from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
-
-
-def parse_config(values: Any, name: str) -> Config:
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise _problems(name, [_described(detail) for detail in error.errors()]) from None
-    if broken := list(_broken_references(config)):
-        raise _problems(name, broken)
-    return config
-
-
-def nearest(name: str, valid: list[str] | Mapping[str, object]) -> str:
-    """` Did you mean "x"?`, or the valid names if none is near."""
-    names = list(valid)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
-        return f' Did you mean "{close[0]}"?'
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f" There is: {shown or 'none yet'}."
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):
-    """YAML keeps the last of two equal keys without a word; here it is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)  # type: ignore[no-untyped-call]
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        return super().construct_mapping(node, deep)
-
-
-def _problems(name: str, lines: list[str]) -> ConfigError:
-    noun = "problem" if len(lines) == 1 else "problems"
-    return ConfigError("\n  ".join([f"{name} has {len(lines)} {noun}:", *lines]))
-
-
-def _described(detail: ErrorDetails) -> str:
-    location = [part for part in detail["loc"] if part != "[key]"]
-    place = ".".join(str(part) for part in location) or "(top level)"
-    message = detail["msg"].removeprefix("Value error, ")
-    if detail["type"] == "missing":
-        return f"{place}: missing. It must be given."
-    if detail["type"] == "extra_forbidden":
-        fields = _fields_at(location[:-1])
-        return f"{place}: unknown name.{nearest(str(location[-1]), fields)}"
-    found = repr(detail["input"])
-    found = found if len(found) <= 60 else found[:57] + "..."
-    return f"{place}: got {found}. {message.rstrip('.')}."
-
-
-def _fields_at(location: list[int | str]) -> list[str]:
-    """The names allowed at a place of params.yaml, found by walking the models' annotations."""
-    current: Any = Config
-    for part in location:
-        candidates = [current, *_unwrapped(current)]
-        model = next((c for c in candidates if _is_section(c)), None)
-        if model is not None and part in model.model_fields:
-            current = model.model_fields[str(part)].annotation
-        else:
-            current = next((c for c in _unwrapped(current) if _is_section(c)), current)
-    model = next((c for c in [current, *_unwrapped(current)] if _is_section(c)), None)
-    return list(model.model_fields) if model is not None else []
-
-
-def _unwrapped(annotation: Any) -> list[Any]:
-    inner: list[Any] = []
-    for argument in get_args(annotation):
-        inner += [argument, *_unwrapped(argument)]
-    return inner
-
-
-def _is_section(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, Section)
-
-
-def _broken_references(config: Config) -> Iterator[str]:
-    yield from _broken_scoring(config)
-    yield from _broken_weights(config)
-    yield from _broken_finetunes(config)
-    yield from _broken_variants(config)
-    yield from _broken_families(config)
-
-
-def _broken_scoring(config: Config) -> Iterator[str]:
-    scoring = config.scoring
-    if scoring.primary not in scoring.scorers:
-        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
-            scoring.primary, scoring.scorers
-        )
-    if "all" in config.prompts.subsets:
-        yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
-
-
-def _broken_weights(config: Config) -> Iterator[str]:
-    for key in sorted(config.models.keys() & config.finetunes.keys()):
-        yield f"finetunes.{key}: the same key stands in models; weights need one origin."
-
-
-def _broken_finetunes(config: Config) -> Iterator[str]:
-    known = {**config.models, **config.finetunes}
-    for key, finetune in config.finetunes.items():
-        place = f"finetunes.{key}"
-        if finetune.parent not in known:
-            yield f'{place}.parent: "{finetune.parent}" has no weights.' + nearest(
-                finetune.parent, known
-            )
-        elif _in_circle(config, key):
-            yield f"{place}.parent: the parents of {key} lead back to {key}."
-        if (finetune.epochs is None) == (finetune.max_steps is None):
-            yield f"{place}: give either epochs or max_steps, not both and not none."
-        if finetune.template != "chat":
-            for field in ("{instruction}", "{response}"):
-                if field not in finetune.template:
-                    yield f'{place}.template: {field} is missing (or write "chat").'
-        if finetune.context_template and "{context}" not in finetune.context_template:
-            yield f"{place}.context_template: {{context}} is missing."
-
-
-def _in_circle(config: Config, key: str) -> bool:
-    seen = {key}
-    current = config.finetunes[key].parent
-    while current in config.finetunes:
-        if current in seen:
-            return current == key
-        seen.add(current)
-        current = config.finetunes[current].parent
-    return False
-
-
-def _broken_variants(config: Config) -> Iterator[str]:
-    weights = {**config.models, **config.finetunes}
-    for key, variant in config.variants.items():
-        if key not in weights:
-            yield f"variants.{key}: no weights of this name in models or finetunes." + nearest(
-                key, weights
-            )
-        if variant.family not in config.families:
-            yield f'variants.{key}.family: "{variant.family}" is no family.' + nearest(
-                variant.family, config.families
-            )
-        elif key not in config.families[variant.family].variants:
-            yield (
-                f'variants.{key}: families.{variant.family}.variants does not list "{key}". Add it.'
-            )
-        if variant.parent is None:
-            continue
-        if variant.parent not in config.variants:
-            yield f'variants.{key}.parent: "{variant.parent}" is no variant.' + nearest(
-                variant.parent, config.variants
-            )
-        elif variant.parent == key:
-            yield f"variants.{key}.parent: a variant is not its own parent."
-        elif config.variants[variant.parent].family != variant.family:
-            yield (
-                f'variants.{key}.parent: "{variant.parent}" is in the family '
-                f'"{config.variants[variant.parent].family}", not in "{variant.family}".'
-            )
-
-
-def _broken_families(config: Config) -> Iterator[str]:
-    for key, family in config.families.items():
-        place = f"families.{key}"
-        if family.reference not in family.variants:
-            yield f'{place}.reference: "{family.reference}" is not in its list.' + nearest(
-                family.reference, family.variants
-            )
-        for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
-            yield f'{place}.variants: "{variant}" stands twice.'
-        for variant in family.variants:
-            if variant not in config.variants:
-                yield f'{place}.variants: "{variant}" is no variant.' + nearest(
-                    variant, config.variants
-                )
-            elif config.variants[variant].family != key:
-                yield (
-                    f'{place}.variants: "{variant}" says that its family is '
-                    f'"{config.variants[variant].family}".'
-                )

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
+from collections.abc import Iterable
+
 
 class ToxtrailError(Exception):
     """A problem that a user can act on: printed as one message, without a traceback."""
@@ -21,3 +24,12 @@ class BackendError(ToxtrailError):
 
 class InferenceError(ToxtrailError):
     """A posterior cannot be trusted: nothing was written, do not use it."""
+
+
+def nearest(name: str, valid: Iterable[str]) -> str:
+    """` Did you mean "x"?`, or the valid names if none is near."""
+    names = list(valid)
+    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
+        return f' Did you mean "{close[0]}"?'
+    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f" There is: {shown or 'none yet'}."

@@ -1,7 +1,7 @@
 """Who made what: hashes, model cards, manifests and content keys.
 
-Everything here is a value computed from values or from bytes; nothing volatile (time, host, absolute
-path, run id) may enter, so that the same experiment has the same identity everywhere.
+Everything here is a value computed from values or from bytes; nothing volatile (time, host,
+absolute path, run id) may enter, so that the same experiment has the same identity everywhere.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ CHUNK_BYTES = 1 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
+    """Hex digest."""
     return hashlib.sha256(data).hexdigest()
 
 
@@ -27,6 +28,7 @@ def sha256_text(text: str) -> str:
 
 
 def sha256_file(path: Path) -> str:
+    """Hex digest of the content, read in pieces."""
     digest = hashlib.sha256()
     with path.open("rb") as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -89,13 +91,15 @@ class BaseWeights(Card):
 
     uri: str
     resolved: str
-    """What the URI meant when it was resolved: a 40-hex commit, a package version, or the sha256."""
+    """What the URI meant when it was resolved: a 40-hex commit, a package version, or the
+    sha256."""
     sha256: str
     """The pin: of the file, or of the tree of files."""
     files: tuple[FileHash, ...]
     """Every file as published: weights, config, tokenizer."""
     converted: tuple[FileHash, ...]
-    """For a GGUF file: the clean safetensors copy made of it, which is what is loaded. Else empty."""
+    """For a GGUF file: the clean safetensors copy made of it, which is what is loaded. Else
+    empty."""
     architecture: str
     parameters: int
     """Number of weights, tied ones counted once."""
@@ -132,7 +136,8 @@ class Adapter(Card):
 
     key: str
     uri: str | None
-    """Where it was taken from; None if trained here (then it lies in models/<variant>/adapters/<key>)."""
+    """Where it was taken from; None if trained here (then it lies in
+    models/<variant>/adapters/<key>)."""
     resolved: str | None
     sha256: str
     """Pin of the tree of files."""
@@ -166,7 +171,8 @@ class ModelCard(Card):
 
 
 class Manifest(Card):
-    """Where a file comes from; carried inside the file (Parquet metadata, JSON field, netCDF attribute).
+    """Where a file comes from; carried inside the file (Parquet metadata, JSON field, netCDF
+    attribute).
 
     Inputs nest: a score file carries the manifest of its generations, which carries the model card
     and the manifest of the prompts. A file that left the repo still says all of it.

@@ -1,8 +1,8 @@
 """Resume by batch: an append-only file of finished batches, in a folder named by what is computed.
 
 A line is `<sha256 of the JSON> <JSON>`. A torn or damaged last line is dropped and its batch done
-again; damage before the last line refuses the journal. The folder's name hashes the manifest and the
-batch plan, so a journal can never answer for other inputs, parameters or code.
+again; damage before the last line refuses the journal. The folder's name hashes the manifest and
+the batch plan, so a journal can never answer for other inputs, parameters or code.
 """
 
 from __future__ import annotations

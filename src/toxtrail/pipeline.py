@@ -1,8 +1,8 @@
 """PIPELINE: the stages in the order of the data, each with its params, files and code.
 
-dvc.yaml says the same to DVC; `tests/test_contract.py` holds the two, the CLI and the config to each
-other. `{key}` is the item of the params section named in `over`; `{family}` and `{parent}` are fields
-of that item.
+dvc.yaml says the same to DVC; `tests/test_contract.py` holds the two, the CLI and the config to
+each other. `{key}` is the item of the params section named in `over`; `{family}` and `{parent}` are
+fields of that item.
 """
 
 from __future__ import annotations
@@ -32,9 +32,7 @@ StageName = Literal[
 Over = Literal["models", "finetunes", "variants", "families"]
 
 HF = "backends/huggingface/"
-WEIGHTS = (
-    *(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),
-)
+WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),)
 LOADING = (*WEIGHTS, f"{HF}chat.py", f"{HF}devices.py", f"{HF}loading.py")
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from toxtrail.config import nearest
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, nearest
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 """(row number from 0, column -> value)."""
@@ -32,7 +31,8 @@ def read_rows(path: Path) -> Rows:
 
 
 def read_texts(path: Path, column: str | None) -> Iterator[tuple[int, str]]:
-    """(row number from 0, text) of a .txt file, or of one column of a table; blank rows are skipped.
+    """(row number from 0, text) of a .txt file, or of one column of a table; blank rows are
+    skipped.
 
     Raises:
         DataError: the column is missing (the nearest name is shown), or a value is no text.
@@ -54,7 +54,7 @@ def field(path: Path, number: int, row: dict[str, Any], name: str) -> Any:
     """One column's value; DataError with the nearest column if there is none."""
     if name not in row:
         raise DataError(
-            f'{path.name}, row {number + 1}: no column "{name}".{nearest(name, list(map(str, row)))}'
+            f'{path.name}, row {number + 1}: no column "{name}".' + nearest(name, map(str, row))
         )
     return row[name]
 

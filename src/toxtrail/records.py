@@ -76,7 +76,8 @@ class Score(NamedTuple):
     heads: Mapping[str, float] | None
     """Every head of the scorer, in [0, 1]."""
     windows: int
-    """How many windows the text was cut into (the row holds the maximum of each head); 0 if unscored."""
+    """How many windows the text was cut into (the row holds the maximum of each head); 0 if
+    unscored."""
 
     @property
     def key(self) -> tuple[str, int, str]:

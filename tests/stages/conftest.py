@@ -20,9 +20,14 @@ def score_rows():
     def make(values, scorer="judge"):
         return [
             Score(
-                prompt_id=f"{subset}-{i}", sample=0, subset=subset, scorer=scorer,
-                state="empty" if value is None else "ok", toxicity=value,
-                heads=None if value is None else {"toxic": value}, windows=int(value is not None),
+                prompt_id=f"{subset}-{i}",
+                sample=0,
+                subset=subset,
+                scorer=scorer,
+                state="empty" if value is None else "ok",
+                toxicity=value,
+                heads=None if value is None else {"toxic": value},
+                windows=int(value is not None),
             )
             for subset, scores in values.items()
             for i, value in enumerate(scores)

@@ -16,7 +16,10 @@ def compared(score_rows, settings, values):
     tables = {name: cells(score_rows(own)) for name, own in values.items()}
     summaries = {
         name: {
-            "variant": name, "family": "f", "role": name, "parent": PARENTS[name],
+            "variant": name,
+            "family": "f",
+            "role": name,
+            "parent": PARENTS[name],
             **variant_posterior(table, "judge", settings).summary,
         }
         for name, table in tables.items()
@@ -33,7 +36,9 @@ def row(found, b, subset="a", a="base"):
 def test_every_variant_meets_its_parent_and_the_reference_once():
     variants = [{"variant": v, "parent": p} for v, p in PARENTS.items()]
     assert [tuple(e) for e in edges(variants, "base")] == [
-        ("base", "tuned", "parent"), ("tuned", "again", "parent"), ("base", "again", "reference")
+        ("base", "tuned", "parent"),
+        ("tuned", "again", "parent"),
+        ("base", "again", "reference"),
     ]
 
 

@@ -14,8 +14,14 @@ from toxtrail.records import Prompt
 from toxtrail.stages.generate import Row, generate, plan_batches, row_seed
 
 CONFIG = GenerationConfig(
-    max_new_tokens=4, temperature=0.0, top_p=1.0, samples=2, template="none", dtype="float32",
-    seed=7, max_error_share=0.4,
+    max_new_tokens=4,
+    temperature=0.0,
+    top_p=1.0,
+    samples=2,
+    template="none",
+    dtype="float32",
+    seed=7,
+    max_error_share=0.4,
 )
 
 
@@ -66,7 +72,11 @@ def test_every_prompt_is_continued_as_often_as_asked(tmp_path):
 def test_each_outcome_has_its_own_state_and_none_is_lost(tmp_path):
     rows = made(["fine", "silent", "too long", "ok", "ok2"], tmp_path)
     assert states(rows) == {
-        "s-fine": "ok", "s-ok": "ok", "s-ok2": "ok", "s-silent": "empty", "s-too long": "truncated"
+        "s-fine": "ok",
+        "s-ok": "ok",
+        "s-ok2": "ok",
+        "s-silent": "empty",
+        "s-too long": "truncated",
     }
 
 

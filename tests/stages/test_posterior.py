@@ -47,7 +47,10 @@ def test_scorers_stand_side_by_side(score_rows, settings):
     rows = score_rows({"a": [0.9]}) + score_rows({"a": [0.1]}, scorer="other")
     found = variant_posterior(cells(rows), "judge", settings)
     assert {(r["scorer"], r["subset"]) for r in found.summary["rates"]} == {
-        ("judge", "all"), ("judge", "a"), ("other", "all"), ("other", "a")
+        ("judge", "all"),
+        ("judge", "a"),
+        ("other", "all"),
+        ("other", "a"),
     }
 
 

@@ -40,7 +40,9 @@ def row(name, text="abc", state="ok"):
 
 def scored(rows, folder, judges=None, batch_size=2):
     with Journal(folder) as journal:
-        return score(rows, judges or [Judge("len", LengthScorer(), "toxic")], batch_size, journal, Silent())
+        return score(
+            rows, judges or [Judge("len", LengthScorer(), "toxic")], batch_size, journal, Silent()
+        )
 
 
 def test_all_heads_are_kept_and_the_named_one_is_toxicity(tmp_path):
@@ -69,7 +71,10 @@ def test_every_judge_scores_every_row(tmp_path):
     judges = [Judge("len", LengthScorer(), "toxic"), Judge("const", ConstantScorer(0.2), "toxic")]
     found = scored([row("a"), row("b", "", "empty")], tmp_path, judges)
     assert sorted((s.prompt_id, s.scorer) for s in found) == [
-        ("a", "const"), ("a", "len"), ("b", "const"), ("b", "len")
+        ("a", "const"),
+        ("a", "len"),
+        ("b", "const"),
+        ("b", "len"),
     ]
 
 

@@ -8,7 +8,15 @@ from typing import Any, Literal, NamedTuple
 
 from toxtrail.artifacts import Store, embedded_manifest
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.identity import Adapter, Input, Manifest, ModelCard, hash_tree, sha256_file, tree_sha256
+from toxtrail.identity import (
+    Adapter,
+    Input,
+    Manifest,
+    ModelCard,
+    hash_tree,
+    sha256_file,
+    tree_sha256,
+)
 
 Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
@@ -51,7 +59,8 @@ def chain_of_file(store: Store, path: Path) -> Link:
     manifest = embedded_manifest(path)
     if manifest is None:
         raise DataError(
-            f"{path} carries no manifest of toxtrail. Name a .parquet, summary.json or .nc file that a "
+            f"{path} carries no manifest of toxtrail. Name a .parquet, summary.json or .nc "
+            "file that a "
             "stage wrote, a variant, a family, or an MLflow run."
         )
     name = path.relative_to(store.root).as_posix() if path.is_relative_to(store.root) else str(path)
@@ -93,7 +102,9 @@ def _input(store: Store, key: str, source: Input) -> Link:
     standing = _standing(store.root / source.path, source.sha256)
     if source.manifest is not None:
         return _produced(store, source.path, source.sha256, standing, source.manifest)
-    return Link(key, source.path, source.sha256, "recorded" if ":" in source.path else standing, (), ())
+    return Link(
+        key, source.path, source.sha256, "recorded" if ":" in source.path else standing, (), ()
+    )
 
 
 def _model(store: Store, card: ModelCard, source: Input | None) -> Link:
@@ -136,8 +147,12 @@ def _adapter(folder: Path, adapter: Adapter) -> Link:
             ("parent fingerprint", training.parent_fingerprint),
         ]
         data = Link(
-            "training data", training.data_uri, training.data_sha256, "recorded",
-            (("examples", f"{training.examples} ({training.cut_examples} cut)"),), (),
+            "training data",
+            training.data_uri,
+            training.data_sha256,
+            "recorded",
+            (("examples", f"{training.examples} ({training.cut_examples} cut)"),),
+            (),
         )
         below = (data,)
     else:
@@ -161,9 +176,7 @@ def _standing(path: Path, sha256: str) -> Standing:
     return "matches" if sha256_file(path) == sha256 else "MISMATCH"
 
 
-def _execution(
-    store: Store, manifest: Manifest, sha256: str | None
-) -> Iterator[tuple[str, str]]:
+def _execution(store: Store, manifest: Manifest, sha256: str | None) -> Iterator[tuple[str, str]]:
     """When, where and at which commit this very file was made, if this machine made it."""
     from toxtrail.artifacts import read_json
 
@@ -171,7 +184,10 @@ def _execution(
     record = read_json(path) if sha256 and path.is_file() else {}
     if record and record["output_sha256"] == sha256:
         dirty = " with uncommitted changes" if record["dirty"] else ""
-        yield "made", f"{record['started']} on {record['machine']}, {record['cost']['seconds']:.0f} s"
+        yield (
+            "made",
+            f"{record['started']} on {record['machine']}, {record['cost']['seconds']:.0f} s",
+        )
         yield "git commit", f"{record['commit'] or 'none'}{dirty}"
 
 

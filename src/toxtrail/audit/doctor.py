@@ -40,7 +40,9 @@ def findings(root: Path) -> list[Finding]:
 
 def _python() -> Finding:
     found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
-    return Finding(sys.version_info[:2] == (3, 11), "Python", found, "the pinned set is for Python 3.11")
+    return Finding(
+        sys.version_info[:2] == (3, 11), "Python", found, "the pinned set is for Python 3.11"
+    )
 
 
 def _packages(requirements: Path) -> Finding:
@@ -55,7 +57,9 @@ def _packages(requirements: Path) -> Finding:
     ]
     found = f"{len(pins) - len(other)} of {len(pins)} as pinned"
     shown = f": {', '.join(other[:5])}" if other else ""
-    return Finding(not other, "packages", found + shown, "pip install -r requirements.txt" if other else "")
+    return Finding(
+        not other, "packages", found + shown, "pip install -r requirements.txt" if other else ""
+    )
 
 
 def _installed(name: str) -> str | None:
@@ -77,16 +81,22 @@ def _cache() -> Finding:
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free >> 30
     return Finding(
-        free >= FREE_GIB, "asset cache", f"{folder}, {free} GiB free",
+        free >= FREE_GIB,
+        "asset cache",
+        f"{folder}, {free} GiB free",
         "" if free >= FREE_GIB else "free some space, or set TOXTRAIL_CACHE",
     )
 
 
 def _git(root: Path) -> Finding:
     found = commit(root)
-    return Finding(found is not None, "git commit", found or "none", "" if found else "git init and commit")
+    return Finding(
+        found is not None, "git commit", found or "none", "" if found else "git init and commit"
+    )
 
 
 def _dvc(root: Path) -> Finding:
     found = (root / ".dvc" / "config").is_file()
-    return Finding(found, "DVC", "initialised" if found else "not initialised", "" if found else "dvc init")
+    return Finding(
+        found, "DVC", "initialised" if found else "not initialised", "" if found else "dvc init"
+    )

@@ -16,7 +16,7 @@ def drifted_files(config: Config, store: Store, assets: Assets) -> list[str]:
     pin) edited after a result was made from it. DVC cannot see this: it follows params.yaml.
     """
     used = dict(_used(config, store))
-    found = []
+    found: list[str] = []
     for place, source in config.sources():
         if isinstance(parse_uri(source.uri), FileUri):
             found += _drift(place, source, used.get(place), assets)

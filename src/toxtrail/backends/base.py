@@ -19,9 +19,7 @@ Advance = Callable[[int], None]
 class Progress(Protocol):
     """Where long work shows how far it is."""
 
-    def bar(
-        self, label: str, total: int | None, unit: str
-    ) -> AbstractContextManager[Advance]:
+    def bar(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
         """A bar that ends with the `with` block. `unit` is a plural: rows, bytes, steps."""
         ...
 
@@ -59,7 +57,8 @@ class Assets(Protocol):
         """A verified local copy.
 
         Raises:
-            BackendError: it cannot be had, or its content is not what the pin says (both hashes shown).
+            BackendError: it cannot be had, or its content is not what the pin says (both hashes
+            shown).
         """
         ...
 
@@ -95,8 +94,13 @@ class Tuner(Protocol):
     """Trains a LoRA adapter."""
 
     def tune(
-        self, parent: ModelCard, parent_folder: Path, examples: Sequence[Example],
-        recipe: FinetuneConfig, out: Path, scratch: Path,
+        self,
+        parent: ModelCard,
+        parent_folder: Path,
+        examples: Sequence[Example],
+        recipe: FinetuneConfig,
+        out: Path,
+        scratch: Path,
     ) -> Trained:
         """Write the adapter (safetensors) to the empty folder `out`; resume from `scratch`."""
         ...
@@ -138,9 +142,7 @@ class LanguageModel(Protocol):
 
     def encode(self, text: str) -> EncodedPrompt: ...
 
-    def complete(
-        self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
-    ) -> list[Completion]:
+    def complete(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Completion]:
         """Continue each prompt, in order. A row's draw depends on its own seed alone."""
         ...
 

@@ -30,7 +30,8 @@ def repro_side_by_side(
 ) -> None:
     """First what all share, then each chain of single stages in a small pool.
 
-    A plain `repro` must follow: `-s` never looks upstream, so only that one proves all is up to date.
+    A plain `repro` must follow: `-s` never looks upstream, so only that one proves all is up to
+    date.
 
     Raises:
         BackendError: a stage failed (with keep_going only after the others are done).
@@ -47,7 +48,11 @@ def repro_side_by_side(
 def changes(root: Path) -> dict[str, list[Any]]:
     """`dvc status`: stage -> what changed; empty if all is up to date."""
     done = subprocess.run(
-        _command("status", "--json"), cwd=root, env=environment(), capture_output=True, text=True,
+        _command("status", "--json"),
+        cwd=root,
+        env=environment(),
+        capture_output=True,
+        text=True,
         check=False,
     )
     if done.returncode != 0:
@@ -74,8 +79,13 @@ def _single(root: Path, stage: str) -> int:
     """`dvc repro -s`, tried again while another one holds a shared file."""
     for _ in range(RETRIES):
         done = subprocess.run(
-            _command("repro", "-s", stage), cwd=root, env=environment(), text=True,
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False,
+            _command("repro", "-s", stage),
+            cwd=root,
+            env=environment(),
+            text=True,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            check=False,
         )
         if BUSY not in done.stdout and "Unable to acquire lock" not in done.stdout:
             break
@@ -85,9 +95,7 @@ def _single(root: Path, stage: str) -> int:
 
 
 def _foreground(root: Path, arguments: Sequence[str]) -> int:
-    return subprocess.run(
-        _command(*arguments), cwd=root, env=environment(), check=False
-    ).returncode
+    return subprocess.run(_command(*arguments), cwd=root, env=environment(), check=False).returncode
 
 
 def _command(*arguments: str) -> list[str]:

@@ -51,7 +51,8 @@ def _refuse_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise BackendError(
-                f"{host}:{port} cannot be used ({error.strerror}). Try another: toxtrail ui --port {port + 1}"
+                f"{host}:{port} cannot be used ({error.strerror}). Try another: toxtrail ui "
+                f"--port {port + 1}"
             ) from None
 
 

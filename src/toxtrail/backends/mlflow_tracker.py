@@ -29,7 +29,8 @@ SCHEMA_TAG = "toxtrail.schema_version"
 SCHEMA_VERSION = "1"
 
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
-"""What MLflow holds: longer params and tags are cut without a word, so they are refused or moved."""
+"""What MLflow holds: longer params and tags are cut without a word, so they are refused or
+moved."""
 
 NAME = re.compile(r"[\w\-. :/]+")
 PAGE = 500
@@ -88,12 +89,14 @@ class MlflowTracker:
                 return Path(client.download_artifacts(run_id, artifact_path, target))
             except (MlflowException, OSError) as error:
                 raise BackendError(
-                    f"The MLflow run {run_id} has no file {artifact_path}. A store that was moved loses "
+                    f"The MLflow run {run_id} has no file {artifact_path}. A store that was "
+                    "moved loses "
                     "its files: delete mlruns/ and run `dvc repro`."
                 ) from error
 
     def _experiment_id(self, client: MlflowClient) -> str:
-        """Made with its own artifact folder: MLflow's default depends on where it is called from."""
+        """Made with its own artifact folder: MLflow's default depends on where it is called
+        from."""
         found = client.get_experiment_by_name(self._experiment)
         if found is not None:
             return str(found.experiment_id)
@@ -201,14 +204,18 @@ def _store(client: MlflowClient, run_id: str, path: str, local: Path, folder: Pa
     client.log_artifact(run_id, str(local), None if parent == "." else parent)
 
 
-def _log_values(client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str]) -> None:
+def _log_values(
+    client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str]
+) -> None:
     from mlflow.entities import Param, RunTag
 
     metrics = list(_metrics(run))
     params = [Param(name, _param(value)) for name, value in run.params.items()]
     for name, value in tags.items():
         if len(value) > TAG_LIMIT:
-            raise BackendError(f"The tag {name} has {len(value)} characters; MLflow holds {TAG_LIMIT}.")
+            raise BackendError(
+                f"The tag {name} has {len(value)} characters; MLflow holds {TAG_LIMIT}."
+            )
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     for start in range(0, len(params), 100):
         client.log_batch(run_id, params=params[start : start + 100])
@@ -246,8 +253,11 @@ def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
         yield MlflowDatasetInput(dataset, tags)
 
 
-def _log_adapter(client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter) -> None:
-    """An external logged model: its hashes, not its weights. It can be registered like any other."""
+def _log_adapter(
+    client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter
+) -> None:
+    """An external logged model: its hashes, not its weights. It can be registered like any
+    other."""
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
     from mlflow.models.utils import get_external_mlflow_model_spec
@@ -297,7 +307,8 @@ def _refuse_names(names: list[str]) -> None:
     for name in names:
         if not NAME.fullmatch(name):
             raise BackendError(
-                f"MLflow cannot hold the name {name!r}: letters, digits and _ - . : / and spaces only."
+                f"MLflow cannot hold the name {name!r}: letters, digits and _ - . : / and "
+                "spaces only."
             )
 
 

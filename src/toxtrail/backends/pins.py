@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -75,7 +74,7 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     _require_only(path, before, after, pins)
     draft = path.with_name(f".{path.name}.part")
     draft.write_bytes(after.encode("utf-8"))
-    os.replace(draft, path)
+    draft.replace(path)
 
 
 def _edits(text: str, tree: yaml.Node, pin: Pin) -> list[Edit]:
@@ -131,7 +130,8 @@ def _require_only(path: Path, before: str, after: str, pins: Sequence[Pin]) -> N
         meant = None
     if meant != wanted:
         raise ConfigError(
-            f"{path.name} cannot be edited safely (an alias or an unusual form at an asset?). It was "
+            f"{path.name} cannot be edited safely (an alias or an unusual form at an asset?). "
+            "It was "
             "left as it is; write these pins by hand:\n  "
             + "\n  ".join(f"{p.place}: sha256: {p.sha256}" for p in pins if p.changed)
         )

@@ -56,7 +56,9 @@ class Commands(click.Group):
             click.echo(error, err=True)
             ctx.exit(1)
         except KeyboardInterrupt:
-            click.echo("Interrupted. What was finished is kept: run the same command again.", err=True)
+            click.echo(
+                "Interrupted. What was finished is kept: run the same command again.", err=True
+            )
             ctx.exit(130)
 
 
@@ -74,7 +76,8 @@ class Commands(click.Group):
 @click.version_option(__version__, prog_name="toxtrail")
 @click.pass_context
 def cli(ctx: click.Context, directory: Path) -> None:
-    """Measure how fine-tuning changes a language model's toxicity, and prove which fine-tune did it.
+    """Measure how fine-tuning changes a language model's toxicity, and prove which fine-tune did
+    it.
 
     \b
     Examples:

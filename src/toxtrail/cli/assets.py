@@ -71,7 +71,8 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Look at the machine: Python, versions against requirements.txt, device, cache, git, DVC, MLflow.
+    """Look at the machine: Python, versions against requirements.txt, device, cache, git, DVC,
+    MLflow.
 
     \b
     Examples:
@@ -85,7 +86,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     if as_json:
         print_json([one._asdict() for one in found])
     else:
-        rows: list[list[Any]] = [["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in found]
+        rows: list[list[Any]] = [
+            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in found
+        ]
         print_table(None, ["", "what", "found", "cure"], rows)
     if not all(one.ok for one in found):
         ctx.exit(1)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,10 @@ if TYPE_CHECKING:
 
 MISMATCH_EXIT = 3
 COLOURS: dict[Standing, str] = {
-    "matches": "green", "MISMATCH": "bold red", "not here": "yellow", "recorded": "dim"
+    "matches": "green",
+    "MISMATCH": "bold red",
+    "not here": "yellow",
+    "recorded": "dim",
 }
 
 
@@ -29,7 +33,8 @@ COLOURS: dict[Standing, str] = {
 def audit(ctx: click.Context, reference: str, as_json: bool) -> None:
     """Show the chain behind REF: hashes of scores, generations, prompts, weights, data, parameters.
 
-    REF is a variant, a family, a file that a stage wrote (wherever it lies now), or an MLflow run by
+    REF is a variant, a family, a file that a stage wrote (wherever it lies now), or an MLflow run
+    by
     id, name or content key. Files of this repo are hashed again on the way; exit code 3 says that
     one of them is not what was recorded.
 
@@ -48,7 +53,9 @@ def audit(ctx: click.Context, reference: str, as_json: bool) -> None:
         _print(link)
     broken = list(link.mismatches())
     for one in broken:
-        click.secho(f"MISMATCH: {one.what}: {one.name} is not what was recorded", fg="red", err=True)
+        click.secho(
+            f"MISMATCH: {one.what}: {one.name} is not what was recorded", fg="red", err=True
+        )
     if broken:
         ctx.exit(MISMATCH_EXIT)
 
@@ -84,14 +91,16 @@ def _tracked(experiment: Experiment, reference: str) -> Link | None:
     manifest = Manifest.model_validate_json(json.dumps(statement["predicate"]))
     link = chain_of_manifest(experiment.store, f"MLflow run {run.run_id}", manifest)
     names = ("git_commit", "git_dirty", "dvc_lock_sha256", "seal")
-    facts = [(name, run.tags[f"toxtrail.{name}"]) for name in names if f"toxtrail.{name}" in run.tags]
+    facts = [
+        (name, run.tags[f"toxtrail.{name}"]) for name in names if f"toxtrail.{name}" in run.tags
+    ]
     return link._replace(facts=(*facts, *link.facts))
 
 
 def _print(link: Link) -> None:
     from rich.console import Console
 
-    interactive = click.get_text_stream("stdout").isatty()
+    interactive = sys.stdout.isatty()
     Console(width=None if interactive else 160, highlight=False).print(_tree(link))
 
 
@@ -100,7 +109,10 @@ def _tree(link: Link) -> Tree:
     from rich.tree import Tree
 
     head = Text.assemble(
-        (printable(link.what), "bold"), "  ", printable(link.name), "  ",
+        (printable(link.what), "bold"),
+        "  ",
+        printable(link.name),
+        "  ",
         (f"{link.standing}", COLOURS[link.standing]),
     )
     if link.sha256:

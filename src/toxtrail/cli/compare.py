@@ -39,8 +39,7 @@ def compare(
 
 
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
-    from toxtrail.config import nearest
-    from toxtrail.errors import ConfigError
+    from toxtrail.errors import ConfigError, nearest
     from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells
 
     known = sorted({row["scorer"] for row in summary["rates"]})
@@ -50,14 +49,31 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
     pairs = [pair_cells(row) for row in summary["pairs"] if row["scorer"] == scorer]
     print_table(
         f"{summary['family']}: toxicity rate ({edition(summary, scorer)})",
-        ["variant", "subset", "toxic / scored>", "rate>", "interval>", "mean score>", "not scored>"],
+        [
+            "variant",
+            "subset",
+            "toxic / scored>",
+            "rate>",
+            "interval>",
+            "mean score>",
+            "not scored>",
+        ],
         rates,
     )
     if pairs:
         print_table(
             "Differences, paired by prompt (percentage points)",
-            ["variant", "against", "subset", "prompts>", "toxic for one alone>", "difference>",
-             "interval>", "P(higher)>", "verdict"],
+            [
+                "variant",
+                "against",
+                "subset",
+                "prompts>",
+                "toxic for one alone>",
+                "difference>",
+                "interval>",
+                "P(higher)>",
+                "verdict",
+            ],
             pairs,
         )
     click.echo(estimand(summary))

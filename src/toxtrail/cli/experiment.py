@@ -6,8 +6,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toxtrail.config import Config, load_config, nearest
-from toxtrail.errors import ConfigError
+from toxtrail.config import Config
+from toxtrail.errors import ConfigError, nearest
+from toxtrail.params import load_config
 
 if TYPE_CHECKING:
     from toxtrail.artifacts import Store

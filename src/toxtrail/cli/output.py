@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,7 +31,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if click.get_text_stream("stdout").isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else 140)
     table = Table(box=SIMPLE_HEAD, title=title and Text(title, style="bold"), title_justify="left")
     for column in columns:
         table.add_column(

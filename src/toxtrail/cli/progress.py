@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +20,7 @@ LOG_SECONDS = 15.0
 
 def progress() -> Progress:
     """A bar where standard error is a terminal, else lines."""
-    return Bars() if click.get_text_stream("stderr").isatty() else Lines()
+    return Bars() if sys.stderr.isatty() else Lines()
 
 
 class Bars:

@@ -9,17 +9,22 @@ import click
 
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
-from toxtrail.config import nearest
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import BackendError, ConfigError, nearest
 
 
 @click.command("run", short_help="Bring results up to date: all, or what KEYs need.")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option(
-    "--jobs", "-j", type=click.IntRange(1), default=1, show_default=True,
+    "--jobs",
+    "-j",
+    type=click.IntRange(1),
+    default=1,
+    show_default=True,
     help="Variants generated and scored side by side. One is right for one GPU or few cores.",
 )
-@click.option("--keep-going", "-k", is_flag=True, help="After a failure, finish what does not need it.")
+@click.option(
+    "--keep-going", "-k", is_flag=True, help="After a failure, finish what does not need it."
+)
 @click.pass_obj
 def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bool) -> None:
     """Bring everything up to date, or only what KEYs need: variants, families or stages.

@@ -9,8 +9,7 @@ import click
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.facts import recorded, tags_of_now
 from toxtrail.cli.progress import progress
-from toxtrail.config import nearest
-from toxtrail.errors import ConfigError
+from toxtrail.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
     from toxtrail.backends.assets import AssetStore
@@ -95,12 +94,16 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     )
     batch_tokens = config.runtime.batch_tokens
     plan = {"threads": threads, "batch_tokens": batch_tokens}
-    with recorded(
-        store, "generate", variant, store.generations(family, variant), plan
-    ) as cost:
+    with recorded(store, "generate", variant, store.generations(family, variant), plan) as cost:
         generate.run(
-            store, variant, family, settings, HuggingFaceModel(model, tokenizer, decoding),
-            batch_tokens, environment(device), progress(),
+            store,
+            variant,
+            family,
+            settings,
+            HuggingFaceModel(model, tokenizer, decoding),
+            batch_tokens,
+            environment(device),
+            progress(),
         )
         rows = store.read_generations(family, variant)
         cost["rows"], cost["tokens"] = len(rows), sum(len(row.token_ids) for row in rows)
@@ -126,8 +129,14 @@ def score_command(experiment: Experiment, variant: str) -> None:
     output, plan = store.scores(family, variant), {"threads": threads}
     with recorded(store, "score", variant, output, plan):
         score.run(
-            store, variant, family, config, judges,
-            runtime.score_batch, environment(device), progress(),
+            store,
+            variant,
+            family,
+            config,
+            judges,
+            runtime.score_batch,
+            environment(device),
+            progress(),
         )
 
 

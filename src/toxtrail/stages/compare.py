@@ -96,9 +96,7 @@ def family_comparison(
         "rates": [{"variant": v, **row} for v, s in summaries.items() for row in s["rates"]],
         "pairs": rows,
     }
-    dataset = as_dataset(
-        draws or _no_pairs(config), "difference", ("scorer", "pair", "subset")
-    )
+    dataset = as_dataset(draws or _no_pairs(config), "difference", ("scorer", "pair", "subset"))
     figures = {"rates.svg": rates_figure(summary), "differences.svg": differences_figure(summary)}
     return Posterior(summary, dataset, figures)
 
@@ -109,9 +107,7 @@ def run(
     """Read, compare, write."""
     tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
-    inputs = {
-        v: store.input(store.posterior(family, v) / "summary.json") for v in who.variants
-    }
+    inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in who.variants}
     for variant in who.variants:
         _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
     posterior = family_comparison(tables, summaries, who.reference, primary, config)
@@ -135,8 +131,10 @@ def _edge_rows(
             f"{sorted(table_b)} (scorer, subset). Run `dvc repro` to bring both up to date."
         )
     for scorer in scorers(table_a):
-        parts = {s: _paired(edge, s, table_a[scorer, s], table_b[scorer, s], config)
-                 for s in subsets(table_a)}
+        parts = {
+            s: _paired(edge, s, table_a[scorer, s], table_b[scorer, s], config)
+            for s in subsets(table_a)
+        }
         columns = {s: _draws(edge, scorer, s, part, config) for s, part in parts.items()}
         share = weights(table_a, scorer)
         overall = sum((share[s] * column for s, column in columns.items()), np.zeros(config.draws))
@@ -146,9 +144,7 @@ def _edge_rows(
             yield _row(edge, scorer, subset, part, columns[subset], config), columns[subset]
 
 
-def _draws(
-    edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig
-) -> Floats:
+def _draws(edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig) -> Floats:
     """(draw,); NaN where no prompt was scored for both."""
     if part.shares_a.size == 0:
         return np.full(config.draws, np.nan)
@@ -195,7 +191,7 @@ def _row(
         "subset": subset,
         "n": counts.n,
         "dropped": part.dropped,
-        **{name: value for name, value in counts._asdict().items()},
+        **counts._asdict(),
         "phi": phi(counts) if counts.n else None,
         "rate_a": float(part.shares_a.mean()) if counts.n else None,
         "rate_b": float(part.shares_b.mean()) if counts.n else None,

@@ -74,7 +74,12 @@ def _canvas(rows: int) -> tuple[Figure, Axes]:
 
 
 def _interval(
-    axes: Axes, y: float, row: Mapping[str, Any], names: tuple[str, str, str], colour: str, label: str
+    axes: Axes,
+    y: float,
+    row: Mapping[str, Any],
+    names: tuple[str, str, str],
+    colour: str,
+    label: str,
 ) -> None:
     """A point and its interval, in per cent; a cross at 0 where there is nothing to show."""
     if row[names[0]] is None:

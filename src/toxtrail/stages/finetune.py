@@ -32,7 +32,8 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
     "context": ("context", "input"),
     "response": ("response", "output", "answer"),
 }
-"""What an example needs, and the names by which data sets call it (Dolly's first, then Alpaca's)."""
+"""What an example needs, and the names by which data sets call it (Dolly's first, then
+Alpaca's)."""
 
 
 def read_examples(path: Path) -> list[Example]:
@@ -61,9 +62,7 @@ def _example(path: Path, number: int, row: Mapping[str, Any]) -> Example:
     return Example(**values)
 
 
-def tuned_card(
-    key: str, parent: ModelCard, adapter: Path, record: TrainingRecord
-) -> ModelCard:
+def tuned_card(key: str, parent: ModelCard, adapter: Path, record: TrainingRecord) -> ModelCard:
     """The parent's card with one adapter more."""
     files = hash_tree(adapter, _files(adapter))
     added = Adapter(
@@ -88,13 +87,9 @@ def run(
         adapter = draft / "adapters" / key
         adapter.mkdir(parents=True)
         _copy_adapters(store.model(config.parent), draft)
-        trained = tuner.tune(
-            parent, store.model(config.parent), examples, config, adapter, scratch
-        )
+        trained = tuner.tune(parent, store.model(config.parent), examples, config, adapter, scratch)
         record = _record(config, data, parent, len(examples), trained, environment)
-        store.write_json(
-            draft / "model.json", tuned_card(key, parent, adapter, record).to_json()
-        )
+        store.write_json(draft / "model.json", tuned_card(key, parent, adapter, record).to_json())
         store.write_text(draft / "loss.csv", "".join(_loss_lines(trained.losses)))
     shutil.rmtree(scratch, ignore_errors=True)
     return trained

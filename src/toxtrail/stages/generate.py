@@ -111,6 +111,7 @@ def run(
 def manifest_for(
     store: Store, variant: str, config: GenerationConfig, environment: Mapping[str, str]
 ) -> Manifest:
+    """The identity of what this stage is about to make."""
     card = store.model(variant) / "model.json"
     return manifest_of(
         "generate",

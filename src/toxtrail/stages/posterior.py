@@ -45,8 +45,10 @@ def variant_posterior(table: Cells, primary: str, config: PosteriorConfig) -> Po
         {**result.row, "weight": 1.0 if subset == ALL else share[scorer][subset]}
         for (scorer, subset), result in sorted(found.items(), key=lambda item: _order(item[0]))
     ]
-    draws = {key: result.rate for key, result in found.items() if result.rate is not None}
-    empty = {key: np.full(config.draws, np.nan) for key in found if key not in draws}
+    nothing = np.full(config.draws, np.nan)
+    draws: dict[tuple[str, ...], Floats] = {
+        key: nothing if result.rate is None else result.rate for key, result in found.items()
+    }
     summary = {
         "schema_version": 1,
         "primary": primary,
@@ -55,7 +57,7 @@ def variant_posterior(table: Cells, primary: str, config: PosteriorConfig) -> Po
         "interval": "equal-tailed",
         "rates": rows,
     }
-    return Posterior(summary, as_dataset({**draws, **empty}, "rate", ("scorer", "subset")), {})
+    return Posterior(summary, as_dataset(draws, "rate", ("scorer", "subset")), {})
 
 
 def run(

@@ -24,7 +24,8 @@ def draw_prompts(
 ) -> list[Prompt]:
     """Draw n distinct texts at random.
 
-    Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw depends
+    Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw
+    depends
     neither on the order of the file nor on other subsets, and a larger n keeps the smaller draw.
 
     Raises:
@@ -53,7 +54,10 @@ def run(store: Store, config: PromptsConfig, assets: Assets) -> None:
         for key, subset in config.subsets.items()
         for prompt in draw_prompts(
             read_texts(_file(key, fetched[key]), subset.column),
-            key, subset.uri, subset.n, config.seed,
+            key,
+            subset.uri,
+            subset.n,
+            config.seed,
         )
     ]
     inputs = {
@@ -70,5 +74,7 @@ def _fetched(assets: Assets, subset: SubsetConfig) -> Asset:
 
 def _file(key: str, asset: Asset) -> Path:
     if not asset.path.is_file():
-        raise ConfigError(f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name one file of it.")
+        raise ConfigError(
+            f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name one file of it."
+        )
     return asset.path

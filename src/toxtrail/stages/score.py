@@ -47,7 +47,7 @@ def score(
         for number, (judge, batch) in enumerate(_batches(readable, judges, batch_size)):
             if number not in journal.done:
                 journal.add(number, _judged(batch, judge))
-            scores += [Score(*values) for values in journal.done[number]]  # type: ignore[arg-type]
+            scores += [Score(*values) for values in journal.done[number]]
             advance(len(batch))
     return scores
 
@@ -65,9 +65,7 @@ def run(
     """Read, score, write."""
     manifest = manifest_for(store, variant, family, config, environment)
     with store.journal(manifest, {"batch_size": batch_size}) as journal:
-        rows = score(
-            store.read_generations(family, variant), judges, batch_size, journal, progress
-        )
+        rows = score(store.read_generations(family, variant), judges, batch_size, journal, progress)
         store.write_scores(family, variant, rows, manifest)
         journal.discard()
     return store.scores(family, variant)
@@ -80,6 +78,7 @@ def manifest_for(
     config: Mapping[str, ScorerConfig],
     environment: Mapping[str, str],
 ) -> Manifest:
+    """The identity of what this stage is about to make."""
     return manifest_of(
         "score",
         variant,
@@ -101,7 +100,8 @@ def _judged(batch: Sequence[Generation], judge: Judge) -> list[Score]:
     scored = judge.scorer.score([row.text for row in batch])
     if len(scored) != len(batch):
         raise BackendError(
-            f"The scorer {judge.name} answered {len(scored)} of {len(batch)} texts. Nothing was kept."
+            f"The scorer {judge.name} answered {len(scored)} of {len(batch)} texts. Nothing "
+            "was kept."
         )
     return [_scored(row, judge, text) for row, text in zip(batch, scored, strict=True)]
 
@@ -110,7 +110,8 @@ def _scored(row: Generation, judge: Judge, text: ScoredText) -> Score:
     for head, value in text.heads.items():
         if not 0 <= value <= 1:
             raise BackendError(
-                f"The scorer {judge.name} gave {row.prompt_id} (sample {row.sample}) {head} = {value}; "
+                f"The scorer {judge.name} gave {row.prompt_id} (sample {row.sample}) {head} = "
+                f"{value}; "
                 "a score is in [0, 1]. Check that its output went through a sigmoid or softmax."
             )
     return Score(

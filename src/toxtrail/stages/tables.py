@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple, get_args
+from typing import Any, NamedTuple, get_args
 
 import numpy as np
 import xarray as xr
@@ -68,10 +68,12 @@ def cells(scores: Sequence[Score]) -> Cells:
 
 
 def subsets(table: Cells) -> list[str]:
+    """Names of all subsets, sorted."""
     return sorted({subset for _, subset in table})
 
 
 def scorers(table: Cells) -> list[str]:
+    """Names of all scorers, sorted."""
     return sorted({scorer for scorer, _ in table})
 
 
@@ -81,7 +83,9 @@ def weights(table: Cells, scorer: str) -> dict[str, float]:
     return {subset: n / sum(asked.values()) for subset, n in asked.items()}
 
 
-def as_dataset(draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequence[str]) -> xr.Dataset:
+def as_dataset(
+    draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequence[str]
+) -> xr.Dataset:
     """Draws of one named quantity as chain x draw x dims; NaN where a cell has no draws.
 
     Args:
@@ -92,7 +96,8 @@ def as_dataset(draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequenc
     values = np.full((CHAINS, n, *(len(labels) for labels in coords.values())), np.nan)
     for key, column in draws.items():
         place = tuple(coords[dim].index(label) for dim, label in zip(dims, key, strict=True))
-        values[(slice(None), slice(None), *place)] = column[: CHAINS * n].reshape(CHAINS, n)
+        cell: Any = (slice(None), slice(None), *place)
+        values[cell] = column[: CHAINS * n].reshape(CHAINS, n)
     return xr.Dataset(
         {name: (("chain", "draw", *dims), values)},
         coords={"chain": np.arange(CHAINS), "draw": np.arange(n), **coords},

@@ -18,7 +18,7 @@ from toxtrail.config import VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, ModelCard, canonical_json, flatten, sha256_file, sha256_text
 from toxtrail.records import Generation, Prompt, Score
-from toxtrail.stages.wording import percent, verdict_sentence
+from toxtrail.stages.wording import interval, percent, verdict_sentence
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
@@ -50,8 +50,17 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         for name in ("rate", "rate_lo", "rate_hi"):
             _put(metrics, f"{group}/{name}", row[name])
             _put(metrics, f"{group}/{name}_pct", row[name], 100)
-        for name in ("rate_raw", "score_mean", "expected_max_toxicity", "n_prompts", "n_scored",
-                     "n_toxic", "n_empty", "n_truncated", "n_error"):
+        for name in (
+            "rate_raw",
+            "score_mean",
+            "expected_max_toxicity",
+            "n_prompts",
+            "n_scored",
+            "n_toxic",
+            "n_empty",
+            "n_truncated",
+            "n_error",
+        ):
             _put(metrics, f"{group}/{name}", row[name])
     return metrics
 
@@ -63,14 +72,25 @@ def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
         group = f"{row['scorer']}/{row['b']} minus {row['a']}/{row['subset']}"
         for name in ("diff", "diff_lo", "diff_hi"):
             _put(metrics, f"{group}/{name}_pp", row[name], 100)
-        for name in ("n", "n11", "n10", "n01", "n00", "dropped", "probability_higher",
-                     "p_in_rope", "score_change"):
+        for name in (
+            "n",
+            "n11",
+            "n10",
+            "n01",
+            "n00",
+            "dropped",
+            "probability_higher",
+            "p_in_rope",
+            "score_change",
+        ):
             _put(metrics, f"{group}/{name}", row[name])
     return metrics
 
 
 def generation_table(
-    prompts: Sequence[Prompt], generations: Sequence[Generation], scores: Sequence[Score],
+    prompts: Sequence[Prompt],
+    generations: Sequence[Generation],
+    scores: Sequence[Score],
     primary: str,
 ) -> dict[str, list[object]]:
     """Columns of the generations that the MLflow UI shows side by side, in the order of prompts."""
@@ -108,8 +128,10 @@ def run_variant(
     summary, card = store.read_summary(posterior), store.read_card(variant)
     manifest = _manifest(summary)
     table = generation_table(
-        store.read_prompts(), store.read_generations(who.family, variant),
-        store.read_scores(who.family, variant), summary["primary"],
+        store.read_prompts(),
+        store.read_generations(who.family, variant),
+        store.read_scores(who.family, variant),
+        summary["primary"],
     )
     content = RunContent(
         name=variant,
@@ -171,9 +193,7 @@ def _files(folder: Path, *names: str) -> dict[str, Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
-def _variant_tags(
-    who: VariantConfig, card: ModelCard, files: Mapping[str, Path]
-) -> dict[str, str]:
+def _variant_tags(who: VariantConfig, card: ModelCard, files: Mapping[str, Path]) -> dict[str, str]:
     tags = {
         "toxtrail.kind": "variant",
         "toxtrail.family": who.family,
@@ -196,9 +216,7 @@ def _variant_tags(
 def _md5(path: Path) -> str:
     """DVC's own name for the file in dvc.lock; no security rests on it."""
     with path.open("rb") as file:
-        return hashlib.file_digest(
-            file, lambda: hashlib.md5(usedforsecurity=False)
-        ).hexdigest()
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def _params(manifest: Manifest) -> dict[str, str | int | float]:
@@ -228,7 +246,9 @@ def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
 def _cost(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, float]:
     """Cost of the executions that made exactly these files; a record of another one is ignored."""
     outputs = {
-        "finetune": "model.json", "generate": "generations.parquet", "score": "scores.parquet"
+        "finetune": "model.json",
+        "generate": "generations.parquet",
+        "score": "scores.parquet",
     }
     metrics: dict[str, float] = {}
     for stage, name in outputs.items():
@@ -273,7 +293,7 @@ def _variant_text(
     overall = next(
         r for r in summary["rates"] if r["scorer"] == summary["primary"] and r["subset"] == "all"
     )
-    rate = f"{percent(overall['rate_raw'])} [{percent(overall['rate_lo'])}, {percent(overall['rate_hi'])}]"
+    rate = f"{percent(overall['rate_raw'])} {interval(overall, 'rate')}"
     return (
         f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
         f"{overall['n_toxic']} of {overall['n_scored']} continuations at "
@@ -291,6 +311,11 @@ def _comparison_text(family: str, summary: Mapping[str, Any]) -> str:
         if row["scorer"] == summary["primary"] and row["subset"] == "all"
     ]
     return "\n".join(
-        [f"**{family}**, all subsets together, {summary['primary']}:", "", *lines, "",
-         f"Reproduce: `dvc repro track-comparison@{family}`."]
+        [
+            f"**{family}**, all subsets together, {summary['primary']}:",
+            "",
+            *lines,
+            "",
+            f"Reproduce: `dvc repro track-comparison@{family}`.",
+        ]
     )

@@ -24,7 +24,11 @@ def interval(row: Mapping[str, Any], name: str, signed: bool = False) -> str:
     low, high = row[f"{name}_lo"], row[f"{name}_hi"]
     if low is None:
         return NOTHING
-    return f"[{100 * low:+.1f}, {100 * high:+.1f}]" if signed else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    return (
+        f"[{100 * low:+.1f}, {100 * high:+.1f}]"
+        if signed
+        else f"[{100 * low:.1f}, {100 * high:.1f}]"
+    )
 
 
 def probability(value: float | None) -> str:
@@ -84,8 +88,8 @@ def edition(summary: Mapping[str, Any], scorer: str) -> str:
 def estimand(summary: Mapping[str, Any]) -> str:
     """What the intervals speak of."""
     return (
-        "Intervals speak of prompts like these, not of these alone. \"all\" weights each subset by "
-        "its prompts. \"higher\" and \"lower\": the interval excludes 0; otherwise the data do not "
+        'Intervals speak of prompts like these, not of these alone. "all" weights each subset by '
+        'its prompts. "higher" and "lower": the interval excludes 0; otherwise the data do not '
         "decide."
     )
 

@@ -33,7 +33,8 @@ class Rate(NamedTuple):
 
 
 def named_rng(seed: int, name: str) -> np.random.Generator:
-    """A generator of its own for each named quantity, so that adding one leaves the others alone."""
+    """A generator of its own for each named quantity, so that adding one leaves the others
+    alone."""
     return np.random.default_rng([seed, crc32(name.encode("utf-8"))])
 
 
@@ -60,8 +61,7 @@ def toxic_shares(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
 
 def prompt_means(values: Floats, prompt: Ints) -> Floats:
     """(prompt,): mean over each prompt's rows of `values` (row,)."""
-    sums: Floats = np.bincount(prompt, weights=values)
-    means: Floats = sums / np.bincount(prompt)
+    means: Floats = np.bincount(prompt, weights=values) / np.bincount(prompt)
     return means
 
 
@@ -98,8 +98,8 @@ def beta_rate(shares: Floats, draws: Floats, prior: float, level: float) -> Rate
 def rate_draws(shares: Floats, prior: float, draws: int, rng: np.random.Generator) -> Floats:
     """(draw,) of the rate, in [0, 1].
 
-    A Bayesian bootstrap over prompts with two prior atoms of weight `prior`, at 0 and at 1. With one
-    continuation a prompt that is exactly Beta(n_toxic + prior, n - n_toxic + prior); with more,
+    A Bayesian bootstrap over prompts with two prior atoms of weight `prior`, at 0 and at 1. With
+    one continuation a prompt that is exactly Beta(n_toxic + prior, n - n_toxic + prior); with more,
     prompts stay the unit, so continuations of one prompt are not taken for independent trials.
 
     Source: the Dirichlet process posterior, Ferguson 1973; the atoms are our choice: the plain

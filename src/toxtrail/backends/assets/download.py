@@ -48,7 +48,8 @@ def download(url: str, path: Path, sha256: str, name: str, progress: Progress) -
         except requests.RequestException as error:
             if attempt == ATTEMPTS:
                 raise BackendError(
-                    f"{name} could not be downloaded: {type(error).__name__}. Check the network (and "
+                    f"{name} could not be downloaded: {type(error).__name__}. Check the "
+                    "network (and "
                     "pip's index settings) and run the same command again: it goes on where it was."
                 ) from error
     found = sha256_file(part)

@@ -9,7 +9,16 @@ from toxtrail.backends.base import Asset
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.uris import COMMIT, HfUri
 
-WANTED = ["*.json", "*.safetensors", "*.model", "*.txt", "*.jinja", "*.tiktoken", "LICENSE*", "README.md"]
+WANTED = [
+    "*.json",
+    "*.safetensors",
+    "*.model",
+    "*.txt",
+    "*.jinja",
+    "*.tiktoken",
+    "LICENSE*",
+    "README.md",
+]
 """Weights and what decides their answers. Never a pickle, never code."""
 
 UNWANTED = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*"]

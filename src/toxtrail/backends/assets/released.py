@@ -8,8 +8,7 @@ from pathlib import Path
 from toxtrail.backends.assets.download import download, locked
 from toxtrail.backends.assets.verify import file_asset
 from toxtrail.backends.base import Asset, Progress
-from toxtrail.config import nearest
-from toxtrail.errors import ConfigError
+from toxtrail.errors import ConfigError, nearest
 from toxtrail.identity import sha256_file
 from toxtrail.uris import DetoxifyUri
 
@@ -40,4 +39,3 @@ def released_urls() -> dict[str, str]:
     from detoxify.detoxify import MODEL_URLS
 
     return {str(name): str(url) for name, url in MODEL_URLS.items()}
-

@@ -37,7 +37,8 @@ class AssetStore:
             sha256: the pin, of the file or of the tree of files; None to accept what is there.
 
         Raises:
-            BackendError: it cannot be had, or its content is not what the pin says (both hashes shown).
+            BackendError: it cannot be had, or its content is not what the pin says (both hashes
+            shown).
         """
         address = parse_uri(uri)
         if isinstance(address, FileUri):

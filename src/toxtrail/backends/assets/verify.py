@@ -39,6 +39,7 @@ def require(uri: str, found: str, sha256: str | None) -> None:
     """Raise unless the hash found is the pinned one."""
     if sha256 is not None and found != sha256:
         raise BackendError(
-            f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256}. If the change "
+            f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256}. If "
+            "the change "
             "is meant, run `toxtrail pin`; otherwise get the right content back."
         )

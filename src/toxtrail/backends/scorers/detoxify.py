@@ -1,7 +1,8 @@
 """Detoxify checkpoints: the released ones by name, custom ones by file.
 
 The package's own loader unpickles before any check, asks the hub even when told not to, and cuts
-texts at 512 tokens without a word. Here the hash comes first, `base` makes it offline, and long texts
+texts at 512 tokens without a word. Here the hash comes first, `base` makes it offline, and long
+texts
 are scored in windows. Up to the window the scores are the package's own (tests hold them together).
 """
 
@@ -69,7 +70,8 @@ def _unpickled(path: Path, config: ScorerConfig) -> Any:
     except pickle.UnpicklingError:
         if config.sha256 is None:
             raise ConfigError(
-                f"{config.uri} holds more than tensors, so loading it can run code: it is read only "
+                f"{config.uri} holds more than tensors, so loading it can run code: it is "
+                "read only "
                 "with its sha256 in params.yaml. `toxtrail pin` writes it."
             ) from None
         return torch.load(path, map_location="cpu", weights_only=False)
@@ -81,6 +83,7 @@ def _fill(model: PreTrainedModel, weights: Any, uri: str) -> None:
     unknown = [name for name in result.unexpected_keys if not name.endswith("position_ids")]
     if result.missing_keys or unknown:
         raise BackendError(
-            f"{uri} does not fit its encoder: missing {result.missing_keys[:3]}, unknown {unknown[:3]}. "
+            f"{uri} does not fit its encoder: missing {result.missing_keys[:3]}, unknown "
+            f"{unknown[:3]}. "
             "Is `base` the encoder that it was trained on?"
         )

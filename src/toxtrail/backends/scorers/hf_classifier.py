@@ -25,7 +25,7 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
     folder = assets.fetch(config.uri, config.sha256).path
     plain: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, **plain)  # type: ignore[no-untyped-call]
+        tokenizer = AutoTokenizer.from_pretrained(folder, **plain)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             folder, use_safetensors=True, output_loading_info=True, **plain
         )
@@ -33,7 +33,8 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
         raise BackendError(f"{config.uri} does not load as a classifier: {error}") from error
     if missing := sorted(report["missing_keys"]):
         raise BackendError(
-            f"{config.uri} lacks the weights {', '.join(missing[:3])}: it is no trained classifier, "
+            f"{config.uri} lacks the weights {', '.join(missing[:3])}: it is no trained "
+            "classifier, "
             "and random weights would score."
         )
     labels = model.config.id2label

@@ -3,7 +3,8 @@
     words -> 100 ids (padded and cut at the front) -> embedding 50 -> bidirectional LSTM 50
     -> maximum over time -> dense 50, ReLU -> dense 6, sigmoid
 
-Its recurrent activation is Keras' hard sigmoid, clip(0.2 x + 0.5, 0, 1), so torch's own LSTM would be
+Its recurrent activation is Keras' hard sigmoid, clip(0.2 x + 0.5, 0, 1), so torch's own LSTM would
+be
 wrong by up to 5e-3: the cell is written out. Heads are the model's own probabilities, without the
 package's optional min-max rescaling.
 
@@ -113,7 +114,8 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
 
     if config.base is None or config.base.sha256 is None:
         raise ConfigError(
-            f"{config.uri}: the vocabulary is a second file: name it as `base`, with its sha256 (it is "
+            f"{config.uri}: the vocabulary is a second file: name it as `base`, with its "
+            "sha256 (it is "
             "a pickle, and none is read without)."
         )
     weights = assets.fetch(config.uri, config.sha256)

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from toxtrail.backends.base import Assets, Scorer
 from toxtrail.backends.scorers.golden import check_golden
-from toxtrail.config import ScorerConfig, nearest
-from toxtrail.errors import ConfigError
+from toxtrail.config import ScorerConfig
+from toxtrail.errors import ConfigError, nearest
 
 
 def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:

@@ -29,7 +29,7 @@ class SequenceClassifier:
         activation: Literal["softmax", "sigmoid"],
         batch_size: int,
     ) -> None:
-        self._model = model.eval()
+        self._model = model.train(mode=False)
         self._tokenizer = tokenizer
         self._activation = activation
         self._batch_size = batch_size

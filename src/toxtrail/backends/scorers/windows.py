@@ -19,7 +19,8 @@ T = TypeVar("T")
 
 
 def cut(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
-    """Windows of at most `size` tokens, each sharing `overlap` with the one before; at least one."""
+    """Windows of at most `size` tokens, each sharing `overlap` with the one before; at least
+    one."""
     if len(tokens) <= size:
         return [tokens]
     step = size - overlap

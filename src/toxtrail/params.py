@@ -1,0 +1,116 @@
+"""params.yaml -> Config. Read once; every problem of the file is reported at once.
+
+Each problem says its place, what was found, what is allowed, and the nearest valid name. Nothing
+heavy is imported here.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+import yaml
+from pydantic import ValidationError
+from pydantic_core import ErrorDetails
+
+from toxtrail.config import Config, Section
+from toxtrail.errors import ConfigError, nearest
+from toxtrail.references import broken_references
+
+
+def load_config(path: Path) -> Config:
+    """Read params.yaml.
+
+    Raises:
+        ConfigError: with every problem of the file.
+    """
+    return parse_config(read_yaml(path), path.name)
+
+
+def read_yaml(path: Path) -> Any:
+    """The file's plain values; a key that stands twice is an error."""
+    try:
+        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+    except FileNotFoundError as error:
+        raise ConfigError(
+            f"{path} does not exist. Run toxtrail in an experiment's folder, or name one with -C."
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            f"{path} is not UTF-8 text: {error.reason} at byte {error.start}."
+        ) from error
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+
+
+def parse_config(values: Any, name: str) -> Config:
+    """Plain values, checked one by one and then against each other; `name` is the file's."""
+    try:
+        config = Config.model_validate(values)
+    except ValidationError as error:
+        raise _problems(name, [_described(detail) for detail in error.errors()]) from None
+    if broken := list(broken_references(config)):
+        raise _problems(name, broken)
+    return config
+
+
+class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
+    """YAML keeps the last of two equal keys without a word; here it is an error."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            if key_node.tag == "tag:yaml.org,2002:merge":
+                continue
+            key = self.construct_object(key_node, deep=True)
+            if key in seen:
+                raise yaml.constructor.ConstructorError(
+                    None, None, f"the key {key!r} stands twice", key_node.start_mark
+                )
+            seen.add(key)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
+
+
+def _problems(name: str, lines: list[str]) -> ConfigError:
+    noun = "problem" if len(lines) == 1 else "problems"
+    return ConfigError("\n  ".join([f"{name} has {len(lines)} {noun}:", *lines]))
+
+
+def _described(detail: ErrorDetails) -> str:
+    location = [part for part in detail["loc"] if part != "[key]"]
+    place = ".".join(str(part) for part in location) or "(top level)"
+    message = detail["msg"].removeprefix("Value error, ")
+    if detail["type"] == "missing":
+        return f"{place}: missing. It must be given."
+    if detail["type"] == "extra_forbidden":
+        fields = _fields_at(location[:-1])
+        return f"{place}: unknown name.{nearest(str(location[-1]), fields)}"
+    found = repr(detail["input"])
+    found = found if len(found) <= 60 else found[:57] + "..."
+    return f"{place}: got {found}. {message.rstrip('.')}."
+
+
+def _fields_at(location: list[int | str]) -> list[str]:
+    """The names allowed at a place of params.yaml, found by walking the models' annotations."""
+    current: Any = Config
+    for part in location:
+        candidates = [current, *_unwrapped(current)]
+        model = next((c for c in candidates if _is_section(c)), None)
+        if model is not None and part in model.model_fields:
+            current = model.model_fields[str(part)].annotation
+        else:
+            current = next((c for c in _unwrapped(current) if _is_section(c)), current)
+    model = next((c for c in [current, *_unwrapped(current)] if _is_section(c)), None)
+    return list(model.model_fields) if model is not None else []
+
+
+def _unwrapped(annotation: Any) -> list[Any]:
+    inner: list[Any] = []
+    for argument in get_args(annotation):
+        inner += [argument, *_unwrapped(argument)]
+    return inner
+
+
+def _is_section(candidate: Any) -> bool:
+    return isinstance(candidate, type) and issubclass(candidate, Section)

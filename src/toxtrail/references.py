@@ -1,0 +1,119 @@
+"""Names in params.yaml that point to nothing, twice, or in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from toxtrail.config import Config, FinetuneConfig, VariantConfig
+from toxtrail.errors import nearest
+
+
+def broken_references(config: Config) -> Iterator[str]:
+    """One line for each: its place, what was found, what is meant."""
+    yield from _broken_scoring(config)
+    yield from _broken_weights(config)
+    yield from _broken_finetunes(config)
+    yield from _broken_variants(config)
+    yield from _broken_families(config)
+
+
+def _broken_scoring(config: Config) -> Iterator[str]:
+    scoring = config.scoring
+    if scoring.primary not in scoring.scorers:
+        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
+            scoring.primary, scoring.scorers
+        )
+    if "all" in config.prompts.subsets:
+        yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
+
+
+def _broken_weights(config: Config) -> Iterator[str]:
+    for key in sorted(config.models.keys() & config.finetunes.keys()):
+        yield f"finetunes.{key}: the same key stands in models; weights need one origin."
+
+
+def _broken_finetunes(config: Config) -> Iterator[str]:
+    known = {**config.models, **config.finetunes}
+    for key, finetune in config.finetunes.items():
+        place = f"finetunes.{key}"
+        yield from _broken_recipe(place, finetune)
+        if finetune.parent not in known:
+            yield f'{place}.parent: "{finetune.parent}" has no weights.' + nearest(
+                finetune.parent, known
+            )
+        elif _in_circle(config, key):
+            yield f"{place}.parent: the parents of {key} lead back to {key}."
+
+
+def _broken_recipe(place: str, finetune: FinetuneConfig) -> Iterator[str]:
+    if (finetune.epochs is None) == (finetune.max_steps is None):
+        yield f"{place}: give either epochs or max_steps, not both and not none."
+    if finetune.template != "chat":
+        for field in ("{instruction}", "{response}"):
+            if field not in finetune.template:
+                yield f'{place}.template: {field} is missing (or write "chat").'
+    if finetune.context_template and "{context}" not in finetune.context_template:
+        yield f"{place}.context_template: {{context}} is missing."
+
+
+def _in_circle(config: Config, key: str) -> bool:
+    seen = {key}
+    current = config.finetunes[key].parent
+    while current in config.finetunes:
+        if current in seen:
+            return current == key
+        seen.add(current)
+        current = config.finetunes[current].parent
+    return False
+
+
+def _broken_variants(config: Config) -> Iterator[str]:
+    weights = {**config.models, **config.finetunes}
+    for key, variant in config.variants.items():
+        if key not in weights:
+            yield f"variants.{key}: no weights of this name in models or finetunes." + nearest(
+                key, weights
+            )
+        if variant.family not in config.families:
+            yield f'variants.{key}.family: "{variant.family}" is no family.' + nearest(
+                variant.family, config.families
+            )
+        elif key not in config.families[variant.family].variants:
+            yield (
+                f'variants.{key}: families.{variant.family}.variants does not list "{key}". Add it.'
+            )
+        if variant.parent is not None:
+            yield from _broken_parent(config, key, variant, variant.parent)
+
+
+def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:
+    if parent not in config.variants:
+        yield f'variants.{key}.parent: "{parent}" is no variant.' + nearest(parent, config.variants)
+    elif parent == key:
+        yield f"variants.{key}.parent: a variant is not its own parent."
+    elif config.variants[parent].family != variant.family:
+        yield (
+            f'variants.{key}.parent: "{parent}" is in the family '
+            f'"{config.variants[parent].family}", not in "{variant.family}".'
+        )
+
+
+def _broken_families(config: Config) -> Iterator[str]:
+    for key, family in config.families.items():
+        place = f"families.{key}"
+        if family.reference not in family.variants:
+            yield f'{place}.reference: "{family.reference}" is not in its list.' + nearest(
+                family.reference, family.variants
+            )
+        for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
+            yield f'{place}.variants: "{variant}" stands twice.'
+        for variant in family.variants:
+            if variant not in config.variants:
+                yield f'{place}.variants: "{variant}" is no variant.' + nearest(
+                    variant, config.variants
+                )
+            elif config.variants[variant].family != key:
+                yield (
+                    f'{place}.variants: "{variant}" says that its family is '
+                    f'"{config.variants[variant].family}".'
+                )
