@@ -10,6 +10,7 @@ import os
 import shutil
 import subprocess
 import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,6 @@ import pytest
 import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
-WORDS = [f"word{i}" for i in range(60)] + ["you", "are", "kind", "silly", "goose", "tree", "the"]
 
 
 @dataclass
@@ -85,7 +85,7 @@ def tiny_assets(tmp_path_factory) -> Path:
 
 
 @pytest.fixture
-def lab(tiny_assets, tmp_path, monkeypatch) -> Lab:
+def lab(tiny_assets, tmp_path) -> Lab:
     """A fresh experiment, committed to git, with nothing run yet."""
     return make_lab(tiny_assets, tmp_path / "lab")
 
@@ -101,14 +101,18 @@ def finished(tiny_assets, tmp_path_factory) -> Lab:
 
 
 @pytest.fixture
-def copy_of(tmp_path):
-    """A copy of a finished experiment that a test may break."""
+def breakable(finished, tmp_path) -> Iterator[Lab]:
+    """The finished experiment, to be changed at will: it is put back afterwards."""
+    shutil.copytree(finished.root, tmp_path / "kept", symlinks=True)
+    yield finished
+    shutil.rmtree(finished.root)
+    shutil.move(tmp_path / "kept", finished.root)
 
-    def make(lab: Lab) -> Lab:
-        shutil.copytree(lab.root, tmp_path / "copy", symlinks=True)
-        return Lab(tmp_path / "copy", lab.env)
 
-    return make
+@pytest.fixture
+def new_lab(tiny_assets, tmp_path):
+    """Makes another fresh experiment."""
+    return lambda name: make_lab(tiny_assets, tmp_path / name / "lab")
 
 
 def make_lab(assets: Path, root: Path) -> Lab:

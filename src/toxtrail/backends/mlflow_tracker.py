@@ -98,9 +98,14 @@ class MlflowTracker:
         """Made with its own artifact folder: MLflow's default depends on where it is called
         from."""
         found = client.get_experiment_by_name(self._experiment)
+        location = artifact_root(self._root).as_uri() if is_local(self._root) else None
+        if found is not None and location not in (None, found.artifact_location):
+            raise BackendError(
+                f"mlruns/ was made elsewhere and keeps its files in {found.artifact_location}: this "
+                "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
+            )
         if found is not None:
             return str(found.experiment_id)
-        location = artifact_root(self._root).as_uri() if is_local(self._root) else None
         return str(client.create_experiment(self._experiment, artifact_location=location))
 
     def _search(self, client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:

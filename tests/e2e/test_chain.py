@@ -1,0 +1,145 @@
+"""The whole chain: what runs when, what MLflow shows, whether the table is what the files say."""
+
+from __future__ import annotations
+
+import shutil
+
+import pyarrow.parquet as pq
+import pytest
+import yaml
+
+pytestmark = pytest.mark.slow
+
+VARIANT_STAGES = {"generate", "score", "posterior", "track"}
+
+
+def stages_run(output: str) -> set[str]:
+    """The stages that DVC says it runs (not those it skips or takes from its cache)."""
+    return {line.split("'")[1] for line in output.splitlines() if line.startswith("Running stage")}
+
+
+def sealed(lab):
+    return {run["name"]: run for run in lab.json("runs") if "toxtrail.seal" in run["tags"]}
+
+
+def test_a_second_run_recomputes_nothing(finished):
+    before = finished.outputs()
+    again = finished.toxtrail("run")
+    assert stages_run(again.stdout) == set()
+    assert finished.outputs() == before
+    assert finished.json("status") == {"stages": {}, "files": []}
+
+
+def test_the_tables_numbers_are_those_of_the_parquet_files(finished):
+    """Recomputed from the files with nothing of toxtrail."""
+    (summary,) = finished.json("compare")
+    toxic = {}
+    for variant in ("base", "tuned"):
+        path = finished.root / f"data/scores/tiny/{variant}.parquet"
+        rows = [row for row in pq.read_table(path).to_pylist() if row["state"] == "ok"]
+        toxic[variant] = {row["prompt_id"]: row["toxicity"] >= 0.5 for row in rows}
+        subsets = {row["prompt_id"]: row["subset"] for row in rows}
+        for rate in (r for r in summary["rates"] if r["variant"] == variant):
+            own = [t for p, t in toxic[variant].items() if rate["subset"] in ("all", subsets[p])]
+            assert (rate["n_scored"], rate["n_toxic"]) == (len(own), sum(own))
+            assert rate["rate_raw"] == pytest.approx(sum(own) / len(own))
+    (pair,) = [p for p in summary["pairs"] if p["subset"] == "all"]
+    both = [(toxic["base"][p], toxic["tuned"][p]) for p in toxic["base"].keys() & toxic["tuned"]]
+    assert pair["n"] == len(both)
+    assert pair["n10"] == sum(a and not b for a, b in both)
+    assert pair["n01"] == sum(b and not a for a, b in both)
+
+
+def test_every_prompt_is_in_every_variant(finished):
+    prompts = {
+        r["prompt_id"] for r in pq.read_table(finished.root / "data/prompts.parquet").to_pylist()
+    }
+    for variant in ("base", "tuned"):
+        rows = pq.read_table(finished.root / f"data/generations/tiny/{variant}.parquet").to_pylist()
+        assert {row["prompt_id"] for row in rows} == prompts
+        assert {row["state"] for row in rows} <= {"ok", "empty"}
+
+
+def test_mlflow_has_one_sealed_run_for_each_variant_and_family(finished):
+    runs = sealed(finished)
+    assert set(runs) == {"base", "tuned", "tiny comparison"}
+    assert runs["tuned"]["tags"]["toxtrail.training_data_sha256"]
+    assert len(finished.json("runs")) == 3
+
+
+def test_a_deleted_store_is_rebuilt_and_nothing_else_runs(breakable):
+    lab = breakable
+    lock = (lab.root / "dvc.lock").read_bytes()
+    shutil.rmtree(lab.root / "mlruns")
+    again = lab.toxtrail("run")
+    assert {name.split("@")[0] for name in stages_run(again.stdout)} == {
+        "track",
+        "track-comparison",
+    }
+    assert set(sealed(lab)) == {"base", "tuned", "tiny comparison"}
+    assert (lab.root / "dvc.lock").read_bytes() == lock
+
+
+def test_a_new_variant_runs_alone_and_brings_its_family_up_to_date(breakable):
+    lab = breakable
+    recipe = {**lab.params["finetunes"]["tuned"], "parent": "tuned", "seed": 4}
+    lab.edit(
+        finetunes={"again": recipe},
+        variants={"again": {"family": "tiny", "role": "again", "parent": "tuned"}},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "again"]}},
+    )
+    run = lab.toxtrail("run")
+    expected = {"finetune@again", "compare@tiny", "track-comparison@tiny", "report"}
+    assert stages_run(run.stdout) == expected | {f"{stage}@again" for stage in VARIANT_STAGES}
+    card = yaml.safe_load((lab.root / "models/again/model.json").read_text("utf-8"))
+    assert [adapter["key"] for adapter in card["adapters"]] == ["tuned", "again"]
+    (summary,) = lab.json("compare")
+    edges = {(pair["a"], pair["b"], pair["relation"]) for pair in summary["pairs"]}
+    assert edges == {
+        ("base", "tuned", "parent"),
+        ("tuned", "again", "parent"),
+        ("base", "again", "reference"),
+    }
+
+
+def test_a_new_threshold_scores_nothing_again(breakable):
+    lab = breakable
+    lab.edit(posterior={"threshold": 0.6})
+    ran = {name.split("@")[0] for name in stages_run(lab.toxtrail("run").stdout)}
+    assert ran == {"posterior", "compare", "track", "track-comparison", "report"}
+
+
+def test_speed_settings_re_run_nothing_and_change_no_row(breakable):
+    lab = breakable
+    lab.edit(runtime={"batch_tokens": 4096, "score_batch": 64, "checkpoint_steps": 3})
+    assert lab.json("status")["stages"] == {}
+    before = lab.outputs()
+    for stage in ("generate", "score"):
+        lab.toxtrail("stage", stage, "tuned")
+    changed = {name for name, content in lab.outputs().items() if before[name] != content}
+    assert changed == set()
+
+
+def test_side_by_side_gives_the_same_files(finished, new_lab):
+    lab = new_lab("other")
+    lab.toxtrail("pin")
+    lab.toxtrail("run", "--jobs", "2")
+    assert lab.outputs() == finished.outputs()
+
+
+def test_the_report_is_one_file_without_any_generated_text(finished):
+    page = (finished.root / "report/index.html").read_text("utf-8")
+    assert "not decisive" in page or "higher" in page or "lower" in page
+    rows = pq.read_table(finished.root / "data/generations/tiny/base.parquet").to_pylist()
+    assert all(row["text"] not in page for row in rows if len(row["text"]) > 8)
+    assert "http://" not in page.replace("http://www.w3.org", "").replace("http://purl.org", "")
+
+
+def test_a_copied_experiment_never_writes_into_the_one_it_was_copied_from(breakable, tmp_path):
+    copied = type(breakable)(tmp_path / "copied", breakable.env)
+    shutil.copytree(breakable.root, copied.root, symlinks=True)
+    assert "was moved or copied" in copied.toxtrail("runs", code=1).stderr
+    shutil.rmtree(copied.root / "mlruns")
+    copied.toxtrail("run")
+    assert set(sealed(copied)) == {"base", "tuned", "tiny comparison"}
+    assert len(breakable.json("runs")) == 3

@@ -1,0 +1,131 @@
+"""What a person meets: audits, wrong input, edited files, exit codes."""
+
+from __future__ import annotations
+
+import shutil
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def links(link):
+    yield link
+    for below in link["made_from"]:
+        yield from links(below)
+
+
+def test_an_audit_walks_from_a_variant_to_weights_data_and_commit(finished):
+    chain = list(links(finished.json("audit", "tuned")))
+    names = {link["what"] for link in chain}
+    assert {
+        "posterior@tuned",
+        "score@tuned",
+        "generate@tuned",
+        "prompts",
+        "model@tuned",
+        "adapter tuned",
+        "training data",
+        "base weights",
+    } <= names
+    assert {link["standing"] for link in chain} <= {"matches", "recorded"}
+    generated = next(link for link in chain if link["what"] == "generate@tuned")
+    assert len(generated["facts"]["git commit"].split()[0]) == 40
+
+
+@pytest.mark.parametrize("what", ["run id", "name", "content key", "family"])
+def test_an_audit_takes_anything_a_person_may_hold(finished, what):
+    run = next(run for run in finished.json("runs") if run["name"] == "base")
+    reference = {
+        "run id": run["run_id"],
+        "name": "tiny comparison",
+        "family": "tiny",
+        "content key": run["tags"]["toxtrail.content_key"][:8],
+    }[what]
+    names = {link["what"] for link in links(finished.json("audit", reference))}
+    assert {"generate@base", "prompts", "base weights"} <= names
+
+
+def test_a_file_that_left_the_repo_still_says_where_it_comes_from(finished, tmp_path):
+    shutil.copy(finished.root / "data/scores/tiny/tuned.parquet", tmp_path / "found.parquet")
+    names = {
+        link["what"] for link in links(finished.json("audit", str(tmp_path / "found.parquet")))
+    }
+    assert {"score@tuned", "adapter tuned", "training data"} <= names
+
+
+def test_a_file_that_was_edited_is_named_and_the_exit_code_is_three(breakable):
+    lab = breakable
+    path = lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+    done = lab.toxtrail("audit", "tuned", code=3)
+    assert "MISMATCH: adapter tuned" in done.stderr
+
+
+def test_an_adapter_that_was_edited_is_not_used(breakable):
+    lab = breakable
+    path = lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+    done = lab.toxtrail("stage", "generate", "tuned", code=1)
+    assert "is not what the model card says" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_edited_training_data_is_noticed_and_pin_accepts_it(breakable):
+    lab = breakable
+    path = lab.root / "assets/pairs.jsonl"
+    path.write_text(path.read_text("utf-8").replace("w1 ", "w2 "), "utf-8")
+    for command in ("check", "run"):
+        done = lab.toxtrail(command, code=1)
+        assert "finetunes.tuned.data" in done.stdout + done.stderr
+    assert len(lab.json("status")["files"]) == 1
+    lab.toxtrail("pin")
+    lab.toxtrail("check", "--strict")
+    assert "finetune@tuned" in lab.json("status")["stages"]
+
+
+def test_wrong_parameters_stop_everything_with_one_message(lab):
+    lab.edit(generation={"temprature": 1.0}, scoring={"primary": "juge"})
+    for command in (["check"], ["run"], ["stage", "prompts"], ["compare"]):
+        done = lab.toxtrail(*command, code=1)
+        assert 'generation.temprature: unknown name. Did you mean "temperature"?' in done.stderr
+        assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "said"),
+    [
+        (["compare"], 1, "Run `dvc repro` to make it"),
+        (["audit", "nothing"], 1, "is no variant, family, file or MLflow run"),
+        (["run", "tunde"], 1, 'Did you mean "tuned"?'),
+        (["stage", "generate", "bse"], 1, 'Did you mean "base"?'),
+        (["stage", "generate", "base"], 1, "model.json does not exist"),
+        (["report"], 1, "does not exist"),
+        (["nonsense"], 2, "No such command"),
+        (["stage", "generate"], 2, "Missing argument"),
+        (["-C", "/", "check"], 1, "No params.yaml"),
+    ],
+)
+def test_a_users_mistake_gets_a_message_and_its_exit_code(lab, arguments, code, said):
+    done = lab.toxtrail(*arguments, code=code)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_prompt_that_does_not_fit_and_one_without_words_are_counted_not_lost(lab):
+    (lab.root / "assets/one.txt").write_text("\n".join(["w1 " * 200, "w2 w3", "w4 w5"]) + "\n")
+    subsets = lab.params["prompts"]["subsets"]
+    lab.edit(prompts={"subsets": {"one": {**subsets["one"], "n": 3}}})
+    lab.toxtrail("run", "posterior@base")
+    import json
+
+    path = lab.root / "results/posteriors/tiny/base/summary.json"
+    rate = json.loads(path.read_text("utf-8"))["rates"][0]
+    assert (rate["n_prompts"], rate["n_truncated"]) == (3, 1)
+    assert rate["n_scored"] + rate["n_empty"] == 2

@@ -1,0 +1,86 @@
+"""A killed stage leaves nothing half done, and ends as if it had not been killed."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+
+import pytest
+
+pytestmark = pytest.mark.slow
+
+DEADLINE_S = 120
+
+
+def wait_for(condition, process):
+    """Until the condition holds; fails if the process ends before."""
+    end = time.monotonic() + DEADLINE_S
+    while not condition():
+        assert process.poll() is None, process.communicate()[0]
+        assert time.monotonic() < end
+        time.sleep(0.005)
+
+
+@pytest.fixture
+def slow(lab):
+    """Many rows in small batches, and many training steps."""
+    for name in ("one", "two"):
+        path = lab.root / f"assets/{name}.txt"
+        words = path.read_text("utf-8").split()
+        lines = [
+            " ".join(words[i % 40 : i % 40 + 4]) + f" w{i % 80} w{i // 80}" for i in range(400)
+        ]
+        path.write_text("\n".join(lines) + "\n", "utf-8")
+    subsets = lab.params["prompts"]["subsets"]
+    lab.edit(
+        prompts={"subsets": {name: {**own, "n": 300} for name, own in subsets.items()}},
+        finetunes={"tuned": {**lab.params["finetunes"]["tuned"], "max_steps": 120}},
+        runtime={"batch_tokens": 30},
+    )
+    lab.toxtrail("stage", "prompts")
+    lab.toxtrail("stage", "model", "base")
+    return lab
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGTERM, signal.SIGINT])
+def test_a_killed_generation_goes_on_and_ends_the_same_to_the_byte(slow, number):
+    output = slow.root / "data/generations/tiny/base.parquet"
+    slow.toxtrail("stage", "generate", "base")
+    expected = output.read_bytes()
+    output.unlink()
+    process = slow.start("stage", "generate", "base")
+    wait_for(lambda: lines_of(slow) >= 3, process)
+    process.send_signal(number)
+    text = process.communicate()[0]
+    assert process.returncode != 0
+    assert "Traceback" not in text
+    done = lines_of(slow)
+    assert not output.exists()
+    assert done >= 3
+    again = slow.toxtrail("stage", "generate", "base")
+    assert output.read_bytes() == expected
+    assert "600 of 600 rows" in again.stderr
+    assert not list((slow.root / ".toxtrail/scratch").rglob("*.jsonl"))
+
+
+def test_a_killed_training_goes_on_and_ends_with_the_same_adapter(slow):
+    folder = slow.root / "models/tuned"
+    slow.toxtrail("stage", "finetune", "tuned")
+    expected = {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+    for path in sorted(folder.rglob("*"), reverse=True):
+        path.unlink() if path.is_file() else path.rmdir()
+    folder.rmdir()
+    process = slow.start("stage", "finetune", "tuned")
+    scratch = slow.root / ".toxtrail/scratch/finetune"
+    wait_for(lambda: any(scratch.rglob("complete.json")), process)
+    os.kill(process.pid, signal.SIGKILL)
+    process.communicate()
+    assert not folder.exists()
+    slow.toxtrail("stage", "finetune", "tuned")
+    assert {p.name: p.read_bytes() for p in folder.rglob("*") if p.is_file()} == expected
+
+
+def lines_of(lab) -> int:
+    files = (lab.root / ".toxtrail/scratch").rglob("batches.jsonl")
+    return sum(path.read_bytes().count(b"\n") for path in files)
