@@ -101,7 +101,7 @@ class MlflowTracker:
         location = artifact_root(self._root).as_uri() if is_local(self._root) else None
         if found is not None and location not in (None, found.artifact_location):
             raise BackendError(
-                f"mlruns/ was made elsewhere and keeps its files in {found.artifact_location}: this "
+                f"mlruns/ was made elsewhere and keeps files in {found.artifact_location}: this "
                 "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
             )
         if found is not None:

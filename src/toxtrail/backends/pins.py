@@ -48,13 +48,15 @@ def _resolved(place: str, source: Source, assets: Assets) -> Pin:
     address = parse_uri(source.uri)
     local = source.uri.startswith("file:")
     asset = assets.fetch(source.uri, None if local else source.sha256)
-    new_uri, sha256 = source.uri, asset.sha256
+    new_uri = source.uri
+    sha256: str | None = asset.sha256
     if isinstance(address, HfUri):
         if not COMMIT.fullmatch(asset.resolved):
             raise BackendError(f"{place}: {source.uri} did not resolve to a commit.")
         kind = "datasets/" if address.repo_type == "dataset" else ""
         path = f"/{address.path}" if address.path else ""
         new_uri = f"hf:{kind}{address.repo}@{asset.resolved}{path}"
+        sha256 = source.sha256
     changed = (new_uri, sha256) != (source.uri, source.sha256)
     return Pin(place, source.uri, new_uri, sha256, changed)
 

@@ -89,7 +89,8 @@ def estimand(summary: Mapping[str, Any]) -> str:
     """What the intervals speak of."""
     return (
         'Intervals speak of prompts like these, not of these alone. "all" weights each subset by '
-        'its prompts. "higher" and "lower": the interval excludes 0; otherwise the data do not '
+        "its prompts. Differences (and the dots in figures) are posterior means; rates in tables "
+        'are raw shares. "higher" and "lower": the interval excludes 0; otherwise the data do not '
         "decide."
     )
 

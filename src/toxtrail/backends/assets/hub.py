@@ -40,8 +40,7 @@ def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
         folder = _snapshot(address, commit)
     except (OSError, ValueError) as error:
         raise _refusal(uri, error) from error
-    paths = [path for path in folder.rglob("*") if path.is_file()]
-    return folder_asset(uri, folder, paths, commit, sha256)
+    return folder_asset(uri, folder, _wanted(folder), commit, sha256)
 
 
 def _commit(address: HfUri) -> str:
@@ -76,6 +75,15 @@ def _snapshot(address: HfUri, commit: str) -> Path:
         address.repo, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED
     )
     return Path(found)
+
+
+def _wanted(folder: Path) -> list[Path]:
+    """What this asset is: a shared cache may hold more of the repo, which other programs fetched."""
+    from huggingface_hub.utils import filter_repo_objects
+
+    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
+    chosen = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    return [folder / name for name in chosen]
 
 
 def _refusal(uri: str, error: Exception) -> BackendError:
