@@ -14,15 +14,15 @@ demo: $(VENV)/run.stamp
 	@echo "MLflow UI: $(BIN)/toxtrail ui"
 
 test: $(VENV)/dev.stamp
-	ruff format --check src tests benchmarks
-	ruff check src tests benchmarks
+	ruff format --check src tests
+	ruff check src tests
 	mypy
 	lint-imports
 	pytest
 
 check: $(VENV)/dev.stamp
-	ruff format --check src tests benchmarks
-	ruff check src tests benchmarks
+	ruff format --check src tests
+	ruff check src tests
 	mypy
 	lint-imports
 	pytest -m "not slow"

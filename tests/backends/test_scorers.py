@@ -143,7 +143,8 @@ def test_a_pickle_that_could_run_something_is_refused(tmp_path):
 
 # --- sequence classifiers: a tiny random BERT ---------------------------------------------------
 
-WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", *["you", "are", "kind", "silly", "goose", "the", "train", "a"]]
+SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]"]
+WORDS = [*SPECIAL, "you", "are", "kind", "silly", "goose", "the", "train", "a"]
 
 
 @pytest.fixture

@@ -78,8 +78,10 @@ def _snapshot(address: HfUri, commit: str) -> Path:
 
 
 def _wanted(folder: Path) -> list[Path]:
-    """What this asset is: a shared cache may hold more of the repo, which other programs fetched."""
-    from huggingface_hub.utils import filter_repo_objects
+    """What this asset is: a shared cache may hold more of the repo, fetched by other programs."""
+    from huggingface_hub.utils import (  # type: ignore[attr-defined]
+        filter_repo_objects,
+    )
 
     names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
     chosen = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
