@@ -28,6 +28,7 @@ PLUMBING = {
     "toxtrail.uris",
     "toxtrail.backends",
     "toxtrail.backends.base",
+    "toxtrail.backends.quiet",
     "toxtrail.stages",
     "toxtrail.stats",
     "toxtrail.stages.wording",

@@ -137,7 +137,7 @@ def save_adapter(folder: Path, base: Path, seed: int, **changes: object) -> Path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toxtrail.backends.huggingface.pretrained import quiet
+    from toxtrail.backends.quiet import quiet
 
     settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"}
     with quiet(), torch.random.fork_rng():

@@ -5,7 +5,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from toxtrail.backends.huggingface.loading import cast_weights, load_model, probe_logits
-from toxtrail.backends.huggingface.pretrained import load_base, quiet
+from toxtrail.backends.huggingface.pretrained import load_base
+from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 
 

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from toxtrail.backends.base import Advance, Progress
 
 LOG_SECONDS = 15.0
+NOTEWORTHY_SECONDS = 1.0
+"""Files that are hashed or fetched faster than that are not worth a line in a log."""
 
 
 def progress() -> Progress:
@@ -51,6 +53,8 @@ class Lines:
                 click.echo(_line(label, done, total, unit, last - start), err=True)
 
         yield advance
+        if unit == "bytes" and time.monotonic() - start < NOTEWORTHY_SECONDS:
+            return
         click.echo(_line(label, done, total, unit, time.monotonic() - start), err=True)
 
 

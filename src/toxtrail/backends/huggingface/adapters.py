@@ -11,7 +11,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.huggingface.pretrained import empty_model, quiet, read_json
+from toxtrail.backends.huggingface.pretrained import empty_model, read_json
+from toxtrail.backends.quiet import quiet
 from toxtrail.config import LoraConfig as LoraSettings
 from toxtrail.errors import BackendError, ConfigError, nearest
 

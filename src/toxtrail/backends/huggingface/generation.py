@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.base import Completion, Decoding, EncodedPrompt
 from toxtrail.backends.huggingface.chat import render_chat
-from toxtrail.backends.huggingface.pretrained import quiet
 from toxtrail.backends.huggingface.sampling import RowDraws
+from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:

@@ -14,7 +14,8 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of, quiet
+from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of
+from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import FileHash, hash_tree
 

@@ -7,8 +7,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.huggingface.adapters import attach
-from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer, quiet
+from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import ModelCard
 

@@ -17,8 +17,9 @@ from toxtrail.backends.huggingface.adapters import with_lora, write_adapter
 from toxtrail.backends.huggingface.checkpoints import last_complete
 from toxtrail.backends.huggingface.examples import EncodedExample, collate, encode_examples
 from toxtrail.backends.huggingface.loading import VerifiedFiles, merged_base, verified
-from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer, quiet
+from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.backends.quiet import quiet
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import BackendError
 from toxtrail.identity import ModelCard

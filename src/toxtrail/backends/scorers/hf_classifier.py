@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, Literal
 
 from toxtrail.backends.base import Assets
+from toxtrail.backends.quiet import quiet
 from toxtrail.backends.scorers.sequence import SequenceClassifier
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
@@ -26,9 +27,10 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
     plain: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, **plain)
-        model, report = AutoModelForSequenceClassification.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, **plain
-        )
+        with quiet():
+            model, report = AutoModelForSequenceClassification.from_pretrained(
+                folder, use_safetensors=True, output_loading_info=True, **plain
+            )
     except (OSError, ValueError) as error:
         raise BackendError(f"{config.uri} does not load as a classifier: {error}") from error
     if missing := sorted(report["missing_keys"]):

@@ -1,0 +1,92 @@
+"""What people read: verdicts and counts, escaped, never rounded to certainty."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from toxtrail.cli.output import printable
+from toxtrail.pipeline import manifest_of
+from toxtrail.stages.compare import family_comparison
+from toxtrail.stages.posterior import variant_posterior
+from toxtrail.stages.report import render
+from toxtrail.stages.tables import cells
+from toxtrail.stages.track import chain, pair_metrics, rate_metrics
+from toxtrail.stages.wording import interval, percent, points, probability
+
+HOSTILE = "<script>alert(1)</script>"
+
+
+@pytest.fixture
+def summary(score_rows, settings):
+    values = {
+        "base": {HOSTILE: [0.1] * 20, "b": [None, None]},
+        "tuned": {HOSTILE: [0.9] * 18 + [0.1] * 2, "b": [None, 0.2]},
+    }
+    tables = {name: cells(score_rows(own)) for name, own in values.items()}
+    summaries = {
+        name: {
+            "variant": name,
+            "family": "f",
+            "role": name,
+            "parent": None if name == "base" else "base",
+            **variant_posterior(table, "judge", settings).summary,
+        }
+        for name, table in tables.items()
+    }
+    found = family_comparison(tables, summaries, "base", "judge", settings).summary
+    manifest = manifest_of("compare", "f", {"posterior": settings.plain()}, {}, {})
+    return {"kind": "comparison", "family": "f", **found, "manifest": manifest.to_json()}
+
+
+def test_the_page_says_verdicts_counts_and_what_could_not_be_scored(summary):
+    page = render([summary])
+    for text in ("higher", "no pairs", "18 v 0", "2 empty", "18 / 20", "0 / 20"):
+        assert text in page, text
+    assert '<td class="n">-</td>' in page
+
+
+def test_a_hostile_name_is_shown_and_not_run(summary):
+    page = render([summary])
+    assert HOSTILE not in page
+    assert "&lt;script&gt;" in page
+
+
+def test_the_page_needs_nothing_from_outside(summary):
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', render([summary]))
+
+
+def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summary):
+    rates = rate_metrics([{**r, "subset": r["subset"].strip("<>/")} for r in summary["rates"]])
+    pairs = pair_metrics(summary["pairs"])
+    assert rates["judge/b/n_empty"] in (1, 2)
+    own = [row for row in summary["rates"] if row["subset"] == HOSTILE][-1]
+    assert own["rate"] is not None
+    assert not any(value is None for value in (*rates.values(), *pairs.values()))
+    assert pairs[f"judge/tuned minus base/{HOSTILE}/diff_pp"] == pytest.approx(
+        100 * next(p["diff"] for p in summary["pairs"] if p["subset"] == HOSTILE)
+    )
+
+
+def test_a_chain_lists_the_manifest_itself_first():
+    manifest = manifest_of("prompts", None, {}, {}, {})
+    assert chain(manifest) == [manifest]
+
+
+@pytest.mark.parametrize(
+    ("value", "said"), [(None, "-"), (0.0, "< 0.001"), (1.0, "> 0.999"), (0.5, "0.500")]
+)
+def test_a_probability_is_never_certain(value, said):
+    assert probability(value) == said
+
+
+def test_nothing_is_never_shown_as_zero():
+    row = {"rate_lo": None, "rate_hi": None}
+    assert [percent(None), points(None), interval(row, "rate")] == ["-", "-", "-"]
+
+
+@pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "a\nb", "\x07", "\u202egnp", "fine ü"])
+def test_nothing_that_a_terminal_obeys_is_printed(text):
+    assert printable(text).isprintable()
+    assert printable("fine ü") == "fine ü"

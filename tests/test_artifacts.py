@@ -1,0 +1,166 @@
+"""Files: what is written is read back, whole or not at all, with its manifest inside."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.artifacts import Posterior, Store, embedded_manifest
+from toxtrail.errors import DataError
+from toxtrail.identity import Input, content_key, hash_tree, tree_sha256
+from toxtrail.pipeline import manifest_of
+from toxtrail.records import Generation, Prompt, Score
+
+MANIFEST = manifest_of(
+    "generate",
+    "v",
+    {"generation": {"seed": 7}},
+    {"prompts": Input(path="p", sha256="0" * 64, manifest=None)},
+    {},
+)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
+IDS = st.lists(st.integers(0, 2**31 - 1), max_size=8).map(tuple)
+STATES = st.sampled_from(["ok", "empty", "truncated", "error"])
+FINISHES = st.sampled_from(["stop", "length", "none"])
+PROMPTS = st.builds(Prompt, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**40))
+GENERATIONS = st.builds(
+    Generation,
+    TEXT,
+    st.integers(0, 99),
+    TEXT,
+    STATES,
+    TEXT,
+    IDS,
+    st.integers(0, 9999),
+    FINISHES,
+    TEXT,
+)
+HEADS = st.none() | st.dictionaries(TEXT, st.floats(0, 1), min_size=1, max_size=3)
+SCORES = st.builds(
+    Score,
+    TEXT,
+    st.integers(0, 99),
+    TEXT,
+    TEXT,
+    STATES,
+    st.none() | st.floats(0, 1),
+    HEADS,
+    st.integers(0, 9),
+)
+
+
+def keyed(rows, key):
+    return st.lists(rows, max_size=6, unique_by=key)
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    return Store(tmp_path_factory.mktemp("store"))
+
+
+@given(rows=keyed(PROMPTS, lambda row: row.prompt_id))
+def test_prompts_are_read_as_they_were_written(store, rows):
+    store.write_prompts(rows, MANIFEST)
+    assert store.read_prompts() == sorted(rows, key=lambda row: row.prompt_id)
+
+
+@given(rows=keyed(GENERATIONS, lambda row: row.key))
+def test_generations_are_read_as_they_were_written(store, rows):
+    store.write_generations("f", "v", rows, MANIFEST)
+    assert store.read_generations("f", "v") == sorted(rows, key=lambda row: row.key)
+
+
+@given(rows=keyed(SCORES, lambda row: row.key))
+def test_scores_are_read_as_they_were_written(store, rows):
+    store.write_scores("f", "v", rows, MANIFEST)
+    assert store.read_scores("f", "v") == sorted(rows, key=lambda row: row.key)
+
+
+@given(rows=keyed(SCORES, lambda row: row.key), random=st.randoms(use_true_random=False))
+def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
+    store.write_scores("f", "v", rows, MANIFEST)
+    first = store.scores("f", "v").read_bytes()
+    random.shuffle(rows)
+    store.write_scores("f", "v", rows, MANIFEST)
+    assert store.scores("f", "v").read_bytes() == first
+
+
+def posterior():
+    draws = xr.Dataset({"rate": (("chain", "draw"), np.full((4, 5), 0.25))})
+    return Posterior({"kind": "posterior"}, draws, {"a.svg": "<svg/>"})
+
+
+def test_every_file_carries_its_manifest(tmp_path):
+    store = Store(tmp_path)
+    store.write_prompts([], MANIFEST)
+    folder = store.posterior("f", "v")
+    store.write_posterior(folder, posterior(), MANIFEST)
+    for path in (store.prompts, folder / "summary.json", folder / "posterior.nc"):
+        assert embedded_manifest(path) == MANIFEST
+
+
+def test_draws_are_readable_by_arviz_and_equal_ones_give_equal_bytes(tmp_path):
+    with warnings.catch_warnings(action="ignore"):
+        import arviz
+
+    store = Store(tmp_path)
+    for name in ("one", "two"):
+        store.write_posterior(tmp_path / name, posterior(), MANIFEST)
+    one, two = (tmp_path / name / "posterior.nc" for name in ("one", "two"))
+    assert one.read_bytes() == two.read_bytes()
+    assert float(arviz.from_netcdf(one).posterior["rate"].mean()) == 0.25
+
+
+def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
+    store, path = Store(tmp_path), tmp_path / "report/index.html"
+    store.write_text(path, "old")
+
+    def interrupted():
+        with store.draft(path) as draft:
+            draft.write_text("new")
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert path.read_text() == "old"
+    assert list((tmp_path / ".toxtrail/drafts").iterdir()) == []
+
+
+def test_a_folder_is_replaced_as_a_whole(tmp_path):
+    store, folder = Store(tmp_path), tmp_path / "models/m"
+    for name in ("a", "b"):
+        with store.draft_folder(folder) as draft:
+            (draft / name).write_text(name)
+    assert [path.name for path in folder.iterdir()] == ["b"]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", None])
+def test_a_file_that_is_missing_or_no_table_is_named_with_its_cure(tmp_path, content):
+    store = Store(tmp_path)
+    if content is not None:
+        store.prompts.parent.mkdir()
+        store.prompts.write_bytes(content)
+    with pytest.raises(DataError, match=r"prompts\.parquet .*([Rr]un|make)"):
+        store.read_prompts()
+
+
+def test_a_table_of_another_kind_is_refused(tmp_path):
+    store = Store(tmp_path)
+    store.write_prompts([], MANIFEST)
+    store.generations("f", "v").parent.mkdir(parents=True)
+    store.prompts.rename(store.generations("f", "v"))
+    with pytest.raises(DataError, match="has the columns"):
+        store.read_generations("f", "v")
+
+
+def test_the_order_of_keys_and_files_is_no_part_of_an_identity(tmp_path):
+    assert content_key({"a": 1, "b": 2}) == content_key({"b": 2, "a": 1})
+    paths = [tmp_path / name for name in "ab"]
+    for path in paths:
+        path.write_text(path.name)
+    assert tree_sha256(hash_tree(tmp_path, paths)) == tree_sha256(hash_tree(tmp_path, paths[::-1]))
