@@ -124,6 +124,7 @@ PIPELINE: tuple[Stage, ...] = (
         over="variants",
         params=("tracking",),
         reads=(
+            "data/prompts.parquet",
             "models/{key}",
             "data/generations/{family}/{key}.parquet",
             "data/scores/{family}/{key}.parquet",

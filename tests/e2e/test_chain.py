@@ -143,3 +143,34 @@ def test_a_copied_experiment_never_writes_into_the_one_it_was_copied_from(breaka
     copied.toxtrail("run")
     assert set(sealed(copied)) == {"base", "tuned", "tiny comparison"}
     assert len(breakable.json("runs")) == 3
+
+
+def test_an_adapter_from_elsewhere_is_applied_and_says_what_is_not_known_of_it(breakable):
+    """The adapter that was trained here, taken as if it were somebody else's: the same text."""
+    lab = breakable
+    shutil.copytree(lab.root / "models/tuned/adapters/tuned", lab.root / "assets/lora")
+    base = lab.params["models"]["base"]
+    lab.edit(
+        models={"borrowed": {**base, "adapter": {"uri": "file:assets/lora"}}},
+        variants={"borrowed": {"family": "tiny", "role": "community", "parent": "base"}},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "borrowed"]}},
+    )
+    assert "models.borrowed.adapter: file:assets/lora has no pin" in lab.toxtrail("check").stdout
+    lab.toxtrail("run", "score@borrowed")
+    tables = [
+        pq.read_table(lab.root / f"data/generations/tiny/{name}.parquet").to_pylist()
+        for name in ("tuned", "borrowed")
+    ]
+    assert tables[0] == tables[1]
+    assert "its uploader's claim" in lab.toxtrail("audit", "data/scores/tiny/borrowed.parquet").stdout
+
+
+def test_an_experiment_without_any_fine_tune_is_one_too(lab):
+    lab.edit(families={"tiny": {"reference": "base", "variants": ["base"]}})
+    values = lab.params
+    del values["finetunes"]["tuned"], values["variants"]["tuned"]
+    (lab.root / "params.yaml").write_text(yaml.safe_dump(values), "utf-8")
+    lab.toxtrail("run")
+    (summary,) = lab.json("compare")
+    assert summary["pairs"] == []
+    assert len(lab.json("runs")) == 2

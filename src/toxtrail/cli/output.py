@@ -13,6 +13,9 @@ json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
 )
 
+WIDE = 170
+"""Columns of a table that goes to a pipe or a file."""
+
 
 def print_json(value: object) -> None:
     """Indented JSON on standard output."""
@@ -31,7 +34,7 @@ def print_table(
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else 140)
+    console = Console(width=None if sys.stdout.isatty() else WIDE)
     table = Table(box=SIMPLE_HEAD, title=title and Text(title, style="bold"), title_justify="left")
     for column in columns:
         table.add_column(

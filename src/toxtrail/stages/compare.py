@@ -138,7 +138,7 @@ def _edge_rows(
         columns = {s: _draws(edge, scorer, s, part, config) for s, part in parts.items()}
         share = weights(table_a, scorer)
         overall = sum((share[s] * column for s, column in columns.items()), np.zeros(config.draws))
-        together = _together(parts.values())
+        together = _together(list(parts.values()))
         yield _row(edge, scorer, ALL, together, overall, config), overall
         for subset, part in parts.items():
             yield _row(edge, scorer, subset, part, columns[subset], config), columns[subset]
@@ -169,8 +169,7 @@ def _paired(edge: Edge, subset: str, a: Cell, b: Cell, config: PosteriorConfig) 
     )
 
 
-def _together(parts: Any) -> Paired:
-    parts = list(parts)
+def _together(parts: Sequence[Paired]) -> Paired:
     known = [(p.score_change, p.shares_a.size) for p in parts if p.score_change is not None]
     total = sum(n for _, n in known)
     return Paired(
