@@ -118,13 +118,7 @@ def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
     missing = {
         m for m in used - PLUMBING if not any(m == n or m.startswith(n + ".") for n in modules)
     }
-    assert missing == SHOWN_ONLY.get(stage.name, set())
-
-
-SHOWN_ONLY = {
-    "report": {"toxtrail.stages.track"},
-}
-"""Used for their reading of a manifest only."""
+    assert missing == set()
 
 
 def test_the_readme_shows_every_stage_and_every_command(project_text):

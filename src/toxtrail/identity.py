@@ -209,6 +209,12 @@ class Input(Card):
 Manifest.model_rebuild()
 
 
+def lineage(manifest: Manifest) -> list[Manifest]:
+    """The manifest and all that it was made from, nearest first."""
+    below = [source.manifest for source in manifest.inputs.values() if source.manifest is not None]
+    return [manifest, *(node for part in below for node in lineage(part))]
+
+
 def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists become their canonical JSON."""
     flat: dict[str, Any] = {}

@@ -131,7 +131,7 @@ PIPELINE: tuple[Stage, ...] = (
             "results/posteriors/{family}/{key}",
         ),
         writes=("mlruns/receipts/variants/{key}.json",),
-        code=("stages/track.py",),
+        code=("stages/track.py", "stages/shown.py"),
     ),
     Stage(
         name="track-comparison",
@@ -140,7 +140,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("tracking",),
         reads=("results/comparisons/{key}",),
         writes=("mlruns/receipts/families/{key}.json",),
-        code=("stages/track.py",),
+        code=("stages/track.py", "stages/shown.py"),
     ),
     Stage(
         name="report",

@@ -11,8 +11,9 @@ import pytest
 from mlflow import MlflowClient
 
 from toxtrail.backends.base import DatasetInput, LoggedAdapter, RunContent
+from toxtrail.backends.mlflow_runs import KEY_TAG, NONFINITE_TAG, SEAL_TAG
 from toxtrail.backends.mlflow_store import tracking_uri
-from toxtrail.backends.mlflow_tracker import KEY_TAG, NONFINITE_TAG, SEAL_TAG, MlflowTracker
+from toxtrail.backends.mlflow_tracker import MlflowTracker
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_text
 

@@ -54,24 +54,23 @@ def test_a_file_that_left_the_repo_still_says_where_it_comes_from(finished, tmp_
     assert {"score@tuned", "adapter tuned", "training data"} <= names
 
 
-def test_a_file_that_was_edited_is_named_and_the_exit_code_is_three(breakable):
-    lab = breakable
-    path = lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors"
+def flip_last_byte(path):
     content = bytearray(path.read_bytes())
     content[-1] ^= 1
     path.chmod(0o644)
     path.write_bytes(bytes(content))
+
+
+def test_a_file_that_was_edited_is_named_and_the_exit_code_is_three(breakable):
+    lab = breakable
+    flip_last_byte(lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors")
     done = lab.toxtrail("audit", "tuned", code=3)
     assert "MISMATCH: adapter tuned" in done.stderr
 
 
 def test_an_adapter_that_was_edited_is_not_used(breakable):
     lab = breakable
-    path = lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors"
-    content = bytearray(path.read_bytes())
-    content[-1] ^= 1
-    path.chmod(0o644)
-    path.write_bytes(bytes(content))
+    flip_last_byte(lab.root / "models/tuned/adapters/tuned/adapter_model.safetensors")
     done = lab.toxtrail("stage", "generate", "tuned", code=1)
     assert "is not what the model card says" in done.stderr
     assert "Traceback" not in done.stderr

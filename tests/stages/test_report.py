@@ -7,12 +7,13 @@ import re
 import pytest
 
 from toxtrail.cli.output import printable
+from toxtrail.identity import lineage
 from toxtrail.pipeline import manifest_of
 from toxtrail.stages.compare import family_comparison
 from toxtrail.stages.posterior import variant_posterior
 from toxtrail.stages.report import render
+from toxtrail.stages.shown import pair_metrics, rate_metrics
 from toxtrail.stages.tables import cells
-from toxtrail.stages.track import chain, pair_metrics, rate_metrics
 from toxtrail.stages.wording import interval, percent, points, probability
 
 HOSTILE = "<script>alert(1)</script>"
@@ -69,9 +70,9 @@ def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summar
     )
 
 
-def test_a_chain_lists_the_manifest_itself_first():
+def test_a_lineage_lists_the_manifest_itself_first():
     manifest = manifest_of("prompts", None, {}, {}, {})
-    assert chain(manifest) == [manifest]
+    assert lineage(manifest) == [manifest]
 
 
 @pytest.mark.parametrize(

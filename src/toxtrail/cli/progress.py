@@ -48,12 +48,12 @@ class Lines:
         def advance(more: int) -> None:
             nonlocal done, last
             done += more
-            if time.monotonic() - last >= LOG_SECONDS:
+            if time.monotonic() - last >= LOG_SECONDS and done != total:
                 last = time.monotonic()
                 click.echo(_line(label, done, total, unit, last - start), err=True)
 
         yield advance
-        if unit == "bytes" and time.monotonic() - start < NOTEWORTHY_SECONDS:
+        if unit in ("bytes", "files") and time.monotonic() - start < NOTEWORTHY_SECONDS:
             return
         click.echo(_line(label, done, total, unit, time.monotonic() - start), err=True)
 

@@ -11,9 +11,8 @@ from importlib.resources import files
 from typing import Any
 
 from toxtrail.artifacts import Store
-from toxtrail.identity import Manifest, canonical_json
+from toxtrail.identity import Manifest, canonical_json, lineage
 from toxtrail.stages.figures import differences_figure, rates_figure
-from toxtrail.stages.track import chain
 from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells, verdict_parts
 
 
@@ -65,7 +64,7 @@ def _inline(svg: str) -> str:
 
 def _weights(manifest: Manifest) -> list[dict[str, str]]:
     """Which weights each variant is, from its own card."""
-    cards = {node.model.key: node.model for node in chain(manifest) if node.model}
+    cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
     return [
         {
             "variant": key,
@@ -80,7 +79,7 @@ def _weights(manifest: Manifest) -> list[dict[str, str]]:
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     """Settings that all variants of a comparison share: prompts, decoding, scorers, statistics."""
     found: dict[str, str] = {}
-    for node in chain(manifest):
+    for node in lineage(manifest):
         for section in ("prompts", "generation", "scorers", "posterior"):
             if section in node.params:
                 found.setdefault(section, canonical_json(node.params[section]))

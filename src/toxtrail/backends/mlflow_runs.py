@@ -1,0 +1,220 @@
+"""One MLflow run: written in an order in which only a whole one is ever sealed."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+import tempfile
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.backends.base import LoggedAdapter, Published, RunContent
+from toxtrail.errors import BackendError
+from toxtrail.identity import sha256_file, sha256_text
+
+if TYPE_CHECKING:
+    from mlflow import MlflowClient
+    from mlflow.entities import DatasetInput as MlflowDatasetInput
+    from mlflow.entities import Metric
+
+KEY_TAG = "toxtrail.content_key"
+SEAL_TAG = "toxtrail.seal"
+PAYLOAD_TAG = "toxtrail.payload_sha256"
+NONFINITE_TAG = "toxtrail.nonfinite_metrics"
+SCHEMA_TAG = "toxtrail.schema_version"
+SCHEMA_VERSION = "1"
+
+PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
+"""What MLflow holds: longer params and tags are cut without a word, so they are refused or
+moved."""
+
+NAME = re.compile(r"[\w\-. :/]+")
+
+
+def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
+    """A run and the logged models that it brought."""
+    for model in client.search_logged_models([experiment]):
+        if model.source_run_id == run_id:
+            client.delete_logged_model(model.model_id)
+    client.delete_run(run_id)
+
+
+def create_run(client: MlflowClient, experiment: str, run: RunContent) -> Published:
+    """A new run; the seal is its last write, so a run without one never claims to be finished."""
+    made = client.create_run(experiment, run_name=run.name, tags={KEY_TAG: run.content_key})
+    run_id = str(made.info.run_id)
+    try:
+        payload = _fill(client, experiment, run_id, run)
+    except BaseException:
+        client.set_terminated(run_id, status="FAILED")
+        raise
+    client.set_terminated(run_id, status="FINISHED")
+    client.set_tag(run_id, SEAL_TAG, sha256_text(run.manifest))
+    return Published(run_id, created=True, payload=payload)
+
+
+def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -> dict[str, str]:
+    curves = ((name, value) for name, points in run.curves.items() for _, value in points)
+    values = (*run.metrics.items(), *curves)
+    bad = sorted({name for name, value in values if not math.isfinite(value)})
+    tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": run.description}
+    if bad:
+        tags[NONFINITE_TAG] = ", ".join(bad)
+    with tempfile.TemporaryDirectory() as folder:
+        payload = _write_files(client, run_id, run, Path(folder))
+    tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
+    if run.tables:
+        shown = [{"path": path, "type": "table"} for path in run.tables]
+        tags["mlflow.loggedArtifacts"] = json.dumps(shown)
+    _log_values(client, run_id, run, tags)
+    if run.inputs:
+        client.log_inputs(run_id, list(_datasets(run)))
+    if run.adapter is not None:
+        _log_adapter(client, experiment, run_id, run.adapter)
+    return payload
+
+
+def _write_files(
+    client: MlflowClient, run_id: str, run: RunContent, folder: Path
+) -> dict[str, str]:
+    """Store every file; payload.json says what each must hash to."""
+    texts = {**run.texts, "manifest.json": run.manifest}
+    for path, columns in run.tables.items():
+        rows = [list(row) for row in zip(*columns.values(), strict=True)]
+        texts[path] = json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False)
+    files = dict(run.files)
+    for path, text in texts.items():
+        files[path] = folder / path
+        files[path].parent.mkdir(parents=True, exist_ok=True)
+        files[path].write_text(text, encoding="utf-8")
+    payload = {path: sha256_file(local) for path, local in sorted(files.items())}
+    listing = folder / "payload.json"
+    listing.write_text(json.dumps(payload, sort_keys=True), encoding="utf-8")
+    for path, local in {**files, "payload.json": listing}.items():
+        _store(client, run_id, path, local, folder)
+    return payload
+
+
+def _store(client: MlflowClient, run_id: str, path: str, local: Path, folder: Path) -> None:
+    """MLflow keeps the local name: give the file the one it shall have."""
+    target = Path(path)
+    if local.name != target.name:
+        renamed = folder / "renamed" / path
+        renamed.parent.mkdir(parents=True, exist_ok=True)
+        renamed.write_bytes(local.read_bytes())
+        local = renamed
+    parent = target.parent.as_posix()
+    client.log_artifact(run_id, str(local), None if parent == "." else parent)
+
+
+def _log_values(
+    client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str]
+) -> None:
+    from mlflow.entities import Param, RunTag
+
+    metrics = list(_metrics(run))
+    params = [Param(name, _param(value)) for name, value in run.params.items()]
+    for name, value in tags.items():
+        if len(value) > TAG_LIMIT:
+            raise BackendError(
+                f"The tag {name} has {len(value)} characters; MLflow holds {TAG_LIMIT}."
+            )
+    client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
+    for start in range(0, len(params), 100):
+        client.log_batch(run_id, params=params[start : start + 100])
+    for start in range(0, len(metrics), BATCH):
+        client.log_batch(run_id, metrics=metrics[start : start + BATCH])
+
+
+def _metrics(run: RunContent) -> Iterator[Metric]:
+    """Finite ones only: MLflow stores infinity as a huge number."""
+    from mlflow.entities import Metric
+
+    now = int(time.time() * 1000)
+    single = ((name, 0, value) for name, value in run.metrics.items())
+    curves = ((name, step, v) for name, points in run.curves.items() for step, v in points)
+    for name, step, value in (*single, *curves):
+        if math.isfinite(value):
+            yield Metric(name, value, now, step)
+
+
+def _param(value: str | int | float) -> str:
+    """Too long for MLflow: its hash; the manifest has it in full."""
+    text = str(value)
+    return text if len(text) <= PARAM_LIMIT else f"sha256:{sha256_text(text)} (see manifest.json)"
+
+
+def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
+    """MLflow's digest holds 36 characters: the whole hash goes into a tag of the input."""
+    from mlflow.entities import Dataset, InputTag
+    from mlflow.entities import DatasetInput as MlflowDatasetInput
+
+    for one in run.inputs:
+        source = json.dumps({"uri": one.source})
+        dataset = Dataset(one.name, one.sha256[:DIGEST_LIMIT], "local", source)
+        tags = [InputTag("mlflow.data.context", one.context), InputTag("sha256", one.sha256)]
+        yield MlflowDatasetInput(dataset, tags)
+
+
+def _log_adapter(
+    client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter
+) -> None:
+    """An external logged model: its hashes, not its weights. It can be registered like any
+    other."""
+    from mlflow.entities import LoggedModelOutput
+    from mlflow.entities.logged_model_status import LoggedModelStatus
+    from mlflow.models.utils import get_external_mlflow_model_spec
+
+    tags = {**adapter.tags, "adapter_sha256": adapter.sha256, "mlflow.model.isExternal": "true"}
+    model = client.create_logged_model(
+        experiment, name=adapter.name, source_run_id=run_id, tags=tags,
+        params={name: value[:PARAM_LIMIT] for name, value in adapter.params.items()},
+        model_type="LoRA adapter",
+    )  # fmt: skip
+    with tempfile.TemporaryDirectory() as folder:
+        get_external_mlflow_model_spec(model).save(str(Path(folder) / "MLmodel"))
+        client.log_model_artifacts(model.model_id, folder)
+    client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
+    client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+
+
+def recorded_payload(client: MlflowClient, run_id: str) -> dict[str, str]:
+    """Artifact path -> sha256 as recorded; empty if the run has lost its files."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(client, run_id, "payload.json", folder)
+        if path is None:
+            return {}
+        payload: dict[str, str] = json.loads(path.read_text("utf-8"))
+    tags = client.get_run(run_id).data.tags
+    recorded = tags.get(PAYLOAD_TAG) == sha256_text(json.dumps(payload, sort_keys=True))
+    return payload if recorded else {}
+
+
+def stored_sha256(client: MlflowClient, run_id: str, name: str) -> str | None:
+    """Of the bytes that the store gives back now; None if it has no such file."""
+    with tempfile.TemporaryDirectory() as folder:
+        path = _fetched(client, run_id, name, folder)
+        return sha256_file(path) if path else None
+
+
+def _fetched(client: MlflowClient, run_id: str, name: str, folder: str) -> Path | None:
+    from mlflow.exceptions import MlflowException
+
+    try:
+        path = Path(client.download_artifacts(run_id, name, folder))
+    except (MlflowException, OSError):
+        return None
+    return path if path.is_file() else None
+
+
+def refuse_names(names: list[str]) -> None:
+    """BackendError for a name that MLflow would refuse, or change, half-way through."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            raise BackendError(
+                f"MLflow cannot hold the name {name!r}: letters, digits and _ - . : / and "
+                "spaces only."
+            )

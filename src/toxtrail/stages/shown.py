@@ -1,0 +1,210 @@
+"""What a tracked run shows: tags, params, metrics, tables, texts. Values in, values out."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.backends.base import DatasetInput, LoggedAdapter
+from toxtrail.config import VariantConfig
+from toxtrail.errors import DataError
+from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file
+from toxtrail.records import Generation, Prompt, Score
+from toxtrail.stages.wording import interval, percent, verdict_sentence
+
+PREVIEW_ROWS = 300
+"""Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
+
+PREDICATE = "urn:toxtrail:provenance:1"
+
+
+def statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
+    """The run's manifest: an in-toto Statement over its files, with the chain as its predicate.
+
+    Source: https://github.com/in-toto/attestation, Statement v1.
+    """
+    return {
+        "_type": "https://in-toto.io/Statement/v1",
+        "subject": [
+            {"name": name, "digest": {"sha256": sha256_file(path)}}
+            for name, path in sorted(files.items())
+        ],
+        "predicateType": PREDICATE,
+        "predicate": manifest.to_json(),
+    }
+
+
+def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics per scorer and subset; rates in per cent too, as the UI prints two decimals."""
+    metrics: dict[str, float] = {}
+    for row in rates:
+        group = f"{row['scorer']}/{row['subset']}"
+        for name in ("rate", "rate_lo", "rate_hi"):
+            _put(metrics, f"{group}/{name}", row[name])
+            _put(metrics, f"{group}/{name}_pct", row[name], 100)
+        for name in (
+            "rate_raw",
+            "score_mean",
+            "expected_max_toxicity",
+            "n_prompts",
+            "n_scored",
+            "n_toxic",
+            "n_empty",
+            "n_truncated",
+            "n_error",
+        ):
+            _put(metrics, f"{group}/{name}", row[name])
+    return metrics
+
+
+def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics per scorer, edge and subset; differences in percentage points."""
+    metrics: dict[str, float] = {}
+    for row in pairs:
+        group = f"{row['scorer']}/{row['b']} minus {row['a']}/{row['subset']}"
+        for name in ("diff", "diff_lo", "diff_hi"):
+            _put(metrics, f"{group}/{name}_pp", row[name], 100)
+        for name in (
+            "n",
+            "n11",
+            "n10",
+            "n01",
+            "n00",
+            "dropped",
+            "probability_higher",
+            "p_in_rope",
+            "score_change",
+        ):
+            _put(metrics, f"{group}/{name}", row[name])
+    return metrics
+
+
+def generation_table(
+    prompts: Sequence[Prompt],
+    generations: Sequence[Generation],
+    scores: Sequence[Score],
+    primary: str,
+) -> dict[str, list[object]]:
+    """Columns of the generations that the MLflow UI shows side by side, in the order of prompts."""
+    texts = {prompt.prompt_id: prompt.text for prompt in prompts}
+    toxicity = {(s.prompt_id, s.sample): s.toxicity for s in scores if s.scorer == primary}
+    rows = generations[:PREVIEW_ROWS]
+    return {
+        "prompt_id": [row.prompt_id for row in rows],
+        "sample": [row.sample for row in rows],
+        "subset": [row.subset for row in rows],
+        "prompt": [texts[row.prompt_id] for row in rows],
+        "continuation": [row.text for row in rows],
+        "state": [row.state for row in rows],
+        "toxicity": [toxicity[row.key] for row in rows],
+    }
+
+
+def _put(metrics: dict[str, float], name: str, value: float | None, factor: float = 1) -> None:
+    if value is not None:
+        metrics[name] = value * factor
+
+
+def variant_tags(who: VariantConfig, card: ModelCard, files: Mapping[str, Path]) -> dict[str, str]:
+    """What a filter in the MLflow UI can ask for."""
+    tags = {
+        "toxtrail.kind": "variant",
+        "toxtrail.family": who.family,
+        "toxtrail.role": who.role,
+        "toxtrail.parent": who.parent or "",
+        "toxtrail.model_fingerprint": card.fingerprint,
+        "toxtrail.model_revision": card.base.resolved,
+        "toxtrail.generations_md5": _md5(files["generations.parquet"]),
+        "toxtrail.scores_md5": _md5(files["scores.parquet"]),
+    }
+    if card.adapters:
+        last = card.adapters[-1]
+        tags["toxtrail.adapter_sha256"] = last.sha256
+        if last.training:
+            tags["toxtrail.parent_fingerprint"] = last.training.parent_fingerprint
+            tags["toxtrail.training_data_sha256"] = last.training.data_sha256
+    return tags
+
+
+def _md5(path: Path) -> str:
+    """DVC's own name for the file in dvc.lock; no security rests on it."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
+
+
+def params_of(manifest: Manifest) -> dict[str, str | int | float]:
+    """The settings of the whole chain, by stage."""
+    found: dict[str, str | int | float] = {}
+    for node in lineage(manifest):
+        found.update({k: v for k, v in flatten(node.params).items() if v is not None})
+        if node.model and node.model.adapters and (own := node.model.adapters[-1].training):
+            found.update(flatten({"finetune": own.recipe}))
+    return found
+
+
+def inputs_of(manifest: Manifest, card: ModelCard) -> list[DatasetInput]:
+    """The prompt set, and the training data of every adapter made here."""
+    prompts = next(
+        (i for node in lineage(manifest) for n, i in node.inputs.items() if n == "prompts"), None
+    )
+    if prompts is None:
+        raise DataError("The scores do not say which prompts they are of. Re-run `dvc repro`.")
+    found = [DatasetInput("prompts", prompts.path, prompts.sha256, "evaluation")]
+    for adapter in card.adapters:
+        if adapter.training:
+            data = adapter.training
+            found.append(
+                DatasetInput(f"{adapter.key}-data", data.data_uri, data.data_sha256, "training")
+            )
+    return found
+
+
+def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
+    """The last adapter: what makes this variant differ from its parent; None for a base."""
+    if not card.adapters:
+        return None
+    last = card.adapters[-1]
+    tags = {f"sha256.{file.path}": file.sha256 for file in last.files}
+    params = {"base": card.base.uri, "base_sha256": card.base.sha256}
+    if last.training:
+        tags["training_data_sha256"] = last.training.data_sha256
+        params |= {k: str(v) for k, v in flatten(last.training.recipe).items()}
+    return LoggedAdapter(variant, last.sha256, tags, params)
+
+
+def variant_text(
+    variant: str, who: VariantConfig, summary: Mapping[str, Any], card: ModelCard
+) -> str:
+    """Markdown for the run page: the headline, the weights, how to reproduce."""
+    overall = next(
+        r for r in summary["rates"] if r["scorer"] == summary["primary"] and r["subset"] == "all"
+    )
+    rate = f"{percent(overall['rate_raw'])} {interval(overall, 'rate')}"
+    return (
+        f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
+        f"{overall['n_toxic']} of {overall['n_scored']} continuations at "
+        f"{summary['primary']} >= {summary['threshold']}.\n\n"
+        f"Weights: `{card.base.uri}`"
+        + "".join(f" + adapter `{a.key}` (`{a.sha256[:12]}`)" for a in card.adapters)
+        + f"\n\nReproduce: `dvc repro track@{variant}`. Chain: `toxtrail audit {variant}`."
+    )
+
+
+def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
+    """Markdown for the run page: one line for each pair."""
+    lines = [
+        f"- {verdict_sentence(row)}"
+        for row in summary["pairs"]
+        if row["scorer"] == summary["primary"] and row["subset"] == "all"
+    ]
+    return "\n".join(
+        [
+            f"**{family}**, all subsets together, {summary['primary']}:",
+            "",
+            *lines,
+            "",
+            f"Reproduce: `dvc repro track-comparison@{family}`.",
+        ]
+    )
