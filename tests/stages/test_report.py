@@ -91,3 +91,7 @@ def test_nothing_is_never_shown_as_zero():
 def test_nothing_that_a_terminal_obeys_is_printed(text):
     assert printable(text).isprintable()
     assert printable("fine ü") == "fine ü"
+
+
+def test_a_difference_of_nothing_has_no_minus_sign():
+    assert [points(-0.0001), points(0.0), points(-0.0051)] == ["+0.0", "+0.0", "-0.5"]

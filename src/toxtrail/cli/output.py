@@ -38,7 +38,9 @@ def print_table(
     table = Table(box=SIMPLE_HEAD, title=title and Text(title, style="bold"), title_justify="left")
     for column in columns:
         table.add_column(
-            Text(column.rstrip(">")), justify="right" if column.endswith(">") else "left"
+            Text(column.rstrip(">")),
+            justify="right" if column.endswith(">") else "left",
+            overflow="fold",
         )
     for row in rows:
         table.add_row(*(Text(printable(str(cell))) for cell in row))

@@ -16,7 +16,7 @@ def percent(value: float | None) -> str:
 
 def points(value: float | None) -> str:
     """A difference of rates in percentage points, signed: 0.012 -> `+1.2`."""
-    return NOTHING if value is None else f"{100 * value:+.1f}"
+    return NOTHING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def interval(row: Mapping[str, Any], name: str, signed: bool = False) -> str:
