@@ -131,7 +131,7 @@ PIPELINE: tuple[Stage, ...] = (
             "results/posteriors/{family}/{key}",
         ),
         writes=("mlruns/receipts/variants/{key}.json",),
-        code=("stages/track.py", "stages/shown.py"),
+        code=("stages/track.py", "stages/shown.py", "stages/wording.py"),
     ),
     Stage(
         name="track-comparison",
@@ -140,7 +140,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("tracking",),
         reads=("results/comparisons/{key}",),
         writes=("mlruns/receipts/families/{key}.json",),
-        code=("stages/track.py", "stages/shown.py"),
+        code=("stages/track.py", "stages/shown.py", "stages/wording.py"),
     ),
     Stage(
         name="report",
@@ -149,7 +149,12 @@ PIPELINE: tuple[Stage, ...] = (
         params=("families",),
         reads=("results/comparisons",),
         writes=("report/index.html",),
-        code=("stages/report.py", "stages/figures.py"),
+        code=(
+            "stages/report.py",
+            "stages/figures.py",
+            "stages/wording.py",
+            "templates/report.html",
+        ),
     ),
 )
 
