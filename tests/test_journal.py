@@ -60,3 +60,13 @@ def test_damage_before_the_end_refuses_the_journal(tmp_path):
     path.write_bytes(path.read_bytes().replace(b"alpha", b"alpho"))
     with pytest.raises(DataError, match="damaged at line 1"), Journal(tmp_path):
         pass
+
+
+def test_two_processes_never_write_one_journal(tmp_path, monkeypatch):
+    monkeypatch.setattr("toxtrail.journal.LOCK_SECONDS", 0.1)
+    second = Journal(tmp_path / "j")
+    with Journal(tmp_path / "j") as first:
+        first.add(0, [["a"]])
+        with pytest.raises(DataError, match="Another process is making this"):
+            second.__enter__()
+    assert read(tmp_path / "j") == {0: [["a"]]}

@@ -10,7 +10,8 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import IO, Any
 
@@ -21,6 +22,34 @@ Row = Sequence[Any]
 """One row as JSON values, in the order of its NamedTuple."""
 
 
+LOCK_SECONDS = 5
+"""Long enough for a process that is being stopped to let go."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The only process that works in a scratch folder; the lock ends with its process.
+
+    Raises:
+        DataError: another one does, such as a stage that outlived a killed `dvc repro`.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise DataError(
+            f"Another process is making this already (it holds {lock.lock_file}). Wait until it is "
+            "done, or stop it; then run again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
 class Journal:
     """Finished batches of one stage run, on disk. Use as a context manager."""
 
@@ -29,6 +58,7 @@ class Journal:
         self._path = folder / "batches.jsonl"
         self._done: dict[int, list[Row]] = {}
         self._file: IO[bytes] | None = None
+        self._held = ExitStack()
 
     @property
     def done(self) -> Mapping[int, list[Row]]:
@@ -36,8 +66,13 @@ class Journal:
         return self._done
 
     def __enter__(self) -> Journal:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        intact = self._read()
+        self._held.enter_context(alone(self.folder))
+        self.folder.mkdir(exist_ok=True)
+        try:
+            intact = self._read()
+        except DataError:
+            self._held.close()
+            raise
         self._file = self._path.open("ab")
         self._file.truncate(intact)
         return self
@@ -46,6 +81,7 @@ class Journal:
         if self._file is not None:
             self._file.close()
             self._file = None
+        self._held.close()
 
     def add(self, batch: int, rows: Sequence[Row]) -> None:
         """Make a finished batch durable before the next one starts."""

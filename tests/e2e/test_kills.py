@@ -64,6 +64,20 @@ def test_a_killed_generation_goes_on_and_ends_the_same_to_the_byte(slow, number)
     assert not list((slow.root / ".toxtrail/scratch").rglob("*.jsonl"))
 
 
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_stopped_run_stops_the_stage_that_it_started(slow, number):
+    output = slow.root / "data/generations/tiny/base.parquet"
+    process = slow.start("run", "generate@base")
+    wait_for(lambda: lines_of(slow) >= 3, process)
+    process.send_signal(number)
+    process.communicate()
+    assert process.returncode != 0
+    done = lines_of(slow)
+    time.sleep(2)
+    assert (lines_of(slow), output.exists()) == (done, False)
+    assert "600 of 600 rows" in slow.toxtrail("run", "generate@base").stderr
+
+
 def test_a_killed_training_goes_on_and_ends_with_the_same_adapter(slow):
     folder = slow.root / "models/tuned"
     slow.toxtrail("stage", "finetune", "tuned")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -95,7 +96,19 @@ def _single(root: Path, stage: str) -> int:
 
 
 def _foreground(root: Path, arguments: Sequence[str]) -> int:
-    return subprocess.run(_command(*arguments), cwd=root, env=environment(), check=False).returncode
+    """Run to the end. If this process is stopped, so is everything that DVC has started: a stage
+    that outlived it would go on writing.
+    """
+    process = subprocess.Popen(
+        _command(*arguments), cwd=root, env=environment(), start_new_session=True
+    )
+    try:
+        return process.wait()
+    except (KeyboardInterrupt, SystemExit) as stop:
+        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
+        os.killpg(process.pid, number)
+        process.wait()
+        raise
 
 
 def _command(*arguments: str) -> list[str]:

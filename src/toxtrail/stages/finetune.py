@@ -23,6 +23,7 @@ from toxtrail.identity import (
     hash_tree,
     tree_sha256,
 )
+from toxtrail.journal import alone
 from toxtrail.pipeline import code_sha256, manifest_of
 from toxtrail.readers import clean_text, read_rows
 from toxtrail.records import Example
@@ -83,7 +84,7 @@ def run(
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
     examples = read_examples(data.path)
     scratch = store.scratch(_plan(store, key, config, data, environment), {})
-    with store.draft_folder(store.model(key)) as draft:
+    with alone(scratch), store.draft_folder(store.model(key)) as draft:
         adapter = draft / "adapters" / key
         adapter.mkdir(parents=True)
         _copy_adapters(store.model(config.parent), draft)
