@@ -10,7 +10,8 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.artifacts import Posterior, Store, embedded_manifest
+from toxtrail.artifacts import Posterior, Store
+from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, content_key, hash_tree, tree_sha256
 from toxtrail.pipeline import manifest_of

@@ -19,8 +19,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
+from toxtrail import embedding
+from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError
-from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, content_key, sha256_file
+from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
 from toxtrail.journal import Journal
 from toxtrail.records import (
     GENERATION_SCHEMA,
@@ -33,10 +35,6 @@ from toxtrail.records import (
 
 if TYPE_CHECKING:
     import xarray
-
-MANIFEST_KEY = b"toxtrail.manifest"
-DRAWS_MANIFEST = "toxtrail_manifest"
-"""A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
 
 
 class Posterior(NamedTuple):
@@ -154,7 +152,7 @@ class Store:
             (draft / "summary.json").write_text(_pretty(summary), encoding="utf-8")
             _write_draws(draft / "posterior.nc", posterior.draws, manifest)
             for name, svg in posterior.figures.items():
-                (draft / name).write_text(svg, encoding="utf-8")
+                (draft / name).write_text(embedding.in_svg(svg, manifest), encoding="utf-8")
 
     def write_json(self, path: Path, value: object) -> None:
         self.write_text(path, _pretty(value))
@@ -167,7 +165,7 @@ class Store:
         self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
     ) -> None:
         columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
-        metadata = {MANIFEST_KEY: canonical_json(manifest.to_json()).encode()}
+        metadata = {embedding.NAME: embedding.as_text(manifest)}
         table = pa.Table.from_pydict(columns, schema=schema.with_metadata(metadata))
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
@@ -211,38 +209,12 @@ class Store:
         )
 
 
-def embedded_manifest(path: Path) -> Manifest | None:
-    """The manifest inside a Parquet, JSON or netCDF file; None if it carries none."""
-    try:
-        text = _embedded_text(path)
-        return Manifest.model_validate_json(text) if text else None
-    except (ValidationError, pa.ArrowInvalid, json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise DataError(f"{path.name}: its manifest cannot be read: {error}") from None
-
-
 def read_json(path: Path) -> Any:
     """DataError if the file is missing or no JSON."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
         raise DataError(f"{path} is not JSON ({error}). Re-run the stage that makes it.") from None
-
-
-def _embedded_text(path: Path) -> str | None:
-    if path.suffix == ".parquet":
-        metadata = pq.read_schema(path).metadata or {}
-        return metadata[MANIFEST_KEY].decode() if MANIFEST_KEY in metadata else None
-    if path.suffix == ".json":
-        value = json.loads(path.read_text(encoding="utf-8"))
-        manifest = value.get("manifest") if isinstance(value, dict) else None
-        return json.dumps(manifest) if manifest else None
-    if path.suffix == ".nc":
-        import h5py
-
-        with h5py.File(path) as file:
-            stored = file.get(DRAWS_MANIFEST)
-            return bytes(stored[()]).decode() if stored is not None else None
-    return None
 
 
 def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
@@ -289,4 +261,4 @@ def _write_draws(path: Path, draws: xarray.Dataset, manifest: Manifest) -> None:
 
     draws.to_netcdf(path, group="posterior", engine="h5netcdf")
     with h5py.File(path, "r+") as file:
-        file[DRAWS_MANIFEST] = canonical_json(manifest.to_json()).encode()
+        file[embedding.DRAWS_NAME] = embedding.as_text(manifest).encode()

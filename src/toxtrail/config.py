@@ -205,6 +205,9 @@ class FamilyConfig(Section):
     reference: Key
     """The variant that all others are also compared with."""
     variants: Annotated[list[Key], Field(min_length=1)]
+    allow_mismatch: bool | None = None
+    """true: compare variants that were measured under other conditions; all that is made of it says
+    so."""
 
 
 class TrackingConfig(Section):

@@ -146,6 +146,23 @@ class Adapter(Card):
     """None for a community adapter: what its card says of its data is its uploader's claim."""
 
 
+class Probe(Card):
+    """What loaded weights answer to fixed sentences; the same in two loads, or there is none."""
+
+    texts: tuple[str, ...]
+    dtype: str
+    """Of the weights while they were probed; near ties may fall otherwise in another one."""
+    top_tokens: tuple[int, ...]
+    """The likeliest next token after every token of every text."""
+    digest: str
+    """Content key of the three above: hardware may change a logit's last bits, not these."""
+
+
+def probe_digest(texts: Iterable[str], dtype: str, top_tokens: Iterable[int]) -> str:
+    """What a Probe's digest must be."""
+    return content_key({"texts": list(texts), "dtype": dtype, "top_tokens": list(top_tokens)})
+
+
 class ModelCard(Card):
     """models/<variant>/model.json: everything that decides which weights answer a prompt."""
 
@@ -153,6 +170,8 @@ class ModelCard(Card):
     key: str
     base: BaseWeights
     adapters: tuple[Adapter, ...]
+    probe: Probe | None = None
+    """None before the weights were loaded for the first time."""
 
     @property
     def fingerprint(self) -> str:

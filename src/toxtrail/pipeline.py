@@ -7,7 +7,7 @@ fields of that item.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib.metadata import version
 from pathlib import Path
@@ -33,7 +33,7 @@ Over = Literal["models", "finetunes", "variants", "families"]
 
 HF = "backends/huggingface/"
 WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),)
-LOADING = (*WEIGHTS, f"{HF}chat.py", f"{HF}devices.py", f"{HF}loading.py")
+LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes")))
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")
 STATISTICS = ("stats/rates.py", "stats/contrasts.py")
@@ -71,7 +71,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("models.{key}",),
         reads=("requirements.txt",),
         writes=("models/{key}",),
-        code=("stages/model.py", *WEIGHTS),
+        code=("stages/model.py", *LOADING),
     ),
     Stage(
         name="finetune",
@@ -107,7 +107,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("posterior", "scoring.primary", "variants.{key}"),
         reads=("data/scores/{family}/{key}.parquet",),
         writes=("results/posteriors/{family}/{key}",),
-        code=("stages/posterior.py", "stages/tables.py", "stats/rates.py"),
+        code=("stages/posterior.py", "stages/tables.py", "comparability.py", "stats/rates.py"),
     ),
     Stage(
         name="compare",
@@ -116,7 +116,13 @@ PIPELINE: tuple[Stage, ...] = (
         params=("posterior", "scoring.primary", "families.{key}"),
         reads=("data/scores/{key}", "results/posteriors/{key}"),
         writes=("results/comparisons/{key}",),
-        code=("stages/compare.py", "stages/tables.py", "stages/figures.py", *STATISTICS),
+        code=(
+            "stages/compare.py",
+            "stages/tables.py",
+            "stages/figures.py",
+            "comparability.py",
+            *STATISTICS,
+        ),
     ),
     Stage(
         name="track",
@@ -131,7 +137,7 @@ PIPELINE: tuple[Stage, ...] = (
             "results/posteriors/{family}/{key}",
         ),
         writes=("mlruns/receipts/variants/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", "stages/wording.py"),
+        code=("stages/track.py", "stages/shown.py", "stages/wording.py", "comparability.py"),
     ),
     Stage(
         name="track-comparison",
@@ -140,7 +146,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("tracking",),
         reads=("results/comparisons/{key}",),
         writes=("mlruns/receipts/families/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", "stages/wording.py"),
+        code=("stages/track.py", "stages/shown.py", "stages/wording.py", "comparability.py"),
     ),
     Stage(
         name="report",
@@ -153,6 +159,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stages/report.py",
             "stages/figures.py",
             "stages/wording.py",
+            "comparability.py",
             "templates/report.html",
         ),
     ),
@@ -198,3 +205,73 @@ def versions(*packages: str) -> dict[str, str]:
 
 def _sources(entry: Path) -> list[Path]:
     return sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]
+
+
+class Instance(NamedTuple):
+    """One run of a stage, for one key."""
+
+    stage: Stage
+    key: str | None
+    params: tuple[str, ...]
+    """Places in params.yaml."""
+    reads: tuple[str, ...]
+    """Files and folders that earlier stages made, or that are given; without the code."""
+    writes: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """As DVC calls it."""
+        return self.stage.name if self.key is None else f"{self.stage.name}@{self.key}"
+
+    @property
+    def cmd(self) -> str:
+        return f"toxtrail stage {self.stage.name}" + (f" {self.key}" if self.key else "")
+
+    @property
+    def deps(self) -> tuple[str, ...]:
+        """What it reads, and its source files, as dvc.yaml names them."""
+        return (*self.reads, *(f"src/toxtrail/{path}" for path in self.stage.code))
+
+
+def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Instance]:
+    """Every stage run of an experiment, in the order of the data.
+
+    Args:
+        items: section of params.yaml -> key -> its values.
+    """
+    found: list[Instance] = []
+    for stage in PIPELINE:
+        keys = [None] if stage.over is None else list(items[stage.over])
+        for key in keys:
+            own = items[stage.over][key] if stage.over and key else {}
+            values = {**{k: v for k, v in own.items() if isinstance(v, str)}, "key": key}
+            found.append(
+                Instance(
+                    stage,
+                    key,
+                    tuple(place.format(**values) for place in stage.params),
+                    tuple(path.format(**values) for path in stage.reads),
+                    tuple(path.format(**values) for path in stage.writes),
+                )
+            )
+    return found
+
+
+def upstream(all_of_them: Sequence[Instance], wanted: Sequence[Instance]) -> list[Instance]:
+    """The wanted ones and all that they are made from, in the order of the data."""
+    kept: dict[str, Instance] = {}
+    new = list(wanted)
+    while new:
+        kept |= {one.name: one for one in new}
+        reads = {read for one in new for read in one.reads}
+        new = [
+            one
+            for one in all_of_them
+            if one.name not in kept and any(_feeds(o, r) for o in one.writes for r in reads)
+        ]
+    return [one for one in all_of_them if one.name in kept]
+
+
+def _feeds(out: str, read: str) -> bool:
+    """Whether an output is what is read, lies in it, or holds it."""
+    return out == read or out.startswith(f"{read}/") or read.startswith(f"{out}/")

@@ -4,8 +4,9 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
-from toxtrail.backends.huggingface.loading import cast_weights, load_model, probe_logits
+from toxtrail.backends.huggingface.loading import cast_weights, load_model
 from toxtrail.backends.huggingface.pretrained import load_base
+from toxtrail.backends.huggingface.probes import probe_logits
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 

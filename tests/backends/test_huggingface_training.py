@@ -15,15 +15,22 @@ from toxtrail.backends.huggingface.examples import (
     encode_example,
     encode_examples,
 )
-from toxtrail.backends.huggingface.loading import load_model, probe_logits
+from toxtrail.backends.huggingface.loading import load_model
+from toxtrail.backends.huggingface.probes import probe_logits
 from toxtrail.backends.huggingface.training import HuggingFaceTuner, total_steps
 from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.identity import Manifest
 from toxtrail.records import Example
 
 EXAMPLES = [
     Example(f"Count to {i}", "", f"The ship sailed {i} times over the sea") for i in range(9)
 ]
 FILE = "adapter_model.safetensors"
+
+
+MANIFEST = Manifest(
+    kind="finetune", key="lora", params={}, inputs={}, code_sha256="0" * 64, environment={}
+)
 
 
 class PowerCutError(Exception):
@@ -56,7 +63,7 @@ def tune(weights, tiny, tiny_card, tmp_path):
     def tuned(name, progress=None, parent=tiny_card, folder=tmp_path, examples=EXAMPLES, **changes):
         tuner = HuggingFaceTuner(weights, "cpu", 2, progress or Silent())
         out, scratch = tmp_path / name / "adapters" / "lora", tmp_path / f"{name}.scratch"
-        return tuner.tune(parent, folder, examples, tiny.recipe(**changes), out, scratch)
+        return tuner.tune(parent, folder, examples, tiny.recipe(**changes), out, scratch, MANIFEST)
 
     return tuned
 
@@ -218,7 +225,7 @@ def test_a_fine_tune_of_a_fine_tune_starts_where_the_first_ended(
         )
         for n in (1, 2)
     ]  # fmt: skip
-    assert torch.allclose(probe_logits(*start), probe_logits(*end), atol=1e-4)
+    assert torch.allclose(start.probe, end.probe, atol=1e-4)
 
 
 @pytest.mark.parametrize("bias", ["all", "lora_only"])

@@ -41,21 +41,25 @@ def summary(score_rows, settings):
     return {"kind": "comparison", "family": "f", **found, "manifest": manifest.to_json()}
 
 
+def page_of(summary):
+    return render([summary], manifest_of("report", None, {"families": ["f"]}, {}, {}))
+
+
 def test_the_page_says_verdicts_counts_and_what_could_not_be_scored(summary):
-    page = render([summary])
+    page = page_of(summary)
     for text in ("higher", "no pairs", "18 v 0", "2 empty", "18 / 20", "0 / 20"):
         assert text in page, text
     assert '<td class="n">-</td>' in page
 
 
 def test_a_hostile_name_is_shown_and_not_run(summary):
-    page = render([summary])
+    page = page_of(summary)
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
 
 
 def test_the_page_needs_nothing_from_outside(summary):
-    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', render([summary]))
+    assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', page_of(summary))
 
 
 def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summary):

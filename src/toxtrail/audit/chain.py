@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.artifacts import Store, embedded_manifest
+from toxtrail.artifacts import Store
+from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import (
     Adapter,

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from toxtrail.artifacts import Store, embedded_manifest
+from toxtrail.artifacts import Store
 from toxtrail.backends.base import Assets
 from toxtrail.config import Config, Source
+from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import ToxtrailError
 from toxtrail.uris import FileUri, parse_uri
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from toxtrail.config import FinetuneConfig
-from toxtrail.identity import Adapter, BaseWeights, FileHash, ModelCard
+from toxtrail.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard, Probe
 from toxtrail.records import Example, FinishReason
 
 Advance = Callable[[int], None]
@@ -80,6 +80,18 @@ class Weights(Protocol):
         ...
 
 
+class Prover(Protocol):
+    """Shows that a card's weights load, and are what the card says."""
+
+    def prove(self, card: ModelCard, folder: Path) -> Probe:
+        """Load them twice; `folder` is models/<variant>.
+
+        Raises:
+            BackendError: two loads differ, an adapter changes nothing, a logit is not finite.
+        """
+        ...
+
+
 class Trained(NamedTuple):
     """What a fine-tune leaves besides the adapter's files."""
 
@@ -101,8 +113,12 @@ class Tuner(Protocol):
         recipe: FinetuneConfig,
         out: Path,
         scratch: Path,
+        manifest: Manifest,
     ) -> Trained:
-        """Write the adapter (safetensors) to the empty folder `out`; resume from `scratch`."""
+        """Write the adapter (safetensors) to the empty folder `out`; resume from `scratch`.
+
+        The manifest goes into the file's metadata: an adapter that is passed on says what made it.
+        """
         ...
 
 

@@ -62,6 +62,17 @@ def changes(root: Path) -> dict[str, list[Any]]:
     return found
 
 
+def cache_folder(root: Path) -> Path:
+    """Where DVC keeps its objects, as its own configuration says."""
+    from dvc.config import Config
+
+    own = root / ".dvc"
+    if not own.is_dir():
+        return own / "cache"
+    configured = Config(str(own)).get("cache", {}).get("dir")
+    return Path(configured) if configured else own / "cache"
+
+
 def environment() -> dict[str, str]:
     """This process's, with the folder of its own `toxtrail` first on the path."""
     own = str(Path(sys.executable).parent)

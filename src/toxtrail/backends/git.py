@@ -1,14 +1,35 @@
-"""Which commit the work tree is at, as git tells it."""
+"""What git tells: the commit of the work tree, and old versions of a file."""
 
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
+
+
+class Version(NamedTuple):
+    """A file as one commit has it."""
+
+    commit: str
+    """40 hex digits."""
+    date: str
+    """When it was committed, ISO 8601."""
+    subject: str
+    """First line of the message."""
+    text: str
 
 
 def commit(root: Path) -> str | None:
     """The 40-hex commit of HEAD; None outside a repository or before the first commit."""
-    return _git(root, "rev-parse", "--verify", "HEAD")
+    return resolve(root, "HEAD")
+
+
+def resolve(root: Path, revision: str) -> str | None:
+    """The 40-hex commit that a revision means; None if there is none."""
+    if revision.startswith("-"):
+        return None
+    return _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
 
 
 def changed_files(root: Path) -> list[str]:
@@ -21,11 +42,62 @@ def changed_files(root: Path) -> list[str]:
     return [name for name in names if Path(name).name != "dvc.lock"]
 
 
+def is_shallow(root: Path) -> bool:
+    """Whether older commits were left out when it was cloned."""
+    return _git(root, "rev-parse", "--is-shallow-repository") == "true"
+
+
+def show(root: Path, revision: str, name: str) -> str | None:
+    """A file's text at a commit; None if it has none. `name` is relative to `root`."""
+    done = _run(root, "show", f"{revision}:./{name}")
+    return done.decode("utf-8", "replace") if done is not None else None
+
+
+def versions(root: Path, name: str) -> list[Version]:
+    """Every version of a file in all of the history, the newest first."""
+    log = _git(root, "log", "--all", "--format=%H%x00%cI%x00%s", "--", name)
+    rows = [line.split("\0") for line in (log or "").splitlines()]
+    prefix = _git(root, "rev-parse", "--show-prefix") or ""
+    texts = _contents(root, [f"{row[0]}:{prefix}{name}" for row in rows])
+    return [
+        Version(sha, date, subject, text)
+        for (sha, date, subject), text in zip(rows, texts, strict=True)
+        if text is not None
+    ]
+
+
+def _contents(root: Path, objects: list[str]) -> list[str | None]:
+    """Many objects with one process."""
+    if not objects:
+        return []
+    asked = "".join(f"{one}\n" for one in objects).encode()
+    answer = _run(root, "cat-file", "--batch", given=asked) or b""
+    return list(_parsed(answer, len(objects)))
+
+
+def _parsed(answer: bytes, count: int) -> Iterator[str | None]:
+    start = 0
+    for _ in range(count):
+        end = answer.find(b"\n", start)
+        header, start = answer[start:end].split(b" "), end + 1
+        if header[-1] == b"missing" or len(header) != 3:
+            yield None
+            continue
+        size = int(header[2])
+        yield answer[start : start + size].decode("utf-8", "replace")
+        start += size + 1
+
+
 def _git(root: Path, *arguments: str) -> str | None:
+    done = _run(root, *arguments)
+    return done.decode("utf-8", "replace").rstrip("\n") if done is not None else None
+
+
+def _run(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
     try:
         done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, text=True, check=False
+            ["git", "-C", str(root), *arguments], capture_output=True, input=given, check=False
         )
     except FileNotFoundError:
         return None
-    return done.stdout.rstrip("\n") if done.returncode == 0 else None
+    return done.stdout if done.returncode == 0 else None

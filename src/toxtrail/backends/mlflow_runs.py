@@ -9,7 +9,7 @@ import tempfile
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.base import LoggedAdapter, Published, RunContent
 from toxtrail.errors import BackendError
@@ -25,7 +25,9 @@ SEAL_TAG = "toxtrail.seal"
 PAYLOAD_TAG = "toxtrail.payload_sha256"
 NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
-SCHEMA_VERSION = "1"
+SCHEMA_VERSION = "2"
+
+RECORD, PAYLOAD = "record.json", "payload.json"
 
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
 """What MLflow holds: longer params and tags are cut without a word, so they are refused or
@@ -63,12 +65,13 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
     tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": run.description}
     if bad:
         tags[NONFINITE_TAG] = ", ".join(bad)
-    with tempfile.TemporaryDirectory() as folder:
-        payload = _write_files(client, run_id, run, Path(folder))
-    tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
     if run.tables:
         shown = [{"path": path, "type": "table"} for path in run.tables]
         tags["mlflow.loggedArtifacts"] = json.dumps(shown)
+    record = json.dumps(record_of(run, tags), sort_keys=True, indent=1)
+    with tempfile.TemporaryDirectory() as folder:
+        payload = _write_files(client, run_id, run, {RECORD: record}, Path(folder))
+    tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
     _log_values(client, run_id, run, tags)
     if run.inputs:
         client.log_inputs(run_id, list(_datasets(run)))
@@ -77,11 +80,30 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
     return payload
 
 
+def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
+    """What the run's page shows, in a file of the run: MLflow lets anybody change the page."""
+    return {
+        "name": run.name,
+        "tags": {**tags, KEY_TAG: run.content_key},
+        "params": {name: _param(value) for name, value in run.params.items()},
+        "metrics": {n: v for n, v in run.metrics.items() if math.isfinite(v)},
+        "curves": {
+            name: [[step, value] for step, value in points if math.isfinite(value)]
+            for name, points in run.curves.items()
+        },
+        "inputs": sorted([one.name, one.sha256, one.context] for one in run.inputs),
+    }
+
+
 def _write_files(
-    client: MlflowClient, run_id: str, run: RunContent, folder: Path
+    client: MlflowClient,
+    run_id: str,
+    run: RunContent,
+    own: Mapping[str, str],
+    folder: Path,
 ) -> dict[str, str]:
     """Store every file; payload.json says what each must hash to."""
-    texts = {**run.texts, "manifest.json": run.manifest}
+    texts = {**run.texts, **own, "manifest.json": run.manifest}
     for path, columns in run.tables.items():
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         texts[path] = json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False)
@@ -91,9 +113,9 @@ def _write_files(
         files[path].parent.mkdir(parents=True, exist_ok=True)
         files[path].write_text(text, encoding="utf-8")
     payload = {path: sha256_file(local) for path, local in sorted(files.items())}
-    listing = folder / "payload.json"
+    listing = folder / PAYLOAD
     listing.write_text(json.dumps(payload, sort_keys=True), encoding="utf-8")
-    for path, local in {**files, "payload.json": listing}.items():
+    for path, local in {**files, PAYLOAD: listing}.items():
         _store(client, run_id, path, local, folder)
     return payload
 
@@ -184,7 +206,7 @@ def _log_adapter(
 def recorded_payload(client: MlflowClient, run_id: str) -> dict[str, str]:
     """Artifact path -> sha256 as recorded; empty if the run has lost its files."""
     with tempfile.TemporaryDirectory() as folder:
-        path = _fetched(client, run_id, "payload.json", folder)
+        path = _fetched(client, run_id, PAYLOAD, folder)
         if path is None:
             return {}
         payload: dict[str, str] = json.loads(path.read_text("utf-8"))

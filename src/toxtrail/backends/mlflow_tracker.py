@@ -44,7 +44,7 @@ class MlflowTracker:
         refuse_names([*run.params, *run.metrics, *run.curves])
         with opened(self._root) as client:
             experiment = self._experiment_id(client)
-            same = self._search(client, experiment, f"tags.`{KEY_TAG}` = '{run.content_key}'")
+            same = search(client, experiment, f"tags.`{KEY_TAG}` = '{run.content_key}'")
             intact = [found for found in same if self._intact(client, found, run.manifest)]
             for broken in same:
                 if broken not in intact[:1]:
@@ -60,7 +60,7 @@ class MlflowTracker:
             return []
         with opened(self._root) as client:
             experiment = self._experiment_id(client)
-            return [_tracked(run) for run in self._search(client, experiment, filter_string)]
+            return [as_tracked(run) for run in search(client, experiment, filter_string)]
 
     def find(self, reference: str) -> TrackedRun | None:
         """By run id or content key (at least 8 characters of either), or by name (the newest)."""
@@ -100,19 +100,6 @@ class MlflowTracker:
             return str(found.experiment_id)
         return str(client.create_experiment(self._experiment, artifact_location=location))
 
-    def _search(self, client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
-        found: list[Run] = []
-        token = None
-        while True:
-            page = client.search_runs(
-                [experiment], filter_string, max_results=PAGE,
-                order_by=["attributes.start_time DESC"], page_token=token,
-            )  # fmt: skip
-            found += page
-            token = page.token
-            if not token:
-                return found
-
     def _intact(self, client: MlflowClient, run: Run, manifest: str) -> bool:
         """Finished, sealed with this manifest, and every file still there and unchanged."""
         tags = run.data.tags
@@ -125,7 +112,28 @@ class MlflowTracker:
         )
 
 
-def _tracked(run: Run) -> TrackedRun:
+def search(
+    client: MlflowClient, experiment: str, filter_string: str, view: int | None = None
+) -> list[Run]:
+    """All pages of a search, newest first; `view` is an MLflow ViewType (default: not deleted)."""
+    from mlflow.entities import ViewType
+
+    found: list[Run] = []
+    token = None
+    while True:
+        page = client.search_runs(
+            [experiment], filter_string, max_results=PAGE, page_token=token,
+            run_view_type=ViewType.ACTIVE_ONLY if view is None else view,
+            order_by=["attributes.start_time DESC"],
+        )  # fmt: skip
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def as_tracked(run: Run) -> TrackedRun:
+    """Plain values of a run."""
     data: Any = run.data
     return TrackedRun(
         run_id=run.info.run_id,

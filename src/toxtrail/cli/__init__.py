@@ -22,6 +22,7 @@ COMMANDS = {
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "audit": "toxtrail.cli.audit",
+    "verify": "toxtrail.cli.verify",
     "report": "toxtrail.cli.report",
     "ui": "toxtrail.cli.report",
     "check": "toxtrail.cli.assets",

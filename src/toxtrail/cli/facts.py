@@ -44,11 +44,14 @@ def recorded(
 
 def tags_of_now(root: Path) -> dict[str, str]:
     """What an MLflow run says of the moment it was tracked."""
-    lock = root / "dvc.lock"
+    lock, requirements = root / "dvc.lock", root / "requirements.txt"
     return {
         "toxtrail.git_commit": commit(root) or "none",
         "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
         "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
+        "toxtrail.requirements_sha256": (
+            sha256_file(requirements) if requirements.is_file() else "none"
+        ),
     }
 
 

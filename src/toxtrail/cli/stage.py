@@ -12,9 +12,13 @@ from toxtrail.cli.progress import progress
 from toxtrail.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
+    import torch
+
     from toxtrail.backends.assets import AssetStore
+    from toxtrail.backends.huggingface.loading import HuggingFaceProver
     from toxtrail.backends.huggingface.weights import HuggingFaceWeights
     from toxtrail.backends.mlflow_tracker import MlflowTracker
+    from toxtrail.identity import ModelCard
 
 
 @click.group("stage", short_help="Run one stage by hand; DVC calls these.")
@@ -47,7 +51,7 @@ def model_command(experiment: Experiment, key: str) -> None:
     models = experiment.config.models
     if key not in models:
         raise ConfigError(f'models has no "{key}".{nearest(key, models)}')
-    model.run(experiment.store, key, models[key], weights_of(experiment))
+    model.run(experiment.store, key, models[key], weights_of(experiment), prover_of(experiment))
 
 
 @stage.command("finetune")
@@ -68,7 +72,13 @@ def finetune_command(experiment: Experiment, key: str) -> None:
     output = experiment.store.model(key) / "model.json"
     with recorded(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
         trained = finetune.run(
-            experiment.store, key, finetunes[key], assets_of(experiment), tuner, environment(device)
+            experiment.store,
+            key,
+            finetunes[key],
+            assets_of(experiment),
+            tuner,
+            prover_of(experiment),
+            environment(device),
         )
         cost["steps"] = trained.steps
 
@@ -82,13 +92,17 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
     from toxtrail.backends.huggingface.generation import HuggingFaceModel
     from toxtrail.backends.huggingface.loading import load_model
+    from toxtrail.backends.huggingface.probes import refuse_copy
     from toxtrail.stages import generate
 
     config, store, family = experiment.config, experiment.store, experiment.variant(variant).family
     settings = config.generation
     device, threads = pick_device(config.runtime.device), use_threads(config.runtime.threads)
     card, folder = store.read_card(variant), store.model(variant)
-    model, tokenizer = load_model(card, folder, weights_of(experiment), settings.dtype, device)
+    parent = _parent_probe(experiment, card, settings.dtype, device)
+    loaded = load_model(card, folder, weights_of(experiment), settings.dtype, device)
+    if parent:
+        refuse_copy(card, parent[0], loaded.probe, parent[1])
     decoding = Decoding(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
     )
@@ -100,7 +114,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             variant,
             family,
             settings,
-            HuggingFaceModel(model, tokenizer, decoding),
+            HuggingFaceModel(loaded.model, loaded.tokenizer, decoding),
             batch_tokens,
             environment(device),
             progress(),
@@ -208,6 +222,39 @@ def weights_of(experiment: Experiment) -> HuggingFaceWeights:
     from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 
     return HuggingFaceWeights(assets_of(experiment), default_cache(), progress())
+
+
+def prover_of(experiment: Experiment) -> HuggingFaceProver:
+    """Loads weights to see that they are what their card says."""
+    from toxtrail.backends.huggingface.devices import pick_device, use_threads
+    from toxtrail.backends.huggingface.loading import HuggingFaceProver
+
+    runtime = experiment.config.runtime
+    use_threads(runtime.threads)
+    return HuggingFaceProver(weights_of(experiment), pick_device(runtime.device))
+
+
+def _parent_probe(
+    experiment: Experiment, card: ModelCard, dtype: str, device: str
+) -> tuple[ModelCard, torch.Tensor] | None:
+    """The parent's card and its logits on the probe sentences; None if `prove` compares the two,
+    or there is nothing to compare with. Called first: two models need not fit into memory at once.
+    """
+    from toxtrail.backends.huggingface.loading import adds_one_adapter, load_model
+    from toxtrail.stages.model import identify
+
+    parent = experiment.config.variants[card.key].parent
+    if parent is None:
+        return None
+    store, weights, models = experiment.store, weights_of(experiment), experiment.config.models
+    made = (store.model(parent) / "model.json").is_file()
+    if not made and parent not in models:
+        click.echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
+        return None
+    parent_card = store.read_card(parent) if made else identify(parent, models[parent], weights)
+    if adds_one_adapter(card, parent_card):
+        return None
+    return parent_card, load_model(parent_card, store.model(parent), weights, dtype, device).probe
 
 
 def tracker_of(experiment: Experiment) -> MlflowTracker:

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.artifacts import Posterior, Store
+from toxtrail.comparability import Difference, differences, refuse_mismatch
 from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, content_key
@@ -27,6 +28,12 @@ from toxtrail.stats.contrasts import (
     summarise,
 )
 from toxtrail.stats.rates import Floats, is_binary, named_rng
+
+STALE = (
+    "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
+    "allow_mismatch: true under the family in params.yaml: tables, report and MLflow run will say "
+    "so."
+)
 
 
 class Edge(NamedTuple):
@@ -68,16 +75,23 @@ def family_comparison(
     reference: str,
     primary: str,
     config: PosteriorConfig,
+    allow_mismatch: bool = False,
 ) -> Posterior:
     """Every edge of a family, for every scorer and subset.
 
     Args:
         tables: variant -> its cells.
         summaries: variant -> its posterior summary, in the family's order.
+        allow_mismatch: compare what unlike conditions leave in common, and say so in the summary.
 
     Raises:
-        DataError: two variants were not asked the same prompts, or not scored by the same scorers.
+        DataError: two variants were measured under unlike conditions (field by field).
     """
+    unlike = mismatch(summaries, reference)
+    if not allow_mismatch:
+        refuse_mismatch(unlike, reference, STALE)
+    if unlike:
+        tables = in_common(tables)
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, ...], Floats] = {}
     for edge in edges(list(summaries.values()), reference):
@@ -92,6 +106,8 @@ def family_comparison(
         "level": config.level,
         "interval": "equal-tailed",
         "rope_pp": config.rope_pp,
+        "comparability": summaries[reference].get("comparability"),
+        "mismatch": [one._asdict() for one in unlike],
         "variants": [_identity(s) for s in summaries.values()],
         "rates": [{"variant": v, **row} for v, s in summaries.items() for row in s["rates"]],
         "pairs": rows,
@@ -99,6 +115,29 @@ def family_comparison(
     dataset = as_dataset(draws or _no_pairs(config), "difference", ("scorer", "pair", "subset"))
     figures = {"rates.svg": rates_figure(summary), "differences.svg": differences_figure(summary)}
     return Posterior(summary, dataset, figures)
+
+
+def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:
+    """Every condition that a variant does not share with the family's reference."""
+    fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
+    return [d for v, own in fields.items() for d in differences(v, own, fields[reference])]
+
+
+def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
+    """Only the scorers, subsets and prompts that all variants have.
+
+    Raises:
+        DataError: they have none in common.
+    """
+    keys = set.intersection(*(set(table) for table in tables.values()))
+    asked = {
+        key: frozenset.intersection(*(t[key].asked_prompts for t in tables.values()))
+        for key in keys
+    }
+    shared = sorted(key for key in keys if asked[key])
+    if not shared:
+        raise DataError("The variants have no prompt and scorer in common: nothing to compare.")
+    return {v: {key: t[key].limited_to(asked[key]) for key in shared} for v, t in tables.items()}
 
 
 def run(
@@ -110,7 +149,9 @@ def run(
     inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in who.variants}
     for variant in who.variants:
         _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
-    posterior = family_comparison(tables, summaries, who.reference, primary, config)
+    posterior = family_comparison(
+        tables, summaries, who.reference, primary, config, bool(who.allow_mismatch)
+    )
     manifest = manifest_of(
         "compare",
         family,

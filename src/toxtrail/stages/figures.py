@@ -97,9 +97,10 @@ def _embolden(axes: Axes, names: Sequence[str]) -> None:
 
 
 def _axis(text: str, summary: Mapping[str, Any]) -> str:
+    warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
     return (
         f"{text}\n{summary['primary']}, toxic at {summary['threshold']} and above; "
-        f"{summary['level']:.0%} equal-tailed intervals"
+        f"{summary['level']:.0%} equal-tailed intervals{warning}"
     )
 
 

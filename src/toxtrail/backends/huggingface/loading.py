@@ -1,4 +1,4 @@
-"""A model card -> the model it describes, loaded, verified and probed."""
+"""A model card -> the model it describes, loaded, verified and probed (probes.py)."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.huggingface.adapters import attach
 from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
+from toxtrail.backends.huggingface.probes import (
+    probe_of,
+    prove,
+    refuse_unlike_loads,
+)
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
-from toxtrail.errors import BackendError
-from toxtrail.identity import ModelCard
+from toxtrail.identity import ModelCard, Probe
 
 if TYPE_CHECKING:
     import torch
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-PROBES = (
-    "The weather this morning was",
-    "Question: what is the capital of France? Answer:",
-    "She looked at him and said that he",
-)
-"""Fixed texts on which a variant must differ from its parent. Our choice: three unlike openings."""
+LARGE = 4_000_000_000
+"""Weights; more are probed in bfloat16, as float32 would take over 16 GB. Our choice."""
 
 
 class LoadedModel(NamedTuple):
@@ -32,6 +32,8 @@ class LoadedModel(NamedTuple):
     model: PreTrainedModel | PeftModel
     """With the last adapter attached, unmerged: merging into 16-bit weights would round it away."""
     tokenizer: PreTrainedTokenizerBase
+    probe: torch.Tensor
+    """(token, vocabulary) logits on the probe sentences."""
 
 
 class AdapterFiles(NamedTuple):
@@ -89,8 +91,8 @@ def load_model(
     for last in files.adapters[-1:]:
         model = attach(base, last.folder, last.name).to(device)
     tokenizer = load_tokenizer(files.base, files.name)
-    prove(model, tokenizer, card)
-    return LoadedModel(model, tokenizer)
+    logits = prove(model, tokenizer, card)
+    return LoadedModel(model, tokenizer, logits)
 
 
 def merged_base(
@@ -114,56 +116,28 @@ def cast_weights(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
     return model
 
 
-def prove(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
-) -> None:
-    """Probe a loaded model: it equals itself, it is finite, and its last adapter changes it.
+class HuggingFaceProver:
+    """Loads a card's weights twice before anything is built on them."""
 
-    Raises:
-        BackendError: one of these is not so.
-    """
-    logits = probe_logits(model, tokenizer)
-    if not logits.isfinite().all():
-        raise BackendError(
-            f"{card.key}: logits on the probe sentences are not finite. Another generation.dtype "
-            "(float32, bfloat16) may help; else the weights are damaged."
+    def __init__(self, weights: HuggingFaceWeights, device: str) -> None:
+        self._weights = weights
+        self._device = device
+
+    def prove(self, card: ModelCard, folder: Path) -> Probe:
+        """Two loads must give the same logits; what they say goes on the card.
+
+        Raises:
+            BackendError: see `load_model` and `refuse_unlike_loads`.
+        """
+        dtype = "float32" if card.base.parameters <= LARGE else "bfloat16"
+        first, second = (
+            load_model(card, folder, self._weights, dtype, self._device).probe for _ in range(2)
         )
-    noise = _largest_difference(logits, probe_logits(model, tokenizer))
-    if noise > 0:
-        raise BackendError(
-            f"{card.key}: the same probe gives logits that differ by {noise:g}: this device "
-            "computes differently each time: no variant can be told from its parent. Use another."
-        )
-    if card.adapters:
-        _prove_adapter(model, tokenizer, logits, card)  # type: ignore[arg-type]
+        refuse_unlike_loads(card.key, first, second)
+        return probe_of(first, dtype)
 
 
-def probe_logits(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
-) -> torch.Tensor:
-    """(token, vocabulary) logits of all probe sentences one after another, float32, on the CPU."""
-    import torch
-
-    rows = []
-    with torch.inference_mode():
-        for text in PROBES:
-            ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
-            rows.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
-    return torch.cat(rows)
-
-
-def _prove_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, card: ModelCard
-) -> None:
-    with model.disable_adapter():
-        parent = probe_logits(model, tokenizer)
-    if _largest_difference(logits, parent) == 0:
-        raise BackendError(
-            f"{card.key}: with and without its adapter {card.adapters[-1].key} the logits on "
-            f"{len(PROBES)} probe sentences are the same: the adapter did not load, or has no "
-            "effect at this dtype. Its numbers would be its parent's."
-        )
-
-
-def _largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
-    return float((left - right).abs().max())
+def adds_one_adapter(card: ModelCard, parent: ModelCard) -> bool:
+    """Whether a variant is its parent plus one adapter: then `prove` has compared the two."""
+    without_last = card.model_copy(update={"adapters": card.adapters[:-1]})
+    return bool(card.adapters) and without_last.fingerprint == parent.fingerprint

@@ -22,7 +22,7 @@ from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import BackendError
-from toxtrail.identity import ModelCard
+from toxtrail.identity import Manifest, ModelCard
 from toxtrail.records import Example
 
 if TYPE_CHECKING:
@@ -47,13 +47,14 @@ class HuggingFaceTuner:
 
     def tune(
         self, parent: ModelCard, parent_folder: Path, examples: Sequence[Example],
-        recipe: FinetuneConfig, out: Path, scratch: Path,
+        recipe: FinetuneConfig, out: Path, scratch: Path, manifest: Manifest,
     ) -> Trained:  # fmt: skip
         """Train on the parent with its own adapters merged, and write the new adapter to `out`.
 
         Args:
             parent_folder: models/<parent>, with its adapters in adapters/<key>.
             out: empty folder for adapter_model.safetensors and adapter_config.json.
+            manifest: what makes the adapter; it travels in the file.
             scratch: folder for checkpoints; a killed training goes on from the last complete one.
 
         Raises:
@@ -74,7 +75,7 @@ class HuggingFaceTuner:
             )
             trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
             self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
-        write_adapter(model, parent.base.uri, out)
+        write_adapter(model, parent.base.uri, out, manifest)
         losses = [(int(h["step"]), h["loss"]) for h in trainer.state.log_history if "loss" in h]
         return Trained(trainer.state.global_step, tuple(losses), sum(one.cut for one in encoded))
 

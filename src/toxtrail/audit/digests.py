@@ -1,0 +1,108 @@
+"""Every byte hashed once: SHA-256 for manifests and MD5 for DVC's names, in one reading.
+
+Nothing is taken from a time stamp, a size or DVC's own state: a file edited in place with all of
+them kept is still found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.backends.base import Advance, Progress
+from toxtrail.identity import CHUNK_BYTES
+
+IGNORED = {"__pycache__", ".venv", ".toxtrail"}
+"""Folders that .dvcignore keeps out of directory dependencies."""
+
+
+class Digest(NamedTuple):
+    """A file's content."""
+
+    sha256: str
+    md5: str
+    size: int
+    """Bytes."""
+
+
+class FolderDigest(NamedTuple):
+    """A folder's content, by DVC's rule."""
+
+    md5: str
+    """With `.dir`."""
+    size: int
+    nfiles: int
+
+
+class Digests:
+    """Files hashed at most once, several at a time."""
+
+    def __init__(self, progress: Progress) -> None:
+        self._progress = progress
+        self._known: dict[Path, Digest | None] = {}
+
+    def prepare(self, paths: Iterable[Path]) -> None:
+        """Hash files and all files of folders now, side by side; what is missing stays so."""
+        new = sorted({file for path in paths for file in files_of(path)} - self._known.keys())
+        total = sum(file.stat().st_size for file in new)
+        with (
+            self._progress.bar("hash", total, "bytes") as advance,
+            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ):
+            found = pool.map(lambda file: hashed(file, advance), new)
+            self._known.update(zip(new, found, strict=True))
+
+    def of(self, path: Path) -> Digest | None:
+        """None if there is no such file."""
+        if path not in self._known:
+            self._known[path] = hashed(path) if path.is_file() else None
+        return self._known[path]
+
+    def folder(self, path: Path) -> FolderDigest | None:
+        """None if there is no such folder.
+
+        Source: dvc_data's Tree.as_bytes; an MD5 over the sorted list of names and MD5s.
+        """
+        if not path.is_dir():
+            return None
+        found = {file.relative_to(path).as_posix(): self.of(file) for file in files_of(path)}
+        known = {name: digest for name, digest in found.items() if digest}
+        md5s = {name: digest.md5 for name, digest in known.items()}
+        return FolderDigest(dir_md5(md5s), sum(d.size for d in known.values()), len(known))
+
+
+def dir_md5(files: Mapping[str, str]) -> str:
+    """DVC's name for a folder of {relative name: md5}."""
+    rows = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return md5_of(json.dumps(rows, sort_keys=True).encode()) + ".dir"
+
+
+def md5_of(data: bytes) -> str:
+    """DVC's own hash; no security rests on it alone."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or every file below a folder that DVC would count."""
+    if path.is_file():
+        return [path]
+    inside = (p for p in path.rglob("*") if p.is_file())
+    return sorted(p for p in inside if not IGNORED & set(p.relative_to(path).parts))
+
+
+def hashed(path: Path, advance: Advance | None = None) -> Digest:
+    """Both hashes in one reading."""
+    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    with path.open("rb") as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            md5.update(chunk)
+            size += len(chunk)
+            if advance:
+                advance(len(chunk))
+    return Digest(sha256.hexdigest(), md5.hexdigest(), size)

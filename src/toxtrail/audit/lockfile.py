@@ -1,0 +1,120 @@
+"""dvc.lock (schema 2.0): what each stage was run with, and what came out. Parsed strictly.
+
+DVC writes this file and never doubts it; an auditor does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any, NamedTuple
+
+import yaml
+
+from toxtrail.errors import DataError
+
+SCHEMA = "2.0"
+FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
+PARAMS_FILE = "params.yaml"
+
+_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class Recorded(NamedTuple):
+    """A file or folder as dvc.lock names it."""
+
+    path: str
+    md5: str
+    """Of the content; a folder's ends in `.dir` and is of the list of its files."""
+    size: int
+    nfiles: int | None
+    """Only for a folder."""
+
+
+class LockEntry(NamedTuple):
+    """One stage run."""
+
+    name: str
+    """`stage` or `stage@key`."""
+    cmd: str
+    deps: Mapping[str, Recorded]
+    outs: Mapping[str, Recorded]
+    params: Mapping[str, Any]
+    """Place in params.yaml -> value."""
+
+    @property
+    def stage(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def key(self) -> str | None:
+        return self.name.partition("@")[2] or None
+
+
+Lock = Mapping[str, LockEntry]
+"""Stage name -> its entry, in the file's order."""
+
+
+def parse_lock(text: str, name: str = "dvc.lock") -> Lock:
+    """Every entry.
+
+    Raises:
+        DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
+    """
+    try:
+        values = yaml.load(text, Loader=_LOADER)
+    except yaml.YAMLError as error:
+        raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or set(values) - {"schema", "stages"}:
+        raise DataError(f"{name} is not as DVC writes it: top-level keys {_keys(values)}.")
+    if values.get("schema") != SCHEMA:
+        raise DataError(f"{name} has schema {values.get('schema')!r}; this version reads {SCHEMA}.")
+    stages = values.get("stages") or {}
+    if not isinstance(stages, dict):
+        raise DataError(f"{name}: stages is not a mapping.")
+    return {str(stage): _entry(name, str(stage), entry) for stage, entry in stages.items()}
+
+
+def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
+    """Every output with the stage that made it."""
+    for entry in lock.values():
+        for out in entry.outs.values():
+            yield entry, out
+
+
+def _entry(name: str, stage: str, entry: object) -> LockEntry:
+    place = f"{name}: {stage}"
+    if not isinstance(entry, dict) or set(entry) - {"cmd", "deps", "params", "outs"}:
+        raise DataError(f"{place} is not as DVC writes it: keys {_keys(entry)}.")
+    params = entry.get("params") or {}
+    if not isinstance(params, dict) or set(params) - {PARAMS_FILE}:
+        raise DataError(f"{place}: params of {_keys(params)}; only {PARAMS_FILE} is read.")
+    return LockEntry(
+        name=stage,
+        cmd=str(entry.get("cmd")),
+        deps=_recorded(f"{place}: deps", entry.get("deps")),
+        outs=_recorded(f"{place}: outs", entry.get("outs")),
+        params=params.get(PARAMS_FILE) or {},
+    )
+
+
+def _recorded(place: str, rows: object) -> dict[str, Recorded]:
+    if rows is None:
+        return {}
+    if not isinstance(rows, list):
+        raise DataError(f"{place} is not a list.")
+    found = [_row(place, row) for row in rows]
+    return {row.path: row for row in found}
+
+
+def _row(place: str, row: object) -> Recorded:
+    if not isinstance(row, dict) or set(row) - FIELDS or row.get("hash") != "md5":
+        raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+    path, md5, size, nfiles = (row.get(k) for k in ("path", "md5", "size", "nfiles"))
+    counted = nfiles is None or isinstance(nfiles, int)
+    if isinstance(path, str) and isinstance(md5, str) and isinstance(size, int) and counted:
+        return Recorded(path, md5, size, nfiles)
+    raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+
+
+def _keys(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__

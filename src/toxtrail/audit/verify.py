@@ -1,0 +1,152 @@
+"""Verification: every byte of a chain hashed again, every number computed again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+import yaml
+
+from toxtrail.artifacts import Store, read_json
+from toxtrail.audit.digests import Digests
+from toxtrail.audit.evidence import LINKS, Check, Evidence, broken, of_stage
+from toxtrail.audit.lockfile import parse_lock
+from toxtrail.audit.verify_pipeline import (
+    cache_path,
+    listing,
+    verify_committed,
+    verify_declaration,
+    verify_lock,
+    verify_outputs,
+    verify_stale_entries,
+)
+from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
+from toxtrail.audit.verify_runs import open_store, verify_runs, verify_tracking
+from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
+from toxtrail.backends.assets import AssetStore, default_cache
+from toxtrail.backends.base import Progress
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.mlflow_runs import KEY_TAG
+from toxtrail.config import Config
+from toxtrail.errors import DataError, ToxtrailError
+from toxtrail.pipeline import Instance, instances, upstream
+
+
+class Tally(NamedTuple):
+    """One class of links."""
+
+    link: str
+    ok: int
+    broken: int
+    absent: int
+    weak: int
+
+
+def gather(store: Store, config: Config, progress: Progress) -> Evidence:
+    """Read what is written about an experiment.
+
+    Raises:
+        DataError: no dvc.lock, or one that DVC did not write.
+    """
+    path = store.root / "dvc.lock"
+    if not path.is_file():
+        raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
+    return Evidence(
+        store=store,
+        config=config,
+        raw=yaml.safe_load((store.root / "params.yaml").read_text("utf-8")),
+        lock=parse_lock(path.read_text("utf-8")),
+        digests=Digests(progress),
+        assets=AssetStore(default_cache(), store.root, progress),
+        asset_cache=default_cache(),
+        dvc_cache=cache_folder(store.root),
+    )
+
+
+def stage_runs(config: Config) -> list[Instance]:
+    """Every stage run that params.yaml asks for."""
+    sections = config.model_dump(
+        mode="json", include={"models", "finetunes", "variants", "families"}
+    )
+    return instances(sections)
+
+
+def verify(evidence: Evidence, targets: Sequence[str]) -> list[Check]:
+    """Look at everything that the targets are made from.
+
+    Args:
+        targets: names of stage runs (`track@v`); empty for the whole experiment.
+    """
+    known = stage_runs(evidence.config)
+    scope = upstream(known, [one for one in known if one.name in targets]) if targets else known
+    _hash_all(evidence, scope)
+    view, found = (
+        open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
+    )
+    runs = view.runs if view else ()
+    text = (evidence.root / "dvc.lock").read_text("utf-8")
+    found += [
+        *verify_declaration(evidence.root),
+        *verify_lock(evidence, scope),
+        *(verify_stale_entries(evidence, known) if not targets else ()),
+        *verify_committed(evidence.root, text),
+        *verify_outputs(evidence, scope),
+    ]
+    for part in (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers):
+        found += _guarded(part, evidence, scope)
+    found += verify_tracking(evidence, scope, view)
+    own = _keys(evidence, scope)
+    found += verify_runs(evidence, [r for r in runs if not targets or r.run.tags[KEY_TAG] in own])
+    return found
+
+
+def tally(checks: Sequence[Check]) -> list[Tally]:
+    """Counts by class of link, in the order of the data; classes without a check are left out."""
+    counts = Counter((check.link, check.outcome) for check in checks)
+    return [
+        Tally(link, *(counts[link, outcome] for outcome in ("ok", "BROKEN", "absent", "weak")))
+        for link in LINKS
+        if any(check.link == link for check in checks)
+    ]
+
+
+def _guarded(part: object, evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
+    """A file too damaged to be read ends one part, never the others."""
+    found: list[Check] = []
+    try:
+        found += part(evidence, scope)  # type: ignore[operator]
+    except ToxtrailError as error:
+        found.append(broken("model cards", "unreadable", str(error)))
+    return found
+
+
+def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
+    """Hash all that will be looked at, several files at a time."""
+    paths = [evidence.path(path) for one in scope for path in (*one.deps, *one.writes)]
+    for one in scope:
+        entry = evidence.lock.get(one.name)
+        for out in entry.outs.values() if entry else ():
+            if out.md5.endswith(".dir"):
+                inner = (listing(evidence.dvc_cache, out.md5) or {}).values()
+                paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]
+            else:
+                paths.append(cache_path(evidence.dvc_cache, out.md5))
+    with suppress(ToxtrailError):  # a damaged card is reported by verify_weights
+        paths += paths_of_weights(evidence, scope)
+    if of_stage(scope, "track", "track-comparison"):
+        paths.append(evidence.root / "mlruns" / "artifacts")
+    evidence.digests.prepare(paths)
+
+
+def _keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
+    """Content keys of the runs of the scope, as far as receipts say."""
+    paths = [evidence.path(one.writes[0]) for one in of_stage(scope, "track", "track-comparison")]
+    found = set()
+    for path in paths:
+        try:
+            found.add(read_json(path)["content_key"])
+        except (ToxtrailError, KeyError, TypeError):
+            continue
+    return found

@@ -1,0 +1,302 @@
+"""dvc.yaml, dvc.lock, params.yaml, the outputs and DVC's cache say the same.
+
+DVC trusts its own state: an object edited in its cache with mode and time kept, a frozen stage or a
+hand-edited lock pass `dvc status` without a word.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toxtrail.audit.digests import md5_of
+from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, ok, weak
+from toxtrail.audit.lockfile import LockEntry, Recorded, outputs, parse_lock
+from toxtrail.backends import git
+from toxtrail.errors import DataError
+from toxtrail.identity import canonical_json
+from toxtrail.pipeline import PIPELINE, Instance, Stage
+
+LINK_OF_STAGE = {
+    "prompts": "prompt set",
+    "model": "model cards",
+    "finetune": "adapters",
+    "generate": "generations",
+    "score": "scores",
+    "posterior": "posteriors",
+    "compare": "comparisons",
+    "track": "receipts",
+    "track-comparison": "receipts",
+    "report": "report",
+}
+
+
+def verify_declaration(root: Path) -> Iterator[Check]:
+    """dvc.yaml asks for what the code needs, and no stage is frozen."""
+    declared = yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]
+    for stage in PIPELINE:
+        entry = declared.get(stage.name)
+        if entry is None:
+            yield broken("pipeline", f"dvc.yaml: {stage.name}", "the stage is missing")
+            continue
+        yield from judged("pipeline", f"dvc.yaml: {stage.name}", list(_misdeclared(stage, entry)))
+
+
+def declaration(stage: Stage) -> dict[str, Any]:
+    """What dvc.yaml must say of a stage, in its own words."""
+    key = " ${key}" if stage.over else ""
+    return {
+        "cmd": f"toxtrail stage {stage.name}{key}",
+        "params": [as_dvc(place) for place in stage.params],
+        "deps": [*map(as_dvc, stage.reads), *(f"src/toxtrail/{path}" for path in stage.code)],
+        "outs": [as_dvc(path) for path in stage.writes],
+    }
+
+
+def as_dvc(text: str) -> str:
+    """`{family}` in pipeline.py is `${item.family}` in dvc.yaml."""
+    names = {"key": "${key}"}
+    return re.sub(r"\{(\w+)\}", lambda m: names.get(m[1], f"${{item.{m[1]}}}"), text)
+
+
+def _misdeclared(stage: Stage, entry: dict[str, Any]) -> Iterator[str]:
+    body = entry.get("do", entry)
+    if entry.get("frozen") or body.get("frozen"):
+        yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
+    for name, wanted in declaration(stage).items():
+        found = body.get(name)
+        if name == "outs":
+            found = [next(iter(o)) if isinstance(o, dict) else o for o in found or []]
+        if found != wanted:
+            yield f"{name} is {found}, the code needs {wanted}"
+    if entry.get("foreach") != (f"${{{stage.over}}}" if stage.over else None):
+        yield f"foreach is {entry.get('foreach')}, the code needs {stage.over}"
+
+
+def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Every stage of the scope was run with the present values, on the present files."""
+    made = {out.path: out for _, out in outputs(evidence.lock)}
+    for instance in scope:
+        entry = evidence.lock.get(instance.name)
+        if entry is None:
+            detail = "dvc.lock has no entry: it was never run here. Run `dvc repro`."
+            yield absent("dvc.lock", instance.name, detail)
+            continue
+        problems = [*_other_run(evidence, instance, entry), *_other_files(evidence, entry, made)]
+        yield from judged("dvc.lock", instance.name, problems)
+
+
+def verify_stale_entries(evidence: Evidence, known: Sequence[Instance]) -> Iterator[Check]:
+    """An entry of a variant, model or family that params.yaml no longer lists."""
+    names = {one.name for one in known}
+    own = {stage.name for stage in PIPELINE}
+    for entry in evidence.lock.values():
+        if entry.stage in own and entry.name not in names:
+            outs = ", ".join(entry.outs)
+            yield broken(
+                "dvc.lock",
+                entry.name,
+                f"params.yaml no longer lists it, its entry and files ({outs}) are left over. "
+                "Delete both, or put it back into params.yaml.",
+            )
+
+
+def verify_committed(root: Path, text: str) -> Iterator[Check]:
+    """The lock as committed: what `git` vouches for."""
+    committed = git.show(root, "HEAD", "dvc.lock")
+    if git.commit(root) is None:
+        yield absent("git", "dvc.lock", "no git history here: nothing says when this was made")
+    elif committed is None:
+        yield weak("git", "dvc.lock", "HEAD has no dvc.lock: the results are in no commit")
+    elif committed == text:
+        yield ok("git", "dvc.lock is the committed one")
+    elif _same_entries(committed, text):
+        detail = "it says what HEAD's says in other bytes: it was edited by hand. `git checkout` it"
+        yield broken("git", "dvc.lock", detail)
+    else:
+        yield weak("git", "dvc.lock", "it is not the committed one: these results are in no commit")
+    if git.is_shallow(root):
+        yield weak("git", "history", "this clone is shallow: older commits cannot be looked at")
+
+
+def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each output, and its copy in DVC's cache, hash to what dvc.lock records."""
+    for instance in scope:
+        entry = evidence.lock.get(instance.name)
+        for out in entry.outs.values() if entry else ():
+            link = LINK_OF_STAGE[instance.stage.name]
+            yield from _output(evidence, link, out)
+            if not out.path.startswith("mlruns/"):  # receipts are not cached
+                yield from _cached(evidence, out)
+
+
+def cache_path(cache: Path, md5: str) -> Path:
+    """Where DVC keeps an object."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def listing(cache: Path, md5: str) -> dict[str, str] | None:
+    """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged."""
+    path = cache_path(cache, md5)
+    if not path.is_file() or md5_of(path.read_bytes()) + ".dir" != md5:
+        return None
+    return {row["relpath"]: row["md5"] for row in json.loads(path.read_bytes())}
+
+
+def _other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+    """Where the entry is not of this stage with these values."""
+    if entry.cmd != instance.cmd:
+        yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
+    for what, found, wanted in (
+        ("deps", set(entry.deps), set(instance.deps)),
+        ("outs", set(entry.outs), set(instance.writes)),
+        ("params", set(entry.params), set(instance.params)),
+    ):
+        if found != wanted:
+            odd = ", ".join(sorted(found ^ wanted))
+            yield f"its {what} are not those of the stage: {odd}"
+    for place in set(instance.params) & set(entry.params):
+        for name, was, now in _changes(place, entry.params[place], _at(evidence.raw, place)):
+            yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
+
+
+def _other_files(evidence: Evidence, entry: LockEntry, made: dict[str, Recorded]) -> Iterator[str]:
+    """Where a dependency is not the file that the entry names."""
+    for dep in entry.deps.values():
+        if dep.path in made:
+            out = made[dep.path]
+            if (out.md5, out.size) != (dep.md5, dep.size):
+                yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
+            continue
+        found = _found(evidence, dep)
+        if found is not None and found != (dep.md5, dep.size):
+            yield (
+                f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
+                f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
+            )
+
+
+def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
+    path = evidence.path(recorded.path)
+    folder = evidence.digests.folder(path)
+    if folder:
+        return folder.md5, folder.size
+    file = evidence.digests.of(path)
+    return (file.md5, file.size) if file else None
+
+
+def _output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
+    path = evidence.path(out.path)
+    found = _found(evidence, out)
+    if found is None:
+        yield absent(link, out.path, "it is not here. `dvc checkout` or `dvc pull` brings it.")
+    elif out.nfiles is not None and path.is_dir():
+        yield from _folder(evidence, link, out, found)
+    elif found == (out.md5, out.size):
+        yield ok(link, out.path)
+    else:
+        yield broken(link, out.path, _differs(out, found))
+
+
+def _folder(
+    evidence: Evidence, link: str, out: Recorded, found: tuple[str, int]
+) -> Iterator[Check]:
+    """A folder's files by name, where the cache still lists them."""
+    count = evidence.digests.folder(evidence.path(out.path))
+    if found == (out.md5, out.size) and count and count.nfiles == out.nfiles:
+        yield ok(link, out.path)
+        return
+    wanted = listing(evidence.dvc_cache, out.md5)
+    if wanted is None:
+        yield broken(link, out.path, f"{_differs(out, found)} Files: {count and count.nfiles}.")
+        return
+    problems = list(_odd_files(evidence, evidence.path(out.path), wanted))
+    if not problems:
+        yield broken(link, out.path, _differs(out, found))
+    for name, problem in problems:
+        yield broken(link, f"{out.path}/{name}", problem)
+
+
+def _odd_files(
+    evidence: Evidence, folder: Path, wanted: dict[str, str]
+) -> Iterator[tuple[str, str]]:
+    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    for name in sorted(wanted.keys() | present.keys()):
+        digest = evidence.digests.of(present[name]) if name in present else None
+        if name not in wanted:
+            yield name, "an extra file: the stage did not make it"
+        elif digest is None:
+            yield name, "the file is missing"
+        elif digest.md5 != wanted[name]:
+            yield name, f"it was changed: md5 {digest.md5}, recorded {wanted[name]}"
+
+
+def _cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
+    path = cache_path(evidence.dvc_cache, out.md5)
+    if not path.is_file():
+        yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
+        return
+    if not out.md5.endswith(".dir"):
+        yield _object(evidence, out.path, out.md5)
+        return
+    wanted = listing(evidence.dvc_cache, out.md5)
+    if wanted is None:
+        yield broken("dvc cache", _relative(evidence, path), "the list of a folder was changed")
+        return
+    yield ok("dvc cache", f"{out.path} (list)")
+    for name, md5 in wanted.items():
+        yield _object(evidence, f"{out.path}/{name}", md5)
+
+
+def _object(evidence: Evidence, name: str, md5: str) -> Check:
+    path = cache_path(evidence.dvc_cache, md5)
+    digest = evidence.digests.of(path)
+    if digest is None:
+        return absent("dvc cache", f"{name} ({md5})", "DVC's cache has no copy of it")
+    if digest.md5 != md5:
+        return broken(
+            "dvc cache",
+            _relative(evidence, path),
+            f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would check it "
+            "out without a word: delete it, then `dvc repro` or `dvc pull`.",
+        )
+    return ok("dvc cache", name)
+
+
+def _relative(evidence: Evidence, path: Path) -> str:
+    root = evidence.root
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _differs(out: Recorded, found: tuple[str, int]) -> str:
+    return (
+        f"it is not what dvc.lock records: md5 {found[0]}, {found[1]} bytes; recorded {out.md5}, "
+        f"{out.size} bytes."
+    )
+
+
+def _at(values: Any, place: str) -> Any:
+    for name in place.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _changes(place: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
+    """Leaf by leaf; 1, 1.0 and true are three values, unlike for DVC."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in {**was, **now}:
+            yield from _changes(f"{place}.{name}", was.get(name), now.get(name))
+    elif canonical_json(was) != canonical_json(now):
+        yield place, canonical_json(was), canonical_json(now)
+
+
+def _same_entries(left: str, right: str) -> bool:
+    try:
+        return parse_lock(left) == parse_lock(right)
+    except DataError:
+        return False

@@ -1,0 +1,245 @@
+"""The numbers follow from the rows, and the rows from the prompts: counted and computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.artifacts import Store
+from toxtrail.audit.evidence import Check, Evidence, judged, of_stage, weak
+from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
+from toxtrail.embedding import embedded_manifest
+from toxtrail.errors import ToxtrailError
+from toxtrail.identity import Manifest, content_key
+from toxtrail.pipeline import Instance, code_sha256
+from toxtrail.records import Generation, Prompt, Score
+from toxtrail.stages.compare import family_comparison
+from toxtrail.stages.posterior import comparability_of, variant_posterior
+from toxtrail.stages.tables import cells
+
+TOLERANCE = 1e-9
+"""Relative; what another CPU or numpy may change in a mean over draws. Counts must be equal."""
+
+
+def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each file says that it was made by this stage, from the files that are here now."""
+    for instance in of_stage(
+        scope, "prompts", "generate", "score", "posterior", "compare", "report"
+    ):
+        for path in _carriers(evidence.store, instance):
+            name = path.relative_to(evidence.root).as_posix()
+            link = LINK_OF_STAGE[instance.stage.name]
+            try:
+                manifest = embedded_manifest(path)
+            except ToxtrailError as error:
+                yield from judged(link, name, [str(error)])
+                continue
+            if manifest is None:
+                yield from judged(
+                    link, name, ["it carries no manifest: it was not made by toxtrail"]
+                )
+                continue
+            yield from judged(
+                link, f"{name} (manifest)", list(_unlike(evidence, instance, manifest))
+            )
+            if manifest.code_sha256 != code_sha256(instance.stage.name):
+                yield weak(link, name, "it was made by other code than the toxtrail that audits it")
+
+
+def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Prompts -> generations -> scores: every row once, none missing, none new."""
+    store = evidence.store
+    for instance in of_stage(scope, "score"):
+        variant = instance.key or ""
+        family = evidence.config.variants[variant].family
+        paths = (store.prompts, store.generations(family, variant), store.scores(family, variant))
+        if not all(path.is_file() for path in paths):
+            continue
+        try:
+            prompts, rows = store.read_prompts(), store.read_generations(family, variant)
+            scores = store.read_scores(family, variant)
+        except ToxtrailError as error:
+            yield from judged("scores", variant, [str(error)])
+            continue
+        samples = evidence.config.generation.samples
+        yield from judged(
+            "generations", f"rows of {variant}", list(odd_generations(prompts, rows, samples))
+        )
+        scorers = list(evidence.config.scoring.scorers)
+        yield from judged("scores", f"rows of {variant}", list(odd_scores(rows, scores, scorers)))
+
+
+def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Rates, intervals, differences and verdicts, computed again from the score rows."""
+    for instance in of_stage(scope, "posterior"):
+        yield from _recomputed(evidence, instance, "posteriors", _posterior)
+    for instance in of_stage(scope, "compare"):
+        yield from _recomputed(evidence, instance, "comparisons", _comparison)
+
+
+def odd_generations(
+    prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
+) -> Iterator[str]:
+    """Where the rows are not k continuations of each prompt."""
+    wanted = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
+    yield from _odd_keys("generation", [row.key for row in rows], set(wanted), "prompts")
+    moved = [row.key for row in rows if wanted.get(row.key, row.subset) != row.subset]
+    if moved:
+        yield f"{len(moved)} rows name another subset than their prompt, the first {moved[0]}"
+
+
+def odd_scores(
+    rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
+) -> Iterator[str]:
+    """Where the scores are not one of each scorer for each generation."""
+    made = {row.key: row for row in rows}
+    wanted = {(*key, scorer) for key in made for scorer in scorers}
+    yield from _odd_keys("score", [score.key for score in scores], wanted, "generations")
+    for score in scores:
+        row = made.get((score.prompt_id, score.sample))
+        if row is None:
+            continue
+        if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
+            yield f"{score.key}: it says {score.subset}, {score.state}; its text is {row.state}"
+        if (score.toxicity is None) == (score.state == "ok"):
+            yield f"{score.key}: state {score.state} with the score {score.toxicity}"
+        if score.heads and score.toxicity not in score.heads.values():
+            yield f"{score.key}: the score {score.toxicity} is none of its heads"
+
+
+def unequal(recorded: object, found: object, place: str = "") -> Iterator[str]:
+    """Leaf by leaf, numbers within TOLERANCE of each other."""
+    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
+        for name in {**recorded, **found}:
+            yield from unequal(recorded.get(name), found.get(name), f"{place}.{name}".strip("."))
+    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
+        for index, (left, right) in enumerate(zip(recorded, found, strict=True)):
+            yield from unequal(left, right, f"{place}[{_title(left, index)}]")
+    elif not _equal(recorded, found):
+        yield f"{place}: recorded {recorded}, computed {found}"
+
+
+def _title(row: object, index: int) -> str:
+    """A row by what it is about, where it says so."""
+    names = ("variant", "b", "scorer", "subset")
+    own = [str(row[n]) for n in names if n in row] if isinstance(row, Mapping) else []
+    return "/".join(own) or str(index)
+
+
+def _equal(left: object, right: object) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=TOLERANCE, abs_tol=1e-12)
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+def _odd_keys(
+    what: str, found: Sequence[tuple[Any, ...]], wanted: set[Any], against: str
+) -> Iterator[str]:
+    have = set(found)
+    if len(have) < len(found):
+        yield f"{len(found) - len(have)} {what} rows have a key that another row has"
+    if missing := sorted(wanted - have):
+        yield f"{len(missing)} {what} rows are missing against the {against}, e.g. {missing[0]}"
+    if extra := sorted(have - wanted):
+        yield f"{len(extra)} {what} rows belong to no row of the {against}, e.g. {extra[0]}"
+
+
+def _carriers(store: Store, instance: Instance) -> list[Path]:
+    """Files of a stage that carry a manifest, as far as they are here."""
+    found: list[Path] = []
+    for out in instance.writes:
+        path = store.root / out
+        found += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return found
+
+
+def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
+    if (manifest.kind, manifest.key) != (instance.stage.name, instance.key):
+        yield f"it was made by {manifest.kind}@{manifest.key}, not by {instance.name}"
+    for name, source in manifest.inputs.items():
+        if ":" in source.path:  # an asset: see verify_weights
+            continue
+        digest = evidence.digests.of(evidence.path(source.path))
+        if digest and digest.sha256 != source.sha256:
+            yield (
+                f"it was made from another {source.path} ({name}): sha256 {source.sha256}, now "
+                f"{digest.sha256}"
+            )
+    if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
+        None,
+        manifest.model.to_json(),
+    ):
+        differs = next(unequal(manifest.model.to_json(), card), "")
+        yield f"the model card in it is not models/{manifest.model.key}/model.json: {differs}"
+
+
+def _card_of(evidence: Evidence, key: str) -> dict[str, Any] | None:
+    path = evidence.store.model(key) / "model.json"
+    return evidence.store.read_card(key).to_json() if path.is_file() else None
+
+
+def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any) -> Iterator[Check]:
+    key = instance.key or ""
+    try:
+        recorded, found = compute(evidence, key)
+    except ToxtrailError as error:
+        yield from judged(link, f"numbers of {key}", [str(error)])
+        return
+    if recorded is None:
+        return
+    problems = list(unequal(recorded, found))
+    made_by = recorded_code(recorded)
+    if problems and made_by not in (None, code_sha256(instance.stage.name)):
+        detail = f"other code than today's made it, and today's gives other numbers: {problems[0]}"
+        yield weak(link, f"numbers of {key}", detail)
+        return
+    shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
+    yield from judged(link, f"numbers of {key}", shown)
+
+
+def recorded_code(summary: Mapping[str, Any]) -> str | None:
+    """Hash of the code that a summary was made by."""
+    manifest = summary.get("manifest")
+    return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
+
+
+def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
+    store, config = evidence.store, evidence.config
+    who = config.variants[variant]
+    folder, scores = store.posterior(who.family, variant), store.scores(who.family, variant)
+    if not ((folder / "summary.json").is_file() and scores.is_file()):
+        return None, None
+    table = cells(store.read_scores(who.family, variant))
+    fields = comparability_of(table, store.input(scores), config.posterior)
+    found = variant_posterior(table, config.scoring.primary, config.posterior).summary
+    recorded = store.read_summary(folder)
+    own = {
+        "kind": "posterior", "variant": variant, "family": who.family, "role": who.role,
+        "parent": who.parent,
+        "comparability": {"fingerprint": content_key(fields), "fields": fields},
+        "manifest": recorded.get("manifest"),
+    }  # fmt: skip
+    return recorded, {**found, **own}
+
+
+def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
+    store, config = evidence.store, evidence.config
+    who, folder = config.families[family], store.comparison(family)
+    needed = [
+        *(store.scores(family, v) for v in who.variants),
+        *(store.posterior(family, v) / "summary.json" for v in who.variants),
+        folder / "summary.json",
+    ]
+    if not all(path.is_file() for path in needed):
+        return None, None
+    tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
+    summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
+    found = family_comparison(
+        tables, summaries, who.reference, config.scoring.primary, config.posterior,
+        bool(who.allow_mismatch),
+    ).summary  # fmt: skip
+    recorded = store.read_summary(folder)
+    own = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
+    return recorded, {**found, **own}

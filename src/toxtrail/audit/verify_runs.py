@@ -1,0 +1,251 @@
+"""MLflow against the repo, and each run against its own record.
+
+MLflow lets anybody change a tag, a metric or a file of a finished run without a trace, and a run in
+state FINISHED may be half of one. So nothing is taken from its word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.artifacts import read_json
+from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
+from toxtrail.backends.base import RunContent
+from toxtrail.backends.mlflow_audit import StoredRun, StoreView, curve, read_store
+from toxtrail.backends.mlflow_runs import (
+    KEY_TAG,
+    PAYLOAD,
+    PAYLOAD_TAG,
+    RECORD,
+    SCHEMA_TAG,
+    SCHEMA_VERSION,
+    SEAL_TAG,
+)
+from toxtrail.errors import BackendError, ToxtrailError
+from toxtrail.identity import sha256_text
+from toxtrail.pipeline import Instance
+from toxtrail.stages.track import comparison_content, receipt_of, variant_content
+
+OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
+"""How MLflow says that another version of it wrote a store."""
+
+
+def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
+    """The store, and what there is to say of it as a whole."""
+    name = "the store"
+    try:
+        view = read_store(evidence.root, evidence.config.tracking.experiment)
+    except BackendError as error:
+        foreign = any(text in str(error) for text in OTHER_SCHEMA)
+        return None, [(absent if foreign else broken)("MLflow runs", name, str(error))]
+    if view is None:
+        detail = "there is no MLflow store here. `dvc repro` rebuilds it from the DVC outputs."
+        return None, [absent("MLflow runs", name, detail)]
+    if view.moved_from is None:
+        return view, [ok("MLflow runs", name)]
+    detail = (
+        f"it was made in {view.moved_from}, so the MLflow UI shows no files here; they were read "
+        "from mlruns/artifacts. `rm -rf mlruns && dvc repro` rebuilds it."
+    )
+    return view, [weak("MLflow runs", name, detail)]
+
+
+def verify_tracking(
+    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+) -> Iterator[Check]:
+    """Each receipt is of the present files, and one whole run stands for it."""
+    for instance in of_stage(scope, "track", "track-comparison"):
+        path = evidence.path(instance.writes[0])
+        if not path.is_file():
+            yield absent("receipts", instance.writes[0], "no receipt: it was not tracked here")
+            continue
+        try:
+            receipt, content = read_json(path), content_of(evidence, instance)
+        except ToxtrailError as error:
+            yield absent("receipts", instance.writes[0], f"it cannot be held against: {error}")
+            continue
+        problems = list(_other_receipt(receipt, content))
+        yield from judged("receipts", f"{instance.writes[0]} (content)", problems)
+        if view is not None:
+            yield from _run_of(content, view)
+
+
+def content_of(evidence: Evidence, instance: Instance) -> RunContent:
+    """What the run must show, computed from the files of the repo."""
+    key = instance.key or ""
+    if instance.stage.name == "track":
+        return variant_content(evidence.store, key, evidence.config.variants[key], {})
+    return comparison_content(evidence.store, key, {})
+
+
+def verify_runs(evidence: Evidence, runs: Sequence[StoredRun]) -> Iterator[Check]:
+    """Each run holds the files and shows the values that it was sealed with."""
+    for stored in runs:
+        if not stored.deleted:
+            yield from verify_run(evidence, stored)
+
+
+def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
+    """One run against its own manifest, payload list and record."""
+    name = title(stored)
+    tags = stored.run.tags
+    if SEAL_TAG not in tags or stored.run.status != "FINISHED":
+        detail = (
+            f"it is not sealed (state {stored.run.status}): it was killed. `dvc repro` redoes it"
+        )
+        yield broken("MLflow runs", name, detail)
+        return
+    if tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
+        detail = f"schema {tags.get(SCHEMA_TAG)}; this version reads {SCHEMA_VERSION}"
+        yield absent("MLflow runs", name, detail)
+        return
+    if stored.files is None:
+        detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."
+        yield broken("MLflow files", name, detail)
+        return
+    yield ok("MLflow runs", name)
+    yield from _files(evidence, stored, stored.files)
+    yield from _values(evidence, stored, stored.files)
+
+
+def title(stored: StoredRun) -> str:
+    """Name and id, as a person looks for it."""
+    return f"run {stored.run.name} ({stored.run.run_id[:8]})"
+
+
+def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[str]:
+    for field, wanted in receipt_of(content).items():
+        if receipt.get(field) != wanted:
+            yield f"{field} is {receipt.get(field)}; the files of the repo give {wanted}"
+
+
+def _run_of(content: RunContent, view: StoreView) -> Iterator[Check]:
+    """Exactly one live run, which shows what the files say."""
+    same = [one for one in view.runs if one.run.tags.get(KEY_TAG) == content.content_key]
+    live = [one for one in same if not one.deleted]
+    name = f"run of {content.name}"
+    if not live and same:
+        detail = (
+            f"{title(same[0])} was deleted. Restore it in the UI, or delete the receipt and repro"
+        )
+        yield broken("MLflow runs", name, detail)
+    elif not live:
+        detail = (
+            f"no run has the content key {content.content_key[:12]}. Delete the receipt, then "
+            "`dvc repro` makes it."
+        )
+        yield broken("MLflow runs", name, detail)
+    elif len(live) > 1:
+        ids = ", ".join(one.run.run_id[:8] for one in live)
+        yield broken("MLflow runs", name, f"{len(live)} runs have one content key: {ids}")
+    else:
+        yield ok("MLflow runs", name)
+    for one in live:
+        if one.run.tags.get(SEAL_TAG) not in (None, sha256_text(content.manifest)):
+            yield broken("MLflow runs", title(one), "its seal is not that of the repo's files")
+        yield from judged(
+            "MLflow values", f"{title(one)} against the repo", list(_unlike(one, content))
+        )
+
+
+def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
+    """Where a run shows something else than the repo's files say; costs are the run's own."""
+    params = {name: str(value) for name, value in content.params.items() if len(str(value)) < 6000}
+    for name, wanted in params.items():
+        if stored.run.params.get(name) != wanted:
+            yield f"param {name} is {stored.run.params.get(name)}, the files say {wanted}"
+    for name, value in content.metrics.items():
+        if name.startswith("cost/") or not math.isfinite(value):
+            continue
+        if not _close(stored.run.metrics.get(name), value):
+            yield f"metric {name} is {stored.run.metrics.get(name)}, the files say {value}"
+    for name, text in content.tags.items():
+        if stored.run.tags.get(name) != text:
+            yield f"tag {name} is {stored.run.tags.get(name)!r}, the files say {text!r}"
+
+
+def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    name = title(stored)
+    payload = _json(folder / PAYLOAD)
+    if payload is None:
+        yield broken("MLflow files", f"{name}: {PAYLOAD}", "it is missing or no JSON")
+        return
+    if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
+        detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
+        yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
+    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
+        digest = evidence.digests.of(present[path]) if path in present else None
+        if path not in payload:
+            yield broken("MLflow files", f"{name}: {path}", "an extra file: it was added later")
+        elif digest is None:
+            yield broken("MLflow files", f"{name}: {path}", "the file is missing")
+        elif digest.sha256 != payload[path]:
+            detail = f"it was changed: sha256 {digest.sha256}, recorded {payload[path]}"
+            yield broken("MLflow files", f"{name}: {path}", detail)
+        else:
+            yield ok("MLflow files", f"{name}: {path}")
+    manifest = evidence.digests.of(folder / "manifest.json")
+    if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
+        detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
+        yield broken("MLflow runs", name, detail)
+
+
+def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    record = _json(folder / RECORD)
+    if record is None:
+        yield broken("MLflow values", title(stored), f"{RECORD} is missing or no JSON")
+        return
+    problems = [
+        *_changed_tags(stored, record),
+        *_changed_values(stored, record),
+        *_changed_curves(evidence.root, stored, record),
+    ]
+    yield from judged("MLflow values", f"{title(stored)} against its record", problems)
+
+
+def _changed_tags(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    """Tags that others have added are their own affair."""
+    run = stored.run
+    if run.name != record["name"]:
+        yield f'it was renamed from "{record["name"]}" to "{run.name}"'
+    for name, text in record["tags"].items():
+        if run.tags.get(name) != text:
+            yield f"tag {name} was changed from {text!r} to {run.tags.get(name)!r}"
+
+
+def _changed_values(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    run = stored.run
+    params, metrics = record["params"], record["metrics"]
+    for name in sorted({**params, **run.params}):
+        if params.get(name) != run.params.get(name):
+            yield f"param {name} was changed from {params.get(name)} to {run.params.get(name)}"
+    for name in sorted({**metrics, **run.metrics}.keys() - set(record["curves"])):
+        if not _close(metrics.get(name), run.metrics.get(name)):
+            yield f"metric {name} was changed from {metrics.get(name)} to {run.metrics.get(name)}"
+    if [list(one) for one in stored.inputs] != record["inputs"]:
+        yield f"its data sets were changed from {record['inputs']} to {list(stored.inputs)}"
+
+
+def _changed_curves(root: Path, stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    for name, points in record["curves"].items():
+        if curve(root, stored.run.run_id, name) != sorted(points):
+            yield f"the curve of {name} was changed"
+
+
+def _json(path: Path) -> Any:
+    try:
+        return json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+
+
+def _close(left: float | None, right: float | None) -> bool:
+    """Equal as MLflow keeps numbers: in double precision."""
+    if left is None or right is None:
+        return left is right
+    return math.isclose(left, right, rel_tol=1e-12, abs_tol=1e-15)

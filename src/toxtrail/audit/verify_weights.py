@@ -1,0 +1,203 @@
+"""The files behind the numbers: weights, adapters, classifiers, prompt sources, training data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+
+from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
+from toxtrail.backends.huggingface.gguf import converted_folder
+from toxtrail.config import Source
+from toxtrail.identity import (
+    Adapter,
+    FileHash,
+    ModelCard,
+    TrainingRecord,
+    probe_digest,
+    tree_sha256,
+)
+from toxtrail.pipeline import Instance
+
+
+def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Path]:
+    """Every file that the checks below will hash, so that all are hashed side by side."""
+    for card in cards(evidence, scope).values():
+        for uri, resolved in _addresses(card):
+            found = evidence.assets.present(uri, resolved)
+            yield from found.files if found else ()
+        if card.base.converted:
+            yield converted_folder(evidence.asset_cache, card.base.sha256)
+    for source in (*_sources(evidence, scope).values(), *_scorer_sources(evidence, scope).values()):
+        found = evidence.assets.present(source.uri, None)
+        yield from found.files if found else ()
+
+
+def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]:
+    """The model cards of the scope that are here."""
+    keys = [one.key for one in of_stage(scope, "model", "finetune") if one.key]
+    here = [k for k in keys if (evidence.store.model(k) / "model.json").is_file()]
+    return {key: evidence.store.read_card(key) for key in here}
+
+
+def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each weight and adapter file is the one on the card; no file is missing, none is new."""
+    known = cards(evidence, scope)
+    for key, card in known.items():
+        base = card.base
+        yield from _asset(evidence, "weights", base.uri, base.resolved, base.files)
+        if base.converted:
+            folder = converted_folder(evidence.asset_cache, base.sha256)
+            yield from _copy(evidence, base.uri, folder, base.converted)
+        for adapter in card.adapters:
+            yield from _adapter(evidence, key, adapter)
+        yield from _card(evidence, card, known)
+
+
+def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Prompt files, training data and classifiers are as params.yaml pins them."""
+    for place, source in _sources(evidence, scope).items():
+        link = "prompt set" if place.startswith("prompts") else "training data"
+        yield from _pinned(evidence, link, place, source)
+    for place, source in _scorer_sources(evidence, scope).items():
+        yield from _pinned(evidence, "scorers", place, source)
+
+
+def _sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
+    names = {one.name for one in scope}
+    return {
+        place: source
+        for place, source in evidence.config.sources()
+        if (place.startswith("prompts.") and "prompts" in names)
+        or (place.startswith("finetunes.") and f"finetune@{place.split('.')[1]}" in names)
+    }
+
+
+def _scorer_sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
+    if not of_stage(scope, "score"):
+        return {}
+    return {p: s for p, s in evidence.config.sources() if p.startswith("scoring.")}
+
+
+def _addresses(card: ModelCard) -> Iterator[tuple[str, str | None]]:
+    yield card.base.uri, card.base.resolved
+    for adapter in card.adapters:
+        if adapter.uri:
+            yield adapter.uri, adapter.resolved
+
+
+def _asset(
+    evidence: Evidence, link: str, uri: str, resolved: str | None, recorded: Iterable[FileHash]
+) -> Iterator[Check]:
+    found = evidence.assets.present(uri, resolved)
+    if found is None:
+        yield absent(link, uri, "it is not on this machine; its recorded hashes stand alone")
+        return
+    present = {p.relative_to(found.root).as_posix(): p for p in found.files}
+    yield from judged(link, uri, list(_odd(evidence, present, recorded)))
+
+
+def _copy(
+    evidence: Evidence, uri: str, folder: Path, recorded: Iterable[FileHash]
+) -> Iterator[Check]:
+    name = f"the converted copy of {uri}"
+    if not folder.is_dir():
+        yield absent("weights", name, "it is not on this machine")
+        return
+    wanted = {file.path: file for file in recorded}
+    present = {n: folder / n for n in wanted if (folder / n).is_file()}
+    yield from judged("weights", name, list(_odd(evidence, present, wanted.values())))
+
+
+def _adapter(evidence: Evidence, key: str, adapter: Adapter) -> Iterator[Check]:
+    if adapter.uri is not None:
+        yield from _asset(evidence, "adapters", adapter.uri, adapter.resolved, adapter.files)
+        claim = "that it was trained on the data its card names is its uploader's claim"
+        yield weak("adapters", adapter.uri, claim)
+        return
+    folder = evidence.store.model(key) / "adapters" / adapter.key
+    name = f"models/{key}/adapters/{adapter.key}"
+    if not folder.is_dir():
+        yield absent("adapters", name, "it is not here. `dvc checkout` or `dvc pull` brings it.")
+        return
+    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    yield from judged("adapters", name, list(_odd(evidence, present, adapter.files)))
+
+
+def _odd(
+    evidence: Evidence, present: dict[str, Path], recorded: Iterable[FileHash]
+) -> Iterator[str]:
+    wanted = {file.path: file for file in recorded}
+    for name in sorted(wanted.keys() | present.keys()):
+        digest = evidence.digests.of(present[name]) if name in present else None
+        if name not in wanted:
+            yield f"{name} is an extra file that the card does not list"
+        elif digest is None:
+            yield f"{name} is missing"
+        elif digest.sha256 != wanted[name].sha256:
+            yield f"{name} was changed: sha256 {digest.sha256}, the card has {wanted[name].sha256}"
+
+
+def _card(evidence: Evidence, card: ModelCard, known: dict[str, ModelCard]) -> Iterator[Check]:
+    """What the card says of itself and of its parent."""
+    problems: list[str] = []
+    if card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
+        problems.append("its pin is not the hash of the files that it lists")
+    for adapter in card.adapters:
+        if adapter.sha256 != tree_sha256(adapter.files):
+            problems.append(f"adapter {adapter.key}: its pin is not the hash of its files")
+    if card.probe is None:
+        yield weak("model cards", card.key, "no probe: nothing shows that its weights ever loaded")
+    elif card.probe.digest != probe_digest(
+        card.probe.texts, card.probe.dtype, card.probe.top_tokens
+    ):
+        problems.append("the digest of its probe is not that of the tokens beside it")
+    training = card.adapters[-1].training if card.adapters else None
+    if training:
+        problems += _training(evidence, card, training, known)
+    yield from judged("model cards", f"models/{card.key}/model.json", problems)
+
+
+def _training(
+    evidence: Evidence, card: ModelCard, training: TrainingRecord, known: dict[str, ModelCard]
+) -> Iterator[str]:
+    config = evidence.config.finetunes.get(card.key)
+    if config is None:
+        yield "params.yaml has no fine-tune of this name"
+        return
+    if training.recipe != config.plain():
+        yield "its recipe is not the one in params.yaml"
+    parent = known.get(config.parent)
+    if parent is None:
+        return
+    if training.parent_fingerprint != parent.fingerprint:
+        yield f"it was trained on other weights than {config.parent} has now"
+    if card.base != parent.base or card.adapters[:-1] != parent.adapters:
+        yield f"its base or earlier adapters are not those of its parent {config.parent}"
+
+
+def _pinned(evidence: Evidence, link: str, place: str, source: Source) -> Iterator[Check]:
+    name = f"{place}: {source.uri}"
+    found = evidence.assets.present(source.uri, None)
+    if found is None:
+        yield absent(link, name, "it is not on this machine")
+        return
+    digests = {p: evidence.digests.of(p) for p in found.files}
+    files = tuple(
+        FileHash(path=p.relative_to(found.root).as_posix(), sha256=d.sha256, size=d.size)
+        for p, d in digests.items()
+        if d
+    )
+    single = len(files) == 1 and found.root == found.files[0].parent
+    hashes = {tree_sha256(files), *((files[0].sha256,) if single else ())}
+    if source.sha256 is None:
+        detail = "it has no sha256 in params.yaml. Run `toxtrail pin`."
+        yield ok(link, name) if source.pinned else weak(link, name, detail)
+    elif source.sha256 in hashes:
+        yield ok(link, name)
+    else:
+        yield broken(
+            link,
+            name,
+            f"it was changed: sha256 {files[0].sha256 if single else tree_sha256(files)}, pinned "
+            f"{source.sha256} ({found.root}).",
+        )

@@ -1,0 +1,91 @@
+"""`toxtrail verify`: does everything still stand?"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.output import json_option, print_json, print_table, printable
+
+if TYPE_CHECKING:
+    from toxtrail.audit.evidence import Check
+
+BROKEN_EXIT = 3
+
+
+@click.command("verify", short_help="Hash every byte again and compute every number again.")
+@click.option("--complete", is_flag=True, help="What is not here counts as broken too.")
+@click.option("--verbose", "-v", is_flag=True, help="Name everything that was looked at.")
+@json_option
+@click.pass_context
+def verify(ctx: click.Context, complete: bool, verbose: bool, as_json: bool) -> None:
+    """Verify the whole experiment: one line for each class of link, and every broken link by name.
+
+    Everything is hashed again with SHA-256 (and DVC's MD5), whatever time stamps, DVC's state or
+    MLflow's status say; rows are counted and numbers computed again. Exit code 3: a link is broken.
+
+    \b
+    Examples:
+      toxtrail verify
+      toxtrail verify --complete        on a machine where nothing may be missing
+      toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
+    """
+    from toxtrail.audit.verify import gather
+    from toxtrail.audit.verify import verify as run_checks
+    from toxtrail.cli.progress import progress
+
+    experiment: Experiment = ctx.obj
+    checks = run_checks(gather(experiment.store, experiment.config, progress()), ())
+    show(checks, as_json, verbose, complete)
+    ctx.exit(exit_code(checks, complete))
+
+
+def exit_code(checks: Sequence[Check], complete: bool) -> int:
+    """3 if a link is broken (or, with `complete`, missing)."""
+    bad = {"BROKEN", "absent"} if complete else {"BROKEN"}
+    return BROKEN_EXIT if any(check.outcome in bad for check in checks) else 0
+
+
+def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) -> None:
+    """Counts by class of link, then what a reader must know."""
+    from toxtrail.audit.verify import tally
+
+    if as_json:
+        counts = [row._asdict() for row in tally(checks)]
+        print_json({"links": counts, "checks": [check.to_json() for check in checks]})
+        return
+    columns = ["link", "as recorded>", "broken>", "not here>", "weak>"]
+    print_table(None, columns, [list(row) for row in tally(checks)])
+    for outcome, colour in (("weak", "yellow"), ("absent", "yellow"), ("BROKEN", "red")):
+        _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
+    if verbose:
+        _list([c for c in checks if c.outcome == "ok"], "ok", "green", True)
+    click.echo(_sentence(checks, complete))
+
+
+SHOWN = 12
+"""Lines of what is weak or not here, unless all are asked for; what is broken is shown in full."""
+
+
+def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
+    shown = checks if verbose or outcome == "BROKEN" else checks[:SHOWN]
+    for check in shown:
+        detail = f": {printable(check.detail)}" if check.detail else ""
+        click.secho(f"{outcome:7}", fg=colour, nl=False)
+        click.echo(f" {check.link}: {printable(check.name)}{detail}")
+    if len(checks) > len(shown):
+        click.echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
+
+
+def _sentence(checks: Sequence[Check], complete: bool) -> str:
+    broken = sum(check.outcome == "BROKEN" for check in checks)
+    missing = sum(check.outcome == "absent" for check in checks)
+    if broken:
+        return f"{broken} of {len(checks)} links are broken: named above."
+    if missing:
+        how = "that counts as broken here" if complete else "nothing can be said of them"
+        return f"No link is broken; {missing} of {len(checks)} are not here, {how}."
+    return f"All {len(checks)} links stand."

@@ -1,0 +1,106 @@
+"""The manifest inside a file: where each format keeps it, and how it is read back.
+
+A format is told by its first bytes, not by its name: a file from a mailbox has any name.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from toxtrail.errors import DataError
+from toxtrail.identity import Manifest, canonical_json
+
+NAME = "toxtrail.manifest"
+"""Key in the metadata of Parquet and safetensors files, `id` in SVG, `name` in HTML."""
+DRAWS_NAME = "toxtrail_manifest"
+"""A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
+
+HEADER_LIMIT = 100 << 20
+"""Bytes; safetensors' own limit for a header."""
+
+_SVG = re.compile(rf'<metadata id="{re.escape(NAME)}">(.*?)</metadata>', re.DOTALL)
+_HTML = re.compile(rf'<meta name="{re.escape(NAME)}" content="(.*?)">', re.DOTALL)
+
+_FORMAT_ERRORS = (
+    pa.ArrowInvalid, ValidationError, json.JSONDecodeError, UnicodeDecodeError, OSError,
+    RecursionError, KeyError,
+)  # fmt: skip
+
+
+def as_text(manifest: Manifest) -> str:
+    """The one spelling that every format holds."""
+    return canonical_json(manifest.to_json())
+
+
+def in_svg(svg: str, manifest: Manifest) -> str:
+    """The figure with the manifest in it."""
+    head, end, tail = svg.rpartition("</svg>")
+    return f'{head}<metadata id="{NAME}">{html.escape(as_text(manifest))}</metadata>\n{end}{tail}'
+
+
+def without_manifest(svg: str) -> str:
+    """The figure alone, for a page that carries a manifest of its own."""
+    return _SVG.sub("", svg)
+
+
+def embedded_manifest(path: Path) -> Manifest | None:
+    """The manifest inside a Parquet, netCDF, safetensors, JSON, SVG or HTML file; None if it has
+    none, or is of another format.
+
+    Raises:
+        DataError: the file is damaged, or its manifest is.
+    """
+    try:
+        text = _text(path)
+        return Manifest.model_validate_json(text) if text else None
+    except _FORMAT_ERRORS as error:
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path.name}: its manifest cannot be read: {first}") from None
+
+
+def _text(path: Path) -> str | None:
+    with path.open("rb") as file:
+        start = file.read(16)
+    if start.startswith(b"PAR1"):
+        metadata = pq.read_schema(path).metadata or {}
+        return metadata[NAME.encode()].decode() if NAME.encode() in metadata else None
+    if start.startswith(b"\x89HDF"):
+        return _netcdf(path)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < HEADER_LIMIT:
+        return _safetensors(path)
+    if start.lstrip()[:1] in (b"{", b"<"):
+        return _readable(path)
+    return None
+
+
+def _netcdf(path: Path) -> str | None:
+    import h5py
+
+    with h5py.File(path) as file:
+        stored = file.get(DRAWS_NAME)
+        return bytes(stored[()]).decode() if stored is not None else None
+
+
+def _safetensors(path: Path) -> str | None:
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    text = header.get("__metadata__", {}).get(NAME)
+    return str(text) if text else None
+
+
+def _readable(path: Path) -> str | None:
+    text = path.read_text(encoding="utf-8")
+    if text.lstrip().startswith("<"):
+        found = _SVG.search(text) or _HTML.search(text)
+        return html.unescape(found[1]) if found else None
+    value = json.loads(text)
+    manifest = value.get("manifest", value.get("predicate")) if isinstance(value, dict) else None
+    return json.dumps(manifest) if manifest else None
