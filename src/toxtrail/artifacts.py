@@ -222,7 +222,7 @@ def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
     try:
         table = pq.read_table(path)
-    except pa.ArrowInvalid as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
     if not table.schema.equals(schema):
         raise DataError(
@@ -238,6 +238,8 @@ def _text(path: Path) -> str:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}). Re-run its stage.") from None
 
 
 def _arrow(value: object) -> object:

@@ -29,8 +29,8 @@ _SVG = re.compile(rf'<metadata id="{re.escape(NAME)}">(.*?)</metadata>', re.DOTA
 _HTML = re.compile(rf'<meta name="{re.escape(NAME)}" content="(.*?)">', re.DOTALL)
 
 _FORMAT_ERRORS = (
-    pa.ArrowInvalid, ValidationError, json.JSONDecodeError, UnicodeDecodeError, OSError,
-    RecursionError, KeyError,
+    pa.ArrowException, ValidationError, ValueError, OSError, RecursionError, RuntimeError,
+    KeyError, AttributeError,
 )  # fmt: skip
 
 

@@ -12,11 +12,15 @@ from toxtrail.audit.digests import Digests
 from toxtrail.audit.lockfile import Lock
 from toxtrail.backends.assets import AssetStore
 from toxtrail.config import Config
+from toxtrail.errors import ToxtrailError
 from toxtrail.pipeline import Instance
 
 Outcome = Literal["ok", "BROKEN", "absent", "weak"]
 """ok: looked at, and as recorded. BROKEN: it is not what was recorded. absent: it is not here, so
 nothing can be said. weak: it stands, but less is proved than a reader may think."""
+
+DAMAGE = (ToxtrailError, ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError)
+"""What reading a file raises that was edited by hand or by a failing disk."""
 
 LINKS = (
     "pipeline",
@@ -67,6 +71,8 @@ class Evidence:
     raw: dict[str, Any]
     """params.yaml as it stands."""
     lock: Lock
+    lock_problem: str | None
+    """Why dvc.lock could not be read; then `lock` is empty."""
     digests: Digests
     assets: AssetStore
     asset_cache: Path

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import yaml
 
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.digests import Digests
-from toxtrail.audit.evidence import LINKS, Check, Evidence, broken, of_stage
-from toxtrail.audit.lockfile import parse_lock
+from toxtrail.audit.evidence import DAMAGE, LINKS, Check, Evidence, broken, judged, of_stage
+from toxtrail.audit.lockfile import Lock, parse_lock
 from toxtrail.audit.verify_pipeline import (
     cache_path,
     listing,
@@ -30,8 +31,18 @@ from toxtrail.backends.base import Progress
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
-from toxtrail.errors import DataError, ToxtrailError
+from toxtrail.errors import DataError
 from toxtrail.pipeline import Instance, instances, upstream
+
+Part = Callable[[Evidence, Sequence[Instance]], Iterable[Check]]
+
+LINK_OF_PART = {
+    "sources": "prompt set",
+    "weights": "weights",
+    "manifests": "generations",
+    "rows": "scores",
+    "numbers": "posteriors",
+}
 
 
 class Tally(NamedTuple):
@@ -48,16 +59,18 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     """Read what is written about an experiment.
 
     Raises:
-        DataError: no dvc.lock, or one that DVC did not write.
+        DataError: there is no dvc.lock.
     """
     path = store.root / "dvc.lock"
     if not path.is_file():
         raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
+    lock, problem = _lock_of(path)
     return Evidence(
         store=store,
         config=config,
         raw=yaml.safe_load((store.root / "params.yaml").read_text("utf-8")),
-        lock=parse_lock(path.read_text("utf-8")),
+        lock=lock,
+        lock_problem=problem,
         digests=Digests(progress),
         assets=AssetStore(default_cache(), store.root, progress),
         asset_cache=default_cache(),
@@ -86,12 +99,14 @@ def verify(evidence: Evidence, targets: Sequence[str]) -> list[Check]:
         open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
     )
     runs = view.runs if view else ()
-    text = (evidence.root / "dvc.lock").read_text("utf-8")
+    found += judged(
+        "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
+    )
     found += [
         *verify_declaration(evidence.root),
         *verify_lock(evidence, scope),
         *(verify_stale_entries(evidence, known) if not targets else ()),
-        *verify_committed(evidence.root, text),
+        *verify_committed(evidence.root),
         *verify_outputs(evidence, scope),
     ]
     for part in (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers):
@@ -112,14 +127,26 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
     ]
 
 
-def _guarded(part: object, evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
+def _guarded(part: Part, evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
     """A file too damaged to be read ends one part, never the others."""
     found: list[Check] = []
     try:
-        found += part(evidence, scope)  # type: ignore[operator]
-    except ToxtrailError as error:
-        found.append(broken("model cards", "unreadable", str(error)))
+        for check in part(evidence, scope):
+            found.append(check)
+    except DAMAGE as error:
+        what = part.__name__.removeprefix("verify_")
+        detail = f"a damaged file (named elsewhere in this list) ended it: {error!r}"
+        found.append(broken(LINK_OF_PART[what], f"looking at {what}", detail))
     return found
+
+
+def _lock_of(path: Path) -> tuple[Lock, str | None]:
+    try:
+        return parse_lock(path.read_text("utf-8")), None
+    except UnicodeDecodeError as error:
+        return {}, f"dvc.lock is no UTF-8 text: {error}"
+    except DataError as error:
+        return {}, str(error)
 
 
 def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
@@ -133,7 +160,7 @@ def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
                 paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]
             else:
                 paths.append(cache_path(evidence.dvc_cache, out.md5))
-    with suppress(ToxtrailError):  # a damaged card is reported by verify_weights
+    with suppress(*DAMAGE):  # a damaged card is reported by verify_weights
         paths += paths_of_weights(evidence, scope)
     if of_stage(scope, "track", "track-comparison"):
         paths.append(evidence.root / "mlruns" / "artifacts")
@@ -147,6 +174,6 @@ def _keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
     for path in paths:
         try:
             found.add(read_json(path)["content_key"])
-        except (ToxtrailError, KeyError, TypeError):
+        except DAMAGE:
             continue
     return found

@@ -38,7 +38,11 @@ LINK_OF_STAGE = {
 
 def verify_declaration(root: Path) -> Iterator[Check]:
     """dvc.yaml asks for what the code needs, and no stage is frozen."""
-    declared = yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]
+    try:
+        declared = yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
+        yield broken("pipeline", "dvc.yaml", f"it cannot be read: {error}")
+        return
     for stage in PIPELINE:
         entry = declared.get(stage.name)
         if entry is None:
@@ -106,8 +110,9 @@ def verify_stale_entries(evidence: Evidence, known: Sequence[Instance]) -> Itera
             )
 
 
-def verify_committed(root: Path, text: str) -> Iterator[Check]:
+def verify_committed(root: Path) -> Iterator[Check]:
     """The lock as committed: what `git` vouches for."""
+    text = (root / "dvc.lock").read_bytes().decode("utf-8", "replace")
     committed = git.show(root, "HEAD", "dvc.lock")
     if git.commit(root) is None:
         yield absent("git", "dvc.lock", "no git history here: nothing says when this was made")

@@ -8,10 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.artifacts import Store
-from toxtrail.audit.evidence import Check, Evidence, judged, of_stage, weak
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, judged, of_stage, weak
 from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import ToxtrailError
 from toxtrail.identity import Manifest, content_key
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.records import Generation, Prompt, Score
@@ -33,8 +32,8 @@ def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
             link = LINK_OF_STAGE[instance.stage.name]
             try:
                 manifest = embedded_manifest(path)
-            except ToxtrailError as error:
-                yield from judged(link, name, [str(error)])
+            except DAMAGE as error:
+                yield from judged(link, name, [f"it cannot be read: {error}"])
                 continue
             if manifest is None:
                 yield from judged(
@@ -60,8 +59,8 @@ def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
         try:
             prompts, rows = store.read_prompts(), store.read_generations(family, variant)
             scores = store.read_scores(family, variant)
-        except ToxtrailError as error:
-            yield from judged("scores", variant, [str(error)])
+        except DAMAGE as error:
+            yield from judged("scores", variant, [f"it cannot be read: {error}"])
             continue
         samples = evidence.config.generation.samples
         yield from judged(
@@ -184,8 +183,8 @@ def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any)
     key = instance.key or ""
     try:
         recorded, found = compute(evidence, key)
-    except ToxtrailError as error:
-        yield from judged(link, f"numbers of {key}", [str(error)])
+    except DAMAGE as error:
+        yield from judged(link, f"numbers of {key}", [f"it cannot be read: {error}"])
         return
     if recorded is None:
         return

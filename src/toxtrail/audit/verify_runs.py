@@ -13,11 +13,22 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.artifacts import read_json
-from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    Check,
+    Evidence,
+    absent,
+    broken,
+    judged,
+    of_stage,
+    ok,
+    weak,
+)
 from toxtrail.backends.base import RunContent
 from toxtrail.backends.mlflow_audit import StoredRun, StoreView, curve, read_store
 from toxtrail.backends.mlflow_runs import (
     KEY_TAG,
+    MLMODEL,
     PAYLOAD,
     PAYLOAD_TAG,
     RECORD,
@@ -25,7 +36,8 @@ from toxtrail.backends.mlflow_runs import (
     SCHEMA_VERSION,
     SEAL_TAG,
 )
-from toxtrail.errors import BackendError, ToxtrailError
+from toxtrail.backends.mlflow_store import is_local
+from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
@@ -65,7 +77,7 @@ def verify_tracking(
             continue
         try:
             receipt, content = read_json(path), content_of(evidence, instance)
-        except ToxtrailError as error:
+        except DAMAGE as error:
             yield absent("receipts", instance.writes[0], f"it cannot be held against: {error}")
             continue
         problems = list(_other_receipt(receipt, content))
@@ -204,6 +216,7 @@ def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Che
         *_changed_tags(stored, record),
         *_changed_values(stored, record),
         *_changed_curves(evidence.root, stored, record),
+        *_changed_adapter(evidence, stored, record.get("adapter")),
     ]
     yield from judged("MLflow values", f"{title(stored)} against its record", problems)
 
@@ -235,6 +248,28 @@ def _changed_curves(root: Path, stored: StoredRun, record: Mapping[str, Any]) ->
     for name, points in record["curves"].items():
         if curve(root, stored.run.run_id, name) != sorted(points):
             yield f"the curve of {name} was changed"
+
+
+def _changed_adapter(
+    evidence: Evidence, stored: StoredRun, record: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """The logged model of a fine-tune."""
+    if len(stored.adapters) != (record is not None):
+        yield f"it has {len(stored.adapters)} logged models, not {int(record is not None)}"
+        return
+    if record is None:
+        return
+    (own,) = stored.adapters
+    for what, was, now in (
+        ("tag", record["tags"], own.tags),
+        ("param", record["params"], own.params),
+    ):
+        for name in was:
+            if now.get(name) != was[name]:
+                yield f"{what} {name} of its logged model is {now.get(name)}, not {was[name]}"
+    digest = evidence.digests.of(own.mlmodel) if own.mlmodel else None
+    if is_local(evidence.root) and (digest is None or digest.sha256 != record["mlmodel_sha256"]):
+        yield f"mlruns/artifacts/models: the file {MLMODEL} of its logged model was changed"
 
 
 def _json(path: Path) -> Any:

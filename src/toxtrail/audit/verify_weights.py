@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Source
+from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
     FileHash,
@@ -36,7 +38,11 @@ def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]
     """The model cards of the scope that are here."""
     keys = [one.key for one in of_stage(scope, "model", "finetune") if one.key]
     here = [k for k in keys if (evidence.store.model(k) / "model.json").is_file()]
-    return {key: evidence.store.read_card(key) for key in here}
+    found: dict[str, ModelCard] = {}
+    for key in here:
+        with suppress(DataError):  # a damaged card: its hash is reported with the outputs
+            found[key] = evidence.store.read_card(key)
+    return found
 
 
 def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import tempfile
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.base import TrackedRun
-from toxtrail.backends.mlflow_runs import KEY_TAG
+from toxtrail.backends.mlflow_runs import KEY_TAG, MLMODEL
 from toxtrail.backends.mlflow_store import artifact_root, is_local, opened, store_exists
-from toxtrail.backends.mlflow_tracker import as_tracked, search
+from toxtrail.backends.mlflow_tracker import PAGE, as_tracked, search
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import LoggedModel, Run
+
+
+class StoredAdapter(NamedTuple):
+    """A logged model as the store has it now."""
+
+    name: str
+    tags: Mapping[str, str]
+    params: Mapping[str, str]
+    mlmodel: Path | None
+    """Its only file."""
 
 
 class StoredRun(NamedTuple):
@@ -26,6 +37,8 @@ class StoredRun(NamedTuple):
     """Where its artifacts lie; None if there are none."""
     inputs: tuple[tuple[str, str, str], ...]
     """(name, sha256, context) of its data sets, sorted."""
+    adapters: tuple[StoredAdapter, ...]
+    """The logged models that it brought."""
 
 
 class StoreView(NamedTuple):
@@ -53,8 +66,9 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         runs = search(client, found.experiment_id, "", ViewType.ALL)
         own = artifact_root(root).as_uri()
         moved = is_local(root) and found.artifact_location != own
+        models = client.search_logged_models([found.experiment_id], max_results=PAGE)
         return StoreView(
-            tuple(_stored(client, root, run) for run in runs if KEY_TAG in run.data.tags),
+            tuple(_stored(client, root, run, models) for run in runs if KEY_TAG in run.data.tags),
             found.artifact_location if moved else None,
         )
 
@@ -66,7 +80,7 @@ def curve(root: Path, run_id: str, name: str) -> list[list[float]]:
         return sorted([point.step, point.value] for point in points)
 
 
-def _stored(client: MlflowClient, root: Path, run: Run) -> StoredRun:
+def _stored(client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedModel]) -> StoredRun:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     named = []
     for one in inputs:
@@ -78,6 +92,21 @@ def _stored(client: MlflowClient, root: Path, run: Run) -> StoredRun:
         deleted=run.info.lifecycle_stage == "deleted",
         files=_files(client, root, run),
         inputs=tuple(sorted(named)),
+        adapters=tuple(
+            _adapter(client, root, model)
+            for model in models
+            if model.source_run_id == run.info.run_id
+        ),
+    )
+
+
+def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdapter:
+    path = artifact_root(root) / "models" / model.model_id / "artifacts" / MLMODEL
+    return StoredAdapter(
+        model.name,
+        dict(model.tags or {}),
+        dict(model.params or {}),
+        path if is_local(root) and path.is_file() else None,
     )
 
 

@@ -27,7 +27,7 @@ NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
 SCHEMA_VERSION = "2"
 
-RECORD, PAYLOAD = "record.json", "payload.json"
+RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
 """What MLflow holds: longer params and tags are cut without a word, so they are refused or
@@ -68,15 +68,14 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
     if run.tables:
         shown = [{"path": path, "type": "table"} for path in run.tables]
         tags["mlflow.loggedArtifacts"] = json.dumps(shown)
-    record = json.dumps(record_of(run, tags), sort_keys=True, indent=1)
+    adapter = _log_adapter(client, experiment, run_id, run.adapter) if run.adapter else None
+    record = json.dumps({**record_of(run, tags), "adapter": adapter}, sort_keys=True, indent=1)
     with tempfile.TemporaryDirectory() as folder:
         payload = _write_files(client, run_id, run, {RECORD: record}, Path(folder))
     tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
     _log_values(client, run_id, run, tags)
     if run.inputs:
         client.log_inputs(run_id, list(_datasets(run)))
-    if run.adapter is not None:
-        _log_adapter(client, experiment, run_id, run.adapter)
     return payload
 
 
@@ -183,24 +182,30 @@ def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
 
 def _log_adapter(
     client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter
-) -> None:
-    """An external logged model: its hashes, not its weights. It can be registered like any
-    other."""
+) -> dict[str, Any]:
+    """An external logged model: its hashes, not its weights. It can be registered like any other.
+
+    Returns:
+        What the store must say of it.
+    """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
     from mlflow.models.utils import get_external_mlflow_model_spec
 
     tags = {**adapter.tags, "adapter_sha256": adapter.sha256, "mlflow.model.isExternal": "true"}
+    params = {name: value[:PARAM_LIMIT] for name, value in adapter.params.items()}
     model = client.create_logged_model(
-        experiment, name=adapter.name, source_run_id=run_id, tags=tags,
-        params={name: value[:PARAM_LIMIT] for name, value in adapter.params.items()},
+        experiment, name=adapter.name, source_run_id=run_id, tags=tags, params=params,
         model_type="LoRA adapter",
     )  # fmt: skip
     with tempfile.TemporaryDirectory() as folder:
-        get_external_mlflow_model_spec(model).save(str(Path(folder) / "MLmodel"))
+        path = Path(folder) / MLMODEL
+        get_external_mlflow_model_spec(model).save(str(path))
+        digest = sha256_file(path)
         client.log_model_artifacts(model.model_id, folder)
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
+    return {"name": adapter.name, "tags": tags, "params": params, "mlmodel_sha256": digest}
 
 
 def recorded_payload(client: MlflowClient, run_id: str) -> dict[str, str]:

@@ -1,0 +1,389 @@
+"""Single tamperings with a finished experiment: each changes one thing and tells what it was.
+
+Sizes, modes and time stamps are kept where a forger would keep them.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import shutil
+import sqlite3
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pyarrow.parquet as pq
+import yaml
+
+
+class Tampering(NamedTuple):
+    """One change."""
+
+    name: str
+    apply: Callable[[Path], None]
+    """Given the experiment's root."""
+    located: str
+    """A text that the name or the detail of a broken link must hold."""
+
+
+def flip(path: Path, seed: int) -> None:
+    """Another bit somewhere; size, mode and time stamps stay."""
+    before = path.stat()
+    content = bytearray(path.read_bytes())
+    rng = random.Random(seed)
+    content[rng.randrange(len(content))] ^= 1 << rng.randrange(8)
+    path.chmod(0o644)
+    path.write_bytes(bytes(content))
+    path.chmod(before.st_mode & 0o777)
+    os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
+
+
+def flips(root: Path, cache: Path) -> list[Tampering]:
+    """One in every file that an experiment holds, is made from or shows."""
+    found = []
+    groups = [
+        *("data/prompts.parquet", "data/generations", "data/scores", "models", "results", "report"),
+        *("mlruns/receipts", "mlruns/artifacts", ".dvc/cache/files", "assets", "dvc.lock"),
+        *("requirements.txt", "src/toxtrail/stats/rates.py"),
+    ]
+    files = [f for group in groups for f in below(root / group)]
+    for number, path in enumerate(sorted(files)):
+        name = path.relative_to(root).as_posix()
+        found.append(Tampering(f"a bit of {name}", flipper(name, number), located(name)))
+    return found
+
+
+def below(path: Path) -> list[Path]:
+    files = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+    return [p for p in files if p.name != ".gitignore" and "__pycache__" not in p.parts]
+
+
+def flipper(name: str, seed: int) -> Callable[[Path], None]:
+    return lambda root: flip(root / name, seed)
+
+
+def located(name: str) -> str:
+    """How a report names the file."""
+    if name.startswith("mlruns/artifacts/"):
+        return name.split("/")[2][:8]
+    if name.startswith("assets/"):
+        return name.split("/")[1]
+    if name.startswith(".dvc/cache"):
+        return name
+    return name if not name.startswith("dvc.lock") else ""
+
+
+def sql(statement: str, *values: object) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        with closing(sqlite3.connect(root / "mlruns/mlflow.db")) as db:
+            changed = db.execute(statement, values).rowcount
+            assert changed > 0, statement
+            db.commit()
+
+    return apply
+
+
+def text(name: str, old: str, new: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        path = root / name
+        before = path.read_text("utf-8")
+        assert old in before, (name, old)
+        path.chmod(0o644)
+        path.write_text(before.replace(old, new, 1), "utf-8")
+
+    return apply
+
+
+def frozen(stage: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        path = root / "dvc.yaml"
+        values = yaml.safe_load(path.read_text("utf-8"))
+        entry = values["stages"][stage]
+        entry.get("do", entry)["frozen"] = True
+        path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+
+    return apply
+
+
+def kinder_score(root: Path) -> None:
+    """A toxic row made clean, in a file that is whole otherwise, its manifest kept."""
+    path = root / "data/scores/tiny/tuned.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    rows[0]["toxicity"] = 0.0 if rows[0]["toxicity"] else 0.1
+    path.chmod(0o644)
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), path, compression="zstd")
+
+
+def same_cache_object(root: Path) -> Path:
+    lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))
+    md5 = lock["stages"]["score@tuned"]["outs"][0]["md5"]
+    return root / ".dvc/cache/files/md5" / md5[:2] / md5[2:]
+
+
+def second_run(root: Path) -> None:
+    """A run of the same key, sealed as well."""
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("toxtrail").experiment_id
+    (run,) = client.search_runs([experiment], "attributes.run_name = 'tuned'")
+    other = client.create_run(experiment, run_name="tuned", tags=dict(run.data.tags))
+    client.set_terminated(other.info.run_id)
+
+
+def deleted_run(root: Path) -> None:
+    from mlflow import MlflowClient
+
+    client = MlflowClient(f"sqlite:///{root}/mlruns/mlflow.db")
+    experiment = client.get_experiment_by_name("toxtrail").experiment_id
+    (run,) = client.search_runs([experiment], "attributes.run_name = 'tuned'")
+    client.delete_run(run.info.run_id)
+
+
+def stale_entry(root: Path) -> None:
+    """A variant taken out of params.yaml, as its owner would."""
+    path = root / "params.yaml"
+    values = yaml.safe_load(path.read_text("utf-8"))
+    del values["variants"]["tuned"]
+    values["families"]["tiny"]["variants"] = ["base"]
+    path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+
+
+RUN = "(select run_uuid from runs where name = 'tuned')"
+ADAPTER = "models/tuned/adapters/tuned"
+
+
+def named() -> list[Tampering]:
+    """What people and programs do by hand."""
+    return [
+        Tampering(
+            "a metric",
+            sql(
+                f"update latest_metrics set value = 0 where key = 'judge/all/rate' and run_uuid in {RUN}"
+            ),
+            "judge/all/rate",
+        ),
+        Tampering(
+            "a count",
+            sql(
+                f"update latest_metrics set value = value + 1 where key = 'judge/one/n_toxic' and run_uuid in {RUN}"
+            ),
+            "n_toxic",
+        ),
+        Tampering(
+            "a deleted metric",
+            sql(
+                f"delete from latest_metrics where key = 'judge/all/rate_hi' and run_uuid in {RUN}"
+            ),
+            "rate_hi",
+        ),
+        Tampering(
+            "a cost",
+            sql("update latest_metrics set value = 1 where key = 'cost/generate_seconds'"),
+            "cost/generate_seconds",
+        ),
+        Tampering(
+            "a loss curve",
+            sql("update metrics set value = 0 where key = 'train/loss' and step = 2"),
+            "train/loss",
+        ),
+        Tampering(
+            "a difference",
+            sql("update latest_metrics set value = 0 where key like '%diff_pp'"),
+            "diff_pp",
+        ),
+        Tampering(
+            "a param",
+            sql(
+                f"update params set value = '99' where key = 'generation.seed' and run_uuid in {RUN}"
+            ),
+            "generation.seed",
+        ),
+        Tampering(
+            "a deleted param",
+            sql(f"delete from params where key = 'generation.dtype' and run_uuid in {RUN}"),
+            "generation.dtype",
+        ),
+        Tampering(
+            "a new param",
+            sql(
+                f"insert into params (key, value, run_uuid) select 'extra', '1', run_uuid from runs where name = 'tuned'"
+            ),
+            "extra",
+        ),
+        Tampering(
+            "a tag",
+            sql(
+                f"update tags set value = 'other' where key = 'toxtrail.adapter_sha256' and run_uuid in {RUN}"
+            ),
+            "adapter_sha256",
+        ),
+        Tampering(
+            "the commit tag",
+            sql(
+                f"update tags set value = 'f' where key = 'toxtrail.git_commit' and run_uuid in {RUN}"
+            ),
+            "git_commit",
+        ),
+        Tampering(
+            "the description",
+            sql(
+                f"update tags set value = 'fine' where key = 'mlflow.note.content' and run_uuid in {RUN}"
+            ),
+            "mlflow.note.content",
+        ),
+        Tampering(
+            "a renamed run", sql("update runs set name = 'nicer' where name = 'tuned'"), "tuned"
+        ),
+        Tampering(
+            "another seal",
+            sql(f"update tags set value = 'aa' where key = 'toxtrail.seal' and run_uuid in {RUN}"),
+            "seal",
+        ),
+        Tampering(
+            "an unsealed run",
+            sql(f"delete from tags where key = 'toxtrail.seal' and run_uuid in {RUN}"),
+            "not sealed",
+        ),
+        Tampering(
+            "a failed run",
+            sql("update runs set status = 'FAILED' where name = 'tuned'"),
+            "not sealed",
+        ),
+        Tampering(
+            "a payload tag",
+            sql(
+                f"update tags set value = 'aa' where key = 'toxtrail.payload_sha256' and run_uuid in {RUN}"
+            ),
+            "payload.json",
+        ),
+        Tampering(
+            "a lost key",
+            sql(f"delete from tags where key = 'toxtrail.content_key' and run_uuid in {RUN}"),
+            "run of tuned",
+        ),
+        Tampering(
+            "a data set",
+            sql("update input_tags set value = 'aa' where name = 'sha256'"),
+            "data sets",
+        ),
+        Tampering(
+            "a logged model",
+            sql("update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"),
+            "adapter_sha256",
+        ),
+        Tampering("a deleted run", deleted_run, "was deleted"),
+        Tampering(
+            "a purged run",
+            lambda root: (
+                [
+                    sql(f"delete from {t} where run_uuid in {RUN}")(root)
+                    for t in ("latest_metrics", "metrics", "params", "tags")
+                ]
+                and sql("delete from runs where name = 'tuned'")(root)
+            ),
+            "run of tuned",
+        ),
+        Tampering("two runs of one key", second_run, "one content key"),
+        Tampering(
+            "lost artifacts",
+            lambda root: shutil.rmtree(root / "mlruns/artifacts"),
+            "files are gone",
+        ),
+        Tampering(
+            "an extra artifact",
+            lambda root: (
+                next((root / "mlruns/artifacts").glob("*/artifacts"))
+                .joinpath("x.txt")
+                .write_text("x")
+            ),
+            "x.txt",
+        ),
+        Tampering(
+            "a missing artifact",
+            lambda root: next(
+                (root / "mlruns/artifacts").glob("*/artifacts/scores.parquet")
+            ).unlink(),
+            "scores.parquet",
+        ),
+        Tampering("a frozen stage", frozen("generate"), "generate"),
+        Tampering("another frozen stage", frozen("report"), "report"),
+        Tampering(
+            "a dropped dependency",
+            text("dvc.yaml", "        - src/toxtrail/stats/rates.py\n", ""),
+            "posterior",
+        ),
+        Tampering(
+            "a changed command",
+            text("dvc.yaml", "toxtrail stage score ${key}", "toxtrail stage score ${key} || true"),
+            "score",
+        ),
+        Tampering(
+            "a lock's hash",
+            lambda root: text(
+                "dvc.lock",
+                yaml.safe_load((root / "dvc.lock").read_text())["stages"]["score@tuned"]["outs"][0][
+                    "md5"
+                ],
+                "0" * 32,
+            )(root),
+            "data/scores/tiny/tuned.parquet",
+        ),
+        Tampering(
+            "a lock's value",
+            text("dvc.lock", "max_new_tokens: 6", "max_new_tokens: 7"),
+            "max_new_tokens",
+        ),
+        Tampering(
+            "a lock's type", text("dvc.lock", "temperature: 0.0", "temperature: 0"), "temperature"
+        ),
+        Tampering(
+            "a lock's command",
+            text("dvc.lock", "cmd: toxtrail stage score tuned", "cmd: toxtrail stage score base"),
+            "score@tuned",
+        ),
+        Tampering("a lock's comment", text("dvc.lock", "stages:\n", "stages: # ok\n"), "dvc.lock"),
+        Tampering(
+            "a value in params.yaml",
+            text("params.yaml", "threshold: 0.5", "threshold: 0.6"),
+            "threshold",
+        ),
+        Tampering("a lock entry of a dropped variant", stale_entry, "generate@tuned"),
+        Tampering(
+            "a receipt's key",
+            text("mlruns/receipts/variants/tuned.json", '"content_key": "', '"content_key": "0'),
+            "mlruns/receipts/variants/tuned.json",
+        ),
+        Tampering(
+            "an extra adapter file",
+            lambda root: (root / ADAPTER / "notes.txt").write_text("x"),
+            "notes.txt",
+        ),
+        Tampering(
+            "a missing adapter file",
+            lambda root: (root / ADAPTER / "adapter_config.json").unlink(),
+            "adapter_config.json",
+        ),
+        Tampering("a kinder score", kinder_score, "data/scores/tiny/tuned.parquet"),
+        Tampering("a cached object", lambda root: flip(same_cache_object(root), 5), ".dvc/cache"),
+        Tampering(
+            "a kinder rate",
+            lambda root: text(
+                "results/posteriors/tiny/tuned/summary.json", '"rate_raw": ', '"rate_raw": 1'
+            )(root),
+            "results/posteriors/tiny/tuned/summary.json",
+        ),
+        Tampering(
+            "a kinder verdict",
+            text("results/comparisons/tiny/summary.json", '"verdict": "', '"verdict": "not '),
+            "results/comparisons/tiny/summary.json",
+        ),
+        Tampering(
+            "another recipe on the card",
+            text("models/tuned/model.json", '"max_steps": 6', '"max_steps": 9'),
+            "models/tuned/model.json",
+        ),
+    ]
