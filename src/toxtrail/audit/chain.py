@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import csv
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.artifacts import Store
+from toxtrail.artifacts import Store, read_json
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import ConfigError, DataError
+from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
+    BaseWeights,
     Input,
     Manifest,
     ModelCard,
+    TrainingRecord,
+    content_key,
     hash_tree,
     sha256_file,
     tree_sha256,
@@ -23,6 +27,8 @@ Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
 recorded: a hash or a fact with no file in this repo (an asset, a setting)."""
 
+CLAIM = "that it was trained on the data its card names is its uploader's claim: nothing proves it"
+
 
 class Link(NamedTuple):
     """One step of the chain."""
@@ -31,179 +37,257 @@ class Link(NamedTuple):
     name: str
     sha256: str | None
     standing: Standing
-    facts: tuple[tuple[str, str], ...]
+    facts: tuple[tuple[str, str], ...] = ()
     """Settings and facts, in reading order."""
-    made_from: tuple[Link, ...]
+    weak: tuple[str, ...] = ()
+    """Where less is proved than a reader may think."""
+    made_from: tuple[Link, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """The link and everything below it."""
         return {
             **self._asdict(),
             "facts": dict(self.facts),
+            "weak": list(self.weak),
             "made_from": [link.to_json() for link in self.made_from],
         }
 
-    def mismatches(self) -> Iterator[Link]:
-        """This link and those below it whose file is not what was recorded."""
-        if self.standing == "MISMATCH":
-            yield self
+    def all(self) -> Iterator[Link]:
+        """This link and those below it."""
+        yield self
         for link in self.made_from:
-            yield from link.mismatches()
+            yield from link.all()
+
+    def mismatches(self) -> Iterator[Link]:
+        """Those whose file is not what was recorded."""
+        return (link for link in self.all() if link.standing == "MISMATCH")
 
 
-def chain_of_file(store: Store, path: Path) -> Link:
-    """The chain of a file that carries a manifest.
+class Chain:
+    """Builds chains; a file is hashed once however often it occurs."""
 
-    Raises:
-        DataError: it carries none.
-    """
-    manifest = embedded_manifest(path)
-    if manifest is None:
-        raise DataError(
-            f"{path} carries no manifest of toxtrail. Name a .parquet, summary.json or .nc "
-            "file that a "
-            "stage wrote, a variant, a family, or an MLflow run."
-        )
-    name = path.relative_to(store.root).as_posix() if path.is_relative_to(store.root) else str(path)
-    return _produced(store, name, sha256_file(path), "matches", manifest)
+    def __init__(self, store: Store | None) -> None:
+        """With no store (outside every experiment), only what a file says of itself is known."""
+        self._store = store
+        self._hashes: dict[Path, str | None] = {}
 
+    def of_file(self, path: Path) -> Link:
+        """The chain of a file that carries a manifest.
 
-def chain_of_manifest(store: Store, name: str, manifest: Manifest) -> Link:
-    """The chain of a result known by its manifest alone, such as an MLflow run."""
-    return _produced(store, name, None, "recorded", manifest)
+        Raises:
+            DataError: it carries none.
+        """
+        manifest = embedded_manifest(path)
+        if manifest is None:
+            raise DataError(
+                f"{path} carries no manifest of toxtrail: it is a file of another format, or was "
+                "not made by a stage."
+            )
+        return self.of_manifest(self._name(path), manifest, sha256_file(path), self._whose(path))
 
-
-def _produced(
-    store: Store, name: str, sha256: str | None, standing: Standing, manifest: Manifest
-) -> Link:
-    below = [
-        _input(store, key, source)
-        for key, source in manifest.inputs.items()
-        if not (key == "model" and manifest.model)
-    ]
-    if manifest.model:
-        below.append(_model(store, manifest.model, manifest.inputs.get("model")))
-    return Link(
-        what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
-        name=name,
-        sha256=sha256,
-        standing=standing,
-        facts=(
-            ("content key", manifest.content_key),
-            *((section, _brief(value)) for section, value in manifest.params.items()),
-            ("code sha256", manifest.code_sha256),
-            *((("environment", _brief(manifest.environment)),) if manifest.environment else ()),
-            *_execution(store, manifest, sha256),
-        ),
-        made_from=tuple(below),
-    )
-
-
-def _input(store: Store, key: str, source: Input) -> Link:
-    standing = _standing(store.root / source.path, source.sha256)
-    if source.manifest is not None:
-        return _produced(store, source.path, source.sha256, standing, source.manifest)
-    return Link(
-        key, source.path, source.sha256, "recorded" if ":" in source.path else standing, (), ()
-    )
-
-
-def _model(store: Store, card: ModelCard, source: Input | None) -> Link:
-    folder = store.model(card.key)
-    base = Link(
-        what="base weights",
-        name=card.base.uri,
-        sha256=card.base.sha256,
-        standing="recorded",
-        facts=(
-            ("resolved", card.base.resolved),
-            ("architecture", f"{card.base.architecture}, {card.base.parameters:,} parameters"),
-            ("stored as", card.base.quantization or card.base.stored_dtype),
-            ("license", card.base.license or "not stated"),
-            *((f.path, f.sha256) for f in (*card.base.files, *card.base.converted)),
-            ("tokenizer", card.base.tokenizer_sha256),
-            ("chat template", card.base.chat_template_sha256 or "none"),
-        ),
-        made_from=(),
-    )
-    return Link(
-        what=f"model@{card.key}",
-        name=source.path if source else f"models/{card.key}/model.json",
-        sha256=source.sha256 if source else None,
-        standing=_standing(folder / "model.json", source.sha256) if source else "recorded",
-        facts=(("fingerprint", card.fingerprint),),
-        made_from=(*(_adapter(folder, a) for a in reversed(card.adapters)), base),
-    )
-
-
-def _adapter(folder: Path, adapter: Adapter) -> Link:
-    facts: list[tuple[str, str]] = [(file.path, file.sha256) for file in adapter.files]
-    below: tuple[Link, ...] = ()
-    if training := adapter.training:
-        facts += [
-            ("recipe", _brief(training.recipe)),
-            ("steps", f"{training.steps}, final loss {training.final_loss:.4f}"),
-            ("code sha256", training.code_sha256),
-            ("environment", _brief(training.environment)),
-            ("parent fingerprint", training.parent_fingerprint),
+    def of_manifest(
+        self,
+        name: str,
+        manifest: Manifest,
+        sha256: str | None = None,
+        standing: Standing = "recorded",
+    ) -> Link:
+        """The chain of a result known by its manifest, such as an MLflow run."""
+        below = [
+            self._input(key, source)
+            for key, source in manifest.inputs.items()
+            if not (key in ("model", "parent") and manifest.model)
         ]
+        if manifest.model:
+            source = manifest.inputs.get("model") or manifest.inputs.get("parent")
+            below.append(self._model(manifest.model, source))
+        facts, weak = self._execution(manifest, sha256)
+        return Link(
+            what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
+            name=name,
+            sha256=sha256,
+            standing=standing,
+            facts=(
+                ("content key", manifest.content_key),
+                *((section, brief(value)) for section, value in manifest.params.items()),
+                ("code sha256", manifest.code_sha256),
+                *_environment(manifest),
+                *facts,
+            ),
+            weak=weak,
+            made_from=tuple(below),
+        )
+
+    def of_adapter(self, path: Path, card: ModelCard) -> Link:
+        """The chain of an adapter that a card of this experiment lists last."""
+        link = self._weights(card.key, card.base, card.adapters)
+        return link._replace(name=f"{path} = {link.name}")
+
+    def _input(self, key: str, source: Input) -> Link:
+        standing = self._standing(source.path, source.sha256)
+        if source.manifest is not None:
+            return self.of_manifest(source.path, source.manifest, source.sha256, standing)
+        recorded: Standing = "recorded" if ":" in source.path else standing
+        return Link(key, source.path, source.sha256, recorded)
+
+    def _model(self, card: ModelCard, source: Input | None) -> Link:
+        path = f"models/{card.key}/model.json"
+        probe = card.probe
+        shown = f"{probe.digest} ({probe.dtype})" if probe else "none"
+        return Link(
+            what=f"model@{card.key}",
+            name=source.path if source else path,
+            sha256=source.sha256 if source else None,
+            standing=self._standing(path, source.sha256) if source else "recorded",
+            facts=(("fingerprint", card.fingerprint), ("probe", shown)),
+            weak=() if probe else ("its weights were never probed",),
+            made_from=(self._weights(card.key, card.base, card.adapters),),
+        )
+
+    def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> Link:
+        """The last adapter on what it was trained on, down to the base."""
+        if not adapters:
+            return _base(base)
+        last = adapters[-1]
+        below = self._weights(key, base, adapters[:-1])
+        facts: list[tuple[str, str]] = [(file.path, file.sha256) for file in last.files]
+        made_from = [below]
+        if last.training:
+            made_from = [self._training(last, last.training), below]
+        name = last.uri or f"models/{key}/adapters/{last.key}"
+        return Link(
+            f"adapter {last.key}",
+            name,
+            last.sha256,
+            self._adapter_standing(key, last) if last.uri is None else "recorded",
+            tuple(facts),
+            () if last.training else (CLAIM,),
+            tuple(made_from),
+        )
+
+    def _training(self, adapter: Adapter, training: TrainingRecord) -> Link:
+        """The fine-tune stage: recipe, loss curve, data, and which parent it saw."""
         data = Link(
             "training data",
             training.data_uri,
             training.data_sha256,
             "recorded",
             (("examples", f"{training.examples} ({training.cut_examples} cut)"),),
-            (),
         )
-        below = (data,)
-    else:
-        facts.append(("training data", "unknown: what its card says is its uploader's claim"))
-    local = folder / "adapters" / adapter.key
-    standing = _adapter_standing(local, adapter) if adapter.uri is None else "recorded"
-    name = adapter.uri or f"models/{folder.name}/adapters/{adapter.key}"
-    return Link(f"adapter {adapter.key}", name, adapter.sha256, standing, tuple(facts), below)
-
-
-def _adapter_standing(folder: Path, adapter: Adapter) -> Standing:
-    if not folder.is_dir():
-        return "not here"
-    files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
-    return "matches" if tree_sha256(files) == adapter.sha256 else "MISMATCH"
-
-
-def _standing(path: Path, sha256: str) -> Standing:
-    if not path.is_file():
-        return "not here"
-    return "matches" if sha256_file(path) == sha256 else "MISMATCH"
-
-
-def _execution(store: Store, manifest: Manifest, sha256: str | None) -> Iterator[tuple[str, str]]:
-    """When, where and at which commit this very file was made, if this machine made it."""
-    from toxtrail.artifacts import read_json
-
-    path = store.record(manifest.kind, manifest.key or "-")
-    record = read_json(path) if sha256 and path.is_file() else {}
-    if record and record["output_sha256"] == sha256:
-        dirty = " with uncommitted changes" if record["dirty"] else ""
-        yield (
-            "made",
-            f"{record['started']} on {record['machine']}, {record['cost']['seconds']:.0f} s",
+        return Link(
+            f"finetune@{adapter.key}",
+            f"parent fingerprint {training.parent_fingerprint}",
+            None,
+            "recorded",
+            (
+                ("recipe", brief(training.recipe)),
+                ("loss", self._loss(adapter.key, training)),
+                ("code sha256", training.code_sha256),
+                ("environment", brief(training.environment)),
+                ("environment sha256", content_key(training.environment)),
+            ),
+            made_from=(data,),
         )
-        yield "git commit", f"{record['commit'] or 'none'}{dirty}"
+
+    def _loss(self, key: str, training: TrainingRecord) -> str:
+        path = self._store.model(key) / "loss.csv" if self._store else None
+        last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
+        if path is None or not path.is_file():
+            return last
+        with path.open(encoding="utf-8", newline="") as file:
+            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
+
+    def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
+        if self._store is None:
+            return "recorded"
+        folder = self._store.model(key) / "adapters" / adapter.key
+        if not folder.is_dir():
+            return "not here"
+        files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
+        return "matches" if tree_sha256(files) == adapter.sha256 else "MISMATCH"
+
+    def _standing(self, path: str, sha256: str) -> Standing:
+        if self._store is None:
+            return "recorded"
+        found = self._sha256(self._store.root / path)
+        if found is None:
+            return "not here"
+        return "matches" if found == sha256 else "MISMATCH"
+
+    def _whose(self, path: Path) -> Standing:
+        """A file from elsewhere is only what it says of itself."""
+        inside = self._store is not None and path.is_relative_to(self._store.root)
+        return "matches" if inside else "recorded"
+
+    def _sha256(self, path: Path) -> str | None:
+        if path not in self._hashes:
+            self._hashes[path] = sha256_file(path) if path.is_file() else None
+        return self._hashes[path]
+
+    def _name(self, path: Path) -> str:
+        root = self._store.root if self._store else None
+        return (
+            path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
+        )
+
+    def _execution(
+        self, manifest: Manifest, sha256: str | None
+    ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """When, where and at which commit this very file was made, if this machine made it."""
+        if self._store is None or sha256 is None:
+            return (), ()
+        path = self._store.record(manifest.kind, manifest.key or "-")
+        record = read_json(path) if path.is_file() else {}
+        return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
 
 
-def _brief(value: object) -> str:
+def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Facts and weak points of one execution."""
+    seconds = record["cost"]["seconds"]
+    weak = []
+    if record["dirty"]:
+        weak.append("made with uncommitted changes: the commit alone does not give it back")
+    if not record["commit"]:
+        weak.append("made outside git: no commit holds its code")
+    return (
+        ("made", f"{record['started']} on {record['host']} ({record['machine']}), {seconds:.0f} s"),
+        ("git commit", record["commit"] or "none"),
+        ("batch plan", brief(record["settings"])),
+    ), tuple(weak)
+
+
+def brief(value: object) -> str:
+    """A setting on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {_brief(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {brief(inner)}" for key, inner in value.items())
     if isinstance(value, list):
-        return f"[{', '.join(_brief(inner) for inner in value)}]"
+        return f"[{', '.join(brief(inner) for inner in value)}]"
     return str(value)
 
 
-def unknown_reference(reference: str) -> ConfigError:
-    """What a reference may be."""
-    return ConfigError(
-        f'"{reference}" is no variant, family, file or MLflow run. Give a variant or family of '
-        "params.yaml, a path to a .parquet, .json or .nc file, a run id or name, or the first 8 or "
-        "more characters of a content key."
+def _base(base: BaseWeights) -> Link:
+    return Link(
+        what="base weights",
+        name=base.uri,
+        sha256=base.sha256,
+        standing="recorded",
+        facts=(
+            ("resolved", base.resolved),
+            ("architecture", f"{base.architecture}, {base.parameters:,} parameters"),
+            ("stored as", base.quantization or base.stored_dtype),
+            ("license", base.license or "not stated"),
+            *((f.path, f.sha256) for f in (*base.files, *base.converted)),
+            ("tokenizer", base.tokenizer_sha256),
+            ("chat template", base.chat_template_sha256 or "none"),
+        ),
+    )
+
+
+def _environment(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    if not manifest.environment:
+        return ()
+    return (
+        ("environment", brief(manifest.environment)),
+        ("environment sha256", content_key(manifest.environment)),
     )

@@ -43,6 +43,7 @@ LINKS = (
     "MLflow files",
     "MLflow values",
     "signatures",
+    "files",
 )
 """Classes of links, in the order of the data."""
 

@@ -14,6 +14,7 @@ from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.digests import Digests
 from toxtrail.audit.evidence import DAMAGE, LINKS, Check, Evidence, broken, judged, of_stage
 from toxtrail.audit.lockfile import Lock, parse_lock
+from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify_pipeline import (
     cache_path,
     listing,
@@ -32,7 +33,7 @@ from toxtrail.backends.dvc import cache_folder
 from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
 from toxtrail.errors import DataError
-from toxtrail.pipeline import Instance, instances, upstream
+from toxtrail.pipeline import Instance, upstream
 
 Part = Callable[[Evidence, Sequence[Instance]], Iterable[Check]]
 
@@ -76,14 +77,6 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
         asset_cache=default_cache(),
         dvc_cache=cache_folder(store.root),
     )
-
-
-def stage_runs(config: Config) -> list[Instance]:
-    """Every stage run that params.yaml asks for."""
-    sections = config.model_dump(
-        mode="json", include={"models", "finetunes", "variants", "families"}
-    )
-    return instances(sections)
 
 
 def verify(evidence: Evidence, targets: Sequence[str]) -> list[Check]:

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
-import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, printable
+from toxtrail.cli.verify import BROKEN_EXIT, exit_code, show
+from toxtrail.errors import ConfigError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from toxtrail.audit.chain import Link, Standing
+    from toxtrail.audit.evidence import Check
+    from toxtrail.audit.subjects import Scene, Subject
 
-MISMATCH_EXIT = 3
 COLOURS: dict[Standing, str] = {
     "matches": "green",
     "MISMATCH": "bold red",
@@ -27,84 +30,99 @@ COLOURS: dict[Standing, str] = {
 
 
 @click.command("audit", short_help="Show everything behind a result, with hashes.")
-@click.argument("reference", metavar="REF")
+@click.argument("reference", metavar="[REF]", required=False)
+@click.option("--verify", "verifying", is_flag=True, help="Hash and compute all of it again.")
+@click.option("--complete", is_flag=True, help="With --verify: what is not here is broken too.")
+@click.option("--show-text", is_flag=True, help="Of a generation: show prompt and continuation.")
 @json_option
 @click.pass_context
-def audit(ctx: click.Context, reference: str, as_json: bool) -> None:
+def audit(
+    ctx: click.Context,
+    reference: str | None,
+    verifying: bool,
+    complete: bool,
+    show_text: bool,
+    as_json: bool,
+) -> None:
     """Show the chain behind REF: hashes of scores, generations, prompts, weights, data, parameters.
 
-    REF is a variant, a family, a file that a stage wrote (wherever it lies now), or an MLflow run
-    by
-    id, name or content key. Files of this repo are hashed again on the way; exit code 3 says that
-    one of them is not what was recorded.
+    REF is anything you hold: a variant, a family, an MLflow run (id or name), a content key or hash
+    (8 characters or more), a file (wherever it lies now), one generation (variant/prompt_id/sample)
+    or one number (family/variant/subset/metric). Exit code 3: something is not what was recorded.
 
     \b
     Examples:
       toxtrail audit smollm2-rude
-      toxtrail audit data/scores/smollm2-135m/smollm2-rude.parquet
+      toxtrail audit smollm2-rude --verify
       toxtrail audit ~/Downloads/scores.parquet --json
-      toxtrail audit 3f2a9c01            the first characters of a run id or content key
+      toxtrail audit 3f2a9c01                            a run id or content key
+      toxtrail audit smollm2-135m/smollm2-rude/all/diff  where does this number come from?
+      toxtrail audit smollm2-rude/insult-1f6f38d99a6d/0 --show-text
     """
-    experiment: Experiment = ctx.obj
-    link = _resolve(experiment, reference)
+    if reference is None:
+        raise click.UsageError("Name a REF. `toxtrail audit --help` has examples.")
+    from toxtrail.audit.subjects import resolve
+
+    scene = scene_of(ctx.obj)
+    subject = resolve(reference, scene, show_text)
+    checks = _checks(ctx.obj, subject, scene) if verifying else []
     if as_json:
-        print_json(link.to_json())
+        print_json(_as_json(subject, checks, verifying))
     else:
-        _print(link)
-    broken = list(link.mismatches())
-    for one in broken:
-        click.secho(
-            f"MISMATCH: {one.what}: {one.name} is not what was recorded", fg="red", err=True
-        )
-    if broken:
-        ctx.exit(MISMATCH_EXIT)
+        print_link(subject.link)
+        if verifying:
+            show(checks, as_json=False, verbose=False, complete=complete)
+    ctx.exit(_report(subject.link) or exit_code(checks, complete))
 
 
-def _resolve(experiment: Experiment, reference: str) -> Link:
-    from toxtrail.audit.chain import chain_of_file, unknown_reference
+def scene_of(experiment: Experiment) -> Scene:
+    """The experiment as a place to look things up in; outside of one, nowhere."""
+    from toxtrail.audit.scope import stage_runs
+    from toxtrail.audit.subjects import Scene
 
-    store, config = experiment.store, experiment.config
-    if reference in config.variants:
-        family = config.variants[reference].family
-        return chain_of_file(store, store.posterior(family, reference) / "summary.json")
-    if reference in config.families:
-        return chain_of_file(store, store.comparison(reference) / "summary.json")
-    for path in (Path(reference), experiment.root / reference):
-        if path.is_file():
-            return chain_of_file(store, path.resolve())
-    link = _tracked(experiment, reference)
-    if link is None:
-        raise unknown_reference(reference)
-    return link
+    if not experiment.exists:
+        return Scene(Path.cwd(), None, None)
+    config = experiment.config
+    return Scene(Path.cwd(), experiment.store, config, stage_runs(config))
 
 
-def _tracked(experiment: Experiment, reference: str) -> Link | None:
-    from toxtrail.audit.chain import chain_of_manifest
-    from toxtrail.cli.stage import tracker_of
-    from toxtrail.identity import Manifest
-
-    tracker = tracker_of(experiment)
-    run = tracker.find(reference)
-    if run is None:
-        return None
-    statement = json.loads(tracker.download(run.run_id, "manifest.json").read_text("utf-8"))
-    manifest = Manifest.model_validate_json(json.dumps(statement["predicate"]))
-    link = chain_of_manifest(experiment.store, f"MLflow run {run.run_id}", manifest)
-    names = ("git_commit", "git_dirty", "dvc_lock_sha256", "seal")
-    facts = [
-        (name, run.tags[f"toxtrail.{name}"]) for name in names if f"toxtrail.{name}" in run.tags
-    ]
-    return link._replace(facts=(*facts, *link.facts))
-
-
-def _print(link: Link) -> None:
+def print_link(link: Link) -> None:
+    """The chain as a tree."""
     from rich.console import Console
 
     interactive = sys.stdout.isatty()
-    Console(width=None if interactive else 160, highlight=False).print(_tree(link))
+    Console(width=None if interactive else 160, highlight=False).print(_tree(link, set()))
 
 
-def _tree(link: Link) -> Tree:
+def _checks(experiment: Experiment, subject: Subject, scene: Scene) -> Sequence[Check]:
+    from toxtrail.audit.verify import gather
+    from toxtrail.audit.verify_subject import verify_file, verify_subject
+    from toxtrail.cli.progress import progress
+
+    if scene.store is None:
+        if subject.path is None:
+            raise ConfigError("There is no experiment here to verify it against.")
+        return list(verify_file(subject, scene))
+    evidence = gather(experiment.store, experiment.config, progress())
+    return verify_subject(evidence, subject, scene)
+
+
+def _as_json(subject: Subject, checks: Sequence[Check], verifying: bool) -> dict[str, Any]:
+    found = [one._asdict() for one in subject.found]
+    value = {"kind": subject.kind, **subject.link.to_json(), "found": found}
+    return {**value, "checks": [check.to_json() for check in checks]} if verifying else value
+
+
+def _report(link: Link) -> int:
+    """Name what is not as recorded, whatever was printed before."""
+    broken = {(one.what, one.name) for one in link.mismatches()}
+    for what, name in sorted(broken):
+        click.secho(f"MISMATCH: {what}: {name} is not what was recorded", fg="red", err=True)
+    return BROKEN_EXIT if broken else 0
+
+
+def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
+    """A link that stands in several places is unfolded at the first."""
     from rich.text import Text
     from rich.tree import Tree
 
@@ -117,9 +135,15 @@ def _tree(link: Link) -> Tree:
     )
     if link.sha256:
         head.append(f"\nsha256 {link.sha256}")
+    if link.made_from and (link.what, link.name) in shown:
+        head.append("  (unfolded above)", style="dim")
+        return Tree(head)
+    shown.add((link.what, link.name))
     tree = Tree(head)
     for name, value in link.facts:
         tree.add(Text(f"{name}: {printable(value)}", style="dim"))
+    for text in link.weak:
+        tree.add(Text(f"weak: {printable(text)}", style="yellow"))
     for below in link.made_from:
-        tree.children.append(_tree(below))
+        tree.children.append(_tree(below, shown))
     return tree

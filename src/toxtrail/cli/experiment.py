@@ -21,16 +21,24 @@ class Experiment:
     def __init__(self, start: Path) -> None:
         self._start = start.resolve()
 
+    @property
+    def exists(self) -> bool:
+        """Whether there is one: an audit of a file needs none."""
+        return self._root() is not None
+
     @cached_property
     def root(self) -> Path:
         """The nearest folder, upwards, that holds a params.yaml."""
-        for folder in (self._start, *self._start.parents):
-            if (folder / "params.yaml").is_file():
-                return folder
+        if found := self._root():
+            return found
         raise ConfigError(
             f"No params.yaml in {self._start} or above it. Go to an experiment's folder, or name "
             "one: toxtrail -C FOLDER ..."
         )
+
+    def _root(self) -> Path | None:
+        folders = (self._start, *self._start.parents)
+        return next((folder for folder in folders if (folder / "params.yaml").is_file()), None)
 
     @cached_property
     def config(self) -> Config:

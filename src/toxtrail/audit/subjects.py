@@ -1,0 +1,464 @@
+"""What a person holds -> what it is: a variant, a family, a run, a file, a generation, a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toxtrail.artifacts import Store
+from toxtrail.audit.chain import Chain, Link, Standing, execution_facts
+from toxtrail.audit.digests import Digest, hashed
+from toxtrail.audit.history import PastLock, Sighting, past_locks, sightings
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.mlflow_files import FiledRun, filed_runs
+from toxtrail.config import Config
+from toxtrail.embedding import embedded_manifest
+from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage, sha256_text
+from toxtrail.pipeline import Instance
+
+PREFIX = 8
+"""Characters of an id or key that must be given at least."""
+HEX = re.compile(r"[0-9a-f]{8,64}")
+
+Where = Sequence[tuple[str, str]]
+
+
+class Subject(NamedTuple):
+    """What a reference means."""
+
+    kind: str
+    """variant, family, run, file, generation or number."""
+    link: Link
+    targets: tuple[str, ...]
+    """Stage runs of this experiment that its verification looks at."""
+    path: Path | None = None
+    """The file itself, if it is one."""
+    found: tuple[Sighting, ...] = ()
+    """Where else its content is recorded."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a reference is looked up: an experiment, or nowhere."""
+
+    here: Path
+    """The folder that a relative path starts at."""
+    store: Store | None
+    config: Config | None
+    instances: Sequence[Instance] = ()
+
+    @cached_property
+    def chain(self) -> Chain:
+        return Chain(self.store)
+
+    @cached_property
+    def runs(self) -> list[FiledRun]:
+        return filed_runs(self.store.root) if self.store else []
+
+    @cached_property
+    def locks(self) -> list[PastLock]:
+        return past_locks(self.store.root) if self.store else []
+
+    @cached_property
+    def cards(self) -> list[ModelCard]:
+        """Cards of the models and fine-tunes that are here."""
+        if self.store is None or self.config is None:
+            return []
+        keys = [*self.config.models, *self.config.finetunes]
+        here = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
+        return [self.store.read_card(key) for key in here]
+
+    def seen(self, digest: Digest) -> tuple[Sighting, ...]:
+        """Where a content is recorded: in the history and among the runs."""
+        if self.store is None:
+            return ()
+        cache = cache_folder(self.store.root)
+        return tuple(sightings(digest, self.locks, cache, self.runs))
+
+
+def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
+    """What a reference means.
+
+    Raises:
+        ConfigError: nothing, or several things; the candidates are listed.
+        DataError: a file that nothing here knows, and that says nothing of itself.
+    """
+    for found in (_named(reference, scene), _file(reference, scene)):
+        if found:
+            return found
+    slashed = _inside(reference, scene, show_text) if "/" in reference else None
+    if slashed:
+        return slashed
+    candidates = [*_runs(reference, scene), *_keys(reference, scene)]
+    distinct = {(c.kind, c.link.name): c for c in candidates}
+    if len(distinct) > 1:
+        lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]
+        raise ConfigError(
+            f'"{reference}" means {len(lines)} things; give more of it:\n' + "\n".join(lines)
+        )
+    if not distinct:
+        raise unknown(reference, scene)
+    return next(iter(distinct.values()))
+
+
+def unknown(reference: str, scene: Scene) -> ConfigError:
+    """What a reference may be, and what was perhaps meant."""
+    if scene.config is None:
+        return ConfigError(
+            f'"{reference}" is no file, and there is no experiment here (no params.yaml). Name a '
+            "file or a bundle, or go to an experiment's folder."
+        )
+    names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
+    return ConfigError(
+        f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
+        f"experiment.{nearest(reference, names)} Give one of: a variant or family of params.yaml; "
+        "a path; a run id or name; the first 8 or more characters of a content key or hash; "
+        "variant/prompt_id/sample; family/variant/subset/metric."
+    )
+
+
+def track_targets(manifest: Manifest) -> tuple[str, ...]:
+    """The stage run that made a file, or that tracks what it is of."""
+    return (manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",)
+
+
+# --- names --------------------------------------------------------------------------------------
+
+
+def _named(reference: str, scene: Scene) -> Subject | None:
+    store, config = scene.store, scene.config
+    if store is None or config is None:
+        return None
+    if reference in config.variants:
+        path = store.posterior(config.variants[reference].family, reference) / "summary.json"
+        kind, target = "variant", f"track@{reference}"
+    elif reference in config.families:
+        path = store.comparison(reference) / "summary.json"
+        kind, target = "family", f"track-comparison@{reference}"
+    else:
+        return None
+    if not path.is_file():
+        raise DataError(
+            f"{path.relative_to(store.root)} does not exist. Run `dvc repro`, `dvc pull` or "
+            "`dvc checkout` to have it; a file of it that you hold can be audited without."
+        )
+    return Subject(kind, scene.chain.of_file(path), (target,), path)
+
+
+# --- files --------------------------------------------------------------------------------------
+
+
+def _file(reference: str, scene: Scene) -> Subject | None:
+    places = [scene.here / Path(reference).expanduser()]
+    places += [scene.store.root / reference] if scene.store else []
+    path = next((p for p in places if p.exists()), None)
+    if path is None or reference in ("", ".", ".."):
+        return None
+    path = path.resolve()
+    return _of_folder(path, scene) if path.is_dir() else _of_file(path, scene)
+
+
+def _of_folder(path: Path, scene: Scene) -> Subject:
+    """An adapter's folder, or a folder that a stage made: known by what is in it."""
+    inside = [path / name for name in ("adapter_model.safetensors", "summary.json")]
+    known = next((p for p in inside if p.is_file()), None)
+    if known:
+        return _of_file(known, scene)
+    card = path / "model.json"
+    if card.is_file() and scene.store and path.parent == scene.store.root / "models":
+        own = scene.store.read_card(path.name)
+        return Subject("file", _card_link(card, own, scene), (_maker(own.key, scene),), card)
+    raise DataError(
+        f"{path} is a folder that holds neither an adapter (adapter_model.safetensors) nor a "
+        "summary.json nor a model of this experiment. Name a file in it."
+    )
+
+
+def _of_file(path: Path, scene: Scene) -> Subject:
+    manifest, digest = embedded_manifest(path), hashed(path)
+    found = scene.seen(digest)
+    if manifest is not None:
+        link = scene.chain.of_file(path)
+        own = _writer(path, scene) or next(iter(track_targets(manifest)))
+        targets = tuple(one.name for one in scene.instances if one.name == own)
+        return Subject("file", _with_sightings(link, found), targets, path, found)
+    if card := _card_with(digest, scene):
+        link = scene.chain.of_adapter(path, card)._replace(sha256=digest.sha256)
+        return Subject(
+            "file", _with_sightings(link, found), (_maker(card.key, scene),), path, found
+        )
+    if found:
+        return _only_seen(path, digest, found, scene)
+    raise DataError(
+        f"{path.name} carries no manifest of toxtrail, and its content "
+        f"(sha256 {digest.sha256[:12]}...) stands neither in dvc.lock at any of "
+        f"{len(scene.locks)} commits nor in any of {len(scene.runs)} MLflow runs: it is a file of "
+        "another format, of another experiment, or it was changed."
+    )
+
+
+def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Scene) -> Subject:
+    """A file that says nothing of itself, but whose content is recorded here."""
+    stage = next((s.stage for s in found if s.stage), "")
+    known = {one.name: one for one in scene.instances}
+    below: tuple[Link, ...] = ()
+    if stage in known and scene.store:
+        carriers = [scene.store.root / out for out in known[stage].writes]
+        files = [p / "summary.json" if p.is_dir() else p for p in carriers]
+        below = tuple(scene.chain.of_file(p) for p in files if p.is_file() and _carries(p))
+    link = Link("file", str(path), digest.sha256, "matches", made_from=below)
+    targets = (stage,) if stage in known else ()
+    return Subject("file", _with_sightings(link, found), targets, path, tuple(found))
+
+
+def _carries(path: Path) -> bool:
+    return embedded_manifest(path) is not None
+
+
+def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:
+    link = scene.chain.of_adapter(path, card)
+    facts = (("fingerprint", card.fingerprint),)
+    return Link(f"model@{card.key}", str(path), None, "recorded", facts, made_from=(link,))
+
+
+def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
+    """The card whose last adapter, or whose weights, hold this file."""
+    for card in scene.cards:
+        files = (
+            card.adapters[-1].files if card.adapters else (*card.base.files, *card.base.converted)
+        )
+        if any(file.sha256 == digest.sha256 for file in files):
+            return card
+    return None
+
+
+def _maker(key: str, scene: Scene) -> str:
+    stage = "finetune" if scene.config and key in scene.config.finetunes else "model"
+    return f"{stage}@{key}"
+
+
+def _writer(path: Path, scene: Scene) -> str | None:
+    """The stage run whose output a path of this repo is, or lies in."""
+    if scene.store is None or not path.is_relative_to(scene.store.root):
+        return None
+    name = path.relative_to(scene.store.root).as_posix()
+    inside = (
+        one.name
+        for one in scene.instances
+        for out in one.writes
+        if name == out or name.startswith(f"{out}/")
+    )
+    return next(inside, None)
+
+
+def _with_sightings(link: Link, found: Iterable[Sighting]) -> Link:
+    facts = tuple(("found", _sighting(one)) for one in found)
+    return link._replace(facts=(*facts, *link.facts))
+
+
+def _sighting(one: Sighting) -> str:
+    when = f" ({one.date}, {one.subject})" if one.date else ""
+    stage = f", stage {one.stage}" if one.stage else ""
+    return f"{one.where}{when}: {one.path}{stage}"
+
+
+# --- a generation, a number ---------------------------------------------------------------------
+
+
+def _inside(reference: str, scene: Scene, show_text: bool) -> Subject | None:
+    first, *rest = reference.split("/")
+    config = scene.config
+    if config is None:
+        return None
+    if first in config.variants:
+        return _generation(reference, first, rest, scene, show_text)
+    if first in config.families and len(rest) == 3:
+        return _number(reference, first, rest, scene)
+    return None
+
+
+def _generation(
+    reference: str, variant: str, rest: list[str], scene: Scene, show_text: bool
+) -> Subject:
+    assert scene.store is not None
+    assert scene.config is not None
+    store, family = scene.store, scene.config.variants[variant].family
+    prompt_id, sample = rest[0], rest[1] if len(rest) > 1 else "0"
+    rows = store.read_generations(family, variant)
+    row = next((r for r in rows if r.key == (prompt_id, _number_of(sample))), None)
+    if row is None:
+        raise ConfigError(
+            f'"{reference}": {variant} has no generation {prompt_id}, sample {sample}.'
+            + nearest(prompt_id, sorted({r.prompt_id for r in rows}))
+        )
+    scores = [s for s in store.read_scores(family, variant) if (s.prompt_id, s.sample) == row.key]
+    tokens = canonical_json(list(row.token_ids))
+    facts: list[tuple[str, str]] = [
+        ("state", f"{row.state}, finished by {row.finish_reason}"),
+        ("tokens", f"{row.prompt_tokens} of the prompt, {len(row.token_ids)} generated"),
+        ("token ids sha256", sha256_text(tokens)),
+        ("text sha256", sha256_text(row.text)),
+        *(
+            (f"score by {s.scorer}", "none" if s.toxicity is None else f"{s.toxicity:.6f}")
+            for s in scores
+        ),
+    ]
+    if show_text:
+        prompt = next(p.text for p in store.read_prompts() if p.prompt_id == prompt_id)
+        facts += [("prompt", prompt), ("continuation", row.text)]
+    link = Link(
+        "generation",
+        f"{variant}/{row.prompt_id}/{row.sample}",
+        None,
+        "recorded",
+        tuple(facts),
+        made_from=(scene.chain.of_file(store.scores(family, variant)),),
+    )
+    return Subject("generation", link, (f"score@{variant}",))
+
+
+def _number_of(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _number(reference: str, family: str, rest: list[str], scene: Scene) -> Subject:
+    assert scene.store is not None
+    variant, subset, metric = rest
+    metric, _, scorer = metric.partition("@")
+    summary = scene.store.read_summary(scene.store.comparison(family))
+    scorer = scorer or summary["primary"]
+    rates = [r for r in summary["rates"] if r["variant"] == variant]
+    pairs = [r for r in summary["pairs"] if r["b"] == variant]
+    rows = [r for r in (*rates, *pairs) if (r["scorer"], r["subset"]) == (scorer, subset)]
+    row = next((r for r in rows if metric in r), None)
+    if row is None:
+        raise _no_number(reference, (variant, subset, metric, scorer), summary)
+    paired = "relation" in row
+    against = f" against {row['a']} ({row['relation']})" if paired else ""
+    posterior = scene.store.posterior(family, variant) / "summary.json"
+    path = scene.store.comparison(family) / "summary.json" if paired else posterior
+    link = Link(
+        "number",
+        reference,
+        None,
+        "recorded",
+        (
+            ("value", f"{row[metric]}{against}"),
+            ("scorer", scorer),
+            ("method", _method(row, summary)),
+        ),
+        made_from=(scene.chain.of_file(path),),
+    )
+    target = f"compare@{family}" if paired else f"posterior@{variant}"
+    return Subject("number", link, (target,))
+
+
+def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    n = f"n {row['n']}" if "n" in row else f"{row['n_toxic']} of {row['n_scored']} toxic"
+    return f"{n}, toxic at {summary['threshold']} and above, {summary['level']:.0%} intervals"
+
+
+def _no_number(
+    reference: str, asked: tuple[str, str, str, str], summary: dict[str, Any]
+) -> ConfigError:
+    rows = [*summary["rates"], *summary["pairs"]]
+    known = {
+        "variant": {str(r.get("variant") or r["b"]) for r in rows},
+        "subset": {r["subset"] for r in rows},
+        "metric": {name for r in rows for name in r},
+        "scorer": {r["scorer"] for r in rows},
+    }
+    for (what, names), value in zip(known.items(), asked, strict=True):
+        if value not in names:
+            return ConfigError(
+                f'"{reference}": no {what} "{value}".{nearest(value, sorted(names))}'
+            )
+    return ConfigError(
+        f'"{reference}": {asked[0]} has no {asked[2]} (it is compared with nothing).'
+    )
+
+
+# --- runs and keys ------------------------------------------------------------------------------
+
+
+def _runs(reference: str, scene: Scene) -> Iterator[Subject]:
+    key = bool(HEX.fullmatch(reference))
+    for run in scene.runs:
+        ids = (run.run_id, run.content_key)
+        if run.name == reference or (key and any(i.startswith(reference) for i in ids)):
+            yield of_run(run, scene)
+
+
+def of_run(run: FiledRun, scene: Scene) -> Subject:
+    """A run by its own files."""
+    manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    link = scene.chain.of_manifest(f"MLflow run {run.name} ({run.run_id})", manifest)
+    tags = run.record["tags"]
+    names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")
+    facts = [(n, tags[f"toxtrail.{n}"]) for n in names if f"toxtrail.{n}" in tags]
+    weak = list(link.weak)
+    if tags.get("toxtrail.git_dirty") == "true":
+        weak.append("tracked with uncommitted changes: the commit alone does not give it back")
+    if "toxtrail.mismatch" in tags:
+        weak.append(tags["toxtrail.mismatch"])
+    link = link._replace(facts=(*facts, *_executions(run), *link.facts), weak=tuple(weak))
+    stage = {"posterior": "track", "compare": "track-comparison"}.get(manifest.kind, "")
+    name = f"{stage}@{manifest.key}"
+    current = _is_current(run, name, scene)
+    return Subject("run", link, (name,) if current else (), run.files)
+
+
+def _executions(run: FiledRun) -> Iterator[tuple[str, str]]:
+    import json
+
+    path = run.files / "executions.json"
+    if path.is_file():
+        for stage, record in json.loads(path.read_text("utf-8")).items():
+            for name, value in execution_facts(record)[0]:
+                yield f"{stage}: {name}", value
+
+
+def _is_current(run: FiledRun, name: str, scene: Scene) -> bool:
+    """Whether the experiment's present receipt names this run's content."""
+    known = {one.name: one for one in scene.instances}
+    if name not in known or scene.store is None:
+        return False
+    path = scene.store.root / known[name].writes[0]
+    return path.is_file() and run.content_key in path.read_text("utf-8")
+
+
+def _keys(reference: str, scene: Scene) -> Iterator[Subject]:
+    """Content keys of present files, and hashes of files that the history knows."""
+    if not HEX.fullmatch(reference) or scene.store is None:
+        return
+    for path in _present_files(scene):
+        manifest = embedded_manifest(path)
+        for node in lineage(manifest) if manifest else ():
+            if node.content_key.startswith(reference) and node.kind != "posterior":
+                own = scene.chain.of_manifest(f"content key {node.content_key}", node)
+                yield Subject("file", own, _known(track_targets(node), scene))
+    standing: Standing = "recorded"
+    if len(reference) in (32, 64):
+        digest = Digest(reference if len(reference) == 64 else "-", reference, 0)
+        if found := scene.seen(digest):
+            link = Link("hash", reference, None, standing)
+            yield Subject("file", _with_sightings(link, found), (), None, found)
+
+
+def _known(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
+    names = {one.name for one in scene.instances}
+    return tuple(name for name in targets if name in names)
+
+
+def _present_files(scene: Scene) -> Iterator[Path]:
+    assert scene.store is not None
+    for one in scene.instances:
+        if one.stage.name in ("posterior", "compare"):
+            path = scene.store.root / one.writes[0] / "summary.json"
+            if path.is_file():
+                yield path
