@@ -149,13 +149,13 @@ class Store:
     def write_posterior(self, folder: Path, posterior: Posterior, manifest: Manifest) -> None:
         with self.draft_folder(folder) as draft:
             summary = {**posterior.summary, "manifest": manifest.to_json()}
-            (draft / "summary.json").write_text(_pretty(summary), encoding="utf-8")
+            (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
             _write_draws(draft / "posterior.nc", posterior.draws, manifest)
             for name, svg in posterior.figures.items():
                 (draft / name).write_text(embedding.in_svg(svg, manifest), encoding="utf-8")
 
     def write_json(self, path: Path, value: object) -> None:
-        self.write_text(path, _pretty(value))
+        self.write_text(path, pretty_json(value))
 
     def write_text(self, path: Path, text: str) -> None:
         with self.draft(path) as draft:
@@ -253,7 +253,8 @@ def _mapping(pairs: list[tuple[str, float]] | None) -> dict[str, float] | None:
     return None if pairs is None else dict(pairs)
 
 
-def _pretty(value: object) -> str:
+def pretty_json(value: object) -> str:
+    """How every JSON file of the pipeline is spelled."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, printable
+from toxtrail.cli.output import json_option, print_json, print_table, printable
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, show
 from toxtrail.errors import ConfigError
 
@@ -31,16 +32,35 @@ COLOURS: dict[Standing, str] = {
 
 @click.command("audit", short_help="Show everything behind a result, with hashes.")
 @click.argument("reference", metavar="[REF]", required=False)
+@click.option(
+    "--adapter",
+    type=click.Path(path_type=Path),
+    metavar="PATH",
+    help="Instead of REF: everything that came from this adapter (a file or folder).",
+)
+@click.option("--commit", metavar="SHA", help="Instead of REF: everything that came from it.")
 @click.option("--verify", "verifying", is_flag=True, help="Hash and compute all of it again.")
 @click.option("--complete", is_flag=True, help="With --verify: what is not here is broken too.")
+@click.option(
+    "--reproduce",
+    "samples",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help="Make N of its generations again, at random, and score them again.",
+)
+@click.option("--seed", type=int, help="With --reproduce: draws the same rows again.")
 @click.option("--show-text", is_flag=True, help="Of a generation: show prompt and continuation.")
 @json_option
 @click.pass_context
 def audit(
     ctx: click.Context,
     reference: str | None,
+    adapter: Path | None,
+    commit: str | None,
     verifying: bool,
     complete: bool,
+    samples: int | None,
+    seed: int | None,
     show_text: bool,
     as_json: bool,
 ) -> None:
@@ -54,25 +74,58 @@ def audit(
     Examples:
       toxtrail audit smollm2-rude
       toxtrail audit smollm2-rude --verify
+      toxtrail audit smollm2-rude --reproduce 8
       toxtrail audit ~/Downloads/scores.parquet --json
       toxtrail audit 3f2a9c01                            a run id or content key
       toxtrail audit smollm2-135m/smollm2-rude/all/diff  where does this number come from?
       toxtrail audit smollm2-rude/insult-1f6f38d99a6d/0 --show-text
+      toxtrail audit --adapter ~/Downloads/adapter       what came from this fine-tune?
+      toxtrail audit --commit HEAD~3                     what came from this commit?
     """
+    if [reference, adapter, commit].count(None) != 2:
+        raise click.UsageError("Name one REF, --adapter or --commit. --help has examples.")
     if reference is None:
-        raise click.UsageError("Name a REF. `toxtrail audit --help` has examples.")
+        _show_results(ctx.obj, adapter, commit, as_json)
+        return
     from toxtrail.audit.subjects import resolve
 
     scene = scene_of(ctx.obj)
     subject = resolve(reference, scene, show_text)
     checks = _checks(ctx.obj, subject, scene) if verifying else []
+    drawn: int = 0
+    outcomes: list[reproduction.Outcome] = []
+    if samples:
+        drawn, outcomes = reproduction.reproduce(ctx.obj, scene, subject, samples, seed)
     if as_json:
-        print_json(_as_json(subject, checks, verifying))
+        value = _as_json(subject, checks, verifying)
+        if samples:
+            value["reproduced"] = {"seed": drawn, "variants": [o.to_json() for o in outcomes]}
+        print_json(value)
     else:
         print_link(subject.link)
         if verifying:
             show(checks, as_json=False, verbose=False, complete=complete)
-    ctx.exit(_report(subject.link) or exit_code(checks, complete))
+        if samples:
+            reproduction.show(drawn, outcomes)
+    code = exit_code(checks, complete) or reproduction.exit_code(outcomes)
+    ctx.exit(_report(subject.link) or code)
+
+
+def _show_results(
+    experiment: Experiment, adapter: Path | None, commit: str | None, as_json: bool
+) -> None:
+    from toxtrail.audit.results_of import of_adapter, of_commit
+    from toxtrail.cli.stage import tracker_of
+
+    scene = scene_of(experiment)
+    if adapter is not None:
+        results = of_adapter(adapter.expanduser(), scene)
+    else:
+        results = of_commit(str(commit), scene, tracker_of(experiment).runs(""))
+    if as_json:
+        print_json([result._asdict() for result in results])
+    else:
+        print_table(None, ["what", "name", "how"], [list(result) for result in results])
 
 
 def scene_of(experiment: Experiment) -> Scene:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
@@ -35,20 +36,40 @@ def variants(experiment: Experiment, as_json: bool) -> None:
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
 @click.option("--filter", "filter_string", default="", help="An MLflow filter, as in its UI.")
+@click.option(
+    "--for-lock",
+    "revision",
+    is_flag=False,
+    flag_value="",
+    metavar="[REV]",
+    help="Only the runs of the dvc.lock of a commit (default: of the work tree).",
+)
+@click.option("--orphans", is_flag=True, help="Runs that no lock records, entries without a run.")
 @json_option
 @click.pass_obj
-def runs(experiment: Experiment, filter_string: str, as_json: bool) -> None:
+def runs(
+    experiment: Experiment, filter_string: str, revision: str | None, orphans: bool, as_json: bool
+) -> None:
     """List the MLflow runs of this experiment, newest first.
 
     \b
     Examples:
       toxtrail runs
       toxtrail runs --filter "tags.\\`toxtrail.kind\\` = 'variant'"
+      toxtrail runs --for-lock v1.0
+      toxtrail runs --orphans
       toxtrail runs --json
     """
     from toxtrail.cli.stage import tracker_of
 
     found = tracker_of(experiment).runs(filter_string)
+    if orphans:
+        _print_orphans(experiment, found, as_json)
+        return
+    if revision is not None:
+        from toxtrail.audit.results_of import lock_at, runs_of
+
+        found = runs_of(lock_at(experiment.root, revision or None)[1], found)
     if as_json:
         print_json([run._asdict() for run in found])
         return
@@ -57,6 +78,19 @@ def runs(experiment: Experiment, filter_string: str, as_json: bool) -> None:
         ["run id", "name", "kind", "family", "content key", "sealed", "started"],
         [_run_cells(run) for run in found],
     )
+
+
+def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json: bool) -> None:
+    from toxtrail.audit.history import past_locks
+    from toxtrail.audit.results_of import orphans
+
+    lost = orphans(past_locks(experiment.root), found)
+    if as_json:
+        print_json([one._asdict() for one in lost])
+    elif lost:
+        print_table(None, ["what", "name", "why"], [list(one) for one in lost])
+    else:
+        click.echo("No orphans: every run has a lock entry, every entry a run.")
 
 
 def _variant(experiment: Experiment, key: str) -> dict[str, Any]:

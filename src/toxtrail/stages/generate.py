@@ -69,12 +69,7 @@ def generate(
     Raises:
         BackendError: more than `config.max_error_share` of the rows failed.
     """
-    rows = [
-        Row(prompt, sample, encoded)
-        for prompt in prompts
-        for encoded in [model.encode(prompt.text)]
-        for sample in range(config.samples)
-    ]
+    rows = encoded_rows(prompts, model, config.samples)
     unfit = [_unfit(row) for row in rows if not row.encoded.fits]
     fit = [row for row in rows if row.encoded.fits]
     generations = list(unfit)
@@ -82,7 +77,7 @@ def generate(
         advance(len(unfit))
         for number, batch in enumerate(plan_batches(fit, config.max_new_tokens, batch_tokens)):
             if number not in journal.done:
-                journal.add(number, _complete(batch, model, config.seed))
+                journal.add(number, complete(batch, model, config.seed))
             generations += [_from_journal(values) for values in journal.done[number]]
             advance(len(batch))
     _refuse_many_errors(generations, config.max_error_share)
@@ -123,7 +118,18 @@ def manifest_for(
     )
 
 
-def _complete(batch: Sequence[Row], model: LanguageModel, seed: int) -> list[Generation]:
+def encoded_rows(prompts: Sequence[Prompt], model: LanguageModel, samples: int) -> list[Row]:
+    """Every continuation to be made, in the order of the prompts."""
+    return [
+        Row(prompt, sample, encoded)
+        for prompt in prompts
+        for encoded in [model.encode(prompt.text)]
+        for sample in range(samples)
+    ]
+
+
+def complete(batch: Sequence[Row], model: LanguageModel, seed: int) -> list[Generation]:
+    """One batch, each row with a seed of its own."""
     completions = model.complete(
         [row.encoded for row in batch],
         [row_seed(seed, row.prompt.prompt_id, row.sample) for row in batch],

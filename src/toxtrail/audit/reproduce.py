@@ -1,0 +1,155 @@
+"""Generations made again from their recorded identity, and scored again."""
+
+from __future__ import annotations
+
+import json
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.artifacts import Store, read_json
+from toxtrail.audit.subjects import Scene
+from toxtrail.backends.base import LanguageModel, Progress
+from toxtrail.config import GenerationConfig
+from toxtrail.records import Generation, Prompt, Score
+from toxtrail.stages.generate import complete, encoded_rows, plan_batches
+from toxtrail.stages.score import Judge
+
+Key = tuple[str, int]
+"""(prompt_id, sample)."""
+
+
+class Plan(NamedTuple):
+    """How a file was generated, as far as it was written down."""
+
+    batch_tokens: int | None
+    threads: int | None
+    source: str
+    """Where it was written down; empty if nowhere."""
+
+
+class Reproduction(NamedTuple):
+    """One generation beside the one that was recorded."""
+
+    variant: str
+    prompt_id: str
+    sample: int
+    exact: bool
+    """Same tokens, same text, same state."""
+    tokens: int
+    """Recorded ones."""
+    same_tokens: int
+    """Length of the common beginning: where they diverge."""
+    differing_tokens: int
+    """Positions at which they differ, one side's missing ones counted."""
+    score_change: float | None
+    """Largest absolute difference of a scorer's toxicity; None if not scored."""
+
+
+def draw(rows: Sequence[Generation], n: int, seed: int, variant: str) -> list[Key]:
+    """N rows at random, at most all."""
+    keys = sorted(row.key for row in rows)
+    return sorted(random.Random(f"{seed}|{variant}").sample(keys, min(n, len(keys))))
+
+
+def recorded_plan(store: Store, variant: str, output_sha256: str, scene: Scene) -> Plan:
+    """From the machine's own record, else from an MLflow run that shows this very file."""
+    path = store.record("generate", variant)
+    record = read_json(path) if path.is_file() else {}
+    if record.get("output_sha256") == output_sha256:
+        return _plan(record, path.relative_to(store.root).as_posix())
+    for run in scene.runs:
+        file = run.files / "executions.json"
+        executions = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        record = executions.get("generate", {})
+        if record.get("output_sha256") == output_sha256:
+            return _plan(record, f"MLflow run {run.run_id[:8]}")
+    return Plan(None, None, "")
+
+
+def regenerate(
+    prompts: Sequence[Prompt],
+    model: LanguageModel,
+    config: GenerationConfig,
+    batch_tokens: int,
+    wanted: Sequence[Key],
+    progress: Progress,
+) -> dict[Key, Generation]:
+    """The wanted rows, each in the batch that it was generated in: neighbours can move a near tie.
+
+    Returns:
+        Rows of the whole batches, so more than were asked for.
+    """
+    rows = encoded_rows(prompts, model, config.samples)
+    fit = [row for row in rows if row.encoded.fits]
+    batches = [
+        batch
+        for batch in plan_batches(fit, config.max_new_tokens, batch_tokens)
+        if {(row.prompt.prompt_id, row.sample) for row in batch} & set(wanted)
+    ]
+    found: dict[Key, Generation] = {}
+    with progress.bar("reproduce", sum(map(len, batches)), "rows") as advance:
+        for batch in batches:
+            found |= {row.key: row for row in complete(batch, model, config.seed)}
+            advance(len(batch))
+    return found
+
+
+def rescored(
+    rows: Sequence[Generation], judges: Sequence[Judge]
+) -> dict[tuple[str, int, str], float]:
+    """(prompt_id, sample, scorer) -> toxicity, of the rows that have a text."""
+    readable = [row for row in rows if row.state == "ok"]
+    found: dict[tuple[str, int, str], float] = {}
+    for judge in judges:
+        scored = judge.scorer.score([row.text for row in readable]) if readable else []
+        for row, text in zip(readable, scored, strict=True):
+            found[*row.key, judge.name] = text.heads[judge.head]
+    return found
+
+
+def compare_rows(
+    variant: str,
+    recorded: Generation,
+    found: Generation | None,
+    scores: Sequence[Score],
+    again: Mapping[tuple[str, int, str], float],
+) -> Reproduction:
+    """One row; a row that does not fit the model's window is not generated on either side."""
+    if found is None:
+        exact = recorded.state == "truncated"
+        return Reproduction(variant, *recorded.key, exact, len(recorded.token_ids), 0, 0, None)
+    was, now = recorded.token_ids, found.token_ids
+    same = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), None)
+    prefix = min(len(was), len(now)) if same is None else same
+    matches = sum(a == b for a, b in zip(was, now, strict=False))
+    changes = [
+        abs(score.toxicity - again[score.key])
+        for score in scores
+        if score.toxicity is not None and score.key in again
+    ]
+    return Reproduction(
+        variant,
+        *recorded.key,
+        (was, recorded.text, recorded.state) == (now, found.text, found.state),
+        len(was),
+        prefix,
+        max(len(was), len(now)) - matches,
+        max(changes, default=None),
+    )
+
+
+def differing_environment(
+    recorded: Mapping[str, str], present: Mapping[str, str]
+) -> dict[str, Any]:
+    """Field -> [recorded, present] where the two differ."""
+    return {
+        name: [recorded.get(name), present.get(name)]
+        for name in sorted({**recorded, **present})
+        if recorded.get(name) != present.get(name)
+    }
+
+
+def _plan(record: Mapping[str, Any], source: str) -> Plan:
+    settings = record["settings"]
+    return Plan(settings.get("batch_tokens"), settings.get("threads"), source)
