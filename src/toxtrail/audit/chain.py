@@ -66,9 +66,13 @@ class Link(NamedTuple):
 class Chain:
     """Builds chains; a file is hashed once however often it occurs."""
 
-    def __init__(self, store: Store | None) -> None:
-        """With no store (outside every experiment), only what a file says of itself is known."""
+    def __init__(self, store: Store | None, holds_weights: bool = True) -> None:
+        """Args:
+        store: None outside every experiment: only what a file says of itself is known then.
+        holds_weights: false for a bundle, whose adapters are recorded and not there.
+        """
         self._store = store
+        self._holds_weights = holds_weights
         self._hashes: dict[Path, str | None] = {}
 
     def of_file(self, path: Path) -> Link:
@@ -199,7 +203,7 @@ class Chain:
         return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
 
     def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
-        if self._store is None:
+        if self._store is None or not self._holds_weights:
             return "recorded"
         folder = self._store.model(key) / "adapters" / adapter.key
         if not folder.is_dir():

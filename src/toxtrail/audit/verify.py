@@ -6,7 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import yaml
 
@@ -26,6 +26,7 @@ from toxtrail.audit.verify_pipeline import (
 )
 from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
 from toxtrail.audit.verify_runs import open_store, verify_runs, verify_tracking
+from toxtrail.audit.verify_signatures import Signable, verify_signatures
 from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Progress
@@ -34,6 +35,9 @@ from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
 from toxtrail.errors import DataError
 from toxtrail.pipeline import Instance, upstream
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 Part = Callable[[Evidence, Sequence[Instance]], Iterable[Check]]
 
@@ -79,11 +83,14 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     )
 
 
-def verify(evidence: Evidence, targets: Sequence[str]) -> list[Check]:
+def verify(
+    evidence: Evidence, targets: Sequence[str], keys: Sequence[Ed25519PublicKey] = ()
+) -> list[Check]:
     """Look at everything that the targets are made from.
 
     Args:
         targets: names of stage runs (`track@v`); empty for the whole experiment.
+        keys: public keys that signatures are held against.
     """
     known = stage_runs(evidence.config)
     scope = upstream(known, [one for one in known if one.name in targets]) if targets else known
@@ -107,6 +114,12 @@ def verify(evidence: Evidence, targets: Sequence[str]) -> list[Check]:
     found += verify_tracking(evidence, scope, view)
     own = _keys(evidence, scope)
     found += verify_runs(evidence, [r for r in runs if not targets or r.run.tags[KEY_TAG] in own])
+    made = [
+        Signable("variants" if one.stage.name == "track" else "families", one.key or "")
+        for one in of_stage(scope, "track", "track-comparison")
+        if evidence.path(one.writes[0]).is_file()
+    ]
+    found += verify_signatures(evidence.store, evidence.config, made, keys)
     return found
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from typing import TYPE_CHECKING
 
 from toxtrail.audit.digests import hashed
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, ok
@@ -12,10 +13,18 @@ from toxtrail.audit.verify_runs import open_store, verify_run
 from toxtrail.embedding import embedded_manifest
 from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage
 
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-def verify_subject(evidence: Evidence, subject: Subject, scene: Scene) -> list[Check]:
+
+def verify_subject(
+    evidence: Evidence,
+    subject: Subject,
+    scene: Scene,
+    keys: Sequence[Ed25519PublicKey] = (),
+) -> list[Check]:
     """Everything that the subject is made from, then the subject itself."""
-    found = verify(evidence, subject.targets) if subject.targets else []
+    found = verify(evidence, subject.targets, keys) if subject.targets else []
     if subject.kind == "file" and subject.path:
         found += verify_file(subject, scene)
     if subject.kind == "run" and subject.path and not subject.targets:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
 from toxtrail.backends.huggingface.gguf import converted_folder
-from toxtrail.config import Source
+from toxtrail.config import Config, Source
 from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
@@ -144,41 +144,43 @@ def _odd(
 
 
 def _card(evidence: Evidence, card: ModelCard, known: dict[str, ModelCard]) -> Iterator[Check]:
-    """What the card says of itself and of its parent."""
-    problems: list[str] = []
-    if card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
-        problems.append("its pin is not the hash of the files that it lists")
-    for adapter in card.adapters:
-        if adapter.sha256 != tree_sha256(adapter.files):
-            problems.append(f"adapter {adapter.key}: its pin is not the hash of its files")
     if card.probe is None:
         yield weak("model cards", card.key, "no probe: nothing shows that its weights ever loaded")
-    elif card.probe.digest != probe_digest(
-        card.probe.texts, card.probe.dtype, card.probe.top_tokens
-    ):
-        problems.append("the digest of its probe is not that of the tokens beside it")
-    training = card.adapters[-1].training if card.adapters else None
-    if training:
-        problems += _training(evidence, card, training, known)
+    problems = list(card_problems(evidence.config, card, known))
     yield from judged("model cards", f"models/{card.key}/model.json", problems)
 
 
+def card_problems(config: Config, card: ModelCard, known: dict[str, ModelCard]) -> Iterator[str]:
+    """Where a card contradicts itself, params.yaml or its parent."""
+    if card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
+        yield "its pin is not the hash of the files that it lists"
+    for adapter in card.adapters:
+        if adapter.sha256 != tree_sha256(adapter.files):
+            yield f"adapter {adapter.key}: its pin is not the hash of its files"
+    probe = card.probe
+    if probe and probe.digest != probe_digest(probe.texts, probe.dtype, probe.top_tokens):
+        yield "the digest of its probe is not that of the tokens beside it"
+    training = card.adapters[-1].training if card.adapters else None
+    if training:
+        yield from _training(config, card, training, known)
+
+
 def _training(
-    evidence: Evidence, card: ModelCard, training: TrainingRecord, known: dict[str, ModelCard]
+    config: Config, card: ModelCard, training: TrainingRecord, known: dict[str, ModelCard]
 ) -> Iterator[str]:
-    config = evidence.config.finetunes.get(card.key)
-    if config is None:
+    recipe = config.finetunes.get(card.key)
+    if recipe is None:
         yield "params.yaml has no fine-tune of this name"
         return
-    if training.recipe != config.plain():
+    if training.recipe != recipe.plain():
         yield "its recipe is not the one in params.yaml"
-    parent = known.get(config.parent)
+    parent = known.get(recipe.parent)
     if parent is None:
         return
     if training.parent_fingerprint != parent.fingerprint:
-        yield f"it was trained on other weights than {config.parent} has now"
+        yield f"it was trained on other weights than {recipe.parent} has now"
     if card.base != parent.base or card.adapters[:-1] != parent.adapters:
-        yield f"its base or earlier adapters are not those of its parent {config.parent}"
+        yield f"its base or earlier adapters are not those of its parent {recipe.parent}"
 
 
 def _pinned(evidence: Evidence, link: str, place: str, source: Source) -> Iterator[Check]:

@@ -26,6 +26,8 @@ COMMANDS = {
     "report": "toxtrail.cli.report",
     "ui": "toxtrail.cli.report",
     "check": "toxtrail.cli.assets",
+    "sign": "toxtrail.cli.sign",
+    "export": "toxtrail.cli.export",
     "pin": "toxtrail.cli.assets",
     "doctor": "toxtrail.cli.assets",
     "stage": "toxtrail.cli.stage",

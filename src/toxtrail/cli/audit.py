@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
 from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table, printable
-from toxtrail.cli.verify import BROKEN_EXIT, exit_code, show
+from toxtrail.cli.output import json_option, print_json, printable
+from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -40,6 +40,7 @@ COLOURS: dict[Standing, str] = {
 )
 @click.option("--commit", metavar="SHA", help="Instead of REF: everything that came from it.")
 @click.option("--verify", "verifying", is_flag=True, help="Hash and compute all of it again.")
+@public_keys
 @click.option("--complete", is_flag=True, help="With --verify: what is not here is broken too.")
 @click.option(
     "--reproduce",
@@ -58,6 +59,7 @@ def audit(
     adapter: Path | None,
     commit: str | None,
     verifying: bool,
+    keys: tuple[Path, ...],
     complete: bool,
     samples: int | None,
     seed: int | None,
@@ -87,28 +89,90 @@ def audit(
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
         return
+    wishes = Wishes(verifying, keys, complete, samples, seed, show_text, as_json)
+    path = Path(reference).expanduser()
+    if path.exists() and is_bundle(path):
+        ctx.exit(_audit_bundle(path, wishes))
+    ctx.exit(_audit(ctx.obj, reference, wishes))
+
+
+class Wishes(NamedTuple):
+    """The command's options."""
+
+    verifying: bool
+    keys: Sequence[Path]
+    complete: bool
+    samples: int | None
+    seed: int | None
+    show_text: bool
+    as_json: bool
+
+
+def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     from toxtrail.audit.subjects import resolve
 
-    scene = scene_of(ctx.obj)
-    subject = resolve(reference, scene, show_text)
-    checks = _checks(ctx.obj, subject, scene) if verifying else []
+    scene = scene_of(experiment)
+    subject = resolve(reference, scene, wishes.show_text)
+    checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     drawn: int = 0
     outcomes: list[reproduction.Outcome] = []
-    if samples:
-        drawn, outcomes = reproduction.reproduce(ctx.obj, scene, subject, samples, seed)
-    if as_json:
-        value = _as_json(subject, checks, verifying)
-        if samples:
+    if wishes.samples:
+        drawn, outcomes = reproduction.reproduce(
+            experiment, scene, subject, wishes.samples, wishes.seed
+        )
+    if wishes.as_json:
+        found = [one._asdict() for one in subject.found]
+        value = {"kind": subject.kind, **subject.link.to_json(), "found": found}
+        if wishes.verifying:
+            value["checks"] = [check.to_json() for check in checks]
+        if wishes.samples:
             value["reproduced"] = {"seed": drawn, "variants": [o.to_json() for o in outcomes]}
         print_json(value)
     else:
         print_link(subject.link)
-        if verifying:
-            show(checks, as_json=False, verbose=False, complete=complete)
-        if samples:
+        if wishes.verifying:
+            show(checks, as_json=False, verbose=False, complete=wishes.complete)
+        if wishes.samples:
             reproduction.show(drawn, outcomes)
-    code = exit_code(checks, complete) or reproduction.exit_code(outcomes)
-    ctx.exit(_report(subject.link) or code)
+    code = exit_code(checks, wishes.complete) or reproduction.exit_code(outcomes)
+    return _report(subject.link) or code
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether it is one; told from the first bytes before anything heavy is imported."""
+    if path.is_file():
+        with path.open("rb") as file:
+            if file.read(2) != b"PK":
+                return False
+    from toxtrail.audit import bundle
+
+    return bundle.is_bundle(path)
+
+
+def _audit_bundle(path: Path, wishes: Wishes) -> int:
+    """A bundle stands for itself: no repo, no DVC, no MLflow."""
+    from toxtrail.artifacts import Store
+    from toxtrail.audit.bundle import about, unpacked, verify_bundle
+    from toxtrail.audit.chain import Chain
+    from toxtrail.audit.signatures import public_key
+    from toxtrail.cli.progress import progress
+
+    with unpacked(path) as root:
+        store, listing = Store(root), about(root)
+        folder = store.comparison(listing["name"])
+        if listing["group"] == "variants":
+            (folder,) = (root / "results" / "posteriors").glob(f"*/{listing['name']}")
+        link = Chain(store, holds_weights=False).of_file(folder / "summary.json")
+        known = [public_key(key) for key in wishes.keys]
+        checks = verify_bundle(root, progress(), known) if wishes.verifying else []
+    if wishes.as_json:
+        value = {"kind": "bundle", **link.to_json()}
+        print_json({**value, "checks": [c.to_json() for c in checks]} if checks else value)
+    else:
+        print_link(link)
+        if wishes.verifying:
+            show(checks, as_json=False, verbose=False, complete=False)
+    return _report(link) or exit_code(checks, complete=False)
 
 
 def _show_results(
@@ -147,7 +211,10 @@ def print_link(link: Link) -> None:
     Console(width=None if interactive else 160, highlight=False).print(_tree(link, set()))
 
 
-def _checks(experiment: Experiment, subject: Subject, scene: Scene) -> Sequence[Check]:
+def _checks(
+    experiment: Experiment, subject: Subject, scene: Scene, keys: Sequence[Path]
+) -> Sequence[Check]:
+    from toxtrail.audit.signatures import public_key
     from toxtrail.audit.verify import gather
     from toxtrail.audit.verify_subject import verify_file, verify_subject
     from toxtrail.cli.progress import progress
@@ -157,13 +224,7 @@ def _checks(experiment: Experiment, subject: Subject, scene: Scene) -> Sequence[
             raise ConfigError("There is no experiment here to verify it against.")
         return list(verify_file(subject, scene))
     evidence = gather(experiment.store, experiment.config, progress())
-    return verify_subject(evidence, subject, scene)
-
-
-def _as_json(subject: Subject, checks: Sequence[Check], verifying: bool) -> dict[str, Any]:
-    found = [one._asdict() for one in subject.found]
-    value = {"kind": subject.kind, **subject.link.to_json(), "found": found}
-    return {**value, "checks": [check.to_json() for check in checks]} if verifying else value
+    return verify_subject(evidence, subject, scene, [public_key(path) for path in keys])
 
 
 def _report(link: Link) -> int:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -15,13 +16,25 @@ if TYPE_CHECKING:
 
 BROKEN_EXIT = 3
 
+public_keys: Callable[[Any], Any] = click.option(
+    "--public-key",
+    "keys",
+    multiple=True,
+    type=click.Path(path_type=Path, dir_okay=False),
+    metavar="FILE",
+    help="Hold signatures against this key (repeatable).",
+)
+
 
 @click.command("verify", short_help="Hash every byte again and compute every number again.")
 @click.option("--complete", is_flag=True, help="What is not here counts as broken too.")
+@public_keys
 @click.option("--verbose", "-v", is_flag=True, help="Name everything that was looked at.")
 @json_option
 @click.pass_context
-def verify(ctx: click.Context, complete: bool, verbose: bool, as_json: bool) -> None:
+def verify(
+    ctx: click.Context, complete: bool, keys: tuple[Path, ...], verbose: bool, as_json: bool
+) -> None:
     """Verify the whole experiment: one line for each class of link, and every broken link by name.
 
     Everything is hashed again with SHA-256 (and DVC's MD5), whatever time stamps, DVC's state or
@@ -31,14 +44,17 @@ def verify(ctx: click.Context, complete: bool, verbose: bool, as_json: bool) -> 
     Examples:
       toxtrail verify
       toxtrail verify --complete        on a machine where nothing may be missing
+      toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
+    from toxtrail.audit.signatures import public_key
     from toxtrail.audit.verify import gather
     from toxtrail.audit.verify import verify as run_checks
     from toxtrail.cli.progress import progress
 
     experiment: Experiment = ctx.obj
-    checks = run_checks(gather(experiment.store, experiment.config, progress()), ())
+    evidence = gather(experiment.store, experiment.config, progress())
+    checks = run_checks(evidence, (), [public_key(path) for path in keys])
     show(checks, as_json, verbose, complete)
     ctx.exit(exit_code(checks, complete))
 

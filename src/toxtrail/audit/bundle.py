@@ -1,0 +1,244 @@
+"""A result that travels: every file behind it but the weights, and the list of their hashes.
+
+A bundle keeps the layout of the repo, so the same checks read it, on a machine without the repo,
+without DVC and without MLflow.
+"""
+
+from __future__ import annotations
+
+import shutil
+import stat
+import tempfile
+import zipfile
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import yaml
+
+from toxtrail import __version__
+from toxtrail.artifacts import Store, pretty_json, read_json
+from toxtrail.audit.digests import Digests, FolderDigest
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, ok, weak
+from toxtrail.audit.lockfile import parse_lock
+from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
+from toxtrail.audit.verify_signatures import Signable, verify_signatures
+from toxtrail.audit.verify_weights import card_problems, cards
+from toxtrail.backends.assets import AssetStore, default_cache
+from toxtrail.backends.base import Progress
+from toxtrail.config import Config
+from toxtrail.errors import ConfigError, DataError
+from toxtrail.identity import sha256_file
+from toxtrail.params import load_config
+from toxtrail.pipeline import Instance, upstream
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+LISTING = "bundle.json"
+LIMIT = 20 << 30
+"""Bytes that a bundle may unpack to."""
+WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Zip's oldest time stamp: equal files give equal bundles."""
+
+
+def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
+    """Name in the bundle -> file of the repo: everything behind a variant or a family.
+
+    Raises:
+        DataError: something is not here.
+    """
+    known, stage = stage_runs(config), "track" if target.group == "variants" else "track-comparison"
+    wanted = [one for one in known if (one.stage.name, one.key) == (stage, target.name)]
+    found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
+    for one in upstream(known, wanted):
+        for out in one.writes:
+            path = store.root / out
+            if not path.exists():
+                raise DataError(f"{out} is not here: `dvc checkout` or `dvc pull` brings it.")
+            inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            found |= {p.relative_to(store.root).as_posix(): p for p in inside}
+        record = store.record(one.stage.name, one.key or "-")
+        if record.is_file():
+            found[record.relative_to(store.root).as_posix()] = record
+        for signed in (Signable("variants", one.key or ""), Signable("families", one.key or "")):
+            if signed.path(store.root).is_file():
+                path = signed.path(store.root)
+                found[path.relative_to(store.root).as_posix()] = path
+    return {name: path for name, path in sorted(found.items()) if path.suffix not in WEIGHTS}
+
+
+def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Path) -> None:
+    """A folder, or a zip if the name ends so; nothing of that name until it is whole.
+
+    Raises:
+        ConfigError: there is something of that name.
+    """
+    if target.exists():
+        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+    listing = {
+        "schema_version": 1,
+        "toxtrail": __version__,
+        **about,
+        "files": {name: sha256_file(path) for name, path in files.items()},
+    }
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as scratch:
+        draft = Path(scratch) / "draft"
+        if target.suffix == ".zip":
+            _zip(files, pretty_json(listing), draft)
+        else:
+            for name, path in files.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, draft / name)
+            (draft / LISTING).write_text(pretty_json(listing), encoding="utf-8")
+        draft.replace(target)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle, by its listing."""
+    if path.is_dir():
+        return (path / LISTING).is_file()
+    if not zipfile.is_zipfile(path):
+        return False
+    with zipfile.ZipFile(path) as archive:
+        return LISTING in archive.namelist()
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The bundle's folder; a zip is unpacked to a temporary one.
+
+    Raises:
+        DataError: a zip that would write outside of it, holds links, or is too large.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="toxtrail-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _refuse_unsafe(archive, path.name)
+                archive.extractall(folder)
+        except (zipfile.BadZipFile, OSError) as error:
+            raise DataError(f"{path.name} is damaged: {error}") from None
+        yield Path(folder)
+
+
+def about(root: Path) -> dict[str, Any]:
+    """What a bundle says of itself.
+
+    Raises:
+        DataError: its listing is not one.
+    """
+    value = read_json(root / LISTING)
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+        raise DataError(f"{LISTING} is not a bundle's listing.")
+    if value.get("schema_version") != 1 or value.get("group") not in ("variants", "families"):
+        raise DataError(
+            f"{LISTING} has schema {value.get('schema_version')}; this version reads 1."
+        )
+    return value
+
+
+def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKey]) -> list[Check]:
+    """Everything that can be said without the repo."""
+    digests = Digests(progress)
+    digests.prepare([root])
+    found: list[Check] = []
+    try:
+        listing = about(root)
+        found += _listed(root, listing["files"], digests)
+        config = load_config(root / "params.yaml")
+        lock = parse_lock((root / "dvc.lock").read_text("utf-8"))
+    except DAMAGE as error:
+        return [*found, broken("files", LISTING, f"the bundle cannot be read further: {error}")]
+    evidence = Evidence(
+        Store(root), config, yaml.safe_load((root / "params.yaml").read_text("utf-8")), lock, None,
+        digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
+    )  # fmt: skip
+    scope = _scope(config, listing)
+    found += [check for one in scope for check in _against_lock(evidence, one)]
+    for part in (_cards, verify_manifests, verify_rows, verify_numbers):
+        try:
+            found += part(evidence, scope)
+        except DAMAGE as error:
+            found.append(broken("files", part.__name__, f"a damaged file ended it: {error!r}"))
+    target = Signable(listing["group"], listing["name"])
+    found += verify_signatures(Store(root), config, [target], keys)
+    found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
+    return found
+
+
+def _scope(config: Config, listing: Mapping[str, Any]) -> list[Instance]:
+    stage = "track" if listing["group"] == "variants" else "track-comparison"
+    known = stage_runs(config)
+    return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, listing["name"])])
+
+
+def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
+    present = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+    for name in sorted(files.keys() | present.keys() - {LISTING}):
+        digest = digests.of(present[name]) if name in present else None
+        if name not in files:
+            yield broken("files", name, f"an extra file that {LISTING} does not list")
+        elif digest is None:
+            yield broken("files", name, "the file is missing")
+        elif digest.sha256 != files[name]:
+            yield broken("files", name, f"sha256 {digest.sha256}, {LISTING} has {files[name]}")
+        else:
+            yield ok("files", name)
+
+
+def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
+    """Outputs as dvc.lock records them; a folder with weights is here without them."""
+    entry = evidence.lock.get(one.name)
+    if entry is None:
+        yield broken("dvc.lock", one.name, "the bundle's dvc.lock has no entry of it")
+        return
+    for out in entry.outs.values():
+        path = evidence.path(out.path)
+        if one.stage.name == "finetune":
+            continue
+        digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
+        md5 = digest.md5 if digest else None
+        kind = "folder" if isinstance(digest, FolderDigest) else "file"
+        problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {out.md5}"
+        yield from judged("dvc.lock", out.path, [problem] if md5 != out.md5 else [])
+
+
+def _cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    known = cards(evidence, scope)
+    for card in known.values():
+        name = f"models/{card.key}/model.json"
+        yield from judged("model cards", name, list(card_problems(evidence.config, card, known)))
+        if card.probe is None:
+            yield weak("model cards", name, "no probe: nothing shows that its weights ever loaded")
+
+
+def _zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in files.items():
+            with path.open("rb") as source, archive.open(_entry(name), "w") as target:
+                shutil.copyfileobj(source, target)
+        archive.writestr(_entry(LISTING), listing)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
+    """zipfile itself keeps names inside; links and bombs are left to us."""
+    if sum(entry.file_size for entry in archive.infolist()) > LIMIT:
+        raise DataError(f"{name} would unpack to more than {LIMIT >> 30} GiB.")
+    for entry in archive.infolist():
+        path = Path(entry.filename)
+        if stat.S_ISLNK(entry.external_attr >> 16) or path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{name} holds {entry.filename!r}: a link, or a path outside of it.")

@@ -1,0 +1,160 @@
+"""Signatures: who vouches for a statement.
+
+An unsigned seal is a hash: good against accident, none against a forger, who seals again. A
+signature holds against everybody who does not have the private key.
+
+Source: DSSE v1 (https://github.com/secure-systems-lab/dsse) around an in-toto Statement v1; ed25519
+by RFC 8032.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.errors import ConfigError, DataError
+from toxtrail.identity import sha256_bytes
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+class Signed(NamedTuple):
+    """An envelope, opened."""
+
+    payload: bytes
+    key_ids: tuple[str, ...]
+    valid_for: tuple[str, ...]
+    """Ids of the given public keys that it verifies with."""
+
+
+def new_key(path: Path) -> Path:
+    """Write a new private key (readable by its owner alone) and its public key beside it.
+
+    Raises:
+        ConfigError: there is a file already.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public = path.with_name(f"{path.name}.pub")
+    for one in (path, public):
+        if one.exists():
+            raise ConfigError(f"{one} exists already; a key is never overwritten.")
+    key = Ed25519PrivateKey.generate()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return public
+
+
+def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The DSSE envelope of an in-toto statement."""
+    signature = key.sign(_encoded(payload))
+    return {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [
+            {"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}
+        ],
+    }
+
+
+def opened(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Signed:
+    """Decode an envelope and try every key.
+
+    Raises:
+        DataError: it is no DSSE envelope of an in-toto statement.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        value = json.loads(text)
+        payload = base64.b64decode(value["payload"], validate=True)
+        signatures = [(s["keyid"], base64.b64decode(s["sig"])) for s in value["signatures"]]
+        if value["payloadType"] != PAYLOAD_TYPE:
+            raise ValueError(f"payloadType {value['payloadType']}")
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise DataError(f"{name} is no DSSE envelope of an in-toto statement: {error}") from None
+    valid = []
+    for key in keys:
+        for _, signature in signatures:
+            try:
+                key.verify(signature, _encoded(payload))
+            except InvalidSignature:
+                continue
+            valid.append(key_id(key))
+    return Signed(payload, tuple(i for i, _ in signatures), tuple(valid))
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """An ed25519 key in PEM.
+
+    Raises:
+        ConfigError: no such file, or no such key.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    try:
+        key = load_pem_private_key(path.read_bytes(), None)
+    except (OSError, ValueError, TypeError) as error:
+        raise ConfigError(
+            f"--key: {path} is no unencrypted private key in PEM ({error}). `toxtrail sign "
+            "--new-key PATH` makes one."
+        ) from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"--key: {path} is a {type(key).__name__}; ed25519 is needed.")
+    return key
+
+
+def public_key(path: Path) -> Ed25519PublicKey:
+    """An ed25519 public key in PEM.
+
+    Raises:
+        ConfigError: no such file, or no such key.
+    """
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    try:
+        key = load_pem_public_key(path.read_bytes())
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"--public-key: {path} is no public key in PEM ({error}).") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(f"--public-key: {path} is a {type(key).__name__}; ed25519 is needed.")
+    return key
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """The first 16 hex digits of the SHA-256 of the raw public key."""
+    from cryptography.hazmat.primitives import serialization
+
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return sha256_bytes(raw)[:16]
+
+
+def _encoded(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -1,0 +1,55 @@
+"""`toxtrail export`: a result that travels."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+
+
+@click.command("export", short_help="Write a self-contained bundle of a result.")
+@click.argument("reference", metavar="RUN")
+@click.option(
+    "--to",
+    "target",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="DIR|ZIP",
+    help="A new folder, or a new .zip file.",
+)
+@click.pass_obj
+def export(experiment: Experiment, reference: str, target: Path) -> None:
+    """Write everything behind RUN but the weights: manifests, params, lock, prompts, generations,
+    scores, posterior, figures, model cards, signatures.
+
+    RUN is a variant, a family, or an MLflow run of the present files. The bundle can be audited on
+    a machine without the repo, without DVC and without MLflow. It holds generated text.
+
+    \b
+    Examples:
+      toxtrail export smollm2-135m --to smollm2.zip
+      toxtrail audit smollm2.zip --verify
+    """
+    from toxtrail.audit.bundle import files_for, write_bundle
+    from toxtrail.audit.subjects import resolve
+    from toxtrail.audit.verify_signatures import Signable
+    from toxtrail.cli.audit import scene_of
+    from toxtrail.errors import ConfigError
+
+    subject = resolve(reference, scene_of(experiment))
+    stage, _, name = next(iter(subject.targets), "").partition("@")
+    if stage not in ("track", "track-comparison"):
+        raise ConfigError(
+            f'"{reference}" is a {subject.kind} that the present files are not of: name a variant, '
+            "a family, or a run that `toxtrail runs --for-lock` lists."
+        )
+    one = Signable("variants" if stage == "track" else "families", name)
+    files = files_for(experiment.store, experiment.config, one)
+    facts = dict(subject.link.facts)
+    about = {"group": one.group, "name": one.name, "content_key": facts["content key"]}
+    write_bundle(files, about, target)
+    size = sum(path.stat().st_size for path in files.values())
+    click.echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
+    click.echo(f"Check it anywhere: toxtrail audit {target} --verify")

@@ -1,0 +1,50 @@
+"""`toxtrail sign`: vouch for results with a key."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+
+PATH = click.Path(path_type=Path, dir_okay=False)
+
+
+@click.command("sign", short_help="Sign results with an ed25519 key.")
+@click.argument("names", nargs=-1, metavar="[VARIANT|FAMILY]...")
+@click.option("--key", type=PATH, metavar="FILE", help="Private key in PEM.")
+@click.option("--new-key", type=PATH, metavar="FILE", help="Make a key pair: FILE and FILE.pub.")
+@click.pass_obj
+def sign(
+    experiment: Experiment, names: tuple[str, ...], key: Path | None, new_key: Path | None
+) -> None:
+    """Sign the statements of variants and families (all by default) into signatures/.
+
+    A statement lists the SHA-256 of every file of a result and its whole provenance (in-toto v1);
+    the signature is a DSSE envelope around it. Commit signatures/ and hand out FILE.pub; keep FILE.
+
+    \b
+    Examples:
+      toxtrail sign --new-key ~/.toxtrail.pem
+      toxtrail sign --key ~/.toxtrail.pem
+      toxtrail verify --public-key toxtrail.pem.pub
+    """
+    from toxtrail.audit import signatures
+    from toxtrail.audit.verify_signatures import signable
+
+    if new_key is not None:
+        public = signatures.new_key(new_key)
+        click.echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
+        return
+    if key is None:
+        raise click.UsageError("Name a --key, or make one with --new-key.")
+    private = signatures.private_key(key)
+    who = signatures.key_id(private.public_key())
+    own = signable(experiment.config, names)
+    store = experiment.store
+    for one in own:
+        path = one.path(experiment.root)
+        statement = one.statement(store, experiment.config)
+        store.write_json(path, signatures.envelope(statement.encode(), private))
+        click.echo(f"{path.relative_to(experiment.root)}: signed by {who}")
