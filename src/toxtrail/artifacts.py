@@ -104,8 +104,7 @@ class Store:
         return [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
 
     def read_scores(self, family: str, variant: str) -> list[Score]:
-        rows = _table(self.scores(family, variant), SCORE_SCHEMA)
-        return [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
+        return read_scores(self.scores(family, variant))
 
     def read_card(self, key: str) -> ModelCard:
         path = self.model(key) / "model.json"
@@ -207,6 +206,12 @@ class Store:
         return (
             path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
         )
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Score rows of a file, wherever it lies."""
+    rows = _table(path, SCORE_SCHEMA)
+    return [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
 
 
 def read_json(path: Path) -> Any:

@@ -16,7 +16,6 @@ from toxtrail.backends.huggingface.examples import (
     encode_examples,
 )
 from toxtrail.backends.huggingface.loading import load_model
-from toxtrail.backends.huggingface.probes import probe_logits
 from toxtrail.backends.huggingface.training import HuggingFaceTuner, total_steps
 from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.identity import Manifest

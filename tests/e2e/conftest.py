@@ -49,6 +49,23 @@ class Lab:
             stderr=subprocess.STDOUT,
         )
 
+    def git(self, *arguments: str) -> str:
+        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
+        command = ["git", *identity, *arguments]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, check=True, capture_output=True, text=True
+        )
+        return done.stdout.strip()
+
+    def dvc(self, *arguments: str) -> None:
+        command = [sys.executable, "-m", "dvc", *arguments]
+        subprocess.run(command, cwd=self.root, env=self.env, check=True, capture_output=True)
+
+    def copy(self, root: Path) -> Lab:
+        """The whole experiment at another place."""
+        shutil.copytree(self.root, root, symlinks=True)
+        return Lab(root, self.env)
+
     def json(self, *arguments: str) -> Any:
         return json.loads(self.toxtrail(*arguments, "--json").stdout)
 
@@ -90,13 +107,16 @@ def lab(tiny_assets, tmp_path) -> Lab:
     return make_lab(tiny_assets, tmp_path / "lab")
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="session")
 def finished(tiny_assets, tmp_path_factory) -> Lab:
-    """An experiment that has been run once; tests of a module share it and put back what they
+    """An experiment that has been run once and committed; all tests share it and put back what they
     move."""
     made = make_lab(tiny_assets, tmp_path_factory.mktemp("finished") / "lab")
     made.toxtrail("pin")
+    made.git("commit", "-qam", "pins")
     made.toxtrail("run")
+    made.git("add", "-A")
+    made.git("commit", "-qm", "run")
     return made
 
 
@@ -137,10 +157,10 @@ def make_lab(assets: Path, root: Path) -> Lab:
     }
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):
         env.pop(name, None)
+    lab = Lab(root, env)
     for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "start"]):
-        identity = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
-        subprocess.run(["git", *identity, *command], cwd=root, env=env, check=True)
-    return Lab(root, env)
+        lab.git(*command)
+    return lab
 
 
 def _ignored(folder: str, names: list[str]) -> set[str]:

@@ -152,163 +152,104 @@ def stale_entry(root: Path) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
 
 
-RUN = "(select run_uuid from runs where name = 'tuned')"
+OF_RUN = "run_uuid in (select run_uuid from runs where name = 'tuned')"
 ADAPTER = "models/tuned/adapters/tuned"
+RECEIPT = "mlruns/receipts/variants/tuned.json"
+SUMMARY = "results/posteriors/tiny/tuned/summary.json"
+COMPARISON = "results/comparisons/tiny/summary.json"
 
 
-def named() -> list[Tampering]:
-    """What people and programs do by hand."""
+def metric(key: str, value: str) -> Callable[[Path], None]:
+    return sql(f"update latest_metrics set value = {value} where key = ? and {OF_RUN}", key)
+
+
+def param(key: str, value: str) -> Callable[[Path], None]:
+    return sql(f"update params set value = ? where key = ? and {OF_RUN}", value, key)
+
+
+def tag(key: str, value: str) -> Callable[[Path], None]:
+    return sql(f"update tags set value = ? where key = ? and {OF_RUN}", value, key)
+
+
+def gone(table: str, key: str) -> Callable[[Path], None]:
+    return sql(f"delete from {table} where key = ? and {OF_RUN}", key)
+
+
+def purged_run(root: Path) -> None:
+    for table in ("latest_metrics", "metrics", "params", "tags"):
+        sql(f"delete from {table} where {OF_RUN}")(root)
+    sql("delete from runs where name = 'tuned'")(root)
+
+
+def artifact(root: Path, name: str = "") -> Path:
+    """A file of some run that has it."""
+    return next((root / "mlruns/artifacts").glob(f"*/artifacts/{name}"))
+
+
+def other_hash(root: Path) -> None:
+    lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))
+    text("dvc.lock", lock["stages"]["score@tuned"]["outs"][0]["md5"], "0" * 32)(root)
+
+
+def in_mlflow() -> list[Tampering]:
+    """Edits that MLflow lets anybody make."""
+    new = "insert into params (key, value, run_uuid) select 'extra', '1', run_uuid from runs"
+    point = "update metrics set value = 0 where key = 'train/loss' and step = 2"
+    model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"
     return [
-        Tampering(
-            "a metric",
-            sql(
-                f"update latest_metrics set value = 0 where key = 'judge/all/rate' and run_uuid in {RUN}"
-            ),
-            "judge/all/rate",
-        ),
-        Tampering(
-            "a count",
-            sql(
-                f"update latest_metrics set value = value + 1 where key = 'judge/one/n_toxic' and run_uuid in {RUN}"
-            ),
-            "n_toxic",
-        ),
-        Tampering(
-            "a deleted metric",
-            sql(
-                f"delete from latest_metrics where key = 'judge/all/rate_hi' and run_uuid in {RUN}"
-            ),
-            "rate_hi",
-        ),
-        Tampering(
-            "a cost",
-            sql("update latest_metrics set value = 1 where key = 'cost/generate_seconds'"),
-            "cost/generate_seconds",
-        ),
-        Tampering(
-            "a loss curve",
-            sql("update metrics set value = 0 where key = 'train/loss' and step = 2"),
-            "train/loss",
-        ),
+        Tampering("a metric", metric("judge/all/rate", "0"), "judge/all/rate"),
+        Tampering("a count", metric("judge/one/n_toxic", "value + 1"), "n_toxic"),
+        Tampering("a lost metric", gone("latest_metrics", "judge/all/rate_hi"), "rate_hi"),
+        Tampering("a cost", metric("cost/generate_seconds", "1"), "cost/generate_seconds"),
+        Tampering("a loss curve", sql(point), "train/loss"),
         Tampering(
             "a difference",
             sql("update latest_metrics set value = 0 where key like '%diff_pp'"),
             "diff_pp",
         ),
+        Tampering("a param", param("generation.seed", "99"), "generation.seed"),
+        Tampering("a lost param", gone("params", "generation.dtype"), "generation.dtype"),
+        Tampering("a new param", sql(f"{new} where name = 'tuned'"), "extra"),
+        Tampering("a tag", tag("toxtrail.adapter_sha256", "aa"), "adapter_sha256"),
+        Tampering("the commit tag", tag("toxtrail.git_commit", "f"), "git_commit"),
+        Tampering("the description", tag("mlflow.note.content", "fine"), "mlflow.note.content"),
         Tampering(
-            "a param",
-            sql(
-                f"update params set value = '99' where key = 'generation.seed' and run_uuid in {RUN}"
-            ),
-            "generation.seed",
+            "a new name", sql("update runs set name = 'nicer' where name = 'tuned'"), "tuned"
         ),
-        Tampering(
-            "a deleted param",
-            sql(f"delete from params where key = 'generation.dtype' and run_uuid in {RUN}"),
-            "generation.dtype",
-        ),
-        Tampering(
-            "a new param",
-            sql(
-                f"insert into params (key, value, run_uuid) select 'extra', '1', run_uuid from runs where name = 'tuned'"
-            ),
-            "extra",
-        ),
-        Tampering(
-            "a tag",
-            sql(
-                f"update tags set value = 'other' where key = 'toxtrail.adapter_sha256' and run_uuid in {RUN}"
-            ),
-            "adapter_sha256",
-        ),
-        Tampering(
-            "the commit tag",
-            sql(
-                f"update tags set value = 'f' where key = 'toxtrail.git_commit' and run_uuid in {RUN}"
-            ),
-            "git_commit",
-        ),
-        Tampering(
-            "the description",
-            sql(
-                f"update tags set value = 'fine' where key = 'mlflow.note.content' and run_uuid in {RUN}"
-            ),
-            "mlflow.note.content",
-        ),
-        Tampering(
-            "a renamed run", sql("update runs set name = 'nicer' where name = 'tuned'"), "tuned"
-        ),
-        Tampering(
-            "another seal",
-            sql(f"update tags set value = 'aa' where key = 'toxtrail.seal' and run_uuid in {RUN}"),
-            "seal",
-        ),
-        Tampering(
-            "an unsealed run",
-            sql(f"delete from tags where key = 'toxtrail.seal' and run_uuid in {RUN}"),
-            "not sealed",
-        ),
+        Tampering("another seal", tag("toxtrail.seal", "aa"), "seal"),
+        Tampering("an unsealed run", gone("tags", "toxtrail.seal"), "not sealed"),
         Tampering(
             "a failed run",
             sql("update runs set status = 'FAILED' where name = 'tuned'"),
             "not sealed",
         ),
-        Tampering(
-            "a payload tag",
-            sql(
-                f"update tags set value = 'aa' where key = 'toxtrail.payload_sha256' and run_uuid in {RUN}"
-            ),
-            "payload.json",
-        ),
-        Tampering(
-            "a lost key",
-            sql(f"delete from tags where key = 'toxtrail.content_key' and run_uuid in {RUN}"),
-            "run of tuned",
-        ),
+        Tampering("a payload tag", tag("toxtrail.payload_sha256", "aa"), "payload.json"),
+        Tampering("a lost key", gone("tags", "toxtrail.content_key"), "run of tuned"),
         Tampering(
             "a data set",
             sql("update input_tags set value = 'aa' where name = 'sha256'"),
             "data sets",
         ),
-        Tampering(
-            "a logged model",
-            sql("update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"),
-            "adapter_sha256",
-        ),
+        Tampering("a logged model", sql(model), "adapter_sha256"),
         Tampering("a deleted run", deleted_run, "was deleted"),
-        Tampering(
-            "a purged run",
-            lambda root: (
-                [
-                    sql(f"delete from {t} where run_uuid in {RUN}")(root)
-                    for t in ("latest_metrics", "metrics", "params", "tags")
-                ]
-                and sql("delete from runs where name = 'tuned'")(root)
-            ),
-            "run of tuned",
-        ),
+        Tampering("a purged run", purged_run, "run of tuned"),
         Tampering("two runs of one key", second_run, "one content key"),
+        Tampering("lost files", lambda r: shutil.rmtree(r / "mlruns/artifacts"), "files are gone"),
+        Tampering("an extra file", lambda r: write(artifact(r) / "x.txt"), "x.txt"),
         Tampering(
-            "lost artifacts",
-            lambda root: shutil.rmtree(root / "mlruns/artifacts"),
-            "files are gone",
+            "a missing file", lambda r: artifact(r, "scores.parquet").unlink(), "scores.parquet"
         ),
-        Tampering(
-            "an extra artifact",
-            lambda root: (
-                next((root / "mlruns/artifacts").glob("*/artifacts"))
-                .joinpath("x.txt")
-                .write_text("x")
-            ),
-            "x.txt",
-        ),
-        Tampering(
-            "a missing artifact",
-            lambda root: next(
-                (root / "mlruns/artifacts").glob("*/artifacts/scores.parquet")
-            ).unlink(),
-            "scores.parquet",
-        ),
+    ]
+
+
+def write(path: Path) -> None:
+    path.write_text("x", "utf-8")
+
+
+def named() -> list[Tampering]:
+    """What people and programs do by hand."""
+    return [
+        *in_mlflow(),
         Tampering("a frozen stage", frozen("generate"), "generate"),
         Tampering("another frozen stage", frozen("report"), "report"),
         Tampering(
@@ -321,17 +262,7 @@ def named() -> list[Tampering]:
             text("dvc.yaml", "toxtrail stage score ${key}", "toxtrail stage score ${key} || true"),
             "score",
         ),
-        Tampering(
-            "a lock's hash",
-            lambda root: text(
-                "dvc.lock",
-                yaml.safe_load((root / "dvc.lock").read_text())["stages"]["score@tuned"]["outs"][0][
-                    "md5"
-                ],
-                "0" * 32,
-            )(root),
-            "data/scores/tiny/tuned.parquet",
-        ),
+        Tampering("a lock's hash", other_hash, "data/scores/tiny/tuned.parquet"),
         Tampering(
             "a lock's value",
             text("dvc.lock", "max_new_tokens: 6", "max_new_tokens: 7"),
@@ -351,35 +282,21 @@ def named() -> list[Tampering]:
             text("params.yaml", "threshold: 0.5", "threshold: 0.6"),
             "threshold",
         ),
-        Tampering("a lock entry of a dropped variant", stale_entry, "generate@tuned"),
+        Tampering("a dropped variant's lock entry", stale_entry, "generate@tuned"),
         Tampering(
-            "a receipt's key",
-            text("mlruns/receipts/variants/tuned.json", '"content_key": "', '"content_key": "0'),
-            "mlruns/receipts/variants/tuned.json",
+            "a receipt's key", text(RECEIPT, '"content_key": "', '"content_key": "0'), RECEIPT
         ),
-        Tampering(
-            "an extra adapter file",
-            lambda root: (root / ADAPTER / "notes.txt").write_text("x"),
-            "notes.txt",
-        ),
+        Tampering("an extra adapter file", lambda r: write(r / ADAPTER / "notes.txt"), "notes.txt"),
         Tampering(
             "a missing adapter file",
-            lambda root: (root / ADAPTER / "adapter_config.json").unlink(),
+            lambda r: (r / ADAPTER / "adapter_config.json").unlink(),
             "adapter_config.json",
         ),
         Tampering("a kinder score", kinder_score, "data/scores/tiny/tuned.parquet"),
-        Tampering("a cached object", lambda root: flip(same_cache_object(root), 5), ".dvc/cache"),
+        Tampering("a cached object", lambda r: flip(same_cache_object(r), 5), ".dvc/cache"),
+        Tampering("a kinder rate", text(SUMMARY, '"rate_raw": ', '"rate_raw": 1'), SUMMARY),
         Tampering(
-            "a kinder rate",
-            lambda root: text(
-                "results/posteriors/tiny/tuned/summary.json", '"rate_raw": ', '"rate_raw": 1'
-            )(root),
-            "results/posteriors/tiny/tuned/summary.json",
-        ),
-        Tampering(
-            "a kinder verdict",
-            text("results/comparisons/tiny/summary.json", '"verdict": "', '"verdict": "not '),
-            "results/comparisons/tiny/summary.json",
+            "a kinder verdict", text(COMPARISON, '"verdict": "', '"verdict": "not '), COMPARISON
         ),
         Tampering(
             "another recipe on the card",

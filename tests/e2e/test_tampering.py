@@ -5,31 +5,25 @@ from __future__ import annotations
 import os
 import shutil
 import sqlite3
-import subprocess
 from contextlib import closing
 
 import pytest
-
 import tampering
+from conftest import Lab
+
 from toxtrail.audit.verify import gather, verify
 from toxtrail.backends.base import Silent
 from toxtrail.cli.experiment import Experiment
 
 pytestmark = pytest.mark.slow
-IDENTITY = ["-c", "user.name=test", "-c", "user.email=test@example.org"]
 
 
-@pytest.fixture(scope="module")
-def committed(finished):
-    """The finished experiment with its results committed, seen by this process too."""
-    git = ["git", *IDENTITY]
-    subprocess.run([*git, "add", "-A"], cwd=finished.root, check=True)
-    subprocess.run([*git, "commit", "-qm", "run"], cwd=finished.root, env=finished.env, check=True)
-    before = {name: os.environ.get(name) for name in finished.env}
-    os.environ.update(finished.env)
-    yield finished
-    for name, value in before.items():
-        os.environ.pop(name) if value is None else os.environ.update({name: value})
+@pytest.fixture
+def own(finished, tmp_path, monkeypatch):
+    """A copy of the finished experiment, seen by this process too."""
+    for name, value in finished.env.items():
+        monkeypatch.setenv(name, value)
+    return finished.copy(tmp_path / "lab")
 
 
 def broken_links(root):
@@ -60,8 +54,8 @@ def remove(path):
     shutil.rmtree(path) if path.is_dir() and not path.is_symlink() else path.unlink()
 
 
-def test_every_single_tampering_is_found_and_located(committed, tmp_path):
-    root = committed.root
+def test_every_single_tampering_is_found_and_located(own, tmp_path):
+    root = own.root
     shutil.copytree(root, tmp_path / "kept", symlinks=True)
     changes = [*tampering.named(), *tampering.flips(root, root)]
     assert len(changes) >= 100
@@ -75,3 +69,170 @@ def test_every_single_tampering_is_found_and_located(committed, tmp_path):
         put_back(tmp_path / "kept", root)
     assert missed == []
     assert broken_links(root)[0] == []
+
+
+def clone(lab, place):
+    """Git alone: no data, no cache, no runs."""
+    lab.git("clone", "-q", str(lab.root), str(place))
+    return Lab(place, lab.env)
+
+
+def moved(lab, place):
+    shutil.move(lab.copy(place.with_name("first")).root, place)
+    return Lab(place, lab.env)
+
+
+def pulled(lab, place):
+    """Cloned, and its outputs fetched from a DVC remote."""
+    remote = str(place.with_name("remote"))
+    lab.dvc("remote", "add", "-d", "--local", "here", remote)
+    lab.dvc("push", "-q")
+    other = clone(lab, place)
+    other.dvc("remote", "add", "-d", "--local", "here", remote)
+    other.dvc("pull", "-q", "--allow-missing")
+    return other
+
+
+def rebuilt(lab, place):
+    other = lab.copy(place)
+    shutil.rmtree(other.root / "mlruns")
+    other.toxtrail("run")
+    return other
+
+
+def collected(lab, place):
+    other = lab.copy(place)
+    other.git("gc", "-q", "--aggressive", "--prune=now")
+    other.dvc("gc", "-w", "-f", "-q")
+    return other
+
+
+def shallow(lab, place):
+    lab.git("clone", "-q", "--depth", "1", f"file://{lab.root}", str(place))
+    return Lab(place, lab.env)
+
+
+def touched(lab, place):
+    """Other time stamps, other modes: the same bytes."""
+    other = lab.copy(place)
+    for path in other.root.rglob("*"):
+        if path.is_file() and ".git" not in path.parts:
+            path.chmod(0o644)
+            os.utime(path, (1, 1))
+    return other
+
+
+def without_cache(lab, place):
+    other = lab.copy(place)
+    shutil.rmtree(other.root / ".dvc" / "cache")
+    return other
+
+
+def without_runs(lab, place):
+    other = lab.copy(place)
+    shutil.rmtree(other.root / "mlruns")
+    return other
+
+
+def checked_out_again(lab, place):
+    """Outputs deleted and brought back from DVC's cache."""
+    other = lab.copy(place)
+    for name in ("data/scores", "results", "models"):
+        shutil.rmtree(other.root / name)
+    other.dvc("checkout", "-q", "--force")
+    return other
+
+
+def repeated(lab, place):
+    """`dvc repro` with nothing to do."""
+    lab.toxtrail("run")
+    return lab
+
+
+def commented(lab, place):
+    path = lab.root / "params.yaml"
+    path.write_text(f"# a remark\n{path.read_text('utf-8')}", "utf-8")
+    return lab
+
+
+def documented(lab, place):
+    (lab.root / "notes.md").write_text("Results as of today.\n", "utf-8")
+    lab.git("add", "-A")
+    lab.git("commit", "-qm", "notes")
+    return lab
+
+
+def branched(lab, place):
+    lab.git("switch", "-qc", "other")
+    lab.git("switch", "-q", "-")
+    return lab
+
+
+def linked(lab, place):
+    place.symlink_to(lab.root)
+    return Lab(place, lab.env)
+
+
+def annotated(lab, place):
+    """A colleague's own tag on a run."""
+    tampering.sql(
+        "insert into tags (key, value, run_uuid) "
+        "select 'reviewed by', 'me', run_uuid from runs where name = 'tuned'"
+    )(lab.root)
+    return lab
+
+
+def extended(lab, place):
+    """An own stage behind ours."""
+    path = lab.root / "dvc.yaml"
+    path.write_text(f"{path.read_text('utf-8')}\n  own:\n    cmd: echo\n    outs: [own]\n", "utf-8")
+    return lab
+
+
+def retracked(lab, place):
+    """One run deleted with its receipt, and made again."""
+    tampering.deleted_run(lab.root)
+    (lab.root / "mlruns/receipts/variants/tuned.json").unlink()
+    lab.toxtrail("run")
+    return lab
+
+
+UNTOUCHED = {
+    "as it is": lambda lab, place: lab,
+    "copied": lambda lab, place: lab.copy(place),
+    "moved": moved,
+    "cloned": clone,
+    "cloned, shallow": shallow,
+    "pulled from a remote": pulled,
+    "mlruns rebuilt": rebuilt,
+    "after git gc and dvc gc": collected,
+    "other time stamps and modes": touched,
+    "no DVC cache": without_cache,
+    "no MLflow store": without_runs,
+    "checked out again": checked_out_again,
+    "run again": repeated,
+    "a remark in params.yaml": commented,
+    "a commit of notes": documented,
+    "another branch and back": branched,
+    "seen through a link": linked,
+    "a colleague's tag": annotated,
+    "an own stage": extended,
+    "one run made again": retracked,
+}
+
+
+@pytest.mark.parametrize("how", list(UNTOUCHED))
+def test_what_is_untouched_is_left_in_peace(finished, tmp_path, how):
+    start = finished if how == "as it is" else finished.copy(tmp_path / "start")
+    lab = UNTOUCHED[how](start, tmp_path / "lab")
+    checks = lab.json("verify")["checks"]
+    assert [c for c in checks if c["outcome"] == "BROKEN"] == []
+    missing = [c for c in checks if c["outcome"] == "absent"]
+    without = (
+        "cloned",
+        "cloned, shallow",
+        "pulled from a remote",
+        "no DVC cache",
+        "no MLflow store",
+    )
+    assert bool(missing) == (how in without)

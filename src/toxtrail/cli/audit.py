@@ -11,7 +11,7 @@ import click
 
 from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, printable
+from toxtrail.cli.output import json_option, print_json, print_table, printable
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.errors import ConfigError
 

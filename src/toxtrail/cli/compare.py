@@ -12,25 +12,43 @@ from toxtrail.cli.output import json_option, print_json, print_table
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
-@click.argument("families", nargs=-1, metavar="[FAMILY]...")
+@click.argument("names", nargs=-1, metavar="[FAMILY]... | RUN_A RUN_B")
+@click.option(
+    "--allow-mismatch",
+    is_flag=True,
+    help="With two runs: compare them although conditions differ; the table says so.",
+)
 @click.option("--scorer", help="The scorer whose view is shown (default: the primary one).")
 @json_option
 @click.pass_obj
 def compare(
-    experiment: Experiment, families: tuple[str, ...], scorer: str | None, as_json: bool
+    experiment: Experiment,
+    names: tuple[str, ...],
+    allow_mismatch: bool,
+    scorer: str | None,
+    as_json: bool,
 ) -> None:
     """Show what fine-tuning changed: rates of every variant, differences paired by prompt.
 
-    Reads results/comparisons/; `toxtrail run` brings it up to date.
+    Families are read from results/comparisons/ (`toxtrail run` brings it up to date). Two MLflow
+    runs, by id, name or content key, are compared from their own files: RUN_B minus RUN_A. Runs
+    measured under other conditions (prompts, template, decoding, precision, scorers, threshold) are
+    refused. Within a family, `allow_mismatch: true` in params.yaml marks the table, the report and
+    the MLflow run.
 
     \b
     Examples:
       toxtrail compare
       toxtrail compare smollm2-135m --scorer jigsaw-bilstm
+      toxtrail compare 4fb4c821 1e94f589
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
     store = experiment.store
-    summaries = [store.read_summary(store.comparison(f)) for f in experiment.families(families)]
+    if len(names) == 2 and not set(names) <= set(experiment.config.families):
+        summaries = [_of_runs(experiment, names, allow_mismatch)]
+    else:
+        families = experiment.families(names)
+        summaries = [store.read_summary(store.comparison(family)) for family in families]
     if as_json:
         print_json(summaries)
         return
@@ -77,5 +95,33 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
             pairs,
         )
     click.echo(estimand(summary))
-    folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
-    click.echo(f"Figures: {folder}/rates.svg, {folder}/differences.svg")
+    if summary["family"] in experiment.config.families:
+        folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
+        click.echo(f"Figures: {folder}/rates.svg, {folder}/differences.svg")
+
+
+def _of_runs(
+    experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
+) -> dict[str, Any]:
+    """Two runs of the store, by their own files."""
+    from toxtrail.artifacts import read_json, read_scores
+    from toxtrail.cli.stage import tracker_of
+    from toxtrail.errors import ConfigError, nearest
+    from toxtrail.stages.compare import two_runs
+
+    tracker = tracker_of(experiment)
+    summaries, scores = [], {}
+    for name in names:
+        run = tracker.find(name)
+        if run is None or run.tags.get("toxtrail.kind") != "variant":
+            known = [*experiment.config.families, *experiment.config.variants]
+            raise ConfigError(
+                f'"{name}" is neither a family nor an MLflow run of a variant.'
+                f"{nearest(name, known)} `toxtrail runs` lists the runs."
+            )
+        label = f"{run.name} {run.run_id[:8]}"
+        summary = read_json(tracker.download(run.run_id, "posterior/summary.json"))
+        summaries.append({**summary, "variant": label})
+        scores[label] = read_scores(tracker.download(run.run_id, "scores.parquet"))
+    first, second = summaries
+    return two_runs(first, second, scores, allow_mismatch)

@@ -17,6 +17,7 @@ from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, content_key
 from toxtrail.pipeline import manifest_of, versions
+from toxtrail.records import Score
 from toxtrail.stages.figures import differences_figure, rates_figure
 from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
 from toxtrail.stats.contrasts import (
@@ -121,6 +122,33 @@ def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list
     """Every condition that a variant does not share with the family's reference."""
     fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
     return [d for v, own in fields.items() for d in differences(v, own, fields[reference])]
+
+
+def two_runs(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    scores: Mapping[str, Sequence[Score]],
+    allow_mismatch: bool,
+) -> dict[str, Any]:
+    """The summary of a comparison of two tracked variants, of any time and place.
+
+    Args:
+        a: posterior summary of the one that b is held against; its settings are used.
+        b: posterior summary.
+        scores: both variants' score rows, by the summaries' `variant`.
+
+    Raises:
+        DataError: they were measured under unlike conditions (field by field).
+    """
+    first, second = a["variant"], b["variant"]
+    config = PosteriorConfig.model_validate(a["manifest"]["params"]["posterior"])
+    summaries = {first: {**a, "parent": None}, second: {**b, "parent": None}}
+    tables = {name: cells(rows) for name, rows in scores.items()}
+    unlike = mismatch(summaries, first)
+    if not allow_mismatch:
+        refuse_mismatch(unlike, first, "--allow-mismatch compares them and says so.")
+    found = family_comparison(tables, summaries, first, a["primary"], config, allow_mismatch=True)
+    return {"kind": "comparison", "family": f"{second} against {first}", **found.summary}
 
 
 def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
