@@ -45,6 +45,21 @@ def in_svg(svg: str, manifest: Manifest) -> str:
     return f'{head}<metadata id="{NAME}">{html.escape(as_text(manifest))}</metadata>\n{end}{tail}'
 
 
+def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
+    """The file with the manifest among its metadata; the tensors are not touched.
+
+    safetensors itself writes several metadata keys in an order that differs from run to run; here
+    equal input gives equal bytes.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    kept = {**header.pop("__metadata__", {}), NAME: as_text(manifest)}
+    metadata = {key: kept[key] for key in sorted(kept)}
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants its tensors aligned
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
 def without_manifest(svg: str) -> str:
     """The figure alone, for a page that carries a manifest of its own."""
     return _SVG.sub("", svg)

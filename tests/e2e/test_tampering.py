@@ -191,6 +191,8 @@ def extended(lab, place):
 
 def retracked(lab, place):
     """One run deleted with its receipt, and made again."""
+    shutil.rmtree(lab.root / "mlruns")
+    lab.toxtrail("run")
     tampering.deleted_run(lab.root)
     (lab.root / "mlruns/receipts/variants/tuned.json").unlink()
     lab.toxtrail("run")

@@ -19,6 +19,7 @@ import yaml
 
 from toxtrail import __version__
 from toxtrail.artifacts import Store, pretty_json, read_json
+from toxtrail.audit.chain import Chain, Link
 from toxtrail.audit.digests import Digests, FolderDigest
 from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, ok, weak
 from toxtrail.audit.lockfile import parse_lock
@@ -142,6 +143,24 @@ def about(root: Path) -> dict[str, Any]:
             f"{LISTING} has schema {value.get('schema_version')}; this version reads 1."
         )
     return value
+
+
+def chain_of(root: Path) -> Link:
+    """The chain of the result that a bundle holds.
+
+    Raises:
+        DataError: its listing or a file of the chain is damaged or missing.
+    """
+    listing = about(root)
+    where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
+    summaries = root.glob(f"results/{where}/*/summary.json")
+    found = [path for path in summaries if path.parent.name == listing["name"]]
+    if not found:
+        raise DataError(f"there is no summary.json of {listing['name']} in it.")
+    try:
+        return Chain(Store(root), holds_weights=False).of_file(found[0])
+    except DAMAGE as error:
+        raise DataError(f"a file of it is damaged: {error}") from None
 
 
 def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKey]) -> list[Check]:

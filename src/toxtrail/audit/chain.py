@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.artifacts import Store, read_json
+from toxtrail.audit.evidence import DAMAGE
 from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError
 from toxtrail.identity import (
@@ -132,7 +133,8 @@ class Chain:
         if source.manifest is not None:
             return self.of_manifest(source.path, source.manifest, source.sha256, standing)
         recorded: Standing = "recorded" if ":" in source.path else standing
-        return Link(key, source.path, source.sha256, recorded)
+        what = "training data" if key == "data" else key
+        return Link(what, source.path, source.sha256, recorded)
 
     def _model(self, card: ModelCard, source: Input | None) -> Link:
         path = f"models/{card.key}/model.json"
@@ -198,8 +200,11 @@ class Chain:
         last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
         if path is None or not path.is_file():
             return last
-        with path.open(encoding="utf-8", newline="") as file:
-            losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        try:
+            with path.open(encoding="utf-8", newline="") as file:
+                losses = [float(row["loss"]) for row in csv.DictReader(file)]
+        except DAMAGE:
+            return f"{last} (models/{key}/loss.csv cannot be read)"
         return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
 
     def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
@@ -242,8 +247,11 @@ class Chain:
         if self._store is None or sha256 is None:
             return (), ()
         path = self._store.record(manifest.kind, manifest.key or "-")
-        record = read_json(path) if path.is_file() else {}
-        return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
+        try:
+            record = read_json(path) if path.is_file() else {}
+            return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
+        except DAMAGE:
+            return (), (f"{self._name(path)} cannot be read: when and where it was made is lost",)
 
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

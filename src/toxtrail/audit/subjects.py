@@ -204,20 +204,29 @@ def _of_file(path: Path, scene: Scene) -> Subject:
 
 def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Scene) -> Subject:
     """A file that says nothing of itself, but whose content is recorded here."""
-    stage = next((s.stage for s in found if s.stage), "")
     known = {one.name: one for one in scene.instances}
-    below: tuple[Link, ...] = ()
-    if stage in known and scene.store:
-        carriers = [scene.store.root / out for out in known[stage].writes]
-        files = [p / "summary.json" if p.is_dir() else p for p in carriers]
-        below = tuple(scene.chain.of_file(p) for p in files if p.is_file() and _carries(p))
-    link = Link("file", str(path), digest.sha256, "matches", made_from=below)
-    targets = (stage,) if stage in known else ()
-    return Subject("file", _with_sightings(link, found), targets, path, tuple(found))
+    seen = next((s for s in found if s.stage in known and _is_present(s, digest, scene)), None)
+    link = Link("file", str(path), digest.sha256, "matches")
+    if seen is None or scene.store is None:
+        link = link._replace(
+            standing="recorded", weak=("the stage that made it has another output now",)
+        )
+        return Subject("file", _with_sightings(link, found), (), path, tuple(found))
+    one = known[seen.stage]
+    if one.stage.name in ("model", "finetune") and one.key:
+        below = [_card_link(path, scene.store.read_card(one.key), scene)]
+    else:
+        outs = [scene.store.root / out for out in one.writes]
+        files = [p / "summary.json" if p.is_dir() else p for p in outs]
+        below = [scene.chain.of_file(p) for p in files if p.is_file() and embedded_manifest(p)]
+    link = link._replace(made_from=tuple(below))
+    return Subject("file", _with_sightings(link, found), (one.name,), path, tuple(found))
 
 
-def _carries(path: Path) -> bool:
-    return embedded_manifest(path) is not None
+def _is_present(seen: Sighting, digest: Digest, scene: Scene) -> bool:
+    """Whether the recorded place still holds this content."""
+    place = scene.store.root / seen.path if scene.store else None
+    return place is not None and place.is_file() and hashed(place).md5 == digest.md5
 
 
 def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:

@@ -13,7 +13,7 @@ from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table, printable
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
-from toxtrail.errors import ConfigError
+from toxtrail.errors import ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -151,28 +151,29 @@ def is_bundle(path: Path) -> bool:
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
     """A bundle stands for itself: no repo, no DVC, no MLflow."""
-    from toxtrail.artifacts import Store
-    from toxtrail.audit.bundle import about, unpacked, verify_bundle
-    from toxtrail.audit.chain import Chain
+    from toxtrail.audit.bundle import chain_of, unpacked, verify_bundle
     from toxtrail.audit.signatures import public_key
     from toxtrail.cli.progress import progress
 
+    known = [public_key(key) for key in wishes.keys]
+    link: Link | None = None
     with unpacked(path) as root:
-        store, listing = Store(root), about(root)
-        folder = store.comparison(listing["name"])
-        if listing["group"] == "variants":
-            (folder,) = (root / "results" / "posteriors").glob(f"*/{listing['name']}")
-        link = Chain(store, holds_weights=False).of_file(folder / "summary.json")
-        known = [public_key(key) for key in wishes.keys]
         checks = verify_bundle(root, progress(), known) if wishes.verifying else []
+        try:
+            link = chain_of(root)
+        except DataError as error:
+            if exit_code(checks, complete=False) == 0:
+                raise  # else the checks name the damage
+            click.secho(f"No chain can be shown: {error}", fg="red", err=True)
     if wishes.as_json:
-        value = {"kind": "bundle", **link.to_json()}
+        value = {"kind": "bundle", **(link.to_json() if link else {})}
         print_json({**value, "checks": [c.to_json() for c in checks]} if checks else value)
     else:
-        print_link(link)
+        if link:
+            print_link(link)
         if wishes.verifying:
             show(checks, as_json=False, verbose=False, complete=False)
-    return _report(link) or exit_code(checks, complete=False)
+    return (_report(link) if link else 0) or exit_code(checks, complete=False)
 
 
 def _show_results(

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli.output import json_option, print_json, print_table, printable
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
@@ -57,6 +57,7 @@ def compare(
 
 
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
+    from toxtrail.comparability import mismatch_text
     from toxtrail.errors import ConfigError, nearest
     from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells
 
@@ -65,6 +66,8 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
         raise ConfigError(f'--scorer: "{scorer}" scored nothing here.{nearest(scorer, known)}')
     rates = [rate_cells(row) for row in summary["rates"] if row["scorer"] == scorer]
     pairs = [pair_cells(row) for row in summary["pairs"] if row["scorer"] == scorer]
+    if warning := mismatch_text(summary.get("mismatch", [])):
+        click.secho(printable(warning), fg="red", bold=True)
     print_table(
         f"{summary['family']}: toxicity rate ({edition(summary, scorer)})",
         [

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toxtrail.comparability import mismatch_text
-
 NOTHING = "-"
 """Shown where nothing was scored: never a 0."""
 
@@ -81,10 +79,9 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def edition(summary: Mapping[str, Any], scorer: str) -> str:
     """By whom and how the numbers were made."""
-    warning = mismatch_text(summary.get("mismatch", []))
     return (
         f"{scorer}, toxic at {summary['threshold']:g} and above, "
-        f"{summary['level']:.0%} equal-tailed intervals" + (f". {warning}" if warning else "")
+        f"{summary['level']:.0%} equal-tailed intervals"
     )
 
 

@@ -180,15 +180,14 @@ def write_adapter(model: PeftModel, base_uri: str, out: Path, manifest: Manifest
         BackendError: it holds a NaN or has not learned anything.
     """
     from peft import get_peft_model_state_dict
-    from safetensors.torch import save_file
+    from safetensors.torch import save
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     plain = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
     refuse_powerless(plain, "the new adapter")
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f"{WEIGHTS}.draft"
-    save_file(plain, draft, metadata={"format": "pt", embedding.NAME: embedding.as_text(manifest)})
-    draft.chmod(0o644)  # safetensors writes for its owner alone
+    draft.write_bytes(embedding.in_safetensors(save(plain, metadata={"format": "pt"}), manifest))
     draft.replace(out / WEIGHTS)
     config = model.peft_config["default"].to_dict()
     config |= {"base_model_name_or_path": base_uri, "inference_mode": True}

@@ -1,0 +1,281 @@
+"""Whatever a person holds leads to the fine-tune behind it, and back."""
+
+from __future__ import annotations
+
+import json
+import shutil
+
+import pytest
+from conftest import Lab
+
+pytestmark = pytest.mark.slow
+
+
+def links(link):
+    yield link
+    for below in link["made_from"]:
+        yield from links(below)
+
+
+def names(audit):
+    return {link["what"] for link in links(audit)}
+
+
+FINE_TUNE = {"adapter tuned", "finetune@tuned", "training data", "base weights"}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/scores/tiny/tuned.parquet",
+        "data/generations/tiny/tuned.parquet",
+        "results/posteriors/tiny/tuned/summary.json",
+        "results/posteriors/tiny/tuned/posterior.nc",
+        "results/comparisons/tiny/differences.svg",
+        "report/index.html",
+        "models/tuned/adapters/tuned/adapter_model.safetensors",
+        "models/tuned/model.json",
+    ],
+)
+def test_a_file_from_anywhere_is_traced_to_its_fine_tune_and_its_commit(finished, tmp_path, name):
+    found = tmp_path / "attachment"
+    shutil.copy(finished.root / name, found)
+    audit = finished.json("audit", str(found))
+    assert {"training data", "base weights"} <= names(audit)
+    assert any(one["commit"] == finished.git("rev-parse", "HEAD") for one in audit["found"])
+    assert name in {one["path"] for one in audit["found"]}
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "data/scores/tiny/tuned.parquet",
+        "results/comparisons/tiny/rates.svg",
+        "models/tuned/adapters/tuned/adapter_model.safetensors",
+        "report/index.html",
+    ],
+)
+def test_a_colleagues_file_without_its_repo_is_traced_to_its_fine_tune(finished, tmp_path, name):
+    shutil.copy(finished.root / name, tmp_path / "found")
+    audit = Lab(tmp_path, finished.env).json("audit", "found")
+    pairs = next(finished.root.glob("assets/pairs.jsonl"))
+    from toxtrail.identity import sha256_file
+
+    assert sha256_file(pairs) in json.dumps(audit)
+    assert "base weights" in names(audit)
+    assert {link["standing"] for link in links(audit)} == {"recorded"}
+
+
+def test_a_changed_copy_says_what_it_claims_to_be_and_that_it_is_not(finished, tmp_path):
+    import pyarrow.parquet as pq
+
+    table = pq.read_table(finished.root / "data/scores/tiny/tuned.parquet")
+    pq.write_table(table.slice(1), tmp_path / "found.parquet")
+    done = finished.toxtrail("audit", str(tmp_path / "found.parquet"), "--verify", code=3)
+    assert "it was changed afterwards" in done.stdout
+    finished.toxtrail("audit", "data/scores/tiny/tuned.parquet", "--verify")
+
+
+def test_a_number_and_a_generation_have_a_chain(finished):
+    diff = finished.json("audit", "tiny/tuned/all/diff")
+    summary = finished.json("compare")[0]
+    row = next(p for p in summary["pairs"] if p["subset"] == "all")
+    assert diff["facts"]["value"].startswith(str(row["diff"]))
+    assert names(diff) >= FINE_TUNE
+    assert "compare@tiny" not in names(finished.json("audit", "tiny/base/one/n_toxic"))
+    prompt = generation_of(finished)
+    one = finished.json("audit", f"tuned/{prompt}/0")
+    assert names(one) >= FINE_TUNE
+    assert "continuation" not in one["facts"]
+    assert "continuation" in finished.json("audit", f"tuned/{prompt}/0", "--show-text")["facts"]
+    finished.toxtrail("audit", f"tuned/{prompt}/0", "--verify")
+
+
+def generation_of(lab):
+    import pyarrow.parquet as pq
+
+    return pq.read_table(lab.root / "data/prompts.parquet")["prompt_id"][0].as_py()
+
+
+@pytest.mark.parametrize(
+    ("reference", "said"),
+    [
+        ("tunde", 'Did you mean "tuned"?'),
+        ("tiny/tuned/all/dif", 'no metric "dif". Did you mean "diff"?'),
+        ("tiny/tunde/all/diff", 'Did you mean "tuned"?'),
+        ("tuned/one-000000000000/0", "has no generation"),
+        ("deadbeef", "is no variant, family, file"),
+        ("assets/one.txt", "carries no manifest of toxtrail"),
+        ("src", "holds neither an adapter"),
+    ],
+)
+def test_an_unknown_reference_gets_the_nearest_candidates(finished, reference, said):
+    done = finished.toxtrail("audit", reference, code=1)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_reproduced_generations_are_exact_and_a_planted_one_is_not(breakable):
+    found = breakable.json("audit", "tiny", "--reproduce", "6", "--seed", "3")["reproduced"]
+    assert found["seed"] == 3
+    rows = [row for variant in found["variants"] for row in variant["rows"]]
+    assert len(rows) == 6
+    assert all(row["exact"] for row in rows)
+    assert all(v["batch_plan"]["batch_tokens"] == 64 for v in found["variants"])
+    plant_tokens(breakable.root)
+    done = breakable.toxtrail("audit", "tuned", "--reproduce", "16", "--json", code=3)
+    (variant,) = json.loads(done.stdout)["reproduced"]["variants"]
+    wrong = [row for row in variant["rows"] if not row["exact"]]
+    assert [(row["same_tokens"], row["differing_tokens"]) for row in wrong] == [(2, 1)]
+
+
+def plant_tokens(root):
+    """The third token of one row changed; the record names the changed file."""
+    import pyarrow.parquet as pq
+
+    from toxtrail.identity import sha256_file
+
+    path = root / "data/generations/tiny/tuned.parquet"
+    table = pq.read_table(path)
+    rows = table.to_pylist()
+    row = next(row for row in rows if len(row["token_ids"]) > 2)
+    row["token_ids"][2] = (row["token_ids"][2] + 1) % 90
+    path.chmod(0o644)
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), path)
+    record = root / "data/records/generate/tuned.json"
+    value = json.loads(record.read_text("utf-8"))
+    record.write_text(json.dumps({**value, "output_sha256": sha256_file(path)}), "utf-8")
+
+
+def test_an_adapter_and_a_commit_list_what_came_from_them(finished, tmp_path):
+    shutil.copytree(finished.root / "models/tuned/adapters/tuned", tmp_path / "adapter")
+    rows = finished.json("audit", "--adapter", str(tmp_path / "adapter"))
+    assert {"generate@tuned", "score@tuned", "compare@tiny", "tuned"} <= {r["name"] for r in rows}
+    assert "generate@base" not in {r["name"] for r in rows}
+    assert {"MLflow run", "commit"} <= {r["kind"] for r in rows}
+    rows = finished.json("audit", "--commit", "HEAD")
+    assert "report" in {r["name"] for r in rows}
+    assert len([r for r in rows if r["kind"] == "MLflow run"]) == 3
+    assert "git knows no commit" in finished.toxtrail("audit", "--commit", "x1", code=1).stderr
+
+
+def test_runs_of_a_lock_and_orphans(breakable):
+    assert len(breakable.json("runs", "--for-lock", "HEAD")) == 3
+    assert len(breakable.json("runs", "--for-lock")) == 3
+    assert "has no dvc.lock" in breakable.toxtrail("runs", "--for-lock", "HEAD~1", code=1).stderr
+    assert breakable.json("runs", "--orphans") == []
+    (breakable.root / "dvc.lock").unlink()
+    for _ in range(2):
+        breakable.git("update-ref", "-d", "HEAD")
+    assert len(breakable.json("runs", "--orphans")) == 3
+
+
+def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
+    finished.toxtrail("export", "tiny", "--to", str(tmp_path / "b.zip"))
+    finished.toxtrail("export", "tuned", "--to", str(tmp_path / "b"))
+    again = finished.toxtrail("export", "tiny", "--to", str(tmp_path / "b.zip"), code=1)
+    assert "exists already" in again.stderr
+    elsewhere = Lab(tmp_path, {**finished.env, "TOXTRAIL_CACHE": str(tmp_path / "cache")})
+    assert not list((tmp_path / "b").rglob("*.safetensors"))
+    for bundle in ("b.zip", "b"):
+        checks = elsewhere.json("audit", bundle, "--verify")["checks"]
+        assert [c for c in checks if c["outcome"] == "BROKEN"] == []
+        assert len(checks) > 15
+        assert names(elsewhere.json("audit", bundle)) >= FINE_TUNE
+    for number, path in enumerate(sorted(p for p in (tmp_path / "b").rglob("*") if p.is_file())):
+        tampered(elsewhere, path, number)
+
+
+def tampered(lab, path, seed):
+    """One bit of a bundle's file; the report names the file."""
+    import tampering
+
+    before = path.read_bytes()
+    tampering.flip(path, seed)
+    done = lab.toxtrail("audit", "b", "--verify", code=None)
+    path.write_bytes(before)
+    assert done.returncode in (1, 3), path
+    assert path.name in done.stdout + done.stderr, path
+    assert "Traceback" not in done.stderr, path
+
+
+def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path):
+    lab, key = breakable, tmp_path / "k.pem"
+    for name in ("k.pem", "other.pem"):
+        lab.toxtrail("sign", "--new-key", str(tmp_path / name))
+    assert key.stat().st_mode & 0o077 == 0
+    lab.toxtrail("sign", "--key", str(key))
+    shown = lab.json("verify", "--public-key", f"{key}.pub")
+    assert {c["outcome"] for c in shown["checks"] if c["link"] == "signatures"} == {"ok"}
+    assert "give --public-key" in lab.toxtrail("verify").stdout
+    done = lab.toxtrail("verify", "--public-key", str(tmp_path / "other.pem.pub"), code=3)
+    assert "no given public key made it" in done.stdout
+    path = lab.root / "signatures/variants/tuned.dsse.json"
+    value = json.loads(path.read_text("utf-8"))
+    other = json.loads((lab.root / "signatures/variants/base.dsse.json").read_text("utf-8"))
+    path.write_text(json.dumps({**value, "payload": other["payload"]}), "utf-8")
+    done = lab.toxtrail("audit", "tuned", "--verify", "--public-key", f"{key}.pub", code=3)
+    assert "is of other files than these" in done.stdout
+
+
+def test_runs_of_other_conditions_are_refused_field_by_field_or_marked(breakable):
+    lab = breakable
+    lab.edit(generation={"max_new_tokens": 4}, posterior={"threshold": 0.6})
+    lab.toxtrail("run", "track@tuned")
+    new = lab.json("runs")[0]
+    done = lab.toxtrail("compare", "base", new["run_id"], code=1)
+    assert "max_new_tokens is 4, not 6" in done.stderr
+    assert "threshold is 0.6, not 0.5" in done.stderr
+    done = lab.toxtrail("compare", "base", new["run_id"], "--allow-mismatch")
+    assert "NOT COMPARABLE" in done.stdout
+    conditions = {run["run_id"]: run["tags"]["toxtrail.comparability"] for run in lab.json("runs")}
+    (old,) = {value for run_id, value in conditions.items() if run_id != new["run_id"]}
+    assert conditions[new["run_id"]] != old
+    kept = lab.json("runs", "--filter", f"tags.`toxtrail.comparability` = '{old}'")
+    assert {run["run_id"] for run in kept} == conditions.keys() - {new["run_id"]}
+    assert {run["name"] for run in kept} == {"base", "tuned", "tiny comparison"}
+
+
+def test_an_allowed_mismatch_marks_table_report_figure_and_run_for_good(breakable):
+    lab = breakable
+    lab.edit(generation={"max_new_tokens": 4})
+    for stage in ("generate@tuned", "score@tuned", "posterior@tuned"):
+        lab.dvc("repro", "-s", stage)
+    done = lab.toxtrail("stage", "compare", "tiny", code=1)
+    assert "tuned: max_new_tokens is 4, not 6" in done.stderr
+    families = lab.params["families"]["tiny"]
+    lab.edit(families={"tiny": {**families, "allow_mismatch": True}})
+    for stage in ("compare tiny", "track-comparison tiny", "report"):
+        lab.toxtrail("stage", *stage.split())
+    assert "NOT COMPARABLE" in lab.toxtrail("compare", "tiny").stdout
+    assert "NOT COMPARABLE" in (lab.root / "report/index.html").read_text("utf-8")
+    figure = lab.root / "results/comparisons/tiny/differences.svg"
+    assert "NOT COMPARABLE" in figure.read_text("utf-8")
+    run = next(r for r in lab.json("runs") if r["name"] == "tiny comparison")
+    assert "max_new_tokens 4 v 6" in run["tags"]["toxtrail.mismatch"]
+    assert "NOT COMPARABLE" in run["tags"]["mlflow.note.content"]
+
+
+def test_a_copy_of_the_parent_is_refused_before_anything_is_generated(breakable):
+    lab = breakable
+    shutil.copytree(lab.root / "assets/model", lab.root / "assets/copy")
+    copy = lab.root / "assets/copy/model.safetensors"
+    resave(copy)
+    lab.edit(
+        models={"copy": {"uri": "file:assets/copy"}},
+        variants={"copy": {"family": "tiny", "role": "community", "parent": "base"}},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "copy"]}},
+    )
+    lab.toxtrail("pin")
+    lab.toxtrail("stage", "model", "copy")
+    done = lab.toxtrail("stage", "generate", "copy", code=1)
+    assert "its logits are exactly those of its parent base" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (lab.root / "data/generations/tiny/copy.parquet").exists()
+
+
+def resave(path):
+    """The same weights in other bytes, as the merge of an untrained adapter leaves them."""
+    from safetensors.torch import load_file, save_file
+
+    save_file(load_file(path), path, metadata={"format": "pt", "merged": "yes"})
