@@ -158,7 +158,7 @@ def test_a_param_that_is_too_long_is_shown_by_its_hash(tracker, content):
 
 def test_a_failure_leaves_a_failed_run_that_the_next_one_replaces(tracker, content, tmp_path):
     gone = dataclasses.replace(content, inputs=[None])
-    with pytest.raises(AttributeError, match="source"):
+    with pytest.raises(AttributeError, match="NoneType"):
         tracker.publish(gone)
     (failed,) = tracker.runs(f"tags.`{KEY_TAG}` = '{content.content_key}'")
     assert (failed.status, SEAL_TAG in failed.tags) == ("FAILED", False)
