@@ -136,7 +136,8 @@ def test_every_command_has_help_with_examples(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["status", "variants", "runs", "compare", "audit", "check", "doctor", "pin"]
+    "name",
+    ["status", "variants", "runs", "compare", "audit", "verify", "check", "doctor", "pin"],
 )
 def test_every_reading_command_speaks_json(name):
     command = cli.get_command(None, name)

@@ -6,10 +6,12 @@ without DVC and without MLflow.
 
 from __future__ import annotations
 
+import lzma
 import shutil
 import stat
 import tempfile
 import zipfile
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -44,6 +46,10 @@ LIMIT = 20 << 30
 WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip's oldest time stamp: equal files give equal bundles."""
+ZIP_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What zipfile raises of a damaged, encrypted or exotic archive."""
 
 
 def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
@@ -103,10 +109,11 @@ def is_bundle(path: Path) -> bool:
     """Whether a path is a bundle, by its listing."""
     if path.is_dir():
         return (path / LISTING).is_file()
-    if not zipfile.is_zipfile(path):
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return LISTING in archive.namelist()
+    except ZIP_DAMAGE:
         return False
-    with zipfile.ZipFile(path) as archive:
-        return LISTING in archive.namelist()
 
 
 @contextmanager
@@ -124,7 +131,7 @@ def unpacked(path: Path) -> Iterator[Path]:
             with zipfile.ZipFile(path) as archive:
                 _refuse_unsafe(archive, path.name)
                 archive.extractall(folder)
-        except (zipfile.BadZipFile, OSError) as error:
+        except ZIP_DAMAGE as error:
             raise DataError(f"{path.name} is damaged: {error}") from None
         yield Path(folder)
 

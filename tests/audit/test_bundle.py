@@ -1,0 +1,119 @@
+"""Bundles come from strangers."""
+
+from __future__ import annotations
+
+import json
+import stat
+import zipfile
+
+import pytest
+
+from toxtrail.audit.bundle import LISTING, about, chain_of, is_bundle, unpacked, write_bundle
+from toxtrail.errors import ConfigError, DataError
+
+ABOUT = {"group": "variants", "name": "v"}
+
+
+@pytest.fixture
+def files(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in/a").write_bytes(b"\x00\r\n")
+    (tmp_path / "in/b").write_text("b")
+    return {"data/a": tmp_path / "in/a", "b": tmp_path / "in/b"}
+
+
+@pytest.mark.parametrize("name", ["out.zip", "out"])
+def test_what_goes_in_comes_out_to_the_byte(tmp_path, files, name):
+    write_bundle(files, ABOUT, tmp_path / name)
+    assert is_bundle(tmp_path / name)
+    with unpacked(tmp_path / name) as root:
+        assert about(root)["files"].keys() == files.keys()
+        assert all((root / name).read_bytes() == path.read_bytes() for name, path in files.items())
+
+
+def test_equal_files_give_equal_bundles(tmp_path, files):
+    for name in ("one.zip", "two.zip"):
+        write_bundle(files, ABOUT, tmp_path / name)
+    assert (tmp_path / "one.zip").read_bytes() == (tmp_path / "two.zip").read_bytes()
+
+
+def test_nothing_is_overwritten_and_nothing_half_is_left(tmp_path, files):
+    (tmp_path / "kept").write_text("mine")
+    with pytest.raises(ConfigError, match="exists already"):
+        write_bundle(files, ABOUT, tmp_path / "kept")
+    with pytest.raises(OSError, match="none"):
+        write_bundle({**files, "c": tmp_path / "none"}, ABOUT, tmp_path / "out")
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["in", "kept"]
+
+
+def archive(path, *entries):
+    with zipfile.ZipFile(path, "w") as made:
+        made.writestr(LISTING, json.dumps({"schema_version": 1, **ABOUT, "files": {}}))
+        for entry, content in entries:
+            made.writestr(entry, content)
+    return path
+
+
+def link(name):
+    entry = zipfile.ZipInfo(name)
+    entry.external_attr = (stat.S_IFLNK | 0o777) << 16
+    return entry
+
+
+@pytest.mark.parametrize("entry", ["../out", "/etc/out", "a/../../out", link("inside")])
+def test_a_zip_that_reaches_outside_is_refused(tmp_path, entry):
+    path = archive(tmp_path / "x.zip", (entry, "/etc/hostname"))
+    with pytest.raises(DataError, match="a link, or a path outside"), unpacked(path):
+        pass
+
+
+def test_a_zip_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("toxtrail.audit.bundle.LIMIT", 1000)
+    path = archive(tmp_path / "x.zip", ("bomb", b"\x00" * 2000))
+    with pytest.raises(DataError, match="would unpack to more"), unpacked(path):
+        pass
+
+
+def test_a_damaged_zip_gives_the_same_files_or_is_named(tmp_path, files):
+    path = tmp_path / "x.zip"
+    write_bundle(files, ABOUT, path)
+    whole = path.read_bytes()
+    named = 0
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        named += damaged(path, files)
+    assert named > 20
+
+
+def damaged(path, files):
+    if not is_bundle(path):
+        return True
+    try:
+        with unpacked(path) as root:
+            for found in root.rglob("*"):
+                name = found.relative_to(root).as_posix()
+                if name in files:
+                    assert found.read_bytes() == files[name].read_bytes()
+    except DataError as error:
+        return str(error).startswith("x.zip")
+    return False
+
+
+@pytest.mark.parametrize(
+    "listing",
+    ["", "[]", "{}", '{"files": []}', '{"files": {}, "schema_version": 9, "group": "variants"}',
+     '{"files": {}, "schema_version": 1, "group": "../x"}'],
+)  # fmt: skip
+def test_what_is_no_listing_is_refused(tmp_path, listing):
+    (tmp_path / LISTING).write_text(listing)
+    with pytest.raises(DataError):
+        about(tmp_path)
+
+
+def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):
+    (tmp_path / "b").mkdir()
+    (tmp_path / "summary.json").write_text("{}")
+    listing = {"schema_version": 1, "group": "families", "name": "../../..", "files": {}}
+    (tmp_path / "b" / LISTING).write_text(json.dumps(listing))
+    with pytest.raises(DataError, match=r"there is no summary\.json"):
+        chain_of(tmp_path / "b")

@@ -1,0 +1,82 @@
+"""What was generated again is held against what was recorded, token by token."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+
+from toxtrail.artifacts import Store
+from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
+from toxtrail.records import Generation, Score
+
+ROW = Generation("s-1", 0, "s", "ok", "a b c d", (1, 2, 3, 4), 3, "stop", "")
+SCORE = Score("s-1", 0, "s", "judge", "ok", 0.25, {"toxic": 0.25}, 1)
+
+
+def test_the_same_seed_draws_the_same_rows_of_a_variant_in_any_order():
+    rows = [ROW._replace(prompt_id=f"s-{i}") for i in range(50)]
+    first = draw(rows, 8, 3, "v")
+    assert len(set(first)) == 8
+    assert draw(rows[::-1], 8, 3, "v") == first
+    assert draw(rows, 8, 4, "v") != first
+    assert draw(rows, 8, 3, "w") != first
+    assert len(draw(rows, 99, 3, "v")) == 50
+
+
+@pytest.mark.parametrize(
+    ("tokens", "same", "differing"),
+    [
+        ((1, 2, 3, 4), 4, 0),
+        ((1, 2, 9, 4), 2, 1),
+        ((9, 9, 9, 9), 0, 4),
+        ((1, 2), 2, 2),
+        ((1, 2, 3, 4, 5, 6), 4, 2),
+        ((), 0, 4),
+    ],
+)
+def test_a_divergence_is_placed_and_counted(tokens, same, differing):
+    text = "a b c d" if tokens == ROW.token_ids else "other"
+    found = compare_rows("v", ROW, ROW._replace(token_ids=tokens, text=text), [], {})
+    assert (found.same_tokens, found.differing_tokens) == (same, differing)
+    assert found.exact == (differing == 0)
+    assert found.score_change is None
+
+
+def test_the_same_tokens_with_another_text_are_not_exact():
+    """Another tokenizer decodes them otherwise."""
+    found = compare_rows("v", ROW, ROW._replace(text="A B C D"), [], {})
+    assert (found.exact, found.differing_tokens) == (False, 0)
+
+
+def test_the_largest_change_of_a_score_is_shown():
+    again = {SCORE.key: 0.5, ("s-1", 0, "other"): 0.25}
+    scores = [SCORE, SCORE._replace(scorer="other"), SCORE._replace(scorer="gone")]
+    assert compare_rows("v", ROW, ROW, scores, again).score_change == 0.25
+
+
+def test_a_prompt_that_does_not_fit_is_exact_if_it_never_did():
+    assert compare_rows("v", ROW._replace(state="truncated", token_ids=()), None, [], {}).exact
+    assert not compare_rows("v", ROW, None, [], {}).exact
+
+
+def record(batch_tokens, sha256):
+    return {"settings": {"batch_tokens": batch_tokens, "threads": 2}, "output_sha256": sha256}
+
+
+def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
+    store, files = Store(tmp_path), tmp_path / "run"
+    files.mkdir()
+    (files / "executions.json").write_text(json.dumps({"generate": record(128, "a")}))
+    scene = SimpleNamespace(runs=[SimpleNamespace(run_id="f" * 32, files=files)])
+    store.record("generate", "v").parent.mkdir(parents=True)
+    store.record("generate", "v").write_text(json.dumps(record(64, "b")))
+    assert recorded_plan(store, "v", "b", scene)[:2] == (64, 2)
+    assert recorded_plan(store, "v", "a", scene)[:2] == (128, 2)
+    assert recorded_plan(store, "v", "c", scene) == (None, None, "")
+
+
+def test_only_what_differs_of_two_environments_is_shown():
+    recorded, present = {"torch": "2.1", "cpu": "AVX2"}, {"torch": "2.2", "cpu": "AVX2", "x": "1"}
+    assert differing_environment(recorded, present) == {"torch": ["2.1", "2.2"], "x": [None, "1"]}
