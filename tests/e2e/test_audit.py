@@ -186,6 +186,26 @@ def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
         tampered(elsewhere, path, number)
 
 
+def test_a_bundle_for_an_archive_describes_every_file_and_step(finished, tmp_path):
+    from toxtrail.identity import sha256_file
+
+    bundle = tmp_path / "crate"
+    finished.toxtrail("export", "tuned", "--to", str(bundle), "--ro-crate")
+    crate = json.loads((bundle / "ro-crate-metadata.json").read_text("utf-8"))
+    entities = {entity["@id"]: entity for entity in crate["@graph"]}
+    files = {e["@id"]: e["sha256"] for e in entities.values() if e["@type"] == "File"}
+    for name, sha256 in files.items():
+        assert sha256_file(bundle / name) == sha256
+    present = {p.relative_to(bundle).as_posix() for p in bundle.rglob("*") if p.is_file()}
+    assert files.keys() == present - {"ro-crate-metadata.json", "bundle.json"}
+    made = entities["#score@tuned"]
+    assert {"@id": "data/generations/tiny/tuned.parquet"} in made["object"]
+    assert made["result"] == {"@id": "data/scores/tiny/tuned.parquet"}
+    assert made["startTime"] <= made["endTime"] <= entities["./"]["datePublished"]
+    assert {"@id": "#finetune@tuned"} in entities["./"]["mentions"]
+    finished.toxtrail("audit", str(bundle), "--verify")
+
+
 def tampered(lab, path, seed):
     """One bit of a bundle's file; the report names the file."""
     import tampering

@@ -52,16 +52,20 @@ ZIP_DAMAGE = (
 """What zipfile raises of a damaged, encrypted or exotic archive."""
 
 
+def stage_runs_of(config: Config, target: Signable) -> list[Instance]:
+    """Every stage run behind a variant or a family, in order."""
+    known, stage = stage_runs(config), "track" if target.group == "variants" else "track-comparison"
+    return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, target.name)])
+
+
 def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
     """Name in the bundle -> file of the repo: everything behind a variant or a family.
 
     Raises:
         DataError: something is not here.
     """
-    known, stage = stage_runs(config), "track" if target.group == "variants" else "track-comparison"
-    wanted = [one for one in known if (one.stage.name, one.key) == (stage, target.name)]
     found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
-    for one in upstream(known, wanted):
+    for one in stage_runs_of(config, target):
         for out in one.writes:
             path = store.root / out
             if not path.exists():
@@ -186,23 +190,17 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         Store(root), config, yaml.safe_load((root / "params.yaml").read_text("utf-8")), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
-    scope = _scope(config, listing)
+    target = Signable(listing["group"], listing["name"])
+    scope = stage_runs_of(config, target)
     found += [check for one in scope for check in _against_lock(evidence, one)]
     for part in (_cards, verify_manifests, verify_rows, verify_numbers):
         try:
             found += part(evidence, scope)
         except DAMAGE as error:
             found.append(broken("files", part.__name__, f"a damaged file ended it: {error!r}"))
-    target = Signable(listing["group"], listing["name"])
     found += verify_signatures(Store(root), config, [target], keys)
     found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
     return found
-
-
-def _scope(config: Config, listing: Mapping[str, Any]) -> list[Instance]:
-    stage = "track" if listing["group"] == "variants" else "track-comparison"
-    known = stage_runs(config)
-    return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, listing["name"])])
 
 
 def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:

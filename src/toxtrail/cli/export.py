@@ -19,8 +19,9 @@ from toxtrail.cli.experiment import Experiment
     metavar="DIR|ZIP",
     help="A new folder, or a new .zip file.",
 )
+@click.option("--ro-crate", is_flag=True, help="Describe it for archives: RO-Crate 1.1.")
 @click.pass_obj
-def export(experiment: Experiment, reference: str, target: Path) -> None:
+def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool) -> None:
     """Write everything behind RUN but the weights: manifests, params, lock, prompts, generations,
     scores, posterior, figures, model cards, signatures.
 
@@ -30,9 +31,14 @@ def export(experiment: Experiment, reference: str, target: Path) -> None:
     \b
     Examples:
       toxtrail export smollm2-135m --to smollm2.zip
+      toxtrail export smollm2-rude --to for-zenodo.zip --ro-crate
       toxtrail audit smollm2.zip --verify
     """
-    from toxtrail.audit.bundle import files_for, write_bundle
+    import tempfile
+
+    from toxtrail.artifacts import pretty_json
+    from toxtrail.audit import ro_crate as crate
+    from toxtrail.audit.bundle import files_for, stage_runs_of, write_bundle
     from toxtrail.audit.subjects import resolve
     from toxtrail.audit.verify_signatures import Signable
     from toxtrail.cli.audit import scene_of
@@ -49,7 +55,13 @@ def export(experiment: Experiment, reference: str, target: Path) -> None:
     files = files_for(experiment.store, experiment.config, one)
     facts = dict(subject.link.facts)
     about = {"group": one.group, "name": one.name, "content_key": facts["content key"]}
-    write_bundle(files, about, target)
-    size = sum(path.stat().st_size for path in files.values())
+    with tempfile.TemporaryDirectory() as folder:
+        if ro_crate:
+            made_by = stage_runs_of(experiment.config, one)
+            content = crate.ro_crate(one.name, experiment.store, files, made_by)
+            files[crate.METADATA] = Path(folder) / crate.METADATA
+            files[crate.METADATA].write_text(pretty_json(content), encoding="utf-8")
+        write_bundle(files, about, target)
+        size = sum(path.stat().st_size for path in files.values())
     click.echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
     click.echo(f"Check it anywhere: toxtrail audit {target} --verify")
