@@ -115,6 +115,35 @@ def test_an_unknown_reference_gets_the_nearest_candidates(finished, reference, s
     assert "Traceback" not in done.stderr
 
 
+def test_an_ambiguous_reference_lists_what_it_may_mean(breakable):
+    run = next(r for r in breakable.json("runs") if r["name"] == "tiny comparison")
+    store = breakable.root / "mlruns/artifacts"
+    other = "0123456789abcdef0123456789abcdef"
+    shutil.copytree(store / run["run_id"], store / other)
+    for reference in ("tiny comparison", run["tags"]["toxtrail.content_key"][:8]):
+        done = breakable.toxtrail("audit", reference, code=1)
+        assert run["run_id"] in done.stderr
+        assert other in done.stderr
+        assert "give more of it" in done.stderr
+    assert breakable.json("audit", other[:8])["kind"] == "run"
+
+
+def test_a_store_of_another_version_is_named_and_the_rest_still_verified(breakable):
+    import sqlite3
+    from contextlib import closing
+
+    with closing(sqlite3.connect(breakable.root / "mlruns/mlflow.db")) as db:
+        db.execute("UPDATE alembic_version SET version_num = '0123456789ab'")
+        db.commit()
+    done = breakable.toxtrail("verify")
+    assert "another version of MLflow" in " ".join(done.stdout.split())
+    checks = breakable.json("verify")["checks"]
+    assert {"posteriors", "weights", "scores"} <= {
+        c["link"] for c in checks if c["outcome"] == "ok"
+    }
+    assert "tuned" in breakable.toxtrail("audit", "tiny comparison").stdout
+
+
 def test_reproduced_generations_are_exact_and_a_planted_one_is_not(breakable):
     found = breakable.json("audit", "tiny", "--reproduce", "6", "--seed", "3")["reproduced"]
     assert found["seed"] == 3

@@ -114,7 +114,7 @@ class Chain:
             standing=standing,
             facts=(
                 ("content key", manifest.content_key),
-                *((section, brief(value)) for section, value in manifest.params.items()),
+                *((name, brief(_textless(value))) for name, value in manifest.params.items()),
                 ("code sha256", manifest.code_sha256),
                 *_environment(manifest),
                 *facts,
@@ -256,7 +256,7 @@ class Chain:
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
     """Facts and weak points of one execution."""
-    seconds = record["cost"]["seconds"]
+    seconds, state = record["cost"]["seconds"], "dirty" if record["dirty"] else "clean"
     weak = []
     if record["dirty"]:
         weak.append("made with uncommitted changes: the commit alone does not give it back")
@@ -264,7 +264,7 @@ def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...]
         weak.append("made outside git: no commit holds its code")
     return (
         ("made", f"{record['started']} on {record['host']} ({record['machine']}), {seconds:.0f} s"),
-        ("git commit", record["commit"] or "none"),
+        ("git commit", f"{record['commit'] or 'none'} ({state})"),
         ("batch plan", brief(record["settings"])),
     ), tuple(weak)
 
@@ -276,6 +276,16 @@ def brief(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(brief(inner) for inner in value)}]"
     return str(value)
+
+
+def _textless(value: Any) -> Any:
+    """A section of the params without the texts that a scorer is tried on: they may be toxic."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: f"{len(inner)} texts" if key == "golden" else _textless(inner)
+        for key, inner in value.items()
+    }
 
 
 def _base(base: BaseWeights) -> Link:
