@@ -94,7 +94,9 @@ def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
     slashed = _inside(reference, scene, show_text) if "/" in reference else None
     if slashed:
         return slashed
-    candidates = [*_runs(reference, scene), *_keys(reference, scene)]
+    runs = list(_runs(reference, scene))
+    shown = {_content_key(run) for run in runs}
+    candidates = [*runs, *(c for c in _keys(reference, scene) if _content_key(c) not in shown)]
     distinct = {(c.kind, c.link.name): c for c in candidates}
     if len(distinct) > 1:
         lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]
@@ -448,7 +450,7 @@ def _keys(reference: str, scene: Scene) -> Iterator[Subject]:
     for path in _present_files(scene):
         manifest = embedded_manifest(path)
         for node in lineage(manifest) if manifest else ():
-            if node.content_key.startswith(reference) and node.kind != "posterior":
+            if node.content_key.startswith(reference):
                 own = scene.chain.of_manifest(f"content key {node.content_key}", node)
                 yield Subject("file", own, _known(track_targets(node), scene))
     standing: Standing = "recorded"
@@ -457,6 +459,11 @@ def _keys(reference: str, scene: Scene) -> Iterator[Subject]:
         if found := scene.seen(digest):
             link = Link("hash", reference, None, standing)
             yield Subject("file", _with_sightings(link, found), (), None, found)
+
+
+def _content_key(subject: Subject) -> str | None:
+    """A run has the content key of the result that it shows: the two are no ambiguity."""
+    return dict(subject.link.facts).get("content key")
 
 
 def _known(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
