@@ -18,7 +18,7 @@ test: $(VENV)/dev.stamp
 	ruff check src tests
 	mypy
 	lint-imports
-	pytest
+	pytest -n 2 --dist worksteal
 
 check: $(VENV)/dev.stamp
 	ruff format --check src tests
