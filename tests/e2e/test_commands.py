@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+from conftest import Lab
 
 pytestmark = pytest.mark.slow
 
@@ -128,3 +129,24 @@ def test_a_prompt_that_does_not_fit_and_one_without_words_are_counted_not_lost(l
     rate = json.loads(path.read_text("utf-8"))["rates"][0]
     assert (rate["n_prompts"], rate["n_truncated"]) == (3, 1)
     assert rate["n_scored"] + rate["n_empty"] == 2
+
+
+def test_a_plan_starts_from_what_was_measured(finished, tmp_path):
+    found = finished.json("plan", "--detect", "0.2")
+    rates = finished.json("compare")[0]["rates"]
+    base = next(r for r in rates if (r["variant"], r["subset"]) == ("base", "all"))
+    assert (found["base_rate"], found["base_rate_from"]) == (base["rate"], "measured")
+    assert found["prompts_now"] == base["n_scored"]
+    assert found["n_assurance"] > 0
+    assert "excludes 0" in finished.toxtrail("plan", "--detect", "0.2").stdout
+    nowhere = Lab(tmp_path, finished.env).json("plan", "--detect", "0.02", "--base-rate", "0.05")
+    assert nowhere["n_formula"] == 1343
+    assert nowhere["phi_from"] == "assumed"
+    done = finished.toxtrail("plan", "--detect", "0.99", code=1)
+    assert "must lie between 0 and 1" in done.stderr
+
+
+def test_a_comparison_says_whether_it_is_precise_enough(finished):
+    pairs = finished.json("compare", "--precision", "0.9")[0]["pairs"]
+    assert all(p["n_for_precision"] <= p["n"] for p in pairs)
+    assert "prompts more" in finished.toxtrail("compare", "--precision", "0.001").stdout

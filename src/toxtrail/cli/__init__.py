@@ -21,6 +21,7 @@ COMMANDS = {
     "variants": "toxtrail.cli.runs",
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
+    "plan": "toxtrail.cli.plan",
     "audit": "toxtrail.cli.audit",
     "verify": "toxtrail.cli.verify",
     "report": "toxtrail.cli.report",

@@ -19,6 +19,12 @@ from toxtrail.cli.output import json_option, print_json, print_table, printable
     help="With two runs: compare them although conditions differ; the table says so.",
 )
 @click.option("--scorer", help="The scorer whose view is shown (default: the primary one).")
+@click.option(
+    "--precision",
+    type=click.FloatRange(0, 1, min_open=True),
+    metavar="W",
+    help="Enough already? Is each difference known to plus or minus W (0.01: 1 point)?",
+)
 @json_option
 @click.pass_obj
 def compare(
@@ -26,6 +32,7 @@ def compare(
     names: tuple[str, ...],
     allow_mismatch: bool,
     scorer: str | None,
+    precision: float | None,
     as_json: bool,
 ) -> None:
     """Show what fine-tuning changed: rates of every variant, differences paired by prompt.
@@ -36,9 +43,13 @@ def compare(
     refused. Within a family, `allow_mismatch: true` in params.yaml marks the table, the report and
     the MLflow run.
 
+    To stop once an interval is narrow enough (--precision) is safe; to stop once it excludes 0
+    makes false claims.
+
     \b
     Examples:
       toxtrail compare
+      toxtrail compare --precision 0.02
       toxtrail compare smollm2-135m --scorer jigsaw-bilstm
       toxtrail compare 4fb4c821 1e94f589
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
@@ -49,11 +60,15 @@ def compare(
     else:
         families = experiment.families(names)
         summaries = [store.read_summary(store.comparison(family)) for family in families]
+    if precision is not None:
+        summaries = [_with_precision(summary, precision) for summary in summaries]
     if as_json:
         print_json(summaries)
         return
     for summary in summaries:
         _print(experiment, summary, scorer or summary["primary"])
+        if precision is not None:
+            _print_precision(summary, scorer or summary["primary"], precision)
 
 
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
@@ -101,6 +116,43 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
     if summary["family"] in experiment.config.families:
         folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
         click.echo(f"Figures: {folder}/rates.svg, {folder}/differences.svg")
+
+
+def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:
+    """Each pair with how much it takes to know its difference to plus or minus `wanted`."""
+    from toxtrail.stats.planning import prompts_for_width
+
+    rows = []
+    for row in summary["pairs"]:
+        known = row["diff_lo"] is not None
+        width = row["diff_hi"] - row["diff_lo"] if known else None
+        needed = prompts_for_width(row["n"], width, 2 * wanted) if width is not None else None
+        rows.append({**row, "diff_width": width, "n_for_precision": needed})
+    return {**summary, "precision": wanted, "pairs": rows}
+
+
+def _print_precision(summary: Mapping[str, Any], scorer: str, wanted: float) -> None:
+    rows = [
+        (
+            row["b"],
+            f"{row['a']} ({row['relation']})",
+            row["subset"],
+            row["n"],
+            f"{50 * row['diff_width']:.1f}" if row["diff_width"] is not None else "-",
+            _more(row),
+        )
+        for row in summary["pairs"]
+        if row["scorer"] == scorer
+    ]
+    columns = ["variant", "against", "subset", "prompts>", "known to +-, points>", "enough?"]
+    print_table(f"Enough for +-{100 * wanted:g} points?", columns, rows)
+
+
+def _more(row: Mapping[str, Any]) -> str:
+    if row["n_for_precision"] is None:
+        return "no pairs yet"
+    missing = row["n_for_precision"] - row["n"]
+    return "yes" if missing <= 0 else f"no: about {missing:,} prompts more"
 
 
 def _of_runs(

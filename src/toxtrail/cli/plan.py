@@ -1,0 +1,174 @@
+"""`toxtrail plan`: how many prompts does it take?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.output import json_option, print_json, print_table
+
+SIMULATIONS = 4000
+SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
+"""Where nothing was measured. Toxicity rates of base models on mixed prompts are of this order
+(Gehman et al. 2020); 0.4 is a fine-tune that stays near its parent."""
+
+
+@click.command("plan", short_help="Say how many prompts a difference needs.")
+@click.argument("family", required=False)
+@click.option(
+    "--detect",
+    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+    required=True,
+    metavar="D",
+    help="Difference of rates to find: 0.02 is 2 percentage points more, -0.02 fewer.",
+)
+@click.option("--power", type=SHARE, default=0.8, show_default=True, help="Chance to find it.")
+@click.option("--base-rate", type=SHARE, help="Toxicity rate of the reference (default: measured).")
+@click.option(
+    "--phi",
+    type=click.FloatRange(-1, 1),
+    help="Correlation of two variants' labels over prompts (default: measured).",
+)
+@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulation.")
+@json_option
+@click.pass_obj
+def plan(
+    experiment: Experiment,
+    family: str | None,
+    detect: float,
+    power: float,
+    base_rate: float | None,
+    phi: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Say how many prompts a paired comparison needs, before anything is generated.
+
+    Base rate and correlation are taken from FAMILY's results where there are some. What a formula
+    promises is simulated: with the rates as expected (power), and with all that the measured rate
+    leaves open (assurance). Each subset that shall be judged alone needs as many.
+
+    \b
+    Examples:
+      toxtrail plan --detect 0.02 --power 0.8
+      toxtrail plan smollm2-135m --detect 0.05
+      toxtrail plan --detect -0.01 --base-rate 0.03 --phi 0.5 --json
+    """
+    import numpy as np
+
+    from toxtrail.stats import planning
+
+    known = _measured(experiment, family)
+    rate = base_rate or known.get("rate") or GUESSED_RATE
+    correlation = phi if phi is not None else known.get("phi", GUESSED_PHI)
+    if phi is None and 0 < rate + detect < 1:
+        correlation = min(correlation, planning.possible_phi(rate, rate + detect)[1])
+    level, prior = known.get("level", 0.95), known.get("prior", 0.5)
+    table = planning.pair_table(rate, rate + detect, correlation)
+    formula = planning.prompts_needed(table, power, level)
+    exact = np.full(SIMULATIONS, rate)
+    row: dict[str, Any] = {
+        "family": known.get("family"),
+        "detect": detect,
+        "power": power,
+        "level": level,
+        "base_rate": rate,
+        "base_rate_from": _source(base_rate, known, "rate"),
+        "phi": correlation,
+        "phi_from": _source(phi, known, "phi"),
+        "discordant": table.discordant,
+        "n_formula": formula,
+        "power_at_n_formula": planning.found_share(
+            exact, detect, correlation, formula, prior, level, seed
+        ),
+        "n_power": planning.prompts_assured(exact, detect, correlation, power, prior, level, seed),
+        "n_assurance": None,
+        "prompts_now": known.get("prompts"),
+        "detectable_now": None,
+        "simulations": SIMULATIONS,
+        "seed": seed,
+    }
+    if row["base_rate_from"] == "measured":
+        believed = planning.believed_rates(rate, known["rate_width"], level, SIMULATIONS, seed)
+        row["n_assurance"] = planning.prompts_assured(
+            believed, detect, correlation, power, prior, level, seed
+        )
+    if row["prompts_now"]:
+        row["detectable_now"] = planning.detectable(
+            rate, correlation, row["prompts_now"], power, level
+        )
+    if as_json:
+        print_json(row)
+    else:
+        _print(row)
+
+
+def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
+    """What a family's results say of its rate and of its pairs; nothing if there are none."""
+    if family is None and (not experiment.exists or len(experiment.config.families) != 1):
+        return {}
+    (name,) = experiment.families((family,) if family else ())
+    config = experiment.config.posterior
+    found: dict[str, Any] = {"family": name, "level": config.level, "prior": config.prior}
+    folder = experiment.store.comparison(name)
+    if not (folder / "summary.json").is_file():
+        return found
+    summary = experiment.store.read_summary(folder)
+    who = (summary["reference"], summary["primary"], "all")
+    row = next(
+        (r for r in summary["rates"] if (r["variant"], r["scorer"], r["subset"]) == who), None
+    )
+    if row and row["n_scored"]:
+        width = row["rate_hi"] - row["rate_lo"]
+        found |= {"rate": row["rate"], "rate_width": width, "prompts": row["n_scored"]}
+    same = [r for r in summary["pairs"] if (r["a"], r["scorer"], r["subset"]) == who]
+    correlations = sorted(r["phi"] for r in same if r["phi"] is not None)
+    if correlations:
+        found["phi"] = correlations[0]  # the least helpful pairing
+    return found
+
+
+def _source(given: float | None, known: dict[str, Any], name: str) -> str:
+    if given is not None:
+        return "given"
+    return "measured" if name in known else "assumed"
+
+
+def _print(row: dict[str, Any]) -> None:
+    shown = f"{100 * row['detect']:+g} points from {row['base_rate']:.1%}"
+    print_table(
+        f"Prompts to find {shown} ({row['level']:.0%} interval excludes 0)",
+        ["how", "prompts>", "what it means"],
+        [
+            ("formula", f"{row['n_formula']:,}", f"promises {row['power']:.0%} power"),
+            (
+                "simulated at that number",
+                "",
+                f"{row['power_at_n_formula']:.1%} of {row['simulations']:,} experiments found it",
+            ),
+            ("power", _number(row["n_power"]), f"{row['power']:.0%} find it, rates as expected"),
+            (
+                "assurance",
+                _number(row["n_assurance"]) if row["base_rate_from"] == "measured" else "-",
+                "the same, whatever the measured rate leaves open",
+            ),
+        ],
+    )
+    click.echo(
+        f"Base rate {row['base_rate']:.3f} ({row['base_rate_from']}), correlation over prompts "
+        f"{row['phi']:.2f} ({row['phi_from']}): {row['discordant']:.1%} of the prompts tell the "
+        f"two apart. Seed {row['seed']}."
+    )
+    if row["prompts_now"]:
+        least = row["detectable_now"]
+        click.echo(
+            f"The {row['prompts_now']} prompts that {row['family']} has find a rise of "
+            + (f"{100 * least:.1f} points or more." if least else "no size.")
+        )
+
+
+def _number(value: int | None) -> str:
+    return "more than 10,000,000" if value is None else f"{value:,}"
