@@ -323,6 +323,36 @@ def test_a_copy_of_the_parent_is_refused_before_anything_is_generated(breakable)
     assert not (lab.root / "data/generations/tiny/copy.parquet").exists()
 
 
+@pytest.mark.parametrize(
+    ("zeros", "said"),
+    [
+        ("lora_B", "lora_B tensors are zero, so it changes nothing"),
+        ("lora_A", "the adapter did not load, or has no effect"),
+    ],
+)
+def test_an_adapter_that_changes_nothing_is_refused_before_anything_is_generated(
+    breakable, zeros, said
+):
+    from safetensors.torch import load_file, save_file
+
+    lab = breakable
+    shutil.copytree(lab.root / "models/tuned/adapters/tuned", lab.root / "assets/noop")
+    path = lab.root / "assets/noop/adapter_model.safetensors"
+    path.chmod(0o644)
+    tensors = {n: t * 0 if zeros in n else t for n, t in load_file(path).items()}
+    save_file(tensors, path, metadata={"format": "pt"})
+    lab.edit(
+        models={"noop": {"uri": "file:assets/model", "adapter": {"uri": "file:assets/noop"}}},
+        variants={"noop": {"family": "tiny", "role": "community", "parent": "base"}},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "noop"]}},
+    )
+    lab.toxtrail("pin")
+    done = lab.toxtrail("stage", "model", "noop", code=1)
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (lab.root / "models/noop").exists()
+
+
 def resave(path):
     """The same weights in other bytes, as the merge of an untrained adapter leaves them."""
     from safetensors.torch import load_file, save_file
