@@ -72,6 +72,9 @@ class Store:
     def posterior(self, family: str, variant: str) -> Path:
         return self.root / "results" / "posteriors" / family / variant
 
+    def pooled(self, family: str) -> Path:
+        return self.root / "results" / "pooled" / family
+
     def comparison(self, family: str) -> Path:
         return self.root / "results" / "comparisons" / family
 

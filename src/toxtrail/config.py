@@ -190,6 +190,16 @@ class PosteriorConfig(Section):
     seed: NonNegativeInt
 
 
+class PoolingConfig(Section):
+    """How the hierarchical model of a family is sampled."""
+
+    chains: Annotated[int, Field(ge=2, le=16)]
+    draws: Annotated[int, Field(ge=500)]
+    """Of each chain, after tuning."""
+    target_accept: Annotated[float, Field(ge=0.6, lt=1)]
+    """Nearer to 1: smaller steps, fewer divergent transitions, longer."""
+
+
 class VariantConfig(Section):
     """What is measured; its weights stand under the same key in `models` or `finetunes`."""
 
@@ -237,6 +247,8 @@ class Config(Section):
     generation: GenerationConfig
     scoring: ScoringConfig
     posterior: PosteriorConfig
+    pooling: PoolingConfig | None
+    """null: no pooled columns."""
     models: dict[Key, ModelConfig]
     finetunes: dict[Key, FinetuneConfig]
     variants: Annotated[dict[Key, VariantConfig], Field(min_length=1)]

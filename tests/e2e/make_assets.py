@@ -164,6 +164,7 @@ def params() -> dict:
             "draws": 2000,
             "seed": 11,
         },
+        "pooling": None,
         "models": {"base": {"uri": "file:assets/model"}},
         "finetunes": {"tuned": finetune},
         "variants": {

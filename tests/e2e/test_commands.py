@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 
 import pytest
+import yaml
 from conftest import Lab
 
 pytestmark = pytest.mark.slow
@@ -150,3 +151,39 @@ def test_a_comparison_says_whether_it_is_precise_enough(finished):
     pairs = finished.json("compare", "--precision", "0.9")[0]["pairs"]
     assert all(p["n_for_precision"] <= p["n"] for p in pairs)
     assert "prompts more" in finished.toxtrail("compare", "--precision", "0.001").stdout
+
+
+def test_pooled_differences_stand_beside_the_paired_ones_and_are_verified(breakable):
+    lab = breakable
+    values = {**lab.params, "pooling": {"chains": 4, "draws": 3000, "target_accept": 0.97}}
+    (lab.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+    lab.toxtrail("run")
+    summary = lab.json("compare")[0]
+    status = summary["pooled"]["judge"]
+    assert status["status"] == "pooled", status
+    assert status["diagnostics"]["divergences"] == 0
+    overall = next(row for row in summary["pairs"] if row["subset"] == "all")
+    assert overall["pooled_diff_lo"] < overall["pooled_diff"] < overall["pooled_diff_hi"]
+    assert "drawn towards the others" in lab.toxtrail("compare").stdout
+    assert "drawn towards the others" in (lab.root / "report/index.html").read_text("utf-8")
+    run = next(r for r in lab.json("runs") if r["name"] == "tiny comparison")
+    assert run["metrics"]["judge/tuned minus base/all/pooled_diff_pp"] == pytest.approx(
+        100 * overall["pooled_diff"]
+    )
+    lab.toxtrail("verify")
+    assert "pool@tiny" in lab.toxtrail("audit", "tiny/tuned/all/pooled_diff").stdout
+    again = (lab.root / "results/pooled/tiny/posterior.nc").read_bytes()
+    lab.toxtrail("stage", "pool", "tiny")
+    assert (lab.root / "results/pooled/tiny/posterior.nc").read_bytes() == again
+
+
+def test_a_posterior_that_does_not_converge_writes_nothing(breakable):
+    lab = breakable
+    before = lab.outputs()
+    values = {**lab.params, "pooling": {"chains": 2, "draws": 500, "target_accept": 0.6}}
+    (lab.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+    done = lab.toxtrail("stage", "pool", "tiny", code=1)
+    assert "did not converge" in done.stderr
+    assert "pooling.draws" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert lab.outputs() == before

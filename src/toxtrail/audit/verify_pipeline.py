@@ -29,6 +29,7 @@ LINK_OF_STAGE = {
     "generate": "generations",
     "score": "scores",
     "posterior": "posteriors",
+    "pool": "posteriors",
     "compare": "comparisons",
     "track": "receipts",
     "track-comparison": "receipts",

@@ -14,7 +14,7 @@ from toxtrail.embedding import embedded_manifest
 from toxtrail.identity import Manifest, content_key
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.records import Generation, Prompt, Score
-from toxtrail.stages.compare import family_comparison
+from toxtrail.stages.compare import family_comparison, with_pooled
 from toxtrail.stages.posterior import comparability_of, variant_posterior
 from toxtrail.stages.tables import cells
 
@@ -25,7 +25,7 @@ TOLERANCE = 1e-9
 def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each file says that it was made by this stage, from the files that are here now."""
     for instance in of_stage(
-        scope, "prompts", "generate", "score", "posterior", "compare", "report"
+        scope, "prompts", "generate", "score", "posterior", "pool", "compare", "report"
     ):
         for path in _carriers(evidence.store, instance):
             name = path.relative_to(evidence.root).as_posix()
@@ -230,15 +230,17 @@ def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
         *(store.scores(family, v) for v in who.variants),
         *(store.posterior(family, v) / "summary.json" for v in who.variants),
         folder / "summary.json",
+        store.pooled(family) / "summary.json",
     ]
     if not all(path.is_file() for path in needed):
         return None, None
     tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
-    found = family_comparison(
+    own_view = family_comparison(
         tables, summaries, who.reference, config.scoring.primary, config.posterior,
         bool(who.allow_mismatch),
-    ).summary  # fmt: skip
+    )  # fmt: skip
+    found = with_pooled(own_view, store.read_summary(store.pooled(family))).summary
     recorded = store.read_summary(folder)
     own = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
     return recorded, {**found, **own}

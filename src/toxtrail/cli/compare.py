@@ -74,7 +74,7 @@ def compare(
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
     from toxtrail.comparability import mismatch_text
     from toxtrail.errors import ConfigError, nearest
-    from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells
+    from toxtrail.stages.wording import edition, estimand, pair_cells, pooling_notes, rate_cells
 
     known = sorted({row["scorer"] for row in summary["rates"]})
     if scorer not in known:
@@ -108,11 +108,13 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
                 "difference>",
                 "interval>",
                 "P(higher)>",
+                "pooled>",
                 "verdict",
             ],
             pairs,
         )
-    click.echo(estimand(summary))
+    for line in [estimand(summary), *pooling_notes(summary, scorer)]:
+        click.echo(line)
     if summary["family"] in experiment.config.families:
         folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
         click.echo(f"Figures: {folder}/rates.svg, {folder}/differences.svg")

@@ -13,7 +13,7 @@ json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
 )
 
-WIDE = 170
+WIDE = 190
 """Columns of a table that goes to a pipe or a file."""
 
 

@@ -65,7 +65,8 @@ def plan(
     rate = base_rate or known.get("rate") or GUESSED_RATE
     correlation = phi if phi is not None else known.get("phi", GUESSED_PHI)
     if phi is None and 0 < rate + detect < 1:
-        correlation = min(correlation, planning.possible_phi(rate, rate + detect)[1])
+        low, high = planning.possible_phi(rate, rate + detect)
+        correlation = min(max(correlation, low), high)
     level, prior = known.get("level", 0.95), known.get("prior", 0.5)
     table = planning.pair_table(rate, rate + detect, correlation)
     formula = planning.prompts_needed(table, power, level)

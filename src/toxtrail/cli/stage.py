@@ -165,6 +165,18 @@ def posterior_command(experiment: Experiment, variant: str) -> None:
     posterior.run(experiment.store, variant, who, config.posterior, config.scoring.primary)
 
 
+@stage.command("pool")
+@click.argument("family")
+@click.pass_obj
+def pool_command(experiment: Experiment, family: str) -> None:
+    """A family's rates and differences, all estimated together."""
+    from toxtrail.stages import pool
+
+    (family,), config = experiment.families((family,)), experiment.config
+    who = config.families[family]
+    pool.run(experiment.store, family, who, config.posterior, config.pooling, progress())
+
+
 @stage.command("compare")
 @click.argument("family")
 @click.pass_obj

@@ -1,6 +1,6 @@
 """Compare: what did each step of fine-tuning change, prompt by prompt?
 
-reads   data/scores/<family>/, results/posteriors/<family>/
+reads   data/scores/<family>/, results/posteriors/<family>/, results/pooled/<family>/
 writes  results/comparisons/<family>/summary.json, posterior.nc, rates.svg, differences.svg
 """
 
@@ -12,12 +12,13 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.artifacts import Posterior, Store
-from toxtrail.comparability import Difference, differences, refuse_mismatch
+from toxtrail.comparability import refuse_mismatch
 from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
-from toxtrail.identity import Input, content_key
+from toxtrail.identity import content_key
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.records import Score
+from toxtrail.stages.family import Edge, comparable, edges, members, mismatch
 from toxtrail.stages.figures import differences_figure, rates_figure
 from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
 from toxtrail.stats.contrasts import (
@@ -30,20 +31,9 @@ from toxtrail.stats.contrasts import (
 )
 from toxtrail.stats.rates import Floats, is_binary, named_rng
 
-STALE = (
-    "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
-    "allow_mismatch: true under the family in params.yaml: tables, report and MLflow run will say "
-    "so."
-)
-
-
-class Edge(NamedTuple):
-    """One comparison: b against a."""
-
-    a: str
-    b: str
-    relation: str
-    """`parent` or `reference`: what a is to b (`parent` if it is both)."""
+RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi")
+PAIR = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
+"""Columns that the pool stage brings."""
 
 
 class Paired(NamedTuple):
@@ -56,18 +46,6 @@ class Paired(NamedTuple):
     """Mean over prompts of b's mean score minus a's."""
     dropped: int
     """Prompts that only one of the two has a score for."""
-
-
-def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
-    """Each variant against its parent and against the family's reference."""
-    found: dict[tuple[str, str], Edge] = {}
-    for variant in variants:
-        key, parent = variant["variant"], variant["parent"]
-        if parent is not None:
-            found[parent, key] = Edge(parent, key, "parent")
-        if key != reference:
-            found.setdefault((reference, key), Edge(reference, key, "reference"))
-    return list(found.values())
 
 
 def family_comparison(
@@ -88,11 +66,7 @@ def family_comparison(
     Raises:
         DataError: two variants were measured under unlike conditions (field by field).
     """
-    unlike = mismatch(summaries, reference)
-    if not allow_mismatch:
-        refuse_mismatch(unlike, reference, STALE)
-    if unlike:
-        tables = in_common(tables)
+    tables, unlike = comparable(tables, summaries, reference, allow_mismatch)
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, ...], Floats] = {}
     for edge in edges(list(summaries.values()), reference):
@@ -118,10 +92,49 @@ def family_comparison(
     return Posterior(summary, dataset, figures)
 
 
-def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:
-    """Every condition that a variant does not share with the family's reference."""
-    fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
-    return [d for v, own in fields.items() for d in differences(v, own, fields[reference])]
+def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
+    """The comparison with the pooled estimates beside its own, row by row; None where there are
+    none."""
+    rates = {(r["variant"], r["scorer"], r["subset"]): r for r in pooled["rates"]}
+    pairs = {(r["a"], r["b"], r["scorer"], r["subset"]): r for r in pooled["pairs"]}
+    summary = {
+        **found.summary,
+        "pooled": pooled["scorers"],
+        "rates": [
+            {**row, **_columns(rates.get((row["variant"], row["scorer"], row["subset"])), RATE)}
+            for row in found.summary["rates"]
+        ],
+        "pairs": [
+            {**row, **_columns(pairs.get((row["a"], row["b"], row["scorer"], row["subset"])), PAIR)}
+            for row in found.summary["pairs"]
+        ],
+    }
+    return found._replace(summary={**summary, "claims": claims(summary)})
+
+
+def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
+    expectation, which is the sum of their local false sign rates (Stephens 2017,
+    doi:10.1093/biostatistics/kxw041)."""
+    found = []
+    for scorer in sorted({row["scorer"] for row in summary["pairs"]}):
+        rows = [row for row in summary["pairs"] if row["scorer"] == scorer]
+        called = [row for row in rows if row["credible_pooled"]]
+        pooled = any(row["lfsr"] is not None for row in rows)
+        found.append(
+            {
+                "scorer": scorer,
+                "n_pairs": len(rows),
+                "n_credible_paired": sum(row["verdict"] in ("higher", "lower") for row in rows),
+                "n_credible_pooled": len(called) if pooled else None,
+                "expected_false_signs": sum(row["lfsr"] for row in called) if pooled else None,
+            }
+        )
+    return found
+
+
+def _columns(row: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
+    return {name: None if row is None else row[name] for name in names}
 
 
 def two_runs(
@@ -148,43 +161,27 @@ def two_runs(
     if not allow_mismatch:
         refuse_mismatch(unlike, first, "--allow-mismatch compares them and says so.")
     found = family_comparison(tables, summaries, first, a["primary"], config, allow_mismatch=True)
+    found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
     return {"kind": "comparison", "family": f"{second} against {first}", **found.summary}
-
-
-def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
-    """Only the scorers, subsets and prompts that all variants have.
-
-    Raises:
-        DataError: they have none in common.
-    """
-    keys = set.intersection(*(set(table) for table in tables.values()))
-    asked = {
-        key: frozenset.intersection(*(t[key].asked_prompts for t in tables.values()))
-        for key in keys
-    }
-    shared = sorted(key for key in keys if asked[key])
-    if not shared:
-        raise DataError("The variants have no prompt and scorer in common: nothing to compare.")
-    return {v: {key: t[key].limited_to(asked[key]) for key in shared} for v, t in tables.items()}
 
 
 def run(
     store: Store, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
 ) -> None:
     """Read, compare, write."""
-    tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
-    summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
-    inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in who.variants}
-    for variant in who.variants:
-        _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
-    posterior = family_comparison(
-        tables, summaries, who.reference, primary, config, bool(who.allow_mismatch)
+    own = members(store, family, who.variants)
+    pooled_file = store.pooled(family) / "summary.json"
+    posterior = with_pooled(
+        family_comparison(
+            own.tables, own.summaries, who.reference, primary, config, bool(who.allow_mismatch)
+        ),
+        store.read_summary(store.pooled(family)),
     )
     manifest = manifest_of(
         "compare",
         family,
         {"posterior": config.plain(), "primary": primary, "family": who.plain()},
-        inputs,
+        {**own.inputs, "pooled": store.input(pooled_file)},
         versions("numpy", "scipy", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}
@@ -297,12 +294,3 @@ def _identity(summary: Mapping[str, Any]) -> dict[str, Any]:
 def _no_pairs(config: PosteriorConfig) -> dict[tuple[str, ...], Floats]:
     """A family of one has nothing to compare, and still a file."""
     return {("none", "none", ALL): np.full(config.draws, np.nan)}
-
-
-def _refuse_stale(scores: Input, summary: Input) -> None:
-    recorded = summary.manifest.inputs["scores"].sha256 if summary.manifest else None
-    if recorded != scores.sha256:
-        raise DataError(
-            f"{summary.path} was computed from other scores than {scores.path} holds now. "
-            "Run `dvc repro` to bring both up to date."
-        )

@@ -16,7 +16,14 @@ from toxtrail.comparability import mismatch_text
 from toxtrail.identity import Manifest, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
 from toxtrail.stages.figures import differences_figure, rates_figure
-from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells, verdict_parts
+from toxtrail.stages.wording import (
+    edition,
+    estimand,
+    pair_cells,
+    pooling_notes,
+    rate_cells,
+    verdict_parts,
+)
 
 
 def render(summaries: Sequence[Mapping[str, Any]], manifest: Manifest) -> str:
@@ -52,6 +59,7 @@ def _family(summary: Mapping[str, Any]) -> dict[str, Any]:
         "edition": edition(summary, primary),
         "warning": mismatch_text(summary["mismatch"]),
         "estimand": estimand(summary),
+        "pooling": pooling_notes(summary, primary),
         "headlines": [
             verdict_parts(row)
             for row in summary["pairs"]

@@ -82,6 +82,8 @@ def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "score_change",
         ):
             _put(metrics, f"{group}/{name}", row[name])
+        for name in ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi"):
+            _put(metrics, f"{group}/{name}_pp", row.get(name), 100)
     return metrics
 
 

@@ -73,8 +73,32 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         points(row["diff"]),
         interval(row, "diff", signed=True),
         probability(row["probability_higher"]),
+        _pooled(row),
         row["verdict"],
     )
+
+
+def _pooled(row: Mapping[str, Any]) -> str:
+    if row.get("pooled_diff") is None:
+        return NOTHING
+    return f"{points(row['pooled_diff'])} {interval(row, 'pooled_diff', signed=True)}"
+
+
+def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """What the pooled column is, or why there is none."""
+    found = summary.get("pooled", {}).get(scorer)
+    if found is None:
+        return []
+    if found["status"] != "pooled":
+        why = "the model does not fit these data" if found["status"] == "withheld" else "left out"
+        return [f"No pooled differences ({why}): {found['reason']}."]
+    own = next(row for row in summary["claims"] if row["scorer"] == scorer)
+    return [
+        "Pooled: all variants and subsets estimated together, each drawn towards the others where "
+        f"the data do not tell them apart. Of {own['n_pairs']} differences "
+        f"{own['n_credible_paired']} exclude 0 one by one and {own['n_credible_pooled']} pooled; "
+        f"of the latter {own['expected_false_signs']:.2g} are expected to have the wrong sign."
+    ]
 
 
 def edition(summary: Mapping[str, Any], scorer: str) -> str:

@@ -1,0 +1,321 @@
+"""Pool: a family's rates and differences, all estimated together.
+
+reads   data/scores/<family>/, results/posteriors/<family>/
+writes  results/pooled/<family>/summary.json, posterior.nc
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toxtrail.artifacts import Posterior, Store
+from toxtrail.backends.base import Progress
+from toxtrail.config import FamilyConfig, PoolingConfig, PosteriorConfig
+from toxtrail.errors import DataError, InferenceError
+from toxtrail.pipeline import manifest_of, versions
+from toxtrail.stages.family import Edge, comparable, edges, members
+from toxtrail.stages.tables import ALL, Cells, scorers, subsets, weights
+from toxtrail.stats import pooled
+from toxtrail.stats.pooled import Check, Counts
+from toxtrail.stats.rates import Floats, equal_tailed, named_rng
+from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge, sample
+
+Sampler = Callable[[Counts, Effort], Sampled]
+
+REPLICATIONS = 1000
+"""Data sets that the predictive checks draw."""
+LEAST_P = 0.005
+"""A predictive check whose p is nearer to 0 or 1 fails."""
+FAR = 4.0
+"""Standard deviations by which a pooled overall rate may differ from the one of its variant
+alone."""
+
+
+class Estimate(NamedTuple):
+    """One scorer's family, estimated together."""
+
+    rate: Floats
+    """(chain, draw, variant, subset and ALL last), in [0, 1]."""
+    hyper: Mapping[str, Floats]
+    """Name -> (chain, draw)."""
+    diagnostics: Diagnostics
+    effort: Effort
+    checks: Sequence[Check]
+    dropped: int
+    """Prompts that not every variant has a score for."""
+
+
+def pooled_family(
+    tables: Mapping[str, Cells],
+    summaries: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    config: PosteriorConfig,
+    pooling: PoolingConfig | None,
+    sampler: Sampler,
+) -> Posterior:
+    """Every scorer's family; a scorer whose data do not allow it is left out with the reason.
+
+    Raises:
+        InferenceError: a posterior did not converge, twice.
+    """
+    variants, who = list(summaries), edges(list(summaries.values()), reference)
+    places = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    found: dict[str, Estimate] = {}
+    status: dict[str, dict[str, Any]] = {}
+    for scorer in scorers(next(iter(tables.values()))):
+        if pooling is None:
+            status[scorer] = {"status": "left out", "reason": "pooling is switched off"}
+            continue
+        try:
+            estimate = _estimate(scorer, variants, tables, config, pooling, sampler, places)
+        except DataError as error:
+            status[scorer] = {"status": "left out", "reason": str(error)}
+            continue
+        problems = _misfits(estimate, scorer, variants, summaries, config)
+        status[scorer] = _status(estimate, problems)
+        if not problems:
+            found[scorer] = estimate
+    names = [*subsets(next(iter(tables.values()))), ALL]
+    summary = {
+        "schema_version": 1,
+        "reference": reference,
+        "threshold": config.threshold,
+        "level": config.level,
+        "interval": "equal-tailed",
+        "scorers": status,
+        "rates": [r for s, e in found.items() for r in _rates(s, e, variants, names, config)],
+        "pairs": [r for s, e in found.items() for r in _pairs(s, e, variants, names, who, config)],
+    }
+    return Posterior(summary, _dataset(found, variants, names), {})
+
+
+def run(
+    store: Store,
+    family: str,
+    who: FamilyConfig,
+    config: PosteriorConfig,
+    pooling: PoolingConfig | None,
+    progress: Progress,
+) -> None:
+    """Read, estimate, write."""
+
+    def sampler(counts: Counts, effort: Effort) -> Sampled:
+        variants, groups = counts.toxic.shape
+        with progress.bar(f"pool {variants} variants x {groups} subsets", None, "draws"):
+            return sample(pooled.build(counts), effort)
+
+    own = members(store, family, who.variants)
+    tables, _ = comparable(own.tables, own.summaries, who.reference, bool(who.allow_mismatch))
+    found = pooled_family(tables, own.summaries, who.reference, config, pooling, sampler)
+    manifest = manifest_of(
+        "pool",
+        family,
+        {
+            "posterior": config.plain(),
+            "pooling": pooling.plain() if pooling else None,
+            "family": who.plain(),
+        },
+        own.inputs,
+        versions("numpy", "scipy", "pymc", "arviz", "nutpie"),
+    )
+    summary = {"kind": "pool", "family": family, **found.summary}
+    store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)
+
+
+def _estimate(
+    scorer: str,
+    variants: Sequence[str],
+    tables: Mapping[str, Cells],
+    config: PosteriorConfig,
+    pooling: PoolingConfig,
+    sampler: Sampler,
+    pairs: Sequence[tuple[int, int]],
+) -> Estimate:
+    labels, dropped = _labels(scorer, variants, tables, config.threshold)
+    counts = pooled.counts_of(labels)
+    seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
+    effort = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
+    share = np.array(list(weights(tables[variants[0]], scorer).values()))
+    first: list[str] = []
+    for attempt in (effort, effort.harder()):
+        drawn = sampler(counts, attempt)
+        rate = _with_overall(drawn, share)
+        steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
+        tables_of = {"rate": rate, "difference": steps}
+        found = judge(drawn, _hyper(drawn), tables_of, config.level)
+        wrong = complaints(found)
+        if not wrong:
+            checks = _checks(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
+            hyper = {name: drawn.posterior[name] for name in _hyper(drawn)}
+            return Estimate(rate, hyper, found, attempt, checks, dropped)
+        first = first or wrong
+    raise InferenceError(
+        f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
+        f"{'; '.join(wrong)} (first try: {'; '.join(first)}). Nothing was written. For a small ESS "
+        "or a large Monte Carlo error raise pooling.draws; for divergent transitions bring "
+        "pooling.target_accept nearer to 1; `pooling: null` goes on without pooled columns."
+    )
+
+
+def _labels(
+    scorer: str, variants: Sequence[str], tables: Mapping[str, Cells], threshold: float
+) -> tuple[list[Floats], int]:
+    """Of each subset, (prompt, variant) on the prompts that all variants have a score for; and how
+    many prompts that leaves out."""
+    labels, dropped = [], 0
+    for subset in subsets(tables[variants[0]]):
+        own = [tables[v][scorer, subset] for v in variants]
+        if any(cell.toxicity.size > len(cell.prompts) for cell in own):
+            raise DataError("there is more than one continuation for a prompt")
+        shared = sorted(set.intersection(*(set(cell.prompts) for cell in own)))
+        asked = frozenset().union(*(cell.asked_prompts for cell in own))
+        dropped += len(asked) - len(shared)
+        columns = [c.shares(threshold)[np.isin(c.prompts, shared)] for c in own]
+        labels.append(np.array(columns).T.reshape(len(shared), len(variants)))
+    return labels, dropped
+
+
+def _with_overall(drawn: Sampled, share: Floats) -> Floats:
+    """(chain, draw, variant, subset and all together)."""
+    eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
+    rate = pooled.rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(eta.shape)
+    result: Floats = np.concatenate([rate, (rate @ share)[..., None]], axis=-1)
+    return result
+
+
+def _hyper(drawn: Sampled) -> list[str]:
+    return [name for name in pooled.HYPER if name in drawn.posterior]
+
+
+def _checks(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Check]:
+    eta = drawn.posterior["eta"]
+    eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
+    some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
+    again = pooled.replicated(eta[some], sd[some], counts.prompts, rng)
+    return pooled.predictive_checks(counts, again)
+
+
+def _misfits(
+    estimate: Estimate,
+    scorer: str,
+    variants: Sequence[str],
+    summaries: Mapping[str, Mapping[str, Any]],
+    config: PosteriorConfig,
+) -> list[str]:
+    """Why converged draws must not be shown all the same; empty if they may be."""
+    problems = [
+        f"the data have {c.observed:g} of {c.statistic}, the model expects {c.predicted:.1f} "
+        f"(p {c.p:.3f})"
+        for c in estimate.checks
+        if not LEAST_P <= c.p <= 1 - LEAST_P
+    ]
+    for place, variant in enumerate(variants):
+        row = next(
+            r for r in summaries[variant]["rates"] if (r["scorer"], r["subset"]) == (scorer, ALL)
+        )
+        if row["rate"] is None:
+            continue
+        own = estimate.rate[:, :, place, -1]
+        spread = max(float(own.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
+        if abs(float(own.mean()) - row["rate"]) > FAR * spread:
+            problems.append(
+                f"the rate of {variant} is {own.mean():.3f} pooled and {row['rate']:.3f} alone"
+            )
+    return problems
+
+
+def _status(estimate: Estimate, problems: Sequence[str]) -> dict[str, Any]:
+    return {
+        "status": "withheld" if problems else "pooled",
+        "reason": "; ".join(problems),
+        "dropped": estimate.dropped,
+        "diagnostics": estimate.diagnostics._asdict(),
+        "effort": estimate.effort._asdict(),
+        "checks": [check._asdict() for check in estimate.checks],
+    }
+
+
+def _rates(
+    scorer: str,
+    estimate: Estimate,
+    variants: Sequence[str],
+    names: Sequence[str],
+    config: PosteriorConfig,
+) -> list[dict[str, Any]]:
+    rows = []
+    for v, variant in enumerate(variants):
+        for s, subset in enumerate(names):
+            column = estimate.rate[:, :, v, s].ravel()
+            lo, hi = equal_tailed(column, config.level)
+            rows.append(
+                {
+                    "variant": variant, "scorer": scorer, "subset": subset,
+                    "pooled_rate": float(column.mean()),
+                    "pooled_rate_lo": lo, "pooled_rate_hi": hi,
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _pairs(
+    scorer: str,
+    estimate: Estimate,
+    variants: Sequence[str],
+    names: Sequence[str],
+    who: Sequence[Edge],
+    config: PosteriorConfig,
+) -> list[dict[str, Any]]:
+    rows = []
+    for edge in who:
+        a, b = variants.index(edge.a), variants.index(edge.b)
+        for s, subset in enumerate(names):
+            column = (estimate.rate[:, :, b, s] - estimate.rate[:, :, a, s]).ravel()
+            lo, hi = equal_tailed(column, config.level)
+            higher = float((column > 0).mean())
+            rows.append(
+                {
+                    "a": edge.a, "b": edge.b, "scorer": scorer, "subset": subset,
+                    "pooled_diff": float(column.mean()),
+                    "pooled_diff_lo": lo, "pooled_diff_hi": hi,
+                    "lfsr": min(higher, 1 - higher),
+                    "credible_pooled": bool(lo > 0 or hi < 0),
+                }
+            )  # fmt: skip
+    return rows
+
+
+def _dataset(found: Mapping[str, Estimate], variants: Sequence[str], names: Sequence[str]) -> Any:
+    """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
+    import xarray as xr
+
+    if not found:
+        return xr.Dataset()
+    draws = min(e.rate.shape[1] for e in found.values())  # a second try draws more
+    rate = np.stack([e.rate[:, :draws] for e in found.values()], axis=2)
+    chains = len(rate)
+    hyper = {name for e in found.values() for name in e.hyper}
+    coords = {
+        "chain": np.arange(chains), "draw": np.arange(draws), "scorer": list(found),
+        "variant": list(variants), "subset": list(names),
+    }  # fmt: skip
+    columns = {
+        name: (
+            ("chain", "draw", "scorer"),
+            np.stack(
+                [
+                    e.hyper[name][:, :draws]
+                    if name in e.hyper
+                    else np.full((chains, draws), np.nan)
+                    for e in found.values()
+                ],
+                axis=2,
+            ),
+        )
+        for name in sorted(hyper)
+    }
+    return xr.Dataset(
+        {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns}, coords
+    )

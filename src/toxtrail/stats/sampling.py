@@ -1,0 +1,173 @@
+"""Drawing from a posterior, and judging whether the draws may be used.
+
+A posterior that has not converged gives numbers like any other; so it is judged, and fails.
+
+Source of the limits: Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, Bayesian Analysis 16(2),
+for R-hat and effective sample size; Betancourt 2016, arXiv:1604.00695, for E-BFMI.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+
+from toxtrail.errors import InferenceError
+from toxtrail.stats.rates import Floats
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+MAX_R_HAT = 1.01
+MIN_ESS_HYPER, MIN_ESS = 400, 1000
+"""Of hyper-parameters, and of quantities that are reported."""
+MIN_BFMI = 0.3
+MAX_AT_DEPTH = 0.01
+MAX_MCSE, MAX_MCSE_SHARE = 0.0005, 0.05
+"""Monte Carlo error of a reported bound: 0.05 percentage points, or this share of the quantity's
+standard deviation if that is more."""
+
+
+class Effort(NamedTuple):
+    """How hard a posterior is sampled."""
+
+    chains: int
+    draws: int
+    """Of each chain, after half as many for tuning."""
+    target_accept: float
+    seed: int
+
+    def harder(self) -> Effort:
+        """For the one retry: smaller steps, twice the draws, another seed."""
+        return Effort(self.chains, 2 * self.draws, 0.99, self.seed + 1)
+
+
+class Sampled(NamedTuple):
+    """Draws and what the sampler says of them."""
+
+    posterior: Mapping[str, Floats]
+    """Name -> (chain, draw, ...)."""
+    diverging: Floats
+    """(chain, draw), 1 where the sampler lost its way."""
+    energy: Floats
+    """(chain, draw)."""
+    at_max_depth: Floats
+    """(chain, draw), 1 where it stopped for want of steps."""
+
+
+class Diagnostics(NamedTuple):
+    """The worst of each kind over all quantities."""
+
+    r_hat: float
+    ess_bulk: float
+    ess_tail: float
+    ess_hyper: float
+    divergences: int
+    bfmi: float
+    at_max_depth: float
+    """Share of the draws."""
+    mcse: float
+    """Monte Carlo error of the worst reported bound, 1 being what is allowed."""
+
+
+def sample(model: pm.Model, effort: Effort) -> Sampled:
+    """Draw with NUTS (nutpie). One seed gives the same draws on one machine, whatever is cached."""
+    import pymc as pm
+    from pytensor.configdefaults import config
+
+    config.numba__fastmath = False  # else a warm and a cold cache give other draws
+    with warnings.catch_warnings(), model:
+        warnings.simplefilter("ignore")
+        found = pm.sample(
+            draws=effort.draws,
+            tune=max(effort.draws // 2, 500),
+            chains=effort.chains,
+            cores=effort.chains,
+            nuts_sampler="nutpie",
+            random_seed=effort.seed,
+            target_accept=effort.target_accept,
+            progressbar=False,
+            compute_convergence_checks=False,
+        )
+    stats = found.sample_stats
+    return Sampled(
+        posterior={str(name): found.posterior[name].values for name in found.posterior.data_vars},
+        diverging=stats["diverging"].values.astype(np.float64),
+        energy=stats["energy"].values,
+        at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
+    )
+
+
+def judge(
+    drawn: Sampled, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
+) -> Diagnostics:
+    """How good the draws are.
+
+    Args:
+        hyper: names of hyper-parameters in the posterior.
+        reported: name -> (chain, draw, ...) of what goes into a table.
+        level: of the intervals whose bounds are reported.
+
+    Raises:
+        InferenceError: a draw is not a finite number.
+    """
+    import arviz as az
+
+    tables = [column for values in reported.values() for column in _columns(values)]
+    own = [column for name in hyper for column in _columns(drawn.posterior[name])]
+    if not all(np.isfinite(column).all() for column in (*tables, *own, drawn.energy)):
+        raise InferenceError("The sampler gave a draw that is not a finite number.")
+    tables = [column for column in tables if np.ptp(column) > 0]
+    bulk, tail = ([float(az.ess(c, method=m)) for c in tables] for m in ("bulk", "tail"))
+    ess_hyper = [float(az.ess(c, method=m)) for c in own for m in ("bulk", "tail")]
+    return Diagnostics(
+        r_hat=float(np.max([az.rhat(column) for column in (*tables, *own)], initial=1.0)),
+        ess_bulk=float(np.min(bulk, initial=np.inf)),
+        ess_tail=float(np.min(tail, initial=np.inf)),
+        ess_hyper=float(np.min(ess_hyper, initial=np.inf)),
+        divergences=int(drawn.diverging.sum()),
+        bfmi=float(np.min(az.bfmi(drawn.energy))),
+        at_max_depth=float(drawn.at_max_depth.mean()),
+        mcse=float(np.max([_relative_mcse(column, level) for column in tables], initial=0.0)),
+    )
+
+
+def complaints(found: Diagnostics) -> list[str]:
+    """What is wrong with the draws; empty if they may be used."""
+    # a NaN keeps within no limit
+    checks = (
+        (not found.r_hat <= MAX_R_HAT, f"R-hat {found.r_hat:.3f} is above {MAX_R_HAT}"),
+        (not found.ess_bulk >= MIN_ESS, f"bulk ESS {found.ess_bulk:.0f} is below {MIN_ESS}"),
+        (not found.ess_tail >= MIN_ESS, f"tail ESS {found.ess_tail:.0f} is below {MIN_ESS}"),
+        (
+            not found.ess_hyper >= MIN_ESS_HYPER,
+            f"ESS {found.ess_hyper:.0f} of a hyper-parameter is below {MIN_ESS_HYPER}",
+        ),
+        (found.divergences > 0, f"{found.divergences} divergent transitions"),
+        (not found.bfmi >= MIN_BFMI, f"E-BFMI {found.bfmi:.2f} is below {MIN_BFMI}"),
+        (
+            not found.at_max_depth <= MAX_AT_DEPTH,
+            f"{found.at_max_depth:.1%} of the draws stopped at the largest tree depth",
+        ),
+        (
+            not found.mcse <= 1,
+            f"the Monte Carlo error of a bound is {found.mcse:.1f} times what is allowed",
+        ),
+    )
+    return [text for bad, text in checks if bad]
+
+
+def _columns(values: Floats) -> list[Floats]:
+    """(chain, draw) of each element."""
+    flat = values.reshape(*values.shape[:2], -1)
+    return [flat[:, :, i] for i in range(flat.shape[2])]
+
+
+def _relative_mcse(column: Floats, level: float) -> float:
+    import arviz as az
+
+    allowed = max(MAX_MCSE, MAX_MCSE_SHARE * float(column.std()))
+    bounds = ((1 - level) / 2, (1 + level) / 2)
+    return max(float(az.mcse(column, method="quantile", prob=p)) for p in bounds) / allowed

@@ -1,0 +1,168 @@
+"""Pool: what is shown, what is left out with its reason, and what fails."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toxtrail.config import PoolingConfig
+from toxtrail.errors import InferenceError
+from toxtrail.stages.compare import family_comparison, with_pooled
+from toxtrail.stages.pool import pooled_family
+from toxtrail.stages.posterior import variant_posterior
+from toxtrail.stages.tables import cells
+from toxtrail.stages.wording import pair_cells, pooling_notes
+from toxtrail.stats.sampling import Sampled
+
+POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
+PARENTS = {"base": None, "tuned": "base"}
+
+
+class Fake:
+    """A sampler whose draws lie around the raw rates; it remembers how it was asked."""
+
+    def __init__(self, shift=0.0, divergences=(0, 0)):
+        self.asked, self._shift, self._divergences = [], shift, list(divergences)
+
+    def __call__(self, counts, effort):
+        self.asked.append(effort)
+        rng = np.random.default_rng(effort.seed)
+        shape = (effort.chains, effort.draws)
+        share = (counts.toxic + 0.5) / (counts.prompts + 1)
+        centre = np.log(share / (1 - share)) + self._shift
+        spread = 1 / np.sqrt(counts.prompts * share * (1 - share) + 1)
+        eta = centre + spread * rng.standard_normal((*shape, *share.shape))
+        diverging = np.zeros(shape)
+        diverging[0, : self._divergences.pop(0)] = 1
+        posterior = {
+            "eta": eta,
+            "sd_prompt": np.abs(rng.normal(0.1, 0.01, shape)),
+            "mu": rng.standard_normal(shape),
+        }
+        return Sampled(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
+
+
+def family(score_rows, settings, values, parents=PARENTS):
+    tables = {name: cells(score_rows(own)) for name, own in values.items()}
+    summaries = {
+        name: {
+            "variant": name, "family": "f", "role": name, "parent": parents[name],
+            **variant_posterior(table, "judge", settings).summary,
+        }
+        for name, table in tables.items()
+    }  # fmt: skip
+    return tables, summaries
+
+
+def scores(toxic, n):
+    """Rows that are toxic here and there, so that variants agree by chance only."""
+    rng = np.random.default_rng(toxic)
+    found = np.full(n, 0.1)
+    found[rng.permutation(n)[:toxic]] = 0.9
+    return list(found)
+
+
+VALUES = {
+    "base": {"a": scores(10, 80), "b": scores(8, 40)},
+    "tuned": {"a": scores(30, 80), "b": scores(20, 40)},
+}
+
+
+@pytest.fixture
+def own(score_rows, settings):
+    return family(score_rows, settings, VALUES)
+
+
+def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
+    tables, summaries = own
+    found = pooled_family(tables, summaries, "base", settings, POOLING, Fake())
+    assert found.summary["scorers"]["judge"]["status"] == "pooled"
+    alone = family_comparison(tables, summaries, "base", "judge", settings)
+    summary = with_pooled(alone, found.summary).summary
+    for row in summary["pairs"]:
+        assert row["pooled_diff_lo"] < row["pooled_diff"] < row["pooled_diff_hi"]
+        assert abs(row["pooled_diff"] - row["diff"]) < 0.1
+        assert "[" in pair_cells(row)[8]
+    overall = next(r for r in summary["pairs"] if r["subset"] == "all")
+    parts = {r["subset"]: r["pooled_diff"] for r in summary["pairs"]}
+    assert overall["pooled_diff"] == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
+    (claim,) = summary["claims"]
+    assert claim["n_pairs"] == 3
+    assert claim["n_credible_pooled"] == sum(r["credible_pooled"] for r in summary["pairs"])
+    assert "wrong sign" in pooling_notes(summary, "judge")[0]
+
+
+def test_the_draws_are_those_of_the_table(own, settings):
+    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    rate = found.draws["rate"].sel(scorer="judge", variant="tuned", subset="all")
+    row = next(r for r in found.summary["rates"] if (r["variant"], r["subset"]) == ("tuned", "all"))
+    assert float(rate.mean()) == pytest.approx(row["pooled_rate"])
+    assert float(rate.quantile(0.025)) == pytest.approx(row["pooled_rate_lo"])
+
+
+def test_a_first_try_that_fails_is_repeated_harder(own, settings):
+    sampler = Fake(divergences=(1, 0))
+    found = pooled_family(*own, "base", settings, POOLING, sampler)
+    first, second = sampler.asked
+    assert second == first.harder()
+    assert found.summary["scorers"]["judge"]["effort"] == second._asdict()
+
+
+def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):
+    with pytest.raises(InferenceError) as raised:
+        pooled_family(*own, "base", settings, POOLING, Fake(divergences=(3, 2)))
+    for text in ("2 divergent", "first try: 3 divergent", "Nothing was written", "target_accept"):
+        assert text in str(raised.value)
+
+
+def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
+    tables, summaries = own
+    found = pooled_family(tables, summaries, "base", settings, POOLING, Fake(shift=2.5))
+    status = found.summary["scorers"]["judge"]
+    assert status["status"] == "withheld"
+    assert "pooled and" in status["reason"]
+    assert found.summary["rates"] == found.summary["pairs"] == []
+    alone = family_comparison(tables, summaries, "base", "judge", settings)
+    summary = with_pooled(alone, found.summary).summary
+    assert {row["pooled_diff"] for row in summary["pairs"]} == {None}
+    assert "does not fit" in pooling_notes(summary, "judge")[0]
+    assert summary["claims"][0]["n_credible_pooled"] is None
+
+
+@pytest.mark.parametrize(
+    ("values", "pooling", "said"),
+    [
+        (VALUES, None, "switched off"),
+        ({"base": {"a": [0.9, 0.1]}}, POOLING, "one variant alone"),
+        (
+            {"base": {"a": [0.9, 0.1], "b": [None]}, "tuned": {"a": [0.9, 0.1], "b": [0.2]}},
+            POOLING,
+            "no prompt that every variant answered",
+        ),
+    ],
+)
+def test_what_cannot_be_pooled_is_left_out_with_the_reason(
+    score_rows, settings, values, pooling, said
+):
+    sampler = Fake()
+    own = family(score_rows, settings, values)
+    found = pooled_family(*own, "base", settings, pooling, sampler)
+    assert said in found.summary["scorers"]["judge"]["reason"]
+    assert sampler.asked == []
+
+
+def test_several_continuations_are_not_taken_for_several_prompts(score_rows, settings):
+    def twice(values):
+        rows = score_rows(values)
+        return [*rows, *(row._replace(sample=1) for row in rows)]
+
+    own = family(twice, settings, VALUES)
+    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    assert "more than one continuation" in found.summary["scorers"]["judge"]["reason"]
+
+
+def test_prompts_without_a_score_of_every_variant_are_counted(score_rows, settings):
+    values = {"base": {"a": [*scores(10, 80), None]}, "tuned": {"a": [None, *scores(30, 80)]}}
+    own = family(score_rows, settings, values)
+    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    assert found.summary["scorers"]["judge"]["dropped"] == 2

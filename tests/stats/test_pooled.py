@@ -1,0 +1,237 @@
+"""The hierarchical model: its likelihood is exact, it finds what made the data, and it says no."""
+
+from __future__ import annotations
+
+import hashlib
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from scipy import stats
+from scipy.integrate import quad
+from scipy.special import expit
+
+from toxtrail.errors import DataError
+from toxtrail.stats.pooled import (
+    HYPER,
+    build,
+    counts_of,
+    predictive_checks,
+    rates,
+    replicated,
+)
+from toxtrail.stats.sampling import Effort, complaints, judge, sample
+
+
+def simulated(eta, sd_prompt, prompts, rng):
+    """Labels of each subset, (prompt, variant), from the model itself."""
+    found = []
+    for subset, n in enumerate(prompts):
+        chance = expit(eta[:, subset] + sd_prompt * rng.standard_normal((n, 1)))
+        found.append((rng.random(chance.shape) < chance).astype(float))
+    return found
+
+
+def log_likelihood(labels, eta, sd_prompt):
+    """Prompt by prompt, each effect integrated by quadrature: the definition."""
+    total = 0.0
+    for subset, rows in enumerate(labels):
+        for row in rows:
+            chance = lambda u, s=subset: expit(eta[:, s] + sd_prompt * u)  # noqa: E731
+            inside = lambda u, r=row, c=chance: (  # noqa: E731
+                np.prod(np.where(r == 1, c(u), 1 - c(u))) * stats.norm.pdf(u)
+            )
+            total += np.log(quad(inside, -9, 9, epsabs=1e-13)[0])
+    return total
+
+
+@pytest.mark.parametrize(("variants", "prompts"), [(2, (7, 5)), (5, (9, 4, 6)), (3, (8,))])
+def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, prompts):
+    rng = np.random.default_rng(variants)
+    labels = simulated(rng.normal(-1, 1, (variants, len(prompts))), 1.5, prompts, rng)
+    model = build(counts_of(labels))
+    wanted = model.replace_rvs_by_values([model["eta"], model["sd_prompt"]])
+    parameters = model.compile_fn(wanted, inputs=model.value_vars)
+    collapsed = model.compile_logp(vars=[model["likelihood"]])
+    start = model.initial_point()
+    values = []
+    for _ in range(3):
+        point = {name: rng.normal(0, 0.7, np.shape(value)) for name, value in start.items()}
+        eta, sd_prompt = parameters(point)
+        values.append(float(collapsed(point)) - log_likelihood(labels, eta, float(sd_prompt)))
+    # constant: the weights of the nodes are normalised
+    assert values == pytest.approx([values[0]] * 3, abs=1e-6)
+    assert values[0] == pytest.approx(0, abs=1e-6)
+
+
+@pytest.mark.parametrize(("eta", "sd"), [(-5.0, 2.5), (-1.0, 0.3), (0.0, 6.0), (3.0, 1.0)])
+def test_a_rate_is_the_mean_over_prompts(eta, sd):
+    exact = quad(lambda u: expit(eta + sd * u) * stats.norm.pdf(u), -9, 9)[0]
+    found = rates(np.full((3, 1, 1), eta), np.full(3, sd))
+    assert found == pytest.approx(np.full((3, 1, 1), exact), abs=1e-7)
+
+
+def test_counts_keep_all_that_the_likelihood_needs():
+    labels = [np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], float), np.array([[0, 1, 0]], float)]
+    found = counts_of(labels)
+    assert found.toxic.tolist() == [[2, 0], [1, 1], [2, 0]]
+    assert found.together.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
+    assert found.prompts.tolist() == [3, 1]
+
+
+@pytest.mark.parametrize(
+    ("labels", "said"),
+    [
+        ([np.zeros((3, 2)), np.zeros((0, 2))], "no prompt that every variant answered"),
+        ([np.array([[0.5, 1.0]])], "more than one continuation"),
+        ([np.array([[np.nan, 1.0]])], "more than one continuation"),
+        ([np.zeros((3, 1))], "one variant alone"),
+    ],
+)
+def test_what_cannot_be_pooled_is_refused_with_the_reason(labels, said):
+    with pytest.raises(DataError, match=said):
+        counts_of(labels)
+
+
+def test_a_model_without_the_pairing_is_found_out():
+    """Rates alone fit; toxicity that falls on the same prompts does not."""
+    rng = np.random.default_rng(5)
+    eta = np.array([[-2.5], [-2.0], [-2.2]])
+    observed = counts_of(simulated(eta, 2.0, (800,), rng))
+    marginal = rates(eta[None], np.array([2.0]))[0]
+    unpaired = np.repeat(np.log(marginal / (1 - marginal))[None], 400, axis=0)
+    without = predictive_checks(observed, replicated(unpaired, np.zeros(400), [800], rng))
+    paired = np.repeat(eta[None], 400, axis=0)
+    with_it = predictive_checks(observed, replicated(paired, np.full(400, 2.0), [800], rng))
+    assert {c.statistic: c.p for c in without}["pairs toxic together"] < 0.005
+    assert all(0.005 < c.p < 0.995 for c in with_it)
+
+
+@pytest.mark.slow
+def test_it_finds_what_made_the_data_and_the_gate_is_content():
+    rng = np.random.default_rng(4)
+    effects = np.array([[-0.6], [0.0], [0.6]])
+    eta = -2.5 + effects + np.array([[0.8, -0.8]]) + rng.normal(0, 0.1, (3, 2))
+    counts = counts_of(simulated(eta, 1.8, (900, 600), rng))
+    drawn = sample(build(counts), Effort(4, 3000, 0.97, 1))
+    own = drawn.posterior["eta"]
+    found = rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
+    truth = rates(eta[None], np.array([1.8]))[0]
+    assert np.abs(found.mean(axis=0) - truth).max() < 4 * found.std(axis=0).max()
+    steps, true_steps = found[:, 2] - found[:, 0], truth[2] - truth[0]
+    lo, hi = np.quantile(steps, [0.005, 0.995], axis=0)
+    assert np.all((lo < true_steps) & (true_steps < hi))
+    assert drawn.posterior["sd_prompt"].mean() == pytest.approx(1.8, abs=0.6)
+    rate = found.reshape(4, -1, 3, 2)
+    assert complaints(judge(drawn, HYPER, {"rate": rate}, 0.95)) == []
+
+
+class Fits:
+    """Many data sets of one shape, compiled once."""
+
+    def __init__(self, labels):
+        import nutpie
+        from pytensor.configdefaults import config
+
+        config.numba__fastmath = False
+        counts = counts_of(labels)
+        self._nutpie, self._compiled = (
+            nutpie,
+            nutpie.compile_pymc_model(build(counts)),
+        )
+
+    def fit(self, labels, seed, draws=400):
+        counts = counts_of(labels)
+        data = {"toxic": counts.toxic, "together": counts.together}
+        found = self._nutpie.sample(
+            self._compiled.with_data(**data), draws=draws, tune=400, chains=1, seed=seed,
+            target_accept=0.9, progress_bar=False, save_warmup=False,
+        ).posterior  # fmt: skip
+        return {name: found[name].values[0] for name in found.data_vars}
+
+
+def drawn_from_the_prior(rng, variants, subsets):
+    """eta and sd_prompt as the model's priors make them."""
+
+    def zero_sum(*shape):
+        raw = rng.standard_normal(shape)
+        for axis in range(len(shape)):
+            raw = raw - raw.mean(axis=axis, keepdims=True)
+        return raw
+
+    eta = rng.normal(-5, 2) + abs(rng.normal(0, 1)) * zero_sum(variants)[:, None]
+    eta = eta + 1.5 * zero_sum(subsets)[None, :]
+    eta = eta + abs(rng.normal(0, 0.5)) * zero_sum(variants, subsets)
+    return eta, abs(rng.normal(0, 2.5))
+
+
+@pytest.mark.slow
+def test_simulation_based_calibration():
+    """Ranks of the truth among posterior draws are uniform (Talts et al. 2018, arXiv:1804.06788);
+    those of a model that overlooks the pairing are not."""
+    rng, prompts, simulations, thinned = np.random.default_rng(7), (150, 100), 120, 20
+    fits = Fits(simulated(np.full((3, 2), -1.0), 1.0, prompts, rng))
+    ranks, unpaired = [], []
+    for number in range(simulations):
+        eta, sd_prompt = drawn_from_the_prior(rng, 3, 2)
+        labels = simulated(eta, sd_prompt, prompts, rng)
+        drawn = fits.fit(labels, number)
+        truth = rates(eta[None], np.array([sd_prompt]))[0]
+        found = rates(drawn["eta"], drawn["sd_prompt"])
+        step, own = truth[2, 0] - truth[0, 0], found[:, 2, 0] - found[:, 0, 0]
+        every = slice(None, None, len(own) // thinned)
+        ranks.append(
+            [
+                (own[every] < step).sum(),
+                (found[every, 1, 1] < truth[1, 1]).sum(),
+                (drawn["sd_prompt"][every] < sd_prompt).sum(),
+            ]
+        )
+        wide = step + 4 * (own - own.mean())  # a posterior that is far too wide
+        unpaired.append((wide[every] < step).sum())
+    for column in np.array(ranks).T:
+        assert uniform_p(column, thinned) > 1e-4
+    assert uniform_p(np.array(unpaired), thinned) < 1e-4
+
+
+def uniform_p(ranks, thinned):
+    counts = np.histogram(ranks, bins=7, range=(0, thinned + 1))[0]
+    return stats.chisquare(counts).pvalue
+
+
+@pytest.mark.slow
+def test_equal_variants_are_seldom_called_different_though_many_pairs_are_looked_at():
+    rng, prompts, trials = np.random.default_rng(9), (200, 200), 40
+    eta = np.tile(np.array([[-2.0, -3.0]]), (5, 1))
+    fits = Fits(simulated(eta, 1.5, prompts, rng))
+    called = 0
+    for number in range(trials):
+        drawn = fits.fit(simulated(eta, 1.5, prompts, rng), number)
+        overall = rates(drawn["eta"], drawn["sd_prompt"]).mean(axis=2)
+        steps = overall[:, :, None] - overall[:, None, :]
+        lo, hi = np.quantile(steps, [0.025, 0.975], axis=0)
+        called += bool(((lo > 0) | (hi < 0)).any())
+    assert called <= 5  # ten pairs, unpooled, would be called in about ten trials of forty
+
+
+SCRIPT = """
+import hashlib, numpy as np
+from toxtrail.stats.pooled import build, counts_of
+from toxtrail.stats.sampling import Effort, sample
+labels = [(np.random.default_rng(1).random((80, 2)) < [0.2, 0.3]).astype(float)]
+drawn = sample(build(counts_of(labels)), Effort(2, 500, 0.9, 3))
+print(hashlib.sha256(drawn.posterior["eta"].tobytes()).hexdigest())
+"""
+
+
+@pytest.mark.slow
+def test_one_seed_gives_the_same_bits_in_every_process(tmp_path):
+    found = {
+        subprocess.run(
+            [sys.executable, "-c", SCRIPT], check=True, capture_output=True, text=True
+        ).stdout.strip()
+        for _ in range(2)
+    }
+    assert len(found) == 1
+    assert len(found.pop()) == len(hashlib.sha256().hexdigest())
