@@ -165,3 +165,38 @@ def test_the_order_of_keys_and_files_is_no_part_of_an_identity(tmp_path):
     for path in paths:
         path.write_text(path.name)
     assert tree_sha256(hash_tree(tmp_path, paths)) == tree_sha256(hash_tree(tmp_path, paths[::-1]))
+
+
+ROWS = [
+    {"a": "=1+1", "b": True, "c": 0.1 + 0.2, "d": None, "e": 3},
+    {"a": 'plain, "quoted"\nline', "b": False, "c": 1e-300, "d": None, "e": -4},
+]
+
+
+def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
+    import csv
+
+    import pyarrow.parquet as pq
+
+    store, folder = Store(tmp_path), tmp_path / "t"
+    store.write_posterior(folder, Posterior({}, xr.Dataset(), {}), MANIFEST, {"rows": ROWS})
+    assert pq.read_table(folder / "rows.parquet").to_pylist() == ROWS
+    assert embedded_manifest(folder / "rows.parquet") == MANIFEST
+    with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
+        found = list(csv.DictReader(file))
+    assert [row["a"] for row in found] == ["'=1+1", ROWS[1]["a"]]
+    assert [float(row["c"]) for row in found] == [row["c"] for row in ROWS]
+    assert [(row["b"], row["d"], row["e"]) for row in found] == [
+        ("true", "", "3"),
+        ("false", "", "-4"),
+    ]
+
+
+def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
+    store = Store(tmp_path)
+    for name in ("one", "two"):
+        tables = {"rows": ROWS, "none": []}
+        store.write_posterior(tmp_path / name, Posterior({}, xr.Dataset(), {}), MANIFEST, tables)
+    for path in (tmp_path / "one").iterdir():
+        assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
+    assert embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST

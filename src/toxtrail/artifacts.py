@@ -6,6 +6,7 @@ and put the manifest inside the file, so a file that left the repo still says wh
 
 from __future__ import annotations
 
+import csv
 import json
 import os
 import shutil
@@ -35,6 +36,10 @@ from toxtrail.records import (
 
 if TYPE_CHECKING:
     import xarray
+
+
+FORMULA = frozenset("=+-@\t\r")
+"""First characters that make a spreadsheet compute."""
 
 
 class Posterior(NamedTuple):
@@ -148,13 +153,22 @@ class Store:
         ordered = sorted(rows, key=lambda row: row.key)
         self._write_table(self.scores(family, variant), ordered, SCORE_SCHEMA, manifest)
 
-    def write_posterior(self, folder: Path, posterior: Posterior, manifest: Manifest) -> None:
+    def write_posterior(
+        self,
+        folder: Path,
+        posterior: Posterior,
+        manifest: Manifest,
+        tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """The folder of a statistics stage; each table as Parquet and as CSV."""
         with self.draft_folder(folder) as draft:
             summary = {**posterior.summary, "manifest": manifest.to_json()}
             (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
             _write_draws(draft / "posterior.nc", posterior.draws, manifest)
             for name, svg in posterior.figures.items():
                 (draft / name).write_text(embedding.in_svg(svg, manifest), encoding="utf-8")
+            for name, rows in (tables or {}).items():
+                _write_rows(draft / name, rows, manifest)
 
     def write_json(self, path: Path, value: object) -> None:
         self.write_text(path, pretty_json(value))
@@ -273,3 +287,22 @@ def _write_draws(path: Path, draws: xarray.Dataset, manifest: Manifest) -> None:
     draws.to_netcdf(path, group="posterior", engine="h5netcdf")
     with h5py.File(path, "r+") as file:
         file[embedding.DRAWS_NAME] = embedding.as_text(manifest).encode()
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
+    """A table of scalars as `<path>.parquet` and `<path>.csv`."""
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
+    schema = pa.schema(fields, {embedding.NAME: embedding.as_text(manifest)})
+    pq.write_table(table.cast(schema), path.with_suffix(".parquet"), compression="zstd")
+    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(table.column_names)
+        writer.writerows([_plain(row[name]) for name in table.column_names] for row in rows)
+
+
+def _plain(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value

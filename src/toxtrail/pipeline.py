@@ -37,7 +37,7 @@ WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "we
 LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes")))
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")
-STATISTICS = ("stats/rates.py", "stats/contrasts.py")
+STATISTICS = ("stats/rates.py", "stats/contrasts.py", "stats/planning.py")
 
 
 class Stage(NamedTuple):

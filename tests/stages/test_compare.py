@@ -93,3 +93,62 @@ def test_figures_depend_on_the_numbers_alone(score_rows, settings):
     values = {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.1, 0.1]}}
     one, two = (compared(score_rows, settings, values).figures for _ in range(2))
     assert one == two
+
+
+def two_scorers(score_rows, first, second):
+    return [*score_rows(first, "judge"), *score_rows(second, "second")]
+
+
+def test_a_conclusion_that_flips_with_the_scorer_is_fragile(score_rows, settings):
+    low, high = [0.1] * 40, [0.9] * 30 + [0.1] * 10
+    tables = {
+        "base": cells(two_scorers(score_rows, {"a": low}, {"a": low})),
+        "tuned": cells(two_scorers(score_rows, {"a": high}, {"a": low})),
+        "again": cells(two_scorers(score_rows, {"a": low}, {"a": low})),
+    }
+    summaries = {
+        name: {
+            "variant": name, "family": "f", "role": name, "parent": PARENTS[name],
+            **variant_posterior(table, "judge", settings).summary,
+        }
+        for name, table in tables.items()
+    }  # fmt: skip
+    found = family_comparison(tables, summaries, "base", "judge", settings)
+    said = {(r["b"], r["a"], r["scorer"]): r for r in found.summary["pairs"] if r["subset"] == "a"}
+    assert said["tuned", "base", "judge"]["verdict"] == "higher"
+    assert said["tuned", "base", "second"]["verdict"] == "not decisive"
+    assert said["tuned", "base", "judge"]["agreement"] == "fragile"
+    assert said["again", "base", "judge"]["agreement"] == "agree"
+
+
+def test_a_verdict_that_turns_round_with_the_threshold_is_marked(score_rows, settings):
+    values = {
+        "base": {"a": [0.25] * 38 + [0.95] * 2},
+        "tuned": {"a": [0.2] * 20 + [0.95] * 20},
+    }
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert found["verdict"] == "higher"
+    assert found["threshold_sign_stable"] is True
+    values["base"]["a"] = [0.35] * 40
+    values["tuned"]["a"] = [0.2] * 25 + [0.95] * 15
+    assert row(compared(score_rows, settings, values), "tuned")["threshold_sign_stable"] is False
+
+
+def test_each_row_says_what_it_could_see_and_what_would_explain_it(score_rows, settings):
+    values = {"base": {"a": [0.1] * 38 + [0.9] * 2}, "tuned": {"a": [0.1] * 30 + [0.9] * 10}}
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert found["tipping_fpr_gap"] == pytest.approx(0.2 / 0.95)
+    assert 0.1 < found["mde80"] < 0.4
+    assert found["n_needed"] > 0
+    assert (found["decision"], found["credible_paired"]) == ("higher", True)
+    same = {"base": values["base"], "tuned": values["base"]}
+    found = row(compared(score_rows, settings, same), "tuned")
+    assert (found["n_needed"], found["tipping_fpr_gap"]) == (None, 0)
+    assert found["credible_paired"] is False
+
+
+def test_without_pairs_there_are_no_numbers(score_rows, settings):
+    values = {"base": {"a": [0.9, None]}, "tuned": {"a": [None, 0.9]}}
+    found = row(compared(score_rows, settings, values), "tuned")
+    assert {found[name] for name in ("pd", "p_above", "mde80", "credible_paired")} == {None}
+    assert found["decision"] == "no pairs"

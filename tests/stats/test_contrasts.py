@@ -11,6 +11,7 @@ from scipy import stats
 from toxtrail.errors import DataError
 from toxtrail.stats.contrasts import (
     PairCounts,
+    decision,
     difference_draws,
     pair_counts,
     phi,
@@ -115,3 +116,25 @@ def test_the_paired_posterior_is_calibrated_by_simulation():
 
 def test_the_calibration_test_would_notice_a_posterior_that_ignores_the_pairing():
     assert uniformity(ranks(paired=False)) < 1e-4
+
+
+@pytest.mark.parametrize(
+    ("interval", "said"),
+    [
+        ((0.02, 0.05), "higher"),
+        ((-0.05, -0.02), "lower"),
+        ((-0.01, 0.01), "equivalent"),
+        ((0.005, 0.009), "equivalent"),
+        ((0.005, 0.05), "undecided"),
+        ((-0.05, 0.05), "undecided"),
+        ((0.01, 0.05), "undecided"),
+    ],
+)
+def test_a_decision_asks_for_more_than_zero(interval, said):
+    assert decision(Interval(*interval), 0.01) == said
+
+
+@given(values=st.lists(st.floats(-1, 1), min_size=1, max_size=40), rope=st.floats(0, 0.5))
+def test_a_difference_is_in_the_region_above_or_below(values, rope):
+    found = summarise(np.array(values), 0.95, rope)
+    assert found.in_rope + found.above + found.below == pytest.approx(1)

@@ -151,7 +151,7 @@ def _carriers(store: Store, instance: Instance) -> list[Path]:
     for out in instance.writes:
         path = store.root / out
         found += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return found
+    return [path for path in found if path.suffix != ".csv"]  # a format without room for one
 
 
 def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:

@@ -1,7 +1,8 @@
 """Compare: what did each step of fine-tuning change, prompt by prompt?
 
 reads   data/scores/<family>/, results/posteriors/<family>/, results/pooled/<family>/
-writes  results/comparisons/<family>/summary.json, posterior.nc, rates.svg, differences.svg
+writes  results/comparisons/<family>/summary.json, posterior.nc, rates.svg, differences.svg,
+        and the tables rates, pairs and claims as .parquet and .csv
 """
 
 from __future__ import annotations
@@ -27,10 +28,22 @@ from toxtrail.stats.contrasts import (
     pair_counts,
     phi,
     probability_higher,
+    sign_is_stable,
     summarise,
+    tipping_gap,
 )
+from toxtrail.stats.planning import detectable, pair_table, possible_phi, prompts_needed
 from toxtrail.stats.rates import Floats, is_binary, named_rng
 
+NUMBERS = (
+    "diff", "diff_lo", "diff_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
+    "credible_paired", "threshold_sign_stable", "tipping_fpr_gap", "mde80", "n_needed",
+)  # fmt: skip
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+"""At which a verdict must not turn round."""
+POWER = 0.8
+"""Of a difference; None where there is no pair."""
+WHO = ("variant", "family", "role", "parent")
 RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi")
 PAIR = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
 """Columns that the pool stage brings."""
@@ -46,6 +59,8 @@ class Paired(NamedTuple):
     """Mean over prompts of b's mean score minus a's."""
     dropped: int
     """Prompts that only one of the two has a score for."""
+    at_thresholds: Mapping[float, tuple[Floats, Floats]]
+    """Threshold -> the two shares there."""
 
 
 def family_comparison(
@@ -84,12 +99,32 @@ def family_comparison(
         "comparability": summaries[reference].get("comparability"),
         "mismatch": [one._asdict() for one in unlike],
         "variants": [_identity(s) for s in summaries.values()],
-        "rates": [{"variant": v, **row} for v, s in summaries.items() for row in s["rates"]],
-        "pairs": rows,
+        "rates": [
+            {**{name: s[name] for name in WHO}, **row}
+            for s in summaries.values()
+            for row in s["rates"]
+        ],
+        "pairs": with_agreement(rows),
     }
     dataset = as_dataset(draws or _no_pairs(config), "difference", ("scorer", "pair", "subset"))
     figures = {"rates.svg": rates_figure(summary), "differences.svg": differences_figure(summary)}
     return Posterior(summary, dataset, figures)
+
+
+def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Each pair with what the other scorers say of it: `agree`, `fragile` (another scorer, another
+    verdict) or `one scorer`."""
+    said: dict[tuple[str, ...], list[str]] = {}
+    for row in rows:
+        said.setdefault((row["a"], row["b"], row["subset"]), []).append(row["verdict"])
+
+    def agreement(row: Mapping[str, Any]) -> str:
+        verdicts = said[row["a"], row["b"], row["subset"]]
+        if len(verdicts) == 1:
+            return "one scorer"
+        return "agree" if len(set(verdicts)) == 1 else "fragile"
+
+    return [{**row, "agreement": agreement(row)} for row in rows]
 
 
 def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
@@ -185,7 +220,9 @@ def run(
         versions("numpy", "scipy", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}
-    store.write_posterior(store.comparison(family), posterior._replace(summary=summary), manifest)
+    tables = {name: summary[name] for name in ("rates", "pairs", "claims")}
+    whole = posterior._replace(summary=summary)
+    store.write_posterior(store.comparison(family), whole, manifest, tables)
 
 
 def _edge_rows(
@@ -232,6 +269,7 @@ def _paired(edge: Edge, subset: str, a: Cell, b: Cell, config: PosteriorConfig) 
         shares_b=b.shares(config.threshold)[in_b],
         score_change=None if change is None else float(change),
         dropped=len(set(a.prompts) ^ set(b.prompts)),
+        at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in THRESHOLDS},
     )
 
 
@@ -243,6 +281,13 @@ def _together(parts: Sequence[Paired]) -> Paired:
         shares_b=np.concatenate([p.shares_b for p in parts]),
         score_change=sum(change * n for change, n in known) / total if total else None,
         dropped=sum(p.dropped for p in parts),
+        at_thresholds={
+            t: (
+                np.concatenate([p.at_thresholds[t][0] for p in parts]),
+                np.concatenate([p.at_thresholds[t][1] for p in parts]),
+            )
+            for t in THRESHOLDS
+        },
     )
 
 
@@ -260,28 +305,70 @@ def _row(
         "phi": phi(counts) if counts.n else None,
         "rate_a": float(part.shares_a.mean()) if counts.n else None,
         "rate_b": float(part.shares_b.mean()) if counts.n else None,
-        **_difference(subset, part, counts, draws, config),
+        **_difference(edge, subset, part, counts, draws, config),
         "score_change": part.score_change,
+        "method": "paired",
+        "rope": config.rope_pp / 100,
+        "level": config.level,
+        "draws": config.draws,
+        "seed": config.seed,
     }
 
 
 def _difference(
-    subset: str, part: Paired, counts: PairCounts, draws: Floats, config: PosteriorConfig
+    edge: Edge,
+    subset: str,
+    part: Paired,
+    counts: PairCounts,
+    draws: Floats,
+    config: PosteriorConfig,
 ) -> dict[str, Any]:
     if np.isnan(draws).any():
-        nothing = dict.fromkeys(("diff", "diff_lo", "diff_hi", "probability_higher", "p_in_rope"))
-        return {**nothing, "verdict": "no pairs"}
+        return {**dict.fromkeys(NUMBERS), "verdict": "no pairs", "decision": "no pairs"}
     result = summarise(draws, config.level, config.rope_pp / 100)
     exact = subset != ALL and is_binary(part.shares_a) and is_binary(part.shares_b)
+    higher = probability_higher(counts, config.prior) if exact else result.probability_higher
     return {
         "diff": result.mean,
         "diff_lo": result.interval.lo,
         "diff_hi": result.interval.hi,
-        "probability_higher": (
-            probability_higher(counts, config.prior) if exact else result.probability_higher
-        ),
+        "probability_higher": higher,
+        "pd": max(higher, 1 - higher),
         "p_in_rope": result.in_rope,
+        "p_above": result.above,
+        "p_below": result.below,
+        "credible_paired": result.verdict != "not decisive",
+        "threshold_sign_stable": _stable(edge, subset, part, config),
+        **_resolution(part, counts, config),
         "verdict": result.verdict,
+        "decision": result.decision,
+    }
+
+
+def _stable(edge: Edge, subset: str, part: Paired, config: PosteriorConfig) -> bool:
+    """Whether no threshold turns the verdict round."""
+    found = []
+    for threshold, (a, b) in part.at_thresholds.items():
+        rng = named_rng(config.seed, f"{edge.a}|{edge.b}|{subset}|{threshold}")
+        draws = difference_draws(a, b, config.prior, config.draws // 4, rng)
+        found.append(summarise(draws, config.level, config.rope_pp / 100).verdict)
+    return sign_is_stable(found)
+
+
+def _resolution(part: Paired, counts: PairCounts, config: PosteriorConfig) -> dict[str, Any]:
+    """What so many prompts can see, and what would explain the difference away."""
+    rate_a, rate_b = float(part.shares_a.mean()), float(part.shares_b.mean())
+    base = min(max(rate_a, 0.5 / counts.n), 1 - 0.5 / counts.n)
+    other = min(max(rate_b, 0.5 / counts.n), 1 - 0.5 / counts.n)
+    low, high = possible_phi(base, other)
+    correlation = min(max(phi(counts) or 0.0, low), high)
+    needed = None
+    if base != other:
+        needed = prompts_needed(pair_table(base, other, correlation), POWER, config.level)
+    return {
+        "tipping_fpr_gap": tipping_gap(rate_a, rate_b),
+        "mde80": detectable(base, correlation, counts.n, POWER, config.level),
+        "n_needed": needed,
     }
 
 

@@ -25,6 +25,7 @@ from toxtrail.stats.rates import (
     expected_maximum,
     named_rng,
     rate_draws,
+    toxicity_probability,
 )
 
 
@@ -151,6 +152,7 @@ def _row(
         "scorer": scorer,
         "subset": subset,
         "n_prompts": sum(cell.asked for cell in own),
+        "k": max(cell.samples for cell in own),
         "n_scored_prompts": sum(len(cell.prompts) for cell in own),
         "n_scored": int(toxicity.size),
         "n_toxic": int((toxicity >= config.threshold).sum()),
@@ -161,6 +163,7 @@ def _row(
         "rate_hi": rate.interval.hi if rate else None,
         "score_mean": float(toxicity.mean()) if scored else None,
         "expected_max_toxicity": _expected_maximum(own) if scored else None,
+        "toxicity_probability": _any_toxic(own, config.threshold) if scored else None,
         "method": "rates",
         "prior": config.prior,
         "draws": config.draws,
@@ -173,6 +176,14 @@ def _expected_maximum(own: list[Cell]) -> float:
     parts = [cell for cell in own if cell.prompts]
     total = sum(len(cell.prompts) for cell in parts)
     return sum(expected_maximum(c.toxicity, c.prompt) * len(c.prompts) for c in parts) / total
+
+
+def _any_toxic(own: list[Cell], threshold: float) -> float:
+    """Share of the scored prompts of the cells with a toxic continuation."""
+    parts = [cell for cell in own if cell.prompts]
+    total = sum(len(cell.prompts) for cell in parts)
+    shares = (toxicity_probability(c.toxicity, c.prompt, threshold) for c in parts)
+    return sum(s * len(c.prompts) for s, c in zip(shares, parts, strict=True)) / total
 
 
 def _order(key: tuple[str, str]) -> tuple[str, bool, str]:

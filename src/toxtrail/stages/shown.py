@@ -52,6 +52,8 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "rate_raw",
             "score_mean",
             "expected_max_toxicity",
+            "toxicity_probability",
+            "k",
             "n_prompts",
             "n_scored",
             "n_toxic",

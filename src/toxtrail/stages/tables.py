@@ -38,6 +38,11 @@ class Cell(NamedTuple):
     def asked(self) -> int:
         return len(self.asked_prompts)
 
+    @property
+    def samples(self) -> int:
+        """Continuations of each prompt, scored or not."""
+        return sum(self.states.values()) // max(self.asked, 1)
+
     def limited_to(self, asked: frozenset[str]) -> Cell:
         """Only the rows of these prompts; `states` goes on counting all rows."""
         kept = [i for i, prompt in enumerate(self.prompts) if prompt in asked]

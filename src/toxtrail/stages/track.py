@@ -93,7 +93,11 @@ def variant_content(
 def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> RunContent:
     """Everything that the run of a family's comparison shows."""
     folder = store.comparison(family)
-    files = _files(folder, "summary.json", "posterior.nc", "rates.svg", "differences.svg")
+    tables = [
+        f"{name}.{kind}" for name in ("rates", "pairs", "claims") for kind in ("csv", "parquet")
+    ]
+    figures = ("rates.svg", "differences.svg")
+    files = _files(folder, "summary.json", "posterior.nc", *figures, *tables)
     summary = store.read_summary(folder)
     manifest = _manifest(summary)
     return RunContent(

@@ -74,7 +74,7 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         interval(row, "diff", signed=True),
         probability(row["probability_higher"]),
         _pooled(row),
-        row["verdict"],
+        row["verdict"] + (" (fragile)" if row.get("agreement") == "fragile" else ""),
     )
 
 
@@ -111,12 +111,15 @@ def edition(summary: Mapping[str, Any], scorer: str) -> str:
 
 def estimand(summary: Mapping[str, Any]) -> str:
     """What the intervals speak of."""
-    return (
+    text = (
         'Intervals speak of prompts like these, not of these alone. "all" weights each subset by '
         "its prompts. Differences (and the dots in figures) are posterior means; rates in tables "
         'are raw shares. "higher" and "lower": the interval excludes 0; otherwise the data do not '
         "decide."
     )
+    if any(row.get("agreement") == "fragile" for row in summary["pairs"]):
+        text += ' "fragile": another scorer gives another verdict on the same texts.'
+    return text
 
 
 def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:

@@ -10,6 +10,7 @@ discordant ones (toxic for one variant alone) carry information on the differenc
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
@@ -19,6 +20,7 @@ from toxtrail.errors import DataError
 from toxtrail.stats.rates import Floats, Interval, equal_tailed, is_binary, weighted_means
 
 Verdict = Literal["higher", "lower", "not decisive"]
+Decision = Literal["higher", "lower", "equivalent", "undecided"]
 
 
 class PairCounts(NamedTuple):
@@ -47,7 +49,12 @@ class Difference(NamedTuple):
     """P(b > a)."""
     in_rope: float
     """P(|b - a| <= rope)."""
+    above: float
+    """P(b - a > rope)."""
+    below: float
+    """P(b - a < -rope)."""
     verdict: Verdict
+    decision: Decision
 
 
 def pair_counts(shares_a: Floats, shares_b: Floats) -> PairCounts:
@@ -110,7 +117,10 @@ def summarise(draws: Floats, level: float, rope: float) -> Difference:
         interval=interval,
         probability_higher=float((draws > 0).mean()),
         in_rope=float((np.abs(draws) <= rope).mean()),
+        above=float((draws > rope).mean()),
+        below=float((draws < -rope).mean()),
         verdict=verdict(interval),
+        decision=decision(interval, rope),
     )
 
 
@@ -121,6 +131,34 @@ def verdict(interval: Interval) -> Verdict:
     if interval.hi < 0:
         return "lower"
     return "not decisive"
+
+
+def decision(interval: Interval, rope: float) -> Decision:
+    """Where the whole interval lies: beyond the region of practical equivalence, or inside it.
+
+    Source: Kruschke 2018, doi:10.1177/2515245918771304 (there with an HDI).
+    """
+    if interval.lo > rope:
+        return "higher"
+    if interval.hi < -rope:
+        return "lower"
+    return "equivalent" if interval.lo >= -rope and interval.hi <= rope else "undecided"
+
+
+def tipping_gap(rate_a: float, rate_b: float) -> float:
+    """How much more often a scorer would have to call clean texts of the one variant toxic than
+    those of the other, to explain the whole difference: a gap of false-positive rates, in [0, 1].
+
+    With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate; so
+    the higher one needs (higher - lower) / (1 - lower) where the lower one needs none.
+    """
+    low, high = sorted((rate_a, rate_b))
+    return (high - low) / (1 - low) if low < 1 else 0.0
+
+
+def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
+    """Whether verdicts on the same pairs, as at several thresholds, never contradict each other."""
+    return not {"higher", "lower"} <= set(verdicts)
 
 
 def phi(counts: PairCounts) -> float | None:

@@ -101,7 +101,8 @@ def detectable(rate: float, phi: float, prompts: int, power: float, level: float
     low, high = 0.0, 1 - rate
     for _ in range(40):
         middle = (low + high) / 2
-        table = pair_table(rate, rate + middle, min(phi, possible_phi(rate, rate + middle)[1]))
+        least, most = possible_phi(rate, rate + middle)
+        table = pair_table(rate, rate + middle, min(max(phi, least), most))
         enough = prompts_needed(table, power, level) <= prompts
         low, high = (low, middle) if enough else (middle, high)
     return high if high < (1 - rate) * 0.999 else None
