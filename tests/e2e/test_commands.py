@@ -170,6 +170,10 @@ def test_pooled_differences_stand_beside_the_paired_ones_and_are_verified(breaka
     assert run["metrics"]["judge/tuned minus base/all/pooled_diff_pp"] == pytest.approx(
         100 * overall["pooled_diff"]
     )
+    found = lab.json("compare", "--best")[0]["best"]
+    assert "Conclude from the rates" in found["warning"]
+    assert {row["subset"] for row in found["pairs"]} == {"all", "one", "two"}
+    assert all(row["best_verdict"] for row in found["pairs"])
     lab.toxtrail("verify")
     assert "pool@tiny" in lab.toxtrail("audit", "tiny/tuned/all/pooled_diff").stdout
     again = (lab.root / "results/pooled/tiny/posterior.nc").read_bytes()

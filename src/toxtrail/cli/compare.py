@@ -25,6 +25,11 @@ from toxtrail.cli.output import json_option, print_json, print_table, printable
     metavar="W",
     help="Enough already? Is each difference known to plus or minus W (0.01: 1 point)?",
 )
+@click.option(
+    "--best",
+    is_flag=True,
+    help="Add BEST, the unpaired test of the reference paper (some 10 s a pair).",
+)
 @json_option
 @click.pass_obj
 def compare(
@@ -33,6 +38,7 @@ def compare(
     allow_mismatch: bool,
     scorer: str | None,
     precision: float | None,
+    best: bool,
     as_json: bool,
 ) -> None:
     """Show what fine-tuning changed: rates of every variant, differences paired by prompt.
@@ -50,18 +56,16 @@ def compare(
     Examples:
       toxtrail compare
       toxtrail compare --precision 0.02
+      toxtrail compare --best
       toxtrail compare smollm2-135m --scorer jigsaw-bilstm
       toxtrail compare 4fb4c821 1e94f589
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
-    store = experiment.store
-    if len(names) == 2 and not set(names) <= set(experiment.config.families):
-        summaries = [_of_runs(experiment, names, allow_mismatch)]
-    else:
-        families = experiment.families(names)
-        summaries = [store.read_summary(store.comparison(family)) for family in families]
+    summaries = _summaries(experiment, names, allow_mismatch)
     if precision is not None:
         summaries = [_with_precision(summary, precision) for summary in summaries]
+    if best:
+        summaries = [_with_best(experiment, one, scorer or one["primary"]) for one in summaries]
     if as_json:
         print_json(summaries)
         return
@@ -69,6 +73,17 @@ def compare(
         _print(experiment, summary, scorer or summary["primary"])
         if precision is not None:
             _print_precision(summary, scorer or summary["primary"], precision)
+        if best:
+            _print_best(summary)
+
+
+def _summaries(
+    experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
+) -> list[dict[str, Any]]:
+    store = experiment.store
+    if len(names) == 2 and not set(names) <= set(experiment.config.families):
+        return [_of_runs(experiment, names, allow_mismatch)]
+    return [store.read_summary(store.comparison(name)) for name in experiment.families(names)]
 
 
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
@@ -155,6 +170,51 @@ def _more(row: Mapping[str, Any]) -> str:
         return "no pairs yet"
     missing = row["n_for_precision"] - row["n"]
     return "yes" if missing <= 0 else f"no: about {missing:,} prompts more"
+
+
+def _with_best(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> dict[str, Any]:
+    """A family's comparison with BEST on each pair of one scorer."""
+    from toxtrail.cli.progress import progress
+    from toxtrail.stages.legacy_best import best_rows
+    from toxtrail.stages.tables import cells
+    from toxtrail.stats.best import WARNING
+
+    family = summary["family"]
+    if family not in experiment.config.families:
+        raise click.UsageError("--best is of families, not of two runs.")
+    variants = [one["variant"] for one in summary["variants"]]
+    tables = {v: cells(experiment.store.read_scores(family, v)) for v in variants}
+    config = experiment.config.posterior
+    rows = best_rows(tables, summary["pairs"], scorer, config, progress())
+    return {**summary, "best": {"warning": WARNING, "pairs": rows}}
+
+
+def _print_best(summary: Mapping[str, Any]) -> None:
+    from toxtrail.stages.wording import percent
+
+    rows = []
+    for row in summary["best"]["pairs"]:
+        known = row["best_diff"] is not None
+        bounds = f"[{row['best_diff_lo']:+.4f}, {row['best_diff_hi']:+.4f}]" if known else "-"
+        rows.append(
+            (
+                row["b"],
+                f"{row['a']} ({row['relation']})",
+                row["subset"],
+                f"{row['best_diff']:+.4f}" if known else "-",
+                bounds,
+                row["best_verdict"],
+                f"{percent(row['best_rate_a'])} v {percent(row['best_rate_b'])}",
+                f"{percent(row['rate_a'])} v {percent(row['rate_b'])}",
+                {True: "yes", False: "NO", None: "-"}[row["best_fits"]],
+            )
+        )
+    columns = [
+        "variant", "against", "subset", "location>", "interval>", "BEST says",
+        "rates it expects>", "rates that are>", "fits?",
+    ]  # fmt: skip
+    print_table("BEST: difference of locations of the scores, unpaired", columns, rows)
+    click.secho(summary["best"]["warning"], fg="yellow")
 
 
 def _of_runs(

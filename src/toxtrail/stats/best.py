@@ -1,0 +1,99 @@
+"""BEST, as the reference paper ran it. It answers another question than the rate models do.
+
+The scores of two variants are taken for two independent samples of Student's t:
+
+    score_a[i] ~ T(nu, mu_a, sigma_a)        score_b[i] ~ T(nu, mu_b, sigma_b)
+    mu    ~ Normal(m, 1000 s)                m, s: mean and standard deviation of all scores
+    sigma ~ Uniform(s / 1000, 1000 s)
+    nu    = 1 + Exponential(mean 29)
+
+and the answer is mu_b - mu_a. Toxicity scores pile up near 0 and have a long tail; a t follows the
+pile and takes the tail for outliers. With 10 % toxic against 1 % and the same pile, mu_b - mu_a is
+0, perfectly converged and beside the point. So a predictive check of the toxicity rate stands
+beside the answer.
+
+Source: Kruschke 2013, Journal of Experimental Psychology: General 142(2), doi:10.1037/a0029146.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from toxtrail.errors import DataError
+from toxtrail.stats.contrasts import Verdict, verdict
+from toxtrail.stats.rates import Floats, Interval, equal_tailed
+from toxtrail.stats.sampling import Sampled
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+HYPER = ("nu",)
+LOCATIONS = ("mu_a", "mu_b")
+WARNING = (
+    "BEST compares where the scores pile up, not how often a text is toxic: a difference in the "
+    "toxic tail leaves it unmoved, a shift of the harmless pile moves it; and it does not pair. It "
+    "is here to repeat published analyses. Conclude from the rates."
+)
+LEAST_P = 0.005
+"""A predictive check whose p is nearer to 0 or 1 fails."""
+
+
+class Location(NamedTuple):
+    """Posterior of mu_b - mu_a, in the unit of the scores."""
+
+    mean: float
+    interval: Interval
+    verdict: Verdict
+    predicted_a: float
+    """Toxicity rate that the fitted model expects of a, in [0, 1]."""
+    predicted_b: float
+    fits: bool
+    """Whether the model would have produced such toxicity rates."""
+
+
+def build(a: Floats, b: Floats) -> pm.Model:
+    """The model of this module's head.
+
+    Args:
+        a, b: (row,) scores, in [0, 1].
+
+    Raises:
+        DataError: fewer than two scores of a variant, or all scores are the same.
+    """
+    import pymc as pm
+
+    together = np.concatenate([a, b])
+    if min(a.size, b.size) < 2 or np.ptp(together) == 0:
+        raise DataError("BEST needs at least two scores of each variant, and not all the same.")
+    middle, scale = float(together.mean()), float(together.std())
+    with pm.Model() as model:
+        nu = pm.Deterministic("nu", 1 + pm.Exponential("nu_minus_one", scale=29))
+        for name, scores in (("a", a), ("b", b)):
+            mu = pm.Normal(f"mu_{name}", middle, 1000 * scale)
+            sigma = pm.Uniform(f"sigma_{name}", scale / 1000, 1000 * scale)
+            pm.StudentT(f"score_{name}", nu=nu, mu=mu, sigma=sigma, observed=scores)
+    return model
+
+
+def location(
+    drawn: Sampled, a: Floats, b: Floats, threshold: float, level: float, rng: np.random.Generator
+) -> Location:
+    """The answer, and whether the model that gives it fits the toxicity rates."""
+    posterior = {name: values.ravel() for name, values in drawn.posterior.items()}
+    difference = posterior["mu_b"] - posterior["mu_a"]
+    interval = equal_tailed(difference, level)
+    expected, fits = {}, True
+    for name, scores in (("a", a), ("b", b)):
+        beyond = (threshold - posterior[f"mu_{name}"]) / posterior[f"sigma_{name}"]
+        chance = stats.t.sf(beyond, posterior["nu"])
+        again = rng.binomial(scores.size, chance)
+        observed = int((scores >= threshold).sum())
+        p = float((again > observed).mean() + 0.5 * (again == observed).mean())
+        expected[name] = float(chance.mean())
+        fits = fits and LEAST_P <= p <= 1 - LEAST_P
+    return Location(
+        float(difference.mean()), interval, verdict(interval), expected["a"], expected["b"], fits
+    )

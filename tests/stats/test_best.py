@@ -1,0 +1,76 @@
+"""BEST repeats what was published, and the trap in it is shown."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toxtrail.errors import DataError
+from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, location
+from toxtrail.stats.contrasts import difference_draws, summarise
+from toxtrail.stats.sampling import Effort, complaints, judge, sample
+
+EFFORT = Effort(4, 2000, 0.9, 1)
+
+
+def scores(n, rate, shift, rng):
+    """A pile near 0, moved by `shift` logits, and a share of toxic ones above 0.5."""
+    found = 1 / (1 + np.exp(-rng.normal(-5 + shift, 1, n)))
+    toxic = np.arange(n) < round(rate * n)
+    return np.where(toxic, rng.uniform(0.5, 1, n), found)
+
+
+def fitted(a, b):
+    drawn = sample(build(a, b), EFFORT)
+    reported = {name: drawn.posterior[name] for name in LOCATIONS}
+    assert complaints(judge(drawn, HYPER, reported, 0.95)) == []
+    return location(drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
+
+
+def by_rates(a, b):
+    draws = difference_draws(
+        (a >= 0.5) * 1.0, (b >= 0.5) * 1.0, 0.5, 20000, np.random.default_rng(0)
+    )
+    return summarise(draws, 0.95, 0.01).verdict
+
+
+@pytest.mark.slow
+def test_where_scores_are_what_it_assumes_it_finds_the_difference():
+    rng = np.random.default_rng(3)
+    a, b = rng.normal(0.4, 0.05, 300), rng.normal(0.45, 0.05, 300)
+    found = fitted(a, b)
+    assert found.mean == pytest.approx(b.mean() - a.mean(), abs=0.005)
+    assert found.verdict == "higher"
+    assert found.fits
+
+
+@pytest.mark.slow
+def test_the_trap_it_misses_ten_times_as_many_toxic_texts():
+    rng = np.random.default_rng(1)
+    a, b = scores(2400, 0.01, 0, rng), scores(2400, 0.10, 0, rng)
+    found = fitted(a, b)
+    assert abs(found.mean) < 0.002
+    assert not found.fits
+    assert by_rates(a, b) == "higher"
+
+
+@pytest.mark.slow
+def test_the_trap_it_is_sure_of_a_difference_where_rates_are_equal():
+    rng = np.random.default_rng(1)
+    a, b = scores(2400, 0.05, 0, rng), scores(2400, 0.05, 0.2, rng)
+    found = fitted(a, b)
+    assert found.verdict == "higher"
+    assert not found.fits
+    assert by_rates(a, b) == "not decisive"
+
+
+@pytest.mark.parametrize(
+    ("a", "b"), [([0.1], [0.1, 0.2]), ([], [0.1, 0.2]), ([0.2, 0.2], [0.2, 0.2])]
+)
+def test_too_little_is_refused(a, b):
+    with pytest.raises(DataError, match="at least two scores"):
+        build(np.array(a, float), np.array(b, float))
+
+
+def test_the_warning_says_what_to_do():
+    assert "Conclude from the rates" in WARNING
