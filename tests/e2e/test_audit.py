@@ -69,6 +69,18 @@ def test_a_colleagues_file_without_its_repo_is_traced_to_its_fine_tune(finished,
     assert {link["standing"] for link in links(audit)} == {"recorded"}
 
 
+def test_an_older_version_of_a_file_is_not_given_the_chain_of_the_present_one(breakable, tmp_path):
+    lab, name = breakable, "results/comparisons/tiny/pairs.csv"
+    shutil.copy(lab.root / name, tmp_path / "old.csv")
+    lab.edit(posterior={"threshold": 0.6})
+    for stage in ("posterior base", "posterior tuned", "pool tiny", "compare tiny"):
+        lab.toxtrail("stage", *stage.split())
+    audit = lab.json("audit", str(tmp_path / "old.csv"))
+    assert audit["made_from"] == []
+    assert "another file now" in audit["weak"][0]
+    assert audit["found"][0]["commit"] == lab.git("rev-parse", "HEAD")
+
+
 def test_a_changed_copy_says_what_it_claims_to_be_and_that_it_is_not(finished, tmp_path):
     import pyarrow.parquet as pq
 

@@ -23,6 +23,10 @@ from toxtrail.pipeline import Instance
 
 PREFIX = 8
 """Characters of an id or key that must be given at least."""
+OTHER_NOW = (
+    "what its stage made is another file now, or is not here: check out the commit named above to "
+    "see its chain"
+)
 HEX = re.compile(r"[0-9a-f]{8,64}")
 
 Where = Sequence[tuple[str, str]]
@@ -210,9 +214,8 @@ def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Sce
     seen = next((s for s in found if s.stage in known and _is_present(s, digest, scene)), None)
     link = Link("file", str(path), digest.sha256, "matches")
     if seen is None or scene.store is None:
-        link = link._replace(
-            standing="recorded", weak=("the stage that made it has another output now",)
-        )
+        weak = (OTHER_NOW,) if any(s.stage for s in found) else ()
+        link = link._replace(standing="recorded", weak=weak)
         return Subject("file", _with_sightings(link, found), (), path, tuple(found))
     one = known[seen.stage]
     if one.stage.name in ("model", "finetune") and one.key:

@@ -39,11 +39,13 @@ NUMBERS = (
     "diff", "diff_lo", "diff_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
     "credible_paired", "threshold_sign_stable", "tipping_fpr_gap", "mde80", "n_needed",
 )  # fmt: skip
+"""Columns of a difference; None where there is no pair."""
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """At which a verdict must not turn round."""
 POWER = 0.8
-"""Of a difference; None where there is no pair."""
+"""At which the smallest detectable difference and the prompts needed are given."""
 WHO = ("variant", "family", "role", "parent")
+"""Who a rate is of, beside it."""
 RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi")
 PAIR = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
 """Columns that the pool stage brings."""

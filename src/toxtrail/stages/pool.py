@@ -119,7 +119,7 @@ def run(
             "family": who.plain(),
         },
         own.inputs,
-        versions("numpy", "scipy", "pymc", "arviz", "nutpie"),
+        versions("numpy", "scipy", "pymc", "pytensor", "numba", "nutpie", "arviz"),
     )
     summary = {"kind": "pool", "family": family, **found.summary}
     store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)
