@@ -127,6 +127,18 @@ class Store:
         summary: dict[str, Any] = read_json(folder / "summary.json")
         return summary
 
+    def read_draws(self, folder: Path) -> xarray.Dataset:
+        """The posterior draws of a statistics stage."""
+        import xarray
+
+        path = folder / "posterior.nc"
+        try:
+            return xarray.load_dataset(path, group="posterior", engine="h5netcdf")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            raise DataError(
+                f"{self._name(path)} holds no draws ({error}). Re-run its stage."
+            ) from None
+
     def input(self, path: Path) -> Input:
         """A file that a stage reads: its name, its hash and its own manifest."""
         if not path.is_file():

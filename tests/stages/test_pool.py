@@ -5,10 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from toxtrail.artifacts import Store
 from toxtrail.config import PoolingConfig
 from toxtrail.errors import InferenceError
+from toxtrail.pipeline import manifest_of
 from toxtrail.stages.compare import family_comparison, with_pooled
-from toxtrail.stages.pool import pooled_family
+from toxtrail.stages.family import edges
+from toxtrail.stages.pool import pooled_family, tables_of
 from toxtrail.stages.posterior import variant_posterior
 from toxtrail.stages.tables import cells
 from toxtrail.stages.wording import pair_cells, pooling_notes
@@ -98,6 +101,18 @@ def test_the_draws_are_those_of_the_table(own, settings):
     row = next(r for r in found.summary["rates"] if (r["variant"], r["subset"]) == ("tuned", "all"))
     assert float(rate.mean()) == pytest.approx(row["pooled_rate"])
     assert float(rate.quantile(0.025)) == pytest.approx(row["pooled_rate_lo"])
+
+
+@pytest.mark.parametrize("pooling", [POOLING, None])
+def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, pooling):
+    """As a verification computes it."""
+    tables, summaries = own
+    store, folder = Store(tmp_path), tmp_path / "results/pooled/f"
+    found = pooled_family(tables, summaries, "base", settings, pooling, Fake())
+    store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
+    who = edges(list(summaries.values()), "base")
+    again = tables_of(store.read_draws(folder), who, settings.level)
+    assert again == {name: found.summary[name] for name in ("rates", "pairs")}
 
 
 def test_a_first_try_that_fails_is_repeated_harder(own, settings):

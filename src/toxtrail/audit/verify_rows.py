@@ -15,6 +15,8 @@ from toxtrail.identity import Manifest, content_key
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.records import Generation, Prompt, Score
 from toxtrail.stages.compare import family_comparison, with_pooled
+from toxtrail.stages.family import edges
+from toxtrail.stages.pool import tables_of
 from toxtrail.stages.posterior import comparability_of, variant_posterior
 from toxtrail.stages.tables import cells
 
@@ -74,6 +76,8 @@ def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
     """Rates, intervals, differences and verdicts, computed again from the score rows."""
     for instance in of_stage(scope, "posterior"):
         yield from _recomputed(evidence, instance, "posteriors", _posterior)
+    for instance in of_stage(scope, "pool"):
+        yield from _recomputed(evidence, instance, "posteriors", _pooled)
     for instance in of_stage(scope, "compare"):
         yield from _recomputed(evidence, instance, "comparisons", _comparison)
 
@@ -221,6 +225,20 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
         "manifest": recorded.get("manifest"),
     }  # fmt: skip
     return recorded, {**found, **own}
+
+
+def _pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
+    """The tables of the stored draws; the draws themselves are not sampled again."""
+    store, config = evidence.store, evidence.config
+    folder, who = store.pooled(family), config.families[family]
+    if not (folder / "summary.json").is_file():
+        return None, None
+    variants = [{"variant": v, "parent": config.variants[v].parent} for v in who.variants]
+    recorded = store.read_summary(folder)
+    found = tables_of(
+        store.read_draws(folder), edges(variants, who.reference), config.posterior.level
+    )
+    return recorded, {**recorded, **found}
 
 
 def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:

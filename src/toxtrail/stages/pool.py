@@ -7,9 +7,11 @@ writes  results/pooled/<family>/summary.json, posterior.nc
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from typing import Any, NamedTuple
 
 import numpy as np
+import xarray as xr
 
 from toxtrail.artifacts import Posterior, Store
 from toxtrail.backends.base import Progress
@@ -79,6 +81,7 @@ def pooled_family(
         if not problems:
             found[scorer] = estimate
     names = [*subsets(next(iter(tables.values()))), ALL]
+    draws = _dataset(found, variants, names)
     summary = {
         "schema_version": 1,
         "reference": reference,
@@ -86,10 +89,9 @@ def pooled_family(
         "level": config.level,
         "interval": "equal-tailed",
         "scorers": status,
-        "rates": [r for s, e in found.items() for r in _rates(s, e, variants, names, config)],
-        "pairs": [r for s, e in found.items() for r in _pairs(s, e, variants, names, who, config)],
+        **tables_of(draws, who, config.level),
     }
-    return Posterior(summary, _dataset(found, variants, names), {})
+    return Posterior(summary, draws, {})
 
 
 def run(
@@ -238,59 +240,49 @@ def _status(estimate: Estimate, problems: Sequence[str]) -> dict[str, Any]:
     }
 
 
-def _rates(
-    scorer: str,
-    estimate: Estimate,
-    variants: Sequence[str],
-    names: Sequence[str],
-    config: PosteriorConfig,
-) -> list[dict[str, Any]]:
-    rows = []
-    for v, variant in enumerate(variants):
-        for s, subset in enumerate(names):
-            column = estimate.rate[:, :, v, s].ravel()
-            lo, hi = equal_tailed(column, config.level)
-            rows.append(
-                {
-                    "variant": variant, "scorer": scorer, "subset": subset,
-                    "pooled_rate": float(column.mean()),
-                    "pooled_rate_lo": lo, "pooled_rate_hi": hi,
-                }
-            )  # fmt: skip
-    return rows
+def tables_of(
+    draws: xr.Dataset, who: Sequence[Edge], level: float
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows `rates` and `pairs` that draws give; none if nothing was pooled."""
+    if "rate" not in draws:
+        return {"rates": [], "pairs": []}
+    rates, pairs = [], []
+    for scorer, subset in product(draws["scorer"].values, draws["subset"].values):
+        place = {"scorer": str(scorer), "subset": str(subset)}
+        columns = {
+            str(v): draws["rate"].sel({"variant": v, **place}).values.ravel()
+            for v in draws["variant"].values
+        }
+        for variant, column in columns.items():
+            lo, hi = equal_tailed(column, level)
+            found = {
+                "pooled_rate": float(column.mean()),
+                "pooled_rate_lo": lo,
+                "pooled_rate_hi": hi,
+            }
+            rates.append({"variant": variant, **place, **found})
+        for edge in who:
+            column = columns[edge.b] - columns[edge.a]
+            pairs.append({"a": edge.a, "b": edge.b, **place, **_difference(column, level)})
+    return {"rates": rates, "pairs": pairs}
 
 
-def _pairs(
-    scorer: str,
-    estimate: Estimate,
-    variants: Sequence[str],
-    names: Sequence[str],
-    who: Sequence[Edge],
-    config: PosteriorConfig,
-) -> list[dict[str, Any]]:
-    rows = []
-    for edge in who:
-        a, b = variants.index(edge.a), variants.index(edge.b)
-        for s, subset in enumerate(names):
-            column = (estimate.rate[:, :, b, s] - estimate.rate[:, :, a, s]).ravel()
-            lo, hi = equal_tailed(column, config.level)
-            higher = float((column > 0).mean())
-            rows.append(
-                {
-                    "a": edge.a, "b": edge.b, "scorer": scorer, "subset": subset,
-                    "pooled_diff": float(column.mean()),
-                    "pooled_diff_lo": lo, "pooled_diff_hi": hi,
-                    "lfsr": min(higher, 1 - higher),
-                    "credible_pooled": bool(lo > 0 or hi < 0),
-                }
-            )  # fmt: skip
-    return rows
+def _difference(column: Floats, level: float) -> dict[str, Any]:
+    lo, hi = equal_tailed(column, level)
+    higher = float((column > 0).mean())
+    return {
+        "pooled_diff": float(column.mean()),
+        "pooled_diff_lo": lo,
+        "pooled_diff_hi": hi,
+        "lfsr": min(higher, 1 - higher),
+        "credible_pooled": bool(lo > 0 or hi < 0),
+    }
 
 
-def _dataset(found: Mapping[str, Estimate], variants: Sequence[str], names: Sequence[str]) -> Any:
+def _dataset(
+    found: Mapping[str, Estimate], variants: Sequence[str], names: Sequence[str]
+) -> xr.Dataset:
     """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
-    import xarray as xr
-
     if not found:
         return xr.Dataset()
     draws = min(e.rate.shape[1] for e in found.values())  # a second try draws more
