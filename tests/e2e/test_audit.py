@@ -309,7 +309,9 @@ def test_an_allowed_mismatch_marks_table_report_figure_and_run_for_good(breakabl
     assert "tuned: max_new_tokens is 4, not 6" in done.stderr
     families = lab.params["families"]["tiny"]
     lab.edit(families={"tiny": {**families, "allow_mismatch": True}})
-    for stage in ("compare tiny", "track-comparison tiny", "report"):
+    done = lab.toxtrail("stage", "compare", "tiny", code=1)
+    assert "results/pooled/tiny/summary.json was computed from other posteriors" in done.stderr
+    for stage in ("pool tiny", "compare tiny", "track-comparison tiny", "report"):
         lab.toxtrail("stage", *stage.split())
     assert "NOT COMPARABLE" in lab.toxtrail("compare", "tiny").stdout
     assert "NOT COMPARABLE" in (lab.root / "report/index.html").read_text("utf-8")

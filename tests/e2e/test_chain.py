@@ -90,7 +90,7 @@ def test_a_new_variant_runs_alone_and_brings_its_family_up_to_date(breakable):
         families={"tiny": {"reference": "base", "variants": ["base", "tuned", "again"]}},
     )
     run = lab.toxtrail("run")
-    expected = {"finetune@again", "compare@tiny", "track-comparison@tiny", "report"}
+    expected = {"finetune@again", "pool@tiny", "compare@tiny", "track-comparison@tiny", "report"}
     assert stages_run(run.stdout) == expected | {f"{stage}@again" for stage in VARIANT_STAGES}
     card = yaml.safe_load((lab.root / "models/again/model.json").read_text("utf-8"))
     assert [adapter["key"] for adapter in card["adapters"]] == ["tuned", "again"]
@@ -107,7 +107,7 @@ def test_a_new_threshold_scores_nothing_again(breakable):
     lab = breakable
     lab.edit(posterior={"threshold": 0.6})
     ran = {name.split("@")[0] for name in stages_run(lab.toxtrail("run").stdout)}
-    assert ran == {"posterior", "compare", "track", "track-comparison", "report"}
+    assert ran == {"posterior", "pool", "compare", "track", "track-comparison", "report"}
 
 
 def test_speed_settings_re_run_nothing_and_change_no_row(breakable):

@@ -131,3 +131,13 @@ def test_a_width_is_reached_with_the_prompts_that_were_named():
 
     needed = prompts_for_width(400, width(400), 0.02)
     assert width(needed) == pytest.approx(0.02, rel=0.04)
+
+
+@pytest.mark.parametrize(
+    ("base", "change", "phi"), [(0.78, 0.2, -1), (0.78, 0.2, 1), (0.5, -0.4, 1)]
+)
+def test_the_bounds_of_correlation_can_be_simulated(base, change, phi):
+    """There one cell of the table is 0, and rounding makes it less."""
+    low, high = possible_phi(base, base + change)
+    share = found_share(np.full(50, base), change, min(max(phi, low), high), 400, 0.5, 0.95, 1)
+    assert share > 0.9

@@ -16,7 +16,7 @@ from toxtrail.artifacts import Posterior, Store
 from toxtrail.comparability import refuse_mismatch
 from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
-from toxtrail.identity import content_key
+from toxtrail.identity import Input, content_key
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.records import Score
 from toxtrail.stages.family import Edge, comparable, edges, members, mismatch
@@ -207,7 +207,8 @@ def run(
 ) -> None:
     """Read, compare, write."""
     own = members(store, family, who.variants)
-    pooled_file = store.pooled(family) / "summary.json"
+    pooled = store.input(store.pooled(family) / "summary.json")
+    _refuse_stale_pool(pooled, own.inputs)
     posterior = with_pooled(
         family_comparison(
             own.tables, own.summaries, who.reference, primary, config, bool(who.allow_mismatch)
@@ -218,13 +219,22 @@ def run(
         "compare",
         family,
         {"posterior": config.plain(), "primary": primary, "family": who.plain()},
-        {**own.inputs, "pooled": store.input(pooled_file)},
+        {**own.inputs, "pooled": pooled},
         versions("numpy", "scipy", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}
     tables = {name: summary[name] for name in ("rates", "pairs", "claims")}
     whole = posterior._replace(summary=summary)
     store.write_posterior(store.comparison(family), whole, manifest, tables)
+
+
+def _refuse_stale_pool(pooled: Input, posteriors: Mapping[str, Input]) -> None:
+    used = pooled.manifest.inputs if pooled.manifest else {}
+    if {v: i.sha256 for v, i in used.items()} != {v: i.sha256 for v, i in posteriors.items()}:
+        raise DataError(
+            f"{pooled.path} was computed from other posteriors than are here now. "
+            "Run `dvc repro` to bring both up to date."
+        )
 
 
 def _edge_rows(

@@ -180,7 +180,8 @@ def prompts_for_width(prompts: int, width: float, wanted: float) -> int:
 def _chances(rate: float, difference: float, phi: float) -> tuple[float, ...]:
     other = min(max(rate + difference, 1e-9), 1 - 1e-9)
     low, high = possible_phi(rate, other)
-    return tuple(pair_table(rate, other, min(max(phi, low), high)))
+    chances = np.clip(pair_table(rate, other, min(max(phi, low), high)), 0, 1)  # rounding
+    return tuple(chances / chances.sum())
 
 
 def _spread(rate_a: float, rate_b: float) -> float:
