@@ -207,14 +207,12 @@ def run(
 ) -> None:
     """Read, compare, write."""
     own = members(store, family, who.variants)
+    found = family_comparison(
+        own.tables, own.summaries, who.reference, primary, config, bool(who.allow_mismatch)
+    )
     pooled = store.input(store.pooled(family) / "summary.json")
     _refuse_stale_pool(pooled, own.inputs)
-    posterior = with_pooled(
-        family_comparison(
-            own.tables, own.summaries, who.reference, primary, config, bool(who.allow_mismatch)
-        ),
-        store.read_summary(store.pooled(family)),
-    )
+    posterior = with_pooled(found, store.read_summary(store.pooled(family)))
     manifest = manifest_of(
         "compare",
         family,
