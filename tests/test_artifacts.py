@@ -16,13 +16,14 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Input, content_key, hash_tree, tree_sha256
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Prompt, Score
+from toxtrail.stages.canvas import canvas, drawing
 
 MANIFEST = manifest_of(
     "generate",
     "v",
-    {"generation": {"seed": 7}},
+    {"generation": {"seed": 7}, "posterior": {"seed": 11}},
     {"prompts": Input(path="p", sha256="0" * 64, manifest=None)},
-    {},
+    {"numpy": "2.4.0"},
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 IDS = st.lists(st.integers(0, 2**31 - 1), max_size=8).map(tuple)
@@ -93,7 +94,10 @@ def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
 
 def posterior():
     draws = xr.Dataset({"rate": (("chain", "draw"), np.full((4, 5), 0.25))})
-    return Posterior({"kind": "posterior"}, draws, {"a.svg": "<svg/>"})
+    seen = xr.Dataset({"n_toxic": ("subset", [1.0])}, {"subset": ["a"]})
+    figure, _ = canvas(1.0)
+    figures = {"a": drawing(figure, "a")}
+    return Posterior({"kind": "posterior"}, draws, {"observed_data": seen}, figures)
 
 
 def test_every_file_carries_its_manifest(tmp_path):
@@ -101,7 +105,8 @@ def test_every_file_carries_its_manifest(tmp_path):
     store.write_prompts([], MANIFEST)
     folder = store.posterior("f", "v")
     store.write_posterior(folder, posterior(), MANIFEST)
-    for path in (store.prompts, folder / "summary.json", folder / "posterior.nc"):
+    names = ("summary.json", "posterior.nc", "a.svg", "a.png")
+    for path in (store.prompts, *(folder / name for name in names)):
         assert embedded_manifest(path) == MANIFEST
 
 
@@ -114,7 +119,11 @@ def test_draws_are_readable_by_arviz_and_equal_ones_give_equal_bytes(tmp_path):
         store.write_posterior(tmp_path / name, posterior(), MANIFEST)
     one, two = (tmp_path / name / "posterior.nc" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
-    assert float(arviz.from_netcdf(one).posterior["rate"].mean()) == 0.25
+    found = arviz.from_netcdf(one)
+    assert float(found.posterior["rate"].mean()) == 0.25
+    assert float(found.observed_data["n_toxic"].sel(subset="a")) == 1
+    for group in (found.posterior, found.observed_data):
+        assert group.attrs.items() >= {**MANIFEST.environment, "seed": 11}.items()
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
@@ -179,7 +188,7 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
     import pyarrow.parquet as pq
 
     store, folder = Store(tmp_path), tmp_path / "t"
-    store.write_posterior(folder, Posterior({}, xr.Dataset(), {}), MANIFEST, {"rows": ROWS})
+    store.write_posterior(folder, Posterior({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS})
     assert pq.read_table(folder / "rows.parquet").to_pylist() == ROWS
     assert embedded_manifest(folder / "rows.parquet") == MANIFEST
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
@@ -196,7 +205,9 @@ def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
     store = Store(tmp_path)
     for name in ("one", "two"):
         tables = {"rows": ROWS, "none": []}
-        store.write_posterior(tmp_path / name, Posterior({}, xr.Dataset(), {}), MANIFEST, tables)
+        store.write_posterior(
+            tmp_path / name, Posterior({}, xr.Dataset(), {}, {}), MANIFEST, tables
+        )
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     assert embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST

@@ -16,6 +16,7 @@ from toxtrail.artifacts import Posterior, Store
 from toxtrail.embedding import (
     as_text,
     embedded_manifest,
+    in_png,
     in_safetensors,
     in_svg,
     without_manifest,
@@ -70,11 +71,22 @@ def draws(path, manifest):
 
     found = xr.Dataset({"x": ("draw", np.zeros(3))})
     store = Store(path.parent)
-    store.write_posterior(path.parent / "p", Posterior({}, found, {}), manifest)
+    store.write_posterior(path.parent / "p", Posterior({}, found, {}, {}), manifest)
     (path.parent / "p" / "posterior.nc").rename(path)
 
 
+def image(path, manifest):
+    from io import BytesIO
+
+    from PIL import Image
+
+    plain = BytesIO()
+    Image.new("RGB", (3, 2), "white").save(plain, "PNG")
+    path.write_bytes(in_png(plain.getvalue(), manifest))
+
+
 FORMATS = {
+    "png": image,
     "parquet": parquet,
     "safetensors": safetensors,
     "svg": svg,

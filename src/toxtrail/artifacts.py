@@ -42,6 +42,13 @@ FORMULA = frozenset("=+-@\t\r")
 """First characters that make a spreadsheet compute."""
 
 
+class Drawing(NamedTuple):
+    """A figure."""
+
+    svg: str
+    png: bytes
+
+
 class Posterior(NamedTuple):
     """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
 
@@ -49,8 +56,10 @@ class Posterior(NamedTuple):
     """JSON values; its manifest is added by the writer."""
     draws: xarray.Dataset
     """Dimensions chain, draw, then named ones."""
-    figures: Mapping[str, str]
-    """File name -> SVG text."""
+    groups: Mapping[str, xarray.Dataset]
+    """ArviZ's other groups: prior, posterior_predictive, observed_data, ..."""
+    figures: Mapping[str, Drawing]
+    """File name without its ending -> figure."""
 
 
 class Store:
@@ -108,8 +117,7 @@ class Store:
         return [Prompt(**row) for row in _table(self.prompts, PROMPT_SCHEMA)]
 
     def read_generations(self, family: str, variant: str) -> list[Generation]:
-        rows = _table(self.generations(family, variant), GENERATION_SCHEMA)
-        return [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+        return read_generations(self.generations(family, variant))
 
     def read_scores(self, family: str, variant: str) -> list[Score]:
         return read_scores(self.scores(family, variant))
@@ -176,9 +184,13 @@ class Store:
         with self.draft_folder(folder) as draft:
             summary = {**posterior.summary, "manifest": manifest.to_json()}
             (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
-            _write_draws(draft / "posterior.nc", posterior.draws, manifest)
-            for name, svg in posterior.figures.items():
-                (draft / name).write_text(embedding.in_svg(svg, manifest), encoding="utf-8")
+            groups = {"posterior": posterior.draws, **posterior.groups}
+            _write_draws(draft / "posterior.nc", groups, manifest)
+            for name, drawing in posterior.figures.items():
+                svg = embedding.in_svg(drawing.svg, manifest)
+                (draft / f"{name}.svg").write_text(svg, encoding="utf-8")
+                png = embedding.in_png(drawing.png, manifest)
+                (draft / f"{name}.png").write_bytes(png)
             for name, rows in (tables or {}).items():
                 _write_rows(draft / name, rows, manifest)
 
@@ -237,6 +249,12 @@ class Store:
         )
 
 
+def read_generations(path: Path) -> list[Generation]:
+    """Generation rows of a file, wherever it lies."""
+    rows = _table(path, GENERATION_SCHEMA)
+    return [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+
+
 def read_scores(path: Path) -> list[Score]:
     """Score rows of a file, wherever it lies."""
     rows = _table(path, SCORE_SCHEMA)
@@ -292,11 +310,16 @@ def pretty_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
-def _write_draws(path: Path, draws: xarray.Dataset, manifest: Manifest) -> None:
-    """Write an ArviZ-readable file; without time stamps, so that equal draws give equal bytes."""
+def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Manifest) -> None:
+    """Write an ArviZ-readable file, with the versions and the seed that its manifest names; without
+    time stamps, so that equal draws give equal bytes."""
     import h5py
 
-    draws.to_netcdf(path, group="posterior", engine="h5netcdf")
+    seed = manifest.params.get("posterior", {}).get("seed")
+    facts = {**manifest.environment, **({} if seed is None else {"seed": seed})}
+    for number, (name, group) in enumerate(groups.items()):
+        own = group.assign_attrs({**facts, **group.attrs})
+        own.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
     with h5py.File(path, "r+") as file:
         file[embedding.DRAWS_NAME] = embedding.as_text(manifest).encode()
 
@@ -310,10 +333,10 @@ def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifes
     with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(table.column_names)
-        writer.writerows([_plain(row[name]) for name in table.column_names] for row in rows)
+        writer.writerows([safe_cell(row[name]) for name in table.column_names] for row in rows)
 
 
-def _plain(value: object) -> object:
+def safe_cell(value: object) -> object:
     """A cell that no spreadsheet takes for a formula."""
     if isinstance(value, bool):
         return str(value).lower()

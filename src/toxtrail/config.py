@@ -15,6 +15,7 @@ from pydantic import (
     PositiveFloat,
     PositiveInt,
     StringConstraints,
+    model_validator,
 )
 
 from toxtrail.errors import ConfigError
@@ -175,6 +176,41 @@ class ScoringConfig(Section):
     scorers: Annotated[dict[Key, ScorerConfig], Field(min_length=1)]
 
 
+class CountedShare(Section):
+    """A share from a labelled sample."""
+
+    right: NonNegativeInt
+    of: PositiveInt
+
+    @model_validator(mode="after")
+    def _is_a_share(self) -> CountedShare:
+        if self.right > self.of:
+            raise ValueError(f"{self.right} right of {self.of} is more than all")
+        return self
+
+
+Share = CountedShare | Annotated[float, Field(ge=0, le=1)]
+"""Counted, or a published number that is taken as exact."""
+
+
+class AccuracyConfig(Section):
+    """How well a scorer tells toxic from harmless texts."""
+
+    sensitivity: Share
+    """Of the texts that people call toxic, the share that it calls toxic."""
+    specificity: Share
+    """Of the texts that people call harmless, the share that it calls harmless."""
+
+
+class JudgeConfig(AccuracyConfig):
+    """What is known of a scorer's errors."""
+
+    source: Annotated[str, StringConstraints(min_length=1)]
+    """Who says so: a paper, or the labelled file and its sha256 (`toxtrail judge` writes it)."""
+    variants: dict[Key, AccuracyConfig] | None = None
+    """Accuracy on the texts of one variant, where it has a labelled sample of its own."""
+
+
 class PosteriorConfig(Section):
     """How scores become rates and differences."""
 
@@ -188,6 +224,8 @@ class PosteriorConfig(Section):
     """Both parameters of the Beta prior; 0.5 is Jeffreys."""
     draws: Annotated[int, Field(ge=1000)]
     seed: NonNegativeInt
+    judges: dict[Key, JudgeConfig] | None = None
+    """Scorer -> its errors; rates and differences are then also given corrected for them."""
 
 
 class PoolingConfig(Section):

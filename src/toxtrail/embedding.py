@@ -8,6 +8,7 @@ from __future__ import annotations
 import html
 import json
 import re
+import zlib
 from pathlib import Path
 
 import pyarrow as pa
@@ -18,9 +19,12 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, canonical_json
 
 NAME = "toxtrail.manifest"
-"""Key in the metadata of Parquet and safetensors files, `id` in SVG, `name` in HTML."""
+"""Key in the metadata of Parquet and safetensors files and of PNG's text chunks, `id` in SVG,
+`name` in HTML."""
 DRAWS_NAME = "toxtrail_manifest"
 """A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
 
 HEADER_LIMIT = 100 << 20
 """Bytes; safetensors' own limit for a header."""
@@ -45,6 +49,17 @@ def in_svg(svg: str, manifest: Manifest) -> str:
     return f'{head}<metadata id="{NAME}">{html.escape(as_text(manifest))}</metadata>\n{end}{tail}'
 
 
+def in_png(png: bytes, manifest: Manifest) -> bytes:
+    """The image with the manifest in a text chunk after its header; the pixels are not touched.
+
+    Source: https://www.w3.org/TR/png-3/, sections 5.3 and 11.3.3.4 (iTXt).
+    """
+    start = len(PNG_START) + 25  # the header chunk has 13 bytes and 12 around them
+    body = b"iTXt" + NAME.encode() + b"\0" + b"\0\0" + b"\0\0" + as_text(manifest).encode()
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:start] + chunk + png[start:]
+
+
 def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
     """The file with the manifest among its metadata; the tensors are not touched.
 
@@ -66,8 +81,8 @@ def without_manifest(svg: str) -> str:
 
 
 def embedded_manifest(path: Path) -> Manifest | None:
-    """The manifest inside a Parquet, netCDF, safetensors, JSON, SVG or HTML file; None if it has
-    none, or is of another format.
+    """The manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None if it
+    has none, or is of another format.
 
     Raises:
         DataError: the file is damaged, or its manifest is.
@@ -88,6 +103,8 @@ def _text(path: Path) -> str | None:
         return metadata[NAME.encode()].decode() if NAME.encode() in metadata else None
     if start.startswith(b"\x89HDF"):
         return _netcdf(path)
+    if start.startswith(PNG_START):
+        return _png(path)
     if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < HEADER_LIMIT:
         return _safetensors(path)
     if start.lstrip()[:1] in (b"{", b"<"):
@@ -101,6 +118,23 @@ def _netcdf(path: Path) -> str | None:
     with h5py.File(path) as file:
         stored = file.get(DRAWS_NAME)
         return bytes(stored[()]).decode() if stored is not None else None
+
+
+def _png(path: Path) -> str | None:
+    wanted = NAME.encode() + b"\0\0\0\0\0"
+    with path.open("rb") as file:
+        file.seek(len(PNG_START))
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind != b"iTXt":
+                file.seek(length + 4, 1)
+                continue
+            body, check = file.read(length), file.read(4)
+            if body.startswith(wanted):
+                if zlib.crc32(kind + body).to_bytes(4, "big") != check:
+                    raise ValueError("the checksum of its text chunk is wrong")
+                return body[len(wanted) :].decode()
+    return None
 
 
 def _safetensors(path: Path) -> str | None:

@@ -37,7 +37,19 @@ WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "we
 LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes")))
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")
-STATISTICS = ("stats/rates.py", "stats/contrasts.py", "stats/planning.py")
+WORDING = ("stages/wording.py", "symptoms.py")
+FIGURES = ("stages/canvas.py", "stages/figures.py")
+TABLES = (
+    "stages/behaviour.py",
+    "stages/family.py",
+    "stages/groups.py",
+    "stages/judged.py",
+    "stages/said.py",
+    "stages/tables.py",
+    "comparability.py",
+    "symptoms.py",
+)
+STATISTICS = (*(f"stats/{name}.py" for name in ("rates", "contrasts", "scores", "judge")),)
 
 
 class Stage(NamedTuple):
@@ -106,25 +118,29 @@ PIPELINE: tuple[Stage, ...] = (
         does="toxicity rates of one variant",
         over="variants",
         params=("posterior", "scoring.primary", "variants.{key}"),
-        reads=("data/scores/{family}/{key}.parquet",),
+        reads=("data/generations/{family}/{key}.parquet", "data/scores/{family}/{key}.parquet"),
         writes=("results/posteriors/{family}/{key}",),
-        code=("stages/posterior.py", "stages/tables.py", "comparability.py", "stats/rates.py"),
+        code=("stages/posterior.py", *TABLES, *STATISTICS),
     ),
     Stage(
         name="pool",
         does="a family's rates and differences, all estimated together",
         over="families",
-        params=("pooling", "posterior", "families.{key}"),
+        params=("pooling", "posterior", "scoring.primary", "families.{key}"),
         reads=("data/scores/{key}", "results/posteriors/{key}"),
         writes=("results/pooled/{key}",),
         code=(
             "stages/pool.py",
+            "stages/pooled_groups.py",
+            "stages/canvas.py",
+            "stages/check_figures.py",
             "stages/family.py",
             "stages/tables.py",
             "comparability.py",
             "stats/rates.py",
             "stats/pooled.py",
             "stats/sampling.py",
+            "stats/sensitivity.py",
         ),
     ),
     Stage(
@@ -132,15 +148,21 @@ PIPELINE: tuple[Stage, ...] = (
         does="differences within a family, paired by prompt",
         over="families",
         params=("posterior", "scoring.primary", "families.{key}"),
-        reads=("data/scores/{key}", "results/posteriors/{key}", "results/pooled/{key}"),
+        reads=(
+            "data/generations/{key}",
+            "data/scores/{key}",
+            "results/posteriors/{key}",
+            "results/pooled/{key}",
+        ),
         writes=("results/comparisons/{key}",),
         code=(
             "stages/compare.py",
-            "stages/family.py",
-            "stages/tables.py",
-            "stages/figures.py",
-            "comparability.py",
+            "stages/pairs.py",
+            *TABLES,
+            *FIGURES,
             *STATISTICS,
+            "stats/planning.py",
+            "stats/sensitivity.py",
         ),
     ),
     Stage(
@@ -156,28 +178,27 @@ PIPELINE: tuple[Stage, ...] = (
             "results/posteriors/{family}/{key}",
         ),
         writes=("mlruns/receipts/variants/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", "stages/wording.py", "comparability.py"),
+        code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
     ),
     Stage(
         name="track-comparison",
         does="show the family's comparison as one MLflow run",
         over="families",
         params=("tracking",),
-        reads=("results/comparisons/{key}",),
+        reads=("results/comparisons/{key}", "results/pooled/{key}"),
         writes=("mlruns/receipts/families/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", "stages/wording.py", "comparability.py"),
+        code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
     ),
     Stage(
         name="report",
         does="one self-contained HTML file",
         over=None,
         params=("families",),
-        reads=("results/comparisons",),
+        reads=("results/comparisons", "results/pooled"),
         writes=("report/index.html",),
         code=(
             "stages/report.py",
-            "stages/figures.py",
-            "stages/wording.py",
+            *WORDING,
             "comparability.py",
             "templates/report.html",
         ),

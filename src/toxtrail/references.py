@@ -23,6 +23,15 @@ def _broken_scoring(config: Config) -> Iterator[str]:
         yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
             scoring.primary, scoring.scorers
         )
+    for scorer, judge in (config.posterior.judges or {}).items():
+        if scorer not in scoring.scorers:
+            yield f'posterior.judges: "{scorer}" is no scorer.' + nearest(scorer, scoring.scorers)
+        for variant in judge.variants or {}:
+            if variant not in config.variants:
+                yield (
+                    f'posterior.judges.{scorer}.variants: "{variant}" is no variant.'
+                    f"{nearest(variant, config.variants)}"
+                )
     if "all" in config.prompts.subsets:
         yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
 

@@ -5,26 +5,18 @@ from __future__ import annotations
 import pytest
 
 from toxtrail.errors import DataError
-from toxtrail.stages.compare import edges, family_comparison
-from toxtrail.stages.posterior import variant_posterior
-from toxtrail.stages.tables import cells
+from toxtrail.stages.family import edges
 
 PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
 
 
-def compared(score_rows, settings, values):
-    tables = {name: cells(score_rows(own)) for name, own in values.items()}
-    summaries = {
-        name: {
-            "variant": name,
-            "family": "f",
-            "role": name,
-            "parent": PARENTS[name],
-            **variant_posterior(table, "judge", settings).summary,
-        }
-        for name, table in tables.items()
-    }
-    return family_comparison(tables, summaries, "base", "judge", settings)
+@pytest.fixture
+def compared(score_rows, settings, measured):
+    def make(values):
+        rows = {name: score_rows(own) for name, own in values.items()}
+        return measured(rows, PARENTS).compared(settings)
+
+    return make
 
 
 def row(found, b, subset="a", a="base"):
@@ -42,56 +34,56 @@ def test_every_variant_meets_its_parent_and_the_reference_once():
     ]
 
 
-def test_counts_are_of_pairs(score_rows, settings):
+def test_counts_are_of_pairs(compared):
     values = {"base": {"a": [0.9, 0.9, 0.1, 0.1]}, "tuned": {"a": [0.9, 0.1, 0.9, 0.9]}}
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert [found[n] for n in ("n11", "n10", "n01", "n00", "n")] == [1, 1, 2, 0, 4]
     assert found["rate_b"] - found["rate_a"] == pytest.approx(0.25)
 
 
-def test_a_prompt_missing_on_one_side_drops_the_pair_and_is_counted(score_rows, settings):
+def test_a_prompt_missing_on_one_side_drops_the_pair_and_is_counted(compared):
     values = {"base": {"a": [0.9, 0.1, None]}, "tuned": {"a": [0.9, None, None]}}
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert (found["n"], found["dropped"]) == (1, 1)
 
 
-def test_no_shared_prompt_gives_no_verdict(score_rows, settings):
+def test_no_shared_prompt_gives_no_verdict(compared):
     values = {"base": {"a": [0.9, None]}, "tuned": {"a": [None, 0.9]}}
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert (found["verdict"], found["diff"], found["dropped"]) == ("no pairs", None, 2)
 
 
-def test_variants_that_were_asked_different_prompts_are_not_compared(score_rows, settings):
+def test_variants_that_were_asked_different_prompts_are_not_compared(compared):
     with pytest.raises(DataError, match="asked different prompts in the subset a"):
-        compared(score_rows, settings, {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.9]}})
+        compared({"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.9]}})
 
 
-def test_variants_with_different_subsets_are_not_compared(score_rows, settings):
+def test_variants_with_different_subsets_are_not_compared(compared):
     with pytest.raises(DataError, match="were not measured alike"):
-        compared(score_rows, settings, {"base": {"a": [0.9]}, "tuned": {"b": [0.9]}})
+        compared({"base": {"a": [0.9]}, "tuned": {"b": [0.9]}})
 
 
-def test_a_clear_difference_is_called(score_rows, settings):
+def test_a_clear_difference_is_called(compared):
     values = {"base": {"a": [0.1] * 40}, "tuned": {"a": [0.9] * 30 + [0.1] * 10}}
-    assert row(compared(score_rows, settings, values), "tuned", "all")["verdict"] == "higher"
+    assert row(compared(values), "tuned", "all")["verdict"] == "higher"
 
 
-def test_another_variant_leaves_a_pairs_numbers_alone(score_rows, settings):
+def test_another_variant_leaves_a_pairs_numbers_alone(compared):
     values = {"base": {"a": [0.9, 0.1, 0.1]}, "tuned": {"a": [0.9, 0.9, 0.1]}}
-    two = compared(score_rows, settings, values)
-    three = compared(score_rows, settings, {**values, "again": {"a": [0.1, 0.1, 0.1]}})
+    two = compared(values)
+    three = compared({**values, "again": {"a": [0.1, 0.1, 0.1]}})
     assert row(two, "tuned") == row(three, "tuned")
 
 
-def test_a_family_of_one_has_rates_and_no_pairs(score_rows, settings):
-    found = compared(score_rows, settings, {"base": {"a": [0.9, 0.1]}})
+def test_a_family_of_one_has_rates_and_no_pairs(compared):
+    found = compared({"base": {"a": [0.9, 0.1]}})
     assert found.summary["pairs"] == []
-    assert set(found.figures) == {"rates.svg", "differences.svg"}
+    assert set(found.figures) == {"rates", "differences", "posteriors", "thresholds"}
 
 
-def test_figures_depend_on_the_numbers_alone(score_rows, settings):
+def test_figures_depend_on_the_numbers_alone(compared):
     values = {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.1, 0.1]}}
-    one, two = (compared(score_rows, settings, values).figures for _ in range(2))
+    one, two = (compared(values).figures for _ in range(2))
     assert one == two
 
 
@@ -99,21 +91,14 @@ def two_scorers(score_rows, first, second):
     return [*score_rows(first, "judge"), *score_rows(second, "second")]
 
 
-def test_a_conclusion_that_flips_with_the_scorer_is_fragile(score_rows, settings):
+def test_a_conclusion_that_flips_with_the_scorer_is_fragile(score_rows, settings, measured):
     low, high = [0.1] * 40, [0.9] * 30 + [0.1] * 10
-    tables = {
-        "base": cells(two_scorers(score_rows, {"a": low}, {"a": low})),
-        "tuned": cells(two_scorers(score_rows, {"a": high}, {"a": low})),
-        "again": cells(two_scorers(score_rows, {"a": low}, {"a": low})),
+    rows = {
+        "base": two_scorers(score_rows, {"a": low}, {"a": low}),
+        "tuned": two_scorers(score_rows, {"a": high}, {"a": low}),
+        "again": two_scorers(score_rows, {"a": low}, {"a": low}),
     }
-    summaries = {
-        name: {
-            "variant": name, "family": "f", "role": name, "parent": PARENTS[name],
-            **variant_posterior(table, "judge", settings).summary,
-        }
-        for name, table in tables.items()
-    }  # fmt: skip
-    found = family_comparison(tables, summaries, "base", "judge", settings)
+    found = measured(rows, PARENTS).compared(settings)
     said = {(r["b"], r["a"], r["scorer"]): r for r in found.summary["pairs"] if r["subset"] == "a"}
     assert said["tuned", "base", "judge"]["verdict"] == "higher"
     assert said["tuned", "base", "second"]["verdict"] == "not decisive"
@@ -121,34 +106,34 @@ def test_a_conclusion_that_flips_with_the_scorer_is_fragile(score_rows, settings
     assert said["again", "base", "judge"]["agreement"] == "agree"
 
 
-def test_a_verdict_that_turns_round_with_the_threshold_is_marked(score_rows, settings):
+def test_a_verdict_that_turns_round_with_the_threshold_is_marked(compared):
     values = {
         "base": {"a": [0.25] * 38 + [0.95] * 2},
         "tuned": {"a": [0.2] * 20 + [0.95] * 20},
     }
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert found["verdict"] == "higher"
     assert found["threshold_sign_stable"] is True
     values["base"]["a"] = [0.35] * 40
     values["tuned"]["a"] = [0.2] * 25 + [0.95] * 15
-    assert row(compared(score_rows, settings, values), "tuned")["threshold_sign_stable"] is False
+    assert row(compared(values), "tuned")["threshold_sign_stable"] is False
 
 
-def test_each_row_says_what_it_could_see_and_what_would_explain_it(score_rows, settings):
+def test_each_row_says_what_it_could_see_and_what_would_explain_it(compared):
     values = {"base": {"a": [0.1] * 38 + [0.9] * 2}, "tuned": {"a": [0.1] * 30 + [0.9] * 10}}
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert found["tipping_fpr_gap"] == pytest.approx(0.2 / 0.95)
     assert 0.1 < found["mde80"] < 0.4
     assert found["n_needed"] > 0
     assert (found["decision"], found["credible_paired"]) == ("higher", True)
     same = {"base": values["base"], "tuned": values["base"]}
-    found = row(compared(score_rows, settings, same), "tuned")
+    found = row(compared(same), "tuned")
     assert (found["n_needed"], found["tipping_fpr_gap"]) == (None, 0)
     assert found["credible_paired"] is False
 
 
-def test_without_pairs_there_are_no_numbers(score_rows, settings):
+def test_without_pairs_there_are_no_numbers(compared):
     values = {"base": {"a": [0.9, None]}, "tuned": {"a": [None, 0.9]}}
-    found = row(compared(score_rows, settings, values), "tuned")
+    found = row(compared(values), "tuned")
     assert {found[name] for name in ("pd", "p_above", "mde80", "credible_paired")} == {None}
     assert found["decision"] == "no pairs"

@@ -9,11 +9,9 @@ from toxtrail.artifacts import Store
 from toxtrail.config import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.compare import family_comparison, with_pooled
+from toxtrail.stages.compare import with_pooled
 from toxtrail.stages.family import edges
-from toxtrail.stages.pool import pooled_family, tables_of
-from toxtrail.stages.posterior import variant_posterior
-from toxtrail.stages.tables import cells
+from toxtrail.stages.pool import tables_of
 from toxtrail.stages.wording import pair_cells, pooling_notes
 from toxtrail.stats.sampling import Sampled
 
@@ -45,18 +43,6 @@ class Fake:
         return Sampled(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
 
 
-def family(score_rows, settings, values, parents=PARENTS):
-    tables = {name: cells(score_rows(own)) for name, own in values.items()}
-    summaries = {
-        name: {
-            "variant": name, "family": "f", "role": name, "parent": parents[name],
-            **variant_posterior(table, "judge", settings).summary,
-        }
-        for name, table in tables.items()
-    }  # fmt: skip
-    return tables, summaries
-
-
 def scores(toxic, n):
     """Rows that are toxic here and there, so that variants agree by chance only."""
     rng = np.random.default_rng(toxic)
@@ -72,15 +58,22 @@ VALUES = {
 
 
 @pytest.fixture
-def own(score_rows, settings):
-    return family(score_rows, settings, VALUES)
+def family(score_rows, measured):
+    def make(values):
+        return measured({name: score_rows(own) for name, own in values.items()}, PARENTS)
+
+    return make
+
+
+@pytest.fixture
+def own(family):
+    return family(VALUES)
 
 
 def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
-    tables, summaries = own
-    found = pooled_family(tables, summaries, "base", settings, POOLING, Fake())
+    found = own.pooled(settings, POOLING, Fake())
     assert found.summary["scorers"]["judge"]["status"] == "pooled"
-    alone = family_comparison(tables, summaries, "base", "judge", settings)
+    alone = own.compared(settings)
     summary = with_pooled(alone, found.summary).summary
     for row in summary["pairs"]:
         assert row["pooled_diff_lo"] < row["pooled_diff"] < row["pooled_diff_hi"]
@@ -96,7 +89,7 @@ def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
 
 
 def test_the_draws_are_those_of_the_table(own, settings):
-    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    found = own.pooled(settings, POOLING, Fake())
     rate = found.draws["rate"].sel(scorer="judge", variant="tuned", subset="all")
     row = next(r for r in found.summary["rates"] if (r["variant"], r["subset"]) == ("tuned", "all"))
     assert float(rate.mean()) == pytest.approx(row["pooled_rate"])
@@ -106,18 +99,17 @@ def test_the_draws_are_those_of_the_table(own, settings):
 @pytest.mark.parametrize("pooling", [POOLING, None])
 def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, pooling):
     """As a verification computes it."""
-    tables, summaries = own
     store, folder = Store(tmp_path), tmp_path / "results/pooled/f"
-    found = pooled_family(tables, summaries, "base", settings, pooling, Fake())
+    found = own.pooled(settings, pooling, Fake())
     store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
-    who = edges(list(summaries.values()), "base")
+    who = edges(list(own.summaries.values()), "base")
     again = tables_of(store.read_draws(folder), who, settings.level)
     assert again == {name: found.summary[name] for name in ("rates", "pairs")}
 
 
 def test_a_first_try_that_fails_is_repeated_harder(own, settings):
     sampler = Fake(divergences=(1, 0))
-    found = pooled_family(*own, "base", settings, POOLING, sampler)
+    found = own.pooled(settings, POOLING, sampler)
     first, second = sampler.asked
     assert second == first.harder()
     assert found.summary["scorers"]["judge"]["effort"] == second._asdict()
@@ -125,19 +117,18 @@ def test_a_first_try_that_fails_is_repeated_harder(own, settings):
 
 def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):
     with pytest.raises(InferenceError) as raised:
-        pooled_family(*own, "base", settings, POOLING, Fake(divergences=(3, 2)))
+        own.pooled(settings, POOLING, Fake(divergences=(3, 2)))
     for text in ("2 divergent", "first try: 3 divergent", "Nothing was written", "target_accept"):
         assert text in str(raised.value)
 
 
 def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
-    tables, summaries = own
-    found = pooled_family(tables, summaries, "base", settings, POOLING, Fake(shift=2.5))
+    found = own.pooled(settings, POOLING, Fake(shift=2.5))
     status = found.summary["scorers"]["judge"]
     assert status["status"] == "withheld"
     assert "pooled and" in status["reason"]
     assert found.summary["rates"] == found.summary["pairs"] == []
-    alone = family_comparison(tables, summaries, "base", "judge", settings)
+    alone = own.compared(settings)
     summary = with_pooled(alone, found.summary).summary
     assert {row["pooled_diff"] for row in summary["pairs"]} == {None}
     assert "does not fit" in pooling_notes(summary, "judge")[0]
@@ -156,28 +147,26 @@ def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
         ),
     ],
 )
-def test_what_cannot_be_pooled_is_left_out_with_the_reason(
-    score_rows, settings, values, pooling, said
-):
+def test_what_cannot_be_pooled_is_left_out_with_the_reason(family, settings, values, pooling, said):
     sampler = Fake()
-    own = family(score_rows, settings, values)
-    found = pooled_family(*own, "base", settings, pooling, sampler)
+    own = family(values)
+    found = own.pooled(settings, pooling, sampler)
     assert said in found.summary["scorers"]["judge"]["reason"]
     assert sampler.asked == []
 
 
-def test_several_continuations_are_not_taken_for_several_prompts(score_rows, settings):
+def test_several_continuations_are_not_taken_for_several_prompts(score_rows, settings, measured):
     def twice(values):
         rows = score_rows(values)
         return [*rows, *(row._replace(sample=1) for row in rows)]
 
-    own = family(twice, settings, VALUES)
-    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    own = measured({name: twice(values) for name, values in VALUES.items()}, PARENTS)
+    found = own.pooled(settings, POOLING, Fake())
     assert "more than one continuation" in found.summary["scorers"]["judge"]["reason"]
 
 
-def test_prompts_without_a_score_of_every_variant_are_counted(score_rows, settings):
+def test_prompts_without_a_score_of_every_variant_are_counted(family, settings):
     values = {"base": {"a": [*scores(10, 80), None]}, "tuned": {"a": [None, *scores(30, 80)]}}
-    own = family(score_rows, settings, values)
-    found = pooled_family(*own, "base", settings, POOLING, Fake())
+    own = family(values)
+    found = own.pooled(settings, POOLING, Fake())
     assert found.summary["scorers"]["judge"]["dropped"] == 2

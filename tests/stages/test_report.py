@@ -9,40 +9,34 @@ import pytest
 from toxtrail.cli.output import printable
 from toxtrail.identity import lineage
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.compare import family_comparison
-from toxtrail.stages.posterior import variant_posterior
 from toxtrail.stages.report import render
 from toxtrail.stages.shown import pair_metrics, rate_metrics
-from toxtrail.stages.tables import cells
 from toxtrail.stages.wording import interval, percent, points, probability
 
 HOSTILE = "<script>alert(1)</script>"
 
 
 @pytest.fixture
-def summary(score_rows, settings):
+def found(score_rows, settings, measured):
     values = {
         "base": {HOSTILE: [0.1] * 20, "b": [None, None]},
         "tuned": {HOSTILE: [0.9] * 18 + [0.1] * 2, "b": [None, 0.2]},
     }
-    tables = {name: cells(score_rows(own)) for name, own in values.items()}
-    summaries = {
-        name: {
-            "variant": name,
-            "family": "f",
-            "role": name,
-            "parent": None if name == "base" else "base",
-            **variant_posterior(table, "judge", settings).summary,
-        }
-        for name, table in tables.items()
-    }
-    found = family_comparison(tables, summaries, "base", "judge", settings).summary
+    rows = {name: score_rows(own) for name, own in values.items()}
+    return measured(rows, {"base": None, "tuned": "base"}).compared(settings)
+
+
+@pytest.fixture
+def summary(found, settings):
     manifest = manifest_of("compare", "f", {"posterior": settings.plain()}, {}, {})
-    return {"kind": "comparison", "family": "f", **found, "manifest": manifest.to_json()}
+    own = {"kind": "comparison", "family": "f", **found.summary, "manifest": manifest.to_json()}
+    return {**own, "figures": {name: drawing.svg for name, drawing in found.figures.items()}}
 
 
 def page_of(summary):
-    return render([summary], manifest_of("report", None, {"families": ["f"]}, {}, {}))
+    return render(
+        [(summary, summary["figures"])], manifest_of("report", None, {"families": ["f"]}, {}, {})
+    )
 
 
 def test_the_page_says_verdicts_counts_and_what_could_not_be_scored(summary):

@@ -13,6 +13,7 @@ from scipy.integrate import quad
 from scipy.special import expit
 
 from toxtrail.errors import DataError
+from toxtrail.stats import pooled
 from toxtrail.stats.pooled import (
     HYPER,
     build,
@@ -55,11 +56,13 @@ def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, promp
     parameters = model.compile_fn(wanted, inputs=model.value_vars)
     collapsed = model.compile_logp(vars=[model["likelihood"]])
     start = model.initial_point()
-    values = []
+    values, counts = [], counts_of(labels)
     for _ in range(3):
         point = {name: rng.normal(0, 0.7, np.shape(value)) for name, value in start.items()}
         eta, sd_prompt = parameters(point)
         values.append(float(collapsed(point)) - log_likelihood(labels, eta, float(sd_prompt)))
+        (again,) = pooled.log_likelihood(counts, eta[None], np.atleast_1d(sd_prompt))
+        assert again == pytest.approx(float(collapsed(point)), abs=1e-6)
     # constant: the weights of the nodes are normalised
     assert values == pytest.approx([values[0]] * 3, abs=1e-6)
     assert values[0] == pytest.approx(0, abs=1e-6)
@@ -70,6 +73,43 @@ def test_a_rate_is_the_mean_over_prompts(eta, sd):
     exact = quad(lambda u: expit(eta + sd * u) * stats.norm.pdf(u), -9, 9)[0]
     found = rates(np.full((3, 1, 1), eta), np.full(3, sd))
     assert found == pytest.approx(np.full((3, 1, 1), exact), abs=1e-7)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("variants", "subsets"), [(3, 2), (4, 1)])
+def test_prior_draws_are_those_of_the_model(variants, subsets):
+    import pymc as pm
+
+    counts = pooled.Counts(
+        np.zeros((variants, subsets), dtype=int), np.zeros((subsets, variants + 1), dtype=int)
+    )
+    model = build(counts)
+    theirs = pm.draw([model["eta"], model["sd_prompt"]], 4000, random_seed=1)
+    eta, hyper = pooled.prior_draws(variants, subsets, 4000, np.random.default_rng(2))
+    for own, other in ((eta, theirs[0]), (hyper["sd_prompt"], theirs[1])):
+        pair = (own.reshape(4000, -1)[:, 0], other.reshape(4000, -1)[:, 0])
+        assert stats.ks_2samp(*pair).pvalue > 1e-4
+    steps = [np.ptp(x.reshape(4000, -1), axis=1) for x in (eta, theirs[0])]
+    assert stats.ks_2samp(*steps).pvalue > 1e-4
+
+
+@pytest.mark.parametrize("subsets", [1, 3])
+def test_the_log_prior_rises_and_falls_with_the_models_own(subsets):
+    labels = [np.array([[0, 1, 1], [0, 0, 1]], float)] * subsets
+    model, rng = build(counts_of(labels)), np.random.default_rng(3)
+    names = [n for n in (*HYPER, "subset_effect") if n in model.named_vars]
+    of_model = model.compile_logp(vars=[model[n] for n in names], jacobian=False)
+    values = model.compile_fn(
+        model.replace_rvs_by_values([model[n] for n in names]),
+        inputs=model.value_vars,
+        on_unused_input="ignore",
+    )
+    start, gaps = model.initial_point(), []
+    for _ in range(3):
+        point = {name: rng.normal(0, 0.7, np.shape(value)) for name, value in start.items()}
+        draws = {n: np.asarray(v)[None, None] for n, v in zip(names, values(point))}
+        gaps.append(float(of_model(point)) - float(pooled.log_prior(draws)[0, 0]))
+    assert gaps == pytest.approx([gaps[0]] * 3, abs=1e-6)
 
 
 def test_counts_keep_all_that_the_likelihood_needs():

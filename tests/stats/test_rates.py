@@ -11,12 +11,11 @@ from scipy import stats
 from toxtrail.errors import DataError
 from toxtrail.stats.rates import (
     beta_rate,
-    expected_maximum,
     named_rng,
+    prompt_maxima,
     prompt_means,
     rate_draws,
     toxic_shares,
-    toxicity_probability,
     weighted_means,
 )
 
@@ -85,15 +84,7 @@ def test_a_named_quantity_draws_the_same_whatever_else_is_drawn():
     assert named_rng(11, "a|c").random(3).tolist() != first.tolist()
 
 
-def test_expected_maximum_is_the_mean_of_each_prompts_worst():
-    assert expected_maximum(np.array([0.2, 0.8, 0.4]), np.array([0, 0, 1])) == pytest.approx(0.6)
-    assert prompt_means(np.array([0.2, 0.8, 0.4]), np.array([0, 0, 1])).tolist() == [0.5, 0.4]
-
-
-@given(SCORES, st.floats(0, 1), st.integers(1, 4))
-def test_toxicity_probability_is_of_prompts_and_grows_with_samples(scores, threshold, k):
-    prompt = np.arange(scores.size) // k
-    found = toxicity_probability(scores, prompt, threshold)
-    assert found >= toxic_shares(scores, prompt, threshold).mean() - 1e-12
-    alone = toxicity_probability(scores, one_each(scores), threshold)
-    assert alone == pytest.approx(float((scores >= threshold).mean()))
+def test_a_prompt_has_its_mean_and_its_worst():
+    scores, prompt = np.array([0.2, 0.8, 0.4]), np.array([0, 0, 1])
+    assert prompt_maxima(scores, prompt).tolist() == [0.8, 0.4]
+    assert prompt_means(scores, prompt).tolist() == [0.5, 0.4]

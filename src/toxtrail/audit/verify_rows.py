@@ -18,6 +18,7 @@ from toxtrail.stages.compare import family_comparison, with_pooled
 from toxtrail.stages.family import edges
 from toxtrail.stages.pool import tables_of
 from toxtrail.stages.posterior import comparability_of, variant_posterior
+from toxtrail.stages.said import texts_of
 from toxtrail.stages.tables import cells
 
 TOLERANCE = 1e-9
@@ -212,11 +213,14 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
     who = config.variants[variant]
     folder, scores = store.posterior(who.family, variant), store.scores(who.family, variant)
-    if not ((folder / "summary.json").is_file() and scores.is_file()):
+    needed = (folder / "summary.json", scores, store.generations(who.family, variant))
+    if not all(path.is_file() for path in needed):
         return None, None
     table = cells(store.read_scores(who.family, variant))
     fields = comparability_of(table, store.input(scores), config.posterior)
-    found = variant_posterior(table, config.scoring.primary, config.posterior).summary
+    texts = texts_of(store, who.family, variant, store.input(scores))
+    primary = config.scoring.primary
+    found = variant_posterior(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
     own = {
         "kind": "posterior", "variant": variant, "family": who.family, "role": who.role,
@@ -246,6 +250,7 @@ def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
     who, folder = config.families[family], store.comparison(family)
     needed = [
         *(store.scores(family, v) for v in who.variants),
+        *(store.generations(family, v) for v in who.variants),
         *(store.posterior(family, v) / "summary.json" for v in who.variants),
         folder / "summary.json",
         store.pooled(family) / "summary.json",
@@ -254,8 +259,11 @@ def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
         return None, None
     tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
+    texts = {
+        v: texts_of(store, family, v, store.input(store.scores(family, v))) for v in who.variants
+    }
     own_view = family_comparison(
-        tables, summaries, who.reference, config.scoring.primary, config.posterior,
+        tables, texts, summaries, who.reference, config.scoring.primary, config.posterior,
         bool(who.allow_mismatch),
     )  # fmt: skip
     found = with_pooled(own_view, store.read_summary(store.pooled(family))).summary

@@ -22,6 +22,7 @@ COMMANDS = {
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "plan": "toxtrail.cli.plan",
+    "judge": "toxtrail.cli.judge",
     "audit": "toxtrail.cli.audit",
     "verify": "toxtrail.cli.verify",
     "report": "toxtrail.cli.report",

@@ -89,7 +89,8 @@ def _summaries(
 def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
     from toxtrail.comparability import mismatch_text
     from toxtrail.errors import ConfigError, nearest
-    from toxtrail.stages.wording import edition, estimand, pair_cells, pooling_notes, rate_cells
+    from toxtrail.stages import wording
+    from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells
 
     known = sorted({row["scorer"] for row in summary["rates"]})
     if scorer not in known:
@@ -128,11 +129,41 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
             ],
             pairs,
         )
-    for line in [estimand(summary), *pooling_notes(summary, scorer)]:
+    corrected = [row for row in summary["pairs"] if row["scorer"] == scorer]
+    if scorer in summary.get("judges", []) and corrected:
+        cells = [wording.corrected_cells(row) for row in corrected]
+        title = "Differences corrected for the scorer's errors (percentage points)"
+        print_table(title, wording.CORRECTED_COLUMNS, cells)
+    _print_behaviour(summary)
+    notes = [
+        *wording.pooling_notes(summary, scorer),
+        *wording.prior_notes(summary, scorer),
+        *wording.judge_notes(summary, scorer),
+    ]
+    for line in [estimand(summary), *notes]:
         click.echo(line)
     if summary["family"] in experiment.config.families:
         folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
-        click.echo(f"Figures: {folder}/rates.svg, {folder}/differences.svg")
+        names = ("rates", "differences", "posteriors", "thresholds")
+        click.echo(f"Figures (.svg, .png) in {folder}: {', '.join(names)}")
+
+
+def _print_behaviour(summary: Mapping[str, Any]) -> None:
+    """Less toxic, or just less said?"""
+    from toxtrail.stages import wording
+
+    rows = summary.get("behaviour", [])
+    if not rows:
+        return
+    cells = [wording.behaviour_cells(row) for row in rows]
+    print_table("What was said at all", wording.BEHAVIOUR_COLUMNS, cells)
+    pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
+    if pairs:
+        print_table(
+            "Differences in what was said (percentage points; *: the interval excludes 0)",
+            wording.BEHAVIOUR_PAIR_COLUMNS,
+            [wording.behaviour_pair_cells(row) for row in pairs],
+        )
 
 
 def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:
@@ -221,13 +252,13 @@ def _of_runs(
     experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
 ) -> dict[str, Any]:
     """Two runs of the store, by their own files."""
-    from toxtrail.artifacts import read_json, read_scores
+    from toxtrail.artifacts import read_generations, read_json, read_scores
     from toxtrail.cli.stage import tracker_of
     from toxtrail.errors import ConfigError, nearest
     from toxtrail.stages.compare import two_runs
 
     tracker = tracker_of(experiment)
-    summaries, scores = [], {}
+    summaries, scores, texts = [], {}, {}
     for name in names:
         run = tracker.find(name)
         if run is None or run.tags.get("toxtrail.kind") != "variant":
@@ -240,5 +271,6 @@ def _of_runs(
         summary = read_json(tracker.download(run.run_id, "posterior/summary.json"))
         summaries.append({**summary, "variant": label})
         scores[label] = read_scores(tracker.download(run.run_id, "scores.parquet"))
+        texts[label] = read_generations(tracker.download(run.run_id, "generations.parquet"))
     first, second = summaries
-    return two_runs(first, second, scores, allow_mismatch)
+    return two_runs(first, second, scores, texts, allow_mismatch)

@@ -174,7 +174,8 @@ def pool_command(experiment: Experiment, family: str) -> None:
 
     (family,), config = experiment.families((family,)), experiment.config
     who = config.families[family]
-    pool.run(experiment.store, family, who, config.posterior, config.pooling, progress())
+    store, primary = experiment.store, config.scoring.primary
+    pool.run(store, family, who, config.posterior, config.pooling, primary, progress())
 
 
 @stage.command("compare")

@@ -1,7 +1,7 @@
 """Pool: a family's rates and differences, all estimated together.
 
 reads   data/scores/<family>/, results/posteriors/<family>/
-writes  results/pooled/<family>/summary.json, posterior.nc
+writes  results/pooled/<family>/summary.json, posterior.nc, the figures predictive and ranks
 """
 
 from __future__ import annotations
@@ -18,19 +18,22 @@ from toxtrail.backends.base import Progress
 from toxtrail.config import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.pipeline import manifest_of, versions
+from toxtrail.stages.check_figures import LEAST_P, predictive_figure, ranks_figure
 from toxtrail.stages.family import Edge, comparable, edges, members
+from toxtrail.stages.pooled_groups import PoolEvidence, pooled_groups
 from toxtrail.stages.tables import ALL, Cells, scorers, subsets, weights
 from toxtrail.stats import pooled
 from toxtrail.stats.pooled import Check, Counts
 from toxtrail.stats.rates import Floats, equal_tailed, named_rng
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge, sample
+from toxtrail.stats.sensitivity import Sensitivity, power_scaling
 
 Sampler = Callable[[Counts, Effort], Sampled]
 
 REPLICATIONS = 1000
 """Data sets that the predictive checks draw."""
-LEAST_P = 0.005
-"""A predictive check whose p is nearer to 0 or 1 fails."""
+SENSITIVITY_DRAWS = 1000
+"""Of each chain, that power-scaling looks at."""
 FAR = 4.0
 """Standard deviations by which a pooled overall rate may differ from the one of its variant
 alone."""
@@ -48,12 +51,19 @@ class Estimate(NamedTuple):
     checks: Sequence[Check]
     dropped: int
     """Prompts that not every variant has a score for."""
+    sensitivity: Mapping[str, Sensitivity]
+    """What is reported of all subsets together -> how much its prior matters."""
+    counts: Counts
+    predicted: Sequence[Counts]
+    """As the posterior predicts them."""
+    drawn: Sampled
 
 
 def pooled_family(
     tables: Mapping[str, Cells],
     summaries: Mapping[str, Mapping[str, Any]],
     reference: str,
+    primary: str,
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
     sampler: Sampler,
@@ -76,22 +86,31 @@ def pooled_family(
         except DataError as error:
             status[scorer] = {"status": "left out", "reason": str(error)}
             continue
-        problems = _misfits(estimate, scorer, variants, summaries, config)
-        status[scorer] = _status(estimate, problems)
+        names = subsets(next(iter(tables.values())))
+        problems = _misfits(estimate, scorer, variants, names, summaries)
+        status[scorer] = _status(estimate, problems, variants, names)
         if not problems:
             found[scorer] = estimate
     names = [*subsets(next(iter(tables.values()))), ALL]
     draws = _dataset(found, variants, names)
     summary = {
-        "schema_version": 1,
+        "schema_version": 2,
         "reference": reference,
+        "primary": primary,
         "threshold": config.threshold,
         "level": config.level,
         "interval": "equal-tailed",
         "scorers": status,
         **tables_of(draws, who, config.level),
     }
-    return Posterior(summary, draws, {})
+    evidence = {
+        name: PoolEvidence(one.counts, one.predicted, one.drawn) for name, one in found.items()
+    }
+    figures = {
+        "predictive": predictive_figure(summary),
+        "ranks": ranks_figure(draws, primary),
+    }
+    return Posterior(summary, draws, pooled_groups(evidence, draws, config), figures)
 
 
 def run(
@@ -100,18 +119,24 @@ def run(
     who: FamilyConfig,
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
+    primary: str,
     progress: Progress,
 ) -> None:
     """Read, estimate, write."""
 
     def sampler(counts: Counts, effort: Effort) -> Sampled:
         variants, groups = counts.toxic.shape
-        with progress.bar(f"pool {variants} variants x {groups} subsets", None, "draws"):
-            return sample(pooled.build(counts), effort)
+        total = effort.chains * effort.draws
+        with progress.bar(
+            f"pool {variants} variants x {groups} subsets", total, "draws"
+        ) as advance:
+            drawn = sample(pooled.build(counts), effort)
+            advance(total)
+        return drawn
 
     own = members(store, family, who.variants)
     tables, _ = comparable(own.tables, own.summaries, who.reference, bool(who.allow_mismatch))
-    found = pooled_family(tables, own.summaries, who.reference, config, pooling, sampler)
+    found = pooled_family(tables, own.summaries, who.reference, primary, config, pooling, sampler)
     manifest = manifest_of(
         "pool",
         family,
@@ -119,9 +144,10 @@ def run(
             "posterior": config.plain(),
             "pooling": pooling.plain() if pooling else None,
             "family": who.plain(),
+            "primary": primary,
         },
         own.inputs,
-        versions("numpy", "scipy", "pymc", "pytensor", "numba", "nutpie", "arviz"),
+        versions("numpy", "scipy", "matplotlib", "pymc", "pytensor", "numba", "nutpie", "arviz"),
     )
     summary = {"kind": "pool", "family": family, **found.summary}
     store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)
@@ -150,9 +176,19 @@ def _estimate(
         found = judge(drawn, _hyper(drawn), tables_of, config.level)
         wrong = complaints(found)
         if not wrong:
-            checks = _checks(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
-            hyper = {name: drawn.posterior[name] for name in _hyper(drawn)}
-            return Estimate(rate, hyper, found, attempt, checks, dropped)
+            predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
+            return Estimate(
+                rate=rate,
+                hyper={name: drawn.posterior[name] for name in _hyper(drawn)},
+                diagnostics=found,
+                effort=attempt,
+                checks=pooled.predictive_checks(counts, predicted),
+                dropped=dropped,
+                sensitivity=_sensitivity(counts, drawn, rate, variants, pairs),
+                counts=counts,
+                predicted=predicted,
+                drawn=drawn,
+            )
         first = first or wrong
     raise InferenceError(
         f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
@@ -192,24 +228,45 @@ def _hyper(drawn: Sampled) -> list[str]:
     return [name for name in pooled.HYPER if name in drawn.posterior]
 
 
-def _checks(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Check]:
+def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Counts]:
     eta = drawn.posterior["eta"]
     eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
     some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
-    again = pooled.replicated(eta[some], sd[some], counts.prompts, rng)
-    return pooled.predictive_checks(counts, again)
+    return pooled.replicated(eta[some], sd[some], counts.prompts, rng)
+
+
+def _sensitivity(
+    counts: Counts,
+    drawn: Sampled,
+    rate: Floats,
+    variants: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+) -> dict[str, Sensitivity]:
+    """Of every difference over all subsets, on a part of the draws."""
+    step = max(1, rate.shape[1] // SENSITIVITY_DRAWS)
+    some = {name: values[:, ::step] for name, values in drawn.posterior.items()}
+    eta, sd = some["eta"], some["sd_prompt"]
+    flat = pooled.log_likelihood(counts, eta.reshape(-1, *eta.shape[2:]), sd.ravel())
+    prior, likelihood = pooled.log_prior(some), flat.reshape(sd.shape)
+    overall = rate[:, ::step, :, -1]
+    return {
+        f"{variants[b]} - {variants[a]}": power_scaling(
+            overall[:, :, b] - overall[:, :, a], prior, likelihood
+        )
+        for a, b in pairs
+    }
 
 
 def _misfits(
     estimate: Estimate,
     scorer: str,
     variants: Sequence[str],
+    names: Sequence[str],
     summaries: Mapping[str, Mapping[str, Any]],
-    config: PosteriorConfig,
 ) -> list[str]:
     """Why converged draws must not be shown all the same; empty if they may be."""
     problems = [
-        f"the data have {c.observed:g} of {c.statistic}, the model expects {c.predicted:.1f} "
+        f"{c.observed:g} {_what(c, variants, names)}, where the model expects {c.predicted:.1f} "
         f"(p {c.p:.3f})"
         for c in estimate.checks
         if not LEAST_P <= c.p <= 1 - LEAST_P
@@ -229,28 +286,48 @@ def _misfits(
     return problems
 
 
-def _status(estimate: Estimate, problems: Sequence[str]) -> dict[str, Any]:
+def _what(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
+    if check.variant is None or check.subset is None:
+        return f"prompts are {check.statistic}"
+    return f"prompts of {names[check.subset]} are toxic for {variants[check.variant]}"
+
+
+def _status(
+    estimate: Estimate, problems: Sequence[str], variants: Sequence[str], names: Sequence[str]
+) -> dict[str, Any]:
     return {
         "status": "withheld" if problems else "pooled",
         "reason": "; ".join(problems),
         "dropped": estimate.dropped,
         "diagnostics": estimate.diagnostics._asdict(),
         "effort": estimate.effort._asdict(),
-        "checks": [check._asdict() for check in estimate.checks],
+        "checks": [
+            {
+                **check._asdict(),
+                "variant": None if check.variant is None else variants[check.variant],
+                "subset": None if check.subset is None else names[check.subset],
+            }
+            for check in estimate.checks
+        ],
+        "sensitivity": [
+            {"quantity": name, **own._asdict(), "complaint": own.complaint}
+            for name, own in estimate.sensitivity.items()
+        ],
     }
 
 
 def tables_of(
     draws: xr.Dataset, who: Sequence[Edge], level: float
 ) -> dict[str, list[dict[str, Any]]]:
-    """The rows `rates` and `pairs` that draws give; none if nothing was pooled."""
+    """The rows `rates` and `pairs` that draws give, each with its diagnostics; none if nothing was
+    pooled."""
     if "rate" not in draws:
         return {"rates": [], "pairs": []}
     rates, pairs = [], []
     for scorer, subset in product(draws["scorer"].values, draws["subset"].values):
         place = {"scorer": str(scorer), "subset": str(subset)}
         columns = {
-            str(v): draws["rate"].sel({"variant": v, **place}).values.ravel()
+            str(v): draws["rate"].sel({"variant": v, **place}).values
             for v in draws["variant"].values
         }
         for variant, column in columns.items():
@@ -259,6 +336,7 @@ def tables_of(
                 "pooled_rate": float(column.mean()),
                 "pooled_rate_lo": lo,
                 "pooled_rate_hi": hi,
+                **_diagnostics(column),
             }
             rates.append({"variant": variant, **place, **found})
         for edge in who:
@@ -276,6 +354,18 @@ def _difference(column: Floats, level: float) -> dict[str, Any]:
         "pooled_diff_hi": hi,
         "lfsr": min(higher, 1 - higher),
         "credible_pooled": bool(lo > 0 or hi < 0),
+        **_diagnostics(column),
+    }
+
+
+def _diagnostics(column: Floats) -> dict[str, float]:
+    """Of one quantity's (chain, draw)."""
+    import arviz as az
+
+    return {
+        "rhat": float(az.rhat(column)),
+        "ess_bulk": float(az.ess(column, method="bulk")),
+        "ess_tail": float(az.ess(column, method="tail")),
     }
 
 

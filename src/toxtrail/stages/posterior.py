@@ -1,11 +1,12 @@
 """Posterior: how often is one variant toxic?
 
-reads   data/scores/<family>/<variant>.parquet
+reads   data/generations/<family>/<variant>.parquet, data/scores/<family>/<variant>.parquet
 writes  results/posteriors/<family>/<variant>/summary.json, posterior.nc
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -16,17 +17,29 @@ from toxtrail.config import PosteriorConfig, VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of, versions
+from toxtrail.stages.behaviour import behaviour_rows
+from toxtrail.stages.groups import rate_groups
+from toxtrail.stages.judged import accuracy_of, corrected_columns, corrected_rate
+from toxtrail.stages.said import Said, texts_of
 from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
+from toxtrail.stats.judge import Accuracy
 from toxtrail.stats.rates import (
     Floats,
     Rate,
     beta_rate,
     equal_tailed,
-    expected_maximum,
+    is_binary,
     named_rng,
     rate_draws,
-    toxicity_probability,
+    weighted_means,
 )
+from toxtrail.stats.scores import mean_draws, summarised
+
+SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds of the table that gives the rate as a function of the threshold."""
+SWEEP_DRAWS = 2000
+MEANS = ("score_mean", "expected_max_toxicity")
+"""Columns of `Cell.score_values`."""
 
 
 class RateDraws(NamedTuple):
@@ -35,33 +48,54 @@ class RateDraws(NamedTuple):
     row: dict[str, Any]
     rate: Floats | None
     """(draw,), in [0, 1]."""
+    any_toxic: Floats | None
+    """(draw,): rate of prompts with a toxic continuation."""
+    means: Floats
+    """(draw, 2) of MEANS; NaN if nothing was scored."""
 
 
-def variant_posterior(table: Cells, primary: str, config: PosteriorConfig) -> Posterior:
-    """Rate of every scorer and subset, and of all subsets together."""
+def variant_posterior(
+    table: Cells,
+    texts: Mapping[str, Said],
+    variant: str,
+    primary: str,
+    config: PosteriorConfig,
+) -> Posterior:
+    """Rate of every scorer and subset, and of all subsets together.
+
+    Args:
+        texts: subset -> what was said.
+        variant: its name, for what is known of a scorer on its texts.
+    """
     found: dict[tuple[str, str], RateDraws] = {}
     for (scorer, subset), cell in table.items():
-        found[scorer, subset] = _subset_rate(scorer, subset, cell, config)
+        accuracy = accuracy_of(scorer, variant, config)
+        found[scorer, subset] = _subset_rate(scorer, subset, cell, accuracy, config)
     for scorer in scorers(table):
-        found[scorer, ALL] = _overall_rate(scorer, table, found, config)
+        accuracy = accuracy_of(scorer, variant, config)
+        found[scorer, ALL] = _overall_rate(scorer, table, found, accuracy, config)
     share = {scorer: weights(table, scorer) for scorer in scorers(table)}
     rows = [
         {**result.row, "weight": 1.0 if subset == ALL else share[scorer][subset]}
         for (scorer, subset), result in sorted(found.items(), key=lambda item: _order(item[0]))
     ]
     nothing = np.full(config.draws, np.nan)
+    rates = {key: result.rate for key, result in found.items()}
     draws: dict[tuple[str, ...], Floats] = {
-        key: nothing if result.rate is None else result.rate for key, result in found.items()
+        key: nothing if rate is None else rate for key, rate in rates.items()
     }
     summary = {
-        "schema_version": 1,
+        "schema_version": 2,
         "primary": primary,
         "threshold": config.threshold,
         "level": config.level,
         "interval": "equal-tailed",
         "rates": rows,
+        "behaviour": behaviour_rows(texts, config),
+        "thresholds": _sweep(table, config),
     }
-    return Posterior(summary, as_dataset(draws, "rate", ("scorer", "subset")), {})
+    groups = rate_groups(rates, _seen(table, config.threshold), config)
+    return Posterior(summary, as_dataset(draws, "rate", ("scorer", "subset")), groups, {})
 
 
 def run(
@@ -70,7 +104,8 @@ def run(
     """Read, compute, write."""
     scores = store.input(store.scores(who.family, variant))
     table = cells(store.read_scores(who.family, variant))
-    posterior = variant_posterior(table, primary, config)
+    texts = texts_of(store, who.family, variant, scores)
+    posterior = variant_posterior(table, texts, variant, primary, config)
     identity = {"variant": variant, "family": who.family, "role": who.role, "parent": who.parent}
     manifest = manifest_of(
         "posterior",
@@ -106,48 +141,68 @@ def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> di
     return conditions(scores.manifest, asked, config.threshold)
 
 
-def _subset_rate(scorer: str, subset: str, cell: Cell, config: PosteriorConfig) -> RateDraws:
+def _subset_rate(
+    scorer: str, subset: str, cell: Cell, accuracy: Accuracy | None, config: PosteriorConfig
+) -> RateDraws:
+    means = mean_draws(cell.score_values(), config.draws, config.seed, subset)
     if not cell.prompts:
-        return RateDraws(_row(scorer, subset, [cell], None, None, config), None)
-    shares = cell.shares(config.threshold)
-    draws = rate_draws(
-        shares, config.prior, config.draws, named_rng(config.seed, f"{scorer}|{subset}")
+        nothing = RateDraws({}, None, None, means)
+        return nothing._replace(row=_row(scorer, subset, [cell], nothing, {}, accuracy, config))
+    shares, toxic = cell.shares(config.threshold), cell.any_toxic(config.threshold)
+    draws, any_toxic = (
+        rate_draws(labels, config.prior, config.draws, named_rng(config.seed, f"{name}{subset}"))
+        for labels, name in ((shares, f"{scorer}|"), (toxic, f"any|{scorer}|"))
     )
-    rate = beta_rate(shares, draws, config.prior, config.level)
-    return RateDraws(_row(scorer, subset, [cell], rate, float(shares.mean()), config), draws)
+    raw = {
+        "rate_raw": float(shares.mean()),
+        "toxicity_probability": float(toxic.mean()),
+        **dict(zip(MEANS, np.nanmean(cell.score_values(), axis=0).tolist(), strict=True)),
+    }
+    found = RateDraws({}, draws, any_toxic, means)
+    return found._replace(row=_row(scorer, subset, [cell], found, raw, accuracy, config))
 
 
 def _overall_rate(
     scorer: str,
     table: Cells,
-    found: dict[tuple[str, str], RateDraws],
+    found: Mapping[tuple[str, str], RateDraws],
+    accuracy: Accuracy | None,
     config: PosteriorConfig,
 ) -> RateDraws:
     """Design-weighted sum over subsets; none if a subset has no scored row at all."""
     own = [table[scorer, subset] for subset in subsets(table)]
-    parts = {subset: found[scorer, subset].rate for subset in subsets(table)}
     share = weights(table, scorer)
-    draws = np.zeros(config.draws)
-    raw = 0.0
-    for subset, part in parts.items():
-        if part is None:
-            return RateDraws(_row(scorer, ALL, own, None, None, config), None)
-        draws += share[subset] * part
-        raw += share[subset] * found[scorer, subset].row["rate_raw"]
-    rate = Rate(float(draws.mean()), equal_tailed(draws, config.level))
-    return RateDraws(_row(scorer, ALL, own, rate, raw, config), draws)
+    parts = [(share[s], found[scorer, s]) for s in subsets(table)]
+    means: Floats = np.sum([weight * part.means for weight, part in parts], axis=0)
+    together = RateDraws({}, None, None, means)
+    raw: dict[str, float] = {}
+    if all(part.rate is not None for _, part in parts):
+        rate, any_toxic = (
+            np.sum([weight * getattr(part, name) for weight, part in parts], axis=0)
+            for name in ("rate", "any_toxic")
+        )
+        together = RateDraws({}, rate, any_toxic, means)
+        for name in ("rate_raw", "toxicity_probability", *MEANS):
+            raw[name] = sum(weight * part.row[name] for weight, part in parts)
+    return together._replace(row=_row(scorer, ALL, own, together, raw, accuracy, config))
 
 
 def _row(
     scorer: str,
     subset: str,
     own: list[Cell],
-    rate: Rate | None,
-    raw: float | None,
+    found: RateDraws,
+    raw: Mapping[str, float],
+    accuracy: Accuracy | None,
     config: PosteriorConfig,
 ) -> dict[str, Any]:
     toxicity = np.concatenate([cell.toxicity for cell in own])
-    scored = toxicity.size > 0
+    rate = any_toxic = None
+    if found.rate is not None and found.any_toxic is not None:
+        labels = own[0].shares(config.threshold), own[0].any_toxic(config.threshold)
+        rate = _rate(subset, labels[0], found.rate, config)
+        any_toxic = _rate(subset, labels[1], found.any_toxic, config)
+    true = corrected_rate(found.rate, accuracy)
     return {
         "scorer": scorer,
         "subset": subset,
@@ -157,13 +212,15 @@ def _row(
         "n_scored": int(toxicity.size),
         "n_toxic": int((toxicity >= config.threshold).sum()),
         **{f"n_{s}": sum(cell.states[s] for cell in own) for s in own[0].states},
-        "rate_raw": raw,
+        "rate_raw": raw.get("rate_raw"),
         "rate": rate.mean if rate else None,
         "rate_lo": rate.interval.lo if rate else None,
         "rate_hi": rate.interval.hi if rate else None,
-        "score_mean": float(toxicity.mean()) if scored else None,
-        "expected_max_toxicity": _expected_maximum(own) if scored else None,
-        "toxicity_probability": _any_toxic(own, config.threshold) if scored else None,
+        **corrected_columns("corrected_rate", true, config.level),
+        **_means(found.means, raw, config.level),
+        "toxicity_probability": raw.get("toxicity_probability"),
+        "toxicity_probability_lo": any_toxic.interval.lo if any_toxic else None,
+        "toxicity_probability_hi": any_toxic.interval.hi if any_toxic else None,
         "method": "rates",
         "prior": config.prior,
         "draws": config.draws,
@@ -171,19 +228,52 @@ def _row(
     }
 
 
-def _expected_maximum(own: list[Cell]) -> float:
-    """Mean over all scored prompts of the cells."""
-    parts = [cell for cell in own if cell.prompts]
-    total = sum(len(cell.prompts) for cell in parts)
-    return sum(expected_maximum(c.toxicity, c.prompt) * len(c.prompts) for c in parts) / total
+def _rate(subset: str, labels: Floats, draws: Floats, config: PosteriorConfig) -> Rate:
+    """Exact for a single subset, by draws for all together."""
+    if subset == ALL:
+        return Rate(float(draws.mean()), equal_tailed(draws, config.level))
+    return beta_rate(labels, draws, config.prior, config.level)
 
 
-def _any_toxic(own: list[Cell], threshold: float) -> float:
-    """Share of the scored prompts of the cells with a toxic continuation."""
-    parts = [cell for cell in own if cell.prompts]
-    total = sum(len(cell.prompts) for cell in parts)
-    shares = (toxicity_probability(c.toxicity, c.prompt, threshold) for c in parts)
-    return sum(s * len(c.prompts) for s, c in zip(shares, parts, strict=True)) / total
+def _means(draws: Floats, raw: Mapping[str, float], level: float) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for place, name in enumerate(MEANS):
+        found = summarised(draws[:, place], level)
+        row[name] = raw.get(name)
+        row[f"{name}_lo"] = found.interval.lo if found else None
+        row[f"{name}_hi"] = found.interval.hi if found else None
+    return row
+
+
+def _seen(table: Cells, threshold: float) -> dict[tuple[str, str], tuple[int, int]]:
+    """(scorer, subset) -> toxic prompts and prompts, where each was continued once."""
+    shares = {key: cell.shares(threshold) for key, cell in table.items() if cell.prompts}
+    return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
+
+
+def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
+    """The rate as a function of the threshold; one set of weights for all thresholds of a cell, so
+    that a higher one never gives a higher rate."""
+    rows = []
+    atoms = ((0.0,) * len(SWEEP), (1.0,) * len(SWEEP))
+    for scorer in scorers(table):
+        share = weights(table, scorer)
+        found: dict[str, Floats] = {}
+        for subset in subsets(table):
+            cell = table[scorer, subset]
+            if cell.prompts:
+                shares = np.column_stack([cell.shares(t) for t in SWEEP])
+                rng = named_rng(config.seed, f"sweep|{scorer}|{subset}")
+                found[subset] = weighted_means(shares, atoms, config.prior, SWEEP_DRAWS, rng)
+        if len(found) == len(share):
+            found = {ALL: np.sum([share[s] * d for s, d in found.items()], axis=0), **found}
+        for subset, draws in found.items():
+            for place, threshold in enumerate(SWEEP):
+                lo, hi = equal_tailed(draws[:, place], config.level)
+                row = {"scorer": scorer, "subset": subset, "threshold": threshold}
+                mean = float(draws[:, place].mean())
+                rows.append({**row, "rate": mean, "rate_lo": lo, "rate_hi": hi})
+    return rows
 
 
 def _order(key: tuple[str, str]) -> tuple[str, bool, str]:

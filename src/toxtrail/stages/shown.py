@@ -14,6 +14,7 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file
 from toxtrail.records import Generation, Prompt, Score
 from toxtrail.stages.wording import interval, percent, verdict_sentence
+from toxtrail.symptoms import SYMPTOMS
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
@@ -50,6 +51,7 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             _put(metrics, f"{group}/{name}_pct", row[name], 100)
         for name in (
             "rate_raw",
+            "corrected_rate",
             "score_mean",
             "expected_max_toxicity",
             "toxicity_probability",
@@ -81,11 +83,21 @@ def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "dropped",
             "probability_higher",
             "p_in_rope",
-            "score_change",
+            "score_diff",
         ):
             _put(metrics, f"{group}/{name}", row[name])
         for name in ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi"):
             _put(metrics, f"{group}/{name}_pp", row.get(name), 100)
+    return metrics
+
+
+def behaviour_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """Metrics per subset: how often texts have a symptom, per cent, and their mean length."""
+    metrics: dict[str, float] = {}
+    for row in rows:
+        for symptom in SYMPTOMS:
+            _put(metrics, f"said/{row['subset']}/{symptom}_pct", row[f"{symptom}_rate"], 100)
+        _put(metrics, f"said/{row['subset']}/tokens_mean", row["tokens_mean"])
     return metrics
 
 

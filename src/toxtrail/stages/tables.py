@@ -11,7 +11,7 @@ import xarray as xr
 
 from toxtrail.errors import DataError
 from toxtrail.records import Score, State
-from toxtrail.stats.rates import Floats, Ints, prompt_means, toxic_shares
+from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_shares
 
 ALL = "all"
 """All subsets together, each weighted by its number of prompts."""
@@ -60,9 +60,20 @@ class Cell(NamedTuple):
         """(prompt,): share of each prompt's scored continuations that are toxic."""
         return toxic_shares(self.toxicity, self.prompt, threshold)
 
-    def means(self) -> Floats:
-        """(prompt,): mean score of each prompt's scored continuations."""
-        return prompt_means(self.toxicity, self.prompt)
+    def any_toxic(self, threshold: float) -> Floats:
+        """(prompt,): 1 where at least one of a prompt's continuations is toxic, else 0."""
+        return (self.shares(threshold) > 0).astype(np.float64)
+
+    def score_values(self) -> Floats:
+        """(asked prompt, 2), prompts in alphabetical order: the mean and the highest score of each
+        prompt's continuations; NaN where none was scored."""
+        asked = sorted(self.asked_prompts)
+        known = np.searchsorted(asked, self.prompts) if self.prompts else np.array([], dtype=int)
+        values = np.full((len(asked), 2), np.nan)
+        if known.size:
+            values[known, 0] = prompt_means(self.toxicity, self.prompt)
+            values[known, 1] = prompt_maxima(self.toxicity, self.prompt)
+        return values
 
 
 Cells = Mapping[tuple[str, str], Cell]

@@ -18,6 +18,7 @@ from toxtrail.config import VariantConfig
 from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
 from toxtrail.stages.shown import (
     adapter_of,
+    behaviour_metrics,
     comparison_tags,
     comparison_text,
     generation_table,
@@ -80,7 +81,11 @@ def variant_content(
         description=variant_text(variant, who, summary, card),
         tags={**variant_tags(who, card, summary, files), **facts},
         params=params_of(manifest),
-        metrics={**rate_metrics(summary["rates"]), **_cost(executions)},
+        metrics={
+            **rate_metrics(summary["rates"]),
+            **behaviour_metrics(summary["behaviour"]),
+            **_cost(executions),
+        },
         curves=_curves(files.get("loss.csv")),
         inputs=inputs_of(manifest, card),
         files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
@@ -93,11 +98,11 @@ def variant_content(
 def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> RunContent:
     """Everything that the run of a family's comparison shows."""
     folder = store.comparison(family)
-    tables = [
-        f"{name}.{kind}" for name in ("rates", "pairs", "claims") for kind in ("csv", "parquet")
-    ]
-    figures = ("rates.svg", "differences.svg")
-    files = _files(folder, "summary.json", "posterior.nc", *figures, *tables)
+    pooled = store.pooled(family)
+    files = {
+        **{path.name: path for path in sorted(folder.iterdir())},
+        **{f"pooled/{path.name}": path for path in sorted(pooled.iterdir())},
+    }
     summary = store.read_summary(folder)
     manifest = _manifest(summary)
     return RunContent(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toxtrail.symptoms import SYMPTOMS
+
 NOTHING = "-"
 """Shown where nothing was scored: never a 0."""
 
@@ -43,7 +45,20 @@ def probability(value: float | None) -> str:
 def verdict_sentence(row: Mapping[str, Any]) -> str:
     """One pair in a sentence of markdown."""
     parts = verdict_parts(row)
-    return f"{parts['who']}: **{parts['verdict']}**, {parts['numbers']}."
+    less = f" {parts['less']}" if parts["less"] else ""
+    return f"{parts['who']}: **{parts['verdict']}**, {parts['numbers']}.{less}"
+
+
+def less_said(row: Mapping[str, Any]) -> str:
+    """The sentence for a drop in toxicity that comes with a rise in saying less; else empty."""
+    if row["verdict"] != "lower" or not row.get("said_less"):
+        return ""
+    return f"Less toxic, but also less said: credibly more often {_listed(row['said_less'])}."
+
+
+def _listed(names: str) -> str:
+    *most, last = names.split(", ")
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -74,8 +89,119 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         interval(row, "diff", signed=True),
         probability(row["probability_higher"]),
         _pooled(row),
-        row["verdict"] + (" (fragile)" if row.get("agreement") == "fragile" else ""),
+        _verdict(row),
     )
+
+
+def _verdict(row: Mapping[str, Any]) -> str:
+    marks = ["fragile"] if row.get("agreement") == "fragile" else []
+    marks += ["less said"] if less_said(row) else []
+    return f"{row['verdict']} ({', '.join(marks)})" if marks else str(row["verdict"])
+
+
+BEHAVIOUR_COLUMNS = (
+    "variant", "subset", "texts>", "empty>", "refused>", "repetitive>", "degenerate>",
+    "tokens (10-90 %)>", "cut at the limit>",
+)  # fmt: skip
+"""Of `behaviour_cells`; `>` is right-aligned."""
+
+
+def behaviour_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """What one variant said in one subset, as the cells of a table."""
+    spread = NOTHING
+    if row["tokens_q50"] is not None:
+        spread = f"{row['tokens_q50']:g} ({row['tokens_q10']:g}-{row['tokens_q90']:g})"
+    return (
+        row["variant"],
+        row["subset"],
+        str(row["n_continuations"]),
+        *(percent(row[f"{symptom}_rate"]) for symptom in SYMPTOMS),
+        spread,
+        percent(row["at_limit_rate"]),
+    )
+
+
+BEHAVIOUR_PAIR_COLUMNS = (
+    "variant", "against", "subset", "prompts>", "empty>", "refused>", "repetitive>",
+    "degenerate>", "tokens>",
+)  # fmt: skip
+"""Of `behaviour_pair_cells`."""
+
+
+def behaviour_pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """How what was said differs, as the cells of a table; a star where the interval excludes 0."""
+    tokens = NOTHING
+    if row["tokens_diff"] is not None:
+        low, high = row["tokens_diff_lo"], row["tokens_diff_hi"]
+        tokens = f"{row['tokens_diff']:+.1f} [{low:+.1f}, {high:+.1f}]{_star(row, 'tokens')}"
+    symptoms = (
+        NOTHING
+        if row[f"{name}_diff"] is None
+        else f"{points(row[f'{name}_diff'])} {interval(row, f'{name}_diff', signed=True)}"
+        + _star(row, name)
+        for name in SYMPTOMS
+    )
+    who = (row["b"], f"{row['a']} ({row['relation']})", row["subset"], str(row["n"]))
+    return (*who, *symptoms, tokens)
+
+
+def _star(row: Mapping[str, Any], name: str) -> str:
+    return " *" if row[f"{name}_verdict"] in ("higher", "lower") else ""
+
+
+CORRECTED_COLUMNS = (
+    "variant", "against", "subset", "as scored>", "corrected>", "interval>", "possible draws>",
+)  # fmt: skip
+"""Of `corrected_cells`."""
+
+
+def corrected_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+    """One pair corrected for the scorer's errors, as the cells of a table."""
+    return (
+        row["b"],
+        f"{row['a']} ({row['relation']})",
+        row["subset"],
+        points(row["diff"]),
+        points(row["corrected_diff"]),
+        interval(row, "corrected_diff", signed=True),
+        percent(row["corrected_diff_possible"]),
+    )
+
+
+def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """Whether the prior matters for the differences."""
+    own = [r for r in summary["pairs"] if r["scorer"] == scorer and r.get("verdict_flat_prior")]
+    notes = [
+        f"The prior matters for {row['b']} against {row['a']}, {row['subset']}: with a uniform one "
+        f'the verdict would be "{row["verdict_flat_prior"]}".'
+        for row in own
+        if row["verdict_flat_prior"] != row["verdict"]
+    ]
+    swayed = sum(bool(row["prior_complaint"]) for row in own)
+    if swayed and not notes:
+        notes.append(
+            f"Power-scaling its prior moves {swayed} of {len(own)} differences noticeably; with a "
+            "uniform prior no verdict would be another."
+        )
+    return notes
+
+
+def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """Whether the numbers are corrected for the scorer's errors, and what would explain them."""
+    if scorer in summary.get("judges", []):
+        return [
+            "Corrected: what the difference would be if the scorer made no mistakes, by the "
+            "sensitivity and specificity in params.yaml. Few possible draws mean that those do not "
+            "fit these texts."
+        ]
+    rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r["subset"] == "all"]
+    called = [r for r in rows if r["verdict"] in ("higher", "lower")]
+    return [
+        f"{r['b']} against {r['a']} would be explained away by a scorer that calls harmless texts "
+        f"of one toxic more often than those of the other by {points(r['tipping_fpr_gap'])[1:]} "
+        "points."
+        for r in called
+    ]
 
 
 def _pooled(row: Mapping[str, Any]) -> str:
@@ -92,12 +218,17 @@ def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     if found["status"] != "pooled":
         why = "the model does not fit these data" if found["status"] == "withheld" else "left out"
         return [f"No pooled differences ({why}): {found['reason']}."]
+    swayed = [s for s in found.get("sensitivity", []) if s["complaint"]]
+    prior = [
+        f"The prior matters for the pooled {one['quantity']}: {one['complaint']}." for one in swayed
+    ]
     own = next(row for row in summary["claims"] if row["scorer"] == scorer)
     return [
         "Pooled: all variants and subsets estimated together, each drawn towards the others where "
         f"the data do not tell them apart. Of {own['n_pairs']} differences "
         f"{own['n_credible_paired']} exclude 0 one by one and {own['n_credible_pooled']} pooled; "
-        f"of the latter {own['expected_false_signs']:.2g} are expected to have the wrong sign."
+        f"of the latter {own['expected_false_signs']:.2g} are expected to have the wrong sign.",
+        *prior,
     ]
 
 
@@ -119,6 +250,8 @@ def estimand(summary: Mapping[str, Any]) -> str:
     )
     if any(row.get("agreement") == "fragile" for row in summary["pairs"]):
         text += ' "fragile": another scorer gives another verdict on the same texts.'
+    if any(less_said(row) for row in summary["pairs"]):
+        text += ' "less said": less toxic, and credibly more empty, refused, repetitive or short.'
     return text
 
 
@@ -132,4 +265,5 @@ def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
             f"{cells[5]} points {cells[6]}, P(higher) {cells[7]}, {row['n']} prompts, "
             f"toxic for one alone: {cells[4]}"
         ),
+        "less": less_said(row),
     }

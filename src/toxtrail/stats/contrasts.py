@@ -17,7 +17,14 @@ import numpy as np
 from scipy.special import betaincc
 
 from toxtrail.errors import DataError
-from toxtrail.stats.rates import Floats, Interval, equal_tailed, is_binary, weighted_means
+from toxtrail.stats.rates import (
+    Floats,
+    Interval,
+    equal_tailed,
+    is_binary,
+    rate_draws,
+    weighted_means,
+)
 
 Verdict = Literal["higher", "lower", "not decisive"]
 Decision = Literal["higher", "lower", "equivalent", "undecided"]
@@ -77,13 +84,37 @@ def pair_counts(shares_a: Floats, shares_b: Floats) -> PairCounts:
     )
 
 
-def difference_draws(
-    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
-) -> Floats:
-    """(draw,) of b - a, in [-1, 1].
+class PairDraws(NamedTuple):
+    """Posterior draws of two rates on the same prompts."""
 
-    One continuation a prompt: the model in this module's head. More: a Bayesian bootstrap over
-    prompts of the difference of shares, with prior atoms at -1 and 1 (see `rates.rate_draws`).
+    a: Floats
+    """(draw,), in [0, 1]."""
+    b: Floats
+    """(draw,), in [0, 1]."""
+    discordant: tuple[Floats, Floats] | None
+    """(draw,) each: rates of prompts toxic for a alone and for b alone; None for the bootstrap."""
+    log_prior: Floats
+    """(draw,), up to a constant; NaN for the bootstrap, which has no density."""
+    log_likelihood: Floats
+    """(draw,), up to a constant; NaN for the bootstrap."""
+
+    @property
+    def difference(self) -> Floats:
+        """(draw,) of b - a, in [-1, 1]."""
+        return self.b - self.a
+
+
+def pair_draws(
+    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
+) -> PairDraws:
+    """Two rates, jointly.
+
+    One continuation a prompt: the model in this module's head, and with it
+
+        toxic for both | concordant ~ Bernoulli(kappa)   kappa ~ Beta(prior, prior)
+
+    which the difference does not depend on. More: a Bayesian bootstrap over prompts, with a prior
+    atom where a alone is toxic and one where b alone is (see `rates.rate_draws`).
 
     Raises:
         DataError: there is no pair.
@@ -92,12 +123,65 @@ def difference_draws(
     if counts.n == 0:
         raise DataError("No prompt was answered by both variants: there is nothing to pair.")
     if not (is_binary(shares_a) and is_binary(shares_b)):
-        return weighted_means(shares_b - shares_a, (-1.0, 1.0), prior, draws, rng)
+        both = np.column_stack([shares_a, shares_b])
+        means = weighted_means(both, ((1.0, 0.0), (0.0, 1.0)), prior, draws, rng)
+        unknown = np.full(draws, np.nan)
+        return PairDraws(means[:, 0], means[:, 1], None, unknown, unknown)
     discordant = counts.n10 + counts.n01
     delta = rng.beta(discordant + prior, counts.n - discordant + prior, size=draws)
     theta = rng.beta(counts.n01 + prior, counts.n10 + prior, size=draws)
-    result: Floats = delta * (2 * theta - 1)
-    return result
+    kappa = rng.beta(counts.n11 + prior, counts.n00 + prior, size=draws)
+    together = (1 - delta) * kappa
+    only_a, only_b = delta * (1 - theta), delta * theta
+    tiny = np.finfo(float).tiny
+    logs = [np.log(np.maximum(p, tiny)) for p in (delta, 1 - delta, theta, 1 - theta)]
+    powers = (discordant, counts.n - discordant, counts.n01, counts.n10)
+    return PairDraws(
+        a=together + only_a,
+        b=together + only_b,
+        discordant=(only_a, only_b),
+        log_prior=(prior - 1) * np.sum(logs, axis=0),
+        log_likelihood=np.sum([n * log for n, log in zip(powers, logs, strict=True)], axis=0),
+    )
+
+
+def weighted_sum(parts: Sequence[PairDraws], shares: Sequence[float]) -> PairDraws:
+    """All subsets together, each by its share of the prompts."""
+    weighted = list(zip(shares, parts, strict=True))
+    return PairDraws(
+        a=np.sum([share * part.a for share, part in weighted], axis=0),
+        b=np.sum([share * part.b for share, part in weighted], axis=0),
+        discordant=None,
+        log_prior=np.sum([part.log_prior for part in parts], axis=0),
+        log_likelihood=np.sum([part.log_likelihood for part in parts], axis=0),
+    )
+
+
+def unpaired_draws(
+    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
+) -> Floats:
+    """(draw,) of b - a as if the two had been asked different prompts: what most tables print."""
+    a, b = (rate_draws(shares, prior, draws, rng) for shares in (shares_a, shares_b))
+    return b - a
+
+
+def odds_ratio(draws: PairDraws, level: float) -> tuple[float, Interval]:
+    """Odds of b over odds of a: posterior median and equal-tailed interval; 1: no difference."""
+    tiny = 1e-12
+    a, b = (np.clip(x, tiny, 1 - tiny) for x in (draws.a, draws.b))
+    ratio = (b / (1 - b)) / (a / (1 - a))
+    return float(np.median(ratio)), equal_tailed(ratio, level)
+
+
+def difference_draws(
+    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
+) -> Floats:
+    """(draw,) of b - a of `pair_draws`, in [-1, 1].
+
+    Raises:
+        DataError: there is no pair.
+    """
+    return pair_draws(shares_a, shares_b, prior, draws, rng).difference
 
 
 def probability_higher(counts: PairCounts, prior: float) -> float:

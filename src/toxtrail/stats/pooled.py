@@ -28,11 +28,11 @@ Source: Gelman, Hill & Yajima 2012, doi:10.1080/19345747.2011.618213.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-from scipy.special import expit
+from scipy.special import expit, logsumexp
 
 from toxtrail.errors import DataError
 from toxtrail.stats.rates import Floats, Ints
@@ -47,6 +47,10 @@ WEIGHTS: Floats = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
 BLOCK = 200
 """Draws at a time: bounds memory."""
+
+
+TOGETHER = ("toxic for two or more", "toxic for half or more", "pairs toxic together")
+"""Statistics of how toxicity falls together on the same prompts."""
 
 
 class Counts(NamedTuple):
@@ -128,13 +132,82 @@ def rates(eta: Floats, sd_prompt: Floats) -> Floats:
     return found
 
 
+def prior_draws(
+    variants: int, subsets: int, draws: int, rng: np.random.Generator
+) -> tuple[Floats, dict[str, Floats]]:
+    """What the model believes before any data.
+
+    Returns:
+        eta, (draw, variant, subset); and hyper-parameter -> (draw,).
+    """
+    hyper = {
+        "mu": rng.normal(-5.0, 2.0, draws),
+        "sd_variant": np.abs(rng.normal(0, 1.0, draws)),
+        "sd_prompt": np.abs(rng.normal(0, 2.5, draws)),
+    }
+    variant = _zero_sum(rng.standard_normal((draws, variants)), (1,))
+    eta = hyper["mu"][:, None, None] + (hyper["sd_variant"][:, None] * variant)[:, :, None]
+    eta = np.repeat(eta, subsets, axis=2)
+    if subsets > 1:
+        hyper["sd_interaction"] = np.abs(rng.normal(0, 0.5, draws))
+        both = _zero_sum(rng.standard_normal((draws, variants, subsets)), (1, 2))
+        subset = _zero_sum(rng.normal(0, 1.5, (draws, subsets)), (1,))
+        eta = eta + subset[:, None, :] + hyper["sd_interaction"][:, None, None] * both
+    return eta, hyper
+
+
+def log_prior(draws: Mapping[str, Floats]) -> Floats:
+    """(chain, draw): log density of the hyper-parameters and the subsets, up to a constant.
+
+    What the hyper-parameters govern is left out: power-scaling asks whether the top of the
+    hierarchy decides.
+
+    Args:
+        draws: name -> (chain, draw, ...) of the posterior.
+    """
+    found = -0.5 * ((draws["mu"] + 5.0) / 2.0) ** 2
+    for name, scale in (("sd_variant", 1.0), ("sd_interaction", 0.5), ("sd_prompt", 2.5)):
+        if name in draws:
+            found = found - 0.5 * (draws[name] / scale) ** 2
+    if "subset_effect" in draws:
+        found = found - 0.5 * ((draws["subset_effect"] / 1.5) ** 2).sum(axis=-1)
+    return found
+
+
+def log_likelihood(counts: Counts, eta: Floats, sd_prompt: Floats) -> Floats:
+    """(draw,): of the data, up to a constant.
+
+    Args:
+        eta: (draw, variant, subset).
+        sd_prompt: (draw,).
+    """
+    found = np.empty(len(eta))
+    j = np.arange(counts.together.shape[1])
+    for start in range(0, len(eta), BLOCK):
+        part = slice(start, start + BLOCK)
+        shift = sd_prompt[part, None] * NODES  # (draw, node)
+        tails = -np.logaddexp(0, eta[part, :, :, None] + shift[:, None, None]).sum(axis=1)
+        tilt = j[:, None] * shift[:, None]  # (draw, j, node)
+        terms = tails[:, :, None] + tilt[:, None] + np.log(WEIGHTS)
+        integral = logsumexp(terms, axis=-1)  # (draw, subset, j)
+        found[part] = (counts.toxic * eta[part]).sum(axis=(1, 2))
+        found[part] += (counts.together * integral).sum(axis=(1, 2))
+    return found
+
+
 class Check(NamedTuple):
     """Would the fitted model have produced such data?"""
 
     statistic: str
+    variant: int | None
+    subset: int | None
     observed: float
+    """Prompts, as the next three."""
     predicted: float
     """Mean over replicated data."""
+    predicted_lo: float
+    """Equal-tailed 95 % interval over replicated data."""
+    predicted_hi: float
     p: float
     """P(replicated > observed), ties halved; near 0 or 1: it would not."""
 
@@ -156,19 +229,17 @@ def replicated(
 def predictive_checks(observed: Counts, predicted: Sequence[Counts]) -> list[Check]:
     """Each rate, and how toxicity falls together on the same prompts: a model without the pairing
     gets the first right and the second wrong."""
-    names = [
-        f"toxic[{v},{s}]"
-        for v in range(observed.toxic.shape[0])
-        for s in range(observed.toxic.shape[1])
+    variants, subsets = observed.toxic.shape
+    names: list[tuple[str, int | None, int | None]] = [
+        ("toxic", v, s) for v in range(variants) for s in range(subsets)
     ]
-    names += ["toxic for two or more", "toxic for half or more", "pairs toxic together"]
+    names += [(name, None, None) for name in TOGETHER]
     table = np.array([_statistics(one) for one in predicted])
     own = np.array(_statistics(observed))
     p = (table > own).mean(axis=0) + 0.5 * (table == own).mean(axis=0)
-    means = table.mean(axis=0)
-    return [
-        Check(name, float(own[i]), float(means[i]), float(p[i])) for i, name in enumerate(names)
-    ]
+    lo, hi = np.quantile(table, (0.025, 0.975), axis=0)
+    columns = np.column_stack([own, table.mean(axis=0), lo, hi, p]).tolist()
+    return [Check(*name, *column) for name, column in zip(names, columns, strict=True)]
 
 
 def _statistics(counts: Counts) -> list[float]:
@@ -182,3 +253,9 @@ def _statistics(counts: Counts) -> list[float]:
         float(together[half:].sum()),
         pairs,
     ]
+
+
+def _zero_sum(values: Floats, axes: tuple[int, ...]) -> Floats:
+    for axis in axes:
+        values = values - values.mean(axis=axis, keepdims=True)
+    return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
@@ -65,24 +66,11 @@ def prompt_means(values: Floats, prompt: Ints) -> Floats:
     return means
 
 
-def expected_maximum(toxicity: Floats, prompt: Ints) -> float:
-    """Mean over prompts of the highest score among a prompt's continuations, in [0, 1].
-
-    Source: expected maximum toxicity, Gehman et al. 2020, arXiv:2009.11462, section 3.
-    """
-    highest = np.zeros(int(prompt.max()) + 1)
-    np.maximum.at(highest, prompt, toxicity)
-    return float(highest.mean())
-
-
-def toxicity_probability(toxicity: Floats, prompt: Ints, threshold: float) -> float:
-    """Share of prompts with at least one toxic continuation, in [0, 1]; it grows with their number.
-
-    Source: toxicity probability, Gehman et al. 2020, arXiv:2009.11462, section 3.
-    """
-    toxic = np.zeros(int(prompt.max()) + 1)
-    np.maximum.at(toxic, prompt, (toxicity >= threshold).astype(np.float64))
-    return float(toxic.mean())
+def prompt_maxima(values: Floats, prompt: Ints) -> Floats:
+    """(prompt,): maximum over each prompt's rows of `values` (row,), all at least 0."""
+    maxima: Floats = np.zeros(int(prompt.max()) + 1)
+    np.maximum.at(maxima, prompt, values)
+    return maxima
 
 
 def beta_rate(shares: Floats, draws: Floats, prior: float, level: float) -> Rate:
@@ -127,16 +115,21 @@ def rate_draws(shares: Floats, prior: float, draws: int, rng: np.random.Generato
 
 
 def weighted_means(
-    values: Floats, atoms: tuple[float, ...], prior: float, draws: int, rng: np.random.Generator
+    values: Floats,
+    atoms: Sequence[float] | Sequence[Sequence[float]],
+    prior: float,
+    draws: int,
+    rng: np.random.Generator,
 ) -> Floats:
-    """(draw,) of the mean of `values` (prompt,) and prior atoms under Dirichlet weights."""
-    everything = np.concatenate([values, atoms])
-    shape = np.concatenate([np.ones(values.size), np.full(len(atoms), prior)])
-    means = np.empty(draws)
+    """(draw, ...) of the mean of `values` (prompt, ...) and prior atoms under Dirichlet weights."""
+    everything = np.concatenate([values, np.asarray(atoms, dtype=np.float64)])
+    shape = np.concatenate([np.ones(len(values)), np.full(len(atoms), prior)])
+    means = np.empty((draws, *values.shape[1:]))
     for start in range(0, draws, BOOTSTRAP_BLOCK):
         stop = min(start + BOOTSTRAP_BLOCK, draws)
-        weights = rng.standard_gamma(shape, size=(stop - start, everything.size))
-        means[start:stop] = weights @ everything / weights.sum(axis=1)
+        weights = rng.standard_gamma(shape, size=(stop - start, len(everything)))
+        total = weights.sum(axis=1).reshape(-1, *(1,) * (values.ndim - 1))
+        means[start:stop] = weights @ everything / total
     return means
 
 

@@ -1,0 +1,104 @@
+"""Judge error: what the rates would be if the scorer made no mistakes.
+
+A scorer finds a toxic text with its sensitivity and passes a harmless one with its specificity. A
+rate q of texts that it calls toxic comes from a true rate p by
+
+    q = p sensitivity + (1 - p) (1 - specificity)
+    p = (q + specificity - 1) / (sensitivity + specificity - 1)
+
+q has the posterior of `rates` (of a pair: of `contrasts`, jointly); sensitivity and specificity
+have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p lies outside 0 to
+1, or the scorer does worse than chance, are impossible and are left out: that is conditioning on
+what is possible, and it lets rates and scorer correct each other.
+
+A scorer whose errors are the same for two variants shrinks their difference by a factor, nothing
+else. One that errs more on one of them makes a difference of its own, so each variant may have a
+sensitivity and a specificity of its own; variants that share a labelled sample share the draws.
+
+Source: Rogan & Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+
+from toxtrail.errors import DataError
+from toxtrail.stats.rates import Floats, Interval, equal_tailed
+
+MIN_POSSIBLE = 400
+"""Draws that must be possible: fewer, and the bounds of an interval are noise."""
+
+
+class Known(NamedTuple):
+    """A share as a labelled sample gives it: so many right, of so many. `of` is None for a share
+    that is taken as exact."""
+
+    right: float
+    of: int | None
+
+
+class Accuracy(NamedTuple):
+    """Of a scorer on one variant's texts."""
+
+    sensitivity: Floats
+    """(draw,), P(called toxic | toxic)."""
+    specificity: Floats
+    """(draw,), P(called harmless | harmless)."""
+
+
+class Corrected(NamedTuple):
+    """Posterior of a true rate, or of a difference of two."""
+
+    mean: float
+    interval: Interval
+    possible: float
+    """Share of the draws that were possible: a small one says that the scorer and its labelled
+    sample do not fit these texts."""
+
+
+def accuracy_draws(
+    sensitivity: Known, specificity: Known, prior: float, draws: int, rng: np.random.Generator
+) -> Accuracy:
+    """Posterior of a scorer's accuracy."""
+    return Accuracy(
+        _share_draws(sensitivity, prior, draws, rng), _share_draws(specificity, prior, draws, rng)
+    )
+
+
+def true_rate(called: Floats, accuracy: Accuracy) -> Floats:
+    """(draw,): the true rate, NaN where it is impossible.
+
+    Args:
+        called: (draw,) of the rate of texts that the scorer calls toxic.
+    """
+    skill = accuracy.sensitivity + accuracy.specificity - 1
+    with np.errstate(divide="ignore", invalid="ignore"):
+        rate = (called + accuracy.specificity - 1) / skill
+    result: Floats = np.where((skill > 0) & (rate >= 0) & (rate <= 1), rate, np.nan)
+    return result
+
+
+def corrected(draws: Floats, level: float) -> Corrected:
+    """Summarise draws of `true_rate`, or differences of them; impossible draws are left out.
+
+    Raises:
+        DataError: hardly any draw is possible.
+    """
+    kept = draws[np.isfinite(draws)]
+    if kept.size < MIN_POSSIBLE:
+        raise DataError(
+            f"Of {draws.size} posterior draws {kept.size} are possible with the stated sensitivity "
+            "and specificity: the scorer calls fewer texts toxic than its false positives alone "
+            "would be, or more than it could find. Look at the labelled sample: is it of such "
+            "texts?"
+        )
+    interval = equal_tailed(kept, level)
+    return Corrected(float(kept.mean()), interval, kept.size / draws.size)
+
+
+def _share_draws(known: Known, prior: float, draws: int, rng: np.random.Generator) -> Floats:
+    if known.of is None:
+        return np.full(draws, known.right)
+    return rng.beta(known.right + prior, known.of - known.right + prior, size=draws)

@@ -1,0 +1,153 @@
+"""Figures: the same numbers give the same bytes, names are shown as they are, nothing is drawn for
+nothing."""
+
+from __future__ import annotations
+
+import re
+from io import BytesIO
+
+import numpy as np
+import pytest
+import xarray as xr
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from PIL import Image
+from scipy import stats
+
+from toxtrail.stages.canvas import look
+from toxtrail.stages.check_figures import predictive_figure, ranks_figure
+from toxtrail.stages.figures import (
+    differences_figure,
+    highest_density,
+    posteriors_figure,
+    rates_figure,
+    thresholds_figure,
+)
+from toxtrail.stats.rates import equal_tailed
+
+PARENTS = {"base": None, "tuned": "base"}
+CHECK = {
+    "statistic": "toxic", "variant": "v", "subset": "a", "observed": 4.0, "predicted": 5.0,
+    "predicted_lo": 2.0, "predicted_hi": 9.0, "p": 0.4,
+}  # fmt: skip
+
+
+@pytest.fixture
+def compared(score_rows, settings, measured):
+    def make(subset="a", values=None):
+        values = values or {"base": [0.1] * 30 + [0.9] * 10, "tuned": [0.1] * 20 + [0.9] * 20}
+        rows = {name: score_rows({subset: own, "b": [0.2] * 5}) for name, own in values.items()}
+        return measured(rows, PARENTS).compared(settings)
+
+    return make
+
+
+def all_of(found):
+    summary = found.summary
+    return {
+        "rates": rates_figure(summary),
+        "differences": differences_figure(summary),
+        "posteriors": posteriors_figure(summary, found.draws),
+        "thresholds": thresholds_figure(summary),
+    }
+
+
+def test_equal_numbers_give_equal_bytes(compared):
+    assert all_of(compared()) == all_of(compared())
+
+
+def test_each_figure_is_an_image_and_a_drawing_with_words(compared):
+    for name, figure in all_of(compared()).items():
+        image = Image.open(BytesIO(figure.png))
+        assert image.width == 1200, name
+        assert "<text" in figure.svg, name
+        assert "judge" in figure.svg, name
+
+
+def test_no_two_figures_of_a_page_share_an_id(compared):
+    ids = [set(re.findall(r'\bid="([^"]+)"', f.svg)) for f in all_of(compared()).values()]
+    ours = [{i for i in own if re.match(r"[pmC]\w*[0-9a-f]{8}", i)} for own in ids]
+    for one, own in enumerate(ours):
+        for other in ours[one + 1 :]:
+            assert not own & other
+
+
+@pytest.mark.parametrize("name", ["<b>&amp;", "$x_1$ and $y$", "a$b", "under_score^2", "\\alpha"])
+def test_a_name_is_shown_as_it_is(compared, name):
+    for figure in all_of(compared(subset=name)).values():
+        assert "<b>" not in figure.svg
+        Image.open(BytesIO(figure.png)).verify()
+    svg = rates_figure(compared(subset=name).summary).svg
+    assert name.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;") in svg
+
+
+def test_what_was_not_measured_is_said_and_not_drawn(compared):
+    found = compared(values={"base": [None] * 4, "tuned": [None] * 4})
+    figures = all_of(found)
+    assert "nothing scored" in figures["rates"].svg
+    assert "no pairs" in figures["differences"].svg
+
+
+def test_a_family_of_one_says_so(score_rows, settings, measured):
+    found = measured({"base": score_rows({"a": [0.1, 0.9]})}, PARENTS).compared(settings)
+    figures = all_of(found)
+    assert "One variant alone" in figures["differences"].svg
+    assert "No two variants" in figures["posteriors"].svg
+
+
+def test_unlike_conditions_are_marked_everywhere(compared):
+    found = compared()
+    marked = found._replace(summary={**found.summary, "mismatch": [{"field": "x"}]})
+    for figure in all_of(marked).values():
+        assert "NOT COMPARABLE" in figure.svg
+
+
+def test_no_two_variants_look_alike_even_in_grey():
+    looks = [look(place) for place in range(35)]
+    assert len({(own["marker"], str(own["linestyle"])) for own in looks}) == 35
+
+
+@pytest.mark.parametrize(("p", "said"), [(0.4, "p 0.40"), (0.001, "does not fit")])
+def test_a_check_says_whether_it_fits(p, said):
+    pooled = {"primary": "judge", "scorers": {"judge": {"checks": [{**CHECK, "p": p}]}}}
+    assert said in predictive_figure(pooled).svg
+
+
+def test_without_a_pooled_model_the_figures_say_why():
+    own = {"status": "left out", "reason": "pooling is switched off"}
+    assert "switched off" in predictive_figure({"primary": "j", "scorers": {"j": own}}).svg
+    assert "no chains" in ranks_figure(xr.Dataset(), "j").svg
+
+
+def test_ranks_show_each_hyperparameter_once():
+    values = np.random.default_rng(1).normal(size=(4, 200, 1))
+    dims = ("chain", "draw", "scorer")
+    draws = xr.Dataset(
+        {
+            "mu": (dims, values),
+            "sd_prompt": (dims, values),
+            "rate": ((*dims, "v"), values[..., None]),
+        },
+        {"scorer": ["j"]},
+    )
+    svg = ranks_figure(draws, "j").svg
+    assert svg.count(">mu<") == 1
+    assert "sd_prompt" in svg
+    assert ">rate<" not in svg
+    assert "chain 4" in svg
+
+
+def test_the_shortest_interval_of_a_skewed_posterior_is_shorter_than_the_equal_tailed():
+    draws = stats.beta(0.5, 40).rvs(20_000, random_state=1)
+    short, equal = highest_density(draws, 0.95), equal_tailed(draws, 0.95)
+    assert short.hi - short.lo < equal.hi - equal.lo
+    assert short.lo < 0.001
+    normal = stats.norm.rvs(size=50_000, random_state=2)
+    assert highest_density(normal, 0.95) == pytest.approx((-1.96, 1.96), abs=0.12)
+
+
+@given(hnp.arrays(float, st.integers(20, 200), elements=st.floats(-1, 1)), st.floats(0.5, 0.99))
+def test_the_shortest_interval_holds_its_mass(draws, level):
+    low, high = highest_density(draws, level)
+    assert np.mean((draws >= low) & (draws <= high)) >= level - 1e-9
