@@ -1,0 +1,99 @@
+"""Other people's statistics, where they must agree with ours, and where they must not."""
+
+from __future__ import annotations
+
+import numpy as np
+import pandas as pd
+import pytest
+import statsmodels.api as sm
+from scipy import stats
+from scipy.special import expit
+from statsmodels.stats.contingency_tables import mcnemar
+from statsmodels.stats.proportion import proportion_confint
+
+from toxtrail.stats.contrasts import PairCounts, difference_draws, probability_higher
+from toxtrail.stats.margins import Published, rate_interval, unpaired
+from toxtrail.stats.pooled import build, counts_of, rates
+from toxtrail.stats.rates import equal_tailed
+from toxtrail.stats.sampling import Effort, sample
+
+TABLES = [(30, 147, 128, 2095), (5, 40, 18, 300), (0, 3, 9, 88), (60, 60, 60, 60), (2, 1, 9, 20)]
+each_table = pytest.mark.parametrize("table", TABLES)
+
+
+def labels(table):
+    return (
+        np.repeat(np.array((1.0, 1.0, 0.0, 0.0)), table),
+        np.repeat(np.array((1.0, 0.0, 1.0, 0.0)), table),
+    )
+
+
+@each_table
+def test_p_of_higher_lies_between_mcnemars_two_exact_tails(table):
+    """A Jeffreys tail lies between P(X <= k) and P(X < k) of the binomial."""
+    n11, n10, n01, n00 = table
+    wrong = 1 - probability_higher(PairCounts(*table), 0.5)
+    least = stats.binom.sf(n01, n10 + n01, 0.5)
+    most = stats.binom.sf(n01 - 1, n10 + n01, 0.5)
+    assert least <= wrong <= most
+    theirs = mcnemar([[n11, n10], [n01, n00]], exact=True).pvalue
+    assert min(1, 2 * min(most, 1 - least)) == pytest.approx(theirs)
+
+
+def test_a_comparison_that_ignores_the_pairing_disagrees_with_mcnemar():
+    table = (110, 5, 22, 263)
+    ours = 1 - probability_higher(PairCounts(*table), 0.5)
+    p = mcnemar([[110, 5], [22, 263]], exact=True).pvalue
+    assert 2 * ours < 0.003 > p
+    assert unpaired(Published(115, 400), Published(132, 400), 0.5, 0.95).verdict == "not decisive"
+
+
+@pytest.mark.parametrize("table", [table for table in TABLES if min(table[1:3]) >= 15])
+def test_the_paired_interval_is_walds_where_there_are_many_discordant_prompts(table):
+    """d +- 1.96 sqrt(n10 + n01 - (n10 - n01)^2 / n) / n (Agresti 2013, section 11.1)."""
+    n, n10, n01 = sum(table), table[1], table[2]
+    found = equal_tailed(
+        difference_draws(*labels(table), 0.5, 200_000, np.random.default_rng(1)), 0.95
+    )
+    d, se = (n01 - n10) / n, (n10 + n01 - (n10 - n01) ** 2 / n) ** 0.5 / n
+    assert found == pytest.approx((d - 1.96 * se, d + 1.96 * se), abs=0.06 * se)
+
+
+@pytest.mark.parametrize(("toxic", "n"), [(240, 2400), (19, 2400), (7, 50), (1, 2)])
+def test_the_interval_of_a_rate_is_statsmodels_jeffreys(toxic, n):
+    theirs = proportion_confint(toxic, n, alpha=0.05, method="jeffreys")
+    assert rate_interval(Published(toxic, n), 0.5, 0.95) == pytest.approx(theirs, abs=1e-9)
+
+
+@pytest.mark.slow
+def test_pooled_rates_and_differences_are_those_of_a_marginal_model_on_many_prompts():
+    """Rates and paired differences of a GEE with exchangeable correlation (Liang & Zeger 1986),
+    which like ours speaks of the average over prompts; one subset, variants well apart, so that
+    drawing them together hardly moves them."""
+    rng = np.random.default_rng(3)
+    n, eta, sd = 1500, np.array([-2.6, -2.0, -1.2]), 1.6
+    chance = expit(eta + sd * rng.standard_normal((n, 1)))
+    table = (rng.random(chance.shape) < chance).astype(float)
+    frame = pd.DataFrame(
+        {
+            "toxic": table.ravel(),
+            "variant": np.tile(np.arange(3), n),
+            "prompt": np.repeat(np.arange(n), 3),
+        }
+    )
+    design = pd.get_dummies(frame["variant"]).astype(float)
+    gee = sm.GEE(
+        frame["toxic"], design, groups=frame["prompt"], family=sm.families.Gaussian(),
+        cov_struct=sm.cov_struct.Exchangeable(),
+    ).fit()  # fmt: skip
+    drawn = sample(build(counts_of([table])), Effort(4, 2000, 0.97, 1))
+    eta_draws = drawn.posterior["eta"].reshape(-1, 3, 1)
+    ours = rates(eta_draws, drawn.posterior["sd_prompt"].ravel())[:, :, 0]
+    assert ours.mean(axis=0) == pytest.approx(gee.params.to_numpy(), abs=0.006)
+    steps = ours[:, [1, 2]] - ours[:, [0]]
+    contrast = np.array([[-1, 1, 0], [-1, 0, 1]])
+    theirs = gee.t_test(contrast)
+    assert steps.mean(axis=0) == pytest.approx(theirs.effect, abs=0.006)
+    assert steps.std(axis=0) == pytest.approx(theirs.sd.ravel(), rel=0.15)
+    unrelated = np.sqrt(gee.bse.to_numpy()[1:] ** 2 + gee.bse.to_numpy()[0] ** 2)
+    assert np.all(steps.std(axis=0) < 0.9 * unrelated)
