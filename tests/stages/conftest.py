@@ -8,7 +8,7 @@ import pytest
 
 from toxtrail.config import PosteriorConfig
 from toxtrail.records import Generation, Score
-from toxtrail.stages.compare import family_comparison
+from toxtrail.stages.compare import family_comparison, with_figures
 from toxtrail.stages.pool import pooled_family
 from toxtrail.stages.posterior import variant_posterior
 from toxtrail.stages.said import said
@@ -53,6 +53,9 @@ class Measured(NamedTuple):
     def compared(self, settings, primary="judge", **options):
         reference = next(iter(self.tables))
         return family_comparison(*self, reference, primary, settings, **options)
+
+    def drawn(self, settings):
+        return with_figures(self.compared(settings))
 
     def pooled(self, settings, pooling, sampler):
         reference = next(iter(self.tables))

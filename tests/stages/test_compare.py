@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import pytest
 
+from toxtrail.config import JudgeConfig
 from toxtrail.errors import DataError
+from toxtrail.stages.compare import with_figures
 from toxtrail.stages.family import edges
+from toxtrail.stages.wording import corrected_cells, prior_notes
 
 PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
 
@@ -78,12 +81,12 @@ def test_another_variant_leaves_a_pairs_numbers_alone(compared):
 def test_a_family_of_one_has_rates_and_no_pairs(compared):
     found = compared({"base": {"a": [0.9, 0.1]}})
     assert found.summary["pairs"] == []
-    assert set(found.figures) == {"rates", "differences", "posteriors", "thresholds"}
+    assert set(with_figures(found).figures) == {"rates", "differences", "posteriors", "thresholds"}
 
 
 def test_figures_depend_on_the_numbers_alone(compared):
     values = {"base": {"a": [0.9, 0.1]}, "tuned": {"a": [0.1, 0.1]}}
-    one, two = (compared(values).figures for _ in range(2))
+    one, two = (with_figures(compared(values)).figures for _ in range(2))
     assert one == two
 
 
@@ -137,3 +140,75 @@ def test_without_pairs_there_are_no_numbers(compared):
     found = row(compared(values), "tuned")
     assert {found[name] for name in ("pd", "p_above", "mde80", "credible_paired")} == {None}
     assert found["decision"] == "no pairs"
+
+
+def judged(settings, **judges):
+    return settings.model_copy(
+        update={"judges": {"judge": JudgeConfig.model_validate({"source": "x", **judges})}}
+    )
+
+
+def test_a_known_judge_stretches_a_difference_and_an_unknown_one_corrects_nothing(
+    score_rows, settings, measured
+):
+    values = {"base": [0.1] * 180 + [0.9] * 20, "tuned": [0.1] * 120 + [0.9] * 80}
+    rows = {name: score_rows({"a": own}) for name, own in values.items()}
+    plain = row(measured(rows, PARENTS).compared(settings), "tuned")
+    assert {plain["corrected_diff"], plain["corrected_diff_possible"]} == {None}
+    known = judged(settings, sensitivity=0.8, specificity=0.95)
+    found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
+    assert found["diff"] == plain["diff"]
+    assert found["corrected_diff"] == pytest.approx(found["diff"] / 0.75, rel=0.03)
+    assert found["corrected_diff_possible"] > 0.9
+
+
+def test_a_judge_that_errs_more_on_one_variant_explains_its_difference(
+    score_rows, settings, measured
+):
+    values = {"base": [0.1] * 190 + [0.9] * 10, "tuned": [0.1] * 170 + [0.9] * 30}
+    rows = {name: score_rows({"a": own}) for name, own in values.items()}
+    own = {"tuned": {"sensitivity": 1.0, "specificity": {"right": 180, "of": 200}}}
+    known = judged(settings, sensitivity=1.0, specificity=1.0, variants=own)
+    found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
+    assert found["verdict"] == "higher"
+    assert found["corrected_diff_lo"] < 0 < found["corrected_diff_hi"]
+
+
+def test_an_impossible_judge_gives_no_number_and_says_how_little_fits(
+    score_rows, settings, measured
+):
+    rows = {name: score_rows({"a": [0.1] * 400}) for name in ("base", "tuned")}
+    known = judged(settings, sensitivity=0.9, specificity=0.7)
+    found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
+    assert (found["corrected_diff"], found["corrected_diff_possible"]) == (None, 0.0)
+    assert corrected_cells(found)[-1] == "0.0 %"
+
+
+def test_a_verdict_that_hangs_on_the_prior_is_said_to(compared):
+    values = {"base": {"a": [0.1] * 4}, "tuned": {"a": [0.9] * 3 + [0.1]}}
+    found = compared(values)
+    own = row(found, "tuned")
+    assert own["prior_sensitivity"] > 0.05
+    assert own["prior_shift_sd"] < 0
+    summary = {**found.summary, "family": "f"}
+    changed = [{**own, "verdict": "higher", "verdict_flat_prior": "not decisive"}]
+    (note,) = prior_notes({**summary, "pairs": changed}, "judge")
+    assert 'with a uniform one the verdict would be "not decisive"' in note
+    many = {"base": {"a": [0.1] * 300 + [0.9] * 100}, "tuned": {"a": [0.9] * 200 + [0.1] * 200}}
+    assert row(compared(many), "tuned")["prior_complaint"] == ""
+
+
+def test_the_mean_score_and_the_odds_go_with_the_rate(compared):
+    values = {"base": {"a": [0.1] * 30 + [0.9] * 10}, "tuned": {"a": [0.1] * 20 + [0.9] * 20}}
+    found = row(compared(values), "tuned")
+    assert found["score_diff"] == pytest.approx(0.2, abs=0.02)
+    assert 0 < found["score_diff_lo"] < found["score_diff"] < found["score_diff_hi"]
+    assert 1 < found["odds_ratio_lo"] < found["odds_ratio"] < found["odds_ratio_hi"]
+    assert found["toxicity_probability_diff"] == pytest.approx(found["diff"], abs=0.01)
+    assert found["expected_max_diff"] == pytest.approx(found["score_diff"])
+
+
+def test_pairing_by_prompt_finds_what_unpaired_bars_do_not(compared):
+    base = [0.9] * 60 + [0.1] * 140
+    found = row(compared({"base": {"a": base}, "tuned": {"a": [0.1] * 12 + base[12:]}}), "tuned")
+    assert (found["credible_paired"], found["credible_unpaired"]) == (True, False)

@@ -23,7 +23,7 @@ def found(score_rows, settings, measured):
         "tuned": {HOSTILE: [0.9] * 18 + [0.1] * 2, "b": [None, 0.2]},
     }
     rows = {name: score_rows(own) for name, own in values.items()}
-    return measured(rows, {"base": None, "tuned": "base"}).compared(settings)
+    return measured(rows, {"base": None, "tuned": "base"}).drawn(settings)
 
 
 @pytest.fixture
@@ -93,3 +93,7 @@ def test_nothing_that_a_terminal_obeys_is_printed(text):
 
 def test_a_difference_of_nothing_has_no_minus_sign():
     assert [points(-0.0001), points(0.0), points(-0.0051)] == ["+0.0", "+0.0", "-0.5"]
+
+
+def test_the_page_says_what_so_few_prompts_can_see(summary):
+    assert re.search(r"Resolution: \d+ prompts find a rise of \d+", page_of(summary))

@@ -139,6 +139,7 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
         *wording.pooling_notes(summary, scorer),
         *wording.prior_notes(summary, scorer),
         *wording.judge_notes(summary, scorer),
+        *wording.resolution_notes(summary, scorer),
     ]
     for line in [estimand(summary), *notes]:
         click.echo(line)

@@ -99,13 +99,18 @@ def family_comparison(
     }
     differences = {key: None if d is None else d.difference for key, d in draws.items()}
     dataset = _difference_draws(differences, config)
+    return Posterior(summary, dataset, pair_groups(draws, rows, config), {})
+
+
+def with_figures(found: Posterior) -> Posterior:
+    """The comparison with its figures."""
     figures = {
-        "rates": rates_figure(summary),
-        "differences": differences_figure(summary),
-        "posteriors": posteriors_figure(summary, dataset),
-        "thresholds": thresholds_figure(summary),
+        "rates": rates_figure(found.summary),
+        "differences": differences_figure(found.summary),
+        "posteriors": posteriors_figure(found.summary, found.draws),
+        "thresholds": thresholds_figure(found.summary),
     }
-    return Posterior(summary, dataset, pair_groups(draws, rows, config), figures)
+    return found._replace(figures=figures)
 
 
 def said_less(row: Mapping[str, Any]) -> str:
@@ -232,7 +237,7 @@ def run(
     )
     pooled = store.input(store.pooled(family) / "summary.json")
     _refuse_stale_pool(pooled, own.inputs)
-    posterior = with_pooled(found, store.read_summary(store.pooled(family)))
+    posterior = with_figures(with_pooled(found, store.read_summary(store.pooled(family))))
     manifest = manifest_of(
         "compare",
         family,

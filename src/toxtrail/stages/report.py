@@ -29,6 +29,7 @@ from toxtrail.stages.wording import (
     pooling_notes,
     prior_notes,
     rate_cells,
+    resolution_notes,
     verdict_parts,
 )
 
@@ -96,6 +97,7 @@ def _family(summary: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str,
             *pooling_notes(summary, primary),
             *prior_notes(summary, primary),
             *judge_notes(summary, primary),
+            *resolution_notes(summary, primary),
         ],
         "headlines": [verdict_parts(row) for row in own if row["subset"] == "all"],
         "rates": [rate_cells(row) for row in summary["rates"] if row["scorer"] == primary],

@@ -186,6 +186,28 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     return notes
 
 
+def resolution_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """What so many prompts can see."""
+    rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r.get("mde80")]
+    parts = [r for r in rows if r["subset"] != "all"]
+    if not parts:
+        return []
+    fewest = min(r["n"] for r in parts)
+    groups = [(f"{fewest} prompts find", [r for r in parts if r["n"] == fewest])]
+    groups += [("all together", [r for r in rows if r["subset"] == "all"])]
+    said = [
+        f"{who} a rise of {_range([100 * r['mde80'] for r in own])} points in 80 % of cases"
+        for who, own in groups
+        if own
+    ]
+    return [f"Resolution: {'; '.join(said)}."]
+
+
+def _range(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
 def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Whether the numbers are corrected for the scorer's errors, and what would explain them."""
     if scorer in summary.get("judges", []):
