@@ -49,6 +49,7 @@ def alone(asked: argparse.Namespace) -> None:
     rows = family(asked.variants, asked.subsets, asked.prompts)
     tables = {name: cells(own) for name, own in rows.items()}
     texts = {name: said(spoken(own)) for name, own in rows.items()}
+    start = time.perf_counter()
     summaries = {
         name: {
             "variant": name, "family": "f", "role": "x", "parent": None if name == "v00" else "v00",
@@ -56,12 +57,13 @@ def alone(asked: argparse.Namespace) -> None:
         }
         for name, table in tables.items()
     }  # fmt: skip
+    rates = time.perf_counter() - start
     start = time.perf_counter()
     if asked.part == "compare":
-        from toxtrail.stages.compare import family_comparison
+        from toxtrail.stages.compare import family_comparison, with_figures
 
-        found = family_comparison(tables, texts, summaries, "v00", "judge", CONFIG)
-        note = f"{len(found.summary['pairs'])} rows"
+        found = with_figures(family_comparison(tables, texts, summaries, "v00", "judge", CONFIG))
+        note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
         from toxtrail.stages.pool import pooled_family
         from toxtrail.stats.pooled import build

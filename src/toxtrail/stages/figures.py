@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import textwrap
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -37,6 +38,8 @@ UNDECIDED: dict[str, Any] = {"color": SOFT, "marker": "o", "markerfacecolor": "w
 BANDS = 6
 """Variants up to which a band is drawn around each line."""
 BINS = 60
+NAMES = 50
+"""Characters of a line of names: they fit half the width, as a title and beside an axis."""
 ALL = "all"
 
 
@@ -45,12 +48,16 @@ def rates_figure(summary: Mapping[str, Any]) -> Drawing:
     rows = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     subsets = list(dict.fromkeys(row["subset"] for row in rows))
-    block = len(variants) + 1.4
-    figure, (axes,) = canvas(1.0 + ROW_INCHES * 0.85 * len(subsets) * block)
+    headings = [_names(subset, f" ({_prompts(rows, subset)})") for subset in subsets]
+    labels = [_names(row["variant"]) for row in rows]
+    head = 0.4 + 0.6 * _lines(headings)
+    block = len(variants) + head + 0.4
+    inches = ROW_INCHES * (0.35 + 0.5 * _lines(labels))
+    figure, (axes,) = canvas(1.0 + inches * len(subsets) * block)
     ticks = []
     for row in rows:
         place = variants.index(row["variant"])
-        y = subsets.index(row["subset"]) * block + place + 1
+        y = subsets.index(row["subset"]) * block + place + head
         ticks.append(y)
         own = look(place)
         if row["rate"] is None:
@@ -59,10 +66,9 @@ def rates_figure(summary: Mapping[str, Any]) -> Drawing:
         low, middle, high = (100 * row[name] for name in ("rate_lo", "rate", "rate_hi"))
         axes.plot([low, high], [y, y], color=own["color"], linewidth=1.6)
         axes.plot([middle], [y], color=own["color"], marker=own["marker"], markersize=5.5)
-    counts = {row["subset"]: row["n_scored_prompts"] for row in rows}
-    for number, subset in enumerate(subsets):
-        _heading(axes, number * block, f"{subset}  ({counts[subset]} prompts)")
-    axes.set_yticks(ticks, [plain(row["variant"]) for row in rows])
+    for number, heading in enumerate(headings):
+        _heading(axes, number * block + head - 0.7, heading)
+    axes.set_yticks(ticks, labels)
     axes.set_ylim(len(subsets) * block - 0.6, -0.7)
     axes.set_xlim(left=0)
     axes.set_xlabel(caption("toxicity rate, %", summary), color=INK)
@@ -73,34 +79,42 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
     """Difference of each edge in each subset, percentage points, with the ROPE shaded."""
     rows = [r for r in summary["pairs"] if r["scorer"] == summary["primary"]]
     if not rows:
-        return _empty("differences", "One variant alone: there is nothing to compare it with.")
+        reason = "One variant alone: there is nothing to compare it with."
+        return _empty("differences", summary, reason)
     edges = list(dict.fromkeys((row["a"], row["b"]) for row in rows))
     subsets = list(dict.fromkeys(row["subset"] for row in rows))
-    block = len(subsets) + 1.4
-    figure, (axes,) = canvas(1.3 + ROW_INCHES * len(edges) * block)
+    headings = [_names(b, f"minus {a}") for a, b in edges]
+    labels = [_names(row["subset"], f" ({row['n']} prompts)") for row in rows]
+    head = 0.4 + 0.6 * _lines(headings)
+    block = len(subsets) + head + 0.4
+    inches = ROW_INCHES * (0.5 + 0.5 * _lines(labels))
+    figure, (axes,) = canvas(1.3 + inches * len(edges) * block)
     axes.axvspan(-summary["rope_pp"], summary["rope_pp"], color=BAND, zorder=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
-    ticks, labels = [], []
+    ticks = []
     for row in rows:
-        y = edges.index((row["a"], row["b"])) * block + subsets.index(row["subset"]) + 1
+        y = edges.index((row["a"], row["b"])) * block + subsets.index(row["subset"]) + head
         ticks.append(y)
-        labels.append(plain(f"{row['subset']}  ({row['n']} prompts)"))
         if row["diff"] is None:
-            axes.text(0, y, " no pairs", va="center", color=SOFT, fontsize=8)
+            axes.text(
+                0.01, y, "no pairs", va="center", color=SOFT, fontsize=8,
+                transform=axes.get_yaxis_transform(),
+                bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+            )  # fmt: skip
             continue
         mark = VERDICTS.get(row["verdict"], UNDECIDED)
         low, middle, high = (100 * row[name] for name in ("diff_lo", "diff", "diff_hi"))
         axes.plot([low, high], [y, y], color=mark["color"], linewidth=1.8, zorder=2)
         axes.plot([middle], [y], linestyle="none", markersize=6.5, zorder=3, **mark)
-    for number, (a, b) in enumerate(edges):
-        _heading(axes, number * block, f"{b} minus {a}")
+    for number, heading in enumerate(headings):
+        _heading(axes, number * block + head - 0.7, heading)
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(edges) * block - 0.6, -0.7)
     axes.set_xlabel(caption("difference of toxicity rates, percentage points", summary), color=INK)
     for name, mark in (*VERDICTS.items(), ("not decisive", UNDECIDED)):
         axes.plot([], [], linestyle="none", markersize=6.5, label=name, **mark)
     unit = "point" if summary["rope_pp"] == 1 else "points"
-    axes.fill_between([], [], [], color=BAND, label=f"within {summary['rope_pp']:g} {unit} of 0")
+    axes.fill_between([], [], [], color=BAND, label=f"0 ± {summary['rope_pp']:g} {unit}")
     legend(figure, axes, 4)
     return drawing(figure, "differences")
 
@@ -114,10 +128,12 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
         if r["scorer"] == summary["primary"] and r["subset"] == ALL and r["diff"] is not None
     ]
     if not rows:
-        return _empty("posteriors", "No two variants share a scored prompt in every subset.")
+        reason = "No two variants share a scored prompt in every subset."
+        return _empty("posteriors", summary, reason)
     columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
-    figure, panels = canvas(0.7 + 2.1 * lines, lines, columns)
+    title = 0.15 * _lines(_names(row["b"], f"minus {row['a']}") for row in rows)
+    figure, panels = canvas(0.7 + (2.1 + title) * lines, lines, columns)
     for panel, row in zip(panels, rows, strict=False):
         place = {"scorer": row["scorer"], "pair": f"{row['b']} - {row['a']}", "subset": ALL}
         column = 100 * draws["difference"].sel(place).values.ravel()
@@ -132,35 +148,44 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
 
 def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
     """Toxicity rate as a function of the threshold, a panel for each subset."""
-    rows = [r for r in summary["thresholds"] if r["scorer"] == summary["primary"]]
+    rates = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
+    swept = [r for r in summary["thresholds"] if r["scorer"] == summary["primary"]]
+    rows = [r for r in swept if r["rate"] is not None]
     if not rows:
-        return _empty("thresholds", "Nothing was scored.")
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    subsets = list(dict.fromkeys(row["subset"] for row in rows))
-    columns = min(2, len(subsets))
+        return _empty("thresholds", summary, "Nothing was scored.")
+    variants = list(dict.fromkeys(row["variant"] for row in (*rates, *rows)))
+    subsets = sorted(
+        dict.fromkeys(row["subset"] for row in (*rates, *rows)), key=lambda s: s != ALL
+    )
+    few = len(variants) <= BANDS
+    columns = min(2, len(subsets)) if few else 1
     lines = -(-len(subsets) // columns)
-    prompts = {row["subset"]: row["n_scored_prompts"] for row in summary["rates"]}
-    header = 0.25 * (len(variants) // 3 + 1)
-    figure, panels = canvas(0.9 + header + 2.3 * lines, lines, columns)
-    for panel, subset in zip(panels, subsets, strict=False):
-        title = plain(f"{subset}  ({prompts.get(subset, 0)} prompts)")
+    figure, panels = canvas(1, lines, columns)
+    for number, (panel, subset) in enumerate(zip(panels, subsets, strict=False)):
+        title = _names(subset, f" ({_prompts(rates, subset)})")
         panel.set_title(title, fontsize=10, loc="left", color=INK)
         panel.axvline(summary["threshold"], color=SOFT, linewidth=0.9, linestyle=":")
         panel.grid(axis="y", color=LINE, linewidth=0.7)
+        own = [r for r in rows if r["subset"] == subset]
         for place, variant in enumerate(variants):
-            own = [r for r in rows if (r["variant"], r["subset"]) == (variant, subset)]
-            _sweep(panel, own, place, variant, len(variants) <= BANDS)
+            _sweep(panel, [r for r in own if r["variant"] == variant], place, variant, few)
+        if not own:
+            panel.set_yticks([])
+            panel.text(0.02, 0.5, "nothing scored", color=SOFT, transform=panel.transAxes)
         panel.set_ylim(bottom=0)
         panel.set_xlim(0, 1)
+        if number % columns == 0:
+            panel.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
     hide(panels[len(subsets) :])
-    figure.supylabel("toxicity rate, %", fontsize=10, color=INK)
-    warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
-    bands = f"; bands: {summary['level']:.0%} intervals" if len(variants) <= BANDS else ""
+    bands = f"; bands: {summary['level']:.0%} intervals" if few else ""
+    warning = f"\n{_warning(summary)}" if _warning(summary) else ""
     figure.supxlabel(
         plain(f"threshold of {summary['primary']} (dotted: the one in use){bands}{warning}"),
         fontsize=10, color=INK,
     )  # fmt: skip
     legend(figure, panels[0], len(variants))
+    header = figure.legends[0].get_window_extent().height / figure.dpi
+    figure.set_figheight(0.9 + header + (2.3 if few else 3.4) * lines)
     return drawing(figure, "thresholds")
 
 
@@ -178,7 +203,7 @@ def highest_density(draws: Floats, level: float) -> Interval:
 
 def _heading(axes: Axes, y: float, text: str) -> None:
     axes.text(
-        0, y, plain(text), fontweight="bold", fontsize=9.5, va="center", color=INK,
+        0, y, text, fontweight="bold", fontsize=9.5, va="bottom", color=INK,
         transform=axes.get_yaxis_transform(),
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
@@ -198,9 +223,9 @@ def _posterior(
     axes.text(high, 0.04 * tallest, f"{high:+.1f}", ha="left", va="bottom", fontsize=8)
     below, mean = 100 * float((column < 0).mean()), round(float(column.mean()), 1) + 0.0
     axes.set_title(
-        plain(f"{row['b']} minus {row['a']}")
-        + f"\nmean {mean:+.1f};  {_share(below)} < 0 < {_share(100 - below)};"
-        f"  {row['n']} prompts",
+        _names(row["b"], f"minus {row['a']}")
+        + f"\nmean {mean:+.1f};  {row['n']} prompts\n"
+        f"{_share(below)} < 0 < {_share(100 - below)}",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip
     axes.set_ylim(-0.03 * tallest, 1.08 * tallest)
@@ -218,8 +243,6 @@ def _share(percent: float) -> str:
 def _sweep(
     axes: Axes, rows: Sequence[Mapping[str, Any]], place: int, variant: str, band: bool
 ) -> None:
-    if not rows:
-        return
     x = [row["threshold"] for row in rows]
     own = look(place)
     if band:
@@ -227,11 +250,32 @@ def _sweep(
         axes.fill_between(x, low, high, color=own["color"], alpha=0.12, linewidth=0)
     y = [100 * row["rate"] for row in rows]
     axes.plot(
-        x, y, linewidth=1.4, markersize=4, markevery=(place % 4, 4), label=plain(variant), **own
+        x, y, linewidth=1.4, markersize=4, markevery=(place % 4, 4), label=_names(variant), **own
     )
 
 
-def _empty(name: str, reason: str) -> Drawing:
+def _names(*parts: str) -> str:
+    """On one line if they fit, else a line for each, broken where it is full."""
+    line = " ".join(parts)
+    lines = [line] if len(line) <= NAMES else [x for p in parts for x in textwrap.wrap(p, NAMES)]
+    return plain("\n".join(x.strip() for x in lines))
+
+
+def _lines(texts: Iterable[str]) -> int:
+    return max(text.count("\n") + 1 for text in texts)
+
+
+def _prompts(rates: Sequence[Mapping[str, Any]], subset: str) -> str:
+    """How many prompts were scored, over the variants."""
+    counts = sorted({row["n_scored_prompts"] for row in rates if row["subset"] == subset})
+    return f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} prompts"
+
+
+def _warning(summary: Mapping[str, Any]) -> str:
+    return "NOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
+
+
+def _empty(name: str, summary: Mapping[str, Any], reason: str) -> Drawing:
     figure, (axes,) = canvas(1.2)
-    nothing(axes, reason)
+    nothing(axes, f"{reason} {_warning(summary)}".rstrip())
     return drawing(figure, name)
