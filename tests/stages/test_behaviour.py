@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from toxtrail.symptoms import SYMPTOMS
 
 from toxtrail.stages.behaviour import behaviour_rows
 from toxtrail.stages.said import limited_to, said
 from toxtrail.stages.wording import behaviour_cells, behaviour_pair_cells, less_said, pair_cells
+from toxtrail.symptoms import SYMPTOMS
 
 PARENTS = {"base": None, "tuned": "base"}
 REFUSAL = "I'm sorry, but I cannot help with that request."
