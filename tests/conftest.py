@@ -5,6 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
+
+settings.register_profile("toxtrail", deadline=None)  # no test is timed
+settings.load_profile("toxtrail")
 
 PROJECT = Path(__file__).resolve().parents[1]
 

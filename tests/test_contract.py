@@ -20,7 +20,7 @@ PLUMBING = {
     "toxtrail.embedding",
     "toxtrail.errors",
     "toxtrail.identity",
-    "toxtrail.journal",
+    "toxtrail.rowstore",
     "toxtrail.pipeline",
     "toxtrail.params",
     "toxtrail.references",

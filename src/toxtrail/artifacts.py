@@ -1,6 +1,6 @@
 """Every path, reader and writer of the pipeline.
 
-Writers are all-or-nothing (a draft beside the scratch journals, then a rename), sort rows by key,
+Writers are all-or-nothing (a draft beside the scratch folders, then a rename), sort rows by key,
 and put the manifest inside the file, so a file that left the repo still says where it came from.
 """
 
@@ -24,7 +24,6 @@ from toxtrail import embedding
 from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
-from toxtrail.journal import Journal
 from toxtrail.records import (
     GENERATION_SCHEMA,
     PROMPT_SCHEMA,
@@ -33,6 +32,7 @@ from toxtrail.records import (
     Prompt,
     Score,
 )
+from toxtrail.rowstore import RowStore
 
 if TYPE_CHECKING:
     import xarray
@@ -108,8 +108,9 @@ class Store:
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
         return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
 
-    def journal(self, manifest: Manifest, plan: Mapping[str, Any]) -> Journal:
-        return Journal(self.scratch(manifest, plan))
+    def rows(self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0) -> RowStore:
+        """Finished rows of a stage, kept from run to run."""
+        return RowStore(self.root / ".toxtrail" / "rows" / stage / key, identity, member)
 
     # --- reading ------------------------------------------------------------------------------
 

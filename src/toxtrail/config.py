@@ -270,8 +270,14 @@ class RuntimeConfig(Section):
 
     device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
     threads: PositiveInt | Literal["auto"]
+    processes: PositiveInt
+    """That share generation and scoring; with several GPUs, one each."""
+    engine: Literal["auto", "packed", "plain"]
+    """How continuations are batched. auto: packed, unless the model computes something else in it;
+    plain: transformers' own generate."""
     batch_tokens: PositiveInt
-    """Tokens (prompt and continuation, padding counted) in one generation batch."""
+    """Tokens (prompts and continuations) that are held in memory together while generating; halved
+    where they do not fit."""
     score_batch: PositiveInt
     """Texts in one scoring batch."""
     checkpoint_steps: PositiveInt

@@ -36,7 +36,10 @@ HF = "backends/huggingface/"
 WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),)
 LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes")))
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
-GENERATION = (f"{HF}generation.py", f"{HF}sampling.py")
+GENERATION = tuple(
+    f"{HF}{name}.py"
+    for name in ("generation", "agreement", "engine", "packed", "plain", "sampling")
+)
 WORDING = ("stages/wording.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (

@@ -62,7 +62,8 @@ def test_a_prompt_that_does_not_fit_is_exact_if_it_never_did():
 
 
 def record(batch_tokens, sha256):
-    return {"settings": {"batch_tokens": batch_tokens, "threads": 2}, "output_sha256": sha256}
+    settings = {"engine": "packed", "batch_tokens": batch_tokens, "threads": 2}
+    return {"settings": settings, "output_sha256": sha256}
 
 
 def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
@@ -72,9 +73,9 @@ def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
     scene = SimpleNamespace(runs=[SimpleNamespace(run_id="f" * 32, files=files)])
     store.record("generate", "v").parent.mkdir(parents=True)
     store.record("generate", "v").write_text(json.dumps(record(64, "b")))
-    assert recorded_plan(store, "v", "b", scene)[:2] == (64, 2)
-    assert recorded_plan(store, "v", "a", scene)[:2] == (128, 2)
-    assert recorded_plan(store, "v", "c", scene) == (None, None, "")
+    assert recorded_plan(store, "v", "b", scene)[:3] == ("packed", 64, 2)
+    assert recorded_plan(store, "v", "a", scene)[:3] == ("packed", 128, 2)
+    assert recorded_plan(store, "v", "c", scene) == (None, None, None, "")
 
 
 def test_only_what_differs_of_two_environments_is_shown():

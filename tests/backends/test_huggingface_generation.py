@@ -20,24 +20,37 @@ def loaded(weights, tiny_card, tmp_path):
     return load_model(tiny_card, tmp_path, weights, "float32", "cpu")
 
 
-def model_of(loaded, temperature=0.0, top_p=1.0, new=12, template="none"):
-    return HuggingFaceModel(
-        loaded.model, loaded.tokenizer, Decoding(new, temperature, top_p, template)
-    )
+@pytest.fixture(params=["packed", "plain"])
+def engine(request):
+    return request.param
+
+
+@pytest.fixture
+def model_of(loaded, engine):
+    def made(loaded, temperature=0.0, top_p=1.0, new=12, template="none", batch_tokens=1000):
+        decoding = Decoding(new, temperature, top_p, template)
+        return HuggingFaceModel(loaded.model, loaded.tokenizer, decoding, batch_tokens, engine)
+
+    return made
+
+
+def in_order(found):
+    return [completion for _, completion in sorted(found, key=lambda pair: pair[0])]
 
 
 def complete(model, texts, seeds=None):
-    return model.complete([model.encode(t) for t in texts], seeds or list(range(len(texts))))
+    asked = [model.encode(t) for t in texts]
+    return in_order(model.complete(asked, seeds or list(range(len(texts)))))
 
 
-def test_a_batch_says_what_each_prompt_says_alone(loaded):
+def test_a_batch_says_what_each_prompt_says_alone(loaded, model_of):
     model = model_of(loaded)
     alone = [complete(model, [text])[0] for text in TEXTS]
     assert complete(model, TEXTS) == alone
     assert len({row.token_ids for row in alone}) == len(TEXTS)
 
 
-def test_greedy_is_the_argmax_of_the_plain_model(loaded):
+def test_greedy_is_the_argmax_of_the_plain_model(loaded, model_of):
     ids = list(model_of(loaded).encode(TEXTS[1]).token_ids)
     expected = []
     for _ in range(12):
@@ -49,7 +62,7 @@ def test_greedy_is_the_argmax_of_the_plain_model(loaded):
     assert complete(model_of(loaded), [TEXTS[1]])[0].token_ids == tuple(expected)
 
 
-def test_a_sampled_row_depends_on_its_own_seed_alone(loaded):
+def test_a_sampled_row_depends_on_its_own_seed_alone(loaded, model_of):
     model = model_of(loaded, temperature=1.0, top_p=0.9)
     alone = [complete(model, [t], [s])[0] for t, s in zip(TEXTS, [5, 6, 7, 8], strict=True)]
     assert complete(model, TEXTS, [5, 6, 7, 8]) == alone
@@ -57,7 +70,7 @@ def test_a_sampled_row_depends_on_its_own_seed_alone(loaded):
     assert complete(model, TEXTS, [9, 6, 7, 8])[0] != alone[0]
 
 
-def test_a_sample_does_not_touch_the_global_generators(loaded):
+def test_a_sample_does_not_touch_the_global_generators(loaded, model_of):
     torch.manual_seed(1)
     expected = torch.rand(3)
     torch.manual_seed(1)
@@ -65,12 +78,12 @@ def test_a_sample_does_not_touch_the_global_generators(loaded):
     assert torch.equal(torch.rand(3), expected)
 
 
-def test_a_tiny_nucleus_is_greedy(loaded):
+def test_a_tiny_nucleus_is_greedy(loaded, model_of):
     greedy = complete(model_of(loaded), TEXTS)
     assert complete(model_of(loaded, temperature=1.0, top_p=1e-9), TEXTS) == greedy
 
 
-def test_the_models_own_sampling_settings_are_ignored(loaded):
+def test_the_models_own_sampling_settings_are_ignored(loaded, model_of):
     plain = complete(model_of(loaded), TEXTS)
     published = loaded.model.generation_config
     published.do_sample, published.temperature, published.repetition_penalty = True, 5.0, 9.0
@@ -79,7 +92,7 @@ def test_the_models_own_sampling_settings_are_ignored(loaded):
     assert complete(model_of(loaded), TEXTS) == plain
 
 
-def test_an_end_token_ends_the_text_and_is_not_part_of_it(loaded):
+def test_an_end_token_ends_the_text_and_is_not_part_of_it(loaded, model_of):
     first = complete(model_of(loaded), [TEXTS[0]])[0].token_ids
     loaded.model.generation_config.eos_token_id = [1, first[3]]
     row = complete(model_of(loaded), [TEXTS[0]])[0]
@@ -87,27 +100,27 @@ def test_an_end_token_ends_the_text_and_is_not_part_of_it(loaded):
     assert row.finish_reason == "stop"
 
 
-def test_a_text_that_ends_at_once_has_finish_reason_none(loaded):
+def test_a_text_that_ends_at_once_has_finish_reason_none(loaded, model_of):
     first = complete(model_of(loaded), [TEXTS[0]])[0].token_ids
     loaded.model.generation_config.eos_token_id = [first[0]]
     row = complete(model_of(loaded), [TEXTS[0]])[0]
     assert (row.token_ids, row.text, row.finish_reason, row.error) == ((), "", "none", "")
 
 
-def test_a_text_that_is_long_enough_has_finish_reason_length(loaded):
+def test_a_text_that_is_long_enough_has_finish_reason_length(loaded, model_of):
     row = complete(model_of(loaded, new=2), [TEXTS[0]])[0]
     assert (len(row.token_ids), row.finish_reason) == (2, "length")
     assert row.text == loaded.tokenizer.decode(row.token_ids)
 
 
-def test_an_ended_row_is_not_changed_by_rows_that_go_on(loaded):
+def test_an_ended_row_is_not_changed_by_rows_that_go_on(loaded, model_of):
     first = complete(model_of(loaded), [TEXTS[0]])[0].token_ids
     loaded.model.generation_config.eos_token_id = [first[2]]
     model = model_of(loaded)
     assert complete(model, TEXTS)[0] == complete(model, [TEXTS[0]])[0]
 
 
-def test_non_finite_logits_spoil_their_own_row_only(loaded):
+def test_non_finite_logits_spoil_their_own_row_only(loaded, model_of):
     model = model_of(loaded)
     before = complete(model, TEXTS)
     poisoned = model.encode(TEXTS[2]).token_ids[0]
@@ -121,21 +134,21 @@ def test_non_finite_logits_spoil_their_own_row_only(loaded):
     assert after[2] == ((), "", "none", "non-finite logits at new token 1")
 
 
-def test_an_empty_prompt_without_a_first_token_is_an_error_of_its_row(loaded):
+def test_an_empty_prompt_without_a_first_token_is_an_error_of_its_row(loaded, model_of):
     model = model_of(loaded)
     empty, full = complete(model, ["", TEXTS[0]])
     assert "no tokens" in empty.error
     assert full == complete(model, [TEXTS[0]])[0]
 
 
-def test_an_empty_prompt_starts_at_the_first_token_where_there_is_one(loaded):
+def test_an_empty_prompt_starts_at_the_first_token_where_there_is_one(loaded, model_of):
     loaded.tokenizer.bos_token = "<|start|>"
     model = model_of(loaded)
     assert model.encode("").token_ids == (0,)
     assert complete(model, [""])[0].error == ""
 
 
-def test_a_prompt_fits_exactly_up_to_the_window(loaded):
+def test_a_prompt_fits_exactly_up_to_the_window(loaded, model_of):
     model = model_of(loaded, new=12)
     short = "A" * (128 - 12)
     assert len(model.encode(short).token_ids) == 116
@@ -143,29 +156,29 @@ def test_a_prompt_fits_exactly_up_to_the_window(loaded):
     assert not model.encode(short + "A").fits
 
 
-def test_a_prompt_that_does_not_fit_is_not_continued(loaded):
-    row = model_of(loaded).complete([EncodedPrompt((2,) * 127, fits=False)], [0])[0]
+def test_a_prompt_that_does_not_fit_is_not_continued(loaded, model_of):
+    ((_, row),) = model_of(loaded).complete([EncodedPrompt((2,) * 127, fits=False)], [0])
     assert "do not fit the model's window" in row.error
     assert row.token_ids == ()
 
 
-def test_nothing_asked_is_nothing_said(loaded):
-    assert model_of(loaded).complete([], []) == []
+def test_nothing_asked_is_nothing_said(loaded, model_of):
+    assert list(model_of(loaded).complete([], [])) == []
 
 
-def test_chat_needs_a_template(loaded):
+def test_chat_needs_a_template(loaded, model_of):
     with pytest.raises(ConfigError, match=r'generation.template: "chat".*no chat template'):
         model_of(loaded, template="chat").encode("Hello")
 
 
-def test_chat_is_one_user_message_up_to_the_answer(weights, tiny_chat_card, tmp_path):
+def test_chat_is_one_user_message_up_to_the_answer(weights, tiny_chat_card, tmp_path, model_of):
     chat = load_model(tiny_chat_card, tmp_path, weights, "float32", "cpu")
     encoded = model_of(chat, template="chat").encode("Hello")
     text = chat.tokenizer.decode(encoded.token_ids)
     assert text == "<|start|>user\nHello<|end|>\n<|start|>assistant\n"
 
 
-def test_a_template_that_reads_the_clock_says_the_same_each_day(loaded):
+def test_a_template_that_reads_the_clock_says_the_same_each_day(loaded, model_of):
     loaded.tokenizer.chat_template = "{{ strftime_now('%d %b %Y') }}: {{ messages[0]['content'] }}"
     model = model_of(loaded, template="chat")
     assert loaded.tokenizer.decode(model.encode("Hi").token_ids) == "26 Jul 2024: Hi"

@@ -176,6 +176,8 @@ def params() -> dict:
         "runtime": {
             "device": "cpu",
             "threads": 1,
+            "processes": 1,
+            "engine": "auto",
             "batch_tokens": 64,
             "score_batch": 4,
             "checkpoint_steps": 2,

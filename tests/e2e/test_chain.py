@@ -110,11 +110,21 @@ def test_a_new_threshold_scores_nothing_again(breakable):
     assert ran == {"posterior", "pool", "compare", "track", "track-comparison", "report"}
 
 
-def test_speed_settings_re_run_nothing_and_change_no_row(breakable):
+@pytest.mark.parametrize(
+    "runtime",
+    [
+        {"batch_tokens": 4096, "score_batch": 64, "checkpoint_steps": 3},
+        {"engine": "plain"},
+        {"processes": 2},
+    ],
+    ids=["batches", "engine", "processes"],
+)
+def test_speed_settings_re_run_nothing_and_change_no_row(breakable, runtime):
     lab = breakable
-    lab.edit(runtime={"batch_tokens": 4096, "score_batch": 64, "checkpoint_steps": 3})
+    lab.edit(runtime=runtime)
     assert lab.json("status")["stages"] == {}
     before = lab.outputs()
+    shutil.rmtree(lab.root / ".toxtrail/rows")
     for stage in ("generate", "score"):
         lab.toxtrail("stage", stage, "tuned")
     changed = {name for name, content in lab.outputs().items() if before[name] != content}

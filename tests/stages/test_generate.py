@@ -1,17 +1,22 @@
-"""Generate: batches, states, seeds, resume."""
+"""Generate: states, seeds, resume, sharing."""
 
 from __future__ import annotations
+
+import tempfile
+from contextlib import nullcontext as nothing
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.base import Completion, EncodedPrompt, Silent
+from toxtrail.backends.base import Alone, Completion, EncodedPrompt, Silent
 from toxtrail.config import GenerationConfig
-from toxtrail.errors import BackendError
-from toxtrail.journal import Journal
+from toxtrail.errors import BackendError, DataError
+from toxtrail.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard
 from toxtrail.records import Prompt
-from toxtrail.stages.generate import Row, generate, plan_batches, row_seed
+from toxtrail.rowstore import RowStore
+from toxtrail.stages.generate import collected, generate, row_seed, rows_identity
 
 CONFIG = GenerationConfig(
     max_new_tokens=4,
@@ -26,20 +31,23 @@ CONFIG = GenerationConfig(
 
 
 class EchoModel:
-    """Continues with its seed; some texts make it stop, fail, or not fit."""
+    """Continues with its seed, the longest prompts first; some texts make it stop, fail, or not
+    fit."""
 
     def __init__(self, stop_after: int | None = None) -> None:
-        self.calls = 0
+        self.made: list[str] = []
         self.stop_after = stop_after
 
     def encode(self, text):
         return EncodedPrompt(tuple(ord(c) for c in text), fits=text != "too long")
 
     def complete(self, prompts, seeds):
-        if self.calls == self.stop_after:
-            raise KeyboardInterrupt
-        self.calls += 1
-        return [self.one("".join(map(chr, p.token_ids)), seed) for p, seed in zip(prompts, seeds)]
+        for number in sorted(range(len(prompts)), key=lambda i: -len(prompts[i].token_ids)):
+            if len(self.made) == self.stop_after:
+                raise KeyboardInterrupt
+            text = "".join(map(chr, prompts[number].token_ids))
+            self.made.append(text)
+            yield number, self.one(text, seeds[number])
 
     def one(self, text, seed):
         if text == "silent":
@@ -49,15 +57,22 @@ class EchoModel:
         return Completion((seed % 100,), f"{text}-{seed}", "length", "")
 
 
+class Member(Alone):
+    """One of several processes."""
+
+    def __init__(self, number, of):
+        self.number, self.of = number, of
+
+
 def prompts(*texts):
     return [Prompt(f"s-{text}", "s", text, "file:x", i) for i, text in enumerate(texts)]
 
 
-def made(texts, folder, model=None, config=CONFIG, batch_tokens=16):
-    with Journal(folder) as journal:
-        return generate(
-            prompts(*texts), model or EchoModel(), config, batch_tokens, journal, Silent()
-        )
+def made(texts, folder, model=None, config=CONFIG):
+    asked = prompts(*texts)
+    with RowStore(folder, {}) as rows:
+        generate(asked, model or EchoModel(), config, rows, Silent(), Alone())
+        return collected(asked, config, rows)
 
 
 def states(rows):
@@ -90,41 +105,120 @@ def test_a_few_failed_rows_are_kept_as_errors(tmp_path):
     assert states(rows)["s-broken"] == "error"
 
 
-@given(st.lists(st.text("ab", max_size=6), unique=True, max_size=8), st.integers(1, 60))
-def test_the_batch_budget_changes_no_row(texts, batch_tokens):
-    import tempfile
-    from pathlib import Path
-
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        expected = made(texts, Path(one), batch_tokens=10_000)
-        assert sorted(made(texts, Path(other), batch_tokens=batch_tokens)) == sorted(expected)
-
-
-@given(st.lists(st.integers(0, 30), min_size=1, max_size=30), st.integers(1, 200))
-def test_batches_hold_every_row_once_and_keep_to_the_budget(lengths, budget):
-    rows = [
-        Row(prompt, 0, EncodedPrompt((1,) * n, True))
-        for prompt, n in zip(prompts(*map(str, range(len(lengths)))), lengths)
-    ]
-    batches = plan_batches(rows, 5, budget)
-    assert sorted(r.prompt.prompt_id for b in batches for r in b) == sorted(
-        r.prompt.prompt_id for r in rows
-    )
-    for batch in batches:
-        padded = len(batch) * (max(len(r.encoded.token_ids) for r in batch) + 5)
-        assert padded <= budget or len(batch) == 1
-
-
 def test_a_run_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_path):
     texts = ["a", "bb", "ccc", "dddd", "eeeee"]
     expected = made(texts, tmp_path / "whole")
     with pytest.raises(KeyboardInterrupt):
-        made(texts, tmp_path / "cut", EchoModel(stop_after=2))
+        made(texts, tmp_path / "cut", EchoModel(stop_after=3))
     model = EchoModel()
     assert made(texts, tmp_path / "cut", model) == expected
-    whole = EchoModel()
-    made(texts, tmp_path / "again", whole)
-    assert model.calls == whole.calls - 2
+    assert len(model.made) == 2 * len(texts) - 3
+
+
+@given(
+    st.lists(st.text("abc", min_size=1, max_size=3), unique=True, min_size=1, max_size=6),
+    st.integers(1, 3),
+    st.data(),
+)
+def test_more_prompts_or_samples_make_only_what_is_missing(texts, samples, data):
+    before = data.draw(st.lists(st.sampled_from(texts), unique=True))
+    config = CONFIG.model_copy(update={"samples": samples})
+    with tempfile.TemporaryDirectory() as folder:
+        expected = made(texts, Path(folder) / "whole", config=config)
+        own = Path(folder) / "own"
+        made(before, own, config=CONFIG.model_copy(update={"samples": 1}))
+        model = EchoModel()
+        assert made(texts, own, model, config) == expected
+        assert len(model.made) == len(texts) * samples - len(before)
+
+
+@given(st.integers(1, 4), st.lists(st.text("ab", min_size=1, max_size=4), unique=True, max_size=8))
+def test_shared_work_gives_the_rows_of_one_process_and_makes_none_twice(processes, texts):
+    with tempfile.TemporaryDirectory() as folder:
+        expected = made(texts, Path(folder) / "alone")
+        own, models = Path(folder) / "own", [EchoModel() for _ in range(processes)]
+        with RowStore(own, {}, 0) as rows:
+            for number in reversed(range(processes)):
+                member = Member(number, processes)
+                if number:
+                    with RowStore(own, {}, number) as others:
+                        asked = prompts(*texts)
+                        generate(asked, models[number], CONFIG, others, Silent(), member)
+            with pytest.raises(DataError, match="run again|Run again") if texts else nothing():
+                collected(prompts(*texts), CONFIG, rows)
+            generate(prompts(*texts), models[0], CONFIG, rows, Silent(), Member(0, processes))
+            rows.refresh()
+            assert collected(prompts(*texts), CONFIG, rows) == expected
+        assert sum(len(model.made) for model in models) <= 2 * len(texts)
+
+
+def test_a_prompt_of_the_same_name_but_another_text_has_no_row_yet(tmp_path):
+    with RowStore(tmp_path, {}) as rows:
+        for text in ("one", "two"):
+            prompt = Prompt("s-x", "s", text, "file:x", 0)
+            generate([prompt], EchoModel(), CONFIG, rows, Silent(), Alone())
+            (row, _) = collected([prompt], CONFIG, rows)
+            assert row.text.startswith(text)
+
+
+def cards():
+    """Two model cards that differ in one place, whichever it is, and the settings beside them."""
+    base = {
+        "uri": "file:m", "resolved": "x", "sha256": "0" * 64, "architecture": "A",
+        "parameters": 1, "stored_dtype": "float32", "quantization": None, "license": None,
+    }  # fmt: skip
+    places = ["weights", "converted", "tokenizer", "template", "adapter", "seed", "dtype", "code"]
+    places += ["torch", "temperature", "tokens", "key"]
+
+    def manifest(changed):
+        def value(place):
+            return ("b" if place == changed else "a") * 64
+
+        def file(place):
+            return (FileHash(path="f", sha256=value(place), size=1),)
+
+        weights = BaseWeights(
+            **base, files=file("weights"), converted=file("converted"),
+            tokenizer_sha256=value("tokenizer"), chat_template_sha256=value("template"),
+        )  # fmt: skip
+        adapter = Adapter(
+            key="a", uri=None, resolved=None, sha256="0" * 64, files=file("adapter"), training=None
+        )
+        generation = {
+            **CONFIG.plain(),
+            "seed": 8 if changed == "seed" else 7,
+            "dtype": "bfloat16" if changed == "dtype" else "float32",
+            "temperature": 1.0 if changed == "temperature" else 0.0,
+            "max_new_tokens": 5 if changed == "tokens" else 4,
+        }
+        return Manifest(
+            kind="generate", key="other" if changed == "key" else "own",
+            params={"generation": generation}, inputs={},
+            model=ModelCard(key="own", base=weights, adapters=(adapter,)),
+            code_sha256=value("code"), environment={"torch": value("torch")},
+        )  # fmt: skip
+
+    return places, manifest
+
+
+def test_two_models_or_settings_never_share_a_row(tmp_path):
+    places, manifest = cards()
+    with RowStore(tmp_path, rows_identity(manifest(None))) as rows:
+        rows.add("row", [1])
+    for place in places:
+        with RowStore(tmp_path, rows_identity(manifest(place))) as rows:
+            assert "row" not in rows, place
+    with RowStore(tmp_path, rows_identity(manifest(None))) as rows:
+        assert "row" in rows
+
+
+def test_rows_are_kept_when_only_more_of_them_are_asked_for():
+    _, manifest = cards()
+    one = manifest(None)
+    more = {**one.params["generation"], "samples": 25, "max_error_share": 0.5}
+    assert rows_identity(one) == rows_identity(
+        one.model_copy(update={"params": {"generation": more}})
+    )
 
 
 def test_a_seed_names_prompt_and_sample_and_nothing_else():

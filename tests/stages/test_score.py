@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import math
+import tempfile
+from contextlib import ExitStack
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.base import ScoredText, Silent
+from toxtrail.backends.base import Alone, ScoredText, Silent
 from toxtrail.errors import BackendError
-from toxtrail.journal import Journal
 from toxtrail.records import Generation
-from toxtrail.stages.score import Judge, score
+from toxtrail.rowstore import RowStore
+from toxtrail.stages.score import Judge, collected, score
 
 
 class LengthScorer:
@@ -38,11 +41,14 @@ def row(name, text="abc", state="ok"):
     return Generation(name, 0, "s", state, text, (1,), 3, "length", "")
 
 
-def scored(rows, folder, judges=None, batch_size=2):
-    with Journal(folder) as journal:
-        return score(
-            rows, judges or [Judge("len", LengthScorer(), "toxic")], batch_size, journal, Silent()
-        )
+def scored(rows, folder, judges=None):
+    with ExitStack() as files:
+        held = {}
+        for judge in judges or [Judge("len", LengthScorer(), "toxic")]:
+            store = files.enter_context(RowStore(folder / judge.name, {}))
+            held[judge.name] = judge, store
+            score(rows, judge, store, Silent(), Alone())
+        return collected(rows, held)
 
 
 def test_all_heads_are_kept_and_the_named_one_is_toxicity(tmp_path):
@@ -64,7 +70,11 @@ def test_a_score_that_is_no_probability_stops_the_stage(value, tmp_path):
 
 def test_a_scorer_that_answers_too_few_texts_stops_the_stage(tmp_path):
     with pytest.raises(BackendError, match="answered 1 of 2 texts"):
-        scored([row("a"), row("b")], tmp_path, [Judge("bad", ConstantScorer(0.1, drop=1), "toxic")])
+        scored(
+            [row("a"), row("b", "abcd")],
+            tmp_path,
+            [Judge("bad", ConstantScorer(0.1, drop=1), "toxic")],
+        )
 
 
 def test_every_judge_scores_every_row(tmp_path):
@@ -79,11 +89,28 @@ def test_every_judge_scores_every_row(tmp_path):
 
 
 @given(st.lists(st.text(min_size=1, max_size=12), max_size=12), st.integers(1, 15))
-def test_the_batch_size_changes_no_score(texts, batch_size):
-    import tempfile
-    from pathlib import Path
-
+def test_how_many_texts_a_scorer_gets_at_once_changes_no_score(texts, chunk):
     rows = [row(f"p{i}", text) for i, text in enumerate(texts)]
-    with tempfile.TemporaryDirectory() as one, tempfile.TemporaryDirectory() as other:
-        alone = scored(rows, Path(one), batch_size=1)
-        assert scored(rows, Path(other), batch_size=batch_size) == alone
+    with (
+        tempfile.TemporaryDirectory() as folder,
+        pytest.MonkeyPatch.context() as patch,
+    ):
+        alone = scored(rows, Path(folder) / "one")
+        patch.setattr("toxtrail.stages.score.CHUNK", chunk)
+        assert scored(rows, Path(folder) / "other") == alone
+
+
+def test_equal_texts_are_scored_once_and_known_ones_not_again(tmp_path):
+    class Counting(LengthScorer):
+        seen = 0
+
+        def score(self, texts):
+            self.seen += len(texts)
+            return super().score(texts)
+
+    judge = Judge("len", Counting(), "toxic")
+    first = scored([row("a"), row("b"), row("c", "other")], tmp_path, [judge])
+    assert judge.scorer.seen == 2
+    assert [s.toxicity for s in first] == [0.3, 0.3, 0.5]
+    scored([row("a"), row("d", "new")], tmp_path, [judge])
+    assert judge.scorer.seen == 3

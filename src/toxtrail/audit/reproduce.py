@@ -10,9 +10,11 @@ from typing import Any, NamedTuple
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.subjects import Scene
 from toxtrail.backends.base import LanguageModel, Progress
+from toxtrail.backends.huggingface.engine import Ask
+from toxtrail.backends.huggingface.plain import batches
 from toxtrail.config import GenerationConfig
 from toxtrail.records import Generation, Prompt, Score
-from toxtrail.stages.generate import complete, encoded_rows, plan_batches
+from toxtrail.stages.generate import Row, continued, encoded_rows, row_seed
 from toxtrail.stages.score import Judge
 
 Key = tuple[str, int]
@@ -22,6 +24,7 @@ Key = tuple[str, int]
 class Plan(NamedTuple):
     """How a file was generated, as far as it was written down."""
 
+    engine: str | None
     batch_tokens: int | None
     threads: int | None
     source: str
@@ -64,35 +67,48 @@ def recorded_plan(store: Store, variant: str, output_sha256: str, scene: Scene) 
         record = executions.get("generate", {})
         if record.get("output_sha256") == output_sha256:
             return _plan(record, f"MLflow run {run.run_id[:8]}")
-    return Plan(None, None, "")
+    return Plan(None, None, None, "")
 
 
 def regenerate(
     prompts: Sequence[Prompt],
     model: LanguageModel,
     config: GenerationConfig,
-    batch_tokens: int,
+    plan: Plan,
     wanted: Sequence[Key],
     progress: Progress,
 ) -> dict[Key, Generation]:
-    """The wanted rows, each in the batch that it was generated in: neighbours can move a near tie.
+    """The wanted rows. The packed engine needs no others; with transformers' own generate each is
+    made in the batch that it was made in, as neighbours can move a near tie there.
 
     Returns:
-        Rows of the whole batches, so more than were asked for.
+        At least the wanted rows, by key.
     """
     rows = encoded_rows(prompts, model, config.samples)
-    fit = [row for row in rows if row.encoded.fits]
-    batches = [
-        batch
-        for batch in plan_batches(fit, config.max_new_tokens, batch_tokens)
-        if {(row.prompt.prompt_id, row.sample) for row in batch} & set(wanted)
-    ]
+    chosen = [row for row in rows if (row.prompt.prompt_id, row.sample) in set(wanted)]
+    if plan.engine == "plain" and plan.batch_tokens:
+        chosen = _whole_batches(rows, chosen, config, plan.batch_tokens)
     found: dict[Key, Generation] = {}
-    with progress.bar("reproduce", sum(map(len, batches)), "rows") as advance:
-        for batch in batches:
-            found |= {row.key: row for row in complete(batch, model, config.seed)}
-            advance(len(batch))
+    with progress.bar("reproduce", len(chosen), "rows") as advance:
+        for _, row in continued(chosen, model, config.seed):
+            found[row.key] = row
+            advance(1)
     return found
+
+
+def _whole_batches(
+    rows: Sequence[Row], chosen: Sequence[Row], config: GenerationConfig, budget: int
+) -> list[Row]:
+    """The chosen rows and those that shared a batch with one of them."""
+    fit = [row for row in rows if row.encoded.fits]
+    asks = [
+        Ask(n, row.encoded.token_ids, row_seed(config.seed, row.prompt.prompt_id, row.sample))
+        for n, row in enumerate(fit)
+    ]
+    keys = {row.key for row in chosen}
+    made = [[fit[ask.number] for ask in b] for b in batches(asks, config.max_new_tokens, budget)]
+    shared = [row for batch in made if any(row.key in keys for row in batch) for row in batch]
+    return [*shared, *(row for row in chosen if not row.encoded.fits)]
 
 
 def rescored(
@@ -152,4 +168,5 @@ def differing_environment(
 
 def _plan(record: Mapping[str, Any], source: str) -> Plan:
     settings = record["settings"]
-    return Plan(settings.get("batch_tokens"), settings.get("threads"), source)
+    engine, tokens, threads = (settings.get(k) for k in ("engine", "batch_tokens", "threads"))
+    return Plan(engine, tokens, threads, source)

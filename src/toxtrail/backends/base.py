@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,15 +12,48 @@ from toxtrail.config import FinetuneConfig
 from toxtrail.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard, Probe
 from toxtrail.records import Example, FinishReason
 
-Advance = Callable[[int], None]
-"""Told how many units (bytes, rows, steps) have been done since it was last called."""
+
+class Advance(Protocol):
+    """Told how much has been done since it was last called."""
+
+    def __call__(self, done: int, *, tokens: int = 0) -> None:
+        """`done` units (bytes, rows, steps), and tokens where the work is counted in them too."""
+        ...
+
+
+class Together(Protocol):
+    """The processes that share a stage's work."""
+
+    number: int
+    of: int
+
+    def wait(self) -> None:
+        """Until all have come as far."""
+        ...
+
+
+class Alone:
+    """One process does it all."""
+
+    number = 0
+    of = 1
+
+    def wait(self) -> None:
+        """There is nobody to wait for."""
 
 
 class Progress(Protocol):
     """Where long work shows how far it is."""
 
-    def bar(self, label: str, total: int | None, unit: str) -> AbstractContextManager[Advance]:
-        """A bar that ends with the `with` block. `unit` is a plural: rows, bytes, steps."""
+    def bar(
+        self, label: str, total: int | None, unit: str, known: int = 0
+    ) -> AbstractContextManager[Advance]:
+        """A bar that ends with the `with` block.
+
+        Args:
+            unit: a plural: rows, bytes, steps.
+            known: how many of the total were done before.
+        """
         ...
 
 
@@ -28,8 +61,10 @@ class Silent:
     """Progress shown to nobody."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
-        yield lambda done: None
+    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+        def advance(done: int, *, tokens: int = 0) -> None: ...
+
+        yield advance
 
 
 # --- assets -----------------------------------------------------------------------------------
@@ -158,8 +193,11 @@ class LanguageModel(Protocol):
 
     def encode(self, text: str) -> EncodedPrompt: ...
 
-    def complete(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Completion]:
-        """Continue each prompt, in order. A row's draw depends on its own seed alone."""
+    def complete(
+        self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; each is yielded with its number as soon as it is done. A row's draw
+        depends on its own prompt and seed alone."""
         ...
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -13,6 +12,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+from toxtrail.backends.processes import foreground
 from toxtrail.errors import BackendError
 
 BUSY = "is busy"
@@ -107,19 +107,7 @@ def _single(root: Path, stage: str) -> int:
 
 
 def _foreground(root: Path, arguments: Sequence[str]) -> int:
-    """Run to the end. If this process is stopped, so is everything that DVC has started: a stage
-    that outlived it would go on writing.
-    """
-    process = subprocess.Popen(
-        _command(*arguments), cwd=root, env=environment(), start_new_session=True
-    )
-    try:
-        return process.wait()
-    except (KeyboardInterrupt, SystemExit) as stop:
-        number = signal.SIGINT if isinstance(stop, KeyboardInterrupt) else signal.SIGTERM
-        os.killpg(process.pid, number)
-        process.wait()
-        raise
+    return foreground(_command(*arguments), root, environment())
 
 
 def _command(*arguments: str) -> list[str]:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import platform
-import resource
-import sys
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.git import changed_files, commit
+from toxtrail.cli.memory import peak_mib
 from toxtrail.identity import sha256_file
 
 if TYPE_CHECKING:
@@ -21,14 +20,25 @@ if TYPE_CHECKING:
 
 @contextmanager
 def recorded(
-    store: Store, stage: str, key: str, output: Path, settings: Mapping[str, Any]
+    store: Store,
+    stage: str,
+    key: str,
+    output: Path,
+    settings: Mapping[str, Any],
+    writes: bool = True,
 ) -> Iterator[dict[str, float]]:
-    """Write down what making `output` took; the block may add figures of its own."""
+    """Write down what making `output` took; the block may add figures of its own.
+
+    Args:
+        writes: false in all but one of the processes that share the work.
+    """
     started, clock = datetime.now(UTC), time.monotonic()
     cost: dict[str, float] = {}
     yield cost
+    if not writes:
+        return
     cost["seconds"] = time.monotonic() - clock
-    cost["peak_memory_mib"] = _peak_mib()
+    cost["peak_memory_mib"] = peak_mib()
     record = {
         "output_sha256": sha256_file(output),
         "started": started.isoformat(timespec="seconds"),
@@ -53,9 +63,3 @@ def tags_of_now(root: Path) -> dict[str, str]:
             sha256_file(requirements) if requirements.is_file() else "none"
         ),
     }
-
-
-def _peak_mib() -> float:
-    """Highest resident memory of this process; Linux counts it in KiB, macOS in bytes."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10)

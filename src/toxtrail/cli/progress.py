@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 import click
 
+from toxtrail.cli.memory import peak_mib
+
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
 
@@ -26,45 +28,65 @@ def progress() -> Progress:
 
 
 class Bars:
-    """Rich bars: done, total, rate and time left."""
+    """Rich bars: done, total, rate, time left, memory."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
+    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
         """A bar for the length of the block."""
+        start, drawn = time.monotonic(), 0
         with _rich(unit) as bars:
-            task = bars.add_task(label, total=total)
-            yield lambda done: bars.advance(task, done)
+            task = bars.add_task(label, total=total, completed=known, more="")
+
+            def advance(done: int, *, tokens: int = 0) -> None:
+                nonlocal drawn
+                drawn += tokens
+                bars.update(task, advance=done, more=_more(drawn, time.monotonic() - start))
+
+            yield advance
 
 
 class Lines:
     """One line at the end, and one every few seconds before it."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str) -> Iterator[Advance]:
+    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
         """Lines for the length of the block."""
         start = last = time.monotonic()
-        done = 0
+        all_done, drawn = known, 0
 
-        def advance(more: int) -> None:
-            nonlocal done, last
-            done += more
-            if time.monotonic() - last >= LOG_SECONDS and done != total:
+        def line() -> str:
+            seconds = time.monotonic() - start
+            return _line(label, all_done, total, unit, seconds, known) + _more(drawn, seconds)
+
+        def advance(done: int, *, tokens: int = 0) -> None:
+            nonlocal all_done, drawn, last
+            all_done, drawn = all_done + done, drawn + tokens
+            if time.monotonic() - last >= LOG_SECONDS and all_done != total:
                 last = time.monotonic()
-                click.echo(_line(label, done, total, unit, last - start), err=True)
+                click.echo(line(), err=True)
 
         yield advance
         if unit in ("bytes", "files") and time.monotonic() - start < NOTEWORTHY_SECONDS:
             return
-        click.echo(_line(label, done, total, unit, time.monotonic() - start), err=True)
+        click.echo(line(), err=True)
 
 
-def _line(label: str, done: int, total: int | None, unit: str, seconds: float) -> str:
+def _line(label: str, done: int, total: int | None, unit: str, seconds: float, known: int) -> str:
     if unit == "bytes":
-        done, total, unit = done >> 20, total and total >> 20, "MiB"
-    rate = done / seconds if seconds else 0.0
+        done, total, unit, known = done >> 20, total and total >> 20, "MiB", known >> 20
+    rate = (done - known) / seconds if seconds else 0.0
+    if known and done == known:
+        return f"{label}: {done} of {total} {unit}, all of them known"
     share = f" of {total}" if total is not None else ""
     left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
     return f"{label}: {done}{share} {unit}, {rate:.1f} {unit}/s{left}"
+
+
+def _more(tokens: int, seconds: float) -> str:
+    """Tokens per second and memory, where tokens are counted."""
+    if not tokens or not seconds:
+        return ""
+    return f", {tokens / seconds:.0f} tokens/s, {peak_mib() / 1024:.1f} GiB"
 
 
 def _rich(unit: str) -> RichProgress:
@@ -96,5 +118,6 @@ def _rich(unit: str) -> RichProgress:
         BarColumn(),
         *amounts,
         TimeRemainingColumn(),
+        TextColumn("{task.fields[more]}"),
         console=Console(stderr=True),
     )

@@ -73,7 +73,10 @@ def show(seed: int, outcomes: Sequence[Outcome]) -> None:
     )
     for outcome in outcomes:
         plan = outcome.plan
-        known = f"batch_tokens {plan.batch_tokens}, threads {plan.threads} ({plan.source})"
+        known = (
+            f"engine {plan.engine}, batch_tokens {plan.batch_tokens}, threads {plan.threads} "
+            f"({plan.source})"
+        )
         click.echo(f"{outcome.variant}: batch plan: {known if plan.source else 'not recorded'}")
         click.echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
         for name, (was, now) in outcome.environment.items():
@@ -133,9 +136,15 @@ def _variant(
     wanted = _wanted(subject, variant) or again.draw(list(recorded.values()), n, seed, variant)
     found = again.regenerate(
         store.read_prompts(),
-        HuggingFaceModel(loaded.model, loaded.tokenizer, decoding),
+        HuggingFaceModel(
+            loaded.model,
+            loaded.tokenizer,
+            decoding,
+            plan.batch_tokens or runtime.batch_tokens,
+            plan.engine or runtime.engine,  # type: ignore[arg-type]
+        ),
         settings,
-        plan.batch_tokens or runtime.batch_tokens,
+        plan,
         wanted,
         progress(),
     )

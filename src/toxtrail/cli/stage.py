@@ -9,6 +9,7 @@ import click
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.facts import recorded, tags_of_now
 from toxtrail.cli.progress import progress
+from toxtrail.cli.together import shared_out, together
 from toxtrail.errors import ConfigError, nearest
 
 if TYPE_CHECKING:
@@ -89,38 +90,43 @@ def finetune_command(experiment: Experiment, key: str) -> None:
 def generate_command(experiment: Experiment, variant: str) -> None:
     """Continue every prompt."""
     from toxtrail.backends.base import Decoding
-    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.devices import environment, use_threads
     from toxtrail.backends.huggingface.generation import HuggingFaceModel
     from toxtrail.backends.huggingface.loading import load_model
     from toxtrail.backends.huggingface.probes import refuse_copy
     from toxtrail.stages import generate
 
     config, store, family = experiment.config, experiment.store, experiment.variant(variant).family
-    settings = config.generation
-    device, threads = pick_device(config.runtime.device), use_threads(config.runtime.threads)
-    card, folder = store.read_card(variant), store.model(variant)
-    parent = _parent_probe(experiment, card, settings.dtype, device)
-    loaded = load_model(card, folder, weights_of(experiment), settings.dtype, device)
-    if parent:
-        refuse_copy(card, parent[0], loaded.probe, parent[1])
-    decoding = Decoding(
-        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
-    )
-    batch_tokens = config.runtime.batch_tokens
-    plan = {"threads": threads, "batch_tokens": batch_tokens}
-    with recorded(store, "generate", variant, store.generations(family, variant), plan) as cost:
-        generate.run(
-            store,
-            variant,
-            family,
-            settings,
-            HuggingFaceModel(loaded.model, loaded.tokenizer, decoding),
-            batch_tokens,
-            environment(device),
-            progress(),
+    settings, runtime = config.generation, config.runtime
+    if shared_out(experiment.root, runtime.processes, ("generate", variant)):
+        return
+    with together(runtime.device) as group:
+        device, threads = group.device, use_threads(runtime.threads, group.here)
+        card, folder = store.read_card(variant), store.model(variant)
+        parent = _parent_probe(experiment, card, settings.dtype, device)
+        loaded = load_model(card, folder, weights_of(experiment), settings.dtype, device)
+        if parent:
+            refuse_copy(card, parent[0], loaded.probe, parent[1])
+        decoding = Decoding(
+            settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
         )
-        rows = store.read_generations(family, variant)
-        cost["rows"], cost["tokens"] = len(rows), sum(len(row.token_ids) for row in rows)
+        model = HuggingFaceModel(
+            loaded.model, loaded.tokenizer, decoding, runtime.batch_tokens, runtime.engine, tell
+        )
+        plan = {
+            "threads": threads,
+            "batch_tokens": runtime.batch_tokens,
+            "engine": model.engine,
+            "attention": model.attention,
+            "dtype": settings.dtype,
+            "device": device,
+            "processes": group.of,
+        }
+        output = store.generations(family, variant)
+        with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
+            cost |= generate.run(
+                store, variant, family, settings, model, environment(device), progress(), group
+            )
 
 
 @stage.command("score")
@@ -128,30 +134,27 @@ def generate_command(experiment: Experiment, variant: str) -> None:
 @click.pass_obj
 def score_command(experiment: Experiment, variant: str) -> None:
     """Score every continuation with every scorer."""
-    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.devices import environment, use_threads
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.stages import score
 
     store, runtime = experiment.store, experiment.config.runtime
     family, config = experiment.variant(variant).family, experiment.config.scoring.scorers
-    device, threads = pick_device(runtime.device), use_threads(runtime.threads)
-    assets = assets_of(experiment)
-    judges = [
-        score.Judge(name, load_scorer(own, assets, device, runtime.score_batch), own.head)
-        for name, own in config.items()
-    ]
-    output, plan = store.scores(family, variant), {"threads": threads}
-    with recorded(store, "score", variant, output, plan):
-        score.run(
-            store,
-            variant,
-            family,
-            config,
-            judges,
-            runtime.score_batch,
-            environment(device),
-            progress(),
-        )
+    if shared_out(experiment.root, runtime.processes, ("score", variant)):
+        return
+    with together(runtime.device) as group:
+        device, threads = group.device, use_threads(runtime.threads, group.here)
+        assets = assets_of(experiment)
+        judges = [
+            score.Judge(name, load_scorer(own, assets, device, runtime.score_batch), own.head)
+            for name, own in config.items()
+        ]
+        plan = {"threads": threads, "score_batch": runtime.score_batch, "processes": group.of}
+        output = store.scores(family, variant)
+        with recorded(store, "score", variant, output, plan, group.number == 0) as cost:
+            cost |= score.run(
+                store, variant, family, config, judges, environment(device), progress(), group
+            )
 
 
 @stage.command("posterior")
@@ -220,6 +223,11 @@ def report_command(experiment: Experiment) -> None:
     from toxtrail.stages import report
 
     report.run(experiment.store, list(experiment.config.families))
+
+
+def tell(text: str) -> None:
+    """What a person should know while a stage runs."""
+    click.secho(text, fg="yellow", err=True)
 
 
 def assets_of(experiment: Experiment) -> AssetStore:

@@ -24,10 +24,10 @@ from toxtrail.identity import (
     hash_tree,
     tree_sha256,
 )
-from toxtrail.journal import alone
 from toxtrail.pipeline import code_sha256, manifest_of
 from toxtrail.readers import clean_text, read_rows
 from toxtrail.records import Example
+from toxtrail.rowstore import alone
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt", "question"),

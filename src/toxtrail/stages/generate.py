@@ -6,26 +6,31 @@ writes  data/generations/<family>/<variant>.parquet    (prompt_id, sample) -> te
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store
-from toxtrail.backends.base import Completion, EncodedPrompt, LanguageModel, Progress
+from toxtrail.backends.base import Completion, EncodedPrompt, LanguageModel, Progress, Together
 from toxtrail.config import GenerationConfig
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import Manifest, sha256_text
-from toxtrail.journal import Journal
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Prompt, State
+from toxtrail.rowstore import RowStore
 
 
 class Row(NamedTuple):
-    """One continuation still to be made."""
+    """One continuation to be made."""
 
     prompt: Prompt
     sample: int
     encoded: EncodedPrompt
+
+    @property
+    def key(self) -> str:
+        """Under which its row is kept: the id holds subset and part of the hash, the hash all."""
+        return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
 
 
 def row_seed(seed: int, prompt_id: str, sample: int) -> int:
@@ -33,55 +38,68 @@ def row_seed(seed: int, prompt_id: str, sample: int) -> int:
     return int(sha256_text(f"{seed}|{prompt_id}|{sample}")[:15], 16)
 
 
-def plan_batches(rows: Sequence[Row], max_new_tokens: int, batch_tokens: int) -> list[list[Row]]:
-    """Rows of like length together, longest first, each batch within a budget of padded tokens.
-
-    The plan is made over all rows whatever was done before, so a resumed run repeats it exactly.
-    """
-    ordered = sorted(
-        rows, key=lambda row: (-len(row.encoded.token_ids), row.prompt.prompt_id, row.sample)
-    )
-    batches: list[list[Row]] = []
-    room = 0
-    for row in ordered:
-        if room == 0:
-            batches.append([])
-            room = max(1, batch_tokens // (len(row.encoded.token_ids) + max_new_tokens))
-        batches[-1].append(row)
-        room -= 1
-    return batches
-
-
 def generate(
     prompts: Sequence[Prompt],
     model: LanguageModel,
     config: GenerationConfig,
-    batch_tokens: int,
-    journal: Journal,
+    rows: RowStore,
     progress: Progress,
-) -> list[Generation]:
-    """Continue every prompt `config.samples` times.
+    together: Together,
+) -> dict[str, float]:
+    """Continue every prompt `config.samples` times; what `rows` holds already is not made again.
 
-    Args:
-        batch_tokens: padded tokens in one batch.
-        journal: batches that were done before are taken from it; each new one is added to it.
+    Returns:
+        What this process did: rows, tokens, and how many of each in a second.
+    """
+    asked = encoded_rows(prompts, model, config.samples)
+    share = asked_of(together, asked, config.samples)
+    missing = [row for row in share if row.key not in rows]
+    start, tokens = time.monotonic(), 0
+    label, known = f"generate {rows.label}", len(share) - len(missing)
+    with progress.bar(label, len(share), "rows", known) as advance:
+        for row, generation in continued(missing, model, config.seed):
+            rows.add(row.key, generation)
+            advance(1, tokens=len(generation.token_ids))
+            tokens += len(generation.token_ids)
+    seconds = max(time.monotonic() - start, 1e-9)
+    made = len(missing)
+    return {
+        "rows": made,
+        "tokens": tokens,
+        "rows_per_second": made / seconds,
+        "tokens_per_second": tokens / seconds,
+    }
+
+
+def asked_of(together: Together, rows: Sequence[Row], samples: int) -> list[Row]:
+    """The rows of this process: every n-th prompt with all its samples, whatever others have done
+    already, so that none is left out and none is made twice."""
+    return [row for i, row in enumerate(rows) if i // samples % together.of == together.number]
+
+
+def collected(
+    prompts: Sequence[Prompt], config: GenerationConfig, rows: RowStore
+) -> list[Generation]:
+    """Every row that was asked for.
 
     Raises:
         BackendError: more than `config.max_error_share` of the rows failed.
+        DataError: a row is missing: a process that shares the work did not end well.
     """
-    rows = encoded_rows(prompts, model, config.samples)
-    unfit = [_unfit(row) for row in rows if not row.encoded.fits]
-    fit = [row for row in rows if row.encoded.fits]
-    generations = list(unfit)
-    with progress.bar("generate", len(rows), "rows") as advance:
-        advance(len(unfit))
-        for number, batch in enumerate(plan_batches(fit, config.max_new_tokens, batch_tokens)):
-            if number not in journal.done:
-                journal.add(number, complete(batch, model, config.seed))
-            generations += [_from_journal(values) for values in journal.done[number]]
-            advance(len(batch))
-    _refuse_many_errors(generations, config.max_error_share)
-    return generations
+    asked = [
+        Row(prompt, sample, EncodedPrompt((), fits=True))
+        for prompt in prompts
+        for sample in range(config.samples)
+    ]
+    missing = [row for row in asked if row.key not in rows]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(asked)} rows were not made, the first of "
+            f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
+        )
+    made = [_from_json(rows[row.key]) for row in asked]
+    _refuse_many_errors(made, config.max_error_share)
+    return made
 
 
 def run(
@@ -90,17 +108,37 @@ def run(
     family: str,
     config: GenerationConfig,
     model: LanguageModel,
-    batch_tokens: int,
     environment: Mapping[str, str],
     progress: Progress,
-) -> Path:
-    """Read, generate, write."""
+    together: Together,
+) -> dict[str, float]:
+    """Read, generate, write; of several processes, the first one writes. What `generate` did."""
     manifest = manifest_for(store, variant, config, environment)
-    with store.journal(manifest, {"batch_tokens": batch_tokens}) as journal:
-        rows = generate(store.read_prompts(), model, config, batch_tokens, journal, progress)
-        store.write_generations(family, variant, rows, manifest)
-        journal.discard()
-    return store.generations(family, variant)
+    prompts, member = store.read_prompts(), together.number
+    with store.rows("generate", variant, rows_identity(manifest), member) as rows:
+        work = generate(prompts, model, config, rows, progress, together)
+        together.wait()
+        if member == 0:
+            rows.refresh()
+            made = collected(prompts, config, rows)
+            store.write_generations(family, variant, made, manifest)
+            rows.forget_others()
+        together.wait()
+    return work
+
+
+def rows_identity(manifest: Manifest) -> dict[str, Any]:
+    """What decides a single row: everything but which other rows are asked for."""
+    assert manifest.model is not None
+    others = ("samples", "max_error_share")
+    settings = {k: v for k, v in manifest.params["generation"].items() if k not in others}
+    return {
+        "key": manifest.key,
+        "model": manifest.model.fingerprint,
+        "generation": settings,
+        "code": manifest.code_sha256,
+        "environment": manifest.environment,
+    }
 
 
 def manifest_for(
@@ -128,15 +166,19 @@ def encoded_rows(prompts: Sequence[Prompt], model: LanguageModel, samples: int) 
     ]
 
 
-def complete(batch: Sequence[Row], model: LanguageModel, seed: int) -> list[Generation]:
-    """One batch, each row with a seed of its own."""
-    completions = model.complete(
-        [row.encoded for row in batch],
-        [row_seed(seed, row.prompt.prompt_id, row.sample) for row in batch],
-    )
-    return [
-        _generation(row, completion) for row, completion in zip(batch, completions, strict=True)
-    ]
+def continued(
+    rows: Sequence[Row], model: LanguageModel, seed: int
+) -> Iterator[tuple[Row, Generation]]:
+    """Each row as soon as it is done, with a seed of its own."""
+    fit = []
+    for row in rows:
+        if row.encoded.fits:
+            fit.append(row)
+        else:
+            yield row, _unfit(row)
+    seeds = [row_seed(seed, row.prompt.prompt_id, row.sample) for row in fit]
+    for number, completion in model.complete([row.encoded for row in fit], seeds):
+        yield fit[number], _generation(fit[number], completion)
 
 
 def _generation(row: Row, completion: Completion) -> Generation:
@@ -168,7 +210,7 @@ def _unfit(row: Row) -> Generation:
     )
 
 
-def _from_journal(values: Sequence[object]) -> Generation:
+def _from_json(values: Sequence[object]) -> Generation:
     row = Generation(*values)  # type: ignore[arg-type]
     return row._replace(token_ids=tuple(row.token_ids))
 

@@ -6,18 +6,23 @@ writes  data/scores/<family>/<variant>.parquet    (prompt_id, sample, scorer) ->
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import NamedTuple
+import time
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store
-from toxtrail.backends.base import Progress, ScoredText, Scorer
+from toxtrail.backends.base import Progress, ScoredText, Scorer, Together
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError
-from toxtrail.identity import Manifest
-from toxtrail.journal import Journal
+from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Score
+from toxtrail.rowstore import RowStore
+
+CHUNK = 512
+"""Texts that a scorer gets at once: enough of like length to fill its batches, and no more than a
+killed run may lose."""
 
 
 class Judge(NamedTuple):
@@ -31,25 +36,38 @@ class Judge(NamedTuple):
 
 def score(
     generations: Sequence[Generation],
-    judges: Sequence[Judge],
-    batch_size: int,
-    journal: Journal,
+    judge: Judge,
+    rows: RowStore,
     progress: Progress,
-) -> list[Score]:
-    """Score every `ok` continuation with every judge; other rows keep their state and no score.
+    together: Together,
+) -> None:
+    """Score the text of every `ok` continuation; equal texts once, known ones not again.
 
     Raises:
         BackendError: a score is missing, NaN or outside [0, 1].
     """
-    readable = [row for row in generations if row.state == "ok"]
-    scores = [_unscored(row, judge) for row in generations if row.state != "ok" for judge in judges]
-    with progress.bar("score", len(readable) * len(judges), "texts") as advance:
-        for number, (judge, batch) in enumerate(_batches(readable, judges, batch_size)):
-            if number not in journal.done:
-                journal.add(number, _judged(batch, judge))
-            scores += [Score(*values) for values in journal.done[number]]
-            advance(len(batch))
-    return scores
+    texts = {text_key(row.text): row.text for row in generations if row.state == "ok"}
+    ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
+    share = ordered[together.number :: together.of]
+    own = [key for key in share if key not in rows]
+    label, known = f"score {rows.label}", len(share) - len(own)
+    with progress.bar(label, len(share), "texts", known) as advance:
+        for start in range(0, len(own), CHUNK):
+            keys = own[start : start + CHUNK]
+            for key, scored in zip(keys, _judged([texts[k] for k in keys], judge), strict=True):
+                rows.add(key, [dict(scored.heads), scored.windows])
+            advance(len(keys))
+
+
+def collected(
+    generations: Sequence[Generation], judges: Mapping[str, tuple[Judge, RowStore]]
+) -> list[Score]:
+    """Every continuation by every judge; rows that are not `ok` keep their state and no score."""
+    return [
+        _scored(row, judge, rows) if row.state == "ok" else _unscored(row, judge)
+        for judge, rows in judges.values()
+        for row in generations
+    ]
 
 
 def run(
@@ -58,17 +76,45 @@ def run(
     family: str,
     config: Mapping[str, ScorerConfig],
     judges: Sequence[Judge],
-    batch_size: int,
     environment: Mapping[str, str],
     progress: Progress,
-) -> Path:
-    """Read, score, write."""
+    together: Together,
+) -> dict[str, float]:
+    """Read, score, write; of several processes, the first one writes."""
     manifest = manifest_for(store, variant, family, config, environment)
-    with store.journal(manifest, {"batch_size": batch_size}) as journal:
-        rows = score(store.read_generations(family, variant), judges, batch_size, journal, progress)
-        store.write_scores(family, variant, rows, manifest)
-        journal.discard()
-    return store.scores(family, variant)
+    generations, start = store.read_generations(family, variant), time.monotonic()
+    with ExitStack() as open_files:
+        held: dict[str, tuple[Judge, RowStore]] = {}
+        for judge in judges:
+            identity = rows_identity(manifest, judge.name)
+            place = f"{variant} by {judge.name}"
+            rows = store.rows("score", place, identity, together.number)
+            held[judge.name] = judge, open_files.enter_context(rows)
+            score(generations, judge, rows, progress, together)
+        work = {"texts_per_second": len(generations) * len(judges) / (time.monotonic() - start)}
+        together.wait()
+        if together.number == 0:
+            for _, rows in held.values():
+                rows.refresh()
+            store.write_scores(family, variant, collected(generations, held), manifest)
+            for _, rows in held.values():
+                rows.forget_others()
+        together.wait()
+    return work
+
+
+def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
+    """What decides the score of a text."""
+    return {
+        "scorer": manifest.params["scorers"][scorer],
+        "code": manifest.code_sha256,
+        "environment": manifest.environment,
+    }
+
+
+def text_key(text: str) -> str:
+    """Under which the score of a text is kept."""
+    return sha256_text(text)
 
 
 def manifest_for(
@@ -88,41 +134,35 @@ def manifest_for(
     )
 
 
-def _batches(
-    rows: Sequence[Generation], judges: Sequence[Judge], size: int
-) -> Iterator[tuple[Judge, Sequence[Generation]]]:
-    for judge in judges:
-        for start in range(0, len(rows), size):
-            yield judge, rows[start : start + size]
-
-
-def _judged(batch: Sequence[Generation], judge: Judge) -> list[Score]:
-    scored = judge.scorer.score([row.text for row in batch])
-    if len(scored) != len(batch):
+def _judged(texts: Sequence[str], judge: Judge) -> list[ScoredText]:
+    scored = judge.scorer.score(texts)
+    if len(scored) != len(texts):
         raise BackendError(
-            f"The scorer {judge.name} answered {len(scored)} of {len(batch)} texts. Nothing "
+            f"The scorer {judge.name} answered {len(scored)} of {len(texts)} texts. None of them "
             "was kept."
         )
-    return [_scored(row, judge, text) for row, text in zip(batch, scored, strict=True)]
+    for text, found in zip(texts, scored, strict=True):
+        for head, value in found.heads.items():
+            if not 0 <= value <= 1:
+                raise BackendError(
+                    f"The scorer {judge.name} gave the text with the sha256 {text_key(text)[:12]} "
+                    f"{head} = {value}; a score is in [0, 1]. Check that its output went through "
+                    "a sigmoid or softmax."
+                )
+    return scored
 
 
-def _scored(row: Generation, judge: Judge, text: ScoredText) -> Score:
-    for head, value in text.heads.items():
-        if not 0 <= value <= 1:
-            raise BackendError(
-                f"The scorer {judge.name} gave {row.prompt_id} (sample {row.sample}) {head} = "
-                f"{value}; "
-                "a score is in [0, 1]. Check that its output went through a sigmoid or softmax."
-            )
+def _scored(row: Generation, judge: Judge, rows: RowStore) -> Score:
+    heads, windows = rows[text_key(row.text)]
     return Score(
         prompt_id=row.prompt_id,
         sample=row.sample,
         subset=row.subset,
         scorer=judge.name,
         state="ok",
-        toxicity=text.heads[judge.head],
-        heads=dict(text.heads),
-        windows=text.windows,
+        toxicity=heads[judge.head],
+        heads=heads,
+        windows=windows,
     )
 
 

@@ -31,15 +31,18 @@ def pick_device(setting: str) -> str:
     return setting
 
 
-def use_threads(setting: int | Literal["auto"]) -> int:
+def use_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
     """Set how many threads torch computes with; `auto` takes the cores this process may use.
+
+    Args:
+        processes: on this machine that share the cores.
 
     Returns:
         The number set.
     """
     import torch
 
-    threads = usable_cores() if setting == "auto" else setting
+    threads = max(1, usable_cores() // processes) if setting == "auto" else setting
     torch.set_num_threads(threads)
     return threads
 

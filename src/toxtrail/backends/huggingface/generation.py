@@ -1,20 +1,24 @@
-"""A loaded variant that continues prompts: LanguageModel on transformers' generate."""
+"""A loaded variant that continues prompts: the packed engine where the model allows it, else
+transformers' own generate."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import TYPE_CHECKING, Any, Literal
 
 from toxtrail.backends.base import Completion, Decoding, EncodedPrompt
+from toxtrail.backends.huggingface import packed
+from toxtrail.backends.huggingface.agreement import longest_packed, packed_agrees
 from toxtrail.backends.huggingface.chat import render_chat
-from toxtrail.backends.huggingface.sampling import RowDraws
-from toxtrail.backends.quiet import quiet
+from toxtrail.backends.huggingface.engine import Answer, Ask, Engine
+from toxtrail.backends.huggingface.plain import Plain
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
-    import torch
     from peft import PeftModel
-    from transformers import GenerationConfig, PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+EngineName = Literal["packed", "plain"]
 
 
 class HuggingFaceModel:
@@ -29,16 +33,39 @@ class HuggingFaceModel:
         model: PreTrainedModel | PeftModel,
         tokenizer: PreTrainedTokenizerBase,
         decoding: Decoding,
+        batch_tokens: int,
+        engine: Literal["auto", "packed", "plain"] = "auto",
+        tell: Callable[[str], None] = lambda text: None,
     ) -> None:
+        """Args:
+        batch_tokens: tokens computed together; it changes the speed, not a row.
+        engine: auto takes `packed` if it gives the logits that the model itself gives.
+        tell: told what a person should know: a batch that had to shrink, another engine.
+        """
         from transformers import GenerationConfig
 
         inner = without_wrapper(model)
         self._model = inner
         self._tokenizer = tokenizer
         self._decoding = decoding
+        self._batch_tokens = batch_tokens
+        self._tell = tell
         self._stops = stop_ids(inner, tokenizer)
         self._window = window(inner)
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
+        self.attention = str(inner.config._attn_implementation)
+        """How the model attends on its own; what `plain` uses."""
+        self.engine: EngineName = "plain" if engine == "plain" else self._packed(engine)
+
+    def _packed(self, wish: str) -> EngineName:
+        """The packed engine, if it is proved to compute what the model computes."""
+        problem = packed_agrees(self._model, self._tokenizer)
+        if not problem:
+            return "packed"
+        if wish == "packed":
+            raise BackendError(f"runtime.engine: packed cannot be used: {problem}. Write auto.")
+        self._tell(f"The packed engine cannot be used ({problem}): transformers' generate is.")
+        return "plain"
 
     def encode(self, text: str) -> EncodedPrompt:
         """A prompt's tokens; for an empty prompt the beginning-of-sequence token, if there is one.
@@ -56,68 +83,35 @@ class HuggingFaceModel:
         room = self._window is None or len(ids) + self._decoding.max_new_tokens <= self._window
         return EncodedPrompt(tuple(ids), room)
 
-    def complete(self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]) -> list[Completion]:
-        """Continue each prompt, in order. A row's draw depends on its own seed alone.
+    def complete(
+        self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
+    ) -> Iterator[tuple[int, Completion]]:
+        """Continue each prompt; each is yielded with its number as soon as it is done.
+
+        A row's draw depends on its own prompt and seed alone.
 
         Raises:
-            BackendError: the batch does not fit the device's memory.
+            BackendError: one prompt alone does not fit the device's memory.
         """
-        refused = [refusal(prompt) for prompt in prompts]
-        rows = [i for i, reason in enumerate(refused) if not reason]
-        made = self._continue([prompts[i] for i in rows], [seeds[i] for i in rows]) if rows else []
-        answers = iter(made)
-        return [
-            Completion((), "", "none", reason) if reason else next(answers) for reason in refused
-        ]
+        packable, others = list[Ask](), list[Ask]()
+        limit = longest_packed(self._model) if self.engine == "packed" else 0
+        for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
+            if reason := refusal(prompt):
+                yield number, Completion((), "", "none", reason)
+                continue
+            total = len(prompt.token_ids) + self._decoding.max_new_tokens
+            fits = limit is None or total <= limit
+            (packable if fits else others).append(Ask(number, prompt.token_ids, seed))
+        for answer in self._answers(packable, others):
+            yield answer.number, self._completion(answer)
 
-    def _continue(self, prompts: list[EncodedPrompt], seeds: list[int]) -> list[Completion]:
-        ids, mask = self._padded(prompts)
-        draws = RowDraws(ids.shape[1], seeds, self._decoding.temperature, self._decoding.top_p)
-        tokens = self._generate(ids, mask, draws)[:, ids.shape[1] :].tolist()
-        return [self._completion(own, draws.failed.get(row)) for row, own in enumerate(tokens)]
-
-    def _padded(self, prompts: list[EncodedPrompt]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(row, token) ids and mask, padded on the left: every row ends at the same place."""
-        import torch
-
-        width = max(len(prompt.token_ids) for prompt in prompts)
-        gaps = [width - len(prompt.token_ids) for prompt in prompts]
-        rows = [[self._pad] * gap + list(p.token_ids) for gap, p in zip(gaps, prompts, strict=True)]
-        mask = [[0] * gap + [1] * (width - gap) for gap in gaps]
-        device = self._model.device
-        return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
-
-    def _generate(self, ids: torch.Tensor, mask: torch.Tensor, draws: RowDraws) -> torch.Tensor:
-        import torch
-        from transformers import LogitsProcessorList
-
-        try:
-            with torch.inference_mode(), quiet():
-                produced: torch.Tensor = self._model.generate(  # type: ignore[operator]
-                    input_ids=ids,
-                    attention_mask=mask,
-                    generation_config=self._settings(),
-                    logits_processor=LogitsProcessorList([draws]),
-                )
-        except torch.OutOfMemoryError as error:
-            raise BackendError(
-                f"{ids.shape[0]} prompts of {ids.shape[1]} tokens do not fit the memory of "
-                f"{self._model.device}. Lower runtime.batch_tokens."
-            ) from error
-        return produced
-
-    def _settings(self) -> GenerationConfig:
-        """Greedy: RowDraws has already put the chosen token on top."""
-        from transformers import GenerationConfig
-
-        return GenerationConfig(  # type: ignore[no-untyped-call]
-            do_sample=False,
-            num_beams=1,
-            use_cache=True,
-            max_new_tokens=self._decoding.max_new_tokens,
-            eos_token_id=list(self._stops) or None,
-            pad_token_id=self._pad,
-        )
+    def _answers(self, packable: list[Ask], others: list[Ask]) -> Iterator[Answer]:
+        own = (self._stops, self._decoding, self._batch_tokens, self._tell)
+        if packable:
+            with packed.by_slots(self._model):
+                yield from Engine(self._model, *own).run(packable)
+        if others:
+            yield from Plain(self._model, self._pad, *own).run(others)
 
     @property
     def _pad(self) -> int:
@@ -125,11 +119,14 @@ class HuggingFaceModel:
         pad = self._tokenizer.pad_token_id
         return pad if pad is not None else next(iter(self._stops), 0)
 
-    def _completion(self, tokens: list[int], failed_at: int | None) -> Completion:
+    def _completion(self, answer: Answer) -> Completion:
+        if answer.failed_at is not None:
+            return Completion(
+                (), "", "none", f"non-finite logits at new token {answer.failed_at + 1}"
+            )
+        tokens = answer.tokens
         end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
-        if failed_at is not None and (end is None or failed_at <= end):
-            return Completion((), "", "none", f"non-finite logits at new token {failed_at + 1}")
-        own = tuple(tokens if end is None else tokens[:end])
+        own = tokens if end is None else tokens[:end]
         text = self._tokenizer.decode(
             list(own), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )

@@ -18,9 +18,8 @@ _SMALLEST = np.finfo(np.float64).tiny
 class RowDraws:
     """A logits processor after which the largest score is the token to take.
 
-    A draw from softmax(logits / temperature) is the argmax of logits / temperature plus Gumbel
-    noise (Gumbel 1954; Maddison et al. 2014, arXiv:1411.0030), so that greedy search over the
-    returned scores samples, and batch mates cannot disturb each other's random numbers.
+    Greedy search over the returned scores then samples, and batch mates cannot disturb each other's
+    random numbers.
     """
 
     def __init__(
@@ -51,12 +50,55 @@ class RowDraws:
     def _drawn(self, scores: torch.Tensor, step: int) -> torch.Tensor:
         import torch
 
-        logits = scores.to("cpu", torch.float64) / self._temperature
-        if self._top_p < 1:
-            logits = nucleus(logits, self._top_p)
-        noise = np.stack([gumbel(seed, step, logits.shape[-1]) for seed in self._seeds])
-        chosen = (logits + torch.from_numpy(noise)).argmax(-1, keepdim=True)
+        steps = [step] * len(self._seeds)
+        chosen = drawn(scores, self._seeds, steps, self._temperature, self._top_p)[:, None]
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.to(scores.device), 0.0)
+
+
+def choose(
+    logits: torch.Tensor,
+    seeds: Sequence[int],
+    steps: Sequence[int],
+    temperature: float,
+    top_p: float,
+) -> tuple[list[int], list[bool]]:
+    """The next token of each row, and whether its logits could be used (no NaN, no +inf, something
+    to choose from); a row that could not has token 0.
+
+    Args:
+        logits: (row, vocabulary).
+        seeds, steps: of each row; what is drawn depends on these two and the row alone.
+    """
+    import torch
+
+    best, tokens = logits.max(-1)  # NaN wins
+    usable = torch.isfinite(best)
+    if temperature > 0:
+        clean = torch.where(usable[:, None], logits, torch.zeros_like(logits))
+        tokens = drawn(clean, seeds, steps, temperature, top_p)
+    return torch.where(usable, tokens.to(usable.device), 0).tolist(), usable.tolist()
+
+
+def drawn(
+    logits: torch.Tensor,
+    seeds: Sequence[int],
+    steps: Sequence[int],
+    temperature: float,
+    top_p: float,
+) -> torch.Tensor:
+    """(row,) tokens drawn from softmax(logits / temperature), on the CPU.
+
+    A draw is the argmax of logits / temperature plus Gumbel noise (Gumbel 1954; Maddison et al.
+    2014, arXiv:1411.0030): a base and its fine-tune then draw alike where they say alike.
+    """
+    import torch
+
+    scaled = logits.to("cpu", torch.float64) / temperature
+    if top_p < 1:
+        scaled = nucleus(scaled, top_p)
+    pairs = zip(seeds, steps, strict=True)
+    noise = np.stack([gumbel(seed, step, scaled.shape[-1]) for seed, step in pairs])
+    return (scaled + torch.from_numpy(noise)).argmax(-1)
 
 
 def gumbel(seed: int, step: int, size: int) -> NDArray[np.float64]:

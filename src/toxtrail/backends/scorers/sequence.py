@@ -14,6 +14,9 @@ from toxtrail.backends.scorers.windows import highest
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+FEWEST = 8
+"""Windows in a batch, at least: with fewer rows a CPU multiplies matrices by another kernel, which
+adds up in another order."""
 OVERLAP_SHARE = 4
 """A quarter of a window is shared with the one before. Our choice."""
 
@@ -41,10 +44,8 @@ class SequenceClassifier:
         if not texts:
             return []
         windows, owner = self._windows(texts)
-        order = sorted(range(len(windows)), key=lambda i: len(windows[i]))
         values = np.empty((len(windows), len(self.heads)))
-        for start in range(0, len(order), self._batch_size):
-            batch = order[start : start + self._batch_size]
+        for batch in equal_lengths([len(window) for window in windows], self._batch_size):
             values[batch] = self._forward([windows[i] for i in batch])
         return highest(self.heads, values, owner, len(texts))
 
@@ -64,15 +65,25 @@ class SequenceClassifier:
     def _forward(self, windows: list[list[int]]) -> NDArray[np.float64]:
         import torch
 
-        padded = self._tokenizer.pad({"input_ids": windows}, return_tensors="pt")
+        repeated = windows + windows[:1] * (FEWEST - len(windows))
+        ids = torch.tensor(repeated, device=self._model.device)
         with torch.inference_mode():
-            logits = self._model(**padded.to(self._model.device)).logits.double()
+            mask = torch.ones_like(ids)
+            logits = self._model(input_ids=ids, attention_mask=mask).logits.double()
             if self._activation == "softmax":
                 values = torch.softmax(logits, dim=-1)
             else:
                 values = torch.sigmoid(logits)
-        result: NDArray[np.float64] = values.cpu().numpy()
+        result: NDArray[np.float64] = values[: len(windows)].cpu().numpy()
         return result
+
+
+def equal_lengths(lengths: Sequence[int], size: int) -> list[list[int]]:
+    """Batches of windows of one length: no padding, so no score depends on its neighbours."""
+    groups: dict[int, list[int]] = {}
+    for number, length in enumerate(lengths):
+        groups.setdefault(length, []).append(number)
+    return [own[i : i + size] for own in groups.values() for i in range(0, len(own), size)]
 
 
 def window_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:

@@ -1,0 +1,283 @@
+"""One forward pass over many continuations at once, none of which can tell that it has neighbours.
+
+A step is one packed row of tokens, [1, token]: first one token of each continuation under way, then
+whole prompts that start. Linear layers see one long row whatever it is made of; attention sees each
+continuation's own keys alone, in a slot of its own that starts at position 0. So there is no
+padding on which a result could depend, and matrix products give each row the same bits whatever
+else is multiplied beside it, as long as there are enough rows (FEWEST).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+NAME = "toxtrail"
+"""Under which transformers knows the attention below."""
+FEWEST = 16
+"""Rows of a matrix product, at least. Measured on CPUs: with fewer than 8, another kernel adds up
+in another order; from 8 to 2,048 each row has the same bits."""
+BLOCK = 16
+"""Keys are attended to in multiples of this: what lies behind a text's end adds exact zeros, and
+no vector instruction is cut in two."""
+
+
+@dataclass
+class Start:
+    """A prompt that starts in a slot."""
+
+    slot: int
+    tokens: tuple[int, ...]
+
+
+@dataclass
+class Step:
+    """What one forward pass computes: a token in each of the first slots, then prompts that start
+    in the slots behind them."""
+
+    cache: SlotCache
+    lengths: list[int]
+    """Tokens already in slot 0, 1, ...; each of these gets one more."""
+    starts: list[Start]
+    device: torch.device
+    fewest: int = FEWEST
+    """Rows of every matrix product, at least."""
+    _biases: dict[int | None, torch.Tensor] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        import torch
+
+        slots = list(range(len(self.lengths)))
+        positions = list(self.lengths)
+        self.last = list(slots)
+        """Index of the token after which each continuation goes on: decoded ones, then starts."""
+        for start in self.starts:
+            slots += [start.slot] * len(start.tokens)
+            positions += range(len(start.tokens))
+            self.last.append(len(slots) - 1)
+        self.slots = torch.tensor(slots, device=self.device)
+        self.places = torch.tensor(positions, device=self.device)
+        longest = max(self.lengths, default=0) + 1
+        self.keys = min(-(-longest // BLOCK) * BLOCK, self.cache.capacity)
+        self.groups = _equal_lengths(len(self.lengths), self.starts)
+
+    @property
+    def decoded(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        return self.places.numel()
+
+    def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
+        """(slot * key head, 1, key): 0 where a slot may look, -inf elsewhere; shared by layers."""
+        import torch
+
+        if window not in self._biases:
+            key = torch.arange(self.keys, device=self.device)
+            own = self.places[: self.decoded, None]
+            hidden = key > own
+            if window is not None:
+                hidden |= key <= own - window
+            bias = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
+            bias = bias.masked_fill(hidden, -torch.inf)[:, None, None]
+            heads = self.cache.heads
+            self._biases[window] = bias.expand(-1, heads, 1, -1).reshape(-1, 1, self.keys)
+        return self._biases[window]
+
+
+def _equal_lengths(first: int, starts: list[Start]) -> list[tuple[int, list[int]]]:
+    """(length, first token of each) of the prompts of one length, attended to together."""
+    groups: dict[int, list[int]] = {}
+    for start in starts:
+        groups.setdefault(len(start.tokens), []).append(first)
+        first += len(start.tokens)
+    return list(groups.items())
+
+
+class SlotCache:
+    """Keys and values of every slot, layer by layer; made when a layer first shows their shape."""
+
+    def __init__(self, slots: int, capacity: int) -> None:
+        self.slots = slots
+        self.capacity = capacity
+        """Tokens in a slot."""
+        self.heads = 0
+        """Key heads; known after the first layer."""
+        self._keys: dict[int, torch.Tensor] = {}
+        """Layer -> (slot, head, dimension, token): so that scores are a plain product."""
+        self._values: dict[int, torch.Tensor] = {}
+        """Layer -> (slot, head, token, dimension)."""
+        self.step: Step | None = None
+
+    def update(
+        self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Called by the model's attention with [1, head, token, dimension]; nothing is joined."""
+        assert self.step is not None
+        self.heads = key.shape[1]
+        if layer not in self._keys:
+            shape = (self.slots, self.heads)
+            self._keys[layer] = key.new_zeros((*shape, key.shape[3], self.capacity))
+            self._values[layer] = value.new_zeros((*shape, self.capacity, value.shape[3]))
+        step, n = self.step, self.step.tokens
+        self._keys[layer][step.slots, :, :, step.places] = key[0, :, :n].transpose(0, 1)
+        self._values[layer][step.slots, :, step.places] = value[0, :, :n].transpose(0, 1)
+        return key, value
+
+    def of(self, layer: int, slots: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+        """(slot * head, dimension, key) and (slot * head, key, dimension) of the first slots."""
+        own = self._keys[layer][:slots, :, :, :keys].flatten(0, 1)
+        return own, self._values[layer][:slots, :, :keys].flatten(0, 1)
+
+    def copy(self, source: int, target: int, tokens: int) -> None:
+        """What a slot holds, into another: a finished one's place, or a second sample."""
+        for layer in self._keys:
+            self._keys[layer][target, :, :, :tokens] = self._keys[layer][source, :, :, :tokens]
+            self._values[layer][target, :, :tokens] = self._values[layer][source, :, :tokens]
+
+
+def attention(
+    module: Any,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: object = None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    sliding_window: int | None = None,
+    softcap: float | None = None,
+    packed: Step | None = None,
+    **unknown: object,
+) -> tuple[torch.Tensor, None]:
+    """Attention as transformers asks for it, over a packed step.
+
+    Args:
+        query: (1, head, token, dimension); key and value alike with their own number of heads.
+        packed: which token belongs to which slot.
+
+    Returns:
+        (1, token, head, dimension).
+    """
+    assert packed is not None
+    scale = query.shape[-1] ** -0.5 if scaling is None else scaling
+    outcome = query.new_zeros((query.shape[2], query.shape[1], value.shape[3]))
+    if packed.decoded:
+        own = query[0, :, : packed.decoded].transpose(0, 1)
+        bias = packed.bias(sliding_window, query.dtype)
+        outcome[: packed.decoded] = _decode(module.layer_idx, own, packed, scale, softcap, bias)
+    for length, firsts in packed.groups:
+        _start(
+            outcome, (query[0], key[0], value[0]), length, firsts, scale, softcap, sliding_window
+        )
+    return outcome[None], None
+
+
+def _decode(
+    layer: int,
+    query: torch.Tensor,
+    step: Step,
+    scale: float,
+    softcap: float | None,
+    bias: torch.Tensor,
+) -> torch.Tensor:
+    """(slot, head, dimension): each slot's one token over the slot's own keys."""
+    import torch
+
+    keys, values = step.cache.of(layer, step.decoded, step.keys)
+    grouped = query.reshape(keys.shape[0], -1, keys.shape[1])
+    if softcap:
+        scores = torch.tanh(torch.bmm(grouped, keys) * scale / softcap) * softcap + bias
+    else:
+        scores = torch.baddbmm(bias, grouped, keys, alpha=scale)
+    shares = scores.softmax(-1, dtype=torch.float32).to(values.dtype)
+    return torch.bmm(shares, values).view(query.shape[0], query.shape[1], -1)
+
+
+def _start(
+    outcome: torch.Tensor,
+    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
+    length: int,
+    firsts: list[int],
+    scale: float,
+    softcap: float | None,
+    window: int | None,
+) -> None:
+    """Whole prompts of one length, each over itself; written into `outcome` (token, head, ...)."""
+    import torch
+    from torch.nn.functional import scaled_dot_product_attention
+
+    device = outcome.device
+    places = torch.tensor(firsts, device=device)[:, None] + torch.arange(length, device=device)
+    query, key, value = (state[:, places].transpose(0, 1) for state in states)
+    groups = query.shape[1] // key.shape[1]
+    if groups > 1:
+        key, value = (state.repeat_interleave(groups, 1) for state in (key, value))
+    if softcap:
+        scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
+        scores = scores.masked_fill(~_visible(length, window, device), -torch.inf)
+        own = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    else:
+        mask = _visible(length, window, device) if window is not None and length > window else None
+        own = scaled_dot_product_attention(
+            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
+        )
+    outcome[places.flatten()] = own.transpose(1, 2).flatten(0, 1)
+
+
+def _visible(length: int, window: int | None, device: torch.device) -> torch.Tensor:
+    """(token, key): whether a token may look there: at itself and back, as far as its window."""
+    import torch
+
+    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
+    return causal if window is None else causal.triu(1 - window)
+
+
+@contextmanager
+def by_slots(model: PreTrainedModel) -> Iterator[None]:
+    """Let a model attend by slots for a while.
+
+    Raises:
+        ValueError: transformers cannot exchange its attention.
+    """
+    from transformers import AttentionInterface
+
+    own = model.config._attn_implementation
+    AttentionInterface.register(NAME, attention)
+    model.set_attn_implementation(NAME)
+    try:
+        yield
+    finally:
+        model.set_attn_implementation(own)
+
+
+def forward(model: PreTrainedModel, step: Step, tokens: list[int]) -> torch.Tensor:
+    """(continuation, vocabulary) logits of what comes next, in the order of `step.last`.
+
+    To be called in inference mode.
+
+    Args:
+        tokens: the step's tokens: the newest of each slot, then those of the prompts.
+    """
+    import torch
+
+    missing = max(0, step.fewest - len(tokens))
+    ids = torch.tensor([tokens + [0] * missing], device=step.device)
+    places = torch.cat([step.places, step.places.new_zeros(missing)])[None]
+    wanted = step.last + [0] * max(0, step.fewest - len(step.last))
+    step.cache.step = step
+    logits: torch.Tensor = model(
+        input_ids=ids,
+        position_ids=places,
+        past_key_values=step.cache,
+        use_cache=True,
+        logits_to_keep=torch.tensor(wanted, device=step.device),
+        packed=step,
+    ).logits
+    return logits[0, : len(step.last)]
