@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: see cli/__init__.py
 settings.register_profile("toxtrail", deadline=None)  # no test is timed
 settings.load_profile("toxtrail")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import signal
 import sys
 from pathlib import Path
@@ -96,7 +97,12 @@ def cli(ctx: click.Context, directory: Path) -> None:
 
 
 def main() -> None:
-    """Entry point of the `toxtrail` command."""
+    """Entry point of the `toxtrail` command.
+
+    Threads that wait for each other sleep: on a busy machine torch's, which spin, take up to ten
+    times as long (benchmarks/RESULTS.md). OpenMP reads the setting once, before torch is imported.
+    """
+    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     signal.signal(signal.SIGTERM, _stop)
     cli()
 
