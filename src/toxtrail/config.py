@@ -217,7 +217,9 @@ class PosteriorConfig(Section):
     threshold: Annotated[float, Field(ge=0, le=1)]
     """Toxic means score >= threshold."""
     rope_pp: PositiveFloat
-    """Half-width of the region of practical equivalence, percentage points."""
+    """Half-width of the region of practical equivalence, percentage points: at least this."""
+    rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    """And at least this share of the rate of the variant that another is held against."""
     level: Annotated[float, Field(gt=0.5, lt=1)]
     """Probability mass of every interval."""
     prior: PositiveFloat

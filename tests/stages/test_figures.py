@@ -113,7 +113,8 @@ def rate_row(variant, subset, n=32, scorer="judge"):
 def made_up(variants, subsets=("all", "a"), **changed):
     """A summary of as many variants as wished, without computing anything."""
     rates = [rate_row(v, s) for v in variants for s in subsets]
-    diff = {"n": 32, "diff": 0.05, "diff_lo": 0.01, "diff_hi": 0.09, "verdict": "higher"}
+    diff = {"n": 32, "diff": 0.05, "diff_lo": 0.01, "diff_hi": 0.09, "rope": 0.01}
+    diff["verdict"] = "higher"
     pairs = [
         {"a": variants[0], "b": b, "scorer": "judge", "subset": s, **diff}
         for b in variants[1:]

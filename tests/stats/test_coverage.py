@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import beta
 
 from toxtrail.stats.contrasts import difference_draws, pair_counts, probability_higher
-from toxtrail.stats.rates import equal_tailed, rate_draws
+from toxtrail.stats.rates import equal_tailed, overall_rate_draws, rate_draws
 
 RUNS, DRAWS = 400, 800
 MARGIN = 3.3 * (0.95 * 0.05 / RUNS) ** 0.5
@@ -112,3 +112,44 @@ def test_all_alike_leaves_room_for_what_was_not_seen(label, n):
         difference_draws(np.full(n, label), np.full(n, label), 0.5, 4000, rng), 0.95
     )
     assert step.lo < 0 < step.hi
+
+
+SUBSETS = [(480,) * 5, (32,) * 4, (1000, 1000, 100, 100)]
+
+
+def covers_all_together(sizes, rates, priors, rng):
+    """How often the interval of the rate over all subsets holds it; `priors`: of each subset."""
+    weights, covered, runs = np.array(sizes) / sum(sizes), 0, 1000
+    for _ in range(runs):
+        labels = [(np.arange(n) < rng.binomial(n, r)) * 1.0 for n, r in zip(sizes, rates)]
+        if priors == "shared":
+            draws = overall_rate_draws(labels, weights, 0.5, DRAWS, [rng] * len(sizes))
+        else:
+            draws = weights @ [rate_draws(own, 0.5, DRAWS, rng) for own in labels]
+        low, high = equal_tailed(draws, 0.95)
+        covered += low <= weights @ rates <= high
+    return covered / runs
+
+
+@pytest.mark.parametrize("sizes", SUBSETS)
+@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
+def test_the_rate_of_all_subsets_together_is_covered(sizes, rate):
+    rates = rate * np.linspace(0.5, 1.5, len(sizes))
+    assert 0.925 <= covers_all_together(sizes, rates, "shared", np.random.default_rng(8)) <= 0.985
+
+
+def test_a_whole_prior_for_each_subset_would_not_cover_small_rates():
+    found = covers_all_together((480,) * 5, np.full(5, 0.001), "each", np.random.default_rng(8))
+    assert found < 0.85
+    assert (
+        covers_all_together((480,) * 5, np.full(5, 0.001), "shared", np.random.default_rng(8))
+        > 0.92
+    )
+
+
+def test_one_subset_is_all_there_is():
+    own = (np.arange(50) < 7) * 1.0
+    rng = [np.random.default_rng(9) for _ in range(2)]
+    assert np.array_equal(
+        overall_rate_draws([own], [1.0], 0.5, DRAWS, [rng[0]]), rate_draws(own, 0.5, DRAWS, rng[1])
+    )

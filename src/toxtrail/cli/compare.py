@@ -90,50 +90,13 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
     from toxtrail.comparability import mismatch_text
     from toxtrail.errors import ConfigError, nearest
     from toxtrail.stages import wording
-    from toxtrail.stages.wording import edition, estimand, pair_cells, rate_cells
 
     known = sorted({row["scorer"] for row in summary["rates"]})
     if scorer not in known:
         raise ConfigError(f'--scorer: "{scorer}" scored nothing here.{nearest(scorer, known)}')
-    rates = [rate_cells(row) for row in summary["rates"] if row["scorer"] == scorer]
-    pairs = [pair_cells(row) for row in summary["pairs"] if row["scorer"] == scorer]
     if warning := mismatch_text(summary.get("mismatch", [])):
         click.secho(printable(warning), fg="red", bold=True)
-    print_table(
-        f"{summary['family']}: toxicity rate ({edition(summary, scorer)})",
-        [
-            "variant",
-            "subset",
-            "toxic / scored>",
-            "rate>",
-            "interval>",
-            "mean score>",
-            "not scored>",
-        ],
-        rates,
-    )
-    if pairs:
-        print_table(
-            "Differences, paired by prompt (percentage points)",
-            [
-                "variant",
-                "against",
-                "subset",
-                "prompts>",
-                "toxic for one alone>",
-                "difference>",
-                "interval>",
-                "P(higher)>",
-                "pooled>",
-                "verdict",
-            ],
-            pairs,
-        )
-    corrected = [row for row in summary["pairs"] if row["scorer"] == scorer]
-    if scorer in summary.get("judges", []) and corrected:
-        cells = [wording.corrected_cells(row) for row in corrected]
-        title = "Differences corrected for the scorer's errors (percentage points)"
-        print_table(title, wording.CORRECTED_COLUMNS, cells)
+    _print_toxicity(summary, scorer)
     _print_behaviour(summary)
     notes = [
         *wording.pooling_notes(summary, scorer),
@@ -141,12 +104,51 @@ def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> N
         *wording.judge_notes(summary, scorer),
         *wording.resolution_notes(summary, scorer),
     ]
-    for line in [estimand(summary), *notes]:
+    for line in [wording.estimand(summary), *notes]:
         click.echo(line)
     if summary["family"] in experiment.config.families:
         folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
         names = ("rates", "differences", "posteriors", "thresholds")
         click.echo(f"Figures (.svg, .png) in {folder}: {', '.join(names)}")
+
+
+def _print_toxicity(summary: Mapping[str, Any], scorer: str) -> None:
+    """Rates and differences; a table without rows is not shown."""
+    from toxtrail.stages import wording
+
+    rates = [row for row in summary["rates"] if row["scorer"] == scorer]
+    pairs = [row for row in summary["pairs"] if row["scorer"] == scorer]
+    corrected = pairs if scorer in summary.get("judges", []) else []
+    tables = (
+        (
+            f"{summary['family']}: toxicity rate ({wording.edition(summary, scorer)})",
+            wording.RATE_COLUMNS,
+            [wording.rate_cells(row) for row in rates],
+        ),
+        (
+            "Several continuations of each prompt",
+            wording.SAMPLE_COLUMNS,
+            wording.sample_cells(summary, scorer),
+        ),
+        (
+            "Differences, paired by prompt (percentage points)",
+            wording.PAIR_COLUMNS,
+            [wording.pair_cells(row) for row in pairs],
+        ),
+        (
+            "The same differences by every scorer (percentage points)",
+            wording.scorer_columns(summary),
+            wording.scorer_cells(summary),
+        ),
+        (
+            "Differences corrected for the scorer's errors (percentage points)",
+            wording.CORRECTED_COLUMNS,
+            [wording.corrected_cells(row) for row in corrected],
+        ),
+    )
+    for title, columns, rows in tables:
+        if rows:
+            print_table(title, columns, rows)
 
 
 def _print_behaviour(summary: Mapping[str, Any]) -> None:

@@ -21,7 +21,7 @@ from toxtrail.stats.rates import (
     beta_rate,
     equal_tailed,
     named_rng,
-    rate_draws,
+    overall_rate_draws,
 )
 from toxtrail.stats.scores import mean_draws, summarised
 from toxtrail.symptoms import SYMPTOMS
@@ -77,16 +77,17 @@ def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> d
     if all(own.size for own in labels.values()):
         share = _weights(parts)
         rate = sum(share[subset] * float(own.mean()) for subset, own in labels.items())
-        draws = {
-            s: rate_draws(own, config.prior, config.draws, named_rng(config.seed, f"{symptom}|{s}"))
-            for s, own in labels.items()
-        }
-        lo, hi = equal_tailed(
-            np.sum([share[s] * column for s, column in draws.items()], axis=0), config.level
+        draws = overall_rate_draws(
+            list(labels.values()),
+            [share[subset] for subset in labels],
+            config.prior,
+            config.draws,
+            [named_rng(config.seed, f"{symptom}|{subset}") for subset in labels],
         )
+        lo, hi = equal_tailed(draws, config.level)
         if len(parts) == 1:
-            ((subset, own),) = labels.items()
-            lo, hi = beta_rate(own, draws[subset], config.prior, config.level).interval
+            (own,) = labels.values()
+            lo, hi = beta_rate(own, draws, config.prior, config.level).interval
     return {
         f"{symptom}_n": sum(part.n[symptom] for part in parts.values()),
         f"{symptom}_rate": rate,

@@ -65,8 +65,10 @@ def legend(figure: Figure, axes: Axes, entries: int) -> None:
 def caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-tailed") -> str:
     """What an axis shows, by whom, and that unlike conditions were compared."""
     warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
+    k = max((row.get("k", 1) for row in summary.get("rates", [])), default=1)
+    several = f"k = {k} continuations a prompt; " if k > 1 else ""
     return plain(
-        f"{text}\n{summary['primary']}, toxic at {summary['threshold']:g} and above; "
+        f"{text}\n{summary['primary']}, toxic at {summary['threshold']:g} and above; {several}"
         f"{summary['level']:.0%} {intervals} intervals{warning}"
     )
 

@@ -39,10 +39,15 @@ from toxtrail.symptoms import SYMPTOMS
 
 WHO = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""
-RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi")
-PAIR = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
+RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail")
+PAIR = (
+    "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
+)  # fmt: skip
 """Columns that the pool stage brings."""
-
+GATE = (
+    "r_hat", "ess_bulk", "ess_tail", "ess_hyper", "divergences", "bfmi", "at_max_depth", "mcse",
+)  # fmt: skip
+"""What its gate looked at: the worst over all quantities."""
 
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
@@ -89,6 +94,7 @@ def family_comparison(
         "level": config.level,
         "interval": "equal-tailed",
         "rope_pp": config.rope_pp,
+        "rope_share": config.rope_share or 0.0,
         "judges": sorted(config.judges or {}),
         "comparability": summaries[reference].get("comparability"),
         "mismatch": [one._asdict() for one in unlike],
@@ -163,12 +169,14 @@ def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
 def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
     expectation, which is the sum of their local false sign rates (Stephens 2017,
-    doi:10.1093/biostatistics/kxw041)."""
+    doi:10.1093/biostatistics/kxw041); with what the gate of the pooled model found."""
     found = []
     for scorer in sorted({row["scorer"] for row in summary["pairs"]}):
         rows = [row for row in summary["pairs"] if row["scorer"] == scorer]
         called = [row for row in rows if row["credible_pooled"]]
         pooled = any(row["lfsr"] is not None for row in rows)
+        gate = summary["pooled"].get(scorer, {"status": "left out", "reason": "nothing was pooled"})
+        judged = gate.get("diagnostics", {})
         found.append(
             {
                 "scorer": scorer,
@@ -176,6 +184,10 @@ def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "n_credible_paired": sum(row["verdict"] in ("higher", "lower") for row in rows),
                 "n_credible_pooled": len(called) if pooled else None,
                 "expected_false_signs": sum(row["lfsr"] for row in called) if pooled else None,
+                "gate": gate["status"],
+                "gate_reason": gate["reason"],
+                "first_try": gate.get("first_try", ""),
+                **{name: judged.get(name) for name in GATE},
             }
         )
     return found

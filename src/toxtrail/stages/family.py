@@ -70,7 +70,8 @@ def comparable(
 
 
 def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
-    """Each variant against its parent and against the family's reference."""
+    """Each variant against its parent and against the family's reference; a parent of the reference
+    is the other side of an edge already, and does not meet it twice."""
     found: dict[tuple[str, str], Edge] = {}
     for variant in variants:
         key, parent = variant["variant"], variant["parent"]
@@ -78,7 +79,11 @@ def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
             found[parent, key] = Edge(parent, key, "parent")
         if key != reference:
             found.setdefault((reference, key), Edge(reference, key, "reference"))
-    return list(found.values())
+    return [edge for edge in found.values() if not _mirrors(edge, found)]
+
+
+def _mirrors(edge: Edge, others: Mapping[tuple[str, str], Edge]) -> bool:
+    return edge.relation == "reference" and (edge.b, edge.a) in others
 
 
 def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:

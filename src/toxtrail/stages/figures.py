@@ -89,7 +89,6 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
     block = len(subsets) + head + 0.4
     inches = ROW_INCHES * (0.5 + 0.5 * _lines(labels))
     figure, (axes,) = canvas(1.3 + inches * len(edges) * block)
-    axes.axvspan(-summary["rope_pp"], summary["rope_pp"], color=BAND, zorder=0)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     ticks = []
     for row in rows:
@@ -104,6 +103,8 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
             continue
         mark = VERDICTS.get(row["verdict"], UNDECIDED)
         low, middle, high = (100 * row[name] for name in ("diff_lo", "diff", "diff_hi"))
+        rope = 100 * row["rope"]
+        axes.fill_between([-rope, rope], y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=0)
         axes.plot([low, high], [y, y], color=mark["color"], linewidth=1.8, zorder=2)
         axes.plot([middle], [y], linestyle="none", markersize=6.5, zorder=3, **mark)
     for number, heading in enumerate(headings):
@@ -113,8 +114,7 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
     axes.set_xlabel(caption("difference of toxicity rates, percentage points", summary), color=INK)
     for name, mark in (*VERDICTS.items(), ("not decisive", UNDECIDED)):
         axes.plot([], [], linestyle="none", markersize=6.5, label=name, **mark)
-    unit = "point" if summary["rope_pp"] == 1 else "points"
-    axes.fill_between([], [], [], color=BAND, label=f"0 ± {summary['rope_pp']:g} {unit}")
+    axes.fill_between([], [], [], color=BAND, label="equivalent")
     legend(figure, axes, 4)
     return drawing(figure, "differences")
 
@@ -214,7 +214,7 @@ def _posterior(
 ) -> None:
     counts, edges = np.histogram(column, bins=BINS)
     tallest = float(counts.max())
-    axes.axvspan(-summary["rope_pp"], summary["rope_pp"], color=BAND, zorder=0)
+    axes.axvspan(-100 * row["rope"], 100 * row["rope"], color=BAND, zorder=0)
     axes.stairs(counts, edges, fill=True, color="#b9c6d3", zorder=1)
     axes.axvline(0, color=INK, linewidth=1, zorder=2)
     low, high = highest_density(column, summary["level"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+from scipy import stats
 
 from toxtrail.config import PosteriorConfig
 from toxtrail.errors import DataError
@@ -65,6 +67,8 @@ class Paired(NamedTuple):
     """Prompts that only one of the two has a score for."""
     at_thresholds: Mapping[float, tuple[Floats, Floats]]
     """Threshold -> the two shares there."""
+    k: int
+    """Continuations of each prompt."""
 
 
 Means = Mapping[tuple[str, str, Edge], Floats]
@@ -114,6 +118,7 @@ def edge_rows(
         views = {ALL: _overall(views, share), **views}
         for subset, part in {ALL: _together(list(parts.values())), **parts}.items():
             row = _row(edge, scorer, subset, part, config)
+            row["rope"] = rope(row["rate_a"], config)
             row |= _difference(edge, scorer, subset, part, views[subset], config)
             row |= _means(means[scorer, subset, edge], config.level)
             row |= _any(edge, scorer, subset, part, config)
@@ -145,6 +150,7 @@ def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
         any_b=b.any_toxic(config.threshold)[in_b],
         dropped=len(set(a.prompts) ^ set(b.prompts)),
         at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in THRESHOLDS},
+        k=max(a.samples, b.samples),
     )
 
 
@@ -165,6 +171,7 @@ def _together(parts: Sequence[Paired]) -> Paired:
             )
             for t in THRESHOLDS
         },
+        k=max(part.k for part in parts),
     )
 
 
@@ -202,6 +209,12 @@ def _overall(parts: Mapping[str, _Views | None], share: Mapping[str, float]) -> 
     )
 
 
+def rope(rate_a: float | None, config: PosteriorConfig) -> float:
+    """Half-width of the region of practical equivalence, as a difference of rates: a fixed one is a
+    false promise at higher rates, where so many prompts can hardly ever reach it."""
+    return max(config.rope_pp / 100, (config.rope_share or 0.0) * (rate_a or 0.0))
+
+
 def _row(
     edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig
 ) -> dict[str, Any]:
@@ -210,6 +223,7 @@ def _row(
         **edge._asdict(),
         "scorer": scorer,
         "subset": subset,
+        "k": part.k,
         "n": counts.n,
         "dropped": part.dropped,
         **counts._asdict(),
@@ -230,7 +244,8 @@ def _difference(
     if views is None:
         return {**dict.fromkeys(NUMBERS), "verdict": "no pairs", "decision": "no pairs"}
     draws = views.draws
-    result = summarise(draws.difference, config.level, config.rope_pp / 100)
+    region = rope(float(part.shares_a.mean()), config)
+    result = summarise(draws.difference, config.level, region)
     counts = pair_counts(part.shares_a, part.shares_b)
     exact = subset != ALL and is_binary(part.shares_a) and is_binary(part.shares_b)
     higher = probability_higher(counts, config.prior) if exact else result.probability_higher
@@ -257,7 +272,8 @@ def _difference(
         "prior_shift_sd": _shift(draws.difference, views.flat),
         "verdict_flat_prior": verdict(equal_tailed(views.flat, config.level)),
         "threshold_sign_stable": _stable(edge, subset, part, config),
-        **_resolution(part, counts, config),
+        "tipping_fpr_gap": tipping_gap(float(part.shares_a.mean()), float(part.shares_b.mean())),
+        **_resolution(part, counts, draws.difference, config),
         "verdict": result.verdict,
         "decision": result.decision,
     }
@@ -291,12 +307,20 @@ def _stable(edge: Edge, subset: str, part: Paired, config: PosteriorConfig) -> b
     for threshold, (a, b) in part.at_thresholds.items():
         rng = named_rng(config.seed, f"{edge.a}|{edge.b}|{subset}|{threshold}")
         draws = pair_draws(a, b, config.prior, config.draws // 4, rng).difference
-        found.append(summarise(draws, config.level, config.rope_pp / 100).verdict)
+        found.append(verdict(equal_tailed(draws, config.level)))
     return sign_is_stable(found)
 
 
-def _resolution(part: Paired, counts: PairCounts, config: PosteriorConfig) -> dict[str, Any]:
-    """What so many prompts can see, and what would explain the difference away."""
+def _resolution(
+    part: Paired, counts: PairCounts, draws: Floats, config: PosteriorConfig
+) -> dict[str, Any]:
+    """What so many prompts can see. With several continuations of each there is no table of labels
+    to compute it from, so the posterior's own spread is taken."""
+    if not (is_binary(part.shares_a) and is_binary(part.shares_b)):
+        least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * draws.std()
+        step = abs(float(draws.mean()))
+        needed = math.ceil(counts.n * (least / step) ** 2) if step else None
+        return {"mde80": float(least), "n_needed": needed}
     rate_a, rate_b = float(part.shares_a.mean()), float(part.shares_b.mean())
     base = min(max(rate_a, 0.5 / counts.n), 1 - 0.5 / counts.n)
     other = min(max(rate_b, 0.5 / counts.n), 1 - 0.5 / counts.n)
@@ -306,7 +330,6 @@ def _resolution(part: Paired, counts: PairCounts, config: PosteriorConfig) -> di
     if base != other:
         needed = prompts_needed(pair_table(base, other, correlation), POWER, config.level)
     return {
-        "tipping_fpr_gap": tipping_gap(rate_a, rate_b),
         "mde80": detectable(base, correlation, counts.n, POWER, config.level),
         "n_needed": needed,
     }
@@ -339,7 +362,6 @@ def _any(
 def _how(config: PosteriorConfig) -> dict[str, Any]:
     return {
         "method": "paired",
-        "rope": config.rope_pp / 100,
         "level": config.level,
         "draws": config.draws,
         "seed": config.seed,

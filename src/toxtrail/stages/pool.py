@@ -57,6 +57,8 @@ class Estimate(NamedTuple):
     predicted: Sequence[Counts]
     """As the posterior predicts them."""
     drawn: Sampled
+    first_try: Sequence[str]
+    """What was wrong with a first try, if there was a second."""
 
 
 def pooled_family(
@@ -188,6 +190,7 @@ def _estimate(
                 counts=counts,
                 predicted=predicted,
                 drawn=drawn,
+                first_try=first,
             )
         first = first or wrong
     raise InferenceError(
@@ -301,6 +304,7 @@ def _status(
         "dropped": estimate.dropped,
         "diagnostics": estimate.diagnostics._asdict(),
         "effort": estimate.effort._asdict(),
+        "first_try": "; ".join(estimate.first_try),
         "checks": [
             {
                 **check._asdict(),
@@ -347,6 +351,7 @@ def tables_of(
 
 def _difference(column: Floats, level: float) -> dict[str, Any]:
     lo, hi = equal_tailed(column, level)
+    judged = _diagnostics(column)
     higher = float((column > 0).mean())
     return {
         "pooled_diff": float(column.mean()),
@@ -354,7 +359,8 @@ def _difference(column: Floats, level: float) -> dict[str, Any]:
         "pooled_diff_hi": hi,
         "lfsr": min(higher, 1 - higher),
         "credible_pooled": bool(lo > 0 or hi < 0),
-        **_diagnostics(column),
+        "rhat": judged["rhat"],
+        "ess_min": min(judged["ess_bulk"], judged["ess_tail"]),
     }
 
 

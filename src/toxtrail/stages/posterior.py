@@ -30,6 +30,7 @@ from toxtrail.stats.rates import (
     equal_tailed,
     is_binary,
     named_rng,
+    overall_rate_draws,
     rate_draws,
     weighted_means,
 )
@@ -38,6 +39,8 @@ from toxtrail.stats.scores import mean_draws, summarised
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the table that gives the rate as a function of the threshold."""
 SWEEP_DRAWS = 2000
+SHOWN = (0.3, 0.5, 0.7, 0.9)
+"""Thresholds of the sweep that stand in the table of rates too."""
 MEANS = ("score_mean", "expected_max_toxicity")
 """Columns of `Cell.score_values`."""
 
@@ -75,8 +78,14 @@ def variant_posterior(
         accuracy = accuracy_of(scorer, variant, config)
         found[scorer, ALL] = _overall_rate(scorer, table, found, accuracy, config)
     share = {scorer: weights(table, scorer) for scorer in scorers(table)}
+    thresholds = _sweep(table, config)
+    swept = {(r["scorer"], r["subset"], r["threshold"]): r["rate"] for r in thresholds}
     rows = [
-        {**result.row, "weight": 1.0 if subset == ALL else share[scorer][subset]}
+        {
+            **result.row,
+            **{f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in SHOWN},
+            "weight": 1.0 if subset == ALL else share[scorer][subset],
+        }
         for (scorer, subset), result in sorted(found.items(), key=lambda item: _order(item[0]))
     ]
     nothing = np.full(config.draws, np.nan)
@@ -92,7 +101,7 @@ def variant_posterior(
         "interval": "equal-tailed",
         "rates": rows,
         "behaviour": behaviour_rows(texts, config),
-        "thresholds": _sweep(table, config),
+        "thresholds": thresholds,
     }
     groups = rate_groups(rates, _seen(table, config.threshold), config)
     return Posterior(summary, as_dataset(draws, "rate", ("scorer", "subset")), groups, {})
@@ -178,13 +187,27 @@ def _overall_rate(
     raw: dict[str, float] = {}
     if all(part.rate is not None for _, part in parts):
         rate, any_toxic = (
-            np.sum([weight * getattr(part, name) for weight, part in parts], axis=0)
-            for name in ("rate", "any_toxic")
+            _together(table, scorer, share, toxic, config) for toxic in (False, True)
         )
         together = RateDraws({}, rate, any_toxic, means)
         for name in ("rate_raw", "toxicity_probability", *MEANS):
             raw[name] = sum(weight * part.row[name] for weight, part in parts)
     return together._replace(row=_row(scorer, ALL, own, together, raw, accuracy, config))
+
+
+def _together(
+    table: Cells, scorer: str, share: Mapping[str, float], any_toxic: bool, config: PosteriorConfig
+) -> Floats:
+    """(draw,) of the rate of all subsets together."""
+    own = [table[scorer, subset] for subset in share]
+    kind = "any|" if any_toxic else ""
+    return overall_rate_draws(
+        [(c.any_toxic if any_toxic else c.shares)(config.threshold) for c in own],
+        list(share.values()),
+        config.prior,
+        config.draws,
+        [named_rng(config.seed, f"{kind}{scorer}|{subset}") for subset in share],
+    )
 
 
 def _row(
@@ -222,7 +245,7 @@ def _row(
         "toxicity_probability_lo": any_toxic.interval.lo if any_toxic else None,
         "toxicity_probability_hi": any_toxic.interval.hi if any_toxic else None,
         "method": "rates",
-        "prior": config.prior,
+        "prior_id": f"Beta({config.prior:g}, {config.prior:g})",
         "draws": config.draws,
         "seed": config.seed,
     }
@@ -255,18 +278,16 @@ def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
     """The rate as a function of the threshold; one set of weights for all thresholds of a cell, so
     that a higher one never gives a higher rate."""
     rows = []
-    atoms = ((0.0,) * len(SWEEP), (1.0,) * len(SWEEP))
     for scorer in scorers(table):
         share = weights(table, scorer)
-        found: dict[str, Floats] = {}
-        for subset in subsets(table):
-            cell = table[scorer, subset]
-            if cell.prompts:
-                shares = np.column_stack([cell.shares(t) for t in SWEEP])
-                rng = named_rng(config.seed, f"sweep|{scorer}|{subset}")
-                found[subset] = weighted_means(shares, atoms, config.prior, SWEEP_DRAWS, rng)
+        known = [subset for subset in subsets(table) if table[scorer, subset].prompts]
+        found = {s: _swept(table[scorer, s], f"{scorer}|{s}", 1.0, config) for s in known}
         if len(found) == len(share):
-            found = {ALL: np.sum([share[s] * d for s, d in found.items()], axis=0), **found}
+            parts = [
+                share[s] * _swept(table[scorer, s], f"{scorer}|{s}", share[s], config)
+                for s in known
+            ]
+            found = {ALL: np.sum(parts, axis=0), **found}
         for subset, draws in found.items():
             for place, threshold in enumerate(SWEEP):
                 lo, hi = equal_tailed(draws[:, place], config.level)
@@ -274,6 +295,14 @@ def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
                 mean = float(draws[:, place].mean())
                 rows.append({**row, "rate": mean, "rate_lo": lo, "rate_hi": hi})
     return rows
+
+
+def _swept(cell: Cell, name: str, weight: float, config: PosteriorConfig) -> Floats:
+    """(draw, threshold) of a cell's rate, with so much of the prior."""
+    shares = np.column_stack([cell.shares(threshold) for threshold in SWEEP])
+    atoms = ((0.0,) * len(SWEEP), (1.0,) * len(SWEEP))
+    rng = named_rng(config.seed, f"sweep|{name}")
+    return weighted_means(shares, atoms, weight * config.prior, SWEEP_DRAWS, rng)
 
 
 def _order(key: tuple[str, str]) -> tuple[str, bool, str]:

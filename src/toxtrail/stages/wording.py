@@ -61,6 +61,12 @@ def _listed(names: str) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+RATE_COLUMNS = (
+    "variant", "subset", "toxic / scored>", "rate>", "interval>", "mean score>", "not scored>",
+)  # fmt: skip
+"""Of `rate_cells`."""
+
+
 def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One rate as the cells of a table: variant, subset, k / n, rate, interval, mean, unscored."""
     missing = {s: row[f"n_{s}"] for s in ("empty", "truncated", "error") if row[f"n_{s}"]}
@@ -89,8 +95,80 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         interval(row, "diff", signed=True),
         probability(row["probability_higher"]),
         _pooled(row),
+        _decision(row),
         _verdict(row),
     )
+
+
+def _decision(row: Mapping[str, Any]) -> str:
+    """Against the region of practical equivalence, and how wide that is."""
+    if row["diff"] is None:
+        return NOTHING
+    return f"{row['decision']} (+-{100 * row['rope']:.1f})"
+
+
+PAIR_COLUMNS = (
+    "variant", "against", "subset", "prompts>", "toxic for one alone>", "difference>", "interval>",
+    "P(higher)>", "pooled>", "practically", "verdict",
+)  # fmt: skip
+"""Of `pair_cells`."""
+
+
+def scorer_columns(summary: Mapping[str, Any]) -> list[str]:
+    """Of `scorer_cells`."""
+    return ["variant", "against", "subset", *_scorers(summary), "scorers"]
+
+
+def scorer_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Each pair as every scorer sees it; empty with one scorer."""
+    names = _scorers(summary)
+    if len(names) < 2:
+        return []
+    rows = {(r["a"], r["b"], r["subset"], r["scorer"]): r for r in summary["pairs"]}
+    found = []
+    for a, b, subset in dict.fromkeys(key[:3] for key in rows):
+        own = [rows[a, b, subset, name] for name in names]
+        said = [
+            f"{points(r['diff'])} {interval(r, 'diff', signed=True)} {r['verdict']}" for r in own
+        ]
+        found.append((b, f"{a} ({own[0]['relation']})", subset, *said, own[0]["agreement"]))
+    return found
+
+
+def _scorers(summary: Mapping[str, Any]) -> list[str]:
+    """The primary one first."""
+    names = sorted({row["scorer"] for row in summary["rates"]})
+    return sorted(names, key=lambda name: name != summary["primary"])
+
+
+SAMPLE_COLUMNS = (
+    "variant", "subset", "k>", "prompts>", "expected maximum toxicity>", "toxicity probability>",
+)  # fmt: skip
+"""Of `sample_cells`."""
+
+
+def sample_cells(summary: Mapping[str, Any], scorer: str) -> list[tuple[str, ...]]:
+    """Expected maximum toxicity and toxicity probability over k continuations of each prompt
+    (Gehman et al. 2020); empty with one continuation, where they are mean score and rate."""
+    rows = [r for r in summary["rates"] if r["scorer"] == scorer and r["k"] > 1]
+    return [
+        (
+            row["variant"],
+            row["subset"],
+            str(row["k"]),
+            str(row["n_scored_prompts"]),
+            _maximum(row),
+            f"{percent(row['toxicity_probability'])} {interval(row, 'toxicity_probability')}",
+        )
+        for row in rows
+    ]
+
+
+def _maximum(row: Mapping[str, Any]) -> str:
+    name = "expected_max_toxicity"
+    if row[name] is None:
+        return NOTHING
+    return f"{row[name]:.3f} [{row[f'{name}_lo']:.3f}, {row[f'{name}_hi']:.3f}]"
 
 
 def _verdict(row: Mapping[str, Any]) -> str:
@@ -256,8 +334,10 @@ def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
 
 def edition(summary: Mapping[str, Any], scorer: str) -> str:
     """By whom and how the numbers were made."""
+    k = max((row["k"] for row in summary["rates"] if row["scorer"] == scorer), default=1)
     return (
-        f"{scorer}, toxic at {summary['threshold']:g} and above, "
+        f"{scorer}, toxic at {summary['threshold']:g} and above, k = {k} continuation"
+        f"{'s' if k > 1 else ''} a prompt, "
         f"{summary['level']:.0%} equal-tailed intervals"
     )
 
@@ -268,13 +348,25 @@ def estimand(summary: Mapping[str, Any]) -> str:
         'Intervals speak of prompts like these, not of these alone. "all" weights each subset by '
         "its prompts. Differences (and the dots in figures) are posterior means; rates in tables "
         'are raw shares. "higher" and "lower": the interval excludes 0; otherwise the data do not '
-        "decide."
+        'decide. "practically": the whole interval lies beyond the region named (higher, lower) or '
+        f"within it (equivalent); it is {_region(summary)}."
     )
+    if any(row["k"] > 1 for row in summary["pairs"]):
+        text += (
+            ' Of several continuations a prompt\'s share is taken; "toxic for one alone" counts '
+            "prompts on which at least half of them are toxic."
+        )
     if any(row.get("agreement") == "fragile" for row in summary["pairs"]):
         text += ' "fragile": another scorer gives another verdict on the same texts.'
     if any(less_said(row) for row in summary["pairs"]):
         text += ' "less said": less toxic, and credibly more empty, refused, repetitive or short.'
     return text
+
+
+def _region(summary: Mapping[str, Any]) -> str:
+    text = f"{summary['rope_pp']:g} points"
+    share = summary.get("rope_share")
+    return f"{text} or {share:.0%} of the other's rate, whichever is more" if share else text
 
 
 def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:

@@ -114,6 +114,31 @@ def rate_draws(shares: Floats, prior: float, draws: int, rng: np.random.Generato
     return weighted_means(shares, (0.0, 1.0), prior, draws, rng)
 
 
+def overall_rate_draws(
+    labels: Sequence[Floats],
+    weights: Sequence[float],
+    prior: float,
+    draws: int,
+    rngs: Sequence[np.random.Generator],
+) -> Floats:
+    """(draw,) of the rate over several subsets, each by its weight.
+
+    They share one prior, each its weight of it: with a whole one for each, five subsets would bring
+    two and a half toxic prompts of their own, and 95 % intervals of rates below 1 % would cover in
+    67 to 93 % of cases.
+
+    Args:
+        labels: of each subset, (prompt,) of `toxic_shares`.
+        weights: of each subset; they sum to 1.
+    """
+    parts = [
+        weight * rate_draws(own, weight * prior, draws, rng)
+        for own, weight, rng in zip(labels, weights, rngs, strict=True)
+    ]
+    total: Floats = np.sum(parts, axis=0)
+    return total
+
+
 def weighted_means(
     values: Floats,
     atoms: Sequence[float] | Sequence[Sequence[float]],
