@@ -137,7 +137,19 @@ def test_every_command_has_help_with_examples(name):
 
 @pytest.mark.parametrize(
     "name",
-    ["status", "variants", "runs", "compare", "plan", "audit", "verify", "check", "doctor", "pin"],
+    [
+        "status",
+        "variants",
+        "runs",
+        "compare",
+        "plan",
+        "published",
+        "audit",
+        "verify",
+        "check",
+        "doctor",
+        "pin",
+    ],
 )
 def test_every_reading_command_speaks_json(name):
     command = cli.get_command(None, name)

@@ -16,6 +16,7 @@ from toxtrail.stats.margins import Published, rate_interval, unpaired
 from toxtrail.stats.pooled import build, counts_of, rates
 from toxtrail.stats.rates import equal_tailed
 from toxtrail.stats.sampling import Effort, sample
+from toxtrail.stats.scores import mean_draws
 
 TABLES = [(30, 147, 128, 2095), (5, 40, 18, 300), (0, 3, 9, 88), (60, 60, 60, 60), (2, 1, 9, 20)]
 each_table = pytest.mark.parametrize("table", TABLES)
@@ -97,3 +98,31 @@ def test_pooled_rates_and_differences_are_those_of_a_marginal_model_on_many_prom
     assert steps.std(axis=0) == pytest.approx(theirs.sd.ravel(), rel=0.15)
     unrelated = np.sqrt(gee.bse.to_numpy()[1:] ** 2 + gee.bse.to_numpy()[0] ** 2)
     assert np.all(steps.std(axis=0) < 0.9 * unrelated)
+
+
+def two_variants(rng, n):
+    """(prompt, variant) of scores that go together on a prompt."""
+    prompt = rng.normal(0, 0.1, (n, 1))
+    return np.clip(0.3 + prompt + np.array([0.0, 0.02]) + rng.normal(0, 0.08, (n, 2)), 0, 1)
+
+
+@pytest.mark.parametrize("kind", ["scores", "labels"])
+def test_paired_differences_are_those_of_a_mixed_model_with_a_prompt_intercept(kind):
+    """statsmodels' linear mixed model, random intercept for each prompt: on many prompts both give
+    the same difference and the same standard error."""
+    rng, n = np.random.default_rng(8), 800
+    values = two_variants(rng, n)
+    if kind == "labels":
+        values = (values > 0.4).astype(float)
+        step = difference_draws(*values.T, 0.5, 20_000, rng)
+    else:
+        draws = mean_draws(values, 20_000, 1, "a")
+        step = draws[:, 1] - draws[:, 0]
+    frame = pd.DataFrame(
+        {"y": values.ravel(), "tuned": np.tile([0.0, 1.0], n), "prompt": np.repeat(np.arange(n), 2)}
+    )
+    theirs = sm.MixedLM.from_formula("y ~ tuned", frame, groups="prompt").fit(reml=True)
+    assert step.mean() == pytest.approx(theirs.params["tuned"], abs=0.1 * theirs.bse["tuned"])
+    assert step.std() == pytest.approx(theirs.bse["tuned"], rel=0.05)
+    apart = np.sqrt(values.var(axis=0).sum() / n)
+    assert step.std() < 0.9 * apart

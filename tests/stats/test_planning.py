@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import math
 
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from toxtrail.cli import cli
 from toxtrail.errors import ConfigError
 from toxtrail.stats.contrasts import difference_draws, summarise
 from toxtrail.stats.planning import (
@@ -141,3 +144,14 @@ def test_the_bounds_of_correlation_can_be_simulated(base, change, phi):
     low, high = possible_phi(base, base + change)
     share = found_share(np.full(50, base), change, min(max(phi, low), high), 400, 0.5, 0.95, 1)
     assert share > 0.9
+
+
+@pytest.mark.parametrize(("base", "detect", "n"), [("0.01", "0.05", 155), ("0.05", "0.02", 1343)])
+def test_the_command_gives_the_known_numbers_a_correlation_at_its_bound_included(
+    base, detect, n, tmp_path
+):
+    """.4 to two digits is the largest correlation that labels of 1 % and 6 % can have."""
+    options = ["--detect", detect, "--base-rate", base, "--phi", "0.4", "--json"]
+    done = CliRunner().invoke(cli, ["-C", str(tmp_path), "plan", *options])
+    assert done.exit_code == 0, done.output
+    assert json.loads(done.output)["n_formula"] == pytest.approx(n, abs=1)

@@ -181,58 +181,60 @@ class Fits:
             nutpie.compile_pymc_model(build(counts)),
         )
 
-    def fit(self, labels, seed, draws=400):
+    def fit(self, labels, seed, draws=400, tune=400):
         counts = counts_of(labels)
         data = {"toxic": counts.toxic, "together": counts.together}
         found = self._nutpie.sample(
-            self._compiled.with_data(**data), draws=draws, tune=400, chains=1, seed=seed,
+            self._compiled.with_data(**data), draws=draws, tune=tune, chains=1, seed=seed,
             target_accept=0.9, progress_bar=False, save_warmup=False,
         ).posterior  # fmt: skip
         return {name: found[name].values[0] for name in found.data_vars}
 
 
-def drawn_from_the_prior(rng, variants, subsets):
-    """eta and sd_prompt as the model's priors make them."""
+SIMULATIONS, THINNED = 300, 20
+RANKED = ("a difference", "a rate", "sd_variant", "sd_interaction", "sd_prompt")
 
-    def zero_sum(*shape):
-        raw = rng.standard_normal(shape)
-        for axis in range(len(shape)):
-            raw = raw - raw.mean(axis=axis, keepdims=True)
-        return raw
 
-    eta = rng.normal(-5, 2) + abs(rng.normal(0, 1)) * zero_sum(variants)[:, None]
-    eta = eta + 1.5 * zero_sum(subsets)[None, :]
-    eta = eta + abs(rng.normal(0, 0.5)) * zero_sum(variants, subsets)
-    return eta, abs(rng.normal(0, 2.5))
+@pytest.fixture(scope="module")
+def calibration():
+    """Truths drawn from the prior, data drawn from them, and draws given the data, thinned; RANKED
+    (simulation, THINNED) each."""
+    rng, prompts = np.random.default_rng(7), (300, 200)
+    fits = Fits(simulated(np.full((3, 2), -1.0), 1.0, prompts, rng))
+    truths, draws = [], []
+    for number in range(SIMULATIONS):
+        eta, hyper = pooled.prior_draws(3, 2, 1, rng)
+        labels = simulated(eta[0], hyper["sd_prompt"][0], prompts, rng)
+        drawn = fits.fit(labels, number, draws=200, tune=300)
+        for rate, own, target in (
+            (rates(eta, hyper["sd_prompt"]), hyper, truths),
+            (rates(drawn["eta"], drawn["sd_prompt"]), drawn, draws),
+        ):
+            columns = [rate[:, 2, 0] - rate[:, 0, 0], rate[:, 1, 1], *(own[n] for n in RANKED[2:])]
+            target.append(columns)
+    found = np.array(draws)
+    return np.array(truths)[:, :, 0], found[:, :, :: found.shape[2] // THINNED]
 
 
 @pytest.mark.slow
-def test_simulation_based_calibration():
+@pytest.mark.parametrize("quantity", range(5), ids=RANKED)
+def test_simulation_based_calibration(calibration, quantity):
     """Ranks of the truth among posterior draws are uniform (Talts et al. 2018, arXiv:1804.06788);
-    those of a model that overlooks the pairing are not."""
-    rng, prompts, simulations, thinned = np.random.default_rng(7), (150, 100), 120, 20
-    fits = Fits(simulated(np.full((3, 2), -1.0), 1.0, prompts, rng))
-    ranks, unpaired = [], []
-    for number in range(simulations):
-        eta, sd_prompt = drawn_from_the_prior(rng, 3, 2)
-        labels = simulated(eta, sd_prompt, prompts, rng)
-        drawn = fits.fit(labels, number)
-        truth = rates(eta[None], np.array([sd_prompt]))[0]
-        found = rates(drawn["eta"], drawn["sd_prompt"])
-        step, own = truth[2, 0] - truth[0, 0], found[:, 2, 0] - found[:, 0, 0]
-        every = slice(None, None, len(own) // thinned)
-        ranks.append(
-            [
-                (own[every] < step).sum(),
-                (found[every, 1, 1] < truth[1, 1]).sum(),
-                (drawn["sd_prompt"][every] < sd_prompt).sum(),
-            ]
-        )
-        wide = step + 4 * (own - own.mean())  # a posterior that is far too wide
-        unpaired.append((wide[every] < step).sum())
-    for column in np.array(ranks).T:
-        assert uniform_p(column, thinned) > 1e-4
-    assert uniform_p(np.array(unpaired), thinned) < 1e-4
+    those of draws that are too wide, too narrow or beside it are not."""
+    truth, draws = (column[:, quantity] for column in calibration)
+    assert uniform_p((draws < truth[:, None]).sum(axis=1), draws.shape[1]) > 1e-4
+    middle = draws.mean(axis=1, keepdims=True)
+    for wrong in (middle + 2.5 * (draws - middle), middle + 0.4 * (draws - middle)):
+        assert uniform_p((wrong < truth[:, None]).sum(axis=1), draws.shape[1]) < 1e-4
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantity", range(5), ids=RANKED)
+def test_intervals_cover_what_made_the_data(calibration, quantity):
+    truth, draws = (column[:, quantity] for column in calibration)
+    low, high = np.quantile(draws, [0.1, 0.9], axis=1)
+    covered = ((low <= truth) & (truth <= high)).mean()
+    assert covered == pytest.approx(0.8 * 19 / 21, abs=0.08)  # of quantiles of some 20 draws
 
 
 def uniform_p(ranks, thinned):

@@ -23,6 +23,7 @@ COMMANDS = {
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "plan": "toxtrail.cli.plan",
+    "published": "toxtrail.cli.published",
     "judge": "toxtrail.cli.judge",
     "audit": "toxtrail.cli.audit",
     "verify": "toxtrail.cli.verify",

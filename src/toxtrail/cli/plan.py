@@ -11,6 +11,9 @@ from toxtrail.cli.output import json_option, print_json, print_table
 
 SIMULATIONS = 4000
 SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+ROUNDING = 0.005
+"""By so much a given correlation may lie beyond what the rates allow: it is then taken as the
+largest possible one."""
 GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 """Where nothing was measured. Toxicity rates of base models on mixed prompts are of this order
 (Gehman et al. 2020); 0.4 is a fine-tune that stays near its parent."""
@@ -64,9 +67,11 @@ def plan(
     known = _measured(experiment, family)
     rate = base_rate or known.get("rate") or GUESSED_RATE
     correlation = phi if phi is not None else known.get("phi", GUESSED_PHI)
-    if phi is None and 0 < rate + detect < 1:
+    if 0 < rate + detect < 1:
         low, high = planning.possible_phi(rate, rate + detect)
-        correlation = min(max(correlation, low), high)
+        nearest = min(max(correlation, low), high)
+        if phi is None or abs(nearest - phi) < ROUNDING:
+            correlation = nearest
     level, prior = known.get("level", 0.95), known.get("prior", 0.5)
     table = planning.pair_table(rate, rate + detect, correlation)
     formula = planning.prompts_needed(table, power, level)

@@ -135,8 +135,12 @@ def as_dataset(
 
 def _cell(rows: Sequence[Score]) -> Cell:
     scored = [row for row in rows if row.state == "ok"]
-    if any(row.toxicity is None for row in scored):
-        raise DataError("A row in state ok has no score. Re-run the score stage.")
+    for row in scored:
+        if row.toxicity is None or not 0 <= row.toxicity <= 1:  # NaN is not
+            raise DataError(
+                f"{row.scorer} scored prompt {row.prompt_id}, sample {row.sample}, as "
+                f"{row.toxicity}: a toxicity score is a number from 0 to 1. Re-run the score stage."
+            )
     prompts = sorted({row.prompt_id for row in scored})
     index = {prompt: i for i, prompt in enumerate(prompts)}
     counts = Counter(row.state for row in rows)

@@ -17,7 +17,7 @@ Source: Kruschke 2013, Journal of Experimental Psychology: General 142(2), doi:1
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy import stats
@@ -65,17 +65,24 @@ def build(a: Floats, b: Floats) -> pm.Model:
     """
     import pymc as pm
 
-    together = np.concatenate([a, b])
-    if min(a.size, b.size) < 2 or np.ptp(together) == 0:
+    if min(a.size, b.size) < 2 or np.ptp(np.concatenate([a, b])) == 0:
         raise DataError("BEST needs at least two scores of each variant, and not all the same.")
-    middle, scale = float(together.mean()), float(together.std())
     with pm.Model() as model:
+        values = data_of(a, b)
+        data = {name: pm.Data(name, value) for name, value in values.items()}
+        middle, scale = data["middle"], data["scale"]
         nu = pm.Deterministic("nu", 1 + pm.Exponential("nu_minus_one", scale=29))
-        for name, scores in (("a", a), ("b", b)):
+        for name in ("a", "b"):
             mu = pm.Normal(f"mu_{name}", middle, 1000 * scale)
             sigma = pm.Uniform(f"sigma_{name}", scale / 1000, 1000 * scale)
-            pm.StudentT(f"score_{name}", nu=nu, mu=mu, sigma=sigma, observed=scores)
+            pm.StudentT(f"score_{name}", nu=nu, mu=mu, sigma=sigma, observed=data[name])
     return model
+
+
+def data_of(a: Floats, b: Floats) -> dict[str, Any]:
+    """What a built model is given, by name: swapped without compiling again."""
+    together = np.concatenate([a, b])
+    return {"a": a, "b": b, "middle": together.mean(), "scale": together.std()}
 
 
 def location(

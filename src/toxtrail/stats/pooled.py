@@ -29,7 +29,7 @@ Source: Gelman, Hill & Yajima 2012, doi:10.1080/19345747.2011.618213.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 from scipy.special import expit, logsumexp
@@ -44,6 +44,8 @@ NODES: Floats = np.linspace(-6.0, 6.0, 61)
 """Of the trapezoid rule over u, in standard deviations. Gauss-Hermite with 25 nodes is off by 20
 and more nats at 28 variants."""
 WEIGHTS: Floats = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
+PRIOR_MU = (-5.0, 2.0)
+"""Mean and standard deviation, log-odds at the middle prompt."""
 HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
 BLOCK = 200
 """Draws at a time: bounds memory."""
@@ -89,6 +91,23 @@ def counts_of(labels: Sequence[Floats]) -> Counts:
     return Counts(toxic.astype(np.int64), np.array(rows, dtype=np.int64))
 
 
+def family_effects(variants: int, subsets: int, prior_mu: tuple[float, float]) -> Any:
+    """`eta`, (variant, subset), with the priors of this module's head; inside a model."""
+    import pymc as pm
+
+    sd_variant = pm.HalfNormal("sd_variant", 1.0)
+    variant = sd_variant * pm.ZeroSumNormal("raw_variant", 1.0, dims="variant")
+    mu = pm.Normal("mu", *prior_mu)
+    eta = mu + variant[:, None] + np.zeros((variants, subsets))
+    if subsets > 1:
+        sd_interaction = pm.HalfNormal("sd_interaction", 0.5)
+        both = ("variant", "subset")
+        raw = pm.ZeroSumNormal("raw_interaction", 1.0, dims=both, n_zerosum_axes=2)
+        subset = pm.ZeroSumNormal("subset_effect", 1.5, dims="subset")
+        eta = eta + subset[None, :] + sd_interaction * raw
+    return pm.Deterministic("eta", eta, dims=("variant", "subset"))
+
+
 def build(counts: Counts) -> pm.Model:
     """The model of this module's head, non-centred; `eta` is (variant, subset)."""
     import pymc as pm
@@ -97,16 +116,7 @@ def build(counts: Counts) -> pm.Model:
     variants, subsets = counts.toxic.shape
     coords = {"variant": np.arange(variants), "subset": np.arange(subsets)}
     with pm.Model(coords=coords) as model:
-        sd_variant = pm.HalfNormal("sd_variant", 1.0)
-        variant = sd_variant * pm.ZeroSumNormal("raw_variant", 1.0, dims="variant")
-        eta = pm.Normal("mu", -5.0, 2.0) + variant[:, None]
-        if subsets > 1:
-            sd_interaction = pm.HalfNormal("sd_interaction", 0.5)
-            both = ("variant", "subset")
-            raw = pm.ZeroSumNormal("raw_interaction", 1.0, dims=both, n_zerosum_axes=2)
-            subset = pm.ZeroSumNormal("subset_effect", 1.5, dims="subset")
-            eta = eta + subset[None, :] + sd_interaction * raw
-        pm.Deterministic("eta", eta, dims=("variant", "subset"))
+        eta = family_effects(variants, subsets, PRIOR_MU)
         shift = pm.HalfNormal("sd_prompt", 2.5) * NODES
         tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
         tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)

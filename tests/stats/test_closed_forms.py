@@ -1,0 +1,143 @@
+"""The closed forms, against PyMC on the same models."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from scipy.special import expit
+
+from toxtrail.stats import binomial
+from toxtrail.stats.contrasts import PairCounts, pair_draws, probability_higher
+from toxtrail.stats.rates import overall_rate_draws, rate_draws
+from toxtrail.stats.sampling import Effort, sample
+
+LEVELS = (0.025, 0.25, 0.5, 0.75, 0.975)
+COUNTS = [PairCounts(9, 6, 14, 91), PairCounts(0, 1, 4, 60)]
+"""Of two subsets."""
+
+
+def labels(counts):
+    return (
+        np.repeat(np.array((1.0, 1.0, 0.0, 0.0)), counts),
+        np.repeat(np.array((1.0, 0.0, 1.0, 0.0)), counts),
+    )
+
+
+def agree(ours, theirs):
+    """As far as the Monte Carlo error of both lets one see: 3 % of a standard deviation in the
+    middle, more in the tails."""
+    spread = theirs.std()
+    assert np.quantile(ours, LEVELS) == pytest.approx(
+        np.quantile(theirs, LEVELS), abs=0.12 * spread
+    )
+    assert ours.std() == pytest.approx(spread, rel=0.05)
+
+
+@pytest.fixture(scope="module")
+def drawn():
+    """Both models at once, so that they are compiled once: prior .5, the two-by-two table as
+    three Bernoulli questions, and rates of strata with a shared prior."""
+    import pymc as pm
+
+    table, n = np.array(COUNTS), np.array([c.n for c in COUNTS])
+    share = n / n.sum()
+    discordant = table[:, 1] + table[:, 2]
+    with pm.Model() as model:
+        delta = pm.Beta("delta", 0.5, 0.5, shape=2)
+        theta = pm.Beta("theta", 0.5, 0.5, shape=2)
+        kappa = pm.Beta("kappa", 0.5, 0.5, shape=2)
+        pm.Binomial("discordant", n, delta, observed=discordant)
+        pm.Binomial("only_b", discordant, theta, observed=table[:, 2])
+        pm.Binomial("both", n - discordant, kappa, observed=table[:, 0])
+        rate = pm.Beta("rate", 0.5, 0.5, shape=2)
+        pm.Binomial("toxic", n, rate, observed=table[:, 0] + table[:, 1])
+        strata = pm.Beta("strata", 0.5 * share, 0.5 * share)
+        pm.Binomial("toxic_in", n, strata, observed=table[:, 0] + table[:, 1])
+        pm.Deterministic("all", (share * strata).sum())
+    found = sample(model, Effort(4, 5000, 0.95, 1)).posterior
+    return {name: values.reshape(-1, *values.shape[2:]) for name, values in found.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("subset", [0, 1])
+def test_rates_and_differences_are_those_of_pymc(drawn, subset):
+    rng, (a, b) = np.random.default_rng(2), labels(COUNTS[subset])
+    delta, theta, kappa = (drawn[name][:, subset] for name in ("delta", "theta", "kappa"))
+    ours = pair_draws(a, b, 0.5, 40_000, rng)
+    agree(ours.difference, delta * (2 * theta - 1))
+    agree(ours.a, (1 - delta) * kappa + delta * (1 - theta))
+    agree(ours.b, (1 - delta) * kappa + delta * theta)
+    agree(rate_draws(a, 0.5, 40_000, rng), drawn["rate"][:, subset])
+    higher = float((theta > 0.5).mean())
+    assert probability_higher(COUNTS[subset], 0.5) == pytest.approx(higher, abs=0.01)
+
+
+@pytest.mark.slow
+def test_the_rate_of_all_subsets_is_that_of_pymc(drawn):
+    rng, n = np.random.default_rng(3), np.array([c.n for c in COUNTS])
+    own = [labels(counts)[0] for counts in COUNTS]
+    agree(overall_rate_draws(own, n / n.sum(), 0.5, 40_000, [rng, rng]), drawn["all"])
+
+
+def test_a_model_of_counts_has_the_likelihood_of_a_binomial():
+    from scipy import stats
+
+    toxic, n = np.array([[3, 0], [9, 1], [2, 2]]), np.array([[50, 40], [50, 40], [60, 2]])
+    model = binomial.build(toxic, n)
+    rng, start = np.random.default_rng(4), model.initial_point()
+    point = {name: rng.normal(0, 0.5, np.shape(value)) for name, value in start.items()}
+    (eta,) = model.compile_fn(
+        model.replace_rvs_by_values([model["eta"]]),
+        inputs=model.value_vars,
+        on_unused_input="ignore",
+        mode="FAST_COMPILE",
+    )(point)
+    logp = model.compile_logp(vars=[model["toxic"]], mode="FAST_COMPILE")
+    ours = float(logp(point))
+    assert ours == pytest.approx(stats.binom.logpmf(toxic, n, expit(eta)).sum())
+
+
+@pytest.mark.parametrize(
+    ("toxic", "n"), [([[1]], [[9]]), ([[1], [5]], [[9], [4]]), ([[0], [0]], [[9], [0]])]
+)
+def test_counts_that_are_none_are_refused(toxic, n):
+    from toxtrail.errors import DataError
+
+    with pytest.raises(DataError, match="no count|one variant alone"):
+        binomial.build(np.array(toxic), np.array(n))
+
+
+@pytest.mark.slow
+def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_prompts():
+    """Tables of three variants and two subsets, one compilation: independent prompts, and the
+    same prompts with a strong effect of their own."""
+    import nutpie
+    from pytensor.configdefaults import config
+
+    config.numba__fastmath = False
+    rng, n = np.random.default_rng(5), np.array([[400, 250]] * 3)
+    compiled = None
+    covered = {0.0: 0, 2.5: 0}
+    runs = 20
+    eta = np.array([[-2.6, -1.4], [-2.2, -1.0], [-2.4, -1.3]])
+    for spread in covered:
+        nodes = spread * rng.standard_normal(200_000)
+        truth = expit(eta[..., None] + nodes).mean(axis=-1)
+        steps = truth[1:] - truth[0]
+        for number in range(runs):
+            toxic = np.empty((3, 2), int)
+            for s in (0, 1):
+                effect = spread * rng.standard_normal(n[0, s])
+                chance = expit(eta[:, s, None] + effect)
+                toxic[:, s] = (rng.random(chance.shape) < chance).sum(axis=1)
+            if compiled is None:
+                compiled = nutpie.compile_pymc_model(binomial.build(toxic, n))
+            found = nutpie.sample(
+                compiled.with_data(counts=toxic, prompts=n), draws=300, tune=300, chains=1,
+                seed=number, target_accept=0.9, progress_bar=False, save_warmup=False,
+            ).posterior  # fmt: skip
+            rate = binomial.rates(found["eta"].values[0])
+            low, high = np.quantile(rate[:, 1:] - rate[:, :1], [0.025, 0.975], axis=0)
+            covered[spread] += ((low <= steps) & (steps <= high)).mean() / runs
+    assert covered[0.0] >= 0.86
+    assert covered[2.5] >= 0.95
