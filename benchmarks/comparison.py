@@ -18,8 +18,10 @@ import numpy as np
 from toxtrail.config import PoolingConfig, PosteriorConfig
 from toxtrail.records import Generation, Score
 
-CONFIG = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=20000, seed=11)
-POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.97)
+CONFIG = PosteriorConfig(
+    threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
+)
+POOLING = PoolingConfig(chains=4, draws=4000, target_accept=0.97)
 
 
 def main() -> None:

@@ -153,6 +153,14 @@ def test_a_comparison_says_whether_it_is_precise_enough(finished):
     assert "prompts more" in finished.toxtrail("compare", "--precision", "0.001").stdout
 
 
+def test_highest_density_intervals_are_given_on_request(finished):
+    pairs = finished.json("compare", "--hdi")[0]["pairs"]
+    for row in pairs:
+        widths = (row[f"{name}_hi"] - row[f"{name}_lo"] for name in ("diff_hdi", "diff"))
+        assert next(widths) <= next(widths) + 1e-9
+    assert "highest density" in finished.toxtrail("compare", "--hdi").stdout
+
+
 def test_pooled_differences_stand_beside_the_paired_ones_and_are_verified(breakable):
     lab = breakable
     values = {**lab.params, "pooling": {"chains": 4, "draws": 3000, "target_accept": 0.97}}

@@ -112,7 +112,10 @@ def test_a_first_try_that_fails_is_repeated_harder(own, settings):
     found = own.pooled(settings, POOLING, sampler)
     first, second = sampler.asked
     assert second == first.harder()
-    assert found.summary["scorers"]["judge"]["effort"] == second._asdict()
+    status = found.summary["scorers"]["judge"]
+    assert status["effort"] == second._asdict()
+    assert status["first_try"] == "1 divergent transitions"
+    assert found.draws.attrs["sampler_seeds"] == f"judge: {second.seed}"
 
 
 def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):

@@ -78,7 +78,7 @@ def test_the_warning_says_what_to_do():
 
 @pytest.mark.slow
 def test_it_covers_the_difference_of_what_it_assumes_and_not_that_of_rates():
-    """Pairs of Student-t samples, and of scores whose rates differ by two points, compiled once: the
+    """Pairs of Student-t samples, and of scores whose rates differ by two points: the
     location is covered, the difference of rates never is."""
     import nutpie
     from pytensor.configdefaults import config

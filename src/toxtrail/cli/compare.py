@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.hdi import print_hdi, with_hdi
 from toxtrail.cli.output import json_option, print_json, print_table, printable
 
 
@@ -30,6 +31,9 @@ from toxtrail.cli.output import json_option, print_json, print_table, printable
     is_flag=True,
     help="Add BEST, the unpaired test of the reference paper (some 10 s a pair).",
 )
+@click.option(
+    "--hdi", is_flag=True, help="Add highest-density intervals, as BEST analyses print them."
+)
 @json_option
 @click.pass_obj
 def compare(
@@ -39,6 +43,7 @@ def compare(
     scorer: str | None,
     precision: float | None,
     best: bool,
+    hdi: bool,
     as_json: bool,
 ) -> None:
     """Show what fine-tuning changed: rates of every variant, differences paired by prompt.
@@ -61,20 +66,38 @@ def compare(
       toxtrail compare 4fb4c821 1e94f589
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
-    summaries = _summaries(experiment, names, allow_mismatch)
-    if precision is not None:
-        summaries = [_with_precision(summary, precision) for summary in summaries]
-    if best:
-        summaries = [_with_best(experiment, one, scorer or one["primary"]) for one in summaries]
+    summaries = [
+        _enriched(experiment, summary, scorer or summary["primary"], precision, hdi, best)
+        for summary in _summaries(experiment, names, allow_mismatch)
+    ]
     if as_json:
         print_json(summaries)
         return
     for summary in summaries:
-        _print(experiment, summary, scorer or summary["primary"])
-        if precision is not None:
-            _print_precision(summary, scorer or summary["primary"], precision)
-        if best:
+        own = scorer or summary["primary"]
+        _print(experiment, summary, own)
+        if "precision" in summary:
+            _print_precision(summary, own, summary["precision"])
+        if hdi:
+            print_hdi(summary, own)
+        if "best" in summary:
             _print_best(summary)
+
+
+def _enriched(
+    experiment: Experiment,
+    summary: dict[str, Any],
+    scorer: str,
+    precision: float | None,
+    hdi: bool,
+    best: bool,
+) -> dict[str, Any]:
+    """With what was asked for."""
+    if precision is not None:
+        summary = _with_precision(summary, precision)
+    if hdi:
+        summary = with_hdi(experiment, summary)
+    return _with_best(experiment, summary, scorer) if best else summary
 
 
 def _summaries(

@@ -404,6 +404,9 @@ def _dataset(
         )
         for name in sorted(hyper)
     }
+    seeds = ", ".join(f"{name}: {one.effort.seed}" for name, one in found.items())
     return xr.Dataset(
-        {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns}, coords
+        {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns},
+        coords,
+        {"sampler_seeds": seeds},
     )
