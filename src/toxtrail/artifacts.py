@@ -31,6 +31,7 @@ from toxtrail.records import (
     Generation,
     Prompt,
     Score,
+    table_of,
 )
 from toxtrail.rowstore import RowStore
 
@@ -123,6 +124,10 @@ class Store:
     def read_scores(self, family: str, variant: str) -> list[Score]:
         return read_scores(self.scores(family, variant))
 
+    def score_table(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of the score rows, as arrays."""
+        return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns)
+
     def read_card(self, key: str) -> ModelCard:
         path = self.model(key) / "model.json"
         try:
@@ -205,9 +210,8 @@ class Store:
     def _write_table(
         self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
     ) -> None:
-        columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
         metadata = {embedding.NAME: embedding.as_text(manifest)}
-        table = pa.Table.from_pydict(columns, schema=schema.with_metadata(metadata))
+        table = table_of(rows, schema.with_metadata(metadata))
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
@@ -271,19 +275,24 @@ def read_json(path: Path) -> Any:
 
 
 def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _arrow_table(path, schema).to_pylist()
+    return rows
+
+
+def _arrow_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
     try:
-        table = pq.read_table(path)
+        found = pq.read_schema(path)
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
-    if not table.schema.equals(schema):
+    if not found.equals(schema):
         raise DataError(
-            f"{path} has the columns {table.schema.names}; this version writes {schema.names}. "
+            f"{path} has the columns {found.names}; this version writes {schema.names}. "
             "Re-run the stage that makes it."
         )
-    rows: list[dict[str, Any]] = table.to_pylist()
-    return rows
+    return table
 
 
 def _text(path: Path) -> str:
@@ -293,13 +302,6 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
     except UnicodeDecodeError as error:
         raise DataError(f"{path} is no UTF-8 text ({error}). Re-run its stage.") from None
-
-
-def _arrow(value: object) -> object:
-    """Arrow wants lists of pairs for maps and lists for tuples."""
-    if isinstance(value, Mapping):
-        return list(value.items())
-    return list(value) if isinstance(value, tuple) else value
 
 
 def _mapping(pairs: list[tuple[str, float]] | None) -> dict[str, float] | None:

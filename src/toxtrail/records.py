@@ -5,8 +5,8 @@ Every table is sorted by its key, so that equal rows give equal bytes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Literal, NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import pyarrow as pa
 
@@ -82,6 +82,19 @@ class Score(NamedTuple):
     @property
     def key(self) -> tuple[str, int, str]:
         return self.prompt_id, self.sample, self.scorer
+
+
+def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+    """Rows as an Arrow table."""
+    columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
+    return pa.Table.from_pydict(columns, schema=schema)
+
+
+def _arrow(value: object) -> object:
+    """Arrow wants lists of pairs for maps and lists for tuples."""
+    if isinstance(value, Mapping):
+        return list(value.items())
+    return list(value) if isinstance(value, tuple) else value
 
 
 PROMPT_SCHEMA = pa.schema(

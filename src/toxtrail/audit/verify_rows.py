@@ -19,7 +19,7 @@ from toxtrail.stages.family import edges
 from toxtrail.stages.pool import tables_of
 from toxtrail.stages.posterior import comparability_of, variant_posterior
 from toxtrail.stages.said import texts_of
-from toxtrail.stages.tables import cells
+from toxtrail.stages.tables import COLUMNS, cells
 
 TOLERANCE = 1e-9
 """Relative; what another CPU or numpy may change in a mean over draws. Counts must be equal."""
@@ -216,7 +216,7 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     needed = (folder / "summary.json", scores, store.generations(who.family, variant))
     if not all(path.is_file() for path in needed):
         return None, None
-    table = cells(store.read_scores(who.family, variant))
+    table = cells(store.score_table(who.family, variant, COLUMNS))
     fields = comparability_of(table, store.input(scores), config.posterior)
     texts = texts_of(store, who.family, variant, store.input(scores))
     primary = config.scoring.primary
@@ -257,7 +257,7 @@ def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
     ]
     if not all(path.is_file() for path in needed):
         return None, None
-    tables = {v: cells(store.read_scores(family, v)) for v in who.variants}
+    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in who.variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
     texts = {
         v: texts_of(store, family, v, store.input(store.scores(family, v))) for v in who.variants

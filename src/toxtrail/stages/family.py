@@ -9,7 +9,7 @@ from toxtrail.artifacts import Store
 from toxtrail.comparability import Difference, differences, refuse_mismatch
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
-from toxtrail.stages.tables import Cells, cells
+from toxtrail.stages.tables import COLUMNS, Cells, cells
 
 STALE = (
     "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
@@ -44,7 +44,7 @@ def members(store: Store, family: str, variants: Sequence[str]) -> Members:
     Raises:
         DataError: a file is missing, or a summary was computed from other scores.
     """
-    tables = {v: cells(store.read_scores(family, v)) for v in variants}
+    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in variants}
     inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in variants}
     for variant in variants:

@@ -21,7 +21,17 @@ from toxtrail.stages.behaviour import behaviour_rows
 from toxtrail.stages.groups import rate_groups
 from toxtrail.stages.judged import accuracy_of, corrected_columns, corrected_rate
 from toxtrail.stages.said import Said, texts_of
-from toxtrail.stages.tables import ALL, Cell, Cells, as_dataset, cells, scorers, subsets, weights
+from toxtrail.stages.tables import (
+    ALL,
+    COLUMNS,
+    Cell,
+    Cells,
+    as_dataset,
+    cells,
+    scorers,
+    subsets,
+    weights,
+)
 from toxtrail.stats.judge import Accuracy
 from toxtrail.stats.rates import (
     Floats,
@@ -112,7 +122,7 @@ def run(
 ) -> None:
     """Read, compute, write."""
     scores = store.input(store.scores(who.family, variant))
-    table = cells(store.read_scores(who.family, variant))
+    table = cells(store.score_table(who.family, variant, COLUMNS))
     texts = texts_of(store, who.family, variant, scores)
     posterior = variant_posterior(table, texts, variant, primary, config)
     identity = {"variant": variant, "family": who.family, "role": who.role, "parent": who.parent}

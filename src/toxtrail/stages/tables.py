@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, get_args
 
 import numpy as np
+import pyarrow as pa
 import xarray as xr
+from numpy.typing import NDArray
 
 from toxtrail.errors import DataError
-from toxtrail.records import Score, State
+from toxtrail.records import SCORE_SCHEMA, Score, State, table_of
 from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_shares
 
 ALL = "all"
@@ -45,13 +46,13 @@ class Cell(NamedTuple):
 
     def limited_to(self, asked: frozenset[str]) -> Cell:
         """Only the rows of these prompts; `states` goes on counting all rows."""
-        kept = [i for i, prompt in enumerate(self.prompts) if prompt in asked]
-        index = {old: new for new, old in enumerate(kept)}
-        rows = np.array([int(p) in index for p in self.prompt], dtype=bool)
+        kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
+        rows = kept[self.prompt]
+        place = np.cumsum(kept) - 1
         return Cell(
-            prompts=tuple(self.prompts[i] for i in kept),
+            prompts=tuple(prompt for prompt in self.prompts if prompt in asked),
             toxicity=self.toxicity[rows],
-            prompt=np.array([index[int(p)] for p in self.prompt[rows]], dtype=np.int64),
+            prompt=place[self.prompt[rows]].astype(np.int64),
             asked_prompts=asked,
             states=self.states,
         )
@@ -76,24 +77,35 @@ class Cell(NamedTuple):
         return values
 
 
+COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity")
+"""Of a score table, what is read of it here."""
 Cells = Mapping[tuple[str, str], Cell]
 """(scorer, subset) -> cell, in alphabetical order."""
 
 
-def cells(scores: Sequence[Score]) -> Cells:
-    """Group score rows by scorer and subset.
+def cells(scores: pa.Table | Sequence[Score]) -> Cells:
+    """Group score rows by scorer and subset. Column by column: millions of rows stay arrays.
+
+    Args:
+        scores: at least the columns COLUMNS, in any order of rows.
 
     Raises:
-        DataError: no rows, or two rows for one (prompt, sample, scorer).
+        DataError: no rows, two rows for one (prompt, sample, scorer), or a row in state `ok` whose
+            score is no number from 0 to 1.
     """
-    if not scores:
+    table = scores if isinstance(scores, pa.Table) else table_of(scores, SCORE_SCHEMA)
+    if not table.num_rows:
         raise DataError("There are no score rows. Re-run the score stage.")
-    if len({row.key for row in scores}) < len(scores):
-        raise DataError("Two score rows have one key (prompt, sample, scorer). Re-run the stage.")
-    groups: dict[tuple[str, str], list[Score]] = {}
-    for row in sorted(scores, key=lambda row: (row.scorer, row.subset, *row.key)):
-        groups.setdefault((row.scorer, row.subset), []).append(row)
-    return {name: _cell(rows) for name, rows in groups.items()}
+    rows = _Columns.of(table)
+    order = np.lexsort((rows.sample, rows.prompt))
+    scorer, subset = rows.scorer[order], rows.subset[order]
+    found: dict[tuple[str, str], Cell] = {}
+    for i, name in enumerate(rows.scorers):
+        for j, part in enumerate(rows.subsets):
+            own = order[(scorer == i) & (subset == j)]
+            if own.size:
+                found[name, part] = _cell(rows, own)
+    return found
 
 
 def subsets(table: Cells) -> list[str]:
@@ -133,21 +145,74 @@ def as_dataset(
     )
 
 
-def _cell(rows: Sequence[Score]) -> Cell:
-    scored = [row for row in rows if row.state == "ok"]
-    for row in scored:
-        if row.toxicity is None or not 0 <= row.toxicity <= 1:  # NaN is not
+class _Columns(NamedTuple):
+    """Score rows as arrays; names as numbers into sorted lists."""
+
+    prompts: list[str]
+    scorers: list[str]
+    subsets: list[str]
+    states: list[str]
+    prompt: Ints
+    scorer: Ints
+    subset: Ints
+    state: Ints
+    sample: Ints
+    toxicity: Floats
+    """NaN where there is none."""
+    given: NDArray[np.bool_]
+    """Whether there is one."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Columns:
+        """DataError if two rows have one key."""
+        (prompts, prompt), (scorers, scorer), (subsets, subset), (states, state) = (
+            _numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
+        )
+        sample = table["sample"].to_numpy().astype(np.int64)
+        keys = (prompt * (sample.max() + 1) + sample) * len(scorers) + scorer
+        if np.unique(keys).size < keys.size:
             raise DataError(
-                f"{row.scorer} scored prompt {row.prompt_id}, sample {row.sample}, as "
-                f"{row.toxicity}: a toxicity score is a number from 0 to 1. Re-run the score stage."
+                "Two score rows have one key (prompt, sample, scorer). Re-run the stage."
             )
-    prompts = sorted({row.prompt_id for row in scored})
-    index = {prompt: i for i, prompt in enumerate(prompts)}
-    counts = Counter(row.state for row in rows)
+        given = ~table["toxicity"].is_null().to_numpy(zero_copy_only=False)
+        toxicity = table["toxicity"].to_numpy().astype(np.float64)
+        names = (prompts, scorers, subsets, states)
+        return cls(*names, prompt, scorer, subset, state, sample, toxicity, given)
+
+
+def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
+    """The different values, sorted, and each row's place among them."""
+    coded = column.combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    labels = coded.dictionary.to_pylist()
+    ranks = {label: rank for rank, label in enumerate(sorted(labels))}
+    rank = np.array([ranks[label] for label in labels], dtype=np.int64)
+    return sorted(labels), rank[coded.indices.to_numpy()]
+
+
+def _cell(rows: _Columns, own: Ints) -> Cell:
+    """One scorer and subset.
+
+    Args:
+        own: its rows, by prompt and sample.
+    """
+    state = rows.state[own]
+    counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}
+    scored = own[state == (rows.states.index("ok") if "ok" in rows.states else -1)]
+    toxicity = rows.toxicity[scored]
+    wrong = scored[~((toxicity >= 0) & (toxicity <= 1))]  # NaN is not
+    if wrong.size:
+        row = wrong[0]
+        raise DataError(
+            f"{rows.scorers[rows.scorer[row]]} scored prompt {rows.prompts[rows.prompt[row]]}, "
+            f"sample {rows.sample[row]}, as {rows.toxicity[row] if rows.given[row] else None}: a "
+            "toxicity score is a number from 0 to 1. Re-run the score stage."
+        )
+    prompts, index = np.unique(rows.prompt[scored], return_inverse=True)
     return Cell(
-        prompts=tuple(prompts),
-        toxicity=np.array([row.toxicity for row in scored], dtype=np.float64),
-        prompt=np.array([index[row.prompt_id] for row in scored], dtype=np.int64),
-        asked_prompts=frozenset(row.prompt_id for row in rows),
-        states={state: counts[state] for state in get_args(State)},
+        prompts=tuple(rows.prompts[i] for i in prompts),
+        toxicity=toxicity,
+        prompt=index.astype(np.int64),
+        asked_prompts=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
+        states={name: counts.get(name, 0) for name in get_args(State)},
     )
