@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
     import torch
@@ -36,6 +36,19 @@ class Start:
     tokens: tuple[int, ...]
 
 
+class Group(NamedTuple):
+    """Prompts of one length that start together: attention takes them side by side."""
+
+    slots: torch.Tensor
+    """(prompt,)."""
+    tokens: torch.Tensor
+    """(prompt, token), places in the packed row."""
+
+    @property
+    def length(self) -> int:
+        return int(self.tokens.shape[1])
+
+
 @dataclass
 class Step:
     """What one forward pass computes: a token in each of the first slots, then prompts that start
@@ -49,31 +62,34 @@ class Step:
     fewest: int = FEWEST
     """Rows of every matrix product, at least."""
     _biases: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    _views: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         import torch
 
-        slots = list(range(len(self.lengths)))
         positions = list(self.lengths)
-        self.last = list(slots)
+        self.last = list(range(len(positions)))
         """Index of the token after which each continuation goes on: decoded ones, then starts."""
+        firsts: dict[int, list[tuple[int, int]]] = {}
         for start in self.starts:
-            slots += [start.slot] * len(start.tokens)
+            firsts.setdefault(len(start.tokens), []).append((start.slot, len(positions)))
             positions += range(len(start.tokens))
-            self.last.append(len(slots) - 1)
-        self.slots = torch.tensor(slots, device=self.device)
+            self.last.append(len(positions) - 1)
         self.places = torch.tensor(positions, device=self.device)
+        self.slots = torch.arange(self.decoded, device=self.device)
+        self.groups = [self._group(length, own) for length, own in firsts.items()]
         longest = max(self.lengths, default=0) + 1
         self.keys = min(-(-longest // BLOCK) * BLOCK, self.cache.capacity)
-        self.groups = _equal_lengths(len(self.lengths), self.starts)
 
     @property
     def decoded(self) -> int:
         return len(self.lengths)
 
-    @property
-    def tokens(self) -> int:
-        return self.places.numel()
+    def _group(self, length: int, own: list[tuple[int, int]]) -> Group:
+        import torch
+
+        slots, firsts = torch.tensor(own, device=self.device).unbind(1)
+        return Group(slots, firsts[:, None] + torch.arange(length, device=self.device))
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """(slot * key head, 1, key): 0 where a slot may look, -inf elsewhere; shared by layers."""
@@ -91,14 +107,15 @@ class Step:
             self._biases[window] = bias.expand(-1, heads, 1, -1).reshape(-1, 1, self.keys)
         return self._biases[window]
 
+    def visible(self, length: int, window: int | None) -> torch.Tensor:
+        """(token, key): whether a prompt's token may look there: at itself and back, as far as its
+        window."""
+        import torch
 
-def _equal_lengths(first: int, starts: list[Start]) -> list[tuple[int, list[int]]]:
-    """(length, first token of each) of the prompts of one length, attended to together."""
-    groups: dict[int, list[int]] = {}
-    for start in starts:
-        groups.setdefault(len(start.tokens), []).append(first)
-        first += len(start.tokens)
-    return list(groups.items())
+        if (length, window) not in self._views:
+            causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
+            self._views[length, window] = causal if window is None else causal.triu(1 - window)
+        return self._views[length, window]
 
 
 class SlotCache:
@@ -126,9 +143,15 @@ class SlotCache:
             shape = (self.slots, self.heads)
             self._keys[layer] = key.new_zeros((*shape, key.shape[3], self.capacity))
             self._values[layer] = value.new_zeros((*shape, self.capacity, value.shape[3]))
-        step, n = self.step, self.step.tokens
-        self._keys[layer][step.slots, :, :, step.places] = key[0, :, :n].transpose(0, 1)
-        self._values[layer][step.slots, :, step.places] = value[0, :, :n].transpose(0, 1)
+        step, n = self.step, self.step.decoded
+        keys, values = self._keys[layer], self._values[layer]
+        if n:
+            slots, place = step.slots, step.places[:n]
+            keys[slots, :, :, place] = key[0, :, :n].transpose(0, 1)
+            values[slots, :, place] = value[0, :, :n].transpose(0, 1)
+        for group in step.groups:
+            keys[group.slots, :, :, : group.length] = key[0][:, group.tokens].permute(1, 0, 3, 2)
+            values[group.slots, :, : group.length] = value[0][:, group.tokens].transpose(0, 1)
         return key, value
 
     def of(self, layer: int, slots: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -169,13 +192,13 @@ def attention(
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
     outcome = query.new_zeros((query.shape[2], query.shape[1], value.shape[3]))
     if packed.decoded:
-        own = query[0, :, : packed.decoded].transpose(0, 1)
+        newest = query[0, :, : packed.decoded].transpose(0, 1)
         bias = packed.bias(sliding_window, query.dtype)
-        outcome[: packed.decoded] = _decode(module.layer_idx, own, packed, scale, softcap, bias)
-    for length, firsts in packed.groups:
-        _start(
-            outcome, (query[0], key[0], value[0]), length, firsts, scale, softcap, sliding_window
-        )
+        outcome[: packed.decoded] = _decode(module.layer_idx, newest, packed, scale, softcap, bias)
+    for group in packed.groups:
+        own = [state[0][:, group.tokens].transpose(0, 1) for state in (query, key, value)]
+        said = _start(own[0], own[1], own[2], packed, scale, softcap, sliding_window)
+        outcome[group.tokens.flatten()] = said.transpose(1, 2).flatten(0, 1)
     return outcome[None], None
 
 
@@ -201,42 +224,29 @@ def _decode(
 
 
 def _start(
-    outcome: torch.Tensor,
-    states: tuple[torch.Tensor, torch.Tensor, torch.Tensor],
-    length: int,
-    firsts: list[int],
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    step: Step,
     scale: float,
     softcap: float | None,
     window: int | None,
-) -> None:
-    """Whole prompts of one length, each over itself; written into `outcome` (token, head, ...)."""
+) -> torch.Tensor:
+    """(prompt, head, token, dimension): whole prompts of one length, each over itself."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
-    device = outcome.device
-    places = torch.tensor(firsts, device=device)[:, None] + torch.arange(length, device=device)
-    query, key, value = (state[:, places].transpose(0, 1) for state in states)
-    groups = query.shape[1] // key.shape[1]
+    groups, length = query.shape[1] // key.shape[1], query.shape[2]
     if groups > 1:
         key, value = (state.repeat_interleave(groups, 1) for state in (key, value))
     if softcap:
         scores = torch.tanh(query @ key.transpose(2, 3) * scale / softcap) * softcap
-        scores = scores.masked_fill(~_visible(length, window, device), -torch.inf)
-        own = scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
-    else:
-        mask = _visible(length, window, device) if window is not None and length > window else None
-        own = scaled_dot_product_attention(
-            query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
-        )
-    outcome[places.flatten()] = own.transpose(1, 2).flatten(0, 1)
-
-
-def _visible(length: int, window: int | None, device: torch.device) -> torch.Tensor:
-    """(token, key): whether a token may look there: at itself and back, as far as its window."""
-    import torch
-
-    causal = torch.ones(length, length, dtype=torch.bool, device=device).tril()
-    return causal if window is None else causal.triu(1 - window)
+        scores = scores.masked_fill(~step.visible(length, window), -torch.inf)
+        return scores.softmax(-1, dtype=torch.float32).to(value.dtype) @ value
+    mask = step.visible(length, window) if window is not None and length > window else None
+    return scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scale
+    )
 
 
 @contextmanager
