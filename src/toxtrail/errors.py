@@ -28,8 +28,9 @@ class InferenceError(ToxtrailError):
 
 def nearest(name: str, valid: Iterable[str]) -> str:
     """` Did you mean "x"?`, or the valid names if none is near."""
-    names = list(valid)
-    if close := difflib.get_close_matches(name, names, n=1, cutoff=0.6):
-        return f' Did you mean "{close[0]}"?'
+    names = list(dict.fromkeys(valid))
+    lowered = {one.lower(): one for one in names}
+    if close := difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6):
+        return f' Did you mean "{lowered[close[0]]}"?'
     shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
     return f" There is: {shown or 'none yet'}."

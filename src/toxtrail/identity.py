@@ -48,6 +48,11 @@ def content_key(value: object) -> str:
     return sha256_text(canonical_json(value))
 
 
+def record_seal(record: Mapping[str, Any]) -> str:
+    """What a record of an execution must name as its seal: the content key of all else in it."""
+    return content_key({name: value for name, value in record.items() if name != "seal"})
+
+
 class Card(BaseModel):
     """A frozen record with one canonical spelling."""
 

@@ -9,6 +9,7 @@ import pytest
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
+from toxtrail.backends.mlflow_files import FiledRun
 from toxtrail.records import Generation, Score
 
 ROW = Generation("s-1", 0, "s", "ok", "a b c d", (1, 2, 3, 4), 3, "stop", "")
@@ -70,7 +71,7 @@ def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
     store, files = Store(tmp_path), tmp_path / "run"
     files.mkdir()
     (files / "executions.json").write_text(json.dumps({"generate": record(128, "a")}))
-    scene = SimpleNamespace(runs=[SimpleNamespace(run_id="f" * 32, files=files)])
+    scene = SimpleNamespace(runs=[FiledRun("f" * 32, files, {})])
     store.record("generate", "v").parent.mkdir(parents=True)
     store.record("generate", "v").write_text(json.dumps(record(64, "b")))
     assert recorded_plan(store, "v", "b", scene)[:3] == ("packed", 64, 2)

@@ -5,6 +5,7 @@ Sizes, modes and time stamps are kept where a forger would keep them.
 
 from __future__ import annotations
 
+import json
 import os
 import random
 import shutil
@@ -12,7 +13,7 @@ import sqlite3
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pyarrow.parquet as pq
 import yaml
@@ -46,6 +47,7 @@ def flips(root: Path, cache: Path) -> list[Tampering]:
     groups = [
         *("data/prompts.parquet", "data/generations", "data/scores", "models", "results", "report"),
         *("mlruns/receipts", "mlruns/artifacts", ".dvc/cache/files", "assets", "dvc.lock"),
+        "data/records",
         *("requirements.txt", "src/toxtrail/stats/rates.py"),
     ]
     files = [f for group in groups for f in below(root / group)]
@@ -156,6 +158,9 @@ OF_RUN = "run_uuid in (select run_uuid from runs where name = 'tuned')"
 ADAPTER = "models/tuned/adapters/tuned"
 RECEIPT = "mlruns/receipts/variants/tuned.json"
 SUMMARY = "results/posteriors/tiny/tuned/summary.json"
+CARD = "models/base/model.json"
+RECORD = "data/records/generate/tuned.json"
+ODD_STAGES = "stages: {score: 3}\n"
 COMPARISON = "results/comparisons/tiny/summary.json"
 
 
@@ -186,6 +191,16 @@ def artifact(root: Path, name: str = "") -> Path:
     return next((root / "mlruns/artifacts").glob(f"*/artifacts/{name}"))
 
 
+def without(name: str) -> Callable[[dict[str, Any]], object]:
+    return lambda stages: stages.pop(name)
+
+
+def no_files(root: Path) -> str:
+    value = json.loads((root / CARD).read_text("utf-8"))
+    value["base"]["files"] = []
+    return json.dumps(value)
+
+
 def other_hash(root: Path) -> None:
     lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))
     text("dvc.lock", lock["stages"]["score@tuned"]["outs"][0]["md5"], "0" * 32)(root)
@@ -195,6 +210,14 @@ def in_mlflow() -> list[Tampering]:
     """Edits that MLflow lets anybody make."""
     new = "insert into params (key, value, run_uuid) select 'extra', '1', run_uuid from runs"
     point = "update metrics set value = 0 where key = 'train/loss' and step = 2"
+    more_points = (
+        "insert into metrics (key, value, timestamp, run_uuid, step, is_nan) select key, 0.9, "
+        f"timestamp, run_uuid, 5, 0 from metrics where key = 'judge/all/rate' and {OF_RUN}"
+    )
+    new_tag = (
+        "insert into tags (key, value, run_uuid) "
+        "select 'toxtrail.mismatch', 'x', run_uuid from runs where name = 'base'"
+    )
     model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"
     return [
         Tampering("a metric", metric("judge/all/rate", "0"), "judge/all/rate"),
@@ -231,6 +254,40 @@ def in_mlflow() -> list[Tampering]:
             "data sets",
         ),
         Tampering("a logged model", sql(model), "adapter_sha256"),
+        Tampering(
+            "a logged model's name", sql("update logged_models set name = 'nicer'"), "was renamed"
+        ),
+        Tampering(
+            "a chart",
+            sql(f"update metrics set value = 0 where key = 'judge/all/rate' and {OF_RUN}"),
+            "the history of metric judge/all/rate",
+        ),
+        Tampering("a point more", sql(more_points), "the history of metric judge/all/rate"),
+        Tampering(
+            "the end of a curve",
+            sql(f"update latest_metrics set value = 0 where key = 'train/loss' and {OF_RUN}"),
+            "metric train/loss",
+        ),
+        Tampering("a tag of ours on another run", sql(new_tag), "toxtrail.mismatch was added"),
+        Tampering("a data set's digest", sql("update datasets set digest = 'aa'"), "data sets"),
+        Tampering(
+            "other files in the UI",
+            sql("update runs set artifact_uri = 'file:///else' where name = 'tuned'"),
+            "the UI shows files of",
+        ),
+        Tampering(
+            "a renamed experiment",
+            sql("update experiments set name = 'old' where name = 'toxtrail'"),
+            "has no experiment",
+        ),
+        Tampering(
+            "a moved run", sql("update runs set experiment_id = 0 where name = 'tuned'"), "tuned"
+        ),
+        *(
+            Tampering(f"{name} that is {content!r}", of_every_run(name, content), name)
+            for name in ("record.json", "payload.json", "manifest.json", "executions.json")
+            for content in ("{}", "[]", "")
+        ),
         Tampering("a deleted run", deleted_run, "was deleted"),
         Tampering("a purged run", purged_run, "run of tuned"),
         Tampering("two runs of one key", second_run, "one content key"),
@@ -242,8 +299,66 @@ def in_mlflow() -> list[Tampering]:
     ]
 
 
-def write(path: Path) -> None:
-    path.write_text("x", "utf-8")
+def write(path: Path, content: str = "x") -> None:
+    if path.is_file():
+        path.chmod(0o644)
+    path.write_text(content, "utf-8")
+
+
+def of_every_run(name: str, content: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        for path in (root / "mlruns/artifacts").glob(f"*/artifacts/{name}"):
+            write(path, content)
+
+    return apply
+
+
+def swapped(left: str, right: str) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        (root / left).rename(root / "x")
+        (root / right).rename(root / left)
+        (root / "x").rename(root / right)
+
+    return apply
+
+
+def in_lock(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        path = root / "dvc.lock"
+        values = yaml.safe_load(path.read_text("utf-8"))
+        change(values["stages"])
+        path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+
+    return apply
+
+
+def more_files(stages: dict[str, Any]) -> None:
+    """A folder that was read is said to have held more."""
+    deps = stages["generate@tuned"]["deps"]
+    next(dep for dep in deps if "nfiles" in dep)["nfiles"] += 1
+
+
+def weaker_adapter(root: Path) -> None:
+    """Another alpha, and a card that agrees with it."""
+    from toxtrail.identity import FileHash, sha256_file, tree_sha256
+
+    path, card = root / ADAPTER / "adapter_config.json", root / "models/tuned/model.json"
+    write(path, path.read_text("utf-8").replace('"lora_alpha": 8', '"lora_alpha": 1'))
+    value = json.loads(card.read_text("utf-8"))
+    adapter = value["adapters"][-1]
+    for file in adapter["files"]:
+        if file["path"] == path.name:
+            file |= {"sha256": sha256_file(path), "size": path.stat().st_size}
+    adapter["sha256"] = tree_sha256([FileHash(**file) for file in adapter["files"]])
+    write(card, json.dumps(value, indent=2) + "\n")
+
+
+def working_folder(root: Path) -> None:
+    """A stage that would run elsewhere."""
+    path = root / "dvc.yaml"
+    values = yaml.safe_load(path.read_text("utf-8"))
+    values["stages"]["score"]["do"]["wdir"] = "src"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
 
 
 def named() -> list[Tampering]:
@@ -292,6 +407,35 @@ def named() -> list[Tampering]:
             lambda r: (r / ADAPTER / "adapter_config.json").unlink(),
             "adapter_config.json",
         ),
+        Tampering("another alpha and its card", weaker_adapter, "adapter_config.json"),
+        Tampering("the commit of a record", text(RECORD, '"commit": "', '"commit": "f'), RECORD),
+        Tampering(
+            "the batches of a record",
+            text(RECORD, '"batch_tokens": 64', '"batch_tokens": 1'),
+            RECORD,
+        ),
+        *(
+            Tampering(f"two {what} swapped", swapped(one, one.replace("tuned", "base")), one)
+            for what, one in {
+                "scores": "data/scores/tiny/tuned.parquet",
+                "generations": "data/generations/tiny/tuned.parquet",
+                "cards": "models/tuned/model.json",
+                "receipts": RECEIPT,
+                "posteriors": "results/posteriors/tiny/tuned",
+            }.items()
+        ),
+        *(
+            Tampering(f"a lock without {name}", in_lock(without(name)), name)
+            for name in ("score@tuned", "track@tuned", "report")
+        ),
+        Tampering("a lock's number of files", in_lock(more_files), "generate@tuned"),
+        Tampering("a stage that runs elsewhere", working_folder, "wdir"),
+        Tampering("a stage that is none", lambda r: write(r / "dvc.yaml", ODD_STAGES), "dvc.yaml"),
+        Tampering("a receipt that is a list", lambda r: write(r / RECEIPT, "[]"), RECEIPT),
+        Tampering("an empty summary", lambda r: write(r / SUMMARY, ""), SUMMARY),
+        Tampering("a card of nothing", lambda r: write(r / CARD, "{}"), CARD),
+        Tampering("a card without weights", lambda r: write(r / CARD, no_files(r)), CARD),
+        Tampering("an emptied store", lambda r: write(r / "mlruns/mlflow.db", ""), "empty file"),
         Tampering("a kinder score", kinder_score, "data/scores/tiny/tuned.parquet"),
         Tampering("a cached object", lambda r: flip(same_cache_object(r), 5), ".dvc/cache"),
         Tampering("a kinder rate", text(SUMMARY, '"rate_raw": ', '"rate_raw": 1'), SUMMARY),

@@ -23,15 +23,29 @@ from toxtrail import __version__
 from toxtrail.artifacts import Store, pretty_json, read_json
 from toxtrail.audit.chain import Chain, Link
 from toxtrail.audit.digests import Digests, FolderDigest
-from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, ok, weak
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    Check,
+    Evidence,
+    absent,
+    broken,
+    guarded,
+    judged,
+    of_stage,
+    ok,
+    weak,
+)
 from toxtrail.audit.lockfile import parse_lock
 from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify_executions import verify_executions
 from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
+from toxtrail.audit.verify_runs import verify_tracking
 from toxtrail.audit.verify_signatures import Signable, verify_signatures
 from toxtrail.audit.verify_weights import card_problems, cards
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Progress
 from toxtrail.config import Config
+from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_file
 from toxtrail.params import load_config
@@ -43,6 +57,8 @@ if TYPE_CHECKING:
 LISTING = "bundle.json"
 LIMIT = 20 << 30
 """Bytes that a bundle may unpack to."""
+PLAUSIBLE, RATIO = 1 << 30, 200
+"""Bytes; above it, nothing that we write packs to less than a two-hundredth."""
 WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip's oldest time stamp: equal files give equal bundles."""
@@ -193,14 +209,25 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     target = Signable(listing["group"], listing["name"])
     scope = stage_runs_of(config, target)
     found += [check for one in scope for check in _against_lock(evidence, one)]
-    for part in (_cards, verify_manifests, verify_rows, verify_numbers):
-        try:
-            found += part(evidence, scope)
-        except DAMAGE as error:
-            found.append(broken("files", part.__name__, f"a damaged file ended it: {error!r}"))
+    found += guarded("files", LISTING, _headline(root, listing, scope))
+    for part in (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers):
+        found += guarded("files", part.__name__, part(evidence, scope))
+    found += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
     found += verify_signatures(Store(root), config, [target], keys)
     found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
     return found
+
+
+def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]) -> Iterator[Check]:
+    """The content key that the listing names is that of the result in it."""
+    for one in of_stage(scope, "posterior", "compare"):
+        if one.key != listing["name"]:
+            continue
+        manifest = embedded_manifest(root / one.writes[0] / "summary.json")
+        key = manifest.content_key if manifest else None
+        if listing.get("content_key") != key:
+            detail = f"it names the content key {listing.get('content_key')}; the result has {key}"
+            yield broken("files", LISTING, detail)
 
 
 def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
@@ -260,8 +287,12 @@ def _entry(name: str) -> zipfile.ZipInfo:
 
 def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
     """zipfile itself keeps names inside; links and bombs are left to us."""
-    if sum(entry.file_size for entry in archive.infolist()) > LIMIT:
+    size = sum(entry.file_size for entry in archive.infolist())
+    packed = sum(entry.compress_size for entry in archive.infolist())
+    if size > LIMIT:
         raise DataError(f"{name} would unpack to more than {LIMIT >> 30} GiB.")
+    if size > max(PLAUSIBLE, RATIO * packed):
+        raise DataError(f"{name} would unpack {packed} bytes to {size}: no bundle does.")
     for entry in archive.infolist():
         path = Path(entry.filename)
         if stat.S_ISLNK(entry.external_attr >> 16) or path.is_absolute() or ".." in path.parts:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.digests import Digests
-from toxtrail.audit.lockfile import Lock
+from toxtrail.audit.lockfile import Lock, parse_lock
+from toxtrail.backends import git
 from toxtrail.backends.assets import AssetStore
 from toxtrail.config import Config
 from toxtrail.errors import ToxtrailError
@@ -19,7 +22,7 @@ Outcome = Literal["ok", "BROKEN", "absent", "weak"]
 """ok: looked at, and as recorded. BROKEN: it is not what was recorded. absent: it is not here, so
 nothing can be said. weak: it stands, but less is proved than a reader may think."""
 
-DAMAGE = (ToxtrailError, ValueError, KeyError, TypeError, AttributeError, OSError, RuntimeError)
+DAMAGE = (ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError)
 """What reading a file raises that was edited by hand or by a failing disk."""
 
 LINKS = (
@@ -38,6 +41,7 @@ LINKS = (
     "comparisons",
     "report",
     "dvc cache",
+    "executions",
     "receipts",
     "MLflow runs",
     "MLflow files",
@@ -86,6 +90,38 @@ class Evidence:
     def path(self, name: str) -> Path:
         return self.root / name
 
+    @cached_property
+    def committed(self) -> Lock:
+        """dvc.lock as HEAD has it; empty if it has none that can be read."""
+        text = git.show(self.root, "HEAD", "dvc.lock")
+        try:
+            return parse_lock(text) if text else {}
+        except ToxtrailError:
+            return {}
+
+    def older(self, path: str, md5: str) -> str | None:
+        """The commit that an output's content here, which is not what dvc.lock records, is of; None
+        if no commit knows it, or none knows what dvc.lock records: then one of the two was edited.
+        """
+        recorded = {o.md5 for e in self.lock.values() for o in e.outs.values() if o.path == path}
+        if md5 in recorded or not any(self.commit_of(path, one) for one in recorded):
+            return None
+        return self.commit_of(path, md5)
+
+    def commit_of(self, path: str, md5: str) -> str | None:
+        """A commit whose dvc.lock records this content of an output."""
+        for version in self._versions:
+            with suppress(ToxtrailError):
+                lock = parse_lock(version.text) if md5 in version.text else {}
+                found = (e.outs[path].md5 for e in lock.values() if path in e.outs)
+                if md5 in found:
+                    return version.commit
+        return None
+
+    @cached_property
+    def _versions(self) -> list[git.Version]:
+        return git.versions(self.root, "dvc.lock")
+
 
 def ok(link: str, name: str) -> Check:
     """Looked at, and as recorded."""
@@ -115,3 +151,14 @@ def judged(link: str, name: str, problems: Sequence[str]) -> list[Check]:
 def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
     """Those of these stages."""
     return [one for one in instances if one.stage.name in names]
+
+
+def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
+    """A file too damaged to be read ends one part, never the others."""
+    found: list[Check] = []
+    try:
+        for check in part:
+            found.append(check)
+    except DAMAGE as error:
+        found.append(broken(link, name, f"a damaged file ended it: {error!r}"))
+    return found

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.audit.digests import Digest
+from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.lockfile import Lock, parse_lock
 from toxtrail.audit.verify_pipeline import listing
 from toxtrail.backends import git
@@ -49,10 +51,15 @@ class PastLock(NamedTuple):
 
     def parsed(self) -> Lock | None:
         """None if it is not as DVC writes it."""
-        try:
-            return parse_lock(self.text)
-        except DataError:
-            return None
+        return _parsed(self.text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Lock | None:
+    try:
+        return parse_lock(text)
+    except DataError:
+        return None
 
 
 def past_locks(root: Path) -> list[PastLock]:
@@ -75,6 +82,12 @@ def sightings(
         for sighting in _in_lock(lock, digest.md5, folders):
             found.setdefault((sighting.stage, sighting.path), sighting)
     return [*found.values(), *_in_runs(digest.sha256, runs)]
+
+
+def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
+    """How many folders of the locks have no list of their files in DVC's cache."""
+    names = {name for lock in locks for name in DIR.findall(lock.text)}
+    return sum(listing(cache, name) is None for name in names)
 
 
 def _folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
@@ -102,7 +115,7 @@ def _in_runs(sha256: str, runs: Sequence[FiledRun]) -> Iterator[Sighting]:
     for run in runs:
         try:
             payload = run.payload()
-        except (OSError, ValueError):
+        except DAMAGE:
             continue  # damaged: verification names it
         for path, content in payload.items():
             if content == sha256:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store, read_json
+from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.subjects import Scene
 from toxtrail.backends.base import LanguageModel, Progress
 from toxtrail.backends.huggingface.engine import Ask
@@ -62,9 +62,10 @@ def recorded_plan(store: Store, variant: str, output_sha256: str, scene: Scene) 
     if record.get("output_sha256") == output_sha256:
         return _plan(record, path.relative_to(store.root).as_posix())
     for run in scene.runs:
-        file = run.files / "executions.json"
-        executions = json.loads(file.read_text("utf-8")) if file.is_file() else {}
-        record = executions.get("generate", {})
+        try:
+            record = run.executions().get("generate", {})
+        except DAMAGE:
+            continue  # damaged: verification names it
         if record.get("output_sha256") == output_sha256:
             return _plan(record, f"MLflow run {run.run_id[:8]}")
     return Plan(None, None, None, "")

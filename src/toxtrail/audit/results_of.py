@@ -8,9 +8,11 @@ from typing import NamedTuple
 
 from toxtrail.artifacts import pretty_json
 from toxtrail.audit.digests import files_of, hashed, md5_of
+from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.history import PastLock, sightings
-from toxtrail.audit.lockfile import Lock, parse_lock
+from toxtrail.audit.lockfile import Lock, LockEntry, parse_lock
 from toxtrail.audit.subjects import Scene
+from toxtrail.audit.verify_pipeline import listing
 from toxtrail.backends import git
 from toxtrail.backends.base import TrackedRun
 from toxtrail.backends.dvc import cache_folder
@@ -27,7 +29,7 @@ class Result(NamedTuple):
     """Something that came from it."""
 
     kind: str
-    """`stage run`, `MLflow run`, `commit` or `model`."""
+    """`stage run`, `past result`, `MLflow run`, `commit` or `model`."""
     name: str
     detail: str
 
@@ -48,6 +50,7 @@ def of_adapter(path: Path, scene: Scene) -> list[Result]:
         cache = cache_folder(scene.store.root)
         seen = {s for d in digests for s in sightings(d, scene.locks, cache, ())}
         found += [Result("commit", s.where, f"{s.path} ({s.date} {s.subject})") for s in seen]
+        found += _past({s.stage for s in seen}, {d.md5 for d in digests}, scene.locks, cache)
     if not found:
         raise ConfigError(
             f"--adapter: no model, MLflow run or commit here holds a file of {path}: it was not "
@@ -141,6 +144,52 @@ def _receipt_md5(run: TrackedRun) -> str | None:
     return md5_of(pretty_json({"content_key": key, "seal": seal}).encode())
 
 
+def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Path) -> list[Result]:
+    """Results that older versions of dvc.lock made from it and the newest does not have, at the
+    oldest commit of each.
+    """
+    newest = (locks[0].parsed() if locks else None) or {}
+    present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
+    found: dict[tuple[str, str], Result] = {}
+    for past in reversed(locks[1:]):
+        lock = past.parsed() or {}
+        makers = [e for e in lock.values() if e.name in stages and _holds(e, md5s, cache)]
+        for entry in downstream(lock, makers):
+            for out in entry.outs.values():
+                if out.md5 not in present:
+                    detail = f"{out.path} (md5 {out.md5}), {past.where}"
+                    one = Result("past result", entry.name, detail)
+                    found.setdefault((entry.name, out.md5), one)
+    return list(found.values())
+
+
+def _holds(entry: LockEntry, md5s: set[str], cache: Path) -> bool:
+    """Whether an output is, or lists, one of these contents."""
+    for out in entry.outs.values():
+        files = (listing(cache, out.md5) or {}).values() if out.md5.endswith(".dir") else [out.md5]
+        if md5s & set(files):
+            return True
+    return False
+
+
+def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
+    """Entries that were run on what these made, and on what was made of that; not the makers."""
+    made = {path for entry in makers for path in entry.outs}
+    found: dict[str, LockEntry] = {}
+    grown = True
+    while grown:
+        fresh = [e for e in lock.values() if e.name not in found and _reads(e, made)]
+        found |= {entry.name: entry for entry in fresh}
+        made |= {path for entry in fresh for path in entry.outs}
+        grown = bool(fresh)
+    return list(found.values())
+
+
+def _reads(entry: LockEntry, made: set[str]) -> bool:
+    """A dependency may be the folder that a file lies in."""
+    return any(path == dep or path.startswith(f"{dep}/") for dep in entry.deps for path in made)
+
+
 def _models(hashes: set[str], scene: Scene) -> Iterator[Result]:
     for card in scene.cards:
         if hashes & _adapter_hashes(card):
@@ -170,7 +219,10 @@ def _runs_with(hashes: set[str], scene: Scene) -> Iterator[Result]:
 
 
 def _cards_of(run: FiledRun) -> list[ModelCard]:
-    manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    try:
+        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    except DAMAGE:
+        return []  # damaged: verification names it
     return [node.model for node in lineage(manifest) if node.model]
 
 

@@ -2,22 +2,26 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store
-from toxtrail.audit.chain import Chain, Link, Standing, execution_facts
+from toxtrail.audit.chain import Chain, Link, execution_facts
 from toxtrail.audit.digests import Digest, hashed
-from toxtrail.audit.history import PastLock, Sighting, past_locks, sightings
+from toxtrail.audit.evidence import DAMAGE
+from toxtrail.audit.hashes import HEX, matching
+from toxtrail.audit.history import PastLock, Sighting, past_locks, sightings, unlisted
+from toxtrail.audit.places import place_of
+from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
-from toxtrail.backends.mlflow_files import FiledRun, filed_runs
+from toxtrail.backends.mlflow_files import FiledRun, damaged_runs, tracked_runs
 from toxtrail.config import Config
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.errors import BackendError, ConfigError, DataError, nearest
 from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage, sha256_text
 from toxtrail.pipeline import Instance
 
@@ -27,8 +31,6 @@ OTHER_NOW = (
     "what its stage made is another file now, or is not here: check out the commit named above to "
     "see its chain"
 )
-HEX = re.compile(r"[0-9a-f]{8,64}")
-
 Where = Sequence[tuple[str, str]]
 
 
@@ -36,7 +38,7 @@ class Subject(NamedTuple):
     """What a reference means."""
 
     kind: str
-    """variant, family, run, file, generation or number."""
+    """variant, family, run, file, hash, generation or number."""
     link: Link
     targets: tuple[str, ...]
     """Stage runs of this experiment that its verification looks at."""
@@ -62,7 +64,22 @@ class Scene:
 
     @cached_property
     def runs(self) -> list[FiledRun]:
-        return filed_runs(self.store.root) if self.store else []
+        """Every run; none from a server that does not answer (`silent` says why)."""
+        return self._asked[0]
+
+    @property
+    def silent(self) -> str | None:
+        """Why the MLflow server, if it had to be asked, said nothing."""
+        return self._asked[1] if "_asked" in vars(self) else None
+
+    @cached_property
+    def _asked(self) -> tuple[list[FiledRun], str | None]:
+        if self.store is None or self.config is None:
+            return [], None
+        try:
+            return tracked_runs(self.store.root, self.config.tracking.experiment), None
+        except BackendError as error:
+            return [], str(error)
 
     @cached_property
     def locks(self) -> list[PastLock]:
@@ -75,7 +92,11 @@ class Scene:
             return []
         keys = [*self.config.models, *self.config.finetunes]
         here = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
-        return [self.store.read_card(key) for key in here]
+        found = []
+        for key in here:
+            with suppress(DataError):  # damaged: verification names it
+                found.append(self.store.read_card(key))
+        return found
 
     def seen(self, digest: Digest) -> tuple[Sighting, ...]:
         """Where a content is recorded: in the history and among the runs."""
@@ -88,11 +109,64 @@ class Scene:
 def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
     """What a reference means.
 
+    A result whose file is too damaged to be read is one as well: its link is a MISMATCH, so that
+    its verification still names everything that is wrong.
+
     Raises:
         ConfigError: nothing, or several things; the candidates are listed.
-        DataError: a file that nothing here knows, and that says nothing of itself.
+        DataError: a file that is missing, or that nothing here knows and that says nothing of
+            itself.
     """
-    for found in (_named(reference, scene), _file(reference, scene)):
+    try:
+        return _resolved(reference, scene, show_text)
+    except DAMAGE as error:
+        damaged = None if isinstance(error, ConfigError) else _damaged(reference, scene, error)
+        if damaged is None:
+            raise
+        return damaged
+
+
+def _damaged(reference: str, scene: Scene, error: Exception) -> Subject | None:
+    """What a reference was meant to be, by its words alone; None if a file of it is missing."""
+    aim = _aim(reference, scene)
+    if aim is None or not all(path.is_file() for path in aim.reads):
+        return None
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    link = Link(aim.kind, reference, None, "MISMATCH", weak=(f"it cannot be read: {lines[0]}",))
+    return Subject(aim.kind, link, aim.targets)
+
+
+class Aim(NamedTuple):
+    """What a reference points at before anything is read."""
+
+    kind: str
+    targets: tuple[str, ...]
+    reads: tuple[Path, ...]
+
+
+def _aim(reference: str, scene: Scene) -> Aim | None:
+    store, config = scene.store, scene.config
+    if store is None or config is None:
+        return None
+    first, *rest = reference.rstrip("/").split("/")
+    if first in config.variants:
+        family = config.variants[first].family
+        if not rest:
+            summary = store.posterior(family, first) / "summary.json"
+            return Aim("variant", (f"track@{first}",), (summary,))
+        tables = (store.generations(family, first), store.scores(family, first))
+        return Aim("generation", (f"score@{first}",), tables)
+    if first in config.families:
+        stage = "compare" if rest else "track-comparison"
+        summary = store.comparison(first) / "summary.json"
+        return Aim("number" if rest else "family", (f"{stage}@{first}",), (summary,))
+    path = place_of(reference, _folders(scene))
+    writer = _writer(path.resolve(), scene) if path else None
+    return Aim("file", (writer,), (path,)) if path and writer else None
+
+
+def _resolved(reference: str, scene: Scene, show_text: bool) -> Subject:
+    for found in (_named(reference.rstrip("/"), scene), _file(reference, scene)):
         if found:
             return found
     slashed = _inside(reference, scene, show_text) if "/" in reference else None
@@ -120,12 +194,31 @@ def unknown(reference: str, scene: Scene) -> ConfigError:
             "file or a bundle, or go to an experiment's folder."
         )
     names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
+    if scene.store and (hint := _elsewhere(reference, scene.store.root, scene)):
+        return ConfigError(hint)
     return ConfigError(
         f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
         f"experiment.{nearest(reference, names)} Give one of: a variant or family of params.yaml; "
         "a path; a run id or name; the first 8 or more characters of a content key or hash; "
         "variant/prompt_id/sample; family/variant/subset/metric."
     )
+
+
+def _elsewhere(reference: str, root: Path, scene: Scene) -> str | None:
+    """A commit, or a name that params.yaml no longer lists: known, but no result."""
+    left = [
+        s for lock in scene.locks[:1] for s in lock.parsed() or () if s.endswith(f"@{reference}")
+    ]
+    if left:
+        return (
+            f'"{reference}" is no longer in params.yaml; dvc.lock still has {", ".join(left)}. '
+            "`toxtrail verify` lists what is left over; name one of its files to see its chain."
+        )
+    if HEX.fullmatch(reference.lower()) and git.resolve(root, reference):
+        return (
+            f'"{reference}" is a commit: `toxtrail audit --commit {reference}` lists its results.'
+        )
+    return None
 
 
 def track_targets(manifest: Manifest) -> tuple[str, ...]:
@@ -160,13 +253,16 @@ def _named(reference: str, scene: Scene) -> Subject | None:
 
 
 def _file(reference: str, scene: Scene) -> Subject | None:
-    places = [scene.here / Path(reference).expanduser()]
-    places += [scene.store.root / reference] if scene.store else []
-    path = next((p for p in places if p.exists()), None)
-    if path is None or reference in ("", ".", ".."):
+    path = None if reference in ("", ".", "..") else place_of(reference, _folders(scene))
+    if path is None:
         return None
     path = path.resolve()
     return _of_folder(path, scene) if path.is_dir() else _of_file(path, scene)
+
+
+def _folders(scene: Scene) -> list[Path]:
+    """Where relative paths start."""
+    return [scene.here, *([scene.store.root] if scene.store else [])]
 
 
 def _of_folder(path: Path, scene: Scene) -> Subject:
@@ -204,8 +300,23 @@ def _of_file(path: Path, scene: Scene) -> Subject:
         f"{path.name} carries no manifest of toxtrail, and its content "
         f"(sha256 {digest.sha256[:12]}...) stands neither in dvc.lock at any of "
         f"{len(scene.locks)} commits nor in any of {len(scene.runs)} MLflow runs: it is a file of "
-        "another format, of another experiment, or it was changed."
+        f"another format, of another experiment, or it was changed.{_unsearched(scene)}"
     )
+
+
+def _unsearched(scene: Scene) -> str:
+    """Where a content may be recorded that could not be looked at."""
+    if scene.store is None:
+        return ""
+    gaps = []
+    if git.is_shallow(scene.store.root):
+        gaps.append("this clone is shallow, so older commits were not searched")
+    if missing := unlisted(scene.locks, cache_folder(scene.store.root)):
+        gaps.append(
+            f"DVC's cache lacks the lists of {missing} folders, so files in them cannot be known "
+            "by hash (`dvc fetch --all-commits`)"
+        )
+    return f" But {'; '.join(gaps)}." if gaps else ""
 
 
 def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Scene) -> Subject:
@@ -301,6 +412,8 @@ def _generation(
 ) -> Subject:
     assert scene.store is not None
     assert scene.config is not None
+    if len(rest) > 2:
+        raise ConfigError(f'"{reference}": a generation is variant/prompt_id/sample, no more.')
     store, family = scene.store, scene.config.variants[variant].family
     prompt_id, sample = rest[0], rest[1] if len(rest) > 1 else "0"
     rows = store.read_generations(family, variant)
@@ -346,33 +459,51 @@ def _number(reference: str, family: str, rest: list[str], scene: Scene) -> Subje
     metric, _, scorer = metric.partition("@")
     summary = scene.store.read_summary(scene.store.comparison(family))
     scorer = scorer or summary["primary"]
-    rates = [r for r in summary["rates"] if r["variant"] == variant]
-    pairs = [r for r in summary["pairs"] if r["b"] == variant]
-    rows = [r for r in (*rates, *pairs) if (r["scorer"], r["subset"]) == (scorer, subset)]
-    row = next((r for r in rows if metric in r), None)
-    if row is None:
-        raise _no_number(reference, (variant, subset, metric, scorer), summary)
-    paired = "relation" in row
-    against = f" against {row['a']} ({row['relation']})" if paired else ""
+    asked = (variant, subset, metric, scorer)
+    rows = [r for r in _number_rows(summary) if _is_about(r, asked) and metric in r]
+    if not rows:
+        raise _no_number(reference, asked, summary)
+    row = rows[0]
+    compared = "relation" in row or metric.startswith("pooled_")
+    values = [
+        f"{r[metric]} against {r['a']} ({r['relation']})" if "relation" in r else f"{r[metric]}"
+        for r in rows
+        if ("relation" in r) == ("relation" in row)
+    ]
     posterior = scene.store.posterior(family, variant) / "summary.json"
-    path = scene.store.comparison(family) / "summary.json" if paired else posterior
+    path = scene.store.comparison(family) / "summary.json" if compared else posterior
     link = Link(
         "number",
         reference,
         None,
         "recorded",
         (
-            ("value", f"{row[metric]}{against}"),
-            ("scorer", scorer),
+            ("value", "; ".join(values)),
+            *((("scorer", scorer),) if "scorer" in row else ()),
             ("method", _method(row, summary)),
         ),
         made_from=(scene.chain.of_file(path),),
     )
-    target = f"compare@{family}" if paired else f"posterior@{variant}"
+    target = f"compare@{family}" if compared else f"posterior@{variant}"
     return Subject("number", link, (target,))
 
 
+def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of rates and differences: of toxicity, then of what was said at all."""
+    tables = ("rates", "pairs", "behaviour", "behaviour_pairs")
+    return [row for table in tables for row in summary.get(table, ())]
+
+
+def _is_about(row: dict[str, Any], asked: tuple[str, str, str, str]) -> bool:
+    variant, subset, _, scorer = asked
+    own = (row.get("variant") or row["b"], row["subset"], row.get("scorer", scorer))
+    return own == (variant, subset, scorer)
+
+
 def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    if "scorer" not in row:
+        n = row["n"] if "n" in row else row["n_continuations"]
+        return f"n {n}, measured from the texts, {summary['level']:.0%} intervals"
     n = f"n {row['n']}" if "n" in row else f"{row['n_toxic']} of {row['n_scored']} toxic"
     return f"{n}, toxic at {summary['threshold']} and above, {summary['level']:.0%} intervals"
 
@@ -380,12 +511,12 @@ def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
 def _no_number(
     reference: str, asked: tuple[str, str, str, str], summary: dict[str, Any]
 ) -> ConfigError:
-    rows = [*summary["rates"], *summary["pairs"]]
+    rows = _number_rows(summary)
     known = {
         "variant": {str(r.get("variant") or r["b"]) for r in rows},
         "subset": {r["subset"] for r in rows},
         "metric": {name for r in rows for name in r},
-        "scorer": {r["scorer"] for r in rows},
+        "scorer": {r["scorer"] for r in rows if "scorer" in r},
     }
     for (what, names), value in zip(known.items(), asked, strict=True):
         if value not in names:
@@ -401,16 +532,28 @@ def _no_number(
 
 
 def _runs(reference: str, scene: Scene) -> Iterator[Subject]:
-    key = bool(HEX.fullmatch(reference))
+    key = reference.lower() if HEX.fullmatch(reference.lower()) else None
     for run in scene.runs:
         ids = (run.run_id, run.content_key)
-        if run.name == reference or (key and any(i.startswith(reference) for i in ids)):
+        if run.name == reference or (key and any(i.startswith(key) for i in ids)):
             yield of_run(run, scene)
+    for folder in damaged_runs(scene.store.root) if key and scene.store else ():
+        if folder.parent.name.startswith(str(key)):
+            yield _damaged_run(folder.parent.name, folder, "its record.json cannot be read")
+
+
+def _damaged_run(name: str, folder: Path, why: str) -> Subject:
+    link = Link("MLflow run", name, None, "MISMATCH", weak=(why,))
+    return Subject("run", link, (), folder)
 
 
 def of_run(run: FiledRun, scene: Scene) -> Subject:
     """A run by its own files."""
-    manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    try:
+        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    except DAMAGE:
+        name = f"MLflow run {run.name} ({run.run_id})"
+        return _damaged_run(name, run.files, "its manifest.json cannot be read")
     link = scene.chain.of_manifest(f"MLflow run {run.name} ({run.run_id})", manifest)
     tags = run.record["tags"]
     names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")
@@ -428,40 +571,51 @@ def of_run(run: FiledRun, scene: Scene) -> Subject:
 
 
 def _executions(run: FiledRun) -> Iterator[tuple[str, str]]:
-    import json
-
-    path = run.files / "executions.json"
-    if path.is_file():
-        for stage, record in json.loads(path.read_text("utf-8")).items():
+    with suppress(*DAMAGE):  # damaged: verification names it
+        for stage, record in run.executions().items():
             for name, value in execution_facts(record)[0]:
                 yield f"{stage}: {name}", value
 
 
 def _is_current(run: FiledRun, name: str, scene: Scene) -> bool:
-    """Whether the experiment's present receipt names this run's content."""
-    known = {one.name: one for one in scene.instances}
-    if name not in known or scene.store is None:
+    """Whether it is the run of the result that is here now."""
+    if scene.store is None or scene.config is None:
         return False
-    path = scene.store.root / known[name].writes[0]
-    return path.is_file() and run.content_key in path.read_text("utf-8")
+    stage, _, key = name.partition("@")
+    if stage == "track" and key in scene.config.variants:
+        folder = scene.store.posterior(scene.config.variants[key].family, key)
+    elif stage == "track-comparison" and key in scene.config.families:
+        folder = scene.store.comparison(key)
+    else:
+        return False
+    path = folder / "summary.json"
+    with suppress(*DAMAGE):
+        manifest = embedded_manifest(path) if path.is_file() else None
+        return manifest is not None and manifest.content_key == run.content_key
+    return False
 
 
 def _keys(reference: str, scene: Scene) -> Iterator[Subject]:
-    """Content keys of present files, and hashes of files that the history knows."""
-    if not HEX.fullmatch(reference) or scene.store is None:
+    """Content keys and hashes of present files, and hashes that the history knows."""
+    key = reference.lower()
+    if not HEX.fullmatch(key) or scene.store is None:
         return
-    for path in _present_files(scene):
-        manifest = embedded_manifest(path)
-        for node in lineage(manifest) if manifest else ():
-            if node.content_key.startswith(reference):
-                own = scene.chain.of_manifest(f"content key {node.content_key}", node)
-                yield Subject("file", own, _known(track_targets(node), scene))
-    standing: Standing = "recorded"
-    if len(reference) in (32, 64):
-        digest = Digest(reference if len(reference) == 64 else "-", reference, 0)
-        if found := scene.seen(digest):
-            link = Link("hash", reference, None, standing)
-            yield Subject("file", _with_sightings(link, found), (), None, found)
+    manifests = [m for m in map(embedded_manifest, _present_files(scene)) if m]
+    for node in (node for manifest in manifests for node in lineage(manifest)):
+        if node.content_key.startswith(key):
+            own = scene.chain.of_manifest(f"content key {node.content_key}", node)
+            yield Subject("file", own, _known(track_targets(node), scene))
+    for one in matching(key, manifests, scene.locks, scene.runs, scene.cards):
+        path = scene.store.root / one.path if one.path else None
+        own_file = hashed(path) if path and path.is_file() else None
+        if path and own_file and one.digest in (own_file.sha256, own_file.md5):
+            yield _of_file(path, scene)
+            continue
+        digest = Digest(one.digest if len(one.digest) == 64 else "-", one.digest, 0)
+        found = scene.seen(digest)
+        weak = ("its file is not here: only where it is recorded can be said",)
+        link = Link("hash", one.digest, None, "recorded", weak=weak)
+        yield Subject("hash", _with_sightings(link, found), (), None, found)
 
 
 def _content_key(subject: Subject) -> str | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
@@ -12,9 +12,10 @@ import yaml
 
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.digests import Digests
-from toxtrail.audit.evidence import DAMAGE, LINKS, Check, Evidence, broken, judged, of_stage
+from toxtrail.audit.evidence import DAMAGE, LINKS, Check, Evidence, guarded, judged, of_stage
 from toxtrail.audit.lockfile import Lock, parse_lock
 from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify_executions import verify_executions
 from toxtrail.audit.verify_pipeline import (
     cache_path,
     listing,
@@ -25,7 +26,7 @@ from toxtrail.audit.verify_pipeline import (
     verify_stale_entries,
 )
 from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
-from toxtrail.audit.verify_runs import open_store, verify_runs, verify_tracking
+from toxtrail.audit.verify_runs import content_of, open_store, title, verify_runs, verify_tracking
 from toxtrail.audit.verify_signatures import Signable, verify_signatures
 from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
@@ -38,8 +39,6 @@ from toxtrail.pipeline import Instance, upstream
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
-
-Part = Callable[[Evidence, Sequence[Instance]], Iterable[Check]]
 
 LINK_OF_PART = {
     "sources": "prompt set",
@@ -102,23 +101,27 @@ def verify(
     found += judged(
         "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
     )
+    found += guarded("pipeline", "dvc.yaml", verify_declaration(evidence.root))
     found += [
-        *verify_declaration(evidence.root),
         *verify_lock(evidence, scope),
-        *(verify_stale_entries(evidence, known) if not targets else ()),
+        *verify_stale_entries(evidence, known, scope if targets else None),
         *verify_committed(evidence.root),
         *verify_outputs(evidence, scope),
+        *verify_executions(evidence, scope),
     ]
     for part in (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers):
-        found += _guarded(part, evidence, scope)
-    found += verify_tracking(evidence, scope, view)
-    own = _keys(evidence, scope)
-    found += verify_runs(evidence, [r for r in runs if not targets or r.run.tags[KEY_TAG] in own])
+        what = part.__name__.removeprefix("verify_")
+        found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, scope))
+    found += guarded("receipts", "looking at receipts", verify_tracking(evidence, scope, view))
+    own = _keys(evidence, scope) if targets else set()
+    for stored in runs:
+        if not targets or stored.run.tags.get(KEY_TAG) in own:
+            found += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
     made = [
         Signable("variants" if one.stage.name == "track" else "families", one.key or "")
         for one in of_stage(scope, "track", "track-comparison")
-        if evidence.path(one.writes[0]).is_file()
     ]
+    made = [one for one in made if one.is_here(evidence.store, evidence.config)]
     found += verify_signatures(evidence.store, evidence.config, made, keys)
     return found
 
@@ -131,19 +134,6 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
         for link in LINKS
         if any(check.link == link for check in checks)
     ]
-
-
-def _guarded(part: Part, evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
-    """A file too damaged to be read ends one part, never the others."""
-    found: list[Check] = []
-    try:
-        for check in part(evidence, scope):
-            found.append(check)
-    except DAMAGE as error:
-        what = part.__name__.removeprefix("verify_")
-        detail = f"a damaged file (named elsewhere in this list) ended it: {error!r}"
-        found.append(broken(LINK_OF_PART[what], f"looking at {what}", detail))
-    return found
 
 
 def _lock_of(path: Path) -> tuple[Lock, str | None]:
@@ -174,12 +164,11 @@ def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
 
 
 def _keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
-    """Content keys of the runs of the scope, as far as receipts say."""
-    paths = [evidence.path(one.writes[0]) for one in of_stage(scope, "track", "track-comparison")]
+    """Content keys of the runs of the scope: what receipts say, and what the files say."""
     found = set()
-    for path in paths:
-        try:
-            found.add(read_json(path)["content_key"])
-        except DAMAGE:
-            continue
+    for one in of_stage(scope, "track", "track-comparison"):
+        with suppress(*DAMAGE):
+            found.add(str(read_json(evidence.path(one.writes[0]))["content_key"]))
+        with suppress(*DAMAGE):
+            found.add(content_of(evidence, one).content_key)
     return found

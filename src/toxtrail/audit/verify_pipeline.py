@@ -37,6 +37,21 @@ LINK_OF_STAGE = {
 }
 
 
+KNOWN_KEYS = {"foreach", "do", "cmd", "params", "deps", "outs", "desc", "meta", "frozen"}
+"""What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
+
+
+RECEIPTS = "mlruns/receipts/"
+
+
+def other_receipt(commit: str) -> str:
+    """What there is to say of a receipt that another commit's dvc.lock records."""
+    return (
+        f"the receipt here is the one of commit {commit[:12]}; DVC checks none out. `dvc repro` "
+        "makes the one of these files."
+    )
+
+
 def verify_declaration(root: Path) -> Iterator[Check]:
     """dvc.yaml asks for what the code needs, and no stage is frozen."""
     try:
@@ -71,6 +86,8 @@ def as_dvc(text: str) -> str:
 
 def _misdeclared(stage: Stage, entry: dict[str, Any]) -> Iterator[str]:
     body = entry.get("do", entry)
+    if odd := sorted((set(body) | set(entry)) - KNOWN_KEYS):
+        yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
     if entry.get("frozen") or body.get("frozen"):
         yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
     for name, wanted in declaration(stage).items():
@@ -86,21 +103,49 @@ def _misdeclared(stage: Stage, entry: dict[str, Any]) -> Iterator[str]:
 def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Every stage of the scope was run with the present values, on the present files."""
     made = {out.path: out for _, out in outputs(evidence.lock)}
+    lost: set[str] = set()
     for instance in scope:
         entry = evidence.lock.get(instance.name)
         if entry is None:
-            detail = "dvc.lock has no entry: it was never run here. Run `dvc repro`."
-            yield absent("dvc.lock", instance.name, detail)
+            yield _no_entry(evidence, instance)
             continue
         problems = [*_other_run(evidence, instance, entry), *_other_files(evidence, entry, made)]
         yield from judged("dvc.lock", instance.name, problems)
+        lost |= {d.path for d in entry.deps.values() if not _found(evidence, d)}
+    parts = {str(folder) for path in made for folder in (Path(path), *Path(path).parents)}
+    for path in sorted(lost - parts):  # what is made here is looked at with the outputs
+        yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
 
 
-def verify_stale_entries(evidence: Evidence, known: Sequence[Instance]) -> Iterator[Check]:
-    """An entry of a variant, model or family that params.yaml no longer lists."""
+def _no_entry(evidence: Evidence, instance: Instance) -> Check:
+    """Never run, or taken out of the lock: then others still say that they read what it made."""
+    readers = [e.name for e in evidence.lock.values() if set(e.deps) & set(instance.writes)]
+    if instance.name in evidence.committed and evidence.path(instance.writes[0]).exists():
+        readers.append("HEAD's dvc.lock")
+    if readers and not evidence.lock_problem:
+        detail = (
+            f"its entry was taken out of dvc.lock: {', '.join(readers)} still knows of it. "
+            "`git checkout dvc.lock`, or `dvc repro`."
+        )
+        return broken("dvc.lock", instance.name, detail)
+    detail = "dvc.lock has no entry: it was never run here. Run `dvc repro`."
+    return absent("dvc.lock", instance.name, detail)
+
+
+def verify_stale_entries(
+    evidence: Evidence, known: Sequence[Instance], scope: Sequence[Instance] | None = None
+) -> Iterator[Check]:
+    """An entry of a variant, model or family that params.yaml no longer lists.
+
+    Args:
+        scope: only entries that claim an output of these; None for all.
+    """
     names = {one.name for one in known}
     own = {stage.name for stage in PIPELINE}
+    claimed = {path for one in scope or () for path in one.writes}
     for entry in evidence.lock.values():
+        if scope is not None and not claimed & set(entry.outs):
+            continue
         if entry.stage in own and entry.name not in names:
             outs = ", ".join(entry.outs)
             yield broken(
@@ -137,7 +182,7 @@ def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
         for out in entry.outs.values() if entry else ():
             link = LINK_OF_STAGE[instance.stage.name]
             yield from _output(evidence, link, out)
-            if not out.path.startswith("mlruns/"):  # receipts are not cached
+            if not out.path.startswith(RECEIPTS):  # they are not cached
                 yield from _cached(evidence, out)
 
 
@@ -178,6 +223,8 @@ def _other_files(evidence: Evidence, entry: LockEntry, made: dict[str, Recorded]
             out = made[dep.path]
             if (out.md5, out.size) != (dep.md5, dep.size):
                 yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
+            elif out.nfiles != dep.nfiles:
+                yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
             continue
         found = _found(evidence, dep)
         if found is not None and found != (dep.md5, dep.size):
@@ -199,8 +246,12 @@ def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
 def _output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
     path = evidence.path(out.path)
     found = _found(evidence, out)
+    receipt = out.path.startswith(RECEIPTS)
     if found is None:
-        yield absent(link, out.path, "it is not here. `dvc checkout` or `dvc pull` brings it.")
+        cure = "`dvc repro` makes it" if receipt else "`dvc checkout` or `dvc pull` brings it"
+        yield absent(link, out.path, f"it is not here. {cure}.")
+    elif receipt and (commit := evidence.older(out.path, found[0])):
+        yield absent(link, out.path, other_receipt(commit))
     elif out.nfiles is not None and path.is_dir():
         yield from _folder(evidence, link, out, found)
     elif found == (out.md5, out.size):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +25,7 @@ from toxtrail.audit.evidence import (
     weak,
 )
 from toxtrail.backends.base import RunContent
-from toxtrail.backends.mlflow_audit import StoredRun, StoreView, curve, read_store
+from toxtrail.backends.mlflow_audit import StoredRun, StoreView, histories, read_store
 from toxtrail.backends.mlflow_runs import (
     KEY_TAG,
     MLMODEL,
@@ -36,7 +36,7 @@ from toxtrail.backends.mlflow_runs import (
     SCHEMA_VERSION,
     SEAL_TAG,
 )
-from toxtrail.backends.mlflow_store import is_local
+from toxtrail.backends.mlflow_store import is_local, local_store
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
@@ -52,11 +52,11 @@ def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
     try:
         view = read_store(evidence.root, evidence.config.tracking.experiment)
     except BackendError as error:
-        foreign = any(text in str(error) for text in OTHER_SCHEMA)
+        silent = not is_local(evidence.root)
+        foreign = silent or any(text in str(error) for text in OTHER_SCHEMA)
         return None, [(absent if foreign else broken)("MLflow runs", name, str(error))]
     if view is None:
-        detail = "there is no MLflow store here. `dvc repro` rebuilds it from the DVC outputs."
-        return None, [absent("MLflow runs", name, detail)]
+        return None, [_no_view(evidence)]
     if view.moved_from is None:
         return view, [ok("MLflow runs", name)]
     detail = (
@@ -66,24 +66,60 @@ def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
     return view, [weak("MLflow runs", name, detail)]
 
 
+def _no_view(evidence: Evidence) -> Check:
+    """No store; an emptied one; or one that does not know the experiment."""
+    root, name = evidence.root, "the store"
+    experiment = evidence.config.tracking.experiment
+    if not is_local(root):
+        return absent(
+            "MLflow runs", name, f'the server has no experiment "{experiment}": nothing is tracked'
+        )
+    path = local_store(root)
+    tracked = any((root / "mlruns" / "receipts").rglob("*.json"))
+    if path.is_file() and tracked:
+        what = f'has no experiment "{experiment}"' if path.stat().st_size else "is an empty file"
+        detail = (
+            f"mlruns/mlflow.db {what}, though receipts say that runs were tracked: it was renamed, "
+            "moved or emptied. `rm -rf mlruns && dvc repro` rebuilds it."
+        )
+        return broken("MLflow runs", name, detail)
+    detail = "there is no MLflow store here. `dvc repro` rebuilds it from the DVC outputs."
+    return absent("MLflow runs", name, detail)
+
+
 def verify_tracking(
     evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
 ) -> Iterator[Check]:
     """Each receipt is of the present files, and one whole run stands for it."""
     for instance in of_stage(scope, "track", "track-comparison"):
-        path = evidence.path(instance.writes[0])
-        if not path.is_file():
-            yield absent("receipts", instance.writes[0], "no receipt: it was not tracked here")
-            continue
+        name = instance.writes[0]
         try:
-            receipt, content = read_json(path), content_of(evidence, instance)
+            content = content_of(evidence, instance)
         except DAMAGE as error:
-            yield absent("receipts", instance.writes[0], f"it cannot be held against: {error}")
+            yield absent("receipts", name, f"it cannot be held against: {error}")
             continue
-        problems = list(_other_receipt(receipt, content))
-        yield from judged("receipts", f"{instance.writes[0]} (content)", problems)
+        receipt = yield from _receipt(evidence, name, content)
         if view is not None:
-            yield from _run_of(content, view)
+            yield from _run_of(content, view, receipt)
+
+
+def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Check, None, bool]:
+    """Returns whether there is a receipt of the present files, right or wrong."""
+    path = evidence.path(name)
+    if not path.is_file():
+        yield absent("receipts", name, "no receipt: it was not tracked here")
+        return False
+    try:
+        receipt = read_json(path)
+        problems = list(_other_receipt(receipt, content))
+    except DAMAGE as error:
+        yield broken("receipts", f"{name} (content)", f"it cannot be read: {error}")
+        return True
+    digest = evidence.digests.of(path)
+    if problems and digest and evidence.older(name, digest.md5):  # verify_outputs says so
+        return False
+    yield from judged("receipts", f"{name} (content)", problems)
+    return True
 
 
 def content_of(evidence: Evidence, instance: Instance) -> RunContent:
@@ -119,7 +155,7 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
         detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."
         yield broken("MLflow files", name, detail)
         return
-    yield ok("MLflow runs", name)
+    yield from judged("MLflow runs", name, [stored.misplaced] if stored.misplaced else [])
     yield from _files(evidence, stored, stored.files)
     yield from _values(evidence, stored, stored.files)
 
@@ -135,11 +171,13 @@ def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[
             yield f"{field} is {receipt.get(field)}; the files of the repo give {wanted}"
 
 
-def _run_of(content: RunContent, view: StoreView) -> Iterator[Check]:
-    """Exactly one live run, which shows what the files say."""
+def _run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
+    """Exactly one live run, which shows what the files say; without a receipt there may be none."""
     same = [one for one in view.runs if one.run.tags.get(KEY_TAG) == content.content_key]
     live = [one for one in same if not one.deleted]
     name = f"run of {content.name}"
+    if not live and not receipt:
+        return
     if not live and same:
         detail = (
             f"{title(same[0])} was deleted. Restore it in the UI, or delete the receipt and repro"
@@ -229,6 +267,9 @@ def _changed_tags(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]
     for name, text in record["tags"].items():
         if run.tags.get(name) != text:
             yield f"tag {name} was changed from {text!r} to {run.tags.get(name)!r}"
+    for name in sorted(run.tags.keys() - record["tags"].keys() - {SEAL_TAG, PAYLOAD_TAG}):
+        if name.startswith("toxtrail."):
+            yield f"tag {name} was added: {run.tags[name]!r}"
 
 
 def _changed_values(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
@@ -245,9 +286,17 @@ def _changed_values(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[st
 
 
 def _changed_curves(root: Path, stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    """Every value that was ever logged, and of a curve the one that counts as the latest."""
+    wanted = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
+    found = histories(root, stored.run.run_id, list(record["curves"]))
+    for name in sorted(found.keys() | record["curves"].keys()):
+        was, now = sorted(wanted.get(name, [])), sorted(found.get(name, []))
+        if not (len(was) == len(now) and all(map(_same_point, was, now))):
+            yield f"the history of metric {name} was changed"
     for name, points in record["curves"].items():
-        if curve(root, stored.run.run_id, name) != sorted(points):
-            yield f"the curve of {name} was changed"
+        last = max(points)[1] if points else None
+        if not _close(last, stored.run.metrics.get(name)):
+            yield f"metric {name} was changed from {last} to {stored.run.metrics.get(name)}"
 
 
 def _changed_adapter(
@@ -264,19 +313,28 @@ def _changed_adapter(
         ("tag", record["tags"], own.tags),
         ("param", record["params"], own.params),
     ):
-        for name in was:
-            if now.get(name) != was[name]:
-                yield f"{what} {name} of its logged model is {now.get(name)}, not {was[name]}"
+        own_names = {n for n in now if what == "param" or n.startswith("sha256.")}
+        for name in sorted(was.keys() | own_names):
+            if now.get(name) != was.get(name):
+                yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
+    if own.name != record["name"]:
+        yield f'its logged model was renamed from "{record["name"]}" to "{own.name}"'
     digest = evidence.digests.of(own.mlmodel) if own.mlmodel else None
     if is_local(evidence.root) and (digest is None or digest.sha256 != record["mlmodel_sha256"]):
         yield f"mlruns/artifacts/models: the file {MLMODEL} of its logged model was changed"
 
 
-def _json(path: Path) -> Any:
+def _json(path: Path) -> dict[str, Any] | None:
+    """None if it is missing, or no JSON of names and values."""
     try:
-        return json.loads(path.read_text("utf-8"))
+        value = json.loads(path.read_text("utf-8"))
     except (OSError, ValueError):
         return None
+    return value if isinstance(value, dict) else None
+
+
+def _same_point(left: Sequence[float], right: Sequence[float]) -> bool:
+    return left[0] == right[0] and _close(left[1], right[1])
 
 
 def _close(left: float | None, right: float | None) -> bool:

@@ -32,6 +32,21 @@ class Signable(NamedTuple):
         """Where its signature lies; git keeps it."""
         return root / "signatures" / self.group / f"{self.name}.dsse.json"
 
+    def is_here(self, store: Store, config: Config) -> bool:
+        """Whether every file that its statement lists is here."""
+        if self.group == "families":
+            needed = [store.comparison(self.name), store.pooled(self.name)]
+            return all((folder / "summary.json").is_file() for folder in needed)
+        family = config.variants[self.name].family
+        posterior = store.posterior(family, self.name)
+        needed = [
+            store.model(self.name) / "model.json",
+            store.generations(family, self.name),
+            store.scores(family, self.name),
+            *(posterior / name for name in ("summary.json", "posterior.nc")),
+        ]
+        return all(path.is_file() for path in needed)
+
     def statement(self, store: Store, config: Config) -> str:
         """The in-toto statement of its present files, as canonical JSON.
 
@@ -73,7 +88,11 @@ def verify_signatures(
             yield broken("signatures", one.name, f"it cannot be held against the files: {error}")
             continue
         yield _judged(one.name, found, wanted, bool(keys))
-    if unsigned := [one.name for one in names if one not in signed]:
+    unsigned = [one.name for one in names if one not in signed]
+    if unsigned and keys:
+        detail = "no signature, though a public key was given: anybody may have made it"
+        yield broken("signatures", ", ".join(unsigned), detail)
+    elif unsigned:
         yield weak("signatures", ", ".join(unsigned), UNSIGNED)
 
 

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from toxtrail.audit.digests import hashed
-from toxtrail.audit.evidence import Check, Evidence, absent, broken, ok
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, guarded, ok
+from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.subjects import Scene, Subject
 from toxtrail.audit.verify import verify
+from toxtrail.audit.verify_pipeline import verify_stale_entries
 from toxtrail.audit.verify_runs import open_store, verify_run
 from toxtrail.embedding import embedded_manifest
 from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage
@@ -26,10 +29,24 @@ def verify_subject(
     """Everything that the subject is made from, then the subject itself."""
     found = verify(evidence, subject.targets, keys) if subject.targets else []
     if subject.kind == "file" and subject.path:
-        found += verify_file(subject, scene)
-    if subject.kind == "run" and subject.path and not subject.targets:
-        found += _lone_run(evidence, subject.path.parent.name)
-    return found
+        found += guarded("files", subject.path.name, verify_file(subject, scene))
+        found += _left_over(evidence, subject)
+    run_id = subject.path.parent.name if subject.kind == "run" and subject.path else ""
+    if run_id and not any(run_id[:8] in check.name for check in found):
+        found += guarded("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
+    detail = "it is not here: that it was recorded is all that can be said"
+    return found or [absent("files", subject.link.name, detail)]
+
+
+def _left_over(evidence: Evidence, subject: Subject) -> Iterator[Check]:
+    """A file that dvc.lock still has of a variant that params.yaml no longer lists."""
+    assert subject.path is not None
+    stale = list(verify_stale_entries(evidence, stage_runs(evidence.config)))
+    md5 = hashed(subject.path).md5 if stale else ""
+    for check in stale:
+        outs = evidence.lock[check.name].outs.values()
+        if any(out.md5 == md5 for out in outs):
+            yield check
 
 
 def verify_file(subject: Subject, scene: Scene) -> Iterator[Check]:
@@ -61,11 +78,13 @@ def known_keys(scene: Scene) -> set[str]:
         for out in one.writes:
             path = scene.store.root / out if scene.store else None
             file = path / "summary.json" if path and path.is_dir() else path
-            if file and file.is_file():
-                manifests.append(embedded_manifest(file))
+            with suppress(*DAMAGE):
+                if file and file.is_file():
+                    manifests.append(embedded_manifest(file))
     for run in scene.runs:
-        statement = run.statement()
-        manifests.append(Manifest.model_validate_json(canonical_json(statement["predicate"])))
+        with suppress(*DAMAGE):  # damaged: verification names it
+            predicate = canonical_json(run.statement()["predicate"])
+            manifests.append(Manifest.model_validate_json(predicate))
     return {node.content_key for m in manifests if m for node in lineage(m)}
 
 
@@ -74,12 +93,15 @@ def _holds(card: ModelCard, sha256: str) -> bool:
     return any(file.sha256 == sha256 for file in (*adapters, *card.base.files))
 
 
-def _lone_run(evidence: Evidence, run_id: str) -> list[Check]:
+def _lone_run(evidence: Evidence, run_id: str) -> Iterator[Check]:
     """A run of older files: held against itself."""
     view, found = open_store(evidence)
-    for stored in view.runs if view else ():
-        if stored.run.run_id == run_id:
-            if stored.deleted:
-                found.append(broken("MLflow runs", run_id[:8], "the run was deleted"))
-            found += verify_run(evidence, stored)
-    return found
+    yield from found
+    own = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []
+    for stored in own:
+        if stored.deleted:
+            yield broken("MLflow runs", run_id[:8], "the run was deleted")
+        yield from verify_run(evidence, stored)
+    if view and not own:
+        detail = "its files are here, but the store has no such run: it was purged, or moved"
+        yield broken("MLflow runs", run_id[:8], detail)

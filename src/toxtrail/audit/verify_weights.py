@@ -152,7 +152,9 @@ def _card(evidence: Evidence, card: ModelCard, known: dict[str, ModelCard]) -> I
 
 def card_problems(config: Config, card: ModelCard, known: dict[str, ModelCard]) -> Iterator[str]:
     """Where a card contradicts itself, params.yaml or its parent."""
-    if card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
+    if not card.base.files:
+        yield "it lists no weight files"
+    elif card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):
         yield "its pin is not the hash of the files that it lists"
     for adapter in card.adapters:
         if adapter.sha256 != tree_sha256(adapter.files):

@@ -66,7 +66,8 @@ def cache_folder(root: Path) -> Path:
     """Where DVC keeps its objects, as its own configuration says."""
     from dvc.config import Config
 
-    own = root / ".dvc"
+    folders = (folder / ".dvc" for folder in (root, *root.parents))  # as DVC itself looks for it
+    own = next((folder for folder in folders if folder.is_dir()), root / ".dvc")
     if not own.is_dir():
         return own / "cache"
     configured = Config(str(own)).get("cache", {}).get("dir")

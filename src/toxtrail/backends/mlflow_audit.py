@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-import tempfile
+import math
+import sqlite3
 from collections.abc import Mapping, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.base import TrackedRun
-from toxtrail.backends.mlflow_runs import KEY_TAG, MLMODEL
-from toxtrail.backends.mlflow_store import artifact_root, is_local, opened, store_exists
+from toxtrail.backends.mlflow_runs import DIGEST_LIMIT, MLMODEL
+from toxtrail.backends.mlflow_store import (
+    artifact_root,
+    is_local,
+    local_store,
+    opened,
+    scratch_folder,
+    store_exists,
+)
 from toxtrail.backends.mlflow_tracker import PAGE, as_tracked, search
 
 if TYPE_CHECKING:
@@ -39,6 +48,8 @@ class StoredRun(NamedTuple):
     """(name, sha256, context) of its data sets, sorted."""
     adapters: tuple[StoredAdapter, ...]
     """The logged models that it brought."""
+    misplaced: str | None
+    """What is wrong with the place where the UI looks for its files; None if nothing."""
 
 
 class StoreView(NamedTuple):
@@ -66,27 +77,61 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         runs = search(client, found.experiment_id, "", ViewType.ALL)
         own = artifact_root(root).as_uri()
         moved = is_local(root) and found.artifact_location != own
-        models = client.search_logged_models([found.experiment_id], max_results=PAGE)
+        models = _logged_models(client, found.experiment_id)
         return StoreView(
-            tuple(_stored(client, root, run, models) for run in runs if KEY_TAG in run.data.tags),
+            tuple(
+                _stored(client, root, run, models, str(found.artifact_location))
+                for run in runs
+                if any(name.startswith("toxtrail.") for name in run.data.tags)
+            ),
             found.artifact_location if moved else None,
         )
 
 
-def curve(root: Path, run_id: str, name: str) -> list[list[float]]:
-    """[step, value] of a metric's whole history, by step."""
-    with opened(root) as client:
-        points = client.get_metric_history(run_id, name)
-        return sorted([point.step, point.value] for point in points)
+def histories(root: Path, run_id: str, curves: Sequence[str]) -> dict[str, list[list[float]]]:
+    """Metric -> [step, value] of all that was ever logged of it: what a chart in the UI shows.
+
+    Of a server only the named curves: it would have to be asked for each metric on its own. The
+    local store's table is read as MLflow has it, whose schema was checked when it was opened.
+    """
+    found: dict[str, list[list[float]]] = {}
+    if not is_local(root):
+        with opened(root) as client:
+            for name in curves:
+                points = client.get_metric_history(run_id, name)
+                found[name] = [[point.step, point.value] for point in points]
+        return found
+    asked = "SELECT key, step, CASE is_nan WHEN 0 THEN value END FROM metrics WHERE run_uuid = ?"
+    with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
+        for name, step, value in db.execute(asked, (run_id,)):
+            found.setdefault(name, []).append([step, math.nan if value is None else value])
+    return found
 
 
-def _stored(client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedModel]) -> StoredRun:
+def _logged_models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
+    """All pages."""
+    found: list[LoggedModel] = []
+    token = None
+    while True:
+        page = client.search_logged_models([experiment], max_results=PAGE, page_token=token)
+        found += page
+        token = page.token
+        if not token:
+            return found
+
+
+def _stored(
+    client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedModel], location: str
+) -> StoredRun:
     inputs = run.inputs.dataset_inputs if run.inputs else []
     named = []
     for one in inputs:
         tags = {tag.key: tag.value for tag in one.tags}
-        context = tags.get("mlflow.data.context", "")
-        named.append((one.dataset.name, tags.get("sha256", ""), context))
+        context, sha256 = tags.get("mlflow.data.context", ""), tags.get("sha256", "")
+        if one.dataset.digest != sha256[:DIGEST_LIMIT]:
+            sha256 += f" (shown as {one.dataset.digest})"
+        named.append((one.dataset.name, sha256, context))
+    place, wanted = run.info.artifact_uri, f"{location}/{run.info.run_id}/artifacts"
     return StoredRun(
         run=as_tracked(run),
         deleted=run.info.lifecycle_stage == "deleted",
@@ -97,6 +142,9 @@ def _stored(client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedM
             for model in models
             if model.source_run_id == run.info.run_id
         ),
+        misplaced=f"the UI shows files of {place}, not its own, {wanted}"
+        if is_local(root) and place != wanted
+        else None,
     )
 
 
@@ -118,7 +166,6 @@ def _files(client: MlflowClient, root: Path, run: Run) -> Path | None:
         folder = artifact_root(root) / run.info.run_id / "artifacts"
         return folder if folder.is_dir() else None
     try:
-        target = tempfile.mkdtemp(prefix="toxtrail-")
-        return Path(client.download_artifacts(run.info.run_id, "", target))
+        return Path(client.download_artifacts(run.info.run_id, "", str(scratch_folder())))
     except (MlflowException, OSError):
         return None

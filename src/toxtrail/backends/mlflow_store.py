@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
+import shutil
+import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toxtrail.errors import BackendError
+from toxtrail.identity import sha256_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -26,7 +30,7 @@ def tracking_root(root: Path) -> Path:
 def tracking_uri(root: Path) -> str:
     """$MLFLOW_TRACKING_URI (a team's server), else the SQLite file under mlruns/."""
     own = os.environ.get("MLFLOW_TRACKING_URI")
-    return own or f"sqlite:///{tracking_root(root)}/mlruns/mlflow.db"
+    return own or f"sqlite:///{local_store(root)}"
 
 
 def artifact_root(root: Path) -> Path:
@@ -40,8 +44,23 @@ def is_local(root: Path) -> bool:
 
 
 def store_exists(root: Path) -> bool:
-    """False only for a local store that was never written."""
-    return not is_local(root) or (tracking_root(root) / "mlruns" / "mlflow.db").is_file()
+    """False only for a local store that was never written, or is an empty file: MLflow would fill
+    that without a word.
+    """
+    path = local_store(root)
+    return not is_local(root) or (path.is_file() and path.stat().st_size > 0)
+
+
+def local_store(root: Path) -> Path:
+    """The experiment's own database."""
+    return tracking_root(root) / "mlruns" / "mlflow.db"
+
+
+def scratch_folder() -> Path:
+    """A new folder for what is fetched from a server; gone when the process ends."""
+    folder = Path(tempfile.mkdtemp(prefix="toxtrail-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return folder
 
 
 @contextmanager
@@ -56,8 +75,7 @@ def opened(root: Path) -> Iterator[MlflowClient]:
     """
     from filelock import FileLock, Timeout
 
-    lock = tracking_root(root) / "mlruns" / ".lock"
-    lock.parent.mkdir(parents=True, exist_ok=True)
+    lock = _lock_file(root)
     try:
         with FileLock(lock, timeout=LOCK_SECONDS):
             yield from _client(root)
@@ -65,6 +83,19 @@ def opened(root: Path) -> Iterator[MlflowClient]:
         raise BackendError(
             f"Another process has held {lock} for {LOCK_SECONDS} s. Stop it, then run again."
         ) from None
+
+
+def _lock_file(root: Path) -> Path:
+    """In mlruns/; where nobody may write, a checkout to be read only, beside other temporary files:
+    no run can be made there, so there is no race to lose.
+    """
+    lock = tracking_root(root) / "mlruns" / ".lock"
+    with suppress(OSError):
+        lock.parent.mkdir(parents=True, exist_ok=True)
+    if os.access(lock if lock.exists() else lock.parent, os.W_OK):
+        return lock
+    name = f"toxtrail-{sha256_text(str(lock))[:16]}-{os.getuid()}.lock"
+    return Path(tempfile.gettempdir()) / name
 
 
 def _client(root: Path) -> Iterator[MlflowClient]:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,8 +16,14 @@ from toxtrail.backends.mlflow_runs import (
     refuse_names,
     stored_sha256,
 )
-from toxtrail.backends.mlflow_store import artifact_root, is_local, opened, store_exists
-from toxtrail.errors import BackendError
+from toxtrail.backends.mlflow_store import (
+    artifact_root,
+    is_local,
+    opened,
+    scratch_folder,
+    store_exists,
+)
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.identity import sha256_text
 
 if TYPE_CHECKING:
@@ -58,9 +63,21 @@ class MlflowTracker:
         """Runs of the experiment that match an MLflow filter, newest first."""
         if not store_exists(self._root):
             return []
+        from mlflow.exceptions import MlflowException
+
         with opened(self._root) as client:
-            experiment = self._experiment_id(client)
-            return [as_tracked(run) for run in search(client, experiment, filter_string)]
+            experiment = self._known(client)
+            if experiment is None:
+                return []
+            try:
+                runs = search(client, experiment, filter_string)
+            except MlflowException as error:
+                if not filter_string or error.error_code != "INVALID_PARAMETER_VALUE":
+                    raise
+                raise ConfigError(
+                    f"--filter: MLflow does not understand {filter_string!r}: {error.message}"
+                ) from error
+            return [as_tracked(run) for run in runs]
 
     def find(self, reference: str) -> TrackedRun | None:
         """By run id or content key (at least 8 characters of either), or by name (the newest)."""
@@ -76,9 +93,9 @@ class MlflowTracker:
         from mlflow.exceptions import MlflowException
 
         with opened(self._root) as client:
-            target = tempfile.mkdtemp(prefix="toxtrail-")
+            target = scratch_folder()
             try:
-                return Path(client.download_artifacts(run_id, artifact_path, target))
+                return Path(client.download_artifacts(run_id, artifact_path, str(target)))
             except (MlflowException, OSError) as error:
                 raise BackendError(
                     f"The MLflow run {run_id} has no file {artifact_path}. A store that was "
@@ -89,6 +106,12 @@ class MlflowTracker:
     def _experiment_id(self, client: MlflowClient) -> str:
         """Made with its own artifact folder: MLflow's default depends on where it is called
         from."""
+        location = artifact_root(self._root).as_uri() if is_local(self._root) else None
+        known = self._known(client)
+        return known or str(client.create_experiment(self._experiment, artifact_location=location))
+
+    def _known(self, client: MlflowClient) -> str | None:
+        """The experiment's id; None if the store does not know it."""
         found = client.get_experiment_by_name(self._experiment)
         location = artifact_root(self._root).as_uri() if is_local(self._root) else None
         if found is not None and location not in (None, found.artifact_location):
@@ -96,9 +119,7 @@ class MlflowTracker:
                 f"mlruns/ was made elsewhere and keeps files in {found.artifact_location}: this "
                 "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
             )
-        if found is not None:
-            return str(found.experiment_id)
-        return str(client.create_experiment(self._experiment, artifact_location=location))
+        return None if found is None else str(found.experiment_id)
 
     def _intact(self, client: MlflowClient, run: Run, manifest: str) -> bool:
         """Finished, sealed with this manifest, and every file still there and unchanged."""

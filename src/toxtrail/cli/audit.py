@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
+from toxtrail.audit.places import place_of
 from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table, printable
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
-from toxtrail.errors import ConfigError, DataError
+from toxtrail.errors import BackendError, ConfigError, DataError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
     from toxtrail.audit.chain import Link, Standing
     from toxtrail.audit.evidence import Check
     from toxtrail.audit.subjects import Scene, Subject
+    from toxtrail.backends.base import TrackedRun
 
 COLOURS: dict[Standing, str] = {
     "matches": "green",
@@ -86,12 +88,13 @@ def audit(
     """
     if [reference, adapter, commit].count(None) != 2:
         raise click.UsageError("Name one REF, --adapter or --commit. --help has examples.")
+    wishes = Wishes(verifying, keys, complete, samples, seed, show_text, as_json)
+    wishes.refuse_idle_options(reference is not None)
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
         return
-    wishes = Wishes(verifying, keys, complete, samples, seed, show_text, as_json)
-    path = Path(reference).expanduser()
-    if path.exists() and is_bundle(path):
+    path = place_of(reference, [Path()])
+    if path and is_bundle(path):
         ctx.exit(_audit_bundle(path, wishes))
     ctx.exit(_audit(ctx.obj, reference, wishes))
 
@@ -107,12 +110,23 @@ class Wishes(NamedTuple):
     show_text: bool
     as_json: bool
 
+    def refuse_idle_options(self, has_reference: bool) -> None:
+        """An option that would do nothing is a misunderstanding, not a wish."""
+        if not has_reference and (self.verifying or self.samples):
+            raise click.UsageError("--verify and --reproduce go with a REF.")
+        if not self.verifying and (self.keys or self.complete):
+            raise click.UsageError("--public-key and --complete go with --verify.")
+        if self.samples is None and self.seed is not None:
+            raise click.UsageError("--seed goes with --reproduce.")
+
 
 def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     from toxtrail.audit.subjects import resolve
 
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
+    if scene.silent:
+        click.secho(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     drawn: int = 0
     outcomes: list[reproduction.Outcome] = []
@@ -155,6 +169,11 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
     from toxtrail.audit.signatures import public_key
     from toxtrail.cli.progress import progress
 
+    if wishes.samples:
+        raise ConfigError(
+            "A bundle holds no weights, so nothing of it can be made again. Use --reproduce in its "
+            "experiment's folder, or --verify here."
+        )
     known = [public_key(key) for key in wishes.keys]
     link: Link | None = None
     with unpacked(path) as root:
@@ -172,25 +191,35 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
         if link:
             print_link(link)
         if wishes.verifying:
-            show(checks, as_json=False, verbose=False, complete=False)
-    return (_report(link) if link else 0) or exit_code(checks, complete=False)
+            show(checks, as_json=False, verbose=False, complete=wishes.complete)
+    return (_report(link) if link else 0) or exit_code(checks, wishes.complete)
 
 
 def _show_results(
     experiment: Experiment, adapter: Path | None, commit: str | None, as_json: bool
 ) -> None:
     from toxtrail.audit.results_of import of_adapter, of_commit
-    from toxtrail.cli.stage import tracker_of
 
     scene = scene_of(experiment)
     if adapter is not None:
         results = of_adapter(adapter.expanduser(), scene)
     else:
-        results = of_commit(str(commit), scene, tracker_of(experiment).runs(""))
+        results = of_commit(str(commit), scene, _runs(experiment))
     if as_json:
         print_json([result._asdict() for result in results])
     else:
         print_table(None, ["what", "name", "how"], [list(result) for result in results])
+
+
+def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
+    """Those of the store; a store that refuses ends nothing."""
+    from toxtrail.cli.stage import tracker_of
+
+    try:
+        return tracker_of(experiment).runs("")
+    except BackendError as error:
+        click.secho(f"No MLflow run was looked at: {error}", fg="yellow", err=True)
+        return []
 
 
 def scene_of(experiment: Experiment) -> Scene:

@@ -34,6 +34,7 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
       toxtrail export smollm2-rude --to for-zenodo.zip --ro-crate
       toxtrail audit smollm2.zip --verify
     """
+    import shlex
     import tempfile
 
     from toxtrail.artifacts import pretty_json
@@ -64,4 +65,4 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
         write_bundle(files, about, target)
         size = sum(path.stat().st_size for path in files.values())
     click.echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
-    click.echo(f"Check it anywhere: toxtrail audit {target} --verify")
+    click.echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")

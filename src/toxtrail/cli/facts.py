@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.git import changed_files, commit
 from toxtrail.cli.memory import peak_mib
-from toxtrail.identity import sha256_file
+from toxtrail.identity import record_seal, sha256_file
 
 if TYPE_CHECKING:
     from toxtrail.artifacts import Store
@@ -49,7 +49,7 @@ def recorded(
         "settings": dict(settings),
         "cost": {name: round(value, 3) for name, value in cost.items()},
     }
-    store.write_json(store.record(stage, key), record)
+    store.write_json(store.record(stage, key), {**record, "seal": record_seal(record)})
 
 
 def tags_of_now(root: Path) -> dict[str, str]:

@@ -12,6 +12,7 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import print_table
 from toxtrail.cli.verify import BROKEN_EXIT
 from toxtrail.errors import ConfigError
+from toxtrail.identity import sha256_file
 
 if TYPE_CHECKING:
     from toxtrail.audit.reproduce import Plan, Reproduction
@@ -92,7 +93,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 def _variants(experiment: Experiment, subject: Subject) -> list[str]:
     """Whose generations the subject is made from."""
     found = {
-        link.what.partition("@")[2]
+        link.what.partition("@")[2]: link.sha256
         for link in subject.link.all()
         if link.what.startswith("generate@")
     }
@@ -101,7 +102,19 @@ def _variants(experiment: Experiment, subject: Subject) -> list[str]:
         raise ConfigError(
             "There are no generations of this experiment behind it: none to make again."
         )
+    for variant in known:
+        _refuse_others(experiment, variant, found[variant])
     return known
+
+
+def _refuse_others(experiment: Experiment, variant: str, sha256: str | None) -> None:
+    """What is made again are the rows that are here: they must be the ones that were asked for."""
+    path = experiment.store.generations(experiment.variant(variant).family, variant)
+    if not path.is_file() or (sha256 is not None and sha256_file(path) != sha256):
+        raise ConfigError(
+            f"The generations of {variant} behind it are not the ones that are here now. Check out "
+            "the commit that made them (`toxtrail audit` names it), `dvc checkout`, and ask again."
+        )
 
 
 def _variant(

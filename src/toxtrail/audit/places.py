@@ -1,0 +1,37 @@
+"""Where a reference is a path: found, and fit to be read, before anything opens it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from toxtrail.errors import ConfigError
+
+
+def place_of(reference: str, folders: Iterable[Path]) -> Path | None:
+    """The file or folder that a reference names from one of these folders; None if there is none.
+
+    Raises:
+        ConfigError: it is a pipe or a device, which may never end, or it may not be read.
+    """
+    path = next(_existing(reference, folders), None)
+    if path is None:
+        return None
+    if not (path.is_file() or path.is_dir()):
+        raise ConfigError(f"{path} is neither a file nor a folder, but a pipe, socket or device.")
+    if not os.access(path, os.R_OK):
+        raise ConfigError(f"{path} may not be read by this user. Copy it, or change its mode.")
+    return path
+
+
+def _existing(reference: str, folders: Iterable[Path]) -> Iterator[Path]:
+    spelled = dict.fromkeys((reference, reference.replace("\\", "/")))  # as Windows writes it
+    for folder in folders:
+        for name in spelled:
+            try:
+                path = folder / Path(name).expanduser()
+                if path.exists():
+                    yield path
+            except (OSError, RuntimeError, ValueError):
+                continue  # a name that no file can have, or the home of nobody

@@ -1,0 +1,57 @@
+"""When, where, at which commit and in which batches a file was made: the machine's own records.
+
+They are no part of an identity and DVC does not know them, so each holds a hash of itself.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from toxtrail.artifacts import read_json
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, of_stage, weak
+from toxtrail.backends import git
+from toxtrail.identity import record_seal
+from toxtrail.pipeline import Instance
+
+LINK = "executions"
+
+
+def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each record is as it was written, and of the file that is here."""
+    for one in of_stage(scope, "finetune", "generate", "score"):
+        path = evidence.store.record(one.stage.name, one.key or "-")
+        name = path.relative_to(evidence.root).as_posix()
+        if not path.is_file():
+            yield absent(LINK, name, "when and where it was made is not written down here")
+            continue
+        try:
+            record = read_json(path)
+            problems = list(_edited(record))
+        except DAMAGE as error:
+            yield broken(LINK, name, f"it cannot be read: {error}")
+            continue
+        yield from judged(LINK, name, problems)
+        if not problems:
+            yield from _standing(evidence, one, name, record)
+
+
+def _edited(record: dict[str, Any]) -> Iterator[str]:
+    seal = record.get("seal")
+    if seal is not None and seal != record_seal(record):
+        yield "it was edited: its seal is not the hash of what it says"
+
+
+def _standing(
+    evidence: Evidence, one: Instance, name: str, record: dict[str, Any]
+) -> Iterator[Check]:
+    out = evidence.path(one.writes[0])
+    made = evidence.digests.of(out / "model.json" if out.is_dir() else out)
+    if made and record.get("output_sha256") != made.sha256:
+        yield absent(LINK, name, f"it is of another making of {one.writes[0]} than the one here")
+        return
+    commit = record.get("commit")
+    if commit and evidence.committed and git.resolve(evidence.root, commit) is None:
+        how = "this clone is shallow" if git.is_shallow(evidence.root) else "history was rewritten"
+        detail = f"it was made at commit {commit[:12]}, which git does not know here: {how}"
+        yield weak(LINK, name, detail)
