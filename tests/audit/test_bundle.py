@@ -74,6 +74,16 @@ def test_a_zip_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
         pass
 
 
+def test_a_zip_of_almost_nothing_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr("toxtrail.audit.bundle.PLAUSIBLE", 1000)
+    path = tmp_path / "x.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
+        made.writestr(LISTING, "{}")
+        made.writestr("bomb", b"\x00" * 1_000_000)
+    with pytest.raises(DataError, match="no bundle does"), unpacked(path):
+        pass
+
+
 def test_a_damaged_zip_gives_the_same_files_or_is_named(tmp_path, files):
     path = tmp_path / "x.zip"
     write_bundle(files, ABOUT, path)

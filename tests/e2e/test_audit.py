@@ -130,6 +130,114 @@ def test_an_unknown_reference_gets_the_nearest_candidates(finished, reference, s
     assert "Traceback" not in done.stderr
 
 
+def test_a_file_too_damaged_to_be_read_is_named_with_all_else_that_is_broken(breakable):
+    lab, prompt = breakable, generation_of(breakable)
+    for reference, name in {
+        "tuned": "results/posteriors/tiny/tuned/summary.json",
+        "tiny": "results/comparisons/tiny/summary.json",
+        "tiny/tuned/all/diff": "results/comparisons/tiny/summary.json",
+        f"tuned/{prompt}/0": "data/scores/tiny/tuned.parquet",
+        "data/scores/tiny/tuned.parquet": "data/scores/tiny/tuned.parquet",
+    }.items():
+        path = lab.root / name
+        before = path.read_bytes()
+        path.chmod(0o644)
+        path.write_bytes(b"{}" if path.suffix == ".json" else b"PAR1")
+        done = lab.toxtrail("audit", reference, "--verify", "--json", code=3)
+        broken = [c for c in json.loads(done.stdout)["checks"] if c["outcome"] == "BROKEN"]
+        assert any(c["name"] == name for c in broken), (reference, broken)
+        path.write_bytes(before)
+
+
+def test_a_hash_or_its_beginning_leads_to_the_file_and_its_chain(breakable, tmp_path):
+    from toxtrail.identity import sha256_file
+
+    lab, path = breakable, breakable.root / "data/scores/tiny/tuned.parquet"
+    sha256 = sha256_file(path)
+    md5 = next(
+        line.split()[-1]
+        for line in (lab.root / "dvc.lock")
+        .read_text("utf-8")
+        .split("path: data/scores/tiny/tuned")[1]
+        .splitlines()
+        if "md5: " in line
+    )
+    for reference in (sha256, sha256[:10], sha256[:10].upper(), md5, md5[:9]):
+        audit = lab.json("audit", reference, "--verify")
+        assert names(audit) >= FINE_TUNE
+        assert len(audit["checks"]) > 20
+    path.unlink()
+    audit = lab.json("audit", sha256, "--verify")
+    assert [c["outcome"] for c in audit["checks"]] == ["absent"]
+
+
+def test_a_run_that_the_store_has_lost_is_not_vouched_for(breakable):
+    import tampering
+
+    lab = breakable
+    old = next(r["run_id"] for r in lab.json("runs") if r["name"] == "tuned")
+    lab.edit(posterior={"threshold": 0.6})
+    lab.toxtrail("run", "track@tuned")
+    lab.toxtrail("audit", old, "--verify")
+    done = lab.toxtrail("audit", old, "--complete", code=2)
+    assert "go with --verify" in done.stderr
+    for table in ("latest_metrics", "metrics", "params", "tags", "runs"):
+        tampering.sql(f"delete from {table} where run_uuid = ?", old)(lab.root)
+    done = lab.toxtrail("audit", old, "--verify", code=3)
+    assert "the store has no such run" in done.stdout
+
+
+def test_only_generations_that_are_here_are_made_again(breakable):
+    lab = breakable
+    old = next(r["run_id"] for r in lab.json("runs") if r["name"] == "tuned")
+    lab.edit(generation={"max_new_tokens": 4})
+    lab.toxtrail("run", "track@tuned")
+    done = lab.toxtrail("audit", old, "--reproduce", "2", code=1)
+    assert "are not the ones that are here now" in done.stderr
+
+
+def test_a_run_of_a_server_is_found_by_id_name_and_file(finished, tmp_path):
+    shutil.copy(finished.root / "mlruns/mlflow.db", tmp_path / "team.db")
+    uri = {"MLFLOW_TRACKING_URI": f"sqlite:///{tmp_path}/team.db"}
+    lab = Lab(finished.root, {**finished.env, **uri})
+    run = next(r for r in lab.json("runs") if r["name"] == "tuned")
+    for reference in (run["run_id"], run["run_id"][:8]):
+        assert names(lab.json("audit", reference)) >= FINE_TUNE
+    assert lab.json("audit", "tiny comparison")["kind"] == "run"
+    shutil.copy(lab.root / "results/comparisons/tiny/pairs.csv", tmp_path / "mail.csv")
+    found = lab.json("audit", str(tmp_path / "mail.csv"))["found"]
+    assert any("MLflow run tiny comparison" in one["where"] for one in found)
+
+
+def test_nothing_that_may_never_end_or_may_not_be_read_is_opened(finished, tmp_path):
+    import os
+
+    os.mkfifo(tmp_path / "pipe")
+    for reference, said in {
+        str(tmp_path / "pipe"): "neither a file nor a folder",
+        "/dev/zero": "neither a file nor a folder",
+        "a" * 5000: "is no variant",
+        "~nobody-of-this-name/x": "is no variant",
+    }.items():
+        done = finished.toxtrail("audit", reference, code=1)
+        assert said in done.stderr
+        assert "Traceback" not in done.stderr
+    assert finished.json("audit", r"data\scores\tiny\tuned.parquet")["kind"] == "file"
+
+
+def test_results_of_an_older_commit_are_listed_with_their_fine_tune(breakable):
+    lab = breakable
+    first = lab.git("rev-parse", "HEAD")
+    lab.edit(posterior={"threshold": 0.6})
+    lab.toxtrail("run")
+    lab.git("commit", "-qam", "another threshold")
+    rows = lab.json("audit", "--adapter", "models/tuned")
+    past = [r for r in rows if r["kind"] == "past result"]
+    assert {"posterior@tuned", "compare@tiny", "report"} <= {r["name"] for r in past}
+    assert all(first[:12] in r["detail"] for r in past)
+    assert "score@tuned" not in {r["name"] for r in past}
+
+
 def test_an_ambiguous_reference_lists_what_it_may_mean(breakable):
     run = next(r for r in breakable.json("runs") if r["name"] == "tiny comparison")
     store = breakable.root / "mlruns/artifacts"
@@ -228,6 +336,26 @@ def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
         assert names(elsewhere.json("audit", bundle)) >= FINE_TUNE
     for number, path in enumerate(sorted(p for p in (tmp_path / "b").rglob("*") if p.is_file())):
         tampered(elsewhere, path, number)
+    resealed(elsewhere, tmp_path / "b", {"content_key": "0" * 64}, "names the content key")
+    loss = tmp_path / "b/models/tuned/loss.csv"
+    loss.write_text(loss.read_text("utf-8").replace(".", ".1", 1), "utf-8")
+    resealed(elsewhere, tmp_path / "b", {}, "mlruns/receipts/variants/tuned.json")
+    done = elsewhere.toxtrail("audit", "b", "--reproduce", "1", code=1)
+    assert "A bundle holds no weights" in done.stderr
+
+
+def resealed(lab, bundle, about, located):
+    """The listing written again after an edit, as if nothing had happened."""
+    from toxtrail.identity import sha256_file
+
+    path = bundle / "bundle.json"
+    before = path.read_text("utf-8")
+    value = json.loads(before)
+    value["files"] = {name: sha256_file(bundle / name) for name in value["files"]}
+    path.write_text(json.dumps({**value, **about}), "utf-8")
+    done = lab.toxtrail("audit", bundle.name, "--verify", code=3)
+    path.write_text(before, "utf-8")
+    assert located in done.stdout
 
 
 def test_a_bundle_for_an_archive_describes_every_file_and_step(finished, tmp_path):
@@ -272,6 +400,13 @@ def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path
     shown = lab.json("verify", "--public-key", f"{key}.pub")
     assert {c["outcome"] for c in shown["checks"] if c["link"] == "signatures"} == {"ok"}
     assert "give --public-key" in lab.toxtrail("verify").stdout
+    taken = lab.root / "signatures/variants/base.dsse.json"
+    signature = taken.read_text("utf-8")
+    taken.unlink()
+    (lab.root / "mlruns/receipts/variants/base.json").unlink()
+    done = lab.toxtrail("verify", "--public-key", f"{key}.pub", code=3)
+    assert "no signature, though a public key was given" in done.stdout
+    taken.write_text(signature, "utf-8")
     done = lab.toxtrail("verify", "--public-key", str(tmp_path / "other.pem.pub"), code=3)
     assert "no given public key made it" in done.stdout
     path = lab.root / "signatures/variants/tuned.dsse.json"

@@ -199,6 +199,59 @@ def retracked(lab, place):
     return lab
 
 
+def rewound(lab, place):
+    """Run again with other values and committed; then the first commit checked out."""
+    shutil.rmtree(lab.root / "mlruns")
+    lab.toxtrail("run")
+    lab.edit(posterior={"threshold": 0.45})
+    lab.toxtrail("run")
+    lab.git("commit", "-qam", "another threshold")
+    lab.git("checkout", "-q", "HEAD~1")
+    lab.dvc("checkout", "-q")
+    return lab
+
+
+def worktree(lab, place):
+    """A second work tree of the same git repository, on the same DVC cache."""
+    lab.git("worktree", "add", "-q", str(place))
+    other = Lab(place, lab.env)
+    other.dvc("cache", "dir", "--local", str(lab.root / ".dvc/cache"))
+    other.dvc("checkout", "-q", "--allow-missing")
+    return other
+
+
+def in_a_larger_repo(lab, place):
+    """A folder of a repository, with DVC set up above it."""
+    shutil.copytree(lab.root, place / "exp", symlinks=True)
+    shutil.move(place / "exp/.dvc", place / ".dvc")
+    shutil.rmtree(place / "exp/.git")
+    other = Lab(place, lab.env)
+    for command in (["init", "-q"], ["add", "-A"], ["commit", "-qm", "all"]):
+        other.git(*command)
+    return Lab(place / "exp", lab.env)
+
+
+def renamed_place(lab, place):
+    return moved(lab, place.with_name("Ünsere Läbs (2)"))
+
+
+def other_store(lab, place):
+    """MLflow's address leads to a store where nothing was tracked."""
+    uri = f"sqlite:///{place.with_name('other.db')}"
+    return Lab(lab.root, {**lab.env, "MLFLOW_TRACKING_URI": uri})
+
+
+def silent_server(lab, place):
+    return Lab(lab.root, {**lab.env, "MLFLOW_TRACKING_URI": "http://127.0.0.1:9"})
+
+
+def served(lab, place):
+    """The same runs, asked of a store that is not the experiment's own."""
+    shutil.copy(lab.root / "mlruns/mlflow.db", place.with_name("team.db"))
+    uri = f"sqlite:///{place.with_name('team.db')}"
+    return Lab(lab.root, {**lab.env, "MLFLOW_TRACKING_URI": uri})
+
+
 UNTOUCHED = {
     "as it is": lambda lab, place: lab,
     "copied": lambda lab, place: lab.copy(place),
@@ -220,6 +273,13 @@ UNTOUCHED = {
     "a colleague's tag": annotated,
     "an own stage": extended,
     "one run made again": retracked,
+    "an older commit": rewound,
+    "a second work tree": worktree,
+    "in a larger repo": in_a_larger_repo,
+    "a path with spaces and umlauts": renamed_place,
+    "another MLflow store": other_store,
+    "a server that is silent": silent_server,
+    "a store elsewhere": served,
 }
 
 
@@ -236,5 +296,9 @@ def test_what_is_untouched_is_left_in_peace(finished, tmp_path, how):
         "pulled from a remote",
         "no DVC cache",
         "no MLflow store",
+        "an older commit",
+        "a second work tree",
+        "another MLflow store",
+        "a server that is silent",
     )
     assert bool(missing) == (how in without)

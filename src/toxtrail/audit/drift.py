@@ -16,7 +16,7 @@ def drifted_files(config: Config, store: Store, assets: Assets) -> list[str]:
     """One line for each local asset that is missing, edited after it was pinned, or (if it has no
     pin) edited after a result was made from it. DVC cannot see this: it follows params.yaml.
     """
-    used = dict(_used(config, store))
+    used = dict(used_hashes(config, store))
     found: list[str] = []
     for place, source in config.sources():
         if isinstance(parse_uri(source.uri), FileUri):
@@ -37,7 +37,7 @@ def _drift(place: str, source: Source, used: str | None, assets: Assets) -> Iter
         )
 
 
-def _used(config: Config, store: Store) -> Iterator[tuple[str, str]]:
+def used_hashes(config: Config, store: Store) -> Iterator[tuple[str, str]]:
     """(place in params.yaml, sha256 that the present results were made from)."""
     if store.prompts.is_file() and (manifest := embedded_manifest(store.prompts)):
         for key, source in manifest.inputs.items():

@@ -2,11 +2,24 @@
 
 from __future__ import annotations
 
+import hashlib
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, of_stage, ok, weak
+from toxtrail.audit.drift import used_hashes
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    Check,
+    Evidence,
+    absent,
+    broken,
+    judged,
+    of_stage,
+    ok,
+    weak,
+)
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Config, Source
 from toxtrail.errors import DataError
@@ -19,6 +32,8 @@ from toxtrail.identity import (
     tree_sha256,
 )
 from toxtrail.pipeline import Instance
+
+BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Path]:
@@ -61,11 +76,14 @@ def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
 
 def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Prompt files, training data and classifiers are as params.yaml pins them."""
+    used: dict[str, str] = {}
+    with suppress(*DAMAGE):  # a damaged manifest or card is reported with its file
+        used = dict(used_hashes(evidence.config, evidence.store))
     for place, source in _sources(evidence, scope).items():
         link = "prompt set" if place.startswith("prompts") else "training data"
-        yield from _pinned(evidence, link, place, source)
+        yield from _pinned(evidence, link, place, source, used.get(place))
     for place, source in _scorer_sources(evidence, scope).items():
-        yield from _pinned(evidence, "scorers", place, source)
+        yield from _pinned(evidence, "scorers", place, source, None)
 
 
 def _sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
@@ -185,7 +203,12 @@ def _training(
         yield f"its base or earlier adapters are not those of its parent {recipe.parent}"
 
 
-def _pinned(evidence: Evidence, link: str, place: str, source: Source) -> Iterator[Check]:
+def _pinned(
+    evidence: Evidence, link: str, place: str, source: Source, used: str | None
+) -> Iterator[Check]:
+    """A source against its sha256 in params.yaml; without one, against what a result was made from,
+    or against the names that the hub gave its files.
+    """
     name = f"{place}: {source.uri}"
     found = evidence.assets.present(source.uri, None)
     if found is None:
@@ -199,15 +222,36 @@ def _pinned(evidence: Evidence, link: str, place: str, source: Source) -> Iterat
     )
     single = len(files) == 1 and found.root == found.files[0].parent
     hashes = {tree_sha256(files), *((files[0].sha256,) if single else ())}
-    if source.sha256 is None:
-        detail = "it has no sha256 in params.yaml. Run `toxtrail pin`."
-        yield ok(link, name) if source.pinned else weak(link, name, detail)
-    elif source.sha256 in hashes:
+    wanted = source.sha256 or used
+    if wanted is None:
+        yield _named_by_hub(evidence, link, name, found.files)
+    elif wanted in hashes:
         yield ok(link, name)
     else:
         yield broken(
             link,
             name,
-            f"it was changed: sha256 {files[0].sha256 if single else tree_sha256(files)}, pinned "
-            f"{source.sha256} ({found.root}).",
+            f"it was changed: sha256 {files[0].sha256 if single else tree_sha256(files)}, "
+            f"{'pinned' if source.sha256 else 'used'} {wanted} ({found.root}).",
         )
+
+
+def _named_by_hub(evidence: Evidence, link: str, name: str, files: Iterable[Path]) -> Check:
+    """The hub's cache calls each file by its content: large ones by SHA-256, others as git does."""
+    known = True
+    for path in files:
+        blob, digest = path.resolve(), evidence.digests.of(path)
+        found = digest.sha256 if digest else ""
+        if BLOB.fullmatch(blob.name) and len(blob.name) == 40:
+            found = git_sha1(blob.read_bytes())
+        known &= bool(BLOB.fullmatch(blob.name))
+        if known and found != blob.name:
+            return broken(link, name, f"{path.name} was changed after it was fetched ({blob})")
+    detail = "nothing here says what its bytes must hash to. Run `toxtrail pin`."
+    return ok(link, name) if known else weak(link, name, detail)
+
+
+def git_sha1(content: bytes) -> str:
+    """Git's name for a file's content; no security rests on it alone."""
+    head = b"blob %d\x00" % len(content)
+    return hashlib.sha1(head + content, usedforsecurity=False).hexdigest()
