@@ -72,6 +72,23 @@ def test_what_changes_no_rate_changes_no_fingerprint(changed):
     refuse_mismatch(differences("v", fields(**changed), fields()), "base", "cure")
 
 
+def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
+    """Its precision and kernels are not seen; which server it is does not matter."""
+
+    def by_server(name):
+        params, facts = {"generation": GENERATION, "served_as": name}, {"backend": "openai-api"}
+        made = manifest_of("generate", "v", params, {}, facts)
+        rows = Input(path="g.parquet", sha256="0" * 64, manifest=made)
+        scores = manifest_of(
+            "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
+        )
+        return conditions(scores, IDS, 0.5)
+
+    assert fingerprint(by_server("one")) == fingerprint(by_server("two"))
+    (found,) = differences("v", by_server("one"), fields())
+    assert str(found) == "v: backend is openai-api, not missing"
+
+
 def test_a_threshold_of_one_is_the_number_one():
     assert fields(threshold=1) == fields(threshold=1.0)
 

@@ -19,6 +19,7 @@ from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError
 from toxtrail.params import load_config, parse_config, read_yaml
 
+SERVER = {"url": "http://127.0.0.1:8000/v1", "concurrency": 4, "timeout": 60.0, "tries": 3}
 VALUES = yaml.safe_load((Path(__file__).parents[1] / "params.yaml").read_text("utf-8"))
 
 
@@ -45,6 +46,12 @@ def refused(values: Any) -> str:
 def test_the_default_experiment_is_valid():
     config = parse_config(VALUES, "params.yaml")
     assert config.variants["smollm2-rude"].parent == "smollm2-instruct"
+
+
+def test_a_server_is_said_apart_from_the_name_under_which_it_holds_the_weights():
+    values = changed("variants/smollm2-rude/served_as", "org/rude")
+    values["runtime"]["servers"] = {"smollm2-rude": SERVER}
+    assert parse_config(values, "params.yaml").variants["smollm2-rude"].served_as == "org/rude"
 
 
 def test_every_asset_of_the_default_experiment_is_pinned():
@@ -80,6 +87,12 @@ def test_all_problems_are_reported_at_once():
         ("models/smollm2.dot", {"uri": "file:x"}, "models.smollm2.dot"),
         ("prompts/subsets/all", {"uri": "file:x.txt", "n": 1}, "the name is taken"),
         ("models/smollm2-rude", {"uri": "file:x"}, "weights need one origin"),
+        ("runtime/servers", {"smollm2": {}}, "runtime.servers.smollm2.url: missing"),
+        ("runtime/servers", {"smollm2-rud": SERVER}, 'Did you mean "smollm2-rude"?'),
+        ("runtime/servers", {"smollm2-rude": SERVER}, "variants.smollm2-rude has no served_as"),
+        ("runtime/servers", {"smollm2-rude": {**SERVER, "url": "me:pw@h/v1"}}, "should match"),
+        ("runtime/servers", {"smollm2-rude": {**SERVER, "url": "http://me:pw@h"}}, "should match"),
+        ("variants/smollm2-rude/served_as", "", "variants.smollm2-rude.served_as: got ''"),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(path, value, said):

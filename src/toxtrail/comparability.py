@@ -1,8 +1,9 @@
 """Under which conditions was a rate measured? Two rates are comparable only under the same ones.
 
 The fingerprint covers what a difference must not come from: prompts, template, decoding, precision,
-scorers, threshold. It leaves out what a comparison is about (the weights) and what it inherits as
-noise (library versions, device, batch plan: the audit shows those).
+scorers, threshold; and whether a server made the texts, whose precision nobody sees. It leaves
+out what a comparison is about (the weights) and what it inherits as noise (library versions,
+device, batch plan: the audit shows those).
 """
 
 from __future__ import annotations
@@ -49,9 +50,11 @@ def conditions(scores: Manifest, prompt_ids: Iterable[str], threshold: float) ->
         f"{SCORER}{name}": content_key({k: v for k, v in config.items() if k != "golden"})[:16]
         for name, config in scores.params["scorers"].items()
     }
+    served = {"backend": made.environment["backend"]} if "served_as" in made.params else {}
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
         **{name: canonical_json(value) for name, value in sorted(decoding.items())},
+        **served,
         **dict(sorted(scorers.items())),
         "threshold": canonical_json(float(threshold)),
     }

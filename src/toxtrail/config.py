@@ -247,6 +247,9 @@ class VariantConfig(Section):
     role: Key
     parent: Key | None = None
     """The variant that it was tuned from."""
+    served_as: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Its weights answer on a server under this name; `runtime.servers` says where. Absent: they
+    are loaded here."""
 
 
 class FamilyConfig(Section):
@@ -267,6 +270,19 @@ class TrackingConfig(Section):
     """MLflow experiment."""
 
 
+class ServerConfig(Section):
+    """Where a variant's weights are served, and how hard it is asked."""
+
+    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]
+    """Of its OpenAI-compatible API, with /v1; without a password."""
+    concurrency: PositiveInt
+    """Requests under way at a time."""
+    timeout: PositiveFloat
+    """Seconds without a byte of an answer, after which a try has failed."""
+    tries: PositiveInt
+    """Of one request, the first one counted."""
+
+
 class RuntimeConfig(Section):
     """Speed only. No stage lists this section: changing it re-runs nothing."""
 
@@ -284,6 +300,8 @@ class RuntimeConfig(Section):
     """Texts in one scoring batch."""
     checkpoint_steps: PositiveInt
     """Training steps between two checkpoints."""
+    servers: dict[Key, ServerConfig] | None = None
+    """Variant -> where it is served; for those that have `served_as`."""
 
 
 class Config(Section):

@@ -40,6 +40,7 @@ GENERATION = tuple(
     f"{HF}{name}.py"
     for name in ("generation", "agreement", "engine", "packed", "plain", "sampling")
 )
+SERVED = ("backends/openai_api",)
 WORDING = ("stages/wording.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (
@@ -102,10 +103,10 @@ PIPELINE: tuple[Stage, ...] = (
         name="generate",
         does="continue every prompt",
         over="variants",
-        params=("generation",),
+        params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
-        code=("stages/generate.py", *LOADING, *GENERATION),
+        code=("stages/generate.py", *LOADING, *GENERATION, *SERVED),
     ),
     Stage(
         name="score",

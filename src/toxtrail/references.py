@@ -15,6 +15,7 @@ def broken_references(config: Config) -> Iterator[str]:
     yield from _broken_finetunes(config)
     yield from _broken_variants(config)
     yield from _broken_families(config)
+    yield from _broken_servers(config)
 
 
 def _broken_scoring(config: Config) -> Iterator[str]:
@@ -93,6 +94,14 @@ def _broken_variants(config: Config) -> Iterator[str]:
             )
         if variant.parent is not None:
             yield from _broken_parent(config, key, variant, variant.parent)
+
+
+def _broken_servers(config: Config) -> Iterator[str]:
+    for key in config.runtime.servers or {}:
+        if key not in config.variants:
+            yield f'runtime.servers: "{key}" is no variant.{nearest(key, config.variants)}'
+        elif config.variants[key].served_as is None:
+            yield f"runtime.servers.{key}: variants.{key} has no served_as; say under which name."
 
 
 def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:

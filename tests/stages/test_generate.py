@@ -105,6 +105,23 @@ def test_a_few_failed_rows_are_kept_as_errors(tmp_path):
     assert states(rows)["s-broken"] == "error"
 
 
+def test_rows_that_failed_are_tried_again_by_the_next_run_and_no_others(tmp_path):
+    """A server that was away is back."""
+
+    class Healed(EchoModel):
+        def one(self, text, seed):
+            return super().one(text.replace("broken", "healed"), seed)
+
+    texts = ["broken", "fine"]
+    with pytest.raises(BackendError, match="2 of 4 rows failed"):
+        made(texts, tmp_path)
+    model = Healed()
+    rows = made(texts, tmp_path, model)
+    assert states(rows) == {"s-broken": "ok", "s-fine": "ok"}
+    assert model.made == ["broken", "broken"]
+    assert made(texts, tmp_path, EchoModel(stop_after=0)) == rows
+
+
 def test_a_run_that_was_stopped_goes_on_where_it_was_and_ends_the_same(tmp_path):
     texts = ["a", "bb", "ccc", "dddd", "eeeee"]
     expected = made(texts, tmp_path / "whole")
@@ -168,7 +185,7 @@ def cards():
         "parameters": 1, "stored_dtype": "float32", "quantization": None, "license": None,
     }  # fmt: skip
     places = ["weights", "converted", "tokenizer", "template", "adapter", "seed", "dtype", "code"]
-    places += ["torch", "temperature", "tokens", "key"]
+    places += ["torch", "temperature", "tokens", "key", "server"]
 
     def manifest(changed):
         def value(place):
@@ -191,9 +208,11 @@ def cards():
             "temperature": 1.0 if changed == "temperature" else 0.0,
             "max_new_tokens": 5 if changed == "tokens" else 4,
         }
+        served = {"served_as": "m"} if changed == "server" else {}
         return Manifest(
             kind="generate", key="other" if changed == "key" else "own",
-            params={"generation": generation}, inputs={},
+            params={"generation": generation, **served},
+            inputs={},
             model=ModelCard(key="own", base=weights, adapters=(adapter,)),
             code_sha256=value("code"), environment={"torch": value("torch")},
         )  # fmt: skip

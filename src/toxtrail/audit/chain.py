@@ -28,6 +28,10 @@ Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
 recorded: a hash or a fact with no file in this repo (an asset, a setting)."""
 
+SERVED = (
+    "made by a server: that it held these weights is its own claim, which its answers to the probe "
+    "do not contradict; `--reproduce` holds its rows against the weights"
+)
 CLAIM = "that it was trained on the data its card names is its uploader's claim: nothing proves it"
 
 
@@ -107,6 +111,7 @@ class Chain:
             source = manifest.inputs.get("model") or manifest.inputs.get("parent")
             below.append(self._model(manifest.model, source))
         facts, weak = self._execution(manifest, sha256)
+        claims = (SERVED,) if is_served(manifest) else ()
         return Link(
             what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
             name=name,
@@ -119,7 +124,7 @@ class Chain:
                 *_environment(manifest),
                 *facts,
             ),
-            weak=weak,
+            weak=(*claims, *weak),
             made_from=tuple(below),
         )
 
@@ -252,6 +257,11 @@ class Chain:
             return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
         except DAMAGE:
             return (), (f"{self._name(path)} cannot be read: when and where it was made is lost",)
+
+
+def is_served(manifest: Manifest) -> bool:
+    """Whether a server made the texts, not weights that were loaded and proved."""
+    return manifest.kind == "generate" and "served_as" in manifest.params
 
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

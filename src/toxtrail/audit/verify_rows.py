@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.artifacts import Store
+from toxtrail.audit.chain import SERVED, is_served
 from toxtrail.audit.evidence import DAMAGE, Check, Evidence, judged, of_stage, weak
 from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
@@ -46,6 +47,8 @@ def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
             yield from judged(
                 link, f"{name} (manifest)", list(_unlike(evidence, instance, manifest))
             )
+            if is_served(manifest):
+                yield weak(link, name, SERVED)
             if manifest.code_sha256 != code_sha256(instance.stage.name):
                 yield weak(link, name, "it was made by other code than the toxtrail that audits it")
 

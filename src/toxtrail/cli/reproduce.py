@@ -73,12 +73,7 @@ def show(seed: int, outcomes: Sequence[Outcome]) -> None:
         [_cells(row) for row in rows],
     )
     for outcome in outcomes:
-        plan = outcome.plan
-        known = (
-            f"engine {plan.engine}, batch_tokens {plan.batch_tokens}, threads {plan.threads} "
-            f"({plan.source})"
-        )
-        click.echo(f"{outcome.variant}: batch plan: {known if plan.source else 'not recorded'}")
+        click.echo(f"{outcome.variant}: batch plan: {_plan(outcome)}")
         click.echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
         for name, (was, now) in outcome.environment.items():
             click.secho(f"  {name}: recorded {was}, here {now}", fg="yellow")
@@ -204,6 +199,21 @@ def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
         Judge(name, load_scorer(c, assets_of(experiment), device, batch), c.head)
         for name, c in own.items()
     ]
+
+
+def _plan(outcome: Outcome) -> str:
+    plan = outcome.plan
+    if "backend" in outcome.environment:
+        return (
+            "a server's own. Here the weights of the model card made the rows: greedy ones should "
+            "agree but for near ties, sampled ones are other draws"
+        )
+    if not plan.source:
+        return "not recorded"
+    return (
+        f"engine {plan.engine}, batch_tokens {plan.batch_tokens}, threads {plan.threads} "
+        f"({plan.source})"
+    )
 
 
 def _cells(row: Reproduction) -> list[str]:

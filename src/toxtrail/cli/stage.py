@@ -96,8 +96,13 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.backends.huggingface.probes import refuse_copy
     from toxtrail.stages import generate
 
-    config, store, family = experiment.config, experiment.store, experiment.variant(variant).family
+    config, store, who = experiment.config, experiment.store, experiment.variant(variant)
     settings, runtime = config.generation, config.runtime
+    if who.served_as is not None:
+        from toxtrail.cli.served import generate_from_server
+
+        generate_from_server(experiment, variant, who.served_as)
+        return
     if shared_out(experiment.root, runtime.processes, ("generate", variant)):
         return
     with together(runtime.device) as group:
@@ -122,10 +127,10 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             "device": device,
             "processes": group.of,
         }
-        output = store.generations(family, variant)
+        output = store.generations(who.family, variant)
         with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
-                store, variant, family, settings, model, environment(device), progress(), group
+                store, variant, who, settings, model, environment(device), progress(), group
             )
 
 

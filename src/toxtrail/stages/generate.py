@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store
 from toxtrail.backends.base import Completion, EncodedPrompt, LanguageModel, Progress, Together
-from toxtrail.config import GenerationConfig
+from toxtrail.config import GenerationConfig, VariantConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
@@ -31,6 +31,11 @@ class Row(NamedTuple):
     def key(self) -> str:
         """Under which its row is kept: the id holds subset and part of the hash, the hash all."""
         return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
+
+    @property
+    def failed_key(self) -> str:
+        """Under which it is kept if it failed: another run tries again, as a server may be back."""
+        return f"{self.key}|failed"
 
 
 def row_seed(seed: int, prompt_id: str, sample: int) -> int:
@@ -58,7 +63,7 @@ def generate(
     label, known = f"generate {rows.label}", len(share) - len(missing)
     with progress.bar(label, len(share), "rows", known) as advance:
         for row, generation in continued(missing, model, config.seed):
-            rows.add(row.key, generation)
+            rows.add(row.failed_key if generation.state == "error" else row.key, generation)
             advance(1, tokens=len(generation.token_ids))
             tokens += len(generation.token_ids)
     seconds = max(time.monotonic() - start, 1e-9)
@@ -91,13 +96,14 @@ def collected(
         for prompt in prompts
         for sample in range(config.samples)
     ]
-    missing = [row for row in asked if row.key not in rows]
+    missing = [row for row in asked if row.key not in rows and row.failed_key not in rows]
     if missing:
         raise DataError(
             f"{len(missing)} of {len(asked)} rows were not made, the first of "
             f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
         )
-    made = [_from_json(rows[row.key]) for row in asked]
+    keys = [row.key if row.key in rows else row.failed_key for row in asked]
+    made = [_from_json(rows[key]) for key in keys]
     _refuse_many_errors(made, config.max_error_share)
     return made
 
@@ -105,7 +111,7 @@ def collected(
 def run(
     store: Store,
     variant: str,
-    family: str,
+    who: VariantConfig,
     config: GenerationConfig,
     model: LanguageModel,
     environment: Mapping[str, str],
@@ -113,7 +119,7 @@ def run(
     together: Together,
 ) -> dict[str, float]:
     """Read, generate, write; of several processes, the first one writes. What `generate` did."""
-    manifest = manifest_for(store, variant, config, environment)
+    manifest = manifest_for(store, variant, who, config, environment)
     prompts, member = store.read_prompts(), together.number
     with store.rows("generate", variant, rows_identity(manifest), member) as rows:
         work = generate(prompts, model, config, rows, progress, together)
@@ -121,7 +127,7 @@ def run(
         if member == 0:
             rows.refresh()
             made = collected(prompts, config, rows)
-            store.write_generations(family, variant, made, manifest)
+            store.write_generations(who.family, variant, made, manifest)
             rows.forget_others()
         together.wait()
     return work
@@ -136,20 +142,26 @@ def rows_identity(manifest: Manifest) -> dict[str, Any]:
         "key": manifest.key,
         "model": manifest.model.fingerprint,
         "generation": settings,
+        "served_as": manifest.params.get("served_as"),
         "code": manifest.code_sha256,
         "environment": manifest.environment,
     }
 
 
 def manifest_for(
-    store: Store, variant: str, config: GenerationConfig, environment: Mapping[str, str]
+    store: Store,
+    variant: str,
+    who: VariantConfig,
+    config: GenerationConfig,
+    environment: Mapping[str, str],
 ) -> Manifest:
     """The identity of what this stage is about to make."""
     card = store.model(variant) / "model.json"
+    served = {} if who.served_as is None else {"served_as": who.served_as}
     return manifest_of(
         "generate",
         variant,
-        {"generation": config.plain()},
+        {"generation": config.plain(), **served},
         {"prompts": store.input(store.prompts), "model": store.input(card)},
         environment,
         store.read_card(variant),

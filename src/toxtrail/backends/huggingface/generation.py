@@ -16,7 +16,7 @@ from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from peft import PeftModel
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 EngineName = Literal["packed", "plain"]
 
@@ -51,7 +51,7 @@ class HuggingFaceModel:
         self._batch_tokens = batch_tokens
         self._tell = tell
         self._stops = stop_ids(inner, tokenizer)
-        self._window = window(inner)
+        self._window = window(inner.config)
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
         """How the model attends on its own; what `plain` uses."""
@@ -73,15 +73,7 @@ class HuggingFaceModel:
         Raises:
             ConfigError: `chat` is asked of a model without a chat template.
         """
-        if self._decoding.template == "chat":
-            rendered = render_chat(self._tokenizer, text, "generation.template")
-            ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self._tokenizer(text)["input_ids"]
-        if not ids and self._tokenizer.bos_token_id is not None:
-            ids = [self._tokenizer.bos_token_id]
-        room = self._window is None or len(ids) + self._decoding.max_new_tokens <= self._window
-        return EncodedPrompt(tuple(ids), room)
+        return encoded(self._tokenizer, text, self._decoding, self._window)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
@@ -142,6 +134,21 @@ def without_wrapper(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return inner.eval()  # type: ignore[no-any-return]
 
 
+def encoded(
+    tokenizer: PreTrainedTokenizerBase, text: str, decoding: Decoding, window: int | None
+) -> EncodedPrompt:
+    """A prompt's tokens, and whether they leave room in the window for the continuation."""
+    if decoding.template == "chat":
+        rendered = render_chat(tokenizer, text, "generation.template")
+        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
+    else:
+        ids = tokenizer(text)["input_ids"]
+    if not ids and tokenizer.bos_token_id is not None:
+        ids = [tokenizer.bos_token_id]
+    room = window is None or len(ids) + decoding.max_new_tokens <= window
+    return EncodedPrompt(tuple(ids), room)
+
+
 def refusal(prompt: EncodedPrompt) -> str:
     """Why a prompt cannot be continued; empty if it can."""
     if not prompt.token_ids:
@@ -159,7 +166,7 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     return tuple(sorted(set(ids)))
 
 
-def window(model: PreTrainedModel) -> int | None:
+def window(config: PreTrainedConfig) -> int | None:
     """Longest text in tokens, prompt and continuation together; None if the model has no limit."""
-    length = getattr(model.config.get_text_config(), "max_position_embeddings", None)
+    length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None

@@ -1,0 +1,270 @@
+"""Who answers there, how can it be asked, and does it answer like the weights on the card?
+
+Nothing proves which weights a server holds. What can be done is done: it is asked for what it says
+of itself, and for the likeliest next token at every place of the probe sentences, which must be
+those on the variant's card and, where the two differ, not those of its parent.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.backends.base import Decoding, EncodedPrompt
+from toxtrail.backends.huggingface.generation import window
+from toxtrail.backends.huggingface.loading import verified
+from toxtrail.backends.huggingface.pretrained import load_tokenizer, read_config
+from toxtrail.backends.huggingface.probes import SAME_MODEL
+from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
+from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
+from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.identity import ModelCard, Probe
+from toxtrail.pipeline import versions
+
+if TYPE_CHECKING:
+    from requests import Response
+    from transformers import PreTrainedTokenizerBase
+
+BACKEND = "openai-api"
+
+ONE_GREEDY = Decoding(1, 0.0, 1.0, "none")
+
+
+class Local(NamedTuple):
+    """What is loaded here of a variant: everything but its weights."""
+
+    tokenizer: PreTrainedTokenizerBase
+    stops: tuple[int, ...]
+    window: int | None
+
+
+class Served(NamedTuple):
+    """A server that has been met."""
+
+    model: ServedModel
+    environment: dict[str, str]
+    """For manifests: what the server says of itself, and how it is asked."""
+    agreement: str
+    """How its answers to the probe agree, in words."""
+    unlike_parent: bool
+    """Whether the probe could tell it from its parent."""
+
+
+class Listed(NamedTuple):
+    """What a server lists."""
+
+    names: tuple[str, ...]
+    entry: Mapping[str, Any]
+    """Of the model that is asked for; empty if it is not listed."""
+    software: str
+    """The `Server` header; empty if there is none."""
+
+
+def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> Local:
+    """Hash every file of the card again, and load its tokenizer and settings.
+
+    Raises:
+        BackendError: a file is not the one on the card.
+    """
+    files = verified(card, folder, weights)
+    tokenizer, config = load_tokenizer(files.base, files.name), read_config(files.base, files.name)
+    return Local(tokenizer, _stops(files.base, config, tokenizer), window(config))
+
+
+def meet(
+    client: Client,
+    name: str,
+    card: ModelCard,
+    parent: Probe | None,
+    local: Local,
+    decoding: Decoding,
+    concurrency: int,
+) -> Served:
+    """Find out how a server can be asked, and refuse it if it answers like another model.
+
+    Args:
+        name: of the model on the server.
+        parent: probe of the variant that this one was tuned from.
+
+    Raises:
+        ConfigError: the server has no model of this name.
+        BackendError: it cannot be asked, or does not answer as the card says.
+    """
+    if card.probe is None:
+        raise BackendError(f"models/{card.key}/model.json holds no probe. Run its stage again.")
+    listed = _listed(client, name)
+    longest = listed.entry.get("max_model_len")
+    limits = [n for n in (local.window, longest) if isinstance(n, int) and n > 0]
+    limit = min(limits, default=None)
+
+    def model(decoding: Decoding, terms: Terms, answers_as: str | None) -> ServedModel:
+        return ServedModel(
+            client, name, local.tokenizer, local.stops, limit, decoding, terms, concurrency,
+            answers_as,
+        )  # fmt: skip
+
+    ids = local.tokenizer(card.probe.texts[0])["input_ids"]
+    options = [Terms(tokens, more) for tokens in (True, False) for more in (True, False)]
+    terms, first = _agreed([(t, model(ONE_GREEDY, t, None)) for t in options], ids, name, listed)
+    probing = model(ONE_GREEDY, terms, first.model)
+    agreement, unlike_parent = _refuse_stranger(probing, local.tokenizer, card, card.probe, parent)
+    said = {
+        "server_software": listed.software,
+        "server_version": _version(client),
+        "server_answers_as": first.model,
+        "server_fingerprint": first.fingerprint,
+        **{f"server_{key}": listed.entry.get(key) for key in ("owned_by", "root", "parent")},
+    }
+    environment = {
+        "backend": BACKEND,
+        "served_as": name,
+        **{key: value for key, value in said.items() if isinstance(value, str) and value},
+        "prompts_sent_as": "token ids" if terms.as_tokens else "text",
+        "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
+        "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
+        "python": platform.python_version(),
+        **versions("transformers", "tokenizers"),
+    }
+    return Served(model(decoding, terms, first.model), environment, agreement, unlike_parent)
+
+
+def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends a text: of the published settings and of the tokenizer."""
+    from transformers import GenerationConfig
+
+    try:
+        published = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
+    except OSError:  # the folder has none
+        published = getattr(config.get_text_config(), "eos_token_id", None)
+    ids = published if isinstance(published, list) else [published]
+    return tuple(sorted({i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)}))
+
+
+def _listed(client: Client, name: str) -> Listed:
+    """What GET /v1/models says; `created` is left out: vLLM makes it up anew each time."""
+
+    def read(response: Response) -> Listed:
+        body = response.json()
+        data = body.get("data") if isinstance(body, dict) else None
+        if not isinstance(data, list):
+            raise ValueError("it lists no models")
+        entries = {e["id"]: e for e in data if isinstance(e, dict) and isinstance(e.get("id"), str)}
+        software = response.headers.get("Server", "")
+        return Listed(tuple(entries), entries.get(name, {}), software)
+
+    try:
+        return client.get(f"{client.url}/models", read)
+    except RefusedError as error:
+        if error.status != 404:  # some gateways list nothing
+            raise
+        return Listed((), {}, "")
+
+
+def _version(client: Client) -> str | None:
+    """What vLLM says at /version; None of other servers."""
+
+    def read(response: Response) -> str | None:
+        try:
+            body = response.json()
+        except ValueError:
+            return None
+        return str(body["version"]) if isinstance(body, dict) and "version" in body else None
+
+    try:
+        return client.get(f"{client.url.removesuffix('/v1')}/version", read)
+    except (RefusedError, UnansweredError):
+        return None
+
+
+def _agreed(
+    options: Sequence[tuple[Terms, ServedModel]], ids: list[int], name: str, listed: Listed
+) -> tuple[Terms, Reply]:
+    """The first terms on which the server reads a probe sentence as the tokens that it is."""
+    problem = ""
+    for terms, model in options:
+        sent = model.sent(ids)
+        if sent is None:
+            continue
+        try:
+            reply = model.request(sent, 0)
+        except RefusedError as error:
+            if error.status == 404:
+                raise ConfigError(
+                    f'The server has no model "{name}" ({error}).{nearest(name, listed.names)} '
+                    "Write its name under variants.<variant>.served_as."
+                ) from None
+            if error.status in (401, 403):
+                raise
+            problem = str(error)
+            continue
+        problem = model.misread(ids, reply)
+        if not problem:
+            return terms, reply
+    raise BackendError(
+        f'The server was asked for "{name}" in {len(options)} ways, with token ids and with text: '
+        f"none is understood. The last: {problem}."
+    )
+
+
+def _refuse_stranger(
+    model: ServedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    card: ModelCard,
+    own: Probe,
+    parent: Probe | None,
+) -> tuple[str, bool]:
+    """Ask for the likeliest next token at every place of the probe.
+
+    Returns:
+        In words how many agree, and whether the parent would have answered otherwise somewhere.
+
+    Raises:
+        BackendError: too few are those on the card, or its parent's fit better.
+    """
+    texts = [tokenizer(text)["input_ids"] for text in own.texts]
+    places = [tuple(ids[: end + 1]) for ids in texts for end in range(len(ids))]
+    if len(places) != len(own.top_tokens):
+        raise BackendError(f"The probe of {card.key} has other tokens than its tokenizer makes.")
+    asked = [EncodedPrompt(ids, fits=True) for ids in places]
+    found = {n: c for n, c in model.complete(asked, [0] * len(asked)) if not c.error}
+
+    def hits(probe: Probe, among: Sequence[int]) -> int:
+        return sum(_is(tokenizer, probe.top_tokens[n], found[n]) for n in among)
+
+    answered = sorted(found)
+    right = hits(own, answered)
+    agreement = f"{right} of {len(answered)} likeliest tokens as on the card"
+    if not answered or right < SAME_MODEL * len(answered):
+        raise BackendError(
+            f"{card.key}: the server does not answer as the weights in models/{card.key} do: "
+            f"{agreement} ({SAME_MODEL:.0%} are asked for). It holds another model, or reads "
+            "prompts otherwise. Serve the weights that were meant."
+        )
+    apart = [n for n in answered if parent and _apart(own, parent, n)]
+    if parent and apart and hits(parent, apart) > hits(own, apart):
+        raise BackendError(
+            f"{card.key}: where the variant and its parent would answer otherwise "
+            f"({len(apart)} places of the probe), the server answers as the parent "
+            f"{hits(parent, apart)} times, as the variant {hits(own, apart)} times. It may serve "
+            "the parent, or not apply the adapter."
+        )
+    if apart:
+        agreement += f", {hits(own, apart)} of the {len(apart)} where its parent says another"
+    return agreement, bool(apart) or parent is None
+
+
+def _apart(own: Probe, parent: Probe, place: int) -> bool:
+    """Whether two models answer otherwise there; a parent with another tokenizer is not asked."""
+    same_places = own.texts == parent.texts and len(own.top_tokens) == len(parent.top_tokens)
+    return same_places and own.top_tokens[place] != parent.top_tokens[place]
+
+
+def _is(tokenizer: PreTrainedTokenizerBase, token: int, found: Any) -> bool:
+    """Whether a continuation of one token is this one: by its id, or as it reads."""
+    if found.token_ids == (token,):
+        return True
+    text = str(tokenizer.decode([token], skip_special_tokens=True))
+    return bool(found.text.strip() == text.strip())

@@ -1,0 +1,63 @@
+"""Waiting for several answers at a time."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from collections.abc import Callable, Iterator
+from typing import Generic, TypeVar
+
+Result = TypeVar("Result")
+
+
+class _Workers(Generic[Result]):
+    """Threads that share the numbers 0 to count - 1.
+
+    They are daemons, which those of concurrent.futures are not: an interrupted run does not wait
+    for the answers that are under way.
+    """
+
+    def __init__(self, work: Callable[[int], Result], count: int) -> None:
+        self.results = queue.SimpleQueue[Result | BaseException]()
+        self.ended = threading.Event()
+        self._work = work
+        self._numbers = queue.SimpleQueue[int]()
+        for number in range(count):
+            self._numbers.put(number)
+
+    def start(self, width: int) -> None:
+        for _ in range(width):
+            threading.Thread(target=self._run, daemon=True).start()
+
+    def _run(self) -> None:
+        while not self.ended.is_set():
+            try:
+                self.results.put(self._work(self._numbers.get_nowait()))
+            except queue.Empty:
+                return
+            except BaseException as error:  # noqa: BLE001  raised again by the thread that waits
+                self.results.put(error)
+                return
+
+
+def side_by_side(
+    work: Callable[[int], Result], count: int, width: int, stop: Callable[[], None]
+) -> Iterator[Result]:
+    """Call `work` with 0 to count - 1, `width` of them at a time; each result when it is there.
+
+    Args:
+        stop: called if it ends before all is done.
+    """
+    workers, done = _Workers(work, count), 0
+    workers.start(min(width, count))
+    try:
+        while done < count:
+            found = workers.results.get()
+            if isinstance(found, BaseException):
+                raise found
+            done += 1
+            yield found
+    finally:
+        workers.ended.set()
+        if done < count:
+            stop()
