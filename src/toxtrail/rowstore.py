@@ -88,7 +88,7 @@ class RowStore:
 
     def __exit__(self, *_: object) -> None:
         if self._file is not None:
-            self._sync()
+            self.sync()
             self._file.close()
             self._file = None
         self._held.close()
@@ -118,7 +118,7 @@ class RowStore:
         self._file.flush()
         self._rows[key] = row
         if time.monotonic() - self._synced > SYNC_SECONDS:
-            self._sync()
+            self.sync()
 
     def forget_others(self) -> None:
         """Delete rows of other identities: of weights or settings that are no longer asked for."""
@@ -126,7 +126,8 @@ class RowStore:
             if folder.is_dir() and folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)
 
-    def _sync(self) -> None:
+    def sync(self) -> None:
+        """All added rows are on the disk, where a process on another machine can read them."""
         assert self._file is not None
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()

@@ -123,6 +123,7 @@ def run(
     prompts, member = store.read_prompts(), together.number
     with store.rows("generate", variant, rows_identity(manifest), member) as rows:
         work = generate(prompts, model, config, rows, progress, together)
+        rows.sync()
         together.wait()
         if member == 0:
             rows.refresh()

@@ -91,6 +91,7 @@ def run(
             rows = store.rows("score", place, identity, together.number)
             held[judge.name] = judge, open_files.enter_context(rows)
             score(generations, judge, rows, progress, together)
+            rows.sync()
         work = {"texts_per_second": len(generations) * len(judges) / (time.monotonic() - start)}
         together.wait()
         if together.number == 0:
