@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check clean
+.PHONY: demo test check bench clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -14,18 +14,23 @@ demo: $(VENV)/run.stamp
 	@echo "MLflow UI: $(BIN)/toxtrail ui"
 
 test: $(VENV)/dev.stamp
-	ruff format --check src tests
-	ruff check src tests
+	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks
 	mypy
 	lint-imports
 	pytest -n 2 --dist worksteal
 
 check: $(VENV)/dev.stamp
-	ruff format --check src tests
-	ruff check src tests
+	ruff format --check src tests benchmarks
+	ruff check src tests benchmarks
 	mypy
 	lint-imports
 	pytest -m "not slow"
+
+# Ratios against what people use, on a machine that does nothing else meanwhile; about a quarter of an hour on 2 cores.
+# make bench BENCH="--detoxify FOLDER --prompts FILE --model FOLDER"
+bench: $(VENV)/run.stamp
+	python benchmarks/generation.py $(BENCH)
 
 $(VENV)/run.stamp: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -1,0 +1,1 @@
+"""Speed side by side: what benchmarks/generation.py measures with."""
