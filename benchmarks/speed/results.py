@@ -205,7 +205,8 @@ def _under(own: dict[str, Any]) -> str:
         f"*{on['cpu']}, {on['cores']} cores ({what['cpu_capability']}), {on['memory_gib']} GiB, "
         f"{on['busy_before']:.0%} of it in use before; Python {what['python']}, "
         f"torch {what['torch']}, transformers {what['transformers']}; "
-        f"{own['measured'][:10]}, {commit}{changed}, rounds: {own['rounds']}{', --quick: no measurement' if own['quick'] else ''}.*"
+        f"{own['measured'][:10]}, {commit}{changed}, rounds: {own['rounds']}"
+        f"{', --quick: no measurement' if own['quick'] else ''}.*"
     )
 
 
