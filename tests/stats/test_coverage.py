@@ -88,7 +88,7 @@ LABELS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=
 )
 
 
-@settings(max_examples=40)
+@settings(max_examples=40, deadline=None)
 @given(LABELS)
 def test_relabelling_the_variants_relabels_the_result(pairs):
     a, b = pairs.T

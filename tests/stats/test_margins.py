@@ -82,7 +82,7 @@ def test_counts_that_are_no_rate_and_prompts_that_are_not_shared_are_refused():
         bracket(Published(1, 10), Published(1, 20), 0.5, 0.95, 2000, 1)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(COUNTS)
 def test_swapping_the_two_turns_the_difference_round(counts):
     k, other, n = counts
@@ -98,7 +98,7 @@ def test_a_count_comes_back_from_its_own_rate(counts, rounding):
     assert counted(k / n, n, rounding) == Published(k, n)
 
 
-@settings(max_examples=25)
+@settings(max_examples=25, deadline=None)
 @given(COUNTS)
 def test_equal_counts_are_never_told_apart(counts):
     k, _, n = counts
