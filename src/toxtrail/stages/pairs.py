@@ -114,6 +114,7 @@ def edge_rows(
         views = {ALL: _overall(views, share), **views}
         for subset, part in {ALL: _together(list(parts.values())), **parts}.items():
             row = _row(edge, scorer, subset, part, config)
+            row["k"] = max(table_a[scorer, s].samples for s in names)
             row |= _difference(edge, scorer, subset, part, views[subset], config)
             row |= _means(means[scorer, subset, edge], config.level)
             row |= _any(edge, scorer, subset, part, config)

@@ -61,6 +61,12 @@ def _listed(names: str) -> str:
     return f"{', '.join(most)} and {last}" if most else last
 
 
+RATE_COLUMNS = (
+    "variant", "subset", "toxic / scored>", "rate>", "interval>", "mean score>", "not scored>",
+)  # fmt: skip
+"""Of `rate_cells`; `>` is right-aligned."""
+
+
 def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One rate as the cells of a table: variant, subset, k / n, rate, interval, mean, unscored."""
     missing = {s: row[f"n_{s}"] for s in ("empty", "truncated", "error") if row[f"n_{s}"]}
@@ -76,6 +82,13 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+PAIR_COLUMNS = (
+    "variant", "against", "subset", "prompts x k>", "rates>", "toxic for one alone>",
+    "difference>", "interval>", "P(direction)>", "pooled>", "verdict",
+)  # fmt: skip
+"""Of `pair_cells`. k: continuations of each prompt."""
+
+
 def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One pair as the cells of a table."""
     dropped = f" (-{row['dropped']})" if row["dropped"] else ""
@@ -83,11 +96,12 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["b"],
         f"{row['a']} ({row['relation']})",
         row["subset"],
-        f"{row['n']}{dropped}",
-        f"{row['n01']} v {row['n10']}",
+        f"{row['n']}{dropped} x {row['k']}",
+        f"{percent(row['rate_a'])} to {percent(row['rate_b'])}",
+        f"{row['n01']:g} v {row['n10']:g}",
         points(row["diff"]),
         interval(row, "diff", signed=True),
-        probability(row["probability_higher"]),
+        probability(row["pd"]),
         _pooled(row),
         _verdict(row),
     )
@@ -284,8 +298,8 @@ def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
         "who": f"{row['b']} against {row['a']}",
         "verdict": row["verdict"],
         "numbers": (
-            f"{cells[5]} points {cells[6]}, P(higher) {cells[7]}, {row['n']} prompts, "
-            f"toxic for one alone: {cells[4]}"
+            f"{cells[6]} points {cells[7]}, P(direction) {cells[8]}, {row['n']} prompts, "
+            f"toxic for one alone: {cells[5]}"
         ),
         "less": less_said(row),
     }
