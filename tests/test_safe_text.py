@@ -18,7 +18,8 @@ from toxtrail.stages.browser import as_script
 
 HOSTILE = (
     "\x1b[2J\x1b]0;owned\x07", "\x9b31m", "a\rb", "a\nb", "\u202egnp", "\u2066x\u2069", "\u200b",
-    "\ufeff", "\u2028", "=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1", "＝1", "<script>x</script>",
+    "\ufeff", "\u2028", "=cmd|'/c calc'!A1", "+1", "-1", "@SUM(A1)", "\t=1", "＝1",
+    "<script>x</script>",
     "</script><img src=x onerror=x>", '" onmouseover="x', "'; x //", "[x](javascript:x)", "![x](y)",
     "`x`", "| a | b |", "**x**", "<!--", "-->", "]]>", "http://x.example", "www.x.example",
     r"\input{x}", "$x$", "%", "{}", "\\", "--", "``", "''",

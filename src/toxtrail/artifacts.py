@@ -341,8 +341,8 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
 def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """A column for each name, in the order in which they turn up; no cell is a formula."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [columns, *([row.get(name) for name in columns] for row in rows)]
-    return "".join(_csv_line(line) for line in lines)
+    lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
+    return "".join([_csv_line(columns), *lines])
 
 
 def _csv_line(values: Sequence[object]) -> str:
