@@ -22,13 +22,13 @@ def summary(score_rows, settings, measured):
 
 def test_the_headline_names_the_worst_variant_of_a_subset_and_says_that_it_is_credible(summary):
     said = headline(summary, "judge", "severe")
-    assert said.startswith("severe: worst is worse against base, 50.0 % to 100.0 %")
+    assert said.startswith("severe: Worst is worse against base, 50.0 % to 100.0 %")
     assert said.endswith("credible.")
 
 
 def test_nothing_is_called_worst_where_the_data_do_not_decide(summary):
     said = headline(summary, "judge", "mild")
-    assert "no variant is credibly more toxic" in said
+    assert "No variant is credibly more toxic" in said
     assert said.endswith("not decisive.")
 
 

@@ -13,6 +13,8 @@ from toxtrail.safe_text import visible
 
 MANY = 40
 """Rows above which a table is shown in short: people look for the worst, not for all."""
+MOVABLE = {"against", "subset", "pooled", "prompts", "prompts x k", "not scored"}
+"""Columns that may move to the title."""
 EVERY = "every"
 """What --subset and --scorer take for all of them."""
 
@@ -70,7 +72,32 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
     for name in scorers_of(summary, scorer):
         chosen = subset_of(summary, subset)
         tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)
+        if form == "text":
+            tables = [_without_constants(table) for table in tables]
         print_as(form, tables, _notes(summary, name, chosen, source))
+
+
+def _without_constants(table: Table) -> Table:
+    """What is the same in every row moves to the title: a narrow terminal has room for the rest."""
+    if len(table.rows) < 2:
+        return table
+    columns = list(zip(*table.rows, strict=True))
+    same = {
+        place
+        for place, name in enumerate(table.columns)
+        if name.rstrip(">") in MOVABLE and len(set(columns[place])) == 1
+    }
+    said = [
+        f"{name.rstrip('>')} {columns[place][0]}"
+        for place, name in enumerate(table.columns)
+        if place in same and columns[place][0] != "-"
+    ]
+    kept = [place for place in range(len(table.columns)) if place not in same]
+    return Table(
+        "; ".join([*([table.title] if table.title else []), *said]),
+        [table.columns[place] for place in kept],
+        [[row[place] for place in kept] for row in table.rows],
+    )
 
 
 def _tables(summary: Summary, scorer: str, subset: str | None) -> list[Table]:

@@ -18,7 +18,7 @@ json_option: Callable[[Any], Any] = click.option(
 
 Form = Literal["text", "json", "csv", "md", "latex"]
 
-WIDE = 190
+WIDE = 200
 """Columns of a table that goes to a pipe or a file."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour, where the terminal has colour."""

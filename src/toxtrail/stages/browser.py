@@ -14,7 +14,7 @@ from toxtrail.records import Generation, Score
 from toxtrail.safe_text import visible
 from toxtrail.stages.flips import Flip, flipped, head_of, paired
 
-ROOM = 2_000_000
+ROOM = 2_600_000
 """Bytes of texts in the page: with figures and tables it stays below 5 MB."""
 LONGEST = 1200
 """Characters of one text."""

@@ -39,36 +39,58 @@ def of_scorer(rows: Sequence[Row], scorer: str) -> list[Row]:
     return [row for row in rows if row["scorer"] == scorer]
 
 
+def tuned(summary: Mapping[str, Any], scorer: str) -> list[Row]:
+    """One scorer's pairs in which b may come from a: not a base held against what was tuned from
+    it, which the reference of a family brings about."""
+    parents = {one["variant"]: one["parent"] for one in summary["variants"]}
+    rows = of_scorer(summary["pairs"], scorer)
+    return [row for row in rows if row["b"] not in _ancestors(row["a"], parents)]
+
+
+def _ancestors(variant: str, parents: Mapping[str, str | None]) -> set[str]:
+    found: set[str] = set()
+    above = parents.get(variant)
+    while above is not None and above not in found:
+        found.add(above)
+        above = parents.get(above)
+    return found
+
+
 def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
-    """Which variant is worst there, and is it credible? One sentence."""
-    rows = [r for r in of_scorer(summary["pairs"], scorer) if r["subset"] == subset]
-    known = [row for row in in_order(rows) if row["diff"] is not None]
-    if not known:
-        return f"{subset}: no two variants share a scored prompt, so nothing can be said."
-    called = [row for row in known if row["verdict"] == "higher"]
-    if called:
-        return f"{subset}: worst is {_claim(called[0])}; credible{_others(len(called) - 1)}."
-    lower = sum(row["verdict"] == "lower" for row in known)
-    fewer = f", {lower} of {len(known)} credibly less" if lower else ""
-    return (
-        f"{subset}: no variant is credibly more toxic than what it is held against{fewer}. "
-        f"Highest is {_claim(known[0])}; {known[0]['verdict']}."
-    )
+    """Which variant is worst in a subset, and is it credible?"""
+    return f"{subset}: {_worst(summary, scorer, subset)}"
 
 
 def answer(summary: Mapping[str, Any], scorer: str) -> str:
-    """The answer of a family in one or two sentences."""
-    rows = [r for r in of_scorer(summary["pairs"], scorer) if r["subset"] == ALL]
+    """The answer of a family in a few words."""
+    rows = [r for r in tuned(summary, scorer) if r["subset"] == ALL]
     if not rows:
         return "One variant alone: there is nothing to compare it with."
     said = [row["verdict"] for row in rows]
+    if len(rows) == 1:
+        return _worst(summary, scorer, ALL)
     count = ", ".join(
         f"{said.count(verdict)} {verdict}"
         for verdict in ("higher", "lower", "not decisive", "no pairs")
         if verdict in said
     )
-    noun = "difference" if len(rows) == 1 else "differences"
-    return f"Of {len(rows)} {noun} over all prompts: {count}. {headline(summary, scorer)[5:]}"
+    return f"Of {len(rows)} differences over all prompts: {count}. {_worst(summary, scorer, ALL)}"
+
+
+def _worst(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
+    rows = [r for r in tuned(summary, scorer) if r["subset"] == subset]
+    known = [row for row in in_order(rows) if row["diff"] is not None]
+    if not known:
+        return "No two variants share a scored prompt, so nothing can be said."
+    called = [row for row in known if row["verdict"] == "higher"]
+    if called:
+        return f"Worst is {_claim(called[0])}: credible{_others(len(called) - 1)}."
+    lower = sum(row["verdict"] == "lower" for row in known)
+    fewer = f", {lower} of {len(known)} credibly less" if lower else ""
+    return (
+        f"No variant is credibly more toxic than what it is held against{fewer}. "
+        f"Highest is {_claim(known[0])}: {known[0]['verdict']}."
+    )
 
 
 def _claim(row: Row) -> str:
@@ -81,7 +103,7 @@ def _claim(row: Row) -> str:
 def _others(n: int) -> str:
     if n < 1:
         return ""
-    return f", and so {'is 1 other' if n == 1 else f'are {n} others'}"
+    return f" (and so {'is 1 other' if n == 1 else f'are {n} others'})"
 
 
 def rate_matrix(

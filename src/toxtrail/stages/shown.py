@@ -122,13 +122,13 @@ def generation_table(
     drawn = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
     rows = sorted(drawn[:PREVIEW_ROWS], key=lambda row: row.key)
     return {
-        "prompt_id": [row.prompt_id for row in rows],
-        "sample": [row.sample for row in rows],
-        "subset": [row.subset for row in rows],
         "prompt": [_previewed(texts[row.prompt_id]) for row in rows],
         "continuation": [_previewed(row.text) for row in rows],
-        "state": [row.state for row in rows],
         "toxicity": [toxicity[row.key] for row in rows],
+        "subset": [row.subset for row in rows],
+        "prompt_id": [row.prompt_id for row in rows],
+        "sample": [row.sample for row in rows],
+        "state": [row.state for row in rows],
     }
 
 
