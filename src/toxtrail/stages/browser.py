@@ -60,7 +60,8 @@ def data_of(family: Rows, room: int) -> dict[str, Any]:
         "prompts": page.prompts.values,
         "texts": page.texts.values,
         "pairs": [
-            {"a": a, "b": b, "flips": wanted[a, b].flips, "rows": rows[a, b]} for a, b in pairs
+            {"a": a, "b": b, "flips": wanted[a, b].flips, "rows": _by_change(rows[a, b])}
+            for a, b in pairs
         ],
     }
 
@@ -71,6 +72,10 @@ def as_script(value: object) -> str:
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
+
+
+def _by_change(rows: list[list[Any]]) -> list[list[Any]]:
+    return sorted(rows, key=lambda row: -abs(row[5] - row[4]))
 
 
 class _Wanted(NamedTuple):
