@@ -7,14 +7,16 @@ from typing import Any
 
 import click
 
-from toxtrail.cli.output import Form, Table, print_as, print_csv
+from toxtrail.cli.output import Form, Table, fitted, print_as, print_csv
 from toxtrail.errors import ConfigError, nearest
 from toxtrail.safe_text import visible
 
 MANY = 40
 """Rows above which a table is shown in short: people look for the worst, not for all."""
-MOVABLE = {"against", "subset", "pooled", "prompts", "prompts x k", "not scored"}
+MOVABLE = {"against", "subset", "pooled", "prompts", "k", "not scored"}
 """Columns that may move to the title."""
+DROPPABLE = ("cut at the limit", "texts", "degenerate", "pooled", "P(direction)", "rates")
+"""Columns that a narrow terminal does without, in this order."""
 EVERY = "every"
 """What --subset and --scorer take for all of them."""
 
@@ -72,9 +74,14 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
     for name in scorers_of(summary, scorer):
         chosen = subset_of(summary, subset)
         tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)
+        notes = _notes(summary, name, chosen, source)
         if form == "text":
-            tables = [_without_constants(table) for table in tables]
-        print_as(form, tables, _notes(summary, name, chosen, source))
+            fitting = [fitted(_without_constants(table), DROPPABLE) for table in tables]
+            tables = [table for table, _ in fitting]
+            if dropped := {name for _, names in fitting for name in names}:
+                narrow = ", ".join(name for name in DROPPABLE if name in dropped)
+                notes.append(f"The terminal is too narrow for: {narrow}. --csv has every column.")
+        print_as(form, tables, notes, _heads(summary, name, chosen))
 
 
 def _without_constants(table: Table) -> Table:
@@ -101,10 +108,10 @@ def _without_constants(table: Table) -> Table:
 
 
 def _tables(summary: Summary, scorer: str, subset: str | None) -> list[Table]:
-    found = [_rates(summary, scorer, subset)]
+    found = [_rates(summary, scorer, subset), *_behaviour(summary, subset)]
     if summary["pairs"]:
-        found += [_differences(summary, scorer, subset), *_corrected(summary, scorer)]
-    return [*found, *_behaviour(summary, subset)]
+        found += [*_corrected(summary, scorer), _differences(summary, scorer, subset)]
+    return found
 
 
 def _rates(summary: Summary, scorer: str, subset: str | None) -> Table:
@@ -128,10 +135,11 @@ def _differences(summary: Summary, scorer: str, subset: str | None) -> Table:
 
 
 def _pairs(summary: Summary, scorer: str, subset: str | None) -> list[Mapping[str, Any]]:
-    """The pairs to show; of many only those over all subsets."""
-    from toxtrail.stages.overview import in_order, of_scorer
+    """The pairs to show, each once: not a base held against what came from it. Of many only those
+    over all subsets."""
+    from toxtrail.stages.overview import in_order, tuned
 
-    rows = in_order(of_scorer(summary["pairs"], scorer))
+    rows = in_order(tuned(summary, scorer))
     if subset is None and len(rows) > MANY:
         return [row for row in rows if row["subset"] == "all"]
     return [row for row in rows if subset in (None, EVERY, row["subset"])]
@@ -176,12 +184,18 @@ def _paper(summary: Summary, scorer: str) -> list[Table]:
     return [Table(title, columns, rows), _differences(summary, scorer, EVERY)]
 
 
-def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> list[str]:
-    from toxtrail.stages import wording
-    from toxtrail.stages.overview import headline, of_scorer, rate_matrix, subsets_of
+def _heads(summary: Summary, scorer: str, subset: str | None) -> list[str]:
+    """What is worst, subset by subset: it stands where a terminal stops."""
+    from toxtrail.stages.overview import headline, subsets_of
 
     named = [subset] if subset not in (None, EVERY) else subsets_of(summary)
-    heads = [headline(summary, scorer, str(name)) for name in named] if summary["pairs"] else []
+    return [headline(summary, scorer, str(name)) for name in named] if summary["pairs"] else []
+
+
+def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> list[str]:
+    from toxtrail.stages import wording
+    from toxtrail.stages.overview import of_scorer, rate_matrix, subsets_of
+
     hidden = len(of_scorer(summary["pairs"], scorer)) > MANY and subset is None
     more = [
         rate_matrix(summary, scorer)[2],
@@ -189,7 +203,6 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
         "shows the other differences.",
     ]
     return [
-        *heads,
         wording.estimand(summary),
         *wording.pooling_notes(summary, scorer),
         *wording.prior_notes(summary, scorer),

@@ -20,6 +20,10 @@ Form = Literal["text", "json", "csv", "md", "latex"]
 
 WIDE = 200
 """Columns of a table that goes to a pipe or a file."""
+FOLDING, WIDEST = {"variant", "against"}, 24
+"""Columns that fold first: names, and whatever has longer cells than this."""
+NAME, GAP = 16, 3
+"""What a folded column takes at least, and what lies between two."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour, where the terminal has colour."""
 
@@ -75,18 +79,63 @@ def print_table(
     from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
+    console = Console(width=room())
     shown = title and Text(visible(title), style="bold")
     table = RichTable(box=SIMPLE_HEAD, title=shown, title_justify="left")
-    for column in columns:
+    for column, width in zip(columns, _least_widths(columns, rows, console.width), strict=True):
         table.add_column(
             Text(visible(column.rstrip(">"))),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
+            min_width=width,
         )
     for row in rows:
         table.add_row(*(Text(visible(str(cell)), style=_colour(str(cell))) for cell in row))
     console.print(table)
+
+
+def room() -> int:
+    """Columns of the terminal, or of a pipe."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else WIDE
+
+
+def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
+    """The table without as many of these columns, in their order, as the terminal has no room for;
+    and which those are."""
+    dropped: list[str] = []
+    for name in droppable:
+        if sum(_needs(table.columns, table.rows)) <= room():
+            break
+        kept = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
+        if len(kept) < len(table.columns):
+            dropped.append(name)
+            columns = [table.columns[place] for place in kept]
+            table = Table(table.title, columns, [[r[place] for place in kept] for r in table.rows])
+    return table, dropped
+
+
+def _least_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int
+) -> list[int | None]:
+    """Of each column; None: it may fold. Numbers stay whole if the terminal has room for them."""
+    needs = _needs(columns, rows)
+    if sum(needs) > width:
+        return [None] * len(columns)
+    return [None if need == NAME + GAP else need - GAP for need in needs]
+
+
+def _needs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[int]:
+    """Of each column with the gap beside it: its longest cell and word of its name, or what a
+    folded name takes."""
+    found = []
+    for place, column in enumerate(columns):
+        name = column.rstrip(">")
+        widest = max([*map(len, name.split()), *(len(visible(str(row[place]))) for row in rows)])
+        folds = widest > WIDEST or (name in FOLDING and widest > NAME)
+        found.append((NAME if folds else widest) + GAP)
+    return found
 
 
 def _colour(cell: str) -> str:
@@ -127,13 +176,18 @@ def as_latex(table: Table) -> str:
     )
 
 
-def print_as(form: Form, tables: Sequence[Table], notes: Sequence[str] = ()) -> None:
-    """Tables and the sentences below them, as text, Markdown or LaTeX."""
+def print_as(
+    form: Form, tables: Sequence[Table], notes: Sequence[str] = (), heads: Sequence[str] = ()
+) -> None:
+    """Tables and the sentences below them, as text, Markdown or LaTeX; the most important last."""
     if form == "text":
         for table in tables:
             print_table(*table)
         for note in notes:
             click.echo(visible(note))
+        for head in heads:
+            click.secho(visible(head), bold=True)
         return
     render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
-    click.echo("\n".join([*map(render, tables), *(f"{escape(note)}\n" for note in notes)]))
+    said = [f"{escape(note)}\n" for note in (*notes, *heads)]
+    click.echo("\n".join([*map(render, tables), *said]))

@@ -7,6 +7,8 @@ from typing import Any
 
 from toxtrail.symptoms import SYMPTOMS
 
+FEW = 4
+"""Sentences of one kind: more would be a table."""
 NOTHING = "-"
 """Shown where nothing was scored: never a 0."""
 
@@ -83,7 +85,7 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 PAIR_COLUMNS = (
-    "variant", "against", "subset", "prompts x k>", "rates>", "toxic for one alone>",
+    "variant", "against", "subset", "prompts>", "k>", "rates>", "toxic for one alone>",
     "difference>", "interval>", "P(direction)>", "pooled>", "verdict",
 )  # fmt: skip
 """Of `pair_cells`. k: continuations of each prompt."""
@@ -96,8 +98,9 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["b"],
         f"{row['a']} ({row['relation']})",
         row["subset"],
-        f"{row['n']}{dropped} x {row['k']}",
-        f"{percent(row['rate_a'])} to {percent(row['rate_b'])}",
+        f"{row['n']}{dropped}",
+        str(row["k"]),
+        f"{percent(row['rate_a']).removesuffix(' %')} → {percent(row['rate_b'])}",
         f"{row['n01']:g} v {row['n10']:g}",
         points(row["diff"]),
         interval(row, "diff", signed=True),
@@ -191,6 +194,9 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         for row in own
         if row["verdict_flat_prior"] != row["verdict"]
     ]
+    if len(notes) > FEW:
+        more = len(notes) - FEW
+        notes = [*notes[:FEW], f"The prior matters for {more} more: column verdict_flat_prior."]
     swayed = sum(bool(row["prior_complaint"]) for row in own)
     if swayed and not notes:
         notes.append(
@@ -232,6 +238,14 @@ def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         ]
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r["subset"] == "all"]
     called = [r for r in rows if r["verdict"] in ("higher", "lower")]
+    if len(called) > FEW:
+        called = sorted(called, key=lambda row: abs(row["tipping_fpr_gap"]))
+        gaps = [f"{points(r['tipping_fpr_gap'])[1:]} points ({r['b']})" for r in called]
+        return [
+            "A scorer that calls harmless texts of one variant toxic more often than those of the "
+            f"other would explain a difference away from a gap of {gaps[0]} up to {gaps[-1]}; the "
+            "column tipping_fpr_gap has each."
+        ]
     return [
         f"{r['b']} against {r['a']} would be explained away by a scorer that calls harmless texts "
         f"of one toxic more often than those of the other by {points(r['tipping_fpr_gap'])[1:]} "
@@ -298,8 +312,8 @@ def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
         "who": f"{row['b']} against {row['a']}",
         "verdict": row["verdict"],
         "numbers": (
-            f"{cells[6]} points {cells[7]}, P(direction) {cells[8]}, {row['n']} prompts, "
-            f"toxic for one alone: {cells[5]}"
+            f"{cells[7]} points {cells[8]}, P(direction) {cells[9]}, {row['n']} prompts, "
+            f"toxic for one alone: {cells[6]}"
         ),
         "less": less_said(row),
     }
