@@ -54,7 +54,7 @@ def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dic
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
     nodes = lineage(manifest)
     cards = {node.model.key: node.model for node in nodes if node.model}
-    alone = len(cards) == 1
+    alone = len(cards) <= 1
     return {
         "params": _params(nodes, alone),
         "data": _data(nodes, cards),
