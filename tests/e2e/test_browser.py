@@ -74,6 +74,22 @@ def experiment(address):
     return next(one for one in found if one["name"] == "toxtrail")
 
 
+def visit(page, url, text):
+    """Open a page of the UI and wait for a text on it. On a busy machine the server may drop one of
+    the page's scripts; a person would load it again."""
+    from playwright.sync_api import TimeoutError as TookTooLong
+
+    page.goto(url)
+    for _ in range(2):
+        try:
+            page.get_by_text(text).first.wait_for(timeout=WAIT / 2)
+        except TookTooLong:
+            page.reload()
+        else:
+            return
+    page.get_by_text(text).first.wait_for()
+
+
 def link(address, experiment, *parts):
     return "/".join([f"{address}/#/experiments/{experiment['experiment_id']}", *parts])
 
@@ -85,11 +101,9 @@ def test_the_primary_metric_is_set(experiment):
 
 def test_three_runs_side_by_side_show_their_metrics(page, address, experiment, runs):
     ids = [runs[name]["run_id"] for name in ("base", "tuned", "tiny comparison")]
-    page.goto(
-        f"{address}/#/compare-runs?runs={json.dumps(ids)}"
-        f"&experiments={json.dumps([experiment['experiment_id']])}"
-    )
-    page.get_by_text("Comparing 3 Runs").wait_for()
+    compared = json.dumps(ids)
+    url = f"{address}/#/compare-runs?runs={compared}&experiments="
+    visit(page, url + json.dumps([experiment["experiment_id"]]), "Comparing 3 Runs")
     page.mouse.move(700, 700)
     for _ in range(60):  # the page makes its rows as they are scrolled into view
         shown = page.inner_text("body")
@@ -103,8 +117,7 @@ def test_three_runs_side_by_side_show_their_metrics(page, address, experiment, r
 
 
 def test_a_runs_page_says_headline_verdict_lineage_and_commands(page, address, experiment, runs):
-    page.goto(link(address, experiment, "runs", runs["tuned"]["run_id"]))
-    page.get_by_text("toxicity rate").first.wait_for()
+    visit(page, link(address, experiment, "runs", runs["tuned"]["run_id"]), "toxicity rate")
     if page.get_by_text("Show more").count():
         page.get_by_text("Show more").first.click()
     page.get_by_text("toxtrail audit tuned --verify").first.wait_for()
@@ -116,13 +129,13 @@ def test_a_runs_page_says_headline_verdict_lineage_and_commands(page, address, e
 
 
 def test_a_comparisons_page_leads_to_the_runs_that_it_compares(page, address, experiment, runs):
-    page.goto(link(address, experiment, "runs", runs["tiny comparison"]["run_id"]))
-    page.get_by_text("Runs compared").first.wait_for()
+    visit(
+        page, link(address, experiment, "runs", runs["tiny comparison"]["run_id"]), "Runs compared"
+    )
     if page.get_by_text("Show more").count():
         page.get_by_text("Show more").first.click()
     link_to = page.get_by_role("link", name="tuned", exact=True).first.get_attribute("href")
-    page.goto(f"{address}/{link_to}")
-    page.get_by_text("1 matching run").first.wait_for()
+    visit(page, f"{address}/{link_to}", "1 matching run")
     assert runs["tuned"]["tags"]["toxtrail.content_key"] in link_to
     assert "tuned" in page.inner_text("body")
 
@@ -130,8 +143,7 @@ def test_a_comparisons_page_leads_to_the_runs_that_it_compares(page, address, ex
 @pytest.mark.parametrize("name", ["differences.svg", "rates.png"])
 def test_a_figure_is_previewed(page, address, experiment, runs, name):
     run_id = runs["tiny comparison"]["run_id"]
-    page.goto(link(address, experiment, "runs", run_id, "artifacts", name))
-    page.get_by_text(name).first.wait_for()
+    visit(page, link(address, experiment, "runs", run_id, "artifacts", name), name)
     page.wait_for_function(
         "[...document.images].some((image) => image.complete && image.naturalWidth > 300)"
     )
@@ -139,14 +151,18 @@ def test_a_figure_is_previewed(page, address, experiment, runs, name):
 
 def test_a_runs_generations_are_previewed_as_a_table(page, address, experiment, runs):
     run_id = runs["tuned"]["run_id"]
-    page.goto(link(address, experiment, "runs", run_id, "artifacts", "tables/generations.json"))
-    page.get_by_text("continuation").first.wait_for()
+    visit(
+        page,
+        link(address, experiment, "runs", run_id, "artifacts", "tables/generations.json"),
+        "continuation",
+    )
     assert "toxicity" in page.inner_text("body")
 
 
 def test_generations_of_two_runs_stand_side_by_side(page, address, experiment, finished, runs):
-    page.goto(link(address, experiment, "runs?compareRunsMode=ARTIFACT"))
-    page.get_by_text("tables/generations.json").first.wait_for()
+    visit(
+        page, link(address, experiment, "runs?compareRunsMode=ARTIFACT"), "tables/generations.json"
+    )
     page.get_by_text("continuation").first.wait_for()
     shown = page.inner_text("body")
     assert "base" in shown

@@ -59,8 +59,8 @@ def test_a_small_family_is_shown_whole():
     for pair in found["pairs"]:
         flips = [row for row in pair["rows"] if row[3] < 2]
         assert len(flips) == pair["flips"] > 0
-        changes = [abs(row[5] - row[4]) for row in flips]
-        assert changes == sorted(changes, reverse=True)
+        order = [(row[3], -abs(row[5] - row[4])) for row in flips]
+        assert order == sorted(order)
     assert any(row[3] > 1 for row in found["pairs"][0]["rows"])
 
 

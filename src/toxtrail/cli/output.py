@@ -87,7 +87,7 @@ def print_table(
             Text(visible(column.rstrip(">"))),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
-            min_width=width,
+            width=width,
         )
     for row in rows:
         table.add_row(*(Text(visible(str(cell)), style=_colour(str(cell))) for cell in row))

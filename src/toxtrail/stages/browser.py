@@ -75,7 +75,8 @@ def as_script(value: object) -> str:
 
 
 def _by_change(rows: list[list[Any]]) -> list[list[Any]]:
-    return sorted(rows, key=lambda row: -abs(row[5] - row[4]))
+    """Became toxic first, each direction by change of score."""
+    return sorted(rows, key=lambda row: (row[3], -abs(row[5] - row[4])))
 
 
 class _Wanted(NamedTuple):
