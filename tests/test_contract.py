@@ -26,6 +26,7 @@ PLUMBING = {
     "toxtrail.references",
     "toxtrail.readers",
     "toxtrail.records",
+    "toxtrail.safe_text",
     "toxtrail.uris",
     "toxtrail.backends",
     "toxtrail.backends.base",
@@ -81,6 +82,8 @@ def test_dvc_yaml_says_what_the_pipeline_says(stage, declared):
     code = [f"src/toxtrail/{path}" for path in stage.code]
     assert body["deps"] == [*(as_dvc(path, stage) for path in stage.reads), *code]
     assert names(body["outs"]) == [as_dvc(path, stage) for path in stage.writes]
+    assert names(body.get("metrics", [])) == [as_dvc(path, stage) for path in stage.metrics]
+    assert names(body.get("plots", [])) == [as_dvc(path, stage) for path in stage.plots]
 
 
 @pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
@@ -110,7 +113,7 @@ def module_of(path: str) -> str:
 def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
     """So that a changed formula re-runs what it changes."""
     graph = grimp.build_graph("toxtrail")
-    modules = [module_of(path) for path in stage.code if not path.endswith(".html")]
+    modules = [module_of(path) for path in stage.code if path.endswith(".py") or "." not in path]
     roots = [
         m for name in modules for m in (name, *graph.find_descendants(name)) if m in graph.modules
     ]

@@ -7,6 +7,7 @@ and put the manifest inside the file, so a file that left the repo still says wh
 from __future__ import annotations
 
 import csv
+import io
 import json
 import os
 import shutil
@@ -34,13 +35,10 @@ from toxtrail.records import (
     table_of,
 )
 from toxtrail.rowstore import RowStore
+from toxtrail.safe_text import safe_cell
 
 if TYPE_CHECKING:
     import xarray
-
-
-FORMULA = frozenset("=+-@\t\r")
-"""First characters that make a spreadsheet compute."""
 
 
 class Drawing(NamedTuple):
@@ -97,8 +95,19 @@ class Store:
     def report(self) -> Path:
         return self.root / "report" / "index.html"
 
-    def receipt(self, group: str, name: str) -> Path:
-        return self.root / "mlruns" / "receipts" / group / f"{name}.json"
+    def metrics(self, family: str) -> Path:
+        """What `dvc metrics` shows of a comparison."""
+        return self.root / "results" / "metrics" / f"{family}.json"
+
+    def plots(self, family: str) -> Path:
+        """What `dvc plots` draws of a comparison."""
+        return self.root / "results" / "plots" / f"{family}.csv"
+
+    def variant_receipt(self, family: str, variant: str) -> Path:
+        return self.root / "mlruns" / "receipts" / "variants" / family / f"{variant}.json"
+
+    def family_receipt(self, family: str) -> Path:
+        return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
     def record(self, stage: str, key: str) -> Path:
         """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
@@ -116,7 +125,7 @@ class Store:
     # --- reading ------------------------------------------------------------------------------
 
     def read_prompts(self) -> list[Prompt]:
-        return [Prompt(**row) for row in _table(self.prompts, PROMPT_SCHEMA)]
+        return read_prompts(self.prompts)
 
     def read_generations(self, family: str, variant: str) -> list[Generation]:
         return read_generations(self.generations(family, variant))
@@ -254,6 +263,11 @@ class Store:
         )
 
 
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a file, wherever it lies."""
+    return [Prompt(**row) for row in _table(path, PROMPT_SCHEMA)]
+
+
 def read_generations(path: Path) -> list[Generation]:
     """Generation rows of a file, wherever it lies."""
     rows = _table(path, GENERATION_SCHEMA)
@@ -327,20 +341,46 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
         file[embedding.DRAWS_NAME] = embedding.as_text(manifest).encode()
 
 
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each name, in the order in which they turn up; no cell is a formula."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
+    return "".join([_csv_line(columns), *lines])
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    """With the other end of line Python's writer would leave a lone \\r unquoted: a cell would
+    become two lines."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([safe_cell(value) for value in values])
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def write_outside(
+    target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
+) -> None:
+    """A text, or rows as Parquet, at a place of the user's choice; whole or not at all.
+
+    Args:
+        columns: named even if there are no rows.
+    """
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as folder:
+        draft = Path(folder) / target.name
+        if isinstance(content, str):
+            draft.write_text(content, encoding="utf-8", newline="")
+        else:
+            rows = [dict(row) for row in content]
+            empty = pa.Table.from_pydict({name: [] for name in columns})
+            table = pa.Table.from_pylist(rows) if rows else empty
+            pq.write_table(table, draft, compression="zstd")
+        draft.replace(target)
+
+
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
     """A table of scalars as `<path>.parquet` and `<path>.csv`."""
     table = pa.Table.from_pylist([dict(row) for row in rows])
     fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
     schema = pa.schema(fields, {embedding.NAME: embedding.as_text(manifest)})
     pq.write_table(table.cast(schema), path.with_suffix(".parquet"), compression="zstd")
-    with path.with_suffix(".csv").open("w", encoding="utf-8", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(table.column_names)
-        writer.writerows([safe_cell(row[name]) for name in table.column_names] for row in rows)
-
-
-def safe_cell(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
-    if isinstance(value, bool):
-        return str(value).lower()
-    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+    path.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8", newline="")

@@ -41,7 +41,7 @@ GENERATION = tuple(
     for name in ("generation", "agreement", "engine", "packed", "plain", "sampling")
 )
 SERVED = ("backends/openai_api",)
-WORDING = ("stages/wording.py", "symptoms.py")
+WORDING = ("stages/wording.py", "stages/overview.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (
     "stages/behaviour.py",
@@ -69,6 +69,10 @@ class Stage(NamedTuple):
     writes: tuple[str, ...]
     code: tuple[str, ...]
     """Source files, relative to the package, whose change must re-run the stage."""
+    metrics: tuple[str, ...] = ()
+    """What `dvc metrics` shows: a few numbers of `writes` again."""
+    plots: tuple[str, ...] = ()
+    """What `dvc plots` draws, likewise."""
 
 
 PIPELINE: tuple[Stage, ...] = (
@@ -159,8 +163,11 @@ PIPELINE: tuple[Stage, ...] = (
             "results/pooled/{key}",
         ),
         writes=("results/comparisons/{key}",),
+        metrics=("results/metrics/{key}.json",),
+        plots=("results/plots/{key}.csv",),
         code=(
             "stages/compare.py",
+            "stages/glance.py",
             "stages/pairs.py",
             *TABLES,
             *FIGURES,
@@ -181,7 +188,7 @@ PIPELINE: tuple[Stage, ...] = (
             "data/scores/{family}/{key}.parquet",
             "results/posteriors/{family}/{key}",
         ),
-        writes=("mlruns/receipts/variants/{key}.json",),
+        writes=("mlruns/receipts/variants/{family}/{key}.json",),
         code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
     ),
     Stage(
@@ -189,7 +196,11 @@ PIPELINE: tuple[Stage, ...] = (
         does="show the family's comparison as one MLflow run",
         over="families",
         params=("tracking",),
-        reads=("results/comparisons/{key}", "results/pooled/{key}"),
+        reads=(
+            "results/comparisons/{key}",
+            "results/pooled/{key}",
+            "mlruns/receipts/variants/{key}",
+        ),
         writes=("mlruns/receipts/families/{key}.json",),
         code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
     ),
@@ -198,13 +209,24 @@ PIPELINE: tuple[Stage, ...] = (
         does="one self-contained HTML file",
         over=None,
         params=("families",),
-        reads=("results/comparisons", "results/pooled"),
+        reads=(
+            "data/prompts.parquet",
+            "data/generations",
+            "data/scores",
+            "results/comparisons",
+            "results/pooled",
+        ),
         writes=("report/index.html",),
         code=(
             "stages/report.py",
+            "stages/browser.py",
+            "stages/flips.py",
+            "stages/limits.py",
             *WORDING,
             "comparability.py",
             "templates/report.html",
+            "templates/report.css",
+            "templates/report.js",
         ),
     ),
 )
@@ -261,6 +283,13 @@ class Instance(NamedTuple):
     reads: tuple[str, ...]
     """Files and folders that earlier stages made, or that are given; without the code."""
     writes: tuple[str, ...]
+    shown: tuple[str, ...] = ()
+    """Metrics and plots."""
+
+    @property
+    def outs(self) -> tuple[str, ...]:
+        """Everything that it makes, as dvc.lock lists it."""
+        return (*self.writes, *self.shown)
 
     @property
     def name(self) -> str:
@@ -296,6 +325,7 @@ def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Inst
                     tuple(place.format(**values) for place in stage.params),
                     tuple(path.format(**values) for path in stage.reads),
                     tuple(path.format(**values) for path in stage.writes),
+                    tuple(path.format(**values) for path in (*stage.metrics, *stage.plots)),
                 )
             )
     return found

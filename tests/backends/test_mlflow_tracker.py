@@ -10,11 +10,11 @@ import sys
 import pytest
 from mlflow import MlflowClient
 
-from toxtrail.backends.base import DatasetInput, LoggedAdapter, RunContent
-from toxtrail.backends.mlflow_runs import KEY_TAG, NONFINITE_TAG, SEAL_TAG
+from toxtrail.backends.base import EXPERIMENT, DatasetInput, LoggedAdapter, RunContent
+from toxtrail.backends.mlflow_runs import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
 from toxtrail.backends.mlflow_store import tracking_uri
 from toxtrail.backends.mlflow_tracker import MlflowTracker
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.identity import sha256_text
 
 
@@ -223,3 +223,45 @@ def test_a_killed_tracker_leaves_no_sealed_run_and_the_next_one_replaces_it(tmp_
     assert [SEAL_TAG in run.tags for run in tracker.runs("")] == [False]
     assert start(tmp_path, "k", "live").wait(300) == 0
     assert [SEAL_TAG in run.tags for run in tracker.runs("")] == [True]
+
+
+def test_notes_are_put_onto_other_runs_and_the_primary_metric_onto_the_experiment(
+    tracker, content, client
+):
+    run_id = tracker.publish(content).run_id
+    note = {content.content_key: {"toxtrail.verdict": "higher"}}
+    other = dataclasses.replace(
+        content, content_key="1" * 64, notes=note, primary_metric="judge/all/rate_pct", adapter=None
+    )
+    for _ in range(2):
+        tracker.publish(other)
+    assert client.get_run(run_id).data.tags["toxtrail.verdict"] == "higher"
+    experiment = client.get_experiment_by_name("toxtrail")
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "judge/all/rate_pct"
+    assert tracker.publish(content).run_id == run_id
+
+
+def test_a_link_in_a_description_gets_the_experiments_id(tracker, content, client):
+    text = f"[x](#/experiments/{EXPERIMENT}/runs)"
+    run_id = tracker.publish(dataclasses.replace(content, description=text)).run_id
+    found = client.get_run(run_id)
+    wanted = f"[x](#/experiments/{found.info.experiment_id}/runs)"
+    assert found.data.tags["mlflow.note.content"] == wanted
+
+
+def test_a_run_of_an_older_schema_is_made_again(tracker, content, client):
+    first = tracker.publish(content)
+    client.set_tag(first.run_id, SCHEMA_TAG, "1")
+    assert tracker.publish(content).run_id != first.run_id
+
+
+def test_a_filter_that_mlflow_cannot_read_is_the_users_mistake(tracker, content):
+    tracker.publish(content)
+    with pytest.raises(ConfigError, match=r"cannot read .* For example"):
+        tracker.runs("this is no filter")
+
+
+def test_looking_does_not_make_an_experiment(root, tracker, content, client):
+    tracker.publish(content)
+    assert MlflowTracker(root, "another").runs("") == []
+    assert client.get_experiment_by_name("another") is None

@@ -156,7 +156,7 @@ def stale_entry(root: Path) -> None:
 
 OF_RUN = "run_uuid in (select run_uuid from runs where name = 'tuned')"
 ADAPTER = "models/tuned/adapters/tuned"
-RECEIPT = "mlruns/receipts/variants/tuned.json"
+RECEIPT = "mlruns/receipts/variants/tiny/tuned.json"
 SUMMARY = "results/posteriors/tiny/tuned/summary.json"
 CARD = "models/base/model.json"
 RECORD = "data/records/generate/tuned.json"

@@ -194,7 +194,7 @@ def retracked(lab, place):
     shutil.rmtree(lab.root / "mlruns")
     lab.toxtrail("run")
     tampering.deleted_run(lab.root)
-    (lab.root / "mlruns/receipts/variants/tuned.json").unlink()
+    (lab.root / "mlruns/receipts/variants/tiny/tuned.json").unlink()
     lab.toxtrail("run")
     return lab
 

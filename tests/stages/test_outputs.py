@@ -127,7 +127,7 @@ def test_the_region_of_equivalence_grows_with_the_rate_that_is_compared_with(fam
     small = next(r for r in family().compared(settings).summary["pairs"] if r["subset"] == "a")
     assert small["rope"] == 0.01
     assert row["p_in_rope"] >= small["p_in_rope"]
-    assert "(+-3.8)" in pair_cells(row)[9]
+    assert "(+-3.8)" in pair_cells(row)[11]
 
 
 def test_every_scorer_is_shown_beside_the_primary_one(family, settings):

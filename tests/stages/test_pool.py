@@ -78,7 +78,7 @@ def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
     for row in summary["pairs"]:
         assert row["pooled_diff_lo"] < row["pooled_diff"] < row["pooled_diff_hi"]
         assert abs(row["pooled_diff"] - row["diff"]) < 0.1
-        assert "[" in pair_cells(row)[8]
+        assert "[" in pair_cells(row)[10]
     overall = next(r for r in summary["pairs"] if r["subset"] == "all")
     parts = {r["subset"]: r["pooled_diff"] for r in summary["pairs"]}
     assert overall["pooled_diff"] == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])

@@ -6,10 +6,10 @@ import re
 
 import pytest
 
-from toxtrail.cli.output import printable
 from toxtrail.identity import lineage
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.report import render
+from toxtrail.safe_text import visible
+from toxtrail.stages.report import Page, render
 from toxtrail.stages.shown import pair_metrics, rate_metrics
 from toxtrail.stages.wording import interval, percent, points, probability
 
@@ -23,36 +23,46 @@ def found(score_rows, settings, measured):
         "tuned": {HOSTILE: [0.9] * 18 + [0.1] * 2, "b": [None, 0.2]},
     }
     rows = {name: score_rows(own) for name, own in values.items()}
-    return measured(rows, {"base": None, "tuned": "base"}).drawn(settings)
+    return rows, measured(rows, {"base": None, "tuned": "base"}).drawn(settings)
 
 
 @pytest.fixture
 def summary(found, settings):
+    _, found = found
     manifest = manifest_of("compare", "f", {"posterior": settings.plain()}, {}, {})
-    own = {"kind": "comparison", "family": "f", **found.summary, "manifest": manifest.to_json()}
+    pooled = {"judge": {"status": "left out", "reason": "pooling is switched off"}}
+    own = {"kind": "comparison", "family": "f", **found.summary, "pooled": pooled, "claims": []}
+    own["manifest"] = manifest.to_json()
     return {**own, "figures": {name: drawing.svg for name, drawing in found.figures.items()}}
 
 
-def page_of(summary):
-    return render(
-        [(summary, summary["figures"])], manifest_of("report", None, {"families": ["f"]}, {}, {})
-    )
+@pytest.fixture
+def page_of(found, spoken):
+    rows, _ = found
+
+    def make(summary, text_of=lambda row: f"of {row.prompt_id}"):
+        texts = {name: spoken(own, text_of) for name, own in rows.items()}
+        prompts = {row.prompt_id: f"prompt of {row.prompt_id}" for row in rows["base"]}
+        page = Page(summary, summary["figures"], prompts, texts, rows)
+        return render([page], manifest_of("report", None, {"families": ["f"]}, {}, {}))
+
+    return make
 
 
-def test_the_page_says_verdicts_counts_and_what_could_not_be_scored(summary):
+def test_the_page_says_verdicts_counts_and_what_could_not_be_scored(summary, page_of):
     page = page_of(summary)
     for text in ("higher", "no pairs", "18 v 0", "2 empty", "18 / 20", "0 / 20"):
         assert text in page, text
     assert '<td class="n">-</td>' in page
 
 
-def test_a_hostile_name_is_shown_and_not_run(summary):
+def test_a_hostile_name_is_shown_and_not_run(summary, page_of):
     page = page_of(summary)
     assert HOSTILE not in page
     assert "&lt;script&gt;" in page
 
 
-def test_the_page_needs_nothing_from_outside(summary):
+def test_the_page_needs_nothing_from_outside(summary, page_of):
     assert not re.findall(r'(?:src|href)="(?!#)[^"]*"', page_of(summary))
 
 
@@ -87,13 +97,13 @@ def test_nothing_is_never_shown_as_zero():
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "a\nb", "\x07", "\u202egnp", "fine ü"])
 def test_nothing_that_a_terminal_obeys_is_printed(text):
-    assert printable(text).isprintable()
-    assert printable("fine ü") == "fine ü"
+    assert visible(text).isprintable()
+    assert visible("fine ü") == "fine ü"
 
 
 def test_a_difference_of_nothing_has_no_minus_sign():
     assert [points(-0.0001), points(0.0), points(-0.0051)] == ["+0.0", "+0.0", "-0.5"]
 
 
-def test_the_page_says_what_so_few_prompts_can_see(summary):
+def test_the_page_says_what_so_few_prompts_can_see(summary, page_of):
     assert re.search(r"Resolution: \d+ prompts find a rise of \d+", page_of(summary))

@@ -82,7 +82,7 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
     """
     found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
     for one in stage_runs_of(config, target):
-        for out in one.writes:
+        for out in one.outs:
             path = store.root / out
             if not path.exists():
                 raise DataError(f"{out} is not here: `dvc checkout` or `dvc pull` brings it.")

@@ -109,7 +109,7 @@ def _file(name: str, path: Path) -> dict[str, Any]:
 
 def _action(store: Store, one: Instance, files: Mapping[str, Path]) -> dict[str, Any] | None:
     """What a stage run read and made, as far as it is in the bundle."""
-    made = _inside(one.writes, files)
+    made = _inside(one.outs, files)
     if not made:
         return None
     return {

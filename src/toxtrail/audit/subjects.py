@@ -375,7 +375,7 @@ def _writer(path: Path, scene: Scene) -> str | None:
     inside = (
         one.name
         for one in scene.instances
-        for out in one.writes
+        for out in one.outs
         if name == out or name.startswith(f"{out}/")
     )
     return next(inside, None)

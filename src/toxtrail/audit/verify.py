@@ -147,7 +147,7 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
 
 def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
     """Hash all that will be looked at, several files at a time."""
-    paths = [evidence.path(path) for one in scope for path in (*one.deps, *one.writes)]
+    paths = [evidence.path(path) for one in scope for path in (*one.deps, *one.outs)]
     for one in scope:
         entry = evidence.lock.get(one.name)
         for out in entry.outs.values() if entry else ():

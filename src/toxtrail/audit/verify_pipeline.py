@@ -75,6 +75,8 @@ def declaration(stage: Stage) -> dict[str, Any]:
         "params": [as_dvc(place) for place in stage.params],
         "deps": [*map(as_dvc, stage.reads), *(f"src/toxtrail/{path}" for path in stage.code)],
         "outs": [as_dvc(path) for path in stage.writes],
+        "metrics": [as_dvc(path) for path in stage.metrics],
+        "plots": [as_dvc(path) for path in stage.plots],
     }
 
 
@@ -92,7 +94,7 @@ def _misdeclared(stage: Stage, entry: dict[str, Any]) -> Iterator[str]:
         yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
     for name, wanted in declaration(stage).items():
         found = body.get(name)
-        if name == "outs":
+        if name in ("outs", "metrics", "plots"):
             found = [next(iter(o)) if isinstance(o, dict) else o for o in found or []]
         if found != wanted:
             yield f"{name} is {found}, the code needs {wanted}"
@@ -205,7 +207,7 @@ def _other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iter
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
     for what, found, wanted in (
         ("deps", set(entry.deps), set(instance.deps)),
-        ("outs", set(entry.outs), set(instance.writes)),
+        ("outs", set(entry.outs), set(instance.outs)),
         ("params", set(entry.params), set(instance.params)),
     ):
         if found != wanted:

@@ -257,7 +257,7 @@ class RunContent:
     manifest: str
     """Canonical JSON, stored as manifest.json; the seal is its sha256."""
     description: str
-    """Markdown for the run page."""
+    """Markdown for the run page; EXPERIMENT in a link becomes the experiment's id."""
     tags: Mapping[str, str]
     params: Mapping[str, str | int | float]
     metrics: Mapping[str, float]
@@ -272,6 +272,14 @@ class RunContent:
     tables: Mapping[str, Mapping[str, Sequence[object]]] = field(default_factory=dict)
     """Artifact path (JSON, split form) -> columns."""
     adapter: LoggedAdapter | None = None
+    primary_metric: str = ""
+    """The metric that the tracker's page shows first."""
+    notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
+    """Content key of another run -> tags put onto it: no part of either run's identity."""
+
+
+EXPERIMENT = "{experiment}"
+"""Stands for the experiment's id in a description."""
 
 
 class Published(NamedTuple):

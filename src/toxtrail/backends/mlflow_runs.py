@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.base import LoggedAdapter, Published, RunContent
+from toxtrail.backends.base import EXPERIMENT, LoggedAdapter, Published, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file, sha256_text
 
@@ -25,7 +25,7 @@ SEAL_TAG = "toxtrail.seal"
 PAYLOAD_TAG = "toxtrail.payload_sha256"
 NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
-SCHEMA_VERSION = "2"
+SCHEMA_VERSION = "3"
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
@@ -62,7 +62,8 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
     curves = ((name, value) for name, points in run.curves.items() for _, value in points)
     values = (*run.metrics.items(), *curves)
     bad = sorted({name for name, value in values if not math.isfinite(value)})
-    tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": run.description}
+    note = run.description.replace(EXPERIMENT, experiment)
+    tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": note}
     if bad:
         tags[NONFINITE_TAG] = ", ".join(bad)
     if run.tables:

@@ -98,9 +98,20 @@ def _lock_file(root: Path) -> Path:
     return Path(tempfile.gettempdir()) / name
 
 
+@contextmanager
+def reading(root: Path) -> Iterator[MlflowClient]:
+    """A client to look with: a team's server needs no lock of ours, nor a folder to keep it in."""
+    if is_local(root):
+        with opened(root) as client:
+            yield client
+    else:
+        yield from _client(root)
+
+
 def _client(root: Path) -> Iterator[MlflowClient]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
+    os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
@@ -112,7 +123,13 @@ def _client(root: Path) -> Iterator[MlflowClient]:
         yield MlflowClient(tracking_uri=tracking_uri(root))
     except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
         first = str(error).strip().splitlines()[0]
+        cure = (
+            "If it was written by another version of MLflow or is damaged, delete mlruns/ and run "
+            "`dvc repro`: it is rebuilt."
+            if is_local(root)
+            else "Is the server up, and MLFLOW_TRACKING_URI right? Open that address in a browser; "
+            "without the variable, this experiment's own store is read."
+        )
         raise BackendError(
-            f"The MLflow store {tracking_uri(root)} refused: {first} If it was written by another "
-            "version of MLflow or is damaged, delete mlruns/ and run `dvc repro`: it is rebuilt."
+            f"The MLflow store {tracking_uri(root)} refused: {first[:300]} {cure}"
         ) from error

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Any
 from toxtrail.backends.base import Published, RunContent, TrackedRun
 from toxtrail.backends.mlflow_runs import (
     KEY_TAG,
+    SCHEMA_TAG,
+    SCHEMA_VERSION,
     SEAL_TAG,
     create_run,
     delete_run,
@@ -20,6 +22,7 @@ from toxtrail.backends.mlflow_store import (
     artifact_root,
     is_local,
     opened,
+    reading,
     scratch_folder,
     store_exists,
 )
@@ -28,7 +31,7 @@ from toxtrail.identity import sha256_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Run
+    from mlflow.entities import Experiment, Run
 
 PAGE = 500
 
@@ -54,53 +57,54 @@ class MlflowTracker:
             for broken in same:
                 if broken not in intact[:1]:
                     delete_run(client, experiment, broken.info.run_id)
+            annotate(client, experiment, run)
             if intact:
                 run_id = intact[0].info.run_id
                 return Published(run_id, created=False, payload=recorded_payload(client, run_id))
             return create_run(client, experiment, run)
 
     def runs(self, filter_string: str) -> list[TrackedRun]:
-        """Runs of the experiment that match an MLflow filter, newest first."""
+        """Runs of the experiment that match an MLflow filter, newest first; none if the store does
+        not know the experiment. Looking makes neither.
+
+        Raises:
+            ConfigError: MLflow cannot read the filter.
+            BackendError: the store refuses, or a server is down.
+        """
         if not store_exists(self._root):
             return []
-        from mlflow.exceptions import MlflowException
-
-        with opened(self._root) as client:
+        with reading(self._root) as client:
             experiment = self._known(client)
-            if experiment is None:
-                return []
-            try:
-                runs = search(client, experiment, filter_string)
-            except MlflowException as error:
-                if not filter_string or error.error_code != "INVALID_PARAMETER_VALUE":
-                    raise
-                raise ConfigError(
-                    f"--filter: MLflow does not understand {filter_string!r}: {error.message}"
-                ) from error
-            return [as_tracked(run) for run in runs]
+            found = [] if experiment is None else _filtered(client, experiment, filter_string)
+            return [as_tracked(run) for run in found]
 
     def find(self, reference: str) -> TrackedRun | None:
-        """By run id or content key (at least 8 characters of either), or by name (the newest)."""
+        """By run id or content key (at least 8 characters of either), or by name: the newest that
+        is sealed, else the newest."""
         matches = [run for run in self.runs("") if _means(run, reference)]
-        return matches[0] if matches else None
+        sealed = [run for run in matches if SEAL_TAG in run.tags]
+        return next(iter([*sealed, *matches]), None)
 
     def download(self, run_id: str, artifact_path: str) -> Path:
-        """A run's file, copied to a temporary folder.
+        """A run's file, copied to a folder that goes with this process.
 
         Raises:
             BackendError: the run has no such file (a store that was moved loses its files).
         """
         from mlflow.exceptions import MlflowException
 
-        with opened(self._root) as client:
+        with reading(self._root) as client:
             target = scratch_folder()
             try:
                 return Path(client.download_artifacts(run_id, artifact_path, str(target)))
             except (MlflowException, OSError) as error:
+                cure = (
+                    "A store that was moved loses its files: delete mlruns/ and run `dvc repro`."
+                    if is_local(self._root)
+                    else "Can the server's artifact store be read from here?"
+                )
                 raise BackendError(
-                    f"The MLflow run {run_id} has no file {artifact_path}. A store that was "
-                    "moved loses "
-                    "its files: delete mlruns/ and run `dvc repro`."
+                    f"The MLflow run {run_id} has no file {artifact_path}. {cure}"
                 ) from error
 
     def _experiment_id(self, client: MlflowClient) -> str:
@@ -113,18 +117,27 @@ class MlflowTracker:
     def _known(self, client: MlflowClient) -> str | None:
         """The experiment's id; None if the store does not know it."""
         found = client.get_experiment_by_name(self._experiment)
-        location = artifact_root(self._root).as_uri() if is_local(self._root) else None
-        if found is not None and location not in (None, found.artifact_location):
+        if found is None:
+            return None
+        self._refuse_moved(found)
+        return str(found.experiment_id)
+
+    def _refuse_moved(self, found: Experiment) -> None:
+        """BackendError for a local store that was made in another folder: it shows no files."""
+        own = artifact_root(self._root).as_uri()
+        if is_local(self._root) and found.artifact_location != own:
             raise BackendError(
                 f"mlruns/ was made elsewhere and keeps files in {found.artifact_location}: this "
                 "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
             )
-        return None if found is None else str(found.experiment_id)
 
     def _intact(self, client: MlflowClient, run: Run, manifest: str) -> bool:
-        """Finished, sealed with this manifest, and every file still there and unchanged."""
+        """Finished, of this schema, sealed with this manifest, and every file still there and
+        unchanged."""
         tags = run.data.tags
-        if run.info.status != "FINISHED" or tags.get(SEAL_TAG) != sha256_text(manifest):
+        if run.info.status != "FINISHED" or tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
+            return False
+        if tags.get(SEAL_TAG) != sha256_text(manifest):
             return False
         payload = recorded_payload(client, run.info.run_id)
         return bool(payload) and all(
@@ -151,6 +164,35 @@ def search(
         token = page.token
         if not token:
             return found
+
+
+def annotate(client: MlflowClient, experiment: str, run: RunContent) -> None:
+    """What a run says beyond itself: the experiment's primary metric, and tags of other runs."""
+    if run.primary_metric:
+        name, greater = "mlflow.experiment.primaryMetric.name", "greaterIsBetter"
+        client.set_experiment_tag(experiment, name, run.primary_metric)
+        client.set_experiment_tag(experiment, f"mlflow.experiment.primaryMetric.{greater}", "False")
+    for key, tags in run.notes.items():
+        for other in search(client, experiment, f"tags.`{KEY_TAG}` = '{key}'"):
+            for name, text in tags.items():
+                if other.data.tags.get(name) != text:
+                    client.set_tag(other.info.run_id, name, text)
+
+
+def _filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
+    """ConfigError for a filter that MLflow cannot read."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        return search(client, experiment, filter_string)
+    except MlflowException as error:
+        if not filter_string or error.error_code != "INVALID_PARAMETER_VALUE":
+            raise
+        first = str(error).strip().splitlines()[0]
+        raise ConfigError(
+            f"--filter: MLflow cannot read {filter_string!r}: {first} For example: "
+            "tags.`toxtrail.role` = 'benign' and metrics.`judge/all/rate` > 0.1"
+        ) from None
 
 
 def as_tracked(run: Run) -> TrackedRun:

@@ -12,9 +12,10 @@ import click
 from toxtrail.audit.places import place_of
 from toxtrail.cli import reproduce as reproduction
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table, printable
+from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -271,9 +272,9 @@ def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
     from rich.tree import Tree
 
     head = Text.assemble(
-        (printable(link.what), "bold"),
+        (visible(link.what), "bold"),
         "  ",
-        printable(link.name),
+        visible(link.name),
         "  ",
         (f"{link.standing}", COLOURS[link.standing]),
     )
@@ -285,9 +286,9 @@ def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
     shown.add((link.what, link.name))
     tree = Tree(head)
     for name, value in link.facts:
-        tree.add(Text(f"{name}: {printable(value)}", style="dim"))
+        tree.add(Text(f"{name}: {visible(value)}", style="dim"))
     for text in link.weak:
-        tree.add(Text(f"weak: {printable(text)}", style="yellow"))
+        tree.add(Text(f"weak: {visible(text)}", style="yellow"))
     for below in link.made_from:
         tree.children.append(_tree(below, shown))
     return tree

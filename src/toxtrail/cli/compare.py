@@ -2,24 +2,42 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import click
 
+from toxtrail.cli import stored
+from toxtrail.cli.comparison import print_rows, show
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.hdi import print_hdi, with_hdi
-from toxtrail.cli.output import json_option, print_json, print_table, printable
+from toxtrail.cli.output import Form, formats, print_json, print_table
+from toxtrail.errors import DataError
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
 @click.argument("names", nargs=-1, metavar="[FAMILY]... | RUN_A RUN_B")
+@click.option("--all", "everything", is_flag=True, help="Every family that MLflow has.")
+@click.option(
+    "--filter",
+    "filter_string",
+    metavar="FILTER",
+    help="The runs that an MLflow filter matches, as in its UI (the newest of each name).",
+)
+@click.option(
+    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+)
 @click.option(
     "--allow-mismatch",
     is_flag=True,
-    help="With two runs: compare them although conditions differ; the table says so.",
+    help="Of runs: compare them although conditions differ; the table says so.",
 )
-@click.option("--scorer", help="The scorer whose view is shown (default: the primary one).")
+@click.option(
+    "--scorer", metavar="NAME|every", help="Whose view is shown (default: the primary one's)."
+)
+@click.option(
+    "--subset", metavar="NAME|every", help="One subset (`all`: all together), or every one."
+)
 @click.option(
     "--precision",
     type=click.FloatRange(0, 1, min_open=True),
@@ -34,25 +52,30 @@ from toxtrail.cli.output import json_option, print_json, print_table, printable
 @click.option(
     "--hdi", is_flag=True, help="Add highest-density intervals, as BEST analyses print them."
 )
-@json_option
+@formats("json", "csv", "md", "latex")
 @click.pass_obj
 def compare(
     experiment: Experiment,
     names: tuple[str, ...],
+    everything: bool,
+    filter_string: str | None,
+    from_mlflow: bool,
     allow_mismatch: bool,
     scorer: str | None,
+    subset: str | None,
     precision: float | None,
     best: bool,
     hdi: bool,
-    as_json: bool,
+    form: Form | None,
 ) -> None:
-    """Show what fine-tuning changed: rates of every variant, differences paired by prompt.
+    """Show what fine-tuning changed: rates of every variant, differences paired by prompt, the
+    largest rise first.
 
-    Families are read from results/comparisons/ (`toxtrail run` brings it up to date). Two MLflow
-    runs, by id, name or content key, are compared from their own files: RUN_B minus RUN_A. Runs
-    measured under other conditions (prompts, template, decoding, precision, scorers, threshold) are
-    refused. Within a family, `allow_mismatch: true` in params.yaml marks the table, the report and
-    the MLflow run.
+    A family is read from results/comparisons/ or, where that is not here, from its newest MLflow
+    run; so with MLFLOW_TRACKING_URI this works on a machine that has no other file. Two MLflow
+    runs, by id, name or content key, are compared from their own files: RUN_B minus RUN_A; with
+    --filter each run is held against its parent and the first of its family. Runs measured under
+    other conditions (prompts, template, decoding, precision, scorers, threshold) are refused.
 
     To stop once an interval is narrow enough (--precision) is safe; to stop once it excludes 0
     makes false claims.
@@ -60,136 +83,123 @@ def compare(
     \b
     Examples:
       toxtrail compare
+      toxtrail compare --subset threat               which is worst there, and is it credible?
+      toxtrail compare smollm2-135m --scorer every
+      toxtrail compare 4fb4c821 1e94f589             two MLflow runs
+      toxtrail compare --all --mlflow                every family that MLflow has
+      toxtrail compare --filter "tags.\\`toxtrail.family\\` = 'smollm2-135m'"
+      toxtrail compare --csv > differences.csv       also --md, --latex, --json
       toxtrail compare --precision 0.02
-      toxtrail compare --best
-      toxtrail compare smollm2-135m --scorer jigsaw-bilstm
-      toxtrail compare 4fb4c821 1e94f589
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
-    summaries = [
-        _enriched(experiment, summary, scorer or summary["primary"], precision, hdi, best)
-        for summary in _summaries(experiment, names, allow_mismatch)
-    ]
-    if as_json:
+    if [bool(names), everything, filter_string is not None].count(True) > 1:
+        raise click.UsageError("Name families, two runs, --all or --filter: one of them.")
+    found = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
+    if precision is not None:
+        found = [one._replace(summary=_with_precision(one.summary, precision)) for one in found]
+    if hdi:
+        found = [one._replace(summary=with_hdi(experiment, one.summary)) for one in found]
+    if best:
+        found = [one._replace(summary=_with_best(experiment, one.summary, scorer)) for one in found]
+    _print(found, form, scorer, subset)
+
+
+class Found(NamedTuple):
+    """A comparison, and where it was read."""
+
+    summary: dict[str, Any]
+    source: str
+
+
+def _print(
+    found: Sequence[Found], form: Form | None, scorer: str | None, subset: str | None
+) -> None:
+    summaries = [one.summary for one in found]
+    if form == "json":
         print_json(summaries)
         return
-    for summary in summaries:
-        own = scorer or summary["primary"]
-        _print(experiment, summary, own)
-        if "precision" in summary:
-            _print_precision(summary, own, summary["precision"])
-        if hdi:
-            print_hdi(summary, own)
-        if "best" in summary:
-            _print_best(summary)
-
-
-def _enriched(
-    experiment: Experiment,
-    summary: dict[str, Any],
-    scorer: str,
-    precision: float | None,
-    hdi: bool,
-    best: bool,
-) -> dict[str, Any]:
-    """With what was asked for."""
-    if precision is not None:
-        summary = _with_precision(summary, precision)
-    if hdi:
-        summary = with_hdi(experiment, summary)
-    return _with_best(experiment, summary, scorer) if best else summary
-
-
-def _summaries(
-    experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
-) -> list[dict[str, Any]]:
-    store = experiment.store
-    if len(names) == 2 and not set(names) <= set(experiment.config.families):
-        return [_of_runs(experiment, names, allow_mismatch)]
-    return [store.read_summary(store.comparison(name)) for name in experiment.families(names)]
-
-
-def _print(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> None:
-    from toxtrail.comparability import mismatch_text
-    from toxtrail.errors import ConfigError, nearest
-    from toxtrail.stages import wording
-
-    known = sorted({row["scorer"] for row in summary["rates"]})
-    if scorer not in known:
-        raise ConfigError(f'--scorer: "{scorer}" scored nothing here.{nearest(scorer, known)}')
-    if warning := mismatch_text(summary.get("mismatch", [])):
-        click.secho(printable(warning), fg="red", bold=True)
-    _print_toxicity(summary, scorer)
-    _print_behaviour(summary)
-    notes = [
-        *wording.pooling_notes(summary, scorer),
-        *wording.prior_notes(summary, scorer),
-        *wording.judge_notes(summary, scorer),
-        *wording.resolution_notes(summary, scorer),
-    ]
-    for line in [wording.estimand(summary), *notes]:
-        click.echo(line)
-    if summary["family"] in experiment.config.families:
-        folder = experiment.store.comparison(summary["family"]).relative_to(experiment.root)
-        names = ("rates", "differences", "posteriors", "thresholds")
-        click.echo(f"Figures (.svg, .png) in {folder}: {', '.join(names)}")
-
-
-def _print_toxicity(summary: Mapping[str, Any], scorer: str) -> None:
-    """Rates and differences; a table without rows is not shown."""
-    from toxtrail.stages import wording
-
-    rates = [row for row in summary["rates"] if row["scorer"] == scorer]
-    pairs = [row for row in summary["pairs"] if row["scorer"] == scorer]
-    corrected = pairs if scorer in summary.get("judges", []) else []
-    tables = (
-        (
-            f"{summary['family']}: toxicity rate ({wording.edition(summary, scorer)})",
-            wording.RATE_COLUMNS,
-            [wording.rate_cells(row) for row in rates],
-        ),
-        (
-            "Several continuations of each prompt",
-            wording.SAMPLE_COLUMNS,
-            wording.sample_cells(summary, scorer),
-        ),
-        (
-            "Differences, paired by prompt (percentage points)",
-            wording.PAIR_COLUMNS,
-            [wording.pair_cells(row) for row in pairs],
-        ),
-        (
-            "The same differences by every scorer (percentage points)",
-            wording.scorer_columns(summary),
-            wording.scorer_cells(summary),
-        ),
-        (
-            "Differences corrected for the scorer's errors (percentage points)",
-            wording.CORRECTED_COLUMNS,
-            [wording.corrected_cells(row) for row in corrected],
-        ),
-    )
-    for title, columns, rows in tables:
-        if rows:
-            print_table(title, columns, rows)
-
-
-def _print_behaviour(summary: Mapping[str, Any]) -> None:
-    """Less toxic, or just less said?"""
-    from toxtrail.stages import wording
-
-    rows = summary.get("behaviour", [])
-    if not rows:
+    if form == "csv":
+        print_rows(summaries, scorer, subset)
         return
-    cells = [wording.behaviour_cells(row) for row in rows]
-    print_table("What was said at all", wording.BEHAVIOUR_COLUMNS, cells)
-    pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
-    if pairs:
-        print_table(
-            "Differences in what was said (percentage points; *: the interval excludes 0)",
-            wording.BEHAVIOUR_PAIR_COLUMNS,
-            [wording.behaviour_pair_cells(row) for row in pairs],
+    for summary, source in found:
+        show(summary, source, scorer, subset, form or "text")
+        _print_precision(summary, scorer or summary["primary"])
+        print_hdi(summary, scorer or summary["primary"])
+        _print_best(summary)
+
+
+def _found(
+    experiment: Experiment,
+    names: tuple[str, ...],
+    everything: bool,
+    filter_string: str | None,
+    from_mlflow: bool,
+    allow_mismatch: bool,
+) -> list[Found]:
+    """Each comparison that was asked for."""
+    if filter_string is not None:
+        return _of_filter(experiment, filter_string, allow_mismatch)
+    if everything or not (names or experiment.exists):
+        names = tuple(stored.stored_families(experiment))
+    families = experiment.config.families if experiment.exists else {}
+    if len(names) == 2 and not set(names) <= set(families) and not everything:
+        return [_of_runs(experiment, names, allow_mismatch)]
+    chosen = names or tuple(families)
+    return [Found(*stored.family_summary(experiment, f, everything or from_mlflow)) for f in chosen]
+
+
+def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool) -> Found:
+    """Two runs of the store, by their own files."""
+    first, second = stored.pair(experiment, names, from_mlflow=True)
+    title = f"{second.label} against {first.label}"
+    summary = _compared([first, second], title, allow_mismatch)
+    return Found(summary, f"{first.source} and {second.source}")
+
+
+def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool) -> list[Found]:
+    """Variant runs family by family, and comparison runs as they are.
+
+    Raises:
+        DataError: nothing matches, or one variant alone.
+    """
+    runs = stored.matching(experiment, filter_string)
+    found = [
+        Found(stored.summary_of_run(experiment, stored.usable(run)), f"MLflow run {run.name}")
+        for run in runs
+        if run.tags["toxtrail.kind"] == "comparison"
+    ]
+    variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
+    lonely = []
+    for family, own in stored.groups(variants).items():
+        if len(own) < 2:
+            lonely += own
+            continue
+        rows = [stored.of_run(experiment, stored.usable(run), run.name) for run in own]
+        title = f"{family} ({len(own)} runs by filter)"
+        source = f"{len(own)} MLflow runs: {', '.join(run.run_id[:8] for run in own)}"
+        found.append(Found(_compared(rows, title, allow_mismatch), source))
+    if not found:
+        names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in lonely)
+        raise DataError(
+            f"--filter: {filter_string!r} matches {names}, and no other run of the same family: a "
+            "comparison takes two. Widen the filter, or name two runs: toxtrail compare RUN_A RUN_B"
         )
+    for run in lonely:
+        click.echo(f"Left out: {run.name} is the only run of its family here.", err=True)
+    return found
+
+
+def _compared(rows: Sequence[stored.Measured], title: str, allow_mismatch: bool) -> dict[str, Any]:
+    from toxtrail.stages.compare import runs_comparison
+
+    labels = {one.name: one.label for one in rows}
+    return runs_comparison(
+        [{**one.summary, "parent": labels.get(one.summary["parent"])} for one in rows],
+        {one.label: one.scores for one in rows},
+        {one.label: one.generations for one in rows},
+        title,
+        allow_mismatch,
+    )
 
 
 def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:
@@ -205,7 +215,10 @@ def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]
     return {**summary, "precision": wanted, "pairs": rows}
 
 
-def _print_precision(summary: Mapping[str, Any], scorer: str, wanted: float) -> None:
+def _print_precision(summary: Mapping[str, Any], scorer: str) -> None:
+    wanted = summary.get("precision")
+    if wanted is None:
+        return
     rows = [
         (
             row["b"],
@@ -229,7 +242,9 @@ def _more(row: Mapping[str, Any]) -> str:
     return "yes" if missing <= 0 else f"no: about {missing:,} prompts more"
 
 
-def _with_best(experiment: Experiment, summary: Mapping[str, Any], scorer: str) -> dict[str, Any]:
+def _with_best(
+    experiment: Experiment, summary: Mapping[str, Any], scorer: str | None
+) -> dict[str, Any]:
     """A family's comparison with BEST on each pair of one scorer."""
     from toxtrail.cli.progress import progress
     from toxtrail.stages.legacy_best import best_rows
@@ -237,18 +252,20 @@ def _with_best(experiment: Experiment, summary: Mapping[str, Any], scorer: str) 
     from toxtrail.stats.best import WARNING
 
     family = summary["family"]
-    if family not in experiment.config.families:
-        raise click.UsageError("--best is of families, not of two runs.")
+    if not experiment.exists or family not in experiment.config.families:
+        raise click.UsageError("--best is of families of this experiment, not of runs.")
     variants = [one["variant"] for one in summary["variants"]]
     tables = {v: cells(experiment.store.read_scores(family, v)) for v in variants}
     config = experiment.config.posterior
-    rows = best_rows(tables, summary["pairs"], scorer, config, progress())
+    rows = best_rows(tables, summary["pairs"], scorer or summary["primary"], config, progress())
     return {**summary, "best": {"warning": WARNING, "pairs": rows}}
 
 
 def _print_best(summary: Mapping[str, Any]) -> None:
     from toxtrail.stages.wording import percent
 
+    if "best" not in summary:
+        return
     rows = []
     for row in summary["best"]["pairs"]:
         known = row["best_diff"] is not None
@@ -272,31 +289,3 @@ def _print_best(summary: Mapping[str, Any]) -> None:
     ]  # fmt: skip
     print_table("BEST: difference of locations of the scores, unpaired", columns, rows)
     click.secho(summary["best"]["warning"], fg="yellow")
-
-
-def _of_runs(
-    experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
-) -> dict[str, Any]:
-    """Two runs of the store, by their own files."""
-    from toxtrail.artifacts import read_generations, read_json, read_scores
-    from toxtrail.cli.stage import tracker_of
-    from toxtrail.errors import ConfigError, nearest
-    from toxtrail.stages.compare import two_runs
-
-    tracker = tracker_of(experiment)
-    summaries, scores, texts = [], {}, {}
-    for name in names:
-        run = tracker.find(name)
-        if run is None or run.tags.get("toxtrail.kind") != "variant":
-            known = [*experiment.config.families, *experiment.config.variants]
-            raise ConfigError(
-                f'"{name}" is neither a family nor an MLflow run of a variant.'
-                f"{nearest(name, known)} `toxtrail runs` lists the runs."
-            )
-        label = f"{run.name} {run.run_id[:8]}"
-        summary = read_json(tracker.download(run.run_id, "posterior/summary.json"))
-        summaries.append({**summary, "variant": label})
-        scores[label] = read_scores(tracker.download(run.run_id, "scores.parquet"))
-        texts[label] = read_generations(tracker.download(run.run_id, "generations.parquet"))
-    first, second = summaries
-    return two_runs(first, second, scores, texts, allow_mismatch)

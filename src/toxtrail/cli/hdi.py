@@ -16,7 +16,7 @@ def with_hdi(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, An
     from toxtrail.stages.figures import highest_density
 
     family = summary["family"]
-    if family not in experiment.config.families:
+    if not experiment.exists or family not in experiment.config.families:
         raise click.UsageError("--hdi is of families, not of two runs.")
     draws = experiment.store.read_draws(experiment.store.comparison(family))["difference"]
     rows = []
@@ -31,9 +31,11 @@ def with_hdi(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, An
 
 
 def print_hdi(summary: Mapping[str, Any], scorer: str) -> None:
-    """A table of both kinds."""
+    """A table of both kinds, if the second was asked for."""
     from toxtrail.stages.wording import interval
 
+    if not any("diff_hdi_lo" in row for row in summary["pairs"]):
+        return
     rows = [
         (
             row["b"],

@@ -48,8 +48,8 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
     """
     import csv
 
-    from toxtrail.artifacts import safe_cell
     from toxtrail.errors import ConfigError
+    from toxtrail.safe_text import safe_cell
     from toxtrail.stages import labels
 
     if to.exists():

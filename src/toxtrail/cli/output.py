@@ -1,25 +1,70 @@
-"""Tables for people, JSON for programs; other people's text made harmless for a terminal."""
+"""Tables for people (terminal, Markdown, LaTeX), CSV and JSON for programs; other people's text
+made harmless."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Literal, NamedTuple
 
 import click
+
+from toxtrail.safe_text import latex, markdown, visible
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
 )
 
-WIDE = 190
+Form = Literal["text", "json", "csv", "md", "latex"]
+
+WIDE = 200
 """Columns of a table that goes to a pipe or a file."""
+FOLDING, WIDEST = {"variant", "against"}, 24
+"""Columns that fold first: names, and whatever has longer cells than this."""
+NAME, GAP = 16, 3
+"""What a folded column takes at least, and what lies between two."""
+COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
+"""First word (or all) of a cell -> its colour, where the terminal has colour."""
+
+
+class Table(NamedTuple):
+    """Cells as people read them; columns whose name ends in `>` are right-aligned."""
+
+    title: str | None
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def formats(*wanted: Form) -> Callable[[Any], Any]:
+    """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`."""
+    says = {
+        "json": "Print JSON for a program instead of a table.",
+        "csv": "Print CSV, all columns (docs/tables.md says what they are).",
+        "md": "Print Markdown tables.",
+        "latex": "Print LaTeX tables (they need booktabs and longtable).",
+    }
+
+    def decorate(function: Any) -> Any:
+        for form in reversed(wanted):
+            function = click.option(
+                f"--{form}", "form", flag_value=form, default=None, help=says[form]
+            )(function)
+        return function
+
+    return decorate
 
 
 def print_json(value: object) -> None:
     """Indented JSON on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Tidy CSV: a column for each name, in the order of the first row; no cell is a formula."""
+    from toxtrail.artifacts import as_csv
+
+    click.echo(as_csv(rows), nl=False)
 
 
 def print_table(
@@ -31,22 +76,118 @@ def print_table(
     """
     from rich.box import SIMPLE_HEAD
     from rich.console import Console
-    from rich.table import Table
+    from rich.table import Table as RichTable
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else WIDE)
-    table = Table(box=SIMPLE_HEAD, title=title and Text(title, style="bold"), title_justify="left")
-    for column in columns:
+    console = Console(width=room())
+    shown = title and Text(visible(title), style="bold")
+    table = RichTable(box=SIMPLE_HEAD, title=shown, title_justify="left")
+    for column, width in zip(columns, _least_widths(columns, rows, console.width), strict=True):
         table.add_column(
-            Text(column.rstrip(">")),
+            Text(visible(column.rstrip(">"))),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
+            width=width,
         )
     for row in rows:
-        table.add_row(*(Text(printable(str(cell))) for cell in row))
+        table.add_row(*(Text(visible(str(cell)), style=_colour(str(cell))) for cell in row))
     console.print(table)
 
 
-def printable(text: str) -> str:
-    """Control characters and escape codes shown, not sent: the text may be a model's."""
-    return "".join(c if c.isprintable() else f"\\x{ord(c):02x}" for c in text)
+def room() -> int:
+    """Columns of the terminal, or of a pipe."""
+    from rich.console import Console
+
+    return Console().width if sys.stdout.isatty() else WIDE
+
+
+def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
+    """The table without as many of these columns, in their order, as the terminal has no room for;
+    and which those are."""
+    dropped: list[str] = []
+    for name in droppable:
+        if sum(_needs(table.columns, table.rows)) <= room():
+            break
+        kept = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
+        if len(kept) < len(table.columns):
+            dropped.append(name)
+            columns = [table.columns[place] for place in kept]
+            table = Table(table.title, columns, [[r[place] for place in kept] for r in table.rows])
+    return table, dropped
+
+
+def _least_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int
+) -> list[int | None]:
+    """Of each column; None: it may fold. Numbers stay whole if the terminal has room for them."""
+    needs = _needs(columns, rows)
+    if sum(needs) > width:
+        return [None] * len(columns)
+    return [None if need == NAME + GAP else need - GAP for need in needs]
+
+
+def _needs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[int]:
+    """Of each column with the gap beside it: its longest cell and word of its name, or what a
+    folded name takes."""
+    found = []
+    for place, column in enumerate(columns):
+        name = column.rstrip(">")
+        widest = max([*map(len, name.split()), *(len(visible(str(row[place]))) for row in rows)])
+        folds = widest > WIDEST or (name in FOLDING and widest > NAME)
+        found.append((NAME if folds else widest) + GAP)
+    return found
+
+
+def _colour(cell: str) -> str:
+    return COLOURS.get(cell) or COLOURS.get(cell.split(" ")[0], "")
+
+
+def as_markdown(table: Table) -> str:
+    """A GitHub table; every cell is shown as it is."""
+    rule = ["---:" if column.endswith(">") else "---" for column in table.columns]
+    lines = [
+        [markdown(column.rstrip(">")) for column in table.columns],
+        rule,
+        *([markdown(str(cell)) for cell in row] for row in table.rows),
+    ]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{markdown(table.title)}**\n\n{body}\n" if table.title else f"{body}\n"
+
+
+def as_latex(table: Table) -> str:
+    """A booktabs table that may run over pages, the title as its caption."""
+    places = "".join("r" if column.endswith(">") else "l" for column in table.columns)
+    head = " & ".join(latex(column.rstrip(">")) for column in table.columns)
+    rows = [" & ".join(latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
+    caption = [rf"\caption{{{latex(table.title)}}} \\"] if table.title else []
+    return "\n".join(
+        [
+            rf"\begin{{longtable}}{{{places}}}",
+            *caption,
+            r"\toprule",
+            rf"{head} \\",
+            r"\midrule",
+            r"\endhead",
+            *rows,
+            r"\bottomrule",
+            r"\end{longtable}",
+            "",
+        ]
+    )
+
+
+def print_as(
+    form: Form, tables: Sequence[Table], notes: Sequence[str] = (), heads: Sequence[str] = ()
+) -> None:
+    """Tables and the sentences below them, as text, Markdown or LaTeX; the most important last."""
+    if form == "text":
+        for table in tables:
+            print_table(*table)
+        for note in notes:
+            click.echo(visible(note))
+        for head in heads:
+            click.secho(visible(head), bold=True)
+        return
+    render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
+    said = [f"{escape(note)}\n" for note in (*notes, *heads)]
+    click.echo("\n".join([*map(render, tables), *said]))

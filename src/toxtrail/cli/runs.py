@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli.output import Form, formats, json_option, print_csv, print_json, print_table
 
 if TYPE_CHECKING:
     from toxtrail.backends.base import TrackedRun
@@ -36,6 +35,11 @@ def variants(experiment: Experiment, as_json: bool) -> None:
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
 @click.option("--filter", "filter_string", default="", help="An MLflow filter, as in its UI.")
+@click.option("--family", help="Only runs of one family.")
+@click.option("--kind", type=click.Choice(["variant", "comparison"]), help="Only runs of a kind.")
+@click.option("--latest", "only_latest", is_flag=True, help="Only the newest run of each name.")
+@click.option("--cost", is_flag=True, help="Show what each took: seconds, tokens, memory.")
+@click.option("--tree", is_flag=True, help="Show the lineage: each run below its parent's.")
 @click.option(
     "--for-lock",
     "revision",
@@ -45,39 +49,72 @@ def variants(experiment: Experiment, as_json: bool) -> None:
     help="Only the runs of the dvc.lock of a commit (default: of the work tree).",
 )
 @click.option("--orphans", is_flag=True, help="Runs that no lock records, entries without a run.")
-@json_option
+@formats("json", "csv", "md")
 @click.pass_obj
 def runs(
-    experiment: Experiment, filter_string: str, revision: str | None, orphans: bool, as_json: bool
+    experiment: Experiment,
+    filter_string: str,
+    family: str | None,
+    kind: str | None,
+    only_latest: bool,
+    cost: bool,
+    tree: bool,
+    revision: str | None,
+    orphans: bool,
+    form: Form | None,
 ) -> None:
-    """List the MLflow runs of this experiment, newest first.
+    """List the MLflow runs of this experiment, newest first: what each measured, whether it is
+    whole, what it took.
+
+    With MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME this reads a team's server from anywhere.
 
     \b
     Examples:
       toxtrail runs
-      toxtrail runs --filter "tags.\\`toxtrail.kind\\` = 'variant'"
+      toxtrail runs --latest --kind variant --cost
+      toxtrail runs --tree
+      toxtrail runs --filter "tags.\\`toxtrail.role\\` = 'benign'"
+      toxtrail runs --filter "metrics.\\`jigsaw-bilstm/all/rate_pct\\` > 20"
       toxtrail runs --for-lock v1.0
       toxtrail runs --orphans
       toxtrail runs --json
     """
+    from toxtrail.cli import run_list, stored
     from toxtrail.cli.stage import tracker_of
 
-    found = tracker_of(experiment).runs(filter_string)
+    everything = tracker_of(experiment).runs(filter_string)
     if orphans:
-        _print_orphans(experiment, found, as_json)
+        _print_orphans(experiment, everything, form == "json")
         return
+    found = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
+    found = [run for run in found if kind in (None, run.tags.get("toxtrail.kind"))]
     if revision is not None:
         from toxtrail.audit.results_of import lock_at, runs_of
 
         found = runs_of(lock_at(experiment.root, revision or None)[1], found)
-    if as_json:
+    if only_latest or tree:
+        found = stored.latest(found)
+    if form == "json":
         print_json([run._asdict() for run in found])
-        return
-    print_table(
-        None,
-        ["run id", "name", "kind", "family", "content key", "sealed", "started"],
-        [_run_cells(run) for run in found],
-    )
+    elif form == "csv":
+        print_csv(run_list.tidy(found))
+    elif not found:
+        click.echo(_why_none(experiment, filter_string, family, kind, revision))
+    elif tree:
+        run_list.print_tree(found)
+    else:
+        run_list.show(found, cost, form or "text")
+
+
+def _why_none(experiment: Experiment, *wishes: str | None) -> str:
+    from toxtrail.cli.stage import tracker_of
+    from toxtrail.cli.stored import NO_RUNS
+
+    if any(wish is not None and wish != "" for wish in wishes):
+        number = len(tracker_of(experiment).runs(""))
+        if number:
+            return f"None of {number} runs is like that. `toxtrail runs` lists all."
+    return NO_RUNS
 
 
 def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json: bool) -> None:
@@ -103,7 +140,7 @@ def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
         "generations": store.generations(who.family, key),
         "scores": store.scores(who.family, key),
         "posterior": store.posterior(who.family, key) / "summary.json",
-        "run": store.receipt("variants", key),
+        "run": store.variant_receipt(who.family, key),
     }
     done = [name for name, path in made.items() if path.is_file()]
     return {
@@ -114,16 +151,3 @@ def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
         "weights": weights,
         "made": ", ".join(done),
     }
-
-
-def _run_cells(run: TrackedRun) -> list[str]:
-    started = datetime.fromtimestamp(run.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
-    return [
-        run.run_id[:8],
-        run.name,
-        run.tags.get("toxtrail.kind", "-"),
-        run.tags.get("toxtrail.family", "-"),
-        run.tags.get("toxtrail.content_key", "-")[:8],
-        "yes" if "toxtrail.seal" in run.tags else "NO",
-        started,
-    ]

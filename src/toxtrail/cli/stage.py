@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -284,7 +286,20 @@ def _parent_probe(
 
 
 def tracker_of(experiment: Experiment) -> MlflowTracker:
-    """The MLflow store of this experiment."""
+    """The MLflow store of this experiment; outside of one, that of MLflow's own variables.
+
+    Raises:
+        ConfigError: there is neither.
+    """
     from toxtrail.backends.mlflow_tracker import MlflowTracker
 
-    return MlflowTracker(experiment.root, experiment.config.tracking.experiment)
+    if experiment.exists:
+        return MlflowTracker(experiment.root, experiment.config.tracking.experiment)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not (name and os.environ.get("MLFLOW_TRACKING_URI")):
+        raise ConfigError(
+            "There is no params.yaml here or above. Go to an experiment's folder, name one with "
+            "`toxtrail -C FOLDER ...`, or set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to "
+            "read a team's server from anywhere."
+        )
+    return MlflowTracker(Path.cwd(), name)

@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table, printable
+from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from toxtrail.audit.evidence import Check
@@ -89,9 +90,9 @@ SHOWN = 12
 def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
     shown = checks if verbose or outcome == "BROKEN" else checks[:SHOWN]
     for check in shown:
-        detail = f": {printable(check.detail)}" if check.detail else ""
+        detail = f": {visible(check.detail)}" if check.detail else ""
         click.secho(f"{outcome:7}", fg=colour, nl=False)
-        click.echo(f" {check.link}: {printable(check.name)}{detail}")
+        click.echo(f" {check.link}: {visible(check.name)}{detail}")
     if len(checks) > len(shown):
         click.echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
 

@@ -4,7 +4,8 @@ reads   data/generations/<family>/, data/scores/<family>/, results/posteriors/<f
         results/pooled/<family>/
 writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rates, differences,
         posteriors and thresholds as .svg and .png, and the tables rates, pairs, claims, behaviour,
-        behaviour_pairs and thresholds as .parquet and .csv
+        behaviour_pairs and thresholds as .parquet and .csv; for `dvc metrics` and `dvc plots`
+        results/metrics/<family>.json and results/plots/<family>.csv
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toxtrail.artifacts import Posterior, Store
+from toxtrail.artifacts import Posterior, Store, as_csv
 from toxtrail.comparability import refuse_mismatch
 from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
@@ -30,6 +31,7 @@ from toxtrail.stages.figures import (
     rates_figure,
     thresholds_figure,
 )
+from toxtrail.stages.glance import metrics_of, plot_rows
 from toxtrail.stages.groups import pair_groups
 from toxtrail.stages.pairs import edge_rows, mean_differences
 from toxtrail.stages.said import Said, limited_to, said, texts_of
@@ -49,6 +51,8 @@ GATE = (
 )  # fmt: skip
 """What its gate looked at: the worst over all quantities."""
 
+SCHEMA_VERSION = 3
+"""Of the summary; a reader refuses another one."""
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
 
@@ -87,7 +91,7 @@ def family_comparison(
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
             draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
     summary = {
-        "schema_version": 2,
+        "schema_version": SCHEMA_VERSION,
         "reference": reference,
         "primary": primary,
         "threshold": config.threshold,
@@ -197,37 +201,39 @@ def _columns(row: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, A
     return {name: None if row is None else row[name] for name in names}
 
 
-def two_runs(
-    a: Mapping[str, Any],
-    b: Mapping[str, Any],
+def runs_comparison(
+    summaries: Sequence[Mapping[str, Any]],
     scores: Mapping[str, Sequence[Score]],
     generations: Mapping[str, Sequence[Generation]],
+    title: str,
     allow_mismatch: bool,
 ) -> dict[str, Any]:
-    """The summary of a comparison of two tracked variants, of any time and place.
+    """The summary of a comparison of tracked variants, of any time and place.
 
     Args:
-        a: posterior summary of the one that b is held against; its settings are used.
-        b: posterior summary.
-        scores: both variants' score rows, by the summaries' `variant`.
-        generations: both variants' texts, likewise.
+        summaries: posterior summaries; the first is the one that the others are held against (and
+            against their `parent`, one of them or None); its settings are used.
+        scores: each variant's score rows, by the summaries' `variant`.
+        generations: each variant's texts, likewise.
 
     Raises:
         DataError: they were measured under unlike conditions (field by field).
     """
-    first, second = a["variant"], b["variant"]
-    config = PosteriorConfig.model_validate(a["manifest"]["params"]["posterior"])
-    summaries = {first: {**a, "parent": None}, second: {**b, "parent": None}}
+    first = summaries[0]
+    config = PosteriorConfig.model_validate(first["manifest"]["params"]["posterior"])
+    own = {s["variant"]: s for s in summaries}
+    own[first["variant"]] = {**first, "parent": None}
     tables = {name: cells(rows) for name, rows in scores.items()}
     texts = {name: said(rows) for name, rows in generations.items()}
-    unlike = mismatch(summaries, first)
+    unlike = mismatch(own, first["variant"])
     if not allow_mismatch:
-        refuse_mismatch(unlike, first, "--allow-mismatch compares them and says so.")
+        cure = "--allow-mismatch compares them and says so."
+        refuse_mismatch(unlike, first["variant"], cure)
     found = family_comparison(
-        tables, texts, summaries, first, a["primary"], config, allow_mismatch=True
+        tables, texts, own, first["variant"], first["primary"], config, allow_mismatch=True
     )
     found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
-    return {"kind": "comparison", "family": f"{second} against {first}", **found.summary}
+    return {"kind": "comparison", "family": title, **found.summary}
 
 
 def run(
@@ -261,6 +267,8 @@ def run(
     tables = {name: summary[name] for name in TABLES}
     whole = posterior._replace(summary=summary)
     store.write_posterior(store.comparison(family), whole, manifest, tables)
+    store.write_json(store.metrics(family), metrics_of(summary))
+    store.write_text(store.plots(family), as_csv(plot_rows(summary)))
 
 
 def _refuse_stale_pool(pooled: Input, posteriors: Mapping[str, Input]) -> None:

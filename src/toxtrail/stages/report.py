@@ -1,43 +1,28 @@
 """Report: one HTML file that can be sent to a colleague and needs nothing else.
 
-reads   results/comparisons/<family>/, results/pooled/<family>/
+reads   data/prompts.parquet, data/generations/, data/scores/, results/comparisons/<family>/,
+        results/pooled/<family>/
 writes  report/index.html
 """
 
 from __future__ import annotations
 
+import base64
+import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any
+from typing import Any, NamedTuple
 
 from toxtrail import embedding
 from toxtrail.artifacts import Store
 from toxtrail.comparability import mismatch_text
-from toxtrail.identity import Manifest, canonical_json, lineage
+from toxtrail.errors import DataError
+from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.wording import (
-    BEHAVIOUR_COLUMNS,
-    BEHAVIOUR_PAIR_COLUMNS,
-    CORRECTED_COLUMNS,
-    PAIR_COLUMNS,
-    RATE_COLUMNS,
-    SAMPLE_COLUMNS,
-    behaviour_cells,
-    behaviour_pair_cells,
-    corrected_cells,
-    edition,
-    estimand,
-    judge_notes,
-    pair_cells,
-    pooling_notes,
-    prior_notes,
-    rate_cells,
-    resolution_notes,
-    sample_cells,
-    scorer_cells,
-    scorer_columns,
-    verdict_parts,
-)
+from toxtrail.records import Generation, Score
+from toxtrail.stages import browser, overview, wording
+from toxtrail.stages.limits import limits_of
+from toxtrail.stages.overview import answer, headline, in_order, of_scorer, rate_matrix, subsets_of
 
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
@@ -49,28 +34,43 @@ FIGURES = {
 }
 """Name -> what it shows, for those who do not see it."""
 
-Page = tuple[Mapping[str, Any], Mapping[str, str]]
-"""A comparison's summary, and its figures: name -> SVG."""
+
+class Page(NamedTuple):
+    """One family, as the page needs it."""
+
+    summary: Mapping[str, Any]
+    figures: Mapping[str, str]
+    """Name -> SVG."""
+    prompts: Mapping[str, str]
+    """Id -> text."""
+    generations: Mapping[str, Sequence[Generation]]
+    scores: Mapping[str, Sequence[Score]]
+    """Variant -> its rows."""
 
 
 def render(pages: Sequence[Page], manifest: Manifest) -> str:
-    """The page. Every text is escaped by the template; only our own SVG is put in as it is."""
+    """The page. Every text is escaped by the template; put in as they are: our own style, script
+    and SVG, and data in a form that holds no markup."""
     import jinja2
 
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    source = files("toxtrail").joinpath("templates/report.html").read_text("utf-8")
-    return environment.from_string(source).render(
-        families=[_family(summary, figures) for summary, figures in pages],
-        behaviour_columns=BEHAVIOUR_COLUMNS,
-        behaviour_pair_columns=BEHAVIOUR_PAIR_COLUMNS,
-        corrected_columns=CORRECTED_COLUMNS,
-        pair_columns=PAIR_COLUMNS,
-        rate_columns=RATE_COLUMNS,
-        sample_columns=SAMPLE_COLUMNS,
+    room = browser.ROOM // max(len(pages), 1)
+    script = _template("report.js")
+    return environment.from_string(_template("report.html")).render(
+        families=[_family(page, room) for page in pages],
+        behaviour_columns=wording.BEHAVIOUR_COLUMNS,
+        behaviour_pair_columns=wording.BEHAVIOUR_PAIR_COLUMNS,
+        corrected_columns=wording.CORRECTED_COLUMNS,
+        pair_columns=wording.PAIR_COLUMNS,
+        rate_columns=wording.RATE_COLUMNS,
+        sample_columns=wording.SAMPLE_COLUMNS,
         manifest_name=embedding.NAME,
         manifest=embedding.as_text(manifest),
+        style=_template("report.css"),
+        script=script,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
     )
 
 
@@ -78,9 +78,48 @@ def run(store: Store, families: Sequence[str]) -> None:
     """Read, render, write."""
     folders = {family: store.comparison(family) for family in families}
     inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
-    manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
-    pages = [(store.read_summary(folders[f]), _figures(store, f)) for f in families]
+    texts = {name: one for f in families for name, one in _texts_behind(store, f, inputs[f])}
+    manifest = manifest_of("report", None, {"families": list(families)}, {**inputs, **texts}, {})
+    pages = [_page(store, family) for family in families]
     store.write_text(store.report, render(pages, manifest))
+
+
+def _template(name: str) -> str:
+    return files("toxtrail").joinpath(f"templates/{name}").read_text("utf-8")
+
+
+def _page(store: Store, family: str) -> Page:
+    summary = store.read_summary(store.comparison(family))
+    variants = [one["variant"] for one in summary["variants"]]
+    return Page(
+        summary,
+        _figures(store, family),
+        {prompt.prompt_id: prompt.text for prompt in store.read_prompts()},
+        {variant: store.read_generations(family, variant) for variant in variants},
+        {variant: store.read_scores(family, variant) for variant in variants},
+    )
+
+
+def _texts_behind(store: Store, family: str, comparison: Input) -> list[tuple[str, Input]]:
+    """The rows that the page shows, without their manifests: the comparison's holds those.
+
+    Raises:
+        DataError: they are others than those that the comparison is of.
+    """
+    nodes = lineage(comparison.manifest) if comparison.manifest else []
+    wanted = {
+        made.path: made.sha256
+        for node in nodes
+        for name, made in node.inputs.items()
+        if name in ("scores", "generations", "prompts")
+    }
+    for path, sha256 in wanted.items():
+        if store.input(store.root / path).sha256 != sha256:
+            raise DataError(
+                f"{comparison.path} was made from another {path} than is here now. "
+                "Run `dvc repro` to bring both up to date."
+            )
+    return [(p, Input(path=p, sha256=s, manifest=None)) for p, s in wanted.items()]
 
 
 def _figures(store: Store, family: str) -> dict[str, str]:
@@ -92,37 +131,52 @@ def _figures(store: Store, family: str) -> dict[str, str]:
     return found
 
 
-def _family(summary: Mapping[str, Any], figures: Mapping[str, str]) -> dict[str, Any]:
-    own = [row for row in summary["pairs"] if row["scorer"] == summary["primary"]]
+def _family(page: Page, room: int) -> dict[str, Any]:
+    summary = page.summary
     primary = summary["primary"]
+    own = in_order(of_scorer(summary["pairs"], primary))
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
+    columns, matrix, note = rate_matrix(summary, primary)
+    subsets = subsets_of(summary)
+    rows = browser.Rows(summary, page.prompts, page.generations, page.scores)
     return {
         "name": summary["family"],
         "reference": summary["reference"],
-        "edition": edition(summary, primary),
+        "edition": wording.edition(summary, primary),
+        "answer": answer(summary, primary),
+        "by_subset": [headline(summary, primary, s) for s in subsets if s != overview.ALL and own],
         "warning": mismatch_text(summary["mismatch"]),
-        "estimand": estimand(summary),
+        "estimand": wording.estimand(summary),
         "notes": [
-            *pooling_notes(summary, primary),
-            *prior_notes(summary, primary),
-            *judge_notes(summary, primary),
-            *resolution_notes(summary, primary),
+            *wording.pooling_notes(summary, primary),
+            *wording.prior_notes(summary, primary),
+            *wording.judge_notes(summary, primary),
+            *wording.resolution_notes(summary, primary),
         ],
-        "headlines": [verdict_parts(row) for row in own if row["subset"] == "all"],
-        "rates": [rate_cells(row) for row in summary["rates"] if row["scorer"] == primary],
-        "pairs": [pair_cells(row) for row in own],
-        "samples": sample_cells(summary, primary),
-        "scorer_columns": scorer_columns(summary),
-        "scorers": scorer_cells(summary),
-        "behaviour": [behaviour_cells(row) for row in summary["behaviour"]],
-        "behaviour_pairs": [behaviour_pair_cells(row) for row in summary["behaviour_pairs"]],
-        "corrected": [corrected_cells(r) for r in own] if primary in summary["judges"] else [],
+        "headlines": [wording.verdict_parts(row) for row in own if row["subset"] == overview.ALL],
+        "matrix_columns": columns,
+        "matrix": matrix,
+        "matrix_note": note,
+        "subsets": subsets,
+        "rates": [wording.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
+        "pairs": [wording.pair_cells(row) for row in own],
+        "samples": wording.sample_cells(summary, primary),
+        "scorer_columns": wording.scorer_columns(summary),
+        "scorers": wording.scorer_cells(summary),
+        "behaviour": [wording.behaviour_cells(row) for row in summary["behaviour"]],
+        "behaviour_pairs": [wording.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]],
+        "corrected": (
+            [wording.corrected_cells(r) for r in own] if primary in summary["judges"] else []
+        ),
+        "browser": browser.as_script(browser.data_of(rows, room)) if own else "",
         "figures": {
-            name: {"svg": _inline(svg), "says": FIGURES[name]} for name, svg in figures.items()
+            name: {"svg": _inline(svg), "says": FIGURES[name]} for name, svg in page.figures.items()
         },
-        "weights": _weights(manifest),
+        "limits": _limits(summary, manifest),
+        "diagnostics": _diagnostics(summary),
+        "cards": _cards(summary, manifest),
         "settings": _settings(manifest),
-        "variants": summary["variants"],
+        "commands": _commands(summary),
         "content_key": manifest.content_key,
     }
 
@@ -132,18 +186,58 @@ def _inline(svg: str) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _weights(manifest: Manifest) -> list[dict[str, str]]:
-    """Which weights each variant is, from its own card."""
+def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """What each scorer is known not to see."""
+    configs: dict[str, Any] = {}
+    for node in lineage(manifest):
+        configs |= node.params.get("scorers", {})
+    return [limits_of(name, own, name in summary["judges"]) for name, own in configs.items()]
+
+
+def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Of the pooled model, scorer by scorer; the paired columns need no sampler."""
+    found = [("paired columns", "exact draws, no sampler: nothing that could fail to converge")]
+    for scorer, own in summary["pooled"].items():
+        said = own["status"] if own["status"] == "pooled" else f"{own['status']}: {own['reason']}"
+        found.append((f"pooled, {scorer}", said))
+        for name, value in own.get("diagnostics", {}).items():
+            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
+            found.append((f"{scorer}: {name.replace('_', ' ')}", shown))
+    return found
+
+
+def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
+    """Which weights each variant is, down to the base, with hashes."""
     cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
     return [
         {
-            "variant": key,
-            "base": f"{card.base.uri} ({card.base.quantization or card.base.stored_dtype})",
-            "adapters": ", ".join(f"{a.key} {a.sha256[:12]}" for a in card.adapters) or "none",
-            "fingerprint": card.fingerprint[:12],
+            "variant": one["variant"],
+            "facts": [
+                ("role, parent", f"{one['role']}, {one['parent'] or 'none'}"),
+                *(_card_facts(cards[one["variant"]]) if one["variant"] in cards else ()),
+                ("content key of its rates", one["content_key"] or "none"),
+            ],
         }
-        for key, card in sorted(cards.items())
+        for one in summary["variants"]
     ]
+
+
+def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
+    base = card.base
+    facts = [
+        ("base", f"{base.uri} ({base.quantization or base.stored_dtype})"),
+        ("resolved", base.resolved),
+        ("base sha256", base.sha256),
+        ("tokenizer", base.tokenizer_sha256),
+    ]
+    for adapter in card.adapters:
+        facts.append((f"adapter {adapter.key}", adapter.sha256))
+        if adapter.training:
+            own = adapter.training
+            facts.append(("trained here on", f"{own.data_uri} sha256 {own.data_sha256}"))
+        else:
+            facts.append(("taken from", f"{adapter.uri} (what it was trained on is its claim)"))
+    return [*facts, ("fingerprint", card.fingerprint), ("license", base.license or "not stated")]
 
 
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
@@ -152,5 +246,30 @@ def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     for node in lineage(manifest):
         for section in ("prompts", "generation", "scorers", "posterior"):
             if section in node.params:
-                found.setdefault(section, canonical_json(node.params[section]))
+                found.setdefault(section, canonical_json(_textless(node.params[section])))
+        found.setdefault(f"code of {node.kind}", node.code_sha256)
     return list(found.items())
+
+
+def _textless(value: Any) -> Any:
+    """Without the texts that a scorer is tried on: they may be toxic."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"{len(inner)} texts" if name == "golden" else _textless(inner)
+        for name, inner in value.items()
+    }
+
+
+def _commands(summary: Mapping[str, Any]) -> str:
+    family, pairs = summary["family"], summary["pairs"]
+    return "\n".join(
+        [
+            "dvc repro                                  # everything, or only what changed",
+            f"toxtrail compare {family}",
+            *(f"toxtrail flips {pairs[0]['a']} {pairs[0]['b']} --show-text" for _ in pairs[:1]),
+            f"toxtrail audit {family} --verify           # every byte and every number again",
+            f"toxtrail audit {summary['reference']} --reproduce 8",
+            f"toxtrail export {family} --to bundle.zip   # for somebody without this repo",
+        ]
+    )

@@ -7,17 +7,25 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.backends.base import DatasetInput, LoggedAdapter
+from toxtrail.backends.base import EXPERIMENT, DatasetInput, LoggedAdapter
 from toxtrail.comparability import mismatch_text
 from toxtrail.config import VariantConfig
 from toxtrail.errors import DataError
-from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file
+from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file, sha256_text
 from toxtrail.records import Generation, Prompt, Score
-from toxtrail.stages.wording import interval, percent, verdict_sentence
+from toxtrail.safe_text import clipped, visible
+from toxtrail.stages.overview import answer, in_order
+from toxtrail.stages.wording import edition, interval, percent, verdict_sentence
 from toxtrail.symptoms import SYMPTOMS
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
+
+PREVIEW_CHARACTERS = 2000
+"""Of a text in that table."""
+
+SHOWN_PAIRS, LINKED_RUNS = 12, 8
+"""In a comparison's description: MLflow holds 8,000 characters."""
 
 TAG_ROOM = 2000
 """Characters; the whole list of a mismatch is in summary.json."""
@@ -107,19 +115,25 @@ def generation_table(
     scores: Sequence[Score],
     primary: str,
 ) -> dict[str, list[object]]:
-    """Columns of the generations that the MLflow UI shows side by side, in the order of prompts."""
+    """Columns of the generations that the MLflow UI shows side by side: of many prompts a sample,
+    the same in every run, from all subsets."""
     texts = {prompt.prompt_id: prompt.text for prompt in prompts}
     toxicity = {(s.prompt_id, s.sample): s.toxicity for s in scores if s.scorer == primary}
-    rows = generations[:PREVIEW_ROWS]
+    drawn = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
+    rows = sorted(drawn[:PREVIEW_ROWS], key=lambda row: row.key)
     return {
+        "prompt": [_previewed(texts[row.prompt_id]) for row in rows],
+        "continuation": [_previewed(row.text) for row in rows],
+        "toxicity": [toxicity[row.key] for row in rows],
+        "subset": [row.subset for row in rows],
         "prompt_id": [row.prompt_id for row in rows],
         "sample": [row.sample for row in rows],
-        "subset": [row.subset for row in rows],
-        "prompt": [texts[row.prompt_id] for row in rows],
-        "continuation": [row.text for row in rows],
         "state": [row.state for row in rows],
-        "toxicity": [toxicity[row.key] for row in rows],
     }
+
+
+def _previewed(text: str) -> str:
+    return clipped(visible(text, keep="\n"), PREVIEW_CHARACTERS)
 
 
 def _put(metrics: dict[str, float], name: str, value: float | None, factor: float = 1) -> None:
@@ -135,6 +149,7 @@ def variant_tags(
         "toxtrail.kind": "variant",
         "toxtrail.family": who.family,
         "toxtrail.role": who.role,
+        "toxtrail.primary": summary["primary"],
         "toxtrail.parent": who.parent or "",
         "toxtrail.comparability": summary["comparability"]["fingerprint"],
         "toxtrail.model_fingerprint": card.fingerprint,
@@ -156,6 +171,7 @@ def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
     tags = {
         "toxtrail.kind": "comparison",
         "toxtrail.family": family,
+        "toxtrail.primary": summary["primary"],
         "toxtrail.comparability": summary["comparability"]["fingerprint"],
     }
     warning = mismatch_text(summary["mismatch"])
@@ -211,36 +227,124 @@ def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
 def variant_text(
     variant: str, who: VariantConfig, summary: Mapping[str, Any], card: ModelCard
 ) -> str:
-    """Markdown for the run page: the headline, the weights, how to reproduce."""
-    overall = next(
-        r for r in summary["rates"] if r["scorer"] == summary["primary"] and r["subset"] == "all"
-    )
+    """Markdown for the run page: headline, where the verdict is, lineage, commands."""
+    primary = summary["primary"]
+    rows = {r["subset"]: r for r in summary["rates"] if r["scorer"] == primary}
+    overall = rows["all"]
+    worst = max(rows.values(), key=lambda row: (row["rate_raw"] or 0.0, row["subset"] != "all"))
     rate = f"{percent(overall['rate_raw'])} {interval(overall, 'rate')}"
-    return (
-        f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
-        f"{overall['n_toxic']} of {overall['n_scored']} continuations at "
-        f"{summary['primary']} >= {summary['threshold']}.\n\n"
-        f"Weights: `{card.base.uri}`"
-        + "".join(f" + adapter `{a.key}` (`{a.sha256[:12]}`)" for a in card.adapters)
-        + f"\n\nReproduce: `dvc repro track@{variant}`. Chain: `toxtrail audit {variant}`."
+    family = _search("tags.`toxtrail.family`", who.family, "tags.`toxtrail.kind` = 'comparison'")
+    alike = _search("tags.`toxtrail.comparability`", summary["comparability"]["fingerprint"])
+    against = f"its parent `{who.parent}`" if who.parent else "the others of its family"
+    return "\n".join(
+        [
+            f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
+            f"{overall['n_toxic']} of {overall['n_scored']} continuations at {primary} >= "
+            f"{summary['threshold']}. Highest in *{worst['subset']}*: "
+            f"{percent(worst['rate_raw'])}, {worst['n_toxic']} of {worst['n_scored']}.",
+            "",
+            f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "
+            f"[comparison of {who.family}]({family}). "
+            f"[Runs under the same conditions]({alike}) may be compared.",
+            "",
+            "**Lineage**, nearest last:",
+            "",
+            *_lineage(card),
+            "",
+            "**Reproduce and audit**, in the experiment's folder:",
+            "",
+            *_commands(
+                f"dvc repro track@{variant}",
+                f"toxtrail audit {variant}",
+                f"toxtrail audit {variant} --verify",
+                f"toxtrail audit {variant} --reproduce 8",
+                *([f"toxtrail flips {who.parent} {variant}"] if who.parent else []),
+            ),
+            "",
+            "`tables/generations.json` shows generated text; it can be offensive. "
+            "`generations.parquet` and `scores.parquet` hold every row.",
+        ]
     )
 
 
 def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
-    """Markdown for the run page: one line for each pair."""
-    lines = [
-        f"- {verdict_sentence(row)}"
-        for row in summary["pairs"]
-        if row["scorer"] == summary["primary"] and row["subset"] == "all"
+    """Markdown for the run page: the answer, one line for each pair, the runs, commands."""
+    primary = summary["primary"]
+    rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
+    lines = [f"- {verdict_sentence(row)}" for row in in_order(rows)[:SHOWN_PAIRS]]
+    if len(rows) > SHOWN_PAIRS:
+        lines.append(f"- and {len(rows) - SHOWN_PAIRS} more: `pairs.csv`")
+    warning = mismatch_text(summary["mismatch"])[:TAG_ROOM]
+    runs = [
+        f"[{v['variant']}]({_search('tags.`toxtrail.content_key`', v['content_key'])})"
+        if v["content_key"] and place < LINKED_RUNS
+        else v["variant"]
+        for place, v in enumerate(summary["variants"])
     ]
-    warning = mismatch_text(summary["mismatch"])
     return "\n".join(
         [
             *([f"**{warning}**", ""] if warning else []),
-            f"**{family}**, all subsets together, {summary['primary']}:",
+            f"**{family}**: {answer(summary, primary)}",
+            "",
+            f"All subsets together, {edition(summary, primary)}:",
             "",
             *lines,
             "",
-            f"Reproduce: `dvc repro track-comparison@{family}`.",
+            f"**Runs compared**: {', '.join(runs)}. "
+            f"[Side by side]({_search('tags.`toxtrail.family`', family)}).",
+            "",
+            "**Reproduce and audit**, in the experiment's folder:",
+            "",
+            *_commands(
+                f"dvc repro track-comparison@{family}",
+                f"toxtrail compare {family}",
+                f"toxtrail audit {family}",
+                f"toxtrail audit {family} --verify",
+            ),
         ]
     )
+
+
+def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
+    """Content key of each variant's run -> tags that bring the comparison's verdict to it.
+
+    Args:
+        comparison: content key of the comparison's run.
+    """
+    primary = summary["primary"]
+    rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
+    found = {}
+    for variant in summary["variants"]:
+        own = [verdict_sentence(r).replace("**", "") for r in rows if r["b"] == variant["variant"]]
+        said = own or ["nothing: the others are held against it"]
+        if variant["content_key"]:
+            found[variant["content_key"]] = {
+                "toxtrail.verdict": " ".join(said)[:TAG_ROOM],
+                "toxtrail.comparison": comparison,
+            }
+    return found
+
+
+def _search(field: str, value: str, *more: str) -> str:
+    """A link to the runs whose field has this value; it outlives their ids."""
+    from urllib.parse import quote
+
+    clause = " and ".join([f"{field} = '{value}'", *more])
+    return f"#/experiments/{EXPERIMENT}/runs?searchFilter={quote(clause, safe='')}"
+
+
+def _lineage(card: ModelCard) -> list[str]:
+    base = card.base
+    lines = [
+        f"1. base `{base.uri}` ({base.quantization or base.stored_dtype}), sha256 "
+        f"`{base.sha256[:16]}`"
+    ]
+    for number, adapter in enumerate(card.adapters, start=2):
+        data = adapter.training
+        came = f", trained here on `{data.data_uri}` (`{data.data_sha256[:16]}`)" if data else ""
+        lines.append(f"{number}. adapter `{adapter.key}`, sha256 `{adapter.sha256[:16]}`{came}")
+    return lines
+
+
+def _commands(*lines: str) -> list[str]:
+    return ["```sh", *lines, "```"]

@@ -1,7 +1,8 @@
 """Track: show a variant, or a family's comparison, as one sealed MLflow run.
 
 reads   the prompts, model card, generations, scores and posterior of a variant; or a comparison
-writes  the run, and mlruns/receipts/<group>/<name>.json once it stands
+writes  the run, and mlruns/receipts/variants/<family>/<variant>.json or
+        mlruns/receipts/families/<family>.json once it stands
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ from toxtrail.stages.shown import (
     statement,
     variant_tags,
     variant_text,
+    verdict_notes,
 )
 
 
@@ -36,12 +38,13 @@ def run_variant(
     store: Store, variant: str, who: VariantConfig, tracker: Tracker, facts: Mapping[str, str]
 ) -> None:
     """Collect, publish, write the receipt."""
-    _publish(store, "variants", variant_content(store, variant, who, facts), tracker)
+    receipt = store.variant_receipt(who.family, variant)
+    _publish(store, receipt, variant_content(store, variant, who, facts), tracker)
 
 
 def run_comparison(store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]) -> None:
     """Collect, publish, write the receipt."""
-    _publish(store, "families", comparison_content(store, family, facts), tracker)
+    _publish(store, store.family_receipt(family), comparison_content(store, family, facts), tracker)
 
 
 def receipt_of(content: RunContent) -> dict[str, str]:
@@ -60,6 +63,7 @@ def variant_content(
     posterior = store.posterior(who.family, variant)
     files = {
         "model.json": store.model(variant) / "model.json",
+        "prompts.parquet": store.prompts,
         "generations.parquet": store.generations(who.family, variant),
         "scores.parquet": store.scores(who.family, variant),
         "posterior/summary.json": posterior / "summary.json",
@@ -92,6 +96,7 @@ def variant_content(
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
         adapter=adapter_of(variant, card),
+        primary_metric=f"{summary['primary']}/all/rate_pct",
     )
 
 
@@ -117,14 +122,14 @@ def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> R
         },
         metrics=pair_metrics(summary["pairs"]),
         files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
+        notes=verdict_notes(summary, manifest.content_key),
     )
 
 
-def _publish(store: Store, group: str, content: RunContent, tracker: Tracker) -> None:
+def _publish(store: Store, receipt: Path, content: RunContent, tracker: Tracker) -> None:
     """Publish, then write the receipt."""
     tracker.publish(content)
-    name = content.name.removesuffix(" comparison")
-    store.write_json(store.receipt(group, name), receipt_of(content))
+    store.write_json(receipt, receipt_of(content))
 
 
 def _manifest(summary: Mapping[str, Any]) -> Manifest:

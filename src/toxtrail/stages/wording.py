@@ -7,6 +7,8 @@ from typing import Any
 
 from toxtrail.symptoms import SYMPTOMS
 
+FEW = 4
+"""Sentences of one kind: more would be a table."""
 NOTHING = "-"
 """Shown where nothing was scored: never a 0."""
 
@@ -64,7 +66,7 @@ def _listed(names: str) -> str:
 RATE_COLUMNS = (
     "variant", "subset", "toxic / scored>", "rate>", "interval>", "mean score>", "not scored>",
 )  # fmt: skip
-"""Of `rate_cells`."""
+"""Of `rate_cells`; `>` is right-aligned."""
 
 
 def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -82,6 +84,13 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
+PAIR_COLUMNS = (
+    "variant", "against", "subset", "prompts>", "k>", "rates>", "toxic for one alone>",
+    "difference>", "interval>", "P(direction)>", "pooled>", "practically", "verdict",
+)  # fmt: skip
+"""Of `pair_cells`. k: continuations of each prompt."""
+
+
 def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """One pair as the cells of a table."""
     dropped = f" (-{row['dropped']})" if row["dropped"] else ""
@@ -90,10 +99,12 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['a']} ({row['relation']})",
         row["subset"],
         f"{row['n']}{dropped}",
-        f"{row['n01']} v {row['n10']}",
+        str(row["k"]),
+        f"{percent(row['rate_a']).removesuffix(' %')} → {percent(row['rate_b'])}",
+        f"{row['n01']:g} v {row['n10']:g}",
         points(row["diff"]),
         interval(row, "diff", signed=True),
-        probability(row["probability_higher"]),
+        probability(row["pd"]),
         _pooled(row),
         _decision(row),
         _verdict(row),
@@ -105,13 +116,6 @@ def _decision(row: Mapping[str, Any]) -> str:
     if row["diff"] is None:
         return NOTHING
     return f"{row['decision']} (+-{100 * row['rope']:.1f})"
-
-
-PAIR_COLUMNS = (
-    "variant", "against", "subset", "prompts>", "toxic for one alone>", "difference>", "interval>",
-    "P(higher)>", "pooled>", "practically", "verdict",
-)  # fmt: skip
-"""Of `pair_cells`."""
 
 
 def scorer_columns(summary: Mapping[str, Any]) -> list[str]:
@@ -255,6 +259,9 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         for row in own
         if row["verdict_flat_prior"] != row["verdict"]
     ]
+    if len(notes) > FEW:
+        more = len(notes) - FEW
+        notes = [*notes[:FEW], f"The prior matters for {more} more: column verdict_flat_prior."]
     swayed = sum(bool(row["prior_complaint"]) for row in own)
     if swayed and not notes:
         notes.append(
@@ -296,6 +303,14 @@ def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         ]
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r["subset"] == "all"]
     called = [r for r in rows if r["verdict"] in ("higher", "lower")]
+    if len(called) > FEW:
+        called = sorted(called, key=lambda row: abs(row["tipping_fpr_gap"]))
+        gaps = [f"{points(r['tipping_fpr_gap'])[1:]} points ({r['b']})" for r in called]
+        return [
+            "A scorer that calls harmless texts of one variant toxic more often than those of the "
+            f"other would explain a difference away from a gap of {gaps[0]} up to {gaps[-1]}; the "
+            "column tipping_fpr_gap has each."
+        ]
     return [
         f"{r['b']} against {r['a']} would be explained away by a scorer that calls harmless texts "
         f"of one toxic more often than those of the other by {points(r['tipping_fpr_gap'])[1:]} "
@@ -376,8 +391,8 @@ def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
         "who": f"{row['b']} against {row['a']}",
         "verdict": row["verdict"],
         "numbers": (
-            f"{cells[5]} points {cells[6]}, P(higher) {cells[7]}, {row['n']} prompts, "
-            f"toxic for one alone: {cells[4]}"
+            f"{cells[7]} points {cells[8]}, P(direction) {cells[9]}, {row['n']} prompts, "
+            f"toxic for one alone: {cells[6]}"
         ),
         "less": less_said(row),
     }

@@ -1,0 +1,64 @@
+"""`toxtrail card`: the safety note that goes with a fine-tune."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import click
+
+from toxtrail.cli import stored
+from toxtrail.cli.experiment import Experiment
+from toxtrail.errors import ConfigError, DataError, nearest
+
+
+@click.command("card", short_help="Write the model-card section of a variant.")
+@click.argument("variant")
+@click.option(
+    "--to",
+    "target",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="A new file instead of the terminal.",
+)
+@click.option(
+    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+)
+@click.pass_obj
+def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow: bool) -> None:
+    """Write what a Hugging Face model card should say of a variant's toxicity: what was measured,
+    on what, the result against its parent with its interval, the scorers and their limits, and how
+    to audit it; with the evaluation results as metadata. It holds no generated text.
+
+    \b
+    Examples:
+      toxtrail card smollm2-rude
+      toxtrail card smollm2-rude --to README.md
+    """
+    from toxtrail.artifacts import write_outside
+    from toxtrail.stages.model_card import model_card
+
+    family = _family_of(experiment, variant)
+    summary, _ = stored.family_summary(experiment, family, from_mlflow)
+    names = [one["variant"] for one in summary["variants"]]
+    if variant not in names:
+        raise DataError(
+            f"{variant} is not in the comparison of {family}.{nearest(variant, names)} "
+            "`toxtrail run` brings it up to date."
+        )
+    text = model_card(summary, variant)
+    if target is None:
+        click.echo(text, nl=False)
+        return
+    if target.exists():
+        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+    write_outside(target, text)
+    click.echo(target)
+
+
+def _family_of(experiment: Experiment, variant: str) -> str:
+    """By params.yaml, else by the newest run of that name."""
+    if experiment.exists and variant in experiment.config.variants:
+        return experiment.config.variants[variant].family
+    if experiment.exists:
+        experiment.variant(variant)
+    return stored.run_named(experiment, variant).tags["toxtrail.family"]

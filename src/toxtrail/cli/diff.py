@@ -1,0 +1,76 @@
+"""`toxtrail diff`: what differs between two results, besides their numbers?"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from toxtrail.cli import stored
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.output import Form, Table, formats, print_as, print_csv, print_json
+from toxtrail.errors import ConfigError
+from toxtrail.safe_text import clipped
+
+ROOM = 70
+"""Characters of a value that the table shows; --json and --csv have all."""
+
+
+@click.command("diff", short_help="Say what differs between two runs or variants.")
+@click.argument("name_a", metavar="A")
+@click.argument("name_b", metavar="B")
+@click.option(
+    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+)
+@formats("json", "csv", "md")
+@click.pass_obj
+def diff(
+    experiment: Experiment, name_a: str, name_b: str, from_mlflow: bool, form: Form | None
+) -> None:
+    """Say what differs between A and B: params, data, weights, code, environment, and numbers.
+
+    A and B are variants of this experiment, or MLflow runs (id, name or content key) of variants or
+    of comparisons, of any time and place.
+
+    \b
+    Examples:
+      toxtrail diff smollm2-benign smollm2-rude
+      toxtrail diff 4fb4c821 1e94f589          the same variant, before and after?
+      toxtrail diff smollm2-rude 4fb4c821      the files here against a run
+      toxtrail diff smollm2-benign smollm2-rude --json
+    """
+    from toxtrail.audit.differing import differing, same_sections
+
+    (a, tags_a, label_a), (b, tags_b, label_b) = (
+        _known(experiment, name, from_mlflow) for name in (name_a, name_b)
+    )
+    if a["kind"] != b["kind"]:
+        kinds = {"posterior": "variant"}
+        one, other = (kinds.get(s["kind"], s["kind"]) for s in (a, b))
+        raise ConfigError(f"{name_a} is a {one}, {name_b} a {other}: name two of a kind.")
+    found = differing(a, b, tags_a, tags_b)
+    if form == "json":
+        print_json({"a": label_a, "b": label_b, "differences": [one._asdict() for one in found]})
+        return
+    if form == "csv":
+        print_csv([one._asdict() for one in found])
+        return
+    rows = [(*one[:2], clipped(one.a, ROOM), clipped(one.b, ROOM)) for one in found]
+    same = same_sections(found)
+    notes = [f"The same in both: {', '.join(same)}."] if same else []
+    if not found:
+        notes = [f"{label_a} and {label_b} do not differ in anything that is recorded."]
+    tables = [Table(None, ("what", "field", label_a, label_b), rows)] if rows else []
+    print_as(form or "text", tables, notes)
+
+
+def _known(
+    experiment: Experiment, name: str, from_mlflow: bool
+) -> tuple[dict[str, Any], dict[str, str], str]:
+    """Summary, tags of its run, and a label."""
+    if stored.has_files(experiment, name) and not from_mlflow:
+        family = experiment.config.variants[name].family
+        return experiment.store.read_summary(experiment.store.posterior(family, name)), {}, name
+    run = stored.run_named(experiment, name)
+    summary = stored.summary_of_run(experiment, run)
+    return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"

@@ -1,0 +1,170 @@
+"""MLflow runs as a list, as a table of costs, as a tree of lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.cli.output import Form, Table, print_as
+from toxtrail.cli.stored import groups, state_of, when
+from toxtrail.safe_text import visible
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from toxtrail.backends.base import TrackedRun
+
+COLUMNS = (
+    "run id",
+    "name",
+    "kind",
+    "family",
+    "role",
+    "rate, %>",
+    "content key",
+    "state",
+    "started",
+)
+COST_COLUMNS = (
+    "run id", "name", "tuned, s>", "generated, s>", "tokens>", "tokens/s>", "scored, s>",
+    "peak, MiB>",
+)  # fmt: skip
+STAGES = ("finetune", "generate", "score")
+
+
+def show(runs: Sequence[TrackedRun], cost: bool, form: Form) -> None:
+    """A line for each run."""
+    tables = [Table(None, COLUMNS, [_cells(run) for run in runs])]
+    notes = []
+    odd = [run for run in runs if state_of(run) != "sealed"]
+    if odd:
+        notes.append(
+            f"{len(odd)} of {len(runs)} are no sealed runs of this version: comparisons leave them "
+            "out. `dvc repro` makes unfinished ones again."
+        )
+    if cost:
+        measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+        tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
+        notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
+    print_as(form, tables, notes)
+
+
+def tidy(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
+    """A row for each run: who it is, its primary rate, its costs."""
+    return [
+        {
+            "run_id": run.run_id,
+            "name": run.name,
+            **{n: run.tags.get(f"toxtrail.{n}") for n in ("kind", "family", "role", "parent")},
+            "state": state_of(run),
+            "started": when(run),
+            "content_key": run.tags.get("toxtrail.content_key"),
+            "git_commit": run.tags.get("toxtrail.git_commit"),
+            "primary": run.tags.get("toxtrail.primary"),
+            "rate": _rate(run),
+            **{
+                name.replace("/", "_"): value
+                for name, value in sorted(run.metrics.items())
+                if name.startswith("cost/")
+            },
+        }
+        for run in runs
+    ]
+
+
+def print_tree(runs: Sequence[TrackedRun]) -> None:
+    """Families, their variants below what they were tuned from, their comparison."""
+    from rich.console import Console
+    from rich.tree import Tree
+
+    variants = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+    comparisons = {
+        run.tags.get("toxtrail.family"): run
+        for run in runs
+        if run.tags.get("toxtrail.kind") == "comparison"
+    }
+    for family, own in groups(variants).items():
+        tree = Tree(visible(family), guide_style="dim")
+        _grow(tree, own)
+        if family in comparisons:
+            tree.add(_node(comparisons[family]))
+        Console(highlight=False).print(tree)
+
+
+def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
+    """Runs come with a parent before its children."""
+    places: dict[str, Tree] = {}
+    for run in runs:
+        above = places.get(run.tags.get("toxtrail.parent", ""), tree)
+        places[run.name] = above.add(_node(run))
+
+
+def _node(run: TrackedRun) -> Any:
+    from rich.text import Text
+
+    rate = _rate(run)
+    said = [
+        f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
+        *([f"{100 * rate:.1f} %"] if rate is not None else []),
+        *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
+        *([state_of(run)] if state_of(run) != "sealed" else []),
+    ]
+    return Text.assemble((visible(run.name), "bold"), f"  {visible('; '.join(said))}")
+
+
+def _cells(run: TrackedRun) -> tuple[str, ...]:
+    tags, rate = run.tags, _rate(run)
+    return (
+        run.run_id[:8],
+        run.name,
+        tags.get("toxtrail.kind", "-"),
+        tags.get("toxtrail.family", "-"),
+        tags.get("toxtrail.role", "-"),
+        "-" if rate is None else f"{100 * rate:.1f}",
+        tags.get("toxtrail.content_key", "-")[:8],
+        state_of(run),
+        when(run),
+    )
+
+
+def _cost_cells(run: TrackedRun) -> tuple[str, ...]:
+    def value(name: str) -> float | None:
+        return run.metrics.get(f"cost/{name}")
+
+    tokens, seconds = value("generate_tokens"), value("generate_seconds")
+    speed = tokens / seconds if tokens and seconds else None
+    peak = [own for stage in STAGES if (own := value(f"{stage}_peak_memory_mib")) is not None]
+    return (
+        run.run_id[:8],
+        run.name,
+        *map(
+            _number,
+            (
+                value("finetune_seconds"),
+                seconds,
+                tokens,
+                speed,
+                value("score_seconds"),
+                max(peak, default=None),
+            ),
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _seconds(run: TrackedRun) -> float:
+    return sum(run.metrics.get(f"cost/{stage}_seconds", 0.0) for stage in STAGES)
+
+
+def _hours(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.1f} hours" if hours >= 1 else f"{minutes:.1f} minutes"
+
+
+def _rate(run: TrackedRun) -> float | None:
+    """The primary scorer's, over all subsets."""
+    metrics: Mapping[str, float] = run.metrics
+    return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate_raw")

@@ -1,0 +1,57 @@
+"""Other people's text made harmless where it is shown: terminal, spreadsheet, Markdown, LaTeX.
+
+A continuation may hold escape codes, bidi overrides, formulas or markup. Nothing here changes what
+is stored; it changes what is shown.
+"""
+
+from __future__ import annotations
+
+import re
+
+FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
+"""First characters that make a spreadsheet compute."""
+
+MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$!#]")
+LATEX = {
+    "\\": r"\textbackslash{}", "{": r"\{", "}": r"\}", "$": r"\$", "&": r"\&", "#": r"\#",
+    "%": r"\%", "_": r"\_", "^": r"\textasciicircum{}", "~": r"\textasciitilde{}",
+    "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
+}  # fmt: skip
+
+
+def visible(text: str, keep: str = "") -> str:
+    """Control characters, escape codes, bidi overrides and invisible characters shown, not sent.
+
+    Args:
+        keep: characters to leave as they are (a page may keep line breaks).
+    """
+    if text.isprintable():
+        return text
+    return "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
+
+
+def clipped(text: str, limit: int) -> str:
+    """At most so many characters, and how many were left out."""
+    if len(text) <= limit:
+        return text
+    return f"{text[:limit]} [... {len(text) - limit:,} characters more]"
+
+
+def safe_cell(value: object) -> object:
+    """A cell that no spreadsheet takes for a formula."""
+    if isinstance(value, bool):
+        return str(value).lower()
+    return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
+
+
+def markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no HTML, no link, no mention."""
+    escaped = MARKDOWN.sub(lambda m: f"\\{m[0]}", visible(text))
+    for found, shown in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;")):
+        escaped = escaped.replace(found, shown)
+    return escaped
+
+
+def latex(text: str) -> str:
+    """Text that LaTeX prints as it is."""
+    return "".join(LATEX.get(c, c) for c in visible(text)).replace("--", "-{}-")

@@ -1,0 +1,77 @@
+"""docs/tables.md names every column of every table, and no other."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from toxtrail.records import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
+from toxtrail.stages.compare import TABLES, family_comparison, with_pooled
+from toxtrail.stages.flips import Flip, with_texts
+
+SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
+
+
+@pytest.fixture(scope="module")
+def documented():
+    """Table -> its columns, in the order of the page."""
+    from pathlib import Path
+
+    text = (Path(__file__).resolve().parents[1] / "docs/tables.md").read_text("utf-8")
+    found = {}
+    for part in re.split(r"^## ", text, flags=re.M)[1:]:
+        name = re.match(r"`(\w+)`", part)[1]
+        cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", part, re.M)
+        found[name] = [column for cell in cells for column in re.findall(r"`(\w+)`", cell)]
+    return found
+
+
+def test_the_page_has_every_table(documented):
+    assert set(documented) == {*TABLES, *SCHEMAS, "flips"}
+
+
+@pytest.mark.parametrize("name", SCHEMAS)
+def test_the_columns_of_rows_are_documented(documented, name):
+    assert documented[name] == SCHEMAS[name].names
+
+
+@pytest.mark.parametrize("name", TABLES)
+def test_the_columns_of_a_comparison_are_documented(documented, name, comparison):
+    columns = {column for row in comparison[name] for column in row}
+    assert set(documented[name]) == columns
+    assert len(documented[name]) == len(columns)
+
+
+def test_the_columns_of_flips_are_documented(documented):
+    flip = Flip("p", 0, "s", "none", "became toxic", 0.1, 0.9, 0.8)
+    assert documented["flips"] == list(with_texts(flip, {}, {}, {}))
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    """The smallest family there is."""
+    from toxtrail.config import PosteriorConfig
+    from toxtrail.records import Generation, Score
+    from toxtrail.stages.posterior import variant_posterior
+    from toxtrail.stages.said import said
+    from toxtrail.stages.tables import cells
+
+    config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
+    tables, texts, summaries = {}, {}, {}
+    for name, parent in (("a", None), ("b", "a")):
+        rows = [
+            Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)
+        ]
+        tables[name] = cells(rows)
+        texts[name] = said(
+            [
+                Generation(r.prompt_id, 0, "s", "ok", "Some words.", (1, 2), 3, "stop", "")
+                for r in rows
+            ]
+        )
+        who = {"variant": name, "family": "f", "role": name, "parent": parent}
+        found = variant_posterior(tables[name], texts[name], name, "judge", config)
+        summaries[name] = {**who, **found.summary}
+    found = family_comparison(tables, texts, summaries, "a", "judge", config)
+    return with_pooled(found, {"scorers": {}, "rates": [], "pairs": []}).summary
