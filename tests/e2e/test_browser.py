@@ -104,13 +104,16 @@ def test_three_runs_side_by_side_show_their_metrics(page, address, experiment, r
     compared = json.dumps(ids)
     url = f"{address}/#/compare-runs?runs={compared}&experiments="
     visit(page, url + json.dumps([experiment["experiment_id"]]), "Comparing 3 Runs")
-    page.mouse.move(700, 700)
-    for _ in range(60):  # the page makes its rows as they are scrolled into view
+    first = page.get_by_text("cost/generate_seconds").first
+    first.wait_for()
+    first.scroll_into_view_if_needed()
+    first.hover()
+    for _ in range(60):  # the page makes rows only as they are scrolled into view
         shown = page.inner_text("body")
         if "judge/all/rate_pct" in shown:
             break
-        page.mouse.wheel(0, 400)
-        page.wait_for_timeout(250)
+        page.mouse.wheel(0, 300)
+        page.wait_for_timeout(500)
     assert "judge/all/rate_pct" in shown
     for name in ("base", "tuned"):
         assert f"{runs[name]['metrics']['judge/all/rate_pct']:g}" in shown
