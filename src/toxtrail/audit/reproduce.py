@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.evidence import DAMAGE
-from toxtrail.audit.subjects import Scene
+from toxtrail.audit.scene import Scene
 from toxtrail.backends.base import LanguageModel, Progress
 from toxtrail.backends.huggingface.engine import Ask
 from toxtrail.backends.huggingface.plain import batches

@@ -11,7 +11,7 @@ from toxtrail.audit.digests import files_of, hashed, md5_of
 from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.history import PastLock, sightings
 from toxtrail.audit.lockfile import Lock, LockEntry, parse_lock
-from toxtrail.audit.subjects import Scene
+from toxtrail.audit.scene import Scene
 from toxtrail.audit.verify_pipeline import listing
 from toxtrail.backends import git
 from toxtrail.backends.base import TrackedRun

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING
 
 from toxtrail.audit.digests import hashed
 from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, guarded, ok
+from toxtrail.audit.scene import Scene, Subject
 from toxtrail.audit.scope import stage_runs
-from toxtrail.audit.subjects import Scene, Subject
 from toxtrail.audit.verify import verify
 from toxtrail.audit.verify_pipeline import verify_stale_entries
 from toxtrail.audit.verify_runs import open_store, verify_run

@@ -7,6 +7,7 @@ Verification never relies on this: it reads the store through MLflow.
 from __future__ import annotations
 
 import json
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -92,13 +93,14 @@ def tracked_runs(root: Path, experiment: str) -> list[FiledRun]:
     return _filed(root) if is_local(root) else list(_served(root, experiment))
 
 
-def damaged_runs(root: Path) -> list[Path]:
-    """Artifact folders of the local store whose record is missing or cannot be read."""
+def damaged_runs(root: Path, whole: Collection[Path]) -> list[Path]:
+    """Artifact folders of the local store that are none of the whole runs': their record is missing
+    or cannot be read.
+    """
     if not is_local(root):
         return []
-    whole = {run.files for run in _filed(root)}
     folders = {path.parent for path in artifact_root(root).glob(f"*/artifacts/{PAYLOAD}")}
-    return sorted(folders - whole)
+    return sorted(folders - set(whole))
 
 
 def _filed(root: Path) -> list[FiledRun]:

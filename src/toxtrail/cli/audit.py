@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from toxtrail.audit.chain import Link, Standing
     from toxtrail.audit.evidence import Check
-    from toxtrail.audit.subjects import Scene, Subject
+    from toxtrail.audit.scene import Scene, Subject
     from toxtrail.backends.base import TrackedRun
 
 COLOURS: dict[Standing, str] = {
@@ -225,8 +225,8 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
 
 def scene_of(experiment: Experiment) -> Scene:
     """The experiment as a place to look things up in; outside of one, nowhere."""
+    from toxtrail.audit.scene import Scene
     from toxtrail.audit.scope import stage_runs
-    from toxtrail.audit.subjects import Scene
 
     if not experiment.exists:
         return Scene(Path.cwd(), None, None)

@@ -12,11 +12,10 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import print_table
 from toxtrail.cli.verify import BROKEN_EXIT
 from toxtrail.errors import ConfigError
-from toxtrail.identity import sha256_file
 
 if TYPE_CHECKING:
     from toxtrail.audit.reproduce import Plan, Reproduction
-    from toxtrail.audit.subjects import Scene, Subject
+    from toxtrail.audit.scene import Scene, Subject
     from toxtrail.stages.score import Judge
 
 
@@ -88,7 +87,7 @@ def exit_code(outcomes: Sequence[Outcome]) -> int:
 def _variants(experiment: Experiment, subject: Subject) -> list[str]:
     """Whose generations the subject is made from."""
     found = {
-        link.what.partition("@")[2]: link.sha256
+        link.what.partition("@")[2]: dict(link.facts).get("content key")
         for link in subject.link.all()
         if link.what.startswith("generate@")
     }
@@ -102,10 +101,13 @@ def _variants(experiment: Experiment, subject: Subject) -> list[str]:
     return known
 
 
-def _refuse_others(experiment: Experiment, variant: str, sha256: str | None) -> None:
-    """What is made again are the rows that are here: they must be the ones that were asked for."""
+def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> None:
+    """What is made again are the rows that are here: their content key must be the one asked for
+    (an edited file keeps it, and is found out).
+    """
     path = experiment.store.generations(experiment.variant(variant).family, variant)
-    if not path.is_file() or (sha256 is not None and sha256_file(path) != sha256):
+    manifest = experiment.store.input(path).manifest if path.is_file() else None
+    if manifest is None or manifest.content_key != key:
         raise ConfigError(
             f"The generations of {variant} behind it are not the ones that are here now. Check out "
             "the commit that made them (`toxtrail audit` names it), `dvc checkout`, and ask again."
