@@ -235,6 +235,8 @@ def in_mlflow() -> list[Tampering]:
         Tampering("a new param", sql(f"{new} where name = 'tuned'"), "extra"),
         Tampering("a tag", tag("toxtrail.adapter_sha256", "aa"), "adapter_sha256"),
         Tampering("the commit tag", tag("toxtrail.git_commit", "f"), "git_commit"),
+        Tampering("a verdict", tag("toxtrail.verdict", "fine"), "toxtrail.verdict"),
+        Tampering("a verdict's source", tag("toxtrail.comparison", "aa"), "toxtrail.comparison"),
         Tampering("the description", tag("mlflow.note.content", "fine"), "mlflow.note.content"),
         Tampering(
             "a new name", sql("update runs set name = 'nicer' where name = 'tuned'"), "tuned"

@@ -26,7 +26,14 @@ from toxtrail.audit.verify_pipeline import (
     verify_stale_entries,
 )
 from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
-from toxtrail.audit.verify_runs import content_of, open_store, title, verify_runs, verify_tracking
+from toxtrail.audit.verify_runs import (
+    content_of,
+    open_store,
+    title,
+    verify_runs,
+    verify_tracking,
+    verify_verdicts,
+)
 from toxtrail.audit.verify_signatures import Signable, verify_signatures
 from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
@@ -113,6 +120,7 @@ def verify(
         what = part.__name__.removeprefix("verify_")
         found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, scope))
     found += guarded("receipts", "looking at receipts", verify_tracking(evidence, scope, view))
+    found += guarded("MLflow values", "verdicts", verify_verdicts(evidence, scope, view))
     own = _keys(evidence, scope) if targets else set()
     for stored in runs:
         if not targets or stored.run.tags.get(KEY_TAG) in own:

@@ -37,7 +37,9 @@ LINK_OF_STAGE = {
 }
 
 
-KNOWN_KEYS = {"foreach", "do", "cmd", "params", "deps", "outs", "desc", "meta", "frozen"}
+KNOWN_KEYS = {
+    "foreach", "do", "cmd", "params", "deps", "outs", "metrics", "plots", "desc", "meta", "frozen",
+}  # fmt: skip
 """What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from toxtrail.backends.mlflow_store import is_local, local_store
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
+from toxtrail.stages.shown import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
 
 OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
@@ -128,6 +129,45 @@ def content_of(evidence: Evidence, instance: Instance) -> RunContent:
     if instance.stage.name == "track":
         return variant_content(evidence.store, key, evidence.config.variants[key], {})
     return comparison_content(evidence.store, key, {})
+
+
+def verify_verdicts(
+    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+) -> Iterator[Check]:
+    """The verdict that a comparison wrote onto the run of a variant is the one of its files."""
+    variants = [one.key or "" for one in of_stage(scope, "track")]
+    live = [one for one in view.runs if not one.deleted] if view else []
+    known = {one.run.tags.get(KEY_TAG) for one in live}
+    for family in sorted({evidence.config.variants[v].family for v in variants}):
+        try:
+            notes = comparison_content(evidence.store, family, {}).notes
+        except DAMAGE:
+            continue  # what is wrong with its files is said of them
+        for one in live:
+            wanted = notes.get(one.run.tags.get(KEY_TAG, ""))
+            if wanted and one.run.name in variants:
+                yield from _verdict(one, wanted, known)
+
+
+def _verdict(
+    stored: StoredRun, wanted: Mapping[str, str], known: Container[str | None]
+) -> Iterator[Check]:
+    """A run that was made again after its comparison has none yet; that is no harm."""
+    name, found = f"{title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
+    if set(found.values()) == {None}:
+        return
+    comparison = found[COMPARISON_TAG]
+    if comparison not in known:
+        detail = f"tag {COMPARISON_TAG} names no comparison in MLflow: {comparison}"
+        yield broken("MLflow values", name, detail)
+    elif comparison != wanted[COMPARISON_TAG]:
+        detail = f"tag {VERDICT_TAG} is of another comparison than the present one: {comparison}"
+        yield weak("MLflow values", name, detail)
+    elif found[VERDICT_TAG] != wanted[VERDICT_TAG]:
+        said = f"{found[VERDICT_TAG]!r}, the files say {wanted[VERDICT_TAG]!r}"
+        yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {said}")
+    else:
+        yield ok("MLflow values", name)
 
 
 def verify_runs(evidence: Evidence, runs: Sequence[StoredRun]) -> Iterator[Check]:
@@ -267,7 +307,8 @@ def _changed_tags(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]
     for name, text in record["tags"].items():
         if run.tags.get(name) != text:
             yield f"tag {name} was changed from {text!r} to {run.tags.get(name)!r}"
-    for name in sorted(run.tags.keys() - record["tags"].keys() - {SEAL_TAG, PAYLOAD_TAG}):
+    known = {*record["tags"], SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
+    for name in sorted(run.tags.keys() - known):
         if name.startswith("toxtrail."):
             yield f"tag {name} was added: {run.tags[name]!r}"
 

@@ -305,6 +305,12 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
     )
 
 
+VERDICT_TAG = "toxtrail.verdict"
+COMPARISON_TAG = "toxtrail.comparison"
+VERDICT_TAGS = {VERDICT_TAG, COMPARISON_TAG}
+"""What a comparison says on the runs of its variants, beyond what those were sealed with."""
+
+
 def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
     """Content key of each variant's run -> tags that bring the comparison's verdict to it.
 
@@ -319,8 +325,8 @@ def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict
         said = own or ["nothing: the others are held against it"]
         if variant["content_key"]:
             found[variant["content_key"]] = {
-                "toxtrail.verdict": " ".join(said)[:TAG_ROOM],
-                "toxtrail.comparison": comparison,
+                VERDICT_TAG: " ".join(said)[:TAG_ROOM],
+                COMPARISON_TAG: comparison,
             }
     return found
 
