@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface import packed
+from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.huggingface.probes import PROBES, largest_difference
 
 if TYPE_CHECKING:
@@ -68,11 +69,12 @@ def _packed(model: PreTrainedModel, texts: list[list[int]]) -> tuple[list[list[i
     capacity = -(-(max(map(len, texts)) + STEPS) // packed.BLOCK) * packed.BLOCK
     cache = packed.SlotCache(len(texts), capacity)
     starts = [packed.Start(slot, tuple(text)) for slot, text in enumerate(texts)]
-    step = packed.Step(cache, [], starts, model.device)
+    step = packed.Step(cache, [], starts, model.device, row_block())
     logits = [packed.forward(model, step, [token for text in texts for token in text])]
     drawn = [[int(token)] for token in logits[0].argmax(-1)]
     for extra in range(STEPS - 1):
-        step = packed.Step(cache, [len(text) + extra for text in texts], [], model.device)
+        lengths = [len(text) + extra for text in texts]
+        step = packed.Step(cache, lengths, [], model.device, row_block())
         logits.append(packed.forward(model, step, [own[-1] for own in drawn]))
         for own, token in zip(drawn, logits[-1].argmax(-1), strict=True):
             own.append(int(token))

@@ -14,7 +14,8 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.base import Decoding
-from toxtrail.backends.huggingface.packed import BLOCK, FEWEST, SlotCache, Start, Step, forward
+from toxtrail.backends.huggingface.devices import row_block
+from toxtrail.backends.huggingface.packed import BLOCK, SlotCache, Start, Step, forward
 from toxtrail.backends.huggingface.sampling import choose
 from toxtrail.errors import BackendError
 
@@ -25,6 +26,10 @@ if TYPE_CHECKING:
 START_TOKENS = 1024
 """Prompt tokens that start in one step, at most (one prompt at least): they share the step's memory
 with what is under way. Our choice."""
+
+
+THREAD_ELEMENTS = 32_768
+"""Of an activation, that torch gives to a thread at least."""
 
 
 class Ask(NamedTuple):
@@ -112,7 +117,8 @@ class Engine:
     def _lane(self, groups: deque[list[Ask]], capacity: int) -> Iterator[Answer]:
         """Prompts of like length, with as many slots as memory allows."""
         open_asks = {ask.number: ask for group in groups for ask in group}
-        slots = max(1, self._budget // capacity)
+        slots, block = max(1, self._budget // capacity), row_block()
+        slots -= slots % block if slots > block else 0
         while open_asks:
             try:
                 for answer in self._pass(self._groups(list(open_asks.values())), slots, capacity):
@@ -158,7 +164,8 @@ class Engine:
             starts.append(Start(place, started[0].members[0].tokens))
             place += len(started)
         tokens = [slot.newest for slot in active] + [t for s in starts for t in s.tokens]
-        step = Step(cache, lengths, starts, self._model.device, _fewest(self._model, cache))
+        fewest = _fewest(self._model, cache)
+        step = Step(cache, lengths, starts, self._model.device, row_block(), fewest)
         logits = forward(self._model, step, tokens)
         for slot in active:
             slot.length += 1
@@ -220,9 +227,19 @@ class Engine:
 
 
 def _fewest(model: PreTrainedModel, cache: SlotCache) -> int:
-    """Rows of a step, at least. Elsewhere than on a CPU the kernel depends on their number, and a
-    few more cost nothing while the weights are read: always as many as there are slots."""
-    return FEWEST if model.device.type == "cpu" else max(FEWEST, cache.slots)
+    """Rows of a step, at least.
+
+    Elsewhere than on a CPU the kernel depends on their number, and a few more cost nothing while
+    the weights are read: always as many as there are slots. On a CPU of many cores there must be
+    so many that all threads take part in every activation: they then share whole rows.
+    """
+    import torch
+
+    if model.device.type != "cpu":
+        return cache.slots
+    threads = torch.get_num_threads()
+    width = getattr(model.config.get_text_config(), "intermediate_size", None)
+    return 0 if threads <= 2 else threads * THREAD_ELEMENTS // (width or model.config.hidden_size)
 
 
 def is_out_of_memory(error: Exception) -> bool:

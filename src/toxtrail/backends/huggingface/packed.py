@@ -4,7 +4,7 @@ A step is one packed row of tokens, [1, token]: first one token of each continua
 whole prompts that start. Linear layers see one long row whatever it is made of; attention sees each
 continuation's own keys alone, in a slot of its own that starts at position 0. So there is no
 padding on which a result could depend, and matrix products give each row the same bits whatever
-else is multiplied beside it, as long as there are enough rows (FEWEST).
+else is multiplied beside it, as long as rows come in whole blocks (devices.row_block).
 """
 
 from __future__ import annotations
@@ -20,9 +20,6 @@ if TYPE_CHECKING:
 
 NAME = "toxtrail"
 """Under which transformers knows the attention below."""
-FEWEST = 16
-"""Rows of a matrix product, at least. Measured on CPUs: with fewer than 8, another kernel adds up
-in another order; from 8 to 2,048 each row has the same bits."""
 BLOCK = 16
 """Keys are attended to in multiples of this: what lies behind a text's end adds exact zeros, and
 no vector instruction is cut in two."""
@@ -59,8 +56,10 @@ class Step:
     """Tokens already in slot 0, 1, ...; each of these gets one more."""
     starts: list[Start]
     device: torch.device
-    fewest: int = FEWEST
-    """Rows of every matrix product, at least."""
+    block: int
+    """Rows come in multiples of this (devices.row_block)."""
+    fewest: int = 0
+    """Rows, at least."""
     _biases: dict[int | None, torch.Tensor] = field(default_factory=dict)
     _views: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
@@ -267,6 +266,12 @@ def by_slots(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(own)
 
 
+def _filled(rows: int, step: Step) -> int:
+    """Rows and those that fill them up."""
+    rows = max(rows, step.fewest)
+    return -(-rows // step.block) * step.block
+
+
 def forward(model: PreTrainedModel, step: Step, tokens: list[int]) -> torch.Tensor:
     """(continuation, vocabulary) logits of what comes next, in the order of `step.last`.
 
@@ -277,10 +282,10 @@ def forward(model: PreTrainedModel, step: Step, tokens: list[int]) -> torch.Tens
     """
     import torch
 
-    missing = max(0, step.fewest - len(tokens))
+    missing = _filled(len(tokens), step) - len(tokens)
     ids = torch.tensor([tokens + [0] * missing], device=step.device)
     places = torch.cat([step.places, step.places.new_zeros(missing)])[None]
-    wanted = step.last + [0] * max(0, step.fewest - len(step.last))
+    wanted = step.last + [0] * (_filled(len(step.last), step) - len(step.last))
     step.cache.step = step
     logits: torch.Tensor = model(
         input_ids=ids,

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from toxtrail.backends.base import Assets, ScoredText
+from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.scorers.windows import cut, highest
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
@@ -35,9 +36,6 @@ WINDOW = 100
 """Words that the model sees at once."""
 OVERLAP = 50
 """Our choice: no passage of 50 words falls between two windows."""
-FEWEST = 8
-"""Windows in a batch, at least: with fewer rows a CPU multiplies matrices by another kernel, which
-adds up in another order."""
 VOCABULARY = 20_000
 FILTERED = '!"#$%&()*+,-./:;<=>?@[\\]^_`{|}~\t\n'
 """Characters that Keras' Tokenizer turns into spaces."""
@@ -92,7 +90,8 @@ class JigsawBilstm:
         import torch
 
         own = self._weights
-        ids = torch.zeros((max(len(windows), FEWEST), WINDOW), dtype=torch.long)
+        filled = len(windows) + -len(windows) % row_block()
+        ids = torch.zeros((filled, WINDOW), dtype=torch.long)
         for row, window in enumerate(windows):
             if window:
                 ids[row, WINDOW - len(window) :] = torch.tensor(window)

@@ -9,14 +9,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxtrail.backends.base import ScoredText
+from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.scorers.windows import highest
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-FEWEST = 8
-"""Windows in a batch, at least: with fewer rows a CPU multiplies matrices by another kernel, which
-adds up in another order."""
+STRIDE = 8
+"""Windows are padded to multiples of so many tokens: little is wasted, and batches are full."""
 OVERLAP_SHARE = 4
 """A quarter of a window is shared with the one before. Our choice."""
 
@@ -45,7 +45,8 @@ class SequenceClassifier:
             return []
         windows, owner = self._windows(texts)
         values = np.empty((len(windows), len(self.heads)))
-        for batch in equal_lengths([len(window) for window in windows], self._batch_size):
+        lengths = [len(window) for window in windows]
+        for batch in like_lengths(lengths, self._window, self._batch_size):
             values[batch] = self._forward([windows[i] for i in batch])
         return highest(self.heads, values, owner, len(texts))
 
@@ -65,11 +66,13 @@ class SequenceClassifier:
     def _forward(self, windows: list[list[int]]) -> NDArray[np.float64]:
         import torch
 
-        repeated = windows + windows[:1] * (FEWEST - len(windows))
-        ids = torch.tensor(repeated, device=self._model.device)
+        filled = windows + windows[:1] * (-len(windows) % row_block())
+        width = padded_length(len(windows[0]), self._window)
+        padded = self._tokenizer.pad(
+            {"input_ids": filled}, padding="max_length", max_length=width, return_tensors="pt"
+        )
         with torch.inference_mode():
-            mask = torch.ones_like(ids)
-            logits = self._model(input_ids=ids, attention_mask=mask).logits.double()
+            logits = self._model(**padded.to(self._model.device)).logits.double()
             if self._activation == "softmax":
                 values = torch.softmax(logits, dim=-1)
             else:
@@ -78,12 +81,18 @@ class SequenceClassifier:
         return result
 
 
-def equal_lengths(lengths: Sequence[int], size: int) -> list[list[int]]:
-    """Batches of windows of one length: no padding, so no score depends on its neighbours."""
+def like_lengths(lengths: Sequence[int], longest: int, size: int) -> list[list[int]]:
+    """Batches of windows that are padded to one length, which depends on each window alone: so no
+    score depends on its neighbours."""
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
-        groups.setdefault(length, []).append(number)
+        groups.setdefault(padded_length(length, longest), []).append(number)
     return [own[i : i + size] for own in groups.values() for i in range(0, len(own), size)]
+
+
+def padded_length(length: int, longest: int) -> int:
+    """Tokens of a window and its padding."""
+    return min(-(-length // STRIDE) * STRIDE, longest)
 
 
 def window_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
