@@ -339,7 +339,7 @@ def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
     resealed(elsewhere, tmp_path / "b", {"content_key": "0" * 64}, "names the content key")
     loss = tmp_path / "b/models/tuned/loss.csv"
     loss.write_text(loss.read_text("utf-8").replace(".", ".1", 1), "utf-8")
-    resealed(elsewhere, tmp_path / "b", {}, "mlruns/receipts/variants/tuned.json")
+    resealed(elsewhere, tmp_path / "b", {}, "mlruns/receipts/variants/tiny/tuned.json")
     done = elsewhere.toxtrail("audit", "b", "--reproduce", "1", code=1)
     assert "A bundle holds no weights" in done.stderr
 
@@ -403,7 +403,7 @@ def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path
     taken = lab.root / "signatures/variants/base.dsse.json"
     signature = taken.read_text("utf-8")
     taken.unlink()
-    (lab.root / "mlruns/receipts/variants/base.json").unlink()
+    (lab.root / "mlruns/receipts/variants/tiny/base.json").unlink()
     done = lab.toxtrail("verify", "--public-key", f"{key}.pub", code=3)
     assert "no signature, though a public key was given" in done.stdout
     taken.write_text(signature, "utf-8")

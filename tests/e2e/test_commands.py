@@ -158,7 +158,8 @@ def test_highest_density_intervals_are_given_on_request(finished):
     for row in pairs:
         widths = (row[f"{name}_hi"] - row[f"{name}_lo"] for name in ("diff_hdi", "diff"))
         assert next(widths) <= next(widths) + 1e-9
-    assert "highest density" in finished.toxtrail("compare", "--hdi").stdout
+    shown = finished.toxtrail("compare", "--hdi").stdout
+    assert all(f"{100 * row['diff_hdi_hi']:+.1f}]" in shown for row in pairs)
 
 
 def test_pooled_differences_stand_beside_the_paired_ones_and_are_verified(breakable):

@@ -379,7 +379,8 @@ def estimand(summary: Mapping[str, Any]) -> str:
 
 
 def _region(summary: Mapping[str, Any]) -> str:
-    text = f"{summary['rope_pp']:g} points"
+    width = summary["rope_pp"]
+    text = f"{width:g} point" + ("" if width == 1 else "s")
     share = summary.get("rope_share")
     return f"{text} or {share:.0%} of the other's rate, whichever is more" if share else text
 
