@@ -14,7 +14,7 @@ from typing import Any
 
 import yaml
 
-from toxtrail.audit.digests import md5_of
+from toxtrail.audit.digests import dir_md5, files_of, md5_of
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, ok, weak
 from toxtrail.audit.lockfile import LockEntry, Recorded, outputs, parse_lock
 from toxtrail.backends import git
@@ -230,12 +230,36 @@ def _other_files(evidence: Evidence, entry: LockEntry, made: dict[str, Recorded]
             elif out.nfiles != dep.nfiles:
                 yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
             continue
+        if parts := _parts(dep, made):
+            yield from _other_parts(evidence, dep, parts)
+            continue
         found = _found(evidence, dep)
         if found is not None and found != (dep.md5, dep.size):
             yield (
                 f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
                 f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
             )
+
+
+def _parts(dep: Recorded, made: dict[str, Recorded]) -> dict[str, Recorded]:
+    """name -> the output of that name in a folder that several stages fill with a file each (as
+    with receipts); none where one of them made a folder of its own."""
+    folder = f"{dep.path}/"
+    inside = {path: out for path, out in made.items() if path.startswith(folder)}
+    parts = {path.removeprefix(folder): out for path, out in inside.items()}
+    return parts if all(out.nfiles is None for out in parts.values()) else {}
+
+
+def _other_parts(evidence: Evidence, dep: Recorded, parts: dict[str, Recorded]) -> Iterator[str]:
+    """Where a folder was read with other files than their stages wrote; what lies there now is
+    looked at with the outputs."""
+    written = dir_md5({name: out.md5 for name, out in parts.items()})
+    if written != dep.md5:
+        yield f"it read {dep.path} as {dep.md5}, the stages that fill it wrote {written}"
+    folder = evidence.path(dep.path)
+    for path in files_of(folder) if folder.is_dir() else ():
+        if (name := path.relative_to(folder).as_posix()) not in parts:
+            yield f"{dep.path}/{name} is an extra file: no stage of dvc.lock made it. Delete it."
 
 
 def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
