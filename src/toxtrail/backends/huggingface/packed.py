@@ -23,6 +23,8 @@ NAME = "toxtrail"
 BLOCK = 16
 """Keys are attended to in multiples of this: what lies behind a text's end adds exact zeros, and
 no vector instruction is cut in two."""
+GROWTH = 2 * BLOCK
+"""Tokens by which the room of all slots grows. Our choice: growing copies what is there."""
 
 
 @dataclass
@@ -77,8 +79,8 @@ class Step:
         self.places = torch.tensor(positions, device=self.device)
         self.slots = torch.arange(self.decoded, device=self.device)
         self.groups = [self._group(length, own) for length, own in firsts.items()]
-        longest = max(self.lengths, default=0) + 1
-        self.keys = min(-(-longest // BLOCK) * BLOCK, self.cache.capacity)
+        longest = max([n + 1 for n in self.lengths] + [len(s.tokens) for s in self.starts])
+        self.cache.grow(longest)
 
     @property
     def decoded(self) -> int:
@@ -95,7 +97,7 @@ class Step:
         import torch
 
         if window not in self._biases:
-            key = torch.arange(self.keys, device=self.device)
+            key = torch.arange(self.cache.extent, device=self.device)
             own = self.places[: self.decoded, None]
             hidden = key > own
             if window is not None:
@@ -103,7 +105,7 @@ class Step:
             bias = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
             bias = bias.masked_fill(hidden, -torch.inf)[:, None, None]
             heads = self.cache.heads
-            self._biases[window] = bias.expand(-1, heads, 1, -1).reshape(-1, 1, self.keys)
+            self._biases[window] = bias.expand(-1, heads, 1, -1).flatten(0, 1)
         return self._biases[window]
 
     def visible(self, length: int, window: int | None) -> torch.Tensor:
@@ -118,12 +120,18 @@ class Step:
 
 
 class SlotCache:
-    """Keys and values of every slot, layer by layer; made when a layer first shows their shape."""
+    """Keys and values of every slot, layer by layer; made when a layer first shows their shape.
+
+    Each has room for as many tokens as the longest text has needed so far, and no more: products
+    with a part of a longer room would copy that part first.
+    """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots = slots
         self.capacity = capacity
-        """Tokens in a slot."""
+        """Tokens in a slot, at most."""
+        self.extent = 0
+        """Tokens in a slot, for which there is room."""
         self.heads = 0
         """Key heads; known after the first layer."""
         self._keys: dict[int, torch.Tensor] = {}
@@ -138,10 +146,7 @@ class SlotCache:
         """Called by the model's attention with [1, head, token, dimension]; nothing is joined."""
         assert self.step is not None
         self.heads = key.shape[1]
-        if layer not in self._keys:
-            shape = (self.slots, self.heads)
-            self._keys[layer] = key.new_zeros((*shape, key.shape[3], self.capacity))
-            self._values[layer] = value.new_zeros((*shape, self.capacity, value.shape[3]))
+        self._make_room(layer, key, value)
         step, n = self.step, self.step.decoded
         keys, values = self._keys[layer], self._values[layer]
         if n:
@@ -153,10 +158,26 @@ class SlotCache:
             values[group.slots, :, : group.length] = value[0][:, group.tokens].transpose(0, 1)
         return key, value
 
-    def of(self, layer: int, slots: int, keys: int) -> tuple[torch.Tensor, torch.Tensor]:
+    def grow(self, tokens: int) -> None:
+        """Have room for texts of this length from the next step on."""
+        wanted = min(-(-tokens // GROWTH) * GROWTH, self.capacity)
+        self.extent = max(self.extent, wanted)
+
+    def _make_room(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
+        old = self._keys.get(layer)
+        if old is not None and old.shape[3] == self.extent:
+            return
+        shape = (self.slots, self.heads)
+        keys = key.new_zeros((*shape, key.shape[3], self.extent))
+        values = value.new_zeros((*shape, self.extent, value.shape[3]))
+        if old is not None:
+            keys[..., : old.shape[3]] = old
+            values[:, :, : old.shape[3]] = self._values[layer]
+        self._keys[layer], self._values[layer] = keys, values
+
+    def of(self, layer: int, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(slot * head, dimension, key) and (slot * head, key, dimension) of the first slots."""
-        own = self._keys[layer][:slots, :, :, :keys].flatten(0, 1)
-        return own, self._values[layer][:slots, :, :keys].flatten(0, 1)
+        return self._keys[layer][:slots].flatten(0, 1), self._values[layer][:slots].flatten(0, 1)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """What a slot holds, into another: a finished one's place, or a second sample."""
@@ -212,7 +233,7 @@ def _decode(
     """(slot, head, dimension): each slot's one token over the slot's own keys."""
     import torch
 
-    keys, values = step.cache.of(layer, step.decoded, step.keys)
+    keys, values = step.cache.of(layer, step.decoded)
     grouped = query.reshape(keys.shape[0], -1, keys.shape[1])
     if softcap:
         scores = torch.tanh(torch.bmm(grouped, keys) * scale / softcap) * softcap + bias
