@@ -225,6 +225,17 @@ def test_a_nucleus_is_the_smallest_set_with_enough_mass(logits, top_p):
     assert kept.all() or probability[kept].min() >= probability[~kept].max()
 
 
+@settings(max_examples=100, deadline=None)
+@given(
+    st.lists(st.sampled_from([-5.0, -1.0, 0.0, 0.5, 3.0]), min_size=1, max_size=9),
+    st.floats(0.01, 0.99),
+    st.integers(1, 9),
+)
+def test_a_nucleus_is_the_same_however_few_tokens_are_looked_at_first(logits, top_p, most):
+    rows = torch.tensor([logits, logits[::-1]], dtype=torch.float64)
+    assert torch.equal(nucleus(rows, top_p, most), nucleus(rows, top_p, most=len(logits)))
+
+
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_broken_row_is_noted_with_its_first_step(bad):
     draws = RowDraws(1, [1, 2], 1.0, 1.0)

@@ -96,31 +96,57 @@ def drawn(
     scaled = logits.to("cpu", torch.float64) / temperature
     if top_p < 1:
         scaled = nucleus(scaled, top_p)
-    pairs = zip(seeds, steps, strict=True)
-    noise = np.stack([gumbel(seed, step, scaled.shape[-1]) for seed, step in pairs])
-    return (scaled + torch.from_numpy(noise)).argmax(-1)
+    rows = zip(scaled.numpy(), seeds, steps, strict=True)
+    return torch.tensor([_draw(row, seed, step) for row, seed, step in rows])
 
 
-def gumbel(seed: int, step: int, size: int) -> NDArray[np.float64]:
-    """Standard Gumbel noise of one row at one step: a counter-based stream, keyed by both."""
+def _draw(row: NDArray[np.float64], seed: int, step: int) -> int:
+    """The largest of (vocabulary,) logits and their noise; those at -inf need none."""
+    kept = np.flatnonzero(row > -np.inf)
+    if len(kept) == len(row):
+        return int(np.argmax(row + gumbel(uniform(seed, step, len(row)))))
+    return int(kept[np.argmax(row[kept] + gumbel(uniform(seed, step, len(row))[kept]))])
+
+
+def uniform(seed: int, step: int, size: int) -> NDArray[np.float64]:
+    """In [0, 1), of one row at one step: a counter-based stream, keyed by both."""
     key = np.array([seed & _MASK, step], dtype=np.uint64)
-    uniform = np.random.Generator(np.random.Philox(key=key)).random(size)
+    return np.random.Generator(np.random.Philox(key=key)).random(size)
+
+
+def gumbel(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Standard Gumbel noise from uniform numbers."""
     noise: NDArray[np.float64] = -np.log(-np.log(np.maximum(uniform, _SMALLEST)))
     return noise
 
 
-def nucleus(logits: torch.Tensor, top_p: float) -> torch.Tensor:
-    """Keep the fewest most probable tokens whose probabilities sum to at least top_p.
+def nucleus(logits: torch.Tensor, top_p: float, most: int = 1024) -> torch.Tensor:
+    """Keep the fewest most probable tokens whose probabilities sum to at least top_p; of equal ones
+    the first.
 
     Args:
         logits: (row, vocabulary).
+        most: tokens looked at before all are sorted, which few rows need. Our choice.
 
     Source: Holtzman et al. 2020, arXiv:1904.09751.
     """
     import torch
 
-    ordered, order = logits.sort(dim=-1, descending=True, stable=True)
-    probability = ordered.softmax(-1)
-    before = probability.cumsum(-1) - probability
-    dropped = torch.zeros_like(logits, dtype=torch.bool).scatter(1, order, before >= top_p)
-    return logits.masked_fill(dropped, -torch.inf)
+    probability = logits.softmax(-1)
+    top = probability.topk(min(most, logits.shape[-1])).values
+    number = (top.cumsum(-1) - top < top_p).sum(-1, keepdim=True)
+    kept = probability >= top.gather(1, number - 1)
+    unclear = (number[:, 0] == top.shape[1]) | (kept.sum(-1) != number[:, 0])
+    for row in torch.nonzero(unclear).flatten().tolist():
+        kept[row] = _by_sorting(probability[row], top_p)
+    return logits.masked_fill(~kept, -torch.inf)
+
+
+def _by_sorting(probability: torch.Tensor, top_p: float) -> torch.Tensor:
+    """(vocabulary,) what to keep, after all are sorted."""
+    import torch
+
+    ordered, order = probability.sort(descending=True, stable=True)
+    return torch.zeros_like(order, dtype=torch.bool).scatter(
+        0, order, ordered.cumsum(-1) - ordered < top_p
+    )
