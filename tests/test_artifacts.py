@@ -29,7 +29,11 @@ TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
 IDS = st.lists(st.integers(0, 2**31 - 1), max_size=8).map(tuple)
 STATES = st.sampled_from(["ok", "empty", "truncated", "error"])
 FINISHES = st.sampled_from(["stop", "length", "none"])
-PROMPTS = st.builds(Prompt, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**40))
+KNOWN = st.none() | st.floats(allow_nan=False, allow_infinity=False)
+COVARIATES = st.none() | st.dictionaries(TEXT, KNOWN, max_size=3)
+PROMPTS = st.builds(
+    Prompt, TEXT, TEXT, TEXT, TEXT, st.integers(0, 2**40), st.none() | TEXT, COVARIATES
+)
 GENERATIONS = st.builds(
     Generation,
     TEXT,

@@ -169,3 +169,25 @@ def test_check_needs_no_heavy_library_and_less_than_two_seconds(project, tmp_pat
 
 def test_config_names_every_section_of_the_file():
     assert set(Config.model_fields) == set(VALUES)
+
+
+def test_the_options_of_a_prompt_source_are_kept_as_they_were_written():
+    where = {"kind": {"is": ["a", 1, True]}, "score": {"min": 0.5}}
+    values = changed("prompts/subsets/neutral/where", where)
+    subset = parse_config(values, "params.yaml").prompts.subsets["neutral"]
+    assert subset.plain()["where"] == where
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "said"),
+    [
+        ("n", "some", "prompts.subsets.neutral.n"),
+        ("where", {}, "at least 1 item"),
+        ("where", {"a": {"minn": 1.0}}, 'unknown name. Did you mean "min"?'),
+        ("where", {"a": {"iss": 1}}, 'unknown name. Did you mean "is"?'),
+        ("covariates", {"A b": "c"}, "prompts.subsets.neutral.covariates"),
+        ("language", "English", "prompts.subsets.neutral.language"),
+    ],
+)
+def test_an_option_of_a_prompt_source_is_checked(option, value, said):
+    assert said in refused(changed(f"prompts/subsets/neutral/{option}", value))

@@ -1,24 +1,28 @@
-"""docs/tables.md names every column of every table, and no other."""
+"""docs/tables.md names every column of every table, and no other; what a page says to write into
+params.yaml is valid."""
 
 from __future__ import annotations
 
 import re
+from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
+from toxtrail.params import parse_config
 from toxtrail.records import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
 from toxtrail.stages.compare import TABLES, family_comparison, with_pooled
 from toxtrail.stages.flips import Flip, with_texts
 
+ROOT = Path(__file__).resolve().parents[1]
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 
 @pytest.fixture(scope="module")
 def documented():
     """Table -> its columns, in the order of the page."""
-    from pathlib import Path
-
-    text = (Path(__file__).resolve().parents[1] / "docs/tables.md").read_text("utf-8")
+    text = (ROOT / "docs/tables.md").read_text("utf-8")
     found = {}
     for part in re.split(r"^## ", text, flags=re.M)[1:]:
         name = re.match(r"`(\w+)`", part)[1]
@@ -75,3 +79,29 @@ def comparison():
         summaries[name] = {**who, **found.summary}
     found = family_comparison(tables, texts, summaries, "a", "judge", config)
     return with_pooled(found, {"scorers": {}, "rates": [], "pairs": []}).summary
+
+
+def merged(values: Any, part: Any) -> Any:
+    """Values with a part of them replaced or added, mapping by mapping."""
+    if not (isinstance(values, dict) and isinstance(part, dict)):
+        return part
+    return {**values, **{name: merged(values.get(name), own) for name, own in part.items()}}
+
+
+def blocks(page: str) -> list[Any]:
+    text = (ROOT / "docs" / page).read_text("utf-8")
+    return re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
+
+
+@pytest.mark.parametrize("block", blocks("prompts.md"))
+def test_what_a_page_says_to_write_is_valid(block):
+    default = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
+    parse_config(merged(default, yaml.safe_load(block)), "params.yaml")
+
+
+def test_the_page_on_prompts_names_every_option():
+    from toxtrail.config import SubsetConfig
+
+    text = (ROOT / "docs/prompts.md").read_text("utf-8")
+    table = " ".join(re.findall(r"^\| (.*?) \|", text, re.M))
+    assert set(re.findall(r"`(\w+)`", table)) == set(SubsetConfig.model_fields)

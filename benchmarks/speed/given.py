@@ -63,7 +63,7 @@ def lines(path: Path | None) -> list[str]:
         subsets = config().prompts.subsets.values()
         wanted = [one for one in subsets if "realtoxicityprompts" in one.uri]
         paths = [assets().fetch(one.uri, one.sha256).path for one in wanted]
-    texts = dict.fromkeys(text for file in paths for _, text in read_texts(file, None))
+    texts = dict.fromkeys(text for file in paths for _, text, _ in read_texts(file, None) if text)
     return list(texts)
 
 

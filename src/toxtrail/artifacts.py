@@ -12,7 +12,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,6 +27,7 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
 from toxtrail.records import (
     GENERATION_SCHEMA,
+    PROMPT_OPTIONS,
     PROMPT_SCHEMA,
     SCORE_SCHEMA,
     Generation,
@@ -72,6 +73,11 @@ class Store:
     @property
     def prompts(self) -> Path:
         return self.root / "data" / "prompts.parquet"
+
+    @property
+    def prompts_card(self) -> Path:
+        """Where the prompts come from, and how they were drawn."""
+        return self.root / "data" / "prompts_card.json"
 
     def model(self, key: str) -> Path:
         return self.root / "models" / key
@@ -174,7 +180,9 @@ class Store:
 
     def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
         rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
-        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest)
+        used = {n for n in PROMPT_OPTIONS if any(getattr(row, n) is not None for row in rows)}
+        schema = _with_options(PROMPT_SCHEMA, PROMPT_OPTIONS, used)
+        self._write_table(self.prompts, rows, schema, manifest)
 
     def write_generations(
         self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
@@ -265,7 +273,8 @@ class Store:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a file, wherever it lies."""
-    return [Prompt(**row) for row in _table(path, PROMPT_SCHEMA)]
+    rows = _arrow_table(path, PROMPT_SCHEMA, optional=PROMPT_OPTIONS).to_pylist()
+    return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
 
 
 def read_generations(path: Path) -> list[Generation]:
@@ -293,7 +302,16 @@ def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
     return rows
 
 
-def _arrow_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = None) -> pa.Table:
+def _with_options(schema: pa.Schema, optional: Set[str], used: Set[str]) -> pa.Schema:
+    return pa.schema([f for f in schema if f.name not in optional or f.name in used])
+
+
+def _arrow_table(
+    path: Path,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    optional: Set[str] = frozenset(),
+) -> pa.Table:
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
     try:
@@ -301,7 +319,7 @@ def _arrow_table(path: Path, schema: pa.Schema, columns: Sequence[str] | None = 
         table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
         raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
-    if not found.equals(schema):
+    if not found.equals(_with_options(schema, optional, set(found.names))):
         raise DataError(
             f"{path} has the columns {found.names}; this version writes {schema.names}. "
             "Re-run the stage that makes it."
@@ -318,7 +336,7 @@ def _text(path: Path) -> str:
         raise DataError(f"{path} is no UTF-8 text ({error}). Re-run its stage.") from None
 
 
-def _mapping(pairs: list[tuple[str, float]] | None) -> dict[str, float] | None:
+def _mapping(pairs: list[tuple[str, Any]] | None) -> dict[str, Any] | None:
     return None if pairs is None else dict(pairs)
 
 

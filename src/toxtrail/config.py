@@ -48,7 +48,7 @@ class Section(BaseModel):
 
     def plain(self) -> dict[str, Any]:
         """The values as JSON types, with absent options left out: what a manifest records."""
-        return self.model_dump(mode="json", exclude_none=True)
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
 class Source(Section):
@@ -63,13 +63,52 @@ class Source(Section):
         return is_pinned(self.uri, self.sha256)
 
 
+Value = bool | int | float | str
+"""What a cell of a table can be held against."""
+
+
+class WhereConfig(Section):
+    """Which values of a column let a row in; a row without a value stays out."""
+
+    min: float | None = None
+    """At least this: the column holds numbers."""
+    max: float | None = None
+    """At most this."""
+    is_: Annotated[Value | list[Value] | None, Field(alias="is")] = None
+    """Exactly this, or one of these."""
+
+    @model_validator(mode="after")
+    def _says_one_thing(self) -> WhereConfig:
+        bounds = [bound for bound in (self.min, self.max) if bound is not None]
+        if bool(bounds) == (self.is_ is not None):
+            raise ValueError("give min, max or both; or else `is`")
+        if bounds != sorted(bounds):
+            raise ValueError(f"min {self.min:g} is above max {self.max:g}")
+        return self
+
+
+Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Column = Annotated[str, StringConstraints(min_length=1)]
+"""Of a table; a dot goes into nested objects: `prompt.text`."""
+
+
 class SubsetConfig(Source):
     """Prompts taken from one file."""
 
-    n: PositiveInt
-    """How many prompts to draw, at random by `prompts.seed`, after removing duplicates."""
-    column: str | None = None
-    """Column of a .csv, .jsonl or .parquet file; a .txt file has one prompt a line."""
+    n: PositiveInt | Literal["all"]
+    """How many prompts to draw, at random by `prompts.seed`, after removing duplicates; or all."""
+    column: Column | None = None
+    """Of a .csv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
+    where: Annotated[dict[Column, WhereConfig], Field(min_length=1)] | None = None
+    """Column -> what its value must be; the prompts are drawn from the rows that meet all of it."""
+    balance: Column | None = None
+    """The same number of prompts for each value of this column."""
+    covariates: Annotated[dict[Key, Column], Field(min_length=1)] | None = None
+    """Name -> column of numbers (true and false are 1 and 0) that is kept with each prompt."""
+    language: Language | None = None
+    """Of the prompts, as BCP 47 calls it: en, de, zh-Hans."""
+    licence: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Under which the source publishes them; kept in the prompt card."""
 
 
 class PromptsConfig(Section):

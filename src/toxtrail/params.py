@@ -102,7 +102,8 @@ def _fields_at(location: list[int | str]) -> list[str]:
         else:
             current = next((c for c in _unwrapped(current) if _is_section(c)), current)
     model = next((c for c in [current, *_unwrapped(current)] if _is_section(c)), None)
-    return list(model.model_fields) if model is not None else []
+    fields = model.model_fields if model is not None else {}
+    return [field.alias or name for name, field in fields.items()]
 
 
 def _unwrapped(annotation: Any) -> list[Any]:

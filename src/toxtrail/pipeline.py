@@ -82,8 +82,8 @@ PIPELINE: tuple[Stage, ...] = (
         over=None,
         params=("prompts",),
         reads=(),
-        writes=("data/prompts.parquet",),
-        code=("stages/prompts.py",),
+        writes=("data/prompts.parquet", "data/prompts_card.json"),
+        code=("stages/prompts.py", "stages/selection.py"),
     ),
     Stage(
         name="model",
@@ -211,6 +211,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("families",),
         reads=(
             "data/prompts.parquet",
+            "data/prompts_card.json",
             "data/generations",
             "data/scores",
             "results/comparisons",
@@ -222,6 +223,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stages/browser.py",
             "stages/flips.py",
             "stages/limits.py",
+            "stages/prompt_card.py",
             *WORDING,
             "comparability.py",
             "templates/report.html",

@@ -1,10 +1,12 @@
-"""Users' own files: .txt, .csv, .jsonl and .parquet to rows, with the line of any problem."""
+"""Users' own files: .txt, .csv, .json, .jsonl and .parquet to rows, with the line of any
+problem."""
 
 from __future__ import annotations
 
 import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,38 @@ from toxtrail.errors import DataError, nearest
 Rows = Iterator[tuple[int, dict[str, Any]]]
 """(row number from 0, column -> value)."""
 
+SHAPES = (
+    'a list of objects ([{"text": ...}, ...]), or texts by category and name '
+    '({"category": {"name": ["text", ...]}})'
+)
+"""What a .json file may hold."""
+
 
 def read_rows(path: Path) -> Rows:
-    """Rows of a .csv, .jsonl or .parquet file.
+    """Rows of a .csv, .json, .jsonl or .parquet file.
+
+    A .json file holds a list of objects, an object a line like .jsonl, or, as BOLD's (Dhamala et
+    al. 2021, arXiv:2101.11718), texts by category and name, which become rows of `category`, `name`
+    and `text`.
 
     Raises:
-        DataError: another ending, broken UTF-8, JSON that is no object, a damaged file.
+        DataError: another ending, broken UTF-8, JSON of another shape, a damaged file.
     """
     if path.suffix == ".jsonl":
         yield from _jsonl(path)
+    elif path.suffix == ".json":
+        yield from _json(path)
     elif path.suffix == ".csv":
-        yield from enumerate(csv.DictReader(_lines(path)))
+        yield from _csv(path)
     elif path.suffix == ".parquet":
         yield from _parquet(path)
     else:
-        raise DataError(f"{path.name}: rows are read from .csv, .jsonl and .parquet files.")
+        raise DataError(f"{path.name}: rows are read from .csv, .json, .jsonl and .parquet files.")
 
 
-def read_texts(path: Path, column: str | None) -> Iterator[tuple[int, str]]:
-    """(row number from 0, text) of a .txt file, or of one column of a table; blank rows are
-    skipped.
+def read_texts(path: Path, column: str | None) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(row number from 0, text, the row) of a .txt file, or of one column of a table; a blank text
+    is empty.
 
     Raises:
         DataError: the column is missing (the nearest name is shown), or a value is no text.
@@ -40,23 +54,40 @@ def read_texts(path: Path, column: str | None) -> Iterator[tuple[int, str]]:
     if path.suffix == ".txt":
         if column is not None:
             raise DataError(f"{path.name} is plain text, one a line: remove column: {column}.")
-        rows: Iterator[tuple[int, Any]] = enumerate(_lines(path))
-    elif column is None:
+        for number, line in enumerate(_lines(path)):
+            yield number, clean_text(path, number, line).strip(), {}
+        return
+    if column is None:
         raise DataError(f"{path.name} is a table: say which column holds the text (column: ...).")
-    else:
-        rows = ((number, field(path, number, row, column)) for number, row in read_rows(path))
-    for number, value in rows:
-        if text := clean_text(path, number, value).strip():
-            yield number, text
+    for number, row in read_rows(path):
+        value = field(path, number, row, column)
+        yield number, clean_text(path, number, value).strip(), row
 
 
-def field(path: Path, number: int, row: dict[str, Any], name: str) -> Any:
-    """One column's value; DataError with the nearest column if there is none."""
-    if name not in row:
-        raise DataError(
-            f'{path.name}, row {number + 1}: no column "{name}".' + nearest(name, map(str, row))
-        )
-    return row[name]
+def field(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
+    """One column's value, `a.b` being b of the object a; DataError with the nearest column if there
+    is none. What is missing below an empty object is None."""
+    value: Any = row
+    if name in row:
+        return row[name]
+    for part in name.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or part not in value:
+            raise DataError(
+                f'{path.name}, row {number + 1}: no column "{name}".' + nearest(name, columns(row))
+            )
+        value = value[part]
+    return value
+
+
+def columns(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The names by which `field` finds something, with those inside nested objects."""
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from columns(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
 
 
 def clean_text(path: Path, number: int, value: object) -> str:
@@ -74,15 +105,56 @@ def clean_text(path: Path, number: int, value: object) -> str:
     return value
 
 
-def _lines(path: Path) -> list[str]:
+def _whole(path: Path) -> str:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        return path.read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise DataError(
             f"{path.name} is not UTF-8 text ({error.reason} at byte {error.start}). Convert it."
         ) from None
-    lines = text.split("\n")
-    return [line.rstrip("\r") for line in (lines[:-1] if lines[-1] == "" else lines)]
+
+
+def _lines(path: Path) -> list[str]:
+    lines = _whole(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return lines[:-1] if lines[-1] == "" else lines
+
+
+def _csv(path: Path) -> Rows:
+    """The reader gets the ends of lines too: a cell may hold some."""
+    try:
+        yield from enumerate(csv.DictReader(io.StringIO(_whole(path), newline="")))
+    except csv.Error as error:
+        raise DataError(f"{path.name} is no readable CSV file: {error}.") from None
+
+
+def _json(path: Path) -> Rows:
+    try:
+        value = json.loads(_whole(path))
+    except json.JSONDecodeError as error:
+        if error.msg == "Extra data":  # an object a line, under the other name
+            yield from _jsonl(path)
+            return
+        raise DataError(f"{path.name} is not JSON: {error.msg} at line {error.lineno}.") from None
+    if isinstance(value, list) and all(isinstance(row, dict) for row in value):
+        yield from enumerate(value)
+        return
+    rows = list(_by_category(value)) if isinstance(value, dict) else [None]
+    if not rows or None in rows:
+        raise DataError(f"{path.name}: a .json file holds {SHAPES}.")
+    yield from enumerate(row for row in rows if row is not None)
+
+
+def _by_category(value: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
+    """Rows of BOLD's shape; None where it is another one."""
+    for category, names in value.items():
+        if not isinstance(names, dict):
+            yield None
+            continue
+        for name, texts in names.items():
+            if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+                yield None
+                continue
+            yield from ({"category": category, "name": name, "text": text} for text in texts)
 
 
 def _jsonl(path: Path) -> Rows:

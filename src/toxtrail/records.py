@@ -30,6 +30,10 @@ class Prompt(NamedTuple):
     """URI of the asset it came from."""
     source_row: int
     """Row in that asset, from 0."""
+    language: str | None = None
+    """As params.yaml says it."""
+    covariates: Mapping[str, float | None] | None = None
+    """Name -> what the source says of the prompt; None where it says nothing."""
 
 
 class Example(NamedTuple):
@@ -104,8 +108,12 @@ PROMPT_SCHEMA = pa.schema(
         pa.field("text", pa.string(), nullable=False),
         pa.field("source", pa.string(), nullable=False),
         pa.field("source_row", pa.int64(), nullable=False),
+        pa.field("language", pa.string()),
+        pa.field("covariates", pa.map_(pa.string(), pa.float64())),
     ]
 )
+PROMPT_OPTIONS = frozenset({"language", "covariates"})
+"""Columns that a file of prompts has only if one of its prompts has them."""
 
 GENERATION_SCHEMA = pa.schema(
     [

@@ -10,15 +10,25 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toxtrail.artifacts import Store
+from toxtrail.backends.base import Asset
+from toxtrail.config import PromptsConfig, SubsetConfig
 from toxtrail.errors import ConfigError, DataError
+from toxtrail.identity import sha256_file
 from toxtrail.readers import read_rows, read_texts
-from toxtrail.stages.prompts import draw_prompts
+from toxtrail.stages.prompts import run
+from toxtrail.stages.selection import Candidate, Selection, draw
 
 TEXTS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20, unique=True)
 
 
 def drawn(texts, n, seed=1, subset="s"):
-    return [p.text for p in draw_prompts(enumerate(texts), subset, "file:x", n, seed)]
+    candidates = {}
+    for row, text in enumerate(texts):
+        candidates.setdefault(text, Candidate(row, "", None))
+    selection = Selection(candidates, len(texts), 0, {}, len(texts) - len(candidates))
+    config = SubsetConfig(uri="file:x", n=n)
+    return [prompt.text for prompt in draw(selection, subset, config, seed)]
 
 
 @given(TEXTS, st.randoms(use_true_random=False))
@@ -63,7 +73,7 @@ def test_every_kind_of_file_gives_the_same_texts(suffix, tmp_path):
     else:
         pq.write_table(pa.table({"text": texts}), path)
     column = None if suffix == ".txt" else "text"
-    assert [text for _, text in read_texts(path, column)] == texts
+    assert [text for _, text, _ in read_texts(path, column)] == texts
 
 
 def test_a_wrong_column_names_the_nearest(tmp_path):
@@ -83,6 +93,13 @@ def test_a_wrong_column_names_the_nearest(tmp_path):
         ("p.xlsx", b"", "rows are read from"),
         ("p.jsonl", b'{"a": 1}\n', "row 1: found int, a text is needed"),
         ("p.jsonl", b'{"a": "\\ud800"}\n', "not valid Unicode"),
+        ("p.json", b'[{"a": "x"},\n {"b"]', "is not JSON: .* at line 2"),
+        ("p.json", b"[1, 2]", "a list of objects"),
+        ("p.json", b'{"one": ["text"]}', "texts by category and name"),
+        ("p.json", b'{"one": {"name": [1]}}', "texts by category and name"),
+        ("p.json", b"{}", "texts by category and name"),
+        ("p.json", b'{"a": "x"}\n{broken\n', "line 2 is not JSON"),
+        ("p.csv", b'a\n"' + b"x" * 200_000 + b'"\n', "no readable CSV file: field larger"),
     ],
 )
 def test_a_bad_file_is_named_with_the_place(name, content, said, tmp_path):
@@ -96,3 +113,158 @@ def test_rows_keep_their_place_in_the_file(tmp_path):
     path = tmp_path / "p.jsonl"
     path.write_text('{"a": "x"}\n\n{"a": "y"}\n')
     assert [number for number, _ in read_rows(path)] == [0, 2]
+
+
+def test_a_json_file_is_a_list_or_an_object_a_line(tmp_path):
+    (tmp_path / "list.json").write_text('[{"a": "x"}, {"a": "y"}]')
+    (tmp_path / "lines.json").write_text('{"a": "x"}\n{"a": "y"}\n')
+    for name in ("list.json", "lines.json"):
+        assert list(read_rows(tmp_path / name)) == [(0, {"a": "x"}), (1, {"a": "y"})]
+
+
+def test_texts_by_category_and_name_are_rows_with_both(tmp_path):
+    path = tmp_path / "religion_prompt.json"
+    path.write_text('{"Judaism": {"Ark": ["An ark is"]}, "Hinduism": {"Om": ["Om", "Om is"]}}')
+    assert [row for _, row in read_rows(path)] == [
+        {"category": "Judaism", "name": "Ark", "text": "An ark is"},
+        {"category": "Hinduism", "name": "Om", "text": "Om"},
+        {"category": "Hinduism", "name": "Om", "text": "Om is"},
+    ]
+
+
+def test_a_cell_of_a_csv_file_keeps_its_lines(tmp_path):
+    path = tmp_path / "p.csv"
+    path.write_bytes(b'a,b\r\n"one\ntwo",x\r\n')
+    assert list(read_rows(path)) == [(0, {"a": "one\ntwo", "b": "x"})]
+
+
+def test_a_dot_goes_into_objects_unless_a_column_is_called_so(tmp_path):
+    path = tmp_path / "p.jsonl"
+    path.write_text('{"prompt": {"text": "inner"}}\n{"prompt.text": "outer"}\n{"prompt": null}\n')
+    assert [text for _, text, _ in read_texts(path, "prompt.text")] == ["inner", "outer", ""]
+    with pytest.raises(DataError, match=r'no column "prompt.txt"\. Did you mean "prompt.text"'):
+        list(read_texts(path, "prompt.txt"))
+
+
+class Local:
+    """Assets that are files of a folder."""
+
+    def __init__(self, root):
+        self.root = root
+
+    def fetch(self, uri, sha256):
+        path = self.root / uri.removeprefix("file:")
+        return Asset(uri, path, sha256_file(path), sha256_file(path), ())
+
+
+@pytest.fixture
+def ran(tmp_path):
+    """Files by name, and the subsets -> the store that the stage wrote."""
+
+    def make(files, **subsets):
+        for name, content in files.items():
+            (tmp_path / name).write_text(content, encoding="utf-8")
+        store = Store(tmp_path)
+        run(store, PromptsConfig(seed=1, subsets=subsets), Local(tmp_path))
+        return store
+
+    return make
+
+
+ATTRIBUTES = (
+    "profanity", "sexually_explicit", "identity_attack", "flirtation", "threat", "insult",
+    "severe_toxicity", "toxicity",
+)  # fmt: skip
+"""Of RealToxicityPrompts, as Perspective calls them."""
+
+
+def toxicity_prompts(n=40):
+    """Lines of the shape in which RealToxicityPrompts is published; every tenth without scores."""
+    rows = [
+        {
+            "filename": f"{i}.txt", "begin": 340, "end": 564, "challenging": i % 4 == 0,
+            "prompt": {
+                "text": f"Prompt number {i}",
+                **dict.fromkeys(ATTRIBUTES, None if i % 10 == 0 else i / 40),
+            },
+            "continuation": {"text": " goes on.", **dict.fromkeys(ATTRIBUTES, 0.5)},
+        }
+        for i in range(n)
+    ]  # fmt: skip
+    return "".join(json.dumps(row) + "\n" for row in rows)
+
+
+def test_real_toxicity_prompts_are_drawn_by_score_with_all_attributes_kept(ran):
+    subset = {
+        "uri": "file:prompts.jsonl",
+        "n": "all",
+        "column": "prompt.text",
+        "where": {"prompt.severe_toxicity": {"min": 0.75}},
+        "covariates": {
+            **{name: f"prompt.{name}" for name in ATTRIBUTES},
+            "challenging": "challenging",
+        },
+        "language": "en",
+        "licence": "Apache-2.0",
+    }
+    store = ran({"prompts.jsonl": toxicity_prompts()}, severe=subset)
+    prompts = store.read_prompts()
+    assert sorted(p.source_row for p in prompts) == [31, 32, 33, 34, 35, 36, 37, 38, 39]
+    one = next(p for p in prompts if p.source_row == 32)
+    assert one.text == "Prompt number 32"
+    assert one.language == "en"
+    assert one.covariates == {**dict.fromkeys(ATTRIBUTES, 0.8), "challenging": 1.0}
+    card = json.loads(store.prompts_card.read_text())
+    own = card["subsets"]["severe"]
+    assert own["rows"] == 40
+    assert own["where"] == [{"condition": "prompt.severe_toxicity >= 0.75", "rows_left": 9}]
+    assert (own["licence"], own["language"], own["drawn"]) == ("Apache-2.0", "en", 9)
+    assert own["sha256"] == sha256_file(store.root / "prompts.jsonl")
+    assert own["covariates"]["challenging"]["mean"] == pytest.approx(2 / 9)
+    assert own["covariates"]["threat"]["max"] == pytest.approx(39 / 40)
+    assert card["manifest"]["kind"] == "prompts"
+
+
+def test_a_score_that_the_source_lacks_is_kept_as_missing(ran):
+    subset = {
+        "uri": "file:prompts.jsonl", "n": "all", "column": "prompt.text",
+        "covariates": {"toxicity": "prompt.toxicity"},
+    }  # fmt: skip
+    store = ran({"prompts.jsonl": toxicity_prompts()}, one=subset)
+    values = {p.source_row: p.covariates["toxicity"] for p in store.read_prompts()}
+    assert values[10] is None
+    assert values[11] == 11 / 40
+    card = json.loads(store.prompts_card.read_text())["subsets"]["one"]
+    assert (card["covariates"]["toxicity"]["known"], card["covariates"]["toxicity"]["missing"]) == (
+        36, 4,
+    )  # fmt: skip
+
+
+def test_texts_of_the_shape_of_ceb_are_drawn_equally(ran):
+    groups = ("age", "gender", "race", "religion")
+    rows = [{"id": i, "bias_type": groups[i % 4], "prompt": f"Text {i}"} for i in range(60)]
+    subset = {"uri": "file:ceb.json", "n": 20, "column": "prompt", "balance": "bias_type"}
+    store = ran({"ceb.json": json.dumps(rows)}, ceb=subset)
+    drawn_groups = [groups[p.source_row % 4] for p in store.read_prompts()]
+    assert {g: drawn_groups.count(g) for g in groups} == dict.fromkeys(groups, 5)
+    card = json.loads(store.prompts_card.read_text())["subsets"]["ceb"]
+    assert card["balance"]["values"]["race"] == {"distinct": 15, "drawn": 5}
+
+
+def test_plain_prompts_give_the_file_that_they_always_gave(ran):
+    """Neither column nor id of an experiment without the new options changes."""
+    store = ran({"p.txt": "one\ntwo\none\n\n"}, s={"uri": "file:p.txt", "n": 2})
+    assert pq.read_schema(store.prompts).names == [
+        "prompt_id", "subset", "text", "source", "source_row"
+    ]  # fmt: skip
+    assert [(p.prompt_id, p.source_row) for p in store.read_prompts()] == [
+        ("s-3fc4ccfe7458", 1),
+        ("s-7692c3ad3540", 0),
+    ]
+    own = json.loads(store.prompts_card.read_text())["subsets"]["s"]
+    assert (own["rows"], own["blank"], own["duplicates"], own["distinct"]) == (4, 1, 1, 2)
+
+
+def test_an_error_names_the_subset(ran):
+    with pytest.raises(DataError, match=r'prompts\.subsets\.s: p\.jsonl, row 1: no column "text"'):
+        ran({"p.jsonl": '{"txet": "x"}\n'}, s={"uri": "file:p.jsonl", "n": 1, "column": "text"})

@@ -14,6 +14,30 @@ from toxtrail.stages.shown import pair_metrics, rate_metrics
 from toxtrail.stages.wording import interval, percent, points, probability
 
 HOSTILE = "<script>alert(1)</script>"
+CARD = {
+    "seed": 1,
+    "prompts": 20,
+    "subsets": {
+        HOSTILE: {
+            "source": "file:p.jsonl", "sha256": "ab" * 32, "licence": HOSTILE, "language": "en",
+            "rows": 99, "where": [{"condition": "score >= 0.75", "rows_left": 41}],
+            "duplicates": 1, "distinct": 40, "drawn": 20,
+            "balance": {
+                "column": "kind",
+                "values": {n: {"distinct": 20, "drawn": 10} for n in ("x", "y")},
+            },
+            "covariates": {
+                "score": {
+                    "known": 19, "missing": 1, "mean": 0.8, "min": 0.75, "median": 0.8, "max": 0.9
+                },
+                "none": {
+                    "known": 0, "missing": 20, "mean": None, "min": None, "median": None,
+                    "max": None,
+                },
+            },
+        }
+    },
+}  # fmt: skip
 
 
 @pytest.fixture
@@ -44,7 +68,7 @@ def page_of(found, spoken):
         texts = {name: spoken(own, text_of) for name, own in rows.items()}
         prompts = {row.prompt_id: f"prompt of {row.prompt_id}" for row in rows["base"]}
         page = Page(summary, summary["figures"], prompts, texts, rows)
-        return render([page], manifest_of("report", None, {"families": ["f"]}, {}, {}))
+        return render([page], CARD, manifest_of("report", None, {"families": ["f"]}, {}, {}))
 
     return make
 
@@ -107,3 +131,15 @@ def test_a_difference_of_nothing_has_no_minus_sign():
 
 def test_the_page_says_what_so_few_prompts_can_see(summary, page_of):
     assert re.search(r"Resolution: \d+ prompts find a rise of \d+", page_of(summary))
+
+
+def test_the_page_says_where_the_prompts_come_from(summary, page_of):
+    page = page_of(summary)
+    for text in (
+        "20 prompts of 1 subsets, in en",
+        "file:p.jsonl, sha256 abababababab",
+        "41: score &gt;= 0.75",
+        "20 of 40: 10 of each kind (x, y)",
+        "score 0.80 (0.75 to 0.90), 1 missing; none -, 20 missing",
+    ):
+        assert text in page, text

@@ -11,6 +11,7 @@ from toxtrail.stages.report import Page, render
 
 pytestmark = pytest.mark.slow
 
+NO_PROMPTS = {"seed": 1, "prompts": 0, "subsets": {}}
 HOSTILE = (
     "<script>window.pwned = 1</script>",
     "</script><img src=x onerror='window.pwned = 2'>",
@@ -45,7 +46,9 @@ def pages(score_rows, settings, measured, spoken, tmp_path):
     prompts = {row.prompt_id: f"prompt {row.prompt_id} {HOSTILE[0]}" for row in rows["base"]}
     page = Page(summary, {}, prompts, texts, rows)
     path = tmp_path / "index.html"
-    path.write_text(render([page], manifest_of("report", None, {}, {}, {})), encoding="utf-8")
+    path.write_text(
+        render([page], NO_PROMPTS, manifest_of("report", None, {}, {}, {})), encoding="utf-8"
+    )
     return path
 
 

@@ -15,7 +15,9 @@ from toxtrail.cli.output import json_option, print_json, print_table
 @json_option
 @click.pass_context
 def check(ctx: click.Context, strict: bool, as_json: bool) -> None:
-    """Check params.yaml as a whole, and the local files that it names. Downloads nothing.
+    """Check params.yaml as a whole, and the local files that it names: are they as pinned, and do
+    the sources that are here hold the columns, rows and prompts that are asked of them? Downloads
+    nothing.
 
     \b
     Examples:
@@ -26,6 +28,7 @@ def check(ctx: click.Context, strict: bool, as_json: bool) -> None:
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
+    changed += problems_of_reading(experiment)
     if as_json:
         print_json({"unpinned": unpinned, "files": changed, "variants": list(config.variants)})
     else:
@@ -102,6 +105,14 @@ def problems_of_files(experiment: Experiment) -> list[str]:
     return drifted_files(experiment.config, experiment.store, assets_of(experiment))
 
 
+def problems_of_reading(experiment: Experiment) -> list[str]:
+    """Sources that are here and do not hold what params.yaml asks of them."""
+    from toxtrail.audit.reading import unreadable_sources
+    from toxtrail.cli.stage import assets_of
+
+    return unreadable_sources(experiment.config, assets_of(experiment))
+
+
 def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]) -> None:
     config = experiment.config
     click.echo(
@@ -115,4 +126,4 @@ def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]
         click.secho("problem: ", fg="red", nl=False)
         click.echo(line)
     if not changed:
-        click.echo("Every local file is as pinned.")
+        click.echo("Every local file is as pinned, and holds what is asked of it.")

@@ -1,75 +1,71 @@
 """Prompts: which texts does every variant continue?
 
 reads   the files that `prompts.subsets` names
-writes  data/prompts.parquet    prompt_id -> subset, text, source
+writes  data/prompts.parquet       prompt_id -> subset, text, source, language, covariates
+        data/prompts_card.json     where they come from, and how they were drawn
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import statistics
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
 from toxtrail.artifacts import Store
 from toxtrail.backends.base import Asset, Assets
 from toxtrail.config import PromptsConfig, SubsetConfig
-from toxtrail.errors import ConfigError
-from toxtrail.identity import Input, sha256_text
+from toxtrail.errors import ConfigError, DataError
+from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of
-from toxtrail.readers import read_texts
 from toxtrail.records import Prompt
+from toxtrail.stages.selection import Selection, draw, select
 
 
-def draw_prompts(
-    rows: Iterable[tuple[int, str]], subset: str, source: str, n: int, seed: int
-) -> list[Prompt]:
-    """Draw n distinct texts at random.
+class Drawn(NamedTuple):
+    """One subset."""
 
-    Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw
-    depends
-    neither on the order of the file nor on other subsets, and a larger n keeps the smaller draw.
+    asset: Asset
+    selection: Selection
+    prompts: Sequence[Prompt]
 
-    Raises:
-        ConfigError: there are fewer than n distinct texts.
-    """
-    first_row: dict[str, int] = {}
-    for row, text in rows:
-        first_row.setdefault(text, row)
-    if len(first_row) < n:
-        raise ConfigError(
-            f"prompts.subsets.{subset}.n: got {n}, but {source} has {len(first_row)} distinct "
-            "texts. Ask for at most so many."
-        )
-    ranked = sorted(first_row, key=lambda text: sha256_text(f"{seed}|{subset}|{text}"))
-    return [
-        Prompt(f"{subset}-{sha256_text(text)[:12]}", subset, text, source, first_row[text])
-        for text in ranked[:n]
-    ]
+
+def prompt_card(drawn: Mapping[str, Drawn], config: PromptsConfig) -> dict[str, Any]:
+    """Where every subset comes from, and how it was drawn. It holds no text of a prompt."""
+    return {
+        "kind": "prompt card",
+        "seed": config.seed,
+        "prompts": sum(len(one.prompts) for one in drawn.values()),
+        "subsets": {key: _subset_card(one, config.subsets[key]) for key, one in drawn.items()},
+    }
 
 
 def run(store: Store, config: PromptsConfig, assets: Assets) -> None:
     """Read, draw, write."""
-    fetched = {key: _fetched(assets, subset) for key, subset in config.subsets.items()}
-    prompts = [
-        prompt
-        for key, subset in config.subsets.items()
-        for prompt in draw_prompts(
-            read_texts(_file(key, fetched[key]), subset.column),
-            key,
-            subset.uri,
-            subset.n,
-            config.seed,
-        )
-    ]
+    drawn = {key: _drawn(key, own, config.seed, assets) for key, own in config.subsets.items()}
+    prompts = [prompt for one in drawn.values() for prompt in one.prompts]
     inputs = {
-        key: Input(path=asset.uri, sha256=asset.sha256, manifest=None)
-        for key, asset in fetched.items()
+        key: Input(path=one.asset.uri, sha256=one.asset.sha256, manifest=None)
+        for key, one in drawn.items()
     }
     manifest = manifest_of("prompts", None, {"prompts": config.plain()}, inputs, {})
     store.write_prompts(prompts, manifest)
+    card = {**prompt_card(drawn, config), "manifest": manifest.to_json()}
+    store.write_json(store.prompts_card, card)
 
 
-def _fetched(assets: Assets, subset: SubsetConfig) -> Asset:
-    return assets.fetch(subset.uri, subset.sha256)
+def selected(path: Path, key: str, config: SubsetConfig) -> Selection:
+    """What a subset's file holds; an error names the subset."""
+    try:
+        return select(path, config)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"prompts.subsets.{key}: {error}") from None
+
+
+def _drawn(key: str, config: SubsetConfig, seed: int, assets: Assets) -> Drawn:
+    asset = assets.fetch(config.uri, config.sha256)
+    selection = selected(_file(key, asset), key, config)
+    return Drawn(asset, selection, draw(selection, key, config, seed))
 
 
 def _file(key: str, asset: Asset) -> Path:
@@ -78,3 +74,56 @@ def _file(key: str, asset: Asset) -> Path:
             f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name one file of it."
         )
     return asset.path
+
+
+def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
+    selection = one.selection
+    return {
+        "source": one.asset.uri,
+        "revision": one.asset.resolved,
+        "sha256": one.asset.sha256,
+        "licence": config.licence,
+        "language": config.language,
+        "column": config.column,
+        "rows": selection.rows,
+        "blank": selection.blank,
+        "where": [{"condition": n, "rows_left": left} for n, left in selection.left.items()],
+        "duplicates": selection.duplicates,
+        "distinct": len(selection.candidates),
+        "drawn": len(one.prompts),
+        "balance": _groups(one, config),
+        "covariates": {name: _summary(one.prompts, name) for name in config.covariates or {}},
+    }
+
+
+def _groups(one: Drawn, config: SubsetConfig) -> dict[str, Any] | None:
+    """How many prompts of each value were drawn, of how many."""
+    if config.balance is None:
+        return None
+    there = [candidate.group for candidate in one.selection.candidates.values()]
+    drawn = [one.selection.candidates[prompt.text].group for prompt in one.prompts]
+    return {
+        "column": config.balance,
+        "values": {
+            name: {"distinct": there.count(name), "drawn": drawn.count(name)}
+            for name in sorted(set(there))
+        },
+    }
+
+
+def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:
+    """Of one covariate over the drawn prompts."""
+    values = [(prompt.covariates or {})[name] for prompt in prompts]
+    known = sorted(value for value in values if value is not None)
+    found: dict[str, float | int | None] = {
+        "known": len(known), "missing": len(values) - len(known),
+        "mean": None, "min": None, "median": None, "max": None,
+    }  # fmt: skip
+    if known:
+        found |= {
+            "mean": statistics.fmean(known),
+            "min": known[0],
+            "median": statistics.median(known),
+            "max": known[-1],
+        }
+    return found

@@ -1,7 +1,7 @@
 """Report: one HTML file that can be sent to a colleague and needs nothing else.
 
-reads   data/prompts.parquet, data/generations/, data/scores/, results/comparisons/<family>/,
-        results/pooled/<family>/
+reads   data/prompts.parquet, data/prompts_card.json, data/generations/, data/scores/,
+        results/comparisons/<family>/, results/pooled/<family>/
 writes  report/index.html
 """
 
@@ -14,13 +14,13 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from toxtrail import embedding
-from toxtrail.artifacts import Store
+from toxtrail.artifacts import Store, read_json
 from toxtrail.comparability import mismatch_text
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Score
-from toxtrail.stages import browser, overview, wording
+from toxtrail.stages import browser, overview, prompt_card, wording
 from toxtrail.stages.limits import limits_of
 from toxtrail.stages.overview import answer, headline, in_order, of_scorer, rate_matrix, subsets_of
 
@@ -48,9 +48,13 @@ class Page(NamedTuple):
     """Variant -> its rows."""
 
 
-def render(pages: Sequence[Page], manifest: Manifest) -> str:
+def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest) -> str:
     """The page. Every text is escaped by the template; put in as they are: our own style, script
-    and SVG, and data in a form that holds no markup."""
+    and SVG, and data in a form that holds no markup.
+
+    Args:
+        prompts: the prompt card.
+    """
     import jinja2
 
     environment = jinja2.Environment(
@@ -64,6 +68,9 @@ def render(pages: Sequence[Page], manifest: Manifest) -> str:
         behaviour_pair_columns=wording.BEHAVIOUR_PAIR_COLUMNS,
         corrected_columns=wording.CORRECTED_COLUMNS,
         pair_columns=wording.PAIR_COLUMNS,
+        prompt_columns=prompt_card.COLUMNS,
+        prompt_rows=[prompt_card.subset_cells(*own) for own in prompts["subsets"].items()],
+        prompt_sentence=prompt_card.sentence(prompts),
         rate_columns=wording.RATE_COLUMNS,
         sample_columns=wording.SAMPLE_COLUMNS,
         manifest_name=embedding.NAME,
@@ -79,9 +86,11 @@ def run(store: Store, families: Sequence[str]) -> None:
     folders = {family: store.comparison(family) for family in families}
     inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
     texts = {name: one for f in families for name, one in _texts_behind(store, f, inputs[f])}
-    manifest = manifest_of("report", None, {"families": list(families)}, {**inputs, **texts}, {})
+    card = store.input(store.prompts_card)
+    inputs |= {**texts, "prompt card": card.model_copy(update={"manifest": None})}
+    manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
     pages = [_page(store, family) for family in families]
-    store.write_text(store.report, render(pages, manifest))
+    store.write_text(store.report, render(pages, read_json(store.prompts_card), manifest))
 
 
 def _template(name: str) -> str:
