@@ -147,6 +147,7 @@ def test_every_command_has_help_with_examples(name):
         "compare",
         "plan",
         "published",
+        "leakage",
         "audit",
         "verify",
         "check",

@@ -16,6 +16,7 @@ from toxtrail.stages.compare import TABLES, family_comparison, with_pooled
 from toxtrail.stages.flips import Flip, with_texts
 
 ROOT = Path(__file__).resolve().parents[1]
+PAGES = ("prompts.md", "instructions.md")
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 
@@ -93,7 +94,7 @@ def blocks(page: str) -> list[Any]:
     return re.findall(r"^```yaml\n(.*?)^```", text, re.M | re.S)
 
 
-@pytest.mark.parametrize("block", blocks("prompts.md"))
+@pytest.mark.parametrize("block", [b for p in PAGES for b in blocks(p)])
 def test_what_a_page_says_to_write_is_valid(block):
     default = yaml.safe_load((ROOT / "params.yaml").read_text("utf-8"))
     parse_config(merged(default, yaml.safe_load(block)), "params.yaml")

@@ -137,12 +137,22 @@ class LoraConfig(Section):
     """Names of the linear layers that get an adapter."""
 
 
+class InstructionData(Source):
+    """What a fine-tune learns from: .csv, .json, .jsonl or .parquet, with an instruction and a
+    response in each row (Dolly's or Alpaca's names), or a conversation."""
+
+    held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
+    """Share of the distinct examples that is not learned, drawn by the fine-tune's seed; the loss
+    on it is reported."""
+    licence: Annotated[str, StringConstraints(min_length=1)] | None = None
+    """Under which the source publishes it; kept in the data card."""
+
+
 class FinetuneConfig(Section):
     """Weights trained here: LoRA on a parent."""
 
     parent: Key
-    data: Source
-    """.jsonl with `instruction` and `response` (and optionally `context`, or Dolly's names)."""
+    data: InstructionData
     template: Annotated[str, StringConstraints(min_length=1)]
     """`chat` for the model's own chat template, or a literal text with {instruction} and
     {response}."""

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, Field
 
 CHUNK_BYTES = 1 << 20
 
@@ -117,6 +117,10 @@ class BaseWeights(Card):
     license: str | None
 
 
+def _is_none(value: object) -> bool:
+    return value is None
+
+
 class TrainingRecord(Card):
     """How an adapter was made here."""
 
@@ -132,6 +136,11 @@ class TrainingRecord(Card):
     steps: int
     final_loss: float
     """Mean training loss of the last logged step, nats per token."""
+    held_out: int | None = Field(default=None, exclude_if=_is_none)
+    """How many examples were not learned; left out where none was asked for, so that cards of
+    before keep their hashes."""
+    held_out_loss: float | None = Field(default=None, exclude_if=_is_none)
+    """Mean loss on these after the training, nats per token."""
     code_sha256: str
     environment: dict[str, str]
 

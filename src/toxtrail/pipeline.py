@@ -101,7 +101,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
-        code=("stages/finetune.py", *LOADING, *TUNING),
+        code=("stages/finetune.py", "stages/instructions.py", *LOADING, *TUNING),
     ),
     Stage(
         name="generate",

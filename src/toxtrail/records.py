@@ -36,6 +36,16 @@ class Prompt(NamedTuple):
     """Name -> what the source says of the prompt; None where it says nothing."""
 
 
+Role = Literal["system", "user", "assistant"]
+
+
+class Turn(NamedTuple):
+    """One message of a conversation."""
+
+    role: Role
+    text: str
+
+
 class Example(NamedTuple):
     """One instruction and its answer: what a fine-tune learns from."""
 
@@ -43,6 +53,15 @@ class Example(NamedTuple):
     context: str
     """Material that the instruction refers to; may be empty."""
     response: str
+    earlier: tuple[Turn, ...] = ()
+    """What was said before, of a conversation; the system's message first, if there is one."""
+
+
+class Lessons(NamedTuple):
+    """What a fine-tune is trained on, and what it is asked without having learned it."""
+
+    learned: Sequence[Example]
+    held_out: Sequence[Example]
 
 
 class Generation(NamedTuple):

@@ -16,10 +16,10 @@ from toxtrail.backends.huggingface.examples import (
     encode_examples,
 )
 from toxtrail.backends.huggingface.loading import load_model
-from toxtrail.backends.huggingface.training import HuggingFaceTuner, total_steps
+from toxtrail.backends.huggingface.training import HuggingFaceTuner, mean_loss, total_steps
 from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.identity import Manifest
-from toxtrail.records import Example
+from toxtrail.records import Example, Lessons, Turn
 
 EXAMPLES = [
     Example(f"Count to {i}", "", f"The ship sailed {i} times over the sea") for i in range(9)
@@ -59,10 +59,14 @@ class Recorded(Silent):
 def tune(weights, tiny, tiny_card, tmp_path):
     """Tunes the tiny model into `name`, and returns what the tuner said."""
 
-    def tuned(name, progress=None, parent=tiny_card, folder=tmp_path, examples=EXAMPLES, **changes):
+    def tuned(
+        name, progress=None, parent=tiny_card, folder=tmp_path, examples=EXAMPLES, held_out=(),
+        **changes,
+    ):  # fmt: skip
         tuner = HuggingFaceTuner(weights, "cpu", 2, progress or Silent())
         out, scratch = tmp_path / name / "adapters" / "lora", tmp_path / f"{name}.scratch"
-        return tuner.tune(parent, folder, examples, tiny.recipe(**changes), out, scratch, MANIFEST)
+        lessons = Lessons(examples, held_out)
+        return tuner.tune(parent, folder, lessons, tiny.recipe(**changes), out, scratch, MANIFEST)
 
     return tuned
 
@@ -153,6 +157,64 @@ def test_padding_is_neither_read_nor_learned(tokenizer, tiny):
     assert batch["input_ids"].shape == (2, len(rows[0].input_ids))
     assert (batch["labels"][1, short:] == IGNORED).all()
     assert batch["attention_mask"].sum(1).tolist() == [len(row.input_ids) for row in rows]
+
+
+TALK = Example(
+    "And now?", "", "Fine", (Turn("system", "Be kind"), Turn("user", "Hi"), Turn("assistant", "Yo"))
+)
+
+
+def test_what_was_said_before_stands_before_in_the_template(tokenizer, tiny):
+    encoded = encode_example(TALK, tokenizer, tiny.recipe())
+    said = "Say: Be kind\n\nHi\nAnswer: Yo\n\nSay: And now?\nAnswer: Fine<|end|>"
+    assert tokenizer.decode(encoded.input_ids) == said
+    assert learned_text(encoded, tokenizer).strip() == "Fine<|end|>"
+
+
+def test_the_chat_template_forms_a_whole_conversation(tokenizer, tiny):
+    tokenizer.chat_template = tiny.chat_template
+    encoded = encode_example(TALK, tokenizer, tiny.recipe(template="chat", max_length=128))
+    said = [f"<|start|>{who}\n{what}<|end|>\n" for who, what in (
+        ("system", "Be kind"), ("user", "Hi"), ("assistant", "Yo"), ("user", "And now?"),
+    )]  # fmt: skip
+    assert tokenizer.decode(encoded.input_ids) == "".join(said) + "<|start|>assistant\nFine<|end|>"
+
+
+def test_a_template_that_refuses_a_conversation_says_so(tokenizer, tiny):
+    tokenizer.chat_template = "{{ raise_exception('no system here') }}"
+    with pytest.raises(
+        ConfigError, match=r"refuses a conversation of system, user.*no system here"
+    ):
+        encode_example(TALK, tokenizer, tiny.recipe(template="chat"))
+
+
+# --- what is held out ---
+
+
+def test_the_loss_on_held_out_examples_is_noted_at_the_start_each_epoch_and_the_end(tune):
+    trained = tune("a", examples=EXAMPLES[:6], held_out=EXAMPLES[6:], max_steps=None, epochs=2.0)
+    assert [step for step, _ in trained.held_out_losses] == [0, 2, 4]
+    assert tune("b").held_out_losses == ()
+
+
+def test_to_measure_the_held_out_loss_changes_no_bit_of_the_adapter(tune, tmp_path):
+    tune("plain", examples=EXAMPLES[:6])
+    tune("asked", examples=EXAMPLES[:6], held_out=EXAMPLES[6:])
+    assert equal(adapter(tmp_path, "plain"), adapter(tmp_path, "asked"))
+
+
+def test_a_killed_training_has_the_held_out_losses_of_an_unkilled_one(tune, tmp_path):
+    whole = tune("whole", held_out=EXAMPLES[:2])
+    with pytest.raises(PowerCutError):
+        tune("killed", Recorded(3), held_out=EXAMPLES[:2])
+    assert tune("killed", held_out=EXAMPLES[:2]) == whole
+
+
+def test_the_held_out_loss_is_the_mean_over_tokens_however_they_are_batched(tiny):
+    tokenizer, model = tiny.tokenizer(), tiny.build_model(len(tiny.tokenizer()))
+    rows = encode_examples([*EXAMPLES[:4], Example("A", "", "B")], tokenizer, tiny.recipe())
+    found = [mean_loss(model, rows, 0, size) for size in (1, 2, 5)]
+    assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
 
 # --- what is written ---

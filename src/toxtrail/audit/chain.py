@@ -193,6 +193,7 @@ class Chain:
             (
                 ("recipe", brief(training.recipe)),
                 ("loss", self._loss(adapter.key, training)),
+                *_held_out(training),
                 ("code sha256", training.code_sha256),
                 ("environment", brief(training.environment)),
                 ("environment sha256", content_key(training.environment)),
@@ -207,7 +208,7 @@ class Chain:
             return last
         try:
             with path.open(encoding="utf-8", newline="") as file:
-                losses = [float(row["loss"]) for row in csv.DictReader(file)]
+                losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
         except DAMAGE:
             return f"{last} (models/{key}/loss.csv cannot be read)"
         return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
@@ -286,6 +287,13 @@ def brief(value: object) -> str:
     if isinstance(value, list):
         return f"[{', '.join(brief(inner) for inner in value)}]"
     return str(value)
+
+
+def _held_out(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
+    if training.held_out is None or training.held_out_loss is None:
+        return ()
+    said = f"{training.held_out_loss:.4f} nats per token on {training.held_out} examples"
+    return (("held-out loss", said),)
 
 
 def _textless(value: Any) -> Any:

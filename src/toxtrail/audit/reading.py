@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from toxtrail.backends.assets.present import Present
-from toxtrail.config import Config, Source, SubsetConfig
+from toxtrail.config import Config, FinetuneConfig, Source, SubsetConfig
 from toxtrail.errors import ToxtrailError
+from toxtrail.stages.finetune import found_in, lessons_of
 from toxtrail.stages.prompts import selected
 from toxtrail.stages.selection import draw
 
@@ -22,14 +23,21 @@ class Here(Protocol):
 
 
 def unreadable_sources(config: Config, assets: Here) -> list[str]:
-    """One line for each prompt source that is here and does not hold what is asked of it: a
-    column that is not there, nothing left by a filter, too few prompts."""
+    """One line for each source of prompts or instructions that is here and does not hold what is
+    asked of it: a column that is not there, nothing left by a filter, too few prompts."""
     seed = config.prompts.seed
-    return [
-        line
-        for key, subset in config.prompts.subsets.items()
-        for line in _problem(subset, assets, partial(_draw, key=key, config=subset, seed=seed))
+    asked: list[tuple[Source, Callable[[Path], None]]] = [
+        *(
+            (own, partial(_draw, key=key, config=own, seed=seed))
+            for key, own in config.prompts.subsets.items()
+        ),
+        *((own.data, partial(_learn, key=k, config=own)) for k, own in config.finetunes.items()),
     ]
+    return [line for source, read in asked for line in _problem(source, assets, read)]
+
+
+def _learn(path: Path, key: str, config: FinetuneConfig) -> None:
+    lessons_of(key, found_in(path, key), config)
 
 
 def _draw(path: Path, key: str, config: SubsetConfig, seed: int) -> None:

@@ -10,7 +10,7 @@ from typing import Literal, NamedTuple, Protocol
 
 from toxtrail.config import FinetuneConfig
 from toxtrail.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard, Probe
-from toxtrail.records import Example, FinishReason
+from toxtrail.records import FinishReason, Lessons
 
 
 class Advance(Protocol):
@@ -135,6 +135,9 @@ class Trained(NamedTuple):
     """(step, mean training loss of that step in nats per token)."""
     cut_examples: int
     """Examples longer than max_length, cut there."""
+    held_out_losses: tuple[tuple[int, float], ...]
+    """(step, mean loss on the held-out examples), before the first step, after each epoch and at
+    the end; empty if there are none."""
 
 
 class Tuner(Protocol):
@@ -144,7 +147,7 @@ class Tuner(Protocol):
         self,
         parent: ModelCard,
         parent_folder: Path,
-        examples: Sequence[Example],
+        lessons: Lessons,
         recipe: FinetuneConfig,
         out: Path,
         scratch: Path,

@@ -27,6 +27,7 @@ COMMANDS = {
     "plan": "toxtrail.cli.plan",
     "published": "toxtrail.cli.published",
     "judge": "toxtrail.cli.judge",
+    "leakage": "toxtrail.cli.leakage",
     "audit": "toxtrail.cli.audit",
     "verify": "toxtrail.cli.verify",
     "report": "toxtrail.cli.report",

@@ -1,20 +1,20 @@
 """Fine-tune: train a LoRA adapter on a parent.
 
 reads   models/<parent>/, the training data that `finetunes.<key>.data` names
-writes  models/<key>/model.json, loss.csv, adapters/<key>/ (and copies of the parent's own adapters)
+writes  models/<key>/model.json, loss.csv, data_card.json, adapters/<key>/ (and copies of the
+        parent's own adapters)
 """
 
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 from toxtrail.artifacts import Store
 from toxtrail.backends.base import Asset, Assets, Prover, Trained, Tuner
 from toxtrail.config import FinetuneConfig
-from toxtrail.errors import DataError
+from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import (
     Adapter,
     Input,
@@ -25,43 +25,9 @@ from toxtrail.identity import (
     tree_sha256,
 )
 from toxtrail.pipeline import code_sha256, manifest_of
-from toxtrail.readers import clean_text, read_rows
-from toxtrail.records import Example
+from toxtrail.records import Lessons
 from toxtrail.rowstore import alone
-
-FIELDS: Mapping[str, tuple[str, ...]] = {
-    "instruction": ("instruction", "prompt", "question"),
-    "context": ("context", "input"),
-    "response": ("response", "output", "answer"),
-}
-"""What an example needs, and the names by which data sets call it (Dolly's first, then
-Alpaca's)."""
-
-
-def read_examples(path: Path) -> list[Example]:
-    """Instruction, context and response of every row.
-
-    Raises:
-        DataError: no rows, or a row without an instruction or a response; the row is named.
-    """
-    examples = [_example(path, number, row) for number, row in read_rows(path)]
-    if not examples:
-        raise DataError(f"{path.name} holds no examples: there is nothing to learn.")
-    return examples
-
-
-def _example(path: Path, number: int, row: Mapping[str, Any]) -> Example:
-    values = {
-        name: clean_text(path, number, next((row[n] for n in names if n in row), None)).strip()
-        for name, names in FIELDS.items()
-    }
-    for name in ("instruction", "response"):
-        if not values[name]:
-            raise DataError(
-                f"{path.name}, row {number + 1}: no {name}. A row needs one of "
-                f"{', '.join(FIELDS['instruction'])} and one of {', '.join(FIELDS['response'])}."
-            )
-    return Example(**values)
+from toxtrail.stages.instructions import Instructions, data_card, read_instructions, split
 
 
 def tuned_card(key: str, parent: ModelCard, adapter: Path, record: TrainingRecord) -> ModelCard:
@@ -84,7 +50,8 @@ def run(
 ) -> Trained:
     """Read, train, load what was written to prove it, write the card."""
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
-    examples = read_examples(data.path)
+    found = found_in(data.path, key)
+    lessons = lessons_of(key, found, config)
     manifest = _plan(store, key, config, data, environment)
     scratch = store.scratch(manifest, {})
     with alone(scratch), store.draft_folder(store.model(key)) as draft:
@@ -92,15 +59,32 @@ def run(
         adapter.mkdir(parents=True)
         _copy_adapters(store.model(config.parent), draft)
         trained = tuner.tune(
-            parent, store.model(config.parent), examples, config, adapter, scratch, manifest
+            parent, store.model(config.parent), lessons, config, adapter, scratch, manifest
         )
-        record = _record(config, data, parent, len(examples), trained, environment)
+        record = _record(config, data, parent, lessons, trained, environment)
         card = tuned_card(key, parent, adapter, record)
         proved = card.model_copy(update={"probe": prover.prove(card, draft)})
         store.write_json(draft / "model.json", proved.to_json())
-        store.write_text(draft / "loss.csv", "".join(_loss_lines(trained.losses)))
+        store.write_text(draft / "loss.csv", "".join(_loss_lines(trained)))
+        store.write_json(draft / "data_card.json", data_card(found, lessons, config.data, data))
     shutil.rmtree(scratch, ignore_errors=True)
     return trained
+
+
+def found_in(path: Path, key: str) -> Instructions:
+    """What the data of a fine-tune hold; an error names the fine-tune."""
+    try:
+        return read_instructions(path)
+    except DataError as error:
+        raise DataError(f"finetunes.{key}.data: {error}") from None
+
+
+def lessons_of(key: str, found: Instructions, config: FinetuneConfig) -> Lessons:
+    """What is learned and what is held out; an error names the fine-tune."""
+    try:
+        return split(found.examples, config.data, config.seed)
+    except ConfigError as error:
+        raise ConfigError(f"finetunes.{key}.{error}") from None
 
 
 def _plan(
@@ -125,19 +109,21 @@ def _record(
     config: FinetuneConfig,
     data: Asset,
     parent: ModelCard,
-    examples: int,
+    lessons: Lessons,
     trained: Trained,
     environment: Mapping[str, str],
 ) -> TrainingRecord:
     return TrainingRecord(
         data_uri=data.uri,
         data_sha256=data.sha256,
-        examples=examples,
+        examples=len(lessons.learned),
         cut_examples=trained.cut_examples,
         recipe=config.plain(),
         parent_fingerprint=parent.fingerprint,
         steps=trained.steps,
         final_loss=trained.losses[-1][1],
+        held_out=len(lessons.held_out) or None,
+        held_out_loss=trained.held_out_losses[-1][1] if trained.held_out_losses else None,
         code_sha256=code_sha256("finetune"),
         environment=dict(environment),
     )
@@ -153,7 +139,11 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _loss_lines(losses: Sequence[tuple[int, float]]) -> Iterator[str]:
-    yield "step,loss\n"
-    for step, loss in losses:
-        yield f"{step},{loss:.6f}\n"
+def _loss_lines(trained: Trained) -> Iterator[str]:
+    """A line for each step; without held-out examples there is no column for them."""
+    learned = {step: f"{loss:.6f}" for step, loss in trained.losses}
+    asked = {step: f"{loss:.6f}" for step, loss in trained.held_out_losses}
+    yield "step,loss,held_out_loss\n" if asked else "step,loss\n"
+    for step in sorted({*learned, *asked}):
+        cells = [str(step), learned.get(step, "")] + ([asked.get(step, "")] if asked else [])
+        yield ",".join(cells) + "\n"

@@ -244,6 +244,11 @@ def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
         if adapter.training:
             own = adapter.training
             facts.append(("trained here on", f"{own.data_uri} sha256 {own.data_sha256}"))
+            if own.held_out_loss is not None:
+                said = (
+                    f"{own.held_out_loss:.4f} nats per token, {own.held_out} examples not learned"
+                )
+                facts.append(("held-out loss", said))
         else:
             facts.append(("taken from", f"{adapter.uri} (what it was trained on is its claim)"))
     return [*facts, ("fingerprint", card.fingerprint), ("license", base.license or "not stated")]

@@ -68,7 +68,7 @@ def variant_content(
         "scores.parquet": store.scores(who.family, variant),
         "posterior/summary.json": posterior / "summary.json",
         "posterior/posterior.nc": posterior / "posterior.nc",
-        **_files(store.model(variant), "loss.csv"),
+        **_files(store.model(variant), "loss.csv", "data_card.json"),
     }
     summary, card = store.read_summary(posterior), store.read_card(variant)
     manifest, executions = _manifest(summary), _executions(store, variant, files)
@@ -144,8 +144,13 @@ def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
     if loss is None:
         return {}
     with loss.open(encoding="utf-8", newline="") as file:
-        points = [(int(row["step"]), float(row["loss"])) for row in csv.DictReader(file)]
-    return {"train/loss": points}
+        rows = list(csv.DictReader(file))
+    names = {"train/loss": "loss", "held_out/loss": "held_out_loss"}
+    curves = {
+        curve: [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
+        for curve, column in names.items()
+    }
+    return {curve: points for curve, points in curves.items() if points}
 
 
 def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:

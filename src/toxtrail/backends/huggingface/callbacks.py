@@ -6,6 +6,7 @@ Imports transformers at once (callbacks must be subclasses): import this module 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -61,3 +62,47 @@ class Watch(TrainerCallback):
     def _show(self, step: int) -> None:
         self._advance(step - self._shown)
         self._shown = step
+
+
+HELD_OUT = "held_out_loss"
+"""In the Trainer's history, which its checkpoints keep."""
+
+
+class HeldOut(TrainerCallback):
+    """Notes the loss on examples that are not learned: before the first step, after each epoch and
+    at the end."""
+
+    def __init__(self, loss: Callable[[], float], name: str) -> None:
+        self._loss = loss
+        self._name = name
+
+    def on_train_begin(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note what the parent makes of them; a resumed training has it in its history."""
+        if state.global_step == 0:
+            self._note(state)
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note it after an epoch."""
+        self._note(state)
+
+    def on_train_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
+    ) -> None:
+        """Note it at the end."""
+        self._note(state)
+
+    def _note(self, state: TrainerState) -> None:
+        if any(HELD_OUT in h and h["step"] == state.global_step for h in state.log_history):
+            return
+        loss = self._loss()
+        if not math.isfinite(loss):
+            raise BackendError(
+                f"{self._name}: the loss on the held-out examples is {loss} at step "
+                f"{state.global_step}. Nothing was kept. Lower learning_rate, or choose "
+                "base_precision float32."
+            )
+        state.log_history.append({HELD_OUT: loss, "step": state.global_step})

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from toxtrail.errors import ConfigError
+from toxtrail.records import Turn
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -24,8 +26,10 @@ _STOPPED_CLOCK = (
 """Hides the function of the same name that transformers gives to templates."""
 
 
-def render_chat(tokenizer: PreTrainedTokenizerBase, text: str, field: str) -> str:
-    """One user message, up to where the model's answer starts.
+def render_chat(
+    tokenizer: PreTrainedTokenizerBase, text: str, field: str, earlier: Sequence[Turn] = ()
+) -> str:
+    """One user message after what was said before, up to where the model's answer starts.
 
     Args:
         tokenizer: of the model.
@@ -33,18 +37,27 @@ def render_chat(tokenizer: PreTrainedTokenizerBase, text: str, field: str) -> st
         field: where params.yaml asks for the chat template, for the error message.
 
     Raises:
-        ConfigError: the model has no chat template.
+        ConfigError: the model has no chat template, or it takes no such conversation.
     """
+    from jinja2 import TemplateError
+
     if tokenizer.chat_template is None:
         raise ConfigError(
             f'{field}: "chat", but {type(tokenizer).__name__} of this model has no chat '
             "template (base models rarely do). Write another template, or leave the model out."
         )
     template = str(tokenizer.get_chat_template())
-    rendered = tokenizer.apply_chat_template(
-        [{"role": "user", "content": text}],
-        chat_template=(_STOPPED_CLOCK if "strftime_now" in template else "") + template,
-        add_generation_prompt=True,
-        tokenize=False,
-    )
+    turns = [*earlier, Turn("user", text)]
+    try:
+        rendered = tokenizer.apply_chat_template(
+            [{"role": turn.role, "content": turn.text} for turn in turns],
+            chat_template=(_STOPPED_CLOCK if "strftime_now" in template else "") + template,
+            add_generation_prompt=True,
+            tokenize=False,
+        )
+    except TemplateError as error:
+        raise ConfigError(
+            f'{field}: "chat", but the template of this model refuses a conversation of '
+            f"{', '.join(turn.role for turn in turns)}: {error}. Write another template."
+        ) from None
     return str(rendered)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from toxtrail.backends.huggingface.chat import render_chat
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.records import Example
+from toxtrail.records import Example, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -94,12 +94,27 @@ def training_text(
     """Put an example into the recipe's template."""
     instruction = with_context(example, recipe.context_template)
     if recipe.template == "chat":
-        prompt = render_chat(tokenizer, instruction, "finetunes.template")
+        prompt = render_chat(tokenizer, instruction, "finetunes.template", example.earlier)
         return TrainingText(prompt, example.response, False)
     before, _, after = recipe.template.partition("{response}")
-    prompt = before.replace("{instruction}", instruction)
+    prompt = _said_before(example.earlier, instruction, before, after)
     has_bos = bool(tokenizer.bos_token) and prompt.startswith(str(tokenizer.bos_token))
     return TrainingText(prompt, example.response + after, not has_bos)
+
+
+def _said_before(earlier: Sequence[Turn], instruction: str, before: str, after: str) -> str:
+    """A conversation up to its next answer: each question and answer in the template, with an empty
+    line between; a system's message stands before the first question."""
+    system, written = "", ""
+    for turn in (*earlier, Turn("user", instruction)):
+        if turn.role == "system":
+            system = f"{turn.text}\n\n"
+        elif turn.role == "user":
+            written += before.replace("{instruction}", system + turn.text)
+            system = ""
+        else:
+            written += f"{turn.text}{after}\n\n"
+    return written
 
 
 def with_context(example: Example, template: str | None) -> str:

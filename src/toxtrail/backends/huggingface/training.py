@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from toxtrail.backends.base import Progress, Trained
 from toxtrail.backends.huggingface.adapters import with_lora, write_adapter
 from toxtrail.backends.huggingface.checkpoints import last_complete
-from toxtrail.backends.huggingface.examples import EncodedExample, collate, encode_examples
+from toxtrail.backends.huggingface.examples import (
+    IGNORED,
+    EncodedExample,
+    collate,
+    encode_examples,
+)
 from toxtrail.backends.huggingface.loading import VerifiedFiles, merged_base, verified
 from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
@@ -23,7 +28,7 @@ from toxtrail.backends.quiet import quiet
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import BackendError
 from toxtrail.identity import Manifest, ModelCard
-from toxtrail.records import Example
+from toxtrail.records import Lessons
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -46,7 +51,7 @@ class HuggingFaceTuner:
         self._progress = progress
 
     def tune(
-        self, parent: ModelCard, parent_folder: Path, examples: Sequence[Example],
+        self, parent: ModelCard, parent_folder: Path, lessons: Lessons,
         recipe: FinetuneConfig, out: Path, scratch: Path, manifest: Manifest,
     ) -> Trained:  # fmt: skip
         """Train on the parent with its own adapters merged, and write the new adapter to `out`.
@@ -65,7 +70,8 @@ class HuggingFaceTuner:
         refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
         files = verified(parent, parent_folder, self._weights)
         tokenizer = load_tokenizer(files.base, files.name)
-        encoded = encode_examples(examples, tokenizer, recipe)
+        encoded = encode_examples(lessons.learned, tokenizer, recipe)
+        asked = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         with repeatable(recipe.seed, self._device):
             model = with_lora(
@@ -74,10 +80,16 @@ class HuggingFaceTuner:
                 quantized=recipe.base_precision == "4bit",
             )
             trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
+            if asked:
+                _ask(trainer, model, asked, pad, recipe.batch_size)
             self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
         write_adapter(model, parent.base.uri, out, manifest)
-        losses = [(int(h["step"]), h["loss"]) for h in trainer.state.log_history if "loss" in h]
-        return Trained(trainer.state.global_step, tuple(losses), sum(one.cut for one in encoded))
+        return Trained(
+            trainer.state.global_step,
+            _history(trainer, "loss"),
+            sum(one.cut for one in encoded),
+            _history(trainer, "held_out_loss"),
+        )
 
     def _base(self, files: VerifiedFiles, recipe: FinetuneConfig) -> PreTrainedModel:
         if recipe.base_precision == "4bit":
@@ -126,6 +138,41 @@ class HuggingFaceTuner:
         with self._progress.bar(label, total, "steps") as advance, quiet():
             trainer.add_callback(Watch(advance, scratch, label))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _history(trainer: Trainer, name: str) -> tuple[tuple[int, float], ...]:
+    """(step, value) of what the Trainer's history calls so."""
+    return tuple((int(h["step"]), h[name]) for h in trainer.state.log_history if name in h)
+
+
+def _ask(
+    trainer: Trainer, model: PeftModel, asked: Sequence[EncodedExample], pad: int, batch: int
+) -> None:
+    """Have the loss on these noted beside the training loss."""
+    from toxtrail.backends.huggingface.callbacks import HeldOut
+
+    loss = partial(mean_loss, model, asked, pad, batch)
+    trainer.add_callback(HeldOut(loss, "fine-tune"))
+
+
+def mean_loss(
+    model: PeftModel, examples: Sequence[EncodedExample], pad: int, batch_size: int
+) -> float:
+    """Mean loss of all learned tokens, nats per token; the model and every random generator are
+    left as they were."""
+    import torch
+
+    training, total, tokens = model.training, 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(examples), batch_size):
+            batch = collate(examples[start : start + batch_size], pad)
+            learned = int((batch["labels"][:, 1:] != IGNORED).sum())
+            there = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            total += float(model(**there).loss) * learned
+            tokens += learned
+    model.train(training)
+    return total / tokens
 
 
 def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
