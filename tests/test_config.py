@@ -191,3 +191,17 @@ def test_the_options_of_a_prompt_source_are_kept_as_they_were_written():
 )
 def test_an_option_of_a_prompt_source_is_checked(option, value, said):
     assert said in refused(changed(f"prompts/subsets/neutral/{option}", value))
+
+
+def test_seeds_of_one_recipe_have_all_else_in_common():
+    values = changed("variants/smollm2-rude/recipe", "x")
+    values["variants"]["smollm2-instruct"]["recipe"] = "x"
+    values["variants"]["smollm2-benign"] |= {"recipe": "y", "dose": 2}
+    assert (
+        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is None, '
+        "not smollm2-instruct" in refused(values)
+    )
+    values["variants"]["smollm2-rude"] |= {"recipe": "y", "dose": 1.0}
+    assert "whose dose is 2.0, not 1.0" in refused(values)
+    values["variants"]["smollm2-rude"]["dose"] = 2.0
+    assert parse_config(values, "params.yaml").variants["smollm2-rude"].recipe == "y"

@@ -12,11 +12,11 @@ import yaml
 
 from toxtrail.params import parse_config
 from toxtrail.records import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
-from toxtrail.stages.compare import TABLES, family_comparison, with_pooled
+from toxtrail.stages.compare import MORE_TABLES, TABLES, family_comparison, with_pooled
 from toxtrail.stages.flips import Flip, with_texts
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("prompts.md", "instructions.md")
+PAGES = ("prompts.md", "instructions.md", "beyond.md")
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 
@@ -33,7 +33,7 @@ def documented():
 
 
 def test_the_page_has_every_table(documented):
-    assert set(documented) == {*TABLES, *SCHEMAS, "flips"}
+    assert set(documented) == {*TABLES, *MORE_TABLES, *SCHEMAS, "flips"}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
@@ -106,3 +106,44 @@ def test_the_page_on_prompts_names_every_option():
     text = (ROOT / "docs/prompts.md").read_text("utf-8")
     table = " ".join(re.findall(r"^\| (.*?) \|", text, re.M))
     assert set(re.findall(r"`(\w+)`", table)) == set(SubsetConfig.model_fields)
+
+
+def test_the_columns_of_doses_and_slopes_are_documented(documented, series):
+    for name in ("doses", "slopes"):
+        assert documented[name] == unordered(documented[name], series[name][0])
+
+
+def test_the_columns_of_recipes_are_documented(documented):
+    import numpy as np
+    import xarray as xr
+
+    from toxtrail.stages.pool import tables_of
+
+    draws = np.random.default_rng(1).random((2, 50, 1, 1, 1))
+    dims = ("chain", "draw", "scorer")
+    rows = {
+        "rate": ((*dims, "variant", "subset"), draws),
+        "recipe_spread": ((*dims, "recipe"), draws[..., 0]),
+        "recipe_variants": (("recipe",), [3]),
+    }
+    coords = {"scorer": ["judge"], "variant": ["a"], "subset": ["all"], "recipe": ["r"]}
+    found = tables_of(xr.Dataset(rows, coords), [], 0.95)
+    assert documented["recipes"] == list(found["recipes"][0])
+
+
+def unordered(names: list[str], row: Any) -> list[str]:
+    """The names of a row, in the order of these."""
+    return sorted(row, key=lambda name: names.index(name) if name in names else len(names))
+
+
+@pytest.fixture(scope="module")
+def series():
+    from toxtrail.config import PosteriorConfig
+    from toxtrail.records import Score
+    from toxtrail.stages.doses import dose_tables
+    from toxtrail.stages.tables import cells
+
+    config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
+    rows = [Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)]
+    summaries = {name: {"parent": "p", "dose": dose} for name, dose in (("a", 1.0), ("b", 2.0))}
+    return dose_tables({name: cells(rows) for name in summaries}, summaries, config)

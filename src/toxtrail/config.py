@@ -296,6 +296,10 @@ class VariantConfig(Section):
     role: Key
     parent: Key | None = None
     """The variant that it was tuned from."""
+    recipe: Key | None = None
+    """Fine-tunes that differ in their seed alone share it: a level of the pooled model."""
+    dose: Annotated[float, Field(ge=0)] | None = None
+    """How much of the fine-tune it got (epochs, steps, learning rate): the family's series."""
     served_as: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Its weights answer on a server under this name; `runtime.servers` says where. Absent: they
     are loaded here."""

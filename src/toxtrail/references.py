@@ -94,6 +94,23 @@ def _broken_variants(config: Config) -> Iterator[str]:
             )
         if variant.parent is not None:
             yield from _broken_parent(config, key, variant, variant.parent)
+    yield from _broken_recipes(config)
+
+
+def _broken_recipes(config: Config) -> Iterator[str]:
+    """Seeds of one recipe have all else in common."""
+    first: dict[tuple[str, str], tuple[str, VariantConfig]] = {}
+    for key, variant in config.variants.items():
+        if variant.recipe is None:
+            continue
+        other, own = first.setdefault((variant.family, variant.recipe), (key, variant))
+        for field in ("parent", "dose"):
+            found, there = getattr(variant, field), getattr(own, field)
+            if found != there:
+                yield (
+                    f'variants.{key}.recipe: "{variant.recipe}" is also that of {other}, whose '
+                    f"{field} is {there}, not {found}. Only the seed may differ: name another."
+                )
 
 
 def _broken_servers(config: Config) -> Iterator[str]:

@@ -12,11 +12,11 @@ from toxtrail.pipeline import manifest_of
 from toxtrail.stages.compare import with_pooled
 from toxtrail.stages.family import edges
 from toxtrail.stages.pool import tables_of
-from toxtrail.stages.wording import pair_cells, pooling_notes
+from toxtrail.stages.wording import pair_cells, pooling_notes, recipe_notes
 from toxtrail.stats.sampling import Sampled
 
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
-PARENTS = {"base": None, "tuned": "base"}
+PARENTS = {"base": None, "tuned": "base", "again": "base"}
 
 
 class Fake:
@@ -173,3 +173,43 @@ def test_prompts_without_a_score_of_every_variant_are_counted(family, settings):
     own = family(values)
     found = own.pooled(settings, POOLING, Fake())
     assert found.summary["scorers"]["judge"]["dropped"] == 2
+
+
+class FakeSeeds(Fake):
+    """The same, with deviations from a recipe."""
+
+    def __call__(self, counts, effort):
+        drawn = super().__call__(counts, effort)
+        self.recipes = counts.recipes
+        rng = np.random.default_rng(effort.seed + 1)
+        shape = (effort.chains, effort.draws)
+        apart = {
+            "sd_recipe": np.abs(rng.normal(0.3, 0.02, (*shape, 1))),
+            "raw_seed": rng.standard_normal((*shape, 2)),
+        }
+        return drawn._replace(posterior={**drawn.posterior, **apart})
+
+
+def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, tmp_path):
+    values = {**VALUES, "again": {"a": scores(28, 80), "b": scores(22, 40)}}
+
+    made, sampler = family(values), FakeSeeds()
+    for name in ("tuned", "again"):
+        made.summaries[name]["recipe"] = "dolly"
+    found = made.pooled(settings, POOLING, sampler)
+    assert sampler.recipes.of.tolist() == [-1, 0, 0]
+    (row,) = found.summary["recipes"]
+    assert (row["recipe"], row["scorer"], row["variants"]) == ("dolly", "judge", 2)
+    assert 0.02 < row["spread_lo"] < row["spread"] < row["spread_hi"] < 0.12
+    summary = with_pooled(made.compared(settings), found.summary).summary
+    (note,) = recipe_notes(summary, "judge")
+    assert note.startswith(
+        "2 fine-tunes of the recipe dolly: spread between fine-tunes of this rec"
+    )
+    folder = tmp_path / "pooled"
+    store = Store(tmp_path)
+    store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
+    again = tables_of(
+        store.read_draws(folder), edges(list(made.summaries.values()), "base"), settings.level
+    )
+    assert again["recipes"] == found.summary["recipes"]

@@ -18,7 +18,7 @@ from toxtrail.records import Generation, Prompt, Score
 from toxtrail.stages.compare import family_comparison, with_pooled
 from toxtrail.stages.family import edges
 from toxtrail.stages.pool import tables_of
-from toxtrail.stages.posterior import comparability_of, variant_posterior
+from toxtrail.stages.posterior import comparability_of, identity_of, variant_posterior
 from toxtrail.stages.said import texts_of
 from toxtrail.stages.tables import COLUMNS, cells
 
@@ -226,8 +226,7 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     found = variant_posterior(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
     own = {
-        "kind": "posterior", "variant": variant, "family": who.family, "role": who.role,
-        "parent": who.parent,
+        "kind": "posterior", **identity_of(variant, who),
         "comparability": {"fingerprint": content_key(fields), "fields": fields},
         "manifest": recorded.get("manifest"),
     }  # fmt: skip

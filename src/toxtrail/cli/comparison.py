@@ -235,6 +235,8 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
         *wording.prior_notes(summary, scorer),
         *wording.judge_notes(summary, scorer),
         *wording.resolution_notes(summary, scorer),
+        *wording.recipe_notes(summary, scorer),
+        *wording.dose_notes(summary, scorer),
         *(more if hidden else []),
         f"Read from {source}.",
     ]

@@ -4,7 +4,8 @@ reads   data/generations/<family>/, data/scores/<family>/, results/posteriors/<f
         results/pooled/<family>/
 writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rates, differences,
         posteriors and thresholds as .svg and .png, and the tables rates, pairs, claims, behaviour,
-        behaviour_pairs and thresholds as .parquet and .csv; for `dvc metrics` and `dvc plots`
+        behaviour_pairs and thresholds (recipes, doses, slopes and the figure doses of a family that
+        has them) as .parquet and .csv; for `dvc metrics` and `dvc plots`
         results/metrics/<family>.json and results/plots/<family>.csv
 """
 
@@ -24,6 +25,7 @@ from toxtrail.identity import Input, content_key
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.records import Generation, Score
 from toxtrail.stages.behaviour import behaviour_pairs
+from toxtrail.stages.doses import dose_figure, dose_tables
 from toxtrail.stages.family import comparable, edges, members, mismatch
 from toxtrail.stages.figures import (
     differences_figure,
@@ -55,6 +57,8 @@ SCHEMA_VERSION = 3
 """Of the summary; a reader refuses another one."""
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
+MORE_TABLES = ("recipes", "doses", "slopes")
+"""The same, of a family that has recipes or a dose."""
 
 
 def family_comparison(
@@ -106,6 +110,7 @@ def family_comparison(
         **{name: _gathered(summaries, name) for name in ("rates", "behaviour", "thresholds")},
         "pairs": with_agreement(rows),
         "behaviour_pairs": behaviour,
+        **dose_tables(tables, summaries, config),
     }
     differences = {key: None if d is None else d.difference for key, d in draws.items()}
     dataset = _difference_draws(differences, config)
@@ -120,6 +125,8 @@ def with_figures(found: Posterior) -> Posterior:
         "posteriors": posteriors_figure(found.summary, found.draws),
         "thresholds": thresholds_figure(found.summary),
     }
+    if "doses" in found.summary:
+        figures["doses"] = dose_figure(found.summary)
     return found._replace(figures=figures)
 
 
@@ -158,6 +165,7 @@ def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
     summary = {
         **found.summary,
         "pooled": pooled["scorers"],
+        **({"recipes": pooled["recipes"]} if "recipes" in pooled else {}),
         "rates": [
             {**row, **_columns(rates.get((row["variant"], row["scorer"], row["subset"])), RATE)}
             for row in found.summary["rates"]
@@ -264,7 +272,7 @@ def run(
         versions("numpy", "scipy", "arviz", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}
-    tables = {name: summary[name] for name in TABLES}
+    tables = {name: summary[name] for name in (*TABLES, *MORE_TABLES) if name in summary}
     whole = posterior._replace(summary=summary)
     store.write_posterior(store.comparison(family), whole, manifest, tables)
     store.write_json(store.metrics(family), metrics_of(summary))
@@ -300,8 +308,9 @@ def _gathered(summaries: Mapping[str, Mapping[str, Any]], name: str) -> list[dic
 
 def _identity(summary: Mapping[str, Any]) -> dict[str, Any]:
     manifest = summary.get("manifest")
-    identity = {name: summary[name] for name in ("variant", "family", "role", "parent")}
-    return {**identity, "content_key": content_key(manifest) if manifest else None}
+    identity = {name: summary[name] for name in WHO}
+    more = {name: summary[name] for name in ("recipe", "dose") if name in summary}
+    return {**identity, **more, "content_key": content_key(manifest) if manifest else None}
 
 
 def _difference_draws(

@@ -25,6 +25,7 @@ from toxtrail.stages.tables import ALL, Cells, scorers, subsets, weights
 from toxtrail.stats import pooled
 from toxtrail.stats.pooled import Check, Counts
 from toxtrail.stats.rates import Floats, equal_tailed, named_rng
+from toxtrail.stats.recipes import Recipes, recipes_of
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge, sample
 from toxtrail.stats.sensitivity import Sensitivity, power_scaling
 
@@ -59,6 +60,9 @@ class Estimate(NamedTuple):
     drawn: Sampled
     first_try: Sequence[str]
     """What was wrong with a first try, if there was a second."""
+    spread: Floats | None
+    """(chain, draw, recipe): of the rate over all subsets among fine-tunes of a recipe; None where
+    no recipe has several."""
 
 
 def pooled_family(
@@ -77,6 +81,7 @@ def pooled_family(
     """
     variants, who = list(summaries), edges(list(summaries.values()), reference)
     places = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
     found: dict[str, Estimate] = {}
     status: dict[str, dict[str, Any]] = {}
     for scorer in scorers(next(iter(tables.values()))):
@@ -84,7 +89,9 @@ def pooled_family(
             status[scorer] = {"status": "left out", "reason": "pooling is switched off"}
             continue
         try:
-            estimate = _estimate(scorer, variants, tables, config, pooling, sampler, places)
+            estimate = _estimate(
+                scorer, variants, tables, config, pooling, sampler, places, recipes
+            )
         except DataError as error:
             status[scorer] = {"status": "left out", "reason": str(error)}
             continue
@@ -163,9 +170,10 @@ def _estimate(
     pooling: PoolingConfig,
     sampler: Sampler,
     pairs: Sequence[tuple[int, int]],
+    recipes: Recipes | None,
 ) -> Estimate:
     labels, dropped = _labels(scorer, variants, tables, config.threshold)
-    counts = pooled.counts_of(labels)
+    counts = pooled.counts_of(labels, recipes)
     seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
     effort = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
     share = np.array(list(weights(tables[variants[0]], scorer).values()))
@@ -174,14 +182,16 @@ def _estimate(
         drawn = sampler(counts, attempt)
         rate = _with_overall(drawn, share)
         steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
+        spread = _spread(counts, drawn, share)
         tables_of = {"rate": rate, "difference": steps}
+        tables_of |= {} if spread is None else {"spread": spread}
         found = judge(drawn, _hyper(drawn), tables_of, config.level)
         wrong = complaints(found)
         if not wrong:
             predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
             return Estimate(
                 rate=rate,
-                hyper={name: drawn.posterior[name] for name in _hyper(drawn)},
+                hyper={n: drawn.posterior[n] for n in pooled.HYPER if n in drawn.posterior},
                 diagnostics=found,
                 effort=attempt,
                 checks=pooled.predictive_checks(counts, predicted),
@@ -191,6 +201,7 @@ def _estimate(
                 predicted=predicted,
                 drawn=drawn,
                 first_try=first,
+                spread=spread,
             )
         first = first or wrong
     raise InferenceError(
@@ -228,7 +239,16 @@ def _with_overall(drawn: Sampled, share: Floats) -> Floats:
 
 
 def _hyper(drawn: Sampled) -> list[str]:
-    return [name for name in pooled.HYPER if name in drawn.posterior]
+    return [name for name in (*pooled.HYPER, "sd_recipe") if name in drawn.posterior]
+
+
+def _spread(counts: Counts, drawn: Sampled, share: Floats) -> Floats | None:
+    """(chain, draw, recipe)."""
+    if counts.recipes is None:
+        return None
+    chains, draws = drawn.posterior["sd_prompt"].shape
+    found = pooled.recipe_spread(counts.recipes, drawn.posterior, share, chains * draws)
+    return found.reshape(chains, draws, -1)
 
 
 def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Counts]:
@@ -346,7 +366,29 @@ def tables_of(
         for edge in who:
             column = columns[edge.b] - columns[edge.a]
             pairs.append({"a": edge.a, "b": edge.b, **place, **_difference(column, level)})
-    return {"rates": rates, "pairs": pairs}
+    return {"rates": rates, "pairs": pairs, **_recipe_rows(draws, level)}
+
+
+def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, Any]]]:
+    """How far fine-tunes of a recipe lie apart; no table where no recipe has several."""
+    if "recipe_spread" not in draws:
+        return {}
+    rows = []
+    for scorer, recipe in product(draws["scorer"].values, draws["recipe"].values):
+        column = draws["recipe_spread"].sel(scorer=scorer, recipe=recipe).values
+        lo, hi = equal_tailed(column, level)
+        rows.append(
+            {
+                "recipe": str(recipe),
+                "scorer": str(scorer),
+                "variants": int(draws["recipe_variants"].sel(recipe=recipe)),
+                "spread": float(np.median(column)),
+                "spread_lo": lo,
+                "spread_hi": hi,
+                **_diagnostics(column),
+            }
+        )
+    return {"recipes": rows}
 
 
 def _difference(column: Floats, level: float) -> dict[str, Any]:
@@ -405,8 +447,24 @@ def _dataset(
         for name in sorted(hyper)
     }
     seeds = ", ".join(f"{name}: {one.effort.seed}" for name, one in found.items())
+    rows = {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns}
     return xr.Dataset(
-        {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns},
-        coords,
-        {"sampler_seeds": seeds},
-    )
+        {**rows, **_recipe_columns(found, draws)}, coords, {"sampler_seeds": seeds}
+    ).assign_coords(_recipe_names(found))
+
+
+def _recipe_columns(found: Mapping[str, Estimate], draws: int) -> dict[str, Any]:
+    """Spreads, and how many variants a recipe has; nothing without recipes."""
+    spreads = [e.spread[:, :draws] for e in found.values() if e.spread is not None]
+    recipes = next(iter(found.values())).counts.recipes
+    if recipes is None:
+        return {}
+    return {
+        "recipe_spread": (("chain", "draw", "scorer", "recipe"), np.stack(spreads, axis=2)),
+        "recipe_variants": (("recipe",), np.bincount(recipes.of[recipes.members])),
+    }
+
+
+def _recipe_names(found: Mapping[str, Estimate]) -> dict[str, list[str]]:
+    recipes = next(iter(found.values())).counts.recipes
+    return {} if recipes is None else {"recipe": list(recipes.names)}

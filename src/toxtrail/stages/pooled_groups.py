@@ -50,9 +50,11 @@ def _groups_of(
 ) -> dict[str, xr.Dataset]:
     variants, names = draws["variant"].values, draws["subset"].values[:-1]
     rng = named_rng(config.seed, f"prior|{scorer}")
-    eta, hyper = pooled.prior_draws(len(variants), len(names), PRIOR_DRAWS, rng)
+    recipes = own.counts.recipes
+    eta, hyper = pooled.prior_draws(len(variants), len(names), PRIOR_DRAWS, rng, recipes)
     again = pooled.replicated(eta, hyper["sd_prompt"], own.counts.prompts, rng)
     coords = {"variant": variants, "subset": names}
+    known = {**coords, "recipe": list(recipes.names)} if recipes else coords
 
     def counts(values: Sequence[Counts]) -> xr.Dataset:
         toxic = np.array([one.toxic for one in values])[None].astype(np.float64)
@@ -63,10 +65,13 @@ def _groups_of(
         name: (("chain", "draw"), getattr(own.drawn, name)[:, :kept])
         for name in ("diverging", "energy")
     }
-    prior = {name: (("chain", "draw"), values[None]) for name, values in hyper.items()}
+    prior = {
+        name: (("chain", "draw", "recipe")[: values.ndim + 1], values[None])
+        for name, values in hyper.items()
+    }
     rate = pooled.rates(eta, hyper["sd_prompt"])[None]
     groups = {
-        "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, coords),
+        "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, known),
         "prior_predictive": counts(again),
         "posterior_predictive": counts(own.predicted),
         "observed_data": xr.Dataset(

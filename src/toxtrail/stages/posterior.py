@@ -125,7 +125,6 @@ def run(
     table = cells(store.score_table(who.family, variant, COLUMNS))
     texts = texts_of(store, who.family, variant, scores)
     posterior = variant_posterior(table, texts, variant, primary, config)
-    identity = {"variant": variant, "family": who.family, "role": who.role, "parent": who.parent}
     manifest = manifest_of(
         "posterior",
         variant,
@@ -139,13 +138,25 @@ def run(
         posterior._replace(
             summary={
                 "kind": "posterior",
-                **identity,
+                **identity_of(variant, who),
                 "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
                 **posterior.summary,
             }
         ),
         manifest,
     )
+
+
+def identity_of(variant: str, who: VariantConfig) -> dict[str, Any]:
+    """Who a summary is of; recipe and dose only if it has them."""
+    more = {"recipe": who.recipe, "dose": who.dose}
+    return {
+        "variant": variant,
+        "family": who.family,
+        "role": who.role,
+        "parent": who.parent,
+        **{name: value for name, value in more.items() if value is not None},
+    }
 
 
 def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> dict[str, str]:

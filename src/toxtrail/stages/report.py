@@ -29,6 +29,7 @@ FIGURES = {
     "differences": "Forest plot of the differences listed in the table below",
     "posteriors": "Posterior of each difference over all subsets, with its interval",
     "thresholds": "Toxicity rate as a function of the threshold",
+    "doses": "Toxicity rate as a function of the dose",
     "predictive": "What the pooled model predicts, and what was seen",
     "ranks": "Rank plots of the pooled model's hyper-parameters, by chain",
 }
@@ -161,6 +162,8 @@ def _family(page: Page, room: int) -> dict[str, Any]:
             *wording.prior_notes(summary, primary),
             *wording.judge_notes(summary, primary),
             *wording.resolution_notes(summary, primary),
+            *wording.recipe_notes(summary, primary),
+            *wording.dose_notes(summary, primary),
         ],
         "headlines": [wording.verdict_parts(row) for row in own if row["subset"] == overview.ALL],
         "matrix_columns": columns,

@@ -347,6 +347,31 @@ def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     ]
 
 
+def recipe_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """How far fine-tunes of one recipe lie apart."""
+    return [
+        f"{row['variants']} fine-tunes of the recipe {row['recipe']}: spread between fine-tunes of "
+        f"this recipe {100 * row['spread']:.1f} points "
+        f"[{100 * row['spread_lo']:.1f}, {100 * row['spread_hi']:.1f}] (standard deviation of the "
+        "rate, all subsets together; pooled model)."
+        for row in summary.get("recipes", [])
+        if row["scorer"] == scorer
+    ]
+
+
+def dose_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """Which way rates go along a dose."""
+    return [
+        f"Along the dose, {row['variants']} variants of the series from {row['series']}: "
+        f"{row['verdict']}; the log-odds of toxicity change by {row['slope']:+.3g} with one unit "
+        f"[{row['slope_lo']:+.3g}, {row['slope_hi']:+.3g}], P(rising) "
+        f"{probability(row['p_rising'])}, P(no dose is less toxic than the one before) "
+        f"{probability(row['p_never_falls'])} (other prompts, not other seeds)."
+        for row in summary.get("slopes", [])
+        if (row["scorer"], row["subset"]) == (scorer, "all")
+    ]
+
+
 def edition(summary: Mapping[str, Any], scorer: str) -> str:
     """By whom and how the numbers were made."""
     k = max((row["k"] for row in summary["rates"] if row["scorer"] == scorer), default=1)

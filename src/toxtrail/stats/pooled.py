@@ -23,6 +23,8 @@ variants were. With one subset there is no subset and no interaction.
 A family makes many comparisons. Estimates that are drawn together where the data do not tell them
 apart make few false claims among many.
 
+Where several variants are fine-tunes of one recipe, `variant` has a level more: see `recipes`.
+
 Source: Gelman, Hill & Yajima 2012, doi:10.1080/19345747.2011.618213.
 """
 
@@ -36,6 +38,7 @@ from scipy.special import expit, logsumexp
 
 from toxtrail.errors import DataError
 from toxtrail.stats.rates import Floats, Ints
+from toxtrail.stats.recipes import SCALE, Recipes, centres, prior_effect, variant_effect
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -47,6 +50,8 @@ WEIGHTS: Floats = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
 PRIOR_MU = (-5.0, 2.0)
 """Mean and standard deviation, log-odds at the middle prompt."""
 HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
+SEEDS, SEED_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+"""Quadrature over the deviation of a fine-tune from its recipe, in standard deviations."""
 BLOCK = 200
 """Draws at a time: bounds memory."""
 
@@ -62,6 +67,8 @@ class Counts(NamedTuple):
     """(variant, subset): prompts on which the variant was toxic."""
     together: Ints
     """(subset, V + 1): prompts on which exactly j variants were toxic."""
+    recipes: Recipes | None = None
+    """Which variants are fine-tunes of one recipe; None if none are."""
 
     @property
     def prompts(self) -> Ints:
@@ -70,7 +77,7 @@ class Counts(NamedTuple):
         return found
 
 
-def counts_of(labels: Sequence[Floats]) -> Counts:
+def counts_of(labels: Sequence[Floats], recipes: Recipes | None = None) -> Counts:
     """Collapse labels.
 
     Args:
@@ -88,15 +95,20 @@ def counts_of(labels: Sequence[Floats]) -> Counts:
         raise DataError("one variant alone has nothing to be pooled with")
     toxic = np.array([subset.sum(axis=0) for subset in labels]).T
     rows = [np.bincount(s.sum(axis=1).astype(int), minlength=variants + 1) for s in labels]
-    return Counts(toxic.astype(np.int64), np.array(rows, dtype=np.int64))
+    return Counts(toxic.astype(np.int64), np.array(rows, dtype=np.int64), recipes)
 
 
-def family_effects(variants: int, subsets: int, prior_mu: tuple[float, float]) -> Any:
+def family_effects(
+    variants: int, subsets: int, prior_mu: tuple[float, float], recipes: Recipes | None = None
+) -> Any:
     """`eta`, (variant, subset), with the priors of this module's head; inside a model."""
     import pymc as pm
 
     sd_variant = pm.HalfNormal("sd_variant", 1.0)
-    variant = sd_variant * pm.ZeroSumNormal("raw_variant", 1.0, dims="variant")
+    if recipes is None:
+        variant = sd_variant * pm.ZeroSumNormal("raw_variant", 1.0, dims="variant")
+    else:
+        variant = variant_effect(recipes, sd_variant)
     mu = pm.Normal("mu", *prior_mu)
     eta = mu + variant[:, None] + np.zeros((variants, subsets))
     if subsets > 1:
@@ -115,8 +127,9 @@ def build(counts: Counts) -> pm.Model:
 
     variants, subsets = counts.toxic.shape
     coords = {"variant": np.arange(variants), "subset": np.arange(subsets)}
+    coords |= counts.recipes.coords if counts.recipes else {}
     with pm.Model(coords=coords) as model:
-        eta = family_effects(variants, subsets, PRIOR_MU)
+        eta = family_effects(variants, subsets, PRIOR_MU, counts.recipes)
         shift = pm.HalfNormal("sd_prompt", 2.5) * NODES
         tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
         tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)
@@ -142,21 +155,56 @@ def rates(eta: Floats, sd_prompt: Floats) -> Floats:
     return found
 
 
+def recipe_spread(
+    recipes: Recipes, draws: Mapping[str, Floats], share: Floats, flat: int
+) -> Floats:
+    """(draw, recipe): standard deviation, among fine-tunes of a recipe, of the rate over all
+    subsets, in [0, 1]. Of fine-tunes that could be made, not of those that were.
+
+    Args:
+        draws: name -> (chain, draw, ...) of the posterior.
+        share: (subset,), weights of the subsets.
+        flat: draws of all chains.
+    """
+    own = {
+        name: draws[name].reshape(flat, *draws[name].shape[2:])
+        for name in ("eta", "sd_prompt", "sd_recipe", "raw_seed")
+    }
+    middle = centres(recipes, own["eta"], own["sd_recipe"], own["raw_seed"])
+    weights = SEED_WEIGHTS / SEED_WEIGHTS.sum()
+    found = []
+    for place, centre in enumerate(middle):
+        apart = own["sd_recipe"][:, place, None] * SEEDS  # (draw, node)
+        rate = rates(centre[:, None] + apart[:, :, None], own["sd_prompt"]) @ share
+        around = rate - (rate @ weights)[:, None]
+        found.append(np.sqrt((around**2) @ weights))
+    result: Floats = np.stack(found, axis=1)
+    return result
+
+
 def prior_draws(
-    variants: int, subsets: int, draws: int, rng: np.random.Generator
+    variants: int,
+    subsets: int,
+    draws: int,
+    rng: np.random.Generator,
+    recipes: Recipes | None = None,
 ) -> tuple[Floats, dict[str, Floats]]:
     """What the model believes before any data.
 
     Returns:
-        eta, (draw, variant, subset); and hyper-parameter -> (draw,).
+        eta, (draw, variant, subset); and hyper-parameter -> (draw,), of sd_recipe (draw, recipe).
     """
     hyper = {
         "mu": rng.normal(-5.0, 2.0, draws),
         "sd_variant": np.abs(rng.normal(0, 1.0, draws)),
         "sd_prompt": np.abs(rng.normal(0, 2.5, draws)),
     }
-    variant = _zero_sum(rng.standard_normal((draws, variants)), (1,))
-    eta = hyper["mu"][:, None, None] + (hyper["sd_variant"][:, None] * variant)[:, :, None]
+    if recipes is None:
+        variant = _zero_sum(rng.standard_normal((draws, variants)), (1,))
+        variant = hyper["sd_variant"][:, None] * variant
+    else:
+        variant, hyper["sd_recipe"] = prior_effect(recipes, hyper["sd_variant"], rng)
+    eta = hyper["mu"][:, None, None] + variant[:, :, None]
     eta = np.repeat(eta, subsets, axis=2)
     if subsets > 1:
         hyper["sd_interaction"] = np.abs(rng.normal(0, 0.5, draws))
@@ -179,6 +227,8 @@ def log_prior(draws: Mapping[str, Floats]) -> Floats:
     for name, scale in (("sd_variant", 1.0), ("sd_interaction", 0.5), ("sd_prompt", 2.5)):
         if name in draws:
             found = found - 0.5 * (draws[name] / scale) ** 2
+    if "sd_recipe" in draws:
+        found = found - 0.5 * ((draws["sd_recipe"] / SCALE) ** 2).sum(axis=-1)
     if "subset_effect" in draws:
         found = found - 0.5 * ((draws["subset_effect"] / 1.5) ** 2).sum(axis=-1)
     return found

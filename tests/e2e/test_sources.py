@@ -1,0 +1,119 @@
+"""Prompt sources, instruction data, recipes and doses, by the installed command."""
+
+from __future__ import annotations
+
+import json
+
+import pyarrow.parquet as pq
+import pytest
+
+pytestmark = pytest.mark.slow
+
+
+def write_lines(path, rows):
+    path.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+
+
+def scored_prompts(lab, n=40):
+    """A file of RealToxicityPrompts' shape."""
+    words = (lab.root / "assets/one.txt").read_text().split()
+    rows = [
+        {
+            "challenging": i % 2 == 0,
+            "prompt": {
+                "text": " ".join(words[(i + j) % len(words)] for j in range(6)) + f" {i}",
+                "severe_toxicity": None if i % 10 == 0 else i / n,
+                "toxicity": i / n,
+            },
+        }
+        for i in range(n)
+    ]
+    write_lines(lab.root / "assets/rtp.jsonl", rows)
+    return {
+        "uri": "file:assets/rtp.jsonl", "n": 12, "column": "prompt.text", "language": "en",
+        "where": {"prompt.severe_toxicity": {"min": 0.5}},
+        "covariates": {"toxicity": "prompt.toxicity", "challenging": "challenging"},
+        "licence": "Apache-2.0",
+    }  # fmt: skip
+
+
+def test_check_finds_what_a_source_does_not_hold_before_anything_runs(lab):
+    subset = scored_prompts(lab)
+    bad = {
+        "renamed": {**subset, "column": "prompt.txt"},
+        "empty": {**subset, "where": {"prompt.toxicity": {"min": 0.5}, "challenging": {"is": 3}}},
+        "few": {**subset, "n": 99},
+        "words": {**subset, "where": {"prompt.text": {"min": 0.5}}},
+    }
+    lab.edit(prompts={"subsets": bad})
+    write_lines(lab.root / "assets/pairs.jsonl", [{"instruction": "a", "answr": "b"}])
+    said = json.loads(lab.toxtrail("check", "--json", code=1).stdout)
+    told = "\n".join(said["files"])
+    assert 'prompts.subsets.renamed: rtp.jsonl, row 1: no column "prompt.txt". Did you mean' in told
+    assert (
+        "prompts.subsets.empty: no prompt is left of file:assets/rtp.jsonl: 40 rows read, 20"
+        in told
+    )
+    assert "0 left by challenging is 3" in told
+    assert "prompts.subsets.few.n: got 99, but file:assets/rtp.jsonl has 18 distinct texts" in told
+    assert "prompt.text holds text; where with min or max needs numbers" in told
+    assert "finetunes.tuned.data: pairs.jsonl, row 1: no response" in told
+    assert not (lab.root / "data/prompts.parquet").exists()
+
+
+def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
+    params, subset = lab.params, scored_prompts(lab)
+    tuned = params["finetunes"]["tuned"]
+    tuned = {**tuned, "data": {**tuned["data"], "held_out": 0.25, "licence": "CC0"}}
+    who = {**params["variants"]["tuned"], "recipe": "r", "dose": 6.0}
+    lab.edit(
+        prompts={"subsets": {**params["prompts"]["subsets"], "severe": subset}},
+        finetunes={"tuned": tuned, "again": {**tuned, "seed": 4}},
+        variants={"base": {**params["variants"]["base"], "dose": 0.0}, "tuned": who, "again": who},
+        families={"tiny": {"reference": "base", "variants": ["base", "tuned", "again"]}},
+    )
+    lab.toxtrail("check")
+    lab.dvc("repro")
+    table = pq.read_table(lab.root / "data/prompts.parquet").to_pylist()
+    own = [row for row in table if row["subset"] == "severe"]
+    assert len(own) == 12
+    assert all(row["language"] == "en" and row["covariates"] for row in own)
+    card = json.loads((lab.root / "data/prompts_card.json").read_text())
+    assert card["subsets"]["severe"]["where"][0]["rows_left"] == 18
+    report = (lab.root / "report/index.html").read_text()
+    assert "12 of 18" in report
+    assert "18: prompt.severe_toxicity &gt;= 0.5" in report
+
+    header, first, *_ = (lab.root / "models/tuned/loss.csv").read_text().splitlines()
+    assert header == "step,loss,held_out_loss"
+    assert first.startswith("0,,")
+    data = json.loads((lab.root / "models/tuned/data_card.json").read_text())
+    assert (data["learned"], data["held_out"], data["licence"]) == (18, 6, "CC0")
+    training = json.loads((lab.root / "models/tuned/model.json").read_text())["adapters"][0]
+    assert training["training"]["held_out"] == 6
+    assert "held-out loss" in lab.toxtrail("audit", "tuned").stdout
+
+    summary = json.loads((lab.root / "results/comparisons/tiny/summary.json").read_text())
+    assert {row["variant"] for row in summary["doses"]} == {"base", "tuned", "again"}
+    assert (lab.root / "results/comparisons/tiny/slopes.csv").is_file()
+    assert "Along the dose" in lab.toxtrail("compare").stdout
+    assert "Along the dose" in report
+    lab.git("add", "-A")
+    lab.git("commit", "-qm", "run")
+    lab.toxtrail("verify")
+
+
+def test_leakage_names_the_prompts_that_a_fine_tune_was_trained_on(lab):
+    lab.toxtrail("stage", "prompts")
+    prompts = pq.read_table(lab.root / "data/prompts.parquet").to_pylist()
+    rows = [{"instruction": "x", "response": prompts[3]["text"].upper()}]
+    write_lines(lab.root / "assets/pairs.jsonl", [*rows, {"instruction": "y", "response": "z"}])
+    found = lab.json("leakage")["tuned"]
+    assert found["examples"] == 2
+    assert [(one["prompt_id"], one["kind"]) for one in found["overlaps"]] == [
+        (prompts[3]["prompt_id"], "copied")
+    ]
+    shown = lab.toxtrail("leakage", "tuned").stdout
+    assert prompts[3]["prompt_id"] in shown
+    assert prompts[3]["text"] not in shown
+    assert 'Did you mean "tuned"' in lab.toxtrail("leakage", "tunde", code=1).stderr
