@@ -81,8 +81,7 @@ def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
     card = json.loads((lab.root / "data/prompts_card.json").read_text())
     assert card["subsets"]["severe"]["where"][0]["rows_left"] == 18
     report = (lab.root / "report/index.html").read_text()
-    assert "12 of 18" in report
-    assert "18: prompt.severe_toxicity &gt;= 0.5" in report
+    assert "18 by prompt.severe_toxicity &gt;= 0.5" in report
 
     header, first, *_ = (lab.root / "models/tuned/loss.csv").read_text().splitlines()
     assert header == "step,loss,held_out_loss"

@@ -6,51 +6,70 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = (
-    "subset", "source", "licence", "language", "rows>", "meet the filter", "duplicates>", "drawn>",
-    "covariates: mean (range)",
+    "subset", "drawn>", "distinct texts>", "duplicates>", "rows read>", "left by the filter",
+    "balanced", "language", "licence",
 )  # fmt: skip
 """Of `subset_cells`; `>` is right-aligned."""
+COVARIATE_COLUMNS = ("subset", "covariate", "known>", "missing>", "mean>", "median>", "range>")
+"""Of `covariate_cells`."""
 
 NOT_SAID = "not stated"
+NOTHING = "-"
 
 
-def subset_cells(name: str, own: Mapping[str, Any]) -> tuple[str, ...]:
-    """One subset as the cells of a table."""
-    source = f"{own['source']}, sha256 {own['sha256'][:12]}"
-    return (
-        name,
-        source,
-        own["licence"] or NOT_SAID,
-        own["language"] or NOT_SAID,
-        str(own["rows"]),
-        "; ".join(f"{one['rows_left']}: {one['condition']}" for one in own["where"]) or "all",
-        str(own["duplicates"]),
-        _drawn(own),
-        "; ".join(_covariate(key, one) for key, one in own["covariates"].items()) or "none",
-    )
+def subset_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Each subset as the cells of a table."""
+    return [
+        (
+            name,
+            str(own["drawn"]),
+            str(own["distinct"]),
+            str(own["duplicates"]),
+            str(own["rows"]),
+            "; ".join(f"{one['rows_left']} by {one['condition']}" for one in own["where"])
+            or NOTHING,
+            _balance(own["balance"]),
+            own["language"] or NOT_SAID,
+            own["licence"] or NOT_SAID,
+        )
+        for name, own in card["subsets"].items()
+    ]
+
+
+def covariate_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
+    """Each covariate of each subset."""
+    return [
+        (name, key, str(one["known"]), str(one["missing"]), *_numbers(one))
+        for name, own in card["subsets"].items()
+        for key, one in own["covariates"].items()
+    ]
+
+
+def sources(card: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Where each subset comes from."""
+    return [
+        (name, f"{own['source']} sha256 {own['sha256']}") for name, own in card["subsets"].items()
+    ]
 
 
 def sentence(card: Mapping[str, Any]) -> str:
-    """How many prompts there are, and of how many languages."""
+    """How many prompts there are, and in which languages."""
     languages = sorted({own["language"] for own in card["subsets"].values() if own["language"]})
     said = f", in {', '.join(languages)}" if languages else ""
     return (
-        f"{card['prompts']} prompts of {len(card['subsets'])} subsets{said}; a text that stands "
+        f"{card['prompts']} prompts of {len(card['subsets'])} subsets{said}. A text that stands "
         f"twice in a subset's source is one prompt; drawn at random by the seed {card['seed']}."
     )
 
 
-def _drawn(own: Mapping[str, Any]) -> str:
-    drawn = f"{own['drawn']} of {own['distinct']}"
-    if own["balance"] is None:
-        return drawn
-    values = own["balance"]["values"]
-    each = next(iter(values.values()))["drawn"]
-    return f"{drawn}: {each} of each {own['balance']['column']} ({', '.join(values)})"
+def _balance(own: Mapping[str, Any] | None) -> str:
+    if own is None:
+        return NOTHING
+    each = next(iter(own["values"].values()))["drawn"]
+    return f"{each} of each {own['column']} ({', '.join(own['values'])})"
 
 
-def _covariate(name: str, own: Mapping[str, Any]) -> str:
-    missing = f", {own['missing']} missing" if own["missing"] else ""
+def _numbers(own: Mapping[str, Any]) -> tuple[str, str, str]:
     if not own["known"]:
-        return f"{name} -{missing}"
-    return f"{name} {own['mean']:.2f} ({own['min']:.2f} to {own['max']:.2f}){missing}"
+        return NOTHING, NOTHING, NOTHING
+    return f"{own['mean']:.3f}", f"{own['median']:.3f}", f"{own['min']:.3f} to {own['max']:.3f}"
