@@ -7,7 +7,7 @@ heavy is imported here.
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, TypeVar, get_args
 
 import yaml
 from pydantic import ValidationError
@@ -16,6 +16,8 @@ from pydantic_core import ErrorDetails
 from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError, nearest
 from toxtrail.references import broken_references
+
+S = TypeVar("S", bound=Section)
 
 
 def load_config(path: Path) -> Config:
@@ -45,13 +47,22 @@ def read_yaml(path: Path) -> Any:
 
 def parse_config(values: Any, name: str) -> Config:
     """Plain values, checked one by one and then against each other; `name` is the file's."""
-    try:
-        config = Config.model_validate(values)
-    except ValidationError as error:
-        raise _problems(name, [_described(detail) for detail in error.errors()]) from None
+    config = validated(Config, values, name)
     if broken := list(broken_references(config)):
-        raise _problems(name, broken)
+        raise problems(name, broken)
     return config
+
+
+def validated(kind: type[S], values: Any, name: str) -> S:
+    """Plain values as one of our types; `name` is the file's.
+
+    Raises:
+        ConfigError: with every problem, each with its place.
+    """
+    try:
+        return kind.model_validate(values)
+    except ValidationError as error:
+        raise problems(name, [_described(kind, detail) for detail in error.errors()]) from None
 
 
 class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
@@ -72,28 +83,29 @@ class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
         return values
 
 
-def _problems(name: str, lines: list[str]) -> ConfigError:
+def problems(name: str, lines: list[str]) -> ConfigError:
+    """One error for all that is wrong with a file."""
     noun = "problem" if len(lines) == 1 else "problems"
     return ConfigError("\n  ".join([f"{name} has {len(lines)} {noun}:", *lines]))
 
 
-def _described(detail: ErrorDetails) -> str:
+def _described(kind: type[Section], detail: ErrorDetails) -> str:
     location = [part for part in detail["loc"] if part != "[key]"]
     place = ".".join(str(part) for part in location) or "(top level)"
     message = detail["msg"].removeprefix("Value error, ")
     if detail["type"] == "missing":
         return f"{place}: missing. It must be given."
     if detail["type"] == "extra_forbidden":
-        fields = _fields_at(location[:-1])
+        fields = _fields_at(kind, location[:-1])
         return f"{place}: unknown name.{nearest(str(location[-1]), fields)}"
     found = repr(detail["input"])
     found = found if len(found) <= 60 else found[:57] + "..."
     return f"{place}: got {found}. {message.rstrip('.')}."
 
 
-def _fields_at(location: list[int | str]) -> list[str]:
-    """The names allowed at a place of params.yaml, found by walking the models' annotations."""
-    current: Any = Config
+def _fields_at(kind: type[Section], location: list[int | str]) -> list[str]:
+    """The names allowed at a place of the file, found by walking the models' annotations."""
+    current: Any = kind
     for part in location:
         candidates = [current, *_unwrapped(current)]
         model = next((c for c in candidates if _is_section(c)), None)

@@ -123,11 +123,11 @@ def test_what_does_not_converge_or_has_gaps_is_not_pooled(table):
 def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(QI, "utf-8")
-    done = CliRunner().invoke(cli, ["published", str(path)])
+    done = CliRunner().invoke(cli, ["replay", str(path)])
     assert done.exit_code == 0
     assert "53 / 330" in done.output
     assert "Counts alone" in done.output
     path.write_text("variant,rate,n\na,16.1,330\n", "utf-8")
-    done = CliRunner().invoke(cli, ["published", str(path)])
+    done = CliRunner().invoke(cli, ["replay", str(path)])
     assert done.exit_code == 1
     assert "write 16.1 % as 0.161" in done.output

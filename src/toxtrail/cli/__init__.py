@@ -25,7 +25,7 @@ COMMANDS = {
     "flips": "toxtrail.cli.flips",
     "diff": "toxtrail.cli.diff",
     "plan": "toxtrail.cli.plan",
-    "published": "toxtrail.cli.published",
+    "replay": "toxtrail.cli.replay",
     "judge": "toxtrail.cli.judge",
     "leakage": "toxtrail.cli.leakage",
     "audit": "toxtrail.cli.audit",

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import click
 
 from toxtrail.cli import stored
+from toxtrail.cli.beside import print_published, with_published
 from toxtrail.cli.comparison import print_rows, show
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.hdi import print_hdi, with_hdi
@@ -52,6 +54,12 @@ from toxtrail.errors import DataError
 @click.option(
     "--hdi", is_flag=True, help="Add highest-density intervals, as BEST analyses print them."
 )
+@click.option(
+    "--published",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Hold rates and verdicts against published ones (docs/published.md).",
+)
 @formats("json", "csv", "md", "latex")
 @click.pass_obj
 def compare(
@@ -66,6 +74,7 @@ def compare(
     precision: float | None,
     best: bool,
     hdi: bool,
+    published: Path | None,
     form: Form | None,
 ) -> None:
     """Show what fine-tuning changed: rates of every variant, differences paired by prompt, the
@@ -90,6 +99,7 @@ def compare(
       toxtrail compare --filter "tags.\\`toxtrail.family\\` = 'smollm2-135m'"
       toxtrail compare --csv > differences.csv       also --md, --latex, --json
       toxtrail compare --precision 0.02
+      toxtrail compare --published published.yaml    do my rates agree with the paper's?
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
     if [bool(names), everything, filter_string is not None].count(True) > 1:
@@ -101,6 +111,9 @@ def compare(
         found = [one._replace(summary=with_hdi(experiment, one.summary)) for one in found]
     if best:
         found = [one._replace(summary=_with_best(experiment, one.summary, scorer)) for one in found]
+    if published:
+        summaries = with_published(published, [one.summary for one in found], scorer)
+        found = [one._replace(summary=s) for one, s in zip(found, summaries, strict=True)]
     _print(found, form, scorer, subset)
 
 
@@ -126,6 +139,7 @@ def _print(
         _print_precision(summary, scorer or summary["primary"])
         print_hdi(summary, scorer or summary["primary"])
         _print_best(summary)
+        print_published(summary, form or "text")
 
 
 def _found(

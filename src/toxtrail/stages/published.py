@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from toxtrail.errors import DataError, InferenceError, nearest
 from toxtrail.readers import Rows, field
 from toxtrail.stages.tables import ALL
 from toxtrail.stats import binomial, margins
-from toxtrail.stats.margins import Published
+from toxtrail.stats.margins import Belief, Published
 from toxtrail.stats.rates import Floats, Ints, equal_tailed, named_rng
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge
 
@@ -27,14 +27,6 @@ DRAWS = 20_000
 EFFORT = (4, 3000, 0.95)
 """Chains, draws, target acceptance of the hierarchical model."""
 POOLED = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
-
-
-class Belief(NamedTuple):
-    """How the counts are read."""
-
-    prior: float
-    level: float
-    seed: int
 
 
 def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
@@ -49,7 +41,7 @@ def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
         try:
             variant = str(field(path, number, row, "variant")).strip()
             key = (variant, str(row.get("subset") or ALL).strip())
-            count = _count(row, _prompts(field(path, number, row, "n")))
+            count = count_of(row, _prompts(field(path, number, row, "n")))
         except ValueError as error:
             raise DataError(f"{path.name}, row {number + 1}: {error}.") from None
         except DataError as error:
@@ -60,7 +52,7 @@ def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
         found[key] = count
     if not found:
         raise DataError(f"{path.name} has no row.")
-    return _with_all(found)
+    return with_all(found)
 
 
 def published_table(
@@ -82,11 +74,11 @@ def published_table(
         raise DataError(f'"{against}" is no variant of this table.{nearest(against, variants)}')
     pooled, status = _pooled(counts, variants, belief, sampler) if sampler else ({}, None)
     pairs = [
-        _pair(counts, (against, variant), subset, pooled, belief)
+        pair_row(counts, (against, variant), subset, pooled, belief)
         for variant, subset in counts
         if variant != against and (against, subset) in counts
     ]
-    rates = [_rate(key, own, pooled.get(key), belief) for key, own in counts.items()]
+    rates = [rate_row(key, own, pooled.get(key), belief) for key, own in counts.items()]
     level = {"level": belief.level, "interval": "equal-tailed"}
     return {"reference": against, **level, "pooled": status, "rates": rates, "pairs": pairs}
 
@@ -109,7 +101,13 @@ def _prompts(value: object) -> int:
     return int(found)
 
 
-def _count(row: Mapping[str, Any], n: int) -> Published:
+def count_of(row: Mapping[str, Any], n: int) -> Published:
+    """The count behind `toxic` (a count) or `rate` (0.161 or 16.1 %).
+
+    Raises:
+        ValueError: neither is there, or one is no number.
+        DataError: no count gives the rate.
+    """
     if (toxic := row.get("toxic")) not in (None, ""):
         found = _number(toxic)
         if found != int(found) or not 0 <= found <= n:
@@ -119,11 +117,12 @@ def _count(row: Mapping[str, Any], n: int) -> Published:
         raise ValueError("a row needs rate (0.161 or 16.1 %) or toxic (a count)")
     text = str(rate).strip()
     unit = 0.01 if text.endswith("%") else 1.0
-    decimals = len(text.removesuffix("%").strip().partition(".")[2])
-    return margins.counted(unit * _number(rate), n, 0.5 * unit * 10.0**-decimals)
+    number, decimals = _number(rate), len(text.removesuffix("%").strip().partition(".")[2])
+    exact = unit == 1.0 and number in (0, 1)  # a bare 0 is none, not "below a half"
+    return margins.counted(unit * number, n, 0.0 if exact else 0.5 * unit * 10.0**-decimals)
 
 
-def _with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], Published]:
+def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], Published]:
     """With the sum over subsets in front, for variants that have all of them."""
     subsets = {subset for _, subset in counts}
     if len(subsets) == 1 or ALL in subsets:
@@ -138,13 +137,13 @@ def _with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str],
 
 
 def _sum(counts: Iterable[Published]) -> Published:
-    toxic, n = (sum(column) for column in zip(*counts, strict=True))
-    return Published(toxic, n)
+    return Published(*(sum(column) for column in zip(*counts, strict=True)))
 
 
-def _rate(
+def rate_row(
     key: tuple[str, str], own: Published, pooled: Floats | None, belief: Belief
 ) -> dict[str, Any]:
+    """One published rate, and what so many prompts make of it."""
     lo, hi = margins.rate_interval(own, belief.prior, belief.level)
     low, high = (None, None) if pooled is None else equal_tailed(pooled, belief.level)
     return {
@@ -152,6 +151,7 @@ def _rate(
         "subset": key[1],
         "n_prompts": own.n,
         "n_toxic": own.toxic,
+        "n_toxic_slack": own.slack,
         "rate_raw": own.rate,
         "rate_lo": lo,
         "rate_hi": hi,
@@ -159,19 +159,22 @@ def _rate(
         "pooled_rate_lo": low,
         "pooled_rate_hi": high,
         "mde80": margins.resolution(own, belief.level),
+        "mde80_fall": margins.fall(own, belief.level),
         "method": "margins",
     }
 
 
-def _pair(
+def pair_row(
     counts: Counts,
     pair: tuple[str, str],
     subset: str,
     pooled: Mapping[tuple[str, str], Floats],
     belief: Belief,
 ) -> dict[str, Any]:
+    """One variant against another: as if unpaired, and whatever the pairing was."""
     a, b = (counts[variant, subset] for variant in pair)
     apart = margins.unpaired(a, b, belief.prior, belief.level)
+    unpaired = margins.rounded_verdict(a, b, belief.prior, belief.level)
     row: dict[str, Any] = {
         "a": pair[0],
         "b": pair[1],
@@ -184,15 +187,16 @@ def _pair(
         "diff_lo": apart.interval.lo,
         "diff_hi": apart.interval.hi,
         "probability_higher": apart.probability_higher,
-        "verdict_unpaired": apart.verdict,
-        "verdict": apart.verdict,
+        "verdict_unpaired": unpaired,
+        "verdict": unpaired,
         "tables": [],
         **dict.fromkeys(POOLED),
     }
     if a.n == b.n:
         found = margins.bracket(a, b, belief.prior, belief.level, DRAWS, belief.seed)
         tables = [{**one._asdict(), "interval": list(one.interval)} for one in found.tables]
-        row |= {"verdict": found.verdict, "tables": tables}
+        row |= {"tables": tables}
+        row |= {"verdict": found.verdict} if unpaired == apart.verdict else {}
     if (pair[0], subset) in pooled:
         step = pooled[pair[1], subset] - pooled[pair[0], subset]
         lo, hi = equal_tailed(step, belief.level)

@@ -17,6 +17,7 @@ of them give it.
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -25,7 +26,7 @@ from scipy.optimize import brentq
 
 from toxtrail.errors import DataError
 from toxtrail.stats.contrasts import PairCounts, Verdict, difference_draws, phi, verdict
-from toxtrail.stats.planning import detectable
+from toxtrail.stats.planning import detectable, pair_table, prompts_needed
 from toxtrail.stats.rates import Floats, Interval, equal_tailed, named_rng
 
 NODES = 4000
@@ -33,6 +34,16 @@ NODES = 4000
 PHIS = (0.0, 0.2, 0.4, 0.6)
 """Correlations that are tried besides the strongest possible one."""
 POWER = 0.8
+LEAST_SHAPE = 0.4
+"""Of a posterior's smaller parameter: Jeffreys' prior alone gives 0.5."""
+
+
+class Belief(NamedTuple):
+    """How the counts are read."""
+
+    prior: float
+    level: float
+    seed: int
 
 
 class Published(NamedTuple):
@@ -40,10 +51,16 @@ class Published(NamedTuple):
 
     toxic: int
     n: int
+    slack: int = 0
+    """The true count may lie so far off: a rate printed in few digits is that of several counts."""
 
     @property
     def rate(self) -> float:
         return self.toxic / self.n
+
+    def shifted(self, by: int) -> Published:
+        """The count at an end of what the printed rate leaves open; by is -1 or 1."""
+        return Published(min(max(self.toxic + by * self.slack, 0), self.n), self.n)
 
 
 class Unpaired(NamedTuple):
@@ -65,6 +82,19 @@ class AtPhi(NamedTuple):
     """Prompts toxic for both."""
     interval: Interval
     verdict: Verdict
+
+
+class Agreement(NamedTuple):
+    """A measured rate held against a published one; measured - published, in [-1, 1]."""
+
+    mean: float
+    interval: Interval
+    within: float
+    """P(|measured - published| <= region): the probability that they agree."""
+    overlap: float
+    """What the two posteriors have in common, in [0, 1]; 1: they are the same curve."""
+    verdict: Verdict
+    """Of measured against published."""
 
 
 class Bracket(NamedTuple):
@@ -96,7 +126,9 @@ def counted(rate: float, n: int, rounding: float) -> Published:
             f"No count of {n} prompts rounds to {rate:.4%}: the nearest is {toxic} "
             f"({toxic / n:.4%}). Is n right, or were several continuations counted?"
         )
-    return Published(toxic, n)
+    least = max(0, math.ceil((rate - rounding) * n - 1e-9))
+    most = min(n, math.floor((rate + rounding) * n + 1e-9))
+    return Published(toxic, n, max(toxic - least, most - toxic))
 
 
 def rate_interval(own: Published, prior: float, level: float) -> Interval:
@@ -140,11 +172,97 @@ def bracket(
     return Bracket(tables, verdicts.pop() if len(verdicts) == 1 else "depends on the pairing")
 
 
+def rounded_verdict(
+    a: Published, b: Published, prior: float, level: float
+) -> Verdict | Literal["depends on the rounding"]:
+    """b against a on different prompts, whichever of the counts that the printed rates allow."""
+    ends = {
+        unpaired(a.shifted(-by), b.shifted(by), prior, level).verdict
+        for by in ((-1, 0, 1) if a.slack or b.slack else (0,))
+    }
+    return ends.pop() if len(ends) == 1 else "depends on the rounding"
+
+
+def agreement(
+    measured: tuple[float, Interval], published: Published, region: float, belief: Belief
+) -> Agreement:
+    """Is a measured rate the published one?
+
+    The measured rate is the Beta that has this mean and an interval of this width: exact where each
+    prompt was continued once and one subset is looked at, close where subsets are weighted. The two
+    are taken as independent; had both been asked the same prompts, the interval is too wide.
+
+    Args:
+        measured: posterior mean and interval at belief.level, in [0, 1].
+        region: half-width within which two rates count as the same, in [0, 1].
+    """
+    mean, interval = measured
+    ours, theirs = _beta_like(mean, interval, belief.level), _posterior(published, belief.prior)
+    nodes: Floats = theirs.ppf((np.arange(NODES) + 0.5) / NODES)
+
+    def below(d: float) -> float:
+        """P(measured - published <= d)."""
+        return float(ours.cdf(nodes + d).mean())
+
+    tail = (1 - belief.level) / 2
+
+    def quantile(mass: float) -> float:
+        return float(brentq(lambda d: below(d) - mass, -1, 1, xtol=1e-9))
+
+    bounds = Interval(quantile(tail), quantile(1 - tail))
+    return Agreement(
+        mean=float(ours.mean() - theirs.mean()),
+        interval=bounds,
+        within=below(region) - below(-region),
+        overlap=_overlapping(ours, theirs),
+        verdict=verdict(bounds),
+    )
+
+
+def fall(own: Published, level: float) -> float | None:
+    """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
+    nothing is not found. Unpaired prompts, or uncorrelated labels."""
+    base = own.rate
+    low, high = 0.0, base * (1 - 1e-6)
+    if base in (0, 1) or not _finds_fall(base, high, own.n, level):
+        return None
+    for _ in range(40):
+        middle = (low + high) / 2
+        low, high = (low, middle) if _finds_fall(base, middle, own.n, level) else (middle, high)
+    return high
+
+
 def resolution(own: Published, level: float) -> float | None:
     """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
     uncorrelated labels; None if there is none."""
     base = min(max(own.rate, 0.5 / own.n), 1 - 0.5 / own.n)
     return detectable(base, 0.0, own.n, POWER, level)
+
+
+def _finds_fall(base: float, step: float, n: int, level: float) -> bool:
+    return prompts_needed(pair_table(base, base - step, 0.0), POWER, level) <= n
+
+
+def _beta_like(mean: float, interval: Interval, level: float) -> Any:
+    """The Beta with this mean whose equal-tailed interval is as wide."""
+    tails = ((1 - level) / 2, (1 + level) / 2)
+
+    def wider(log_weight: float) -> float:
+        weight = math.exp(log_weight)
+        low, high = stats.beta.ppf(tails, mean * weight, (1 - mean) * weight)
+        return float(high - low) - (interval.hi - interval.lo)
+
+    least = math.log(LEAST_SHAPE / min(mean, 1 - mean))  # below it the width falls again
+    found = brentq(wider, least, math.log(1e12)) if wider(least) > 0 else least
+    weight = math.exp(float(found))
+    return stats.beta(mean * weight, (1 - mean) * weight)
+
+
+def _overlapping(one: Any, other: Any) -> float:
+    """The mass that two posteriors share: 1 less their total variation distance."""
+    places = (np.arange(1, NODES) / NODES).astype(np.float64)
+    grid = np.unique(np.concatenate([[0.0], one.ppf(places), other.ppf(places), [1.0]]))
+    return float(np.minimum(np.diff(one.cdf(grid)), np.diff(other.cdf(grid))).sum())
 
 
 def _posterior(own: Published, prior: float) -> Any:

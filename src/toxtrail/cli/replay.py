@@ -1,0 +1,246 @@
+"""`toxtrail replay`: what the numbers in a paper say, and what they leave open."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.errors import ConfigError
+
+SHARE = click.FloatRange(0.5, 1, min_open=True, max_open=True)
+PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
+PRIOR = 0.5
+"""Jeffreys."""
+LONG = 3
+"""Counts that a printed rate leaves open, above which a line says so."""
+
+
+@click.command("replay", short_help="Judge published rates again.")
+@click.argument(
+    "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
+)
+@click.option("--source", metavar="NAME", help="Only one source of the file.")
+@click.option("--against", metavar="VARIANT", help="What the others are held against [the first].")
+@click.option("--pool", is_flag=True, help="Also estimate all rows together (some 30 s).")
+@click.option("--level", type=SHARE, default=0.95, show_default=True, help="Of every interval.")
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@json_option
+def replay(
+    file: Path | None,
+    source: str | None,
+    against: str | None,
+    pool: bool,
+    level: float,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Judge published rates again: which differences do their numbers of prompts support, is that
+    what their source says, and what could so few prompts not see?
+
+    FILE is a .yaml of sources, rates and comparisons (docs/published.md; default: what the
+    reference paper's text states), or a table (.csv, .jsonl, .parquet) with the columns variant, n
+    (prompts) and either toxic (a count) or rate (0.161 or 16.1 %); subset if there are several.
+
+    Rates alone are compared as if unpaired: no paper says which prompts were toxic for both of two
+    variants. Where both were asked equally many, the verdict is one that holds whatever the pairing
+    was, and else it "depends on the pairing".
+
+    \b
+    Examples:
+      toxtrail replay                                 the reference paper's own numbers
+      toxtrail replay my_published.yaml --source qi2023
+      toxtrail replay table.csv --against Llama-2-7b-chat --pool
+      toxtrail replay table.csv --json
+    """
+    from toxtrail.stats.margins import Belief
+
+    found = _found(
+        file or PAPER, source, against, Belief(PRIOR, level, seed), _sampler if pool else None
+    )
+    if as_json:
+        print_json(found)
+        return
+    _print(found)
+
+
+def _found(path: Path, source: str | None, against: str | None, belief: Any, sampler: Any) -> Any:
+    if path.suffix in (".yaml", ".yml"):
+        from toxtrail.stages.replay import load_published, replay
+
+        return replay(load_published(path), source, against, belief, sampler)
+    if source is not None:
+        raise ConfigError("--source is for .yaml files: a table has one source.")
+    from toxtrail.readers import read_rows
+    from toxtrail.stages.published import counts_of, published_table
+
+    return published_table(counts_of(path, read_rows(path)), against, belief, sampler)
+
+
+def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
+    from toxtrail.stats.binomial import build
+    from toxtrail.stats.sampling import sample
+
+    return sample(build(toxic, n), effort)
+
+
+def _print(found: Mapping[str, Any]) -> None:
+    many = len(found.get("sources", [])) > 1
+    _print_rates(found, many)
+    _print_pairs([row for row in found["pairs"] if row["verdict"]], many)
+    _print_stated([row for row in found["pairs"] if not row["verdict"]], many)
+    _print_resolution(found.get("resolution", []), found["level"])
+    for line in _notes(found):
+        click.echo(line)
+
+
+def _print_rates(found: Mapping[str, Any], many: bool) -> None:
+    from toxtrail.stages.wording import interval, percent
+
+    pooled = any(row["pooled_rate"] is not None for row in found["rates"])
+    columns = [
+        *(["source"] if many else []), "variant", "subset", "toxic / prompts>", "rate>",
+        "interval>", *(["pooled>"] if pooled else []), "finds a rise of, points>", "a fall of>",
+    ]  # fmt: skip
+    rows = [
+        (
+            *([row["source"]] if many else []),
+            row["variant"],
+            row["subset"],
+            _count(row["n_toxic"], row["n_toxic_slack"], row["n_prompts"]),
+            percent(row["rate_raw"]),
+            interval(row, "rate"),
+            *([interval(row, "pooled_rate")] if pooled else []),
+            _size(row["mde80"]),
+            _size(row["mde80_fall"]),
+        )
+        for row in found["rates"]
+    ]
+    if rows:
+        print_table(f"Rates ({found['level']:.0%} equal-tailed intervals)", columns, rows)
+
+
+def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
+    from toxtrail.stages.wording import interval, points, probability
+
+    if not pairs:
+        return
+    pooled = any(row["pooled_diff"] is not None for row in pairs)
+    stated = any(row.get("verdict_published") for row in pairs)
+    columns = [
+        *(["source"] if many else []), "variant", "against", "subset", "difference>", "interval>",
+        "P(higher)>", "had prompts differed", *(["pooled>"] if pooled else []), "verdict",
+        *(["published", "is it?"] if stated else []),
+    ]  # fmt: skip
+    rows = [
+        (
+            *([row["source"]] if many else []),
+            row["b"],
+            row["a"],
+            row["subset"],
+            points(row["diff"]),
+            interval(row, "diff", signed=True),
+            probability(row["probability_higher"]),
+            row["verdict_unpaired"],
+            *([interval(row, "pooled_diff", signed=True)] if pooled else []),
+            row["verdict"],
+            *([row["verdict_published"] or "-", row["held"]] if stated else []),
+        )
+        for row in pairs
+    ]
+    print_table("Differences (percentage points; intervals as if unpaired)", columns, rows)
+
+
+def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
+    """What a source says without the rates behind it."""
+    if not pairs:
+        return
+    columns = [
+        *(["source"] if many else []), "variant", "against", "subset", "published", "no rate of",
+        "it says",
+    ]  # fmt: skip
+    rows = [
+        (
+            *([row["source"]] if many else []),
+            row["b"],
+            row["a"],
+            row["subset"],
+            row["verdict_published"] or "nothing",
+            "both" if len(row["missing"]) > 1 else row["missing"][0],
+            row["says"] or "-",
+        )
+        for row in pairs
+    ]
+    print_table("Stated, but not to be judged again: rates are missing", columns, rows)
+
+
+def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
+    from toxtrail.stages.wording import interval
+
+    if not rows:
+        return
+    cells = [
+        (
+            row["source"],
+            f"{row['n']:,}" + ("" if row["n_confirmed"] else " (unsure)"),
+            ", ".join(row["subsets"]),
+            f"up to {100 * row['none_hi']:.2g} %",
+            interval(row, "at_1"),
+            f"{_size(row['at_1_rise'])} / {_size(row['at_1_fall'])}",
+            interval(row, "at_10"),
+            f"{_size(row['at_10_rise'])} / {_size(row['at_10_fall'])}",
+        )
+        for row in rows
+    ]
+    columns = [
+        "source", "prompts>", "subset", "none toxic may be>", "at 1 %: known to>",
+        "finds a rise / fall of, points>", "at 10 %: known to>", "finds a rise / fall of>",
+    ]  # fmt: skip
+    print_table(f"What so many prompts resolve ({level:.0%} intervals, 80 % power)", columns, cells)
+
+
+def _notes(found: Mapping[str, Any]) -> list[str]:
+    """The most important last."""
+    notes = [
+        "Counts alone do not say on which prompts two variants agreed, so everything is unpaired. "
+        'The verdict holds for every correlation of 0 and more between their labels; "depends on '
+        'the pairing": the labels of each prompt are needed. Finds a rise (fall) of: what so many '
+        'prompts find in 80 % of cases; "-": of no size.'
+    ]
+    vague = [row for row in found["rates"] if row["n_toxic_slack"] > LONG]
+    if vague:
+        notes.append(
+            "Rates printed in few digits leave the count open by the number after +-; a verdict "
+            'that hangs on it "depends on the rounding".'
+        )
+    coarse = [row for row in found.get("resolution", []) if row["none_hi"] > 0.01]
+    notes += [
+        f"{row['n']:,} prompts cannot separate small rates: none toxic of {row['n']:,} may be "
+        f"anything up to {100 * row['none_hi']:.2g} % ({row['source']}: "
+        f"{', '.join(row['subsets'])})."
+        for row in coarse
+    ]
+    said = [row for row in found["pairs"] if row.get("verdict_published")]
+    judged = [row for row in said if row["verdict"]]
+    if "sources" in found:
+        borne = sum(row["held"] == "borne out" for row in judged)
+        again = (
+            f"{len(judged)} of them with rates to judge again, and {borne} of those borne out."
+            if judged
+            else "none of them with rates to judge again."
+        )
+        notes.append(f"{len(said)} verdict(s) are published, {again}")
+    return notes
+
+
+def _count(toxic: int, slack: int, n: int) -> str:
+    return f"{toxic:,}{f' +-{slack}' if slack else ''} / {n:,}"
+
+
+def _size(value: float | None) -> str:
+    from toxtrail.stages.wording import NOTHING, points
+
+    return points(value)[1:] if value else NOTHING
