@@ -126,3 +126,15 @@ def test_a_file_is_as_recorded_or_not_or_not_here(tmp_path):
     ]  # fmt: skip
     assert [one.what for one in link.mismatches()] == ["other"]
     assert {one.standing for one in Chain(None).of_manifest("x", manifest).all()} == {"recorded"}
+
+
+@pytest.mark.parametrize(
+    ("adapters", "parent", "said"),
+    [((), "base", True), ((adapter("own", training=TRAINING),), "base", False), ((), None, False)],
+)
+def test_a_parent_of_weights_that_nobody_tuned_here_is_a_claim(adapters, parent, said):
+    made = manifest_of("generate", "v", {}, {}, {}, model=card(*adapters))
+    who = {"family": "f", "role": "r", **({"parent": parent} if parent else {})}
+    inputs = {"generations": Input(path="g", sha256="8" * 64, manifest=made)}
+    link = Chain(None).of_manifest("x", manifest_of("posterior", "v", {"variant": who}, inputs, {}))
+    assert any("tuned from base is what params.yaml says" in text for text in link.weak) == said

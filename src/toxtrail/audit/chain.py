@@ -20,6 +20,7 @@ from toxtrail.identity import (
     TrainingRecord,
     content_key,
     hash_tree,
+    lineage,
     sha256_file,
     tree_sha256,
 )
@@ -111,7 +112,7 @@ class Chain:
             source = manifest.inputs.get("model") or manifest.inputs.get("parent")
             below.append(self._model(manifest.model, source))
         facts, weak = self._execution(manifest, sha256)
-        claims = (SERVED,) if is_served(manifest) else ()
+        claims = (*((SERVED,) if is_served(manifest) else ()), *_parent_claim(manifest))
         return Link(
             what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
             name=name,
@@ -258,6 +259,18 @@ class Chain:
             return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
         except DAMAGE:
             return (), (f"{self._name(path)} cannot be read: when and where it was made is lost",)
+
+
+def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
+    """A posterior names a parent: of weights that nobody tuned here, that is a claim."""
+    parent = manifest.params.get("variant", {}).get("parent")
+    cards = [one.model for one in lineage(manifest) if one.kind == "generate" and one.model]
+    if manifest.kind != "posterior" or not parent or any(card.adapters for card in cards):
+        return ()
+    return (
+        f"that it was tuned from {parent} is what params.yaml says: nothing in its weights proves "
+        "it",
+    )
 
 
 def is_served(manifest: Manifest) -> bool:

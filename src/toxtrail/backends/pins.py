@@ -81,14 +81,14 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     after = before
     for edit in sorted({edit for pin in changed for edit in _edits(before, tree, pin)})[::-1]:
         after = after[: edit.start] + edit.text + after[edit.end :]
-    if not _means(after, _wanted(before, changed)):
+    if not means(after, _wanted(before, changed)):
         raise _by_hand(path, changed)
-    _replace(path, after)
+    replace_file(path, after)
 
 
 def _edits(text: str, tree: yaml.Node, pin: Pin) -> list[Edit]:
     """None if the place is not written out (a merge, say): then nothing is changed, and noticed."""
-    own = _mapping(tree, pin.place)
+    own = mapping_at(tree, pin.place)
     keys = {key.value: (key, value) for key, value in own.value} if own else {}
     if own is None or "uri" not in keys:
         return []
@@ -101,10 +101,10 @@ def _edits(text: str, tree: yaml.Node, pin: Pin) -> list[Edit]:
     end = uri.end_mark.index
     if own.flow_style:
         return [*found, Edit(end, end, f", sha256: {pin.sha256}")]
-    return [*found, _new_line(text, end, f"{' ' * key.start_mark.column}sha256: {pin.sha256}")]
+    return [*found, new_line(text, end, f"{' ' * key.start_mark.column}sha256: {pin.sha256}")]
 
 
-def _new_line(text: str, after: int, line: str) -> Edit:
+def new_line(text: str, after: int, line: str) -> Edit:
     """A line of its own, below the one that holds `after`, with the same line end."""
     at = text.find("\n", after)
     if at < 0:
@@ -122,7 +122,8 @@ def _replaced(text: str, node: yaml.Node, value: str) -> Edit:
     return Edit(start, end, f"{quote}{value}{quote}")
 
 
-def _mapping(tree: yaml.Node, place: str) -> yaml.MappingNode | None:
+def mapping_at(tree: yaml.Node, place: str) -> yaml.MappingNode | None:
+    """The mapping at a place with dots; None if there is none."""
     node: yaml.Node | None = tree
     for name in place.split("."):
         if not isinstance(node, yaml.MappingNode):
@@ -133,7 +134,7 @@ def _mapping(tree: yaml.Node, place: str) -> yaml.MappingNode | None:
 
 def _wanted(before: str, pins: Sequence[Pin]) -> Any:
     """The old file's values with the pins put in, and nothing else changed."""
-    wanted = _unshared(yaml.safe_load(before))
+    wanted = unshared(yaml.safe_load(before))
     for pin in pins:
         place = wanted
         for name in pin.place.split("."):
@@ -144,14 +145,15 @@ def _wanted(before: str, pins: Sequence[Pin]) -> Any:
     return wanted
 
 
-def _unshared(value: Any) -> Any:
+def unshared(value: Any) -> Any:
     """Without the sharing that YAML aliases make: a pin of one place must not reach another."""
     if isinstance(value, dict):
-        return {key: _unshared(inner) for key, inner in value.items()}
-    return [_unshared(inner) for inner in value] if isinstance(value, list) else value
+        return {key: unshared(inner) for key, inner in value.items()}
+    return [unshared(inner) for inner in value] if isinstance(value, list) else value
 
 
-def _means(text: str, wanted: object) -> bool:
+def means(text: str, wanted: object) -> bool:
+    """Whether a text is YAML of exactly these values."""
     try:
         return bool(yaml.safe_load(text) == wanted)
     except yaml.YAMLError:
@@ -169,7 +171,8 @@ def _by_hand(path: Path, pins: Sequence[Pin]) -> ConfigError:
     )
 
 
-def _replace(path: Path, text: str) -> None:
+def replace_file(path: Path, text: str) -> None:
+    """The whole file, or nothing; its mode stays."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_bytes(text.encode("utf-8"))
     shutil.copymode(path, draft)

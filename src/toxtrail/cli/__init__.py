@@ -19,7 +19,7 @@ from toxtrail.errors import ToxtrailError
 COMMANDS = {
     "run": "toxtrail.cli.run",
     "status": "toxtrail.cli.run",
-    "variants": "toxtrail.cli.runs",
+    "variants": "toxtrail.cli.variants",
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "flips": "toxtrail.cli.flips",

@@ -7,33 +7,44 @@ from typing import Any
 import click
 
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.online import CAN_BE_HAD, asked_online, print_online
 from toxtrail.cli.output import json_option, print_json, print_table
 
 
 @click.command("check", short_help="Check params.yaml and the files it names.")
 @click.option("--strict", is_flag=True, help="An asset without a pin is an error, not a warning.")
+@click.option("--online", is_flag=True, help="Ask the hub which of its addresses can be had.")
 @json_option
 @click.pass_context
-def check(ctx: click.Context, strict: bool, as_json: bool) -> None:
+def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
     """Check params.yaml as a whole, and the local files that it names: are they as pinned, and do
     the sources that are here hold the columns, rows and prompts that are asked of them? Downloads
     nothing.
+
+    With --online the hub is asked about each of its addresses: there, gated (its licence must be
+    accepted first), renamed, missing; and under which licence.
 
     \b
     Examples:
       toxtrail check
       toxtrail check --strict
+      toxtrail check --online
       toxtrail check --json
     """
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
     changed += problems_of_reading(experiment)
+    asked = asked_online(config) if online else []
     if as_json:
-        print_json({"unpinned": unpinned, "files": changed, "variants": list(config.variants)})
+        more = {"online": [one._asdict() for one in asked]} if online else {}
+        names = list(config.variants)
+        print_json({"unpinned": unpinned, "files": changed, "variants": names, **more})
     else:
         _print_check(experiment, unpinned, changed)
-    if changed or (strict and unpinned):
+        if online:
+            print_online(asked)
+    if any(one.state not in CAN_BE_HAD for one in asked) or changed or (strict and unpinned):
         ctx.exit(1)
 
 

@@ -94,6 +94,17 @@ def print_table(
     console.print(table)
 
 
+def size_text(size: float | None) -> str:
+    """Bytes as people read them: 1.23 GB."""
+    if size is None:
+        return "unknown"
+    for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= bytes_:
+            shown = size / bytes_
+            return f"{shown:,.0f} {unit}" if shown >= 100 else f"{shown:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
 def room() -> int:
     """Columns of the terminal, or of a pipe."""
     from rich.console import Console

@@ -1,36 +1,17 @@
-"""`toxtrail variants` and `toxtrail runs`: what is measured, and what MLflow holds of it."""
+"""`toxtrail runs`: what MLflow holds."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import Form, formats, json_option, print_csv, print_json, print_table
+from toxtrail.cli.output import Form, formats, print_csv, print_json, print_table
 
 if TYPE_CHECKING:
     from toxtrail.backends.base import TrackedRun
-
-
-@click.command("variants", short_help="List the variants, and how far each is.")
-@json_option
-@click.pass_obj
-def variants(experiment: Experiment, as_json: bool) -> None:
-    """List the variants of params.yaml: family, role, parent, weights, and how far each is.
-
-    \b
-    Examples:
-      toxtrail variants
-      toxtrail variants --json
-    """
-    rows = [_variant(experiment, key) for key in experiment.config.variants]
-    if as_json:
-        print_json(rows)
-        return
-    columns = ["variant", "family", "role", "parent", "weights", "made"]
-    print_table(None, columns, [[row[c] or "-" for c in columns] for row in rows])
 
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
@@ -128,26 +109,3 @@ def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json:
         print_table(None, ["what", "name", "why"], [list(one) for one in lost])
     else:
         click.echo("No orphans: every run has a lock entry, every entry a run.")
-
-
-def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
-    config, store = experiment.config, experiment.store
-    who = config.variants[key]
-    own = config.models.get(key)
-    weights = own.uri if own else f"LoRA on {config.finetunes[key].parent}"
-    made = {
-        "model": store.model(key) / "model.json",
-        "generations": store.generations(who.family, key),
-        "scores": store.scores(who.family, key),
-        "posterior": store.posterior(who.family, key) / "summary.json",
-        "run": store.variant_receipt(who.family, key),
-    }
-    done = [name for name, path in made.items() if path.is_file()]
-    return {
-        "variant": key,
-        "family": who.family,
-        "role": who.role,
-        "parent": who.parent,
-        "weights": weights,
-        "made": ", ".join(done),
-    }

@@ -1,0 +1,79 @@
+"""An experiment that names repos of a hub on this machine."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from fake_hub import Repo, model, pointed_at, serving
+
+from toxtrail.cli import cli
+
+LLAMA = {
+    "model_type": "llama", "num_hidden_layers": 32, "hidden_size": 4096,
+    "intermediate_size": 11008, "num_attention_heads": 32, "vocab_size": 32000,
+}  # fmt: skip
+
+
+def params(**models):
+    return {
+        "prompts": {"seed": 1, "subsets": {
+            "a": {"uri": "hf:datasets/org/prompts@main/p.jsonl", "n": 100, "column": "text"},
+        }},
+        "generation": {
+            "max_new_tokens": 20, "temperature": 0.0, "top_p": 1.0, "samples": 1,
+            "template": "none", "dtype": "float32", "seed": 1, "max_error_share": 0.0,
+        },
+        "scoring": {"primary": "j", "scorers": {"j": {
+            "kind": "hf", "uri": "hf:org/judge", "head": "t", "golden": [],
+            "golden_tolerance": 0.1,
+        }}},
+        "posterior": {"threshold": 0.5, "rope_pp": 1.0, "level": 0.95, "prior": 0.5,
+                      "draws": 1000, "seed": 1},
+        "pooling": None,
+        "models": {key: {"uri": uri} for key, uri in models.items()},
+        "finetunes": {},
+        "variants": {key: {"family": "f", "role": key} for key in models},
+        "families": {"f": {"reference": next(iter(models)), "variants": list(models)}},
+        "tracking": {"experiment": "t"},
+        "runtime": {"device": "cpu", "threads": 1, "processes": 1, "engine": "auto",
+                    "batch_tokens": 512, "score_batch": 4, "checkpoint_steps": 2},
+    }  # fmt: skip
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with serving() as own:
+        pointed_at(own, monkeypatch, tmp_path)
+        monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
+        own.datasets["org/prompts"] = Repo(files={"p.jsonl": b"{}"}, card={"license": "mit"})
+        own.models["org/judge"] = model(license="mit")
+        own.models["org/small"] = model(license="apache-2.0")
+        big = Repo(files={"config.json": json.dumps(LLAMA).encode()}, parameters=6_738_415_616)
+        big.sizes["model.safetensors"] = 13_476_831_232
+        own.models["org/big"] = big
+        yield own
+
+
+@pytest.fixture
+def written(tmp_path):
+    def make(**models):
+        path = tmp_path / "elsewhere" / "params.yaml"
+        path.parent.mkdir(exist_ok=True)
+        path.write_text(yaml.safe_dump(params(**models), sort_keys=False), "utf-8")
+        return path
+
+    return make
+
+
+@pytest.fixture
+def run():
+    return _run
+
+
+def _run(*arguments, code=0):
+    done = CliRunner().invoke(cli, [str(one) for one in arguments])
+    assert done.exit_code == code, done.output + str(done.exception)
+    return done.output

@@ -1,0 +1,284 @@
+"""`toxtrail variants add`: what weights say of their origin, and what is written."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+import yaml
+from click.testing import CliRunner
+from fake_hub import COMMIT, FakeHub, Repo, adapter, model, pointed_at, serving
+
+from toxtrail.cli import cli
+from toxtrail.params import load_config
+
+PARAMS = """# My experiment.
+prompts:
+  seed: 1
+  subsets:
+    plain: {uri: "file:prompts.txt", n: 2}
+generation: {max_new_tokens: 5, temperature: 0.0, top_p: 1.0, samples: 1, template: none,
+             dtype: float32, seed: 1, max_error_share: 0.0}
+scoring:
+  primary: judge
+  scorers:
+    judge: {kind: hf, uri: "file:judge", head: toxic, golden: [], golden_tolerance: 0.1}
+posterior: {threshold: 0.5, rope_pp: 1.0, level: 0.95, prior: 0.5, draws: 1000, seed: 1}
+pooling: null
+models:                       # weights taken as they are
+  base: {uri: "hf:org/Base"}  # the base
+  chat:
+    uri: hf:org/Chat@main     # tuned by its makers
+  # a comment that stays
+finetunes: {}
+variants:
+  base: {family: f, role: base}
+  chat: {family: f, role: instruct, parent: base}   # the reference
+families:
+  f:
+    reference: chat
+    variants: [base, chat]    # everyone
+tracking: {experiment: t}
+runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64, score_batch: 4,
+          checkpoint_steps: 2}
+"""
+
+
+@pytest.fixture
+def hub(monkeypatch, tmp_path):
+    with serving() as own:
+        pointed_at(own, monkeypatch, tmp_path)
+        own.models |= {"org/Base": model(), "org/Chat": model("org/Base", license="apache-2.0")}
+        yield own
+
+
+@pytest.fixture
+def lab(tmp_path):
+    (tmp_path / "lab").mkdir()
+    (tmp_path / "lab/params.yaml").write_text(PARAMS, "utf-8")
+    return tmp_path / "lab"
+
+
+def add(lab, *arguments, code=0):
+    done = CliRunner().invoke(cli, ["-C", str(lab), "variants", "add", *arguments])
+    assert done.exit_code == code, done.output + str(done.exception)
+    return done.output
+
+
+def text(lab):
+    return (lab / "params.yaml").read_text("utf-8")
+
+
+def only_added(lab):
+    """What is new in the file; nothing else may differ."""
+    after = text(lab).split("\n")
+    rest = PARAMS.replace("[base, chat]", "[base, chat, NEW]").split("\n")
+    key = next(iter(load_config(lab / "params.yaml").variants.keys() - {"base", "chat"}))
+    rest = [line.replace("NEW", key) for line in rest]
+    assert [line for line in after if line in rest] == rest
+    return [line for line in after if line not in rest]
+
+
+def test_a_community_model_gets_its_parent_from_its_card_and_every_comment_stays(hub, lab):
+    hub.models["org/Chat-German"] = model("org/Chat", license="apache-2.0", datasets=["org/data"])
+    said = add(lab, "org/Chat-German")
+    assert "its card (base_model) names org/Chat, which is chat" in said
+    assert "uploader's claim" in said
+    config = load_config(lab / "params.yaml")
+    assert config.models["chat-german"].uri == f"hf:org/Chat-German@{COMMIT}"
+    who = config.variants["chat-german"]
+    assert (who.family, who.role, who.parent) == ("f", "community", "chat")
+    assert config.families["f"].variants == ["base", "chat", "chat-german"]
+    new = only_added(lab)
+    assert any("# licence: apache-2.0" in line for line in new)
+    assert any("# weak:" in line for line in new)
+
+
+def test_a_card_that_names_another_base_is_refused_unless_the_user_insists(hub, lab):
+    hub.models["org/other"] = model("org/Base")
+    said = add(lab, "org/other", "--parent", "chat", code=1)
+    assert "its card (base_model) names org/Base, which is base, not chat (org/chat)" in said
+    assert "--anyway" in said
+    assert text(lab) == PARAMS
+    add(lab, "org/other", "--parent", "chat", "--anyway")
+    assert "weak: its card (base_model) names org/Base" in text(lab)
+
+
+def test_missing_lineage_is_said_and_never_guessed(hub, lab):
+    hub.models["org/silent"] = model()
+    said = add(lab, "org/silent", code=1)
+    assert "nothing says it" in said
+    assert "--parent" in said
+    said = add(lab, "org/silent", "--parent", "chat")
+    assert "nothing says what it was made from: that it was chat is your word" in said
+
+
+def test_an_adapter_sits_on_its_parent_s_weights(hub, lab):
+    hub.models["org/lora"] = adapter("org/Chat")
+    add(lab, "org/lora")
+    own = load_config(lab / "params.yaml").models["lora"]
+    assert (own.uri, own.adapter.uri) == ("hf:org/Chat@main", f"hf:org/lora@{COMMIT}")
+
+
+def test_an_adapter_of_another_base_is_refused(hub, lab):
+    hub.models["org/lora"] = adapter("org/Base")
+    said = add(lab, "org/lora", "--parent", "chat", code=1)
+    assert "adapter_config.json names org/Base, which is base, not chat" in said
+
+
+def test_a_quantized_copy_of_the_parent_counts_as_the_parent_and_is_said(hub, lab):
+    hub.models["copies/chat-bnb-4bit"] = model("org/Chat", base_model_relation="quantized")
+    hub.models["org/lora"] = adapter("copies/chat-bnb-4bit")
+    said = add(lab, "org/lora")
+    assert "weak: copies/chat-bnb-4bit is a quantized copy of org/Chat" in said
+
+
+def test_a_merge_names_what_else_is_in_it(hub, lab):
+    hub.models["org/mix"] = model(["org/Chat", "else/where"])
+    said = add(lab, "org/mix")
+    assert "names else/where" in said
+    assert "a merge differs from chat by more than tuning" in said
+    assert load_config(lab / "params.yaml").variants["mix"].role == "merge"
+
+
+def test_another_architecture_is_no_fine_tune(hub, lab):
+    hub.models["org/odd"] = model("org/Chat")
+    hub.models["org/odd"].config["model_type"] = "gemma"
+    said = add(lab, "org/odd", code=1)
+    assert "it is a gemma, chat a llama" in said
+
+
+@pytest.mark.parametrize(
+    ("card", "said"),
+    [
+        ({"license": "cc-by-nc-4.0"}, "cc-by-nc-4.0: no commercial use"),
+        ({"license": "cc-by-nd-4.0"}, "no changed versions"),
+        ({"license": "other", "license_name": "house"}, "other (house): a licence of its own"),
+        ({}, "no licence is stated"),
+    ],
+)
+def test_a_licence_that_forbids_is_shown(hub, lab, card, said):
+    hub.models["org/tuned"] = model("org/Chat", **card)
+    assert said in " ".join(add(lab, "org/tuned").split())
+
+
+def test_a_plain_licence_needs_no_warning(hub, lab):
+    hub.models["org/tuned"] = model("org/Chat", license="apache-2.0")
+    assert "licence: " not in add(lab, "org/tuned").split("---")[0]
+
+
+@pytest.mark.parametrize(
+    ("repo", "said"),
+    [
+        (Repo(files={"pytorch_model.bin": b"x", "config.json": b"{}"}), "pickled weights"),
+        (Repo(files={"model.safetensors": b"x"}, tags=["custom_code"]), "never run"),
+        (Repo(files={"adapter_config.json": b'{"peft_type": "IA3"}',
+                     "adapter_model.safetensors": b"x"}), "IA3 adapter"),
+    ],
+)  # fmt: skip
+def test_what_could_never_be_loaded_is_refused_now(hub, lab, repo, said):
+    hub.models["org/bad"] = repo
+    assert said in add(lab, "org/bad", "--parent", "chat", "--anyway", code=1)
+    assert text(lab) == PARAMS
+
+
+def test_a_gated_model_is_added_with_what_to_do(hub, lab):
+    hub.models["org/gated"] = model("org/Chat")
+    hub.models["org/gated"].gated, hub.models["org/gated"].open_to_us = "manual", False
+    assert "its licence must be accepted first" in " ".join(add(lab, "org/gated").split())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("org/none", "the hub has no such repo"), ("hf:org/Chat@v9", "the repo has no v9")],
+)
+def test_what_is_not_there_is_said(hub, lab, name, said):
+    assert said in add(lab, name, "--parent", "chat", code=1)
+
+
+def test_a_gguf_repo_needs_the_name_of_one_file(hub, lab):
+    files = {"a.Q4.gguf": b"x", "a.Q8.gguf": b"x"}
+    hub.models["org/gguf"] = Repo(files=files, card={"base_model": "org/Chat"})
+    assert "name one: hf:org/gguf@main/FILE (a.Q4.gguf, a.Q8.gguf)" in add(lab, "org/gguf", code=1)
+    add(lab, "hf:org/gguf@main/a.Q4.gguf")
+    assert load_config(lab / "params.yaml").models["a-q4"].uri == f"hf:org/gguf@{COMMIT}/a.Q4.gguf"
+
+
+def test_a_local_folder_is_read_and_pinned_by_its_hash(hub, lab):
+    folder = lab / "mine"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (folder / "README.md").write_text("---\nbase_model: org/Chat\nlicense: mit\n---\nMine.\n")
+    add(lab, str(folder))
+    own = load_config(lab / "params.yaml").models["mine"]
+    assert own.uri == "file:mine"
+    assert len(own.sha256) == 64
+
+
+def test_a_gguf_file_s_own_metadata_names_its_base(hub, lab):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(lab / "mine.gguf", "llama")
+    writer.add_base_model_count(1)
+    writer.add_base_model_repo_url(0, "https://huggingface.co/org/Chat")
+    writer.add_license("mit")
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    said = add(lab, str(lab / "mine.gguf"))
+    assert "the GGUF file's own metadata names org/Chat, which is chat" in said
+
+
+def test_a_dry_run_shows_the_difference_and_writes_nothing(hub, lab):
+    hub.models["org/tuned"] = model("org/Chat")
+    said = add(lab, "org/tuned", "--dry-run")
+    assert "+  tuned: {family: f, role: community, parent: chat}" in said
+    assert text(lab) == PARAMS
+    found = json.loads(add(lab, "org/tuned", "--dry-run", "--json"))
+    assert found["proposal"]["parent"] == "chat"
+    assert found["candidate"]["claims"][0]["base"] == "org/Chat"
+    assert not found["written"]
+
+
+def test_a_second_time_is_refused(hub, lab):
+    hub.models["org/tuned"] = model("org/Chat")
+    add(lab, "org/tuned")
+    assert '"tuned" is there already' in add(lab, "org/tuned", code=1)
+    assert "is there already: models.tuned" in add(lab, "org/tuned", "--key", "t", code=1)
+
+
+def test_a_base_of_a_new_family_needs_no_parent(hub, lab):
+    hub.models["org/new"] = model()
+    assert "needs a family" in add(lab, "org/new", "--no-parent", code=1)
+    add(lab, "org/new", "--no-parent", "--family", "g", "--role", "base")
+    assert load_config(lab / "params.yaml").families["g"].reference == "new"
+
+
+def test_a_parent_of_another_family_is_refused_and_nothing_is_written(hub, lab):
+    hub.models["org/tuned"] = model("org/Chat")
+    said = add(lab, "org/tuned", "--family", "g", code=1)
+    assert 'is in the family "f", not in "g"' in said
+    assert text(lab) == PARAMS
+
+
+def test_what_a_card_says_cannot_break_the_file(hub, lab):
+    evil = "org/Chat\n  evil: {uri: x}"
+    hub.models["org/tuned"] = model(evil, license="mit\nmodels: {}")
+    add(lab, "org/tuned", "--parent", "chat", "--anyway")
+    assert set(yaml.safe_load(text(lab))["models"]) == {"base", "chat", "tuned"}
+
+
+def test_with_the_hub_out_of_reach_it_says_so(lab, monkeypatch, tmp_path):
+    silent = FakeHub()
+    silent.server_close()
+    pointed_at(silent, monkeypatch, tmp_path)
+    assert "the hub cannot be reached" in add(lab, "org/tuned", "--parent", "chat", code=1)
+
+
+def test_the_list_is_still_what_the_bare_command_prints(lab):
+    done = CliRunner().invoke(cli, ["-C", str(lab), "variants"])
+    assert done.exit_code == 0
+    assert "chat" in done.output
+    rows = json.loads(CliRunner().invoke(cli, ["-C", str(lab), "variants", "--json"]).output)
+    assert [row["variant"] for row in rows] == ["base", "chat"]
