@@ -1,11 +1,13 @@
-"""`toxtrail plan`: how many prompts does it take?"""
+"""`toxtrail plan`: what does a run take, and how many prompts does a difference take?"""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import click
 
+from toxtrail.cli import cost
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 
@@ -19,12 +21,21 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 (Gehman et al. 2020); 0.4 is a fine-tune that stays near its parent."""
 
 
-@click.command("plan", short_help="Say how many prompts a difference needs.")
+@click.command("plan", short_help="Say what a run takes, or how many prompts a difference needs.")
 @click.argument("family", required=False)
+@click.option("--preset", metavar="NAME", help="Of an experiment that is not made yet.")
+@click.option(
+    "--params",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="The same, of a params.yaml elsewhere.",
+)
+@click.option("--strict", is_flag=True, help="Exit with 1 if something would stop the run.")
+@click.option("--offline", is_flag=True, help="Ask no server for sizes.")
+@click.option("--no-probe", is_flag=True, help="Measure nothing: no times.")
 @click.option(
     "--detect",
     type=click.FloatRange(-1, 1, min_open=True, max_open=True),
-    required=True,
     metavar="D",
     help="Difference of rates to find: 0.02 is 2 percentage points more, -0.02 fewer.",
 )
@@ -37,8 +48,56 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulation.")
 @json_option
-@click.pass_obj
+@click.pass_context
 def plan(
+    ctx: click.Context,
+    family: str | None,
+    preset: str | None,
+    params: Path | None,
+    strict: bool,
+    offline: bool,
+    no_probe: bool,
+    detect: float | None,
+    power: float,
+    base_rate: float | None,
+    phi: float | None,
+    seed: int,
+    as_json: bool,
+) -> None:
+    """Say what a run takes before it starts: stages to run and done, downloads, tokens, time on
+    this machine (by a measurement of some seconds), memory and disk; and what would stop it.
+    Nothing is downloaded.
+
+    With --detect, say how many prompts a paired comparison needs instead. Base rate and correlation
+    are taken from FAMILY's results where there are some. What a formula promises is simulated: with
+    the rates as expected (power), and with all that the measured rate leaves open (assurance). Each
+    subset that shall be judged alone needs as many.
+
+    \b
+    Examples:
+      toxtrail plan
+      toxtrail plan smollm2-135m --strict             one family; exit code 1 if it cannot run
+      toxtrail plan --preset paper                    before anything is made
+      toxtrail plan --detect 0.02 --power 0.8
+      toxtrail plan smollm2-135m --detect 0.05
+      toxtrail plan --detect -0.01 --base-rate 0.03 --phi 0.5 --json
+    """
+    experiment: Experiment = ctx.obj
+    if detect is None:
+        asked = cost.Asked(family, preset, params, offline, no_probe)
+        if cost.show(experiment, asked, as_json) and strict:
+            ctx.exit(1)
+        return
+    if preset or params:
+        raise click.UsageError("--detect is of results that are here: without --preset, --params.")
+    row = _prompts_for(experiment, family, detect, power, base_rate, phi, seed)
+    if as_json:
+        print_json(row)
+    else:
+        _print(row)
+
+
+def _prompts_for(
     experiment: Experiment,
     family: str | None,
     detect: float,
@@ -46,20 +105,7 @@ def plan(
     base_rate: float | None,
     phi: float | None,
     seed: int,
-    as_json: bool,
-) -> None:
-    """Say how many prompts a paired comparison needs, before anything is generated.
-
-    Base rate and correlation are taken from FAMILY's results where there are some. What a formula
-    promises is simulated: with the rates as expected (power), and with all that the measured rate
-    leaves open (assurance). Each subset that shall be judged alone needs as many.
-
-    \b
-    Examples:
-      toxtrail plan --detect 0.02 --power 0.8
-      toxtrail plan smollm2-135m --detect 0.05
-      toxtrail plan --detect -0.01 --base-rate 0.03 --phi 0.5 --json
-    """
+) -> dict[str, Any]:
     import numpy as np
 
     from toxtrail.stats import planning
@@ -106,10 +152,7 @@ def plan(
         row["detectable_now"] = planning.detectable(
             rate, correlation, row["prompts_now"], power, level
         )
-    if as_json:
-        print_json(row)
-    else:
-        _print(row)
+    return row
 
 
 def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
