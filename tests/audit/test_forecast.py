@@ -140,7 +140,7 @@ def test_what_nobody_knows_is_unknown_and_never_nothing():
     (row,) = [r for r in forecast.as_rows(forecast.work(blind)) if r["stage"] == "generate"]
     assert row["seconds_unknown"] == 2
     sizes = {**known().weighed, "models.base": weighed("models.base", None, missing=None)}
-    assert forecast.disk(known(weighed=sizes), forecast.work(known()))["cache"] is None
+    assert forecast.disk(known(weighed=sizes), forecast.work(known()))["cache"].more
 
 
 def test_a_seven_billion_model_needs_its_sixteen_bits_and_does_not_fit_a_small_card():

@@ -94,6 +94,15 @@ class Need(NamedTuple):
     fits: bool | None
 
 
+class Room(NamedTuple):
+    """Disk that is wanted."""
+
+    size: float
+    """Bytes, of all that is known."""
+    more: bool
+    """Whether there is something of unknown size besides."""
+
+
 def work(known: Known, chosen: Sequence[str] = ()) -> list[Work]:
     """Every stage run, whether it will run and what it takes.
 
@@ -142,8 +151,8 @@ def needs(known: Known, planned: Sequence[Work]) -> list[Need]:
     return found
 
 
-def disk(known: Known, planned: Sequence[Work]) -> dict[str, float | None]:
-    """Bytes by place: hub (its cache), cache (toxtrail's own), root (the experiment)."""
+def disk(known: Known, planned: Sequence[Work]) -> dict[str, Room]:
+    """What is wanted by place: hub (its cache), cache (toxtrail's own), root (the experiment)."""
     runs = {(one.stage, one.key) for one in planned if one.runs}
     missing: dict[str, list[int | None]] = {"hub": [], "cache": []}
     for one in downloads(known):
@@ -162,9 +171,9 @@ def disk(known: Known, planned: Sequence[Work]) -> dict[str, float | None]:
     rows = _continuations(known) or 0
     made = sum(rows for stage, _ in runs if stage == "generate")
     return {
-        "hub": _total(missing["hub"]),
-        "cache": _total([*missing["cache"], *copies]),
-        "root": float(2 * ROW_BYTES * made + adapters),
+        "hub": _room(missing["hub"]),
+        "cache": _room([*missing["cache"], *copies]),
+        "root": Room(float(2 * ROW_BYTES * made + adapters), False),
     }
 
 
@@ -386,14 +395,13 @@ def _training(known: Known, key: str, shape: Shape) -> tuple[float | None, float
     return weights, weights + optimiser * lora_parameters(recipe, shape) + activations + logits
 
 
-def _total(sizes: Iterable[float | None]) -> float | None:
-    """None if a part is unknown."""
+def _room(sizes: Iterable[float | None]) -> Room:
     found = list(sizes)
-    return None if any(one is None for one in found) else float(sum(one or 0 for one in found))
+    return Room(float(sum(one or 0 for one in found)), any(one is None for one in found))
 
 
 def problems(
-    known: Known, needed: Sequence[Need], free: Mapping[str, tuple[float | None, float]]
+    known: Known, needed: Sequence[Need], free: Mapping[str, tuple[float, float]]
 ) -> list[str]:
     """What would stop the run, each with its cure.
 
@@ -414,7 +422,7 @@ def problems(
                 f"{_gib(device.memory_total)}: take a smaller precision or batch, or another device"
             )
     for place, (wanted, there) in free.items():
-        if wanted is not None and wanted > there:
+        if wanted > there:
             found.append(
                 f"{place}: {_gib(wanted)} are needed, {_gib(there)} are free: free some space, or "
                 "put the cache elsewhere (TOXTRAIL_CACHE, HF_HOME)"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -20,6 +21,9 @@ from toxtrail.errors import BackendError
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, PypiUri, parse_uri
 
 TIMEOUT_S = 15
+NOT_ASKED = "the hub was not asked"
+IN_A_NAME = re.compile(r"(?<![\d.a-z])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+"""The 7b of llama-2-7b-chat; not the 4b of bnb-4bit."""
 GGUF_BITS = 4.5
 """Of a weight in a GGUF file whose header is not here: Q4_K and Q4_1 take 4.5 to 5."""
 TWO_BYTES = 2
@@ -59,6 +63,8 @@ class Weighed(NamedTuple):
     license: str | None
     shape: Shape | None
     """Of language models."""
+    guessed: bool = False
+    """Whether sizes follow from the model's name alone."""
 
 
 class Scales:
@@ -80,7 +86,7 @@ class Scales:
             return Weighed(place, source.uri, "brought along", "", None, 0, None, None)
         found = self._assets.present(source.uri, None)
         if found is not None and _is_whole(found):
-            return _here(place, source.uri, found, place.startswith("models."))
+            return _here(place, source.uri, found, _is_model(place))
         if isinstance(address, FileUri):
             said = f"there is no file or folder {address.path}"
             return Weighed(place, source.uri, "missing", said, None, None, None, None)
@@ -89,22 +95,24 @@ class Scales:
         size = self._asked_size(address) if self._hub else None
         state: State = "there" if size is not None else "unreachable"
         said = "" if size is not None else "nobody says how large it is"
-        shape = _guessed(source.uri, size) if place.startswith("models.") else None
+        shape = _guessed(source.uri, size) if _is_model(place) else None
         return Weighed(place, source.uri, state, said, size, size, None, shape)
 
     def _of_hub(self, place: str, uri: str, address: HfUri, here: Present | None) -> Weighed:
-        if self._hub is None:
-            said = "the hub was not asked"
-            return Weighed(place, uri, "unreachable", said, None, None, None, None)
-        answer = self._hub.ask(address)
+        answer = self._hub.ask(address) if self._hub else Answer("unreachable", NOT_ASKED, None)
         facts = answer.facts
         if facts is None:
-            return Weighed(place, uri, answer.state, answer.said, None, None, None, None)
+            named = _named(address) if _is_model(place) and answer.state != "missing" else None
+            size = named * TWO_BYTES if named else None
+            shape = Shape(named) if named else None
+            return Weighed(
+                place, uri, answer.state, answer.said, size, size, None, shape, named is not None
+            )
         wanted = {address.path: facts.files.get(address.path)} if address.path else facts.wanted
         have = {f.relative_to(here.root).as_posix() for f in here.files} if here else set()
         size = _sum(wanted)
         missing = _sum({name: one for name, one in wanted.items() if name not in have})
-        shape = self._shape(uri, address, answer, size) if place.startswith("models.") else None
+        shape = self._shape(uri, address, answer, size) if _is_model(place) else None
         return Weighed(
             place, uri, answer.state, answer.said, size, missing, license_of(facts.card), shape
         )
@@ -214,6 +222,20 @@ def _gguf_shape(path: Path) -> Shape:
         keys=head * (key_heads or heads) if head and heads else None,
         vocabulary=len(tokens.data) if tokens is not None else None,
     )
+
+
+def _is_model(place: str) -> bool:
+    """Whether a whole model stands there, not an adapter."""
+    return place.startswith("models.") and not place.endswith(".adapter")
+
+
+def _named(address: HfUri) -> int | None:
+    """Parameters that a name speaks of."""
+    found = IN_A_NAME.findall(address.repo.rpartition("/")[2].lower())
+    if not found:
+        return None
+    number, unit = found[-1]
+    return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
 
 
 def _guessed(uri: str, size: int | None) -> Shape:

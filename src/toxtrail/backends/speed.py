@@ -21,6 +21,23 @@ STREAMED = {"cpu": 256 << 20, "cuda": 2 << 30, "mps": 512 << 20}
 HASHED = 64 << 20
 
 
+DATASHEETS: dict[str, tuple[str, dict[str, float], float, int]] = {
+    "t4": ("NVIDIA T4", {"float16": 65e12, "bfloat16": 8.1e12, "float32": 8.1e12}, 320e9, 16),
+    "l4": ("NVIDIA L4", {"float16": 121e12, "bfloat16": 121e12, "float32": 30.3e12}, 300e9, 24),
+    "a100": ("NVIDIA A100 SXM", {"float16": 312e12, "bfloat16": 312e12, "float32": 19.5e12},
+             2039e9, 80),
+    "h100": ("NVIDIA H100 SXM", {"float16": 989e12, "bfloat16": 989e12, "float32": 67e12},
+             3350e9, 80),
+}  # fmt: skip
+"""Name, operations a second without sparsity, bytes of memory a second, GB: as NVIDIA's data sheets
+say. A T4 knows no bfloat16."""
+REACHED_FLOPS, REACHED_MEMORY = 0.3, 0.7
+"""Of a data sheet's numbers, what large matrices and long reads reach in practice: our choice. The
+reference paper's fine-tune (gemma-2b-it on a T4, 82 min) took three times as long as they give."""
+HASHED_ELSEWHERE = 5e8
+"""Bytes a second on a machine that is not here."""
+
+
 class Speed(NamedTuple):
     """What one device does in a second."""
 
@@ -36,6 +53,21 @@ class Speed(NamedTuple):
     memory_free: int
     """Bytes of the device's memory that nobody uses."""
     memory_total: int
+
+
+def announced(name: str, dtype: str) -> Speed:
+    """A device that is not here, by its data sheet."""
+    title, flops, memory, gigabytes = DATASHEETS[name]
+    return Speed(
+        device="cuda",
+        name=f"{title}, by its data sheet",
+        dtype=dtype,
+        flops=REACHED_FLOPS * flops[dtype],
+        memory_bytes=REACHED_MEMORY * memory,
+        hashed_bytes=HASHED_ELSEWHERE,
+        memory_free=gigabytes * 10**9,
+        memory_total=gigabytes * 10**9,
+    )
 
 
 def measured(device: str, dtype: str, threads: int) -> Speed:

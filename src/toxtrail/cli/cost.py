@@ -16,7 +16,7 @@ from toxtrail.errors import BackendError, ConfigError, DataError, nearest
 from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
-    from toxtrail.audit.forecast import Known, Need, Work
+    from toxtrail.audit.forecast import Known, Need, Room, Work
     from toxtrail.backends.sizes import Weighed
     from toxtrail.backends.speed import Speed
     from toxtrail.config import Config
@@ -32,6 +32,8 @@ class Asked(NamedTuple):
     params: Path | None
     offline: bool
     no_probe: bool
+    device: str | None
+    """Of DATASHEETS; None for this machine's own."""
 
 
 class Plan(NamedTuple):
@@ -41,8 +43,8 @@ class Plan(NamedTuple):
     known: Known
     work: list[Work]
     needs: list[Need]
-    disk: dict[str, tuple[Path, float | None, float]]
-    """Place -> folder, bytes wanted, bytes free."""
+    disk: dict[str, tuple[Path, Room, float]]
+    """Place -> folder, what is wanted, bytes free."""
     problems: list[str]
     notes: list[str]
 
@@ -67,7 +69,7 @@ def _planned(experiment: Experiment, asked: Asked) -> Plan:
     if asked.family is not None and asked.family not in config.families:
         raise ConfigError(f'"{asked.family}" is no family.{nearest(asked.family, config.families)}')
     notes: list[str] = []
-    speed, problems = _speed(config, asked.no_probe)
+    speed, problems = _speed(config, asked)
     changed = _changed(root, notes) if made else None
     known = forecast.Known(
         config=config,
@@ -76,13 +78,13 @@ def _planned(experiment: Experiment, asked: Asked) -> Plan:
         changed=changed,
         **_drawn(root if made and changed is not None and "prompts" not in changed else None),
         training_rows=_training_rows(config, root),
-        records=_records(root) if made else {},
+        records=_records(root) if made and asked.device is None else {},
     )
     chosen = (asked.family,) if asked.family else ()
     work = forecast.work(known, chosen)
     needs = forecast.needs(known, work)
     disk = _disk(forecast.disk(known, work), root)
-    wanted = {place: (bytes_, free) for place, (_, bytes_, free) in disk.items()}
+    wanted = {place: (room.size, free) for place, (_, room, free) in disk.items()}
     problems += forecast.problems(known, needs, wanted)
     return Plan(name, known, work, needs, disk, problems, [*notes, *_licences(known)])
 
@@ -104,12 +106,14 @@ def _what(experiment: Experiment, asked: Asked) -> tuple[str, Config, Path, bool
     return "params.yaml", experiment.config, experiment.root, True
 
 
-def _speed(config: Config, no_probe: bool) -> tuple[Speed | None, list[str]]:
-    if no_probe:
-        return None, []
+def _speed(config: Config, asked: Asked) -> tuple[Speed | None, list[str]]:
     from toxtrail.backends.huggingface.devices import pick_device, use_threads
-    from toxtrail.backends.speed import measured
+    from toxtrail.backends.speed import announced, measured
 
+    if asked.device is not None:
+        return announced(asked.device, config.generation.dtype), []
+    if asked.no_probe:
+        return None, []
     try:
         device = pick_device(config.runtime.device)
     except BackendError as error:
@@ -188,26 +192,27 @@ def _records(root: Path) -> dict[str, float]:
     return found
 
 
-def _disk(wanted: Mapping[str, float | None], root: Path) -> dict[str, Any]:
+def _disk(wanted: Mapping[str, Room], root: Path) -> dict[str, tuple[Path, Room, float]]:
     """Places on one disk are one place: they take its space together."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
+    from toxtrail.audit.forecast import Room
     from toxtrail.backends.assets import default_cache
 
     folders = {"hub": Path(HF_HUB_CACHE), "cache": default_cache(), "root": root}
-    found: dict[int, tuple[str, Path, float | None]] = {}
+    found: dict[int, tuple[str, Path, Room]] = {}
     for name, folder in folders.items():
         there = next(path for path in (folder, *folder.parents) if path.exists())
-        disk, size = there.stat().st_dev, wanted[name]
+        disk, own = there.stat().st_dev, wanted[name]
         if disk in found:
             names, first, other = found[disk]
-            both = None if size is None or other is None else size + other
+            both = Room(own.size + other.size, own.more or other.more)
             found[disk] = (f"{names}, {_PLACES[name]}", first, both)
         else:
-            found[disk] = (_PLACES[name], there, size)
+            found[disk] = (_PLACES[name], there, own)
     return {
-        names: (path, size, float(shutil.disk_usage(path).free))
-        for names, path, size in found.values()
+        names: (path, room, float(shutil.disk_usage(path).free))
+        for names, path, room in found.values()
     }
 
 
@@ -235,8 +240,8 @@ def _print(plan: Plan) -> None:
     _print_downloads(plan)
     _print_needs(plan)
     cells = [
-        (names, str(path), size_text(size), size_text(free))
-        for names, (path, size, free) in plan.disk.items()
+        (names, str(path), _and_more(size_text(room.size), room.more), size_text(free))
+        for names, (path, room, free) in plan.disk.items()
     ]
     print_table("Disk", ["what for", "where", "needed>", "free>"], cells)
     for line in _sentences(plan):
@@ -253,8 +258,8 @@ def _stage_cells(row: Mapping[str, Any], timed: bool) -> tuple[object, ...]:
     time = _time(row["seconds"]) if row["seconds"] else "-"
     if unknown and timed:
         time = f"{time} and {unknown} unknown" if row["seconds"] else f"{unknown} unknown"
-    more = " and more" if row["tokens_unknown"] and row["tokens"] is not None else ""
-    return row["stage"], row["to_run"], row["done"], f"{tokens}{more}", time if timed else "-"
+    tokens = _and_more(tokens, row["tokens_unknown"] and row["tokens"] is not None)
+    return row["stage"], row["to_run"], row["done"], tokens, time if timed else "-"
 
 
 def _print_downloads(plan: Plan) -> None:
@@ -263,12 +268,31 @@ def _print_downloads(plan: Plan) -> None:
     found = downloads(plan.known)
     away = [one for one in found if one.state != "here" and not one.uri.startswith("file:")]
     if away:
-        rows = [(one.uri, one.state, size_text(one.missing), one.said or "-") for one in away]
+        common = _common([one.said for one in away])
+        rows = [
+            (
+                one.uri,
+                one.state,
+                f"{'about ' if one.guessed else ''}{size_text(one.missing)}",
+                "(below)" if one.said == common else one.said or "-",
+            )
+            for one in away
+        ]
         print_table("To download", ["address", "state", "size>", "what to know"], rows)
+        if common:
+            click.echo(visible(f"(below): {common}."))
+        if any(one.guessed for one in away):
+            click.echo('"about": nobody says how large it is; guessed by the 7b or 2b in its name.')
     here = [one for one in found if one.state == "here"]
     if here:
         size = sum(one.size or 0 for one in here)
         click.echo(f"{len(here)} asset(s) are here already ({size_text(size)}).")
+
+
+def _common(said: Sequence[str]) -> str | None:
+    """What is to be said of three and more."""
+    often = max((line for line in said if line), key=said.count, default=None)
+    return often if often and said.count(often) > 2 else None
 
 
 def _print_needs(plan: Plan) -> None:
@@ -300,7 +324,7 @@ def _sentences(plan: Plan) -> list[str]:
     speed = plan.known.speed
     if speed is not None:
         lines.append(
-            f"Measured on {speed.name} ({speed.device}, {speed.dtype}): "
+            f"Speed of {speed.name} ({speed.device}, {speed.dtype}): "
             f"{speed.flops / 1e9:,.0f} GFLOP/s, {size_text(speed.memory_bytes)}/s of memory, "
             f"{size_text(speed.hashed_bytes)}/s hashed."
         )
@@ -309,8 +333,8 @@ def _sentences(plan: Plan) -> list[str]:
             lines.append(f"Times follow what earlier runs took here ({said}).")
         else:
             lines.append(
-                "No stage was run here yet, so times come from that alone: read them as right to a "
-                "factor of three (docs/plan.md). Downloads are not in them."
+                "No earlier run corrects them, so times come from that alone: read them as right "
+                "to a factor of three (docs/plan.md). Downloads are not in them."
             )
     return lines
 
@@ -344,8 +368,14 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         ],
         "memory": [one._asdict() for one in plan.needs],
         "disk": [
-            {"for": names, "path": str(path), "needed": size, "free": free}
-            for names, (path, size, free) in plan.disk.items()
+            {
+                "for": names,
+                "path": str(path),
+                "needed": room.size,
+                "needs_more": room.more,
+                "free": free,
+            }
+            for names, (path, room, free) in plan.disk.items()
         ],
         "speed": plan.known.speed._asdict() if plan.known.speed else None,
         "scaled_by_earlier_runs": forecast.scales(plan.known),
@@ -353,6 +383,10 @@ def _as_json(plan: Plan) -> dict[str, Any]:
         "notes": plan.notes,
         "problems": plan.problems,
     }
+
+
+def _and_more(text: str, more: bool) -> str:
+    return f"{text} and more" if more else text
 
 
 def _time(seconds: float) -> str:

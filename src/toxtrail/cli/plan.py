@@ -34,6 +34,12 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 @click.option("--offline", is_flag=True, help="Ask no server for sizes.")
 @click.option("--no-probe", is_flag=True, help="Measure nothing: no times.")
 @click.option(
+    "--as",
+    "device",
+    type=click.Choice(["t4", "l4", "a100", "h100"]),
+    help="Times and memory of a GPU that is not here, by its data sheet.",
+)
+@click.option(
     "--detect",
     type=click.FloatRange(-1, 1, min_open=True, max_open=True),
     metavar="D",
@@ -57,6 +63,7 @@ def plan(
     strict: bool,
     offline: bool,
     no_probe: bool,
+    device: str | None,
     detect: float | None,
     power: float,
     base_rate: float | None,
@@ -77,14 +84,14 @@ def plan(
     Examples:
       toxtrail plan
       toxtrail plan smollm2-135m --strict             one family; exit code 1 if it cannot run
-      toxtrail plan --preset paper                    before anything is made
+      toxtrail plan --preset paper --as l4            before anything is made, on another machine
       toxtrail plan --detect 0.02 --power 0.8
       toxtrail plan smollm2-135m --detect 0.05
       toxtrail plan --detect -0.01 --base-rate 0.03 --phi 0.5 --json
     """
     experiment: Experiment = ctx.obj
     if detect is None:
-        asked = cost.Asked(family, preset, params, offline, no_probe)
+        asked = cost.Asked(family, preset, params, offline, no_probe, device)
         if cost.show(experiment, asked, as_json) and strict:
             ctx.exit(1)
         return
