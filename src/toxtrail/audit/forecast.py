@@ -251,8 +251,9 @@ def _continuations(known: Known) -> int | None:
     """Of one variant."""
     total = known.prompts
     if total is None:
-        counts = [subset.n for subset in known.config.prompts.subsets.values()]
-        if not all(isinstance(n, int) for n in counts):
+        subsets = known.config.prompts.subsets.values()
+        counts = [subset.n for subset in subsets if isinstance(subset.n, int)]
+        if len(counts) < len(subsets):
             return None  # `all` of a file that is not here
         total = sum(counts)
     return total * known.config.generation.samples
