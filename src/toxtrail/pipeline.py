@@ -245,8 +245,28 @@ def stage_named(name: str) -> Stage:
 @cache
 def code_sha256(name: StageName) -> str:
     """Hash of the stage's own source, so that changed mathematics is a changed identity."""
+    return content_key(code_files(name))
+
+
+@cache
+def code_files(name: StageName) -> Mapping[str, str]:
+    """The stage's source files, relative to the package, with their sha256."""
     files = [file for entry in stage_named(name).code for file in _sources(SOURCE / entry)]
-    return content_key({file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files})
+    return {file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files}
+
+
+def code_list(name: StageName) -> str:
+    """Where an experiment without the source keeps the hashes of a stage's source files: DVC
+    watches this file in their place."""
+    return f"code/{name}.sha256"
+
+
+def code_deps(stage: Stage, root: Path) -> tuple[str, ...]:
+    """The code that a stage depends on, as dvc.yaml names it: its source files in a checkout of
+    toxtrail, the list of their hashes in an experiment that `toxtrail init` made."""
+    if (root / "src" / "toxtrail").is_dir():
+        return tuple(f"src/toxtrail/{path}" for path in stage.code)
+    return (code_list(stage.name),)
 
 
 def manifest_of(
@@ -305,10 +325,9 @@ class Instance(NamedTuple):
     def cmd(self) -> str:
         return f"toxtrail stage {self.stage.name}" + (f" {self.key}" if self.key else "")
 
-    @property
-    def deps(self) -> tuple[str, ...]:
-        """What it reads, and its source files, as dvc.yaml names them."""
-        return (*self.reads, *(f"src/toxtrail/{path}" for path in self.stage.code))
+    def deps(self, root: Path) -> tuple[str, ...]:
+        """What it reads, and its code, as the dvc.yaml of this experiment names them."""
+        return (*self.reads, *code_deps(self.stage, root))
 
 
 def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Instance]:

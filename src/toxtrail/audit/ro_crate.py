@@ -118,7 +118,7 @@ def _action(store: Store, one: Instance, files: Mapping[str, Path]) -> dict[str,
         "name": f"toxtrail stage {one.name.replace('@', ' ')}",
         "description": one.stage.does,
         "instrument": {"@id": "#toxtrail"},
-        "object": _one_or_many(_inside(one.deps, files)),
+        "object": _one_or_many(_inside(one.deps(store.root), files)),
         "result": _one_or_many(made),
         **_times(store.record(one.stage.name, one.key or "-")),
     }

@@ -155,7 +155,7 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
 
 def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
     """Hash all that will be looked at, several files at a time."""
-    paths = [evidence.path(path) for one in scope for path in (*one.deps, *one.outs)]
+    paths = [evidence.path(path) for one in scope for path in (*one.deps(evidence.root), *one.outs)]
     for one in scope:
         entry = evidence.lock.get(one.name)
         for out in entry.outs.values() if entry else ():

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,8 @@ from toxtrail.audit.lockfile import LockEntry, Recorded, outputs, parse_lock
 from toxtrail.backends import git
 from toxtrail.errors import DataError
 from toxtrail.identity import canonical_json
-from toxtrail.pipeline import PIPELINE, Instance, Stage
+from toxtrail.pipeline import PIPELINE, Instance, Stage, code_deps, code_list
+from toxtrail.scaffold import other_code
 
 LINK_OF_STAGE = {
     "prompts": "prompt set",
@@ -45,6 +46,11 @@ KNOWN_KEYS = {
 
 RECEIPTS = "mlruns/receipts/"
 
+CODE_DIFFERS = (
+    "the installed toxtrail has other code for this stage. Install the version that made the "
+    "results, or accept this one with `toxtrail upgrade`; `dvc repro` then runs the stage again."
+)
+
 
 def other_receipt(commit: str) -> str:
     """What there is to say of a receipt that another commit's dvc.lock records."""
@@ -66,16 +72,19 @@ def verify_declaration(root: Path) -> Iterator[Check]:
         if entry is None:
             yield broken("pipeline", f"dvc.yaml: {stage.name}", "the stage is missing")
             continue
-        yield from judged("pipeline", f"dvc.yaml: {stage.name}", list(_misdeclared(stage, entry)))
+        problems = list(_misdeclared(entry, stage, declaration(stage, root)))
+        yield from judged("pipeline", f"dvc.yaml: {stage.name}", problems)
+    for name in other_code(root):
+        yield broken("pipeline", code_list(name), CODE_DIFFERS)
 
 
-def declaration(stage: Stage) -> dict[str, Any]:
-    """What dvc.yaml must say of a stage, in its own words."""
+def declaration(stage: Stage, root: Path) -> dict[str, Any]:
+    """What this experiment's dvc.yaml must say of a stage, in its own words."""
     key = " ${key}" if stage.over else ""
     return {
         "cmd": f"toxtrail stage {stage.name}{key}",
         "params": [as_dvc(place) for place in stage.params],
-        "deps": [*map(as_dvc, stage.reads), *(f"src/toxtrail/{path}" for path in stage.code)],
+        "deps": [*map(as_dvc, stage.reads), *code_deps(stage, root)],
         "outs": [as_dvc(path) for path in stage.writes],
         "metrics": [as_dvc(path) for path in stage.metrics],
         "plots": [as_dvc(path) for path in stage.plots],
@@ -88,13 +97,13 @@ def as_dvc(text: str) -> str:
     return re.sub(r"\{(\w+)\}", lambda m: names.get(m[1], f"${{item.{m[1]}}}"), text)
 
 
-def _misdeclared(stage: Stage, entry: dict[str, Any]) -> Iterator[str]:
+def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any]) -> Iterator[str]:
     body = entry.get("do", entry)
     if odd := sorted((set(body) | set(entry)) - KNOWN_KEYS):
         yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
     if entry.get("frozen") or body.get("frozen"):
         yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
-    for name, wanted in declaration(stage).items():
+    for name, wanted in declared.items():
         found = body.get(name)
         if name in ("outs", "metrics", "plots"):
             found = [next(iter(o)) if isinstance(o, dict) else o for o in found or []]
@@ -208,7 +217,7 @@ def _other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iter
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
     for what, found, wanted in (
-        ("deps", set(entry.deps), set(instance.deps)),
+        ("deps", set(entry.deps), set(instance.deps(evidence.root))),
         ("outs", set(entry.outs), set(instance.outs)),
         ("params", set(entry.params), set(instance.params)),
     ):

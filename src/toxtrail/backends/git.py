@@ -32,6 +32,23 @@ def resolve(root: Path, revision: str) -> str | None:
     return _git(root, "rev-parse", "--verify", "--quiet", f"{revision}^{{commit}}")
 
 
+def is_inside(folder: Path) -> bool:
+    """Whether a folder, which need not exist yet, lies in a repository."""
+    existing = next(path for path in (folder, *folder.parents) if path.is_dir())
+    return _git(existing, "rev-parse", "--is-inside-work-tree") == "true"
+
+
+def init(root: Path) -> bool:
+    """`git init`; whether it worked."""
+    return _run(root, "init", "--quiet") is not None
+
+
+def commit_all(root: Path, message: str) -> bool:
+    """Commit everything that is not ignored; whether it worked."""
+    added = _run(root, "add", "--all") is not None
+    return added and _run(root, "commit", "--quiet", "--message", message) is not None
+
+
 def changed_files(root: Path) -> list[str]:
     """Tracked files that differ from HEAD, and new ones that git does not ignore.
 

@@ -17,6 +17,7 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.errors import ToxtrailError
 
 COMMANDS = {
+    "init": "toxtrail.cli.init",
     "run": "toxtrail.cli.run",
     "status": "toxtrail.cli.run",
     "variants": "toxtrail.cli.variants",
@@ -38,6 +39,7 @@ COMMANDS = {
     "export": "toxtrail.cli.export",
     "pin": "toxtrail.cli.assets",
     "doctor": "toxtrail.cli.assets",
+    "upgrade": "toxtrail.cli.init",
     "stage": "toxtrail.cli.stage",
 }
 """Command -> the module that holds it, in the order of use."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import click
@@ -31,20 +32,25 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
       toxtrail check --online
       toxtrail check --json
     """
+    from toxtrail.scaffold import other_code
+
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
+    code = list(other_code(experiment.root))
     changed += problems_of_reading(experiment)
     asked = asked_online(config) if online else []
     if as_json:
+        found = {"unpinned": unpinned, "files": changed, "code": code}
         more = {"online": [one._asdict() for one in asked]} if online else {}
-        names = list(config.variants)
-        print_json({"unpinned": unpinned, "files": changed, "variants": names, **more})
+        print_json({**found, "variants": list(config.variants), **more})
     else:
         _print_check(experiment, unpinned, changed)
+        _print_code(code)
         if online:
             print_online(asked)
-    if any(one.state not in CAN_BE_HAD for one in asked) or changed or (strict and unpinned):
+    missing = any(one.state not in CAN_BE_HAD for one in asked)
+    if missing or changed or code or (strict and unpinned):
         ctx.exit(1)
 
 
@@ -122,6 +128,14 @@ def problems_of_reading(experiment: Experiment) -> list[str]:
     from toxtrail.cli.stage import assets_of
 
     return unreadable_sources(experiment.config, assets_of(experiment))
+
+
+def _print_code(names: Sequence[str]) -> None:
+    from toxtrail.cli.init import code_differs
+
+    if names:
+        click.secho("problem: ", fg="red", nl=False)
+        click.echo(code_differs(names))
 
 
 def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]) -> None:

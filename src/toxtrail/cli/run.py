@@ -41,7 +41,9 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     """
     from toxtrail.backends.dvc import repro, repro_side_by_side
     from toxtrail.cli.assets import problems_of_files
+    from toxtrail.cli.init import refuse_other_code
 
+    refuse_other_code(experiment)
     if changed := problems_of_files(experiment):
         raise ConfigError("\n  ".join(["files are not what params.yaml pins:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
@@ -65,12 +67,16 @@ def status(experiment: Experiment, as_json: bool) -> None:
     """
     from toxtrail.backends.dvc import changes
     from toxtrail.cli.assets import problems_of_files
+    from toxtrail.cli.init import code_differs
+    from toxtrail.scaffold import other_code
 
     stale = changes(experiment.root)
-    files = problems_of_files(experiment)
+    files, code = problems_of_files(experiment), list(other_code(experiment.root))
     if as_json:
-        print_json({"stages": stale, "files": files})
+        print_json({"stages": stale, "files": files, "code": code})
         return
+    if code:
+        click.echo(code_differs(code))
     for problem in files:
         click.echo(f"not as pinned: {problem}")
     if not stale:

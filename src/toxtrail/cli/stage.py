@@ -25,7 +25,8 @@ if TYPE_CHECKING:
 
 
 @click.group("stage", short_help="Run one stage by hand; DVC calls these.")
-def stage() -> None:
+@click.pass_obj
+def stage(experiment: Experiment) -> None:
     """Run one stage by hand; DVC calls these, `toxtrail run` calls DVC.
 
     \b
@@ -33,6 +34,10 @@ def stage() -> None:
       toxtrail stage prompts
       toxtrail stage generate smollm2-instruct
     """
+    from toxtrail.cli.init import refuse_other_code
+
+    if experiment.exists:
+        refuse_other_code(experiment)
 
 
 @stage.command("prompts")

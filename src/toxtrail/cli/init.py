@@ -1,0 +1,134 @@
+"""`toxtrail init` and `toxtrail upgrade`: experiments apart from toxtrail's own source."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.output import json_option, print_json
+from toxtrail.errors import ConfigError
+from toxtrail.scaffold import FIRST, PRESETS
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+
+@click.command("init", short_help="Make a new experiment in a folder of its own.")
+@click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
+@click.option(
+    "--preset",
+    type=click.Choice(list(PRESETS)),
+    default="demo",
+    show_default=True,
+    help="; ".join(f"{name}: {what}" for name, what in PRESETS.items()) + ".",
+)
+@click.option("--no-git", is_flag=True, help="Neither `git init` nor a first commit.")
+def init(folder: Path, preset: str, no_git: bool) -> None:
+    """Make a new experiment in DIR, which must be new or empty: params.yaml, dvc.yaml, DVC's and
+    git's files, a README, and whatever local data the preset has.
+
+    \b
+    Examples:
+      toxtrail init my-experiment
+      toxtrail init replication --preset paper
+      toxtrail init scratch --preset hub --no-git
+    """
+    from toxtrail.backends import git
+    from toxtrail.params import load_config
+    from toxtrail.scaffold import create, new_files, preset_path
+
+    config = load_config(preset_path(preset))
+    target = folder.resolve()
+    inside = git.is_inside(target)
+    files = new_files(target.name, preset, git=inside or not no_git)
+    create(target, files)
+    click.echo(
+        f"{folder}: preset {preset}, {len(config.variants)} variants in {len(config.families)} "
+        f"families; {len(files)} files."
+    )
+    if not no_git:
+        click.echo(_versioned(target, inside))
+    steps = [f"cd {folder}", "toxtrail check", *FIRST[preset].splitlines(), "toxtrail run"]
+    click.echo("Next:\n" + "\n".join(f"  {step}" for step in steps))
+
+
+@click.command("upgrade", short_help="Follow the installed toxtrail with this experiment.")
+@click.option("--dry-run", is_flag=True, help="Show what would be written, change nothing.")
+@json_option
+@click.pass_obj
+def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
+    """Accept the installed version of toxtrail: write dvc.yaml, requirements.txt and the hashes of
+    each stage's code anew. `toxtrail run` then runs the stages whose code has changed.
+
+    params.yaml is left as it is.
+
+    \b
+    Examples:
+      toxtrail upgrade --dry-run
+      toxtrail upgrade && toxtrail run
+    """
+    from toxtrail.scaffold import is_checkout, other_code, outdated, replace_files
+
+    if is_checkout(experiment.root):
+        raise ConfigError(
+            "This is a checkout of toxtrail: its stages depend on the source itself, and dvc.yaml "
+            "is edited by hand. `git pull` is its upgrade."
+        )
+    stages, files = other_code(experiment.root), outdated(experiment.root)
+    if not dry_run:
+        replace_files(experiment.root, files)
+    if as_json:
+        print_json({"files": list(files), "stages": list(stages), "written": not dry_run})
+        return
+    _print_upgrade(files, stages, dry_run)
+
+
+def refuse_other_code(experiment: Experiment) -> None:
+    """Raise if results would be made by other code than DVC believes.
+
+    Raises:
+        ConfigError: the installed toxtrail is not the one that the experiment follows.
+    """
+    from toxtrail.scaffold import other_code
+
+    if names := other_code(experiment.root):
+        raise ConfigError(code_differs(names))
+
+
+def code_differs(names: Sequence[str]) -> str:
+    """What there is to say of stages whose installed code is other than the experiment's."""
+    from toxtrail import __version__
+
+    return (
+        f"the installed toxtrail ({__version__}) has other code than this experiment follows, for: "
+        f"{', '.join(names)}. `toxtrail upgrade` accepts it, and `toxtrail run` then runs these "
+        "stages again; or install the version that made the results."
+    )
+
+
+def _versioned(target: Path, inside: bool) -> str:
+    """`git init` and the first commit, and what to say of it."""
+    from toxtrail.backends import git
+
+    if inside:
+        return "It lies in a git repository already: nothing was committed."
+    if not git.init(target):
+        return "git is not installed, or failed: run `git init` there before the first run."
+    if not git.commit_all(target, "A new experiment"):
+        return "git init: done. Nothing was committed: tell git your name and e-mail first."
+    return "git init: done, with a first commit."
+
+
+def _print_upgrade(files: Mapping[str, bytes], stages: Sequence[str], dry_run: bool) -> None:
+    if not files:
+        click.echo("This experiment follows the installed toxtrail already.")
+        return
+    click.echo(f"{'Would write' if dry_run else 'Wrote'} {', '.join(files)}.")
+    click.echo(
+        f"Stages with other code: {', '.join(stages)}."
+        if stages
+        else "No stage has other code: nothing will run again for that."
+    )

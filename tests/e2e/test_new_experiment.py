@@ -1,0 +1,149 @@
+"""An experiment made from the wheel, in an empty folder, with none of this checkout around."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import venv
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+from conftest import PROJECT, Lab
+
+pytestmark = pytest.mark.slow
+
+
+@dataclass
+class Installed(Lab):
+    """The command of an environment of its own."""
+
+    bin: Path
+
+    def toxtrail(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        command = [str(self.bin / "toxtrail"), *arguments]
+        done = subprocess.run(
+            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
+        )
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+
+@pytest.fixture(scope="module")
+def wheel(tmp_path_factory) -> Path:
+    """Built as a user builds it, from a copy: a build leaves files in the source."""
+    folder = tmp_path_factory.mktemp("wheel")
+    kept = ("src", "data/sources", ".dvc/config", ".dvc/.gitignore", ".dvcignore", ".gitignore")
+    for name in (*kept, "pyproject.toml", "README.md", "LICENSE", "params.yaml", "dvc.yaml",
+                 "requirements.txt"):  # fmt: skip
+        source, target = PROJECT / name, folder / "source" / name
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.is_dir():
+            clutter = shutil.ignore_patterns("__pycache__", "*.egg-info")
+            shutil.copytree(source, target, symlinks=True, ignore=clutter)
+        else:
+            shutil.copy(source, target)
+    options = ["--no-deps", "--no-build-isolation", "--quiet", "--wheel-dir", str(folder)]
+    command = [sys.executable, "-m", "pip", "wheel", *options, str(folder / "source")]
+    subprocess.run(command, check=True)
+    (built,) = folder.glob("toxtrail-*.whl")
+    return built
+
+
+@pytest.fixture(scope="module")
+def installed(wheel, tiny_assets, tmp_path_factory) -> Installed:
+    """toxtrail from the wheel; the packages that it needs are those of this environment."""
+    home = tmp_path_factory.mktemp("user")
+    venv.create(home / "venv", with_pip=False)
+    python = home / "venv/bin/python"
+    pip = [sys.executable, "-m", "pip", "--python", str(python)]
+    subprocess.run([*pip, "install", "--quiet", "--no-deps", "--no-index", str(wheel)], check=True)
+    (packages,) = (home / "venv/lib").glob("python*/site-packages")
+    (packages / "others.pth").write_text(sysconfig.get_path("purelib") + "\n")
+    env = {
+        **{name: os.environ[name] for name in ("LANG", "TMPDIR") if name in os.environ},
+        "PATH": "/usr/local/bin:/usr/bin:/bin",
+        "HOME": str(home),
+        "TOXTRAIL_CACHE": str(home / "cache"),
+        "HF_HUB_OFFLINE": "1",
+        "OMP_NUM_THREADS": "1",
+        "GIT_CONFIG_GLOBAL": os.devnull,
+        **{f"GIT_{who}_{what}": "test" for who in ("AUTHOR", "COMMITTER") for what in ("NAME",)},
+        **{f"GIT_{who}_EMAIL": "test@example.org" for who in ("AUTHOR", "COMMITTER")},
+    }
+    return Installed(home, env, home / "venv/bin")
+
+
+@pytest.fixture(scope="module")
+def experiment(installed, tiny_assets) -> Installed:
+    """`toxtrail init`, then other values and weights: tiny ones."""
+    installed.toxtrail("init", "mine", "--preset", "demo")
+    mine = Installed(installed.root / "mine", installed.env, installed.bin)
+    shutil.copytree(tiny_assets, mine.root / "assets")
+    (mine.root / "assets/params.yaml").replace(mine.root / "params.yaml")
+    mine.toxtrail("pin")
+    mine.toxtrail("run")
+    mine.git("add", "-A")
+    mine.git("commit", "-qm", "run")
+    return mine
+
+
+def test_the_wheel_carries_presets_templates_and_the_demos_data(wheel):
+    with zipfile.ZipFile(wheel) as archive:
+        inside = {name: archive.read(name) for name in archive.namelist()}
+    assert inside["toxtrail/presets/demo.yaml"] == (PROJECT / "params.yaml").read_bytes()
+    assert {f"toxtrail/presets/{name}.yaml" for name in ("hub", "paper")} <= set(inside)
+    for source in (PROJECT / "data/sources").iterdir():
+        assert inside[f"toxtrail/presets/sources/{source.name}"] == source.read_bytes()
+    assert "toxtrail/templates/report.html" in inside
+
+
+def test_nothing_of_the_checkout_is_imported(installed):
+    program = "import sys, toxtrail; print(toxtrail.__file__); print(*sys.path, sep='\\n')"
+    done = subprocess.run(
+        [installed.bin / "python", "-c", program],
+        cwd=installed.root, env=installed.env, check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    where, *path = done.stdout.splitlines()
+    assert Path(where).is_relative_to(installed.root / "venv")
+    assert str(PROJECT / "src") not in path
+
+
+def test_the_folder_holds_an_experiment_and_no_source(experiment):
+    assert experiment.git("log", "--format=%s").splitlines() == ["run", "A new experiment"]
+    assert not (experiment.root / "src").exists()
+    assert experiment.toxtrail("status").stdout.strip() == "Every stage is up to date."
+
+
+def test_dvc_understands_the_papers_preset(installed):
+    """Its params.yaml has anchors and merges, which are no part of YAML 1.2."""
+    installed.toxtrail("init", "replication", "--preset", "paper", "--no-git")
+    paper = Installed(installed.root / "replication", installed.env, installed.bin)
+    stale = paper.json("status")["stages"]
+    assert sum(name.startswith("generate@") for name in stale) == 26
+    assert sum(name.startswith("finetune@") for name in stale) == 6
+
+
+def test_its_results_are_shown_walked_back_and_verified(experiment):
+    assert [found["family"] for found in experiment.json("compare")] == ["tiny"]
+    assert (experiment.root / "report/index.html").is_file()
+    assert "ok" in experiment.toxtrail("audit", "tuned", "--verify").stdout
+    assert "links stand" in experiment.toxtrail("verify", "--complete").stdout
+    assert {run["name"] for run in experiment.json("runs")} >= {"base", "tuned"}
+
+
+def test_an_upgrade_runs_the_stages_whose_code_it_changed_and_no_other(experiment):
+    (package,) = (experiment.bin.parent / "lib").glob("python*/site-packages/toxtrail")
+    with (package / "stages/report.py").open("a") as file:
+        file.write("# another version\n")
+    assert "for: report. `toxtrail upgrade`" in experiment.toxtrail("check", code=1).stdout
+    assert "has other code" in experiment.toxtrail("run", code=1).stderr
+    assert "has other code" in experiment.toxtrail("verify", code=3).stdout
+    experiment.toxtrail("upgrade")
+    assert list(experiment.json("status")["stages"]) == ["report"]
+    experiment.toxtrail("run")
+    experiment.toxtrail("verify")

@@ -1,0 +1,163 @@
+"""New experiments, apart from toxtrail's own source."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from pathlib import Path
+
+import pytest
+import yaml
+from click.testing import CliRunner
+
+from toxtrail import scaffold
+from toxtrail.cli import cli
+from toxtrail.errors import ConfigError
+from toxtrail.pipeline import PIPELINE, SOURCE, code_list
+from toxtrail.scaffold import bound_files, create, new_files, other_code, outdated
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def run(*arguments, code=0):
+    done = CliRunner().invoke(cli, list(map(str, arguments)))
+    assert done.exit_code == code, done.output
+    return done.output
+
+
+@pytest.fixture
+def experiment(tmp_path):
+    create(tmp_path / "mine", new_files("mine", "demo", git=False))
+    return tmp_path / "mine"
+
+
+def test_its_dvc_yaml_is_toxtrails_own_but_for_the_code():
+    own = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
+    made = yaml.safe_load(bound_files()["dvc.yaml"])["stages"]
+    assert list(made) == list(own)
+    for stage in PIPELINE:
+        body = own[stage.name].get("do", own[stage.name])
+        kept = [dep for dep in body["deps"] if not dep.startswith("src/toxtrail/")]
+        body["deps"] = [*kept, f"code/{stage.name}.sha256"]
+    assert made == own
+
+
+def test_nothing_of_it_names_the_source_of_toxtrail():
+    for name, content in new_files("mine", "paper", git=True).items():
+        assert b"src/toxtrail" not in content, name
+
+
+def test_a_list_of_code_is_one_that_sha256sum_checks(experiment):
+    listed = (experiment / "code/generate.sha256").read_text("utf-8").splitlines()
+    assert any(line.endswith("  backends/huggingface/packed.py") for line in listed)
+    done = subprocess.run(
+        ["sha256sum", "--check", "--quiet", experiment / "code/generate.sha256"],
+        cwd=SOURCE,
+        check=False,
+    )
+    assert done.returncode == 0
+
+
+def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
+    (tmp_path / "notes.txt").write_text("mine")
+    output = run("init", tmp_path, "--no-git", code=1)
+    assert "is not empty (notes.txt)" in output
+    assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
+
+
+def test_a_file_in_its_place_is_left_alone(tmp_path):
+    (tmp_path / "mine").write_text("a file")
+    assert "is a file" in run("init", tmp_path / "mine", "--no-git", code=1)
+
+
+def test_a_fresh_clone_may_become_an_experiment(tmp_path):
+    subprocess.run(["git", "init", "-q", tmp_path], check=True)
+    assert "lies in a git repository already" in run("init", tmp_path)
+    assert (tmp_path / "params.yaml").is_file()
+    assert "no_scm" not in (tmp_path / ".dvc/config").read_text("utf-8")
+
+
+@pytest.mark.parametrize("stop_after", [0, 3, 20])
+def test_a_new_experiment_is_whole_or_not_there(tmp_path, monkeypatch, stop_after):
+    moved = []
+    original = Path.replace
+
+    def failing(self, target):
+        if len(moved) == stop_after:
+            raise OSError("no space left on device")
+        moved.append(target)
+        return original(self, target)
+
+    monkeypatch.setattr(Path, "replace", failing)
+    with pytest.raises(OSError, match="no space"):
+        create(tmp_path / "deep" / "mine", new_files("mine", "demo", git=True))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_without_git_dvc_is_told_so(tmp_path):
+    run("init", tmp_path / "mine", "--no-git")
+    assert "no_scm = true" in (tmp_path / "mine/.dvc/config").read_text("utf-8")
+    assert not (tmp_path / "mine/.git").exists()
+
+
+@pytest.mark.parametrize("preset", scaffold.PRESETS)
+def test_every_preset_passes_check(tmp_path, preset):
+    output = run("init", tmp_path / "mine", "--preset", preset, "--no-git")
+    assert f"preset {preset}" in output
+    assert "is as pinned" in run("-C", tmp_path / "mine", "check")
+
+
+def test_code_that_changed_is_named_by_its_stage(experiment):
+    assert other_code(experiment) == []
+    (experiment / code_list("score")).write_text("another version's\n")
+    (experiment / code_list("track")).unlink()
+    assert other_code(experiment) == ["score", "track"]
+    for command in (["check"], ["run"], ["stage", "prompts"]):
+        output = run("-C", experiment, *command, code=1)
+        assert "other code than this experiment follows, for: score, track" in output
+        assert "toxtrail upgrade" in output
+
+
+def test_upgrade_writes_what_changed_and_nothing_else(experiment):
+    assert "follows the installed toxtrail already" in run("-C", experiment, "upgrade")
+    (experiment / code_list("score")).write_text("another version's\n")
+    before = (experiment / "params.yaml").read_bytes()
+    found = json.loads(run("-C", experiment, "upgrade", "--dry-run", "--json"))
+    assert found == {"files": ["code/score.sha256"], "stages": ["score"], "written": False}
+    assert other_code(experiment) == ["score"]
+    assert "Stages with other code: score." in run("-C", experiment, "upgrade")
+    assert other_code(experiment) == []
+    assert outdated(experiment) == {}
+    assert (experiment / "params.yaml").read_bytes() == before
+
+
+def test_a_checkout_follows_its_own_source(tmp_path):
+    (tmp_path / "src" / "toxtrail").mkdir(parents=True)
+    (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
+    assert other_code(tmp_path) == []
+    assert "This is a checkout of toxtrail" in run("-C", tmp_path, "upgrade", code=1)
+
+
+def test_only_code_of_its_own_makes_a_stage_stale(monkeypatch, experiment):
+    """The lists of other stages stay byte for byte."""
+    before = bound_files()
+    listing = scaffold.code_files
+    changed = {"stages/score.py": "0" * 64}
+    monkeypatch.setattr(
+        scaffold,
+        "code_files",
+        lambda name: {path: changed.get(path, sha256) for path, sha256 in listing(name).items()},
+    )
+    after = bound_files()
+    assert [name for name in before if before[name] != after[name]] == ["code/score.sha256"]
+
+
+def test_the_errors_are_of_the_right_kind(tmp_path):
+    (tmp_path / "x").write_text("")
+    with pytest.raises(ConfigError, match="not empty"):
+        create(tmp_path, {})
+
+
+def test_dvc_finds_one_pipeline_in_a_checkout():
+    """It takes every dvc.yaml below the root for one of the experiment's."""
+    assert not list(SOURCE.rglob("dvc.yaml"))
