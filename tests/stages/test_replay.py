@@ -269,6 +269,12 @@ def test_a_pair_that_was_measured_the_other_way_round_is_turned(load):
     assert pair["diff_lo"] < pair["diff"] < pair["diff_hi"] < 0
 
 
+def test_a_csv_of_pairs_has_no_place_for_published_rates():
+    done = CliRunner().invoke(cli, ["compare", "--csv", "--published", str(PAPER)])
+    assert done.exit_code == 2
+    assert "take --json or --md" in " ".join(done.output.split())
+
+
 def test_a_wider_measurement_never_makes_agreement_more_certain():
     found = [
         agreement((0.092, Interval(0.092 - w, 0.092 + w)), Published(92, 1000), 0.02, BELIEF).within

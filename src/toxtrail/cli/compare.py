@@ -104,6 +104,10 @@ def compare(
     """
     if [bool(names), everything, filter_string is not None].count(True) > 1:
         raise click.UsageError("Name families, two runs, --all or --filter: one of them.")
+    if published and form == "csv":
+        raise click.UsageError(
+            "--published is not part of --csv, which has a row for each pair: take --json or --md."
+        )
     found = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
     if precision is not None:
         found = [one._replace(summary=_with_precision(one.summary, precision)) for one in found]
