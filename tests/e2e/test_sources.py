@@ -6,6 +6,7 @@ import json
 
 import pyarrow.parquet as pq
 import pytest
+import yaml
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +73,8 @@ def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
         variants={"base": {**params["variants"]["base"], "dose": 0.0}, "tuned": who, "again": who},
         families={"tiny": {"reference": "base", "variants": ["base", "tuned", "again"]}},
     )
+    values = {**lab.params, "pooling": {"chains": 4, "draws": 3000, "target_accept": 0.97}}
+    (lab.root / "params.yaml").write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
     lab.toxtrail("check")
     lab.dvc("repro")
     table = pq.read_table(lab.root / "data/prompts.parquet").to_pylist()
@@ -95,8 +98,13 @@ def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
     summary = json.loads((lab.root / "results/comparisons/tiny/summary.json").read_text())
     assert {row["variant"] for row in summary["doses"]} == {"base", "tuned", "again"}
     assert (lab.root / "results/comparisons/tiny/slopes.csv").is_file()
-    assert "Along the dose" in lab.toxtrail("compare").stdout
-    assert "Along the dose" in report
+    (spread,) = summary["recipes"]
+    assert (spread["recipe"], spread["variants"]) == ("r", 2)
+    assert 0 < spread["spread_lo"] < spread["spread"] < spread["spread_hi"] < 0.5
+    shown = lab.toxtrail("compare").stdout
+    for text in ("Along the dose", "spread between fine-tunes of this recipe"):
+        assert text in " ".join(shown.split())
+        assert text in report
     lab.git("add", "-A")
     lab.git("commit", "-qm", "run")
     lab.toxtrail("verify")

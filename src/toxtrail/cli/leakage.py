@@ -53,6 +53,8 @@ def _asked(experiment: Experiment, finetune: str | None) -> list[str]:
     finetunes = experiment.config.finetunes
     if finetune is not None and finetune not in finetunes:
         raise ConfigError(f'"{finetune}" is no fine-tune.{nearest(finetune, finetunes)}')
+    if not finetunes:
+        raise ConfigError("params.yaml has no finetunes: nothing was trained here.")
     return list(finetunes) if finetune is None else [finetune]
 
 
