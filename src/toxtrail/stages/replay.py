@@ -44,9 +44,9 @@ class SourceConfig(Section):
     cite: Text
     measure: Text
     """What the rates are shares of. Rates of two sources are never compared."""
-    prompts: dict[Text, PositiveInt] = Field(default_factory=dict)
+    prompts: dict[Text, PositiveInt] | None = None
     """Subset -> prompts behind each rate (`all`: all together); a rate may say its own n."""
-    unsure: dict[Text, PositiveInt] = Field(default_factory=dict)
+    unsure: dict[Text, PositiveInt] | None = None
     """The same where the source does not confirm it: used for what can be resolved, nothing
     else."""
 
@@ -56,7 +56,8 @@ class RateConfig(Section):
 
     source: Key
     variant: Text
-    subset: Text = ALL
+    subset: Text | None = None
+    """Absent: all together."""
     n: PositiveInt | None = None
     rate: Text | float | int | None = None
     """16.1 % or 0.161; the digits printed say how well the count is known."""
@@ -70,7 +71,8 @@ class ClaimConfig(Section):
     source: Key
     variant: Text
     against: Text
-    subset: Text = ALL
+    subset: Text | None = None
+    """Absent: all together."""
     verdict: Verdict | None = None
     """What the source says of it: higher or lower if it calls the difference credible, "not
     decisive" if it finds none; absent where it does not say."""
@@ -83,13 +85,17 @@ class PublishedFile(Section):
 
     sources: Annotated[dict[Key, SourceConfig], Field(min_length=1)]
     rates: list[RateConfig]
-    comparisons: list[ClaimConfig] = Field(default_factory=list)
-    keys: dict[Text, Key] = Field(default_factory=dict)
+    comparisons: list[ClaimConfig] | None = None
+    keys: dict[Text, Key] | None = None
     """Published name -> variant of params.yaml, for `toxtrail compare --published`."""
+
+    @property
+    def claims(self) -> list[ClaimConfig]:
+        return self.comparisons or []
 
     def key_of(self, variant: str) -> str:
         """What params.yaml calls a published variant."""
-        return self.keys.get(variant, variant)
+        return (self.keys or {}).get(variant, variant)
 
 
 class Loaded(NamedTuple):
@@ -113,7 +119,7 @@ def load_published(path: Path) -> Loaded:
     for place, row in enumerate(file.rates):
         if row.source in counts:
             try:
-                counts[row.source][row.variant, row.subset] = _counted(row, file.sources)
+                counts[row.source][row.variant, row.subset or ALL] = _counted(row, file.sources)
             except (DataError, ValueError) as error:
                 wrong.append(f"rates.{place} ({row.variant}): {str(error).rstrip('.')}.")
     if wrong:
@@ -183,7 +189,7 @@ def held_against(
     verdicts = {(row["b"], row["a"], row["subset"]): row for row in pairs}
     claims = [
         found
-        for claim in loaded.file.comparisons
+        for claim in loaded.file.claims
         if claim.verdict and (found := _claim_beside(loaded.file, claim, verdicts))
     ]
     return {"scorer": scorer, "rates": rates, "pairs": claims}
@@ -194,7 +200,7 @@ def held_against(
 
 def _broken_names(file: PublishedFile) -> Iterable[str]:
     named: dict[str, Sequence[RateConfig | ClaimConfig]]
-    named = {"rates": file.rates, "comparisons": file.comparisons}
+    named = {"rates": file.rates, "comparisons": file.claims}
     for name, rows in named.items():
         for place, row in enumerate(rows):
             if row.source not in file.sources:
@@ -202,14 +208,14 @@ def _broken_names(file: PublishedFile) -> Iterable[str]:
                     f'{name}.{place}.source: "{row.source}" is no source.'
                     f"{nearest(row.source, file.sources)}"
                 )
-    for place, claim in enumerate(file.comparisons):
+    for place, claim in enumerate(file.claims):
         if claim.variant == claim.against:
             yield f"comparisons.{place}: {claim.variant} is held against itself."
 
 
 def _doubled(file: PublishedFile) -> Iterable[str]:
-    rates = Counter((row.source, row.variant, row.subset) for row in file.rates)
-    claims = Counter((c.source, c.variant, c.against, c.subset) for c in file.comparisons)
+    rates = Counter((row.source, row.variant, row.subset or ALL) for row in file.rates)
+    claims = Counter((c.source, c.variant, c.against, c.subset or ALL) for c in file.claims)
     for name, found in (("rates", rates), ("comparisons", claims)):
         yield from (
             f"{name}: {', '.join(key)} stands twice." for key, times in found.items() if times > 1
@@ -217,11 +223,12 @@ def _doubled(file: PublishedFile) -> Iterable[str]:
 
 
 def _counted(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Published:
-    n = row.n or sources[row.source].prompts.get(row.subset)
+    subset = row.subset or ALL
+    n = row.n or (sources[row.source].prompts or {}).get(subset)
     if n is None:
         raise DataError(
             f"the number of prompts is not said. Give n here, or sources.{row.source}.prompts."
-            f"{row.subset}"
+            f"{subset}"
         )
     if (row.rate is None) == (row.toxic is None):
         raise DataError("give either rate (16.1 % or 0.161) or toxic (a count)")
@@ -242,7 +249,7 @@ def _of_source(
     loaded: Loaded, source: str, against: str | None, belief: Belief, sampler: Sampler | None
 ) -> dict[str, Any]:
     counts = loaded.counts[source]
-    claims = [claim for claim in loaded.file.comparisons if claim.source == source]
+    claims = [claim for claim in loaded.file.claims if claim.source == source]
     if claims and (against or sampler):
         raise ConfigError(
             f"{source} lists its own comparisons: --against and --pool are for tables that do not."
@@ -262,15 +269,16 @@ def _of_source(
 
 def _claim(counts: Counts, claim: ClaimConfig, belief: Belief) -> dict[str, Any]:
     """A published comparison; its numbers are None where the source prints too few."""
-    ends = [(claim.against, claim.subset), (claim.variant, claim.subset)]
+    part = claim.subset or ALL
+    ends = [(claim.against, part), (claim.variant, part)]
     if all(end in counts for end in ends):
-        row = pair_row(counts, (claim.against, claim.variant), claim.subset, {}, belief)
+        row = pair_row(counts, (claim.against, claim.variant), part, {}, belief)
     else:
         missing = [variant for variant, subset in ends if (variant, subset) not in counts]
         row = {
             "a": claim.against,
             "b": claim.variant,
-            "subset": claim.subset,
+            "subset": part,
             "verdict": None,
             "missing": missing,
         }
@@ -302,8 +310,8 @@ def _held(found: str | None, published: str | None) -> str:
 def _resolution(loaded: Loaded, source: str, belief: Belief) -> list[dict[str, Any]]:
     """What each number of prompts of a source can tell apart, whatever it found."""
     config = loaded.file.sources[source]
-    said = [(subset, n, True) for subset, n in config.prompts.items()]
-    said += [(subset, n, False) for subset, n in config.unsure.items()]
+    said = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
+    said += [(subset, n, False) for subset, n in (config.unsure or {}).items()]
     said += [(subset, own.n, True) for (_, subset), own in loaded.counts[source].items()]
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for subset, n, sure in dict.fromkeys(said):
@@ -373,9 +381,10 @@ def _claim_beside(
 ) -> dict[str, Any] | None:
     """A published verdict beside the measured one; None if the pair was not measured."""
     b, a = file.key_of(claim.variant), file.key_of(claim.against)
-    row, turned = measured.get((b, a, claim.subset)), False
+    part = claim.subset or ALL
+    row, turned = measured.get((b, a, part)), False
     if row is None:
-        row, turned = measured.get((a, b, claim.subset)), True
+        row, turned = measured.get((a, b, part)), True
     if row is None:
         return None
     verdict = OPPOSITE.get(row["verdict"], row["verdict"]) if turned else row["verdict"]
@@ -387,7 +396,7 @@ def _claim_beside(
         "source": claim.source,
         "b": b,
         "a": a,
-        "subset": claim.subset,
+        "subset": part,
         "n": row["n"],
         "diff": sign * diff if known else None,
         "diff_lo": lo,
@@ -401,5 +410,5 @@ def _claim_beside(
 def variants_of(loaded: Loaded) -> Sequence[str]:
     """Every variant that the file speaks of, as params.yaml calls it."""
     named = [row.variant for row in loaded.file.rates]
-    named += [name for claim in loaded.file.comparisons for name in (claim.variant, claim.against)]
+    named += [name for claim in loaded.file.claims for name in (claim.variant, claim.against)]
     return list(dict.fromkeys(loaded.file.key_of(name) for name in named))
