@@ -21,9 +21,21 @@ RETRIES = 60
 
 
 def repro(root: Path, targets: Sequence[str], keep_going: bool) -> int:
-    """`dvc repro`, in the foreground; its exit code."""
+    """`dvc repro`, in the foreground; its exit code. On a CPU its stages start at once."""
     flags = ["--keep-going"] if keep_going else []
-    return _foreground(root, ["repro", *flags, *targets])
+    module = "toxtrail.cli.warm" if may_fork() else "dvc"
+    command = [sys.executable, "-m", module, "repro", *flags, *targets]
+    return foreground(command, root, environment())
+
+
+def may_fork() -> bool:
+    """Whether stages may be forks of one process that has imported their libraries (cli/warm.py).
+
+    Not where a GPU may be: a process that has once asked CUDA or ROCm what there is leaves its
+    forks without it. macOS's own libraries do not bear a fork either.
+    """
+    gpus = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
+    return sys.platform == "linux" and not any(device.exists() for device in gpus)
 
 
 def repro_side_by_side(
