@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 export PATH := $(CURDIR)/$(BIN):$(PATH)
 
-.PHONY: demo test check bench clean
+.PHONY: demo test check bench rehearsal clean
 
 demo: $(VENV)/run.stamp
 	dvc repro
@@ -31,6 +31,11 @@ check: $(VENV)/dev.stamp
 # make bench BENCH="--detoxify FOLDER --prompts FILE --model FOLDER"
 bench: $(VENV)/run.stamp
 	python benchmarks/generation.py $(BENCH)
+
+# The paper preset's whole graph with tiny random models: minutes on 2 cores.
+# make rehearsal REHEARSAL="--families gemma-2b --jobs 2"
+rehearsal: $(VENV)/run.stamp
+	python benchmarks/rehearsal.py $(REHEARSAL)
 
 $(VENV)/run.stamp: requirements.txt pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info[:2] != (3, 11))' || \

@@ -1,0 +1,1 @@
+"""Tiny stand-ins for what a preset downloads, and the preset that names them."""
