@@ -141,6 +141,18 @@ def test_a_merge_names_what_else_is_in_it(hub, lab):
     assert load_config(lab / "params.yaml").variants["mix"].role == "merge"
 
 
+def test_a_merge_does_not_excuse_an_adapter_of_another_base(hub, lab):
+    hub.models["org/lora"] = adapter("org/Base", base_model=["org/Chat", "else/where"])
+    said = add(lab, "org/lora", "--parent", "chat", code=1)
+    assert "adapter_config.json names org/Base, which is base, not chat" in said
+
+
+def test_a_path_on_the_uploader_s_disk_says_nothing_either_way(hub, lab):
+    hub.models["org/lora"] = adapter("/content/drive/my-model")
+    said = add(lab, "org/lora", "--parent", "chat")
+    assert "chat has no name of that kind to hold it against" in said
+
+
 def test_another_architecture_is_no_fine_tune(hub, lab):
     hub.models["org/odd"] = model("org/Chat")
     hub.models["org/odd"].config["model_type"] = "gemma"

@@ -26,6 +26,7 @@ FORBIDDING: Mapping[str, str] = {
     "unknown": "nobody says what is allowed",
 }
 """Part of a licence's name -> what it forbids, or may."""
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 UPLOADER = "its uploader's claim: nothing proves it"
 
 
@@ -74,20 +75,22 @@ def judge_origin(
     agreed: list[str] = []
     weak: list[str] = []
     against: list[str] = []
+    merged = any(c.relation == "merge" and chosen in found for c, found, _ in holders)
     for claim, variants, how in holders:
         if chosen in variants:
             agreed.append(f"{claim.by} names {claim.base}, which is {chosen}")
             weak += [how] if how else []
-        elif not names:
+            continue
+        other = _other(claim, variants, chosen, names)
+        if merged and claim.relation == "merge":
+            weak.append(f"{other}: a merge differs from {chosen} by more than tuning")
+        elif variants or _comparable(claim.base, config, chosen):
+            against.append(other)
+        else:
             weak.append(
                 f"{claim.by} names {claim.base}; {chosen} has no name of that kind to hold it "
                 "against"
             )
-        else:
-            against.append(_other(claim, variants, chosen, names))
-    if agreed and against and any(c.relation == "merge" for c in candidate.claims):
-        weak += [f"{line}: a merge differs from {chosen} by more than tuning" for line in against]
-        against = []
     if not candidate.claims:
         weak.append(f"nothing says what it was made from: that it was {chosen} is your word")
     elif agreed:
@@ -175,6 +178,16 @@ def _holder(claim: Claim, config: Config, originals: Originals) -> tuple[list[st
     return [], None
 
 
+def _comparable(base: str, config: Config, parent: str) -> bool:
+    """Whether a claim and a parent have names of one kind: both of the hub, or both of this
+    experiment's files. A path on the uploader's disk is neither."""
+    own = config.models.get(parent)
+    address = parse_uri(_last(own).uri) if own else None
+    if isinstance(address, HfUri):
+        return bool(HUB_NAME.fullmatch(base.removeprefix("hf:").partition("@")[0]))
+    return isinstance(address, FileUri) and base.startswith("file:")
+
+
 def _holding(config: Config, name: str) -> list[str]:
     return [variant for variant in config.variants if name in names_of(config, variant)]
 
@@ -194,7 +207,8 @@ def _named(candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str |
 
 def _other(claim: Claim, variants: list[str], parent: str | None, names: set[str]) -> str:
     which = f", which is {' and '.join(variants)}" if variants else ""
-    return f"{claim.by} names {claim.base}{which}, not {parent} ({', '.join(sorted(names))})"
+    called = f" ({', '.join(sorted(names))})" if names else ""
+    return f"{claim.by} names {claim.base}{which}, not {parent}{called}"
 
 
 def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelConfig:
