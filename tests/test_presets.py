@@ -157,3 +157,26 @@ def test_literal_ways_in_comments_are_valid_values(paper):
 
     made = parse_config(values, "params.yaml").finetunes["llama2-7b-dolly"]
     assert made.template == "<s>[INST] {instruction} [/INST] {response}"
+
+
+@pytest.mark.parametrize("preset", FROM_HUB)
+def test_pins_can_be_written_into_it_with_every_comment_kept(preset, tmp_path):
+    """Merges and aliases are no hindrance: each address is written out at its own place."""
+    from toxtrail.backends.pins import Pin, write_pins
+
+    path = tmp_path / "params.yaml"
+    path.write_bytes(preset_path(preset).read_bytes())
+    pins = []
+    for place, source in load_config(path).sources():
+        address = parse_uri(source.uri)
+        if isinstance(address, HfUri):
+            kind = "datasets/" if address.repo_type == "dataset" else ""
+            file = f"/{address.path}" if address.path else ""
+            uri = f"hf:{kind}{address.repo}@{'a' * 40}{file}"
+            pins.append(Pin(place, source.uri, uri, None, True))
+        else:
+            pins.append(Pin(place, source.uri, source.uri, "b" * 64, True))
+    write_pins(path, pins)
+    assert load_config(path).unpinned() == []
+    before, after = preset_path(preset).read_text("utf-8"), path.read_text("utf-8")
+    assert re.findall("#.*", before) == re.findall("#.*", after)

@@ -23,7 +23,7 @@ from toxtrail.cli import main as toxtrail
 
 LIBRARIES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
-    "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "matplotlib.figure",
+    "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "arviz", "matplotlib.figure",
     "matplotlib.backends.backend_svg", "mlflow.tracking",
 )  # fmt: skip
 """What stages import, the slow part of it."""
