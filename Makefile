@@ -32,7 +32,7 @@ check: $(VENV)/dev.stamp
 bench: $(VENV)/run.stamp
 	python benchmarks/generation.py $(BENCH)
 
-# The paper preset's whole graph with tiny random models: minutes on 2 cores.
+# The paper preset's whole graph with tiny random models: under half an hour on 2 cores, busy ones.
 # make rehearsal REHEARSAL="--families gemma-2b --jobs 2"
 rehearsal: $(VENV)/run.stamp
 	python benchmarks/rehearsal.py $(REHEARSAL)
