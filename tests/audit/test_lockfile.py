@@ -75,3 +75,26 @@ def test_a_field_that_dvc_does_not_write_is_refused_by_place(change):
 def test_what_is_no_lock_is_refused(content, said):
     with pytest.raises(DataError, match=said):
         parse_lock(content)
+
+
+def test_entry_by_entry_says_what_the_whole_text_says(project):
+    text = (project / "dvc.lock").read_text("utf-8")
+    assert parse_lock(text, by_entry=True) == parse_lock(text)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda text: text.replace("schema: '2.0'", 'schema: "2.0"'),
+        lambda text: (
+            text.replace("  prompts:\n    cmd:", "  prompts: &one\n    cmd:") + "  two: *one\n"
+        ),
+        lambda text: text + "  'a name: with a colon':\n    cmd: x\n",
+        lambda text: text.replace(
+            "    cmd: toxtrail", "    cmd: >-\n      toxtrail\n  \n      ", 1
+        ),
+    ],
+)
+def test_a_lock_laid_out_otherwise_is_read_the_same(project, change):
+    text = change((project / "dvc.lock").read_text("utf-8"))
+    assert parse_lock(text, by_entry=True) == parse_lock(text)

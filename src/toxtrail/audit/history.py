@@ -57,7 +57,7 @@ class PastLock(NamedTuple):
 @lru_cache(maxsize=1024)
 def _parsed(text: str) -> Lock | None:
     try:
-        return parse_lock(text)
+        return parse_lock(text, by_entry=True)
     except DataError:
         return None
 
@@ -76,7 +76,7 @@ def sightings(
     digest: Digest, locks: Sequence[PastLock], dvc_cache: Path, runs: Sequence[FiledRun]
 ) -> list[Sighting]:
     """Every recorded place of a content; of equal ones in the history, the oldest commit."""
-    folders = _folders_with(digest.md5, locks, dvc_cache)
+    folders = folders_with(digest.md5, locks, dvc_cache)
     found: dict[tuple[str, str], Sighting] = {}
     for lock in reversed(locks):
         for sighting in _in_lock(lock, digest.md5, folders):
@@ -90,7 +90,7 @@ def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
     return sum(listing(cache, name) is None for name in names)
 
 
-def _folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
+def folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
     """Folder hash -> names in it that have this content, as far as DVC's cache lists them."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
     found: dict[str, list[str]] = {}

@@ -5,7 +5,9 @@ DVC writes this file and never doubts it; an auditor does.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 import yaml
@@ -54,14 +56,17 @@ Lock = Mapping[str, LockEntry]
 """Stage name -> its entry, in the file's order."""
 
 
-def parse_lock(text: str, name: str = "dvc.lock") -> Lock:
+def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Lock:
     """Every entry.
+
+    Args:
+        by_entry: read entry by entry, and equal ones once: for many versions of one file.
 
     Raises:
         DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
     """
     try:
-        values = yaml.load(text, Loader=_LOADER)
+        values = (by_entry and _by_entry(text)) or yaml.load(text, Loader=_LOADER)
     except yaml.YAMLError as error:
         raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or set(values) - {"schema", "stages"}:
@@ -72,6 +77,28 @@ def parse_lock(text: str, name: str = "dvc.lock") -> Lock:
     if not isinstance(stages, dict):
         raise DataError(f"{name}: stages is not a mapping.")
     return {str(stage): _entry(name, str(stage), entry) for stage, entry in stages.items()}
+
+
+def _by_entry(text: str) -> dict[str, Any] | None:
+    """What the whole text says, where it is laid out as DVC lays it out; else None."""
+    head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+    if head != f"schema: '{SCHEMA}'\nstages:\n":
+        return None
+    stages: dict[str, Any] = {}
+    for entry in entries:
+        try:
+            found = _one_entry(entry)
+        except yaml.YAMLError:
+            return None
+        if not isinstance(found, dict) or len(found) != 1:
+            return None
+        stages |= found
+    return {"schema": SCHEMA, "stages": stages}
+
+
+@lru_cache(maxsize=8192)
+def _one_entry(text: str) -> object:
+    return yaml.load(text, Loader=_LOADER)
 
 
 def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:

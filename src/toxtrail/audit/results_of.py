@@ -9,10 +9,9 @@ from typing import NamedTuple
 from toxtrail.artifacts import pretty_json
 from toxtrail.audit.digests import files_of, hashed, md5_of
 from toxtrail.audit.evidence import DAMAGE
-from toxtrail.audit.history import PastLock, sightings
+from toxtrail.audit.history import PastLock, folders_with, sightings
 from toxtrail.audit.lockfile import Lock, LockEntry, parse_lock
 from toxtrail.audit.scene import Scene
-from toxtrail.audit.verify_pipeline import listing
 from toxtrail.backends import git
 from toxtrail.backends.base import TrackedRun
 from toxtrail.backends.dvc import cache_folder
@@ -151,9 +150,12 @@ def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Pa
     newest = (locks[0].parsed() if locks else None) or {}
     present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
     found: dict[tuple[str, str], Result] = {}
+    marks = md5s.union(*(folders_with(md5, locks, cache) for md5 in md5s))
     for past in reversed(locks[1:]):
+        if not any(mark in past.text for mark in marks):
+            continue  # parsing hundreds of versions would take long
         lock = past.parsed() or {}
-        makers = [e for e in lock.values() if e.name in stages and _holds(e, md5s, cache)]
+        makers = [e for e in lock.values() if e.name in stages and marks & _contents(e)]
         for entry in downstream(lock, makers):
             for out in entry.outs.values():
                 if out.md5 not in present:
@@ -163,13 +165,9 @@ def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Pa
     return list(found.values())
 
 
-def _holds(entry: LockEntry, md5s: set[str], cache: Path) -> bool:
-    """Whether an output is, or lists, one of these contents."""
-    for out in entry.outs.values():
-        files = (listing(cache, out.md5) or {}).values() if out.md5.endswith(".dir") else [out.md5]
-        if md5s & set(files):
-            return True
-    return False
+def _contents(entry: LockEntry) -> set[str]:
+    """The contents that a stage run made."""
+    return {out.md5 for out in entry.outs.values()}
 
 
 def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
