@@ -217,6 +217,27 @@ def test_a_classifiers_score_does_not_depend_on_its_company(encoder):
     assert scorer.score(TEXTS)[4].windows > 5
 
 
+@pytest.mark.parametrize(
+    "change", [{"padding_side": "left"}, {"pad_token": None}], ids=["the wrong side", "none"]
+)
+def test_padding_that_would_change_a_score_is_left_out(encoder, change):
+    wanted = [row.heads for row in classifier(encoder).score(TEXTS)]
+    path = encoder / "tokenizer_config.json"
+    settings = {**json.loads(path.read_text()), **change}
+    path.write_text(json.dumps({k: v for k, v in settings.items() if v is not None}))
+    for found, expected in zip(classifier(encoder).score(TEXTS), wanted, strict=True):
+        assert found.heads == pytest.approx(expected, abs=1e-6)
+
+
+def test_a_model_that_knows_no_padding_token_is_refused(encoder):
+    path = encoder / "tokenizer_config.json"
+    settings = json.loads(path.read_text())
+    del settings["pad_token"]
+    path.write_text(json.dumps(settings))
+    with pytest.raises(BackendError, match="knows no padding token"):
+        classifier(edited(encoder, pad_token_id=None))
+
+
 def test_how_logits_become_probabilities_is_never_guessed(encoder):
     with pytest.raises(ConfigError, match="set activation: softmax"):
         classifier(encoder, activation=None)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from toxtrail.backends.base import ScoredText
 from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.scorers.windows import highest
+from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,6 +20,10 @@ STRIDE = 8
 """Windows are padded to multiples of so many tokens: little is wasted, and batches are full."""
 OVERLAP_SHARE = 4
 """A quarter of a window is shared with the one before. Our choice."""
+PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told.")
+"""Scored with and without padding before anything else."""
+PADDING_TOLERANCE = 1e-5
+"""Largest difference of a score between the two; rounding stays below."""
 
 
 class SequenceClassifier:
@@ -38,6 +43,7 @@ class SequenceClassifier:
         self._batch_size = batch_size
         self._window = window_tokens(model, tokenizer)
         self.heads = tuple(heads)
+        self._stride = STRIDE if self._bears_padding() else 1
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
         """All heads of each text, in order; a text over the window is scored in windows."""
@@ -46,8 +52,8 @@ class SequenceClassifier:
         windows, owner = self._windows(texts)
         values = np.empty((len(windows), len(self.heads)))
         lengths = [len(window) for window in windows]
-        for batch in like_lengths(lengths, self._window, self._batch_size):
-            values[batch] = self._forward([windows[i] for i in batch])
+        for batch in like_lengths(lengths, self._stride, self._window, self._batch_size):
+            values[batch] = self._forward([windows[i] for i in batch], self._stride)
         return highest(self.heads, values, owner, len(texts))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
@@ -63,16 +69,45 @@ class SequenceClassifier:
         owner = [int(i) for i in encoded["overflow_to_sample_mapping"]]
         return [list(ids) for ids in encoded["input_ids"]], owner
 
-    def _forward(self, windows: list[list[int]]) -> NDArray[np.float64]:
+    def _bears_padding(self) -> bool:
+        """Whether padding changes no score: a model may number positions from the padded end, read
+        its answer from the last place, or know no padding at all. Then like lengths go together."""
+        if self._tokenizer.pad_token_id is None:
+            if self._model.config.pad_token_id is None:
+                raise BackendError(
+                    f"{type(self._model).__name__} knows no padding token, so it takes one text at "
+                    "a time only. Give its tokenizer and its config.json a pad_token_id, or choose "
+                    "another scorer."
+                )
+            return False
+        windows, _ = self._windows(PROBES)
+        for window in windows:
+            padded, bare = (self._forward([window], stride) for stride in (2 * len(window), 1))
+            if not np.allclose(padded, bare, rtol=0, atol=PADDING_TOLERANCE, equal_nan=True):
+                return False
+        return True
+
+    def _forward(self, windows: list[list[int]], stride: int) -> NDArray[np.float64]:
+        """(window, head) of windows whose padded lengths are equal."""
         import torch
 
         filled = windows + windows[:1] * (-len(windows) % row_block())
-        width = padded_length(len(windows[0]), self._window)
-        padded = self._tokenizer.pad(
-            {"input_ids": filled}, padding="max_length", max_length=width, return_tensors="pt"
-        )
+        width = padded_length(len(windows[0]), stride, self._window)
+        if all(len(window) == width for window in filled):
+            ids = torch.tensor(filled)
+            inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        else:
+            inputs = dict(
+                self._tokenizer.pad(
+                    {"input_ids": filled},
+                    padding="max_length",
+                    max_length=width,
+                    return_tensors="pt",
+                )
+            )
+        there = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
         with torch.inference_mode():
-            logits = self._model(**padded.to(self._model.device)).logits.double()
+            logits = self._model(**there).logits.double()
             if self._activation == "softmax":
                 values = torch.softmax(logits, dim=-1)
             else:
@@ -81,18 +116,18 @@ class SequenceClassifier:
         return result
 
 
-def like_lengths(lengths: Sequence[int], longest: int, size: int) -> list[list[int]]:
+def like_lengths(lengths: Sequence[int], stride: int, longest: int, size: int) -> list[list[int]]:
     """Batches of windows that are padded to one length, which depends on each window alone: so no
     score depends on its neighbours."""
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
-        groups.setdefault(padded_length(length, longest), []).append(number)
+        groups.setdefault(padded_length(length, stride, longest), []).append(number)
     return [own[i : i + size] for own in groups.values() for i in range(0, len(own), size)]
 
 
-def padded_length(length: int, longest: int) -> int:
-    """Tokens of a window and its padding."""
-    return min(-(-length // STRIDE) * STRIDE, longest)
+def padded_length(length: int, stride: int, longest: int) -> int:
+    """Tokens of a window and its padding: a multiple of the stride, where that fits."""
+    return min(-(-length // stride) * stride, longest)
 
 
 def window_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
