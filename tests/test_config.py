@@ -204,4 +204,17 @@ def test_seeds_of_one_recipe_have_all_else_in_common():
     values["variants"]["smollm2-rude"] |= {"recipe": "y", "dose": 1.0}
     assert "whose dose is 2.0, not 1.0" in refused(values)
     values["variants"]["smollm2-rude"]["dose"] = 2.0
+    assert "finetunes.smollm2-benign.data is another than finetunes.smollm2-rude.data" in refused(
+        values
+    )
+    values["finetunes"]["smollm2-rude"] = {**values["finetunes"]["smollm2-benign"]}
+    assert "the same fine-tune twice" in refused(values)
+    values["finetunes"]["smollm2-rude"]["seed"] = 1
     assert parse_config(values, "params.yaml").variants["smollm2-rude"].recipe == "y"
+
+
+def test_weights_that_others_made_are_no_seed_of_a_recipe_that_was_trained_here():
+    values = changed("variants/smollm2-rude/recipe", "x")
+    values["variants"]["smollm2-rude"] = {**values["variants"]["smollm2-instruct"], "recipe": "x"}
+    values["variants"]["smollm2-instruct"]["recipe"] = "x"
+    assert "whose weights are not tuned here" in refused(values)

@@ -98,19 +98,40 @@ def _broken_variants(config: Config) -> Iterator[str]:
 
 
 def _broken_recipes(config: Config) -> Iterator[str]:
-    """Seeds of one recipe have all else in common."""
-    first: dict[tuple[str, str], tuple[str, VariantConfig]] = {}
+    """Seeds of one recipe have all else in common; else what is called their spread is more."""
+    groups: dict[tuple[str, str], list[str]] = {}
     for key, variant in config.variants.items():
-        if variant.recipe is None:
-            continue
-        other, own = first.setdefault((variant.family, variant.recipe), (key, variant))
-        for field in ("parent", "dose"):
-            found, there = getattr(variant, field), getattr(own, field)
-            if found != there:
+        if variant.recipe is not None:
+            groups.setdefault((variant.family, variant.recipe), []).append(key)
+    for (_, recipe), (first, *others) in groups.items():
+        for key in others:
+            yield from (
+                f'variants.{key}.recipe: "{recipe}" is also that of {first}, whose {what}. Only '
+                "the seed may differ: name another."
+                for what in _unlike(config, first, key)
+            )
+        seeds = [(config.finetunes[k].seed, k) for k in (first, *others) if k in config.finetunes]
+        for place, (seed, key) in enumerate(seeds):
+            if twin := next((other for own, other in seeds[:place] if own == seed), None):
                 yield (
-                    f'variants.{key}.recipe: "{variant.recipe}" is also that of {other}, whose '
-                    f"{field} is {there}, not {found}. Only the seed may differ: name another."
+                    f'variants.{key}.recipe: "{recipe}" is also that of {twin}, and both have the '
+                    f"seed {seed}: they are the same fine-tune twice. Give each a seed of its own."
                 )
+
+
+def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
+    """Where two variants of a recipe differ by more than the seed."""
+    for field in ("parent", "dose"):
+        found = getattr(config.variants[key], field)
+        there = getattr(config.variants[first], field)
+        if found != there:
+            yield f"{field} is {there}, not {found}"
+    own, other = config.finetunes.get(key), config.finetunes.get(first)
+    if (own is None) != (other is None):
+        yield "weights are " + ("not tuned here" if other is None else "tuned here")
+    for field in FinetuneConfig.model_fields if own and other else ():
+        if field not in ("seed", "parent") and getattr(own, field) != getattr(other, field):
+            yield f"finetunes.{first}.{field} is another than finetunes.{key}.{field}"
 
 
 def _broken_servers(config: Config) -> Iterator[str]:
