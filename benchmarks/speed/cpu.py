@@ -10,7 +10,7 @@ from typing import Any
 
 from speed import ways
 from speed.given import SCRATCH, Given, config, drawn, lines, model_folder, tell
-from speed.limit import Work, linear_seconds, watched
+from speed.limit import Seconds, Work, linear_seconds, watched
 from speed.rounds import Spread, Turn, Way, ratio, spread, take_turns
 from speed.written import Written, near_ties, share_equal
 from toxtrail.backends.huggingface.agreement import TOLERANCE
@@ -66,7 +66,7 @@ class Measured:
         self.at_once = min(max(rows), len(self.prompts))
         return self._last
 
-    def _limit(self) -> float:
+    def _limit(self) -> Seconds:
         read = sum(map(len, self.tokens))
         made = sum(row.drawn for row in self._last)
         work = Work(len(self.prompts), read, made, self.at_once)
@@ -118,16 +118,20 @@ def speeds(turns: dict[str, list[Turn]]) -> dict[str, Any]:
         for name, own in turns.items()
         if not name.startswith(LIMIT)
     }
-    base, limits = rates[f"{LOOP}, float32"], dict[str, Spread]()
+    base, limits = rates[f"{LOOP}, float32"], dict[tuple[str, str], Spread]()
     for dtype in DTYPES:
-        bound = [turn.made for turn in turns[f"{LIMIT}, {dtype}"]]
-        limits[dtype] = ratio(bound, [turn.seconds for turn in turns[f"{PACKED}, {dtype}"]])
+        needed = [turn.seconds for turn in turns[f"{PACKED}, {dtype}"]]
+        for way in Seconds._fields:
+            bound = [getattr(turn.made, way) for turn in turns[f"{LIMIT}, {dtype}"]]
+            limits[dtype, way] = ratio(bound, needed)
     ratios = {name: ratio(own, base) for name, own in rates.items()}
     headline = {
         "ratio_vs_reference_loop": ratios[f"{PACKED}, float32"],
         "ratio_bf16": ratios[f"{PACKED}, bfloat16"],
-        "share_of_limit": limits["float32"],
-        "share_of_limit_bf16": limits["bfloat16"],
+        "share_of_limit": limits["float32", "torch"],
+        "share_of_limit_bf16": limits["bfloat16", "torch"],
+        "share_of_laid_out_limit": limits["float32", "laid_out"],
+        "share_of_laid_out_limit_bf16": limits["bfloat16", "laid_out"],
         "ratio_vs_pipeline": ratio(rates[f"{PACKED}, float32"], rates[f"{PIPELINE}, float32"]),
         "ratio_bf16_vs_bf16_loop": ratio(rates[f"{PACKED}, bfloat16"], rates[f"{LOOP}, bfloat16"]),
     }

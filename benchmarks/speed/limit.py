@@ -12,12 +12,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toxtrail.backends.huggingface.linear import Linears
+
 if TYPE_CHECKING:
     import torch
+    from torch.nn import Module
     from transformers import PreTrainedModel
-
-    Matrix = tuple[torch.Tensor, torch.Tensor | None]
-    """Weight (out, in) and bias."""
 
 PREFILL = 1024
 """Prompt tokens in one product, as toxtrail starts them (`engine.START_TOKENS`)."""
@@ -40,9 +40,26 @@ class Work(NamedTuple):
         return (self.drawn - self.rows) / self.at_once
 
 
-def linear_seconds(model: PreTrainedModel, work: Work, repeats: int) -> float:
-    """Seconds of all linear layers, prefill and decoding."""
-    body, head = matrices(model)
+class Seconds(NamedTuple):
+    """Of all linear layers, multiplied in two ways."""
+
+    torch: float
+    """As torch does it: what there was before toxtrail laid weights out."""
+    laid_out: float
+    """As toxtrail does it (`linear.Linears`)."""
+
+
+def linear_seconds(model: PreTrainedModel, work: Work, repeats: int) -> Seconds:
+    """All linear layers, prefill and decoding."""
+    own, two_ways = layers(model), []
+    for linears in (Linears(None), Linears(model)):
+        with linears.used():
+            two_ways.append(_generation(own, work, repeats))
+    return Seconds(*two_ways)
+
+
+def _generation(own: tuple[list[Module], Module], work: Work, repeats: int) -> float:
+    body, head = own
     prefill = min(PREFILL, work.prompt_tokens)
     step = _seconds(body, work.at_once, repeats)
     last = _seconds([head], work.at_once, repeats)
@@ -51,21 +68,31 @@ def linear_seconds(model: PreTrainedModel, work: Work, repeats: int) -> float:
     return decoding + work.prompt_tokens / prefill * start + work.rows / work.at_once * last
 
 
-def matrices(model: PreTrainedModel) -> tuple[list[Matrix], Matrix]:
-    """Every linear layer in the order of the model, and the last one, which makes the logits."""
-    from torch.nn import Linear
-    from transformers.pytorch_utils import Conv1D
+def encoder_seconds(model: PreTrainedModel, tokens: int, at_once: int, repeats: int) -> Seconds:
+    """All linear layers of an encoder, over so many tokens, some at once."""
+    own, two_ways = _linear(model), []
+    for linears in (Linears(None), Linears(model)):
+        with linears.used():
+            two_ways.append(tokens / at_once * _seconds(own, at_once, repeats))
+    return Seconds(*two_ways)
 
+
+def layers(model: PreTrainedModel) -> tuple[list[Module], Module]:
+    """Every linear layer in the order of the model, and the last one, which makes the logits."""
     head: Any = model.get_output_embeddings()
-    body: list[Matrix] = []
-    for module in model.modules():
-        if module is head:
-            continue
-        if isinstance(module, Linear):
-            body.append((module.weight, module.bias))
-        elif isinstance(module, Conv1D):  # the same product, its weight stored the other way round
-            body.append((module.weight.T, module.bias))
-    return body, (head.weight, head.bias)
+    return [layer for layer in _linear(model) if layer is not head], head
+
+
+def _linear(model: PreTrainedModel) -> list[Module]:
+    from torch.nn import Linear
+    from transformers.pytorch_utils import Conv1D  # the same product, its weight the other way
+
+    return [module for module in model.modules() if isinstance(module, Linear | Conv1D)]
+
+
+def _width(layer: Any) -> int:
+    """Of what a layer takes."""
+    return int(layer.weight.shape[1 if hasattr(layer, "in_features") else 0])
 
 
 @contextmanager
@@ -82,24 +109,23 @@ def watched(model: PreTrainedModel) -> Iterator[list[int]]:
         hook.remove()
 
 
-def _seconds(layers: list[Matrix], rows: int, repeats: int) -> float:
-    """Of one pass through the layers, one after another, the median of `repeats`."""
+def _seconds(own: list[Module], rows: int, repeats: int) -> float:
+    """Of one pass through layers, one after another, the median of `repeats`."""
     import torch
-    from torch.nn.functional import linear
 
-    device = layers[0][0].device
+    weight: Any = own[0].weight
     inputs = {
-        width: torch.randn(rows, width, dtype=layers[0][0].dtype, device=device)
-        for width in {weight.shape[1] for weight, _ in layers}
+        width: torch.randn(rows, width, dtype=weight.dtype, device=weight.device)
+        for width in {_width(layer) for layer in own}
     }
     times = []
     with torch.inference_mode():
         for _ in range(repeats + 1):
-            settled(device)
+            settled(weight.device)
             start = time.perf_counter()
-            for weight, bias in layers:
-                linear(inputs[weight.shape[1]], weight, bias)
-            settled(device)
+            for layer in own:
+                layer(inputs[_width(layer)])
+            settled(weight.device)
             times.append(time.perf_counter() - start)
     return statistics.median(times[1:])  # the first warms the caches
 

@@ -123,7 +123,10 @@ def _generation(own: dict[str, Any]) -> Iterator[str]:
     yield (
         "Of the limit (all linear layers and nothing else, as many rows at once): "
         f"{_spread(shares['share_of_limit'], '.0%')} in float32, "
-        f"{_spread(shares['share_of_limit_bf16'], '.0%')} in bfloat16. In bfloat16 "
+        f"{_spread(shares['share_of_limit_bf16'], '.0%')} in bfloat16, if torch multiplies; with "
+        "the products that toxtrail uses (weights laid out for oneDNN) "
+        f"{_spread(shares['share_of_laid_out_limit'], '.0%')} and "
+        f"{_spread(shares['share_of_laid_out_limit_bf16'], '.0%')}. In bfloat16 "
         f"{_share(own['equal_rows_bf16_other_neighbours'])} of the rows were the same among other "
         f"neighbours and in a third of the memory; {_share(own['equal_rows_bf16_vs_float32'])} "
         "were those of float32."
@@ -172,6 +175,16 @@ def _scoring(own: dict[str, Any]) -> Iterator[str]:
             f"| {name} | {_spread(rate, '.0f')} | {_spread(own['ratios'][name], '.2f')} | "
             f"{own['largest_difference'][name]:.1e} |"
         )
+    yield ""
+    yield (
+        f"Linear layers alone, {own['limit_rows']:,} tokens at once, would take "
+        f"{_spread(own['spread']['limit_vs_one_by_one'], '.2f')} of the time of one by one if "
+        "toxtrail's products did nothing but multiply, and torch's "
+        f"{_spread(own['spread']['torch_limit_vs_one_by_one'], '.2f')}: more than "
+        f"{1 / own['limit_vs_one_by_one']:.1f} times its speed cannot be had on this machine in "
+        "float32. toxtrail reaches "
+        f"{_spread(own['spread']['share_of_limit'], '.0%')} of that."
+    )
 
 
 def _gpu(own: dict[str, Any]) -> Iterator[str]:

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from speed.checkpoint import Checkpoint, at_random, own
 from speed.given import Given, assets, config, lines, tell
+from speed.limit import Seconds, encoder_seconds
 from speed.rounds import Turn, Way, ratio, spread, take_turns
 from toxtrail.backends.huggingface.devices import use_threads
 from toxtrail.backends.quiet import quiet
@@ -32,6 +33,9 @@ ALONE, BATCHES, PIPELINE = (
     ("transformers pipeline, batches of 32"),
 )
 OURS = "toxtrail"
+LIMIT = "linear layers alone"
+LIMIT_ROWS, REPEATS = 4096, 5
+"""Tokens of 64 texts of middling length."""
 ALLOWED = 1e-5
 
 Scores = NDArray[np.float64]
@@ -54,9 +58,10 @@ def measure(given: Given) -> dict[str, Any]:
         package, runs = _ways(made)
         for run in runs.values():
             run(texts[:BATCH])
+        lengths = [len(ids) for ids in package.tokenizer(texts)["input_ids"]]
         ways = [Way(name, partial(run, texts), given.rounds) for name, run in runs.items()]
-        turns = take_turns(ways, tell)
-    lengths = [len(ids) for ids in package.tokenizer(texts)["input_ids"]]
+        limit = partial(encoder_seconds, package.model, sum(lengths), LIMIT_ROWS, REPEATS)
+        turns = take_turns([*ways, Way(LIMIT, limit, given.rounds)], tell)
     settings = package.model.config
     return {
         "checkpoint": made.name,
@@ -65,7 +70,25 @@ def measure(given: Given) -> dict[str, Any]:
         "texts": len(texts),
         "tokens": spread(lengths).plain(),
         "threads": threads,
-        **compared(turns, len(texts)),
+        "limit_rows": LIMIT_ROWS,
+        **limits(turns),
+        **compared({name: turns[name] for name in runs}, len(texts)),
+    }
+
+
+def limits(turns: dict[str, list[Turn]]) -> dict[str, Any]:
+    """What the matrix products leave to be gained, and how much of it is."""
+    alone, ours = ([turn.seconds for turn in turns[name]] for name in (ALONE, OURS))
+    bounds: list[Seconds] = [turn.made for turn in turns[LIMIT]]
+    own, torch = [one.laid_out for one in bounds], [one.torch for one in bounds]
+    found = {
+        "limit_vs_one_by_one": ratio(own, alone),
+        "torch_limit_vs_one_by_one": ratio(torch, alone),
+        "share_of_limit": ratio(own, ours),
+    }
+    return {
+        **{name: one.median for name, one in found.items()},
+        "spread": {name: one.plain() for name, one in found.items()},
     }
 
 

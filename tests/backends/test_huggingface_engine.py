@@ -17,6 +17,7 @@ from toxtrail.backends.huggingface import packed
 from toxtrail.backends.huggingface.agreement import longest_packed, packed_agrees
 from toxtrail.backends.huggingface.engine import Ask, Engine
 from toxtrail.backends.huggingface.generation import HuggingFaceModel
+from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.plain import Plain
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
@@ -57,7 +58,7 @@ def asks(n, seed=1, longest=20):
 
 def run(model, asked, budget=1000, temperature=0.0, new=12, stops=(1,), tell=lambda text: None):
     decoding = Decoding(new, temperature, 1.0, "none")
-    with packed.by_slots(model):
+    with packed.by_slots(model), Linears(model).used():
         found = {
             answer.number: answer.tokens
             for answer in Engine(model, stops, decoding, budget, tell).run(asked)
@@ -176,7 +177,7 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(monkeypatch):
 def test_the_engine_is_proved_on_the_loaded_weights(tiny, name, dtype):
     model = build(name).to(getattr(torch, dtype))
     before = model.config._attn_implementation
-    assert packed_agrees(model, tiny.tokenizer()) == ""
+    assert packed_agrees(model, tiny.tokenizer(), Linears(model)) == ""
     assert model.config._attn_implementation == before
 
 
@@ -202,7 +203,17 @@ def test_a_wrong_attention_is_noticed(tiny, monkeypatch):
         return query * 0
 
     monkeypatch.setattr(packed, "_decode", forgetful)
-    assert "logits differ" in packed_agrees(build("Llama"), tiny.tokenizer())
+    model = build("Llama")
+    assert "logits differ" in packed_agrees(model, tiny.tokenizer(), Linears(model))
+
+
+def test_a_wrong_product_is_noticed(tiny):
+    model = build("Llama")
+    linears = Linears(model)
+    with linears.used():
+        for laid in linears._laid.values():
+            laid.copy.mul_(1.5)
+    assert "logits differ" in packed_agrees(model, tiny.tokenizer(), linears)
 
 
 def test_long_texts_of_models_whose_positions_depend_on_the_batch_are_made_plainly():

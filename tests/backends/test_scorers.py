@@ -17,6 +17,7 @@ from transformers import BertConfig, BertForSequenceClassification, PreTrainedTo
 
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Silent
+from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.scorers.jigsaw_bilstm import read_vocabulary
 from toxtrail.backends.scorers.load import load_scorer
 from toxtrail.backends.scorers.windows import cut
@@ -212,9 +213,16 @@ def test_a_classifiers_score_does_not_depend_on_its_company(encoder):
     scorer = classifier(encoder)
     for text, scored in zip(TEXTS, scorer.score(TEXTS)):
         (alone,) = scorer.score([text])
-        assert scored.heads == pytest.approx(alone.heads, abs=1e-5)
-        assert scored.windows == alone.windows
+        assert scored == alone  # to the bit
     assert scorer.score(TEXTS)[4].windows > 5
+
+
+def test_products_that_would_change_a_score_are_left_to_torch(encoder, monkeypatch):
+    wanted = [row.heads for row in classifier(encoder).score(TEXTS)]
+    laid = Linears._weight
+    monkeypatch.setattr(Linears, "_weight", lambda own, layer: laid(own, layer) * 1.5)
+    for found, expected in zip(classifier(encoder).score(TEXTS), wanted, strict=True):
+        assert found.heads == pytest.approx(expected, abs=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from speed import harness, limit, results, scoring, ways
 from speed.cpu import LIMIT, LOOP, PACKED, PIPELINE, PLAIN, speeds
+from speed.limit import Seconds
 from speed.rounds import Spread, Turn, Way, ratio, spread, take_turns
 from speed.written import Written, first_difference, near_ties, share_equal, until_stop
 
@@ -145,11 +146,19 @@ def test_the_limit_multiplies_by_every_matrix_of_the_model_once(tiny):
     from toxtrail.backends.huggingface.pretrained import load_base
 
     model = load_base(tiny, "tiny", "float32", "cpu")
-    body, head = limit.matrices(model)
+    body, head = limit.layers(model)
     layer = 32 * 32 + 2 * 16 * 32 + 32 * 32 + 3 * 32 * 64
-    assert sum(weight.numel() for weight, _ in body) == 2 * layer
-    assert head[0].numel() == model.config.vocab_size * 32
-    assert limit.linear_seconds(model, limit.Work(4, 40, 80, 4), 1) > 0
+    assert sum(one.weight.numel() for one in body) == 2 * layer
+    assert head.weight.numel() == model.config.vocab_size * 32
+    read = []
+    hooks = [one.register_forward_pre_hook(lambda m, x: read.append(m)) for one in (*body, head)]
+    assert min(limit.linear_seconds(model, limit.Work(4, 40, 80, 4), 1)) > 0
+    assert all(read.count(one) >= 4 for one in (*body, head))
+    read.clear()
+    assert min(limit.encoder_seconds(model, 40, 4, 1)) > 0
+    assert [read.count(one) for one in (*body, head)] == [4] * (len(body) + 1)
+    for hook in hooks:
+        hook.remove()
 
 
 def test_no_step_of_the_limit_has_an_empty_place():
@@ -187,10 +196,10 @@ def test_speeds_are_tokens_over_seconds_and_bf16_is_held_against_the_float32_loo
             f"{PACKED}, float32": turns_of([4.0, 8.0, 5.0], rows),
             f"{PLAIN}, float32": turns_of([5.0], rows),
             f"{PIPELINE}, float32": turns_of([8.0], rows),
-            f"{LIMIT}, float32": turns_of([9.0, 9.0, 9.0], 3.0),
+            f"{LIMIT}, float32": turns_of([9.0, 9.0, 9.0], Seconds(3.0, 2.0)),
             f"{LOOP}, bfloat16": turns_of([5.0], rows),
             f"{PACKED}, bfloat16": turns_of([1.0, 2.0, 1.0], rows),
-            f"{LIMIT}, bfloat16": turns_of([9.0, 9.0, 9.0], 0.5),
+            f"{LIMIT}, bfloat16": turns_of([9.0, 9.0, 9.0], Seconds(0.5, 0.25)),
         }
     )
     assert found["tokens_per_second"][f"{LOOP}, float32"]["median"] == 10
@@ -201,6 +210,8 @@ def test_speeds_are_tokens_over_seconds_and_bf16_is_held_against_the_float32_loo
     assert found["ratio_vs_pipeline"] == 2
     assert found["share_of_limit"] == 0.6
     assert found["share_of_limit_bf16"] == 0.5
+    assert found["share_of_laid_out_limit"] == 0.4
+    assert found["share_of_laid_out_limit_bf16"] == 0.25
 
 
 def scored(off):
@@ -215,6 +226,14 @@ def test_scoring_ratios_are_of_texts_a_second():
     assert found["ratio_vs_one_by_one"] == 6
     assert found["ratio_vs_batches"] == 2
     assert found["largest_difference"][scoring.PIPELINE] == pytest.approx(1e-6)
+
+
+def test_what_scoring_could_gain_is_what_its_products_leave():
+    turns = {**scored(0.0), scoring.LIMIT: turns_of([9.0], Seconds(torch=0.75, laid_out=0.5))}
+    found = scoring.limits(turns)
+    assert found["limit_vs_one_by_one"] == pytest.approx(0.5 / 6)
+    assert found["torch_limit_vs_one_by_one"] == pytest.approx(0.75 / 6)
+    assert found["share_of_limit"] == 0.5
 
 
 def test_scores_that_differ_are_no_result():

@@ -130,6 +130,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             "batch_tokens": runtime.batch_tokens,
             "engine": model.engine,
             "attention": model.attention,
+            "linear": model.linear,
             "dtype": settings.dtype,
             "device": device,
             "processes": group.of,

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface import packed
 from toxtrail.backends.huggingface.devices import row_block
+from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.probes import PROBES, largest_difference
 
 if TYPE_CHECKING:
@@ -25,8 +26,13 @@ CHANGING_ROTARY = ("dynamic", "longrope")
 """Kinds of positions whose frequencies change once *any* text in the batch is long."""
 
 
-def packed_agrees(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> str:
+def packed_agrees(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, linears: Linears
+) -> str:
     """Compare the two on the probe sentences and a few tokens after them.
+
+    Args:
+        linears: by which the engine multiplies.
 
     Returns:
         Why the packed engine must not be used; empty if it may. The model attends as before.
@@ -35,7 +41,7 @@ def packed_agrees(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) ->
 
     texts = [tokenizer(text)["input_ids"] for text in PROBES]
     try:
-        with packed.by_slots(model), torch.inference_mode():
+        with packed.by_slots(model), linears.used(), torch.inference_mode():
             drawn, found = _packed(model, texts)
     except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError) as why:
         return f"{type(model).__name__} cannot attend by slots: {_short(why)}"

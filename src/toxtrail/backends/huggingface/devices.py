@@ -69,6 +69,18 @@ def usable_cores() -> int:
     return max(1, min(len(cores), _quota(Path("/sys/fs/cgroup/cpu.max"), len(cores))))
 
 
+def machine_memory() -> int:
+    """Bytes of memory that the machine, or the container's limit, gives to all processes."""
+    import psutil
+
+    whole = int(psutil.virtual_memory().total)
+    try:
+        limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
+    except OSError:
+        return whole
+    return min(whole, int(limit)) if limit.isdecimal() else whole
+
+
 def environment(device: str) -> dict[str, str]:
     """Versions and hardware that can change a logit's last bits, for manifests."""
     import peft

@@ -11,6 +11,7 @@ from toxtrail.backends.huggingface import packed
 from toxtrail.backends.huggingface.agreement import longest_packed, packed_agrees
 from toxtrail.backends.huggingface.chat import render_chat
 from toxtrail.backends.huggingface.engine import Answer, Ask, Engine
+from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.plain import Plain
 from toxtrail.errors import BackendError
 
@@ -55,11 +56,14 @@ class HuggingFaceModel:
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
         """How the model attends on its own; what `plain` uses."""
+        self._linears = Linears(inner)
         self.engine: EngineName = "plain" if engine == "plain" else self._packed(engine)
+        self.linear = self._linears.name if self.engine == "packed" else "torch"
+        """What multiplies in linear layers."""
 
     def _packed(self, wish: str) -> EngineName:
         """The packed engine, if it is proved to compute what the model computes."""
-        problem = packed_agrees(self._model, self._tokenizer)
+        problem = packed_agrees(self._model, self._tokenizer, self._linears)
         if not problem:
             return "packed"
         if wish == "packed":
@@ -100,7 +104,7 @@ class HuggingFaceModel:
     def _answers(self, packable: list[Ask], others: list[Ask]) -> Iterator[Answer]:
         own = (self._stops, self._decoding, self._batch_tokens, self._tell)
         if packable:
-            with packed.by_slots(self._model):
+            with packed.by_slots(self._model), self._linears.used():
                 yield from Engine(self._model, *own).run(packable)
         if others:
             yield from Plain(self._model, self._pad, *own).run(others)

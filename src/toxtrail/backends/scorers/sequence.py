@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.special import expit, softmax
 
 from toxtrail.backends.base import ScoredText
 from toxtrail.backends.huggingface.devices import row_block
+from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.scorers.windows import highest
 from toxtrail.errors import BackendError
 
@@ -21,9 +24,9 @@ STRIDE = 8
 OVERLAP_SHARE = 4
 """A quarter of a window is shared with the one before. Our choice."""
 PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told.")
-"""Scored with and without padding before anything else."""
-PADDING_TOLERANCE = 1e-5
-"""Largest difference of a score between the two; rounding stays below."""
+"""Scored in every way before anything else: with and without padding, by torch and by oneDNN."""
+TOLERANCE = 1e-5
+"""Largest difference of a score between two ways; rounding stays below."""
 
 
 class SequenceClassifier:
@@ -43,7 +46,9 @@ class SequenceClassifier:
         self._batch_size = batch_size
         self._window = window_tokens(model, tokenizer)
         self.heads = tuple(heads)
+        self._linears = Linears(None)
         self._stride = STRIDE if self._bears_padding() else 1
+        self._linears = self._proved(Linears(model))
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
         """All heads of each text, in order; a text over the window is scored in windows."""
@@ -83,16 +88,26 @@ class SequenceClassifier:
         windows, _ = self._windows(PROBES)
         for window in windows:
             padded, bare = (self._forward([window], stride) for stride in (2 * len(window), 1))
-            if not np.allclose(padded, bare, rtol=0, atol=PADDING_TOLERANCE, equal_nan=True):
+            if not _same(padded, bare):
                 return False
         return True
+
+    def _proved(self, linears: Linears) -> Linears:
+        """Those by which to multiply: torch's own if these change a score."""
+        own = self._linears
+        windows, _ = self._windows(PROBES)
+        expected = [self._forward([window], self._stride) for window in windows]
+        self._linears = linears
+        found = [self._forward([window], self._stride) for window in windows]
+        same = all(_same(one, other) for one, other in zip(found, expected, strict=True))
+        return linears if same else own
 
     def _forward(self, windows: list[list[int]], stride: int) -> NDArray[np.float64]:
         """(window, head) of windows whose padded lengths are equal."""
         import torch
 
-        filled = windows + windows[:1] * (-len(windows) % row_block())
         width = padded_length(len(windows[0]), stride, self._window)
+        filled = windows + windows[:1] * (-len(windows) % self._together(width))
         if all(len(window) == width for window in filled):
             ids = torch.tensor(filled)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -106,14 +121,24 @@ class SequenceClassifier:
                 )
             )
         there = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
-        with torch.inference_mode():
-            logits = self._model(**there).logits.double()
-            if self._activation == "softmax":
-                values = torch.softmax(logits, dim=-1)
-            else:
-                values = torch.sigmoid(logits)
-        result: NDArray[np.float64] = values[: len(windows)].cpu().numpy()
+        with torch.inference_mode(), self._linears.used():
+            logits = self._model(**there).logits.double().cpu().numpy()[: len(windows)]
+        # torch's own would round the last of many rows otherwise than the others
+        probability = softmax(logits, axis=-1) if self._activation == "softmax" else expit(logits)
+        result: NDArray[np.float64] = probability
         return result
+
+    def _together(self, width: int) -> int:
+        """Windows come in multiples of this, so that no score depends on their number
+        (`devices.row_block`): as many as fill blocks of tokens where each row of a product has the
+        same bits from two rows on, else whole blocks."""
+        block = row_block()
+        return max(2, block // math.gcd(block, width)) if self._linears else block
+
+
+def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
+    """Whether two ways give the same scores; rounding is allowed."""
+    return np.allclose(one, other, rtol=0, atol=TOLERANCE, equal_nan=True)
 
 
 def like_lengths(lengths: Sequence[int], stride: int, longest: int, size: int) -> list[list[int]]:
