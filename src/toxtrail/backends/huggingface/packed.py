@@ -135,7 +135,6 @@ class SlotCache:
         self.heads = 0
         """Key heads; known after the first layer."""
         self._keys: dict[int, torch.Tensor] = {}
-        """Layer -> (slot, head, dimension, token): so that scores are a plain product."""
         self._values: dict[int, torch.Tensor] = {}
         """Layer -> (slot, head, token, dimension)."""
         self.step: Step | None = None
@@ -151,10 +150,10 @@ class SlotCache:
         keys, values = self._keys[layer], self._values[layer]
         if n:
             slots, place = step.slots, step.places[:n]
-            keys[slots, :, :, place] = key[0, :, :n].transpose(0, 1)
+            keys[slots, :, place] = key[0, :, :n].transpose(0, 1)
             values[slots, :, place] = value[0, :, :n].transpose(0, 1)
         for group in step.groups:
-            keys[group.slots, :, :, : group.length] = key[0][:, group.tokens].permute(1, 0, 3, 2)
+            keys[group.slots, :, : group.length] = key[0][:, group.tokens].transpose(0, 1)
             values[group.slots, :, : group.length] = value[0][:, group.tokens].transpose(0, 1)
         return key, value
 
@@ -165,24 +164,25 @@ class SlotCache:
 
     def _make_room(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         old = self._keys.get(layer)
-        if old is not None and old.shape[3] == self.extent:
+        if old is not None and old.shape[2] == self.extent:
             return
         shape = (self.slots, self.heads)
-        keys = key.new_zeros((*shape, key.shape[3], self.extent))
+        keys = key.new_zeros((*shape, self.extent, key.shape[3]))
         values = value.new_zeros((*shape, self.extent, value.shape[3]))
         if old is not None:
-            keys[..., : old.shape[3]] = old
-            values[:, :, : old.shape[3]] = self._values[layer]
+            keys[:, :, : old.shape[2]] = old
+            values[:, :, : old.shape[2]] = self._values[layer]
         self._keys[layer], self._values[layer] = keys, values
 
     def of(self, layer: int, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
         """(slot * head, dimension, key) and (slot * head, key, dimension) of the first slots."""
-        return self._keys[layer][:slots].flatten(0, 1), self._values[layer][:slots].flatten(0, 1)
+        keys, values = self._keys[layer][:slots], self._values[layer][:slots]
+        return keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
         """What a slot holds, into another: a finished one's place, or a second sample."""
         for layer in self._keys:
-            self._keys[layer][target, :, :, :tokens] = self._keys[layer][source, :, :, :tokens]
+            self._keys[layer][target, :, :tokens] = self._keys[layer][source, :, :tokens]
             self._values[layer][target, :, :tokens] = self._values[layer][source, :, :tokens]
 
 
