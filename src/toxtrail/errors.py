@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import errno
 from collections.abc import Iterable
 
 
@@ -24,6 +25,24 @@ class BackendError(ToxtrailError):
 
 class InferenceError(ToxtrailError):
     """A posterior cannot be trusted: nothing was written, do not use it."""
+
+
+NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+NO_ROOM_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
+"""As libraries say it that raise errors of their own: safetensors, SQLite."""
+
+
+def no_room(error: BaseException | None) -> bool:
+    """Whether something could not be written for lack of space: an error, or what it comes from."""
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, OSError) and error.errno in NO_ROOM:
+            return True
+        if any(text in str(error).lower() for text in NO_ROOM_TEXTS):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -38,8 +38,9 @@ LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = tuple(
     f"{HF}{name}.py"
-    for name in ("generation", "agreement", "engine", "packed", "plain", "sampling")
+    for name in ("generation", "agreement", "engine", "linear", "packed", "plain", "sampling")
 )
+ARITHMETIC = (f"{HF}devices.py", f"{HF}linear.py")
 SERVED = ("backends/openai_api",)
 WORDING = ("stages/wording.py", "stages/overview.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
@@ -119,7 +120,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("scoring.scorers",),
         reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
         writes=("data/scores/{family}/{key}.parquet",),
-        code=("stages/score.py", "backends/scorers", "backends/huggingface/devices.py"),
+        code=("stages/score.py", "backends/scorers", *ARITHMETIC),
     ),
     Stage(
         name="posterior",

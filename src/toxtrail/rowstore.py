@@ -87,11 +87,13 @@ class RowStore:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._file is not None:
-            self.sync()
-            self._file.close()
-            self._file = None
-        self._held.close()
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                with file:  # closed even if nothing more can be written
+                    os.fsync(file.fileno())
+        finally:
+            self._held.close()
 
     def __contains__(self, key: str) -> bool:
         return key in self._rows

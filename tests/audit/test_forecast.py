@@ -155,6 +155,17 @@ def test_a_seven_billion_model_needs_its_sixteen_bits_and_does_not_fit_a_small_c
     assert any(line.startswith("generate@base needs 13.4 GiB of memory") for line in said)
 
 
+def test_a_cpu_holds_the_linear_weights_twice_if_a_quarter_of_its_memory_holds_them():
+    def whole(memory, dtype="bfloat16"):
+        speed = FAST._replace(device="cpu", memory_total=memory * GIB)
+        given = known(speed=speed, config=config(generation__dtype=dtype))
+        needs = forecast.needs(given, forecast.work(given))
+        return next(need.whole for need in needs if need.what == "generate")
+
+    assert (whole(64) - whole(16)) / GIB == pytest.approx(12.55, abs=0.1)
+    assert whole(64, "float16") == whole(16, "float16")
+
+
 def test_four_bits_take_less_to_train_than_sixteen():
     four = known(config=config(finetunes__tuned__base_precision="4bit"))
     wholes = [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
 import signal
 import time
@@ -78,6 +79,29 @@ def test_a_stopped_run_stops_the_stage_that_it_started(slow, number):
     time.sleep(2)
     assert (lines_of(slow), output.exists()) == (done, False)
     assert "600 of 600 rows" in slow.toxtrail("run", "generate@base").stderr
+
+
+def test_a_full_disk_is_said_and_the_end_is_the_same_to_the_byte(slow):
+    """A limit on the size of files stands for it: writing fails in the middle of a row, too."""
+    output = slow.root / "data/generations/tiny/base.parquet"
+    slow.toxtrail("stage", "generate", "base")
+    expected = output.read_bytes()
+    output.unlink()
+    shutil.rmtree(slow.root / ".toxtrail/rows")
+    room = 20_000
+    process = slow.start("stage", "generate", "base")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (room, room))
+    text = process.communicate()[0]
+    assert process.returncode == 1
+    assert "There is no room to write any more" in text
+    assert "Traceback" not in text
+    assert not output.exists()
+    (rows,) = (slow.root / ".toxtrail/rows/generate").rglob("rows-*.jsonl")
+    assert rows.stat().st_size == room
+    assert not rows.read_bytes().endswith(b"\n")  # torn
+    assert 0 < lines_of(slow) < 600
+    slow.toxtrail("stage", "generate", "base")
+    assert output.read_bytes() == expected
 
 
 def test_a_killed_training_goes_on_and_ends_with_the_same_adapter(slow):

@@ -25,6 +25,7 @@ import math
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from toxtrail.backends.huggingface.linear import MEMORY_SHARE, PRECISIONS
 from toxtrail.backends.sizes import Shape, Weighed
 from toxtrail.backends.speed import Speed
 from toxtrail.config import Config, FinetuneConfig
@@ -378,7 +379,15 @@ def _generating(known: Known, shape: Shape) -> tuple[float | None, float | None]
         return weights, None
     cache = 2 * shape.layers * shape.keys * each * held
     logits = 4 * rows_together(known) * shape.vocabulary
-    return weights, weights + cache + logits
+    return weights, weights + _copies(known, each * shape.parameters) + cache + logits
+
+
+def _copies(known: Known, size: float) -> float:
+    """Of the linear layers' weights, laid out for a CPU (`linear.Linears`); at most."""
+    speed = known.speed
+    if speed is None or speed.device != "cpu" or known.config.generation.dtype not in PRECISIONS:
+        return 0.0
+    return size if size <= MEMORY_SHARE * speed.memory_total else 0.0
 
 
 def _training(known: Known, key: str, shape: Shape) -> tuple[float | None, float | None]:

@@ -14,7 +14,7 @@ import click
 
 from toxtrail import __version__
 from toxtrail.cli.experiment import Experiment
-from toxtrail.errors import ToxtrailError
+from toxtrail.errors import ToxtrailError, no_room
 
 COMMANDS = {
     "init": "toxtrail.cli.init",
@@ -73,6 +73,16 @@ class Commands(click.Group):
                 "Interrupted. What was finished is kept: run the same command again.", err=True
             )
             ctx.exit(130)
+        except Exception as error:
+            if not no_room(error):
+                raise
+            click.secho("Error: ", fg="red", nl=False, err=True)
+            click.echo(
+                f"There is no room to write any more ({error}). What was finished is kept: free "
+                "some space and run the same command again.",
+                err=True,
+            )
+            ctx.exit(1)
 
 
 @click.group(

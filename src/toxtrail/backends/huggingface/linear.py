@@ -27,6 +27,8 @@ PROCESSORS = ("x86_64", "AMD64")
 MEMORY_SHARE = 0.25
 """Of the machine's memory that laid out weights, which are copies, may take. Our choice; a share of
 what is free at the moment would let chance decide a float32 row's last bits."""
+PRECISIONS = ("float32", "bfloat16")
+"""Of weights that are laid out. Any other is left to torch."""
 BATCH = 128
 """Rows for which weights are laid out; other numbers are multiplied as well. Our choice."""
 
@@ -113,11 +115,12 @@ def _can(layer: nn.Linear) -> bool:
     weight = layer.weight
     if type(weight) is not Parameter or "forward" in vars(layer):
         return False
-    return weight.device.type == "cpu" and weight.numel() > 0 and weight.dtype in _precisions()
+    return weight.device.type == "cpu" and weight.numel() > 0 and _known(weight.dtype)
 
 
-def _precisions() -> list[torch.dtype]:
+def _known(dtype: torch.dtype) -> bool:
     import torch
 
-    halves = torch.ops.mkldnn._is_mkldnn_bf16_supported()
-    return [torch.float32, torch.bfloat16] if halves else [torch.float32]
+    if str(dtype).removeprefix("torch.") not in PRECISIONS:
+        return False
+    return dtype == torch.float32 or bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
