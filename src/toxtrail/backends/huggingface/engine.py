@@ -9,7 +9,7 @@ and the number of slots change nothing but the speed.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -117,8 +117,7 @@ class Engine:
     def _lane(self, groups: deque[list[Ask]], capacity: int) -> Iterator[Answer]:
         """Prompts of like length, with as many slots as memory allows."""
         open_asks = {ask.number: ask for group in groups for ask in group}
-        slots, block = max(1, self._budget // capacity), row_block()
-        slots -= slots % block if slots > block else 0
+        slots = self._slots(groups, capacity)
         while open_asks:
             try:
                 for answer in self._pass(self._groups(list(open_asks.values())), slots, capacity):
@@ -128,6 +127,16 @@ class Engine:
                 if not is_out_of_memory(error):
                     raise
                 slots = self._fewer(slots, capacity, error)
+
+    def _slots(self, groups: Collection[list[Ask]], capacity: int) -> int:
+        """As many as the budget allows; on a CPU no more than are wanted: elsewhere their number
+        chooses the kernels (`_fewest`), so it must not depend on the prompts."""
+        slots, block = max(1, self._budget // capacity), row_block()
+        if self._model.device.type == "cpu":
+            greedy = self._decoding.temperature == 0
+            wanted = len(groups) if greedy else sum(map(len, groups))
+            slots = min(slots, -(-wanted // block) * block)
+        return slots - (slots % block if slots > block else 0)
 
     def _fewer(self, slots: int, capacity: int, error: Exception) -> int:
         if slots == 1:
