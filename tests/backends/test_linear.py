@@ -51,6 +51,19 @@ def test_a_row_has_the_same_bits_in_any_company(width, height, first, count, dty
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
+def test_a_row_has_the_same_bits_on_any_number_of_threads(dtype):
+    model, ours = layers(576, 1536, 576, dtype=dtype), rows(48, 576, dtype)
+    before, found = torch.get_num_threads(), []
+    try:
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            found.append(product(model, ours))
+    finally:
+        torch.set_num_threads(before)
+    assert all(torch.equal(one, found[0]) for one in found)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
 @pytest.mark.parametrize("bias", [True, False])
 def test_the_products_are_those_of_torch(dtype, bias):
     model, ours = layers(96, 320, 64, dtype=dtype, bias=bias), rows(33, 96, dtype)
