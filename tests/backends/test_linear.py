@@ -89,7 +89,7 @@ def test_the_model_multiplies_as_before_once_it_is_over():
     assert model[0].forward == before
 
 
-@pytest.mark.parametrize("how", ["in place", "another tensor"])
+@pytest.mark.parametrize("how", ["in place", "another tensor", "other data"])
 def test_weights_that_change_after_all_are_not_those_of_before(how):
     model, ours = layers(16, 16), rows(4, 16)
     linears = Linears(model)
@@ -97,6 +97,8 @@ def test_weights_that_change_after_all_are_not_those_of_before(how):
     with torch.no_grad():
         if how == "in place":
             model[0].weight.mul_(2)
+        elif how == "other data":
+            model[0].weight.data = model[0].weight.data * 2
         else:
             model[0].weight = nn.Parameter(model[0].weight * 2)
     assert torch.allclose(product(model, ours, linears), 2 * before, atol=1e-5)

@@ -37,8 +37,10 @@ class _Laid(NamedTuple):
     """A weight as oneDNN wants it."""
 
     copy: torch.Tensor
-    of: tuple[int, int]
-    """Where the original lay and how often it had been changed in place."""
+    original: torch.Tensor
+    """Kept, so that no other weight can come to lie in its place."""
+    version: int
+    """How often it had been changed in place."""
 
 
 class Linears:
@@ -86,17 +88,22 @@ class Linears:
     def _weight(self, layer: nn.Linear) -> torch.Tensor:
         import torch
 
-        now = (layer.weight.data_ptr(), layer.weight._version)
-        laid = self._laid.get(layer)
-        if laid is None or laid.of != now:
+        original, laid = layer.weight.detach(), self._laid.get(layer)
+        version = 0 if original.is_inference() else original._version
+        if (
+            laid is None
+            or laid.original.data_ptr() != original.data_ptr()
+            or laid.version != version
+        ):
             with torch.no_grad():
-                copy = torch.ops.mkldnn._reorder_linear_weight(layer.weight.detach(), BATCH)
-            laid = self._laid[layer] = _Laid(copy, now)
+                copy = torch.ops.mkldnn._reorder_linear_weight(original, BATCH)
+            laid = self._laid[layer] = _Laid(copy, original, version)
         return laid.copy
 
 
 def _layers(model: nn.Module) -> list[nn.Linear]:
-    """Those that can be laid out: all or none, so that a row does not depend on which."""
+    """Those that can be laid out; none if not all copies may be made, so that it is never chance
+    which are."""
     import torch
     from torch.nn import Linear
 
