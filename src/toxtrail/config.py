@@ -92,13 +92,19 @@ Column = Annotated[str, StringConstraints(min_length=1)]
 """Of a table; a dot goes into nested objects: `prompt.text`."""
 
 
+Delimiter = Literal[",", ";", "|", "\t", "tab"]
+"""Between the cells of a .csv file."""
+
+
 class SubsetConfig(Source):
     """Prompts taken from one file."""
 
     n: PositiveInt | Literal["all"]
     """How many prompts to draw, at random by `prompts.seed`, after removing duplicates; or all."""
     column: Column | None = None
-    """Of a .csv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
+    """Of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
+    delimiter: Delimiter | None = None
+    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
     where: Annotated[dict[Column, WhereConfig], Field(min_length=1)] | None = None
     """Column -> what its value must be; the prompts are drawn from the rows that meet all of it."""
     balance: Column | None = None
@@ -138,8 +144,11 @@ class LoraConfig(Section):
 
 
 class InstructionData(Source):
-    """What a fine-tune learns from: .csv, .json, .jsonl or .parquet, with an instruction and a
-    response in each row (Dolly's or Alpaca's names), or a conversation."""
+    """What a fine-tune learns from: .csv, .tsv, .json, .jsonl or .parquet, with an instruction and
+    a response in each row (Dolly's or Alpaca's names), or a conversation."""
+
+    delimiter: Delimiter | None = None
+    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
 
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Share of the distinct examples that is not learned, drawn by the fine-tune's seed; the loss

@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from toxtrail.backends.assets.present import Present
-from toxtrail.config import Config, FinetuneConfig, Source, SubsetConfig
+from toxtrail.config import Config, FinetuneConfig, InstructionData, Source, SubsetConfig
 from toxtrail.errors import ToxtrailError
+from toxtrail.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.stages.finetune import found_in, lessons_of
 from toxtrail.stages.prompts import selected
 from toxtrail.stages.selection import draw
@@ -36,8 +37,32 @@ def unreadable_sources(config: Config, assets: Here) -> list[str]:
     return [line for source, read in asked for line in _problem(source, assets, read)]
 
 
+def detected_delimiters(config: Config, assets: Here) -> list[str]:
+    """One line for each .csv source that is here and whose delimiter is found by its header."""
+    asked: list[tuple[str, SubsetConfig | InstructionData]] = [
+        *((f"prompts.subsets.{key}", own) for key, own in config.prompts.subsets.items()),
+        *((f"finetunes.{key}.data", own.data) for key, own in config.finetunes.items()),
+    ]
+    return [
+        f"{place}: {own.uri} is read with the delimiter {shown(mark)}, because its header has no "
+        f"comma. To say the same in params.yaml: delimiter: {TAB if mark == chr(9) else repr(mark)}"
+        for place, own in asked
+        if own.delimiter is None and (mark := _detected(own, assets))
+    ]
+
+
+def _detected(source: Source, assets: Here) -> str | None:
+    here = assets.present(source.uri, None)
+    if here is None or len(here.files) != 1:
+        return None
+    try:
+        return unusual_delimiter(here.files[0], None)
+    except ToxtrailError:
+        return None  # `unreadable_sources` names it
+
+
 def _learn(path: Path, key: str, config: FinetuneConfig) -> None:
-    lessons_of(key, found_in(path, key), config)
+    lessons_of(key, found_in(path, key, config), config)
 
 
 def _draw(path: Path, key: str, config: SubsetConfig, seed: int) -> None:

@@ -37,15 +37,15 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
-    code = list(other_code(experiment.root))
+    code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment)
     asked = asked_online(config) if online else []
     if as_json:
-        found = {"unpinned": unpinned, "files": changed, "code": code}
+        found = {"unpinned": unpinned, "files": changed, "notes": notes, "code": code}
         more = {"online": [one._asdict() for one in asked]} if online else {}
         print_json({**found, "variants": list(config.variants), **more})
     else:
-        _print_check(experiment, unpinned, changed)
+        _print_check(experiment, unpinned, changed, notes)
         _print_code(code)
         if online:
             print_online(asked)
@@ -130,6 +130,14 @@ def problems_of_reading(experiment: Experiment) -> list[str]:
     return unreadable_sources(experiment.config, assets_of(experiment))
 
 
+def notes_of_reading(experiment: Experiment) -> list[str]:
+    """What is decided by the content of a source, and not by params.yaml."""
+    from toxtrail.audit.reading import detected_delimiters
+    from toxtrail.cli.stage import assets_of
+
+    return detected_delimiters(experiment.config, assets_of(experiment))
+
+
 def _print_code(names: Sequence[str]) -> None:
     from toxtrail.cli.init import code_differs
 
@@ -138,7 +146,9 @@ def _print_code(names: Sequence[str]) -> None:
         click.echo(code_differs(names))
 
 
-def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]) -> None:
+def _print_check(
+    experiment: Experiment, unpinned: list[str], changed: list[str], notes: list[str]
+) -> None:
     config = experiment.config
     click.echo(
         f"params.yaml: {len(config.variants)} variants in {len(config.families)} families, "
@@ -147,6 +157,8 @@ def _print_check(experiment: Experiment, unpinned: list[str], changed: list[str]
     for line in unpinned:
         click.secho("warning: ", fg="yellow", nl=False)
         click.echo(f"{line}. `toxtrail pin` resolves and writes it.")
+    for line in notes:
+        click.echo(f"note: {line}")
     for line in changed:
         click.secho("problem: ", fg="red", nl=False)
         click.echo(line)

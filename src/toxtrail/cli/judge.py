@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 
 SAMPLE = 200
 """Texts of each variant."""
@@ -79,7 +79,7 @@ def count(
 ) -> None:
     """Count how a scorer agrees with the labels in FILE, and print what goes into params.yaml.
 
-    FILE (.csv, .jsonl or .parquet) has the columns variant, prompt_id, sample and toxic.
+    FILE (.csv, .tsv, .jsonl or .parquet) has the columns variant, prompt_id, sample and toxic.
 
     \b
     Examples:
@@ -100,6 +100,7 @@ def count(
             f'--scorer: "{name}" is no scorer.{nearest(name, config.scoring.scorers)}'
         )
     judged = labels.labels(file, read_rows(file))
+    tell_delimiter(file)
     named = {label.variant for label in judged}
     scores = {
         v: experiment.store.read_scores(own.family, v)

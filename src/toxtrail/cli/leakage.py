@@ -63,9 +63,9 @@ def _found(experiment: Experiment, key: str) -> Found:
     from toxtrail.stages.finetune import found_in
     from toxtrail.stages.overlap import find_overlaps
 
-    prompts, source = experiment.store.read_prompts(), experiment.config.finetunes[key].data
-    data = assets_of(experiment).fetch(source.uri, source.sha256)
-    return find_overlaps(prompts, found_in(data.path, key).examples)
+    prompts, recipe = experiment.store.read_prompts(), experiment.config.finetunes[key]
+    data = assets_of(experiment).fetch(recipe.data.uri, recipe.data.sha256)
+    return find_overlaps(prompts, found_in(data.path, key, recipe).examples)
 
 
 def _as_json(found: Found) -> dict[str, Any]:

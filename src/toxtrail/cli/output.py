@@ -6,6 +6,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
@@ -58,6 +59,14 @@ def formats(*wanted: Form) -> Callable[[Any], Any]:
 def print_json(value: object) -> None:
     """Indented JSON on standard output."""
     click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+
+
+def tell_delimiter(path: Path) -> None:
+    """Say on stderr by what a .csv file is separated, if it is no comma."""
+    from toxtrail.readers.csv_rows import shown, unusual_delimiter
+
+    if mark := unusual_delimiter(path, None):
+        click.echo(f"{path.name} is read with the delimiter {shown(mark)}.", err=True)
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 from toxtrail.errors import ConfigError
 
 SHARE = click.FloatRange(0.5, 1, min_open=True, max_open=True)
@@ -77,7 +77,9 @@ def _found(path: Path, source: str | None, against: str | None, belief: Any, sam
     from toxtrail.readers import read_rows
     from toxtrail.stages.published import counts_of, published_table
 
-    return published_table(counts_of(path, read_rows(path)), against, belief, sampler)
+    counts = counts_of(path, read_rows(path, exact=True))
+    tell_delimiter(path)
+    return published_table(counts, against, belief, sampler)
 
 
 def _sampler(toxic: Any, n: Any, effort: Any) -> Any:

@@ -50,7 +50,7 @@ def run(
 ) -> Trained:
     """Read, train, load what was written to prove it, write the card."""
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
-    found = found_in(data.path, key)
+    found = found_in(data.path, key, config)
     lessons = lessons_of(key, found, config)
     manifest = _plan(store, key, config, data, environment)
     scratch = store.scratch(manifest, {})
@@ -71,12 +71,12 @@ def run(
     return trained
 
 
-def found_in(path: Path, key: str) -> Instructions:
+def found_in(path: Path, key: str, config: FinetuneConfig) -> Instructions:
     """What the data of a fine-tune hold; an error names the fine-tune."""
     try:
-        return read_instructions(path)
-    except DataError as error:
-        raise DataError(f"finetunes.{key}.data: {error}") from None
+        return read_instructions(path, config.data.delimiter)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"finetunes.{key}.data: {error}") from None
 
 
 def lessons_of(key: str, found: Instructions, config: FinetuneConfig) -> Lessons:

@@ -46,8 +46,8 @@ class Instructions(NamedTuple):
     """Rows without an instruction or without an answer to it: nothing is learned from them."""
 
 
-def read_instructions(path: Path) -> Instructions:
-    """Every example of a .csv, .json, .jsonl or .parquet file.
+def read_instructions(path: Path, delimiter: str | None = None) -> Instructions:
+    """Every example of a .csv, .tsv, .json, .jsonl or .parquet file.
 
     A row is an instruction with its response (FIELDS), or a conversation (TALKS). A conversation
     gives an example for each answer, with all that was said before; in a .csv file it is JSON.
@@ -57,7 +57,7 @@ def read_instructions(path: Path) -> Instructions:
     """
     examples: list[Example] = []
     rows = empty = 0
-    for number, row in read_rows(path):
+    for number, row in read_rows(path, delimiter):
         found = list(_examples(path, number, row))
         examples += found
         rows += 1

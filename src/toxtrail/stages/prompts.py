@@ -18,6 +18,7 @@ from toxtrail.config import PromptsConfig, SubsetConfig
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of
+from toxtrail.readers.csv_rows import unusual_delimiter
 from toxtrail.records import Prompt
 from toxtrail.stages.selection import Selection, draw, select
 
@@ -78,6 +79,7 @@ def _file(key: str, asset: Asset) -> Path:
 
 def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
     selection = one.selection
+    mark = unusual_delimiter(one.asset.path, config.delimiter)
     return {
         "source": one.asset.uri,
         "revision": one.asset.resolved,
@@ -85,6 +87,7 @@ def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
         "licence": config.licence,
         "language": config.language,
         "column": config.column,
+        **({"delimiter": mark} if mark else {}),
         "rows": selection.rows,
         "blank": selection.blank,
         "where": [{"condition": n, "rows_left": left} for n, left in selection.left.items()],

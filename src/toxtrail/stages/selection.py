@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -11,8 +12,11 @@ from typing import Any, NamedTuple
 from toxtrail.config import SubsetConfig, Value, WhereConfig
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_text
-from toxtrail.readers import field, read_texts
+from toxtrail.readers import field, holds_text_alone, read_texts
 from toxtrail.records import Prompt
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan")
+"""In a cell that is text; nan: the row says nothing. float() takes more: 1_000, other digits."""
 
 
 class Candidate(NamedTuple):
@@ -51,7 +55,7 @@ def select(path: Path, config: SubsetConfig) -> Selection:
     left = dict.fromkeys(where, 0)
     found: dict[str, Candidate] = {}
     rows = blank = duplicates = 0
-    for number, text, row in read_texts(path, config.column):
+    for number, text, row in read_texts(path, config.column, config.delimiter):
         rows += 1
         if not text:
             blank += 1
@@ -121,7 +125,7 @@ class Cells(NamedTuple):
         value = self.value(column)
         if value is None:
             return None
-        number = _number_in(value, self.path.suffix == ".csv")
+        number = _number_in(value, holds_text_alone(self.path))
         if number is None:
             raise DataError(
                 f"{self.path.name}, row {self.number + 1}: {column} holds "
@@ -132,7 +136,7 @@ class Cells(NamedTuple):
     def is_one_of(self, column: str, wanted: Iterable[Value]) -> bool:
         """Whether the value is one of these; true is not 1."""
         value = self.value(column)
-        return any(_same(value, one, self.path.suffix == ".csv") for one in wanted)
+        return any(_same(value, one, holds_text_alone(self.path)) for one in wanted)
 
     def label(self, column: str) -> str:
         """The value as a name; empty where there is none.
@@ -151,7 +155,7 @@ class Cells(NamedTuple):
 
 def _refuse_columns_of_text(path: Path, config: SubsetConfig) -> None:
     asked = [name for name in ("where", "balance", "covariates") if getattr(config, name)]
-    if path.suffix == ".txt" and asked:
+    if path.suffix.lower() == ".txt" and asked:
         raise ConfigError(
             f"{path.name} is plain text, one prompt a line: it has no columns for "
             f"{' and '.join(asked)}. Remove {'it' if len(asked) == 1 else 'them'}."
@@ -266,10 +270,7 @@ def _number_in(value: object, from_text: bool) -> float | None:
         text = value.strip().lower()
         if text in ("true", "false"):
             return float(text == "true")
-        try:
-            return _number_in(float(text), from_text)
-        except ValueError:
-            return None
+        return _number_in(float(text), from_text) if NUMBER.fullmatch(text) else None
     return None
 
 
