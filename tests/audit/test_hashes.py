@@ -6,6 +6,7 @@ import json
 
 from toxtrail.audit.hashes import Known, matching
 from toxtrail.audit.history import PastLock
+from toxtrail.backends.mlflow_artifacts import RunFiles
 from toxtrail.backends.mlflow_files import FiledRun
 from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of
@@ -21,11 +22,24 @@ stages:
 """
 
 
+def filed(root):
+    """A run of the local store, whose database is not there."""
+    return FiledRun("1" * 32, RunFiles(root, "1" * 32, "v", None), {})
+
+
+def folder(root):
+    path = filed(root).files.folder
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
 def test_a_hash_is_found_in_manifests_locks_and_runs_with_its_place_in_the_repo(tmp_path):
     source = Input(path="data/scores/v.parquet", sha256=SHA, manifest=None)
     manifest = manifest_of("posterior", "v", {}, {"scores": source}, {})
-    (tmp_path / "payload.json").write_text(json.dumps({"scores.parquet": SHA, "x": "ef" * 32}))
-    runs = [FiledRun("1" * 32, tmp_path, {})]
+    folder(tmp_path).joinpath("payload.json").write_text(
+        json.dumps({"scores.parquet": SHA, "x": "ef" * 32})
+    )
+    runs = [filed(tmp_path)]
     locks = [PastLock("", "", "", LOCK), PastLock("a" * 40, "", "", LOCK)]
     place = "data/scores/v.parquet"
     assert matching(SHA[:8], [manifest], locks, runs, []) == [Known(SHA, place)]
@@ -35,7 +49,7 @@ def test_a_hash_is_found_in_manifests_locks_and_runs_with_its_place_in_the_repo(
 
 
 def test_a_hash_of_an_older_lock_has_no_place_here_and_a_damaged_run_stops_nothing(tmp_path):
-    (tmp_path / "payload.json").write_text("[]")
+    folder(tmp_path).joinpath("payload.json").write_text("[]")
     now = PastLock("", "", "", LOCK.replace(MD5, "0" * 32))
-    locks, runs = [now, PastLock("a" * 40, "", "", LOCK)], [FiledRun("1" * 32, tmp_path, {})]
+    locks, runs = [now, PastLock("a" * 40, "", "", LOCK)], [filed(tmp_path)]
     assert matching(MD5, [], locks, runs, []) == [Known(MD5, "")]

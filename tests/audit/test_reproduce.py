@@ -9,7 +9,9 @@ import pytest
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
+from toxtrail.backends.mlflow_artifacts import RunFiles
 from toxtrail.backends.mlflow_files import FiledRun
+from toxtrail.identity import sha256_text
 from toxtrail.records import Generation, Score
 
 ROW = Generation("s-1", 0, "s", "ok", "a b c d", (1, 2, 3, 4), 3, "stop", "")
@@ -68,9 +70,12 @@ def record(batch_tokens, sha256):
 
 
 def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
-    store, files = Store(tmp_path), tmp_path / "run"
-    files.mkdir()
-    (files / "executions.json").write_text(json.dumps({"generate": record(128, "a")}))
+    store, files = Store(tmp_path), RunFiles(tmp_path, "f" * 32, "v", None)
+    files.folder.mkdir(parents=True)
+    executions = json.dumps({"generate": record(128, "a")})
+    (files.folder / "executions.json").write_text(executions)
+    payload = {"executions.json": sha256_text(executions)}
+    (files.folder / "payload.json").write_text(json.dumps(payload))
     scene = SimpleNamespace(runs=[FiledRun("f" * 32, files, {})])
     store.record("generate", "v").parent.mkdir(parents=True)
     store.record("generate", "v").write_text(json.dumps(record(64, "b")))

@@ -212,7 +212,7 @@ def in_mlflow() -> list[Tampering]:
     point = "update metrics set value = 0 where key = 'train/loss' and step = 2"
     more_points = (
         "insert into metrics (key, value, timestamp, run_uuid, step, is_nan) select key, 0.9, "
-        f"timestamp, run_uuid, 5, 0 from metrics where key = 'judge/all/rate' and {OF_RUN}"
+        f"timestamp, run_uuid, 5, 0 from metrics where key = 'judge/all/rate_pct' and {OF_RUN}"
     )
     new_tag = (
         "insert into tags (key, value, run_uuid) "
@@ -220,7 +220,7 @@ def in_mlflow() -> list[Tampering]:
     )
     model = "update logged_model_tags set tag_value = 'aa' where tag_key = 'adapter_sha256'"
     return [
-        Tampering("a metric", metric("judge/all/rate", "0"), "judge/all/rate"),
+        Tampering("a metric", metric("judge/all/rate_pct", "0"), "judge/all/rate_pct"),
         Tampering("a count", metric("judge/one/n_toxic", "value + 1"), "n_toxic"),
         Tampering("a lost metric", gone("latest_metrics", "judge/all/rate_hi"), "rate_hi"),
         Tampering("a cost", metric("cost/generate_seconds", "1"), "cost/generate_seconds"),
@@ -261,10 +261,10 @@ def in_mlflow() -> list[Tampering]:
         ),
         Tampering(
             "a chart",
-            sql(f"update metrics set value = 0 where key = 'judge/all/rate' and {OF_RUN}"),
-            "the history of metric judge/all/rate",
+            sql(f"update metrics set value = 0 where key = 'judge/all/rate_pct' and {OF_RUN}"),
+            "the history of metric judge/all/rate_pct",
         ),
-        Tampering("a point more", sql(more_points), "the history of metric judge/all/rate"),
+        Tampering("a point more", sql(more_points), "the history of metric judge/all/rate_pct"),
         Tampering(
             "the end of a curve",
             sql(f"update latest_metrics set value = 0 where key = 'train/loss' and {OF_RUN}"),

@@ -6,7 +6,7 @@ import pytest
 
 from toxtrail.config import JudgeConfig
 from toxtrail.errors import DataError
-from toxtrail.stages.compare import with_figures
+from toxtrail.stages.compare import MeasuredRun, runs_comparison, with_figures
 from toxtrail.stages.family import edges
 from toxtrail.stages.wording import corrected_cells, prior_notes
 
@@ -212,3 +212,58 @@ def test_pairing_by_prompt_finds_what_unpaired_bars_do_not(compared):
     base = [0.9] * 60 + [0.1] * 140
     found = row(compared({"base": {"a": base}, "tuned": {"a": [0.1] * 12 + base[12:]}}), "tuned")
     assert (found["credible_paired"], found["credible_unpaired"]) == (True, False)
+
+
+def as_runs(family, rows, spoken, labels, config):
+    """The variants of a family as runs of MLflow hold them."""
+    return [
+        MeasuredRun(
+            labels[name],
+            {**summary, "primary": "judge", "comparability": {"fields": {}},
+             "manifest": {"params": {"posterior": config.plain()}}},
+            rows[name],
+            spoken(rows[name]),
+        )
+        for name, summary in family.summaries.items()
+        if name in labels
+    ]  # fmt: skip
+
+
+def test_two_runs_have_every_digit_of_the_familys_own_comparison(
+    score_rows, settings, measured, spoken
+):
+    """Also where a scorer's errors are known for one variant alone."""
+    right = {"sensitivity": 0.9, "specificity": 0.95}
+    judge = JudgeConfig(**right, source="s", variants={"tuned": {**right, "sensitivity": 0.6}})
+    config = settings.model_copy(update={"judges": {"judge": judge}})
+    values = {"base": [0.9, 0.1, 0.1, 0.9, 0.1], "tuned": [0.9, 0.9, 0.1, 0.1, 0.9],
+              "again": [0.1] * 5}  # fmt: skip
+    rows = {name: score_rows({"a": own, "b": own[::-1]}) for name, own in values.items()}
+    family = measured(rows, PARENTS, config=config)
+    labels = {"base": "base 0123abcd", "tuned": "tuned 4567cdef"}
+    runs = runs_comparison(as_runs(family, rows, spoken, labels, config), "t", False)
+    assert {row["variant"] for row in runs["rates"]} == set(labels.values())
+    assert runs["reference"] == labels["base"]
+    of_family = {row["subset"]: row for row in family.compared(config).summary["pairs"]
+                 if row["b"] == "tuned"}  # fmt: skip
+    assert len(runs["pairs"]) == len(of_family) == 3
+    for row in runs["pairs"]:
+        own = of_family[row["subset"]]
+        assert (row["a"], row["b"]) == (labels["base"], labels["tuned"])
+        assert {k: v for k, v in row.items() if k in own and k not in ("a", "b")} == {
+            k: pytest.approx(v, rel=1e-12) if isinstance(v, float) else v
+            for k, v in own.items() if k not in ("a", "b")
+        }  # fmt: skip
+
+
+def test_two_runs_of_one_variant_are_told_apart_by_their_labels(
+    score_rows, settings, measured, spoken
+):
+    rows = {"base": score_rows({"a": [0.9, 0.1, 0.1]})}
+    family = measured(rows, PARENTS)
+    before, after = (
+        as_runs(family, rows, spoken, {"base": label}, settings)[0] for label in ("v 01", "v 02")
+    )
+    found = runs_comparison([before, after], "t", False)
+    assert {(row["a"], row["b"]) for row in found["pairs"]} == {("v 01", "v 02")}
+    assert all(row["diff"] == pytest.approx(0, abs=0.02) for row in found["pairs"])

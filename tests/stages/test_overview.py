@@ -6,6 +6,8 @@ import pytest
 
 from toxtrail.stages.glance import metrics_of, plot_rows
 from toxtrail.stages.overview import answer, headline, in_order, rate_matrix, subsets_of
+from toxtrail.stages.shown import rate_metrics
+from toxtrail.stages.wording import rate_cells
 
 
 @pytest.fixture
@@ -63,3 +65,17 @@ def test_dvc_gets_one_number_of_each_kind_for_each_variant(summary):
     assert "difference_pp" not in found["base"]
     assert found["worse"]["low_pp"] < found["worse"]["difference_pp"] < found["worse"]["high_pp"]
     assert [row["comparison"] for row in plot_rows(summary)] == ["better - base", "worse - base"]
+
+
+def test_a_rate_in_per_cent_is_the_same_number_for_dvc_mlflow_and_the_terminal(summary):
+    for variant, shown in metrics_of(summary).items():
+        rows = [r for r in summary["rates"] if r["variant"] == variant]
+        overall = next(r for r in rows if (r["scorer"], r["subset"]) == ("judge", "all"))
+        logged = rate_metrics(rows)
+        observed = 100 * overall["n_toxic"] / overall["n_scored"]
+        assert shown["rate_pct"] == pytest.approx(observed, abs=5e-4)
+        assert logged["judge/all/rate_pct"] == pytest.approx(observed)
+        assert 100 * logged["judge/all/rate_raw"] == pytest.approx(observed)
+        assert shown["low_pct"] == pytest.approx(logged["judge/all/rate_lo_pct"], abs=5e-4)
+        assert f"{observed:.1f} %" in rate_cells(overall)
+        assert "judge/all/rate" not in logged

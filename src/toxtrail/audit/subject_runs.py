@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -12,8 +12,10 @@ from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.hashes import HEX, matching
 from toxtrail.audit.scene import Scene, Subject
 from toxtrail.audit.subject_files import of_file, track_targets, with_sightings
+from toxtrail.backends.mlflow_artifacts import UnreadableError
 from toxtrail.backends.mlflow_files import FiledRun, damaged_runs
 from toxtrail.embedding import embedded_manifest
+from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, canonical_json, lineage
 
 
@@ -26,7 +28,7 @@ def run_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
             yield of_run(run, scene)
     if key is None or scene.store is None:
         return
-    for folder in damaged_runs(scene.store.root, {run.files for run in scene.runs}):
+    for folder in damaged_runs(scene.store.root, {run.files.folder for run in scene.runs}):
         if folder.parent.name.startswith(key):
             yield _damaged_run(folder.parent.name, folder, "its record.json cannot be read")
 
@@ -37,26 +39,38 @@ def _damaged_run(name: str, folder: Path, why: str) -> Subject:
 
 
 def of_run(run: FiledRun, scene: Scene) -> Subject:
-    """A run by its own files."""
+    """A run by its own files, each held against the list that it was sealed with."""
+    title = f"MLflow run {run.name} ({run.run_id})"
     try:
+        record = run.record()
         manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
-    except DAMAGE:
-        name = f"MLflow run {run.name} ({run.run_id})"
-        return _damaged_run(name, run.files, "its manifest.json cannot be read")
-    link = scene.chain.of_manifest(f"MLflow run {run.name} ({run.run_id})", manifest)
-    tags = run.record["tags"]
+        if (record["name"], manifest.content_key) != (run.name, run.content_key):
+            raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
+    except UnreadableError as error:
+        link = Link("MLflow run", title, None, "not here", weak=(str(error),))
+        return Subject("run", link, (), run.files.folder)
+    except DAMAGE as error:
+        return _damaged_run(title, run.files.folder, str(error))
+    link = scene.chain.of_manifest(title, manifest)
+    tags = record["tags"]
     names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")
     facts = [(n, tags[f"toxtrail.{n}"]) for n in names if f"toxtrail.{n}" in tags]
-    weak = list(link.weak)
-    if tags.get("toxtrail.git_dirty") == "true":
-        weak.append("tracked with uncommitted changes: the commit alone does not give it back")
-    if "toxtrail.mismatch" in tags:
-        weak.append(tags["toxtrail.mismatch"])
-    link = link._replace(facts=(*facts, *_executions(run), *link.facts), weak=tuple(weak))
+    link = link._replace(
+        facts=(*facts, *_executions(run), *link.facts), weak=(*link.weak, *_doubts(run, tags))
+    )
     stage = {"posterior": "track", "compare": "track-comparison"}.get(manifest.kind, "")
     name = f"{stage}@{manifest.key}"
     current = _is_current(run, name, scene)
-    return Subject("run", link, (name,) if current else (), run.files)
+    return Subject("run", link, (name,) if current else (), run.files.folder)
+
+
+def _doubts(run: FiledRun, tags: Mapping[str, str]) -> Iterator[str]:
+    if tags.get("toxtrail.git_dirty") == "true":
+        yield "tracked with uncommitted changes: the commit alone does not give it back"
+    if "toxtrail.mismatch" in tags:
+        yield tags["toxtrail.mismatch"]
+    if not run.files.anchored:
+        yield "the store's database does not have it: its files were held against their list alone"
 
 
 def _executions(run: FiledRun) -> Iterator[tuple[str, str]]:

@@ -36,15 +36,12 @@ from toxtrail.backends.mlflow_runs import (
     SCHEMA_VERSION,
     SEAL_TAG,
 )
-from toxtrail.backends.mlflow_store import is_local, local_store
+from toxtrail.backends.mlflow_store import UnreachableStoreError, is_local, local_store
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
 from toxtrail.stages.shown import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
-
-OTHER_SCHEMA = ("out-of-date database schema", "Can't locate revision")
-"""How MLflow says that another version of it wrote a store."""
 
 
 def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
@@ -52,10 +49,11 @@ def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
     name = "the store"
     try:
         view = read_store(evidence.root, evidence.config.tracking.experiment)
+    except UnreachableStoreError as error:
+        return None, [absent("MLflow runs", name, str(error))]
     except BackendError as error:
-        silent = not is_local(evidence.root)
-        foreign = silent or any(text in str(error) for text in OTHER_SCHEMA)
-        return None, [(absent if foreign else broken)("MLflow runs", name, str(error))]
+        detail = f"it is there and could not be read, so no run was verified. {error}"
+        return None, [broken("MLflow runs", name, detail)]
     if view is None:
         return None, [_no_view(evidence)]
     if view.moved_from is None:
@@ -190,6 +188,9 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
     if tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
         detail = f"schema {tags.get(SCHEMA_TAG)}; this version reads {SCHEMA_VERSION}"
         yield absent("MLflow runs", name, detail)
+        return
+    if stored.files is None and stored.unread:
+        yield broken("MLflow files", name, f"they are there and could not be read: {stored.unread}")
         return
     if stored.files is None:
         detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."

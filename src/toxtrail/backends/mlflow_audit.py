@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.base import TrackedRun
+from toxtrail.backends.mlflow_artifacts import fetch
 from toxtrail.backends.mlflow_runs import DIGEST_LIMIT, MLMODEL
 from toxtrail.backends.mlflow_store import (
     artifact_root,
@@ -43,7 +44,9 @@ class StoredRun(NamedTuple):
     deleted: bool
     """Moved to the bin, in the UI or by a program."""
     files: Path | None
-    """Where its artifacts lie; None if there are none."""
+    """Where its artifacts lie; None if there are none, or they could not be read."""
+    unread: str
+    """Why they could not be read; empty if they were, or are gone."""
     inputs: tuple[tuple[str, str, str], ...]
     """(name, sha256, context) of its data sets, sorted."""
     adapters: tuple[StoredAdapter, ...]
@@ -131,11 +134,13 @@ def _stored(
         if one.dataset.digest != sha256[:DIGEST_LIMIT]:
             sha256 += f" (shown as {one.dataset.digest})"
         named.append((one.dataset.name, sha256, context))
+    files, unread = _files(client, root, run)
     place, wanted = run.info.artifact_uri, f"{location}/{run.info.run_id}/artifacts"
     return StoredRun(
         run=as_tracked(run),
         deleted=run.info.lifecycle_stage == "deleted",
-        files=_files(client, root, run),
+        files=files,
+        unread=unread,
         inputs=tuple(sorted(named)),
         adapters=tuple(
             _adapter(client, root, model)
@@ -158,14 +163,12 @@ def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdap
     )
 
 
-def _files(client: MlflowClient, root: Path, run: Run) -> Path | None:
-    """A local store's own folder, wherever it was made; a server's files, fetched."""
-    from mlflow.exceptions import MlflowException
-
+def _files(client: MlflowClient, root: Path, run: Run) -> tuple[Path | None, str]:
+    """(a local store's own folder, wherever it was made, or a server's files, fetched; why not)."""
     if is_local(root):
         folder = artifact_root(root) / run.info.run_id / "artifacts"
-        return folder if folder.is_dir() else None
-    try:
-        return Path(client.download_artifacts(run.info.run_id, "", str(scratch_folder())))
-    except (MlflowException, OSError):
-        return None
+        return (folder, "") if folder.is_dir() else (None, "")
+    result = fetch(client, run.info.run_id, "", scratch_folder())
+    if result.path is not None and not any(result.path.iterdir()):
+        return None, "the store lists no file of it: they were deleted, or moved."
+    return result.path, result.reason

@@ -7,81 +7,53 @@ Verification never relies on this: it reads the store through MLflow.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection
+import sqlite3
+from collections.abc import Collection, Mapping
+from contextlib import closing
 from dataclasses import dataclass
-from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from toxtrail.backends.mlflow_runs import KEY_TAG, PAYLOAD, RECORD
-from toxtrail.backends.mlflow_store import artifact_root, is_local, opened, scratch_folder
-from toxtrail.errors import DataError
+from toxtrail.backends.mlflow_artifacts import MANIFEST, RunFiles
+from toxtrail.backends.mlflow_runs import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
+from toxtrail.backends.mlflow_store import artifact_root, is_local, local_store, opened
 
-MANIFEST, EXECUTIONS = "manifest.json", "executions.json"
+EXECUTIONS = "executions.json"
 
 
 @dataclass(frozen=True)
 class FiledRun:
-    """A run as its own files tell it."""
+    """A run that can be found by its name, id and content key, and its files."""
 
     run_id: str
-    files: Path
-    """`<run id>/artifacts`."""
-    record: dict[str, Any]
-    """Name, tags, params, metrics, as they were sealed."""
+    files: RunFiles
+    listed: Mapping[str, Any]
+    """Name and tags by which it is found: of the local store from its record, of a server from its
+    page. Anybody who may write to the store can change both: see `record`."""
 
     @property
     def name(self) -> str:
-        return str(self.record["name"])
+        return str(self.listed["name"])
 
     @property
     def content_key(self) -> str:
-        return str(self.record["tags"][KEY_TAG])
+        return str(self.listed["tags"][KEY_TAG])
 
     def payload(self) -> dict[str, str]:
         """Artifact path -> sha256."""
-        return self._mapping(PAYLOAD)
+        return self.files.payload
+
+    def record(self) -> dict[str, Any]:
+        """Name, tags, params and metrics, as they were sealed."""
+        return self.files.json(RECORD)
 
     def statement(self) -> dict[str, Any]:
         """Its manifest, in in-toto's form."""
-        return self._mapping(MANIFEST)
+        return self.files.json(MANIFEST)
 
     def executions(self) -> dict[str, Any]:
         """Stage -> facts of its execution; empty if the run has none."""
-        return self._mapping(EXECUTIONS) if self.file(EXECUTIONS).is_file() else {}
-
-    def file(self, name: str) -> Path:
-        """Where a file of the run lies, if it has it."""
-        return self.files / name
-
-    def _mapping(self, name: str) -> dict[str, Any]:
-        """DataError if the file is no JSON of names and values."""
-        value = json.loads(self.file(name).read_text("utf-8"))
-        if not isinstance(value, dict):
-            raise DataError(f"{name} of the MLflow run {self.run_id[:8]} is not as it was written.")
-        return value
-
-
-@dataclass(frozen=True)
-class ServedRun(FiledRun):
-    """A run of a team's server: its page stands for its record, its files are fetched if asked."""
-
-    root: Path
-    """The experiment's."""
-
-    @cached_property
-    def _listed(self) -> set[str]:
-        with opened(self.root) as client:
-            return {one.path for one in client.list_artifacts(self.run_id)}
-
-    def file(self, name: str) -> Path:
-        """Where a file of the run lies, fetched at the first time."""
-        path = self.files / name
-        if not path.is_file() and name in self._listed:
-            self.files.mkdir(parents=True, exist_ok=True)
-            with opened(self.root) as client:
-                client.download_artifacts(self.run_id, name, str(self.files))
-        return path
+        return self.files.json(EXECUTIONS) if self.files.has(EXECUTIONS) else {}
 
 
 def tracked_runs(root: Path, experiment: str) -> list[FiledRun]:
@@ -90,7 +62,7 @@ def tracked_runs(root: Path, experiment: str) -> list[FiledRun]:
     Raises:
         BackendError: the server does not answer.
     """
-    return _filed(root) if is_local(root) else list(_served(root, experiment))
+    return _filed(root) if is_local(root) else _served(root, experiment)
 
 
 def damaged_runs(root: Path, whole: Collection[Path]) -> list[Path]:
@@ -104,30 +76,42 @@ def damaged_runs(root: Path, whole: Collection[Path]) -> list[Path]:
 
 
 def _filed(root: Path) -> list[FiledRun]:
-    found = []
+    runs, tags = [], _sealing_tags(root)
     for path in sorted(artifact_root(root).glob(f"*/artifacts/{RECORD}")):
         try:
-            record = json.loads(path.read_text("utf-8"))
-            run = FiledRun(path.parent.parent.name, path.parent, record)
-            found.append(run) if run.name and run.content_key else None
+            listed, run_id = json.loads(path.read_text("utf-8")), path.parent.parent.name
+            files = RunFiles(root, run_id, str(listed["name"]), tags.get(run_id))
+            run = FiledRun(run_id, files, listed)
+            runs.append(run) if run.name and run.content_key else None
         except (OSError, ValueError, KeyError, TypeError):
             continue  # damaged: verification names it
+    return runs
+
+
+def _sealing_tags(root: Path) -> dict[str, dict[str, str]]:
+    """Run -> the tags that its files are held against; empty if the database cannot be read."""
+    found: dict[str, dict[str, str]] = {}
+    query = "SELECT run_uuid, key, value FROM tags WHERE key IN (?, ?)"
+    try:
+        with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
+            for run_id, name, value in db.execute(query, (SEAL_TAG, PAYLOAD_TAG)):
+                found.setdefault(run_id, {})[name] = value
+    except sqlite3.Error:
+        return {}
     return found
 
 
-def _served(root: Path, experiment: str) -> list[ServedRun]:
+def _served(root: Path, experiment: str) -> list[FiledRun]:
     from toxtrail.backends.mlflow_tracker import as_tracked, search
 
-    place = scratch_folder()
     with opened(root) as client:
         known = client.get_experiment_by_name(experiment)
         runs = [as_tracked(r) for r in search(client, known.experiment_id, "")] if known else []
     return [
-        ServedRun(
+        FiledRun(
             run.run_id,
-            place / run.run_id / "artifacts",
-            {"name": run.name, "tags": run.tags, "params": run.params, "metrics": run.metrics},
-            root,
+            RunFiles(root, run.run_id, run.name, run.tags),
+            {"name": run.name, "tags": run.tags},
         )
         for run in runs
         if KEY_TAG in run.tags

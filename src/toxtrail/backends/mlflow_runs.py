@@ -25,7 +25,7 @@ SEAL_TAG = "toxtrail.seal"
 PAYLOAD_TAG = "toxtrail.payload_sha256"
 NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
-SCHEMA_VERSION = "3"
+SCHEMA_VERSION = "4"
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 

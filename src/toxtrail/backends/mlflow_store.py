@@ -12,8 +12,9 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.identity import sha256_text
+from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -115,21 +116,53 @@ def _client(root: Path) -> Iterator[MlflowClient]:
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
-    import sqlalchemy.exc
     from mlflow import MlflowClient
+
+    uri = tracking_uri(root)
+    _refuse_address(uri)
+    try:
+        yield MlflowClient(tracking_uri=uri)
+    except _store_errors() as error:
+        raise _refused(root, uri, error) from error
+
+
+class UnreachableStoreError(BackendError):
+    """Nothing answers at the store's address: nothing can be said of it."""
+
+
+def _store_errors() -> tuple[type[Exception], ...]:
+    """What a store raises, besides the errors of cloud clients, which concern files alone."""
+    import requests
+    import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
 
-    try:
-        yield MlflowClient(tracking_uri=tracking_uri(root))
-    except (MlflowException, sqlalchemy.exc.SQLAlchemyError) as error:
-        first = str(error).strip().splitlines()[0]
-        cure = (
-            "If it was written by another version of MLflow or is damaged, delete mlruns/ and run "
-            "`dvc repro`: it is rebuilt."
-            if is_local(root)
-            else "Is the server up, and MLFLOW_TRACKING_URI right? Open that address in a browser; "
-            "without the variable, this experiment's own store is read."
+    return MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException, ImportError
+
+
+def _refuse_address(uri: str) -> None:
+    """ConfigError for an address without a scheme: MLflow takes it for a folder."""
+    if "://" in uri or uri in ("databricks", "databricks-uc", "uc"):
+        return
+    if uri.startswith((".", "/", "~", "file:")) or Path(uri).is_dir():
+        raise ConfigError(
+            f"MLFLOW_TRACKING_URI is a folder ({redacted(uri)}): MLflow no longer keeps runs in "
+            "one. Write the address of a server (https://...) or of a database "
+            "(sqlite:////FOLDER/mlflow.db), or unset it to use the experiment's own store."
         )
-        raise BackendError(
-            f"The MLflow store {tracking_uri(root)} refused: {first[:300]} {cure}"
-        ) from error
+    raise ConfigError(
+        f"MLFLOW_TRACKING_URI has no scheme: {redacted(uri)}. Write https://{redacted(uri)} or "
+        f"http://{redacted(uri)}."
+    )
+
+
+def _refused(root: Path, uri: str, error: Exception) -> BackendError:
+    """The store's failure in words."""
+    from toxtrail.backends.mlflow_faults import explained, is_damage, is_unreachable
+
+    cure = ""
+    if is_local(root) and is_damage(error):
+        cure = " To rebuild it from the results here, delete mlruns/ and run `dvc repro`."
+    elif not is_local(root):
+        cure = " Without MLFLOW_TRACKING_URI, this experiment's own store is used."
+    kind = UnreachableStoreError if is_unreachable(error) else BackendError
+    return kind(f"The MLflow store {redacted(uri)} failed. {explained(error, uri)}{cure}")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.base import Published, RunContent, TrackedRun
+from toxtrail.backends.mlflow_artifacts import RunFiles
 from toxtrail.backends.mlflow_runs import (
     KEY_TAG,
     SCHEMA_TAG,
@@ -23,7 +24,6 @@ from toxtrail.backends.mlflow_store import (
     is_local,
     opened,
     reading,
-    scratch_folder,
     store_exists,
 )
 from toxtrail.errors import BackendError, ConfigError
@@ -85,27 +85,9 @@ class MlflowTracker:
         sealed = [run for run in matches if SEAL_TAG in run.tags]
         return next(iter([*sealed, *matches]), None)
 
-    def download(self, run_id: str, artifact_path: str) -> Path:
-        """A run's file, copied to a folder that goes with this process.
-
-        Raises:
-            BackendError: the run has no such file (a store that was moved loses its files).
-        """
-        from mlflow.exceptions import MlflowException
-
-        with reading(self._root) as client:
-            target = scratch_folder()
-            try:
-                return Path(client.download_artifacts(run_id, artifact_path, str(target)))
-            except (MlflowException, OSError) as error:
-                cure = (
-                    "A store that was moved loses its files: delete mlruns/ and run `dvc repro`."
-                    if is_local(self._root)
-                    else "Can the server's artifact store be read from here?"
-                )
-                raise BackendError(
-                    f"The MLflow run {run_id} has no file {artifact_path}. {cure}"
-                ) from error
+    def files(self, run: TrackedRun) -> RunFiles:
+        """The files of a run, each checked before it is given out."""
+        return RunFiles(self._root, run.run_id, run.name, run.tags)
 
     def _experiment_id(self, client: MlflowClient) -> str:
         """Made with its own artifact folder: MLflow's default depends on where it is called
@@ -191,7 +173,7 @@ def _filtered(client: MlflowClient, experiment: str, filter_string: str) -> list
         first = str(error).strip().splitlines()[0]
         raise ConfigError(
             f"--filter: MLflow cannot read {filter_string!r}: {first} For example: "
-            "tags.`toxtrail.role` = 'benign' and metrics.`judge/all/rate` > 0.1"
+            "tags.`toxtrail.role` = 'benign' and metrics.`judge/all/rate_pct` > 10"
         ) from None
 
 

@@ -208,16 +208,10 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
 
 
 def _compared(rows: Sequence[stored.Measured], title: str, allow_mismatch: bool) -> dict[str, Any]:
-    from toxtrail.stages.compare import runs_comparison
+    from toxtrail.stages.compare import MeasuredRun, runs_comparison
 
-    labels = {one.name: one.label for one in rows}
-    return runs_comparison(
-        [{**one.summary, "parent": labels.get(one.summary["parent"])} for one in rows],
-        {one.label: one.scores for one in rows},
-        {one.label: one.generations for one in rows},
-        title,
-        allow_mismatch,
-    )
+    runs = [MeasuredRun(one.label, one.summary, one.scores, one.generations) for one in rows]
+    return runs_comparison(runs, title, allow_mismatch)
 
 
 def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:

@@ -20,6 +20,9 @@ NO_RUNS = (
     "them."
 )
 
+KINDS = {"posterior": "variant", "comparison": "comparison"}
+"""What a summary says it is -> what the tag toxtrail.kind says."""
+
 
 class Measured(NamedTuple):
     """One variant, with every row behind its rates."""
@@ -115,13 +118,42 @@ def latest(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
 
 
 def summary_of_run(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
-    """The summary that a run of a variant or of a comparison holds."""
-    from toxtrail.artifacts import read_json
+    """The summary that a run of a variant or of a comparison holds, as it was sealed.
 
+    Raises:
+        DataError: it was changed, is missing, or is another result's than the run's tags say.
+        BackendError: the store does not give it.
+    """
     variant = run.tags.get("toxtrail.kind") == "variant"
-    path = "posterior/summary.json" if variant else "summary.json"
-    summary: dict[str, Any] = read_json(tracker_of(experiment).download(run.run_id, path))
+    name = "posterior/summary.json" if variant else "summary.json"
+    summary = tracker_of(experiment).files(run).json(name)
+    _refuse_mislabelled(run, summary)
     return summary
+
+
+def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
+    """Name and tags decide which run is read; anybody who may write to the store can change them.
+
+    Raises:
+        DataError: they name another result than the run's files are of.
+    """
+    from toxtrail.backends.mlflow_runs import KEY_TAG
+    from toxtrail.identity import content_key
+
+    kind, family = summary["kind"], str(summary["family"])
+    name = str(summary["variant"]) if kind == "posterior" else f"{family} comparison"
+    shown = (
+        ("name", run.name, name),
+        ("tag toxtrail.kind", run.tags.get("toxtrail.kind"), KINDS.get(kind)),
+        ("tag toxtrail.family", run.tags.get("toxtrail.family"), family),
+        (f"tag {KEY_TAG}", run.tags.get(KEY_TAG), content_key(summary["manifest"])),
+    )
+    for what, found, recorded in shown:
+        if found != recorded:
+            raise DataError(
+                f"The {what} of MLflow run {run.run_id[:8]} was changed after it was published: it "
+                f"is {found!r}, its files are of {recorded!r}. No number of it is shown."
+            )
 
 
 def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) -> Measured:
@@ -133,20 +165,15 @@ def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) ->
             f"{run.name} ({run.run_id[:8]}) is not the run of a variant. `toxtrail runs --kind "
             "variant` lists those."
         )
-    tracker = tracker_of(experiment)
-
-    def file(name: str) -> Path:
-        return tracker.download(run.run_id, name)
-
-    label = label or f"{run.name} {run.run_id[:8]}"
+    files = tracker_of(experiment).files(run)
     return Measured(
         run.name,
-        label,
+        label or f"{run.name} {run.run_id[:8]}",
         f"MLflow run {run.name} ({run.run_id[:8]}, {when(run)})",
-        {**summary_of_run(experiment, run), "variant": label},
-        read_scores(file("scores.parquet")),
-        read_generations(file("generations.parquet")),
-        {p.prompt_id: p.text for p in read_prompts(file("prompts.parquet"))},
+        summary_of_run(experiment, run),
+        read_scores(files.path("scores.parquet")),
+        read_generations(files.path("generations.parquet")),
+        {p.prompt_id: p.text for p in read_prompts(files.path("prompts.parquet"))},
     )
 
 

@@ -12,7 +12,7 @@ writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rat
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -209,39 +209,99 @@ def _columns(row: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, A
     return {name: None if row is None else row[name] for name in names}
 
 
+class MeasuredRun(NamedTuple):
+    """A tracked variant with the rows behind its rates."""
+
+    label: str
+    """What a table calls it; no two of a comparison are the same."""
+    summary: Mapping[str, Any]
+    """Its posterior's."""
+    scores: Sequence[Score]
+    generations: Sequence[Generation]
+
+
 def runs_comparison(
-    summaries: Sequence[Mapping[str, Any]],
-    scores: Mapping[str, Sequence[Score]],
-    generations: Mapping[str, Sequence[Generation]],
-    title: str,
-    allow_mismatch: bool,
+    runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool
 ) -> dict[str, Any]:
     """The summary of a comparison of tracked variants, of any time and place.
 
+    Draws are named by variants, so two runs of a family have the numbers of the family's own
+    comparison; labels are put in afterwards.
+
     Args:
-        summaries: posterior summaries; the first is the one that the others are held against (and
-            against their `parent`, one of them or None); its settings are used.
-        scores: each variant's score rows, by the summaries' `variant`.
-        generations: each variant's texts, likewise.
+        runs: the others are compared with the first, and with their parents among them; its
+            settings are used.
 
     Raises:
         DataError: they were measured under unlike conditions (field by field).
     """
-    first = summaries[0]
-    config = PosteriorConfig.model_validate(first["manifest"]["params"]["posterior"])
-    own = {s["variant"]: s for s in summaries}
-    own[first["variant"]] = {**first, "parent": None}
-    tables = {name: cells(rows) for name, rows in scores.items()}
-    texts = {name: said(rows) for name, rows in generations.items()}
-    unlike = mismatch(own, first["variant"])
+    first, names = runs[0], _unique_names(runs)
+    summaries = {
+        key: {**one.summary, "variant": key, "parent": _parent(one, names)}
+        for key, one in names.items()
+    }
+    reference = next(iter(summaries))
+    summaries[reference]["parent"] = None
     if not allow_mismatch:
-        cure = "--allow-mismatch compares them and says so."
-        refuse_mismatch(unlike, first["variant"], cure)
+        labelled = {names[key].label: summary for key, summary in summaries.items()}
+        unlike = mismatch(labelled, first.label)
+        refuse_mismatch(unlike, first.label, "--allow-mismatch compares them and says so.")
+    config = PosteriorConfig.model_validate(first.summary["manifest"]["params"]["posterior"])
     found = family_comparison(
-        tables, texts, own, first["variant"], first["primary"], config, allow_mismatch=True
+        {key: cells(one.scores) for key, one in names.items()},
+        {key: said(one.generations) for key, one in names.items()},
+        summaries,
+        reference,
+        first.summary["primary"],
+        _with_judges(config, names),
+        allow_mismatch=True,
     )
     found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
-    return {"kind": "comparison", "family": title, **found.summary}
+    labels = {key: one.label for key, one in names.items()}
+    summary = {**_relabelled(found.summary, labels), "reference": first.label}
+    return {"kind": "comparison", "family": title, **summary}
+
+
+def _unique_names(runs: Sequence[MeasuredRun]) -> dict[str, MeasuredRun]:
+    """Variant -> its run; a second run of a variant by its label."""
+    names: dict[str, MeasuredRun] = {}
+    for one in runs:
+        variant = str(one.summary["variant"])
+        names[one.label if variant in names else variant] = one
+    return names
+
+
+def _parent(one: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
+    parent = one.summary["parent"]
+    return parent if parent in names else None
+
+
+def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> PosteriorConfig:
+    """What is known of a scorer on a variant's texts holds for each of its runs."""
+    judges = {}
+    for scorer, judge in (config.judges or {}).items():
+        known = judge.variants or {}
+        runs = {key: str(one.summary["variant"]) for key, one in names.items()}
+        own = {key: known[variant] for key, variant in runs.items() if variant in known}
+        judges[scorer] = judge.model_copy(update={"variants": {**known, **own} or None})
+    return config.model_copy(update={"judges": judges or None})
+
+
+NAMING = {"variant", "a", "b", "parent"}
+"""Keys of a summary whose values name variants."""
+
+
+def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
+    if isinstance(value, list):
+        return [_relabelled(one, labels) for one in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: labels.get(own, own)
+        if key in NAMING and isinstance(own, str)
+        else _relabelled(own, labels)
+        for key, own in value.items()
+    }
 
 
 def run(

@@ -30,6 +30,9 @@ SHOWN_PAIRS, LINKED_RUNS = 12, 8
 TAG_ROOM = 2000
 """Characters; the whole list of a mismatch is in summary.json."""
 
+RATES = {"rate_posterior_mean": "rate", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
+"""Metric -> column of the summary: of the posterior of a rate its mean and interval."""
+
 PREDICATE = "urn:toxtrail:provenance:1"
 
 
@@ -50,13 +53,17 @@ def statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics per scorer and subset; rates in per cent too, as the UI prints two decimals."""
+    """Metrics per scorer and subset; rates in per cent too, as the UI prints two decimals.
+
+    `rate_pct` is the share that was observed, as everywhere: it agrees with the counts beside it.
+    """
     metrics: dict[str, float] = {}
     for row in rates:
         group = f"{row['scorer']}/{row['subset']}"
-        for name in ("rate", "rate_lo", "rate_hi"):
-            _put(metrics, f"{group}/{name}", row[name])
-            _put(metrics, f"{group}/{name}_pct", row[name], 100)
+        _put(metrics, f"{group}/rate_pct", row["rate_raw"], 100)
+        for name, column in RATES.items():
+            _put(metrics, f"{group}/{name}", row[column])
+            _put(metrics, f"{group}/{name}_pct", row[column], 100)
         for name in (
             "rate_raw",
             "corrected_rate",

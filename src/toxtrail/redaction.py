@@ -1,0 +1,115 @@
+"""Passwords, tokens and keys masked in text that is shown or recorded."""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from urllib.parse import quote, unquote
+
+MASK = "***"
+
+USER_INFO = re.compile(
+    r"""(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)
+        (?P<info> [^\s/?#@:"'<>\[\]]{0,200}:             # a password, in which people leave
+            (?!\d*(?:[/?#\s"'<>,;)]|$))                 # `/`, `?`, `#` and `@` as they are;
+            (?:(?!://|'[],;:)}\s])[^\s"<>]){0,1000}(?=@) # HOST:PORT is no user
+          | [^\s/?#"'<>]{0,1000}(?=@)                   # a user alone
+        )@""",
+    re.IGNORECASE | re.VERBOSE,
+)
+"""`scheme://user:password@`; a token alone may stand for the user."""
+
+QUERY = re.compile(
+    r"(?P<name>[?&;][\w.-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key"
+    r"|access[_-]?key(?:[_-]?id)?|account[_-]?key|signature|credentials?"
+    r"|(?<![a-z0-9])(?:sig|sas|key|auth|jwt))=)[^\s&;#\"'<>]+",
+    re.IGNORECASE,
+)
+"""`?token=...`, `&X-Amz-Signature=...`."""
+
+SETTING = re.compile(
+    r"(?P<name>\b\w{0,30}(?:password|passwd|secret[_-]?(?:access[_-]?)?key|api[_-]?key"
+    r"|account[_-]?key)(?:=|['\"]\s{0,2}:\s{0,2})['\"]?)[^\s&;,\"'<>)}]+",
+    re.IGNORECASE,
+)
+"""`password=...` of a connection string, `"password": "..."`."""
+
+HEADER = re.compile(
+    r"(?P<name>\b(?:proxy-)?authorization['\"]?\s{0,3}[:=]\s{0,3}(?:b?['\"])?)"
+    r"(?:(?:bearer|basic|token)\s{1,3})?[^\s,\"']+",
+    re.IGNORECASE,
+)
+BEARER = re.compile(r"(?P<name>\bbearer\s{1,3})(?=\S{0,200}\d)[\w.~+/=-]{16,}", re.IGNORECASE)
+
+TOKENS = re.compile(
+    r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
+    r"|pypi-[\w-]{40,}|sk-(?=[\w-]{0,60}\d)[\w-]{20,})"
+)
+"""Access tokens of services that mark theirs with a prefix."""
+
+SECRET_VARIABLE = re.compile(
+    r"(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|PASS|PGPASSWORD|SECRET|TOKEN|APIKEY"
+    r"|(?:API|ACCESS|ACCOUNT|SECRET|SERVER|PRIVATE|STORAGE|SAS)_KEY|CONNECTION_STRING)$"
+)
+"""Names of environment variables that hold a secret."""
+ADDRESS_VARIABLE = re.compile(r"_(?:URI|URL|DSN|ENDPOINT|PROXY)$")
+"""And of those that hold an address, even one without a scheme."""
+
+SHORTEST = 6
+"""Characters of a secret that is looked for in other text: a shorter one is there by chance."""
+DISTINCT = 12
+"""Characters from which it is looked for inside words too."""
+
+
+def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
+    """The text without secrets: user names and passwords of addresses, tokens in queries, headers
+    and settings, and the values of environment variables that hold secrets.
+
+    Args:
+        environ: the environment variables; None: this process's.
+    """
+    for secret in _secrets_of(os.environ if environ is None else environ):
+        if secret in text:
+            text = _without(secret, text)
+    if "://" in text:
+        text = USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
+    for pattern in (QUERY, SETTING, HEADER, BEARER):
+        text = pattern.sub(rf"\g<name>{MASK}", text)
+    return TOKENS.sub(MASK, text)
+
+
+def _without(secret: str, text: str) -> str:
+    """A short secret is masked as a word of its own alone: it may be a syllable of others."""
+    if len(secret) >= DISTINCT:
+        return text.replace(secret, MASK)
+    before = r"(?<!\w)" if secret[0].isalnum() else ""
+    after = r"(?!\w)" if secret[-1].isalnum() else ""
+    return re.sub(before + re.escape(secret) + after, MASK, text)
+
+
+def _secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
+    return _spellings(
+        frozenset(
+            secret for name, value in environ.items() for secret in _secrets(name.upper(), value)
+        )
+    )
+
+
+def _secrets(name: str, value: str) -> Iterator[str]:
+    """The secrets in one environment variable."""
+    if SECRET_VARIABLE.search(name):
+        yield value
+    elif "@" in value and ("://" in value or ADDRESS_VARIABLE.search(name)):
+        address = value if "://" in value else f"none://{value}"
+        for match in USER_INFO.finditer(address):
+            user, colon, password = match["info"].partition(":")
+            yield password if colon else user
+
+
+@lru_cache(maxsize=8)
+def _spellings(secrets: frozenset[str]) -> tuple[str, ...]:
+    """Each secret as it is and as it stands in an address, the longest first."""
+    spelled = {s.strip() for one in secrets for s in (one, unquote(one), quote(one, safe=""))}
+    return tuple(sorted((s for s in spelled if len(s) >= SHORTEST), key=lambda s: (-len(s), s)))
