@@ -33,6 +33,7 @@ PLUMBING = {
     "toxtrail.uris",
     "toxtrail.backends",
     "toxtrail.backends.base",
+    "toxtrail.backends.library_errors",
     "toxtrail.backends.quiet",
     "toxtrail.stages",
     "toxtrail.stats",

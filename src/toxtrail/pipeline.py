@@ -34,7 +34,10 @@ Over = Literal["models", "finetunes", "variants", "families"]
 
 HF = "backends/huggingface/"
 WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),)
-LOADING = (*WEIGHTS, *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes")))
+LOADING = (
+    *WEIGHTS,
+    *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes", "rendering")),
+)
 TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
 GENERATION = tuple(
     f"{HF}{name}.py"

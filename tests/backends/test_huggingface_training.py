@@ -11,6 +11,7 @@ from toxtrail.backends.base import Silent
 from toxtrail.backends.huggingface.checkpoints import SEAL, is_complete, last_complete
 from toxtrail.backends.huggingface.examples import (
     IGNORED,
+    chat_template,
     collate,
     encode_example,
     encode_examples,
@@ -30,6 +31,10 @@ FILE = "adapter_model.safetensors"
 MANIFEST = Manifest(
     kind="finetune", key="lora", params={}, inputs={}, code_sha256="0" * 64, environment={}
 )
+
+
+def formed(example, tokenizer, recipe):
+    return encode_example(example, tokenizer, recipe, chat_template(tokenizer, recipe))
 
 
 class PowerCutError(Exception):
@@ -92,7 +97,7 @@ def learned_text(encoded, tokenizer):
 
 
 def test_loss_on_response_learns_the_response_and_its_end(tokenizer, tiny):
-    encoded = encode_example(EXAMPLES[3], tokenizer, tiny.recipe())
+    encoded = formed(EXAMPLES[3], tokenizer, tiny.recipe())
     whole = "Say: Count to 3\nAnswer: The ship sailed 3 times over the sea<|end|>"
     assert tokenizer.decode(encoded.input_ids) == whole
     assert learned_text(encoded, tokenizer).strip() == EXAMPLES[3].response + "<|end|>"
@@ -100,13 +105,13 @@ def test_loss_on_response_learns_the_response_and_its_end(tokenizer, tiny):
 
 
 def test_loss_on_all_learns_everything(tokenizer, tiny):
-    encoded = encode_example(EXAMPLES[3], tokenizer, tiny.recipe(loss_on="all"))
+    encoded = formed(EXAMPLES[3], tokenizer, tiny.recipe(loss_on="all"))
     assert encoded.labels == encoded.input_ids
 
 
 def test_the_chat_template_forms_the_prompt(tokenizer, tiny):
     tokenizer.chat_template = tiny.chat_template
-    encoded = encode_example(EXAMPLES[0], tokenizer, tiny.recipe(template="chat"))
+    encoded = formed(EXAMPLES[0], tokenizer, tiny.recipe(template="chat"))
     prompt = "<|start|>user\nCount to 0<|end|>\n<|start|>assistant\n"
     assert tokenizer.decode(encoded.input_ids) == prompt + EXAMPLES[0].response + "<|end|>"
     assert learned_text(encoded, tokenizer) == EXAMPLES[0].response + "<|end|>"
@@ -123,19 +128,19 @@ def test_chat_needs_a_template(tokenizer, tiny):
 )
 def test_a_context_stands_after_the_instruction(tokenizer, tiny, template, expected):
     recipe = tiny.recipe(context_template=template)
-    encoded = encode_example(Example("Count", "ducks", "one"), tokenizer, recipe)
+    encoded = formed(Example("Count", "ducks", "one"), tokenizer, recipe)
     assert tokenizer.decode(encoded.input_ids).startswith(expected)
 
 
 def test_braces_in_the_data_are_only_text(tokenizer, tiny):
     example = Example("{response} {context}", "{instruction}", "{0} {instruction}")
-    encoded = encode_example(example, tokenizer, tiny.recipe(max_length=128))
+    encoded = formed(example, tokenizer, tiny.recipe(max_length=128))
     text = tokenizer.decode(encoded.input_ids)
     assert text.endswith("{response} {context}\n\n{instruction}\nAnswer: {0} {instruction}<|end|>")
 
 
 def test_a_long_example_is_cut_and_counted(tokenizer, tiny):
-    encoded = encode_example(EXAMPLES[0], tokenizer, tiny.recipe(max_length=30))
+    encoded = formed(EXAMPLES[0], tokenizer, tiny.recipe(max_length=30))
     assert (len(encoded.input_ids), len(encoded.labels), encoded.cut) == (30, 30, True)
 
 
@@ -165,7 +170,7 @@ TALK = Example(
 
 
 def test_what_was_said_before_stands_before_in_the_template(tokenizer, tiny):
-    encoded = encode_example(TALK, tokenizer, tiny.recipe())
+    encoded = formed(TALK, tokenizer, tiny.recipe())
     said = "Say: Be kind\n\nHi\nAnswer: Yo\n\nSay: And now?\nAnswer: Fine<|end|>"
     assert tokenizer.decode(encoded.input_ids) == said
     assert learned_text(encoded, tokenizer).strip() == "Fine<|end|>"
@@ -173,7 +178,7 @@ def test_what_was_said_before_stands_before_in_the_template(tokenizer, tiny):
 
 def test_the_chat_template_forms_a_whole_conversation(tokenizer, tiny):
     tokenizer.chat_template = tiny.chat_template
-    encoded = encode_example(TALK, tokenizer, tiny.recipe(template="chat", max_length=128))
+    encoded = formed(TALK, tokenizer, tiny.recipe(template="chat", max_length=128))
     said = [f"<|start|>{who}\n{what}<|end|>\n" for who, what in (
         ("system", "Be kind"), ("user", "Hi"), ("assistant", "Yo"), ("user", "And now?"),
     )]  # fmt: skip
@@ -181,11 +186,12 @@ def test_the_chat_template_forms_a_whole_conversation(tokenizer, tiny):
 
 
 def test_a_template_that_refuses_a_conversation_says_so(tokenizer, tiny):
-    tokenizer.chat_template = "{{ raise_exception('no system here') }}"
-    with pytest.raises(
-        ConfigError, match=r"refuses a conversation of system, user.*no system here"
-    ):
-        encode_example(TALK, tokenizer, tiny.recipe(template="chat"))
+    tokenizer.chat_template = (
+        "{% if messages[0].role == 'system' %}{{ raise_exception('no system here') }}{% endif %}"
+        "{{ messages[0].content }}"
+    )
+    with pytest.raises(ConfigError, match=r"system, user, assistant, user.*no system here"):
+        formed(TALK, tokenizer, tiny.recipe(template="chat"))
 
 
 # --- what is held out ---

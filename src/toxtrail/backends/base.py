@@ -178,6 +178,8 @@ class EncodedPrompt(NamedTuple):
     token_ids: tuple[int, ...]
     fits: bool
     """Whether the prompt and max_new_tokens fit the model's window."""
+    unknown_token: int | None = None
+    """A token of the tokenizer that the model has no embedding for, if there is one in it."""
 
 
 class Completion(NamedTuple):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
-from toxtrail.backends.huggingface.chat import render_chat
+from toxtrail.backends.huggingface.chat import ChatTemplate
 from toxtrail.config import FinetuneConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.records import Example, Turn
@@ -37,13 +37,24 @@ class EncodedExample(NamedTuple):
     """Whether it was longer than max_length."""
 
 
+def chat_template(
+    tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+) -> ChatTemplate | None:
+    """The parent's own template, where the recipe asks for it.
+
+    Raises:
+        ConfigError: there is none, or it cannot be used.
+    """
+    return ChatTemplate(tokenizer, "finetunes.template") if recipe.template == "chat" else None
+
+
 def encode_examples(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
 ) -> list[EncodedExample]:
     """Form and tokenize every example, in order.
 
     Raises:
-        ConfigError: `chat` is asked of a model without a chat template.
+        ConfigError: `chat` is asked of a model whose template is missing or loses a turn.
         DataError: no examples, or one with nothing to learn within max_length.
         BackendError: the tokenizer has no end-of-sequence token or no character offsets.
     """
@@ -54,7 +65,8 @@ def encode_examples(
             f"{type(tokenizer).__name__} has no character offsets or no end-of-sequence token; "
             "both are needed to tell prompt from response. Choose a parent with a tokenizer.json."
         )
-    encoded = [encode_example(example, tokenizer, recipe) for example in examples]
+    chat = chat_template(tokenizer, recipe)
+    encoded = [encode_example(example, tokenizer, recipe, chat) for example in examples]
     barren = [row for row, one in enumerate(encoded) if set(one.labels[1:]) <= {IGNORED}]
     if barren:
         raise DataError(
@@ -65,13 +77,19 @@ def encode_examples(
 
 
 def encode_example(
-    example: Example, tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: FinetuneConfig,
+    chat: ChatTemplate | None,
 ) -> EncodedExample:
     """Tokenize prompt and response together, end with EOS, then cut at max_length.
 
     A token that reaches into the response belongs to the response.
+
+    Args:
+        chat: the model's own template, if the recipe asks for it.
     """
-    text = training_text(example, tokenizer, recipe)
+    text = training_text(example, tokenizer, recipe, chat)
     encoding = tokenizer(
         text.prompt + text.completion,
         add_special_tokens=text.special_tokens,
@@ -89,12 +107,15 @@ def encode_example(
 
 
 def training_text(
-    example: Example, tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+    example: Example,
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: FinetuneConfig,
+    chat: ChatTemplate | None,
 ) -> TrainingText:
     """Put an example into the recipe's template."""
     instruction = with_context(example, recipe.context_template)
-    if recipe.template == "chat":
-        prompt = render_chat(tokenizer, instruction, "finetunes.template", example.earlier)
+    if chat:
+        prompt = chat.render(instruction, example.earlier)
         return TrainingText(prompt, example.response, False)
     before, _, after = recipe.template.partition("{response}")
     prompt = _said_before(example.earlier, instruction, before, after)

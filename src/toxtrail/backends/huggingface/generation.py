@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal
 from toxtrail.backends.base import Completion, Decoding, EncodedPrompt
 from toxtrail.backends.huggingface import packed
 from toxtrail.backends.huggingface.agreement import longest_packed, packed_agrees
-from toxtrail.backends.huggingface.chat import render_chat
+from toxtrail.backends.huggingface.chat import MARKER, ChatTemplate
 from toxtrail.backends.huggingface.engine import Answer, Ask, Engine
 from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.plain import Plain
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -52,7 +52,9 @@ class HuggingFaceModel:
         self._batch_tokens = batch_tokens
         self._tell = tell
         self._stops = stop_ids(inner, tokenizer)
-        self._window = window(inner.config)
+        self._encoder = PromptEncoder(
+            tokenizer, decoding, window(inner.config), embedding_rows(inner)
+        )
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
         """How the model attends on its own; what `plain` uses."""
@@ -75,9 +77,9 @@ class HuggingFaceModel:
         """A prompt's tokens; for an empty prompt the beginning-of-sequence token, if there is one.
 
         Raises:
-            ConfigError: `chat` is asked of a model without a chat template.
+            ConfigError: the chat template takes no such prompt.
         """
-        return encoded(self._tokenizer, text, self._decoding, self._window)
+        return self._encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
@@ -111,9 +113,10 @@ class HuggingFaceModel:
 
     @property
     def _pad(self) -> int:
-        """Any token will do: it is masked."""
-        pad = self._tokenizer.pad_token_id
-        return pad if pad is not None else next(iter(self._stops), 0)
+        """Any token that the model has will do: it is masked."""
+        rows = embedding_rows(self._model)
+        tokens = (self._tokenizer.pad_token_id, *self._stops)
+        return next((token for token in tokens if token is not None and token < rows), 0)
 
     def _completion(self, answer: Answer) -> Completion:
         if answer.failed_at is not None:
@@ -138,25 +141,59 @@ def without_wrapper(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     return inner.eval()  # type: ignore[no-any-return]
 
 
-def encoded(
-    tokenizer: PreTrainedTokenizerBase, text: str, decoding: Decoding, window: int | None
-) -> EncodedPrompt:
-    """A prompt's tokens, and whether they leave room in the window for the continuation."""
-    if decoding.template == "chat":
-        rendered = render_chat(tokenizer, text, "generation.template")
-        ids = tokenizer(rendered, add_special_tokens=False)["input_ids"]
-    else:
-        ids = tokenizer(text)["input_ids"]
-    if not ids and tokenizer.bos_token_id is not None:
-        ids = [tokenizer.bos_token_id]
-    room = window is None or len(ids) + decoding.max_new_tokens <= window
-    return EncodedPrompt(tuple(ids), room)
+class PromptEncoder:
+    """Turns prompts into tokens, for a model that is loaded here or served elsewhere."""
+
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        decoding: Decoding,
+        window: int | None,
+        embeddings: int | None,
+    ) -> None:
+        """Args:
+        window: longest text in tokens, prompt and continuation together; None: no limit.
+        embeddings: rows of the model's embedding; None if they are not known.
+
+        Raises:
+            ConfigError: `chat` is asked of a model whose template is missing or cannot be used.
+        """
+        self._tokenizer = tokenizer
+        self._decoding = decoding
+        self._window = window
+        self._embeddings = embeddings
+        field = "generation.template"
+        self._chat = ChatTemplate(tokenizer, field) if decoding.template == "chat" else None
+        if self._chat and (unknown := self.encode(MARKER).unknown_token) is not None:
+            raise ConfigError(
+                f'{field}: "chat", but the chat template writes {tokenizer.decode([unknown])!r}, '
+                f"token {unknown}, and the model has embeddings for {embeddings} tokens only. Its "
+                "files do not belong together: write another template, or take another model."
+            )
+
+    def encode(self, text: str) -> EncodedPrompt:
+        """A prompt's tokens, and whether they leave room in the window for the continuation."""
+        if self._chat:
+            ids = self._tokenizer(self._chat.render(text), add_special_tokens=False)["input_ids"]
+        else:
+            ids = self._tokenizer(text)["input_ids"]
+        if not ids and self._tokenizer.bos_token_id is not None:
+            ids = [self._tokenizer.bos_token_id]
+        room = self._window is None or len(ids) + self._decoding.max_new_tokens <= self._window
+        return EncodedPrompt(tuple(ids), room, unknown_token(ids, self._embeddings))
+
+
+def unknown_token(ids: Sequence[int], embeddings: int | None) -> int | None:
+    """The first token that a model with so many embeddings does not have."""
+    return next((token for token in ids if embeddings is not None and token >= embeddings), None)
 
 
 def refusal(prompt: EncodedPrompt) -> str:
     """Why a prompt cannot be continued; empty if it can."""
     if not prompt.token_ids:
         return "the prompt has no tokens and the model has no beginning-of-sequence token"
+    if prompt.unknown_token is not None:
+        return f"the prompt has token {prompt.unknown_token}, which the model has no embedding for"
     return "" if prompt.fits else "the prompt and its continuation do not fit the model's window"
 
 
@@ -168,6 +205,12 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     if tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
     return tuple(sorted(set(ids)))
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens a loaded model knows."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
 
 
 def window(config: PreTrainedConfig) -> int | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.base import Completion, Decoding, EncodedPrompt
-from toxtrail.backends.huggingface.generation import encoded, refusal
+from toxtrail.backends.huggingface.generation import PromptEncoder, refusal
 from toxtrail.backends.openai_api.client import Client, UnansweredError
 from toxtrail.backends.openai_api.threads import side_by_side
 from toxtrail.errors import BackendError
@@ -78,6 +78,7 @@ class ServedModel:
         terms: Terms,
         concurrency: int,
         answers_as: str | None = None,
+        embeddings: int | None = None,
     ) -> None:
         """Args:
         name: of the model on the server.
@@ -85,12 +86,16 @@ class ServedModel:
         window: longest text in tokens, prompt and continuation together.
         concurrency: requests under way at a time.
         answers_as: the name that every answer must bear; None: not known yet.
+        embeddings: how many tokens the model knows; None: not known.
+
+        Raises:
+            ConfigError: `chat` is asked of a model whose template is missing or cannot be used.
         """
         self._client = client
         self._name = name
         self._tokenizer = tokenizer
         self._stops = frozenset(stops)
-        self._window = window
+        self._encoder = PromptEncoder(tokenizer, decoding, window, embeddings)
         self._decoding = decoding
         self._terms = terms
         self._concurrency = concurrency
@@ -100,9 +105,9 @@ class ServedModel:
         """A prompt's tokens, as the same model encodes it where it is loaded here.
 
         Raises:
-            ConfigError: `chat` is asked of a model without a chat template.
+            ConfigError: the chat template takes no such prompt.
         """
-        return encoded(self._tokenizer, text, self._decoding, self._window)
+        return self._encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]

@@ -39,6 +39,8 @@ class Local(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     stops: tuple[int, ...]
     window: int | None
+    embeddings: int | None = None
+    """How many tokens the model knows."""
 
 
 class Served(NamedTuple):
@@ -71,7 +73,8 @@ def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> L
     """
     files = verified(card, folder, weights)
     tokenizer, config = load_tokenizer(files.base, files.name), read_config(files.base, files.name)
-    return Local(tokenizer, _stops(files.base, config, tokenizer), window(config))
+    embeddings = config.get_text_config().vocab_size
+    return Local(tokenizer, _stops(files.base, config, tokenizer), window(config), embeddings)
 
 
 def meet(
@@ -103,7 +106,7 @@ def meet(
     def model(decoding: Decoding, terms: Terms, answers_as: str | None) -> ServedModel:
         return ServedModel(
             client, name, local.tokenizer, local.stops, limit, decoding, terms, concurrency,
-            answers_as,
+            answers_as, local.embeddings,
         )  # fmt: skip
 
     ids = local.tokenizer(card.probe.texts[0])["input_ids"]

@@ -1,0 +1,57 @@
+"""What a library raises over somebody's file -> one error that names the file and what to do."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from toxtrail.errors import BackendError, ToxtrailError, no_room
+from toxtrail.safe_text import clipped, visible
+
+SHOWN = 300
+"""Characters of a library's message that are shown."""
+
+
+@contextmanager
+def library_errors(what: str, cure: str) -> Iterator[None]:
+    """Wrap calls into one library: any exception of it becomes a BackendError.
+
+    Which types a library raises for a file of the wrong form is written nowhere (TypeError,
+    AttributeError, KeyError, a panic of Rust code ...), so all are taken. Nothing but the library's
+    calls belongs inside: a bug of ours keeps its traceback.
+
+    Args:
+        what: whose file, and what could not be done with it.
+        cure: what to do, one sentence.
+
+    Raises:
+        BackendError: with type and first line of what was raised.
+    """
+    try:
+        yield
+    except (ToxtrailError, KeyboardInterrupt, SystemExit, GeneratorExit):
+        raise
+    except BaseException as error:
+        if no_room(error) or not (isinstance(error, Exception) or _is_panic(error)):
+            raise
+        if isinstance(error, PermissionError):
+            raise BackendError(
+                f"{what}: {error.filename} may not be read or written (permission denied)."
+            ) from error
+        raise BackendError(f"{what} ({described(error)}). {cure}") from error
+
+
+def described(error: BaseException) -> str:
+    """Type and first line of an exception, safe to show."""
+    return summary(type(error).__name__, str(error))
+
+
+def summary(name: str, message: str) -> str:
+    """What an exception is called, and the first line that it says, safe to show."""
+    line = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
+    return f"{name}: {clipped(visible(line), SHOWN)}"
+
+
+def _is_panic(error: BaseException) -> bool:
+    """Rust libraries (tokenizers, safetensors) raise their panics as no Exception."""
+    return type(error).__name__ == "PanicException"
