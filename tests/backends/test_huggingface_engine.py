@@ -102,6 +102,41 @@ def test_a_row_has_the_same_bits_whatever_else_is_in_the_run(name, dtype, monkey
         assert all(torch.equal(row, rows[0]) for row in rows)
 
 
+POISON = 7
+"""A token on which the model below overflows."""
+
+
+@pytest.fixture(params=["Llama", "Gemma2"])
+def overflowing(request):
+    """Numbers that are not finite, wherever one token is read."""
+    model = build(request.param, tie_word_embeddings=False)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[POISON] = torch.nan
+    return model
+
+
+def answers_of(made):
+    """What a row is made of: a failed one keeps no token."""
+    return {a.number: a.failed_at if a.failed_at is not None else a.tokens for a in made}
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_row_that_overflows_fails_alone(overflowing, temperature):
+    asked = [
+        ask._replace(tokens=(*ask.tokens, POISON, 5)) if ask.number % 5 == 0 else ask
+        for ask in asks(25, longest=12)
+    ]
+    decoding = Decoding(6, temperature, 1.0, "none")
+    alone = Plain(overflowing, 0, (1,), decoding, 1, lambda text: None)
+    expected = answers_of(alone.run(asked))
+    for budget in (48, 128, 4000):
+        with packed.by_slots(overflowing), Linears(overflowing).used():
+            engine = Engine(overflowing, (1,), decoding, budget, lambda text: None)
+            assert answers_of(engine.run(asked)) == expected
+    failed = {number for number, answer in expected.items() if isinstance(answer, int)}
+    assert set(range(0, 25, 5)) <= failed < set(range(25))
+
+
 def test_samples_of_a_prompt_share_its_beginning_and_draw_for_themselves(monkeypatch):
     model, tokens = build("Llama"), asks(1, longest=9)[0].tokens
     read = []

@@ -226,8 +226,10 @@ class Engine:
             ended.append(active[place])
             last = active.pop()
             if last is not ended[-1]:
+                cache.clear(place)
                 cache.copy(len(active), place, last.length)
                 active[place] = last
+            cache.clear(len(active))
         return ended
 
     def _has_ended(self, slot: _Slot) -> bool:

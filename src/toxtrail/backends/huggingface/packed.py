@@ -180,10 +180,19 @@ class SlotCache:
         return keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """What a slot holds, into another: a finished one's place, or a second sample."""
+        """Copy what a slot holds into a free one: a moved continuation, or a second sample."""
         for layer in self._keys:
             self._keys[layer][target, :, :tokens] = self._keys[layer][source, :, :tokens]
             self._values[layer][target, :, :tokens] = self._values[layer][source, :, :tokens]
+
+    def clear(self, slot: int) -> None:
+        """Free a slot: its keys and values become zeros.
+
+        A mask hides what lies behind a text's end only if it is finite (0 * NaN is NaN), so that a
+        continuation whose numbers overflowed would spoil each later one in its slot.
+        """
+        for state in (*self._keys.values(), *self._values.values()):
+            state[slot] = 0
 
 
 def attention(
