@@ -35,6 +35,7 @@ from toxtrail.records import (
     Score,
     table_of,
 )
+from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.rowstore import RowStore
 from toxtrail.safe_text import safe_cell
 
@@ -161,6 +162,7 @@ class Store:
         import xarray
 
         path = folder / "posterior.nc"
+        refuse_irregular(path)
         try:
             return xarray.load_dataset(path, group="posterior", engine="h5netcdf")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
@@ -170,6 +172,7 @@ class Store:
 
     def input(self, path: Path) -> Input:
         """A file that a stage reads: its name, its hash and its own manifest."""
+        refuse_irregular(path)
         if not path.is_file():
             raise DataError(f"{self._name(path)} does not exist. Run `dvc repro` to make it.")
         return Input(
@@ -312,6 +315,7 @@ def _arrow_table(
     columns: Sequence[str] | None = None,
     optional: Set[str] = frozenset(),
 ) -> pa.Table:
+    refuse_irregular(path)
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
     try:
@@ -329,7 +333,7 @@ def _arrow_table(
 
 def _text(path: Path) -> str:
     try:
-        return path.read_text(encoding="utf-8")
+        return read_text(path)
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
     except UnicodeDecodeError as error:

@@ -17,6 +17,7 @@ from pydantic import ValidationError
 
 from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, canonical_json
+from toxtrail.regular_files import open_regular, read_text
 
 NAME = "toxtrail.manifest"
 """Key in the metadata of Parquet and safetensors files and of PNG's text chunks, `id` in SVG,
@@ -96,7 +97,7 @@ def embedded_manifest(path: Path) -> Manifest | None:
 
 
 def _text(path: Path) -> str | None:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         start = file.read(16)
     if start.startswith(b"PAR1"):
         metadata = pq.read_schema(path).metadata or {}
@@ -122,7 +123,7 @@ def _netcdf(path: Path) -> str | None:
 
 def _png(path: Path) -> str | None:
     wanted = NAME.encode() + b"\0\0\0\0\0"
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         file.seek(len(PNG_START))
         while len(head := file.read(8)) == 8:
             length, kind = int.from_bytes(head[:4], "big"), head[4:]
@@ -138,7 +139,7 @@ def _png(path: Path) -> str | None:
 
 
 def _safetensors(path: Path) -> str | None:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
     text = header.get("__metadata__", {}).get(NAME)
@@ -146,7 +147,7 @@ def _safetensors(path: Path) -> str | None:
 
 
 def _readable(path: Path) -> str | None:
-    text = path.read_text(encoding="utf-8")
+    text = read_text(path)
     if text.lstrip().startswith("<"):
         found = _SVG.search(text) or _HTML.search(text)
         return html.unescape(found[1]) if found else None

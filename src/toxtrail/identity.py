@@ -14,6 +14,8 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from toxtrail.regular_files import open_regular
+
 CHUNK_BYTES = 1 << 20
 
 
@@ -30,7 +32,7 @@ def sha256_text(text: str) -> str:
 def sha256_file(path: Path) -> str:
     """Hex digest of the content, read in pieces."""
     digest = hashlib.sha256()
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             digest.update(chunk)
     return digest.hexdigest()

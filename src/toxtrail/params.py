@@ -16,6 +16,7 @@ from pydantic_core import ErrorDetails
 from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError, nearest
 from toxtrail.references import broken_references
+from toxtrail.regular_files import read_text
 
 S = TypeVar("S", bound=Section)
 
@@ -32,7 +33,7 @@ def load_config(path: Path) -> Config:
 def read_yaml(path: Path) -> Any:
     """The file's plain values; a key that stands twice is an error."""
     try:
-        return yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeyLoader)
+        return yaml.load(read_text(path), Loader=_UniqueKeyLoader)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist. Run toxtrail in an experiment's folder, or name one with -C."

@@ -50,6 +50,7 @@ from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_file
 from toxtrail.params import load_config
 from toxtrail.pipeline import Instance, upstream
+from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -199,11 +200,11 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         listing = about(root)
         found += _listed(root, listing["files"], digests)
         config = load_config(root / "params.yaml")
-        lock = parse_lock((root / "dvc.lock").read_text("utf-8"))
+        lock = parse_lock(read_text(root / "dvc.lock"))
     except DAMAGE as error:
         return [*found, broken("files", LISTING, f"the bundle cannot be read further: {error}")]
     evidence = Evidence(
-        Store(root), config, yaml.safe_load((root / "params.yaml").read_text("utf-8")), lock, None,
+        Store(root), config, yaml.safe_load(read_text(root / "params.yaml")), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
     target = Signable(listing["group"], listing["name"])
@@ -273,7 +274,7 @@ def _cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
 def _zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files.items():
-            with path.open("rb") as source, archive.open(_entry(name), "w") as target:
+            with open_regular(path) as source, archive.open(_entry(name), "w") as target:
                 shutil.copyfileobj(source, target)
         archive.writestr(_entry(LISTING), listing)
 

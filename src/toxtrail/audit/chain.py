@@ -24,6 +24,7 @@ from toxtrail.identity import (
     sha256_file,
     tree_sha256,
 )
+from toxtrail.regular_files import read_text
 
 Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
@@ -208,8 +209,8 @@ class Chain:
         if path is None or not path.is_file():
             return last
         try:
-            with path.open(encoding="utf-8", newline="") as file:
-                losses = [float(row["loss"]) for row in csv.DictReader(file) if row["loss"]]
+            rows = csv.DictReader(read_text(path).splitlines())
+            losses = [float(row["loss"]) for row in rows if row["loss"]]
         except DAMAGE:
             return f"{last} (models/{key}/loss.csv cannot be read)"
         return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last

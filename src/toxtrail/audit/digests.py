@@ -16,6 +16,7 @@ from typing import NamedTuple
 
 from toxtrail.backends.base import Advance, Progress
 from toxtrail.identity import CHUNK_BYTES
+from toxtrail.regular_files import open_regular
 
 IGNORED = {"__pycache__", ".venv", ".toxtrail"}
 """Folders that .dvcignore keeps out of directory dependencies."""
@@ -98,7 +99,7 @@ def files_of(path: Path) -> list[Path]:
 def hashed(path: Path, advance: Advance | None = None) -> Digest:
     """Both hashes in one reading."""
     sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
             sha256.update(chunk)
             md5.update(chunk)

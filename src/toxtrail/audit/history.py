@@ -15,6 +15,7 @@ from toxtrail.audit.verify_pipeline import listing
 from toxtrail.backends import git
 from toxtrail.backends.mlflow_files import FiledRun
 from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
 
 DIR = re.compile(r"\b([0-9a-f]{32}\.dir)\b")
 
@@ -66,7 +67,7 @@ def past_locks(root: Path) -> list[PastLock]:
     """The work tree's and every committed version, the newest first."""
     found = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
     path = root / "dvc.lock"
-    now = path.read_text("utf-8", "replace") if path.is_file() else None
+    now = read_text(path, "replace") if path.is_file() else None
     if now is not None and (not found or found[0].text != now):
         found.insert(0, PastLock("", "", "", now))
     return found

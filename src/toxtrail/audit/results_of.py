@@ -19,6 +19,7 @@ from toxtrail.backends.mlflow_files import FiledRun
 from toxtrail.backends.mlflow_runs import KEY_TAG, SEAL_TAG
 from toxtrail.errors import ConfigError
 from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.regular_files import read_text
 
 RECEIPTS = "mlruns/receipts/"
 IGNORED_FILES = {"README.md", ".gitattributes", ".gitignore"}
@@ -91,7 +92,7 @@ def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
         path = root / "dvc.lock"
         if not path.is_file():
             raise ConfigError("There is no dvc.lock here. Run `dvc repro`.")
-        return "", parse_lock(path.read_text("utf-8"))
+        return "", parse_lock(read_text(path))
     sha = git.resolve(root, revision)
     if sha is None:
         shallow = " (this clone is shallow)" if git.is_shallow(root) else ""

@@ -43,6 +43,7 @@ from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
 from toxtrail.errors import DataError
 from toxtrail.pipeline import Instance, upstream
+from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -79,7 +80,7 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     return Evidence(
         store=store,
         config=config,
-        raw=yaml.safe_load((store.root / "params.yaml").read_text("utf-8")),
+        raw=yaml.safe_load(read_text(store.root / "params.yaml")),
         lock=lock,
         lock_problem=problem,
         digests=Digests(progress),
@@ -146,7 +147,7 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
 
 def _lock_of(path: Path) -> tuple[Lock, str | None]:
     try:
-        return parse_lock(path.read_text("utf-8")), None
+        return parse_lock(read_text(path)), None
     except UnicodeDecodeError as error:
         return {}, f"dvc.lock is no UTF-8 text: {error}"
     except DataError as error:

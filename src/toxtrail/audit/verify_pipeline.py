@@ -21,6 +21,7 @@ from toxtrail.backends import git
 from toxtrail.errors import DataError
 from toxtrail.identity import canonical_json
 from toxtrail.pipeline import PIPELINE, Instance, Stage, code_deps, code_list
+from toxtrail.regular_files import read_bytes, read_text
 from toxtrail.scaffold import other_code
 
 LINK_OF_STAGE = {
@@ -63,7 +64,7 @@ def other_receipt(commit: str) -> str:
 def verify_declaration(root: Path) -> Iterator[Check]:
     """dvc.yaml asks for what the code needs, and no stage is frozen."""
     try:
-        declared = yaml.safe_load((root / "dvc.yaml").read_text("utf-8"))["stages"]
+        declared = yaml.safe_load(read_text(root / "dvc.yaml"))["stages"]
     except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
         yield broken("pipeline", "dvc.yaml", f"it cannot be read: {error}")
         return
@@ -171,7 +172,7 @@ def verify_stale_entries(
 
 def verify_committed(root: Path) -> Iterator[Check]:
     """The lock as committed: what `git` vouches for."""
-    text = (root / "dvc.lock").read_bytes().decode("utf-8", "replace")
+    text = read_text(root / "dvc.lock", "replace")
     committed = git.show(root, "HEAD", "dvc.lock")
     if git.commit(root) is None:
         yield absent("git", "dvc.lock", "no git history here: nothing says when this was made")
@@ -207,9 +208,9 @@ def cache_path(cache: Path, md5: str) -> Path:
 def listing(cache: Path, md5: str) -> dict[str, str] | None:
     """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged."""
     path = cache_path(cache, md5)
-    if not path.is_file() or md5_of(path.read_bytes()) + ".dir" != md5:
+    if not path.is_file() or md5_of(read_bytes(path)) + ".dir" != md5:
         return None
-    return {row["relpath"]: row["md5"] for row in json.loads(path.read_bytes())}
+    return {row["relpath"]: row["md5"] for row in json.loads(read_bytes(path))}
 
 
 def _other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:

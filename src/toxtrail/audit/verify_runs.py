@@ -37,9 +37,10 @@ from toxtrail.backends.mlflow_runs import (
     SEAL_TAG,
 )
 from toxtrail.backends.mlflow_store import UnreachableStoreError, is_local, local_store
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
+from toxtrail.regular_files import read_text
 from toxtrail.stages.shown import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
 
@@ -369,8 +370,8 @@ def _changed_adapter(
 def _json(path: Path) -> dict[str, Any] | None:
     """None if it is missing, or no JSON of names and values."""
     try:
-        value = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        value = json.loads(read_text(path))
+    except (DataError, OSError, ValueError):
         return None
     return value if isinstance(value, dict) else None
 

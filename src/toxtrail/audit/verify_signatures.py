@@ -11,6 +11,7 @@ from toxtrail.audit.evidence import DAMAGE, Check, broken, ok, weak
 from toxtrail.audit.signatures import Signed, opened
 from toxtrail.config import Config
 from toxtrail.errors import ConfigError, nearest
+from toxtrail.regular_files import read_text
 from toxtrail.stages.track import comparison_content, variant_content
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ def verify_signatures(
     for one in signed:
         try:
             wanted = one.statement(store, config)
-            found = opened(one.path(store.root).read_text("utf-8", "replace"), keys, one.name)
+            found = opened(read_text(one.path(store.root), "replace"), keys, one.name)
         except DAMAGE as error:
             yield broken("signatures", one.name, f"it cannot be held against the files: {error}")
             continue

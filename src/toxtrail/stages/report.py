@@ -20,6 +20,7 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Score
+from toxtrail.regular_files import read_text
 from toxtrail.stages import browser, overview, prompt_card, wording
 from toxtrail.stages.limits import limits_of
 from toxtrail.stages.overview import answer, headline, in_order, of_scorer, rate_matrix, subsets_of
@@ -142,7 +143,7 @@ def _figures(store: Store, family: str) -> dict[str, str]:
     found = {}
     for folder in (store.comparison(family), store.pooled(family)):
         for path in sorted(folder.glob("*.svg")):
-            found[path.stem] = embedding.without_manifest(path.read_text(encoding="utf-8"))
+            found[path.stem] = embedding.without_manifest(read_text(path))
     return found
 
 

@@ -13,6 +13,7 @@ from toxtrail.config import VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, ModelCard, flatten, lineage, sha256_file, sha256_text
 from toxtrail.records import Generation, Prompt, Score
+from toxtrail.regular_files import open_regular
 from toxtrail.safe_text import clipped, visible
 from toxtrail.stages.overview import answer, in_order
 from toxtrail.stages.wording import edition, interval, percent, verdict_sentence
@@ -187,7 +188,7 @@ def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _md5(path: Path) -> str:
     """DVC's own name for the file in dvc.lock; no security rests on it."""
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 

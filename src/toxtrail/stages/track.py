@@ -17,6 +17,7 @@ from toxtrail.artifacts import Store, read_json
 from toxtrail.backends.base import RunContent, Tracker
 from toxtrail.config import VariantConfig
 from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
+from toxtrail.regular_files import read_text
 from toxtrail.stages.shown import (
     adapter_of,
     behaviour_metrics,
@@ -143,8 +144,7 @@ def _files(folder: Path, *names: str) -> dict[str, Path]:
 def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
     if loss is None:
         return {}
-    with loss.open(encoding="utf-8", newline="") as file:
-        rows = list(csv.DictReader(file))
+    rows = list(csv.DictReader(read_text(loss).splitlines()))
     names = {"train/loss": "loss", "held_out/loss": "held_out_loss"}
     curves = {
         curve: [(int(row["step"]), float(row[column])) for row in rows if row.get(column)]
