@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
@@ -12,6 +12,7 @@ from typing import Any, Literal, NamedTuple
 from toxtrail.artifacts import Store
 from toxtrail.audit.digests import Digests
 from toxtrail.audit.lockfile import Lock, parse_lock
+from toxtrail.audit.refused import is_refused
 from toxtrail.backends import git
 from toxtrail.backends.assets import AssetStore
 from toxtrail.config import Config
@@ -82,6 +83,8 @@ class Evidence:
     assets: AssetStore
     asset_cache: Path
     dvc_cache: Path
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What is never opened, from the root -> why."""
 
     @property
     def root(self) -> Path:
@@ -89,6 +92,16 @@ class Evidence:
 
     def path(self, name: str) -> Path:
         return self.root / name
+
+    def sound(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Those of which nothing that they made or read is refused."""
+        if not self.refused:
+            return list(instances)
+        return [
+            one
+            for one in instances
+            if not any(is_refused(name, self.refused) for name in (*one.outs, *one.reads))
+        ]
 
     @cached_property
     def committed(self) -> Lock:

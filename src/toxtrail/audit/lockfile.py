@@ -8,17 +8,34 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import yaml
 
 from toxtrail.errors import DataError
+from toxtrail.pipeline import PIPELINE
+from toxtrail.regular_files import leads_out
 
 SCHEMA = "2.0"
+OWN_STAGES = frozenset(stage.name for stage in PIPELINE)
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
 FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
 PARAMS_FILE = "params.yaml"
 
-_LOADER: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class UniqueKeyLoader(_BASE):  # type: ignore[misc]
+    """A key that stands twice is an error: of two entries, YAML keeps the last without a word."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            mark = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", mark)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
 
 
 class Recorded(NamedTuple):
@@ -30,6 +47,7 @@ class Recorded(NamedTuple):
     size: int
     nfiles: int | None
     """Only for a folder."""
+    isexec: bool = False
 
 
 class LockEntry(NamedTuple):
@@ -66,7 +84,7 @@ def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Loc
         DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
     """
     try:
-        values = (by_entry and _by_entry(text)) or yaml.load(text, Loader=_LOADER)
+        values = (by_entry and _by_entry(text)) or yaml.load(text, Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or set(values) - {"schema", "stages"}:
@@ -77,6 +95,11 @@ def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Loc
     if not isinstance(stages, dict):
         raise DataError(f"{name}: stages is not a mapping.")
     return {str(stage): _entry(name, str(stage), entry) for stage, entry in stages.items()}
+
+
+def is_own(stage: str) -> bool:
+    """Whether an entry of this name is of a stage of toxtrail's, not of one that a user added."""
+    return stage.partition("@")[0] in OWN_STAGES
 
 
 def _by_entry(text: str) -> dict[str, Any] | None:
@@ -98,7 +121,7 @@ def _by_entry(text: str) -> dict[str, Any] | None:
 
 @lru_cache(maxsize=8192)
 def _one_entry(text: str) -> object:
-    return yaml.load(text, Loader=_LOADER)
+    return yaml.load(text, Loader=UniqueKeyLoader)
 
 
 def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
@@ -110,6 +133,8 @@ def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
 
 def _entry(name: str, stage: str, entry: object) -> LockEntry:
     place = f"{name}: {stage}"
+    if not is_own(stage):
+        return _foreign(stage, entry)
     if not isinstance(entry, dict) or set(entry) - {"cmd", "deps", "params", "outs"}:
         raise DataError(f"{place} is not as DVC writes it: keys {_keys(entry)}.")
     params = entry.get("params") or {}
@@ -124,22 +149,38 @@ def _entry(name: str, stage: str, entry: object) -> LockEntry:
     )
 
 
+def _foreign(stage: str, entry: object) -> LockEntry:
+    """An entry of a user's own stage, which may hold what ours never do."""
+    values = entry if isinstance(entry, dict) else {}
+    outs = [row for row in values.get("outs") or [] if isinstance(row, dict)]
+    made = [Recorded(str(row.get("path")), str(row.get("md5", "")), 0, None) for row in outs]
+    recorded = {out.path: out for out in made}
+    return LockEntry(stage, str(values.get("cmd")), {}, recorded, {})
+
+
 def _recorded(place: str, rows: object) -> dict[str, Recorded]:
     if rows is None:
         return {}
     if not isinstance(rows, list):
         raise DataError(f"{place} is not a list.")
     found = [_row(place, row) for row in rows]
-    return {row.path: row for row in found}
+    recorded = {row.path: row for row in found}
+    if len(recorded) < len(found):
+        raise DataError(f"{place}: a path stands twice.")
+    return recorded
 
 
 def _row(place: str, row: object) -> Recorded:
     if not isinstance(row, dict) or set(row) - FIELDS or row.get("hash") != "md5":
         raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
     path, md5, size, nfiles = (row.get(k) for k in ("path", "md5", "size", "nfiles"))
-    counted = nfiles is None or isinstance(nfiles, int)
-    if isinstance(path, str) and isinstance(md5, str) and isinstance(size, int) and counted:
-        return Recorded(path, md5, size, nfiles)
+    isexec = row.get("isexec", False)
+    if isinstance(path, str) and leads_out(path):
+        raise DataError(f"{place}: {path!r} leads out of the experiment. It was not opened.")
+    named = isinstance(path, str) and isinstance(md5, str) and MD5.fullmatch(md5)
+    counted = isinstance(size, int) and (nfiles is None or isinstance(nfiles, int))
+    if named and counted and isinstance(isexec, bool):
+        return Recorded(cast("str", path), cast("str", md5), cast("int", size), nfiles, isexec)
     raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
 
 

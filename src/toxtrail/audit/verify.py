@@ -11,16 +11,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import yaml
 
 from toxtrail.artifacts import Store, read_json
-from toxtrail.audit.digests import Digests
-from toxtrail.audit.evidence import DAMAGE, LINKS, Check, Evidence, guarded, judged, of_stage
-from toxtrail.audit.lockfile import Lock, parse_lock
+from toxtrail.audit.digests import Digests, Limits
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    LINKS,
+    Check,
+    Evidence,
+    broken,
+    guarded,
+    judged,
+    of_stage,
+)
+from toxtrail.audit.lockfile import Lock, outputs, parse_lock
+from toxtrail.audit.refused import is_refused, refused_places
 from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify_declaration import verify_declaration
 from toxtrail.audit.verify_executions import verify_executions
 from toxtrail.audit.verify_pipeline import (
+    LINK_OF_STAGE,
     cache_path,
     listing,
     verify_committed,
-    verify_declaration,
     verify_lock,
     verify_outputs,
     verify_stale_entries,
@@ -43,7 +54,7 @@ from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
 from toxtrail.errors import DataError
 from toxtrail.pipeline import Instance, upstream
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import read_text, refuse_irregular
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -73,20 +84,25 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     Raises:
         DataError: there is no dvc.lock.
     """
-    path = store.root / "dvc.lock"
+    root, path = store.root, store.root / "dvc.lock"
+    refuse_irregular(path)
     if not path.is_file():
         raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
     lock, problem = _lock_of(path)
+    dvc_cache = cache_folder(root)
+    refused = refused_places(root, stage_runs(config))
+    limits = Limits(frozenset(root / name for name in refused), _sizes(root, lock, dvc_cache))
     return Evidence(
         store=store,
         config=config,
-        raw=yaml.safe_load(read_text(store.root / "params.yaml")),
+        raw=yaml.safe_load(read_text(root / "params.yaml")),
         lock=lock,
         lock_problem=problem,
-        digests=Digests(progress),
-        assets=AssetStore(default_cache(), store.root, progress),
+        digests=Digests(progress, limits),
+        assets=AssetStore(default_cache(), root, progress),
         asset_cache=default_cache(),
-        dvc_cache=cache_folder(store.root),
+        dvc_cache=dvc_cache,
+        refused=refused,
     )
 
 
@@ -102,6 +118,7 @@ def verify(
     known = stage_runs(evidence.config)
     scope = upstream(known, [one for one in known if one.name in targets]) if targets else known
     _hash_all(evidence, scope)
+    sound = evidence.sound(scope)
     view, found = (
         open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
     )
@@ -109,19 +126,20 @@ def verify(
     found += judged(
         "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
     )
-    found += guarded("pipeline", "dvc.yaml", verify_declaration(evidence.root))
+    found += guarded("pipeline", "dvc.yaml", verify_declaration(evidence))
+    found += verify_refused(evidence, scope)
     found += [
         *verify_lock(evidence, scope),
         *verify_stale_entries(evidence, known, scope if targets else None),
         *verify_committed(evidence.root),
         *verify_outputs(evidence, scope),
-        *verify_executions(evidence, scope),
+        *verify_executions(evidence, sound),
     ]
     for part in (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers):
         what = part.__name__.removeprefix("verify_")
-        found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, scope))
-    found += guarded("receipts", "looking at receipts", verify_tracking(evidence, scope, view))
-    found += guarded("MLflow values", "verdicts", verify_verdicts(evidence, scope, view))
+        found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
+    found += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))
+    found += guarded("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
     own = _keys(evidence, scope) if targets else set()
     for stored in runs:
         if not targets or stored.run.tags.get(KEY_TAG) in own:
@@ -145,6 +163,25 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
     ]
 
 
+def verify_refused(evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
+    """Each place that holds a link or a pipe instead of what a stage made."""
+    found = []
+    for name, reason in evidence.refused.items():
+        owner = next((o for o in scope if is_refused(name, dict.fromkeys(o.outs, ""))), None)
+        if owner or any(name in one.deps(evidence.root) for one in scope):
+            link = LINK_OF_STAGE[owner.stage.name] if owner else "pipeline"
+            detail = f"{reason}. It was not opened. Delete it, then `dvc checkout` or `dvc repro`."
+            found.append(broken(link, name, detail))
+    return found
+
+
+def _sizes(root: Path, lock: Lock, dvc_cache: Path) -> dict[Path, int]:
+    """How large a file can be at most where outputs, and copies of them, lie."""
+    sizes = {root / out.path: out.size for _, out in outputs(lock)}
+    largest = max(sizes.values(), default=0)
+    return {**sizes, dvc_cache: largest, root / "mlruns" / "artifacts": largest}
+
+
 def _lock_of(path: Path) -> tuple[Lock, str | None]:
     try:
         return parse_lock(read_text(path)), None
@@ -160,6 +197,8 @@ def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
     for one in scope:
         entry = evidence.lock.get(one.name)
         for out in entry.outs.values() if entry else ():
+            if out.path not in one.outs:
+                continue
             if out.md5.endswith(".dir"):
                 inner = (listing(evidence.dvc_cache, out.md5) or {}).values()
                 paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]

@@ -7,22 +7,18 @@ hand-edited lock pass `dvc status` without a word.
 from __future__ import annotations
 
 import json
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from toxtrail.audit.digests import dir_md5, files_of, md5_of
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, ok, weak
-from toxtrail.audit.lockfile import LockEntry, Recorded, outputs, parse_lock
+from toxtrail.audit.lockfile import MD5, LockEntry, Recorded, is_own, outputs, parse_lock
 from toxtrail.backends import git
 from toxtrail.errors import DataError
 from toxtrail.identity import canonical_json
-from toxtrail.pipeline import PIPELINE, Instance, Stage, code_deps, code_list
-from toxtrail.regular_files import read_bytes, read_text
-from toxtrail.scaffold import other_code
+from toxtrail.pipeline import Instance
+from toxtrail.regular_files import leads_out, read_bytes, read_text
 
 LINK_OF_STAGE = {
     "prompts": "prompt set",
@@ -38,19 +34,7 @@ LINK_OF_STAGE = {
     "report": "report",
 }
 
-
-KNOWN_KEYS = {
-    "foreach", "do", "cmd", "params", "deps", "outs", "metrics", "plots", "desc", "meta", "frozen",
-}  # fmt: skip
-"""What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
-
-
 RECEIPTS = "mlruns/receipts/"
-
-CODE_DIFFERS = (
-    "the installed toxtrail has other code for this stage. Install the version that made the "
-    "results, or accept this one with `toxtrail upgrade`; `dvc repro` then runs the stage again."
-)
 
 
 def other_receipt(commit: str) -> str:
@@ -61,71 +45,22 @@ def other_receipt(commit: str) -> str:
     )
 
 
-def verify_declaration(root: Path) -> Iterator[Check]:
-    """dvc.yaml asks for what the code needs, and no stage is frozen."""
-    try:
-        declared = yaml.safe_load(read_text(root / "dvc.yaml"))["stages"]
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, KeyError, TypeError) as error:
-        yield broken("pipeline", "dvc.yaml", f"it cannot be read: {error}")
-        return
-    for stage in PIPELINE:
-        entry = declared.get(stage.name)
-        if entry is None:
-            yield broken("pipeline", f"dvc.yaml: {stage.name}", "the stage is missing")
-            continue
-        problems = list(_misdeclared(entry, stage, declaration(stage, root)))
-        yield from judged("pipeline", f"dvc.yaml: {stage.name}", problems)
-    for name in other_code(root):
-        yield broken("pipeline", code_list(name), CODE_DIFFERS)
-
-
-def declaration(stage: Stage, root: Path) -> dict[str, Any]:
-    """What this experiment's dvc.yaml must say of a stage, in its own words."""
-    key = " ${key}" if stage.over else ""
-    return {
-        "cmd": f"toxtrail stage {stage.name}{key}",
-        "params": [as_dvc(place) for place in stage.params],
-        "deps": [*map(as_dvc, stage.reads), *code_deps(stage, root)],
-        "outs": [as_dvc(path) for path in stage.writes],
-        "metrics": [as_dvc(path) for path in stage.metrics],
-        "plots": [as_dvc(path) for path in stage.plots],
-    }
-
-
-def as_dvc(text: str) -> str:
-    """`{family}` in pipeline.py is `${item.family}` in dvc.yaml."""
-    names = {"key": "${key}"}
-    return re.sub(r"\{(\w+)\}", lambda m: names.get(m[1], f"${{item.{m[1]}}}"), text)
-
-
-def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any]) -> Iterator[str]:
-    body = entry.get("do", entry)
-    if odd := sorted((set(body) | set(entry)) - KNOWN_KEYS):
-        yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
-    if entry.get("frozen") or body.get("frozen"):
-        yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
-    for name, wanted in declared.items():
-        found = body.get(name)
-        if name in ("outs", "metrics", "plots"):
-            found = [next(iter(o)) if isinstance(o, dict) else o for o in found or []]
-        if found != wanted:
-            yield f"{name} is {found}, the code needs {wanted}"
-    if entry.get("foreach") != (f"${{{stage.over}}}" if stage.over else None):
-        yield f"foreach is {entry.get('foreach')}, the code needs {stage.over}"
-
-
 def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Every stage of the scope was run with the present values, on the present files."""
-    made = {out.path: out for _, out in outputs(evidence.lock)}
+    made = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
     lost: set[str] = set()
     for instance in scope:
         entry = evidence.lock.get(instance.name)
         if entry is None:
             yield _no_entry(evidence, instance)
             continue
-        problems = [*_other_run(evidence, instance, entry), *_other_files(evidence, entry, made)]
+        wanted = set(instance.deps(evidence.root))
+        deps = {path: dep for path, dep in entry.deps.items() if path in wanted}
+        problems = [*other_run(evidence, instance, entry), *_other_files(evidence, deps, made)]
+        if odd := set(entry.deps) ^ wanted:
+            problems.append(_not_those("deps", odd))
         yield from judged("dvc.lock", instance.name, problems)
-        lost |= {d.path for d in entry.deps.values() if not _found(evidence, d)}
+        lost |= {d.path for d in deps.values() if not _found(evidence, d)}
     parts = {str(folder) for path in made for folder in (Path(path), *Path(path).parents)}
     for path in sorted(lost - parts):  # what is made here is looked at with the outputs
         yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
@@ -155,12 +90,11 @@ def verify_stale_entries(
         scope: only entries that claim an output of these; None for all.
     """
     names = {one.name for one in known}
-    own = {stage.name for stage in PIPELINE}
     claimed = {path for one in scope or () for path in one.writes}
     for entry in evidence.lock.values():
         if scope is not None and not claimed & set(entry.outs):
             continue
-        if entry.stage in own and entry.name not in names:
+        if is_own(entry.name) and entry.name not in names:
             outs = ", ".join(entry.outs)
             yield broken(
                 "dvc.lock",
@@ -194,6 +128,8 @@ def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
     for instance in scope:
         entry = evidence.lock.get(instance.name)
         for out in entry.outs.values() if entry else ():
+            if out.path not in instance.outs:
+                continue  # verify_lock names it
             link = LINK_OF_STAGE[instance.stage.name]
             yield from _output(evidence, link, out)
             if not out.path.startswith(RECEIPTS):  # they are not cached
@@ -210,29 +146,50 @@ def listing(cache: Path, md5: str) -> dict[str, str] | None:
     path = cache_path(cache, md5)
     if not path.is_file() or md5_of(read_bytes(path)) + ".dir" != md5:
         return None
-    return {row["relpath"]: row["md5"] for row in json.loads(read_bytes(path))}
+    files = {str(row["relpath"]): str(row["md5"]) for row in json.loads(read_bytes(path))}
+    plain = all(MD5.fullmatch(inner) and not leads_out(name) for name, inner in files.items())
+    return files if plain else None
 
 
-def _other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
     """Where the entry is not of this stage with these values."""
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
     for what, found, wanted in (
-        ("deps", set(entry.deps), set(instance.deps(evidence.root))),
         ("outs", set(entry.outs), set(instance.outs)),
         ("params", set(entry.params), set(instance.params)),
     ):
         if found != wanted:
-            odd = ", ".join(sorted(found ^ wanted))
-            yield f"its {what} are not those of the stage: {odd}"
+            yield _not_those(what, found ^ wanted)
+    yield from _odd_modes(evidence, instance, entry)
     for place in set(instance.params) & set(entry.params):
         for name, was, now in _changes(place, entry.params[place], _at(evidence.raw, place)):
             yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
 
 
-def _other_files(evidence: Evidence, entry: LockEntry, made: dict[str, Recorded]) -> Iterator[str]:
+def _not_those(what: str, odd: set[str]) -> str:
+    return f"its {what} are not those of the stage: {', '.join(sorted(odd))}"
+
+
+def _odd_modes(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+    """DVC marks an output that was executable when it was saved, and no dependency."""
+    for name in (dep.path for dep in entry.deps.values() if dep.isexec):
+        yield f"{name} is marked as isexec, which DVC records of no dependency"
+    for out in entry.outs.values():
+        if out.isexec and out.path in instance.outs and not _executable(evidence.path(out.path)):
+            yield f"{out.path} is marked as isexec, and is no executable file"
+
+
+def _executable(path: Path) -> bool:
+    """What is not here is not judged."""
+    return not path.exists() or (path.is_file() and bool(path.stat().st_mode & 0o111))
+
+
+def _other_files(
+    evidence: Evidence, deps: Mapping[str, Recorded], made: Mapping[str, Recorded]
+) -> Iterator[str]:
     """Where a dependency is not the file that the entry names."""
-    for dep in entry.deps.values():
+    for dep in deps.values():
         if dep.path in made:
             out = made[dep.path]
             if (out.md5, out.size) != (dep.md5, dep.size):
@@ -251,7 +208,7 @@ def _other_files(evidence: Evidence, entry: LockEntry, made: dict[str, Recorded]
             )
 
 
-def _parts(dep: Recorded, made: dict[str, Recorded]) -> dict[str, Recorded]:
+def _parts(dep: Recorded, made: Mapping[str, Recorded]) -> dict[str, Recorded]:
     """name -> the output of that name in a folder that several stages fill with a file each (as
     with receipts); none where one of them made a folder of its own."""
     folder = f"{dep.path}/"
@@ -282,6 +239,8 @@ def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
 
 
 def _output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
+    if out.path in evidence.refused:
+        return  # verify_refused names it
     path = evidence.path(out.path)
     found = _found(evidence, out)
     receipt = out.path.startswith(RECEIPTS)

@@ -1,0 +1,67 @@
+"""What lies where a stage's output should, and is never opened: links that lead elsewhere, pipes,
+sockets, devices."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+
+from toxtrail.pipeline import Instance
+from toxtrail.regular_files import irregular, link_target
+
+
+def refused_places(root: Path, instances: Sequence[Instance]) -> dict[str, str]:
+    """Path from the root -> why it is not opened.
+
+    A folder above the outputs may be a link: `data` may lie on another disk. An output, or what is
+    in one, may be a link only to an object of DVC's cache.
+    """
+    outs = {out for one in instances for out in one.outs}
+    deps = {dep for one in instances for dep in one.deps(root)} - outs
+    found = dict(place for name in sorted(outs) for place in _in_output(root, name))
+    for name in sorted(deps):
+        if kind := irregular(root / name):
+            found[name] = f"it is {kind}, not a file"
+    return found
+
+
+def refused_below(root: Path) -> dict[str, str]:
+    """The same of a folder that a stranger filled, where no link has a reason to be."""
+    return {
+        path.relative_to(root).as_posix(): reason
+        for path in _inside(root)
+        if (reason := _reason(path, links=True))
+    }
+
+
+def is_refused(name: str, refused: Mapping[str, str]) -> bool:
+    """Whether a path is one of these, lies in one, or holds one."""
+    return any(
+        name == one or name.startswith(f"{one}/") or one.startswith(f"{name}/") for one in refused
+    )
+
+
+def _in_output(root: Path, name: str) -> Iterator[tuple[str, str]]:
+    top = root / name
+    if reason := _reason(top):
+        yield name, reason
+        return
+    for path in _inside(top):
+        if reason := _reason(path):
+            yield path.relative_to(root).as_posix(), reason
+
+
+def _inside(folder: Path) -> Iterator[Path]:
+    """Everything below a folder; links are named and not followed."""
+    for place, folders, files in os.walk(folder):
+        for name in sorted((*folders, *files)):
+            yield Path(place, name)
+
+
+def _reason(path: Path, links: bool = False) -> str | None:
+    target = str(path.readlink()) if links and path.is_symlink() else link_target(path)
+    if target is not None:
+        return f"it is a symbolic link to {target}, not a file of a stage"
+    kind = irregular(path)
+    return f"it is {kind}, not a file" if kind else None
