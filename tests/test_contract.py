@@ -29,6 +29,7 @@ PLUMBING = {
     "toxtrail.readers.json_rows",
     "toxtrail.readers.text",
     "toxtrail.records",
+    "toxtrail.redaction",
     "toxtrail.regular_files",
     "toxtrail.safe_text",
     "toxtrail.uris",

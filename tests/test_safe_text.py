@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from toxtrail.artifacts import as_csv
-from toxtrail.safe_text import FORMULA, LATEX, clipped, latex, markdown, safe_cell, visible
+from toxtrail.safe_text import (
+    FORMULA,
+    LATEX,
+    MOST_MARKS,
+    clipped,
+    latex,
+    markdown,
+    safe_cell,
+    visible,
+)
 from toxtrail.stages.browser import as_script
 
 HOSTILE = (
@@ -34,8 +43,22 @@ texts = st.one_of(
 @given(texts)
 def test_what_is_shown_is_printable_and_plain_text_stays_as_it_is(text):
     assert visible(text).isprintable()
-    if text.isprintable():
+    assert visible(visible(text)) == visible(text)
+    if text.isprintable() and not re.search(rf"[\u0300-\u036f]{{{MOST_MARKS + 1}}}", text):
         assert visible(text) == text
+
+
+@given(st.integers(0, 400))
+def test_a_pile_of_combining_marks_is_cut_off(count):
+    pile = "\u0301" * count
+    assert visible(f"a{pile}b").count("\u0301") == min(count, MOST_MARKS)
+    if count <= MOST_MARKS:
+        assert visible(f"a{pile}b") == f"a{pile}b"
+
+
+def test_writing_with_marks_stays_as_it_is():
+    for text in ("हिन्दी में लिखा", "ภาษาไทยที่มีสระ", "שָׁלוֹם", "Tiếng Việt", "བོད་སྐད་", "👩\u200d🚀"):
+        assert visible(text.replace("\u200d", "")) == text.replace("\u200d", "")
 
 
 @given(texts)

@@ -4,11 +4,20 @@ from __future__ import annotations
 
 import difflib
 import errno
+import os
 from collections.abc import Iterable
+
+from toxtrail.redaction import redacted
 
 
 class ToxtrailError(Exception):
-    """A problem that a user can act on: printed as one message, without a traceback."""
+    """A problem that a user can act on: printed as one message, without a traceback.
+
+    Its text holds no secret from the start: it may be recorded, or be part of another message.
+    """
+
+    def __init__(self, message: str = "") -> None:
+        super().__init__(redacted(message))
 
 
 class ConfigError(ToxtrailError):
@@ -43,6 +52,57 @@ def no_room(error: BaseException | None) -> bool:
             return True
         error = error.__cause__ or error.__context__
     return False
+
+
+OWNER = "Ask its owner for access, or work on a copy of your own (`git clone`, `dvc pull`)."
+SYSTEM_ERRORS = {
+    errno.EACCES: f"you have no permission to use it like that. {OWNER}",
+    errno.EPERM: f"you have no permission to use it like that. {OWNER}",
+    errno.EROFS: "it lies on a read-only file system. Work on a copy that can be written to.",
+    errno.ENOENT: "it does not exist (any more).",
+    errno.EEXIST: "it exists already.",
+    errno.EISDIR: "it is a folder; a file is expected.",
+    errno.ENOTDIR: "a part of this path is a file; a folder is expected.",
+    errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one.",
+    errno.ELOOP: "its symbolic links lead to each other. Remove one of them.",
+    errno.EMFILE: "too many files are open. Raise the limit (`ulimit -n`).",
+    errno.ENFILE: "too many files are open on this machine.",
+    errno.ETXTBSY: "a program is using it.",
+    errno.EBUSY: "it is in use.",
+    errno.EIO: "the disk reports an error. Check it, and restore the file from a copy.",
+    errno.ESTALE: "the network file system has lost it. Mount it again.",
+}
+"""What the operating system refuses -> what that means, and what to do."""
+
+
+def system_problem(error: OSError) -> str:
+    """One sentence on what the operating system refused, with the path."""
+    said = SYSTEM_ERRORS.get(error.errno or 0, f"{error.strerror or type(error).__name__}.")
+    paths = [
+        os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
+    ]
+    if not paths:
+        return f"The operating system refused: {error.strerror or error}."
+    return f"{' -> '.join(paths)}: {said}"
+
+
+def problem_of(error: Exception) -> str | None:
+    """The message to a person who can do something about it; None: it is a bug."""
+    if isinstance(error, ToxtrailError):
+        return str(error)
+    if no_room(error):
+        return (
+            f"There is no room to write any more ({error}). What was finished is kept: free some "
+            "space and run the same command again."
+        )
+    if isinstance(error, OSError) and error.errno is not None:
+        return system_problem(error)
+    if isinstance(error, MemoryError):
+        return (
+            "There is not enough memory. What was finished is kept: close other programs, or lower "
+            "the batch sizes under `runtime` in params.yaml, and run the same command again."
+        )
+    return None
 
 
 def nearest(name: str, valid: Iterable[str]) -> str:

@@ -7,6 +7,8 @@ is stored; it changes what is shown.
 from __future__ import annotations
 
 import re
+import unicodedata
+from itertools import groupby
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
 """First characters that make a spreadsheet compute."""
@@ -19,15 +21,30 @@ LATEX = {
 }  # fmt: skip
 
 
+MOST_MARKS = 8
+"""Combining marks on one character; no script takes more, and a pile of them covers other lines."""
+
+
 def visible(text: str, keep: str = "") -> str:
-    """Control characters, escape codes, bidi overrides and invisible characters shown, not sent.
+    """Control characters, escape codes, bidi overrides and invisible characters shown, not sent;
+    more than `MOST_MARKS` combining marks in a row cut off, with their number.
 
     Args:
         keep: characters to leave as they are (a page may keep line breaks).
     """
-    if text.isprintable():
+    if text.isascii() and text.isprintable():
         return text
-    return "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
+    shown = "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
+    return shown if shown.isascii() else _with_few_marks(shown)
+
+
+def _with_few_marks(text: str) -> str:
+    parts = []
+    for are_marks, run in groupby(text, key=lambda c: unicodedata.category(c)[0] == "M"):
+        part = "".join(run)
+        over = len(part) - MOST_MARKS if are_marks else 0
+        parts.append(part if over <= 0 else f"{part[:MOST_MARKS]}[{over} marks more]")
+    return "".join(parts)
 
 
 def clipped(text: str, limit: int) -> str:

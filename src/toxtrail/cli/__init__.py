@@ -6,6 +6,8 @@ import importlib
 import os
 import signal
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -13,8 +15,9 @@ from typing import Any
 import click
 
 from toxtrail import __version__
+from toxtrail.cli.console import echo, finish, prepare, shown
 from toxtrail.cli.experiment import Experiment
-from toxtrail.errors import ToxtrailError, no_room
+from toxtrail.errors import problem_of
 
 COMMANDS = {
     "init": "toxtrail.cli.init",
@@ -60,29 +63,44 @@ class Commands(click.Group):
         assert isinstance(command, click.Command)
         return command
 
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Read this group's own options."""
+        with _usage_errors_shown():
+            return super().make_context(info_name, args, parent, **extra)
+
     def invoke(self, ctx: click.Context) -> Any:
         """Run; exit 1 with a message for a problem that the user can act on."""
         try:
-            return super().invoke(ctx)
-        except ToxtrailError as error:
-            click.secho("Error: ", fg="red", nl=False, err=True)
-            click.echo(error, err=True)
-            ctx.exit(1)
+            with _usage_errors_shown():
+                return super().invoke(ctx)
         except KeyboardInterrupt:
-            click.echo(
-                "Interrupted. What was finished is kept: run the same command again.", err=True
-            )
+            echo("Interrupted. What was finished is kept: run the same command again.", err=True)
             ctx.exit(130)
+        except BrokenPipeError:  # whoever reads has seen enough: click ends quietly
+            raise
         except Exception as error:
-            if not no_room(error):
+            message = problem_of(error)
+            if message is None:
                 raise
-            click.secho("Error: ", fg="red", nl=False, err=True)
-            click.echo(
-                f"There is no room to write any more ({error}). What was finished is kept: free "
-                "some space and run the same command again.",
-                err=True,
-            )
+            echo("Error: ", fg="red", nl=False, err=True)
+            echo(message, err=True)
             ctx.exit(1)
+
+
+@contextmanager
+def _usage_errors_shown() -> Iterator[None]:
+    """click repeats what was typed, or stands in a script."""
+    try:
+        yield
+    except click.ClickException as error:
+        error.message = shown(error.message, keep="\n")  # type: ignore[misc]
+        raise
 
 
 @click.group(
@@ -120,8 +138,12 @@ def main() -> None:
     times as long (benchmarks/RESULTS.md). OpenMP reads the setting once, before torch is imported.
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+    prepare()
     signal.signal(signal.SIGTERM, _stop)
-    cli()
+    try:
+        cli()
+    finally:
+        finish()
 
 
 def _stop(number: int, _: FrameType | None) -> None:

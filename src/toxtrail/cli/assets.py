@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.online import CAN_BE_HAD, asked_online, print_online
 from toxtrail.cli.output import json_option, print_json, print_table
@@ -84,7 +85,7 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
         [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins],
     )
     count = sum(p.changed for p in pins)
-    click.echo(f"{count} pin(s) {'would be' if dry_run else ''} written to params.yaml.")
+    echo(f"{count} pin(s) {'would be' if dry_run else ''} written to params.yaml.")
 
 
 @click.command("doctor", short_help="Look at this machine: versions, device, cache.")
@@ -142,25 +143,25 @@ def _print_code(names: Sequence[str]) -> None:
     from toxtrail.cli.init import code_differs
 
     if names:
-        click.secho("problem: ", fg="red", nl=False)
-        click.echo(code_differs(names))
+        echo("problem: ", fg="red", nl=False)
+        echo(code_differs(names))
 
 
 def _print_check(
     experiment: Experiment, unpinned: list[str], changed: list[str], notes: list[str]
 ) -> None:
     config = experiment.config
-    click.echo(
+    echo(
         f"params.yaml: {len(config.variants)} variants in {len(config.families)} families, "
         f"{len(config.prompts.subsets)} prompt subsets, {len(config.scoring.scorers)} scorers."
     )
     for line in unpinned:
-        click.secho("warning: ", fg="yellow", nl=False)
-        click.echo(f"{line}. `toxtrail pin` resolves and writes it.")
+        echo("warning: ", fg="yellow", nl=False)
+        echo(f"{line}. `toxtrail pin` resolves and writes it.")
     for line in notes:
-        click.echo(f"note: {line}")
+        echo(f"note: {line}")
     for line in changed:
-        click.secho("problem: ", fg="red", nl=False)
-        click.echo(line)
+        echo("problem: ", fg="red", nl=False)
+        echo(line)
     if not changed:
-        click.echo("Every local file is as pinned, and holds what is asked of it.")
+        echo("Every local file is as pinned, and holds what is asked of it.")

@@ -11,11 +11,11 @@ import click
 
 from toxtrail.audit.places import place_of
 from toxtrail.cli import reproduce as reproduction
+from toxtrail.cli.console import cell, console, echo, joined
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.errors import BackendError, ConfigError, DataError
-from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -127,7 +127,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
     if scene.silent:
-        click.secho(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
+        echo(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     drawn: int = 0
     outcomes: list[reproduction.Outcome] = []
@@ -184,7 +184,7 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
         except DataError as error:
             if exit_code(checks, complete=False) == 0:
                 raise  # else the checks name the damage
-            click.secho(f"No chain can be shown: {error}", fg="red", err=True)
+            echo(f"No chain can be shown: {error}", fg="red", err=True)
     if wishes.as_json:
         value = {"kind": "bundle", **(link.to_json() if link else {})}
         print_json({**value, "checks": [c.to_json() for c in checks]} if checks else value)
@@ -219,7 +219,7 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
     try:
         return tracker_of(experiment).runs("")
     except BackendError as error:
-        click.secho(f"No MLflow run was looked at: {error}", fg="yellow", err=True)
+        echo(f"No MLflow run was looked at: {error}", fg="yellow", err=True)
         return []
 
 
@@ -236,10 +236,8 @@ def scene_of(experiment: Experiment) -> Scene:
 
 def print_link(link: Link) -> None:
     """The chain as a tree."""
-    from rich.console import Console
-
     interactive = sys.stdout.isatty()
-    Console(width=None if interactive else 160, highlight=False).print(_tree(link, set()))
+    console(None if interactive else 160).print(_tree(link, set()))
 
 
 def _checks(
@@ -262,21 +260,18 @@ def _report(link: Link) -> int:
     """Name what is not as recorded, whatever was printed before."""
     broken = {(one.what, one.name) for one in link.mismatches()}
     for what, name in sorted(broken):
-        click.secho(f"MISMATCH: {what}: {name} is not what was recorded", fg="red", err=True)
+        echo(f"MISMATCH: {what}: {name} is not what was recorded", fg="red", err=True)
     return BROKEN_EXIT if broken else 0
 
 
 def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
     """A link that stands in several places is unfolded at the first."""
-    from rich.text import Text
     from rich.tree import Tree
 
-    head = Text.assemble(
-        (visible(link.what), "bold"),
-        "  ",
-        visible(link.name),
-        "  ",
-        (f"{link.standing}", COLOURS[link.standing]),
+    head = joined(
+        cell(link.what, "bold"),
+        cell(f"  {link.name}  "),
+        cell(link.standing, COLOURS[link.standing]),
     )
     if link.sha256:
         head.append(f"\nsha256 {link.sha256}")
@@ -286,9 +281,9 @@ def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
     shown.add((link.what, link.name))
     tree = Tree(head)
     for name, value in link.facts:
-        tree.add(Text(f"{name}: {visible(value)}", style="dim"))
+        tree.add(cell(f"{name}: {value}", "dim"))
     for text in link.weak:
-        tree.add(Text(f"weak: {visible(text)}", style="yellow"))
+        tree.add(cell(f"weak: {text}", "yellow"))
     for below in link.made_from:
         tree.children.append(_tree(below, shown))
     return tree

@@ -7,6 +7,7 @@ from pathlib import Path
 import click
 
 from toxtrail.cli import stored
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.errors import ConfigError, DataError, nearest
 
@@ -47,12 +48,12 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
         )
     text = model_card(summary, variant)
     if target is None:
-        click.echo(text, nl=False)
+        echo(text, nl=False)
         return
     if target.exists():
         raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
     write_outside(target, text)
-    click.echo(target)
+    echo(target)
 
 
 def _family_of(experiment: Experiment, variant: str) -> str:

@@ -11,6 +11,7 @@ import click
 from toxtrail.cli import stored
 from toxtrail.cli.beside import print_published, with_published
 from toxtrail.cli.comparison import print_rows, show
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.hdi import print_hdi, with_hdi
 from toxtrail.cli.output import Form, formats, print_json, print_table
@@ -203,7 +204,7 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
             "comparison takes two. Widen the filter, or name two runs: toxtrail compare RUN_A RUN_B"
         )
     for run in lonely:
-        click.echo(f"Left out: {run.name} is the only run of its family here.", err=True)
+        echo(f"Left out: {run.name} is the only run of its family here.", err=True)
     return found
 
 
@@ -300,4 +301,4 @@ def _print_best(summary: Mapping[str, Any]) -> None:
         "rates it expects>", "rates that are>", "fits?",
     ]  # fmt: skip
     print_table("BEST: difference of locations of the scores, unpaired", columns, rows)
-    click.secho(summary["best"]["warning"], fg="yellow")
+    echo(summary["best"]["warning"], fg="yellow")

@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import click
-
+from toxtrail.cli.console import echo
 from toxtrail.cli.output import Form, Table, fitted, print_as, print_csv
 from toxtrail.errors import ConfigError, nearest
-from toxtrail.safe_text import visible
 
 MANY = 40
 """Rows above which a table is shown in short: people look for the worst, not for all."""
@@ -78,7 +76,7 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
     from toxtrail.comparability import mismatch_text
 
     if warning := mismatch_text(summary.get("mismatch", [])):
-        click.secho(visible(warning), fg="red", bold=True, err=form != "text")
+        echo(warning, fg="red", bold=True, err=form != "text")
     for name in scorers_of(summary, scorer):
         chosen = subset_of(summary, subset)
         tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)

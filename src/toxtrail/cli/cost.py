@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import print_json, print_table, size_text
 from toxtrail.errors import BackendError, ConfigError, DataError, nearest
-from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from toxtrail.audit.forecast import Known, Need, Room, Work
@@ -245,11 +245,11 @@ def _print(plan: Plan) -> None:
     ]
     print_table("Disk", ["what for", "where", "needed>", "free>"], cells)
     for line in _sentences(plan):
-        click.echo(visible(line))
+        echo(line)
     for line in plan.problems:
-        click.secho("problem: ", fg="red", nl=False)
-        click.echo(visible(line))
-    click.secho(_total(plan, rows), bold=True)
+        echo("problem: ", fg="red", nl=False)
+        echo(line)
+    echo(_total(plan, rows), bold=True)
 
 
 def _stage_cells(row: Mapping[str, Any], timed: bool) -> tuple[object, ...]:
@@ -280,13 +280,13 @@ def _print_downloads(plan: Plan) -> None:
         ]
         print_table("To download", ["address", "state", "size>", "what to know"], rows)
         if common:
-            click.echo(visible(f"(below): {common}."))
+            echo(f"(below): {common}.")
         if any(one.guessed for one in away):
-            click.echo('"about": nobody says how large it is; guessed by the 7b or 2b in its name.')
+            echo('"about": nobody says how large it is; guessed by the 7b or 2b in its name.')
     here = [one for one in found if one.state == "here"]
     if here:
         size = sum(one.size or 0 for one in here)
-        click.echo(f"{len(here)} asset(s) are here already ({size_text(size)}).")
+        echo(f"{len(here)} asset(s) are here already ({size_text(size)}).")
 
 
 def _common(said: Sequence[str]) -> str | None:

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 
 
@@ -64,5 +65,5 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
             files[crate.METADATA].write_text(pretty_json(content), encoding="utf-8")
         write_bundle(files, about, target)
         size = sum(path.stat().st_size for path in files.values())
-    click.echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
-    click.echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")
+    echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
+    echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")

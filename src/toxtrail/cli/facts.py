@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from toxtrail.backends.git import changed_files, commit
 from toxtrail.cli.memory import peak_mib
 from toxtrail.identity import record_seal, sha256_file
+from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from toxtrail.artifacts import Store
@@ -46,7 +47,7 @@ def recorded(
         "machine": f"{platform.system()} {platform.machine()}",
         "commit": commit(store.root),
         "dirty": bool(changed_files(store.root)),
-        "settings": dict(settings),
+        "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
         "cost": {name: round(value, 3) for name, value in cost.items()},
     }
     store.write_json(store.record(stage, key), {**record, "seal": record_seal(record)})

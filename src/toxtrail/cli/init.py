@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json
 from toxtrail.errors import ConfigError
@@ -45,14 +46,14 @@ def init(folder: Path, preset: str, no_git: bool) -> None:
     inside = git.is_inside(target)
     files = new_files(target.name, preset, git=inside or not no_git)
     create(target, files)
-    click.echo(
+    echo(
         f"{folder}: preset {preset}, {len(config.variants)} variants in {len(config.families)} "
         f"families; {len(files)} files."
     )
     if not no_git:
-        click.echo(_versioned(target, inside))
+        echo(_versioned(target, inside))
     steps = [f"cd {folder}", "toxtrail check", *FIRST[preset].splitlines(), "toxtrail run"]
-    click.echo("Next:\n" + "\n".join(f"  {step}" for step in steps))
+    echo("Next:\n" + "\n".join(f"  {step}" for step in steps))
 
 
 @click.command("upgrade", short_help="Follow the installed toxtrail with this experiment.")
@@ -124,10 +125,10 @@ def _versioned(target: Path, inside: bool) -> str:
 
 def _print_upgrade(files: Mapping[str, bytes], stages: Sequence[str], dry_run: bool) -> None:
     if not files:
-        click.echo("This experiment follows the installed toxtrail already.")
+        echo("This experiment follows the installed toxtrail already.")
         return
-    click.echo(f"{'Would write' if dry_run else 'Wrote'} {', '.join(files)}.")
-    click.echo(
+    echo(f"{'Would write' if dry_run else 'Wrote'} {', '.join(files)}.")
+    echo(
         f"Stages with other code: {', '.join(stages)}."
         if stages
         else "No stage has other code: nothing will run again for that."

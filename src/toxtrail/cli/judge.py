@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 
@@ -62,8 +63,8 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
         writer = csv.DictWriter(out, labels.COLUMNS)
         writer.writeheader()
         writer.writerows({name: safe_cell(cell) for name, cell in row.items()} for row in rows)
-    click.echo(f"{len(rows)} texts in {to}. Write yes or no under toxic, then:")
-    click.echo(f"  toxtrail judge count {to}")
+    echo(f"{len(rows)} texts in {to}. Write yes or no under toxic, then:")
+    echo(f"  toxtrail judge count {to}")
 
 
 @judge.command("count", short_help="Count how a scorer agrees with people.")
@@ -119,5 +120,5 @@ def count(
     ]
     columns = ["variant", "toxic found>", "harmless passed>"]
     print_table(f"{name} against {len(judged)} labels", columns, rows)
-    click.echo("Put this into params.yaml, under posterior:\n")
-    click.echo(yaml.safe_dump({"judges": params}, sort_keys=False, width=100))
+    echo("Put this into params.yaml, under posterior:\n")
+    echo(yaml.safe_dump({"judges": params}, sort_keys=False, width=100))

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.errors import ConfigError, nearest
@@ -79,9 +80,7 @@ def _as_json(found: Found) -> dict[str, Any]:
 
 def _print_overlaps(key: str, found: Found) -> None:
     if not found.overlaps:
-        click.echo(
-            f"{key}: none of {found.prompts - found.short} judged prompts stands in its data."
-        )
+        echo(f"{key}: none of {found.prompts - found.short} judged prompts stands in its data.")
         return
     rows = [
         [one.prompt_id, one.kind, f"{one.containment:.0%}", one.example]

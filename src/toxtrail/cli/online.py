@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import click
-
+from toxtrail.cli.console import echo
 from toxtrail.cli.output import print_table
 from toxtrail.config import Config
-from toxtrail.safe_text import visible
 from toxtrail.uris import HfUri, parse_uri
 
 CAN_BE_HAD = ("there", "renamed")
@@ -62,12 +60,12 @@ def print_online(found: Sequence[Asked]) -> None:
     from toxtrail.audit.origin import license_warning
 
     if not found:
-        click.echo("params.yaml names nothing on the hub.")
+        echo("params.yaml names nothing on the hub.")
         return
     silent = [one for one in found if one.state == "unreachable"]
     if len(silent) == len(found):
-        click.secho("problem: ", fg="red", nl=False)
-        click.echo(visible(f"{silent[0].said}. None of {len(found)} address(es) was asked about."))
+        echo("problem: ", fg="red", nl=False)
+        echo(f"{silent[0].said}. None of {len(found)} address(es) was asked about.")
         return
     rows = [
         (one.state, one.uri, one.license or "not stated", ", ".join(one.places)) for one in found
@@ -76,11 +74,11 @@ def print_online(found: Sequence[Asked]) -> None:
     for one in found:
         if one.said:
             good = one.state in CAN_BE_HAD
-            click.secho("note: " if good else "problem: ", fg="cyan" if good else "red", nl=False)
-            click.echo(visible(f"{one.uri}: {one.said}."))
+            echo("note: " if good else "problem: ", fg="cyan" if good else "red", nl=False)
+            echo(f"{one.uri}: {one.said}.")
         warning = license_warning(one.license) if one.commit and one.license else None
         if warning:
-            click.secho("licence: ", fg="yellow", nl=False)
-            click.echo(visible(f"{one.uri}: {warning}."))
+            echo("licence: ", fg="yellow", nl=False)
+            echo(f"{one.uri}: {warning}.")
     had = sum(one.state in CAN_BE_HAD for one in found)
-    click.echo(f"{had} of {len(found)} address(es) of the hub can be had.")
+    echo(f"{had} of {len(found)} address(es) of the hub can be had.")

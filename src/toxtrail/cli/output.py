@@ -11,6 +11,8 @@ from typing import Any, Literal, NamedTuple
 
 import click
 
+from toxtrail.cli.console import cell, console, echo, echo_data
+from toxtrail.redaction import redacted
 from toxtrail.safe_text import latex, markdown, visible
 
 json_option: Callable[[Any], Any] = click.option(
@@ -56,9 +58,14 @@ def formats(*wanted: Form) -> Callable[[Any], Any]:
     return decorate
 
 
-def print_json(value: object) -> None:
-    """Indented JSON on standard output."""
-    click.echo(json.dumps(value, indent=2, ensure_ascii=True, allow_nan=False))
+def print_json(value: object, *, texts: bool = False) -> None:
+    """Indented JSON on standard output.
+
+    Args:
+        texts: it holds texts of the data, which are printed letter by letter.
+    """
+    own = value if texts else _without_secrets(value)
+    echo_data(json.dumps(own, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 def tell_delimiter(path: Path) -> None:
@@ -66,14 +73,29 @@ def tell_delimiter(path: Path) -> None:
     from toxtrail.readers.csv_rows import shown, unusual_delimiter
 
     if mark := unusual_delimiter(path, None):
-        click.echo(f"{path.name} is read with the delimiter {shown(mark)}.", err=True)
+        echo(f"{path.name} is read with the delimiter {shown(mark)}.", err=True)
 
 
-def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
-    """Tidy CSV: a column for each name, in the order of the first row; no cell is a formula."""
+def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None:
+    """Tidy CSV: a column for each name, in the order of the first row; no cell is a formula.
+
+    Args:
+        texts: as of `print_json`.
+    """
     from toxtrail.artifacts import as_csv
 
-    click.echo(as_csv(rows), nl=False)
+    echo_data(as_csv(rows if texts else _without_secrets(rows)))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same value with `redacted` strings."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
+    return value
 
 
 def print_table(
@@ -84,23 +106,21 @@ def print_table(
     Columns whose name ends in `>` are right-aligned.
     """
     from rich.box import SIMPLE_HEAD
-    from rich.console import Console
     from rich.table import Table as RichTable
-    from rich.text import Text
 
-    console = Console(width=room())
-    shown = title and Text(visible(title), style="bold")
+    screen = console(room())
+    shown = title and cell(title, "bold")
     table = RichTable(box=SIMPLE_HEAD, title=shown, title_justify="left")
-    for column, width in zip(columns, _least_widths(columns, rows, console.width), strict=True):
+    for column, width in zip(columns, _least_widths(columns, rows, screen.width), strict=True):
         table.add_column(
-            Text(visible(column.rstrip(">"))),
+            cell(column.rstrip(">")),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
             width=width,
         )
     for row in rows:
-        table.add_row(*(Text(visible(str(cell)), style=_colour(str(cell))) for cell in row))
-    console.print(table)
+        table.add_row(*(cell(value, _colour(str(value))) for value in row))
+    screen.print(table)
 
 
 def size_text(size: float | None) -> str:
@@ -116,9 +136,7 @@ def size_text(size: float | None) -> str:
 
 def room() -> int:
     """Columns of the terminal, or of a pipe."""
-    from rich.console import Console
-
-    return Console().width if sys.stdout.isatty() else WIDE
+    return console().width if sys.stdout.isatty() else WIDE
 
 
 def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
@@ -204,10 +222,10 @@ def print_as(
         for table in tables:
             print_table(*table)
         for note in notes:
-            click.echo(visible(note))
+            echo(note)
         for head in heads:
-            click.secho(visible(head), bold=True)
+            echo(head, bold=True)
         return
     render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
     said = [f"{escape(note)}\n" for note in (*notes, *heads)]
-    click.echo("\n".join([*map(render, tables), *said]))
+    echo("\n".join([*map(render, tables), *said]))

@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from toxtrail.cli import cost
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 
@@ -213,14 +214,14 @@ def _print(row: dict[str, Any]) -> None:
             ),
         ],
     )
-    click.echo(
+    echo(
         f"Base rate {row['base_rate']:.3f} ({row['base_rate_from']}), correlation over prompts "
         f"{row['phi']:.2f} ({row['phi_from']}): {row['discordant']:.1%} of the prompts tell the "
         f"two apart. Seed {row['seed']}."
     )
     if row["prompts_now"]:
         least = row["detectable_now"]
-        click.echo(
+        echo(
             f"The {row['prompts_now']} prompts that {row['family']} has find a rise of "
             + (f"{100 * least:.1f} points or more." if least else "no size.")
         )

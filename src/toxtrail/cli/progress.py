@@ -8,12 +8,12 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
-import click
-
+from toxtrail.cli.console import cell, console, echo, shown
 from toxtrail.cli.memory import peak_mib
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
+    from rich.text import Text  # noqa: TID251  the type alone
 
     from toxtrail.backends.base import Advance, Progress
 
@@ -35,7 +35,7 @@ class Bars:
         """A bar for the length of the block."""
         start, drawn = time.monotonic(), 0
         with _rich(unit) as bars:
-            task = bars.add_task(label, total=total, completed=known, more="")
+            task = bars.add_task(shown(label), total=total, completed=known, more="")
 
             def advance(done: int, *, tokens: int = 0) -> None:
                 nonlocal drawn
@@ -63,12 +63,12 @@ class Lines:
             all_done, drawn = all_done + done, drawn + tokens
             if time.monotonic() - last >= LOG_SECONDS and all_done != total:
                 last = time.monotonic()
-                click.echo(line(), err=True)
+                echo(line(), err=True)
 
         yield advance
         if unit in ("bytes", "files") and time.monotonic() - start < NOTEWORTHY_SECONDS:
             return
-        click.echo(line(), err=True)
+        echo(line(), err=True)
 
 
 def _line(label: str, done: int, total: int | None, unit: str, seconds: float, known: int) -> str:
@@ -90,7 +90,6 @@ def _more(tokens: int, seconds: float) -> str:
 
 
 def _rich(unit: str) -> RichProgress:
-    from rich.console import Console
     from rich.progress import (
         BarColumn,
         DownloadColumn,
@@ -102,22 +101,21 @@ def _rich(unit: str) -> RichProgress:
         TimeRemainingColumn,
         TransferSpeedColumn,
     )
-    from rich.text import Text
 
     class Speed(ProgressColumn):
         """Units per second."""
 
         def render(self, task: Task) -> Text:
-            return Text(f"{unit}, {task.speed or 0:.1f}/s", style="progress.data.speed")
+            return cell(f"{unit}, {task.speed or 0:.1f}/s", "progress.data.speed")
 
     amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), Speed())
     if unit == "bytes":
         amounts = (DownloadColumn(), TransferSpeedColumn())
     return Progress(
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(),
         *amounts,
         TimeRemainingColumn(),
-        TextColumn("{task.fields[more]}"),
-        console=Console(stderr=True),
+        TextColumn("{task.fields[more]}", markup=False),
+        console=console(err=True),
     )

@@ -8,6 +8,7 @@ from typing import Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 from toxtrail.errors import ConfigError
 
@@ -96,7 +97,7 @@ def _print(found: Mapping[str, Any]) -> None:
     _print_stated([row for row in found["pairs"] if not row["verdict"]], many)
     _print_resolution(found.get("resolution", []), found["level"])
     for line in _notes(found):
-        click.echo(line)
+        echo(line)
 
 
 def _print_rates(found: Mapping[str, Any], many: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.errors import DataError
 
@@ -22,7 +23,7 @@ def report(experiment: Experiment, open_it: bool) -> None:
     path = experiment.store.report
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to make it.")
-    click.echo(path)
+    echo(path)
     if open_it:
         click.launch(path.as_uri())
 
@@ -42,5 +43,5 @@ def ui(ctx: click.Context, host: str, port: int) -> None:
     from toxtrail.backends.mlflow_server import serve_ui
 
     experiment: Experiment = ctx.obj
-    click.echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")
+    echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")
     ctx.exit(serve_ui(experiment.root, host, port))

@@ -6,8 +6,7 @@ import secrets
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-import click
-
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import print_table
 from toxtrail.cli.verify import BROKEN_EXIT
@@ -72,10 +71,10 @@ def show(seed: int, outcomes: Sequence[Outcome]) -> None:
         [_cells(row) for row in rows],
     )
     for outcome in outcomes:
-        click.echo(f"{outcome.variant}: batch plan: {_plan(outcome)}")
-        click.echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
+        echo(f"{outcome.variant}: batch plan: {_plan(outcome)}")
+        echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
         for name, (was, now) in outcome.environment.items():
-            click.secho(f"  {name}: recorded {was}, here {now}", fg="yellow")
+            echo(f"  {name}: recorded {was}, here {now}", fg="yellow")
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:

@@ -7,6 +7,7 @@ from typing import Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.errors import BackendError, ConfigError, nearest
@@ -76,11 +77,11 @@ def status(experiment: Experiment, as_json: bool) -> None:
         print_json({"stages": stale, "files": files, "code": code})
         return
     if code:
-        click.echo(code_differs(code))
+        echo(code_differs(code))
     for problem in files:
-        click.echo(f"not as pinned: {problem}")
+        echo(f"not as pinned: {problem}")
     if not stale:
-        click.echo("Every stage is up to date.")
+        echo("Every stage is up to date.")
         return
     print_table(
         "Stages that `toxtrail run` will run (and those after them)",

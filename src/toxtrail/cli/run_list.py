@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
+from toxtrail.cli.console import cell, console, joined
 from toxtrail.cli.output import Form, Table, print_as
 from toxtrail.cli.stored import groups, state_of, when
-from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -74,7 +74,6 @@ def tidy(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
 
 def print_tree(runs: Sequence[TrackedRun]) -> None:
     """Families, their variants below what they were tuned from, their comparison."""
-    from rich.console import Console
     from rich.tree import Tree
 
     variants = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
@@ -84,11 +83,11 @@ def print_tree(runs: Sequence[TrackedRun]) -> None:
         if run.tags.get("toxtrail.kind") == "comparison"
     }
     for family, own in groups(variants).items():
-        tree = Tree(visible(family), guide_style="dim")
+        tree = Tree(cell(family), guide_style="dim")
         _grow(tree, own)
         if family in comparisons:
             tree.add(_node(comparisons[family]))
-        Console(highlight=False).print(tree)
+        console().print(tree)
 
 
 def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
@@ -100,8 +99,6 @@ def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
 
 
 def _node(run: TrackedRun) -> Any:
-    from rich.text import Text
-
     rate = _rate(run)
     said = [
         f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
@@ -109,7 +106,7 @@ def _node(run: TrackedRun) -> Any:
         *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
         *([state_of(run)] if state_of(run) != "sealed" else []),
     ]
-    return Text.assemble((visible(run.name), "bold"), f"  {visible('; '.join(said))}")
+    return joined(cell(run.name, "bold"), cell(f"  {'; '.join(said)}"))
 
 
 def _cells(run: TrackedRun) -> tuple[str, ...]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import Form, formats, print_csv, print_json, print_table
 
@@ -80,7 +81,7 @@ def runs(
     elif form == "csv":
         print_csv(run_list.tidy(found))
     elif not found:
-        click.echo(_why_none(experiment, filter_string, family, kind, revision))
+        echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
         run_list.print_tree(found)
     else:
@@ -108,4 +109,4 @@ def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json:
     elif lost:
         print_table(None, ["what", "name", "why"], [list(one) for one in lost])
     else:
-        click.echo("No orphans: every run has a lock entry, every entry a run.")
+        echo("No orphans: every run has a lock entry, every entry a run.")

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 
 PATH = click.Path(path_type=Path, dir_okay=False)
@@ -35,7 +36,7 @@ def sign(
 
     if new_key is not None:
         public = signatures.new_key(new_key)
-        click.echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
+        echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
         return
     if key is None:
         raise click.UsageError("Name a --key, or make one with --new-key.")
@@ -47,4 +48,4 @@ def sign(
         path = one.path(experiment.root)
         statement = one.statement(store, experiment.config)
         store.write_json(path, signatures.envelope(statement.encode(), private))
-        click.echo(f"{path.relative_to(experiment.root)}: signed by {who}")
+        echo(f"{path.relative_to(experiment.root)}: signed by {who}")

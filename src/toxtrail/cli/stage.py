@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.facts import recorded, tags_of_now
 from toxtrail.cli.progress import progress
@@ -240,7 +241,7 @@ def report_command(experiment: Experiment) -> None:
 
 def tell(text: str) -> None:
     """What a person should know while a stage runs."""
-    click.secho(text, fg="yellow", err=True)
+    echo(text, fg="yellow", err=True)
 
 
 def assets_of(experiment: Experiment) -> AssetStore:
@@ -283,7 +284,7 @@ def _parent_probe(
     store, weights, models = experiment.store, weights_of(experiment), experiment.config.models
     made = (store.model(parent) / "model.json").is_file()
     if not made and parent not in models:
-        click.echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
+        echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
     parent_card = store.read_card(parent) if made else identify(parent, models[parent], weights)
     if adds_one_adapter(card, parent_card):

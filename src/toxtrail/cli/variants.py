@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table, size_text
 from toxtrail.errors import BackendError, ConfigError
@@ -252,18 +253,18 @@ def _print_candidate(candidate: Candidate, judged: Judged) -> None:
 
 
 def _say(word: str, colour: str, line: str) -> None:
-    click.secho(f"{word}: ", fg=colour, nl=False)
-    click.echo(visible(line))
+    echo(f"{word}: ", fg=colour, nl=False)
+    echo(line)
 
 
 def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> None:
     for line in diff:
         colour = {"+": "green", "-": "red"}.get(line[:1])
-        click.secho(visible(line), fg=colour)
+        echo(line, fg=colour)
     if dry_run:
-        click.echo("Nothing was written (--dry-run).")
+        echo("Nothing was written (--dry-run).")
         return
-    click.secho(
+    echo(
         f"{proposal.key} was added to params.yaml. `toxtrail plan` says what it will take, "
         f"`toxtrail run {proposal.key}` measures it.",
         bold=True,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
-from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
     from toxtrail.audit.evidence import Check
@@ -80,7 +80,7 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) 
         _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
     if verbose:
         _list([c for c in checks if c.outcome == "ok"], "ok", "green", True)
-    click.echo(_sentence(checks, complete))
+    echo(_sentence(checks, complete))
 
 
 SHOWN = 12
@@ -90,11 +90,11 @@ SHOWN = 12
 def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
     shown = checks if verbose or outcome == "BROKEN" else checks[:SHOWN]
     for check in shown:
-        detail = f": {visible(check.detail)}" if check.detail else ""
-        click.secho(f"{outcome:7}", fg=colour, nl=False)
-        click.echo(f" {check.link}: {visible(check.name)}{detail}")
+        detail = f": {check.detail}" if check.detail else ""
+        echo(f"{outcome:7}", fg=colour, nl=False)
+        echo(f" {check.link}: {check.name}{detail}")
     if len(checks) > len(shown):
-        click.echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
+        echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
 
 
 def _sentence(checks: Sequence[Check], complete: bool) -> str:

@@ -14,12 +14,12 @@ import os
 import shlex
 import signal
 import sys
-import traceback
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NoReturn
 
 from toxtrail.cli import main as toxtrail
+from toxtrail.cli.console import prepare, print_crash
 
 LIBRARIES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
@@ -34,6 +34,7 @@ def main() -> NoReturn:
     from dvc.cli import main as dvc
     from dvc.stage import run
 
+    prepare()
     run._run = partial(_run, run._run)
     sys.exit(dvc(sys.argv[1:]))
 
@@ -88,8 +89,8 @@ def _become(words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
-    except BaseException:  # noqa: BLE001  as the interpreter does at its outermost level
-        traceback.print_exc()
+    except BaseException as error:  # noqa: BLE001  as the interpreter does at its outermost level
+        print_crash(type(error), error, error.__traceback__)
     finally:
         atexit._run_exitfuncs()
         sys.stdout.flush()

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toxtrail.backends.assets.hub import UNWANTED, WANTED
+from toxtrail.redaction import redacted
 from toxtrail.uris import HfUri
 
 if TYPE_CHECKING:
@@ -179,7 +180,7 @@ def _silence(error: Exception) -> str:
 
     if isinstance(error, OfflineModeIsEnabled):
         return "HF_HUB_OFFLINE is set, so the hub is not asked. Unset it to ask"
-    first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    first = (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0]
     return (
         f"the hub cannot be reached ({type(error).__name__}: {first[:200]}). Check the network, "
         "HF_ENDPOINT and HF_HUB_OFFLINE"

@@ -12,6 +12,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlparse
 
 from toxtrail.backends.assets.download import UnreachableError
+from toxtrail.redaction import redacted
 
 COMMAND = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input")
 CHOICE = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
@@ -84,5 +85,6 @@ def _run(requirement: str, command: str, *options: str) -> None:
 
 def _complaint(stderr: str) -> str:
     """Pip's last error, which may go over several lines (both hashes, say), as one line."""
-    error = stderr.rpartition("ERROR: ")[2] if "ERROR: " in stderr else stderr[-300:]
+    said = redacted(stderr)  # an index's address may hold a password
+    error = said.rpartition("ERROR: ")[2] if "ERROR: " in said else said[-300:]
     return " ".join(error.split()) or "no message"

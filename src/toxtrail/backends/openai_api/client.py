@@ -11,6 +11,7 @@ from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toxtrail.errors import BackendError
+from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from requests import Response
@@ -173,7 +174,7 @@ def _said(response: Response, body: Mapping[str, Any] | None) -> str:
     for name in ("error", "message", "detail"):
         if isinstance(values, dict) and name in values:
             values = values[name]
-    text = str(values)
+    text = redacted(str(values))
     prompt = (body or {}).get("prompt")
     if isinstance(prompt, str) and prompt:
         text = text.replace(prompt, "<prompt>")
@@ -188,4 +189,4 @@ def _innermost(error: BaseException) -> str:
     )
     if isinstance(reason, BaseException):
         return _innermost(reason)
-    return f"{type(error).__name__}: {error}"[:SHOWN]
+    return redacted(f"{type(error).__name__}: {error}")[:SHOWN]

@@ -23,6 +23,7 @@ from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
 from toxtrail.errors import BackendError, ConfigError, nearest
 from toxtrail.identity import ModelCard, Probe
 from toxtrail.pipeline import versions
+from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from requests import Response
@@ -124,7 +125,7 @@ def meet(
     environment = {
         "backend": BACKEND,
         "served_as": name,
-        **{key: value for key, value in said.items() if isinstance(value, str) and value},
+        **{key: redacted(value) for key, value in said.items() if isinstance(value, str) and value},
         "prompts_sent_as": "token ids" if terms.as_tokens else "text",
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
         "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
