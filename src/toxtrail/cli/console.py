@@ -56,7 +56,8 @@ def echo(
         _refuse_closed()
     line = shown(text, keep="\n")
     styled = line if fg is None and bold is None else click.style(line, fg=fg, bold=bold)
-    click.echo(styled, err=err, nl=nl)
+    # By name, or click would write UTF-8 where the environment asks for ASCII.
+    click.echo(styled, file=sys.stderr if err else sys.stdout, err=err, nl=nl)
 
 
 def echo_data(text: str) -> None:
