@@ -129,7 +129,7 @@ def test_characters_that_the_terminal_has_not_are_escaped():
         r"echo('\u00e9\u4e00\udc80'); print('\u00e9')",
         env={**os.environ, "PYTHONIOENCODING": "ascii"},
     )
-    assert (done.stdout, done.returncode) == ("\\xe9\\u4e00\\udc80\n\\xe9\n", 0)
+    assert (done.stdout, done.returncode) == ("\\xe9\\u4e00\\xdc80\n\\xe9\n", 0)
 
 
 def test_a_closed_standard_output_is_an_error_and_never_a_file(tmp_path):
