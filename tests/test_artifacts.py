@@ -54,10 +54,10 @@ SCORES = st.builds(
     TEXT,
     TEXT,
     STATES,
-    st.none() | st.floats(0, 1),
+    st.floats(0, 1),
     HEADS,
     st.integers(0, 9),
-)
+).map(lambda row: row if row.state == "ok" else row._replace(toxicity=None))
 
 
 def keyed(rows, key):
@@ -142,7 +142,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     with pytest.raises(KeyboardInterrupt):
         interrupted()
     assert path.read_text() == "old"
-    assert list((tmp_path / ".toxtrail/drafts").iterdir()) == []
+    assert not list(tmp_path.rglob(".draft-*"))
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
@@ -215,3 +215,34 @@ def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     assert embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST
+
+
+GOOD_SCORE = Score("p", 0, "s", "judge", "ok", 0.5, {"toxic": 0.5}, 1)
+GOOD_GENERATION = Generation("p", 0, "s", "ok", "text", (1, 2), 3, "length", "")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"state": "OK"}, {"state": ""}, {"state": "error"}, {"toxicity": None}, {"toxicity": 1.5},
+        {"toxicity": float("nan")}, {"toxicity": -0.1}, {"heads": {"toxic": 2.0}},
+        {"heads": {"toxic": float("inf")}},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_score_row_that_says_what_none_can_say_is_refused_where_it_is_read(store, change):
+    store.write_scores("f", "odd", [GOOD_SCORE, GOOD_SCORE._replace(sample=1, **change)], MANIFEST)
+    with pytest.raises(DataError, match=r"scores.f.odd\.parquet: the row \('p', 1, 'judge'\)"):
+        store.read_scores("f", "odd")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"state": "fine"}, {"finish_reason": "?"}, {"token_ids": (-1,)}, {"prompt_tokens": -1}],
+    ids=str,
+)
+def test_a_generation_row_that_says_what_none_can_say_is_refused(store, change):
+    rows = [GOOD_GENERATION, GOOD_GENERATION._replace(sample=1, **change)]
+    store.write_generations("f", "odd", rows, MANIFEST)
+    with pytest.raises(DataError, match=r"generations.f.odd\.parquet: the row \('p', 1\)"):
+        store.read_generations("f", "odd")

@@ -17,6 +17,7 @@ PLUMBING = {
     "toxtrail",
     "toxtrail.artifacts",
     "toxtrail.config",
+    "toxtrail.drafts",
     "toxtrail.embedding",
     "toxtrail.errors",
     "toxtrail.identity",

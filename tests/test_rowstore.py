@@ -84,6 +84,16 @@ def test_rows_of_another_identity_are_never_seen(one, other):
         assert ("row" in read(Path(folder), other)) == same
 
 
+@given(ROWS, st.integers(2, 9))
+def test_a_file_copied_from_another_identity_gives_no_row(rows, seed):
+    with tempfile.TemporaryDirectory() as folder:
+        foreign = written(Path(folder), rows | {"one more": [], "and more": []})
+        own = written(Path(folder), {}, {**ONE, "seed": seed})
+        own.write_bytes(foreign.read_bytes())
+        with pytest.raises(DataError, match="rows of another identity"):
+            read(Path(folder), {**ONE, "seed": seed})
+
+
 def test_two_processes_write_beside_each_other_and_read_both(tmp_path):
     with RowStore(tmp_path, ONE, 0) as first, RowStore(tmp_path, ONE, 1) as second:
         first.add("a", [1])

@@ -1,7 +1,7 @@
 """Every path, reader and writer of the pipeline.
 
-Writers are all-or-nothing (a draft beside the scratch folders, then a rename), sort rows by key,
-and put the manifest inside the file, so a file that left the repo still says where it came from.
+Writers are all-or-nothing (a draft beside the target, then a rename), sort rows by key, and put the
+manifest inside the file, so a file that left the repo still says where it came from.
 """
 
 from __future__ import annotations
@@ -9,19 +9,17 @@ from __future__ import annotations
 import csv
 import io
 import json
-import os
-import shutil
 import tempfile
-from collections.abc import Iterator, Mapping, Sequence, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from toxtrail import embedding
+from toxtrail import drafts, embedding
 from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
@@ -33,6 +31,8 @@ from toxtrail.records import (
     Generation,
     Prompt,
     Score,
+    generation_problem,
+    score_problem,
     table_of,
 )
 from toxtrail.regular_files import read_text, refuse_irregular
@@ -235,38 +235,15 @@ class Store:
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
-    @contextmanager
-    def draft(self, path: Path) -> Iterator[Path]:
+    def draft(self, path: Path) -> AbstractContextManager[Path]:
         """A temporary file that takes the name `path` only if the block succeeds."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        with self._draft_place() as place:
-            draft = place / path.name
-            yield draft
-            with draft.open("rb") as file:
-                os.fsync(file.fileno())
-            draft.replace(path)
+        return drafts.file(path)
 
-    @contextmanager
-    def draft_folder(self, folder: Path) -> Iterator[Path]:
+    def draft_folder(self, folder: Path) -> AbstractContextManager[Path]:
         """A temporary folder that takes the name `folder` only if the block succeeds."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        with self._draft_place() as place:
-            draft = place / folder.name
-            draft.mkdir()
-            yield draft
-            if folder.exists():
-                folder.replace(place / "replaced")
-            draft.replace(folder)
-
-    @contextmanager
-    def _draft_place(self) -> Iterator[Path]:
-        drafts = self.root / ".toxtrail" / "drafts"
-        drafts.mkdir(parents=True, exist_ok=True)
-        place = Path(tempfile.mkdtemp(dir=drafts))
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
+        return drafts.folder(folder)
 
     def _name(self, path: Path) -> str:
         return (
@@ -283,13 +260,26 @@ def read_prompts(path: Path) -> list[Prompt]:
 def read_generations(path: Path) -> list[Generation]:
     """Generation rows of a file, wherever it lies."""
     rows = _table(path, GENERATION_SCHEMA)
-    return [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+    read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+    return _checked(path, read, generation_problem)
 
 
 def read_scores(path: Path) -> list[Score]:
     """Score rows of a file, wherever it lies."""
     rows = _table(path, SCORE_SCHEMA)
-    return [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
+    read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
+    return _checked(path, read, score_problem)
+
+
+Keyed = TypeVar("Keyed", Generation, Score)
+
+
+def _checked(path: Path, rows: list[Keyed], problem_of: Callable[[Keyed], str]) -> list[Keyed]:
+    """The rows; DataError names the first that says what no row can say."""
+    for row in rows:
+        if problem := problem_of(row):
+            raise DataError(f"{path}: the row {row.key} is damaged: {problem}. Re-run its stage.")
+    return rows
 
 
 def read_json(path: Path) -> Any:

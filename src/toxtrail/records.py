@@ -6,7 +6,7 @@ Every table is sorted by its key, so that equal rows give equal bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 
@@ -105,6 +105,37 @@ class Score(NamedTuple):
     @property
     def key(self) -> tuple[str, int, str]:
         return self.prompt_id, self.sample, self.scorer
+
+
+def generation_problem(row: Generation) -> str:
+    """What a generation row cannot say; empty if it is one."""
+    if row.state not in get_args(State):
+        return f"its state is {row.state!r}; states are {', '.join(get_args(State))}"
+    if row.finish_reason not in get_args(FinishReason):
+        return f"its finish_reason is {row.finish_reason!r}"
+    if not isinstance(row.text, str) or not isinstance(row.error, str):
+        return "its text or its error is not a string"
+    counts = (row.sample, row.prompt_tokens, *row.token_ids)
+    if not all(isinstance(n, int) and n >= 0 for n in counts):
+        return "its sample, prompt_tokens or token_ids hold something else than numbers from 0"
+    return ""
+
+
+def score_problem(row: Score) -> str:
+    """What a score row cannot say; empty if it is one."""
+    if row.state not in get_args(State):
+        return f"its state is {row.state!r}; states are {', '.join(get_args(State))}"
+    if (row.toxicity is None) == (row.state == "ok"):
+        return f"its state is {row.state} and its toxicity {row.toxicity}: only ok rows have one"
+    if row.toxicity is not None and not is_share(row.toxicity):
+        return f"its toxicity is {row.toxicity}, not a number from 0 to 1"
+    odd = [name for name, value in (row.heads or {}).items() if not is_share(value)]
+    return f"its head {odd[0]} is not a number from 0 to 1" if odd else ""
+
+
+def is_share(value: object) -> bool:
+    """Whether it is a number from 0 to 1; NaN is not."""
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:

@@ -2,8 +2,10 @@
 
 A stage that was killed, or that is asked for more prompts or samples, makes only what is missing.
 The folder's name hashes the identity of what makes the rows (weights, settings, code, libraries),
-so a row can never answer for another model. A line is `<sha256 of the JSON> <JSON>`; a torn last
-line is dropped, damage before it refuses the file. Several processes may write, each its own file.
+so a row can never answer for another model. A line is `<sha256> <JSON>`; the hash is of the
+identity and the JSON, so a line of another identity is damage wherever the file was copied to. A
+torn last line is dropped, damage before it refuses the file. Several processes may write, each its
+own file.
 """
 
 from __future__ import annotations
@@ -67,7 +69,8 @@ class RowStore:
         identity: JSON values that decide what a row says.
         member: number of this process among those that share the work.
         """
-        self.folder = folder / sha256_text(canonical_json(dict(identity)))[:32]
+        self._identity = sha256_text(canonical_json(dict(identity)))
+        self.folder = folder / self._identity[:32]
         self.label = folder.name
         """What the rows are of, for people."""
         self._path = self.folder / f"rows-{member}.jsonl"
@@ -108,7 +111,7 @@ class RowStore:
         """Read what all processes have written; how many bytes of this one's file are whole."""
         whole = 0
         for path in sorted(self.folder.glob("rows-*.jsonl")):
-            found = _read(path, self._rows)
+            found = _read(path, self._identity, self._rows)
             whole = found if path == self._path else whole
         return whole
 
@@ -116,7 +119,7 @@ class RowStore:
         """Write a finished row."""
         assert self._file is not None
         text = json.dumps([key, list(row)], allow_nan=False)
-        self._file.write(f"{sha256_text(text)} {text}\n".encode("ascii"))
+        self._file.write(f"{_digest(self._identity, text)} {text}\n".encode("ascii"))
         self._file.flush()
         self._rows[key] = row
         if time.monotonic() - self._synced > SYNC_SECONDS:
@@ -135,16 +138,20 @@ class RowStore:
         self._synced = time.monotonic()
 
 
-def _read(path: Path, rows: dict[str, Row]) -> int:
+def _digest(identity: str, text: str) -> str:
+    return sha256_text(f"{identity} {text}")
+
+
+def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
     """Add a file's whole lines to `rows`; how many bytes they are."""
     whole, torn = 0, 0
     for number, line in enumerate(_lines(path), start=1):
         if torn:
             raise DataError(
-                f"{path} is damaged at line {torn}, before its end. Delete it to make its rows "
-                "anew."
+                f"{path} is damaged at line {torn}, before its end, or holds rows of another "
+                "identity. Delete it to make its rows anew."
             )
-        parsed = _parsed(line)
+        parsed = _parsed(line, identity)
         if parsed is None:
             torn = number
             continue
@@ -158,10 +165,10 @@ def _lines(path: Path) -> Iterator[bytes]:
         yield from file
 
 
-def _parsed(line: bytes) -> tuple[str, Row] | None:
+def _parsed(line: bytes, identity: str) -> tuple[str, Row] | None:
     text = line.decode("ascii", "replace") if line.endswith(b"\n") else ""
     digest, _, body = text.rstrip("\n").partition(" ")
-    if not body or sha256_text(body) != digest:
+    if not body or _digest(identity, body) != digest:
         return None
     key, row = json.loads(body)
     return key, row

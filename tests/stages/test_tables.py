@@ -75,3 +75,13 @@ def test_an_empty_table_and_a_doubled_key_are_refused():
     with pytest.raises(DataError, match="one key"):
         cells([row, row])
     assert np.isclose(next(iter(cells([row]).values())).shares(0.5)[0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [({"state": "OK"}, "state 'OK'"), ({"state": "error"}, "state error and the score 0.5")],
+)
+def test_a_row_that_would_be_in_no_count_is_refused(change, shown):
+    fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
+    with pytest.raises(DataError, match=shown):
+        cells([fine, fine._replace(prompt_id="b", **change)])

@@ -16,7 +16,7 @@ from toxtrail.config import GenerationConfig, VariantConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Prompt, State
+from toxtrail.records import Generation, Prompt, State, generation_problem
 from toxtrail.rowstore import RowStore
 
 
@@ -102,8 +102,7 @@ def collected(
             f"{len(missing)} of {len(asked)} rows were not made, the first of "
             f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
         )
-    keys = [row.key if row.key in rows else row.failed_key for row in asked]
-    made = [_from_json(rows[key]) for key in keys]
+    made = [_kept(row, rows) for row in asked]
     _refuse_many_errors(made, config.max_error_share)
     return made
 
@@ -223,9 +222,27 @@ def _unfit(row: Row) -> Generation:
     )
 
 
-def _from_json(values: Sequence[object]) -> Generation:
-    row = Generation(*values)  # type: ignore[arg-type]
-    return row._replace(token_ids=tuple(row.token_ids))
+def _kept(asked: Row, rows: RowStore) -> Generation:
+    """The row that was kept for a continuation.
+
+    Raises:
+        DataError: it is not of this continuation, or says what no row can say.
+    """
+    values = rows[asked.key if asked.key in rows else asked.failed_key]
+    if len(values) == len(Generation._fields):
+        row = Generation(*values)
+        row = row._replace(token_ids=tuple(row.token_ids))
+        own = (asked.prompt.prompt_id, asked.sample, asked.prompt.subset)
+        whose = (row.prompt_id, row.sample, row.subset)
+        problem = generation_problem(row) if whose == own else f"it is of {whose}"
+    else:
+        problem = f"it has {len(values)} values"
+    if problem:
+        raise DataError(
+            f"{rows.folder}: the row of {asked.prompt.prompt_id}, sample {asked.sample}, is "
+            f"damaged: {problem}. Delete the folder to make its rows anew."
+        )
+    return row
 
 
 def _refuse_many_errors(rows: Sequence[Generation], allowed: float) -> None:

@@ -14,10 +14,10 @@ from typing import Any, NamedTuple
 from toxtrail.artifacts import Store
 from toxtrail.backends.base import Progress, ScoredText, Scorer, Together
 from toxtrail.config import ScorerConfig
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Score
+from toxtrail.records import Generation, Score, score_problem
 from toxtrail.rowstore import RowStore
 
 CHUNK = 512
@@ -155,16 +155,22 @@ def _judged(texts: Sequence[str], judge: Judge) -> list[ScoredText]:
 
 def _scored(row: Generation, judge: Judge, rows: RowStore) -> Score:
     heads, windows = rows[text_key(row.text)]
-    return Score(
+    scored = Score(
         prompt_id=row.prompt_id,
         sample=row.sample,
         subset=row.subset,
         scorer=judge.name,
         state="ok",
-        toxicity=heads[judge.head],
+        toxicity=heads.get(judge.head),
         heads=heads,
         windows=windows,
     )
+    if problem := score_problem(scored):
+        raise DataError(
+            f"{rows.folder}: the score of {row.prompt_id}, sample {row.sample}, is damaged: "
+            f"{problem}. Delete the folder to make its rows anew."
+        )
+    return scored
 
 
 def _unscored(row: Generation, judge: Judge) -> Score:

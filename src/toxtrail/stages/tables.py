@@ -164,10 +164,11 @@ class _Columns(NamedTuple):
 
     @classmethod
     def of(cls, table: pa.Table) -> _Columns:
-        """DataError if two rows have one key."""
+        """DataError if two rows have one key, or a row a state that no row can have."""
         (prompts, prompt), (scorers, scorer), (subsets, subset), (states, state) = (
             _numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
         )
+        _refuse_odd_states(states)
         sample = table["sample"].to_numpy().astype(np.int64)
         keys = (prompt * (sample.max() + 1) + sample) * len(scorers) + scorer
         if np.unique(keys).size < keys.size:
@@ -178,6 +179,25 @@ class _Columns(NamedTuple):
         toxicity = table["toxicity"].to_numpy().astype(np.float64)
         names = (prompts, scorers, subsets, states)
         return cls(*names, prompt, scorer, subset, state, sample, toxicity, given)
+
+
+def _refuse_scores_of_others(rows: _Columns, own: Ints) -> None:
+    """Only a continuation that could be read has a score."""
+    for row in own[rows.given[own]][:1]:
+        raise DataError(
+            f"Prompt {rows.prompts[rows.prompt[row]]}, sample {rows.sample[row]}: the row has the "
+            f"state {rows.states[rows.state[row]]} and the score {rows.toxicity[row]}; only rows "
+            "in the state ok are scored. Re-run the score stage."
+        )
+
+
+def _refuse_odd_states(states: Sequence[str]) -> None:
+    """A row in an unknown state would be in no count."""
+    if odd := sorted(set(states) - set(get_args(State))):
+        raise DataError(
+            f"A score row has the state {odd[0]!r}; states are {', '.join(get_args(State))}. "
+            "Re-run the score stage."
+        )
 
 
 def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
@@ -198,7 +218,9 @@ def _cell(rows: _Columns, own: Ints) -> Cell:
     """
     state = rows.state[own]
     counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}
-    scored = own[state == (rows.states.index("ok") if "ok" in rows.states else -1)]
+    is_ok = state == (rows.states.index("ok") if "ok" in rows.states else -1)
+    scored = own[is_ok]
+    _refuse_scores_of_others(rows, own[~is_ok])
     toxicity = rows.toxicity[scored]
     wrong = scored[~((toxicity >= 0) & (toxicity <= 1))]  # NaN is not
     if wrong.size:

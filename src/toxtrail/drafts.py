@@ -1,0 +1,107 @@
+"""Files and folders that take their name when they are complete, and not before.
+
+A draft lies beside its target, in a folder of its own named `.draft-<process>-...`: there a rename
+crosses no file system, whatever is mounted or linked above it. What a killed process left behind is
+deleted by the next one that makes the same target.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+PREFIX = ".draft-"
+
+
+@contextmanager
+def file(target: Path) -> Iterator[Path]:
+    """A file to be written that takes the name of `target` if the block succeeds."""
+    with _place(target) as place:
+        draft = place / target.name
+        yield draft
+        _to_disk(draft)
+        draft.replace(target)
+
+
+@contextmanager
+def folder(target: Path) -> Iterator[Path]:
+    """An empty folder to be filled that takes the name of `target` if the block succeeds.
+
+    A folder that has the name already is exchanged in one step where the system can do that.
+    """
+    with _place(target) as place:
+        draft = place / target.name
+        draft.mkdir()
+        yield draft
+        for path in draft.rglob("*"):
+            if path.is_file():
+                _to_disk(path)
+        if not _is_there(target):
+            draft.replace(target)
+        elif not _exchanged(draft, target):
+            _replaced(draft, target, place / "replaced")
+
+
+@contextmanager
+def _place(target: Path) -> Iterator[Path]:
+    _sweep(target)
+    prefix = f"{PREFIX}{os.getpid()}-{target.name}-"
+    place = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    try:
+        yield place
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
+
+
+def _sweep(target: Path) -> None:
+    """Delete drafts of this target whose process is gone."""
+    import psutil
+
+    for place in target.parent.glob(f"{PREFIX}*"):
+        process, _, rest = place.name.removeprefix(PREFIX).partition("-")
+        # mkdtemp adds eight characters that hold no hyphen
+        same = rest.rpartition("-")[0] == target.name
+        if same and process.isdecimal() and not psutil.pid_exists(int(process)):
+            shutil.rmtree(place, ignore_errors=True)
+
+
+def _to_disk(path: Path) -> None:
+    with path.open("rb") as file:
+        os.fsync(file.fileno())
+
+
+def _is_there(path: Path) -> bool:
+    return path.exists() or path.is_symlink()
+
+
+def _replaced(draft: Path, target: Path, aside: Path) -> None:
+    """Two renames; the old folder comes back if the second one fails."""
+    target.replace(aside)
+    try:
+        draft.replace(target)
+    except OSError:
+        aside.replace(target)
+        raise
+
+
+def _exchanged(left: Path, right: Path) -> bool:
+    """Whether two paths have exchanged their names in one step.
+
+    Linux: renameat2(2) with RENAME_EXCHANGE; macOS: renamex_np(2) with RENAME_SWAP. Some file
+    systems cannot do it.
+    """
+    swap = 2
+    names = (os.fsencode(left), os.fsencode(right))
+    library = ctypes.CDLL(None)
+    if sys.platform == "linux" and hasattr(library, "renameat2"):
+        here = -100  # AT_FDCWD: relative to the current folder
+        return bool(library.renameat2(here, names[0], here, names[1], swap) == 0)
+    if sys.platform == "darwin" and hasattr(library, "renamex_np"):
+        return bool(library.renamex_np(names[0], names[1], swap) == 0)
+    return False
