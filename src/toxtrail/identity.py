@@ -160,6 +160,20 @@ class Adapter(Card):
     files: tuple[FileHash, ...]
     training: TrainingRecord | None
     """None for a community adapter: what its card says of its data is its uploader's claim."""
+    tokenizer_sha256: str | None = Field(default=None, exclude_if=_is_none)
+    """Of the tokenizer that the adapter brings; left out where it is the one of what the adapter is
+    put on, or where it brings none."""
+    chat_template_sha256: str | None = Field(default=None, exclude_if=_is_none)
+    """Of its chat template, likewise."""
+
+    @property
+    def brings(self) -> tuple[tuple[str, str], ...]:
+        """(what, sha256) of what is read with in place of the base's."""
+        own = (
+            ("tokenizer", self.tokenizer_sha256),
+            ("chat template", self.chat_template_sha256),
+        )
+        return tuple((what, sha256) for what, sha256 in own if sha256 is not None)
 
 
 class Probe(Card):

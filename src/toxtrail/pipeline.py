@@ -33,7 +33,9 @@ StageName = Literal[
 Over = Literal["models", "finetunes", "variants", "families"]
 
 HF = "backends/huggingface/"
-WEIGHTS = (*(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "weights")),)
+WEIGHTS = (
+    *(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "tokenizing", "weights")),
+)
 LOADING = (
     *WEIGHTS,
     *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes", "rendering")),

@@ -164,6 +164,7 @@ class Chain:
         last = adapters[-1]
         below = self._weights(key, base, adapters[:-1])
         facts: list[tuple[str, str]] = [(file.path, file.sha256) for file in last.files]
+        facts += [(f"its own {what}", sha256) for what, sha256 in last.brings]
         made_from = [below]
         if last.training:
             made_from = [self._training(last, last.training), below]

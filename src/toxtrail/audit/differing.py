@@ -111,6 +111,8 @@ def _weights(card: ModelCard) -> dict[str, str]:
     }
     for place, adapter in enumerate(card.adapters, start=1):
         found[f"adapter {place}"] = f"{adapter.key} {adapter.sha256[:16]}"
+        for what, sha256 in adapter.brings:
+            found[f"{what} of adapter {place}"] = sha256[:16]
     return found
 
 

@@ -61,6 +61,12 @@ def model_command(experiment: Experiment, key: str) -> None:
     if key not in models:
         raise ConfigError(f'models has no "{key}".{nearest(key, models)}')
     model.run(experiment.store, key, models[key], weights_of(experiment), prover_of(experiment))
+    for adapter in experiment.store.read_card(key).adapters:
+        if adapter.brings:
+            own = " and ".join(what for what, _ in adapter.brings)
+            tell(
+                f"{key}: the adapter brings its own {own}: it is read with in place of the base's."
+            )
 
 
 @stage.command("finetune")

@@ -186,6 +186,7 @@ def _check(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
                 if adapter.training
                 else ""
             )
+            + "".join(f", its own {what} sha256 `{sha256}`" for what, sha256 in adapter.brings)
             for adapter in card.adapters
         ),
         f"- fingerprint of the weights: `{card.fingerprint}`",

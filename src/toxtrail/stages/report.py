@@ -250,6 +250,7 @@ def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
     ]
     for adapter in card.adapters:
         facts.append((f"adapter {adapter.key}", adapter.sha256))
+        facts += [(f"{what} of {adapter.key}", sha256) for what, sha256 in adapter.brings]
         if adapter.training:
             own = adapter.training
             facts.append(("trained here on", f"{own.data_uri} sha256 {own.data_sha256}"))

@@ -356,7 +356,10 @@ def _lineage(card: ModelCard) -> list[str]:
     for number, adapter in enumerate(card.adapters, start=2):
         data = adapter.training
         came = f", trained here on `{data.data_uri}` (`{data.data_sha256[:16]}`)" if data else ""
-        lines.append(f"{number}. adapter `{adapter.key}`, sha256 `{adapter.sha256[:16]}`{came}")
+        own = "".join(f", its own {what} (`{sha256[:16]}`)" for what, sha256 in adapter.brings)
+        lines.append(
+            f"{number}. adapter `{adapter.key}`, sha256 `{adapter.sha256[:16]}`{own}{came}"
+        )
     return lines
 
 

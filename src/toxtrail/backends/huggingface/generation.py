@@ -13,6 +13,7 @@ from toxtrail.backends.huggingface.chat import MARKER, ChatTemplate
 from toxtrail.backends.huggingface.engine import Answer, Ask, Engine
 from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.plain import Plain
+from toxtrail.backends.huggingface.pretrained import embedding_rows
 from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -205,12 +206,6 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     if tokenizer.eos_token_id is not None:
         ids.append(tokenizer.eos_token_id)
     return tuple(sorted(set(ids)))
-
-
-def embedding_rows(model: PreTrainedModel) -> int:
-    """How many tokens a loaded model knows."""
-    embedding: Any = model.get_input_embeddings()
-    return int(embedding.weight.shape[0])
 
 
 def window(config: PreTrainedConfig) -> int | None:

@@ -7,12 +7,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.huggingface.adapters import attach
-from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
+from toxtrail.backends.huggingface.pretrained import load_base
 from toxtrail.backends.huggingface.probes import (
     probe_of,
     prove,
     refuse_unlike_loads,
 )
+from toxtrail.backends.huggingface.tokenizing import Named, tokenizer_of
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
 from toxtrail.identity import ModelCard, Probe
@@ -36,20 +37,21 @@ class LoadedModel(NamedTuple):
     """(token, vocabulary) logits on the probe sentences."""
 
 
-class AdapterFiles(NamedTuple):
-    """An adapter whose files are those of its card."""
-
-    name: str
-    folder: Path
-
-
 class VerifiedFiles(NamedTuple):
     """Folders whose files are those of a card."""
 
     name: str
     base: Path
-    adapters: tuple[AdapterFiles, ...]
+    adapters: tuple[Named, ...]
     """In the order in which they are applied."""
+
+    def tokenizer(self) -> PreTrainedTokenizerBase:
+        """The one that the variant reads with.
+
+        Raises:
+            BackendError: it cannot be loaded.
+        """
+        return tokenizer_of(Named(self.name, self.base), self.adapters)
 
 
 def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -> VerifiedFiles:
@@ -63,9 +65,7 @@ def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -
     """
     trained = model_folder / "adapters"
     adapters = tuple(
-        AdapterFiles(
-            adapter.uri or f"adapter {adapter.key}", weights.adapter_folder(adapter, trained)
-        )
+        Named(adapter.uri or f"adapter {adapter.key}", weights.adapter_folder(adapter, trained))
         for adapter in card.adapters
     )
     return VerifiedFiles(card.base.uri, weights.folder(card.base), adapters)
@@ -90,13 +90,13 @@ def load_model(
     model: PreTrainedModel | PeftModel = base
     for last in files.adapters[-1:]:
         model = attach(base, last.folder, last.name).to(device)
-    tokenizer = load_tokenizer(files.base, files.name)
+    tokenizer = files.tokenizer()
     logits = prove(model, tokenizer, card)
     return LoadedModel(model, tokenizer, logits)
 
 
 def merged_base(
-    files: VerifiedFiles, adapters: Sequence[AdapterFiles], dtype: str, device: str
+    files: VerifiedFiles, adapters: Sequence[Named], dtype: str, device: str
 ) -> PreTrainedModel:
     """The base with some adapters merged into it, in order, in float32; then of the given dtype."""
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)

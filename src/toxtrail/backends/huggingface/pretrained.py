@@ -122,6 +122,12 @@ def empty_model(folder: Path, name: str) -> PreTrainedModel:
         return model_of(config)
 
 
+def embedding_rows(model: PreTrainedModel) -> int:
+    """How many tokens a model knows."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
 def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
     """A model of this configuration, its weights not loaded."""
     from transformers import AutoModelForCausalLM

@@ -22,7 +22,7 @@ from toxtrail.backends.huggingface.examples import (
     encode_examples,
 )
 from toxtrail.backends.huggingface.loading import VerifiedFiles, merged_base, verified
-from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
+from toxtrail.backends.huggingface.pretrained import load_base
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import FinetuneConfig
@@ -69,7 +69,7 @@ class HuggingFaceTuner:
         """
         refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
         files = verified(parent, parent_folder, self._weights)
-        tokenizer = load_tokenizer(files.base, files.name)
+        tokenizer = files.tokenizer()
         encoded = encode_examples(lessons.learned, tokenizer, recipe)
         asked = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0

@@ -14,11 +14,18 @@ from toxtrail.backends.huggingface.adapters import check_adapter
 from toxtrail.backends.huggingface.gguf import Converted, converted_copy
 from toxtrail.backends.huggingface.pretrained import (
     chat_template_sha256,
+    embedding_rows,
     empty_model,
     load_tokenizer,
     read_config,
     read_json,
     tokenizer_sha256,
+)
+from toxtrail.backends.huggingface.tokenizing import (
+    Named,
+    own_parts,
+    refuse_unknown_tokens,
+    tokenizer_of,
 )
 from toxtrail.errors import BackendError
 from toxtrail.identity import Adapter, BaseWeights, FileHash, sha256_file
@@ -74,10 +81,15 @@ class HuggingFaceWeights:
                 all `lora_B` zero.
         """
         asset = self._assets.fetch(uri, sha256)
-        check_adapter(asset.path, self.folder(base), uri)
+        base_files, adapter = Named(base.uri, self.folder(base)), Named(uri, asset.path)
+        check_adapter(adapter.folder, base_files.folder, uri)
+        before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
+        rows = embedding_rows(empty_model(base_files.folder, base.uri))
+        refuse_unknown_tokens(tokenizer, before, rows, uri)
+        own = own_parts(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
-            training=None,
+            training=None, **own._asdict(),
         )  # fmt: skip
 
     def folder(self, base: BaseWeights) -> Path:

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from toxtrail.backends.base import Decoding, EncodedPrompt
 from toxtrail.backends.huggingface.generation import window
 from toxtrail.backends.huggingface.loading import verified
-from toxtrail.backends.huggingface.pretrained import load_tokenizer, read_config
+from toxtrail.backends.huggingface.pretrained import read_config
 from toxtrail.backends.huggingface.probes import SAME_MODEL
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
@@ -73,7 +73,7 @@ def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> L
         BackendError: a file is not the one on the card.
     """
     files = verified(card, folder, weights)
-    tokenizer, config = load_tokenizer(files.base, files.name), read_config(files.base, files.name)
+    tokenizer, config = files.tokenizer(), read_config(files.base, files.name)
     embeddings = config.get_text_config().vocab_size
     return Local(tokenizer, _stops(files.base, config, tokenizer), window(config), embeddings)
 
