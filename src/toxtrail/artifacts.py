@@ -10,8 +10,8 @@ import csv
 import io
 import json
 import tempfile
-from collections.abc import Callable, Mapping, Sequence, Set
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
@@ -66,8 +66,12 @@ class Posterior(NamedTuple):
 class Store:
     """The files of one experiment, below its root."""
 
-    def __init__(self, root: Path) -> None:
+    def __init__(self, root: Path, before_publishing: Callable[[], None] | None = None) -> None:
+        """Args:
+        before_publishing: raises if a file that is complete must not take its name.
+        """
         self.root = root
+        self._before_publishing = before_publishing or (lambda: None)
 
     # --- paths --------------------------------------------------------------------------------
 
@@ -235,15 +239,21 @@ class Store:
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
-    def draft(self, path: Path) -> AbstractContextManager[Path]:
+    @contextmanager
+    def draft(self, path: Path) -> Iterator[Path]:
         """A temporary file that takes the name `path` only if the block succeeds."""
         path.parent.mkdir(parents=True, exist_ok=True)
-        return drafts.file(path)
+        with drafts.file(path) as draft:
+            yield draft
+            self._before_publishing()
 
-    def draft_folder(self, folder: Path) -> AbstractContextManager[Path]:
+    @contextmanager
+    def draft_folder(self, folder: Path) -> Iterator[Path]:
         """A temporary folder that takes the name `folder` only if the block succeeds."""
         folder.parent.mkdir(parents=True, exist_ok=True)
-        return drafts.folder(folder)
+        with drafts.folder(folder) as draft:
+            yield draft
+            self._before_publishing()
 
     def _name(self, path: Path) -> str:
         return (

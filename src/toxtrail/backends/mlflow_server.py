@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import os
-import signal
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
 from toxtrail.backends.mlflow_store import artifact_root, is_local, opened, tracking_uri
+from toxtrail.backends.processes import foreground
 from toxtrail.errors import BackendError
-
-STOP_SECONDS = 5
 
 
 def serve_ui(root: Path, host: str, port: int) -> int:
@@ -35,13 +32,10 @@ def serve_ui(root: Path, host: str, port: int) -> int:
         "--host", host, "--port", str(port),
     ]  # fmt: skip
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
-    server = subprocess.Popen(command, env=environment, start_new_session=True)
     try:
-        return server.wait()
+        return foreground(command, root, environment)
     except KeyboardInterrupt:
         return 0
-    finally:
-        _stop_group(server)
 
 
 def _refuse_taken_port(host: str, port: int) -> None:
@@ -54,16 +48,3 @@ def _refuse_taken_port(host: str, port: int) -> None:
                 f"{host}:{port} cannot be used ({error.strerror}). Try another: toxtrail ui "
                 f"--port {port + 1}"
             ) from None
-
-
-def _stop_group(server: subprocess.Popen[bytes]) -> None:
-    """`mlflow ui` starts workers that outlive it: the whole group is stopped."""
-    for number, seconds in ((signal.SIGTERM, STOP_SECONDS), (signal.SIGKILL, STOP_SECONDS)):
-        try:
-            os.killpg(server.pid, number)
-        except ProcessLookupError:
-            return
-        try:
-            server.wait(seconds)
-        except subprocess.TimeoutExpired:
-            continue

@@ -139,7 +139,9 @@ def main() -> None:
     """
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     prepare()
-    signal.signal(signal.SIGTERM, _stop)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
+            signal.signal(number, _stop)
     try:
         cli()
     finally:
@@ -147,5 +149,6 @@ def main() -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    """SIGTERM unwinds like any exit, so that drafts are removed and runs are marked failed."""
+    """SIGTERM, or a terminal that is closed, unwinds like any exit, so that drafts are removed and
+    runs are marked failed."""
     sys.exit(128 + number)

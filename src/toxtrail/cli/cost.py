@@ -124,13 +124,13 @@ def _speed(config: Config, asked: Asked) -> tuple[Speed | None, list[str]]:
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
     """Stage runs that DVC calls out of date; None: nothing was ever run."""
-    from toxtrail.backends.dvc import changes
+    from toxtrail.audit.staleness import staleness
 
     if not (root / "dvc.lock").is_file():
         return None
     try:
-        return frozenset(changes(root))
-    except BackendError as error:
+        return frozenset(staleness(root).stages)
+    except DataError as error:
         notes.append(f"What is done already is not known ({error}): everything is counted.")
         return None
 

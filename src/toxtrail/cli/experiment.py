@@ -52,6 +52,13 @@ class Experiment:
 
         return Store(self.root)
 
+    def watch(self, stage: str, key: str | None) -> None:
+        """From now on `store` publishes nothing if what this stage run depends on has changed."""
+        from toxtrail.artifacts import Store
+        from toxtrail.watched import Watched
+
+        self.store = Store(self.root, Watched(self.root, stage, key).refuse_changes)
+
     def variant(self, key: str) -> VariantConfig:
         """The variant of this name.
 

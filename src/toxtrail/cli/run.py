@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli.stage import tell
 from toxtrail.errors import BackendError, ConfigError, nearest
+
+if TYPE_CHECKING:
+    from toxtrail.audit.staleness import Staleness
 
 
 @click.command("run", short_help="Bring results up to date: all, or what KEYs need.")
@@ -40,7 +44,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
       toxtrail run score@smollm2-rude         one stage and what it needs
       toxtrail run --jobs 2 --keep-going
     """
-    from toxtrail.backends.dvc import repro, repro_side_by_side
+    from toxtrail.backends.run_lock import only_run
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import refuse_other_code
 
@@ -48,9 +52,35 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     if changed := problems_of_files(experiment):
         raise ConfigError("\n  ".join(["files are not what params.yaml pins:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
-    if jobs > 1:
-        repro_side_by_side(experiment.root, _chains(experiment, keys), jobs, keep_going)
-    code = repro(experiment.root, targets, keep_going)
+    with only_run(experiment.root, tell) as lock:
+        _repro(experiment, lock, (keys, targets), jobs, keep_going)
+
+
+def _repro(
+    experiment: Experiment,
+    lock: int | None,
+    asked: tuple[tuple[str, ...], list[str]],
+    jobs: int,
+    keep_going: bool,
+) -> None:
+    from toxtrail.audit.lock_repair import keep_copy, repair_lock
+    from toxtrail.backends.dvc import Repro
+    from toxtrail.backends.dvc_process import heal_file_locks
+
+    (keys, targets), root = asked, experiment.root
+    if done := repair_lock(root):
+        tell(done)
+    keep_copy(root)
+    if heal_file_locks(root / ".dvc" / "tmp"):
+        tell(".dvc/tmp/rwlock was damaged, as a kill of DVC leaves it: it was deleted.")
+    dvc = Repro(root, lock)
+    try:
+        if jobs > 1:
+            shared, chains = _chains(experiment, keys)
+            dvc.side_by_side(shared, chains, jobs, keep_going)
+        code = dvc.targets(targets, keep_going)
+    finally:
+        keep_copy(root)
     if code != 0:
         raise BackendError("dvc repro failed; the stage that failed says why above.")
 
@@ -59,35 +89,93 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
 @json_option
 @click.pass_obj
 def status(experiment: Experiment, as_json: bool) -> None:
-    """Say which stages are out of date, and why.
+    """Say which stages are out of date, and why. Also while `toxtrail run` works.
+
+    The answer is that of `dvc status`. Nothing is locked, and nothing has to be written.
 
     \b
     Examples:
       toxtrail status
       toxtrail status --json
     """
-    from toxtrail.backends.dvc import changes
+    from toxtrail.audit.staleness import staleness
+    from toxtrail.backends.run_lock import running
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import code_differs
     from toxtrail.scaffold import other_code
 
-    stale = changes(experiment.root)
-    files, code = problems_of_files(experiment), list(other_code(experiment.root))
+    root = experiment.root
+    damage = _damage(root)
+    stale = staleness(root) if damage is None else None
+    files, code, runs = problems_of_files(experiment), list(other_code(root)), running(root)
     if as_json:
-        print_json({"stages": stale, "files": files, "code": code})
+        print_json(
+            {
+                "stages": stale and stale.stages,
+                "not_known": stale.others if stale else [],
+                "running": runs and {"run": runs, "stages": _running_stages(experiment)},
+                "damage": damage,
+                "files": files,
+                "code": code,
+            }
+        )
         return
+    if runs:
+        stages = ", ".join(_running_stages(experiment)) or "between two stages"
+        echo(f"`toxtrail run` is at work ({runs}): {stages}.")
     if code:
         echo(code_differs(code))
-    for problem in files:
-        echo(f"not as pinned: {problem}")
-    if not stale:
+    for problem in [*([damage] if damage else []), *files]:
+        echo("problem: ", fg="red", nl=False)
+        echo(problem)
+    if stale:
+        _print_stale(stale)
+
+
+def _print_stale(stale: Staleness) -> None:
+    if stale.others:
+        echo(f"Not checked: {', '.join(stale.others)}. `dvc status NAME` checks them.")
+    if not stale.stages:
         echo("Every stage is up to date.")
         return
     print_table(
         "Stages that `toxtrail run` will run (and those after them)",
         ["stage", "why"],
-        [[stage, _why(entries)] for stage, entries in stale.items()],
+        [[stage, _why(entries)] for stage, entries in stale.stages.items()],
     )
+
+
+def _damage(root: Path) -> str | None:
+    """What keeps DVC from working here, with the cure."""
+    from toxtrail.audit.lock_repair import lock_problem
+    from toxtrail.backends.dvc_process import file_locks
+
+    lock = root / "dvc.lock"
+    text = lock.read_text("utf-8", errors="replace") if lock.is_file() else None
+    if text is not None and (problem := lock_problem(text)):
+        return problem
+    if file_locks(root / ".dvc" / "tmp" / "rwlock") is None:
+        return (
+            ".dvc/tmp/rwlock is damaged, as a kill of DVC leaves it, and `dvc repro` refuses to "
+            "run. `toxtrail run` deletes it; by hand: `rm .dvc/tmp/rwlock` while no DVC runs."
+        )
+    return None
+
+
+def _running_stages(experiment: Experiment) -> list[str]:
+    """Stages whose outputs a living DVC process holds for writing."""
+    import psutil
+
+    from toxtrail.audit.scope import stage_runs
+    from toxtrail.backends.dvc_process import file_locks
+
+    held = (file_locks(experiment.root / ".dvc" / "tmp" / "rwlock") or {}).get("write", {})
+    paths = {Path(p) for p, who in held.items() if psutil.pid_exists(int(who["pid"]))}
+    return [
+        run.name
+        for run in stage_runs(experiment.config)
+        if any(experiment.root / out in paths for out in run.outs)
+    ]
 
 
 def _targets(experiment: Experiment, key: str) -> list[str]:
@@ -140,8 +228,11 @@ def _why(entries: list[Any]) -> str:
             reasons.append(entry)
             continue
         for what, files in entry.items():
-            if isinstance(files, dict):
-                reasons += [f"{Path(name).as_posix()}: {state}" for name, state in files.items()]
-            else:
+            if not isinstance(files, dict):
                 reasons.append(f"{what}: {files}")
+                continue
+            for name, state in files.items():
+                places = state if isinstance(state, dict) else {}
+                reasons += [f"{name}: {place} {how}" for place, how in places.items()]
+                reasons += [] if places else [f"{name}: {state}"]
     return "; ".join(reasons)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -25,7 +25,24 @@ if TYPE_CHECKING:
     from toxtrail.identity import ModelCard
 
 
-@click.group("stage", short_help="Run one stage by hand; DVC calls these.")
+class StageCommand(click.Command):
+    """One stage; whatever it publishes is of the parameters and files that it started with."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Note what it depends on, and run it."""
+        experiment: Experiment = ctx.obj
+        if experiment.exists:
+            experiment.watch(str(self.name), next(iter(ctx.params.values()), None))
+        return super().invoke(ctx)
+
+
+class Stages(click.Group):
+    """Every command of it is a stage."""
+
+    command_class = StageCommand
+
+
+@click.group("stage", cls=Stages, short_help="Run one stage by hand; DVC calls these.")
 @click.pass_obj
 def stage(experiment: Experiment) -> None:
     """Run one stage by hand; DVC calls these, `toxtrail run` calls DVC.

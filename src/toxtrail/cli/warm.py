@@ -1,5 +1,5 @@
-"""DVC with toxtrail's stages as forks of its own process: `python -m toxtrail.cli.warm repro` in
-place of `python -m dvc repro`.
+"""DVC as `toxtrail run` runs it: `python -m toxtrail.cli.warm repro` in place of `python -m dvc
+repro` (see `backends.dvc_process`), on a CPU with toxtrail's stages as forks of its own process.
 
 To start Python and import torch, transformers and MLflow takes seconds, and the paper's preset
 starts 150 stages. Here the first stage that runs pays for all. What a stage computes, reads and
@@ -18,8 +18,11 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NoReturn
 
+from toxtrail.backends.dvc import may_fork
+from toxtrail.backends.dvc_process import run_dvc
+from toxtrail.backends.supervise import die_with
 from toxtrail.cli import main as toxtrail
-from toxtrail.cli.console import prepare, print_crash
+from toxtrail.cli.console import echo, prepare, print_crash
 
 LIBRARIES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
@@ -31,12 +34,12 @@ LIBRARIES = (
 
 def main() -> NoReturn:
     """DVC's own command line, with another way to run a stage."""
-    from dvc.cli import main as dvc
     from dvc.stage import run
 
     prepare()
-    run._run = partial(_run, run._run)
-    sys.exit(dvc(sys.argv[1:]))
+    if may_fork():
+        run._run = partial(_run, run._run)
+    sys.exit(run_dvc(sys.argv[1:], partial(echo, fg="yellow", err=True)))
 
 
 def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: Any) -> None:
@@ -55,9 +58,10 @@ def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: An
     _import_libraries()
     sys.stdout.flush()
     sys.stderr.flush()
+    own = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(words, how["cwd"], how["env"])
+        _become(own, words, how["cwd"], how["env"])
     kept = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as DVC: it is the stage's to answer
     try:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
@@ -75,10 +79,11 @@ def _import_libraries() -> None:
         importlib.import_module(name)
 
 
-def _become(words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
-    """In the fork: be the command, and end as it ends."""
+def _become(parent: int, words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
+    """In the fork: be the command, and end as it ends; also when its parent is killed."""
     code = 1
     try:
+        die_with(parent)
         atexit._clear()  # DVC's, which are the parent's to run
         signal.signal(signal.SIGINT, signal.default_int_handler)
         os.chdir(cwd)

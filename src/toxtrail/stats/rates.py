@@ -17,6 +17,14 @@ Ints = NDArray[np.int64]
 
 BOOTSTRAP_BLOCK = 500
 """Draws at a time: bounds memory at 500 x prompts weights."""
+EACH_WEIGHED = 20_000
+"""Up to so many prompts of a subset, each has its own random weight in a Bayesian bootstrap."""
+GROUPS = 10_000
+"""Above, so many groups of prompts have one each: weights of 200,000 prompts in 20,000 draws took a
+minute of CPU and changed the third digit of an interval's width (by 1 / sqrt(2 GROUPS), 0.7 %, less
+than the draws do)."""
+LOOPED = 256
+"""Prompts from which weights are drawn row by row: the same numbers, in a fifth of the time."""
 
 
 class Interval(NamedTuple):
@@ -146,16 +154,47 @@ def weighted_means(
     draws: int,
     rng: np.random.Generator,
 ) -> Floats:
-    """(draw, ...) of the mean of `values` (prompt, ...) and prior atoms under Dirichlet weights."""
-    everything = np.concatenate([values, np.asarray(atoms, dtype=np.float64)])
-    shape = np.concatenate([np.ones(len(values)), np.full(len(atoms), prior)])
+    """(draw, ...) of the mean of `values` (prompt, ...) and prior atoms under Dirichlet weights; of
+    many prompts, groups have the weights."""
+    sums = group_sums(values)
+    everything = np.concatenate([sums, np.asarray(atoms, dtype=np.float64)])
+    sizes = np.concatenate([group_sums(np.ones(len(values))), np.ones(len(atoms))])
     means = np.empty((draws, *values.shape[1:]))
     for start in range(0, draws, BOOTSTRAP_BLOCK):
         stop = min(start + BOOTSTRAP_BLOCK, draws)
-        weights = rng.standard_gamma(shape, size=(stop - start, len(everything)))
-        total = weights.sum(axis=1).reshape(-1, *(1,) * (values.ndim - 1))
+        weights = _weights(stop - start, len(sums), len(atoms), prior, rng)
+        total = weights.sum(axis=1) if len(sums) == len(values) else weights @ sizes
+        total = total.reshape(-1, *(1,) * (values.ndim - 1))
         means[start:stop] = weights @ everything / total
     return means
+
+
+def group_sums(values: Floats) -> Floats:
+    """(group, ...): sums of `values` (prompt, ...) over groups of prompts that one weight is for.
+
+    Up to EACH_WEIGHED prompts, each is a group. Of more, GROUPS are formed by a permutation that
+    depends on nothing but their number, so that variants are paired, and as if at random, so that a
+    weighted mean varies as much as with a weight for each prompt.
+    """
+    n = len(values)
+    if n <= EACH_WEIGHED:
+        return values
+    group = np.random.default_rng(n).permutation(n) % GROUPS
+    columns = values.reshape(n, -1).T
+    sums: Floats = np.stack([np.bincount(group, weights=c) for c in columns], axis=1)
+    return sums.reshape((GROUPS, *values.shape[1:]))
+
+
+def _weights(rows: int, prompts: int, atoms: int, prior: float, rng: np.random.Generator) -> Floats:
+    """(row, prompt and atom): Gamma(1) for prompts, Gamma(prior) for atoms."""
+    if prompts < LOOPED:
+        shape = np.concatenate([np.ones(prompts), np.full(atoms, prior)])
+        return rng.standard_gamma(shape, size=(rows, prompts + atoms))
+    weights = np.empty((rows, prompts + atoms))
+    for row in weights:
+        rng.standard_exponential(out=row[:prompts])
+        row[prompts:] = rng.standard_gamma(prior, size=atoms)
+    return weights
 
 
 def is_binary(shares: Floats) -> bool:

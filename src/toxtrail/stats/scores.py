@@ -7,7 +7,8 @@ for every variant, which is the pairing; a posterior draw of a mean is the weigh
 
 x is what a prompt says of a variant: the mean score of its continuations, or their highest
 (expected maximum toxicity, Gehman et al. 2020, arXiv:2009.11462, section 3). All subsets together
-are the sum over subsets, each by its share of the prompts.
+are the sum over subsets, each by its share of the prompts. Above `rates.EACH_WEIGHED` prompts of a
+subset, i is a group of them, and x[i] their sum.
 
 It suits scores between 0 and 1, not rare labels: with one toxic prompt in a hundred its 95 %
 intervals cover in half of the cases. Rates have models of their own (`rates`, `contrasts`).
@@ -22,7 +23,14 @@ from typing import NamedTuple
 
 import numpy as np
 
-from toxtrail.stats.rates import BOOTSTRAP_BLOCK, Floats, Interval, equal_tailed, named_rng
+from toxtrail.stats.rates import (
+    BOOTSTRAP_BLOCK,
+    Floats,
+    Interval,
+    equal_tailed,
+    group_sums,
+    named_rng,
+)
 
 
 class Mean(NamedTuple):
@@ -44,10 +52,10 @@ def mean_draws(values: Floats, draws: int, seed: int, stratum: str) -> Floats:
     A column without any value is NaN.
     """
     known = np.isfinite(values)
-    filled, present = np.where(known, values, 0.0), known.astype(np.float64)
+    filled, present = group_sums(np.where(known, values, 0.0)), group_sums(known.astype(float))
     found = np.empty((draws, values.shape[1]))
     with np.errstate(invalid="ignore"):
-        for rows, weights in _weights(values.shape[0], draws, seed, stratum):
+        for rows, weights in _weights(len(filled), draws, seed, stratum):
             found[rows] = (weights @ filled) / (weights @ present)
     return found
 

@@ -1,0 +1,97 @@
+"""dvc.yaml with its templates filled in: what each stage run depends on and makes."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from typing import Any, NamedTuple
+
+KEYS = {"cmd", "deps", "params", "outs", "metrics", "plots", "frozen", "desc", "meta"}
+"""Of a stage, what is understood here."""
+TEMPLATE = re.compile(r"\$\{([^}]*)\}")
+
+
+class Declared(NamedTuple):
+    """One stage run."""
+
+    name: str
+    cmd: str
+    deps: tuple[str, ...]
+    params: tuple[str, ...]
+    """Places in params.yaml."""
+    outs: Mapping[str, bool]
+    """Path -> whether DVC's cache keeps a copy."""
+    frozen: bool
+
+
+def declared_runs(pipeline: Any, params: Any) -> tuple[list[Declared], list[str]]:
+    """Every stage run in the order of dvc.yaml, and the names of stages that use more of DVC than
+    is understood here.
+
+    Args:
+        pipeline: dvc.yaml as DVC reads it.
+        params: params.yaml, likewise.
+    """
+    runs: list[Declared] = []
+    others: list[str] = []
+    stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
+    for name, entry in (stages or {}).items():
+        try:
+            runs += list(_runs(str(name), entry, params))
+        except (AttributeError, KeyError, TypeError, ValueError):
+            others.append(str(name))
+    return runs, others
+
+
+def _runs(name: str, entry: Any, params: Any) -> Iterator[Declared]:
+    if "foreach" not in entry:
+        yield _run(name, entry, {})
+        return
+    if set(entry) - {"foreach", "do"}:
+        raise ValueError(name)
+    found = TEMPLATE.fullmatch(entry["foreach"])
+    if found is None:
+        raise ValueError(name)
+    items = params[found[1]]
+    for key in items:
+        yield _run(f"{name}@{key}", entry["do"], {"key": key, "item": items[key]})
+
+
+def _run(name: str, body: Mapping[str, Any], values: Mapping[str, Any]) -> Declared:
+    if set(body) - KEYS:
+        raise ValueError(name)
+    outs: dict[str, bool] = {}
+    for kind in ("outs", "metrics", "plots"):
+        for out in body.get(kind) or ():
+            path, how = next(iter(out.items())) if isinstance(out, dict) else (out, {})
+            outs[_filled(path, values)] = bool((how or {}).get("cache", True))
+    return Declared(
+        name=name,
+        cmd=_filled(body["cmd"], values),
+        deps=tuple(_filled(dep, values) for dep in body.get("deps") or ()),
+        params=tuple(_filled(place, values) for place in body.get("params") or ()),
+        outs=outs,
+        frozen=bool(body.get("frozen")),
+    )
+
+
+def _filled(text: str, values: Mapping[str, Any]) -> str:
+    def value(found: re.Match[str]) -> str:
+        current: Any = values
+        for name in found[1].strip().split("."):
+            current = current[name]
+        if not isinstance(current, str | int):
+            raise ValueError(text)
+        return str(current)
+
+    return TEMPLATE.sub(value, text)
+
+
+def at(values: Any, place: str) -> tuple[bool, Any]:
+    """Whether params.yaml has a value at a place, and which."""
+    with suppress(KeyError, TypeError, IndexError):
+        for name in place.split("."):
+            values = values[int(name) if isinstance(values, list) else name]
+        return True, values
+    return False, None

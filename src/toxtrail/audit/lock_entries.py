@@ -1,0 +1,128 @@
+"""dvc.lock as DVC reads it, fast: a large one is megabytes of the same few lines."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+from ruamel.yaml import YAML
+from ruamel.yaml.error import YAMLError
+
+from toxtrail.errors import DataError
+
+HEAD = "schema: '2.0'\nstages:\n"
+PLAIN = r"[\w./][\w./@+=,-]*"
+"""A path that YAML reads as it stands."""
+ROW = re.compile(
+    rf"    - path: ({PLAIN})\n      hash: md5\n      md5: ([0-9a-f]{{32}}(?:\.dir)?)\n"
+    r"      size: \d+\n(?:      nfiles: \d+\n)?"
+)
+COMMAND = re.compile(r"    cmd: (toxtrail stage [\w.-]+(?: [\w.-]+)?)\n")
+PARAMS = "      params.yaml:\n"
+
+
+class Entry(NamedTuple):
+    """One stage run, as far as it decides what is out of date."""
+
+    cmd: str | None
+    deps: Mapping[str, str]
+    """Path -> md5."""
+    outs: Mapping[str, str]
+    params: Mapping[str, Any] | None
+    """Place in params.yaml -> value; None if the entry has none."""
+
+
+def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
+    """Stage name -> its entry.
+
+    Raises:
+        DataError: it is not YAML, or no mapping of stages.
+    """
+    if text.startswith(HEAD):
+        blocks = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
+        try:
+            return dict(_block(block) for block in blocks if block)
+        except ValueError:
+            pass  # laid out in another way
+    values = as_dvc_reads(text, name) or {}
+    stages = values.get("stages") if isinstance(values, dict) else None
+    if values and not isinstance(stages, dict):
+        raise DataError(f"{name} is not as DVC writes it: it has no mapping of stages.")
+    return {str(stage): _of_yaml(entry) for stage, entry in (stages or {}).items()}
+
+
+def as_dvc_reads(text: str, name: str) -> Any:
+    """YAML by DVC's own parser: 1e-3 is a number and `on` a word, unlike for others.
+
+    Raises:
+        DataError: it is not YAML.
+    """
+    try:
+        return YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _block(block: str) -> tuple[str, Entry]:
+    """ValueError if it is not laid out as DVC lays out our stages."""
+    head, _, body = block.partition("\n")
+    if not (found := re.fullmatch(r"  ([\w@.-]+):", head)):
+        raise ValueError(head)
+    sections = re.split(r"^(?=    [a-z])", body, flags=re.MULTILINE)
+    named = {part.split(":", 1)[0].strip(): part for part in sections if part}
+    if set(named) - {"cmd", "deps", "params", "outs"}:
+        raise ValueError(head)
+    cmd = COMMAND.fullmatch(named.get("cmd", ""))
+    if cmd is None:
+        raise ValueError(head)
+    rows = [dict(_rows(named.get(what, ""), what)) for what in ("deps", "outs")]
+    params = dict(_params(named["params"])) if "params" in named else None
+    return found[1], Entry(cmd[1], rows[0], rows[1], params)
+
+
+def _rows(section: str, what: str) -> Iterator[tuple[str, str]]:
+    body = section.removeprefix(f"    {what}:\n")
+    end = 0
+    for row in ROW.finditer(body):
+        if row.start() != end:
+            break
+        end = row.end()
+        yield row[1], row[2]
+    if end != len(body):
+        raise ValueError(section)
+
+
+def _params(section: str) -> Iterator[tuple[str, Any]]:
+    body = section.removeprefix("    params:\n")
+    if not body.startswith(PARAMS) or re.search(r"^      \S", body[len(PARAMS) :], re.MULTILINE):
+        raise ValueError(section)
+    for part in re.split(r"^(?=        \S)", body[len(PARAMS) :], flags=re.MULTILINE):
+        if part:
+            yield from _values(part)
+
+
+@lru_cache(maxsize=8192)
+def _values(text: str) -> tuple[tuple[str, Any], ...]:
+    """Many entries have the same values."""
+    try:
+        found = YAML(typ="safe").load(text)
+    except YAMLError as error:
+        raise ValueError(text) from error
+    return tuple(found.items())
+
+
+def _of_yaml(entry: Any) -> Entry:
+    entry = entry if isinstance(entry, dict) else {}
+    params = entry.get("params")
+    own = params.get("params.yaml") if isinstance(params, dict) else None
+    rows = [
+        {
+            str(row["path"]): str(row.get("md5"))
+            for row in entry.get(what) or ()
+            if isinstance(row, dict) and "path" in row
+        }
+        for what in ("deps", "outs")
+    ]
+    return Entry(entry.get("cmd"), rows[0], rows[1], own if isinstance(own, dict) else None)
