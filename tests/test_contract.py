@@ -36,6 +36,7 @@ PLUMBING = {
     "toxtrail.uris",
     "toxtrail.backends",
     "toxtrail.backends.base",
+    "toxtrail.backends.cache_lock",
     "toxtrail.backends.library_errors",
     "toxtrail.backends.quiet",
     "toxtrail.stages",

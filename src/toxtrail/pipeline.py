@@ -33,8 +33,10 @@ StageName = Literal[
 Over = Literal["models", "finetunes", "variants", "families"]
 
 HF = "backends/huggingface/"
+CHECKPOINTS = (f"{HF}unplaced.py", f"{HF}weight_files.py")
 WEIGHTS = (
     *(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "tokenizing", "weights")),
+    *CHECKPOINTS,
 )
 LOADING = (
     *WEIGHTS,
@@ -125,7 +127,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("scoring.scorers",),
         reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
         writes=("data/scores/{family}/{key}.parquet",),
-        code=("stages/score.py", "backends/scorers", *ARITHMETIC),
+        code=("stages/score.py", "backends/scorers", *ARITHMETIC, *CHECKPOINTS),
     ),
     Stage(
         name="posterior",

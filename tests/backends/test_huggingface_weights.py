@@ -5,6 +5,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from safetensors.torch import load_file, save_file
 
@@ -56,7 +57,7 @@ def test_a_stored_format_is_named_by_its_share(tmp_path):
 
     tensors = {"a": torch.zeros(10, dtype=torch.float16), "b": torch.zeros(3)}
     save_file(tensors, tmp_path / "x.safetensors")
-    assert stored_dtype([tmp_path / "x.safetensors"]) == "float16+float32"
+    assert stored_dtype([tmp_path / "x.safetensors"], "x") == "float16+float32"
 
 
 def test_pickled_weights_are_refused(weights, tiny_folder, copy_of):
@@ -226,9 +227,13 @@ def test_an_adapter_for_layers_that_the_base_lacks_is_refused(weights, tiny_adap
 @pytest.fixture(scope="session")
 def tiny_gguf(tiny_folder, tmp_path_factory) -> Path:
     """The tiny model as a Q8_0 GGUF file that says: no BOS."""
+    return write_gguf(tmp_path_factory.mktemp("gguf") / "tiny.Q8_0.gguf", tiny_folder)
+
+
+def write_gguf(path: Path, tiny_folder: Path, blocks: int = 2, extra: str | None = None) -> Path:
+    """The tiny model; `blocks` is what its metadata says, `extra` the name of one more tensor."""
     import gguf
 
-    path = tmp_path_factory.mktemp("gguf") / "tiny.Q8_0.gguf"
     writer = gguf.GGUFWriter(path, "llama")
     vocabulary = json.loads((tiny_folder / "tokenizer.json").read_text())["model"]
     writer.add_name("tiny")
@@ -236,7 +241,7 @@ def tiny_gguf(tiny_folder, tmp_path_factory) -> Path:
     writer.add_file_type(gguf.LlamaFileType.MOSTLY_Q8_0)
     writer.add_context_length(128)
     writer.add_embedding_length(32)
-    writer.add_block_count(2)
+    writer.add_block_count(blocks)
     writer.add_feed_forward_length(64)
     writer.add_head_count(4)
     writer.add_head_count_kv(2)
@@ -252,6 +257,8 @@ def tiny_gguf(tiny_folder, tmp_path_factory) -> Path:
     writer.add_add_bos_token(False)
     for name, tensor in load_file(tiny_folder / "model.safetensors").items():
         add_tensor(writer, name, tensor.numpy())
+    if extra is not None:
+        writer.add_tensor(extra, np.ones(32, np.float32))
     writer.write_header_to_file()
     writer.write_kv_data_to_file()
     writer.write_tensors_to_file()
@@ -305,17 +312,55 @@ def test_a_tokenizer_that_disobeys_its_file_is_refused(tiny):
         check_bos(tiny.tokenizer(), Header("Q8_0", None, adds_bos=True), "x.gguf")
 
 
-def test_a_damaged_converted_copy_is_refused(weights, tiny_gguf):
-    base = weights.describe(f"file:{tiny_gguf}", None)
-    file = weights.folder(base) / "model.safetensors"
+def change(file: Path) -> None:
     content = bytearray(file.read_bytes())
     content[-1] ^= 1
     file.write_bytes(content)
-    with pytest.raises(BackendError, match=r"converted copy.*model.safetensors is not what"):
-        weights.folder(base)
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda copy: change(copy / "model.safetensors"),
+        lambda copy: (copy / "tokenizer.json").unlink(),
+        lambda copy: (copy / "files.json").write_text("[]"),
+        lambda copy: (copy / "files.json").unlink(),
+        lambda copy: (copy / "adapter_config.json").write_text("{}"),
+    ],
+    ids=["bytes", "missing", "listing", "no listing", "one more file"],
+)
+def test_a_damaged_converted_copy_is_made_again(weights, tiny_gguf, damage):
+    base = weights.describe(f"file:{tiny_gguf}", None)
+    copy = weights.folder(base)
+    damage(copy)
+    assert weights.folder(base) == copy
+    files = {f.relative_to(copy).as_posix(): sha256_file(f) for f in copy.rglob("*")}
+    assert files.pop("files.json")
+    assert files == {file.path: file.sha256 for file in base.converted}
+
+
+def test_a_copy_that_these_libraries_make_otherwise_is_refused(weights, tiny_gguf):
+    base = weights.describe(f"file:{tiny_gguf}", None)
+    other = base.converted[0].model_copy(update={"sha256": "0" * 64})
+    with pytest.raises(BackendError, match=r"tiny.*convert the GGUF file to other weights"):
+        weights.folder(base.model_copy(update={"converted": (other, *base.converted[1:])}))
 
 
 def test_a_file_that_only_claims_to_be_gguf_is_refused(weights, tmp_path):
     (tmp_path / "fake.gguf").write_bytes(b"hello" * 100)
-    with pytest.raises(BackendError, match=r"fake.gguf is not a readable GGUF file"):
+    with pytest.raises(BackendError, match=r"fake.gguf is not a whole GGUF file"):
         weights.describe(f"file:{tmp_path / 'fake.gguf'}", None)
+
+
+@pytest.mark.parametrize(("blocks", "extra"), [(1, None), (2, "blk.0.attn_q.bias"), (2, "blk.1.x")])
+def test_tensors_of_a_gguf_file_without_a_place_are_refused(
+    weights, tiny_folder, tmp_path, blocks, extra
+):
+    path = write_gguf(tmp_path / "x.gguf", tiny_folder, blocks, extra)
+    with pytest.raises(BackendError, match=f"x.gguf: .*{extra or 'blk.1'}"):
+        weights.describe(f"file:{path}", None)
+
+
+def test_rotary_factors_of_a_gguf_file_are_no_weights(weights, tiny_folder, tmp_path):
+    path = write_gguf(tmp_path / "x.gguf", tiny_folder, extra="rope_freqs.weight")
+    assert weights.describe(f"file:{path}", None).architecture == "LlamaForCausalLM"

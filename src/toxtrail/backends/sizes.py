@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -15,7 +15,7 @@ from toxtrail.backends.assets.released import released_urls
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.candidates import license_of
 from toxtrail.backends.huggingface.pretrained import read_json
-from toxtrail.backends.huggingface.weights import tensor_headers
+from toxtrail.backends.huggingface.weight_files import INDEX, open_gguf, stored_tensors
 from toxtrail.config import Source
 from toxtrail.errors import BackendError
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, PypiUri, parse_uri
@@ -176,10 +176,11 @@ def _here(place: str, uri: str, found: Present, is_model: bool) -> Weighed:
 
 def _is_whole(found: Present) -> bool:
     """Whether a snapshot has all the weights that its index lists."""
-    index = found.root / "model.safetensors.index.json"
+    index = found.root / INDEX
     if index not in found.files:
         return True
-    names = set(read_json(index, found.root.name)["weight_map"].values())
+    places = read_json(index, found.root.name).get("weight_map")
+    names = set(map(str, places.values())) if isinstance(places, dict) else set()
     return all((found.root / name).is_file() for name in names)
 
 
@@ -191,18 +192,13 @@ def _local_shape(found: Present, uri: str) -> Shape:
     weights = [file for file in found.files if file.suffix == ".safetensors"]
     if not weights or shape.layers is None:
         return shape
-    stored = [header["shape"] for file in weights for header in tensor_headers(file).values()]
+    stored = [one.shape for file in weights for one in stored_tensors(file, uri).values()]
     packed = any(len(dims) == 2 and 1 in dims for dims in stored)  # 4-bit blocks, not the weights
     return shape if packed else shape._replace(parameters=sum(map(_product, stored)))
 
 
 def _gguf_shape(path: Path) -> Shape:
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, OSError, IndexError) as error:
-        raise BackendError(f"{path.name} is not a readable GGUF file ({error}).") from error
+    reader = open_gguf(path, path.name)
 
     def said(name: str) -> Any:
         field = reader.get_field(name)
@@ -265,7 +261,7 @@ def _sum(sizes: Mapping[str, int | None]) -> int | None:
     return None if None in found else sum(one or 0 for one in found)
 
 
-def _product(dims: list[int]) -> int:
+def _product(dims: Sequence[int]) -> int:
     total = 1
     for one in dims:
         total *= one

@@ -1,11 +1,9 @@
-"""One file over HTTP: resumable, verified before it gets its name, one process at a time."""
+"""One file over HTTP: resumable, verified before it gets its name."""
 
 from __future__ import annotations
 
 import shutil
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlparse
@@ -30,16 +28,6 @@ WORTH_A_RETRY = (408, 429)
 
 class UnreachableError(BackendError):
     """The server is out of reach or refuses; another way to the same file may still work."""
-
-
-@contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time makes `path`; the others wait and then find it made."""
-    from filelock import FileLock
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(path.name + ".lock")):
-        yield
 
 
 def part_of(path: Path) -> Path:

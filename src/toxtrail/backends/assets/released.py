@@ -7,9 +7,10 @@ import re
 from importlib.util import find_spec
 from pathlib import Path
 
-from toxtrail.backends.assets.download import download, locked
+from toxtrail.backends.assets.download import download
 from toxtrail.backends.assets.verify import file_asset
 from toxtrail.backends.base import Asset, Progress
+from toxtrail.backends.cache_lock import locked
 from toxtrail.errors import BackendError, ConfigError, nearest
 from toxtrail.identity import sha256_file
 from toxtrail.uris import DetoxifyUri

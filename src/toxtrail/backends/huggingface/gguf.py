@@ -14,7 +14,10 @@ from io import StringIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of
+from toxtrail.backends.cache_lock import locked
+from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of, refuse_gaps
+from toxtrail.backends.huggingface.unplaced import refuse_unplaced
+from toxtrail.backends.huggingface.weight_files import open_gguf
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import FileHash, hash_tree
@@ -26,6 +29,8 @@ if TYPE_CHECKING:
 CONVERTER_VERSION = 1
 """Raised whenever the same file would give other bytes."""
 LISTING = "files.json"
+COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
+"""Tensors of rotary positions, which transformers takes from the metadata."""
 _VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "gguf_file",
              "local_files_only", "is_local", "trust_remote_code")  # fmt: skip
 
@@ -50,7 +55,9 @@ class Converted(NamedTuple):
 
 
 def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
-    """The clean copy of a GGUF file, made now if there is none.
+    """The clean copy of a GGUF file, made now if there is none or if it is damaged.
+
+    Every file of it is hashed each time. A whole copy is used from a cache that cannot be written.
 
     Args:
         path: the verified file.
@@ -60,19 +67,33 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
     Raises:
         BackendError: transformers cannot read the file, or reads its tokenizer wrongly.
     """
-    from filelock import FileLock
-
     folder = converted_folder(cache, sha256)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{folder}.lock"):
-        if not folder.exists():
+    with locked(folder):
+        copy = _whole_copy(folder)
+        if copy is None:
             draft = folder.with_name(f"{folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             convert(path, draft)
+            shutil.rmtree(folder, ignore_errors=True)
             draft.replace(folder)
-    listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
-    files = tuple(FileHash(**file) for file in listing.pop("files"))
-    return Converted(folder, files, **listing)
+            copy = _whole_copy(folder)
+    if copy is None:
+        raise BackendError(f"{path.name}: {folder} was damaged while it was written. Run again.")
+    return copy
+
+
+def _whole_copy(folder: Path) -> Converted | None:
+    """The copy that lies there; None if there is none, or a file of it is not as it was made."""
+    try:
+        listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+        files = tuple(FileHash(**file) for file in listing.pop("files"))
+        here = [path for path in folder.rglob("*") if path.is_file() and path.name != LISTING]
+        whole = hash_tree(folder, here) == files
+        return Converted(folder, files, **listing) if whole else None
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, TypeError, LookupError, AttributeError):  # the listing itself is damaged
+        return None
 
 
 def converted_folder(cache: Path, sha256: str) -> Path:
@@ -102,14 +123,9 @@ def read_header(path: Path) -> Header:
     """Read the metadata of a GGUF file.
 
     Raises:
-        BackendError: it is not one.
+        BackendError: it is not one, or it is cut.
     """
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, OSError, IndexError) as error:
-        raise BackendError(f"{path.name} is not a readable GGUF file ({error}).") from error
+    reader = open_gguf(path, path.name)
     return Header(
         quantization=_quantization(reader),
         license=_field(reader, "general.license"),
@@ -136,11 +152,18 @@ def _clean_model(path: Path) -> PreTrainedModel:
 
     try:
         with quiet(), redirect_stderr(StringIO()):  # its bar has no switch
-            loaded = AutoModelForCausalLM.from_pretrained(
-                path.parent, gguf_file=path.name, local_files_only=True, trust_remote_code=False
+            found: Any = AutoModelForCausalLM.from_pretrained(
+                path.parent,
+                gguf_file=path.name,
+                local_files_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
             )
-    except (OSError, ValueError, ImportError, NotImplementedError) as error:
+    except (OSError, ValueError, ImportError, NotImplementedError, LookupError, TypeError) as error:
         raise BackendError(f"transformers cannot read {path.name}: {error}") from error
+    loaded, report = found
+    refuse_gaps(path.name, report)
+    refuse_unplaced(path.name, loaded, [*report["unexpected_keys"], *unread_tensors(path, loaded)])
     values = loaded.config.to_dict()
     values.pop("quantization_config", None)
     config = type(loaded.config).from_dict(values | {"dtype": "bfloat16"})
@@ -151,6 +174,41 @@ def _clean_model(path: Path) -> PreTrainedModel:
     clean.tie_weights()
     clean.generation_config = loaded.generation_config
     return clean
+
+
+def unread_tensors(path: Path, model: PreTrainedModel) -> list[str]:
+    """Tensors of a GGUF file that transformers leaves out without a word.
+
+    Only architectures whose tensors it takes one by one are looked at as a whole; of the others,
+    those of layers that the file's own metadata does not count, and of unmerged adapters.
+    """
+    from transformers.integrations.gguf.utils import is_gguf_arch_supported
+    from transformers.modeling_gguf_pytorch_utils import (
+        TENSOR_PROCESSORS,
+        LlamaTensorProcessor,
+        TensorProcessor,
+        get_gguf_hf_weights_map,
+    )
+
+    reader = open_gguf(path, path.name)
+    names = [tensor.name for tensor in reader.tensors if tensor.name not in COMPUTED]
+    architecture = _field(reader, "general.architecture")
+    if is_gguf_arch_supported(architecture):  # then transformers reports them itself
+        return []
+    kind = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
+    layers = int(getattr(model.config, "num_hidden_layers", 0))
+    if kind not in (TensorProcessor, LlamaTensorProcessor):
+        return [name for name in names if ".lora_" in name or _layer_of(name) >= layers]
+    processor = kind(config=model.config.to_dict())  # type: ignore[no-untyped-call]
+    places = get_gguf_hf_weights_map(model, processor)
+    return [name for name in names if name not in places]
+
+
+def _layer_of(name: str) -> int:
+    """The number in `blk.NUMBER.rest`; -1 for a tensor of no layer."""
+    head, _, rest = name.partition(".")
+    number = rest.partition(".")[0]
+    return int(number) if head == "blk" and number.isdigit() else -1
 
 
 def _tidy(file: Path) -> None:

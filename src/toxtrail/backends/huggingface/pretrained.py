@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toxtrail.backends.huggingface.unplaced import refuse_unplaced
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import canonical_json, sha256_text
@@ -73,9 +74,11 @@ def load_base(
     """The weights of a folder, every one of them found in its files.
 
     Raises:
-        BackendError: a weight is missing (it would be drawn at random) or of another shape.
+        BackendError: a weight is missing (it would be drawn at random) or of another shape, or one
+            of the files' weights has no place.
     """
     import torch
+    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     read_config(folder, name)
@@ -87,10 +90,11 @@ def load_base(
             loaded: Any = AutoModelForCausalLM.from_pretrained(
                 folder, output_loading_info=True, **_SAFE, **options
             )
-    except (OSError, ValueError, ImportError, RuntimeError) as error:
+    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
         raise BackendError(f"{name} cannot be loaded: {_first_line(error)}") from error
     model: PreTrainedModel = loaded[0]
     refuse_gaps(name, loaded[1])
+    refuse_unplaced(name, model, loaded[1]["unexpected_keys"])
     model.eval()  # type: ignore[no-untyped-call]
     return model if quantization is not None else moved(model, device)
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections import Counter
 from collections.abc import Iterable
 from math import prod
 from pathlib import Path
-from typing import Any
 
 from toxtrail.backends.base import Asset, Assets, Progress
 from toxtrail.backends.huggingface.adapters import check_adapter
@@ -18,7 +16,6 @@ from toxtrail.backends.huggingface.pretrained import (
     empty_model,
     load_tokenizer,
     read_config,
-    read_json,
     tokenizer_sha256,
 )
 from toxtrail.backends.huggingface.tokenizing import (
@@ -26,6 +23,12 @@ from toxtrail.backends.huggingface.tokenizing import (
     own_parts,
     refuse_unknown_tokens,
     tokenizer_of,
+)
+from toxtrail.backends.huggingface.weight_files import (
+    checkpoint_files,
+    refuse_outside_names,
+    refuse_unhashed_vocabulary,
+    stored_tensors,
 )
 from toxtrail.errors import BackendError
 from toxtrail.identity import Adapter, BaseWeights, FileHash, sha256_file
@@ -47,15 +50,20 @@ class HuggingFaceWeights:
         """Fetch weights and hash everything that decides an answer.
 
         Raises:
-            BackendError: no safetensors, code from the repo would be needed, or the file is not
-                what the pin says.
+            BackendError: no safetensors, code from the repo would be needed, a file is damaged or
+                not among those that are hashed, or the file is not what the pin says.
         """
         asset = self._assets.fetch(uri, sha256)
         copy = self._converted(asset) if asset.path.is_file() else None
         folder = copy.folder if copy else asset.path
+        hashed = {file.path for file in (copy.files if copy else asset.files)}
         if copy is None:
             refuse_adapter(folder, uri)
-        model, tokenizer = empty_model(folder, uri), load_tokenizer(folder, uri)
+        refuse_outside_names(folder, uri, hashed)
+        model = empty_model(folder, uri)
+        dtype = stored_dtype(checkpoint_files(folder, uri, hashed), uri)
+        tokenizer = load_tokenizer(folder, uri)
+        refuse_unhashed_vocabulary(tokenizer.vocab_files_names, folder, uri, hashed)
         return BaseWeights(
             uri=uri,
             resolved=asset.resolved,
@@ -64,7 +72,7 @@ class HuggingFaceWeights:
             converted=copy.files if copy else (),
             architecture=type(model).__name__,
             parameters=sum(weight.numel() for weight in model.parameters()),
-            stored_dtype=stored_dtype(weight_files(folder, uri)),
+            stored_dtype=dtype,
             quantization=copy.quantization if copy else quantization(folder, uri),
             tokenizer_sha256=tokenizer_sha256(tokenizer),
             chat_template_sha256=chat_template_sha256(tokenizer),
@@ -102,9 +110,17 @@ class HuggingFaceWeights:
         root = asset.path if asset.path.is_dir() else asset.path.parent
         self.verify(root, base.files, base.uri)
         if not base.converted:
+            hashed = {file.path for file in base.files}
+            refuse_outside_names(asset.path, base.uri, hashed)
+            checkpoint_files(asset.path, base.uri, hashed)
             return asset.path
         copy = self._converted(asset)
-        self.verify(copy.folder, base.converted, f"the converted copy of {base.uri}")
+        if copy.files != base.converted:
+            raise BackendError(
+                f"{base.uri}: these libraries convert the GGUF file to other weights than those on "
+                "its model card. Install the versions of requirements.txt, or run the stage that "
+                "makes its model.json again."
+            )
         return copy.folder
 
     def adapter_folder(self, adapter: Adapter, trained: Path) -> Path:
@@ -167,43 +183,16 @@ def refuse_adapter(folder: Path, name: str) -> None:
         )
 
 
-def weight_files(folder: Path, name: str) -> list[Path]:
-    """The safetensors files that make up the model.
+def stored_dtype(files: Iterable[Path], name: str) -> str:
+    """Formats of the stored numbers, the most frequent first: `bfloat16`, `uint8+float16`.
 
     Raises:
-        BackendError: there are none (a pickle is never loaded).
+        BackendError: a file is no whole safetensors file.
     """
-    index = folder / "model.safetensors.index.json"
-    if index.exists():
-        return [
-            folder / file for file in sorted(set(read_json(index, name)["weight_map"].values()))
-        ]
-    if (single := folder / "model.safetensors").exists():
-        return [single]
-    present = sorted(
-        path.name for path in folder.iterdir() if path.suffix in (".bin", ".pt", ".pth")
-    )
-    raise BackendError(
-        f"{name} has no model.safetensors (found {', '.join(present) or 'no weights at all'}). "
-        "Pickled weights are never loaded: choose a revision with safetensors."
-    )
-
-
-def tensor_headers(path: Path) -> dict[str, dict[str, Any]]:
-    """Names, dtypes and shapes of a safetensors file, without its data."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        headers: dict[str, dict[str, Any]] = json.loads(file.read(length))
-    headers.pop("__metadata__", None)
-    return headers
-
-
-def stored_dtype(files: Iterable[Path]) -> str:
-    """Formats of the stored numbers, the most frequent first: `bfloat16`, `uint8+float16`."""
     sizes: Counter[str] = Counter()
     for path in files:
-        for header in tensor_headers(path).values():
-            sizes[_DTYPES.get(header["dtype"], header["dtype"].lower())] += prod(header["shape"])
+        for tensor in stored_tensors(path, name).values():
+            sizes[_DTYPES.get(tensor.dtype, tensor.dtype.lower())] += prod(tensor.shape)
     return "+".join(dtype for dtype, _ in sizes.most_common())
 
 
