@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import os
 import pickle
@@ -273,7 +274,50 @@ def test_a_model_without_a_trained_head_is_refused(encoder):
 
 def test_pickled_weights_are_not_loaded(encoder):
     (encoder / "model.safetensors").rename(encoder / "pytorch_model.bin")
+    with pytest.raises(BackendError, match="never loaded"):
+        classifier(encoder)
+
+
+def changed(encoder, **tensors):
+    from safetensors.torch import load_file, save_file
+
+    path = encoder / "model.safetensors"
+    save_file({**load_file(path), **tensors}, path, metadata={"format": "pt"})
+    return encoder
+
+
+def test_layers_that_the_config_does_not_count_are_refused(encoder):
+    layers = json.loads((encoder / "config.json").read_text())["num_hidden_layers"]
+    with pytest.raises(BackendError, match=rf"layer\.{layers - 1}.*fewer layers"):
+        classifier(edited(encoder, num_hidden_layers=layers - 1))
+
+
+@pytest.mark.parametrize(
+    "name", ["bert.embeddings.position_ids", "cls.predictions.bias", "lm_head.weight"]
+)
+def test_heads_of_another_task_and_old_buffers_change_no_score(encoder, name):
+    wanted = [row.heads for row in classifier(encoder).score(TEXTS[:2])]
+    found = classifier(changed(encoder, **{name: torch.zeros(4)})).score(TEXTS[:2])
+    assert [row.heads for row in found] == wanted
+
+
+def test_a_weight_of_another_shape_is_refused(encoder):
     with pytest.raises(BackendError, match="does not load as a classifier"):
+        classifier(changed(encoder, **{"classifier.bias": torch.zeros(7)}))
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\n"])
+def test_a_classifier_whose_weights_are_none_is_named(encoder, content):
+    (encoder / "model.safetensors").write_bytes(content)
+    with pytest.raises(BackendError, match=r"model\.safetensors is (empty|a Git LFS pointer)"):
+        classifier(encoder)
+
+
+def test_an_index_of_a_classifier_names_only_hashed_files(encoder, tmp_path):
+    (encoder / "model.safetensors").rename(encoder / ".model.safetensors")
+    index = {"metadata": {}, "weight_map": {"classifier.bias": ".model.safetensors"}}
+    (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
+    with pytest.raises(BackendError, match="not among its verified files"):
         classifier(encoder)
 
 
@@ -304,14 +348,8 @@ def checkpoint(encoder, tmp_path):
 
 
 def detoxify_scorer(path, encoder, **changes):
-    return classifier(
-        encoder,
-        kind="detoxify",
-        uri=f"file:{path}",
-        base={"uri": f"file:{encoder}"},
-        activation=None,
-        **changes,
-    )
+    own = {"kind": "detoxify", "uri": f"file:{path}", "base": {"uri": f"file:{encoder}"}}
+    return classifier(encoder, **{**own, "activation": None, **changes})
 
 
 def test_scores_are_those_of_the_detoxify_package(checkpoint, encoder):
@@ -326,13 +364,70 @@ def test_scores_are_those_of_the_detoxify_package(checkpoint, encoder):
 
 
 def test_a_checkpoint_that_does_not_fit_its_encoder_is_refused(checkpoint, encoder):
-    with pytest.raises(BackendError, match="does not fit its encoder"):
+    with pytest.raises(BackendError, match="strange"):
         detoxify_scorer(checkpoint(strange=torch.zeros(1)), encoder)
+    with pytest.raises(BackendError, match="does not fit its encoder"):
+        detoxify_scorer(checkpoint(**{"classifier.bias": torch.zeros(9)}), encoder)
 
 
-def test_a_checkpoint_that_is_more_than_tensors_needs_a_pin(checkpoint, encoder):
-    with pytest.raises(ConfigError, match="only\nwith its sha256|only with its sha256"):
-        detoxify_scorer(checkpoint(strange=Path("x")), encoder)
+class Ran:
+    """Leaves a file behind when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return (os.mkdir, (str(self.path),))
+
+
+def test_a_checkpoint_that_could_run_something_is_refused_pinned_or_not(
+    checkpoint, encoder, tmp_path
+):
+    path = checkpoint(strange=Ran(tmp_path / "ran"))
+    for pin in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
+        with pytest.raises(BackendError, match="holds more than tensors"):
+            detoxify_scorer(path, encoder, sha256=pin)
+    assert not (tmp_path / "ran").exists()
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [
+        (b"", "empty"),
+        (b"<html>Sign in</html>", "web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"),
+        (b"PK\x03\x04cut", "damaged"),
+        (b"nothing of the kind", ""),
+    ],
+)
+def test_a_checkpoint_that_is_none_is_named(encoder, tmp_path, content, word):
+    (tmp_path / "model.ckpt").write_bytes(content)
+    with pytest.raises(BackendError, match=f"model.ckpt.*{word}"):
+        detoxify_scorer(tmp_path / "model.ckpt", encoder)
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model_name": "pipeline"},
+        {"model_name": "BertModel"},
+        {"tokenizer_name": "BertModel"},
+        {"num_classes": 4},
+        {"model_name": None},
+    ],
+)
+def test_a_checkpoint_names_classes_of_the_right_kind_only(checkpoint, encoder, changes):
+    path = checkpoint()
+    content = torch.load(path, weights_only=True)
+    content["config"]["arch"]["args"] |= changes
+    torch.save(content, path)
+    with pytest.raises(BackendError, match="is no Detoxify checkpoint"):
+        detoxify_scorer(path, encoder)
+
+
+def test_without_base_an_encoder_is_a_repo_of_the_hub_and_no_folder(checkpoint, encoder):
+    with pytest.raises(BackendError, match="not a repo of the hub"):
+        detoxify_scorer(checkpoint(), encoder, base=None)
 
 
 def test_something_else_is_no_detoxify_checkpoint(encoder, tmp_path):

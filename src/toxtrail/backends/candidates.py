@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.backends.assets.asked import Hub, RepoFacts
+from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.huggingface.adapters import CONFIG as ADAPTER_CONFIG
 from toxtrail.backends.huggingface.adapters import WEIGHTS as ADAPTER_WEIGHTS
+from toxtrail.backends.huggingface.weight_files import inspect_weights, open_gguf
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.uris import COMMIT, FileUri, HfUri, parse_uri
 
@@ -163,6 +165,10 @@ def _of_place(uri: str, place: Path, name: str) -> Candidate:
     adapter = _json(place / ADAPTER_CONFIG)
     code = ("it needs its own Python code, which is never run",) if "auto_map" in config else ()
     claims = [*_adapter_claims(adapter), *_card_claims(card, _texts(card.get("tags")))]
+    unusable = (*_unusable(kind, files, adapter), *code)
+    if not unusable:
+        hashed = {p.relative_to(place).as_posix() for p in content_of(place) if p.is_file()}
+        inspect_weights(place, uri, hashed)
     return Candidate(
         uri=uri,
         sha256=None,
@@ -175,7 +181,7 @@ def _of_place(uri: str, place: Path, name: str) -> Candidate:
         tags=_texts(card.get("tags")),
         size=0,
         notes=(),
-        unusable=(*_unusable(kind, files, adapter), *code),
+        unusable=unusable,
     )
 
 
@@ -205,12 +211,7 @@ def _of_gguf(uri: str, path: Path, name: str) -> Candidate:
 
 def _gguf_metadata(path: Path) -> Callable[[str], Any]:
     """Looks up `general.NAME`."""
-    from gguf import GGUFReader
-
-    try:
-        reader = GGUFReader(path)
-    except (ValueError, OSError, IndexError) as error:
-        raise BackendError(f"{path.name} is not a readable GGUF file ({error}).") from error
+    reader = open_gguf(path, path.name)
 
     def said(name: str) -> Any:
         field = reader.get_field(f"general.{name}")

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail import embedding
 from toxtrail.backends.huggingface.pretrained import empty_model, read_json
+from toxtrail.backends.huggingface.weight_files import stored_tensors
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import LoraConfig as LoraSettings
 from toxtrail.errors import BackendError, ConfigError, nearest
@@ -61,7 +62,11 @@ def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """All tensors of an adapter, on the CPU."""
+    """All tensors of an adapter, on the CPU.
+
+    Raises:
+        BackendError: there are none in safetensors, or their file is damaged.
+    """
     from safetensors.torch import load_file
 
     if not (folder / WEIGHTS).exists():
@@ -71,6 +76,7 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
             + (", only adapter_model.bin: a pickle is never loaded." if pickled else ".")
             + " Choose an adapter in safetensors."
         )
+    stored_tensors(folder / WEIGHTS, name)
     return load_file(folder / WEIGHTS)
 
 

@@ -24,8 +24,8 @@ COMPUTED = re.compile(
 """Buffers that older versions of transformers saved: frequencies, positions and causal masks, which
 follow from config.json. (An attention of `h.N` has no bias of its own, its projections have.)"""
 UNUSED = re.compile(
-    r"(^|\.)mtp(_\w+)?\.|^v_head\.|(^|\.)(vision|visual|image|audio|speech|video|vq|multi_?modal|mm)"
-    r"(_?\w+)?\."
+    r"(^|\.)mtp(_\w+)?\.|^v_head\."
+    r"|(^|\.)((vision|visual|image|audio|speech|video|vq|multi_?modal)\w*|mm(_\w+)?)\."
 )
 """Multi-token prediction, which only speeds up some servers; the value head of a PPO trainer; what
 reads pictures and sound beside the text part that is loaded."""

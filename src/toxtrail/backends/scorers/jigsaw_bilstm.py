@@ -25,11 +25,13 @@ from scipy.special import expit
 from toxtrail.backends.base import Assets, ScoredText
 from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.huggingface.linear import Linears
+from toxtrail.backends.huggingface.weight_files import content_problem
 from toxtrail.backends.scorers.windows import cut, highest
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
+    import h5py
     import torch
     from torch.nn import Linear
 
@@ -169,9 +171,28 @@ def _arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
 
     try:
         with h5py.File(path) as file:
-            return {name: file["model_weights"][place][()] for name, place in LAYERS.items()}
-    except (OSError, KeyError) as error:
-        raise BackendError(f"{path.name} is not the BiLSTM's weight file: {error}.") from error
+            return {
+                name: _own_array(file, f"model_weights/{place}") for name, place in LAYERS.items()
+            }
+    except (OSError, KeyError, TypeError, ValueError) as error:
+        problem = content_problem(path) or f"is not the BiLSTM's weight file: {error}."
+        raise BackendError(f"{path.name} {problem}") from error
+
+
+def _own_array(file: h5py.File, place: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """An array that lies in the file itself: HDF5 can also point to other files, which no hash
+    covers."""
+    import h5py
+
+    group: Any = file
+    for part in place.split("/"):
+        if not isinstance(group.get(part, getlink=True), h5py.HardLink):
+            raise ValueError(f"{place} is a link")
+        group = group[part]
+    if group.external or group.is_virtual:
+        raise ValueError(f"{place} lies in another file")
+    values: np.ndarray[Any, np.dtype[np.float32]] = group[()]
+    return values
 
 
 def _linear(kernel: torch.Tensor, bias: torch.Tensor | None) -> Linear:
