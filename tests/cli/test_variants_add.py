@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import json
 
+import numpy as np
 import pytest
 import yaml
 from click.testing import CliRunner
 from fake_hub import COMMIT, FakeHub, Repo, adapter, model, pointed_at, serving
+from safetensors.numpy import save
 
 from toxtrail.cli import cli
 from toxtrail.params import load_config
@@ -219,7 +221,7 @@ def test_a_gguf_repo_needs_the_name_of_one_file(hub, lab):
 def test_a_local_folder_is_read_and_pinned_by_its_hash(hub, lab):
     folder = lab / "mine"
     folder.mkdir()
-    (folder / "model.safetensors").write_bytes(b"weights")
+    (folder / "model.safetensors").write_bytes(save({"a": np.zeros(2)}))
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (folder / "README.md").write_text("---\nbase_model: org/Chat\nlicense: mit\n---\nMine.\n")
     add(lab, str(folder))
@@ -294,3 +296,23 @@ def test_the_list_is_still_what_the_bare_command_prints(lab):
     assert "chat" in done.output
     rows = json.loads(CliRunner().invoke(cli, ["-C", str(lab), "variants", "--json"]).output)
     assert [row["variant"] for row in rows] == ["base", "chat"]
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(b"version https://git-lfs.github.com/spec/v1\n", "git lfs pull"), (b"", "empty")],
+)
+@pytest.mark.parametrize("kind", ["model", "adapter"])
+def test_weights_that_are_none_are_not_added(hub, lab, kind, content, word):
+    folder = lab / "mine"
+    folder.mkdir()
+    name = "model.safetensors" if kind == "model" else "adapter_model.safetensors"
+    (folder / name).write_bytes(content)
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    if kind == "adapter":
+        settings = {"peft_type": "LORA", "base_model_name_or_path": "org/Chat"}
+        (folder / "adapter_config.json").write_text(json.dumps(settings))
+    said = add(lab, str(folder), "--parent", "chat", code=1)
+    assert name in said
+    assert word in said
+    assert text(lab) == PARAMS

@@ -7,10 +7,12 @@ otherwise weights could change while their identity stays.
 from __future__ import annotations
 
 import json
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -150,17 +152,11 @@ def stored_tensors(path: Path, name: str) -> dict[str, Stored]:
     Raises:
         BackendError: it is not a whole safetensors file; with the cure.
     """
-    from safetensors import SafetensorError, safe_open
+    from safetensors import safe_open
 
-    _require_present(path, name)
-    try:
-        with safe_open(path, framework="np") as file:
-            slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-            return {
-                key: Stored(one.get_dtype(), tuple(one.get_shape())) for key, one in slices.items()
-            }
-    except (SafetensorError, OSError, ValueError, OverflowError, MemoryError) as error:
-        raise BackendError(_not_whole(path, name, "safetensors file", error)) from error
+    with _reading(path, name, "safetensors"), safe_open(path, framework="np") as file:
+        slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
+        return {key: Stored(one.get_dtype(), tuple(one.get_shape())) for key, one in slices.items()}
 
 
 def open_gguf(path: Path, name: str) -> GGUFReader:
@@ -171,11 +167,8 @@ def open_gguf(path: Path, name: str) -> GGUFReader:
     """
     from gguf import GGUFReader
 
-    _require_present(path, name)
-    try:
+    with _reading(path, name, "GGUF"):
         return GGUFReader(path)
-    except (ValueError, OSError, LookupError, TypeError, OverflowError, MemoryError) as error:
-        raise BackendError(_not_whole(path, name, "GGUF file", error)) from error
 
 
 def content_problem(path: Path, expected: str = "") -> str | None:
@@ -198,13 +191,20 @@ def content_problem(path: Path, expected: str = "") -> str | None:
     return None
 
 
-def _not_whole(path: Path, name: str, kind: str, error: Exception) -> str:
-    problem = content_problem(path, kind.partition(" ")[0])
-    if problem is None:
-        said = " ".join(str(error).split())[:200] or type(error).__name__
-        size = path.stat().st_size
-        problem = f"is not a whole {kind} ({size:,} bytes; {said}). {AGAIN}"
-    return f"{_called(path, name)} {problem}"
+@contextmanager
+def _reading(path: Path, name: str, kind: str) -> Iterator[None]:
+    """Whatever a library says of a file becomes what the file is, and the cure."""
+    _require_present(path, name)
+    called = _called(path, name)
+    what = f"{called} is not a whole {kind} file ({path.stat().st_size:,} bytes)"
+    try:
+        with library_errors(what, AGAIN):
+            yield
+    except BackendError as error:
+        problem = content_problem(path, kind)
+        if problem is None:
+            raise
+        raise BackendError(f"{called} {problem}") from error
 
 
 def _called(path: Path, name: str) -> str:

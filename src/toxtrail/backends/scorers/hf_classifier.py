@@ -12,6 +12,7 @@ from toxtrail.backends.huggingface.weight_files import (
     refuse_unhashed_vocabulary,
     stored_tensors,
 )
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.backends.scorers.sequence import SequenceClassifier
 from toxtrail.config import ScorerConfig
@@ -57,18 +58,15 @@ def check_files(asset: Asset, name: str) -> None:
 
 def _loaded(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
     """Every weight found in the files, and every weight of the files used."""
-    from safetensors import SafetensorError
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
     plain: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    try:
+    cure = "Name a classifier in safetensors whose files belong together."
+    with library_errors(f"{name} does not load as a classifier", cure), quiet():
         tokenizer = AutoTokenizer.from_pretrained(asset.path, **plain)
-        with quiet():
-            model, report = AutoModelForSequenceClassification.from_pretrained(
-                asset.path, use_safetensors=True, output_loading_info=True, **plain
-            )
-    except (OSError, ValueError, RuntimeError, SafetensorError) as error:
-        raise BackendError(f"{name} does not load as a classifier: {error}") from error
+        model, report = AutoModelForSequenceClassification.from_pretrained(
+            asset.path, use_safetensors=True, output_loading_info=True, **plain
+        )
     if missing := sorted(report["missing_keys"]):
         raise BackendError(
             f"{name} lacks the weights {', '.join(missing[:3])}: it is no trained classifier, and "
