@@ -85,10 +85,11 @@ class HuggingFaceWeights:
         """Fetch a LoRA adapter, and prove that it fits the base and changes it.
 
         Raises:
-            BackendError: no safetensors, a tensor without a place or a place without a tensor, or
-                all `lora_B` zero.
+            BackendError: no safetensors, a tensor without a place or a place without a tensor, all
+                `lora_B` zero, or a file would be read that is not hashed.
         """
         asset = self._assets.fetch(uri, sha256)
+        refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
         base_files, adapter = Named(base.uri, self.folder(base)), Named(uri, asset.path)
         check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
@@ -133,7 +134,9 @@ class HuggingFaceWeights:
         if adapter.uri is not None:
             uri = pinned_uri(adapter.uri, adapter.resolved)
             folder = self._assets.fetch(uri, adapter.sha256).path
-        self.verify(folder, adapter.files, adapter.uri or f"adapter {adapter.key}")
+        name = adapter.uri or f"adapter {adapter.key}"
+        self.verify(folder, adapter.files, name)
+        refuse_outside_names(folder, name, {file.path for file in adapter.files})
         return folder
 
     def verify(self, root: Path, files: Iterable[FileHash], name: str) -> None:
