@@ -6,6 +6,7 @@ import pytest
 
 from toxtrail.backends.base import TrackedRun
 from toxtrail.backends.mlflow_runs import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
+from toxtrail.cli.run_checks import CheckedRun
 from toxtrail.cli.run_list import tidy
 from toxtrail.cli.stored import groups, latest, state_of, usable
 from toxtrail.errors import DataError
@@ -60,5 +61,5 @@ def test_a_parent_stands_before_what_was_tuned_from_it_and_a_circle_ends():
 
 def test_a_tidy_row_has_the_primary_rate_and_the_costs():
     metrics = {"judge/all/rate_raw": 0.25, "cost/generate_seconds": 3.0}
-    (row,) = tidy([run("a", **metrics)])
+    (row,) = tidy([CheckedRun(run("a", **metrics), "ok", ())])
     assert (row["rate"], row["cost_generate_seconds"], row["state"]) == (0.25, 3.0, "sealed")

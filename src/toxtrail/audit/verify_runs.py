@@ -24,6 +24,7 @@ from toxtrail.audit.evidence import (
     ok,
     weak,
 )
+from toxtrail.audit.run_record import changes, close
 from toxtrail.backends.base import RunContent
 from toxtrail.backends.mlflow_audit import StoredRun, StoreView, histories, read_store
 from toxtrail.backends.mlflow_runs import (
@@ -253,7 +254,7 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
     for name, value in content.metrics.items():
         if name.startswith("cost/") or not math.isfinite(value):
             continue
-        if not _close(stored.run.metrics.get(name), value):
+        if not close(stored.run.metrics.get(name), value):
             yield f"metric {name} is {stored.run.metrics.get(name)}, the files say {value}"
     for name, text in content.tags.items():
         if stored.run.tags.get(name) != text:
@@ -293,53 +294,27 @@ def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Che
         yield broken("MLflow values", title(stored), f"{RECORD} is missing or no JSON")
         return
     problems = [
-        *_changed_tags(stored, record),
-        *_changed_values(stored, record),
+        *changes(stored.run, record),
+        *_changed_inputs(stored, record),
         *_changed_curves(evidence.root, stored, record),
         *_changed_adapter(evidence, stored, record.get("adapter")),
     ]
     yield from judged("MLflow values", f"{title(stored)} against its record", problems)
 
 
-def _changed_tags(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    """Tags that others have added are their own affair."""
-    run = stored.run
-    if run.name != record["name"]:
-        yield f'it was renamed from "{record["name"]}" to "{run.name}"'
-    for name, text in record["tags"].items():
-        if run.tags.get(name) != text:
-            yield f"tag {name} was changed from {text!r} to {run.tags.get(name)!r}"
-    known = {*record["tags"], SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
-    for name in sorted(run.tags.keys() - known):
-        if name.startswith("toxtrail."):
-            yield f"tag {name} was added: {run.tags[name]!r}"
-
-
-def _changed_values(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    run = stored.run
-    params, metrics = record["params"], record["metrics"]
-    for name in sorted({**params, **run.params}):
-        if params.get(name) != run.params.get(name):
-            yield f"param {name} was changed from {params.get(name)} to {run.params.get(name)}"
-    for name in sorted({**metrics, **run.metrics}.keys() - set(record["curves"])):
-        if not _close(metrics.get(name), run.metrics.get(name)):
-            yield f"metric {name} was changed from {metrics.get(name)} to {run.metrics.get(name)}"
+def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
     if [list(one) for one in stored.inputs] != record["inputs"]:
         yield f"its data sets were changed from {record['inputs']} to {list(stored.inputs)}"
 
 
 def _changed_curves(root: Path, stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    """Every value that was ever logged, and of a curve the one that counts as the latest."""
+    """Every value that was ever logged."""
     wanted = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
     found = histories(root, stored.run.run_id, list(record["curves"]))
     for name in sorted(found.keys() | record["curves"].keys()):
         was, now = sorted(wanted.get(name, [])), sorted(found.get(name, []))
         if not (len(was) == len(now) and all(map(_same_point, was, now))):
             yield f"the history of metric {name} was changed"
-    for name, points in record["curves"].items():
-        last = max(points)[1] if points else None
-        if not _close(last, stored.run.metrics.get(name)):
-            yield f"metric {name} was changed from {last} to {stored.run.metrics.get(name)}"
 
 
 def _changed_adapter(
@@ -377,11 +352,4 @@ def _json(path: Path) -> dict[str, Any] | None:
 
 
 def _same_point(left: Sequence[float], right: Sequence[float]) -> bool:
-    return left[0] == right[0] and _close(left[1], right[1])
-
-
-def _close(left: float | None, right: float | None) -> bool:
-    """Equal as MLflow keeps numbers: in double precision."""
-    if left is None or right is None:
-        return left is right
-    return math.isclose(left, right, rel_tol=1e-12, abs_tol=1e-15)
+    return left[0] == right[0] and close(left[1], right[1])

@@ -308,6 +308,8 @@ class TrackedRun(NamedTuple):
     tags: Mapping[str, str]
     params: Mapping[str, str]
     metrics: Mapping[str, float]
+    artifact_uri: str = ""
+    """Where the store keeps its files."""
 
 
 class Tracker(Protocol):

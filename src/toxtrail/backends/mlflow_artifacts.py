@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.mlflow_faults import explained
-from toxtrail.backends.mlflow_runs import PAYLOAD, PAYLOAD_TAG, SEAL_TAG
+from toxtrail.backends.mlflow_runs import PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.backends.mlflow_store import artifact_root, is_local, reading, scratch_folder
 from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import sha256_file, sha256_text
@@ -45,8 +45,13 @@ class UnreadableError(BackendError):
     """A store does not give a file: nothing is known of it."""
 
 
-def fetch(client: MlflowClient, run_id: str, name: str, folder: Path) -> Fetched:
+def fetch(
+    client: MlflowClient, run_id: str, name: str, folder: Path, artifact_uri: str = ""
+) -> Fetched:
     """Copy a file of a run into a folder, under its own path; for the name "" all of its files.
+
+    Args:
+        artifact_uri: of the run, if it is known; else the store is asked for it.
 
     The run's own artifacts are asked for: by a run's id MLflow looks among those of its logged
     models too, and hides why it failed. Cloud clients raise errors of their own classes, which need
@@ -58,7 +63,8 @@ def fetch(client: MlflowClient, run_id: str, name: str, folder: Path) -> Fetched
     target = folder / Path(name).parent
     try:
         target.mkdir(parents=True, exist_ok=True)
-        uri = f"{client.get_run(run_id).info.artifact_uri}/{name}".rstrip("/")
+        root = artifact_uri or client.get_run(run_id).info.artifact_uri
+        uri = f"{root}/{name}".rstrip("/")
         found = download_artifacts(
             artifact_uri=uri, dst_path=str(target), tracking_uri=client.tracking_uri
         )
@@ -104,17 +110,26 @@ def _is_login_page(path: Path) -> bool:
 class RunFiles:
     """The files of one run, each given out only if it is the one that the run was sealed with."""
 
-    def __init__(self, root: Path, run_id: str, name: str, tags: Mapping[str, str] | None) -> None:
+    def __init__(
+        self,
+        root: Path,
+        run_id: str,
+        name: str,
+        tags: Mapping[str, str] | None,
+        artifact_uri: str = "",
+    ) -> None:
         """Args:
         root: the experiment's.
         name: of the run, for messages.
         tags: of the run, as the store has them; None if they cannot be read: then the files are
             held against their own list alone.
+        artifact_uri: as the store has it, if it was asked.
         """
         self._root = root
         self._run_id = run_id
         self._title = f"MLflow run {name} ({run_id[:8]})"
         self._tags = tags
+        self._artifact_uri = artifact_uri
 
     @property
     def folder(self) -> Path:
@@ -140,7 +155,7 @@ class RunFiles:
         digest = sha256_file(path)
         if digest != recorded:
             raise DataError(self._changed(name, digest, recorded))
-        if self._subjects.get(name, digest) != digest:
+        if name != RECORD and self._subjects.get(name, digest) != digest:  # no manifest names it
             raise DataError(self._changed(name, digest, self._subjects[name]))
         return path
 
@@ -188,7 +203,7 @@ class RunFiles:
             cure = "Delete mlruns/ and run `dvc repro`: it is rebuilt."
             raise DataError(f"{self._title} has lost its file {name}. {cure}")
         with reading(self._root) as client:
-            result = fetch(client, self._run_id, name, scratch_folder())
+            result = fetch(client, self._run_id, name, scratch_folder(), self._artifact_uri)
         if result.path is not None:
             return result.path
         if result.missing:

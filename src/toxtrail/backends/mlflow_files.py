@@ -110,7 +110,7 @@ def _served(root: Path, experiment: str) -> list[FiledRun]:
     return [
         FiledRun(
             run.run_id,
-            RunFiles(root, run.run_id, run.name, run.tags),
+            RunFiles(root, run.run_id, run.name, run.tags, run.artifact_uri),
             {"name": run.name, "tags": run.tags},
         )
         for run in runs

@@ -87,7 +87,7 @@ class MlflowTracker:
 
     def files(self, run: TrackedRun) -> RunFiles:
         """The files of a run, each checked before it is given out."""
-        return RunFiles(self._root, run.run_id, run.name, run.tags)
+        return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
 
     def _experiment_id(self, client: MlflowClient) -> str:
         """Made with its own artifact folder: MLflow's default depends on where it is called
@@ -188,6 +188,7 @@ def as_tracked(run: Run) -> TrackedRun:
         tags=dict(data.tags),
         params=dict(data.params),
         metrics=dict(data.metrics),
+        artifact_uri=run.info.artifact_uri or "",
     )
 
 

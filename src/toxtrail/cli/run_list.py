@@ -5,14 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.cli.console import cell, console, joined
+from toxtrail.cli.console import cell, console, echo, joined
 from toxtrail.cli.output import Form, Table, print_as
 from toxtrail.cli.stored import groups, state_of, when
+from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from toxtrail.backends.base import TrackedRun
+    from toxtrail.cli.run_checks import CheckedRun
 
 COLUMNS = (
     "run id",
@@ -29,12 +31,15 @@ COST_COLUMNS = (
     "run id", "name", "tuned, s>", "generated, s>", "tokens>", "tokens/s>", "scored, s>",
     "peak, MiB>",
 )  # fmt: skip
+ROOM = 300
+"""Characters of what was changed that the terminal shows."""
 STAGES = ("finetune", "generate", "score")
 
 
-def show(runs: Sequence[TrackedRun], cost: bool, form: Form) -> None:
+def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
     """A line for each run."""
-    tables = [Table(None, COLUMNS, [_cells(run) for run in runs])]
+    runs = [row.run for row in rows]
+    tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
     notes = []
     odd = [run for run in runs if state_of(run) != "sealed"]
     if odd:
@@ -49,7 +54,31 @@ def show(runs: Sequence[TrackedRun], cost: bool, form: Form) -> None:
     print_as(form, tables, notes)
 
 
-def tidy(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
+def warn(rows: Sequence[CheckedRun]) -> None:
+    """What was changed in MLflow, and what could not be checked."""
+    for row in rows:
+        for problem in row.problems if row.check == "changed" else ():
+            text = (
+                f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {visible(clipped(problem, ROOM))}"
+            )
+            echo(text, fg="red", err=True)
+    left = [row for row in rows if row.check == "not checked"]
+    if left:
+        text = (
+            f"{len(left)} of {len(rows)} runs are shown by MLflow's own values, not checked "
+            f"against their files: {visible(left[0].problems[0])}"
+        )
+        echo(text, fg="yellow", err=True)
+
+
+def as_json(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
+    """All that is known of each run, with what its check gave."""
+    return [
+        {**row.run._asdict(), "check": row.check, "problems": list(row.problems)} for row in rows
+    ]
+
+
+def tidy(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
     """A row for each run: who it is, its primary rate, its costs."""
     return [
         {
@@ -57,6 +86,7 @@ def tidy(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
             "name": run.name,
             **{n: run.tags.get(f"toxtrail.{n}") for n in ("kind", "family", "role", "parent")},
             "state": state_of(run),
+            "check": check,
             "started": when(run),
             "content_key": run.tags.get("toxtrail.content_key"),
             "git_commit": run.tags.get("toxtrail.git_commit"),
@@ -68,14 +98,15 @@ def tidy(runs: Sequence[TrackedRun]) -> list[dict[str, Any]]:
                 if name.startswith("cost/")
             },
         }
-        for run in runs
+        for run, check, _ in rows
     ]
 
 
-def print_tree(runs: Sequence[TrackedRun]) -> None:
+def print_tree(rows: Sequence[CheckedRun]) -> None:
     """Families, their variants below what they were tuned from, their comparison."""
     from rich.tree import Tree
 
+    runs = [row.run for row in rows]
     variants = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
     comparisons = {
         run.tags.get("toxtrail.family"): run
@@ -109,8 +140,8 @@ def _node(run: TrackedRun) -> Any:
     return joined(cell(run.name, "bold"), cell(f"  {'; '.join(said)}"))
 
 
-def _cells(run: TrackedRun) -> tuple[str, ...]:
-    tags, rate = run.tags, _rate(run)
+def _cells(row: CheckedRun) -> tuple[str, ...]:
+    run, tags, rate = row.run, row.run.tags, _rate(row.run)
     return (
         run.run_id[:8],
         run.name,
@@ -119,7 +150,7 @@ def _cells(run: TrackedRun) -> tuple[str, ...]:
         tags.get("toxtrail.role", "-"),
         "-" if rate is None else f"{100 * rate:.1f}",
         tags.get("toxtrail.content_key", "-")[:8],
-        state_of(run),
+        "CHANGED" if row.check == "changed" else state_of(run),
         when(run),
     )
 

@@ -31,6 +31,11 @@ if TYPE_CHECKING:
     help="Only the runs of the dvc.lock of a commit (default: of the work tree).",
 )
 @click.option("--orphans", is_flag=True, help="Runs that no lock records, entries without a run.")
+@click.option(
+    "--no-check",
+    is_flag=True,
+    help="List MLflow's own values, not checked against the runs' files.",
+)
 @formats("json", "csv", "md")
 @click.pass_obj
 def runs(
@@ -43,12 +48,17 @@ def runs(
     tree: bool,
     revision: str | None,
     orphans: bool,
+    no_check: bool,
     form: Form | None,
 ) -> None:
     """List the MLflow runs of this experiment, newest first: what each measured, whether it is
     whole, what it took.
 
     With MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME this reads a team's server from anywhere.
+
+    Anybody who may write to a store can change what MLflow shows of a run. So each run's name,
+    tags, params and metrics are compared with the file that it was sealed with, whose values are
+    listed; what was changed is named. --filter is evaluated by MLflow, on MLflow's own values.
 
     \b
     Examples:
@@ -62,6 +72,7 @@ def runs(
       toxtrail runs --json
     """
     from toxtrail.cli import run_list, stored
+    from toxtrail.cli.run_checks import checked, unchecked, with_verdicts
     from toxtrail.cli.stage import tracker_of
 
     everything = tracker_of(experiment).runs(filter_string)
@@ -76,16 +87,19 @@ def runs(
         found = runs_of(lock_at(experiment.root, revision or None)[1], found)
     if only_latest or tree:
         found = stored.latest(found)
+    rows = unchecked(found, "as --no-check asks") if no_check else checked(experiment, found)
     if form == "json":
-        print_json([run._asdict() for run in found])
+        print_json(run_list.as_json(rows))
     elif form == "csv":
-        print_csv(run_list.tidy(found))
+        print_csv(run_list.tidy(rows))
     elif not found:
         echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
-        run_list.print_tree(found)
+        rows = with_verdicts(experiment, rows)
+        run_list.print_tree(rows)
     else:
-        run_list.show(found, cost, form or "text")
+        run_list.show(rows, cost, form or "text")
+    run_list.warn(rows)
 
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
