@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import subprocess
+import sys
 import warnings
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +16,7 @@ from hypothesis import strategies as st
 
 from toxtrail.artifacts import Posterior, Store
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, problem_of
 from toxtrail.identity import Input, content_key, hash_tree, tree_sha256
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Prompt, Score
@@ -246,3 +250,41 @@ def test_a_generation_row_that_says_what_none_can_say_is_refused(store, change):
     store.write_generations("f", "odd", rows, MANIFEST)
     with pytest.raises(DataError, match=r"generations.f.odd\.parquet: the row \('p', 1\)"):
         store.read_generations("f", "odd")
+
+
+def test_draws_that_find_no_room_are_an_error_and_not_the_end_of_the_process(tmp_path):
+    """HDF5 would leave a traceback at the exit, or end the process."""
+    code = (
+        "import errno, resource, sys, pathlib\n"
+        "import numpy as np, xarray as xr\n"
+        "from toxtrail.artifacts import _write_draws\n"
+        "from tests.test_artifacts import MANIFEST\n"
+        "draws = xr.Dataset({'rate': (('chain', 'draw'), np.random.rand(4, 20_000))})\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
+        "try:\n"
+        "    _write_draws(pathlib.Path(sys.argv[1]), {'posterior': draws}, MANIFEST)\n"
+        "except OSError as error:\n"
+        "    sys.exit(0 if error.errno == errno.EFBIG else 3)\n"
+        "sys.exit(4)\n"
+    )
+    command = [sys.executable, "-c", code, str(tmp_path / "posterior.nc")]
+    root = Path(__file__).parent.parent
+    done = subprocess.run(command, cwd=root, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        OSError(errno.ENOMEM, "no"),
+        BlockingIOError(errno.EAGAIN, "no"),
+        RuntimeError("can't start new thread"),
+        RuntimeError(
+            "[enforce fail at alloc_cpu.cpp:127] DefaultCPUAllocator: can't allocate memory"
+        ),
+    ],
+    ids=str,
+)
+def test_memory_and_threads_that_run_out_are_said(error):
+    assert "not enough memory" in problem_of(error)

@@ -349,6 +349,10 @@ def pretty_json(value: object) -> str:
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
+HDF5_EXTRA = 2**20
+"""Bytes of a file of draws besides the draws, at most: names, attributes, the manifest."""
+
+
 def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Manifest) -> None:
     """Write an ArviZ-readable file, with the versions and the seed that its manifest names; without
     time stamps, so that equal draws give equal bytes."""
@@ -356,6 +360,7 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
 
     seed = manifest.params.get("posterior", {}).get("seed")
     facts = {**manifest.environment, **({} if seed is None else {"seed": seed})}
+    drafts.require_room(path.parent, sum(group.nbytes for group in groups.values()) + HDF5_EXTRA)
     for number, (name, group) in enumerate(groups.items()):
         own = group.assign_attrs({**facts, **group.attrs})
         own.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")

@@ -8,6 +8,7 @@ deleted by the next one that makes the same target.
 from __future__ import annotations
 
 import ctypes
+import errno
 import os
 import shutil
 import sys
@@ -46,6 +47,22 @@ def folder(target: Path) -> Iterator[Path]:
             draft.replace(target)
         elif not _exchanged(draft, target):
             _replaced(draft, target, place / "replaced")
+
+
+def require_room(folder: Path, size: int) -> None:
+    """Ask for disk space before a library writes that ends the process when the disk is full.
+
+    Args:
+        size: bytes.
+
+    Raises:
+        OSError: there is not that much (ENOSPC, EDQUOT), or no file may be so large (EFBIG).
+    """
+    with tempfile.TemporaryFile(dir=folder) as file:
+        if hasattr(os, "posix_fallocate"):
+            os.posix_fallocate(file.fileno(), 0, max(size, 1))
+        elif shutil.disk_usage(folder).free < size:
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(folder))
 
 
 @contextmanager

@@ -69,6 +69,7 @@ SYSTEM_ERRORS = {
     errno.ENFILE: "too many files are open on this machine.",
     errno.ETXTBSY: "a program is using it.",
     errno.EBUSY: "it is in use.",
+    errno.EXDEV: "the two lie on different file systems.",
     errno.EIO: "the disk reports an error. Check it, and restore the file from a copy.",
     errno.ESTALE: "the network file system has lost it. Mount it again.",
 }
@@ -86,6 +87,23 @@ def system_problem(error: OSError) -> str:
     return f"{' -> '.join(paths)}: {said}"
 
 
+NO_MEMORY_TEXTS = (
+    "can't allocate memory",
+    "cannot allocate memory",
+    "not enough memory",
+    "out of memory",
+    "bad_alloc",
+    "can't start new thread",
+)
+"""As libraries say it that raise RuntimeErrors: torch, Python's threading."""
+
+
+def _no_memory(error: Exception) -> bool:
+    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    refused = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
+    return isinstance(error, MemoryError) or refused or any(t in said for t in NO_MEMORY_TEXTS)
+
+
 def problem_of(error: Exception) -> str | None:
     """The message to a person who can do something about it; None: it is a bug."""
     if isinstance(error, ToxtrailError):
@@ -95,13 +113,14 @@ def problem_of(error: Exception) -> str | None:
             f"There is no room to write any more ({error}). What was finished is kept: free some "
             "space and run the same command again."
         )
+    if _no_memory(error):
+        return (
+            "There is not enough memory, or no further thread may be started. What was finished is "
+            "kept: close other programs, raise the limit (`ulimit -a`), or lower the batch sizes "
+            "and threads under `runtime` in params.yaml, and run the same command again."
+        )
     if isinstance(error, OSError) and error.errno is not None:
         return system_problem(error)
-    if isinstance(error, MemoryError):
-        return (
-            "There is not enough memory. What was finished is kept: close other programs, or lower "
-            "the batch sizes under `runtime` in params.yaml, and run the same command again."
-        )
     return None
 
 

@@ -104,6 +104,15 @@ def test_a_full_disk_is_said_and_the_end_is_the_same_to_the_byte(slow):
     assert output.read_bytes() == expected
 
 
+def test_a_disk_that_fills_up_before_a_checkpoint_is_said(slow):
+    """torch would end the process where a write fails."""
+    process = slow.start("stage", "finetune", "tuned")
+    resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (50_000, 50_000))
+    text = process.communicate()[0]
+    assert (process.returncode, "Traceback" in text) == (1, False)
+    assert "There is no room to write any more" in text
+
+
 def test_a_killed_training_goes_on_and_ends_with_the_same_adapter(slow):
     folder = slow.root / "models/tuned"
     slow.toxtrail("stage", "finetune", "tuned")

@@ -14,6 +14,7 @@ from transformers import TrainerCallback
 
 from toxtrail.backends.base import Advance
 from toxtrail.backends.huggingface.checkpoints import seal
+from toxtrail.drafts import require_room
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -36,10 +37,14 @@ class Watch(TrainerCallback):
         self._show(state.global_step)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
-    ) -> None:
-        """Show one more step."""
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
+        model: Any, **_: Any,
+    ) -> None:  # fmt: skip
+        """Show one more step; before a checkpoint is written, ask whether there is room for it."""
         self._show(state.global_step)
+        if control.should_save:
+            self._scratch.mkdir(parents=True, exist_ok=True)
+            require_room(self._scratch, checkpoint_size(model))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -62,6 +67,15 @@ class Watch(TrainerCallback):
     def _show(self, step: int) -> None:
         self._advance(step - self._shown)
         self._shown = step
+
+
+def checkpoint_size(model: Any) -> int:
+    """Bytes of a checkpoint, at most: what is trained, Adam's two moments of it, and the rest.
+
+    torch ends the process if the disk is full while it writes one.
+    """
+    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    return 3 * trained + 2**20
 
 
 HELD_OUT = "held_out_loss"
