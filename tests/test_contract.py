@@ -101,9 +101,9 @@ def test_a_stage_depends_on_sections_of_the_config_and_never_on_speed(stage):
     assert "runtime" not in sections
 
 
-def test_every_section_but_speed_belongs_to_a_stage():
+def test_every_section_but_speed_and_permission_belongs_to_a_stage():
     used = {param.split(".")[0] for stage in PIPELINE for param in stage.params}
-    assert used == set(Config.model_fields) - {"runtime"}
+    assert used == set(Config.model_fields) - {"runtime", "assets"}
 
 
 @pytest.mark.parametrize("stage", PIPELINE, ids=by_name)

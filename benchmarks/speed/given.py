@@ -52,7 +52,8 @@ def config() -> Config:
 
 
 def assets() -> AssetStore:
-    return AssetStore(default_cache(), ROOT, Silent())
+    """Of files anywhere: paths are given on the command line."""
+    return AssetStore(default_cache(), ROOT, Silent(), ["/"])
 
 
 def lines(path: Path | None) -> list[str]:

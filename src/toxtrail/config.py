@@ -345,6 +345,14 @@ class ServerConfig(Section):
     """Of one request, the first one counted."""
 
 
+class AssetsConfig(Section):
+    """Which files of this machine an experiment may use beside its own."""
+
+    outside: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
+    """Files and folders (with all below them) outside the experiment that `file:` addresses may
+    name."""
+
+
 class RuntimeConfig(Section):
     """Speed only. No stage lists this section: changing it re-runs nothing."""
 
@@ -380,6 +388,8 @@ class Config(Section):
     variants: Annotated[dict[Key, VariantConfig], Field(min_length=1)]
     families: Annotated[dict[Key, FamilyConfig], Field(min_length=1)]
     tracking: TrackingConfig
+    assets: AssetsConfig | None = None
+    """Permits files outside the experiment. No stage lists this section: it changes no value."""
     runtime: RuntimeConfig
 
     def sources(self) -> Iterator[tuple[str, Source]]:
@@ -396,6 +406,11 @@ class Config(Section):
                 yield f"models.{key}.adapter", model.adapter
         for key, finetune in self.finetunes.items():
             yield f"finetunes.{key}.data", finetune.data
+
+    @property
+    def outside(self) -> tuple[str, ...]:
+        """Files and folders outside the experiment that may be used."""
+        return tuple(self.assets.outside) if self.assets else ()
 
     def unpinned(self) -> list[str]:
         return [

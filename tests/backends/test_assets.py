@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import os
+import re
 import subprocess
 import sys
 import threading
@@ -12,6 +14,7 @@ from functools import partial
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+import yaml
 
 from toxtrail.backends.assets import AssetStore, pip
 from toxtrail.backends.base import Silent
@@ -25,7 +28,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 @pytest.fixture
 def store(tmp_path):
-    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo").mkdir(exist_ok=True)
     return AssetStore(tmp_path / "cache", tmp_path / "repo", Silent())
 
 
@@ -70,6 +73,104 @@ def test_a_missing_or_empty_place_is_named(store, tmp_path, name):
     (tmp_path / "repo/empty").mkdir()
     with pytest.raises(BackendError, match=name):
         store.fetch(f"file:{name}", None)
+
+
+# --- file: outside the experiment -----------------------------------------------------------------
+
+
+@pytest.fixture
+def elsewhere(tmp_path):
+    """A file and a folder beside the experiment, and links to them in it."""
+    (tmp_path / "else/model").mkdir(parents=True)
+    (tmp_path / "else/p.txt").write_bytes(b"secret")
+    (tmp_path / "else/model/w").write_bytes(b"1")
+    (tmp_path / "repo").mkdir(exist_ok=True)
+    (tmp_path / "repo/link.txt").symlink_to(tmp_path / "else/p.txt")
+    (tmp_path / "repo/model").symlink_to(tmp_path / "else/model")
+    (tmp_path / "repo/sub").symlink_to(tmp_path / "else")
+    return tmp_path / "else"
+
+
+WAYS = ["link.txt", "model", "sub/p.txt", "../else/p.txt", "sub/../else/p.txt", "{else}/model"]
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_a_way_out_of_the_experiment_needs_permission(store, tmp_path, elsewhere, way):
+    uri = "file:" + way.format(**{"else": elsewhere})
+    with pytest.raises(BackendError, match="outside the experiment") as refused:
+        store.fetch(uri, None)
+    assert store.present(uri, None) is None
+    line = re.search(r"assets: .*\}", str(refused.value))[0]
+    permitted = yaml.safe_load(line)["assets"]["outside"]
+    for outside in (permitted, [str(elsewhere)], ["../else"]):
+        own = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent(), outside)
+        assert own.fetch(uri, None).files
+        assert own.present(uri, None)
+        assert own.outside(uri).is_relative_to(elsewhere)
+        assert own.why_not_used(uri) is None
+
+
+def test_a_neighbour_of_what_is_permitted_stays_outside(tmp_path, elsewhere):
+    own = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent(), [str(elsewhere / "mod")])
+    with pytest.raises(BackendError, match="outside the experiment"):
+        own.fetch(f"file:{elsewhere}/model", None)
+
+
+def test_a_home_is_outside_and_one_of_nobody_is_named(store, monkeypatch, elsewhere):
+    monkeypatch.setenv("HOME", str(elsewhere))
+    with pytest.raises(BackendError, match="outside the experiment"):
+        store.fetch("file:~/p.txt", None)
+    with pytest.raises(BackendError, match="no_such_user_here"):
+        store.fetch("file:~no_such_user_here/p.txt", None)
+
+
+def test_a_link_that_stays_inside_is_used(store, tmp_path):
+    (tmp_path / "repo/a.txt").write_bytes(b"1")
+    (tmp_path / "repo/b.txt").symlink_to("a.txt")
+    (tmp_path / "repo/m").mkdir()
+    (tmp_path / "repo/m/w").write_bytes(b"1")
+    (tmp_path / "repo/n").symlink_to("m")
+    assert store.fetch("file:b.txt", None).sha256 == store.fetch("file:a.txt", None).sha256
+    assert store.fetch("file:n", None).sha256 == store.fetch("file:m", None).sha256
+    assert store.outside("file:n") is None
+
+
+def test_the_experiments_own_folders_may_lie_on_another_disk(tmp_path):
+    (tmp_path / "disk/sources").mkdir(parents=True)
+    (tmp_path / "disk/sources/p.txt").write_bytes(b"1")
+    (tmp_path / "repo").mkdir()
+    (tmp_path / "repo/data").symlink_to(tmp_path / "disk")
+    store = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent())
+    assert store.fetch("file:data/sources/p.txt", None).files
+
+
+# --- a cache that cannot be written ---------------------------------------------------------------
+
+
+@pytest.fixture
+def read_only(monkeypatch):
+    """As on a read-only file system, for root too: no lock file can be made."""
+    from filelock import BaseFileLock
+
+    def refused(own, *_, **__):
+        raise OSError(errno.EROFS, "Read-only file system", own.lock_file)
+
+    return lambda: monkeypatch.setattr(BaseFileLock, "acquire", refused)
+
+
+def test_a_filled_read_only_cache_is_used_and_an_empty_one_is_named(tmp_path, read_only):
+    from toxtrail.backends.cache_lock import locked
+
+    read_only()
+    with locked(tmp_path / "made"):
+        pass
+    with (
+        pytest.raises(BackendError, match=r"(?s)asset cache.*made\.part.*TOXTRAIL_CACHE"),
+        locked(tmp_path / "made"),
+    ):
+        raise OSError(errno.EROFS, "Read-only file system", str(tmp_path / "made.part"))
+    with pytest.raises(FileNotFoundError), locked(tmp_path / "made"):
+        raise FileNotFoundError(errno.ENOENT, "none", "x")
 
 
 # --- pypi: a toy index that serves ranges ---------------------------------------------------------

@@ -138,7 +138,7 @@ def test_a_file_is_its_hash_and_a_relative_path_starts_at_the_experiment(store, 
 
 
 def test_a_folder_is_its_files_without_hidden_ones_and_caches(store, tmp_path):
-    folder = tmp_path / "model"
+    folder = tmp_path / "root" / "model"
     for name in ("b.json", "a/w.safetensors", ".git/config", "__pycache__/x.pyc", "a/.hidden"):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text(name)
@@ -169,18 +169,18 @@ def test_a_missing_path_is_named_with_the_cure(store, tmp_path):
 
 @pytest.mark.parametrize("target", ["../outside.txt", "../other", "inside", "../gone"])
 def test_a_link_out_of_a_folder_or_to_a_folder_is_refused(store, tmp_path, target):
-    folder = tmp_path / "model"
+    folder = tmp_path / "root" / "model"
     (folder / "inside").mkdir(parents=True)
     (folder / "inside" / "a.txt").write_text("a")
-    (tmp_path / "outside.txt").write_text("b")
-    (tmp_path / "other").mkdir()
+    (tmp_path / "root" / "outside.txt").write_text("b")
+    (tmp_path / "root" / "other").mkdir()
     (folder / "link").symlink_to(target)
     with pytest.raises(BackendError, match="link is a link that leads outside the folder, or to a"):
         store.fetch(f"file:{folder}", None)
 
 
 def test_a_link_within_a_folder_is_content(store, tmp_path):
-    folder = tmp_path / "model"
+    folder = tmp_path / "root" / "model"
     folder.mkdir()
     (folder / "a.txt").write_text("a")
     (folder / "link").symlink_to("a.txt")

@@ -202,7 +202,7 @@ def classifier(folder, **changes):
         **changes,
     }
     return load_scorer(
-        ScorerConfig.model_validate(values), AssetStore(folder, folder, Silent()), "cpu", 3
+        ScorerConfig.model_validate(values), AssetStore(folder, folder.parent, Silent()), "cpu", 3
     )
 
 

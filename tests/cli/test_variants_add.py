@@ -316,3 +316,22 @@ def test_weights_that_are_none_are_not_added(hub, lab, kind, content, word):
     assert name in said
     assert word in said
     assert text(lab) == PARAMS
+
+
+@pytest.mark.parametrize(
+    "section",
+    ["", "assets: {outside: [/data/a]}\n", "assets:\n  outside:\n    - /data/a   # ours\n"],
+)
+def test_a_folder_elsewhere_is_added_with_its_permission(hub, lab, tmp_path, section):
+    folder = tmp_path / "shared: models/mine"
+    folder.mkdir(parents=True)
+    (folder / "model.safetensors").write_bytes(save({"a": np.zeros(2)}))
+    (folder / "config.json").write_text('{"model_type": "llama"}')
+    (lab / "params.yaml").write_text(PARAMS + section, "utf-8")
+    add(lab, str(folder), "--parent", "chat", "--anyway")
+    config = load_config(lab / "params.yaml")
+    assert config.models["mine"].uri == f"file:{folder}"
+    before = ["/data/a"] if section else []
+    assert list(config.outside) == [*before, str(folder)]
+    assert "# a comment that stays" in text(lab)
+    add(lab, str(folder), "--key", "other", "--parent", "chat", code=1)

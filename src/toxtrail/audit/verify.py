@@ -99,7 +99,7 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
         lock=lock,
         lock_problem=problem,
         digests=Digests(progress, limits),
-        assets=AssetStore(default_cache(), root, progress),
+        assets=AssetStore(default_cache(), root, progress, config.outside),
         asset_cache=default_cache(),
         dvc_cache=dvc_cache,
         refused=refused,

@@ -114,7 +114,8 @@ def _asset(
 ) -> Iterator[Check]:
     found = evidence.assets.present(uri, resolved)
     if found is None:
-        yield absent(link, uri, "it is not on this machine; its recorded hashes stand alone")
+        why = evidence.assets.why_not_used(uri) or "it is not on this machine"
+        yield absent(link, uri, f"{why}; its recorded hashes stand alone")
         return
     present = {p.relative_to(found.root).as_posix(): p for p in found.files}
     yield from judged(link, uri, list(_odd(evidence, present, recorded)))
@@ -212,7 +213,8 @@ def _pinned(
     name = f"{place}: {source.uri}"
     found = evidence.assets.present(source.uri, None)
     if found is None:
-        yield absent(link, name, "it is not on this machine")
+        why = evidence.assets.why_not_used(source.uri)
+        yield absent(link, name, why or "it is not on this machine")
         return
     digests = {p: evidence.digests.of(p) for p in found.files}
     files = tuple(

@@ -60,6 +60,25 @@ def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], nam
     return after
 
 
+def with_outside(text: str, path: str, name: str) -> str:
+    """The file's text with one more path in `assets.outside`; the section is made if there is none.
+
+    Raises:
+        ConfigError: it cannot be edited safely; what to write by hand is said.
+    """
+    values = yaml.safe_load(text)
+    section = values.get("assets")
+    if section is not None:
+        return with_entries(text, [], [Item("assets.outside", path)], name)
+    block = yaml.safe_dump({"assets": {"outside": [path]}}, width=WIDE, allow_unicode=True)
+    after = f"{text.rstrip()}\n\n{block}"
+    if not means(after, {**values, "assets": {"outside": [path]}}):
+        raise ConfigError(
+            f"{name} cannot be edited safely. It was left as it is; write this by hand:\n{block}"
+        )
+    return after
+
+
 def write_text(path: Path, text: str) -> None:
     """The whole file, or nothing."""
     replace_file(path, text)
@@ -92,8 +111,8 @@ def _appended(text: str, item: Item) -> str:
         return text
     if node.flow_style:
         end = node.value[-1].end_mark.index
-        return f"{text[:end]}, {item.name}{text[end:]}"
-    return _below(text, _end(node), [f"{' ' * node.start_mark.column}- {item.name}"])
+        return f"{text[:end]}, {_plain(item.name)}{text[end:]}"
+    return _below(text, _end(node), [f"{' ' * node.start_mark.column}- {_plain(item.name)}"])
 
 
 def _below(text: str, after: int, lines: Sequence[str]) -> str:
@@ -119,6 +138,11 @@ def _end(node: yaml.Node) -> int:
 def _flow(value: object) -> str:
     text: str = yaml.safe_dump(value, sort_keys=False, width=WIDE, default_flow_style=True)
     return text.strip()
+
+
+def _plain(name: str) -> str:
+    """A text as an item of a list, quoted if it must be."""
+    return _flow([name])[1:-1]
 
 
 def _at(values: Any, place: str) -> Any:

@@ -88,7 +88,10 @@ class Scales:
         if found is not None and _is_whole(found):
             return _here(place, source.uri, found, _is_model(place))
         if isinstance(address, FileUri):
-            said = f"there is no file or folder {address.path}"
+            said = (
+                self._assets.why_not_used(source.uri)
+                or f"there is no file or folder {address.path}"
+            )
             return Weighed(place, source.uri, "missing", said, None, None, None, None)
         if isinstance(address, HfUri):
             return self._of_hub(place, source.uri, address, found)

@@ -40,13 +40,16 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
     code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment)
+    outside = outside_of(experiment)
     asked = asked_online(config) if online else []
     if as_json:
         found = {"unpinned": unpinned, "files": changed, "notes": notes, "code": code}
+        found |= {"outside": outside}
         more = {"online": [one._asdict() for one in asked]} if online else {}
         print_json({**found, "variants": list(config.variants), **more})
     else:
-        _print_check(experiment, unpinned, changed, notes)
+        lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
+        _print_check(experiment, unpinned, changed, [*notes, *lines])
         _print_code(code)
         if online:
             print_online(asked)
@@ -113,6 +116,15 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         print_table(None, ["", "what", "found", "cure"], rows)
     if not all(one.ok for one in found):
         ctx.exit(1)
+
+
+def outside_of(experiment: Experiment) -> list[dict[str, str]]:
+    """The local assets that lie outside the experiment: place in params.yaml, and path."""
+    from toxtrail.cli.stage import assets_of
+
+    assets = assets_of(experiment)
+    places = [(place, assets.outside(source.uri)) for place, source in experiment.config.sources()]
+    return [{"place": place, "path": str(path)} for place, path in places if path is not None]
 
 
 def problems_of_files(experiment: Experiment) -> list[str]:

@@ -142,7 +142,7 @@ def _weighed(config: Config, root: Path, asked: Asked) -> dict[str, Weighed]:
     from toxtrail.backends.sizes import Scales
 
     hub = None if asked.offline else Hub()
-    assets = AssetStore(default_cache(), root, Silent())
+    assets = AssetStore(default_cache(), root, Silent(), config.outside)
     scales = Scales(assets, hub, asked.preset is None)
     return {place: scales.weigh(place, source) for place, source in config.sources()}
 
@@ -166,7 +166,7 @@ def _training_rows(config: Config, root: Path) -> dict[str, int]:
     from toxtrail.backends.base import Silent
     from toxtrail.readers import read_rows
 
-    assets, found = AssetStore(default_cache(), root, Silent()), {}
+    assets, found = AssetStore(default_cache(), root, Silent(), config.outside), {}
     for key, recipe in config.finetunes.items():
         here = assets.present(recipe.data.uri, None)
         if here is not None and len(here.files) == 1:

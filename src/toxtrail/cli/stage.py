@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -267,11 +268,16 @@ def tell(text: str) -> None:
     echo(text, fg="yellow", err=True)
 
 
-def assets_of(experiment: Experiment) -> AssetStore:
-    """The asset cache, seen from this experiment."""
+def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
+    """The asset cache, seen from this experiment.
+
+    Args:
+        more: files and folders outside of it that the user named on the command line.
+    """
     from toxtrail.backends.assets import AssetStore, default_cache
 
-    return AssetStore(default_cache(), experiment.root, progress())
+    outside = (*experiment.config.outside, *more)
+    return AssetStore(default_cache(), experiment.root, progress(), outside)
 
 
 def weights_of(experiment: Experiment) -> HuggingFaceWeights:

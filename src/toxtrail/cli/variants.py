@@ -124,7 +124,8 @@ def _examined(
 
     hub = Hub()
     uri = _as_uri(experiment, address)
-    candidate = examine(uri, experiment.root, assets_of(experiment), hub)
+    named = [uri.removeprefix("file:")] if uri.startswith("file:") else []
+    candidate = examine(uri, experiment.root, assets_of(experiment, named), hub)
     if no_parent:
         return candidate, Judged(None, (), tuple(_orphan(candidate)), ())
     kind = _type_of(experiment, parent, hub) if parent else None
@@ -195,11 +196,16 @@ def _edited(
     """The new text of params.yaml, which is checked as a whole before anything is written."""
     import yaml
 
-    from toxtrail.backends.entries import with_entries
+    from toxtrail.backends.entries import with_entries, with_outside
+    from toxtrail.cli.stage import assets_of
     from toxtrail.params import parse_config
 
     entries, items = _additions(experiment, proposal, candidate, judged)
     after = with_entries(before, entries, items, "params.yaml")
+    assets = assets_of(experiment)
+    place = assets.outside(candidate.uri)
+    if place is not None and assets.why_not_used(candidate.uri):
+        after = with_outside(after, str(place), "params.yaml")
     parse_config(yaml.safe_load(after), "params.yaml")
     return after
 

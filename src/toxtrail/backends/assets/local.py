@@ -2,11 +2,60 @@
 
 from __future__ import annotations
 
+import json
+from collections.abc import Iterable
 from pathlib import Path
 
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.base import Asset
 from toxtrail.errors import BackendError
+
+OWN_FOLDERS = ("data", "models", "results", "report", "mlruns")
+"""Folders that stages write: each may be a link to another disk."""
+
+
+class LocalFiles:
+    """Where `file:` addresses lead, and whether an experiment may use what is there."""
+
+    def __init__(self, root: Path, outside: Iterable[str] = ()) -> None:
+        """Args:
+        root: the experiment's folder, where relative addresses start.
+        outside: files and folders that may be used although they lie elsewhere.
+        """
+        self._root = root
+        own = [root / name for name in OWN_FOLDERS if (root / name).is_symlink()]
+        self._inside = [root.resolve(), *(path.resolve() for path in own if path.is_dir())]
+        self._permitted = [self.place(path).resolve() for path in outside]
+
+    def place(self, path: str) -> Path:
+        """The place that an address names; links are not followed.
+
+        Raises:
+            BackendError: it starts with the home of a user that there is not.
+        """
+        try:
+            return self._root / Path(path).expanduser()
+        except (RuntimeError, ValueError) as error:
+            raise BackendError(f"file:{path}: {error}. Write the whole path.") from error
+
+    def is_outside(self, path: str) -> bool:
+        """Whether it lies outside the experiment, links followed."""
+        return not _lies_in(self.place(path).resolve(), self._inside)
+
+    def problem(self, path: str) -> str | None:
+        """Why an address may not be used, and the line that permits it; None if it may."""
+        whole = self.place(path).resolve()
+        if _lies_in(whole, [*self._inside, *self._permitted]):
+            return None
+        line = f"assets: {{outside: [{json.dumps(str(whole), ensure_ascii=False)}]}}"
+        return (
+            f"file:{path} leads outside the experiment, to {whole}. Copy it into the experiment, "
+            f"or permit it in params.yaml (a folder permits all below it): {line}"
+        )
+
+
+def _lies_in(whole: Path, folders: Iterable[Path]) -> bool:
+    return any(whole.is_relative_to(folder) for folder in folders)
 
 
 def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.assets.hub import cached_hub
-from toxtrail.backends.assets.local import content_of
+from toxtrail.backends.assets.local import LocalFiles, content_of
 from toxtrail.backends.assets.released import released_urls
 from toxtrail.errors import ToxtrailError
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, parse_uri
@@ -20,16 +20,16 @@ class Present(NamedTuple):
     files: tuple[Path, ...]
 
 
-def present(uri: str, resolved: str | None, root: Path, cache: Path) -> Present | None:
-    """The files of an asset; None if it is not on this machine.
+def present(uri: str, resolved: str | None, local: LocalFiles, cache: Path) -> Present | None:
+    """The files of an asset; None if it is not on this machine, or may not be used.
 
     Args:
         resolved: the commit that an hf: address meant when it was used.
-        root: the experiment's folder, where relative file: paths start.
+        local: where file: addresses lead.
     """
     address = parse_uri(uri)
     if isinstance(address, FileUri):
-        return _here(root / Path(address.path).expanduser())
+        return None if local.problem(address.path) else _here(local.place(address.path))
     if isinstance(address, HfUri):
         revision = resolved or address.revision or "main"
         found = cached_hub(address, revision)

