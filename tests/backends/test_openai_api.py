@@ -431,3 +431,74 @@ def test_no_server_at_all_is_a_clear_error(tokenizer, language):
     gone = SimpleNamespace(url="http://127.0.0.1:9/v1")
     with pytest.raises(BackendError, match=r"/models: the connection failed .*refused"):
         met(gone, tokenizer, language.probe(), tries=2)
+
+
+# --- what is said of a server that cannot be used ----------------------------------------------
+
+KEY = "token-of-a-team-4711"
+
+
+def refusing(status, body):
+    return stumble(Status(status, body))
+
+
+@pytest.mark.parametrize("status", [400, 401, 500])
+def test_a_key_that_a_server_repeats_is_never_shown_or_kept(tokenizer, status, monkeypatch):
+    monkeypatch.delenv("TOXTRAIL_SERVER_KEY", raising=False)
+    body = {"error": {"message": f"Incorrect API key provided: {KEY}. See Bearer {KEY}"}}
+    with CompletionsServer(refusing(status, body)) as server:
+        model = model_of(server, tokenizer, key=KEY, tries=1)
+        if status == 500:
+            said = rows(model, TEXTS[:1])[0].error
+        else:
+            with pytest.raises(RefusedError) as caught:
+                rows(model, TEXTS[:1])
+            said = str(caught.value)
+    assert "Incorrect API key" in said
+    assert KEY not in said
+
+
+def test_a_server_for_chat_alone_is_told_from_one_without_the_model(tokenizer, language):
+    with CompletionsServer(refusing(404, {"detail": "Not Found"})) as server:
+        with pytest.raises(BackendError, match="completions API") as caught:
+            met(server, tokenizer, language.probe())
+        server.models = ({"id": "other"},)
+        with pytest.raises(ConfigError, match=r'no model "m".*There is: other'):
+            met(server, tokenizer, language.probe())
+    assert "Did you mean" not in str(caught.value)
+
+
+@pytest.mark.parametrize("answer", [Status(404, {}), Raw(b'{"content": "as llama.cpp"}')])
+def test_a_url_without_its_last_part_is_completed(tokenizer, language, answer):
+    with CompletionsServer(stumble(answer)) as server:
+        right, server.url = server.url, server.url.removesuffix("/v1")
+        with pytest.raises(ConfigError, match=rf"url: {right}"):
+            met(server, tokenizer, language.probe(), tries=1)
+
+
+def test_a_stream_and_a_page_are_named(tokenizer, language):
+    with CompletionsServer(stumble(Raw(b'data: {"choices": []}\n\n'))) as server:
+        with pytest.raises(BackendError, match="stream of events"):
+            met(server, tokenizer, language.probe())
+        server.answer = stumble(Raw(b"<!DOCTYPE html><title>Sign in</title>"))
+        with pytest.raises(BackendError, match="HTML page"):
+            met(server, tokenizer, language.probe(), tries=1)
+
+
+def test_a_list_of_models_that_fails_is_no_reason_to_refuse(tokenizer, language):
+    with CompletionsServer(language) as server:
+        server.listing = stumble(Status(500, {"detail": "no cache folder"}))
+        found = met(server, tokenizer, language.probe())
+    assert "lists no models" in found.listing
+    assert "server_lists" not in found.environment
+
+
+def test_a_server_that_takes_any_name_is_recorded_with_what_it_lists(tokenizer, language):
+    """As llama.cpp's does."""
+    with CompletionsServer(language, models=({"id": "smol"},)) as server:
+        other = met(server, tokenizer, language.probe())
+        server.models = ({"id": "m"},)
+        own = met(server, tokenizer, language.probe())
+    assert other.environment["server_lists"] == "smol"
+    assert "does not list this name (it lists smol)" in other.listing
+    assert "server_lists" not in own.environment

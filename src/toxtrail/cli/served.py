@@ -11,6 +11,7 @@ from toxtrail.cli.progress import progress
 from toxtrail.cli.stage import tell, weights_of
 from toxtrail.cli.together import together
 from toxtrail.errors import ConfigError
+from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from toxtrail.backends.base import Decoding
@@ -30,7 +31,11 @@ def generate_from_server(experiment: Experiment, variant: str, name: str) -> Non
     )
     with together("cpu") as group:
         served = met(experiment, variant, name, decoding)
-        plan = {"server": server.url, "concurrency": server.concurrency, "probe": served.agreement}
+        plan = {
+            "server": redacted(server.url),
+            "concurrency": server.concurrency,
+            "probe": served.agreement,
+        }
         output = store.generations(who.family, variant)
         with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
@@ -78,7 +83,7 @@ def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> 
         decoding,
         server.concurrency,
     )
-    tell(f"{variant} is made by {server.url}, which says that it holds it: {served.agreement}.")
+    tell(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
     if not served.unlike_parent:
         tell(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
     return served

@@ -184,9 +184,10 @@ class ServedModel:
     def completion(self, prompt: Sequence[int], reply: Reply) -> Completion:
         """A reply as a row's outcome."""
         if problem := self.misread(prompt, reply):
-            return failed(problem)
+            return failed(self._client.masked(problem))
         if reply.finish not in FINISHED:
-            return failed(f"the server ended the text for the reason {reply.finish!r}")
+            reason = self._client.masked(reply.finish)
+            return failed(f"the server ended the text for the reason {reason!r}")
         tokens = reply.token_ids
         if tokens is None:
             tokens = tuple(self._tokenizer(reply.text, add_special_tokens=False)["input_ids"])

@@ -23,7 +23,6 @@ from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
 from toxtrail.errors import BackendError, ConfigError, nearest
 from toxtrail.identity import ModelCard, Probe
 from toxtrail.pipeline import versions
-from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from requests import Response
@@ -54,6 +53,8 @@ class Served(NamedTuple):
     """How its answers to the probe agree, in words."""
     unlike_parent: bool
     """Whether the probe could tell it from its parent."""
+    listing: str
+    """What its list of models says of the name."""
 
 
 class Listed(NamedTuple):
@@ -64,6 +65,20 @@ class Listed(NamedTuple):
     """Of the model that is asked for; empty if it is not listed."""
     software: str
     """The `Server` header; empty if there is none."""
+
+    def says_of(self, name: str) -> str:
+        """Whether the name is listed, in words."""
+        if name in self.names:
+            return "which lists this name"
+        if self.names:
+            return f"which does not list this name (it lists {', '.join(self.names[:LISTED])})"
+        return "which lists no models"
+
+
+LISTED = 8
+"""Names of models that are shown."""
+LIST_TRIES = 2
+"""The list is not needed: it is not waited for as for an answer."""
 
 
 def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> Local:
@@ -112,7 +127,8 @@ def meet(
 
     ids = local.tokenizer(card.probe.texts[0])["input_ids"]
     options = [Terms(tokens, more) for tokens in (True, False) for more in (True, False)]
-    terms, first = _agreed([(t, model(ONE_GREEDY, t, None)) for t in options], ids, name, listed)
+    asking = [(t, model(ONE_GREEDY, t, None)) for t in options]
+    terms, first = _agreed(client, asking, ids, name, listed)
     probing = model(ONE_GREEDY, terms, first.model)
     agreement, unlike_parent = _refuse_stranger(probing, local.tokenizer, card, card.probe, parent)
     said = {
@@ -122,17 +138,21 @@ def meet(
         "server_fingerprint": first.fingerprint,
         **{f"server_{key}": listed.entry.get(key) for key in ("owned_by", "root", "parent")},
     }
+    if listed.names and name not in listed.names:
+        said["server_lists"] = ", ".join(listed.names[:LISTED])
     environment = {
         "backend": BACKEND,
         "served_as": name,
-        **{key: redacted(value) for key, value in said.items() if isinstance(value, str) and value},
+        **{k: client.masked(v) for k, v in said.items() if isinstance(v, str) and v},
         "prompts_sent_as": "token ids" if terms.as_tokens else "text",
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
         "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
         "python": platform.python_version(),
         **versions("transformers", "tokenizers"),
     }
-    return Served(model(decoding, terms, first.model), environment, agreement, unlike_parent)
+    served = model(decoding, terms, first.model)
+    listing = client.masked(listed.says_of(name))
+    return Served(served, environment, agreement, unlike_parent, listing)
 
 
 def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -160,9 +180,13 @@ def _listed(client: Client, name: str) -> Listed:
         return Listed(tuple(entries), entries.get(name, {}), software)
 
     try:
-        return client.get(f"{client.url}/models", read)
+        return client.get(f"{client.url}/models", read, LIST_TRIES)
     except RefusedError as error:
-        if error.status != 404:  # some gateways list nothing
+        if error.status in (401, 403):
+            raise
+        return Listed((), {}, "")  # some gateways list nothing
+    except UnansweredError as error:
+        if error.status is None:
             raise
         return Listed((), {}, "")
 
@@ -184,7 +208,11 @@ def _version(client: Client) -> str | None:
 
 
 def _agreed(
-    options: Sequence[tuple[Terms, ServedModel]], ids: list[int], name: str, listed: Listed
+    client: Client,
+    options: Sequence[tuple[Terms, ServedModel]],
+    ids: list[int],
+    name: str,
+    listed: Listed,
 ) -> tuple[Terms, Reply]:
     """The first terms on which the server reads a probe sentence as the tokens that it is."""
     problem = ""
@@ -195,15 +223,15 @@ def _agreed(
         try:
             reply = model.request(sent, 0)
         except RefusedError as error:
-            if error.status == 404:
-                raise ConfigError(
-                    f'The server has no model "{name}" ({error}).{nearest(name, listed.names)} '
-                    "Write its name under variants.<variant>.served_as."
-                ) from None
+            if error.status in (404, 405):
+                raise _not_found(client, name, listed, error) from None
             if error.status in (401, 403):
                 raise
             problem = str(error)
             continue
+        except UnansweredError as error:
+            _refuse_other_address(client, error)
+            raise
         problem = model.misread(ids, reply)
         if not problem:
             return terms, reply
@@ -211,6 +239,45 @@ def _agreed(
         f'The server was asked for "{name}" in {len(options)} ways, with token ids and with text: '
         f"none is understood. The last: {problem}."
     )
+
+
+def _not_found(
+    client: Client, name: str, listed: Listed, error: RefusedError
+) -> ConfigError | BackendError:
+    """Which of three things is not there: the address, the API, or the model."""
+    _refuse_other_address(client, error)
+    if listed.names and name not in listed.names:
+        return ConfigError(
+            f'The server has no model "{name}" ({error}).{nearest(name, listed.names)} '
+            "Write its name under variants.<variant>.served_as."
+        )
+    held = f'It lists the model "{name}", so' if listed.names else f'Unless "{name}" is no model,'
+    return BackendError(
+        f"{error}. {held} it does not offer OpenAI's completions API, which toxtrail needs (POST "
+        "/v1/completions): prompts are continued as they are, without a chat template. A server "
+        "for chat alone (/v1/chat/completions) cannot be used; vLLM, SGLang and llama.cpp's server "
+        "offer both."
+    )
+
+
+def _refuse_other_address(client: Client, error: BackendError) -> None:
+    """ConfigError if the API is below /v1 and the URL does not say so."""
+    if client.url.endswith("/v1"):
+        return
+
+    def lists(response: Response) -> bool:
+        body = response.json()
+        return isinstance(body, dict) and isinstance(body.get("data"), list)
+
+    try:
+        found = client.get(f"{client.url}/v1/models", lists, 1)
+    except (RefusedError, UnansweredError):
+        return
+    if found:
+        raise ConfigError(
+            f"The server's API is below /v1. Write url: {client.url}/v1 under runtime.servers. "
+            f"({error})"
+        ) from None
 
 
 def _refuse_stranger(
