@@ -391,7 +391,6 @@ def write_outside(
     Args:
         columns: named even if there are no rows.
     """
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as folder:
         draft = Path(folder) / target.name
         if isinstance(content, str):

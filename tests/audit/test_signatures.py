@@ -91,7 +91,7 @@ def test_a_wrong_kind_of_key_is_named(keys, tmp_path):
     key = generate_private_key(SECP256R1())
     pem = (form.Encoding.PEM, form.PrivateFormat.PKCS8, form.NoEncryption())
     (tmp_path / "ec").write_bytes(key.private_bytes(*pem))
-    with pytest.raises(ConfigError, match="ed25519 is needed"):
+    with pytest.raises(ConfigError, match="an ed25519 key is needed"):
         private_key(tmp_path / "ec")
     for path in (keys / "mine.pub", tmp_path / "none"):
         with pytest.raises(ConfigError, match="no unencrypted private key"):

@@ -113,7 +113,6 @@ def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Pa
         **about,
         "files": {name: sha256_file(path) for name, path in files.items()},
     }
-    target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as scratch:
         draft = Path(scratch) / "draft"
         if target.suffix == ".zip":

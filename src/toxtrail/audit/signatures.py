@@ -12,6 +12,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -51,7 +52,6 @@ def new_key(path: Path) -> Path:
         if one.exists():
             raise ConfigError(f"{one} exists already; a key is never overwritten.")
     key = Ed25519PrivateKey.generate()
-    path.parent.mkdir(parents=True, exist_ok=True)
     path.touch(mode=0o600)
     path.write_bytes(
         key.private_bytes(
@@ -113,18 +113,25 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     Raises:
         ConfigError: no such file, or no such key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
+    where = f"--key: {path}"
+    block = _pem_block(where, path, "`toxtrail sign --new-key FILE` makes a key.")
+    if block.label == "PUBLIC KEY":
+        raise ConfigError(f"{where} is a public key. Name the private one: the file without .pub.")
     try:
-        key = load_pem_private_key(path.read_bytes(), None)
-    except (OSError, ValueError, TypeError) as error:
+        key = load_pem_private_key(block.content, None)
+    except TypeError:
         raise ConfigError(
-            f"--key: {path} is no unencrypted private key in PEM ({error}). `toxtrail sign "
-            "--new-key PATH` makes one."
+            f"{where} is encrypted, and toxtrail asks for no passphrase. "
+            f"`openssl pkey -in {path} -out FILE` writes it unencrypted."
         ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{where}: {_unlike(block, 'PRIVATE KEY')}") from None
     if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigError(f"--key: {path} is a {type(key).__name__}; ed25519 is needed.")
+        raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
     return key
 
 
@@ -134,16 +141,53 @@ def public_key(path: Path) -> Ed25519PublicKey:
     Raises:
         ConfigError: no such file, or no such key.
     """
+    from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
     from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
+    where = f"--public-key: {path}"
+    block = _pem_block(where, path, "It is the FILE.pub of whoever signed.")
+    if block.label.endswith("PRIVATE KEY"):
+        raise ConfigError(f"{where} is a private key. Name the public one, which ends in .pub.")
     try:
-        key = load_pem_public_key(path.read_bytes())
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"--public-key: {path} is no public key in PEM ({error}).") from None
+        key = load_pem_public_key(block.content)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{where}: {_unlike(block, 'PUBLIC KEY')}") from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigError(f"--public-key: {path} is a {type(key).__name__}; ed25519 is needed.")
+        raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
     return key
+
+
+class _Block(NamedTuple):
+    """A file that holds something in PEM."""
+
+    label: str
+    """Between BEGIN and the dashes, such as PRIVATE KEY; empty: it holds no PEM."""
+    content: bytes
+
+
+def _pem_block(where: str, path: Path, cure: str) -> _Block:
+    if not path.exists():
+        raise ConfigError(f"{where} does not exist. {cure}")
+    content = path.read_bytes()
+    begin = re.search(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", content)
+    if begin is None:
+        what = "holds no key in PEM" if content else "is empty"
+        raise ConfigError(f"{where} {what}. {cure}")
+    return _Block(begin[1].decode(), content)
+
+
+def _unlike(block: _Block, wanted: str) -> str:
+    if block.label == wanted:
+        return f"the {wanted} in it is damaged, or of an unknown kind."
+    return f'it holds "{block.label}" in PEM; "{wanted}" is needed.'
+
+
+def _kind_of(key: object) -> str:
+    """`an RSA key`, for a key of cryptography's."""
+    name = type(key).__name__.lstrip("_").removesuffix("Key").removesuffix("Public")
+    name = name.removesuffix("Private")
+    return f"{'an' if name[:1] in 'AEIOURSX' else 'a'} {name} key"
 
 
 def key_id(key: Ed25519PublicKey) -> str:

@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import shlex
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
+
+
+OWNERSHIP = b"safe.directory"
+"""What git's refusal to read another user's repository names, in every language."""
 
 
 class Version(NamedTuple):
@@ -18,6 +24,22 @@ class Version(NamedTuple):
     subject: str
     """First line of the message."""
     text: str
+
+
+def refusal(root: Path) -> str | None:
+    """Why git does not read the repository that a folder lies in, with what to do; None if it
+    does, or if there is no repository.
+    """
+    done = _done(root, "rev-parse", "--git-dir")
+    if done is None:
+        return "git is not installed. Install it: it tells which commit made a result."
+    if done.returncode == 0 or OWNERSHIP not in done.stderr:
+        return None
+    folder = next((f for f in (root, *root.parents) if (f / ".git").exists()), root)
+    return (
+        f"git refuses to read {folder}, because another user owns it (dubious ownership). If you "
+        f"trust its owner: git config --global --add safe.directory {shlex.quote(str(folder))}"
+    )
 
 
 def commit(root: Path) -> str | None:
@@ -111,10 +133,21 @@ def _git(root: Path, *arguments: str) -> str | None:
 
 
 def _run(root: Path, *arguments: str, given: bytes | None = None) -> bytes | None:
+    done = _done(root, *arguments, given=given)
+    return done.stdout if done is not None and done.returncode == 0 else None
+
+
+def _done(
+    root: Path, *arguments: str, given: bytes | None = None
+) -> subprocess.CompletedProcess[bytes] | None:
+    """None if there is no git. To look at a repository writes nothing into it."""
     try:
-        done = subprocess.run(
-            ["git", "-C", str(root), *arguments], capture_output=True, input=given, check=False
+        return subprocess.run(
+            ["git", "-C", str(root), *arguments],
+            capture_output=True,
+            input=given,
+            check=False,
+            env={**os.environ, "GIT_OPTIONAL_LOCKS": "0"},
         )
-    except FileNotFoundError:
+    except (FileNotFoundError, PermissionError):
         return None
-    return done.stdout if done.returncode == 0 else None

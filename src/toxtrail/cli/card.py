@@ -9,6 +9,7 @@ import click
 from toxtrail.cli import stored
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import NewPath
 from toxtrail.errors import ConfigError, DataError, nearest
 
 
@@ -17,7 +18,7 @@ from toxtrail.errors import ConfigError, DataError, nearest
 @click.option(
     "--to",
     "target",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewPath(),
     metavar="FILE",
     help="A new file instead of the terminal.",
 )

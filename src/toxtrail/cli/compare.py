@@ -10,12 +10,20 @@ import click
 
 from toxtrail.cli import stored
 from toxtrail.cli.beside import print_published, with_published
-from toxtrail.cli.comparison import print_rows, show
+from toxtrail.cli.comparison import (
+    chosen_pairs,
+    narrowed,
+    print_rows,
+    scorers_of,
+    show,
+    with_scorers,
+)
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.hdi import print_hdi, with_hdi
+from toxtrail.cli.options import Number
 from toxtrail.cli.output import Form, formats, print_json, print_table
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, ToxtrailError
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
@@ -43,7 +51,7 @@ from toxtrail.errors import DataError
 )
 @click.option(
     "--precision",
-    type=click.FloatRange(0, 1, min_open=True),
+    type=Number(0, 1, min_open=True),
     metavar="W",
     help="Enough already? Is each difference known to plus or minus W (0.01: 1 point)?",
 )
@@ -115,7 +123,10 @@ def compare(
     if hdi:
         found = [one._replace(summary=with_hdi(experiment, one.summary)) for one in found]
     if best:
-        found = [one._replace(summary=_with_best(experiment, one.summary, scorer)) for one in found]
+        found = [
+            one._replace(summary=_with_best(experiment, one.summary, scorer, subset))
+            for one in found
+        ]
     if published:
         summaries = with_published(published, [one.summary for one in found], scorer)
         found = [one._replace(summary=s) for one, s in zip(found, summaries, strict=True)]
@@ -134,15 +145,16 @@ def _print(
 ) -> None:
     summaries = [one.summary for one in found]
     if form == "json":
-        print_json(summaries)
+        print_json([narrowed(summary, scorer, subset) for summary in summaries])
         return
     if form == "csv":
         print_rows(summaries, scorer, subset)
         return
     for summary, source in found:
         show(summary, source, scorer, subset, form or "text")
-        _print_precision(summary, scorer or summary["primary"])
-        print_hdi(summary, scorer or summary["primary"])
+        pairs = chosen_pairs(summary, scorer, subset)
+        _print_precision(summary, pairs)
+        print_hdi(summary, pairs)
         _print_best(summary)
         print_published(summary, form or "text")
 
@@ -163,8 +175,28 @@ def _found(
     families = experiment.config.families if experiment.exists else {}
     if len(names) == 2 and not set(names) <= set(families) and not everything:
         return [_of_runs(experiment, names, allow_mismatch)]
-    chosen = names or tuple(families)
-    return [Found(*stored.family_summary(experiment, f, everything or from_mlflow)) for f in chosen]
+    if names and not everything:
+        return [Found(*stored.family_summary(experiment, f, from_mlflow)) for f in names]
+    return _finished(experiment, names or tuple(families), everything or from_mlflow)
+
+
+def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool) -> list[Found]:
+    """Of families that nobody named, those that can be shown; the others are named, with why.
+
+    Raises:
+        ToxtrailError: none can be.
+    """
+    found, problems = [], []
+    for family in families:
+        try:
+            found.append(Found(*stored.family_summary(experiment, family, from_mlflow)))
+        except ToxtrailError as error:
+            problems.append(error)
+    if problems and not found:
+        raise problems[0]
+    for problem in problems:
+        echo(f"Left out: {problem}", fg="yellow", err=True)
+    return found
 
 
 def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool) -> Found:
@@ -228,7 +260,7 @@ def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]
     return {**summary, "precision": wanted, "pairs": rows}
 
 
-def _print_precision(summary: Mapping[str, Any], scorer: str) -> None:
+def _print_precision(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
     wanted = summary.get("precision")
     if wanted is None:
         return
@@ -241,11 +273,10 @@ def _print_precision(summary: Mapping[str, Any], scorer: str) -> None:
             f"{50 * row['diff_width']:.1f}" if row["diff_width"] is not None else "-",
             _more(row),
         )
-        for row in summary["pairs"]
-        if row["scorer"] == scorer
+        for row in pairs
     ]
     columns = ["variant", "against", "subset", "prompts>", "known to +-, points>", "enough?"]
-    print_table(f"Enough for +-{100 * wanted:g} points?", columns, rows)
+    print_table(f"Enough for +-{100 * wanted:g} points?", *with_scorers(columns, rows, pairs))
 
 
 def _more(row: Mapping[str, Any]) -> str:
@@ -256,9 +287,9 @@ def _more(row: Mapping[str, Any]) -> str:
 
 
 def _with_best(
-    experiment: Experiment, summary: Mapping[str, Any], scorer: str | None
+    experiment: Experiment, summary: Mapping[str, Any], scorer: str | None, subset: str | None
 ) -> dict[str, Any]:
-    """A family's comparison with BEST on each pair of one scorer."""
+    """A family's comparison with BEST on each chosen pair."""
     from toxtrail.cli.progress import progress
     from toxtrail.stages.legacy_best import best_rows
     from toxtrail.stages.tables import cells
@@ -270,7 +301,12 @@ def _with_best(
     variants = [one["variant"] for one in summary["variants"]]
     tables = {v: cells(experiment.store.read_scores(family, v)) for v in variants}
     config = experiment.config.posterior
-    rows = best_rows(tables, summary["pairs"], scorer or summary["primary"], config, progress())
+    pairs, bars = chosen_pairs(summary, scorer, subset), progress()
+    rows = [
+        row
+        for name in scorers_of(summary, scorer)
+        for row in best_rows(tables, pairs, name, config, bars)
+    ]
     return {**summary, "best": {"warning": WARNING, "pairs": rows}}
 
 
@@ -300,5 +336,8 @@ def _print_best(summary: Mapping[str, Any]) -> None:
         "variant", "against", "subset", "location>", "interval>", "BEST says",
         "rates it expects>", "rates that are>", "fits?",
     ]  # fmt: skip
-    print_table("BEST: difference of locations of the scores, unpaired", columns, rows)
+    print_table(
+        "BEST: difference of locations of the scores, unpaired",
+        *with_scorers(columns, rows, summary["best"]["pairs"]),
+    )
     echo(summary["best"]["warning"], fg="yellow")

@@ -64,11 +64,52 @@ def print_rows(summaries: Sequence[Summary], scorer: str | None, subset: str | N
 
     rows = []
     for summary in summaries:
-        own, chosen = scorers_of(summary, scorer), subset_of(summary, subset)
-        pairs = [row for row in summary["pairs"] if row["scorer"] in own]
-        kept = [row for row in pairs if chosen in (None, EVERY, row["subset"])]
-        rows += [{"family": summary["family"], **row} for row in in_order(kept)]
+        kept = in_order(chosen_pairs(summary, scorer, subset))
+        rows += [{"family": summary["family"], **row} for row in kept]
     print_csv(rows)
+
+
+def chosen_pairs(
+    summary: Summary, scorer: str | None, subset: str | None
+) -> list[Mapping[str, Any]]:
+    """The pairs that --scorer (by default the primary one) and --subset (by default all) ask for.
+
+    Raises:
+        ConfigError: no such scorer or subset.
+    """
+    scorers, chosen = scorers_of(summary, scorer), subset_of(summary, subset)
+    return [
+        row
+        for row in summary["pairs"]
+        if row["scorer"] in scorers and chosen in (None, EVERY, row["subset"])
+    ]
+
+
+def narrowed(summary: Summary, scorer: str | None, subset: str | None) -> dict[str, Any]:
+    """The same with those rows alone that --scorer and --subset name; without them all stay."""
+    scorers = scorers_of(summary, scorer or EVERY)
+    chosen = subset_of(summary, subset)
+
+    def is_asked(row: Any) -> bool:
+        if not isinstance(row, Mapping):
+            return True
+        of_scorer = row.get("scorer", scorers[0]) in scorers
+        return of_scorer and chosen in (None, EVERY, row.get("subset", chosen))
+
+    return {
+        name: [row for row in value if is_asked(row)] if isinstance(value, list) else value
+        for name, value in summary.items()
+    }
+
+
+def with_scorers(
+    columns: Sequence[str], rows: Sequence[tuple[object, ...]], pairs: Sequence[Mapping[str, Any]]
+) -> tuple[Sequence[str], Sequence[tuple[object, ...]]]:
+    """A table of pairs with a column for the scorer in front, if there are several."""
+    names = [str(pair["scorer"]) for pair in pairs]
+    if len(set(names)) < 2:
+        return columns, rows
+    return ["scorer", *columns], [(n, *row) for n, row in zip(names, rows, strict=True)]
 
 
 def show(summary: Summary, source: str, scorer: str | None, subset: str | None, form: Form) -> None:

@@ -8,6 +8,7 @@ import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import NewPath
 
 
 @click.command("export", short_help="Write a self-contained bundle of a result.")
@@ -16,7 +17,7 @@ from toxtrail.cli.experiment import Experiment
     "--to",
     "target",
     required=True,
-    type=click.Path(path_type=Path),
+    type=NewPath(dir_okay=True),
     metavar="DIR|ZIP",
     help="A new folder, or a new .zip file.",
 )

@@ -11,6 +11,7 @@ import click
 from toxtrail.cli import stored
 from toxtrail.cli.console import echo, shown
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import NewPath
 from toxtrail.cli.output import Form, Table, formats, print_as, print_csv, print_json
 from toxtrail.errors import ConfigError, nearest
 from toxtrail.safe_text import clipped
@@ -60,7 +61,7 @@ class Asked(NamedTuple):
 @click.option(
     "--to",
     "target",
-    type=click.Path(dir_okay=False, path_type=Path),
+    type=NewPath(),
     metavar="FILE",
     help="Also write all of them to a .parquet or .csv file.",
 )
@@ -109,10 +110,11 @@ def flips(
     if form == "json":
         counts = {name: own._asdict() for name, own in asked.subsets.items()}
         print_json(
-            {"a": a.label, "b": b.label, "scorer": asked.scorer, "counts": counts, "flips": rows}
+            {"a": a.label, "b": b.label, "scorer": asked.scorer, "counts": counts, "flips": rows},
+            texts=True,
         )
     elif form == "csv":
-        print_csv(rows)
+        print_csv(rows, texts=True)
     else:
         _show(asked, rows, limit, show_text, form or "text")
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import click
 
+from toxtrail.cli.comparison import with_scorers
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import print_table
 
@@ -30,7 +31,7 @@ def with_hdi(experiment: Experiment, summary: Mapping[str, Any]) -> dict[str, An
     return {**summary, "pairs": rows}
 
 
-def print_hdi(summary: Mapping[str, Any], scorer: str) -> None:
+def print_hdi(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
     """A table of both kinds, if the second was asked for."""
     from toxtrail.stages.wording import interval
 
@@ -44,8 +45,9 @@ def print_hdi(summary: Mapping[str, Any], scorer: str) -> None:
             interval(row, "diff", signed=True),
             interval(row, "diff_hdi", signed=True),
         )
-        for row in summary["pairs"]
-        if row["scorer"] == scorer
+        for row in pairs
     ]
     columns = ["variant", "against", "subset", "equal-tailed>", "highest density>"]
-    print_table(f"{summary['level']:.0%} intervals (percentage points)", columns, rows)
+    print_table(
+        f"{summary['level']:.0%} intervals (percentage points)", *with_scorers(columns, rows, pairs)
+    )

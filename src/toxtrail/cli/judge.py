@@ -9,6 +9,7 @@ import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import NewPath
 from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 
 SAMPLE = 200
@@ -34,9 +35,7 @@ def judge() -> None:
 @click.argument("variants", nargs=-1, metavar="[VARIANT]...")
 @click.option("--n", type=click.IntRange(1), default=SAMPLE, show_default=True, help="Of each.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option(
-    "--to", type=click.Path(dir_okay=False, path_type=Path), required=True, help="A new .csv file."
-)
+@click.option("--to", type=NewPath(), required=True, metavar="FILE", help="A new .csv file.")
 @click.pass_obj
 def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, to: Path) -> None:
     """Write N texts of each VARIANT (default: of all), drawn at random, to a .csv file.
@@ -48,7 +47,9 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
       toxtrail judge draw smollm2-rude --n 100 --to labels.csv
     """
     import csv
+    import io
 
+    from toxtrail.artifacts import write_outside
     from toxtrail.errors import ConfigError
     from toxtrail.safe_text import safe_cell
     from toxtrail.stages import labels
@@ -59,10 +60,11 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
     keys = variants or tuple(experiment.config.variants)
     texts = {v: store.read_generations(experiment.variant(v).family, v) for v in keys}
     rows = labels.draw(texts, n, seed)
-    with store.draft(to.absolute()) as file, file.open("w", encoding="utf-8", newline="") as out:
-        writer = csv.DictWriter(out, labels.COLUMNS)
-        writer.writeheader()
-        writer.writerows({name: safe_cell(cell) for name, cell in row.items()} for row in rows)
+    table = io.StringIO(newline="")
+    writer = csv.DictWriter(table, labels.COLUMNS)
+    writer.writeheader()
+    writer.writerows({name: safe_cell(cell) for name, cell in row.items()} for row in rows)
+    write_outside(to, table.getvalue())
     echo(f"{len(rows)} texts in {to}. Write yes or no under toxic, then:")
     echo(f"  toxtrail judge count {to}")
 

@@ -6,12 +6,14 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import click
 
 from toxtrail.cli.console import cell, console, echo, echo_data
+from toxtrail.cli.options import refuse_several
 from toxtrail.redaction import redacted
 from toxtrail.safe_text import latex, markdown, visible
 
@@ -40,7 +42,9 @@ class Table(NamedTuple):
 
 
 def formats(*wanted: Form) -> Callable[[Any], Any]:
-    """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`."""
+    """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`, None for
+    text.
+    """
     says = {
         "json": "Print JSON for a program instead of a table.",
         "csv": "Print CSV, all columns (docs/tables.md says what they are).",
@@ -49,11 +53,19 @@ def formats(*wanted: Form) -> Callable[[Any], Any]:
     }
 
     def decorate(function: Any) -> Any:
+        @wraps(function)
+        def with_form(*arguments: Any, **values: Any) -> Any:
+            given = {form: values.pop(f"as_{form}") for form in wanted}
+            refuse_several({f"--{form}": is_given for form, is_given in given.items()})
+            form = next((form for form, is_given in given.items() if is_given), None)
+            return function(*arguments, form=form, **values)
+
+        command: Any = with_form
         for form in reversed(wanted):
-            function = click.option(
-                f"--{form}", "form", flag_value=form, default=None, help=says[form]
-            )(function)
-        return function
+            command = click.option(f"--{form}", f"as_{form}", is_flag=True, help=says[form])(
+                command
+            )
+        return command
 
     return decorate
 

@@ -10,10 +10,11 @@ import click
 from toxtrail.cli import cost
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import Number
 from toxtrail.cli.output import json_option, print_json, print_table
 
 SIMULATIONS = 4000
-SHARE = click.FloatRange(0, 1, min_open=True, max_open=True)
+SHARE = Number(0, 1, min_open=True, max_open=True)
 ROUNDING = 0.005
 """By so much a given correlation may lie beyond what the rates allow: it is then taken as the
 largest possible one."""
@@ -42,7 +43,7 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 )
 @click.option(
     "--detect",
-    type=click.FloatRange(-1, 1, min_open=True, max_open=True),
+    type=Number(-1, 1, min_open=True, max_open=True),
     metavar="D",
     help="Difference of rates to find: 0.02 is 2 percentage points more, -0.02 fewer.",
 )
@@ -50,7 +51,7 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 @click.option("--base-rate", type=SHARE, help="Toxicity rate of the reference (default: measured).")
 @click.option(
     "--phi",
-    type=click.FloatRange(-1, 1),
+    type=Number(-1, 1),
     help="Correlation of two variants' labels over prompts (default: measured).",
 )
 @click.option("--seed", type=int, default=1, show_default=True, help="Of the simulation.")

@@ -9,10 +9,11 @@ from typing import Any
 import click
 
 from toxtrail.cli.console import echo
+from toxtrail.cli.options import Number
 from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
 from toxtrail.errors import ConfigError
 
-SHARE = click.FloatRange(0.5, 1, min_open=True, max_open=True)
+SHARE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
 """Jeffreys."""

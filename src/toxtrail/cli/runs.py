@@ -9,6 +9,7 @@ import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import refuse_several
 from toxtrail.cli.output import Form, formats, print_csv, print_json, print_table
 
 if TYPE_CHECKING:
@@ -75,6 +76,8 @@ def runs(
     from toxtrail.cli.run_checks import checked, unchecked, with_verdicts
     from toxtrail.cli.stage import tracker_of
 
+    refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
+    refuse_several({"--tree": tree, f"--{form}": form})
     everything = tracker_of(experiment).runs(filter_string)
     if orphans:
         _print_orphans(experiment, everything, form == "json")

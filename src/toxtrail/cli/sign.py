@@ -8,6 +8,7 @@ import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.options import NewPath, refuse_several
 
 PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -15,7 +16,9 @@ PATH = click.Path(path_type=Path, dir_okay=False)
 @click.command("sign", short_help="Sign results with an ed25519 key.")
 @click.argument("names", nargs=-1, metavar="[VARIANT|FAMILY]...")
 @click.option("--key", type=PATH, metavar="FILE", help="Private key in PEM.")
-@click.option("--new-key", type=PATH, metavar="FILE", help="Make a key pair: FILE and FILE.pub.")
+@click.option(
+    "--new-key", type=NewPath(), metavar="FILE", help="Make a key pair: FILE and FILE.pub."
+)
 @click.pass_obj
 def sign(
     experiment: Experiment, names: tuple[str, ...], key: Path | None, new_key: Path | None
@@ -34,6 +37,7 @@ def sign(
     from toxtrail.audit import signatures
     from toxtrail.audit.verify_signatures import signable
 
+    refuse_several({"--key": key, "--new-key": new_key})
     if new_key is not None:
         public = signatures.new_key(new_key)
         echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
