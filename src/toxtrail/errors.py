@@ -56,8 +56,8 @@ def no_room(error: BaseException | None) -> bool:
 
 OWNER = "Ask its owner for access, or work on a copy of your own (`git clone`, `dvc pull`)."
 SYSTEM_ERRORS = {
-    errno.EACCES: f"you have no permission to use it like that. {OWNER}",
-    errno.EPERM: f"you have no permission to use it like that. {OWNER}",
+    errno.EACCES: f"permission denied. {OWNER}",
+    errno.EPERM: f"permission denied. {OWNER}",
     errno.EROFS: "it lies on a read-only file system. Work on a copy that can be written to.",
     errno.ENOENT: "it does not exist (any more).",
     errno.EEXIST: "it exists already.",

@@ -86,6 +86,7 @@ def test_a_new_key_is_its_owners_and_overwrites_nothing(keys):
 
 def test_a_wrong_kind_of_key_is_named(keys, tmp_path):
     from cryptography.hazmat.primitives import serialization as form
+    from cryptography.hazmat.primitives.asymmetric import x25519
     from cryptography.hazmat.primitives.asymmetric.ec import SECP256R1, generate_private_key
 
     key = generate_private_key(SECP256R1())
@@ -93,8 +94,31 @@ def test_a_wrong_kind_of_key_is_named(keys, tmp_path):
     (tmp_path / "ec").write_bytes(key.private_bytes(*pem))
     with pytest.raises(ConfigError, match="an ed25519 key is needed"):
         private_key(tmp_path / "ec")
-    for path in (keys / "mine.pub", tmp_path / "none"):
-        with pytest.raises(ConfigError, match="no unencrypted private key"):
+    other = x25519.X25519PrivateKey.generate()
+    (tmp_path / "x").write_bytes(other.private_bytes(*pem))
+    secret = form.BestAvailableEncryption(b"word")
+    (tmp_path / "secret").write_bytes(key.private_bytes(*pem[:2], secret))
+    (tmp_path / "empty").touch()
+    (tmp_path / "readme").write_text("# A readme\n")
+    (tmp_path / "cut").write_text((keys / "mine").read_text()[:80])
+    (tmp_path / "cert").write_text("-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n")
+    for path, said in (
+        (tmp_path / "x", "an X25519 key"),
+        (tmp_path / "secret", "encrypted"),
+        (tmp_path / "empty", "empty"),
+        (tmp_path / "readme", "no key in PEM"),
+        (tmp_path / "cut", "damaged"),
+        (tmp_path / "cert", "CERTIFICATE"),
+        (tmp_path / "none", "does not exist"),
+        (keys / "mine.pub", "public key"),
+    ):
+        with pytest.raises(ConfigError, match=said) as raised:
             private_key(path)
-    with pytest.raises(ConfigError, match="no public key in PEM"):
-        public_key(keys / "mine")
+        assert str(path) in str(raised.value)
+    for path, said in (
+        (keys / "mine", "private key"),
+        (tmp_path / "readme", "no key in PEM"),
+        (tmp_path / "none", "does not exist"),
+    ):
+        with pytest.raises(ConfigError, match=said):
+            public_key(path)

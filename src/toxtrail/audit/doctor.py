@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import sys
+from collections.abc import Callable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.assets import default_cache
-from toxtrail.backends.git import commit
+from toxtrail.backends.git import commit, refusal
 from toxtrail.backends.mlflow_store import tracking_uri
+from toxtrail.errors import ConfigError, system_problem
 
 FREE_GIB = 5
 
@@ -29,13 +32,24 @@ def findings(root: Path) -> list[Finding]:
     """Everything looked at, in the order in which a problem should be cured."""
     return [
         _python(),
-        _packages(root / "requirements.txt"),
-        _device(),
-        _cache(),
-        _git(root),
-        _dvc(root),
+        _looked("packages", lambda: _packages(root / "requirements.txt")),
+        _looked("device", _device),
+        _looked("asset cache", _cache),
+        _looked("experiment", lambda: _folder(root)),
+        _looked("git commit", lambda: _git(root)),
+        _looked("DVC", lambda: _dvc(root)),
         Finding(True, "MLflow store", tracking_uri(root), ""),
     ]
+
+
+def _looked(what: str, look: Callable[[], Finding]) -> Finding:
+    """What cannot be looked at is a finding too, and ends nothing."""
+    try:
+        return look()
+    except OSError as error:
+        return Finding(False, what, system_problem(error), "see to it that you may read it")
+    except ConfigError as error:
+        return Finding(False, what, str(error), "")
 
 
 def _python() -> Finding:
@@ -80,6 +94,10 @@ def _cache() -> Finding:
     folder = default_cache()
     existing = next(path for path in (folder, *folder.parents) if path.exists())
     free = shutil.disk_usage(existing).free >> 30
+    if not os.access(existing, os.W_OK):
+        filled = folder.is_dir() and any(folder.iterdir())
+        cure = "nothing can be added to it: set TOXTRAIL_CACHE to a folder of your own"
+        return Finding(filled, "asset cache", f"{folder}, you may only read it", cure)
     return Finding(
         free >= FREE_GIB,
         "asset cache",
@@ -88,11 +106,20 @@ def _cache() -> Finding:
     )
 
 
+def _folder(root: Path) -> Finding:
+    if os.access(root, os.W_OK):
+        return Finding(True, "experiment", f"{root}", "")
+    cure = "a run needs a copy of your own: git clone, dvc pull"
+    return Finding(False, "experiment", f"{root}, you may only read it", cure)
+
+
 def _git(root: Path) -> Finding:
-    found = commit(root)
-    return Finding(
-        found is not None, "git commit", found or "none", "" if found else "git init and commit"
-    )
+    if found := commit(root):
+        return Finding(True, "git commit", found, "")
+    if problem := refusal(root):
+        said, _, cure = problem.partition(". ")
+        return Finding(False, "git commit", said, cure)
+    return Finding(False, "git commit", "none", "git init and commit")
 
 
 def _dvc(root: Path) -> Finding:

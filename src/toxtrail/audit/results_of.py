@@ -95,6 +95,8 @@ def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
         return "", parse_lock(read_text(path))
     sha = git.resolve(root, revision)
     if sha is None:
+        if problem := git.refusal(root):
+            raise ConfigError(f'Commit "{revision}" cannot be looked up: {problem}')
         shallow = " (this clone is shallow)" if git.is_shallow(root) else ""
         raise ConfigError(f'git knows no commit "{revision}" here{shallow}.')
     text = git.show(root, sha, "dvc.lock")

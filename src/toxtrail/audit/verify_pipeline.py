@@ -109,7 +109,8 @@ def verify_committed(root: Path) -> Iterator[Check]:
     text = read_text(root / "dvc.lock", "replace")
     committed = git.show(root, "HEAD", "dvc.lock")
     if git.commit(root) is None:
-        yield absent("git", "dvc.lock", "no git history here: nothing says when this was made")
+        reason = git.refusal(root) or "no git history here: nothing says when this was made"
+        yield absent("git", "dvc.lock", reason)
     elif committed is None:
         yield weak("git", "dvc.lock", "HEAD has no dvc.lock: the results are in no commit")
     elif committed == text:

@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-
 OWNERSHIP = b"safe.directory"
 """What git's refusal to read another user's repository names, in every language."""
 

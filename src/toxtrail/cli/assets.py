@@ -88,7 +88,7 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
         [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins],
     )
     count = sum(p.changed for p in pins)
-    echo(f"{count} pin(s) {'would be' if dry_run else ''} written to params.yaml.")
+    echo(f"{count} pin(s) {'would be ' if dry_run else ''}written to params.yaml.")
 
 
 @click.command("doctor", short_help="Look at this machine: versions, device, cache.")

@@ -10,7 +10,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.git import changed_files, commit
+from toxtrail.backends.git import changed_files, commit, refusal
+from toxtrail.cli.console import echo
 from toxtrail.cli.memory import peak_mib
 from toxtrail.identity import record_seal, sha256_file
 from toxtrail.redaction import redacted
@@ -45,7 +46,7 @@ def recorded(
         "started": started.isoformat(timespec="seconds"),
         "host": platform.node(),
         "machine": f"{platform.system()} {platform.machine()}",
-        "commit": commit(store.root),
+        "commit": _commit(store.root),
         "dirty": bool(changed_files(store.root)),
         "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
         "cost": {name: round(value, 3) for name, value in cost.items()},
@@ -53,11 +54,19 @@ def recorded(
     store.write_json(store.record(stage, key), {**record, "seal": record_seal(record)})
 
 
+def _commit(root: Path) -> str | None:
+    """The commit; that git refuses to tell it must not be taken for having none."""
+    found = commit(root)
+    if found is None and (problem := refusal(root)):
+        echo(f"The commit is not recorded: {problem}", fg="yellow", err=True)
+    return found
+
+
 def tags_of_now(root: Path) -> dict[str, str]:
     """What an MLflow run says of the moment it was tracked."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
     return {
-        "toxtrail.git_commit": commit(root) or "none",
+        "toxtrail.git_commit": _commit(root) or "none",
         "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
         "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
         "toxtrail.requirements_sha256": (

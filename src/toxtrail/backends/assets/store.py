@@ -12,16 +12,29 @@ from toxtrail.backends.assets.present import Present, present
 from toxtrail.backends.assets.released import fetch_detoxify
 from toxtrail.backends.assets.wheels import fetch_wheel_file
 from toxtrail.backends.base import Asset, Progress
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, ConfigError
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, parse_uri
 
 
 def default_cache() -> Path:
-    """$TOXTRAIL_CACHE, else the user's cache folder: outside every repo, shared by experiments."""
-    if own := os.environ.get("TOXTRAIL_CACHE"):
-        return Path(own).expanduser()
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "toxtrail"
+    """$TOXTRAIL_CACHE, else the user's cache folder: outside every repo, shared by experiments.
+
+    Raises:
+        ConfigError: it is a file, or this user has no home folder.
+    """
+    base, own = os.environ.get("XDG_CACHE_HOME"), os.environ.get("TOXTRAIL_CACHE")
+    try:
+        folder = (
+            Path(own).expanduser()
+            if own
+            else (Path(base) if base else Path.home() / ".cache") / "toxtrail"
+        )
+    except RuntimeError as error:  # Python's word for it
+        raise ConfigError(f"{error} Set TOXTRAIL_CACHE to a folder for downloads.") from None
+    if folder.exists() and not folder.is_dir():
+        name = "TOXTRAIL_CACHE names" if own else "The asset cache is"
+        raise ConfigError(f"{name} a file: {folder}. Set TOXTRAIL_CACHE to a folder for downloads.")
+    return folder
 
 
 class AssetStore:
