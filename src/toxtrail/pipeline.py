@@ -35,7 +35,10 @@ Over = Literal["models", "finetunes", "variants", "families"]
 HF = "backends/huggingface/"
 CHECKPOINTS = (f"{HF}unplaced.py", f"{HF}weight_files.py")
 WEIGHTS = (
-    *(f"{HF}{name}.py" for name in ("adapters", "gguf", "pretrained", "tokenizing", "weights")),
+    *(
+        f"{HF}{name}.py"
+        for name in ("adapter_config", "adapters", "gguf", "pretrained", "tokenizing", "weights")
+    ),
     *CHECKPOINTS,
 )
 LOADING = (

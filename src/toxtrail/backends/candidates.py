@@ -9,7 +9,7 @@ from typing import Any, Literal, NamedTuple
 from toxtrail.backends.assets.asked import Hub, RepoFacts
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
-from toxtrail.backends.huggingface.adapters import CONFIG as ADAPTER_CONFIG
+from toxtrail.backends.huggingface.adapter_config import CONFIG as ADAPTER_CONFIG
 from toxtrail.backends.huggingface.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from toxtrail.backends.huggingface.weight_files import inspect_weights, open_gguf
 from toxtrail.errors import BackendError, ConfigError

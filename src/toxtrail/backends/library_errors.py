@@ -25,7 +25,7 @@ def library_errors(what: str, cure: str) -> Iterator[None]:
         cure: what to do, one sentence.
 
     Raises:
-        BackendError: with type and first line of what was raised.
+        BackendError: with type and message of what was raised.
     """
     try:
         yield
@@ -42,14 +42,13 @@ def library_errors(what: str, cure: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """Type and first line of an exception, safe to show."""
+    """Type and message of an exception, safe to show."""
     return summary(type(error).__name__, str(error))
 
 
 def summary(name: str, message: str) -> str:
-    """What an exception is called, and the first line that it says, safe to show."""
-    line = next((line.strip() for line in message.splitlines() if line.strip()), "no message")
-    return f"{name}: {clipped(visible(line), SHOWN)}"
+    """What an exception is called, and what it says, in one line."""
+    return f"{name}: {clipped(visible(' '.join(message.split()) or 'no message'), SHOWN)}"
 
 
 def _is_panic(error: BaseException) -> bool:

@@ -8,12 +8,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail import embedding
-from toxtrail.backends.huggingface.pretrained import empty_model, read_json
+from toxtrail.backends.huggingface.adapter_config import CONFIG, CONFIG_CURE, read_lora_config
+from toxtrail.backends.huggingface.pretrained import embedding_rows, empty_model
 from toxtrail.backends.huggingface.weight_files import stored_tensors
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import LoraConfig as LoraSettings
 from toxtrail.errors import BackendError, ConfigError, nearest
@@ -25,19 +28,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
-CONFIG = "adapter_config.json"
+PREFIX = "base_model.model."
+"""Before the name of every tensor of an adapter."""
 
 
-def check_adapter(folder: Path, base_folder: Path, name: str) -> None:
+def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
     """Prove that an adapter fits a base and changes it, without loading the base.
+
+    Returns:
+        How many tokens the base has embeddings for once the adapter, which may hold some, is on it.
 
     Raises:
         BackendError: not a LoRA in safetensors, a wrong name or shape, a NaN, or no effect.
     """
-    tensors = read_tensors(folder, name)
-    wrapped = _wrapped(empty_model(base_folder, name), read_lora_config(folder, name), name, True)
-    refuse_misfits(tensor_shapes(wrapped), {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    model = empty_model(base_folder, name)
+    wrapped = _wrapped(model, config, tensors, name, True)
+    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
     refuse_powerless(tensors, name)
+    return embedding_rows(model)
 
 
 def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
@@ -48,15 +57,15 @@ def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     """
     from peft import set_peft_model_state_dict
 
-    tensors = read_tensors(folder, name)
-    wrapped = _wrapped(model, read_lora_config(folder, name), name, False)
-    refuse_misfits(tensor_shapes(wrapped), {k: tuple(t.shape) for k, t in tensors.items()}, name)
-    with quiet():
+    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    wrapped = _wrapped(model, config, tensors, name, False)
+    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    with _loading(name), quiet():
         result: Any = set_peft_model_state_dict(wrapped, tensors)
-    if result.unexpected_keys:
+    if dropped := [key for key in result.unexpected_keys if not _stands_twice(key, tensors)]:
         raise BackendError(
-            f"{name}: peft did not load {len(result.unexpected_keys)} tensor(s), the first "
-            f"{result.unexpected_keys[0]}. The adapter was made for another model or peft version."
+            f"{name}: peft did not load {len(dropped)} tensor(s), the first {dropped[0]}. The "
+            "adapter was made for another model or peft version."
         )
     return wrapped.eval()
 
@@ -80,37 +89,12 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     return load_file(folder / WEIGHTS)
 
 
-def read_lora_config(folder: Path, name: str) -> LoraConfig:
-    """The adapter's settings.
-
-    Raises:
-        BackendError: it is not a LoRA.
-    """
-    from peft import LoraConfig
-
-    values = read_json(folder / CONFIG, name)
-    if values.get("peft_type") != "LORA":
-        raise BackendError(
-            f"{name}: {CONFIG} has peft_type {values.get('peft_type')!r}; only LORA can be applied."
-        )
-    config: LoraConfig = LoraConfig.from_pretrained(str(folder))
-    config.inference_mode = True
-    config.base_model_name_or_path = None  # a claim; which base it fits is checked by its tensors
-    return config
-
-
-def tensor_shapes(wrapped: PeftModel) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that peft would save for this model."""
-    from peft import get_peft_model_state_dict
-
-    tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=False)
-    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
-
-
-def refuse_misfits(
-    wanted: Mapping[str, tuple[int, ...]], found: Mapping[str, tuple[int, ...]], name: str
-) -> None:
-    """Raise unless both name the same tensors with the same shapes."""
+def refuse_misfits(wrapped: PeftModel, found: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raise unless an adapter's file holds all tensors that peft saves for this model, and no
+    other; whether it holds the embeddings too is its maker's choice."""
+    wanted = tensor_shapes(wrapped, embeddings=False)
+    carried = tensor_shapes(wrapped, embeddings=True)
+    wanted |= {key: shape for key, shape in carried.items() if key in found}
     missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
     shapes = [key for key in sorted(wanted.keys() & found.keys()) if wanted[key] != found[key]]
     if not (missing or foreign or shapes):
@@ -122,6 +106,58 @@ def refuse_misfits(
         f"wants {wanted.get(example, 'nothing')}, the file has {found.get(example, 'nothing')}). "
         "Name the base that the adapter was trained on."
     )
+
+
+def tensor_shapes(wrapped: PeftModel, embeddings: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that peft would save for this model."""
+    from peft import get_peft_model_state_dict
+
+    with quiet():
+        tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=embeddings)
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def _stands_twice(key: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the same tensor is loaded under its plain name: peft saves embeddings that were
+    trained whole and have grown under both."""
+    plain = tensors.get(key.replace(".modules_to_save.", "."))
+    own = tensors.get(key)
+    return plain is not None and own is not None and plain is not own and bool(plain.equal(own))
+
+
+def _carried_rows(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    place = _place_of(model, model.get_input_embeddings())
+    for key in (f"{place}.weight", f"{place}.base_layer.weight"):
+        if f"{PREFIX}{key}" in shapes:
+            return shapes[f"{PREFIX}{key}"][0]
+    return None
+
+
+def _place_of(model: PreTrainedModel, wanted: object) -> str:
+    return next((name for name, module in model.named_modules() if module is wanted), "")
+
+
+def _resize(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Give the model as many embeddings as the adapter brings; the adapter's then fill them all.
+
+    Raises:
+        BackendError: it brings new embeddings for what is read, and none for what is written.
+    """
+    rows, embedding = _carried_rows(model, shapes), model.get_input_embeddings()
+    if rows is None or rows == embedding_rows(model):
+        return
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tied = output is None or output.weight is embedding.weight
+    place = _place_of(model, output)
+    keys = (f"{PREFIX}{place}.weight", f"{PREFIX}{place}.base_layer.weight")
+    if not tied and not any(key in shapes for key in keys):
+        raise BackendError(
+            f"{name} holds embeddings for {rows:,} tokens, the base has {embedding_rows(model):,}, "
+            f"and the adapter holds no {place}.weight of that size: what the model writes for the "
+            "new tokens would be random. Take the merged model instead."
+        )
+    with quiet():
+        model.resize_token_embeddings(rows, mean_resizing=False)
 
 
 def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
@@ -207,12 +243,19 @@ def _sorted_json(values: dict[str, Any]) -> str:
 
 
 def _wrapped(
-    model: PreTrainedModel, config: LoraConfig, name: str, without_memory: bool
+    model: PreTrainedModel,
+    config: LoraConfig,
+    tensors: Mapping[str, torch.Tensor],
+    name: str,
+    without_memory: bool,
 ) -> PeftModel:
+    """The model, changed in place, with room for an adapter's tensors."""
     from peft import get_peft_model
 
-    try:
-        with quiet():
-            return get_peft_model(model, config, low_cpu_mem_usage=without_memory)
-    except ValueError as error:
-        raise BackendError(f"{name} does not fit the base model: {error}") from error
+    with _loading(name), quiet():
+        _resize(model, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
+        return get_peft_model(model, config, low_cpu_mem_usage=without_memory)
+
+
+def _loading(name: str) -> AbstractContextManager[None]:
+    return library_errors(f"{name} does not fit the base model", CONFIG_CURE)

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.huggingface.adapters import attach
 from toxtrail.backends.huggingface.pretrained import load_base
 from toxtrail.backends.huggingface.probes import (
+    largest_difference,
     probe_of,
     prove,
     refuse_unlike_loads,
@@ -16,6 +17,7 @@ from toxtrail.backends.huggingface.probes import (
 from toxtrail.backends.huggingface.tokenizing import Named, tokenizer_of
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
+from toxtrail.errors import BackendError
 from toxtrail.identity import ModelCard, Probe
 
 if TYPE_CHECKING:
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+SAME_LOGITS = 0.01
+"""Largest difference of a logit that merging in float32 may make, in standard deviations of all
+logits. Our choice: rounding stays a hundred times below."""
 LARGE = 4_000_000_000
 """Weights; more are probed in bfloat16, as float32 would take over 16 GB. Our choice."""
 
@@ -101,9 +106,34 @@ def merged_base(
     """The base with some adapters merged into it, in order, in float32; then of the given dtype."""
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
     for adapter in adapters:
-        with quiet():
-            model = attach(model, adapter.folder, adapter.name).merge_and_unload()
+        model = merged(attach(model, adapter.folder, adapter.name), adapter.name)
     return cast_weights(model, dtype) if adapters else model
+
+
+def merged(model: PeftModel, name: str) -> PreTrainedModel:
+    """The model with its adapter merged into its weights.
+
+    Raises:
+        BackendError: merging changes what it computes, as where one matrix is both embedding and
+            output and the adapter changes only one of the two.
+    """
+    import torch
+
+    def logits(model: Any) -> torch.Tensor:
+        with torch.inference_mode():
+            ids = torch.arange(8, device=model.device)[None]
+            return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
+
+    before = logits(model)
+    with quiet():
+        result: Any = model.merge_and_unload()
+    difference = largest_difference(logits(result), before)
+    if not difference <= SAME_LOGITS * float(before.std()):
+        raise BackendError(
+            f"{name} cannot be merged, which is what an adapter or a fine-tune on top of it needs: "
+            f"merged, its logits differ by {difference:.2g}. Name a merged model instead."
+        )
+    return result  # type: ignore[no-any-return]
 
 
 def cast_weights(model: PreTrainedModel, dtype: str) -> PreTrainedModel:

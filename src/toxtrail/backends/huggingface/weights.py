@@ -12,7 +12,6 @@ from toxtrail.backends.huggingface.adapters import check_adapter
 from toxtrail.backends.huggingface.gguf import Converted, converted_copy
 from toxtrail.backends.huggingface.pretrained import (
     chat_template_sha256,
-    embedding_rows,
     empty_model,
     load_tokenizer,
     read_config,
@@ -91,10 +90,9 @@ class HuggingFaceWeights:
         asset = self._assets.fetch(uri, sha256)
         refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
         base_files, adapter = Named(base.uri, self.folder(base)), Named(uri, asset.path)
-        check_adapter(adapter.folder, base_files.folder, uri)
+        embeddings = check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
-        rows = embedding_rows(empty_model(base_files.folder, base.uri))
-        refuse_unknown_tokens(tokenizer, before, rows, uri)
+        refuse_unknown_tokens(tokenizer, before, embeddings, uri)
         own = own_parts(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
