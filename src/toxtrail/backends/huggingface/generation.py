@@ -15,6 +15,7 @@ from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.plain import Plain
 from toxtrail.backends.huggingface.pretrained import embedding_rows
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -202,10 +203,23 @@ def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tupl
     """Every token that ends a text: of the published generation settings and of the tokenizer."""
     settings = model.generation_config
     published = settings.eos_token_id if settings is not None else None
-    ids = [published] if isinstance(published, int) else list(published or ())
-    if tokenizer.eos_token_id is not None:
-        ids.append(tokenizer.eos_token_id)
-    return tuple(sorted(set(ids)))
+    return ends_of(published, tokenizer)
+
+
+def ends_of(published: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
+    """Every token that ends a text: the published ones, and the tokenizer's.
+
+    Raises:
+        BackendError: what is published are no token ids.
+    """
+    ids = published if isinstance(published, list) else [published]
+    if not all(token is None or type(token) is int for token in ids):
+        shown = visible(clipped(repr(published), 60))
+        raise BackendError(
+            f"generation_config.json of the model has eos_token_id = {shown}: it must be a token "
+            "id or a list of them. Correct it in a copy of the folder, or choose another revision."
+        )
+    return tuple(sorted({token for token in (*ids, tokenizer.eos_token_id) if token is not None}))
 
 
 def window(config: PreTrainedConfig) -> int | None:

@@ -7,14 +7,33 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface.unplaced import refuse_unplaced
+from toxtrail.backends.huggingface.weight_files import content_problem
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import canonical_json, sha256_text
+from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
+    from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
 _SAFE = {"local_files_only": True, "trust_remote_code": False}
+TOKENIZER_JSON = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json",
+)  # fmt: skip
+CONFIG_CURE = (
+    "Its entries must have the types that transformers writes: fetch the file again, correct the "
+    "entry in a copy of the folder, or choose another revision."
+)
+TOKENIZER_CURE = (
+    "tokenizer.json, tokenizer_config.json and chat_template.jinja must be as transformers writes "
+    "them; code of a repo is never run. Fetch them again, or choose a model with a tokenizer.json."
+)
+WEIGHTS_CURE = (
+    "Fetch its files again; a package that is named here must be installed, and memory that is "
+    "too small be larger."
+)
 
 
 def read_config(folder: Path, name: str) -> PreTrainedConfig:
@@ -24,15 +43,33 @@ def read_config(folder: Path, name: str) -> PreTrainedConfig:
         BackendError: no config.json, or an architecture that needs code from the repo.
     """
     from transformers import AutoConfig
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     values = read_json(folder / "config.json", name)
-    model_type = values.get("model_type")
-    if model_type not in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
-        raise BackendError(_not_supported(name, model_type, "auto_map" in values))
-    with quiet():
+    if problem := model_type_problem(values.get("model_type"), "auto_map" in values):
+        raise BackendError(f"{name}: {problem}")
+    with library_errors(f"{name}: config.json is not read by transformers", CONFIG_CURE), quiet():
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **_SAFE)
     return config
+
+
+def model_type_problem(model_type: object, has_code: bool) -> str | None:
+    """Why a model of this `model_type` cannot be run; None if transformers has code for it, which
+    is what runs, whatever code the repo brings beside it."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return None
+    cure = (
+        "It brings its own Python code, which is never run."
+        if has_code
+        else "Update transformers, or check that this is a causal language model."
+    )
+    shown = visible(clipped(repr(model_type), 60))
+    return (
+        f"model_type {shown} is no language model that transformers {transformers.__version__} "
+        f"knows. {cure}"
+    )
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
@@ -43,8 +80,9 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
         raise BackendError(
             f"{name} holds no {path.name}. A Hugging Face folder is needed, or one GGUF file."
         ) from error
-    except ValueError as error:
-        raise BackendError(f"{name}: {path.name} is not JSON ({error}). Fetch it again.") from error
+    except (ValueError, RecursionError) as error:
+        problem = content_problem(path) or f"is not JSON ({error}). Fetch it again."
+        raise BackendError(f"{name}: {path.name} {problem}") from error
     if not isinstance(values, dict):
         raise BackendError(f"{name}: {path.name} is not a JSON object. Fetch it again.")
     return values
@@ -58,14 +96,23 @@ def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    try:
-        with quiet():
-            return AutoTokenizer.from_pretrained(folder, **_SAFE, **options)
-    except (OSError, ValueError, ImportError, KeyError) as error:
-        raise BackendError(
-            f"{name}: its tokenizer cannot be loaded without running code of the repo or without "
-            f"another package ({_first_line(error)}). Choose a model with a tokenizer.json."
-        ) from error
+    refuse_damaged_tokenizer(folder, name)
+    with library_errors(f"{name}: its tokenizer cannot be loaded", TOKENIZER_CURE), quiet():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, **_SAFE, **options
+        )
+        tokenizer("A text.")  # some entries are first read here
+    return tokenizer
+
+
+def refuse_damaged_tokenizer(folder: Path, name: str) -> None:
+    """Raise if a file of a tokenizer is no JSON. Of the large one only the beginning is read."""
+    for file in TOKENIZER_JSON:
+        if (folder / file).is_file():
+            read_json(folder / file, name)
+    large = folder / "tokenizer.json"
+    if large.is_file() and (problem := content_problem(large)):
+        raise BackendError(f"{name}: {large.name} {problem}")
 
 
 def load_base(
@@ -78,20 +125,19 @@ def load_base(
             of the files' weights has no place.
     """
     import torch
-    from safetensors import SafetensorError
     from transformers import AutoModelForCausalLM
 
     read_config(folder, name)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if quantization is not None:
         options |= {"quantization_config": quantization, "device_map": {"": device}}
-    try:
-        with quiet():
-            loaded: Any = AutoModelForCausalLM.from_pretrained(
-                folder, output_loading_info=True, **_SAFE, **options
-            )
-    except (OSError, ValueError, ImportError, RuntimeError, SafetensorError) as error:
-        raise BackendError(f"{name} cannot be loaded: {_first_line(error)}") from error
+    for file in ("generation_config.json", "config.json"):
+        if (folder / file).is_file():
+            read_json(folder / file, name)
+    with library_errors(f"{name} cannot be loaded", WEIGHTS_CURE), quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **_SAFE, **options
+        )
     model: PreTrainedModel = loaded[0]
     refuse_gaps(name, loaded[1])
     refuse_unplaced(name, model, loaded[1]["unexpected_keys"])
@@ -122,11 +168,15 @@ def empty_model(folder: Path, name: str) -> PreTrainedModel:
     config = read_config(folder, name)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
-    with quiet(), torch.device("meta"):
+    with (
+        library_errors(f"{name}: config.json describes no model that can be built", CONFIG_CURE),
+        quiet(),
+        torch.device("meta"),
+    ):
         return model_of(config)
 
 
-def embedding_rows(model: PreTrainedModel) -> int:
+def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
     """How many tokens a model knows."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
@@ -156,22 +206,3 @@ def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
     """Hash of the chat template(s); None if there is none."""
     template = tokenizer.chat_template
     return None if template is None else sha256_text(canonical_json(template))
-
-
-def _not_supported(name: str, model_type: object, has_code: bool) -> str:
-    import transformers
-
-    cure = (
-        "It brings its own Python code, which is never run."
-        if has_code
-        else "Update transformers, or check that this is a causal language model."
-    )
-    return (
-        f"{name}: model_type {model_type!r} is no language model that transformers "
-        f"{transformers.__version__} knows. {cure}"
-    )
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0] if lines else 'no message'}"

@@ -6,10 +6,13 @@ parent, and nothing else in a pipeline would notice.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
+from toxtrail.backends.huggingface.pretrained import embedding_rows
 from toxtrail.errors import BackendError
 from toxtrail.identity import FileHash, ModelCard, Probe, probe_digest
+from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
     import torch
@@ -68,9 +71,32 @@ def probe_logits(
     rows = []
     with torch.inference_mode():
         for text in PROBES:
-            ids = torch.tensor([tokenizer(text)["input_ids"]], device=model.device)
+            tokens = tokenizer(text)["input_ids"]
+            refuse_unknown_token(tokens, model, tokenizer)
+            ids = torch.tensor([tokens], device=model.device)
             rows.append(model(input_ids=ids, use_cache=False).logits[0].float().cpu())
     return torch.cat(rows)
+
+
+def refuse_unknown_token(
+    tokens: Sequence[int],
+    model: PreTrainedModel | PeftModel,
+    tokenizer: PreTrainedTokenizerBase,
+) -> None:
+    """Raise if the tokenizer makes a token that the model has no embedding for, or none at all."""
+    rows = embedding_rows(model)
+    if not tokens:
+        raise BackendError(
+            "The tokenizer turns a sentence into no tokens: it is not this model's. Fetch its "
+            "files again, or choose another revision."
+        )
+    if (largest := max(tokens)) >= rows:
+        raise BackendError(
+            f"The tokenizer turns a sentence into token {largest} "
+            f'("{visible(clipped(str(tokenizer.decode([largest])), 50))}"), and the model has '
+            f"embeddings for {rows:,} tokens only: tokenizer and weights do not belong together. "
+            "Fetch both again from one revision, or choose another model."
+        )
 
 
 def probe_of(logits: torch.Tensor, dtype: str) -> Probe:
@@ -137,7 +163,7 @@ def largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
 
 def _weights(card: ModelCard) -> list[FileHash]:
     files = card.base.converted or card.base.files
-    return [file for file in files if file.path.endswith((".safetensors", ".gguf"))]
+    return [file for file in files if file.path.lower().endswith((".safetensors", ".gguf"))]
 
 
 def _hashes(card: ModelCard) -> set[str]:

@@ -39,7 +39,7 @@ KINDS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     ),
     (
         (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"),
-        "a web page, not weights",
+        "a web page, not the file itself",
         "Download the file itself: a page of a site that asks for a login is often saved instead.",
     ),
     (

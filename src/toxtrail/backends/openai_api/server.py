@@ -13,11 +13,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.base import Decoding, EncodedPrompt
-from toxtrail.backends.huggingface.generation import window
+from toxtrail.backends.huggingface.generation import ends_of, window
 from toxtrail.backends.huggingface.loading import verified
-from toxtrail.backends.huggingface.pretrained import read_config
+from toxtrail.backends.huggingface.pretrained import CONFIG_CURE, read_config, read_json
 from toxtrail.backends.huggingface.probes import SAME_MODEL
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
 from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
 from toxtrail.errors import BackendError, ConfigError, nearest
@@ -159,12 +160,12 @@ def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tup
     """Every token that ends a text: of the published settings and of the tokenizer."""
     from transformers import GenerationConfig
 
-    try:
-        published = GenerationConfig.from_pretrained(folder, local_files_only=True).eos_token_id
-    except OSError:  # the folder has none
-        published = getattr(config.get_text_config(), "eos_token_id", None)
-    ids = published if isinstance(published, list) else [published]
-    return tuple(sorted({i for i in (*ids, tokenizer.eos_token_id) if isinstance(i, int)}))
+    if not (folder / "generation_config.json").is_file():
+        return ends_of(getattr(config.get_text_config(), "eos_token_id", None), tokenizer)
+    read_json(folder / "generation_config.json", str(folder))
+    with library_errors(f"{folder}: generation_config.json is not read", CONFIG_CURE):
+        settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
+    return ends_of(settings.eos_token_id, tokenizer)
 
 
 def _listed(client: Client, name: str) -> Listed:
