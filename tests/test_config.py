@@ -110,7 +110,7 @@ def test_a_variant_that_its_family_does_not_list_is_refused():
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("prompts: 1\nprompts: 2\n")
-    with pytest.raises(ConfigError, match="'prompts' stands twice"):
+    with pytest.raises(ConfigError, match="line 2.*'prompts' is there twice"):
         read_yaml(path)
 
 

@@ -34,6 +34,7 @@ PLUMBING = {
     "toxtrail.regular_files",
     "toxtrail.safe_text",
     "toxtrail.uris",
+    "toxtrail.yaml_text",
     "toxtrail.backends",
     "toxtrail.backends.base",
     "toxtrail.backends.cache_lock",

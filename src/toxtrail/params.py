@@ -9,7 +9,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any, TypeVar, get_args
 
-import yaml
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
@@ -17,6 +16,7 @@ from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError, nearest
 from toxtrail.references import broken_references
 from toxtrail.regular_files import read_text
+from toxtrail.yaml_text import YamlError, parse_yaml
 
 S = TypeVar("S", bound=Section)
 
@@ -30,10 +30,17 @@ def load_config(path: Path) -> Config:
     return parse_config(read_yaml(path), path.name)
 
 
-def read_yaml(path: Path) -> Any:
-    """The file's plain values; a key that stands twice is an error."""
+def read_yaml(path: Path, exact: bool = False) -> Any:
+    """The file's plain values.
+
+    Args:
+        exact: a number with a fraction becomes a Decimal, with the digits that are written.
+
+    Raises:
+        ConfigError: it is not there, no UTF-8, or no YAML that has one meaning.
+    """
     try:
-        return yaml.load(read_text(path), Loader=_UniqueKeyLoader)
+        return parse_yaml(read_text(path).removeprefix("\ufeff"), exact)
     except FileNotFoundError as error:
         raise ConfigError(
             f"{path} does not exist. Run toxtrail in an experiment's folder, or name one with -C."
@@ -42,8 +49,8 @@ def read_yaml(path: Path) -> Any:
         raise ConfigError(
             f"{path} is not UTF-8 text: {error.reason} at byte {error.start}."
         ) from error
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except YamlError as error:
+        raise ConfigError(f"{path.name}, {error}.") from None
 
 
 def parse_config(values: Any, name: str) -> Config:
@@ -64,24 +71,6 @@ def validated(kind: type[S], values: Any, name: str) -> S:
         return kind.model_validate(values)
     except ValidationError as error:
         raise problems(name, [_described(kind, detail) for detail in error.errors()]) from None
-
-
-class _UniqueKeyLoader(yaml.SafeLoader):  # type: ignore[misc]
-    """YAML keeps the last of two equal keys without a word; here it is an error."""
-
-    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
-        for key_node, _ in node.value:
-            if key_node.tag == "tag:yaml.org,2002:merge":
-                continue
-            key = self.construct_object(key_node, deep=True)
-            if key in seen:
-                raise yaml.constructor.ConstructorError(
-                    None, None, f"the key {key!r} stands twice", key_node.start_mark
-                )
-            seen.add(key)
-        values: dict[Any, Any] = super().construct_mapping(node, deep)
-        return values
 
 
 def problems(name: str, lines: list[str]) -> ConfigError:

@@ -17,8 +17,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import yaml
-
 from toxtrail import __version__
 from toxtrail.artifacts import Store, pretty_json, read_json
 from toxtrail.audit.chain import Chain, Link
@@ -48,7 +46,7 @@ from toxtrail.config import Config
 from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_file
-from toxtrail.params import load_config
+from toxtrail.params import load_config, read_yaml
 from toxtrail.pipeline import Instance, upstream
 from toxtrail.regular_files import open_regular, read_text
 
@@ -203,7 +201,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     except DAMAGE as error:
         return [*found, broken("files", LISTING, f"the bundle cannot be read further: {error}")]
     evidence = Evidence(
-        Store(root), config, yaml.safe_load(read_text(root / "params.yaml")), lock, None,
+        Store(root), config, read_yaml(root / "params.yaml"), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
     target = Signable(listing["group"], listing["name"])

@@ -15,6 +15,7 @@ import yaml
 from toxtrail.errors import DataError
 from toxtrail.pipeline import PIPELINE
 from toxtrail.regular_files import leads_out
+from toxtrail.yaml_text import by_yaml_12
 
 SCHEMA = "2.0"
 OWN_STAGES = frozenset(stage.name for stage in PIPELINE)
@@ -26,7 +27,10 @@ _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UniqueKeyLoader(_BASE):  # type: ignore[misc]
-    """A key that stands twice is an error: of two entries, YAML keeps the last without a word."""
+    """Plain values as DVC means them: `language: no` is the text that params.yaml had in quotes.
+
+    A key that stands twice is an error: of two entries, YAML keeps the last without a word.
+    """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
@@ -36,6 +40,9 @@ class UniqueKeyLoader(_BASE):  # type: ignore[misc]
             raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", mark)
         values: dict[Any, Any] = super().construct_mapping(node, deep)
         return values
+
+
+by_yaml_12(UniqueKeyLoader)
 
 
 class Recorded(NamedTuple):

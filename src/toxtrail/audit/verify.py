@@ -8,8 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-import yaml
-
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.digests import Digests, Limits
 from toxtrail.audit.evidence import (
@@ -53,6 +51,7 @@ from toxtrail.backends.dvc import cache_folder
 from toxtrail.backends.mlflow_runs import KEY_TAG
 from toxtrail.config import Config
 from toxtrail.errors import DataError
+from toxtrail.params import read_yaml
 from toxtrail.pipeline import Instance, upstream
 from toxtrail.regular_files import read_text, refuse_irregular
 
@@ -95,7 +94,7 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     return Evidence(
         store=store,
         config=config,
-        raw=yaml.safe_load(read_text(root / "params.yaml")),
+        raw=read_yaml(root / "params.yaml"),
         lock=lock,
         lock_problem=problem,
         digests=Digests(progress, limits),

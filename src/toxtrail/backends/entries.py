@@ -10,6 +10,7 @@ import yaml
 
 from toxtrail.backends.pins import mapping_at, means, new_line, replace_file, unshared
 from toxtrail.errors import ConfigError
+from toxtrail.yaml_text import parse_yaml
 
 WIDE = 10_000
 """No entry is folded: where it breaks would be of no meaning."""
@@ -44,7 +45,7 @@ def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], nam
     Raises:
         ConfigError: it cannot be edited safely; what to write by hand is said.
     """
-    wanted = unshared(yaml.safe_load(text))
+    wanted = unshared(parse_yaml(text))
     after = text
     for entry in entries:
         wanted[entry.section] = {**(wanted.get(entry.section) or {}), entry.key: dict(entry.value)}

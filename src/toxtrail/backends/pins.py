@@ -13,6 +13,7 @@ from toxtrail.backends.base import Assets
 from toxtrail.config import Source
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.uris import COMMIT, FileUri, HfUri, parse_uri
+from toxtrail.yaml_text import YamlError, parse_yaml
 
 
 class Pin(NamedTuple):
@@ -134,7 +135,7 @@ def mapping_at(tree: yaml.Node, place: str) -> yaml.MappingNode | None:
 
 def _wanted(before: str, pins: Sequence[Pin]) -> Any:
     """The old file's values with the pins put in, and nothing else changed."""
-    wanted = unshared(yaml.safe_load(before))
+    wanted = unshared(parse_yaml(before))
     for pin in pins:
         place = wanted
         for name in pin.place.split("."):
@@ -155,8 +156,8 @@ def unshared(value: Any) -> Any:
 def means(text: str, wanted: object) -> bool:
     """Whether a text is YAML of exactly these values."""
     try:
-        return bool(yaml.safe_load(text) == wanted)
-    except yaml.YAMLError:
+        return bool(parse_yaml(text) == wanted)
+    except YamlError:
         return False
 
 

@@ -194,11 +194,10 @@ def _edited(
     experiment: Experiment, before: str, proposal: Proposal, candidate: Candidate, judged: Judged
 ) -> str:
     """The new text of params.yaml, which is checked as a whole before anything is written."""
-    import yaml
-
     from toxtrail.backends.entries import with_entries, with_outside
     from toxtrail.cli.stage import assets_of
     from toxtrail.params import parse_config
+    from toxtrail.yaml_text import parse_yaml
 
     entries, items = _additions(experiment, proposal, candidate, judged)
     after = with_entries(before, entries, items, "params.yaml")
@@ -206,7 +205,7 @@ def _edited(
     place = assets.outside(candidate.uri)
     if place is not None and assets.why_not_used(candidate.uri):
         after = with_outside(after, str(place), "params.yaml")
-    parse_config(yaml.safe_load(after), "params.yaml")
+    parse_config(parse_yaml(after), "params.yaml")
     return after
 
 

@@ -1,0 +1,190 @@
+"""YAML as DVC reads it (YAML 1.2), for every file of an experiment.
+
+PyYAML knows YAML 1.1 alone, where `no` is false, 1:30 is 90, 010 is 8 and 1e-4 is text; DVC writes
+dvc.lock by 1.2. Two readers of one file must not find different values in it. In what people write
+such forms are refused, except 1e-4, which nobody means as text.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Hashable
+from decimal import Decimal
+from typing import Any
+
+import yaml
+
+TAG = "tag:yaml.org,2002:"
+UNCLEAR = "tag:toxtrail,2026:unclear"
+FORMS = (
+    ("null", r"~|null|Null|NULL|", "~nN\0"),
+    ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    (
+        "float",
+        r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+        r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
+        "-+0123456789.",
+    ),
+    ("merge", r"<<", "<"),
+)
+"""Tag, form, first characters of what is no text although it has no quotes; the first that fits."""
+UNCLEAR_FORMS = (
+    (
+        r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
+        "yYnNoO",
+        "true or false for some readers of YAML and text for others. Write true or false; for the "
+        "text put it in quotes",
+    ),
+    (
+        r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?",
+        "-+0123456789",
+        "a number in base 60 for some readers of YAML and text for others. Write a plain number; "
+        "for the text put it in quotes",
+    ),
+    (
+        r"[-+]?0[0-9_]+(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0o[0-7]+|0b[01_]+",
+        "-+0",
+        "in base 8 or 2 for some readers of YAML and not for others. Write a plain number, without "
+        "a zero in front; for the text put it in quotes",
+    ),
+    (
+        r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?",
+        "0123456789",
+        "a date. For the text put it in quotes",
+    ),
+)
+LARGEST = 1_000_000
+"""Nodes of a file with its aliases written out."""
+CONFLICT = re.compile(r"^(<{7} |={7}\r?$|>{7} )", re.MULTILINE)
+"""What git writes around two versions of some lines."""
+
+
+class YamlError(ValueError):
+    """The text is not YAML that has one meaning; says where and why."""
+
+
+def parse_yaml(text: str, exact: bool = False) -> Any:
+    """Plain values.
+
+    Args:
+        exact: a number with a fraction becomes a Decimal, with the digits that are written.
+
+    Raises:
+        YamlError: no YAML, a key that is there twice, a value that readers of YAML read
+            differently, or the markers of a merge conflict.
+    """
+    if found := CONFLICT.search(text):
+        line = text.count("\n", 0, found.start()) + 1
+        raise YamlError(
+            f"line {line}: found the markers of an unresolved merge conflict (<<<<<<<, =======, "
+            ">>>>>>>). Resolve it: keep one version and delete the markers"
+        )
+    try:
+        loader = (_ExactLoader if exact else _Loader)(text)
+        node = loader.get_single_node()
+        if node is None:
+            return None
+        _size(node, {})
+        return loader.construct_document(node)
+    except yaml.MarkedYAMLError as error:
+        raise YamlError(_described(error)) from None
+    except yaml.reader.ReaderError as error:
+        line = text.count("\n", 0, error.position) + 1
+        raise YamlError(
+            f"line {line}: a control character (U+{int(error.character):04X}) is not allowed"
+        ) from None
+    except RecursionError:
+        raise YamlError("it is nested too deep") from None
+
+
+def by_yaml_12(loader: type[Any]) -> type[Any]:
+    """A loader of PyYAML that takes plain values as DVC does."""
+    loader.yaml_implicit_resolvers = {}
+    for tag, form, first in FORMS:
+        _add(loader, TAG + tag, form, first)
+    return loader
+
+
+def _add(loader: type[Any], tag: str, form: str, first: str) -> None:
+    characters = [("" if c == "\0" else c) for c in first]
+    loader.add_implicit_resolver(tag, re.compile(f"^(?:{form})$"), characters)
+
+
+def _described(error: yaml.MarkedYAMLError) -> str:
+    mark = error.problem_mark or error.context_mark
+    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    said = " ".join(part for part in (error.context, error.problem) if part)
+    hint = ". Indent with spaces, not with tabs" if r"'\t'" in said else ""
+    return f"{place}{said}{hint}"
+
+
+def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
+
+
+def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
+    """Nodes with aliases written out; an alias is the same node again."""
+    if id(node) in sizes:
+        size = sizes[id(node)]
+        if size is None:
+            raise _refused(node, "the alias of this value is inside the value itself")
+        return size
+    sizes[id(node)] = None
+    inner = [] if isinstance(node, yaml.ScalarNode) else node.value
+    pairs = inner if isinstance(node, yaml.SequenceNode) else [n for pair in inner for n in pair]
+    size = 1 + sum(_size(one, sizes) for one in pairs)
+    if size > LARGEST:
+        raise _refused(node, f"with its aliases it has more than {LARGEST:,} values")
+    sizes[id(node)] = size
+    return size
+
+
+class _Loader(yaml.SafeLoader):  # type: ignore[misc]
+    """Refuses what YAML 1.1 and 1.2 read differently, and equal keys, of which YAML keeps the
+    last."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: set[object] = set()
+        for key_node, _ in node.value:
+            merge = key_node.tag == TAG + "merge"
+            key = "<<" if merge else self.construct_object(key_node, deep=True)
+            if not isinstance(key, Hashable):
+                raise _refused(key_node, "a key is a list or a mapping, not a name")
+            if key in seen:
+                raise _refused(key_node, f"the key {key!r} is there twice")
+            seen.add(key)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
+
+    def construct_whole(self, node: yaml.ScalarNode) -> int:
+        """A whole number."""
+        try:
+            number: int = self.construct_yaml_int(node)
+        except ValueError:
+            raise _refused(node, "this is no number that can be read") from None
+        return number
+
+    def construct_unclear(self, node: yaml.ScalarNode) -> None:
+        """A value with two meanings."""
+        meaning = next(
+            what for form, _, what in UNCLEAR_FORMS if re.fullmatch(form, node.value, re.DOTALL)
+        )
+        raise _refused(node, f"{node.value} is {meaning}")
+
+
+class _ExactLoader(_Loader):
+    """Keeps the digits of numbers."""
+
+    def construct_digits(self, node: yaml.ScalarNode) -> Decimal | float:
+        """A number with a fraction."""
+        text = node.value.replace("_", "")
+        return float(self.construct_yaml_float(node)) if "n" in text.lower() else Decimal(text)
+
+
+by_yaml_12(_Loader)
+for _form, _first, _ in UNCLEAR_FORMS:
+    _add(_Loader, UNCLEAR, _form, _first)
+_Loader.add_constructor(TAG + "int", _Loader.construct_whole)
+_Loader.add_constructor(UNCLEAR, _Loader.construct_unclear)
+_ExactLoader.add_constructor(TAG + "float", _ExactLoader.construct_digits)
