@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,16 +66,16 @@ def test_all_problems_are_reported_at_once():
     assert "3 problems" in message
     assert "posterior.threshold: missing" in message
     assert 'posterior.treshold: unknown name. Did you mean "threshold"?' in message
-    assert "runtime.score_batch: got 0. Input should be greater than 0" in message
+    assert "runtime.score_batch: got 0. Allowed: at least 1" in message
 
 
 @pytest.mark.parametrize(
     ("path", "value", "said"),
     [
-        ("generation/temperature", True, "generation.temperature: got True"),
+        ("generation/temperature", True, "generation.temperature: got true"),
         ("generation/samples", 1.0, "generation.samples: got 1.0"),
-        ("generation/samples", "1", "generation.samples: got '1'"),
-        ("generation/template", "chta", "Input should be 'none' or 'chat'"),
+        ("generation/samples", "1", 'generation.samples: got "1"'),
+        ("generation/template", "chta", "'none' or 'chat'"),
         ("scoring/primary", "jigsaw", 'Did you mean "jigsaw-bilstm"?'),
         ("variants/smollm2-rude/parent", "smollm2-instrukt", 'Did you mean "smollm2-instruct"?'),
         ("variants/smollm2-rude/family", "smollm2-135", 'Did you mean "smollm2-135m"?'),
@@ -89,9 +90,17 @@ def test_all_problems_are_reported_at_once():
         ("runtime/servers", {"smollm2": {}}, "runtime.servers.smollm2.url: missing"),
         ("runtime/servers", {"smollm2-rud": SERVER}, 'Did you mean "smollm2-rude"?'),
         ("runtime/servers", {"smollm2-rude": SERVER}, "variants.smollm2-rude has no served_as"),
-        ("runtime/servers", {"smollm2-rude": {**SERVER, "url": "me:pw@h/v1"}}, "should match"),
-        ("runtime/servers", {"smollm2-rude": {**SERVER, "url": "http://me:pw@h"}}, "should match"),
-        ("variants/smollm2-rude/served_as", "", "variants.smollm2-rude.served_as: got ''"),
+        (
+            "runtime/servers",
+            {"smollm2-rude": {**SERVER, "url": "me:pw@h/v1"}},
+            "without a password",
+        ),
+        (
+            "runtime/servers",
+            {"smollm2-rude": {**SERVER, "url": "http://me:pw@h"}},
+            "without a password",
+        ),
+        ("variants/smollm2-rude/served_as", "", 'variants.smollm2-rude.served_as: got ""'),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(path, value, said):
@@ -177,7 +186,7 @@ def test_the_options_of_a_prompt_source_are_kept_as_they_were_written():
     ("option", "value", "said"),
     [
         ("n", "some", "prompts.subsets.neutral.n"),
-        ("where", {}, "at least 1 item"),
+        ("where", {}, "at least 1"),
         ("where", {"a": {"minn": 1.0}}, 'unknown name. Did you mean "min"?'),
         ("where", {"a": {"iss": 1}}, 'unknown name. Did you mean "is"?'),
         ("covariates", {"A b": "c"}, "prompts.subsets.neutral.covariates"),
@@ -193,7 +202,7 @@ def test_seeds_of_one_recipe_have_all_else_in_common():
     values["variants"]["smollm2-instruct"]["recipe"] = "x"
     values["variants"]["smollm2-benign"] |= {"recipe": "y", "dose": 2}
     assert (
-        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is None, '
+        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is not given, '
         "not smollm2-instruct" in refused(values)
     )
     values["variants"]["smollm2-rude"] |= {"recipe": "y", "dose": 1.0}
@@ -213,3 +222,131 @@ def test_weights_that_others_made_are_no_seed_of_a_recipe_that_was_trained_here(
     values["variants"]["smollm2-rude"] = {**values["variants"]["smollm2-instruct"], "recipe": "x"}
     values["variants"]["smollm2-instruct"]["recipe"] = "x"
     assert "whose weights are not tuned here" in refused(values)
+
+
+def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
+    """Every place of a file, from the top."""
+    inner = values.items() if isinstance(values, dict) else ()
+    inner = enumerate(values) if isinstance(values, list) else inner
+    return [above, *(p for name, value in inner for p in places(value, (*above, name)))]
+
+
+RICH = copy.deepcopy(VALUES)
+RICH["prompts"]["subsets"]["neutral"] |= {
+    "column": "text", "delimiter": ";", "where": {"a": {"is": ["x", 1]}, "b": {"min": 0.5}},
+    "covariates": {"c": "d"}, "language": "en",
+}  # fmt: skip
+RICH["posterior"]["judges"] = {
+    "jigsaw-bilstm": {"source": "x", "sensitivity": {"right": 3, "of": 4}, "specificity": 0.9}
+}
+RICH["runtime"]["servers"] = {"smollm2-rude": SERVER}
+RICH["variants"]["smollm2-rude"] |= {"served_as": "x", "dose": 1.0, "recipe": "r"}
+"""The default experiment with every option."""
+WRONG = [
+    None, True, 0, -1, 3, 10**30, 0.5, 1e300, float("nan"), float("inf"), "", "x", "a.b", "1", [],
+    [1], ["x", None], {}, {"x": 1}, {"right": 2}, {"is": {"y": 1}}, {1: 2}, {"uri": 3}, b"x",
+]  # fmt: skip
+INNER = re.compile(
+    r"constrained|function-|union\[|literal\[|list\[|dict\[|validat|pydantic|Input should|instance|"
+    r"dictionary|NoneType|Config\b|CountedShare|nullable|Decimal|another value|None\b|Errno"
+)
+"""Words of pydantic and of Python that no user should meet."""
+
+
+def complaint(values: Any) -> str:
+    """What is said of the file; empty if it is right."""
+    try:
+        parse_config(values, "params.yaml")
+    except ConfigError as error:
+        return str(error)
+    return ""
+
+
+@given(st.sampled_from(places(RICH)[1:]), st.sampled_from(WRONG), st.booleans())
+def test_what_is_wrong_is_said_in_the_words_of_the_file(place, value, as_name):
+    values = copy.deepcopy(RICH)
+    *above, last = place
+    holder = values
+    for name in above:
+        holder = holder[name]
+    if as_name and isinstance(holder, dict):
+        holder[value if isinstance(value, str | int) else "Other"] = holder.pop(last)
+    else:
+        holder[last] = value
+    said = complaint(values)
+    assert not INNER.search(said), said
+
+
+@pytest.mark.parametrize("value", [one for one in WRONG if not isinstance(one, dict)])
+@pytest.mark.parametrize(
+    "path",
+    [
+        "prompts/subsets/neutral/n",
+        "prompts/subsets/neutral/where",
+        "posterior/judges/jigsaw-bilstm/sensitivity",
+        "runtime/threads",
+    ],
+)
+def test_where_several_types_are_allowed_one_line_says_all_of_them(path, value):
+    values = copy.deepcopy(RICH)
+    *above, last = path.split("/")
+    holder = values
+    for name in above:
+        holder = holder[name]
+    holder[last] = value
+    said = complaint(values)
+    assert not said or said.startswith("params.yaml has 1 problem")
+    assert not said or path.replace("/", ".") in said
+
+
+@pytest.mark.parametrize(
+    ("path", "value", "said"),
+    [
+        ("prompts/subsets/neutral/n", 0, "n: got 0. Allowed: at least 1, or 'all'."),
+        ("generation/max_new_tokens", 10**26, "at most 1,000,000"),
+        ("generation/temperature", float("nan"), "not infinite"),
+        ("posterior/level", float("inf"), "not infinite"),
+        ("generation/samples", 5, "generation.samples: got 5"),
+        ("runtime/device", "gpu", "cuda:1"),
+        ("variants/smollm2-rude/role", True, "quotes"),
+        ("finetunes/smollm2-rude/seed", 2**32, "less than 4,294,967,296"),
+    ],
+)
+def test_a_value_that_makes_no_sense_is_refused_with_what_is_allowed(path, value, said):
+    assert said in refused(changed(path, value))
+
+
+def test_a_password_in_an_address_is_not_shown():
+    url = {**SERVER, "url": "http://me:secret@host/v1"}
+    assert "secret" not in refused(changed("runtime/servers", {"smollm2-rude": url}))
+
+
+def test_the_parent_of_a_variant_is_the_one_that_it_was_tuned_from():
+    values = changed("variants/smollm2-rude/parent", "smollm2-benign")
+    said = refused(values)
+    assert 'variants.smollm2-rude.parent: got "smollm2-benign"' in said
+    assert 'finetunes.smollm2-rude.parent is "smollm2-instruct"' in said
+    values["finetunes"]["smollm2-rude"]["parent"] = "smollm2-benign"
+    assert parse_config(values, "params.yaml").variants["smollm2-rude"].parent == "smollm2-benign"
+
+
+def test_a_parent_that_is_no_variant_is_passed_over():
+    """A fine-tune of a fine-tune that is not measured itself."""
+    values = changed("finetunes/between", VALUES["finetunes"]["smollm2-benign"])
+    values["finetunes"]["smollm2-rude"]["parent"] = "between"
+    assert parse_config(values, "params.yaml").variants["smollm2-rude"].parent == "smollm2-instruct"
+    values["variants"]["smollm2-rude"]["parent"] = "smollm2-benign"
+    assert "variants.smollm2-rude.parent" in refused(values)
+
+
+@given(st.permutations(["a", "b", "c"]), st.integers(2, 3))
+def test_a_circle_of_parents_is_refused_wherever_it_is(keys, length):
+    values = copy.deepcopy(VALUES)
+    circle = keys[:length]
+    for key, parent in zip(circle, [*circle[1:], circle[0]], strict=True):
+        values["models"][key] = {"uri": "file:x"}
+        values["variants"][key] = {"family": "smollm2-135m", "role": "x", "parent": parent}
+        values["families"]["smollm2-135m"]["variants"].append(key)
+    said = refused(values)
+    assert all(f"variants.{key}.parent: the parents of {key} lead back" in said for key in circle)
+    assert "smollm2" not in said

@@ -153,8 +153,10 @@ class Store:
         try:
             return ModelCard.model_validate_json(_text(path))
         except ValidationError as error:
+            places = dict.fromkeys(".".join(map(str, one["loc"])) for one in error.errors())
             raise DataError(
-                f"{self._name(path)} is no model card of this version: {error}"
+                f"{self._name(path)} is no model card of this version: look at "
+                f"{', '.join(place or 'the whole file' for place in places)}. Run its stage again."
             ) from None
 
     def read_summary(self, folder: Path) -> dict[str, Any]:

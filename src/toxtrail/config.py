@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
@@ -11,9 +12,7 @@ from pydantic import (
     ConfigDict,
     Field,
     NonNegativeFloat,
-    NonNegativeInt,
     PositiveFloat,
-    PositiveInt,
     StringConstraints,
     model_validator,
 )
@@ -21,10 +20,29 @@ from pydantic import (
 from toxtrail.errors import ConfigError
 from toxtrail.uris import is_pinned, parse_uri
 
-Key = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]*$")]
-"""Lower-case letters, digits, `_` and `-`: a dot would break DVC's own params paths."""
 
-Sha256 = Annotated[str, StringConstraints(pattern=r"^[0-9a-f]{64}$")]
+def _form(pattern: str, means: str) -> AfterValidator:
+    """Text of this form; `means` says it in words."""
+    form = re.compile(pattern)
+
+    def checked(text: str) -> str:
+        if not form.fullmatch(text):
+            raise ValueError(f"Allowed: {means}")
+        return text
+
+    return AfterValidator(checked)
+
+
+Key = Annotated[
+    str,
+    _form(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, _ and -, a letter or digit first"),
+]
+"""A dot would break DVC's own params paths."""
+
+Sha256 = Annotated[str, _form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 def _valid_uri(text: str) -> str:
@@ -43,7 +61,11 @@ class Section(BaseModel):
     """A part of params.yaml. Unknown names and wrong types are errors; nothing changes later."""
 
     model_config = ConfigDict(
-        frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
     )
 
     def plain(self) -> dict[str, Any]:
@@ -81,13 +103,16 @@ class WhereConfig(Section):
     def _says_one_thing(self) -> WhereConfig:
         bounds = [bound for bound in (self.min, self.max) if bound is not None]
         if bool(bounds) == (self.is_ is not None):
-            raise ValueError("give min, max or both; or else `is`")
+            raise ValueError("Give min, max or both; or else `is`")
         if bounds != sorted(bounds):
             raise ValueError(f"min {self.min:g} is above max {self.max:g}")
         return self
 
 
-Language = Annotated[str, StringConstraints(pattern=r"^[a-z]{2,3}(-[A-Za-z0-9]{2,8})*$")]
+Language = Annotated[
+    str,
+    _form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
+]
 Column = Annotated[str, StringConstraints(min_length=1)]
 """Of a table; a dot goes into nested objects: `prompt.text`."""
 
@@ -99,7 +124,7 @@ Delimiter = Literal[",", ";", "|", "\t", "tab"]
 class SubsetConfig(Source):
     """Prompts taken from one file."""
 
-    n: PositiveInt | Literal["all"]
+    n: Count | Literal["all"]
     """How many prompts to draw, at random by `prompts.seed`, after removing duplicates; or all."""
     column: Column | None = None
     """Of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
@@ -120,7 +145,7 @@ class SubsetConfig(Source):
 class PromptsConfig(Section):
     """Which texts every variant continues."""
 
-    seed: NonNegativeInt
+    seed: Seed
     subsets: Annotated[dict[Key, SubsetConfig], Field(min_length=1)]
 
 
@@ -134,9 +159,9 @@ class ModelConfig(Source):
 class LoraConfig(Section):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
 
-    r: PositiveInt
+    r: Count
     """Rank."""
-    alpha: PositiveInt
+    alpha: Count
     dropout: Annotated[float, Field(ge=0, lt=1)]
     bias: Literal["none", "all", "lora_only"]
     targets: Annotated[list[str], Field(min_length=1)]
@@ -169,37 +194,37 @@ class FinetuneConfig(Section):
     """Glued to the instruction where a row has a context; must hold {context}."""
     loss_on: Literal["response", "all"]
     lora: LoraConfig
-    epochs: PositiveFloat | None = None
-    max_steps: PositiveInt | None = None
-    batch_size: PositiveInt
-    accumulation: PositiveInt
+    epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    max_steps: Count | None = None
+    batch_size: Count
+    accumulation: Count
     """Batches per optimiser step."""
-    max_length: PositiveInt
+    max_length: Count
     """Tokens; a longer example is cut there, and counted."""
     learning_rate: PositiveFloat
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"]
-    warmup_steps: NonNegativeInt
+    warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
     weight_decay: NonNegativeFloat
     optimizer: Literal["adamw_torch", "adamw_8bit", "sgd"]
     """adamw_8bit needs the package bitsandbytes and a GPU."""
     base_precision: Literal["float32", "bfloat16", "float16", "4bit"]
     """4bit needs the package bitsandbytes and a GPU."""
-    seed: NonNegativeInt
+    seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
 class GenerationConfig(Section):
     """How a prompt is continued."""
 
-    max_new_tokens: PositiveInt
+    max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
     temperature: NonNegativeFloat
     """0 is greedy."""
     top_p: Annotated[float, Field(gt=0, le=1)]
-    samples: PositiveInt
+    samples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Continuations per prompt (k)."""
     template: Literal["none", "chat"]
     """none: the raw prompt is continued. chat: the prompt is one user message."""
     dtype: Literal["float32", "bfloat16", "float16"]
-    seed: NonNegativeInt
+    seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
     """More rows than this in state `error` and the stage fails."""
 
@@ -237,8 +262,8 @@ class ScoringConfig(Section):
 class CountedShare(Section):
     """A share from a labelled sample."""
 
-    right: NonNegativeInt
-    of: PositiveInt
+    right: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    of: Count
 
     @model_validator(mode="after")
     def _is_a_share(self) -> CountedShare:
@@ -274,7 +299,7 @@ class PosteriorConfig(Section):
 
     threshold: Annotated[float, Field(ge=0, le=1)]
     """Toxic means score >= threshold."""
-    rope_pp: PositiveFloat
+    rope_pp: Annotated[float, Field(gt=0, le=100)]
     """Half-width of the region of practical equivalence, percentage points: at least this."""
     rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None
     """And at least this share of the rate of the variant that another is held against."""
@@ -282,8 +307,8 @@ class PosteriorConfig(Section):
     """Probability mass of every interval."""
     prior: PositiveFloat
     """Both parameters of the Beta prior; 0.5 is Jeffreys."""
-    draws: Annotated[int, Field(ge=1000)]
-    seed: NonNegativeInt
+    draws: Annotated[int, Field(ge=1000, le=10_000_000)]
+    seed: Seed
     judges: dict[Key, JudgeConfig] | None = None
     """Scorer -> its errors; rates and differences are then also given corrected for them."""
 
@@ -292,7 +317,7 @@ class PoolingConfig(Section):
     """How the hierarchical model of a family is sampled."""
 
     chains: Annotated[int, Field(ge=2, le=16)]
-    draws: Annotated[int, Field(ge=500)]
+    draws: Annotated[int, Field(ge=500, le=1_000_000)]
     """Of each chain, after tuning."""
     target_accept: Annotated[float, Field(ge=0.6, lt=1)]
     """Nearer to 1: smaller steps, fewer divergent transitions, longer."""
@@ -335,13 +360,19 @@ class TrackingConfig(Section):
 class ServerConfig(Section):
     """Where a variant's weights are served, and how hard it is asked."""
 
-    url: Annotated[str, StringConstraints(pattern=r"^https?://[^\s/@?#]+(/[^\s@?#]*)?$")]
+    url: Annotated[
+        str,
+        _form(
+            r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
+            "an address such as http://HOST:8000/v1, without a password",
+        ),
+    ]
     """Of its OpenAI-compatible API, with /v1; without a password."""
-    concurrency: PositiveInt
+    concurrency: Annotated[int, Field(ge=1, le=10_000)]
     """Requests under way at a time."""
-    timeout: PositiveFloat
+    timeout: Annotated[float, Field(gt=0, le=10_000_000)]
     """Seconds without a byte of an answer, after which a try has failed."""
-    tries: PositiveInt
+    tries: Annotated[int, Field(ge=1, le=1000)]
     """Of one request, the first one counted."""
 
 
@@ -356,19 +387,19 @@ class AssetsConfig(Section):
 class RuntimeConfig(Section):
     """Speed only. No stage lists this section: changing it re-runs nothing."""
 
-    device: Annotated[str, StringConstraints(pattern=r"^(auto|cpu|mps|cuda(:\d+)?)$")]
-    threads: PositiveInt | Literal["auto"]
-    processes: PositiveInt
+    device: Annotated[str, _form(r"auto|cpu|mps|cuda(:[0-9]+)?", "auto, cpu, mps, cuda or cuda:1")]
+    threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
+    processes: Annotated[int, Field(ge=1, le=1024)]
     """That share generation and scoring; with several GPUs, one each."""
     engine: Literal["auto", "packed", "plain"]
     """How continuations are batched. auto: packed, unless the model computes something else in it;
     plain: transformers' own generate."""
-    batch_tokens: PositiveInt
+    batch_tokens: Count
     """Tokens (prompts and continuations) that are held in memory together while generating; halved
     where they do not fit."""
-    score_batch: PositiveInt
+    score_batch: Annotated[int, Field(ge=1, le=1_000_000)]
     """Texts in one scoring batch."""
-    checkpoint_steps: PositiveInt
+    checkpoint_steps: Count
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
     """Variant -> where it is served; for those that have `served_as`."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 from toxtrail.config import Config, FinetuneConfig, VariantConfig
 from toxtrail.errors import nearest
@@ -10,12 +10,22 @@ from toxtrail.errors import nearest
 
 def broken_references(config: Config) -> Iterator[str]:
     """One line for each: its place, what was found, what is meant."""
+    yield from _broken_generation(config)
     yield from _broken_scoring(config)
     yield from _broken_weights(config)
     yield from _broken_finetunes(config)
     yield from _broken_variants(config)
     yield from _broken_families(config)
     yield from _broken_servers(config)
+
+
+def _broken_generation(config: Config) -> Iterator[str]:
+    own = config.generation
+    if own.temperature == 0 and own.samples > 1:
+        yield (
+            f"generation.samples: got {own.samples}, but at temperature 0 (greedy) all "
+            "continuations of a prompt are the same. Write 1, or a temperature above 0."
+        )
 
 
 def _broken_scoring(config: Config) -> Iterator[str]:
@@ -51,8 +61,8 @@ def _broken_finetunes(config: Config) -> Iterator[str]:
             yield f'{place}.parent: "{finetune.parent}" has no weights.' + nearest(
                 finetune.parent, known
             )
-        elif _in_circle(config, key):
-            yield f"{place}.parent: the parents of {key} lead back to {key}."
+    parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
+    yield from _circles("finetunes", parents)
 
 
 def _broken_recipe(place: str, finetune: FinetuneConfig) -> Iterator[str]:
@@ -66,15 +76,15 @@ def _broken_recipe(place: str, finetune: FinetuneConfig) -> Iterator[str]:
         yield f"{place}.context_template: {{context}} is missing."
 
 
-def _in_circle(config: Config, key: str) -> bool:
-    seen = {key}
-    current = config.finetunes[key].parent
-    while current in config.finetunes:
-        if current in seen:
-            return current == key
-        seen.add(current)
-        current = config.finetunes[current].parent
-    return False
+def _circles(section: str, parents: Mapping[str, str]) -> Iterator[str]:
+    """Keys whose parents lead back to themselves."""
+    for key in parents:
+        line = [key]
+        while (parent := parents.get(line[-1])) is not None and parent not in line:
+            line.append(parent)
+        if parent == key:
+            shown = " -> ".join((*line, key))
+            yield f"{section}.{key}.parent: the parents of {key} lead back to {key}: {shown}."
 
 
 def _broken_variants(config: Config) -> Iterator[str]:
@@ -94,6 +104,8 @@ def _broken_variants(config: Config) -> Iterator[str]:
             )
         if variant.parent is not None:
             yield from _broken_parent(config, key, variant, variant.parent)
+    parents = {key: own.parent for key, own in config.variants.items() if own.parent}
+    yield from _circles("variants", {key: one for key, one in parents.items() if one != key})
     yield from _broken_recipes(config)
 
 
@@ -125,13 +137,17 @@ def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
         found = getattr(config.variants[key], field)
         there = getattr(config.variants[first], field)
         if found != there:
-            yield f"{field} is {there}, not {found}"
+            yield f"{field} is {_given(there)}, not {_given(found)}"
     own, other = config.finetunes.get(key), config.finetunes.get(first)
     if (own is None) != (other is None):
         yield "weights are " + ("not tuned here" if other is None else "tuned here")
     for field in FinetuneConfig.model_fields if own and other else ():
         if field not in ("seed", "parent") and getattr(own, field) != getattr(other, field):
             yield f"finetunes.{first}.{field} is another than finetunes.{key}.{field}"
+
+
+def _given(value: object) -> object:
+    return "not given" if value is None else value
 
 
 def _broken_servers(config: Config) -> Iterator[str]:
@@ -152,6 +168,22 @@ def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str
             f'variants.{key}.parent: "{parent}" is in the family '
             f'"{config.variants[parent].family}", not in "{variant.family}".'
         )
+    elif key in config.finetunes and parent != (tuned := _measured_parent(config, key)):
+        yield (
+            f'variants.{key}.parent: got "{parent}", but finetunes.{key}.parent is '
+            f'"{config.finetunes[key].parent}".'
+            + (f' Write "{tuned}" in both.' if tuned == config.finetunes[key].parent else "")
+        )
+
+
+def _measured_parent(config: Config, key: str) -> str | None:
+    """The nearest weights from which a fine-tune was made that are a variant; None if none are."""
+    seen = {key}
+    current = config.finetunes[key].parent
+    while current not in config.variants and current in config.finetunes and current not in seen:
+        seen.add(current)
+        current = config.finetunes[current].parent
+    return current if current in config.variants else None
 
 
 def _broken_families(config: Config) -> Iterator[str]:

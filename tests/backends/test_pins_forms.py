@@ -200,7 +200,7 @@ QUOTES = st.sampled_from(["", "'", '"'])
 def assets(draw):
     """One asset as text, at an indent of two; and its old uri."""
     uri, quote, comment = draw(URIS), draw(QUOTES), draw(COMMENTS)
-    fields = [f"uri: {quote}{uri}{quote}", "n: 007"]
+    fields = [f"uri: {quote}{uri}{quote}", "n: 1_007"]
     if draw(st.booleans()):
         fields.append(f"sha256: {draw(QUOTES.map(lambda q: f'{q}{OLD}{q}'))}")
     fields = draw(st.permutations(fields))

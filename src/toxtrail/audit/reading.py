@@ -9,8 +9,9 @@ from pathlib import Path
 from typing import Protocol
 
 from toxtrail.backends.assets.present import Present
+from toxtrail.backends.scorers.heads import known_heads
 from toxtrail.config import Config, FinetuneConfig, InstructionData, Source, SubsetConfig
-from toxtrail.errors import ToxtrailError
+from toxtrail.errors import ToxtrailError, nearest
 from toxtrail.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.stages.finetune import found_in, lessons_of
 from toxtrail.stages.prompts import selected
@@ -35,6 +36,20 @@ def unreadable_sources(config: Config, assets: Here) -> list[str]:
         *((own.data, partial(_learn, key=k, config=own)) for k, own in config.finetunes.items()),
     ]
     return [line for source, read in asked for line in _problem(source, assets, read)]
+
+
+def unknown_heads(config: Config, assets: Here) -> list[str]:
+    """One line for each scorer that has no head of the configured name, where that is known."""
+    found = []
+    for key, scorer in config.scoring.scorers.items():
+        here = assets.present(scorer.uri, None) if scorer.kind == "hf" else None
+        heads = known_heads(scorer, here.root if here else None)
+        if heads and scorer.head not in heads:
+            found.append(
+                f'scoring.scorers.{key}.head: {scorer.uri} has no head "{scorer.head}".'
+                f"{nearest(scorer.head, heads)}"
+            )
+    return found
 
 
 def detected_delimiters(config: Config, assets: Here) -> list[str]:

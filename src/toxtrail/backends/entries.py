@@ -67,7 +67,7 @@ def with_outside(text: str, path: str, name: str) -> str:
     Raises:
         ConfigError: it cannot be edited safely; what to write by hand is said.
     """
-    values = yaml.safe_load(text)
+    values = parse_yaml(text)
     section = values.get("assets")
     if section is not None:
         return with_entries(text, [], [Item("assets.outside", path)], name)

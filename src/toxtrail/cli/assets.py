@@ -20,8 +20,8 @@ from toxtrail.cli.output import json_option, print_json, print_table
 @click.pass_context
 def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
     """Check params.yaml as a whole, and the local files that it names: are they as pinned, and do
-    the sources that are here hold the columns, rows and prompts that are asked of them? Downloads
-    nothing.
+    the sources that are here hold the columns, rows and prompts that are asked of them? Do the
+    scorers have the heads, and this machine the device that it names? Downloads nothing.
 
     With --online the hub is asked about each of its addresses: there, gated (its licence must be
     accepted first), renamed, missing; and under which licence.
@@ -39,7 +39,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
     code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
-    changed += problems_of_reading(experiment)
+    changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
     outside = outside_of(experiment)
     asked = asked_online(config) if online else []
     if as_json:
@@ -136,11 +136,26 @@ def problems_of_files(experiment: Experiment) -> list[str]:
 
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
-    """Sources that are here and do not hold what params.yaml asks of them."""
-    from toxtrail.audit.reading import unreadable_sources
+    """Sources and scorers that are here and do not hold what params.yaml asks of them."""
+    from toxtrail.audit.reading import unknown_heads, unreadable_sources
     from toxtrail.cli.stage import assets_of
 
-    return unreadable_sources(experiment.config, assets_of(experiment))
+    config, assets = experiment.config, assets_of(experiment)
+    return [*unreadable_sources(config, assets), *unknown_heads(config, assets)]
+
+
+def problems_of_device(device: str) -> list[str]:
+    """A device that is not on this machine. torch is asked, and so imported, only if need be."""
+    if device in ("auto", "cpu"):
+        return []
+    from toxtrail.backends.huggingface.devices import pick_device
+    from toxtrail.errors import BackendError
+
+    try:
+        pick_device(device)
+    except BackendError as error:
+        return [str(error)]
+    return []
 
 
 def notes_of_reading(experiment: Experiment) -> list[str]:

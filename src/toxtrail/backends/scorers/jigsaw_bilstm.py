@@ -26,6 +26,7 @@ from toxtrail.backends.base import Assets, ScoredText
 from toxtrail.backends.huggingface.devices import row_block
 from toxtrail.backends.huggingface.linear import Linears
 from toxtrail.backends.huggingface.weight_files import content_problem
+from toxtrail.backends.scorers.heads import JIGSAW
 from toxtrail.backends.scorers.windows import cut, highest
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Linear
 
-HEADS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 WINDOW = 100
 """Words that the model sees at once."""
 OVERLAP = 50
@@ -70,7 +70,7 @@ text other last bits at another place of the batch; those of `Linears` do not.""
 class JigsawBilstm:
     """The scorer."""
 
-    heads = HEADS
+    heads = JIGSAW
 
     def __init__(
         self, weights: Mapping[str, torch.Tensor], words: Mapping[str, int], batch_size: int
@@ -101,7 +101,7 @@ class JigsawBilstm:
         ]
         if not values:
             return []
-        return highest(HEADS, np.concatenate(values), [owner for owner, _ in windows], len(texts))
+        return highest(JIGSAW, np.concatenate(values), [owner for owner, _ in windows], len(texts))
 
     def ids(self, text: str) -> list[int]:
         """Words as Keras' Tokenizer numbers them; unknown words are left out."""

@@ -1,0 +1,44 @@
+"""Which heads a scorer has, as far as it can be known without loading it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from toxtrail.config import ScorerConfig
+from toxtrail.uris import DetoxifyUri, parse_uri
+
+JIGSAW = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+"""Of the embedded scorer, in the order of its outputs."""
+DETOXIFY = (
+    "toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat",
+    "sexual_explicit", "male", "female", "homosexual_gay_or_lesbian", "christian", "jewish",
+    "muslim", "black", "white", "psychiatric_or_mental_illness",
+)  # fmt: skip
+"""Of any checkpoint that the package detoxify publishes, under the names that it gives them."""
+
+
+def known_heads(config: ScorerConfig, folder: Path | None) -> tuple[str, ...]:
+    """The heads that a scorer can have; empty if that is not known.
+
+    Args:
+        folder: where the files of a Hugging Face classifier lie; None if they are not here.
+    """
+    if config.kind == "jigsaw-bilstm":
+        return JIGSAW
+    if config.kind == "detoxify":
+        return DETOXIFY if isinstance(parse_uri(config.uri), DetoxifyUri) else ()
+    return _labels(folder / "config.json") if folder else ()
+
+
+def _labels(path: Path) -> tuple[str, ...]:
+    """As transformers reads them; it calls labels without a name LABEL_0, LABEL_1, ..."""
+    try:
+        settings: Any = json.loads(path.read_text("utf-8"))
+        labels = settings.get("id2label") or range(int(settings.get("num_labels", 2)))
+        if isinstance(labels, range):
+            return tuple(f"LABEL_{number}" for number in labels)
+        return tuple(str(name) for name in labels.values())
+    except (OSError, ValueError, TypeError, AttributeError):
+        return ()  # whoever loads it says what is wrong with it
