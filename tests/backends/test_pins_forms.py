@@ -16,6 +16,7 @@ from toxtrail.backends.pins import Pin, resolve_pins, write_pins
 from toxtrail.config import Source
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.identity import sha256_text
+from toxtrail.yaml_text import YamlError, parse_yaml
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 OLD, NEW = "a" * 64, "b" * 64
@@ -186,8 +187,16 @@ def test_the_file_keeps_its_mode(tmp_path):
     assert path.stat().st_mode & 0o777 == 0o640
 
 
+def is_name(key):
+    """Whether it is text without quotes, for every reader of YAML."""
+    try:
+        return isinstance(yaml.safe_load(key), str) and isinstance(parse_yaml(key), str)
+    except YamlError:
+        return False
+
+
 KEYS = st.from_regex(r"[a-z0-9][a-z0-9_-]{0,6}", fullmatch=True).filter(
-    lambda key: isinstance(yaml.safe_load(key), str) and key not in ("uri", "sha256")
+    lambda key: is_name(key) and key not in ("uri", "sha256")
 )
 COMMENTS = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z")), max_size=9)
 URIS = st.sampled_from(

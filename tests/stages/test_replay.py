@@ -119,7 +119,7 @@ def test_what_the_published_numbers_of_prompts_resolve_is_said_unasked(paper):
          'rates.0.rat: unknown name. Did you mean "rate"'),
         ({"comparisons": [{"source": "doe", "variant": "a", "against": "a"}]}, "against itself"),
         ({"comparisons": [{**FILE["comparisons"][0], "verdict": "worse"}]},
-         "comparisons.0.verdict: got 'worse'"),
+         'comparisons.0.verdict: got "worse"'),
         ({"sources": {}}, "sources: got"),
     ],
 )  # fmt: skip
