@@ -202,8 +202,8 @@ def test_seeds_of_one_recipe_have_all_else_in_common():
     values["variants"]["smollm2-instruct"]["recipe"] = "x"
     values["variants"]["smollm2-benign"] |= {"recipe": "y", "dose": 2}
     assert (
-        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is not given, '
-        "not smollm2-instruct" in refused(values)
+        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is not '
+        "given, not smollm2-instruct" in refused(values)
     )
     values["variants"]["smollm2-rude"] |= {"recipe": "y", "dose": 1.0}
     assert "whose dose is 2.0, not 1.0" in refused(values)

@@ -17,6 +17,7 @@ from pydantic_core import ErrorDetails
 
 from toxtrail.config import Config, Section
 from toxtrail.errors import ConfigError, nearest
+from toxtrail.redaction import redacted
 from toxtrail.references import broken_references
 from toxtrail.regular_files import read_text
 from toxtrail.safe_text import visible
@@ -28,7 +29,6 @@ Place = tuple[int | str, ...]
 
 SHOWN = 60
 """Characters of a value that a message shows."""
-PASSWORD = re.compile(r"://[^/@\s]*@")
 PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)
 ALLOWED = {
     "int_type": "a whole number",
@@ -185,8 +185,7 @@ def _hint(value: Any, types: set[str]) -> str:
 
 def shown(value: Any) -> str:
     """A value of a file for a message, shortened, without a password in an address."""
-    text = json.dumps(value, ensure_ascii=False, default=str)
-    text = PASSWORD.sub("://***@", text)
+    text = redacted(json.dumps(value, ensure_ascii=False, default=str))
     return visible(text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}...")
 
 
