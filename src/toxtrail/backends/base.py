@@ -295,6 +295,8 @@ class Published(NamedTuple):
     """False if a sealed run of this content already stood there."""
     payload: Mapping[str, str]
     """Artifact path -> sha256 of the bytes stored."""
+    remarks: tuple[str, ...] = ()
+    """What a person should know of other runs of this content, or of what the store refused."""
 
 
 class TrackedRun(NamedTuple):

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from toxtrail.backends.base import TrackedRun
 from toxtrail.backends.mlflow_artifacts import fetch
 from toxtrail.backends.mlflow_runs import DIGEST_LIMIT, MLMODEL
+from toxtrail.backends.mlflow_search import PAGE, search
 from toxtrail.backends.mlflow_store import (
     artifact_root,
     is_local,
@@ -20,7 +21,7 @@ from toxtrail.backends.mlflow_store import (
     scratch_folder,
     store_exists,
 )
-from toxtrail.backends.mlflow_tracker import PAGE, as_tracked, search
+from toxtrail.backends.mlflow_tracker import as_tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient

@@ -102,7 +102,8 @@ def _sealing_tags(root: Path) -> dict[str, dict[str, str]]:
 
 
 def _served(root: Path, experiment: str) -> list[FiledRun]:
-    from toxtrail.backends.mlflow_tracker import as_tracked, search
+    from toxtrail.backends.mlflow_search import search
+    from toxtrail.backends.mlflow_tracker import as_tracked
 
     with opened(root) as client:
         known = client.get_experiment_by_name(experiment)

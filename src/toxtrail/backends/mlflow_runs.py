@@ -7,11 +7,13 @@ import math
 import re
 import tempfile
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.base import EXPERIMENT, LoggedAdapter, Published, RunContent
+from toxtrail.backends.base import EXPERIMENT, LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file, sha256_text
 
@@ -26,6 +28,8 @@ PAYLOAD_TAG = "toxtrail.payload_sha256"
 NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
 SCHEMA_VERSION = "4"
+PUBLISHER_TAG = "toxtrail.publisher"
+"""Which clone wrote a run: only that one may delete it if it was never finished."""
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
@@ -38,24 +42,49 @@ NAME = re.compile(r"[\w\-. :/]+")
 
 def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
     """A run and the logged models that it brought."""
-    for model in client.search_logged_models([experiment]):
-        if model.source_run_id == run_id:
-            client.delete_logged_model(model.model_id)
+    for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
+        client.delete_logged_model(model.model_id)
     client.delete_run(run_id)
 
 
-def create_run(client: MlflowClient, experiment: str, run: RunContent) -> Published:
-    """A new run; the seal is its last write, so a run without one never claims to be finished."""
-    made = client.create_run(experiment, run_name=run.name, tags={KEY_TAG: run.content_key})
-    run_id = str(made.info.run_id)
+def write_run(
+    client: MlflowClient,
+    experiment: str,
+    run: RunContent,
+    publisher: str,
+    check: Callable[[str], None],
+) -> tuple[str, dict[str, str]]:
+    """A new run with everything in it; the seal is its last write. It is RUNNING still: see
+    mlflow_publish.
+
+    Args:
+        publisher: which clone this is.
+        check: called with the run's id before it is sealed; raises if its files did not arrive.
+
+    Returns:
+        Its id; artifact path -> sha256.
+    """
+    tags = {KEY_TAG: run.content_key, PUBLISHER_TAG: publisher}
+    run_id = str(client.create_run(experiment, run_name=run.name, tags=tags).info.run_id)
     try:
-        payload = _fill(client, experiment, run_id, run)
+        payload = _fill(client, experiment, run_id, replace(run, tags={**run.tags, **tags}))
+        check(run_id)
+        client.set_tag(run_id, SEAL_TAG, sha256_text(run.manifest))
     except BaseException:
-        client.set_terminated(run_id, status="FAILED")
+        _mark_failed(client, run_id)
         raise
+    return run_id, payload
+
+
+def finish_run(client: MlflowClient, run_id: str) -> None:
+    """Say that a sealed run stands."""
     client.set_terminated(run_id, status="FINISHED")
-    client.set_tag(run_id, SEAL_TAG, sha256_text(run.manifest))
-    return Published(run_id, created=True, payload=payload)
+
+
+def _mark_failed(client: MlflowClient, run_id: str) -> None:
+    """As far as the store still answers: what went wrong first is what counts."""
+    with suppress(Exception):
+        client.set_terminated(run_id, status="FAILED")
 
 
 def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -> dict[str, str]:
@@ -84,7 +113,7 @@ def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
     """What the run's page shows, in a file of the run: MLflow lets anybody change the page."""
     return {
         "name": run.name,
-        "tags": {**tags, KEY_TAG: run.content_key},
+        "tags": dict(tags),
         "params": {name: _param(value) for name, value in run.params.items()},
         "metrics": {n: v for n, v in run.metrics.items() if math.isfinite(v)},
         "curves": {
@@ -207,35 +236,6 @@ def _log_adapter(
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
     client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=0)])
     return {"name": adapter.name, "tags": tags, "params": params, "mlmodel_sha256": digest}
-
-
-def recorded_payload(client: MlflowClient, run_id: str) -> dict[str, str]:
-    """Artifact path -> sha256 as recorded; empty if the run has lost its files."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = _fetched(client, run_id, PAYLOAD, folder)
-        if path is None:
-            return {}
-        payload: dict[str, str] = json.loads(path.read_text("utf-8"))
-    tags = client.get_run(run_id).data.tags
-    recorded = tags.get(PAYLOAD_TAG) == sha256_text(json.dumps(payload, sort_keys=True))
-    return payload if recorded else {}
-
-
-def stored_sha256(client: MlflowClient, run_id: str, name: str) -> str | None:
-    """Of the bytes that the store gives back now; None if it has no such file."""
-    with tempfile.TemporaryDirectory() as folder:
-        path = _fetched(client, run_id, name, folder)
-        return sha256_file(path) if path else None
-
-
-def _fetched(client: MlflowClient, run_id: str, name: str, folder: str) -> Path | None:
-    from mlflow.exceptions import MlflowException
-
-    try:
-        path = Path(client.download_artifacts(run_id, name, folder))
-    except (MlflowException, OSError):
-        return None
-    return path if path.is_file() else None
 
 
 def refuse_names(names: list[str]) -> None:

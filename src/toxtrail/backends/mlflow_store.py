@@ -5,8 +5,11 @@ from __future__ import annotations
 import atexit
 import logging
 import os
+import platform
+import re
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -18,6 +21,7 @@ from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
+    from mlflow.entities import Experiment
 
 LOCK_SECONDS = 600
 """Longer than any one run takes to publish."""
@@ -55,6 +59,35 @@ def store_exists(root: Path) -> bool:
 def local_store(root: Path) -> Path:
     """The experiment's own database."""
     return tracking_root(root) / "mlruns" / "mlflow.db"
+
+
+def publisher_id(root: Path) -> str:
+    """Which clone on which host this is, without saying so; to be asked while the store is open.
+
+    A copy of a clone is another one, and so is the same folder seen from another host: what an
+    interrupted publication left is deleted only by the one that made it.
+    """
+    lock = _lock_file(root)
+    mark = lock.with_name(".publisher")
+    try:
+        own = mark.read_text("utf-8") if mark.is_file() else ""
+        if not re.fullmatch(r"[0-9a-f]{32}", own):
+            own = uuid.uuid4().hex
+            mark.write_text(own, encoding="utf-8")
+    except OSError:  # a folder to be read only: nothing here can be told from another's
+        own = uuid.uuid4().hex
+    return sha256_text(f"{own} {platform.node()} {lock} {lock.stat().st_ino}")[:16]
+
+
+def deleted_experiment(root: Path, experiment: Experiment) -> str:
+    """What to do about an experiment that is in MLflow's bin."""
+    where = f"MLFLOW_TRACKING_URI={tracking_uri(root)} " if is_local(root) else ""
+    return (
+        f'The MLflow experiment "{experiment.name}" was deleted in MLflow. Its runs are kept until '
+        f"somebody runs `mlflow gc`. To restore them: `{where}mlflow experiments restore "
+        f"--experiment-id {experiment.experiment_id}`. To leave them and start anew: write another "
+        "name under tracking.experiment in params.yaml."
+    )
 
 
 def scratch_folder() -> Path:
@@ -114,6 +147,7 @@ def _client(root: Path) -> Iterator[MlflowClient]:
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("alembic", "mlflow.store.db.utils", "mlflow.tracking", "mlflow"):
         logging.getLogger(name).setLevel(logging.ERROR)
     from mlflow import MlflowClient

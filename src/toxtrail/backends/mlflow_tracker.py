@@ -3,37 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.base import Published, RunContent, TrackedRun
 from toxtrail.backends.mlflow_artifacts import RunFiles
-from toxtrail.backends.mlflow_runs import (
-    KEY_TAG,
-    SCHEMA_TAG,
-    SCHEMA_VERSION,
-    SEAL_TAG,
-    create_run,
-    delete_run,
-    recorded_payload,
-    refuse_names,
-    stored_sha256,
-)
+from toxtrail.backends.mlflow_faults import explained
+from toxtrail.backends.mlflow_runs import KEY_TAG, SEAL_TAG, refuse_names
+from toxtrail.backends.mlflow_search import search
 from toxtrail.backends.mlflow_store import (
     artifact_root,
+    deleted_experiment,
     is_local,
     opened,
     reading,
     store_exists,
 )
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.identity import sha256_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
     from mlflow.entities import Experiment, Run
-
-PAGE = 500
 
 
 class MlflowTracker:
@@ -44,24 +35,19 @@ class MlflowTracker:
         self._experiment = experiment
 
     def publish(self, run: RunContent) -> Published:
-        """Find the sealed, intact run of this content, or make it; broken ones are deleted.
+        """Find the sealed, intact run of this content, or make it. See mlflow_publish.
 
         Raises:
             BackendError: a name that MLflow cannot hold, or the store refuses.
         """
+        from toxtrail.backends.mlflow_publish import Publication
+
         refuse_names([*run.params, *run.metrics, *run.curves])
         with opened(self._root) as client:
-            experiment = self._experiment_id(client)
-            same = search(client, experiment, f"tags.`{KEY_TAG}` = '{run.content_key}'")
-            intact = [found for found in same if self._intact(client, found, run.manifest)]
-            for broken in same:
-                if broken not in intact[:1]:
-                    delete_run(client, experiment, broken.info.run_id)
-            annotate(client, experiment, run)
-            if intact:
-                run_id = intact[0].info.run_id
-                return Published(run_id, created=False, payload=recorded_payload(client, run_id))
-            return create_run(client, experiment, run)
+            experiment = self._made_experiment(client)
+            published = Publication(client, self._root, experiment, run).publish()
+            refused = annotate(client, experiment, run)
+            return published._replace(remarks=(*published.remarks, *refused))
 
     def runs(self, filter_string: str) -> list[TrackedRun]:
         """Runs of the experiment that match an MLflow filter, newest first; none if the store does
@@ -89,20 +75,41 @@ class MlflowTracker:
         """The files of a run, each checked before it is given out."""
         return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
 
-    def _experiment_id(self, client: MlflowClient) -> str:
+    def _made_experiment(self, client: MlflowClient) -> Experiment:
         """Made with its own artifact folder: MLflow's default depends on where it is called
-        from."""
+        from. Another publisher may make it at the same time."""
+        from mlflow.exceptions import MlflowException
+
         location = artifact_root(self._root).as_uri() if is_local(self._root) else None
-        known = self._known(client)
-        return known or str(client.create_experiment(self._experiment, artifact_location=location))
+        if (known := self._known_experiment(client)) is not None:
+            return known
+        try:
+            client.create_experiment(self._experiment, artifact_location=location)
+        except MlflowException as error:
+            if error.error_code != "RESOURCE_ALREADY_EXISTS":
+                raise
+        known = self._known_experiment(client)
+        if known is None:
+            raise BackendError(
+                f'The MLflow experiment "{self._experiment}" was made and is gone again. Is '
+                "somebody deleting experiments?"
+            )
+        return known
 
     def _known(self, client: MlflowClient) -> str | None:
         """The experiment's id; None if the store does not know it."""
-        found = client.get_experiment_by_name(self._experiment)
-        if found is None:
+        known = self._known_experiment(client)
+        return None if known is None else str(known.experiment_id)
+
+    def _known_experiment(self, client: MlflowClient) -> Experiment | None:
+        """BackendError for one that was deleted, or lies in a store that was moved."""
+        experiment = client.get_experiment_by_name(self._experiment)
+        if experiment is None:
             return None
-        self._refuse_moved(found)
-        return str(found.experiment_id)
+        if experiment.lifecycle_stage == "deleted":
+            raise BackendError(deleted_experiment(self._root, experiment))
+        self._refuse_moved(experiment)
+        return experiment
 
     def _refuse_moved(self, found: Experiment) -> None:
         """BackendError for a local store that was made in another folder: it shows no files."""
@@ -113,52 +120,47 @@ class MlflowTracker:
                 "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
             )
 
-    def _intact(self, client: MlflowClient, run: Run, manifest: str) -> bool:
-        """Finished, of this schema, sealed with this manifest, and every file still there and
-        unchanged."""
-        tags = run.data.tags
-        if run.info.status != "FINISHED" or tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
-            return False
-        if tags.get(SEAL_TAG) != sha256_text(manifest):
-            return False
-        payload = recorded_payload(client, run.info.run_id)
-        return bool(payload) and all(
-            stored_sha256(client, run.info.run_id, name) == wanted
-            for name, wanted in payload.items()
-        )
 
+def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> list[str]:
+    """What a run says beyond itself, where it is not said yet: the experiment's primary metric, and
+    tags of other runs.
 
-def search(
-    client: MlflowClient, experiment: str, filter_string: str, view: int | None = None
-) -> list[Run]:
-    """All pages of a search, newest first; `view` is an MLflow ViewType (default: not deleted)."""
-    from mlflow.entities import ViewType
+    Returns:
+        What the store refused. A reader of a team's server may publish nothing, and need not.
+    """
+    from mlflow.exceptions import MlflowException
 
-    found: list[Run] = []
-    token = None
-    while True:
-        page = client.search_runs(
-            [experiment], filter_string, max_results=PAGE, page_token=token,
-            run_view_type=ViewType.ACTIVE_ONLY if view is None else view,
-            order_by=["attributes.start_time DESC"],
-        )  # fmt: skip
-        found += page
-        token = page.token
-        if not token:
-            return found
-
-
-def annotate(client: MlflowClient, experiment: str, run: RunContent) -> None:
-    """What a run says beyond itself: the experiment's primary metric, and tags of other runs."""
-    if run.primary_metric:
-        name, greater = "mlflow.experiment.primaryMetric.name", "greaterIsBetter"
-        client.set_experiment_tag(experiment, name, run.primary_metric)
-        client.set_experiment_tag(experiment, f"mlflow.experiment.primaryMetric.{greater}", "False")
+    experiment_id, refused = str(experiment.experiment_id), []
+    try:
+        _set_primary_metric(client, experiment, run.primary_metric)
+    except MlflowException as error:
+        refused.append(_not_noted("the experiment's primary metric", client, error))
     for key, tags in run.notes.items():
-        for other in search(client, experiment, f"tags.`{KEY_TAG}` = '{key}'"):
-            for name, text in tags.items():
-                if other.data.tags.get(name) != text:
-                    client.set_tag(other.info.run_id, name, text)
+        for other in search(client, experiment_id, f"tags.`{KEY_TAG}` = '{key}'"):
+            try:
+                _set_tags(client, other, tags)
+            except MlflowException as error:
+                who = f"the verdict of the MLflow run {other.info.run_name}"
+                refused.append(_not_noted(who, client, error))
+    return refused
+
+
+def _set_primary_metric(client: MlflowClient, experiment: Experiment, metric: str) -> None:
+    wanted = {"name": metric, "greaterIsBetter": "False"} if metric else {}
+    for what, value in wanted.items():
+        name = f"mlflow.experiment.primaryMetric.{what}"
+        if experiment.tags.get(name) != value:
+            client.set_experiment_tag(experiment.experiment_id, name, value)
+
+
+def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
+    for name, text in tags.items():
+        if run.data.tags.get(name) != text:
+            client.set_tag(run.info.run_id, name, text)
+
+
+def _not_noted(what: str, client: MlflowClient, error: Exception) -> str:
+    return f"The MLflow store did not take {what}: {explained(error, client.tracking_uri)}"
 
 
 def _filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
