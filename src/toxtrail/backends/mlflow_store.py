@@ -155,6 +155,10 @@ def _client(root: Path) -> Iterator[MlflowClient]:
     uri = tracking_uri(root)
     _refuse_address(uri)
     try:
+        if is_local(root):
+            from toxtrail.backends.mlflow_local import complete_store
+
+            complete_store(local_store(root), artifact_root(root))
         yield MlflowClient(tracking_uri=uri)
     except _store_errors() as error:
         raise _refused(root, uri, error) from error

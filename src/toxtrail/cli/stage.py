@@ -240,7 +240,8 @@ def track_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.stages import track
 
     who, facts = experiment.variant(variant), tags_of_now(experiment.root)
-    track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts)
+    for remark in track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts):
+        tell(remark)
 
 
 @stage.command("track-comparison")
@@ -251,7 +252,8 @@ def track_comparison_command(experiment: Experiment, family: str) -> None:
     from toxtrail.stages import track
 
     (family,), facts = experiment.families((family,)), tags_of_now(experiment.root)
-    track.run_comparison(experiment.store, family, tracker_of(experiment), facts)
+    for remark in track.run_comparison(experiment.store, family, tracker_of(experiment), facts):
+        tell(remark)
 
 
 @stage.command("report")

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toxtrail.artifacts import Store, read_json
+from toxtrail.artifacts import Store
 from toxtrail.backends.base import RunContent, Tracker
 from toxtrail.config import VariantConfig
 from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
@@ -37,15 +37,23 @@ from toxtrail.stages.shown import (
 
 def run_variant(
     store: Store, variant: str, who: VariantConfig, tracker: Tracker, facts: Mapping[str, str]
-) -> None:
-    """Collect, publish, write the receipt."""
+) -> list[str]:
+    """Collect, publish, write the receipt.
+
+    Returns:
+        What a person should know of it.
+    """
     receipt = store.variant_receipt(who.family, variant)
-    _publish(store, receipt, variant_content(store, variant, who, facts), tracker)
+    remarks = _publish(store, receipt, variant_content(store, variant, who, facts), tracker)
+    return [*_damaged_records(store, variant), *remarks]
 
 
-def run_comparison(store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]) -> None:
-    """Collect, publish, write the receipt."""
-    _publish(store, store.family_receipt(family), comparison_content(store, family, facts), tracker)
+def run_comparison(
+    store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]
+) -> list[str]:
+    """Collect, publish, write the receipt. See run_variant."""
+    receipt = store.family_receipt(family)
+    return _publish(store, receipt, comparison_content(store, family, facts), tracker)
 
 
 def receipt_of(content: RunContent) -> dict[str, str]:
@@ -127,10 +135,11 @@ def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> R
     )
 
 
-def _publish(store: Store, receipt: Path, content: RunContent, tracker: Tracker) -> None:
+def _publish(store: Store, receipt: Path, content: RunContent, tracker: Tracker) -> list[str]:
     """Publish, then write the receipt."""
-    tracker.publish(content)
+    published = tracker.publish(content)
     store.write_json(receipt, receipt_of(content))
+    return list(published.remarks)
 
 
 def _manifest(summary: Mapping[str, Any]) -> Manifest:
@@ -153,22 +162,48 @@ def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
     return {curve: points for curve, points in curves.items() if points}
 
 
+RECORDED = {
+    "finetune": "model.json",
+    "generate": "generations.parquet",
+    "score": "scores.parquet",
+}
+"""Stage whose executions are recorded -> the file that it makes, as it is called in a run."""
+
+
 def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Stage -> when, where and how exactly these files were made; a record of another execution is
-    ignored.
+    """Stage -> when, where and how exactly these files were made; a record of another execution,
+    or a damaged one, is ignored.
     """
-    outputs = {
-        "finetune": "model.json",
-        "generate": "generations.parquet",
-        "score": "scores.parquet",
-    }
     found: dict[str, Any] = {}
-    for stage, name in outputs.items():
-        path = store.record(stage, variant)
-        record = read_json(path) if path.is_file() else {}
-        if record.get("output_sha256") == sha256_file(files[name]):
+    for stage, name in RECORDED.items():
+        record = _record(store.record(stage, variant))
+        if record and record["output_sha256"] == sha256_file(files[name]):
             found[stage] = record
     return found
+
+
+def _damaged_records(store: Store, variant: str) -> list[str]:
+    paths = [store.record(stage, variant) for stage in RECORDED]
+    return [
+        f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} does "
+        "not say when, where and at what cost that stage was run. Delete the file; the stage "
+        "writes it anew when it runs again."
+        for path in paths
+        if path.is_file() and _record(path) is None
+    ]
+
+
+def _record(path: Path) -> dict[str, Any] | None:
+    """What a stage wrote down of its execution; None if there is none, or it is damaged."""
+    try:
+        record = json.loads(path.read_text("utf-8"))
+    except (OSError, ValueError):
+        return None
+    if not isinstance(record, dict) or not isinstance(record.get("output_sha256"), str):
+        return None
+    cost = record.get("cost")
+    numbers = isinstance(cost, dict) and all(isinstance(v, int | float) for v in cost.values())
+    return record if numbers else None
 
 
 def _cost(executions: Mapping[str, Any]) -> dict[str, float]:
