@@ -127,12 +127,18 @@ def test_an_unsealed_run_is_replaced(tracker, content, client):
 
 
 @pytest.mark.parametrize("edit", ["content", "missing"])
-def test_a_run_whose_file_was_touched_is_replaced(tracker, content, root, edit):
+def test_a_run_whose_file_was_touched_is_named_and_kept_and_another_made_beside_it(
+    tracker, content, root, edit
+):
     first = tracker.publish(content)
     path = root / "mlruns/artifacts" / first.run_id / "artifacts/scores.parquet"
     path.write_bytes(b"rowz") if edit == "content" else path.unlink()
-    assert tracker.publish(content).run_id != first.run_id
-    assert len(sealed(tracker, content)) == 1
+    second = tracker.publish(content)
+    (remark,) = second.remarks
+    assert first.run_id[:8] in remark
+    assert "scores.parquet" in remark
+    assert {run.run_id for run in sealed(tracker, content)} == {first.run_id, second.run_id}
+    assert tracker.publish(content).run_id == second.run_id
 
 
 def test_values_that_are_not_finite_are_left_out_and_named(tracker, content):

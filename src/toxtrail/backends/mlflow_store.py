@@ -21,7 +21,6 @@ from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import Experiment
 
 LOCK_SECONDS = 600
 """Longer than any one run takes to publish."""
@@ -79,13 +78,13 @@ def publisher_id(root: Path) -> str:
     return sha256_text(f"{own} {platform.node()} {lock} {lock.stat().st_ino}")[:16]
 
 
-def deleted_experiment(root: Path, experiment: Experiment) -> str:
+def deleted_experiment(root: Path, experiment_id: str, name: str) -> str:
     """What to do about an experiment that is in MLflow's bin."""
     where = f"MLFLOW_TRACKING_URI={tracking_uri(root)} " if is_local(root) else ""
     return (
-        f'The MLflow experiment "{experiment.name}" was deleted in MLflow. Its runs are kept until '
+        f'The MLflow experiment "{name}" was deleted in MLflow. Its runs are kept until '
         f"somebody runs `mlflow gc`. To restore them: `{where}mlflow experiments restore "
-        f"--experiment-id {experiment.experiment_id}`. To leave them and start anew: write another "
+        f"--experiment-id {experiment_id}`. To leave them and start anew: write another "
         "name under tracking.experiment in params.yaml."
     )
 

@@ -107,7 +107,8 @@ class MlflowTracker:
         if experiment is None:
             return None
         if experiment.lifecycle_stage == "deleted":
-            raise BackendError(deleted_experiment(self._root, experiment))
+            number, name = str(experiment.experiment_id), str(experiment.name)
+            raise BackendError(deleted_experiment(self._root, number, name))
         self._refuse_moved(experiment)
         return experiment
 

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
 def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bool) -> None:
     """Bring everything up to date, or only what KEYs need: variants, families or stages.
 
-    The same as `dvc repro`, after a look at params.yaml and at the files it names.
+    The same as `dvc repro`, after a look at params.yaml and at the files it names. Results that are
+    up to date and not in the MLflow store in use now (MLFLOW_TRACKING_URI) are published there.
 
     \b
     Examples:
@@ -47,6 +48,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     from toxtrail.backends.run_lock import only_run
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import refuse_other_code
+    from toxtrail.cli.publishing import publish_missing
 
     refuse_other_code(experiment)
     if changed := problems_of_files(experiment):
@@ -54,6 +56,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
     targets = [target for key in keys for target in _targets(experiment, key)]
     with only_run(experiment.root, tell) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)
+        publish_missing(experiment, targets)
 
 
 def _repro(
@@ -91,7 +94,8 @@ def _repro(
 def status(experiment: Experiment, as_json: bool) -> None:
     """Say which stages are out of date, and why. Also while `toxtrail run` works.
 
-    The answer is that of `dvc status`. Nothing is locked, and nothing has to be written.
+    The answer is that of `dvc status`, and whether the MLflow store in use now has the runs.
+    Nothing is locked, and nothing has to be written.
 
     \b
     Examples:
@@ -102,11 +106,16 @@ def status(experiment: Experiment, as_json: bool) -> None:
     from toxtrail.backends.run_lock import running
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import code_differs
+    from toxtrail.cli.publishing import publication_of
     from toxtrail.scaffold import other_code
 
     root = experiment.root
     damage = _damage(root)
     stale = staleness(root) if damage is None else None
+    published = publication_of(experiment)
+    if stale:
+        why = [f"its run is not in the MLflow store {published.store}"]
+        stale.stages.update({s: why for s in published.missing if s not in stale.stages})
     files, code, runs = problems_of_files(experiment), list(other_code(root)), running(root)
     if as_json:
         print_json(
@@ -115,6 +124,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
                 "not_known": stale.others if stale else [],
                 "running": runs and {"run": runs, "stages": _running_stages(experiment)},
                 "damage": damage,
+                "mlflow": {"store": published.store, "notes": published.notes},
                 "files": files,
                 "code": code,
             }
@@ -125,7 +135,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         echo(f"`toxtrail run` is at work ({runs}): {stages}.")
     if code:
         echo(code_differs(code))
-    for problem in [*([damage] if damage else []), *files]:
+    for problem in [*([damage] if damage else []), *files, *published.notes]:
         echo("problem: ", fg="red", nl=False)
         echo(problem)
     if stale:

@@ -237,11 +237,7 @@ def compare_command(experiment: Experiment, family: str) -> None:
 @click.pass_obj
 def track_command(experiment: Experiment, variant: str) -> None:
     """Show the variant as one MLflow run."""
-    from toxtrail.stages import track
-
-    who, facts = experiment.variant(variant), tags_of_now(experiment.root)
-    for remark in track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts):
-        tell(remark)
+    track_variant(experiment, variant)
 
 
 @stage.command("track-comparison")
@@ -249,10 +245,25 @@ def track_command(experiment: Experiment, variant: str) -> None:
 @click.pass_obj
 def track_comparison_command(experiment: Experiment, family: str) -> None:
     """Show the family's comparison as one MLflow run."""
+    track_comparison(experiment, family)
+
+
+def track_variant(experiment: Experiment, variant: str) -> None:
+    """Publish a variant to the MLflow store that is in use now."""
+    from toxtrail.stages import track
+
+    who, facts = experiment.variant(variant), tags_of_now(experiment.root)
+    for remark in track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts):
+        tell(remark)
+
+
+def track_comparison(experiment: Experiment, family: str) -> None:
+    """Publish a family's comparison. See track_variant."""
     from toxtrail.stages import track
 
     (family,), facts = experiment.families((family,)), tags_of_now(experiment.root)
-    for remark in track.run_comparison(experiment.store, family, tracker_of(experiment), facts):
+    tracker = tracker_of(experiment)
+    for remark in track.run_comparison(experiment.store, family, tracker, facts):
         tell(remark)
 
 
