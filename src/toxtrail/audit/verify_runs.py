@@ -181,10 +181,13 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
     """One run against its own manifest, payload list and record."""
     name = title(stored)
     tags = stored.run.tags
-    if SEAL_TAG not in tags or stored.run.status != "FINISHED":
-        detail = (
-            f"it is not sealed (state {stored.run.status}): it was killed. `dvc repro` redoes it"
-        )
+    state = stored.run.status
+    if SEAL_TAG not in tags and state != "FINISHED":
+        detail = f"it is unfinished (state {state}): being published, or its publisher was stopped"
+        yield weak("MLflow runs", name, f"{detail}. It stands for no result.")
+        return
+    if SEAL_TAG not in tags or state not in ("FINISHED", "RUNNING"):
+        detail = f"it is not sealed (state {state}): `toxtrail run` publishes another one"
         yield broken("MLflow runs", name, detail)
         return
     if tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
@@ -217,32 +220,43 @@ def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[
 def _run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
     """Exactly one live run, which shows what the files say; without a receipt there may be none."""
     same = [one for one in view.runs if one.run.tags.get(KEY_TAG) == content.content_key]
-    live = [one for one in same if not one.deleted]
-    name = f"run of {content.name}"
+    live, name = _standing(same, content), f"run of {content.name}"
     if not live and not receipt:
         return
-    if not live and same:
+    if not live and any(one.deleted for one in same):
+        who = title(next(one for one in same if one.deleted))
         detail = (
-            f"{title(same[0])} was deleted. Restore it in the UI, or delete the receipt and repro"
+            f"{who} was deleted. Restore it in the MLflow UI, or publish it with `toxtrail run`"
         )
         yield broken("MLflow runs", name, detail)
     elif not live:
         detail = (
-            f"no run has the content key {content.content_key[:12]}. Delete the receipt, then "
-            "`dvc repro` makes it."
+            f"no run has the content key {content.content_key[:12]}: `toxtrail run` publishes it"
         )
         yield broken("MLflow runs", name, detail)
     elif len(live) > 1:
         ids = ", ".join(one.run.run_id[:8] for one in live)
-        yield broken("MLflow runs", name, f"{len(live)} runs have one content key: {ids}")
+        detail = (
+            f"{len(live)} runs have one content key: {ids}. Delete all but one in the MLflow UI"
+        )
+        yield broken("MLflow runs", name, detail)
     else:
         yield ok("MLflow runs", name)
     for one in live:
-        if one.run.tags.get(SEAL_TAG) not in (None, sha256_text(content.manifest)):
+        if one.run.tags.get(SEAL_TAG) != sha256_text(content.manifest):
             yield broken("MLflow runs", title(one), "its seal is not that of the repo's files")
         yield from judged(
             "MLflow values", f"{title(one)} against the repo", list(_unlike(one, content))
         )
+
+
+def _standing(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
+    """Of the runs of a content key, those that stand for the files here: sealed ones of this
+    version, and if one has this seal, no other machine's."""
+    live = [one for one in same if not one.deleted and SEAL_TAG in one.run.tags]
+    current = [one for one in live if one.run.tags.get(SCHEMA_TAG) == SCHEMA_VERSION] or live
+    seal = sha256_text(content.manifest)
+    return [one for one in current if one.run.tags[SEAL_TAG] == seal] or current
 
 
 def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:

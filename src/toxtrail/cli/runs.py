@@ -113,6 +113,15 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
         number = len(tracker_of(experiment).runs(""))
         if number:
             return f"None of {number} runs is like that. `toxtrail runs` lists all."
+    if not experiment.exists:
+        return NO_RUNS
+    from toxtrail.cli.publishing import publication_of
+
+    found = publication_of(experiment)
+    if found.missing:
+        stores = f"The MLflow store in use now, {found.store}, has no runs of this experiment"
+        why = f"{stores}, and {len(found.missing)} were published before."
+        return " ".join([why, *(found.notes or ["`toxtrail run` publishes them here."])])
     return NO_RUNS
 
 
