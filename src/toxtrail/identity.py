@@ -165,6 +165,8 @@ class Adapter(Card):
     put on, or where it brings none."""
     chat_template_sha256: str | None = Field(default=None, exclude_if=_is_none)
     """Of its chat template, likewise."""
+    other_base: str | None = Field(default=None, exclude_if=_is_none)
+    """What its own config names as its base, where that is not the one that it is put on."""
 
     @property
     def brings(self) -> tuple[tuple[str, str], ...]:
@@ -186,6 +188,9 @@ class Probe(Card):
     """The likeliest next token after every token of every text."""
     digest: str
     """Content key of the three above: hardware may change a logit's last bits, not these."""
+    unmoved: Literal[True] | None = Field(default=None, exclude_if=_is_none)
+    """Whether the last adapter changes none of these tokens; left out where it changes one, or
+    where there is none."""
 
 
 def probe_digest(texts: Iterable[str], dtype: str, top_tokens: Iterable[int]) -> str:

@@ -40,6 +40,7 @@ WEIGHTS = (
         for name in ("adapter_config", "adapters", "gguf", "pretrained", "tokenizing", "weights")
     ),
     *CHECKPOINTS,
+    "doubts.py",
 )
 LOADING = (
     *WEIGHTS,
@@ -240,6 +241,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stages/prompt_card.py",
             *WORDING,
             "comparability.py",
+            "doubts.py",
             "templates/report.html",
             "templates/report.css",
             "templates/report.js",

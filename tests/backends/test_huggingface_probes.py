@@ -1,5 +1,8 @@
 """A variant is what it claims to be, and not its parent: asked before anything is generated."""
 
+import json
+import shutil
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -15,7 +18,7 @@ from toxtrail.backends.huggingface.probes import (
     refuse_unlike_loads,
 )
 from toxtrail.errors import BackendError
-from toxtrail.identity import probe_digest
+from toxtrail.identity import ModelCard, probe_digest
 
 
 @pytest.fixture
@@ -119,3 +122,30 @@ def test_an_adapter_alone_makes_a_child_of_its_own_base(tiny, tiny_card, tiny_ad
     assert adds_one_adapter(tuned, tiny_card)
     assert not adds_one_adapter(tiny_card, tiny_card)
     assert not adds_one_adapter(tuned, tuned)
+
+
+def test_an_adapter_that_moves_no_likeliest_token_is_marked(
+    weights, tiny, tiny_folder, tiny_adapter, tmp_path
+):
+    faint = tmp_path / "faint"
+    shutil.copytree(tiny_adapter, faint)
+    tensors = load_file(faint / "adapter_model.safetensors")
+    scaled = {k: t * 1e-8 if "lora_B" in k else t for k, t in tensors.items()}
+    save_file(scaled, faint / "adapter_model.safetensors", metadata={"format": "pt"})
+    base = weights.describe(f"file:{tiny_folder}", None)
+    unmoved = []
+    for folder in (faint, tiny_adapter):
+        own = weights.describe_adapter("v", f"file:{folder}", None, base)
+        assert own.other_base is None
+        card = ModelCard(key="v", base=base, adapters=(own,))
+        unmoved.append(HuggingFaceProver(weights, "cpu").prove(card, tmp_path).unmoved)
+    assert unmoved == [True, None]
+
+
+def test_the_base_that_an_adapter_names_goes_on_its_card(weights, tiny_folder, tiny_adapter):
+    path = tiny_adapter / "adapter_config.json"
+    values = json.loads(path.read_text()) | {"base_model_name_or_path": "org/Other"}
+    path.write_text(json.dumps(values))
+    base = weights.describe(f"file:{tiny_folder}", None)
+    own = weights.describe_adapter("v", f"file:{tiny_adapter}", None, base)
+    assert own.other_base == "org/Other"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 
@@ -22,6 +22,7 @@ from toxtrail.audit.evidence import (
 )
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Config, Source
+from toxtrail.doubts import doubts
 from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
@@ -63,6 +64,7 @@ def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]
 def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each weight and adapter file is the one on the card; no file is missing, none is new."""
     known = cards(evidence, scope)
+    marks = weak_marks(evidence.config, known)
     for key, card in known.items():
         base = card.base
         yield from _asset(evidence, "weights", base.uri, base.resolved, base.files)
@@ -72,6 +74,14 @@ def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
         for adapter in card.adapters:
             yield from _adapter(evidence, key, adapter)
         yield from _card(evidence, card, known)
+        for line in marks.get(key, ()):
+            yield weak("model cards", f"models/{key}/model.json", line)
+
+
+def weak_marks(config: Config, known: Mapping[str, ModelCard]) -> dict[str, list[str]]:
+    """Variant -> why less is sure of it than params.yaml says."""
+    parents = {key: own.parent for key, own in config.variants.items()}
+    return doubts(known, parents)
 
 
 def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:

@@ -33,6 +33,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
       toxtrail check --online
       toxtrail check --json
     """
+    from toxtrail.cli.stage import doubts_of
     from toxtrail.scaffold import other_code
 
     experiment: Experiment = ctx.obj
@@ -40,15 +41,21 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
     code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
-    outside = outside_of(experiment)
+    outside, weak = outside_of(experiment), doubts_of(experiment)
     asked = asked_online(config) if online else []
     if as_json:
-        found = {"unpinned": unpinned, "files": changed, "notes": notes, "code": code}
-        found |= {"outside": outside}
+        found: dict[str, Any] = {
+            "unpinned": unpinned,
+            "files": changed,
+            "notes": notes,
+            "code": code,
+        }
+        found |= {"outside": outside, "weak": weak}
         more = {"online": [one._asdict() for one in asked]} if online else {}
         print_json({**found, "variants": list(config.variants), **more})
     else:
         lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
+        lines += [f"weak: {key}: {line}" for key, own in weak.items() for line in own]
         _print_check(experiment, unpinned, changed, [*notes, *lines])
         _print_code(code)
         if online:

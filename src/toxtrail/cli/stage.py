@@ -79,6 +79,7 @@ def model_command(experiment: Experiment, key: str) -> None:
     if key not in models:
         raise ConfigError(f'models has no "{key}".{nearest(key, models)}')
     model.run(experiment.store, key, models[key], weights_of(experiment), prover_of(experiment))
+    _tell_doubts(experiment, key)
     for adapter in experiment.store.read_card(key).adapters:
         if adapter.brings:
             own = " and ".join(what for what, _ in adapter.brings)
@@ -114,6 +115,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
             environment(device),
         )
         cost["steps"] = trained.steps
+    _tell_doubts(experiment, key)
 
 
 @stage.command("generate")
@@ -279,6 +281,26 @@ def report_command(experiment: Experiment) -> None:
 def tell(text: str) -> None:
     """What a person should know while a stage runs."""
     echo(text, fg="yellow", err=True)
+
+
+def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
+    """Variant -> its weak marks, of those whose weights were identified."""
+    from contextlib import suppress
+
+    from toxtrail.audit.verify_weights import weak_marks
+    from toxtrail.errors import DataError
+
+    store, cards = experiment.store, {}
+    for key in experiment.config.variants:
+        if (store.model(key) / "model.json").is_file():
+            with suppress(DataError):  # a damaged card is what `verify` is about
+                cards[key] = store.read_card(key)
+    return weak_marks(experiment.config, cards)
+
+
+def _tell_doubts(experiment: Experiment, key: str) -> None:
+    for line in doubts_of(experiment).get(key, ()):
+        tell(f"weak: {key}: {line}.")
 
 
 def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:

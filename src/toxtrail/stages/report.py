@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from toxtrail import embedding
 from toxtrail.artifacts import Store, read_json
 from toxtrail.comparability import mismatch_text
+from toxtrail.doubts import doubts
 from toxtrail.errors import DataError
 from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
@@ -227,12 +228,14 @@ def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
     """Which weights each variant is, down to the base, with hashes."""
     cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
+    weak = doubts(cards, {one["variant"]: one["parent"] for one in summary["variants"]})
     return [
         {
             "variant": one["variant"],
             "facts": [
                 ("role, parent", f"{one['role']}, {one['parent'] or 'none'}"),
                 *(_card_facts(cards[one["variant"]]) if one["variant"] in cards else ()),
+                *(("weak", line) for line in weak.get(one["variant"], ())),
                 ("content key of its rates", one["content_key"] or "none"),
             ],
         }

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail import embedding
 from toxtrail.backends.huggingface.adapter_config import CONFIG, CONFIG_CURE, read_lora_config
-from toxtrail.backends.huggingface.pretrained import embedding_rows, empty_model
+from toxtrail.backends.huggingface.pretrained import embedding_rows, empty_model, read_json
 from toxtrail.backends.huggingface.weight_files import stored_tensors
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
@@ -87,6 +87,11 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
         )
     stored_tensors(folder / WEIGHTS, name)
     return load_file(folder / WEIGHTS)
+
+
+def base_claim(folder: Path) -> object:
+    """The base that an adapter's config names; None if it names none."""
+    return read_json(folder / CONFIG, folder.name).get("base_model_name_or_path")
 
 
 def refuse_misfits(wrapped: PeftModel, found: Mapping[str, tuple[int, ...]], name: str) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toxtrail.backends.huggingface.adapters import attach
 from toxtrail.backends.huggingface.pretrained import load_base
 from toxtrail.backends.huggingface.probes import (
+    adapter_moves,
     largest_difference,
     probe_of,
     prove,
@@ -160,11 +161,18 @@ class HuggingFaceProver:
             BackendError: see `load_model` and `refuse_unlike_loads`.
         """
         dtype = "float32" if card.base.parameters <= LARGE else "bfloat16"
-        first, second = (
-            load_model(card, folder, self._weights, dtype, self._device).probe for _ in range(2)
-        )
+        first, unmoved = self._load(card, folder, dtype)
+        second, _ = self._load(card, folder, dtype)
         refuse_unlike_loads(card.key, first, second)
-        return probe_of(first, dtype)
+        return probe_of(first, dtype).model_copy(update={"unmoved": unmoved})
+
+    def _load(
+        self, card: ModelCard, folder: Path, dtype: str
+    ) -> tuple[torch.Tensor, Literal[True] | None]:
+        """Logits of one load, and whether the last adapter moves no likeliest token."""
+        loaded = load_model(card, folder, self._weights, dtype, self._device)
+        moves = not card.adapters or adapter_moves(loaded.model, loaded.tokenizer, loaded.probe)
+        return loaded.probe, None if moves else True
 
 
 def adds_one_adapter(card: ModelCard, parent: ModelCard) -> bool:

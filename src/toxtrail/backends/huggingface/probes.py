@@ -106,6 +106,15 @@ def probe_of(logits: torch.Tensor, dtype: str) -> Probe:
     return Probe(texts=PROBES, dtype=dtype, top_tokens=tokens, digest=digest)
 
 
+def adapter_moves(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor
+) -> bool:
+    """Whether the attached adapter changes the likeliest token at any place of the probe."""
+    with model.disable_adapter():  # type: ignore[operator]
+        without = probe_logits(model, tokenizer)
+    return bool((logits.argmax(dim=-1) != without.argmax(dim=-1)).any())
+
+
 def agreement(left: Probe, right: Probe) -> float:
     """Share of places where both find the same token the likeliest; 0 for other texts."""
     if left.texts != right.texts or len(left.top_tokens) != len(right.top_tokens):

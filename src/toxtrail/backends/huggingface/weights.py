@@ -8,7 +8,7 @@ from math import prod
 from pathlib import Path
 
 from toxtrail.backends.base import Asset, Assets, Progress
-from toxtrail.backends.huggingface.adapters import check_adapter
+from toxtrail.backends.huggingface.adapters import base_claim, check_adapter
 from toxtrail.backends.huggingface.gguf import Converted, converted_copy
 from toxtrail.backends.huggingface.pretrained import (
     chat_template_sha256,
@@ -29,6 +29,7 @@ from toxtrail.backends.huggingface.weight_files import (
     refuse_unhashed_vocabulary,
     stored_tensors,
 )
+from toxtrail.doubts import other_base
 from toxtrail.errors import BackendError
 from toxtrail.identity import Adapter, BaseWeights, FileHash, sha256_file
 from toxtrail.uris import COMMIT, HfUri, parse_uri
@@ -96,7 +97,8 @@ class HuggingFaceWeights:
         own = own_parts(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
-            training=None, **own._asdict(),
+            training=None, other_base=other_base(base_claim(asset.path), base.uri),
+            **own._asdict(),
         )  # fmt: skip
 
     def folder(self, base: BaseWeights) -> Path:
