@@ -6,6 +6,7 @@ import click
 
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.recency import tell_outdated
 from toxtrail.errors import DataError
 
 
@@ -20,9 +21,13 @@ def report(experiment: Experiment, open_it: bool) -> None:
       toxtrail report
       toxtrail report --open
     """
+    from toxtrail.embedding import embedded_manifest
+
     path = experiment.store.report
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to make it.")
+    if made := embedded_manifest(path):
+        tell_outdated(experiment, made.to_json(), path.relative_to(experiment.root).as_posix())
     echo(path)
     if open_it:
         click.launch(path.as_uri())

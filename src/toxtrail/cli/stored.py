@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.cli.experiment import Experiment
+from toxtrail.cli.recency import tell_outdated
 from toxtrail.cli.stage import tracker_of
 from toxtrail.errors import ConfigError, DataError, nearest
 
@@ -193,11 +194,14 @@ def measured(experiment: Experiment, name: str, from_mlflow: bool) -> Measured:
     if from_mlflow or not has_files(experiment, name):
         return of_run(experiment, run_named(experiment, name))
     store, family = experiment.store, experiment.config.variants[name].family
+    folder = store.posterior(family, name)
+    summary = store.read_summary(folder)
+    tell_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
     return Measured(
         name,
         name,
         store.scores(family, name).relative_to(experiment.root).as_posix(),
-        store.read_summary(store.posterior(family, name)),
+        summary,
         store.read_scores(family, name),
         store.read_generations(family, name),
         {prompt.prompt_id: prompt.text for prompt in store.read_prompts()},
@@ -224,7 +228,9 @@ def family_summary(
         folder = experiment.store.comparison(family)
         if (folder / "summary.json").is_file():
             summary = experiment.store.read_summary(folder)
-            return _of_this_version(summary, _relative(experiment, folder))
+            shown = _of_this_version(summary, _relative(experiment, folder))
+            tell_outdated(experiment, summary.get("manifest"), shown[1])
+            return shown
     runs = latest(tracker_of(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
     own = [run for run in runs if run.tags.get("toxtrail.family") == family]
     if own:
