@@ -37,7 +37,15 @@ CHECKPOINTS = (f"{HF}unplaced.py", f"{HF}weight_files.py")
 WEIGHTS = (
     *(
         f"{HF}{name}.py"
-        for name in ("adapter_config", "adapters", "gguf", "pretrained", "tokenizing", "weights")
+        for name in (
+            "adapter_config",
+            "adapters",
+            "gguf",
+            "pretrained",
+            "readme",
+            "tokenizing",
+            "weights",
+        )
     ),
     *CHECKPOINTS,
     "doubts.py",

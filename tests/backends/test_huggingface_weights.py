@@ -364,3 +364,29 @@ def test_tensors_of_a_gguf_file_without_a_place_are_refused(
 def test_rotary_factors_of_a_gguf_file_are_no_weights(weights, tiny_folder, tmp_path):
     path = write_gguf(tmp_path / "x.gguf", tiny_folder, extra="rope_freqs.weight")
     assert weights.describe(f"file:{path}", None).architecture == "LlamaForCausalLM"
+
+
+@pytest.mark.parametrize(
+    ("name", "kind"), [("general.license", "str"), ("tokenizer.ggml.add_bos_token", "bool")]
+)
+def test_metadata_of_the_wrong_type_are_named(tmp_path, name, kind):
+    import gguf
+
+    from toxtrail.backends.huggingface.gguf import read_header
+
+    writer = gguf.GGUFWriter(tmp_path / "x.gguf", "llama")
+    writer.add_uint32(name, 5)
+    writer.add_tensor("a", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BackendError, match=rf"x\.gguf.*{name} is 5.*{kind}"):
+        read_header(tmp_path / "x.gguf")
+
+
+def test_a_gguf_file_may_end_in_upper_case(weights, tiny_folder, tmp_path):
+    folder = tmp_path / "upper"
+    folder.mkdir()
+    path = write_gguf(folder / "TINY.GGUF", tiny_folder)
+    assert "GGUF" in weights.describe(f"file:{path}", None).quantization

@@ -187,7 +187,9 @@ def test_a_plain_licence_needs_no_warning(hub, lab):
         (Repo(files={"pytorch_model.bin": b"x", "config.json": b"{}"}), "pickled weights"),
         (Repo(files={"model.safetensors": b"x"}, tags=["custom_code"]), "never run"),
         (Repo(files={"adapter_config.json": b'{"peft_type": "IA3"}',
-                     "adapter_model.safetensors": b"x"}), "IA3 adapter"),
+                     "adapter_model.safetensors": b"x"}), "peft_type 'IA3'"),
+        (Repo(files={"adapter_config.json": b'{"peft_type": "LORA", "own_scale": 2}',
+                     "adapter_model.safetensors": b"x"}), "own_scale = 2"),
     ],
 )  # fmt: skip
 def test_what_could_never_be_loaded_is_refused_now(hub, lab, repo, said):
@@ -335,3 +337,67 @@ def test_a_folder_elsewhere_is_added_with_its_permission(hub, lab, tmp_path, sec
     assert list(config.outside) == [*before, str(folder)]
     assert "# a comment that stays" in text(lab)
     add(lab, str(folder), "--key", "other", "--parent", "chat", code=1)
+
+
+def folder_of(lab, config='{"model_type": "llama"}', readme="---\nlicense: mit\n---\n"):
+    folder = lab / "mine"
+    folder.mkdir()
+    (folder / "model.safetensors").write_bytes(save({"a": np.zeros(2)}))
+    (folder / "config.json").write_text(config)
+    (folder / "README.md").write_bytes(readme if isinstance(readme, bytes) else readme.encode())
+    return str(folder)
+
+
+@pytest.mark.parametrize(
+    "line",
+    ["a: b: c", "\tx", "by: @x", "is: *pic", "\0", "a: !!python/name:os.x", "on: 2024-13-45"],
+)
+def test_a_card_that_cannot_be_read_is_a_note(hub, lab, line):
+    said = add(lab, folder_of(lab, readme=f"---\nlicense: mit\n{line}\n---\n"), "--parent", "chat")
+    assert "README.md could not be read" in " ".join(said.split())
+    assert load_config(lab / "params.yaml").models["mine"].uri == "file:mine"
+
+
+def test_a_card_whose_values_are_huge_once_written_out_is_no_trouble(hub, lab):
+    bomb = "a: &a [x, x]\n" + "".join(
+        f"{after}: &{after} [{', '.join([f'*{before}'] * 9)}]\n"
+        for before, after in zip("abcdefghij", "bcdefghijk")
+    )
+    add(lab, folder_of(lab, readme=f"---\n{bomb}tags: *k\nlicense: *k\n---\n"), "--parent", "chat")
+
+
+def test_code_beside_a_type_that_transformers_knows_is_no_obstacle(hub, lab):
+    config = {"model_type": "llama", "auto_map": {"AutoModelForCausalLM": "own.Model"}}
+    hub.models["org/own"] = model("org/Chat")
+    hub.models["org/own"].config |= config
+    hub.models["org/own"].tags.append("custom_code")
+    add(lab, "org/own")
+    add(lab, folder_of(lab, json.dumps(config)), "--parent", "chat")
+
+
+@pytest.mark.parametrize(
+    "config", [{"model_type": "own", "auto_map": {}}, {"model_type": ["llama"]}]
+)
+def test_a_type_that_the_stages_would_refuse_is_refused_now(hub, lab, config):
+    said = add(lab, folder_of(lab, json.dumps(config)), "--parent", "chat", "--anyway", code=1)
+    assert "model_type" in said
+    assert text(lab) == PARAMS
+
+
+def test_an_adapter_s_own_tokenizer_is_said(hub, lab):
+    hub.models["org/lora"] = adapter("org/Chat")
+    hub.models["org/lora"].files["chat_template.jinja"] = b"x"
+    assert "brings a tokenizer or a chat template" in " ".join(add(lab, "org/lora").split())
+
+
+def test_a_gguf_file_whose_metadata_have_other_types_is_still_added(hub, lab):
+    from gguf import GGUFWriter
+
+    writer = GGUFWriter(lab / "MINE.GGUF", "llama")
+    writer.add_string("general.base_model.count", "two")
+    writer.add_uint32("general.license", 5)
+    writer.add_uint32("general.tags", 5)
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.close()
+    add(lab, str(lab / "MINE.GGUF"), "--parent", "chat")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -10,14 +11,21 @@ from toxtrail.backends.assets.asked import Hub, RepoFacts
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.huggingface.adapter_config import CONFIG as ADAPTER_CONFIG
+from toxtrail.backends.huggingface.adapter_config import lora_problems
 from toxtrail.backends.huggingface.adapters import WEIGHTS as ADAPTER_WEIGHTS
-from toxtrail.backends.huggingface.weight_files import inspect_weights, open_gguf
+from toxtrail.backends.huggingface.pretrained import model_type_problem
+from toxtrail.backends.huggingface.readme import read_readme
+from toxtrail.backends.huggingface.tokenizing import brings_tokenizer
+from toxtrail.backends.huggingface.weight_files import AGAIN, inspect_weights, open_gguf
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.uris import COMMIT, FileUri, HfUri, parse_uri
 
 CARD = "its card (base_model)"
 GGUF = "the GGUF file's own metadata"
 CHECKPOINT = ("model.safetensors", "model.safetensors.index.json")
+SIMPLE = (str, int, float, date)
+"""Values of a card that are shown; lists of lists may be of any size once written out."""
 FOLLOWED = 3
 """Copies of copies that are looked through."""
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
@@ -97,7 +105,8 @@ def _of_hub(uri: str, address: HfUri, assets: AssetStore, hub: Hub) -> Candidate
         place = found.files[0] if address.path else found.root
         pinned = _pinned(address, address.repo, found.root.name)
         note = "read from the cache: the hub was not asked"
-        return _of_place(pinned, place, _name(address))._replace(notes=(note,))
+        cached = _of_place(pinned, place, _name(address))
+        return cached._replace(notes=(note, *cached.notes))
     facts, repo = answer.facts, answer.facts.name
     address = _with_file(uri, address, facts)
     kind = _kind(facts.files, address.path)
@@ -114,8 +123,15 @@ def _of_hub(uri: str, address: HfUri, assets: AssetStore, hub: Hub) -> Candidate
         datasets=_texts(facts.card.get("datasets")),
         tags=facts.tags,
         size=_size(facts, address.path),
-        notes=(answer.said,) if answer.said else (),
-        unusable=(*_unusable(kind, facts.files, config), *_code(facts)),
+        notes=(
+            *((answer.said,) if answer.said else ()),
+            *_own_tokenizer(kind, facts.files),
+            *_unread_settings(kind, config),
+        ),
+        unusable=(
+            *_unusable(kind, facts.files, config),
+            *_foreign_type(kind, facts.model_type, facts.own_code),
+        ),
     )
 
 
@@ -147,10 +163,6 @@ def _size(facts: RepoFacts, path: str | None) -> int | None:
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 
-def _code(facts: RepoFacts) -> tuple[str, ...]:
-    return ("it needs its own Python code, which is never run",) if facts.own_code else ()
-
-
 # --- on this disk ---------------------------------------------------------------------------------
 
 
@@ -160,12 +172,15 @@ def _of_place(uri: str, place: Path, name: str) -> Candidate:
         return _of_gguf(uri, place, name)
     files = {path.relative_to(place).as_posix(): None for path in place.rglob("*")}
     kind = _kind(files, None)
-    card = _readme(place)
+    card, problem = read_readme(place)
     config = _json(place / "config.json") or {}
     adapter = _json(place / ADAPTER_CONFIG)
-    code = ("it needs its own Python code, which is never run",) if "auto_map" in config else ()
+    model_type = config.get("model_type")
     claims = [*_adapter_claims(adapter), *_card_claims(card, _texts(card.get("tags")))]
-    unusable = (*_unusable(kind, files, adapter), *code)
+    unusable = (
+        *_unusable(kind, files, adapter),
+        *_foreign_type(kind, model_type, "auto_map" in config),
+    )
     if not unusable:
         hashed = {p.relative_to(place).as_posix() for p in content_of(place) if p.is_file()}
         inspect_weights(place, uri, hashed)
@@ -175,12 +190,12 @@ def _of_place(uri: str, place: Path, name: str) -> Candidate:
         name=name,
         kind=kind,
         claims=tuple(claims),
-        model_type=config.get("model_type"),
+        model_type=model_type if isinstance(model_type, str) else None,
         license=license_of(card),
         datasets=_texts(card.get("datasets")),
         tags=_texts(card.get("tags")),
         size=0,
-        notes=(),
+        notes=(*_unread_card(problem), *_own_tokenizer(kind, files)),
         unusable=unusable,
     )
 
@@ -192,7 +207,8 @@ def _of_gguf(uri: str, path: Path, name: str) -> Candidate:
             "safetensors, or a GGUF file."
         )
     said = _gguf_metadata(path)
-    bases = [_gguf_base(said, number) for number in range(int(said("base_model.count") or 0))]
+    count = said("base_model.count")
+    bases = [_gguf_base(said, n) for n in range(count if isinstance(count, int) else 0)]
     return Candidate(
         uri=uri,
         sha256=None,
@@ -200,7 +216,7 @@ def _of_gguf(uri: str, path: Path, name: str) -> Candidate:
         kind="gguf",
         claims=tuple(Claim(GGUF, base, None) for base in bases if base),
         model_type=None,
-        license=said("license"),
+        license=license_of({"license": said("license")}),
         datasets=_texts(said("datasets")),
         tags=_texts(said("tags")),
         size=0,
@@ -215,7 +231,8 @@ def _gguf_metadata(path: Path) -> Callable[[str], Any]:
 
     def said(name: str) -> Any:
         field = reader.get_field(f"general.{name}")
-        return None if field is None else field.contents()
+        with library_errors(f"{path.name}: its metadata general.{name} cannot be read", AGAIN):
+            return None if field is None else field.contents()
 
     return said
 
@@ -224,24 +241,10 @@ def _gguf_base(said: Callable[[str], Any], number: int) -> str | None:
     """Of the base models that a file lists: the repo's id, from its address or its name."""
     own = f"base_model.{number}"
     url = said(f"{own}.repo_url")
-    if url and "huggingface.co/" in url:
+    if isinstance(url, str) and "huggingface.co/" in url:
         return str(url).rpartition("huggingface.co/")[2].strip("/")
     named = [said(f"{own}.organization"), said(f"{own}.name")]
-    return "/".join(str(part).replace(" ", "-") for part in named if part) or None
-
-
-def _readme(folder: Path) -> Mapping[str, Any]:
-    """The metadata of a README; empty if it has none that can be read."""
-    from huggingface_hub import ModelCard
-
-    if not (folder / "README.md").is_file():
-        return {}
-    try:
-        card = ModelCard.load(folder / "README.md", ignore_metadata_errors=True)
-    except ValueError:
-        return {}
-    found: dict[str, Any] = card.data.to_dict()
-    return found
+    return "/".join(part.replace(" ", "-") for part in named if isinstance(part, str)) or None
 
 
 def _json(path: Path) -> dict[str, Any] | None:
@@ -265,8 +268,37 @@ def _unusable(
     wanted = {"checkpoint": CHECKPOINT, "adapter": (ADAPTER_WEIGHTS,), "gguf": ()}[kind]
     if wanted and not any(name in files for name in wanted):
         yield f"it has no {' or '.join(wanted)}: pickled weights are never loaded"
-    if adapter is not None and adapter.get("peft_type") != "LORA":
-        yield f"it is a {adapter.get('peft_type')} adapter; only LORA can be applied"
+    if adapter is not None:
+        yield from lora_problems(adapter)
+
+
+def _foreign_type(kind: str, model_type: object, has_code: bool) -> Iterator[str]:
+    """The rule by which the stages decide, where the type is known."""
+    if kind != "checkpoint" or (model_type is None and not has_code):
+        return
+    if problem := model_type_problem(model_type, has_code):
+        yield problem
+
+
+def _own_tokenizer(kind: str, files: Iterable[str]) -> Iterator[str]:
+    if kind == "adapter" and brings_tokenizer(files):
+        yield (
+            "it brings a tokenizer or a chat template: where they differ from the base's, they are "
+            "read with"
+        )
+
+
+def _unread_card(problem: str | None) -> Iterator[str]:
+    if problem:
+        yield (
+            f"the metadata of its README.md could not be read ({problem}): what they say of origin "
+            "and licence is not known"
+        )
+
+
+def _unread_settings(kind: str, config: Mapping[str, Any] | None) -> Iterator[str]:
+    if kind == "adapter" and config is None:
+        yield f"its {ADAPTER_CONFIG} could not be read: the stage that fetches it will look at it"
 
 
 def _adapter_claims(config: Mapping[str, Any] | None) -> list[Claim]:
@@ -277,7 +309,7 @@ def _adapter_claims(config: Mapping[str, Any] | None) -> list[Claim]:
 def _card_claims(card: Mapping[str, Any], tags: Sequence[str]) -> list[Claim]:
     """The card's base models. The hub's own tags say the relation where the card does not."""
     found = _texts(card.get("base_model"))
-    said = card.get("base_model_relation")
+    said = next(iter(_texts(card.get("base_model_relation"))), None)
     tagged = {
         base: relation
         for tag in tags
@@ -294,12 +326,12 @@ def license_of(card: Mapping[str, Any]) -> str | None:
     named = _texts(card.get("license"))
     if not named:
         return None
-    more = card.get("license_name")
-    return f"{', '.join(named)}" + (f" ({more})" if more else "")
+    more = _texts(card.get("license_name"))
+    return f"{', '.join(named)}" + (f" ({more[0]})" if more else "")
 
 
 def _texts(value: object) -> tuple[str, ...]:
     if value is None:
         return ()
     items = value if isinstance(value, list | tuple) else [value]
-    return tuple(str(item) for item in items if item)
+    return tuple(str(item) for item in items if item and isinstance(item, SIMPLE))

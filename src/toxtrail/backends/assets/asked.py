@@ -134,7 +134,7 @@ class Hub:
 
 def _facts(found: ModelInfo | DatasetInfo) -> RepoFacts:
     said: Any = found.card_data
-    card = said.to_dict() if said else {}
+    card = said.to_dict() if hasattr(said, "to_dict") else {}
     config = getattr(found, "config", None) or {}
     weights = getattr(found, "safetensors", None)
     files = {one.rfilename: one.size for one in found.siblings or ()}

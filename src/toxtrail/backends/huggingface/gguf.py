@@ -9,18 +9,22 @@ from __future__ import annotations
 import json
 import shutil
 from collections import Counter
-from contextlib import redirect_stderr
+from collections.abc import Iterator
+from contextlib import contextmanager, redirect_stderr
 from io import StringIO
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.cache_lock import locked
 from toxtrail.backends.huggingface.pretrained import load_tokenizer, model_of, refuse_gaps
 from toxtrail.backends.huggingface.unplaced import refuse_unplaced
 from toxtrail.backends.huggingface.weight_files import open_gguf
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import FileHash, hash_tree
+from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -29,6 +33,7 @@ if TYPE_CHECKING:
 CONVERTER_VERSION = 1
 """Raised whenever the same file would give other bytes."""
 LISTING = "files.json"
+AGAIN = "Convert the model to GGUF again, or take its safetensors repo."
 COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors of rotary positions, which transformers takes from the metadata."""
 _VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "gguf_file",
@@ -104,9 +109,10 @@ def converted_folder(cache: Path, sha256: str) -> Path:
 def convert(path: Path, folder: Path) -> None:
     """Write the clean copy: equal input gives equal bytes."""
     header = read_header(path)
-    tokenizer = load_tokenizer(path.parent, path.name, gguf_file=path.name)
-    check_bos(tokenizer, header, path.name)
-    model = _clean_model(path)
+    with _lower_case(path) as plain:
+        tokenizer = load_tokenizer(plain.parent, path.name, gguf_file=plain.name)
+        check_bos(tokenizer, header, path.name)
+        model = _clean_model(plain)
     folder.mkdir(parents=True)
     with quiet():
         model.save_pretrained(folder)
@@ -119,6 +125,21 @@ def convert(path: Path, folder: Path) -> None:
     _write_listing(folder, header)
 
 
+@contextmanager
+def _lower_case(path: Path) -> Iterator[Path]:
+    """The file under a name that ends in `.gguf`: transformers takes NAME.GGUF for a pickle."""
+    if path.suffix == ".gguf":
+        yield path
+        return
+    with TemporaryDirectory() as place:
+        plain = Path(place) / f"{path.stem}.gguf"
+        try:
+            plain.symlink_to(path.resolve())
+        except OSError:  # Windows asks for a permission
+            shutil.copyfile(path, plain)
+        yield plain
+
+
 def read_header(path: Path) -> Header:
     """Read the metadata of a GGUF file.
 
@@ -128,8 +149,8 @@ def read_header(path: Path) -> Header:
     reader = open_gguf(path, path.name)
     return Header(
         quantization=_quantization(reader),
-        license=_field(reader, "general.license"),
-        adds_bos=_field(reader, "tokenizer.ggml.add_bos_token"),
+        license=_field_of(reader, "general.license", str, path.name),
+        adds_bos=_field_of(reader, "tokenizer.ggml.add_bos_token", bool, path.name),
     )
 
 
@@ -150,17 +171,18 @@ def _clean_model(path: Path) -> PreTrainedModel:
     import torch
     from transformers import AutoModelForCausalLM
 
-    try:
-        with quiet(), redirect_stderr(StringIO()):  # its bar has no switch
-            found: Any = AutoModelForCausalLM.from_pretrained(
-                path.parent,
-                gguf_file=path.name,
-                local_files_only=True,
-                trust_remote_code=False,
-                output_loading_info=True,
-            )
-    except (OSError, ValueError, ImportError, NotImplementedError, LookupError, TypeError) as error:
-        raise BackendError(f"transformers cannot read {path.name}: {error}") from error
+    with (
+        library_errors(f"{path.name} is not read by transformers", AGAIN),
+        quiet(),
+        redirect_stderr(StringIO()),  # its bar has no switch
+    ):
+        found: Any = AutoModelForCausalLM.from_pretrained(
+            path.parent,
+            gguf_file=path.name,
+            local_files_only=True,
+            trust_remote_code=False,
+            output_loading_info=True,
+        )
     loaded, report = found
     refuse_gaps(path.name, report)
     refuse_unplaced(path.name, loaded, [*report["unexpected_keys"], *unread_tensors(path, loaded)])
@@ -234,12 +256,22 @@ def _field(reader: GGUFReader, name: str) -> Any:
     return None if field is None else field.contents()
 
 
+def _field_of(reader: GGUFReader, name: str, kind: type, file: str) -> Any:
+    value = _field(reader, name)
+    if value is not None and not isinstance(value, kind):
+        raise BackendError(
+            f"{file}: its metadata {name} is {clipped(visible(repr(value)), 60)}, which is no "
+            f"{kind.__name__}. Convert the model to GGUF again, or choose another file."
+        )
+    return value
+
+
 def _quantization(reader: GGUFReader) -> str:
     """The declared file type, or the type that most weights have."""
     from gguf import LlamaFileType
 
     declared = _field(reader, "general.file_type")
-    if declared in {kind.value for kind in LlamaFileType}:
+    if isinstance(declared, int) and declared in {kind.value for kind in LlamaFileType}:
         return LlamaFileType(declared).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     sizes: Counter[str] = Counter()
     for tensor in reader.tensors:

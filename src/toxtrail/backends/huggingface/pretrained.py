@@ -96,7 +96,8 @@ def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedToke
     """
     from transformers import AutoTokenizer
 
-    refuse_damaged_tokenizer(folder, name)
+    if "gguf_file" not in options:
+        refuse_damaged_tokenizer(folder, name)
     with library_errors(f"{name}: its tokenizer cannot be loaded", TOKENIZER_CURE), quiet():
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, **_SAFE, **options

@@ -17,6 +17,7 @@ from toxtrail.backends.huggingface.pretrained import (
     read_config,
     tokenizer_sha256,
 )
+from toxtrail.backends.huggingface.readme import read_readme
 from toxtrail.backends.huggingface.tokenizing import (
     Named,
     own_parts,
@@ -212,17 +213,5 @@ def quantization(folder: Path, name: str) -> str | None:
 
 def readme_license(folder: Path) -> str | None:
     """`license:` of the model card's front matter."""
-    import yaml
-
-    readme = folder / "README.md"
-    if not readme.exists():
-        return None
-    parts = readme.read_text(encoding="utf-8", errors="replace").split("---\n")
-    if len(parts) < 3 or parts[0].strip():
-        return None
-    try:
-        values = yaml.load(parts[1], Loader=yaml.SafeLoader)
-    except yaml.YAMLError:
-        return None
-    named = values.get("license") if isinstance(values, dict) else None
+    named = read_readme(folder).values.get("license")
     return str(named) if named else None
