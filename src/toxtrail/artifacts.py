@@ -35,7 +35,7 @@ from toxtrail.records import (
     score_problem,
     table_of,
 )
-from toxtrail.regular_files import read_text, refuse_irregular
+from toxtrail.regular_files import leads_out, read_text, refuse_irregular
 from toxtrail.rowstore import RowStore
 from toxtrail.safe_text import safe_cell
 
@@ -75,6 +75,16 @@ class Store:
 
     # --- paths --------------------------------------------------------------------------------
 
+    def at(self, name: str) -> Path:
+        """The file of a recorded name, which a stranger may have written.
+
+        Raises:
+            DataError: it leads out of the experiment.
+        """
+        if leads_out(name):
+            raise DataError(f"{name!r} leads out of the experiment. It was not opened.")
+        return self.root / name
+
     @property
     def prompts(self) -> Path:
         return self.root / "data" / "prompts.parquet"
@@ -85,7 +95,7 @@ class Store:
         return self.root / "data" / "prompts_card.json"
 
     def model(self, key: str) -> Path:
-        return self.root / "models" / key
+        return self.at(f"models/{key}")
 
     def generations(self, family: str, variant: str) -> Path:
         return self.root / "data" / "generations" / family / f"{variant}.parquet"
@@ -122,7 +132,7 @@ class Store:
 
     def record(self, stage: str, key: str) -> Path:
         """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
-        return self.root / "data" / "records" / stage / f"{key}.json"
+        return self.at(f"data/records/{stage}/{key}.json")
 
     def scratch(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
         """Where the stage that makes this manifest may keep unfinished work."""
@@ -405,10 +415,17 @@ def write_outside(
         draft.replace(target)
 
 
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
-    """A table of scalars as `<path>.parquet` and `<path>.csv`."""
+def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of scalars as Arrow; a column without a value is one of numbers."""
     table = pa.Table.from_pylist([dict(row) for row in rows])
     fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
-    schema = pa.schema(fields, {embedding.NAME: embedding.as_text(manifest)})
-    pq.write_table(table.cast(schema), path.with_suffix(".parquet"), compression="zstd")
+    return table.cast(pa.schema(fields))
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
+    """A table of scalars as `<path>.parquet` and `<path>.csv`."""
+    table = scalar_table(rows).replace_schema_metadata(
+        {embedding.NAME: embedding.as_text(manifest)}
+    )
+    pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
     path.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8", newline="")

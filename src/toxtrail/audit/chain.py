@@ -24,7 +24,7 @@ from toxtrail.identity import (
     sha256_file,
     tree_sha256,
 )
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import irregular, leads_out, link_target, read_text
 
 Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
@@ -205,7 +205,8 @@ class Chain:
         )
 
     def _loss(self, key: str, training: TrainingRecord) -> str:
-        path = self._store.model(key) / "loss.csv" if self._store else None
+        here = self._store is not None and not leads_out(key)
+        path = self._store.model(key) / "loss.csv" if self._store and here else None
         last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
         if path is None or not path.is_file():
             return last
@@ -219,6 +220,8 @@ class Chain:
     def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
         if self._store is None or not self._holds_weights:
             return "recorded"
+        if leads_out(f"{key}/{adapter.key}"):
+            return "MISMATCH"
         folder = self._store.model(key) / "adapters" / adapter.key
         if not folder.is_dir():
             return "not here"
@@ -228,7 +231,7 @@ class Chain:
     def _standing(self, path: str, sha256: str) -> Standing:
         if self._store is None:
             return "recorded"
-        found = self._sha256(self._store.root / path)
+        found = self._sha256(path)
         if found is None:
             return "not here"
         return "matches" if found == sha256 else "MISMATCH"
@@ -238,9 +241,16 @@ class Chain:
         inside = self._store is not None and path.is_relative_to(self._store.root)
         return "matches" if inside else "recorded"
 
-    def _sha256(self, path: Path) -> str | None:
+    def _sha256(self, name: str) -> str | None:
+        """None of what is not here; empty of what is not opened."""
+        assert self._store is not None
+        if leads_out(name):
+            return ""
+        path = self._store.root / name
         if path not in self._hashes:
-            self._hashes[path] = sha256_file(path) if path.is_file() else None
+            strange = irregular(path) or link_target(path)
+            here = sha256_file(path) if path.is_file() and not strange else None
+            self._hashes[path] = "" if strange else here
         return self._hashes[path]
 
     def _name(self, path: Path) -> str:
@@ -255,12 +265,13 @@ class Chain:
         """When, where and at which commit this very file was made, if this machine made it."""
         if self._store is None or sha256 is None:
             return (), ()
-        path = self._store.record(manifest.kind, manifest.key or "-")
         try:
+            path = self._store.record(manifest.kind, manifest.key or "-")
             record = read_json(path) if path.is_file() else {}
             return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
         except DAMAGE:
-            return (), (f"{self._name(path)} cannot be read: when and where it was made is lost",)
+            name = f"data/records/{manifest.kind}/{manifest.key}.json"
+            return (), (f"{name} cannot be read: when and where it was made is lost",)
 
 
 def _parent_claim(manifest: Manifest) -> tuple[str, ...]:

@@ -91,7 +91,8 @@ class Evidence:
         return self.store.root
 
     def path(self, name: str) -> Path:
-        return self.root / name
+        """DataError if the name leads out of the experiment."""
+        return self.store.at(name)
 
     def sound(self, instances: Iterable[Instance]) -> list[Instance]:
         """Those of which nothing that they made or read is refused."""

@@ -43,6 +43,7 @@ from toxtrail.audit.verify_runs import (
     verify_tracking,
     verify_verdicts,
 )
+from toxtrail.audit.verify_shown import verify_shown
 from toxtrail.audit.verify_signatures import Signable, verify_signatures
 from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
@@ -64,6 +65,7 @@ LINK_OF_PART = {
     "manifests": "generations",
     "rows": "scores",
     "numbers": "posteriors",
+    "shown": "report",
 }
 
 
@@ -134,7 +136,8 @@ def verify(
         *verify_outputs(evidence, scope),
         *verify_executions(evidence, sound),
     ]
-    for part in (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers):
+    parts = (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers)
+    for part in (*parts, verify_shown):
         what = part.__name__.removeprefix("verify_")
         found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
     found += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))

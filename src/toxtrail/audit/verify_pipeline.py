@@ -14,9 +14,9 @@ from typing import Any
 from toxtrail.audit.digests import dir_md5, files_of, md5_of
 from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, ok, weak
 from toxtrail.audit.lockfile import MD5, LockEntry, Recorded, is_own, outputs, parse_lock
+from toxtrail.audit.verify_params import changes
 from toxtrail.backends import git
 from toxtrail.errors import DataError
-from toxtrail.identity import canonical_json
 from toxtrail.pipeline import Instance
 from toxtrail.regular_files import leads_out, read_bytes, read_text
 
@@ -164,7 +164,7 @@ def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Itera
             yield _not_those(what, found ^ wanted)
     yield from _odd_modes(evidence, instance, entry)
     for place in set(instance.params) & set(entry.params):
-        for name, was, now in _changes(place, entry.params[place], _at(evidence.raw, place)):
+        for name, was, now in changes(place, entry.params[place], value_at(evidence.raw, place)):
             yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
 
 
@@ -335,19 +335,11 @@ def _differs(out: Recorded, found: tuple[str, int]) -> str:
     )
 
 
-def _at(values: Any, place: str) -> Any:
+def value_at(values: Any, place: str) -> Any:
+    """What params.yaml has at a place; None if nothing."""
     for name in place.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
-
-
-def _changes(place: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
-    """Leaf by leaf; 1, 1.0 and true are three values, unlike for DVC."""
-    if isinstance(was, dict) and isinstance(now, dict):
-        for name in {**was, **now}:
-            yield from _changes(f"{place}.{name}", was.get(name), now.get(name))
-    elif canonical_json(was) != canonical_json(now):
-        yield place, canonical_json(was), canonical_json(now)
 
 
 def _same_entries(left: str, right: str) -> bool:

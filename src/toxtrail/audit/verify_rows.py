@@ -10,6 +10,7 @@ from typing import Any
 from toxtrail.artifacts import Store
 from toxtrail.audit.chain import SERVED, is_served
 from toxtrail.audit.evidence import DAMAGE, Check, Evidence, judged, of_stage, weak
+from toxtrail.audit.verify_params import other_params
 from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
 from toxtrail.identity import Manifest, content_key
@@ -44,9 +45,7 @@ def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
                     link, name, ["it carries no manifest: it was not made by toxtrail"]
                 )
                 continue
-            yield from judged(
-                link, f"{name} (manifest)", list(_unlike(evidence, instance, manifest))
-            )
+            yield from judged(link, f"{name} (manifest)", _problems(evidence, instance, manifest))
             if is_served(manifest):
                 yield weak(link, name, SERVED)
             if manifest.code_sha256 != code_sha256(instance.stage.name):
@@ -162,18 +161,29 @@ def _carriers(store: Store, instance: Instance) -> list[Path]:
     return [path for path in found if path.suffix != ".csv"]  # a format without room for one
 
 
+def _problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[str]:
+    try:
+        return list(_unlike(evidence, instance, manifest))
+    except DAMAGE as error:
+        return [f"it cannot be held against: {error}"]
+
+
 def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
+    yield from other_params(evidence.config, instance, manifest)
     if (manifest.kind, manifest.key) != (instance.stage.name, instance.key):
         yield f"it was made by {manifest.kind}@{manifest.key}, not by {instance.name}"
     for name, source in manifest.inputs.items():
         if ":" in source.path:  # an asset: see verify_weights
             continue
-        digest = evidence.digests.of(evidence.path(source.path))
+        path = evidence.path(source.path)
+        digest = evidence.digests.of(path)
         if digest and digest.sha256 != source.sha256:
             yield (
                 f"it was made from another {source.path} ({name}): sha256 {source.sha256}, now "
                 f"{digest.sha256}"
             )
+        elif digest and source.manifest and source.manifest != embedded_manifest(path):
+            yield f"the manifest in it of {source.path} ({name}) is not the one of that file"
     if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
         None,
         manifest.model.to_json(),

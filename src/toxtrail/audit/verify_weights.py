@@ -20,6 +20,7 @@ from toxtrail.audit.evidence import (
     ok,
     weak,
 )
+from toxtrail.audit.verify_params import other_model
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Config, Source
 from toxtrail.doubts import doubts
@@ -33,6 +34,7 @@ from toxtrail.identity import (
     tree_sha256,
 )
 from toxtrail.pipeline import Instance
+from toxtrail.regular_files import leads_out
 
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -139,7 +141,8 @@ def _copy(
         yield absent("weights", name, "it is not on this machine")
         return
     wanted = {file.path: file for file in recorded}
-    present = {n: folder / n for n in wanted if (folder / n).is_file()}
+    inside = [name for name in wanted if not leads_out(name)]
+    present = {n: folder / n for n in inside if (folder / n).is_file()}
     yield from judged("weights", name, list(_odd(evidence, present, wanted.values())))
 
 
@@ -149,8 +152,8 @@ def _adapter(evidence: Evidence, key: str, adapter: Adapter) -> Iterator[Check]:
         claim = "that it was trained on the data its card names is its uploader's claim"
         yield weak("adapters", adapter.uri, claim)
         return
-    folder = evidence.store.model(key) / "adapters" / adapter.key
     name = f"models/{key}/adapters/{adapter.key}"
+    folder = evidence.path(name)
     if not folder.is_dir():
         yield absent("adapters", name, "it is not here. `dvc checkout` or `dvc pull` brings it.")
         return
@@ -181,6 +184,7 @@ def _card(evidence: Evidence, card: ModelCard, known: dict[str, ModelCard]) -> I
 
 def card_problems(config: Config, card: ModelCard, known: dict[str, ModelCard]) -> Iterator[str]:
     """Where a card contradicts itself, params.yaml or its parent."""
+    yield from other_model(config, card)
     if not card.base.files:
         yield "it lists no weight files"
     elif card.base.sha256 not in (tree_sha256(card.base.files), card.base.files[0].sha256):

@@ -17,6 +17,8 @@ from typing import Any
 from toxtrail.backends.mlflow_artifacts import MANIFEST, RunFiles
 from toxtrail.backends.mlflow_runs import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.backends.mlflow_store import artifact_root, is_local, local_store, opened
+from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
 
 EXECUTIONS = "executions.json"
 
@@ -79,11 +81,11 @@ def _filed(root: Path) -> list[FiledRun]:
     runs, tags = [], _sealing_tags(root)
     for path in sorted(artifact_root(root).glob(f"*/artifacts/{RECORD}")):
         try:
-            listed, run_id = json.loads(path.read_text("utf-8")), path.parent.parent.name
+            listed, run_id = json.loads(read_text(path)), path.parent.parent.name
             files = RunFiles(root, run_id, str(listed["name"]), tags.get(run_id))
             run = FiledRun(run_id, files, listed)
             runs.append(run) if run.name and run.content_key else None
-        except (OSError, ValueError, KeyError, TypeError):
+        except (DataError, OSError, ValueError, KeyError, TypeError):
             continue  # damaged: verification names it
     return runs
 

@@ -91,6 +91,11 @@ def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest
 
 def run(store: Store, families: Sequence[str]) -> None:
     """Read, render, write."""
+    store.write_text(store.report, page_of(store, families))
+
+
+def page_of(store: Store, families: Sequence[str]) -> str:
+    """The page that the present files give."""
     folders = {family: store.comparison(family) for family in families}
     inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
     texts = {name: one for f in families for name, one in _texts_behind(store, f, inputs[f])}
@@ -98,7 +103,7 @@ def run(store: Store, families: Sequence[str]) -> None:
     inputs |= {**texts, "prompt card": card.model_copy(update={"manifest": None})}
     manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
     pages = [_page(store, family) for family in families]
-    store.write_text(store.report, render(pages, read_json(store.prompts_card), manifest))
+    return render(pages, read_json(store.prompts_card), manifest)
 
 
 def _template(name: str) -> str:
@@ -131,7 +136,7 @@ def _texts_behind(store: Store, family: str, comparison: Input) -> list[tuple[st
         if name in ("scores", "generations", "prompts")
     }
     for path, sha256 in wanted.items():
-        if store.input(store.root / path).sha256 != sha256:
+        if store.input(store.at(path)).sha256 != sha256:
             raise DataError(
                 f"{comparison.path} was made from another {path} than is here now. "
                 "Run `dvc repro` to bring both up to date."
