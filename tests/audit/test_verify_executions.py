@@ -16,6 +16,8 @@ from toxtrail.backends.base import Silent
 from toxtrail.identity import record_seal, sha256_file
 from toxtrail.pipeline import Instance, stage_named
 
+NOTHING = {name: {} for name in ("models", "finetunes", "variants", "families")}
+
 
 @pytest.fixture
 def scene(tmp_path):
@@ -32,6 +34,7 @@ def scene(tmp_path):
         path=lambda n: tmp_path / n,
         committed={},
         digests=Digests(Silent()),
+        config=SimpleNamespace(model_dump=lambda **_: NOTHING),
     )
     record = {"output_sha256": sha256_file(out), "commit": "c" * 40, "host": "here"}
     path = store.record("score", "v")
@@ -49,7 +52,9 @@ def test_an_untouched_record_stands(scene):
     assert outcomes() == ["ok"]
 
 
-@pytest.mark.parametrize("change", [{"commit": "d" * 40}, {"host": "there"}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"commit": "d" * 40}, {"host": "there"}, {"more": 1}, {"seal": None}]
+)
 def test_an_edited_record_is_broken(scene, change):
     outcomes, *_ = scene
     assert outcomes(**change) == ["BROKEN"]
@@ -61,6 +66,20 @@ def test_a_record_of_another_file_or_none_says_nothing(scene):
     assert outcomes() == ["ok", "absent"]
     path.unlink()
     assert [c.outcome for c in verify_executions(evidence, [one])] == ["absent"]
+
+
+def test_a_record_without_its_seal_or_of_another_stage_run_is_broken(scene):
+    outcomes, evidence, one, path = scene
+    outcomes()
+    value = json.loads(path.read_text())
+    del value["seal"]
+    path.write_text(json.dumps(value))
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
+    for stage, key, outcome in (("score", "v", "ok"), ("score", "w", "BROKEN")):
+        value = {**value, "stage": stage, "key": key}
+        path.write_text(json.dumps({**value, "seal": record_seal(value)}))
+        (check,) = verify_executions(evidence, [one])
+        assert check.outcome == outcome
 
 
 def test_a_damaged_record_is_named(scene):

@@ -66,6 +66,11 @@ def flipper(name: str, seed: int) -> Callable[[Path], None]:
     return lambda root: flip(root / name, seed)
 
 
+def located_in(name: str, said: str) -> bool:
+    """Whether a broken link names an output; a weight file is named beside its folder."""
+    return name in said or (name.endswith(".safetensors") and Path(name).name in said)
+
+
 def located(name: str) -> str:
     """How a report names the file."""
     if name.startswith("mlruns/artifacts/"):
@@ -363,10 +368,262 @@ def working_folder(root: Path) -> None:
     path.write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
 
 
+def values_of(root: Path, name: str) -> dict[str, Any]:
+    return yaml.safe_load((root / name).read_text("utf-8"))
+
+
+def save_values(root: Path, name: str, values: dict[str, Any]) -> None:
+    (root / name).write_text(yaml.safe_dump(values, sort_keys=False), "utf-8")
+
+
+def set_at(values: Any, place: str, value: object) -> None:
+    *above, last = place.split(".")
+    for name in above:
+        values = values[name]
+    values[last] = value
+
+
+def in_both(place: str, value: object) -> Callable[[Path], None]:
+    """A value in params.yaml, and in every entry of dvc.lock that records it."""
+
+    def apply(root: Path) -> None:
+        params, lock = values_of(root, "params.yaml"), values_of(root, "dvc.lock")
+        set_at(params, place, value)
+        for entry in lock["stages"].values():
+            recorded = entry.get("params", {}).get("params.yaml", {})
+            for name in recorded:
+                if place == name or place.startswith(f"{name}."):
+                    recorded[name] = params_at(params, name)
+        save_values(root, "params.yaml", params)
+        save_values(root, "dvc.lock", lock)
+
+    return apply
+
+
+def params_at(values: Any, place: str) -> Any:
+    for name in place.split("."):
+        values = values[name]
+    return values
+
+
+def relocked(root: Path) -> None:
+    """dvc.lock, and DVC's cache, say what the outputs are now."""
+    from toxtrail.audit.digests import Digests
+    from toxtrail.backends.base import Silent
+
+    digests, lock = Digests(Silent()), values_of(root, "dvc.lock")
+    for entry in lock["stages"].values():
+        for row in (*entry.get("deps", ()), *entry.get("outs", ())):
+            path = root / row["path"]
+            folder, file = digests.folder(path), digests.of(path)
+            if folder:
+                row |= folder._asdict()
+            elif file:
+                row |= {"md5": file.md5, "size": file.size}
+    save_values(root, "dvc.lock", lock)
+    shutil.rmtree(root / ".dvc/cache/files")
+
+
+def relocked_after(change: Callable[[Path], object]) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        change(root)
+        relocked(root)
+
+    return apply
+
+
+def kinder_table(root: Path) -> None:
+    path = root / "results/comparisons/tiny/pairs.parquet"
+    table = pq.read_table(path)
+    rows = [{**row, "diff": 0.0} for row in table.to_pylist()]
+    path.chmod(0o644)
+    pq.write_table(type(table).from_pylist(rows, schema=table.schema), path, compression="zstd")
+
+
+def edited_record(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """A record whose seal is made again, as if nothing had happened."""
+    from toxtrail.identity import record_seal
+
+    def apply(root: Path) -> None:
+        value = json.loads((root / RECORD).read_text("utf-8"))
+        change(value)
+        write(root / RECORD, json.dumps({**value, "seal": record_seal(value)}))
+
+    return apply
+
+
+def unsealed(root: Path) -> None:
+    value = json.loads((root / RECORD).read_text("utf-8"))
+    del value["seal"]
+    write(root / RECORD, json.dumps(value))
+
+
+def in_pipeline(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
+    """In dvc.yaml as a whole."""
+
+    def apply(root: Path) -> None:
+        values = values_of(root, "dvc.yaml")
+        change(values)
+        save_values(root, "dvc.yaml", values)
+
+    return apply
+
+
+def own_stage(**entry: object) -> Callable[[Path], None]:
+    return in_pipeline(lambda values: values["stages"].update(polish=entry))
+
+
+def uncached(values: dict[str, Any]) -> None:
+    body = values["stages"]["score"]["do"]
+    body["outs"] = [{body["outs"][0]: {"cache": False}}]
+
+
+def marked(stages: dict[str, Any]) -> None:
+    stages["score@tuned"]["outs"][0]["isexec"] = True
+
+
+def led_out(stages: dict[str, Any]) -> None:
+    stages["score@tuned"]["outs"][0]["path"] = "../../../../etc/passwd"
+
+
+def twice(root: Path) -> None:
+    """An entry again, of which YAML keeps the last."""
+    path = root / "dvc.lock"
+    lock = path.read_text("utf-8")
+    entry = lock[lock.index("  report:") :].split("\n  ", 1)[0].rstrip() + "\n"
+    path.write_text(lock.rstrip() + "\n" + entry, "utf-8")
+
+
+def linked(name: str, keep: bool = True) -> Callable[[Path], None]:
+    """A file or folder moved elsewhere, with a link in its place; or a link that was not there."""
+
+    def apply(root: Path) -> None:
+        away = root.parent / "away" / Path(name).name
+        away.parent.mkdir(exist_ok=True)
+        if keep:
+            (root / name).rename(away)
+        (root / name).symlink_to(away if keep else "/etc")
+
+    return apply
+
+
+def in_place_of(name: str, make: Callable[[Path], object]) -> Callable[[Path], None]:
+    def apply(root: Path) -> None:
+        (root / name).unlink(missing_ok=True)
+        make(root / name)
+
+    return apply
+
+
+def holes(path: Path) -> None:
+    """A terabyte of nothing."""
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+
+
+SCORES = "data/scores/tiny/tuned.parquet"
+GENERATIONS = "data/generations/tiny/tuned.parquet"
+
+
+def with_the_lock() -> list[Tampering]:
+    """Values and files that were changed together with what dvc.lock says of them."""
+    places = {
+        "generation.temperature": 0.7,
+        "generation.max_new_tokens": 7,
+        "prompts.seed": 2,
+        "posterior.rope_pp": 2.0,
+        "scoring.scorers.judge.golden_tolerance": 0.1,
+        "variants.tuned.role": "base",
+        "models.base.uri": "file:assets/judge",
+        "finetunes.tuned.max_steps": 7,
+    }
+    files = {
+        "report/index.html": (">", "> "),
+        "results/metrics/tiny.json": ('_pct": ', '_pct": 1'),
+        "results/plots/tiny.csv": (",", ",1"),
+        "results/comparisons/tiny/pairs.csv": (",", ",1"),
+        SUMMARY: ('"rate_raw": ', '"rate_raw": 1'),
+    }
+    return [
+        *(
+            Tampering(f"{p} and the lock", in_both(p, v), p.rsplit(".", 1)[-1])
+            for p, v in places.items()
+        ),
+        *(
+            Tampering(
+                f"{name} and the lock", relocked_after(text(name, *change)), name.split(".")[0]
+            )
+            for name, change in files.items()
+        ),
+        Tampering("a table and the lock", relocked_after(kinder_table), "pairs.parquet"),
+    ]
+
+
+def of_records() -> list[Tampering]:
+    """Records of executions, which no lock and no signature holds."""
+    other = RECORD.replace("tuned", "base")
+    return [
+        Tampering("a record without its seal", unsealed, RECORD),
+        Tampering("two records swapped", swapped(RECORD, other), RECORD),
+        Tampering(
+            "a record of another variant", edited_record(lambda v: v.update(key="base")), RECORD
+        ),
+        Tampering("a pipe for a record", in_place_of(RECORD, os.mkfifo), RECORD),
+    ]
+
+
+def of_declarations() -> list[Tampering]:
+    """dvc.yaml and dvc.lock."""
+    none = {"cmd": "echo", "outs": []}
+    return [
+        Tampering("vars", in_pipeline(lambda v: v.update(vars=[{"models": {}}])), "vars"),
+        Tampering("an uncached output", in_pipeline(uncached), "cache"),
+        Tampering("a stage that makes ours", own_stage(cmd="echo", outs=[SCORES]), "polish"),
+        Tampering("a stage around ours", own_stage(cmd="echo", outs=["data/scores"]), "polish"),
+        Tampering("ours by another name", own_stage(cmd="toxtrail stage score tuned"), "polish"),
+        Tampering("an entry of no stage", in_lock(lambda s: s.update(polish=none)), "polish"),
+        Tampering("a mark as executable", in_lock(marked), "isexec"),
+        Tampering("a path that leads out", in_lock(led_out), "etc/passwd"),
+        Tampering("an entry twice", twice, "report"),
+    ]
+
+
+def of_places() -> list[Tampering]:
+    """What is no file of a stage, or is none at all."""
+    return [
+        Tampering("a linked adapter", linked(ADAPTER), ADAPTER),
+        Tampering("a link in an adapter", linked(f"{ADAPTER}/more", keep=False), f"{ADAPTER}/more"),
+        Tampering(
+            "a linked folder of results", linked("results/posteriors/tiny/tuned"), "tiny/tuned"
+        ),
+        Tampering("linked scores", linked(SCORES), SCORES),
+        Tampering("a pipe for scores", in_place_of(SCORES, os.mkfifo), SCORES),
+        Tampering("a pipe for generations", in_place_of(GENERATIONS, os.mkfifo), GENERATIONS),
+        Tampering("a pipe for a summary", in_place_of(SUMMARY, os.mkfifo), SUMMARY),
+        Tampering("a pipe for a card", in_place_of(CARD, os.mkfifo), CARD),
+        Tampering("a pipe for a receipt", in_place_of(RECEIPT, os.mkfifo), RECEIPT),
+        Tampering("a pipe for the report", in_place_of("report/index.html", os.mkfifo), "report"),
+        Tampering(
+            "a pipe in an adapter", in_place_of(f"{ADAPTER}/more", os.mkfifo), f"{ADAPTER}/more"
+        ),
+        Tampering("a pipe for dvc.yaml", in_place_of("dvc.yaml", os.mkfifo), "dvc.yaml"),
+        Tampering(
+            "a pipe for a dependency", in_place_of("requirements.txt", os.mkfifo), "requirements"
+        ),
+        Tampering("a folder for scores", in_place_of(SCORES, Path.mkdir), SCORES),
+        Tampering("holes for scores", in_place_of(SCORES, holes), SCORES),
+        Tampering("holes for a summary", in_place_of(SUMMARY, holes), SUMMARY),
+    ]
+
+
 def named() -> list[Tampering]:
     """What people and programs do by hand."""
     return [
         *in_mlflow(),
+        *with_the_lock(),
+        *of_records(),
+        *of_declarations(),
+        *of_places(),
         Tampering("a frozen stage", frozen("generate"), "generate"),
         Tampering("another frozen stage", frozen("report"), "report"),
         Tampering(

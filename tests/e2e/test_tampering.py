@@ -6,11 +6,15 @@ import os
 import shutil
 import sqlite3
 from contextlib import closing
+from pathlib import Path
 
 import pytest
 import tampering
+import yaml
 from conftest import Lab
 
+from toxtrail.audit.digests import files_of
+from toxtrail.audit.signatures import public_key
 from toxtrail.audit.verify import gather, verify
 from toxtrail.backends.base import Silent
 from toxtrail.cli.experiment import Experiment
@@ -28,9 +32,10 @@ def own(finished, tmp_path, monkeypatch):
     return finished.copy(tmp_path / "lab")
 
 
-def broken_links(root):
+def broken_links(root, key=None):
     experiment = Experiment(root)
-    checks = verify(gather(experiment.store, experiment.config, Silent()), ())
+    keys = [public_key(Path(key))] if key else []
+    checks = verify(gather(experiment.store, experiment.config, Silent()), (), keys)
     return [c for c in checks if c.outcome == "BROKEN"], checks
 
 
@@ -72,6 +77,26 @@ def test_every_single_tampering_is_found_and_located(own, tmp_path, part):
         put_back(tmp_path / "kept", root)
     assert missed == []
     assert broken_links(root)[0] == []
+
+
+def test_every_output_is_signed_or_computed_again(own, tmp_path):
+    """Each is forged together with dvc.lock and DVC's cache; verification with the key names it."""
+    root, key = own.root, tmp_path / "k.pem"
+    own.toxtrail("sign", "--new-key", str(key))
+    own.toxtrail("sign", "--key", str(key))
+    lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))["stages"].values()
+    outs = {row["path"] for entry in lock for row in entry["outs"]}
+    files = {path.relative_to(root).as_posix() for out in outs for path in files_of(root / out)}
+    proved = {n for n in files if n.endswith(".safetensors") or n.startswith("mlruns/receipts/")}
+    assert broken_links(root, f"{key}.pub")[0] == []
+    shutil.copytree(root, tmp_path / "kept", symlinks=True)
+    for group in (proved, files - proved):  # by a card or the files behind them; by a signature
+        for number, name in enumerate(sorted(group)):
+            tampering.flip(root / name, number)
+        tampering.relocked(root)
+        said = [f"{c.name} {c.detail}" for c in broken_links(root, f"{key}.pub")[0]]
+        assert [n for n in group if not any(tampering.located_in(n, one) for one in said)] == []
+        put_back(tmp_path / "kept", root)
 
 
 def clone(lab, place):

@@ -33,12 +33,14 @@ from toxtrail.audit.evidence import (
     ok,
     weak,
 )
-from toxtrail.audit.lockfile import parse_lock
-from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.lockfile import Recorded, parse_lock
+from toxtrail.audit.refused import refused_below, refused_places
 from toxtrail.audit.verify_executions import verify_executions
+from toxtrail.audit.verify_pipeline import other_run
 from toxtrail.audit.verify_rows import verify_manifests, verify_numbers, verify_rows
 from toxtrail.audit.verify_runs import verify_tracking
-from toxtrail.audit.verify_signatures import Signable, verify_signatures
+from toxtrail.audit.verify_shown import verify_shown
+from toxtrail.audit.verify_signatures import WEIGHTS, Signable, verify_signatures
 from toxtrail.audit.verify_weights import card_problems, cards
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Progress
@@ -47,7 +49,7 @@ from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_file
 from toxtrail.params import load_config, read_yaml
-from toxtrail.pipeline import Instance, upstream
+from toxtrail.pipeline import Instance
 from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
@@ -58,19 +60,12 @@ LIMIT = 20 << 30
 """Bytes that a bundle may unpack to."""
 PLAUSIBLE, RATIO = 1 << 30, 200
 """Bytes; above it, nothing that we write packs to less than a two-hundredth."""
-WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip's oldest time stamp: equal files give equal bundles."""
 ZIP_DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError,
 )  # fmt: skip
 """What zipfile raises of a damaged, encrypted or exotic archive."""
-
-
-def stage_runs_of(config: Config, target: Signable) -> list[Instance]:
-    """Every stage run behind a variant or a family, in order."""
-    known, stage = stage_runs(config), "track" if target.group == "variants" else "track-comparison"
-    return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, target.name)])
 
 
 def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
@@ -80,7 +75,10 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
         DataError: something is not here.
     """
     found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
-    for one in stage_runs_of(config, target):
+    behind = target.stage_runs(config)
+    for name, reason in refused_places(store.root, behind).items():
+        raise DataError(f"{name} cannot be exported: {reason}. Delete it, then `dvc checkout`.")
+    for one in behind:
         for out in one.outs:
             path = store.root / out
             if not path.exists():
@@ -176,6 +174,8 @@ def chain_of(root: Path) -> Link:
     Raises:
         DataError: its listing or a file of the chain is damaged or missing.
     """
+    for name, reason in refused_below(root).items():
+        raise DataError(f"{name}: {reason}. Nothing of the bundle was opened.")
     listing = about(root)
     where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
     summaries = root.glob(f"results/{where}/*/summary.json")
@@ -190,6 +190,8 @@ def chain_of(root: Path) -> Link:
 
 def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKey]) -> list[Check]:
     """Everything that can be said without the repo."""
+    if refused := refused_below(root):
+        return [broken("files", n, f"{why}. It was not opened.") for n, why in refused.items()]
     digests = Digests(progress)
     digests.prepare([root])
     found: list[Check] = []
@@ -197,6 +199,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         listing = about(root)
         found += _listed(root, listing["files"], digests)
         config = load_config(root / "params.yaml")
+        target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
     except DAMAGE as error:
         return [*found, broken("files", LISTING, f"the bundle cannot be read further: {error}")]
@@ -204,16 +207,29 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         Store(root), config, read_yaml(root / "params.yaml"), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
-    target = Signable(listing["group"], listing["name"])
-    scope = stage_runs_of(config, target)
+    scope = target.stage_runs(config)
     found += [check for one in scope for check in _against_lock(evidence, one)]
     found += guarded("files", LISTING, _headline(root, listing, scope))
-    for part in (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers):
+    parts = (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
+    for part in (*parts, verify_shown):
         found += guarded("files", part.__name__, part(evidence, scope))
     found += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
-    found += verify_signatures(Store(root), config, [target], keys)
+    found += verify_signatures(evidence, [target], keys)
     found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
     return found
+
+
+def _target(listing: Mapping[str, Any], config: Config) -> Signable:
+    """What a bundle is of.
+
+    Raises:
+        DataError: its params.yaml knows no such variant or family.
+    """
+    group, name = listing["group"], str(listing.get("name"))
+    known = config.variants if group == "variants" else config.families
+    if name not in known:
+        raise DataError(f"{LISTING} names {name!r}; params.yaml has no such entry in {group}.")
+    return Signable(group, name)
 
 
 def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]) -> Iterator[Check]:
@@ -243,20 +259,30 @@ def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[
 
 
 def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
-    """Outputs as dvc.lock records them; a folder with weights is here without them."""
+    """Values as params.yaml has them, files as dvc.lock records them; a folder with weights is here
+    without them."""
     entry = evidence.lock.get(one.name)
     if entry is None:
         yield broken("dvc.lock", one.name, "the bundle's dvc.lock has no entry of it")
         return
-    for out in entry.outs.values():
-        path = evidence.path(out.path)
-        if one.stage.name == "finetune":
-            continue
-        digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
-        md5 = digest.md5 if digest else None
-        kind = "folder" if isinstance(digest, FolderDigest) else "file"
-        problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {out.md5}"
-        yield from judged("dvc.lock", out.path, [problem] if md5 != out.md5 else [])
+    problems = list(other_run(evidence, one, entry))
+    if unread := sorted(set(one.reads) - set(entry.deps)):
+        problems.append(f"it does not say that it read {', '.join(unread)}")
+    yield from judged("dvc.lock", one.name, problems)
+    deps = (dep for path, dep in entry.deps.items() if path in one.reads)
+    read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
+    made = [out for path, out in entry.outs.items() if path in one.outs]
+    for recorded in (*read, *(made if one.stage.name != "finetune" else ())):
+        yield from _recorded(evidence, recorded)
+
+
+def _recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
+    path = evidence.path(recorded.path)
+    digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
+    md5 = digest.md5 if digest else None
+    kind = "folder" if isinstance(digest, FolderDigest) else "file"
+    problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {recorded.md5}"
+    yield from judged("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
 
 
 def _cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:

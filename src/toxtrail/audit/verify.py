@@ -44,7 +44,7 @@ from toxtrail.audit.verify_runs import (
     verify_verdicts,
 )
 from toxtrail.audit.verify_shown import verify_shown
-from toxtrail.audit.verify_signatures import Signable, verify_signatures
+from toxtrail.audit.verify_signatures import WHOLE, Signable, verify_signatures
 from toxtrail.audit.verify_weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Progress
@@ -146,13 +146,17 @@ def verify(
     for stored in runs:
         if not targets or stored.run.tags.get(KEY_TAG) in own:
             found += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
-    made = [
+    found += verify_signatures(evidence, _signables(scope), keys)
+    return found
+
+
+def _signables(scope: Sequence[Instance]) -> list[Signable]:
+    """What of the scope can be signed; with its report, the whole experiment."""
+    results = [
         Signable("variants" if one.stage.name == "track" else "families", one.key or "")
         for one in of_stage(scope, "track", "track-comparison")
     ]
-    made = [one for one in made if one.is_here(evidence.store, evidence.config)]
-    found += verify_signatures(evidence.store, evidence.config, made, keys)
-    return found
+    return [*results, *(WHOLE for _ in of_stage(scope, "report"))]
 
 
 def tally(checks: Sequence[Check]) -> list[Tally]:

@@ -10,24 +10,26 @@ from typing import Any
 
 from toxtrail.artifacts import read_json
 from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, of_stage, weak
+from toxtrail.audit.scope import stage_runs
 from toxtrail.backends import git
 from toxtrail.identity import record_seal
 from toxtrail.pipeline import Instance
 
 LINK = "executions"
+STAGES = ("finetune", "generate", "score")
 
 
 def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each record is as it was written, and of the file that is here."""
-    for one in of_stage(scope, "finetune", "generate", "score"):
+    for one in of_stage(scope, *STAGES):
         path = evidence.store.record(one.stage.name, one.key or "-")
         name = path.relative_to(evidence.root).as_posix()
-        if not path.is_file():
+        if not path.exists():
             yield absent(LINK, name, "when and where it was made is not written down here")
             continue
         try:
             record = read_json(path)
-            problems = list(_edited(record))
+            problems = [*_edited(record), *_of_another(evidence, one, record)]
         except DAMAGE as error:
             yield broken(LINK, name, f"it cannot be read: {error}")
             continue
@@ -37,17 +39,36 @@ def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator
 
 
 def _edited(record: dict[str, Any]) -> Iterator[str]:
-    seal = record.get("seal")
-    if seal is not None and seal != record_seal(record):
+    if "seal" not in record:
+        yield "it was edited: it has no seal"
+    elif record["seal"] != record_seal(record):
         yield "it was edited: its seal is not the hash of what it says"
+
+
+def _of_another(evidence: Evidence, one: Instance, record: dict[str, Any]) -> Iterator[str]:
+    """Where it is the record of another stage run; one of an older toxtrail does not say of which,
+    and only the hash of what was made tells."""
+    said = f"{record.get('stage', one.stage.name)}@{record.get('key', one.key)}"
+    others = [o for o in stage_runs(evidence.config) if o.stage.name in STAGES and o != one]
+    sha256 = record.get("output_sha256")
+    if said != one.name:
+        yield f"it is the record of {said}"
+    elif sha256 != _made(evidence, one):
+        yield from (f"it is the record of {o.name}" for o in others if _made(evidence, o) == sha256)
+
+
+def _made(evidence: Evidence, one: Instance) -> str | None:
+    """SHA-256 of what a stage run made; None if it is not here."""
+    out = evidence.path(one.writes[0])
+    digest = evidence.digests.of(out / "model.json" if out.is_dir() else out)
+    return digest.sha256 if digest else None
 
 
 def _standing(
     evidence: Evidence, one: Instance, name: str, record: dict[str, Any]
 ) -> Iterator[Check]:
-    out = evidence.path(one.writes[0])
-    made = evidence.digests.of(out / "model.json" if out.is_dir() else out)
-    if made and record.get("output_sha256") != made.sha256:
+    made = _made(evidence, one)
+    if made and record.get("output_sha256") != made:
         yield absent(LINK, name, f"it is of another making of {one.writes[0]} than the one here")
         return
     commit = record.get("commit")

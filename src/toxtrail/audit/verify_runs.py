@@ -12,7 +12,7 @@ from collections.abc import Container, Generator, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.artifacts import read_json
+from toxtrail.artifacts import pretty_json, read_json
 from toxtrail.audit.evidence import (
     DAMAGE,
     Check,
@@ -113,6 +113,8 @@ def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Ch
     try:
         receipt = read_json(path)
         problems = list(_other_receipt(receipt, content))
+        if read_text(path) != pretty_json(receipt):
+            problems.append("it is not spelled as toxtrail writes it: it was edited by hand")
     except DAMAGE as error:
         yield broken("receipts", f"{name} (content)", f"it cannot be read: {error}")
         return True

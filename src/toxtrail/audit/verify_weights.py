@@ -20,7 +20,7 @@ from toxtrail.audit.evidence import (
     ok,
     weak,
 )
-from toxtrail.audit.verify_params import other_model
+from toxtrail.audit.verify_params import changes, other_model
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Config, Source
 from toxtrail.doubts import doubts
@@ -207,8 +207,8 @@ def _training(
     if recipe is None:
         yield "params.yaml has no fine-tune of this name"
         return
-    if training.recipe != recipe.plain():
-        yield "its recipe is not the one in params.yaml"
+    for place, was, now in changes(f"finetunes.{card.key}", training.recipe, recipe.plain()):
+        yield f"{place}: it was trained with {was}, params.yaml has {now}"
     parent = known.get(recipe.parent)
     if parent is None:
         return

@@ -41,7 +41,7 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
 
     from toxtrail.artifacts import pretty_json
     from toxtrail.audit import ro_crate as crate
-    from toxtrail.audit.bundle import files_for, stage_runs_of, write_bundle
+    from toxtrail.audit.bundle import files_for, write_bundle
     from toxtrail.audit.subjects import resolve
     from toxtrail.audit.verify_signatures import Signable
     from toxtrail.cli.audit import scene_of
@@ -60,7 +60,7 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
     about = {"group": one.group, "name": one.name, "content_key": facts["content key"]}
     with tempfile.TemporaryDirectory() as folder:
         if ro_crate:
-            made_by = stage_runs_of(experiment.config, one)
+            made_by = one.stage_runs(experiment.config)
             content = crate.ro_crate(one.name, experiment.store, files, made_by)
             files[crate.METADATA] = Path(folder) / crate.METADATA
             files[crate.METADATA].write_text(pretty_json(content), encoding="utf-8")

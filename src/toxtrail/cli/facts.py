@@ -42,6 +42,8 @@ def recorded(
     cost["seconds"] = time.monotonic() - clock
     cost["peak_memory_mib"] = peak_mib()
     record = {
+        "stage": stage,
+        "key": key,
         "output_sha256": sha256_file(output),
         "started": started.isoformat(timespec="seconds"),
         "host": platform.node(),

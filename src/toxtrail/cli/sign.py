@@ -23,10 +23,12 @@ PATH = click.Path(path_type=Path, dir_okay=False)
 def sign(
     experiment: Experiment, names: tuple[str, ...], key: Path | None, new_key: Path | None
 ) -> None:
-    """Sign the statements of variants and families (all by default) into signatures/.
+    """Sign the statements of variants and families into signatures/; without names also the
+    experiment as a whole, with its report.
 
-    A statement lists the SHA-256 of every file of a result and its whole provenance (in-toto v1);
-    the signature is a DSSE envelope around it. Commit signatures/ and hand out FILE.pub; keep FILE.
+    A statement lists the SHA-256 of every file behind a result, the values of params.yaml that made
+    them and the whole provenance (in-toto v1); the signature is a DSSE envelope around it. Commit
+    signatures/ and hand out FILE.pub; keep FILE.
 
     \b
     Examples:
@@ -35,7 +37,8 @@ def sign(
       toxtrail verify --public-key toxtrail.pem.pub
     """
     from toxtrail.audit import signatures
-    from toxtrail.audit.verify_signatures import signable
+    from toxtrail.audit.verify_signatures import signable, statement
+    from toxtrail.params import read_yaml
 
     refuse_several({"--key": key, "--new-key": new_key})
     if new_key is not None:
@@ -46,10 +49,10 @@ def sign(
         raise click.UsageError("Name a --key, or make one with --new-key.")
     private = signatures.private_key(key)
     who = signatures.key_id(private.public_key())
-    own = signable(experiment.config, names)
-    store = experiment.store
-    for one in own:
-        path = one.path(experiment.root)
-        statement = one.statement(store, experiment.config)
-        store.write_json(path, signatures.envelope(statement.encode(), private))
-        echo(f"{path.relative_to(experiment.root)}: signed by {who}")
+    config, root, store = experiment.config, experiment.root, experiment.store
+    values = read_yaml(root / "params.yaml")
+    made = {o: statement(store, config, values, o) for o in signable(config, names)}
+    for one, text in made.items():
+        path = one.path(root)
+        store.write_json(path, signatures.envelope(text.encode(), private))
+        echo(f"{path.relative_to(root)}: signed by {who}")
