@@ -40,31 +40,21 @@ class FolderDigest(NamedTuple):
     nfiles: int
 
 
-class Limits(NamedTuple):
-    """What is not hashed at all."""
-
-    refused: frozenset[Path] = frozenset()
-    """Never opened, nor what is in it; as if it were not there."""
-    sizes: Mapping[Path, int] = {}
-    """Bytes that a file, or each file of a folder, can have at most if it is what was recorded."""
-
-
-SMALL = 64 << 20
-"""Bytes; below it a file is hashed however large it should be."""
-
-
 class Digests:
     """Files hashed at most once, several at a time."""
 
-    def __init__(self, progress: Progress, limits: Limits | None = None) -> None:
+    def __init__(self, progress: Progress, refused: Iterable[Path] = ()) -> None:
+        """Args:
+        refused: never opened, nor what is in it; as if it were not there.
+        """
         self._progress = progress
-        self._limits = limits or Limits()
+        self._refused = frozenset(refused)
         self._known: dict[Path, Digest | None] = {}
 
     def prepare(self, paths: Iterable[Path]) -> None:
         """Hash files and all files of folders now, side by side; what is missing stays so."""
         asked = {file for path in paths for file in files_of(path)} - self._known.keys()
-        new = sorted(file for file in asked if not self._skipped(file))
+        new = sorted(file for file in asked if not self._is_refused(file))
         total = sum(file.stat().st_size for file in new)
         with (
             self._progress.bar("hash", total, "bytes") as advance,
@@ -82,24 +72,10 @@ class Digests:
     def _digest(self, path: Path) -> Digest | None:
         if self._is_refused(path) or not path.is_file():
             return None
-        if self._is_too_large(path):  # hours of zeros, in a file that is nothing but holes
-            return Digest("(not hashed)", "(not hashed)", path.stat().st_size)
         return hashed(path)
 
-    def _skipped(self, path: Path) -> bool:
-        return self._is_refused(path) or self._is_too_large(path)
-
     def _is_refused(self, path: Path) -> bool:
-        refused = self._limits.refused
-        return bool(refused) and not refused.isdisjoint((path, *path.parents))
-
-    def _is_too_large(self, path: Path) -> bool:
-        size, sizes = path.stat().st_size, self._limits.sizes
-        if size <= SMALL:
-            return False
-        places = (place for place in (path, *path.parents) if place in sizes)
-        place = next(places, None)
-        return place is not None and size > sizes[place]
+        return bool(self._refused) and not self._refused.isdisjoint((path, *path.parents))
 
     def folder(self, path: Path) -> FolderDigest | None:
         """None if there is no such folder.

@@ -1,5 +1,5 @@
 """What lies where a stage's output should, and is never opened: links that lead elsewhere, pipes,
-sockets, devices."""
+sockets, devices, and files far too large to be what was recorded."""
 
 from __future__ import annotations
 
@@ -10,16 +10,25 @@ from pathlib import Path
 from toxtrail.pipeline import Instance
 from toxtrail.regular_files import irregular, link_target
 
+SMALL = 64 << 20
+"""Bytes; a file below it is read however large it should be."""
 
-def refused_places(root: Path, instances: Sequence[Instance]) -> dict[str, str]:
+
+def refused_places(
+    root: Path, instances: Sequence[Instance], sizes: Mapping[str, int] | None = None
+) -> dict[str, str]:
     """Path from the root -> why it is not opened.
+
+    Args:
+        sizes: output -> bytes that dvc.lock records of it.
 
     A folder above the outputs may be a link: `data` may lie on another disk. An output, or what is
     in one, may be a link only to an object of DVC's cache.
     """
     outs = {out for one in instances for out in one.outs}
     deps = {dep for one in instances for dep in one.deps(root)} - outs
-    found = dict(place for name in sorted(outs) for place in _in_output(root, name))
+    most = {out: max(SMALL, (sizes or {}).get(out, 1 << 62)) for out in outs}
+    found = dict(place for out in sorted(outs) for place in _in_output(root, out, most[out]))
     for name in sorted(deps):
         if kind := irregular(root / name):
             found[name] = f"it is {kind}, not a file"
@@ -42,13 +51,13 @@ def is_refused(name: str, refused: Mapping[str, str]) -> bool:
     )
 
 
-def _in_output(root: Path, name: str) -> Iterator[tuple[str, str]]:
+def _in_output(root: Path, name: str, most: int) -> Iterator[tuple[str, str]]:
     top = root / name
-    if reason := _reason(top):
+    if reason := _reason(top) or _too_large(top, most):
         yield name, reason
         return
     for path in _inside(top):
-        if reason := _reason(path):
+        if reason := _reason(path) or _too_large(path, most):
             yield path.relative_to(root).as_posix(), reason
 
 
@@ -57,6 +66,15 @@ def _inside(folder: Path) -> Iterator[Path]:
     for place, folders, files in os.walk(folder):
         for name in sorted((*folders, *files)):
             yield Path(place, name)
+
+
+def _too_large(path: Path, most: int) -> str | None:
+    """A file of holes takes hours to read, and cannot be what was recorded."""
+    try:
+        size = path.stat().st_size
+    except OSError:
+        return None
+    return f"it has {size:,} bytes, more than dvc.lock records" if size > most else None
 
 
 def _reason(path: Path, links: bool = False) -> str | None:

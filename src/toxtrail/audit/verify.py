@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.artifacts import Store, read_json
-from toxtrail.audit.digests import Digests, Limits
+from toxtrail.audit.digests import Digests
 from toxtrail.audit.evidence import (
     DAMAGE,
     LINKS,
@@ -20,7 +20,7 @@ from toxtrail.audit.evidence import (
     judged,
     of_stage,
 )
-from toxtrail.audit.lockfile import Lock, outputs, parse_lock
+from toxtrail.audit.lockfile import Lock, is_own, outputs, parse_lock
 from toxtrail.audit.refused import is_refused, refused_places
 from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify_declaration import verify_declaration
@@ -90,19 +90,18 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     if not path.is_file():
         raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
     lock, problem = _lock_of(path)
-    dvc_cache = cache_folder(root)
-    refused = refused_places(root, stage_runs(config))
-    limits = Limits(frozenset(root / name for name in refused), _sizes(root, lock, dvc_cache))
+    sizes = {out.path: out.size for entry, out in outputs(lock) if is_own(entry.name)}
+    refused = refused_places(root, stage_runs(config), sizes)
     return Evidence(
         store=store,
         config=config,
         raw=read_yaml(root / "params.yaml"),
         lock=lock,
         lock_problem=problem,
-        digests=Digests(progress, limits),
+        digests=Digests(progress, (root / name for name in refused)),
         assets=AssetStore(default_cache(), root, progress, config.outside),
         asset_cache=default_cache(),
-        dvc_cache=dvc_cache,
+        dvc_cache=cache_folder(root),
         refused=refused,
     )
 
@@ -179,13 +178,6 @@ def verify_refused(evidence: Evidence, scope: Sequence[Instance]) -> list[Check]
             detail = f"{reason}. It was not opened. Delete it, then `dvc checkout` or `dvc repro`."
             found.append(broken(link, name, detail))
     return found
-
-
-def _sizes(root: Path, lock: Lock, dvc_cache: Path) -> dict[Path, int]:
-    """How large a file can be at most where outputs, and copies of them, lie."""
-    sizes = {root / out.path: out.size for _, out in outputs(lock)}
-    largest = max(sizes.values(), default=0)
-    return {**sizes, dvc_cache: largest, root / "mlruns" / "artifacts": largest}
 
 
 def _lock_of(path: Path) -> tuple[Lock, str | None]:
