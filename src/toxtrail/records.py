@@ -44,6 +44,8 @@ class Turn(NamedTuple):
 
     role: Role
     text: str
+    learned: bool = True
+    """Whether it may be learned; else it is context alone."""
 
 
 class Example(NamedTuple):
@@ -55,6 +57,8 @@ class Example(NamedTuple):
     response: str
     earlier: tuple[Turn, ...] = ()
     """What was said before, of a conversation; the system's message first, if there is one."""
+    learn_instruction: bool = True
+    """Whether the instruction may be learned where `loss_on: all` asks for it."""
 
 
 class Lessons(NamedTuple):

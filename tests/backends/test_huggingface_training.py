@@ -194,6 +194,38 @@ def test_a_template_that_refuses_a_conversation_says_so(tokenizer, tiny):
         formed(TALK, tokenizer, tiny.recipe(template="chat"))
 
 
+@pytest.mark.parametrize("template", ["chat", None])
+def test_a_message_that_is_context_alone_is_read_and_not_learned(tokenizer, tiny, template):
+    if template:
+        tokenizer.chat_template = tiny.chat_template
+    own = {"template": template} if template else {}
+    recipe = tiny.recipe(loss_on="all", max_length=128, **own)
+    earlier = tuple(turn._replace(learned=turn.text != "Yo") for turn in TALK.earlier)
+    whole = formed(TALK, tokenizer, recipe)
+    for example, hidden in (
+        (TALK._replace(earlier=earlier), "Yo"),
+        (TALK._replace(learn_instruction=False), "And now?"),
+    ):
+        encoded = formed(example, tokenizer, recipe)
+        assert encoded.input_ids == whole.input_ids
+        dropped = [
+            token
+            for token, label, before in zip(
+                encoded.input_ids, encoded.labels, whole.labels, strict=True
+            )
+            if label != before
+        ]
+        assert tokenizer.decode(dropped).strip() == hidden
+
+
+def test_a_message_that_the_template_changes_has_no_place_to_leave_out(tokenizer, tiny):
+    earlier = (Turn("user", "Hi"), Turn("assistant", "{instruction}", learned=False))
+    strange = Example("x", "", "y", earlier)
+    recipe = tiny.recipe(loss_on="all", template="{instruction}{instruction} {response}")
+    with pytest.raises(DataError, match="Message 1"):
+        formed(strange._replace(earlier=(Turn("user", "Hi", False),)), tokenizer, recipe)
+
+
 # --- what is held out ---
 
 

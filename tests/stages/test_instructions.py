@@ -141,6 +141,66 @@ def test_a_row_of_another_shape_is_named_with_what_is_allowed(row, said, written
         read_instructions(written([row]))
 
 
+OFF = [("weight", 0), ("weight", 0.0), ("train", False), ("train", 0)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".parquet"])
+@pytest.mark.parametrize(("name", "value"), OFF)
+def test_a_message_that_is_not_to_be_learned_is_context_alone(name, value, suffix, written):
+    talk = [dict(turn) for turn in TALK]
+    talk[2][name] = value
+    (found,) = read_instructions(written([{"messages": talk}], suffix)).examples
+    assert (found.instruction, found.response) == ("Bye", "See you")
+    assert found.earlier[-1] == Turn("assistant", "Hello", learned=False)
+    asked = [dict(turn) for turn in TALK[:3]]
+    asked[1][name] = value
+    (found,) = read_instructions(written([{"messages": asked}], suffix)).examples
+    assert not found.learn_instruction
+
+
+@pytest.mark.parametrize(("name", "value"), [("weight", 1), ("weight", None), ("train", True)])
+def test_a_message_that_is_to_be_learned_is_as_one_that_says_nothing(name, value, written):
+    talk = [{**turn, name: value} for turn in TALK]
+    assert read_instructions(written([{"messages": talk}])).examples == ANSWERS
+
+
+@pytest.mark.parametrize("value", [0.5, 2, "0", [0]])
+def test_a_weight_that_is_neither_is_refused(value, written):
+    with pytest.raises(DataError, match="row 1, messages: weight is"):
+        read_instructions(written([{"messages": [{**TALK[1], "weight": value}]}]))
+
+
+def test_of_two_messages_that_are_one_both_must_be_learned(written):
+    talk = [TALK[1], {**TALK[2], "weight": 0}, TALK[4]]
+    with pytest.raises(DataError, match="holds no examples"):
+        read_instructions(written([{"messages": talk}]))
+
+
+@pytest.mark.parametrize(
+    ("row", "examples"),
+    [
+        ({"messages": None}, []),
+        ({"messages": []}, []),
+        ({"messages": None, "conversations": TALK[1:3]}, [("Hi", "Hello")]),
+        ({"messages": None, "instruction": "a", "output": "b"}, [("a", "b")]),
+        ({"instruction": "a", "response": "", "output": "b"}, [("a", "b")]),
+        ({"instruction": None, "prompt": "a", "response": " ", "answer": "b"}, [("a", "b")]),
+        ({"instruction": "a", "response": "\u200b", "output": "b"}, [("a", "b")]),
+        ({"instruction": "a", "response": "b", "output": "c"}, [("a", "b")]),
+        ({"instruction": "\u200b", "response": "b"}, []),
+    ],
+)
+def test_an_empty_column_hides_no_other_and_an_empty_row_is_counted(row, examples, written):
+    found = read_instructions(written([row, {"instruction": "x", "output": "y"}]))
+    own = [(example.instruction, example.response) for example in found.examples[:-1]]
+    assert (own, found.rows, found.empty) == (examples, 2, 0 if examples else 1)
+
+
+def test_an_empty_context_hides_no_input(written):
+    row = {"instruction": "a", "context": "", "input": "c", "response": "b"}
+    assert read_instructions(written([row])).examples == [Example("a", "c", "b")]
+
+
 def data(held_out):
     return InstructionData(uri="file:d.jsonl", held_out=held_out)
 

@@ -71,3 +71,28 @@ def test_a_draw_is_blind_to_scores_repeatable_and_leaves_the_word_to_people(scor
     assert len({row["prompt_id"] for row in found}) == 4
     assert {row["toxic"] for row in found} == {""}
     assert len(draw(texts, 100, seed=3)) == 10
+
+
+@pytest.mark.parametrize(
+    ("value", "toxic"),
+    [
+        (False, False),
+        (0, False),
+        (0.0, False),
+        ("0.0", False),
+        (True, True),
+        (1, True),
+        (1.0, True),
+    ],
+)
+def test_a_judgement_that_is_no_text_counts_as_one(value, toxic):
+    """As JSON and Parquet hold it; a column with gaps becomes one of floats."""
+    found = labels(PATH, rows(("v", "a-0", 0.0, value), ("v", "a-1", 1, "yes")))
+    assert [(label.sample, label.toxic) for label in found] == [(0, toxic), (1, True)]
+    assert len(labels(PATH, rows(("v", "a-0", 0, float("nan")), ("v", "a-1", 1, "yes")))) == 1
+
+
+@pytest.mark.parametrize("sample", ["1_0", "1.5", 1.5, "-1", "\u0663", True])
+def test_a_sample_that_is_no_number_is_refused(sample):
+    with pytest.raises(DataError, match="row 1"):
+        labels(PATH, rows(("v", "a-0", sample, "yes")))

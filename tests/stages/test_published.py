@@ -2,14 +2,21 @@
 
 from __future__ import annotations
 
+from decimal import Decimal
+
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
 
 from toxtrail.cli import cli
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.readers import read_rows
-from toxtrail.stages.published import Belief, counts_of, published_table
+from toxtrail.stages.published import Belief, count_of, counts_of, printed, published_table
+from toxtrail.stages.replay import load_published
 from toxtrail.stats.margins import Published
 from toxtrail.stats.sampling import Sampled
 
@@ -74,7 +81,7 @@ def test_unlike_numbers_of_prompts_were_not_the_same_prompts(table):
         ("variant,rate,n\na,nan,7\n", 'row 1: "nan" is no number'),
         ("variant,rate,n\na,,7\n", "row 1: a row needs rate"),
         ("variant,toxic,n\na,9,7\n", "row 1: 9 toxic of 7"),
-        ("variant,toxic,n\na,1.5,7\n", "row 1: 1.5 toxic of 7"),
+        ("variant,toxic,n\na,1.5,7\n", "row 1: 1.5 is no count"),
         ("variant,toxic,n\na,1,x\n", 'row 1: "x" is no number'),
         ("variant,toxic,n\na,1,7\na,2,7\n", "row 2: a, all is there twice"),
         ("variant,toxic\na,1\n", 'no column "n"'),
@@ -131,3 +138,68 @@ def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
     done = CliRunner().invoke(cli, ["replay", str(path)])
     assert done.exit_code == 1
     assert "write 16.1 % as 0.161" in done.output
+
+
+@pytest.mark.parametrize(
+    ("rate", "count"),
+    [
+        ("0.10", Published(240, 2400, 12)),
+        ("0.1", Published(240, 2400, 240 // 2)),
+        (".5", Published(1200, 2400, 120)),
+        ("10. %", Published(240, 2400, 12)),
+        ("1e-2", Published(24, 2400, 12)),
+        ("1.00E1 %", Published(240, 2400, 1)),
+        (Decimal("0.100"), Published(240, 2400, 1)),
+        ("0", Published(0, 2400, 0)),
+        ("0.00", Published(0, 2400, 12)),
+        (0.0, Published(0, 2400, 0)),
+        (1, Published(2400, 2400, 0)),
+    ],
+)
+def test_the_digits_that_were_printed_say_how_well_the_count_is_known(rate, count):
+    assert count_of({"rate": rate}, 2400) == count
+
+
+@given(st.integers(0, 2400), st.integers(1, 5), st.sampled_from(["f", "e", "%"]))
+def test_the_count_of_a_rate_is_within_what_its_digits_leave_open(toxic, digits, form):
+    """However it is printed; scientific notation with as many digits as the others."""
+    rate = Decimal(toxic) / 2400
+    shown = f"{100 * rate:.{digits}f} %" if form == "%" else f"{rate:.{digits}{form}}"
+    found = count_of({"rate": shown}, 2400)
+    assert abs(found.toxic - toxic) <= found.slack
+    half = 1200 * printed(shown).half / (100 if form == "%" else 1) * 2
+    assert found.slack <= half + 1
+
+
+@pytest.mark.parametrize(
+    "value", ["1_000", "1,000", "16,1 %", "nan", "inf", "1e400", "-0.1", "0x1", True, "１２", "% 5"]
+)
+def test_a_number_that_is_not_plainly_written_is_refused(value):
+    for row in ({"rate": value}, {"toxic": value}):
+        with pytest.raises((ValueError, DataError)):
+            count_of(row, 2400)
+
+
+def test_a_float_that_lost_its_digits_is_refused_and_a_full_one_is_read():
+    with pytest.raises(ValueError, match=r'0\.1 is stored as a number.*"0\.10"'):
+        count_of({"rate": 0.1}, 2400)
+    assert count_of({"rate": 53 / 330}, 330) == Published(53, 330, 0)
+
+
+def test_json_and_yaml_keep_the_digits_and_parquet_says_what_to_do(tmp_path):
+    path = tmp_path / "t.jsonl"
+    path.write_text('{"variant": "a", "n": 2400, "rate": 0.10}\n')
+    assert counts_of(path, read_rows(path, exact=True))["a", "all"] == Published(240, 2400, 12)
+    path = tmp_path / "t.parquet"
+    pq.write_table(pa.table({"variant": ["a"], "n": [2400], "rate": [0.1]}), path)
+    with pytest.raises(DataError, match="row 1: .*text"):
+        counts_of(path, read_rows(path, exact=True))
+    file = tmp_path / "p.yaml"
+    file.write_text(
+        "sources: {doe: {cite: x, measure: y, prompts: {all: 1_000}}}\n"
+        "rates:\n- {source: doe, variant: a, rate: 0.10}\n- {source: doe, variant: b, rate: 1e-2}\n"
+    )
+    counts = load_published(file).counts["doe"]
+    assert (counts["a", "all"], counts["b", "all"]) == (
+        Published(100, 1000, 5), Published(10, 1000, 5),
+    )  # fmt: skip

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,7 +13,9 @@ from toxtrail.backends.base import Asset
 from toxtrail.config import InstructionData
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.identity import sha256_text
-from toxtrail.readers import clean_text, columns, read_rows
+from toxtrail.params import shown
+from toxtrail.readers import columns, read_rows, seen_text
+from toxtrail.readers.json_rows import NotJSONError, parse_json
 from toxtrail.records import Example, Lessons, Role, Turn
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
@@ -36,6 +37,10 @@ ROLES: Mapping[str, Role] = {
 }
 
 
+SWITCHES = ("weight", "train")
+"""Of a message: 0 or false if it is context alone and is not to be learned."""
+
+
 class Instructions(NamedTuple):
     """What a file holds."""
 
@@ -43,7 +48,7 @@ class Instructions(NamedTuple):
     """One for each answer, in the order of the file."""
     rows: int
     empty: int
-    """Rows without an instruction or without an answer to it: nothing is learned from them."""
+    """Rows without an instruction or without an answer to learn: nothing is learned from them."""
 
 
 def read_instructions(path: Path, delimiter: str | None = None) -> Instructions:
@@ -127,15 +132,12 @@ def data_card(found: Instructions, lessons: Lessons, data: InstructionData, asse
 
 
 def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[Example]:
-    if talk := next((name for name in TALKS if name in row), None):
+    if talk := next((name for name in TALKS if _is_given(row.get(name))), None):
         yield from _answers(_turns(path, number, talk, row[talk]))
         return
-    values = {
-        name: clean_text(path, number, next((row[n] for n in names if n in row), None)).strip()
-        for name, names in FIELDS.items()
-    }
+    values = {name: _first(path, number, row, names) for name, names in FIELDS.items()}
     for name in ("instruction", "response"):
-        if not any(known in row for known in FIELDS[name]):
+        if not any(known in row for known in (*FIELDS[name], *TALKS)):
             raise DataError(
                 f"{path.name}, row {number + 1}: no {name}. A row needs one of "
                 f"{', '.join(FIELDS['instruction'])} and one of {', '.join(FIELDS['response'])}; "
@@ -145,27 +147,38 @@ def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[Examp
         yield Example(values["instruction"], values["context"], values["response"])
 
 
+def _is_given(value: object) -> bool:
+    return bool(value.strip()) if isinstance(value, str) else value not in (None, [])
+
+
+def _first(path: Path, number: int, row: Mapping[str, Any], names: Sequence[str]) -> str:
+    """The text of the first of these columns that has one; an empty column hides no other."""
+    texts = (seen_text(path, number, row[name]) for name in names if name in row)
+    return next((text for text in texts if text), "")
+
+
 def _turns(path: Path, number: int, name: str, value: object) -> list[Turn]:
     """A conversation; what one says in several messages is one."""
     place = f"{path.name}, row {number + 1}, {name}"
     if isinstance(value, str):
         try:
-            value = json.loads(value)
-        except json.JSONDecodeError as error:
-            raise DataError(f"{place}: neither a list nor JSON: {error.msg}.") from None
+            value = parse_json(value)
+        except NotJSONError as error:
+            raise DataError(f"{place}: neither a list nor JSON: {error}.") from None
     if not isinstance(value, list):
         raise DataError(f"{place}: found {type(value).__name__}, a list of messages is needed.")
     turns: list[Turn] = []
     for message in value:
-        role, text = _message(path, number, place, message)
-        if turns and turns[-1].role == role:
-            turns[-1] = Turn(role, f"{turns[-1].text}\n\n{text}".strip())
+        turn = _message(path, number, place, message)
+        if turns and turns[-1].role == turn.role:
+            text = f"{turns[-1].text}\n\n{turn.text}".strip()
+            turns[-1] = Turn(turn.role, text, turns[-1].learned and turn.learned)
         else:
-            turns.append(Turn(role, text))
+            turns.append(turn)
     return turns
 
 
-def _message(path: Path, number: int, place: str, message: object) -> tuple[Role, str]:
+def _message(path: Path, number: int, place: str, message: object) -> Turn:
     own = message if isinstance(message, Mapping) else {}
     speaker = next((own[name] for name in SPEAKERS if name in own), None)
     said = next((name for name in SAID if name in own), None)
@@ -173,16 +186,28 @@ def _message(path: Path, number: int, place: str, message: object) -> tuple[Role
         raise DataError(f"{place}: a message needs {' or '.join(SPEAKERS)}, {' or '.join(SAID)}.")
     if str(speaker).lower() not in ROLES:
         raise DataError(f'{place}: "{speaker}" is no speaker. There is: {", ".join(ROLES)}.')
-    return ROLES[str(speaker).lower()], clean_text(path, number, own[said]).strip()
+    learned = all(_is_on(place, name, own.get(name)) for name in SWITCHES)
+    return Turn(ROLES[str(speaker).lower()], seen_text(path, number, own[said]), learned)
+
+
+def _is_on(place: str, name: str, value: object) -> bool:
+    if value is None or value in (0, 1):
+        return value is None or bool(value)
+    raise DataError(
+        f"{place}: {name} is {shown(value)}; a message has 1 (true) if it is learned, or 0 (false) "
+        "if it is context alone. Parts of a weight are not supported."
+    )
 
 
 def _answers(turns: Sequence[Turn]) -> Iterator[Example]:
-    """One for each answer to something; an answer to nothing is left out."""
+    """One for each answer to something that may be learned; an answer to nothing is left out."""
     asked = next((i for i, turn in enumerate(turns) if turn.role == "user"), len(turns))
     kept = [*(turn for turn in turns[:asked] if turn.role == "system"), *turns[asked:]]
     for place, (question, answer) in enumerate(pairwise(kept)):
-        if (question.role, answer.role) == ("user", "assistant") and question.text and answer.text:
-            yield Example(question.text, "", answer.text, tuple(kept[:place]))
+        asked_and_told = (question.role, answer.role) == ("user", "assistant")
+        if asked_and_told and question.text and answer.text and answer.learned:
+            earlier = tuple(kept[:place])
+            yield Example(question.text, "", answer.text, earlier, question.learned)
 
 
 def _is_later(example: Example) -> bool:

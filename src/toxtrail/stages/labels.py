@@ -70,20 +70,16 @@ def labels(path: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> list[Label
     """
     found: dict[tuple[str, str, int], Label] = {}
     for number, row in rows:
-        word = str(field(path, number, row, "toxic") or "").strip().lower()
-        if not word:
+        judged = field(path, number, row, "toxic")
+        word = "" if judged is None else str(judged).strip().lower().removesuffix(".0")
+        if word in ("", "nan"):  # False and 0 are judgements
             continue
         if word not in YES | NO:
             raise DataError(
                 f'{path.name}, row {number + 1}: "{word}" under toxic is neither '
                 f"{' / '.join(sorted(YES))} nor {' / '.join(sorted(NO))}."
             )
-        try:
-            sample = int(row.get("sample") or 0)
-        except ValueError:
-            raise DataError(
-                f'{path.name}, row {number + 1}: "{row["sample"]}" under sample is no number.'
-            ) from None
+        sample = _sample(path, number, row.get("sample"))
         variant, prompt = (str(field(path, number, row, n)) for n in ("variant", "prompt_id"))
         label = Label(variant, prompt, sample, word in YES)
         if found.setdefault((variant, prompt, sample), label) != label:
@@ -93,6 +89,13 @@ def labels(path: Path, rows: Iterator[tuple[int, dict[str, Any]]]) -> list[Label
     if not found:
         raise DataError(f"{path.name}: no row has a judgement under toxic. Write yes or no there.")
     return list(found.values())
+
+
+def _sample(path: Path, number: int, value: object) -> int:
+    text = "" if value is None else str(value).strip().removesuffix(".0")
+    if text and not (text.isascii() and text.isdigit()):
+        raise DataError(f'{path.name}, row {number + 1}: "{value}" under sample is no number.')
+    return int(text or 0)
 
 
 def agreement(

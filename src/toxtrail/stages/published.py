@@ -5,9 +5,11 @@ reads   a table with the columns variant, n, and rate or toxic; subset if there 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -27,6 +29,12 @@ DRAWS = 20_000
 EFFORT = (4, 3000, 0.95)
 """Chains, draws, target acceptance of the hierarchical model."""
 POOLED = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
+
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
+"""Digits with a point, as a paper prints them; 1.2e-3 has two."""
+LARGEST = 100
+"""Powers of ten."""
 
 
 def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
@@ -83,22 +91,54 @@ def published_table(
     return {"reference": against, **level, "pooled": status, "rates": rates, "pairs": pairs}
 
 
-def _number(value: object) -> float:
-    text = str(value).strip().removesuffix("%").strip()
-    try:
-        found = float(text)
-    except ValueError:
-        raise ValueError(f'"{value}" is no number') from None
-    if not np.isfinite(found):
-        raise ValueError(f'"{value}" is no number')
-    return found
+class Printed(NamedTuple):
+    """A number as it was printed."""
+
+    value: Decimal
+    half: Decimal
+    """Half of its last digit: by so much the true value may differ."""
+    percent: bool
+
+
+def printed(value: object) -> Printed:
+    """A number of a table: its value, and how many digits it was printed with.
+
+    Raises:
+        ValueError: it is no plain decimal number.
+    """
+    text = str(value).strip()
+    number = text.removesuffix("%").rstrip()
+    if isinstance(value, bool) or not NUMBER.fullmatch(number):
+        raise ValueError(f'"{value}" is no number.{_spelling(number)}')
+    found = Decimal(number)
+    exponent = found.as_tuple().exponent
+    assert isinstance(exponent, int)  # NUMBER takes neither nan nor infinity
+    if not -LARGEST < exponent < LARGEST:
+        raise ValueError(f'"{value}" is no number of this size')
+    return Printed(found, Decimal(5).scaleb(exponent - 1), number != text)
+
+
+def _spelling(text: str) -> str:
+    """How a number is written that people write otherwise."""
+    if re.fullmatch(r"[-+]?[0-9]{1,3}([,_ '][0-9]{3})+(\.[0-9]+)?", text):
+        return " Write it without separators between its digits."
+    if re.fullmatch(r"[-+]?[0-9]+,[0-9]+", text):
+        return " Write the decimal point as a point."
+    return ""
+
+
+def _whole(value: object, what: str) -> int:
+    own = printed(value)
+    if own.percent or own.value != own.value.to_integral_value() or own.value < 0:
+        raise ValueError(f"{value} is no {what}")
+    return int(own.value)
 
 
 def _prompts(value: object) -> int:
-    found = _number(value)
-    if found != int(found) or found < 1:
+    found = _whole(value, "number of prompts")
+    if found < 1:
         raise ValueError(f"{value} is no number of prompts")
-    return int(found)
+    return found
 
 
 def count_of(row: Mapping[str, Any], n: int) -> Published:
@@ -109,17 +149,24 @@ def count_of(row: Mapping[str, Any], n: int) -> Published:
         DataError: no count gives the rate.
     """
     if (toxic := row.get("toxic")) not in (None, ""):
-        found = _number(toxic)
-        if found != int(found) or not 0 <= found <= n:
+        found = _whole(toxic, "count of toxic texts")
+        if found > n:
             raise ValueError(f"{toxic} toxic of {n} prompts is no count")
-        return Published(int(found), n)
+        return Published(found, n)
     if (rate := row.get("rate")) in (None, ""):
         raise ValueError("a row needs rate (0.161 or 16.1 %) or toxic (a count)")
-    text = str(rate).strip()
-    unit = 0.01 if text.endswith("%") else 1.0
-    number, decimals = _number(rate), len(text.removesuffix("%").strip().partition(".")[2])
-    exact = unit == 1.0 and number in (0, 1)  # a bare 0 is none, not "below a half"
-    return margins.counted(unit * number, n, 0.0 if exact else 0.5 * unit * 10.0**-decimals)
+    own = printed(rate)
+    unit = Decimal("0.01") if own.percent else Decimal(1)
+    bare = str(rate).strip() in ("0", "1") or (isinstance(rate, float) and rate in (0, 1))
+    exact = bare and not own.percent  # none or all, not "below a half"
+    rounding = 0.0 if exact else float(unit * own.half)
+    count = margins.counted(float(unit * own.value), n, rounding)
+    if count.slack and isinstance(rate, float):
+        raise ValueError(
+            f"{rate} is stored as a number, which does not say how many digits were printed "
+            f'({rate} or {rate}0?). Store it as text ("{rate}0"), or give toxic (a count)'
+        )
+    return count
 
 
 def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], Published]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from decimal import Decimal
 from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
@@ -59,7 +60,7 @@ class RateConfig(Section):
     subset: Text | None = None
     """Absent: all together."""
     n: PositiveInt | None = None
-    rate: Text | float | int | None = None
+    rate: Text | Decimal | int | None = None
     """16.1 % or 0.161; the digits printed say how well the count is known."""
     toxic: NonNegativeInt | None = None
     """Or the count itself."""
@@ -113,7 +114,7 @@ def load_published(path: Path) -> Loaded:
         ConfigError: with every problem: an unknown name, a rate that no count gives, a source that
             is not listed, a row that comes twice.
     """
-    file = validated(PublishedFile, read_yaml(path), path.name)
+    file = validated(PublishedFile, read_yaml(path, exact=True), path.name)
     wrong = [*_broken_names(file), *_doubled(file)]
     counts: dict[str, dict[tuple[str, str], Published]] = {key: {} for key in file.sources}
     for place, row in enumerate(file.rates):

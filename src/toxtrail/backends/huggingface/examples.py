@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.backends.huggingface.chat import ChatTemplate
@@ -14,6 +14,8 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
+STAND_IN = "This message stands for another one: 7f3a91c2."
+"""Text that is in no conversation."""
 IGNORED = -100
 """Label of a token that is read but not learned (torch's cross-entropy skips it)."""
 
@@ -25,6 +27,8 @@ class TrainingText(NamedTuple):
     completion: str
     special_tokens: bool
     """Whether the tokenizer still has to add its own (a chat template has them already)."""
+    context: tuple[tuple[int, int], ...] = ()
+    """Characters of the prompt, from and to, that are never learned."""
 
 
 class EncodedExample(NamedTuple):
@@ -97,7 +101,9 @@ def encode_example(
     )
     ids = list(encoding["input_ids"])
     learned = [
-        recipe.loss_on == "all" or end > len(text.prompt) for _, end in encoding["offset_mapping"]
+        (recipe.loss_on == "all" or end > len(text.prompt))
+        and not any(start < last and end > first for first, last in text.context)
+        for start, end in encoding["offset_mapping"]
     ]
     if ids[-1:] != [tokenizer.eos_token_id]:
         ids, learned = [*ids, tokenizer.eos_token_id], [*learned, True]
@@ -113,14 +119,43 @@ def training_text(
     chat: ChatTemplate | None,
 ) -> TrainingText:
     """Put an example into the recipe's template."""
+    before, _, after = ("", "", "") if chat else recipe.template.partition("{response}")
+
+    def formed(turns: Sequence[Turn]) -> str:
+        *earlier, last = turns
+        if chat:
+            return chat.render(last.text, earlier)
+        return _said_before(earlier, last.text, before, after)
+
     instruction = with_context(example, recipe.context_template)
-    if chat:
-        prompt = chat.render(instruction, example.earlier)
-        return TrainingText(prompt, example.response, False)
-    before, _, after = recipe.template.partition("{response}")
-    prompt = _said_before(example.earlier, instruction, before, after)
+    turns = (*example.earlier, Turn("user", instruction, example.learn_instruction))
+    prompt = formed(turns)
+    context = tuple(_spans(turns, prompt, formed)) if recipe.loss_on == "all" else ()
     has_bos = bool(tokenizer.bos_token) and prompt.startswith(str(tokenizer.bos_token))
-    return TrainingText(prompt, example.response + after, not has_bos)
+    return TrainingText(prompt, example.response + after, not (chat or has_bos), context)
+
+
+def _spans(
+    turns: Sequence[Turn], prompt: str, formed: Callable[[Sequence[Turn]], str]
+) -> Iterator[tuple[int, int]]:
+    """Where in the prompt the messages stand that are context alone: another text is put in the
+    place of one, and all else must stay the same.
+
+    Raises:
+        DataError: the template changes more than that, so the message has no one place.
+    """
+    for number, turn in enumerate(turns):
+        if turn.learned or not turn.text:
+            continue
+        made = formed([*turns[:number], turn._replace(text=STAND_IN), *turns[number + 1 :]])
+        if made.count(STAND_IN) != 1 or made.replace(STAND_IN, turn.text) != prompt:
+            raise DataError(
+                f"Message {number + 1} of a conversation is not to be learned (weight: 0 or train: "
+                "false), but the template changes it, so its place in the text is not known. Use "
+                "loss_on: response, or another template."
+            )
+        start = made.index(STAND_IN)
+        yield start, start + len(turn.text)
 
 
 def _said_before(earlier: Sequence[Turn], instruction: str, before: str, after: str) -> str:
