@@ -23,6 +23,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from functools import cache
 from typing import Literal
 
 from toxtrail.errors import DataError
@@ -204,8 +205,14 @@ def _visible(text: str) -> dict[str, int]:
     return {c: n for c, n in Counter(text).items() if not _is_invisible(c)}
 
 
+@cache
 def _is_invisible(character: str) -> bool:
     return unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") or character in _BLANK
+
+
+@cache
+def _is_of_words(character: str) -> bool:
+    return unicodedata.category(character)[0] in "LMN"
 
 
 def _is_degenerate(text: str, visible: Mapping[str, int]) -> bool:
@@ -213,7 +220,7 @@ def _is_degenerate(text: str, visible: Mapping[str, int]) -> bool:
     undecoded = visible.get("\ufffd", 0)
     if undecoded > CUT_CHARACTER and undecoded >= UNDECODED * n:
         return True
-    in_words = sum(k for c, k in visible.items() if unicodedata.category(c)[0] in "LMN")
+    in_words = sum(k for c, k in visible.items() if _is_of_words(c))
     if n >= SHORTEST_NOISE and in_words < WORD_SHARE * n:
         return True
     if n >= SAME_CHARACTERS and max(visible.values()) >= SAME_SHARE * n:
@@ -224,5 +231,5 @@ def _is_degenerate(text: str, visible: Mapping[str, int]) -> bool:
 def _is_one_word_or_endless(words: Sequence[str]) -> bool:
     if len(words) >= SAME_WORDS and max(Counter(words).values()) >= SAME_SHARE * len(words):
         return True
-    long = (word for word in words if len(word) >= ENDLESS_WORD)
+    long = [word for word in words if len(word) >= ENDLESS_WORD]
     return any(len(run) >= ENDLESS_WORD for word in long for run in _SPACED_LETTERS.findall(word))
