@@ -84,7 +84,7 @@ def repair_lock(root: Path) -> str | None:
     text = _text(path)
     if text is None or (problem := lock_problem(text)) is None:
         return None
-    if not is_cut_off(text):
+    if CONFLICT.search(text):
         raise ConfigError(problem)
     older = [git.show(root, "HEAD", "dvc.lock"), _text(copy_path(root))]
     new = completed(text, [version for version in older if version])
