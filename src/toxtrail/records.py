@@ -120,7 +120,7 @@ def generation_problem(row: Generation) -> str:
     if not isinstance(row.text, str) or not isinstance(row.error, str):
         return "its text or its error is not a string"
     counts = (row.sample, row.prompt_tokens, *row.token_ids)
-    if not all(isinstance(n, int) and n >= 0 for n in counts):
+    if set(map(type, counts)) != {int} or min(counts) < 0:
         return "its sample, prompt_tokens or token_ids hold something else than numbers from 0"
     return ""
 

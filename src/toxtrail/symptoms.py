@@ -225,10 +225,13 @@ def _is_degenerate(text: str, visible: Mapping[str, int]) -> bool:
         return True
     if n >= SAME_CHARACTERS and max(visible.values()) >= SAME_SHARE * n:
         return True
-    return _is_one_word_or_endless([word.strip(".,;:!?'\"") for word in text.casefold().split()])
+    return _is_one_word_or_endless(text.casefold().split())
 
 
-def _is_one_word_or_endless(words: Sequence[str]) -> bool:
+def _is_one_word_or_endless(spaced: Sequence[str]) -> bool:
+    if len(spaced) < SAME_WORDS and max(map(len, spaced), default=0) < ENDLESS_WORD:
+        return False
+    words = [word.strip(".,;:!?'\"") for word in spaced]
     if len(words) >= SAME_WORDS and max(Counter(words).values()) >= SAME_SHARE * len(words):
         return True
     long = [word for word in words if len(word) >= ENDLESS_WORD]
