@@ -276,6 +276,29 @@ def in_mlflow() -> list[Tampering]:
             "metric train/loss",
         ),
         Tampering("a tag of ours on another run", sql(new_tag), "toxtrail.mismatch was added"),
+        Tampering(
+            "a data set's source", sql("update datasets set dataset_source = '{}'"), "data sets"
+        ),
+        Tampering(
+            "a metric's time",
+            sql(f"update metrics set timestamp = 1 where key = 'judge/all/rate_pct' and {OF_RUN}"),
+            "the time of 1 metrics",
+        ),
+        Tampering(
+            "a run's start",
+            sql("update runs set start_time = 1 where name = 'tuned'"),
+            "the time of its start",
+        ),
+        Tampering(
+            "a run's end",
+            sql("update runs set end_time = 1 where name = 'tuned'"),
+            "the time of its end",
+        ),
+        Tampering(
+            "a file beside a logged model",
+            lambda r: write(next(r.glob("mlruns/artifacts/models/*/artifacts")) / "x.bin"),
+            "x.bin was added to its logged model",
+        ),
         Tampering("a data set's digest", sql("update datasets set digest = 'aa'"), "data sets"),
         Tampering(
             "other files in the UI",

@@ -26,7 +26,7 @@ from toxtrail.audit.evidence import (
 )
 from toxtrail.audit.run_record import changes, close
 from toxtrail.backends.base import RunContent
-from toxtrail.backends.mlflow_audit import StoredRun, StoreView, histories, read_store
+from toxtrail.backends.mlflow_audit import StoredAdapter, StoredRun, StoreView, read_store
 from toxtrail.backends.mlflow_runs import (
     KEY_TAG,
     MLMODEL,
@@ -44,6 +44,11 @@ from toxtrail.pipeline import Instance
 from toxtrail.regular_files import read_text
 from toxtrail.stages.shown import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
+
+SHOWN_NAMES = 3
+"""Metrics that are named of many."""
+LONGEST_UPLOAD = 24 * 3600 * 1000
+"""Milliseconds between a run's record and its end: its files are stored in between."""
 
 
 def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
@@ -312,10 +317,17 @@ def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Che
     problems = [
         *changes(stored.run, record),
         *_changed_inputs(stored, record),
-        *_changed_curves(evidence.root, stored, record),
+        *(_changed_history(stored, record) if stored.history is not None else ()),
+        *_changed_times(stored, record),
         *_changed_adapter(evidence, stored, record.get("adapter")),
     ]
     yield from judged("MLflow values", f"{title(stored)} against its record", problems)
+    if stored.history is None:
+        detail = "the store does not give the histories of its metrics: charts are not verified"
+        yield weak("MLflow values", f"{title(stored)}: histories", detail)
+    if any(own.files is None for own in stored.adapters):
+        detail = "the store does not give its files: they are not verified"
+        yield weak("MLflow files", f"{title(stored)}: logged model", detail)
 
 
 def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
@@ -323,14 +335,28 @@ def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[st
         yield f"its data sets were changed from {record['inputs']} to {list(stored.inputs)}"
 
 
-def _changed_curves(root: Path, stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    """Every value that was ever logged."""
+def _changed_history(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    """Every value that was ever logged, and when."""
     wanted = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
-    found = histories(root, stored.run.run_id, list(record["curves"]))
-    for name in sorted(found.keys() | record["curves"].keys()):
-        was, now = sorted(wanted.get(name, [])), sorted(found.get(name, []))
+    history, logged = stored.history or {}, record.get("times", {}).get("logged")
+    for name in sorted(history.keys() | wanted.keys()):
+        was, now = sorted(wanted.get(name, [])), sorted(history.get(name, []))
         if not (len(was) == len(now) and all(map(_same_point, was, now))):
             yield f"the history of metric {name} was changed"
+    points = [(name, point) for name, own in history.items() for point in own]
+    odd = sorted({name for name, point in points if logged not in (None, point.timestamp)})
+    if odd:
+        yield f"the time of {len(odd)} metrics was changed: {', '.join(odd[:SHOWN_NAMES])}"
+
+
+def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    (start, end), times = stored.times, record.get("times")
+    if times is None:
+        return
+    if start != times["start"]:
+        yield f"the time of its start was changed from {times['start']} to {start}"
+    if end is None or not 0 <= end - times["logged"] <= LONGEST_UPLOAD:
+        yield f"the time of its end was changed to {end}; it was logged at {times['logged']}"
 
 
 def _changed_adapter(
@@ -353,9 +379,21 @@ def _changed_adapter(
                 yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
     if own.name != record["name"]:
         yield f'its logged model was renamed from "{record["name"]}" to "{own.name}"'
-    digest = evidence.digests.of(own.mlmodel) if own.mlmodel else None
-    if is_local(evidence.root) and (digest is None or digest.sha256 != record["mlmodel_sha256"]):
-        yield f"mlruns/artifacts/models: the file {MLMODEL} of its logged model was changed"
+    yield from _changed_model_files(evidence, own, record)
+
+
+def _changed_model_files(
+    evidence: Evidence, adapter: StoredAdapter, record: Mapping[str, Any]
+) -> Iterator[str]:
+    """A logged model has one file."""
+    if adapter.files is None:
+        return
+    path = adapter.files.get(MLMODEL)
+    digest = evidence.digests.of(path) if path else None
+    if digest is None or digest.sha256 != record["mlmodel_sha256"]:
+        yield f"the file {MLMODEL} of its logged model (mlruns/artifacts/models) was changed"
+    for name in sorted(adapter.files.keys() - {MLMODEL}):
+        yield f"the file {name} was added to its logged model"
 
 
 def _json(path: Path) -> dict[str, Any] | None:

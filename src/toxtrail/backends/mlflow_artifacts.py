@@ -81,6 +81,19 @@ def fetch(
     return Fetched(path, missing=False, reason="")
 
 
+def fetch_folder(client: MlflowClient, uri: str, folder: Path) -> Fetched:
+    """Copy all that lies at an address, such as the files of a logged model. See `fetch`."""
+    from mlflow.artifacts import download_artifacts
+
+    try:
+        path = download_artifacts(
+            artifact_uri=uri, dst_path=str(folder), tracking_uri=client.tracking_uri
+        )
+    except Exception as error:  # noqa: BLE001
+        return Fetched(None, missing=False, reason=explained(error, client.tracking_uri))
+    return Fetched(Path(path), missing=False, reason="")
+
+
 def _is_absent(client: MlflowClient, run_id: str, name: str) -> bool:
     """Whether the store can be listed, has files of this run, and not this one. A folder without
     anything may be a store that was moved: MLflow lists it without an error.

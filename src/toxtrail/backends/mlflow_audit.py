@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import json
 import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.base import TrackedRun
-from toxtrail.backends.mlflow_artifacts import fetch
-from toxtrail.backends.mlflow_runs import DIGEST_LIMIT, MLMODEL
+from toxtrail.backends.mlflow_artifacts import fetch, fetch_folder
+from toxtrail.backends.mlflow_runs import DIGEST_LIMIT
 from toxtrail.backends.mlflow_search import PAGE, search
 from toxtrail.backends.mlflow_store import (
     artifact_root,
@@ -25,7 +27,20 @@ from toxtrail.backends.mlflow_tracker import as_tracked
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
-    from mlflow.entities import LoggedModel, Run
+    from mlflow.entities import Dataset, LoggedModel, Run
+
+
+History = Mapping[str, Sequence["Point"]]
+"""Metric -> every value."""
+
+
+class Point(NamedTuple):
+    """A value of a metric, as a chart in the UI shows it."""
+
+    step: int
+    value: float
+    timestamp: int
+    """Milliseconds since the epoch."""
 
 
 class StoredAdapter(NamedTuple):
@@ -34,8 +49,8 @@ class StoredAdapter(NamedTuple):
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
-    mlmodel: Path | None
-    """Its only file."""
+    files: Mapping[str, Path] | None
+    """Name -> its files, of which there is one; None if they could not be read."""
 
 
 class StoredRun(NamedTuple):
@@ -48,8 +63,12 @@ class StoredRun(NamedTuple):
     """Where its artifacts lie; None if there are none, or they could not be read."""
     unread: str
     """Why they could not be read; empty if they were, or are gone."""
-    inputs: tuple[tuple[str, str, str], ...]
-    """(name, sha256, context) of its data sets, sorted."""
+    inputs: tuple[tuple[str, str, str, str], ...]
+    """(name, sha256, context, source) of its data sets, sorted."""
+    times: tuple[int | None, int | None]
+    """When it was started and ended; milliseconds since the epoch."""
+    history: History | None
+    """All that was ever logged of its metrics; None if it could not be read."""
     adapters: tuple[StoredAdapter, ...]
     """The logged models that it brought."""
     misplaced: str | None
@@ -82,34 +101,17 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         own = artifact_root(root).as_uri()
         moved = is_local(root) and found.artifact_location != own
         models = _logged_models(client, found.experiment_id)
+        runs = [r for r in runs if any(name.startswith("toxtrail.") for name in r.data.tags)]
+        histories = _histories(client, root, runs)
         return StoreView(
             tuple(
-                _stored(client, root, run, models, str(found.artifact_location))
+                _stored(client, root, run, models, str(found.artifact_location))._replace(
+                    history=None if histories is None else histories.get(run.info.run_id, {})
+                )
                 for run in runs
-                if any(name.startswith("toxtrail.") for name in run.data.tags)
             ),
             found.artifact_location if moved else None,
         )
-
-
-def histories(root: Path, run_id: str, curves: Sequence[str]) -> dict[str, list[list[float]]]:
-    """Metric -> [step, value] of all that was ever logged of it: what a chart in the UI shows.
-
-    Of a server only the named curves: it would have to be asked for each metric on its own. The
-    local store's table is read as MLflow has it, whose schema was checked when it was opened.
-    """
-    found: dict[str, list[list[float]]] = {}
-    if not is_local(root):
-        with opened(root) as client:
-            for name in curves:
-                points = client.get_metric_history(run_id, name)
-                found[name] = [[point.step, point.value] for point in points]
-        return found
-    asked = "SELECT key, step, CASE is_nan WHEN 0 THEN value END FROM metrics WHERE run_uuid = ?"
-    with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
-        for name, step, value in db.execute(asked, (run_id,)):
-            found.setdefault(name, []).append([step, math.nan if value is None else value])
-    return found
 
 
 def _logged_models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
@@ -127,14 +129,6 @@ def _logged_models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
 def _stored(
     client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedModel], location: str
 ) -> StoredRun:
-    inputs = run.inputs.dataset_inputs if run.inputs else []
-    named = []
-    for one in inputs:
-        tags = {tag.key: tag.value for tag in one.tags}
-        context, sha256 = tags.get("mlflow.data.context", ""), tags.get("sha256", "")
-        if one.dataset.digest != sha256[:DIGEST_LIMIT]:
-            sha256 += f" (shown as {one.dataset.digest})"
-        named.append((one.dataset.name, sha256, context))
     files, unread = _files(client, root, run)
     place, wanted = run.info.artifact_uri, f"{location}/{run.info.run_id}/artifacts"
     return StoredRun(
@@ -142,7 +136,9 @@ def _stored(
         deleted=run.info.lifecycle_stage == "deleted",
         files=files,
         unread=unread,
-        inputs=tuple(sorted(named)),
+        inputs=tuple(sorted(_inputs(run))),
+        times=(run.info.start_time, run.info.end_time),
+        history=None,
         adapters=tuple(
             _adapter(client, root, model)
             for model in models
@@ -154,13 +150,40 @@ def _stored(
     )
 
 
+def _inputs(run: Run) -> Iterator[tuple[str, str, str, str]]:
+    for one in run.inputs.dataset_inputs if run.inputs else ():
+        tags = {tag.key: tag.value for tag in one.tags}
+        context, sha256 = tags.get("mlflow.data.context", ""), tags.get("sha256", "")
+        if one.dataset.digest != sha256[:DIGEST_LIMIT]:
+            sha256 += f" (shown as {one.dataset.digest})"
+        yield one.dataset.name, sha256, context, _source(one.dataset)
+
+
+def _source(dataset: Dataset) -> str:
+    """Where it says that it comes from; anything that is not as it was written, in full."""
+    try:
+        source = json.loads(dataset.source)
+    except ValueError:
+        return str(dataset.source)
+    plain = dataset.source_type == "local" and not dataset.schema and not dataset.profile
+    if plain and isinstance(source, dict) and set(source) == {"uri"}:
+        return str(source["uri"])
+    return str((dataset.source_type, dataset.source, dataset.schema, dataset.profile))
+
+
 def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdapter:
-    path = artifact_root(root) / "models" / model.model_id / "artifacts" / MLMODEL
+    if is_local(root):
+        folder: Path | None = artifact_root(root) / "models" / model.model_id / "artifacts"
+    else:
+        folder = fetch_folder(client, model.artifact_location, scratch_folder()).path
+    files = folder.rglob("*") if folder is not None else ()
     return StoredAdapter(
         model.name,
         dict(model.tags or {}),
         dict(model.params or {}),
-        path if is_local(root) and path.is_file() else None,
+        None
+        if folder is None
+        else {p.relative_to(folder).as_posix(): p for p in files if p.is_file()},
     )
 
 
@@ -173,3 +196,98 @@ def _files(client: MlflowClient, root: Path, run: Run) -> tuple[Path | None, str
     if result.path is not None and not any(result.path.iterdir()):
         return None, "the store lists no file of it: they were deleted, or moved."
     return result.path, result.reason
+
+
+# --- histories of metrics -----------------------------------------------------------------------
+
+
+def _histories(
+    client: MlflowClient, root: Path, runs: Sequence[Run]
+) -> dict[str, dict[str, list[Point]]] | None:
+    """Run -> its history; None if the store does not give them.
+
+    The local store's table is read as MLflow has it, whose schema was checked when it was opened.
+    """
+    if is_local(root):
+        return _local_histories(root)
+    wanted: dict[str, list[str]] = {}
+    for run in runs:
+        for name in run.data.metrics:
+            wanted.setdefault(name, []).append(run.info.run_id)
+    asked = [
+        (name, ids[start : start + BULK])
+        for name, ids in sorted(wanted.items())
+        for start in range(0, len(ids), BULK)
+    ]
+    found: dict[str, dict[str, list[Point]]] = {}
+    with ThreadPoolExecutor(WORKERS) as pool:
+        results = pool.map(lambda one: _bulk_history(client, *one), asked)
+        for (name, ids), points in zip(asked, results, strict=True):
+            if points is None:
+                return None
+            for run_id in ids:
+                found.setdefault(run_id, {})[name] = points.get(run_id, [])
+    return found
+
+
+BULK = 50
+"""Runs asked for in one request: their ids stand in its address, whose length servers limit."""
+BULK_LIMIT = 25_000
+"""Values that MLflow gives at most to one request."""
+WORKERS = 8
+
+
+def _bulk_history(
+    client: MlflowClient, name: str, run_ids: Sequence[str]
+) -> dict[str, list[Point]] | None:
+    """Run -> values of one metric: of a server in one request, as its UI asks for them."""
+    from mlflow.exceptions import MlflowException
+
+    try:
+        if client.tracking_uri.startswith("http"):
+            rows = _asked_at_once(client, name, run_ids)
+            if rows is not None and len(rows) < BULK_LIMIT:
+                found: dict[str, list[Point]] = {}
+                for row in rows:
+                    point = Point(int(row["step"]), float(row["value"]), int(row["timestamp"]))
+                    found.setdefault(row["run_id"], []).append(point)
+                return found
+        return {
+            run_id: [
+                Point(one.step, one.value, one.timestamp)
+                for one in client.get_metric_history(run_id, name)
+            ]
+            for run_id in run_ids
+        }
+    except (MlflowException, OSError, LookupError, ValueError):
+        return None
+
+
+def _asked_at_once(
+    client: MlflowClient, name: str, run_ids: Sequence[str]
+) -> list[dict[str, Any]] | None:
+    """None if the server has no such address."""
+    from mlflow.utils import credentials, rest_utils
+
+    plain: Any = rest_utils  # neither of the two is typed
+    creds: Any = credentials
+    response = plain.http_request(
+        creds.get_default_host_creds(client.tracking_uri),
+        "/ajax-api/2.0/mlflow/metrics/get-history-bulk",
+        "GET",
+        params={"run_id": list(run_ids), "metric_key": name, "max_results": BULK_LIMIT},
+    )
+    if response.status_code != 200:
+        return None
+    rows: list[dict[str, Any]] = response.json()["metrics"]
+    return rows
+
+
+def _local_histories(root: Path) -> dict[str, dict[str, list[Point]]]:
+    found: dict[str, dict[str, list[Point]]] = {}
+    query = "SELECT run_uuid, key, step, timestamp, CASE is_nan WHEN 0 THEN value END FROM metrics"
+    with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
+        for run_id, name, step, timestamp, value in db.execute(query):
+            point = Point(step, math.nan if value is None else value, timestamp)
+            found.setdefault(run_id, {}).setdefault(name, []).append(point)
+    return found

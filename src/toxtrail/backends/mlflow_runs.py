@@ -99,11 +99,14 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
         shown = [{"path": path, "type": "table"} for path in run.tables]
         tags["mlflow.loggedArtifacts"] = json.dumps(shown)
     adapter = _log_adapter(client, experiment, run_id, run.adapter) if run.adapter else None
-    record = json.dumps({**record_of(run, tags), "adapter": adapter}, sort_keys=True, indent=1)
+    started, logged = client.get_run(run_id).info.start_time, int(time.time() * 1000)
+    times = {"start": started, "logged": logged}
+    more = {"adapter": adapter, "times": times}
+    record = json.dumps({**record_of(run, tags), **more}, sort_keys=True, indent=1)
     with tempfile.TemporaryDirectory() as folder:
         payload = _write_files(client, run_id, run, {RECORD: record}, Path(folder))
     tags[PAYLOAD_TAG] = sha256_text(json.dumps(payload, sort_keys=True))
-    _log_values(client, run_id, run, tags)
+    _log_values(client, run_id, run, tags, logged)
     if run.inputs:
         client.log_inputs(run_id, list(_datasets(run)))
     return payload
@@ -120,7 +123,7 @@ def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
             name: [[step, value] for step, value in points if math.isfinite(value)]
             for name, points in run.curves.items()
         },
-        "inputs": sorted([one.name, one.sha256, one.context] for one in run.inputs),
+        "inputs": sorted([one.name, one.sha256, one.context, one.source] for one in run.inputs),
     }
 
 
@@ -162,11 +165,11 @@ def _store(client: MlflowClient, run_id: str, path: str, local: Path, folder: Pa
 
 
 def _log_values(
-    client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str]
+    client: MlflowClient, run_id: str, run: RunContent, tags: Mapping[str, str], logged: int
 ) -> None:
     from mlflow.entities import Param, RunTag
 
-    metrics = list(_metrics(run))
+    metrics = list(_metrics(run, logged))
     params = [Param(name, _param(value)) for name, value in run.params.items()]
     for name, value in tags.items():
         if len(value) > TAG_LIMIT:
@@ -180,16 +183,19 @@ def _log_values(
         client.log_batch(run_id, metrics=metrics[start : start + BATCH])
 
 
-def _metrics(run: RunContent) -> Iterator[Metric]:
-    """Finite ones only: MLflow stores infinity as a huge number."""
+def _metrics(run: RunContent, logged: int) -> Iterator[Metric]:
+    """Finite ones only: MLflow stores infinity as a huge number.
+
+    Args:
+        logged: when, in milliseconds since the epoch: the same for all, as the record says it.
+    """
     from mlflow.entities import Metric
 
-    now = int(time.time() * 1000)
     single = ((name, 0, value) for name, value in run.metrics.items())
     curves = ((name, step, v) for name, points in run.curves.items() for step, v in points)
     for name, step, value in (*single, *curves):
         if math.isfinite(value):
-            yield Metric(name, value, now, step)
+            yield Metric(name, value, logged, step)
 
 
 def _param(value: str | int | float) -> str:
