@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
 import stat
 import zipfile
 
 import pytest
 
-from toxtrail.audit.bundle import LISTING, about, chain_of, is_bundle, unpacked, write_bundle
+from toxtrail.audit.bundle import (
+    LISTING,
+    about,
+    chain_of,
+    is_bundle,
+    unpacked,
+    verify_bundle,
+    write_bundle,
+)
+from toxtrail.backends.base import Silent
 from toxtrail.errors import ConfigError, DataError
 
 ABOUT = {"group": "variants", "name": "v"}
@@ -118,6 +128,18 @@ def test_what_is_no_listing_is_refused(tmp_path, listing):
     (tmp_path / LISTING).write_text(listing)
     with pytest.raises(DataError):
         about(tmp_path)
+
+
+@pytest.mark.parametrize("name", [LISTING, "dvc.lock", "results/x/summary.json", "data"])
+def test_a_link_or_a_pipe_in_a_bundles_folder_is_named_and_nothing_is_opened(tmp_path, name):
+    for number, make in enumerate((lambda p: p.symlink_to("/etc/passwd"), os.mkfifo)):
+        root = tmp_path / str(number)
+        (root / "results/x").mkdir(parents=True)
+        make(root / name)
+        checks = verify_bundle(root, Silent(), [])
+        assert [(check.outcome, check.name) for check in checks] == [("BROKEN", name)]
+        with pytest.raises(DataError, match=name):
+            chain_of(root)
 
 
 def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):

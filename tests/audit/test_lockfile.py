@@ -33,6 +33,18 @@ def test_an_entry_is_read_whole():
     assert [out.path for _, out in outputs(parse_lock(text()))] == ["models/a"]
 
 
+def test_an_entry_that_stands_twice_is_refused():
+    twice = text() + text().split("stages:\n")[1]
+    with pytest.raises(DataError, match="stands twice"):
+        parse_lock(twice)
+
+
+def test_a_stage_of_the_users_own_may_hold_what_ours_never_do():
+    own = {"cmd": ["a", "b"], "deps": [{"path": "s3://x", "etag": "1"}], "params": {"x.toml": {}}}
+    lock = parse_lock(yaml.safe_dump({"schema": "2.0", "stages": {"own": own}}))
+    assert lock["own"].deps == {}
+
+
 def test_the_projects_own_lock_is_read(project):
     lock = parse_lock((project / "dvc.lock").read_text("utf-8"))
     assert {"prompts", "report"} <= lock.keys()
@@ -46,6 +58,12 @@ def test_the_projects_own_lock_is_read(project):
         lambda e: e["outs"][0].pop("hash"),
         lambda e: e["outs"][0].pop("md5"),
         lambda e: e["outs"][0].update(md5=None),
+        lambda e: e["outs"][0].update(md5="../../../../../etc/passwd"),
+        lambda e: e["outs"][0].update(path="../../../../etc/passwd"),
+        lambda e: e["deps"][0].update(path="/etc/passwd"),
+        lambda e: e["deps"][0].update(path=r"C:\x"),
+        lambda e: e["deps"].append(dict(e["deps"][0])),
+        lambda e: e["outs"][0].update(isexec="yes"),
         lambda e: e["outs"][0].update(size="9"),
         lambda e: e["outs"][0].update(nfiles="2"),
         lambda e: e["outs"][0].update(cloud="s3"),

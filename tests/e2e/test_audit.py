@@ -414,7 +414,7 @@ def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path
     other = json.loads((lab.root / "signatures/variants/base.dsse.json").read_text("utf-8"))
     path.write_text(json.dumps({**value, "payload": other["payload"]}), "utf-8")
     done = lab.toxtrail("audit", "tuned", "--verify", "--public-key", f"{key}.pub", code=3)
-    assert "is of other files than these" in done.stdout
+    assert "signs variants/base" in " ".join(done.stdout.split())
 
 
 def test_runs_of_other_conditions_are_refused_field_by_field_or_marked(breakable):
