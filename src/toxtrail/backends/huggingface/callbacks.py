@@ -37,14 +37,13 @@ class Watch(TrainerCallback):
         self._show(state.global_step)
 
     def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl,
-        model: Any, **_: Any,
-    ) -> None:  # fmt: skip
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
+    ) -> None:
         """Show one more step; before a checkpoint is written, ask whether there is room for it."""
         self._show(state.global_step)
         if control.should_save:
             self._scratch.mkdir(parents=True, exist_ok=True)
-            require_room(self._scratch, checkpoint_size(model))
+            require_room(self._scratch, checkpoint_size(more["model"]))
 
     def on_save(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
@@ -74,7 +73,7 @@ def checkpoint_size(model: Any) -> int:
 
     torch ends the process if the disk is full while it writes one.
     """
-    trained = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
+    trained: int = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return 3 * trained + 2**20
 
 
