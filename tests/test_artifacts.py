@@ -288,3 +288,15 @@ def test_draws_that_find_no_room_are_an_error_and_not_the_end_of_the_process(tmp
 )
 def test_memory_and_threads_that_run_out_are_said(error):
     assert "not enough memory" in problem_of(error)
+
+
+@pytest.mark.parametrize("error", [MemoryError(), PermissionError(errno.EACCES, "no")], ids=str)
+def test_a_file_that_could_not_be_read_is_not_called_damaged(store, error, monkeypatch):
+    store.write_scores("f", "fine", [GOOD_SCORE], MANIFEST)
+
+    def refused(*_, **__):
+        raise error
+
+    monkeypatch.setattr("pyarrow.parquet.read_table", refused)
+    with pytest.raises(type(error)):
+        store.read_scores("f", "fine")

@@ -21,7 +21,7 @@ from pydantic import ValidationError
 
 from toxtrail import drafts, embedding
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, is_of_the_system
 from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
 from toxtrail.records import (
     GENERATION_SCHEMA,
@@ -182,6 +182,8 @@ class Store:
         try:
             return xarray.load_dataset(path, group="posterior", engine="h5netcdf")
         except (OSError, ValueError, KeyError, RuntimeError) as error:
+            if is_of_the_system(error):
+                raise
             raise DataError(
                 f"{self._name(path)} holds no draws ({error}). Re-run its stage."
             ) from None
@@ -334,6 +336,8 @@ def _arrow_table(
         found = pq.read_schema(path)
         table = pq.read_table(path, columns=None if columns is None else list(columns))
     except (pa.ArrowException, OSError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
         raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
     if not found.equals(_with_options(schema, optional, set(found.names))):
         raise DataError(

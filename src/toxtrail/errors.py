@@ -94,14 +94,24 @@ NO_MEMORY_TEXTS = (
     "out of memory",
     "bad_alloc",
     "can't start new thread",
+    "could not create a primitive",
+    "could not create a memory object",
 )
-"""As libraries say it that raise RuntimeErrors: torch, Python's threading."""
+"""As libraries say it that raise RuntimeErrors: torch, oneDNN, Python's threading."""
 
 
-def _no_memory(error: Exception) -> bool:
+def _no_memory(error: BaseException) -> bool:
     said = str(error).lower() if isinstance(error, RuntimeError) else ""
     refused = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
     return isinstance(error, MemoryError) or refused or any(t in said for t in NO_MEMORY_TEXTS)
+
+
+def is_of_the_system(error: BaseException) -> bool:
+    """Whether an error says something of the machine (memory, disk, permissions) and nothing of the
+    content of the file that was read: that file must not be called damaged."""
+    refused = isinstance(error, OSError) and error.errno is not None
+    missing = isinstance(error, FileNotFoundError)
+    return no_room(error) or _no_memory(error) or (refused and not missing)
 
 
 def problem_of(error: Exception) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from toxtrail.errors import BackendError, ToxtrailError, no_room
+from toxtrail.errors import BackendError, ToxtrailError, is_of_the_system
 from toxtrail.safe_text import clipped, visible
 
 SHOWN = 300
@@ -18,7 +18,8 @@ def library_errors(what: str, cure: str) -> Iterator[None]:
 
     Which types a library raises for a file of the wrong form is written nowhere (TypeError,
     AttributeError, KeyError, a panic of Rust code ...), so all are taken. Nothing but the library's
-    calls belongs inside: a bug of ours keeps its traceback.
+    calls belongs inside: a bug of ours keeps its traceback. What the system refused (memory, disk,
+    permissions) says nothing of the file and passes.
 
     Args:
         what: whose file, and what could not be done with it.
@@ -32,12 +33,8 @@ def library_errors(what: str, cure: str) -> Iterator[None]:
     except (ToxtrailError, KeyboardInterrupt, SystemExit, GeneratorExit):
         raise
     except BaseException as error:
-        if no_room(error) or not (isinstance(error, Exception) or _is_panic(error)):
+        if is_of_the_system(error) or not (isinstance(error, Exception) or _is_panic(error)):
             raise
-        if isinstance(error, PermissionError):
-            raise BackendError(
-                f"{what}: {error.filename} may not be read or written (permission denied)."
-            ) from error
         raise BackendError(f"{what} ({described(error)}). {cure}") from error
 
 

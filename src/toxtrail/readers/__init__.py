@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.errors import ConfigError, DataError, is_of_the_system, nearest
 from toxtrail.readers.csv_rows import DETECTED, SUFFIXES, csv_rows
 from toxtrail.readers.json_rows import json_rows, jsonl_rows
 from toxtrail.readers.text import is_blank, read_lines, refuse_pages
@@ -148,4 +148,6 @@ def _parquet(path: Path) -> Rows:
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         yield from enumerate(rows)
     except (pa.ArrowException, OSError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
         raise DataError(f"{path.name} is no readable Parquet file: {error}.") from None

@@ -20,11 +20,15 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether every file is there with the bytes that were sealed."""
+    """Whether every file is there with the bytes that were sealed.
+
+    Raises:
+        OSError: one cannot be read, so nothing is known of it.
+    """
     try:
         files = [FileHash(**file) for file in json.loads((checkpoint / SEAL).read_text("utf-8"))]
         return all(sha256_file(checkpoint / file.path) == file.sha256 for file in files)
-    except (OSError, ValueError):
+    except (FileNotFoundError, ValueError):
         return False
 
 

@@ -29,7 +29,7 @@ from toxtrail.backends.huggingface.weight_files import content_problem
 from toxtrail.backends.scorers.heads import JIGSAW
 from toxtrail.backends.scorers.windows import cut, highest
 from toxtrail.config import ScorerConfig
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import BackendError, ConfigError, is_of_the_system
 
 if TYPE_CHECKING:
     import h5py
@@ -175,6 +175,8 @@ def _arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
                 name: _own_array(file, f"model_weights/{place}") for name, place in LAYERS.items()
             }
     except (OSError, KeyError, TypeError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
         problem = content_problem(path) or f"is not the BiLSTM's weight file: {error}."
         raise BackendError(f"{path.name} {problem}") from error
 
