@@ -356,7 +356,11 @@ def server(tmp_path):
             *("--backend-store-uri", f"sqlite:///{tmp_path}/team.db"),
             *("--artifacts-destination", str(tmp_path / "artifacts")),
         ],
-        env={**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"},
+        env={
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
         start_new_session=True,
     )
     try:

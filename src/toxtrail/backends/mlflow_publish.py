@@ -102,7 +102,7 @@ class Publication:
             inspection = inspect(self._client, self._root, run)
             if inspection.unreadable:
                 self._set_aside.add(run.info.run_id)
-                unreadable.append(f"{title(run)}: {inspection.unreadable}")
+                unreadable.append(f"the {title(run)}: {inspection.unreadable}")
             elif inspection.changed:
                 self._reject(run, inspection.changed)
             else:
@@ -141,9 +141,9 @@ class Publication:
     def _reject(self, run: Run, changed: str) -> None:
         self._set_aside.add(run.info.run_id)
         self._remarks.append(
-            f"{title(run)} is sealed but no longer what was published: {changed}. It was left as "
-            "it is, and another one stands for this content. Delete it in the MLflow UI if nobody "
-            "needs it."
+            f"The {title(run)} is sealed but no longer what was published: {changed}. It was left "
+            "as it is, and another one stands for this content. Delete it in the MLflow UI if "
+            "nobody needs it."
         )
 
     # --- a new run --------------------------------------------------------------------------------
@@ -176,7 +176,7 @@ class Publication:
         for run in self._of_content(f" and tags.`{SCHEMA_TAG}` = '{SCHEMA_VERSION}'"):
             if run.data.tags.get(SEAL_TAG) not in (None, self._seal):
                 self._remarks.append(
-                    f"{title(run)} has the same content key and other files: it was made on "
+                    f"The {title(run)} has the same content key and other files: it was made on "
                     "another machine, or with other library versions. Both runs are kept."
                 )
 
@@ -224,7 +224,7 @@ class Publication:
         def delete() -> None:
             delete_run(self._client, self._experiment, run.info.run_id)
 
-        self._try_to(f"delete what an interrupted publication left, {title(run)}", delete)
+        self._try_to(f"delete what an interrupted publication left, the {title(run)}", delete)
 
     # --- the store --------------------------------------------------------------------------------
 
@@ -257,7 +257,7 @@ class Publication:
 
 def title(run: Run) -> str:
     """Name and id, as a person looks for it."""
-    return f"the MLflow run {run.info.run_name} ({run.info.run_id[:8]})"
+    return f"MLflow run {run.info.run_name} ({run.info.run_id[:8]})"
 
 
 def is_finished(run: Run) -> bool:
