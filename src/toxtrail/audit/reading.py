@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from toxtrail.backends.assets.present import Present
+from toxtrail.backends.huggingface.weight_files import inspect_weights
 from toxtrail.backends.scorers.heads import known_heads
 from toxtrail.config import Config, FinetuneConfig, InstructionData, Source, SubsetConfig
 from toxtrail.errors import ToxtrailError, nearest
@@ -16,6 +17,7 @@ from toxtrail.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.stages.finetune import found_in, lessons_of
 from toxtrail.stages.prompts import selected
 from toxtrail.stages.selection import draw
+from toxtrail.uris import FileUri, parse_uri
 
 
 class Here(Protocol):
@@ -49,6 +51,32 @@ def unknown_heads(config: Config, assets: Here) -> list[str]:
                 f'scoring.scorers.{key}.head: {scorer.uri} has no head "{scorer.head}".'
                 f"{nearest(scorer.head, heads)}"
             )
+    return found
+
+
+def damaged_weights(config: Config, assets: Here) -> list[str]:
+    """One line for each local model, adapter and classifier whose files of weights are not whole,
+    or lie outside what is hashed; headers are read, no data."""
+    asked: list[tuple[str, Source]] = [
+        *((place, own) for place, own in config.sources() if place.startswith("models.")),
+        *(
+            (f"scoring.scorers.{key}", own)
+            for key, own in config.scoring.scorers.items()
+            if own.kind == "hf"
+        ),
+    ]
+    found = []
+    for place, source in asked:
+        local = isinstance(parse_uri(source.uri), FileUri)  # a repo may be here in part
+        here = assets.present(source.uri, None) if local else None
+        if here is None:
+            continue
+        single = len(here.files) == 1 and here.files[0].suffix.lower() == ".gguf"
+        hashed = {file.relative_to(here.root).as_posix() for file in here.files}
+        try:
+            inspect_weights(here.files[0] if single else here.root, source.uri, hashed)
+        except ToxtrailError as error:
+            found.append(f"{place}: {error}")
     return found
 
 

@@ -144,11 +144,15 @@ def problems_of_files(experiment: Experiment) -> list[str]:
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
     """Sources and scorers that are here and do not hold what params.yaml asks of them."""
-    from toxtrail.audit.reading import unknown_heads, unreadable_sources
+    from toxtrail.audit.reading import damaged_weights, unknown_heads, unreadable_sources
     from toxtrail.cli.stage import assets_of
 
     config, assets = experiment.config, assets_of(experiment)
-    return [*unreadable_sources(config, assets), *unknown_heads(config, assets)]
+    return [
+        *unreadable_sources(config, assets),
+        *unknown_heads(config, assets),
+        *damaged_weights(config, assets),
+    ]
 
 
 def problems_of_device(device: str) -> list[str]:
