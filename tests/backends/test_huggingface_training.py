@@ -15,6 +15,7 @@ from toxtrail.backends.huggingface.examples import (
     collate,
     encode_example,
     encode_examples,
+    refuse_unknown_tokens,
 )
 from toxtrail.backends.huggingface.loading import load_model
 from toxtrail.backends.huggingface.training import HuggingFaceTuner, mean_loss, total_steps
@@ -424,3 +425,12 @@ def test_a_checkpoint_with_damaged_seal_is_not_complete(tmp_path):
 def test_steps_are_counted_as_the_trainer_counts_them(tune, tiny, changes, steps):
     assert total_steps(tiny.recipe(**changes), len(EXAMPLES)) == steps
     assert tune("a", **changes).steps == steps
+
+
+def test_an_example_with_a_token_without_an_embedding_is_refused_with_its_row(tokenizer, tiny):
+    tokenizer.add_tokens(["<odd>"])
+    examples = [*EXAMPLES[:2], Example("Say <odd>", "", "No")]
+    encoded = encode_examples(examples, tokenizer, tiny.recipe())
+    refuse_unknown_tokens(encoded, len(tokenizer), tiny.recipe())
+    with pytest.raises(BackendError, match=rf"example 2 has token {len(tokenizer) - 1}"):
+        refuse_unknown_tokens(encoded, len(tokenizer) - 1, tiny.recipe())

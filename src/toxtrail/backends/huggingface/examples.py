@@ -112,6 +112,19 @@ def encode_example(
     return EncodedExample(ids[:limit], labels[:limit], len(ids) > limit)
 
 
+def refuse_unknown_tokens(
+    encoded: Sequence[EncodedExample], embeddings: int, recipe: FinetuneConfig
+) -> None:
+    """Raise if an example has a token that the model has no embedding for."""
+    for row, one in enumerate(encoded):
+        if (largest := max(one.input_ids)) >= embeddings:
+            raise BackendError(
+                f"{recipe.data.uri}: example {row} has token {largest}, and {recipe.parent} has "
+                f"embeddings for {embeddings:,} tokens only: its tokenizer and weights do not "
+                "belong together. Choose another parent, or leave the example out."
+            )
+
+
 def training_text(
     example: Example,
     tokenizer: PreTrainedTokenizerBase,

@@ -20,9 +20,10 @@ from toxtrail.backends.huggingface.examples import (
     EncodedExample,
     collate,
     encode_examples,
+    refuse_unknown_tokens,
 )
 from toxtrail.backends.huggingface.loading import VerifiedFiles, merged_base, verified
-from toxtrail.backends.huggingface.pretrained import load_base
+from toxtrail.backends.huggingface.pretrained import embedding_rows, load_base
 from toxtrail.backends.huggingface.weights import HuggingFaceWeights
 from toxtrail.backends.quiet import quiet
 from toxtrail.config import FinetuneConfig
@@ -79,6 +80,9 @@ class HuggingFaceTuner:
                 recipe.lora,
                 quantized=recipe.base_precision == "4bit",
             )
+            rows = embedding_rows(model)
+            refuse_unknown_tokens([*encoded, *asked], rows, recipe)
+            pad = pad if pad < rows else 0  # any will do: it is masked
             trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
             if asked:
                 _ask(trainer, model, asked, pad, recipe.batch_size)

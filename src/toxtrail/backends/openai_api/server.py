@@ -90,7 +90,7 @@ def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> L
     """
     files = verified(card, folder, weights)
     tokenizer, config = files.tokenizer(), read_config(files.base, files.name)
-    embeddings = config.get_text_config().vocab_size
+    embeddings = None if card.adapters else config.get_text_config().vocab_size  # may hold more
     return Local(tokenizer, _stops(files.base, config, tokenizer), window(config), embeddings)
 
 
