@@ -51,7 +51,7 @@ def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
             key = (variant, str(row.get("subset") or ALL).strip())
             count = count_of(row, _prompts(field(path, number, row, "n")))
         except ValueError as error:
-            raise DataError(f"{path.name}, row {number + 1}: {error}.") from None
+            raise DataError(f"{path.name}, row {number + 1}: {str(error).rstrip('.')}.") from None
         except DataError as error:
             place = f"{path.name}, row {number + 1}"
             raise DataError(str(error) if place in str(error) else f"{place}: {error}") from None
