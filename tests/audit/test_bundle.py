@@ -149,3 +149,14 @@ def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):
     (tmp_path / "b" / LISTING).write_text(json.dumps(listing))
     with pytest.raises(DataError, match=r"there is no summary\.json"):
         chain_of(tmp_path / "b")
+
+
+@pytest.mark.parametrize(("stage", "cure"), [("track", "toxtrail run v"), ("score", "dvc pull")])
+def test_what_is_missing_is_named_with_a_cure_that_works(stage, cure):
+    """DVC keeps no copy of a receipt: to pull it brings nothing."""
+    from toxtrail.audit.bundle import _cure
+    from toxtrail.pipeline import Instance, stage_named
+
+    said = _cure(Instance(stage_named(stage), "v", (), (), ()))
+    assert cure in said
+    assert ("dvc pull" in said) == (stage == "score")

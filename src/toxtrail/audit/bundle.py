@@ -68,6 +68,16 @@ ZIP_DAMAGE = (
 """What zipfile raises of a damaged, encrypted or exotic archive."""
 
 
+def _cure(run: Instance) -> str:
+    """What brings an output of a stage run back."""
+    if run.stage.name in ("track", "track-comparison"):
+        return (
+            "It is the receipt of an MLflow run, which DVC keeps no copy of: `toxtrail run "
+            f"{run.key}` publishes the run (or finds it in MLflow) and writes the receipt."
+        )
+    return "`dvc checkout` or `dvc pull` brings it; else `toxtrail run` makes it."
+
+
 def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
     """Name in the bundle -> file of the repo: everything behind a variant or a family.
 
@@ -82,7 +92,7 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
         for out in one.outs:
             path = store.root / out
             if not path.exists():
-                raise DataError(f"{out} is not here: `dvc checkout` or `dvc pull` brings it.")
+                raise DataError(f"{out} is not here. {_cure(one)}")
             inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
             found |= {p.relative_to(store.root).as_posix(): p for p in inside}
         record = store.record(one.stage.name, one.key or "-")
