@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
-os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as the command does: see cli/__init__.py
+from toxtrail.cli import ARITHMETIC
+
+for name, value in ARITHMETIC.items():  # as the command does, before torch is imported
+    os.environ.setdefault(name, value)
 settings.register_profile("toxtrail", deadline=None)  # no test is timed
 settings.load_profile("toxtrail")
 

@@ -146,7 +146,7 @@ def test_a_server_that_is_down_is_named_with_its_cure(elsewhere):
     for command in ("runs", "compare"):
         said = plain(down.toxtrail(command, code=1))
         assert "http://127.0.0.1:9" in said
-        assert "Is the server up" in said
+        assert "MLFLOW_TRACKING_URI" in said
         assert "delete mlruns" not in said
 
 

@@ -131,13 +131,18 @@ def cli(ctx: click.Context, directory: Path) -> None:
     ctx.obj = Experiment(directory)
 
 
-def main() -> None:
-    """Entry point of the `toxtrail` command.
+ARITHMETIC = {"OMP_WAIT_POLICY": "passive", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
+"""Settings of OpenMP and oneDNN, which read them once; what the user has set stays.
 
-    Threads that wait for each other sleep: on a busy machine torch's, which spin, take up to ten
-    times as long (benchmarks/RESULTS.md). OpenMP reads the setting once, before torch is imported.
-    """
-    os.environ.setdefault("OMP_WAIT_POLICY", "passive")
+Threads that wait for each other sleep: on a busy machine torch's, which spin, take up to ten times
+as long (benchmarks/RESULTS.md). Intel's matrix unit (AMX) is not used: with it the bits of a row of
+a bfloat16 product depend on how many rows are multiplied together."""
+
+
+def main() -> None:
+    """Entry point of the `toxtrail` command."""
+    for name, value in ARITHMETIC.items():
+        os.environ.setdefault(name, value)
     prepare()
     for number in (signal.SIGTERM, signal.SIGHUP):
         if signal.getsignal(number) is not signal.SIG_IGN:  # as under nohup
