@@ -121,7 +121,7 @@ def test_a_stage_that_is_out_of_date_takes_all_that_is_made_from_it_along():
 def test_tokens_are_prompts_times_samples_times_length():
     assert named(forecast.work(known()), "generate@base").tokens == 2400 * 50
     assert named(forecast.work(known(prompts=100)), "score@base").tokens == 100 * 50
-    more = known(config=config(generation__samples=5))
+    more = known(config=config(generation__samples=5, generation__temperature=0.7))
     assert named(forecast.work(more), "generate@base").tokens == 5 * 2400 * 50
 
 
