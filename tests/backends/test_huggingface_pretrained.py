@@ -9,7 +9,7 @@ from toxtrail.backends.huggingface.generation import HuggingFaceModel, ends_of
 from toxtrail.backends.huggingface.loading import load_model
 from toxtrail.backends.huggingface.pretrained import embedding_rows, load_base, load_tokenizer
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.errors import BackendError
+from toxtrail.errors import BackendError, problem_of
 
 CONFIG = [
     {"dtype": "torch.bfloat16"}, {"dtype": "auto"}, {"dtype": 5}, {"hidden_size": "32"},
@@ -183,8 +183,11 @@ def test_what_is_no_fault_of_a_file_passes(error):
         raise error
 
 
-def test_our_own_errors_pass_and_a_path_without_permission_is_named():
+def test_our_own_errors_and_what_the_system_refuses_pass():
     with pytest.raises(BackendError, match="^mine$"), library_errors("f.json", "Fetch it again."):
         raise BackendError("mine")
-    with pytest.raises(BackendError, match="/x/y.*permission"), library_errors("f", "Fetch."):
-        raise PermissionError(13, "Permission denied", "/x/y")
+    refused = [PermissionError(13, "Permission denied", "/x/y"), MemoryError()]
+    for error in refused:
+        with pytest.raises(type(error)), library_errors("f.json", "Fetch it again."):
+            raise error
+    assert "/x/y: you have no permission" in problem_of(refused[0])
