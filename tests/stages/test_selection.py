@@ -182,8 +182,8 @@ def test_a_balance_that_cannot_be_had_says_what_there_is(groups, n, said):
 @pytest.mark.parametrize(
     ("where", "said"),
     [
-        ({}, "give min, max or both; or else `is`"),
-        ({"min": 1.0, "is": 2}, "give min, max or both; or else `is`"),
+        ({}, "Give min, max or both; or else `is`"),
+        ({"min": 1.0, "is": 2}, "Give min, max or both; or else `is`"),
         ({"min": 2.0, "max": 1.0}, "min 2 is above max 1"),
     ],
 )
