@@ -19,10 +19,10 @@ UNCLEAR = "tag:toxtrail,2026:unclear"
 FORMS = (
     ("null", r"~|null|Null|NULL|", "~nN\0"),
     ("bool", r"true|True|TRUE|false|False|FALSE", "tTfF"),
-    ("int", r"[-+]?(0|[1-9][0-9_]*)|0x[0-9a-fA-F]+", "-+0123456789"),
+    ("int", r"[-+]?(0|[1-9][0-9_]*)|[-+]?0x[0-9a-fA-F]+", "-+0123456789"),
     (
         "float",
-        r"[-+]?(\.[0-9]+|(0|[1-9][0-9_]*)(\.[0-9_]*)?)([eE][-+]?[0-9]+)?"
+        r"[-+]?\.[0-9]+([eE][-+][0-9]+)?|[-+]?(0|[1-9][0-9_]*)(\.[0-9_]*)?([eE][-+]?[0-9]+)?"
         r"|[-+]?\.(inf|Inf|INF)|\.(nan|NaN|NAN)",
         "-+0123456789.",
     ),
@@ -43,10 +43,23 @@ UNCLEAR_FORMS = (
         "for the text put it in quotes",
     ),
     (
-        r"[-+]?0[0-9_]+(\.[0-9_]*)?([eE][-+]?[0-9]+)?|0o[0-7]+|0b[01_]+",
+        r"[-+]?0[0-9_]+(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?0o[0-7_]+|[-+]?0b[01_]+"
+        r"|[-+]?0x[0-9a-fA-F]*_[0-9a-fA-F_]*",
         "-+0",
-        "in base 8 or 2 for some readers of YAML and not for others. Write a plain number, without "
-        "a zero in front; for the text put it in quotes",
+        "in base 2, 8 or 16 for some readers of YAML and not for others. Write a plain number, "
+        "without a zero in front; for the text put it in quotes",
+    ),
+    (
+        r"[-+]?\.[0-9_]+[eE][0-9]+",
+        "-+.",
+        "text for DVC and a number for others. Write a digit before the point; for the text put it "
+        "in quotes",
+    ),
+    (
+        r"[-+]_[0-9_]*|[-+]?\.[0-9]*_[0-9_]*([eE][-+]?[0-9]+)?",
+        "-+.",
+        "a number, or an error, for DVC and text for others. Write a plain number; for the text "
+        "put it in quotes",
     ),
     (
         r"[0-9]{4}-[0-9]{1,2}-[0-9]{1,2}([Tt \t].*)?",
