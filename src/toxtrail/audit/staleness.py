@@ -22,6 +22,7 @@ from toxtrail.audit.digests import dir_md5, hashed
 from toxtrail.audit.lock_entries import Entry, as_dvc_reads, read_entries
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
 
 Why = list[Any]
 """As `dvc status --json` says it: {"changed deps": {path: state}}, {"changed outs": ...}, words."""
@@ -209,7 +210,7 @@ def _remembered(path: Path) -> dict[str, list[Any]]:
 
 def _text(path: Path, missing: str | None = None) -> str:
     try:
-        return path.read_text("utf-8")
+        return read_text(path)
     except FileNotFoundError:
         if missing is not None:
             return missing

@@ -20,6 +20,7 @@ from toxtrail.backends.mlflow_runs import PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.backends.mlflow_store import artifact_root, is_local, reading, scratch_folder
 from toxtrail.errors import BackendError, DataError
 from toxtrail.identity import sha256_file, sha256_text
+from toxtrail.regular_files import open_regular
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -116,7 +117,7 @@ def _is_absent(client: MlflowClient, run_id: str, name: str) -> bool:
 def _is_login_page(path: Path) -> bool:
     if path.suffix in (".html", ".htm"):
         return False
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         return PAGE.match(file.read(200)) is not None
 
 

@@ -44,6 +44,7 @@ from toxtrail.backends.mlflow_search import search
 from toxtrail.backends.mlflow_store import artifact_root, is_local, publisher_id, tracking_uri
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file, sha256_text
+from toxtrail.regular_files import open_regular
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -292,7 +293,7 @@ def _copy(client: MlflowClient, root: Path, run: Run, name: str, folder: Path) -
         return fetch(client, run.info.run_id, name, folder)
     path = artifact_root(root) / run.info.run_id / "artifacts" / name
     try:
-        with path.open("rb"):
+        with open_regular(path):
             return Fetched(path, missing=False, reason="")
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError):
         return Fetched(None, missing=True, reason="")

@@ -16,6 +16,7 @@ from typing import Any
 from toxtrail.artifacts import Store
 from toxtrail.backends.base import RunContent, Tracker
 from toxtrail.config import VariantConfig
+from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
 from toxtrail.regular_files import read_text
 from toxtrail.stages.shown import (
@@ -196,8 +197,8 @@ def _damaged_records(store: Store, variant: str) -> list[str]:
 def _record(path: Path) -> dict[str, Any] | None:
     """What a stage wrote down of its execution; None if there is none, or it is damaged."""
     try:
-        record = json.loads(path.read_text("utf-8"))
-    except (OSError, ValueError):
+        record = json.loads(read_text(path))
+    except (DataError, OSError, ValueError):
         return None
     if not isinstance(record, dict) or not isinstance(record.get("output_sha256"), str):
         return None
