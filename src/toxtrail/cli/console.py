@@ -54,7 +54,7 @@ def echo(
     """
     if not err:
         _refuse_closed()
-    line = shown(text, keep="\n")
+    line = shown(text, keep="\n\t")
     styled = line if fg is None and bold is None else click.style(line, fg=fg, bold=bold)
     # By name, or click would write UTF-8 where the environment asks for ASCII.
     click.echo(styled, file=sys.stderr if err else sys.stdout, err=err, nl=nl)
@@ -117,7 +117,7 @@ class SafeRecord(logging.LogRecord):
 
     def getMessage(self) -> str:  # noqa: N802  logging's own name
         """As it may be shown."""
-        return shown(super().getMessage(), keep="\n")
+        return shown(super().getMessage(), keep="\n\t")
 
 
 def print_crash(
