@@ -28,7 +28,15 @@ def test_a_second_run_recomputes_nothing(finished):
     again = finished.toxtrail("run")
     assert stages_run(again.stdout) == set()
     assert finished.outputs() == before
-    assert finished.json("status") == {"stages": {}, "files": [], "code": []}
+    assert finished.json("status") == {
+        "stages": {},
+        "files": [],
+        "code": [],
+        "not_known": [],
+        "running": None,
+        "damage": None,
+        "mlflow": {"store": "mlruns/mlflow.db", "notes": []},
+    }
 
 
 def test_the_tables_numbers_are_those_of_the_parquet_files(finished):

@@ -102,8 +102,11 @@ def is_unreachable(error: BaseException) -> bool:
 
 
 def is_damage(error: BaseException) -> bool:
-    """Whether making the store anew may help: it is not merely locked, full or read-only."""
-    return not any(PASSING.search(str(one)) for one in causes(error)) and not no_room(error)
+    """Whether making the store anew may help: it is not merely locked, full, read-only or written
+    by another version of MLflow, which can still read it."""
+    texts = [str(one) for one in causes(error)]
+    readable = any(words in text.lower() for text in texts for words in OTHER_SCHEMA)
+    return not readable and not any(map(PASSING.search, texts)) and not no_room(error)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
