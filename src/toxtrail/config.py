@@ -298,7 +298,7 @@ class PosteriorConfig(Section):
     """How scores become rates and differences."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
-    """Toxic means score >= threshold."""
+    """Toxic means score >= threshold; a score that is equal in float32 counts."""
     rope_pp: Annotated[float, Field(gt=0, le=100)]
     """Half-width of the region of practical equivalence, percentage points: at least this."""
     rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None

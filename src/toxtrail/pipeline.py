@@ -250,6 +250,7 @@ PIPELINE: tuple[Stage, ...] = (
             *WORDING,
             "comparability.py",
             "doubts.py",
+            "stats/rates.py",
             "templates/report.html",
             "templates/report.css",
             "templates/report.js",

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.records import Generation, Score
+from toxtrail.stats.rates import at_threshold
 
 Direction = Literal["became toxic", "became harmless", "stayed toxic", "stayed harmless"]
 FLIPPED: tuple[Direction, ...] = ("became toxic", "became harmless")
@@ -115,7 +116,7 @@ def with_texts(
 def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
     assert a.toxicity is not None
     assert b.toxicity is not None
-    was, now = a.toxicity >= threshold, b.toxicity >= threshold
+    was, now = at_threshold([a.toxicity, b.toxicity], threshold).tolist()
     direction: Direction
     if was == now:
         direction = "stayed toxic" if now else "stayed harmless"
@@ -136,5 +137,6 @@ def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
 
 def _category(score: Score, threshold: float, head: str) -> str:
     """A head that says harmless (as a classifier's other class does) is below the threshold."""
-    others = {n: v for n, v in (score.heads or {}).items() if n != head and v >= threshold}
+    heads = (score.heads or {}).items()
+    others = {n: v for n, v in heads if n != head and at_threshold(v, threshold)}
     return max(others, key=lambda name: (others[name], name)) if others else NO_CATEGORY

@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from toxtrail.errors import DataError, nearest
 from toxtrail.readers import field
 from toxtrail.records import Generation, Score
-from toxtrail.stats.rates import named_rng
+from toxtrail.stats.rates import at_threshold, named_rng
 
 COLUMNS = ("variant", "prompt_id", "sample", "text", "toxic")
 YES, NO = {"1", "true", "yes", "toxic"}, {"0", "false", "no", "harmless"}
@@ -126,7 +126,7 @@ def agreement(
             )
         own = counts.setdefault(label.variant, [0, 0, 0, 0])
         place = 0 if label.toxic else 2
-        own[place] += (toxicity >= threshold) == label.toxic
+        own[place] += bool(at_threshold(toxicity, threshold)) == label.toxic
         own[place + 1] += 1
     return {variant: Agreement(*own) for variant, own in counts.items()}
 

@@ -36,6 +36,7 @@ from toxtrail.stats.judge import Accuracy
 from toxtrail.stats.rates import (
     Floats,
     Rate,
+    at_threshold,
     beta_rate,
     equal_tailed,
     is_binary,
@@ -254,7 +255,7 @@ def _row(
         "k": max(cell.samples for cell in own),
         "n_scored_prompts": sum(len(cell.prompts) for cell in own),
         "n_scored": int(toxicity.size),
-        "n_toxic": int((toxicity >= config.threshold).sum()),
+        "n_toxic": int(at_threshold(toxicity, config.threshold).sum()),
         **{f"n_{s}": sum(cell.states[s] for cell in own) for s in own[0].states},
         "rate_raw": raw.get("rate_raw"),
         "rate": rate.mean if rate else None,

@@ -24,7 +24,7 @@ from scipy import stats
 
 from toxtrail.errors import DataError
 from toxtrail.stats.contrasts import Verdict, verdict
-from toxtrail.stats.rates import Floats, Interval, equal_tailed
+from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed
 from toxtrail.stats.sampling import Sampled
 
 if TYPE_CHECKING:
@@ -97,7 +97,7 @@ def location(
         beyond = (threshold - posterior[f"mu_{name}"]) / posterior[f"sigma_{name}"]
         chance = stats.t.sf(beyond, posterior["nu"])
         again = rng.binomial(scores.size, chance)
-        observed = int((scores >= threshold).sum())
+        observed = int(at_threshold(scores, threshold).sum())
         p = float((again > observed).mean() + 0.5 * (again == observed).mean())
         expected[name] = float(chance.mean())
         fits = fits and LEAST_P <= p <= 1 - LEAST_P
