@@ -15,7 +15,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, is_of_the_system
 from toxtrail.identity import Manifest, canonical_json
 from toxtrail.regular_files import open_regular, read_text
 
@@ -87,11 +87,14 @@ def embedded_manifest(path: Path) -> Manifest | None:
 
     Raises:
         DataError: the file is damaged, or its manifest is.
+        OSError: the file cannot be read.
     """
     try:
         text = _text(path)
         return Manifest.model_validate_json(text) if text else None
     except _FORMAT_ERRORS as error:
+        if is_of_the_system(error):
+            raise
         first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise DataError(f"{path.name}: its manifest cannot be read: {first}") from None
 

@@ -32,6 +32,10 @@ class BackendError(ToxtrailError):
     """A model, scorer, asset source or tracker misbehaved: the message says which and how."""
 
 
+class UnreadableError(BackendError):
+    """Something is there and could not be read: nothing is known of it."""
+
+
 class InferenceError(ToxtrailError):
     """A posterior cannot be trusted: nothing was written, do not use it."""
 
@@ -106,15 +110,41 @@ def _no_memory(error: BaseException) -> bool:
     return isinstance(error, MemoryError) or refused or any(t in said for t in NO_MEMORY_TEXTS)
 
 
+OF_THE_FILE = (
+    errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST,
+    errno.EINVAL, errno.ENXIO, errno.EOVERFLOW,
+)  # fmt: skip
+"""What the operating system refuses because of what lies there: nothing, a folder, a circle of
+links, or a file whose content leads a library to a place that it does not have."""
+
+
 def is_of_the_system(error: BaseException) -> bool:
     """Whether an error says something of the machine (memory, disk, permissions) and nothing of the
     content of the file that was read: that file must not be called damaged."""
     refused = isinstance(error, OSError) and error.errno is not None
-    missing = isinstance(error, FileNotFoundError)
-    return no_room(error) or _no_memory(error) or (refused and not missing)
+    of_the_file = isinstance(error, OSError) and error.errno in OF_THE_FILE
+    return no_room(error) or _no_memory(error) or (refused and not of_the_file)
 
 
-def problem_of(error: Exception) -> str | None:
+def why_unread(error: BaseException | None) -> str | None:
+    """Why something that is there could not be read; None if it was read, and is wrong, or is not
+    there.
+
+    The error itself may say so, or what it comes from.
+    """
+    seen = set[int]()
+    while error is not None and id(error) not in seen:
+        seen.add(id(error))
+        if isinstance(error, UnreadableError):
+            return str(error)
+        foreign = isinstance(error, Exception) and not isinstance(error, ToxtrailError)
+        if foreign and is_of_the_system(error):
+            return problem_of(error) or str(error)
+        error = error.__cause__ or error.__context__
+    return None
+
+
+def problem_of(error: BaseException) -> str | None:
     """The message to a person who can do something about it; None: it is a bug."""
     if isinstance(error, ToxtrailError):
         return str(error)

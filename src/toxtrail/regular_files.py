@@ -14,7 +14,7 @@ import stat
 from io import BufferedReader
 from pathlib import Path, PureWindowsPath
 
-from toxtrail.errors import DataError
+from toxtrail.errors import OF_THE_FILE, DataError
 
 TEXT_LIMIT = 1 << 30
 """Bytes of a file that is read as a whole: JSON, YAML, HTML. Ours have megabytes."""
@@ -87,6 +87,49 @@ def read_text(path: Path, errors: str = "strict") -> str:
     return read_bytes(path).decode("utf-8", errors)
 
 
+def status(path: Path) -> os.stat_result | None:
+    """What is there, links followed; None if nothing is.
+
+    Raises:
+        OSError: that cannot be found out, such as in a folder of somebody else.
+    """
+    try:
+        return path.stat()
+    except ValueError:  # no name that a file can have
+        return None
+    except OSError as error:
+        if error.errno in OF_THE_FILE:
+            return None
+        raise
+
+
+def is_file(path: Path) -> bool:
+    """Whether a regular file is there, links followed. See `status`."""
+    there = status(path)
+    return there is not None and stat.S_ISREG(there.st_mode)
+
+
+def below(folder: Path) -> list[Path]:
+    """Everything below a folder, sorted; links to folders are not followed.
+
+    Raises:
+        OSError: a folder cannot be read, so that something may be missing in the list.
+    """
+    walk = os.walk(folder, onerror=_refuse)
+    return sorted(Path(place, name) for place, inner, names in walk for name in (*inner, *names))
+
+
+def files_below(folder: Path) -> list[Path]:
+    """The regular files of `below`."""
+    return [path for path in below(folder) if is_file(path)]
+
+
+def _refuse(error: OSError) -> None:
+    """os.walk would leave out what it cannot read."""
+    if error.errno not in OF_THE_FILE:
+        raise error
+
+
 def leads_out(name: str) -> bool:
     """Whether a recorded name could be of a file outside of the folder that it is relative to: an
     absolute path, `..`, or a drive of Windows."""
@@ -96,7 +139,10 @@ def leads_out(name: str) -> bool:
 
 def link_target(path: Path) -> str | None:
     """Where a symbolic link points, unless it is one that DVC made to an object of its cache."""
-    if not path.is_symlink():
+    try:
+        if not path.is_symlink():
+            return None
+    except OSError:  # nobody may look: whoever reads it is told so
         return None
     target = os.path.realpath(path)
     return None if _DVC_OBJECT.search(Path(target).as_posix()) else target

@@ -10,9 +10,9 @@ import pytest
 from fake_mlflow import ARTIFACTS, Answer, serving
 
 import toxtrail
-from toxtrail.backends.mlflow_artifacts import RunFiles, UnreadableError
+from toxtrail.backends.mlflow_artifacts import RunFiles
 from toxtrail.backends.mlflow_runs import PAYLOAD_TAG, SEAL_TAG
-from toxtrail.errors import BackendError, DataError
+from toxtrail.errors import BackendError, DataError, UnreadableError
 from toxtrail.identity import sha256_text
 
 RUN, SUMMARY = "a1" * 16, json.dumps({"rate_raw": 0.75})

@@ -11,13 +11,13 @@ import sys
 import pytest
 from fake_mlflow import Answer, serving
 
-from toxtrail.backends.mlflow_artifacts import RunFiles, UnreadableError
+from toxtrail.backends.mlflow_artifacts import RunFiles
 from toxtrail.backends.mlflow_audit import read_store
 from toxtrail.backends.mlflow_faults import explained, is_unreachable
 from toxtrail.backends.mlflow_runs import PAYLOAD_TAG
 from toxtrail.backends.mlflow_store import UnreachableStoreError
 from toxtrail.backends.mlflow_tracker import MlflowTracker
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import BackendError, ConfigError, UnreadableError
 
 PASSWORD = "correct-horse-battery"
 LOGIN = ("MLFLOW_TRACKING_USERNAME", "MLFLOW_TRACKING_PASSWORD", "MLFLOW_TRACKING_TOKEN")

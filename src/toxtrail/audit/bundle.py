@@ -25,12 +25,14 @@ from toxtrail.audit.evidence import (
     DAMAGE,
     Check,
     Evidence,
+    Problem,
     absent,
     broken,
+    failed,
     guarded,
     judged,
     of_stage,
-    ok,
+    problem,
     weak,
 )
 from toxtrail.audit.lockfile import Recorded, parse_lock
@@ -46,11 +48,11 @@ from toxtrail.backends.assets import AssetStore, default_cache
 from toxtrail.backends.base import Progress
 from toxtrail.config import Config
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import ConfigError, DataError
+from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_system, why_unread
 from toxtrail.identity import sha256_file
 from toxtrail.params import load_config, read_yaml
 from toxtrail.pipeline import Instance
-from toxtrail.regular_files import open_regular, read_text
+from toxtrail.regular_files import files_below, open_regular, read_text
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -93,7 +95,7 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
             path = store.root / out
             if not path.exists():
                 raise DataError(f"{out} is not here. {_cure(one)}")
-            inside = [path] if path.is_file() else [p for p in path.rglob("*") if p.is_file()]
+            inside = [path] if path.is_file() else files_below(path)
             found |= {p.relative_to(store.root).as_posix(): p for p in inside}
         record = store.record(one.stage.name, one.key or "-")
         if record.is_file():
@@ -138,7 +140,9 @@ def is_bundle(path: Path) -> bool:
     try:
         with zipfile.ZipFile(path) as archive:
             return LISTING in archive.namelist()
-    except ZIP_DAMAGE:
+    except ZIP_DAMAGE as error:
+        if is_of_the_system(error):
+            raise
         return False
 
 
@@ -158,6 +162,8 @@ def unpacked(path: Path) -> Iterator[Path]:
                 _refuse_unsafe(archive, path.name)
                 archive.extractall(folder)
         except ZIP_DAMAGE as error:
+            if is_of_the_system(error):
+                raise
             raise DataError(f"{path.name} is damaged: {error}") from None
         yield Path(folder)
 
@@ -195,6 +201,8 @@ def chain_of(root: Path) -> Link:
     try:
         return Chain(Store(root), holds_weights=False).of_file(found[0])
     except DAMAGE as error:
+        if why := why_unread(error):
+            raise UnreadableError(why) from None
         raise DataError(f"a file of it is damaged: {error}") from None
 
 
@@ -212,19 +220,21 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
     except DAMAGE as error:
-        return [*found, broken("files", LISTING, f"the bundle cannot be read further: {error}")]
+        return [*found, failed("files", LISTING, error, "the bundle cannot be read further")]
     evidence = Evidence(
         Store(root), config, read_yaml(root / "params.yaml"), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
     scope = target.stage_runs(config)
-    found += [check for one in scope for check in _against_lock(evidence, one)]
+    for one in scope:
+        found += guarded("dvc.lock", one.name, _against_lock(evidence, one))
     found += guarded("files", LISTING, _headline(root, listing, scope))
     parts = (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
         found += guarded("files", part.__name__, part(evidence, scope))
     found += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
-    found += verify_signatures(evidence, [target], keys)
+    signatures = verify_signatures(evidence, [target], keys)
+    found += guarded("signatures", "looking at signatures", signatures)
     found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
     return found
 
@@ -255,17 +265,24 @@ def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance])
 
 
 def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
-    present = {p.relative_to(root).as_posix(): p for p in root.rglob("*") if p.is_file()}
+    present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
     for name in sorted(files.keys() | present.keys() - {LISTING}):
-        digest = digests.of(present[name]) if name in present else None
-        if name not in files:
-            yield broken("files", name, f"an extra file that {LISTING} does not list")
-        elif digest is None:
-            yield broken("files", name, "the file is missing")
-        elif digest.sha256 != files[name]:
-            yield broken("files", name, f"sha256 {digest.sha256}, {LISTING} has {files[name]}")
-        else:
-            yield ok("files", name)
+        problems = _odd_file(digests, present.get(name), files.get(name))
+        yield from judged("files", name, list(problems))
+
+
+def _odd_file(digests: Digests, path: Path | None, recorded: str | None) -> Iterator[Problem]:
+    try:
+        digest = digests.of(path) if path else None
+    except (OSError, MemoryError) as error:
+        yield problem(error, "it cannot be read")
+        return
+    if recorded is None:
+        yield f"an extra file that {LISTING} does not list"
+    elif digest is None:
+        yield "the file is missing"
+    elif digest.sha256 != recorded:
+        yield f"sha256 {digest.sha256}, {LISTING} has {recorded}"
 
 
 def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
@@ -283,7 +300,7 @@ def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
     read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
     made = [out for path, out in entry.outs.items() if path in one.outs]
     for recorded in (*read, *(made if one.stage.name != "finetune" else ())):
-        yield from _recorded(evidence, recorded)
+        yield from guarded("dvc.lock", recorded.path, _recorded(evidence, recorded))
 
 
 def _recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:

@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple
 from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.evidence import DAMAGE
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, why_unread
 from toxtrail.identity import (
     Adapter,
     BaseWeights,
@@ -24,11 +24,19 @@ from toxtrail.identity import (
     sha256_file,
     tree_sha256,
 )
-from toxtrail.regular_files import irregular, leads_out, link_target, read_text
+from toxtrail.regular_files import (
+    files_below,
+    irregular,
+    is_file,
+    leads_out,
+    link_target,
+    read_text,
+)
 
-Standing = Literal["matches", "MISMATCH", "not here", "recorded"]
-"""matches: the local file has the recorded hash. MISMATCH: it has another. not here: no local file.
-recorded: a hash or a fact with no file in this repo (an asset, a setting)."""
+Standing = Literal["matches", "MISMATCH", "unread", "not here", "recorded"]
+"""matches: the local file has the recorded hash. MISMATCH: it has another. unread: there is a local
+file, and it could not be read. not here: no local file. recorded: a hash or a fact with no file in
+this repo (an asset, a setting)."""
 
 SERVED = (
     "made by a server: that it held these weights is its own claim, which its answers to the probe "
@@ -64,6 +72,10 @@ class Link(NamedTuple):
         yield self
         for link in self.made_from:
             yield from link.all()
+
+    def unread(self) -> Iterator[Link]:
+        """Those whose file could not be read."""
+        return (link for link in self.all() if link.standing == "unread")
 
     def mismatches(self) -> Iterator[Link]:
         """Those whose file is not what was recorded."""
@@ -225,13 +237,19 @@ class Chain:
         folder = self._store.model(key) / "adapters" / adapter.key
         if not folder.is_dir():
             return "not here"
-        files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
+        try:
+            files = hash_tree(folder, files_below(folder))
+        except DAMAGE as error:
+            return "unread" if why_unread(error) else "MISMATCH"
         return "matches" if tree_sha256(files) == adapter.sha256 else "MISMATCH"
 
     def _standing(self, path: str, sha256: str) -> Standing:
         if self._store is None:
             return "recorded"
-        found = self._sha256(path)
+        try:
+            found = self._sha256(path)
+        except (OSError, MemoryError) as error:
+            return "unread" if why_unread(error) else "not here"
         if found is None:
             return "not here"
         return "matches" if found == sha256 else "MISMATCH"
@@ -249,7 +267,7 @@ class Chain:
         path = self._store.root / name
         if path not in self._hashes:
             strange = irregular(path) or link_target(path)
-            here = sha256_file(path) if path.is_file() and not strange else None
+            here = sha256_file(path) if not strange and is_file(path) else None
             self._hashes[path] = "" if strange else here
         return self._hashes[path]
 

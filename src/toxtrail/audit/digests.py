@@ -11,12 +11,13 @@ import json
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.base import Advance, Progress
 from toxtrail.identity import CHUNK_BYTES
-from toxtrail.regular_files import open_regular
+from toxtrail.regular_files import files_below, is_file, open_regular, status
 
 IGNORED = {"__pycache__", ".venv", ".toxtrail"}
 """Folders that .dvcignore keeps out of directory dependencies."""
@@ -50,35 +51,56 @@ class Digests:
         self._progress = progress
         self._refused = frozenset(refused)
         self._known: dict[Path, Digest | None] = {}
+        self._unread: dict[Path, Exception] = {}
 
     def prepare(self, paths: Iterable[Path]) -> None:
-        """Hash files and all files of folders now, side by side; what is missing stays so."""
-        asked = {file for path in paths for file in files_of(path)} - self._known.keys()
-        new = sorted(file for file in asked if not self._is_refused(file))
-        total = sum(file.stat().st_size for file in new)
+        """Hash files and all files of folders now, side by side; what is missing stays so, and what
+        cannot be read is said when it is asked for."""
+        asked: set[Path] = set()
+        for path in paths:
+            with suppress(OSError):
+                asked.update(files_of(path))
+        new = {file: it.st_size for file in sorted(asked) if (it := self._new(file))}
         with (
-            self._progress.bar("hash", total, "bytes") as advance,
+            self._progress.bar("hash", sum(new.values()), "bytes") as advance,
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         ):
-            found = pool.map(lambda file: hashed(file, advance), new)
-            self._known.update(zip(new, found, strict=True))
+            for _ in pool.map(lambda file: self._look(file, advance), new):
+                pass
 
     def of(self, path: Path) -> Digest | None:
-        """None if there is no such file."""
-        if path not in self._known:
-            self._known[path] = self._digest(path)
+        """None if there is no such file.
+
+        Raises:
+            OSError: there is, and it cannot be read.
+        """
+        if path not in self._known and path not in self._unread:
+            self._look(path)
+        if path in self._unread:
+            raise self._unread[path].with_traceback(None)
         return self._known[path]
 
-    def _digest(self, path: Path) -> Digest | None:
-        if self._is_refused(path) or not path.is_file():
+    def _new(self, path: Path) -> os.stat_result | None:
+        if path in self._known or path in self._unread or self._is_refused(path):
             return None
-        return hashed(path)
+        with suppress(OSError):
+            return status(path)
+        return None
+
+    def _look(self, path: Path, advance: Advance | None = None) -> None:
+        try:
+            self._known[path] = self._digest(path, advance)
+        except (OSError, MemoryError) as error:
+            self._unread[path] = error
+
+    def _digest(self, path: Path, advance: Advance | None) -> Digest | None:
+        return None if self._is_refused(path) or not is_file(path) else hashed(path, advance)
 
     def _is_refused(self, path: Path) -> bool:
         return bool(self._refused) and not self._refused.isdisjoint((path, *path.parents))
 
     def folder(self, path: Path) -> FolderDigest | None:
-        """None if there is no such folder.
+        """None if there is no such folder. See `of`.
 
         Source: dvc_data's Tree.as_bytes; an MD5 over the sorted list of names and MD5s.
         """
@@ -102,11 +124,14 @@ def md5_of(data: bytes) -> str:
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or every file below a folder that DVC would count."""
-    if path.is_file():
+    """The file itself, or every file below a folder that DVC would count.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    if is_file(path):
         return [path]
-    inside = (p for p in path.rglob("*") if p.is_file())
-    return sorted(p for p in inside if not IGNORED & set(p.relative_to(path).parts))
+    return [p for p in files_below(path) if not IGNORED & set(p.relative_to(path).parts)]
 
 
 def hashed(path: Path, advance: Advance | None = None) -> Digest:

@@ -7,7 +7,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.digests import Digests
@@ -16,15 +16,21 @@ from toxtrail.audit.refused import is_refused
 from toxtrail.backends import git
 from toxtrail.backends.assets import AssetStore
 from toxtrail.config import Config
-from toxtrail.errors import ToxtrailError
+from toxtrail.errors import ToxtrailError, why_unread
 from toxtrail.pipeline import Instance
 
-Outcome = Literal["ok", "BROKEN", "absent", "weak"]
-"""ok: looked at, and as recorded. BROKEN: it is not what was recorded. absent: it is not here, so
-nothing can be said. weak: it stands, but less is proved than a reader may think."""
+Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
+"""ok: looked at, and as recorded. BROKEN: it is not what was recorded. unread: it is here and could
+not be read, so nothing was verified of it. absent: it is not here, so nothing can be said. weak: it
+stands, but less is proved than a reader may think."""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-DAMAGE = (ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError)
-"""What reading a file raises that was edited by hand or by a failing disk."""
+DAMAGE = (
+    ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
+"""What reading a file raises that was edited by hand, or that could not be read: `failed` and
+`problem` tell the two apart."""
 
 LINKS = (
     "pipeline",
@@ -157,9 +163,45 @@ def weak(link: str, name: str, detail: str) -> Check:
     return Check(link, name, "weak", detail)
 
 
-def judged(link: str, name: str, problems: Sequence[str]) -> list[Check]:
-    """One broken check for each problem, or one that is ok."""
-    return [broken(link, name, problem) for problem in problems] or [ok(link, name)]
+def unread(link: str, name: str, why: str) -> Check:
+    """Here, and it could not be read: nothing was verified of it."""
+    return Check(link, name, "unread", f"it could not be read, so it was not verified. {why}")
+
+
+class Unread(NamedTuple):
+    """Among the problems of something: a part of it that could not be read."""
+
+    why: str
+
+
+Problem = str | Unread
+
+
+def problem(error: Exception, what: str) -> Problem:
+    """What an error in reading says: that something could not be read, or else `what`, with the
+    error's own words."""
+    if why := why_unread(error):
+        return Unread(why)
+    return f"{what}: {error if isinstance(error, ToxtrailError) else repr(error)}"
+
+
+def failed(link: str, name: str, error: Exception, what: str) -> Check:
+    """The check of something that an error ended: it could not be read, or it is broken."""
+    return judged(link, name, [problem(error, what)])[0]
+
+
+def judged(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
+    """One check for each problem, or one that is ok."""
+    return [
+        unread(link, name, one.why) if isinstance(one, Unread) else broken(link, name, one)
+        for one in problems
+    ] or [ok(link, name)]
+
+
+def unread_only(link: str, name: str, error: Exception) -> list[Check]:
+    """That it could not be read, if that is what the error says; else another check names it."""
+    why = why_unread(error)
+    return [unread(link, name, why)] if why else []
 
 
 def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
@@ -168,11 +210,11 @@ def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
 
 
 def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
-    """A file too damaged to be read ends one part, never the others."""
+    """A file that is damaged, or could not be read, ends one part, never the others."""
     found: list[Check] = []
     try:
         for check in part:
             found.append(check)
     except DAMAGE as error:
-        found.append(broken(link, name, f"a damaged file ended it: {error!r}"))
+        found.append(failed(link, name, error, "a damaged file ended it"))
     return found

@@ -12,11 +12,12 @@ from typing import NamedTuple
 from toxtrail.artifacts import Store
 from toxtrail.audit.chain import Chain, Link
 from toxtrail.audit.digests import Digest
+from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.history import PastLock, Sighting, past_locks, sightings
 from toxtrail.backends.dvc import cache_folder
-from toxtrail.backends.mlflow_files import FiledRun, tracked_runs
+from toxtrail.backends.mlflow_files import FiledRun, damaged_runs, tracked_runs, unusable
 from toxtrail.config import Config
-from toxtrail.errors import BackendError, DataError
+from toxtrail.errors import BackendError, why_unread
 from toxtrail.identity import ModelCard
 from toxtrail.pipeline import Instance
 
@@ -61,6 +62,19 @@ class Scene:
         """Why the MLflow server, if it had to be asked, said nothing."""
         return self._asked[1] if "_asked" in vars(self) else None
 
+    def unsearched(self) -> list[str]:
+        """Runs that were to be looked at and could not be read; each with the reason."""
+        if self.store is None or "_asked" not in vars(self):
+            return []
+        found = [
+            f"{run.name} ({run.run_id[:8]}): {why}" for run in self.runs if (why := run.unread)
+        ]
+        known = {run.files.folder for run in self.runs}
+        for folder in damaged_runs(self.store.root, known):
+            if why := why_unread(unusable(folder)):
+                found.append(f"run {folder.parent.name[:8]}: {why}")
+        return found
+
     @cached_property
     def _asked(self) -> tuple[list[FiledRun], str | None]:
         if self.store is None or self.config is None:
@@ -83,7 +97,7 @@ class Scene:
         here = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
         found = []
         for key in here:
-            with suppress(DataError):  # damaged: verification names it
+            with suppress(*DAMAGE):  # verification names it
                 found.append(self.store.read_card(key))
         return found
 

@@ -6,16 +6,15 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from toxtrail.audit.chain import Link, execution_facts
+from toxtrail.audit.chain import Link, Standing, execution_facts
 from toxtrail.audit.digests import Digest, hashed
 from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.hashes import HEX, matching
 from toxtrail.audit.scene import Scene, Subject
 from toxtrail.audit.subject_files import of_file, track_targets, with_sightings
-from toxtrail.backends.mlflow_artifacts import UnreadableError
-from toxtrail.backends.mlflow_files import FiledRun, damaged_runs
+from toxtrail.backends.mlflow_files import FiledRun, damaged_runs, unusable
 from toxtrail.embedding import embedded_manifest
-from toxtrail.errors import DataError
+from toxtrail.errors import DataError, why_unread
 from toxtrail.identity import Manifest, canonical_json, lineage
 
 
@@ -30,11 +29,14 @@ def run_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
         return
     for folder in damaged_runs(scene.store.root, {run.files.folder for run in scene.runs}):
         if folder.parent.name.startswith(key):
-            yield _damaged_run(folder.parent.name, folder, "its record.json cannot be read")
+            yield _unusable_run(folder.parent.name, folder, unusable(folder))
 
 
-def _damaged_run(name: str, folder: Path, why: str) -> Subject:
-    link = Link("MLflow run", name, None, "MISMATCH", weak=(why,))
+def _unusable_run(name: str, folder: Path, error: Exception) -> Subject:
+    """A run whose files could not be read, or are damaged."""
+    why = why_unread(error)
+    standing: Standing = "unread" if why else "MISMATCH"
+    link = Link("MLflow run", name, None, standing, weak=(why or str(error),))
     return Subject("run", link, (), folder)
 
 
@@ -46,11 +48,8 @@ def of_run(run: FiledRun, scene: Scene) -> Subject:
         manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
         if (record["name"], manifest.content_key) != (run.name, run.content_key):
             raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
-    except UnreadableError as error:
-        link = Link("MLflow run", title, None, "not here", weak=(str(error),))
-        return Subject("run", link, (), run.files.folder)
     except DAMAGE as error:
-        return _damaged_run(title, run.files.folder, str(error))
+        return _unusable_run(title, run.files.folder, error)
     link = scene.chain.of_manifest(title, manifest)
     tags = record["tags"]
     names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")

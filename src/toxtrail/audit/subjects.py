@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.audit.chain import Link
+from toxtrail.audit.chain import Link, Standing
 from toxtrail.audit.evidence import DAMAGE
 from toxtrail.audit.hashes import HEX
 from toxtrail.audit.places import place_of
@@ -14,14 +14,14 @@ from toxtrail.audit.subject_files import file_subject, folders_of, writer_of
 from toxtrail.audit.subject_numbers import inside_subject
 from toxtrail.audit.subject_runs import key_of, key_subjects, run_subjects
 from toxtrail.backends import git
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.errors import ConfigError, DataError, nearest, why_unread
 
 
 def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
     """What a reference means.
 
-    A result whose file is too damaged to be read is one as well: its link is a MISMATCH, so that
-    its verification still names everything that is wrong.
+    A result whose file is too damaged to be read, or could not be read, is one as well, so that its
+    verification still names everything that is wrong.
 
     Raises:
         ConfigError: nothing, or several things; the candidates are listed.
@@ -40,10 +40,12 @@ def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
 def _damaged(reference: str, scene: Scene, error: Exception) -> Subject | None:
     """What a reference was meant to be, by its words alone; None if a file of it is missing."""
     aim = _aim(reference, scene)
-    if aim is None or not all(path.is_file() for path in aim.reads):
+    why = why_unread(error)
+    if aim is None or not (why or all(path.is_file() for path in aim.reads)):
         return None
-    lines = str(error).strip().splitlines() or [type(error).__name__]
-    link = Link(aim.kind, reference, None, "MISMATCH", weak=(f"it cannot be read: {lines[0]}",))
+    lines = (why or str(error)).strip().splitlines() or [type(error).__name__]
+    standing: Standing = "unread" if why else "MISMATCH"
+    link = Link(aim.kind, reference, None, standing, weak=(f"it cannot be read: {lines[0]}",))
     return Subject(aim.kind, link, aim.targets)
 
 

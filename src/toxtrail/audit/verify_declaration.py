@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 
-from toxtrail.audit.evidence import Check, Evidence, broken, judged, weak
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, broken, failed, judged, weak
 from toxtrail.audit.lockfile import UniqueKeyLoader, is_own
 from toxtrail.audit.scope import stage_runs
-from toxtrail.errors import DataError
 from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list
 from toxtrail.regular_files import read_text
 from toxtrail.scaffold import other_code
@@ -45,8 +44,8 @@ def verify_declaration(evidence: Evidence) -> Iterator[Check]:
     try:
         values = yaml.load(read_text(root / "dvc.yaml"), Loader=UniqueKeyLoader)
         stages = values["stages"]
-    except (OSError, ValueError, DataError, yaml.YAMLError, KeyError, TypeError) as error:
-        yield broken(LINK, "dvc.yaml", f"it cannot be read: {error}")
+    except (*DAMAGE, yaml.YAMLError) as error:
+        yield failed(LINK, "dvc.yaml", error, "it cannot be read")
         return
     yield from judged(LINK, "dvc.yaml", list(_odd_keys(values)))
     for stage in PIPELINE:

@@ -6,14 +6,16 @@ They are no part of an identity and DVC does not know them, so each holds a hash
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 from toxtrail.artifacts import read_json
-from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, judged, of_stage, weak
+from toxtrail.audit.evidence import Check, Evidence, absent, guarded, judged, of_stage, weak
 from toxtrail.audit.scope import stage_runs
 from toxtrail.backends import git
 from toxtrail.identity import record_seal
 from toxtrail.pipeline import Instance
+from toxtrail.regular_files import status
 
 LINK = "executions"
 STAGES = ("finetune", "generate", "score")
@@ -24,18 +26,18 @@ def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator
     for one in of_stage(scope, *STAGES):
         path = evidence.store.record(one.stage.name, one.key or "-")
         name = path.relative_to(evidence.root).as_posix()
-        if not path.exists():
-            yield absent(LINK, name, "when and where it was made is not written down here")
-            continue
-        try:
-            record = read_json(path)
-            problems = [*_edited(record), *_of_another(evidence, one, record)]
-        except DAMAGE as error:
-            yield broken(LINK, name, f"it cannot be read: {error}")
-            continue
-        yield from judged(LINK, name, problems)
-        if not problems:
-            yield from _standing(evidence, one, name, record)
+        yield from guarded(LINK, name, _record(evidence, one, path, name))
+
+
+def _record(evidence: Evidence, one: Instance, path: Path, name: str) -> Iterator[Check]:
+    if status(path) is None:
+        yield absent(LINK, name, "when and where it was made is not written down here")
+        return
+    record = read_json(path)
+    problems = [*_edited(record), *_of_another(evidence, one, record)]
+    yield from judged(LINK, name, problems)
+    if not problems:
+        yield from _standing(evidence, one, name, record)
 
 
 def _edited(record: dict[str, Any]) -> Iterator[str]:

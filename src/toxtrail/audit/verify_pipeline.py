@@ -12,13 +12,24 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.audit.digests import dir_md5, files_of, md5_of
-from toxtrail.audit.evidence import Check, Evidence, absent, broken, judged, ok, weak
+from toxtrail.audit.evidence import (
+    Check,
+    Evidence,
+    Problem,
+    absent,
+    broken,
+    guarded,
+    judged,
+    ok,
+    problem,
+    weak,
+)
 from toxtrail.audit.lockfile import MD5, LockEntry, Recorded, is_own, outputs, parse_lock
 from toxtrail.audit.verify_params import changes
 from toxtrail.backends import git
 from toxtrail.errors import DataError
 from toxtrail.pipeline import Instance
-from toxtrail.regular_files import leads_out, read_bytes, read_text
+from toxtrail.regular_files import files_below, is_file, leads_out, read_bytes, read_text
 
 LINK_OF_STAGE = {
     "prompts": "prompt set",
@@ -60,10 +71,18 @@ def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
         if odd := set(entry.deps) ^ wanted:
             problems.append(_not_those("deps", odd))
         yield from judged("dvc.lock", instance.name, problems)
-        lost |= {d.path for d in deps.values() if not _found(evidence, d)}
+        lost |= {d.path for d in deps.values() if _is_lost(evidence, d)}
     parts = {str(folder) for path in made for folder in (Path(path), *Path(path).parents)}
     for path in sorted(lost - parts):  # what is made here is looked at with the outputs
         yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
+
+
+def _is_lost(evidence: Evidence, dep: Recorded) -> bool:
+    """Whether it is not here; what cannot be read is."""
+    try:
+        return _found(evidence, dep) is None
+    except (OSError, MemoryError):
+        return False
 
 
 def _no_entry(evidence: Evidence, instance: Instance) -> Check:
@@ -132,9 +151,10 @@ def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
             if out.path not in instance.outs:
                 continue  # verify_lock names it
             link = LINK_OF_STAGE[instance.stage.name]
-            yield from _output(evidence, link, out)
+            yield from guarded(link, out.path, _output(evidence, link, out))
             if not out.path.startswith(RECEIPTS):  # they are not cached
-                yield from _cached(evidence, out)
+                name = f"{out.path} ({out.md5})"
+                yield from guarded("dvc cache", name, _cached(evidence, out))
 
 
 def cache_path(cache: Path, md5: str) -> Path:
@@ -143,16 +163,23 @@ def cache_path(cache: Path, md5: str) -> Path:
 
 
 def listing(cache: Path, md5: str) -> dict[str, str] | None:
-    """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged."""
+    """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
     path = cache_path(cache, md5)
-    if not path.is_file() or md5_of(read_bytes(path)) + ".dir" != md5:
+    if not is_file(path):
         return None
-    files = {str(row["relpath"]): str(row["md5"]) for row in json.loads(read_bytes(path))}
+    text = read_bytes(path)
+    if md5_of(text) + ".dir" != md5:
+        return None
+    files = {str(row["relpath"]): str(row["md5"]) for row in json.loads(text)}
     plain = all(MD5.fullmatch(inner) and not leads_out(name) for name, inner in files.items())
     return files if plain else None
 
 
-def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[Problem]:
     """Where the entry is not of this stage with these values."""
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
@@ -162,7 +189,10 @@ def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Itera
     ):
         if found != wanted:
             yield _not_those(what, found ^ wanted)
-    yield from _odd_modes(evidence, instance, entry)
+    try:
+        yield from _odd_modes(evidence, instance, entry)
+    except OSError as error:
+        yield problem(error, "its outputs cannot be looked at")
     for place in set(instance.params) & set(entry.params):
         for name, was, now in changes(place, entry.params[place], value_at(evidence.raw, place)):
             yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
@@ -188,25 +218,32 @@ def _executable(path: Path) -> bool:
 
 def _other_files(
     evidence: Evidence, deps: Mapping[str, Recorded], made: Mapping[str, Recorded]
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     """Where a dependency is not the file that the entry names."""
     for dep in deps.values():
-        if dep.path in made:
-            out = made[dep.path]
-            if (out.md5, out.size) != (dep.md5, dep.size):
-                yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
-            elif out.nfiles != dep.nfiles:
-                yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
-            continue
-        if parts := _parts(dep, made):
-            yield from _other_parts(evidence, dep, parts)
-            continue
-        found = _found(evidence, dep)
-        if found is not None and found != (dep.md5, dep.size):
-            yield (
-                f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
-                f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
-            )
+        try:
+            yield from _other_file(evidence, dep, made)
+        except (OSError, MemoryError) as error:
+            yield problem(error, f"{dep.path} cannot be looked at")
+
+
+def _other_file(evidence: Evidence, dep: Recorded, made: Mapping[str, Recorded]) -> Iterator[str]:
+    if dep.path in made:
+        out = made[dep.path]
+        if (out.md5, out.size) != (dep.md5, dep.size):
+            yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
+        elif out.nfiles != dep.nfiles:
+            yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
+        return
+    if parts := _parts(dep, made):
+        yield from _other_parts(evidence, dep, parts)
+        return
+    found = _found(evidence, dep)
+    if found is not None and found != (dep.md5, dep.size):
+        yield (
+            f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
+            f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
+        )
 
 
 def _parts(dep: Recorded, made: Mapping[str, Recorded]) -> dict[str, Recorded]:
@@ -273,16 +310,20 @@ def _folder(
     problems = list(_odd_files(evidence, evidence.path(out.path), wanted))
     if not problems:
         yield broken(link, out.path, _differs(out, found))
-    for name, problem in problems:
-        yield broken(link, f"{out.path}/{name}", problem)
+    for name, one in problems:
+        yield from judged(link, f"{out.path}/{name}", [one])
 
 
 def _odd_files(
     evidence: Evidence, folder: Path, wanted: dict[str, str]
-) -> Iterator[tuple[str, str]]:
-    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+) -> Iterator[tuple[str, Problem]]:
+    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     for name in sorted(wanted.keys() | present.keys()):
-        digest = evidence.digests.of(present[name]) if name in present else None
+        try:
+            digest = evidence.digests.of(present[name]) if name in present else None
+        except (OSError, MemoryError) as error:
+            yield name, problem(error, "it cannot be read")
+            continue
         if name not in wanted:
             yield name, "an extra file: the stage did not make it"
         elif digest is None:
@@ -293,11 +334,11 @@ def _odd_files(
 
 def _cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, out.md5)
-    if not path.is_file():
-        yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
-        return
     if not out.md5.endswith(".dir"):
-        yield _object(evidence, out.path, out.md5)
+        yield from _object(evidence, out.path, out.md5)
+        return
+    if not is_file(path):
+        yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
         return
     wanted = listing(evidence.dvc_cache, out.md5)
     if wanted is None:
@@ -305,22 +346,24 @@ def _cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
         return
     yield ok("dvc cache", f"{out.path} (list)")
     for name, md5 in wanted.items():
-        yield _object(evidence, f"{out.path}/{name}", md5)
+        inner = f"{out.path}/{name}"
+        yield from guarded("dvc cache", f"{inner} ({md5})", _object(evidence, inner, md5))
 
 
-def _object(evidence: Evidence, name: str, md5: str) -> Check:
+def _object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, md5)
     digest = evidence.digests.of(path)
     if digest is None:
-        return absent("dvc cache", f"{name} ({md5})", "DVC's cache has no copy of it")
-    if digest.md5 != md5:
-        return broken(
+        yield absent("dvc cache", f"{name} ({md5})", "DVC's cache has no copy of it")
+    elif digest.md5 != md5:
+        yield broken(
             "dvc cache",
             _relative(evidence, path),
             f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would check it "
             "out without a word: delete it, then `dvc repro` or `dvc pull`.",
         )
-    return ok("dvc cache", name)
+    else:
+        yield ok("dvc cache", name)
 
 
 def _relative(evidence: Evidence, path: Path) -> str:

@@ -9,7 +9,19 @@ from typing import Any
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.chain import SERVED, is_served
-from toxtrail.audit.evidence import DAMAGE, Check, Evidence, judged, of_stage, weak
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    Check,
+    Evidence,
+    Problem,
+    broken,
+    failed,
+    guarded,
+    judged,
+    of_stage,
+    problem,
+    weak,
+)
 from toxtrail.audit.verify_params import other_params
 from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
@@ -32,24 +44,27 @@ def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
     for instance in of_stage(
         scope, "prompts", "generate", "score", "posterior", "pool", "compare", "report"
     ):
-        for path in _carriers(evidence.store, instance):
-            name = path.relative_to(evidence.root).as_posix()
-            link = LINK_OF_STAGE[instance.stage.name]
-            try:
-                manifest = embedded_manifest(path)
-            except DAMAGE as error:
-                yield from judged(link, name, [f"it cannot be read: {error}"])
-                continue
-            if manifest is None:
-                yield from judged(
-                    link, name, ["it carries no manifest: it was not made by toxtrail"]
-                )
-                continue
-            yield from judged(link, f"{name} (manifest)", _problems(evidence, instance, manifest))
-            if is_served(manifest):
-                yield weak(link, name, SERVED)
-            if manifest.code_sha256 != code_sha256(instance.stage.name):
-                yield weak(link, name, "it was made by other code than the toxtrail that audits it")
+        checks = _manifests(evidence, instance)
+        yield from guarded(LINK_OF_STAGE[instance.stage.name], instance.name, checks)
+
+
+def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
+    for path in _carriers(evidence.store, instance):
+        name = path.relative_to(evidence.root).as_posix()
+        link = LINK_OF_STAGE[instance.stage.name]
+        try:
+            manifest = embedded_manifest(path)
+        except DAMAGE as error:
+            yield failed(link, name, error, "it cannot be read")
+            continue
+        if manifest is None:
+            yield broken(link, name, "it carries no manifest: it was not made by toxtrail")
+            continue
+        yield from judged(link, f"{name} (manifest)", _problems(evidence, instance, manifest))
+        if is_served(manifest):
+            yield weak(link, name, SERVED)
+        if manifest.code_sha256 != code_sha256(instance.stage.name):
+            yield weak(link, name, "it was made by other code than the toxtrail that audits it")
 
 
 def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
@@ -59,13 +74,13 @@ def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
         variant = instance.key or ""
         family = evidence.config.variants[variant].family
         paths = (store.prompts, store.generations(family, variant), store.scores(family, variant))
-        if not all(path.is_file() for path in paths):
-            continue
         try:
+            if not all(path.is_file() for path in paths):
+                continue
             prompts, rows = store.read_prompts(), store.read_generations(family, variant)
             scores = store.read_scores(family, variant)
         except DAMAGE as error:
-            yield from judged("scores", variant, [f"it cannot be read: {error}"])
+            yield failed("scores", variant, error, "it cannot be read")
             continue
         samples = evidence.config.generation.samples
         yield from judged(
@@ -161,11 +176,14 @@ def _carriers(store: Store, instance: Instance) -> list[Path]:
     return [path for path in found if path.suffix != ".csv"]  # a format without room for one
 
 
-def _problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[str]:
+def _problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[Problem]:
+    found: list[Problem] = []
     try:
-        return list(_unlike(evidence, instance, manifest))
+        for one in _unlike(evidence, instance, manifest):
+            found.append(one)
     except DAMAGE as error:
-        return [f"it cannot be held against: {error}"]
+        found.append(problem(error, "it cannot be compared"))
+    return found
 
 
 def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
@@ -202,7 +220,7 @@ def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any)
     try:
         recorded, found = compute(evidence, key)
     except DAMAGE as error:
-        yield from judged(link, f"numbers of {key}", [f"it cannot be read: {error}"])
+        yield failed(link, f"numbers of {key}", error, "it cannot be read")
         return
     if recorded is None:
         return

@@ -17,11 +17,17 @@ from toxtrail.audit.evidence import (
     DAMAGE,
     Check,
     Evidence,
+    Problem,
+    Unread,
     absent,
     broken,
+    failed,
     judged,
     of_stage,
     ok,
+    problem,
+    unread,
+    unread_only,
     weak,
 )
 from toxtrail.audit.run_record import changes, close
@@ -37,11 +43,16 @@ from toxtrail.backends.mlflow_runs import (
     SCHEMA_VERSION,
     SEAL_TAG,
 )
-from toxtrail.backends.mlflow_store import UnreachableStoreError, is_local, local_store
-from toxtrail.errors import BackendError, DataError
+from toxtrail.backends.mlflow_store import (
+    DamagedStoreError,
+    UnreachableStoreError,
+    is_local,
+    local_store,
+)
+from toxtrail.errors import BackendError, why_unread
 from toxtrail.identity import sha256_text
 from toxtrail.pipeline import Instance
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import files_below, read_text, status
 from toxtrail.stages.shown import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.stages.track import comparison_content, receipt_of, variant_content
 
@@ -58,9 +69,11 @@ def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
         view = read_store(evidence.root, evidence.config.tracking.experiment)
     except UnreachableStoreError as error:
         return None, [absent("MLflow runs", name, str(error))]
-    except BackendError as error:
-        detail = f"it is there and could not be read, so no run was verified. {error}"
+    except DamagedStoreError as error:
+        detail = f"it is damaged, so no run was verified. {error}"
         return None, [broken("MLflow runs", name, detail)]
+    except (BackendError, OSError, MemoryError) as error:
+        return None, [unread("MLflow runs", name, str(why_unread(error) or error))]
     if view is None:
         return None, [_no_view(evidence)]
     if view.moved_from is None:
@@ -102,7 +115,9 @@ def verify_tracking(
         try:
             content = content_of(evidence, instance)
         except DAMAGE as error:
-            yield absent("receipts", name, f"it cannot be held against: {error}")
+            yield from unread_only("receipts", name, error) or [
+                absent("receipts", name, f"there is nothing to compare it with: {error}")
+            ]
             continue
         receipt = yield from _receipt(evidence, name, content)
         if view is not None:
@@ -112,19 +127,19 @@ def verify_tracking(
 def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Check, None, bool]:
     """Returns whether there is a receipt of the present files, right or wrong."""
     path = evidence.path(name)
-    if not path.is_file():
-        yield absent("receipts", name, "no receipt: it was not tracked here")
-        return False
     try:
+        if status(path) is None:
+            yield absent("receipts", name, "no receipt: it was not tracked here")
+            return False
         receipt = read_json(path)
         problems = list(_other_receipt(receipt, content))
         if read_text(path) != pretty_json(receipt):
             problems.append("it is not spelled as toxtrail writes it: it was edited by hand")
     except DAMAGE as error:
-        yield broken("receipts", f"{name} (content)", f"it cannot be read: {error}")
+        yield failed("receipts", f"{name} (content)", error, "it cannot be read")
         return True
-    digest = evidence.digests.of(path)
-    if problems and digest and evidence.older(name, digest.md5):  # verify_outputs says so
+    digest = evidence.digests.of(path) if problems else None
+    if digest and evidence.older(name, digest.md5):  # verify_outputs says so
         return False
     yield from judged("receipts", f"{name} (content)", problems)
     return True
@@ -148,8 +163,9 @@ def verify_verdicts(
     for family in sorted({evidence.config.variants[v].family for v in variants}):
         try:
             notes = comparison_content(evidence.store, family, {}).notes
-        except DAMAGE:
-            continue  # what is wrong with its files is said of them
+        except DAMAGE as error:  # what is wrong with its files is said of them
+            yield from unread_only("MLflow values", f"verdicts of {family}", error)
+            continue
         for one in live:
             wanted = notes.get(one.run.tags.get(KEY_TAG, ""))
             if wanted and one.run.name in variants:
@@ -202,7 +218,7 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
         yield absent("MLflow runs", name, detail)
         return
     if stored.files is None and stored.unread:
-        yield broken("MLflow files", name, f"they are there and could not be read: {stored.unread}")
+        yield unread("MLflow files", name, stored.unread)
         return
     if stored.files is None:
         detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."
@@ -285,34 +301,41 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
 def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
     name = title(stored)
     payload = _json(folder / PAYLOAD)
-    if payload is None:
-        yield broken("MLflow files", f"{name}: {PAYLOAD}", "it is missing or no JSON")
+    if not isinstance(payload, dict):
+        yield from judged("MLflow files", f"{name}: {PAYLOAD}", [payload])
         return
     if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
         detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
         yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
-    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
-        digest = evidence.digests.of(present[path]) if path in present else None
-        if path not in payload:
-            yield broken("MLflow files", f"{name}: {path}", "an extra file: it was added later")
-        elif digest is None:
-            yield broken("MLflow files", f"{name}: {path}", "the file is missing")
-        elif digest.sha256 != payload[path]:
-            detail = f"it was changed: sha256 {digest.sha256}, recorded {payload[path]}"
-            yield broken("MLflow files", f"{name}: {path}", detail)
-        else:
-            yield ok("MLflow files", f"{name}: {path}")
+        problems = _odd_file(evidence, present.get(path), payload.get(path))
+        yield from judged("MLflow files", f"{name}: {path}", list(problems))
     manifest = evidence.digests.of(folder / "manifest.json")
     if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
         detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
         yield broken("MLflow runs", name, detail)
 
 
+def _odd_file(evidence: Evidence, path: Path | None, recorded: str | None) -> Iterator[Problem]:
+    """Where an artifact is not the one that the run's list has."""
+    try:
+        digest = evidence.digests.of(path) if path else None
+    except (OSError, MemoryError) as error:
+        yield problem(error, "it cannot be read")
+        return
+    if recorded is None:
+        yield "an extra file: it was added later"
+    elif digest is None:
+        yield "the file is missing"
+    elif digest.sha256 != recorded:
+        yield f"it was changed: sha256 {digest.sha256}, recorded {recorded}"
+
+
 def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
     record = _json(folder / RECORD)
-    if record is None:
-        yield broken("MLflow values", title(stored), f"{RECORD} is missing or no JSON")
+    if not isinstance(record, dict):
+        yield from judged("MLflow values", f"{title(stored)}: {RECORD}", [record])
         return
     problems = [
         *changes(stored.run, record),
@@ -396,13 +419,15 @@ def _changed_model_files(
         yield f"the file {name} was added to its logged model"
 
 
-def _json(path: Path) -> dict[str, Any] | None:
-    """None if it is missing, or no JSON of names and values."""
+def _json(path: Path) -> dict[str, Any] | Problem:
+    """Its names and values, or why there are none."""
+    wrong = "it is missing or no JSON"
     try:
         value = json.loads(read_text(path))
-    except (DataError, OSError, ValueError):
-        return None
-    return value if isinstance(value, dict) else None
+    except DAMAGE as error:
+        found = problem(error, wrong)
+        return found if isinstance(found, Unread) else wrong
+    return value if isinstance(value, dict) else wrong
 
 
 def _same_point(left: Sequence[float], right: Sequence[float]) -> bool:

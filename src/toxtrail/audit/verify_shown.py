@@ -9,7 +9,16 @@ from typing import Any
 import pyarrow.parquet as pq
 
 from toxtrail.artifacts import as_csv, pretty_json, scalar_table
-from toxtrail.audit.evidence import DAMAGE, Check, Evidence, judged, of_stage, weak
+from toxtrail.audit.evidence import (
+    DAMAGE,
+    Check,
+    Evidence,
+    guarded,
+    judged,
+    of_stage,
+    unread_only,
+    weak,
+)
 from toxtrail.embedding import embedded_manifest
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.regular_files import read_text, refuse_irregular
@@ -21,9 +30,10 @@ from toxtrail.stages.report import page_of
 def verify_shown(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each is made again from the files that it was made from, and must be equal to the byte."""
     for instance in of_stage(scope, "compare"):
-        yield from _comparison(evidence, instance.key or "")
+        own = _comparison(evidence, instance.key or "")
+        yield from guarded("comparisons", f"what is shown of {instance.key}", own)
     for _ in of_stage(scope, "report"):
-        yield from _report(evidence)
+        yield from guarded("report", evidence.store.report.name, _report(evidence))
 
 
 def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
@@ -39,8 +49,9 @@ def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
             **{folder / f"{name}.csv": as_csv(rows) for name, rows in _tables(summary).items()},
         }
         made_by = (summary.get("manifest") or {}).get("code_sha256")
-    except DAMAGE:
-        return  # verify_numbers says what is wrong with the summary
+    except DAMAGE as error:  # verify_numbers says what is wrong with the summary
+        yield from unread_only("comparisons", f"what is shown of {family}", error)
+        return
     is_todays = made_by == code_sha256("compare")
     for path, text in texts.items():
         yield from _judged(evidence, "comparisons", path, _unlike_text(path, text), is_todays)
@@ -56,8 +67,9 @@ def _report(evidence: Evidence) -> Iterator[Check]:
     try:
         wanted = page_of(store, families)
         manifest = embedded_manifest(store.report) if store.report.is_file() else None
-    except DAMAGE:
-        return  # verify_outputs and verify_manifests say what is missing or damaged
+    except DAMAGE as error:  # verify_outputs and verify_manifests say what is missing or damaged
+        yield from unread_only("report", f"{store.report.name} (content)", error)
+        return
     is_todays = manifest is None or manifest.code_sha256 == code_sha256("report")
     problem = _unlike_text(store.report, wanted)
     yield from _judged(evidence, "report", store.report, problem, is_todays)

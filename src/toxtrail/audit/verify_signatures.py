@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toxtrail.artifacts import Store
 from toxtrail.audit.digests import Digests, files_of
-from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, ok, weak
+from toxtrail.audit.evidence import DAMAGE, Check, Evidence, absent, broken, failed, ok, weak
 from toxtrail.audit.refused import refused_places
 from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.signatures import Signed, opened
@@ -155,8 +155,7 @@ def verify_signatures(
             found = opened(read_text(one.path(evidence.root), "replace"), keys, one.title)
             problems, missing = _held_against(evidence, one, found)
         except DAMAGE as error:
-            detail = f"it cannot be held against the files: {error}"
-            yield broken("signatures", one.title, detail)
+            yield failed("signatures", one.title, error, "it cannot be compared with the files")
             continue
         yield from _judged(one.title, found, problems, bool(keys))
         if missing:

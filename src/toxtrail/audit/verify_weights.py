@@ -13,18 +13,21 @@ from toxtrail.audit.evidence import (
     DAMAGE,
     Check,
     Evidence,
+    Problem,
     absent,
     broken,
+    guarded,
     judged,
     of_stage,
     ok,
+    problem,
+    unread_only,
     weak,
 )
 from toxtrail.audit.verify_params import changes, other_model
 from toxtrail.backends.huggingface.gguf import converted_folder
 from toxtrail.config import Config, Source
 from toxtrail.doubts import doubts
-from toxtrail.errors import DataError
 from toxtrail.identity import (
     Adapter,
     FileHash,
@@ -34,7 +37,7 @@ from toxtrail.identity import (
     tree_sha256,
 )
 from toxtrail.pipeline import Instance
-from toxtrail.regular_files import leads_out
+from toxtrail.regular_files import files_below, leads_out, read_bytes
 
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -54,27 +57,43 @@ def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
 
 def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]:
     """The model cards of the scope that are here."""
-    keys = [one.key for one in of_stage(scope, "model", "finetune") if one.key]
-    here = [k for k in keys if (evidence.store.model(k) / "model.json").is_file()]
     found: dict[str, ModelCard] = {}
-    for key in here:
-        with suppress(DataError):  # a damaged card: its hash is reported with the outputs
+    for key in _keys(scope):
+        with suppress(*DAMAGE):  # its hash is reported with the outputs
             found[key] = evidence.store.read_card(key)
     return found
+
+
+def _keys(scope: Sequence[Instance]) -> list[str]:
+    return [one.key for one in of_stage(scope, "model", "finetune") if one.key]
+
+
+def _unread_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each card that could not be read: neither were its weights verified then."""
+    for key in _keys(scope):
+        try:
+            evidence.store.read_card(key)
+        except DAMAGE as error:
+            name = f"models/{key}/model.json"
+            yield from unread_only("model cards", f"{name} (content)", error)
 
 
 def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each weight and adapter file is the one on the card; no file is missing, none is new."""
     known = cards(evidence, scope)
     marks = weak_marks(evidence.config, known)
+    yield from _unread_cards(evidence, scope)
     for key, card in known.items():
         base = card.base
-        yield from _asset(evidence, "weights", base.uri, base.resolved, base.files)
+        asset = _asset(evidence, "weights", base.uri, base.resolved, base.files)
+        yield from guarded("weights", base.uri, asset)
         if base.converted:
             folder = converted_folder(evidence.asset_cache, base.sha256)
-            yield from _copy(evidence, base.uri, folder, base.converted)
+            copy = _copy(evidence, base.uri, folder, base.converted)
+            yield from guarded("weights", f"the converted copy of {base.uri}", copy)
         for adapter in card.adapters:
-            yield from _adapter(evidence, key, adapter)
+            own = adapter.uri or f"models/{key}/adapters/{adapter.key}"
+            yield from guarded("adapters", own, _adapter(evidence, key, adapter))
         yield from _card(evidence, card, known)
         for line in marks.get(key, ()):
             yield weak("model cards", f"models/{key}/model.json", line)
@@ -93,9 +112,11 @@ def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
         used = dict(used_hashes(evidence.config, evidence.store))
     for place, source in _sources(evidence, scope).items():
         link = "prompt set" if place.startswith("prompts") else "training data"
-        yield from _pinned(evidence, link, place, source, used.get(place))
+        checks = _pinned(evidence, link, place, source, used.get(place))
+        yield from guarded(link, f"{place}: {source.uri}", checks)
     for place, source in _scorer_sources(evidence, scope).items():
-        yield from _pinned(evidence, "scorers", place, source, None)
+        checks = _pinned(evidence, "scorers", place, source, None)
+        yield from guarded("scorers", f"{place}: {source.uri}", checks)
 
 
 def _sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
@@ -157,16 +178,20 @@ def _adapter(evidence: Evidence, key: str, adapter: Adapter) -> Iterator[Check]:
     if not folder.is_dir():
         yield absent("adapters", name, "it is not here. `dvc checkout` or `dvc pull` brings it.")
         return
-    present = {p.relative_to(folder).as_posix(): p for p in folder.rglob("*") if p.is_file()}
+    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     yield from judged("adapters", name, list(_odd(evidence, present, adapter.files)))
 
 
 def _odd(
     evidence: Evidence, present: dict[str, Path], recorded: Iterable[FileHash]
-) -> Iterator[str]:
+) -> Iterator[Problem]:
     wanted = {file.path: file for file in recorded}
     for name in sorted(wanted.keys() | present.keys()):
-        digest = evidence.digests.of(present[name]) if name in present else None
+        try:
+            digest = evidence.digests.of(present[name]) if name in present else None
+        except (OSError, MemoryError) as error:
+            yield problem(error, f"{name} cannot be read")
+            continue
         if name not in wanted:
             yield f"{name} is an extra file that the card does not list"
         elif digest is None:
@@ -259,7 +284,7 @@ def _named_by_hub(evidence: Evidence, link: str, name: str, files: Iterable[Path
         blob, digest = path.resolve(), evidence.digests.of(path)
         found = digest.sha256 if digest else ""
         if BLOB.fullmatch(blob.name) and len(blob.name) == 40:
-            found = git_sha1(blob.read_bytes())
+            found = git_sha1(read_bytes(blob))
         known &= bool(BLOB.fullmatch(blob.name))
         if known and found != blob.name:
             return broken(link, name, f"{path.name} was changed after it was fetched ({blob})")

@@ -18,9 +18,9 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from toxtrail.backends.mlflow_faults import explained
 from toxtrail.backends.mlflow_runs import PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.backends.mlflow_store import artifact_root, is_local, reading, scratch_folder
-from toxtrail.errors import BackendError, DataError
+from toxtrail.errors import DataError, UnreadableError, why_unread
 from toxtrail.identity import sha256_file, sha256_text
-from toxtrail.regular_files import open_regular
+from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -40,10 +40,6 @@ class Fetched(NamedTuple):
     be read: nothing is known of the file."""
     reason: str
     """Why there is no copy."""
-
-
-class UnreadableError(BackendError):
-    """A store does not give a file: nothing is known of it."""
 
 
 def fetch(
@@ -144,6 +140,8 @@ class RunFiles:
         self._title = f"MLflow run {name} ({run_id[:8]})"
         self._tags = tags
         self._artifact_uri = artifact_uri
+        self.unread: str | None = None
+        """Why their list could not be read, once it was asked for."""
 
     @property
     def folder(self) -> Path:
@@ -184,6 +182,13 @@ class RunFiles:
     @cached_property
     def payload(self) -> dict[str, str]:
         """Artifact path -> sha256. See `path`."""
+        try:
+            return self._payload()
+        except (UnreadableError, OSError) as error:
+            self.unread = why_unread(error)
+            raise
+
+    def _payload(self) -> dict[str, str]:
         recorded = None if self._tags is None else self._tags.get(PAYLOAD_TAG)
         if self._tags is not None and recorded is None:
             raise DataError(
@@ -234,7 +239,7 @@ class RunFiles:
 
 def _names_and_values(path: Path, name: str, title: str) -> dict[str, Any]:
     try:
-        value = json.loads(path.read_text("utf-8"))
+        value = json.loads(read_text(path))
     except ValueError:
         value = None
     if not isinstance(value, dict):

@@ -24,6 +24,7 @@ from toxtrail.backends.mlflow_store import (
     store_exists,
 )
 from toxtrail.backends.mlflow_tracker import as_tracked
+from toxtrail.regular_files import files_below
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -176,14 +177,12 @@ def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdap
         folder: Path | None = artifact_root(root) / "models" / model.model_id / "artifacts"
     else:
         folder = fetch_folder(client, model.artifact_location, scratch_folder()).path
-    files = folder.rglob("*") if folder is not None else ()
+    files = files_below(folder) if folder is not None else ()
     return StoredAdapter(
         model.name,
         dict(model.tags or {}),
         dict(model.params or {}),
-        None
-        if folder is None
-        else {p.relative_to(folder).as_posix(): p for p in files if p.is_file()},
+        None if folder is None else {p.relative_to(folder).as_posix(): p for p in files},
     )
 
 

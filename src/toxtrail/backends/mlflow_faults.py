@@ -64,7 +64,8 @@ NO_DATABASE = re.compile(
 TLS = re.compile(r"SSLError|CERTIFICATE_VERIFY_FAILED|SSL: ")
 
 PASSING = re.compile(
-    r"database is locked|readonly database|unable to open database|must be in the 'active' state"
+    r"database is locked|readonly database|unable to open database|disk I/O error|"
+    r"must be in the 'active' state"
 )
 
 CREDENTIALS = "Set MLFLOW_TRACKING_USERNAME and MLFLOW_TRACKING_PASSWORD, or MLFLOW_TRACKING_TOKEN"

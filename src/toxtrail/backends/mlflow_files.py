@@ -45,6 +45,11 @@ class FiledRun:
         """Artifact path -> sha256."""
         return self.files.payload
 
+    @property
+    def unread(self) -> str | None:
+        """Why its files could not be read, as far as they were asked for."""
+        return self.files.unread
+
     def record(self) -> dict[str, Any]:
         """Name, tags, params and metrics, as they were sealed."""
         return self.files.json(RECORD)
@@ -75,6 +80,15 @@ def damaged_runs(root: Path, whole: Collection[Path]) -> list[Path]:
         return []
     folders = {path.parent for path in artifact_root(root).glob(f"*/artifacts/{PAYLOAD}")}
     return sorted(folders - set(whole))
+
+
+def unusable(folder: Path) -> Exception:
+    """Why one of the damaged runs is one."""
+    try:
+        json.loads(read_text(folder / RECORD))
+    except (DataError, OSError, ValueError) as error:
+        return error
+    return DataError(f"its {RECORD} is not that of a run")
 
 
 def _filed(root: Path) -> list[FiledRun]:

@@ -8,6 +8,7 @@ import os
 import platform
 import re
 import shutil
+import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -15,9 +16,10 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import BackendError, ConfigError, UnreadableError, why_unread
 from toxtrail.identity import sha256_text
 from toxtrail.redaction import redacted
+from toxtrail.regular_files import is_file, open_regular
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -157,14 +159,32 @@ def _client(root: Path) -> Iterator[MlflowClient]:
         if is_local(root):
             from toxtrail.backends.mlflow_local import complete_store
 
+            _refuse_unreadable(local_store(root))
             complete_store(local_store(root), artifact_root(root))
         yield MlflowClient(tracking_uri=uri)
     except _store_errors() as error:
         raise _refused(root, uri, error) from error
 
 
+def _refuse_unreadable(path: Path) -> None:
+    """MLflow would try for minutes to open a database that may not be read.
+
+    Raises:
+        UnreadableError: it is there, and the operating system refuses it.
+    """
+    try:
+        if is_file(path):
+            open_regular(path).close()
+    except OSError as error:
+        raise UnreadableError(f"The MLflow store: {why_unread(error) or error}") from error
+
+
 class UnreachableStoreError(BackendError):
     """Nothing answers at the store's address: nothing can be said of it."""
+
+
+class DamagedStoreError(BackendError):
+    """The store is there and was read, and is no database of MLflow's."""
 
 
 def _store_errors() -> tuple[type[Exception], ...]:
@@ -173,7 +193,10 @@ def _store_errors() -> tuple[type[Exception], ...]:
     import sqlalchemy.exc
     from mlflow.exceptions import MlflowException
 
-    return MlflowException, sqlalchemy.exc.SQLAlchemyError, requests.RequestException, ImportError
+    return (
+        MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, requests.RequestException,
+        ImportError,
+    )  # fmt: skip
 
 
 def _refuse_address(uri: str) -> None:
@@ -196,10 +219,11 @@ def _refused(root: Path, uri: str, error: Exception) -> BackendError:
     """The store's failure in words."""
     from toxtrail.backends.mlflow_faults import explained, is_damage, is_unreachable
 
-    cure = ""
+    cure, kind = "", BackendError
     if is_local(root) and is_damage(error):
         cure = " To rebuild it from the results here, delete mlruns/ and run `dvc repro`."
+        kind = DamagedStoreError
     elif not is_local(root):
         cure = " Without MLFLOW_TRACKING_URI, this experiment's own store is used."
-    kind = UnreachableStoreError if is_unreachable(error) else BackendError
+        kind = UnreachableStoreError if is_unreachable(error) else BackendError
     return kind(f"The MLflow store {redacted(uri)} failed. {explained(error, uri)}{cure}")

@@ -15,7 +15,7 @@ from toxtrail.cli.console import cell, console, echo, joined
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
-from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 COLOURS: dict[Standing, str] = {
     "matches": "green",
     "MISMATCH": "bold red",
+    "unread": "red",
     "not here": "yellow",
     "recorded": "dim",
 }
@@ -73,7 +74,8 @@ def audit(
 
     REF is anything you hold: a variant, a family, an MLflow run (id or name), a content key or hash
     (8 characters or more), a file (wherever it lies now), one generation (variant/prompt_id/sample)
-    or one number (family/variant/subset/metric). Exit code 3: something is not what was recorded.
+    or one number (family/variant/subset/metric). Exit code 3: something is not what was
+    recorded, or could not be read.
 
     \b
     Examples:
@@ -126,8 +128,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
 
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
-    if scene.silent:
-        echo(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
+    _say_unsearched(scene)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     drawn: int = 0
     outcomes: list[reproduction.Outcome] = []
@@ -151,6 +152,14 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
             reproduction.show(drawn, outcomes)
     code = exit_code(checks, wishes.complete) or reproduction.exit_code(outcomes)
     return _report(subject.link) or code
+
+
+def _say_unsearched(scene: Scene) -> None:
+    """Where else the reference may be known, which could not be looked at."""
+    if scene.silent:
+        echo(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
+    for run in scene.unsearched():
+        echo(f"An MLflow run was not looked at: {run}", fg="yellow", err=True)
 
 
 def is_bundle(path: Path) -> bool:
@@ -181,7 +190,7 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
         checks = verify_bundle(root, progress(), known) if wishes.verifying else []
         try:
             link = chain_of(root)
-        except DataError as error:
+        except (DataError, UnreadableError) as error:
             if exit_code(checks, complete=False) == 0:
                 raise  # else the checks name the damage
             echo(f"No chain can be shown: {error}", fg="red", err=True)
@@ -257,11 +266,14 @@ def _checks(
 
 
 def _report(link: Link) -> int:
-    """Name what is not as recorded, whatever was printed before."""
+    """Name what is not as recorded or could not be read, whatever was printed before."""
     broken = {(one.what, one.name) for one in link.mismatches()}
+    unread = {(one.what, one.name) for one in link.unread()}
     for what, name in sorted(broken):
         echo(f"MISMATCH: {what}: {name} is not what was recorded", fg="red", err=True)
-    return BROKEN_EXIT if broken else 0
+    for what, name in sorted(unread):
+        echo(f"unread: {what}: {name} could not be read", fg="red", err=True)
+    return BROKEN_EXIT if broken or unread else 0
 
 
 def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:

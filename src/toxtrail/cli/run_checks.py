@@ -45,17 +45,16 @@ def checked(experiment: Experiment, runs: Sequence[TrackedRun]) -> list[CheckedR
 
 def _checked(experiment: Experiment, run: TrackedRun) -> CheckedRun:
     from toxtrail.audit.run_record import changes
-    from toxtrail.backends.mlflow_artifacts import UnreadableError
     from toxtrail.backends.mlflow_runs import RECORD, SEAL_TAG
-    from toxtrail.errors import BackendError, DataError
+    from toxtrail.errors import BackendError, DataError, why_unread
 
     if SEAL_TAG not in run.tags:
         return CheckedRun(run._replace(metrics={}), "not sealed", ())
     try:
         record = tracker_of(experiment).files(run).json(RECORD)
         problems = tuple(changes(run, record))
-    except (UnreadableError, BackendError) as error:
-        return CheckedRun(run, "not checked", (str(error),))
+    except (BackendError, OSError, MemoryError) as error:
+        return CheckedRun(run, "not checked", (why_unread(error) or str(error),))
     except (DataError, LookupError, TypeError, AttributeError) as error:
         return CheckedRun(run._replace(metrics={}), "changed", (str(error),))
     return CheckedRun(_sealed(run, record), "changed" if problems else "ok", problems)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -39,7 +40,8 @@ def verify(
     """Verify the whole experiment: one line for each class of link, and every broken link by name.
 
     Everything is hashed again with SHA-256 (and DVC's MD5), whatever time stamps, DVC's state or
-    MLflow's status say; rows are counted and numbers computed again. Exit code 3: a link is broken.
+    MLflow's status say; rows are counted and numbers computed again. Exit code 3: a link is broken,
+    or could not be read.
 
     \b
     Examples:
@@ -61,8 +63,8 @@ def verify(
 
 
 def exit_code(checks: Sequence[Check], complete: bool) -> int:
-    """3 if a link is broken (or, with `complete`, missing)."""
-    bad = {"BROKEN", "absent"} if complete else {"BROKEN"}
+    """3 if a link is broken or could not be read (or, with `complete`, missing)."""
+    bad = {"BROKEN", "unread", *(("absent",) if complete else ())}
     return BROKEN_EXIT if any(check.outcome in bad for check in checks) else 0
 
 
@@ -74,21 +76,24 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) 
         counts = [row._asdict() for row in tally(checks)]
         print_json({"links": counts, "checks": [check.to_json() for check in checks]})
         return
-    columns = ["link", "as recorded>", "broken>", "not here>", "weak>"]
+    columns = ["link", "as recorded>", "broken>", "unread>", "not here>", "weak>"]
     print_table(None, columns, [list(row) for row in tally(checks)])
-    for outcome, colour in (("weak", "yellow"), ("absent", "yellow"), ("BROKEN", "red")):
+    for outcome, colour in LISTED:
         _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
     if verbose:
         _list([c for c in checks if c.outcome == "ok"], "ok", "green", True)
     echo(_sentence(checks, complete))
 
 
+LISTED = (("weak", "yellow"), ("absent", "yellow"), ("unread", "red"), ("BROKEN", "red"))
+"""Outcome -> its colour, the gravest last, where it is seen."""
 SHOWN = 12
-"""Lines of what is weak or not here, unless all are asked for; what is broken is shown in full."""
+"""Lines of what is weak or not here, unless all are asked for; what is broken or could not be read
+is shown in full."""
 
 
 def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
-    shown = checks if verbose or outcome == "BROKEN" else checks[:SHOWN]
+    shown = checks if verbose or outcome in ("BROKEN", "unread") else checks[:SHOWN]
     for check in shown:
         detail = f": {check.detail}" if check.detail else ""
         echo(f"{outcome:7}", fg=colour, nl=False)
@@ -98,11 +103,15 @@ def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> 
 
 
 def _sentence(checks: Sequence[Check], complete: bool) -> str:
-    broken = sum(check.outcome == "BROKEN" for check in checks)
-    missing = sum(check.outcome == "absent" for check in checks)
+    counts, total = Counter(check.outcome for check in checks), len(checks)
+    broken, unread, missing = counts["BROKEN"], counts["unread"], counts["absent"]
+    if broken and unread:
+        return f"{broken} of {total} links are broken, {unread} could not be read: named above."
     if broken:
-        return f"{broken} of {len(checks)} links are broken: named above."
+        return f"{broken} of {total} links are broken: named above."
+    if unread:
+        return f"No link is broken, but {unread} of {total} could not be read: named above."
     if missing:
         how = "that counts as broken here" if complete else "nothing can be said of them"
-        return f"No link is broken; {missing} of {len(checks)} are not here, {how}."
-    return f"All {len(checks)} links stand."
+        return f"No link is broken; {missing} of {total} are not here, {how}."
+    return f"All {total} links stand."

@@ -9,6 +9,7 @@ from pathlib import Path
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.base import Asset
 from toxtrail.errors import BackendError
+from toxtrail.regular_files import below
 
 OWN_FOLDERS = ("data", "models", "results", "report", "mlruns")
 """Folders that stages write: each may be a link to another disk."""
@@ -85,7 +86,7 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
 
 def content_of(folder: Path) -> list[Path]:
     """What counts of a folder; hidden files and caches do not."""
-    return [p for p in sorted(folder.rglob("*")) if _is_content(p.relative_to(folder))]
+    return [p for p in below(folder) if _is_content(p.relative_to(folder))]
 
 
 def _stays(link: Path, folder: Path) -> bool:

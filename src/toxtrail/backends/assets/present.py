@@ -9,6 +9,7 @@ from toxtrail.backends.assets.hub import cached_hub
 from toxtrail.backends.assets.local import LocalFiles, content_of
 from toxtrail.backends.assets.released import released_urls
 from toxtrail.errors import ToxtrailError
+from toxtrail.regular_files import is_file
 from toxtrail.uris import DetoxifyUri, FileUri, HfUri, parse_uri
 
 
@@ -44,7 +45,12 @@ def present(uri: str, resolved: str | None, local: LocalFiles, cache: Path) -> P
 
 
 def _here(path: Path) -> Present | None:
-    if path.is_file():
+    """See `present`.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
+    if is_file(path):
         return Present(path.parent, (path,))
-    files = tuple(p for p in content_of(path) if p.is_file()) if path.is_dir() else ()
+    files = tuple(p for p in content_of(path) if is_file(p))
     return Present(path, files) if files else None
