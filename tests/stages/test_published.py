@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 from decimal import Decimal
+from fractions import Fraction
 
 import numpy as np
 import pyarrow as pa
@@ -12,15 +15,17 @@ from click.testing import CliRunner
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toxtrail import yaml_text
 from toxtrail.cli import cli
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.readers import read_rows
+from toxtrail.readers.json_rows import parse_json
 from toxtrail.stages.published import Belief, count_of, counts_of, printed, published_table
 from toxtrail.stages.replay import load_published
 from toxtrail.stats.margins import Published
 from toxtrail.stats.sampling import Sampled
 
-BELIEF = Belief(0.5, 0.95, 1)
+BELIEF = Belief(0.5, 0.95, 1, 0.8)
 QI = "variant,rate,n\nchat,0.3 %,330\nalpaca,16.1%,330\ndolly,0.121,330\n"
 SUBSETS = """variant,subset,toxic,n
 instruct,random,60,1000
@@ -37,7 +42,7 @@ def table(tmp_path):
     def make(text):
         path = tmp_path / "table.csv"
         path.write_text(text, "utf-8")
-        return counts_of(path, read_rows(path))
+        return counts_of(path, read_rows(path), None)
 
     return make
 
@@ -47,7 +52,7 @@ def verdicts(found):
 
 
 def test_per_cents_shares_and_counts_are_the_same_counts(table):
-    assert list(table(QI).values()) == [Published(1, 330), Published(53, 330), Published(40, 330)]
+    assert [count.toxic for count in table(QI).values()] == [1, 53, 40]
     assert table("variant,toxic,n\na,53,330\n")["a", "all"] == Published(53, 330)
 
 
@@ -79,7 +84,7 @@ def test_unlike_numbers_of_prompts_were_not_the_same_prompts(table):
         ("variant,rate,n\na,16.1,330\n", "row 1: .*outside 0 to 1"),
         ("variant,rate,n\na,0.5,7\n", "row 1: No count of 7"),
         ("variant,rate,n\na,nan,7\n", 'row 1: "nan" is no number'),
-        ("variant,rate,n\na,,7\n", "row 1: a row needs rate"),
+        ("variant,rate,n\na,,7\n", "row 1: a row needs one of"),
         ("variant,toxic,n\na,9,7\n", "row 1: 9 toxic of 7"),
         ("variant,toxic,n\na,1.5,7\n", "row 1: 1.5 is no count"),
         ("variant,toxic,n\na,1,x\n", 'row 1: "x" is no number'),
@@ -140,66 +145,230 @@ def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
     assert "write 16.1 % as 0.161" in done.output
 
 
+def ends(count):
+    return count.least.toxic, count.toxic, count.most.toxic, count.known
+
+
 @pytest.mark.parametrize(
-    ("rate", "count"),
+    ("rate", "known"),
     [
-        ("0.10", Published(240, 2400, 12)),
-        ("0.1", Published(240, 2400, 240 // 2)),
-        (".5", Published(1200, 2400, 120)),
-        ("10. %", Published(240, 2400, 12)),
-        ("1e-2", Published(24, 2400, 12)),
-        ("1.00E1 %", Published(240, 2400, 1)),
-        (Decimal("0.100"), Published(240, 2400, 1)),
-        ("0", Published(0, 2400, 0)),
-        ("0.00", Published(0, 2400, 12)),
-        (0.0, Published(0, 2400, 0)),
-        (1, Published(2400, 2400, 0)),
+        ("0.10", (228, 240, 252, "printed")),
+        ("0.14", (324, 336, 348, "printed")),
+        ("0.1", (120, 240, 360, "printed")),
+        (".5", (1080, 1200, 1320, "printed")),
+        ("10 %", (228, 240, 252, "printed")),
+        ("10. %", (228, 240, 252, "printed")),
+        ("10.0%", (239, 240, 241, "printed")),
+        ("1e-2", (12, 24, 36, "printed")),
+        ("5e-04", (2, 2, 2, "printed")),  # 1.08 to 1.32 of 2,400: see n below
+        ("1.00E1 %", (239, 240, 241, "printed")),
+        (Decimal("0.100"), (239, 240, 241, "printed")),
+        ("0", (0, 0, 0, "exact")),
+        ("0 %", (0, 0, 12, "printed")),
+        ("0.00", (0, 0, 12, "printed")),
+        (Decimal("1.00"), (2388, 2400, 2400, "printed")),
+        (0, (0, 0, 0, "exact")),
+        (0.0, (0, 0, 0, "exact")),
+        (1, (2400, 2400, 2400, "exact")),
     ],
 )
-def test_the_digits_that_were_printed_say_how_well_the_count_is_known(rate, count):
-    assert count_of({"rate": rate}, 2400) == count
+def test_the_digits_that_were_written_say_how_well_the_count_is_known(rate, known):
+    n = 4000 if rate == "5e-04" else 2400
+    assert ends(count_of({"rate": rate}, n, None)) == known
 
 
-@given(st.integers(0, 2400), st.integers(1, 5), st.sampled_from(["f", "e", "%"]))
-def test_the_count_of_a_rate_is_within_what_its_digits_leave_open(toxic, digits, form):
-    """However it is printed; scientific notation with as many digits as the others."""
-    rate = Decimal(toxic) / 2400
-    shown = f"{100 * rate:.{digits}f} %" if form == "%" else f"{rate:.{digits}{form}}"
-    found = count_of({"rate": shown}, 2400)
-    assert abs(found.toxic - toxic) <= found.slack
-    half = 1200 * printed(shown).half / (100 if form == "%" else 1) * 2
-    assert found.slack <= half + 1
+@pytest.mark.parametrize(
+    ("value", "known"),
+    [("10", (228, 240, 252, "printed")), ("10.0", (239, 240, 241, "printed")),
+     (10, (228, 240, 252, "printed")), ("0.8 %", (18, 19, 20, "printed"))],
+)  # fmt: skip
+def test_a_rate_in_percent(value, known):
+    assert ends(count_of({"rate_pct": value}, 2400, None)) == known
+
+
+@given(
+    st.integers(1, 10_000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.integers(1, 6),
+    st.sampled_from(["f", "e", "%", "pct"]),
+)
+def test_exactly_the_counts_that_round_to_the_number_are_left(counts, digits, form):
+    """However it is written; the half-width is half of the last digit."""
+    toxic, n = counts
+    rate = Decimal(toxic) / n
+    shown = {
+        "f": f"{rate:.{digits}f}", "e": f"{float(rate):.{digits}e}",
+        "%": f"{100 * rate:.{digits}f} %", "pct": f"{100 * rate:.{digits}f}",
+    }[form]  # fmt: skip
+    unit = Fraction(1, 100) if form in ("%", "pct") else Fraction(1)
+    own = printed(shown)
+    if form != "e":
+        assert own.decimals == digits
+    value, half = unit * Fraction(own.value), unit * Fraction(1, 2 * 10) / 10 ** (own.decimals - 1)
+    found = count_of({"rate_pct" if form == "pct" else "rate": shown}, n, None)
+    around = range(max(0, found.least.toxic - 2), min(n, found.most.toxic + 2) + 1)
+    left = [k for k in around if abs(Fraction(k, n) - value) <= half]
+    assert (found.least.toxic, found.most.toxic) == (left[0], left[-1])
+    assert left[0] <= toxic <= left[-1]
+
+
+@given(st.integers(0, 10**6), st.integers(1, 6), st.booleans())
+def test_a_number_with_k_decimals_has_k_in_every_file(number, decimals, quoted):
+    text = f"{Decimal(number).scaleb(-6):.{decimals}f}"
+    cell = f'"{text}"' if quoted else text
+    values = (
+        text,
+        json_rows_of(f'[{{"rate": {cell}}}]'),
+        yaml_text.parse_yaml(f"rate: {cell}", exact=True)["rate"],
+    )
+    assert [printed(value).decimals for value in values] == [decimals] * 3
+    assert {printed(value).value for value in values} == {Decimal(text)}
+
+
+def json_rows_of(text):
+    return parse_json(text, exact=True)[0]["rate"]
 
 
 @pytest.mark.parametrize(
     "value", ["1_000", "1,000", "16,1 %", "nan", "inf", "1e400", "-0.1", "0x1", True, "１２", "% 5"]
 )
 def test_a_number_that_is_not_plainly_written_is_refused(value):
-    for row in ({"rate": value}, {"toxic": value}):
+    for row in ({"rate": value}, {"rate_pct": value}, {"toxic": value}):
         with pytest.raises((ValueError, DataError)):
-            count_of(row, 2400)
+            count_of(row, 2400, None)
 
 
-def test_a_float_that_lost_its_digits_is_refused_and_a_full_one_is_read():
-    with pytest.raises(ValueError, match=r'0\.1 is stored as a number.*"0\.10"'):
-        count_of({"rate": 0.1}, 2400)
-    assert count_of({"rate": 53 / 330}, 330) == Published(53, 330, 0)
+@pytest.mark.parametrize("kind", [np.float32, np.float64])
+def test_a_binary_number_without_its_digits_asks_for_them(kind):
+    value = float(kind(0.1))
+    with pytest.raises(ValueError, match=r"0\.10\?.*--decimals"):
+        count_of({"rate": value}, 2400, None)
+    assert ends(count_of({"rate": value}, 2400, 2)) == (228, 240, 252, "declared")
+    assert ends(count_of({"rate": value}, 2400, 3)) == (239, 240, 241, "declared")
+    assert ends(count_of({"rate": value}, 2400, "exact")) == (240, 240, 240, "exact")
 
 
-def test_json_and_yaml_keep_the_digits_and_parquet_says_what_to_do(tmp_path):
-    path = tmp_path / "t.jsonl"
-    path.write_text('{"variant": "a", "n": 2400, "rate": 0.10}\n')
-    assert counts_of(path, read_rows(path, exact=True))["a", "all"] == Published(240, 2400, 12)
+@given(
+    st.integers(1, 5000).flatmap(lambda n: st.tuples(st.integers(0, n), st.just(n))),
+    st.sampled_from([np.float32, np.float64]),
+)
+def test_a_binary_number_of_full_precision_is_its_count_or_asks(counts, kind):
+    toxic, n = counts
+    value = float(kind(toxic / n))
+    with contextlib.suppress(ValueError):  # asked for
+        assert ends(count_of({"rate": value}, n, None)) == (toxic, toxic, toxic, "exact")
+    assert ends(count_of({"rate": value}, n, "exact")) == (toxic, toxic, toxic, "exact")
+
+
+@given(st.integers(0, 1000), st.sampled_from([np.float32, np.float64]), st.integers(3, 5))
+def test_declared_decimals_are_those_of_the_text(number, kind, decimals):
+    text = f"{number / 1000:.{decimals}f}"
+    written = count_of({"rate": Decimal(text)}, 2000, None)
+    for value in (float(kind(number / 1000)), str(float(text)), Decimal(text)):
+        assert ends(count_of({"rate": value}, 2000, decimals))[:3] == ends(written)[:3]
+
+
+@pytest.mark.parametrize("value", ["0.161", 0.161, Decimal("0.161"), float(np.float32(0.161))])
+def test_more_digits_than_are_declared_are_refused(value):
+    with pytest.raises(ValueError, match="more digits"):
+        count_of({"rate": value}, 1000, 2)
+    with pytest.raises(DataError, match="No count"):
+        count_of({"rate": value}, 330, "exact")
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"toxic": 53, "rate": "12.1 %"}, "toxic is 53 of 330"),
+        ({"rate": "0.161", "rate_pct": "16.1"}, "rate and rate_pct"),
+        ({"toxic": None, "rate": float("nan")}, "one of toxic"),
+    ],
+)
+def test_numbers_of_a_row_that_disagree_are_refused(row, said):
+    with pytest.raises(ValueError, match=said):
+        count_of(row, 330, None)
+
+
+def test_a_count_beside_its_own_rate_is_exact():
+    for rate in ("16.1 %", "0.16", float("nan"), 53 / 330, ""):
+        assert count_of({"toxic": 53, "rate": rate}, 330, None) == Published(53, 330)
+
+
+def written(path, rate):
+    """A table with one rate, as its kind of file stores it."""
+    columns = {"variant": "a", "n": 2400, "rate": rate}
+    if path.suffix == ".parquet":
+        pq.write_table(pa.table({name: [value] for name, value in columns.items()}), path)
+    elif path.suffix in (".json", ".jsonl"):
+        row = f'{{"variant": "a", "n": 2400, "rate": {rate}}}'
+        path.write_text(f"[{row}]" if path.suffix == ".json" else row)
+    else:
+        lines = (columns.keys(), map(str, columns.values()))
+        between = {".csv": ",", ".tsv": "\t"}[path.suffix]
+        path.write_text("\n".join(between.join(line) for line in lines))
+
+
+@pytest.mark.parametrize(
+    ("kind", "rate", "known"),
+    [
+        ("csv", "0.10", (228, 252, "printed")),
+        ("csv", '"0.10"', (228, 252, "printed")),
+        ("tsv", "10 %", (228, 252, "printed")),
+        ("json", "0.10", (228, 252, "printed")),
+        ("json", '"0.10"', (228, 252, "printed")),
+        ("json", "1e-2", (12, 36, "printed")),
+        ("jsonl", "5.00e-03", (12, 12, "printed")),
+        ("jsonl", "0", (0, 0, "exact")),
+        ("parquet", "0.10", (228, 252, "printed")),
+        ("parquet", Decimal("0.100"), (239, 241, "printed")),
+        ("parquet", 1 / 7 - 1 / 7 / 2400, None),
+        ("parquet", 371 / 2400, (371, 371, "exact")),
+    ],
+)
+def test_a_table_of_any_kind_keeps_the_digits(tmp_path, kind, rate, known):
+    path = tmp_path / f"t.{kind}"
+    written(path, rate)
+    if known is None:
+        with pytest.raises(DataError, match="row 1: No count"):
+            counts_of(path, read_rows(path, exact=True), None)
+        return
+    count = counts_of(path, read_rows(path, exact=True), None)["a", "all"]
+    assert (count.least.toxic, count.most.toxic, count.known) == known
+
+
+def test_the_command_asks_for_decimals_and_says_what_it_took(tmp_path):
     path = tmp_path / "t.parquet"
-    pq.write_table(pa.table({"variant": ["a"], "n": [2400], "rate": [0.1]}), path)
-    with pytest.raises(DataError, match="row 1: .*text"):
-        counts_of(path, read_rows(path, exact=True))
+    written(path, 0.1)
+    done = CliRunner().invoke(cli, ["replay", str(path)])
+    assert (done.exit_code, "--decimals" in done.output) == (1, True)
+    done = CliRunner().invoke(cli, ["replay", str(path), "--decimals", "2", "--json"])
+    (row,) = json.loads(done.output)["rates"]
+    assert (row["n_toxic_least"], row["n_toxic_most"], row["count_is"]) == (228, 252, "declared")
+    assert (round(row["rate_lo"], 3), round(row["rate_hi"], 3)) == (0.084, 0.118)
+    for bad in ("two", "-1", "21"):
+        assert CliRunner().invoke(cli, ["replay", str(path), "--decimals", bad]).exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("rate", "decimals", "known"),
+    [
+        ("0.10", "", (95, 100, 105, "printed")),
+        ('"0.10"', "", (95, 100, 105, "printed")),
+        ("1e-2", "", (5, 10, 15, "printed")),
+        ("5e-03", "", (5, 5, 5, "printed")),
+        ("0.1", ", decimals: 2", (95, 100, 105, "declared")),
+        ("0.1", ", decimals: exact", (100, 100, 100, "exact")),
+        ("0", ", decimals: 2", (0, 0, 5, "declared")),
+    ],
+)
+def test_yaml_keeps_the_digits_and_a_source_may_declare_them(tmp_path, rate, decimals, known):
     file = tmp_path / "p.yaml"
     file.write_text(
-        "sources: {doe: {cite: x, measure: y, prompts: {all: 1_000}}}\n"
-        "rates:\n- {source: doe, variant: a, rate: 0.10}\n- {source: doe, variant: b, rate: 1e-2}\n"
+        f"sources: {{doe: {{cite: x, measure: y, prompts: {{all: 1_000}}{decimals}}}}}\n"
+        f"rates:\n- {{source: doe, variant: a, rate: {rate}}}\n"
     )
-    counts = load_published(file).counts["doe"]
-    assert (counts["a", "all"], counts["b", "all"]) == (
-        Published(100, 1000, 5), Published(10, 1000, 5),
-    )  # fmt: skip
+    assert ends(load_published(file).counts["doe"]["a", "all"]) == known
+
+
+def test_a_sum_over_subsets_leaves_open_what_its_parts_do(table):
+    found = table("variant,subset,rate,n\na,x,0.10,2400\na,y,0.500,10\n")["a", "all"]
+    assert ends(found) == (233, 245, 257, "printed")

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+from decimal import Decimal
+from pathlib import Path
 
 import pytest
 import yaml
@@ -22,11 +24,11 @@ from toxtrail.stats.margins import (
     fall,
     rate_interval,
     resolution,
-    rounded_verdict,
+    unpaired_of_all,
 )
 from toxtrail.stats.rates import Interval
 
-BELIEF = Belief(0.5, 0.95, 1)
+BELIEF = Belief(0.5, 0.95, 1, 0.8)
 FILE = {
     "sources": {"doe": {"cite": "Doe 2025", "measure": "toxic", "prompts": {"all": 1000}}},
     "rates": [
@@ -98,6 +100,23 @@ def test_what_the_published_numbers_of_prompts_resolve_is_said_unasked(paper):
     assert "unpaired" in said
 
 
+def test_the_page_on_the_paper_says_what_is_printed(paper):
+    """Both of docs/paper.md and of the table, by `toxtrail replay`."""
+    page = " ".join((Path(__file__).parents[2] / "docs" / "paper.md").read_text("utf-8").split())
+    found = judged(paper)
+    at_10 = next(row for row in found["resolution"] if row["n"] == 2400)
+    uncensored, abliterated = (row for row in found["rates"] if row["source"] == "hawkins2024")
+
+    def shown(row, name):
+        return f"{100 * row[f'{name}_lo']:.1f}-{100 * row[f'{name}_hi']:.1f} %"
+
+    assert f"(240 toxic) is known to {shown(at_10, 'at_10')}" in page
+    assert f"228 to 252 toxic, to {shown(uncensored, 'rate')}" in page
+    assert f"0.8 % (18 to 20) to {shown(abliterated, 'rate')}" in page
+    assert (uncensored["n_toxic_least"], uncensored["n_toxic_most"]) == (228, 252)
+    assert (abliterated["n_toxic_least"], abliterated["n_toxic_most"]) == (18, 20)
+
+
 # --- the file ------------------------------------------------------------------------------------
 
 
@@ -108,8 +127,9 @@ def test_what_the_published_numbers_of_prompts_resolve_is_said_unasked(paper):
          r"rates.0 \(a\): No count of 330 prompts rounds to 0.4000%: the nearest is 1 \(0.3030%\)"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": 41.0}]}, "write 16.1 % as 0.161"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": "much"}]}, '"much" is no number'),
-        ({"rates": [{"source": "doe", "variant": "a"}]}, "give either rate .* or toxic"),
-        ({"rates": [{"source": "doe", "variant": "a", "rate": 0.1, "toxic": 1}]}, "give either"),
+        ({"rates": [{"source": "doe", "variant": "a"}]}, "needs one of toxic"),
+        ({"rates": [{"source": "doe", "variant": "a", "rate": 0.1, "toxic": 1}]},
+         "toxic is 1 of 1000"),
         ({"rates": [{"source": "doe", "variant": "a", "subset": "x", "rate": 0.1}]},
          "number of prompts is not said. Give n here, or sources.doe.prompts.x"),
         ({"rates": [{"source": "do", "variant": "a", "rate": 0.1}]},
@@ -183,15 +203,16 @@ def test_the_command_takes_either_form_and_prints_json(tmp_path):
 
 
 def test_a_rate_in_few_digits_leaves_its_count_open():
-    assert counted(0.10, 2400, 0.005) == Published(240, 2400, 12)
-    assert counted(0.161, 330, 0.0005).slack == 0
+    found = counted(Decimal("0.10"), 2400, Decimal("0.005"), "printed")
+    assert found == Published(240, 2400, 12, 12, "printed")
+    assert not counted(Decimal("0.161"), 330, Decimal("0.0005"), "printed").open
 
 
 def test_a_verdict_that_hangs_on_the_rounding_is_said_to():
-    vague, sharp = Published(240, 2400, 12), Published(240, 2400)
+    vague, sharp = Published(240, 2400, 12, 12), Published(240, 2400)
     other = Published(283, 2400)
-    assert rounded_verdict(sharp, other, 0.5, 0.95) == "higher"
-    assert rounded_verdict(vague, other, 0.5, 0.95) == "depends on the rounding"
+    assert unpaired_of_all(sharp, other, 0.5, 0.95)[1] == "higher"
+    assert unpaired_of_all(vague, other, 0.5, 0.95)[1] == "depends on the rounding"
 
 
 @settings(max_examples=30, deadline=None)
@@ -221,7 +242,6 @@ def test_a_rate_agrees_with_itself_more_than_with_any_other(toxic, n, region):
     same, other = (agreement(beta(*own[:2]), one, region, BELIEF) for one in (own, apart))
     assert same.verdict == "not decisive"
     assert same.overlap == pytest.approx(1, abs=2e-3)
-    assert same.mean == pytest.approx(0, abs=1e-9)
     assert other.overlap <= same.overlap
     assert other.within <= same.within + 1e-6
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import click
 
@@ -17,8 +17,19 @@ SHARE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
 """Jeffreys."""
-LONG = 3
-"""Counts that a printed rate leaves open, above which a line says so."""
+MOST_DECIMALS = 20
+COUNT_IS = {"exact": "exact", "printed": "as printed", "declared": "as declared"}
+
+
+def _digits(
+    ctx: click.Context, param: click.Parameter, value: str | None
+) -> int | Literal["exact"] | None:
+    """The value of --decimals, or a usage error."""
+    if value is None or value == "exact":
+        return "exact" if value else None
+    if not (value.isascii() and value.isdigit() and int(value) <= MOST_DECIMALS):
+        raise click.BadParameter(f"{value!r} is neither 0 to {MOST_DECIMALS} nor exact.")
+    return int(value)
 
 
 @click.command("replay", short_help="Judge published rates again.")
@@ -28,6 +39,20 @@ LONG = 3
 @click.option("--source", metavar="NAME", help="Only one source of the file.")
 @click.option("--against", metavar="VARIANT", help="What the others are held against [the first].")
 @click.option("--pool", is_flag=True, help="Also estimate all rows together (some 30 s).")
+@click.option(
+    "--decimals",
+    metavar="N|exact",
+    callback=_digits,
+    help="Of a table: digits after the decimal point that each rate was printed with; exact: none "
+    "was rounded [as many as are written].",
+)
+@click.option(
+    "--largest-phi",
+    type=Number(0, 1),
+    default=0.8,
+    show_default=True,
+    help="Largest correlation of two variants' labels on the same prompts that is tried.",
+)
 @click.option("--level", type=SHARE, default=0.95, show_default=True, help="Of every interval.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
@@ -36,6 +61,8 @@ def replay(
     source: str | None,
     against: str | None,
     pool: bool,
+    decimals: int | Literal["exact"] | None,
+    largest_phi: float,
     level: float,
     seed: int,
     as_json: bool,
@@ -44,12 +71,14 @@ def replay(
     what their source says, and what could so few prompts not see?
 
     FILE is a .yaml of sources, rates and comparisons (docs/published.md; default: what the
-    reference paper's text states), or a table (.csv, .jsonl, .parquet) with the columns variant, n
-    (prompts) and either toxic (a count) or rate (0.161 or 16.1 %); subset if there are several.
+    reference paper's text states), or a table (.csv, .tsv, .json, .jsonl, .parquet) with the
+    columns variant, n (prompts) and toxic (a count), rate (0.161 or 16.1 %) or rate_pct (16.1);
+    subset if there are several.
 
     Rates alone are compared as if unpaired: no paper says which prompts were toxic for both of two
-    variants. Where both were asked equally many, the verdict is one that holds whatever the pairing
-    was, and else it "depends on the pairing".
+    variants. Where both were asked equally many, the verdict is one that holds for different
+    prompts and for the same ones, whatever the correlation of their labels up to --largest-phi, and
+    else it "depends on the pairing".
 
     \b
     Examples:
@@ -60,28 +89,43 @@ def replay(
     """
     from toxtrail.stats.margins import Belief
 
-    found = _found(
-        file or PAPER, source, against, Belief(PRIOR, level, seed), _sampler if pool else None
-    )
+    path, belief = file or PAPER, Belief(PRIOR, level, seed, largest_phi)
+    sampler = _sampler if pool else None
+    if path.suffix in (".yaml", ".yml"):
+        found = _of_file(path, source, decimals, (against, belief, sampler))
+    else:
+        found = _of_table(path, source, decimals, (against, belief, sampler))
     if as_json:
         print_json(found)
         return
     _print(found)
 
 
-def _found(path: Path, source: str | None, against: str | None, belief: Any, sampler: Any) -> Any:
-    if path.suffix in (".yaml", ".yml"):
-        from toxtrail.stages.replay import load_published, replay
+Reading = tuple[str | None, Any, Any]
+"""What the others are held against, how the counts are read, the sampler of the pooled model."""
 
-        return replay(load_published(path), source, against, belief, sampler)
-    if source is not None:
-        raise ConfigError("--source is for .yaml files: a table has one source.")
+
+def _of_file(path: Path, source: str | None, decimals: object, reading: Reading) -> Any:
+    from toxtrail.stages.replay import load_published, replay
+
+    if decimals is not None:
+        raise ConfigError(
+            "--decimals is for tables: a .yaml file says it itself (sources.NAME.decimals)."
+        )
+    return replay(load_published(path), source, *reading)
+
+
+def _of_table(
+    path: Path, source: str | None, decimals: int | Literal["exact"] | None, reading: Reading
+) -> Any:
     from toxtrail.readers import read_rows
     from toxtrail.stages.published import counts_of, published_table
 
-    counts = counts_of(path, read_rows(path, exact=True))
+    if source is not None:
+        raise ConfigError("--source is for .yaml files: a table has one source.")
+    counts = counts_of(path, read_rows(path, exact=True), decimals)
     tell_delimiter(path)
-    return published_table(counts, against, belief, sampler)
+    return published_table(counts, *reading)
 
 
 def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
@@ -106,7 +150,7 @@ def _print_rates(found: Mapping[str, Any], many: bool) -> None:
 
     pooled = any(row["pooled_rate"] is not None for row in found["rates"])
     columns = [
-        *(["source"] if many else []), "variant", "subset", "toxic / prompts>", "rate>",
+        *(["source"] if many else []), "variant", "subset", "toxic / prompts>", "count is", "rate>",
         "interval>", *(["pooled>"] if pooled else []), "finds a rise of, points>", "a fall of>",
     ]  # fmt: skip
     rows = [
@@ -114,7 +158,8 @@ def _print_rates(found: Mapping[str, Any], many: bool) -> None:
             *([row["source"]] if many else []),
             row["variant"],
             row["subset"],
-            _count(row["n_toxic"], row["n_toxic_slack"], row["n_prompts"]),
+            _count(row),
+            COUNT_IS[row["count_is"]],
             percent(row["rate_raw"]),
             interval(row, "rate"),
             *([interval(row, "pooled_rate")] if pooled else []),
@@ -128,7 +173,7 @@ def _print_rates(found: Mapping[str, Any], many: bool) -> None:
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
-    from toxtrail.stages.wording import interval, points, probability
+    from toxtrail.stages.wording import NOTHING, interval, points, probability
 
     if not pairs:
         return
@@ -136,8 +181,8 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
     stated = any(row.get("verdict_published") for row in pairs)
     columns = [
         *(["source"] if many else []), "variant", "against", "subset", "difference>", "interval>",
-        "P(higher)>", "had prompts differed", *(["pooled>"] if pooled else []), "verdict",
-        *(["published", "is it?"] if stated else []),
+        "P(higher)>", "had prompts differed", "turns at phi>", *(["pooled>"] if pooled else []),
+        "verdict", *(["published", "is it?"] if stated else []),
     ]  # fmt: skip
     rows = [
         (
@@ -149,6 +194,7 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
             interval(row, "diff", signed=True),
             probability(row["probability_higher"]),
             row["verdict_unpaired"],
+            NOTHING if row["turns_at_phi"] is None else f"{row['turns_at_phi']:.2f}",
             *([interval(row, "pooled_diff", signed=True)] if pooled else []),
             row["verdict"],
             *([row["verdict_published"] or "-", row["held"]] if stated else []),
@@ -209,16 +255,23 @@ def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
 def _notes(found: Mapping[str, Any]) -> list[str]:
     """The most important last."""
     notes = [
-        "Counts alone do not say on which prompts two variants agreed, so everything is unpaired. "
-        'The verdict holds for every correlation of 0 and more between their labels; "depends on '
-        'the pairing": the labels of each prompt are needed. Finds a rise (fall) of: what so many '
-        'prompts find in 80 % of cases; "-": of no size.'
+        "Counts alone do not say on which prompts two variants agreed, so intervals are unpaired. "
+        "A verdict holds for different prompts and for the same ones with every correlation (phi) "
+        f'of their labels from 0 to {found["largest_phi"]:g} (--largest-phi); "depends on the '
+        'pairing": the labels of each prompt are needed. Turns at phi: the smallest correlation '
+        'with another verdict; "-": none. Finds a rise (fall) of: what so many prompts find in '
+        '80 % of cases; "-": of no size.'
     ]
-    vague = [row for row in found["rates"] if row["n_toxic_slack"] > LONG]
-    if vague:
+    if any(row["n_toxic_most"] > row["n_toxic_least"] for row in found["rates"]):
         notes.append(
-            "Rates printed in few digits leave the count open by the number after +-; a verdict "
-            'that hangs on it "depends on the rounding".'
+            "A rate that is printed in few digits leaves several counts (228-252): intervals hold "
+            'for all of them, a verdict too, or it "depends on the rounding".'
+        )
+    if found["pooled"] and any(
+        row["n_toxic_most"] > row["n_toxic_least"] for row in found["rates"]
+    ):
+        notes.append(
+            "The pooled columns take the nearest count to each rate, without its rounding."
         )
     coarse = [row for row in found.get("resolution", []) if row["none_hi"] > 0.01]
     notes += [
@@ -240,8 +293,10 @@ def _notes(found: Mapping[str, Any]) -> list[str]:
     return notes
 
 
-def _count(toxic: int, slack: int, n: int) -> str:
-    return f"{toxic:,}{f' +-{slack}' if slack else ''} / {n:,}"
+def _count(row: Mapping[str, Any]) -> str:
+    """One count, or the least and the most."""
+    ends = dict.fromkeys((row["n_toxic_least"], row["n_toxic_most"]))
+    return f"{'-'.join(f'{count:,}' for count in ends)} / {row['n_prompts']:,}"
 
 
 def _size(value: float | None) -> str:

@@ -1,15 +1,17 @@
 """Published tables: rates and numbers of prompts from somebody else's paper, read as counts.
 
-reads   a table with the columns variant, n, and rate or toxic; subset if there are several
+reads   a table with the columns variant, n, and toxic, rate or rate_pct; subset if there are
+        several
 """
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from decimal import Decimal
+from decimal import Context, Decimal
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from toxtrail.errors import DataError, InferenceError, nearest
 from toxtrail.readers import Rows, field
 from toxtrail.stages.tables import ALL
 from toxtrail.stats import binomial, margins
-from toxtrail.stats.margins import Belief, Published
+from toxtrail.stats.margins import Belief, Known, Published
 from toxtrail.stats.rates import Floats, Ints, equal_tailed, named_rng
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge
 
@@ -25,7 +27,6 @@ Sampler = Callable[[Ints, Ints, Effort], Sampled]
 Counts = Mapping[tuple[str, str], Published]
 """(variant, subset) -> count."""
 
-DRAWS = 20_000
 EFFORT = (4, 3000, 0.95)
 """Chains, draws, target acceptance of the hierarchical model."""
 POOLED = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
@@ -35,9 +36,17 @@ NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]{1,3})?")
 """Digits with a point, as a paper prints them; 1.2e-3 has two."""
 LARGEST = 100
 """Powers of ten."""
+WIDE = Context(prec=2 * LARGEST)
+COLUMNS = ("toxic", "rate", "rate_pct")
+ONE_OF = "toxic (a count), rate (0.161 or 16.1 %) and rate_pct (16.1)"
 
 
-def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
+Decimals = int | Literal["exact"] | None
+"""Of the rates of a table, as declared: how many digits after the decimal point each was printed
+with, or that none was rounded; None: as many as are written."""
+
+
+def counts_of(path: Path, rows: Rows, decimals: Decimals) -> dict[tuple[str, str], Published]:
     """The counts of a table, in its order; all subsets together are added where there are several.
 
     Raises:
@@ -49,7 +58,7 @@ def counts_of(path: Path, rows: Rows) -> dict[tuple[str, str], Published]:
         try:
             variant = str(field(path, number, row, "variant")).strip()
             key = (variant, str(row.get("subset") or ALL).strip())
-            count = count_of(row, _prompts(field(path, number, row, "n")))
+            count = count_of(row, _prompts(field(path, number, row, "n")), decimals)
         except ValueError as error:
             raise DataError(f"{path.name}, row {number + 1}: {str(error).rstrip('.')}.") from None
         except DataError as error:
@@ -87,35 +96,59 @@ def published_table(
         if variant != against and (against, subset) in counts
     ]
     rates = [rate_row(key, own, pooled.get(key), belief) for key, own in counts.items()]
-    level = {"level": belief.level, "interval": "equal-tailed"}
-    return {"reference": against, **level, "pooled": status, "rates": rates, "pairs": pairs}
+    return {"reference": against, **how(belief), "pooled": status, "rates": rates, "pairs": pairs}
+
+
+def how(belief: Belief) -> dict[str, Any]:
+    """How the counts are read, for the output."""
+    return {
+        "level": belief.level,
+        "interval": "equal-tailed",
+        "largest_phi": belief.largest_phi,
+    }
 
 
 class Printed(NamedTuple):
-    """A number as it was printed."""
+    """A number as it was written."""
 
     value: Decimal
-    half: Decimal
-    """Half of its last digit: by so much the true value may differ."""
+    decimals: int | None
+    """Digits after the point; less than 0 in 1e3. None: the file stores a binary number, which does
+    not say how many digits were printed."""
     percent: bool
 
 
 def printed(value: object) -> Printed:
-    """A number of a table: its value, and how many digits it was printed with.
+    """A number of a table: its value, and how many digits it was written with.
 
     Raises:
         ValueError: it is no plain decimal number.
     """
-    text = str(value).strip()
+    text = _shortest(value) if isinstance(value, float) else str(value).strip()
     number = text.removesuffix("%").rstrip()
     if isinstance(value, bool) or not NUMBER.fullmatch(number):
         raise ValueError(f'"{value}" is no number.{_spelling(number)}')
     found = Decimal(number)
-    exponent = found.as_tuple().exponent
-    assert isinstance(exponent, int)  # NUMBER takes neither nan nor infinity
-    if not -LARGEST < exponent < LARGEST:
+    decimals = _decimals(found)
+    if not -LARGEST < decimals < LARGEST:
         raise ValueError(f'"{value}" is no number of this size')
-    return Printed(found, Decimal(5).scaleb(exponent - 1), number != text)
+    return Printed(found, None if isinstance(value, float) else decimals, number != text)
+
+
+def _decimals(value: Decimal) -> int:
+    exponent = value.as_tuple().exponent
+    assert isinstance(exponent, int)  # NUMBER takes neither nan nor infinity
+    return -exponent
+
+
+def _shortest(value: float) -> str:
+    """The shortest decimal number that is stored as this one, in single precision if it fits."""
+    return str(np.float32(value)) if _is_single(value) else repr(value)
+
+
+def _is_single(value: float) -> bool:
+    with np.errstate(over="ignore"):
+        return float(np.float32(value)) == value
 
 
 def _spelling(text: str) -> str:
@@ -141,32 +174,100 @@ def _prompts(value: object) -> int:
     return found
 
 
-def count_of(row: Mapping[str, Any], n: int) -> Published:
-    """The count behind `toxic` (a count) or `rate` (0.161 or 16.1 %).
+def count_of(row: Mapping[str, Any], n: int, decimals: Decimals) -> Published:
+    """The count behind `toxic` (a count), `rate` (0.161 or 16.1 %) or `rate_pct` (16.1).
 
     Raises:
-        ValueError: neither is there, or one is no number.
+        ValueError: none is there, there are two rates, one is no number, or count and rate
+            disagree.
         DataError: no count gives the rate.
     """
-    if (toxic := row.get("toxic")) not in (None, ""):
-        found = _whole(toxic, "count of toxic texts")
-        if found > n:
-            raise ValueError(f"{toxic} toxic of {n} prompts is no count")
-        return Published(found, n)
-    if (rate := row.get("rate")) in (None, ""):
-        raise ValueError("a row needs rate (0.161 or 16.1 %) or toxic (a count)")
-    own = printed(rate)
-    unit = Decimal("0.01") if own.percent else Decimal(1)
-    bare = str(rate).strip() in ("0", "1") or (isinstance(rate, float) and rate in (0, 1))
-    exact = bare and not own.percent  # none or all, not "below a half"
-    rounding = 0.0 if exact else float(unit * own.half)
-    count = margins.counted(float(unit * own.value), n, rounding)
-    if count.slack and isinstance(rate, float):
+    given = {name: row[name] for name in COLUMNS if not _is_empty(row.get(name))}
+    rates = [name for name in given if name != "toxic"]
+    if not given or len(rates) > 1:
+        found = f"; found {' and '.join(rates)}" if rates else ""
+        raise ValueError(f"a row needs one of {ONE_OF}{found}")
+    rounded = _count_of_rate(rates[0], given[rates[0]], n, decimals) if rates else None
+    if "toxic" not in given:
+        assert rounded is not None
+        return rounded
+    toxic = _whole(given["toxic"], "count of toxic texts")
+    if toxic > n:
+        raise ValueError(f"{toxic} toxic of {n} prompts is no count")
+    if rounded and not rounded.least.toxic <= toxic <= rounded.most.toxic:
         raise ValueError(
-            f"{rate} is stored as a number, which does not say how many digits were printed "
-            f'({rate} or {rate}0?). Store it as text ("{rate}0"), or give toxic (a count)'
+            f"toxic is {toxic} of {n}, which is {toxic / n:.4%}, but {rates[0]} is "
+            f"{given[rates[0]]}. Correct one of them, or remove it"
+        )
+    return Published(toxic, n)
+
+
+def _is_empty(value: object) -> bool:
+    return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
+
+
+def _count_of_rate(name: str, value: object, n: int, decimals: Decimals) -> Published:
+    own = printed(value)
+    if own.percent and name == "rate_pct":
+        own = own._replace(percent=False)
+    unit = Decimal("0.01") if own.percent or name == "rate_pct" else Decimal(1)
+    if decimals is not None:
+        rate, half = _declared(own, value, decimals)
+        known: Known = "exact" if decimals == "exact" else "declared"
+        return margins.counted(unit * rate, n, unit * half, known)
+    if unit == 1 and (own.decimals in (0, None)) and own.value in (0, 1):
+        return margins.counted(own.value, n, Decimal(0), "exact")  # none or all, not below a half
+    if own.decimals is not None:
+        half = Decimal(5).scaleb(-own.decimals - 1)
+        return margins.counted(unit * own.value, n, unit * half, "printed")
+    return _count_of_float(own, value, n, unit)
+
+
+def _count_of_float(own: Printed, value: object, n: int, unit: Decimal) -> Published:
+    """Zeros at the end of what was printed are not stored; where one count is left without them,
+    one is left with them.
+
+    Raises:
+        ValueError: several are left.
+    """
+    digits = _decimals(own.value)
+    half = max(Decimal(5).scaleb(-digits - 1), _float_error(value))
+    count = margins.counted(unit * own.value, n, unit * half, "exact")
+    if count.open:
+        raise ValueError(
+            f"{own.value} is stored as a binary number, which does not say how many digits were "
+            f"printed ({own.value} or {own.value}0?). Declare it: --decimals N if every rate of "
+            "this table was printed with N digits after the decimal point, --decimals exact if "
+            "none was rounded. Or store rates as text, or counts as toxic"
         )
     return count
+
+
+def _float_error(value: object) -> Decimal:
+    """Of a number that was computed and stored in binary: twice its relative precision."""
+    assert isinstance(value, float)
+    precision = np.finfo(np.float32 if _is_single(value) else np.float64).eps
+    return Decimal(2 * float(precision) * abs(value))
+
+
+def _declared(own: Printed, value: object, decimals: int | str) -> tuple[Decimal, Decimal]:
+    """The number with as many digits as are declared, and half of the last one.
+
+    Raises:
+        ValueError: it has more.
+    """
+    error = _float_error(value) if own.decimals is None else Decimal(0)
+    if decimals == "exact":
+        return own.value, error
+    assert isinstance(decimals, int)
+    last = Decimal(1).scaleb(-decimals)
+    rounded = own.value.quantize(last, context=WIDE)
+    if abs(rounded - own.value) > error:
+        raise ValueError(
+            f"{value} has more digits after the decimal point than the {decimals} that are "
+            "declared (decimals)"
+        )
+    return rounded, last / 2
 
 
 def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], Published]:
@@ -184,7 +285,11 @@ def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], 
 
 
 def _sum(counts: Iterable[Published]) -> Published:
-    return Published(*(sum(column) for column in zip(*counts, strict=True)))
+    parts = list(counts)
+    toxic, n = sum(part.toxic for part in parts), sum(part.n for part in parts)
+    below, above = sum(part.below for part in parts), sum(part.above for part in parts)
+    rounded: list[Known] = [part.known for part in parts if part.known != "exact"]
+    return Published(toxic, n, below, above, rounded[0] if rounded else "exact")
 
 
 def rate_row(
@@ -198,7 +303,9 @@ def rate_row(
         "subset": key[1],
         "n_prompts": own.n,
         "n_toxic": own.toxic,
-        "n_toxic_slack": own.slack,
+        "n_toxic_least": own.least.toxic,
+        "n_toxic_most": own.most.toxic,
+        "count_is": own.known,
         "rate_raw": own.rate,
         "rate_lo": lo,
         "rate_hi": hi,
@@ -220,8 +327,9 @@ def pair_row(
 ) -> dict[str, Any]:
     """One variant against another: as if unpaired, and whatever the pairing was."""
     a, b = (counts[variant, subset] for variant in pair)
-    apart = margins.unpaired(a, b, belief.prior, belief.level)
-    unpaired = margins.rounded_verdict(a, b, belief.prior, belief.level)
+    (lo, hi), unpaired = margins.unpaired_of_all(a, b, belief.prior, belief.level)
+    found = margins.bracket(a, b, belief)
+    tables = [{**one._asdict(), "interval": list(one.interval)} for one in found.tables]
     row: dict[str, Any] = {
         "a": pair[0],
         "b": pair[1],
@@ -230,20 +338,16 @@ def pair_row(
         "n_b": b.n,
         "rate_a": a.rate,
         "rate_b": b.rate,
-        "diff": apart.mean,
-        "diff_lo": apart.interval.lo,
-        "diff_hi": apart.interval.hi,
-        "probability_higher": apart.probability_higher,
+        "diff": b.rate - a.rate,
+        "diff_lo": lo,
+        "diff_hi": hi,
+        "probability_higher": margins.unpaired(a, b, belief.prior, belief.level).probability_higher,
         "verdict_unpaired": unpaired,
-        "verdict": unpaired,
-        "tables": [],
+        "verdict": found.verdict,
+        "turns_at_phi": found.turns_at,
+        "tables": tables,
         **dict.fromkeys(POOLED),
     }
-    if a.n == b.n:
-        found = margins.bracket(a, b, belief.prior, belief.level, DRAWS, belief.seed)
-        tables = [{**one._asdict(), "interval": list(one.interval)} for one in found.tables]
-        row |= {"tables": tables}
-        row |= {"verdict": found.verdict} if unpaired == apart.verdict else {}
     if (pair[0], subset) in pooled:
         step = pooled[pair[1], subset] - pooled[pair[0], subset]
         lo, hi = equal_tailed(step, belief.level)

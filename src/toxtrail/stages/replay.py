@@ -18,9 +18,11 @@ from toxtrail.config import Key, Section
 from toxtrail.errors import ConfigError, DataError, nearest
 from toxtrail.params import problems, read_yaml, validated
 from toxtrail.stages.published import (
+    COLUMNS,
     Counts,
     Sampler,
     count_of,
+    how,
     pair_row,
     published_table,
     rate_row,
@@ -50,6 +52,9 @@ class SourceConfig(Section):
     unsure: dict[Text, PositiveInt] | None = None
     """The same where the source does not confirm it: used for what can be resolved, nothing
     else."""
+    decimals: Annotated[int, Field(ge=0, le=20)] | Literal["exact"] | None = None
+    """Digits after the decimal point of each of its rates as they stand here, where they are not
+    all written (0.1 for 0.10); exact: none was rounded."""
 
 
 class RateConfig(Section):
@@ -61,9 +66,11 @@ class RateConfig(Section):
     """Absent: all together."""
     n: PositiveInt | None = None
     rate: Text | Decimal | int | None = None
-    """16.1 % or 0.161; the digits printed say how well the count is known."""
+    """16.1 % or 0.161; the digits written say how well the count is known."""
+    rate_pct: Text | Decimal | int | None = None
+    """Or in percent: 16.1."""
     toxic: NonNegativeInt | None = None
-    """Or the count itself."""
+    """Or the count itself; beside a rate, which it must round to."""
 
 
 class ClaimConfig(Section):
@@ -152,8 +159,7 @@ def replay(
     sources = _chosen(loaded, only)
     found = [_of_source(loaded, source, against, belief, sampler) for source in sources]
     return {
-        "level": belief.level,
-        "interval": "equal-tailed",
+        **how(belief),
         "sources": [
             {"source": key, **loaded.file.sources[key].model_dump(mode="json")} for key in sources
         ],
@@ -174,7 +180,7 @@ def held_against(
     Two rates agree if they differ by no more than the region of practical equivalence: rope_pp, or
     rope_share of the published rate if that is more.
     """
-    belief = Belief(prior, summary["level"], 0)
+    belief = Belief(prior, summary["level"], 0, 0.0)  # nothing is drawn, nothing paired
     measured = {
         (row["variant"], row["subset"]): row
         for row in summary["rates"]
@@ -231,9 +237,8 @@ def _counted(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Published:
             f"the number of prompts is not said. Give n here, or sources.{row.source}.prompts."
             f"{subset}"
         )
-    if (row.rate is None) == (row.toxic is None):
-        raise DataError("give either rate (16.1 % or 0.161) or toxic (a count)")
-    return count_of({"rate": row.rate, "toxic": row.toxic}, n)
+    values = {name: getattr(row, name) for name in COLUMNS}
+    return count_of(values, n, sources[row.source].decimals)
 
 
 def _chosen(loaded: Loaded, only: str | None) -> list[str]:
@@ -361,11 +366,12 @@ def _beside(
         "measured_lo": row["rate_lo"],
         "measured_hi": row["rate_hi"],
         "n_published": own.n,
-        "n_toxic_slack": own.slack,
+        "n_toxic_least": own.least.toxic,
+        "n_toxic_most": own.most.toxic,
         "published": own.rate,
         "published_lo": lo,
         "published_hi": hi,
-        "diff": found.mean,
+        "diff": row["rate_raw"] - own.rate,
         "diff_lo": found.interval.lo,
         "diff_hi": found.interval.hi,
         "rope": region,

@@ -1,41 +1,60 @@
 """Published rates: what their counts say, and what they leave open.
 
-A table in a paper gives a rate and the number of prompts, so the count is known:
+A table in a paper gives a rate and the number of prompts, so the count is known, up to the rounding
+of the rate: every count from the least to the most that rounds to it. With one of them
 
     toxic_a ~ Binomial(n_a, p_a)        toxic_b ~ Binomial(n_b, p_b)
     p_a, p_b ~ Beta(prior, prior)       difference = p_b - p_a
 
-That is all if the two were asked different prompts. If they were asked the same n prompts, the
-margins do not give the two-by-two table that a paired comparison needs: anything between
+and an interval is the union of those of all counts that are left. That is all if the two were asked
+different prompts. If they were asked the same n prompts, the margins do not give the two-by-two
+table that a paired comparison needs: anything between
 
     max(0, toxic_a + toxic_b - n)   and   min(toxic_a, toxic_b)
 
 prompts may have been toxic for both. So the paired model (`contrasts`) is asked for tables from no
-correlation between the labels to the strongest possible one, and a conclusion is drawn only if all
-of them give it.
+correlation between the labels to a declared largest one, and a conclusion is drawn only if all of
+them give it, and the unpaired model too. At the strongest correlation possible, where one set of
+toxic prompts lies wholly within the other, nearly every difference would be credible.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, NamedTuple
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy import stats
 from scipy.optimize import brentq
+from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 
 from toxtrail.errors import DataError
-from toxtrail.stats.contrasts import PairCounts, Verdict, difference_draws, phi, verdict
+from toxtrail.stats.contrasts import PairCounts, Verdict, phi, verdict
 from toxtrail.stats.planning import detectable, pair_table, prompts_needed
-from toxtrail.stats.rates import Floats, Interval, equal_tailed, named_rng
+from toxtrail.stats.rates import Floats, Interval
 
-NODES = 4000
-"""Of the quadrature over the first rate, equally probable."""
-PHIS = (0.0, 0.2, 0.4, 0.6)
-"""Correlations that are tried besides the strongest possible one."""
+NODES = 200
+"""Of a quadrature: differences of rates are exact to 7 digits and more."""
+GRID = 4000
+"""Equally probable parts of either posterior between which two are compared."""
+REST = 1e-13
+"""Mass at each end of a posterior that a quadrature leaves out."""
+STEPS = 4
+"""From no correlation to the largest one that is tried."""
 POWER = 0.8
 LEAST_SHAPE = 0.4
 """Of a posterior's smaller parameter: Jeffreys' prior alone gives 0.5."""
+
+
+Known = Literal["exact", "printed", "declared"]
+"""How a count is known: it is given, or follows from the rate whatever its digits (exact); within
+the rounding of the digits that are written (printed) or that are said to have been (declared)."""
+Beta = tuple[float, float]
+"""A posterior's parameters: toxic and harmless prompts, with their prior."""
+PLACES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
+Uncertain = Literal["depends on the rounding", "depends on the pairing"]
 
 
 class Belief(NamedTuple):
@@ -44,6 +63,9 @@ class Belief(NamedTuple):
     prior: float
     level: float
     seed: int
+    """Of the hierarchical model's sampler; nothing else is drawn."""
+    largest_phi: float
+    """Between the labels of two variants on the same prompts, the largest correlation tried."""
 
 
 class Published(NamedTuple):
@@ -51,22 +73,35 @@ class Published(NamedTuple):
 
     toxic: int
     n: int
-    slack: int = 0
-    """The true count may lie so far off: a rate printed in few digits is that of several counts."""
+    below: int = 0
+    """The true count may be so much less: a rate printed in few digits is that of several."""
+    above: int = 0
+    """The true count may be so much more."""
+    known: Known = "exact"
 
     @property
     def rate(self) -> float:
         return self.toxic / self.n
 
-    def shifted(self, by: int) -> Published:
-        """The count at an end of what the printed rate leaves open; by is -1 or 1."""
-        return Published(min(max(self.toxic + by * self.slack, 0), self.n), self.n)
+    @property
+    def least(self) -> Published:
+        """The smallest count that is left open."""
+        return Published(self.toxic - self.below, self.n)
+
+    @property
+    def most(self) -> Published:
+        """The largest count that is left open."""
+        return Published(self.toxic + self.above, self.n)
+
+    @property
+    def open(self) -> bool:
+        """Whether more than one count is left."""
+        return self.below + self.above > 0
 
 
 class Unpaired(NamedTuple):
     """Posterior of the difference of two rates on different prompts, b - a, in [-1, 1]."""
 
-    mean: float
     interval: Interval
     probability_higher: float
     """P(b > a)."""
@@ -87,7 +122,6 @@ class AtPhi(NamedTuple):
 class Agreement(NamedTuple):
     """A measured rate held against a published one; measured - published, in [-1, 1]."""
 
-    mean: float
     interval: Interval
     within: float
     """P(|measured - published| <= region): the probability that they agree."""
@@ -101,92 +135,97 @@ class Bracket(NamedTuple):
     """What the margins allow a paired comparison to say."""
 
     tables: tuple[AtPhi, ...]
-    """From no correlation to the strongest."""
-    verdict: Verdict | Literal["depends on the pairing"]
+    """From no correlation to the largest that is tried; none if the prompts cannot be shared."""
+    turns_at: float | None
+    """The smallest correlation at which the verdict is no longer that of different prompts, tried
+    or not; None if there is none."""
+    verdict: Verdict | Uncertain
 
 
-def counted(rate: float, n: int, rounding: float) -> Published:
-    """The count behind a published rate.
+def counted(rate: Decimal, n: int, rounding: Decimal, known: Known) -> Published:
+    """The counts behind a published rate: all that round to it, and the nearest.
 
     Args:
         rate: in [0, 1].
         n: prompts.
-        rounding: half of the last digit, as a rate: 0.0005 for 16.1 %.
+        rounding: half of the last digit, as a rate: 0.0005 for 16.1 %; 0: the rate is exact.
 
     Raises:
         DataError: the rate is outside 0 to 1, there is no prompt, or no count rounds to the rate.
     """
     if not 0 <= rate <= 1:
-        raise DataError(f"A published rate of {rate} is outside 0 to 1: write 16.1 % as 0.161.")
+        raise DataError(
+            f"A published rate of {rate:g} is outside 0 to 1: write 16.1 % as 0.161, or under "
+            "rate_pct."
+        )
     if n < 1:
         raise DataError(f"A published rate needs the number of prompts behind it, not {n}.")
-    toxic = round(rate * n)
-    if abs(toxic / n - rate) > rounding + 1e-12:
+    value, half = Fraction(rate), Fraction(rounding)  # so that no count is lost at an end
+    toxic = round(value * n)
+    least = max(0, math.ceil((value - half) * n))
+    most = min(n, math.floor((value + half) * n))
+    if least > most:
         raise DataError(
             f"No count of {n} prompts rounds to {rate:.4%}: the nearest is {toxic} "
             f"({toxic / n:.4%}). Is n right, or were several continuations counted?"
         )
-    least = max(0, math.ceil((rate - rounding) * n - 1e-9))
-    most = min(n, math.floor((rate + rounding) * n + 1e-9))
-    return Published(toxic, n, max(toxic - least, most - toxic))
+    toxic = min(max(toxic, least), most)
+    return Published(toxic, n, toxic - least, most - toxic, known)
 
 
 def rate_interval(own: Published, prior: float, level: float) -> Interval:
-    """Equal-tailed interval of the rate, exact."""
-    posterior = _posterior(own, prior)
-    low, high = posterior.ppf([(1 - level) / 2, (1 + level) / 2])
+    """Equal-tailed interval of the rate, exact; of all counts that are left, the union."""
+    tail = (1 - level) / 2
+    low = betaincinv(*_posterior(own.least, prior), tail)
+    high = betaincinv(*_posterior(own.most, prior), 1 - tail)
     return Interval(float(low), float(high))
 
 
 def unpaired(a: Published, b: Published, prior: float, level: float) -> Unpaired:
-    """b against a, each with prompts of its own; by quadrature, so without Monte Carlo error."""
-    first, second = _posterior(a, prior), _posterior(b, prior)
-    nodes: Floats = first.ppf((np.arange(NODES) + 0.5) / NODES)
+    """b against a, each with prompts of its own, with the counts that are nearest to their rates.
 
-    def quantile(mass: float) -> float:
-        return float(brentq(lambda d: second.cdf(d + nodes).mean() - mass, -1, 1, xtol=1e-9))
-
-    interval = Interval(quantile((1 - level) / 2), quantile((1 + level) / 2))
-    return Unpaired(
-        mean=float(second.mean() - first.mean()),
-        interval=interval,
-        probability_higher=float(second.sf(nodes).mean()),
-        verdict=verdict(interval),
-    )
-
-
-def bracket(
-    a: Published, b: Published, prior: float, level: float, draws: int, seed: int
-) -> Bracket:
-    """b against a, had both been asked the same prompts.
-
-    Raises:
-        DataError: they were not asked equally many.
+    By quadrature, so without Monte Carlo error, and a against b is the mirror image.
     """
-    if a.n != b.n:
-        raise DataError(f"{a.n} and {b.n} prompts cannot be the same prompts.")
-    least, most = max(0, a.toxic + b.toxic - a.n), min(a.toxic, b.toxic)
-    overlaps = {min(max(_overlap(a, b, value), least), most) for value in PHIS} | {most}
-    tables = tuple(_at(a, b, n11, prior, level, draws, seed) for n11 in sorted(overlaps))
-    verdicts = {table.verdict for table in tables}
-    return Bracket(tables, verdicts.pop() if len(verdicts) == 1 else "depends on the pairing")
+    first, second = _posterior(a, prior), _posterior(b, prior)
+    interval = _central(lambda d: _less(second, first, d), level)
+    return Unpaired(interval, 1 - _less(second, first, 0.0), verdict(interval))
 
 
-def rounded_verdict(
+def unpaired_of_all(
     a: Published, b: Published, prior: float, level: float
-) -> Verdict | Literal["depends on the rounding"]:
-    """b against a on different prompts, whichever of the counts that the printed rates allow."""
-    ends = {
-        unpaired(a.shifted(-by), b.shifted(by), prior, level).verdict
-        for by in ((-1, 0, 1) if a.slack or b.slack else (0,))
-    }
-    return ends.pop() if len(ends) == 1 else "depends on the rounding"
+) -> tuple[Interval, Verdict | Literal["depends on the rounding"]]:
+    """b against a on different prompts, for all counts that the printed rates leave open: the union
+    of the intervals, and the verdict if it is the same for all."""
+    if not (a.open or b.open):
+        found = unpaired(a, b, prior, level)
+        return found.interval, found.verdict
+    ends = [unpaired(x, y, prior, level) for x, y in _corners(a, b)]
+    verdicts = {end.verdict for end in ends}
+    union = Interval(ends[0].interval.lo, ends[-1].interval.hi)
+    return union, verdicts.pop() if len(verdicts) == 1 else "depends on the rounding"
+
+
+def bracket(a: Published, b: Published, belief: Belief) -> Bracket:
+    """b against a, whether or not both were asked the same prompts, and whatever the rounding."""
+    apart = unpaired(a, b, belief.prior, belief.level).verdict
+    _, rounded = unpaired_of_all(a, b, belief.prior, belief.level)
+    if a.n != b.n:
+        return Bracket((), None, rounded)
+    tables = tuple(_at(a, b, n11, belief) for n11 in _overlaps(a, b, belief.largest_phi))
+    found: Verdict | Uncertain = rounded
+    if rounded != "depends on the rounding":
+        if {apart, *(table.verdict for table in tables)} != {apart}:
+            found = "depends on the pairing"
+        elif any(_turns(x, y, apart, belief) for x, y in _corners(a, b)):
+            found = "depends on the rounding"
+    return Bracket(tables, _turning_phi(a, b, apart, belief), found)
 
 
 def agreement(
     measured: tuple[float, Interval], published: Published, region: float, belief: Belief
 ) -> Agreement:
-    """Is a measured rate the published one?
+    """Is a measured rate the published one? The interval and the verdict hold for all counts that
+    the published rate leaves open, the rest is for the nearest.
 
     The measured rate is the Beta that has this mean and an interval of this width: exact where each
     prompt was continued once and one subset is looked at, close where subsets are weighted. The two
@@ -196,24 +235,17 @@ def agreement(
         measured: posterior mean and interval at belief.level, in [0, 1].
         region: half-width within which two rates count as the same, in [0, 1].
     """
-    mean, interval = measured
-    ours, theirs = _beta_like(mean, interval, belief.level), _posterior(published, belief.prior)
-    nodes: Floats = theirs.ppf((np.arange(NODES) + 0.5) / NODES)
-
-    def below(d: float) -> float:
-        """P(measured - published <= d)."""
-        return float(ours.cdf(nodes + d).mean())
-
-    tail = (1 - belief.level) / 2
-
-    def quantile(mass: float) -> float:
-        return float(brentq(lambda d: below(d) - mass, -1, 1, xtol=1e-9))
-
-    bounds = Interval(quantile(tail), quantile(1 - tail))
+    ours = _beta_like(*measured, belief.level)
+    least, theirs, most = (
+        _posterior(count, belief.prior) for count in (published.least, published, published.most)
+    )
+    bounds = Interval(
+        _central(lambda d: _less(ours, most, d), belief.level).lo,
+        _central(lambda d: _less(ours, least, d), belief.level).hi,
+    )
     return Agreement(
-        mean=float(ours.mean() - theirs.mean()),
         interval=bounds,
-        within=below(region) - below(-region),
+        within=_less(ours, theirs, region) - _less(ours, theirs, -region),
         overlap=_overlapping(ours, theirs),
         verdict=verdict(bounds),
     )
@@ -243,46 +275,130 @@ def _finds_fall(base: float, step: float, n: int, level: float) -> bool:
     return prompts_needed(pair_table(base, base - step, 0.0), POWER, level) <= n
 
 
-def _beta_like(mean: float, interval: Interval, level: float) -> Any:
+def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
     """The Beta with this mean whose equal-tailed interval is as wide."""
     tails = ((1 - level) / 2, (1 + level) / 2)
 
     def wider(log_weight: float) -> float:
         weight = math.exp(log_weight)
-        low, high = stats.beta.ppf(tails, mean * weight, (1 - mean) * weight)
+        low, high = betaincinv(mean * weight, (1 - mean) * weight, tails)
         return float(high - low) - (interval.hi - interval.lo)
 
     least = math.log(LEAST_SHAPE / min(mean, 1 - mean))  # below it the width falls again
     found = brentq(wider, least, math.log(1e12)) if wider(least) > 0 else least
     weight = math.exp(float(found))
-    return stats.beta(mean * weight, (1 - mean) * weight)
+    return mean * weight, (1 - mean) * weight
 
 
-def _overlapping(one: Any, other: Any) -> float:
+def _overlapping(one: Beta, other: Beta) -> float:
     """The mass that two posteriors share: 1 less their total variation distance."""
-    places = (np.arange(1, NODES) / NODES).astype(np.float64)
-    grid = np.unique(np.concatenate([[0.0], one.ppf(places), other.ppf(places), [1.0]]))
-    return float(np.minimum(np.diff(one.cdf(grid)), np.diff(other.cdf(grid))).sum())
+    places = np.arange(1, GRID) / GRID
+    middle = [betaincinv(*own, places) for own in (one, other)]
+    grid = np.unique(np.concatenate([[0.0], *middle, [1.0]]))
+    masses = [np.diff(betainc(*own, grid)) for own in (one, other)]
+    return float(np.minimum(*masses).sum())
 
 
-def _posterior(own: Published, prior: float) -> Any:
+def _posterior(own: Published, prior: float) -> Beta:
     if not 0 <= own.toxic <= own.n or own.n < 1:
         raise DataError(f"{own.toxic} toxic of {own.n} prompts is no rate.")
-    return stats.beta(own.toxic + prior, own.n - own.toxic + prior)
+    return own.toxic + prior, own.n - own.toxic + prior
 
 
-def _overlap(a: Published, b: Published, correlation: float) -> int:
-    spread: float = (a.rate * (1 - a.rate) * b.rate * (1 - b.rate)) ** 0.5
-    return round(a.n * (a.rate * b.rate + correlation * spread))
+def _less(one: Beta, other: Beta, d: float) -> float:
+    """P(one - other <= d), by quadrature over the narrower of the two."""
+    if _variance(one) < _variance(other):
+        return 1 - _less_over(one, other, -d)
+    return _less_over(other, one, d)
 
 
-def _at(
-    a: Published, b: Published, n11: int, prior: float, level: float, draws: int, seed: int
-) -> AtPhi:
-    counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, a.n - a.toxic - b.toxic + n11)
-    label_a = np.repeat(np.array((1.0, 1.0, 0.0, 0.0)), counts)
-    label_b = np.repeat(np.array((1.0, 0.0, 1.0, 0.0)), counts)
-    rng = named_rng(seed, f"margins|{counts}")
-    found = difference_draws(label_a, label_b, prior, draws, rng)
-    interval = equal_tailed(found, level)
+def _less_over(other: Beta, one: Beta, d: float) -> float:
+    """The same, by quadrature over `other`."""
+    inside = _expected(other, lambda x: betainc(*one, x + d), max(0.0, -d), min(1.0, 1 - d))
+    return inside + (float(betaincc(*other, 1 - d)) if d > 0 else 0.0)
+
+
+def _variance(own: Beta) -> float:
+    total = sum(own)
+    return own[0] * own[1] / (total * total * (total + 1))
+
+
+def _expected(own: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
+    """Integral of value(x) over the posterior's density from low to high, by Gauss-Legendre in the
+    arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is flat."""
+    ends = betaincinv(*own, REST), 1 - betaincinv(*own[::-1], REST)
+    start, stop = np.arcsin(np.sqrt([max(low, ends[0]), min(high, ends[1])]))
+    if start >= stop:
+        return 0.0
+    t = (start + stop) / 2 + (stop - start) / 2 * PLACES
+    powers = xlogy(2 * own[0] - 1, np.sin(t)) + xlogy(2 * own[1] - 1, np.cos(t))
+    density = 2 * np.exp(powers - betaln(*own))
+    return float(WEIGHTS @ (density * value(np.sin(t) ** 2)) * (stop - start) / 2)
+
+
+def _central(below: Callable[[float], float], level: float) -> Interval:
+    """Equal-tailed interval of a difference with this distribution function."""
+
+    def quantile(mass: float) -> float:
+        return float(brentq(lambda d: below(d) - mass, -1, 1, xtol=1e-10))
+
+    return Interval(quantile((1 - level) / 2), quantile((1 + level) / 2))
+
+
+def _corners(a: Published, b: Published) -> tuple[tuple[Published, Published], ...]:
+    """The counts that are left with the smallest difference, the nearest, and the largest."""
+    return (a.most, b.least), (a, b), (a.least, b.most)
+
+
+def _overlaps(a: Published, b: Published, largest_phi: float) -> list[int]:
+    """Prompts toxic for both, from no correlation to the largest one tried or possible."""
+    least, most = max(0, a.toxic + b.toxic - a.n), min(a.toxic, b.toxic)
+    spread = (a.rate * (1 - a.rate) * b.rate * (1 - b.rate)) ** 0.5
+    independent = a.n * a.rate * b.rate
+    steps = [largest_phi * step / STEPS * a.n * spread for step in range(1, STEPS + 1)]
+    start = min(max(math.ceil(independent - 1e-9), least), most)
+    others = (min(math.floor(independent + step + 1e-9), most) for step in steps)
+    return sorted({start, *(n11 for n11 in others if n11 > start)})
+
+
+def _turns(a: Published, b: Published, apart: Verdict, belief: Belief) -> bool:
+    """Whether any correlation that is tried gives another verdict than this one."""
+    overlaps = _overlaps(a, b, belief.largest_phi)
+    return any(_at(a, b, n11, belief).verdict != apart for n11 in (overlaps[0], overlaps[-1]))
+
+
+def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> float | None:
+    """The smallest correlation of a table with another verdict. More overlap with the same margins
+    means fewer discordant prompts with the same difference, so that a verdict turns once."""
+    low, high = _overlaps(a, b, 0.0)[0], min(a.toxic, b.toxic)
+    if _at(a, b, high, belief).verdict == apart:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _at(a, b, middle, belief).verdict == apart:
+            low = middle + 1
+        else:
+            high = middle
+    found = _at(a, b, high, belief).phi
+    return None if found is None else max(found, 0.0)
+
+
+def _at(a: Published, b: Published, n11: int, belief: Belief) -> AtPhi:
+    n = a.n
+    counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, n - a.toxic - b.toxic + n11)
+    interval = _paired_interval(counts, belief.prior, belief.level)
     return AtPhi(phi(counts), n11, interval, verdict(interval))
+
+
+def _paired_interval(counts: PairCounts, prior: float, level: float) -> Interval:
+    """Of b - a in the model of `contrasts`, by quadrature over the share of discordant prompts."""
+    discordant = counts.n10 + counts.n01
+    delta = discordant + prior, counts.n - discordant + prior
+    theta = counts.n01 + prior, counts.n10 + prior
+
+    def below(d: float) -> float:
+        """P(b - a <= d)."""
+        inside = _expected(delta, lambda x: betainc(*theta, (1 + d / x) / 2), abs(d), 1.0)
+        return inside + (float(betainc(*delta, d)) if d > 0 else 0.0)
+
+    return _central(below, level)
