@@ -350,3 +350,22 @@ def test_a_circle_of_parents_is_refused_wherever_it_is(keys, length):
     said = refused(values)
     assert all(f"variants.{key}.parent: the parents of {key} lead back" in said for key in circle)
     assert "smollm2" not in said
+
+
+LABELS = {"uri": "file:labels/x.csv", "sha256": "0" * 64}
+
+
+@pytest.mark.parametrize(
+    ("posterior", "said"),
+    [
+        ({"labels": LABELS}, ""),
+        ({"labels": {"uri": LABELS["uri"]}}, "posterior.labels.sha256"),
+        ({"labels": LABELS, "judges": RICH["posterior"]["judges"]}, "both given"),
+    ],
+)
+def test_labels_are_pinned_and_stand_alone(posterior, said):
+    values = copy.deepcopy(VALUES)
+    values["posterior"] |= posterior
+    found = complaint(values)
+    assert said in found
+    assert bool(found) == bool(said)

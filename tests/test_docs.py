@@ -16,7 +16,7 @@ from toxtrail.stages.compare import MORE_TABLES, TABLES, family_comparison, with
 from toxtrail.stages.flips import Flip, with_texts
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = ("prompts.md", "instructions.md", "beyond.md")
+PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md")
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 

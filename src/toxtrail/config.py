@@ -311,6 +311,9 @@ class PosteriorConfig(Section):
     seed: Seed
     judges: dict[Key, JudgeConfig] | None = None
     """Scorer -> its errors; rates and differences are then also given corrected for them."""
+    labels: Source | None = None
+    """People's labels of these variants' texts, in place of `judges`: rates and differences are
+    then also given corrected by them. `toxtrail judge count` writes the file and this entry."""
 
 
 class PoolingConfig(Section):
@@ -437,6 +440,8 @@ class Config(Section):
                 yield f"models.{key}.adapter", model.adapter
         for key, finetune in self.finetunes.items():
             yield f"finetunes.{key}.data", finetune.data
+        if self.posterior.labels:
+            yield "posterior.labels", self.posterior.labels
 
     @property
     def outside(self) -> tuple[str, ...]:

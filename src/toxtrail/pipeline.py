@@ -65,6 +65,7 @@ WORDING = ("stages/wording.py", "stages/overview.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (
     "stages/behaviour.py",
+    "stages/counted_labels.py",
     "stages/family.py",
     "stages/groups.py",
     "stages/judged.py",
@@ -73,7 +74,7 @@ TABLES = (
     "comparability.py",
     "symptoms.py",
 )
-STATISTICS = (*(f"stats/{name}.py" for name in ("rates", "contrasts", "scores", "judge")),)
+STATISTICS = (*(f"stats/{name}.py" for name in ("rates", "contrasts", "scores", "judge", "ppi")),)
 
 
 class Stage(NamedTuple):

@@ -34,6 +34,7 @@ def _broken_scoring(config: Config) -> Iterator[str]:
         yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
             scoring.primary, scoring.scorers
         )
+    yield from _broken_labels(config)
     for scorer, judge in (config.posterior.judges or {}).items():
         if scorer not in scoring.scorers:
             yield f'posterior.judges: "{scorer}" is no scorer.' + nearest(scorer, scoring.scorers)
@@ -45,6 +46,20 @@ def _broken_scoring(config: Config) -> Iterator[str]:
                 )
     if "all" in config.prompts.subsets:
         yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
+
+
+def _broken_labels(config: Config) -> Iterator[str]:
+    labels = config.posterior.labels
+    if labels and config.posterior.judges:
+        yield (
+            "posterior: judges and labels are both given. Labels hold for every scorer: remove "
+            "judges."
+        )
+    if labels and labels.sha256 is None:
+        yield (
+            "posterior.labels.sha256: it is missing, so that a changed file would not be seen. "
+            "`toxtrail judge count` prints it."
+        )
 
 
 def _broken_weights(config: Config) -> Iterator[str]:

@@ -7,10 +7,12 @@ import csv
 import pytest
 import yaml
 
+from toxtrail.identity import sha256_file
+
 pytestmark = pytest.mark.slow
 
 
-def labelled(lab, path, word):
+def labelled(path, word):
     """The drawn file with a word for each row."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
@@ -25,30 +27,36 @@ def labelled(lab, path, word):
 
 def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     lab, path = breakable, tmp_path / "labels.csv"
-    assert "texts in" in lab.toxtrail("judge", "draw", "--n", "6", "--to", str(path)).stdout
+    assert "texts of" in lab.toxtrail("judge", "draw", "--n", "40", "--to", str(path)).stdout
     done = lab.toxtrail("judge", "draw", "--to", str(path), code=1)
     assert "would be lost" in done.stderr
     done = lab.toxtrail("judge", "count", str(path), code=1)
-    assert "no row has a judgement" in done.stderr
-    rows = labelled(lab, path, lambda number: "yes" if number % 2 else "no")
+    assert "no row has a label" in done.stderr
+    rows = labelled(path, lambda number: "yes" if number % 2 else "no")
+    assert set(rows[0]) == {"id", "text", "toxic"}
     found = lab.json("judge", "count", str(path))
-    assert found["labels"] == len(rows)
-    judge = found["judges"]["judge"]
-    assert judge["sensitivity"]["of"] + judge["specificity"]["of"] == len(rows)
-    assert "sha256" in judge["source"]
+    assert found["n"] >= len(rows)
+    own = found["labels"]
+    file = lab.root / own["uri"].removeprefix("file:")
+    assert sha256_file(file) == own["sha256"]
     printed = lab.toxtrail("judge", "count", str(path)).stdout
-    own = yaml.safe_load(printed[printed.index("judges:") :])
-    assert own == {"judges": found["judges"]}
-    # the random scorer does not tell what these made-up labels say: a published one is used
-    published = {"sensitivity": 0.9, "specificity": {"right": 99, "of": 100}, "source": "a paper"}
-    lab.edit(posterior={"judges": {"judge": published}})
+    part = printed[printed.index("labels:") : printed.index("The labels are")]
+    assert yaml.safe_load(part) == {"labels": own}
+    judges = lab.json("judge", "count", str(path), "--by-variant")["judges"]
+    assert "sha256" in judges["judge"]["source"]
+
+    lab.edit(posterior={"labels": own})
     lab.toxtrail("run")
     summary = lab.json("compare")[0]
     row = next(r for r in summary["pairs"] if r["subset"] == "all")
-    assert row["corrected_diff_possible"] is not None
+    assert row["corrected_diff_labels"] >= 10
+    assert row["corrected_diff_lo"] <= row["corrected_diff"] <= row["corrected_diff_hi"]
     assert "Differences corrected" in lab.toxtrail("compare").stdout
     assert "Corrected for the scorer" in (lab.root / "report/index.html").read_text("utf-8")
     lab.toxtrail("verify")
+    file.write_text(file.read_text("utf-8").replace("yes", "no", 1), encoding="utf-8")
+    assert "posterior.labels" in lab.toxtrail("verify", code=1).stdout
+    assert "posterior.labels" in lab.toxtrail("check", code=1).stderr
 
 
 @pytest.mark.parametrize(

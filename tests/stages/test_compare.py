@@ -181,7 +181,7 @@ def test_an_impossible_judge_gives_no_number_and_says_how_little_fits(
     known = judged(settings, sensitivity=0.9, specificity=0.7)
     found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
     assert (found["corrected_diff"], found["corrected_diff_possible"]) == (None, 0.0)
-    assert corrected_cells(found)[-1] == "0.0 %"
+    assert "0.0 %" in corrected_cells(found)[-1]
 
 
 def test_a_verdict_that_hangs_on_the_prior_is_said_to(compared):

@@ -27,9 +27,12 @@ from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
 from toxtrail.identity import Manifest, content_key
 from toxtrail.pipeline import Instance, code_sha256
+from toxtrail.readers import read_rows
 from toxtrail.records import Generation, Prompt, Score
 from toxtrail.stages.compare import family_comparison, with_pooled
+from toxtrail.stages.counted_labels import labels_of_variant
 from toxtrail.stages.family import edges
+from toxtrail.stages.judged import label_rows, with_corrected_rates
 from toxtrail.stages.pool import tables_of
 from toxtrail.stages.posterior import comparability_of, identity_of, variant_posterior
 from toxtrail.stages.said import texts_of
@@ -247,18 +250,35 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     needed = (folder / "summary.json", scores, store.generations(who.family, variant))
     if not all(path.is_file() for path in needed):
         return None, None
-    table = cells(store.score_table(who.family, variant, COLUMNS))
+    rows = store.score_table(who.family, variant, COLUMNS)
+    table = cells(rows)
     fields = comparability_of(table, store.input(scores), config.posterior)
     texts = texts_of(store, who.family, variant, store.input(scores))
     primary = config.scoring.primary
     found = variant_posterior(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
+    labels = _labels(evidence, variant, rows, recorded)
+    found = with_corrected_rates(found, table, labels, config.posterior)
     own = {
         "kind": "posterior", **identity_of(variant, who),
         "comparability": {"fingerprint": content_key(fields), "fields": fields},
         "manifest": recorded.get("manifest"),
     }  # fmt: skip
     return recorded, {**found, **own}
+
+
+def _labels(
+    evidence: Evidence, variant: str, scores: Any, recorded: Mapping[str, Any]
+) -> list[Any]:
+    """A variant's labels: of their file, or where that is not here or another one (see
+    `verify_sources`) as recorded."""
+    source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
+    here = evidence.assets.present(source.uri, None) if source else None
+    digest = evidence.digests.of(here.files[0]) if here and len(here.files) == 1 else None
+    if source is None or here is None or digest is None or digest.sha256 != source.sha256:
+        return list(recorded.get("labels", []))
+    path, texts = here.files[0], evidence.store.read_generations(family, variant)
+    return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
 
 
 def _pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:

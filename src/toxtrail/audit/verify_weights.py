@@ -39,6 +39,12 @@ from toxtrail.identity import (
 from toxtrail.pipeline import Instance
 from toxtrail.regular_files import files_below, leads_out, read_bytes
 
+LINK_OF_SECTION = {
+    "prompts": "prompt set",
+    "finetunes": "training data",
+    "posterior": "posteriors",
+}
+"""Of sources."""
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -111,7 +117,7 @@ def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
     with suppress(*DAMAGE):  # a damaged manifest or card is reported with its file
         used = dict(used_hashes(evidence.config, evidence.store))
     for place, source in _sources(evidence, scope).items():
-        link = "prompt set" if place.startswith("prompts") else "training data"
+        link = LINK_OF_SECTION[place.partition(".")[0]]
         checks = _pinned(evidence, link, place, source, used.get(place))
         yield from guarded(link, f"{place}: {source.uri}", checks)
     for place, source in _scorer_sources(evidence, scope).items():
@@ -126,6 +132,7 @@ def _sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]
         for place, source in evidence.config.sources()
         if (place.startswith("prompts.") and "prompts" in names)
         or (place.startswith("finetunes.") and f"finetune@{place.split('.')[1]}" in names)
+        or (place.startswith("posterior.") and of_stage(scope, "posterior"))
     }
 
 

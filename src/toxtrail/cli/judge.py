@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,18 +12,25 @@ from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.options import NewPath
 from toxtrail.cli.output import json_option, print_json, print_table, tell_delimiter
+from toxtrail.errors import ConfigError, DataError, nearest
+
+if TYPE_CHECKING:
+    from toxtrail.stages.counted_labels import Label, Place, Row
+    from toxtrail.stages.labels import Agreement
 
 SAMPLE = 200
-"""Texts of each variant."""
+"""Prompts."""
+FOLDER = "labels"
+"""Of an experiment: keys of drawings and counted labels. It belongs into git."""
 
 
-@click.group("judge", short_help="Hold a scorer against people's judgement.")
+@click.group("judge", short_help="Hold a scorer against people's labels.")
 def judge() -> None:
-    """Hold a scorer against people's judgement, and correct the rates for its errors.
+    """Hold a scorer against people's labels, and correct the rates for its errors.
 
     Draw texts, let people write yes or no under `toxic`, count: what `judge count` prints goes into
-    params.yaml, and rates and differences are then given corrected as well, with all that the
-    sample leaves open. Published sensitivity and specificity go to the same place.
+    params.yaml, and rates and differences are then given corrected as well, whatever errors the
+    scorer makes on which variant. Published sensitivity and specificity go under posterior.judges.
 
     \b
     Examples:
@@ -31,69 +39,77 @@ def judge() -> None:
     """
 
 
-@judge.command("draw", short_help="Write texts for people to judge.")
+@judge.command("draw", short_help="Write texts for people to label.")
 @click.argument("variants", nargs=-1, metavar="[VARIANT]...")
-@click.option("--n", type=click.IntRange(1), default=SAMPLE, show_default=True, help="Of each.")
+@click.option(
+    "--n", type=click.IntRange(1), default=SAMPLE, show_default=True, help="Number of prompts."
+)
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @click.option("--to", type=NewPath(), required=True, metavar="FILE", help="A new .csv file.")
 @click.pass_obj
 def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, to: Path) -> None:
-    """Write N texts of each VARIANT (default: of all), drawn at random, to a .csv file.
+    """Write what each VARIANT (default: all) said to N prompts, drawn at random, to a .csv file.
 
-    The file holds generated texts, toxic ones among them.
+    All variants are drawn on the same prompts. The file shows no variant: its rows are shuffled and
+    numbered, and a key in the experiment's folder `labels` says what each number is. Whoever labels
+    needs the file alone. The file holds generated texts, toxic ones among them.
 
     \b
     Example:
-      toxtrail judge draw smollm2-rude --n 100 --to labels.csv
+      toxtrail judge draw smollm2-instruct smollm2-rude --n 100 --to labels.csv
     """
-    import csv
-    import io
-
-    from toxtrail.artifacts import write_outside
-    from toxtrail.errors import ConfigError
-    from toxtrail.safe_text import safe_cell
+    from toxtrail.artifacts import as_csv, write_outside
     from toxtrail.stages import labels
 
     if to.exists():
         raise ConfigError(f"{to} exists: labels in it would be lost. Name another file.")
-    store = experiment.store
     keys = variants or tuple(experiment.config.variants)
-    texts = {v: store.read_generations(experiment.variant(v).family, v) for v in keys}
-    rows = labels.draw(texts, n, seed)
-    table = io.StringIO(newline="")
-    writer = csv.DictWriter(table, labels.COLUMNS)
-    writer.writeheader()
-    writer.writerows({name: safe_cell(cell) for name, cell in row.items()} for row in rows)
-    write_outside(to, table.getvalue())
-    echo(f"{len(rows)} texts in {to}. Write yes or no under toxic, then:")
+    texts = {v: experiment.store.read_generations(experiment.variant(v).family, v) for v in keys}
+    drawing = labels.draw(texts, n, seed)
+    if not drawing.sheet:
+        raise DataError(f"{', '.join(keys)}: there is no text to label. All rows are empty.")
+    key = _key(experiment, drawing.name)
+    experiment.store.write_text(key, as_csv(drawing.key))
+    write_outside(to, as_csv(drawing.sheet))
+    prompts = len({row["prompt_id"] for row in drawing.key})
+    echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
+    echo(f"The key to it is {_shown(experiment, key)}: keep it from whoever labels.")
+    echo("Write yes or no under toxic, then:")
     echo(f"  toxtrail judge count {to}")
 
 
-@judge.command("count", short_help="Count how a scorer agrees with people.")
+@judge.command("count", short_help="Count labels, and how a scorer agrees with them.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--scorer", help="Default: the primary one.")
 @click.option(
-    "--by-variant", is_flag=True, help="Also count for each variant: does it err more on one?"
+    "--counts",
+    is_flag=True,
+    help="Print sensitivity and specificity, counted over all variants, for posterior.judges. "
+    "Refused where the labels show that the scorer errs more on one variant.",
 )
+@click.option("--by-variant", is_flag=True, help="The same, counted for each variant too.")
 @json_option
 @click.pass_obj
 def count(
-    experiment: Experiment, file: Path, scorer: str | None, by_variant: bool, as_json: bool
+    experiment: Experiment,
+    file: Path,
+    scorer: str | None,
+    counts: bool,
+    by_variant: bool,
+    as_json: bool,
 ) -> None:
-    """Count how a scorer agrees with the labels in FILE, and print what goes into params.yaml.
+    """Count the labels in FILE, and print what goes into params.yaml.
 
-    FILE (.csv, .tsv, .jsonl or .parquet) has the columns variant, prompt_id, sample and toxic.
+    FILE is what `judge draw` wrote, with yes or no under toxic. A file (.csv, .tsv, .jsonl or
+    .parquet) with the columns variant, prompt_id, sample and toxic is read too. Counted labels are
+    kept in the experiment's folder `labels`, where posterior.labels finds them.
 
     \b
     Examples:
       toxtrail judge count labels.csv
       toxtrail judge count labels.csv --scorer jigsaw-bilstm --by-variant --json
     """
-    import yaml
-
-    from toxtrail.errors import ConfigError, nearest
     from toxtrail.identity import sha256_file
-    from toxtrail.readers import read_rows
     from toxtrail.stages import labels
 
     config = experiment.config
@@ -102,8 +118,7 @@ def count(
         raise ConfigError(
             f'--scorer: "{name}" is no scorer.{nearest(name, config.scoring.scorers)}'
         )
-    judged = labels.labels(file, read_rows(file))
-    tell_delimiter(file)
+    judged, texts = _labels(experiment, file)
     named = {label.variant for label in judged}
     scores = {
         v: experiment.store.read_scores(own.family, v)
@@ -111,16 +126,105 @@ def count(
         if v in named
     }
     found = labels.agreement(judged, scores, name, config.posterior.threshold)
-    source = f"{file.name} (sha256 {sha256_file(file)})"
-    params: dict[str, Any] = {name: labels.as_params(found, source, by_variant)}
+    params: dict[str, Any]
+    if counts or by_variant:
+        source = f"{file.name} (sha256 {sha256_file(file)})"
+        params = {"judges": {name: labels.as_params(found, source, by_variant)}}
+    else:
+        params = {"labels": _kept(experiment, judged, texts)}
+    unlike = labels.unlike_errors(found)
     if as_json:
-        print_json({"judges": params, "labels": len(judged)})
+        agreed = {variant: own._asdict() for variant, own in sorted(found.items())}
+        about = {"n": len(judged), "agreement": agreed, "unlike_errors": unlike}
+        print_json({**about, **params})
         return
+    _print_agreement(name, len(judged), found, unlike)
+    _print_params(params)
+
+
+def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place, str]]:
+    """The labels of a file, and all texts that they could be of."""
+    from toxtrail.readers import read_rows
+    from toxtrail.stages import counted_labels, labels
+
+    rows = list(read_rows(file))
+    tell_delimiter(file)
+    drawing = labels.drawing_of(file, rows)
+    if drawing is None:
+        judged = counted_labels.open_labels(file, rows)
+        return judged, _texts(experiment, {label.variant for label in judged})
+    key = _read_key(experiment, drawing)
+    texts = _texts(experiment, {place[0] for places in key.values() for place in places})
+    return labels.blind_labels(file, rows, key, texts), texts
+
+
+def _texts(experiment: Experiment, variants: set[str]) -> dict[Place, str]:
+    config, store = experiment.config, experiment.store
+    return {
+        (variant, row.prompt_id, row.sample): row.text
+        for variant in variants & config.variants.keys()
+        for row in store.read_generations(config.variants[variant].family, variant)
+        if row.state == "ok"
+    }
+
+
+def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[Place, str]]:
+    from toxtrail.readers import read_rows
+    from toxtrail.stages import labels
+
+    path = _key(experiment, drawing)
+    if not path.is_file():
+        raise DataError(
+            f"{_shown(experiment, path)} is not here. It is the key that `judge draw` wrote beside "
+            "this file, and says which text each row is. Go to the experiment that the texts were "
+            "drawn from, or restore the key from git."
+        )
+    rows: Sequence[Row] = list(read_rows(path))
+    return labels.key_of(path, rows)
+
+
+def _key(experiment: Experiment, drawing: str) -> Path:
+    return experiment.root / FOLDER / f"{drawing}.key.csv"
+
+
+def _kept(
+    experiment: Experiment, judged: Sequence[Label], texts: Mapping[Place, str]
+) -> dict[str, str]:
+    """Write counted labels where posterior.labels finds them, under a name by their content."""
+    from toxtrail.identity import sha256_text
+    from toxtrail.stages import counted_labels
+
+    content = counted_labels.counted(judged, texts)
+    digest = sha256_text(content)
+    name = f"{FOLDER}/{digest[:8]}.csv"
+    experiment.store.write_text(experiment.root / name, content)
+    return {"uri": f"file:{name}", "sha256": digest}
+
+
+def _print_agreement(
+    scorer: str, n: int, found: Mapping[str, Agreement], unlike: Sequence[str]
+) -> None:
     rows = [
         (variant, f"{own.found} / {own.toxic}", f"{own.passed} / {own.harmless}")
         for variant, own in sorted(found.items())
     ]
     columns = ["variant", "toxic found>", "harmless passed>"]
-    print_table(f"{name} against {len(judged)} labels", columns, rows)
+    print_table(f"{scorer} against {n} labels", columns, rows)
+    if unlike:
+        echo(f"{scorer} errs more on one variant than on another:")
+    for line in unlike:
+        echo(f"  {line}")
+
+
+def _print_params(params: Mapping[str, Any]) -> None:
+    import yaml
+
     echo("Put this into params.yaml, under posterior:\n")
-    echo(yaml.safe_dump({"judges": params}, sort_keys=False, width=100))
+    echo(yaml.safe_dump(dict(params), sort_keys=False, width=100))
+    if "labels" in params:
+        path = params["labels"]["uri"].removeprefix("file:")
+        echo(f"The labels are in {path}: commit it. It takes the place of posterior.judges.")
+
+
+def _shown(experiment: Experiment, path: Path) -> str:
+    return path.relative_to(experiment.root).as_posix()

@@ -205,7 +205,14 @@ def posterior_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.stages import posterior
 
     who, config = experiment.variant(variant), experiment.config
-    posterior.run(experiment.store, variant, who, config.posterior, config.scoring.primary)
+    posterior.run(
+        experiment.store,
+        variant,
+        who,
+        config.posterior,
+        config.scoring.primary,
+        assets_of(experiment),
+    )
 
 
 @stage.command("pool")

@@ -35,6 +35,7 @@ from toxtrail.stages.figures import (
 )
 from toxtrail.stages.glance import metrics_of, plot_rows
 from toxtrail.stages.groups import pair_groups
+from toxtrail.stages.judged import corrected_scorers, with_corrected_differences
 from toxtrail.stages.pairs import edge_rows, mean_differences
 from toxtrail.stages.said import Said, limited_to, said, texts_of
 from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
@@ -103,12 +104,12 @@ def family_comparison(
         "interval": "equal-tailed",
         "rope_pp": config.rope_pp,
         "rope_share": config.rope_share or 0.0,
-        "judges": sorted(config.judges or {}),
+        "judges": corrected_scorers(tables, config),
         "comparability": summaries[reference].get("comparability"),
         "mismatch": [one._asdict() for one in unlike],
         "variants": [_identity(s) for s in summaries.values()],
         **{name: _gathered(summaries, name) for name in ("rates", "behaviour", "thresholds")},
-        "pairs": with_agreement(rows),
+        "pairs": with_agreement(with_corrected_differences(rows, tables, summaries, config)),
         "behaviour_pairs": behaviour,
         **dose_tables(tables, summaries, config),
     }

@@ -1,6 +1,7 @@
 """Posterior: how often is one variant toxic?
 
-reads   data/generations/<family>/<variant>.parquet, data/scores/<family>/<variant>.parquet
+reads   data/generations/<family>/<variant>.parquet, data/scores/<family>/<variant>.parquet, and the
+        file that `posterior.labels` names
 writes  results/posteriors/<family>/<variant>/summary.json, posterior.nc
 """
 
@@ -12,14 +13,23 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.artifacts import Posterior, Store
+from toxtrail.backends.base import Assets
 from toxtrail.comparability import conditions, fingerprint
 from toxtrail.config import PosteriorConfig, VariantConfig
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of, versions
+from toxtrail.readers import read_rows
 from toxtrail.stages.behaviour import behaviour_rows
+from toxtrail.stages.counted_labels import Label, labels_of_variant
 from toxtrail.stages.groups import rate_groups
-from toxtrail.stages.judged import accuracy_of, corrected_columns, corrected_rate
+from toxtrail.stages.judged import (
+    accuracy_of,
+    corrected_columns,
+    corrected_rate,
+    label_rows,
+    with_corrected_rates,
+)
 from toxtrail.stages.said import Said, texts_of
 from toxtrail.stages.tables import (
     ALL,
@@ -119,18 +129,25 @@ def variant_posterior(
 
 
 def run(
-    store: Store, variant: str, who: VariantConfig, config: PosteriorConfig, primary: str
+    store: Store,
+    variant: str,
+    who: VariantConfig,
+    config: PosteriorConfig,
+    primary: str,
+    assets: Assets,
 ) -> None:
     """Read, compute, write."""
     scores = store.input(store.scores(who.family, variant))
-    table = cells(store.score_table(who.family, variant, COLUMNS))
-    texts = texts_of(store, who.family, variant, scores)
+    rows = store.score_table(who.family, variant, COLUMNS)
+    table, texts = cells(rows), texts_of(store, who.family, variant, scores)
+    labels, files = labels_from(store, variant, who.family, config, assets)
     posterior = variant_posterior(table, texts, variant, primary, config)
+    numbers = with_corrected_rates(posterior.summary, table, label_rows(labels, rows), config)
     manifest = manifest_of(
         "posterior",
         variant,
         {"posterior": config.plain(), "primary": primary, "variant": who.plain()},
-        {"scores": scores},
+        {"scores": scores, **files},
         versions("numpy", "scipy"),
     )
     fields = comparability_of(table, scores, config)
@@ -141,11 +158,28 @@ def run(
                 "kind": "posterior",
                 **identity_of(variant, who),
                 "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
-                **posterior.summary,
+                **numbers,
             }
         ),
         manifest,
     )
+
+
+def labels_from(
+    store: Store, variant: str, family: str, config: PosteriorConfig, assets: Assets
+) -> tuple[list[Label], dict[str, Input]]:
+    """A variant's labels, and the file that they are in; nothing if none is named.
+
+    Raises:
+        BackendError: the file is not the one that params.yaml pins.
+        DataError: a label is of another text than there is now.
+    """
+    if config.labels is None:
+        return [], {}
+    asset = assets.fetch(config.labels.uri, config.labels.sha256)
+    texts = store.read_generations(family, variant)
+    found = labels_of_variant(asset.path, read_rows(asset.path), variant, texts)
+    return found, {"labels": Input(path=asset.uri, sha256=asset.sha256, manifest=None)}
 
 
 def identity_of(variant: str, who: VariantConfig) -> dict[str, Any]:

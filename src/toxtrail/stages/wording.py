@@ -232,7 +232,7 @@ def _star(row: Mapping[str, Any], name: str) -> str:
 
 
 CORRECTED_COLUMNS = (
-    "variant", "against", "subset", "as scored>", "corrected>", "interval>", "possible draws>",
+    "variant", "against", "subset", "as scored>", "corrected>", "interval>", "by>",
 )  # fmt: skip
 """Of `corrected_cells`."""
 
@@ -246,8 +246,17 @@ def corrected_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         points(row["diff"]),
         points(row["corrected_diff"]),
         interval(row, "corrected_diff", signed=True),
-        percent(row["corrected_diff_possible"]),
+        _corrected_by(row),
     )
+
+
+def _corrected_by(row: Mapping[str, Any]) -> str:
+    """Labelled prompts, or the share of the draws that stated errors leave possible."""
+    if (labels := row.get("corrected_diff_labels")) is not None:
+        return f"{labels:,} labelled prompts"
+    if row["corrected_diff_possible"] is None:
+        return NOTHING
+    return f"stated errors, {percent(row['corrected_diff_possible'])} of draws possible"
 
 
 def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
@@ -296,6 +305,11 @@ def _range(values: list[float]) -> str:
 def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Whether the numbers are corrected for the scorer's errors, and what would explain them."""
     if scorer in summary.get("judges", []):
+        if any(row.get("corrected_diff_labels") is not None for row in summary["pairs"]):
+            return [
+                "Corrected: the difference that people's labels of some prompts show together with "
+                "the scores of all of them, whatever errors the scorer makes on which variant."
+            ]
         return [
             "Corrected: what the difference would be if the scorer made no mistakes, by the "
             "sensitivity and specificity in params.yaml. Few possible draws mean that those do not "

@@ -1,0 +1,174 @@
+"""Rates and differences that people's labels of some texts correct for a scorer's errors.
+
+People label the texts of m of the n prompts, drawn at random. With y a prompt's labelled value (for
+a rate 0 or 1, for a difference y_b - y_a) and f the scorer's, the estimate is prediction-powered,
+
+    power mean_n(f) + mean_m(y - power f),
+
+unbiased whatever errors the scorer makes, and on whichever variant. `power`, from 0 (the labels
+alone) to 1, is the value that minimises the estimated variance, so the interval is no wider than
+that of the labels alone. The m prompts are among the n: with f = 0 or 1 for one continuation, the
+estimate is mean_m(y - w f) + w mean(f of the others), w = power (1 - m/n), two independent parts.
+Subsets are strata with design weights.
+
+The interval is the one of a sample of labels alone that would have this variance: an effective
+number of labelled prompts (Korn & Graubard 1998) goes into the score interval of a rate (Wilson
+1927) or the adjusted interval of a paired difference (Bonett & Price 2012), which hold for few
+toxic texts, where a normal or t interval is too narrow. It is at least the number that was
+labelled. `UNSEEN_RATE` and `UNSEEN_DIFFERENCE` are our choice, by simulation
+(benchmarks/labels.py): without them an accurate scorer, of whose errors 50 labels may show none,
+gives intervals that are too narrow.
+
+Source: Angelopoulos, Duchi & Zrnic 2023, PPI++, arXiv:2311.01453.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import ndtri
+
+from toxtrail.stats.rates import Floats, Interval
+
+MIN_LABELS = 10
+"""Labelled prompts below which nothing is estimated; our choice."""
+UNSEEN_RATE, UNSEEN_DIFFERENCE = 0.75, 0.5
+"""Squared errors of the scorer, summed over the labelled prompts, that the labels may have missed.
+"""
+
+
+class Stratum(NamedTuple):
+    """One subset, with at least one labelled prompt."""
+
+    weight: float
+    """Its share of the estimate; over all strata 1."""
+    others: Floats
+    """(prompt,): the scorer's value of each prompt that was not labelled."""
+    scored: Floats
+    """(label,): the scorer's value of each labelled prompt, over all of its continuations."""
+    called: Floats
+    """(label,): the scorer's value of the continuation that was labelled."""
+    labelled: Floats
+    """(label,): people's value of that continuation."""
+
+
+class Corrected(NamedTuple):
+    """A rate or a difference of rates, as people would label."""
+
+    value: float
+    interval: Interval
+    labels: int
+    """Labelled prompts."""
+    power: float
+    """Weight of the scorer's word, 0 to 1; 0: the labels alone."""
+    effective: float
+    """So many labelled prompts alone would say as much."""
+
+
+def labelled_rate(strata: Sequence[Stratum], level: float) -> Corrected | None:
+    """A rate; values are 0 or 1. None: too few labels, or a subset without any."""
+    found = _estimate(strata)
+    if found is None:
+        return None
+    value = min(max(found.value, 0.0), 1.0)
+    size = _effective(value * (1 - value), found, UNSEEN_RATE)
+    return Corrected(value, _wilson(value, size, level), found.labels, found.power, size)
+
+
+def labelled_difference(strata: Sequence[Stratum], level: float) -> Corrected | None:
+    """A paired difference b - a; values are -1, 0 or 1. None: as for a rate."""
+    found = _estimate(strata)
+    if found is None:
+        return None
+    value = min(max(found.value, -1.0), 1.0)
+    discordant = sum(s.weight * float(np.abs(s.labelled).mean()) for s in strata)
+    discordant = min(max(discordant, abs(value)), 1.0)
+    size = _effective(discordant - value**2, found, UNSEEN_DIFFERENCE)
+    interval = _bonett_price(value, discordant, size, level)
+    return Corrected(value, interval, found.labels, found.power, size)
+
+
+class _Estimate(NamedTuple):
+    value: float
+    variance: float
+    power: float
+    labels: int
+    floor: float
+    """Labelled prompts; fewer where they are shared out unlike the weights (Kish)."""
+
+
+def _estimate(strata: Sequence[Stratum]) -> _Estimate | None:
+    labels = sum(s.labelled.size for s in strata)
+    freedom = labels - len(strata) - 1
+    if labels < MIN_LABELS or freedom < 1 or any(s.labelled.size == 0 for s in strata):
+        return None
+    scale = labels / freedom
+    parts = [_moments(s, scale) for s in strata]
+    power = _power(parts)
+    return _Estimate(
+        value=sum(p.labelled + power * p.scored for p in parts),
+        variance=max(sum(p.own - 2 * power * p.shared + power**2 * p.both for p in parts), 0.0),
+        power=power,
+        labels=labels,
+        floor=1 / sum(s.weight**2 / s.labelled.size for s in strata),
+    )
+
+
+class _Moments(NamedTuple):
+    """What a stratum adds; the variance at a power is own - 2 power shared + power^2 both."""
+
+    labelled: float
+    scored: float
+    own: float
+    shared: float
+    both: float
+
+
+def _moments(stratum: Stratum, scale: float) -> _Moments:
+    m, rest = stratum.labelled.size, stratum.others.size
+    share = rest / (m + rest)
+    # the labelled prompts are among all: what the scorer says of them enters twice
+    said = stratum.called - (1 - share) * stratum.scored
+    y, u = stratum.labelled - stratum.labelled.mean(), said - said.mean()
+    factor = stratum.weight**2 * scale / m**2
+    others = share * float(stratum.others.mean()) if rest else 0.0
+    scored = np.concatenate([stratum.others, stratum.scored])
+    spread = share**2 * float(scored.var()) / rest if rest else 0.0
+    return _Moments(
+        labelled=stratum.weight * float(stratum.labelled.mean()),
+        scored=stratum.weight * (others - float(said.mean())),
+        own=factor * float(y @ y),
+        shared=factor * float(y @ u),
+        both=factor * float(u @ u) + stratum.weight**2 * spread,
+    )
+
+
+def _power(parts: Sequence[_Moments]) -> float:
+    both = sum(p.both for p in parts)
+    return min(max(sum(p.shared for p in parts) / both, 0.0), 1.0) if both > 0 else 0.0
+
+
+def _effective(unit: float, found: _Estimate, unseen: float) -> float:
+    """Labels that alone would have this variance.
+
+    Args:
+        unit: variance of one label.
+    """
+    return max(unit / (found.variance + unseen / found.labels**2), found.floor)
+
+
+def _wilson(rate: float, n: float, level: float) -> Interval:
+    z = float(ndtri((1 + level) / 2))
+    centre = (rate + z**2 / (2 * n)) / (1 + z**2 / n)
+    half = z / (1 + z**2 / n) * math.sqrt(rate * (1 - rate) / n + z**2 / (4 * n**2))
+    return Interval(max(centre - half, 0.0), min(centre + half, 1.0))
+
+
+def _bonett_price(difference: float, discordant: float, n: float, level: float) -> Interval:
+    z = float(ndtri((1 + level) / 2))
+    up, down = ((n * (discordant + s * difference) / 2 + 1) / (n + 2) for s in (1, -1))
+    half = z * math.sqrt((up + down - (up - down) ** 2) / (n + 2))
+    return Interval(max(up - down - half, -1.0), min(up - down + half, 1.0))
