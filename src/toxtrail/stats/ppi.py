@@ -35,7 +35,7 @@ from toxtrail.stats.rates import Floats, Interval
 
 MIN_LABELS = 10
 """Labelled prompts below which nothing is estimated; our choice."""
-UNSEEN_RATE, UNSEEN_DIFFERENCE = 0.75, 0.5
+UNSEEN_RATE, UNSEEN_DIFFERENCE = 1.0, 0.5
 """Squared errors of the scorer, summed over the labelled prompts, that the labels may have missed.
 """
 
