@@ -1,9 +1,9 @@
 """Published rates without pairs: how often is a verdict left to the pairing? Simulated truth.
 
-    python benchmarks/pairings.py [--runs 400]
+    python benchmarks/pairings.py [--runs 200]
 
 Two variants answer the same prompts; their labels correlate by PHI. `toxtrail replay` sees the two
-counts alone, up to a largest correlation of 0.8 and of 1 (the strongest possible); the paired model
+counts alone, up to a largest correlation of 0.8 and up to the strongest possible; the paired model
 sees the labels.
 """
 
@@ -44,12 +44,14 @@ def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
     seen: Counter[str] = Counter()
     for toxic_a, toxic_b, both in tables(n, rates, runs):
         a, b = Published(toxic_a, n), Published(toxic_b, n)
-        seen["unpaired decides"] += unpaired(a, b, 0.5, 0.95).verdict in DECIDED
-        for largest in (0.8, 1.0):
-            found = bracket(a, b, Belief(0.5, 0.95, 1, largest)).verdict
-            seen[f"{largest}: decides"] += found in DECIDED
-            seen[f"{largest}: depends"] += found.startswith("depends")
-            seen[f"{largest}: not decisive"] += found == "not decisive"
+        apart = unpaired(a, b, 0.5, 0.95).verdict
+        found = bracket(a, b, Belief(0.5, 0.95, 1, 0.8))
+        strongest = apart if found.turns_at is None else "depends"
+        seen["unpaired decides"] += apart in DECIDED
+        for name, verdict in (("to 0.8", found.verdict), ("to the strongest", strongest)):
+            seen[f"{name}: decides"] += verdict in DECIDED
+            seen[f"{name}: depends"] += verdict.startswith("depends")
+            seen[f"{name}: not decisive"] += verdict == "not decisive"
         seen["labels decide"] += labels_decide(n, (toxic_a, toxic_b, both))
     return {name: count / runs for name, count in seen.items()}
 
@@ -66,14 +68,14 @@ def labels_decide(n: int, counts: tuple[int, int, int]) -> bool:
 def main() -> None:
     """Print a table for benchmarks/RESULTS.md."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--runs", type=int, default=400)
+    parser.add_argument("--runs", type=int, default=200)
     runs = parser.parse_args().runs
     for design in DESIGNS:
         n, *rates = design
         found = shares(n, (rates[0], rates[1]), runs)
         print(f"{n}, {rates[0]:.0%} v {rates[1]:.0%}:", flush=True)
         for name, share in found.items():
-            print(f"    {name:20} {share:.2f}", flush=True)
+            print(f"    {name:30} {share:.2f}", flush=True)
 
 
 if __name__ == "__main__":
