@@ -279,7 +279,7 @@ def test_more_digits_than_are_declared_are_refused(value):
     ("row", "said"),
     [
         ({"toxic": 53, "rate": "12.1 %"}, "toxic is 53 of 330"),
-        ({"rate": "0.161", "rate_pct": "16.1"}, "rate and rate_pct"),
+        ({"rate": "0.161", "rate_pct": "16.1"}, "found rate, rate_pct"),
         ({"toxic": None, "rate": float("nan")}, "one of toxic"),
     ],
 )

@@ -185,8 +185,8 @@ def count_of(row: Mapping[str, Any], n: int, decimals: Decimals) -> Published:
     given = {name: row[name] for name in COLUMNS if not _is_empty(row.get(name))}
     rates = [name for name in given if name != "toxic"]
     if not given or len(rates) > 1:
-        found = f"; found {' and '.join(rates)}" if rates else ""
-        raise ValueError(f"a row needs one of {ONE_OF}{found}")
+        there = ", ".join(name for name, value in row.items() if not _is_empty(value))
+        raise ValueError(f"a row needs one of {ONE_OF}; found {there or 'nothing'}")
     rounded = _count_of_rate(rates[0], given[rates[0]], n, decimals) if rates else None
     if "toxic" not in given:
         assert rounded is not None
