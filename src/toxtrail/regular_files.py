@@ -63,17 +63,20 @@ def open_regular(path: Path) -> BufferedReader:
     raise DataError(f"{path} is not a regular file. Delete it.")  # replaced in between
 
 
-def read_bytes(path: Path) -> bytes:
+def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
     """The whole content.
 
+    Args:
+        limit: bytes of the largest file that is read; None: whatever fits into the memory.
+
     Raises:
-        DataError: it is no regular file, or larger than TEXT_LIMIT.
+        DataError: it is no regular file, or larger than the limit.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
-        if size > TEXT_LIMIT:
-            limit = f"{TEXT_LIMIT >> 20} MiB"
-            raise DataError(f"{path} has {size:,} bytes; at most {limit} are read as one text.")
+        if limit is not None and size > limit:
+            most = f"{limit >> 20} MiB"
+            raise DataError(f"{path} has {size:,} bytes; at most {most} are read as one text.")
         return file.read()
 
 

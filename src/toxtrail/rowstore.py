@@ -21,6 +21,7 @@ from typing import IO, Any
 
 from toxtrail.errors import DataError
 from toxtrail.identity import canonical_json, sha256_text
+from toxtrail.regular_files import open_regular, refuse_irregular
 
 Row = Sequence[Any]
 """One row as JSON values, in the order of its NamedTuple."""
@@ -82,6 +83,7 @@ class RowStore:
     def __enter__(self) -> RowStore:
         self._held.enter_context(alone(self._path))
         try:
+            refuse_irregular(self._path)
             self._file = self._path.open("ab")
             self._file.truncate(self.refresh())
         except BaseException:
@@ -161,7 +163,7 @@ def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
 
 
 def _lines(path: Path) -> Iterator[bytes]:
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         yield from file
 
 

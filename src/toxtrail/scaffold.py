@@ -19,6 +19,7 @@ from string import Template
 from toxtrail import __version__
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE, SOURCE, StageName, code_files, code_list
+from toxtrail.regular_files import read_bytes
 
 PRESETS = {
     "demo": "SmolLM2-135M-Instruct and two fine-tunes of it; no hub, no account, no GPU",
@@ -132,7 +133,7 @@ def outdated(root: Path) -> dict[str, bytes]:
 
 
 def _content(path: Path) -> bytes | None:
-    return path.read_bytes() if path.is_file() else None
+    return read_bytes(path) if path.is_file() else None
 
 
 def create(folder: Path, files: Mapping[str, bytes]) -> None:

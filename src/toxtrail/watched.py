@@ -18,6 +18,7 @@ from toxtrail.drafts import PREFIX
 from toxtrail.errors import DataError
 from toxtrail.identity import canonical_json, sha256_file
 from toxtrail.pipeline import SOURCE, Instance, instances
+from toxtrail.regular_files import read_text
 
 HASHED_BYTES = 64 << 20
 """Larger files are not hashed again: they count as changed if their size, time or inode has."""
@@ -107,8 +108,8 @@ def _instances(values: Any) -> list[Instance]:
 
 def _values(root: Path) -> Any:
     try:
-        return yaml.safe_load((root / "params.yaml").read_text("utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError):
+        return yaml.safe_load(read_text(root / "params.yaml"))
+    except (DataError, OSError, UnicodeDecodeError, yaml.YAMLError):
         return {}
 
 

@@ -15,6 +15,7 @@ from toxtrail.backends.assets import default_cache
 from toxtrail.backends.git import commit, refusal
 from toxtrail.backends.mlflow_store import tracking_uri
 from toxtrail.errors import ConfigError, system_problem
+from toxtrail.regular_files import read_text
 
 FREE_GIB = 5
 
@@ -63,7 +64,9 @@ def _packages(requirements: Path) -> Finding:
     """Installed versions against the pinned ones; a build tag such as +cpu is no difference."""
     if not requirements.is_file():
         return Finding(False, "packages", "no requirements.txt", "copy it from the project")
-    pins = re.findall(r"^([A-Za-z0-9._-]+)==(\S+)", requirements.read_text("utf-8"), re.MULTILINE)
+    pins = re.findall(
+        r"^([A-Za-z0-9._-]+)==(\S+)", read_text(requirements).replace("\r\n", "\n"), re.MULTILINE
+    )
     other = [
         f"{name} {found or 'missing'} (pinned {wanted})"
         for name, wanted in pins

@@ -19,6 +19,7 @@ from toxtrail.backends import git
 from toxtrail.backends.dvc_process import write_atomically
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE
+from toxtrail.regular_files import read_text
 
 HEAD = "schema: '2.0'\nstages:\n"
 """How DVC begins the file."""
@@ -111,7 +112,7 @@ def keep_copy(root: Path) -> None:
 def _text(path: Path) -> str | None:
     """None if there is no such file; bytes that are no text stay visible as such."""
     with suppress(FileNotFoundError):
-        return Path(os.path.realpath(path)).read_text("utf-8", errors="replace")
+        return read_text(Path(os.path.realpath(path)), "replace").replace("\r\n", "\n")
     return None
 
 

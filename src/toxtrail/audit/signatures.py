@@ -158,6 +158,10 @@ def public_key(path: Path) -> Ed25519PublicKey:
     return key
 
 
+KEY_LIMIT = 1 << 20
+"""Bytes of a file that are searched for a key: a device may never end."""
+
+
 class _Block(NamedTuple):
     """A file that holds something in PEM."""
 
@@ -169,7 +173,8 @@ class _Block(NamedTuple):
 def _pem_block(where: str, path: Path, cure: str) -> _Block:
     if not path.exists():
         raise ConfigError(f"{where} does not exist. {cure}")
-    content = path.read_bytes()
+    with path.open("rb") as file:  # a pipe as well: `--key <(pass show key)`
+        content = file.read(KEY_LIMIT)
     begin = re.search(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", content)
     if begin is None:
         what = "holds no key in PEM" if content else "is empty"

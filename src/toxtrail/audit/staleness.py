@@ -182,7 +182,7 @@ class Files:
         if not md5.endswith(".dir"):
             return True
         try:
-            rows = json.loads(path.read_text("utf-8"))
+            rows = json.loads(read_text(path))
             return all(self.in_cache(row["md5"]) for row in rows)
         except (ValueError, TypeError, KeyError):
             return False
@@ -194,13 +194,13 @@ def _ignored(root: Path) -> Any:
 
     lines = [".hg/", ".git/", ".git", ".dvc/"]  # DVC's own
     with suppress(OSError):
-        lines += (root / ".dvcignore").read_text("utf-8").splitlines()
+        lines += read_text(root / ".dvcignore").splitlines()
     return GitIgnoreSpec.from_lines(lines).match_file
 
 
 def _remembered(path: Path) -> dict[str, list[Any]]:
-    with suppress(OSError, ValueError):
-        found = json.loads(path.read_text("utf-8"))
+    with suppress(DataError, OSError, ValueError):
+        found = json.loads(read_text(path))
         if isinstance(found, Mapping) and all(
             isinstance(v, list) and len(v) == 4 for v in found.values()
         ):

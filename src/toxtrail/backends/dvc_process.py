@@ -25,6 +25,7 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail import drafts
+from toxtrail.regular_files import read_text
 
 POLL_S = 0.5
 
@@ -75,7 +76,7 @@ def heal_file_locks(folder: Path) -> bool:
 def file_locks(path: Path) -> dict[str, Any] | None:
     """What DVC's list of locked files says: {"read": ..., "write": ...}; None if it is damaged."""
     try:
-        found = json.loads(path.read_text("utf-8"))
+        found = json.loads(read_text(path))
     except FileNotFoundError:
         return {}
     except ValueError:

@@ -18,7 +18,7 @@ from toxtrail.backends.mlflow_artifacts import MANIFEST, RunFiles
 from toxtrail.backends.mlflow_runs import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.backends.mlflow_store import artifact_root, is_local, local_store, opened
 from toxtrail.errors import DataError
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import is_file, read_text
 
 EXECUTIONS = "executions.json"
 
@@ -108,6 +108,8 @@ def _sealing_tags(root: Path) -> dict[str, dict[str, str]]:
     """Run -> the tags that its files are held against; empty if the database cannot be read."""
     found: dict[str, dict[str, str]] = {}
     query = "SELECT run_uuid, key, value FROM tags WHERE key IN (?, ?)"
+    if not is_file(local_store(root)):
+        return {}
     try:
         with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
             for run_id, name, value in db.execute(query, (SEAL_TAG, PAYLOAD_TAG)):

@@ -44,7 +44,7 @@ from toxtrail.backends.mlflow_search import search
 from toxtrail.backends.mlflow_store import artifact_root, is_local, publisher_id, tracking_uri
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file, sha256_text
-from toxtrail.regular_files import open_regular
+from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -310,7 +310,7 @@ def _without(name: str, fetched: Fetched) -> Inspection:
 def _payload(path: Path, recorded: str | None) -> dict[str, str] | None:
     """Artifact path -> sha256; None if it is not the list that was recorded."""
     try:
-        payload = json.loads(path.read_text("utf-8"))
+        payload = json.loads(read_text(path))
     except ValueError:
         return None
     if not isinstance(payload, dict):

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from toxtrail.backends.base import EXPERIMENT, LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.identity import sha256_file, sha256_text
+from toxtrail.regular_files import read_bytes
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -158,7 +159,7 @@ def _store(client: MlflowClient, run_id: str, path: str, local: Path, folder: Pa
     if local.name != target.name:
         renamed = folder / "renamed" / path
         renamed.parent.mkdir(parents=True, exist_ok=True)
-        renamed.write_bytes(local.read_bytes())
+        renamed.write_bytes(read_bytes(local, limit=None))
         local = renamed
     parent = target.parent.as_posix()
     client.log_artifact(run_id, str(local), None if parent == "." else parent)

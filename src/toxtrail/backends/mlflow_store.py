@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from toxtrail.errors import BackendError, ConfigError, UnreadableError, why_unread
 from toxtrail.identity import sha256_text
 from toxtrail.redaction import redacted
-from toxtrail.regular_files import is_file, open_regular
+from toxtrail.regular_files import is_file, open_regular, read_text
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -71,7 +71,7 @@ def publisher_id(root: Path) -> str:
     lock = _lock_file(root)
     mark = lock.with_name(".publisher")
     try:
-        own = mark.read_text("utf-8") if mark.is_file() else ""
+        own = read_text(mark) if is_file(mark) else ""
         if not re.fullmatch(r"[0-9a-f]{32}", own):
             own = uuid.uuid4().hex
             mark.write_text(own, encoding="utf-8")

@@ -12,6 +12,7 @@ import yaml
 from toxtrail.backends.base import Assets
 from toxtrail.config import Source
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.regular_files import read_text
 from toxtrail.uris import COMMIT, FileUri, HfUri, parse_uri
 from toxtrail.yaml_text import YamlError, parse_yaml
 
@@ -77,7 +78,7 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     changed = [pin for pin in pins if pin.changed]
     if not changed:
         return
-    before = path.read_bytes().decode("utf-8")
+    before = read_text(path)
     tree = yaml.compose(before, Loader=yaml.SafeLoader)
     after = before
     for edit in sorted({edit for pin in changed for edit in _edits(before, tree, pin)})[::-1]:

@@ -10,6 +10,9 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from pathlib import Path
 
+from toxtrail.errors import DataError
+from toxtrail.regular_files import open_regular, read_text, refuse_irregular
+
 
 def lock_path(root: Path) -> Path:
     """The file whose lock a run holds; the kernel releases it when the last process of it ends."""
@@ -26,6 +29,7 @@ def only_run(root: Path, tell: Callable[[str], None]) -> Iterator[int | None]:
     """
     path = lock_path(root)
     path.parent.mkdir(parents=True, exist_ok=True)
+    refuse_irregular(path)
     with path.open("a+", encoding="utf-8") as file:
         if not _locked(file.fileno(), lambda: tell(_waiting(path))):
             yield None
@@ -40,17 +44,17 @@ def only_run(root: Path, tell: Callable[[str], None]) -> Iterator[int | None]:
 def running(root: Path) -> str | None:
     """Which run holds the lock; None if none does. Nothing is written."""
     path = lock_path(root)
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(DataError, OSError), open_regular(path) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return path.read_text("utf-8").strip() or "a process that does not say which"
+            return read_text(path).strip() or "a process that does not say which"
     return None
 
 
 def _waiting(path: Path) -> str:
     return (
-        f"Another `toxtrail run` works on this experiment ({path.read_text('utf-8').strip()}). "
+        f"Another `toxtrail run` works on this experiment ({read_text(path).strip()}). "
         "Waiting until it has ended; Ctrl-C gives up."
     )
 

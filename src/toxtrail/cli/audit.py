@@ -16,6 +16,7 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
+from toxtrail.regular_files import open_regular
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -165,7 +166,7 @@ def _say_unsearched(scene: Scene) -> None:
 def is_bundle(path: Path) -> bool:
     """Whether it is one; told from the first bytes before anything heavy is imported."""
     if path.is_file():
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             if file.read(2) != b"PK":
                 return False
     from toxtrail.audit import bundle

@@ -12,6 +12,7 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table
 from toxtrail.cli.stage import tell
 from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
     from toxtrail.audit.staleness import Staleness
@@ -161,7 +162,7 @@ def _damage(root: Path) -> str | None:
     from toxtrail.backends.dvc_process import file_locks
 
     lock = root / "dvc.lock"
-    text = lock.read_text("utf-8", errors="replace") if lock.is_file() else None
+    text = read_text(lock, "replace") if lock.is_file() else None
     if text is not None and (problem := lock_problem(text)):
         return problem
     if file_locks(root / ".dvc" / "tmp" / "rwlock") is None:

@@ -13,6 +13,7 @@ from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.output import json_option, print_json, print_table, size_text
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.regular_files import read_text
 from toxtrail.safe_text import visible
 
 if TYPE_CHECKING:
@@ -99,7 +100,7 @@ def add(
     wishes = {"key": key, "family": family, "role": role}
     proposal = propose(candidate, experiment.config, judged.parent, wishes)
     path = experiment.root / "params.yaml"
-    before = path.read_bytes().decode("utf-8")
+    before = read_text(path)
     after = _edited(experiment, before, proposal, candidate, judged)
     if not dry_run:
         from toxtrail.backends.entries import write_text

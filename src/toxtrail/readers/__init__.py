@@ -11,6 +11,7 @@ from toxtrail.errors import ConfigError, DataError, is_of_the_system, nearest
 from toxtrail.readers.csv_rows import DETECTED, SUFFIXES, csv_rows
 from toxtrail.readers.json_rows import json_rows, jsonl_rows
 from toxtrail.readers.text import is_blank, read_lines, refuse_pages
+from toxtrail.regular_files import read_bytes
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
 """(row number from 0, column -> value)."""
@@ -138,7 +139,7 @@ def _parquet(path: Path) -> Rows:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
-    content = path.read_bytes()
+    content = read_bytes(path, limit=None)
     refuse_pages(path, content)
     try:
         file = pq.ParquetFile(pa.BufferReader(content))

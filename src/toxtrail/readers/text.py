@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.errors import DataError
+from toxtrail.regular_files import read_bytes
 
 
 class Format(NamedTuple):
@@ -77,7 +78,7 @@ def read_text(path: Path) -> str:
         DataError: it is empty, not UTF-8, binary, a pointer or web page in place of the data, or
             holds an unresolved merge conflict.
     """
-    content = path.read_bytes()
+    content = read_bytes(path, limit=None)
     refuse_pages(path, content)
     try:
         text = content.decode("utf-8").lstrip("\ufeff")

@@ -9,7 +9,7 @@ from pathlib import Path
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.base import Asset
 from toxtrail.errors import BackendError
-from toxtrail.regular_files import below
+from toxtrail.regular_files import below, refuse_irregular
 
 OWN_FOLDERS = ("data", "models", "results", "report", "mlruns")
 """Folders that stages write: each may be a link to another disk."""
@@ -64,7 +64,9 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
 
     Raises:
         BackendError: it is missing, empty, leads outside itself, or is not what the pin says.
+        DataError: it is a pipe, a socket or a device.
     """
+    refuse_irregular(path)
     if path.is_file():
         return file_asset(uri, path, None, sha256)
     if not path.is_dir():

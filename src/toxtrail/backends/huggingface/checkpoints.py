@@ -7,6 +7,7 @@ import shutil
 from pathlib import Path
 
 from toxtrail.identity import FileHash, hash_tree, sha256_file
+from toxtrail.regular_files import read_text
 
 SEAL = "complete.json"
 
@@ -26,7 +27,7 @@ def is_complete(checkpoint: Path) -> bool:
         OSError: one cannot be read, so nothing is known of it.
     """
     try:
-        files = [FileHash(**file) for file in json.loads((checkpoint / SEAL).read_text("utf-8"))]
+        files = [FileHash(**file) for file in json.loads(read_text(checkpoint / SEAL))]
         return all(sha256_file(checkpoint / file.path) == file.sha256 for file in files)
     except (FileNotFoundError, ValueError):
         return False

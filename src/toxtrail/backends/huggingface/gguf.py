@@ -24,6 +24,7 @@ from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import FileHash, hash_tree
+from toxtrail.regular_files import read_text
 from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
@@ -90,7 +91,7 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
 def _whole_copy(folder: Path) -> Converted | None:
     """The copy that lies there; None if there is none, or a file of it is not as it was made."""
     try:
-        listing = json.loads((folder / LISTING).read_text(encoding="utf-8"))
+        listing = json.loads(read_text(folder / LISTING))
         files = tuple(FileHash(**file) for file in listing.pop("files"))
         here = [path for path in folder.rglob("*") if path.is_file() and path.name != LISTING]
         whole = hash_tree(folder, here) == files
@@ -235,7 +236,7 @@ def _layer_of(name: str) -> int:
 
 def _tidy(file: Path) -> None:
     """Drop what depends on the library's version or on this machine, and sort."""
-    values: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    values: dict[str, Any] = json.loads(read_text(file))
     kept = {key: value for key, value in values.items() if key not in _VOLATILE}
     text = json.dumps(kept, sort_keys=True, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")

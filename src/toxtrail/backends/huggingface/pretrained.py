@@ -12,6 +12,7 @@ from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.quiet import quiet
 from toxtrail.errors import BackendError
 from toxtrail.identity import canonical_json, sha256_text
+from toxtrail.regular_files import read_text
 from toxtrail.safe_text import clipped, visible
 
 if TYPE_CHECKING:
@@ -75,7 +76,7 @@ def model_type_problem(model_type: object, has_code: bool) -> str | None:
 def read_json(path: Path, name: str) -> dict[str, Any]:
     """A JSON object of an asset."""
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise BackendError(
             f"{name} holds no {path.name}. A Hugging Face folder is needed, or one GGUF file."

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toxtrail.backends.library_errors import described
+from toxtrail.regular_files import read_bytes
 
 FRONT_MATTER = re.compile(r"\A\s*---[ \t]*\n(.*?)^---[ \t]*$", re.DOTALL | re.MULTILINE)
 MARKED = re.compile(r"\A\s*---[ \t]*\n")
@@ -26,7 +27,7 @@ def read_readme(folder: Path) -> Readme:
     """The metadata of the README.md of a folder; nothing in it is an error."""
     path = folder / "README.md"
     try:
-        data = path.read_bytes() if path.is_file() else b""
+        data = read_bytes(path) if path.is_file() else b""
     except OSError as error:
         return Readme({}, described(error))
     text = data.decode("utf-8", "replace").replace("\r\n", "\n")

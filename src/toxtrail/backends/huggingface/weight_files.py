@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.errors import BackendError
+from toxtrail.regular_files import open_regular, read_text
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -178,7 +179,7 @@ def content_problem(path: Path, expected: str = "") -> str | None:
     Args:
         expected: the kind that it should be: `pickle` or `GGUF`.
     """
-    with path.open("rb") as file:
+    with open_regular(path) as file:
         head = file.read(HEAD)
     if not head:
         return f"is empty. {AGAIN}"
@@ -271,7 +272,7 @@ def _json_object(path: Path, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     try:
-        values = json.loads(path.read_text(encoding="utf-8"))
+        values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
         problem = content_problem(path) or f"is not JSON ({error}). {AGAIN}"
         raise BackendError(f"{name}: {path.name} {problem}") from error

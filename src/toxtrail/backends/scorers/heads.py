@@ -7,6 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.config import ScorerConfig
+from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
 from toxtrail.uris import DetoxifyUri, parse_uri
 
 JIGSAW = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
@@ -35,10 +37,10 @@ def known_heads(config: ScorerConfig, folder: Path | None) -> tuple[str, ...]:
 def _labels(path: Path) -> tuple[str, ...]:
     """As transformers reads them; it calls labels without a name LABEL_0, LABEL_1, ..."""
     try:
-        settings: Any = json.loads(path.read_text("utf-8"))
+        settings: Any = json.loads(read_text(path))
         labels = settings.get("id2label") or range(int(settings.get("num_labels", 2)))
         if isinstance(labels, range):
             return tuple(f"LABEL_{number}" for number in labels)
         return tuple(str(name) for name in labels.values())
-    except (OSError, ValueError, TypeError, AttributeError):
+    except (DataError, OSError, ValueError, TypeError, AttributeError):
         return ()  # whoever loads it says what is wrong with it

@@ -30,6 +30,7 @@ from toxtrail.backends.scorers.heads import JIGSAW
 from toxtrail.backends.scorers.windows import cut, highest
 from toxtrail.config import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError, is_of_the_system
+from toxtrail.regular_files import open_regular
 
 if TYPE_CHECKING:
     import h5py
@@ -243,7 +244,7 @@ def read_vocabulary(path: Path) -> dict[str, int]:
         BackendError: the file is no such vocabulary, or holds anything that could run.
     """
     try:
-        with path.open("rb") as file:
+        with open_regular(path) as file:
             tokenizer = _VocabularyUnpickler(file).load().tokenizer
         words: dict[str, int] = tokenizer.word_index
     except (pickle.UnpicklingError, AttributeError, EOFError, ValueError) as error:
