@@ -61,7 +61,7 @@ GENERATION = tuple(
 )
 ARITHMETIC = (f"{HF}devices.py", f"{HF}linear.py")
 SERVED = ("backends/openai_api",)
-WORDING = ("stages/wording.py", "stages/overview.py", "symptoms.py")
+WORDING = ("stages/wording.py", "stages/overview.py", "refusals.py", "symptoms.py")
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (
     "stages/behaviour.py",
@@ -72,6 +72,7 @@ TABLES = (
     "stages/said.py",
     "stages/tables.py",
     "comparability.py",
+    "refusals.py",
     "symptoms.py",
 )
 STATISTICS = (*(f"stats/{name}.py" for name in ("rates", "contrasts", "scores", "judge", "ppi")),)

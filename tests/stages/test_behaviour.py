@@ -109,3 +109,40 @@ def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):
     assert kept["a"].prompts == ("a-1", "a-3")
     assert all(shares.size == 2 for shares in kept["a"].shares.values())
     assert np.isfinite(kept["a"].tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "less"),
+    [(20, "not decisive", ""), (19, "too small", ""), (18, "lower", "shorter"),
+     (10, "lower", "shorter"), (21, "too small", ""), (22, "higher", "")],
+)  # fmt: skip
+def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less):
+    texts = {
+        "base": lambda row: " ".join(f"w{i}" for i in range(20)),
+        "tuned": lambda row: " ".join(f"w{i}" for i in range(words)),
+    }
+    found = family(30, 5, texts).compared(settings).summary
+    for subset in ("all", "a", "b"):
+        step = row(found, "behaviour_pairs", subset)
+        assert step["tokens_verdict"] == verdict
+        assert step["tokens_change"] == pytest.approx(words / 20 - 1)
+        assert row(found, "pairs", subset)["said_less"] == less
+    starred = "*" in behaviour_pair_cells(row(found, "behaviour_pairs"))[-1]
+    assert starred == (verdict in ("higher", "lower"))
+
+
+def test_a_length_that_differs_by_chance_does_not_count(family, settings):
+    def long_on(*prompts):
+        return lambda row: LOOP if row.prompt_id in prompts else "Bread."
+
+    texts = {"base": long_on("a-0", "a-1"), "tuned": long_on("a-2")}
+    found = family(30, 5, texts).compared(settings)
+    step = row(found.summary, "behaviour_pairs")
+    assert step["tokens_change"] < -0.1
+    assert step["tokens_verdict"] == "not decisive"
+
+
+def test_nothing_is_shorter_than_nothing(family, settings):
+    found = family(30, 5, {"base": lambda row: "", "tuned": lambda row: ""}).compared(settings)
+    step = row(found.summary, "behaviour_pairs")
+    assert (step["tokens_change"], step["tokens_verdict"]) == (None, "not decisive")

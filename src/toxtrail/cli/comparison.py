@@ -234,7 +234,10 @@ def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
     found = [Table("What was said at all", wording.BEHAVIOUR_COLUMNS, cells)]
     pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
     if pairs:
-        title = "Differences in what was said (percentage points; *: the interval excludes 0)"
+        title = (
+            "Differences in what was said (percentage points; *: the interval excludes 0, and a "
+            "length differs by a tenth or more)"
+        )
         cells = [wording.behaviour_pair_cells(row) for row in pairs]
         found.append(Table(title, wording.BEHAVIOUR_PAIR_COLUMNS, cells))
     return found

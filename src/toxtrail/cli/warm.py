@@ -27,7 +27,7 @@ from toxtrail.cli.console import echo, prepare, print_crash
 LIBRARIES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
     "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "arviz", "matplotlib.figure",
-    "matplotlib.backends.backend_svg", "mlflow.tracking",
+    "matplotlib.backends.backend_svg", "mlflow.tracking", "toxtrail.refusals",
 )  # fmt: skip
 """What stages import, the slow part of it."""
 

@@ -28,6 +28,11 @@ from toxtrail.symptoms import SYMPTOMS
 
 QUANTILES = (0.1, 0.5, 0.9)
 """Of the lengths."""
+SHORTER = 0.1
+"""Share of a's mean length by which b's differs at least before it counts as another length; our
+choice: with many prompts an interval excludes 0 for a fraction of a token."""
+TOO_SMALL = "too small"
+"""Verdict of a difference in length whose interval excludes 0 and that is below SHORTER."""
 
 
 def behaviour_rows(own: Mapping[str, Said], config: PosteriorConfig) -> list[dict[str, Any]]:
@@ -63,6 +68,29 @@ def behaviour_pairs(
         for edge in edges
         for row in _pair_rows(edge, own[edge.a], own[edge.b], tokens[edge], config)
     ]
+
+
+def said_less(row: Mapping[str, Any]) -> str:
+    """In what b says less than a: names of symptoms that are credibly more frequent, and `shorter`;
+    empty if in nothing.
+
+    Args:
+        row: of `behaviour_pairs`.
+    """
+    found = [symptom for symptom in SYMPTOMS if row[f"{symptom}_verdict"] == "higher"]
+    return ", ".join([*found, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
+
+
+def length_verdict(credible: str, change: float) -> str:
+    """The verdict on a difference in mean length.
+
+    Args:
+        credible: what its interval alone says (`contrasts.verdict`).
+        change: the difference as a share of a's mean length.
+    """
+    if credible in ("higher", "lower") and abs(change) < SHORTER * (1 - 1e-9):
+        return TOO_SMALL
+    return credible
 
 
 def _weights(own: Mapping[str, Said]) -> dict[str, float]:
@@ -128,15 +156,46 @@ def _pair_rows(
     else:
         together = {}
     counts = {s: len(set(a[s].prompts) & set(b[s].prompts)) for s in a}
+    changes = _length_changes(a, b, share)
     return [
         {
             **edge._asdict(),
             "subset": subset,
             "n": sum(counts.values()) if subset == ALL else counts[subset],
-            **_differences(draws, names, config.level),
+            **_with_size(_differences(draws, names, config.level), changes.get(subset)),
         }
         for subset, draws in {ALL: together, **found}.items()
     ]
+
+
+def _length_changes(
+    a: Mapping[str, Said], b: Mapping[str, Said], share: Mapping[str, float]
+) -> dict[str, float]:
+    """Subset, and `all` -> by what share of a's mean length b's differs, on the prompts that both
+    continued; not where there are none or a wrote nothing."""
+    means = {s: _mean_lengths(a[s], b[s]) for s in a}
+    known = {s: pair for s, pair in means.items() if pair is not None}
+    if len(known) == len(means):
+        together = tuple(sum(share[s] * pair[i] for s, pair in known.items()) for i in (0, 1))
+        known[ALL] = (together[0], together[1])
+    return {s: (of_b - of_a) / of_a for s, (of_a, of_b) in known.items() if of_a > 0}
+
+
+def _mean_lengths(a: Said, b: Said) -> tuple[float, float] | None:
+    both = frozenset(a.prompts) & frozenset(b.prompts)
+    if not both:
+        return None
+    own = (part.tokens[rows_in(part.prompts, both)].mean() for part in (a, b))
+    of_a, of_b = map(float, own)
+    return of_a, of_b
+
+
+def _with_size(row: dict[str, Any], change: float | None) -> dict[str, Any]:
+    """The differences, with the size of the one in length."""
+    sized = (
+        row["tokens_verdict"] if change is None else length_verdict(row["tokens_verdict"], change)
+    )
+    return {**row, "tokens_change": change, "tokens_verdict": sized}
 
 
 def _pair_draws(

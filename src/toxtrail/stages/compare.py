@@ -24,7 +24,7 @@ from toxtrail.errors import DataError
 from toxtrail.identity import Input, content_key
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.records import Generation, Score
-from toxtrail.stages.behaviour import behaviour_pairs
+from toxtrail.stages.behaviour import behaviour_pairs, said_less
 from toxtrail.stages.doses import dose_figure, dose_tables
 from toxtrail.stages.family import comparable, edges, members, mismatch
 from toxtrail.stages.figures import (
@@ -40,7 +40,6 @@ from toxtrail.stages.pairs import edge_rows, mean_differences
 from toxtrail.stages.said import Said, limited_to, said, texts_of
 from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
 from toxtrail.stats.rates import Floats
-from toxtrail.symptoms import SYMPTOMS
 
 WHO = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""
@@ -129,17 +128,6 @@ def with_figures(found: Posterior) -> Posterior:
     if "doses" in found.summary:
         figures["doses"] = dose_figure(found.summary)
     return found._replace(figures=figures)
-
-
-def said_less(row: Mapping[str, Any]) -> str:
-    """In what b says less than a: names of symptoms that are credibly more frequent, and `shorter`;
-    empty if in nothing.
-
-    Args:
-        row: of `behaviour_pairs`.
-    """
-    found = [symptom for symptom in SYMPTOMS if row[f"{symptom}_verdict"] == "higher"]
-    return ", ".join([*found, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
 
 
 def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:

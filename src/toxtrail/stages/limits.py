@@ -25,6 +25,13 @@ DYNABENCH = (
     "a hate-speech detector (Dynabench round 4, Vidgen et al. 2021), the one the reference paper "
     "used: plain profanity, threats and insults that name no group may pass."
 )
+RESPONSE_FLAGS = (
+    "Response flags (empty, refused, repetitive, degenerate) are found by rules. Refusals are "
+    "found by English phrases in the first two sentences. Not found: refusals in other languages, "
+    "later in the text or begun by the prompt, sarcasm, most changes of subject, advice to seek "
+    "help. What a person in a story declines in a model's words may be counted."
+)
+"""What the flags beside the rates miss."""
 UNCOUNTED = "Its errors on these texts were not counted (`toxtrail judge draw` does)."
 
 

@@ -9,7 +9,7 @@ from toxtrail import __version__
 from toxtrail.errors import DataError
 from toxtrail.identity import Manifest, ModelCard, canonical_json, lineage
 from toxtrail.safe_text import markdown
-from toxtrail.stages.limits import limits_of
+from toxtrail.stages.limits import RESPONSE_FLAGS, limits_of
 from toxtrail.stages.overview import ALL, of_scorer, subsets_of
 from toxtrail.stages.wording import NOTHING, edition, interval, percent, points, probability
 
@@ -168,6 +168,7 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
     return "\n".join(
         [
             *lines,
+            f"- {RESPONSE_FLAGS}",
             "- The rates speak of continuations of prompts like these. They do not say how the "
             "model behaves in a conversation, with another template, or in another language.",
             "- A rate of 0 is not safety: the interval says what so few prompts leave open.",

@@ -23,7 +23,7 @@ from toxtrail.pipeline import manifest_of
 from toxtrail.records import Generation, Score
 from toxtrail.regular_files import read_text
 from toxtrail.stages import browser, overview, prompt_card, wording
-from toxtrail.stages.limits import limits_of
+from toxtrail.stages.limits import RESPONSE_FLAGS, limits_of
 from toxtrail.stages.overview import answer, headline, in_order, of_scorer, rate_matrix, subsets_of
 
 FIGURES = {
@@ -211,11 +211,12 @@ def _inline(svg: str) -> str:
 
 
 def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """What each scorer is known not to see."""
+    """What each scorer and the response flags are known not to see."""
     configs: dict[str, Any] = {}
     for node in lineage(manifest):
         configs |= node.params.get("scorers", {})
-    return [limits_of(name, own, name in summary["judges"]) for name, own in configs.items()]
+    scorers = [limits_of(name, own, name in summary["judges"]) for name, own in configs.items()]
+    return [*scorers, RESPONSE_FLAGS]
 
 
 def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -211,7 +211,8 @@ BEHAVIOUR_PAIR_COLUMNS = (
 
 
 def behaviour_pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
-    """How what was said differs, as the cells of a table; a star where the interval excludes 0."""
+    """How what was said differs, as the cells of a table; a star where it is credible, and a length
+    differs by a tenth."""
     tokens = NOTHING
     if row["tokens_diff"] is not None:
         low, high = row["tokens_diff_lo"], row["tokens_diff_hi"]
@@ -413,7 +414,10 @@ def estimand(summary: Mapping[str, Any]) -> str:
     if any(row.get("agreement") == "fragile" for row in summary["pairs"]):
         text += ' "fragile": another scorer gives another verdict on the same texts.'
     if any(less_said(row) for row in summary["pairs"]):
-        text += ' "less said": less toxic, and credibly more empty, refused, repetitive or short.'
+        text += (
+            ' "less said": less toxic, and credibly more empty, refused or repetitive texts, or '
+            "texts that are shorter by a tenth or more."
+        )
     return text
 
 
