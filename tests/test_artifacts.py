@@ -248,8 +248,9 @@ def test_a_score_row_that_says_what_none_can_say_is_refused_where_it_is_read(sto
 def test_a_generation_row_that_says_what_none_can_say_is_refused(store, change):
     rows = [GOOD_GENERATION, GOOD_GENERATION._replace(sample=1, **change)]
     store.write_generations("f", "odd", rows, MANIFEST)
-    with pytest.raises(DataError, match=r"generations.f.odd\.parquet: the row \('p', 1\)"):
-        store.read_generations("f", "odd")
+    for read in (store.read_generations, store.generation_table):
+        with pytest.raises(DataError, match=r"generations.f.odd\.parquet: the row \('p', 1\)"):
+            read("f", "odd")
 
 
 def test_draws_that_find_no_room_are_an_error_and_not_the_end_of_the_process(tmp_path):

@@ -13,9 +13,10 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
 
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -28,9 +29,11 @@ from toxtrail.records import (
     PROMPT_OPTIONS,
     PROMPT_SCHEMA,
     SCORE_SCHEMA,
+    FinishReason,
     Generation,
     Prompt,
     Score,
+    State,
     generation_problem,
     score_problem,
     table_of,
@@ -153,6 +156,10 @@ class Store:
 
     def read_scores(self, family: str, variant: str) -> list[Score]:
         return read_scores(self.scores(family, variant))
+
+    def generation_table(self, family: str, variant: str) -> pa.Table:
+        """The generation rows, as arrays."""
+        return read_generation_table(self.generations(family, variant))
 
     def score_table(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
         """Columns of the score rows, as arrays."""
@@ -286,6 +293,26 @@ def read_generations(path: Path) -> list[Generation]:
     rows = _table(path, GENERATION_SCHEMA)
     read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
     return _checked(path, read, generation_problem)
+
+
+def read_generation_table(path: Path) -> pa.Table:
+    """The same as arrays: what `read_generations` refuses is refused here."""
+    table = _arrow_table(path, GENERATION_SCHEMA)
+    if not _may_be_generations(table):
+        read_generations(path)  # It names the row.
+    return table
+
+
+def _may_be_generations(table: pa.Table) -> bool:
+    """What `generation_problem` asks of each row, column by column."""
+    texts = ("prompt_id", "subset", "state", "text", "finish_reason", "error")
+    counts = (table["sample"], table["prompt_tokens"], pc.list_flatten(table["token_ids"]))
+    return (
+        not any(column.null_count for column in (*map(table.column, texts), *counts))
+        and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
+        and set(table["state"].unique().to_pylist()) <= set(get_args(State))
+        and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
+    )
 
 
 def read_scores(path: Path) -> list[Score]:

@@ -20,7 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
+from typing import Any, Literal
 
 from toxtrail.errors import DataError
 from toxtrail.records import State
@@ -66,7 +66,14 @@ _PUNCTUATION = ".,;:!?'\""
 _ASCII_INVISIBLE = bytes((*range(33), 127))
 _ASCII_MARKS = bytes(code for code in range(33, 127) if not chr(code).isalnum())
 _EMPTY: frozenset[Symptom] = frozenset({"empty"})
-_NOTHING: frozenset[Symptom] = frozenset()
+_REPETITIVE: frozenset[Symptom] = frozenset({"repetitive"})
+_SHOWN: Mapping[tuple[bool, bool], frozenset[Symptom]] = {
+    (False, False): frozenset(),
+    (True, False): frozenset({"refused"}),
+    (False, True): frozenset({"degenerate"}),
+    (True, True): frozenset({"refused", "degenerate"}),
+}
+"""(refused, degenerate) -> symptoms."""
 
 
 def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[Symptom]:
@@ -78,23 +85,40 @@ def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[
     Raises:
         DataError: the row is in state `error` or `truncated`: it is no continuation.
     """
+    found = text_symptoms(text, state)
+    return found | _REPETITIVE if found != _EMPTY and is_repetitive(token_ids) else found
+
+
+def text_symptoms(text: str, state: State) -> frozenset[Symptom]:
+    """The symptoms that show in the text, without its tokens.
+
+    Raises:
+        DataError: see `symptoms_of`.
+    """
+    from toxtrail.refusals import is_refusal  # compiles its patterns
+
     if state not in ("ok", "empty"):
         raise DataError(
             f"A row in state {state} has no continuation to look at. Leave it out; "
             "only rows in state ok or empty have symptoms."
         )
-    from toxtrail.refusals import is_refusal  # compiles its patterns
-
     if state == "empty" or _is_blank(text):
         return _EMPTY
-    refused, degenerate = is_refusal(text), _is_degenerate(text)
-    repetitive = _is_repetitive(token_ids)
-    if not (refused or repetitive or degenerate):
-        return _NOTHING
-    flags: dict[Symptom, bool] = {
-        "refused": refused, "repetitive": repetitive, "degenerate": degenerate,
-    }  # fmt: skip
-    return frozenset(name for name, flag in flags.items() if flag)
+    return _SHOWN[is_refusal(text), _is_degenerate(text)]
+
+
+def is_repetitive(token_ids: Sequence[int]) -> bool:
+    """Whether a text runs in a loop."""
+    n = len(token_ids)
+    if n < SHORTEST_LOOP or repeated_at_most(n, len(set(token_ids))) < REPETITIVE:
+        return False
+    return repeated_share(token_ids) >= REPETITIVE
+
+
+def repeated_at_most(tokens: Any, different: Any) -> Any:
+    """What the repeated share of so many tokens, so many of them different, cannot exceed: a token
+    that is new from the fourth place on ends a 4-gram that is new. Numbers or arrays."""
+    return 1 - (different - 3) / (tokens - 3)
 
 
 def repeated_share(token_ids: Sequence[int]) -> float:
@@ -103,13 +127,6 @@ def repeated_share(token_ids: Sequence[int]) -> float:
         return 0.0
     grams = list(zip(token_ids, token_ids[1:], token_ids[2:], token_ids[3:], strict=False))
     return 1 - len(set(grams)) / len(grams)
-
-
-def _is_repetitive(token_ids: Sequence[int]) -> bool:
-    n = len(token_ids) - 3
-    if len(token_ids) < SHORTEST_LOOP or 1 - (len(set(token_ids)) - 3) / n < REPETITIVE:
-        return False  # A token that is new from the fourth place on ends a 4-gram that is new.
-    return repeated_share(token_ids) >= REPETITIVE
 
 
 def _is_blank(text: str) -> bool:

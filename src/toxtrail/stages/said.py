@@ -6,16 +6,30 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
 
 from toxtrail.artifacts import Store
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
-from toxtrail.records import Generation
-from toxtrail.stats.rates import Floats, prompt_means
-from toxtrail.symptoms import SYMPTOMS, symptoms_of
+from toxtrail.records import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.stages.tables import numbered
+from toxtrail.stats.rates import Floats, Ints, prompt_means
+from toxtrail.symptoms import (
+    REPETITIVE,
+    SHORTEST_LOOP,
+    SYMPTOMS,
+    Symptom,
+    repeated_at_most,
+    repeated_share,
+    text_symptoms,
+)
 
 SAYS_NOTHING = ("error", "truncated")
 """States of rows that are no continuation of their prompt."""
+TOKENS_AT_ONCE = 2_000_000
+"""That are sorted at a time; bounds the memory, changes no result."""
+Flags = NDArray[np.bool_]
 
 
 class Said(NamedTuple):
@@ -56,15 +70,19 @@ def texts_of(store: Store, family: str, variant: str, scores: Input) -> dict[str
             f"{scores.path} scores other texts than {path.relative_to(store.root).as_posix()} "
             "holds now. Run `dvc repro` to bring both up to date."
         )
-    return said(store.read_generations(family, variant))
+    return said(store.generation_table(family, variant))
 
 
-def said(generations: Sequence[Generation]) -> dict[str, Said]:
-    """Subset -> what was said there, in alphabetical order."""
-    groups: dict[str, list[Generation]] = {}
-    for row in sorted(generations, key=lambda row: (row.subset, *row.key)):
-        groups.setdefault(row.subset, []).append(row)
-    return {subset: _said(rows) for subset, rows in groups.items()}
+def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:
+    """Subset -> what was said there, in alphabetical order. Column by column, but for the texts."""
+    rows = _Rows.of(
+        generations
+        if isinstance(generations, pa.Table)
+        else table_of(generations, GENERATION_SCHEMA)
+    )
+    order = np.lexsort((rows.sample, rows.prompt))
+    subset = rows.subset[order]
+    return {name: _said(rows, order[subset == place]) for place, name in enumerate(rows.subsets)}
 
 
 def limited_to(own: Mapping[str, Said], asked: Mapping[str, frozenset[str]]) -> dict[str, Said]:
@@ -81,22 +99,105 @@ def limited_to(own: Mapping[str, Said], asked: Mapping[str, frozenset[str]]) -> 
     }
 
 
-def _said(rows: Sequence[Generation]) -> Said:
-    texts = [row for row in rows if row.state not in SAYS_NOTHING]
-    prompts = sorted({row.prompt_id for row in texts})
-    index = {prompt: i for i, prompt in enumerate(prompts)}
-    place = np.array([index[row.prompt_id] for row in texts], dtype=np.int64)
-    found = [symptoms_of(row.text, row.token_ids, row.state) for row in texts]
-    flags = {s: np.array([s in own for own in found], dtype=np.float64) for s in SYMPTOMS}
-    lengths = np.array([len(row.token_ids) for row in texts], dtype=np.float64)
+class _Rows(NamedTuple):
+    """Generation rows as arrays; names as numbers into sorted lists."""
+
+    prompts: list[str]
+    subsets: list[str]
+    prompt: Ints
+    subset: Ints
+    sample: Ints
+    lengths: Ints
+    """Tokens."""
+    at_limit: Flags
+    """Ended because max_new_tokens was reached."""
+    is_text: Flags
+    """Is a continuation of its prompt."""
+    symptoms: Mapping[Symptom, Flags]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Rows:
+        table = table.combine_chunks()
+        (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
+        states = table["state"].to_pylist()
+        is_text = np.array([state not in SAYS_NOTHING for state in states], dtype=bool)
+        tokens, ends = _tokens(table["token_ids"])
+        shown = _shown(table["text"].to_pylist(), states, is_text)
+        loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
+        return cls(
+            prompts, subsets, prompt, subset,
+            sample=table["sample"].to_numpy().astype(np.int64),
+            lengths=np.diff(ends),
+            at_limit=np.array([e == "length" for e in table["finish_reason"].to_pylist()], bool),
+            is_text=is_text,
+            symptoms={**shown, "repetitive": loops},
+        )  # fmt: skip
+
+
+def _shown(texts: Sequence[str], states: Sequence[Any], is_text: Flags) -> dict[Symptom, Flags]:
+    """(row,) of each symptom that shows in the text."""
+    found = [
+        text_symptoms(text, state) if known else frozenset[Symptom]()
+        for text, state, known in zip(texts, states, is_text.tolist(), strict=True)
+    ]
+    return {name: np.array([name in own for own in found], dtype=bool) for name in SYMPTOMS}
+
+
+def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
+    """(token,) of all rows one after the other, and (row + 1,) where each row's begin."""
+    lists = column.combine_chunks()
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    lengths = np.concatenate([[0], np.asarray(lists.value_lengths(), dtype=np.int64)])
+    return lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.cumsum(lengths)
+
+
+def _repetitive(tokens: Ints, ends: Ints) -> Flags:
+    """(row,): whether its tokens run in a loop; see `symptoms.is_repetitive`."""
+    lengths = np.diff(ends)
+    different = _different_tokens(tokens, ends)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        possible = repeated_at_most(lengths, different) >= REPETITIVE
+    found = np.zeros(lengths.size, dtype=bool)
+    for row in np.flatnonzero(possible & (lengths >= SHORTEST_LOOP)):
+        own = tokens[ends[row] : ends[row + 1]].tolist()
+        found[row] = repeated_share(own) >= REPETITIVE
+    return found
+
+
+def _different_tokens(tokens: Ints, ends: Ints) -> Ints:
+    """(row,): how many different tokens it has."""
+    rows = ends.size - 1
+    width = int(tokens.max(initial=0)) + 1
+    found = np.zeros(rows, dtype=np.int64)
+    start = 0
+    while start < rows:
+        stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
+        own = tokens[ends[start] : ends[stop]]
+        row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
+        keys = np.unique(row * width + own)
+        found[start:stop] = np.bincount(keys // width, minlength=stop - start)
+        start = stop
+    return found
+
+
+def _said(rows: _Rows, own: Ints) -> Said:
+    """One subset.
+
+    Args:
+        own: its rows, by prompt and sample.
+    """
+    texts = own[rows.is_text[own]]
+    prompts, place = np.unique(rows.prompt[texts], return_inverse=True)
+    flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in SYMPTOMS}
+    lengths = rows.lengths[texts].astype(np.float64)
     return Said(
-        prompts=tuple(prompts),
+        prompts=tuple(rows.prompts[i] for i in prompts),
         shares={s: prompt_means(flag, place) for s, flag in flags.items()},
         tokens=prompt_means(lengths, place),
         lengths=lengths,
         n={s: int(flag.sum()) for s, flag in flags.items()},
-        at_limit=sum(row.finish_reason == "length" for row in texts),
-        asked=frozenset(row.prompt_id for row in rows),
+        at_limit=int(rows.at_limit[texts].sum()),
+        asked=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
     )
 
 

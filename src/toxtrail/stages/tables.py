@@ -166,7 +166,7 @@ class _Columns(NamedTuple):
     def of(cls, table: pa.Table) -> _Columns:
         """DataError if two rows have one key, or a row a state that no row can have."""
         (prompts, prompt), (scorers, scorer), (subsets, subset), (states, state) = (
-            _numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
+            numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
         )
         _refuse_odd_states(states)
         sample = table["sample"].to_numpy().astype(np.int64)
@@ -200,8 +200,8 @@ def _refuse_odd_states(states: Sequence[str]) -> None:
         )
 
 
-def _numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
-    """The different values, sorted, and each row's place among them."""
+def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
+    """The different values of a column of text, sorted, and each row's place among them."""
     coded = column.combine_chunks().dictionary_encode()
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     labels = coded.dictionary.to_pylist()
