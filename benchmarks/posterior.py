@@ -1,0 +1,106 @@
+"""What does `posterior` take for one variant with many prompts?
+
+    python benchmarks/posterior.py [--prompts 200000] [--profile]
+
+Generations and scores of a made-up variant are written as the stages write them; then the stage
+itself runs, from the files to the published folder. The texts are 50 random English words, one in
+fifty a refusal, one in fifty a loop. Prints CPU seconds of the parts, and the highest memory.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+
+from toxtrail.artifacts import Store
+from toxtrail.config import PosteriorConfig, VariantConfig
+from toxtrail.pipeline import manifest_of
+from toxtrail.records import Generation, Score
+
+CONFIG = PosteriorConfig(
+    threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
+)
+WORDS = [
+    "people", "town", "mill", "river", "again", "and", "spoke", "met", "bread", "oven", "the", "a",
+    "of", "to", "in", "not", "said", "was", "never", "had", "no", "open", "early", "later", "house",
+    "street", "winter", "old", "new", "warm", "cold", "letter", "answer", "question", "walk",
+]  # fmt: skip
+REFUSAL = "I'm sorry, but I can't help with that request. "
+LOOP = "and then the mill and then the mill "
+SUBSETS = 5
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--prompts", type=int, default=200_000)
+    parser.add_argument("--profile", action="store_true", help="print where the time goes")
+    asked = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        store = Store(Path(folder))
+        who = VariantConfig.model_construct(family="f", role="base", parent=None)
+        write(store, asked.prompts)
+        if asked.profile:
+            profiled(store, who)
+            return
+        measured(store, who)
+
+
+def measured(store: Store, who: VariantConfig) -> None:
+    from toxtrail.stages import posterior, said
+
+    start = time.process_time()
+    rows = store.generation_table("f", "v")
+    read = time.process_time()
+    said.said(rows)
+    looked = time.process_time()
+    posterior.run(store, "v", who, CONFIG, "judge")
+    end = time.process_time()
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"{rows.num_rows:,} rows: read {read - start:.1f} s, looked at {looked - read:.1f} s; "
+        f"the whole stage {end - looked:.1f} s of CPU, at most {memory:.0f} MiB"
+    )
+
+
+def profiled(store: Store, who: VariantConfig) -> None:
+    import cProfile
+    import pstats
+
+    from toxtrail.stages import posterior
+
+    profile = cProfile.Profile()
+    profile.runcall(posterior.run, store, "v", who, CONFIG, "judge")
+    pstats.Stats(profile).sort_stats("cumulative").print_stats(35)
+
+
+def write(store: Store, prompts: int) -> None:
+    rng = np.random.default_rng(1)
+    words = rng.integers(0, len(WORDS), (prompts, 50))
+    kind, toxic = rng.random(prompts), rng.random(prompts) ** 3
+    generations, scores = [], []
+    for i in range(prompts):
+        text, tokens = text_of(words[i].tolist(), kind[i])
+        prompt, subset = f"s{i % SUBSETS}-{i:012x}", f"s{i % SUBSETS}"
+        generations.append(Generation(prompt, 0, subset, "ok", text, tokens, 9, "length", ""))
+        value = float(toxic[i])
+        scores.append(Score(prompt, 0, subset, "judge", "ok", value, {"toxic": value}, 1))
+    manifest = manifest_of("generate", "v", {"generation": {"seed": 7}}, {}, {})
+    store.write_generations("f", "v", generations, manifest)
+    inputs = {"generations": store.input(store.generations("f", "v"))}
+    store.write_scores("f", "v", scores, manifest_of("score", "v", {"scorers": {}}, inputs, {}))
+
+
+def text_of(words: list[int], kind: float) -> tuple[str, tuple[int, ...]]:
+    if kind < 0.02:
+        return LOOP * 6, (1, 2, 3, 4) * 12
+    text = " ".join(WORDS[word] for word in words)
+    return (REFUSAL if kind < 0.04 else "") + text, tuple(1000 + word for word in words)
+
+
+if __name__ == "__main__":
+    main()
