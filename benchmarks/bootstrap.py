@@ -1,6 +1,6 @@
 """The Bayesian bootstrap of many prompts: memory, and what groups of prompts do to its intervals.
 
-    python benchmarks/bootstrap.py [--prompts 1000000] [--runs 300]
+    python benchmarks/bootstrap.py [--prompts 1000000] [--runs 200]
 
 Above `rates.EACH_WEIGHED` prompts of a subset, groups of prompts have a random weight each. Prints
 the highest memory of a process that draws means and rates of one large subset, and, of simulated
@@ -20,7 +20,7 @@ import numpy as np
 from toxtrail.stats import rates, scores
 from toxtrail.stats.rates import Floats, equal_tailed, weighted_means
 
-DRAWS = 1000
+DRAWS = 400
 STUDY = 25_000
 """Prompts of the simulated subset: above the limit, and cheap enough without groups."""
 
@@ -28,7 +28,7 @@ STUDY = 25_000
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=1_000_000)
-    parser.add_argument("--runs", type=int, default=300)
+    parser.add_argument("--runs", type=int, default=200)
     wanted = parser.parse_args()
     print_memory(wanted.prompts)
     print_coverage("scores, mean .02", skewed, 0.02, wanted.runs)

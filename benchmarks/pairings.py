@@ -26,9 +26,8 @@ DESIGNS = (
     (330, 0.10, 0.16),
     (100, 0.02, 0.08),
     (1000, 0.02, 0.02),
-    (500, 0.20, 0.25),
 )
-"""Prompts and the true rates of a and b; the last two are ours."""
+"""Prompts and the true rates of a and b."""
 DECIDED = ("higher", "lower")
 
 
