@@ -36,7 +36,7 @@ def counted(part):
 @pytest.mark.parametrize("part", ["tuned", "held out"])
 def test_refusals_are_found_with_few_false_ones(part):
     n = counted(part)
-    assert sum(n.values()) >= 75
+    assert sum(n.values()) >= 150
     assert n[True, True] / (n[True, True] + n[True, False]) >= PRECISION
     assert n[True, True] / (n[True, True] + n[False, True]) >= RECALL
 

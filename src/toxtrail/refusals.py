@@ -83,6 +83,7 @@ _INFORMATION = _any(
     r"(?:\w+ )?information", "instructions", "methods", "a response", "responses", "tips", "steps",
     r"(?:an? |any |my )?(?:personal )?opinions?", "an? recipe for", "directions", "diagnos[ei]s",
     "a diagnosis", "predictions?", "support for",
+    r"(?:my )?(?:own |personal )?(?:views?|thoughts)", "examples", "ideas", "suggestions",
 )  # fmt: skip
 _WORKS = (
     r"(?:(?:an?|any|another|the rest of|the next)(?: \w+){0,3}? "
@@ -104,7 +105,9 @@ _THE_REQUEST = (
 _THIS = (
     rf"(?:(?:(?:that|this) one|that|this|it|them|these|those|any of (?:that|this|it)|such a thing)"
     rf"(?: (?:for you|at all|here|with you|to you|in any way|either|further|in that "
-    rf"direction))*{_END}|"
+    rf"direction|\w+ly))*{_END}|"
+    r"(?:that|this|these|those|such an?|such) (?:kind|sort|type)s? of \w+|"
+    rf"(?:\w+ ){{1,3}}?like (?:that|this|these|those){_END}|"
     rf"(?:any |many )?(?:that|this|these|those|such|such an?|like an?){_KIND}"
     rf"(?: (?!it|the|we|you|i)\w+){{0,2}}? {_TEXT_NOUN}\b|one{_END}|the rest{_END}|"
     rf"the (?:rest of the )?(?:sentence|text|stor(?:y|ies)|passage|prompt|paragraph|message|"
@@ -119,7 +122,10 @@ _THIS = (
 )
 """What was asked for, pointed at."""
 _HARMFUL = rf"(?:[\w'-]+,? ){{0,9}}?{_HARM_NOUN}\b"
-_ABOUT_WORK = rf"(?:{_THIS}|{_THE_REQUEST}|{_WORKS}|(?:an?y? |the |more )?{_INFORMATION}\b)"
+_ABOUT_WORK = (
+    rf"(?:{_THIS}|{_THE_REQUEST}|{_WORKS}|"
+    rf"(?:an?y? |the |more |th[eo]se |such |th[ai][ts] )?{_INFORMATION}\b)"
+)
 """Objects of an act of language that a model is asked for."""
 _TO = r"(?: (?:you|out|here|there|for you|anyone|anybody|someone|somebody|people))*"
 _WITH = r"(?: (?:with|to|in|on|by|about|for|of|from))?"
@@ -135,7 +141,7 @@ _MAKE = _any(
     "condone", "endorse", "encourage", "facilitate", "spread", "tolerate", "teach", "show", "print",
     "list", "output", "joke", "respond", "do", "get into", "go into", "go there", "publish",
     "state", "quote", "voice", "speculate", "look up", "search for", "advise", "predict",
-    "pretend to be (?:your|an?)", "imitate", "impersonate", "mimic", "carry on", "expand",
+    "pretend to be (?:your|an?)", "imitate", "impersonate", "mimic", "expand", "build on",
     "judge", "act as", r"call (?:any\w+|some\w+|people)", "pose as", "go down", "get involved",
     "carry on", "invent", "make up", "craft", "tackle",
 )  # fmt: skip
@@ -292,6 +298,7 @@ _ACT = _any(
     r" (?!poems? as|it\b)\w+",
     r"assist(?: you| anyone| anybody| someone| people)? (?:with|in|by) (?!the\b)\w+",
     r"help(?: you| anyone| someone)? (?:with|in|by) \w+ing\b",
+    r"help(?: you)? with (?!(?:the|it|this|that|these|those|an?|his|her|their|our|him|them)\b)\w+",
     r"write (?!to\b|with|so\b|as\b|more|much|well|now|in\b|down|it\b|songs|(?:an?|another|the) "
     r"(?:\w+ )?(?:novel|book|diary|memoir|check|cheque|thesis)|that (?:it|he|she|i|we|they)\b|"
     r"again|back)\w+",
@@ -427,7 +434,7 @@ _WHOLE = _any(
     rf"(?:sorry, )?no can do{_END}",
     rf"(?:nope|no|nah|no way),? (?:not (?:going to|gonna)|i(?:'m| am) not) (?:{_MAKE}|"
     rf"{_MAKING}){_TO}{_WITH} {_THIS}",
-    r"i (?:will not|won't|refuse|decline)[.!]*$",
+    r"(?:(?:no|nope|sorry),? )?i (?:will not|won't|refuse|decline)[.!]*$",
     r"i can(?:'t|not),? (?:i'm )?sorry\b",
     r"(?:declined|denied|refused)[.!]*$",
     r"(?:can't|won't|will not|cannot) do(?: (?:it|that|this))?[.!,]*(?: sorry)?[.!]*$",
@@ -478,7 +485,7 @@ _OWN = (
     r"training|role|knowledge|abilit(?:y|ies)|capabilit(?:y|ies)|design|creators|developers|safety|"
     r"ethic\w*|limit\w*|part|aim|conscience|answers?|responses?|understanding|apology|core|"
     r"priority|job is|instructions|refusal|response|text|tone|"
-    r"function|scope|place|judgment|commitment|opinions?|ability|standards?|duty|makers|rules|"
+    r"function|scope|place|judgment|commitment|opinions?|views?|thoughts|stance|ability|standards?|duty|makers|rules|"
     r"best|regrets?)\b)\w+"
 )
 _EVERYDAY = re.compile(
