@@ -16,6 +16,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from toxtrail.stats.margins import Belief, Published, bracket, unpaired
+from toxtrail.stats.paired import PairedPosterior, Table
 from toxtrail.stats.planning import pair_table
 
 PHI = 0.4
@@ -57,11 +58,9 @@ def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
 
 def labels_decide(n: int, counts: tuple[int, int, int]) -> bool:
     """The paired model on the true table: its interval leaves out 0 if P(theta < 1/2) does."""
-    from toxtrail.stats.contrasts import PairCounts, probability_higher
-
     a, b, both = counts
-    table = PairCounts(both, a - both, b - both, n - a - b + both)
-    return not 0.025 <= probability_higher(table, 0.5) <= 0.975
+    table = Table(*map(float, (both, a - both, b - both, n - a - b + both)))
+    return not 0.025 <= PairedPosterior(table, 0.5).probability_higher <= 0.975
 
 
 def main() -> None:

@@ -302,7 +302,10 @@ class PosteriorConfig(Section):
     rope_pp: Annotated[float, Field(gt=0, le=100)]
     """Half-width of the region of practical equivalence, percentage points: at least this."""
     rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """And at least this share of the rate of the variant that another is held against."""
+    """And at least this share of the family's reference rate."""
+    rope_reference_pct: Annotated[float, Field(ge=0, le=100)] | None = None
+    """The reference rate, percent; absent: that of the family's reference over all subsets, by the
+    primary scorer."""
     level: Annotated[float, Field(gt=0.5, lt=1)]
     """Probability mass of every interval."""
     prior: PositiveFloat

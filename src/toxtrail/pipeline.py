@@ -69,13 +69,17 @@ TABLES = (
     "stages/family.py",
     "stages/groups.py",
     "stages/judged.py",
+    "stages/means.py",
     "stages/said.py",
     "stages/tables.py",
     "comparability.py",
     "refusals.py",
     "symptoms.py",
 )
-STATISTICS = (*(f"stats/{name}.py" for name in ("rates", "contrasts", "scores", "judge", "ppi")),)
+STATISTICS = tuple(
+    f"stats/{name}.py"
+    for name in ("rates", "weighted_mean", "rate_posterior", "paired", "contrasts", "judge", "ppi")
+)
 
 
 class Stage(NamedTuple):

@@ -29,7 +29,7 @@ def summary(threshold=0.5, torch="2.13.0", prompts="a", rate=0.25):
         {"scores": Input(path="s.parquet", sha256="2" * 64, manifest=scored)},
         {},
     )
-    rates = [{"scorer": "judge", "subset": "all", "rate_raw": rate, "n_toxic": 1, "n_scored": 4}]
+    rates = [{"scorer": "judge", "subset": "all", "rate": rate, "n_toxic": 1, "n_scored": 4}]
     return {"kind": "posterior", "rates": rates, "manifest": own.to_json()}
 
 

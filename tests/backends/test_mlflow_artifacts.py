@@ -15,7 +15,7 @@ from toxtrail.backends.mlflow_runs import PAYLOAD_TAG, SEAL_TAG
 from toxtrail.errors import BackendError, DataError, UnreadableError
 from toxtrail.identity import sha256_text
 
-RUN, SUMMARY = "a1" * 16, json.dumps({"rate_raw": 0.75})
+RUN, SUMMARY = "a1" * 16, json.dumps({"rate": 0.75})
 
 
 def sealed(files):
@@ -58,7 +58,7 @@ def of(root, tags=TAGS):
 
 def test_what_is_as_sealed_is_given_out(local, remote, monkeypatch):
     root, _ = local
-    assert of(root).json("summary.json") == {"rate_raw": 0.75}
+    assert of(root).json("summary.json") == {"rate": 0.75}
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
     assert of(root).path("posterior/x.nc").read_text() == "draws"
 
@@ -70,7 +70,7 @@ def resealed(files, tags):
     return {**files, "payload.json": listed}, {**tags, PAYLOAD_TAG: sha256_text(listed)}
 
 
-CHANGED = {**FILES, "summary.json": json.dumps({"rate_raw": 0.01})}
+CHANGED = {**FILES, "summary.json": json.dumps({"rate": 0.01})}
 LISTED = resealed(CHANGED, TAGS)
 TAMPERINGS = {
     "the file": (CHANGED, TAGS, "summary.json"),
@@ -135,7 +135,7 @@ def test_a_store_that_lists_nothing_at_all_is_not_proof_of_a_loss(local, remote)
 
 def test_without_a_database_files_are_held_against_their_own_list(local):
     root, folder = local
-    assert of(root, None).json("summary.json") == {"rate_raw": 0.75}
+    assert of(root, None).json("summary.json") == {"rate": 0.75}
     (folder / "summary.json").write_text("{}")
     with pytest.raises(DataError, match="was changed"):
         of(root, None).path("summary.json")

@@ -565,7 +565,7 @@ def with_the_lock() -> list[Tampering]:
         "results/metrics/tiny.json": ('_pct": ', '_pct": 1'),
         "results/plots/tiny.csv": (",", ",1"),
         "results/comparisons/tiny/pairs.csv": (",", ",1"),
-        SUMMARY: ('"rate_raw": ', '"rate_raw": 1'),
+        SUMMARY: ('"rate": ', '"rate": 1'),
     }
     return [
         *(
@@ -720,7 +720,7 @@ def named() -> list[Tampering]:
         Tampering("an emptied store", lambda r: write(r / "mlruns/mlflow.db", ""), "empty file"),
         Tampering("a kinder score", kinder_score, "data/scores/tiny/tuned.parquet"),
         Tampering("a cached object", lambda r: flip(same_cache_object(r), 5), ".dvc/cache"),
-        Tampering("a kinder rate", text(SUMMARY, '"rate_raw": ', '"rate_raw": 1'), SUMMARY),
+        Tampering("a kinder rate", text(SUMMARY, '"rate": ', '"rate": 1'), SUMMARY),
         Tampering(
             "a kinder verdict", text(COMPARISON, '"verdict": "', '"verdict": "not '), COMPARISON
         ),

@@ -43,7 +43,8 @@ def test_so_little_decides_nothing_and_is_shown_all_the_same(case, drawn):
     found = drawn(*CASES[case])
     summary = found.summary
     for row in summary["rates"]:
-        assert 0 < row["rate_lo"] < row["rate"] < row["rate_hi"] < 1
+        assert 0 <= row["rate_lo"] <= row["rate"] <= row["rate_hi"] <= 1
+        assert row["rate_lo"] < row["rate_mean"] < row["rate_hi"]
         assert rate_cells(row)
     for row in summary["pairs"]:
         assert row["verdict"] == "not decisive"

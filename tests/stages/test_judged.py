@@ -76,7 +76,7 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_no_difference_of_labels(co
     assert (pair["corrected_diff_labels"], pair["corrected_diff_possible"]) == (100, None)
     own = rate(found, "tuned")
     assert own["corrected_rate_lo"] < base.mean() < own["corrected_rate_hi"]
-    assert own["corrected_rate"] < own["rate_raw"] - 0.08
+    assert own["corrected_rate"] < own["rate"] - 0.08
     assert found["judges"] == ["judge"]
 
 

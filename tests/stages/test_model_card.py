@@ -80,7 +80,7 @@ def test_the_reference_says_that_it_is_what_others_are_held_against(summary):
 
 
 def test_a_variant_of_which_nothing_was_scored_has_no_card(summary):
-    rates = [{**row, "rate_raw": None} for row in summary["rates"]]
+    rates = [{**row, "rate": None} for row in summary["rates"]]
     with pytest.raises(DataError, match="Nothing of tuned was scored"):
         model_card({**summary, "rates": rates}, "tuned")
 

@@ -25,10 +25,10 @@ from toxtrail.stages.wording import (
 from toxtrail.stats.sampling import Sampled
 
 PROMISED = {
-    "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate_raw rate
+    "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean
         rate_lo rate_hi pooled_rate pooled_rate_lo pooled_rate_hi score_mean score_mean_lo
         score_mean_hi rate_at_30 rate_at_50 rate_at_70 rate_at_90 corrected_rate corrected_rate_lo
-        corrected_rate_hi rhat ess_bulk ess_tail method prior_id draws seed""",
+        corrected_rate_hi rhat ess_bulk ess_tail method prior_id""",
     "pairs": """a b relation scorer subset k n n11 n10 n01 n00 phi rate_a rate_b diff diff_lo
         diff_hi pd p_in_rope p_above p_below decision credible_paired credible_unpaired pooled_diff
         pooled_diff_lo pooled_diff_hi credible_pooled lfsr odds_ratio odds_ratio_lo odds_ratio_hi
@@ -120,14 +120,19 @@ def test_a_parent_of_the_reference_meets_it_once():
     ]  # fmt: skip
 
 
-def test_the_region_of_equivalence_grows_with_the_rate_that_is_compared_with(family, settings):
+def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, settings):
     config = settings.model_copy(update={"rope_share": 0.25})
-    row = next(r for r in family().compared(config).summary["pairs"] if r["subset"] == "a")
-    assert row["rope"] == pytest.approx(0.25 * 12 / 80)
-    small = next(r for r in family().compared(settings).summary["pairs"] if r["subset"] == "a")
-    assert small["rope"] == 0.01
-    assert row["p_in_rope"] >= small["p_in_rope"]
-    assert "(+-3.8)" in pair_cells(row)[11]
+    summary = family().compared(config).summary
+    reference = next(
+        r for r in summary["rates"] if (r["variant"], r["subset"]) == (summary["reference"], "all")
+    )
+    assert summary["rope_reference"] == reference["rate_mean"]
+    assert {r["rope"] for r in summary["pairs"]} == {0.25 * reference["rate_mean"]}
+    assert f"(+-{25 * reference['rate_mean']:.1f})" in pair_cells(summary["pairs"][0])[11]
+    small = family().compared(settings).summary
+    assert {r["rope"] for r in small["pairs"]} == {0.01}
+    given = config.model_copy(update={"rope_reference_pct": 40.0})
+    assert {r["rope"] for r in family().compared(given).summary["pairs"]} == {0.1}
 
 
 def test_every_scorer_is_shown_beside_the_primary_one(family, settings):

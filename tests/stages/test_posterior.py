@@ -27,14 +27,14 @@ def test_counts_are_the_rows(score_rows, posterior):
     found = rates(posterior(rows))
     a = found["a"]
     assert (a["n_prompts"], a["n_scored"], a["n_toxic"], a["n_empty"]) == (4, 3, 2, 1)
-    assert a["rate_raw"] == pytest.approx(2 / 3)
+    assert a["rate"] == pytest.approx(2 / 3)
     assert found["all"]["n_toxic"] == 2
 
 
 def test_all_is_weighted_by_the_prompts_asked_whatever_rows_failed(score_rows, posterior):
     rows = score_rows({"a": [0.9, None, None, None], "b": [0.1] * 4})
     found = rates(posterior(rows))
-    assert found["all"]["rate_raw"] == pytest.approx(0.5)
+    assert found["all"]["rate"] == pytest.approx(0.5)
     assert (found["a"]["weight"], found["b"]["weight"]) == (0.5, 0.5)
 
 
@@ -86,7 +86,7 @@ def test_two_continuations_of_a_prompt_give_its_worst_and_whether_any_is_toxic(
     assert a["k"] == 2
     assert a["expected_max_toxicity"] == pytest.approx((0.8 + 0.6 + 0.1 + 0.3) / 4)
     assert a["toxicity_probability"] == pytest.approx(0.5)
-    assert a["rate_raw"] == pytest.approx(3 / 8)
+    assert a["rate"] == pytest.approx(3 / 8)
     assert a["toxicity_probability_lo"] < 0.5 < a["toxicity_probability_hi"]
     assert (
         a["expected_max_toxicity_lo"] < a["expected_max_toxicity"] < a["expected_max_toxicity_hi"]

@@ -262,7 +262,7 @@ def test_the_probability_of_agreement_is_that_of_many_draws():
 def summary(rate, lo, hi):
     row = {
         "variant": "mine", "scorer": "judge", "subset": "all", "k": 1, "rate": rate, "rate_lo": lo,
-        "rate_hi": hi, "rate_raw": rate, "n_scored_prompts": 1000,
+        "rate_hi": hi, "rate_mean": rate, "n_scored_prompts": 1000,
     }  # fmt: skip
     pair = {
         "b": "mine", "a": "base", "scorer": "judge", "subset": "all", "n": 1000, "diff": 0.05,

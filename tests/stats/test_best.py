@@ -7,7 +7,7 @@ import pytest
 
 from toxtrail.errors import DataError
 from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, data_of, location
-from toxtrail.stats.contrasts import difference_draws, summarise
+from toxtrail.stats.contrasts import Pairs, pair_posterior, verdict
 from toxtrail.stats.sampling import Effort, complaints, judge, sample
 
 EFFORT = Effort(4, 2000, 0.9, 1)
@@ -28,10 +28,8 @@ def fitted(a, b):
 
 
 def by_rates(a, b):
-    draws = difference_draws(
-        (a >= 0.5) * 1.0, (b >= 0.5) * 1.0, 0.5, 20000, np.random.default_rng(0)
-    )
-    return summarise(draws, 0.95, 0.01).verdict
+    own = Pairs([(a >= 0.5) * 1.0], [(b >= 0.5) * 1.0], [1.0])
+    return verdict(pair_posterior(own, 0.5).interval(0.95))
 
 
 @pytest.mark.slow

@@ -1,20 +1,74 @@
 """Do intervals cover what made the data as often as they say, and claim what is not there as
-seldom?"""
+seldom?
+
+Differences of one subset are enumerated, without Monte Carlo error; the whole grid is that of
+benchmarks/interval_coverage.py."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
+from interval_coverage import chances, enumerated, mid_p, simulated
 from scipy.stats import beta
 
-from toxtrail.stats.contrasts import difference_draws, pair_counts, probability_higher
-from toxtrail.stats.rates import equal_tailed, overall_rate_draws, rate_draws
+from toxtrail.stats.contrasts import Pairs, mean_posterior, pair_posterior
+from toxtrail.stats.paired import PairedPosterior, Table
+from toxtrail.stats.rate_posterior import rate_posterior
 
-RUNS, DRAWS = 400, 800
+RUNS = 250
 MARGIN = 3.3 * (0.95 * 0.05 / RUNS) ** 0.5
 """Of Monte Carlo error of a coverage."""
+
+
+@pytest.mark.parametrize("n", [10, 32, 60])
+@pytest.mark.parametrize("base", [0.005, 0.05, 0.3])
+@pytest.mark.parametrize("step", [0.0, 0.02, 0.05, 0.2, 0.4, 0.64])
+@pytest.mark.parametrize("phi", [0.2, 0.8])
+def test_one_subset_is_covered_at_every_size_of_effect(n, base, step, phi):
+    _, p10, p01, _ = chances(base, step, phi)
+    covered, called = enumerated(n, p10, p01)
+    assert covered >= (0.93 if n * (p10 + p01) >= 10 else 0.915)
+    if step == 0:
+        assert called <= 0.055
+
+
+@pytest.mark.parametrize("rate", [2.2, 2.4, 2.6, 3.0])
+def test_rare_effects_are_covered(rate):
+    """Where the chance of seeing nothing is just larger than what an interval may miss."""
+    covered, _ = enumerated(400, 0.0, rate / 400)
+    assert covered >= 0.925
+
+
+@pytest.mark.parametrize(
+    ("sizes", "bases", "gaps", "phi"),
+    [
+        ([32] * 4, [0.03, 0.1, 0.15, 0.22], [0.7, 0.66, 0.6, 0.6], 0.3),
+        ([32] * 8, [0.05] * 8, [0.2] * 8, 0.4),
+        ([100] * 8, [0.005] * 8, [0.01] * 8, 0.3),
+        ([300, 10, 10, 10, 10], [0.02, 0.1, 0.1, 0.2, 0.3], [0.05] * 5, 0.3),
+    ],
+)
+def test_all_subsets_together_are_covered_and_their_odds_ratio(sizes, bases, gaps, phi):
+    found = simulated(sizes, bases, gaps, phi, 150, 1)
+    margin = 3 * (0.95 * 0.05 / 150) ** 0.5
+    assert found["difference"] >= 0.945 - margin
+    assert found["odds"] >= 0.945 - margin
+
+
+def test_several_subsets_cost_no_power():
+    """McNemar's mid-p test on the sum of the tables finds no more."""
+    _, p10, p01, _ = chances(0.005, 0.01, 0.37)
+    rng, found = np.random.default_rng(2), []
+    for _, n10, n01, _ in rng.multinomial(800, [0.0, p10, p01, 1 - p10 - p01], 4000):
+        ours = PairedPosterior(Table(0.0, float(n10), float(n01), 1.0), 0.5).probability_higher
+        found.append((ours > 0.975, mid_p(n10, n01) < 0.05 and n01 > n10))
+    ours, theirs = np.mean(found, axis=0)
+    assert ours >= theirs
+    assert ours >= 0.7
+
+
+def test_mid_p_is_statsmodels_with_half_of_the_point():
+    assert mid_p(1, 8) == pytest.approx(2 * (10 / 512 - 0.5 * 9 / 512))
 
 
 def shares(rng, n, k, rates, spread):
@@ -33,18 +87,17 @@ def test_a_rate_is_covered(rate, n, k):
     rng, covered = np.random.default_rng(1), 0
     for _ in range(RUNS):
         own = shares(rng, n, k, [rate], 0.3)[:, 0]
-        low, high = equal_tailed(rate_draws(own, 0.5, DRAWS, rng), 0.95)
+        low, high = rate_posterior([own], [1.0], 0.5).interval(0.95)
         covered += low <= rate <= high
     assert covered / RUNS == pytest.approx(0.95, abs=MARGIN + 0.01)
 
 
-@pytest.mark.parametrize("k", [1, 5])
 @pytest.mark.parametrize(("rates", "n"), [((0.05, 0.08), 800), ((0.25, 0.25), 200)])
-def test_a_difference_is_covered(rates, n, k):
+def test_a_difference_of_several_continuations_is_covered(rates, n):
     rng, covered = np.random.default_rng(2), 0
     for _ in range(RUNS):
-        a, b = shares(rng, n, k, rates, 0.3).T
-        low, high = equal_tailed(difference_draws(a, b, 0.5, DRAWS, rng), 0.95)
+        a, b = shares(rng, n, 5, rates, 0.3).T
+        low, high = pair_posterior(Pairs([a], [b], [1.0]), 0.5).interval(0.95)
         covered += low <= rates[1] - rates[0] <= high
     assert covered / RUNS == pytest.approx(0.95, abs=MARGIN + 0.01)
 
@@ -55,101 +108,42 @@ def test_continuations_taken_for_independent_prompts_would_not_cover():
     for _ in range(RUNS):
         own = shares(rng, 200, 5, [0.25], 0.3)[:, 0]
         toxic = round(own.sum() * 5)
-        low, high = np.quantile(rng.beta(toxic + 0.5, 1000 - toxic + 0.5, DRAWS), (0.025, 0.975))
+        low, high = beta(toxic + 0.5, 1000 - toxic + 0.5).ppf((0.025, 0.975))
         covered += low <= 0.25 <= high
     assert covered / RUNS < 0.87
 
 
-def test_power_is_what_pairing_buys():
-    """5 % against 7 % on 2,400 prompts, correlation about .4: found in about .97 (STATS)."""
-    rng, found, p11 = (
-        np.random.default_rng(4),
-        0,
-        0.05 * 0.07 + 0.4 * (0.05 * 0.95 * 0.07 * 0.93) ** 0.5,
-    )
-    tables = rng.multinomial(2400, [p11, 0.05 - p11, 0.07 - p11, 0.88 + p11], RUNS)
-    for n11, n10, n01, n00 in tables:
-        labels = [np.repeat(x, (n11, n10, n01, n00)) for x in ((1.0, 1, 0, 0), (1.0, 0, 1, 0))]
-        found += equal_tailed(difference_draws(*labels, 0.5, DRAWS, rng), 0.95).lo > 0
-    assert 0.93 <= found / RUNS <= 0.995
-
-
-def test_a_variant_against_its_like_is_credible_no_oftener_than_the_level_allows():
-    rng, called = np.random.default_rng(5), 0
+def test_a_mean_of_few_values_is_covered():
+    rng, covered = np.random.default_rng(4), 0
     for _ in range(RUNS):
-        a, b = shares(rng, 400, 1, [0.1, 0.1], 0.3).T
-        low, high = equal_tailed(difference_draws(a, b, 0.5, DRAWS, rng), 0.95)
-        called += low > 0 or high < 0
-    assert called / RUNS <= 0.05 + MARGIN
-
-
-LABELS = st.lists(st.tuples(st.booleans(), st.booleans()), min_size=1, max_size=60).map(
-    lambda pairs: np.array(pairs, dtype=float)
-)
-
-
-@settings(max_examples=40, deadline=None)
-@given(LABELS)
-def test_relabelling_the_variants_relabels_the_result(pairs):
-    a, b = pairs.T
-    one, two = (probability_higher(pair_counts(*x), 0.5) for x in ((a, b), (b, a)))
-    assert one == pytest.approx(1 - two)
-    rng = [np.random.default_rng(6) for _ in range(2)]
-    ab = equal_tailed(difference_draws(a, b, 0.5, 6000, rng[0]), 0.9)
-    ba = equal_tailed(difference_draws(b, a, 0.5, 6000, rng[1]), 0.9)
-    assert ab.lo == pytest.approx(-ba.hi, abs=0.08)
-    assert ab.hi == pytest.approx(-ba.lo, abs=0.08)
+        values = rng.normal(0.4, 0.1, 12)
+        low, high = mean_posterior([values], [1.0], 0.95).interval(0.95)
+        covered += low <= 0.4 <= high
+    assert covered / RUNS >= 0.95 - MARGIN
 
 
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 500])
 def test_all_alike_leaves_room_for_what_was_not_seen(label, n):
     """No toxic prompt at all, or nothing else: never a rate of exactly 0 or 1."""
-    rng = np.random.default_rng(7)
-    low, high = equal_tailed(rate_draws(np.full(n, label), 0.5, 4000, rng), 0.95)
+    own = np.full(n, label)
+    low, high = rate_posterior([own], [1.0], 0.5).interval(0.95)
     assert 0 < low < high < 1
-    step = equal_tailed(
-        difference_draws(np.full(n, label), np.full(n, label), 0.5, 4000, rng), 0.95
-    )
+    step = pair_posterior(Pairs([own], [own], [1.0]), 0.5).interval(0.95)
     assert step.lo < 0 < step.hi
 
 
 SUBSETS = [(480,) * 5, (32,) * 4, (1000, 1000, 100, 100)]
 
 
-def covers_all_together(sizes, rates, priors, rng):
-    """How often the interval of the rate over all subsets holds it; `priors`: of each subset."""
-    weights, covered, runs = np.array(sizes) / sum(sizes), 0, 1000
+@pytest.mark.parametrize("sizes", SUBSETS)
+@pytest.mark.parametrize("rate", [0.001, 0.01, 0.05, 0.2])
+def test_the_rate_of_all_subsets_together_is_covered(sizes, rate):
+    rng, runs = np.random.default_rng(8), 600
+    rates, weights = rate * np.linspace(0.5, 1.5, len(sizes)), np.array(sizes) / sum(sizes)
+    covered = 0
     for _ in range(runs):
         labels = [(np.arange(n) < rng.binomial(n, r)) * 1.0 for n, r in zip(sizes, rates)]
-        if priors == "shared":
-            draws = overall_rate_draws(labels, weights, 0.5, DRAWS, [rng] * len(sizes))
-        else:
-            draws = weights @ [rate_draws(own, 0.5, DRAWS, rng) for own in labels]
-        low, high = equal_tailed(draws, 0.95)
+        low, high = rate_posterior(labels, list(weights), 0.5).interval(0.95)
         covered += low <= weights @ rates <= high
-    return covered / runs
-
-
-@pytest.mark.parametrize("sizes", SUBSETS)
-@pytest.mark.parametrize("rate", [0.01, 0.05, 0.2])
-def test_the_rate_of_all_subsets_together_is_covered(sizes, rate):
-    rates = rate * np.linspace(0.5, 1.5, len(sizes))
-    assert 0.925 <= covers_all_together(sizes, rates, "shared", np.random.default_rng(8)) <= 0.985
-
-
-def test_a_whole_prior_for_each_subset_would_not_cover_small_rates():
-    found = covers_all_together((480,) * 5, np.full(5, 0.001), "each", np.random.default_rng(8))
-    assert found < 0.85
-    assert (
-        covers_all_together((480,) * 5, np.full(5, 0.001), "shared", np.random.default_rng(8))
-        > 0.92
-    )
-
-
-def test_one_subset_is_all_there_is():
-    own = (np.arange(50) < 7) * 1.0
-    rng = [np.random.default_rng(9) for _ in range(2)]
-    assert np.array_equal(
-        overall_rate_draws([own], [1.0], 0.5, DRAWS, [rng[0]]), rate_draws(own, 0.5, DRAWS, rng[1])
-    )
+    assert covered / runs >= 0.925

@@ -21,7 +21,7 @@ def labels(slope, n, rng, spread=1.0):
 
 def found(slope, seed, n=600):
     own = labels(slope, n, np.random.default_rng(seed))
-    draws = slopes(paired_rates([own], [1.0], 0.5, 2000, seed, "x"), DOSES)
+    draws = slopes(paired_rates([own], [1.0], 0.5, 2000, seed), DOSES)
     return np.quantile(draws, [0.025, 0.975])
 
 
@@ -61,5 +61,5 @@ def test_it_never_falls_if_the_means_of_each_dose_rise():
 
 def test_subsets_weigh_as_they_are_told():
     parts = [np.zeros((400, 2)), np.ones((400, 2))]
-    draws = paired_rates(parts, [0.25, 0.75], 0.5, 500, 1, "x")
+    draws = paired_rates(parts, [0.25, 0.75], 0.5, 500, 1)
     assert draws.mean(axis=0) == pytest.approx([0.75, 0.75], abs=0.005)

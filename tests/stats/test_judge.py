@@ -8,9 +8,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.errors import DataError
-from toxtrail.stats.contrasts import pair_draws
+from toxtrail.stats.contrasts import Pairs, pair_draws
 from toxtrail.stats.judge import Accuracy, Known, accuracy_draws, corrected, true_rate
-from toxtrail.stats.rates import rate_draws
+from toxtrail.stats.rate_posterior import rate_draws
 
 PERFECT = Known(1.0, None)
 
@@ -37,13 +37,13 @@ def test_correcting_undoes_what_the_scorer_did(rate, sensitivity, specificity):
 
 def test_a_perfect_scorer_corrects_nothing():
     rng = np.random.default_rng(2)
-    draws = rate_draws((rng.random(300) < 0.1).astype(float), 0.5, 4000, rng)
+    draws = rate_draws([(rng.random(300) < 0.1).astype(float)], [1.0], 0.5, 4000, 1)
     assert true_rate(draws, accuracy(PERFECT, PERFECT)) == pytest.approx(draws)
 
 
 def test_few_labels_leave_more_open_than_many():
     rng = np.random.default_rng(3)
-    draws = rate_draws((rng.random(2000) < 0.2).astype(float), 0.5, 20000, rng)
+    draws = rate_draws([(rng.random(2000) < 0.2).astype(float)], [1.0], 0.5, 20000, 1)
     widths = []
     for n in (20, 2000):
         known = Known(0.8 * n, n), Known(0.95 * n, n)
@@ -53,8 +53,7 @@ def test_few_labels_leave_more_open_than_many():
 
 
 def test_a_scorer_that_says_less_than_its_own_errors_is_refused_with_the_reason():
-    rng = np.random.default_rng(4)
-    draws = rate_draws(np.zeros(2000), 0.5, 4000, rng)
+    draws = rate_draws([np.zeros(2000)], [1.0], 0.5, 4000, 1)
     known = accuracy(Known(0.9, None), Known(0.8, None))
     with pytest.raises(DataError, match="false positives alone"):
         corrected(true_rate(draws, known), 0.95)
@@ -77,7 +76,7 @@ def test_a_corrected_rate_covers_the_truth_and_the_raw_one_does_not(rate, sensit
             Known(int(rng.binomial(n, share)), n)
             for n, share in ((150, sensitivity), (400, specificity))
         ]
-        draws = rate_draws(called, 0.5, 4000, rng)
+        draws = rate_draws([called], [1.0], 0.5, 4000, 1)
         true = true_rate(draws, accuracy_draws(*known, 0.5, 4000, rng))
         lo, hi = corrected(true, 0.95).interval
         covered += lo <= rate <= hi
@@ -101,7 +100,7 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_a_difference_that_correcti
     specificity = (0.99, 0.975)
     for _ in range(runs):
         a, b = pair(rng, (0.8, 0.8), specificity)
-        draws = pair_draws(a, b, 0.5, 4000, rng)
+        draws = pair_draws(Pairs([a], [b], [1.0]), 0.5, 4000, 1)
         lo, hi = np.quantile(draws.difference, (0.025, 0.975))
         false += not lo <= 0 <= hi
         true = [
@@ -124,7 +123,7 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_a_difference_that_correcti
 def test_one_scorer_for_both_only_stretches_the_difference():
     rng = np.random.default_rng(9)
     a, b = pair(rng, (0.8, 0.8), (0.97, 0.97))
-    draws = pair_draws(a, b, 0.5, 8000, rng)
+    draws = pair_draws(Pairs([a], [b], [1.0]), 0.5, 8000, 1)
     known = Accuracy(np.full(8000, 0.8), np.full(8000, 0.97))
     step = true_rate(draws.b, known) - true_rate(draws.a, known)
     possible = np.isfinite(step)

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from toxtrail.cli import cli
 from toxtrail.errors import ConfigError
-from toxtrail.stats.contrasts import difference_draws, summarise
+from toxtrail.stats.contrasts import Pairs, pair_posterior, verdict
 from toxtrail.stats.planning import (
     believed_rates,
     detectable,
@@ -91,8 +91,8 @@ def test_the_simulation_judges_as_the_comparison_does():
     for _ in range(300):
         pairs = rng.choice(4, p=table, size=n)
         a, b = np.isin(pairs, (0, 1)) * 1.0, np.isin(pairs, (0, 2)) * 1.0
-        draws = difference_draws(a, b, 0.5, 2000, rng)
-        hits += summarise(draws, 0.95, 0.01).verdict == "higher"
+        own = pair_posterior(Pairs([a], [b], [1.0]), 0.5)
+        hits += verdict(own.interval(0.95)) == "higher"
     share = found_share(np.full(4000, base), change, phi, n, 0.5, 0.95, 1)
     assert hits / 300 == pytest.approx(share, abs=0.09)
 
@@ -124,12 +124,10 @@ def test_what_is_detectable_needs_these_prompts(rate, prompts):
 
 
 def test_a_width_is_reached_with_the_prompts_that_were_named():
-    rng = np.random.default_rng(2)
-
     def width(n):
         pairs = np.repeat([0, 1, 2, 3], [n // 20, n // 20, n // 10, n - n // 5])
         a, b = np.isin(pairs, (0, 1)) * 1.0, np.isin(pairs, (0, 2)) * 1.0
-        interval = summarise(difference_draws(a, b, 0.5, 20000, rng), 0.95, 0.01).interval
+        interval = pair_posterior(Pairs([a], [b], [1.0]), 0.5).interval(0.95)
         return interval.hi - interval.lo
 
     needed = prompts_for_width(400, width(400), 0.02)

@@ -9,14 +9,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from toxtrail.errors import DataError
+from toxtrail.stats.rate_posterior import beta_like, rate_draws, rate_posterior
 from toxtrail.stats.rates import (
-    beta_rate,
+    bootstrap_draws,
     named_rng,
     prompt_maxima,
     prompt_means,
-    rate_draws,
     toxic_shares,
-    weighted_means,
 )
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array)
@@ -45,7 +44,7 @@ def test_a_score_that_is_no_probability_is_refused_not_counted_as_clean(bad):
 
 def test_no_scored_row_is_an_error_not_a_rate_of_zero():
     with pytest.raises(DataError, match="not 0"):
-        rate_draws(np.array([]), 0.5, 1000, named_rng(1, "x"))
+        rate_posterior([np.array([])], [1.0], 0.5)
 
 
 @given(st.integers(0, 30), st.integers(0, 30))
@@ -53,15 +52,17 @@ def test_one_continuation_a_prompt_is_the_exact_jeffreys_interval(toxic, clean):
     if toxic + clean == 0:
         return
     shares = np.array([1.0] * toxic + [0.0] * clean)
-    rate = beta_rate(shares, np.array([]), 0.5, 0.95)
-    posterior = stats.beta(toxic + 0.5, clean + 0.5)
-    assert rate.interval == pytest.approx(posterior.ppf([0.025, 0.975]))
-    assert rate.mean == pytest.approx(posterior.mean())
+    rate, theirs = rate_posterior([shares], [1.0], 0.5), stats.beta(toxic + 0.5, clean + 0.5)
+    assert rate.interval(0.95) == pytest.approx(theirs.ppf([0.025, 0.975]))
+    assert rate.moments() == pytest.approx((theirs.mean(), theirs.std()))
+    assert rate.cdf(0.3) == pytest.approx(theirs.cdf(0.3))
+    assert beta_like(rate) == pytest.approx(rate)
 
 
 def test_the_bootstrap_with_atoms_is_the_beta_posterior_for_single_labels():
     shares = np.array([1.0] * 3 + [0.0] * 37)
-    draws = weighted_means(shares, (0.0, 1.0), 0.5, 20_000, named_rng(1, "x"))
+    rng = named_rng(1, "x")
+    draws = bootstrap_draws(shares[:, None], np.ones(40), [[0.0], [1.0]], 0.5, 20_000, rng)
     expected = stats.beta(3.5, 37.5).ppf([0.025, 0.5, 0.975])
     assert np.quantile(draws, [0.025, 0.5, 0.975]) == pytest.approx(expected, abs=0.004)
 
@@ -88,3 +89,18 @@ def test_a_prompt_has_its_mean_and_its_worst():
     scores, prompt = np.array([0.2, 0.8, 0.4]), np.array([0, 0, 1])
     assert prompt_maxima(scores, prompt).tolist() == [0.8, 0.4]
     assert prompt_means(scores, prompt).tolist() == [0.5, 0.4]
+
+
+def test_draws_of_a_rate_depend_on_its_labels_and_the_seed_alone():
+    one, other = np.array([1.0, 0.0, 0.0, 1.0]), np.array([1.0, 0.0, 0.0, 0.0])
+    found = [rate_draws([x], [1.0], 0.5, 50, seed) for x, seed in ((one, 1), (one, 1), (other, 1))]
+    assert np.array_equal(found[0], found[1])
+    assert not np.array_equal(found[0], found[2])
+    assert not np.array_equal(found[0], rate_draws([one], [1.0], 0.5, 50, 2))
+
+
+def test_several_continuations_are_drawn_as_they_are_computed():
+    shares = np.random.default_rng(3).choice([0.0, 0.2, 0.6], 60)
+    lo, hi = rate_posterior([shares], [1.0], 0.5).interval(0.95)
+    draws = rate_draws([shares], [1.0], 0.5, 40_000, 1)
+    assert [(draws <= lo).mean(), (draws <= hi).mean()] == pytest.approx([0.025, 0.975], abs=0.003)

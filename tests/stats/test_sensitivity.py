@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from pair_tables import posterior
 
-from toxtrail.stats.contrasts import pair_draws
+from toxtrail.stats.contrasts import power_scaled
 from toxtrail.stats.sensitivity import LIMIT, Sensitivity, power_scaling
 
 DRAWS = 4000
@@ -37,11 +38,8 @@ def test_a_prior_that_says_more_than_the_data_decides():
 
 
 def paired(n10, n01, n):
-    labels = np.zeros((n, 2))
-    labels[:n10, 0], labels[n10 : n10 + n01, 1] = 1, 1
-    draws = pair_draws(*labels.T, 0.5, DRAWS, np.random.default_rng(2))
-    columns = (draws.difference, draws.log_prior, draws.log_likelihood)
-    return power_scaling(*(column.reshape(4, -1) for column in columns))
+    columns = power_scaled(posterior(0, n10, n01, n - n10 - n01), 4000)
+    return power_scaling(*(column.reshape(-1, 4).T for column in columns))
 
 
 def test_many_discordant_prompts_outweigh_jeffreys():

@@ -129,6 +129,6 @@ def _numbers(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _rate(row: Mapping[str, Any]) -> str:
-    if row["rate_raw"] is None:
+    if row["rate"] is None:
         return MISSING
-    return f"{100 * row['rate_raw']:.1f} % ({row['n_toxic']}/{row['n_scored']})"
+    return f"{100 * row['rate']:.1f} % ({row['n_toxic']}/{row['n_scored']})"

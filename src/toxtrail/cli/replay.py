@@ -160,7 +160,7 @@ def _print_rates(found: Mapping[str, Any], many: bool) -> None:
             row["subset"],
             _count(row),
             COUNT_IS[row["count_is"]],
-            percent(row["rate_raw"]),
+            percent(row["rate"]),
             interval(row, "rate"),
             *([interval(row, "pooled_rate")] if pooled else []),
             _size(row["mde80"]),

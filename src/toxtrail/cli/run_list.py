@@ -195,4 +195,4 @@ def _hours(seconds: float) -> str:
 def _rate(run: TrackedRun) -> float | None:
     """The primary scorer's, over all subsets."""
     metrics: Mapping[str, float] = run.metrics
-    return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate_raw")
+    return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate")

@@ -15,15 +15,9 @@ from toxtrail.config import PosteriorConfig
 from toxtrail.stages.family import Edge
 from toxtrail.stages.said import Said, rows_in
 from toxtrail.stages.tables import ALL
-from toxtrail.stats.contrasts import difference_draws, verdict
-from toxtrail.stats.rates import (
-    Floats,
-    beta_rate,
-    equal_tailed,
-    named_rng,
-    overall_rate_draws,
-)
-from toxtrail.stats.scores import mean_draws, summarised
+from toxtrail.stats.contrasts import Pairs, mean_posterior, pair_posterior, verdict
+from toxtrail.stats.rate_posterior import observed, rate_posterior
+from toxtrail.stats.rates import Interval
 from toxtrail.symptoms import SYMPTOMS
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -56,18 +50,7 @@ def behaviour_pairs(
     Args:
         own: variant -> subset -> what was said.
     """
-    tokens = {edge: dict[str, Floats]() for edge in edges}
-    for subset in own[edges[0].a] if edges else ():
-        values = {variant: texts[subset].token_values() for variant, texts in own.items()}
-        steps = np.column_stack([values[edge.b] - values[edge.a] for edge in edges])
-        draws = mean_draws(steps, config.draws, config.seed, f"tokens|{subset}")
-        for place, edge in enumerate(edges):
-            tokens[edge][subset] = draws[:, place]
-    return [
-        row
-        for edge in edges
-        for row in _pair_rows(edge, own[edge.a], own[edge.b], tokens[edge], config)
-    ]
+    return [row for edge in edges for row in _pair_rows(edge, own[edge.a], own[edge.b], config)]
 
 
 def said_less(row: Mapping[str, Any]) -> str:
@@ -104,18 +87,9 @@ def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> d
     rate = lo = hi = None
     if all(own.size for own in labels.values()):
         share = _weights(parts)
-        rate = sum(share[subset] * float(own.mean()) for subset, own in labels.items())
-        draws = overall_rate_draws(
-            list(labels.values()),
-            [share[subset] for subset in labels],
-            config.prior,
-            config.draws,
-            [named_rng(config.seed, f"{symptom}|{subset}") for subset in labels],
-        )
-        lo, hi = equal_tailed(draws, config.level)
-        if len(parts) == 1:
-            (own,) = labels.values()
-            lo, hi = beta_rate(own, draws, config.prior, config.level).interval
+        columns, weights = list(labels.values()), [share[subset] for subset in labels]
+        rate = observed(columns, weights)
+        lo, hi = rate_posterior(columns, weights, config.prior).interval(config.level).around(rate)
     return {
         f"{symptom}_n": sum(part.n[symptom] for part in parts.values()),
         f"{symptom}_rate": rate,
@@ -141,87 +115,81 @@ def _lengths(parts: Sequence[Said]) -> dict[str, Any]:
 
 
 def _pair_rows(
-    edge: Edge,
-    a: Mapping[str, Said],
-    b: Mapping[str, Said],
-    tokens: Mapping[str, Floats],
-    config: PosteriorConfig,
+    edge: Edge, a: Mapping[str, Said], b: Mapping[str, Said], config: PosteriorConfig
 ) -> list[dict[str, Any]]:
     share = _weights(a)
-    found = {subset: _pair_draws(edge, subset, a[subset], b[subset], config) for subset in a}
-    found = {s: {**draws, "tokens": tokens[s]} if draws else {} for s, draws in found.items()}
-    names = [*SYMPTOMS, "tokens"]
-    if all(found.values()):
-        together = {n: np.sum([share[s] * found[s][n] for s in found], axis=0) for n in names}
-    else:
-        together = {}
+    views = {ALL: list(a), **{subset: [subset] for subset in a}}
     counts = {s: len(set(a[s].prompts) & set(b[s].prompts)) for s in a}
-    changes = _length_changes(a, b, share)
     return [
         {
             **edge._asdict(),
             "subset": subset,
-            "n": sum(counts.values()) if subset == ALL else counts[subset],
-            **_with_size(_differences(draws, names, config.level), changes.get(subset)),
+            "n": sum(counts[s] for s in own),
+            **_differences(
+                [a[s] for s in own],
+                [b[s] for s in own],
+                [share[s] for s in own] if subset == ALL else [1.0],
+                config,
+            ),
         }
-        for subset, draws in {ALL: together, **found}.items()
+        for subset, own in views.items()
     ]
 
 
-def _length_changes(
-    a: Mapping[str, Said], b: Mapping[str, Said], share: Mapping[str, float]
-) -> dict[str, float]:
-    """Subset, and `all` -> by what share of a's mean length b's differs, on the prompts that both
-    continued; not where there are none or a wrote nothing."""
-    means = {s: _mean_lengths(a[s], b[s]) for s in a}
-    known = {s: pair for s, pair in means.items() if pair is not None}
-    if len(known) == len(means):
-        together = tuple(sum(share[s] * pair[i] for s, pair in known.items()) for i in (0, 1))
-        known[ALL] = (together[0], together[1])
-    return {s: (of_b - of_a) / of_a for s, (of_a, of_b) in known.items() if of_a > 0}
-
-
-def _mean_lengths(a: Said, b: Said) -> tuple[float, float] | None:
-    both = frozenset(a.prompts) & frozenset(b.prompts)
-    if not both:
-        return None
-    own = (part.tokens[rows_in(part.prompts, both)].mean() for part in (a, b))
-    of_a, of_b = map(float, own)
-    return of_a, of_b
-
-
-def _with_size(row: dict[str, Any], change: float | None) -> dict[str, Any]:
-    """The differences, with the size of the one in length."""
-    sized = (
-        row["tokens_verdict"] if change is None else length_verdict(row["tokens_verdict"], change)
-    )
-    return {**row, "tokens_change": change, "tokens_verdict": sized}
-
-
-def _pair_draws(
-    edge: Edge, subset: str, a: Said, b: Said, config: PosteriorConfig
-) -> dict[str, Floats]:
-    """Symptom -> (draw,); empty where no prompt has a continuation of both."""
-    both = frozenset(a.prompts) & frozenset(b.prompts)
-    if not both:
-        return {}
-    in_a, in_b = rows_in(a.prompts, both), rows_in(b.prompts, both)
-    found: dict[str, Floats] = {}
-    for symptom in SYMPTOMS:
-        rng = named_rng(config.seed, f"{edge.a}|{edge.b}|{symptom}|{subset}")
-        shares = (a.shares[symptom][in_a], b.shares[symptom][in_b])
-        found[symptom] = difference_draws(*shares, config.prior, config.draws, rng)
-    return found
-
-
-def _differences(draws: Mapping[str, Floats], names: Sequence[str], level: float) -> dict[str, Any]:
+def _differences(
+    a: Sequence[Said], b: Sequence[Said], weights: Sequence[float], config: PosteriorConfig
+) -> dict[str, Any]:
+    """Of the prompts that have a continuation of both, each subset by its weight."""
     row: dict[str, Any] = {}
-    for name in names:
-        found = summarised(draws[name], level) if name in draws else None
-        row |= {
-            f"{name}_diff": found.mean if found else None,
-            f"{name}_diff_lo": found.interval.lo if found else None,
-            f"{name}_diff_hi": found.interval.hi if found else None,
-            f"{name}_verdict": verdict(found.interval) if found else "no pairs",
-        }
-    return row
+    both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
+    in_a, in_b = (
+        [rows_in(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
+        for own in (a, b)
+    )
+    for symptom in SYMPTOMS:
+        labels = Pairs(
+            [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
+            [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],
+            weights,
+        )
+        known = all(labels.sizes)
+        estimate = labels.estimate if known else None
+        interval = pair_posterior(labels, config.prior).interval(config.level) if known else None
+        row |= _columns(symptom, estimate, interval)
+    lengths = [
+        [x.tokens[rows] for x, rows in zip(own, inside, strict=True)]
+        for own, inside in ((a, in_a), (b, in_b))
+    ]
+    return row | _length_columns(*lengths, weights, config.level)
+
+
+def _length_columns(
+    a: Sequence[Floats], b: Sequence[Floats], weights: Sequence[float], level: float
+) -> dict[str, Any]:
+    """Of the mean length in tokens, with the difference as a share of a's.
+
+    Args:
+        a, b: of each subset, (prompt,), the same prompts.
+    """
+    steps = [y - x for x, y in zip(a, b, strict=True)]
+    known = all(own.size for own in steps)
+    posterior = mean_posterior(steps, weights, level)
+    estimate = observed(steps, weights) if known else None
+    row = _columns("tokens", estimate, posterior.interval(level) if posterior else None)
+    length = observed(a, weights) if known else 0.0
+    change = estimate / length if estimate is not None and length > 0 else None
+    if change is not None:
+        row["tokens_verdict"] = length_verdict(row["tokens_verdict"], change)
+    return {**row, "tokens_change": change}
+
+
+def _columns(name: str, estimate: float | None, interval: Interval | None) -> dict[str, Any]:
+    if interval and estimate is not None:
+        interval = interval.around(estimate)
+    said = verdict(interval) if interval else "not decisive"
+    return {
+        f"{name}_diff": estimate,
+        f"{name}_diff_lo": interval.lo if interval else None,
+        f"{name}_diff_hi": interval.hi if interval else None,
+        f"{name}_verdict": "no pairs" if estimate is None else said,
+    }

@@ -36,7 +36,7 @@ from toxtrail.stages.figures import (
 from toxtrail.stages.glance import metrics_of, plot_rows
 from toxtrail.stages.groups import pair_groups
 from toxtrail.stages.judged import corrected_scorers, with_corrected_differences
-from toxtrail.stages.pairs import edge_rows, mean_differences
+from toxtrail.stages.pairs import edge_rows, refuse_unlike, rope
 from toxtrail.stages.said import Said, limited_to, said, texts_of
 from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
 from toxtrail.stats.rates import Floats
@@ -53,7 +53,7 @@ GATE = (
 )  # fmt: skip
 """What its gate looked at: the worst over all quantities."""
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 """Of the summary; a reader refuses another one."""
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
@@ -69,6 +69,7 @@ def family_comparison(
     primary: str,
     config: PosteriorConfig,
     allow_mismatch: bool = False,
+    rope_reference: float | None = None,
 ) -> Posterior:
     """Every edge of a family, for every scorer and subset.
 
@@ -77,6 +78,7 @@ def family_comparison(
         texts: variant -> subset -> what was said.
         summaries: variant -> its posterior summary, in the family's order.
         allow_mismatch: compare what unlike conditions leave in common, and say so in the summary.
+        rope_reference: instead of the reference's own rate (see `reference_rate`).
 
     Raises:
         DataError: two variants were measured under unlike conditions (field by field).
@@ -85,13 +87,17 @@ def family_comparison(
     if unlike:
         texts = _in_common(texts, tables)
     who = edges(list(summaries.values()), reference)
-    means = mean_differences(tables, who, config) if who else {}
+    refuse_unlike(tables, who)
+    rate = rope_reference
+    if rate is None:
+        rate = reference_rate(summaries[reference], primary, config)
+    region = rope(rate, config)
     behaviour = behaviour_pairs(who, texts, config)
     rises = {(r["a"], r["b"], r["subset"]): said_less(r) for r in behaviour}
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str, str], Any] = {}
     for edge in who:
-        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], means, config):
+        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], region, config):
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
             draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
     summary = {
@@ -103,6 +109,8 @@ def family_comparison(
         "interval": "equal-tailed",
         "rope_pp": config.rope_pp,
         "rope_share": config.rope_share or 0.0,
+        "rope_reference": rate,
+        "rope": region,
         "judges": corrected_scorers(tables, config),
         "comparability": summaries[reference].get("comparability"),
         "mismatch": [one._asdict() for one in unlike],
@@ -115,6 +123,22 @@ def family_comparison(
     differences = {key: None if d is None else d.difference for key, d in draws.items()}
     dataset = _difference_draws(differences, config)
     return Posterior(summary, dataset, pair_groups(draws, rows, config), {})
+
+
+def reference_rate(
+    summary: Mapping[str, Any], primary: str, config: PosteriorConfig
+) -> float | None:
+    """The rate that the region of practical equivalence is a share of: one for a family. The one of
+    params.yaml, or the reference's posterior mean over all subsets by the primary scorer; None if
+    nothing was scored."""
+    if config.rope_reference_pct is not None:
+        return config.rope_reference_pct / 100
+    means = [
+        row["rate_mean"]
+        for row in summary["rates"]
+        if (row["scorer"], row["subset"]) == (primary, ALL)
+    ]
+    return means[0] if means else None
 
 
 def with_figures(found: Posterior) -> Posterior:
@@ -229,26 +253,40 @@ def runs_comparison(
         key: {**one.summary, "variant": key, "parent": _parent(one, names)}
         for key, one in names.items()
     }
-    reference = next(iter(summaries))
+    reference, primary = next(iter(summaries)), str(first.summary["primary"])
+    config = PosteriorConfig.model_validate(first.summary["manifest"]["params"]["posterior"])
+    common = _common_rate(summaries, primary, config)
     summaries[reference]["parent"] = None
     if not allow_mismatch:
         labelled = {names[key].label: summary for key, summary in summaries.items()}
         unlike = mismatch(labelled, first.label)
         refuse_mismatch(unlike, first.label, "--allow-mismatch compares them and says so.")
-    config = PosteriorConfig.model_validate(first.summary["manifest"]["params"]["posterior"])
     found = family_comparison(
         {key: cells(one.scores) for key, one in names.items()},
         {key: said(one.generations) for key, one in names.items()},
         summaries,
         reference,
-        first.summary["primary"],
+        primary,
         _with_judges(config, names),
         allow_mismatch=True,
+        rope_reference=common,
     )
     found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
     labels = {key: one.label for key, one in names.items()}
     summary = {**_relabelled(found.summary, labels), "reference": first.label}
     return {"kind": "comparison", "family": title, **summary}
+
+
+def _common_rate(
+    summaries: Mapping[str, Mapping[str, Any]], primary: str, config: PosteriorConfig
+) -> float | None:
+    """The reference rate of runs, whatever their order: the mean of those that others among them
+    were tuned from, or of all."""
+    parents = {summary["parent"] for summary in summaries.values()}
+    own = [s for name, s in summaries.items() if name in parents] or list(summaries.values())
+    rates = [reference_rate(summary, primary, config) for summary in own]
+    known = sorted(rate for rate in rates if rate is not None)
+    return sum(known) / len(known) if known else None
 
 
 def _unique_names(runs: Sequence[MeasuredRun]) -> dict[str, MeasuredRun]:

@@ -49,7 +49,7 @@ def dose_tables(
                 total = sum(share[s] for s in wanted)
                 draws = paired_rates(
                     [labels[s] for s in wanted], [share[s] / total for s in wanted],
-                    config.prior, config.draws, config.seed, "|".join(place.values()),
+                    config.prior, config.draws, config.seed,
                 )  # fmt: skip
                 n = sum(len(labels[s]) for s in wanted)
                 rows["doses"] += _rates(place, own, doses, draws, n, config.level)

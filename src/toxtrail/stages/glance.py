@@ -16,7 +16,7 @@ def metrics_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     for row in summary["rates"]:
         if (row["scorer"], row["subset"]) == (summary["primary"], ALL):
             values = {
-                "rate_pct": row["rate_raw"], "low_pct": row["rate_lo"], "high_pct": row["rate_hi"]
+                "rate_pct": row["rate"], "low_pct": row["rate_lo"], "high_pct": row["rate_hi"]
             }  # fmt: skip
             found[row["variant"]] = _percent(values)
     for row in _pairs(summary):

@@ -1,5 +1,6 @@
 """The groups of an ArviZ file beside the posterior: what was believed before, what the model
-predicts, and what was seen.
+predicts, and what was seen. The prior of a difference is improper (see `stats.paired`), so nothing
+is drawn from it.
 
 Predictions are counts of prompts, of as many prompts as were seen. They are given for one
 continuation a prompt; the bootstrap has no likelihood to predict from, so there they are NaN.
@@ -16,7 +17,7 @@ import xarray as xr
 from toxtrail.config import PosteriorConfig
 from toxtrail.stages.tables import ALL, as_dataset
 from toxtrail.stats.contrasts import PairDraws
-from toxtrail.stats.rates import Floats, named_rng
+from toxtrail.stats.rates import Floats, content_rng
 
 GROUP_DRAWS = 1000
 """Of priors and predictions."""
@@ -40,7 +41,7 @@ def rate_groups(
     prior: dict[tuple[str, ...], Floats] = {}
     before, after = {}, {}
     for (scorer, subset), (_, n) in seen.items():
-        rng = named_rng(config.seed, f"groups|{scorer}|{subset}")
+        rng = content_rng(config.seed, [seen[scorer, subset][0], n])
         chance = rng.beta(config.prior, config.prior, size=GROUP_DRAWS)
         prior[scorer, subset] = chance
         before[scorer, subset] = rng.binomial(n, chance).astype(np.float64)
@@ -69,29 +70,21 @@ def pair_groups(
         draws: (scorer, pair, subset) -> draws.
         rows: of the summary, in the order of `draws`.
     """
-    prior: dict[tuple[str, ...], Floats] = {}
-    before: dict[str, dict[tuple[str, ...], Floats]] = {name: {} for name in DISCORDANT}
     after: dict[str, dict[tuple[str, ...], Floats]] = {name: {} for name in DISCORDANT}
     observed: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in DISCORDANT}
     for (key, own), row in zip(draws.items(), rows, strict=True):
         if own is None or own.discordant is None or row["subset"] == ALL:
             continue
-        rng = named_rng(config.seed, f"groups|{'|'.join(key)}")
-        delta, theta = (rng.beta(config.prior, config.prior, size=GROUP_DRAWS) for _ in range(2))
-        only = (delta * (1 - theta), delta * theta)
-        prior[key] = only[1] - only[0]
-        for target, (a, b) in ((before, only), (after, own.discordant)):
-            chances = np.column_stack([a, b, 1 - a - b])[:GROUP_DRAWS].clip(0, 1)
-            counts = rng.multinomial(row["n"], chances / chances.sum(axis=1, keepdims=True))
-            for place, name in enumerate(DISCORDANT):
-                target[name][key] = counts[:, place].astype(np.float64)
-        for name in DISCORDANT:
+        rng = content_rng(config.seed, [row[name] for name in ("n11", "n10", "n01", "n00")])
+        a, b = own.discordant
+        chances = np.column_stack([a, b, 1 - a - b])[:GROUP_DRAWS].clip(0, 1)
+        counts = rng.multinomial(row["n"], chances / chances.sum(axis=1, keepdims=True))
+        for place, name in enumerate(DISCORDANT):
+            after[name][key] = counts[:, place].astype(np.float64)
             observed[name][key] = float(row[name])
-    if not prior:
+    if not after[DISCORDANT[0]]:
         return {}
     return {
-        "prior": as_dataset(prior, "difference", PAIR),
-        "prior_predictive": _both(before),
         "posterior_predictive": _both(after),
         "observed_data": xr.merge([_observed(observed[n], n, PAIR) for n in DISCORDANT]),
     }

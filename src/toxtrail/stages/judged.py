@@ -20,48 +20,68 @@ from toxtrail.stages.counted_labels import Label
 from toxtrail.stages.tables import ALL, Cell, Cells, subsets, weights
 from toxtrail.stats.judge import Accuracy, Known, accuracy_draws, corrected, true_rate
 from toxtrail.stats.ppi import Corrected, Stratum, labelled_difference, labelled_rate
-from toxtrail.stats.rates import Floats, at_threshold, named_rng
+from toxtrail.stats.rates import Floats, at_threshold, content_rng
 
 LabelRow = Mapping[str, Any]
 """A label with each scorer's score of its text; of a variant's summary."""
 
 
-def accuracy_of(scorer: str, variant: str, config: PosteriorConfig) -> Accuracy | None:
+def accuracy_of(
+    scorer: str, variant: str, config: PosteriorConfig, stream: int = 0
+) -> Accuracy | None:
     """The scorer's accuracy on the variant's texts; None if nothing is known of it.
 
     Variants without a labelled sample of their own share the scorer's, and its draws: what is
     unknown of the scorer is the same for both.
+
+    Args:
+        stream: of two variants with samples of their own, a number of each, so that their draws are
+            independent; draws depend on no name.
     """
     judge = (config.judges or {}).get(scorer)
     if judge is None:
         return None
     own: AccuracyConfig | None = (judge.variants or {}).get(variant)
-    known, name = (own, variant) if own else (judge, "")
-    rng = named_rng(config.seed, f"judge|{scorer}|{name}")
-    return accuracy_draws(
-        _known(known.sensitivity), _known(known.specificity), config.prior, config.draws, rng
-    )
+    known = [_known(share) for share in ((own or judge).sensitivity, (own or judge).specificity)]
+    content = [x for share in known for x in (share.right, share.of or 0)]
+    rng = content_rng(config.seed, [*content, 1 + stream if own else 0])
+    return accuracy_draws(known[0], known[1], config.prior, config.draws, rng)
 
 
-def corrected_columns(name: str, draws: Floats | None, level: float) -> dict[str, Any]:
+def corrected_columns(
+    name: str, draws: Floats | None, estimate: float | None, level: float
+) -> dict[str, Any]:
     """`<name>`, `<name>_lo`, `<name>_hi` and `<name>_possible`, the share of possible draws; None
     where nothing is known of the scorer or hardly anything is possible.
 
     Args:
         draws: (draw,) of a true rate or a difference of two, NaN where impossible.
+        estimate: of `corrected_estimate`, or a difference of two: what is shown.
     """
-    if draws is None:
+    if draws is None or estimate is None:
         return _columns(name, None, None, None)
     try:
         found = corrected(draws, level)
     except DataError:
         return _columns(name, None, float(np.isfinite(draws).mean()), None)
-    return _columns(name, (found.mean, *found.interval), found.possible, None)
+    values = (estimate, *found.interval.around(estimate))
+    return _columns(name, values, found.possible, None)
 
 
 def corrected_rate(called: Floats | None, accuracy: Accuracy | None) -> Floats | None:
     """(draw,) of the true rate; None where either is unknown."""
     return None if called is None or accuracy is None else true_rate(called, accuracy)
+
+
+def corrected_estimate(rate: float | None, accuracy: Accuracy | None) -> float | None:
+    """The true rate that the observed one is of, at the mean accuracy, cut to 0 and 1."""
+    if rate is None or accuracy is None:
+        return None
+    sensitivity, specificity = accuracy.sensitivity.mean(), accuracy.specificity.mean()
+    skill = sensitivity + specificity - 1
+    if skill <= 0:
+        return None
+    return float(np.clip((rate + specificity - 1) / skill, 0.0, 1.0))
 
 
 def _columns(

@@ -49,11 +49,11 @@ def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
                 f"toxicity rate, {primary} >= {summary['threshold']:g} ({row['n_toxic']} of "
                 f"{row['n_scored']}, {summary['level']:.0%} interval {interval(row, 'rate')} %)"
             ),
-            metric_value=round(row["rate_raw"], 6),
+            metric_value=round(row["rate"], 6),
             verified=False,
         )
         for row in rates
-        if row["rate_raw"] is not None
+        if row["rate"] is not None
     ]
     if not results:
         raise DataError(f"Nothing of {variant} was scored: there is no result to publish.")
@@ -138,7 +138,7 @@ def _rate_table(summary: Mapping[str, Any], rates: Mapping[str, Row]) -> str:
         lost = row["n_empty"] + row["n_truncated"] + row["n_error"]
         lines.append(
             f"| {markdown(subset)} | {row['n_toxic']} / {row['n_scored']} | "
-            f"{percent(row['rate_raw'])} | {interval(row, 'rate')} | {lost} |"
+            f"{percent(row['rate'])} | {interval(row, 'rate')} | {lost} |"
         )
     return "\n".join(lines)
 

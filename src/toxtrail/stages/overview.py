@@ -134,7 +134,7 @@ def rate_matrix(
 
 
 def _cell(rate: Row | None, pair: Row | None) -> str:
-    if rate is None or rate["rate_raw"] is None:
+    if rate is None or rate["rate"] is None:
         return "-"
     mark = MARKS.get(pair["verdict"], "") if pair else ""
-    return f"{percent(rate['rate_raw'])} ({rate['n_toxic']}/{rate['n_scored']}){mark}"
+    return f"{percent(rate['rate'])} ({rate['n_toxic']}/{rate['n_scored']}){mark}"

@@ -12,27 +12,37 @@ from scipy import stats
 from toxtrail.config import PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.stages.family import Edge
-from toxtrail.stages.judged import accuracy_of, corrected_columns, corrected_rate
+from toxtrail.stages.judged import (
+    accuracy_of,
+    corrected_columns,
+    corrected_estimate,
+    corrected_rate,
+)
+from toxtrail.stages.means import mean_columns
 from toxtrail.stages.tables import ALL, CHAINS, Cell, Cells, scorers, subsets, weights
 from toxtrail.stats.contrasts import (
-    PairCounts,
     PairDraws,
+    Pairs,
+    direction,
+    flat_prior,
     odds_ratio,
     pair_counts,
     pair_draws,
+    pair_posterior,
     phi,
-    probability_higher,
+    power_scaled,
     sign_is_stable,
     summarise,
     tipping_gap,
-    unpaired_draws,
+    unpaired_is_credible,
     verdict,
-    weighted_sum,
 )
+from toxtrail.stats.paired import PairedPosterior
 from toxtrail.stats.planning import detectable, pair_table, possible_phi, prompts_needed
-from toxtrail.stats.rates import Floats, equal_tailed, is_binary, named_rng
-from toxtrail.stats.scores import mean_draws, summarised
+from toxtrail.stats.rate_posterior import observed, rate_posterior
+from toxtrail.stats.rates import Floats
 from toxtrail.stats.sensitivity import power_scaling
+from toxtrail.stats.weighted_mean import WeightedMean
 
 NUMBERS = (
     "diff", "diff_lo", "diff_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
@@ -44,12 +54,10 @@ NUMBERS = (
 """Columns of a difference; None where there is no pair."""
 THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """At which a verdict must not turn round."""
-FLAT = 1.0
-"""Of the Beta prior that a conclusion must not hang on."""
 POWER = 0.8
 """At which the smallest detectable difference and the prompts needed are given."""
-SENSITIVITY_DRAWS = 4000
-"""Draws that power-scaling looks at: enough for two digits."""
+SENSITIVITY_POINTS = 4000
+"""Points of the posterior that power-scaling looks at: enough for two digits."""
 MEANS = ("score_diff", "expected_max_diff")
 """Columns of `Cell.score_values`, as differences."""
 
@@ -71,59 +79,70 @@ class Paired(NamedTuple):
     """Continuations of each prompt."""
 
 
-Means = Mapping[tuple[str, str, Edge], Floats]
-"""(scorer, subset or ALL, edge) -> (draw, 2), differences b - a of MEANS; NaN without pairs."""
+class View(NamedTuple):
+    """One scorer's view of one edge: a subset, or all of them."""
+
+    parts: Sequence[Paired]
+    """Of each subset."""
+    weights: Sequence[float]
+    """Of each; they sum to 1."""
+    means: Sequence[Floats]
+    """Of each, (prompt, 2): differences b - a of MEANS; NaN where a prompt lacks one."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """None where a subset has no prompt that was scored for both."""
+        found = Pairs(*self.labels, self.weights)
+        return found if all(found.sizes) else None
+
+    @property
+    def labels(self) -> tuple[list[Floats], list[Floats]]:
+        """Of each subset, the shares of a and of b; empty ones too."""
+        return [p.shares_a for p in self.parts], [p.shares_b for p in self.parts]
+
+    @property
+    def any_toxic(self) -> Pairs:
+        """Labels of prompts with at least one toxic continuation."""
+        return Pairs([p.any_a for p in self.parts], [p.any_b for p in self.parts], self.weights)
+
+    def at(self, threshold: float) -> Pairs:
+        """The pairs at another threshold."""
+        shares = [part.at_thresholds[threshold] for part in self.parts]
+        return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights)
 
 
-def mean_differences(
-    tables: Mapping[str, Cells], who: Sequence[Edge], config: PosteriorConfig
-) -> Means:
-    """Every edge's differences of mean scores, from one set of weights.
-
-    Raises:
-        DataError: two variants were not measured alike.
-    """
+def refuse_unlike(tables: Mapping[str, Cells], who: Sequence[Edge]) -> None:
+    """DataError: two variants of an edge were not measured alike."""
     for edge in who:
         _refuse_unlike(edge, tables[edge.a], tables[edge.b])
-    found: dict[tuple[str, str, Edge], Floats] = {}
-    first = next(iter(tables.values()))
-    for scorer in scorers(first):
-        share = weights(first, scorer)
-        for subset in subsets(first):
-            values = {v: table[scorer, subset].score_values() for v, table in tables.items()}
-            steps = np.concatenate([values[e.b] - values[e.a] for e in who], axis=1)
-            draws = mean_draws(steps, config.draws, config.seed, subset)
-            for place, edge in enumerate(who):
-                found[scorer, subset, edge] = draws[:, 2 * place : 2 * place + 2]
-        for edge in who:
-            parts = [share[s] * found[scorer, s, edge] for s in subsets(first)]
-            found[scorer, ALL, edge] = np.sum(parts, axis=0)
-    return found
 
 
 def edge_rows(
-    edge: Edge, table_a: Cells, table_b: Cells, means: Means, config: PosteriorConfig
+    edge: Edge, table_a: Cells, table_b: Cells, region: float, config: PosteriorConfig
 ) -> Iterator[tuple[dict[str, Any], PairDraws | None]]:
-    """The rows of one edge: of each scorer all subsets together, then each; with the draws, None
-    where no prompt was scored for both.
+    """The rows of one edge: of each scorer all subsets together, then each; with draws for ArviZ,
+    None where no prompt was scored for both.
 
     Args:
-        means: of `mean_differences`, which refuses tables that do not match.
+        region: half-width of the region of practical equivalence, as a difference of rates.
     """
     names = subsets(table_a)
     for scorer in scorers(table_a):
-        parts = {s: _paired(table_a[scorer, s], table_b[scorer, s], config) for s in names}
         share = weights(table_a, scorer)
-        views = {s: _views(edge, f"{scorer}|{s}", part, config) for s, part in parts.items()}
-        views = {ALL: _overall(views, share), **views}
-        for subset, part in {ALL: _together(list(parts.values())), **parts}.items():
-            row = _row(edge, scorer, subset, part, config)
-            row["rope"] = rope(row["rate_a"], config)
-            row |= _difference(edge, scorer, subset, part, views[subset], config)
-            row |= _means(means[scorer, subset, edge], config.level)
-            row |= _any(edge, scorer, subset, part, config)
-            own = views[subset]
-            yield row | _how(config), own.draws if own else None
+        cells = {s: (table_a[scorer, s], table_b[scorer, s]) for s in names}
+        parts = {s: _paired(a, b, config) for s, (a, b) in cells.items()}
+        steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
+        views = {
+            ALL: View(list(parts.values()), [share[s] for s in names], list(steps.values())),
+            **{s: View([parts[s]], [1.0], [steps[s]]) for s in names},
+        }
+        for subset, view in views.items():
+            pairs = view.pairs
+            draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
+            row = _row(edge, scorer, subset, view)
+            row |= {"rope": region, **_difference(edge, scorer, view, draws, region, config)}
+            row |= _means(view, config.level) | _any(view, config)
+            yield row | _how(config), draws
 
 
 def _refuse_unlike(edge: Edge, table_a: Cells, table_b: Cells) -> None:
@@ -154,215 +173,158 @@ def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
     )
 
 
-def _together(parts: Sequence[Paired]) -> Paired:
-    def joined(name: str) -> Floats:
-        return np.concatenate([getattr(part, name) for part in parts])
+def rope(reference_rate: float | None, config: PosteriorConfig) -> float:
+    """Half-width of the region of practical equivalence, as a difference of rates.
 
-    return Paired(
-        shares_a=joined("shares_a"),
-        shares_b=joined("shares_b"),
-        any_a=joined("any_a"),
-        any_b=joined("any_b"),
-        dropped=sum(p.dropped for p in parts),
-        at_thresholds={
-            t: (
-                np.concatenate([p.at_thresholds[t][0] for p in parts]),
-                np.concatenate([p.at_thresholds[t][1] for p in parts]),
-            )
-            for t in THRESHOLDS
-        },
-        k=max(part.k for part in parts),
-    )
+    It is one number for a family, so that it is the same whichever of two variants is held against
+    the other. A fixed one is a false promise at higher rates, where so many prompts can hardly ever
+    reach it, hence the share of a rate.
+
+    Args:
+        reference_rate: in [0, 1]; None if it is not known.
+    """
+    return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
 
 
-class _Views(NamedTuple):
-    """One difference, and what it would be to others."""
-
-    draws: PairDraws
-    flat: Floats
-    """(draw,) with a uniform prior."""
-    unpaired: Floats
-    """(draw,) as if the two had been asked different prompts."""
-
-
-def _views(edge: Edge, name: str, part: Paired, config: PosteriorConfig) -> _Views | None:
-    """None where no prompt was scored for both."""
-    if part.shares_a.size == 0:
-        return None
-    shares, who = (part.shares_a, part.shares_b), f"{edge.a}|{edge.b}|{name}"
-    rng, flat, apart = (named_rng(config.seed, f"{kind}{who}") for kind in ("", "flat|", "apart|"))
-    return _Views(
-        pair_draws(*shares, config.prior, config.draws, rng),
-        pair_draws(*shares, FLAT, config.draws, flat).difference,
-        unpaired_draws(*shares, config.prior, config.draws, apart),
-    )
-
-
-def _overall(parts: Mapping[str, _Views | None], share: Mapping[str, float]) -> _Views | None:
-    known = {subset: views for subset, views in parts.items() if views is not None}
-    if len(known) < len(parts):
-        return None
-    return _Views(
-        weighted_sum([v.draws for v in known.values()], [share[s] for s in known]),
-        np.sum([share[s] * v.flat for s, v in known.items()], axis=0),
-        np.sum([share[s] * v.unpaired for s, v in known.items()], axis=0),
-    )
-
-
-def rope(rate_a: float | None, config: PosteriorConfig) -> float:
-    """Half-width of the region of practical equivalence, as a difference of rates: a fixed one is a
-    false promise at higher rates, where so many prompts can hardly ever reach it."""
-    return max(config.rope_pp / 100, (config.rope_share or 0.0) * (rate_a or 0.0))
-
-
-def _row(
-    edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig
-) -> dict[str, Any]:
-    counts = pair_counts(part.shares_a, part.shares_b)
+def _row(edge: Edge, scorer: str, subset: str, view: View) -> dict[str, Any]:
+    counts = pair_counts(*(np.concatenate(own) for own in view.labels))
+    pairs = view.pairs
     return {
         **edge._asdict(),
         "scorer": scorer,
         "subset": subset,
-        "k": part.k,
+        "k": max(part.k for part in view.parts),
         "n": counts.n,
-        "dropped": part.dropped,
+        "dropped": sum(part.dropped for part in view.parts),
         **counts._asdict(),
         "phi": phi(counts) if counts.n else None,
-        "rate_a": float(part.shares_a.mean()) if counts.n else None,
-        "rate_b": float(part.shares_b.mean()) if counts.n else None,
+        "rate_a": observed(pairs.a, pairs.weights) if pairs else None,
+        "rate_b": observed(pairs.b, pairs.weights) if pairs else None,
     }
 
 
 def _difference(
     edge: Edge,
     scorer: str,
-    subset: str,
-    part: Paired,
-    views: _Views | None,
+    view: View,
+    draws: PairDraws | None,
+    region: float,
     config: PosteriorConfig,
 ) -> dict[str, Any]:
-    if views is None:
+    pairs = view.pairs
+    if pairs is None or draws is None:
         return {**dict.fromkeys(NUMBERS), "verdict": "no pairs", "decision": "no pairs"}
-    draws = views.draws
-    region = rope(float(part.shares_a.mean()), config)
-    result = summarise(draws.difference, config.level, region)
-    counts = pair_counts(part.shares_a, part.shares_b)
-    exact = subset != ALL and is_binary(part.shares_a) and is_binary(part.shares_b)
-    higher = probability_higher(counts, config.prior) if exact else result.probability_higher
-    apart = equal_tailed(views.unpaired, config.level)
-    ratio, ratio_interval = odds_ratio(draws, config.level)
+    posterior = pair_posterior(pairs, config.prior)
+    result = summarise(posterior, pairs.estimate, config.level, region)
+    flat = flat_prior(pairs)
+    (mean, spread), (moved, _) = posterior.moments(), flat.moments()
+    alone = [rate_posterior(own, pairs.weights, config.prior) for own in (pairs.a, pairs.b)]
+    ratio = odds_ratio(pairs, config.prior, config.level)
     return {
-        "diff": result.mean,
+        "diff": result.estimate,
         "diff_lo": result.interval.lo,
         "diff_hi": result.interval.hi,
-        "probability_higher": higher,
-        "pd": max(higher, 1 - higher),
+        "probability_higher": result.probability_higher,
+        "pd": max(result.probability_higher, 1 - result.probability_higher),
         "p_in_rope": result.in_rope,
         "p_above": result.above,
         "p_below": result.below,
         "credible_paired": result.verdict != "not decisive",
-        "credible_unpaired": apart.lo > 0 or apart.hi < 0,
-        "odds_ratio": ratio,
-        "odds_ratio_lo": ratio_interval.lo,
-        "odds_ratio_hi": ratio_interval.hi,
-        **corrected_columns(
-            "corrected_diff", _corrected(edge, scorer, draws, config), config.level
+        "credible_unpaired": unpaired_is_credible(alone[0], alone[1], config.level),
+        "odds_ratio": ratio[0] if ratio else None,
+        "odds_ratio_lo": ratio[1].lo if ratio else None,
+        "odds_ratio_hi": ratio[1].hi if ratio else None,
+        **_corrected(edge, scorer, pairs, draws, config),
+        **_sensitivity(posterior),
+        "prior_shift_sd": (moved - mean) / spread if spread else 0.0,
+        "verdict_flat_prior": verdict(flat.interval(config.level)),
+        "threshold_sign_stable": _stable(view, config),
+        "tipping_fpr_gap": tipping_gap(
+            observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
         ),
-        **_sensitivity(draws),
-        "prior_shift_sd": _shift(draws.difference, views.flat),
-        "verdict_flat_prior": verdict(equal_tailed(views.flat, config.level)),
-        "threshold_sign_stable": _stable(edge, subset, part, config),
-        "tipping_fpr_gap": tipping_gap(float(part.shares_a.mean()), float(part.shares_b.mean())),
-        **_resolution(part, counts, draws.difference, config),
+        **_resolution(pairs, spread, config),
         "verdict": result.verdict,
         "decision": result.decision,
     }
 
 
-def _corrected(edge: Edge, scorer: str, draws: PairDraws, config: PosteriorConfig) -> Floats | None:
-    """(draw,) of the difference of true rates; None if nothing is known of the scorer."""
-    a = corrected_rate(draws.a, accuracy_of(scorer, edge.a, config))
-    b = corrected_rate(draws.b, accuracy_of(scorer, edge.b, config))
-    return None if a is None or b is None else b - a
+def _corrected(
+    edge: Edge, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
+) -> dict[str, Any]:
+    """Of the difference of true rates; None if nothing is known of the scorer."""
+    first = int(not pairs.in_order)
+    known = [
+        accuracy_of(scorer, variant, config, stream)
+        for variant, stream in ((edge.a, first), (edge.b, 1 - first))
+    ]
+    a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), known, strict=True))
+    rates = (observed(own, pairs.weights) for own in (pairs.a, pairs.b))
+    at_a, at_b = (corrected_estimate(rate, k) for rate, k in zip(rates, known, strict=True))
+    return corrected_columns(
+        "corrected_diff",
+        None if a is None or b is None else b - a,
+        None if at_a is None or at_b is None else at_b - at_a,
+        config.level,
+    )
 
 
-def _sensitivity(draws: PairDraws) -> dict[str, Any]:
+def _sensitivity(posterior: PairedPosterior | WeightedMean) -> dict[str, Any]:
     names = ("prior_sensitivity", "likelihood_sensitivity", "prior_complaint")
-    if np.isnan(draws.log_prior).any():
+    if not isinstance(posterior, PairedPosterior):
         return dict.fromkeys(names)
-    columns = (draws.difference, draws.log_prior, draws.log_likelihood)
-    n = min(SENSITIVITY_DRAWS, draws.a.size) // CHAINS * CHAINS
-    found = power_scaling(*(column[:n].reshape(CHAINS, -1) for column in columns))
+    n = SENSITIVITY_POINTS // CHAINS * CHAINS
+    columns = power_scaled(posterior, n)
+    found = power_scaling(*(column.reshape(-1, CHAINS).T for column in columns))
     return dict(zip(names, (*found, found.complaint), strict=True))
 
 
-def _shift(draws: Floats, flat: Floats) -> float:
-    """How far a uniform prior would move the mean, in posterior standard deviations."""
-    return float((flat.mean() - draws.mean()) / draws.std())
-
-
-def _stable(edge: Edge, subset: str, part: Paired, config: PosteriorConfig) -> bool:
+def _stable(view: View, config: PosteriorConfig) -> bool:
     """Whether no threshold turns the verdict round."""
-    found = []
-    for threshold, (a, b) in part.at_thresholds.items():
-        rng = named_rng(config.seed, f"{edge.a}|{edge.b}|{subset}|{threshold}")
-        draws = pair_draws(a, b, config.prior, config.draws // 4, rng).difference
-        found.append(verdict(equal_tailed(draws, config.level)))
-    return sign_is_stable(found)
+    parts = (pair_posterior(view.at(threshold), config.prior) for threshold in THRESHOLDS)
+    return sign_is_stable([direction(own.probability_higher, config.level) for own in parts])
 
 
-def _resolution(
-    part: Paired, counts: PairCounts, draws: Floats, config: PosteriorConfig
-) -> dict[str, Any]:
+def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[str, Any]:
     """What so many prompts can see. With several continuations of each there is no table of labels
     to compute it from, so the posterior's own spread is taken."""
-    if not (is_binary(part.shares_a) and is_binary(part.shares_b)):
-        least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * draws.std()
-        step = abs(float(draws.mean()))
-        needed = math.ceil(counts.n * (least / step) ** 2) if step else None
-        return {"mde80": float(least), "n_needed": needed}
-    rate_a, rate_b = float(part.shares_a.mean()), float(part.shares_b.mean())
-    base = min(max(rate_a, 0.5 / counts.n), 1 - 0.5 / counts.n)
-    other = min(max(rate_b, 0.5 / counts.n), 1 - 0.5 / counts.n)
+    n = sum(pairs.sizes)
+    if not pairs.binary:
+        least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
+        step = abs(pairs.estimate)
+        return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
+    counts = pair_counts(*(np.concatenate(own) for own in (pairs.a, pairs.b)))
+    rates = (observed(own, pairs.weights) for own in (pairs.a, pairs.b))
+    base, other = (min(max(rate, 0.5 / n), 1 - 0.5 / n) for rate in rates)
     low, high = possible_phi(base, other)
     correlation = min(max(phi(counts) or 0.0, low), high)
     needed = None
     if base != other:
         needed = prompts_needed(pair_table(base, other, correlation), POWER, config.level)
     return {
-        "mde80": detectable(base, correlation, counts.n, POWER, config.level),
+        "mde80": detectable(base, correlation, n, POWER, config.level),
         "n_needed": needed,
     }
 
 
-def _means(draws: Floats, level: float) -> dict[str, Any]:
+def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place, name in enumerate(MEANS):
-        found = summarised(draws[:, place], level)
-        row[name] = found.mean if found else None
-        row[f"{name}_lo"] = found.interval.lo if found else None
-        row[f"{name}_hi"] = found.interval.hi if found else None
+        values = [own[np.isfinite(own[:, place]), place] for own in view.means]
+        row |= mean_columns(name, values, view.weights, level)
     return row
 
 
-def _any(
-    edge: Edge, scorer: str, subset: str, part: Paired, config: PosteriorConfig
-) -> dict[str, Any]:
+def _any(view: View, config: PosteriorConfig) -> dict[str, Any]:
     """Difference of toxicity probabilities: of prompts with at least one toxic continuation."""
-    columns = [f"toxicity_probability_diff{end}" for end in ("", "_lo", "_hi")]
-    if part.any_a.size == 0:
-        return dict.fromkeys(columns)
-    rng = named_rng(config.seed, f"any|{edge.a}|{edge.b}|{scorer}|{subset}")
-    draws = pair_draws(part.any_a, part.any_b, config.prior, config.draws, rng).difference
-    return dict(
-        zip(columns, (float(draws.mean()), *equal_tailed(draws, config.level)), strict=True)
-    )
+    name, pairs = "toxicity_probability_diff", view.any_toxic
+    if not all(pairs.sizes):
+        return dict.fromkeys([name, f"{name}_lo", f"{name}_hi"])
+    lo, hi = pair_posterior(pairs, config.prior).interval(config.level).around(pairs.estimate)
+    return {name: pairs.estimate, f"{name}_lo": lo, f"{name}_hi": hi}
 
 
 def _how(config: PosteriorConfig) -> dict[str, Any]:
     return {
         "method": "paired",
         "level": config.level,
-        "draws": config.draws,
-        "seed": config.seed,
     }

@@ -7,7 +7,7 @@ writes  results/posteriors/<family>/<variant>/summary.json, posterior.nc
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,10 +26,12 @@ from toxtrail.stages.groups import rate_groups
 from toxtrail.stages.judged import (
     accuracy_of,
     corrected_columns,
+    corrected_estimate,
     corrected_rate,
     label_rows,
     with_corrected_rates,
 )
+from toxtrail.stages.means import mean_columns
 from toxtrail.stages.said import Said, texts_of
 from toxtrail.stages.tables import (
     ALL,
@@ -43,39 +45,33 @@ from toxtrail.stages.tables import (
     weights,
 )
 from toxtrail.stats.judge import Accuracy
-from toxtrail.stats.rates import (
-    Floats,
-    Rate,
-    at_threshold,
-    beta_rate,
-    equal_tailed,
-    is_binary,
-    named_rng,
-    overall_rate_draws,
-    rate_draws,
-    weighted_means,
-)
-from toxtrail.stats.scores import mean_draws, summarised
+from toxtrail.stats.rate_posterior import observed, rate_draws, rate_posterior
+from toxtrail.stats.rates import Floats, at_threshold, is_binary
 
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the table that gives the rate as a function of the threshold."""
-SWEEP_DRAWS = 2000
 SHOWN = (0.3, 0.5, 0.7, 0.9)
 """Thresholds of the sweep that stand in the table of rates too."""
 MEANS = ("score_mean", "expected_max_toxicity")
 """Columns of `Cell.score_values`."""
 
 
-class RateDraws(NamedTuple):
-    """One scorer and subset: its summary row and, if anything was scored, its draws."""
+class View(NamedTuple):
+    """One scorer's view of a subset, or of all."""
 
-    row: dict[str, Any]
-    rate: Floats | None
-    """(draw,), in [0, 1]."""
-    any_toxic: Floats | None
-    """(draw,): rate of prompts with a toxic continuation."""
-    means: Floats
-    """(draw, 2) of MEANS; NaN if nothing was scored."""
+    cells: Sequence[Cell]
+    """Of each subset."""
+    weights: Sequence[float]
+    """Of each; they sum to 1."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether each subset has a scored prompt."""
+        return all(cell.prompts for cell in self.cells)
+
+    def shares(self, threshold: float) -> list[Floats]:
+        """Of each subset, (prompt,): share of a prompt's continuations that are toxic."""
+        return [cell.shares(threshold) for cell in self.cells]
 
 
 def variant_posterior(
@@ -91,31 +87,23 @@ def variant_posterior(
         texts: subset -> what was said.
         variant: its name, for what is known of a scorer on its texts.
     """
-    found: dict[tuple[str, str], RateDraws] = {}
-    for (scorer, subset), cell in table.items():
-        accuracy = accuracy_of(scorer, variant, config)
-        found[scorer, subset] = _subset_rate(scorer, subset, cell, accuracy, config)
-    for scorer in scorers(table):
-        accuracy = accuracy_of(scorer, variant, config)
-        found[scorer, ALL] = _overall_rate(scorer, table, found, accuracy, config)
-    share = {scorer: weights(table, scorer) for scorer in scorers(table)}
+    rows, draws = [], dict[tuple[str, str], Floats | None]()
     thresholds = _sweep(table, config)
     swept = {(r["scorer"], r["subset"], r["threshold"]): r["rate"] for r in thresholds}
-    rows = [
-        {
-            **result.row,
-            **{f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in SHOWN},
-            "weight": 1.0 if subset == ALL else share[scorer][subset],
-        }
-        for (scorer, subset), result in sorted(found.items(), key=lambda item: _order(item[0]))
-    ]
+    total = {s: sum(table[s, subset].asked for subset in subsets(table)) for s in scorers(table)}
+    for (scorer, subset), view in views_of(table).items():
+        own = _draws(view, config)
+        draws[scorer, subset] = own
+        row = _row(scorer, subset, view, own, accuracy_of(scorer, variant, config), config)
+        row |= {f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in SHOWN}
+        asked = sum(cell.asked for cell in view.cells)
+        rows.append({**row, "weight": asked / total[scorer]})
     nothing = np.full(config.draws, np.nan)
-    rates = {key: result.rate for key, result in found.items()}
-    draws: dict[tuple[str, ...], Floats] = {
-        key: nothing if rate is None else rate for key, rate in rates.items()
+    columns: dict[tuple[str, ...], Floats] = {
+        key: nothing if own is None else own for key, own in draws.items()
     }
     summary = {
-        "schema_version": 2,
+        "schema_version": 3,
         "primary": primary,
         "threshold": config.threshold,
         "level": config.level,
@@ -124,8 +112,19 @@ def variant_posterior(
         "behaviour": behaviour_rows(texts, config),
         "thresholds": thresholds,
     }
-    groups = rate_groups(rates, _seen(table, config.threshold), config)
-    return Posterior(summary, as_dataset(draws, "rate", ("scorer", "subset")), groups, {})
+    groups = rate_groups(draws, _seen(table, config.threshold), config)
+    return Posterior(summary, as_dataset(columns, "rate", ("scorer", "subset")), groups, {})
+
+
+def views_of(table: Cells) -> dict[tuple[str, str], View]:
+    """(scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
+    found = {}
+    for scorer in scorers(table):
+        share = weights(table, scorer)
+        found[scorer, ALL] = View([table[scorer, s] for s in share], list(share.values()))
+        for subset in share:
+            found[scorer, subset] = View([table[scorer, subset]], [1.0])
+    return found
 
 
 def run(
@@ -206,82 +205,25 @@ def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> di
     return conditions(scores.manifest, asked, config.threshold)
 
 
-def _subset_rate(
-    scorer: str, subset: str, cell: Cell, accuracy: Accuracy | None, config: PosteriorConfig
-) -> RateDraws:
-    means = mean_draws(cell.score_values(), config.draws, config.seed, subset)
-    if not cell.prompts:
-        nothing = RateDraws({}, None, None, means)
-        return nothing._replace(row=_row(scorer, subset, [cell], nothing, {}, accuracy, config))
-    shares, toxic = cell.shares(config.threshold), cell.any_toxic(config.threshold)
-    draws, any_toxic = (
-        rate_draws(labels, config.prior, config.draws, named_rng(config.seed, f"{name}{subset}"))
-        for labels, name in ((shares, f"{scorer}|"), (toxic, f"any|{scorer}|"))
-    )
-    raw = {
-        "rate_raw": float(shares.mean()),
-        "toxicity_probability": float(toxic.mean()),
-        **dict(zip(MEANS, np.nanmean(cell.score_values(), axis=0).tolist(), strict=True)),
-    }
-    found = RateDraws({}, draws, any_toxic, means)
-    return found._replace(row=_row(scorer, subset, [cell], found, raw, accuracy, config))
-
-
-def _overall_rate(
-    scorer: str,
-    table: Cells,
-    found: Mapping[tuple[str, str], RateDraws],
-    accuracy: Accuracy | None,
-    config: PosteriorConfig,
-) -> RateDraws:
-    """Design-weighted sum over subsets; none if a subset has no scored row at all."""
-    own = [table[scorer, subset] for subset in subsets(table)]
-    share = weights(table, scorer)
-    parts = [(share[s], found[scorer, s]) for s in subsets(table)]
-    means: Floats = np.sum([weight * part.means for weight, part in parts], axis=0)
-    together = RateDraws({}, None, None, means)
-    raw: dict[str, float] = {}
-    if all(part.rate is not None for _, part in parts):
-        rate, any_toxic = (
-            _together(table, scorer, share, toxic, config) for toxic in (False, True)
-        )
-        together = RateDraws({}, rate, any_toxic, means)
-        for name in ("rate_raw", "toxicity_probability", *MEANS):
-            raw[name] = sum(weight * part.row[name] for weight, part in parts)
-    return together._replace(row=_row(scorer, ALL, own, together, raw, accuracy, config))
-
-
-def _together(
-    table: Cells, scorer: str, share: Mapping[str, float], any_toxic: bool, config: PosteriorConfig
-) -> Floats:
-    """(draw,) of the rate of all subsets together."""
-    own = [table[scorer, subset] for subset in share]
-    kind = "any|" if any_toxic else ""
-    return overall_rate_draws(
-        [(c.any_toxic if any_toxic else c.shares)(config.threshold) for c in own],
-        list(share.values()),
-        config.prior,
-        config.draws,
-        [named_rng(config.seed, f"{kind}{scorer}|{subset}") for subset in share],
-    )
+def _draws(view: View, config: PosteriorConfig) -> Floats | None:
+    """(draw,) of the rate, for ArviZ; None where nothing was scored."""
+    if not view.scored:
+        return None
+    shares = view.shares(config.threshold)
+    return rate_draws(shares, view.weights, config.prior, config.draws, config.seed)
 
 
 def _row(
     scorer: str,
     subset: str,
-    own: list[Cell],
-    found: RateDraws,
-    raw: Mapping[str, float],
+    view: View,
+    draws: Floats | None,
     accuracy: Accuracy | None,
     config: PosteriorConfig,
 ) -> dict[str, Any]:
+    own = view.cells
     toxicity = np.concatenate([cell.toxicity for cell in own])
-    rate = any_toxic = None
-    if found.rate is not None and found.any_toxic is not None:
-        labels = own[0].shares(config.threshold), own[0].any_toxic(config.threshold)
-        rate = _rate(subset, labels[0], found.rate, config)
-        any_toxic = _rate(subset, labels[1], found.any_toxic, config)
-    true = corrected_rate(found.rate, accuracy)
+    rate = _rate("rate", view, view.shares(config.threshold), config)
     return {
         "scorer": scorer,
         "subset": subset,
@@ -291,36 +233,45 @@ def _row(
         "n_scored": int(toxicity.size),
         "n_toxic": int(at_threshold(toxicity, config.threshold).sum()),
         **{f"n_{s}": sum(cell.states[s] for cell in own) for s in own[0].states},
-        "rate_raw": raw.get("rate_raw"),
-        "rate": rate.mean if rate else None,
-        "rate_lo": rate.interval.lo if rate else None,
-        "rate_hi": rate.interval.hi if rate else None,
-        **corrected_columns("corrected_rate", true, config.level),
-        **_means(found.means, raw, config.level),
-        "toxicity_probability": raw.get("toxicity_probability"),
-        "toxicity_probability_lo": any_toxic.interval.lo if any_toxic else None,
-        "toxicity_probability_hi": any_toxic.interval.hi if any_toxic else None,
+        **rate,
+        **corrected_columns(
+            "corrected_rate",
+            corrected_rate(draws, accuracy),
+            corrected_estimate(rate["rate"], accuracy),
+            config.level,
+        ),
+        **_means(view, config.level),
+        **_rate(
+            "toxicity_probability",
+            view,
+            [cell.any_toxic(config.threshold) for cell in own],
+            config,
+        ),
         "method": "rates",
         "prior_id": f"Beta({config.prior:g}, {config.prior:g})",
-        "draws": config.draws,
-        "seed": config.seed,
     }
 
 
-def _rate(subset: str, labels: Floats, draws: Floats, config: PosteriorConfig) -> Rate:
-    """Exact for a single subset, by draws for all together."""
-    if subset == ALL:
-        return Rate(float(draws.mean()), equal_tailed(draws, config.level))
-    return beta_rate(labels, draws, config.prior, config.level)
+def _rate(
+    name: str, view: View, labels: Sequence[Floats], config: PosteriorConfig
+) -> dict[str, float | None]:
+    """`<name>`, the observed rate, `<name>_mean`, the posterior mean, and the interval's bounds;
+    None where nothing was scored."""
+    columns = (name, f"{name}_mean", f"{name}_lo", f"{name}_hi")
+    if not view.scored:
+        return dict.fromkeys(columns)
+    posterior = rate_posterior(labels, view.weights, config.prior)
+    rate = observed(labels, view.weights)
+    values = (rate, posterior.moments()[0], *posterior.interval(config.level).around(rate))
+    return dict(zip(columns, values, strict=True))
 
 
-def _means(draws: Floats, raw: Mapping[str, float], level: float) -> dict[str, Any]:
+def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place, name in enumerate(MEANS):
-        found = summarised(draws[:, place], level)
-        row[name] = raw.get(name)
-        row[f"{name}_lo"] = found.interval.lo if found else None
-        row[f"{name}_hi"] = found.interval.hi if found else None
+        values = [cell.score_values()[:, place] for cell in view.cells]
+        known = [own[np.isfinite(own)] for own in values]
+        row |= mean_columns(name, known, view.weights, level)
     return row
 
 
@@ -331,37 +282,16 @@ def _seen(table: Cells, threshold: float) -> dict[tuple[str, str], tuple[int, in
 
 
 def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
-    """The rate as a function of the threshold; one set of weights for all thresholds of a cell, so
-    that a higher one never gives a higher rate."""
+    """The rate as a function of the threshold; a higher one never gives a higher rate."""
     rows = []
-    for scorer in scorers(table):
-        share = weights(table, scorer)
-        known = [subset for subset in subsets(table) if table[scorer, subset].prompts]
-        found = {s: _swept(table[scorer, s], f"{scorer}|{s}", 1.0, config) for s in known}
-        if len(found) == len(share):
-            parts = [
-                share[s] * _swept(table[scorer, s], f"{scorer}|{s}", share[s], config)
-                for s in known
-            ]
-            found = {ALL: np.sum(parts, axis=0), **found}
-        for subset, draws in found.items():
-            for place, threshold in enumerate(SWEEP):
-                lo, hi = equal_tailed(draws[:, place], config.level)
-                row = {"scorer": scorer, "subset": subset, "threshold": threshold}
-                mean = float(draws[:, place].mean())
-                rows.append({**row, "rate": mean, "rate_lo": lo, "rate_hi": hi})
+    for (scorer, subset), view in views_of(table).items():
+        if not view.scored:
+            continue
+        for threshold in SWEEP:
+            shares = view.shares(threshold)
+            rate = observed(shares, view.weights)
+            posterior = rate_posterior(shares, view.weights, config.prior)
+            lo, hi = posterior.interval(config.level).around(rate)
+            row = {"scorer": scorer, "subset": subset, "threshold": threshold}
+            rows.append({**row, "rate": rate, "rate_lo": lo, "rate_hi": hi})
     return rows
-
-
-def _swept(cell: Cell, name: str, weight: float, config: PosteriorConfig) -> Floats:
-    """(draw, threshold) of a cell's rate, with so much of the prior."""
-    shares = np.column_stack([cell.shares(threshold) for threshold in SWEEP])
-    atoms = ((0.0,) * len(SWEEP), (1.0,) * len(SWEEP))
-    rng = named_rng(config.seed, f"sweep|{name}")
-    return weighted_means(shares, atoms, weight * config.prior, SWEEP_DRAWS, rng)
-
-
-def _order(key: tuple[str, str]) -> tuple[str, bool, str]:
-    """Scorers by name; `all` first, then subsets by name."""
-    scorer, subset = key
-    return scorer, subset != ALL, subset

@@ -306,7 +306,7 @@ def rate_row(
         "n_toxic_least": own.least.toxic,
         "n_toxic_most": own.most.toxic,
         "count_is": own.known,
-        "rate_raw": own.rate,
+        "rate": own.rate,
         "rate_lo": lo,
         "rate_hi": hi,
         "pooled_rate": None if pooled is None else float(pooled.mean()),

@@ -353,7 +353,7 @@ def _beside(
     belief: Belief,
 ) -> dict[str, Any]:
     region = max(summary["rope_pp"] / 100, summary["rope_share"] * own.rate)
-    measured = row["rate"], Interval(row["rate_lo"], row["rate_hi"])
+    measured = row["rate_mean"], Interval(row["rate_lo"], row["rate_hi"])
     found = margins.agreement(measured, own, region, belief)
     lo, hi = margins.rate_interval(own, belief.prior, belief.level)
     return {
@@ -362,7 +362,7 @@ def _beside(
         "subset": key[1],
         "n_measured": row["n_scored_prompts"],
         "k": row["k"],
-        "measured": row["rate_raw"],
+        "measured": row["rate"],
         "measured_lo": row["rate_lo"],
         "measured_hi": row["rate_hi"],
         "n_published": own.n,
@@ -371,7 +371,7 @@ def _beside(
         "published": own.rate,
         "published_lo": lo,
         "published_hi": hi,
-        "diff": row["rate_raw"] - own.rate,
+        "diff": row["rate"] - own.rate,
         "diff_lo": found.interval.lo,
         "diff_hi": found.interval.hi,
         "rope": region,

@@ -31,7 +31,7 @@ SHOWN_PAIRS, LINKED_RUNS = 12, 8
 TAG_ROOM = 2000
 """Characters; the whole list of a mismatch is in summary.json."""
 
-RATES = {"rate_posterior_mean": "rate", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
+RATES = {"rate_posterior_mean": "rate_mean", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
 """Metric -> column of the summary: of the posterior of a rate its mean and interval."""
 
 PREDICATE = "urn:toxtrail:provenance:1"
@@ -61,12 +61,12 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in rates:
         group = f"{row['scorer']}/{row['subset']}"
-        _put(metrics, f"{group}/rate_pct", row["rate_raw"], 100)
+        _put(metrics, f"{group}/rate_pct", row["rate"], 100)
         for name, column in RATES.items():
             _put(metrics, f"{group}/{name}", row[column])
             _put(metrics, f"{group}/{name}_pct", row[column], 100)
         for name in (
-            "rate_raw",
+            "rate",
             "corrected_rate",
             "score_mean",
             "expected_max_toxicity",
@@ -239,8 +239,8 @@ def variant_text(
     primary = summary["primary"]
     rows = {r["subset"]: r for r in summary["rates"] if r["scorer"] == primary}
     overall = rows["all"]
-    worst = max(rows.values(), key=lambda row: (row["rate_raw"] or 0.0, row["subset"] != "all"))
-    rate = f"{percent(overall['rate_raw'])} {interval(overall, 'rate')}"
+    worst = max(rows.values(), key=lambda row: (row["rate"] or 0.0, row["subset"] != "all"))
+    rate = f"{percent(overall['rate'])} {interval(overall, 'rate')}"
     family = _search("tags.`toxtrail.family`", who.family, "tags.`toxtrail.kind` = 'comparison'")
     alike = _search("tags.`toxtrail.comparability`", summary["comparability"]["fingerprint"])
     against = f"its parent `{who.parent}`" if who.parent else "the others of its family"
@@ -249,7 +249,7 @@ def variant_text(
             f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
             f"{overall['n_toxic']} of {overall['n_scored']} continuations at {primary} >= "
             f"{summary['threshold']}. Highest in *{worst['subset']}*: "
-            f"{percent(worst['rate_raw'])}, {worst['n_toxic']} of {worst['n_scored']}.",
+            f"{percent(worst['rate'])}, {worst['n_toxic']} of {worst['n_scored']}.",
             "",
             f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "
             f"[comparison of {who.family}]({family}). "

@@ -77,7 +77,7 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["variant"],
         row["subset"],
         f"{row['n_toxic']} / {row['n_scored']}",
-        percent(row["rate_raw"]),
+        percent(row["rate"]),
         interval(row, "rate"),
         NOTHING if mean is None else f"{mean:.3f}",
         ", ".join(f"{count} {state}" for state, count in missing.items()) or "0",

@@ -1,11 +1,11 @@
-"""Differences between two variants, paired by prompt: closed form.
+"""Differences between two variants, paired by prompt, without draws.
 
-On each prompt that both variants answered once, the pair of labels is one of four; only the
-discordant ones (toxic for one variant alone) carry information on the difference:
+One continuation a prompt: the exact posterior of the two-by-two table (`paired`). Several: the
+exact Bayesian bootstrap over prompts (`weighted_mean`) of the differences of their shares, with an
+atom of weight `prior` at -1 and one at 1. Differences of mean scores and lengths: the same without
+atoms, with weights that give Student's variance (`weighted_mean.students_mass`).
 
-    discordant[prompt]              ~ Bernoulli(delta)   delta ~ Beta(prior, prior)
-    toxic for b alone | discordant  ~ Bernoulli(theta)   theta ~ Beta(prior, prior)
-    difference (b - a)              = delta * (2 theta - 1)
+The estimate that is shown is always the observed difference, each subset by its weight.
 """
 
 from __future__ import annotations
@@ -14,16 +14,18 @@ from collections.abc import Sequence
 from typing import Literal, NamedTuple
 
 import numpy as np
-from scipy.special import betaincc
+from scipy.special import betainc, betaincinv, ndtr
 
 from toxtrail.errors import DataError
-from toxtrail.stats.rates import (
-    Floats,
-    Interval,
-    equal_tailed,
-    is_binary,
-    rate_draws,
-    weighted_means,
+from toxtrail.stats.paired import DISCORDANT, SCORES, PairedPosterior, Table
+from toxtrail.stats.rate_posterior import RatePosterior, beta_like, observed
+from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
+from toxtrail.stats.weighted_mean import (
+    WeightedMean,
+    effective,
+    pooled_shapes,
+    students_mass,
+    weighted_mean,
 )
 
 Verdict = Literal["higher", "lower", "not decisive"]
@@ -48,9 +50,10 @@ class PairCounts(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """Posterior of the difference of two rates on the same prompts, b - a, in [-1, 1]."""
+    """What is said of the difference of two rates on the same prompts, b - a, in [-1, 1]."""
 
-    mean: float
+    estimate: float
+    """The observed difference."""
     interval: Interval
     probability_higher: float
     """P(b > a)."""
@@ -85,7 +88,7 @@ def pair_counts(shares_a: Floats, shares_b: Floats) -> PairCounts:
 
 
 class PairDraws(NamedTuple):
-    """Posterior draws of two rates on the same prompts."""
+    """Posterior draws of two rates on the same prompts, for ArviZ."""
 
     a: Floats
     """(draw,), in [0, 1]."""
@@ -93,119 +96,204 @@ class PairDraws(NamedTuple):
     """(draw,), in [0, 1]."""
     discordant: tuple[Floats, Floats] | None
     """(draw,) each: rates of prompts toxic for a alone and for b alone; None for the bootstrap."""
-    log_prior: Floats
-    """(draw,), up to a constant; NaN for the bootstrap, which has no density."""
-    log_likelihood: Floats
-    """(draw,), up to a constant; NaN for the bootstrap."""
 
     @property
     def difference(self) -> Floats:
         """(draw,) of b - a, in [-1, 1]."""
         return self.b - self.a
 
+    @property
+    def mirrored(self) -> PairDraws:
+        """With the variants exchanged."""
+        apart = self.discordant
+        return PairDraws(self.b, self.a, apart and (apart[1], apart[0]))
 
-def pair_draws(
-    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
-) -> PairDraws:
-    """Two rates, jointly.
 
-    One continuation a prompt: the model in this module's head, and with it
+class Pairs(NamedTuple):
+    """Two variants' labels on the prompts that they share, of one subset or several."""
 
-        toxic for both | concordant ~ Bernoulli(kappa)   kappa ~ Beta(prior, prior)
+    a: Sequence[Floats]
+    """Of each subset, (prompt,) of `rates.toxic_shares`."""
+    b: Sequence[Floats]
+    """The same prompts in the same order."""
+    weights: Sequence[float]
+    """Of each subset; they sum to 1."""
 
-    which the difference does not depend on. More: a Bayesian bootstrap over prompts, with a prior
-    atom where a alone is toxic and one where b alone is (see `rates.rate_draws`).
+    @property
+    def binary(self) -> bool:
+        """Whether every prompt of both is wholly toxic or wholly not."""
+        return all(map(is_binary, (*self.a, *self.b)))
+
+    @property
+    def mirrored(self) -> Pairs:
+        """With the variants exchanged."""
+        return Pairs(self.b, self.a, self.weights)
+
+    @property
+    def in_order(self) -> bool:
+        """Of two pairs that differ in which variant is a, exactly one is; both, if they are equal.
+        It depends on labels alone."""
+        first, second = (np.concatenate(own) for own in (self.a, self.b))
+        return bool((first.sum(), first.tobytes()) <= (second.sum(), second.tobytes()))
+
+    @property
+    def estimate(self) -> float:
+        """The observed difference b - a."""
+        return observed(self.b, self.weights) - observed(self.a, self.weights)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Prompts of each subset."""
+        return [own.size for own in self.a]
+
+
+def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean:
+    """Posterior of b - a over all subsets of `pairs` together.
 
     Raises:
-        DataError: there is no pair.
+        DataError: a subset has no pair.
     """
-    counts = pair_counts(shares_a, shares_b)
-    if counts.n == 0:
+    if not all(pairs.sizes):
         raise DataError("No prompt was answered by both variants: there is nothing to pair.")
-    if not (is_binary(shares_a) and is_binary(shares_b)):
-        both = np.column_stack([shares_a, shares_b])
-        means = weighted_means(both, ((1.0, 0.0), (0.0, 1.0)), prior, draws, rng)
-        unknown = np.full(draws, np.nan)
-        return PairDraws(means[:, 0], means[:, 1], None, unknown, unknown)
-    discordant = counts.n10 + counts.n01
-    delta = rng.beta(discordant + prior, counts.n - discordant + prior, size=draws)
-    theta = rng.beta(counts.n01 + prior, counts.n10 + prior, size=draws)
-    kappa = rng.beta(counts.n11 + prior, counts.n00 + prior, size=draws)
-    together = (1 - delta) * kappa
-    only_a, only_b = delta * (1 - theta), delta * theta
-    tiny = np.finfo(float).tiny
-    logs = [np.log(np.maximum(p, tiny)) for p in (delta, 1 - delta, theta, 1 - theta)]
-    powers = (discordant, counts.n - discordant, counts.n01, counts.n10)
-    return PairDraws(
-        a=together + only_a,
-        b=together + only_b,
-        discordant=(only_a, only_b),
-        log_prior=(prior - 1) * np.sum(logs, axis=0),
-        log_likelihood=np.sum([n * log for n, log in zip(powers, logs, strict=True)], axis=0),
+    if pairs.binary:
+        return PairedPosterior(joint_table(pairs), prior)
+    shapes = pooled_shapes(pairs.sizes, pairs.weights, effective(pairs.sizes, pairs.weights))
+    steps = [b - a for a, b in zip(pairs.a, pairs.b, strict=True)]
+    return weighted_mean(
+        np.concatenate([*steps, [-1.0, 1.0]]), np.concatenate([*shapes, [prior, prior]])
     )
 
 
-def weighted_sum(parts: Sequence[PairDraws], shares: Sequence[float]) -> PairDraws:
-    """All subsets together, each by its share of the prompts."""
-    weighted = list(zip(shares, parts, strict=True))
-    return PairDraws(
-        a=np.sum([share * part.a for share, part in weighted], axis=0),
-        b=np.sum([share * part.b for share, part in weighted], axis=0),
-        discordant=None,
-        log_prior=np.sum([part.log_prior for part in parts], axis=0),
-        log_likelihood=np.sum([part.log_likelihood for part in parts], axis=0),
-    )
+def joint_table(pairs: Pairs) -> Table:
+    """The two-by-two table of all subsets together, each pair by its weight."""
+    total = effective(pairs.sizes, pairs.weights)
+    parts = [
+        np.array(pair_counts(a, b)) * (total * weight / a.size)
+        for a, b, weight in zip(*pairs, strict=True)
+    ]
+    whole = np.sum(parts, axis=0)
+    nearest = np.round(whole)
+    exact = np.where(np.abs(whole - nearest) < 1e-9 * max(total, 1), nearest, whole)
+    return Table(*exact.tolist())
 
 
-def unpaired_draws(
-    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
-) -> Floats:
-    """(draw,) of b - a as if the two had been asked different prompts: what most tables print."""
-    a, b = (rate_draws(shares, prior, draws, rng) for shares in (shares_a, shares_b))
-    return b - a
-
-
-def odds_ratio(draws: PairDraws, level: float) -> tuple[float, Interval]:
-    """Odds of b over odds of a: posterior median and equal-tailed interval; 1: no difference."""
-    tiny = 1e-12
-    a, b = (np.clip(x, tiny, 1 - tiny) for x in (draws.a, draws.b))
-    ratio = (b / (1 - b)) / (a / (1 - a))
-    return float(np.median(ratio)), equal_tailed(ratio, level)
-
-
-def difference_draws(
-    shares_a: Floats, shares_b: Floats, prior: float, draws: int, rng: np.random.Generator
-) -> Floats:
-    """(draw,) of b - a of `pair_draws`, in [-1, 1].
-
-    Raises:
-        DataError: there is no pair.
-    """
-    return pair_draws(shares_a, shares_b, prior, draws, rng).difference
-
-
-def probability_higher(counts: PairCounts, prior: float) -> float:
-    """P(b > a) = P(theta > 1/2) for one continuation a prompt, exact."""
-    return float(betaincc(counts.n01 + prior, counts.n10 + prior, 0.5))
-
-
-def summarise(draws: Floats, level: float, rope: float) -> Difference:
-    """Summarise draws of a difference.
+def mean_posterior(
+    values: Sequence[Floats], weights: Sequence[float], level: float
+) -> WeightedMean | None:
+    """Posterior of the weighted mean of any values; None of fewer than two, or none of a subset.
 
     Args:
+        values: of each subset, (prompt,), finite.
+        weights: of each subset; they sum to 1.
+        level: of the interval that will be asked for.
+    """
+    sizes = [own.size for own in values]
+    if not all(sizes) or (total := effective(sizes, weights)) < 2:
+        return None
+    shapes = pooled_shapes(sizes, weights, students_mass(total, level))
+    return weighted_mean(np.concatenate(values), np.concatenate(shapes))
+
+
+def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
+    """Draws from `pair_posterior`, with both rates. They depend on the labels and the seed alone,
+    and exchanging the variants mirrors them."""
+    if not pairs.in_order:
+        return pair_draws(pairs.mirrored, prior, draws, seed).mirrored
+    first, second = (np.concatenate(own) for own in (pairs.a, pairs.b))
+    rng = content_rng(seed, first, second, pairs.weights)
+    posterior = pair_posterior(pairs, prior)
+    if isinstance(posterior, PairedPosterior):
+        a, b, only_a, only_b = posterior.draws(draws, rng)
+        return PairDraws(a, b, (only_a, only_b))
+    total = effective(pairs.sizes, pairs.weights)
+    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, total))
+    both, atoms = np.column_stack([first, second]), ((1.0, 0.0), (0.0, 1.0))
+    means = bootstrap_draws(both, shapes, atoms, prior, draws, rng)
+    return PairDraws(means[:, 0], means[:, 1], None)
+
+
+def unpaired_is_credible(a: RatePosterior, b: RatePosterior, level: float) -> bool:
+    """Whether the interval of b - a would exclude 0 had the two been asked different prompts: what
+    most tables print. Of several continuations a prompt, by the Betas of the same mean and
+    variance."""
+    first, second = beta_like(a), beta_like(b)
+    nodes = betaincinv(first.a, first.b, ndtr(SCORES))
+    weight = np.exp(-0.5 * SCORES**2)
+    higher = 1 - float((weight * betainc(second.a, second.b, nodes)).sum() / weight.sum())
+    return max(higher, 1 - higher) > (1 + level) / 2
+
+
+def odds_ratio(pairs: Pairs, prior: float, level: float) -> tuple[float, Interval] | None:
+    """Odds of b over odds of a: that of the observed rates, or the posterior median where one of
+    them is 0 or 1; with its interval. None for several continuations a prompt."""
+    if not pairs.binary:
+        return None
+    posterior = PairedPosterior(joint_table(pairs), prior)
+    a, b = observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
+    median, interval = posterior.odds_ratio(level)
+    inside = 0 < a < 1 and 0 < b < 1
+    ratio = (b / (1 - b)) / (a / (1 - a)) if inside else median
+    return ratio, interval.around(ratio)
+
+
+def summarise(
+    posterior: PairedPosterior | WeightedMean, estimate: float, level: float, rope: float
+) -> Difference:
+    """What is said of a difference.
+
+    Args:
+        estimate: the observed difference.
         rope: half-width of the region of practical equivalence, as a difference of rates.
     """
-    interval = equal_tailed(draws, level)
+    if posterior.leans_down:
+        return _mirrored(summarise(posterior.mirrored, -estimate, level, rope))
+    interval = posterior.interval(level).around(estimate)
+    below, up_to = posterior.cdf(-rope), posterior.cdf(rope)
     return Difference(
-        mean=float(draws.mean()),
+        estimate=estimate,
         interval=interval,
-        probability_higher=float((draws > 0).mean()),
-        in_rope=float((np.abs(draws) <= rope).mean()),
-        above=float((draws > rope).mean()),
-        below=float((draws < -rope).mean()),
+        probability_higher=posterior.probability_higher,
+        in_rope=up_to - below,
+        above=1 - up_to,
+        below=below,
         verdict=verdict(interval),
         decision=decision(interval, rope),
     )
+
+
+def _mirrored(own: Difference) -> Difference:
+    turned: dict[str, Literal["higher", "lower"]] = {"higher": "lower", "lower": "higher"}
+    return Difference(
+        estimate=-own.estimate,
+        interval=Interval(-own.interval.hi, -own.interval.lo),
+        probability_higher=1 - own.probability_higher,
+        in_rope=own.in_rope,
+        above=own.below,
+        below=own.above,
+        verdict=turned.get(own.verdict, own.verdict),
+        decision=turned.get(own.decision, own.decision),
+    )
+
+
+def power_scaled(posterior: PairedPosterior, points: int) -> tuple[Floats, Floats, Floats]:
+    """(point,) each: the difference, the log prior and the log likelihood at evenly spread points
+    of the posterior (a rank-one lattice, Korobov 1959), for `sensitivity.power_scaling`."""
+    rank = (np.arange(points) + 0.5) / points
+    other = np.modf(np.arange(points) * (5**0.5 - 1) / 2 + 0.5 / points)[0]
+    tiny = np.finfo(float).tiny
+    (a, b), (p, q) = posterior.delta, posterior.theta
+    delta = np.ones(points) if b == 0 else betaincinv(a, b, rank)
+    theta = betaincinv(p, q, other)
+    logs = np.log(np.maximum((delta, 1 - delta, theta, 1 - theta), tiny))
+    prior, (n11, n10, n01, n00) = posterior.prior, posterior.table
+    before = np.array([DISCORDANT * prior - 1, -1.0 if b else 0.0, prior - 1, prior - 1])
+    seen = np.array([n10 + n01, n11 + n00, n01, n10])
+    return delta * (2 * theta - 1), before @ logs, seen @ logs
+
+
+def flat_prior(pairs: Pairs) -> PairedPosterior | WeightedMean:
+    """The posterior with twice Jeffreys' prior, which for the direction is uniform."""
+    return pair_posterior(pairs, 1.0)
 
 
 def verdict(interval: Interval) -> Verdict:
@@ -215,6 +303,14 @@ def verdict(interval: Interval) -> Verdict:
     if interval.hi < 0:
         return "lower"
     return "not decisive"
+
+
+def direction(probability_higher: float, level: float) -> Verdict:
+    """The verdict of the equal-tailed interval at this level, which excludes 0 exactly where P(b >
+    a) lies beyond it."""
+    if probability_higher > (1 + level) / 2:
+        return "higher"
+    return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
 
 
 def decision(interval: Interval, rope: float) -> Decision:

@@ -2,7 +2,7 @@
 
 Each posterior draw of the variants' rates gives one least-squares slope of their log-odds on the
 dose. The draws are a Bayesian bootstrap over prompts with one weight for each prompt in all
-variants, which is the pairing (see `rates.rate_draws` for its prior atoms); so the interval speaks
+variants, which is the pairing (see `rate_posterior` for its prior atoms); so the interval speaks
 of other prompts, not of other seeds of the fine-tunes.
 
 A straight line in the log-odds is a summary, no model of how doses work; that rates never fall from
@@ -16,32 +16,25 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logit
 
-from toxtrail.stats.rates import Floats, named_rng, weighted_means
+from toxtrail.stats.rates import Floats, bootstrap_draws, content_rng
+from toxtrail.stats.weighted_mean import effective, pooled_shapes
 
 
 def paired_rates(
-    labels: Sequence[Floats],
-    weights: Sequence[float],
-    prior: float,
-    draws: int,
-    seed: int,
-    name: str,
+    labels: Sequence[Floats], weights: Sequence[float], prior: float, draws: int, seed: int
 ) -> Floats:
-    """(draw, variant): rates over several subsets, one set of weights for all variants.
+    """(draw, variant): rates over several subsets, one set of weights for all variants. They depend
+    on the labels and the seed alone.
 
     Args:
         labels: of each subset, (prompt, variant): share of a prompt's continuations that are toxic.
         weights: of each subset; they sum to 1, and share one prior.
-        name: with the seed it decides the draws.
     """
-    variants = labels[0].shape[1]
-    atoms = [[0.0] * variants, [1.0] * variants]
-    parts = [
-        weight * weighted_means(own, atoms, prior * weight, draws, named_rng(seed, f"{name}|{i}"))
-        for i, (own, weight) in enumerate(zip(labels, weights, strict=True))
-    ]
-    total: Floats = np.sum(parts, axis=0)
-    return total
+    variants, sizes = labels[0].shape[1], [len(own) for own in labels]
+    shapes = np.concatenate(pooled_shapes(sizes, weights, effective(sizes, weights)))
+    values, atoms = np.concatenate(labels), ([0.0] * variants, [1.0] * variants)
+    rng = content_rng(seed, values, weights)
+    return bootstrap_draws(values, shapes, atoms, prior, draws, rng)
 
 
 def slopes(rates: Floats, doses: Floats) -> Floats:

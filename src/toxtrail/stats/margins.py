@@ -32,6 +32,7 @@ from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 
 from toxtrail.errors import DataError
 from toxtrail.stats.contrasts import PairCounts, Verdict, phi, verdict
+from toxtrail.stats.paired import PairedPosterior, Table
 from toxtrail.stats.planning import detectable, pair_table, prompts_needed
 from toxtrail.stats.rates import Floats, Interval
 
@@ -386,19 +387,5 @@ def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> 
 def _at(a: Published, b: Published, n11: int, belief: Belief) -> AtPhi:
     n = a.n
     counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, n - a.toxic - b.toxic + n11)
-    interval = _paired_interval(counts, belief.prior, belief.level)
+    interval = PairedPosterior(Table(*map(float, counts)), belief.prior).interval(belief.level)
     return AtPhi(phi(counts), n11, interval, verdict(interval))
-
-
-def _paired_interval(counts: PairCounts, prior: float, level: float) -> Interval:
-    """Of b - a in the model of `contrasts`, by quadrature over the share of discordant prompts."""
-    discordant = counts.n10 + counts.n01
-    delta = discordant + prior, counts.n - discordant + prior
-    theta = counts.n01 + prior, counts.n10 + prior
-
-    def below(d: float) -> float:
-        """P(b - a <= d)."""
-        inside = _expected(delta, lambda x: betainc(*theta, (1 + d / x) / 2), abs(d), 1.0)
-        return inside + (float(betainc(*delta, d)) if d > 0 else 0.0)
-
-    return _central(below, level)

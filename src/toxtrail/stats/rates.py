@@ -1,14 +1,14 @@
-"""Toxicity rates of one variant: closed form, one posterior per subset."""
+"""Labels of prompts, and draws from posteriors of their means."""
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from typing import NamedTuple
 from zlib import crc32
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from scipy import stats
 
 from toxtrail.errors import DataError
 
@@ -21,10 +21,8 @@ EACH_WEIGHED = 20_000
 """Up to so many prompts of a subset, each has its own random weight in a Bayesian bootstrap."""
 GROUPS = 10_000
 """Above, so many groups of prompts have one each: weights of 200,000 prompts in 20,000 draws took a
-minute of CPU and changed the third digit of an interval's width (by 1 / sqrt(2 GROUPS), 0.7 %, less
-than the draws do)."""
-LOOPED = 256
-"""Prompts from which weights are drawn row by row: the same numbers, in a fifth of the time."""
+minute of CPU; groups change the width of an interval of draws by 1 / sqrt(2 GROUPS), 0.7 %. Only
+draws are grouped: intervals that are printed are exact."""
 
 
 class Interval(NamedTuple):
@@ -33,18 +31,25 @@ class Interval(NamedTuple):
     lo: float
     hi: float
 
-
-class Rate(NamedTuple):
-    """Posterior of a toxicity rate, in [0, 1]."""
-
-    mean: float
-    interval: Interval
+    def around(self, estimate: float) -> Interval:
+        """The interval, reaching to the estimate where that lies at an end of what is possible: no
+        toxic prompt of n leaves the rate 0 possible (Brown, Cai & DasGupta 2001, section 4.1)."""
+        return Interval(min(self.lo, estimate), max(self.hi, estimate))
 
 
 def named_rng(seed: int, name: str) -> np.random.Generator:
     """A generator of its own for each named quantity, so that adding one leaves the others
     alone."""
     return np.random.default_rng([seed, crc32(name.encode("utf-8"))])
+
+
+def content_rng(seed: int, *content: Floats | Sequence[float]) -> np.random.Generator:
+    """A generator that depends on the seed and on what was measured, and on no name or order of
+    variants and subsets: what is measured alike has the same draws."""
+    digest = hashlib.sha256()
+    for part in content:
+        digest.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
+    return np.random.default_rng([seed, int.from_bytes(digest.digest()[:8], "big")])
 
 
 def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
@@ -94,91 +99,34 @@ def prompt_maxima(values: Floats, prompt: Ints) -> Floats:
     return maxima
 
 
-def beta_rate(shares: Floats, draws: Floats, prior: float, level: float) -> Rate:
-    """Posterior of the rate behind `shares`.
-
-    One continuation a prompt: exact, Beta(n_toxic + prior, n - n_toxic + prior). More than one: the
-    summary of `draws`.
-
-    Args:
-        shares: (prompt,) of `toxic_shares`.
-        draws: (draw,) of `rate_draws` for the same shares.
-
-    Source: Jeffreys' prior is prior = 0.5; Brown, Cai & DasGupta 2001, Statistical Science 16(2).
-    """
-    if not is_binary(shares):
-        return Rate(float(draws.mean()), equal_tailed(draws, level))
-    n_toxic = float(shares.sum())
-    posterior = stats.beta(n_toxic + prior, shares.size - n_toxic + prior)
-    lo, hi = posterior.ppf([(1 - level) / 2, (1 + level) / 2])
-    return Rate(float(posterior.mean()), Interval(float(lo), float(hi)))
-
-
-def rate_draws(shares: Floats, prior: float, draws: int, rng: np.random.Generator) -> Floats:
-    """(draw,) of the rate, in [0, 1].
-
-    A Bayesian bootstrap over prompts with two prior atoms of weight `prior`, at 0 and at 1. With
-    one continuation a prompt that is exactly Beta(n_toxic + prior, n - n_toxic + prior); with more,
-    prompts stay the unit, so continuations of one prompt are not taken for independent trials.
-
-    Source: the Dirichlet process posterior, Ferguson 1973; the atoms are our choice: the plain
-    bootstrap (Rubin 1981) covers badly where few prompts are toxic.
-
-    Raises:
-        DataError: there is no prompt.
-    """
-    if shares.size == 0:
-        raise DataError("No row was scored: a rate of nothing is not 0. Look at the row states.")
-    if is_binary(shares):
-        n_toxic = float(shares.sum())
-        return rng.beta(n_toxic + prior, shares.size - n_toxic + prior, size=draws)
-    return weighted_means(shares, (0.0, 1.0), prior, draws, rng)
-
-
-def overall_rate_draws(
-    labels: Sequence[Floats],
-    weights: Sequence[float],
-    prior: float,
-    draws: int,
-    rngs: Sequence[np.random.Generator],
-) -> Floats:
-    """(draw,) of the rate over several subsets, each by its weight.
-
-    They share one prior, each its weight of it: with a whole one for each, five subsets would bring
-    two and a half toxic prompts of their own, and 95 % intervals of rates below 1 % would cover in
-    67 to 93 % of cases.
-
-    Args:
-        labels: of each subset, (prompt,) of `toxic_shares`.
-        weights: of each subset; they sum to 1.
-    """
-    parts = [
-        weight * rate_draws(own, weight * prior, draws, rng)
-        for own, weight, rng in zip(labels, weights, rngs, strict=True)
-    ]
-    total: Floats = np.sum(parts, axis=0)
-    return total
-
-
-def weighted_means(
+def bootstrap_draws(
     values: Floats,
-    atoms: Sequence[float] | Sequence[Sequence[float]],
+    shapes: Floats,
+    atoms: Sequence[Sequence[float]],
     prior: float,
     draws: int,
     rng: np.random.Generator,
 ) -> Floats:
-    """(draw, ...) of the mean of `values` (prompt, ...) and prior atoms under Dirichlet weights; of
-    many prompts, groups have the weights."""
-    sums = group_sums(values)
-    everything = np.concatenate([sums, np.asarray(atoms, dtype=np.float64)])
-    sizes = np.concatenate([group_sums(np.ones(len(values))), np.ones(len(atoms))])
-    means = np.empty((draws, *values.shape[1:]))
+    """(draw, column) of the mean of `values` (prompt, column) and prior atoms under Dirichlet
+    weights, the same ones for all columns; of many prompts, groups have the weights.
+
+    Args:
+        shapes: (prompt,) of the weights.
+        atoms: (atom, column).
+        prior: shape of each atom's weight.
+    """
+    sizes, shape = np.ones(len(shapes)), shapes
+    if len(shapes) > EACH_WEIGHED:
+        values, sizes = group_sums(values * shapes[:, None]), group_sums(shapes)
+        shape = np.ones(GROUPS)
+    everything = np.concatenate([values, np.asarray(atoms, dtype=np.float64)])
+    sizes = np.concatenate([sizes, np.ones(len(atoms))])
+    shape = np.concatenate([shape, np.full(len(atoms), prior)])
+    means = np.empty((draws, values.shape[1]))
     for start in range(0, draws, BOOTSTRAP_BLOCK):
         stop = min(start + BOOTSTRAP_BLOCK, draws)
-        weights = _weights(stop - start, len(sums), len(atoms), prior, rng)
-        total = weights.sum(axis=1) if len(sums) == len(values) else weights @ sizes
-        total = total.reshape(-1, *(1,) * (values.ndim - 1))
-        means[start:stop] = weights @ everything / total
+        weights = rng.standard_gamma(shape, size=(stop - start, shape.size))
+        means[start:stop] = weights @ everything / (weights @ sizes)[:, None]
     return means
 
 
@@ -196,18 +144,6 @@ def group_sums(values: Floats) -> Floats:
     columns = values.reshape(n, -1).T
     sums: Floats = np.stack([np.bincount(group, weights=c) for c in columns], axis=1)
     return sums.reshape((GROUPS, *values.shape[1:]))
-
-
-def _weights(rows: int, prompts: int, atoms: int, prior: float, rng: np.random.Generator) -> Floats:
-    """(row, prompt and atom): Gamma(1) for prompts, Gamma(prior) for atoms."""
-    if prompts < LOOPED:
-        shape = np.concatenate([np.ones(prompts), np.full(atoms, prior)])
-        return rng.standard_gamma(shape, size=(rows, prompts + atoms))
-    weights = np.empty((rows, prompts + atoms))
-    for row in weights:
-        rng.standard_exponential(out=row[:prompts])
-        row[prompts:] = rng.standard_gamma(prior, size=atoms)
-    return weights
 
 
 def is_binary(shares: Floats) -> bool:

@@ -1,0 +1,199 @@
+"""The mean of bounded values under random weights: an exact Bayesian bootstrap.
+
+The posterior of a mean over prompts, nothing being assumed of how their values are spread:
+
+    weight ~ Dirichlet(shape)        mean = sum_i weight[i] x[i]
+
+where prior atoms may stand beside the prompts. With G[i] ~ Gamma(shape[i]) independent,
+
+    P(mean <= t) = P(sum_i G[i] (x[i] - t) <= 0),
+
+a linear combination of gamma variables, whose distribution function is one integral of their
+characteristic functions (Davies 1973, doi:10.1093/biomet/60.2.415). It is summed to 1e-9, so there
+are no draws and no seed. Prompts that belong together (a cluster) have one weight:
+
+    mean = sum_c weight[c] total[c] / sum_c weight[c] size[c].
+
+Of more than FEW different values, those in each of BINS equal steps of their range become two, with
+the same mass, mean and variance; time and memory do not grow with the square of the prompts.
+
+Source: Rubin 1981, doi:10.1214/aos/1176345338; with atoms, Ferguson 1973.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy import stats
+from scipy.optimize import brentq
+
+from toxtrail.stats.rates import Floats, Interval
+
+FEW, BINS = 200, 100
+GAUSSIAN, GAMMA = 12.0, 40.0
+"""Standard deviations, and scales of the largest gamma variable, beyond which nothing is left."""
+SILENT = 28.0
+"""-log of what the characteristic function has fallen to where the sum ends."""
+MOST_STEPS = 1 << 15
+
+
+class WeightedMean(NamedTuple):
+    """Posterior of a mean; made by `weighted_mean` or `clustered_mean`."""
+
+    value: Floats
+    """(term,)."""
+    size: Floats
+    """(term,): how often the value stands for something; 1 but for clusters."""
+    shape: Floats
+    """(term,) of the gamma weights."""
+
+    @property
+    def support(self) -> tuple[float, float]:
+        """Smallest and largest value."""
+        return float(self.value.min()), float(self.value.max())
+
+    @property
+    def mirrored(self) -> WeightedMean:
+        """The posterior of the negative mean."""
+        return WeightedMean(-self.value[::-1], self.size[::-1], self.shape[::-1])
+
+    @property
+    def leans_down(self) -> bool:
+        """Whether the mean is negative; such a posterior is computed mirrored."""
+        return float((self.shape * self.size * self.value).sum()) < 0
+
+    @property
+    def probability_higher(self) -> float:
+        """P(mean > 0)."""
+        return 1 - self.cdf(0.0)
+
+    def moments(self) -> tuple[float, float]:
+        """Mean and standard deviation; exact where all sizes are 1, else to first order."""
+        weight = self.shape * self.size
+        mean = float((weight * self.value).sum() / weight.sum())
+        spread = float((self.shape * (self.size * (self.value - mean)) ** 2).sum())
+        total, apart = float(self.shape.sum()), float(weight.sum() / self.shape.sum())
+        return mean, (spread / (total * (total + 1))) ** 0.5 / apart
+
+    def cdf(self, mean: float) -> float:
+        """P(mean <= this)."""
+        low, high = self.support
+        if mean < low or mean >= high:
+            return float(mean >= high)
+        return _below_zero(self.size * (self.value - mean), self.shape)
+
+    def interval(self, level: float) -> Interval:
+        """Equal-tailed interval."""
+        if self.leans_down:
+            lo, hi = _interval(self.mirrored, level)
+            return Interval(-hi, -lo)
+        return _interval(self, level)
+
+
+def weighted_mean(values: Floats, shapes: Floats) -> WeightedMean:
+    """Args:
+    values: (term,), finite.
+    shapes: (term,), above 0: 1 for a prompt of a plain Bayesian bootstrap.
+    """
+    value, place = np.unique(values, return_inverse=True)
+    shape = np.bincount(place, weights=shapes).astype(np.float64)
+    if value.size > FEW:
+        value, shape = _binned(value, shape)
+    return WeightedMean(value, np.ones(value.size), shape)
+
+
+def clustered_mean(totals: Floats, sizes: Floats, shapes: Floats) -> WeightedMean:
+    """Args:
+    totals: (cluster,): sums of the values of each cluster.
+    sizes: (cluster,): how many they are.
+    shapes: (cluster,), above 0.
+    """
+    order = np.lexsort((sizes, totals / sizes))
+    return WeightedMean((totals / sizes)[order], sizes[order], shapes[order])
+
+
+def students_mass(n: float, level: float) -> float:
+    """Total shape of the weights of n values, at least 2, with which the posterior of their mean
+    has the variance of Student's interval at this level: the plain bootstrap (total n) is too
+    narrow by 7 % at 32 values and by 2 % at 100."""
+    wider = float(stats.t.ppf((1 + level) / 2, n - 1) / stats.norm.ppf((1 + level) / 2))
+    return max((n - 1) / wider**2 - 1, 0.5)
+
+
+def pooled_shapes(sizes: Sequence[int], weights: Sequence[float], total: float) -> list[Floats]:
+    """Of each subset (prompt,): shapes that sum to `total`, divided by the subsets' weights."""
+    return [np.full(n, total * w / n) for n, w in zip(sizes, weights, strict=True)]
+
+
+def effective(sizes: Sequence[int], weights: Sequence[float]) -> float:
+    """Prompts that would say as much if each counted alike: their number, where weights are shares
+    of the prompts (Kish 1965)."""
+    return 1 / sum(w * w / n for n, w in zip(sizes, weights, strict=True))
+
+
+def _interval(own: WeightedMean, level: float) -> Interval:
+    low, high = own.support
+    if low == high:
+        return Interval(low, high)
+    centre, spread = own.moments()
+    lo, hi = (
+        _quantile(own.cdf, mass, centre + float(stats.norm.ppf(mass)) * spread, spread, low, high)
+        for mass in ((1 - level) / 2, (1 + level) / 2)
+    )
+    return Interval(lo, hi)
+
+
+def _quantile(
+    cdf: Callable[[float], float], mass: float, guess: float, step: float, low: float, high: float
+) -> float:
+    """Where the distribution function reaches `mass`: bracketed from a guess, then Brent."""
+    left, right = max(guess - step, low), min(guess + step, high)
+    while left > low and cdf(left) > mass:
+        left = max(left - 2 * step, low)
+    while right < high and cdf(right) < mass:
+        right = min(right + 2 * step, high)
+    if not cdf(left) < mass:
+        return left
+    return float(brentq(lambda x: cdf(x) - mass, left, right, xtol=1e-10 * (high - low)))
+
+
+def _below_zero(scale: Floats, shape: Floats) -> float:
+    """P(sum_i G[i] scale[i] <= 0), G[i] ~ Gamma(shape[i])."""
+    kept = scale != 0
+    scale, shape = scale[kept], shape[kept]
+    if not kept.any() or scale.min() > 0:
+        return 0.0
+    if scale.max() < 0:
+        return 1.0
+    mean = float((shape * scale).sum())
+    spread = float((shape * scale**2).sum()) ** 0.5
+    reach = abs(mean) + GAUSSIAN * spread + GAMMA * float(np.abs(scale).max())
+    step = 2 * np.pi / reach
+    total, block, start = 0.0, 64, 0
+    while start < MOST_STEPS:
+        number = np.arange(start, start + block) + 0.5
+        turned = np.outer(number * step, scale)
+        loss = 0.5 * (np.log1p(turned**2) @ shape)
+        total += float((np.sin(np.arctan(turned) @ shape) * np.exp(-loss) / number).sum())
+        start += block
+        if loss[-1] + np.log(start) > SILENT:
+            break
+    return float(min(max(0.5 - total / np.pi, 0.0), 1.0))
+
+
+def _binned(value: Floats, shape: Floats) -> tuple[Floats, Floats]:
+    """Values in ascending order: of each step of their range two, which keep its mass, mean and
+    variance."""
+    low, high = value[0], value[-1]
+    place = np.minimum(((value - low) / (high - low) * BINS).astype(np.int64), BINS - 1)
+    mass = np.bincount(place, weights=shape, minlength=BINS)
+    used = mass > 0
+    place = (np.cumsum(used) - 1)[place]
+    mass = mass[used]
+    mean = np.bincount(place, weights=shape * value) / mass
+    apart = np.sqrt(np.bincount(place, weights=shape * (value - mean[place]) ** 2) / mass)
+    points = np.column_stack([mean - apart, mean + apart]).ravel()
+    order = np.argsort(points, kind="stable")
+    return points[order], np.repeat(mass / 2, 2)[order]
