@@ -17,7 +17,7 @@ from toxtrail.stages.said import Said, rows_in
 from toxtrail.stages.tables import ALL
 from toxtrail.stats.contrasts import Pairs, mean_posterior, pair_posterior, verdict
 from toxtrail.stats.rate_posterior import observed, rate_posterior
-from toxtrail.stats.rates import Interval
+from toxtrail.stats.rates import Floats, Interval
 from toxtrail.symptoms import SYMPTOMS
 
 QUANTILES = (0.1, 0.5, 0.9)
@@ -160,7 +160,7 @@ def _differences(
         [x.tokens[rows] for x, rows in zip(own, inside, strict=True)]
         for own, inside in ((a, in_a), (b, in_b))
     ]
-    return row | _length_columns(*lengths, weights, config.level)
+    return row | _length_columns(lengths[0], lengths[1], weights, config.level)
 
 
 def _length_columns(
