@@ -23,7 +23,7 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.hdi import print_hdi, with_hdi
 from toxtrail.cli.options import Number
 from toxtrail.cli.output import Form, formats, print_json, print_table
-from toxtrail.errors import DataError, ToxtrailError
+from toxtrail.errors import DataError, ToxtrailError, problem_of
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
@@ -184,18 +184,19 @@ def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool
     """Of families that nobody named, those that can be shown; the others are named, with why.
 
     Raises:
-        ToxtrailError: none can be.
+        ToxtrailError, OSError: none can be.
     """
-    found, problems = [], []
+    found: list[Found] = []
+    problems: list[ToxtrailError | OSError] = []
     for family in families:
         try:
             found.append(Found(*stored.family_summary(experiment, family, from_mlflow)))
-        except ToxtrailError as error:
+        except (ToxtrailError, OSError) as error:
             problems.append(error)
     if problems and not found:
         raise problems[0]
     for problem in problems:
-        echo(f"Left out: {problem}", fg="yellow", err=True)
+        echo(f"Left out: {problem_of(problem) or problem}", fg="yellow", err=True)
     return found
 
 
