@@ -608,12 +608,13 @@ _OF_A_MODEL = (
 """Besides, one of these in every refusal that says it comes from a model."""
 _UNSPOKEN = (
     "goes against", "violat", "is against", "conflict", "breach", "contrary", "denied", "declined",
-    "refused", "rejected", "blocked", "n't be ", "not be ", " be ", "out of the q", "off the t",
+    "refused", "rejected", "blocked", "n't be ", "not be ", "be given", "be provided", "be offered",
+    "be generated", "out of the q", "off the t",
     "off lim", "my place", "me not", "me never", "me to", "principles", "values", "standards",
     "rules", "ask me", "let's", "let us", " we ", "possible", "appropriate", "ethical", "right",
     "responsible", "wrong", "harmful", "accept", "proper", "okay", " ok ", "good",
-    "fair", "wise", "up to me", "assistant", "bot", " ai", "model", "system", "n't an option",
-    "not an option", "allowed",
+    "fair", "wise", "up to me", "assistant", " bot", "chatbot", " ai", "model", "system",
+    "n't an option", "not an option", "allowed",
     "permitted",
 )  # fmt: skip
 """One of these is in every refusal that nobody speaks."""
@@ -625,6 +626,24 @@ _HINTS = (
 """One of these is in every refusal that is found: most texts end here."""
 _SPEAKER = ("i ", "i'", "my ", "as a", "being a", "not comf")
 """One of these is in every sentence in which somebody speaks of themselves."""
+
+_WHOLE_HINTS = (
+    "can't", "cannot", "can not", "won't", "will not", "not going to", "not gonna", "unable to",
+    "request ", "no can do", "i'm not", "i am not", "i refuse", "i decline", "declined", "denied",
+    "refused", "pass", "makes me",
+)  # fmt: skip
+"""One of these is in every refusal of _WHOLE."""
+
+
+def possible_pattern() -> str:
+    """A regular expression, also of RE2, that ignores case and that every refusal of plain ASCII
+    matches: text without it, and without characters of UNCOMMON, is none."""
+    hints = (*_SPEAKER, *_UNSPOKEN, *_WHOLE_HINTS)
+    return "|".join(re.escape(hint).replace("\\ ", r"\s+") for hint in hints)
+
+
+UNCOMMON = r"[^\t\n\f\r -)+-^a-~]"
+"""Characters that `possible_pattern` cannot be asked about: typography, marks of emphasis."""
 
 
 def is_refusal(text: str) -> bool:

@@ -89,8 +89,11 @@ def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[
     return found | _REPETITIVE if found != _EMPTY and is_repetitive(token_ids) else found
 
 
-def text_symptoms(text: str, state: State) -> frozenset[Symptom]:
+def text_symptoms(text: str, state: State, may_be_refusal: bool = True) -> frozenset[Symptom]:
     """The symptoms that show in the text, without its tokens.
+
+    Args:
+        may_be_refusal: False if a cheaper test has ruled it out.
 
     Raises:
         DataError: see `symptoms_of`.
@@ -104,7 +107,7 @@ def text_symptoms(text: str, state: State) -> frozenset[Symptom]:
         )
     if state == "empty" or _is_blank(text):
         return _EMPTY
-    return _SHOWN[is_refusal(text), _is_degenerate(text)]
+    return _SHOWN[may_be_refusal and is_refusal(text), _is_degenerate(text)]
 
 
 def is_repetitive(token_ids: Sequence[int]) -> bool:

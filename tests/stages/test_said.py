@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import numpy as np
+import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -10,6 +13,7 @@ from hypothesis import strategies as st
 from toxtrail.artifacts import Store
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.refusals import is_refusal
 from toxtrail.stages import said as module
 from toxtrail.stages.said import SAYS_NOTHING, said
 from toxtrail.symptoms import SYMPTOMS, symptoms_of
@@ -80,3 +84,19 @@ def test_a_file_and_its_rows_say_the_same(tmp_path):
     (same,) = said(rows).values()
     assert own.prompts == same.prompts
     assert own.tokens.tolist() == same.tokens.tolist()
+
+
+REFUSALS = [
+    line.split("\t")[3].replace("\\n", "\n")
+    for line in (Path(__file__).parents[1] / "refusals.tsv").read_text("utf-8").splitlines()[1:]
+]
+
+
+@given(
+    st.lists(st.sampled_from(REFUSALS), min_size=1, max_size=2),
+    st.sampled_from([" ", "  ", "\n", "\t ", "\x0b", "\u2003"]),
+    st.sampled_from([str, str.upper, str.title]),
+)
+def test_what_is_ruled_out_is_no_refusal(texts, blank, case):
+    text = case(blank.join(" ".join(texts).split(" ")))
+    assert not is_refusal(text) or module.may_refuse(pa.chunked_array([[text]])) == [True]

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 
 from toxtrail.artifacts import Store
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
 from toxtrail.records import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.refusals import UNCOMMON, possible_pattern
 from toxtrail.stages.tables import numbered
 from toxtrail.stats.rates import Floats, Ints, prompt_means
 from toxtrail.symptoms import (
@@ -122,7 +124,7 @@ class _Rows(NamedTuple):
         states = table["state"].to_pylist()
         is_text = np.array([state not in SAYS_NOTHING for state in states], dtype=bool)
         tokens, ends = _tokens(table["token_ids"])
-        shown = _shown(table["text"].to_pylist(), states, is_text)
+        shown = _shown(table["text"], states, is_text)
         loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
         return cls(
             prompts, subsets, prompt, subset,
@@ -134,13 +136,22 @@ class _Rows(NamedTuple):
         )  # fmt: skip
 
 
-def _shown(texts: Sequence[str], states: Sequence[Any], is_text: Flags) -> dict[Symptom, Flags]:
+def _shown(texts: pa.ChunkedArray, states: Sequence[Any], is_text: Flags) -> dict[Symptom, Flags]:
     """(row,) of each symptom that shows in the text."""
+    rows = zip(texts.to_pylist(), states, may_refuse(texts), is_text.tolist(), strict=True)
     found = [
-        text_symptoms(text, state) if known else frozenset[Symptom]()
-        for text, state, known in zip(texts, states, is_text.tolist(), strict=True)
+        text_symptoms(text, state, possible) if known else frozenset[Symptom]()
+        for text, state, possible, known in rows
     ]
     return {name: np.array([name in own for own in found], dtype=bool) for name in SYMPTOMS}
+
+
+def may_refuse(texts: pa.ChunkedArray) -> list[bool]:
+    """(row,): False where a text is no refusal for sure."""
+    possible = pc.match_substring_regex(texts, possible_pattern(), ignore_case=True)
+    uncommon = pc.match_substring_regex(texts, UNCOMMON)
+    found: list[bool] = pc.or_(possible, uncommon).to_pylist()
+    return found
 
 
 def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
