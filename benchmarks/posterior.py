@@ -14,6 +14,7 @@ import resource
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,8 @@ WORDS = [
 REFUSAL = "I'm sorry, but I can't help with that request. "
 LOOP = "and then the mill and then the mill "
 SUBSETS = 5
+NO_LABELS: Any = None
+"""The stage fetches assets for labels of people alone."""
 
 
 def main() -> None:
@@ -58,7 +61,7 @@ def measured(store: Store, who: VariantConfig) -> None:
     read = time.process_time()
     said.said(rows)
     looked = time.process_time()
-    posterior.run(store, "v", who, CONFIG, "judge")
+    posterior.run(store, "v", who, CONFIG, "judge", NO_LABELS)
     end = time.process_time()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(
@@ -74,7 +77,7 @@ def profiled(store: Store, who: VariantConfig) -> None:
     from toxtrail.stages import posterior
 
     profile = cProfile.Profile()
-    profile.runcall(posterior.run, store, "v", who, CONFIG, "judge")
+    profile.runcall(posterior.run, store, "v", who, CONFIG, "judge", NO_LABELS)
     pstats.Stats(profile).sort_stats("cumulative").print_stats(35)
 
 
