@@ -127,7 +127,7 @@ def test_the_columns_of_recipes_are_documented(documented):
         "recipe_variants": (("recipe",), [3]),
     }
     coords = {"scorer": ["judge"], "variant": ["a"], "subset": ["all"], "recipe": ["r"]}
-    found = tables_of(xr.Dataset(rows, coords), [], 0.95)
+    found = tables_of(xr.Dataset(rows, coords), [], 0.95, {})
     assert documented["recipes"] == list(found["recipes"][0])
 
 

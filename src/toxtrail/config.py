@@ -324,7 +324,7 @@ class PoolingConfig(Section):
 
     chains: Annotated[int, Field(ge=2, le=16)]
     draws: Annotated[int, Field(ge=500, le=1_000_000)]
-    """Of each chain, after tuning."""
+    """Of each chain at most, after tuning; as many are drawn as the gate takes."""
     target_accept: Annotated[float, Field(ge=0.6, lt=1)]
     """Nearer to 1: smaller steps, fewer divergent transitions, longer."""
 

@@ -11,7 +11,7 @@ from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
 from toxtrail.stages.compare import with_pooled
 from toxtrail.stages.family import edges
-from toxtrail.stages.pool import tables_of
+from toxtrail.stages.pool import LEAST_DRAWS, tables_of
 from toxtrail.stages.wording import pair_cells, pooling_notes, recipe_notes
 from toxtrail.stats.sampling import Sampled
 
@@ -34,7 +34,8 @@ class Fake:
         spread = 1 / np.sqrt(counts.prompts * share * (1 - share) + 1)
         eta = centre + spread * rng.standard_normal((*shape, *share.shape))
         diverging = np.zeros(shape)
-        diverging[0, : self._divergences.pop(0)] = 1
+        tries = list(dict.fromkeys(one.seed for one in self.asked))
+        diverging[0, : self._divergences[tries.index(effort.seed)]] = 1
         posterior = {
             "eta": eta,
             "sd_prompt": np.abs(rng.normal(0.1, 0.01, shape)),
@@ -103,19 +104,90 @@ def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, p
     found = own.pooled(settings, pooling, Fake())
     store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
     who = edges(list(own.summaries.values()), "base")
-    again = tables_of(store.read_draws(folder), who, settings.level)
+    again = tables_of(store.read_draws(folder), who, settings.level, found.summary["scorers"])
     assert again == {name: found.summary[name] for name in ("rates", "pairs")}
 
 
 def test_a_first_try_that_fails_is_repeated_harder(own, settings):
     sampler = Fake(divergences=(1, 0))
     found = own.pooled(settings, POOLING, sampler)
-    first, second = sampler.asked
-    assert second == first.harder()
+    first, second = sampler.asked[0], sampler.asked[-1]
+    assert [one.seed for one in sampler.asked].count(first.seed) == 1
+    assert second._replace(draws=first.draws) == first._replace(
+        target_accept=0.99, seed=first.seed + 1
+    )
     status = found.summary["scorers"]["judge"]
     assert status["effort"] == second._asdict()
-    assert status["first_try"] == "1 divergent transitions"
+    assert "1 divergent transitions" in status["first_try"]
     assert found.draws.attrs["sampler_seeds"] == f"judge: {second.seed}"
+
+
+def test_no_more_is_drawn_than_the_gate_takes(own, settings):
+    sampler = Fake()
+    found = own.pooled(settings, POOLING, sampler)
+    asked = [one.draws for one in sampler.asked]
+    assert asked == sorted(asked)
+    assert asked[0] == LEAST_DRAWS <= asked[-1] <= POOLING.draws
+    assert found.summary["scorers"]["judge"]["effort"]["draws"] == asked[-1]
+    assert found.draws.sizes["draw"] == asked[-1]
+
+
+class Odd(Fake):
+    """It finds interactions, and one variant's rates far apart from its counts in one subset."""
+
+    def __call__(self, counts, effort):
+        drawn = super().__call__(counts, effort)
+        spread = np.random.default_rng(1).normal(0.3, 0.01, drawn.energy.shape)
+        return drawn._replace(posterior={**drawn.posterior, "sd_interaction": spread})
+
+
+ODD = {
+    "base": {s: scores(4 + i, 32) for i, s in enumerate("abcd")},
+    "tuned": {**{s: scores(25 + i, 32) for i, s in enumerate("abc")}, "d": scores(4, 32)},
+    "again": {s: scores(5 + i, 32) for i, s in enumerate("abcd")},
+}
+
+
+def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_there(
+    family, settings
+):
+    own = family(ODD)
+    found = own.pooled(settings, POOLING, Odd())
+    assert found.summary["scorers"]["judge"]["status"] == "pooled"
+    rows = {(r["b"], r["subset"]): r for r in found.summary["pairs"]}
+    for subset in "abcd":
+        row = rows["tuned", subset]
+        assert {row[n] for n in ("pooled_diff", "pooled_diff_lo", "lfsr", "credible_pooled")} == {
+            None
+        }
+        assert "4 of 32 prompts of d" in row["pooled_withheld"]
+        assert rows["again", subset]["pooled_diff"] is not None
+    assert rows["tuned", "all"]["pooled_diff"] is not None
+    assert rows["tuned", "all"]["pooled_withheld"] == ""
+    summary = with_pooled(own.compared(settings), found.summary).summary
+    notes = " ".join(pooling_notes(summary, "judge"))
+    assert "tuned against base, d" in notes
+    assert {r["pooled_withheld"] for r in summary["rates"] if r["variant"] == "base"} == {""}
+    shown = [r["credible_pooled"] for r in summary["pairs"] if r["subset"] == "all"]
+    assert summary["claims"][0]["n_credible_pooled"] >= sum(shown) > 0
+
+
+def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings):
+    """1 v 0 prompts differ, and the interval says higher all the same."""
+    own = family({"base": {"a": scores(3, 60), "b": [0.1] * 60}, "tuned": {
+        "a": scores(30, 60), "b": [0.9] + [0.1] * 59}})  # fmt: skip
+
+    class Higher(Fake):
+        def __call__(self, counts, effort):
+            drawn = super().__call__(counts, effort)
+            drawn.posterior["eta"][:, :, 1, 1] = drawn.posterior["eta"][:, :, 0, 1] + 0.8
+            return drawn
+
+    found = own.pooled(settings, POOLING, Higher())
+    rows = {r["subset"]: r for r in found.summary["pairs"]}
+    assert rows["b"]["pooled_diff"] is None
+    assert "1 v 0" in rows["b"]["pooled_withheld"]
+    assert rows["a"]["credible_pooled"]
 
 
 def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):
@@ -210,6 +282,9 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     store = Store(tmp_path)
     store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
     again = tables_of(
-        store.read_draws(folder), edges(list(made.summaries.values()), "base"), settings.level
+        store.read_draws(folder),
+        edges(list(made.summaries.values()), "base"),
+        settings.level,
+        found.summary["scorers"],
     )
     assert again["recipes"] == found.summary["recipes"]

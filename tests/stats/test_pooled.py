@@ -14,15 +14,9 @@ from scipy.special import expit
 
 from toxtrail.errors import DataError
 from toxtrail.stats import pooled
-from toxtrail.stats.pooled import (
-    HYPER,
-    build,
-    counts_of,
-    predictive_checks,
-    rates,
-    replicated,
-)
-from toxtrail.stats.sampling import Effort, complaints, judge, sample
+from toxtrail.stats.pooled import HYPER, build, counts_of, rates
+from toxtrail.stats.pooled_checks import predictive_checks, replicated
+from toxtrail.stats.sampling import Effort, complaints, judge
 
 
 def simulated(eta, sd_prompt, prompts, rng):
@@ -81,7 +75,9 @@ def test_prior_draws_are_those_of_the_model(variants, subsets):
     import pymc as pm
 
     counts = pooled.Counts(
-        np.zeros((variants, subsets), dtype=int), np.zeros((subsets, variants + 1), dtype=int)
+        np.zeros((variants, subsets), dtype=int),
+        np.zeros((subsets, variants + 1), dtype=int),
+        np.zeros((subsets, variants, variants), dtype=int),
     )
     model = build(counts)
     theirs = pm.draw([model["eta"], model["sd_prompt"]], 4000, random_seed=1)
@@ -117,6 +113,7 @@ def test_counts_keep_all_that_the_likelihood_needs():
     found = counts_of(labels)
     assert found.toxic.tolist() == [[2, 0], [1, 1], [2, 0]]
     assert found.together.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
+    assert found.both[0].tolist() == [[2, 1, 2], [1, 1, 1], [2, 1, 2]]
     assert found.prompts.tolist() == [3, 1]
 
 
@@ -154,7 +151,7 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
     effects = np.array([[-0.6], [0.0], [0.6]])
     eta = -2.5 + effects + np.array([[0.8, -0.8]]) + rng.normal(0, 0.1, (3, 2))
     counts = counts_of(simulated(eta, 1.8, (900, 600), rng))
-    drawn = sample(build(counts), Effort(4, 3000, 0.97, 1))
+    drawn = pooled.drawn(counts, Effort(4, 3000, 0.97, 1))
     own = drawn.posterior["eta"]
     found = rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
     truth = rates(eta[None], np.array([1.8]))[0]
@@ -167,28 +164,10 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
     assert complaints(judge(drawn, HYPER, {"rate": rate}, 0.95)) == []
 
 
-class Fits:
-    """Many data sets of one shape, compiled once."""
-
-    def __init__(self, labels):
-        import nutpie
-        from pytensor.configdefaults import config
-
-        config.numba__fastmath = False
-        counts = counts_of(labels)
-        self._nutpie, self._compiled = (
-            nutpie,
-            nutpie.compile_pymc_model(build(counts)),
-        )
-
-    def fit(self, labels, seed, draws=400, tune=400):
-        counts = counts_of(labels)
-        data = {"toxic": counts.toxic, "together": counts.together}
-        found = self._nutpie.sample(
-            self._compiled.with_data(**data), draws=draws, tune=tune, chains=1, seed=seed,
-            target_accept=0.9, progress_bar=False, save_warmup=False,
-        ).posterior  # fmt: skip
-        return {name: found[name].values[0] for name in found.data_vars}
+def fit(labels, seed, draws=400):
+    """Name -> (draw, ...), of one chain."""
+    found = pooled.drawn(counts_of(labels), Effort(1, draws, 0.9, seed)).posterior
+    return {name: values[0] for name, values in found.items()}
 
 
 SIMULATIONS, THINNED = 300, 20
@@ -200,12 +179,11 @@ def calibration():
     """Truths drawn from the prior, data drawn from them, and draws given the data, thinned; RANKED
     (simulation, THINNED) each."""
     rng, prompts = np.random.default_rng(7), (300, 200)
-    fits = Fits(simulated(np.full((3, 2), -1.0), 1.0, prompts, rng))
     truths, draws = [], []
     for number in range(SIMULATIONS):
         eta, hyper = pooled.prior_draws(3, 2, 1, rng)
         labels = simulated(eta[0], hyper["sd_prompt"][0], prompts, rng)
-        drawn = fits.fit(labels, number, draws=200, tune=300)
+        drawn = fit(labels, number, draws=200)
         for rate, own, target in (
             (rates(eta, hyper["sd_prompt"]), hyper, truths),
             (rates(drawn["eta"], drawn["sd_prompt"]), drawn, draws),
@@ -246,10 +224,9 @@ def uniform_p(ranks, thinned):
 def test_equal_variants_are_seldom_called_different_though_many_pairs_are_looked_at():
     rng, prompts, trials = np.random.default_rng(9), (200, 200), 40
     eta = np.tile(np.array([[-2.0, -3.0]]), (5, 1))
-    fits = Fits(simulated(eta, 1.5, prompts, rng))
     called = 0
     for number in range(trials):
-        drawn = fits.fit(simulated(eta, 1.5, prompts, rng), number)
+        drawn = fit(simulated(eta, 1.5, prompts, rng), number)
         overall = rates(drawn["eta"], drawn["sd_prompt"]).mean(axis=2)
         steps = overall[:, :, None] - overall[:, None, :]
         lo, hi = np.quantile(steps, [0.025, 0.975], axis=0)
@@ -259,11 +236,11 @@ def test_equal_variants_are_seldom_called_different_though_many_pairs_are_looked
 
 SCRIPT = """
 import hashlib, numpy as np
-from toxtrail.stats.pooled import build, counts_of
-from toxtrail.stats.sampling import Effort, sample
+from toxtrail.stats.pooled import counts_of, drawn
+from toxtrail.stats.sampling import Effort
 labels = [(np.random.default_rng(1).random((80, 2)) < [0.2, 0.3]).astype(float)]
-drawn = sample(build(counts_of(labels)), Effort(2, 500, 0.9, 3))
-print(hashlib.sha256(drawn.posterior["eta"].tobytes()).hexdigest())
+own = drawn(counts_of(labels), Effort(2, 500, 0.9, 3))
+print(hashlib.sha256(own.posterior["eta"].tobytes()).hexdigest())
 """
 
 

@@ -6,7 +6,16 @@ import numpy as np
 import pytest
 
 from toxtrail.errors import InferenceError
-from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge, sample
+from toxtrail.stats.sampling import (
+    Diagnostics,
+    Effort,
+    Sampled,
+    complaints,
+    draws_needed,
+    judge,
+    sample,
+    settle,
+)
 
 GOOD = Diagnostics(1.001, 4000, 4000, 2000, 0, 0.9, 0.0, 0.5)
 
@@ -72,6 +81,54 @@ def test_a_quantity_that_never_varies_is_no_complaint():
 def test_a_second_try_is_harder_and_other():
     first = Effort(4, 1000, 0.9, 7)
     assert first.harder() == Effort(4, 2000, 0.99, 8)
+
+
+def settled(find, most=8000, least=1000):
+    """Draws that were asked for, and the outcome; `find` gives the diagnostics of an effort."""
+    asked = []
+
+    def draw(effort):
+        asked.append(effort)
+        return effort
+
+    return asked, settle(draw, find, Effort(4, most, 0.9, 7), least)
+
+
+def precise(effort):
+    """As many effective draws as draws of a chain."""
+    n = effort.draws
+    return GOOD._replace(ess_bulk=n, ess_tail=n / 2, ess_hyper=n, mcse=(3000 / n) ** 0.5)
+
+
+def test_draws_grow_until_the_gate_is_content_and_not_beyond():
+    asked, found = settled(precise)
+    assert [one.draws for one in asked] == [1000, 3500]
+    assert {one.seed for one in asked} == {7}
+    assert found.wrong == found.first_try == []
+    assert found.effort.draws == 3500
+
+
+@pytest.mark.parametrize(
+    "change", [{"divergences": 1}, {"bfmi": 0.1}, {"mcse": float("nan")}, {"at_max_depth": 0.5}]
+)
+def test_what_more_draws_do_not_cure_is_tried_harder_at_once(change):
+    asked, found = settled(lambda effort: GOOD._replace(**change) if effort.seed == 7 else GOOD)
+    assert [(one.draws, one.seed) for one in asked] == [(1000, 7), (1000, 8)]
+    assert found.wrong == []
+    assert found.first_try != []
+
+
+def test_no_more_than_the_most_is_drawn_and_then_it_is_given_up():
+    asked, found = settled(lambda effort: GOOD._replace(mcse=50.0))
+    assert [one.draws for one in asked] == [1000, 8000, 1000, 16000]
+    assert found.wrong != [] != found.first_try
+
+
+@pytest.mark.parametrize("ess", [1e-3, 1.0, 990.0, 4000.0])
+def test_a_run_always_grows_by_whole_steps(ess):
+    wanted = draws_needed(GOOD._replace(ess_tail=ess), 1000)
+    assert wanted > 1000
+    assert wanted % 250 == 0
 
 
 @pytest.mark.slow

@@ -289,8 +289,9 @@ def _pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
         return None, None
     variants = [{"variant": v, "parent": config.variants[v].parent} for v in who.variants]
     recorded = store.read_summary(folder)
+    who_with_whom = edges(variants, who.reference)
     found = tables_of(
-        store.read_draws(folder), edges(variants, who.reference), config.posterior.level
+        store.read_draws(folder), who_with_whom, config.posterior.level, recorded["scorers"]
     )
     return recorded, {**recorded, **found}
 

@@ -68,7 +68,9 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
     ticks = [0, 5, 10, *(t for t in (30, 100, 300, 1000, 3000, 10_000) if t <= _largest(checks))]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.minorticks_off()
-    axes.set_xlabel(plain(f"prompts (pairs of variants in the last row); {pooled['primary']}"))
+    axes.set_xlabel(
+        plain(f"prompts; pairs of variants and sums of squares where named; {pooled['primary']}")
+    )
     legend(figure, axes, 2)
     return drawing(figure, "predictive")
 

@@ -43,9 +43,13 @@ from toxtrail.stats.rates import Floats
 
 WHO = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""
-RATE = ("pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail")
+RATE = (
+    "pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail",
+    "pooled_withheld",
+)  # fmt: skip
 PAIR = (
     "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
+    "pooled_withheld",
 )  # fmt: skip
 """Columns that the pool stage brings."""
 GATE = (

@@ -7,6 +7,7 @@ writes  results/pooled/<family>/summary.json, posterior.nc, the figures predicti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -21,16 +22,20 @@ from toxtrail.pipeline import manifest_of, versions
 from toxtrail.stages.check_figures import LEAST_P, predictive_figure, ranks_figure
 from toxtrail.stages.family import Edge, comparable, edges, members
 from toxtrail.stages.pooled_groups import PoolEvidence, pooled_groups
+from toxtrail.stages.pooled_rows import Judged, withheld_rows, without_withheld
 from toxtrail.stages.tables import ALL, Cells, scorers, subsets, weights
 from toxtrail.stats import pooled
-from toxtrail.stats.pooled import Check, Counts
+from toxtrail.stats.pooled import Counts
+from toxtrail.stats.pooled_checks import Check, predictive_checks, replicated
 from toxtrail.stats.rates import Floats, equal_tailed, named_rng
 from toxtrail.stats.recipes import Recipes, recipes_of
-from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge, sample
+from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, Settled, judge, settle
 from toxtrail.stats.sensitivity import Sensitivity, power_scaling
 
 Sampler = Callable[[Counts, Effort], Sampled]
 
+LEAST_DRAWS = 1000
+"""Of each chain, that are drawn before it is known how many it takes."""
 REPLICATIONS = 1000
 """Data sets that the predictive checks draw."""
 SENSITIVITY_DRAWS = 1000
@@ -65,6 +70,17 @@ class Estimate(NamedTuple):
     no recipe has several."""
 
 
+class Asked(NamedTuple):
+    """What is estimated of each scorer, and how."""
+
+    variants: Sequence[str]
+    pairs: Sequence[tuple[int, int]]
+    """Places of the two variants of each edge."""
+    config: PosteriorConfig
+    pooling: PoolingConfig
+    sampler: Sampler
+
+
 def pooled_family(
     tables: Mapping[str, Cells],
     summaries: Mapping[str, Mapping[str, Any]],
@@ -74,52 +90,93 @@ def pooled_family(
     pooling: PoolingConfig | None,
     sampler: Sampler,
 ) -> Posterior:
-    """Every scorer's family; a scorer whose data do not allow it is left out with the reason.
+    """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
+    row that the model does not fit is withheld with the reason.
 
     Raises:
         InferenceError: a posterior did not converge, twice.
     """
     variants, who = list(summaries), edges(list(summaries.values()), reference)
-    places = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    names = subsets(next(iter(tables.values())))
     recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
-    found: dict[str, Estimate] = {}
     status: dict[str, dict[str, Any]] = {}
-    for scorer in scorers(next(iter(tables.values()))):
-        if pooling is None:
-            status[scorer] = {"status": "left out", "reason": "pooling is switched off"}
-            continue
-        try:
-            estimate = _estimate(
-                scorer, variants, tables, config, pooling, sampler, places, recipes
-            )
-        except DataError as error:
-            status[scorer] = {"status": "left out", "reason": str(error)}
-            continue
-        names = subsets(next(iter(tables.values())))
+    found: dict[str, Estimate] = {}
+    if pooling is None:
+        off = {"status": "left out", "reason": "pooling is switched off"}
+        status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
+    else:
+        asked = Asked(variants, pairs, config, pooling, sampler)
+        given, status = _given(variants, tables, config.threshold, recipes)
+        found = _estimates(given, asked)
+    for scorer, estimate in found.items():
         problems = _misfits(estimate, scorer, variants, names, summaries)
-        status[scorer] = _status(estimate, problems, variants, names)
-        if not problems:
-            found[scorer] = estimate
-    names = [*subsets(next(iter(tables.values()))), ALL]
-    draws = _dataset(found, variants, names)
+        judged = Judged(
+            estimate.counts, estimate.predicted, estimate.rate, estimate.hyper.get("sd_interaction")
+        )
+        rows = [] if problems else withheld_rows(judged, who, variants, names, config.level)
+        status[scorer] = _status(estimate, problems, rows, variants, names)
+    shown = {name: one for name, one in found.items() if status[name]["status"] == "pooled"}
+    draws = _dataset(shown, variants, [*names, ALL])
+    status = {name: status[name] for name in scorers(next(iter(tables.values())))}
     summary = {
-        "schema_version": 2,
+        "schema_version": 3,
         "reference": reference,
         "primary": primary,
         "threshold": config.threshold,
         "level": config.level,
         "interval": "equal-tailed",
         "scorers": status,
-        **tables_of(draws, who, config.level),
+        **tables_of(draws, who, config.level, status),
     }
     evidence = {
-        name: PoolEvidence(one.counts, one.predicted, one.drawn) for name, one in found.items()
+        name: PoolEvidence(one.counts, one.predicted, one.drawn) for name, one in shown.items()
     }
     figures = {
         "predictive": predictive_figure(summary),
         "ranks": ranks_figure(draws, primary),
     }
     return Posterior(summary, draws, pooled_groups(evidence, draws, config), figures)
+
+
+class Given(NamedTuple):
+    """The data of one scorer."""
+
+    counts: Counts
+    dropped: int
+    """Prompts that not every variant has a score for."""
+    share: Floats
+    """(subset,), weights of the subsets."""
+
+
+def _given(
+    variants: Sequence[str],
+    tables: Mapping[str, Cells],
+    threshold: float,
+    recipes: Recipes | None,
+) -> tuple[dict[str, Given], dict[str, dict[str, Any]]]:
+    """Of each scorer: its data, or why it is left out."""
+    given: dict[str, Given] = {}
+    status: dict[str, dict[str, Any]] = {}
+    for scorer in scorers(next(iter(tables.values()))):
+        share = np.array(list(weights(tables[variants[0]], scorer).values()))
+        try:
+            labels, dropped = _labels(scorer, variants, tables, threshold)
+            given[scorer] = Given(pooled.counts_of(labels, recipes), dropped, share)
+        except DataError as error:
+            status[scorer] = {"status": "left out", "reason": str(error)}
+    return given, status
+
+
+def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, Estimate]:
+    """All with as many draws as the one that needs most: they stand in one file."""
+    found: dict[str, Estimate] = {}
+    most = LEAST_DRAWS
+    while short := [s for s in given if s not in found or found[s].effort.draws < most]:
+        for scorer in short:
+            found[scorer] = _estimate(scorer, *given[scorer], asked, most)
+            most = max(most, found[scorer].effort.draws)
+    return {scorer: found[scorer] for scorer in given}
 
 
 def run(
@@ -139,7 +196,7 @@ def run(
         with progress.bar(
             f"pool {variants} variants x {groups} subsets", total, "draws"
         ) as advance:
-            drawn = sample(pooled.build(counts), effort)
+            drawn = pooled.drawn(counts, effort)
             advance(total)
         return drawn
 
@@ -156,7 +213,7 @@ def run(
             "primary": primary,
         },
         own.inputs,
-        versions("numpy", "scipy", "matplotlib", "pymc", "pytensor", "numba", "nutpie", "arviz"),
+        versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
     )
     summary = {"kind": "pool", "family": family, **found.summary}
     store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)
@@ -164,51 +221,58 @@ def run(
 
 def _estimate(
     scorer: str,
-    variants: Sequence[str],
-    tables: Mapping[str, Cells],
-    config: PosteriorConfig,
-    pooling: PoolingConfig,
-    sampler: Sampler,
-    pairs: Sequence[tuple[int, int]],
-    recipes: Recipes | None,
+    counts: Counts,
+    dropped: int,
+    share: Floats,
+    asked: Asked,
+    least: int,
 ) -> Estimate:
-    labels, dropped = _labels(scorer, variants, tables, config.threshold)
-    counts = pooled.counts_of(labels, recipes)
+    """
+    Args:
+        share: (subset,), weights of the subsets.
+        least: draws of each chain.
+    """
+    config, pooling, pairs = asked.config, asked.pooling, asked.pairs
     seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
-    effort = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
-    share = np.array(list(weights(tables[variants[0]], scorer).values()))
-    first: list[str] = []
-    for attempt in (effort, effort.harder()):
-        drawn = sampler(counts, attempt)
+    most = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
+
+    def assess(drawn: Sampled) -> Diagnostics:
         rate = _with_overall(drawn, share)
         steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
         spread = _spread(counts, drawn, share)
-        tables_of = {"rate": rate, "difference": steps}
-        tables_of |= {} if spread is None else {"spread": spread}
-        found = judge(drawn, _hyper(drawn), tables_of, config.level)
-        wrong = complaints(found)
-        if not wrong:
-            predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
-            return Estimate(
-                rate=rate,
-                hyper={n: drawn.posterior[n] for n in pooled.HYPER if n in drawn.posterior},
-                diagnostics=found,
-                effort=attempt,
-                checks=pooled.predictive_checks(counts, predicted),
-                dropped=dropped,
-                sensitivity=_sensitivity(counts, drawn, rate, variants, pairs),
-                counts=counts,
-                predicted=predicted,
-                drawn=drawn,
-                first_try=first,
-                spread=spread,
-            )
-        first = first or wrong
-    raise InferenceError(
+        reported = {"rate": rate, "difference": steps}
+        reported |= {} if spread is None else {"spread": spread}
+        return judge(drawn, _hyper(drawn), reported, config.level)
+
+    found = settle(partial(asked.sampler, counts), assess, most, least)
+    if found.wrong:
+        raise InferenceError(_not_converged(scorer, found))
+    drawn = found.drawn
+    predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
+    rate = _with_overall(drawn, share)
+    return Estimate(
+        rate=rate,
+        hyper={n: drawn.posterior[n] for n in pooled.HYPER if n in drawn.posterior},
+        diagnostics=found.diagnostics,
+        effort=found.effort,
+        checks=predictive_checks(counts, predicted),
+        dropped=dropped,
+        sensitivity=_sensitivity(counts, drawn, rate, asked.variants, pairs),
+        counts=counts,
+        predicted=predicted,
+        drawn=drawn,
+        first_try=found.first_try,
+        spread=_spread(counts, drawn, share),
+    )
+
+
+def _not_converged(scorer: str, found: Settled) -> str:
+    return (
         f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
-        f"{'; '.join(wrong)} (first try: {'; '.join(first)}). Nothing was written. For a small ESS "
-        "or a large Monte Carlo error raise pooling.draws; for divergent transitions bring "
-        "pooling.target_accept nearer to 1; `pooling: null` goes on without pooled columns."
+        f"{'; '.join(found.wrong)} (first try: {'; '.join(found.first_try)}). Nothing was written. "
+        "For a small ESS or a large Monte Carlo error raise pooling.draws; for divergent "
+        "transitions bring pooling.target_accept nearer to 1; `pooling: null` goes on without "
+        "pooled columns."
     )
 
 
@@ -255,7 +319,7 @@ def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list
     eta = drawn.posterior["eta"]
     eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
     some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
-    return pooled.replicated(eta[some], sd[some], counts.prompts, rng)
+    return replicated(eta[some], sd[some], counts.prompts, rng)
 
 
 def _sensitivity(
@@ -316,11 +380,16 @@ def _what(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
 
 
 def _status(
-    estimate: Estimate, problems: Sequence[str], variants: Sequence[str], names: Sequence[str]
+    estimate: Estimate,
+    problems: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    variants: Sequence[str],
+    names: Sequence[str],
 ) -> dict[str, Any]:
     return {
         "status": "withheld" if problems else "pooled",
         "reason": "; ".join(problems),
+        "withheld": list(rows),
         "dropped": estimate.dropped,
         "diagnostics": estimate.diagnostics._asdict(),
         "effort": estimate.effort._asdict(),
@@ -341,10 +410,17 @@ def _status(
 
 
 def tables_of(
-    draws: xr.Dataset, who: Sequence[Edge], level: float
+    draws: xr.Dataset,
+    who: Sequence[Edge],
+    level: float,
+    status: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
     """The rows `rates` and `pairs` that draws give, each with its diagnostics; none if nothing was
-    pooled."""
+    pooled.
+
+    Args:
+        status: of each scorer, with the rows that are withheld.
+    """
     if "rate" not in draws:
         return {"rates": [], "pairs": []}
     rates, pairs = [], []
@@ -356,17 +432,18 @@ def tables_of(
         }
         for variant, column in columns.items():
             lo, hi = equal_tailed(column, level)
-            found = {
+            own = {
                 "pooled_rate": float(column.mean()),
                 "pooled_rate_lo": lo,
                 "pooled_rate_hi": hi,
                 **_diagnostics(column),
             }
-            rates.append({"variant": variant, **place, **found})
+            rates.append({"variant": variant, **place, **own})
         for edge in who:
             column = columns[edge.b] - columns[edge.a]
             pairs.append({"a": edge.a, "b": edge.b, **place, **_difference(column, level)})
-    return {"rates": rates, "pairs": pairs, **_recipe_rows(draws, level)}
+    found = {"rates": rates, "pairs": pairs}
+    return {**without_withheld(found, status), **_recipe_rows(draws, level)}
 
 
 def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, Any]]]:

@@ -13,6 +13,7 @@ import xarray as xr
 from toxtrail.config import PosteriorConfig
 from toxtrail.stats import pooled
 from toxtrail.stats.pooled import Counts
+from toxtrail.stats.pooled_checks import replicated
 from toxtrail.stats.rates import named_rng
 from toxtrail.stats.sampling import Sampled
 
@@ -52,7 +53,7 @@ def _groups_of(
     rng = named_rng(config.seed, f"prior|{scorer}")
     recipes = own.counts.recipes
     eta, hyper = pooled.prior_draws(len(variants), len(names), PRIOR_DRAWS, rng, recipes)
-    again = pooled.replicated(eta, hyper["sd_prompt"], own.counts.prompts, rng)
+    again = replicated(eta, hyper["sd_prompt"], own.counts.prompts, rng)
     coords = {"variant": variants, "subset": names}
     known = {**coords, "recipe": list(recipes.names)} if recipes else coords
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toxtrail.symptoms import SYMPTOMS
@@ -358,8 +358,27 @@ def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         f"the data do not tell them apart. Of {own['n_pairs']} differences "
         f"{own['n_credible_paired']} exclude 0 one by one and {own['n_credible_pooled']} pooled; "
         f"of the latter {own['expected_false_signs']:.2g} are expected to have the wrong sign.",
+        *_withheld_notes(summary, scorer),
         *prior,
     ]
+
+
+def _withheld_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """Which pooled differences the data of their own rows do not bear out, by reason."""
+    rows: dict[str, list[str]] = {}
+    for row in summary["pairs"]:
+        if row["scorer"] == scorer and row.get("pooled_withheld"):
+            place = f"{row['b']} against {row['a']}, {row['subset']}"
+            rows.setdefault(row["pooled_withheld"], []).append(place)
+    return [
+        f"Pooled difference withheld ({reason}): {_first_of(places)}."
+        for reason, places in rows.items()
+    ]
+
+
+def _first_of(places: Sequence[str]) -> str:
+    more = len(places) - FEW
+    return "; ".join(places[:FEW]) + (f"; and {more} more" if more > 0 else "")
 
 
 def recipe_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:

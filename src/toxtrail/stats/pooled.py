@@ -37,8 +37,10 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from toxtrail.errors import DataError
+from toxtrail.stats.pooled_density import density, family_of
 from toxtrail.stats.rates import Floats, Ints
 from toxtrail.stats.recipes import SCALE, Recipes, centres, prior_effect, variant_effect
+from toxtrail.stats.sampling import Effort, Sampled, walk
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -56,17 +58,16 @@ BLOCK = 200
 """Draws at a time: bounds memory."""
 
 
-TOGETHER = ("toxic for two or more", "toxic for half or more", "pairs toxic together")
-"""Statistics of how toxicity falls together on the same prompts."""
-
-
 class Counts(NamedTuple):
-    """All that the likelihood needs of V variants on S subsets."""
+    """All that the likelihood and its checks need of V variants on S subsets."""
 
     toxic: Ints
     """(variant, subset): prompts on which the variant was toxic."""
     together: Ints
     """(subset, V + 1): prompts on which exactly j variants were toxic."""
+    both: Ints
+    """(subset, variant, variant): prompts on which both were toxic. The checks need it, not the
+    likelihood."""
     recipes: Recipes | None = None
     """Which variants are fine-tunes of one recipe; None if none are."""
 
@@ -95,7 +96,10 @@ def counts_of(labels: Sequence[Floats], recipes: Recipes | None = None) -> Count
         raise DataError("one variant alone has nothing to be pooled with")
     toxic = np.array([subset.sum(axis=0) for subset in labels]).T
     rows = [np.bincount(s.sum(axis=1).astype(int), minlength=variants + 1) for s in labels]
-    return Counts(toxic.astype(np.int64), np.array(rows, dtype=np.int64), recipes)
+    both = np.array([subset.T @ subset for subset in labels])
+    return Counts(
+        toxic.astype(np.int64), np.array(rows, dtype=np.int64), both.astype(np.int64), recipes
+    )
 
 
 def family_effects(
@@ -138,6 +142,13 @@ def build(counts: Counts) -> pm.Model:
         together = pm.Data("together", counts.together)
         pm.Potential("likelihood", (toxic * eta).sum() + (together * integral).sum())
     return model
+
+
+def drawn(counts: Counts, effort: Effort) -> Sampled:
+    """Draws from the posterior of `build`, with the names that it has there."""
+    family = family_of(counts, PRIOR_MU)
+    positions, found = walk(density(counts, family, NODES, WEIGHTS), family.start, effort)
+    return found._replace(posterior=family.named(positions))
 
 
 def rates(eta: Floats, sd_prompt: Floats) -> Floats:
@@ -253,66 +264,6 @@ def log_likelihood(counts: Counts, eta: Floats, sd_prompt: Floats) -> Floats:
         found[part] = (counts.toxic * eta[part]).sum(axis=(1, 2))
         found[part] += (counts.together * integral).sum(axis=(1, 2))
     return found
-
-
-class Check(NamedTuple):
-    """Would the fitted model have produced such data?"""
-
-    statistic: str
-    variant: int | None
-    subset: int | None
-    observed: float
-    """Prompts, as the next three."""
-    predicted: float
-    """Mean over replicated data."""
-    predicted_lo: float
-    """Equal-tailed 95 % interval over replicated data."""
-    predicted_hi: float
-    p: float
-    """P(replicated > observed), ties halved; near 0 or 1: it would not."""
-
-
-def replicated(
-    eta: Floats, sd_prompt: Floats, prompts: Ints, rng: np.random.Generator
-) -> list[Counts]:
-    """For each draw, data of as many prompts that it predicts."""
-    found = []
-    for own, scale in zip(eta, sd_prompt, strict=True):
-        labels = []
-        for subset, n in enumerate(prompts):
-            chance = expit(own[:, subset] + scale * rng.standard_normal((int(n), 1)))
-            labels.append((rng.random(chance.shape) < chance).astype(np.float64))
-        found.append(counts_of(labels))
-    return found
-
-
-def predictive_checks(observed: Counts, predicted: Sequence[Counts]) -> list[Check]:
-    """Each rate, and how toxicity falls together on the same prompts: a model without the pairing
-    gets the first right and the second wrong."""
-    variants, subsets = observed.toxic.shape
-    names: list[tuple[str, int | None, int | None]] = [
-        ("toxic", v, s) for v in range(variants) for s in range(subsets)
-    ]
-    names += [(name, None, None) for name in TOGETHER]
-    table = np.array([_statistics(one) for one in predicted])
-    own = np.array(_statistics(observed))
-    p = (table > own).mean(axis=0) + 0.5 * (table == own).mean(axis=0)
-    lo, hi = np.quantile(table, (0.025, 0.975), axis=0)
-    columns = np.column_stack([own, table.mean(axis=0), lo, hi, p]).tolist()
-    return [Check(*name, *column) for name, column in zip(names, columns, strict=True)]
-
-
-def _statistics(counts: Counts) -> list[float]:
-    variants = counts.toxic.shape[0]
-    j, together = np.arange(variants + 1), counts.together.sum(axis=0)
-    half = (variants + 1) // 2
-    pairs = float((together * j * (j - 1) / 2).sum())
-    return [
-        *counts.toxic.ravel().astype(float),
-        float(together[2:].sum()),
-        float(together[half:].sum()),
-        pairs,
-    ]
 
 
 def _zero_sum(values: Floats, axes: tuple[int, ...]) -> Floats:

@@ -8,8 +8,9 @@ for R-hat and effective sample size; Betancourt 2016, arXiv:1604.00695, for E-BF
 
 from __future__ import annotations
 
+import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
@@ -28,6 +29,12 @@ MAX_AT_DEPTH = 0.01
 MAX_MCSE, MAX_MCSE_SHARE = 0.0005, 0.05
 """Monte Carlo error of a reported bound: 0.05 percentage points, or this share of the quantity's
 standard deviation if that is more."""
+
+STEP, SPARE = 250, 1.15
+"""Draws of each chain by which a run grows, and how much more than estimated is drawn."""
+TUNE = 800
+"""Steps of each chain that adapt the sampler and are left out; the same however many draws follow,
+so that a longer run begins with the draws of a shorter one."""
 
 
 class Effort(NamedTuple):
@@ -98,6 +105,117 @@ def sample(model: pm.Model, effort: Effort) -> Sampled:
         energy=stats["energy"].values,
         at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
     )
+
+
+def walk(
+    density: Callable[[Floats], tuple[float, Floats]],
+    start: Callable[[int], Floats],
+    effort: Effort,
+) -> tuple[Floats, Sampled]:
+    """Draw with NUTS (nutpie) from a density that is written out. One seed gives the same draws on
+    one machine, and the first draws of a longer run are those of a shorter one.
+
+    Args:
+        density: position -> log density and gradient.
+        start: seed -> a first position.
+
+    Returns:
+        (chain, draw, position); and the same without names.
+    """
+    import nutpie
+    from nutpie.compiled_pyfunc import from_pyfunc
+
+    size = len(start(effort.seed))
+    model = from_pyfunc(
+        size,
+        lambda: density,
+        lambda *_: lambda position: {"position": position},
+        [np.dtype(np.float64)],
+        [(size,)],
+        ["position"],
+        make_initial_point_fn=start,
+    )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        found = nutpie.sample(
+            model,
+            draws=effort.draws,
+            tune=TUNE,
+            chains=effort.chains,
+            seed=effort.seed,
+            target_accept=effort.target_accept,
+            progress_bar=False,
+            save_warmup=False,
+        )
+    stats = found.sample_stats
+    return found.posterior["position"].values, Sampled(
+        {},
+        diverging=stats["diverging"].values.astype(np.float64),
+        energy=stats["energy"].values,
+        at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
+    )
+
+
+class Settled(NamedTuple):
+    """The outcome of drawing until the draws may be used, or of giving up."""
+
+    drawn: Sampled
+    diagnostics: Diagnostics
+    effort: Effort
+    wrong: Sequence[str]
+    """Complaints about the last draws; empty if they may be used."""
+    first_try: Sequence[str]
+    """Complaints that led to the harder try; empty if there was none."""
+
+
+def settle(
+    draw: Callable[[Effort], Sampled],
+    assess: Callable[[Sampled], Diagnostics],
+    most: Effort,
+    least: int,
+) -> Settled:
+    """Draw as little as the gate allows: first `least` draws of each chain, then as many as the
+    first ones say that it takes, up to those of `most`; then the same once more, harder.
+
+    Args:
+        draw: the first draws of a longer run are those of a shorter one.
+    """
+    first: list[str] = []
+    for attempt in (most, most.harder()):
+        limit = max(attempt.draws, least)
+        size = least
+        while True:
+            tried = attempt._replace(draws=size)
+            drawn = draw(tried)
+            found = assess(drawn)
+            wrong = complaints(found)
+            if not wrong:
+                return Settled(drawn, found, tried, [], first)
+            if size == limit or not _more_would_help(found):
+                break
+            size = min(limit, draws_needed(found, size))
+        first = first or wrong
+    return Settled(drawn, found, tried, wrong, first)
+
+
+def draws_needed(found: Diagnostics, draws: int) -> int:
+    """Of each chain, for the gate to be content, by what it found of `draws`: a multiple of STEP,
+    with some to spare, and more than those."""
+    shares = (
+        MIN_ESS / found.ess_bulk,
+        MIN_ESS / found.ess_tail,
+        MIN_ESS_HYPER / found.ess_hyper,
+        found.mcse**2,
+        2.0 if found.r_hat > MAX_R_HAT else 0.0,
+    )
+    wanted = SPARE * max(shares) * draws
+    return max(draws + STEP, STEP * math.ceil(wanted / STEP))
+
+
+def _more_would_help(found: Diagnostics) -> bool:
+    """Whether only precision is wanting; a NaN is not cured by more draws."""
+    rest = found._replace(r_hat=1.0, ess_bulk=np.inf, ess_tail=np.inf, ess_hyper=np.inf, mcse=0.0)
+    return bool(np.isfinite(found).all()) and not complaints(rest)
 
 
 def judge(

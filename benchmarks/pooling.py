@@ -1,0 +1,202 @@
+"""How often does the gate of the pooled model fire, when it should and when it should not?
+
+    python benchmarks/pooling.py --cache DIR [--runs N] [--first N] [SCENARIO ...]
+    python benchmarks/pooling.py --cache DIR --table
+
+Each run (a scenario and a number, its seed) is one file of the cache, written whole: processes may
+share the folder, and an interrupted one goes on. `--table` prints what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import zlib
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import expit
+
+from toxtrail.stages.check_figures import LEAST_P
+from toxtrail.stages.family import Edge
+from toxtrail.stages.pooled_rows import Judged, withheld_rows
+from toxtrail.stats import pooled, sampling
+from toxtrail.stats.pooled_checks import predictive_checks, replicated
+from toxtrail.stats.rates import Floats, equal_tailed
+from toxtrail.stats.sampling import Effort
+
+EFFORT = (1, 400, 0.9)
+sampling.TUNE = 400  # one short chain: enough to judge a model by, not to report
+REPLICATES = 500
+
+
+class Scenario(NamedTuple):
+    """A truth."""
+
+    rates: Floats
+    """(variant, subset)."""
+    prompts: int
+    """Of each subset."""
+    effects: str = "shared"
+    """Of prompts: `shared` by all variants, by each half of them (`groups`), or `own`."""
+    odd: tuple[int, int] | None = None
+    """The cell that differs."""
+    interaction: float = 0.0
+    """Standard deviation of further variant x subset effects, drawn anew in each run, log-odds."""
+
+
+def scenarios() -> dict[str, Scenario]:
+    low, steps = 0.125, np.array([-0.5, 0.3, 0.5, -0.3])
+
+    def flat(variants: int) -> Floats:
+        return np.full((variants, 4), low)
+
+    def changed(variants: int, odd_rises: bool, by: float) -> Floats:
+        rates = flat(variants)
+        rates[-1, 3 if odd_rises else slice(0, 3)] += by
+        return rates
+
+    also = changed(4, False, 0.66)
+    also[2, 3] += 0.16
+    additive = expit(-2.0 + np.array([0, 0.3, 1.5, -0.5])[:, None] + steps)
+    demo = expit(np.array([-1.5, -3.9, -1.5, -1.9]) + np.array([0, 0.8, 3.5])[:, None])
+    times = low * np.array([1, 1.1, 1.5, 0.6])[:, None] * np.ones(4)
+    return {
+        "alike, 3 x 4 x 32": Scenario(flat(3), 32),
+        "alike, 4 x 4 x 32": Scenario(flat(4), 32),
+        "alike, 4 x 4 x 100": Scenario(flat(4), 100),
+        "x1.1, x1.5, x.6, 4 x 4 x 100": Scenario(times, 100),
+        "additive, up to +1.5, 4 x 4 x 100": Scenario(additive, 100),
+        "additive, up to +3.5, 3 x 4 x 32": Scenario(demo, 32),
+        "interaction .3, 4 x 4 x 100": Scenario(additive, 100, interaction=0.3),
+        "+66 in three, 0 in the fourth, 3 x 4 x 32": Scenario(
+            changed(3, False, 0.66), 32, odd=(2, 3)
+        ),
+        "+66 in three, 0 in the fourth, +16, 4 x 4 x 32": Scenario(also, 32, odd=(3, 3)),
+        "+30 in one subset, 4 x 4 x 100": Scenario(changed(4, True, 0.3), 100, odd=(3, 3)),
+        "interaction 1.5, 4 x 4 x 32": Scenario(flat(4), 32, interaction=1.5),
+        "interaction 1.5, 4 x 4 x 100": Scenario(flat(4), 100, interaction=1.5),
+        "two groups of prompt effects, 4 x 4 x 100": Scenario(flat(4), 100, "groups"),
+        "prompt effects of each variant, 4 x 4 x 100": Scenario(flat(4), 100, "own"),
+    }
+
+
+SD_PROMPT = 2.0
+
+
+def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
+    """Labels of each subset, (prompt, variant)."""
+    variants, subsets = truth.rates.shape
+    middle = np.vectorize(_log_odds)(truth.rates)
+    middle = middle + truth.interaction * rng.standard_normal(middle.shape)
+    found = []
+    for s in range(subsets):
+        effects = rng.standard_normal((truth.prompts, variants))
+        shared = {"shared": np.zeros(variants), "own": np.arange(variants)}
+        of = shared.get(truth.effects, np.arange(variants) * 2 // variants).astype(int)
+        chance = expit(middle[:, s] + SD_PROMPT * effects[:, of])
+        found.append((rng.random(chance.shape) < chance).astype(np.float64))
+    return found
+
+
+def _log_odds(rate: float) -> float:
+    """At the middle prompt."""
+    return float(brentq(lambda x: expit(x + SD_PROMPT * pooled.NODES) @ pooled.WEIGHTS - rate,
+                        -30, 30))  # fmt: skip
+
+
+def judged(truth: Scenario, seed: int) -> dict[str, Any]:
+    """One run: what the gate said, and what it would have shown without."""
+    rng = np.random.default_rng(seed)
+    counts = pooled.counts_of(simulated(truth, rng))
+    variants, subsets = truth.rates.shape
+    chains, draws, accept = EFFORT
+    drawn = pooled.drawn(counts, Effort(chains, draws, accept, seed))
+    eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
+    flat, sds = eta.reshape(-1, variants, subsets), sd.ravel()
+    rate = pooled.rates(flat, sds).reshape(eta.shape)
+    rate = np.concatenate([rate, rate.mean(axis=-1, keepdims=True)], axis=-1)
+    some = np.linspace(0, len(flat) - 1, REPLICATES).astype(int)
+    predicted = replicated(flat[some], sds[some], counts.prompts, rng)
+    checks = predictive_checks(counts, predicted)
+    names, parts = [f"v{v}" for v in range(variants)], [f"s{s}" for s in range(subsets)]
+    who = [Edge("v0", name, "reference") for name in names[1:]]
+    own = Judged(counts, predicted, rate, drawn.posterior["sd_interaction"])
+    rows = withheld_rows(own, who, names, parts, 0.95)
+    whole = [c.statistic for c in checks if not LEAST_P <= c.p <= 1 - LEAST_P]
+    found = {"whole": whole, "rows": rows, "sd": float(np.median(own.sd_interaction)),
+             "diverging": int(drawn.diverging.sum()), "published": {}}  # fmt: skip
+    gone = {(row["b"], row["subset"]) for row in rows if "b" in row}
+    for v, s in np.ndindex(variants - 1, subsets):
+        lo, hi = equal_tailed(rate[:, :, v + 1, s] - rate[:, :, 0, s], 0.95)
+        key = f"v{v + 1} s{s}"
+        hidden = bool(whole) or (f"v{v + 1}", f"s{s}") in gone
+        found["published"][key] = {"lo": lo, "hi": hi, "withheld": hidden}
+    return found
+
+
+def runs(cache: Path, name: str) -> Iterator[dict[str, Any]]:
+    for path in sorted(cache.glob(f"{_slug(name)}-*.json")):
+        yield json.loads(path.read_text())
+
+
+def _slug(name: str) -> str:
+    return "".join(c if c.isalnum() else "_" for c in name)
+
+
+def _misfit(found: dict[str, Any]) -> bool:
+    """Whether a row is withheld for more than a claim that leans on other subsets."""
+    return any("because of other subsets" not in row["reason"] for row in found["rows"])
+
+
+def table(cache: Path) -> None:
+    print(
+        "| truth | runs | gate fires | whole scorer | only claims without support of their own | "
+        "odd row called credible: shown, without |"
+    )
+    print("|---|---|---|---|---|---|")
+    for name, truth in scenarios().items():
+        found = list(runs(cache, name))
+        if not found:
+            continue
+        n = len(found)
+        fires = sum(bool(one["whole"] or _misfit(one)) for one in found)
+        claims = sum(bool(one["rows"]) and not (one["whole"] or _misfit(one)) for one in found)
+        whole = sum(bool(one["whole"]) for one in found)
+        called = "-"
+        if truth.odd and truth.rates[truth.odd] == truth.rates[0, truth.odd[1]]:
+            rows = [one["published"][f"v{truth.odd[0]} s{truth.odd[1]}"] for one in found]
+            false = [row for row in rows if row["lo"] > 0 or row["hi"] < 0]
+            called = f"{sum(not row['withheld'] for row in false)}, {len(false)}"
+        print(f"| {name} | {n} | {fires / n:.2f} | {whole / n:.2f} | {claims / n:.2f} | {called} |")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--cache", type=Path, required=True)
+    parser.add_argument("--runs", type=int, default=40)
+    parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--table", action="store_true")
+    parser.add_argument("scenario", nargs="*")
+    args = parser.parse_args()
+    args.cache.mkdir(parents=True, exist_ok=True)
+    if args.table:
+        return table(args.cache)
+    for number in range(args.first, args.first + args.runs):
+        for name, truth in scenarios().items():
+            path = args.cache / f"{_slug(name)}-{number:04d}.json"
+            if path.exists() or (args.scenario and name not in args.scenario):
+                continue
+            found = judged(truth, zlib.crc32(f"{name}|{number}".encode()) % 2**31)
+            draft = path.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(found))
+            draft.rename(path)
+    return None
+
+
+if __name__ == "__main__":
+    main()
