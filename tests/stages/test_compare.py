@@ -267,3 +267,53 @@ def test_two_runs_of_one_variant_are_told_apart_by_their_labels(
     found = runs_comparison([before, after], "t", False)
     assert {(row["a"], row["b"]) for row in found["pairs"]} == {("v 01", "v 02")}
     assert all(row["diff"] == pytest.approx(0, abs=0.02) for row in found["pairs"])
+
+
+def test_no_number_depends_on_what_variants_and_subsets_are_called(score_rows, settings, measured):
+    """Nor on their order; `all` too, and each probability."""
+
+    def found(base, tuned, one, other):
+        cells_of = {
+            base: {one: [0.9] * 6 + [0.1] * 34, other: [0.9] + [0.1] * 29},
+            tuned: {one: [0.1] * 3 + [0.9] * 14 + [0.1] * 23, other: [0.9] * 4 + [0.1] * 26},
+        }
+        rows = {name: score_rows(own) for name, own in cells_of.items()}
+        family = measured(rows, {base: None, tuned: base})
+        renamed = {one: "one", other: "other"}
+        return {
+            renamed.get(row["subset"], row["subset"]): {
+                name: value for name, value in row.items() if name not in ("a", "b", "subset")
+            }
+            for row in family.compared(settings).summary["pairs"]
+        }
+
+    assert found("base", "tuned", "a", "b") == found("z", "0", "y", "x")
+
+
+def test_exchanging_two_runs_mirrors_their_differences(score_rows, settings, measured, spoken):
+    config = settings.model_copy(update={"rope_share": 0.25})
+    rows = {
+        "base": score_rows({"a": [0.9] * 6 + [0.1] * 34}),
+        "tuned": score_rows({"a": [0.1] * 3 + [0.9] * 14 + [0.1] * 23}),
+    }
+    family = measured(rows, PARENTS, config=config)
+    labels = {"base": "v 01", "tuned": "v 02"}
+    runs = as_runs(family, rows, spoken, labels, config)
+    up, down = (runs_comparison(order, "t", False)["pairs"][0] for order in (runs, runs[::-1]))
+    assert (up["a"], up["b"]) == (down["b"], down["a"])
+    assert up["diff"] == -down["diff"]
+    assert (up["diff_lo"], up["diff_hi"]) == (-down["diff_hi"], -down["diff_lo"])
+    assert (up["rope"], up["p_above"], up["pd"]) == (down["rope"], down["p_below"], down["pd"])
+    turned = {"higher": "lower", "lower": "higher"}
+    assert up["decision"] == turned.get(down["decision"], down["decision"])
+
+
+def test_a_summary_of_another_version_is_refused_with_the_cure(
+    score_rows, settings, measured, spoken
+):
+    rows = {"base": score_rows({"a": [0.9, 0.1]}), "tuned": score_rows({"a": [0.1, 0.1]})}
+    family = measured(rows, PARENTS)
+    old, new = as_runs(family, rows, spoken, {"base": "v 01", "tuned": "v 02"}, settings)
+    old = old._replace(summary={**old.summary, "schema_version": 2})
+    with pytest.raises(DataError, match="v 01 was made by another version.*dvc repro"):
+        runs_comparison([old, new], "t", False)

@@ -38,7 +38,7 @@ from toxtrail.stages.groups import pair_groups
 from toxtrail.stages.judged import corrected_scorers, with_corrected_differences
 from toxtrail.stages.pairs import edge_rows, refuse_unlike, rope
 from toxtrail.stages.said import Said, limited_to, said, texts_of
-from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
+from toxtrail.stages.tables import ALL, Cells, as_dataset, cells, refuse_schema
 from toxtrail.stats.rates import Floats
 
 WHO = ("variant", "family", "role", "parent")
@@ -252,6 +252,8 @@ def runs_comparison(
     Raises:
         DataError: they were measured under unlike conditions (field by field).
     """
+    for run in runs:
+        refuse_schema(run.summary, run.label)
     first, names = runs[0], _unique_names(runs)
     summaries = {
         key: {**one.summary, "variant": key, "parent": _parent(one, names)}

@@ -36,6 +36,7 @@ from toxtrail.stages.said import Said, texts_of
 from toxtrail.stages.tables import (
     ALL,
     COLUMNS,
+    POSTERIOR_SCHEMA,
     Cell,
     Cells,
     as_dataset,
@@ -103,7 +104,7 @@ def variant_posterior(
         key: nothing if own is None else own for key, own in draws.items()
     }
     summary = {
-        "schema_version": 3,
+        "schema_version": POSTERIOR_SCHEMA,
         "primary": primary,
         "threshold": config.threshold,
         "level": config.level,

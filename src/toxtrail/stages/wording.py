@@ -420,8 +420,8 @@ def estimand(summary: Mapping[str, Any]) -> str:
     """What the intervals speak of."""
     text = (
         'Intervals speak of prompts like these, not of these alone. "all" weights each subset by '
-        "its prompts. Differences (and the dots in figures) are posterior means; rates in tables "
-        'are raw shares. "higher" and "lower": the interval excludes 0; otherwise the data do not '
+        "its prompts. Rates and differences (and the dots in figures) are the observed ones. "
+        '"higher" and "lower": the interval excludes 0; otherwise the data do not '
         'decide. "practically": the whole interval lies beyond the region named (higher, lower) or '
         f"within it (equivalent); it is {_region(summary)}."
     )
@@ -444,7 +444,10 @@ def _region(summary: Mapping[str, Any]) -> str:
     width = summary["rope_pp"]
     text = f"{width:g} point" + ("" if width == 1 else "s")
     share = summary.get("rope_share")
-    return f"{text} or {share:.0%} of the other's rate, whichever is more" if share else text
+    if not share:
+        return text
+    of = percent(summary.get("rope_reference"))
+    return f"{text} or {share:.0%} of the reference rate of {of}, whichever is more"
 
 
 def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
