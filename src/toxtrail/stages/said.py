@@ -185,8 +185,9 @@ def _different_tokens(tokens: Ints, ends: Ints) -> Ints:
         stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
         own = tokens[ends[start] : ends[stop]]
         row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
-        keys = np.unique(row * width + own)
-        found[start:stop] = np.bincount(keys // width, minlength=stop - start)
+        keys = np.sort(row * width + own)  # np.unique takes five times as long
+        new = np.concatenate([[True], keys[1:] != keys[:-1]])[: keys.size]
+        found[start:stop] = np.bincount(keys[new] // width, minlength=stop - start)
         start = stop
     return found
 
