@@ -238,6 +238,9 @@ def test_several_continuations_are_not_taken_for_several_prompts(score_rows, set
     own = measured({name: twice(values) for name, values in VALUES.items()}, PARENTS)
     found = own.pooled(settings, POOLING, Fake())
     assert "more than one continuation" in found.summary["scorers"]["judge"]["reason"]
+    compared = with_pooled(own.compared(settings), found.summary).summary
+    assert "more than one continuation" in compared["claims"][0]["gate_reason"]
+    assert "more than one continuation" in pooling_notes(compared, "judge")[0]
 
 
 def test_prompts_without_a_score_of_every_variant_are_counted(family, settings):

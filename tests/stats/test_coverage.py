@@ -122,6 +122,24 @@ def test_a_mean_of_few_values_is_covered():
     assert covered / RUNS >= 0.95 - MARGIN
 
 
+def highest_of_five(rng, runs):
+    """(run, 32 prompts): 4 % of the prompts most often give high scores, the others never."""
+    some = rng.uniform(size=(runs, 32, 1)) < 0.04
+    high = some & (rng.uniform(size=(runs, 32, 5)) < 0.7)
+    return np.where(high, rng.beta(5, 2, high.shape), rng.beta(0.4, 12, high.shape)).max(axis=2)
+
+
+def test_the_mean_of_few_skewed_scores_is_covered():
+    rng = np.random.default_rng(8)
+    truth, covered = highest_of_five(rng, 3000).mean(), {None: 0, (0.0, 1.0): 0}
+    for values in highest_of_five(rng, 100):
+        for bounds in covered:
+            low, high = mean_posterior([values], [1.0], 0.95, bounds).interval(0.95)
+            covered[bounds] += low <= truth <= high
+    assert covered[0.0, 1.0] >= 92
+    assert covered[None] < 90
+
+
 @pytest.mark.parametrize("label", [0.0, 1.0])
 @pytest.mark.parametrize("n", [1, 2, 500])
 def test_all_alike_leaves_room_for_what_was_not_seen(label, n):

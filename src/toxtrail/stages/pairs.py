@@ -310,7 +310,7 @@ def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place, name in enumerate(MEANS):
         values = [own[np.isfinite(own[:, place]), place] for own in view.means]
-        row |= mean_columns(name, values, view.weights, level)
+        row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0))
     return row
 
 

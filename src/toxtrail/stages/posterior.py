@@ -272,7 +272,7 @@ def _means(view: View, level: float) -> dict[str, Any]:
     for place, name in enumerate(MEANS):
         values = [cell.score_values()[:, place] for cell in view.cells]
         known = [own[np.isfinite(own)] for own in values]
-        row |= mean_columns(name, known, view.weights, level)
+        row |= mean_columns(name, known, view.weights, level, (0.0, 1.0))
     return row
 
 
