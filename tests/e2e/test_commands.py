@@ -141,7 +141,7 @@ def test_a_plan_starts_from_what_was_measured(finished, tmp_path):
     assert found["n_assurance"] > 0
     assert "excludes 0" in finished.toxtrail("plan", "--detect", "0.2").stdout
     nowhere = Lab(tmp_path, finished.env).json("plan", "--detect", "0.02", "--base-rate", "0.05")
-    assert nowhere["n_formula"] == 1343
+    assert nowhere["n_power"] == 1315
     assert nowhere["phi_from"] == "assumed"
     done = finished.toxtrail("plan", "--detect", "0.99", code=1)
     assert "must lie between 0 and 1" in done.stderr

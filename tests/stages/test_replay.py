@@ -220,11 +220,11 @@ def test_a_verdict_that_hangs_on_the_rounding_is_said_to():
 def test_a_fall_that_is_found_is_smaller_than_the_rate_and_more_prompts_find_less(n, rate):
     own = Published(max(1, round(n * rate)), n) if round(n * rate) < n else Published(1, n + 1)
     more = Published(4 * own.toxic, 4 * own.n)
-    found = fall(own, 0.95)
+    found = fall(own, 0.5, 0.95)
     if found is not None:
         assert 0 < found < own.rate
-        assert fall(more, 0.95) <= found + 1e-9
-        assert resolution(more, 0.95) is not None
+        assert fall(more, 0.5, 0.95) <= found + 1e-6
+        assert resolution(more, 0.5, 0.95) is not None
 
 
 # --- beside a run --------------------------------------------------------------------------------

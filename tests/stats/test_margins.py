@@ -181,8 +181,8 @@ def test_the_interval_is_that_of_many_draws():
 
 
 def test_a_hundred_prompts_cannot_see_a_few_points():
-    assert resolution(Published(5, 100), 0.95) > 0.08
-    assert resolution(Published(120, 2400), 0.95) < 0.025
+    assert resolution(Published(5, 100), 0.5, 0.95) > 0.08
+    assert resolution(Published(120, 2400), 0.5, 0.95) < 0.025
 
 
 def test_unpaired_intervals_of_shared_prompts_are_too_wide():

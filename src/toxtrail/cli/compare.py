@@ -250,15 +250,33 @@ def _compared(rows: Sequence[stored.Measured], title: str, allow_mismatch: bool)
 
 def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:
     """Each pair with how much it takes to know its difference to plus or minus `wanted`."""
-    from toxtrail.stats.planning import prompts_for_width
-
+    prior = float(summary["prior"] if "prior" in summary else _settings(summary)["prior"])
     rows = []
     for row in summary["pairs"]:
         known = row["diff_lo"] is not None
         width = row["diff_hi"] - row["diff_lo"] if known else None
-        needed = prompts_for_width(row["n"], width, 2 * wanted) if width is not None else None
+        needed = _needed(row, width, 2 * wanted, prior) if width is not None else None
         rows.append({**row, "diff_width": width, "n_for_precision": needed})
     return {**summary, "precision": wanted, "pairs": rows}
+
+
+def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
+    found: Mapping[str, Any] = summary["manifest"]["params"]["posterior"]
+    return found
+
+
+def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -> int:
+    """Prompts at which this difference's interval is as wide as wanted. It agrees with the width
+    that is printed beside it, where subsets are weighted too."""
+    from toxtrail.stats.paired import Table
+    from toxtrail.stats.planning import Judged, prompts_by_spread, prompts_for_width
+
+    n = int(row["n"])
+    if row["k"] > 1:
+        return prompts_by_spread(n, width, wanted)
+    table = Table(*(float(row[name]) for name in Table._fields))
+    needed = prompts_for_width(table, Judged(prior, row["level"]), wanted)
+    return min(needed, n) if width <= wanted else max(needed, n + 1)
 
 
 def _print_precision(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:

@@ -13,7 +13,6 @@ from toxtrail.cli.experiment import Experiment
 from toxtrail.cli.options import Number
 from toxtrail.cli.output import json_option, print_json, print_table
 
-SIMULATIONS = 4000
 SHARE = Number(0, 1, min_open=True, max_open=True)
 ROUNDING = 0.005
 """By so much a given correlation may lie beyond what the rates allow: it is then taken as the
@@ -54,7 +53,6 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
     type=Number(-1, 1),
     help="Correlation of two variants' labels over prompts (default: measured).",
 )
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the simulation.")
 @json_option
 @click.pass_context
 def plan(
@@ -70,7 +68,6 @@ def plan(
     power: float,
     base_rate: float | None,
     phi: float | None,
-    seed: int,
     as_json: bool,
 ) -> None:
     """Say what a run takes before it starts: stages to run and done, downloads, tokens, time on
@@ -78,9 +75,10 @@ def plan(
     Nothing is downloaded.
 
     With --detect, say how many prompts a paired comparison needs instead. Base rate and correlation
-    are taken from FAMILY's results where there are some. What a formula promises is simulated: with
-    the rates as expected (power), and with all that the measured rate leaves open (assurance). Each
-    subset that shall be judged alone needs as many.
+    are taken from FAMILY's results where there are some. The chance that the verdict finds the
+    difference is computed exactly: with the rates as expected (power), and on average over what the
+    measured rate leaves open (assurance). The prompts are those of all subsets together; a subset
+    that shall be judged alone needs as many.
 
     \b
     Examples:
@@ -99,7 +97,7 @@ def plan(
         return
     if preset or params:
         raise click.UsageError("--detect is of results that are here: without --preset, --params.")
-    row = _prompts_for(experiment, family, detect, power, base_rate, phi, seed)
+    row = _prompts_for(experiment, family, detect, power, base_rate, phi)
     if as_json:
         print_json(row)
     else:
@@ -113,10 +111,7 @@ def _prompts_for(
     power: float,
     base_rate: float | None,
     phi: float | None,
-    seed: int,
 ) -> dict[str, Any]:
-    import numpy as np
-
     from toxtrail.stats import planning
 
     known = _measured(experiment, family)
@@ -127,39 +122,33 @@ def _prompts_for(
         nearest = min(max(correlation, low), high)
         if phi is None or abs(nearest - phi) < ROUNDING:
             correlation = nearest
-    level, prior = known.get("level", 0.95), known.get("prior", 0.5)
+    judged = planning.Judged(known.get("prior", 0.5), known.get("level", 0.95))
     table = planning.pair_table(rate, rate + detect, correlation)
-    formula = planning.prompts_needed(table, power, level)
-    exact = np.full(SIMULATIONS, rate)
+    needed = planning.prompts_needed(table, power, judged)
     row: dict[str, Any] = {
         "family": known.get("family"),
         "detect": detect,
         "power": power,
-        "level": level,
+        "level": judged.level,
         "base_rate": rate,
         "base_rate_from": _source(base_rate, known, "rate"),
         "phi": correlation,
         "phi_from": _source(phi, known, "phi"),
         "discordant": table.discordant,
-        "n_formula": formula,
-        "power_at_n_formula": planning.found_share(
-            exact, detect, correlation, formula, prior, level, seed
-        ),
-        "n_power": planning.prompts_assured(exact, detect, correlation, power, prior, level, seed),
+        "n_power": needed,
+        "power_at_n_power": planning.power(table, needed, judged),
         "n_assurance": None,
         "prompts_now": known.get("prompts"),
+        "power_now": None,
         "detectable_now": None,
-        "simulations": SIMULATIONS,
-        "seed": seed,
     }
     if row["base_rate_from"] == "measured":
-        believed = planning.believed_rates(rate, known["rate_width"], level, SIMULATIONS, seed)
-        row["n_assurance"] = planning.prompts_assured(
-            believed, detect, correlation, power, prior, level, seed
-        )
-    if row["prompts_now"]:
+        believed = planning.believed_rates(rate, known["rate_width"], judged.level)
+        row["n_assurance"] = planning.prompts_assured(believed, detect, correlation, power, judged)
+    if now := row["prompts_now"]:
+        row["power_now"] = planning.power(table, now, judged)
         row["detectable_now"] = planning.detectable(
-            rate, correlation, row["prompts_now"], power, level
+            rate, correlation, now, power, judged, falls=detect < 0
         )
     return row
 
@@ -201,30 +190,31 @@ def _print(row: dict[str, Any]) -> None:
         f"Prompts to find {shown} ({row['level']:.0%} interval excludes 0)",
         ["how", "prompts>", "what it means"],
         [
-            ("formula", f"{row['n_formula']:,}", f"promises {row['power']:.0%} power"),
             (
-                "simulated at that number",
-                "",
-                f"{row['power_at_n_formula']:.1%} of {row['simulations']:,} experiments found it",
+                "power",
+                f"{row['n_power']:,}",
+                f"{row['power_at_n_power']:.1%} of experiments find it, if the rates are as "
+                "expected",
             ),
-            ("power", _number(row["n_power"]), f"{row['power']:.0%} find it, rates as expected"),
             (
                 "assurance",
                 _number(row["n_assurance"]) if row["base_rate_from"] == "measured" else "-",
-                "the same, whatever the measured rate leaves open",
+                f"{row['power']:.0%} find it, averaged over what the measured rate leaves open",
             ),
         ],
     )
     echo(
         f"Base rate {row['base_rate']:.3f} ({row['base_rate_from']}), correlation over prompts "
         f"{row['phi']:.2f} ({row['phi_from']}): {row['discordant']:.1%} of the prompts tell the "
-        f"two apart. Seed {row['seed']}."
+        "two apart. These are prompts of all subsets together; a subset that shall be judged alone "
+        "needs as many."
     )
     if row["prompts_now"]:
-        least = row["detectable_now"]
+        least, change = row["detectable_now"], "fall" if row["detect"] < 0 else "rise"
         echo(
-            f"The {row['prompts_now']} prompts that {row['family']} has find a rise of "
-            + (f"{100 * least:.1f} points or more." if least else "no size.")
+            f"The {row['prompts_now']} prompts that {row['family']} has find this difference in "
+            f"{row['power_now']:.1%} of experiments. With a chance of {row['power']:.0%} they find "
+            + (f"a {change} of {100 * least:.1f} points or more." if least else f"no {change}.")
         )
 
 

@@ -280,7 +280,7 @@ def runs_comparison(
     found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
     labels = {key: one.label for key, one in names.items()}
     summary = {**_relabelled(found.summary, labels), "reference": first.label}
-    return {"kind": "comparison", "family": title, **summary}
+    return {"kind": "comparison", "family": title, "prior": config.prior, **summary}
 
 
 def _common_rate(

@@ -25,6 +25,7 @@ from toxtrail.stats.contrasts import (
     Pairs,
     direction,
     flat_prior,
+    joint_table,
     odds_ratio,
     pair_counts,
     pair_draws,
@@ -38,7 +39,7 @@ from toxtrail.stats.contrasts import (
     verdict,
 )
 from toxtrail.stats.paired import PairedPosterior
-from toxtrail.stats.planning import detectable, pair_table, possible_phi, prompts_needed
+from toxtrail.stats.planning import Judged, PairTable, detectable, prompts_needed
 from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats
 from toxtrail.stats.sensitivity import power_scaling
@@ -292,17 +293,13 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
         least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
         step = abs(pairs.estimate)
         return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
-    counts = pair_counts(*(np.concatenate(own) for own in (pairs.a, pairs.b)))
-    rates = (observed(own, pairs.weights) for own in (pairs.a, pairs.b))
-    base, other = (min(max(rate, 0.5 / n), 1 - 0.5 / n) for rate in rates)
-    low, high = possible_phi(base, other)
-    correlation = min(max(phi(counts) or 0.0, low), high)
-    needed = None
-    if base != other:
-        needed = prompts_needed(pair_table(base, other, correlation), POWER, config.level)
+    judged, counts = Judged(config.prior, config.level), joint_table(pairs)
+    total = sum(counts)
+    seen = PairTable(*(count / total for count in counts))
+    base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)
     return {
-        "mde80": detectable(base, correlation, n, POWER, config.level),
-        "n_needed": needed,
+        "mde80": detectable(base, phi(counts) or 0.0, max(1, round(total)), POWER, judged),
+        "n_needed": prompts_needed(seen, POWER, judged) if counts.n10 != counts.n01 else None,
     }
 
 

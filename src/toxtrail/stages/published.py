@@ -312,8 +312,8 @@ def rate_row(
         "pooled_rate": None if pooled is None else float(pooled.mean()),
         "pooled_rate_lo": low,
         "pooled_rate_hi": high,
-        "mde80": margins.resolution(own, belief.level),
-        "mde80_fall": margins.fall(own, belief.level),
+        "mde80": margins.resolution(own, belief.prior, belief.level),
+        "mde80_fall": margins.fall(own, belief.prior, belief.level),
         "method": "margins",
     }
 

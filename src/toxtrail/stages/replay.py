@@ -335,8 +335,8 @@ def _resolved(n: int, belief: Belief) -> dict[str, Any]:
         lo, hi = margins.rate_interval(own, belief.prior, belief.level)
         name = f"at_{100 * base:.0f}"
         row |= {f"{name}_lo": lo, f"{name}_hi": hi}
-        row |= {f"{name}_rise": margins.resolution(own, belief.level)}
-        row |= {f"{name}_fall": margins.fall(own, belief.level)}
+        row |= {f"{name}_rise": margins.resolution(own, belief.prior, belief.level)}
+        row |= {f"{name}_fall": margins.fall(own, belief.prior, belief.level)}
     return row
 
 

@@ -354,7 +354,7 @@ def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
     return not {"higher", "lower"} <= set(verdicts)
 
 
-def phi(counts: PairCounts) -> float | None:
+def phi(counts: PairCounts | Table) -> float | None:
     """Correlation of the two labels over prompts, in [-1, 1]; None where a variant never varies.
 
     Source: Pearson's phi of a 2 x 2 table. It says how much pairing buys.

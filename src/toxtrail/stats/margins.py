@@ -33,7 +33,7 @@ from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 from toxtrail.errors import DataError
 from toxtrail.stats.contrasts import PairCounts, Verdict, phi, verdict
 from toxtrail.stats.paired import PairedPosterior, Table
-from toxtrail.stats.planning import detectable, pair_table, prompts_needed
+from toxtrail.stats.planning import Judged, detectable
 from toxtrail.stats.rates import Floats, Interval
 
 NODES = 200
@@ -252,28 +252,19 @@ def agreement(
     )
 
 
-def fall(own: Published, level: float) -> float | None:
+def fall(own: Published, prior: float, level: float) -> float | None:
     """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
     nothing is not found. Unpaired prompts, or uncorrelated labels."""
-    base = own.rate
-    low, high = 0.0, base * (1 - 1e-6)
-    if base in (0, 1) or not _finds_fall(base, high, own.n, level):
+    if own.toxic in (0, own.n):
         return None
-    for _ in range(40):
-        middle = (low + high) / 2
-        low, high = (low, middle) if _finds_fall(base, middle, own.n, level) else (middle, high)
-    return high
+    return detectable(own.rate, 0.0, own.n, POWER, Judged(prior, level), falls=True)
 
 
-def resolution(own: Published, level: float) -> float | None:
+def resolution(own: Published, prior: float, level: float) -> float | None:
     """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
     uncorrelated labels; None if there is none."""
     base = min(max(own.rate, 0.5 / own.n), 1 - 0.5 / own.n)
-    return detectable(base, 0.0, own.n, POWER, level)
-
-
-def _finds_fall(base: float, step: float, n: int, level: float) -> bool:
-    return prompts_needed(pair_table(base, base - step, 0.0), POWER, level) <= n
+    return detectable(base, 0.0, own.n, POWER, Judged(prior, level))
 
 
 def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
