@@ -61,7 +61,13 @@ GENERATION = tuple(
 )
 ARITHMETIC = (f"{HF}devices.py", f"{HF}linear.py")
 SERVED = ("backends/openai_api",)
-WORDING = ("stages/wording.py", "stages/overview.py", "refusals.py", "symptoms.py")
+WORDING = (
+    "stages/wording.py",
+    "stages/overview.py",
+    "stats/largest.py",
+    "refusals.py",
+    "symptoms.py",
+)
 FIGURES = ("stages/canvas.py", "stages/figures.py")
 TABLES = (
     "stages/behaviour.py",
@@ -78,7 +84,17 @@ TABLES = (
 )
 STATISTICS = tuple(
     f"stats/{name}.py"
-    for name in ("rates", "weighted_mean", "rate_posterior", "paired", "contrasts", "judge", "ppi")
+    for name in (
+        "rates",
+        "weighted_mean",
+        "rate_posterior",
+        "paired",
+        "contrasts",
+        "density",
+        "largest",
+        "judge",
+        "ppi",
+    )
 )
 
 

@@ -12,21 +12,17 @@ import pytest
 import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
 from PIL import Image
-from scipy import stats
 
 from toxtrail.stages.canvas import look
 from toxtrail.stages.check_figures import predictive_figure, ranks_figure
 from toxtrail.stages.figures import (
     NAMES,
     differences_figure,
-    highest_density,
     posteriors_figure,
     rates_figure,
     thresholds_figure,
 )
-from toxtrail.stats.rates import equal_tailed
 
 PARENTS = {"base": None, "tuned": "base"}
 CHECK = {
@@ -114,6 +110,7 @@ def made_up(variants, subsets=("all", "a"), **changed):
     """A summary of as many variants as wished, without computing anything."""
     rates = [rate_row(v, s) for v in variants for s in subsets]
     diff = {"n": 32, "diff": 0.05, "diff_lo": 0.01, "diff_hi": 0.09, "rope": 0.01}
+    diff |= {"diff_hdi_lo": 0.011, "diff_hdi_hi": 0.089, "probability_higher": 0.994}
     diff["verdict"] = "higher"
     pairs = [
         {"a": variants[0], "b": b, "scorer": "judge", "subset": s, **diff}
@@ -240,18 +237,3 @@ def test_ranks_show_each_hyperparameter_once():
     assert "sd_prompt" in svg
     assert ">rate<" not in svg
     assert "chain 4" in svg
-
-
-def test_the_shortest_interval_of_a_skewed_posterior_is_shorter_than_the_equal_tailed():
-    draws = stats.beta(0.5, 40).rvs(20_000, random_state=1)
-    short, equal = highest_density(draws, 0.95), equal_tailed(draws, 0.95)
-    assert short.hi - short.lo < equal.hi - equal.lo
-    assert short.lo < 0.001
-    normal = stats.norm.rvs(size=50_000, random_state=2)
-    assert highest_density(normal, 0.95) == pytest.approx((-1.96, 1.96), abs=0.12)
-
-
-@given(hnp.arrays(float, st.integers(20, 200), elements=st.floats(-1, 1)), st.floats(0.5, 0.99))
-def test_the_shortest_interval_holds_its_mass(draws, level):
-    low, high = highest_density(draws, level)
-    assert np.mean((draws >= low) & (draws <= high)) >= level - 1e-9

@@ -20,7 +20,7 @@ from toxtrail.cli.comparison import (
 )
 from toxtrail.cli.console import echo
 from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.hdi import print_hdi, with_hdi
+from toxtrail.cli.hdi import print_hdi
 from toxtrail.cli.options import Number
 from toxtrail.cli.output import Form, formats, print_json, print_table
 from toxtrail.errors import DataError, ToxtrailError, problem_of
@@ -120,8 +120,6 @@ def compare(
     found = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
     if precision is not None:
         found = [one._replace(summary=_with_precision(one.summary, precision)) for one in found]
-    if hdi:
-        found = [one._replace(summary=with_hdi(experiment, one.summary)) for one in found]
     if best:
         found = [
             one._replace(summary=_with_best(experiment, one.summary, scorer, subset))
@@ -130,7 +128,7 @@ def compare(
     if published:
         summaries = with_published(published, [one.summary for one in found], scorer)
         found = [one._replace(summary=s) for one, s in zip(found, summaries, strict=True)]
-    _print(found, form, scorer, subset)
+    _print(found, form, scorer, subset, hdi)
 
 
 class Found(NamedTuple):
@@ -141,7 +139,11 @@ class Found(NamedTuple):
 
 
 def _print(
-    found: Sequence[Found], form: Form | None, scorer: str | None, subset: str | None
+    found: Sequence[Found],
+    form: Form | None,
+    scorer: str | None,
+    subset: str | None,
+    hdi: bool,
 ) -> None:
     summaries = [one.summary for one in found]
     if form == "json":
@@ -154,7 +156,8 @@ def _print(
         show(summary, source, scorer, subset, form or "text")
         pairs = chosen_pairs(summary, scorer, subset)
         _print_precision(summary, pairs)
-        print_hdi(summary, pairs)
+        if hdi:
+            print_hdi(summary, pairs)
         _print_best(summary)
         print_published(summary, form or "text")
 

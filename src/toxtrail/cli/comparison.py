@@ -14,13 +14,14 @@ MANY = 40
 MOVABLE = {"against", "subset", "pooled", "prompts", "k", "not scored"}
 """Columns that may move to the title."""
 DROPPABLE = (
-    "practically",
     "cut at the limit",
     "texts",
     "degenerate",
     "pooled",
     "P(direction)",
     "rates",
+    "toxic for one alone",
+    "prompts",
 )
 """Columns that a narrow terminal does without, in this order."""
 EVERY = "every"
@@ -272,6 +273,7 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
         "shows the other differences.",
     ]
     return [
+        *([said] if (said := wording.chance_note(_pairs(summary, scorer, subset))) else []),
         wording.estimand(summary),
         *wording.pooling_notes(summary, scorer),
         *wording.prior_notes(summary, scorer),

@@ -57,7 +57,7 @@ GATE = (
 )  # fmt: skip
 """What its gate looked at: the worst over all quantities."""
 
-SCHEMA_VERSION = 4
+SCHEMA_VERSION = 5
 """Of the summary; a reader refuses another one."""
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
@@ -101,7 +101,7 @@ def family_comparison(
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str, str], Any] = {}
     for edge in who:
-        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], region, config):
+        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], region, config, len(who)):
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
             draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
     summary = {

@@ -24,7 +24,7 @@ from toxtrail.stages.canvas import (
     nothing,
     plain,
 )
-from toxtrail.stats.rates import Floats, Interval
+from toxtrail.stats.rates import Floats
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -120,8 +120,9 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
 
 
 def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
-    """Posterior of each edge's difference over all subsets, as Kruschke 2013 draws them: mean,
-    highest-density interval, and how much of it lies on either side of 0."""
+    """Posterior of each edge's difference over all subsets, as Kruschke 2013 draws them: the
+    observed difference, the highest-density interval, and how much of the posterior lies on either
+    side of 0. The shape is of draws; every number is the row's."""
     rows = [
         r
         for r in summary["pairs"]
@@ -137,7 +138,7 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
     for panel, row in zip(panels, rows, strict=False):
         place = {"scorer": row["scorer"], "pair": f"{row['b']} - {row['a']}", "subset": ALL}
         column = 100 * draws["difference"].sel(place).values.ravel()
-        _posterior(panel, row, column, summary)
+        _posterior(panel, row, column)
     hide(panels[len(rows) :])
     figure.supxlabel(
         caption("difference of toxicity rates, percentage points", summary, "highest-density"),
@@ -189,18 +190,6 @@ def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
     return drawing(figure, "thresholds")
 
 
-def highest_density(draws: Floats, level: float) -> Interval:
-    """The shortest interval that holds `level` of the draws.
-
-    Source: Chen & Shao 1999, doi:10.1080/10618600.1999.10474802.
-    """
-    ordered = np.sort(draws)
-    inside = int(np.ceil(level * ordered.size))
-    widths = ordered[inside - 1 :] - ordered[: ordered.size - inside + 1]
-    first = int(np.argmin(widths))
-    return Interval(float(ordered[first]), float(ordered[first + inside - 1]))
-
-
 def _heading(axes: Axes, y: float, text: str) -> None:
     axes.text(
         0, y, text, fontweight="bold", fontsize=9.5, va="bottom", color=INK,
@@ -209,22 +198,20 @@ def _heading(axes: Axes, y: float, text: str) -> None:
     )  # fmt: skip
 
 
-def _posterior(
-    axes: Axes, row: Mapping[str, Any], column: Floats, summary: Mapping[str, Any]
-) -> None:
+def _posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
     counts, edges = np.histogram(column, bins=BINS)
     tallest = float(counts.max())
     axes.axvspan(-100 * row["rope"], 100 * row["rope"], color=BAND, zorder=0)
     axes.stairs(counts, edges, fill=True, color="#b9c6d3", zorder=1)
     axes.axvline(0, color=INK, linewidth=1, zorder=2)
-    low, high = highest_density(column, summary["level"])
+    low, high = (100 * row[f"diff_hdi_{end}"] for end in ("lo", "hi"))
     axes.plot([low, high], [0, 0], color=INK, linewidth=5, solid_capstyle="butt", zorder=3)
     axes.text(low, 0.04 * tallest, f"{low:+.1f}", ha="right", va="bottom", fontsize=8)
     axes.text(high, 0.04 * tallest, f"{high:+.1f}", ha="left", va="bottom", fontsize=8)
-    below, mean = 100 * float((column < 0).mean()), round(float(column.mean()), 1) + 0.0
+    below, seen = 100 * (1 - row["probability_higher"]), round(100 * row["diff"], 1) + 0.0
     axes.set_title(
         _names(row["b"], f"minus {row['a']}")
-        + f"\nmean {mean:+.1f};  {row['n']} prompts\n"
+        + f"\nobserved {seen:+.1f};  {row['n']} prompts\n"
         f"{_share(below)} < 0 < {_share(100 - below)}",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip

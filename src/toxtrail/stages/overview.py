@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.stages.wording import interval, percent, points
+from toxtrail.stages.wording import chance_note, interval, percent, points
 
 ALL = "all"
 MARKS = {"higher": " ▲", "lower": " ▼"}
@@ -57,7 +57,7 @@ def _ancestors(variant: str, parents: Mapping[str, str | None]) -> set[str]:
 
 
 def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
-    """Which variant is worst in a subset, and is it credible?"""
+    """Which variant is worst in a subset, of how many, and is it credible?"""
     return f"{subset}: {_worst(summary, scorer, subset)}"
 
 
@@ -74,7 +74,10 @@ def answer(summary: Mapping[str, Any], scorer: str) -> str:
         for verdict in ("higher", "lower", "not decisive", "no pairs")
         if verdict in said
     )
-    return f"Of {len(rows)} differences over all prompts: {count}. {_worst(summary, scorer, ALL)}"
+    return (
+        f"Of {len(rows)} differences over all prompts: {count}. {chance_note(rows)} "
+        f"{_worst(summary, scorer, ALL)}"
+    )
 
 
 def _worst(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
@@ -82,21 +85,55 @@ def _worst(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
     known = [row for row in in_order(rows) if row["diff"] is not None]
     if not known:
         return "No two variants share a scored prompt, so nothing can be said."
-    called = [row for row in known if row["verdict"] == "higher"]
+    called = [row for row in known if _is_credible(row, "higher")]
     if called:
-        return f"Worst is {_claim(called[0])}: credible{_others(len(called) - 1)}."
-    lower = sum(row["verdict"] == "lower" for row in known)
+        return (
+            f"Worst is {_who(called[0])} by at least {points(called[0]['simultaneous_lo'])} points"
+            f"{_numbers(called[0], len(known))}: credible{_others(len(called) - 1)}."
+        )
+    lower = sum(_is_credible(row, "lower") for row in known)
     fewer = f", {lower} of {len(known)} credibly less" if lower else ""
+    first = known[0]
+    alone = ""
+    if first["verdict"] in ("higher", "lower") and not _is_credible(first, first["verdict"]):
+        alone = f' (its own {first["level"]:.0%} interval alone says "{first["verdict"]}")'
+    said = first["verdict"] if _is_credible(first, "lower") else "not decisive"
     return (
         f"No variant is credibly more toxic than what it is held against{fewer}. "
-        f"Highest is {_claim(known[0])}: {known[0]['verdict']}."
+        f"Highest is {_who(first)}{_numbers(first, len(known))}: {said}{alone}."
     )
 
 
-def _claim(row: Row) -> str:
+def _is_credible(row: Row, direction: str) -> bool:
+    """Whether the interval that is corrected for the choice of the largest excludes 0, and so does
+    the pooled estimate where there is one."""
+    sign = 1 if direction == "higher" else -1
+    end = "simultaneous_lo" if direction == "higher" else "simultaneous_hi"
+    pooled = row.get("pooled_diff")
+    agrees = pooled is None or (row["credible_pooled"] and pooled * sign > 0)
+    return bool(row[end] * sign > 0 and agrees)
+
+
+def _who(row: Row) -> str:
+    return f"{row['b']} against {row['a']}"
+
+
+def _numbers(row: Row, of: int) -> str:
+    """Rates, the observed difference and of how many it is the largest, and its intervals."""
+    many = row["n_simultaneous"]
+    observed = f"observed {points(row['diff'])} points" + (
+        f", the largest of {of}" if of > 1 else ""
+    )
+    how = f"{row['level']:.0%} interval" + (
+        f", corrected for {many} differences," if many > 1 else ""
+    )
+    pooled = ""
+    if row.get("pooled_diff") is not None:
+        own = interval(row, "pooled_diff", signed=True)
+        pooled = f"; pooled {points(row['pooled_diff'])} {own}"
     return (
-        f"{row['b']} against {row['a']}, {percent(row['rate_a'])} to {percent(row['rate_b'])} "
-        f"({points(row['diff'])} points {interval(row, 'diff', signed=True)}, {row['n']} prompts)"
+        f", {percent(row['rate_a'])} to {percent(row['rate_b'])} ({observed}; {how} "
+        f"{interval(row, 'simultaneous', signed=True)}{pooled}; {row['n']} prompts)"
     )
 
 

@@ -38,6 +38,8 @@ from toxtrail.stats.contrasts import (
     unpaired_is_credible,
     verdict,
 )
+from toxtrail.stats.density import highest_density
+from toxtrail.stats.largest import simultaneous_level
 from toxtrail.stats.paired import PairedPosterior
 from toxtrail.stats.planning import Judged, PairTable, detectable, prompts_needed
 from toxtrail.stats.rate_posterior import observed, rate_posterior
@@ -46,7 +48,8 @@ from toxtrail.stats.sensitivity import power_scaling
 from toxtrail.stats.weighted_mean import WeightedMean
 
 NUMBERS = (
-    "diff", "diff_lo", "diff_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
+    "diff", "diff_lo", "diff_hi", "diff_hdi_lo", "diff_hdi_hi", "simultaneous_lo",
+    "simultaneous_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
     "credible_paired", "credible_unpaired", "odds_ratio", "odds_ratio_lo", "odds_ratio_hi",
     "corrected_diff", "corrected_diff_lo", "corrected_diff_hi", "corrected_diff_possible",
     "prior_sensitivity", "likelihood_sensitivity", "prior_complaint", "prior_shift_sd",
@@ -119,13 +122,19 @@ def refuse_unlike(tables: Mapping[str, Cells], who: Sequence[Edge]) -> None:
 
 
 def edge_rows(
-    edge: Edge, table_a: Cells, table_b: Cells, region: float, config: PosteriorConfig
+    edge: Edge,
+    table_a: Cells,
+    table_b: Cells,
+    region: float,
+    config: PosteriorConfig,
+    among: int = 1,
 ) -> Iterator[tuple[dict[str, Any], PairDraws | None]]:
     """The rows of one edge: of each scorer all subsets together, then each; with draws for ArviZ,
     None where no prompt was scored for both.
 
     Args:
         region: half-width of the region of practical equivalence, as a difference of rates.
+        among: edges of the family, among which a headline names the largest.
     """
     names = subsets(table_a)
     for scorer in scorers(table_a):
@@ -142,6 +151,7 @@ def edge_rows(
             draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
             row = _row(edge, scorer, subset, view)
             row |= {"rope": region, **_difference(edge, scorer, view, draws, region, config)}
+            row |= _among(view, among * (1 if subset == ALL else len(names)), config)
             row |= _means(view, config.level) | _any(view, config)
             yield row | _how(config), draws
 
@@ -246,6 +256,25 @@ def _difference(
         **_resolution(pairs, spread, config),
         "verdict": result.verdict,
         "decision": result.decision,
+    }
+
+
+def _among(view: View, differences: int, config: PosteriorConfig) -> dict[str, Any]:
+    """The interval that holds together with those of all differences among which a headline names
+    the largest; and the highest-density interval."""
+    pairs = view.pairs
+    row: dict[str, Any] = {"n_simultaneous": differences}
+    if pairs is None:
+        return row
+    posterior = pair_posterior(pairs, config.prior)
+    wider = posterior.interval(simultaneous_level(config.level, differences))
+    dense = highest_density(posterior, config.level)
+    lo, hi = wider.around(pairs.estimate)
+    return row | {
+        "simultaneous_lo": lo,
+        "simultaneous_hi": hi,
+        "diff_hdi_lo": dense.lo,
+        "diff_hdi_hi": dense.hi,
     }
 
 

@@ -24,7 +24,15 @@ from toxtrail.records import Generation, Score
 from toxtrail.regular_files import read_text
 from toxtrail.stages import browser, overview, prompt_card, wording
 from toxtrail.stages.limits import RESPONSE_FLAGS, limits_of
-from toxtrail.stages.overview import answer, headline, in_order, of_scorer, rate_matrix, subsets_of
+from toxtrail.stages.overview import (
+    answer,
+    headline,
+    in_order,
+    of_scorer,
+    rate_matrix,
+    subsets_of,
+    tuned,
+)
 
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
@@ -170,6 +178,7 @@ def _family(page: Page, room: int) -> dict[str, Any]:
         "warning": mismatch_text(summary["mismatch"]),
         "estimand": wording.estimand(summary),
         "notes": [
+            *([said] if (said := wording.chance_note(tuned(summary, primary))) else []),
             *wording.pooling_notes(summary, primary),
             *wording.prior_notes(summary, primary),
             *wording.judge_notes(summary, primary),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from toxtrail.stats.largest import expected_by_chance, expected_wrong_signs
 from toxtrail.symptoms import SYMPTOMS
 
 FEW = 4
@@ -112,10 +113,8 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 def _decision(row: Mapping[str, Any]) -> str:
-    """Against the region of practical equivalence, and how wide that is."""
-    if row["diff"] is None:
-        return NOTHING
-    return f"{row['decision']} (+-{100 * row['rope']:.1f})"
+    """Against the region of practical equivalence, whose width `estimand` gives."""
+    return NOTHING if row["diff"] is None else str(row["decision"])
 
 
 def scorer_columns(summary: Mapping[str, Any]) -> list[str]:
@@ -281,6 +280,35 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     return notes
 
 
+def chance_note(rows: Sequence[Mapping[str, Any]]) -> str:
+    """How many of these differences are called, and how many would be by chance; empty of none."""
+    known = [row for row in rows if row["diff"] is not None]
+    if not known:
+        return ""
+    called = [row for row in known if row["verdict"] in ("higher", "lower")]
+    chance = expected_by_chance(known[0]["level"], len(known))
+    said = (
+        f"{len(called)} of {len(known)} {_counted(len(known), 'difference')} "
+        f"{'is' if len(called) == 1 else 'are'} called higher or lower; "
+        f"if no variant differed, about {chance:.2g} would be."
+    )
+    if not called:
+        return said
+    wrong = expected_wrong_signs([row["pd"] for row in called])
+    return said + (
+        f" By the probabilities of direction, {_small(wrong)} of the {len(called)} "
+        f"{'is' if len(called) == 1 else 'are'} expected to have the wrong sign."
+    )
+
+
+def _counted(n: int, name: str) -> str:
+    return name if n == 1 else f"{name}s"
+
+
+def _small(value: float) -> str:
+    return "less than 0.01" if value < 0.01 else f"{value:.2f}"
+
+
 def resolution_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """What so many prompts can see."""
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r.get("mde80")]
@@ -443,11 +471,13 @@ def estimand(summary: Mapping[str, Any]) -> str:
 def _region(summary: Mapping[str, Any]) -> str:
     width = summary["rope_pp"]
     text = f"{width:g} point" + ("" if width == 1 else "s")
-    share = summary.get("rope_share")
-    if not share:
-        return text
+    if not (share := summary.get("rope_share")):
+        return f"+-{text}"
     of = percent(summary.get("rope_reference"))
-    return f"{text} or {share:.0%} of the reference rate of {of}, whichever is more"
+    return (
+        f"+-{100 * summary['rope']:.1f} points ({text} or {share:.0%} of the reference rate of "
+        f"{of}, whichever is more)"
+    )
 
 
 def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
