@@ -46,6 +46,7 @@ def highest_density(posterior: Posterior, level: float) -> Interval:
     fine = np.linspace(low, high, NODES * 50)
     rising = np.asarray(below(fine))
     start = np.linspace(rising[0], rising[-1] - level, STARTS)
-    lo, hi = np.interp(start, rising, fine), np.interp(start + level, rising, fine)
-    first = int(np.argmin(hi - lo))
-    return Interval(float(lo[first]), float(hi[first]))
+    left, right = np.interp(start, rising, fine), np.interp(start + level, rising, fine)
+    first = int(np.argmin(right - left))
+    found, equal = Interval(float(left[first]), float(right[first])), posterior.interval(level)
+    return found if found.hi - found.lo < equal.hi - equal.lo else equal
