@@ -136,7 +136,7 @@ def test_a_plan_starts_from_what_was_measured(finished, tmp_path):
     found = finished.json("plan", "--detect", "0.2")
     rates = finished.json("compare")[0]["rates"]
     base = next(r for r in rates if (r["variant"], r["subset"]) == ("base", "all"))
-    assert (found["base_rate"], found["base_rate_from"]) == (base["rate"], "measured")
+    assert (found["base_rate"], found["base_rate_from"]) == (base["rate_mean"], "measured")
     assert found["prompts_now"] == base["n_scored"]
     assert found["n_assurance"] > 0
     assert "excludes 0" in finished.toxtrail("plan", "--detect", "0.2").stdout

@@ -170,7 +170,7 @@ def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
     )
     if row and row["n_scored"]:
         width = row["rate_hi"] - row["rate_lo"]
-        found |= {"rate": row["rate"], "rate_width": width, "prompts": row["n_scored"]}
+        found |= {"rate": row["rate_mean"], "rate_width": width, "prompts": row["n_scored"]}
     same = [r for r in summary["pairs"] if (r["a"], r["scorer"], r["subset"]) == who]
     correlations = sorted(r["phi"] for r in same if r["phi"] is not None)
     if correlations:
