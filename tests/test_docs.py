@@ -147,3 +147,9 @@ def series():
     rows = [Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)]
     summaries = {name: {"parent": "p", "dose": dose} for name, dose in (("a", 1.0), ("b", 2.0))}
     return dose_tables({name: cells(rows) for name in summaries}, summaries, config)
+
+
+def test_no_page_holds_an_unresolved_merge():
+    pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/RESULTS.md"]
+    found = [p.name for p in pages if re.search(r"^(<{7}|>{7}) ", p.read_text("utf-8"), re.M)]
+    assert found == []
