@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.verify_rows import odd_generations, odd_scores, unequal
+from toxtrail.audit.verify_rows import (
+    made_by_other_code,
+    odd_generations,
+    odd_scores,
+    unequal,
+)
+from toxtrail.pipeline import PIPELINE, Instance, code_sha256
 from toxtrail.records import Generation, Prompt, Score
 
 PROMPTS = [Prompt(f"{s}-{i}", s, "text", "file:x", i) for s in ("a", "b") for i in range(3)]
@@ -105,3 +113,17 @@ def test_another_value_is_named_by_its_place(recorded, computed):
 
 def test_what_another_cpu_changes_in_the_last_digits_is_no_tampering():
     assert list(unequal(0.123456789, 0.123456789 * (1 + 1e-12))) == []
+
+
+def test_a_summary_of_other_code_is_told_from_one_of_todays(tmp_path):
+    (stage,) = [stage for stage in PIPELINE if stage.name == "pool"]
+    compare = Instance(stage, "f", (), ("results/posteriors/f",), ("results/pooled/f",))
+    path = tmp_path / "results/posteriors/f/base/summary.json"
+    path.parent.mkdir(parents=True)
+    for code, found in ((code_sha256("posterior"), None), ("0" * 64, path)):
+        manifest = {"kind": "posterior", "code_sha256": code}
+        path.write_text(json.dumps({"manifest": manifest}), "utf-8")
+        expected = found and found.relative_to(tmp_path).as_posix()
+        assert made_by_other_code(tmp_path, compare) == expected
+    path.write_text("{", "utf-8")
+    assert made_by_other_code(tmp_path, compare) is None

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.artifacts import Store
+from toxtrail.artifacts import Store, read_json
 from toxtrail.audit.chain import SERVED, is_served
 from toxtrail.audit.evidence import (
     DAMAGE,
@@ -25,10 +25,12 @@ from toxtrail.audit.evidence import (
 from toxtrail.audit.verify_params import other_params
 from toxtrail.audit.verify_pipeline import LINK_OF_STAGE
 from toxtrail.embedding import embedded_manifest
+from toxtrail.errors import why_unread
 from toxtrail.identity import Manifest, content_key
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.readers import read_rows
 from toxtrail.records import Generation, Prompt, Score
+from toxtrail.regular_files import files_below
 from toxtrail.stages.compare import family_comparison, with_pooled
 from toxtrail.stages.counted_labels import labels_of_variant
 from toxtrail.stages.family import edges
@@ -223,7 +225,11 @@ def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any)
     try:
         recorded, found = compute(evidence, key)
     except DAMAGE as error:
-        yield failed(link, f"numbers of {key}", error, "it cannot be read")
+        if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
+            detail = f"other code than today's made {older}, and today's does not read it"
+            yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` makes it again.")
+        else:
+            yield failed(link, f"numbers of {key}", error, "it cannot be read")
         return
     if recorded is None:
         return
@@ -235,6 +241,24 @@ def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any)
         return
     shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
     yield from judged(link, f"numbers of {key}", shown)
+
+
+def made_by_other_code(root: Path, instance: Instance) -> str | None:
+    """A summary that the stage made or reads, from the root, that was made by other code than
+    today's; None if there is none."""
+    folders = [root / name for name in (*instance.outs, *instance.reads)]
+    for path in (p for folder in folders if folder.is_dir() for p in files_below(folder)):
+        if path.name != "summary.json":
+            continue
+        try:
+            summary = read_json(path)
+        except DAMAGE:
+            continue
+        manifest = summary.get("manifest") if isinstance(summary, Mapping) else None
+        kind = manifest.get("kind") if isinstance(manifest, Mapping) else None
+        if kind in LINK_OF_STAGE and recorded_code(summary) not in (None, code_sha256(kind)):
+            return path.relative_to(root).as_posix()
+    return None
 
 
 def recorded_code(summary: Mapping[str, Any]) -> str | None:
