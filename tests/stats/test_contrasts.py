@@ -200,6 +200,19 @@ def test_the_odds_ratio_is_that_of_the_rates_beside_it():
     assert lo < value < hi < np.inf
 
 
+@pytest.mark.parametrize("prior", [0.01, 0.05, 0.5, 5.0])
+@pytest.mark.parametrize(
+    "table", [(0, 0, 0, 1), (1, 0, 0, 0), (0, 0, 0, 10**5), (50, 0, 500, 0), (0, 0, 2, 10**6),
+              (10**5, 3, 5, 10**5), (0, 30_000, 40_000, 0)],
+)  # fmt: skip
+def test_no_prior_and_no_table_is_without_numbers(table, prior):
+    own = posterior(*table, prior=prior)
+    median, (lo, hi) = own.odds_ratio(0.95)
+    assert 0 < lo <= median <= hi < np.inf
+    found = summarise(own, 0.0, 0.95, 0.01)
+    assert -1 <= found.interval.lo <= found.interval.hi <= 1
+
+
 def test_the_flat_prior_makes_the_direction_uniform():
     assert flat_prior(pairs((0, 3, 1, 20))).theta == (2.0, 4.0)
 

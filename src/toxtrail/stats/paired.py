@@ -48,6 +48,9 @@ EDGE = 1e-16
 """Mass of a share that a quadrature leaves out at each end."""
 XTOL = 1e-10
 """Of a quantile."""
+LARGEST = 80.0
+"""Log odds ratio (a ratio of 5e34) at which a median or a bound beyond it is given: a weak prior
+puts mass there."""
 
 
 def _rule(nodes: int) -> tuple[Floats, Floats, Floats]:
@@ -178,11 +181,15 @@ def _interval(posterior: PairedPosterior, level: float) -> Interval:
 def _odds_ratio(posterior: PairedPosterior, level: float) -> tuple[float, Interval]:
     """Of a posterior whose table has n01 >= n10."""
     cdf = _log_odds_cdf(posterior)
-    lo, median, hi = (
-        float(np.exp(brentq(lambda x, m=mass: cdf(x) - m, -80.0, 80.0, xtol=1e-9)))
-        for mass in ((1 - level) / 2, 0.5, (1 + level) / 2)
-    )
-    return median, Interval(lo, hi)
+
+    def quantile(mass: float) -> float:
+        if cdf(-LARGEST) >= mass:
+            return float(np.exp(-LARGEST))
+        if cdf(LARGEST) <= mass:
+            return float(np.exp(LARGEST))
+        return float(np.exp(brentq(lambda x: cdf(x) - mass, -LARGEST, LARGEST, xtol=1e-9)))
+
+    return quantile(0.5), Interval(quantile((1 - level) / 2), quantile((1 + level) / 2))
 
 
 class _Share(NamedTuple):
