@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import subprocess
 import sys
 import warnings
@@ -14,7 +15,7 @@ import xarray as xr
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.artifacts import Posterior, Store
+from toxtrail.artifacts import SUMMARY_SCHEMAS, Posterior, Store
 from toxtrail.embedding import embedded_manifest
 from toxtrail.errors import DataError, problem_of
 from toxtrail.identity import Input, content_key, hash_tree, tree_sha256
@@ -301,3 +302,16 @@ def test_a_file_that_could_not_be_read_is_not_called_damaged(store, error, monke
     monkeypatch.setattr("pyarrow.parquet.read_table", refused)
     with pytest.raises(type(error)):
         store.read_scores("f", "fine")
+
+
+@pytest.mark.parametrize("kind", sorted(SUMMARY_SCHEMAS))
+def test_a_summary_of_another_schema_is_refused_with_its_file_and_the_cure(tmp_path, kind):
+    store, path = Store(tmp_path), tmp_path / "results/x/summary.json"
+    path.parent.mkdir(parents=True)
+    for schema in (SUMMARY_SCHEMAS[kind], SUMMARY_SCHEMAS[kind] - 1, None):
+        path.write_text(json.dumps({"kind": kind, "schema_version": schema}), "utf-8")
+        if schema == SUMMARY_SCHEMAS[kind]:
+            assert store.read_summary(path.parent)["kind"] == kind
+            continue
+        with pytest.raises(DataError, match=r"x/summary\.json .*another version.*dvc repro"):
+            store.read_summary(path.parent)

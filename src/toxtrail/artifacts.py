@@ -66,6 +66,20 @@ class Posterior(NamedTuple):
     """File name without its ending -> figure."""
 
 
+SUMMARY_SCHEMAS = {"posterior": 3, "pool": 3, "comparison": 5}
+"""Kind of a summary.json -> its schema; a reader refuses another one."""
+
+
+def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
+    """DataError: a summary of this kind has another schema than this version reads."""
+    found, wanted = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
+    if found != wanted:
+        raise DataError(
+            f"{name} was made by another version of toxtrail (schema {found}; this one reads "
+            f"{wanted}). Run `dvc repro` to make it again."
+        )
+
+
 class Store:
     """The files of one experiment, below its root."""
 
@@ -177,7 +191,11 @@ class Store:
             ) from None
 
     def read_summary(self, folder: Path) -> dict[str, Any]:
-        summary: dict[str, Any] = read_json(folder / "summary.json")
+        """DataError if it has another schema than this version reads."""
+        path = folder / "summary.json"
+        summary: dict[str, Any] = read_json(path)
+        if (kind := summary.get("kind")) in SUMMARY_SCHEMAS:
+            refuse_other_schema(summary, kind, self._name(path))
         return summary
 
     def read_draws(self, folder: Path) -> xarray.Dataset:

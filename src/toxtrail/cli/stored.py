@@ -224,19 +224,23 @@ def family_summary(
     Raises:
         ConfigError: neither knows the family.
     """
+    from toxtrail.artifacts import refuse_other_schema
+
     if experiment.exists and family in experiment.config.families and not from_mlflow:
         folder = experiment.store.comparison(family)
         if (folder / "summary.json").is_file():
-            summary = experiment.store.read_summary(folder)
-            shown = _of_this_version(summary, _relative(experiment, folder))
-            tell_outdated(experiment, summary.get("manifest"), shown[1])
-            return shown
+            summary, source = experiment.store.read_summary(folder), _relative(experiment, folder)
+            refuse_other_schema(summary, "comparison", source)
+            tell_outdated(experiment, summary.get("manifest"), source)
+            return summary, source
     runs = latest(tracker_of(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
     own = [run for run in runs if run.tags.get("toxtrail.family") == family]
     if own:
         run = usable(own[0])
         source = f"MLflow run {run.name} ({run.run_id[:8]}, {when(run)})"
-        return _of_this_version(summary_of_run(experiment, run), source)
+        summary = summary_of_run(experiment, run)
+        refuse_other_schema(summary, "comparison", source)
+        return summary, source
     known = {run.tags.get("toxtrail.family", "") for run in runs}
     if experiment.exists:
         known |= set(experiment.config.families)
@@ -248,18 +252,6 @@ def family_summary(
     raise ConfigError(
         f'"{family}" is no family, here or in MLflow.{nearest(family, sorted(known))}'
     )
-
-
-def _of_this_version(summary: dict[str, Any], source: str) -> tuple[dict[str, Any], str]:
-    from toxtrail.stages.compare import SCHEMA_VERSION
-
-    if summary.get("schema_version") != SCHEMA_VERSION:
-        raise DataError(
-            f"{source} was made by another version of toxtrail (schema "
-            f"{summary.get('schema_version')}; this one reads {SCHEMA_VERSION}). Run `dvc repro` "
-            "to make it again."
-        )
-    return summary, source
 
 
 def stored_families(experiment: Experiment) -> list[str]:

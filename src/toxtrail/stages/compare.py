@@ -17,7 +17,13 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.artifacts import Posterior, Store, as_csv
+from toxtrail.artifacts import (
+    SUMMARY_SCHEMAS,
+    Posterior,
+    Store,
+    as_csv,
+    refuse_other_schema,
+)
 from toxtrail.comparability import refuse_mismatch
 from toxtrail.config import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
@@ -38,7 +44,7 @@ from toxtrail.stages.groups import pair_groups
 from toxtrail.stages.judged import corrected_scorers, with_corrected_differences
 from toxtrail.stages.pairs import edge_rows, refuse_unlike, rope
 from toxtrail.stages.said import Said, limited_to, said, texts_of
-from toxtrail.stages.tables import ALL, Cells, as_dataset, cells, refuse_schema
+from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
 from toxtrail.stats.rates import Floats
 
 WHO = ("variant", "family", "role", "parent")
@@ -57,8 +63,6 @@ GATE = (
 )  # fmt: skip
 """What its gate looked at: the worst over all quantities."""
 
-SCHEMA_VERSION = 5
-"""Of the summary; a reader refuses another one."""
 TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
 MORE_TABLES = ("recipes", "doses", "slopes")
@@ -105,7 +109,7 @@ def family_comparison(
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
             draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
     summary = {
-        "schema_version": SCHEMA_VERSION,
+        "schema_version": SUMMARY_SCHEMAS["comparison"],
         "reference": reference,
         "primary": primary,
         "threshold": config.threshold,
@@ -253,7 +257,7 @@ def runs_comparison(
         DataError: they were measured under unlike conditions (field by field).
     """
     for run in runs:
-        refuse_schema(run.summary, run.label)
+        refuse_other_schema(run.summary, "posterior", run.label)
     first, names = runs[0], _unique_names(runs)
     summaries = {
         key: {**one.summary, "variant": key, "parent": _parent(one, names)}

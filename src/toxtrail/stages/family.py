@@ -9,7 +9,7 @@ from toxtrail.artifacts import Store
 from toxtrail.comparability import Difference, differences, refuse_mismatch
 from toxtrail.errors import DataError
 from toxtrail.identity import Input
-from toxtrail.stages.tables import COLUMNS, Cells, cells, refuse_schema
+from toxtrail.stages.tables import COLUMNS, Cells, cells
 
 STALE = (
     "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
@@ -48,7 +48,6 @@ def members(store: Store, family: str, variants: Sequence[str]) -> Members:
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in variants}
     inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in variants}
     for variant in variants:
-        refuse_schema(summaries[variant], inputs[variant].path)
         _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
     return Members(tables, summaries, inputs)
 

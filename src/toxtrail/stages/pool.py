@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.artifacts import Posterior, Store
+from toxtrail.artifacts import SUMMARY_SCHEMAS, Posterior, Store
 from toxtrail.backends.base import Progress
 from toxtrail.config import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
@@ -120,7 +120,7 @@ def pooled_family(
     draws = _dataset(shown, variants, [*names, ALL])
     status = {name: status[name] for name in scorers(next(iter(tables.values())))}
     summary = {
-        "schema_version": 3,
+        "schema_version": SUMMARY_SCHEMAS["pool"],
         "reference": reference,
         "primary": primary,
         "threshold": config.threshold,

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toxtrail.artifacts import Posterior, Store
+from toxtrail.artifacts import SUMMARY_SCHEMAS, Posterior, Store
 from toxtrail.backends.base import Assets
 from toxtrail.comparability import conditions, fingerprint
 from toxtrail.config import PosteriorConfig, VariantConfig
@@ -36,7 +36,6 @@ from toxtrail.stages.said import Said, texts_of
 from toxtrail.stages.tables import (
     ALL,
     COLUMNS,
-    POSTERIOR_SCHEMA,
     Cell,
     Cells,
     as_dataset,
@@ -104,7 +103,7 @@ def variant_posterior(
         key: nothing if own is None else own for key, own in draws.items()
     }
     summary = {
-        "schema_version": POSTERIOR_SCHEMA,
+        "schema_version": SUMMARY_SCHEMAS["posterior"],
         "primary": primary,
         "threshold": config.threshold,
         "level": config.level,

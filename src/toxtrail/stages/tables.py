@@ -17,8 +17,6 @@ from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxi
 ALL = "all"
 """All subsets together, each weighted by its number of prompts."""
 
-POSTERIOR_SCHEMA = 3
-"""Of a variant's summary; a reader refuses another one."""
 CHAINS = 4
 """Independent draws are stored as so many chains, so that ArviZ's diagnostics work on them too."""
 
@@ -118,15 +116,6 @@ def subsets(table: Cells) -> list[str]:
 def scorers(table: Cells) -> list[str]:
     """Names of all scorers, sorted."""
     return sorted({scorer for scorer, _ in table})
-
-
-def refuse_schema(summary: Mapping[str, Any], name: str) -> None:
-    """DataError: a variant's summary has another schema than POSTERIOR_SCHEMA."""
-    if (found := summary.get("schema_version")) != POSTERIOR_SCHEMA:
-        raise DataError(
-            f"{name} was made by another version of toxtrail (schema {found}; this one reads "
-            f"{POSTERIOR_SCHEMA}). Run `dvc repro` to make it again."
-        )
 
 
 def weights(table: Cells, scorer: str) -> dict[str, float]:
