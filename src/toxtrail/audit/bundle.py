@@ -25,14 +25,13 @@ from toxtrail.audit.evidence import (
     DAMAGE,
     Check,
     Evidence,
-    Problem,
     absent,
     broken,
     failed,
     guarded,
     judged,
     of_stage,
-    problem,
+    unlike_listed,
     weak,
 )
 from toxtrail.audit.lockfile import Recorded, parse_lock
@@ -267,22 +266,8 @@ def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance])
 def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
     present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
     for name in sorted(files.keys() | present.keys() - {LISTING}):
-        problems = _odd_file(digests, present.get(name), files.get(name))
+        problems = unlike_listed(digests, present.get(name), files.get(name), LISTING)
         yield from judged("files", name, list(problems))
-
-
-def _odd_file(digests: Digests, path: Path | None, recorded: str | None) -> Iterator[Problem]:
-    try:
-        digest = digests.of(path) if path else None
-    except (OSError, MemoryError) as error:
-        yield problem(error, "it cannot be read")
-        return
-    if recorded is None:
-        yield f"an extra file that {LISTING} does not list"
-    elif digest is None:
-        yield "the file is missing"
-    elif digest.sha256 != recorded:
-        yield f"sha256 {digest.sha256}, {LISTING} has {recorded}"
 
 
 def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:

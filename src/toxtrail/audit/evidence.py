@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -196,6 +196,29 @@ def judged(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
         unread(link, name, one.why) if isinstance(one, Unread) else broken(link, name, one)
         for one in problems
     ] or [ok(link, name)]
+
+
+def unlike_listed(
+    digests: Digests, path: Path | None, recorded: str | None, listing: str
+) -> Iterator[Problem]:
+    """Where a file is not the one of a list of hashes.
+
+    Args:
+        path: None if it is not here.
+        recorded: its SHA-256 in the list; None if it is not in it.
+        listing: name of the list.
+    """
+    try:
+        digest = digests.of(path) if path else None
+    except (OSError, MemoryError) as error:
+        yield problem(error, "it cannot be read")
+        return
+    if recorded is None:
+        yield f"an extra file that {listing} does not list: it was added later"
+    elif digest is None:
+        yield "the file is missing"
+    elif digest.sha256 != recorded:
+        yield f"it was changed: sha256 {digest.sha256}, {listing} has {recorded}"
 
 
 def unread_only(link: str, name: str, error: Exception) -> list[Check]:

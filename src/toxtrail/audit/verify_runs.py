@@ -26,6 +26,7 @@ from toxtrail.audit.evidence import (
     of_stage,
     ok,
     problem,
+    unlike_listed,
     unread,
     unread_only,
     weak,
@@ -309,27 +310,12 @@ def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Chec
         yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
     present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
-        problems = _odd_file(evidence, present.get(path), payload.get(path))
+        problems = unlike_listed(evidence.digests, present.get(path), payload.get(path), PAYLOAD)
         yield from judged("MLflow files", f"{name}: {path}", list(problems))
     manifest = evidence.digests.of(folder / "manifest.json")
     if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
         detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
         yield broken("MLflow runs", name, detail)
-
-
-def _odd_file(evidence: Evidence, path: Path | None, recorded: str | None) -> Iterator[Problem]:
-    """Where an artifact is not the one that the run's list has."""
-    try:
-        digest = evidence.digests.of(path) if path else None
-    except (OSError, MemoryError) as error:
-        yield problem(error, "it cannot be read")
-        return
-    if recorded is None:
-        yield "an extra file: it was added later"
-    elif digest is None:
-        yield "the file is missing"
-    elif digest.sha256 != recorded:
-        yield f"it was changed: sha256 {digest.sha256}, recorded {recorded}"
 
 
 def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
