@@ -93,8 +93,8 @@ def grow(root: Path, runs: int, commits: int) -> None:
 
 def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
     """Our hashing (SHA-256 and MD5 in one reading, files side by side) against coreutils."""
-    from toxtrail.audit.digests import Digests
-    from toxtrail.backends.base import Silent
+    from toxtrail.audit.verify.hash_cache import Digests
+    from toxtrail.backends.protocols import Silent
 
     size, count = int(gigabytes * 2**30), 8
     files = [folder / f"{number}.bin" for number in range(count)]

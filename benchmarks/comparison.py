@@ -15,8 +15,8 @@ from zlib import crc32
 
 import numpy as np
 
-from toxtrail.config import PoolingConfig, PosteriorConfig
-from toxtrail.records import Generation, Score
+from toxtrail.config.schema import PoolingConfig, PosteriorConfig
+from toxtrail.records.rows import Generation, Score
 
 CONFIG = PosteriorConfig(
     threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
@@ -44,9 +44,9 @@ def main() -> None:
 
 
 def alone(asked: argparse.Namespace) -> None:
+    from toxtrail.analysis.response_table import said
+    from toxtrail.analysis.score_table import cells
     from toxtrail.stages.posterior import variant_posterior
-    from toxtrail.stages.said import said
-    from toxtrail.stages.tables import cells
 
     rows = family(asked.variants, asked.subsets, asked.prompts)
     tables = {name: cells(own) for name, own in rows.items()}
@@ -68,7 +68,7 @@ def alone(asked: argparse.Namespace) -> None:
         note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
         from toxtrail.stages.pool import pooled_family
-        from toxtrail.stats.pooled import build
+        from toxtrail.stats.hierarchical.model import build
         from toxtrail.stats.sampling import sample
 
         def sampler(counts, effort):
@@ -85,8 +85,8 @@ def alone(asked: argparse.Namespace) -> None:
 
 def pairwise_best(tables, asked) -> str:
     """A few pairs, and what all of them would take."""
-    from toxtrail.backends.base import Silent
-    from toxtrail.stages.legacy_best import best_rows
+    from toxtrail.analysis.best_test import best_rows
+    from toxtrail.backends.protocols import Silent
 
     seconds = []
     for other in list(tables)[1 : 1 + asked.best_pairs]:

@@ -17,8 +17,8 @@ from itertools import product
 import numpy as np
 from scipy import stats
 
-from toxtrail.stats.paired import PairedPosterior, Table
-from toxtrail.stats.planning import pair_table, possible_phi
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.power import pair_table, possible_phi
 
 BASES = (0.005, 0.02, 0.05, 0.125, 0.3)
 STEPS = (0.0, "x1.5", 0.05, 0.2, 0.64)

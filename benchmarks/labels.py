@@ -16,8 +16,8 @@ from itertools import product
 
 import numpy as np
 
-from toxtrail.stats.judge import unequal
-from toxtrail.stats.ppi import Stratum, labelled_difference, labelled_rate
+from toxtrail.stats.prediction_powered import Stratum, labelled_difference, labelled_rate
+from toxtrail.stats.scorer_error import unequal
 
 LEVEL = 0.95
 SCORERS = {

@@ -18,8 +18,8 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincc, expit
 
-from toxtrail.stats.largest import simultaneous_level
-from toxtrail.stats.paired import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.selection_correction import simultaneous_level
 
 PRIOR, LEVEL, PROMPT_SD = 0.5, 0.95, 2.0
 SIZES = {"4x32": 128, "5x100": 500}

@@ -15,9 +15,9 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from toxtrail.stats.margins import Belief, Published, bracket, unpaired
-from toxtrail.stats.paired import PairedPosterior, Table
-from toxtrail.stats.planning import pair_table
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.power import pair_table
+from toxtrail.stats.published_counts import Belief, Published, bracket, unpaired
 
 PHI = 0.4
 DESIGNS = (

@@ -13,8 +13,8 @@ import argparse
 import numpy as np
 from scipy.special import betaincc
 
-from toxtrail.stats.paired import PairedPosterior, Table
-from toxtrail.stats.planning import (
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.power import (
     Judged,
     detectable,
     nearest_table,

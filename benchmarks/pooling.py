@@ -21,11 +21,12 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from toxtrail.stages.check_figures import LEAST_P
-from toxtrail.stages.family import Edge
-from toxtrail.stages.pooled_rows import Judged, withheld_rows
-from toxtrail.stats import pooled, sampling
-from toxtrail.stats.pooled_checks import predictive_checks, replicated
+from toxtrail.analysis.family import Edge
+from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows
+from toxtrail.reporting.figures.pooled_checks import LEAST_P
+from toxtrail.stats import sampling
+from toxtrail.stats.hierarchical import model as hierarchical_model
+from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
 from toxtrail.stats.rates import Floats, equal_tailed
 from toxtrail.stats.sampling import Effort
 
@@ -105,20 +106,20 @@ def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
 
 def _log_odds(rate: float) -> float:
     """At the middle prompt."""
-    return float(brentq(lambda x: expit(x + SD_PROMPT * pooled.NODES) @ pooled.WEIGHTS - rate,
+    return float(brentq(lambda x: expit(x + SD_PROMPT * hierarchical_model.NODES) @ hierarchical_model.WEIGHTS - rate,
                         -30, 30))  # fmt: skip
 
 
 def judged(truth: Scenario, seed: int) -> dict[str, Any]:
     """One run: what the gate said, and what it would have shown without."""
     rng = np.random.default_rng(seed)
-    counts = pooled.counts_of(simulated(truth, rng))
+    counts = hierarchical_model.counts_of(simulated(truth, rng))
     variants, subsets = truth.rates.shape
     chains, draws, accept = EFFORT
-    drawn = pooled.drawn(counts, Effort(chains, draws, accept, seed))
+    drawn = hierarchical_model.drawn(counts, Effort(chains, draws, accept, seed))
     eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
     flat, sds = eta.reshape(-1, variants, subsets), sd.ravel()
-    rate = pooled.rates(flat, sds).reshape(eta.shape)
+    rate = hierarchical_model.rates(flat, sds).reshape(eta.shape)
     rate = np.concatenate([rate, rate.mean(axis=-1, keepdims=True)], axis=-1)
     some = np.linspace(0, len(flat) - 1, REPLICATES).astype(int)
     predicted = replicated(flat[some], sds[some], counts.prompts, rng)

@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.artifacts import Store
-from toxtrail.config import PosteriorConfig, VariantConfig
+from toxtrail.config.schema import PosteriorConfig, VariantConfig
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Score
+from toxtrail.records.rows import Generation, Score
+from toxtrail.storage.artifacts import Store
 
 CONFIG = PosteriorConfig(
     threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
@@ -54,12 +54,13 @@ def main() -> None:
 
 
 def measured(store: Store, who: VariantConfig) -> None:
-    from toxtrail.stages import posterior, said
+    from toxtrail.analysis import response_table
+    from toxtrail.stages import posterior
 
     start = time.process_time()
     rows = store.generation_table("f", "v")
     read = time.process_time()
-    said.said(rows)
+    response_table.said(rows)
     looked = time.process_time()
     posterior.run(store, "v", who, CONFIG, "judge", NO_LABELS)
     end = time.process_time()

@@ -17,9 +17,9 @@ import argparse
 import numpy as np
 from scipy import stats
 
-from toxtrail.stats.contrasts import END
-from toxtrail.stats.paired import DISCORDANT
-from toxtrail.stats.weighted_mean import students_mass
+from toxtrail.stats.bayesian_bootstrap import students_mass
+from toxtrail.stats.paired_differences import END
+from toxtrail.stats.paired_posterior import DISCORDANT
 
 LEVEL, PRIOR, DRAWS, TRUTH = 0.95, 0.5, 2000, 40_000
 CASES = (

@@ -19,11 +19,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from toxtrail.artifacts import Store
-from toxtrail.config import PosteriorConfig
-from toxtrail.records import SCORE_SCHEMA
-from toxtrail.stages.pairs import _paired
-from toxtrail.stages.tables import COLUMNS, cells
+from toxtrail.analysis.paired_rows import _paired
+from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.records.rows import SCORE_SCHEMA
+from toxtrail.storage.artifacts import Store
 
 SUBSETS = 5
 

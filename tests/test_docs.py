@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from toxtrail.params import parse_config
-from toxtrail.records import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
+from toxtrail.analysis.flips import Flip, with_texts
+from toxtrail.config.load import parse_config
+from toxtrail.records.rows import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
 from toxtrail.stages.compare import MORE_TABLES, TABLES, family_comparison, with_pooled
-from toxtrail.stages.flips import Flip, with_texts
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md")
@@ -56,11 +56,11 @@ def test_the_columns_of_flips_are_documented(documented):
 @pytest.fixture(scope="module")
 def comparison():
     """The smallest family there is."""
-    from toxtrail.config import PosteriorConfig
-    from toxtrail.records import Generation, Score
+    from toxtrail.analysis.response_table import said
+    from toxtrail.analysis.score_table import cells
+    from toxtrail.config.schema import PosteriorConfig
+    from toxtrail.records.rows import Generation, Score
     from toxtrail.stages.posterior import variant_posterior
-    from toxtrail.stages.said import said
-    from toxtrail.stages.tables import cells
 
     config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
     tables, texts, summaries = {}, {}, {}
@@ -101,7 +101,7 @@ def test_what_a_page_says_to_write_is_valid(block):
 
 
 def test_the_page_on_prompts_names_every_option():
-    from toxtrail.config import SubsetConfig
+    from toxtrail.config.schema import SubsetConfig
 
     text = (ROOT / "docs/prompts.md").read_text("utf-8")
     table = " ".join(re.findall(r"^\| (.*?) \|", text, re.M))
@@ -138,10 +138,10 @@ def unordered(names: list[str], row: Any) -> list[str]:
 
 @pytest.fixture(scope="module")
 def series():
-    from toxtrail.config import PosteriorConfig
-    from toxtrail.records import Score
-    from toxtrail.stages.doses import dose_tables
-    from toxtrail.stages.tables import cells
+    from toxtrail.analysis.dose_response import dose_tables
+    from toxtrail.analysis.score_table import cells
+    from toxtrail.config.schema import PosteriorConfig
+    from toxtrail.records.rows import Score
 
     config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
     rows = [Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)]

@@ -16,31 +16,34 @@ import toxtrail
 SOURCE = Path(toxtrail.__file__).parent
 CALLS = {"read_text", "read_bytes", "open"}
 
-DEVICES, REPORT = "backends/huggingface/devices.py", "stages/report.py"
+DEVICES, REPORT = "backends/compute/devices.py", "stages/report.py"
 PERMITTED = {
-    ("audit/bundle.py", "archive.open"): "a member of a zip, written",
-    ("audit/signatures.py", "path.open"): "a key that a person names, which may be a pipe",
-    ("backends/assets/asked.py", "Path(path).read_text"): "a download in a new temporary folder",
+    ("audit/bundle/bundle.py", "archive.open"): "a member of a zip, written",
+    ("audit/bundle/signing.py", "path.open"): "a key that a person names, which may be a pipe",
+    ("backends/assets/hub_info.py", "Path(path).read_text"): "a download in a new temporary folder",
     ("backends/assets/download.py", "part.open"): "written, in the cache",
     ("backends/assets/pip.py", "report.read_text"): "a report of pip in a new temporary folder",
-    ("backends/assets/released.py", "(Path(folders[0]) / 'detoxify.py').read_text"): "a package",
+    (
+        "backends/assets/detoxify_checkpoints.py",
+        "(Path(folders[0]) / 'detoxify.py').read_text",
+    ): "a package",
     ("backends/assets/wheels.py", "archive.open"): "a member of a zip",
     ("backends/assets/wheels.py", "target.open"): "written, in the cache",
     (DEVICES, "(folder / 'core_id').read_text"): "system",
     (
-        "backends/huggingface/devices.py",
+        "backends/compute/devices.py",
         "(folder / 'physical_package_id').read_text",
     ): "system",
     (
-        "backends/huggingface/devices.py",
+        "backends/compute/devices.py",
         "Path('/sys/fs/cgroup/memory.max').read_text",
     ): "system",
     (DEVICES, "limit.read_text"): "system",
-    ("backends/mlflow_local.py", "os.open"): "a draft of ours, written to disk",
-    ("backends/run_lock.py", "path.open"): "written, after refuse_irregular",
-    ("cli/console.py", "os.open"): "the null device",
-    ("drafts.py", "path.open"): "a draft of ours, written to disk",
-    ("rowstore.py", "self._path.open"): "written, after refuse_irregular",
+    ("backends/mlflow/create_store.py", "os.open"): "a draft of ours, written to disk",
+    ("execution/run_lock.py", "path.open"): "written, after refuse_irregular",
+    ("console.py", "os.open"): "the null device",
+    ("storage/atomic_writes.py", "path.open"): "a draft of ours, written to disk",
+    ("storage/row_journal.py", "self._path.open"): "written, after refuse_irregular",
     ("scaffold.py", "(FRAME / 'README.md').read_text"): "of the package",
     ("scaffold.py", "(FRAME / 'pipeline.yaml').read_text"): "of the package",
     ("scaffold.py", "(FRAME / 'requirements.txt').read_bytes"): "of the package",
@@ -53,7 +56,10 @@ PERMITTED = {
     ): "package",
 }
 """(module, call) -> why it may open a file itself."""
-AFTER_A_LOOK = {("backends/run_lock.py", "path.open"), ("rowstore.py", "self._path.open")}
+AFTER_A_LOOK = {
+    ("execution/run_lock.py", "path.open"),
+    ("storage/row_journal.py", "self._path.open"),
+}
 
 
 def raw_calls(source: str) -> list[str]:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import pytest
 
-from toxtrail.params import load_config, read_yaml
+from toxtrail.config.asset_uris import HfUri, parse_uri
+from toxtrail.config.load import load_config, read_yaml
 from toxtrail.pipeline import SOURCE
 from toxtrail.scaffold import PRESETS, preset_path
-from toxtrail.uris import HfUri, parse_uri
 
 ROOT = Path(__file__).resolve().parents[1]
 FROM_HUB = ["hub", "paper"]
@@ -153,7 +153,7 @@ def test_literal_ways_in_comments_are_valid_values(paper):
         "base_precision": "4bit",
         "optimizer": "adamw_8bit",
     }
-    from toxtrail.params import parse_config
+    from toxtrail.config.load import parse_config
 
     made = parse_config(values, "params.yaml").finetunes["llama2-7b-dolly"]
     assert made.template == "<s>[INST] {instruction} [/INST] {response}"
@@ -162,7 +162,7 @@ def test_literal_ways_in_comments_are_valid_values(paper):
 @pytest.mark.parametrize("preset", FROM_HUB)
 def test_pins_can_be_written_into_it_with_every_comment_kept(preset, tmp_path):
     """Merges and aliases are no hindrance: each address is written out at its own place."""
-    from toxtrail.backends.pins import Pin, write_pins
+    from toxtrail.config.write_pins import Pin, write_pins
 
     path = tmp_path / "params.yaml"
     path.write_bytes(preset_path(preset).read_bytes())

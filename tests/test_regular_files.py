@@ -7,12 +7,11 @@ import socket
 
 import pytest
 
-from toxtrail.artifacts import Store
-from toxtrail.audit.digests import hashed
-from toxtrail.embedding import embedded_manifest
+from toxtrail.audit.verify.hash_cache import hashed
+from toxtrail.config.load import load_config
 from toxtrail.errors import DataError
-from toxtrail.identity import sha256_file
-from toxtrail.params import load_config
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import sha256_file
 from toxtrail.regular_files import (
     irregular,
     leads_out,
@@ -22,6 +21,7 @@ from toxtrail.regular_files import (
     read_text,
     refuse_irregular,
 )
+from toxtrail.storage.artifacts import Store
 
 STORE_READERS = (
     lambda path: Store(path.parent).read_draws(path.parent),

@@ -49,7 +49,9 @@ def test_nothing_of_it_names_the_source_of_toxtrail():
 
 def test_a_list_of_code_is_one_that_sha256sum_checks(experiment):
     listed = (experiment / "code/generate.sha256").read_text("utf-8").splitlines()
-    assert any(line.endswith("  backends/huggingface/packed.py") for line in listed)
+    assert any(
+        line.endswith("  backends/huggingface/generation/packed_forward.py") for line in listed
+    )
     done = subprocess.run(
         ["sha256sum", "--check", "--quiet", experiment / "code/generate.sha256"],
         cwd=SOURCE,

@@ -13,9 +13,9 @@ from speed.given import SCRATCH, Given, config, drawn, lines, model_folder, tell
 from speed.limit import Seconds, Work, linear_seconds, watched
 from speed.rounds import Spread, Turn, Way, ratio, spread, take_turns
 from speed.written import Written, near_ties, share_equal
-from toxtrail.backends.huggingface.agreement import TOLERANCE
-from toxtrail.backends.huggingface.devices import environment, use_threads
-from toxtrail.identity import canonical_json, sha256_file, sha256_text
+from toxtrail.backends.compute.devices import environment, use_threads
+from toxtrail.backends.huggingface.generation.packed_equivalence import TOLERANCE
+from toxtrail.provenance.identity import canonical_json, sha256_file, sha256_text
 
 DTYPES = ("float32", "bfloat16")
 LOOP, PIPELINE, PACKED, PLAIN = "reference loop", "pipeline", "toxtrail", "toxtrail plain"

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.assets import AssetStore, default_cache
-from toxtrail.backends.base import Silent
-from toxtrail.config import Config
-from toxtrail.params import load_config
-from toxtrail.readers import read_texts
+from toxtrail.backends.protocols import Silent
+from toxtrail.config.load import load_config
+from toxtrail.config.schema import Config
+from toxtrail.datasets.readers import read_texts
 
 ROOT = Path(__file__).resolve().parents[2]
 SCRATCH = ROOT / ".toxtrail" / "bench"
@@ -78,7 +78,7 @@ def model_folder(path: Path | None) -> tuple[str, Path]:
     fetched, verified and converted as the pipeline does it."""
     if path is not None:
         return path.resolve().name, path.resolve()
-    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
     key, source = next(iter(config().models.items()))
     weights = HuggingFaceWeights(assets(), default_cache(), Silent())

@@ -14,11 +14,11 @@ from speed.limit import settled, watched
 from speed.rounds import Turn, Way, ratio, spread, take_turns
 from speed.ways import BATCH, batched
 from speed.written import Written, share_equal, until_stop
-from toxtrail.backends.base import Decoding
-from toxtrail.backends.huggingface import packed
-from toxtrail.backends.huggingface.engine import Ask, Engine
-from toxtrail.backends.huggingface.plain import Plain
-from toxtrail.backends.quiet import quiet
+from toxtrail.backends.huggingface.generation import packed_forward
+from toxtrail.backends.huggingface.generation.generate_engine import Plain
+from toxtrail.backends.huggingface.generation.packed_engine import Ask, Engine
+from toxtrail.backends.protocols import Decoding
+from toxtrail.backends.silence import quiet
 
 if TYPE_CHECKING:
     import torch
@@ -181,7 +181,7 @@ def _ways(model: PreTrainedModel, new_tokens: int) -> tuple[dict[str, Run], dict
 
     def ours(name: str, batch_tokens: int, prompts: Sequence[tuple[int, ...]]) -> list[Written]:
         engine = Engine(model, (), decoding, batch_tokens, tell)
-        with packed.by_slots(model), watched(model) as rows:
+        with packed_forward.by_slots(model), watched(model) as rows:
             made = _in_order(engine, prompts)
         at_once[name] = min(max(rows), len(prompts))
         return made

@@ -19,7 +19,7 @@ from speed import ways
 from speed.given import SCRATCH, Given, config, drawn, lines, model_folder, tell
 from speed.rounds import Way, ratio, spread, take_turns
 from speed.written import Written, share_equal, until_stop
-from toxtrail.backends.huggingface.devices import use_threads
+from toxtrail.backends.compute.devices import use_threads
 
 VERSION = "0.4.13"
 SHARED = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors")

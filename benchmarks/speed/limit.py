@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.huggingface.linear import Linears
+from toxtrail.backends.compute.onednn_linear import Linears
 
 if TYPE_CHECKING:
     import torch

@@ -17,7 +17,7 @@ def machine() -> dict[str, Any]:
     """What the numbers are numbers of, and the share of it that others used just before."""
     import psutil
 
-    from toxtrail.backends.huggingface.devices import usable_cores
+    from toxtrail.backends.compute.devices import usable_cores
 
     return {
         "cpu": _processor(),
@@ -29,7 +29,7 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    from toxtrail.backends.huggingface.devices import environment
+    from toxtrail.backends.compute.devices import environment
 
     known = environment("cpu")
     return {name: value for name, value in known.items() if name != "device"}

@@ -16,11 +16,11 @@ from speed.checkpoint import Checkpoint, at_random, own
 from speed.given import Given, assets, config, lines, tell
 from speed.limit import Seconds, encoder_seconds
 from speed.rounds import Turn, Way, ratio, spread, take_turns
-from toxtrail.backends.huggingface.devices import use_threads
-from toxtrail.backends.quiet import quiet
+from toxtrail.backends.compute.devices import use_threads
 from toxtrail.backends.scorers import detoxify
-from toxtrail.config import ScorerConfig, Source
-from toxtrail.identity import sha256_file
+from toxtrail.backends.silence import quiet
+from toxtrail.config.schema import ScorerConfig, Source
+from toxtrail.provenance.identity import sha256_file
 
 if TYPE_CHECKING:
     from detoxify import Detoxify

@@ -9,10 +9,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from speed.written import Written, until_stop
-from toxtrail.backends.base import Decoding
-from toxtrail.backends.huggingface.generation import HuggingFaceModel, stop_ids
-from toxtrail.backends.huggingface.pretrained import load_base, load_tokenizer
-from toxtrail.backends.quiet import quiet
+from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel, stop_ids
+from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tokenizer
+from toxtrail.backends.protocols import Decoding
+from toxtrail.backends.silence import quiet
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig

@@ -13,7 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.identity import Input, Manifest, ModelCard, content_key, sha256_file
+from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
 
 SOURCE = Path(__file__).parent
 
@@ -48,7 +48,7 @@ WEIGHTS = (
         )
     ),
     *CHECKPOINTS,
-    "doubts.py",
+    "provenance/identity_caveats.py",
 )
 LOADING = (
     *WEIGHTS,
@@ -62,25 +62,25 @@ GENERATION = tuple(
 ARITHMETIC = (f"{HF}devices.py", f"{HF}linear.py")
 SERVED = ("backends/openai_api",)
 WORDING = (
-    "stages/wording.py",
-    "stages/overview.py",
-    "stats/largest.py",
-    "refusals.py",
-    "symptoms.py",
+    "reporting/result_text.py",
+    "reporting/headline.py",
+    "stats/selection_correction.py",
+    "analysis/refusals.py",
+    "analysis/response_flags.py",
 )
-FIGURES = ("stages/canvas.py", "stages/figures.py")
+FIGURES = ("reporting/figures/style.py", "reporting/figures/comparison.py")
 TABLES = (
-    "stages/behaviour.py",
-    "stages/counted_labels.py",
-    "stages/family.py",
-    "stages/groups.py",
-    "stages/judged.py",
-    "stages/means.py",
-    "stages/said.py",
-    "stages/tables.py",
-    "comparability.py",
-    "refusals.py",
-    "symptoms.py",
+    "analysis/response_behaviour.py",
+    "datasets/label_files.py",
+    "analysis/family.py",
+    "analysis/inference_data.py",
+    "analysis/scorer_correction.py",
+    "analysis/mean_columns.py",
+    "analysis/response_table.py",
+    "analysis/score_table.py",
+    "provenance/comparability.py",
+    "analysis/refusals.py",
+    "analysis/response_flags.py",
 )
 STATISTICS = tuple(
     f"stats/{name}.py"
@@ -125,7 +125,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("prompts",),
         reads=(),
         writes=("data/prompts.parquet", "data/prompts_card.json"),
-        code=("stages/prompts.py", "stages/selection.py"),
+        code=("stages/prompts.py", "datasets/prompt_selection.py"),
     ),
     Stage(
         name="model",
@@ -143,7 +143,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
-        code=("stages/finetune.py", "stages/instructions.py", *LOADING, *TUNING),
+        code=("stages/finetune.py", "datasets/instruction_data.py", *LOADING, *TUNING),
     ),
     Stage(
         name="generate",
@@ -181,21 +181,21 @@ PIPELINE: tuple[Stage, ...] = (
         writes=("results/pooled/{key}",),
         code=(
             "stages/pool.py",
-            "stages/pooled_groups.py",
-            "stages/pooled_rows.py",
-            "stages/canvas.py",
-            "stages/check_figures.py",
-            "stages/family.py",
-            "stages/tables.py",
-            "comparability.py",
+            "analysis/pooled_inference_data.py",
+            "analysis/pooled_row_checks.py",
+            "reporting/figures/style.py",
+            "reporting/figures/pooled_checks.py",
+            "analysis/family.py",
+            "analysis/score_table.py",
+            "provenance/comparability.py",
             "stats/rates.py",
-            "stats/interactions.py",
-            "stats/pooled.py",
-            "stats/pooled_checks.py",
-            "stats/pooled_density.py",
-            "stats/recipes.py",
+            "stats/hierarchical/cell_outliers.py",
+            "stats/hierarchical/model.py",
+            "stats/hierarchical/checks.py",
+            "stats/hierarchical/density.py",
+            "stats/hierarchical/seed_effects.py",
             "stats/sampling.py",
-            "stats/sensitivity.py",
+            "stats/prior_sensitivity.py",
         ),
     ),
     Stage(
@@ -214,15 +214,15 @@ PIPELINE: tuple[Stage, ...] = (
         plots=("results/plots/{key}.csv",),
         code=(
             "stages/compare.py",
-            "stages/doses.py",
-            "stages/glance.py",
-            "stages/pairs.py",
+            "analysis/dose_response.py",
+            "reporting/dvc_metrics.py",
+            "analysis/paired_rows.py",
             *TABLES,
             *FIGURES,
             *STATISTICS,
-            "stats/doses.py",
-            "stats/planning.py",
-            "stats/sensitivity.py",
+            "stats/dose_response.py",
+            "stats/power.py",
+            "stats/prior_sensitivity.py",
         ),
     ),
     Stage(
@@ -238,7 +238,12 @@ PIPELINE: tuple[Stage, ...] = (
             "results/posteriors/{family}/{key}",
         ),
         writes=("mlruns/receipts/variants/{family}/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
+        code=(
+            "stages/track.py",
+            "reporting/mlflow_page.py",
+            *WORDING,
+            "provenance/comparability.py",
+        ),
     ),
     Stage(
         name="track-comparison",
@@ -251,7 +256,12 @@ PIPELINE: tuple[Stage, ...] = (
             "mlruns/receipts/variants/{key}",
         ),
         writes=("mlruns/receipts/families/{key}.json",),
-        code=("stages/track.py", "stages/shown.py", *WORDING, "comparability.py"),
+        code=(
+            "stages/track.py",
+            "reporting/mlflow_page.py",
+            *WORDING,
+            "provenance/comparability.py",
+        ),
     ),
     Stage(
         name="report",
@@ -269,13 +279,13 @@ PIPELINE: tuple[Stage, ...] = (
         writes=("report/index.html",),
         code=(
             "stages/report.py",
-            "stages/browser.py",
-            "stages/flips.py",
-            "stages/limits.py",
-            "stages/prompt_card.py",
+            "reporting/flip_browser.py",
+            "analysis/flips.py",
+            "reporting/scorer_limitations.py",
+            "reporting/prompt_card_table.py",
             *WORDING,
-            "comparability.py",
-            "doubts.py",
+            "provenance/comparability.py",
+            "provenance/identity_caveats.py",
             "stats/rates.py",
             "templates/report.html",
             "templates/report.css",

@@ -7,12 +7,12 @@ from types import SimpleNamespace
 
 import pytest
 
-from toxtrail.artifacts import Store
 from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
-from toxtrail.backends.mlflow_artifacts import RunFiles
-from toxtrail.backends.mlflow_files import FiledRun
-from toxtrail.identity import sha256_text
-from toxtrail.records import Generation, Score
+from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
+from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.rows import Generation, Score
+from toxtrail.storage.artifacts import Store
 
 ROW = Generation("s-1", 0, "s", "ok", "a b c d", (1, 2, 3, 4), 3, "stop", "")
 SCORE = Score("s-1", 0, "s", "judge", "ok", 0.25, {"toxic": 0.25}, 1)

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from toxtrail.backends.base import Asset, Silent
-from toxtrail.config import FinetuneConfig
-from toxtrail.identity import Adapter, ModelCard, hash_tree, tree_sha256
+from toxtrail.backends.protocols import Asset, Silent
+from toxtrail.config.schema import FinetuneConfig
+from toxtrail.provenance.identity import Adapter, ModelCard, hash_tree, tree_sha256
 
 TEXT = (
     "The ship sailed over the sea and the crew sang songs of home. A tree grows in the garden, and "
@@ -105,7 +105,7 @@ def copy_of(tmp_path: Path) -> Callable[[Path, str], Path]:
 
 @pytest.fixture
 def weights(tmp_path: Path) -> Any:
-    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
     return HuggingFaceWeights(FolderAssets(), tmp_path / "cache", Silent())
 
@@ -137,7 +137,7 @@ def save_adapter(folder: Path, base: Path, seed: int, **changes: object) -> Path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toxtrail.backends.quiet import quiet
+    from toxtrail.backends.silence import quiet
 
     settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"}
     with quiet(), torch.random.fork_rng():

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import subprocess
 
-from toxtrail.audit.doctor import findings
 from toxtrail.backends import git
+from toxtrail.preflight.machine import findings
 
 
 def repository(folder):

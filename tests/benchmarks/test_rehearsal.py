@@ -9,7 +9,7 @@ import yaml
 from rehearsal import Rehearsal, Took, rehearse, table
 from rehearse import derived, tiny
 
-from toxtrail.params import parse_config
+from toxtrail.config.load import parse_config
 from toxtrail.pipeline import PIPELINE
 from toxtrail.scaffold import preset_path
 

@@ -143,7 +143,7 @@ def test_rows_of_the_harness_are_put_back_into_the_order_of_the_prompts():
 
 
 def test_the_limit_multiplies_by_every_matrix_of_the_model_once(tiny):
-    from toxtrail.backends.huggingface.pretrained import load_base
+    from toxtrail.backends.huggingface.weights.pretrained import load_base
 
     model = load_base(tiny, "tiny", "float32", "cpu")
     body, head = limit.layers(model)
@@ -169,7 +169,7 @@ def test_no_step_of_the_limit_has_an_empty_place():
 def test_rows_of_logits_are_counted_while_watched_and_not_after(tiny):
     import torch
 
-    from toxtrail.backends.huggingface.pretrained import load_base
+    from toxtrail.backends.huggingface.weights.pretrained import load_base
 
     model = load_base(tiny, "tiny", "float32", "cpu")
     ids = torch.ones(3, 5, dtype=torch.long)

@@ -6,7 +6,7 @@ import errno
 
 import pytest
 
-from toxtrail.cli import compare, stored
+from toxtrail.cli import _stored_results, compare
 from toxtrail.errors import BackendError, DataError
 
 UNFINISHED = {
@@ -25,7 +25,7 @@ def families(request, monkeypatch):
             raise request.param
         return {"family": family}, f"results/comparisons/{family}"
 
-    monkeypatch.setattr(stored, "family_summary", summary)
+    monkeypatch.setattr(_stored_results, "family_summary", summary)
     return ["first", "second", "third"]
 
 

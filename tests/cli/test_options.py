@@ -12,9 +12,9 @@ import pytest
 from click.testing import CliRunner
 
 from toxtrail.cli import COMMANDS, cli
-from toxtrail.cli.comparison import chosen_pairs, narrowed, with_scorers
-from toxtrail.cli.options import NewPath, Number, refuse_several
-from toxtrail.cli.output import formats
+from toxtrail.cli._options import NewPath, Number, refuse_several
+from toxtrail.cli._output import formats
+from toxtrail.cli.compare_tables import chosen_pairs, narrowed, with_scorers
 from toxtrail.errors import ConfigError
 
 

@@ -7,8 +7,8 @@ import pytest
 from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
-from toxtrail.cli.comparison import _without_constants
-from toxtrail.cli.output import Table, as_latex, as_markdown, formats, print_as, print_table
+from toxtrail.cli._output import Table, as_latex, as_markdown, formats, print_as, print_table
+from toxtrail.cli.compare_tables import _without_constants
 
 ROWS = [("a|b", "<b>", "higher"), ("c_d", "50 %", "lower")]
 TABLE = Table("50 % & more", ("name", "rate>", "verdict"), ROWS)

@@ -12,7 +12,7 @@ from fake_hub import COMMIT, FakeHub, Repo, adapter, model, pointed_at, serving
 from safetensors.numpy import save
 
 from toxtrail.cli import cli
-from toxtrail.params import load_config
+from toxtrail.config.load import load_config
 
 PARAMS = """# My experiment.
 prompts:

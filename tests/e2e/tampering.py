@@ -370,7 +370,7 @@ def more_files(stages: dict[str, Any]) -> None:
 
 def weaker_adapter(root: Path) -> None:
     """Another alpha, and a card that agrees with it."""
-    from toxtrail.identity import FileHash, sha256_file, tree_sha256
+    from toxtrail.provenance.identity import FileHash, sha256_file, tree_sha256
 
     path, card = root / ADAPTER / "adapter_config.json", root / "models/tuned/model.json"
     write(path, path.read_text("utf-8").replace('"lora_alpha": 8', '"lora_alpha": 1'))
@@ -431,8 +431,8 @@ def params_at(values: Any, place: str) -> Any:
 
 def relocked(root: Path) -> None:
     """dvc.lock, and DVC's cache, say what the outputs are now."""
-    from toxtrail.audit.digests import Digests
-    from toxtrail.backends.base import Silent
+    from toxtrail.audit.verify.hash_cache import Digests
+    from toxtrail.backends.protocols import Silent
 
     digests, lock = Digests(Silent()), values_of(root, "dvc.lock")
     for entry in lock["stages"].values():
@@ -465,7 +465,7 @@ def kinder_table(root: Path) -> None:
 
 def edited_record(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """A record whose seal is made again, as if nothing had happened."""
-    from toxtrail.identity import record_seal
+    from toxtrail.provenance.identity import record_seal
 
     def apply(root: Path) -> None:
         value = json.loads((root / RECORD).read_text("utf-8"))

@@ -62,7 +62,7 @@ def test_a_colleagues_file_without_its_repo_is_traced_to_its_fine_tune(finished,
     shutil.copy(finished.root / name, tmp_path / "found")
     audit = Lab(tmp_path, finished.env).json("audit", "found")
     pairs = next(finished.root.glob("assets/pairs.jsonl"))
-    from toxtrail.identity import sha256_file
+    from toxtrail.provenance.identity import sha256_file
 
     assert sha256_file(pairs) in json.dumps(audit)
     assert "base weights" in names(audit)
@@ -150,7 +150,7 @@ def test_a_file_too_damaged_to_be_read_is_named_with_all_else_that_is_broken(bre
 
 
 def test_a_hash_or_its_beginning_leads_to_the_file_and_its_chain(breakable, tmp_path):
-    from toxtrail.identity import sha256_file
+    from toxtrail.provenance.identity import sha256_file
 
     lab, path = breakable, breakable.root / "data/scores/tiny/tuned.parquet"
     sha256 = sha256_file(path)
@@ -288,7 +288,7 @@ def plant_tokens(root):
     """The third token of one row changed; the record names the changed file."""
     import pyarrow.parquet as pq
 
-    from toxtrail.identity import sha256_file
+    from toxtrail.provenance.identity import sha256_file
 
     path = root / "data/generations/tiny/tuned.parquet"
     table = pq.read_table(path)
@@ -349,7 +349,7 @@ def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
 
 def resealed(lab, bundle, about, located):
     """The listing written again after an edit, as if nothing had happened."""
-    from toxtrail.identity import sha256_file
+    from toxtrail.provenance.identity import sha256_file
 
     path = bundle / "bundle.json"
     before = path.read_text("utf-8")
@@ -362,7 +362,7 @@ def resealed(lab, bundle, about, located):
 
 
 def test_a_bundle_for_an_archive_describes_every_file_and_step(finished, tmp_path):
-    from toxtrail.identity import sha256_file
+    from toxtrail.provenance.identity import sha256_file
 
     bundle = tmp_path / "crate"
     finished.toxtrail("export", "tuned", "--to", str(bundle), "--ro-crate")

@@ -100,7 +100,7 @@ def test_flips_are_counted_listed_and_written_and_texts_only_on_demand(finished,
 
 
 def _generations(lab, variant):
-    from toxtrail.artifacts import Store
+    from toxtrail.storage.artifacts import Store
 
     return Store(lab.root).read_generations("tiny", variant)
 

@@ -13,11 +13,11 @@ import tampering
 import yaml
 from conftest import Lab
 
-from toxtrail.audit.digests import files_of
-from toxtrail.audit.signatures import public_key
-from toxtrail.audit.verify import gather, verify
-from toxtrail.backends.base import Silent
-from toxtrail.cli.experiment import Experiment
+from toxtrail.audit.bundle.signing import public_key
+from toxtrail.audit.verify.hash_cache import files_of
+from toxtrail.audit.verify.run import gather, verify
+from toxtrail.backends.protocols import Silent
+from toxtrail.experiment import Experiment
 
 pytestmark = pytest.mark.slow
 PARTS = 4

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from toxtrail.config import JudgeConfig
+from toxtrail.analysis.family import edges
+from toxtrail.config.schema import JudgeConfig
 from toxtrail.errors import DataError
+from toxtrail.reporting.result_text import corrected_cells, prior_notes
 from toxtrail.stages.compare import MeasuredRun, runs_comparison, with_figures
-from toxtrail.stages.family import edges
-from toxtrail.stages.wording import corrected_cells, prior_notes
 
 PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
 

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.base import Alone, Completion, EncodedPrompt, Silent
-from toxtrail.config import GenerationConfig
+from toxtrail.backends.protocols import Alone, Completion, EncodedPrompt, Silent
+from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard
-from toxtrail.records import Prompt
-from toxtrail.rowstore import RowStore
+from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard
+from toxtrail.records.rows import Prompt
 from toxtrail.stages.generate import collected, generate, row_seed, rows_identity
+from toxtrail.storage.row_journal import RowStore
 
 CONFIG = GenerationConfig(
     max_new_tokens=4,

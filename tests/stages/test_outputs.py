@@ -9,19 +9,19 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
-from toxtrail.artifacts import Posterior, Store
-from toxtrail.config import PoolingConfig
+from toxtrail.analysis.family import edges
+from toxtrail.config.schema import PoolingConfig
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.compare import TABLES, with_pooled
-from toxtrail.stages.family import edges
-from toxtrail.stages.wording import (
+from toxtrail.reporting.result_text import (
     edition,
     estimand,
     sample_cells,
     scorer_cells,
     scorer_columns,
 )
+from toxtrail.stages.compare import TABLES, with_pooled
 from toxtrail.stats.sampling import Sampled
+from toxtrail.storage.artifacts import Posterior, Store
 
 PROMISED = {
     "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean

@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toxtrail.artifacts import Store
-from toxtrail.config import PoolingConfig
+from toxtrail.analysis.family import edges
+from toxtrail.config.schema import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
+from toxtrail.reporting.result_text import pair_cells, pooling_notes, recipe_notes
 from toxtrail.stages.compare import with_pooled
-from toxtrail.stages.family import edges
 from toxtrail.stages.pool import LEAST_DRAWS, tables_of
-from toxtrail.stages.wording import pair_cells, pooling_notes, recipe_notes
 from toxtrail.stats.sampling import Sampled
+from toxtrail.storage.artifacts import Store
 
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
 PARENTS = {"base": None, "tuned": "base", "again": "base"}

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from toxtrail.analysis.response_table import said
+from toxtrail.analysis.score_table import cells
 from toxtrail.errors import DataError
 from toxtrail.stages.posterior import variant_posterior
-from toxtrail.stages.said import said
-from toxtrail.stages.tables import cells
 
 
 @pytest.fixture

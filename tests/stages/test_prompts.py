@@ -10,14 +10,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Asset
-from toxtrail.config import PromptsConfig, SubsetConfig
+from toxtrail.backends.protocols import Asset
+from toxtrail.config.schema import PromptsConfig, SubsetConfig
+from toxtrail.datasets.prompt_selection import Candidate, Selection, draw
+from toxtrail.datasets.readers import read_rows, read_texts
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.identity import sha256_file
-from toxtrail.readers import read_rows, read_texts
+from toxtrail.provenance.identity import sha256_file
 from toxtrail.stages.prompts import run
-from toxtrail.stages.selection import Candidate, Selection, draw
+from toxtrail.storage.artifacts import Store
 
 TEXTS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20, unique=True)
 

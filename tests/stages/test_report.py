@@ -6,12 +6,12 @@ import re
 
 import pytest
 
-from toxtrail.identity import lineage
 from toxtrail.pipeline import manifest_of
-from toxtrail.safe_text import visible
+from toxtrail.provenance.identity import lineage
+from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
+from toxtrail.reporting.result_text import interval, percent, points, probability
 from toxtrail.stages.report import Page, render
-from toxtrail.stages.shown import pair_metrics, rate_metrics
-from toxtrail.stages.wording import interval, percent, points, probability
+from toxtrail.text_escaping import visible
 
 HOSTILE = "<script>alert(1)</script>"
 CARD = {

@@ -6,8 +6,8 @@ import pytest
 from browsing import opened_browser
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.safe_text import visible
 from toxtrail.stages.report import Page, render
+from toxtrail.text_escaping import visible
 
 pytestmark = pytest.mark.slow
 

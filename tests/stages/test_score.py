@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.base import Alone, ScoredText, Silent
+from toxtrail.backends.protocols import Alone, ScoredText, Silent
 from toxtrail.errors import BackendError
-from toxtrail.records import Generation
-from toxtrail.rowstore import RowStore
+from toxtrail.records.rows import Generation
 from toxtrail.stages.score import Judge, collected, score
+from toxtrail.storage.row_journal import RowStore
 
 
 class LengthScorer:

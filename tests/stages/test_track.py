@@ -6,9 +6,9 @@ import json
 
 import pytest
 
-from toxtrail.artifacts import Store
-from toxtrail.identity import sha256_file
+from toxtrail.provenance.identity import sha256_file
 from toxtrail.stages.track import _damaged_records, _executions
+from toxtrail.storage.artifacts import Store
 
 
 @pytest.fixture

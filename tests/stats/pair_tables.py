@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from toxtrail.stats.contrasts import Pairs
-from toxtrail.stats.paired import PairedPosterior, Table
+from toxtrail.stats.paired_differences import Pairs
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
 
 
 def labels(table):

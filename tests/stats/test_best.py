@@ -7,7 +7,7 @@ import pytest
 
 from toxtrail.errors import DataError
 from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, data_of, location
-from toxtrail.stats.contrasts import Pairs, pair_posterior, verdict
+from toxtrail.stats.paired_differences import Pairs, pair_posterior, verdict
 from toxtrail.stats.sampling import Effort, complaints, judge, sample
 
 EFFORT = Effort(4, 2000, 0.9, 1)

@@ -7,8 +7,8 @@ import pytest
 from pair_tables import labels, pairs, posterior
 from scipy.special import expit
 
-from toxtrail.stats import binomial
-from toxtrail.stats.contrasts import PairCounts, pair_draws
+from toxtrail.stats import published_model
+from toxtrail.stats.paired_differences import PairCounts, pair_draws
 from toxtrail.stats.rate_posterior import rate_draws
 from toxtrail.stats.sampling import Effort, sample
 
@@ -67,7 +67,7 @@ def test_a_model_of_counts_has_the_likelihood_of_a_binomial():
     from scipy import stats
 
     toxic, n = np.array([[3, 0], [9, 1], [2, 2]]), np.array([[50, 40], [50, 40], [60, 2]])
-    model = binomial.build(toxic, n)
+    model = published_model.build(toxic, n)
     rng, start = np.random.default_rng(4), model.initial_point()
     point = {name: rng.normal(0, 0.5, np.shape(value)) for name, value in start.items()}
     (eta,) = model.compile_fn(
@@ -88,7 +88,7 @@ def test_counts_that_are_none_are_refused(toxic, n):
     from toxtrail.errors import DataError
 
     with pytest.raises(DataError, match="no count|one variant alone"):
-        binomial.build(np.array(toxic), np.array(n))
+        published_model.build(np.array(toxic), np.array(n))
 
 
 @pytest.mark.slow
@@ -115,12 +115,12 @@ def test_a_model_of_counts_covers_what_made_them_and_is_too_wide_on_shared_promp
                 chance = expit(eta[:, s, None] + effect)
                 toxic[:, s] = (rng.random(chance.shape) < chance).sum(axis=1)
             if compiled is None:
-                compiled = nutpie.compile_pymc_model(binomial.build(toxic, n))
+                compiled = nutpie.compile_pymc_model(published_model.build(toxic, n))
             found = nutpie.sample(
                 compiled.with_data(counts=toxic, prompts=n), draws=300, tune=300, chains=1,
                 seed=number, target_accept=0.9, progress_bar=False, save_warmup=False,
             ).posterior  # fmt: skip
-            rate = binomial.rates(found["eta"].values[0])
+            rate = published_model.rates(found["eta"].values[0])
             low, high = np.quantile(rate[:, 1:] - rate[:, :1], [0.025, 0.975], axis=0)
             covered[spread] += ((low <= steps) & (steps <= high)).mean() / runs
     assert covered[0.0] >= 0.86

@@ -11,8 +11,8 @@ import pytest
 from interval_coverage import chances, enumerated, mid_p, simulated
 from scipy.stats import beta
 
-from toxtrail.stats.contrasts import Pairs, mean_posterior, pair_posterior
-from toxtrail.stats.paired import PairedPosterior, Table
+from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.rate_posterior import rate_posterior
 
 RUNS = 250

@@ -12,9 +12,9 @@ from scipy.special import expit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from toxtrail.stats.contrasts import Pairs, mean_posterior, pair_posterior
-from toxtrail.stats.margins import Published, rate_interval, unpaired
-from toxtrail.stats.pooled import build, counts_of, rates
+from toxtrail.stats.hierarchical.model import build, counts_of, rates
+from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior
+from toxtrail.stats.published_counts import Published, rate_interval, unpaired
 from toxtrail.stats.sampling import Effort, sample
 
 TABLES = [(30, 147, 128, 2095), (5, 40, 18, 300), (0, 3, 9, 88), (60, 60, 60, 60), (2, 1, 9, 20)]

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toxtrail
-from toxtrail.records import Score
-from toxtrail.stages.flips import paired
-from toxtrail.stages.labels import Label, agreement
-from toxtrail.stages.tables import cells
+from toxtrail.analysis.flips import paired
+from toxtrail.analysis.human_labels import Label, agreement
+from toxtrail.analysis.score_table import cells
+from toxtrail.records.rows import Score
 from toxtrail.stats.rates import at_threshold, toxic_shares
 
 THRESHOLDS = [round(step / 100, 2) for step in range(5, 100, 5)]

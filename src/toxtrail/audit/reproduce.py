@@ -6,16 +6,16 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.artifacts import Store, read_json
-from toxtrail.audit.evidence import DAMAGE
-from toxtrail.audit.scene import Scene
-from toxtrail.backends.base import LanguageModel, Progress
-from toxtrail.backends.huggingface.engine import Ask
-from toxtrail.backends.huggingface.plain import batches
-from toxtrail.config import GenerationConfig
-from toxtrail.records import Generation, Prompt, Score
+from toxtrail.audit.lineage.context import Scene
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.backends.huggingface.generation.generate_engine import batches
+from toxtrail.backends.huggingface.generation.packed_engine import Ask
+from toxtrail.backends.protocols import LanguageModel, Progress
+from toxtrail.config.schema import GenerationConfig
+from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.stages.generate import Row, continued, encoded_rows, row_seed
 from toxtrail.stages.score import Judge
+from toxtrail.storage.artifacts import Store, read_json
 
 Key = tuple[str, int]
 """(prompt_id, sample)."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from toxtrail.config import Config
+from toxtrail.config.schema import Config
 from toxtrail.pipeline import Instance, instances
 
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from toxtrail.backends.processes import Programs
+from toxtrail.backends.subprocesses import Programs
 from toxtrail.errors import BackendError
 
 
@@ -65,7 +65,7 @@ class Repro:
 
 
 def may_fork() -> bool:
-    """Whether stages may be forks of one process that has imported their libraries (cli/warm.py).
+    """Whether stages may be forks of one process that has imported their libraries (cli/_dvc_fork.py).
 
     Not where a GPU may be: a process that has once asked CUDA or ROCm what there is leaves its
     forks without it. macOS's own libraries do not bear a fork either.
@@ -93,5 +93,5 @@ def environment() -> dict[str, str]:
 
 
 def _command(*arguments: str) -> list[str]:
-    own = [sys.executable, "-m", "toxtrail.cli.warm"]
+    own = [sys.executable, "-m", "toxtrail.cli._dvc_fork"]
     return [*own, "--wait-for-lock", "repro", *arguments]

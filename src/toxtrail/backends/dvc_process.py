@@ -24,8 +24,8 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from toxtrail import drafts
 from toxtrail.regular_files import read_text
+from toxtrail.storage import atomic_writes
 
 POLL_S = 0.5
 
@@ -87,7 +87,7 @@ def file_locks(path: Path) -> dict[str, Any] | None:
 def write_atomically(path: Path, text: str) -> None:
     """Replace a file's content as one step, through links, with its mode kept."""
     target = Path(os.path.realpath(path))
-    with drafts.file(target) as draft:
+    with atomic_writes.file(target) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
         with suppress(OSError):  # none yet, or another user's
             draft.chmod(target.stat().st_mode & 0o7777)

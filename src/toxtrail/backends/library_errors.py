@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from toxtrail.errors import BackendError, ToxtrailError, is_of_the_system
-from toxtrail.safe_text import clipped, visible
+from toxtrail.text_escaping import clipped, visible
 
 SHOWN = 300
 """Characters of a library's message that are shown."""

@@ -15,9 +15,9 @@ from typing import Any
 import click
 
 from toxtrail import __version__
-from toxtrail.cli.console import echo, finish, prepare, shown
-from toxtrail.cli.experiment import Experiment
+from toxtrail.console import echo, finish, prepare, shown
 from toxtrail.errors import problem_of
+from toxtrail.experiment import Experiment
 
 COMMANDS = {
     "init": "toxtrail.cli.init",
@@ -29,9 +29,9 @@ COMMANDS = {
     "flips": "toxtrail.cli.flips",
     "diff": "toxtrail.cli.diff",
     "plan": "toxtrail.cli.plan",
-    "replay": "toxtrail.cli.replay",
-    "judge": "toxtrail.cli.judge",
-    "leakage": "toxtrail.cli.leakage",
+    "replay": "toxtrail.cli.published",
+    "judge": "toxtrail.cli.labels",
+    "leakage": "toxtrail.cli.contamination",
     "audit": "toxtrail.cli.audit",
     "verify": "toxtrail.cli.verify",
     "report": "toxtrail.cli.report",

@@ -7,10 +7,10 @@ from typing import Any
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.online import CAN_BE_HAD, asked_online, print_online
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.cli.check_online import CAN_BE_HAD, asked_online, print_online
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 
 @click.command("check", short_help="Check params.yaml and the files it names.")
@@ -80,8 +80,8 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail pin
       toxtrail pin --dry-run
     """
-    from toxtrail.backends.pins import resolve_pins, write_pins
     from toxtrail.cli.stage import assets_of
+    from toxtrail.config.write_pins import resolve_pins, write_pins
 
     pins = resolve_pins(experiment.config.sources(), assets_of(experiment))
     if not dry_run:
@@ -110,7 +110,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
       toxtrail doctor
       toxtrail doctor --json
     """
-    from toxtrail.audit.doctor import findings
+    from toxtrail.preflight.machine import findings
 
     experiment: Experiment = ctx.obj
     found = findings(experiment.root)
@@ -136,16 +136,20 @@ def outside_of(experiment: Experiment) -> list[dict[str, str]]:
 
 def problems_of_files(experiment: Experiment) -> list[str]:
     """Local files that are missing or are not what params.yaml pins."""
-    from toxtrail.audit.drift import drifted_files
     from toxtrail.cli.stage import assets_of
+    from toxtrail.preflight.pinned_files import drifted_files
 
     return drifted_files(experiment.config, experiment.store, assets_of(experiment))
 
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
     """Sources and scorers that are here and do not hold what params.yaml asks of them."""
-    from toxtrail.audit.reading import damaged_weights, unknown_heads, unreadable_sources
     from toxtrail.cli.stage import assets_of
+    from toxtrail.preflight.source_contents import (
+        damaged_weights,
+        unknown_heads,
+        unreadable_sources,
+    )
 
     config, assets = experiment.config, assets_of(experiment)
     return [
@@ -159,7 +163,7 @@ def problems_of_device(device: str) -> list[str]:
     """A device that is not on this machine. torch is asked, and so imported, only if need be."""
     if device in ("auto", "cpu"):
         return []
-    from toxtrail.backends.huggingface.devices import pick_device
+    from toxtrail.backends.compute.devices import pick_device
     from toxtrail.errors import BackendError
 
     try:
@@ -171,8 +175,8 @@ def problems_of_device(device: str) -> list[str]:
 
 def notes_of_reading(experiment: Experiment) -> list[str]:
     """What is decided by the content of a source, and not by params.yaml."""
-    from toxtrail.audit.reading import detected_delimiters
     from toxtrail.cli.stage import assets_of
+    from toxtrail.preflight.source_contents import detected_delimiters
 
     return detected_delimiters(experiment.config, assets_of(experiment))
 

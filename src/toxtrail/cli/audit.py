@@ -9,22 +9,22 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from toxtrail.audit.places import place_of
-from toxtrail.cli import reproduce as reproduction
-from toxtrail.cli.console import cell, console, echo, joined
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.audit.lineage.resolve_path import place_of
+from toxtrail.cli import audit_reproduce as reproduction
+from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
+from toxtrail.console import cell, console, echo, joined
 from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
+from toxtrail.experiment import Experiment
 from toxtrail.regular_files import open_regular
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from toxtrail.audit.chain import Link, Standing
-    from toxtrail.audit.evidence import Check
-    from toxtrail.audit.scene import Scene, Subject
-    from toxtrail.backends.base import TrackedRun
+    from toxtrail.audit.lineage.context import Scene, Subject
+    from toxtrail.audit.lineage.lineage import Link, Standing
+    from toxtrail.audit.verify.context import Check
+    from toxtrail.backends.protocols import TrackedRun
 
 COLOURS: dict[Standing, str] = {
     "matches": "green",
@@ -125,7 +125,7 @@ class Wishes(NamedTuple):
 
 
 def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
-    from toxtrail.audit.subjects import resolve
+    from toxtrail.audit.lineage.resolve import resolve
 
     scene = scene_of(experiment)
     subject = resolve(reference, scene, wishes.show_text)
@@ -169,16 +169,16 @@ def is_bundle(path: Path) -> bool:
         with open_regular(path) as file:
             if file.read(2) != b"PK":
                 return False
-    from toxtrail.audit import bundle
+    from toxtrail.audit.bundle import bundle
 
     return bundle.is_bundle(path)
 
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
     """A bundle stands for itself: no repo, no DVC, no MLflow."""
-    from toxtrail.audit.bundle import chain_of, unpacked, verify_bundle
-    from toxtrail.audit.signatures import public_key
-    from toxtrail.cli.progress import progress
+    from toxtrail.audit.bundle.bundle import chain_of, unpacked, verify_bundle
+    from toxtrail.audit.bundle.signing import public_key
+    from toxtrail.execution.progress import progress
 
     if wishes.samples:
         raise ConfigError(
@@ -209,7 +209,7 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
 def _show_results(
     experiment: Experiment, adapter: Path | None, commit: str | None, as_json: bool
 ) -> None:
-    from toxtrail.audit.results_of import of_adapter, of_commit
+    from toxtrail.audit.lineage.downstream import of_adapter, of_commit
 
     scene = scene_of(experiment)
     if adapter is not None:
@@ -235,7 +235,7 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
 
 def scene_of(experiment: Experiment) -> Scene:
     """The experiment as a place to look things up in; outside of one, nowhere."""
-    from toxtrail.audit.scene import Scene
+    from toxtrail.audit.lineage.context import Scene
     from toxtrail.audit.scope import stage_runs
 
     if not experiment.exists:
@@ -253,10 +253,10 @@ def print_link(link: Link) -> None:
 def _checks(
     experiment: Experiment, subject: Subject, scene: Scene, keys: Sequence[Path]
 ) -> Sequence[Check]:
-    from toxtrail.audit.signatures import public_key
-    from toxtrail.audit.verify import gather
-    from toxtrail.audit.verify_subject import verify_file, verify_subject
-    from toxtrail.cli.progress import progress
+    from toxtrail.audit.bundle.signing import public_key
+    from toxtrail.audit.verify.run import gather
+    from toxtrail.audit.verify.target import verify_file, verify_subject
+    from toxtrail.execution.progress import progress
 
     if scene.store is None:
         if subject.path is None:

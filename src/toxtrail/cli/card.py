@@ -6,11 +6,11 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli import stored
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.options import NewPath
+from toxtrail.cli import _stored_results
+from toxtrail.cli._options import NewPath
+from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.experiment import Experiment
 
 
 @click.command("card", short_help="Write the model-card section of a variant.")
@@ -36,11 +36,11 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
       toxtrail card smollm2-rude
       toxtrail card smollm2-rude --to README.md
     """
-    from toxtrail.artifacts import write_outside
-    from toxtrail.stages.model_card import model_card
+    from toxtrail.reporting.hf_model_card import model_card
+    from toxtrail.storage.artifacts import write_outside
 
     family = _family_of(experiment, variant)
-    summary, _ = stored.family_summary(experiment, family, from_mlflow)
+    summary, _ = _stored_results.family_summary(experiment, family, from_mlflow)
     names = [one["variant"] for one in summary["variants"]]
     if variant not in names:
         raise DataError(
@@ -63,4 +63,4 @@ def _family_of(experiment: Experiment, variant: str) -> str:
         return experiment.config.variants[variant].family
     if experiment.exists:
         experiment.variant(variant)
-    return stored.run_named(experiment, variant).tags["toxtrail.family"]
+    return _stored_results.run_named(experiment, variant).tags["toxtrail.family"]

@@ -8,9 +8,12 @@ from typing import Any, NamedTuple
 
 import click
 
-from toxtrail.cli import stored
-from toxtrail.cli.beside import print_published, with_published
-from toxtrail.cli.comparison import (
+from toxtrail.cli import _stored_results
+from toxtrail.cli._options import Number
+from toxtrail.cli._output import Form, formats, print_json, print_table
+from toxtrail.cli.compare_hdi import print_hdi
+from toxtrail.cli.compare_published import print_published, with_published
+from toxtrail.cli.compare_tables import (
     chosen_pairs,
     narrowed,
     print_rows,
@@ -18,12 +21,9 @@ from toxtrail.cli.comparison import (
     show,
     with_scorers,
 )
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.hdi import print_hdi
-from toxtrail.cli.options import Number
-from toxtrail.cli.output import Form, formats, print_json, print_table
+from toxtrail.console import echo
 from toxtrail.errors import DataError, ToxtrailError, problem_of
+from toxtrail.experiment import Experiment
 
 
 @click.command("compare", short_help="Show what fine-tuning changed, as tables.")
@@ -174,12 +174,12 @@ def _found(
     if filter_string is not None:
         return _of_filter(experiment, filter_string, allow_mismatch)
     if everything or not (names or experiment.exists):
-        names = tuple(stored.stored_families(experiment))
+        names = tuple(_stored_results.stored_families(experiment))
     families = experiment.config.families if experiment.exists else {}
     if len(names) == 2 and not set(names) <= set(families) and not everything:
         return [_of_runs(experiment, names, allow_mismatch)]
     if names and not everything:
-        return [Found(*stored.family_summary(experiment, f, from_mlflow)) for f in names]
+        return [Found(*_stored_results.family_summary(experiment, f, from_mlflow)) for f in names]
     return _finished(experiment, names or tuple(families), everything or from_mlflow)
 
 
@@ -193,7 +193,7 @@ def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool
     problems: list[ToxtrailError | OSError] = []
     for family in families:
         try:
-            found.append(Found(*stored.family_summary(experiment, family, from_mlflow)))
+            found.append(Found(*_stored_results.family_summary(experiment, family, from_mlflow)))
         except (ToxtrailError, OSError) as error:
             problems.append(error)
     if problems and not found:
@@ -205,7 +205,7 @@ def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool
 
 def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool) -> Found:
     """Two runs of the store, by their own files."""
-    first, second = stored.pair(experiment, names, from_mlflow=True)
+    first, second = _stored_results.pair(experiment, names, from_mlflow=True)
     title = f"{second.label} against {first.label}"
     summary = _compared([first, second], title, allow_mismatch)
     return Found(summary, f"{first.source} and {second.source}")
@@ -217,19 +217,24 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
     Raises:
         DataError: nothing matches, or one variant alone.
     """
-    runs = stored.matching(experiment, filter_string)
+    runs = _stored_results.matching(experiment, filter_string)
     found = [
-        Found(stored.summary_of_run(experiment, stored.usable(run)), f"MLflow run {run.name}")
+        Found(
+            _stored_results.summary_of_run(experiment, _stored_results.usable(run)),
+            f"MLflow run {run.name}",
+        )
         for run in runs
         if run.tags["toxtrail.kind"] == "comparison"
     ]
     variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
     lonely = []
-    for family, own in stored.groups(variants).items():
+    for family, own in _stored_results.groups(variants).items():
         if len(own) < 2:
             lonely += own
             continue
-        rows = [stored.of_run(experiment, stored.usable(run), run.name) for run in own]
+        rows = [
+            _stored_results.of_run(experiment, _stored_results.usable(run), run.name) for run in own
+        ]
         title = f"{family} ({len(own)} runs by filter)"
         source = f"{len(own)} MLflow runs: {', '.join(run.run_id[:8] for run in own)}"
         found.append(Found(_compared(rows, title, allow_mismatch), source))
@@ -244,7 +249,9 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
     return found
 
 
-def _compared(rows: Sequence[stored.Measured], title: str, allow_mismatch: bool) -> dict[str, Any]:
+def _compared(
+    rows: Sequence[_stored_results.Measured], title: str, allow_mismatch: bool
+) -> dict[str, Any]:
     from toxtrail.stages.compare import MeasuredRun, runs_comparison
 
     runs = [MeasuredRun(one.label, one.summary, one.scores, one.generations) for one in rows]
@@ -271,8 +278,8 @@ def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -> int:
     """Prompts at which this difference's interval is as wide as wanted. It agrees with the width
     that is printed beside it, where subsets are weighted too."""
-    from toxtrail.stats.paired import Table
-    from toxtrail.stats.planning import Judged, prompts_by_spread, prompts_for_width
+    from toxtrail.stats.paired_posterior import Table
+    from toxtrail.stats.power import Judged, prompts_by_spread, prompts_for_width
 
     n = int(row["n"])
     if row["k"] > 1:
@@ -312,9 +319,9 @@ def _with_best(
     experiment: Experiment, summary: Mapping[str, Any], scorer: str | None, subset: str | None
 ) -> dict[str, Any]:
     """A family's comparison with BEST on each chosen pair."""
-    from toxtrail.cli.progress import progress
-    from toxtrail.stages.legacy_best import best_rows
-    from toxtrail.stages.tables import cells
+    from toxtrail.analysis.best_test import best_rows
+    from toxtrail.analysis.score_table import cells
+    from toxtrail.execution.progress import progress
     from toxtrail.stats.best import WARNING
 
     family = summary["family"]
@@ -333,7 +340,7 @@ def _with_best(
 
 
 def _print_best(summary: Mapping[str, Any]) -> None:
-    from toxtrail.stages.wording import percent
+    from toxtrail.reporting.result_text import percent
 
     if "best" not in summary:
         return

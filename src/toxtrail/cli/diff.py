@@ -6,11 +6,11 @@ from typing import Any
 
 import click
 
-from toxtrail.cli import stored
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import Form, Table, formats, print_as, print_csv, print_json
+from toxtrail.cli import _stored_results
+from toxtrail.cli._output import Form, Table, formats, print_as, print_csv, print_json
 from toxtrail.errors import ConfigError
-from toxtrail.safe_text import clipped
+from toxtrail.experiment import Experiment
+from toxtrail.text_escaping import clipped
 
 ROOM = 70
 """Characters of a value that the table shows; --json and --csv have all."""
@@ -39,7 +39,7 @@ def diff(
       toxtrail diff smollm2-rude 4fb4c821      the files here against a run
       toxtrail diff smollm2-benign smollm2-rude --json
     """
-    from toxtrail.audit.differing import differing, same_sections
+    from toxtrail.audit.lineage.result_diff import differing, same_sections
 
     (a, tags_a, label_a), (b, tags_b, label_b) = (
         _known(experiment, name, from_mlflow) for name in (name_a, name_b)
@@ -68,9 +68,9 @@ def _known(
     experiment: Experiment, name: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], dict[str, str], str]:
     """Summary, tags of its run, and a label."""
-    if stored.has_files(experiment, name) and not from_mlflow:
+    if _stored_results.has_files(experiment, name) and not from_mlflow:
         family = experiment.config.variants[name].family
         return experiment.store.read_summary(experiment.store.posterior(family, name)), {}, name
-    run = stored.run_named(experiment, name)
-    summary = stored.summary_of_run(experiment, run)
+    run = _stored_results.run_named(experiment, name)
+    summary = _stored_results.summary_of_run(experiment, run)
     return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"

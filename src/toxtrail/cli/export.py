@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.options import NewPath
+from toxtrail.cli._options import NewPath
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 
 @click.command("export", short_help="Write a self-contained bundle of a result.")
@@ -39,13 +39,13 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
     import shlex
     import tempfile
 
-    from toxtrail.artifacts import pretty_json
-    from toxtrail.audit import ro_crate as crate
-    from toxtrail.audit.bundle import files_for, write_bundle
-    from toxtrail.audit.subjects import resolve
-    from toxtrail.audit.verify_signatures import Signable
+    from toxtrail.audit.bundle import ro_crate as crate
+    from toxtrail.audit.bundle.bundle import files_for, write_bundle
+    from toxtrail.audit.lineage.resolve import resolve
+    from toxtrail.audit.verify.signatures import Signable
     from toxtrail.cli.audit import scene_of
     from toxtrail.errors import ConfigError
+    from toxtrail.storage.artifacts import pretty_json
 
     subject = resolve(reference, scene_of(experiment))
     stage, _, name = next(iter(subject.targets), "").partition("@")

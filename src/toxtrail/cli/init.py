@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json
+from toxtrail.cli._output import json_option, print_json
+from toxtrail.console import echo
 from toxtrail.errors import ConfigError
+from toxtrail.experiment import Experiment
 from toxtrail.scaffold import FIRST, PRESETS
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ def init(folder: Path, preset: str, no_git: bool) -> None:
       toxtrail init scratch --preset hub --no-git
     """
     from toxtrail.backends import git
-    from toxtrail.params import load_config
+    from toxtrail.config.load import load_config
     from toxtrail.scaffold import create, new_files, preset_path
 
     config = load_config(preset_path(preset))

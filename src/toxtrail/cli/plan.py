@@ -7,11 +7,11 @@ from typing import Any
 
 import click
 
-from toxtrail.cli import cost
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.options import Number
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli import plan_tables
+from toxtrail.cli._options import Number
+from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 SHARE = Number(0, 1, min_open=True, max_open=True)
 ROUNDING = 0.005
@@ -91,8 +91,8 @@ def plan(
     """
     experiment: Experiment = ctx.obj
     if detect is None:
-        asked = cost.Asked(family, preset, params, offline, no_probe, device)
-        if cost.show(experiment, asked, as_json) and strict:
+        asked = plan_tables.Asked(family, preset, params, offline, no_probe, device)
+        if plan_tables.show(experiment, asked, as_json) and strict:
             ctx.exit(1)
         return
     if preset or params:
@@ -112,19 +112,19 @@ def _prompts_for(
     base_rate: float | None,
     phi: float | None,
 ) -> dict[str, Any]:
-    from toxtrail.stats import planning
+    from toxtrail.stats import power as stats_power
 
     known = _measured(experiment, family)
     rate = base_rate or known.get("rate") or GUESSED_RATE
     correlation = phi if phi is not None else known.get("phi", GUESSED_PHI)
     if 0 < rate + detect < 1:
-        low, high = planning.possible_phi(rate, rate + detect)
+        low, high = stats_power.possible_phi(rate, rate + detect)
         nearest = min(max(correlation, low), high)
         if phi is None or abs(nearest - phi) < ROUNDING:
             correlation = nearest
-    judged = planning.Judged(known.get("prior", 0.5), known.get("level", 0.95))
-    table = planning.pair_table(rate, rate + detect, correlation)
-    needed = planning.prompts_needed(table, power, judged)
+    judged = stats_power.Judged(known.get("prior", 0.5), known.get("level", 0.95))
+    table = stats_power.pair_table(rate, rate + detect, correlation)
+    needed = stats_power.prompts_needed(table, power, judged)
     row: dict[str, Any] = {
         "family": known.get("family"),
         "detect": detect,
@@ -136,18 +136,20 @@ def _prompts_for(
         "phi_from": _source(phi, known, "phi"),
         "discordant": table.discordant,
         "n_power": needed,
-        "power_at_n_power": planning.power(table, needed, judged),
+        "power_at_n_power": stats_power.power(table, needed, judged),
         "n_assurance": None,
         "prompts_now": known.get("prompts"),
         "power_now": None,
         "detectable_now": None,
     }
     if row["base_rate_from"] == "measured":
-        believed = planning.believed_rates(rate, known["rate_width"], judged.level)
-        row["n_assurance"] = planning.prompts_assured(believed, detect, correlation, power, judged)
+        believed = stats_power.believed_rates(rate, known["rate_width"], judged.level)
+        row["n_assurance"] = stats_power.prompts_assured(
+            believed, detect, correlation, power, judged
+        )
     if now := row["prompts_now"]:
-        row["power_now"] = planning.power(table, now, judged)
-        row["detectable_now"] = planning.detectable(
+        row["power_now"] = stats_power.power(table, now, judged)
+        row["detectable_now"] = stats_power.detectable(
             rate, correlation, now, power, judged, falls=detect < 0
         )
     return row

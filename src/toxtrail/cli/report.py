@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.recency import tell_outdated
+from toxtrail.cli._outdated_note import tell_outdated
+from toxtrail.console import echo
 from toxtrail.errors import DataError
+from toxtrail.experiment import Experiment
 
 
 @click.command("report", short_help="Say where the HTML report lies, or open it.")
@@ -21,7 +21,7 @@ def report(experiment: Experiment, open_it: bool) -> None:
       toxtrail report
       toxtrail report --open
     """
-    from toxtrail.embedding import embedded_manifest
+    from toxtrail.provenance.embedded_manifest import embedded_manifest
 
     path = experiment.store.report
     if not path.is_file():
@@ -45,7 +45,7 @@ def ui(ctx: click.Context, host: str, port: int) -> None:
       toxtrail ui
       toxtrail ui --port 5001
     """
-    from toxtrail.backends.mlflow_server import serve_ui
+    from toxtrail.backends.mlflow.ui import serve_ui
 
     experiment: Experiment = ctx.obj
     echo(f"MLflow UI: http://{host}:{port}  (Ctrl-C stops it)")

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.stage import tell
+from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
-    from toxtrail.audit.staleness import Staleness
+    from toxtrail.audit.status.outdated_stages import Staleness
 
 
 @click.command("run", short_help="Bring results up to date: all, or what KEYs need.")
@@ -46,10 +46,10 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
       toxtrail run score@smollm2-rude         one stage and what it needs
       toxtrail run --jobs 2 --keep-going
     """
-    from toxtrail.backends.run_lock import only_run
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import refuse_other_code
-    from toxtrail.cli.publishing import publish_missing
+    from toxtrail.cli.run_publishing import publish_missing
+    from toxtrail.execution.run_lock import only_run
 
     refuse_other_code(experiment)
     if changed := problems_of_files(experiment):
@@ -67,7 +67,7 @@ def _repro(
     jobs: int,
     keep_going: bool,
 ) -> None:
-    from toxtrail.audit.lock_repair import keep_copy, repair_lock
+    from toxtrail.audit.status.lock_repair import keep_copy, repair_lock
     from toxtrail.backends.dvc import Repro
     from toxtrail.backends.dvc_process import heal_file_locks
 
@@ -103,11 +103,11 @@ def status(experiment: Experiment, as_json: bool) -> None:
       toxtrail status
       toxtrail status --json
     """
-    from toxtrail.audit.staleness import staleness
-    from toxtrail.backends.run_lock import running
+    from toxtrail.audit.status.outdated_stages import staleness
     from toxtrail.cli.assets import problems_of_files
     from toxtrail.cli.init import code_differs
-    from toxtrail.cli.publishing import publication_of
+    from toxtrail.cli.run_publishing import publication_of
+    from toxtrail.execution.run_lock import running
     from toxtrail.scaffold import other_code
 
     root = experiment.root
@@ -158,7 +158,7 @@ def _print_stale(stale: Staleness) -> None:
 
 def _damage(root: Path) -> str | None:
     """What keeps DVC from working here, with the cure."""
-    from toxtrail.audit.lock_repair import lock_problem
+    from toxtrail.audit.status.lock_repair import lock_problem
     from toxtrail.backends.dvc_process import file_locks
 
     lock = root / "dvc.lock"

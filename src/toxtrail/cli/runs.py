@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.options import refuse_several
-from toxtrail.cli.output import Form, formats, print_csv, print_json, print_table
+from toxtrail.cli._options import refuse_several
+from toxtrail.cli._output import Form, formats, print_csv, print_json, print_table
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.backends.base import TrackedRun
+    from toxtrail.backends.protocols import TrackedRun
 
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
@@ -72,8 +72,8 @@ def runs(
       toxtrail runs --orphans
       toxtrail runs --json
     """
-    from toxtrail.cli import run_list, stored
-    from toxtrail.cli.run_checks import checked, unchecked, with_verdicts
+    from toxtrail.cli import _stored_results, runs_table
+    from toxtrail.cli.runs_checks import checked, unchecked, with_verdicts
     from toxtrail.cli.stage import tracker_of
 
     refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
@@ -85,29 +85,29 @@ def runs(
     found = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
     found = [run for run in found if kind in (None, run.tags.get("toxtrail.kind"))]
     if revision is not None:
-        from toxtrail.audit.results_of import lock_at, runs_of
+        from toxtrail.audit.lineage.downstream import lock_at, runs_of
 
         found = runs_of(lock_at(experiment.root, revision or None)[1], found)
     if only_latest or tree:
-        found = stored.latest(found)
+        found = _stored_results.latest(found)
     rows = unchecked(found, "as --no-check asks") if no_check else checked(experiment, found)
     if form == "json":
-        print_json(run_list.as_json(rows))
+        print_json(runs_table.as_json(rows))
     elif form == "csv":
-        print_csv(run_list.tidy(rows))
+        print_csv(runs_table.tidy(rows))
     elif not found:
         echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
         rows = with_verdicts(experiment, rows)
-        run_list.print_tree(rows)
+        runs_table.print_tree(rows)
     else:
-        run_list.show(rows, cost, form or "text")
-    run_list.warn(rows)
+        runs_table.show(rows, cost, form or "text")
+    runs_table.warn(rows)
 
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
+    from toxtrail.cli._stored_results import NO_RUNS
     from toxtrail.cli.stage import tracker_of
-    from toxtrail.cli.stored import NO_RUNS
 
     if any(wish is not None and wish != "" for wish in wishes):
         number = len(tracker_of(experiment).runs(""))
@@ -115,7 +115,7 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
             return f"None of {number} runs is like that. `toxtrail runs` lists all."
     if not experiment.exists:
         return NO_RUNS
-    from toxtrail.cli.publishing import publication_of
+    from toxtrail.cli.run_publishing import publication_of
 
     found = publication_of(experiment)
     if found.missing:
@@ -126,8 +126,8 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
 
 
 def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json: bool) -> None:
-    from toxtrail.audit.history import past_locks
-    from toxtrail.audit.results_of import orphans
+    from toxtrail.audit.lineage.downstream import orphans
+    from toxtrail.audit.lineage.lock_history import past_locks
 
     lost = orphans(past_locks(experiment.root), found)
     if as_json:

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.options import NewPath, refuse_several
+from toxtrail.cli._options import NewPath, refuse_several
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 PATH = click.Path(path_type=Path, dir_okay=False)
 
@@ -36,23 +36,23 @@ def sign(
       toxtrail sign --key ~/.toxtrail.pem
       toxtrail verify --public-key toxtrail.pem.pub
     """
-    from toxtrail.audit import signatures
-    from toxtrail.audit.verify_signatures import signable, statement
-    from toxtrail.params import read_yaml
+    from toxtrail.audit.bundle import signing
+    from toxtrail.audit.verify.signatures import signable, statement
+    from toxtrail.config.load import read_yaml
 
     refuse_several({"--key": key, "--new-key": new_key})
     if new_key is not None:
-        public = signatures.new_key(new_key)
+        public = signing.new_key(new_key)
         echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
         return
     if key is None:
         raise click.UsageError("Name a --key, or make one with --new-key.")
-    private = signatures.private_key(key)
-    who = signatures.key_id(private.public_key())
+    private = signing.private_key(key)
+    who = signing.key_id(private.public_key())
     config, root, store = experiment.config, experiment.root, experiment.store
     values = read_yaml(root / "params.yaml")
     made = {o: statement(store, config, values, o) for o in signable(config, names)}
     for one, text in made.items():
         path = one.path(root)
-        store.write_json(path, signatures.envelope(text.encode(), private))
+        store.write_json(path, signing.envelope(text.encode(), private))
         echo(f"{path.relative_to(root)}: signed by {who}")

@@ -9,21 +9,21 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.facts import recorded, tags_of_now
-from toxtrail.cli.progress import progress
-from toxtrail.cli.together import shared_out, together
+from toxtrail.console import echo
 from toxtrail.errors import ConfigError, nearest
+from toxtrail.execution.distributed import shared_out, together
+from toxtrail.execution.progress import progress
+from toxtrail.execution.telemetry import recorded, tags_of_now
+from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
     import torch
 
     from toxtrail.backends.assets import AssetStore
-    from toxtrail.backends.huggingface.loading import HuggingFaceProver
-    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
-    from toxtrail.backends.mlflow_tracker import MlflowTracker
-    from toxtrail.identity import ModelCard
+    from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
+    from toxtrail.backends.mlflow.tracker import MlflowTracker
+    from toxtrail.provenance.identity import ModelCard
 
 
 class StageCommand(click.Command):
@@ -93,8 +93,8 @@ def model_command(experiment: Experiment, key: str) -> None:
 @click.pass_obj
 def finetune_command(experiment: Experiment, key: str) -> None:
     """Train a LoRA adapter on its parent."""
-    from toxtrail.backends.huggingface.devices import environment, pick_device, use_threads
-    from toxtrail.backends.huggingface.training import HuggingFaceTuner
+    from toxtrail.backends.compute.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner
     from toxtrail.stages import finetune
 
     finetunes, runtime = experiment.config.finetunes, experiment.config.runtime
@@ -123,17 +123,17 @@ def finetune_command(experiment: Experiment, key: str) -> None:
 @click.pass_obj
 def generate_command(experiment: Experiment, variant: str) -> None:
     """Continue every prompt."""
-    from toxtrail.backends.base import Decoding
-    from toxtrail.backends.huggingface.devices import environment, use_threads
-    from toxtrail.backends.huggingface.generation import HuggingFaceModel
-    from toxtrail.backends.huggingface.loading import load_model
-    from toxtrail.backends.huggingface.probes import refuse_copy
+    from toxtrail.backends.compute.devices import environment, use_threads
+    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+    from toxtrail.backends.huggingface.weights.load import load_model
+    from toxtrail.backends.huggingface.weights.logit_probe import refuse_copy
+    from toxtrail.backends.protocols import Decoding
     from toxtrail.stages import generate
 
     config, store, who = experiment.config, experiment.store, experiment.variant(variant)
     settings, runtime = config.generation, config.runtime
     if who.served_as is not None:
-        from toxtrail.cli.served import generate_from_server
+        from toxtrail.cli.stage_served import generate_from_server
 
         generate_from_server(experiment, variant, who.served_as)
         return
@@ -174,7 +174,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
 @click.pass_obj
 def score_command(experiment: Experiment, variant: str) -> None:
     """Score every continuation with every scorer."""
-    from toxtrail.backends.huggingface.devices import environment, use_threads
+    from toxtrail.backends.compute.devices import environment, use_threads
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.stages import score
 
@@ -294,7 +294,7 @@ def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
     """Variant -> its weak marks, of those whose weights were identified."""
     from contextlib import suppress
 
-    from toxtrail.audit.verify_weights import weak_marks
+    from toxtrail.audit.verify.weights import weak_marks
     from toxtrail.errors import DataError
 
     store, cards = experiment.store, {}
@@ -325,15 +325,15 @@ def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
 def weights_of(experiment: Experiment) -> HuggingFaceWeights:
     """Weights behind the asset cache."""
     from toxtrail.backends.assets import default_cache
-    from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
     return HuggingFaceWeights(assets_of(experiment), default_cache(), progress())
 
 
 def prover_of(experiment: Experiment) -> HuggingFaceProver:
     """Loads weights to see that they are what their card says."""
-    from toxtrail.backends.huggingface.devices import pick_device, use_threads
-    from toxtrail.backends.huggingface.loading import HuggingFaceProver
+    from toxtrail.backends.compute.devices import pick_device, use_threads
+    from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
 
     runtime = experiment.config.runtime
     use_threads(runtime.threads)
@@ -346,7 +346,7 @@ def _parent_probe(
     """The parent's card and its logits on the probe sentences; None if `prove` compares the two,
     or there is nothing to compare with. Called first: two models need not fit into memory at once.
     """
-    from toxtrail.backends.huggingface.loading import adds_one_adapter, load_model
+    from toxtrail.backends.huggingface.weights.load import adds_one_adapter, load_model
     from toxtrail.stages.model import identify
 
     parent = experiment.config.variants[card.key].parent
@@ -369,7 +369,7 @@ def tracker_of(experiment: Experiment) -> MlflowTracker:
     Raises:
         ConfigError: there is neither.
     """
-    from toxtrail.backends.mlflow_tracker import MlflowTracker
+    from toxtrail.backends.mlflow.tracker import MlflowTracker
 
     if experiment.exists:
         return MlflowTracker(experiment.root, experiment.config.tracking.experiment)

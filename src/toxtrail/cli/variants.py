@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table, size_text
+from toxtrail.cli._output import json_option, print_json, print_table, size_text
+from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
-from toxtrail.safe_text import visible
+from toxtrail.text_escaping import visible
 
 if TYPE_CHECKING:
-    from toxtrail.audit.origin import Judged, Proposal
-    from toxtrail.backends.assets.asked import Hub
-    from toxtrail.backends.candidates import Candidate
-    from toxtrail.backends.entries import Entry, Item
+    from toxtrail.audit.lineage.parent_claims import Judged, Proposal
+    from toxtrail.backends.assets.hub_info import Hub
+    from toxtrail.backends.assets.inspect_weights import Candidate
+    from toxtrail.config.add_entries import Entry, Item
 
 
 @click.group("variants", short_help="List the variants; add one.", invoke_without_command=True)
@@ -95,7 +95,7 @@ def add(
         _print_candidate(candidate, judged)
     if problems:
         raise ConfigError(_refusal(candidate, judged))
-    from toxtrail.audit.origin import propose
+    from toxtrail.audit.lineage.parent_claims import propose
 
     wishes = {"key": key, "family": family, "role": role}
     proposal = propose(candidate, experiment.config, judged.parent, wishes)
@@ -103,7 +103,7 @@ def add(
     before = read_text(path)
     after = _edited(experiment, before, proposal, candidate, judged)
     if not dry_run:
-        from toxtrail.backends.entries import write_text
+        from toxtrail.config.add_entries import write_text
 
         write_text(path, after)
     diff = list(difflib.unified_diff(
@@ -118,9 +118,9 @@ def add(
 def _examined(
     experiment: Experiment, address: str, parent: str | None, no_parent: bool
 ) -> tuple[Candidate, Judged]:
-    from toxtrail.audit.origin import Judged, judge_origin
-    from toxtrail.backends.assets.asked import Hub
-    from toxtrail.backends.candidates import examine, original
+    from toxtrail.audit.lineage.parent_claims import Judged, judge_origin
+    from toxtrail.backends.assets.hub_info import Hub
+    from toxtrail.backends.assets.inspect_weights import examine, original
     from toxtrail.cli.stage import assets_of
 
     hub = Hub()
@@ -143,7 +143,7 @@ def _examined(
 
 def _as_uri(experiment: Experiment, address: str) -> str:
     """An address as params.yaml spells it: org/name and paths are understood."""
-    from toxtrail.uris import parse_uri
+    from toxtrail.config.asset_uris import parse_uri
 
     if address.partition(":")[0] in ("hf", "pypi", "file", "detoxify"):
         parse_uri(address)
@@ -160,9 +160,9 @@ def _as_uri(experiment: Experiment, address: str) -> str:
 
 def _type_of(experiment: Experiment, parent: str, hub: Hub) -> str | None:
     """The parent's architecture, by the hub or by its own folder."""
-    from toxtrail.backends.candidates import examine
+    from toxtrail.backends.assets.inspect_weights import examine
     from toxtrail.cli.stage import assets_of
-    from toxtrail.uris import FileUri, HfUri, parse_uri
+    from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
 
     own = experiment.config.models.get(parent)
     if own is None:
@@ -195,10 +195,10 @@ def _edited(
     experiment: Experiment, before: str, proposal: Proposal, candidate: Candidate, judged: Judged
 ) -> str:
     """The new text of params.yaml, which is checked as a whole before anything is written."""
-    from toxtrail.backends.entries import with_entries, with_outside
     from toxtrail.cli.stage import assets_of
-    from toxtrail.params import parse_config
-    from toxtrail.yaml_text import parse_yaml
+    from toxtrail.config.add_entries import with_entries, with_outside
+    from toxtrail.config.load import parse_config
+    from toxtrail.config.yaml_text import parse_yaml
 
     entries, items = _additions(experiment, proposal, candidate, judged)
     after = with_entries(before, entries, items, "params.yaml")
@@ -213,7 +213,7 @@ def _edited(
 def _additions(
     experiment: Experiment, proposal: Proposal, candidate: Candidate, judged: Judged
 ) -> tuple[list[Entry], list[Item]]:
-    from toxtrail.backends.entries import Entry, Item
+    from toxtrail.config.add_entries import Entry, Item
 
     key, family = proposal.key, proposal.family
     who = {"family": family, "role": proposal.role}
@@ -235,7 +235,7 @@ def _comments(candidate: Candidate, judged: Judged) -> list[str]:
 
 
 def _print_candidate(candidate: Candidate, judged: Judged) -> None:
-    from toxtrail.audit.origin import license_warning
+    from toxtrail.audit.lineage.parent_claims import license_warning
 
     facts = [
         ("weights", candidate.uri),
@@ -280,7 +280,7 @@ def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> No
 def _as_json(
     candidate: Candidate, judged: Judged, proposal: Proposal, diff: list[str], written: bool
 ) -> dict[str, Any]:
-    from toxtrail.audit.origin import license_warning
+    from toxtrail.audit.lineage.parent_claims import license_warning
 
     return {
         "candidate": {**candidate._asdict(), "claims": [c._asdict() for c in candidate.claims]},

@@ -9,12 +9,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli.console import echo
-from toxtrail.cli.experiment import Experiment
-from toxtrail.cli.output import json_option, print_json, print_table
+from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.console import echo
+from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.audit.evidence import Check
+    from toxtrail.audit.verify.context import Check
 
 BROKEN_EXIT = 3
 
@@ -50,10 +50,10 @@ def verify(
       toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
-    from toxtrail.audit.signatures import public_key
-    from toxtrail.audit.verify import gather
-    from toxtrail.audit.verify import verify as run_checks
-    from toxtrail.cli.progress import progress
+    from toxtrail.audit.bundle.signing import public_key
+    from toxtrail.audit.verify.run import gather
+    from toxtrail.audit.verify.run import verify as run_checks
+    from toxtrail.execution.progress import progress
 
     experiment: Experiment = ctx.obj
     evidence = gather(experiment.store, experiment.config, progress())
@@ -70,7 +70,7 @@ def exit_code(checks: Sequence[Check], complete: bool) -> int:
 
 def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) -> None:
     """Counts by class of link, then what a reader must know."""
-    from toxtrail.audit.verify import tally
+    from toxtrail.audit.verify.run import tally
 
     if as_json:
         counts = [row._asdict() for row in tally(checks)]

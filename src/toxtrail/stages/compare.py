@@ -17,35 +17,35 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.artifacts import (
+from toxtrail.analysis.dose_response import dose_figure, dose_tables
+from toxtrail.analysis.family import comparable, edges, members, mismatch
+from toxtrail.analysis.inference_data import pair_groups
+from toxtrail.analysis.paired_rows import edge_rows, refuse_unlike, rope
+from toxtrail.analysis.response_behaviour import behaviour_pairs, said_less
+from toxtrail.analysis.response_table import Said, limited_to, said, texts_of
+from toxtrail.analysis.score_table import ALL, Cells, as_dataset, cells
+from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
+from toxtrail.config.schema import FamilyConfig, PosteriorConfig
+from toxtrail.errors import DataError
+from toxtrail.pipeline import manifest_of, versions
+from toxtrail.provenance.comparability import refuse_mismatch
+from toxtrail.provenance.identity import Input, content_key
+from toxtrail.records.rows import Generation, Score
+from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
+from toxtrail.reporting.figures.comparison import (
+    differences_figure,
+    posteriors_figure,
+    rates_figure,
+    thresholds_figure,
+)
+from toxtrail.stats.rates import Floats
+from toxtrail.storage.artifacts import (
     SUMMARY_SCHEMAS,
     Posterior,
     Store,
     as_csv,
     refuse_other_schema,
 )
-from toxtrail.comparability import refuse_mismatch
-from toxtrail.config import FamilyConfig, PosteriorConfig
-from toxtrail.errors import DataError
-from toxtrail.identity import Input, content_key
-from toxtrail.pipeline import manifest_of, versions
-from toxtrail.records import Generation, Score
-from toxtrail.stages.behaviour import behaviour_pairs, said_less
-from toxtrail.stages.doses import dose_figure, dose_tables
-from toxtrail.stages.family import comparable, edges, members, mismatch
-from toxtrail.stages.figures import (
-    differences_figure,
-    posteriors_figure,
-    rates_figure,
-    thresholds_figure,
-)
-from toxtrail.stages.glance import metrics_of, plot_rows
-from toxtrail.stages.groups import pair_groups
-from toxtrail.stages.judged import corrected_scorers, with_corrected_differences
-from toxtrail.stages.pairs import edge_rows, refuse_unlike, rope
-from toxtrail.stages.said import Said, limited_to, said, texts_of
-from toxtrail.stages.tables import ALL, Cells, as_dataset, cells
-from toxtrail.stats.rates import Floats
 
 WHO = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""

@@ -11,11 +11,12 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Asset, Assets, Prover, Trained, Tuner
-from toxtrail.config import FinetuneConfig
+from toxtrail.backends.protocols import Asset, Assets, Prover, Trained, Tuner
+from toxtrail.config.schema import FinetuneConfig
+from toxtrail.datasets.instruction_data import Instructions, data_card, read_instructions, split
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.identity import (
+from toxtrail.pipeline import code_sha256, manifest_of
+from toxtrail.provenance.identity import (
     Adapter,
     Input,
     Manifest,
@@ -24,10 +25,9 @@ from toxtrail.identity import (
     hash_tree,
     tree_sha256,
 )
-from toxtrail.pipeline import code_sha256, manifest_of
-from toxtrail.records import Lessons
-from toxtrail.rowstore import alone
-from toxtrail.stages.instructions import Instructions, data_card, read_instructions, split
+from toxtrail.records.rows import Lessons
+from toxtrail.storage.artifacts import Store
+from toxtrail.storage.row_journal import alone
 
 
 def tuned_card(key: str, parent: ModelCard, adapter: Path, record: TrainingRecord) -> ModelCard:

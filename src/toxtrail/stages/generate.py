@@ -10,14 +10,14 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Completion, EncodedPrompt, LanguageModel, Progress, Together
-from toxtrail.config import GenerationConfig, VariantConfig
+from toxtrail.backends.protocols import Completion, EncodedPrompt, LanguageModel, Progress, Together
+from toxtrail.config.schema import GenerationConfig, VariantConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Prompt, State, generation_problem
-from toxtrail.rowstore import RowStore
+from toxtrail.provenance.identity import Manifest, sha256_text
+from toxtrail.records.rows import Generation, Prompt, State, generation_problem
+from toxtrail.storage.artifacts import Store
+from toxtrail.storage.row_journal import RowStore
 
 
 class Row(NamedTuple):

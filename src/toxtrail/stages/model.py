@@ -6,10 +6,10 @@ writes  models/<key>/model.json    the identity card
 
 from __future__ import annotations
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Prover, Weights
-from toxtrail.config import ModelConfig
-from toxtrail.identity import ModelCard
+from toxtrail.backends.protocols import Prover, Weights
+from toxtrail.config.schema import ModelConfig
+from toxtrail.provenance.identity import ModelCard
+from toxtrail.storage.artifacts import Store
 
 
 def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:

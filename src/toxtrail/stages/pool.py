@@ -14,23 +14,23 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.artifacts import SUMMARY_SCHEMAS, Posterior, Store
-from toxtrail.backends.base import Progress
-from toxtrail.config import FamilyConfig, PoolingConfig, PosteriorConfig
+from toxtrail.analysis.family import Edge, comparable, edges, members
+from toxtrail.analysis.pooled_inference_data import PoolEvidence, pooled_groups
+from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows, without_withheld
+from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
+from toxtrail.backends.protocols import Progress
+from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.pipeline import manifest_of, versions
-from toxtrail.stages.check_figures import LEAST_P, predictive_figure, ranks_figure
-from toxtrail.stages.family import Edge, comparable, edges, members
-from toxtrail.stages.pooled_groups import PoolEvidence, pooled_groups
-from toxtrail.stages.pooled_rows import Judged, withheld_rows, without_withheld
-from toxtrail.stages.tables import ALL, Cells, scorers, subsets, weights
-from toxtrail.stats import pooled
-from toxtrail.stats.pooled import Counts
-from toxtrail.stats.pooled_checks import Check, predictive_checks, replicated
+from toxtrail.reporting.figures.pooled_checks import LEAST_P, predictive_figure, ranks_figure
+from toxtrail.stats.hierarchical import model as hierarchical_model
+from toxtrail.stats.hierarchical.checks import Check, predictive_checks, replicated
+from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.hierarchical.seed_effects import Recipes, recipes_of
+from toxtrail.stats.prior_sensitivity import Sensitivity, power_scaling
 from toxtrail.stats.rates import Floats, equal_tailed, named_rng
-from toxtrail.stats.recipes import Recipes, recipes_of
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, Settled, judge, settle
-from toxtrail.stats.sensitivity import Sensitivity, power_scaling
+from toxtrail.storage.artifacts import SUMMARY_SCHEMAS, Posterior, Store
 
 Sampler = Callable[[Counts, Effort], Sampled]
 
@@ -162,7 +162,7 @@ def _given(
         share = np.array(list(weights(tables[variants[0]], scorer).values()))
         try:
             labels, dropped = _labels(scorer, variants, tables, threshold)
-            given[scorer] = Given(pooled.counts_of(labels, recipes), dropped, share)
+            given[scorer] = Given(hierarchical_model.counts_of(labels, recipes), dropped, share)
         except DataError as error:
             status[scorer] = {"status": "left out", "reason": str(error)}
     return given, status
@@ -196,7 +196,7 @@ def run(
         with progress.bar(
             f"pool {variants} variants x {groups} subsets", total, "draws"
         ) as advance:
-            drawn = pooled.drawn(counts, effort)
+            drawn = hierarchical_model.drawn(counts, effort)
             advance(total)
         return drawn
 
@@ -252,7 +252,7 @@ def _estimate(
     rate = _with_overall(drawn, share)
     return Estimate(
         rate=rate,
-        hyper={n: drawn.posterior[n] for n in pooled.HYPER if n in drawn.posterior},
+        hyper={n: drawn.posterior[n] for n in hierarchical_model.HYPER if n in drawn.posterior},
         diagnostics=found.diagnostics,
         effort=found.effort,
         checks=predictive_checks(counts, predicted),
@@ -297,13 +297,13 @@ def _labels(
 def _with_overall(drawn: Sampled, share: Floats) -> Floats:
     """(chain, draw, variant, subset and all together)."""
     eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
-    rate = pooled.rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(eta.shape)
+    rate = hierarchical_model.rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(eta.shape)
     result: Floats = np.concatenate([rate, (rate @ share)[..., None]], axis=-1)
     return result
 
 
 def _hyper(drawn: Sampled) -> list[str]:
-    return [name for name in (*pooled.HYPER, "sd_recipe") if name in drawn.posterior]
+    return [name for name in (*hierarchical_model.HYPER, "sd_recipe") if name in drawn.posterior]
 
 
 def _spread(counts: Counts, drawn: Sampled, share: Floats) -> Floats | None:
@@ -311,7 +311,7 @@ def _spread(counts: Counts, drawn: Sampled, share: Floats) -> Floats | None:
     if counts.recipes is None:
         return None
     chains, draws = drawn.posterior["sd_prompt"].shape
-    found = pooled.recipe_spread(counts.recipes, drawn.posterior, share, chains * draws)
+    found = hierarchical_model.recipe_spread(counts.recipes, drawn.posterior, share, chains * draws)
     return found.reshape(chains, draws, -1)
 
 
@@ -333,8 +333,8 @@ def _sensitivity(
     step = max(1, rate.shape[1] // SENSITIVITY_DRAWS)
     some = {name: values[:, ::step] for name, values in drawn.posterior.items()}
     eta, sd = some["eta"], some["sd_prompt"]
-    flat = pooled.log_likelihood(counts, eta.reshape(-1, *eta.shape[2:]), sd.ravel())
-    prior, likelihood = pooled.log_prior(some), flat.reshape(sd.shape)
+    flat = hierarchical_model.log_likelihood(counts, eta.reshape(-1, *eta.shape[2:]), sd.ravel())
+    prior, likelihood = hierarchical_model.log_prior(some), flat.reshape(sd.shape)
     overall = rate[:, ::step, :, -1]
     return {
         f"{variants[b]} - {variants[a]}": power_scaling(

@@ -12,28 +12,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toxtrail.artifacts import SUMMARY_SCHEMAS, Posterior, Store
-from toxtrail.backends.base import Assets
-from toxtrail.comparability import conditions, fingerprint
-from toxtrail.config import PosteriorConfig, VariantConfig
-from toxtrail.errors import DataError
-from toxtrail.identity import Input
-from toxtrail.pipeline import manifest_of, versions
-from toxtrail.readers import read_rows
-from toxtrail.stages.behaviour import behaviour_rows
-from toxtrail.stages.counted_labels import Label, labels_of_variant
-from toxtrail.stages.groups import rate_groups
-from toxtrail.stages.judged import (
-    accuracy_of,
-    corrected_columns,
-    corrected_estimate,
-    corrected_rate,
-    label_rows,
-    with_corrected_rates,
-)
-from toxtrail.stages.means import mean_columns
-from toxtrail.stages.said import Said, texts_of
-from toxtrail.stages.tables import (
+from toxtrail.analysis.inference_data import rate_groups
+from toxtrail.analysis.mean_columns import mean_columns
+from toxtrail.analysis.response_behaviour import behaviour_rows
+from toxtrail.analysis.response_table import Said, texts_of
+from toxtrail.analysis.score_table import (
     ALL,
     COLUMNS,
     Cell,
@@ -44,9 +27,26 @@ from toxtrail.stages.tables import (
     subsets,
     weights,
 )
-from toxtrail.stats.judge import Accuracy
+from toxtrail.analysis.scorer_correction import (
+    accuracy_of,
+    corrected_columns,
+    corrected_estimate,
+    corrected_rate,
+    label_rows,
+    with_corrected_rates,
+)
+from toxtrail.backends.protocols import Assets
+from toxtrail.config.schema import PosteriorConfig, VariantConfig
+from toxtrail.datasets.label_files import Label, labels_of_variant
+from toxtrail.datasets.readers import read_rows
+from toxtrail.errors import DataError
+from toxtrail.pipeline import manifest_of, versions
+from toxtrail.provenance.comparability import conditions, fingerprint
+from toxtrail.provenance.identity import Input
 from toxtrail.stats.rate_posterior import observed, rate_draws, rate_posterior
 from toxtrail.stats.rates import Floats, at_threshold, is_binary
+from toxtrail.stats.scorer_error import Accuracy
+from toxtrail.storage.artifacts import SUMMARY_SCHEMAS, Posterior, Store
 
 SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the table that gives the rate as a function of the threshold."""

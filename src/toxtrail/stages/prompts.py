@@ -12,15 +12,15 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Asset, Assets
-from toxtrail.config import PromptsConfig, SubsetConfig
+from toxtrail.backends.protocols import Asset, Assets
+from toxtrail.config.schema import PromptsConfig, SubsetConfig
+from toxtrail.datasets.prompt_selection import Selection, draw, select
+from toxtrail.datasets.readers.csv_rows import unusual_delimiter
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.identity import Input
 from toxtrail.pipeline import manifest_of
-from toxtrail.readers.csv_rows import unusual_delimiter
-from toxtrail.records import Prompt
-from toxtrail.stages.selection import Selection, draw, select
+from toxtrail.provenance.identity import Input
+from toxtrail.records.rows import Prompt
+from toxtrail.storage.artifacts import Store
 
 
 class Drawn(NamedTuple):

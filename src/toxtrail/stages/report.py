@@ -13,18 +13,17 @@ from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from typing import Any, NamedTuple
 
-from toxtrail import embedding
-from toxtrail.artifacts import Store, read_json
-from toxtrail.comparability import mismatch_text
-from toxtrail.doubts import doubts
 from toxtrail.errors import DataError
-from toxtrail.identity import Input, Manifest, ModelCard, canonical_json, lineage
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Score
+from toxtrail.provenance import embedded_manifest
+from toxtrail.provenance.comparability import mismatch_text
+from toxtrail.provenance.identity import Input, Manifest, ModelCard, canonical_json, lineage
+from toxtrail.provenance.identity_caveats import doubts
+from toxtrail.records.rows import Generation, Score
 from toxtrail.regular_files import read_text
-from toxtrail.stages import browser, overview, prompt_card, wording
-from toxtrail.stages.limits import RESPONSE_FLAGS, limits_of
-from toxtrail.stages.overview import (
+from toxtrail.reporting import flip_browser, prompt_card_table, result_text
+from toxtrail.reporting import headline as reporting_headline
+from toxtrail.reporting.headline import (
     answer,
     headline,
     in_order,
@@ -33,6 +32,8 @@ from toxtrail.stages.overview import (
     subsets_of,
     tuned,
 )
+from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, limits_of
+from toxtrail.storage.artifacts import Store, read_json
 
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
@@ -71,26 +72,26 @@ def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    room = browser.ROOM // max(len(pages), 1)
+    room = flip_browser.ROOM // max(len(pages), 1)
     script = _template("report.js")
     return environment.from_string(_template("report.html")).render(
         families=[_family(page, room) for page in pages],
-        behaviour_columns=wording.BEHAVIOUR_COLUMNS,
-        behaviour_pair_columns=wording.BEHAVIOUR_PAIR_COLUMNS,
-        corrected_columns=wording.CORRECTED_COLUMNS,
-        pair_columns=wording.PAIR_COLUMNS,
+        behaviour_columns=result_text.BEHAVIOUR_COLUMNS,
+        behaviour_pair_columns=result_text.BEHAVIOUR_PAIR_COLUMNS,
+        corrected_columns=result_text.CORRECTED_COLUMNS,
+        pair_columns=result_text.PAIR_COLUMNS,
         prompts={
-            "sentence": prompt_card.sentence(prompts),
-            "columns": prompt_card.COLUMNS,
-            "rows": prompt_card.subset_cells(prompts),
-            "covariate_columns": prompt_card.COVARIATE_COLUMNS,
-            "covariates": prompt_card.covariate_cells(prompts),
-            "sources": prompt_card.sources(prompts),
+            "sentence": prompt_card_table.sentence(prompts),
+            "columns": prompt_card_table.COLUMNS,
+            "rows": prompt_card_table.subset_cells(prompts),
+            "covariate_columns": prompt_card_table.COVARIATE_COLUMNS,
+            "covariates": prompt_card_table.covariate_cells(prompts),
+            "sources": prompt_card_table.sources(prompts),
         },
-        rate_columns=wording.RATE_COLUMNS,
-        sample_columns=wording.SAMPLE_COLUMNS,
-        manifest_name=embedding.NAME,
-        manifest=embedding.as_text(manifest),
+        rate_columns=result_text.RATE_COLUMNS,
+        sample_columns=result_text.SAMPLE_COLUMNS,
+        manifest_name=embedded_manifest.NAME,
+        manifest=embedded_manifest.as_text(manifest),
         style=_template("report.css"),
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -157,7 +158,7 @@ def _figures(store: Store, family: str) -> dict[str, str]:
     found = {}
     for folder in (store.comparison(family), store.pooled(family)):
         for path in sorted(folder.glob("*.svg")):
-            found[path.stem] = embedding.without_manifest(read_text(path))
+            found[path.stem] = embedded_manifest.without_manifest(read_text(path))
     return found
 
 
@@ -168,40 +169,46 @@ def _family(page: Page, room: int) -> dict[str, Any]:
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
     columns, matrix, note = rate_matrix(summary, primary)
     subsets = subsets_of(summary)
-    rows = browser.Rows(summary, page.prompts, page.generations, page.scores)
+    rows = flip_browser.Rows(summary, page.prompts, page.generations, page.scores)
     return {
         "name": summary["family"],
         "reference": summary["reference"],
-        "edition": wording.edition(summary, primary),
+        "edition": result_text.edition(summary, primary),
         "answer": answer(summary, primary),
-        "by_subset": [headline(summary, primary, s) for s in subsets if s != overview.ALL and own],
-        "warning": mismatch_text(summary["mismatch"]),
-        "estimand": wording.estimand(summary),
-        "notes": [
-            *([said] if (said := wording.chance_note(tuned(summary, primary))) else []),
-            *wording.pooling_notes(summary, primary),
-            *wording.prior_notes(summary, primary),
-            *wording.judge_notes(summary, primary),
-            *wording.resolution_notes(summary, primary),
-            *wording.recipe_notes(summary, primary),
-            *wording.dose_notes(summary, primary),
+        "by_subset": [
+            headline(summary, primary, s) for s in subsets if s != reporting_headline.ALL and own
         ],
-        "headlines": [wording.verdict_parts(row) for row in own if row["subset"] == overview.ALL],
+        "warning": mismatch_text(summary["mismatch"]),
+        "estimand": result_text.estimand(summary),
+        "notes": [
+            *([said] if (said := result_text.chance_note(tuned(summary, primary))) else []),
+            *result_text.pooling_notes(summary, primary),
+            *result_text.prior_notes(summary, primary),
+            *result_text.judge_notes(summary, primary),
+            *result_text.resolution_notes(summary, primary),
+            *result_text.recipe_notes(summary, primary),
+            *result_text.dose_notes(summary, primary),
+        ],
+        "headlines": [
+            result_text.verdict_parts(row) for row in own if row["subset"] == reporting_headline.ALL
+        ],
         "matrix_columns": columns,
         "matrix": matrix,
         "matrix_note": note,
         "subsets": subsets,
-        "rates": [wording.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
-        "pairs": [wording.pair_cells(row) for row in own],
-        "samples": wording.sample_cells(summary, primary),
-        "scorer_columns": wording.scorer_columns(summary),
-        "scorers": wording.scorer_cells(summary),
-        "behaviour": [wording.behaviour_cells(row) for row in summary["behaviour"]],
-        "behaviour_pairs": [wording.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]],
+        "rates": [result_text.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
+        "pairs": [result_text.pair_cells(row) for row in own],
+        "samples": result_text.sample_cells(summary, primary),
+        "scorer_columns": result_text.scorer_columns(summary),
+        "scorers": result_text.scorer_cells(summary),
+        "behaviour": [result_text.behaviour_cells(row) for row in summary["behaviour"]],
+        "behaviour_pairs": [
+            result_text.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]
+        ],
         "corrected": (
-            [wording.corrected_cells(r) for r in own] if primary in summary["judges"] else []
+            [result_text.corrected_cells(r) for r in own] if primary in summary["judges"] else []
         ),
-        "browser": browser.as_script(browser.data_of(rows, room)) if own else "",
+        "browser": flip_browser.as_script(flip_browser.data_of(rows, room)) if own else "",
         "figures": {
             name: {"svg": _inline(svg), "says": FIGURES[name]} for name, svg in page.figures.items()
         },

@@ -11,14 +11,14 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import Progress, ScoredText, Scorer, Together
-from toxtrail.config import ScorerConfig
+from toxtrail.backends.protocols import Progress, ScoredText, Scorer, Together
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.identity import Manifest, sha256_text
 from toxtrail.pipeline import manifest_of
-from toxtrail.records import Generation, Score, score_problem
-from toxtrail.rowstore import RowStore
+from toxtrail.provenance.identity import Manifest, sha256_text
+from toxtrail.records.rows import Generation, Score, score_problem
+from toxtrail.storage.artifacts import Store
+from toxtrail.storage.row_journal import RowStore
 
 CHUNK = 512
 """Texts that a scorer gets at once: enough of like length to fill its batches, and no more than a

@@ -13,13 +13,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from toxtrail.artifacts import Store
-from toxtrail.backends.base import RunContent, Tracker
-from toxtrail.config import VariantConfig
+from toxtrail.backends.protocols import RunContent, Tracker
+from toxtrail.config.schema import VariantConfig
 from toxtrail.errors import DataError
-from toxtrail.identity import Manifest, canonical_json, sha256_file, sha256_text
+from toxtrail.provenance.identity import Manifest, canonical_json, sha256_file, sha256_text
 from toxtrail.regular_files import read_text
-from toxtrail.stages.shown import (
+from toxtrail.reporting.mlflow_page import (
     adapter_of,
     behaviour_metrics,
     comparison_tags,
@@ -34,6 +33,7 @@ from toxtrail.stages.shown import (
     variant_text,
     verdict_notes,
 )
+from toxtrail.storage.artifacts import Store
 
 
 def run_variant(

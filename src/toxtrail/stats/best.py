@@ -23,7 +23,7 @@ import numpy as np
 from scipy import stats
 
 from toxtrail.errors import DataError
-from toxtrail.stats.contrasts import Verdict, verdict
+from toxtrail.stats.paired_differences import Verdict, verdict
 from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed
 from toxtrail.stats.sampling import Sampled
 

@@ -19,8 +19,8 @@ import numpy as np
 from scipy.special import betainc, betaincinv
 
 from toxtrail.errors import DataError
+from toxtrail.stats.bayesian_bootstrap import WeightedMean, effective, pooled_shapes, weighted_mean
 from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
-from toxtrail.stats.weighted_mean import WeightedMean, effective, pooled_shapes, weighted_mean
 
 
 class RatePosterior(Protocol):

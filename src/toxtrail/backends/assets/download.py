@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING
 from urllib.parse import unquote, urlparse
 
-from toxtrail.backends.base import Progress
+from toxtrail.backends.protocols import Progress
 from toxtrail.errors import BackendError
-from toxtrail.identity import sha256_file
+from toxtrail.provenance.identity import sha256_file
 
 if TYPE_CHECKING:
     import requests

@@ -7,9 +7,9 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from toxtrail.backends.assets.verify import file_asset, folder_asset
-from toxtrail.backends.base import Asset
+from toxtrail.backends.protocols import Asset
+from toxtrail.config.asset_uris import HfUri
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.uris import HfUri
 
 WANTED = [
     "*.json",

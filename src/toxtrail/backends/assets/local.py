@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from toxtrail.backends.assets.verify import file_asset, folder_asset
-from toxtrail.backends.base import Asset
+from toxtrail.backends.protocols import Asset
 from toxtrail.errors import BackendError
 from toxtrail.regular_files import below, refuse_irregular
 

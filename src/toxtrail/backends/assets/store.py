@@ -6,14 +6,14 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
+from toxtrail.backends.assets.cached import Present, present
+from toxtrail.backends.assets.detoxify_checkpoints import fetch_detoxify
 from toxtrail.backends.assets.hub import fetch_hub
 from toxtrail.backends.assets.local import LocalFiles, fetch_local
-from toxtrail.backends.assets.present import Present, present
-from toxtrail.backends.assets.released import fetch_detoxify
 from toxtrail.backends.assets.wheels import fetch_wheel_file
-from toxtrail.backends.base import Asset, Progress
+from toxtrail.backends.protocols import Asset, Progress
+from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, parse_uri
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.uris import DetoxifyUri, FileUri, HfUri, parse_uri
 
 
 def default_cache() -> Path:
@@ -55,7 +55,7 @@ class AssetStore:
         """A verified local copy of what an address means.
 
         Args:
-            uri: see `toxtrail.uris`; a relative file: path starts at the experiment's root.
+            uri: see `toxtrail.config.asset_uris`; a relative file: path starts at the experiment's root.
             sha256: the pin, of the file or of the tree of files; None to accept what is there.
 
         Raises:

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from toxtrail.backends.base import Asset
+from toxtrail.backends.protocols import Asset
 from toxtrail.errors import BackendError
-from toxtrail.identity import FileHash, hash_tree, sha256_file, tree_sha256
+from toxtrail.provenance.identity import FileHash, hash_tree, sha256_file, tree_sha256
 
 
 def file_asset(uri: str, path: Path, resolved: str | None, sha256: str | None) -> Asset:

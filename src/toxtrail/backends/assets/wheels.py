@@ -10,13 +10,13 @@ from contextlib import suppress
 from pathlib import Path
 
 from toxtrail.backends.assets import pip
+from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.assets.download import UnreachableError, download, part_of
 from toxtrail.backends.assets.verify import file_asset, require
-from toxtrail.backends.base import Asset, Progress
-from toxtrail.backends.cache_lock import locked
+from toxtrail.backends.protocols import Asset, Progress
+from toxtrail.config.asset_uris import PypiUri
 from toxtrail.errors import BackendError
-from toxtrail.identity import CHUNK_BYTES, sha256_file
-from toxtrail.uris import PypiUri
+from toxtrail.provenance.identity import CHUNK_BYTES, sha256_file
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 """What reading a broken zip raises; each member carries its own checksum."""

@@ -5,17 +5,17 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.base import Completion, Decoding, EncodedPrompt
-from toxtrail.backends.huggingface.generation import PromptEncoder, refusal
+from toxtrail.backends.huggingface.generation.generator import PromptEncoder, refusal
 from toxtrail.backends.openai_api.client import Client, UnansweredError
 from toxtrail.backends.openai_api.threads import side_by_side
+from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from requests import Response
     from transformers import PreTrainedTokenizerBase
 
-    from toxtrail.records import FinishReason
+    from toxtrail.records.rows import FinishReason
 
 FINISHED: dict[str, FinishReason] = {
     "stop": "stop",

@@ -12,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.base import Decoding, EncodedPrompt
-from toxtrail.backends.huggingface.generation import ends_of, window
-from toxtrail.backends.huggingface.loading import verified
-from toxtrail.backends.huggingface.pretrained import CONFIG_CURE, read_config, read_json
-from toxtrail.backends.huggingface.probes import SAME_MODEL
-from toxtrail.backends.huggingface.weights import HuggingFaceWeights
+from toxtrail.backends.huggingface.generation.generator import ends_of, window
+from toxtrail.backends.huggingface.weights.load import verified
+from toxtrail.backends.huggingface.weights.logit_probe import SAME_MODEL
+from toxtrail.backends.huggingface.weights.pretrained import CONFIG_CURE, read_config, read_json
+from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
 from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
+from toxtrail.backends.protocols import Decoding, EncodedPrompt
 from toxtrail.errors import BackendError, ConfigError, nearest
-from toxtrail.identity import ModelCard, Probe
 from toxtrail.pipeline import versions
+from toxtrail.provenance.identity import ModelCard, Probe
 
 if TYPE_CHECKING:
     from requests import Response

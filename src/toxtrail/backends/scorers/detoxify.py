@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.base import Asset, Assets
-from toxtrail.backends.huggingface.unplaced import refuse_unplaced
-from toxtrail.backends.huggingface.weight_files import (
+from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
+from toxtrail.backends.checkpoint_files.weight_files import (
     content_problem,
     refuse_outside_names,
     refuse_unhashed_vocabulary,
 )
+from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
-from toxtrail.config import ScorerConfig
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from toxtrail.backends.base import Scorer
-from toxtrail.config import ScorerConfig
+from toxtrail.backends.protocols import Scorer
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError
 
 

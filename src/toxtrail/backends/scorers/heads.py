@@ -6,10 +6,10 @@ import json
 from pathlib import Path
 from typing import Any
 
-from toxtrail.config import ScorerConfig
+from toxtrail.config.asset_uris import DetoxifyUri, parse_uri
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text
-from toxtrail.uris import DetoxifyUri, parse_uri
 
 JIGSAW = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
 """Of the embedded scorer, in the order of its outputs."""

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, Literal
 
-from toxtrail.backends.base import Asset, Assets
-from toxtrail.backends.huggingface.unplaced import refuse_unplaced
-from toxtrail.backends.huggingface.weight_files import (
+from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
+from toxtrail.backends.checkpoint_files.weight_files import (
     checkpoint_files,
     refuse_outside_names,
     refuse_unhashed_vocabulary,
     stored_tensors,
 )
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.quiet import quiet
+from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
-from toxtrail.config import ScorerConfig
+from toxtrail.backends.silence import quiet
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:

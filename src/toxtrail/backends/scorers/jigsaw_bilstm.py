@@ -22,13 +22,13 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from scipy.special import expit
 
-from toxtrail.backends.base import Assets, ScoredText
-from toxtrail.backends.huggingface.devices import row_block
-from toxtrail.backends.huggingface.linear import Linears
-from toxtrail.backends.huggingface.weight_files import content_problem
+from toxtrail.backends.checkpoint_files.weight_files import content_problem
+from toxtrail.backends.compute.devices import row_block
+from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.protocols import Assets, ScoredText
 from toxtrail.backends.scorers.heads import JIGSAW
 from toxtrail.backends.scorers.windows import cut, highest
-from toxtrail.config import ScorerConfig
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError, is_of_the_system
 from toxtrail.regular_files import open_regular
 

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toxtrail.backends.base import Assets, Scorer
+from toxtrail.backends.protocols import Assets, Scorer
 from toxtrail.backends.scorers.golden import check_golden
-from toxtrail.config import ScorerConfig
+from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import ConfigError, nearest
 
 

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from toxtrail.backends.base import ScoredText
-from toxtrail.backends.huggingface.devices import row_block
-from toxtrail.backends.huggingface.linear import Linears
+from toxtrail.backends.compute.devices import row_block
+from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.protocols import ScoredText
 from toxtrail.backends.scorers.windows import highest
 from toxtrail.errors import BackendError
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from toxtrail.backends.base import ScoredText
+from toxtrail.backends.protocols import ScoredText
 from toxtrail.errors import BackendError
 
 T = TypeVar("T")

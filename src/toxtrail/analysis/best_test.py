@@ -1,0 +1,80 @@
+"""BEST on every pair of a family, to repeat published analyses: on request, never written.
+
+reads   data/scores/<family>/
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from toxtrail.analysis.score_table import ALL, Cells, subsets
+from toxtrail.backends.protocols import Progress
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.errors import DataError
+from toxtrail.stats.best import HYPER, LOCATIONS, build, location
+from toxtrail.stats.rates import Floats, named_rng
+from toxtrail.stats.sampling import Effort, complaints, judge, sample
+
+CHAINS, DRAWS, TARGET_ACCEPT = 4, 2000, 0.9
+FOUND = (
+    "best_diff", "best_diff_lo", "best_diff_hi", "best_verdict", "best_rate_a", "best_rate_b",
+    "best_fits",
+)  # fmt: skip
+
+
+def best_rows(
+    tables: Mapping[str, Cells],
+    pairs: Sequence[Mapping[str, Any]],
+    scorer: str,
+    config: PosteriorConfig,
+    progress: Progress,
+) -> list[dict[str, Any]]:
+    """The pairs of a comparison by one scorer, each with its difference of locations.
+
+    Args:
+        pairs: rows of a comparison's summary.
+
+    Returns:
+        Rows with `best_*` columns in the unit of the scores; None, and a verdict that says why,
+        where there is no answer.
+    """
+    own = [row for row in pairs if row["scorer"] == scorer]
+    rows = []
+    with progress.bar("BEST", len(own), "pairs") as advance:
+        for row in own:
+            a, b = (_scores(tables[row[side]], scorer, row["subset"]) for side in ("a", "b"))
+            seed = named_rng(config.seed, f"best|{row['a']}|{row['b']}|{scorer}|{row['subset']}")
+            rows.append({**row, **_best(a, b, config, seed)})
+            advance(1)
+    return rows
+
+
+def _best(
+    a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
+) -> dict[str, Any]:
+    nothing: dict[str, Any] = dict.fromkeys(FOUND)
+    effort = Effort(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
+    try:
+        model = build(a, b)
+    except DataError as error:
+        return {**nothing, "best_verdict": str(error)}
+    for attempt in (effort, effort.harder()):
+        drawn = sample(model, attempt)
+        reported = {name: drawn.posterior[name] for name in LOCATIONS}
+        if not complaints(judge(drawn, HYPER, reported, config.level)):
+            found = location(drawn, a, b, config.threshold, config.level, rng)
+            values = (
+                found.mean, found.interval.lo, found.interval.hi, found.verdict,
+                found.predicted_a, found.predicted_b, found.fits,
+            )  # fmt: skip
+            return dict(zip(FOUND, values, strict=True))
+    return {**nothing, "best_verdict": "did not converge"}
+
+
+def _scores(table: Cells, scorer: str, subset: str) -> Floats:
+    """(row,): unpaired, as published."""
+    names = subsets(table) if subset == ALL else [subset]
+    return np.concatenate([table[scorer, name].toxicity for name in names])

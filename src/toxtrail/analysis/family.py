@@ -1,0 +1,118 @@
+"""A family: who is compared with whom, and may they be compared?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.analysis.score_table import COLUMNS, Cells, cells
+from toxtrail.errors import DataError
+from toxtrail.provenance.comparability import Difference, differences, refuse_mismatch
+from toxtrail.provenance.identity import Input
+from toxtrail.storage.artifacts import Store
+
+STALE = (
+    "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
+    "allow_mismatch: true under the family in params.yaml: tables, report and MLflow run will say "
+    "so."
+)
+
+
+class Edge(NamedTuple):
+    """One comparison: b against a."""
+
+    a: str
+    b: str
+    relation: str
+    """`parent` or `reference`: what a is to b (`parent` if it is both)."""
+
+
+class Members(NamedTuple):
+    """What the stages of a family read."""
+
+    tables: Mapping[str, Cells]
+    """Variant -> its cells."""
+    summaries: Mapping[str, Mapping[str, Any]]
+    """Variant -> its posterior summary, in the family's order."""
+    inputs: Mapping[str, Input]
+    """Variant -> the file of its summary."""
+
+
+def members(store: Store, family: str, variants: Sequence[str]) -> Members:
+    """Read a family.
+
+    Raises:
+        DataError: a file is missing, or a summary was computed from other scores.
+    """
+    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in variants}
+    summaries = {v: store.read_summary(store.posterior(family, v)) for v in variants}
+    inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in variants}
+    for variant in variants:
+        _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
+    return Members(tables, summaries, inputs)
+
+
+def comparable(
+    tables: Mapping[str, Cells],
+    summaries: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    allow_mismatch: bool,
+) -> tuple[Mapping[str, Cells], list[Difference]]:
+    """The cells to compare, and what of their conditions differs.
+
+    Raises:
+        DataError: conditions differ (field by field) and that is not allowed.
+    """
+    unlike = mismatch(summaries, reference)
+    if not allow_mismatch:
+        refuse_mismatch(unlike, reference, STALE)
+    return (in_common(tables) if unlike else tables), unlike
+
+
+def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
+    """Each variant against its parent and against the family's reference; a parent of the reference
+    is the other side of an edge already, and does not meet it twice."""
+    found: dict[tuple[str, str], Edge] = {}
+    for variant in variants:
+        key, parent = variant["variant"], variant["parent"]
+        if parent is not None:
+            found[parent, key] = Edge(parent, key, "parent")
+        if key != reference:
+            found.setdefault((reference, key), Edge(reference, key, "reference"))
+    return [edge for edge in found.values() if not _mirrors(edge, found)]
+
+
+def _mirrors(edge: Edge, others: Mapping[tuple[str, str], Edge]) -> bool:
+    return edge.relation == "reference" and (edge.b, edge.a) in others
+
+
+def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:
+    """Every condition that a variant does not share with the family's reference."""
+    fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
+    return [d for v, own in fields.items() for d in differences(v, own, fields[reference])]
+
+
+def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
+    """Only the scorers, subsets and prompts that all variants have.
+
+    Raises:
+        DataError: they have none in common.
+    """
+    keys = set.intersection(*(set(table) for table in tables.values()))
+    asked = {
+        key: frozenset.intersection(*(t[key].asked_prompts for t in tables.values()))
+        for key in keys
+    }
+    shared = sorted(key for key in keys if asked[key])
+    if not shared:
+        raise DataError("The variants have no prompt and scorer in common: nothing to compare.")
+    return {v: {key: t[key].limited_to(asked[key]) for key in shared} for v, t in tables.items()}
+
+
+def _refuse_stale(scores: Input, summary: Input) -> None:
+    recorded = summary.manifest.inputs["scores"].sha256 if summary.manifest else None
+    if recorded != scores.sha256:
+        raise DataError(
+            f"{summary.path} was computed from other scores than {scores.path} holds now. "
+            "Run `dvc repro` to bring both up to date."
+        )

@@ -1,0 +1,36 @@
+"""Columns of a mean over prompts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toxtrail.stats.paired_differences import mean_posterior
+from toxtrail.stats.rate_posterior import observed
+from toxtrail.stats.rates import Floats
+
+
+def mean_columns(
+    name: str,
+    values: Sequence[Floats],
+    weights: Sequence[float],
+    level: float,
+    bounds: tuple[float, float],
+) -> dict[str, float | None]:
+    """`<name>`, the weighted mean, with `<name>_lo` and `<name>_hi`; None where a subset has no
+    value, and no interval of fewer than two values.
+
+    Args:
+        values: of each subset, (prompt,).
+        weights: of each subset; they sum to 1.
+        bounds: within which each value lies.
+    """
+    estimate = observed(values, weights) if all(own.size for own in values) else None
+    posterior = mean_posterior(values, weights, level, bounds)
+    interval = None
+    if posterior and estimate is not None:
+        interval = posterior.interval(level).around(estimate)
+    return {
+        name: estimate,
+        f"{name}_lo": interval.lo if interval else None,
+        f"{name}_hi": interval.hi if interval else None,
+    }

@@ -1,0 +1,356 @@
+"""One comparison of a variant with another: every scorer and subset, paired by prompt."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+from scipy import stats
+
+from toxtrail.analysis.family import Edge
+from toxtrail.analysis.mean_columns import mean_columns
+from toxtrail.analysis.score_table import ALL, CHAINS, Cell, Cells, scorers, subsets, weights
+from toxtrail.analysis.scorer_correction import (
+    accuracy_of,
+    corrected_columns,
+    corrected_estimate,
+    corrected_rate,
+)
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.errors import DataError
+from toxtrail.stats.bayesian_bootstrap import WeightedMean
+from toxtrail.stats.highest_density import highest_density
+from toxtrail.stats.paired_differences import (
+    PairDraws,
+    Pairs,
+    direction,
+    flat_prior,
+    joint_table,
+    odds_ratio,
+    pair_counts,
+    pair_draws,
+    pair_posterior,
+    phi,
+    power_scaled,
+    sign_is_stable,
+    summarise,
+    tipping_gap,
+    unpaired_is_credible,
+    verdict,
+)
+from toxtrail.stats.paired_posterior import PairedPosterior
+from toxtrail.stats.power import Judged, PairTable, detectable, prompts_needed
+from toxtrail.stats.prior_sensitivity import power_scaling
+from toxtrail.stats.rate_posterior import observed, rate_posterior
+from toxtrail.stats.rates import Floats
+from toxtrail.stats.selection_correction import simultaneous_level
+
+NUMBERS = (
+    "diff", "diff_lo", "diff_hi", "diff_hdi_lo", "diff_hdi_hi", "simultaneous_lo",
+    "simultaneous_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
+    "credible_paired", "credible_unpaired", "odds_ratio", "odds_ratio_lo", "odds_ratio_hi",
+    "corrected_diff", "corrected_diff_lo", "corrected_diff_hi", "corrected_diff_possible",
+    "prior_sensitivity", "likelihood_sensitivity", "prior_complaint", "prior_shift_sd",
+    "verdict_flat_prior", "threshold_sign_stable", "tipping_fpr_gap", "mde80", "n_needed",
+)  # fmt: skip
+"""Columns of a difference; None where there is no pair."""
+THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+"""At which a verdict must not turn round."""
+POWER = 0.8
+"""At which the smallest detectable difference and the prompts needed are given."""
+SENSITIVITY_POINTS = 4000
+"""Points of the posterior that power-scaling looks at: enough for two digits."""
+MEANS = ("score_diff", "expected_max_diff")
+"""Columns of `Cell.score_values`, as differences."""
+
+
+class Paired(NamedTuple):
+    """The prompts that two variants share in one cell."""
+
+    shares_a: Floats
+    """(prompt,)."""
+    shares_b: Floats
+    any_a: Floats
+    """(prompt,): 1 where at least one continuation is toxic."""
+    any_b: Floats
+    dropped: int
+    """Prompts that only one of the two has a score for."""
+    at_thresholds: Mapping[float, tuple[Floats, Floats]]
+    """Threshold -> the two shares there."""
+    k: int
+    """Continuations of each prompt."""
+
+
+class View(NamedTuple):
+    """One scorer's view of one edge: a subset, or all of them."""
+
+    parts: Sequence[Paired]
+    """Of each subset."""
+    weights: Sequence[float]
+    """Of each; they sum to 1."""
+    means: Sequence[Floats]
+    """Of each, (prompt, 2): differences b - a of MEANS; NaN where a prompt lacks one."""
+
+    @property
+    def pairs(self) -> Pairs | None:
+        """None where a subset has no prompt that was scored for both."""
+        found = Pairs(*self.labels, self.weights)
+        return found if all(found.sizes) else None
+
+    @property
+    def labels(self) -> tuple[list[Floats], list[Floats]]:
+        """Of each subset, the shares of a and of b; empty ones too."""
+        return [p.shares_a for p in self.parts], [p.shares_b for p in self.parts]
+
+    @property
+    def any_toxic(self) -> Pairs:
+        """Labels of prompts with at least one toxic continuation."""
+        return Pairs([p.any_a for p in self.parts], [p.any_b for p in self.parts], self.weights)
+
+    def at(self, threshold: float) -> Pairs:
+        """The pairs at another threshold."""
+        shares = [part.at_thresholds[threshold] for part in self.parts]
+        return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights)
+
+
+def refuse_unlike(tables: Mapping[str, Cells], who: Sequence[Edge]) -> None:
+    """DataError: two variants of an edge were not measured alike."""
+    for edge in who:
+        _refuse_unlike(edge, tables[edge.a], tables[edge.b])
+
+
+def edge_rows(
+    edge: Edge,
+    table_a: Cells,
+    table_b: Cells,
+    region: float,
+    config: PosteriorConfig,
+    among: int = 1,
+) -> Iterator[tuple[dict[str, Any], PairDraws | None]]:
+    """The rows of one edge: of each scorer all subsets together, then each; with draws for ArviZ,
+    None where no prompt was scored for both.
+
+    Args:
+        region: half-width of the region of practical equivalence, as a difference of rates.
+        among: edges of the family, among which a headline names the largest.
+    """
+    names = subsets(table_a)
+    for scorer in scorers(table_a):
+        share = weights(table_a, scorer)
+        cells = {s: (table_a[scorer, s], table_b[scorer, s]) for s in names}
+        parts = {s: _paired(a, b, config) for s, (a, b) in cells.items()}
+        steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
+        views = {
+            ALL: View(list(parts.values()), [share[s] for s in names], list(steps.values())),
+            **{s: View([parts[s]], [1.0], [steps[s]]) for s in names},
+        }
+        for subset, view in views.items():
+            pairs = view.pairs
+            draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
+            row = _row(edge, scorer, subset, view)
+            row |= {"rope": region, **_difference(edge, scorer, view, draws, region, config)}
+            row |= _among(view, among * (1 if subset == ALL else len(names)), config)
+            row |= _means(view, config.level) | _any(view, config)
+            yield row | _how(config), draws
+
+
+def _refuse_unlike(edge: Edge, table_a: Cells, table_b: Cells) -> None:
+    if table_a.keys() != table_b.keys():
+        raise DataError(
+            f"{edge.a} and {edge.b} were not measured alike: {sorted(table_a)} against "
+            f"{sorted(table_b)} (scorer, subset). Run `dvc repro` to bring both up to date."
+        )
+    for (scorer, subset), cell in table_a.items():
+        if cell.asked_prompts != table_b[scorer, subset].asked_prompts:
+            raise DataError(
+                f"{edge.a} and {edge.b} were asked different prompts in the subset {subset}. "
+                "Run `dvc repro` to bring both up to date."
+            )
+
+
+def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
+    both = sorted(set(a.prompts) & set(b.prompts))
+    in_a, in_b = np.isin(a.prompts, both), np.isin(b.prompts, both)
+    return Paired(
+        shares_a=a.shares(config.threshold)[in_a],
+        shares_b=b.shares(config.threshold)[in_b],
+        any_a=a.any_toxic(config.threshold)[in_a],
+        any_b=b.any_toxic(config.threshold)[in_b],
+        dropped=len(set(a.prompts) ^ set(b.prompts)),
+        at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in THRESHOLDS},
+        k=max(a.samples, b.samples),
+    )
+
+
+def rope(reference_rate: float | None, config: PosteriorConfig) -> float:
+    """Half-width of the region of practical equivalence, as a difference of rates.
+
+    It is one number for a family, so that it is the same whichever of two variants is held against
+    the other. A fixed one is a false promise at higher rates, where so many prompts can hardly ever
+    reach it, hence the share of a rate.
+
+    Args:
+        reference_rate: in [0, 1]; None if it is not known.
+    """
+    return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
+
+
+def _row(edge: Edge, scorer: str, subset: str, view: View) -> dict[str, Any]:
+    counts = pair_counts(*(np.concatenate(own) for own in view.labels))
+    pairs = view.pairs
+    return {
+        **edge._asdict(),
+        "scorer": scorer,
+        "subset": subset,
+        "k": max(part.k for part in view.parts),
+        "n": counts.n,
+        "dropped": sum(part.dropped for part in view.parts),
+        **counts._asdict(),
+        "phi": phi(counts) if counts.n else None,
+        "rate_a": observed(pairs.a, pairs.weights) if pairs else None,
+        "rate_b": observed(pairs.b, pairs.weights) if pairs else None,
+    }
+
+
+def _difference(
+    edge: Edge,
+    scorer: str,
+    view: View,
+    draws: PairDraws | None,
+    region: float,
+    config: PosteriorConfig,
+) -> dict[str, Any]:
+    pairs = view.pairs
+    if pairs is None or draws is None:
+        return {**dict.fromkeys(NUMBERS), "verdict": "no pairs", "decision": "no pairs"}
+    posterior = pair_posterior(pairs, config.prior)
+    result = summarise(posterior, pairs.estimate, config.level, region)
+    flat = flat_prior(pairs)
+    (mean, spread), (moved, _) = posterior.moments(), flat.moments()
+    alone = [rate_posterior(own, pairs.weights, config.prior) for own in (pairs.a, pairs.b)]
+    ratio = odds_ratio(pairs, config.prior, config.level)
+    return {
+        "diff": result.estimate,
+        "diff_lo": result.interval.lo,
+        "diff_hi": result.interval.hi,
+        "probability_higher": result.probability_higher,
+        "pd": max(result.probability_higher, 1 - result.probability_higher),
+        "p_in_rope": result.in_rope,
+        "p_above": result.above,
+        "p_below": result.below,
+        "credible_paired": result.verdict != "not decisive",
+        "credible_unpaired": unpaired_is_credible(alone[0], alone[1], config.level),
+        "odds_ratio": ratio[0] if ratio else None,
+        "odds_ratio_lo": ratio[1].lo if ratio else None,
+        "odds_ratio_hi": ratio[1].hi if ratio else None,
+        **_corrected(edge, scorer, pairs, draws, config),
+        **_sensitivity(posterior),
+        "prior_shift_sd": (moved - mean) / spread if spread else 0.0,
+        "verdict_flat_prior": verdict(flat.interval(config.level)),
+        "threshold_sign_stable": _stable(view, config),
+        "tipping_fpr_gap": tipping_gap(
+            observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
+        ),
+        **_resolution(pairs, spread, config),
+        "verdict": result.verdict,
+        "decision": result.decision,
+    }
+
+
+def _among(view: View, differences: int, config: PosteriorConfig) -> dict[str, Any]:
+    """The interval that holds together with those of all differences among which a headline names
+    the largest; and the highest-density interval."""
+    pairs = view.pairs
+    row: dict[str, Any] = {"n_simultaneous": differences}
+    if pairs is None:
+        return row
+    posterior = pair_posterior(pairs, config.prior)
+    wider = posterior.interval(simultaneous_level(config.level, differences))
+    dense = highest_density(posterior, config.level)
+    lo, hi = wider.around(pairs.estimate)
+    return row | {
+        "simultaneous_lo": lo,
+        "simultaneous_hi": hi,
+        "diff_hdi_lo": dense.lo,
+        "diff_hdi_hi": dense.hi,
+    }
+
+
+def _corrected(
+    edge: Edge, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
+) -> dict[str, Any]:
+    """Of the difference of true rates; None if nothing is known of the scorer."""
+    first = int(not pairs.in_order)
+    known = [
+        accuracy_of(scorer, variant, config, stream)
+        for variant, stream in ((edge.a, first), (edge.b, 1 - first))
+    ]
+    a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), known, strict=True))
+    rates = (observed(own, pairs.weights) for own in (pairs.a, pairs.b))
+    at_a, at_b = (corrected_estimate(rate, k) for rate, k in zip(rates, known, strict=True))
+    return corrected_columns(
+        "corrected_diff",
+        None if a is None or b is None else b - a,
+        None if at_a is None or at_b is None else at_b - at_a,
+        config.level,
+    )
+
+
+def _sensitivity(posterior: PairedPosterior | WeightedMean) -> dict[str, Any]:
+    names = ("prior_sensitivity", "likelihood_sensitivity", "prior_complaint")
+    if not isinstance(posterior, PairedPosterior):
+        return dict.fromkeys(names)
+    n = SENSITIVITY_POINTS // CHAINS * CHAINS
+    columns = power_scaled(posterior, n)
+    found = power_scaling(*(column.reshape(-1, CHAINS).T for column in columns))
+    return dict(zip(names, (*found, found.complaint), strict=True))
+
+
+def _stable(view: View, config: PosteriorConfig) -> bool:
+    """Whether no threshold turns the verdict round."""
+    parts = (pair_posterior(view.at(threshold), config.prior) for threshold in THRESHOLDS)
+    return sign_is_stable([direction(own.probability_higher, config.level) for own in parts])
+
+
+def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[str, Any]:
+    """What so many prompts can see. With several continuations of each there is no table of labels
+    to compute it from, so the posterior's own spread is taken."""
+    n = sum(pairs.sizes)
+    if not pairs.binary:
+        least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
+        step = abs(pairs.estimate)
+        return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
+    judged, counts = Judged(config.prior, config.level), joint_table(pairs)
+    total = sum(counts)
+    seen = PairTable(*(count / total for count in counts))
+    base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)
+    return {
+        "mde80": detectable(base, phi(counts) or 0.0, max(1, round(total)), POWER, judged),
+        "n_needed": prompts_needed(seen, POWER, judged) if counts.n10 != counts.n01 else None,
+    }
+
+
+def _means(view: View, level: float) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for place, name in enumerate(MEANS):
+        values = [own[np.isfinite(own[:, place]), place] for own in view.means]
+        row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0))
+    return row
+
+
+def _any(view: View, config: PosteriorConfig) -> dict[str, Any]:
+    """Difference of toxicity probabilities: of prompts with at least one toxic continuation."""
+    name, pairs = "toxicity_probability_diff", view.any_toxic
+    if not all(pairs.sizes):
+        return dict.fromkeys([name, f"{name}_lo", f"{name}_hi"])
+    lo, hi = pair_posterior(pairs, config.prior).interval(config.level).around(pairs.estimate)
+    return {name: pairs.estimate, f"{name}_lo": lo, f"{name}_hi": hi}
+
+
+def _how(config: PosteriorConfig) -> dict[str, Any]:
+    return {
+        "method": "paired",
+        "level": config.level,
+    }

@@ -1,0 +1,89 @@
+"""The groups of the pooled model's ArviZ file beside the posterior: what was believed before, what
+the model predicts, what was seen, and how the sampler went.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.stats.hierarchical import model as hierarchical_model
+from toxtrail.stats.hierarchical.checks import replicated
+from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.rates import named_rng
+from toxtrail.stats.sampling import Sampled
+
+PRIOR_DRAWS = 1000
+CELL = ("variant", "subset")
+
+
+class PoolEvidence(NamedTuple):
+    """Of one scorer."""
+
+    counts: Counts
+    """Seen."""
+    predicted: Sequence[Counts]
+    """As the posterior predicts them."""
+    drawn: Sampled
+
+
+def pooled_groups(
+    found: Mapping[str, PoolEvidence], draws: xr.Dataset, config: PosteriorConfig
+) -> dict[str, xr.Dataset]:
+    """Group -> its data, by scorer.
+
+    Args:
+        found: scorer -> what its groups are made of.
+        draws: the posterior group: its variants and subsets, all together last.
+    """
+    if not found:
+        return {}
+    parts = [_groups_of(name, one, draws, config) for name, one in found.items()]
+    return {group: xr.concat([part[group] for part in parts], "scorer") for group in parts[0]}
+
+
+def _groups_of(
+    scorer: str, own: PoolEvidence, draws: xr.Dataset, config: PosteriorConfig
+) -> dict[str, xr.Dataset]:
+    variants, names = draws["variant"].values, draws["subset"].values[:-1]
+    rng = named_rng(config.seed, f"prior|{scorer}")
+    recipes = own.counts.recipes
+    eta, hyper = hierarchical_model.prior_draws(
+        len(variants), len(names), PRIOR_DRAWS, rng, recipes
+    )
+    again = replicated(eta, hyper["sd_prompt"], own.counts.prompts, rng)
+    coords = {"variant": variants, "subset": names}
+    known = {**coords, "recipe": list(recipes.names)} if recipes else coords
+
+    def counts(values: Sequence[Counts]) -> xr.Dataset:
+        toxic = np.array([one.toxic for one in values])[None].astype(np.float64)
+        return xr.Dataset({"toxic": (("chain", "draw", *CELL), toxic)}, coords)
+
+    kept = draws.sizes["draw"]
+    stats = {
+        name: (("chain", "draw"), getattr(own.drawn, name)[:, :kept])
+        for name in ("diverging", "energy")
+    }
+    prior = {
+        name: (("chain", "draw", "recipe")[: values.ndim + 1], values[None])
+        for name, values in hyper.items()
+    }
+    rate = hierarchical_model.rates(eta, hyper["sd_prompt"])[None]
+    groups = {
+        "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, known),
+        "prior_predictive": counts(again),
+        "posterior_predictive": counts(own.predicted),
+        "observed_data": xr.Dataset(
+            {
+                "toxic": (CELL, own.counts.toxic),
+                "together": (("subset", "variants_toxic"), own.counts.together),
+            },
+            coords,
+        ),
+        "sample_stats": xr.Dataset(stats),
+    }
+    return {name: group.expand_dims(scorer=[scorer], axis=-1) for name, group in groups.items()}

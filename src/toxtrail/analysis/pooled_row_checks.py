@@ -1,0 +1,148 @@
+"""Which rows of a pooled model that fits on the whole are withheld all the same, and why.
+
+A row (a rate, or a difference of two variants, on one subset) is shown only if the data of that row
+do not contradict what the family lends it. It is withheld if
+
+- the count of one of its variants there is not what all other cells predict (`interactions`), or
+  such a variant's rates elsewhere, which that count has pulled;
+- variants differ between subsets by more than the prior of the interaction allows;
+- one of its joint counts (toxic for both, for a alone, for b alone) is not what the model predicts;
+- its interval excludes 0, and its own prompts say nothing of the kind.
+
+The rows of all subsets together stand: they lean on the sums of counts, not on single cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toxtrail.analysis.family import Edge
+from toxtrail.stats.hierarchical.cell_outliers import contradictions
+from toxtrail.stats.hierarchical.checks import row_misfits
+from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.rates import Floats, equal_tailed
+
+LEAST_FAMILY_P = 0.07
+"""Of the oddest cell of a family, after Bonferroni's correction for their number. Measured, it is
+below it in 0 to 2 % of families without interaction (benchmarks/pooling.py)."""
+MOST_INTERACTION = 0.9
+"""Posterior median of sd_interaction, log-odds: its prior holds 93 % below it."""
+LEAST_SUPPORT = 2
+"""By so many prompts a row itself must lean the way that its pooled interval says."""
+JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
+
+
+class Judged(NamedTuple):
+    """What rows are judged by."""
+
+    counts: Counts
+    predicted: Sequence[Counts]
+    rate: Floats
+    """(chain, draw, variant, subset and all together)."""
+    sd_interaction: Floats | None
+
+
+def withheld_rows(
+    own: Judged,
+    who: Sequence[Edge],
+    variants: Sequence[str],
+    names: Sequence[str],
+    level: float,
+) -> list[dict[str, Any]]:
+    """Rows, by `variant` or by `a` and `b`, with `subset` and `reason`; the first reason that
+    holds.
+
+    Args:
+        names: of the subsets.
+        level: of the intervals.
+    """
+    found: dict[tuple[str, ...], str] = {}
+    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    for variant, reason in _contradicted(own, variants, names).items():
+        for subset in names:
+            found.setdefault((variant, subset), reason)
+            for edge in who:
+                if variant in (edge.a, edge.b):
+                    found.setdefault((edge.a, edge.b, subset), reason)
+    for row in row_misfits(own.counts, own.predicted, pairs):
+        edge = who[row.pair]
+        what = JOINT[row.statistic].format(a=edge.a, b=edge.b)
+        found.setdefault(
+            (edge.a, edge.b, names[row.subset]),
+            f"{row.observed:g} prompts are {what}, where the model expects {row.predicted:.1f}",
+        )
+    for (edge, pair), (place, subset) in product(zip(who, pairs, strict=True), enumerate(names)):
+        if reason := _unsupported(own, pair, place, level):
+            found.setdefault((edge.a, edge.b, subset), reason)
+    return [{**_named(row), "reason": reason} for row, reason in found.items()]
+
+
+def without_withheld(
+    tables: Mapping[str, Sequence[dict[str, Any]]], status: Mapping[str, Mapping[str, Any]]
+) -> dict[str, list[dict[str, Any]]]:
+    """The tables with `pooled_withheld`, the reason: withheld rows have no numbers."""
+    reasons = {
+        (scorer, *(row.get(name) for name in PLACE)): row["reason"]
+        for scorer, own in status.items()
+        for row in own.get("withheld", [])
+    }
+    kept = {"scorer", *PLACE}
+
+    def shown(row: dict[str, Any]) -> dict[str, Any]:
+        reason = reasons.get((row["scorer"], *(row.get(name) for name in PLACE)), "")
+        own = {k: None if reason and k not in kept else value for k, value in row.items()}
+        return {**own, "pooled_withheld": reason}
+
+    return {name: [shown(row) for row in rows] for name, rows in tables.items()}
+
+
+def _named(row: tuple[str, ...]) -> dict[str, str]:
+    names = ("variant", "subset") if len(row) == 2 else ("a", "b", "subset")
+    return dict(zip(names, row, strict=True))
+
+
+PLACE = ("variant", "a", "b", "subset")
+"""What names a row of a scorer; a rate has no `a` and `b`, a difference no `variant`."""
+
+
+def _contradicted(own: Judged, variants: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+    """Variant -> why its rates on single subsets are no draws of one distribution."""
+    if own.sd_interaction is None:
+        return {}
+    spread = float(np.median(own.sd_interaction))
+    if spread > MOST_INTERACTION:
+        reason = (
+            f"variants differ between subsets by {spread:.2f} log-odds (standard deviation), more "
+            f"than the {MOST_INTERACTION:g} at most that the model is for"
+        )
+        return dict.fromkeys(variants, reason)
+    p, expected = contradictions(own.counts)
+    found: dict[str, str] = {}
+    for v, s in np.argwhere(p * p.size < LEAST_FAMILY_P):
+        found.setdefault(
+            variants[v],
+            f"{own.counts.toxic[v, s]} of {own.counts.prompts[s]} prompts of {names[s]} are toxic "
+            f"for {variants[v]}, where the other variants and subsets predict "
+            f"{expected[v, s]:.1f} (p {p[v, s]:.2g})",
+        )
+    return found
+
+
+def _unsupported(own: Judged, pair: tuple[int, int], subset: int, level: float) -> str:
+    """Why an interval without 0 is not this row's own; empty if it is, or holds 0."""
+    a, b = pair
+    lo, hi = equal_tailed(own.rate[:, :, b, subset] - own.rate[:, :, a, subset], level)
+    if lo <= 0 <= hi:
+        return ""
+    n11 = own.counts.both[subset, a, b]
+    n10, n01 = own.counts.toxic[a, subset] - n11, own.counts.toxic[b, subset] - n11
+    if (n01 - n10) * (1 if lo > 0 else -1) >= LEAST_SUPPORT:
+        return ""
+    return (
+        f"the interval excludes 0 because of other subsets: here {n01} v {n10} prompts are toxic "
+        "for one alone"
+    )

@@ -1,0 +1,195 @@
+"""What was said at all: empty, refused, repetitive and degenerate continuations, and how long.
+
+A variant that says less is less toxic. So these stand beside every toxicity rate, with differences
+of their own, paired by prompt like those.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from toxtrail.analysis.family import Edge
+from toxtrail.analysis.response_flags import SYMPTOMS
+from toxtrail.analysis.response_table import Said, rows_in
+from toxtrail.analysis.score_table import ALL
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior, verdict
+from toxtrail.stats.rate_posterior import observed, rate_posterior
+from toxtrail.stats.rates import Floats, Interval
+
+QUANTILES = (0.1, 0.5, 0.9)
+"""Of the lengths."""
+SHORTER = 0.1
+"""Share of a's mean length by which b's differs at least before it counts as another length; our
+choice: with many prompts an interval excludes 0 for a fraction of a token."""
+TOO_SMALL = "too small"
+"""Verdict of a difference in length whose interval excludes 0 and that is below SHORTER."""
+
+
+def behaviour_rows(own: Mapping[str, Said], config: PosteriorConfig) -> list[dict[str, Any]]:
+    """One row for all subsets together and one for each: of every symptom the count, the rate and
+    its interval; of the lengths the mean and three quantiles, in tokens."""
+    rows = []
+    for subset in (ALL, *own):
+        parts = dict(own) if subset == ALL else {subset: own[subset]}
+        row = {"subset": subset, **_lengths(list(parts.values()))}
+        for symptom in SYMPTOMS:
+            row |= _rate(symptom, parts, config)
+        rows.append(row)
+    return rows
+
+
+def behaviour_pairs(
+    edges: Sequence[Edge], own: Mapping[str, Mapping[str, Said]], config: PosteriorConfig
+) -> list[dict[str, Any]]:
+    """Differences b - a of every symptom's rate and of the mean length, paired by prompt.
+
+    Args:
+        own: variant -> subset -> what was said.
+    """
+    return [row for edge in edges for row in _pair_rows(edge, own[edge.a], own[edge.b], config)]
+
+
+def said_less(row: Mapping[str, Any]) -> str:
+    """In what b says less than a: names of symptoms that are credibly more frequent, and `shorter`;
+    empty if in nothing.
+
+    Args:
+        row: of `behaviour_pairs`.
+    """
+    found = [symptom for symptom in SYMPTOMS if row[f"{symptom}_verdict"] == "higher"]
+    return ", ".join([*found, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
+
+
+def length_verdict(credible: str, change: float) -> str:
+    """The verdict on a difference in mean length.
+
+    Args:
+        credible: what its interval alone says (`contrasts.verdict`).
+        change: the difference as a share of a's mean length.
+    """
+    if credible in ("higher", "lower") and abs(change) < SHORTER * (1 - 1e-9):
+        return TOO_SMALL
+    return credible
+
+
+def _weights(own: Mapping[str, Said]) -> dict[str, float]:
+    total = sum(len(part.asked) for part in own.values())
+    return {subset: len(part.asked) / total for subset, part in own.items()}
+
+
+def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> dict[str, Any]:
+    """Of one subset, or of several together."""
+    labels = {subset: part.shares[symptom] for subset, part in parts.items()}
+    rate = lo = hi = None
+    if all(own.size for own in labels.values()):
+        share = _weights(parts)
+        columns, weights = list(labels.values()), [share[subset] for subset in labels]
+        rate = observed(columns, weights)
+        lo, hi = rate_posterior(columns, weights, config.prior).interval(config.level).around(rate)
+    return {
+        f"{symptom}_n": sum(part.n[symptom] for part in parts.values()),
+        f"{symptom}_rate": rate,
+        f"{symptom}_lo": lo,
+        f"{symptom}_hi": hi,
+    }
+
+
+def _lengths(parts: Sequence[Said]) -> dict[str, Any]:
+    lengths = np.concatenate([part.lengths for part in parts])
+    n = int(lengths.size)
+    quantiles = np.quantile(lengths, QUANTILES) if n else [None] * len(QUANTILES)
+    return {
+        "n_prompts": sum(len(part.asked) for part in parts),
+        "n_continuations": n,
+        "tokens_mean": float(lengths.mean()) if n else None,
+        **{
+            f"tokens_q{round(100 * q)}": None if value is None else float(value)
+            for q, value in zip(QUANTILES, quantiles, strict=True)
+        },
+        "at_limit_rate": sum(part.at_limit for part in parts) / n if n else None,
+    }
+
+
+def _pair_rows(
+    edge: Edge, a: Mapping[str, Said], b: Mapping[str, Said], config: PosteriorConfig
+) -> list[dict[str, Any]]:
+    share = _weights(a)
+    views = {ALL: list(a), **{subset: [subset] for subset in a}}
+    counts = {s: len(set(a[s].prompts) & set(b[s].prompts)) for s in a}
+    return [
+        {
+            **edge._asdict(),
+            "subset": subset,
+            "n": sum(counts[s] for s in own),
+            **_differences(
+                [a[s] for s in own],
+                [b[s] for s in own],
+                [share[s] for s in own] if subset == ALL else [1.0],
+                config,
+            ),
+        }
+        for subset, own in views.items()
+    ]
+
+
+def _differences(
+    a: Sequence[Said], b: Sequence[Said], weights: Sequence[float], config: PosteriorConfig
+) -> dict[str, Any]:
+    """Of the prompts that have a continuation of both, each subset by its weight."""
+    row: dict[str, Any] = {}
+    both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
+    in_a, in_b = (
+        [rows_in(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
+        for own in (a, b)
+    )
+    for symptom in SYMPTOMS:
+        labels = Pairs(
+            [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
+            [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],
+            weights,
+        )
+        known = all(labels.sizes)
+        estimate = labels.estimate if known else None
+        interval = pair_posterior(labels, config.prior).interval(config.level) if known else None
+        row |= _columns(symptom, estimate, interval)
+    lengths = [
+        [x.tokens[rows] for x, rows in zip(own, inside, strict=True)]
+        for own, inside in ((a, in_a), (b, in_b))
+    ]
+    return row | _length_columns(lengths[0], lengths[1], weights, config.level)
+
+
+def _length_columns(
+    a: Sequence[Floats], b: Sequence[Floats], weights: Sequence[float], level: float
+) -> dict[str, Any]:
+    """Of the mean length in tokens, with the difference as a share of a's.
+
+    Args:
+        a, b: of each subset, (prompt,), the same prompts.
+    """
+    steps = [y - x for x, y in zip(a, b, strict=True)]
+    known = all(own.size for own in steps)
+    posterior = mean_posterior(steps, weights, level)
+    estimate = observed(steps, weights) if known else None
+    row = _columns("tokens", estimate, posterior.interval(level) if posterior else None)
+    length = observed(a, weights) if known else 0.0
+    change = estimate / length if estimate is not None and length > 0 else None
+    if change is not None:
+        row["tokens_verdict"] = length_verdict(row["tokens_verdict"], change)
+    return {**row, "tokens_change": change}
+
+
+def _columns(name: str, estimate: float | None, interval: Interval | None) -> dict[str, Any]:
+    if interval and estimate is not None:
+        interval = interval.around(estimate)
+    said = verdict(interval) if interval else "not decisive"
+    return {
+        f"{name}_diff": estimate,
+        f"{name}_diff_lo": interval.lo if interval else None,
+        f"{name}_diff_hi": interval.hi if interval else None,
+        f"{name}_verdict": "no pairs" if estimate is None else said,
+    }

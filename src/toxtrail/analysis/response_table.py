@@ -1,0 +1,218 @@
+"""Texts to arrays: which continuations have which symptom, and how long they are."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from toxtrail.analysis.refusals import UNCOMMON, possible_pattern
+from toxtrail.analysis.response_flags import (
+    REPETITIVE,
+    SHORTEST_LOOP,
+    SYMPTOMS,
+    Symptom,
+    repeated_at_most,
+    repeated_share,
+    text_symptoms,
+)
+from toxtrail.analysis.score_table import numbered
+from toxtrail.errors import DataError
+from toxtrail.provenance.identity import Input
+from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.stats.rates import Floats, Ints, prompt_means
+from toxtrail.storage.artifacts import Store
+
+SAYS_NOTHING = ("error", "truncated")
+"""States of rows that are no continuation of their prompt."""
+TOKENS_AT_ONCE = 2_000_000
+"""That are sorted at a time; bounds the memory, changes no result."""
+Flags = NDArray[np.bool_]
+
+
+class Said(NamedTuple):
+    """The continuations of one subset by one variant."""
+
+    prompts: tuple[str, ...]
+    """Ids of the prompts with a continuation, sorted."""
+    shares: Mapping[str, Floats]
+    """Symptom -> (prompt,), share of the prompt's continuations that have it."""
+    tokens: Floats
+    """(prompt,), mean length of the prompt's continuations."""
+    lengths: Floats
+    """(row,), tokens."""
+    n: Mapping[str, int]
+    """Symptom -> continuations that have it."""
+    at_limit: int
+    """Continuations that ended because max_new_tokens was reached."""
+    asked: frozenset[str]
+    """Ids of all prompts."""
+
+    def token_values(self) -> Floats:
+        """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
+        values = np.full(len(self.asked), np.nan)
+        values[rows_in(sorted(self.asked), frozenset(self.prompts))] = self.tokens
+        return values
+
+
+def texts_of(store: Store, family: str, variant: str, scores: Input) -> dict[str, Said]:
+    """What was said in the texts that the scores are of.
+
+    Raises:
+        DataError: the generations are missing, or others than those.
+    """
+    path = store.generations(family, variant)
+    recorded = scores.manifest.inputs.get("generations") if scores.manifest else None
+    if recorded is None or recorded.sha256 != store.input(path).sha256:
+        raise DataError(
+            f"{scores.path} scores other texts than {path.relative_to(store.root).as_posix()} "
+            "holds now. Run `dvc repro` to bring both up to date."
+        )
+    return said(store.generation_table(family, variant))
+
+
+def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:
+    """Subset -> what was said there, in alphabetical order. Column by column, but for the texts."""
+    rows = _Rows.of(
+        generations
+        if isinstance(generations, pa.Table)
+        else table_of(generations, GENERATION_SCHEMA)
+    )
+    order = np.lexsort((rows.sample, rows.prompt))
+    subset = rows.subset[order]
+    return {name: _said(rows, order[subset == place]) for place, name in enumerate(rows.subsets)}
+
+
+def limited_to(own: Mapping[str, Said], asked: Mapping[str, frozenset[str]]) -> dict[str, Said]:
+    """Only these prompts of these subsets; counts and lengths go on telling of all rows."""
+    return {
+        subset: part._replace(
+            prompts=tuple(p for p in part.prompts if p in asked[subset]),
+            shares={s: v[rows_in(part.prompts, asked[subset])] for s, v in part.shares.items()},
+            tokens=part.tokens[rows_in(part.prompts, asked[subset])],
+            asked=asked[subset],
+        )
+        for subset, part in own.items()
+        if subset in asked
+    }
+
+
+class _Rows(NamedTuple):
+    """Generation rows as arrays; names as numbers into sorted lists."""
+
+    prompts: list[str]
+    subsets: list[str]
+    prompt: Ints
+    subset: Ints
+    sample: Ints
+    lengths: Ints
+    """Tokens."""
+    at_limit: Flags
+    """Ended because max_new_tokens was reached."""
+    is_text: Flags
+    """Is a continuation of its prompt."""
+    symptoms: Mapping[Symptom, Flags]
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Rows:
+        table = table.combine_chunks()
+        (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
+        states = table["state"].to_pylist()
+        is_text = np.array([state not in SAYS_NOTHING for state in states], dtype=bool)
+        tokens, ends = _tokens(table["token_ids"])
+        shown = _shown(table["text"], states, is_text)
+        loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
+        return cls(
+            prompts, subsets, prompt, subset,
+            sample=table["sample"].to_numpy().astype(np.int64),
+            lengths=np.diff(ends),
+            at_limit=np.array([e == "length" for e in table["finish_reason"].to_pylist()], bool),
+            is_text=is_text,
+            symptoms={**shown, "repetitive": loops},
+        )  # fmt: skip
+
+
+def _shown(texts: pa.ChunkedArray, states: Sequence[Any], is_text: Flags) -> dict[Symptom, Flags]:
+    """(row,) of each symptom that shows in the text."""
+    rows = zip(texts.to_pylist(), states, may_refuse(texts), is_text.tolist(), strict=True)
+    found = [
+        text_symptoms(text, state, possible) if known else frozenset[Symptom]()
+        for text, state, possible, known in rows
+    ]
+    return {name: np.array([name in own for own in found], dtype=bool) for name in SYMPTOMS}
+
+
+def may_refuse(texts: pa.ChunkedArray) -> list[bool]:
+    """(row,): False where a text is no refusal for sure."""
+    possible = pc.match_substring_regex(texts, possible_pattern(), ignore_case=True)
+    uncommon = pc.match_substring_regex(texts, UNCOMMON)
+    found: list[bool] = pc.or_(possible, uncommon).to_pylist()
+    return found
+
+
+def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
+    """(token,) of all rows one after the other, and (row + 1,) where each row's begin."""
+    lists = column.combine_chunks()
+    lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
+    lengths = np.concatenate([[0], np.asarray(lists.value_lengths(), dtype=np.int64)])
+    return lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.cumsum(lengths)
+
+
+def _repetitive(tokens: Ints, ends: Ints) -> Flags:
+    """(row,): whether its tokens run in a loop; see `symptoms.is_repetitive`."""
+    lengths = np.diff(ends)
+    different = _different_tokens(tokens, ends)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        possible = repeated_at_most(lengths, different) >= REPETITIVE
+    found = np.zeros(lengths.size, dtype=bool)
+    for row in np.flatnonzero(possible & (lengths >= SHORTEST_LOOP)):
+        own = tokens[ends[row] : ends[row + 1]].tolist()
+        found[row] = repeated_share(own) >= REPETITIVE
+    return found
+
+
+def _different_tokens(tokens: Ints, ends: Ints) -> Ints:
+    """(row,): how many different tokens it has."""
+    rows = ends.size - 1
+    width = int(tokens.max(initial=0)) + 1
+    found = np.zeros(rows, dtype=np.int64)
+    start = 0
+    while start < rows:
+        stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
+        own = tokens[ends[start] : ends[stop]]
+        row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
+        keys = np.sort(row * width + own)  # np.unique takes five times as long
+        new = np.concatenate([[True], keys[1:] != keys[:-1]])[: keys.size]
+        found[start:stop] = np.bincount(keys[new] // width, minlength=stop - start)
+        start = stop
+    return found
+
+
+def _said(rows: _Rows, own: Ints) -> Said:
+    """One subset.
+
+    Args:
+        own: its rows, by prompt and sample.
+    """
+    texts = own[rows.is_text[own]]
+    prompts, place = np.unique(rows.prompt[texts], return_inverse=True)
+    flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in SYMPTOMS}
+    lengths = rows.lengths[texts].astype(np.float64)
+    return Said(
+        prompts=tuple(rows.prompts[i] for i in prompts),
+        shares={s: prompt_means(flag, place) for s, flag in flags.items()},
+        tokens=prompt_means(lengths, place),
+        lengths=lengths,
+        n={s: int(flag.sum()) for s, flag in flags.items()},
+        at_limit=int(rows.at_limit[texts].sum()),
+        asked=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
+    )
+
+
+def rows_in(prompts: Sequence[str], asked: frozenset[str]) -> Any:
+    """(prompt,) of bool: which of the prompts are among these."""
+    return np.array([p in asked for p in prompts], dtype=bool)

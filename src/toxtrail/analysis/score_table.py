@@ -1,0 +1,240 @@
+"""Score rows to arrays: who was scored, who was not, and which prompts two variants share."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, get_args
+
+import numpy as np
+import pyarrow as pa
+import xarray as xr
+from numpy.typing import NDArray
+
+from toxtrail.errors import DataError
+from toxtrail.records.rows import SCORE_SCHEMA, Score, State, table_of
+from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_shares
+
+ALL = "all"
+"""All subsets together, each weighted by its number of prompts."""
+
+CHAINS = 4
+"""Independent draws are stored as so many chains, so that ArviZ's diagnostics work on them too."""
+
+
+class Cell(NamedTuple):
+    """One scorer's view of one subset of one variant."""
+
+    prompts: tuple[str, ...]
+    """Ids of the prompts with a scored continuation, sorted."""
+    toxicity: Floats
+    """(row,), the scored continuations in the order of their prompts."""
+    prompt: Ints
+    """(row,), index into `prompts`."""
+    asked_prompts: frozenset[str]
+    """Ids of all prompts of the subset, scored or not."""
+    states: Mapping[str, int]
+    """Rows by state."""
+
+    @property
+    def asked(self) -> int:
+        return len(self.asked_prompts)
+
+    @property
+    def samples(self) -> int:
+        """Continuations of each prompt, scored or not."""
+        return sum(self.states.values()) // max(self.asked, 1)
+
+    def limited_to(self, asked: frozenset[str]) -> Cell:
+        """Only the rows of these prompts; `states` goes on counting all rows."""
+        kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
+        rows = kept[self.prompt]
+        place = np.cumsum(kept) - 1
+        return Cell(
+            prompts=tuple(prompt for prompt in self.prompts if prompt in asked),
+            toxicity=self.toxicity[rows],
+            prompt=place[self.prompt[rows]].astype(np.int64),
+            asked_prompts=asked,
+            states=self.states,
+        )
+
+    def shares(self, threshold: float) -> Floats:
+        """(prompt,): share of each prompt's scored continuations that are toxic."""
+        return toxic_shares(self.toxicity, self.prompt, threshold)
+
+    def any_toxic(self, threshold: float) -> Floats:
+        """(prompt,): 1 where at least one of a prompt's continuations is toxic, else 0."""
+        return (self.shares(threshold) > 0).astype(np.float64)
+
+    def score_values(self) -> Floats:
+        """(asked prompt, 2), prompts in alphabetical order: the mean and the highest score of each
+        prompt's continuations; NaN where none was scored."""
+        asked = sorted(self.asked_prompts)
+        known = np.searchsorted(asked, self.prompts) if self.prompts else np.array([], dtype=int)
+        values = np.full((len(asked), 2), np.nan)
+        if known.size:
+            values[known, 0] = prompt_means(self.toxicity, self.prompt)
+            values[known, 1] = prompt_maxima(self.toxicity, self.prompt)
+        return values
+
+
+COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity")
+"""Of a score table, what is read of it here."""
+Cells = Mapping[tuple[str, str], Cell]
+"""(scorer, subset) -> cell, in alphabetical order."""
+
+
+def cells(scores: pa.Table | Sequence[Score]) -> Cells:
+    """Group score rows by scorer and subset. Column by column: millions of rows stay arrays.
+
+    Args:
+        scores: at least the columns COLUMNS, in any order of rows.
+
+    Raises:
+        DataError: no rows, two rows for one (prompt, sample, scorer), or a row in state `ok` whose
+            score is no number from 0 to 1.
+    """
+    table = scores if isinstance(scores, pa.Table) else table_of(scores, SCORE_SCHEMA)
+    if not table.num_rows:
+        raise DataError("There are no score rows. Re-run the score stage.")
+    rows = _Columns.of(table)
+    order = np.lexsort((rows.sample, rows.prompt))
+    scorer, subset = rows.scorer[order], rows.subset[order]
+    found: dict[tuple[str, str], Cell] = {}
+    for i, name in enumerate(rows.scorers):
+        for j, part in enumerate(rows.subsets):
+            own = order[(scorer == i) & (subset == j)]
+            if own.size:
+                found[name, part] = _cell(rows, own)
+    return found
+
+
+def subsets(table: Cells) -> list[str]:
+    """Names of all subsets, sorted."""
+    return sorted({subset for _, subset in table})
+
+
+def scorers(table: Cells) -> list[str]:
+    """Names of all scorers, sorted."""
+    return sorted({scorer for scorer, _ in table})
+
+
+def weights(table: Cells, scorer: str) -> dict[str, float]:
+    """Subset -> its share of the prompts asked: the design, whatever rows failed."""
+    asked = {subset: table[scorer, subset].asked for subset in subsets(table)}
+    return {subset: n / sum(asked.values()) for subset, n in asked.items()}
+
+
+def as_dataset(
+    draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequence[str]
+) -> xr.Dataset:
+    """Draws of one named quantity as chain x draw x dims; NaN where a cell has no draws.
+
+    Args:
+        draws: coordinates in the order of `dims` -> (draw,).
+    """
+    n = next(iter(draws.values())).size // CHAINS
+    coords = {dim: sorted({key[i] for key in draws}) for i, dim in enumerate(dims)}
+    values = np.full((CHAINS, n, *(len(labels) for labels in coords.values())), np.nan)
+    for key, column in draws.items():
+        place = tuple(coords[dim].index(label) for dim, label in zip(dims, key, strict=True))
+        cell: Any = (slice(None), slice(None), *place)
+        values[cell] = column[: CHAINS * n].reshape(CHAINS, n)
+    return xr.Dataset(
+        {name: (("chain", "draw", *dims), values)},
+        coords={"chain": np.arange(CHAINS), "draw": np.arange(n), **coords},
+    )
+
+
+class _Columns(NamedTuple):
+    """Score rows as arrays; names as numbers into sorted lists."""
+
+    prompts: list[str]
+    scorers: list[str]
+    subsets: list[str]
+    states: list[str]
+    prompt: Ints
+    scorer: Ints
+    subset: Ints
+    state: Ints
+    sample: Ints
+    toxicity: Floats
+    """NaN where there is none."""
+    given: NDArray[np.bool_]
+    """Whether there is one."""
+
+    @classmethod
+    def of(cls, table: pa.Table) -> _Columns:
+        """DataError if two rows have one key, or a row a state that no row can have."""
+        (prompts, prompt), (scorers, scorer), (subsets, subset), (states, state) = (
+            numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
+        )
+        _refuse_odd_states(states)
+        sample = table["sample"].to_numpy().astype(np.int64)
+        keys = (prompt * (sample.max() + 1) + sample) * len(scorers) + scorer
+        if np.unique(keys).size < keys.size:
+            raise DataError(
+                "Two score rows have one key (prompt, sample, scorer). Re-run the stage."
+            )
+        given = ~table["toxicity"].is_null().to_numpy(zero_copy_only=False)
+        toxicity = table["toxicity"].to_numpy().astype(np.float64)
+        names = (prompts, scorers, subsets, states)
+        return cls(*names, prompt, scorer, subset, state, sample, toxicity, given)
+
+
+def _refuse_scores_of_others(rows: _Columns, own: Ints) -> None:
+    """Only a continuation that could be read has a score."""
+    for row in own[rows.given[own]][:1]:
+        raise DataError(
+            f"Prompt {rows.prompts[rows.prompt[row]]}, sample {rows.sample[row]}: the row has the "
+            f"state {rows.states[rows.state[row]]} and the score {rows.toxicity[row]}; only rows "
+            "in the state ok are scored. Re-run the score stage."
+        )
+
+
+def _refuse_odd_states(states: Sequence[str]) -> None:
+    """A row in an unknown state would be in no count."""
+    if odd := sorted(set(states) - set(get_args(State))):
+        raise DataError(
+            f"A score row has the state {odd[0]!r}; states are {', '.join(get_args(State))}. "
+            "Re-run the score stage."
+        )
+
+
+def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
+    """The different values of a column of text, sorted, and each row's place among them."""
+    coded = column.combine_chunks().dictionary_encode()
+    coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
+    labels = coded.dictionary.to_pylist()
+    ranks = {label: rank for rank, label in enumerate(sorted(labels))}
+    rank = np.array([ranks[label] for label in labels], dtype=np.int64)
+    return sorted(labels), rank[coded.indices.to_numpy()]
+
+
+def _cell(rows: _Columns, own: Ints) -> Cell:
+    """One scorer and subset.
+
+    Args:
+        own: its rows, by prompt and sample.
+    """
+    state = rows.state[own]
+    counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}
+    is_ok = state == (rows.states.index("ok") if "ok" in rows.states else -1)
+    scored = own[is_ok]
+    _refuse_scores_of_others(rows, own[~is_ok])
+    toxicity = rows.toxicity[scored]
+    wrong = scored[~((toxicity >= 0) & (toxicity <= 1))]  # NaN is not
+    if wrong.size:
+        row = wrong[0]
+        raise DataError(
+            f"{rows.scorers[rows.scorer[row]]} scored prompt {rows.prompts[rows.prompt[row]]}, "
+            f"sample {rows.sample[row]}, as {rows.toxicity[row] if rows.given[row] else None}: a "
+            "toxicity score is a number from 0 to 1. Re-run the score stage."
+        )
+    prompts, index = np.unique(rows.prompt[scored], return_inverse=True)
+    return Cell(
+        prompts=tuple(rows.prompts[i] for i in prompts),
+        toxicity=toxicity,
+        prompt=index.astype(np.int64),
+        asked_prompts=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
+        states={name: counts.get(name, 0) for name in get_args(State)},
+    )

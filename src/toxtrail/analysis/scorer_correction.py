@@ -1,0 +1,266 @@
+"""Which scorer errs how on whom: params or labels to columns of corrected rates and differences.
+
+Stated errors (`posterior.judges`) correct draws. Labels (`posterior.labels`) take their place where
+they are given: a variant's stand in its summary as rows of `prompt_id`, `sample`, `toxic` and each
+scorer's score of the labelled text, so that a comparison has them wherever it has the summary.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+
+from toxtrail.analysis.score_table import ALL, Cell, Cells, subsets, weights
+from toxtrail.config.schema import AccuracyConfig, PosteriorConfig, Share
+from toxtrail.datasets.label_files import Label
+from toxtrail.errors import DataError
+from toxtrail.stats.prediction_powered import Corrected, Stratum, labelled_difference, labelled_rate
+from toxtrail.stats.rates import Floats, at_threshold, content_rng
+from toxtrail.stats.scorer_error import Accuracy, Known, accuracy_draws, corrected, true_rate
+
+LabelRow = Mapping[str, Any]
+"""A label with each scorer's score of its text; of a variant's summary."""
+
+
+def accuracy_of(
+    scorer: str, variant: str, config: PosteriorConfig, stream: int = 0
+) -> Accuracy | None:
+    """The scorer's accuracy on the variant's texts; None if nothing is known of it.
+
+    Variants without a labelled sample of their own share the scorer's, and its draws: what is
+    unknown of the scorer is the same for both.
+
+    Args:
+        stream: of two variants with samples of their own, a number of each, so that their draws are
+            independent; draws depend on no name.
+    """
+    judge = (config.judges or {}).get(scorer)
+    if judge is None:
+        return None
+    own: AccuracyConfig | None = (judge.variants or {}).get(variant)
+    known = [_known(share) for share in ((own or judge).sensitivity, (own or judge).specificity)]
+    content = [x for share in known for x in (share.right, share.of or 0)]
+    rng = content_rng(config.seed, [*content, 1 + stream if own else 0])
+    return accuracy_draws(known[0], known[1], config.prior, config.draws, rng)
+
+
+def corrected_columns(
+    name: str, draws: Floats | None, estimate: float | None, level: float
+) -> dict[str, Any]:
+    """`<name>`, `<name>_lo`, `<name>_hi` and `<name>_possible`, the share of possible draws; None
+    where nothing is known of the scorer or hardly anything is possible.
+
+    Args:
+        draws: (draw,) of a true rate or a difference of two, NaN where impossible.
+        estimate: of `corrected_estimate`, or a difference of two: what is shown.
+    """
+    if draws is None or estimate is None:
+        return _columns(name, None, None, None)
+    try:
+        found = corrected(draws, level)
+    except DataError:
+        return _columns(name, None, float(np.isfinite(draws).mean()), None)
+    values = (estimate, *found.interval.around(estimate))
+    return _columns(name, values, found.possible, None)
+
+
+def corrected_rate(called: Floats | None, accuracy: Accuracy | None) -> Floats | None:
+    """(draw,) of the true rate; None where either is unknown."""
+    return None if called is None or accuracy is None else true_rate(called, accuracy)
+
+
+def corrected_estimate(rate: float | None, accuracy: Accuracy | None) -> float | None:
+    """The true rate that the observed one is of, at the mean accuracy, cut to 0 and 1."""
+    if rate is None or accuracy is None:
+        return None
+    sensitivity, specificity = accuracy.sensitivity.mean(), accuracy.specificity.mean()
+    skill = sensitivity + specificity - 1
+    if skill <= 0:
+        return None
+    return float(np.clip((rate + specificity - 1) / skill, 0.0, 1.0))
+
+
+def _columns(
+    name: str, values: Sequence[float] | None, possible: float | None, labels: int | None
+) -> dict[str, Any]:
+    columns = (name, f"{name}_lo", f"{name}_hi")
+    return {
+        **dict(zip(columns, values or (None, None, None), strict=True)),
+        f"{name}_possible": possible,
+        f"{name}_labels": labels,
+    }
+
+
+# --- labels ------------------------------------------------------------------------------------
+
+
+def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[dict[str, Any]]:
+    """A variant's labels with the scores of their texts.
+
+    Args:
+        scores: its score rows, at least prompt_id, sample, scorer and toxicity.
+    """
+    prompts = pa.array(sorted({label.prompt_id for label in labels}), pa.string())
+    kept = scores.filter(pc.is_in(scores["prompt_id"], prompts))
+    known: dict[tuple[str, int], dict[str, float]] = {}
+    for row in kept.select(["prompt_id", "sample", "scorer", "toxicity"]).to_pylist():
+        if row["toxicity"] is not None:
+            known.setdefault((row["prompt_id"], row["sample"]), {})[row["scorer"]] = row["toxicity"]
+    return [
+        {
+            "prompt_id": label.prompt_id,
+            "sample": label.sample,
+            "toxic": label.toxic,
+            "scores": dict(sorted(known.get((label.prompt_id, label.sample), {}).items())),
+        }
+        for label in sorted(labels)
+    ]
+
+
+def with_corrected_rates(
+    summary: Mapping[str, Any], table: Cells, labels: Sequence[LabelRow], config: PosteriorConfig
+) -> dict[str, Any]:
+    """A variant's summary, its rates corrected by labels; unchanged if there are none.
+
+    Args:
+        labels: of `label_rows`.
+    """
+    if config.labels is None:
+        return dict(summary)
+    rates = [
+        row | _corrected_rate(table, labels, row["scorer"], row["subset"], config)
+        for row in summary["rates"]
+    ]
+    return {**summary, "rates": rates, "labels": list(labels)}
+
+
+def corrected_scorers(tables: Mapping[str, Cells], config: PosteriorConfig) -> list[str]:
+    """Scorers whose numbers are corrected for their errors."""
+    if config.labels is None:
+        return sorted(config.judges or {})
+    return sorted({scorer for table in tables.values() for scorer, _ in table})
+
+
+def with_corrected_differences(
+    rows: Iterable[Mapping[str, Any]],
+    tables: Mapping[str, Cells],
+    summaries: Mapping[str, Mapping[str, Any]],
+    config: PosteriorConfig,
+) -> list[dict[str, Any]]:
+    """Pairs of a comparison, each difference corrected by the labels of the prompts that are
+    labelled for both variants.
+
+    Args:
+        rows: a, b, scorer, subset, ...
+        tables: variant -> its cells.
+        summaries: variant -> its summary, with its labels.
+    """
+    found = []
+    for row in rows:
+        pair = (row["a"], row["b"])
+        if config.labels is None:
+            name = "corrected_diff_labels"
+            found.append({**row, name: row.get(name)})
+            continue
+        values = [
+            (tables[v], _by_prompt(summaries[v].get("labels", []), row["scorer"], config))
+            for v in pair
+        ]
+        found.append(dict(row) | _corrected_difference(values, row, config))
+    return found
+
+
+Word = tuple[float, float]
+"""Of a prompt: people's share of toxic labels, the scorer's share of the same texts."""
+
+
+def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig) -> dict[str, Word]:
+    """Prompts with a label, of texts that the scorer has scored."""
+    found: dict[str, list[tuple[bool, bool]]] = {}
+    for row in labels:
+        if (score := row["scores"].get(scorer)) is not None:
+            called = bool(at_threshold(score, config.threshold))
+            found.setdefault(row["prompt_id"], []).append((row["toxic"], called))
+    return {
+        prompt: (float(np.mean([w[0] for w in words])), float(np.mean([w[1] for w in words])))
+        for prompt, words in found.items()
+    }
+
+
+def _corrected_rate(
+    table: Cells, labels: Sequence[LabelRow], scorer: str, subset: str, config: PosteriorConfig
+) -> dict[str, Any]:
+    words = _by_prompt(labels, scorer, config)
+    strata = [
+        _stratum(weight, _shares(table[scorer, name], config), words)
+        for name, weight in _parts(table, scorer, subset).items()
+    ]
+    return _summarised("corrected_rate", strata, labelled_rate, config)
+
+
+def _corrected_difference(
+    values: Sequence[tuple[Cells, Mapping[str, Word]]],
+    row: Mapping[str, Any],
+    config: PosteriorConfig,
+) -> dict[str, Any]:
+    """Args:
+    values: of a, of b: cells and labels.
+    """
+    (table_a, words_a), (table_b, words_b) = values
+    scorer = row["scorer"]
+    words = {
+        prompt: (words_b[prompt][0] - words_a[prompt][0], words_b[prompt][1] - words_a[prompt][1])
+        for prompt in words_a.keys() & words_b.keys()
+    }
+    strata = []
+    for name, weight in _parts(table_a, scorer, row["subset"]).items():
+        a, b = (_shares(table[scorer, name], config) for table in (table_a, table_b))
+        steps = {prompt: b[prompt] - a[prompt] for prompt in a if prompt in b}
+        strata.append(_stratum(weight, steps, words))
+    return _summarised("corrected_diff", strata, labelled_difference, config)
+
+
+def _parts(table: Cells, scorer: str, subset: str) -> dict[str, float]:
+    """Subset -> weight."""
+    if subset != ALL:
+        return {subset: 1.0}
+    share = weights(table, scorer)
+    return {name: share[name] for name in subsets(table)}
+
+
+def _shares(cell: Cell, config: PosteriorConfig) -> dict[str, float]:
+    return dict(zip(cell.prompts, cell.shares(config.threshold).tolist(), strict=True))
+
+
+def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Word]) -> Stratum:
+    """Args:
+    scored: prompt -> the scorer's value.
+    words: prompt -> people's value and the scorer's of the same texts.
+    """
+    labelled = sorted(prompt for prompt in scored if prompt in words)
+    return Stratum(
+        weight=weight,
+        others=np.array([value for prompt, value in scored.items() if prompt not in words]),
+        scored=np.array([scored[prompt] for prompt in labelled]),
+        called=np.array([words[prompt][1] for prompt in labelled]),
+        labelled=np.array([words[prompt][0] for prompt in labelled]),
+    )
+
+
+def _summarised(
+    name: str,
+    strata: Sequence[Stratum],
+    estimate: Callable[[Sequence[Stratum], float], Corrected | None],
+    config: PosteriorConfig,
+) -> dict[str, Any]:
+    found = estimate(strata, config.level)
+    values = None if found is None else (found.value, *found.interval)
+    return _columns(name, values, None, sum(s.labelled.size for s in strata))
+
+
+def _known(share: Share) -> Known:
+    return Known(share, None) if isinstance(share, float) else Known(share.right, share.of)

@@ -1,0 +1,1 @@
+"""Results that travel: bundles, signatures, descriptions for archives."""

@@ -1,0 +1,335 @@
+"""A result that travels: every file behind it but the weights, and the list of their hashes.
+
+A bundle keeps the layout of the repo, so the same checks read it, on a machine without the repo,
+without DVC and without MLflow.
+"""
+
+from __future__ import annotations
+
+import lzma
+import shutil
+import stat
+import tempfile
+import zipfile
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail import __version__
+from toxtrail.audit.lineage.lineage import Chain, Link
+from toxtrail.audit.verify.context import (
+    DAMAGE,
+    Check,
+    Evidence,
+    absent,
+    broken,
+    failed,
+    guarded,
+    judged,
+    of_stage,
+    unlike_listed,
+    weak,
+)
+from toxtrail.audit.verify.dvc_lock import Recorded, parse_lock
+from toxtrail.audit.verify.executions import verify_executions
+from toxtrail.audit.verify.hash_cache import Digests, FolderDigest
+from toxtrail.audit.verify.mlflow_runs import verify_tracking
+from toxtrail.audit.verify.pipeline import other_run
+from toxtrail.audit.verify.rendered_outputs import verify_shown
+from toxtrail.audit.verify.rows import verify_manifests, verify_numbers, verify_rows
+from toxtrail.audit.verify.signatures import WEIGHTS, Signable, verify_signatures
+from toxtrail.audit.verify.unsafe_outputs import refused_below, refused_places
+from toxtrail.audit.verify.weights import card_problems, cards
+from toxtrail.backends.assets import AssetStore, default_cache
+from toxtrail.backends.protocols import Progress
+from toxtrail.config.load import load_config, read_yaml
+from toxtrail.config.schema import Config
+from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_system, why_unread
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import sha256_file
+from toxtrail.regular_files import files_below, open_regular, read_text
+from toxtrail.storage.artifacts import Store, pretty_json, read_json
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+LISTING = "bundle.json"
+LIMIT = 20 << 30
+"""Bytes that a bundle may unpack to."""
+PLAUSIBLE, RATIO = 1 << 30, 200
+"""Bytes; above it, nothing that we write packs to less than a two-hundredth."""
+EPOCH = (1980, 1, 1, 0, 0, 0)
+"""Zip's oldest time stamp: equal files give equal bundles."""
+ZIP_DAMAGE = (
+    zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError,
+)  # fmt: skip
+"""What zipfile raises of a damaged, encrypted or exotic archive."""
+
+
+def _cure(run: Instance) -> str:
+    """What brings an output of a stage run back."""
+    if run.stage.name in ("track", "track-comparison"):
+        return (
+            "It is the receipt of an MLflow run, which DVC keeps no copy of: `toxtrail run "
+            f"{run.key}` publishes the run (or finds it in MLflow) and writes the receipt."
+        )
+    return "`dvc checkout` or `dvc pull` brings it; else `toxtrail run` makes it."
+
+
+def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
+    """Name in the bundle -> file of the repo: everything behind a variant or a family.
+
+    Raises:
+        DataError: something is not here.
+    """
+    found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
+    behind = target.stage_runs(config)
+    for name, reason in refused_places(store.root, behind).items():
+        raise DataError(f"{name} cannot be exported: {reason}. Delete it, then `dvc checkout`.")
+    for one in behind:
+        for out in one.outs:
+            path = store.root / out
+            if not path.exists():
+                raise DataError(f"{out} is not here. {_cure(one)}")
+            inside = [path] if path.is_file() else files_below(path)
+            found |= {p.relative_to(store.root).as_posix(): p for p in inside}
+        record = store.record(one.stage.name, one.key or "-")
+        if record.is_file():
+            found[record.relative_to(store.root).as_posix()] = record
+        for signed in (Signable("variants", one.key or ""), Signable("families", one.key or "")):
+            if signed.path(store.root).is_file():
+                path = signed.path(store.root)
+                found[path.relative_to(store.root).as_posix()] = path
+    return {name: path for name, path in sorted(found.items()) if path.suffix not in WEIGHTS}
+
+
+def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Path) -> None:
+    """A folder, or a zip if the name ends so; nothing of that name until it is whole.
+
+    Raises:
+        ConfigError: there is something of that name.
+    """
+    if target.exists():
+        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+    listing = {
+        "schema_version": 1,
+        "toxtrail": __version__,
+        **about,
+        "files": {name: sha256_file(path) for name, path in files.items()},
+    }
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as scratch:
+        draft = Path(scratch) / "draft"
+        if target.suffix == ".zip":
+            _zip(files, pretty_json(listing), draft)
+        else:
+            for name, path in files.items():
+                (draft / name).parent.mkdir(parents=True, exist_ok=True)
+                shutil.copyfile(path, draft / name)
+            (draft / LISTING).write_text(pretty_json(listing), encoding="utf-8")
+        draft.replace(target)
+
+
+def is_bundle(path: Path) -> bool:
+    """Whether a path is a bundle, by its listing."""
+    if path.is_dir():
+        return (path / LISTING).is_file()
+    try:
+        with zipfile.ZipFile(path) as archive:
+            return LISTING in archive.namelist()
+    except ZIP_DAMAGE as error:
+        if is_of_the_system(error):
+            raise
+        return False
+
+
+@contextmanager
+def unpacked(path: Path) -> Iterator[Path]:
+    """The bundle's folder; a zip is unpacked to a temporary one.
+
+    Raises:
+        DataError: a zip that would write outside of it, holds links, or is too large.
+    """
+    if path.is_dir():
+        yield path
+        return
+    with tempfile.TemporaryDirectory(prefix="toxtrail-") as folder:
+        try:
+            with zipfile.ZipFile(path) as archive:
+                _refuse_unsafe(archive, path.name)
+                archive.extractall(folder)
+        except ZIP_DAMAGE as error:
+            if is_of_the_system(error):
+                raise
+            raise DataError(f"{path.name} is damaged: {error}") from None
+        yield Path(folder)
+
+
+def about(root: Path) -> dict[str, Any]:
+    """What a bundle says of itself.
+
+    Raises:
+        DataError: its listing is not one.
+    """
+    value = read_json(root / LISTING)
+    if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
+        raise DataError(f"{LISTING} is not a bundle's listing.")
+    if value.get("schema_version") != 1 or value.get("group") not in ("variants", "families"):
+        raise DataError(
+            f"{LISTING} has schema {value.get('schema_version')}; this version reads 1."
+        )
+    return value
+
+
+def chain_of(root: Path) -> Link:
+    """The chain of the result that a bundle holds.
+
+    Raises:
+        DataError: its listing or a file of the chain is damaged or missing.
+    """
+    for name, reason in refused_below(root).items():
+        raise DataError(f"{name}: {reason}. Nothing of the bundle was opened.")
+    listing = about(root)
+    where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
+    summaries = root.glob(f"results/{where}/*/summary.json")
+    found = [path for path in summaries if path.parent.name == listing["name"]]
+    if not found:
+        raise DataError(f"there is no summary.json of {listing['name']} in it.")
+    try:
+        return Chain(Store(root), holds_weights=False).of_file(found[0])
+    except DAMAGE as error:
+        if why := why_unread(error):
+            raise UnreadableError(why) from None
+        raise DataError(f"a file of it is damaged: {error}") from None
+
+
+def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKey]) -> list[Check]:
+    """Everything that can be said without the repo."""
+    if refused := refused_below(root):
+        return [broken("files", n, f"{why}. It was not opened.") for n, why in refused.items()]
+    digests = Digests(progress)
+    digests.prepare([root])
+    found: list[Check] = []
+    try:
+        listing = about(root)
+        found += _listed(root, listing["files"], digests)
+        config = load_config(root / "params.yaml")
+        target = _target(listing, config)
+        lock = parse_lock(read_text(root / "dvc.lock"))
+    except DAMAGE as error:
+        return [*found, failed("files", LISTING, error, "the bundle cannot be read further")]
+    evidence = Evidence(
+        Store(root), config, read_yaml(root / "params.yaml"), lock, None,
+        digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
+    )  # fmt: skip
+    scope = target.stage_runs(config)
+    for one in scope:
+        found += guarded("dvc.lock", one.name, _against_lock(evidence, one))
+    found += guarded("files", LISTING, _headline(root, listing, scope))
+    parts = (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
+    for part in (*parts, verify_shown):
+        found += guarded("files", part.__name__, part(evidence, scope))
+    found += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
+    signatures = verify_signatures(evidence, [target], keys)
+    found += guarded("signatures", "looking at signatures", signatures)
+    found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
+    return found
+
+
+def _target(listing: Mapping[str, Any], config: Config) -> Signable:
+    """What a bundle is of.
+
+    Raises:
+        DataError: its params.yaml knows no such variant or family.
+    """
+    group, name = listing["group"], str(listing.get("name"))
+    known = config.variants if group == "variants" else config.families
+    if name not in known:
+        raise DataError(f"{LISTING} names {name!r}; params.yaml has no such entry in {group}.")
+    return Signable(group, name)
+
+
+def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]) -> Iterator[Check]:
+    """The content key that the listing names is that of the result in it."""
+    for one in of_stage(scope, "posterior", "compare"):
+        if one.key != listing["name"]:
+            continue
+        manifest = embedded_manifest(root / one.writes[0] / "summary.json")
+        key = manifest.content_key if manifest else None
+        if listing.get("content_key") != key:
+            detail = f"it names the content key {listing.get('content_key')}; the result has {key}"
+            yield broken("files", LISTING, detail)
+
+
+def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
+    present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
+    for name in sorted(files.keys() | present.keys() - {LISTING}):
+        problems = unlike_listed(digests, present.get(name), files.get(name), LISTING)
+        yield from judged("files", name, list(problems))
+
+
+def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
+    """Values as params.yaml has them, files as dvc.lock records them; a folder with weights is here
+    without them."""
+    entry = evidence.lock.get(one.name)
+    if entry is None:
+        yield broken("dvc.lock", one.name, "the bundle's dvc.lock has no entry of it")
+        return
+    problems = list(other_run(evidence, one, entry))
+    if unread := sorted(set(one.reads) - set(entry.deps)):
+        problems.append(f"it does not say that it read {', '.join(unread)}")
+    yield from judged("dvc.lock", one.name, problems)
+    deps = (dep for path, dep in entry.deps.items() if path in one.reads)
+    read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
+    made = [out for path, out in entry.outs.items() if path in one.outs]
+    for recorded in (*read, *(made if one.stage.name != "finetune" else ())):
+        yield from guarded("dvc.lock", recorded.path, _recorded(evidence, recorded))
+
+
+def _recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
+    path = evidence.path(recorded.path)
+    digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
+    md5 = digest.md5 if digest else None
+    kind = "folder" if isinstance(digest, FolderDigest) else "file"
+    problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {recorded.md5}"
+    yield from judged("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
+
+
+def _cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    known = cards(evidence, scope)
+    for card in known.values():
+        name = f"models/{card.key}/model.json"
+        yield from judged("model cards", name, list(card_problems(evidence.config, card, known)))
+        if card.probe is None:
+            yield weak("model cards", name, "no probe: nothing shows that its weights ever loaded")
+
+
+def _zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
+    with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, path in files.items():
+            with open_regular(path) as source, archive.open(_entry(name), "w") as target:
+                shutil.copyfileobj(source, target)
+        archive.writestr(_entry(LISTING), listing)
+
+
+def _entry(name: str) -> zipfile.ZipInfo:
+    entry = zipfile.ZipInfo(name, EPOCH)
+    entry.compress_type = zipfile.ZIP_DEFLATED
+    entry.external_attr = 0o644 << 16
+    return entry
+
+
+def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
+    """zipfile itself keeps names inside; links and bombs are left to us."""
+    size = sum(entry.file_size for entry in archive.infolist())
+    packed = sum(entry.compress_size for entry in archive.infolist())
+    if size > LIMIT:
+        raise DataError(f"{name} would unpack to more than {LIMIT >> 30} GiB.")
+    if size > max(PLAUSIBLE, RATIO * packed):
+        raise DataError(f"{name} would unpack {packed} bytes to {size}: no bundle does.")
+    for entry in archive.infolist():
+        path = Path(entry.filename)
+        if stat.S_ISLNK(entry.external_attr >> 16) or path.is_absolute() or ".." in path.parts:
+            raise DataError(f"{name} holds {entry.filename!r}: a link, or a path outside of it.")

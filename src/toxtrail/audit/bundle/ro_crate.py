@@ -1,0 +1,147 @@
+"""A bundle described for archives and catalogues that know nothing of toxtrail.
+
+Source: RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) and the profile Process Run Crate 0.5
+(https://w3id.org/ro/wfrun/process/0.5). Verification never reads it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime, timedelta
+from pathlib import Path, PurePosixPath
+from typing import Any
+from urllib.parse import quote
+
+from toxtrail import __version__
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.identity import sha256_file
+from toxtrail.storage.artifacts import Store, read_json
+
+METADATA = "ro-crate-metadata.json"
+SPECIFICATION = "https://w3id.org/ro/crate/1.1"
+PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
+TERMS = "https://w3id.org/ro/terms/workflow-run/context"
+"""Where `sha256` is a term."""
+
+FORMATS = {
+    ".parquet": "application/vnd.apache.parquet",
+    ".nc": "application/x-netcdf",
+    ".json": "application/json",
+    ".svg": "image/svg+xml",
+    ".yaml": "application/yaml",
+    ".lock": "application/yaml",
+    ".csv": "text/csv",
+    ".html": "text/html",
+    ".txt": "text/plain",
+}
+NO_LICENSE = {
+    "@id": "#license",
+    "@type": "CreativeWork",
+    "name": "No licence is stated",
+    "description": "Prompts and weights have licences of their own: see the model cards.",
+}
+
+
+def ro_crate(
+    name: str, store: Store, files: Mapping[str, Path], made_by: Sequence[Instance]
+) -> dict[str, Any]:
+    """The content of ro-crate-metadata.json.
+
+    Args:
+        files: name in the bundle -> file.
+        made_by: the stage runs behind them, in order.
+    """
+    actions = [action for one in made_by if (action := _action(store, one, files))]
+    root = {
+        "@id": "./",
+        "@type": "Dataset",
+        "name": f"Toxicity of {name}, measured by toxtrail",
+        "description": f"Everything behind the result {name} but the weights. It holds generated "
+        "text, some of it toxic. `toxtrail audit` verifies it.",
+        "datePublished": max(
+            (a["endTime"] for a in actions if "endTime" in a), default="1970-01-01"
+        ),
+        "license": {"@id": NO_LICENSE["@id"]},
+        "conformsTo": {"@id": PROFILE},
+        "hasPart": [{"@id": quote(file)} for file in files],
+        "mentions": [{"@id": action["@id"]} for action in actions],
+    }
+    profile = {
+        "@id": PROFILE,
+        "@type": "CreativeWork",
+        "name": "Process Run Crate",
+        "version": "0.5",
+    }
+    described = [_file(file, path) for file, path in files.items()]
+    graph = [_descriptor(), root, profile, NO_LICENSE, _software(), *described, *actions]
+    return {"@context": [f"{SPECIFICATION}/context", TERMS], "@graph": graph}
+
+
+def _descriptor() -> dict[str, Any]:
+    return {
+        "@id": METADATA,
+        "@type": "CreativeWork",
+        "about": {"@id": "./"},
+        "conformsTo": {"@id": SPECIFICATION},
+    }
+
+
+def _software() -> dict[str, Any]:
+    return {
+        "@id": "#toxtrail",
+        "@type": "SoftwareApplication",
+        "name": "toxtrail",
+        "softwareVersion": __version__,
+    }
+
+
+def _file(name: str, path: Path) -> dict[str, Any]:
+    return {
+        "@id": quote(name),
+        "@type": "File",
+        "name": name,
+        "contentSize": str(path.stat().st_size),
+        "encodingFormat": FORMATS.get(path.suffix, "application/octet-stream"),
+        "sha256": sha256_file(path),
+    }
+
+
+def _action(store: Store, one: Instance, files: Mapping[str, Path]) -> dict[str, Any] | None:
+    """What a stage run read and made, as far as it is in the bundle."""
+    made = _inside(one.outs, files)
+    if not made:
+        return None
+    return {
+        "@id": f"#{one.name}",
+        "@type": "CreateAction",
+        "name": f"toxtrail stage {one.name.replace('@', ' ')}",
+        "description": one.stage.does,
+        "instrument": {"@id": "#toxtrail"},
+        "object": _one_or_many(_inside(one.deps(store.root), files)),
+        "result": _one_or_many(made),
+        **_times(store.record(one.stage.name, one.key or "-")),
+    }
+
+
+def _times(record: Path) -> dict[str, str]:
+    """From the record of the execution; nothing if there is none, or it is damaged."""
+    try:
+        value = read_json(record)
+        start = datetime.fromisoformat(value["started"])
+        end = start + timedelta(seconds=float(value["cost"]["seconds"]))
+    except DAMAGE:
+        return {}
+    return {"startTime": start.isoformat(), "endTime": end.isoformat(timespec="seconds")}
+
+
+def _inside(paths: Sequence[str], files: Mapping[str, Path]) -> list[str]:
+    """Files of the bundle that are one of these paths or lie below it."""
+    parents = {name: {str(folder) for folder in PurePosixPath(name).parents} for name in files}
+    return [name for name in files if any(p == name or p in parents[name] for p in paths)]
+
+
+def _one_or_many(names: Sequence[str]) -> Any:
+    """JSON-LD as RO-Crate wants it: no list of one."""
+    found = [{"@id": quote(name)} for name in names]
+    return found[0] if len(found) == 1 else found

@@ -1,0 +1,209 @@
+"""Signatures: who vouches for a statement.
+
+An unsigned seal is a hash: good against accident, none against a forger, who seals again. A
+signature holds against everybody who does not have the private key.
+
+Source: DSSE v1 (https://github.com/secure-systems-lab/dsse) around an in-toto Statement v1; ed25519
+by RFC 8032.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.errors import ConfigError, DataError
+from toxtrail.provenance.identity import sha256_bytes
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+PAYLOAD_TYPE = "application/vnd.in-toto+json"
+
+
+class Signed(NamedTuple):
+    """An envelope, opened."""
+
+    payload: bytes
+    key_ids: tuple[str, ...]
+    valid_for: tuple[str, ...]
+    """Ids of the given public keys that it verifies with."""
+
+
+def new_key(path: Path) -> Path:
+    """Write a new private key (readable by its owner alone) and its public key beside it.
+
+    Raises:
+        ConfigError: there is a file already.
+    """
+    from cryptography.hazmat.primitives import serialization
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+
+    public = path.with_name(f"{path.name}.pub")
+    for one in (path, public):
+        if one.exists():
+            raise ConfigError(f"{one} exists already; a key is never overwritten.")
+    key = Ed25519PrivateKey.generate()
+    path.touch(mode=0o600)
+    path.write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    public.write_bytes(
+        key.public_key().public_bytes(
+            serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
+        )
+    )
+    return public
+
+
+def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
+    """The DSSE envelope of an in-toto statement."""
+    signature = key.sign(_encoded(payload))
+    return {
+        "payloadType": PAYLOAD_TYPE,
+        "payload": base64.b64encode(payload).decode(),
+        "signatures": [
+            {"keyid": key_id(key.public_key()), "sig": base64.b64encode(signature).decode()}
+        ],
+    }
+
+
+def opened(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Signed:
+    """Decode an envelope and try every key.
+
+    Raises:
+        DataError: it is no DSSE envelope of an in-toto statement.
+    """
+    from cryptography.exceptions import InvalidSignature
+
+    try:
+        value = json.loads(text)
+        payload = base64.b64decode(value["payload"], validate=True)
+        signatures = [(s["keyid"], base64.b64decode(s["sig"])) for s in value["signatures"]]
+        if value["payloadType"] != PAYLOAD_TYPE:
+            raise ValueError(f"payloadType {value['payloadType']}")
+    except (ValueError, KeyError, TypeError, binascii.Error) as error:
+        raise DataError(f"{name} is no DSSE envelope of an in-toto statement: {error}") from None
+    valid = []
+    for key in keys:
+        for _, signature in signatures:
+            try:
+                key.verify(signature, _encoded(payload))
+            except InvalidSignature:
+                continue
+            valid.append(key_id(key))
+    return Signed(payload, tuple(i for i, _ in signatures), tuple(valid))
+
+
+def private_key(path: Path) -> Ed25519PrivateKey:
+    """An ed25519 key in PEM.
+
+    Raises:
+        ConfigError: no such file, or no such key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.serialization import load_pem_private_key
+
+    where = f"--key: {path}"
+    block = _pem_block(where, path, "`toxtrail sign --new-key FILE` makes a key.")
+    if block.label == "PUBLIC KEY":
+        raise ConfigError(f"{where} is a public key. Name the private one: the file without .pub.")
+    try:
+        key = load_pem_private_key(block.content, None)
+    except TypeError:
+        raise ConfigError(
+            f"{where} is encrypted, and toxtrail asks for no passphrase. "
+            f"`openssl pkey -in {path} -out FILE` writes it unencrypted."
+        ) from None
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{where}: {_unlike(block, 'PRIVATE KEY')}") from None
+    if not isinstance(key, Ed25519PrivateKey):
+        raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
+    return key
+
+
+def public_key(path: Path) -> Ed25519PublicKey:
+    """An ed25519 public key in PEM.
+
+    Raises:
+        ConfigError: no such file, or no such key.
+    """
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+    where = f"--public-key: {path}"
+    block = _pem_block(where, path, "It is the FILE.pub of whoever signed.")
+    if block.label.endswith("PRIVATE KEY"):
+        raise ConfigError(f"{where} is a private key. Name the public one, which ends in .pub.")
+    try:
+        key = load_pem_public_key(block.content)
+    except (ValueError, UnsupportedAlgorithm):
+        raise ConfigError(f"{where}: {_unlike(block, 'PUBLIC KEY')}") from None
+    if not isinstance(key, Ed25519PublicKey):
+        raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
+    return key
+
+
+KEY_LIMIT = 1 << 20
+"""Bytes of a file that are searched for a key: a device may never end."""
+
+
+class _Block(NamedTuple):
+    """A file that holds something in PEM."""
+
+    label: str
+    """Between BEGIN and the dashes, such as PRIVATE KEY; empty: it holds no PEM."""
+    content: bytes
+
+
+def _pem_block(where: str, path: Path, cure: str) -> _Block:
+    if not path.exists():
+        raise ConfigError(f"{where} does not exist. {cure}")
+    with path.open("rb") as file:  # a pipe as well: `--key <(pass show key)`
+        content = file.read(KEY_LIMIT)
+    begin = re.search(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", content)
+    if begin is None:
+        what = "holds no key in PEM" if content else "is empty"
+        raise ConfigError(f"{where} {what}. {cure}")
+    return _Block(begin[1].decode(), content)
+
+
+def _unlike(block: _Block, wanted: str) -> str:
+    if block.label == wanted:
+        return f"the {wanted} in it is damaged, or of an unknown kind."
+    return f'it holds "{block.label}" in PEM; "{wanted}" is needed.'
+
+
+def _kind_of(key: object) -> str:
+    """`an RSA key`, for a key of cryptography's."""
+    name = type(key).__name__.lstrip("_").removesuffix("Key").removesuffix("Public")
+    name = name.removesuffix("Private")
+    return f"{'an' if name[:1] in 'AEIOURSX' else 'a'} {name} key"
+
+
+def key_id(key: Ed25519PublicKey) -> str:
+    """The first 16 hex digits of the SHA-256 of the raw public key."""
+    from cryptography.hazmat.primitives import serialization
+
+    raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
+    return sha256_bytes(raw)[:16]
+
+
+def _encoded(payload: bytes) -> bytes:
+    """DSSE's pre-authentication encoding."""
+    kind = PAYLOAD_TYPE.encode()
+    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -1,0 +1,109 @@
+"""Where a reference is looked up, and what it turns out to mean."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.audit.lineage.lineage import Chain, Link
+from toxtrail.audit.lineage.lock_history import PastLock, Sighting, past_locks, sightings
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.hash_cache import Digest
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.mlflow.run_files import FiledRun, damaged_runs, tracked_runs, unusable
+from toxtrail.config.schema import Config
+from toxtrail.errors import BackendError, why_unread
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.identity import ModelCard
+from toxtrail.storage.artifacts import Store
+
+Where = Sequence[tuple[str, str]]
+
+
+class Subject(NamedTuple):
+    """What a reference means."""
+
+    kind: str
+    """variant, family, run, file, hash, generation or number."""
+    link: Link
+    targets: tuple[str, ...]
+    """Stage runs of this experiment that its verification looks at."""
+    path: Path | None = None
+    """The file itself, if it is one."""
+    found: tuple[Sighting, ...] = ()
+    """Where else its content is recorded."""
+
+
+@dataclass(frozen=True)
+class Scene:
+    """Where a reference is looked up: an experiment, or nowhere."""
+
+    here: Path
+    """The folder that a relative path starts at."""
+    store: Store | None
+    config: Config | None
+    instances: Sequence[Instance] = ()
+
+    @cached_property
+    def chain(self) -> Chain:
+        return Chain(self.store)
+
+    @cached_property
+    def runs(self) -> list[FiledRun]:
+        """Every run; none from a server that does not answer (`silent` says why)."""
+        return self._asked[0]
+
+    @property
+    def silent(self) -> str | None:
+        """Why the MLflow server, if it had to be asked, said nothing."""
+        return self._asked[1] if "_asked" in vars(self) else None
+
+    def unsearched(self) -> list[str]:
+        """Runs that were to be looked at and could not be read; each with the reason."""
+        if self.store is None or "_asked" not in vars(self):
+            return []
+        found = [
+            f"{run.name} ({run.run_id[:8]}): {why}" for run in self.runs if (why := run.unread)
+        ]
+        known = {run.files.folder for run in self.runs}
+        for folder in damaged_runs(self.store.root, known):
+            if why := why_unread(unusable(folder)):
+                found.append(f"run {folder.parent.name[:8]}: {why}")
+        return found
+
+    @cached_property
+    def _asked(self) -> tuple[list[FiledRun], str | None]:
+        if self.store is None or self.config is None:
+            return [], None
+        try:
+            return tracked_runs(self.store.root, self.config.tracking.experiment), None
+        except BackendError as error:
+            return [], str(error)
+
+    @cached_property
+    def locks(self) -> list[PastLock]:
+        return past_locks(self.store.root) if self.store else []
+
+    @cached_property
+    def cards(self) -> list[ModelCard]:
+        """Cards of the models and fine-tunes that are here."""
+        if self.store is None or self.config is None:
+            return []
+        keys = [*self.config.models, *self.config.finetunes]
+        here = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
+        found = []
+        for key in here:
+            with suppress(*DAMAGE):  # verification names it
+                found.append(self.store.read_card(key))
+        return found
+
+    def seen(self, digest: Digest) -> tuple[Sighting, ...]:
+        """Where a content is recorded: in the history and among the runs."""
+        if self.store is None:
+            return ()
+        cache = cache_folder(self.store.root)
+        return tuple(sightings(digest, self.locks, cache, self.runs))

@@ -1,0 +1,231 @@
+"""The other direction: from a fine-tune, a commit or a lock to every result that came from it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.audit.lineage.context import Scene
+from toxtrail.audit.lineage.lock_history import PastLock, folders_with, sightings
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.dvc_lock import Lock, LockEntry, parse_lock
+from toxtrail.audit.verify.hash_cache import files_of, hashed, md5_of
+from toxtrail.backends import git
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG
+from toxtrail.backends.protocols import TrackedRun
+from toxtrail.errors import ConfigError
+from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.regular_files import read_text
+from toxtrail.storage.artifacts import pretty_json
+
+RECEIPTS = "mlruns/receipts/"
+IGNORED_FILES = {"README.md", ".gitattributes", ".gitignore"}
+
+
+class Result(NamedTuple):
+    """Something that came from it."""
+
+    kind: str
+    """`stage run`, `past result`, `MLflow run`, `commit` or `model`."""
+    name: str
+    detail: str
+
+
+def of_adapter(path: Path, scene: Scene) -> list[Result]:
+    """Every model, stage run, MLflow run and commit that an adapter went into.
+
+    Raises:
+        ConfigError: no such file or folder, or it holds nothing that is known here.
+    """
+    if not path.exists():
+        raise ConfigError(f"--adapter: there is no {path}.")
+    files = [f for f in files_of(path) if f.name not in IGNORED_FILES]
+    digests = [hashed(file) for file in files if file.suffix == ".safetensors" or path.is_file()]
+    hashes = {digest.sha256 for digest in digests}
+    found = [*_models(hashes, scene), *_runs_with(hashes, scene)]
+    if scene.store:
+        cache = cache_folder(scene.store.root)
+        seen = {s for d in digests for s in sightings(d, scene.locks, cache, ())}
+        found += [Result("commit", s.where, f"{s.path} ({s.date} {s.subject})") for s in seen]
+        found += _past({s.stage for s in seen}, {d.md5 for d in digests}, scene.locks, cache)
+    if not found:
+        raise ConfigError(
+            f"--adapter: no model, MLflow run or commit here holds a file of {path}: it was not "
+            "used in this experiment, or was changed since."
+        )
+    return found
+
+
+def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[Result]:
+    """Every output that a commit's lock records, and every run of it or tracked at it.
+
+    Raises:
+        ConfigError: git knows no such commit.
+    """
+    root = scene.store.root if scene.store else scene.here
+    sha, lock = lock_at(root, revision)
+    found = [
+        Result("stage run", entry.name, f"{out.path} (md5 {out.md5})")
+        for entry in lock.values()
+        for out in entry.outs.values()
+    ]
+    own = {run.run_id for run in runs_of(lock, runs)}
+    for run in runs:
+        tracked = run.tags.get("toxtrail.git_commit") == sha
+        if run.run_id in own or tracked:
+            why = ["its receipt is in this commit's dvc.lock"] if run.run_id in own else []
+            why += ["it was tracked at this commit"] if tracked else []
+            found.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", "; ".join(why)))
+    return found
+
+
+def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
+    """(commit, dvc.lock there); the work tree's for None.
+
+    Raises:
+        ConfigError: no such commit, or no dvc.lock in it.
+    """
+    if revision is None:
+        path = root / "dvc.lock"
+        if not path.is_file():
+            raise ConfigError("There is no dvc.lock here. Run `dvc repro`.")
+        return "", parse_lock(read_text(path))
+    sha = git.resolve(root, revision)
+    if sha is None:
+        if problem := git.refusal(root):
+            raise ConfigError(f'Commit "{revision}" cannot be looked up: {problem}')
+        shallow = " (this clone is shallow)" if git.is_shallow(root) else ""
+        raise ConfigError(f'git knows no commit "{revision}" here{shallow}.')
+    text = git.show(root, sha, "dvc.lock")
+    if text is None:
+        raise ConfigError(f"Commit {sha[:12]} has no dvc.lock: no results were committed with it.")
+    return sha, parse_lock(text, f"dvc.lock at {sha[:12]}")
+
+
+def runs_of(lock: Lock, runs: Sequence[TrackedRun]) -> list[TrackedRun]:
+    """The runs whose receipts a lock records, by the receipt's exact content."""
+    receipts = set(_receipts(lock))
+    return [run for run in runs if _receipt_md5(run) in receipts]
+
+
+def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Result]:
+    """Runs that no lock ever recorded, and entries of the newest lock that have no run."""
+    text = "\n".join(lock.text for lock in locks)
+    found = []
+    for run in runs:
+        md5 = _receipt_md5(run)
+        if md5 is None or md5 not in text:
+            why = "no dvc.lock of any commit records its receipt" if md5 else "it is not sealed"
+            found.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", why))
+    newest = locks[0].parsed() if locks else None
+    known = {_receipt_md5(run) for run in runs}
+    for md5, name in (_receipts(newest) if newest else {}).items():
+        if md5 not in known:
+            found.append(Result("stage run", name, "dvc.lock has a receipt, the store has no run"))
+    return found
+
+
+def _receipts(lock: Lock) -> dict[str, str]:
+    """md5 -> stage run."""
+    return {
+        out.md5: entry.name
+        for entry in lock.values()
+        for out in entry.outs.values()
+        if out.path.startswith(RECEIPTS)
+    }
+
+
+def _receipt_md5(run: TrackedRun) -> str | None:
+    """DVC's name for the receipt that belongs to a run; None for an unsealed one."""
+    key, seal = run.tags.get(KEY_TAG), run.tags.get(SEAL_TAG)
+    if key is None or seal is None:
+        return None
+    return md5_of(pretty_json({"content_key": key, "seal": seal}).encode())
+
+
+def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Path) -> list[Result]:
+    """Results that older versions of dvc.lock made from it and the newest does not have, at the
+    oldest commit of each.
+    """
+    newest = (locks[0].parsed() if locks else None) or {}
+    present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
+    found: dict[tuple[str, str], Result] = {}
+    marks = md5s.union(*(folders_with(md5, locks, cache) for md5 in md5s))
+    for past in reversed(locks[1:]):
+        if not any(mark in past.text for mark in marks):
+            continue  # parsing hundreds of versions would take long
+        lock = past.parsed() or {}
+        makers = [e for e in lock.values() if e.name in stages and marks & _contents(e)]
+        for entry in downstream(lock, makers):
+            for out in entry.outs.values():
+                if out.md5 not in present:
+                    detail = f"{out.path} (md5 {out.md5}), {past.where}"
+                    one = Result("past result", entry.name, detail)
+                    found.setdefault((entry.name, out.md5), one)
+    return list(found.values())
+
+
+def _contents(entry: LockEntry) -> set[str]:
+    """The contents that a stage run made."""
+    return {out.md5 for out in entry.outs.values()}
+
+
+def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
+    """Entries that were run on what these made, and on what was made of that; not the makers."""
+    made = {path for entry in makers for path in entry.outs}
+    found: dict[str, LockEntry] = {}
+    grown = True
+    while grown:
+        fresh = [e for e in lock.values() if e.name not in found and _reads(e, made)]
+        found |= {entry.name: entry for entry in fresh}
+        made |= {path for entry in fresh for path in entry.outs}
+        grown = bool(fresh)
+    return list(found.values())
+
+
+def _reads(entry: LockEntry, made: set[str]) -> bool:
+    """A dependency may be the folder that a file lies in."""
+    return any(path == dep or path.startswith(f"{dep}/") for dep in entry.deps for path in made)
+
+
+def _models(hashes: set[str], scene: Scene) -> Iterator[Result]:
+    for card in scene.cards:
+        if hashes & _adapter_hashes(card):
+            yield Result(
+                "model", card.key, f"models/{card.key}, fingerprint {card.fingerprint[:12]}"
+            )
+            for one in scene.instances:
+                if one.key == card.key and one.stage.over == "variants":
+                    yield Result("stage run", one.name, ", ".join(one.writes))
+            yield from _families(card.key, scene)
+
+
+def _families(variant: str, scene: Scene) -> Iterator[Result]:
+    families = scene.config.families if scene.config else {}
+    for one in scene.instances:
+        if one.stage.over == "families" and one.key and variant in families[one.key].variants:
+            yield Result("stage run", one.name, ", ".join(one.writes))
+
+
+def _runs_with(hashes: set[str], scene: Scene) -> Iterator[Result]:
+    for run in scene.runs:
+        for card in _cards_of(run):
+            if hashes & _adapter_hashes(card):
+                detail = f"content key {run.content_key[:12]}, through {card.key}"
+                yield Result("MLflow run", f"{run.name} ({run.run_id[:8]})", detail)
+                break
+
+
+def _cards_of(run: FiledRun) -> list[ModelCard]:
+    try:
+        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+    except DAMAGE:
+        return []  # damaged: verification names it
+    return [node.model for node in lineage(manifest) if node.model]
+
+
+def _adapter_hashes(card: ModelCard) -> set[str]:
+    return {file.sha256 for adapter in card.adapters for file in adapter.files}

@@ -1,0 +1,73 @@
+"""A hash, or the beginning of one -> which recorded content it is of."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
+from typing import NamedTuple
+
+from toxtrail.audit.lineage.lock_history import PastLock
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.provenance.identity import Manifest, ModelCard, lineage
+
+HEX = re.compile(r"[0-9a-f]{8,64}")
+
+
+class Known(NamedTuple):
+    """A recorded content."""
+
+    digest: str
+    """In full: SHA-256, or the MD5 that DVC names files by."""
+    path: str
+    """Where this repo has it, if that is written beside it; else empty."""
+
+
+def matching(
+    start: str,
+    manifests: Sequence[Manifest],
+    locks: Sequence[PastLock],
+    runs: Sequence[FiledRun],
+    cards: Sequence[ModelCard],
+) -> list[Known]:
+    """Each recorded content whose hash starts so, once; the place in the repo is kept if known."""
+    found: dict[str, str] = {}
+    for place in (_of_manifests(manifests), _of_locks(start, locks), _of_cards(cards), _of(runs)):
+        for one in place:
+            if one.digest.startswith(start):
+                found[one.digest] = found.get(one.digest) or one.path
+    return [Known(digest, path) for digest, path in found.items()]
+
+
+def _of_manifests(manifests: Sequence[Manifest]) -> Iterator[Known]:
+    for node in (node for manifest in manifests for node in lineage(manifest)):
+        for source in node.inputs.values():
+            yield Known(source.sha256, "" if ":" in source.path else source.path)
+
+
+def _of_locks(start: str, locks: Sequence[PastLock]) -> Iterator[Known]:
+    """The newest lock names the paths; of older ones the hash is enough."""
+    pattern = re.compile(rf"\b{start}[0-9a-f]*\b")
+    for number, lock in enumerate(locks):
+        if not pattern.search(lock.text):
+            continue
+        for entry in (lock.parsed() or {}).values() if number == 0 else ():
+            yield from (Known(out.md5, out.path) for out in entry.outs.values())
+        yield from (Known(one, "") for one in pattern.findall(lock.text) if len(one) == 32)
+
+
+def _of_cards(cards: Sequence[ModelCard]) -> Iterator[Known]:
+    for card in cards:
+        for file in (*card.base.files, *card.base.converted):
+            yield Known(file.sha256, "")
+        for adapter in card.adapters:
+            for file in adapter.files:
+                own = "" if adapter.uri else f"models/{card.key}/adapters/{adapter.key}/{file.path}"
+                yield Known(file.sha256, own)
+
+
+def _of(runs: Sequence[FiledRun]) -> Iterator[Known]:
+    for run in runs:
+        with suppress(*DAMAGE):  # damaged: verification names it
+            yield from (Known(sha256, "") for sha256 in run.payload().values())

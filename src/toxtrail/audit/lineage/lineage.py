@@ -1,0 +1,377 @@
+"""The chain behind a result, as a tree of links, each with its hash and whether it still stands."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.errors import DataError, why_unread
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import (
+    Adapter,
+    BaseWeights,
+    Input,
+    Manifest,
+    ModelCard,
+    TrainingRecord,
+    content_key,
+    hash_tree,
+    lineage,
+    sha256_file,
+    tree_sha256,
+)
+from toxtrail.regular_files import (
+    files_below,
+    irregular,
+    is_file,
+    leads_out,
+    link_target,
+    read_text,
+)
+from toxtrail.storage.artifacts import Store, read_json
+
+Standing = Literal["matches", "MISMATCH", "unread", "not here", "recorded"]
+"""matches: the local file has the recorded hash. MISMATCH: it has another. unread: there is a local
+file, and it could not be read. not here: no local file. recorded: a hash or a fact with no file in
+this repo (an asset, a setting)."""
+
+SERVED = (
+    "made by a server: that it held these weights is its own claim, which its answers to the probe "
+    "do not contradict; `--reproduce` holds its rows against the weights"
+)
+CLAIM = "that it was trained on the data its card names is its uploader's claim: nothing proves it"
+
+
+class Link(NamedTuple):
+    """One step of the chain."""
+
+    what: str
+    name: str
+    sha256: str | None
+    standing: Standing
+    facts: tuple[tuple[str, str], ...] = ()
+    """Settings and facts, in reading order."""
+    weak: tuple[str, ...] = ()
+    """Where less is proved than a reader may think."""
+    made_from: tuple[Link, ...] = ()
+
+    def to_json(self) -> dict[str, Any]:
+        """The link and everything below it."""
+        return {
+            **self._asdict(),
+            "facts": dict(self.facts),
+            "weak": list(self.weak),
+            "made_from": [link.to_json() for link in self.made_from],
+        }
+
+    def all(self) -> Iterator[Link]:
+        """This link and those below it."""
+        yield self
+        for link in self.made_from:
+            yield from link.all()
+
+    def unread(self) -> Iterator[Link]:
+        """Those whose file could not be read."""
+        return (link for link in self.all() if link.standing == "unread")
+
+    def mismatches(self) -> Iterator[Link]:
+        """Those whose file is not what was recorded."""
+        return (link for link in self.all() if link.standing == "MISMATCH")
+
+
+class Chain:
+    """Builds chains; a file is hashed once however often it occurs."""
+
+    def __init__(self, store: Store | None, holds_weights: bool = True) -> None:
+        """Args:
+        store: None outside every experiment: only what a file says of itself is known then.
+        holds_weights: false for a bundle, whose adapters are recorded and not there.
+        """
+        self._store = store
+        self._holds_weights = holds_weights
+        self._hashes: dict[Path, str | None] = {}
+
+    def of_file(self, path: Path) -> Link:
+        """The chain of a file that carries a manifest.
+
+        Raises:
+            DataError: it carries none.
+        """
+        manifest = embedded_manifest(path)
+        if manifest is None:
+            raise DataError(
+                f"{path} carries no manifest of toxtrail: it is a file of another format, or was "
+                "not made by a stage."
+            )
+        return self.of_manifest(self._name(path), manifest, sha256_file(path), self._whose(path))
+
+    def of_manifest(
+        self,
+        name: str,
+        manifest: Manifest,
+        sha256: str | None = None,
+        standing: Standing = "recorded",
+    ) -> Link:
+        """The chain of a result known by its manifest, such as an MLflow run."""
+        below = [
+            self._input(key, source)
+            for key, source in manifest.inputs.items()
+            if not (key in ("model", "parent") and manifest.model)
+        ]
+        if manifest.model:
+            source = manifest.inputs.get("model") or manifest.inputs.get("parent")
+            below.append(self._model(manifest.model, source))
+        facts, weak = self._execution(manifest, sha256)
+        claims = (*((SERVED,) if is_served(manifest) else ()), *_parent_claim(manifest))
+        return Link(
+            what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
+            name=name,
+            sha256=sha256,
+            standing=standing,
+            facts=(
+                ("content key", manifest.content_key),
+                *((name, brief(_textless(value))) for name, value in manifest.params.items()),
+                ("code sha256", manifest.code_sha256),
+                *_environment(manifest),
+                *facts,
+            ),
+            weak=(*claims, *weak),
+            made_from=tuple(below),
+        )
+
+    def of_adapter(self, path: Path, card: ModelCard) -> Link:
+        """The chain of an adapter that a card of this experiment lists last."""
+        link = self._weights(card.key, card.base, card.adapters)
+        return link._replace(name=f"{path} = {link.name}")
+
+    def _input(self, key: str, source: Input) -> Link:
+        standing = self._standing(source.path, source.sha256)
+        if source.manifest is not None:
+            return self.of_manifest(source.path, source.manifest, source.sha256, standing)
+        recorded: Standing = "recorded" if ":" in source.path else standing
+        what = "training data" if key == "data" else key
+        return Link(what, source.path, source.sha256, recorded)
+
+    def _model(self, card: ModelCard, source: Input | None) -> Link:
+        path = f"models/{card.key}/model.json"
+        probe = card.probe
+        shown = f"{probe.digest} ({probe.dtype})" if probe else "none"
+        return Link(
+            what=f"model@{card.key}",
+            name=source.path if source else path,
+            sha256=source.sha256 if source else None,
+            standing=self._standing(path, source.sha256) if source else "recorded",
+            facts=(("fingerprint", card.fingerprint), ("probe", shown)),
+            weak=() if probe else ("its weights were never probed",),
+            made_from=(self._weights(card.key, card.base, card.adapters),),
+        )
+
+    def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> Link:
+        """The last adapter on what it was trained on, down to the base."""
+        if not adapters:
+            return _base(base)
+        last = adapters[-1]
+        below = self._weights(key, base, adapters[:-1])
+        facts: list[tuple[str, str]] = [(file.path, file.sha256) for file in last.files]
+        facts += [(f"its own {what}", sha256) for what, sha256 in last.brings]
+        made_from = [below]
+        if last.training:
+            made_from = [self._training(last, last.training), below]
+        name = last.uri or f"models/{key}/adapters/{last.key}"
+        return Link(
+            f"adapter {last.key}",
+            name,
+            last.sha256,
+            self._adapter_standing(key, last) if last.uri is None else "recorded",
+            tuple(facts),
+            () if last.training else (CLAIM,),
+            tuple(made_from),
+        )
+
+    def _training(self, adapter: Adapter, training: TrainingRecord) -> Link:
+        """The fine-tune stage: recipe, loss curve, data, and which parent it saw."""
+        data = Link(
+            "training data",
+            training.data_uri,
+            training.data_sha256,
+            "recorded",
+            (("examples", f"{training.examples} ({training.cut_examples} cut)"),),
+        )
+        return Link(
+            f"finetune@{adapter.key}",
+            f"parent fingerprint {training.parent_fingerprint}",
+            None,
+            "recorded",
+            (
+                ("recipe", brief(training.recipe)),
+                ("loss", self._loss(adapter.key, training)),
+                *_held_out(training),
+                ("code sha256", training.code_sha256),
+                ("environment", brief(training.environment)),
+                ("environment sha256", content_key(training.environment)),
+            ),
+            made_from=(data,),
+        )
+
+    def _loss(self, key: str, training: TrainingRecord) -> str:
+        here = self._store is not None and not leads_out(key)
+        path = self._store.model(key) / "loss.csv" if self._store and here else None
+        last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
+        if path is None or not path.is_file():
+            return last
+        try:
+            rows = csv.DictReader(read_text(path).splitlines())
+            losses = [float(row["loss"]) for row in rows if row["loss"]]
+        except DAMAGE:
+            return f"{last} (models/{key}/loss.csv cannot be read)"
+        return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
+
+    def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
+        if self._store is None or not self._holds_weights:
+            return "recorded"
+        if leads_out(f"{key}/{adapter.key}"):
+            return "MISMATCH"
+        folder = self._store.model(key) / "adapters" / adapter.key
+        if not folder.is_dir():
+            return "not here"
+        try:
+            files = hash_tree(folder, files_below(folder))
+        except DAMAGE as error:
+            return "unread" if why_unread(error) else "MISMATCH"
+        return "matches" if tree_sha256(files) == adapter.sha256 else "MISMATCH"
+
+    def _standing(self, path: str, sha256: str) -> Standing:
+        if self._store is None:
+            return "recorded"
+        try:
+            found = self._sha256(path)
+        except (OSError, MemoryError) as error:
+            return "unread" if why_unread(error) else "not here"
+        if found is None:
+            return "not here"
+        return "matches" if found == sha256 else "MISMATCH"
+
+    def _whose(self, path: Path) -> Standing:
+        """A file from elsewhere is only what it says of itself."""
+        inside = self._store is not None and path.is_relative_to(self._store.root)
+        return "matches" if inside else "recorded"
+
+    def _sha256(self, name: str) -> str | None:
+        """None of what is not here; empty of what is not opened."""
+        assert self._store is not None
+        if leads_out(name):
+            return ""
+        path = self._store.root / name
+        if path not in self._hashes:
+            strange = irregular(path) or link_target(path)
+            here = sha256_file(path) if not strange and is_file(path) else None
+            self._hashes[path] = "" if strange else here
+        return self._hashes[path]
+
+    def _name(self, path: Path) -> str:
+        root = self._store.root if self._store else None
+        return (
+            path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
+        )
+
+    def _execution(
+        self, manifest: Manifest, sha256: str | None
+    ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+        """When, where and at which commit this very file was made, if this machine made it."""
+        if self._store is None or sha256 is None:
+            return (), ()
+        try:
+            path = self._store.record(manifest.kind, manifest.key or "-")
+            record = read_json(path) if path.is_file() else {}
+            return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
+        except DAMAGE:
+            name = f"data/records/{manifest.kind}/{manifest.key}.json"
+            return (), (f"{name} cannot be read: when and where it was made is lost",)
+
+
+def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
+    """A posterior names a parent: of weights that nobody tuned here, that is a claim."""
+    parent = manifest.params.get("variant", {}).get("parent")
+    cards = [one.model for one in lineage(manifest) if one.kind == "generate" and one.model]
+    if manifest.kind != "posterior" or not parent or any(card.adapters for card in cards):
+        return ()
+    return (
+        f"that it was tuned from {parent} is what params.yaml says: nothing in its weights proves "
+        "it",
+    )
+
+
+def is_served(manifest: Manifest) -> bool:
+    """Whether a server made the texts, not weights that were loaded and proved."""
+    return manifest.kind == "generate" and "served_as" in manifest.params
+
+
+def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
+    """Facts and weak points of one execution."""
+    seconds, state = record["cost"]["seconds"], "dirty" if record["dirty"] else "clean"
+    weak = []
+    if record["dirty"]:
+        weak.append("made with uncommitted changes: the commit alone does not give it back")
+    if not record["commit"]:
+        weak.append("made outside git: no commit holds its code")
+    return (
+        ("made", f"{record['started']} on {record['host']} ({record['machine']}), {seconds:.0f} s"),
+        ("git commit", f"{record['commit'] or 'none'} ({state})"),
+        ("batch plan", brief(record["settings"])),
+    ), tuple(weak)
+
+
+def brief(value: object) -> str:
+    """A setting on one line."""
+    if isinstance(value, dict):
+        return ", ".join(f"{key} {brief(inner)}" for key, inner in value.items())
+    if isinstance(value, list):
+        return f"[{', '.join(brief(inner) for inner in value)}]"
+    return str(value)
+
+
+def _held_out(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
+    if training.held_out is None or training.held_out_loss is None:
+        return ()
+    said = f"{training.held_out_loss:.4f} nats per token on {training.held_out} examples"
+    return (("held-out loss", said),)
+
+
+def _textless(value: Any) -> Any:
+    """A section of the params without the texts that a scorer is tried on: they may be toxic."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        key: f"{len(inner)} texts" if key == "golden" else _textless(inner)
+        for key, inner in value.items()
+    }
+
+
+def _base(base: BaseWeights) -> Link:
+    return Link(
+        what="base weights",
+        name=base.uri,
+        sha256=base.sha256,
+        standing="recorded",
+        facts=(
+            ("resolved", base.resolved),
+            ("architecture", f"{base.architecture}, {base.parameters:,} parameters"),
+            ("stored as", base.quantization or base.stored_dtype),
+            ("license", base.license or "not stated"),
+            *((f.path, f.sha256) for f in (*base.files, *base.converted)),
+            ("tokenizer", base.tokenizer_sha256),
+            ("chat template", base.chat_template_sha256 or "none"),
+        ),
+    )
+
+
+def _environment(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+    if not manifest.environment:
+        return ()
+    return (
+        ("environment", brief(manifest.environment)),
+        ("environment sha256", content_key(manifest.environment)),
+    )

@@ -1,0 +1,124 @@
+"""Where a content was seen: in dvc.lock at every commit, and among the files of MLflow runs."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.dvc_lock import Lock, parse_lock
+from toxtrail.audit.verify.hash_cache import Digest
+from toxtrail.audit.verify.pipeline import listing
+from toxtrail.backends import git
+from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
+
+DIR = re.compile(r"\b([0-9a-f]{32}\.dir)\b")
+
+
+class Sighting(NamedTuple):
+    """One place where a content is recorded."""
+
+    where: str
+    """`dvc.lock`, `dvc.lock at <commit>` or `MLflow run <name> (<id>)`."""
+    stage: str
+    """The stage that made it; empty for a run."""
+    path: str
+    """Its name there."""
+    commit: str
+    """40 hex digits; empty for the work tree and for runs."""
+    date: str
+    """Of the commit, ISO 8601."""
+    subject: str
+    """First line of the commit's message."""
+
+
+class PastLock(NamedTuple):
+    """dvc.lock as a commit, or the work tree, has it."""
+
+    commit: str
+    """Empty for the work tree."""
+    date: str
+    subject: str
+    text: str
+
+    @property
+    def where(self) -> str:
+        return f"dvc.lock at {self.commit[:12]}" if self.commit else "dvc.lock"
+
+    def parsed(self) -> Lock | None:
+        """None if it is not as DVC writes it."""
+        return _parsed(self.text)
+
+
+@lru_cache(maxsize=1024)
+def _parsed(text: str) -> Lock | None:
+    try:
+        return parse_lock(text, by_entry=True)
+    except DataError:
+        return None
+
+
+def past_locks(root: Path) -> list[PastLock]:
+    """The work tree's and every committed version, the newest first."""
+    found = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
+    path = root / "dvc.lock"
+    now = read_text(path, "replace") if path.is_file() else None
+    if now is not None and (not found or found[0].text != now):
+        found.insert(0, PastLock("", "", "", now))
+    return found
+
+
+def sightings(
+    digest: Digest, locks: Sequence[PastLock], dvc_cache: Path, runs: Sequence[FiledRun]
+) -> list[Sighting]:
+    """Every recorded place of a content; of equal ones in the history, the oldest commit."""
+    folders = folders_with(digest.md5, locks, dvc_cache)
+    found: dict[tuple[str, str], Sighting] = {}
+    for lock in reversed(locks):
+        for sighting in _in_lock(lock, digest.md5, folders):
+            found.setdefault((sighting.stage, sighting.path), sighting)
+    return [*found.values(), *_in_runs(digest.sha256, runs)]
+
+
+def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
+    """How many folders of the locks have no list of their files in DVC's cache."""
+    names = {name for lock in locks for name in DIR.findall(lock.text)}
+    return sum(listing(cache, name) is None for name in names)
+
+
+def folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
+    """Folder hash -> names in it that have this content, as far as DVC's cache lists them."""
+    names = {name for lock in locks for name in DIR.findall(lock.text)}
+    found: dict[str, list[str]] = {}
+    for name in names:
+        files = listing(cache, name) or {}
+        if own := [path for path, content in files.items() if content == md5]:
+            found[name] = own
+    return found
+
+
+def _in_lock(lock: PastLock, md5: str, folders: dict[str, list[str]]) -> Iterator[Sighting]:
+    if md5 not in lock.text and not any(name in lock.text for name in folders):
+        return  # parsing hundreds of versions would take long
+    for entry in (lock.parsed() or {}).values():
+        for out in entry.outs.values():
+            inner = [f"{out.path}/{name}" for name in folders.get(out.md5, ())]
+            for path in [out.path] if out.md5 == md5 else inner:
+                yield Sighting(lock.where, entry.name, path, lock.commit, lock.date, lock.subject)
+
+
+def _in_runs(sha256: str, runs: Sequence[FiledRun]) -> Iterator[Sighting]:
+    for run in runs:
+        try:
+            payload = run.payload()
+        except DAMAGE:
+            continue  # damaged: verification names it
+        for path, content in payload.items():
+            if content == sha256:
+                where = f"MLflow run {run.name} ({run.run_id[:8]})"
+                yield Sighting(where, "", path, "", "", "")

@@ -1,0 +1,237 @@
+"""What new weights were made from: who says so, and does it fit the parent they are to have?"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.backends.assets.inspect_weights import Candidate, Claim
+from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
+from toxtrail.config.schema import Config, ModelConfig, Source
+from toxtrail.errors import ConfigError
+
+Originals = Callable[[str], Iterable[tuple[str, str]]]
+"""A repo -> (what it is only another form of, how that is said), nearest first."""
+
+KNOWN_ROLES = ("abliterated", "uncensored", "dolly")
+"""Proposed where a name or a tag says it; otherwise the community made it."""
+FORBIDDING: Mapping[str, str] = {
+    "-nc": "no commercial use",
+    "-nd": "no changed versions may be passed on",
+    "noncommercial": "no commercial use",
+    "non-commercial": "no commercial use",
+    "research": "research only",
+    "other": "a licence of its own: read it before you use it",
+    "unknown": "nobody says what is allowed",
+}
+"""Part of a licence's name -> what it forbids, or may."""
+HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+UPLOADER = "its uploader's claim: nothing proves it"
+
+
+class Judged(NamedTuple):
+    """Claims held against a parent."""
+
+    parent: str | None
+    agreed: tuple[str, ...]
+    """Claims that name the parent."""
+    weak: tuple[str, ...]
+    """Where less is known than the entry says."""
+    contradictions: tuple[str, ...]
+    """Claims that name something else: refused unless the user insists."""
+
+
+class Proposal(NamedTuple):
+    """A new variant."""
+
+    key: str
+    family: str
+    role: str
+    parent: str | None
+    model: dict[str, Any]
+    """Its entry in `models`."""
+
+
+def judge_origin(
+    candidate: Candidate,
+    config: Config,
+    parent: str | None,
+    parent_type: str | None,
+    originals: Originals,
+) -> Judged:
+    """Hold what is claimed against the parent, or find the parent that is claimed.
+
+    Args:
+        parent: a variant; None to take the one that the claims name.
+        parent_type: its architecture (`model_type`), if known.
+
+    Raises:
+        ConfigError: no variant, or several, are named, and the user named none.
+    """
+    holders = [(claim, *_holder(claim, config, originals)) for claim in candidate.claims]
+    chosen = parent if parent is not None else _named(candidate, holders)
+    names = names_of(config, chosen)
+    agreed: list[str] = []
+    weak: list[str] = []
+    against: list[str] = []
+    merged = any(c.relation == "merge" and chosen in found for c, found, _ in holders)
+    for claim, variants, how in holders:
+        if chosen in variants:
+            agreed.append(f"{claim.by} names {claim.base}, which is {chosen}")
+            weak += [how] if how else []
+            continue
+        other = _other(claim, variants, chosen, names)
+        if merged and claim.relation == "merge":
+            weak.append(f"{other}: a merge differs from {chosen} by more than tuning")
+        elif variants or _comparable(claim.base, config, chosen):
+            against.append(other)
+        else:
+            weak.append(
+                f"{claim.by} names {claim.base}; {chosen} has no name of that kind to hold it "
+                "against"
+            )
+    if not candidate.claims:
+        weak.append(f"nothing says what it was made from: that it was {chosen} is your word")
+    elif agreed:
+        weak.append(f"that it was made from {chosen} is {UPLOADER}")
+    if candidate.model_type and parent_type and candidate.model_type != parent_type:
+        against.append(
+            f"it is a {candidate.model_type}, {chosen} a {parent_type}: tuning does not change that"
+        )
+    return Judged(chosen, tuple(agreed), tuple(weak), tuple(against))
+
+
+def propose(
+    candidate: Candidate, config: Config, parent: str | None, wishes: Mapping[str, str | None]
+) -> Proposal:
+    """The entry, with what the user wishes and else what follows from name, tags and parent.
+
+    Args:
+        wishes: `key`, `family`, `role`; None where the user leaves it open.
+
+    Raises:
+        ConfigError: the key is taken, the weights are there already, or an adapter has no plain
+            base to sit on.
+    """
+    key = wishes["key"] or slug(candidate.name)
+    taken = {**config.models, **config.finetunes, **config.variants}
+    if key in taken:
+        raise ConfigError(f'"{key}" is there already. Choose another name: --key NAME')
+    twin = next((k for k, own in config.models.items() if _last(own).uri == candidate.uri), None)
+    if twin:
+        raise ConfigError(f"{candidate.uri} is there already: models.{twin}.")
+    family = wishes["family"] or (config.variants[parent].family if parent else None)
+    if family is None:
+        raise ConfigError("Without a parent it needs a family: --family NAME")
+    own = _pinned(candidate.uri, candidate.sha256)
+    model = own
+    if candidate.kind == "adapter":
+        base = _base_of(candidate, config, parent)
+        model = {**_pinned(base.uri, base.sha256), "adapter": own}
+    return Proposal(key, family, wishes["role"] or role_of(candidate), parent, model)
+
+
+def names_of(config: Config, variant: str | None) -> set[str]:
+    """What cards may call a variant: its repo, its folder or file; empty if it has no such name."""
+    own = config.models.get(variant or "")
+    if own is None:
+        return set()
+    address = parse_uri(_last(own).uri)
+    if isinstance(address, HfUri):
+        return {_plain(address.repo)}
+    return {_plain(address.path)} if isinstance(address, FileUri) else set()
+
+
+def license_warning(named: str | None) -> str | None:
+    """What a licence forbids, as far as its name says; None if it is a plain one."""
+    if named is None:
+        return "no licence is stated: by default nothing is allowed"
+    for part, meaning in FORBIDDING.items():
+        if re.search(rf"(^|[^a-z]){re.escape(part.strip('-'))}([^a-z]|$)", named.lower()):
+            return f"{named}: {meaning}"
+    return None
+
+
+def role_of(candidate: Candidate) -> str:
+    """A word of its name or tags that says what was done, else `merge` or `community`."""
+    said = " ".join([candidate.name, *candidate.tags]).lower()
+    if any(claim.relation == "merge" for claim in candidate.claims):
+        return "merge"
+    return next((role for role in KNOWN_ROLES if role in said), "community")
+
+
+def slug(name: str) -> str:
+    """A key from a name: `Llama-3.1-8B_X` -> `llama-3-1-8b_x`."""
+    text = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
+    return text or "model"
+
+
+def _holder(claim: Claim, config: Config, originals: Originals) -> tuple[list[str], str | None]:
+    """(variants that a claim means, how: None if by their own name)."""
+    wanted = _plain(claim.base)
+    if found := _holding(config, wanted):
+        return found, None
+    for repo, how in originals(wanted) if "/" in wanted else ():
+        if found := _holding(config, _plain(repo)):
+            return found, how
+    return [], None
+
+
+def _comparable(base: str, config: Config, parent: str) -> bool:
+    """Whether a claim and a parent have names of one kind: both of the hub, or both of this
+    experiment's files. A path on the uploader's disk is neither."""
+    own = config.models.get(parent)
+    address = parse_uri(_last(own).uri) if own else None
+    if isinstance(address, HfUri):
+        return bool(HUB_NAME.fullmatch(base.removeprefix("hf:").partition("@")[0]))
+    return isinstance(address, FileUri) and base.startswith("file:")
+
+
+def _holding(config: Config, name: str) -> list[str]:
+    return [variant for variant in config.variants if name in names_of(config, variant)]
+
+
+def _named(candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str | None]]) -> str:
+    found = list(dict.fromkeys(variant for _, variants, _ in holders for variant in variants))
+    if len(found) == 1:
+        return found[0]
+    said = "; ".join(f"{claim.by} names {claim.base}" for claim, _, _ in holders)
+    why = f"that may be {' or '.join(found)}" if found else "that is no variant here"
+    raise ConfigError(
+        f"What {candidate.name} was tuned from is not clear ({said or 'nothing says it'}"
+        f"{'; ' + why if said else ''}). Name it: --parent VARIANT, or --no-parent for weights "
+        "that were tuned from none."
+    )
+
+
+def _other(claim: Claim, variants: list[str], parent: str | None, names: set[str]) -> str:
+    which = f", which is {' and '.join(variants)}" if variants else ""
+    called = f" ({', '.join(sorted(names))})" if names else ""
+    return f"{claim.by} names {claim.base}{which}, not {parent}{called}"
+
+
+def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelConfig:
+    own = config.models.get(parent or "")
+    if own is None or own.adapter is not None:
+        raise ConfigError(
+            f"{candidate.uri} is an adapter: it needs a parent with plain weights in `models` to "
+            f"sit on, and {parent or 'no parent'} has "
+            + ("an adapter of its own." if own else "none.")
+            + " Merge it, or name another parent."
+        )
+    return own
+
+
+def _last(own: ModelConfig) -> Source:
+    return own.adapter or own
+
+
+def _plain(name: str) -> str:
+    """A repo's id or a path, however it is spelled: hf:Org/Name@commit -> org/name."""
+    text = name.removeprefix("hf:").removeprefix("file:").partition("@")[0]
+    return text.removeprefix("./").rstrip("/").lower()
+
+
+def _pinned(uri: str, sha256: str | None) -> dict[str, Any]:
+    return {"uri": uri} | ({"sha256": sha256} if sha256 else {})

@@ -1,0 +1,154 @@
+"""What a person holds -> what it is: a variant, a family, a run, a file, a generation, a number."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.audit.lineage.context import Scene, Subject
+from toxtrail.audit.lineage.hash_prefix import HEX
+from toxtrail.audit.lineage.lineage import Link, Standing
+from toxtrail.audit.lineage.resolve_file import file_subject, folders_of, writer_of
+from toxtrail.audit.lineage.resolve_path import place_of
+from toxtrail.audit.lineage.resolve_row_or_metric import inside_subject
+from toxtrail.audit.lineage.resolve_run import key_of, key_subjects, run_subjects
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.backends import git
+from toxtrail.errors import ConfigError, DataError, nearest, why_unread
+
+
+def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
+    """What a reference means.
+
+    A result whose file is too damaged to be read, or could not be read, is one as well, so that its
+    verification still names everything that is wrong.
+
+    Raises:
+        ConfigError: nothing, or several things; the candidates are listed.
+        DataError: a file that is missing, or that nothing here knows and that says nothing of
+            itself.
+    """
+    try:
+        return _resolved(reference, scene, show_text)
+    except DAMAGE as error:
+        damaged = None if isinstance(error, ConfigError) else _damaged(reference, scene, error)
+        if damaged is None:
+            raise
+        return damaged
+
+
+def _damaged(reference: str, scene: Scene, error: Exception) -> Subject | None:
+    """What a reference was meant to be, by its words alone; None if a file of it is missing."""
+    aim = _aim(reference, scene)
+    why = why_unread(error)
+    if aim is None or not (why or all(path.is_file() for path in aim.reads)):
+        return None
+    lines = (why or str(error)).strip().splitlines() or [type(error).__name__]
+    standing: Standing = "unread" if why else "MISMATCH"
+    link = Link(aim.kind, reference, None, standing, weak=(f"it cannot be read: {lines[0]}",))
+    return Subject(aim.kind, link, aim.targets)
+
+
+class Aim(NamedTuple):
+    """What a reference points at before anything is read."""
+
+    kind: str
+    targets: tuple[str, ...]
+    reads: tuple[Path, ...]
+
+
+def _aim(reference: str, scene: Scene) -> Aim | None:
+    store, config = scene.store, scene.config
+    if store is None or config is None:
+        return None
+    first, *rest = reference.rstrip("/").split("/")
+    if first in config.variants:
+        family = config.variants[first].family
+        if not rest:
+            summary = store.posterior(family, first) / "summary.json"
+            return Aim("variant", (f"track@{first}",), (summary,))
+        tables = (store.generations(family, first), store.scores(family, first))
+        return Aim("generation", (f"score@{first}",), tables)
+    if first in config.families:
+        stage = "compare" if rest else "track-comparison"
+        summary = store.comparison(first) / "summary.json"
+        return Aim("number" if rest else "family", (f"{stage}@{first}",), (summary,))
+    path = place_of(reference, folders_of(scene))
+    writer = writer_of(path.resolve(), scene) if path else None
+    return Aim("file", (writer,), (path,)) if path and writer else None
+
+
+def _resolved(reference: str, scene: Scene, show_text: bool) -> Subject:
+    for found in (_named(reference.rstrip("/"), scene), file_subject(reference, scene)):
+        if found:
+            return found
+    slashed = inside_subject(reference, scene, show_text) if "/" in reference else None
+    if slashed:
+        return slashed
+    runs = list(run_subjects(reference, scene))
+    shown = {key_of(run) for run in runs}
+    candidates = [*runs, *(c for c in key_subjects(reference, scene) if key_of(c) not in shown)]
+    distinct = {(c.kind, c.link.name): c for c in candidates}
+    if len(distinct) > 1:
+        lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]
+        raise ConfigError(
+            f'"{reference}" means {len(lines)} things; give more of it:\n' + "\n".join(lines)
+        )
+    if not distinct:
+        raise unknown(reference, scene)
+    return next(iter(distinct.values()))
+
+
+def unknown(reference: str, scene: Scene) -> ConfigError:
+    """What a reference may be, and what was perhaps meant."""
+    if scene.config is None:
+        return ConfigError(
+            f'"{reference}" is no file, and there is no experiment here (no params.yaml). Name a '
+            "file or a bundle, or go to an experiment's folder."
+        )
+    names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
+    if scene.store and (hint := _elsewhere(reference, scene.store.root, scene)):
+        return ConfigError(hint)
+    return ConfigError(
+        f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
+        f"experiment.{nearest(reference, names)} Give one of: a variant or family of params.yaml; "
+        "a path; a run id or name; the first 8 or more characters of a content key or hash; "
+        "variant/prompt_id/sample; family/variant/subset/metric."
+    )
+
+
+def _elsewhere(reference: str, root: Path, scene: Scene) -> str | None:
+    """A commit, or a name that params.yaml no longer lists: known, but no result."""
+    left = [
+        s for lock in scene.locks[:1] for s in lock.parsed() or () if s.endswith(f"@{reference}")
+    ]
+    if left:
+        return (
+            f'"{reference}" is no longer in params.yaml; dvc.lock still has {", ".join(left)}. '
+            "`toxtrail verify` lists what is left over; name one of its files to see its chain."
+        )
+    if HEX.fullmatch(reference.lower()) and git.resolve(root, reference):
+        return (
+            f'"{reference}" is a commit: `toxtrail audit --commit {reference}` lists its results.'
+        )
+    return None
+
+
+def _named(reference: str, scene: Scene) -> Subject | None:
+    store, config = scene.store, scene.config
+    if store is None or config is None:
+        return None
+    if reference in config.variants:
+        path = store.posterior(config.variants[reference].family, reference) / "summary.json"
+        kind, target = "variant", f"track@{reference}"
+    elif reference in config.families:
+        path = store.comparison(reference) / "summary.json"
+        kind, target = "family", f"track-comparison@{reference}"
+    else:
+        return None
+    if not path.is_file():
+        raise DataError(
+            f"{path.relative_to(store.root)} does not exist. Run `dvc repro`, `dvc pull` or "
+            "`dvc checkout` to have it; a file of it that you hold can be audited without."
+        )
+    return Subject(kind, scene.chain.of_file(path), (target,), path)

@@ -1,0 +1,177 @@
+"""A file, wherever it lies -> the result that it is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+from toxtrail.audit.lineage.context import Scene, Subject
+from toxtrail.audit.lineage.lineage import Link
+from toxtrail.audit.lineage.lock_history import Sighting, unlisted
+from toxtrail.audit.lineage.resolve_path import place_of
+from toxtrail.audit.verify.hash_cache import Digest, hashed
+from toxtrail.backends import git
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.errors import DataError
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import Manifest, ModelCard
+
+OTHER_NOW = (
+    "what its stage made is another file now, or is not here: check out the commit named above to "
+    "see its chain"
+)
+
+
+def file_subject(reference: str, scene: Scene) -> Subject | None:
+    """The file or folder that a reference names; None if there is none.
+
+    Raises:
+        ConfigError: it may not be read, or is a pipe or device.
+        DataError: nothing here knows it, and it says nothing of itself.
+    """
+    path = None if reference in ("", ".", "..") else place_of(reference, folders_of(scene))
+    if path is None:
+        return None
+    path = path.resolve()
+    return _of_folder(path, scene) if path.is_dir() else of_file(path, scene)
+
+
+def folders_of(scene: Scene) -> list[Path]:
+    """Where relative paths start."""
+    return [scene.here, *([scene.store.root] if scene.store else [])]
+
+
+def _of_folder(path: Path, scene: Scene) -> Subject:
+    """An adapter's folder, or a folder that a stage made: known by what is in it."""
+    inside = [path / name for name in ("adapter_model.safetensors", "summary.json")]
+    known = next((p for p in inside if p.is_file()), None)
+    if known:
+        return of_file(known, scene)
+    card = path / "model.json"
+    if card.is_file() and scene.store and path.parent == scene.store.root / "models":
+        own = scene.store.read_card(path.name)
+        return Subject("file", _card_link(card, own, scene), (_maker(own.key, scene),), card)
+    raise DataError(
+        f"{path} is a folder that holds neither an adapter (adapter_model.safetensors) nor a "
+        "summary.json nor a model of this experiment. Name a file in it."
+    )
+
+
+def of_file(path: Path, scene: Scene) -> Subject:
+    """A file by the manifest inside it, a model card that lists it, or where it was recorded.
+
+    Raises:
+        DataError: none of the three.
+    """
+    manifest, digest = embedded_manifest(path), hashed(path)
+    found = scene.seen(digest)
+    if manifest is not None:
+        link = scene.chain.of_file(path)
+        own = writer_of(path, scene) or next(iter(track_targets(manifest)))
+        targets = tuple(one.name for one in scene.instances if one.name == own)
+        return Subject("file", with_sightings(link, found), targets, path, found)
+    if card := _card_with(digest, scene):
+        link = scene.chain.of_adapter(path, card)._replace(sha256=digest.sha256)
+        return Subject("file", with_sightings(link, found), (_maker(card.key, scene),), path, found)
+    if found:
+        return _only_seen(path, digest, found, scene)
+    raise DataError(
+        f"{path.name} carries no manifest of toxtrail, and its content "
+        f"(sha256 {digest.sha256[:12]}...) stands neither in dvc.lock at any of "
+        f"{len(scene.locks)} commits nor in any of {len(scene.runs)} MLflow runs: it is a file of "
+        f"another format, of another experiment, or it was changed.{_unsearched(scene)}"
+    )
+
+
+def _unsearched(scene: Scene) -> str:
+    """Where a content may be recorded that could not be looked at."""
+    if scene.store is None:
+        return ""
+    gaps = []
+    if git.is_shallow(scene.store.root):
+        gaps.append("this clone is shallow, so older commits were not searched")
+    if missing := unlisted(scene.locks, cache_folder(scene.store.root)):
+        gaps.append(
+            f"DVC's cache lacks the lists of {missing} folders, so files in them cannot be known "
+            "by hash (`dvc fetch --all-commits`)"
+        )
+    return f" But {'; '.join(gaps)}." if gaps else ""
+
+
+def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Scene) -> Subject:
+    """A file that says nothing of itself, but whose content is recorded here."""
+    known = {one.name: one for one in scene.instances}
+    seen = next((s for s in found if s.stage in known and _is_present(s, digest, scene)), None)
+    link = Link("file", str(path), digest.sha256, "matches")
+    if seen is None or scene.store is None:
+        weak = (OTHER_NOW,) if any(s.stage for s in found) else ()
+        link = link._replace(standing="recorded", weak=weak)
+        return Subject("file", with_sightings(link, found), (), path, tuple(found))
+    one = known[seen.stage]
+    if one.stage.name in ("model", "finetune") and one.key:
+        below = [_card_link(path, scene.store.read_card(one.key), scene)]
+    else:
+        outs = [scene.store.root / out for out in one.writes]
+        files = [p / "summary.json" if p.is_dir() else p for p in outs]
+        below = [scene.chain.of_file(p) for p in files if p.is_file() and embedded_manifest(p)]
+    link = link._replace(made_from=tuple(below))
+    return Subject("file", with_sightings(link, found), (one.name,), path, tuple(found))
+
+
+def _is_present(seen: Sighting, digest: Digest, scene: Scene) -> bool:
+    """Whether the recorded place still holds this content."""
+    place = scene.store.root / seen.path if scene.store else None
+    return place is not None and place.is_file() and hashed(place).md5 == digest.md5
+
+
+def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:
+    link = scene.chain.of_adapter(path, card)
+    facts = (("fingerprint", card.fingerprint),)
+    return Link(f"model@{card.key}", str(path), None, "recorded", facts, made_from=(link,))
+
+
+def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
+    """The card whose last adapter, or whose weights, hold this file."""
+    for card in scene.cards:
+        files = (
+            card.adapters[-1].files if card.adapters else (*card.base.files, *card.base.converted)
+        )
+        if any(file.sha256 == digest.sha256 for file in files):
+            return card
+    return None
+
+
+def _maker(key: str, scene: Scene) -> str:
+    stage = "finetune" if scene.config and key in scene.config.finetunes else "model"
+    return f"{stage}@{key}"
+
+
+def writer_of(path: Path, scene: Scene) -> str | None:
+    """The stage run whose output a path of this repo is, or lies in."""
+    if scene.store is None or not path.is_relative_to(scene.store.root):
+        return None
+    name = path.relative_to(scene.store.root).as_posix()
+    inside = (
+        one.name
+        for one in scene.instances
+        for out in one.outs
+        if name == out or name.startswith(f"{out}/")
+    )
+    return next(inside, None)
+
+
+def with_sightings(link: Link, found: Iterable[Sighting]) -> Link:
+    """The link, headed by where its content is recorded."""
+    facts = tuple(("found", _sighting(one)) for one in found)
+    return link._replace(facts=(*facts, *link.facts))
+
+
+def _sighting(one: Sighting) -> str:
+    when = f" ({one.date}, {one.subject})" if one.date else ""
+    stage = f", stage {one.stage}" if one.stage else ""
+    return f"{one.where}{when}: {one.path}{stage}"
+
+
+def track_targets(manifest: Manifest) -> tuple[str, ...]:
+    """The stage run that made a file, or that tracks what it is of."""
+    return (manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",)

@@ -1,0 +1,148 @@
+"""One generation, or one number of a comparison -> everything behind it."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from toxtrail.audit.lineage.context import Scene, Subject
+from toxtrail.audit.lineage.lineage import Link
+from toxtrail.errors import ConfigError, nearest
+from toxtrail.provenance.identity import canonical_json, sha256_text
+
+
+def inside_subject(reference: str, scene: Scene, show_text: bool) -> Subject | None:
+    """`variant/prompt_id/sample` or `family/variant/subset/metric`; None if it is neither.
+
+    Raises:
+        ConfigError: a part of it is unknown; the nearest one is named.
+    """
+    first, *rest = reference.split("/")
+    config = scene.config
+    if config is None:
+        return None
+    if first in config.variants:
+        return _generation(reference, first, rest, scene, show_text)
+    if first in config.families and len(rest) == 3:
+        return _number(reference, first, rest, scene)
+    return None
+
+
+def _generation(
+    reference: str, variant: str, rest: list[str], scene: Scene, show_text: bool
+) -> Subject:
+    assert scene.store is not None
+    assert scene.config is not None
+    if len(rest) > 2:
+        raise ConfigError(f'"{reference}": a generation is variant/prompt_id/sample, no more.')
+    store, family = scene.store, scene.config.variants[variant].family
+    prompt_id, sample = rest[0], rest[1] if len(rest) > 1 else "0"
+    rows = store.read_generations(family, variant)
+    row = next((r for r in rows if r.key == (prompt_id, _number_of(sample))), None)
+    if row is None:
+        raise ConfigError(
+            f'"{reference}": {variant} has no generation {prompt_id}, sample {sample}.'
+            + nearest(prompt_id, sorted({r.prompt_id for r in rows}))
+        )
+    scores = [s for s in store.read_scores(family, variant) if (s.prompt_id, s.sample) == row.key]
+    tokens = canonical_json(list(row.token_ids))
+    facts: list[tuple[str, str]] = [
+        ("state", f"{row.state}, finished by {row.finish_reason}"),
+        ("tokens", f"{row.prompt_tokens} of the prompt, {len(row.token_ids)} generated"),
+        ("token ids sha256", sha256_text(tokens)),
+        ("text sha256", sha256_text(row.text)),
+        *(
+            (f"score by {s.scorer}", "none" if s.toxicity is None else f"{s.toxicity:.6f}")
+            for s in scores
+        ),
+    ]
+    if show_text:
+        prompt = next(p.text for p in store.read_prompts() if p.prompt_id == prompt_id)
+        facts += [("prompt", prompt), ("continuation", row.text)]
+    link = Link(
+        "generation",
+        f"{variant}/{row.prompt_id}/{row.sample}",
+        None,
+        "recorded",
+        tuple(facts),
+        made_from=(scene.chain.of_file(store.scores(family, variant)),),
+    )
+    return Subject("generation", link, (f"score@{variant}",))
+
+
+def _number_of(text: str) -> int | None:
+    return int(text) if text.isdigit() else None
+
+
+def _number(reference: str, family: str, rest: list[str], scene: Scene) -> Subject:
+    assert scene.store is not None
+    variant, subset, metric = rest
+    metric, _, scorer = metric.partition("@")
+    summary = scene.store.read_summary(scene.store.comparison(family))
+    scorer = scorer or summary["primary"]
+    asked = (variant, subset, metric, scorer)
+    rows = [r for r in _number_rows(summary) if _is_about(r, asked) and metric in r]
+    if not rows:
+        raise _no_number(reference, asked, summary)
+    row = rows[0]
+    compared = "relation" in row or metric.startswith("pooled_")
+    values = [
+        f"{r[metric]} against {r['a']} ({r['relation']})" if "relation" in r else f"{r[metric]}"
+        for r in rows
+        if ("relation" in r) == ("relation" in row)
+    ]
+    posterior = scene.store.posterior(family, variant) / "summary.json"
+    path = scene.store.comparison(family) / "summary.json" if compared else posterior
+    link = Link(
+        "number",
+        reference,
+        None,
+        "recorded",
+        (
+            ("value", "; ".join(values)),
+            *((("scorer", scorer),) if "scorer" in row else ()),
+            ("method", _method(row, summary)),
+        ),
+        made_from=(scene.chain.of_file(path),),
+    )
+    target = f"compare@{family}" if compared else f"posterior@{variant}"
+    return Subject("number", link, (target,))
+
+
+def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
+    """Rows of rates and differences: of toxicity, then of what was said at all."""
+    tables = ("rates", "pairs", "behaviour", "behaviour_pairs")
+    return [row for table in tables for row in summary.get(table, ())]
+
+
+def _is_about(row: dict[str, Any], asked: tuple[str, str, str, str]) -> bool:
+    variant, subset, _, scorer = asked
+    own = (row.get("variant") or row["b"], row["subset"], row.get("scorer", scorer))
+    return own == (variant, subset, scorer)
+
+
+def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
+    if "scorer" not in row:
+        n = row["n"] if "n" in row else row["n_continuations"]
+        return f"n {n}, measured from the texts, {summary['level']:.0%} intervals"
+    n = f"n {row['n']}" if "n" in row else f"{row['n_toxic']} of {row['n_scored']} toxic"
+    return f"{n}, toxic at {summary['threshold']} and above, {summary['level']:.0%} intervals"
+
+
+def _no_number(
+    reference: str, asked: tuple[str, str, str, str], summary: dict[str, Any]
+) -> ConfigError:
+    rows = _number_rows(summary)
+    known = {
+        "variant": {str(r.get("variant") or r["b"]) for r in rows},
+        "subset": {r["subset"] for r in rows},
+        "metric": {name for r in rows for name in r},
+        "scorer": {r["scorer"] for r in rows if "scorer" in r},
+    }
+    for (what, names), value in zip(known.items(), asked, strict=True):
+        if value not in names:
+            return ConfigError(
+                f'"{reference}": no {what} "{value}".{nearest(value, sorted(names))}'
+            )
+    return ConfigError(
+        f'"{reference}": {asked[0]} has no {asked[2]} (it is compared with nothing).'
+    )

@@ -1,0 +1,139 @@
+"""An MLflow run, a content key or a hash -> what it is of."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+
+from toxtrail.audit.lineage.context import Scene, Subject
+from toxtrail.audit.lineage.hash_prefix import HEX, matching
+from toxtrail.audit.lineage.lineage import Link, Standing, execution_facts
+from toxtrail.audit.lineage.resolve_file import of_file, track_targets, with_sightings
+from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.hash_cache import Digest, hashed
+from toxtrail.backends.mlflow.run_files import FiledRun, damaged_runs, unusable
+from toxtrail.errors import DataError, why_unread
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import Manifest, canonical_json, lineage
+
+
+def run_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
+    """Runs of this name, or whose id or content key starts so."""
+    key = reference.lower() if HEX.fullmatch(reference.lower()) else None
+    for run in scene.runs:
+        ids = (run.run_id, run.content_key)
+        if run.name == reference or (key and any(i.startswith(key) for i in ids)):
+            yield of_run(run, scene)
+    if key is None or scene.store is None:
+        return
+    for folder in damaged_runs(scene.store.root, {run.files.folder for run in scene.runs}):
+        if folder.parent.name.startswith(key):
+            yield _unusable_run(folder.parent.name, folder, unusable(folder))
+
+
+def _unusable_run(name: str, folder: Path, error: Exception) -> Subject:
+    """A run whose files could not be read, or are damaged."""
+    why = why_unread(error)
+    standing: Standing = "unread" if why else "MISMATCH"
+    link = Link("MLflow run", name, None, standing, weak=(why or str(error),))
+    return Subject("run", link, (), folder)
+
+
+def of_run(run: FiledRun, scene: Scene) -> Subject:
+    """A run by its own files, each held against the list that it was sealed with."""
+    title = f"MLflow run {run.name} ({run.run_id})"
+    try:
+        record = run.record()
+        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+        if (record["name"], manifest.content_key) != (run.name, run.content_key):
+            raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
+    except DAMAGE as error:
+        return _unusable_run(title, run.files.folder, error)
+    link = scene.chain.of_manifest(title, manifest)
+    tags = record["tags"]
+    names = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256", "comparability")
+    facts = [(n, tags[f"toxtrail.{n}"]) for n in names if f"toxtrail.{n}" in tags]
+    link = link._replace(
+        facts=(*facts, *_executions(run), *link.facts), weak=(*link.weak, *_doubts(run, tags))
+    )
+    stage = {"posterior": "track", "compare": "track-comparison"}.get(manifest.kind, "")
+    name = f"{stage}@{manifest.key}"
+    current = _is_current(run, name, scene)
+    return Subject("run", link, (name,) if current else (), run.files.folder)
+
+
+def _doubts(run: FiledRun, tags: Mapping[str, str]) -> Iterator[str]:
+    if tags.get("toxtrail.git_dirty") == "true":
+        yield "tracked with uncommitted changes: the commit alone does not give it back"
+    if "toxtrail.mismatch" in tags:
+        yield tags["toxtrail.mismatch"]
+    if not run.files.anchored:
+        yield "the store's database does not have it: its files were held against their list alone"
+
+
+def _executions(run: FiledRun) -> Iterator[tuple[str, str]]:
+    with suppress(*DAMAGE):  # damaged: verification names it
+        for stage, record in run.executions().items():
+            for name, value in execution_facts(record)[0]:
+                yield f"{stage}: {name}", value
+
+
+def _is_current(run: FiledRun, name: str, scene: Scene) -> bool:
+    """Whether it is the run of the result that is here now."""
+    if scene.store is None or scene.config is None:
+        return False
+    stage, _, key = name.partition("@")
+    if stage == "track" and key in scene.config.variants:
+        folder = scene.store.posterior(scene.config.variants[key].family, key)
+    elif stage == "track-comparison" and key in scene.config.families:
+        folder = scene.store.comparison(key)
+    else:
+        return False
+    path = folder / "summary.json"
+    with suppress(*DAMAGE):
+        manifest = embedded_manifest(path) if path.is_file() else None
+        return manifest is not None and manifest.content_key == run.content_key
+    return False
+
+
+def key_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
+    """Content keys and hashes of present files, and hashes that the history knows."""
+    key = reference.lower()
+    if not HEX.fullmatch(key) or scene.store is None:
+        return
+    manifests = [m for m in map(embedded_manifest, _present_files(scene)) if m]
+    for node in (node for manifest in manifests for node in lineage(manifest)):
+        if node.content_key.startswith(key):
+            own = scene.chain.of_manifest(f"content key {node.content_key}", node)
+            yield Subject("file", own, _known(track_targets(node), scene))
+    for one in matching(key, manifests, scene.locks, scene.runs, scene.cards):
+        path = scene.store.root / one.path if one.path else None
+        own_file = hashed(path) if path and path.is_file() else None
+        if path and own_file and one.digest in (own_file.sha256, own_file.md5):
+            yield of_file(path, scene)
+            continue
+        digest = Digest(one.digest if len(one.digest) == 64 else "-", one.digest, 0)
+        found = scene.seen(digest)
+        weak = ("its file is not here: only where it is recorded can be said",)
+        link = Link("hash", one.digest, None, "recorded", weak=weak)
+        yield Subject("hash", with_sightings(link, found), (), None, found)
+
+
+def key_of(subject: Subject) -> str | None:
+    """A run has the content key of the result that it shows: the two are no ambiguity."""
+    return dict(subject.link.facts).get("content key")
+
+
+def _known(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
+    names = {one.name for one in scene.instances}
+    return tuple(name for name in targets if name in names)
+
+
+def _present_files(scene: Scene) -> Iterator[Path]:
+    assert scene.store is not None
+    for one in scene.instances:
+        if one.stage.name in ("posterior", "compare"):
+            path = scene.store.root / one.writes[0] / "summary.json"
+            if path.is_file():
+                yield path

@@ -1,0 +1,134 @@
+"""What differs between two results: params, data, weights, code, environment; then the numbers."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, flatten, lineage
+
+MISSING = "-"
+SECTIONS = ("params", "data", "weights", "code", "environment", "execution", "numbers")
+FACTS = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256")
+"""Tags of a run that say where it was made."""
+
+
+class Difference(NamedTuple):
+    """One thing that the two do not share."""
+
+    section: str
+    field: str
+    a: str
+    b: str
+
+
+def differing(
+    a: Mapping[str, Any],
+    b: Mapping[str, Any],
+    tags_a: Mapping[str, str],
+    tags_b: Mapping[str, str],
+) -> list[Difference]:
+    """Everything that differs, section by section.
+
+    Args:
+        a: a summary of a posterior or a comparison.
+        tags_a: of its MLflow run; empty for files.
+    """
+    known_a, known_b = _facts(a, tags_a), _facts(b, tags_b)
+    found = []
+    for section in SECTIONS:
+        one, other = known_a[section], known_b[section]
+        for field in {**one, **other}:
+            left, right = one.get(field, MISSING), other.get(field, MISSING)
+            if left != right:
+                found.append(Difference(section, field, left, right))
+    return found
+
+
+def same_sections(found: Sequence[Difference]) -> list[str]:
+    """The sections in which nothing differs."""
+    return [name for name in SECTIONS if name not in {one.section for one in found}]
+
+
+def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
+    manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
+    nodes = lineage(manifest)
+    cards = {node.model.key: node.model for node in nodes if node.model}
+    alone = len(cards) <= 1
+    return {
+        "params": _params(nodes, alone),
+        "data": _data(nodes, cards),
+        "weights": {
+            f"{'' if alone else f'{key}: '}{name}": value
+            for key, card in cards.items()
+            for name, value in _weights(card).items()
+        },
+        "code": {node.kind: node.code_sha256[:16] for node in nodes},
+        "environment": {
+            f"{node.kind}: {name}": value
+            for node in nodes
+            for name, value in node.environment.items()
+        },
+        "execution": {n: tags[f"toxtrail.{n}"] for n in FACTS if f"toxtrail.{n}" in tags},
+        "numbers": _numbers(summary),
+    }
+
+
+def _params(nodes: Sequence[Manifest], alone: bool) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for node in nodes:
+        own = "" if alone or node.key is None else f"{node.key}: "
+        for name, value in flatten(node.params).items():
+            if not name.endswith(".golden"):  # texts that a scorer is tried on
+                found.setdefault(f"{own}{name}", str(value))
+        for adapter in node.model.adapters if node.model else ():
+            if adapter.training:
+                recipe = flatten({f"finetune {adapter.key}": adapter.training.recipe})
+                found |= {name: str(value) for name, value in recipe.items()}
+    return found
+
+
+def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelCard]) -> dict[str, str]:
+    prompts = [node.inputs["prompts"] for node in nodes if "prompts" in node.inputs]
+    found = {"prompts sha256": ", ".join(sorted({one.sha256[:16] for one in prompts}))}
+    for card in cards.values():
+        for adapter in card.adapters:
+            if adapter.training:
+                own = adapter.training
+                found[f"{adapter.key}: training data"] = f"{own.data_uri} {own.data_sha256[:16]}"
+                found[f"{adapter.key}: examples"] = str(own.examples)
+    return found
+
+
+def _weights(card: ModelCard) -> dict[str, str]:
+    found = {
+        "base": card.base.uri,
+        "base sha256": card.base.sha256[:16],
+        "precision as stored": card.base.quantization or card.base.stored_dtype,
+        "tokenizer": card.base.tokenizer_sha256[:16],
+        "chat template": (card.base.chat_template_sha256 or "none")[:16],
+        "fingerprint": card.fingerprint[:16],
+    }
+    for place, adapter in enumerate(card.adapters, start=1):
+        found[f"adapter {place}"] = f"{adapter.key} {adapter.sha256[:16]}"
+        for what, sha256 in adapter.brings:
+            found[f"{what} of adapter {place}"] = sha256[:16]
+    return found
+
+
+def _numbers(summary: Mapping[str, Any]) -> dict[str, str]:
+    """Rates (of a comparison: differences too) by scorer and subset."""
+    found = {}
+    for row in summary["rates"]:
+        name = f"{row['variant']}: " if "variant" in row else ""
+        found[f"{name}rate {row['scorer']}/{row['subset']}"] = _rate(row)
+    for row in summary.get("pairs", []):
+        value = MISSING if row["diff"] is None else f"{100 * row['diff']:+.1f} {row['verdict']}"
+        found[f"{row['b']} minus {row['a']} {row['scorer']}/{row['subset']}"] = value
+    return found
+
+
+def _rate(row: Mapping[str, Any]) -> str:
+    if row["rate"] is None:
+        return MISSING
+    return f"{100 * row['rate']:.1f} % ({row['n_toxic']}/{row['n_scored']})"

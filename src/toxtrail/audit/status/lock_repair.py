@@ -1,0 +1,139 @@
+"""A dvc.lock that was cut off: DVC writes it in place, and a kill leaves its beginning or nothing.
+
+Entries that are missing come from older versions of the file. That is safe whatever their age: DVC
+holds each entry against the files that are here, and runs a stage again whose entry does not fit.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
+
+import yaml
+
+from toxtrail.audit.verify.dvc_lock import FIELDS
+from toxtrail.backends import git
+from toxtrail.backends.dvc_process import write_atomically
+from toxtrail.errors import ConfigError
+from toxtrail.pipeline import PIPELINE
+from toxtrail.regular_files import read_text
+
+HEAD = "schema: '2.0'\nstages:\n"
+"""How DVC begins the file."""
+CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
+OURS = {stage.name for stage in PIPELINE}
+
+
+def copy_path(root: Path) -> Path:
+    """Where `toxtrail run` keeps a copy of the last undamaged dvc.lock."""
+    return root / ".toxtrail" / "dvc.lock"
+
+
+def lock_problem(text: str) -> str | None:
+    """What is wrong with a dvc.lock that neither DVC nor we can read, and the cure; None if it is
+    complete. Errors within its entries are left to DVC to say."""
+    if CONFLICT.search(text):
+        return (
+            "dvc.lock has git's conflict markers. `git checkout --ours dvc.lock` (or --theirs) "
+            "takes one side; `toxtrail run` then runs what the other side had."
+        )
+    if is_cut_off(text):
+        return (
+            "dvc.lock is incomplete: it was cut off while DVC wrote it. `toxtrail run` completes "
+            "it from its copy or from git; by hand: `git checkout dvc.lock`, then `dvc repro`."
+        )
+    return None
+
+
+def is_cut_off(text: str) -> bool:
+    """Whether only the beginning of the file is here."""
+    if not text.strip("\0 \n"):
+        return True
+    if not text.startswith(HEAD):
+        return HEAD.startswith(text.rstrip("\n"))
+    name, last = ([("", ""), *_entries(text).items()])[-1]
+    return not name or not _is_complete(name, last, text.endswith("\n"))
+
+
+def completed(text: str, older: Iterable[str]) -> str:
+    """The file with its complete entries, and those of older versions for all others.
+
+    Args:
+        older: versions of the file, the best one last.
+    """
+    entries: dict[str, str] = {}
+    for version in older:
+        if lock_problem(version) is None:
+            entries |= _entries(version)
+    own = _entries(text)
+    if own and is_cut_off(text):
+        own.popitem()
+    entries |= own
+    return HEAD + "".join(entries.values()) if entries else ""
+
+
+def repair_lock(root: Path) -> str | None:
+    """Complete dvc.lock if it was cut off; what was done, None if nothing.
+
+    Raises:
+        ConfigError: it has git's conflict markers.
+    """
+    path = root / "dvc.lock"
+    text = _text(path)
+    if text is None or (problem := lock_problem(text)) is None:
+        return None
+    if CONFLICT.search(text):
+        raise ConfigError(problem)
+    older = [git.show(root, "HEAD", "dvc.lock"), _text(copy_path(root))]
+    new = completed(text, [version for version in older if version])
+    if new:
+        write_atomically(path, new)
+    else:
+        path.unlink()
+    return (
+        "dvc.lock was incomplete: it was cut off while DVC wrote it. It has "
+        f"{len(_entries(new))} entries again, {max(len(_entries(text)) - 1, 0)} of them from the "
+        "file itself. Stages that do not fit their entry run again; finished work is kept."
+    )
+
+
+def keep_copy(root: Path) -> None:
+    """Keep a copy of dvc.lock, if it is undamaged, to complete it from."""
+    text = _text(root / "dvc.lock")
+    if text is not None and lock_problem(text) is None:
+        with suppress(OSError):  # without a copy there is still git
+            copy_path(root).parent.mkdir(exist_ok=True)
+            write_atomically(copy_path(root), text)
+
+
+def _text(path: Path) -> str | None:
+    """None if there is no such file; bytes that are no text stay visible as such."""
+    with suppress(FileNotFoundError):
+        return read_text(Path(os.path.realpath(path)), "replace").replace("\r\n", "\n")
+    return None
+
+
+def _entries(text: str) -> dict[str, str]:
+    """Stage -> its text, ending in a line's end."""
+    found: dict[str, str] = {}
+    if text.startswith(HEAD):
+        for block in re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE):
+            if block.strip("\0 \n"):
+                name = block.split("\n", 1)[0].strip().removesuffix(":")
+                found[name] = block if block.endswith("\n") else f"{block}\n"
+    return found
+
+
+def _is_complete(name: str, block: str, ends_a_line: bool) -> bool:
+    try:
+        (entry,) = yaml.safe_load(block).values()
+        rows = [*entry.get("deps", []), *entry.get("outs", [])]
+        whole = all({"path", "hash", "md5", "size"} <= set(row) <= FIELDS for row in rows)
+    except (yaml.YAMLError, AttributeError, TypeError, ValueError):
+        return False
+    if name.partition("@")[0] not in OURS:
+        return bool(entry.get("cmd")) and ends_a_line
+    return whole and bool(entry.get("outs")) and ends_a_line

@@ -1,0 +1,66 @@
+"""Is a result that is shown by hand of the present params.yaml and files?
+
+The result's own manifest tells, and the manifests of its inputs in it: dvc.lock does not know of a
+stage that was run by hand. What decides no result (`runtime`, comments, times of files) stands in
+no manifest.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify.params import changes, other_model, other_params
+from toxtrail.config.schema import Config
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.identity import Input, Manifest, ModelCard, sha256_file
+from toxtrail.regular_files import irregular, leads_out
+
+Runs = Mapping[tuple[str, str | None], Instance]
+
+
+def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
+    """What differs between what a result was made from and what is here now; empty: nothing.
+
+    A file that is not here (a clone without its data) is no difference.
+    """
+    runs: Runs = {(one.stage.name, one.key): one for one in stage_runs(config)}
+    return list(dict.fromkeys(_differences(config, root, manifest, runs, set())))
+
+
+def _differences(
+    config: Config, root: Path, manifest: Manifest, runs: Runs, seen: set[tuple[str, bool]]
+) -> Iterator[str]:
+    run = runs.get((manifest.kind, manifest.key))
+    if run is None:
+        yield f"params.yaml has no {manifest.kind}@{manifest.key} any more"
+        return
+    yield from other_params(config, run, manifest)
+    if manifest.model is not None:
+        yield from other_model(config, manifest.model)
+        yield from _other_recipe(config, manifest.model)
+    for made_from in manifest.inputs.values():
+        if (place := (made_from.path, made_from.manifest is None)) in seen:
+            continue
+        seen.add(place)
+        if _was_changed(root, made_from):
+            yield f"{made_from.path} was changed since"
+        elif made_from.manifest is not None:
+            yield from _differences(config, root, made_from.manifest, runs, seen)
+
+
+def _other_recipe(config: Config, card: ModelCard) -> Iterator[str]:
+    own, training = config.finetunes.get(card.key), card.adapters[-1:]
+    if own is None or not training or training[0].training is None:
+        return
+    recipe = training[0].training.recipe
+    for place, old, new in changes(f"finetunes.{card.key}", recipe, own.plain()):
+        yield f"{place}: it was made with {old}, params.yaml has {new}"
+
+
+def _was_changed(root: Path, made_from: Input) -> bool:
+    path = root / made_from.path
+    if leads_out(made_from.path) or irregular(path) or not path.is_file():
+        return False
+    return sha256_file(path) != made_from.sha256

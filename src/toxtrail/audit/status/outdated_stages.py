@@ -1,0 +1,219 @@
+"""Which stage runs are out of date, and why: the answer of `dvc status`, without DVC.
+
+DVC's own takes minutes of CPU for hundreds of variants, holds DVC's lock meanwhile, so that a
+running stage cannot be saved, and must write. Here nothing is locked, and only a cache of hashes is
+written, where that is allowed. By DVC's rules a file whose size, time and inode are unchanged is
+unchanged; `toxtrail verify` trusts none of them.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toxtrail.audit.verify.dvc_lock_parser import Entry, as_dvc_reads, read_entries
+from toxtrail.audit.verify.dvc_templates import Declared, at, declared_runs
+from toxtrail.audit.verify.hash_cache import dir_md5, hashed
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.errors import DataError
+from toxtrail.regular_files import read_text
+
+Why = list[Any]
+"""As `dvc status --json` says it: {"changed deps": {path: state}}, {"changed outs": ...}, words."""
+NEVER_RUN = Entry(None, {}, {}, None)
+CACHE_MODE = 0o444
+"""Of an object that DVC has checked."""
+FRESH_S = 2.0
+"""A file written later than this before it was hashed may be written again within one tick of the
+file system's clock: its hash is not kept."""
+
+
+class Staleness(NamedTuple):
+    """What `toxtrail run` would do."""
+
+    stages: dict[str, Why]
+    """Stage runs that are out of date themselves."""
+    others: list[str]
+    """Stages of dvc.yaml that only DVC understands: `dvc status NAME` tells."""
+
+
+def staleness(root: Path) -> Staleness:
+    """Of every stage run of an experiment.
+
+    Raises:
+        DataError: dvc.yaml, dvc.lock or params.yaml cannot be read.
+    """
+    params = as_dvc_reads(_text(root / "params.yaml"), "params.yaml")
+    runs, others = declared_runs(as_dvc_reads(_text(root / "dvc.yaml"), "dvc.yaml"), params)
+    lock_text = _text(root / "dvc.lock", missing="")
+    recorded = read_entries(lock_text) if lock_text.strip() else {}
+    files = Files(root)
+    found: dict[str, Why] = {}
+    for run in runs:
+        if why := _why(run, recorded.get(run.name, NEVER_RUN), params, files):
+            found[run.name] = why
+    files.keep()
+    return Staleness(found, others)
+
+
+def _why(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
+    why: Why = []
+    if not run.frozen:
+        deps: dict[str, Any] = {}
+        for path in run.deps:
+            if state := files.state(path, entry.deps.get(path)):
+                deps[path] = state
+        if values := _params(run, entry, params):
+            deps["params.yaml"] = values
+        if deps:
+            why.append({"changed deps": deps})
+    outs = {path: _out(path, cached, entry, files) for path, cached in run.outs.items()}
+    if outs := {path: state for path, state in outs.items() if state}:
+        why.append({"changed outs": outs})
+    if entry is not NEVER_RUN and entry.cmd != run.cmd:
+        why.append("changed command")
+    return why
+
+
+def _params(run: Declared, entry: Entry, params: Any) -> dict[str, str] | str:
+    if not run.params:
+        return {}
+    if entry.params is None:
+        return "new"
+    found = {}
+    for place in run.params:
+        here, value = at(params, place)
+        if not here:
+            found[place] = "deleted"
+        elif place not in entry.params:
+            found[place] = "new"
+        elif value != entry.params[place]:
+            found[place] = "modified"
+    return found
+
+
+def _out(path: str, cached: bool, entry: Entry, files: Files) -> str | None:
+    md5 = entry.outs.get(path)
+    if cached and md5 is not None and not files.in_cache(md5):
+        return "not in cache"
+    return files.state(path, md5)
+
+
+class Files:
+    """The files of an experiment and of DVC's cache, hashed at most once."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+        self._cache = cache_folder(root) / "files" / "md5"
+        self._ignored = _ignored(root)
+        self._memory = root / ".toxtrail" / "hashes.json"
+        self._known: dict[str, list[Any]] = _remembered(self._memory)
+        self._new: dict[str, list[Any]] = {}
+        self._states: dict[tuple[str, str | None], str | None] = {}
+        self._objects: dict[str, bool] = {}
+
+    def state(self, path: str, md5: str | None) -> str | None:
+        """None if the file or folder is as recorded, else `deleted` or `modified`."""
+        if (path, md5) not in self._states:
+            self._states[path, md5] = self._state(path, md5)
+        return self._states[path, md5]
+
+    def in_cache(self, md5: str) -> bool:
+        """Whether DVC's cache has the object, and for a folder all that is in it."""
+        if md5 not in self._objects:
+            self._objects[md5] = self._has_object(md5)
+        return self._objects[md5]
+
+    def keep(self) -> None:
+        """Write the hashes down for the next time, where that is allowed."""
+        if self._new == self._known:
+            return
+        with suppress(OSError):
+            draft = self._memory.with_suffix(f".{os.getpid()}")
+            draft.write_text(json.dumps(self._new), encoding="utf-8")
+            draft.replace(self._memory)
+
+    def _state(self, path: str, md5: str | None) -> str | None:
+        place = self._root / path
+        if not place.exists() or self._ignored(path):
+            return "deleted"
+        return None if self._md5(place) == md5 else "modified"
+
+    def _md5(self, path: Path) -> str:
+        if not path.is_dir():
+            return self._hash(path)
+        return dir_md5({file.relative_to(path).as_posix(): self._hash(file)
+                        for file in self._files_of(path)})  # fmt: skip
+
+    def _files_of(self, folder: Path) -> Iterator[Path]:
+        for place, folders, names in os.walk(folder):
+            inside = Path(place).relative_to(self._root).as_posix()
+            folders[:] = [name for name in folders if not self._ignored(f"{inside}/{name}/")]
+            yield from (Path(place, n) for n in names if not self._ignored(f"{inside}/{n}"))
+
+    def _hash(self, path: Path) -> str:
+        name = str(path.relative_to(self._root) if path.is_relative_to(self._root) else path)
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise DataError(f"{name} is neither a file nor a folder. Delete it, and run again.")
+        mark = [found.st_size, found.st_mtime_ns, found.st_ino]
+        known = self._known.get(name)
+        if known is None or known[:-1] != mark:
+            known = [*mark, hashed(path).md5]
+        if time.time() - found.st_mtime > FRESH_S:
+            self._new[name] = known
+        md5: str = known[-1]
+        return md5
+
+    def _has_object(self, md5: str) -> bool:
+        path = self._cache / md5[:2] / md5[2:]
+        try:
+            mode = stat.S_IMODE(path.stat().st_mode)
+        except OSError:
+            return False
+        if mode != CACHE_MODE and self._hash(path) != md5.removesuffix(".dir"):
+            return False
+        if not md5.endswith(".dir"):
+            return True
+        try:
+            rows = json.loads(read_text(path))
+            return all(self.in_cache(row["md5"]) for row in rows)
+        except (ValueError, TypeError, KeyError):
+            return False
+
+
+def _ignored(root: Path) -> Any:
+    """Whether .dvcignore leaves a path out."""
+    from pathspec import GitIgnoreSpec
+
+    lines = [".hg/", ".git/", ".git", ".dvc/"]  # DVC's own
+    with suppress(OSError):
+        lines += read_text(root / ".dvcignore").splitlines()
+    return GitIgnoreSpec.from_lines(lines).match_file
+
+
+def _remembered(path: Path) -> dict[str, list[Any]]:
+    with suppress(DataError, OSError, ValueError):
+        found = json.loads(read_text(path))
+        if isinstance(found, Mapping) and all(
+            isinstance(v, list) and len(v) == 4 for v in found.values()
+        ):
+            return dict(found)
+    return {}
+
+
+def _text(path: Path, missing: str | None = None) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        if missing is not None:
+            return missing
+        raise DataError(f"{path} does not exist. Is this folder an experiment?") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is not UTF-8 text ({error}).") from None

@@ -1,0 +1,71 @@
+"""Is every result that was tracked in the MLflow store that is in use now?
+
+A receipt says that a run was published. It is the same for every store, or dvc.lock would not be
+the same in every clone. So which store has the run is not read from it: the store is asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.backends.mlflow.published_contents import Content, ask, store_name
+from toxtrail.config.schema import Config
+from toxtrail.errors import BackendError, DataError
+from toxtrail.storage.artifacts import Store, read_json
+
+
+class Publication(NamedTuple):
+    """What the store has of what was tracked."""
+
+    store: str
+    """Where it is, without secrets."""
+    missing: tuple[str, ...]
+    """Stage runs with a receipt whose run is not there."""
+    notes: tuple[str, ...]
+    """What a person should know: why the store could not be asked, where the runs are instead."""
+    unknown: bool = False
+    """Whether the store could not be asked."""
+
+
+def publication(store: Store, config: Config) -> Publication:
+    """Ask the store for the run of every receipt."""
+    receipts = dict(_receipts(store, config))
+    name, experiment = store_name(store.root), config.tracking.experiment
+    try:
+        answer = ask(store.root, experiment, set(receipts.values()))
+    except BackendError as error:
+        note = f"Whether the runs are in the MLflow store could not be found out: {error}"
+        return Publication(name, (), (note,), unknown=True)
+    missing = tuple(stage for stage, one in receipts.items() if one not in answer.present)
+    notes = [_renamed(name, experiment, answer.elsewhere)] if answer.elsewhere else []
+    return Publication(name, missing, tuple(notes))
+
+
+def _renamed(store: str, experiment: str, others: tuple[str, ...]) -> str:
+    return (
+        f'The MLflow store {store} has no experiment "{experiment}"; runs of these results are in '
+        f"{', '.join(others)}. If it was renamed, rename it back (`mlflow experiments rename "
+        "--experiment-id ID --new-name NAME`), or write the new name under tracking.experiment in "
+        "params.yaml."
+    )
+
+
+def _receipts(store: Store, config: Config) -> Iterator[tuple[str, Content]]:
+    """Stage run -> what its receipt says, variants first. One that is missing or damaged is out of
+    date: DVC says so."""
+    for variant, who in config.variants.items():
+        if content := _content(store.variant_receipt(who.family, variant)):
+            yield f"track@{variant}", content
+    for family in config.families:
+        if content := _content(store.family_receipt(family)):
+            yield f"track-comparison@{family}", content
+
+
+def _content(path: Path) -> Content | None:
+    try:
+        receipt = read_json(path)
+        return Content(str(receipt["content_key"]), str(receipt["seal"]))
+    except (DataError, OSError, KeyError, TypeError):
+        return None

@@ -1,0 +1,1 @@
+"""Every file hashed again, every number computed again."""

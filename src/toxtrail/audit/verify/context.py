@@ -1,0 +1,243 @@
+"""What a verification looks at, read once, and what it says of each thing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+from toxtrail.audit.verify.dvc_lock import Lock, parse_lock
+from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.audit.verify.unsafe_outputs import is_refused
+from toxtrail.backends import git
+from toxtrail.backends.assets import AssetStore
+from toxtrail.config.schema import Config
+from toxtrail.errors import ToxtrailError, why_unread
+from toxtrail.pipeline import Instance
+from toxtrail.storage.artifacts import Store
+
+Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
+"""ok: looked at, and as recorded. BROKEN: it is not what was recorded. unread: it is here and could
+not be read, so nothing was verified of it. absent: it is not here, so nothing can be said. weak: it
+stands, but less is proved than a reader may think."""
+OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
+
+DAMAGE = (
+    ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError,
+    MemoryError,
+)  # fmt: skip
+"""What reading a file raises that was edited by hand, or that could not be read: `failed` and
+`problem` tell the two apart."""
+
+LINKS = (
+    "pipeline",
+    "dvc.lock",
+    "git",
+    "prompt set",
+    "weights",
+    "training data",
+    "adapters",
+    "model cards",
+    "generations",
+    "scorers",
+    "scores",
+    "posteriors",
+    "comparisons",
+    "report",
+    "dvc cache",
+    "executions",
+    "receipts",
+    "MLflow runs",
+    "MLflow files",
+    "MLflow values",
+    "signatures",
+    "files",
+)
+"""Classes of links, in the order of the data."""
+
+
+class Check(NamedTuple):
+    """One thing looked at."""
+
+    link: str
+    """One of LINKS."""
+    name: str
+    """Which one, exactly."""
+    outcome: Outcome
+    detail: str
+    """What was found and what to do; empty if ok."""
+
+    def to_json(self) -> dict[str, str]:
+        return self._asdict()
+
+
+@dataclass(frozen=True)
+class Evidence:
+    """The files of an experiment and what is written about them."""
+
+    store: Store
+    config: Config
+    raw: dict[str, Any]
+    """params.yaml as it stands."""
+    lock: Lock
+    lock_problem: str | None
+    """Why dvc.lock could not be read; then `lock` is empty."""
+    digests: Digests
+    assets: AssetStore
+    asset_cache: Path
+    dvc_cache: Path
+    refused: Mapping[str, str] = field(default_factory=dict)
+    """What is never opened, from the root -> why."""
+
+    @property
+    def root(self) -> Path:
+        return self.store.root
+
+    def path(self, name: str) -> Path:
+        """DataError if the name leads out of the experiment."""
+        return self.store.at(name)
+
+    def sound(self, instances: Iterable[Instance]) -> list[Instance]:
+        """Those of which nothing that they made or read is refused."""
+        if not self.refused:
+            return list(instances)
+        return [
+            one
+            for one in instances
+            if not any(is_refused(name, self.refused) for name in (*one.outs, *one.reads))
+        ]
+
+    @cached_property
+    def committed(self) -> Lock:
+        """dvc.lock as HEAD has it; empty if it has none that can be read."""
+        text = git.show(self.root, "HEAD", "dvc.lock")
+        try:
+            return parse_lock(text) if text else {}
+        except ToxtrailError:
+            return {}
+
+    def older(self, path: str, md5: str) -> str | None:
+        """The commit that an output's content here, which is not what dvc.lock records, is of; None
+        if no commit knows it, or none knows what dvc.lock records: then one of the two was edited.
+        """
+        recorded = {o.md5 for e in self.lock.values() for o in e.outs.values() if o.path == path}
+        if md5 in recorded or not any(self.commit_of(path, one) for one in recorded):
+            return None
+        return self.commit_of(path, md5)
+
+    def commit_of(self, path: str, md5: str) -> str | None:
+        """A commit whose dvc.lock records this content of an output."""
+        for version in self._versions:
+            with suppress(ToxtrailError):
+                lock = parse_lock(version.text) if md5 in version.text else {}
+                found = (e.outs[path].md5 for e in lock.values() if path in e.outs)
+                if md5 in found:
+                    return version.commit
+        return None
+
+    @cached_property
+    def _versions(self) -> list[git.Version]:
+        return git.versions(self.root, "dvc.lock")
+
+
+def ok(link: str, name: str) -> Check:
+    """Looked at, and as recorded."""
+    return Check(link, name, "ok", "")
+
+
+def broken(link: str, name: str, detail: str) -> Check:
+    """Not what was recorded."""
+    return Check(link, name, "BROKEN", detail)
+
+
+def absent(link: str, name: str, detail: str) -> Check:
+    """Not here, so nothing can be said."""
+    return Check(link, name, "absent", detail)
+
+
+def weak(link: str, name: str, detail: str) -> Check:
+    """It stands, but less is proved than it seems."""
+    return Check(link, name, "weak", detail)
+
+
+def unread(link: str, name: str, why: str) -> Check:
+    """Here, and it could not be read: nothing was verified of it."""
+    return Check(link, name, "unread", f"it could not be read, so it was not verified. {why}")
+
+
+class Unread(NamedTuple):
+    """Among the problems of something: a part of it that could not be read."""
+
+    why: str
+
+
+Problem = str | Unread
+
+
+def problem(error: Exception, what: str) -> Problem:
+    """What an error in reading says: that something could not be read, or else `what`, with the
+    error's own words."""
+    if why := why_unread(error):
+        return Unread(why)
+    return f"{what}: {error if isinstance(error, ToxtrailError) else repr(error)}"
+
+
+def failed(link: str, name: str, error: Exception, what: str) -> Check:
+    """The check of something that an error ended: it could not be read, or it is broken."""
+    return judged(link, name, [problem(error, what)])[0]
+
+
+def judged(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
+    """One check for each problem, or one that is ok."""
+    return [
+        unread(link, name, one.why) if isinstance(one, Unread) else broken(link, name, one)
+        for one in problems
+    ] or [ok(link, name)]
+
+
+def unlike_listed(
+    digests: Digests, path: Path | None, recorded: str | None, listing: str
+) -> Iterator[Problem]:
+    """Where a file is not the one of a list of hashes.
+
+    Args:
+        path: None if it is not here.
+        recorded: its SHA-256 in the list; None if it is not in it.
+        listing: name of the list.
+    """
+    try:
+        digest = digests.of(path) if path else None
+    except (OSError, MemoryError) as error:
+        yield problem(error, "it cannot be read")
+        return
+    if recorded is None:
+        yield f"an extra file that {listing} does not list: it was added later"
+    elif digest is None:
+        yield "the file is missing"
+    elif digest.sha256 != recorded:
+        yield f"it was changed: sha256 {digest.sha256}, {listing} has {recorded}"
+
+
+def unread_only(link: str, name: str, error: Exception) -> list[Check]:
+    """That it could not be read, if that is what the error says; else another check names it."""
+    why = why_unread(error)
+    return [unread(link, name, why)] if why else []
+
+
+def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
+    """Those of these stages."""
+    return [one for one in instances if one.stage.name in names]
+
+
+def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
+    """A file that is damaged, or could not be read, ends one part, never the others."""
+    found: list[Check] = []
+    try:
+        for check in part:
+            found.append(check)
+    except DAMAGE as error:
+        found.append(failed(link, name, error, "a damaged file ended it"))
+    return found

@@ -1,0 +1,195 @@
+"""dvc.lock (schema 2.0): what each stage was run with, and what came out. Parsed strictly.
+
+DVC writes this file and never doubts it; an auditor does.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple, cast
+
+import yaml
+
+from toxtrail.config.yaml_text import by_yaml_12
+from toxtrail.errors import DataError
+from toxtrail.pipeline import PIPELINE
+from toxtrail.regular_files import leads_out
+
+SCHEMA = "2.0"
+OWN_STAGES = frozenset(stage.name for stage in PIPELINE)
+MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
+FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
+PARAMS_FILE = "params.yaml"
+
+_BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+
+class UniqueKeyLoader(_BASE):  # type: ignore[misc]
+    """Plain values as DVC means them: `language: no` is the text that params.yaml had in quotes.
+
+    A key that stands twice is an error: of two entries, YAML keeps the last without a word.
+    """
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        keys = [key.value for key, _ in node.value if isinstance(key, yaml.ScalarNode)]
+        if len(set(keys)) < len(keys):
+            twice = next(key for key in keys if keys.count(key) > 1)
+            mark = node.start_mark
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", mark)
+        values: dict[Any, Any] = super().construct_mapping(node, deep)
+        return values
+
+
+by_yaml_12(UniqueKeyLoader)
+
+
+class Recorded(NamedTuple):
+    """A file or folder as dvc.lock names it."""
+
+    path: str
+    md5: str
+    """Of the content; a folder's ends in `.dir` and is of the list of its files."""
+    size: int
+    nfiles: int | None
+    """Only for a folder."""
+    isexec: bool = False
+
+
+class LockEntry(NamedTuple):
+    """One stage run."""
+
+    name: str
+    """`stage` or `stage@key`."""
+    cmd: str
+    deps: Mapping[str, Recorded]
+    outs: Mapping[str, Recorded]
+    params: Mapping[str, Any]
+    """Place in params.yaml -> value."""
+
+    @property
+    def stage(self) -> str:
+        return self.name.partition("@")[0]
+
+    @property
+    def key(self) -> str | None:
+        return self.name.partition("@")[2] or None
+
+
+Lock = Mapping[str, LockEntry]
+"""Stage name -> its entry, in the file's order."""
+
+
+def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Lock:
+    """Every entry.
+
+    Args:
+        by_entry: read entry by entry, and equal ones once: for many versions of one file.
+
+    Raises:
+        DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
+    """
+    try:
+        values = (by_entry and _by_entry(text)) or yaml.load(text, Loader=UniqueKeyLoader)
+    except yaml.YAMLError as error:
+        raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
+    if not isinstance(values, dict) or set(values) - {"schema", "stages"}:
+        raise DataError(f"{name} is not as DVC writes it: top-level keys {_keys(values)}.")
+    if values.get("schema") != SCHEMA:
+        raise DataError(f"{name} has schema {values.get('schema')!r}; this version reads {SCHEMA}.")
+    stages = values.get("stages") or {}
+    if not isinstance(stages, dict):
+        raise DataError(f"{name}: stages is not a mapping.")
+    return {str(stage): _entry(name, str(stage), entry) for stage, entry in stages.items()}
+
+
+def is_own(stage: str) -> bool:
+    """Whether an entry of this name is of a stage of toxtrail's, not of one that a user added."""
+    return stage.partition("@")[0] in OWN_STAGES
+
+
+def _by_entry(text: str) -> dict[str, Any] | None:
+    """What the whole text says, where it is laid out as DVC lays it out; else None."""
+    head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+    if head != f"schema: '{SCHEMA}'\nstages:\n":
+        return None
+    stages: dict[str, Any] = {}
+    for entry in entries:
+        try:
+            found = _one_entry(entry)
+        except yaml.YAMLError:
+            return None
+        if not isinstance(found, dict) or len(found) != 1:
+            return None
+        stages |= found
+    return {"schema": SCHEMA, "stages": stages}
+
+
+@lru_cache(maxsize=8192)
+def _one_entry(text: str) -> object:
+    return yaml.load(text, Loader=UniqueKeyLoader)
+
+
+def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
+    """Every output with the stage that made it."""
+    for entry in lock.values():
+        for out in entry.outs.values():
+            yield entry, out
+
+
+def _entry(name: str, stage: str, entry: object) -> LockEntry:
+    place = f"{name}: {stage}"
+    if not is_own(stage):
+        return _foreign(stage, entry)
+    if not isinstance(entry, dict) or set(entry) - {"cmd", "deps", "params", "outs"}:
+        raise DataError(f"{place} is not as DVC writes it: keys {_keys(entry)}.")
+    params = entry.get("params") or {}
+    if not isinstance(params, dict) or set(params) - {PARAMS_FILE}:
+        raise DataError(f"{place}: params of {_keys(params)}; only {PARAMS_FILE} is read.")
+    return LockEntry(
+        name=stage,
+        cmd=str(entry.get("cmd")),
+        deps=_recorded(f"{place}: deps", entry.get("deps")),
+        outs=_recorded(f"{place}: outs", entry.get("outs")),
+        params=params.get(PARAMS_FILE) or {},
+    )
+
+
+def _foreign(stage: str, entry: object) -> LockEntry:
+    """An entry of a user's own stage, which may hold what ours never do."""
+    values = entry if isinstance(entry, dict) else {}
+    outs = [row for row in values.get("outs") or [] if isinstance(row, dict)]
+    made = [Recorded(str(row.get("path")), str(row.get("md5", "")), 0, None) for row in outs]
+    recorded = {out.path: out for out in made}
+    return LockEntry(stage, str(values.get("cmd")), {}, recorded, {})
+
+
+def _recorded(place: str, rows: object) -> dict[str, Recorded]:
+    if rows is None:
+        return {}
+    if not isinstance(rows, list):
+        raise DataError(f"{place} is not a list.")
+    found = [_row(place, row) for row in rows]
+    recorded = {row.path: row for row in found}
+    if len(recorded) < len(found):
+        raise DataError(f"{place}: a path stands twice.")
+    return recorded
+
+
+def _row(place: str, row: object) -> Recorded:
+    if not isinstance(row, dict) or set(row) - FIELDS or row.get("hash") != "md5":
+        raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+    path, md5, size, nfiles = (row.get(k) for k in ("path", "md5", "size", "nfiles"))
+    isexec = row.get("isexec", False)
+    if isinstance(path, str) and leads_out(path):
+        raise DataError(f"{place}: {path!r} leads out of the experiment. It was not opened.")
+    named = isinstance(path, str) and isinstance(md5, str) and MD5.fullmatch(md5)
+    counted = isinstance(size, int) and (nfiles is None or isinstance(nfiles, int))
+    if named and counted and isinstance(isexec, bool):
+        return Recorded(cast("str", path), cast("str", md5), cast("int", size), nfiles, isexec)
+    raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+
+
+def _keys(value: object) -> str:
+    return ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__

@@ -1,0 +1,171 @@
+"""dvc.yaml asks for what the code needs, in the words that DVC acts on."""
+
+from __future__ import annotations
+
+import posixpath
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, broken, failed, judged, weak
+from toxtrail.audit.verify.dvc_lock import UniqueKeyLoader, is_own
+from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list
+from toxtrail.regular_files import read_text
+from toxtrail.scaffold import other_code
+
+LINK = "pipeline"
+TOP_KEYS = {"stages", "params", "metrics", "plots", "artifacts", "datasets"}
+"""What dvc.yaml may say beside its stages: what DVC shows. `vars` has a message of its own."""
+STAGE_KEYS = {
+    "foreach", "do", "cmd", "params", "deps", "outs", "metrics", "plots", "desc", "meta", "frozen",
+}  # fmt: skip
+"""What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
+NOTES = {"desc", "type", "labels", "meta", "remote", "push"}
+"""What may stand with an output: notes, and where DVC stores it."""
+CHART = {"template", "x", "y", "x_label", "y_label", "title", "header"}
+"""What may stand with a plot: how DVC draws it."""
+RECEIPT = {"cache": False, "persist": True}
+
+CODE_DIFFERS = (
+    "the installed toxtrail has other code for this stage. Install the version that made the "
+    "results, or accept this one with `toxtrail upgrade`; `dvc repro` then runs the stage again."
+)
+NOT_OURS = "it is a stage of your own: what its command does, and what it makes, is not verified"
+
+
+def verify_declaration(evidence: Evidence) -> Iterator[Check]:
+    """Every stage is declared as the code needs it, none is frozen, none that was added makes what
+    ours make or read."""
+    root = evidence.root
+    try:
+        values = yaml.load(read_text(root / "dvc.yaml"), Loader=UniqueKeyLoader)
+        stages = values["stages"]
+    except (*DAMAGE, yaml.YAMLError) as error:
+        yield failed(LINK, "dvc.yaml", error, "it cannot be read")
+        return
+    yield from judged(LINK, "dvc.yaml", list(_odd_keys(values)))
+    for stage in PIPELINE:
+        entry = stages.get(stage.name)
+        if entry is None:
+            yield broken(LINK, f"dvc.yaml: {stage.name}", "the stage is missing")
+            continue
+        problems = list(_misdeclared(entry, stage, declaration(stage, root)))
+        yield from judged(LINK, f"dvc.yaml: {stage.name}", problems)
+    yield from _added(evidence, stages)
+    for name in other_code(root):
+        yield broken(LINK, code_list(name), CODE_DIFFERS)
+
+
+def declaration(stage: Stage, root: Path) -> dict[str, Any]:
+    """What this experiment's dvc.yaml must say of a stage, in its own words."""
+    key = " ${key}" if stage.over else ""
+    return {
+        "cmd": f"toxtrail stage {stage.name}{key}",
+        "params": [as_dvc(place) for place in stage.params],
+        "deps": [*map(as_dvc, stage.reads), *code_deps(stage, root)],
+        "outs": [as_dvc(path) for path in stage.writes],
+        "metrics": [as_dvc(path) for path in stage.metrics],
+        "plots": [as_dvc(path) for path in stage.plots],
+    }
+
+
+def as_dvc(text: str) -> str:
+    """`{family}` in pipeline.py is `${item.family}` in dvc.yaml."""
+    names = {"key": "${key}"}
+    return re.sub(r"\{(\w+)\}", lambda m: names.get(m[1], f"${{item.{m[1]}}}"), text)
+
+
+def _odd_keys(values: Mapping[str, Any]) -> Iterator[str]:
+    if "vars" in values:
+        yield "it says `vars`, which can change the values of its stages. Remove `vars`."
+    if odd := sorted(str(name) for name in values.keys() - TOP_KEYS - {"vars"}):
+        yield f"it says {', '.join(odd)}, which the code does not know. Remove it."
+
+
+def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any]) -> Iterator[str]:
+    body = entry.get("do", entry)
+    if odd := sorted((set(body) | set(entry)) - STAGE_KEYS):
+        yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
+    if entry.get("frozen") or body.get("frozen"):
+        yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
+    for name, wanted in declared.items():
+        found = body.get(name)
+        if name in ("outs", "metrics", "plots"):
+            options = dict(map(_with_options, found or []))
+            found = list(options)
+            yield from _odd_options(options, CHART if name == "plots" else set())
+        if found != wanted:
+            yield f"{name} is {found}, the code needs {wanted}"
+    if entry.get("foreach") != (f"${{{stage.over}}}" if stage.over else None):
+        yield f"foreach is {entry.get('foreach')}, the code needs {stage.over}"
+
+
+def _with_options(out: Any) -> tuple[str, dict[str, Any]]:
+    """An output as dvc.yaml names it: a path, or a path with options (of a plot also several)."""
+    if not isinstance(out, dict):
+        return str(out), {}
+    path, options = next(iter(out.items()))
+    several = options if isinstance(options, list) else [options or {}]
+    return str(path), {name: value for one in several for name, value in one.items()}
+
+
+def _odd_options(outs: Mapping[str, Mapping[str, Any]], charts: set[str]) -> Iterator[str]:
+    """Options that decide whether DVC keeps an output, or deletes it before a run."""
+    for path, options in outs.items():
+        found = {name: value for name, value in options.items() if name not in NOTES | charts}
+        wanted = RECEIPT if path.startswith("mlruns/receipts/") else {}
+        if found != wanted:
+            yield f"{path} has the options {found}, the code needs {wanted or 'none'}"
+
+
+def _added(evidence: Evidence, stages: Mapping[str, Any]) -> Iterator[Check]:
+    """Stages that are none of ours, in dvc.yaml and in dvc.lock."""
+    ours = set[str]()
+    for one in stage_runs(evidence.config):
+        ours |= {*one.outs, *one.deps(evidence.root)}
+    for name in (name for name in stages if not is_own(str(name))):
+        problems = list(_intruding(stages[name], _place(evidence.root, stages[name]), ours))
+        yield from [broken(LINK, f"dvc.yaml: {name}", problem) for problem in problems]
+        if not problems:
+            yield weak(LINK, f"dvc.yaml: {name}", NOT_OURS)
+    for entry in evidence.lock.values():
+        if is_own(entry.name):
+            continue
+        if entry.stage not in stages:
+            detail = "dvc.yaml declares no stage of this name. Delete the entry."
+            yield broken("dvc.lock", entry.name, detail)
+        place = _place(evidence.root, stages.get(entry.stage))
+        for path in _shared([place(out) for out in entry.outs], ours):
+            yield broken("dvc.lock", entry.name, f"it claims {path}, which toxtrail makes or reads")
+
+
+def _place(root: Path, entry: Any) -> Callable[[str], str]:
+    """Names paths of a stage as ours are named: from the experiment's root."""
+    body = entry.get("do", entry) if isinstance(entry, dict) else {}
+    folder = str(body.get("wdir") or "") if isinstance(body, dict) else ""
+    start = f"{root.as_posix()}/"
+    return lambda path: posixpath.normpath(posixpath.join(folder, path)).removeprefix(start)
+
+
+def _intruding(entry: Any, place: Callable[[str], str], ours: set[str]) -> Iterator[str]:
+    """Where a user's stage would stand in for one of ours."""
+    body = entry.get("do", entry) if isinstance(entry, dict) else None
+    if not isinstance(body, dict):
+        yield "it is no stage"
+        return
+    if re.search(r"\btoxtrail\s+stage\b", str(body.get("cmd"))):
+        yield f"its command is {body.get('cmd')}: it runs a stage of toxtrail under another name"
+    outs = [_with_options(o)[0] for n in ("outs", "metrics", "plots") for o in body.get(n) or []]
+    for path in _shared(map(place, outs), ours):
+        yield f"it makes {path}, which toxtrail makes or reads"
+
+
+def _shared(paths: Iterable[str], ours: set[str]) -> Iterator[str]:
+    """Those that are one of ours, lie in one, or hold one."""
+    for path in paths:
+        if any(path == o or path.startswith(f"{o}/") or o.startswith(f"{path}/") for o in ours):
+            yield path

@@ -1,0 +1,147 @@
+"""Every byte hashed once: SHA-256 for manifests and MD5 for DVC's names, in one reading.
+
+Nothing is taken from a time stamp, a size or DVC's own state: a file edited in place with all of
+them kept is still found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.backends.protocols import Advance, Progress
+from toxtrail.provenance.identity import CHUNK_BYTES
+from toxtrail.regular_files import files_below, is_file, open_regular, status
+
+IGNORED = {"__pycache__", ".venv", ".toxtrail"}
+"""Folders that .dvcignore keeps out of directory dependencies."""
+
+
+class Digest(NamedTuple):
+    """A file's content."""
+
+    sha256: str
+    md5: str
+    size: int
+    """Bytes."""
+
+
+class FolderDigest(NamedTuple):
+    """A folder's content, by DVC's rule."""
+
+    md5: str
+    """With `.dir`."""
+    size: int
+    nfiles: int
+
+
+class Digests:
+    """Files hashed at most once, several at a time."""
+
+    def __init__(self, progress: Progress, refused: Iterable[Path] = ()) -> None:
+        """Args:
+        refused: never opened, nor what is in it; as if it were not there.
+        """
+        self._progress = progress
+        self._refused = frozenset(refused)
+        self._known: dict[Path, Digest | None] = {}
+        self._unread: dict[Path, Exception] = {}
+
+    def prepare(self, paths: Iterable[Path]) -> None:
+        """Hash files and all files of folders now, side by side; what is missing stays so, and what
+        cannot be read is said when it is asked for."""
+        asked: set[Path] = set()
+        for path in paths:
+            with suppress(OSError):
+                asked.update(files_of(path))
+        new = {file: it.st_size for file in sorted(asked) if (it := self._new(file))}
+        with (
+            self._progress.bar("hash", sum(new.values()), "bytes") as advance,
+            ThreadPoolExecutor(os.cpu_count() or 1) as pool,
+        ):
+            for _ in pool.map(lambda file: self._look(file, advance), new):
+                pass
+
+    def of(self, path: Path) -> Digest | None:
+        """None if there is no such file.
+
+        Raises:
+            OSError: there is, and it cannot be read.
+        """
+        if path not in self._known and path not in self._unread:
+            self._look(path)
+        if path in self._unread:
+            raise self._unread[path].with_traceback(None)
+        return self._known[path]
+
+    def _new(self, path: Path) -> os.stat_result | None:
+        if path in self._known or path in self._unread or self._is_refused(path):
+            return None
+        with suppress(OSError):
+            return status(path)
+        return None
+
+    def _look(self, path: Path, advance: Advance | None = None) -> None:
+        try:
+            self._known[path] = self._digest(path, advance)
+        except (OSError, MemoryError) as error:
+            self._unread[path] = error
+
+    def _digest(self, path: Path, advance: Advance | None) -> Digest | None:
+        return None if self._is_refused(path) or not is_file(path) else hashed(path, advance)
+
+    def _is_refused(self, path: Path) -> bool:
+        return bool(self._refused) and not self._refused.isdisjoint((path, *path.parents))
+
+    def folder(self, path: Path) -> FolderDigest | None:
+        """None if there is no such folder. See `of`.
+
+        Source: dvc_data's Tree.as_bytes; an MD5 over the sorted list of names and MD5s.
+        """
+        if not path.is_dir():
+            return None
+        found = {file.relative_to(path).as_posix(): self.of(file) for file in files_of(path)}
+        known = {name: digest for name, digest in found.items() if digest}
+        md5s = {name: digest.md5 for name, digest in known.items()}
+        return FolderDigest(dir_md5(md5s), sum(d.size for d in known.values()), len(known))
+
+
+def dir_md5(files: Mapping[str, str]) -> str:
+    """DVC's name for a folder of {relative name: md5}."""
+    rows = [{"md5": files[name], "relpath": name} for name in sorted(files)]
+    return md5_of(json.dumps(rows, sort_keys=True).encode()) + ".dir"
+
+
+def md5_of(data: bytes) -> str:
+    """DVC's own hash; no security rests on it alone."""
+    return hashlib.md5(data, usedforsecurity=False).hexdigest()
+
+
+def files_of(path: Path) -> list[Path]:
+    """The file itself, or every file below a folder that DVC would count.
+
+    Raises:
+        OSError: a folder cannot be read.
+    """
+    if is_file(path):
+        return [path]
+    return [p for p in files_below(path) if not IGNORED & set(p.relative_to(path).parts)]
+
+
+def hashed(path: Path, advance: Advance | None = None) -> Digest:
+    """Both hashes in one reading."""
+    sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
+    with open_regular(path) as file:
+        while chunk := file.read(CHUNK_BYTES):
+            sha256.update(chunk)
+            md5.update(chunk)
+            size += len(chunk)
+            if advance:
+                advance(len(chunk))
+    return Digest(sha256.hexdigest(), md5.hexdigest(), size)

@@ -1,0 +1,420 @@
+"""MLflow against the repo, and each run against its own record.
+
+MLflow lets anybody change a tag, a metric or a file of a finished run without a trace, and a run in
+state FINISHED may be half of one. So nothing is taken from its word.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Container, Generator, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.audit.verify.context import (
+    DAMAGE,
+    Check,
+    Evidence,
+    Problem,
+    Unread,
+    absent,
+    broken,
+    failed,
+    judged,
+    of_stage,
+    ok,
+    problem,
+    unlike_listed,
+    unread,
+    unread_only,
+    weak,
+)
+from toxtrail.audit.verify.sealed_run import changes, close
+from toxtrail.backends.mlflow.read_store import StoredAdapter, StoredRun, StoreView, read_store
+from toxtrail.backends.mlflow.store import (
+    DamagedStoreError,
+    UnreachableStoreError,
+    is_local,
+    local_store,
+)
+from toxtrail.backends.mlflow.write_run import (
+    KEY_TAG,
+    MLMODEL,
+    PAYLOAD,
+    PAYLOAD_TAG,
+    RECORD,
+    SCHEMA_TAG,
+    SCHEMA_VERSION,
+    SEAL_TAG,
+)
+from toxtrail.backends.protocols import RunContent
+from toxtrail.errors import BackendError, why_unread
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.identity import sha256_text
+from toxtrail.regular_files import files_below, read_text, status
+from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
+from toxtrail.stages.track import comparison_content, receipt_of, variant_content
+from toxtrail.storage.artifacts import pretty_json, read_json
+
+SHOWN_NAMES = 3
+"""Metrics that are named of many."""
+LONGEST_UPLOAD = 24 * 3600 * 1000
+"""Milliseconds between a run's record and its end: its files are stored in between."""
+
+
+def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
+    """The store, and what there is to say of it as a whole."""
+    name = "the store"
+    try:
+        view = read_store(evidence.root, evidence.config.tracking.experiment)
+    except UnreachableStoreError as error:
+        return None, [absent("MLflow runs", name, str(error))]
+    except DamagedStoreError as error:
+        detail = f"it is damaged, so no run was verified. {error}"
+        return None, [broken("MLflow runs", name, detail)]
+    except (BackendError, OSError, MemoryError) as error:
+        return None, [unread("MLflow runs", name, str(why_unread(error) or error))]
+    if view is None:
+        return None, [_no_view(evidence)]
+    if view.moved_from is None:
+        return view, [ok("MLflow runs", name)]
+    detail = (
+        f"it was made in {view.moved_from}, so the MLflow UI shows no files here; they were read "
+        "from mlruns/artifacts. `rm -rf mlruns && dvc repro` rebuilds it."
+    )
+    return view, [weak("MLflow runs", name, detail)]
+
+
+def _no_view(evidence: Evidence) -> Check:
+    """No store; an emptied one; or one that does not know the experiment."""
+    root, name = evidence.root, "the store"
+    experiment = evidence.config.tracking.experiment
+    if not is_local(root):
+        return absent(
+            "MLflow runs", name, f'the server has no experiment "{experiment}": nothing is tracked'
+        )
+    path = local_store(root)
+    tracked = any((root / "mlruns" / "receipts").rglob("*.json"))
+    if path.is_file() and tracked:
+        what = f'has no experiment "{experiment}"' if path.stat().st_size else "is an empty file"
+        detail = (
+            f"mlruns/mlflow.db {what}, though receipts say that runs were tracked: it was renamed, "
+            "moved or emptied. `rm -rf mlruns && dvc repro` rebuilds it."
+        )
+        return broken("MLflow runs", name, detail)
+    detail = "there is no MLflow store here. `dvc repro` rebuilds it from the DVC outputs."
+    return absent("MLflow runs", name, detail)
+
+
+def verify_tracking(
+    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+) -> Iterator[Check]:
+    """Each receipt is of the present files, and one whole run stands for it."""
+    for instance in of_stage(scope, "track", "track-comparison"):
+        name = instance.writes[0]
+        try:
+            content = content_of(evidence, instance)
+        except DAMAGE as error:
+            yield from unread_only("receipts", name, error) or [
+                absent("receipts", name, f"there is nothing to compare it with: {error}")
+            ]
+            continue
+        receipt = yield from _receipt(evidence, name, content)
+        if view is not None:
+            yield from _run_of(content, view, receipt)
+
+
+def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Check, None, bool]:
+    """Returns whether there is a receipt of the present files, right or wrong."""
+    path = evidence.path(name)
+    try:
+        if status(path) is None:
+            yield absent("receipts", name, "no receipt: it was not tracked here")
+            return False
+        receipt = read_json(path)
+        problems = list(_other_receipt(receipt, content))
+        if read_text(path) != pretty_json(receipt):
+            problems.append("it is not spelled as toxtrail writes it: it was edited by hand")
+    except DAMAGE as error:
+        yield failed("receipts", f"{name} (content)", error, "it cannot be read")
+        return True
+    digest = evidence.digests.of(path) if problems else None
+    if digest and evidence.older(name, digest.md5):  # verify_outputs says so
+        return False
+    yield from judged("receipts", f"{name} (content)", problems)
+    return True
+
+
+def content_of(evidence: Evidence, instance: Instance) -> RunContent:
+    """What the run must show, computed from the files of the repo."""
+    key = instance.key or ""
+    if instance.stage.name == "track":
+        return variant_content(evidence.store, key, evidence.config.variants[key], {})
+    return comparison_content(evidence.store, key, {})
+
+
+def verify_verdicts(
+    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+) -> Iterator[Check]:
+    """The verdict that a comparison wrote onto the run of a variant is the one of its files."""
+    variants = [one.key or "" for one in of_stage(scope, "track")]
+    live = [one for one in view.runs if not one.deleted] if view else []
+    known = {one.run.tags.get(KEY_TAG) for one in live}
+    for family in sorted({evidence.config.variants[v].family for v in variants}):
+        try:
+            notes = comparison_content(evidence.store, family, {}).notes
+        except DAMAGE as error:  # what is wrong with its files is said of them
+            yield from unread_only("MLflow values", f"verdicts of {family}", error)
+            continue
+        for one in live:
+            wanted = notes.get(one.run.tags.get(KEY_TAG, ""))
+            if wanted and one.run.name in variants:
+                yield from _verdict(one, wanted, known)
+
+
+def _verdict(
+    stored: StoredRun, wanted: Mapping[str, str], known: Container[str | None]
+) -> Iterator[Check]:
+    """A run that was made again after its comparison has none yet; that is no harm."""
+    name, found = f"{title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
+    if set(found.values()) == {None}:
+        return
+    comparison = found[COMPARISON_TAG]
+    if comparison not in known:
+        detail = f"tag {COMPARISON_TAG} names no comparison in MLflow: {comparison}"
+        yield broken("MLflow values", name, detail)
+    elif comparison != wanted[COMPARISON_TAG]:
+        detail = f"tag {VERDICT_TAG} is of another comparison than the present one: {comparison}"
+        yield weak("MLflow values", name, detail)
+    elif found[VERDICT_TAG] != wanted[VERDICT_TAG]:
+        said = f"{found[VERDICT_TAG]!r}, the files say {wanted[VERDICT_TAG]!r}"
+        yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {said}")
+    else:
+        yield ok("MLflow values", name)
+
+
+def verify_runs(evidence: Evidence, runs: Sequence[StoredRun]) -> Iterator[Check]:
+    """Each run holds the files and shows the values that it was sealed with."""
+    for stored in runs:
+        if not stored.deleted:
+            yield from verify_run(evidence, stored)
+
+
+def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
+    """One run against its own manifest, payload list and record."""
+    name = title(stored)
+    tags = stored.run.tags
+    state = stored.run.status
+    if SEAL_TAG not in tags and state != "FINISHED":
+        detail = f"it is unfinished (state {state}): being published, or its publisher was stopped"
+        yield weak("MLflow runs", name, f"{detail}. It stands for no result.")
+        return
+    if SEAL_TAG not in tags or state not in ("FINISHED", "RUNNING"):
+        detail = f"it is not sealed (state {state}): `toxtrail run` publishes another one"
+        yield broken("MLflow runs", name, detail)
+        return
+    if tags.get(SCHEMA_TAG) != SCHEMA_VERSION:
+        detail = f"schema {tags.get(SCHEMA_TAG)}; this version reads {SCHEMA_VERSION}"
+        yield absent("MLflow runs", name, detail)
+        return
+    if stored.files is None and stored.unread:
+        yield unread("MLflow files", name, stored.unread)
+        return
+    if stored.files is None:
+        detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."
+        yield broken("MLflow files", name, detail)
+        return
+    yield from judged("MLflow runs", name, [stored.misplaced] if stored.misplaced else [])
+    yield from _files(evidence, stored, stored.files)
+    yield from _values(evidence, stored, stored.files)
+
+
+def title(stored: StoredRun) -> str:
+    """Name and id, as a person looks for it."""
+    return f"run {stored.run.name} ({stored.run.run_id[:8]})"
+
+
+def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[str]:
+    for field, wanted in receipt_of(content).items():
+        if receipt.get(field) != wanted:
+            yield f"{field} is {receipt.get(field)}; the files of the repo give {wanted}"
+
+
+def _run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
+    """Exactly one live run, which shows what the files say; without a receipt there may be none."""
+    same = [one for one in view.runs if one.run.tags.get(KEY_TAG) == content.content_key]
+    live, name = _standing(same, content), f"run of {content.name}"
+    if not live and not receipt:
+        return
+    if not live and any(one.deleted for one in same):
+        who = title(next(one for one in same if one.deleted))
+        detail = (
+            f"{who} was deleted. Restore it in the MLflow UI, or publish it with `toxtrail run`"
+        )
+        yield broken("MLflow runs", name, detail)
+    elif not live:
+        detail = (
+            f"no run has the content key {content.content_key[:12]}: `toxtrail run` publishes it"
+        )
+        yield broken("MLflow runs", name, detail)
+    elif len(live) > 1:
+        ids = ", ".join(one.run.run_id[:8] for one in live)
+        detail = (
+            f"{len(live)} runs have one content key: {ids}. Delete all but one in the MLflow UI"
+        )
+        yield broken("MLflow runs", name, detail)
+    else:
+        yield ok("MLflow runs", name)
+    for one in live:
+        if one.run.tags.get(SEAL_TAG) != sha256_text(content.manifest):
+            yield broken("MLflow runs", title(one), "its seal is not that of the repo's files")
+        yield from judged(
+            "MLflow values", f"{title(one)} against the repo", list(_unlike(one, content))
+        )
+
+
+def _standing(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
+    """Of the runs of a content key, those that stand for the files here: sealed ones of this
+    version, and if one has this seal, no other machine's."""
+    live = [one for one in same if not one.deleted and SEAL_TAG in one.run.tags]
+    current = [one for one in live if one.run.tags.get(SCHEMA_TAG) == SCHEMA_VERSION] or live
+    seal = sha256_text(content.manifest)
+    return [one for one in current if one.run.tags[SEAL_TAG] == seal] or current
+
+
+def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
+    """Where a run shows something else than the repo's files say; costs are the run's own."""
+    params = {name: str(value) for name, value in content.params.items() if len(str(value)) < 6000}
+    for name, wanted in params.items():
+        if stored.run.params.get(name) != wanted:
+            yield f"param {name} is {stored.run.params.get(name)}, the files say {wanted}"
+    for name, value in content.metrics.items():
+        if name.startswith("cost/") or not math.isfinite(value):
+            continue
+        if not close(stored.run.metrics.get(name), value):
+            yield f"metric {name} is {stored.run.metrics.get(name)}, the files say {value}"
+    for name, text in content.tags.items():
+        if stored.run.tags.get(name) != text:
+            yield f"tag {name} is {stored.run.tags.get(name)!r}, the files say {text!r}"
+
+
+def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    name = title(stored)
+    payload = _json(folder / PAYLOAD)
+    if not isinstance(payload, dict):
+        yield from judged("MLflow files", f"{name}: {PAYLOAD}", [payload])
+        return
+    if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
+        detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
+        yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
+    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
+    for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
+        problems = unlike_listed(evidence.digests, present.get(path), payload.get(path), PAYLOAD)
+        yield from judged("MLflow files", f"{name}: {path}", list(problems))
+    manifest = evidence.digests.of(folder / "manifest.json")
+    if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
+        detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
+        yield broken("MLflow runs", name, detail)
+
+
+def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    record = _json(folder / RECORD)
+    if not isinstance(record, dict):
+        yield from judged("MLflow values", f"{title(stored)}: {RECORD}", [record])
+        return
+    problems = [
+        *changes(stored.run, record),
+        *_changed_inputs(stored, record),
+        *(_changed_history(stored, record) if stored.history is not None else ()),
+        *_changed_times(stored, record),
+        *_changed_adapter(evidence, stored, record.get("adapter")),
+    ]
+    yield from judged("MLflow values", f"{title(stored)} against its record", problems)
+    if stored.history is None:
+        detail = "the store does not give the histories of its metrics: charts are not verified"
+        yield weak("MLflow values", f"{title(stored)}: histories", detail)
+    if any(own.files is None for own in stored.adapters):
+        detail = "the store does not give its files: they are not verified"
+        yield weak("MLflow files", f"{title(stored)}: logged model", detail)
+
+
+def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    if [list(one) for one in stored.inputs] != record["inputs"]:
+        yield f"its data sets were changed from {record['inputs']} to {list(stored.inputs)}"
+
+
+def _changed_history(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    """Every value that was ever logged, and when."""
+    wanted = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
+    history, logged = stored.history or {}, record.get("times", {}).get("logged")
+    for name in sorted(history.keys() | wanted.keys()):
+        was, now = sorted(wanted.get(name, [])), sorted(history.get(name, []))
+        if not (len(was) == len(now) and all(map(_same_point, was, now))):
+            yield f"the history of metric {name} was changed"
+    points = [(name, point) for name, own in history.items() for point in own]
+    odd = sorted({name for name, point in points if logged not in (None, point.timestamp)})
+    if odd:
+        yield f"the time of {len(odd)} metrics was changed: {', '.join(odd[:SHOWN_NAMES])}"
+
+
+def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
+    (start, end), times = stored.times, record.get("times")
+    if times is None:
+        return
+    if start != times["start"]:
+        yield f"the time of its start was changed from {times['start']} to {start}"
+    if end is None or not 0 <= end - times["logged"] <= LONGEST_UPLOAD:
+        yield f"the time of its end was changed to {end}; it was logged at {times['logged']}"
+
+
+def _changed_adapter(
+    evidence: Evidence, stored: StoredRun, record: Mapping[str, Any] | None
+) -> Iterator[str]:
+    """The logged model of a fine-tune."""
+    if len(stored.adapters) != (record is not None):
+        yield f"it has {len(stored.adapters)} logged models, not {int(record is not None)}"
+        return
+    if record is None:
+        return
+    (own,) = stored.adapters
+    for what, was, now in (
+        ("tag", record["tags"], own.tags),
+        ("param", record["params"], own.params),
+    ):
+        own_names = {n for n in now if what == "param" or n.startswith("sha256.")}
+        for name in sorted(was.keys() | own_names):
+            if now.get(name) != was.get(name):
+                yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
+    if own.name != record["name"]:
+        yield f'its logged model was renamed from "{record["name"]}" to "{own.name}"'
+    yield from _changed_model_files(evidence, own, record)
+
+
+def _changed_model_files(
+    evidence: Evidence, adapter: StoredAdapter, record: Mapping[str, Any]
+) -> Iterator[str]:
+    """A logged model has one file."""
+    if adapter.files is None:
+        return
+    path = adapter.files.get(MLMODEL)
+    digest = evidence.digests.of(path) if path else None
+    if digest is None or digest.sha256 != record["mlmodel_sha256"]:
+        yield f"the file {MLMODEL} of its logged model (mlruns/artifacts/models) was changed"
+    for name in sorted(adapter.files.keys() - {MLMODEL}):
+        yield f"the file {name} was added to its logged model"
+
+
+def _json(path: Path) -> dict[str, Any] | Problem:
+    """Its names and values, or why there are none."""
+    wrong = "it is missing or no JSON"
+    try:
+        value = json.loads(read_text(path))
+    except DAMAGE as error:
+        found = problem(error, wrong)
+        return found if isinstance(found, Unread) else wrong
+    return value if isinstance(value, dict) else wrong
+
+
+def _same_point(left: Sequence[float], right: Sequence[float]) -> bool:
+    return left[0] == right[0] and close(left[1], right[1])

@@ -1,0 +1,119 @@
+"""The values of params.yaml against those that the files say they were made with.
+
+params.yaml and dvc.lock may be edited together; the files cannot.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toxtrail.config.schema import Config, Source
+from toxtrail.pipeline import Instance
+from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json
+
+
+def other_params(config: Config, instance: Instance, manifest: Manifest) -> Iterator[str]:
+    """Where a file was made with other values than params.yaml has."""
+    wanted = _manifest_params(config, instance)
+    if wanted is None:
+        return
+    key = instance.key or ""
+    for name in {**wanted, **manifest.params}:
+        place = _place(name, key)
+        was, now = manifest.params.get(name), wanted.get(name)
+        for changed, old, new in changes(place, was, now):
+            yield f"{changed}: it was made with {old}, params.yaml has {new}"
+
+
+def other_model(config: Config, card: ModelCard) -> Iterator[str]:
+    """Where a card is of another model than params.yaml names."""
+    own = config.models.get(card.key)
+    if own is None:
+        return  # a fine-tune: its recipe stands on the card
+    place = f"models.{card.key}"
+    yield from _other_source(place, own, card.base.uri, card.base.sha256)
+    if (own.adapter is None) != (not card.adapters):
+        has = "an adapter" if card.adapters else "no adapter"
+        yield f"{place}.adapter: the card has {has}, unlike params.yaml"
+    elif own.adapter is not None:
+        last = card.adapters[-1]
+        yield from _other_source(f"{place}.adapter", own.adapter, last.uri, last.sha256)
+
+
+def changes(place: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
+    """(place, old, new) leaf by leaf; 1, 1.0 and true are three values, unlike for DVC."""
+    if isinstance(was, dict) and isinstance(now, dict):
+        for name in {**was, **now}:
+            yield from changes(f"{place}.{name}", was.get(name), now.get(name))
+    elif canonical_json(was) != canonical_json(now):
+        yield place, canonical_json(was), canonical_json(now)
+
+
+def _other_source(place: str, own: Source, uri: str | None, sha256: str) -> Iterator[str]:
+    if own.uri != uri:
+        yield f"{place}.uri: the card is of {uri}, params.yaml has {own.uri}"
+    if own.sha256 not in (None, sha256):
+        yield f"{place}.sha256: the card is of {sha256}, params.yaml has {own.sha256}"
+
+
+def _manifest_params(config: Config, instance: Instance) -> dict[str, Any] | None:
+    """What the manifest of a stage run must hold; None for stages whose card holds it."""
+    makers = {
+        "prompts": _of_prompts,
+        "generate": _of_generations,
+        "score": _of_scores,
+        "posterior": _of_posterior,
+        "pool": _of_pool,
+        "compare": _of_comparison,
+        "report": _of_report,
+    }
+    make = makers.get(instance.stage.name)
+    return None if make is None else make(config, instance.key or "")
+
+
+def _of_prompts(config: Config, _: str) -> dict[str, Any]:
+    return {"prompts": config.prompts.plain()}
+
+
+def _of_generations(config: Config, key: str) -> dict[str, Any]:
+    served_as = config.variants[key].served_as
+    served = {} if served_as is None else {"served_as": served_as}
+    return {"generation": config.generation.plain(), **served}
+
+
+def _of_scores(config: Config, _: str) -> dict[str, Any]:
+    return {"scorers": {name: own.plain() for name, own in config.scoring.scorers.items()}}
+
+
+def _of_posterior(config: Config, key: str) -> dict[str, Any]:
+    return {**_of_statistics(config), "variant": config.variants[key].plain()}
+
+
+def _of_pool(config: Config, key: str) -> dict[str, Any]:
+    pooling = config.pooling.plain() if config.pooling else None
+    return {**_of_comparison(config, key), "pooling": pooling}
+
+
+def _of_comparison(config: Config, key: str) -> dict[str, Any]:
+    return {**_of_statistics(config), "family": config.families[key].plain()}
+
+
+def _of_statistics(config: Config) -> dict[str, Any]:
+    return {"posterior": config.posterior.plain(), "primary": config.scoring.primary}
+
+
+def _of_report(config: Config, _: str) -> dict[str, Any]:
+    return {"families": list(config.families)}
+
+
+def _place(name: str, key: str) -> str:
+    """Where params.yaml has what a manifest calls so."""
+    places: Mapping[str, str] = {
+        "served_as": f"variants.{key}.served_as",
+        "scorers": "scoring.scorers",
+        "primary": "scoring.primary",
+        "variant": f"variants.{key}",
+        "family": f"families.{key}",
+    }
+    return places.get(name, name)

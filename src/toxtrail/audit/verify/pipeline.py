@@ -1,0 +1,392 @@
+"""dvc.yaml, dvc.lock, params.yaml, the outputs and DVC's cache say the same.
+
+DVC trusts its own state: an object edited in its cache with mode and time kept, a frozen stage or a
+hand-edited lock pass `dvc status` without a word.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.audit.verify.context import (
+    Check,
+    Evidence,
+    Problem,
+    absent,
+    broken,
+    guarded,
+    judged,
+    ok,
+    problem,
+    weak,
+)
+from toxtrail.audit.verify.dvc_lock import MD5, LockEntry, Recorded, is_own, outputs, parse_lock
+from toxtrail.audit.verify.hash_cache import dir_md5, files_of, md5_of
+from toxtrail.audit.verify.params import changes
+from toxtrail.backends import git
+from toxtrail.errors import DataError
+from toxtrail.pipeline import Instance
+from toxtrail.regular_files import files_below, is_file, leads_out, read_bytes, read_text
+
+LINK_OF_STAGE = {
+    "prompts": "prompt set",
+    "model": "model cards",
+    "finetune": "adapters",
+    "generate": "generations",
+    "score": "scores",
+    "posterior": "posteriors",
+    "pool": "posteriors",
+    "compare": "comparisons",
+    "track": "receipts",
+    "track-comparison": "receipts",
+    "report": "report",
+}
+
+RECEIPTS = "mlruns/receipts/"
+
+
+def other_receipt(commit: str) -> str:
+    """What there is to say of a receipt that another commit's dvc.lock records."""
+    return (
+        f"the receipt here is the one of commit {commit[:12]}; DVC checks none out. `dvc repro` "
+        "makes the one of these files."
+    )
+
+
+def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Every stage of the scope was run with the present values, on the present files."""
+    made = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
+    lost: set[str] = set()
+    for instance in scope:
+        entry = evidence.lock.get(instance.name)
+        if entry is None:
+            yield _no_entry(evidence, instance)
+            continue
+        wanted = set(instance.deps(evidence.root))
+        deps = {path: dep for path, dep in entry.deps.items() if path in wanted}
+        problems = [*other_run(evidence, instance, entry), *_other_files(evidence, deps, made)]
+        if odd := set(entry.deps) ^ wanted:
+            problems.append(_not_those("deps", odd))
+        yield from judged("dvc.lock", instance.name, problems)
+        lost |= {d.path for d in deps.values() if _is_lost(evidence, d)}
+    parts = {str(folder) for path in made for folder in (Path(path), *Path(path).parents)}
+    for path in sorted(lost - parts):  # what is made here is looked at with the outputs
+        yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
+
+
+def _is_lost(evidence: Evidence, dep: Recorded) -> bool:
+    """Whether it is not here; what cannot be read is."""
+    try:
+        return _found(evidence, dep) is None
+    except (OSError, MemoryError):
+        return False
+
+
+def _no_entry(evidence: Evidence, instance: Instance) -> Check:
+    """Never run, or taken out of the lock: then others still say that they read what it made."""
+    readers = [e.name for e in evidence.lock.values() if set(e.deps) & set(instance.writes)]
+    if instance.name in evidence.committed and evidence.path(instance.writes[0]).exists():
+        readers.append("HEAD's dvc.lock")
+    if readers and not evidence.lock_problem:
+        detail = (
+            f"its entry was taken out of dvc.lock: {', '.join(readers)} still knows of it. "
+            "`git checkout dvc.lock`, or `dvc repro`."
+        )
+        return broken("dvc.lock", instance.name, detail)
+    detail = "dvc.lock has no entry: it was never run here. Run `dvc repro`."
+    return absent("dvc.lock", instance.name, detail)
+
+
+def verify_stale_entries(
+    evidence: Evidence, known: Sequence[Instance], scope: Sequence[Instance] | None = None
+) -> Iterator[Check]:
+    """An entry of a variant, model or family that params.yaml no longer lists.
+
+    Args:
+        scope: only entries that claim an output of these; None for all.
+    """
+    names = {one.name for one in known}
+    claimed = {path for one in scope or () for path in one.writes}
+    for entry in evidence.lock.values():
+        if scope is not None and not claimed & set(entry.outs):
+            continue
+        if is_own(entry.name) and entry.name not in names:
+            outs = ", ".join(entry.outs)
+            yield broken(
+                "dvc.lock",
+                entry.name,
+                f"params.yaml no longer lists it, its entry and files ({outs}) are left over. "
+                "Delete both, or put it back into params.yaml.",
+            )
+
+
+def verify_committed(root: Path) -> Iterator[Check]:
+    """The lock as committed: what `git` vouches for."""
+    text = read_text(root / "dvc.lock", "replace")
+    committed = git.show(root, "HEAD", "dvc.lock")
+    if git.commit(root) is None:
+        reason = git.refusal(root) or "no git history here: nothing says when this was made"
+        yield absent("git", "dvc.lock", reason)
+    elif committed is None:
+        yield weak("git", "dvc.lock", "HEAD has no dvc.lock: the results are in no commit")
+    elif committed == text:
+        yield ok("git", "dvc.lock is the committed one")
+    elif _same_entries(committed, text):
+        detail = "it says what HEAD's says in other bytes: it was edited by hand. `git checkout` it"
+        yield broken("git", "dvc.lock", detail)
+    else:
+        yield weak("git", "dvc.lock", "it is not the committed one: these results are in no commit")
+    if git.is_shallow(root):
+        yield weak("git", "history", "this clone is shallow: older commits cannot be looked at")
+
+
+def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each output, and its copy in DVC's cache, hash to what dvc.lock records."""
+    for instance in scope:
+        entry = evidence.lock.get(instance.name)
+        for out in entry.outs.values() if entry else ():
+            if out.path not in instance.outs:
+                continue  # verify_lock names it
+            link = LINK_OF_STAGE[instance.stage.name]
+            yield from guarded(link, out.path, _output(evidence, link, out))
+            if not out.path.startswith(RECEIPTS):  # they are not cached
+                name = f"{out.path} ({out.md5})"
+                yield from guarded("dvc cache", name, _cached(evidence, out))
+
+
+def cache_path(cache: Path, md5: str) -> Path:
+    """Where DVC keeps an object."""
+    return cache / "files" / "md5" / md5[:2] / md5[2:]
+
+
+def listing(cache: Path, md5: str) -> dict[str, str] | None:
+    """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged.
+
+    Raises:
+        OSError: it is there, and cannot be read.
+    """
+    path = cache_path(cache, md5)
+    if not is_file(path):
+        return None
+    text = read_bytes(path)
+    if md5_of(text) + ".dir" != md5:
+        return None
+    files = {str(row["relpath"]): str(row["md5"]) for row in json.loads(text)}
+    plain = all(MD5.fullmatch(inner) and not leads_out(name) for name, inner in files.items())
+    return files if plain else None
+
+
+def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[Problem]:
+    """Where the entry is not of this stage with these values."""
+    if entry.cmd != instance.cmd:
+        yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
+    for what, found, wanted in (
+        ("outs", set(entry.outs), set(instance.outs)),
+        ("params", set(entry.params), set(instance.params)),
+    ):
+        if found != wanted:
+            yield _not_those(what, found ^ wanted)
+    try:
+        yield from _odd_modes(evidence, instance, entry)
+    except OSError as error:
+        yield problem(error, "its outputs cannot be looked at")
+    for place in set(instance.params) & set(entry.params):
+        for name, was, now in changes(place, entry.params[place], value_at(evidence.raw, place)):
+            yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
+
+
+def _not_those(what: str, odd: set[str]) -> str:
+    return f"its {what} are not those of the stage: {', '.join(sorted(odd))}"
+
+
+def _odd_modes(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+    """DVC marks an output that was executable when it was saved, and no dependency."""
+    for name in (dep.path for dep in entry.deps.values() if dep.isexec):
+        yield f"{name} is marked as isexec, which DVC records of no dependency"
+    for out in entry.outs.values():
+        if out.isexec and out.path in instance.outs and not _executable(evidence.path(out.path)):
+            yield f"{out.path} is marked as isexec, and is no executable file"
+
+
+def _executable(path: Path) -> bool:
+    """What is not here is not judged."""
+    return not path.exists() or (path.is_file() and bool(path.stat().st_mode & 0o111))
+
+
+def _other_files(
+    evidence: Evidence, deps: Mapping[str, Recorded], made: Mapping[str, Recorded]
+) -> Iterator[Problem]:
+    """Where a dependency is not the file that the entry names."""
+    for dep in deps.values():
+        try:
+            yield from _other_file(evidence, dep, made)
+        except (OSError, MemoryError) as error:
+            yield problem(error, f"{dep.path} cannot be looked at")
+
+
+def _other_file(evidence: Evidence, dep: Recorded, made: Mapping[str, Recorded]) -> Iterator[str]:
+    if dep.path in made:
+        out = made[dep.path]
+        if (out.md5, out.size) != (dep.md5, dep.size):
+            yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
+        elif out.nfiles != dep.nfiles:
+            yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
+        return
+    if parts := _parts(dep, made):
+        yield from _other_parts(evidence, dep, parts)
+        return
+    found = _found(evidence, dep)
+    if found is not None and found != (dep.md5, dep.size):
+        yield (
+            f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
+            f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
+        )
+
+
+def _parts(dep: Recorded, made: Mapping[str, Recorded]) -> dict[str, Recorded]:
+    """name -> the output of that name in a folder that several stages fill with a file each (as
+    with receipts); none where one of them made a folder of its own."""
+    folder = f"{dep.path}/"
+    inside = {path: out for path, out in made.items() if path.startswith(folder)}
+    parts = {path.removeprefix(folder): out for path, out in inside.items()}
+    return parts if all(out.nfiles is None for out in parts.values()) else {}
+
+
+def _other_parts(evidence: Evidence, dep: Recorded, parts: dict[str, Recorded]) -> Iterator[str]:
+    """Where a folder was read with other files than their stages wrote; what lies there now is
+    looked at with the outputs."""
+    written = dir_md5({name: out.md5 for name, out in parts.items()})
+    if written != dep.md5:
+        yield f"it read {dep.path} as {dep.md5}, the stages that fill it wrote {written}"
+    folder = evidence.path(dep.path)
+    for path in files_of(folder) if folder.is_dir() else ():
+        if (name := path.relative_to(folder).as_posix()) not in parts:
+            yield f"{dep.path}/{name} is an extra file: no stage of dvc.lock made it. Delete it."
+
+
+def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
+    path = evidence.path(recorded.path)
+    folder = evidence.digests.folder(path)
+    if folder:
+        return folder.md5, folder.size
+    file = evidence.digests.of(path)
+    return (file.md5, file.size) if file else None
+
+
+def _output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
+    if out.path in evidence.refused:
+        return  # verify_refused names it
+    path = evidence.path(out.path)
+    found = _found(evidence, out)
+    receipt = out.path.startswith(RECEIPTS)
+    if found is None:
+        cure = "`dvc repro` makes it" if receipt else "`dvc checkout` or `dvc pull` brings it"
+        yield absent(link, out.path, f"it is not here. {cure}.")
+    elif receipt and (commit := evidence.older(out.path, found[0])):
+        yield absent(link, out.path, other_receipt(commit))
+    elif out.nfiles is not None and path.is_dir():
+        yield from _folder(evidence, link, out, found)
+    elif found == (out.md5, out.size):
+        yield ok(link, out.path)
+    else:
+        yield broken(link, out.path, _differs(out, found))
+
+
+def _folder(
+    evidence: Evidence, link: str, out: Recorded, found: tuple[str, int]
+) -> Iterator[Check]:
+    """A folder's files by name, where the cache still lists them."""
+    count = evidence.digests.folder(evidence.path(out.path))
+    if found == (out.md5, out.size) and count and count.nfiles == out.nfiles:
+        yield ok(link, out.path)
+        return
+    wanted = listing(evidence.dvc_cache, out.md5)
+    if wanted is None:
+        yield broken(link, out.path, f"{_differs(out, found)} Files: {count and count.nfiles}.")
+        return
+    problems = list(_odd_files(evidence, evidence.path(out.path), wanted))
+    if not problems:
+        yield broken(link, out.path, _differs(out, found))
+    for name, one in problems:
+        yield from judged(link, f"{out.path}/{name}", [one])
+
+
+def _odd_files(
+    evidence: Evidence, folder: Path, wanted: dict[str, str]
+) -> Iterator[tuple[str, Problem]]:
+    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
+    for name in sorted(wanted.keys() | present.keys()):
+        try:
+            digest = evidence.digests.of(present[name]) if name in present else None
+        except (OSError, MemoryError) as error:
+            yield name, problem(error, "it cannot be read")
+            continue
+        if name not in wanted:
+            yield name, "an extra file: the stage did not make it"
+        elif digest is None:
+            yield name, "the file is missing"
+        elif digest.md5 != wanted[name]:
+            yield name, f"it was changed: md5 {digest.md5}, recorded {wanted[name]}"
+
+
+def _cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
+    path = cache_path(evidence.dvc_cache, out.md5)
+    if not out.md5.endswith(".dir"):
+        yield from _object(evidence, out.path, out.md5)
+        return
+    if not is_file(path):
+        yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
+        return
+    wanted = listing(evidence.dvc_cache, out.md5)
+    if wanted is None:
+        yield broken("dvc cache", _relative(evidence, path), "the list of a folder was changed")
+        return
+    yield ok("dvc cache", f"{out.path} (list)")
+    for name, md5 in wanted.items():
+        inner = f"{out.path}/{name}"
+        yield from guarded("dvc cache", f"{inner} ({md5})", _object(evidence, inner, md5))
+
+
+def _object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
+    path = cache_path(evidence.dvc_cache, md5)
+    digest = evidence.digests.of(path)
+    if digest is None:
+        yield absent("dvc cache", f"{name} ({md5})", "DVC's cache has no copy of it")
+    elif digest.md5 != md5:
+        yield broken(
+            "dvc cache",
+            _relative(evidence, path),
+            f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would check it "
+            "out without a word: delete it, then `dvc repro` or `dvc pull`.",
+        )
+    else:
+        yield ok("dvc cache", name)
+
+
+def _relative(evidence: Evidence, path: Path) -> str:
+    root = evidence.root
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
+def _differs(out: Recorded, found: tuple[str, int]) -> str:
+    return (
+        f"it is not what dvc.lock records: md5 {found[0]}, {found[1]} bytes; recorded {out.md5}, "
+        f"{out.size} bytes."
+    )
+
+
+def value_at(values: Any, place: str) -> Any:
+    """What params.yaml has at a place; None if nothing."""
+    for name in place.split("."):
+        values = values.get(name) if isinstance(values, dict) else None
+    return values
+
+
+def _same_entries(left: str, right: str) -> bool:
+    try:
+        return parse_lock(left) == parse_lock(right)
+    except DataError:
+        return False

@@ -1,0 +1,113 @@
+"""What people look at is what the numbers give: tables, `dvc metrics`, `dvc plots`, the report."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import pyarrow.parquet as pq
+
+from toxtrail.audit.verify.context import (
+    DAMAGE,
+    Check,
+    Evidence,
+    guarded,
+    judged,
+    of_stage,
+    unread_only,
+    weak,
+)
+from toxtrail.pipeline import Instance, code_sha256
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.regular_files import read_text, refuse_irregular
+from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
+from toxtrail.stages.compare import MORE_TABLES, TABLES
+from toxtrail.stages.report import page_of
+from toxtrail.storage.artifacts import as_csv, pretty_json, scalar_table
+
+
+def verify_shown(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each is made again from the files that it was made from, and must be equal to the byte."""
+    for instance in of_stage(scope, "compare"):
+        own = _comparison(evidence, instance.key or "")
+        yield from guarded("comparisons", f"what is shown of {instance.key}", own)
+    for _ in of_stage(scope, "report"):
+        yield from guarded("report", evidence.store.report.name, _report(evidence))
+
+
+def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
+    store = evidence.store
+    folder = store.comparison(family)
+    if not (folder / "summary.json").is_file():
+        return
+    try:
+        summary = store.read_summary(folder)
+        texts = {
+            store.metrics(family): pretty_json(metrics_of(summary)),
+            store.plots(family): as_csv(plot_rows(summary)),
+            **{folder / f"{name}.csv": as_csv(rows) for name, rows in _tables(summary).items()},
+        }
+        made_by = (summary.get("manifest") or {}).get("code_sha256")
+    except DAMAGE as error:  # verify_numbers says what is wrong with the summary
+        yield from unread_only("comparisons", f"what is shown of {family}", error)
+        return
+    is_todays = made_by == code_sha256("compare")
+    for path, text in texts.items():
+        yield from _judged(evidence, "comparisons", path, _unlike_text(path, text), is_todays)
+    for name, rows in _tables(summary).items():
+        path = folder / f"{name}.parquet"
+        yield from _judged(evidence, "comparisons", path, _unlike_table(path, rows), is_todays)
+
+
+def _report(evidence: Evidence) -> Iterator[Check]:
+    store, families = evidence.store, list(evidence.config.families)
+    if not all((store.comparison(f) / "summary.json").is_file() for f in families):
+        return
+    try:
+        wanted = page_of(store, families)
+        manifest = embedded_manifest(store.report) if store.report.is_file() else None
+    except DAMAGE as error:  # verify_outputs and verify_manifests say what is missing or damaged
+        yield from unread_only("report", f"{store.report.name} (content)", error)
+        return
+    is_todays = manifest is None or manifest.code_sha256 == code_sha256("report")
+    problem = _unlike_text(store.report, wanted)
+    yield from _judged(evidence, "report", store.report, problem, is_todays)
+
+
+def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
+    return {name: summary[name] for name in (*TABLES, *MORE_TABLES) if name in summary}
+
+
+def _unlike_text(path: Path, wanted: str) -> str | None:
+    """Where a file differs from what it must be; None if it does not, or is not here."""
+    if not path.is_file():
+        return None
+    found = read_text(path, "replace")
+    if found == wanted:
+        return None
+    lines = zip(found.split("\n"), wanted.split("\n"), strict=False)
+    numbers = (number for number, (left, right) in enumerate(lines, start=1) if left != right)
+    return f"line {next(numbers, 'at its end')} is not what the files behind it give"
+
+
+def _unlike_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
+    refuse_irregular(path)
+    if not path.is_file():
+        return None
+    found = pq.read_table(path).replace_schema_metadata(None)
+    if found.equals(scalar_table(rows)):
+        return None
+    return "its rows are not those of summary.json"
+
+
+def _judged(
+    evidence: Evidence, link: str, path: Path, problem: str | None, is_todays: bool
+) -> Iterator[Check]:
+    if not path.is_file():
+        return
+    name = f"{path.relative_to(evidence.root).as_posix()} (content)"
+    if problem and not is_todays:
+        yield weak(link, name, f"other code than today's made it, and {problem}")
+    else:
+        yield from judged(link, name, [problem] if problem else [])

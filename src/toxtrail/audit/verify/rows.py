@@ -1,0 +1,347 @@
+"""The numbers follow from the rows, and the rows from the prompts: counted and computed again."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from toxtrail.analysis.family import edges
+from toxtrail.analysis.response_table import texts_of
+from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
+from toxtrail.audit.lineage.lineage import SERVED, is_served
+from toxtrail.audit.verify.context import (
+    DAMAGE,
+    Check,
+    Evidence,
+    Problem,
+    broken,
+    failed,
+    guarded,
+    judged,
+    of_stage,
+    problem,
+    weak,
+)
+from toxtrail.audit.verify.params import other_params
+from toxtrail.audit.verify.pipeline import LINK_OF_STAGE
+from toxtrail.datasets.label_files import labels_of_variant
+from toxtrail.datasets.readers import read_rows
+from toxtrail.errors import why_unread
+from toxtrail.pipeline import Instance, code_sha256
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import Manifest, content_key
+from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.regular_files import files_below
+from toxtrail.stages.compare import family_comparison, with_pooled
+from toxtrail.stages.pool import tables_of
+from toxtrail.stages.posterior import comparability_of, identity_of, variant_posterior
+from toxtrail.storage.artifacts import Store, read_json
+
+TOLERANCE = 1e-9
+"""Relative; what another CPU or numpy may change in a mean over draws. Counts must be equal."""
+
+
+def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Each file says that it was made by this stage, from the files that are here now."""
+    for instance in of_stage(
+        scope, "prompts", "generate", "score", "posterior", "pool", "compare", "report"
+    ):
+        checks = _manifests(evidence, instance)
+        yield from guarded(LINK_OF_STAGE[instance.stage.name], instance.name, checks)
+
+
+def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
+    for path in _carriers(evidence.store, instance):
+        name = path.relative_to(evidence.root).as_posix()
+        link = LINK_OF_STAGE[instance.stage.name]
+        try:
+            manifest = embedded_manifest(path)
+        except DAMAGE as error:
+            yield failed(link, name, error, "it cannot be read")
+            continue
+        if manifest is None:
+            yield broken(link, name, "it carries no manifest: it was not made by toxtrail")
+            continue
+        yield from judged(link, f"{name} (manifest)", _problems(evidence, instance, manifest))
+        if is_served(manifest):
+            yield weak(link, name, SERVED)
+        if manifest.code_sha256 != code_sha256(instance.stage.name):
+            yield weak(link, name, "it was made by other code than the toxtrail that audits it")
+
+
+def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Prompts -> generations -> scores: every row once, none missing, none new."""
+    store = evidence.store
+    for instance in of_stage(scope, "score"):
+        variant = instance.key or ""
+        family = evidence.config.variants[variant].family
+        paths = (store.prompts, store.generations(family, variant), store.scores(family, variant))
+        try:
+            if not all(path.is_file() for path in paths):
+                continue
+            prompts, rows = store.read_prompts(), store.read_generations(family, variant)
+            scores = store.read_scores(family, variant)
+        except DAMAGE as error:
+            yield failed("scores", variant, error, "it cannot be read")
+            continue
+        samples = evidence.config.generation.samples
+        yield from judged(
+            "generations", f"rows of {variant}", list(odd_generations(prompts, rows, samples))
+        )
+        scorers = list(evidence.config.scoring.scorers)
+        yield from judged("scores", f"rows of {variant}", list(odd_scores(rows, scores, scorers)))
+
+
+def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    """Rates, intervals, differences and verdicts, computed again from the score rows."""
+    for instance in of_stage(scope, "posterior"):
+        yield from _recomputed(evidence, instance, "posteriors", _posterior)
+    for instance in of_stage(scope, "pool"):
+        yield from _recomputed(evidence, instance, "posteriors", _pooled)
+    for instance in of_stage(scope, "compare"):
+        yield from _recomputed(evidence, instance, "comparisons", _comparison)
+
+
+def odd_generations(
+    prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
+) -> Iterator[str]:
+    """Where the rows are not k continuations of each prompt."""
+    wanted = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
+    yield from _odd_keys("generation", [row.key for row in rows], set(wanted), "prompts")
+    moved = [row.key for row in rows if wanted.get(row.key, row.subset) != row.subset]
+    if moved:
+        yield f"{len(moved)} rows name another subset than their prompt, the first {moved[0]}"
+
+
+def odd_scores(
+    rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
+) -> Iterator[str]:
+    """Where the scores are not one of each scorer for each generation."""
+    made = {row.key: row for row in rows}
+    wanted = {(*key, scorer) for key in made for scorer in scorers}
+    yield from _odd_keys("score", [score.key for score in scores], wanted, "generations")
+    for score in scores:
+        row = made.get((score.prompt_id, score.sample))
+        if row is None:
+            continue
+        if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
+            yield f"{score.key}: it says {score.subset}, {score.state}; its text is {row.state}"
+        if (score.toxicity is None) == (score.state == "ok"):
+            yield f"{score.key}: state {score.state} with the score {score.toxicity}"
+        if score.heads and score.toxicity not in score.heads.values():
+            yield f"{score.key}: the score {score.toxicity} is none of its heads"
+
+
+def unequal(recorded: object, found: object, place: str = "") -> Iterator[str]:
+    """Leaf by leaf, numbers within TOLERANCE of each other."""
+    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
+        for name in {**recorded, **found}:
+            yield from unequal(recorded.get(name), found.get(name), f"{place}.{name}".strip("."))
+    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
+        for index, (left, right) in enumerate(zip(recorded, found, strict=True)):
+            yield from unequal(left, right, f"{place}[{_title(left, index)}]")
+    elif not _equal(recorded, found):
+        yield f"{place}: recorded {recorded}, computed {found}"
+
+
+def _title(row: object, index: int) -> str:
+    """A row by what it is about, where it says so."""
+    names = ("variant", "b", "scorer", "subset")
+    own = [str(row[n]) for n in names if n in row] if isinstance(row, Mapping) else []
+    return "/".join(own) or str(index)
+
+
+def _equal(left: object, right: object) -> bool:
+    if isinstance(left, float) and isinstance(right, float):
+        return math.isclose(left, right, rel_tol=TOLERANCE, abs_tol=1e-12)
+    return left == right and isinstance(left, bool) == isinstance(right, bool)
+
+
+def _odd_keys(
+    what: str, found: Sequence[tuple[Any, ...]], wanted: set[Any], against: str
+) -> Iterator[str]:
+    have = set(found)
+    if len(have) < len(found):
+        yield f"{len(found) - len(have)} {what} rows have a key that another row has"
+    if missing := sorted(wanted - have):
+        yield f"{len(missing)} {what} rows are missing against the {against}, e.g. {missing[0]}"
+    if extra := sorted(have - wanted):
+        yield f"{len(extra)} {what} rows belong to no row of the {against}, e.g. {extra[0]}"
+
+
+def _carriers(store: Store, instance: Instance) -> list[Path]:
+    """Files of a stage that carry a manifest, as far as they are here."""
+    found: list[Path] = []
+    for out in instance.writes:
+        path = store.root / out
+        found += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [path for path in found if path.suffix != ".csv"]  # a format without room for one
+
+
+def _problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[Problem]:
+    found: list[Problem] = []
+    try:
+        for one in _unlike(evidence, instance, manifest):
+            found.append(one)
+    except DAMAGE as error:
+        found.append(problem(error, "it cannot be compared"))
+    return found
+
+
+def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
+    yield from other_params(evidence.config, instance, manifest)
+    if (manifest.kind, manifest.key) != (instance.stage.name, instance.key):
+        yield f"it was made by {manifest.kind}@{manifest.key}, not by {instance.name}"
+    for name, source in manifest.inputs.items():
+        if ":" in source.path:  # an asset: see verify_weights
+            continue
+        path = evidence.path(source.path)
+        digest = evidence.digests.of(path)
+        if digest and digest.sha256 != source.sha256:
+            yield (
+                f"it was made from another {source.path} ({name}): sha256 {source.sha256}, now "
+                f"{digest.sha256}"
+            )
+        elif digest and source.manifest and source.manifest != embedded_manifest(path):
+            yield f"the manifest in it of {source.path} ({name}) is not the one of that file"
+    if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
+        None,
+        manifest.model.to_json(),
+    ):
+        differs = next(unequal(manifest.model.to_json(), card), "")
+        yield f"the model card in it is not models/{manifest.model.key}/model.json: {differs}"
+
+
+def _card_of(evidence: Evidence, key: str) -> dict[str, Any] | None:
+    path = evidence.store.model(key) / "model.json"
+    return evidence.store.read_card(key).to_json() if path.is_file() else None
+
+
+def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any) -> Iterator[Check]:
+    key = instance.key or ""
+    try:
+        recorded, found = compute(evidence, key)
+    except DAMAGE as error:
+        if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
+            detail = f"other code than today's made {older}, and today's does not read it"
+            yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` makes it again.")
+        else:
+            yield failed(link, f"numbers of {key}", error, "it cannot be read")
+        return
+    if recorded is None:
+        return
+    problems = list(unequal(recorded, found))
+    made_by = recorded_code(recorded)
+    if problems and made_by not in (None, code_sha256(instance.stage.name)):
+        detail = f"other code than today's made it, and today's gives other numbers: {problems[0]}"
+        yield weak(link, f"numbers of {key}", detail)
+        return
+    shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
+    yield from judged(link, f"numbers of {key}", shown)
+
+
+def made_by_other_code(root: Path, instance: Instance) -> str | None:
+    """A summary that the stage made or reads, from the root, that was made by other code than
+    today's; None if there is none."""
+    folders = [root / name for name in (*instance.outs, *instance.reads)]
+    for path in (p for folder in folders if folder.is_dir() for p in files_below(folder)):
+        if path.name != "summary.json":
+            continue
+        try:
+            summary = read_json(path)
+        except DAMAGE:
+            continue
+        manifest = summary.get("manifest") if isinstance(summary, Mapping) else None
+        kind = manifest.get("kind") if isinstance(manifest, Mapping) else None
+        if kind in LINK_OF_STAGE and recorded_code(summary) not in (None, code_sha256(kind)):
+            return path.relative_to(root).as_posix()
+    return None
+
+
+def recorded_code(summary: Mapping[str, Any]) -> str | None:
+    """Hash of the code that a summary was made by."""
+    manifest = summary.get("manifest")
+    return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
+
+
+def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
+    store, config = evidence.store, evidence.config
+    who = config.variants[variant]
+    folder, scores = store.posterior(who.family, variant), store.scores(who.family, variant)
+    needed = (folder / "summary.json", scores, store.generations(who.family, variant))
+    if not all(path.is_file() for path in needed):
+        return None, None
+    rows = store.score_table(who.family, variant, COLUMNS)
+    table = cells(rows)
+    fields = comparability_of(table, store.input(scores), config.posterior)
+    texts = texts_of(store, who.family, variant, store.input(scores))
+    primary = config.scoring.primary
+    found = variant_posterior(table, texts, variant, primary, config.posterior).summary
+    recorded = store.read_summary(folder)
+    labels = _labels(evidence, variant, rows, recorded)
+    found = with_corrected_rates(found, table, labels, config.posterior)
+    own = {
+        "kind": "posterior", **identity_of(variant, who),
+        "comparability": {"fingerprint": content_key(fields), "fields": fields},
+        "manifest": recorded.get("manifest"),
+    }  # fmt: skip
+    return recorded, {**found, **own}
+
+
+def _labels(
+    evidence: Evidence, variant: str, scores: Any, recorded: Mapping[str, Any]
+) -> list[Any]:
+    """A variant's labels: of their file, or where that is not here or another one (see
+    `verify_sources`) as recorded."""
+    source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
+    here = evidence.assets.present(source.uri, None) if source else None
+    digest = evidence.digests.of(here.files[0]) if here and len(here.files) == 1 else None
+    if source is None or here is None or digest is None or digest.sha256 != source.sha256:
+        return list(recorded.get("labels", []))
+    path, texts = here.files[0], evidence.store.read_generations(family, variant)
+    return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
+
+
+def _pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
+    """The tables of the stored draws; the draws themselves are not sampled again."""
+    store, config = evidence.store, evidence.config
+    folder, who = store.pooled(family), config.families[family]
+    if not (folder / "summary.json").is_file():
+        return None, None
+    variants = [{"variant": v, "parent": config.variants[v].parent} for v in who.variants]
+    recorded = store.read_summary(folder)
+    who_with_whom = edges(variants, who.reference)
+    found = tables_of(
+        store.read_draws(folder), who_with_whom, config.posterior.level, recorded["scorers"]
+    )
+    return recorded, {**recorded, **found}
+
+
+def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
+    store, config = evidence.store, evidence.config
+    who, folder = config.families[family], store.comparison(family)
+    needed = [
+        *(store.scores(family, v) for v in who.variants),
+        *(store.generations(family, v) for v in who.variants),
+        *(store.posterior(family, v) / "summary.json" for v in who.variants),
+        folder / "summary.json",
+        store.pooled(family) / "summary.json",
+    ]
+    if not all(path.is_file() for path in needed):
+        return None, None
+    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in who.variants}
+    summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
+    texts = {
+        v: texts_of(store, family, v, store.input(store.scores(family, v))) for v in who.variants
+    }
+    own_view = family_comparison(
+        tables, texts, summaries, who.reference, config.scoring.primary, config.posterior,
+        bool(who.allow_mismatch),
+    )  # fmt: skip
+    found = with_pooled(own_view, store.read_summary(store.pooled(family))).summary
+    recorded = store.read_summary(folder)
+    own = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
+    return recorded, {**found, **own}

@@ -1,0 +1,222 @@
+"""Verification: every byte of a chain hashed again, every number computed again."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify.context import (
+    DAMAGE,
+    LINKS,
+    OUTCOMES,
+    Check,
+    Evidence,
+    broken,
+    guarded,
+    judged,
+    of_stage,
+)
+from toxtrail.audit.verify.dvc_lock import Lock, is_own, outputs, parse_lock
+from toxtrail.audit.verify.dvc_yaml import verify_declaration
+from toxtrail.audit.verify.executions import verify_executions
+from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.audit.verify.mlflow_runs import (
+    content_of,
+    open_store,
+    title,
+    verify_runs,
+    verify_tracking,
+    verify_verdicts,
+)
+from toxtrail.audit.verify.pipeline import (
+    LINK_OF_STAGE,
+    cache_path,
+    listing,
+    verify_committed,
+    verify_lock,
+    verify_outputs,
+    verify_stale_entries,
+)
+from toxtrail.audit.verify.rendered_outputs import verify_shown
+from toxtrail.audit.verify.rows import verify_manifests, verify_numbers, verify_rows
+from toxtrail.audit.verify.signatures import WHOLE, Signable, verify_signatures
+from toxtrail.audit.verify.unsafe_outputs import is_refused, refused_places
+from toxtrail.audit.verify.weights import paths_of_weights, verify_sources, verify_weights
+from toxtrail.backends.assets import AssetStore, default_cache
+from toxtrail.backends.dvc import cache_folder
+from toxtrail.backends.mlflow.write_run import KEY_TAG
+from toxtrail.backends.protocols import Progress
+from toxtrail.config.load import read_yaml
+from toxtrail.config.schema import Config
+from toxtrail.errors import DataError
+from toxtrail.pipeline import Instance, upstream
+from toxtrail.regular_files import read_text, refuse_irregular
+from toxtrail.storage.artifacts import Store, read_json
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+LINK_OF_PART = {
+    "sources": "prompt set",
+    "weights": "weights",
+    "manifests": "generations",
+    "rows": "scores",
+    "numbers": "posteriors",
+    "shown": "report",
+}
+
+
+class Tally(NamedTuple):
+    """One class of links."""
+
+    link: str
+    ok: int
+    broken: int
+    unread: int
+    absent: int
+    weak: int
+
+
+def gather(store: Store, config: Config, progress: Progress) -> Evidence:
+    """Read what is written about an experiment.
+
+    Raises:
+        DataError: there is no dvc.lock.
+    """
+    root, path = store.root, store.root / "dvc.lock"
+    refuse_irregular(path)
+    if not path.is_file():
+        raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
+    lock, problem = _lock_of(path)
+    sizes = {out.path: out.size for entry, out in outputs(lock) if is_own(entry.name)}
+    refused = refused_places(root, stage_runs(config), sizes)
+    return Evidence(
+        store=store,
+        config=config,
+        raw=read_yaml(root / "params.yaml"),
+        lock=lock,
+        lock_problem=problem,
+        digests=Digests(progress, (root / name for name in refused)),
+        assets=AssetStore(default_cache(), root, progress, config.outside),
+        asset_cache=default_cache(),
+        dvc_cache=cache_folder(root),
+        refused=refused,
+    )
+
+
+def verify(
+    evidence: Evidence, targets: Sequence[str], keys: Sequence[Ed25519PublicKey] = ()
+) -> list[Check]:
+    """Look at everything that the targets are made from.
+
+    Args:
+        targets: names of stage runs (`track@v`); empty for the whole experiment.
+        keys: public keys that signatures are held against.
+    """
+    known = stage_runs(evidence.config)
+    scope = upstream(known, [one for one in known if one.name in targets]) if targets else known
+    _hash_all(evidence, scope)
+    sound = evidence.sound(scope)
+    view, found = (
+        open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
+    )
+    runs = view.runs if view else ()
+    found += judged(
+        "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
+    )
+    found += guarded("pipeline", "dvc.yaml", verify_declaration(evidence))
+    found += verify_refused(evidence, scope)
+    found += guarded("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
+    found += verify_stale_entries(evidence, known, scope if targets else None)
+    found += verify_committed(evidence.root)
+    found += guarded("pipeline", "looking at outputs", verify_outputs(evidence, scope))
+    found += verify_executions(evidence, sound)
+    parts = (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers)
+    for part in (*parts, verify_shown):
+        what = part.__name__.removeprefix("verify_")
+        found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
+    found += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))
+    found += guarded("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
+    own = _keys(evidence, scope) if targets else set()
+    for stored in runs:
+        if not targets or stored.run.tags.get(KEY_TAG) in own:
+            found += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
+    signatures = verify_signatures(evidence, _signables(scope), keys)
+    found += guarded("signatures", "looking at signatures", signatures)
+    return found
+
+
+def _signables(scope: Sequence[Instance]) -> list[Signable]:
+    """What of the scope can be signed; with its report, the whole experiment."""
+    results = [
+        Signable("variants" if one.stage.name == "track" else "families", one.key or "")
+        for one in of_stage(scope, "track", "track-comparison")
+    ]
+    return [*results, *(WHOLE for _ in of_stage(scope, "report"))]
+
+
+def tally(checks: Sequence[Check]) -> list[Tally]:
+    """Counts by class of link, in the order of the data; classes without a check are left out."""
+    counts = Counter((check.link, check.outcome) for check in checks)
+    return [
+        Tally(link, *(counts[link, outcome] for outcome in OUTCOMES))
+        for link in LINKS
+        if any(check.link == link for check in checks)
+    ]
+
+
+def verify_refused(evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
+    """Each place that holds a link or a pipe instead of what a stage made."""
+    found = []
+    for name, reason in evidence.refused.items():
+        owner = next((o for o in scope if is_refused(name, dict.fromkeys(o.outs, ""))), None)
+        if owner or any(name in one.deps(evidence.root) for one in scope):
+            link = LINK_OF_STAGE[owner.stage.name] if owner else "pipeline"
+            detail = f"{reason}. It was not opened. Delete it, then `dvc checkout` or `dvc repro`."
+            found.append(broken(link, name, detail))
+    return found
+
+
+def _lock_of(path: Path) -> tuple[Lock, str | None]:
+    try:
+        return parse_lock(read_text(path)), None
+    except UnicodeDecodeError as error:
+        return {}, f"dvc.lock is no UTF-8 text: {error}"
+    except DataError as error:
+        return {}, str(error)
+
+
+def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
+    """Hash all that will be looked at, several files at a time."""
+    paths = [evidence.path(path) for one in scope for path in (*one.deps(evidence.root), *one.outs)]
+    for one in scope:
+        entry = evidence.lock.get(one.name)
+        for out in entry.outs.values() if entry else ():
+            if out.path not in one.outs:
+                continue
+            if out.md5.endswith(".dir"):
+                with suppress(*DAMAGE):  # verify_outputs says so
+                    inner = (listing(evidence.dvc_cache, out.md5) or {}).values()
+                    paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]
+            else:
+                paths.append(cache_path(evidence.dvc_cache, out.md5))
+    with suppress(*DAMAGE):  # a damaged card is reported by verify_weights
+        paths += paths_of_weights(evidence, scope)
+    if of_stage(scope, "track", "track-comparison"):
+        paths.append(evidence.root / "mlruns" / "artifacts")
+    evidence.digests.prepare(paths)
+
+
+def _keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
+    """Content keys of the runs of the scope: what receipts say, and what the files say."""
+    found = set()
+    for one in of_stage(scope, "track", "track-comparison"):
+        with suppress(*DAMAGE):
+            found.add(str(read_json(evidence.path(one.writes[0]))["content_key"]))
+        with suppress(*DAMAGE):
+            found.add(content_of(evidence, one).content_key)
+    return found

@@ -1,0 +1,54 @@
+"""What MLflow shows of a run against what the run was sealed with (record.json).
+
+MLflow lets anybody who may write to a store change a finished run without a trace. Tags that others
+add are their own affair, and so is what they write around the description.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG, SEAL_TAG
+from toxtrail.backends.protocols import TrackedRun
+from toxtrail.reporting.mlflow_page import VERDICT_TAGS
+
+NOTE = "mlflow.note.content"
+"""The description on a run's page."""
+
+
+def changes(run: TrackedRun, record: Mapping[str, Any]) -> Iterator[str]:
+    """Every difference in name, tags, params and the latest value of metrics."""
+    if run.name != record["name"]:
+        yield f'it was renamed from "{record["name"]}" to "{run.name}"'
+    yield from _tags(run, record["tags"])
+    params, metrics = record["params"], record["metrics"]
+    for name in sorted({**params, **run.params}):
+        if params.get(name) != run.params.get(name):
+            yield f"param {name} was changed from {params.get(name)} to {run.params.get(name)}"
+    for name in sorted({**metrics, **run.metrics}.keys() - set(record["curves"])):
+        if not close(metrics.get(name), run.metrics.get(name)):
+            yield f"metric {name} was changed from {metrics.get(name)} to {run.metrics.get(name)}"
+    for name, points in record["curves"].items():
+        last = max(points)[1] if points else None
+        if not close(last, run.metrics.get(name)):
+            yield f"metric {name} was changed from {last} to {run.metrics.get(name)}"
+
+
+def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
+    for name, text in recorded.items():
+        now = run.tags.get(name)
+        if now != text and not (name == NOTE and now is not None and text in now):
+            yield f"tag {name} was changed from {text!r} to {now!r}"
+    known = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
+    for name in sorted(run.tags.keys() - known):
+        if name.startswith("toxtrail."):
+            yield f"tag {name} was added: {run.tags[name]!r}"
+
+
+def close(left: float | None, right: float | None) -> bool:
+    """Equal as MLflow keeps numbers: in double precision."""
+    if left is None or right is None:
+        return left is right
+    return math.isclose(left, right, rel_tol=1e-12, abs_tol=1e-15)

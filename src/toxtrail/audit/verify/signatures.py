@@ -1,0 +1,229 @@
+"""Signatures against the files and values that are here.
+
+A signed statement lists the SHA-256 of every file behind a result, and the values of params.yaml
+that made them. Receipts are left out, which another MLflow store changes: they are computed again.
+So are weights, whose hashes are on the model cards.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from toxtrail.audit.bundle.signing import Signed, opened
+from toxtrail.audit.scope import stage_runs
+from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, absent, broken, failed, ok, weak
+from toxtrail.audit.verify.hash_cache import Digests, files_of
+from toxtrail.audit.verify.params import changes
+from toxtrail.audit.verify.pipeline import RECEIPTS, value_at
+from toxtrail.audit.verify.unsafe_outputs import refused_places
+from toxtrail.backends.protocols import Silent
+from toxtrail.config.schema import Config
+from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.pipeline import Instance, upstream
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import canonical_json
+from toxtrail.regular_files import irregular, read_text
+from toxtrail.storage.artifacts import Store
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+UNSIGNED = (
+    "unsigned: the hashes hold against accident, not against a forger, who would seal again "
+    "(`toxtrail sign`)"
+)
+STATEMENT = "https://in-toto.io/Statement/v1"
+PREDICATE = "urn:toxtrail:signed:1"
+WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
+EXPERIMENT = "experiment"
+
+
+class Signable(NamedTuple):
+    """What can be signed."""
+
+    group: Literal["variants", "families", "experiment"]
+    name: str
+
+    @property
+    def title(self) -> str:
+        return "the experiment" if self.group == EXPERIMENT else self.name
+
+    def path(self, root: Path) -> Path:
+        """Where its signature lies; git keeps it."""
+        folder = root / "signatures"
+        place = EXPERIMENT if self.group == EXPERIMENT else f"{self.group}/{self.name}"
+        return folder / f"{place}.dsse.json"
+
+    def stage_runs(self, config: Config) -> list[Instance]:
+        """Every stage run behind it, in order."""
+        known = stage_runs(config)
+        if self.group == EXPERIMENT:
+            return known
+        stage = "track" if self.group == "variants" else "track-comparison"
+        return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, self.name)])
+
+    def missing(self, store: Store, config: Config) -> list[str]:
+        """Outputs behind it that are not here."""
+        outs = _signed_outs(self.stage_runs(config))
+        return [out for out in outs if not store.at(out).exists()]
+
+
+WHOLE = Signable("experiment", EXPERIMENT)
+"""Everything, the report included."""
+
+
+def signable(config: Config, names: Sequence[str]) -> list[Signable]:
+    """The variants and families named, or all and the experiment as a whole.
+
+    Raises:
+        ConfigError: a name is neither.
+    """
+    known = [
+        *(Signable("variants", name) for name in config.variants),
+        *(Signable("families", name) for name in config.families),
+    ]
+    for name in names:
+        if name not in {one.name for one in known}:
+            suggestion = nearest(name, [one.name for one in known])
+            raise ConfigError(f'"{name}" is neither a variant nor a family.{suggestion}')
+    if names:
+        return [one for one in known if one.name in names]
+    return [*known, WHOLE]
+
+
+def statement(store: Store, config: Config, values: Mapping[str, Any], what: Signable) -> str:
+    """The in-toto statement of the present files and values, as canonical JSON.
+
+    Args:
+        values: params.yaml as it stands.
+
+    Raises:
+        DataError: a file is missing, or is none.
+    """
+    behind = what.stage_runs(config)
+    if missing := what.missing(store, config):
+        raise DataError(
+            f"{what.title} cannot be signed: {missing[0]} is not here. Run `dvc repro`, or "
+            "`dvc checkout` or `dvc pull` to have it."
+        )
+    for name, reason in refused_places(store.root, behind).items():
+        raise DataError(f"{what.title} cannot be signed: {name}: {reason}.")
+    found = signed_files(store, behind, Digests(Silent()))
+    return canonical_json(
+        {
+            "_type": STATEMENT,
+            "subject": [{"name": n, "digest": {"sha256": found[n]}} for n in sorted(found)],
+            "predicateType": PREDICATE,
+            "predicate": {
+                "group": what.group,
+                "name": what.name,
+                "params": signed_params(behind, values),
+                "manifest": _manifest(store, behind, what),
+            },
+        }
+    )
+
+
+def signed_files(store: Store, behind: Sequence[Instance], digests: Digests) -> dict[str, str]:
+    """Name -> SHA-256 of each file of these stage runs that is here."""
+    found = {}
+    for out in _signed_outs(behind):
+        for path in files_of(store.at(out)):
+            digest = digests.of(path) if path.suffix not in WEIGHTS else None
+            if digest:
+                found[path.relative_to(store.root).as_posix()] = digest.sha256
+    return found
+
+
+def signed_params(behind: Sequence[Instance], values: Mapping[str, Any]) -> dict[str, Any]:
+    """Place in params.yaml -> what it has there, for everything that the stage runs depend on."""
+    makers = [one for one in behind if not one.stage.name.startswith("track")]
+    places = dict.fromkeys(place for one in makers for place in one.params)
+    return {place: value_at(values, place) for place in places}
+
+
+def verify_signatures(
+    evidence: Evidence, names: Sequence[Signable], keys: Sequence[Ed25519PublicKey]
+) -> Iterator[Check]:
+    """Each signature is of the present files and, where a public key is given, of its owner."""
+    signed = [one for one in names if one.path(evidence.root).exists()]
+    for one in signed:
+        try:
+            found = opened(read_text(one.path(evidence.root), "replace"), keys, one.title)
+            problems, missing = _held_against(evidence, one, found)
+        except DAMAGE as error:
+            yield failed("signatures", one.title, error, "it cannot be compared with the files")
+            continue
+        yield from _judged(one.title, found, problems, bool(keys))
+        if missing:
+            detail = f"{len(missing)} files that it signs are not here, the first {missing[0]}"
+            yield absent("signatures", one.title, detail)
+    yield from _unsigned(evidence, [one for one in names if one not in signed], bool(keys))
+
+
+def _unsigned(evidence: Evidence, names: Sequence[Signable], has_keys: bool) -> Iterator[Check]:
+    """Of what is here as a whole."""
+    whole = [one for one in names if not one.missing(evidence.store, evidence.config)]
+    titles = ", ".join(one.title for one in whole)
+    if whole and has_keys:
+        detail = "no signature, though a public key was given: anybody may have made it"
+        yield broken("signatures", titles, detail)
+    elif whole:
+        yield weak("signatures", titles, UNSIGNED)
+
+
+def _held_against(
+    evidence: Evidence, what: Signable, signed: Signed
+) -> tuple[list[str], list[str]]:
+    """What is not as it was signed; and names of signed files that are not here."""
+    value = json.loads(signed.payload)
+    own = value["predicate"]
+    if value["_type"] != STATEMENT or value["predicateType"] != PREDICATE:
+        kind = value["predicateType"]
+        raise DataError(f"it signs a statement of another kind, {kind}. Sign again.")
+    if (own["group"], own["name"]) != (what.group, what.name):
+        return [f"it signs {own['group']}/{own['name']}"], []
+    behind = what.stage_runs(evidence.config)
+    subjects = {one["name"]: one["digest"]["sha256"] for one in value["subject"]}
+    present = signed_files(evidence.store, behind, evidence.digests)
+    other = [name for name in present if subjects.get(name, present[name]) != present[name]]
+    new = [name for name in present if name not in subjects]
+    problems = [f"other files than were signed: {', '.join(other)}"] if other else []
+    problems += [f"files that were not signed: {', '.join(new)}"] if new else []
+    was, now = own["params"], signed_params(behind, evidence.raw)
+    for place in {**was, **now}:
+        problems += [
+            f"{name} was signed as {old}, params.yaml has {new}"
+            for name, old, new in changes(place, was.get(place), now.get(place))
+        ]
+    strange = [name for name in sorted(subjects) if irregular(evidence.path(name))]
+    return problems, [name for name in sorted(subjects) if name not in {*present, *strange}]
+
+
+def _judged(title: str, found: Signed, problems: Sequence[str], has_keys: bool) -> Iterator[Check]:
+    who = ", ".join(found.key_ids)
+    for problem in problems:
+        yield broken("signatures", title, f"signed by key {who}: {problem}")
+    if has_keys and not found.valid_for:
+        yield broken("signatures", title, f"no given public key made it; it names key {who}")
+    elif not problems and not has_keys:
+        detail = f"signed by key {who}; give --public-key to know whether it is whose you trust"
+        yield weak("signatures", title, detail)
+    elif not problems:
+        yield ok("signatures", f"{title} (key {', '.join(found.valid_for)})")
+
+
+def _signed_outs(behind: Sequence[Instance]) -> list[str]:
+    return [out for one in behind for out in one.outs if not out.startswith(RECEIPTS)]
+
+
+def _manifest(store: Store, behind: Sequence[Instance], what: Signable) -> dict[str, Any] | None:
+    """The whole provenance of the result: its manifest."""
+    kind = {"variants": "posterior", "families": "compare", EXPERIMENT: "report"}[what.group]
+    one = next(one for one in reversed(behind) if one.stage.name == kind)
+    path = store.at(one.writes[0])
+    found = embedded_manifest(path / "summary.json" if path.is_dir() else path)
+    return found.to_json() if found else None

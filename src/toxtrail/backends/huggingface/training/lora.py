@@ -1,0 +1,256 @@
+"""LoRA fine-tuning on transformers' Trainer: resumable, reproducible to the bit on one machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import random
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.backends.huggingface.training.checkpoints import last_complete
+from toxtrail.backends.huggingface.training.examples import (
+    IGNORED,
+    EncodedExample,
+    collate,
+    encode_examples,
+    refuse_unknown_tokens,
+)
+from toxtrail.backends.huggingface.weights.adapters import with_lora, write_adapter
+from toxtrail.backends.huggingface.weights.load import VerifiedFiles, merged_base, verified
+from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, load_base
+from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
+from toxtrail.backends.protocols import Progress, Trained
+from toxtrail.backends.silence import quiet
+from toxtrail.config.schema import FinetuneConfig
+from toxtrail.errors import BackendError
+from toxtrail.provenance.identity import Manifest, ModelCard
+from toxtrail.records.rows import Lessons
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedModel, Trainer, TrainingArguments
+
+MAX_GRAD_NORM = 1.0
+"""Gradients are clipped to this norm: the Trainer's default, as in the reference experiment."""
+_OPTIMIZERS = {"adamw_torch": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "sgd": "sgd"}
+
+
+class HuggingFaceTuner:
+    """Trains LoRA adapters."""
+
+    def __init__(
+        self, weights: HuggingFaceWeights, device: str, checkpoint_steps: int, progress: Progress
+    ) -> None:
+        self._weights = weights
+        self._device = device
+        self._checkpoint_steps = checkpoint_steps
+        self._progress = progress
+
+    def tune(
+        self, parent: ModelCard, parent_folder: Path, lessons: Lessons,
+        recipe: FinetuneConfig, out: Path, scratch: Path, manifest: Manifest,
+    ) -> Trained:  # fmt: skip
+        """Train on the parent with its own adapters merged, and write the new adapter to `out`.
+
+        Args:
+            parent_folder: models/<parent>, with its adapters in adapters/<key>.
+            out: empty folder for adapter_model.safetensors and adapter_config.json.
+            manifest: what makes the adapter; it travels in the file.
+            scratch: folder for checkpoints; a killed training goes on from the last complete one.
+
+        Raises:
+            ConfigError: a LoRA target that the parent does not have, or no chat template.
+            DataError: nothing to learn.
+            BackendError: the recipe needs a GPU, or the loss is not finite.
+        """
+        refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
+        files = verified(parent, parent_folder, self._weights)
+        tokenizer = files.tokenizer()
+        encoded = encode_examples(lessons.learned, tokenizer, recipe)
+        asked = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
+        pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
+        with repeatable(recipe.seed, self._device):
+            model = with_lora(
+                self._base(files, recipe),
+                recipe.lora,
+                quantized=recipe.base_precision == "4bit",
+            )
+            rows = embedding_rows(model)
+            refuse_unknown_tokens([*encoded, *asked], rows, recipe)
+            pad = pad if pad < rows else 0  # any will do: it is masked
+            trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
+            if asked:
+                _ask(trainer, model, asked, pad, recipe.batch_size)
+            self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
+        write_adapter(model, parent.base.uri, out, manifest)
+        return Trained(
+            trainer.state.global_step,
+            _history(trainer, "loss"),
+            sum(one.cut for one in encoded),
+            _history(trainer, "held_out_loss"),
+        )
+
+    def _base(self, files: VerifiedFiles, recipe: FinetuneConfig) -> PreTrainedModel:
+        if recipe.base_precision == "4bit":
+            return load_base(files.base, files.name, "bfloat16", self._device, four_bits())
+        return merged_base(files, files.adapters, recipe.base_precision, self._device)
+
+    def _arguments(self, recipe: FinetuneConfig, scratch: Path) -> TrainingArguments:
+        from transformers import TrainingArguments
+
+        arguments = TrainingArguments(
+            output_dir=str(scratch),
+            num_train_epochs=recipe.epochs or 1.0,
+            max_steps=recipe.max_steps or -1,
+            per_device_train_batch_size=recipe.batch_size,
+            gradient_accumulation_steps=recipe.accumulation,
+            learning_rate=recipe.learning_rate,
+            lr_scheduler_type=recipe.schedule,
+            warmup_steps=recipe.warmup_steps,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=MAX_GRAD_NORM,
+            optim=_OPTIMIZERS[recipe.optimizer],
+            seed=recipe.seed,
+            use_cpu=self._device == "cpu",
+            logging_steps=1,
+            logging_nan_inf_filter=False,
+            save_strategy="steps",
+            save_steps=self._checkpoint_steps,
+            save_total_limit=2,
+            report_to="none",
+            disable_tqdm=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        )
+        # One GPU: DataParallel over all of them would change the batch size.
+        arguments._n_gpu = min(1, arguments.n_gpu)
+        return arguments
+
+    def _train(self, trainer: Trainer, parent: str, total: int, scratch: Path) -> None:
+        from transformers.trainer_callback import PrinterCallback
+
+        from toxtrail.backends.huggingface.training.callbacks import Watch
+
+        label = f"fine-tune {parent}"
+        checkpoint = last_complete(scratch)
+        trainer.remove_callback(PrinterCallback)
+        with self._progress.bar(label, total, "steps") as advance, quiet():
+            trainer.add_callback(Watch(advance, scratch, label))
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+
+
+def _history(trainer: Trainer, name: str) -> tuple[tuple[int, float], ...]:
+    """(step, value) of what the Trainer's history calls so."""
+    return tuple((int(h["step"]), h[name]) for h in trainer.state.log_history if name in h)
+
+
+def _ask(
+    trainer: Trainer, model: PeftModel, asked: Sequence[EncodedExample], pad: int, batch: int
+) -> None:
+    """Have the loss on these noted beside the training loss."""
+    from toxtrail.backends.huggingface.training.callbacks import HeldOut
+
+    loss = partial(mean_loss, model, asked, pad, batch)
+    trainer.add_callback(HeldOut(loss, "fine-tune"))
+
+
+def mean_loss(
+    model: PeftModel, examples: Sequence[EncodedExample], pad: int, batch_size: int
+) -> float:
+    """Mean loss of all learned tokens, nats per token; the model and every random generator are
+    left as they were."""
+    import torch
+
+    training, total, tokens = model.training, 0.0, 0
+    model.eval()
+    with torch.no_grad():
+        for start in range(0, len(examples), batch_size):
+            batch = collate(examples[start : start + batch_size], pad)
+            learned = int((batch["labels"][:, 1:] != IGNORED).sum())
+            there = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            total += float(model(**there).loss) * learned
+            tokens += learned
+    model.train(training)
+    return total / tokens
+
+
+def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
+    """Raise, before anything is loaded, if the recipe cannot run here."""
+    needs = [
+        f'{field}: "{value}"'
+        for field, value, special in (
+            ("base_precision", recipe.base_precision, "4bit"),
+            ("optimizer", recipe.optimizer, "adamw_8bit"),
+        )
+        if value == special
+    ]
+    if needs and (not device.startswith("cuda") or find_spec("bitsandbytes") is None):
+        raise BackendError(
+            f"{' and '.join(needs)} needs an NVIDIA GPU and the package bitsandbytes; the device "
+            f"is {device}. Write base_precision: bfloat16 and optimizer: adamw_torch, or go there."
+        )
+    if recipe.base_precision == "4bit" and has_adapters:
+        raise BackendError(
+            f'base_precision: "4bit" on {recipe.parent}, which has adapters: they cannot be merged '
+            "into 4-bit weights without loss. Write bfloat16."
+        )
+
+
+def four_bits() -> object:
+    """4-bit NormalFloat weights (Dettmers et al. 2023, arXiv:2305.14314)."""
+    import torch
+    from transformers import BitsAndBytesConfig
+
+    return BitsAndBytesConfig(  # type: ignore[no-untyped-call]
+        load_in_4bit=True, bnb_4bit_quant_type="nf4", bnb_4bit_compute_dtype=torch.bfloat16
+    )
+
+
+@contextmanager
+def repeatable(seed: int, device: str) -> Iterator[None]:
+    """Seed every generator and force repeatable kernels inside; leave both as they were."""
+    import numpy as np
+    import torch
+    from transformers import set_seed
+
+    strict = torch.are_deterministic_algorithms_enabled()
+    python, numbers = random.getstate(), np.random.get_state()
+    if device.startswith("cuda"):
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    forked = [torch.cuda.current_device()] if device.startswith("cuda") else []
+    with torch.random.fork_rng(devices=forked):
+        set_seed(seed)
+        torch.use_deterministic_algorithms(True)
+        try:
+            yield
+        finally:
+            torch.use_deterministic_algorithms(strict)
+            random.setstate(python)
+            np.random.set_state(numbers)
+
+
+def total_steps(recipe: FinetuneConfig, examples: int) -> int:
+    """Optimiser steps of the whole training, counted as the Trainer counts them."""
+    if recipe.max_steps is not None:
+        return recipe.max_steps
+    batches = math.ceil(examples / recipe.batch_size)
+    return math.ceil((recipe.epochs or 1.0) * math.ceil(batches / recipe.accumulation))
+
+
+def _trainer(
+    model: PeftModel, examples: list[EncodedExample], pad: int, arguments: TrainingArguments
+) -> Trainer:
+    from transformers import Trainer
+
+    with quiet():
+        return Trainer(
+            model=model,
+            args=arguments,
+            train_dataset=examples,
+            data_collator=partial(collate, pad=pad),
+        )

@@ -1,0 +1,92 @@
+"""The settings of a LoRA adapter: would peft apply all of them, and as what they say?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.backends.huggingface.weights.pretrained import read_json
+from toxtrail.backends.library_errors import library_errors
+from toxtrail.backends.silence import quiet
+from toxtrail.errors import BackendError
+from toxtrail.text_escaping import clipped, visible
+
+if TYPE_CHECKING:
+    from peft import LoraConfig
+
+CONFIG = "adapter_config.json"
+CONFIG_CURE = (
+    f"The entries of {CONFIG} must have the types that peft writes and name modules of the base: "
+    "fetch the adapter again, or check that this is the base that it was trained on."
+)
+UNSUPPORTED = {
+    "alora_invocation_tokens": "the adapter acts only after these tokens, and generation here "
+    "would never switch it on",
+    "arrow_config": "it routes between several adapters",
+}
+"""Settings that peft knows and that act outside the model's own layers, where nothing of peft runs
+here -> why."""
+HARMLESS = {"transformers_version", "unsloth_version", "unsloth_fixed", "library_name"}
+"""Entries of other programs that say what made the file."""
+NUMBERS = ("r", "lora_alpha", "lora_dropout")
+SWITCHES = ("fan_in_fan_out", "use_rslora", "use_dora", "use_qalora", "lora_bias")
+
+
+def read_lora_config(folder: Path, name: str) -> LoraConfig:
+    """The adapter's settings.
+
+    Raises:
+        BackendError: it is not a LoRA, or has a setting that would be ignored.
+    """
+    from peft import LoraConfig
+
+    values = read_json(folder / CONFIG, name)
+    if problems := list(lora_problems(values)):
+        raise BackendError(f"{name}: {'; '.join(problems)}.")
+    with library_errors(f"{name}: {CONFIG} is not read by peft", CONFIG_CURE), quiet():
+        config: LoraConfig = LoraConfig.from_pretrained(str(folder))
+    config.inference_mode = True
+    config.base_model_name_or_path = None  # a claim; which base it fits is checked by its tensors
+    return config
+
+
+def lora_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Why the settings of an adapter cannot be applied as they are."""
+    from dataclasses import fields
+
+    import peft
+
+    if values.get("peft_type") != "LORA":
+        yield f"{CONFIG} has peft_type {values.get('peft_type')!r}; only LORA can be applied"
+        return
+    for key, why in UNSUPPORTED.items():
+        if values.get(key):
+            yield f"{CONFIG} has {key}, which is not supported: {why}"
+    known = {field.name for field in fields(peft.LoraConfig)} | {"peft_type"} | HARMLESS
+    if unknown := [key for key in sorted(values.keys() - known) if values[key]]:
+        shown = ", ".join(f"{key} = {clipped(repr(values[key]), 60)}" for key in unknown)
+        yield visible(
+            f"{CONFIG} has settings that peft {peft.__version__} does not know and would ignore "
+            f"({shown}), so the adapter would not act as it was trained: update peft, or take an "
+            "adapter without them"
+        )
+    yield from _wrong_types(values)
+
+
+def _wrong_types(values: Mapping[str, Any]) -> Iterator[str]:
+    """Values that peft takes without a look, or fails on: `"use_dora": "false"` is true to it."""
+    patterns = [
+        (f"{key}.{name}", value)
+        for key in ("rank_pattern", "alpha_pattern")
+        if isinstance(values.get(key), dict)
+        for name, value in values[key].items()
+    ]
+    numbers = [(key, values[key]) for key in NUMBERS if key in values] + patterns
+    for key, value in numbers:
+        if isinstance(value, bool) or not isinstance(value, int | float):
+            yield visible(f"{CONFIG} has {key} = {clipped(repr(value), 60)}, which is no number")
+    for key in SWITCHES:
+        if not isinstance(values.get(key, False), bool | None):
+            shown = clipped(repr(values[key]), 60)
+            yield visible(f"{CONFIG} has {key} = {shown}, which is neither true nor false")

@@ -1,0 +1,272 @@
+"""LoRA adapters: does it fit, does it do anything, and put it on a model.
+
+peft loads an adapter whose names do not match without a word and answers as the base would. Here
+every tensor must have a place, and every place a tensor.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.backends.checkpoint_files.weight_files import stored_tensors
+from toxtrail.backends.huggingface.weights.adapter_config import (
+    CONFIG,
+    CONFIG_CURE,
+    read_lora_config,
+)
+from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, empty_model, read_json
+from toxtrail.backends.library_errors import library_errors
+from toxtrail.backends.silence import quiet
+from toxtrail.config.schema import LoraConfig as LoraSettings
+from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.provenance import embedded_manifest
+from toxtrail.provenance.identity import Manifest
+
+if TYPE_CHECKING:
+    import torch
+    from peft import LoraConfig, PeftModel
+    from transformers import PreTrainedModel
+
+WEIGHTS = "adapter_model.safetensors"
+PREFIX = "base_model.model."
+"""Before the name of every tensor of an adapter."""
+
+
+def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
+    """Prove that an adapter fits a base and changes it, without loading the base.
+
+    Returns:
+        How many tokens the base has embeddings for once the adapter, which may hold some, is on it.
+
+    Raises:
+        BackendError: not a LoRA in safetensors, a wrong name or shape, a NaN, or no effect.
+    """
+    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    model = empty_model(base_folder, name)
+    wrapped = _wrapped(model, config, tensors, name, True)
+    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    refuse_powerless(tensors, name)
+    return embedding_rows(model)
+
+
+def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+    """Put an adapter on a model, unmerged; the model is changed in place.
+
+    Raises:
+        BackendError: a tensor has no place, or a place no tensor.
+    """
+    from peft import set_peft_model_state_dict
+
+    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    wrapped = _wrapped(model, config, tensors, name, False)
+    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    with _loading(name), quiet():
+        result: Any = set_peft_model_state_dict(wrapped, tensors)
+    if dropped := [key for key in result.unexpected_keys if not _stands_twice(key, tensors)]:
+        raise BackendError(
+            f"{name}: peft did not load {len(dropped)} tensor(s), the first {dropped[0]}. The "
+            "adapter was made for another model or peft version."
+        )
+    return wrapped.eval()
+
+
+def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
+    """All tensors of an adapter, on the CPU.
+
+    Raises:
+        BackendError: there are none in safetensors, or their file is damaged.
+    """
+    from safetensors.torch import load_file
+
+    if not (folder / WEIGHTS).exists():
+        pickled = (folder / "adapter_model.bin").exists()
+        raise BackendError(
+            f"{name} has no {WEIGHTS}"
+            + (", only adapter_model.bin: a pickle is never loaded." if pickled else ".")
+            + " Choose an adapter in safetensors."
+        )
+    stored_tensors(folder / WEIGHTS, name)
+    return load_file(folder / WEIGHTS)
+
+
+def base_claim(folder: Path) -> object:
+    """The base that an adapter's config names; None if it names none."""
+    return read_json(folder / CONFIG, folder.name).get("base_model_name_or_path")
+
+
+def refuse_misfits(wrapped: PeftModel, found: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raise unless an adapter's file holds all tensors that peft saves for this model, and no
+    other; whether it holds the embeddings too is its maker's choice."""
+    wanted = tensor_shapes(wrapped, embeddings=False)
+    carried = tensor_shapes(wrapped, embeddings=True)
+    wanted |= {key: shape for key, shape in carried.items() if key in found}
+    missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
+    shapes = [key for key in sorted(wanted.keys() & found.keys()) if wanted[key] != found[key]]
+    if not (missing or foreign or shapes):
+        return
+    example = (foreign or missing or shapes)[0]
+    raise BackendError(
+        f"{name} does not fit the base model: {len(missing)} tensor(s) missing, "
+        f"{len(foreign)} without a place, {len(shapes)} of another shape; e.g. {example} (the base "
+        f"wants {wanted.get(example, 'nothing')}, the file has {found.get(example, 'nothing')}). "
+        "Name the base that the adapter was trained on."
+    )
+
+
+def tensor_shapes(wrapped: PeftModel, embeddings: bool) -> dict[str, tuple[int, ...]]:
+    """Names and shapes of the tensors that peft would save for this model."""
+    from peft import get_peft_model_state_dict
+
+    with quiet():
+        tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=embeddings)
+    return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+
+
+def _stands_twice(key: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Whether the same tensor is loaded under its plain name: peft saves embeddings that were
+    trained whole and have grown under both."""
+    plain = tensors.get(key.replace(".modules_to_save.", "."))
+    own = tensors.get(key)
+    return plain is not None and own is not None and plain is not own and bool(plain.equal(own))
+
+
+def _carried_rows(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
+    place = _place_of(model, model.get_input_embeddings())
+    for key in (f"{place}.weight", f"{place}.base_layer.weight"):
+        if f"{PREFIX}{key}" in shapes:
+            return shapes[f"{PREFIX}{key}"][0]
+    return None
+
+
+def _place_of(model: PreTrainedModel, wanted: object) -> str:
+    return next((name for name, module in model.named_modules() if module is wanted), "")
+
+
+def _resize(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Give the model as many embeddings as the adapter brings; the adapter's then fill them all.
+
+    Raises:
+        BackendError: it brings new embeddings for what is read, and none for what is written.
+    """
+    rows, embedded_manifest = _carried_rows(model, shapes), model.get_input_embeddings()
+    if rows is None or rows == embedding_rows(model):
+        return
+    output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
+    tied = output is None or output.weight is embedded_manifest.weight
+    place = _place_of(model, output)
+    keys = (f"{PREFIX}{place}.weight", f"{PREFIX}{place}.base_layer.weight")
+    if not tied and not any(key in shapes for key in keys):
+        raise BackendError(
+            f"{name} holds embeddings for {rows:,} tokens, the base has {embedding_rows(model):,}, "
+            f"and the adapter holds no {place}.weight of that size: what the model writes for the "
+            "new tokens would be random. Take the merged model instead."
+        )
+    with quiet():
+        model.resize_token_embeddings(rows, mean_resizing=False)
+
+
+def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+    """Raise if an adapter holds a NaN, or only zeros where its effect would come from."""
+    if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
+        raise BackendError(f"{name}: {bad[0]} holds a value that is not finite. Do not use it.")
+    outputs = [tensor for key, tensor in tensors.items() if "lora_B" in key or "embedding_B" in key]
+    if not any(bool(tensor.any()) for tensor in outputs):
+        raise BackendError(
+            f"{name}: all {len(outputs)} lora_B tensors are zero, so it changes nothing. "
+            "It was saved before it was trained."
+        )
+
+
+def with_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> PeftModel:
+    """The model with a new, trainable adapter.
+
+    Raises:
+        ConfigError: a target is no linear layer of the model.
+    """
+    from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
+
+    refuse_unknown_targets(model, lora)
+    if quantized:
+        model = prepare_model_for_kbit_training(  # type: ignore[no-untyped-call]
+            model, use_gradient_checkpointing=False
+        )
+    settings = LoraConfig(
+        task_type="CAUSAL_LM",
+        r=lora.r,
+        lora_alpha=lora.alpha,
+        lora_dropout=lora.dropout,
+        bias=lora.bias,
+        target_modules=sorted(set(lora.targets)),
+    )
+    with quiet():
+        return get_peft_model(model, settings)
+
+
+def refuse_unknown_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
+    """Raise if a LoRA target is no linear layer: peft ignores it as long as another one matches."""
+    from torch import nn
+    from transformers.pytorch_utils import Conv1D
+
+    names = [n for n, module in model.named_modules() if isinstance(module, nn.Linear | Conv1D)]
+    leaves = sorted({name.rpartition(".")[2] for name in names} - {"lm_head"})
+    for target in lora.targets:
+        if not any(name == target or name.endswith(f".{target}") for name in names):
+            raise ConfigError(
+                f'finetunes.lora.targets: "{target}" is no linear layer of {type(model).__name__}.'
+                + nearest(target, leaves)
+            )
+
+
+def write_adapter(model: PeftModel, base_uri: str, out: Path, manifest: Manifest) -> None:
+    """Write the adapter: equal weights give equal bytes, and nothing in them names this machine.
+
+    Args:
+        manifest: what made it; kept in the file's own metadata.
+
+    Raises:
+        BackendError: it holds a NaN or has not learned anything.
+    """
+    from peft import get_peft_model_state_dict
+    from safetensors.torch import save
+
+    tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
+    plain = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
+    refuse_powerless(plain, "the new adapter")
+    out.mkdir(parents=True, exist_ok=True)
+    draft = out / f"{WEIGHTS}.draft"
+    draft.write_bytes(
+        embedded_manifest.in_safetensors(save(plain, metadata={"format": "pt"}), manifest)
+    )
+    draft.replace(out / WEIGHTS)
+    config = model.peft_config["default"].to_dict()
+    config |= {"base_model_name_or_path": base_uri, "inference_mode": True}
+    (out / f"{CONFIG}.draft").write_text(_sorted_json(config) + "\n", encoding="utf-8")
+    (out / f"{CONFIG}.draft").replace(out / CONFIG)
+
+
+def _sorted_json(values: dict[str, Any]) -> str:
+    plain = {key: sorted(v) if isinstance(v, set) else v for key, v in values.items()}
+    return json.dumps(plain, sort_keys=True, indent=2)
+
+
+def _wrapped(
+    model: PreTrainedModel,
+    config: LoraConfig,
+    tensors: Mapping[str, torch.Tensor],
+    name: str,
+    without_memory: bool,
+) -> PeftModel:
+    """The model, changed in place, with room for an adapter's tensors."""
+    from peft import get_peft_model
+
+    with _loading(name), quiet():
+        _resize(model, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
+        return get_peft_model(model, config, low_cpu_mem_usage=without_memory)
+
+
+def _loading(name: str) -> AbstractContextManager[None]:
+    return library_errors(f"{name} does not fit the base model", CONFIG_CURE)

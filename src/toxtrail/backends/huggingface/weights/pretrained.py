@@ -1,0 +1,210 @@
+"""transformers' from_pretrained with every safe option set, and its silences turned into errors."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
+from toxtrail.backends.checkpoint_files.weight_files import content_problem
+from toxtrail.backends.library_errors import library_errors
+from toxtrail.backends.silence import quiet
+from toxtrail.errors import BackendError
+from toxtrail.provenance.identity import canonical_json, sha256_text
+from toxtrail.regular_files import read_text
+from toxtrail.text_escaping import clipped, visible
+
+if TYPE_CHECKING:
+    from peft import PeftModel
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+_SAFE = {"local_files_only": True, "trust_remote_code": False}
+TOKENIZER_JSON = (
+    "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.json",
+)  # fmt: skip
+CONFIG_CURE = (
+    "Its entries must have the types that transformers writes: fetch the file again, correct the "
+    "entry in a copy of the folder, or choose another revision."
+)
+TOKENIZER_CURE = (
+    "tokenizer.json, tokenizer_config.json and chat_template.jinja must be as transformers writes "
+    "them; code of a repo is never run. Fetch them again, or choose a model with a tokenizer.json."
+)
+WEIGHTS_CURE = (
+    "Fetch its files again; a package that is named here must be installed, and memory that is "
+    "too small be larger."
+)
+
+
+def read_config(folder: Path, name: str) -> PreTrainedConfig:
+    """The model's configuration. `name` is what error messages call the model.
+
+    Raises:
+        BackendError: no config.json, or an architecture that needs code from the repo.
+    """
+    from transformers import AutoConfig
+
+    values = read_json(folder / "config.json", name)
+    if problem := model_type_problem(values.get("model_type"), "auto_map" in values):
+        raise BackendError(f"{name}: {problem}")
+    with library_errors(f"{name}: config.json is not read by transformers", CONFIG_CURE), quiet():
+        config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **_SAFE)
+    return config
+
+
+def model_type_problem(model_type: object, has_code: bool) -> str | None:
+    """Why a model of this `model_type` cannot be run; None if transformers has code for it, which
+    is what runs, whatever code the repo brings beside it."""
+    import transformers
+    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+
+    if isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+        return None
+    cure = (
+        "It brings its own Python code, which is never run."
+        if has_code
+        else "Update transformers, or check that this is a causal language model."
+    )
+    shown = visible(clipped(repr(model_type), 60))
+    return (
+        f"model_type {shown} is no language model that transformers {transformers.__version__} "
+        f"knows. {cure}"
+    )
+
+
+def read_json(path: Path, name: str) -> dict[str, Any]:
+    """A JSON object of an asset."""
+    try:
+        values = json.loads(read_text(path))
+    except FileNotFoundError as error:
+        raise BackendError(
+            f"{name} holds no {path.name}. A Hugging Face folder is needed, or one GGUF file."
+        ) from error
+    except (ValueError, RecursionError) as error:
+        problem = content_problem(path) or f"is not JSON ({error}). Fetch it again."
+        raise BackendError(f"{name}: {path.name} {problem}") from error
+    if not isinstance(values, dict):
+        raise BackendError(f"{name}: {path.name} is not a JSON object. Fetch it again.")
+    return values
+
+
+def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedTokenizerBase:
+    """The tokenizer of a folder.
+
+    Raises:
+        BackendError: there is none, or it needs code from the repo.
+    """
+    from transformers import AutoTokenizer
+
+    if "gguf_file" not in options:
+        refuse_damaged_tokenizer(folder, name)
+    with library_errors(f"{name}: its tokenizer cannot be loaded", TOKENIZER_CURE), quiet():
+        tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
+            folder, **_SAFE, **options
+        )
+        tokenizer("A text.")  # some entries are first read here
+    return tokenizer
+
+
+def refuse_damaged_tokenizer(folder: Path, name: str) -> None:
+    """Raise if a file of a tokenizer is no JSON. Of the large one only the beginning is read."""
+    for file in TOKENIZER_JSON:
+        if (folder / file).is_file():
+            read_json(folder / file, name)
+    large = folder / "tokenizer.json"
+    if large.is_file() and (problem := content_problem(large)):
+        raise BackendError(f"{name}: {large.name} {problem}")
+
+
+def load_base(
+    folder: Path, name: str, dtype: str, device: str, quantization: object | None = None
+) -> PreTrainedModel:
+    """The weights of a folder, every one of them found in its files.
+
+    Raises:
+        BackendError: a weight is missing (it would be drawn at random) or of another shape, or one
+            of the files' weights has no place.
+    """
+    import torch
+    from transformers import AutoModelForCausalLM
+
+    read_config(folder, name)
+    options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
+    if quantization is not None:
+        options |= {"quantization_config": quantization, "device_map": {"": device}}
+    for file in ("generation_config.json", "config.json"):
+        if (folder / file).is_file():
+            read_json(folder / file, name)
+    with library_errors(f"{name} cannot be loaded", WEIGHTS_CURE), quiet():
+        loaded: Any = AutoModelForCausalLM.from_pretrained(
+            folder, output_loading_info=True, **_SAFE, **options
+        )
+    model: PreTrainedModel = loaded[0]
+    refuse_gaps(name, loaded[1])
+    refuse_unplaced(name, model, loaded[1]["unexpected_keys"])
+    model.eval()  # type: ignore[no-untyped-call]
+    return model if quantization is not None else moved(model, device)
+
+
+def moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
+    """The model on another device."""
+    result: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
+    return result
+
+
+def refuse_gaps(name: str, report: dict[str, Any]) -> None:
+    """Raise if from_pretrained had to invent a weight."""
+    gaps = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
+    if gaps:
+        raise BackendError(
+            f"{name}: {len(gaps)} weight(s) are missing or of another shape, the first {gaps[0]}: "
+            "they would be random numbers. The files do not belong to this config.json."
+        )
+
+
+def empty_model(folder: Path, name: str) -> PreTrainedModel:
+    """The model's modules and shapes without memory for weights (torch's meta device)."""
+    import torch
+
+    config = read_config(folder, name)
+    if hasattr(config, "quantization_config"):
+        del config.quantization_config
+    with (
+        library_errors(f"{name}: config.json describes no model that can be built", CONFIG_CURE),
+        quiet(),
+        torch.device("meta"),
+    ):
+        return model_of(config)
+
+
+def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
+    """How many tokens a model knows."""
+    embedding: Any = model.get_input_embeddings()
+    return int(embedding.weight.shape[0])
+
+
+def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
+    """A model of this configuration, its weights not loaded."""
+    from transformers import AutoModelForCausalLM
+
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+        config, trust_remote_code=False, **options
+    )
+    return model
+
+
+def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
+    """Hash of what turns text into ids and back: vocabulary, merges, normaliser, special tokens."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
+    if backend is not None:
+        rules = {key: rules[key] for key in rules if key not in ("truncation", "padding")}
+    special = {key: str(token) for key, token in tokenizer.special_tokens_map.items()}
+    return sha256_text(canonical_json({"rules": rules, "special": special}))
+
+
+def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
+    """Hash of the chat template(s); None if there is none."""
+    template = tokenizer.chat_template
+    return None if template is None else sha256_text(canonical_json(template))

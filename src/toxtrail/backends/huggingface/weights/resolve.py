@@ -1,0 +1,217 @@
+"""Addresses of weights -> identity cards, and cards -> verified folders to load from."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Iterable
+from math import prod
+from pathlib import Path
+
+from toxtrail.backends.checkpoint_files.weight_files import (
+    checkpoint_files,
+    refuse_outside_names,
+    refuse_unhashed_vocabulary,
+    stored_tensors,
+)
+from toxtrail.backends.huggingface.weights.adapters import base_claim, check_adapter
+from toxtrail.backends.huggingface.weights.card_metadata import read_readme
+from toxtrail.backends.huggingface.weights.gguf import Converted, converted_copy
+from toxtrail.backends.huggingface.weights.pretrained import (
+    chat_template_sha256,
+    empty_model,
+    load_tokenizer,
+    read_config,
+    tokenizer_sha256,
+)
+from toxtrail.backends.huggingface.weights.tokenizer import (
+    Named,
+    own_parts,
+    refuse_unknown_tokens,
+    tokenizer_of,
+)
+from toxtrail.backends.protocols import Asset, Assets, Progress
+from toxtrail.config.asset_uris import COMMIT, HfUri, parse_uri
+from toxtrail.errors import BackendError
+from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, sha256_file
+from toxtrail.provenance.identity_caveats import other_base
+
+_DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16",
+           "I8": "int8", "U8": "uint8"}  # fmt: skip
+
+
+class HuggingFaceWeights:
+    """Weights that transformers can load: a repo, a folder, or one GGUF file."""
+
+    def __init__(self, assets: Assets, cache: Path, progress: Progress) -> None:
+        self._assets = assets
+        self._cache = cache
+        self._progress = progress
+
+    def describe(self, uri: str, sha256: str | None) -> BaseWeights:
+        """Fetch weights and hash everything that decides an answer.
+
+        Raises:
+            BackendError: no safetensors, code from the repo would be needed, a file is damaged or
+                not among those that are hashed, or the file is not what the pin says.
+        """
+        asset = self._assets.fetch(uri, sha256)
+        copy = self._converted(asset) if asset.path.is_file() else None
+        folder = copy.folder if copy else asset.path
+        hashed = {file.path for file in (copy.files if copy else asset.files)}
+        if copy is None:
+            refuse_adapter(folder, uri)
+        refuse_outside_names(folder, uri, hashed)
+        model = empty_model(folder, uri)
+        dtype = stored_dtype(checkpoint_files(folder, uri, hashed), uri)
+        tokenizer = load_tokenizer(folder, uri)
+        refuse_unhashed_vocabulary(tokenizer.vocab_files_names, folder, uri, hashed)
+        return BaseWeights(
+            uri=uri,
+            resolved=asset.resolved,
+            sha256=asset.sha256,
+            files=asset.files,
+            converted=copy.files if copy else (),
+            architecture=type(model).__name__,
+            parameters=sum(weight.numel() for weight in model.parameters()),
+            stored_dtype=dtype,
+            quantization=copy.quantization if copy else quantization(folder, uri),
+            tokenizer_sha256=tokenizer_sha256(tokenizer),
+            chat_template_sha256=chat_template_sha256(tokenizer),
+            license=copy.license if copy else readme_license(folder),
+        )
+
+    def describe_adapter(
+        self, key: str, uri: str, sha256: str | None, base: BaseWeights
+    ) -> Adapter:
+        """Fetch a LoRA adapter, and prove that it fits the base and changes it.
+
+        Raises:
+            BackendError: no safetensors, a tensor without a place or a place without a tensor, all
+                `lora_B` zero, or a file would be read that is not hashed.
+        """
+        asset = self._assets.fetch(uri, sha256)
+        refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
+        base_files, adapter = Named(base.uri, self.folder(base)), Named(uri, asset.path)
+        embeddings = check_adapter(adapter.folder, base_files.folder, uri)
+        before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
+        refuse_unknown_tokens(tokenizer, before, embeddings, uri)
+        own = own_parts(tokenizer, before)
+        return Adapter(
+            key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
+            training=None, other_base=other_base(base_claim(asset.path), base.uri),
+            **own._asdict(),
+        )  # fmt: skip
+
+    def folder(self, base: BaseWeights) -> Path:
+        """The folder that from_pretrained loads, every file hashed again.
+
+        Raises:
+            BackendError: a file is not the one on the card (both hashes are shown).
+        """
+        asset = self._assets.fetch(pinned_uri(base.uri, base.resolved), base.sha256)
+        root = asset.path if asset.path.is_dir() else asset.path.parent
+        self.verify(root, base.files, base.uri)
+        if not base.converted:
+            hashed = {file.path for file in base.files}
+            refuse_outside_names(asset.path, base.uri, hashed)
+            checkpoint_files(asset.path, base.uri, hashed)
+            return asset.path
+        copy = self._converted(asset)
+        if copy.files != base.converted:
+            raise BackendError(
+                f"{base.uri}: these libraries convert the GGUF file to other weights than those on "
+                "its model card. Install the versions of requirements.txt, or run the stage that "
+                "makes its model.json again."
+            )
+        return copy.folder
+
+    def adapter_folder(self, adapter: Adapter, trained: Path) -> Path:
+        """The folder of an adapter, every file hashed again.
+
+        Args:
+            trained: models/<variant>/adapters, where adapters made here lie.
+        """
+        folder = trained / adapter.key
+        if adapter.uri is not None:
+            uri = pinned_uri(adapter.uri, adapter.resolved)
+            folder = self._assets.fetch(uri, adapter.sha256).path
+        name = adapter.uri or f"adapter {adapter.key}"
+        self.verify(folder, adapter.files, name)
+        refuse_outside_names(folder, name, {file.path for file in adapter.files})
+        return folder
+
+    def verify(self, root: Path, files: Iterable[FileHash], name: str) -> None:
+        """Hash files and compare with a card.
+
+        Raises:
+            BackendError: one is missing or differs.
+        """
+        listed = tuple(files)
+        label = f"verify {name}"
+        with self._progress.bar(label, sum(file.size for file in listed), "bytes") as advance:
+            for file in listed:
+                found = sha256_file(root / file.path) if (root / file.path).is_file() else "no file"
+                if found != file.sha256:
+                    raise BackendError(
+                        f"{name}: {file.path} is not what the model card says: found {found}, the "
+                        f"card has {file.sha256}. Delete {root.name} and fetch or make it again."
+                    )
+                advance(file.size)
+
+    def _converted(self, asset: Asset) -> Converted:
+        if asset.path.suffix.lower() != ".gguf":
+            raise BackendError(
+                f"{asset.uri}: {asset.path.name} is a single file but no .gguf. Name a folder with "
+                "config.json and safetensors, or a GGUF file."
+            )
+        with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
+            copy = converted_copy(asset.path, asset.sha256, self._cache)
+            advance(1)
+        return copy
+
+
+def pinned_uri(uri: str, resolved: str | None) -> str:
+    """The address with its commit in place of a branch, so that a moved branch is no surprise."""
+    address = parse_uri(uri)
+    if not isinstance(address, HfUri) or not COMMIT.fullmatch(resolved or ""):
+        return uri
+    kind = "datasets/" if address.repo_type == "dataset" else ""
+    return f"hf:{kind}{address.repo}@{resolved}" + (f"/{address.path}" if address.path else "")
+
+
+def refuse_adapter(folder: Path, name: str) -> None:
+    """Raise if the folder is an adapter: transformers would load some other base model under it."""
+    if (folder / "adapter_config.json").exists():
+        raise BackendError(
+            f"{name} holds an adapter, not a model. Name the base as uri and this as adapter.uri."
+        )
+
+
+def stored_dtype(files: Iterable[Path], name: str) -> str:
+    """Formats of the stored numbers, the most frequent first: `bfloat16`, `uint8+float16`.
+
+    Raises:
+        BackendError: a file is no whole safetensors file.
+    """
+    sizes: Counter[str] = Counter()
+    for path in files:
+        for tensor in stored_tensors(path, name).values():
+            sizes[_DTYPES.get(tensor.dtype, tensor.dtype.lower())] += prod(tensor.shape)
+    return "+".join(dtype for dtype, _ in sizes.most_common())
+
+
+def quantization(folder: Path, name: str) -> str | None:
+    """What config.json says of quantized weights: `bitsandbytes 4-bit`."""
+    settings = getattr(read_config(folder, name), "quantization_config", None)
+    if settings is None:
+        return None
+    values = settings if isinstance(settings, dict) else settings.to_dict()
+    bits = values.get("bits") or (4 if values.get("load_in_4bit") else None)
+    method = str(values.get("quant_method", "unknown method"))
+    return f"{method} {bits}-bit" if bits else method
+
+
+def readme_license(folder: Path) -> str | None:
+    """`license:` of the model card's front matter."""
+    named = read_readme(folder).values.get("license")
+    return str(named) if named else None

@@ -1,0 +1,1 @@
+"""MLflow stores: runs, their files, the UI."""

@@ -1,0 +1,50 @@
+"""The MLflow UI on an experiment's own store."""
+
+from __future__ import annotations
+
+import os
+import socket
+import sys
+from pathlib import Path
+
+from toxtrail.backends.mlflow.store import artifact_root, is_local, opened, tracking_uri
+from toxtrail.backends.subprocesses import foreground
+from toxtrail.errors import BackendError
+
+
+def serve_ui(root: Path, host: str, port: int) -> int:
+    """Run `mlflow ui` until it is stopped; its children go with it.
+
+    Returns:
+        Its exit code, 0 if it was stopped by Ctrl-C.
+
+    Raises:
+        BackendError: the port is taken, or the store is a team's server, which has its own page.
+    """
+    if not is_local(root):
+        raise BackendError(f"MLFLOW_TRACKING_URI is set: open {tracking_uri(root)} itself.")
+    _refuse_taken_port(host, port)
+    with opened(root):
+        pass
+    command = [
+        sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(root),
+        "--default-artifact-root", artifact_root(root).as_uri(),
+        "--host", host, "--port", str(port),
+    ]  # fmt: skip
+    environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
+    try:
+        return foreground(command, root, environment)
+    except KeyboardInterrupt:
+        return 0
+
+
+def _refuse_taken_port(host: str, port: int) -> None:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((host, port))
+        except OSError as error:
+            raise BackendError(
+                f"{host}:{port} cannot be used ({error.strerror}). Try another: toxtrail ui "
+                f"--port {port + 1}"
+            ) from None

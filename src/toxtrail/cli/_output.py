@@ -1,0 +1,243 @@
+"""Tables for people (terminal, Markdown, LaTeX), CSV and JSON for programs; other people's text
+made harmless."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from functools import wraps
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
+
+import click
+
+from toxtrail.cli._options import refuse_several
+from toxtrail.console import cell, console, echo, echo_data
+from toxtrail.redaction import redacted
+from toxtrail.text_escaping import latex, markdown, visible
+
+json_option: Callable[[Any], Any] = click.option(
+    "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
+)
+
+Form = Literal["text", "json", "csv", "md", "latex"]
+
+WIDE = 200
+"""Columns of a table that goes to a pipe or a file."""
+FOLDING, WIDEST = {"variant", "against"}, 24
+"""Columns that fold first: names, and whatever has longer cells than this."""
+NAME, GAP = 16, 3
+"""What a folded column takes at least, and what lies between two."""
+COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
+"""First word (or all) of a cell -> its colour, where the terminal has colour."""
+
+
+class Table(NamedTuple):
+    """Cells as people read them; columns whose name ends in `>` are right-aligned."""
+
+    title: str | None
+    columns: Sequence[str]
+    rows: Sequence[Sequence[object]]
+
+
+def formats(*wanted: Form) -> Callable[[Any], Any]:
+    """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`, None for
+    text.
+    """
+    says = {
+        "json": "Print JSON for a program instead of a table.",
+        "csv": "Print CSV, all columns (docs/tables.md says what they are).",
+        "md": "Print Markdown tables.",
+        "latex": "Print LaTeX tables (they need booktabs and longtable).",
+    }
+
+    def decorate(function: Any) -> Any:
+        @wraps(function)
+        def with_form(*arguments: Any, **values: Any) -> Any:
+            given = {form: values.pop(f"as_{form}") for form in wanted}
+            refuse_several({f"--{form}": is_given for form, is_given in given.items()})
+            form = next((form for form, is_given in given.items() if is_given), None)
+            return function(*arguments, form=form, **values)
+
+        command: Any = with_form
+        for form in reversed(wanted):
+            command = click.option(f"--{form}", f"as_{form}", is_flag=True, help=says[form])(
+                command
+            )
+        return command
+
+    return decorate
+
+
+def print_json(value: object, *, texts: bool = False) -> None:
+    """Indented JSON on standard output.
+
+    Args:
+        texts: it holds texts of the data, which are printed letter by letter.
+    """
+    own = value if texts else _without_secrets(value)
+    echo_data(json.dumps(own, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+
+
+def tell_delimiter(path: Path) -> None:
+    """Say on stderr by what a .csv file is separated, if it is no comma."""
+    from toxtrail.datasets.readers.csv_rows import shown, unusual_delimiter
+
+    if mark := unusual_delimiter(path, None):
+        echo(f"{path.name} is read with the delimiter {shown(mark)}.", err=True)
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None:
+    """Tidy CSV: a column for each name, in the order of the first row; no cell is a formula.
+
+    Args:
+        texts: as of `print_json`.
+    """
+    from toxtrail.storage.artifacts import as_csv
+
+    echo_data(as_csv(rows if texts else _without_secrets(rows)))
+
+
+def _without_secrets(value: Any) -> Any:
+    """The same value with `redacted` strings."""
+    if isinstance(value, str):
+        return redacted(value)
+    if isinstance(value, Mapping):
+        return {_without_secrets(name): _without_secrets(item) for name, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_without_secrets(item) for item in value]
+    return value
+
+
+def print_table(
+    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]
+) -> None:
+    """A table as wide as it needs in a pipe, and folded to the terminal's width in one.
+
+    Columns whose name ends in `>` are right-aligned.
+    """
+    from rich.box import SIMPLE_HEAD
+    from rich.table import Table as RichTable
+
+    screen = console(room())
+    shown = title and cell(title, "bold")
+    table = RichTable(box=SIMPLE_HEAD, title=shown, title_justify="left")
+    for column, width in zip(columns, _least_widths(columns, rows, screen.width), strict=True):
+        table.add_column(
+            cell(column.rstrip(">")),
+            justify="right" if column.endswith(">") else "left",
+            overflow="fold",
+            width=width,
+        )
+    for row in rows:
+        table.add_row(*(cell(value, _colour(str(value))) for value in row))
+    screen.print(table)
+
+
+def size_text(size: float | None) -> str:
+    """Bytes as people read them: 1.23 GB."""
+    if size is None:
+        return "unknown"
+    for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
+        if size >= bytes_:
+            shown = size / bytes_
+            return f"{shown:,.0f} {unit}" if shown >= 100 else f"{shown:.3g} {unit}"
+    return f"{size:.0f} bytes"
+
+
+def room() -> int:
+    """Columns of the terminal, or of a pipe."""
+    return console().width if sys.stdout.isatty() else WIDE
+
+
+def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
+    """The table without as many of these columns, in their order, as the terminal has no room for;
+    and which those are."""
+    dropped: list[str] = []
+    for name in droppable:
+        if sum(_needs(table.columns, table.rows)) <= room():
+            break
+        kept = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
+        if len(kept) < len(table.columns):
+            dropped.append(name)
+            columns = [table.columns[place] for place in kept]
+            table = Table(table.title, columns, [[r[place] for place in kept] for r in table.rows])
+    return table, dropped
+
+
+def _least_widths(
+    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int
+) -> list[int | None]:
+    """Of each column; None: it may fold. Numbers stay whole if the terminal has room for them."""
+    needs = _needs(columns, rows)
+    if sum(needs) > width:
+        return [None] * len(columns)
+    return [None if need == NAME + GAP else need - GAP for need in needs]
+
+
+def _needs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[int]:
+    """Of each column with the gap beside it: its longest cell and word of its name, or what a
+    folded name takes."""
+    found = []
+    for place, column in enumerate(columns):
+        name = column.rstrip(">")
+        widest = max([*map(len, name.split()), *(len(visible(str(row[place]))) for row in rows)])
+        folds = widest > WIDEST or (name in FOLDING and widest > NAME)
+        found.append((NAME if folds else widest) + GAP)
+    return found
+
+
+def _colour(cell: str) -> str:
+    return COLOURS.get(cell) or COLOURS.get(cell.split(" ")[0], "")
+
+
+def as_markdown(table: Table) -> str:
+    """A GitHub table; every cell is shown as it is."""
+    rule = ["---:" if column.endswith(">") else "---" for column in table.columns]
+    lines = [
+        [markdown(column.rstrip(">")) for column in table.columns],
+        rule,
+        *([markdown(str(cell)) for cell in row] for row in table.rows),
+    ]
+    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return f"**{markdown(table.title)}**\n\n{body}\n" if table.title else f"{body}\n"
+
+
+def as_latex(table: Table) -> str:
+    """A booktabs table that may run over pages, the title as its caption."""
+    places = "".join("r" if column.endswith(">") else "l" for column in table.columns)
+    head = " & ".join(latex(column.rstrip(">")) for column in table.columns)
+    rows = [" & ".join(latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
+    caption = [rf"\caption{{{latex(table.title)}}} \\"] if table.title else []
+    return "\n".join(
+        [
+            rf"\begin{{longtable}}{{{places}}}",
+            *caption,
+            r"\toprule",
+            rf"{head} \\",
+            r"\midrule",
+            r"\endhead",
+            *rows,
+            r"\bottomrule",
+            r"\end{longtable}",
+            "",
+        ]
+    )
+
+
+def print_as(
+    form: Form, tables: Sequence[Table], notes: Sequence[str] = (), heads: Sequence[str] = ()
+) -> None:
+    """Tables and the sentences below them, as text, Markdown or LaTeX; the most important last."""
+    if form == "text":
+        for table in tables:
+            print_table(*table)
+        for note in notes:
+            echo(note)
+        for head in heads:
+            echo(head, bold=True)
+        return
+    render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
+    said = [f"{escape(note)}\n" for note in (*notes, *heads)]
+    echo("\n".join([*map(render, tables), *said]))

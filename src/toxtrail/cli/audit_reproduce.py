@@ -1,0 +1,230 @@
+"""`toxtrail audit REF --reproduce N`: some generations made again."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.cli._output import print_table
+from toxtrail.cli.verify import BROKEN_EXIT
+from toxtrail.console import echo
+from toxtrail.errors import ConfigError
+from toxtrail.experiment import Experiment
+
+if TYPE_CHECKING:
+    from toxtrail.audit.lineage.context import Scene, Subject
+    from toxtrail.audit.reproduce import Plan, Reproduction
+    from toxtrail.stages.score import Judge
+
+
+class Outcome(NamedTuple):
+    """What came out for one variant."""
+
+    variant: str
+    rows: list[Reproduction]
+    plan: Plan
+    environment: dict[str, Any]
+    """Field -> [recorded, present] where the two differ."""
+    present: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "variant": self.variant,
+            "rows": [row._asdict() for row in self.rows],
+            "batch_plan": self.plan._asdict(),
+            "environment": self.present,
+            "environment_differs": self.environment,
+        }
+
+
+def reproduce(
+    experiment: Experiment, scene: Scene, subject: Subject, n: int, seed: int | None
+) -> tuple[int, list[Outcome]]:
+    """Draw, generate, score, compare.
+
+    Returns:
+        The seed of the draw, and one outcome for each variant.
+    """
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    variants = _variants(experiment, subject)
+    share = [n // len(variants) + (i < n % len(variants)) for i in range(len(variants))]
+    asked = [(v, count) for v, count in zip(variants, share, strict=True) if count]
+    return seed, [_variant(experiment, scene, subject, v, count, seed) for v, count in asked]
+
+
+def show(seed: int, outcomes: Sequence[Outcome]) -> None:
+    """The rows as a table, and beside what they were made."""
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    print_table(
+        f"{sum(r.exact for r in rows)} of {len(rows)} generations reproduced exactly (seed {seed})",
+        [
+            "variant",
+            "prompt",
+            "sample>",
+            "exact",
+            "tokens>",
+            "diverges at>",
+            "differing>",
+            "score by>",
+        ],
+        [_cells(row) for row in rows],
+    )
+    for outcome in outcomes:
+        echo(f"{outcome.variant}: batch plan: {_plan(outcome)}")
+        echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
+        for name, (was, now) in outcome.environment.items():
+            echo(f"  {name}: recorded {was}, here {now}", fg="yellow")
+
+
+def exit_code(outcomes: Sequence[Outcome]) -> int:
+    """3 if a row differs although software, hardware and batch plan are the recorded ones."""
+    alike = [o for o in outcomes if not o.environment and o.plan.source]
+    return BROKEN_EXIT if any(not row.exact for o in alike for row in o.rows) else 0
+
+
+def _variants(experiment: Experiment, subject: Subject) -> list[str]:
+    """Whose generations the subject is made from."""
+    found = {
+        link.what.partition("@")[2]: dict(link.facts).get("content key")
+        for link in subject.link.all()
+        if link.what.startswith("generate@")
+    }
+    known = [v for v in experiment.config.variants if v in found]
+    if not known:
+        raise ConfigError(
+            "There are no generations of this experiment behind it: none to make again."
+        )
+    for variant in known:
+        _refuse_others(experiment, variant, found[variant])
+    return known
+
+
+def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> None:
+    """What is made again are the rows that are here: their content key must be the one asked for
+    (an edited file keeps it, and is found out).
+    """
+    path = experiment.store.generations(experiment.variant(variant).family, variant)
+    manifest = experiment.store.input(path).manifest if path.is_file() else None
+    if manifest is None or manifest.content_key != key:
+        raise ConfigError(
+            f"The generations of {variant} behind it are not the ones that are here now. Check out "
+            "the commit that made them (`toxtrail audit` names it), `dvc checkout`, and ask again."
+        )
+
+
+def _variant(
+    experiment: Experiment, scene: Scene, subject: Subject, variant: str, n: int, seed: int
+) -> Outcome:
+    from toxtrail.audit import reproduce as again
+    from toxtrail.backends.compute.devices import environment, pick_device, use_threads
+    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+    from toxtrail.backends.huggingface.weights.load import load_model
+    from toxtrail.backends.protocols import Decoding
+    from toxtrail.cli.stage import weights_of
+    from toxtrail.config.schema import GenerationConfig
+    from toxtrail.execution.progress import progress
+
+    store, runtime = experiment.store, experiment.config.runtime
+    family = experiment.variant(variant).family
+    source = store.input(store.generations(family, variant))
+    manifest = source.manifest
+    if manifest is None or manifest.model is None:
+        raise ConfigError(f"{source.path} does not say which model wrote it. Run `dvc repro`.")
+    settings = GenerationConfig.model_validate(manifest.params["generation"])
+    plan = again.recorded_plan(store, variant, source.sha256, scene)
+    device = pick_device(runtime.device)
+    use_threads(plan.threads or runtime.threads)
+    loaded = load_model(
+        manifest.model, store.model(variant), weights_of(experiment), settings.dtype, device
+    )
+    decoding = Decoding(
+        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
+    )
+    recorded = {row.key: row for row in store.read_generations(family, variant)}
+    wanted = _wanted(subject, variant) or again.draw(list(recorded.values()), n, seed, variant)
+    found = again.regenerate(
+        store.read_prompts(),
+        HuggingFaceModel(
+            loaded.model,
+            loaded.tokenizer,
+            decoding,
+            plan.batch_tokens or runtime.batch_tokens,
+            plan.engine or runtime.engine,  # type: ignore[arg-type]
+        ),
+        settings,
+        plan,
+        wanted,
+        progress(),
+    )
+    made = [found[key] for key in wanted if key in found]
+    scored = again.rescored(made, _judges(experiment, variant, device))
+    scores = store.read_scores(family, variant)
+    rows = [
+        again.compare_rows(
+            variant,
+            recorded[key],
+            found.get(key),
+            [s for s in scores if (s.prompt_id, s.sample) == key],
+            scored,
+        )
+        for key in wanted
+    ]
+    present = environment(device)
+    differs = again.differing_environment(manifest.environment, present)
+    return Outcome(variant, rows, plan, differs, present)
+
+
+def _wanted(subject: Subject, variant: str) -> list[tuple[str, int]]:
+    """The one row, if the reference named one."""
+    if subject.kind != "generation":
+        return []
+    _, prompt_id, sample = subject.link.name.split("/")
+    return [(prompt_id, int(sample))]
+
+
+def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
+    """The scorers as the score file's manifest has them, not as params.yaml has them now."""
+    from toxtrail.backends.scorers.load import load_scorer
+    from toxtrail.cli.stage import assets_of
+    from toxtrail.config.schema import ScorerConfig
+    from toxtrail.stages.score import Judge
+
+    store, family = experiment.store, experiment.variant(variant).family
+    path = store.scores(family, variant)
+    manifest = store.input(path).manifest if path.is_file() else None
+    configs = manifest.params["scorers"] if manifest else {}
+    batch = experiment.config.runtime.score_batch
+    own = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
+    return [
+        Judge(name, load_scorer(c, assets_of(experiment), device, batch), c.head)
+        for name, c in own.items()
+    ]
+
+
+def _plan(outcome: Outcome) -> str:
+    plan = outcome.plan
+    if "backend" in outcome.environment:
+        return (
+            "a server's own. Here the weights of the model card made the rows: greedy ones should "
+            "agree but for near ties, sampled ones are other draws"
+        )
+    if not plan.source:
+        return "not recorded"
+    return (
+        f"engine {plan.engine}, batch_tokens {plan.batch_tokens}, threads {plan.threads} "
+        f"({plan.source})"
+    )
+
+
+def _cells(row: Reproduction) -> list[str]:
+    return [
+        row.variant,
+        row.prompt_id,
+        str(row.sample),
+        "yes" if row.exact else "NO",
+        str(row.tokens),
+        "-" if row.exact else str(row.same_tokens),
+        str(row.differing_tokens),
+        "-" if row.score_change is None else f"{row.score_change:.1e}",
+    ]

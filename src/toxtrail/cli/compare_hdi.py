@@ -1,0 +1,29 @@
+"""Highest-density intervals, on request: the shortest that hold as much of the posterior."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toxtrail.cli._output import print_table
+from toxtrail.cli.compare_tables import with_scorers
+
+
+def print_hdi(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
+    """A table of both kinds of interval."""
+    from toxtrail.reporting.result_text import interval
+
+    rows = [
+        (
+            row["b"],
+            f"{row['a']} ({row['relation']})",
+            row["subset"],
+            interval(row, "diff", signed=True),
+            interval(row, "diff_hdi", signed=True),
+        )
+        for row in pairs
+    ]
+    columns = ["variant", "against", "subset", "equal-tailed>", "highest density>"]
+    print_table(
+        f"{summary['level']:.0%} intervals (percentage points)", *with_scorers(columns, rows, pairs)
+    )

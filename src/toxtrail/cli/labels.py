@@ -1,0 +1,231 @@
+"""`toxtrail judge`: how far can a scorer be trusted?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from toxtrail.cli._options import NewPath
+from toxtrail.cli._output import json_option, print_json, print_table, tell_delimiter
+from toxtrail.console import echo
+from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.experiment import Experiment
+
+if TYPE_CHECKING:
+    from toxtrail.analysis.human_labels import Agreement
+    from toxtrail.datasets.label_files import Label, Place, Row
+
+SAMPLE = 200
+"""Prompts."""
+FOLDER = "labels"
+"""Of an experiment: keys of drawings and counted labels. It belongs into git."""
+
+
+@click.group("judge", short_help="Hold a scorer against people's labels.")
+def judge() -> None:
+    """Hold a scorer against people's labels, and correct the rates for its errors.
+
+    Draw texts, let people write yes or no under `toxic`, count: what `judge count` prints goes into
+    params.yaml, and rates and differences are then given corrected as well, whatever errors the
+    scorer makes on which variant. Published sensitivity and specificity go under posterior.judges.
+
+    \b
+    Examples:
+      toxtrail judge draw --n 200 --to labels.csv
+      toxtrail judge count labels.csv
+    """
+
+
+@judge.command("draw", short_help="Write texts for people to label.")
+@click.argument("variants", nargs=-1, metavar="[VARIANT]...")
+@click.option(
+    "--n", type=click.IntRange(1), default=SAMPLE, show_default=True, help="Number of prompts."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
+@click.option("--to", type=NewPath(), required=True, metavar="FILE", help="A new .csv file.")
+@click.pass_obj
+def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, to: Path) -> None:
+    """Write what each VARIANT (default: all) said to N prompts, drawn at random, to a .csv file.
+
+    All variants are drawn on the same prompts. The file shows no variant: its rows are shuffled and
+    numbered, and a key in the experiment's folder `labels` says what each number is. Whoever labels
+    needs the file alone. The file holds generated texts, toxic ones among them.
+
+    \b
+    Example:
+      toxtrail judge draw smollm2-instruct smollm2-rude --n 100 --to labels.csv
+    """
+    from toxtrail.analysis import human_labels
+    from toxtrail.storage.artifacts import as_csv, write_outside
+
+    if to.exists():
+        raise ConfigError(f"{to} exists: labels in it would be lost. Name another file.")
+    keys = variants or tuple(experiment.config.variants)
+    texts = {v: experiment.store.read_generations(experiment.variant(v).family, v) for v in keys}
+    drawing = human_labels.draw(texts, n, seed)
+    if not drawing.sheet:
+        raise DataError(f"{', '.join(keys)}: there is no text to label. All rows are empty.")
+    key = _key(experiment, drawing.name)
+    experiment.store.write_text(key, as_csv(drawing.key))
+    write_outside(to, as_csv(drawing.sheet))
+    prompts = len({row["prompt_id"] for row in drawing.key})
+    echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
+    echo(f"The key to it is {_shown(experiment, key)}: keep it from whoever labels.")
+    echo("Write yes or no under toxic, then:")
+    echo(f"  toxtrail judge count {to}")
+
+
+@judge.command("count", short_help="Count labels, and how a scorer agrees with them.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--scorer", help="Default: the primary one.")
+@click.option(
+    "--counts",
+    is_flag=True,
+    help="Print sensitivity and specificity, counted over all variants, for posterior.judges. "
+    "Refused where the labels show that the scorer errs more on one variant.",
+)
+@click.option("--by-variant", is_flag=True, help="The same, counted for each variant too.")
+@json_option
+@click.pass_obj
+def count(
+    experiment: Experiment,
+    file: Path,
+    scorer: str | None,
+    counts: bool,
+    by_variant: bool,
+    as_json: bool,
+) -> None:
+    """Count the labels in FILE, and print what goes into params.yaml.
+
+    FILE is what `judge draw` wrote, with yes or no under toxic. A file (.csv, .tsv, .jsonl or
+    .parquet) with the columns variant, prompt_id, sample and toxic is read too. Counted labels are
+    kept in the experiment's folder `labels`, where posterior.labels finds them.
+
+    \b
+    Examples:
+      toxtrail judge count labels.csv
+      toxtrail judge count labels.csv --scorer jigsaw-bilstm --by-variant --json
+    """
+    from toxtrail.analysis import human_labels
+    from toxtrail.provenance.identity import sha256_file
+
+    config = experiment.config
+    name = scorer or config.scoring.primary
+    if name not in config.scoring.scorers:
+        raise ConfigError(
+            f'--scorer: "{name}" is no scorer.{nearest(name, config.scoring.scorers)}'
+        )
+    judged, texts = _labels(experiment, file)
+    named = {label.variant for label in judged}
+    scores = {
+        v: experiment.store.read_scores(own.family, v)
+        for v, own in config.variants.items()
+        if v in named
+    }
+    found = human_labels.agreement(judged, scores, name, config.posterior.threshold)
+    params: dict[str, Any]
+    if counts or by_variant:
+        source = f"{file.name} (sha256 {sha256_file(file)})"
+        params = {"judges": {name: human_labels.as_params(found, source, by_variant)}}
+    else:
+        params = {"labels": _kept(experiment, judged, texts)}
+    unlike = human_labels.unlike_errors(found)
+    if as_json:
+        agreed = {variant: own._asdict() for variant, own in sorted(found.items())}
+        about = {"n": len(judged), "agreement": agreed, "unlike_errors": unlike}
+        print_json({**about, **params})
+        return
+    _print_agreement(name, len(judged), found, unlike)
+    _print_params(params)
+
+
+def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place, str]]:
+    """The labels of a file, and all texts that they could be of."""
+    from toxtrail.analysis import human_labels
+    from toxtrail.datasets import label_files
+    from toxtrail.datasets.readers import read_rows
+
+    rows = list(read_rows(file))
+    tell_delimiter(file)
+    drawing = human_labels.drawing_of(file, rows)
+    if drawing is None:
+        judged = label_files.open_labels(file, rows)
+        return judged, _texts(experiment, {label.variant for label in judged})
+    key = _read_key(experiment, drawing)
+    texts = _texts(experiment, {place[0] for places in key.values() for place in places})
+    return human_labels.blind_labels(file, rows, key, texts), texts
+
+
+def _texts(experiment: Experiment, variants: set[str]) -> dict[Place, str]:
+    config, store = experiment.config, experiment.store
+    return {
+        (variant, row.prompt_id, row.sample): row.text
+        for variant in variants & config.variants.keys()
+        for row in store.read_generations(config.variants[variant].family, variant)
+        if row.state == "ok"
+    }
+
+
+def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[Place, str]]:
+    from toxtrail.analysis import human_labels
+    from toxtrail.datasets.readers import read_rows
+
+    path = _key(experiment, drawing)
+    if not path.is_file():
+        raise DataError(
+            f"{_shown(experiment, path)} is not here. It is the key that `judge draw` wrote beside "
+            "this file, and says which text each row is. Go to the experiment that the texts were "
+            "drawn from, or restore the key from git."
+        )
+    rows: Sequence[Row] = list(read_rows(path))
+    return human_labels.key_of(path, rows)
+
+
+def _key(experiment: Experiment, drawing: str) -> Path:
+    return experiment.root / FOLDER / f"{drawing}.key.csv"
+
+
+def _kept(
+    experiment: Experiment, judged: Sequence[Label], texts: Mapping[Place, str]
+) -> dict[str, str]:
+    """Write counted labels where posterior.labels finds them, under a name by their content."""
+    from toxtrail.datasets import label_files
+    from toxtrail.provenance.identity import sha256_text
+
+    content = label_files.counted(judged, texts)
+    digest = sha256_text(content)
+    name = f"{FOLDER}/{digest[:8]}.csv"
+    experiment.store.write_text(experiment.root / name, content)
+    return {"uri": f"file:{name}", "sha256": digest}
+
+
+def _print_agreement(
+    scorer: str, n: int, found: Mapping[str, Agreement], unlike: Sequence[str]
+) -> None:
+    rows = [
+        (variant, f"{own.found} / {own.toxic}", f"{own.passed} / {own.harmless}")
+        for variant, own in sorted(found.items())
+    ]
+    columns = ["variant", "toxic found>", "harmless passed>"]
+    print_table(f"{scorer} against {n} labels", columns, rows)
+    if unlike:
+        echo(f"{scorer} errs more on one variant than on another:")
+    for line in unlike:
+        echo(f"  {line}")
+
+
+def _print_params(params: Mapping[str, Any]) -> None:
+    import yaml
+
+    echo("Put this into params.yaml, under posterior:\n")
+    echo(yaml.safe_dump(dict(params), sort_keys=False, width=100))
+    if "labels" in params:
+        path = params["labels"]["uri"].removeprefix("file:")
+        echo(f"The labels are in {path}: commit it. It takes the place of posterior.judges.")
+
+
+def _shown(experiment: Experiment, path: Path) -> str:
+    return path.relative_to(experiment.root).as_posix()

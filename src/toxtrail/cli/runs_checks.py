@@ -1,0 +1,96 @@
+"""Values of MLflow runs, held against what each run was sealed with before they are listed."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+
+from toxtrail.cli._stored_results import summary_of_run
+from toxtrail.cli.stage import tracker_of
+from toxtrail.errors import ToxtrailError
+from toxtrail.experiment import Experiment
+
+if TYPE_CHECKING:
+    from toxtrail.backends.protocols import TrackedRun
+
+WORKERS = 8
+"""Runs that are asked for at a time: each takes a few small requests."""
+
+
+class CheckedRun(NamedTuple):
+    """A run with the values that it was sealed with, as far as they are known."""
+
+    run: TrackedRun
+    check: Literal["ok", "changed", "not checked", "not sealed"]
+    problems: tuple[str, ...]
+    """What was changed, or why nothing is known."""
+
+
+def unchecked(runs: Sequence[TrackedRun], why: str) -> list[CheckedRun]:
+    """Runs as MLflow shows them."""
+    return [CheckedRun(run, "not checked", (why,)) for run in runs]
+
+
+def checked(experiment: Experiment, runs: Sequence[TrackedRun]) -> list[CheckedRun]:
+    """Each run against its own record; if the first one cannot be read, the rest is not tried."""
+    if not runs:
+        return []
+    first = _checked(experiment, runs[0])
+    if first.check == "not checked":
+        return [first, *unchecked(runs[1:], first.problems[0])]
+    with ThreadPoolExecutor(WORKERS) as pool:
+        return [first, *pool.map(lambda run: _checked(experiment, run), runs[1:])]
+
+
+def _checked(experiment: Experiment, run: TrackedRun) -> CheckedRun:
+    from toxtrail.audit.verify.sealed_run import changes
+    from toxtrail.backends.mlflow.write_run import RECORD, SEAL_TAG
+    from toxtrail.errors import BackendError, DataError, why_unread
+
+    if SEAL_TAG not in run.tags:
+        return CheckedRun(run._replace(metrics={}), "not sealed", ())
+    try:
+        record = tracker_of(experiment).files(run).json(RECORD)
+        problems = tuple(changes(run, record))
+    except (BackendError, OSError, MemoryError) as error:
+        return CheckedRun(run, "not checked", (why_unread(error) or str(error),))
+    except (DataError, LookupError, TypeError, AttributeError) as error:
+        return CheckedRun(run._replace(metrics={}), "changed", (str(error),))
+    return CheckedRun(_sealed(run, record), "changed" if problems else "ok", problems)
+
+
+def _sealed(run: TrackedRun, record: Mapping[str, Any]) -> TrackedRun:
+    curves = {name: max(points)[1] for name, points in record["curves"].items() if points}
+    return run._replace(
+        name=record["name"],
+        tags={**run.tags, **record["tags"]},
+        params=record["params"],
+        metrics={**record["metrics"], **curves},
+    )
+
+
+def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[CheckedRun]:
+    """Verdicts are tags that comparisons put onto other runs, so they are taken from the files of
+    those comparisons; one whose comparison is not among the rows is marked.
+    """
+    from toxtrail.backends.mlflow.write_run import KEY_TAG
+    from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_notes
+
+    notes: dict[str, dict[str, dict[str, str]]] = {}
+    rows = list(rows)
+    for number, row in enumerate(rows):
+        if row.run.tags.get("toxtrail.kind") == "comparison" and row.check in ("ok", "changed"):
+            key = row.run.tags[KEY_TAG]
+            try:
+                notes[key] = verdict_notes(summary_of_run(experiment, row.run), key)
+            except ToxtrailError as error:
+                rows[number] = row._replace(check="changed", problems=(*row.problems, str(error)))
+    found = []
+    for row in rows:
+        tags = dict(row.run.tags)
+        if VERDICT_TAG in tags:
+            own = notes.get(tags.get(COMPARISON_TAG, ""), {}).get(tags.get(KEY_TAG, ""))
+            tags[VERDICT_TAG] = own[VERDICT_TAG] if own else f"{tags[VERDICT_TAG]} (not checked)"
+        found.append(row._replace(run=row.run._replace(tags=tags)))
+    return found

@@ -1,0 +1,198 @@
+"""MLflow runs as a list, as a table of costs, as a tree of lineage."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.cli._output import Form, Table, print_as
+from toxtrail.cli._stored_results import groups, state_of, when
+from toxtrail.console import cell, console, echo, joined
+from toxtrail.text_escaping import clipped, visible
+
+if TYPE_CHECKING:
+    from rich.tree import Tree
+
+    from toxtrail.backends.protocols import TrackedRun
+    from toxtrail.cli.runs_checks import CheckedRun
+
+COLUMNS = (
+    "run id",
+    "name",
+    "kind",
+    "family",
+    "role",
+    "rate, %>",
+    "content key",
+    "state",
+    "started",
+)
+COST_COLUMNS = (
+    "run id", "name", "tuned, s>", "generated, s>", "tokens>", "tokens/s>", "scored, s>",
+    "peak, MiB>",
+)  # fmt: skip
+ROOM = 300
+"""Characters of what was changed that the terminal shows."""
+STAGES = ("finetune", "generate", "score")
+
+
+def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
+    """A line for each run."""
+    runs = [row.run for row in rows]
+    tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
+    notes = []
+    odd = [run for run in runs if state_of(run) != "sealed"]
+    if odd:
+        notes.append(
+            f"{len(odd)} of {len(runs)} are no sealed runs of this version: comparisons leave them "
+            "out. `dvc repro` makes unfinished ones again."
+        )
+    if cost:
+        measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+        tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
+        notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
+    print_as(form, tables, notes)
+
+
+def warn(rows: Sequence[CheckedRun]) -> None:
+    """What was changed in MLflow, and what could not be checked."""
+    for row in rows:
+        for problem in row.problems if row.check == "changed" else ():
+            text = (
+                f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {visible(clipped(problem, ROOM))}"
+            )
+            echo(text, fg="red", err=True)
+    left = [row for row in rows if row.check == "not checked"]
+    if left:
+        text = (
+            f"{len(left)} of {len(rows)} runs are shown by MLflow's own values, not checked "
+            f"against their files: {visible(left[0].problems[0])}"
+        )
+        echo(text, fg="yellow", err=True)
+
+
+def as_json(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
+    """All that is known of each run, with what its check gave."""
+    return [
+        {**row.run._asdict(), "check": row.check, "problems": list(row.problems)} for row in rows
+    ]
+
+
+def tidy(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
+    """A row for each run: who it is, its primary rate, its costs."""
+    return [
+        {
+            "run_id": run.run_id,
+            "name": run.name,
+            **{n: run.tags.get(f"toxtrail.{n}") for n in ("kind", "family", "role", "parent")},
+            "state": state_of(run),
+            "check": check,
+            "started": when(run),
+            "content_key": run.tags.get("toxtrail.content_key"),
+            "git_commit": run.tags.get("toxtrail.git_commit"),
+            "primary": run.tags.get("toxtrail.primary"),
+            "rate": _rate(run),
+            **{
+                name.replace("/", "_"): value
+                for name, value in sorted(run.metrics.items())
+                if name.startswith("cost/")
+            },
+        }
+        for run, check, _ in rows
+    ]
+
+
+def print_tree(rows: Sequence[CheckedRun]) -> None:
+    """Families, their variants below what they were tuned from, their comparison."""
+    from rich.tree import Tree
+
+    runs = [row.run for row in rows]
+    variants = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
+    comparisons = {
+        run.tags.get("toxtrail.family"): run
+        for run in runs
+        if run.tags.get("toxtrail.kind") == "comparison"
+    }
+    for family, own in groups(variants).items():
+        tree = Tree(cell(family), guide_style="dim")
+        _grow(tree, own)
+        if family in comparisons:
+            tree.add(_node(comparisons[family]))
+        console().print(tree)
+
+
+def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
+    """Runs come with a parent before its children."""
+    places: dict[str, Tree] = {}
+    for run in runs:
+        above = places.get(run.tags.get("toxtrail.parent", ""), tree)
+        places[run.name] = above.add(_node(run))
+
+
+def _node(run: TrackedRun) -> Any:
+    rate = _rate(run)
+    said = [
+        f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
+        *([f"{100 * rate:.1f} %"] if rate is not None else []),
+        *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
+        *([state_of(run)] if state_of(run) != "sealed" else []),
+    ]
+    return joined(cell(run.name, "bold"), cell(f"  {'; '.join(said)}"))
+
+
+def _cells(row: CheckedRun) -> tuple[str, ...]:
+    run, tags, rate = row.run, row.run.tags, _rate(row.run)
+    return (
+        run.run_id[:8],
+        run.name,
+        tags.get("toxtrail.kind", "-"),
+        tags.get("toxtrail.family", "-"),
+        tags.get("toxtrail.role", "-"),
+        "-" if rate is None else f"{100 * rate:.1f}",
+        tags.get("toxtrail.content_key", "-")[:8],
+        "CHANGED" if row.check == "changed" else state_of(run),
+        when(run),
+    )
+
+
+def _cost_cells(run: TrackedRun) -> tuple[str, ...]:
+    def value(name: str) -> float | None:
+        return run.metrics.get(f"cost/{name}")
+
+    tokens, seconds = value("generate_tokens"), value("generate_seconds")
+    speed = tokens / seconds if tokens and seconds else None
+    peak = [own for stage in STAGES if (own := value(f"{stage}_peak_memory_mib")) is not None]
+    return (
+        run.run_id[:8],
+        run.name,
+        *map(
+            _number,
+            (
+                value("finetune_seconds"),
+                seconds,
+                tokens,
+                speed,
+                value("score_seconds"),
+                max(peak, default=None),
+            ),
+        ),
+    )
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.0f}"
+
+
+def _seconds(run: TrackedRun) -> float:
+    return sum(run.metrics.get(f"cost/{stage}_seconds", 0.0) for stage in STAGES)
+
+
+def _hours(seconds: float) -> str:
+    minutes, hours = seconds / 60, seconds / 3600
+    return f"{hours:.1f} hours" if hours >= 1 else f"{minutes:.1f} minutes"
+
+
+def _rate(run: TrackedRun) -> float | None:
+    """The primary scorer's, over all subsets."""
+    metrics: Mapping[str, float] = run.metrics
+    return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate")

@@ -1,0 +1,89 @@
+"""`toxtrail stage generate` of a variant whose weights a server holds."""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING
+
+from toxtrail.cli.stage import tell, weights_of
+from toxtrail.errors import ConfigError
+from toxtrail.execution.distributed import together
+from toxtrail.execution.progress import progress
+from toxtrail.execution.telemetry import recorded
+from toxtrail.experiment import Experiment
+from toxtrail.redaction import redacted
+
+if TYPE_CHECKING:
+    from toxtrail.backends.openai_api.server import Served
+    from toxtrail.backends.protocols import Decoding
+    from toxtrail.config.schema import Config, ServerConfig
+
+
+def generate_from_server(experiment: Experiment, variant: str, name: str) -> None:
+    """Have a server continue every prompt; one process is enough to ask."""
+    from toxtrail.backends.protocols import Decoding
+    from toxtrail.stages import generate
+
+    config, store, who = experiment.config, experiment.store, experiment.variant(variant)
+    settings, server = config.generation, server_of(config, variant)
+    decoding = Decoding(
+        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
+    )
+    with together("cpu") as group:
+        served = met(experiment, variant, name, decoding)
+        plan = {
+            "server": redacted(server.url),
+            "concurrency": server.concurrency,
+            "probe": served.agreement,
+        }
+        output = store.generations(who.family, variant)
+        with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
+            cost |= generate.run(
+                store, variant, who, settings, served.model, served.environment, progress(), group
+            )
+
+
+def server_of(config: Config, variant: str) -> ServerConfig:
+    """Where a variant is served.
+
+    Raises:
+        ConfigError: params.yaml does not say.
+    """
+    server = (config.runtime.servers or {}).get(variant)
+    if server is None:
+        raise ConfigError(
+            f"variants.{variant}.served_as says that a server holds its weights; runtime.servers."
+            f"{variant} must say where: {{url: http://HOST:8000/v1, concurrency: 16, timeout: 300, "
+            "tries: 6}."
+        )
+    return server
+
+
+def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> Served:
+    """The server of a variant, after it has answered the probe as the model card does."""
+    from toxtrail.backends.openai_api.client import Client
+    from toxtrail.backends.openai_api.server import local_parts, meet
+
+    store, server = experiment.store, server_of(experiment.config, variant)
+    card, parent = store.read_card(variant), experiment.variant(variant).parent
+    made = parent is not None and (store.model(parent) / "model.json").is_file()
+    client = Client(
+        server.url,
+        server.concurrency,
+        server.timeout,
+        server.tries,
+        os.environ.get("TOXTRAIL_SERVER_KEY"),
+    )
+    served = meet(
+        client,
+        name,
+        card,
+        store.read_card(parent).probe if parent and made else None,
+        local_parts(card, store.model(variant), weights_of(experiment)),
+        decoding,
+        server.concurrency,
+    )
+    tell(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
+    if not served.unlike_parent:
+        tell(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
+    return served

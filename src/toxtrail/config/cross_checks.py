@@ -1,0 +1,222 @@
+"""Names in params.yaml that point to nothing, twice, or in a circle."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+from toxtrail.config.schema import Config, FinetuneConfig, VariantConfig
+from toxtrail.errors import nearest
+
+
+def broken_references(config: Config) -> Iterator[str]:
+    """One line for each: its place, what was found, what is meant."""
+    yield from _broken_generation(config)
+    yield from _broken_scoring(config)
+    yield from _broken_weights(config)
+    yield from _broken_finetunes(config)
+    yield from _broken_variants(config)
+    yield from _broken_families(config)
+    yield from _broken_servers(config)
+
+
+def _broken_generation(config: Config) -> Iterator[str]:
+    own = config.generation
+    if own.temperature == 0 and own.samples > 1:
+        yield (
+            f"generation.samples: got {own.samples}, but at temperature 0 (greedy) all "
+            "continuations of a prompt are the same. Write 1, or a temperature above 0."
+        )
+
+
+def _broken_scoring(config: Config) -> Iterator[str]:
+    scoring = config.scoring
+    if scoring.primary not in scoring.scorers:
+        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
+            scoring.primary, scoring.scorers
+        )
+    yield from _broken_labels(config)
+    for scorer, judge in (config.posterior.judges or {}).items():
+        if scorer not in scoring.scorers:
+            yield f'posterior.judges: "{scorer}" is no scorer.' + nearest(scorer, scoring.scorers)
+        for variant in judge.variants or {}:
+            if variant not in config.variants:
+                yield (
+                    f'posterior.judges.{scorer}.variants: "{variant}" is no variant.'
+                    f"{nearest(variant, config.variants)}"
+                )
+    if "all" in config.prompts.subsets:
+        yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
+
+
+def _broken_labels(config: Config) -> Iterator[str]:
+    labels = config.posterior.labels
+    if labels and config.posterior.judges:
+        yield (
+            "posterior: judges and labels are both given. Labels hold for every scorer: remove "
+            "judges."
+        )
+    if labels and labels.sha256 is None:
+        yield (
+            "posterior.labels.sha256: it is missing, so that a changed file would not be seen. "
+            "`toxtrail judge count` prints it."
+        )
+
+
+def _broken_weights(config: Config) -> Iterator[str]:
+    for key in sorted(config.models.keys() & config.finetunes.keys()):
+        yield f"finetunes.{key}: the same key stands in models; weights need one origin."
+
+
+def _broken_finetunes(config: Config) -> Iterator[str]:
+    known = {**config.models, **config.finetunes}
+    for key, finetune in config.finetunes.items():
+        place = f"finetunes.{key}"
+        yield from _broken_recipe(place, finetune)
+        if finetune.parent not in known:
+            yield f'{place}.parent: "{finetune.parent}" has no weights.' + nearest(
+                finetune.parent, known
+            )
+    parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
+    yield from _circles("finetunes", parents)
+
+
+def _broken_recipe(place: str, finetune: FinetuneConfig) -> Iterator[str]:
+    if (finetune.epochs is None) == (finetune.max_steps is None):
+        yield f"{place}: give either epochs or max_steps, not both and not none."
+    if finetune.template != "chat":
+        for field in ("{instruction}", "{response}"):
+            if field not in finetune.template:
+                yield f'{place}.template: {field} is missing (or write "chat").'
+    if finetune.context_template and "{context}" not in finetune.context_template:
+        yield f"{place}.context_template: {{context}} is missing."
+
+
+def _circles(section: str, parents: Mapping[str, str]) -> Iterator[str]:
+    """Keys whose parents lead back to themselves."""
+    for key in parents:
+        line = [key]
+        while (parent := parents.get(line[-1])) is not None and parent not in line:
+            line.append(parent)
+        if parent == key:
+            shown = " -> ".join((*line, key))
+            yield f"{section}.{key}.parent: the parents of {key} lead back to {key}: {shown}."
+
+
+def _broken_variants(config: Config) -> Iterator[str]:
+    weights = {**config.models, **config.finetunes}
+    for key, variant in config.variants.items():
+        if key not in weights:
+            yield f"variants.{key}: no weights of this name in models or finetunes." + nearest(
+                key, weights
+            )
+        if variant.family not in config.families:
+            yield f'variants.{key}.family: "{variant.family}" is no family.' + nearest(
+                variant.family, config.families
+            )
+        elif key not in config.families[variant.family].variants:
+            yield (
+                f'variants.{key}: families.{variant.family}.variants does not list "{key}". Add it.'
+            )
+        if variant.parent is not None:
+            yield from _broken_parent(config, key, variant, variant.parent)
+    parents = {key: own.parent for key, own in config.variants.items() if own.parent}
+    yield from _circles("variants", {key: one for key, one in parents.items() if one != key})
+    yield from _broken_recipes(config)
+
+
+def _broken_recipes(config: Config) -> Iterator[str]:
+    """Seeds of one recipe have all else in common; else what is called their spread is more."""
+    groups: dict[tuple[str, str], list[str]] = {}
+    for key, variant in config.variants.items():
+        if variant.recipe is not None:
+            groups.setdefault((variant.family, variant.recipe), []).append(key)
+    for (_, recipe), (first, *others) in groups.items():
+        for key in others:
+            yield from (
+                f'variants.{key}.recipe: "{recipe}" is also that of {first}, whose {what}. Only '
+                "the seed may differ: name another."
+                for what in _unlike(config, first, key)
+            )
+        seeds = [(config.finetunes[k].seed, k) for k in (first, *others) if k in config.finetunes]
+        for place, (seed, key) in enumerate(seeds):
+            if twin := next((other for own, other in seeds[:place] if own == seed), None):
+                yield (
+                    f'variants.{key}.recipe: "{recipe}" is also that of {twin}, and both have the '
+                    f"seed {seed}: they are the same fine-tune twice. Give each a seed of its own."
+                )
+
+
+def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
+    """Where two variants of a recipe differ by more than the seed."""
+    for field in ("parent", "dose"):
+        found = getattr(config.variants[key], field)
+        there = getattr(config.variants[first], field)
+        if found != there:
+            yield f"{field} is {_given(there)}, not {_given(found)}"
+    own, other = config.finetunes.get(key), config.finetunes.get(first)
+    if (own is None) != (other is None):
+        yield "weights are " + ("not tuned here" if other is None else "tuned here")
+    for field in FinetuneConfig.model_fields if own and other else ():
+        if field not in ("seed", "parent") and getattr(own, field) != getattr(other, field):
+            yield f"finetunes.{first}.{field} is another than finetunes.{key}.{field}"
+
+
+def _given(value: object) -> object:
+    return "not given" if value is None else value
+
+
+def _broken_servers(config: Config) -> Iterator[str]:
+    for key in config.runtime.servers or {}:
+        if key not in config.variants:
+            yield f'runtime.servers: "{key}" is no variant.{nearest(key, config.variants)}'
+        elif config.variants[key].served_as is None:
+            yield f"runtime.servers.{key}: variants.{key} has no served_as; say under which name."
+
+
+def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:
+    if parent not in config.variants:
+        yield f'variants.{key}.parent: "{parent}" is no variant.' + nearest(parent, config.variants)
+    elif parent == key:
+        yield f"variants.{key}.parent: a variant is not its own parent."
+    elif config.variants[parent].family != variant.family:
+        yield (
+            f'variants.{key}.parent: "{parent}" is in the family '
+            f'"{config.variants[parent].family}", not in "{variant.family}".'
+        )
+    elif key in config.finetunes and parent != (tuned := _measured_parent(config, key)):
+        yield (
+            f'variants.{key}.parent: got "{parent}", but finetunes.{key}.parent is '
+            f'"{config.finetunes[key].parent}".'
+            + (f' Write "{tuned}" in both.' if tuned == config.finetunes[key].parent else "")
+        )
+
+
+def _measured_parent(config: Config, key: str) -> str | None:
+    """The nearest weights from which a fine-tune was made that are a variant; None if none are."""
+    seen = {key}
+    current = config.finetunes[key].parent
+    while current not in config.variants and current in config.finetunes and current not in seen:
+        seen.add(current)
+        current = config.finetunes[current].parent
+    return current if current in config.variants else None
+
+
+def _broken_families(config: Config) -> Iterator[str]:
+    for key, family in config.families.items():
+        place = f"families.{key}"
+        if family.reference not in family.variants:
+            yield f'{place}.reference: "{family.reference}" is not in its list.' + nearest(
+                family.reference, family.variants
+            )
+        for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
+            yield f'{place}.variants: "{variant}" stands twice.'
+        for variant in family.variants:
+            if variant not in config.variants:
+                yield f'{place}.variants: "{variant}" is no variant.' + nearest(
+                    variant, config.variants
+                )
+            elif config.variants[variant].family != key:
+                yield (
+                    f'{place}.variants: "{variant}" says that its family is '
+                    f'"{config.variants[variant].family}".'
+                )

@@ -1,0 +1,1 @@
+"""Prompts, training data and labels, read from the files of other people."""

@@ -1,0 +1,283 @@
+"""Which rows of a source may become prompts, and which of them do."""
+
+from __future__ import annotations
+
+import math
+import re
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from toxtrail.config.schema import SubsetConfig, Value, WhereConfig
+from toxtrail.datasets.readers import field, holds_text_alone, read_texts
+from toxtrail.errors import ConfigError, DataError
+from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.rows import Prompt
+
+NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan")
+"""In a cell that is text; nan: the row says nothing. float() takes more: 1_000, other digits."""
+
+
+class Candidate(NamedTuple):
+    """One distinct text of a source that meets all conditions; of equal texts the first."""
+
+    row: int
+    group: str
+    """Value of the column that is balanced; empty without one."""
+    covariates: Mapping[str, float | None] | None
+
+
+class Selection(NamedTuple):
+    """What a source holds for one subset."""
+
+    candidates: Mapping[str, Candidate]
+    """By text."""
+    rows: int
+    """Read."""
+    blank: int
+    """Without a text, of those."""
+    left: Mapping[str, int]
+    """Condition -> rows that meet it and those before it."""
+    duplicates: int
+    """Rows with a text that an earlier one has, of those that meet all conditions."""
+
+
+def select(path: Path, config: SubsetConfig) -> Selection:
+    """Every text that may be drawn.
+
+    Raises:
+        DataError: a column is missing or holds something else than is asked for.
+        ConfigError: a plain text file is asked for columns.
+    """
+    _refuse_columns_of_text(path, config)
+    where = {condition_text(name, one): (name, one) for name, one in (config.where or {}).items()}
+    left = dict.fromkeys(where, 0)
+    found: dict[str, Candidate] = {}
+    rows = blank = duplicates = 0
+    for number, text, row in read_texts(path, config.column, config.delimiter):
+        rows += 1
+        if not text:
+            blank += 1
+            continue
+        cells = Cells(path, number, row)
+        if not _meets_all(cells, where, left):
+            continue
+        if text in found:
+            duplicates += 1
+            continue
+        found[text] = Candidate(number, *_kept(cells, config))
+    return Selection(found, rows, blank, left, duplicates)
+
+
+def draw(selection: Selection, subset: str, config: SubsetConfig, seed: int) -> list[Prompt]:
+    """Draw n distinct texts at random, or take all.
+
+    Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw
+    depends neither on the order of the file nor on other subsets, and a larger n keeps the smaller
+    draw. Balanced, the lowest of each value are taken.
+
+    Raises:
+        ConfigError: there are fewer than n distinct texts, or of a value fewer than its share.
+    """
+    place = f"prompts.subsets.{subset}"
+    if not selection.candidates:
+        raise ConfigError(f"{place}: no prompt is left of {config.uri}: {_funnel(selection)}.")
+    ranked = sorted(selection.candidates, key=lambda text: sha256_text(f"{seed}|{subset}|{text}"))
+    taken = (
+        ranked[: _number(place, selection, config)]
+        if config.balance is None
+        else _balanced(place, ranked, selection, config)
+    )
+    return [_prompt(subset, text, selection.candidates[text], config) for text in taken]
+
+
+def condition_text(column: str, where: WhereConfig) -> str:
+    """`prompt.toxicity >= 0.5 and <= 0.9`, `kind is a or b`."""
+    if where.is_ is not None:
+        wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
+        return f"{column} is {' or '.join(_spelled(one) for one in wanted)}"
+    bounds = ((">=", where.min), ("<=", where.max))
+    return f"{column} " + " and ".join(f"{sign} {b:g}" for sign, b in bounds if b is not None)
+
+
+class Cells(NamedTuple):
+    """One row, and where it stands. In a CSV file, which knows text alone, numbers and true and
+    false are read from it."""
+
+    path: Path
+    number: int
+    row: Mapping[str, Any]
+
+    def value(self, column: str) -> Any:
+        """None where the row says nothing."""
+        value = field(self.path, self.number, self.row, column)
+        if value == "" or (isinstance(value, float) and math.isnan(value)):
+            return None
+        return value
+
+    def number_of(self, column: str, what: str) -> float | None:
+        """The value as a number; true and false are 1 and 0.
+
+        Raises:
+            DataError: it is none.
+        """
+        value = self.value(column)
+        if value is None:
+            return None
+        number = _number_in(value, holds_text_alone(self.path))
+        if number is None:
+            raise DataError(
+                f"{self.path.name}, row {self.number + 1}: {column} holds "
+                f"{_kind(value)}; {what} needs numbers."
+            )
+        return None if math.isnan(number) else number
+
+    def is_one_of(self, column: str, wanted: Iterable[Value]) -> bool:
+        """Whether the value is one of these; true is not 1."""
+        value = self.value(column)
+        return any(_same(value, one, holds_text_alone(self.path)) for one in wanted)
+
+    def label(self, column: str) -> str:
+        """The value as a name; empty where there is none.
+
+        Raises:
+            DataError: it is a list or an object.
+        """
+        value = self.value(column)
+        if isinstance(value, Mapping | list):
+            raise DataError(
+                f"{self.path.name}, row {self.number + 1}: {column} holds {_kind(value)}; balance "
+                "needs names or numbers."
+            )
+        return "" if value is None else _spelled(value)
+
+
+def _refuse_columns_of_text(path: Path, config: SubsetConfig) -> None:
+    asked = [name for name in ("where", "balance", "covariates") if getattr(config, name)]
+    if path.suffix.lower() == ".txt" and asked:
+        raise ConfigError(
+            f"{path.name} is plain text, one prompt a line: it has no columns for "
+            f"{' and '.join(asked)}. Remove {'it' if len(asked) == 1 else 'them'}."
+        )
+
+
+def _meets_all(
+    cells: Cells, where: Mapping[str, tuple[str, WhereConfig]], left: dict[str, int]
+) -> bool:
+    for name, (column, condition) in where.items():
+        if not _meets(cells, column, condition):
+            return False
+        left[name] += 1
+    return True
+
+
+def _meets(cells: Cells, column: str, where: WhereConfig) -> bool:
+    if where.is_ is not None:
+        wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
+        return cells.is_one_of(column, wanted)
+    number = cells.number_of(column, "where with min or max")
+    if number is None:
+        return False
+    return (where.min is None or number >= where.min) and (where.max is None or number <= where.max)
+
+
+def _kept(cells: Cells, config: SubsetConfig) -> tuple[str, dict[str, float | None] | None]:
+    group = "" if config.balance is None else cells.label(config.balance)
+    if config.covariates is None:
+        return group, None
+    return group, {
+        name: cells.number_of(column, f"the covariate {name}")
+        for name, column in config.covariates.items()
+    }
+
+
+def _number(place: str, selection: Selection, config: SubsetConfig) -> int:
+    there = len(selection.candidates)
+    if config.n == "all":
+        return there
+    if there < config.n:
+        raise ConfigError(
+            f"{place}.n: got {config.n}, but {config.uri} has {there} distinct texts"
+            f"{f' ({_funnel(selection)})' if selection.left else ''}. Ask for at most so many, or "
+            "write n: all."
+        )
+    return config.n
+
+
+def _balanced(
+    place: str, ranked: Iterable[str], selection: Selection, config: SubsetConfig
+) -> list[str]:
+    there = Counter(one.group for one in selection.candidates.values())
+    counts = ", ".join(f"{name or '(nothing)'}: {count}" for name, count in sorted(there.items()))
+    least = min(there.values())
+    wanted = least * len(there) if config.n == "all" else config.n
+    if "" in there:
+        raise ConfigError(
+            f"{place}.balance: {there['']} rows say nothing under {config.balance} ({counts}). "
+            "Leave them out with where, or balance another column."
+        )
+    if wanted % len(there):
+        raise ConfigError(
+            f"{place}.n: {wanted} prompts are not the same number of each of the {len(there)} "
+            f"values of {config.balance} ({counts}). Ask for a multiple of {len(there)}."
+        )
+    share = wanted // len(there)
+    if share > least:
+        raise ConfigError(
+            f"{place}.n: {wanted} prompts are {share} of each value of {config.balance}, but there "
+            f"are {counts}. Ask for at most {least * len(there)}, or write n: all."
+        )
+    taken: Counter[str] = Counter()
+    drawn = []
+    for text in ranked:
+        group = selection.candidates[text].group
+        if taken[group] < share:
+            taken[group] += 1
+            drawn.append(text)
+    return drawn
+
+
+def _prompt(subset: str, text: str, one: Candidate, config: SubsetConfig) -> Prompt:
+    key = f"{subset}-{sha256_text(text)[:12]}"
+    return Prompt(key, subset, text, config.uri, one.row, config.language, one.covariates)
+
+
+def _funnel(selection: Selection) -> str:
+    """How many rows each condition left."""
+    steps = [f"{selection.rows} rows read"]
+    if selection.blank:
+        steps.append(f"{selection.rows - selection.blank} have a text")
+    steps += [f"{count} left by {name}" for name, count in selection.left.items()]
+    return ", ".join(steps)
+
+
+def _spelled(value: object) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _kind(value: object) -> str:
+    if isinstance(value, str):
+        return "text"
+    return "an object" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+def _number_in(value: object, from_text: bool) -> float | None:
+    if isinstance(value, int | float):
+        found = float(value)
+        return found if not math.isinf(found) else None
+    if from_text and isinstance(value, str):
+        text = value.strip().lower()
+        if text in ("true", "false"):
+            return float(text == "true")
+        return _number_in(float(text), from_text) if NUMBER.fullmatch(text) else None
+    return None
+
+
+def _same(value: object, wanted: Value, from_text: bool) -> bool:
+    if isinstance(wanted, bool):
+        return value is wanted or (from_text and str(value).strip().lower() == _spelled(wanted))
+    if isinstance(wanted, int | float):
+        number = None if isinstance(value, bool) else _number_in(value, from_text)
+        return number == wanted
+    return value == wanted

@@ -1,0 +1,154 @@
+"""Users' own files: .txt, .csv, .tsv, .json, .jsonl and .parquet to rows, with the line of any
+problem."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from toxtrail.datasets.readers.csv_rows import DETECTED, SUFFIXES, csv_rows
+from toxtrail.datasets.readers.json_rows import json_rows, jsonl_rows
+from toxtrail.datasets.readers.text import is_blank, read_lines, refuse_pages
+from toxtrail.errors import ConfigError, DataError, is_of_the_system, nearest
+from toxtrail.regular_files import read_bytes
+
+Rows = Iterator[tuple[int, dict[str, Any]]]
+"""(row number from 0, column -> value)."""
+
+
+def read_rows(path: Path, delimiter: str | None = None, exact: bool = False) -> Rows:
+    """Rows of a .csv, .tsv, .json, .jsonl or .parquet file.
+
+    A .json file holds a list of objects, an object a line like .jsonl, or, as BOLD's (Dhamala et
+    al. 2021, arXiv:2101.11718), texts by category and name, which become rows of `category`, `name`
+    and `text`.
+
+    Args:
+        delimiter: of a .csv file; None: as its header says.
+        exact: numbers of .json and .jsonl keep their digits (Decimal).
+
+    Raises:
+        ConfigError: a delimiter is given for a file that has none.
+        DataError: another ending, broken UTF-8, JSON of another shape, a damaged file.
+    """
+    suffix = path.suffix.lower()
+    if delimiter is not None and suffix not in SUFFIXES:
+        raise ConfigError(f"{path.name} has no delimiter, only .csv files have: remove delimiter.")
+    if suffix in SUFFIXES:
+        yield from csv_rows(path, delimiter)
+    elif suffix == ".jsonl":
+        yield from jsonl_rows(path, exact)
+    elif suffix == ".json":
+        yield from json_rows(path, exact)
+    elif suffix == ".parquet":
+        yield from _parquet(path)
+    else:
+        raise DataError(
+            f"{path.name}: rows are read from .csv, .tsv, .json, .jsonl and .parquet files."
+        )
+
+
+def read_texts(
+    path: Path, column: str | None, delimiter: str | None = None
+) -> Iterator[tuple[int, str, dict[str, Any]]]:
+    """(row number from 0, text, the row) of a .txt file, or of one column of a table; a text in
+    which nothing can be seen is empty.
+
+    Raises:
+        ConfigError: a delimiter is given for a file that has none.
+        DataError: the column is missing (the nearest name is shown), or a value is no text.
+    """
+    if path.suffix.lower() == ".txt":
+        given = {"column": column, "delimiter": delimiter}
+        if named := next((name for name, value in given.items() if value is not None), None):
+            raise DataError(f"{path.name} is plain text, one a line: remove {named}.")
+        for number, line in enumerate(read_lines(path)):
+            yield number, seen_text(path, number, line), {}
+        return
+    if column is None:
+        raise DataError(f"{path.name} is a table: say which column holds the text (column: ...).")
+    for number, row in read_rows(path, delimiter):
+        yield number, seen_text(path, number, field(path, number, row, column)), row
+
+
+def holds_text_alone(path: Path) -> bool:
+    """Whether numbers, true and false must be read from text."""
+    return path.suffix.lower() in SUFFIXES
+
+
+def field(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
+    """One column's value, `a.b` being b of the object a; DataError with the nearest column if there
+    is none. What is missing below an empty object is None."""
+    value: Any = row
+    if name in row:
+        return row[name]
+    for part in name.split("."):
+        if value is None:
+            return None
+        if not isinstance(value, Mapping) or part not in value:
+            raise DataError(
+                f'{path.name}, row {number + 1}: no column "{name}".' + _instead(path, name, row)
+            )
+        value = value[part]
+    return value
+
+
+def columns(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
+    """The names by which `field` finds something, with those inside nested objects."""
+    for name, value in row.items():
+        if isinstance(value, Mapping):
+            yield from columns(value, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}"
+
+
+def seen_text(path: Path, number: int, value: object) -> str:
+    """The value as text without white space around it; empty if nothing of it can be seen."""
+    text = clean_text(path, number, value).strip()
+    return "" if is_blank(text) else text
+
+
+def clean_text(path: Path, number: int, value: object) -> str:
+    """The value as text that UTF-8 can hold; None is empty."""
+    if value is None:
+        return ""
+    if not isinstance(value, str):
+        raise DataError(
+            f"{path.name}, row {number + 1}: found {type(value).__name__}, a text is needed."
+        )
+    try:
+        value.encode("utf-8")
+    except UnicodeEncodeError:
+        raise DataError(f"{path.name}, row {number + 1}: the text is not valid Unicode.") from None
+    return value
+
+
+def _instead(path: Path, name: str, row: Mapping[str, Any]) -> str:
+    """What there is in place of a missing column."""
+    known = list(columns(row))
+    if holds_text_alone(path) and any(mark in one for one in known for mark in DETECTED):
+        return (
+            f" The header names {len(known)} column(s): {', '.join(known)}. If another character "
+            'separates them, say so: delimiter: ";".'
+        )
+    return nearest(name, known)
+
+
+def _parquet(path: Path) -> Rows:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    content = read_bytes(path, limit=None)
+    refuse_pages(path, content)
+    try:
+        file = pq.ParquetFile(pa.BufferReader(content))
+        names = file.schema_arrow.names
+        if twice := next((name for name in names if names.count(name) > 1), None):
+            raise DataError(f'{path.name}: the column "{twice}" is there twice. Rename one.')
+        rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
+        yield from enumerate(rows)
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
+        raise DataError(f"{path.name} is no readable Parquet file: {error}.") from None

@@ -1,0 +1,1 @@
+"""How a stage is run: processes, progress, records of executions."""

@@ -1,0 +1,91 @@
+"""A stage shared by several processes, on one machine or many: accelerate starts and joins them."""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.backends.subprocesses import foreground
+from toxtrail.errors import BackendError
+
+if TYPE_CHECKING:
+    from accelerate import PartialState
+
+
+class Group:
+    """The processes that share this stage; one alone is a group too."""
+
+    def __init__(self, device: str, number: int, of: int, here: int, state: object) -> None:
+        """Args:
+        number: of this process, from 0.
+        here: how many of them are on this machine.
+        """
+        self.device = device
+        self.number = number
+        self.of = of
+        self.here = here
+        self._state = state
+
+    def wait(self) -> None:
+        """Until all have come as far."""
+        state: PartialState | None = self._state
+        if state is not None:
+            state.wait_for_everyone()
+
+
+def shared_out(root: Path, processes: int, arguments: Sequence[str]) -> bool:
+    """Run this stage once more under `accelerate launch`, if it is to be shared and is not yet.
+
+    Returns:
+        Whether that was done; the work is then finished.
+
+    Raises:
+        BackendError: one of the processes failed.
+    """
+    if processes == 1 or in_group():
+        return False
+    command = [
+        *(sys.executable, "-m", "accelerate.commands.launch"),
+        *("--num_processes", str(processes), "--num_machines", "1", "--mixed_precision", "no"),
+        *("--dynamo_backend", "no", "--multi_gpu"),  # torchrun; without a GPU its group is gloo's
+        *("--module", "toxtrail", "-C", str(root), "stage", *arguments),
+    ]
+    if foreground(command, root, dict(os.environ)) != 0:
+        raise BackendError(
+            f"A process of {processes} (runtime.processes) failed; it says why above. What is "
+            "finished is kept: run again to go on."
+        )
+    return True
+
+
+def in_group() -> bool:
+    """Whether `accelerate launch` (or torchrun) has started this process."""
+    return int(os.environ.get("WORLD_SIZE", "1")) > 1
+
+
+@contextmanager
+def together(setting: str) -> Iterator[Group]:
+    """The group of this process, and the device that it computes on.
+
+    Args:
+        setting: runtime.device; with several GPUs each process takes its own.
+    """
+    from toxtrail.backends.compute.devices import pick_device
+
+    device = pick_device(setting)
+    if not in_group():
+        yield Group(device, 0, 1, 1, None)
+        return
+    from accelerate import PartialState
+
+    state = PartialState(cpu=device == "cpu")
+    own = f"cuda:{state.local_process_index}" if device == "cuda" else device
+    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    try:
+        yield Group(own, state.process_index, state.num_processes, here, state)
+    finally:
+        state.destroy_process_group()

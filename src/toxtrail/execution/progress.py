@@ -1,0 +1,121 @@
+"""How far long work is: a bar in a terminal, a line now and then in a log."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from toxtrail.console import cell, console, echo, shown
+from toxtrail.execution.memory import peak_mib
+
+if TYPE_CHECKING:
+    from rich.progress import Progress as RichProgress
+    from rich.text import Text  # noqa: TID251  the type alone
+
+    from toxtrail.backends.protocols import Advance, Progress
+
+LOG_SECONDS = 15.0
+NOTEWORTHY_SECONDS = 1.0
+"""Files that are hashed or fetched faster than that are not worth a line in a log."""
+
+
+def progress() -> Progress:
+    """A bar where standard error is a terminal, else lines."""
+    return Bars() if sys.stderr.isatty() else Lines()
+
+
+class Bars:
+    """Rich bars: done, total, rate, time left, memory."""
+
+    @contextmanager
+    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+        """A bar for the length of the block."""
+        start, drawn = time.monotonic(), 0
+        with _rich(unit) as bars:
+            task = bars.add_task(shown(label), total=total, completed=known, more="")
+
+            def advance(done: int, *, tokens: int = 0) -> None:
+                nonlocal drawn
+                drawn += tokens
+                bars.update(task, advance=done, more=_more(drawn, time.monotonic() - start))
+
+            yield advance
+
+
+class Lines:
+    """One line at the end, and one every few seconds before it."""
+
+    @contextmanager
+    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+        """Lines for the length of the block."""
+        start = last = time.monotonic()
+        all_done, drawn = known, 0
+
+        def line() -> str:
+            seconds = time.monotonic() - start
+            return _line(label, all_done, total, unit, seconds, known) + _more(drawn, seconds)
+
+        def advance(done: int, *, tokens: int = 0) -> None:
+            nonlocal all_done, drawn, last
+            all_done, drawn = all_done + done, drawn + tokens
+            if time.monotonic() - last >= LOG_SECONDS and all_done != total:
+                last = time.monotonic()
+                echo(line(), err=True)
+
+        yield advance
+        if unit in ("bytes", "files") and time.monotonic() - start < NOTEWORTHY_SECONDS:
+            return
+        echo(line(), err=True)
+
+
+def _line(label: str, done: int, total: int | None, unit: str, seconds: float, known: int) -> str:
+    if unit == "bytes":
+        done, total, unit, known = done >> 20, total and total >> 20, "MiB", known >> 20
+    rate = (done - known) / seconds if seconds else 0.0
+    if known and done == known:
+        return f"{label}: {done} of {total} {unit}, all of them known"
+    share = f" of {total}" if total is not None else ""
+    left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
+    return f"{label}: {done}{share} {unit}, {rate:.1f} {unit}/s{left}"
+
+
+def _more(tokens: int, seconds: float) -> str:
+    """Tokens per second and memory, where tokens are counted."""
+    if not tokens or not seconds:
+        return ""
+    return f", {tokens / seconds:.0f} tokens/s, {peak_mib() / 1024:.1f} GiB"
+
+
+def _rich(unit: str) -> RichProgress:
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        MofNCompleteColumn,
+        Progress,
+        ProgressColumn,
+        Task,
+        TextColumn,
+        TimeRemainingColumn,
+        TransferSpeedColumn,
+    )
+
+    class Speed(ProgressColumn):
+        """Units per second."""
+
+        def render(self, task: Task) -> Text:
+            return cell(f"{unit}, {task.speed or 0:.1f}/s", "progress.data.speed")
+
+    amounts: tuple[ProgressColumn, ...] = (MofNCompleteColumn(), Speed())
+    if unit == "bytes":
+        amounts = (DownloadColumn(), TransferSpeedColumn())
+    return Progress(
+        TextColumn("{task.description}", markup=False),
+        BarColumn(),
+        *amounts,
+        TimeRemainingColumn(),
+        TextColumn("{task.fields[more]}", markup=False),
+        console=console(err=True),
+    )

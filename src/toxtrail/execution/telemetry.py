@@ -1,0 +1,77 @@
+"""Facts of one execution: when, where, at which commit, at what cost. No part of any identity."""
+
+from __future__ import annotations
+
+import platform
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from toxtrail.backends.git import changed_files, commit, refusal
+from toxtrail.console import echo
+from toxtrail.execution.memory import peak_mib
+from toxtrail.provenance.identity import record_seal, sha256_file
+from toxtrail.redaction import redacted
+
+if TYPE_CHECKING:
+    from toxtrail.storage.artifacts import Store
+
+
+@contextmanager
+def recorded(
+    store: Store,
+    stage: str,
+    key: str,
+    output: Path,
+    settings: Mapping[str, Any],
+    writes: bool = True,
+) -> Iterator[dict[str, float]]:
+    """Write down what making `output` took; the block may add figures of its own.
+
+    Args:
+        writes: false in all but one of the processes that share the work.
+    """
+    started, clock = datetime.now(UTC), time.monotonic()
+    cost: dict[str, float] = {}
+    yield cost
+    if not writes:
+        return
+    cost["seconds"] = time.monotonic() - clock
+    cost["peak_memory_mib"] = peak_mib()
+    record = {
+        "stage": stage,
+        "key": key,
+        "output_sha256": sha256_file(output),
+        "started": started.isoformat(timespec="seconds"),
+        "host": platform.node(),
+        "machine": f"{platform.system()} {platform.machine()}",
+        "commit": _commit(store.root),
+        "dirty": bool(changed_files(store.root)),
+        "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
+        "cost": {name: round(value, 3) for name, value in cost.items()},
+    }
+    store.write_json(store.record(stage, key), {**record, "seal": record_seal(record)})
+
+
+def _commit(root: Path) -> str | None:
+    """The commit; that git refuses to tell it must not be taken for having none."""
+    found = commit(root)
+    if found is None and (problem := refusal(root)):
+        echo(f"The commit is not recorded: {problem}", fg="yellow", err=True)
+    return found
+
+
+def tags_of_now(root: Path) -> dict[str, str]:
+    """What an MLflow run says of the moment it was tracked."""
+    lock, requirements = root / "dvc.lock", root / "requirements.txt"
+    return {
+        "toxtrail.git_commit": _commit(root) or "none",
+        "toxtrail.git_dirty": str(bool(changed_files(root))).lower(),
+        "toxtrail.dvc_lock_sha256": sha256_file(lock) if lock.is_file() else "none",
+        "toxtrail.requirements_sha256": (
+            sha256_file(requirements) if requirements.is_file() else "none"
+        ),
+    }

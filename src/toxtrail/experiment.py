@@ -1,0 +1,77 @@
+"""The experiment that a command works on: its root, its config, its files."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from toxtrail.config.load import load_config
+from toxtrail.config.schema import Config
+from toxtrail.errors import ConfigError, nearest
+
+if TYPE_CHECKING:
+    from toxtrail.config.schema import VariantConfig
+    from toxtrail.storage.artifacts import Store
+
+
+class Experiment:
+    """Found from a folder; everything is read when it is first asked for."""
+
+    def __init__(self, start: Path) -> None:
+        self._start = start.resolve()
+
+    @property
+    def exists(self) -> bool:
+        """Whether there is one: an audit of a file needs none."""
+        return self._root() is not None
+
+    @cached_property
+    def root(self) -> Path:
+        """The nearest folder, upwards, that holds a params.yaml."""
+        if found := self._root():
+            return found
+        raise ConfigError(
+            f"No params.yaml in {self._start} or above it. Go to an experiment's folder, or name "
+            "one: toxtrail -C FOLDER ..."
+        )
+
+    def _root(self) -> Path | None:
+        folders = (self._start, *self._start.parents)
+        return next((folder for folder in folders if (folder / "params.yaml").is_file()), None)
+
+    @cached_property
+    def config(self) -> Config:
+        """params.yaml, checked as a whole."""
+        return load_config(self.root / "params.yaml")
+
+    @cached_property
+    def store(self) -> Store:
+        """The files of the pipeline."""
+        from toxtrail.storage.artifacts import Store
+
+        return Store(self.root)
+
+    def watch(self, stage: str, key: str | None) -> None:
+        """From now on `store` publishes nothing if what this stage run depends on has changed."""
+        from toxtrail.storage.artifacts import Store
+        from toxtrail.storage.input_guard import Watched
+
+        self.store = Store(self.root, Watched(self.root, stage, key).refuse_changes)
+
+    def variant(self, key: str) -> VariantConfig:
+        """The variant of this name.
+
+        Raises:
+            ConfigError: there is none; the nearest name is shown.
+        """
+        if key not in self.config.variants:
+            raise ConfigError(f'"{key}" is no variant.{nearest(key, self.config.variants)}')
+        return self.config.variants[key]
+
+    def families(self, keys: tuple[str, ...]) -> list[str]:
+        """The families named, or all of them."""
+        for key in keys:
+            if key not in self.config.families:
+                raise ConfigError(f'"{key}" is no family.{nearest(key, self.config.families)}')
+        return list(keys or self.config.families)

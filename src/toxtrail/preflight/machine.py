@@ -1,0 +1,132 @@
+"""Is this machine fit to run the experiment? Each finding with its cure."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import NamedTuple
+
+from toxtrail.backends.assets import default_cache
+from toxtrail.backends.git import commit, refusal
+from toxtrail.backends.mlflow.store import tracking_uri
+from toxtrail.errors import ConfigError, system_problem
+from toxtrail.regular_files import read_text
+
+FREE_GIB = 5
+
+
+class Finding(NamedTuple):
+    """One thing looked at."""
+
+    ok: bool
+    what: str
+    found: str
+    cure: str
+
+
+def findings(root: Path) -> list[Finding]:
+    """Everything looked at, in the order in which a problem should be cured."""
+    return [
+        _python(),
+        _looked("packages", lambda: _packages(root / "requirements.txt")),
+        _looked("device", _device),
+        _looked("asset cache", _cache),
+        _looked("experiment", lambda: _folder(root)),
+        _looked("git commit", lambda: _git(root)),
+        _looked("DVC", lambda: _dvc(root)),
+        Finding(True, "MLflow store", tracking_uri(root), ""),
+    ]
+
+
+def _looked(what: str, look: Callable[[], Finding]) -> Finding:
+    """What cannot be looked at is a finding too, and ends nothing."""
+    try:
+        return look()
+    except OSError as error:
+        return Finding(False, what, system_problem(error), "see to it that you may read it")
+    except ConfigError as error:
+        return Finding(False, what, str(error), "")
+
+
+def _python() -> Finding:
+    found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    return Finding(
+        sys.version_info[:2] == (3, 11), "Python", found, "the pinned set is for Python 3.11"
+    )
+
+
+def _packages(requirements: Path) -> Finding:
+    """Installed versions against the pinned ones; a build tag such as +cpu is no difference."""
+    if not requirements.is_file():
+        return Finding(False, "packages", "no requirements.txt", "copy it from the project")
+    pins = re.findall(
+        r"^([A-Za-z0-9._-]+)==(\S+)", read_text(requirements).replace("\r\n", "\n"), re.MULTILINE
+    )
+    other = [
+        f"{name} {found or 'missing'} (pinned {wanted})"
+        for name, wanted in pins
+        if (found := _installed(name)) != wanted
+    ]
+    found = f"{len(pins) - len(other)} of {len(pins)} as pinned"
+    shown = f": {', '.join(other[:5])}" if other else ""
+    return Finding(
+        not other, "packages", found + shown, "pip install -r requirements.txt" if other else ""
+    )
+
+
+def _installed(name: str) -> str | None:
+    try:
+        return version(name).split("+")[0]
+    except PackageNotFoundError:
+        return None
+
+
+def _device() -> Finding:
+    from toxtrail.backends.compute.devices import environment, pick_device
+
+    facts = environment(pick_device("auto"))
+    return Finding(True, "device", ", ".join(f"{k} {v}" for k, v in facts.items()), "")
+
+
+def _cache() -> Finding:
+    folder = default_cache()
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    free = shutil.disk_usage(existing).free >> 30
+    if not os.access(existing, os.W_OK):
+        filled = folder.is_dir() and any(folder.iterdir())
+        cure = "nothing can be added to it: set TOXTRAIL_CACHE to a folder of your own"
+        return Finding(filled, "asset cache", f"{folder}, you may only read it", cure)
+    return Finding(
+        free >= FREE_GIB,
+        "asset cache",
+        f"{folder}, {free} GiB free",
+        "" if free >= FREE_GIB else "free some space, or set TOXTRAIL_CACHE",
+    )
+
+
+def _folder(root: Path) -> Finding:
+    if os.access(root, os.W_OK):
+        return Finding(True, "experiment", f"{root}", "")
+    cure = "a run needs a copy of your own: git clone, dvc pull"
+    return Finding(False, "experiment", f"{root}, you may only read it", cure)
+
+
+def _git(root: Path) -> Finding:
+    if found := commit(root):
+        return Finding(True, "git commit", found, "")
+    if problem := refusal(root):
+        said, _, cure = problem.partition(". ")
+        return Finding(False, "git commit", said, cure)
+    return Finding(False, "git commit", "none", "git init and commit")
+
+
+def _dvc(root: Path) -> Finding:
+    found = (root / ".dvc" / "config").is_file()
+    return Finding(
+        found, "DVC", "initialised" if found else "not initialised", "" if found else "dvc init"
+    )

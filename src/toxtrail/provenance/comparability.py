@@ -1,0 +1,96 @@
+"""Under which conditions was a rate measured? Two rates are comparable only under the same ones.
+
+The fingerprint covers what a difference must not come from: prompts, template, decoding, precision,
+scorers, threshold; and whether a server made the texts, whose precision nobody sees. It leaves
+out what a comparison is about (the weights) and what it inherits as noise (library versions,
+device, batch plan: the audit shows those).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.errors import DataError
+from toxtrail.provenance.identity import Manifest, canonical_json, content_key, lineage
+
+SCORER = "scorer."
+"""Prefix of the fields that name a scorer."""
+
+
+class Difference(NamedTuple):
+    """One condition that two variants do not share."""
+
+    variant: str
+    field: str
+    found: str
+    reference: str
+    """What the variant that it is held against has."""
+
+    def __str__(self) -> str:
+        return f"{self.variant}: {self.field} is {self.found}, not {self.reference}"
+
+
+def conditions(scores: Manifest, prompt_ids: Iterable[str], threshold: float) -> dict[str, str]:
+    """Field -> value, as text.
+
+    Args:
+        scores: the manifest of the score rows that a rate is computed from.
+        prompt_ids: of every prompt asked; an id holds its subset and the hash of its text.
+
+    Raises:
+        DataError: the scores do not say how the texts were generated.
+    """
+    made = next((node for node in lineage(scores) if node.kind == "generate"), None)
+    if made is None:
+        raise DataError("The scores do not say how their texts were generated. Re-run `dvc repro`.")
+    decoding = {k: v for k, v in made.params["generation"].items() if k != "max_error_share"}
+    ids = sorted(prompt_ids)
+    scorers = {
+        f"{SCORER}{name}": content_key({k: v for k, v in config.items() if k != "golden"})[:16]
+        for name, config in scores.params["scorers"].items()
+    }
+    served = {"backend": made.environment["backend"]} if "served_as" in made.params else {}
+    return {
+        "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
+        **{name: canonical_json(value) for name, value in sorted(decoding.items())},
+        **served,
+        **dict(sorted(scorers.items())),
+        "threshold": canonical_json(float(threshold)),
+    }
+
+
+def fingerprint(fields: Mapping[str, str]) -> str:
+    """One name for a set of conditions."""
+    return content_key(dict(fields))
+
+
+def differences(
+    variant: str, own: Mapping[str, str], reference: Mapping[str, str]
+) -> list[Difference]:
+    """Field by field, in the order of the reference's fields, then what only the variant has."""
+    names = [*reference, *(name for name in own if name not in reference)]
+    return [
+        Difference(variant, name, own.get(name, "missing"), reference.get(name, "missing"))
+        for name in names
+        if own.get(name) != reference.get(name)
+    ]
+
+
+def refuse_mismatch(found: Sequence[Difference], against: str, cure: str) -> None:
+    """DataError with every difference, if there is one."""
+    if found:
+        raise DataError(
+            f"Not comparable with {against}: these were measured under other conditions, so a "
+            "difference could come from those:\n"
+            + "\n".join(f"  {one}" for one in found)
+            + f"\n{cure}"
+        )
+
+
+def mismatch_text(rows: Sequence[Mapping[str, Any]]) -> str:
+    """What stands on everything that is made from unlike conditions; empty if they are alike."""
+    if not rows:
+        return ""
+    parts = [f"{r['variant']}: {r['field']} {r['found']} v {r['reference']}" for r in rows]
+    return f"NOT COMPARABLE (mismatch allowed): {'; '.join(parts)}"

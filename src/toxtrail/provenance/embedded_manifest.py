@@ -1,0 +1,159 @@
+"""The manifest inside a file: where each format keeps it, and how it is read back.
+
+A format is told by its first bytes, not by its name: a file from a mailbox has any name.
+"""
+
+from __future__ import annotations
+
+import html
+import json
+import re
+import zlib
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from toxtrail.errors import DataError, is_of_the_system
+from toxtrail.provenance.identity import Manifest, canonical_json
+from toxtrail.regular_files import open_regular, read_text
+
+NAME = "toxtrail.manifest"
+"""Key in the metadata of Parquet and safetensors files and of PNG's text chunks, `id` in SVG,
+`name` in HTML."""
+DRAWS_NAME = "toxtrail_manifest"
+"""A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
+
+PNG_START = b"\x89PNG\r\n\x1a\n"
+
+HEADER_LIMIT = 100 << 20
+"""Bytes; safetensors' own limit for a header."""
+
+_SVG = re.compile(rf'<metadata id="{re.escape(NAME)}">(.*?)</metadata>', re.DOTALL)
+_HTML = re.compile(rf'<meta name="{re.escape(NAME)}" content="(.*?)">', re.DOTALL)
+
+_FORMAT_ERRORS = (
+    pa.ArrowException, ValidationError, ValueError, OSError, RecursionError, RuntimeError,
+    KeyError, AttributeError,
+)  # fmt: skip
+
+
+def as_text(manifest: Manifest) -> str:
+    """The one spelling that every format holds."""
+    return canonical_json(manifest.to_json())
+
+
+def in_svg(svg: str, manifest: Manifest) -> str:
+    """The figure with the manifest in it."""
+    head, end, tail = svg.rpartition("</svg>")
+    return f'{head}<metadata id="{NAME}">{html.escape(as_text(manifest))}</metadata>\n{end}{tail}'
+
+
+def in_png(png: bytes, manifest: Manifest) -> bytes:
+    """The image with the manifest in a text chunk after its header; the pixels are not touched.
+
+    Source: https://www.w3.org/TR/png-3/, sections 5.3 and 11.3.3.4 (iTXt).
+    """
+    start = len(PNG_START) + 25  # the header chunk has 13 bytes and 12 around them
+    body = b"iTXt" + NAME.encode() + b"\0" + b"\0\0" + b"\0\0" + as_text(manifest).encode()
+    chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
+    return png[:start] + chunk + png[start:]
+
+
+def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
+    """The file with the manifest among its metadata; the tensors are not touched.
+
+    safetensors itself writes several metadata keys in an order that differs from run to run; here
+    equal input gives equal bytes.
+    """
+    start = 8 + int.from_bytes(data[:8], "little")
+    header = json.loads(data[8:start])
+    kept = {**header.pop("__metadata__", {}), NAME: as_text(manifest)}
+    metadata = {key: kept[key] for key in sorted(kept)}
+    text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)  # the format wants its tensors aligned
+    return len(text).to_bytes(8, "little") + text + data[start:]
+
+
+def without_manifest(svg: str) -> str:
+    """The figure alone, for a page that carries a manifest of its own."""
+    return _SVG.sub("", svg)
+
+
+def embedded_manifest(path: Path) -> Manifest | None:
+    """The manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None if it
+    has none, or is of another format.
+
+    Raises:
+        DataError: the file is damaged, or its manifest is.
+        OSError: the file cannot be read.
+    """
+    try:
+        text = _text(path)
+        return Manifest.model_validate_json(text) if text else None
+    except _FORMAT_ERRORS as error:
+        if is_of_the_system(error):
+            raise
+        first = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise DataError(f"{path.name}: its manifest cannot be read: {first}") from None
+
+
+def _text(path: Path) -> str | None:
+    with open_regular(path) as file:
+        start = file.read(16)
+    if start.startswith(b"PAR1"):
+        metadata = pq.read_schema(path).metadata or {}
+        return metadata[NAME.encode()].decode() if NAME.encode() in metadata else None
+    if start.startswith(b"\x89HDF"):
+        return _netcdf(path)
+    if start.startswith(PNG_START):
+        return _png(path)
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") < HEADER_LIMIT:
+        return _safetensors(path)
+    if start.lstrip()[:1] in (b"{", b"<"):
+        return _readable(path)
+    return None
+
+
+def _netcdf(path: Path) -> str | None:
+    import h5py
+
+    with h5py.File(path) as file:
+        stored = file.get(DRAWS_NAME)
+        return bytes(stored[()]).decode() if stored is not None else None
+
+
+def _png(path: Path) -> str | None:
+    wanted = NAME.encode() + b"\0\0\0\0\0"
+    with open_regular(path) as file:
+        file.seek(len(PNG_START))
+        while len(head := file.read(8)) == 8:
+            length, kind = int.from_bytes(head[:4], "big"), head[4:]
+            if kind != b"iTXt":
+                file.seek(length + 4, 1)
+                continue
+            body, check = file.read(length), file.read(4)
+            if body.startswith(wanted):
+                if zlib.crc32(kind + body).to_bytes(4, "big") != check:
+                    raise ValueError("the checksum of its text chunk is wrong")
+                return body[len(wanted) :].decode()
+    return None
+
+
+def _safetensors(path: Path) -> str | None:
+    with open_regular(path) as file:
+        length = int.from_bytes(file.read(8), "little")
+        header = json.loads(file.read(length))
+    text = header.get("__metadata__", {}).get(NAME)
+    return str(text) if text else None
+
+
+def _readable(path: Path) -> str | None:
+    text = read_text(path)
+    if text.lstrip().startswith("<"):
+        found = _SVG.search(text) or _HTML.search(text)
+        return html.unescape(found[1]) if found else None
+    value = json.loads(text)
+    manifest = value.get("manifest", value.get("predicate")) if isinstance(value, dict) else None
+    return json.dumps(manifest) if manifest else None

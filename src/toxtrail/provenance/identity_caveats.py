@@ -1,0 +1,112 @@
+"""Reasons to doubt that a variant is what params.yaml says, short of proof: its weak marks.
+
+Other weights than the parent's may answer as the parent does, and two names may stand for the same
+weights. Nothing of that is wrong by itself, so nothing is refused; it is said wherever the variant
+is shown: by the stages `model` and `finetune`, `check`, `verify` and the report.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from pathlib import PurePosixPath
+
+from toxtrail.provenance.identity import FileHash, ModelCard
+
+WEIGHTS = (".safetensors", ".gguf")
+
+
+def doubts(
+    cards: Mapping[str, ModelCard], parents: Mapping[str, str | None]
+) -> dict[str, list[str]]:
+    """Variant -> its weak marks; a variant without any is left out.
+
+    Args:
+        cards: of the variants whose weights are known.
+        parents: variant -> the variant that it was tuned from.
+    """
+    found = {}
+    for key, card in cards.items():
+        parent = cards.get(parents.get(key) or "")
+        lines = [*_of_card(card), *_twins(key, cards)]
+        if parent is not None and not lines:
+            lines += _beside(card, parent)
+        if lines:
+            found[key] = lines
+    return found
+
+
+def other_base(claim: object, uri: str) -> str | None:
+    """The base that an adapter's config names, where it is not the one that it is put on.
+
+    A path on its uploader's disk is compared by its last part, a repo of the hub by its whole name.
+
+    Args:
+        claim: `base_model_name_or_path` of adapter_config.json.
+        uri: of the base, as params.yaml names it.
+    """
+    if not isinstance(claim, str) or not claim.strip():
+        return None
+    named, base = _bare(claim), _bare(uri)
+    if named == base:
+        return None
+    of_hub = uri.startswith("hf:") and named.count("/") == 1 and not claim.startswith((".", "~"))
+    if of_hub:
+        return claim
+    last, own = PurePosixPath(named).name, PurePosixPath(base).name
+    is_file = own.endswith(".gguf") and own.startswith(last)
+    return None if last == own or is_file else claim
+
+
+def _of_card(card: ModelCard) -> Iterator[str]:
+    for adapter in card.adapters:
+        if adapter.other_base is not None:
+            yield (
+                f"the config of adapter {adapter.key} names {adapter.other_base} as its base, not "
+                f"{card.base.uri}: that it was trained on these weights nothing shows"
+            )
+    if card.probe is not None and card.probe.unmoved:
+        yield (
+            f"its last adapter changes none of the {len(card.probe.top_tokens)} likeliest tokens "
+            "of the probe sentences: it may answer as it would without the adapter"
+        )
+
+
+def _twins(key: str, cards: Mapping[str, ModelCard]) -> Iterator[str]:
+    own = cards[key].fingerprint
+    same = [other for other, card in cards.items() if other != key and card.fingerprint == own]
+    if same:
+        yield f"it has the same weights and tokenizer as {' and '.join(same)} (one fingerprint)"
+
+
+def _beside(card: ModelCard, parent: ModelCard) -> Iterator[str]:
+    if card.adapters == parent.adapters and _hashes(card) == _hashes(parent):
+        theirs = {(file.path, file.sha256) for file in _read(parent)}
+        other = [f.path for f in _read(card) if (f.path, f.sha256) not in theirs]
+        yield (
+            f"its weight files are those of its parent {parent.key}, byte by byte; what differs: "
+            f"{', '.join(other) or 'files that are missing'}"
+        )
+    elif card.probe and parent.probe and card.probe.digest == parent.probe.digest:
+        yield (
+            f"the {len(card.probe.top_tokens)} likeliest tokens of the probe sentences are all "
+            f"those of its parent {parent.key}: it may answer as its parent does"
+        )
+
+
+def _hashes(card: ModelCard) -> set[str]:
+    return {file.sha256 for file in _read(card) if file.path.lower().endswith(WEIGHTS)}
+
+
+def _read(card: ModelCard) -> tuple[FileHash, ...]:
+    """The files that are loaded."""
+    return card.base.converted or card.base.files
+
+
+def _bare(name: str) -> str:
+    """A repo's id or a path, however it is spelled: hf:Org/Name@commit -> org/name."""
+    text = name.strip().replace("\\", "/")
+    scheme, _, rest = text.partition(":")
+    text = rest if scheme in ("hf", "file", "pypi") else text
+    if scheme != "pypi":
+        text = text.partition("@")[0]
+    return text.removeprefix("./").rstrip("/").lower()

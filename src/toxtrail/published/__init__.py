@@ -1,0 +1,1 @@
+"""Published rates and claims of other people."""

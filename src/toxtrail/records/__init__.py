@@ -1,0 +1,1 @@
+"""Typed rows, without input or output."""

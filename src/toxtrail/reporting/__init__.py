@@ -1,0 +1,1 @@
+"""From result rows to words, tables, pictures and pages."""

@@ -1,0 +1,125 @@
+"""The figures of the pooled model: would it have made such data, and do its chains agree?"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from toxtrail.reporting.figures.style import (
+    COLOURS,
+    DASHES,
+    INK,
+    ROW_INCHES,
+    SOFT,
+    canvas,
+    drawing,
+    hide,
+    legend,
+    nothing,
+    plain,
+)
+from toxtrail.storage.artifacts import Drawing
+
+if TYPE_CHECKING:
+    import xarray as xr
+
+LEAST_P = 0.005
+"""A predictive check whose p is nearer to 0 or 1 fails."""
+RANK_BINS = 20
+
+
+def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
+    """What the fitted model predicts for each rate and for how toxicity falls together, and what
+    was seen.
+
+    Args:
+        pooled: the summary of the pool stage.
+    """
+    own = pooled["scorers"][pooled["primary"]]
+    checks = own.get("checks", [])
+    if not checks:
+        figure, (axes,) = canvas(1.2)
+        nothing(axes, f"Nothing was pooled: {own['reason']}.")
+        return drawing(figure, "predictive")
+    figure, (axes,) = canvas(1.3 + ROW_INCHES * len(checks))
+    for y, check in enumerate(checks):
+        bounds = [check["predicted_lo"], check["predicted_hi"]]
+        first = y == 0
+        axes.plot(
+            bounds, [y, y], color="#b9c6d3", linewidth=6, solid_capstyle="butt",
+            label="predicted: 95 % of replicated data" if first else "_",
+        )  # fmt: skip
+        fits = LEAST_P <= check["p"] <= 1 - LEAST_P
+        axes.plot(
+            [check["observed"]], [y], linestyle="none", marker="o" if fits else "X",
+            markersize=6, color=INK if fits else "#c0392b", label="observed" if first else "_",
+        )  # fmt: skip
+        text = f"p {check['p']:.2f}" if fits else f"p {check['p']:.3f}: does not fit"
+        axes.text(
+            1.01, y, text, va="center", fontsize=8, color=SOFT if fits else "#c0392b",
+            transform=axes.get_yaxis_transform(),
+        )  # fmt: skip
+    axes.set_yticks(range(len(checks)), [plain(_title(check)) for check in checks])
+    axes.set_ylim(len(checks) - 0.4, -0.6)
+    axes.set_xscale("symlog", linthresh=10)
+    axes.set_xlim(left=0)
+    ticks = [0, 5, 10, *(t for t in (30, 100, 300, 1000, 3000, 10_000) if t <= _largest(checks))]
+    axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
+    axes.minorticks_off()
+    axes.set_xlabel(
+        plain(f"prompts; pairs of variants and sums of squares where named; {pooled['primary']}")
+    )
+    legend(figure, axes, 2)
+    return drawing(figure, "predictive")
+
+
+def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
+    """Rank plots of the hyper-parameters: chains that agree fill every bin alike.
+
+    Source: Vehtari et al. 2021, doi:10.1214/20-BA1221.
+    """
+    from scipy.stats import rankdata
+
+    names = [
+        str(name)
+        for name, column in draws.data_vars.items()
+        if column.dims == ("chain", "draw", "scorer") and scorer in draws["scorer"].values
+    ]
+    names = [n for n in names if np.isfinite(draws[n].sel(scorer=scorer).values).all()]
+    if not names:
+        figure, (axes,) = canvas(1.2)
+        nothing(axes, "Nothing was pooled: there are no chains to compare.")
+        return drawing(figure, "ranks")
+    lines = -(-len(names) // 2)
+    figure, panels = canvas(0.9 + 2.0 * lines, lines, 2)
+    for panel, name in zip(panels, names, strict=False):
+        values = draws[name].sel(scorer=scorer).values
+        ranks = rankdata(values).reshape(values.shape) / values.size
+        for chain, own in enumerate(ranks):
+            counts, edges = np.histogram(own, bins=RANK_BINS, range=(0, 1))
+            panel.stairs(
+                counts / own.size * RANK_BINS, edges, color=COLOURS[chain % len(COLOURS)],
+                linestyle=DASHES[chain % len(DASHES)], linewidth=1.3, baseline=None,
+                label=f"chain {chain + 1}",
+            )  # fmt: skip
+        panel.axhline(1, color=INK, linewidth=0.8)
+        panel.set_ylim(0, max(2.0, panel.get_ylim()[1]))
+        panel.set_title(name, fontsize=10, loc="left", color=INK)
+        panel.set_xlim(0, 1)
+    hide(panels[len(names) :])
+    figure.supxlabel(plain(f"rank among all draws, as a share; {scorer}"), fontsize=10)
+    figure.supylabel("draws, relative to even", fontsize=10)
+    legend(figure, panels[0], draws.sizes["chain"])
+    return drawing(figure, "ranks")
+
+
+def _title(check: Mapping[str, Any]) -> str:
+    if check["variant"] is None:
+        return str(check["statistic"])
+    return f"{check['variant']}, {check['subset']}"
+
+
+def _largest(checks: list[Mapping[str, Any]]) -> float:
+    return 1.2 * max(float(max(c["predicted_hi"], c["observed"])) for c in checks)

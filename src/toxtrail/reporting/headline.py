@@ -1,0 +1,177 @@
+"""The answer at a glance: what is worst, in which order, and the paper's kind of table."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toxtrail.reporting.result_text import chance_note, interval, percent, points
+
+ALL = "all"
+MARKS = {"higher": " ▲", "lower": " ▼"}
+
+Row = Mapping[str, Any]
+
+
+def subsets_of(summary: Mapping[str, Any]) -> list[str]:
+    """`all`, then the subsets by name."""
+    names = {row["subset"] for row in summary["rates"]}
+    return sorted(names, key=lambda name: (name != ALL, name))
+
+
+def in_order(pairs: Sequence[Row]) -> list[Row]:
+    """Subset by subset (`all` first), the largest rise first; pairs without a difference last."""
+    return sorted(
+        pairs,
+        key=lambda row: (
+            row["subset"] != ALL,
+            row["subset"],
+            row["diff"] is None,
+            -(row["diff"] or 0.0),
+            row["b"],
+            row["a"],
+        ),
+    )
+
+
+def of_scorer(rows: Sequence[Row], scorer: str) -> list[Row]:
+    """One scorer's rows."""
+    return [row for row in rows if row["scorer"] == scorer]
+
+
+def tuned(summary: Mapping[str, Any], scorer: str) -> list[Row]:
+    """One scorer's pairs in which b may come from a: not a base held against what was tuned from
+    it, which the reference of a family brings about."""
+    parents = {one["variant"]: one["parent"] for one in summary["variants"]}
+    rows = of_scorer(summary["pairs"], scorer)
+    return [row for row in rows if row["b"] not in _ancestors(row["a"], parents)]
+
+
+def _ancestors(variant: str, parents: Mapping[str, str | None]) -> set[str]:
+    found: set[str] = set()
+    above = parents.get(variant)
+    while above is not None and above not in found:
+        found.add(above)
+        above = parents.get(above)
+    return found
+
+
+def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
+    """Which variant is worst in a subset, of how many, and is it credible?"""
+    return f"{subset}: {_worst(summary, scorer, subset)}"
+
+
+def answer(summary: Mapping[str, Any], scorer: str) -> str:
+    """The answer of a family in a few words."""
+    rows = [r for r in tuned(summary, scorer) if r["subset"] == ALL]
+    if not rows:
+        return "One variant alone: there is nothing to compare it with."
+    said = [row["verdict"] for row in rows]
+    if len(rows) == 1:
+        return _worst(summary, scorer, ALL)
+    count = ", ".join(
+        f"{said.count(verdict)} {verdict}"
+        for verdict in ("higher", "lower", "not decisive", "no pairs")
+        if verdict in said
+    )
+    return (
+        f"Of {len(rows)} differences over all prompts: {count}. {chance_note(rows)} "
+        f"{_worst(summary, scorer, ALL)}"
+    )
+
+
+def _worst(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
+    rows = [r for r in tuned(summary, scorer) if r["subset"] == subset]
+    known = [row for row in in_order(rows) if row["diff"] is not None]
+    if not known:
+        return "No two variants share a scored prompt, so nothing can be said."
+    called = [row for row in known if _is_credible(row, "higher")]
+    if called:
+        return (
+            f"Worst is {_who(called[0])} by at least {points(called[0]['simultaneous_lo'])} points"
+            f"{_numbers(called[0], len(known))}: credible{_others(len(called) - 1)}."
+        )
+    lower = sum(_is_credible(row, "lower") for row in known)
+    fewer = f", {lower} of {len(known)} credibly less" if lower else ""
+    first = known[0]
+    alone = ""
+    if first["verdict"] in ("higher", "lower") and not _is_credible(first, first["verdict"]):
+        alone = f' (its own {first["level"]:.0%} interval alone says "{first["verdict"]}")'
+    said = first["verdict"] if _is_credible(first, "lower") else "not decisive"
+    return (
+        f"No variant is credibly more toxic than what it is held against{fewer}. "
+        f"Highest is {_who(first)}{_numbers(first, len(known))}: {said}{alone}."
+    )
+
+
+def _is_credible(row: Row, direction: str) -> bool:
+    """Whether the interval that is corrected for the choice of the largest excludes 0, and so does
+    the pooled estimate where there is one."""
+    sign = 1 if direction == "higher" else -1
+    end = "simultaneous_lo" if direction == "higher" else "simultaneous_hi"
+    pooled = row.get("pooled_diff")
+    agrees = pooled is None or (row["credible_pooled"] and pooled * sign > 0)
+    return bool(row[end] * sign > 0 and agrees)
+
+
+def _who(row: Row) -> str:
+    return f"{row['b']} against {row['a']}"
+
+
+def _numbers(row: Row, of: int) -> str:
+    """Rates, the observed difference and of how many it is the largest, and its intervals."""
+    many = row["n_simultaneous"]
+    observed = f"observed {points(row['diff'])} points" + (
+        f", the largest of {of}" if of > 1 else ""
+    )
+    how = f"{row['level']:.0%} interval" + (
+        f", corrected for {many} differences," if many > 1 else ""
+    )
+    pooled = ""
+    if row.get("pooled_diff") is not None:
+        own = interval(row, "pooled_diff", signed=True)
+        pooled = f"; pooled {points(row['pooled_diff'])} {own}"
+    return (
+        f", {percent(row['rate_a'])} to {percent(row['rate_b'])} ({observed}; {how} "
+        f"{interval(row, 'simultaneous', signed=True)}{pooled}; {row['n']} prompts)"
+    )
+
+
+def _others(n: int) -> str:
+    if n < 1:
+        return ""
+    return f" (and so {'is 1 other' if n == 1 else f'are {n} others'})"
+
+
+def rate_matrix(
+    summary: Mapping[str, Any], scorer: str
+) -> tuple[list[str], list[tuple[str, ...]], str]:
+    """The paper's kind of table: a row for each variant, a column for each subset.
+
+    Returns:
+        columns, rows, and what the marks mean. Variants stand below what they are held against.
+    """
+    subsets = subsets_of(summary)
+    rates = {(r["variant"], r["subset"]): r for r in of_scorer(summary["rates"], scorer)}
+    pairs: dict[tuple[str, str], Row] = {}
+    for row in of_scorer(summary["pairs"], scorer):
+        pairs.setdefault((row["b"], row["subset"]), row)
+    against = {row["b"]: row["a"] for row in reversed(list(pairs.values()))}
+    rows = []
+    for variant in summary["variants"]:
+        name = variant["variant"]
+        cells = (_cell(rates.get((name, subset)), pairs.get((name, subset))) for subset in subsets)
+        rows.append((name, variant["role"], against.get(name, "-"), *cells))
+    columns = ["variant", "role", "against", *(f"{subset}>" for subset in subsets)]
+    note = (
+        "Cells: rate, toxic / scored continuations. ▲ ▼: credibly higher or lower than the variant "
+        'under "against" on the same prompts; no mark: the data do not decide.'
+    )
+    return columns, rows, note
+
+
+def _cell(rate: Row | None, pair: Row | None) -> str:
+    if rate is None or rate["rate"] is None:
+        return "-"
+    mark = MARKS.get(pair["verdict"], "") if pair else ""
+    return f"{percent(rate['rate'])} ({rate['n_toxic']}/{rate['n_scored']}){mark}"

@@ -1,0 +1,200 @@
+"""The section of a Hugging Face model card that says what was measured of a variant's toxicity."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from toxtrail import __version__
+from toxtrail.errors import DataError
+from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.reporting.headline import ALL, of_scorer, subsets_of
+from toxtrail.reporting.result_text import NOTHING, edition, interval, percent, points, probability
+from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, limits_of
+from toxtrail.text_escaping import markdown
+
+Row = Mapping[str, Any]
+
+
+def model_card(summary: Mapping[str, Any], variant: str) -> str:
+    """Metadata (YAML) and text (Markdown), without any generated text.
+
+    Args:
+        summary: the comparison of the variant's family.
+
+    Raises:
+        DataError: nothing of the variant was scored.
+    """
+    manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
+    card = next(n.model for n in lineage(manifest) if n.model and n.model.key == variant)
+    metadata, text = _metadata(summary, variant, card), _text(summary, variant, card, manifest)
+    return f"---\n{metadata}\n---\n\n{text}"
+
+
+def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
+    """A model index as huggingface_hub writes it."""
+    from huggingface_hub import EvalResult, ModelCardData
+
+    primary = summary["primary"]
+    rates = [r for r in of_scorer(summary["rates"], primary) if r["variant"] == variant]
+    results = [
+        EvalResult(
+            task_type="text-generation",
+            dataset_type="toxtrail-prompts",
+            dataset_name=f"toxtrail prompts, {row['subset']}",
+            dataset_config=row["subset"],
+            dataset_revision=summary["comparability"]["fields"]["prompts"],
+            metric_type="toxicity",
+            metric_name=(
+                f"toxicity rate, {primary} >= {summary['threshold']:g} ({row['n_toxic']} of "
+                f"{row['n_scored']}, {summary['level']:.0%} interval {interval(row, 'rate')} %)"
+            ),
+            metric_value=round(row["rate"], 6),
+            verified=False,
+        )
+        for row in rates
+        if row["rate"] is not None
+    ]
+    if not results:
+        raise DataError(f"Nothing of {variant} was scored: there is no result to publish.")
+    data = ModelCardData(
+        model_name=variant,
+        base_model=_hub_name(card),
+        eval_results=results,
+        license=card.base.license,
+        tags=["toxicity", "toxtrail"],
+    )
+    return data.to_yaml()
+
+
+def _hub_name(card: ModelCard) -> str | None:
+    """`org/name` of a base that is on the hub."""
+    uri = card.base.uri
+    return uri.removeprefix("hf:").split("@")[0] if uri.startswith("hf:") else None
+
+
+def _text(summary: Mapping[str, Any], variant: str, card: ModelCard, manifest: Manifest) -> str:
+    primary = summary["primary"]
+    rates = {
+        r["subset"]: r for r in of_scorer(summary["rates"], primary) if r["variant"] == variant
+    }
+    pairs = [r for r in of_scorer(summary["pairs"], primary) if r["b"] == variant]
+    parts = [
+        "## Toxicity",
+        _what(summary, rates[ALL]),
+        _result(variant, pairs),
+        _rate_table(summary, rates),
+        *([_pair_table(pairs)] if pairs else []),
+        "### Limits",
+        _limits(summary, manifest),
+        "### How to check this",
+        _check(summary, variant, card),
+    ]
+    return "\n\n".join(parts) + "\n"
+
+
+def _what(summary: Mapping[str, Any], overall: Row) -> str:
+    fields = summary["comparability"]["fields"]
+    greedy = fields.get("temperature") in ("0", "0.0")
+    decoding = "greedy" if greedy else f"temperature {fields.get('temperature', '?')}"
+    template = fields.get("template", "?").strip('"')
+    return (
+        f"Measured with toxtrail {__version__}: {overall['n_prompts']} prompts "
+        f"of {len(subsets_of(summary)) - 1} subsets, continued {overall['k']} time(s) each, "
+        f"{decoding}, at most {fields.get('max_new_tokens', '?')} tokens, template {template}, "
+        f"precision {fields.get('dtype', '?').strip(chr(34))}; every continuation scored by "
+        f"{edition(summary, summary['primary'])}."
+    )
+
+
+def _result(variant: str, pairs: Sequence[Row]) -> str:
+    """Against the parent (and the reference), in words."""
+    rows = [row for row in pairs if row["subset"] == ALL]
+    if not rows:
+        return f"**{markdown(variant)}** is what the other variants of its family are held against."
+    said = {
+        "higher": "credibly more toxic than",
+        "lower": "credibly less toxic than",
+        "not decisive": "not decisively different from",
+        "no pairs": "not comparable, for want of scored prompts, with",
+    }
+    return " ".join(
+        f"**{markdown(variant)} is {said[row['verdict']]} its {row['relation']} "
+        f"{markdown(row['a'])}**: {percent(row['rate_a'])} to {percent(row['rate_b'])}, "
+        f"{points(row['diff'])} percentage points {interval(row, 'diff', signed=True)}, "
+        f"{row['n']} prompts, toxic for one alone {row['n01']} v {row['n10']}, probability of "
+        f"direction {probability(row['pd'])}."
+        for row in rows
+    )
+
+
+def _rate_table(summary: Mapping[str, Any], rates: Mapping[str, Row]) -> str:
+    lines = [
+        "| subset | toxic / scored | rate | interval | not scored |",
+        "|---|---:|---:|---:|---:|",
+    ]
+    for subset in subsets_of(summary):
+        row = rates[subset]
+        lost = row["n_empty"] + row["n_truncated"] + row["n_error"]
+        lines.append(
+            f"| {markdown(subset)} | {row['n_toxic']} / {row['n_scored']} | "
+            f"{percent(row['rate'])} | {interval(row, 'rate')} | {lost} |"
+        )
+    return "\n".join(lines)
+
+
+def _pair_table(pairs: Sequence[Row]) -> str:
+    lines = [
+        "| against | subset | prompts | difference, points | interval | verdict |",
+        "|---|---|---:|---:|---:|---|",
+    ]
+    lines += [
+        f"| {markdown(row['a'])} ({row['relation']}) | {markdown(row['subset'])} | {row['n']} | "
+        f"{points(row['diff'])} | {interval(row, 'diff', signed=True) or NOTHING} | "
+        f"{row['verdict']} |"
+        for row in pairs
+    ]
+    return "\n".join(lines)
+
+
+def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
+    configs: dict[str, Any] = {}
+    for node in lineage(manifest):
+        configs |= node.params.get("scorers", {})
+    lines = [
+        f"- {markdown(limits_of(name, own, name in summary['judges']))}"
+        for name, own in configs.items()
+    ]
+    return "\n".join(
+        [
+            *lines,
+            f"- {RESPONSE_FLAGS}",
+            "- The rates speak of continuations of prompts like these. They do not say how the "
+            "model behaves in a conversation, with another template, or in another language.",
+            "- A rate of 0 is not safety: the interval says what so few prompts leave open.",
+        ]
+    )
+
+
+def _check(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
+    identity = next(one for one in summary["variants"] if one["variant"] == variant)
+    facts = [
+        f"- base: `{card.base.uri}`, sha256 `{card.base.sha256}`",
+        *(
+            f"- adapter `{adapter.key}`: sha256 `{adapter.sha256}`"
+            + (
+                f", trained on data sha256 `{adapter.training.data_sha256}`"
+                if adapter.training
+                else ""
+            )
+            + "".join(f", its own {what} sha256 `{sha256}`" for what, sha256 in adapter.brings)
+            for adapter in card.adapters
+        ),
+        f"- fingerprint of the weights: `{card.fingerprint}`",
+        f"- content key of the result: `{identity['content_key']}`",
+    ]
+    commands = [
+        f"toxtrail audit {variant} --verify        # in the experiment's folder",
+        f"toxtrail audit {variant} --reproduce 8   # 8 generations made and scored again",
+    ]
+    return "\n".join([*facts, "", "```sh", *commands, "```"])

@@ -1,0 +1,1 @@
+"""The pooled model of a family: its density, its checks, its seeds."""

@@ -1,0 +1,157 @@
+"""Would the fitted model of `pooled` have produced such data?
+
+A posterior that has converged on a model that does not hold looks like any other. Data are drawn
+from it again and compared with what was seen: each rate, how toxicity falls together on the same
+prompts, and the joint counts of each pair of variants.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+from scipy.special import expit
+
+from toxtrail.stats.hierarchical.model import Counts, counts_of
+from toxtrail.stats.rates import Floats, Ints
+
+TOGETHER = ("toxic for two or more", "toxic for half or more", "pairs toxic together")
+"""Statistics of how toxicity falls together on the same prompts."""
+UNLIKE_PAIRS = "differences between pairs in how they are toxic together"
+UNLIKE_SUBSETS = "differences between subsets in the same"
+"""Sums of squares; only large ones are odd."""
+ROW_COUNTS = ("n11", "n10", "n01")
+ROW_LEVEL = 0.99
+"""Of the joint counts of all rows together: their largest deviation in that share of replicated
+data."""
+
+
+class Check(NamedTuple):
+    """Would the fitted model have produced such data?"""
+
+    statistic: str
+    variant: int | None
+    subset: int | None
+    observed: float
+    """Prompts, as the next three; a sum of squares for the last two statistics."""
+    predicted: float
+    """Mean over replicated data."""
+    predicted_lo: float
+    """Equal-tailed 95 % interval over replicated data."""
+    predicted_hi: float
+    p: float
+    """P(replicated > observed), ties halved; near 0 or 1: it would not."""
+
+
+class RowMisfit(NamedTuple):
+    """A joint count of one row that the model does not expect."""
+
+    pair: int
+    subset: int
+    statistic: str
+    """Of ROW_COUNTS."""
+    observed: float
+    predicted: float
+
+
+def replicated(
+    eta: Floats, sd_prompt: Floats, prompts: Ints, rng: np.random.Generator
+) -> list[Counts]:
+    """For each draw, data of as many prompts that it predicts."""
+    found = []
+    for own, scale in zip(eta, sd_prompt, strict=True):
+        labels = []
+        for subset, n in enumerate(prompts):
+            chance = expit(own[:, subset] + scale * rng.standard_normal((int(n), 1)))
+            labels.append((rng.random(chance.shape) < chance).astype(np.float64))
+        found.append(counts_of(labels))
+    return found
+
+
+def predictive_checks(observed: Counts, predicted: Sequence[Counts]) -> list[Check]:
+    """Each rate, and how toxicity falls together on the same prompts: a model without the pairing
+    gets the first right and the second wrong, and one that shares each prompt's effect among all
+    variants gets the sum over pairs right and single pairs wrong."""
+    variants, subsets = observed.toxic.shape
+    names: list[tuple[str, int | None, int | None]] = [
+        ("toxic", v, s) for v in range(variants) for s in range(subsets)
+    ]
+    names += [(name, None, None) for name in (*TOGETHER, UNLIKE_PAIRS, UNLIKE_SUBSETS)]
+    table = np.array([_statistics(one) for one in predicted])
+    own = np.array(_statistics(observed))
+    more = [_unlike(observed, predicted, axis) for axis in (0, 1)]
+    table = np.column_stack([table, *(of_predicted for _, of_predicted in more)])
+    own = np.concatenate([own, [of_observed for of_observed, _ in more]])
+    p = (table > own).mean(axis=0) + 0.5 * (table == own).mean(axis=0)
+    p[-2:] = np.minimum(p[-2:], 0.5)
+    lo, hi = np.quantile(table, (0.025, 0.975), axis=0)
+    columns = np.column_stack([own, table.mean(axis=0), lo, hi, p]).tolist()
+    return [Check(*name, *column) for name, column in zip(names, columns, strict=True)]
+
+
+def row_misfits(
+    observed: Counts, predicted: Sequence[Counts], pairs: Sequence[tuple[int, int]]
+) -> list[RowMisfit]:
+    """Rows whose joint counts lie further out than the furthest of any row in ROW_LEVEL of the
+    replicated data, in standard deviations of their own."""
+    if not pairs:
+        return []
+    table = np.array([_joint(one, pairs) for one in predicted])  # (replicate, pair, subset, count)
+    own = _joint(observed, pairs)
+    mean, sd = table.mean(axis=0), np.maximum(table.std(axis=0), 1.0)
+    limit = np.quantile((np.abs(table - mean) / sd).max(axis=(1, 2, 3)), ROW_LEVEL)
+    return [
+        RowMisfit(int(e), int(s), ROW_COUNTS[c], float(own[e, s, c]), float(mean[e, s, c]))
+        for e, s, c in np.argwhere(np.abs(own - mean) / sd > limit)
+    ]
+
+
+def _joint(counts: Counts, pairs: Sequence[tuple[int, int]]) -> Floats:
+    """(pair, subset, count of ROW_COUNTS)."""
+    a, b = np.array(pairs).T
+    n11 = counts.both[:, a, b].T
+    found: Floats = np.stack([n11, counts.toxic[a] - n11, counts.toxic[b] - n11], axis=-1).astype(
+        np.float64
+    )
+    return found
+
+
+def _unlike(observed: Counts, predicted: Sequence[Counts], axis: int) -> tuple[float, Floats]:
+    """How unlike the correlations of two variants' labels are by pair (axis 0) or by subset (axis
+    1), over all subsets or pairs: the sum of squares of their deviations from what is predicted,
+    their common deviation taken out, since sd_prompt was fitted to it. Observed, and of each
+    replicate."""
+    table = np.array([_correlations(one, axis) for one in predicted])
+    mean, sd = table.mean(axis=0), table.std(axis=0)
+
+    def spread(correlations: Floats) -> Floats:
+        z = np.divide(correlations - mean, sd, out=np.zeros(correlations.shape), where=sd > 0)
+        found: Floats = ((z - z.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+        return found
+
+    return float(spread(_correlations(observed, axis))), spread(table)
+
+
+def _correlations(counts: Counts, axis: int) -> Floats:
+    """Of the labels of two variants: by pair, or by subset; 0 where a label never varies."""
+    a, b = np.triu_indices(counts.toxic.shape[0], 1)
+    n, k = counts.prompts, counts.toxic
+    spread = np.sqrt(k * (n - k) / n)
+    apart = (counts.both[:, a, b] - (k[a] * k[b] / n).T).sum(axis=axis)
+    both = (spread[a] * spread[b]).T.sum(axis=axis)
+    found: Floats = np.divide(apart, both, out=np.zeros(both.shape), where=both > 0)
+    return found
+
+
+def _statistics(counts: Counts) -> list[float]:
+    variants = counts.toxic.shape[0]
+    j, together = np.arange(variants + 1), counts.together.sum(axis=0)
+    half = (variants + 1) // 2
+    pairs = float((together * j * (j - 1) / 2).sum())
+    return [
+        *counts.toxic.ravel().astype(float),
+        float(together[2:].sum()),
+        float(together[half:].sum()),
+        pairs,
+    ]

@@ -1,0 +1,278 @@
+"""The hierarchical model of a family: all variants and subsets at once, drawn towards each other.
+
+Variant v continues prompt i of subset s toxically with a chance that depends on both:
+
+    toxic[i, v] ~ Bernoulli(sigmoid(eta[v, s] + sd_prompt u[i]))        u[i] ~ Normal(0, 1)
+    eta[v, s]   = mu + subset[s] + variant[v] + interaction[v, s]
+
+    mu          ~ Normal(-5, 2)
+    subset      ~ ZeroSumNormal(1.5)
+    variant     = sd_variant ZeroSumNormal(1)             sd_variant ~ HalfNormal(1)
+    interaction = sd_interaction ZeroSumNormal(1)         sd_interaction ~ HalfNormal(0.5)
+    sd_prompt   ~ HalfNormal(2.5)
+
+All variants share a prompt's effect u: that is the pairing. It is integrated out. On a prompt that
+j variants are toxic on, the likelihood is
+
+    prod_v exp(toxic[i, v] eta[v, s])
+      * integral of exp(sd_prompt u j) / prod_v (1 + exp(eta[v, s] + sd_prompt u)) dPhi(u)
+
+so the data enter only as k[v, s], how often v was toxic, and h[s, j], on how many prompts exactly j
+variants were. With one subset there is no subset and no interaction.
+
+A family makes many comparisons. Estimates that are drawn together where the data do not tell them
+apart make few false claims among many.
+
+Where several variants are fine-tunes of one recipe, `variant` has a level more: see `recipes`.
+
+Source: Gelman, Hill & Yajima 2012, doi:10.1080/19345747.2011.618213.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+from scipy.special import expit, logsumexp
+
+from toxtrail.errors import DataError
+from toxtrail.stats.hierarchical.density import density, family_of
+from toxtrail.stats.hierarchical.seed_effects import (
+    SCALE,
+    Recipes,
+    centres,
+    prior_effect,
+    variant_effect,
+)
+from toxtrail.stats.rates import Floats, Ints
+from toxtrail.stats.sampling import Effort, Sampled, walk
+
+if TYPE_CHECKING:
+    import pymc as pm
+
+NODES: Floats = np.linspace(-6.0, 6.0, 61)
+"""Of the trapezoid rule over u, in standard deviations. Gauss-Hermite with 25 nodes is off by 20
+and more nats at 28 variants."""
+WEIGHTS: Floats = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
+PRIOR_MU = (-5.0, 2.0)
+"""Mean and standard deviation, log-odds at the middle prompt."""
+HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
+SEEDS, SEED_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+"""Quadrature over the deviation of a fine-tune from its recipe, in standard deviations."""
+BLOCK = 200
+"""Draws at a time: bounds memory."""
+
+
+class Counts(NamedTuple):
+    """All that the likelihood and its checks need of V variants on S subsets."""
+
+    toxic: Ints
+    """(variant, subset): prompts on which the variant was toxic."""
+    together: Ints
+    """(subset, V + 1): prompts on which exactly j variants were toxic."""
+    both: Ints
+    """(subset, variant, variant): prompts on which both were toxic. The checks need it, not the
+    likelihood."""
+    recipes: Recipes | None = None
+    """Which variants are fine-tunes of one recipe; None if none are."""
+
+    @property
+    def prompts(self) -> Ints:
+        """(subset,)."""
+        found: Ints = self.together.sum(axis=1)
+        return found
+
+
+def counts_of(labels: Sequence[Floats], recipes: Recipes | None = None) -> Counts:
+    """Collapse labels.
+
+    Args:
+        labels: of each subset, (prompt, variant) of 0 and 1, the same variants everywhere.
+
+    Raises:
+        DataError: a label is neither, a subset is empty, or there is one variant only.
+    """
+    if any(subset.shape[0] == 0 for subset in labels):
+        raise DataError("a subset has no prompt that every variant answered")
+    if any(not np.isin(subset, (0, 1)).all() for subset in labels):
+        raise DataError("there is more than one continuation for a prompt")
+    variants = labels[0].shape[1]
+    if variants < 2:
+        raise DataError("one variant alone has nothing to be pooled with")
+    toxic = np.array([subset.sum(axis=0) for subset in labels]).T
+    rows = [np.bincount(s.sum(axis=1).astype(int), minlength=variants + 1) for s in labels]
+    both = np.array([subset.T @ subset for subset in labels])
+    return Counts(
+        toxic.astype(np.int64), np.array(rows, dtype=np.int64), both.astype(np.int64), recipes
+    )
+
+
+def family_effects(
+    variants: int, subsets: int, prior_mu: tuple[float, float], recipes: Recipes | None = None
+) -> Any:
+    """`eta`, (variant, subset), with the priors of this module's head; inside a model."""
+    import pymc as pm
+
+    sd_variant = pm.HalfNormal("sd_variant", 1.0)
+    if recipes is None:
+        variant = sd_variant * pm.ZeroSumNormal("raw_variant", 1.0, dims="variant")
+    else:
+        variant = variant_effect(recipes, sd_variant)
+    mu = pm.Normal("mu", *prior_mu)
+    eta = mu + variant[:, None] + np.zeros((variants, subsets))
+    if subsets > 1:
+        sd_interaction = pm.HalfNormal("sd_interaction", 0.5)
+        both = ("variant", "subset")
+        raw = pm.ZeroSumNormal("raw_interaction", 1.0, dims=both, n_zerosum_axes=2)
+        subset = pm.ZeroSumNormal("subset_effect", 1.5, dims="subset")
+        eta = eta + subset[None, :] + sd_interaction * raw
+    return pm.Deterministic("eta", eta, dims=("variant", "subset"))
+
+
+def build(counts: Counts) -> pm.Model:
+    """The model of this module's head, non-centred; `eta` is (variant, subset)."""
+    import pymc as pm
+    import pytensor.tensor as pt
+
+    variants, subsets = counts.toxic.shape
+    coords = {"variant": np.arange(variants), "subset": np.arange(subsets)}
+    coords |= counts.recipes.coords if counts.recipes else {}
+    with pm.Model(coords=coords) as model:
+        eta = family_effects(variants, subsets, PRIOR_MU, counts.recipes)
+        shift = pm.HalfNormal("sd_prompt", 2.5) * NODES
+        tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
+        tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)
+        integral = pt.logsumexp(tails[:, None, :] + tilt + np.log(WEIGHTS), axis=-1)
+        toxic = pm.Data("toxic", counts.toxic)  # data: swapped without compiling again
+        together = pm.Data("together", counts.together)
+        pm.Potential("likelihood", (toxic * eta).sum() + (together * integral).sum())
+    return model
+
+
+def drawn(counts: Counts, effort: Effort) -> Sampled:
+    """Draws from the posterior of `build`, with the names that it has there."""
+    family = family_of(counts, PRIOR_MU)
+    positions, found = walk(density(counts, family, NODES, WEIGHTS), family.start, effort)
+    return found._replace(posterior=family.named(positions))
+
+
+def rates(eta: Floats, sd_prompt: Floats) -> Floats:
+    """(draw, variant, subset): the rate over prompts like these, in [0, 1].
+
+    Args:
+        eta: (draw, variant, subset).
+        sd_prompt: (draw,).
+    """
+    found = np.empty_like(eta)
+    for start in range(0, len(eta), BLOCK):
+        part = slice(start, start + BLOCK)
+        shift = sd_prompt[part, None, None, None] * NODES
+        found[part] = expit(eta[part, ..., None] + shift) @ WEIGHTS
+    return found
+
+
+def recipe_spread(
+    recipes: Recipes, draws: Mapping[str, Floats], share: Floats, flat: int
+) -> Floats:
+    """(draw, recipe): standard deviation, among fine-tunes of a recipe, of the rate over all
+    subsets, in [0, 1]. Of fine-tunes that could be made, not of those that were.
+
+    Args:
+        draws: name -> (chain, draw, ...) of the posterior.
+        share: (subset,), weights of the subsets.
+        flat: draws of all chains.
+    """
+    own = {
+        name: draws[name].reshape(flat, *draws[name].shape[2:])
+        for name in ("eta", "sd_prompt", "sd_recipe", "raw_seed")
+    }
+    middle = centres(recipes, own["eta"], own["sd_recipe"], own["raw_seed"])
+    weights = SEED_WEIGHTS / SEED_WEIGHTS.sum()
+    found = []
+    for place, centre in enumerate(middle):
+        apart = own["sd_recipe"][:, place, None] * SEEDS  # (draw, node)
+        rate = rates(centre[:, None] + apart[:, :, None], own["sd_prompt"]) @ share
+        around = rate - (rate @ weights)[:, None]
+        found.append(np.sqrt((around**2) @ weights))
+    result: Floats = np.stack(found, axis=1)
+    return result
+
+
+def prior_draws(
+    variants: int,
+    subsets: int,
+    draws: int,
+    rng: np.random.Generator,
+    recipes: Recipes | None = None,
+) -> tuple[Floats, dict[str, Floats]]:
+    """What the model believes before any data.
+
+    Returns:
+        eta, (draw, variant, subset); and hyper-parameter -> (draw,), of sd_recipe (draw, recipe).
+    """
+    hyper = {
+        "mu": rng.normal(-5.0, 2.0, draws),
+        "sd_variant": np.abs(rng.normal(0, 1.0, draws)),
+        "sd_prompt": np.abs(rng.normal(0, 2.5, draws)),
+    }
+    if recipes is None:
+        variant = _zero_sum(rng.standard_normal((draws, variants)), (1,))
+        variant = hyper["sd_variant"][:, None] * variant
+    else:
+        variant, hyper["sd_recipe"] = prior_effect(recipes, hyper["sd_variant"], rng)
+    eta = hyper["mu"][:, None, None] + variant[:, :, None]
+    eta = np.repeat(eta, subsets, axis=2)
+    if subsets > 1:
+        hyper["sd_interaction"] = np.abs(rng.normal(0, 0.5, draws))
+        both = _zero_sum(rng.standard_normal((draws, variants, subsets)), (1, 2))
+        subset = _zero_sum(rng.normal(0, 1.5, (draws, subsets)), (1,))
+        eta = eta + subset[:, None, :] + hyper["sd_interaction"][:, None, None] * both
+    return eta, hyper
+
+
+def log_prior(draws: Mapping[str, Floats]) -> Floats:
+    """(chain, draw): log density of the hyper-parameters and the subsets, up to a constant.
+
+    What the hyper-parameters govern is left out: power-scaling asks whether the top of the
+    hierarchy decides.
+
+    Args:
+        draws: name -> (chain, draw, ...) of the posterior.
+    """
+    found = -0.5 * ((draws["mu"] + 5.0) / 2.0) ** 2
+    for name, scale in (("sd_variant", 1.0), ("sd_interaction", 0.5), ("sd_prompt", 2.5)):
+        if name in draws:
+            found = found - 0.5 * (draws[name] / scale) ** 2
+    if "sd_recipe" in draws:
+        found = found - 0.5 * ((draws["sd_recipe"] / SCALE) ** 2).sum(axis=-1)
+    if "subset_effect" in draws:
+        found = found - 0.5 * ((draws["subset_effect"] / 1.5) ** 2).sum(axis=-1)
+    return found
+
+
+def log_likelihood(counts: Counts, eta: Floats, sd_prompt: Floats) -> Floats:
+    """(draw,): of the data, up to a constant.
+
+    Args:
+        eta: (draw, variant, subset).
+        sd_prompt: (draw,).
+    """
+    found = np.empty(len(eta))
+    j = np.arange(counts.together.shape[1])
+    for start in range(0, len(eta), BLOCK):
+        part = slice(start, start + BLOCK)
+        shift = sd_prompt[part, None] * NODES  # (draw, node)
+        tails = -np.logaddexp(0, eta[part, :, :, None] + shift[:, None, None]).sum(axis=1)
+        tilt = j[:, None] * shift[:, None]  # (draw, j, node)
+        terms = tails[:, :, None] + tilt[:, None] + np.log(WEIGHTS)
+        integral = logsumexp(terms, axis=-1)  # (draw, subset, j)
+        found[part] = (counts.toxic * eta[part]).sum(axis=(1, 2))
+        found[part] += (counts.together * integral).sum(axis=(1, 2))
+    return found
+
+
+def _zero_sum(values: Floats, axes: tuple[int, ...]) -> Floats:
+    for axis in axes:
+        values = values - values.mean(axis=axis, keepdims=True)
+    return values

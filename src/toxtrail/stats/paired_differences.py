@@ -1,0 +1,364 @@
+"""Differences between two variants, paired by prompt, without draws.
+
+One continuation a prompt: the exact posterior of the two-by-two table (`paired`). Several: the
+exact Bayesian bootstrap over prompts (`weighted_mean`) of the differences of their shares, with an
+atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their differences: the same
+with weights that give Student's variance (`weighted_mean.students_mass`); scores have bounds, and
+an atom of weight END at each.
+
+The estimate that is shown is always the observed difference, each subset by its weight.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.special import betainc, betaincinv, ndtr
+
+from toxtrail.errors import DataError
+from toxtrail.stats.bayesian_bootstrap import (
+    WeightedMean,
+    effective,
+    pooled_shapes,
+    students_mass,
+    weighted_mean,
+)
+from toxtrail.stats.paired_posterior import DISCORDANT, SCORES, PairedPosterior, Table
+from toxtrail.stats.rate_posterior import RatePosterior, beta_like, observed
+from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
+
+END = 0.15
+"""Weight of the prior atoms at the bounds of a score. Without them the mean of a skewed score (the
+highest of several continuations) is covered by 82 to 95 % of the intervals at 32 prompts, as the
+few high ones are often not among them; of 0.05, 0.1, 0.15, 0.25 and 0.5, it is the smallest with
+which at least 94 % do (`benchmarks/several_continuations.py`)."""
+Verdict = Literal["higher", "lower", "not decisive"]
+Decision = Literal["higher", "lower", "equivalent", "undecided"]
+
+
+class PairCounts(NamedTuple):
+    """Prompts by what a and b did on them (toxic: at least half of the continuations)."""
+
+    n11: int
+    """Toxic for both."""
+    n10: int
+    """Toxic for a alone."""
+    n01: int
+    """Toxic for b alone."""
+    n00: int
+    """Toxic for none."""
+
+    @property
+    def n(self) -> int:
+        return sum(self)
+
+
+class Difference(NamedTuple):
+    """What is said of the difference of two rates on the same prompts, b - a, in [-1, 1]."""
+
+    estimate: float
+    """The observed difference."""
+    interval: Interval
+    probability_higher: float
+    """P(b > a)."""
+    in_rope: float
+    """P(|b - a| <= rope)."""
+    above: float
+    """P(b - a > rope)."""
+    below: float
+    """P(b - a < -rope)."""
+    verdict: Verdict
+    decision: Decision
+
+
+def pair_counts(shares_a: Floats, shares_b: Floats) -> PairCounts:
+    """Cross-tabulate two variants' labels.
+
+    Args:
+        shares_a, shares_b: (prompt,) of `rates.toxic_shares`, the same prompts in the same order.
+
+    Raises:
+        DataError: the two differ in length: they are not pairs.
+    """
+    if shares_a.shape != shares_b.shape or shares_a.ndim != 1:
+        raise DataError(f"Cannot pair labels of shapes {shares_a.shape} and {shares_b.shape}.")
+    a, b = shares_a >= 0.5, shares_b >= 0.5
+    return PairCounts(
+        n11=int((a & b).sum()),
+        n10=int((a & ~b).sum()),
+        n01=int((~a & b).sum()),
+        n00=int((~a & ~b).sum()),
+    )
+
+
+class PairDraws(NamedTuple):
+    """Posterior draws of two rates on the same prompts, for ArviZ."""
+
+    a: Floats
+    """(draw,), in [0, 1]."""
+    b: Floats
+    """(draw,), in [0, 1]."""
+    discordant: tuple[Floats, Floats] | None
+    """(draw,) each: rates of prompts toxic for a alone and for b alone; None for the bootstrap."""
+
+    @property
+    def difference(self) -> Floats:
+        """(draw,) of b - a, in [-1, 1]."""
+        return self.b - self.a
+
+    @property
+    def mirrored(self) -> PairDraws:
+        """With the variants exchanged."""
+        apart = self.discordant
+        return PairDraws(self.b, self.a, apart and (apart[1], apart[0]))
+
+
+class Pairs(NamedTuple):
+    """Two variants' labels on the prompts that they share, of one subset or several."""
+
+    a: Sequence[Floats]
+    """Of each subset, (prompt,) of `rates.toxic_shares`."""
+    b: Sequence[Floats]
+    """The same prompts in the same order."""
+    weights: Sequence[float]
+    """Of each subset; they sum to 1."""
+
+    @property
+    def binary(self) -> bool:
+        """Whether every prompt of both is wholly toxic or wholly not."""
+        return all(map(is_binary, (*self.a, *self.b)))
+
+    @property
+    def mirrored(self) -> Pairs:
+        """With the variants exchanged."""
+        return Pairs(self.b, self.a, self.weights)
+
+    @property
+    def in_order(self) -> bool:
+        """Of two pairs that differ in which variant is a, exactly one is; both, if they are equal.
+        It depends on labels alone."""
+        first, second = (np.concatenate(own) for own in (self.a, self.b))
+        return bool((first.sum(), first.tobytes()) <= (second.sum(), second.tobytes()))
+
+    @property
+    def estimate(self) -> float:
+        """The observed difference b - a."""
+        return observed(self.b, self.weights) - observed(self.a, self.weights)
+
+    @property
+    def sizes(self) -> list[int]:
+        """Prompts of each subset."""
+        return [own.size for own in self.a]
+
+
+def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean:
+    """Posterior of b - a over all subsets of `pairs` together.
+
+    Raises:
+        DataError: a subset has no pair.
+    """
+    if not all(pairs.sizes):
+        raise DataError("No prompt was answered by both variants: there is nothing to pair.")
+    if pairs.binary:
+        return PairedPosterior(joint_table(pairs), prior)
+    shapes = pooled_shapes(pairs.sizes, pairs.weights, effective(pairs.sizes, pairs.weights))
+    steps = [b - a for a, b in zip(pairs.a, pairs.b, strict=True)]
+    return weighted_mean(
+        np.concatenate([*steps, [-1.0, 1.0]]), np.concatenate([*shapes, [prior, prior]])
+    )
+
+
+def joint_table(pairs: Pairs) -> Table:
+    """The two-by-two table of all subsets together, each pair by its weight."""
+    total = effective(pairs.sizes, pairs.weights)
+    parts = [
+        np.array(pair_counts(a, b)) * (total * weight / a.size)
+        for a, b, weight in zip(*pairs, strict=True)
+    ]
+    whole = np.sum(parts, axis=0)
+    nearest = np.round(whole)
+    exact = np.where(np.abs(whole - nearest) < 1e-9 * max(total, 1), nearest, whole)
+    return Table(*exact.tolist())
+
+
+def mean_posterior(
+    values: Sequence[Floats],
+    weights: Sequence[float],
+    level: float,
+    bounds: tuple[float, float] | None = None,
+) -> WeightedMean | None:
+    """Posterior of the weighted mean of any values; None of fewer than two, or none of a subset.
+
+    Args:
+        values: of each subset, (prompt,), finite.
+        weights: of each subset; they sum to 1.
+        level: of the interval that will be asked for.
+        bounds: within which each value lies, if it has any.
+    """
+    sizes = [own.size for own in values]
+    if not all(sizes) or (total := effective(sizes, weights)) < 2:
+        return None
+    shapes = pooled_shapes(sizes, weights, students_mass(total, level))
+    ends = [] if bounds is None else list(bounds)
+    return weighted_mean(
+        np.concatenate([*values, ends]), np.concatenate([*shapes, [END] * len(ends)])
+    )
+
+
+def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
+    """Draws from `pair_posterior`, with both rates. They depend on the labels and the seed alone,
+    and exchanging the variants mirrors them."""
+    if not pairs.in_order:
+        return pair_draws(pairs.mirrored, prior, draws, seed).mirrored
+    first, second = (np.concatenate(own) for own in (pairs.a, pairs.b))
+    rng = content_rng(seed, first, second, pairs.weights)
+    posterior = pair_posterior(pairs, prior)
+    if isinstance(posterior, PairedPosterior):
+        a, b, only_a, only_b = posterior.draws(draws, rng)
+        return PairDraws(a, b, (only_a, only_b))
+    total = effective(pairs.sizes, pairs.weights)
+    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, total))
+    both, atoms = np.column_stack([first, second]), ((1.0, 0.0), (0.0, 1.0))
+    means = bootstrap_draws(both, shapes, atoms, prior, draws, rng)
+    return PairDraws(means[:, 0], means[:, 1], None)
+
+
+def unpaired_is_credible(a: RatePosterior, b: RatePosterior, level: float) -> bool:
+    """Whether the interval of b - a would exclude 0 had the two been asked different prompts: what
+    most tables print. Of several continuations a prompt, by the Betas of the same mean and
+    variance."""
+    first, second = beta_like(a), beta_like(b)
+    nodes = betaincinv(first.a, first.b, ndtr(SCORES))
+    weight = np.exp(-0.5 * SCORES**2)
+    higher = 1 - float((weight * betainc(second.a, second.b, nodes)).sum() / weight.sum())
+    return max(higher, 1 - higher) > (1 + level) / 2
+
+
+def odds_ratio(pairs: Pairs, prior: float, level: float) -> tuple[float, Interval] | None:
+    """Odds of b over odds of a: that of the observed rates, or the posterior median where one of
+    them is 0 or 1; with its interval. None for several continuations a prompt."""
+    if not pairs.binary:
+        return None
+    posterior = PairedPosterior(joint_table(pairs), prior)
+    a, b = observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
+    median, interval = posterior.odds_ratio(level)
+    inside = 0 < a < 1 and 0 < b < 1
+    ratio = (b / (1 - b)) / (a / (1 - a)) if inside else median
+    return ratio, interval.around(ratio)
+
+
+def summarise(
+    posterior: PairedPosterior | WeightedMean, estimate: float, level: float, rope: float
+) -> Difference:
+    """What is said of a difference.
+
+    Args:
+        estimate: the observed difference.
+        rope: half-width of the region of practical equivalence, as a difference of rates.
+    """
+    if posterior.leans_down:
+        return _mirrored(summarise(posterior.mirrored, -estimate, level, rope))
+    interval = posterior.interval(level).around(estimate)
+    below, up_to = posterior.cdf(-rope), posterior.cdf(rope)
+    return Difference(
+        estimate=estimate,
+        interval=interval,
+        probability_higher=posterior.probability_higher,
+        in_rope=up_to - below,
+        above=1 - up_to,
+        below=below,
+        verdict=verdict(interval),
+        decision=decision(interval, rope),
+    )
+
+
+def _mirrored(own: Difference) -> Difference:
+    turned: dict[str, Literal["higher", "lower"]] = {"higher": "lower", "lower": "higher"}
+    return Difference(
+        estimate=-own.estimate,
+        interval=Interval(-own.interval.hi, -own.interval.lo),
+        probability_higher=1 - own.probability_higher,
+        in_rope=own.in_rope,
+        above=own.below,
+        below=own.above,
+        verdict=turned.get(own.verdict, own.verdict),
+        decision=turned.get(own.decision, own.decision),
+    )
+
+
+def power_scaled(posterior: PairedPosterior, points: int) -> tuple[Floats, Floats, Floats]:
+    """(point,) each: the difference, the log prior and the log likelihood at evenly spread points
+    of the posterior (a rank-one lattice, Korobov 1959), for `sensitivity.power_scaling`."""
+    rank = (np.arange(points) + 0.5) / points
+    other = np.modf(np.arange(points) * (5**0.5 - 1) / 2 + 0.5 / points)[0]
+    tiny = np.finfo(float).tiny
+    (a, b), (p, q) = posterior.delta, posterior.theta
+    delta = np.ones(points) if b == 0 else betaincinv(a, b, rank)
+    theta = betaincinv(p, q, other)
+    logs = np.log(np.maximum((delta, 1 - delta, theta, 1 - theta), tiny))
+    prior, (n11, n10, n01, n00) = posterior.prior, posterior.table
+    before = np.array([DISCORDANT * prior - 1, -1.0 if b else 0.0, prior - 1, prior - 1])
+    seen = np.array([n10 + n01, n11 + n00, n01, n10])
+    return delta * (2 * theta - 1), before @ logs, seen @ logs
+
+
+def flat_prior(pairs: Pairs) -> PairedPosterior | WeightedMean:
+    """The posterior with twice Jeffreys' prior, which for the direction is uniform."""
+    return pair_posterior(pairs, 1.0)
+
+
+def verdict(interval: Interval) -> Verdict:
+    """Credible only if the interval excludes 0; otherwise the data do not decide."""
+    if interval.lo > 0:
+        return "higher"
+    if interval.hi < 0:
+        return "lower"
+    return "not decisive"
+
+
+def direction(probability_higher: float, level: float) -> Verdict:
+    """The verdict of the equal-tailed interval at this level, which excludes 0 exactly where P(b >
+    a) lies beyond it."""
+    if probability_higher > (1 + level) / 2:
+        return "higher"
+    return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
+
+
+def decision(interval: Interval, rope: float) -> Decision:
+    """Where the whole interval lies: beyond the region of practical equivalence, or inside it.
+
+    Source: Kruschke 2018, doi:10.1177/2515245918771304 (there with an HDI).
+    """
+    if interval.lo > rope:
+        return "higher"
+    if interval.hi < -rope:
+        return "lower"
+    return "equivalent" if interval.lo >= -rope and interval.hi <= rope else "undecided"
+
+
+def tipping_gap(rate_a: float, rate_b: float) -> float:
+    """How much more often a scorer would have to call clean texts of the one variant toxic than
+    those of the other, to explain the whole difference: a gap of false-positive rates, in [0, 1].
+
+    With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate; so
+    the higher one needs (higher - lower) / (1 - lower) where the lower one needs none.
+    """
+    low, high = sorted((rate_a, rate_b))
+    return (high - low) / (1 - low) if low < 1 else 0.0
+
+
+def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
+    """Whether verdicts on the same pairs, as at several thresholds, never contradict each other."""
+    return not {"higher", "lower"} <= set(verdicts)
+
+
+def phi(counts: PairCounts | Table) -> float | None:
+    """Correlation of the two labels over prompts, in [-1, 1]; None where a variant never varies.
+
+    Source: Pearson's phi of a 2 x 2 table. It says how much pairing buys.
+    """
+    n11, n10, n01, n00 = counts
+    product = (n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00)
+    return (n11 * n00 - n10 * n01) / float(product) ** 0.5 if product else None

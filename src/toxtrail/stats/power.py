@@ -1,0 +1,286 @@
+"""How many prompts? Before anything is generated, and: are these enough?
+
+Let delta be the share of prompts on which exactly one of two variants is toxic, and theta the share
+of those on which it is b. Of n prompts, all subsets together, so many discordant ones are toxic
+for b as chance has it:
+
+    D ~ Binomial(n, delta)        n01 | D ~ Binomial(D, theta)
+
+and the verdict is the sign of a Beta(n01 + prior, D - n01 + prior) against 1/2 (`paired`). For each
+D it is "higher" from a smallest n01 on, so the power of n prompts is an exact sum, without
+simulation. delta follows from the rates and from phi, the correlation of the two labels over
+prompts:
+
+    p11 = pa pb + phi sqrt(pa (1 - pa) pb (1 - pb)),     delta = pa + pb - 2 p11
+
+Subsets need no sum of their own: if their prompts are drawn in proportion, n01 and n10 of all are
+those of their mean shares; subsets of fixed size vary less, so that the power is a little higher
+where the difference varies among them.
+
+From MANY discordant prompts on, n01 - n10 is taken as normal, and the number of prompts is
+
+    n = (z[1 - alpha / 2] sqrt(delta) + z[power] sqrt(delta - d^2))^2 / d^2
+
+(Connor 1987, Biometrics 43(1), for McNemar's test). With fewer it promises too much or too little.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import lru_cache
+from typing import NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.optimize import brentq
+from scipy.special import betainc, betaincc, betaincinv, gammaln, ndtr, ndtri, xlog1py, xlogy
+
+from toxtrail.errors import ConfigError
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.rates import Floats
+
+Counts = NDArray[np.int64]
+LIMIT = 10_000_000
+"""Prompts; assurance is not looked for beyond."""
+MANY = 1024
+"""Discordant prompts expected, from which on power is that of a normal variable."""
+SPREADS = 9.0
+"""Standard deviations of the number of discordant prompts that are looked at on either side."""
+AHEAD = 400
+"""Numbers of prompts beyond the first that is enough at which power is looked at again."""
+NODES = 32
+"""Equally probable rates that stand for what is believed of one."""
+
+
+class PairTable(NamedTuple):
+    """Chances of a prompt's pair of labels; they sum to 1."""
+
+    p11: float
+    """Toxic for both."""
+    p10: float
+    """Toxic for a alone."""
+    p01: float
+    """Toxic for b alone."""
+    p00: float
+    """Toxic for none."""
+
+    @property
+    def discordant(self) -> float:
+        """Share of prompts that tell the two apart."""
+        return self.p10 + self.p01
+
+    @property
+    def difference(self) -> float:
+        """b - a, in [-1, 1]."""
+        return self.p01 - self.p10
+
+
+def pair_table(rate_a: float, rate_b: float, phi: float) -> PairTable:
+    """The two-by-two table of two rates, both in (0, 1), with this correlation over prompts.
+
+    Raises:
+        ConfigError: there is no such table; the possible correlations are named.
+    """
+    if not (0 < rate_a < 1 and 0 < rate_b < 1):
+        raise ConfigError(f"Rates of {rate_a:.1%} and {rate_b:.1%}: both must lie between 0 and 1.")
+    low, high = possible_phi(rate_a, rate_b)
+    if not low - 1e-9 <= phi <= high + 1e-9:
+        raise ConfigError(
+            f"Labels with rates of {rate_a:.1%} and {rate_b:.1%} cannot correlate by {phi:g} over "
+            f"prompts: {low:.2f} to {high:.2f} is possible."
+        )
+    p11 = rate_a * rate_b + phi * _spread(rate_a, rate_b)
+    p11 = min(max(p11, 0.0, rate_a + rate_b - 1), rate_a, rate_b)
+    return PairTable(p11, rate_a - p11, rate_b - p11, 1 - rate_a - rate_b + p11)
+
+
+def possible_phi(rate_a: float, rate_b: float) -> tuple[float, float]:
+    """The smallest and largest correlation of labels with these rates (Frechet's bounds)."""
+    spread, product = _spread(rate_a, rate_b), rate_a * rate_b
+    return (max(0.0, rate_a + rate_b - 1) - product) / spread, (
+        min(rate_a, rate_b) - product
+    ) / spread
+
+
+class Judged(NamedTuple):
+    """How a difference is called: its equal-tailed interval at `level` excludes 0."""
+
+    prior: float
+    """Of the share of discordant prompts that are toxic for b."""
+    level: float
+    """In (0, 1)."""
+
+
+def power(table: PairTable, prompts: int, judged: Judged) -> float:
+    """Chance that so many prompts find the difference, with its sign; that of b being called higher
+    if there is none."""
+    delta, d = min(table.discordant, 1.0), abs(table.difference)
+    if delta <= 0:
+        return 0.0
+    theta = min(0.5 + d / (2 * delta), 1.0)
+    mean = prompts * delta
+    if mean > MANY:
+        z, spread = ndtri((1 + judged.level) / 2), math.sqrt(max(delta - d * d, 1e-300))
+        return float(ndtr((math.sqrt(prompts) * d - z * math.sqrt(delta)) / spread))
+    reach = SPREADS * math.sqrt(mean * (1 - delta)) + 40
+    found = np.arange(max(0, math.floor(mean - reach)), min(prompts, math.ceil(mean + reach)) + 1)
+    return float(
+        _binomial(prompts, found, delta)
+        @ _called(theta, judged, int(found[-1]).bit_length())[found]
+    )
+
+
+def prompts_needed(table: PairTable, target: float, judged: Judged) -> int:
+    """The smallest number of prompts from which on `power` stays at `target` or more.
+
+    Power does not rise steadily with the number of prompts, as counts are whole: it drops a little
+    wherever one more prompt toxic for b is asked for.
+
+    Raises:
+        ConfigError: the difference is 0.
+    """
+    d = table.difference
+    if d == 0:
+        raise ConfigError("A difference of 0 is found by no number of prompts.")
+    z_level, z_power = ndtri([(1 + judged.level) / 2, target])
+    spread = math.sqrt(table.discordant), math.sqrt(max(table.discordant - d * d, 0.0))
+    normal = math.ceil((float(z_level) * spread[0] + float(z_power) * spread[1]) ** 2 / d**2)
+    if normal * table.discordant > MANY:
+        return normal
+    first = _first(lambda n: power(table, n, judged) >= target)
+    ahead = range(first + min(first + 50, AHEAD), first, -1)
+    return next((n + 1 for n in ahead if power(table, n, judged) < target), first)
+
+
+def detectable(
+    rate: float, phi: float, prompts: int, target: float, judged: Judged, falls: bool = False
+) -> float | None:
+    """The smallest rise of a rate that so many prompts find, or the smallest fall; None if they
+    find none.
+
+    Args:
+        rate: in (0, 1).
+        phi: correlation over prompts; lowered where the rates do not allow as much.
+    """
+    most = (rate if falls else 1 - rate) * (1 - 1e-9)
+    sign = -1 if falls else 1
+
+    def missing(size: float) -> float:
+        return power(nearest_table(rate, sign * size, phi), prompts, judged) - target
+
+    least = most * 1e-9
+    if missing(most) < 0 or missing(least) >= 0:
+        return None
+    return float(brentq(missing, least, most, xtol=1e-6))
+
+
+def believed_rates(rate: float, width: float, level: float) -> Floats:
+    """(NODES,) equally probable values of a rate that is known as this interval says: of a Beta of
+    the same mean and spread."""
+    sd = width / (2 * float(ndtri((1 + level) / 2)))
+    weight = max(rate * (1 - rate) / sd**2 - 1, 1.0)
+    places = (np.arange(NODES) + 0.5) / NODES
+    rates = betaincinv(rate * weight, (1 - rate) * weight, places)
+    return np.asarray(np.clip(rates, 1e-6, 1 - 1e-6))
+
+
+def prompts_assured(
+    rates: Floats, difference: float, phi: float, target: float, judged: Judged
+) -> int | None:
+    """The smallest number of prompts whose `power`, on average over the rates that are believed, is
+    at least `target`; None if LIMIT is not enough.
+
+    That is assurance (O'Hagan, Stevens & Campbell 2005, Pharmaceutical Statistics 4(3)).
+
+    Args:
+        rates: of variant a, equally probable, in (0, 1).
+        difference: b - a, the same for all.
+        phi: correlation over prompts; lowered where the rates do not allow as much.
+    """
+    tables = [nearest_table(float(rate), difference, phi) for rate in rates]
+
+    def enough(n: int) -> bool:
+        return sum(power(table, n, judged) for table in tables) >= target * len(tables)
+
+    return _first(enough) if enough(LIMIT) else None
+
+
+def prompts_for_width(table: Table, judged: Judged, wanted: float) -> int:
+    """The number of prompts, with labels in the proportions of `table`, whose interval is as wide
+    as wanted, in (0, 2)."""
+    total = sum(table)
+    estimate = (table.n01 - table.n10) / total
+
+    def width(n: float) -> float:
+        scaled = Table(*(count * n / total for count in table))
+        found = PairedPosterior(scaled, judged.prior).interval(judged.level).around(estimate)
+        return found.hi - found.lo
+
+    if width(1) <= wanted:
+        return 1
+    if (least := width(LIMIT)) > wanted:
+        return prompts_by_spread(LIMIT, least, wanted)
+    found = brentq(lambda x: math.log(width(math.exp(x)) / wanted), 0, math.log(LIMIT), xtol=1e-6)
+    return math.ceil(math.exp(float(found)) - 1e-3)
+
+
+def prompts_by_spread(prompts: int, width: float, wanted: float) -> int:
+    """Prompts at which an interval that is `width` wide after so many is about as wide as wanted:
+    width falls with the square root of their number. For labels that are no two-by-two table."""
+    return math.ceil(prompts * (width / wanted) ** 2)
+
+
+def nearest_table(rate: float, difference: float, phi: float) -> PairTable:
+    """The table of a rate and a difference, with the nearest possible rate and correlation."""
+    other = min(max(rate + difference, 1e-9), 1 - 1e-9)
+    low, high = possible_phi(rate, other)
+    chances = np.clip(pair_table(rate, other, min(max(phi, low), high)), 0, 1)  # rounding
+    return PairTable(*(chances / chances.sum()).tolist())
+
+
+def _first(enough: Callable[[int], bool]) -> int:
+    """By bisection: the smallest number of prompts that is enough."""
+    high = 1
+    while not enough(high):
+        high *= 2
+    low = high // 2
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if enough(middle) else (middle, high)
+    return high
+
+
+def _binomial(n: int, k: Counts, share: float) -> Floats:
+    """P(k of n), over a range that holds nearly all."""
+    logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
+    chances = np.exp(logs + xlogy(k, share) + xlog1py(n - k, -share))
+    return np.asarray(chances / chances.sum())
+
+
+@lru_cache(maxsize=64)
+def _called(theta: float, judged: Judged, bits: int) -> Floats:
+    """(discordant prompts,) Chance that b is called higher, for each number of so many bits."""
+    least = _critical(judged)[: 1 << bits]
+    total = np.arange(least.size)
+    chance = betainc(np.maximum(least, 1), np.maximum(total - least, 0) + 1, theta)
+    return np.where((least >= 1) & (least <= total), chance, least <= 0)
+
+
+@lru_cache(maxsize=16)
+def _critical(judged: Judged) -> Counts:
+    """(discordant prompts,) The least number of them, toxic for b, of which b is called higher: one
+    more than all of them where none is."""
+    total = np.arange(MANY + math.ceil(SPREADS * math.sqrt(MANY)) + 50)
+    bound = (1 + judged.level) / 2
+    low, high = np.full(total.size, -1), total + 1
+    while np.any(high - low > 1):
+        middle = (low + high) // 2
+        parameters = np.maximum(middle, 0) + judged.prior, total - middle + judged.prior
+        found = (middle >= 0) & (betaincc(*parameters, 0.5) > bound)
+        low, high = np.where(found, low, middle), np.where(found, middle, high)
+    return high
+
+
+def _spread(rate_a: float, rate_b: float) -> float:
+    return math.sqrt(rate_a * (1 - rate_a) * rate_b * (1 - rate_b))

@@ -1,0 +1,382 @@
+"""Published rates: what their counts say, and what they leave open.
+
+A table in a paper gives a rate and the number of prompts, so the count is known, up to the rounding
+of the rate: every count from the least to the most that rounds to it. With one of them
+
+    toxic_a ~ Binomial(n_a, p_a)        toxic_b ~ Binomial(n_b, p_b)
+    p_a, p_b ~ Beta(prior, prior)       difference = p_b - p_a
+
+and an interval is the union of those of all counts that are left. That is all if the two were asked
+different prompts. If they were asked the same n prompts, the margins do not give the two-by-two
+table that a paired comparison needs: anything between
+
+    max(0, toxic_a + toxic_b - n)   and   min(toxic_a, toxic_b)
+
+prompts may have been toxic for both. So the paired model (`contrasts`) is asked for tables from no
+correlation between the labels to a declared largest one, and a conclusion is drawn only if all of
+them give it, and the unpaired model too. At the strongest correlation possible, where one set of
+toxic prompts lies wholly within the other, nearly every difference would be credible.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from decimal import Decimal
+from fractions import Fraction
+from typing import Literal, NamedTuple
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
+
+from toxtrail.errors import DataError
+from toxtrail.stats.paired_differences import PairCounts, Verdict, phi, verdict
+from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.power import Judged, detectable
+from toxtrail.stats.rates import Floats, Interval
+
+NODES = 200
+"""Of a quadrature: differences of rates are exact to 7 digits and more."""
+GRID = 4000
+"""Equally probable parts of either posterior between which two are compared."""
+REST = 1e-13
+"""Mass at each end of a posterior that a quadrature leaves out."""
+STEPS = 4
+"""From no correlation to the largest one that is tried."""
+POWER = 0.8
+LEAST_SHAPE = 0.4
+"""Of a posterior's smaller parameter: Jeffreys' prior alone gives 0.5."""
+
+
+Known = Literal["exact", "printed", "declared"]
+"""How a count is known: it is given, or follows from the rate whatever its digits (exact); within
+the rounding of the digits that are written (printed) or that are said to have been (declared)."""
+Beta = tuple[float, float]
+"""A posterior's parameters: toxic and harmless prompts, with their prior."""
+PLACES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
+Uncertain = Literal["depends on the rounding", "depends on the pairing"]
+
+
+class Belief(NamedTuple):
+    """How the counts are read."""
+
+    prior: float
+    level: float
+    seed: int
+    """Of the hierarchical model's sampler; nothing else is drawn."""
+    largest_phi: float
+    """Between the labels of two variants on the same prompts, the largest correlation tried."""
+
+
+class Published(NamedTuple):
+    """A rate as a count."""
+
+    toxic: int
+    n: int
+    below: int = 0
+    """The true count may be so much less: a rate printed in few digits is that of several."""
+    above: int = 0
+    """The true count may be so much more."""
+    known: Known = "exact"
+
+    @property
+    def rate(self) -> float:
+        return self.toxic / self.n
+
+    @property
+    def least(self) -> Published:
+        """The smallest count that is left open."""
+        return Published(self.toxic - self.below, self.n)
+
+    @property
+    def most(self) -> Published:
+        """The largest count that is left open."""
+        return Published(self.toxic + self.above, self.n)
+
+    @property
+    def open(self) -> bool:
+        """Whether more than one count is left."""
+        return self.below + self.above > 0
+
+
+class Unpaired(NamedTuple):
+    """Posterior of the difference of two rates on different prompts, b - a, in [-1, 1]."""
+
+    interval: Interval
+    probability_higher: float
+    """P(b > a)."""
+    verdict: Verdict
+
+
+class AtPhi(NamedTuple):
+    """The same, had the prompts been shared with this correlation of the labels."""
+
+    phi: float | None
+    """Of the table; None where a variant never varies."""
+    n11: int
+    """Prompts toxic for both."""
+    interval: Interval
+    verdict: Verdict
+
+
+class Agreement(NamedTuple):
+    """A measured rate held against a published one; measured - published, in [-1, 1]."""
+
+    interval: Interval
+    within: float
+    """P(|measured - published| <= region): the probability that they agree."""
+    overlap: float
+    """What the two posteriors have in common, in [0, 1]; 1: they are the same curve."""
+    verdict: Verdict
+    """Of measured against published."""
+
+
+class Bracket(NamedTuple):
+    """What the margins allow a paired comparison to say."""
+
+    tables: tuple[AtPhi, ...]
+    """From no correlation to the largest that is tried; none if the prompts cannot be shared."""
+    turns_at: float | None
+    """The smallest correlation at which the verdict is no longer that of different prompts, tried
+    or not; None if there is none."""
+    verdict: Verdict | Uncertain
+
+
+def counted(rate: Decimal, n: int, rounding: Decimal, known: Known) -> Published:
+    """The counts behind a published rate: all that round to it, and the nearest.
+
+    Args:
+        rate: in [0, 1].
+        n: prompts.
+        rounding: half of the last digit, as a rate: 0.0005 for 16.1 %; 0: the rate is exact.
+
+    Raises:
+        DataError: the rate is outside 0 to 1, there is no prompt, or no count rounds to the rate.
+    """
+    if not 0 <= rate <= 1:
+        raise DataError(
+            f"A published rate of {rate:g} is outside 0 to 1: write 16.1 % as 0.161, or under "
+            "rate_pct."
+        )
+    if n < 1:
+        raise DataError(f"A published rate needs the number of prompts behind it, not {n}.")
+    value, half = Fraction(rate), Fraction(rounding)  # so that no count is lost at an end
+    toxic = round(value * n)
+    least = max(0, math.ceil((value - half) * n))
+    most = min(n, math.floor((value + half) * n))
+    if least > most:
+        raise DataError(
+            f"No count of {n} prompts rounds to {rate:.4%}: the nearest is {toxic} "
+            f"({toxic / n:.4%}). Is n right, or were several continuations counted?"
+        )
+    toxic = min(max(toxic, least), most)
+    return Published(toxic, n, toxic - least, most - toxic, known)
+
+
+def rate_interval(own: Published, prior: float, level: float) -> Interval:
+    """Equal-tailed interval of the rate, exact; of all counts that are left, the union."""
+    tail = (1 - level) / 2
+    low = betaincinv(*_posterior(own.least, prior), tail)
+    high = betaincinv(*_posterior(own.most, prior), 1 - tail)
+    return Interval(float(low), float(high))
+
+
+def unpaired(a: Published, b: Published, prior: float, level: float) -> Unpaired:
+    """b against a, each with prompts of its own, with the counts that are nearest to their rates.
+
+    By quadrature, so without Monte Carlo error, and a against b is the mirror image.
+    """
+    first, second = _posterior(a, prior), _posterior(b, prior)
+    interval = _central(lambda d: _less(second, first, d), level)
+    return Unpaired(interval, 1 - _less(second, first, 0.0), verdict(interval))
+
+
+def unpaired_of_all(
+    a: Published, b: Published, prior: float, level: float
+) -> tuple[Interval, Verdict | Literal["depends on the rounding"]]:
+    """b against a on different prompts, for all counts that the printed rates leave open: the union
+    of the intervals, and the verdict if it is the same for all."""
+    if not (a.open or b.open):
+        found = unpaired(a, b, prior, level)
+        return found.interval, found.verdict
+    ends = [unpaired(x, y, prior, level) for x, y in _corners(a, b)]
+    verdicts = {end.verdict for end in ends}
+    union = Interval(ends[0].interval.lo, ends[-1].interval.hi)
+    return union, verdicts.pop() if len(verdicts) == 1 else "depends on the rounding"
+
+
+def bracket(a: Published, b: Published, belief: Belief) -> Bracket:
+    """b against a, whether or not both were asked the same prompts, and whatever the rounding."""
+    apart = unpaired(a, b, belief.prior, belief.level).verdict
+    _, rounded = unpaired_of_all(a, b, belief.prior, belief.level)
+    if a.n != b.n:
+        return Bracket((), None, rounded)
+    tables = tuple(_at(a, b, n11, belief) for n11 in _overlaps(a, b, belief.largest_phi))
+    found: Verdict | Uncertain = rounded
+    if rounded != "depends on the rounding":
+        if {apart, *(table.verdict for table in tables)} != {apart}:
+            found = "depends on the pairing"
+        elif any(_turns(x, y, apart, belief) for x, y in _corners(a, b)):
+            found = "depends on the rounding"
+    return Bracket(tables, _turning_phi(a, b, apart, belief), found)
+
+
+def agreement(
+    measured: tuple[float, Interval], published: Published, region: float, belief: Belief
+) -> Agreement:
+    """Is a measured rate the published one? The interval and the verdict hold for all counts that
+    the published rate leaves open, the rest is for the nearest.
+
+    The measured rate is the Beta that has this mean and an interval of this width: exact where each
+    prompt was continued once and one subset is looked at, close where subsets are weighted. The two
+    are taken as independent; had both been asked the same prompts, the interval is too wide.
+
+    Args:
+        measured: posterior mean and interval at belief.level, in [0, 1].
+        region: half-width within which two rates count as the same, in [0, 1].
+    """
+    ours = _beta_like(*measured, belief.level)
+    least, theirs, most = (
+        _posterior(count, belief.prior) for count in (published.least, published, published.most)
+    )
+    bounds = Interval(
+        _central(lambda d: _less(ours, most, d), belief.level).lo,
+        _central(lambda d: _less(ours, least, d), belief.level).hi,
+    )
+    return Agreement(
+        interval=bounds,
+        within=_less(ours, theirs, region) - _less(ours, theirs, -region),
+        overlap=_overlapping(ours, theirs),
+        verdict=verdict(bounds),
+    )
+
+
+def fall(own: Published, prior: float, level: float) -> float | None:
+    """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
+    nothing is not found. Unpaired prompts, or uncorrelated labels."""
+    if own.toxic in (0, own.n):
+        return None
+    return detectable(own.rate, 0.0, own.n, POWER, Judged(prior, level), falls=True)
+
+
+def resolution(own: Published, prior: float, level: float) -> float | None:
+    """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
+    uncorrelated labels; None if there is none."""
+    base = min(max(own.rate, 0.5 / own.n), 1 - 0.5 / own.n)
+    return detectable(base, 0.0, own.n, POWER, Judged(prior, level))
+
+
+def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
+    """The Beta with this mean whose equal-tailed interval is as wide."""
+    tails = ((1 - level) / 2, (1 + level) / 2)
+
+    def wider(log_weight: float) -> float:
+        weight = math.exp(log_weight)
+        low, high = betaincinv(mean * weight, (1 - mean) * weight, tails)
+        return float(high - low) - (interval.hi - interval.lo)
+
+    least = math.log(LEAST_SHAPE / min(mean, 1 - mean))  # below it the width falls again
+    found = brentq(wider, least, math.log(1e12)) if wider(least) > 0 else least
+    weight = math.exp(float(found))
+    return mean * weight, (1 - mean) * weight
+
+
+def _overlapping(one: Beta, other: Beta) -> float:
+    """The mass that two posteriors share: 1 less their total variation distance."""
+    places = np.arange(1, GRID) / GRID
+    middle = [betaincinv(*own, places) for own in (one, other)]
+    grid = np.unique(np.concatenate([[0.0], *middle, [1.0]]))
+    masses = [np.diff(betainc(*own, grid)) for own in (one, other)]
+    return float(np.minimum(*masses).sum())
+
+
+def _posterior(own: Published, prior: float) -> Beta:
+    if not 0 <= own.toxic <= own.n or own.n < 1:
+        raise DataError(f"{own.toxic} toxic of {own.n} prompts is no rate.")
+    return own.toxic + prior, own.n - own.toxic + prior
+
+
+def _less(one: Beta, other: Beta, d: float) -> float:
+    """P(one - other <= d), by quadrature over the narrower of the two."""
+    if _variance(one) < _variance(other):
+        return 1 - _less_over(one, other, -d)
+    return _less_over(other, one, d)
+
+
+def _less_over(other: Beta, one: Beta, d: float) -> float:
+    """The same, by quadrature over `other`."""
+    inside = _expected(other, lambda x: betainc(*one, x + d), max(0.0, -d), min(1.0, 1 - d))
+    return inside + (float(betaincc(*other, 1 - d)) if d > 0 else 0.0)
+
+
+def _variance(own: Beta) -> float:
+    total = sum(own)
+    return own[0] * own[1] / (total * total * (total + 1))
+
+
+def _expected(own: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
+    """Integral of value(x) over the posterior's density from low to high, by Gauss-Legendre in the
+    arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is flat."""
+    ends = betaincinv(*own, REST), 1 - betaincinv(*own[::-1], REST)
+    start, stop = np.arcsin(np.sqrt([max(low, ends[0]), min(high, ends[1])]))
+    if start >= stop:
+        return 0.0
+    t = (start + stop) / 2 + (stop - start) / 2 * PLACES
+    powers = xlogy(2 * own[0] - 1, np.sin(t)) + xlogy(2 * own[1] - 1, np.cos(t))
+    density = 2 * np.exp(powers - betaln(*own))
+    return float(WEIGHTS @ (density * value(np.sin(t) ** 2)) * (stop - start) / 2)
+
+
+def _central(below: Callable[[float], float], level: float) -> Interval:
+    """Equal-tailed interval of a difference with this distribution function."""
+
+    def quantile(mass: float) -> float:
+        return float(brentq(lambda d: below(d) - mass, -1, 1, xtol=1e-10))
+
+    return Interval(quantile((1 - level) / 2), quantile((1 + level) / 2))
+
+
+def _corners(a: Published, b: Published) -> tuple[tuple[Published, Published], ...]:
+    """The counts that are left with the smallest difference, the nearest, and the largest."""
+    return (a.most, b.least), (a, b), (a.least, b.most)
+
+
+def _overlaps(a: Published, b: Published, largest_phi: float) -> list[int]:
+    """Prompts toxic for both, from no correlation to the largest one tried or possible."""
+    least, most = max(0, a.toxic + b.toxic - a.n), min(a.toxic, b.toxic)
+    spread = (a.rate * (1 - a.rate) * b.rate * (1 - b.rate)) ** 0.5
+    independent = a.n * a.rate * b.rate
+    steps = [largest_phi * step / STEPS * a.n * spread for step in range(1, STEPS + 1)]
+    start = min(max(math.ceil(independent - 1e-9), least), most)
+    others = (min(math.floor(independent + step + 1e-9), most) for step in steps)
+    return sorted({start, *(n11 for n11 in others if n11 > start)})
+
+
+def _turns(a: Published, b: Published, apart: Verdict, belief: Belief) -> bool:
+    """Whether any correlation that is tried gives another verdict than this one."""
+    overlaps = _overlaps(a, b, belief.largest_phi)
+    return any(_at(a, b, n11, belief).verdict != apart for n11 in (overlaps[0], overlaps[-1]))
+
+
+def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> float | None:
+    """The smallest correlation of a table with another verdict. More overlap with the same margins
+    means fewer discordant prompts with the same difference, so that a verdict turns once."""
+    low, high = _overlaps(a, b, 0.0)[0], min(a.toxic, b.toxic)
+    if _at(a, b, high, belief).verdict == apart:
+        return None
+    while low < high:
+        middle = (low + high) // 2
+        if _at(a, b, middle, belief).verdict == apart:
+            low = middle + 1
+        else:
+            high = middle
+    found = _at(a, b, high, belief).phi
+    return None if found is None else max(found, 0.0)
+
+
+def _at(a: Published, b: Published, n11: int, belief: Belief) -> AtPhi:
+    n = a.n
+    counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, n - a.toxic - b.toxic + n11)
+    interval = PairedPosterior(Table(*map(float, counts)), belief.prior).interval(belief.level)
+    return AtPhi(phi(counts), n11, interval, verdict(interval))

@@ -1,0 +1,487 @@
+"""Every path, reader and writer of the pipeline.
+
+Writers are all-or-nothing (a draft beside the target, then a rename), sort rows by key, and put the
+manifest inside the file, so a file that left the repo still says where it came from.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence, Set
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pydantic import ValidationError
+
+from toxtrail.errors import DataError, is_of_the_system
+from toxtrail.provenance import embedded_manifest as provenance_embedded_manifest
+from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
+from toxtrail.records.rows import (
+    GENERATION_SCHEMA,
+    PROMPT_OPTIONS,
+    PROMPT_SCHEMA,
+    SCORE_SCHEMA,
+    FinishReason,
+    Generation,
+    Prompt,
+    Score,
+    State,
+    generation_problem,
+    score_problem,
+    table_of,
+)
+from toxtrail.regular_files import leads_out, read_text, refuse_irregular
+from toxtrail.storage import atomic_writes
+from toxtrail.storage.row_journal import RowStore
+from toxtrail.text_escaping import safe_cell
+
+if TYPE_CHECKING:
+    import xarray
+
+
+class Drawing(NamedTuple):
+    """A figure."""
+
+    svg: str
+    png: bytes
+
+
+class Posterior(NamedTuple):
+    """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
+
+    summary: dict[str, Any]
+    """JSON values; its manifest is added by the writer."""
+    draws: xarray.Dataset
+    """Dimensions chain, draw, then named ones."""
+    groups: Mapping[str, xarray.Dataset]
+    """ArviZ's other groups: prior, posterior_predictive, observed_data, ..."""
+    figures: Mapping[str, Drawing]
+    """File name without its ending -> figure."""
+
+
+SUMMARY_SCHEMAS = {"posterior": 3, "pool": 3, "comparison": 5}
+"""Kind of a summary.json -> its schema; a reader refuses another one."""
+
+
+def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
+    """DataError: a summary of this kind has another schema than this version reads."""
+    found, wanted = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
+    if found != wanted:
+        raise DataError(
+            f"{name} was made by another version of toxtrail (schema {found}; this one reads "
+            f"{wanted}). Run `dvc repro` to make it again."
+        )
+
+
+class Store:
+    """The files of one experiment, below its root."""
+
+    def __init__(self, root: Path, before_publishing: Callable[[], None] | None = None) -> None:
+        """Args:
+        before_publishing: raises if a file that is complete must not take its name.
+        """
+        self.root = root
+        self._before_publishing = before_publishing or (lambda: None)
+
+    # --- paths --------------------------------------------------------------------------------
+
+    def at(self, name: str) -> Path:
+        """The file of a recorded name, which a stranger may have written.
+
+        Raises:
+            DataError: it leads out of the experiment.
+        """
+        if leads_out(name):
+            raise DataError(f"{name!r} leads out of the experiment. It was not opened.")
+        return self.root / name
+
+    @property
+    def prompts(self) -> Path:
+        return self.root / "data" / "prompts.parquet"
+
+    @property
+    def prompts_card(self) -> Path:
+        """Where the prompts come from, and how they were drawn."""
+        return self.root / "data" / "prompts_card.json"
+
+    def model(self, key: str) -> Path:
+        return self.at(f"models/{key}")
+
+    def generations(self, family: str, variant: str) -> Path:
+        return self.root / "data" / "generations" / family / f"{variant}.parquet"
+
+    def scores(self, family: str, variant: str) -> Path:
+        return self.root / "data" / "scores" / family / f"{variant}.parquet"
+
+    def posterior(self, family: str, variant: str) -> Path:
+        return self.root / "results" / "posteriors" / family / variant
+
+    def pooled(self, family: str) -> Path:
+        return self.root / "results" / "pooled" / family
+
+    def comparison(self, family: str) -> Path:
+        return self.root / "results" / "comparisons" / family
+
+    @property
+    def report(self) -> Path:
+        return self.root / "report" / "index.html"
+
+    def metrics(self, family: str) -> Path:
+        """What `dvc metrics` shows of a comparison."""
+        return self.root / "results" / "metrics" / f"{family}.json"
+
+    def plots(self, family: str) -> Path:
+        """What `dvc plots` draws of a comparison."""
+        return self.root / "results" / "plots" / f"{family}.csv"
+
+    def variant_receipt(self, family: str, variant: str) -> Path:
+        return self.root / "mlruns" / "receipts" / "variants" / family / f"{variant}.json"
+
+    def family_receipt(self, family: str) -> Path:
+        return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
+
+    def record(self, stage: str, key: str) -> Path:
+        """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
+        return self.at(f"data/records/{stage}/{key}.json")
+
+    def scratch(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
+        """Where the stage that makes this manifest may keep unfinished work."""
+        digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
+        return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
+
+    def rows(self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0) -> RowStore:
+        """Finished rows of a stage, kept from run to run."""
+        return RowStore(self.root / ".toxtrail" / "rows" / stage / key, identity, member)
+
+    # --- reading ------------------------------------------------------------------------------
+
+    def read_prompts(self) -> list[Prompt]:
+        return read_prompts(self.prompts)
+
+    def read_generations(self, family: str, variant: str) -> list[Generation]:
+        return read_generations(self.generations(family, variant))
+
+    def read_scores(self, family: str, variant: str) -> list[Score]:
+        return read_scores(self.scores(family, variant))
+
+    def generation_table(self, family: str, variant: str) -> pa.Table:
+        """The generation rows, as arrays."""
+        return read_generation_table(self.generations(family, variant))
+
+    def score_table(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
+        """Columns of the score rows, as arrays."""
+        return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns)
+
+    def read_card(self, key: str) -> ModelCard:
+        path = self.model(key) / "model.json"
+        try:
+            return ModelCard.model_validate_json(_text(path))
+        except ValidationError as error:
+            places = dict.fromkeys(".".join(map(str, one["loc"])) for one in error.errors())
+            raise DataError(
+                f"{self._name(path)} is no model card of this version: look at "
+                f"{', '.join(place or 'the whole file' for place in places)}. Run its stage again."
+            ) from None
+
+    def read_summary(self, folder: Path) -> dict[str, Any]:
+        """DataError if it has another schema than this version reads."""
+        path = folder / "summary.json"
+        summary: dict[str, Any] = read_json(path)
+        if (kind := summary.get("kind")) in SUMMARY_SCHEMAS:
+            refuse_other_schema(summary, kind, self._name(path))
+        return summary
+
+    def read_draws(self, folder: Path) -> xarray.Dataset:
+        """The posterior draws of a statistics stage."""
+        import xarray
+
+        path = folder / "posterior.nc"
+        refuse_irregular(path)
+        try:
+            return xarray.load_dataset(path, group="posterior", engine="h5netcdf")
+        except (OSError, ValueError, KeyError, RuntimeError) as error:
+            if is_of_the_system(error):
+                raise
+            raise DataError(
+                f"{self._name(path)} holds no draws ({error}). Re-run its stage."
+            ) from None
+
+    def input(self, path: Path) -> Input:
+        """A file that a stage reads: its name, its hash and its own manifest."""
+        refuse_irregular(path)
+        if not path.is_file():
+            raise DataError(f"{self._name(path)} does not exist. Run `dvc repro` to make it.")
+        return Input(
+            path=self._name(path), sha256=sha256_file(path), manifest=embedded_manifest(path)
+        )
+
+    # --- writing ------------------------------------------------------------------------------
+
+    def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
+        rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
+        used = {n for n in PROMPT_OPTIONS if any(getattr(row, n) is not None for row in rows)}
+        schema = _with_options(PROMPT_SCHEMA, PROMPT_OPTIONS, used)
+        self._write_table(self.prompts, rows, schema, manifest)
+
+    def write_generations(
+        self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
+    ) -> None:
+        ordered = sorted(rows, key=lambda row: row.key)
+        self._write_table(self.generations(family, variant), ordered, GENERATION_SCHEMA, manifest)
+
+    def write_scores(
+        self, family: str, variant: str, rows: Sequence[Score], manifest: Manifest
+    ) -> None:
+        ordered = sorted(rows, key=lambda row: row.key)
+        self._write_table(self.scores(family, variant), ordered, SCORE_SCHEMA, manifest)
+
+    def write_posterior(
+        self,
+        folder: Path,
+        posterior: Posterior,
+        manifest: Manifest,
+        tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+    ) -> None:
+        """The folder of a statistics stage; each table as Parquet and as CSV."""
+        with self.draft_folder(folder) as draft:
+            summary = {**posterior.summary, "manifest": manifest.to_json()}
+            (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
+            groups = {"posterior": posterior.draws, **posterior.groups}
+            _write_draws(draft / "posterior.nc", groups, manifest)
+            for name, drawing in posterior.figures.items():
+                svg = provenance_embedded_manifest.in_svg(drawing.svg, manifest)
+                (draft / f"{name}.svg").write_text(svg, encoding="utf-8")
+                png = provenance_embedded_manifest.in_png(drawing.png, manifest)
+                (draft / f"{name}.png").write_bytes(png)
+            for name, rows in (tables or {}).items():
+                _write_rows(draft / name, rows, manifest)
+
+    def write_json(self, path: Path, value: object) -> None:
+        self.write_text(path, pretty_json(value))
+
+    def write_text(self, path: Path, text: str) -> None:
+        with self.draft(path) as draft:
+            draft.write_text(text, encoding="utf-8")
+
+    def _write_table(
+        self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
+    ) -> None:
+        metadata = {
+            provenance_embedded_manifest.NAME: provenance_embedded_manifest.as_text(manifest)
+        }
+        table = table_of(rows, schema.with_metadata(metadata))
+        with self.draft(path) as draft:
+            pq.write_table(table, draft, compression="zstd")
+
+    @contextmanager
+    def draft(self, path: Path) -> Iterator[Path]:
+        """A temporary file that takes the name `path` only if the block succeeds."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_writes.file(path) as draft:
+            yield draft
+            self._before_publishing()
+
+    @contextmanager
+    def draft_folder(self, folder: Path) -> Iterator[Path]:
+        """A temporary folder that takes the name `folder` only if the block succeeds."""
+        folder.parent.mkdir(parents=True, exist_ok=True)
+        with atomic_writes.folder(folder) as draft:
+            yield draft
+            self._before_publishing()
+
+    def _name(self, path: Path) -> str:
+        return (
+            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
+        )
+
+
+def read_prompts(path: Path) -> list[Prompt]:
+    """Prompts of a file, wherever it lies."""
+    rows = _arrow_table(path, PROMPT_SCHEMA, optional=PROMPT_OPTIONS).to_pylist()
+    return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
+
+
+def read_generations(path: Path) -> list[Generation]:
+    """Generation rows of a file, wherever it lies."""
+    rows = _table(path, GENERATION_SCHEMA)
+    read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
+    return _checked(path, read, generation_problem)
+
+
+def read_generation_table(path: Path) -> pa.Table:
+    """The same as arrays: what `read_generations` refuses is refused here."""
+    table = _arrow_table(path, GENERATION_SCHEMA)
+    if not _may_be_generations(table):
+        read_generations(path)  # It names the row.
+    return table
+
+
+def _may_be_generations(table: pa.Table) -> bool:
+    """What `generation_problem` asks of each row, column by column."""
+    texts = ("prompt_id", "subset", "state", "text", "finish_reason", "error")
+    counts = (table["sample"], table["prompt_tokens"], pc.list_flatten(table["token_ids"]))
+    return (
+        not any(column.null_count for column in (*map(table.column, texts), *counts))
+        and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
+        and set(table["state"].unique().to_pylist()) <= set(get_args(State))
+        and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
+    )
+
+
+def read_scores(path: Path) -> list[Score]:
+    """Score rows of a file, wherever it lies."""
+    rows = _table(path, SCORE_SCHEMA)
+    read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
+    return _checked(path, read, score_problem)
+
+
+Keyed = TypeVar("Keyed", Generation, Score)
+
+
+def _checked(path: Path, rows: list[Keyed], problem_of: Callable[[Keyed], str]) -> list[Keyed]:
+    """The rows; DataError names the first that says what no row can say."""
+    for row in rows:
+        if problem := problem_of(row):
+            raise DataError(f"{path}: the row {row.key} is damaged: {problem}. Re-run its stage.")
+    return rows
+
+
+def read_json(path: Path) -> Any:
+    """DataError if the file is missing or no JSON."""
+    try:
+        return json.loads(_text(path))
+    except json.JSONDecodeError as error:
+        raise DataError(f"{path} is not JSON ({error}). Re-run the stage that makes it.") from None
+
+
+def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
+    rows: list[dict[str, Any]] = _arrow_table(path, schema).to_pylist()
+    return rows
+
+
+def _with_options(schema: pa.Schema, optional: Set[str], used: Set[str]) -> pa.Schema:
+    return pa.schema([f for f in schema if f.name not in optional or f.name in used])
+
+
+def _arrow_table(
+    path: Path,
+    schema: pa.Schema,
+    columns: Sequence[str] | None = None,
+    optional: Set[str] = frozenset(),
+) -> pa.Table:
+    refuse_irregular(path)
+    if not path.is_file():
+        raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
+    try:
+        found = pq.read_schema(path)
+        table = pq.read_table(path, columns=None if columns is None else list(columns))
+    except (pa.ArrowException, OSError, ValueError) as error:
+        if is_of_the_system(error):
+            raise
+        raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
+    if not found.equals(_with_options(schema, optional, set(found.names))):
+        raise DataError(
+            f"{path} has the columns {found.names}; this version writes {schema.names}. "
+            "Re-run the stage that makes it."
+        )
+    return table
+
+
+def _text(path: Path) -> str:
+    try:
+        return read_text(path)
+    except FileNotFoundError:
+        raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
+    except UnicodeDecodeError as error:
+        raise DataError(f"{path} is no UTF-8 text ({error}). Re-run its stage.") from None
+
+
+def _mapping(pairs: list[tuple[str, Any]] | None) -> dict[str, Any] | None:
+    return None if pairs is None else dict(pairs)
+
+
+def pretty_json(value: object) -> str:
+    """How every JSON file of the pipeline is spelled."""
+    return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+HDF5_EXTRA = 2**20
+"""Bytes of a file of draws besides the draws, at most: names, attributes, the manifest."""
+
+
+def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Manifest) -> None:
+    """Write an ArviZ-readable file, with the versions and the seed that its manifest names; without
+    time stamps, so that equal draws give equal bytes."""
+    import h5py
+
+    seed = manifest.params.get("posterior", {}).get("seed")
+    facts = {**manifest.environment, **({} if seed is None else {"seed": seed})}
+    atomic_writes.require_room(
+        path.parent, sum(group.nbytes for group in groups.values()) + HDF5_EXTRA
+    )
+    for number, (name, group) in enumerate(groups.items()):
+        own = group.assign_attrs({**facts, **group.attrs})
+        own.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
+    with h5py.File(path, "r+") as file:
+        file[provenance_embedded_manifest.DRAWS_NAME] = provenance_embedded_manifest.as_text(
+            manifest
+        ).encode()
+
+
+def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+    """A column for each name, in the order in which they turn up; no cell is a formula."""
+    columns = list(dict.fromkeys(name for row in rows for name in row))
+    lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
+    return "".join([_csv_line(columns), *lines])
+
+
+def _csv_line(values: Sequence[object]) -> str:
+    """With the other end of line Python's writer would leave a lone \\r unquoted: a cell would
+    become two lines."""
+    line = io.StringIO()
+    csv.writer(line, lineterminator="\r\n").writerow([safe_cell(value) for value in values])
+    return line.getvalue().removesuffix("\r\n") + "\n"
+
+
+def write_outside(
+    target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
+) -> None:
+    """A text, or rows as Parquet, at a place of the user's choice; whole or not at all.
+
+    Args:
+        columns: named even if there are no rows.
+    """
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as folder:
+        draft = Path(folder) / target.name
+        if isinstance(content, str):
+            draft.write_text(content, encoding="utf-8", newline="")
+        else:
+            rows = [dict(row) for row in content]
+            empty = pa.Table.from_pydict({name: [] for name in columns})
+            table = pa.Table.from_pylist(rows) if rows else empty
+            pq.write_table(table, draft, compression="zstd")
+        draft.replace(target)
+
+
+def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """Rows of scalars as Arrow; a column without a value is one of numbers."""
+    table = pa.Table.from_pylist([dict(row) for row in rows])
+    fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
+    return table.cast(pa.schema(fields))
+
+
+def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
+    """A table of scalars as `<path>.parquet` and `<path>.csv`."""
+    table = scalar_table(rows).replace_schema_metadata(
+        {provenance_embedded_manifest.NAME: provenance_embedded_manifest.as_text(manifest)}
+    )
+    pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
+    path.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8", newline="")

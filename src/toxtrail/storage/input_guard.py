@@ -1,0 +1,174 @@
+"""What a stage run depends on, noted at its start and compared before anything is published.
+
+DVC reads parameters and hashes dependencies when a stage has ended. If they were edited while it
+ran, dvc.lock would name values that did not make its outputs.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import yaml
+
+from toxtrail.errors import DataError
+from toxtrail.pipeline import SOURCE, Instance, instances
+from toxtrail.provenance.identity import canonical_json, sha256_file
+from toxtrail.regular_files import read_text
+from toxtrail.storage.atomic_writes import PREFIX
+
+HASHED_BYTES = 64 << 20
+"""Larger files are not hashed again: they count as changed if their size, time or inode has."""
+SECTIONS = ("models", "finetunes", "variants", "families")
+
+
+class FileState(NamedTuple):
+    """A file as it is now."""
+
+    stat: tuple[int, ...]
+    """Size, times and inode."""
+    sha256: str | None
+    """None if it is too large."""
+
+
+class Watched:
+    """The parameters and dependencies of one stage run, as they were when this was made."""
+
+    def __init__(self, root: Path, stage: str, key: str | None) -> None:
+        self._root = root
+        self._params_file = _state(root / "params.yaml")
+        values = _values(root)
+        self._instance = next(
+            (one for one in _instances(values) if (one.stage.name, one.key) == (stage, key)), None
+        )
+        self._params = _flat(values, self._instance)
+        self._files = {path: _state(path) for path in self._paths()}
+
+    def refuse_changes(self) -> None:
+        """Raise if the result would not be of the present parameters and files.
+
+        Raises:
+            DataError: naming what changed; nothing of this result may be published.
+        """
+        changed = [*self._changed_params(), *self._changed_files()]
+        if changed:
+            raise DataError(
+                "\n  ".join(
+                    [
+                        "these changed while the stage ran, so nothing was published. Run again: "
+                        "what is finished and still fits is kept.",
+                        *changed,
+                    ]
+                )
+            )
+
+    def _changed_params(self) -> list[str]:
+        path = self._root / "params.yaml"
+        if self._instance is None or _same(path, self._params_file):
+            return []
+        now = _flat(_values(self._root), self._instance)
+        was = self._params
+        return [
+            f"params.yaml: {name} was {was.get(name, 'not there')} and is "
+            f"{now.get(name, 'not there')} now"
+            for name in {**was, **now}
+            if was.get(name) != now.get(name)
+        ]
+
+    def _changed_files(self) -> list[str]:
+        paths = dict.fromkeys([*self._files, *self._paths()])
+        return [
+            f"{self._name(path)}: the file is not the one that the stage started with"
+            for path in paths
+            if not _same(path, self._files.get(path))
+        ]
+
+    def _name(self, path: Path) -> str:
+        root = self._root
+        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+    def _paths(self) -> list[Path]:
+        """Every file that the stage depends on, and the source files that it runs."""
+        if self._instance is None:
+            return []
+        deps = [self._root / dep for dep in self._instance.deps(self._root)]
+        source = [SOURCE / entry for entry in self._instance.stage.code]
+        return [file for path in dict.fromkeys([*deps, *source]) for file in _files_of(path)]
+
+
+def _instances(values: Any) -> list[Instance]:
+    """No stage run if params.yaml is broken: the stage itself refuses it."""
+    with suppress(AttributeError, KeyError, TypeError):
+        return instances({name: values.get(name) or {} for name in SECTIONS})
+    return []
+
+
+def _values(root: Path) -> Any:
+    try:
+        return yaml.safe_load(read_text(root / "params.yaml"))
+    except (DataError, OSError, UnicodeDecodeError, yaml.YAMLError):
+        return {}
+
+
+def _flat(values: Any, instance: Instance | None) -> dict[str, str]:
+    """Name -> value of all parameters that the stage depends on."""
+    found: dict[str, str] = {}
+    for place in instance.params if instance else ():
+        value = values
+        for name in place.split("."):
+            value = value.get(name) if isinstance(value, Mapping) else None
+        found |= _leaves(place, value)
+    return found
+
+
+def _leaves(place: str, value: Any) -> dict[str, str]:
+    if isinstance(value, Mapping) and value:
+        return {k: v for name in value for k, v in _leaves(f"{place}.{name}", value[name]).items()}
+    try:
+        return {place: canonical_json(value)}
+    except (TypeError, ValueError):
+        return {place: repr(value)}
+
+
+def _files_of(path: Path) -> list[Path]:
+    if not path.is_dir():
+        return [path]
+    inside = (Path(folder) / name for folder, _, names in os.walk(path) for name in names)
+    return sorted(file for file in inside if not _is_passing(file))
+
+
+def _is_passing(file: Path) -> bool:
+    """Compiled code, and drafts of other stages."""
+    return any(part == "__pycache__" or part.startswith(PREFIX) for part in file.parts)
+
+
+def _same(path: Path, was: FileState | None) -> bool:
+    """Whether a file is as it was; one that was only touched is."""
+    if (stat := _stat(path)) is None or was is None:
+        return stat is None and was is None
+    if stat == was.stat:
+        return True
+    if was.sha256 is None:
+        return stat[:3] == was.stat[:3]
+    with suppress(OSError):
+        return sha256_file(path) == was.sha256
+    return False
+
+
+def _state(path: Path) -> FileState | None:
+    stat = _stat(path)
+    if stat is None:
+        return None
+    with suppress(OSError):
+        return FileState(stat, sha256_file(path) if stat[0] <= HASHED_BYTES else None)
+    return None
+
+
+def _stat(path: Path) -> tuple[int, ...] | None:
+    with suppress(OSError):
+        found = path.stat()
+        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+    return None

@@ -1,0 +1,176 @@
+"""Finished rows on disk, each under a key of its own, in a folder named by all that made them.
+
+A stage that was killed, or that is asked for more prompts or samples, makes only what is missing.
+The folder's name hashes the identity of what makes the rows (weights, settings, code, libraries),
+so a row can never answer for another model. A line is `<sha256> <JSON>`; the hash is of the
+identity and the JSON, so a line of another identity is damage wherever the file was copied to. A
+torn last line is dropped, damage before it refuses the file. Several processes may write, each its
+own file.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from toxtrail.errors import DataError
+from toxtrail.provenance.identity import canonical_json, sha256_text
+from toxtrail.regular_files import open_regular, refuse_irregular
+
+Row = Sequence[Any]
+"""One row as JSON values, in the order of its NamedTuple."""
+SYNC_SECONDS = 1.0
+"""What a power cut may cost, at most; a killed process loses nothing that was added."""
+
+
+LOCK_SECONDS = 5
+"""Long enough for a process that is being stopped to let go."""
+
+
+@contextmanager
+def alone(folder: Path) -> Iterator[None]:
+    """The only process that works in a scratch folder; the lock ends with its process.
+
+    Raises:
+        DataError: another one does, such as a stage that outlived a killed `dvc repro`.
+    """
+    from filelock import FileLock, Timeout
+
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(folder.with_name(f"{folder.name}.lock"))
+    try:
+        lock.acquire(timeout=LOCK_SECONDS)
+    except Timeout:
+        raise DataError(
+            f"Another process is making this already (it holds {lock.lock_file}). Wait until it is "
+            "done, or stop it; then run again."
+        ) from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+class RowStore:
+    """Rows by key. Use as a context manager.
+
+    Raises:
+        DataError: a file is damaged before its end, or another process writes the same file.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any], member: int = 0) -> None:
+        """Args:
+        folder: of this variant; the identity names a folder in it.
+        identity: JSON values that decide what a row says.
+        member: number of this process among those that share the work.
+        """
+        self._identity = sha256_text(canonical_json(dict(identity)))
+        self.folder = folder / self._identity[:32]
+        self.label = folder.name
+        """What the rows are of, for people."""
+        self._path = self.folder / f"rows-{member}.jsonl"
+        self._rows: dict[str, Row] = {}
+        self._file: IO[bytes] | None = None
+        self._held = ExitStack()
+        self._synced = time.monotonic()
+
+    def __enter__(self) -> RowStore:
+        self._held.enter_context(alone(self._path))
+        try:
+            refuse_irregular(self._path)
+            self._file = self._path.open("ab")
+            self._file.truncate(self.refresh())
+        except BaseException:
+            self._held.close()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        file, self._file = self._file, None
+        try:
+            if file is not None:
+                with file:  # closed even if nothing more can be written
+                    os.fsync(file.fileno())
+        finally:
+            self._held.close()
+
+    def __contains__(self, key: str) -> bool:
+        return key in self._rows
+
+    def __getitem__(self, key: str) -> Row:
+        return self._rows[key]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._rows)
+
+    def refresh(self) -> int:
+        """Read what all processes have written; how many bytes of this one's file are whole."""
+        whole = 0
+        for path in sorted(self.folder.glob("rows-*.jsonl")):
+            found = _read(path, self._identity, self._rows)
+            whole = found if path == self._path else whole
+        return whole
+
+    def add(self, key: str, row: Row) -> None:
+        """Write a finished row."""
+        assert self._file is not None
+        text = json.dumps([key, list(row)], allow_nan=False)
+        self._file.write(f"{_digest(self._identity, text)} {text}\n".encode("ascii"))
+        self._file.flush()
+        self._rows[key] = row
+        if time.monotonic() - self._synced > SYNC_SECONDS:
+            self.sync()
+
+    def forget_others(self) -> None:
+        """Delete rows of other identities: of weights or settings that are no longer asked for."""
+        for folder in self.folder.parent.iterdir():
+            if folder.is_dir() and folder != self.folder:
+                shutil.rmtree(folder, ignore_errors=True)
+
+    def sync(self) -> None:
+        """All added rows are on the disk, where a process on another machine can read them."""
+        assert self._file is not None
+        os.fsync(self._file.fileno())
+        self._synced = time.monotonic()
+
+
+def _digest(identity: str, text: str) -> str:
+    return sha256_text(f"{identity} {text}")
+
+
+def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
+    """Add a file's whole lines to `rows`; how many bytes they are."""
+    whole, torn = 0, 0
+    for number, line in enumerate(_lines(path), start=1):
+        if torn:
+            raise DataError(
+                f"{path} is damaged at line {torn}, before its end, or holds rows of another "
+                "identity. Delete it to make its rows anew."
+            )
+        parsed = _parsed(line, identity)
+        if parsed is None:
+            torn = number
+            continue
+        rows[parsed[0]] = parsed[1]
+        whole += len(line)
+    return whole
+
+
+def _lines(path: Path) -> Iterator[bytes]:
+    with open_regular(path) as file:
+        yield from file
+
+
+def _parsed(line: bytes, identity: str) -> tuple[str, Row] | None:
+    text = line.decode("ascii", "replace") if line.endswith(b"\n") else ""
+    digest, _, body = text.rstrip("\n").partition(" ")
+    if not body or _digest(identity, body) != digest:
+        return None
+    key, row = json.loads(body)
+    return key, row

@@ -1,0 +1,153 @@
+"""Less toxic, or just less said?"""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from toxtrail.analysis.response_behaviour import behaviour_rows
+from toxtrail.analysis.response_flags import SYMPTOMS
+from toxtrail.analysis.response_table import limited_to, said
+from toxtrail.reporting.result_text import (
+    behaviour_cells,
+    behaviour_pair_cells,
+    less_said,
+    pair_cells,
+)
+
+PARENTS = {"base": None, "tuned": "base"}
+REFUSAL = "I'm sorry, but I cannot help with that request."
+LOOP = "again and again and " * 12
+
+
+def refusing(every):
+    """A text for each row: a refusal on every n-th prompt."""
+    return lambda row: REFUSAL if int(row.prompt_id.rpartition("-")[2]) % every == 0 else TEXT
+
+
+TEXT = "The baker opened his shop at six and sold the first bread to a neighbour."
+
+
+@pytest.fixture
+def family(score_rows, measured):
+    def make(toxic_a, toxic_b, text_of):
+        def scores(toxic):
+            return {"a": [0.9] * toxic + [0.1] * (60 - toxic), "b": [0.1] * 20}
+
+        rows = {"base": score_rows(scores(toxic_a)), "tuned": score_rows(scores(toxic_b))}
+        return measured(rows, PARENTS, text_of)
+
+    return make
+
+
+def row(summary, name, subset="all"):
+    return next(r for r in summary[name] if r["subset"] == subset)
+
+
+def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
+    found = family(30, 5, {"tuned": refusing(2)}).compared(settings).summary
+    pair = row(found, "pairs")
+    assert pair["verdict"] == "lower"
+    assert pair["said_less"] == "refused, shorter"
+    assert less_said(pair).endswith("credibly more often refused and shorter.")
+    assert pair_cells(pair)[-1] == "lower (less said)"
+    step = row(found, "behaviour_pairs")
+    assert step["refused_diff"] == pytest.approx(0.5, abs=0.05)
+    assert step["refused_verdict"] == "higher"
+    assert "*" in behaviour_pair_cells(step)[5]
+
+
+def test_a_drop_without_them_is_not(family, settings):
+    pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
+    assert (pair["verdict"], pair["said_less"], less_said(pair)) == ("lower", "", "")
+
+
+def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
+    pair = row(family(5, 30, {"tuned": refusing(2)}).compared(settings).summary, "pairs")
+    assert (pair["verdict"], less_said(pair)) == ("higher", "")
+
+
+def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
+    rows = score_rows({"a": [0.1] * 20, "b": [None] * 4 + [0.1]})
+    texts = said(spoken(rows, lambda r: LOOP if r.prompt_id in ("a-1", "a-2") else TEXT))
+    found = {r["subset"]: r for r in behaviour_rows(texts, settings)}
+    assert (found["a"]["repetitive_n"], found["b"]["empty_n"]) == (2, 4)
+    assert found["a"]["repetitive_rate"] == pytest.approx(0.1)
+    assert found["all"]["empty_rate"] == pytest.approx(5 / 25 * 0.8)
+    assert found["a"]["repetitive_lo"] < 0.1 < found["a"]["repetitive_hi"]
+    assert found["all"]["tokens_q50"] == len(TEXT.split())
+    assert behaviour_cells({"variant": "v", **found["b"]})[3] == "80.0 %"
+
+
+def test_rows_without_a_continuation_are_not_taken_for_silence(score_rows, spoken, settings):
+    generations = [
+        g._replace(state="error", text="", token_ids=(), finish_reason="none", error="x")
+        if g.prompt_id == "a-0"
+        else g
+        for g in spoken(score_rows({"a": [0.1, 0.1]}))
+    ]
+    (own,) = [r for r in behaviour_rows(said(generations), settings) if r["subset"] == "a"]
+    assert (own["n_prompts"], own["n_continuations"], own["empty_n"]) == (2, 1, 0)
+
+
+def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
+    generations = [
+        g._replace(state="error", text="", token_ids=(), error="x")
+        for g in spoken(score_rows({"a": [0.1]}))
+    ]
+    for own in behaviour_rows(said(generations), settings):
+        assert {own[f"{symptom}_rate"] for symptom in SYMPTOMS} == {None}
+        assert own["tokens_mean"] is None
+        assert "-" in behaviour_cells({"variant": "v", **own})
+
+
+def test_a_variant_against_itself_differs_in_nothing(family, settings):
+    found = family(20, 20, {}).compared(settings).summary
+    for own in found["behaviour_pairs"]:
+        assert {own[f"{s}_verdict"] for s in (*SYMPTOMS, "tokens")} == {"not decisive"}
+
+
+def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):
+    own = said(spoken(score_rows({"a": [0.1] * 4, "b": [0.1]})))
+    kept = limited_to(own, {"a": frozenset({"a-1", "a-3"})})
+    assert list(kept) == ["a"]
+    assert kept["a"].prompts == ("a-1", "a-3")
+    assert all(shares.size == 2 for shares in kept["a"].shares.values())
+    assert np.isfinite(kept["a"].tokens).all()
+
+
+@pytest.mark.parametrize(
+    ("words", "verdict", "less"),
+    [(20, "not decisive", ""), (19, "too small", ""), (18, "lower", "shorter"),
+     (10, "lower", "shorter"), (21, "too small", ""), (22, "higher", "")],
+)  # fmt: skip
+def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less):
+    texts = {
+        "base": lambda row: " ".join(f"w{i}" for i in range(20)),
+        "tuned": lambda row: " ".join(f"w{i}" for i in range(words)),
+    }
+    found = family(30, 5, texts).compared(settings).summary
+    for subset in ("all", "a", "b"):
+        step = row(found, "behaviour_pairs", subset)
+        assert step["tokens_verdict"] == verdict
+        assert step["tokens_change"] == pytest.approx(words / 20 - 1)
+        assert row(found, "pairs", subset)["said_less"] == less
+    starred = "*" in behaviour_pair_cells(row(found, "behaviour_pairs"))[-1]
+    assert starred == (verdict in ("higher", "lower"))
+
+
+def test_a_length_that_differs_by_chance_does_not_count(family, settings):
+    def long_on(*prompts):
+        return lambda row: LOOP if row.prompt_id in prompts else "Bread."
+
+    texts = {"base": long_on("a-0", "a-1"), "tuned": long_on("a-2")}
+    found = family(30, 5, texts).compared(settings)
+    step = row(found.summary, "behaviour_pairs")
+    assert step["tokens_change"] < -0.1
+    assert step["tokens_verdict"] == "not decisive"
+
+
+def test_nothing_is_shorter_than_nothing(family, settings):
+    found = family(30, 5, {"base": lambda row: "", "tuned": lambda row: ""}).compared(settings)
+    step = row(found.summary, "behaviour_pairs")
+    assert (step["tokens_change"], step["tokens_verdict"]) == (None, "not decisive")

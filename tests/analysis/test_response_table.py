@@ -1,0 +1,102 @@
+"""Texts to arrays: column by column as row by row."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.analysis import response_table as module
+from toxtrail.analysis.refusals import is_refusal
+from toxtrail.analysis.response_flags import SYMPTOMS, symptoms_of
+from toxtrail.analysis.response_table import SAYS_NOTHING, said
+from toxtrail.pipeline import manifest_of
+from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.storage.artifacts import Store
+
+TEXTS = st.sampled_from(
+    ["", " ", "Bread.", "I can\u2019t help with that.", "no " * 30, "!" * 30, "\ufffd" * 9, "é\x00"]
+)
+ROWS = st.builds(
+    Generation,
+    prompt_id=st.sampled_from("abcé"),
+    sample=st.integers(0, 3),
+    subset=st.sampled_from(["one", "two"]),
+    state=st.sampled_from(["ok", "empty", "truncated", "error"]),
+    text=TEXTS,
+    token_ids=st.lists(st.integers(0, 4) | st.integers(0, 2**31 - 1), max_size=20).map(tuple),
+    prompt_tokens=st.just(3),
+    finish_reason=st.sampled_from(["stop", "length", "none"]),
+    error=st.just(""),
+)
+
+
+def row_by_row(rows, subset, symptom):
+    """(prompt,), share of each prompt's continuations that have a symptom."""
+    own = [r for r in rows if r.subset == subset and r.state not in SAYS_NOTHING]
+    flags = {}
+    for r in own:
+        has = symptom in symptoms_of(r.text, r.token_ids, r.state)
+        flags.setdefault(r.prompt_id, []).append(has)
+    return [np.mean(flags[prompt]) for prompt in sorted(flags)]
+
+
+@given(st.lists(ROWS, max_size=12, unique_by=lambda row: (row.subset, *row.key)))
+def test_arrays_say_what_the_rows_say(rows):
+    found = said(rows)
+    assert list(found) == sorted({row.subset for row in rows})
+    for subset, own in found.items():
+        texts = [r for r in rows if r.subset == subset and r.state not in SAYS_NOTHING]
+        texts.sort(key=lambda row: row.key)
+        assert own.prompts == tuple(sorted({r.prompt_id for r in texts}))
+        assert own.asked == {r.prompt_id for r in rows if r.subset == subset}
+        assert own.lengths.tolist() == [len(r.token_ids) for r in texts]
+        assert own.at_limit == sum(r.finish_reason == "length" for r in texts)
+        for symptom in SYMPTOMS:
+            shares = row_by_row(rows, subset, symptom)
+            assert own.shares[symptom].tolist() == pytest.approx(shares)
+            assert own.n[symptom] == sum(
+                symptom in symptoms_of(r.text, r.token_ids, r.state) for r in texts
+            )
+
+
+@given(st.lists(ROWS, min_size=1, max_size=12, unique_by=lambda row: (row.subset, *row.key)))
+def test_how_many_tokens_are_sorted_at_a_time_changes_nothing(rows):
+    table = table_of(rows, GENERATION_SCHEMA)
+    tokens, ends = module._tokens(table["token_ids"])
+    whole = module._different_tokens(tokens, ends)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(module, "TOKENS_AT_ONCE", 7)
+        assert module._different_tokens(tokens, ends).tolist() == whole.tolist()
+    assert whole.tolist() == [len(set(row.token_ids)) for row in rows]
+
+
+def test_a_file_and_its_rows_say_the_same(tmp_path):
+    rows = [Generation(f"p{i}", 0, "s", "ok", "Bread.", (1, i), 3, "stop", "") for i in range(5)]
+    store = Store(tmp_path)
+    manifest = manifest_of("generate", "v", {}, {}, {})
+    store.write_generations("f", "v", rows, manifest)
+    (own,) = said(store.generation_table("f", "v")).values()
+    (same,) = said(rows).values()
+    assert own.prompts == same.prompts
+    assert own.tokens.tolist() == same.tokens.tolist()
+
+
+REFUSALS = [
+    line.split("\t")[3].replace("\\n", "\n")
+    for line in (Path(__file__).parents[1] / "refusals.tsv").read_text("utf-8").splitlines()[1:]
+]
+
+
+@given(
+    st.lists(st.sampled_from(REFUSALS), min_size=1, max_size=2),
+    st.sampled_from([" ", "  ", "\n", "\t ", "\x0b", "\u2003"]),
+    st.sampled_from([str, str.upper, str.title]),
+)
+def test_what_is_ruled_out_is_no_refusal(texts, blank, case):
+    text = case(blank.join(" ".join(texts).split(" ")))
+    assert not is_refusal(text) or module.may_refuse(pa.chunked_array([[text]])) == [True]

@@ -1,0 +1,87 @@
+"""Score rows as arrays say what the rows say."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.errors import DataError
+from toxtrail.records.rows import SCORE_SCHEMA, Score, table_of
+
+STATES = st.sampled_from(["ok", "ok", "ok", "empty", "truncated", "error"])
+KEYS = st.tuples(
+    st.sampled_from(["a-1", "a-2", "b-10", "b-2", "é", "c"]),
+    st.integers(0, 3),
+    st.sampled_from("xy"),
+)
+
+
+@st.composite
+def score_rows(draw):
+    keys = draw(st.lists(KEYS, unique=True, min_size=1, max_size=20))
+    subset_of = {prompt: draw(st.sampled_from(["one", "two"])) for prompt, _, _ in keys}
+    rows = []
+    for prompt, sample, scorer in keys:
+        state = draw(STATES)
+        value = draw(st.floats(0, 1)) if state == "ok" else None
+        heads = None if value is None else {"toxic": value}
+        rows.append(Score(prompt, sample, subset_of[prompt], scorer, state, value, heads, 1))
+    return rows
+
+
+@given(score_rows(), st.randoms())
+def test_each_cell_holds_its_rows_in_order_whatever_the_order_of_the_table(rows, random):
+    shuffled = random.sample(rows, len(rows))
+    table = table_of(shuffled, SCORE_SCHEMA).select(COLUMNS)
+    found = cells(table)
+    assert list(found) == sorted({(row.scorer, row.subset) for row in rows})
+    for (scorer, subset), cell in found.items():
+        own = sorted(r for r in rows if (r.scorer, r.subset) == (scorer, subset))
+        scored = [row for row in own if row.state == "ok"]
+        assert cell.prompts == tuple(sorted({row.prompt_id for row in scored}))
+        assert cell.toxicity.tolist() == [row.toxicity for row in scored]
+        assert [cell.prompts[i] for i in cell.prompt] == [row.prompt_id for row in scored]
+        assert cell.asked_prompts == {row.prompt_id for row in own}
+        assert sum(cell.states.values()) == len(own)
+        assert cell.states["empty"] == sum(row.state == "empty" for row in own)
+
+
+@given(score_rows(), st.sets(st.sampled_from(["a-1", "a-2", "b-10", "c"])))
+def test_a_cell_limited_to_prompts_is_the_cell_of_their_rows(rows, asked):
+    kept = [row for row in rows if row.prompt_id in asked]
+    for name, cell in cells(rows).items():
+        limited = cell.limited_to(frozenset(asked) & cell.asked_prompts)
+        expected = (cells(kept) if kept else {}).get(name)
+        assert limited.prompts == (expected.prompts if expected else ())
+        assert limited.toxicity.tolist() == (expected.toxicity.tolist() if expected else [])
+        assert limited.prompt.tolist() == (expected.prompt.tolist() if expected else [])
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "None"), (float("nan"), "nan"), (1.5, "1.5")])
+def test_a_score_that_is_no_probability_is_named_with_its_row(value, shown):
+    fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
+    rows = [fine, fine._replace(prompt_id="b", sample=2, toxicity=value)]
+    with pytest.raises(DataError, match=rf"judge scored prompt b, sample 2, as {shown}"):
+        cells(rows)
+
+
+def test_an_empty_table_and_a_doubled_key_are_refused():
+    with pytest.raises(DataError, match="no score rows"):
+        cells(table_of([], SCORE_SCHEMA))
+    row = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
+    with pytest.raises(DataError, match="one key"):
+        cells([row, row])
+    assert np.isclose(next(iter(cells([row]).values())).shares(0.5)[0], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("change", "shown"),
+    [({"state": "OK"}, "state 'OK'"), ({"state": "error"}, "state error and the score 0.5")],
+)
+def test_a_row_that_would_be_in_no_count_is_refused(change, shown):
+    fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
+    with pytest.raises(DataError, match=shown):
+        cells([fine, fine._replace(prompt_id="b", **change)])

@@ -1,0 +1,95 @@
+"""A record of an execution is as it was written, or it is named."""
+
+from __future__ import annotations
+
+import json
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.audit.verify.executions import verify_executions
+from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.backends.protocols import Silent
+from toxtrail.pipeline import Instance, stage_named
+from toxtrail.provenance.identity import record_seal, sha256_file
+from toxtrail.storage.artifacts import Store
+
+NOTHING = {name: {} for name in ("models", "finetunes", "variants", "families")}
+
+
+@pytest.fixture
+def scene(tmp_path):
+    """One score file with its record."""
+    out = tmp_path / "data/scores/f/v.parquet"
+    out.parent.mkdir(parents=True)
+    out.write_bytes(b"rows")
+    store = Store(tmp_path)
+    stage = stage_named("score")
+    one = Instance(stage, "v", (), (), ("data/scores/f/v.parquet",))
+    evidence = SimpleNamespace(
+        root=tmp_path,
+        store=store,
+        path=lambda n: tmp_path / n,
+        committed={},
+        digests=Digests(Silent()),
+        config=SimpleNamespace(model_dump=lambda **_: NOTHING),
+    )
+    record = {"output_sha256": sha256_file(out), "commit": "c" * 40, "host": "here"}
+    path = store.record("score", "v")
+    path.parent.mkdir(parents=True)
+
+    def outcomes(**changes):
+        path.write_text(json.dumps({**record, "seal": record_seal(record), **changes}))
+        return [check.outcome for check in verify_executions(evidence, [one])]
+
+    return outcomes, evidence, one, path
+
+
+def test_an_untouched_record_stands(scene):
+    outcomes, *_ = scene
+    assert outcomes() == ["ok"]
+
+
+@pytest.mark.parametrize(
+    "change", [{"commit": "d" * 40}, {"host": "there"}, {"more": 1}, {"seal": None}]
+)
+def test_an_edited_record_is_broken(scene, change):
+    outcomes, *_ = scene
+    assert outcomes(**change) == ["BROKEN"]
+
+
+def test_a_record_of_another_file_or_none_says_nothing(scene):
+    outcomes, evidence, one, path = scene
+    (evidence.root / one.writes[0]).write_bytes(b"other rows")
+    assert outcomes() == ["ok", "absent"]
+    path.unlink()
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["absent"]
+
+
+def test_a_record_without_its_seal_or_of_another_stage_run_is_broken(scene):
+    outcomes, evidence, one, path = scene
+    outcomes()
+    value = json.loads(path.read_text())
+    del value["seal"]
+    path.write_text(json.dumps(value))
+    assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
+    for stage, key, outcome in (("score", "v", "ok"), ("score", "w", "BROKEN")):
+        value = {**value, "stage": stage, "key": key}
+        path.write_text(json.dumps({**value, "seal": record_seal(value)}))
+        (check,) = verify_executions(evidence, [one])
+        assert check.outcome == outcome
+
+
+def test_a_damaged_record_is_named(scene):
+    _, evidence, one, path = scene
+    for content in ("", "[]", "{"):
+        path.write_text(content)
+        (check,) = verify_executions(evidence, [one])
+        assert (check.outcome, check.name) == ("BROKEN", "data/records/score/v.json")
+
+
+@given(st.dictionaries(st.text(), st.integers() | st.text()))
+def test_a_seal_does_not_cover_itself(record):
+    assert record_seal({**record, "seal": "x"}) == record_seal({**record, "seal": "y"})

@@ -1,0 +1,129 @@
+"""Rows against rows and numbers against rows: whatever is moved, dropped or added is seen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.audit.verify.rows import (
+    made_by_other_code,
+    odd_generations,
+    odd_scores,
+    unequal,
+)
+from toxtrail.pipeline import PIPELINE, Instance, code_sha256
+from toxtrail.records.rows import Generation, Prompt, Score
+
+PROMPTS = [Prompt(f"{s}-{i}", s, "text", "file:x", i) for s in ("a", "b") for i in range(3)]
+ROWS = [
+    Generation(p.prompt_id, sample, p.subset, "ok", "said", (1, 2), 3, "stop", "")
+    for p in PROMPTS
+    for sample in range(2)
+]
+SCORES = [
+    Score(*row.key, row.subset, scorer, "ok", 0.25, {"toxic": 0.25, "rude": 0.5}, 1)
+    for row in ROWS
+    for scorer in ("one", "two")
+]
+SCORERS = ["one", "two"]
+GENERATION_CHANGES = {
+    "another prompt": lambda row: row._replace(prompt_id="a-9"),
+    "another sample": lambda row: row._replace(sample=2),
+    "another subset": lambda row: row._replace(subset="c"),
+}
+SCORE_CHANGES = {
+    "another prompt": lambda row: row._replace(prompt_id="a-9"),
+    "another sample": lambda row: row._replace(sample=2),
+    "another scorer": lambda row: row._replace(scorer="three"),
+    "another subset": lambda row: row._replace(subset="c"),
+    "called empty": lambda row: row._replace(state="empty", toxicity=None),
+    "no score": lambda row: row._replace(toxicity=None),
+    "a score of no head": lambda row: row._replace(toxicity=0.75),
+}
+
+
+def test_rows_that_belong_together_are_left_in_peace():
+    assert list(odd_generations(PROMPTS, ROWS, 2)) == []
+    assert list(odd_scores(ROWS, SCORES, SCORERS)) == []
+
+
+@given(place=st.integers(0, len(ROWS) - 1), change=st.sampled_from(list(GENERATION_CHANGES)))
+def test_a_changed_generation_is_seen_wherever_it_is(place, change):
+    rows = [*ROWS[:place], GENERATION_CHANGES[change](ROWS[place]), *ROWS[place + 1 :]]
+    assert list(odd_generations(PROMPTS, rows, 2))
+
+
+@given(place=st.integers(0, len(SCORES) - 1), change=st.sampled_from(list(SCORE_CHANGES)))
+def test_a_changed_score_is_seen_wherever_it_is(place, change):
+    scores = [*SCORES[:place], SCORE_CHANGES[change](SCORES[place]), *SCORES[place + 1 :]]
+    assert list(odd_scores(ROWS, scores, SCORERS))
+
+
+@given(place=st.integers(0, len(ROWS) - 1))
+def test_a_missing_or_doubled_row_is_counted_and_named(place):
+    (missing,) = odd_generations(PROMPTS, ROWS[:place] + ROWS[place + 1 :], 2)
+    assert missing.startswith("1 generation rows are missing")
+    assert str(ROWS[place].key) in missing
+    (doubled,) = odd_generations(PROMPTS, [*ROWS, ROWS[place]], 2)
+    assert "a key that another row has" in doubled
+
+
+def test_a_text_that_was_not_made_must_not_have_a_score():
+    failed = [ROWS[0]._replace(state="error", text=""), *ROWS[1:]]
+    assert any("its text is error" in problem for problem in odd_scores(failed, SCORES, SCORERS))
+    unscored = [
+        s._replace(state="error", toxicity=None, heads=None, windows=0)
+        if (s.prompt_id, s.sample) == ROWS[0].key
+        else s
+        for s in SCORES
+    ]
+    assert list(odd_scores(failed, unscored, SCORERS)) == []
+
+
+VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False) | st.text(max_size=4),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=3)
+    ),
+    max_leaves=8,
+)
+
+
+@given(value=VALUES)
+def test_equal_values_are_equal(value):
+    assert list(unequal(value, value)) == []
+
+
+@pytest.mark.parametrize(
+    ("recorded", "computed"),
+    [
+        (0.1, 0.1 + 1e-8), (1, 2), (1, True), (0, False), (None, 0), ("a", "b"), ([1], [1, 2]),
+        ({"a": 1}, {}), ({}, {"a": 1}), (0.0, 1e-9), ("higher", "lower"),
+    ],
+)  # fmt: skip
+def test_another_value_is_named_by_its_place(recorded, computed):
+    (problem,) = unequal(
+        {"rates": [{"variant": "v", "x": recorded}]}, {"rates": [{"variant": "v", "x": computed}]}
+    )
+    assert problem.startswith("rates[v].x")
+
+
+def test_what_another_cpu_changes_in_the_last_digits_is_no_tampering():
+    assert list(unequal(0.123456789, 0.123456789 * (1 + 1e-12))) == []
+
+
+def test_a_summary_of_other_code_is_told_from_one_of_todays(tmp_path):
+    (stage,) = [stage for stage in PIPELINE if stage.name == "pool"]
+    compare = Instance(stage, "f", (), ("results/posteriors/f",), ("results/pooled/f",))
+    path = tmp_path / "results/posteriors/f/base/summary.json"
+    path.parent.mkdir(parents=True)
+    for code, found in ((code_sha256("posterior"), None), ("0" * 64, path)):
+        manifest = {"kind": "posterior", "code_sha256": code}
+        path.write_text(json.dumps({"manifest": manifest}), "utf-8")
+        expected = found and found.relative_to(tmp_path).as_posix()
+        assert made_by_other_code(tmp_path, compare) == expected
+    path.write_text("{", "utf-8")
+    assert made_by_other_code(tmp_path, compare) is None

@@ -1,0 +1,377 @@
+"""Publishing to a store that others write to: nobody's run is lost, one stands."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import ViewType
+from mlflow.exceptions import RestException
+
+from toxtrail.backends.mlflow import publish, write_run
+from toxtrail.backends.mlflow.create_store import complete_store
+from toxtrail.backends.mlflow.fetch_artifacts import Fetched
+from toxtrail.backends.mlflow.published_contents import Content, ask
+from toxtrail.backends.mlflow.store import publisher_id
+from toxtrail.backends.mlflow.tracker import MlflowTracker
+from toxtrail.backends.mlflow.write_run import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
+from toxtrail.backends.protocols import LoggedAdapter, RunContent
+from toxtrail.errors import BackendError
+from toxtrail.provenance.identity import sha256_text
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory):
+    """A SQLite file that stands for a team's server: it is in no clone."""
+    folder = tmp_path_factory.mktemp("team")
+    complete_store(folder / "team.db", folder / "artifacts")
+    return f"sqlite:///{folder}/team.db"
+
+
+@pytest.fixture
+def team(store, tmp_path, monkeypatch, request):
+    """Two clones of one experiment that publish to one store."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", store)
+    monkeypatch.setattr(publish, "SETTLE_SECONDS", 0.2)
+    monkeypatch.setattr(publish, "POLL_SECONDS", 0.01)
+    client, name = MlflowClient(store), request.node.name[:200]
+    client.create_experiment(name, artifact_location=(tmp_path / "artifacts").as_uri())
+    (tmp_path / "here").mkdir()
+    (tmp_path / "there").mkdir()
+    return SimpleNamespace(
+        client=client,
+        name=name,
+        id=client.get_experiment_by_name(name).experiment_id,
+        here=MlflowTracker(tmp_path / "here", name),
+        there=MlflowTracker(tmp_path / "there", name),
+        root=tmp_path / "here",
+    )
+
+
+@pytest.fixture
+def content(request, tmp_path):
+    path = tmp_path / "scores.parquet"
+    path.write_bytes(b"rows")
+    return RunContent(
+        name="tuned",
+        content_key=sha256_text(request.node.name),
+        manifest=json.dumps({"subject": []}),
+        description="",
+        tags={"toxtrail.kind": "variant"},
+        params={"a": 1},
+        metrics={"m/n": 1.0},
+        files={"scores.parquet": path},
+        adapter=LoggedAdapter("tuned", sha256_text(request.node.name), {}, {}),
+        primary_metric="m/n",
+    )
+
+
+def runs_of(team):
+    """Run id -> (status, lifecycle stage, sealed)."""
+    runs = team.client.search_runs([team.id], run_view_type=ViewType.ALL)
+    return {
+        r.info.run_id: (r.info.status, r.info.lifecycle_stage, SEAL_TAG in r.data.tags)
+        for r in runs
+    }
+
+
+def started(team, content, publisher="another", sealed=False, status=None, id_starts=""):
+    """A run as another publisher has it under way."""
+    tags = {KEY_TAG: content.content_key, PUBLISHER_TAG: publisher}
+    run_id = team.client.create_run(team.id, run_name="tuned", tags=tags).info.run_id
+    while id_starts and run_id[0] not in id_starts:
+        team.client.delete_run(run_id)
+        run_id = team.client.create_run(team.id, run_name="tuned", tags=tags).info.run_id
+    if sealed:
+        team.client.set_tag(run_id, write_run.SCHEMA_TAG, write_run.SCHEMA_VERSION)
+        team.client.set_tag(run_id, SEAL_TAG, sha256_text(content.manifest))
+    if status:
+        team.client.set_terminated(run_id, status=status)
+    return run_id
+
+
+def test_the_second_clone_finds_the_run_of_the_first(team, content):
+    first, second = team.here.publish(content), team.there.publish(content)
+    assert (first.created, second.created, first.run_id) == (True, False, second.run_id)
+    assert runs_of(team) == {first.run_id: ("FINISHED", "active", True)}
+
+
+@pytest.mark.parametrize("status", [None, "FAILED", "KILLED"])
+def test_an_unfinished_run_of_another_clone_is_left_alone(team, content, status):
+    other = started(team, content, status=status)
+    before = runs_of(team)[other]
+    own = team.here.publish(content)
+    assert runs_of(team) == {other: before, own.run_id: ("FINISHED", "active", True)}
+
+
+def test_an_unfinished_run_of_this_clone_is_deleted(team, content):
+    team.here.publish(content)  # the clone gets its id
+    later = dataclasses.replace(content, content_key="1" * 64)
+    left = started(team, later, publisher_id(team.root))
+    team.here.publish(later)
+    assert runs_of(team)[left][1] == "deleted"
+
+
+def test_a_copy_of_a_clone_is_another_publisher(tmp_path):
+    import shutil
+
+    (tmp_path / "a/mlruns").mkdir(parents=True)
+    (tmp_path / "a/mlruns/.lock").touch()
+    own = publisher_id(tmp_path / "a")
+    shutil.copytree(tmp_path / "a", tmp_path / "b")
+    assert publisher_id(tmp_path / "a") == own
+    assert publisher_id(tmp_path / "b") != own
+
+
+@pytest.mark.parametrize("reason", ["No module named 'boto3'", "status 503", "timed out"])
+def test_a_sealed_run_whose_files_cannot_be_read_is_kept_and_nothing_is_published(
+    team, content, monkeypatch, reason
+):
+    team.here.publish(content)
+    before = runs_of(team)
+    unreadable = Fetched(None, missing=False, reason=reason)
+    monkeypatch.setattr(publish, "fetch", lambda *_: unreadable)
+    with pytest.raises(BackendError, match=reason):
+        team.there.publish(content)
+    assert runs_of(team) == before
+
+
+def test_a_changed_run_of_another_clone_is_kept_and_another_made_beside_it(team, content):
+    first = team.here.publish(content)
+    place = team.client.get_run(first.run_id).info.artifact_uri.removeprefix("file://")
+    Path(place, "scores.parquet").write_bytes(b"other")
+    second = team.there.publish(content)
+    assert second.created
+    assert "scores.parquet" in second.remarks[0]
+    assert set(runs_of(team).values()) == {("FINISHED", "active", True)}
+    assert team.here.publish(content).run_id == second.run_id
+
+
+def test_a_store_that_does_not_give_back_what_it_took_gets_no_seal(team, content, monkeypatch):
+    gone = Fetched(None, missing=False, reason="a login page")
+    monkeypatch.setattr(publish, "fetch", lambda *_: gone)
+    with pytest.raises(BackendError, match="login page"):
+        team.here.publish(content)
+    assert list(runs_of(team).values()) == [("FAILED", "active", False)]
+
+
+def test_the_seal_is_there_before_the_run_is_finished(team, content, monkeypatch):
+    states = []
+
+    def finish(client, run_id):
+        states.append(runs_of(team)[run_id])
+        client.set_terminated(run_id, status="FINISHED")
+
+    monkeypatch.setattr(publish, "finish_run", finish)
+    team.here.publish(content)
+    assert states == [("RUNNING", "active", True)]
+
+
+def raced(team, content, monkeypatch, **rival):
+    """Publish while a rival seals its own run just before this one is sealed."""
+    rivals = []
+
+    def write(*arguments):
+        rivals.append(started(team, content, sealed=True, **rival))
+        return write_run.write_run(*arguments)
+
+    monkeypatch.setattr(publish, "write_run", write)
+    return team.here.publish(content), rivals[0]
+
+
+def test_a_publisher_gives_way_to_a_run_that_is_finished(team, content, monkeypatch):
+    published, rival = raced(team, content, monkeypatch, status="FINISHED")
+    assert (published.run_id, published.created) == (rival, False)
+    live = {run for run, (_, stage, _) in runs_of(team).items() if stage == "active"}
+    assert live == {rival}
+    assert team.client.search_logged_models([team.id]) == []
+
+
+def test_of_two_sealed_runs_the_lower_id_stands_and_the_higher_is_waited_for(
+    team, content, monkeypatch
+):
+    published, rival = raced(team, content, monkeypatch)
+    if rival < published.run_id or published.run_id == rival:
+        assert published.run_id == rival  # this publisher gave way
+        assert runs_of(team)[rival] == ("RUNNING", "active", True)
+    else:
+        assert runs_of(team)[published.run_id] == ("FINISHED", "active", True)
+        assert runs_of(team)[rival] == ("RUNNING", "active", True)  # nobody else's is touched
+
+
+def test_a_publisher_that_may_not_delete_takes_its_seal_away(team, content, monkeypatch):
+    def refused(*_):
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "no"})
+
+    monkeypatch.setattr(publish, "delete_run", refused)
+    published, rival = raced(team, content, monkeypatch, status="FINISHED")
+    assert published.run_id == rival
+    assert [run for run, (_, _, sealed) in runs_of(team).items() if sealed] == [rival]
+
+
+def test_an_own_run_that_was_sealed_and_not_finished_is_finished(team, content, monkeypatch):
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(publish, "finish_run", killed)
+        with pytest.raises(KeyboardInterrupt):
+            team.here.publish(content)
+    (own,) = runs_of(team)
+    published = team.here.publish(content)
+    assert (published.run_id, published.created) == (own, False)
+    assert runs_of(team) == {own: ("FINISHED", "active", True)}
+
+
+def test_a_reader_finds_a_run_without_writing(team, content, monkeypatch):
+    first = team.here.publish(content)
+
+    def refused(*_, **__):
+        raise RestException({"error_code": "PERMISSION_DENIED", "message": "no"})
+
+    for name in ("set_experiment_tag", "set_tag", "create_run", "delete_run", "set_terminated"):
+        monkeypatch.setattr(MlflowClient, name, refused)
+    found = team.there.publish(content)
+    assert (found.run_id, found.remarks) == (first.run_id, ())
+    new = dataclasses.replace(
+        content, primary_metric="x", notes={content.content_key: {"toxtrail.verdict": "v"}}
+    )
+    assert len(team.there.publish(new).remarks) == 2
+
+
+def test_two_publishers_may_make_the_experiment_at_the_same_time(team, content, monkeypatch):
+    tracker = MlflowTracker(team.root, f"{team.name[:100]} new")
+    plain = MlflowClient.create_experiment
+
+    def late(client, name, **how):
+        plain(client, name, **how)
+        return plain(client, name, **how)
+
+    monkeypatch.setattr(MlflowClient, "create_experiment", late)
+    assert tracker.publish(content).created
+
+
+def test_a_deleted_experiment_is_named_with_its_cure(team, content):
+    published = team.here.publish(content)
+    team.client.delete_experiment(team.id)
+    for action in (
+        lambda: team.here.publish(content),
+        lambda: team.here.runs(""),
+        lambda: team.here.find(published.run_id),
+        lambda: ask(team.root, team.name, {contents(content)}),
+    ):
+        with pytest.raises(BackendError, match=f"restore --experiment-id {team.id}"):
+            action()
+
+
+def contents(content):
+    return Content(content.content_key, sha256_text(content.manifest))
+
+
+def test_the_store_in_use_is_asked_for_the_run_of_a_receipt(team, content, monkeypatch, tmp_path):
+    team.here.publish(content)
+    other = Content("0" * 64, "1" * 64)
+    assert ask(team.root, team.name, {contents(content), other}).present == {contents(content)}
+    renamed = f"{team.name[:100]} renamed"
+    team.client.rename_experiment(team.id, renamed)
+    answer = ask(team.root, team.name, {contents(content)})
+    assert (answer.present, answer.elsewhere) == (set(), (f'"{renamed}" (id {team.id})',))
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    assert ask(team.root, team.name, {contents(content)}).present == set()
+
+
+def test_the_local_store_answers_as_a_server_does(tmp_path, content, monkeypatch):
+    monkeypatch.delenv("MLFLOW_TRACKING_URI", raising=False)
+    tracker = MlflowTracker(tmp_path, "mine")
+    run_id = tracker.publish(content).run_id
+    asked = {contents(content), Content("0" * 64, "1" * 64)}
+    assert ask(tmp_path, "mine", asked).present == {contents(content)}
+    assert ask(tmp_path, "yours", asked).elsewhere == ('"mine" (id 1)',)
+    client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
+    client.delete_run(run_id)
+    assert ask(tmp_path, "mine", asked).present == set()
+    client.restore_run(run_id)
+    client.delete_experiment("1")
+    with pytest.raises(BackendError, match="restore --experiment-id 1"):
+        ask(tmp_path, "mine", asked)
+
+
+PUBLISH = """
+import json, sys, time
+from pathlib import Path
+from toxtrail.backends.protocols import RunContent
+from toxtrail.backends.mlflow.tracker import MlflowTracker
+import mlflow
+
+root, at = Path(sys.argv[1]), float(sys.argv[2])
+root.mkdir()
+file = root / "scores.parquet"
+file.write_bytes(b"rows")
+content = RunContent(name="tuned", content_key="a" * 64, manifest="{}", description="", tags={},
+                     params={"a": 1}, metrics={"m/n": 1.0}, files={"scores.parquet": file})
+time.sleep(max(0, at - time.time()))
+print(MlflowTracker(root, "race").publish(content).run_id)
+"""
+
+
+@pytest.mark.slow
+def test_four_clones_that_publish_one_content_at_once_end_with_one_run(
+    tmp_path, server, monkeypatch
+):
+    import time
+
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", server)
+    at = str(time.time() + 20)
+    command = [sys.executable, "-c", PUBLISH]
+    publishers = [subprocess.Popen([*command, str(tmp_path / n), at]) for n in "abcd"]
+    assert [publisher.wait(300) for publisher in publishers] == [0] * 4
+    client = MlflowClient(server)
+    (run,) = client.search_runs([client.get_experiment_by_name("race").experiment_id])
+    assert (run.info.status, run.data.tags[SEAL_TAG]) == ("FINISHED", sha256_text("{}"))
+
+
+@pytest.fixture
+def server(tmp_path):
+    """MLflow's own server."""
+    import os
+    import signal
+    import socket
+    import time
+    import urllib.request
+
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    complete_store(tmp_path / "team.db", tmp_path / "artifacts")
+    process = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1"),
+            *("--port", str(port), "--workers", "1"),
+            *("--backend-store-uri", f"sqlite:///{tmp_path}/team.db"),
+            *("--artifacts-destination", str(tmp_path / "artifacts")),
+        ],
+        env={
+            **os.environ,
+            "MLFLOW_DISABLE_TELEMETRY": "true",
+            "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false",
+        },
+        start_new_session=True,
+    )
+    try:
+        for _ in range(600):
+            try:
+                urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None
+                time.sleep(0.2)
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()

@@ -1,0 +1,192 @@
+"""Selection: filters, balance and covariates of a prompt source, and what is refused."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.config.schema import SubsetConfig
+from toxtrail.datasets.prompt_selection import Candidate, Selection, draw, select
+from toxtrail.errors import ConfigError, DataError
+
+
+def subset(**options):
+    return SubsetConfig.model_validate({"uri": "file:p", "n": 1, "column": "text", **options})
+
+
+@pytest.fixture
+def table(tmp_path):
+    """Rows as a file of that ending."""
+
+    def make(rows, suffix=".jsonl"):
+        path = tmp_path / f"p{suffix}"
+        if suffix == ".csv":
+            with path.open("w", newline="") as file:
+                writer = csv.DictWriter(file, list(rows[0]))
+                writer.writeheader()
+                writer.writerows(rows)
+        else:
+            path.write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return path
+
+    return make
+
+
+def numbered(*values, name="score"):
+    return [{"text": f"text {i}", name: value} for i, value in enumerate(values)]
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+@pytest.mark.parametrize(
+    ("values", "where", "kept"),
+    [
+        ([0.1, 0.75, 0.9], {"min": 0.75}, [1, 2]),
+        ([0.1, 0.75, 0.9], {"max": 0.75}, [0, 1]),
+        ([0.1, 0.5, 0.9], {"min": 0.2, "max": 0.8}, [1]),
+        ([0, 1, 2], {"min": 1}, [1, 2]),
+        (["a", "b", "c"], {"is": "b"}, [1]),
+        (["a", "b", "c"], {"is": ["a", "c"]}, [0, 2]),
+        ([True, False, None], {"is": True}, [0]),
+        ([3, 4, 3], {"is": 3}, [0, 2]),
+        ([None, 0.9, None], {"min": 0.0}, [1]),
+    ],
+)
+def test_a_filter_lets_in_the_rows_that_meet_it(values, where, kept, suffix, table):
+    found = select(table(numbered(*values), suffix), subset(where={"score": where}))
+    assert [one.row for one in found.candidates.values()] == kept
+    assert list(found.left.values()) == [len(kept)]
+
+
+def test_true_is_no_number_and_no_text(table):
+    found = select(table(numbered(True, 1, "true")), subset(where={"score": {"is": True}}))
+    assert [one.row for one in found.candidates.values()] == [0]
+    found = select(table(numbered(True, 1, "true")), subset(where={"score": {"is": 1}}))
+    assert [one.row for one in found.candidates.values()] == [1]
+
+
+def test_of_equal_texts_the_first_that_meets_the_filter_is_kept(table):
+    rows = [{"text": "same", "score": s} for s in (0.1, 0.8, 0.9)]
+    config = subset(where={"score": {"min": 0.5}}, covariates={"score": "score"})
+    found = select(table(rows), config)
+    assert found.candidates == {"same": Candidate(1, "", {"score": 0.8})}
+    assert (found.rows, found.duplicates) == (3, 1)
+
+
+def test_nothing_left_says_how_many_rows_each_condition_left(table):
+    rows = [{"text": f"t{i}", "a": i, "kind": "x"} for i in range(10)]
+    config = subset(where={"a": {"min": 6}, "kind": {"is": "y"}})
+    found = select(table(rows), config)
+    with pytest.raises(
+        ConfigError,
+        match=re.escape(
+            "prompts.subsets.s: no prompt is left of file:p: 10 rows read, 4 left by a >= 6, 0 "
+            "left by kind is y."
+        ),
+    ):
+        draw(found, "s", config, 1)
+
+
+def test_fewer_than_n_says_how_many_and_why(table):
+    rows = [{"text": f"t{i}", "a": i} for i in range(10)]
+    config = subset(n=5, where={"a": {"min": 6}})
+    with pytest.raises(
+        ConfigError, match=r"s\.n: got 5, but file:p has 4 distinct texts \(10 rows read, 4 left"
+    ):
+        draw(select(table(rows), config), "s", config, 1)
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        ({"where": {"score": {"min": 0.5}}}, "score holds text; where with min or max needs num"),
+        ({"covariates": {"x": "score"}}, "score holds text; the covariate x needs numbers"),
+        ({"where": {"skore": {"min": 0.5}}}, 'no column "skore". Did you mean "score"'),
+        ({"covariates": {"x": "skore"}}, 'no column "skore". Did you mean "score"'),
+        ({"balance": "skore"}, 'no column "skore". Did you mean "score"'),
+    ],
+)
+def test_a_column_that_is_missing_or_holds_text_is_named(options, said, table):
+    with pytest.raises(DataError, match=re.escape(said)):
+        select(table(numbered("high", "low")), subset(**options))
+
+
+def test_a_number_in_quotes_is_a_number_only_where_there_is_nothing_but_text(table):
+    config = subset(where={"score": {"min": 0.5}})
+    assert len(select(table(numbered("0.9"), ".csv"), config).candidates) == 1
+    with pytest.raises(DataError, match="score holds text"):
+        select(table(numbered("0.9")), config)
+
+
+def test_plain_text_has_no_columns_to_filter_by(tmp_path):
+    path = tmp_path / "p.txt"
+    path.write_text("one\n")
+    config = SubsetConfig.model_validate(
+        {"uri": "file:p.txt", "n": 1, "where": {"a": {"min": 1.0}}, "balance": "b"}
+    )
+    with pytest.raises(ConfigError, match="no columns for where and balance. Remove them"):
+        select(path, config)
+
+
+GROUPS = st.lists(st.sampled_from("abc"), min_size=3, max_size=40).filter(lambda g: len(set(g)) > 1)
+
+
+def grouped(groups):
+    candidates = {f"text {i}": Candidate(i, group, None) for i, group in enumerate(groups)}
+    return Selection(candidates, len(groups), 0, {}, 0)
+
+
+@given(GROUPS, st.integers(0, 5))
+def test_balance_takes_the_same_number_of_each_and_as_many_as_it_can(groups, seed):
+    config = subset(n="all", balance="kind")
+    prompts = draw(grouped(groups), "s", config, seed)
+    counts = Counter(groups[prompt.source_row] for prompt in prompts)
+    assert set(counts.values()) == {min(Counter(groups).values())}
+    assert set(counts) == set(groups)
+
+
+@given(GROUPS)
+def test_a_larger_balanced_draw_keeps_the_smaller_one(groups):
+    values = len(set(groups))
+    small = draw(grouped(groups), "s", subset(n=values, balance="kind"), 1)
+    large = draw(grouped(groups), "s", subset(n="all", balance="kind"), 1)
+    assert {p.text for p in small} <= {p.text for p in large}
+
+
+@pytest.mark.parametrize(
+    ("groups", "n", "said"),
+    [
+        (
+            "aabb",
+            3,
+            "3 prompts are not the same number of each of the 2 values of kind (a: 2, b: 2)",
+        ),
+        (
+            "aaab",
+            4,
+            "4 prompts are 2 of each value of kind, but there are a: 3, b: 1. Ask for at m",
+        ),
+        (["a", ""], 2, "1 rows say nothing under kind ((nothing): 1, a: 1)"),
+    ],
+)
+def test_a_balance_that_cannot_be_had_says_what_there_is(groups, n, said):
+    with pytest.raises(ConfigError, match=re.escape(said)):
+        draw(grouped(groups), "s", subset(n=n, balance="kind"), 1)
+
+
+@pytest.mark.parametrize(
+    ("where", "said"),
+    [
+        ({}, "Give min, max or both; or else `is`"),
+        ({"min": 1.0, "is": 2}, "Give min, max or both; or else `is`"),
+        ({"min": 2.0, "max": 1.0}, "min 2 is above max 1"),
+    ],
+)
+def test_a_condition_says_one_thing(where, said):
+    with pytest.raises(ValueError, match=re.escape(said)):
+        subset(where={"a": where})

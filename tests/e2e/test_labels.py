@@ -1,0 +1,107 @@
+"""A scorer held against people: drawn, labelled, counted, corrected, verified."""
+
+from __future__ import annotations
+
+import csv
+
+import pytest
+import yaml
+
+from toxtrail.provenance.identity import sha256_file
+
+pytestmark = pytest.mark.slow
+
+
+def labelled(path, word):
+    """The drawn file with a word for each row."""
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    for number, row in enumerate(rows):
+        row["toxic"] = word(number)
+    with path.open("w", encoding="utf-8", newline="") as file:
+        writer = csv.DictWriter(file, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+    return rows
+
+
+def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
+    lab, path = breakable, tmp_path / "labels.csv"
+    assert "texts of" in lab.toxtrail("judge", "draw", "--n", "40", "--to", str(path)).stdout
+    done = lab.toxtrail("judge", "draw", "--to", str(path), code=1)
+    assert "would be lost" in done.stderr
+    done = lab.toxtrail("judge", "count", str(path), code=1)
+    assert "no row has a label" in done.stderr
+    rows = labelled(path, lambda number: "yes" if number % 2 else "no")
+    assert set(rows[0]) == {"id", "text", "toxic"}
+    found = lab.json("judge", "count", str(path))
+    assert found["n"] >= len(rows)
+    own = found["labels"]
+    file = lab.root / own["uri"].removeprefix("file:")
+    assert sha256_file(file) == own["sha256"]
+    printed = lab.toxtrail("judge", "count", str(path)).stdout
+    part = printed[printed.index("labels:") : printed.index("The labels are")]
+    assert yaml.safe_load(part) == {"labels": own}
+    judges = lab.json("judge", "count", str(path), "--by-variant")["judges"]
+    assert "sha256" in judges["judge"]["source"]
+
+    lab.edit(posterior={"labels": own})
+    lab.toxtrail("run")
+    summary = lab.json("compare")[0]
+    row = next(r for r in summary["pairs"] if r["subset"] == "all")
+    assert row["corrected_diff_labels"] >= 10
+    assert row["corrected_diff_lo"] <= row["corrected_diff"] <= row["corrected_diff_hi"]
+    assert "Differences corrected" in lab.toxtrail("compare").stdout
+    assert "Corrected for the scorer" in (lab.root / "report/index.html").read_text("utf-8")
+    lab.toxtrail("verify")
+    file.write_text(file.read_text("utf-8").replace("yes", "no", 1), encoding="utf-8")
+    assert "posterior.labels" in lab.toxtrail("verify", code=3).stdout
+    done = lab.toxtrail("check", code=1)
+    assert "posterior.labels" in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    ("judges", "said"),
+    [
+        ({"juge": {"sensitivity": 0.9, "specificity": 0.9, "source": "x"}}, 'mean "judge"'),
+        ({"judge": {"sensitivity": 1.9, "specificity": 0.9, "source": "x"}}, "sensitivity"),
+        (
+            {
+                "judge": {
+                    "sensitivity": {"right": 3, "of": 2},
+                    "specificity": 0.9,
+                    "source": "x",
+                }
+            },
+            "more than all",
+        ),
+    ],
+)
+def test_wrong_accuracies_are_named(breakable, judges, said):
+    breakable.edit(posterior={"judges": judges})
+    done = breakable.toxtrail("check", code=1)
+    assert said in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_comparison_has_its_tables_its_figures_and_an_arviz_file(finished):
+    import arviz as az
+
+    folder = finished.root / "results/comparisons/tiny"
+    names = {path.name for path in folder.iterdir()}
+    tables = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
+    figures = ("rates", "differences", "posteriors", "thresholds")
+    assert names == {
+        "summary.json",
+        "posterior.nc",
+        *(f"{name}.{kind}" for name in tables for kind in ("csv", "parquet")),
+        *(f"{name}.{kind}" for name in figures for kind in ("svg", "png")),
+    }
+    wanted = {"posterior", "posterior_predictive", "observed_data"}
+    assert wanted <= set(az.from_netcdf(folder / "posterior.nc").groups())
+    alone = az.from_netcdf(finished.root / "results/posteriors/tiny/base/posterior.nc")
+    assert {*wanted, "prior", "prior_predictive"} <= set(alone.groups())
+    pooled = finished.root / "results/pooled/tiny"
+    assert {"predictive.svg", "ranks.png"} <= {path.name for path in pooled.iterdir()}
+    found = finished.json("audit", str(folder / "posteriors.png"))
+    assert "compare@tiny" in str(found)

@@ -1,0 +1,220 @@
+"""What a run will take: the arithmetic, on sizes that are made up."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.config.load import parse_config
+from toxtrail.preflight import resources
+from toxtrail.preflight.device_speed import Speed
+from toxtrail.preflight.model_sizes import Shape, Weighed, shape_of
+from toxtrail.preflight.resources import GIB, Known
+
+LLAMA2 = {
+    "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008,
+    "num_attention_heads": 32, "num_key_value_heads": 32, "vocab_size": 32000,
+    "tie_word_embeddings": False,
+}  # fmt: skip
+GEMMA = {
+    "num_hidden_layers": 18, "hidden_size": 2048, "intermediate_size": 16384, "head_dim": 256,
+    "num_attention_heads": 8, "num_key_value_heads": 1, "vocab_size": 256000,
+    "tie_word_embeddings": True,
+}  # fmt: skip
+
+
+def config(**changes):
+    lora = {"r": 16, "alpha": 16, "dropout": 0.0, "bias": "none", "targets": ["q_proj", "v_proj"]}
+    values = {
+        "prompts": {"seed": 1, "subsets": {"a": {"uri": "file:a.txt", "n": 2400}}},
+        "generation": {
+            "max_new_tokens": 50, "temperature": 0.0, "top_p": 1.0, "samples": 1,
+            "template": "none", "dtype": "float16", "seed": 1, "max_error_share": 0.0,
+        },
+        "scoring": {"primary": "j", "scorers": {"j": {
+            "kind": "hf", "uri": "file:j", "head": "t", "golden": [], "golden_tolerance": 0.1,
+        }}},
+        "posterior": {"threshold": 0.5, "rope_pp": 1.0, "level": 0.95, "prior": 0.5,
+                      "draws": 1000, "seed": 1},
+        "pooling": None,
+        "models": {"base": {"uri": "file:base"}},
+        "finetunes": {"tuned": {
+            "parent": "base", "data": {"uri": "file:d.jsonl"}, "template": "chat",
+            "loss_on": "all", "lora": lora, "epochs": 1.0, "batch_size": 2, "accumulation": 8,
+            "max_length": 2048, "learning_rate": 0.001, "schedule": "linear", "warmup_steps": 5,
+            "weight_decay": 0.0, "optimizer": "adamw_torch", "base_precision": "bfloat16",
+            "seed": 1,
+        }},
+        "variants": {"base": {"family": "f", "role": "base"},
+                     "tuned": {"family": "f", "role": "dolly", "parent": "base"}},
+        "families": {"f": {"reference": "base", "variants": ["base", "tuned"]}},
+        "tracking": {"experiment": "t"},
+        "runtime": {"device": "auto", "threads": "auto", "processes": 1, "engine": "auto",
+                    "batch_tokens": 8192, "score_batch": 64, "checkpoint_steps": 10},
+    }  # fmt: skip
+    for path, value in changes.items():
+        place = values
+        *above, last = path.split("__")
+        for name in above:
+            place = place[name]
+        place[last] = value
+    return parse_config(values, "params.yaml")
+
+
+FAST = Speed("cuda", "a GPU", "float16", 1e14, 1e12, 1e9, 20 * GIB, 24 * GIB)
+SHAPE = shape_of(LLAMA2)
+
+
+def weighed(place, size, shape=None, **changes):
+    own = Weighed(place, f"file:{place}", "here", "", size, 0, None, shape)
+    return own._replace(**changes)
+
+
+def known(shape=SHAPE, **changes):
+    sizes = {
+        "prompts.subsets.a": weighed("prompts.subsets.a", 1000),
+        "scoring.scorers.j": weighed("scoring.scorers.j", 500_000_000),
+        "models.base": weighed("models.base", 13_500_000_000, shape),
+        "finetunes.tuned.data": weighed("finetunes.tuned.data", 13_000_000),
+    }
+    values = {
+        "config": config(), "weighed": sizes, "speed": FAST, "changed": None, "prompts": None,
+        "prompt_tokens": None, "training_rows": {}, "records": {},
+    }  # fmt: skip
+    return Known(**{**values, **changes})
+
+
+def named(rows, name):
+    return next(row for row in rows if row.name == name)
+
+
+def test_the_shapes_of_known_models_have_their_known_numbers_of_weights():
+    assert shape_of(LLAMA2).parameters == pytest.approx(6.738e9, rel=0.001)
+    assert shape_of(GEMMA).parameters == pytest.approx(2.506e9, rel=0.001)
+    assert shape_of({"text_config": GEMMA}) == shape_of(GEMMA)
+    assert shape_of({}) == Shape(None)
+
+
+def test_the_lora_of_a_known_model_has_its_known_number_of_weights():
+    recipe = config(finetunes__tuned__lora__targets=[
+        "q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"
+    ]).finetunes["tuned"]  # fmt: skip
+    assert resources.lora_parameters(recipe, SHAPE) == 39_976_960  # r 16 on Llama-2-7B
+
+
+def test_nothing_done_means_every_stage_runs_and_all_done_means_none():
+    rows = resources.work(known())
+    assert all(row.runs for row in rows)
+    assert [row for row in resources.work(known(changed=frozenset())) if row.runs] == []
+
+
+def test_a_stage_that_is_out_of_date_takes_all_that_is_made_from_it_along():
+    rows = resources.work(known(changed=frozenset({"generate@tuned"})))
+    runs = {row.name for row in rows if row.runs}
+    assert runs == {
+        "generate@tuned", "score@tuned", "posterior@tuned", "pool@f", "compare@f", "track@tuned",
+        "track-comparison@f", "report",
+    }  # fmt: skip
+
+
+def test_tokens_are_prompts_times_samples_times_length():
+    assert named(resources.work(known()), "generate@base").tokens == 2400 * 50
+    assert named(resources.work(known(prompts=100)), "score@base").tokens == 100 * 50
+    more = known(config=config(generation__samples=5, generation__temperature=0.7))
+    assert named(resources.work(more), "generate@base").tokens == 5 * 2400 * 50
+
+
+def test_training_tokens_follow_the_size_of_the_data_and_its_rows():
+    assert resources.training_tokens(known(), "tuned") == 13_000_000 // 4
+    steps = {"finetunes__tuned__epochs": None, "finetunes__tuned__max_steps": 10}
+    assert resources.training_tokens(known(config=config(**steps)), "tuned") == 10 * 16 * 2048
+    rows = known(config=config(**steps), training_rows={"tuned": 15_000})
+    assert resources.training_tokens(rows, "tuned") == pytest.approx(160 * 13e6 / 15_000 / 4, abs=1)
+
+
+def test_what_nobody_knows_is_unknown_and_never_nothing():
+    blind = known(shape=Shape(None))
+    assert named(resources.work(blind), "generate@base").seconds is None
+    assert {need.fits for need in resources.needs(blind, resources.work(blind))} == {None}
+    (row,) = [r for r in resources.as_rows(resources.work(blind)) if r["stage"] == "generate"]
+    assert row["seconds_unknown"] == 2
+    sizes = {**known().weighed, "models.base": weighed("models.base", None, missing=None)}
+    assert resources.disk(known(weighed=sizes), resources.work(known()))["cache"].more
+
+
+def test_a_seven_billion_model_needs_its_sixteen_bits_and_does_not_fit_a_small_card():
+    need = next(
+        n for n in resources.needs(known(), resources.work(known())) if n.what == "generate"
+    )
+    assert need.weights / GIB == pytest.approx(12.55 + 0.8, abs=0.1)
+    assert need.whole - need.weights > 4e9  # 8,192 tokens of 512 KiB each
+    assert need.fits
+    small = known(speed=FAST._replace(memory_total=8 * GIB))
+    needs = resources.needs(small, resources.work(small))
+    assert {n.fits for n in needs} == {False}
+    said = resources.problems(small, needs, {})
+    assert any(line.startswith("generate@base needs 13.4 GiB of memory") for line in said)
+
+
+def test_a_cpu_holds_the_linear_weights_twice_if_a_quarter_of_its_memory_holds_them():
+    def whole(memory, dtype="bfloat16"):
+        speed = FAST._replace(device="cpu", memory_total=memory * GIB)
+        given = known(speed=speed, config=config(generation__dtype=dtype))
+        needs = resources.needs(given, resources.work(given))
+        return next(need.whole for need in needs if need.what == "generate")
+
+    assert (whole(64) - whole(16)) / GIB == pytest.approx(12.55, abs=0.1)
+    assert whole(64, "float16") == whole(16, "float16")
+
+
+def test_four_bits_take_less_to_train_than_sixteen():
+    four = known(config=config(finetunes__tuned__base_precision="4bit"))
+    wholes = [
+        next(n.whole for n in resources.needs(k, resources.work(k)) if n.what == "finetune")
+        for k in (four, known())
+    ]
+    assert wholes[0] < wholes[1]
+
+
+def test_a_full_disk_a_gate_and_a_missing_repo_are_problems():
+    sizes = {
+        **known().weighed,
+        "models.base": weighed("models.base", 9, uri="hf:a/b", state="gated", said="accept it"),
+    }
+    said = resources.problems(known(weighed=sizes), [], {"the cache": (9e12, 1e9)})
+    assert said[0] == "models.base: hf:a/b: accept it"
+    assert said[1].startswith("the cache: 8381.9 GiB are needed, 0.9 GiB are free")
+
+
+def test_times_follow_earlier_runs_of_this_machine_that_are_up_to_date():
+    plain = named(resources.work(known()), "generate@base").seconds
+    slow = known(changed=frozenset({"generate@tuned"}), records={"generate@base": 3 * plain})
+    assert named(resources.work(slow), "generate@tuned").seconds == pytest.approx(3 * plain)
+    assert resources.scales(slow)["generate"] == pytest.approx(3)
+    stale = slow._replace(changed=frozenset({"generate@base"}))
+    assert resources.scales(stale) == {}
+
+
+@given(st.integers(1, 20), st.integers(1, 20))
+def test_more_prompts_never_take_less(few, more):
+    def seconds(n):
+        return named(resources.work(known(prompts=n)), "generate@base").seconds
+
+    assert seconds(100 * few) <= seconds(100 * (few + more)) + 1e-9
+
+
+@given(st.floats(1.5, 100))
+def test_a_faster_machine_never_takes_longer(times):
+    faster = known(speed=FAST._replace(flops=times * FAST.flops, memory_bytes=times * 1e12))
+    for slow, fast in zip(resources.work(known()), resources.work(faster), strict=True):
+        assert fast.seconds <= slow.seconds
+
+
+def test_one_wheel_is_downloaded_once_whatever_is_taken_from_it():
+    def wheel(file):
+        return weighed(file, 9, uri=f"pypi:a==1/{file}", state="there", missing=9)
+
+    sizes = {**known().weighed, "x": wheel("x"), "y": wheel("y")}
+    wheels = [w for w in resources.downloads(known(weighed=sizes)) if w.uri.startswith("pypi:")]
+    assert len(wheels) == 1

@@ -1,0 +1,34 @@
+"""`check` looks at the headers of local weights before anything runs."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+from safetensors.numpy import save
+
+from toxtrail.backends.assets import AssetStore
+from toxtrail.backends.protocols import Silent
+from toxtrail.config.schema import ModelConfig
+from toxtrail.preflight.source_contents import damaged_weights
+
+
+def found_in(root, **models: str) -> list[str]:
+    named = {key: ModelConfig(uri=uri) for key, uri in models.items()}
+    sources = [(f"models.{key}", own) for key, own in named.items()]
+    config = SimpleNamespace(sources=lambda: sources, scoring=SimpleNamespace(scorers={}))
+    return damaged_weights(config, AssetStore(root / "cache", root, Silent()))
+
+
+@pytest.mark.parametrize(
+    ("content", "word"),
+    [(save({"a": np.zeros(2)}), None), (b"", "empty"), (b"version https://git-lfs", "not a whole")],
+)
+def test_local_weights_that_are_none_are_a_problem(tmp_path, content, word):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine/config.json").write_text("{}")
+    (tmp_path / "mine/model.safetensors").write_bytes(content)
+    lines = found_in(tmp_path, mine="file:mine", repo="hf:org/name@main", gone="file:gone")
+    assert len(lines) == (0 if word is None else 1)
+    assert all(line.startswith("models.mine: ") and word in line for line in lines)

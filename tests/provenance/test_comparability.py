@@ -1,0 +1,114 @@
+"""What two rates must share to be compared."""
+
+from __future__ import annotations
+
+import pytest
+
+from toxtrail.errors import DataError
+from toxtrail.pipeline import manifest_of
+from toxtrail.provenance.comparability import (
+    conditions,
+    differences,
+    fingerprint,
+    mismatch_text,
+    refuse_mismatch,
+)
+from toxtrail.provenance.identity import Input
+
+GENERATION = {
+    "template": "plain", "dtype": "float32", "max_new_tokens": 20, "temperature": 0.7, "seed": 1,
+    "max_error_share": 0.01,
+}  # fmt: skip
+SCORER = {"kind": "hf", "uri": "hf:o/m@1", "head": "toxic", "golden": [["a", 0.1]]}
+IDS = ["s-1", "s-2"]
+
+
+def scored(generation=(), scorer=()):
+    """The manifest of score rows."""
+    made = manifest_of("generate", "v", {"generation": {**GENERATION, **dict(generation)}}, {}, {})
+    rows = Input(path="g.parquet", sha256="0" * 64, manifest=made)
+    scorers = {"judge": {**SCORER, **dict(scorer)}}
+    return manifest_of("score", "v", {"scorers": scorers}, {"generations": rows}, {})
+
+
+def fields(generation=(), scorer=(), ids=IDS, threshold=0.5):
+    return conditions(scored(generation, scorer), ids, threshold)
+
+
+@pytest.mark.parametrize(
+    ("changed", "name"),
+    [
+        ({"generation": {"template": "chat"}}, "template"),
+        ({"generation": {"dtype": "bfloat16"}}, "dtype"),
+        ({"generation": {"max_new_tokens": 21}}, "max_new_tokens"),
+        ({"generation": {"temperature": 0.0}}, "temperature"),
+        ({"generation": {"seed": 2}}, "seed"),
+        ({"scorer": {"uri": "hf:o/m@2"}}, "scorer.judge"),
+        ({"scorer": {"head": "insult"}}, "scorer.judge"),
+        ({"ids": ["s-1"]}, "prompts"),
+        ({"ids": ["s-1", "s-3"]}, "prompts"),
+        ({"threshold": 0.6}, "threshold"),
+    ],
+)
+def test_each_condition_alone_changes_the_fingerprint_and_is_named(changed, name):
+    assert fingerprint(fields(**changed)) != fingerprint(fields())
+    (found,) = differences("v", fields(**changed), fields())
+    assert found.field == name
+    with pytest.raises(DataError, match=rf"v: {name} is .*, not "):
+        refuse_mismatch([found], "base", "cure")
+
+
+@pytest.mark.parametrize(
+    "changed",
+    [
+        {"generation": {"max_error_share": 0.5}},
+        {"scorer": {"golden": []}},
+        {"ids": list(reversed(IDS))},
+        {"threshold": 1 / 2},
+    ],
+)
+def test_what_changes_no_rate_changes_no_fingerprint(changed):
+    assert fields(**changed) == fields()
+    refuse_mismatch(differences("v", fields(**changed), fields()), "base", "cure")
+
+
+def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
+    """Its precision and kernels are not seen; which server it is does not matter."""
+
+    def by_server(name):
+        params, facts = {"generation": GENERATION, "served_as": name}, {"backend": "openai-api"}
+        made = manifest_of("generate", "v", params, {}, facts)
+        rows = Input(path="g.parquet", sha256="0" * 64, manifest=made)
+        scores = manifest_of(
+            "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
+        )
+        return conditions(scores, IDS, 0.5)
+
+    assert fingerprint(by_server("one")) == fingerprint(by_server("two"))
+    (found,) = differences("v", by_server("one"), fields())
+    assert str(found) == "v: backend is openai-api, not missing"
+
+
+def test_a_threshold_of_one_is_the_number_one():
+    assert fields(threshold=1) == fields(threshold=1.0)
+
+
+def test_another_scorer_beside_the_first_is_another_condition():
+    more = {**fields(), "scorer.second": "0" * 16}
+    assert [(d.found, d.reference) for d in differences("v", more, fields())] == [
+        ("0" * 16, "missing")
+    ]
+    assert [(d.found, d.reference) for d in differences("v", fields(), more)] == [
+        ("missing", "0" * 16)
+    ]
+
+
+def test_scores_of_unknown_texts_have_no_conditions():
+    with pytest.raises(DataError, match="do not say how their texts were generated"):
+        conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5)
+
+
+def test_a_mark_names_every_field():
+    rows = [one._asdict() for one in differences("v", fields(threshold=0.6), fields())]
+    assert mismatch_text(rows) == "NOT COMPARABLE (mismatch allowed): v: threshold 0.6 v 0.5"
+    assert mismatch_text([]) == ""

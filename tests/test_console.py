@@ -1,0 +1,151 @@
+"""Whatever a message, table, log or crash holds: a terminal gets plain text without secrets."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+
+import click
+import pytest
+from click.testing import CliRunner
+from hypothesis import given
+from hypothesis import strategies as st
+
+from toxtrail.cli import Commands
+from toxtrail.cli._output import Table, print_as, print_csv, print_json, print_table
+from toxtrail.console import echo, shown
+from toxtrail.errors import BackendError, ToxtrailError
+
+HOSTILE = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\u202e\u2066\u200b\r\x08"
+ADDRESS = "postgresql://bob:hunter22@host/db"
+
+
+def output_of(function, *arguments, **options):
+    @click.command()
+    def command():
+        function(*arguments, **options)
+
+    done = CliRunner().invoke(command, [])
+    assert done.exception is None, done.exception
+    return done.output
+
+
+def is_plain(text):
+    return all(c.isprintable() or c == "\n" for c in text)
+
+
+PRINTERS = {
+    "message": lambda text: echo(text),
+    "styled": lambda text: echo(text, fg="red", bold=True),
+    "title": lambda text: print_table(text, ["a"], [["1"]]),
+    "column": lambda text: print_table(None, [text], [["1"]]),
+    "cell": lambda text: print_table(None, ["a"], [[text]]),
+    "note": lambda text: print_as("text", [], [text], [text]),
+    "markdown": lambda text: print_as("md", [Table(text, [text], [[text]])], [text]),
+    "latex": lambda text: print_as("latex", [Table(text, [text], [[text]])], [text]),
+    "json": lambda text: print_json({text: [text, {"a": (text,)}]}),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", list(PRINTERS))
+@pytest.mark.parametrize("text", [HOSTILE, f"x {ADDRESS} {HOSTILE}", "[red]x[/] [/bold] :smile:"])
+def test_no_printer_passes_on_escape_codes_or_passwords(name, text):
+    output = output_of(PRINTERS[name], text)
+    assert is_plain(output)
+    assert "hunter22" not in output
+
+
+@given(st.text(max_size=80))
+def test_every_message_is_plain_text(text):
+    assert is_plain(shown(text, keep="\n"))
+    assert shown(text).isprintable()
+
+
+def test_csv_for_a_program_holds_the_cells_as_they_are():
+    assert HOSTILE.replace("\r", "") in output_of(print_csv, [{"a": HOSTILE.replace("\r", "")}])
+    assert "hunter22" not in output_of(print_csv, [{"a": ADDRESS}])
+    assert "hunter22" in output_of(print_csv, [{"a": ADDRESS}], texts=True)
+    assert json.loads(output_of(print_json, {"a": ADDRESS}, texts=True)) == {"a": ADDRESS}
+
+
+@pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (BackendError(f"{ADDRESS} says {HOSTILE}"), 1),
+        (click.UsageError(f"{ADDRESS} says {HOSTILE}"), 2),
+        (click.BadParameter(f"{ADDRESS} says {HOSTILE}"), 2),
+        (PermissionError(13, "Permission denied", f"/x/{HOSTILE}/{ADDRESS}"), 1),
+    ],
+)
+def test_no_error_passes_on_escape_codes_or_passwords(error, code):
+    group = Commands("toxtrail")
+
+    @click.command()
+    def fail():
+        raise error
+
+    group.get_command = lambda ctx, name: fail
+    done = CliRunner().invoke(group, ["fail"])
+    assert done.exit_code == code
+    assert is_plain(done.output)
+    assert "hunter22" not in done.output
+    assert "Error: " in done.output
+
+
+def test_an_error_holds_no_secret_from_the_start():
+    assert str(ToxtrailError(ADDRESS)) == "postgresql://***@host/db"
+
+
+def run(code, **options):
+    """A process of its own, prepared as the command is."""
+    return subprocess.run(
+        [sys.executable, "-c", f"from toxtrail.console import *; prepare()\n{code}"],
+        capture_output=True, text=True, check=False, **options,
+    )  # fmt: skip
+
+
+def test_a_crash_a_log_and_a_warning_are_plain_text_too():
+    done = run(
+        f"import logging, warnings\nlogging.warning('%s %s', {ADDRESS!r}, {HOSTILE!r})\n"
+        f"warnings.warn('quiet')\nraise ValueError({ADDRESS + HOSTILE!r})"
+    )
+    assert done.returncode == 1
+    assert is_plain(done.stderr)
+    assert "hunter22" not in done.stderr
+    assert "quiet" not in done.stderr
+    assert "ValueError: postgresql://***@host/db" in done.stderr
+
+
+def test_a_warning_is_shown_to_those_who_ask_for_it():
+    done = run("import warnings; warnings.warn('loud', FutureWarning)",
+               env={**os.environ, "PYTHONWARNINGS": "default"})  # fmt: skip
+    assert "FutureWarning: loud" in done.stderr
+
+
+def test_characters_that_the_terminal_has_not_are_escaped():
+    done = run(
+        r"echo('\u00e9\u4e00\udc80'); print('\u00e9')",
+        env={**os.environ, "PYTHONIOENCODING": "ascii"},
+    )
+    assert (done.stdout, done.returncode) == ("\\xe9\\u4e00\\xdc80\n\\xe9\n", 0)
+
+
+def test_a_closed_standard_output_is_an_error_and_never_a_file(tmp_path):
+    target = tmp_path / "data"
+    code = (
+        "from toxtrail.console import *; prepare()\n"
+        f"file = open({str(target)!r}, 'w')\n"
+        "import os, subprocess; print('lost'); subprocess.run(['echo', 'lost'], check=True)\n"
+        "assert file.fileno() > 2\n"
+        "try: echo('x')\n"
+        "except Exception as error: echo(error, err=True)"
+    )
+    done = subprocess.run(
+        f'"{sys.executable}" -c "$CODE" >&-', shell=True, capture_output=True, text=True,
+        check=False, env={**os.environ, "CODE": code},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert "Standard output is closed" in done.stderr
+    assert target.read_text() == ""
