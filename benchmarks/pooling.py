@@ -106,8 +106,8 @@ def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
 
 def _log_odds(rate: float) -> float:
     """At the middle prompt."""
-    return float(brentq(lambda x: expit(x + SD_PROMPT * hierarchical_model.NODES) @ hierarchical_model.WEIGHTS - rate,
-                        -30, 30))  # fmt: skip
+    nodes, weights = SD_PROMPT * hierarchical_model.NODES, hierarchical_model.WEIGHTS
+    return float(brentq(lambda x: expit(x + nodes) @ weights - rate, -30, 30))
 
 
 def judged(truth: Scenario, seed: int) -> dict[str, Any]:

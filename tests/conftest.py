@@ -15,6 +15,8 @@ for name, value in ARITHMETIC.items():  # as the command does, before torch is i
 settings.register_profile("toxtrail", deadline=None)  # no test is timed
 settings.load_profile("toxtrail")
 
+pytest_plugins = ["measured_families"]
+
 PROJECT = Path(__file__).resolve().parents[1]
 
 

@@ -40,8 +40,20 @@ PLUMBING = {
     "toxtrail.backends.assets.cache_lock",
     "toxtrail.backends.library_errors",
     "toxtrail.backends.silence",
+    "toxtrail.analysis",
+    "toxtrail.config",
+    "toxtrail.datasets",
+    "toxtrail.provenance",
+    "toxtrail.records",
+    "toxtrail.records.csv_text",
+    "toxtrail.records.figure",
+    "toxtrail.reporting",
+    "toxtrail.reporting.figures",
     "toxtrail.stages",
     "toxtrail.stats",
+    "toxtrail.storage",
+    "toxtrail.backends.assets",
+    "toxtrail.backends.huggingface",
 }
 """Modules whose change alters no result: types, paths, hashes, readers."""
 

@@ -12,8 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
+from toxtrail.records.csv_text import as_csv
 from toxtrail.reporting.flip_browser import as_script
-from toxtrail.storage.artifacts import as_csv
 from toxtrail.text_escaping import (
     FORMULA,
     LATEX,

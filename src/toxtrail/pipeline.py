@@ -13,6 +13,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
+from toxtrail.config.schema import Config
 from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
 
 SOURCE = Path(__file__).parent
@@ -32,68 +33,56 @@ StageName = Literal[
 ]
 Over = Literal["models", "finetunes", "variants", "families"]
 
-HF = "backends/huggingface/"
-CHECKPOINTS = (f"{HF}unplaced.py", f"{HF}weight_files.py")
-WEIGHTS = (
-    *(
-        f"{HF}{name}.py"
-        for name in (
-            "adapter_config",
-            "adapters",
-            "gguf",
-            "pretrained",
-            "readme",
-            "tokenizing",
-            "weights",
-        )
-    ),
-    *CHECKPOINTS,
+WEIGHTS_CODE = (
+    "backends/huggingface/weights",
+    "backends/checkpoint_files",
+    "backends/compute/devices.py",
     "provenance/identity_caveats.py",
 )
-LOADING = (
-    *WEIGHTS,
-    *(f"{HF}{name}.py" for name in ("chat", "devices", "loading", "probes", "rendering")),
+TRAINING_CODE = ("backends/huggingface/training",)
+GENERATION_CODE = (
+    "backends/huggingface/generation",
+    "backends/compute/onednn_linear.py",
+    "backends/openai_api",
 )
-TUNING = tuple(f"{HF}{name}.py" for name in ("callbacks", "checkpoints", "examples", "training"))
-GENERATION = tuple(
-    f"{HF}{name}.py"
-    for name in ("generation", "agreement", "engine", "linear", "packed", "plain", "sampling")
-)
-ARITHMETIC = (f"{HF}devices.py", f"{HF}linear.py")
-SERVED = ("backends/openai_api",)
-WORDING = (
+SCORING_CODE = ("backends/scorers", "backends/compute", "backends/checkpoint_files")
+RESULT_TEXT_CODE = (
     "reporting/result_text.py",
     "reporting/headline.py",
     "stats/selection_correction.py",
     "analysis/refusals.py",
     "analysis/response_flags.py",
 )
-FIGURES = ("reporting/figures/style.py", "reporting/figures/comparison.py")
-TABLES = (
+FIGURE_CODE = (
+    "reporting/figures/style.py",
+    "reporting/figures/comparison.py",
+    "reporting/figures/dose_response.py",
+)
+SCORE_TABLE_CODE = (
     "analysis/response_behaviour.py",
-    "datasets/label_files.py",
     "analysis/family.py",
     "analysis/inference_data.py",
     "analysis/scorer_correction.py",
     "analysis/mean_columns.py",
     "analysis/response_table.py",
     "analysis/score_table.py",
-    "provenance/comparability.py",
     "analysis/refusals.py",
     "analysis/response_flags.py",
+    "datasets/label_files.py",
+    "provenance/comparability.py",
 )
-STATISTICS = tuple(
+RATE_STATISTICS_CODE = tuple(
     f"stats/{name}.py"
     for name in (
         "rates",
-        "weighted_mean",
+        "bayesian_bootstrap",
         "rate_posterior",
-        "paired",
-        "contrasts",
-        "density",
-        "largest",
-        "judge",
-        "ppi",
+        "paired_posterior",
+        "paired_differences",
+        "highest_density",
+        "selection_correction",
+        "scorer_error",
+        "prediction_powered",
     )
 )
 
@@ -134,7 +123,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("models.{key}",),
         reads=("requirements.txt",),
         writes=("models/{key}",),
-        code=("stages/model.py", *LOADING),
+        code=("stages/model.py", *WEIGHTS_CODE),
     ),
     Stage(
         name="finetune",
@@ -143,7 +132,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
-        code=("stages/finetune.py", "datasets/instruction_data.py", *LOADING, *TUNING),
+        code=("stages/finetune.py", "datasets/instruction_data.py", *WEIGHTS_CODE, *TRAINING_CODE),
     ),
     Stage(
         name="generate",
@@ -152,7 +141,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
-        code=("stages/generate.py", *LOADING, *GENERATION, *SERVED),
+        code=("stages/generate.py", *WEIGHTS_CODE, *GENERATION_CODE),
     ),
     Stage(
         name="score",
@@ -161,7 +150,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("scoring.scorers",),
         reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
         writes=("data/scores/{family}/{key}.parquet",),
-        code=("stages/score.py", "backends/scorers", *ARITHMETIC, *CHECKPOINTS),
+        code=("stages/score.py", *SCORING_CODE),
     ),
     Stage(
         name="posterior",
@@ -170,7 +159,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("posterior", "scoring.primary", "variants.{key}"),
         reads=("data/generations/{family}/{key}.parquet", "data/scores/{family}/{key}.parquet"),
         writes=("results/posteriors/{family}/{key}",),
-        code=("stages/posterior.py", *TABLES, *STATISTICS),
+        code=("stages/posterior.py", *SCORE_TABLE_CODE, *RATE_STATISTICS_CODE),
     ),
     Stage(
         name="pool",
@@ -189,11 +178,7 @@ PIPELINE: tuple[Stage, ...] = (
             "analysis/score_table.py",
             "provenance/comparability.py",
             "stats/rates.py",
-            "stats/hierarchical/cell_outliers.py",
-            "stats/hierarchical/model.py",
-            "stats/hierarchical/checks.py",
-            "stats/hierarchical/density.py",
-            "stats/hierarchical/seed_effects.py",
+            "stats/hierarchical",
             "stats/sampling.py",
             "stats/prior_sensitivity.py",
         ),
@@ -217,9 +202,9 @@ PIPELINE: tuple[Stage, ...] = (
             "analysis/dose_response.py",
             "reporting/dvc_metrics.py",
             "analysis/paired_rows.py",
-            *TABLES,
-            *FIGURES,
-            *STATISTICS,
+            *SCORE_TABLE_CODE,
+            *FIGURE_CODE,
+            *RATE_STATISTICS_CODE,
             "stats/dose_response.py",
             "stats/power.py",
             "stats/prior_sensitivity.py",
@@ -241,7 +226,7 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/track.py",
             "reporting/mlflow_page.py",
-            *WORDING,
+            *RESULT_TEXT_CODE,
             "provenance/comparability.py",
         ),
     ),
@@ -259,7 +244,7 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/track.py",
             "reporting/mlflow_page.py",
-            *WORDING,
+            *RESULT_TEXT_CODE,
             "provenance/comparability.py",
         ),
     ),
@@ -283,7 +268,7 @@ PIPELINE: tuple[Stage, ...] = (
             "analysis/flips.py",
             "reporting/scorer_limitations.py",
             "reporting/prompt_card_table.py",
-            *WORDING,
+            *RESULT_TEXT_CODE,
             "provenance/comparability.py",
             "provenance/identity_caveats.py",
             "stats/rates.py",
@@ -411,6 +396,14 @@ def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Inst
                 )
             )
     return found
+
+
+def stage_runs(config: Config) -> list[Instance]:
+    """Return every stage run that params.yaml asks for."""
+    sections = config.model_dump(
+        mode="json", include={"models", "finetunes", "variants", "families"}
+    )
+    return instances(sections)
 
 
 def upstream(all_of_them: Sequence[Instance], wanted: Sequence[Instance]) -> list[Instance]:

@@ -29,8 +29,8 @@ from toxtrail.datasets.label_files import (
     open_labels,
 )
 from toxtrail.errors import DataError
+from toxtrail.records.csv_text import as_csv
 from toxtrail.records.rows import Generation
-from toxtrail.storage.artifacts import as_csv
 
 PATH = Path("labels.csv")
 VARIANTS = ("instruct", "rude", "benign")

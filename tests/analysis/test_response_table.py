@@ -88,7 +88,7 @@ def test_a_file_and_its_rows_say_the_same(tmp_path):
 
 REFUSALS = [
     line.split("\t")[3].replace("\\n", "\n")
-    for line in (Path(__file__).parents[1] / "refusals.tsv").read_text("utf-8").splitlines()[1:]
+    for line in (Path(__file__).with_name("refusals.tsv")).read_text("utf-8").splitlines()[1:]
 ]
 
 

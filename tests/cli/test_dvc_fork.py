@@ -23,8 +23,9 @@ def run(monkeypatch, tmp_path):
 
     def run(stands_in, cmd="toxtrail stage score v", env=None):
         monkeypatch.setattr(_dvc_fork, "toxtrail", stands_in)
-        _dvc_fork._run(lambda *_, **__: pytest.fail("run by DVC"), "/bin/sh", cmd, cwd=str(tmp_path),
-                  env=env or {}, close_fds=True, shell=False)  # fmt: skip
+        refuse = lambda *_, **__: pytest.fail("run by DVC")  # noqa: E731
+        options = {"env": env or {}, "close_fds": True, "shell": False}
+        _dvc_fork._run(refuse, "/bin/sh", cmd, cwd=str(tmp_path), **options)
 
     return run
 

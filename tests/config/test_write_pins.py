@@ -7,9 +7,10 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
+from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.schema import Source
-from toxtrail.config.write_pins import Pin, resolve_pins, write_pins
+from toxtrail.config.write_pins import Pin, write_pins
 from toxtrail.errors import ConfigError
 
 SHA, OTHER, COMMIT = "a" * 64, "b" * 64, "c" * 40

@@ -11,9 +11,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from toxtrail.backends.assets import AssetStore
+from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset, Silent
 from toxtrail.config.schema import Source
-from toxtrail.config.write_pins import Pin, resolve_pins, write_pins
+from toxtrail.config.write_pins import Pin, write_pins
 from toxtrail.config.yaml_text import YamlError, parse_yaml
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text

@@ -260,7 +260,7 @@ def test_draws_that_find_no_room_are_an_error_and_not_the_end_of_the_process(tmp
         "import errno, resource, sys, pathlib\n"
         "import numpy as np, xarray as xr\n"
         "from toxtrail.storage.artifacts import _write_draws\n"
-        "from tests.test_artifacts import MANIFEST\n"
+        "from tests.storage.test_artifacts import MANIFEST\n"
         "draws = xr.Dataset({'rate': (('chain', 'draw'), np.random.rand(4, 20_000))})\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, 100_000))\n"
         "try:\n"

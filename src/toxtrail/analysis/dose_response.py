@@ -9,19 +9,8 @@ import numpy as np
 
 from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
 from toxtrail.config.schema import PosteriorConfig
-from toxtrail.reporting.figures.style import (
-    INK,
-    LINE,
-    canvas,
-    caption,
-    drawing,
-    legend,
-    look,
-    plain,
-)
 from toxtrail.stats.dose_response import never_falls, paired_rates, slopes
 from toxtrail.stats.rates import Floats, equal_tailed
-from toxtrail.storage.artifacts import Drawing
 
 Summaries = Mapping[str, Mapping[str, Any]]
 Rows = list[dict[str, Any]]
@@ -64,34 +53,6 @@ def dose_tables(
                 rows["doses"] += _rates(place, own, doses, draws, n, config.level)
                 rows["slopes"].append(_slope(place, doses, draws, n, config.level))
     return {name: found for name, found in rows.items() if found}
-
-
-def dose_figure(summary: Mapping[str, Any]) -> Drawing:
-    """Rate against dose over all subsets by the primary scorer, a line for each series."""
-    rows = [r for r in summary["doses"] if (r["scorer"], r["subset"]) == (summary["primary"], ALL)]
-    figure, (axes,) = canvas(3.6)
-    names = list(dict.fromkeys(row["series"] for row in rows))
-    for number, name in enumerate(names):
-        own = [row for row in rows if row["series"] == name]
-        doses = [row["dose"] for row in own]
-        rate, lo, hi = (
-            100 * np.array([row[column] for row in own])
-            for column in ("rate", "rate_lo", "rate_hi")
-        )
-        marks = look(number)
-        axes.errorbar(
-            doses, rate, yerr=[rate - lo, hi - rate], linewidth=1.2, capsize=3, markersize=5,
-            label=plain(name), **{**marks, "linestyle": "none"},
-        )  # fmt: skip
-        levels = sorted(set(doses))
-        means = [np.mean([r for d, r in zip(doses, rate, strict=True) if d == x]) for x in levels]
-        axes.plot(levels, means, color=marks["color"], linestyle=marks["linestyle"], linewidth=1)
-    axes.grid(axis="y", color=LINE, linewidth=0.7)
-    axes.set_ylim(bottom=0)
-    axes.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
-    axes.set_xlabel(caption("dose, as params.yaml gives it", summary), fontsize=10, color=INK)
-    legend(figure, axes, len(names))
-    return drawing(figure, "doses")
 
 
 def _root(variant: str, dosed: Summaries) -> str:

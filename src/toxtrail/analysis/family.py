@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.analysis.score_table import COLUMNS, Cells, cells
+import pyarrow as pa
+
+from toxtrail.analysis.score_table import Cells, cells
 from toxtrail.errors import DataError
 from toxtrail.provenance.comparability import Difference, differences, refuse_mismatch
 from toxtrail.provenance.identity import Input
-from toxtrail.storage.artifacts import Store
 
 STALE = (
     "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
@@ -38,18 +39,26 @@ class Members(NamedTuple):
     """Variant -> the file of its summary."""
 
 
-def members(store: Store, family: str, variants: Sequence[str]) -> Members:
-    """Read a family.
+def members(
+    tables: Mapping[str, pa.Table],
+    summaries: Mapping[str, Mapping[str, Any]],
+    inputs: Mapping[str, Input],
+    scores: Mapping[str, Input],
+) -> Members:
+    """Build the tables of a family.
+
+    Args:
+        tables: variant -> score rows, with COLUMNS.
+        summaries: variant -> summary of its rates.
+        inputs: variant -> the file of that summary.
+        scores: variant -> the file of the score rows.
 
     Raises:
-        DataError: a file is missing, or a summary was computed from other scores.
+        DataError: a summary was computed from other scores.
     """
-    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in variants}
-    summaries = {v: store.read_summary(store.posterior(family, v)) for v in variants}
-    inputs = {v: store.input(store.posterior(family, v) / "summary.json") for v in variants}
-    for variant in variants:
-        _refuse_stale(store.input(store.scores(family, variant)), inputs[variant])
-    return Members(tables, summaries, inputs)
+    for variant, summary in inputs.items():
+        _refuse_stale(scores[variant], summary)
+    return Members({v: cells(rows) for v, rows in tables.items()}, summaries, inputs)
 
 
 def comparable(

@@ -27,10 +27,10 @@ from toxtrail.datasets.label_files import (
 from toxtrail.datasets.readers import field
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.csv_text import as_csv
 from toxtrail.records.rows import Generation, Score
 from toxtrail.stats.rates import at_threshold
 from toxtrail.stats.scorer_error import unequal
-from toxtrail.storage.artifacts import as_csv
 
 SHEET = ("id", "text", "toxic")
 """Columns of a labelling file."""

@@ -25,7 +25,6 @@ from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Input
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
 from toxtrail.stats.rates import Floats, Ints, prompt_means
-from toxtrail.storage.artifacts import Store
 
 SAYS_NOTHING = ("error", "truncated")
 """States of rows that are no continuation of their prompt."""
@@ -59,20 +58,24 @@ class Said(NamedTuple):
         return values
 
 
-def texts_of(store: Store, family: str, variant: str, scores: Input) -> dict[str, Said]:
-    """What was said in the texts that the scores are of.
+def texts_of(rows: pa.Table, generations: Input, scores: Input) -> dict[str, Said]:
+    """Build the table of the texts that the scores are of.
+
+    Args:
+        rows: the generation rows.
+        generations: their file.
+        scores: the file of the scores.
 
     Raises:
-        DataError: the generations are missing, or others than those.
+        DataError: the scores are of other generations.
     """
-    path = store.generations(family, variant)
     recorded = scores.manifest.inputs.get("generations") if scores.manifest else None
-    if recorded is None or recorded.sha256 != store.input(path).sha256:
+    if recorded is None or recorded.sha256 != generations.sha256:
         raise DataError(
-            f"{scores.path} scores other texts than {path.relative_to(store.root).as_posix()} "
+            f"{scores.path} scores other texts than {generations.path} "
             "holds now. Run `dvc repro` to bring both up to date."
         )
-    return said(store.generation_table(family, variant))
+    return said(rows)
 
 
 def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:

@@ -65,7 +65,8 @@ class Repro:
 
 
 def may_fork() -> bool:
-    """Whether stages may be forks of one process that has imported their libraries (cli/_dvc_fork.py).
+    """Whether stages may be forks of one process that has imported their libraries
+    (cli/_dvc_fork.py).
 
     Not where a GPU may be: a process that has once asked CUDA or ROCm what there is leaves its
     forks without it. macOS's own libraries do not bear a fork either.

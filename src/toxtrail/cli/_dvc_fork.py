@@ -1,5 +1,6 @@
-"""DVC as `toxtrail run` runs it: `python -m toxtrail.cli._dvc_fork repro` in place of `python -m dvc
-repro` (see `backends.dvc_process`), on a CPU with toxtrail's stages as forks of its own process.
+"""DVC as `toxtrail run` runs it: `python -m toxtrail.cli._dvc_fork repro` in place of
+`python -m dvc repro` (see `backends.dvc_process`), on a CPU with toxtrail's stages as forks
+of its own process.
 
 To start Python and import torch, transformers and MLflow takes seconds, and the paper's preset
 starts 150 stages. Here the first stage that runs pays for all. What a stage computes, reads and

@@ -94,7 +94,7 @@ def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None
     Args:
         texts: as of `print_json`.
     """
-    from toxtrail.storage.artifacts import as_csv
+    from toxtrail.records.csv_text import as_csv
 
     echo_data(as_csv(rows if texts else _without_secrets(rows)))
 

@@ -80,8 +80,9 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail pin
       toxtrail pin --dry-run
     """
+    from toxtrail.backends.assets.resolve_pins import resolve_pins
     from toxtrail.cli.stage import assets_of
-    from toxtrail.config.write_pins import resolve_pins, write_pins
+    from toxtrail.config.write_pins import write_pins
 
     pins = resolve_pins(experiment.config.sources(), assets_of(experiment))
     if not dry_run:

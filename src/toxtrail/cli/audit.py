@@ -236,7 +236,7 @@ def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
 def scene_of(experiment: Experiment) -> Scene:
     """The experiment as a place to look things up in; outside of one, nowhere."""
     from toxtrail.audit.lineage.context import Scene
-    from toxtrail.audit.scope import stage_runs
+    from toxtrail.pipeline import stage_runs
 
     if not experiment.exists:
         return Scene(Path.cwd(), None, None)

@@ -179,7 +179,8 @@ def _write(target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
         ConfigError: the file is there already, or ends otherwise.
     """
     from toxtrail.analysis.flips import Flip
-    from toxtrail.storage.artifacts import as_csv, write_outside
+    from toxtrail.records.csv_text import as_csv
+    from toxtrail.storage.artifacts import write_outside
 
     if target.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--to: {target} must end in .parquet or .csv.")

@@ -59,7 +59,8 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
       toxtrail judge draw smollm2-instruct smollm2-rude --n 100 --to labels.csv
     """
     from toxtrail.analysis import human_labels
-    from toxtrail.storage.artifacts import as_csv, write_outside
+    from toxtrail.records.csv_text import as_csv
+    from toxtrail.storage.artifacts import write_outside
 
     if to.exists():
         raise ConfigError(f"{to} exists: labels in it would be lost. Name another file.")

@@ -177,8 +177,8 @@ def _running_stages(experiment: Experiment) -> list[str]:
     """Stages whose outputs a living DVC process holds for writing."""
     import psutil
 
-    from toxtrail.audit.scope import stage_runs
     from toxtrail.backends.dvc_process import file_locks
+    from toxtrail.pipeline import stage_runs
 
     held = (file_locks(experiment.root / ".dvc" / "tmp" / "rwlock") or {}).get("write", {})
     paths = {Path(p) for p, who in held.items() if psutil.pid_exists(int(who["pid"]))}

@@ -1,1 +1,1 @@
-"""params.yaml: its schema, how it is read and checked, and how pins and entries are written into it."""
+"""params.yaml: its schema, reading, checks, and how pins and entries are written into it."""

@@ -1,4 +1,4 @@
-"""The types of params.yaml: one frozen, strict Config. No values, no reading (config/load.py reads)."""
+"""The types of params.yaml: one frozen, strict Config. config/load.py reads the file."""
 
 from __future__ import annotations
 

@@ -3,17 +3,14 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import yaml
 
-from toxtrail.backends.protocols import Assets
-from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
-from toxtrail.config.schema import Source
 from toxtrail.config.yaml_text import YamlError, parse_yaml
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.errors import ConfigError
 from toxtrail.regular_files import read_text
 
 
@@ -36,37 +33,6 @@ class Edit(NamedTuple):
     start: int
     end: int
     text: str
-
-
-def resolve_pins(sources: Iterable[tuple[str, Source]], assets: Assets) -> list[Pin]:
-    """Fetch every asset and say what it is: a commit for hf:, a sha256 for everything else.
-
-    A remote asset keeps the pin it has: new content under an old address is refused, not accepted.
-    A local file's pin follows the file: running this is how its owner accepts the change.
-
-    Raises:
-        BackendError: an asset cannot be had, or is not what its pin says.
-    """
-    return [_resolved(place, source, assets) for place, source in sources]
-
-
-def _resolved(place: str, source: Source, assets: Assets) -> Pin:
-    address = parse_uri(source.uri)
-    asset = assets.fetch(source.uri, None if isinstance(address, FileUri) else source.sha256)
-    new_uri: str = source.uri
-    sha256: str | None = asset.sha256
-    if isinstance(address, HfUri):
-        new_uri, sha256 = _at_commit(place, address, asset.resolved), source.sha256
-    changed = (new_uri, sha256) != (source.uri, source.sha256)
-    return Pin(place, source.uri, new_uri, sha256, changed)
-
-
-def _at_commit(place: str, address: HfUri, commit: str) -> str:
-    if not COMMIT.fullmatch(commit):
-        raise BackendError(f"{place}: hf:{address.repo} resolved to {commit!r}, no 40-hex commit.")
-    kind = "datasets/" if address.repo_type == "dataset" else ""
-    path = f"/{address.path}" if address.path else ""
-    return f"hf:{kind}{address.repo}@{commit}{path}"
 
 
 def write_pins(path: Path, pins: Sequence[Pin]) -> None:

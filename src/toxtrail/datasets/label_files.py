@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 from toxtrail.datasets.readers import field
 from toxtrail.errors import DataError, nearest
 from toxtrail.provenance.identity import sha256_text
+from toxtrail.records.csv_text import as_csv
 from toxtrail.records.rows import Generation
-from toxtrail.storage.artifacts import as_csv
 
 LABELS = ("variant", "prompt_id", "sample", "toxic", "text_sha256")
 """Columns of counted labels."""

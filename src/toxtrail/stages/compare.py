@@ -17,19 +17,20 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.analysis.dose_response import dose_figure, dose_tables
+from toxtrail.analysis.dose_response import dose_tables
 from toxtrail.analysis.family import comparable, edges, members, mismatch
 from toxtrail.analysis.inference_data import pair_groups
 from toxtrail.analysis.paired_rows import edge_rows, refuse_unlike, rope
 from toxtrail.analysis.response_behaviour import behaviour_pairs, said_less
 from toxtrail.analysis.response_table import Said, limited_to, said, texts_of
-from toxtrail.analysis.score_table import ALL, Cells, as_dataset, cells
+from toxtrail.analysis.score_table import ALL, COLUMNS, Cells, as_dataset, cells
 from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
 from toxtrail.config.schema import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.provenance.comparability import refuse_mismatch
 from toxtrail.provenance.identity import Input, content_key
+from toxtrail.records.csv_text import as_csv
 from toxtrail.records.rows import Generation, Score
 from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
 from toxtrail.reporting.figures.comparison import (
@@ -38,14 +39,9 @@ from toxtrail.reporting.figures.comparison import (
     rates_figure,
     thresholds_figure,
 )
+from toxtrail.reporting.figures.dose_response import dose_figure
 from toxtrail.stats.rates import Floats
-from toxtrail.storage.artifacts import (
-    SUMMARY_SCHEMAS,
-    Posterior,
-    Store,
-    as_csv,
-    refuse_other_schema,
-)
+from toxtrail.storage.artifacts import SUMMARY_SCHEMAS, Posterior, Store, refuse_other_schema
 
 WHO = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""
@@ -345,9 +341,10 @@ def run(
     store: Store, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
 ) -> None:
     """Read, compare, write."""
-    own = members(store, family, who.variants)
+    own = members(*store.read_family(family, who.variants, COLUMNS))
     texts = {
-        v: texts_of(store, family, v, store.input(store.scores(family, v))) for v in who.variants
+        v: texts_of(*store.read_responses(family, v), store.input(store.scores(family, v)))
+        for v in who.variants
     }
     found = family_comparison(
         own.tables,

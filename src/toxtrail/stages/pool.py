@@ -17,7 +17,7 @@ import xarray as xr
 from toxtrail.analysis.family import Edge, comparable, edges, members
 from toxtrail.analysis.pooled_inference_data import PoolEvidence, pooled_groups
 from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows, without_withheld
-from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
+from toxtrail.analysis.score_table import ALL, COLUMNS, Cells, scorers, subsets, weights
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
@@ -200,7 +200,7 @@ def run(
             advance(total)
         return drawn
 
-    own = members(store, family, who.variants)
+    own = members(*store.read_family(family, who.variants, COLUMNS))
     tables, _ = comparable(own.tables, own.summaries, who.reference, bool(who.allow_mismatch))
     found = pooled_family(tables, own.summaries, who.reference, primary, config, pooling, sampler)
     manifest = manifest_of(

@@ -138,7 +138,7 @@ def run(
     """Read, compute, write."""
     scores = store.input(store.scores(who.family, variant))
     rows = store.score_table(who.family, variant, COLUMNS)
-    table, texts = cells(rows), texts_of(store, who.family, variant, scores)
+    table, texts = cells(rows), texts_of(*store.read_responses(who.family, variant), scores)
     labels, files = labels_from(store, variant, who.family, config, assets)
     posterior = variant_posterior(table, texts, variant, primary, config)
     numbers = with_corrected_rates(posterior.summary, table, label_rows(labels, rows), config)

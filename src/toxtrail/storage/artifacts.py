@@ -6,8 +6,6 @@ manifest inside the file, so a file that left the repo still says where it came 
 
 from __future__ import annotations
 
-import csv
-import io
 import json
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
@@ -21,9 +19,17 @@ import pyarrow.parquet as pq
 from pydantic import ValidationError
 
 from toxtrail.errors import DataError, is_of_the_system
-from toxtrail.provenance import embedded_manifest as provenance_embedded_manifest
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.embedded_manifest import (
+    DRAWS_NAME,
+    NAME,
+    as_text,
+    embedded_manifest,
+    in_png,
+    in_svg,
+)
 from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
+from toxtrail.records.csv_text import as_csv
+from toxtrail.records.figure import Drawing
 from toxtrail.records.rows import (
     GENERATION_SCHEMA,
     PROMPT_OPTIONS,
@@ -41,17 +47,9 @@ from toxtrail.records.rows import (
 from toxtrail.regular_files import leads_out, read_text, refuse_irregular
 from toxtrail.storage import atomic_writes
 from toxtrail.storage.row_journal import RowStore
-from toxtrail.text_escaping import safe_cell
 
 if TYPE_CHECKING:
     import xarray
-
-
-class Drawing(NamedTuple):
-    """A figure."""
-
-    svg: str
-    png: bytes
 
 
 class Posterior(NamedTuple):
@@ -180,6 +178,23 @@ class Store:
         """Columns of the score rows, as arrays."""
         return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns)
 
+    def read_responses(self, family: str, variant: str) -> tuple[pa.Table, Input]:
+        """The generation rows, as arrays, and their file."""
+        generations = self.input(self.generations(family, variant))
+        return self.generation_table(family, variant), generations
+
+    def read_family(
+        self, family: str, variants: Sequence[str], columns: Sequence[str]
+    ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, Input], dict[str, Input]]:
+        """Variant -> score rows, summary of its rates, file of that summary, file of the scores."""
+        folders = {v: self.posterior(family, v) for v in variants}
+        return (
+            {v: self.score_table(family, v, columns) for v in variants},
+            {v: self.read_summary(folder) for v, folder in folders.items()},
+            {v: self.input(folder / "summary.json") for v, folder in folders.items()},
+            {v: self.input(self.scores(family, v)) for v in variants},
+        )
+
     def read_card(self, key: str) -> ModelCard:
         path = self.model(key) / "model.json"
         try:
@@ -257,9 +272,9 @@ class Store:
             groups = {"posterior": posterior.draws, **posterior.groups}
             _write_draws(draft / "posterior.nc", groups, manifest)
             for name, drawing in posterior.figures.items():
-                svg = provenance_embedded_manifest.in_svg(drawing.svg, manifest)
+                svg = in_svg(drawing.svg, manifest)
                 (draft / f"{name}.svg").write_text(svg, encoding="utf-8")
-                png = provenance_embedded_manifest.in_png(drawing.png, manifest)
+                png = in_png(drawing.png, manifest)
                 (draft / f"{name}.png").write_bytes(png)
             for name, rows in (tables or {}).items():
                 _write_rows(draft / name, rows, manifest)
@@ -274,9 +289,7 @@ class Store:
     def _write_table(
         self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
     ) -> None:
-        metadata = {
-            provenance_embedded_manifest.NAME: provenance_embedded_manifest.as_text(manifest)
-        }
+        metadata = {NAME: as_text(manifest)}
         table = table_of(rows, schema.with_metadata(metadata))
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
@@ -431,24 +444,7 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
         own = group.assign_attrs({**facts, **group.attrs})
         own.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
     with h5py.File(path, "r+") as file:
-        file[provenance_embedded_manifest.DRAWS_NAME] = provenance_embedded_manifest.as_text(
-            manifest
-        ).encode()
-
-
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A column for each name, in the order in which they turn up; no cell is a formula."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
-    return "".join([_csv_line(columns), *lines])
-
-
-def _csv_line(values: Sequence[object]) -> str:
-    """With the other end of line Python's writer would leave a lone \\r unquoted: a cell would
-    become two lines."""
-    line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow([safe_cell(value) for value in values])
-    return line.getvalue().removesuffix("\r\n") + "\n"
+        file[DRAWS_NAME] = as_text(manifest).encode()
 
 
 def write_outside(
@@ -480,8 +476,6 @@ def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
     """A table of scalars as `<path>.parquet` and `<path>.csv`."""
-    table = scalar_table(rows).replace_schema_metadata(
-        {provenance_embedded_manifest.NAME: provenance_embedded_manifest.as_text(manifest)}
-    )
+    table = scalar_table(rows).replace_schema_metadata({NAME: as_text(manifest)})
     pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
     path.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8", newline="")

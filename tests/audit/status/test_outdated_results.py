@@ -7,11 +7,10 @@ import os
 import pytest
 import yaml
 
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.status.outdated_results import outdated
 from toxtrail.audit.verify.params import _manifest_params
 from toxtrail.config.load import parse_config
-from toxtrail.pipeline import manifest_of
+from toxtrail.pipeline import manifest_of, stage_runs
 from toxtrail.provenance.identity import Input, sha256_file
 
 

@@ -10,10 +10,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.params import changes, other_model, other_params
 from toxtrail.config.schema import Config
-from toxtrail.pipeline import Instance
+from toxtrail.pipeline import Instance, stage_runs
 from toxtrail.provenance.identity import Input, Manifest, ModelCard, sha256_file
 from toxtrail.regular_files import irregular, leads_out
 

@@ -10,10 +10,9 @@ from typing import Any
 
 import yaml
 
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, broken, failed, judged, weak
 from toxtrail.audit.verify.dvc_lock import UniqueKeyLoader, is_own
-from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list
+from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list, stage_runs
 from toxtrail.regular_files import read_text
 from toxtrail.scaffold import other_code
 

@@ -9,10 +9,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.context import Check, Evidence, absent, guarded, judged, of_stage, weak
 from toxtrail.backends import git
-from toxtrail.pipeline import Instance
+from toxtrail.pipeline import Instance, stage_runs
 from toxtrail.provenance.identity import record_seal
 from toxtrail.regular_files import status
 from toxtrail.storage.artifacts import read_json

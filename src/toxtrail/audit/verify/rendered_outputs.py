@@ -20,11 +20,12 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.pipeline import Instance, code_sha256
 from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.records.csv_text import as_csv
 from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
 from toxtrail.stages.compare import MORE_TABLES, TABLES
 from toxtrail.stages.report import page_of
-from toxtrail.storage.artifacts import as_csv, pretty_json, scalar_table
+from toxtrail.storage.artifacts import pretty_json, scalar_table
 
 
 def verify_shown(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:

@@ -277,7 +277,7 @@ def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     rows = store.score_table(who.family, variant, COLUMNS)
     table = cells(rows)
     fields = comparability_of(table, store.input(scores), config.posterior)
-    texts = texts_of(store, who.family, variant, store.input(scores))
+    texts = texts_of(*store.read_responses(who.family, variant), store.input(scores))
     primary = config.scoring.primary
     found = variant_posterior(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
@@ -335,7 +335,8 @@ def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
     tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in who.variants}
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
     texts = {
-        v: texts_of(store, family, v, store.input(store.scores(family, v))) for v in who.variants
+        v: texts_of(*store.read_responses(family, v), store.input(store.scores(family, v)))
+        for v in who.variants
     }
     own_view = family_comparison(
         tables, texts, summaries, who.reference, config.scoring.primary, config.posterior,

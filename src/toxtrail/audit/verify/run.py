@@ -8,7 +8,6 @@ from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.context import (
     DAMAGE,
     LINKS,
@@ -53,7 +52,7 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import read_yaml
 from toxtrail.config.schema import Config
 from toxtrail.errors import DataError
-from toxtrail.pipeline import Instance, upstream
+from toxtrail.pipeline import Instance, stage_runs, upstream
 from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.storage.artifacts import Store, read_json
 

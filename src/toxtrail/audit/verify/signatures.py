@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toxtrail.audit.bundle.signing import Signed, opened
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, absent, broken, failed, ok, weak
 from toxtrail.audit.verify.hash_cache import Digests, files_of
 from toxtrail.audit.verify.params import changes
@@ -22,7 +21,7 @@ from toxtrail.audit.verify.unsafe_outputs import refused_places
 from toxtrail.backends.protocols import Silent
 from toxtrail.config.schema import Config
 from toxtrail.errors import ConfigError, DataError, nearest
-from toxtrail.pipeline import Instance, upstream
+from toxtrail.pipeline import Instance, stage_runs, upstream
 from toxtrail.provenance.embedded_manifest import embedded_manifest
 from toxtrail.provenance.identity import canonical_json
 from toxtrail.regular_files import irregular, read_text

@@ -7,12 +7,12 @@ from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from toxtrail.audit.lineage.context import Scene, Subject
-from toxtrail.audit.scope import stage_runs
 from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, absent, broken, guarded, ok
 from toxtrail.audit.verify.hash_cache import hashed
 from toxtrail.audit.verify.mlflow_runs import open_store, verify_run
 from toxtrail.audit.verify.pipeline import verify_stale_entries
 from toxtrail.audit.verify.run import verify
+from toxtrail.pipeline import stage_runs
 from toxtrail.provenance.embedded_manifest import embedded_manifest
 from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
 

@@ -55,7 +55,8 @@ class AssetStore:
         """A verified local copy of what an address means.
 
         Args:
-            uri: see `toxtrail.config.asset_uris`; a relative file: path starts at the experiment's root.
+            uri: see `toxtrail.config.asset_uris`; a relative file: path starts at the
+                experiment's root.
             sha256: the pin, of the file or of the tree of files; None to accept what is there.
 
         Raises:

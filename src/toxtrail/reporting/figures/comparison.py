@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toxtrail.records.figure import Drawing
 from toxtrail.reporting.figures.style import (
     BAND,
     INK,
@@ -24,7 +25,6 @@ from toxtrail.reporting.figures.style import (
     plain,
 )
 from toxtrail.stats.rates import Floats
-from toxtrail.storage.artifacts import Drawing
 
 if TYPE_CHECKING:
     import xarray as xr

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from toxtrail.records.figure import Drawing
 from toxtrail.reporting.figures.style import (
     COLOURS,
     DASHES,
@@ -20,7 +21,6 @@ from toxtrail.reporting.figures.style import (
     nothing,
     plain,
 )
-from toxtrail.storage.artifacts import Drawing
 
 if TYPE_CHECKING:
     import xarray as xr

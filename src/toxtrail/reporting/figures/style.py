@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.storage.artifacts import Drawing
+from toxtrail.records.figure import Drawing
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -5,8 +5,8 @@ memory. A process can be ended, in every thread and on every system; the time li
 process itself, so it ends even if this one is gone. Memory is limited where the system can do it
 (not on Windows; hardly on macOS), elsewhere by the time alone.
 
-`python -P -m toxtrail.backends.huggingface.weights.template_process SECONDS BYTES` answers a line of JSON with
-another.
+`python -P -m toxtrail.backends.huggingface.weights.template_process SECONDS BYTES` answers a line
+of JSON with another.
 """
 
 from __future__ import annotations

@@ -1,0 +1,12 @@
+"""A figure as bytes."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class Drawing(NamedTuple):
+    """A figure."""
+
+    svg: str
+    png: bytes

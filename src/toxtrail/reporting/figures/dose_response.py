@@ -1,0 +1,49 @@
+"""Rates along a dose, as a figure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from toxtrail.analysis.score_table import ALL
+from toxtrail.records.figure import Drawing
+from toxtrail.reporting.figures.style import (
+    INK,
+    LINE,
+    canvas,
+    caption,
+    drawing,
+    legend,
+    look,
+    plain,
+)
+
+
+def dose_figure(summary: Mapping[str, Any]) -> Drawing:
+    """Rate against dose over all subsets by the primary scorer, a line for each series."""
+    rows = [r for r in summary["doses"] if (r["scorer"], r["subset"]) == (summary["primary"], ALL)]
+    figure, (axes,) = canvas(3.6)
+    names = list(dict.fromkeys(row["series"] for row in rows))
+    for number, name in enumerate(names):
+        own = [row for row in rows if row["series"] == name]
+        doses = [row["dose"] for row in own]
+        rate, lo, hi = (
+            100 * np.array([row[column] for row in own])
+            for column in ("rate", "rate_lo", "rate_hi")
+        )
+        marks = look(number)
+        axes.errorbar(
+            doses, rate, yerr=[rate - lo, hi - rate], linewidth=1.2, capsize=3, markersize=5,
+            label=plain(name), **{**marks, "linestyle": "none"},
+        )  # fmt: skip
+        levels = sorted(set(doses))
+        means = [np.mean([r for d, r in zip(doses, rate, strict=True) if d == x]) for x in levels]
+        axes.plot(levels, means, color=marks["color"], linestyle=marks["linestyle"], linewidth=1)
+    axes.grid(axis="y", color=LINE, linewidth=0.7)
+    axes.set_ylim(bottom=0)
+    axes.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
+    axes.set_xlabel(caption("dose, as params.yaml gives it", summary), fontsize=10, color=INK)
+    legend(figure, axes, len(names))
+    return drawing(figure, "doses")
