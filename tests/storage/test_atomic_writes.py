@@ -87,7 +87,8 @@ def test_a_draft_lies_on_the_file_system_of_its_target(kind, tmp_path):
 def test_what_a_killed_process_left_is_swept_and_what_a_live_one_makes_is_not(kind, tmp_path):
     code = (
         "import sys, time, pathlib\nfrom toxtrail.storage import atomic_writes\n"
-        f"with atomic_writes.{kind}(pathlib.Path(sys.argv[1])):\n    print(flush=True)\n    time.sleep(60)"
+        f"with atomic_writes.{kind}(pathlib.Path(sys.argv[1])):\n"
+        "    print(flush=True)\n    time.sleep(60)"
     )
     target = tmp_path / "the-target"
     command = [sys.executable, "-c", code, str(target)]
