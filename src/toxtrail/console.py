@@ -8,6 +8,7 @@ import os
 import sys
 import traceback
 import warnings
+from collections.abc import Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -88,6 +89,13 @@ def joined(*cells: Text) -> Text:
     from rich.text import Text
 
     return Text("").join(cells)
+
+
+def lines(cells: Sequence[Text]) -> Text:
+    """Cells below one another, as one."""
+    from rich.text import Text
+
+    return Text("\n").join(cells)
 
 
 def prepare() -> None:

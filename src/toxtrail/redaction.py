@@ -22,7 +22,7 @@ USER_INFO = re.compile(
 """`scheme://user:password@`; a token alone may stand for the user."""
 
 QUERY = re.compile(
-    r"(?P<name>[?&;][\w.-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key"
+    r"(?P<name>[?&;#][\w.-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key"
     r"|access[_-]?key(?:[_-]?id)?|account[_-]?key|signature|credentials?"
     r"|(?<![a-z0-9])(?:sig|sas|key|auth|jwt))=)[^\s&;#\"'<>]+",
     re.IGNORECASE,
@@ -30,22 +30,41 @@ QUERY = re.compile(
 """`?token=...`, `&X-Amz-Signature=...`."""
 
 SETTING = re.compile(
-    r"(?P<name>\b\w{0,30}(?:password|passwd|secret[_-]?(?:access[_-]?)?key|api[_-]?key"
-    r"|account[_-]?key)(?:=|['\"]\s{0,2}:\s{0,2})['\"]?)[^\s&;,\"'<>)}]+",
+    r"(?P<name>(?:\b|(?<=%3b))\w{0,30}(?:password|passwd|pwd|secret|secret[_-]?(?:access[_-]?)?key"
+    r"|api[_-]?key|account[_-]?key|(?:access|auth|id|refresh|session)[_-]token)"
+    r"(?:=|%3d|['\"]\s{0,2}:\s{0,2})['\"]?)[^\s&;,\"'<>)}]+",
     re.IGNORECASE,
 )
 """`password=...` of a connection string, `"password": "..."`."""
 
+VARIABLE = re.compile(
+    r"(?P<name>\b[A-Z][A-Z0-9_]{0,60}_(?:TOKEN|PASSWORD|SECRET|KEY)=['\"]?)[^\s;\"']+"
+)
+"""`HF_TOKEN=...`, as a shell has it."""
+
+OPTION = re.compile(
+    r"(?P<name>(?<!\S)--[\w-]{0,30}(?:password|token|secret)[ =]['\"]?)[^\s\"']+", re.IGNORECASE
+)
+
 HEADER = re.compile(
-    r"(?P<name>\b(?:proxy-)?authorization['\"]?\s{0,3}[:=]\s{0,3}(?:b?['\"])?)"
+    r"(?P<name>\b(?:(?:proxy-)?authorization|[\w-]{0,30}-(?:token|api-key))"
+    r"['\"]?\s{0,3}[:=]\s{0,3}(?:b?['\"])?)"
     r"(?:(?:bearer|basic|token)\s{1,3})?[^\s,\"']+",
+    re.IGNORECASE,
+)
+COOKIE = re.compile(
+    r"(?P<name>\b(?:set-)?cookie['\"]?\s{0,3}:\s{0,3}['\"]?)(?=[\w.-]{1,60}=)[^\r\n\"']+",
     re.IGNORECASE,
 )
 BEARER = re.compile(r"(?P<name>\bbearer\s{1,3})(?=\S{0,200}\d)[\w.~+/=-]{16,}", re.IGNORECASE)
 
 TOKENS = re.compile(
     r"\b(?:hf_[A-Za-z0-9]{16,}|gh[pousr]_[A-Za-z0-9]{16,}|github_pat_\w{16,}|glpat-[\w-]{16,}"
-    r"|pypi-[\w-]{40,}|sk-(?=[\w-]{0,60}\d)[\w-]{20,})"
+    r"|pypi-[\w-]{40,}|sk-(?=[\w-]{0,60}\d)[\w-]{20,}|xox[abeoprs]-[\w-]{10,}|npm_[A-Za-z0-9]{36}"
+    r"|gsk_[A-Za-z0-9]{20,}|AIza[\w-]{35}|ya29\.[\w-]{20,}|dapi[0-9a-f]{32}"
+    r"|(?:AKIA|ASIA)[A-Z0-9]{16}|eyJ[\w-]{10,}\.eyJ[\w-]{10,}\.[\w-]{10,})"
+    r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----[^-]{0,20000}"
+    r"(?:-----END [A-Z ]{0,20}PRIVATE KEY-----)?"
 )
 """Access tokens of services that mark theirs with a prefix."""
 
@@ -75,7 +94,7 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
             text = _without(secret, text)
     if "://" in text:
         text = USER_INFO.sub(rf"\g<scheme>{MASK}@", text)
-    for pattern in (QUERY, SETTING, HEADER, BEARER):
+    for pattern in (QUERY, SETTING, VARIABLE, OPTION, HEADER, COOKIE, BEARER):
         text = pattern.sub(rf"\g<name>{MASK}", text)
     return TOKENS.sub(MASK, text)
 

@@ -6,13 +6,18 @@ import csv
 import json
 import re
 from collections import Counter
+from decimal import Decimal
+from pathlib import Path
 
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.config.schema import SubsetConfig
-from toxtrail.datasets.prompt_selection import Candidate, Selection, draw, select
+from toxtrail.config.schema import SubsetConfig, WhereConfig
+from toxtrail.datasets.prompt_selection import Candidate, Cells, Selection, draw, meets, select
 from toxtrail.errors import ConfigError, DataError
 
 
@@ -61,6 +66,47 @@ def test_a_filter_lets_in_the_rows_that_meet_it(values, where, kept, suffix, tab
     found = select(table(numbered(*values), suffix), subset(where={"score": where}))
     assert [one.row for one in found.candidates.values()] == kept
     assert list(found.left.values()) == [len(kept)]
+
+
+@pytest.mark.parametrize("bound", [0.7, 0.9, 0.1, 0.3, 1e-45, 1e300, -0.7])
+@pytest.mark.parametrize("kind", ["f4", "f8"])
+def test_a_bound_is_met_by_the_same_number_in_either_precision(bound, kind, tmp_path):
+    if bound > np.finfo(kind).max:
+        return
+    column = np.array([bound], kind)
+    pq.write_table(pa.table({"text": ["one"], "score": column}), tmp_path / "p.parquet")
+    for condition in ({"min": bound}, {"max": bound}, {"is": bound}):
+        found = select(tmp_path / "p.parquet", subset(where={"score": condition}))
+        assert len(found.candidates) == 1, condition
+
+
+@given(st.floats(-1, 1, width=32), st.floats(-1, 1))
+def test_a_column_in_single_precision_is_compared_in_single_precision(value, bound):
+    single = np.float32(bound)
+    if float(bound).is_integer():
+        return
+    cells = Cells(Path("p.parquet"), 0, {"score": float(value)})
+    for condition, expected in (
+        ({"min": bound}, value >= single),
+        ({"max": bound}, value <= single),
+        ({"is": bound}, value == single),
+    ):
+        where = WhereConfig.model_validate(condition)
+        assert meets(cells, "score", where) == expected
+
+
+@pytest.mark.parametrize("value", [16777216.0, 16777218.0])
+def test_a_whole_number_is_no_other_that_is_equal_in_single_precision(value, table):
+    for condition in ({"is": 16777217}, {"min": 16777217, "max": 16777217}):
+        found = select(table(numbered(value)), subset(where={"score": condition}))
+        assert not found.candidates
+
+
+def test_a_decimal_column_holds_numbers(tmp_path):
+    column = pa.array([Decimal("0.70"), Decimal("0.69"), None], pa.decimal128(4, 2))
+    pq.write_table(pa.table({"text": ["a", "b", "c"], "score": column}), tmp_path / "p.parquet")
+    found = select(tmp_path / "p.parquet", subset(where={"score": {"min": 0.7}}))
+    assert list(found.candidates) == ["a"]
 
 
 def test_true_is_no_number_and_no_text(table):

@@ -13,9 +13,10 @@ from typing import Any, Literal, NamedTuple
 import click
 
 from toxtrail.cli._options import refuse_several
-from toxtrail.console import cell, console, echo, echo_data
+from toxtrail.cli.widths import broken, least_widths, taken_by_gaps, widths
+from toxtrail.console import cell, console, echo, echo_data, lines, shown
 from toxtrail.redaction import redacted
-from toxtrail.text_escaping import latex, markdown, visible
+from toxtrail.text_escaping import latex, markdown
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
@@ -25,10 +26,6 @@ Form = Literal["text", "json", "csv", "md", "latex"]
 
 WIDE = 200
 """Columns of a table that goes to a pipe or a file."""
-FOLDING, WIDEST = {"variant", "against"}, 24
-"""Columns that fold first: names, and whatever has longer cells than this."""
-NAME, GAP = 16, 3
-"""What a folded column takes at least, and what lies between two."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour, where the terminal has colour."""
 
@@ -82,10 +79,11 @@ def print_json(value: object, *, texts: bool = False) -> None:
 
 def tell_delimiter(path: Path) -> None:
     """Say on stderr by what a .csv file is separated, if it is no comma."""
-    from toxtrail.datasets.readers.csv_rows import shown, unusual_delimiter
+    from toxtrail.datasets.readers.csv_rows import shown as delimiter_text
+    from toxtrail.datasets.readers.csv_rows import unusual_delimiter
 
     if mark := unusual_delimiter(path, None):
-        echo(f"{path.name} is read with the delimiter {shown(mark)}.", err=True)
+        echo(f"{path.name} is read with the delimiter {delimiter_text(mark)}.", err=True)
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None:
@@ -121,18 +119,24 @@ def print_table(
     from rich.table import Table as RichTable
 
     screen = console(room())
-    shown = title and cell(title, "bold")
-    table = RichTable(box=SIMPLE_HEAD, title=shown, title_justify="left")
-    for column, width in zip(columns, _least_widths(columns, rows, screen.width), strict=True):
+    title_cell = title and cell(title, "bold")
+    table = RichTable(box=SIMPLE_HEAD, title=title_cell, title_justify="left")
+    texts = [[shown(value) for value in row] for row in rows]
+    own = widths([column.rstrip(">") for column in columns], texts, screen.width)
+    for column, width in zip(columns, own, strict=True):
         table.add_column(
             cell(column.rstrip(">")),
             justify="right" if column.endswith(">") else "left",
             overflow="fold",
             width=width,
         )
-    for row in rows:
-        table.add_row(*(cell(value, _colour(str(value))) for value in row))
+    for row in texts:
+        table.add_row(*map(_folded, row, own))
     screen.print(table)
+
+
+def _folded(text: str, width: int) -> Any:
+    return lines([cell(line, _colour(text)) for line in broken(text, width)])
 
 
 def size_text(size: float | None) -> str:
@@ -151,12 +155,22 @@ def room() -> int:
     return console().width if sys.stdout.isatty() else WIDE
 
 
-def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
-    """The table without as many of these columns, in their order, as the terminal has no room for;
-    and which those are."""
+def fitted(tables: Sequence[Table], droppable: Sequence[str]) -> tuple[list[Table], list[str]]:
+    """The tables without as many of these columns, in their order, as the terminal has no room for;
+    and a note that names those, if there are any."""
+    found = [_fitted(table, droppable) for table in tables]
+    left_out = {name for _, names in found for name in names}
+    names = ", ".join(name for name in droppable if name in left_out)
+    notes = [f"The terminal is too narrow for: {names}. --csv has every column."] if names else []
+    return [table for table, _ in found], notes
+
+
+def _fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
     dropped: list[str] = []
     for name in droppable:
-        if sum(_needs(table.columns, table.rows)) <= room():
+        texts = [[shown(value) for value in row] for row in table.rows]
+        needs = least_widths([column.rstrip(">") for column in table.columns], texts)
+        if sum(needs) + taken_by_gaps(table.columns) <= room():
             break
         kept = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
         if len(kept) < len(table.columns):
@@ -164,28 +178,6 @@ def fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
             columns = [table.columns[place] for place in kept]
             table = Table(table.title, columns, [[r[place] for place in kept] for r in table.rows])
     return table, dropped
-
-
-def _least_widths(
-    columns: Sequence[str], rows: Sequence[Sequence[object]], width: int
-) -> list[int | None]:
-    """Of each column; None: it may fold. Numbers stay whole if the terminal has room for them."""
-    needs = _needs(columns, rows)
-    if sum(needs) > width:
-        return [None] * len(columns)
-    return [None if need == NAME + GAP else need - GAP for need in needs]
-
-
-def _needs(columns: Sequence[str], rows: Sequence[Sequence[object]]) -> list[int]:
-    """Of each column with the gap beside it: its longest cell and word of its name, or what a
-    folded name takes."""
-    found = []
-    for place, column in enumerate(columns):
-        name = column.rstrip(">")
-        widest = max([*map(len, name.split()), *(len(visible(str(row[place]))) for row in rows)])
-        folds = widest > WIDEST or (name in FOLDING and widest > NAME)
-        found.append((NAME if folds else widest) + GAP)
-    return found
 
 
 def _colour(cell: str) -> str:

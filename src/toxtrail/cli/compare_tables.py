@@ -124,11 +124,8 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
         tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)
         notes = _notes(summary, name, chosen, source)
         if form == "text":
-            fitting = [fitted(_without_constants(table), DROPPABLE) for table in tables]
-            tables = [table for table, _ in fitting]
-            if dropped := {name for _, names in fitting for name in names}:
-                narrow = ", ".join(name for name in DROPPABLE if name in dropped)
-                notes.append(f"The terminal is too narrow for: {narrow}. --csv has every column.")
+            tables, narrow = fitted([_without_constants(table) for table in tables], DROPPABLE)
+            notes += narrow
         print_as(form, tables, notes, _heads(summary, name, chosen))
 
 

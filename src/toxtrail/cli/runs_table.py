@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.cli._output import Form, Table, print_as
+from toxtrail.cli._output import Form, Table, fitted, print_as
 from toxtrail.cli._stored_results import groups, state_of, when
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.text_escaping import clipped, visible
@@ -31,6 +31,8 @@ COST_COLUMNS = (
     "run id", "name", "tuned, s>", "generated, s>", "tokens>", "tokens/s>", "scored, s>",
     "peak, MiB>",
 )  # fmt: skip
+DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "tokens")
+"""Columns that a narrow terminal does without, in this order."""
 ROOM = 300
 """Characters of what was changed that the terminal shows."""
 STAGES = ("finetune", "generate", "score")
@@ -51,6 +53,9 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
         measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
         tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
+    if form == "text":
+        tables, narrow = fitted(tables, DROPPABLE)
+        notes += narrow
     print_as(form, tables, notes)
 
 

@@ -6,8 +6,11 @@ import math
 import re
 from collections import Counter
 from collections.abc import Iterable, Mapping
+from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
+
+import numpy as np
 
 from toxtrail.config.schema import SubsetConfig, Value, WhereConfig
 from toxtrail.datasets.readers import field, holds_text_alone, read_texts
@@ -166,20 +169,23 @@ def _meets_all(
     cells: Cells, where: Mapping[str, tuple[str, WhereConfig]], left: dict[str, int]
 ) -> bool:
     for name, (column, condition) in where.items():
-        if not _meets(cells, column, condition):
+        if not meets(cells, column, condition):
             return False
         left[name] += 1
     return True
 
 
-def _meets(cells: Cells, column: str, where: WhereConfig) -> bool:
+def meets(cells: Cells, column: str, where: WhereConfig) -> bool:
+    """Whether a row meets one condition. See `select`."""
     if where.is_ is not None:
         wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
         return cells.is_one_of(column, wanted)
     number = cells.number_of(column, "where with min or max")
     if number is None:
         return False
-    return (where.min is None or number >= where.min) and (where.max is None or number <= where.max)
+    return (where.min is None or number >= where.min or _equal(number, where.min)) and (
+        where.max is None or number <= where.max or _equal(number, where.max)
+    )
 
 
 def _kept(cells: Cells, config: SubsetConfig) -> tuple[str, dict[str, float | None] | None]:
@@ -263,7 +269,7 @@ def _kind(value: object) -> str:
 
 
 def _number_in(value: object, from_text: bool) -> float | None:
-    if isinstance(value, int | float):
+    if isinstance(value, int | float | Decimal):
         found = float(value)
         return found if not math.isinf(found) else None
     if from_text and isinstance(value, str):
@@ -279,5 +285,15 @@ def _same(value: object, wanted: Value, from_text: bool) -> bool:
         return value is wanted or (from_text and str(value).strip().lower() == _spelled(wanted))
     if isinstance(wanted, int | float):
         number = None if isinstance(value, bool) else _number_in(value, from_text)
-        return number == wanted
+        return number is not None and _equal(number, wanted)
     return value == wanted
+
+
+def _equal(number: float, wanted: float) -> bool:
+    """Whether a cell holds this number, in double precision or as a column of single
+    precision stores it: the nearest float32 of 0.7 is below the float64 of the same digits. A whole
+    number that single precision rounds is another number."""
+    if number == wanted or float(wanted).is_integer():
+        return number == wanted
+    with np.errstate(over="ignore", under="ignore"):
+        return number == float(np.float32(wanted))

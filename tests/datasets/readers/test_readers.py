@@ -182,6 +182,7 @@ CONFLICT = "one\n<<<<<<< HEAD\ntwo\n=======\nthree\n>>>>>>> other\n"
         ("\n  <html>\n<body>502</body></html>", "web page"),
         ('<?xml version="1.0"?><Error><Code>AccessDenied</Code></Error>', "web page"),
         ("404: Not Found", "404: Not Found"),
+        ("%PDF-1.4\n1 0 obj\n", "PDF"),
     ],
 )
 def test_what_stands_in_place_of_the_data_is_named(suffix, content, said, tmp_path):

@@ -20,6 +20,12 @@ class Format(NamedTuple):
     cure: str
 
 
+def _encoded(start: bytes, name: str) -> Format:
+    return Format(
+        start, f"text in {name}", f"Convert it: iconv -f {name} -t UTF-8 FILE > NEW_FILE."
+    )
+
+
 UNPACK = "Unpack it, and name the unpacked file."
 EXPORT = "Export the table as a .csv file in UTF-8."
 BINARY = (
@@ -35,9 +41,10 @@ BINARY = (
     Format(b"ARROW1", "an Arrow file", "Write it as .parquet."),
     Format(b"SQLite format 3\x00", "an SQLite database", EXPORT),
     Format(b"\x89HDF", "an HDF5 file", EXPORT),
-    Format(b"%PDF-", "a PDF file", EXPORT),
-    Format(b"\xff\xfe", "text in UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW_FILE."),
-    Format(b"\xfe\xff", "text in UTF-16", "Convert it: iconv -f UTF-16 -t UTF-8 FILE > NEW_FILE."),
+    _encoded(b"\xff\xfe\x00\x00", "UTF-32"),
+    _encoded(b"\x00\x00\xfe\xff", "UTF-32"),
+    _encoded(b"\xff\xfe", "UTF-16"),
+    _encoded(b"\xfe\xff", "UTF-16"),
 )
 """Recognised only in a file that is not UTF-8 text."""
 
@@ -52,6 +59,7 @@ POINTERS = (
         "a git-annex pointer, not the file that it stands for",
         "Fetch the file: git annex get.",
     ),
+    Format(b"%PDF-", "a PDF file", EXPORT),
     Format(b"{\\rtf", "an RTF document", "Save it as plain text in UTF-8."),
 )
 """Text, but not the data."""
