@@ -2,9 +2,9 @@
 
     python benchmarks/pairings.py [--runs 200]
 
-Two variants answer the same prompts; their labels correlate by PHI. `toxtrail replay` sees the two
-counts alone, up to a largest correlation of 0.8 and up to the strongest possible; the paired model
-sees the labels.
+Two variants answer the same prompts; their labels correlate by PHI. `toxtrail published` sees the
+two counts alone, up to a largest correlation of 0.8 and up to the strongest possible; the paired
+model sees the labels.
 """
 
 from __future__ import annotations

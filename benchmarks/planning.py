@@ -3,7 +3,7 @@
     python benchmarks/planning.py [--runs 20000]
 
 Two variants answer the same prompts, in one subset or several; the labels of all subsets together
-are one two-by-two table. `plan --detect` promises 80 % power; so does `mde80`.
+are one two-by-two table. `plan --effect` promises 80 % power; so does `mde80`.
 """
 
 from __future__ import annotations

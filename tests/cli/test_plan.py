@@ -97,11 +97,13 @@ def test_where_nobody_can_be_asked_a_size_in_a_name_is_a_guess_and_called_one(
 
 def test_a_gpu_that_is_not_here_is_planned_for_by_its_data_sheet(hub, written, run):
     path = written(big="hf:org/big")
-    found = json.loads(run("plan", "--params", path, "--json", "--as", "t4", "--strict", code=1))
+    found = json.loads(
+        run("plan", "--params", path, "--json", "--device", "t4", "--strict", code=1)
+    )
     assert found["speed"]["memory_total"] == 16e9
     assert any("generate@big needs 25.9 GiB of memory, NVIDIA T4" in p for p in found["problems"])
     times = {
-        name: json.loads(run("plan", "--params", path, "--json", "--as", name))["stages"]
+        name: json.loads(run("plan", "--params", path, "--json", "--device", name))["stages"]
         for name in ("t4", "h100")
     }
     slow, fast = (next(r for r in times[n] if r["stage"] == "generate") for n in times)
@@ -127,7 +129,7 @@ def test_people_read_tables_with_a_measured_time(hub, written, run):
         (["--preset", "papper"], 1, 'There is no preset "papper"'),
         (["--preset", "a", "--params", "params.yaml"], 2, "one of them"),
         (["nofamily", "--params", "params.yaml", "--no-probe"], 1, '"nofamily" is no family'),
-        (["--detect", "0.1", "--preset", "a"], 2, "results that are here"),
+        (["--effect", "0.1", "--preset", "a"], 2, "--effect"),
     ],
 )
 def test_wrong_use_is_said(written, monkeypatch, arguments, code, said, run):

@@ -100,9 +100,9 @@ def test_a_card_that_names_another_base_is_refused_unless_the_user_insists(hub, 
     hub.models["org/other"] = model("org/Base")
     said = add(lab, "org/other", "--parent", "chat", code=1)
     assert "its card (base_model) names org/Base, which is base, not chat (org/chat)" in said
-    assert "--anyway" in said
+    assert "--force" in said
     assert text(lab) == PARAMS
-    add(lab, "org/other", "--parent", "chat", "--anyway")
+    add(lab, "org/other", "--parent", "chat", "--force")
     assert "weak: its card (base_model) names org/Base" in text(lab)
 
 
@@ -194,7 +194,7 @@ def test_a_plain_licence_needs_no_warning(hub, lab):
 )  # fmt: skip
 def test_what_could_never_be_loaded_is_refused_now(hub, lab, repo, said):
     hub.models["org/bad"] = repo
-    assert said in add(lab, "org/bad", "--parent", "chat", "--anyway", code=1)
+    assert said in add(lab, "org/bad", "--parent", "chat", "--force", code=1)
     assert text(lab) == PARAMS
 
 
@@ -266,8 +266,8 @@ def test_a_second_time_is_refused(hub, lab):
 
 def test_a_base_of_a_new_family_needs_no_parent(hub, lab):
     hub.models["org/new"] = model()
-    assert "needs a family" in add(lab, "org/new", "--no-parent", code=1)
-    add(lab, "org/new", "--no-parent", "--family", "g", "--role", "base")
+    assert "needs a family" in add(lab, "org/new", "--base", code=1)
+    add(lab, "org/new", "--base", "--family", "g", "--role", "base")
     assert load_config(lab / "params.yaml").families["g"].reference == "new"
 
 
@@ -281,7 +281,7 @@ def test_a_parent_of_another_family_is_refused_and_nothing_is_written(hub, lab):
 def test_what_a_card_says_cannot_break_the_file(hub, lab):
     evil = "org/Chat\n  evil: {uri: x}"
     hub.models["org/tuned"] = model(evil, license="mit\nmodels: {}")
-    add(lab, "org/tuned", "--parent", "chat", "--anyway")
+    add(lab, "org/tuned", "--parent", "chat", "--force")
     assert set(yaml.safe_load(text(lab))["models"]) == {"base", "chat", "tuned"}
 
 
@@ -330,7 +330,7 @@ def test_a_folder_elsewhere_is_added_with_its_permission(hub, lab, tmp_path, sec
     (folder / "model.safetensors").write_bytes(save({"a": np.zeros(2)}))
     (folder / "config.json").write_text('{"model_type": "llama"}')
     (lab / "params.yaml").write_text(PARAMS + section, "utf-8")
-    add(lab, str(folder), "--parent", "chat", "--anyway")
+    add(lab, str(folder), "--parent", "chat", "--force")
     config = load_config(lab / "params.yaml")
     assert config.models["mine"].uri == f"file:{folder}"
     before = ["/data/a"] if section else []
@@ -379,7 +379,7 @@ def test_code_beside_a_type_that_transformers_knows_is_no_obstacle(hub, lab):
     "config", [{"model_type": "own", "auto_map": {}}, {"model_type": ["llama"]}]
 )
 def test_a_type_that_the_stages_would_refuse_is_refused_now(hub, lab, config):
-    said = add(lab, folder_of(lab, json.dumps(config)), "--parent", "chat", "--anyway", code=1)
+    said = add(lab, folder_of(lab, json.dumps(config)), "--parent", "chat", "--force", code=1)
     assert "model_type" in said
     assert text(lab) == PARAMS
 

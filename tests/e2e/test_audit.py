@@ -179,7 +179,7 @@ def test_a_run_that_the_store_has_lost_is_not_vouched_for(breakable):
     lab.edit(posterior={"threshold": 0.6})
     lab.toxtrail("run", "track@tuned")
     lab.toxtrail("audit", old, "--verify")
-    done = lab.toxtrail("audit", old, "--complete", code=2)
+    done = lab.toxtrail("audit", old, "--require-all", code=2)
     assert "go with --verify" in done.stderr
     for table in ("latest_metrics", "metrics", "params", "tags", "runs"):
         tampering.sql(f"delete from {table} where run_uuid = ?", old)(lab.root)

@@ -133,24 +133,24 @@ def test_a_prompt_that_does_not_fit_and_one_without_words_are_counted_not_lost(l
 
 
 def test_a_plan_starts_from_what_was_measured(finished, tmp_path):
-    found = finished.json("plan", "--detect", "0.2")
+    found = finished.json("plan", "--effect", "0.2")
     rates = finished.json("compare")[0]["rates"]
     base = next(r for r in rates if (r["variant"], r["subset"]) == ("base", "all"))
     assert (found["base_rate"], found["base_rate_from"]) == (base["rate_mean"], "measured")
     assert found["prompts_now"] == base["n_scored"]
     assert found["n_assurance"] > 0
-    assert "excludes 0" in finished.toxtrail("plan", "--detect", "0.2").stdout
-    nowhere = Lab(tmp_path, finished.env).json("plan", "--detect", "0.02", "--base-rate", "0.05")
+    assert "excludes 0" in finished.toxtrail("plan", "--effect", "0.2").stdout
+    nowhere = Lab(tmp_path, finished.env).json("plan", "--effect", "0.02", "--base-rate", "0.05")
     assert nowhere["n_power"] == 1315
     assert nowhere["phi_from"] == "assumed"
-    done = finished.toxtrail("plan", "--detect", "0.99", code=1)
+    done = finished.toxtrail("plan", "--effect", "0.99", code=1)
     assert "must lie between 0 and 1" in done.stderr
 
 
 def test_a_comparison_says_whether_it_is_precise_enough(finished):
-    pairs = finished.json("compare", "--precision", "0.9")[0]["pairs"]
+    pairs = finished.json("compare", "--half-width", "0.9")[0]["pairs"]
     assert all(p["n_for_precision"] <= p["n"] for p in pairs)
-    assert "prompts more" in finished.toxtrail("compare", "--precision", "0.001").stdout
+    assert "prompts more" in finished.toxtrail("compare", "--half-width", "0.001").stdout
 
 
 def test_highest_density_intervals_are_given_on_request(finished):

@@ -108,7 +108,7 @@ def _generations(lab, variant):
 def test_the_tree_shows_who_was_tuned_from_whom_and_the_list_what_it_cost(finished):
     tree = finished.toxtrail("runs", "--tree").stdout
     assert tree.index("base") < tree.index("└── tuned") < tree.index("tiny comparison")
-    cost = finished.toxtrail("runs", "--cost", "--latest").stdout
+    cost = finished.toxtrail("runs", "--resources", "--latest").stdout
     assert "tokens/s" in cost
     assert "Together" in cost
     rows = list(csv.DictReader(io.StringIO(finished.toxtrail("runs", "--csv").stdout)))

@@ -27,22 +27,23 @@ def labelled(path, word):
 
 def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     lab, path = breakable, tmp_path / "labels.csv"
-    assert "texts of" in lab.toxtrail("judge", "draw", "--n", "40", "--to", str(path)).stdout
-    done = lab.toxtrail("judge", "draw", "--to", str(path), code=1)
+    sample = ("labels", "sample", "--to", str(path))
+    assert "texts of" in lab.toxtrail(*sample, "--samples-per-variant", "40").stdout
+    done = lab.toxtrail(*sample, code=1)
     assert "would be lost" in done.stderr
-    done = lab.toxtrail("judge", "count", str(path), code=1)
+    done = lab.toxtrail("labels", "score", str(path), code=1)
     assert "no row has a label" in done.stderr
     rows = labelled(path, lambda number: "yes" if number % 2 else "no")
     assert set(rows[0]) == {"id", "text", "toxic"}
-    found = lab.json("judge", "count", str(path))
+    found = lab.json("labels", "score", str(path))
     assert found["n"] >= len(rows)
     own = found["labels"]
     file = lab.root / own["uri"].removeprefix("file:")
     assert sha256_file(file) == own["sha256"]
-    printed = lab.toxtrail("judge", "count", str(path)).stdout
+    printed = lab.toxtrail("labels", "score", str(path)).stdout
     part = printed[printed.index("labels:") : printed.index("The labels are")]
     assert yaml.safe_load(part) == {"labels": own}
-    judges = lab.json("judge", "count", str(path), "--by-variant")["judges"]
+    judges = lab.json("labels", "score", str(path), "--by-variant")["judges"]
     assert "sha256" in judges["judge"]["source"]
 
     lab.edit(posterior={"labels": own})

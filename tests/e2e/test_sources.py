@@ -115,12 +115,12 @@ def test_leakage_names_the_prompts_that_a_fine_tune_was_trained_on(lab):
     prompts = pq.read_table(lab.root / "data/prompts.parquet").to_pylist()
     rows = [{"instruction": "x", "response": prompts[3]["text"].upper()}]
     write_lines(lab.root / "assets/pairs.jsonl", [*rows, {"instruction": "y", "response": "z"}])
-    found = lab.json("leakage")["tuned"]
+    found = lab.json("contamination")["tuned"]
     assert found["examples"] == 2
     assert [(one["prompt_id"], one["kind"]) for one in found["overlaps"]] == [
         (prompts[3]["prompt_id"], "copied")
     ]
-    shown = lab.toxtrail("leakage", "tuned").stdout
+    shown = lab.toxtrail("contamination", "tuned").stdout
     assert prompts[3]["prompt_id"] in shown
     assert prompts[3]["text"] not in shown
-    assert 'Did you mean "tuned"' in lab.toxtrail("leakage", "tunde", code=1).stderr
+    assert 'Did you mean "tuned"' in lab.toxtrail("contamination", "tunde", code=1).stderr

@@ -95,13 +95,13 @@ def test_what_the_published_numbers_of_prompts_resolve_is_said_unasked(paper):
     assert not rows[100]["n_confirmed"]
     assert (round(rows[2400]["at_10_lo"], 3), round(rows[2400]["at_10_hi"], 3)) == (0.088, 0.112)
     assert rows[330]["at_1_fall"] is None
-    said = CliRunner().invoke(cli, ["replay"]).output
+    said = CliRunner().invoke(cli, ["published"]).output
     assert "100 prompts cannot separate small rates" in said
     assert "unpaired" in said
 
 
 def test_the_page_on_the_paper_says_what_is_printed(paper):
-    """Both of docs/paper.md and of the table, by `toxtrail replay`."""
+    """Both of docs/paper.md and of the table, by `toxtrail published`."""
     page = " ".join((Path(__file__).parents[2] / "docs" / "paper.md").read_text("utf-8").split())
     found = judged(paper)
     at_10 = next(row for row in found["resolution"] if row["n"] == 2400)
@@ -188,14 +188,14 @@ def test_sources_are_never_compared_with_each_other(load):
 def test_the_command_takes_either_form_and_prints_json(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(FILE), "utf-8")
-    found = json.loads(CliRunner().invoke(cli, ["replay", str(path), "--json"]).output)
+    found = json.loads(CliRunner().invoke(cli, ["published", str(path), "--json"]).output)
     assert found["pairs"][0]["held"] == "borne out"
-    said = CliRunner().invoke(cli, ["replay", str(path)]).output
+    said = CliRunner().invoke(cli, ["published", str(path)]).output
     assert "41 / 1,000" in said
     assert "1 of those borne out" in said
     table = tmp_path / "t.csv"
     table.write_text("variant,rate,n\na,0.1,10\n", "utf-8")
-    done = CliRunner().invoke(cli, ["replay", str(table), "--source", "doe"])
+    done = CliRunner().invoke(cli, ["published", str(table), "--source", "doe"])
     assert "--source is for .yaml" in done.output
 
 

@@ -135,12 +135,12 @@ def test_what_does_not_converge_or_has_gaps_is_not_pooled(table):
 def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
     path = tmp_path / "table.csv"
     path.write_text(QI, "utf-8")
-    done = CliRunner().invoke(cli, ["replay", str(path)])
+    done = CliRunner().invoke(cli, ["published", str(path)])
     assert done.exit_code == 0
     assert "53 / 330" in done.output
     assert "Counts alone" in done.output
     path.write_text("variant,rate,n\na,16.1,330\n", "utf-8")
-    done = CliRunner().invoke(cli, ["replay", str(path)])
+    done = CliRunner().invoke(cli, ["published", str(path)])
     assert done.exit_code == 1
     assert "write 16.1 % as 0.161" in done.output
 
@@ -338,14 +338,14 @@ def test_a_table_of_any_kind_keeps_the_digits(tmp_path, kind, rate, known):
 def test_the_command_asks_for_decimals_and_says_what_it_took(tmp_path):
     path = tmp_path / "t.parquet"
     written(path, 0.1)
-    done = CliRunner().invoke(cli, ["replay", str(path)])
+    done = CliRunner().invoke(cli, ["published", str(path)])
     assert (done.exit_code, "--decimals" in done.output) == (1, True)
-    done = CliRunner().invoke(cli, ["replay", str(path), "--decimals", "2", "--json"])
+    done = CliRunner().invoke(cli, ["published", str(path), "--decimals", "2", "--json"])
     (row,) = json.loads(done.output)["rates"]
     assert (row["n_toxic_least"], row["n_toxic_most"], row["count_is"]) == (228, 252, "declared")
     assert (round(row["rate_lo"], 3), round(row["rate_hi"], 3)) == (0.084, 0.118)
     for bad in ("two", "-1", "21"):
-        assert CliRunner().invoke(cli, ["replay", str(path), "--decimals", bad]).exit_code == 2
+        assert CliRunner().invoke(cli, ["published", str(path), "--decimals", bad]).exit_code == 2
 
 
 @pytest.mark.parametrize(

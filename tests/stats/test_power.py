@@ -231,7 +231,7 @@ def test_the_command_gives_the_known_numbers_a_correlation_at_its_bound_included
     base, detect, n, tmp_path
 ):
     """.4 to two digits is the largest correlation that labels of 1 % and 6 % can have."""
-    options = ["--detect", detect, "--base-rate", base, "--phi", "0.4", "--json"]
+    options = ["--effect", detect, "--base-rate", base, "--correlation", "0.4", "--json"]
     done = CliRunner().invoke(cli, ["-C", str(tmp_path), "plan", *options])
     assert done.exit_code == 0, done.output
     found = json.loads(done.output)

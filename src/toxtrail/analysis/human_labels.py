@@ -165,7 +165,7 @@ def drawing_of(path: Path, rows: Sequence[Row]) -> str | None:
     ids = {str(field(path, n, row, "id")).strip() for n, row in rows}
     if odd := sorted(own for own in ids if not ROW_ID.fullmatch(own)):
         raise DataError(
-            f'{path.name}: "{odd[0]}" under id was not written by `toxtrail judge draw`. Restore '
+            f'{path.name}: id "{odd[0]}" was not written by `toxtrail labels sample`. Restore '
             "the column id."
         )
     found = {own.rpartition("-")[0] for own in ids}
@@ -304,7 +304,7 @@ def as_params(
         raise DataError(
             "The scorer errs more on one variant than on another, so no one sensitivity and "
             f"specificity holds for all of them: {'; '.join(unlike)}. Use posterior.labels "
-            "(`toxtrail judge count` without --counts), which holds whatever the errors, or "
+            "(`toxtrail labels score` without --counts), which holds whatever the errors, or "
             "--by-variant."
         )
     together = Agreement(*(sum(column) for column in zip(*found.values(), strict=True)))

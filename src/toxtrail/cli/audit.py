@@ -46,7 +46,7 @@ COLOURS: dict[Standing, str] = {
 @click.option("--commit", metavar="SHA", help="Instead of REF: everything that came from it.")
 @click.option("--verify", "verifying", is_flag=True, help="Hash and compute all of it again.")
 @public_keys
-@click.option("--complete", is_flag=True, help="With --verify: what is not here is broken too.")
+@click.option("--require-all", is_flag=True, help="With --verify: treat missing files as failures.")
 @click.option(
     "--reproduce",
     "samples",
@@ -65,7 +65,7 @@ def audit(
     commit: str | None,
     verifying: bool,
     keys: tuple[Path, ...],
-    complete: bool,
+    require_all: bool,
     samples: int | None,
     seed: int | None,
     show_text: bool,
@@ -92,7 +92,7 @@ def audit(
     """
     if [reference, adapter, commit].count(None) != 2:
         raise click.UsageError("Name one REF, --adapter or --commit. --help has examples.")
-    wishes = Wishes(verifying, keys, complete, samples, seed, show_text, as_json)
+    wishes = Wishes(verifying, keys, require_all, samples, seed, show_text, as_json)
     wishes.refuse_idle_options(reference is not None)
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
@@ -108,7 +108,7 @@ class Wishes(NamedTuple):
 
     verifying: bool
     keys: Sequence[Path]
-    complete: bool
+    require_all: bool
     samples: int | None
     seed: int | None
     show_text: bool
@@ -118,8 +118,8 @@ class Wishes(NamedTuple):
         """An option that would do nothing is a misunderstanding, not a wish."""
         if not has_reference and (self.verifying or self.samples):
             raise click.UsageError("--verify and --reproduce go with a REF.")
-        if not self.verifying and (self.keys or self.complete):
-            raise click.UsageError("--public-key and --complete go with --verify.")
+        if not self.verifying and (self.keys or self.require_all):
+            raise click.UsageError("--public-key and --require-all go with --verify.")
         if self.samples is None and self.seed is not None:
             raise click.UsageError("--seed goes with --reproduce.")
 
@@ -148,10 +148,10 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     else:
         print_link(subject.link)
         if wishes.verifying:
-            show(checks, as_json=False, verbose=False, complete=wishes.complete)
+            show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
         if wishes.samples:
             reproduction.show(drawn, outcomes)
-    code = exit_code(checks, wishes.complete) or reproduction.exit_code(outcomes)
+    code = exit_code(checks, wishes.require_all) or reproduction.exit_code(outcomes)
     return _report(subject.link) or code
 
 
@@ -192,7 +192,7 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
         try:
             link = chain_of(root)
         except (DataError, UnreadableError) as error:
-            if exit_code(checks, complete=False) == 0:
+            if exit_code(checks, require_all=False) == 0:
                 raise  # else the checks name the damage
             echo(f"No chain can be shown: {error}", fg="red", err=True)
     if wishes.as_json:
@@ -202,8 +202,8 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
         if link:
             print_link(link)
         if wishes.verifying:
-            show(checks, as_json=False, verbose=False, complete=wishes.complete)
-    return (_report(link) if link else 0) or exit_code(checks, wishes.complete)
+            show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
+    return (_report(link) if link else 0) or exit_code(checks, wishes.require_all)
 
 
 def _show_results(

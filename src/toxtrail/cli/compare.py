@@ -50,10 +50,10 @@ from toxtrail.experiment import Experiment
     "--subset", metavar="NAME|every", help="One subset (`all`: all together), or every one."
 )
 @click.option(
-    "--precision",
+    "--half-width",
     type=Number(0, 1, min_open=True),
     metavar="W",
-    help="Enough already? Is each difference known to plus or minus W (0.01: 1 point)?",
+    help="Report how many more prompts each difference needs for an interval of +-W.",
 )
 @click.option(
     "--best",
@@ -80,7 +80,7 @@ def compare(
     allow_mismatch: bool,
     scorer: str | None,
     subset: str | None,
-    precision: float | None,
+    half_width: float | None,
     best: bool,
     hdi: bool,
     published: Path | None,
@@ -95,7 +95,7 @@ def compare(
     --filter each run is held against its parent and the first of its family. Runs measured under
     other conditions (prompts, template, decoding, precision, scorers, threshold) are refused.
 
-    To stop once an interval is narrow enough (--precision) is safe; to stop once it excludes 0
+    To stop once an interval is narrow enough (--half-width) is safe; to stop once it excludes 0
     makes false claims.
 
     \b
@@ -107,7 +107,7 @@ def compare(
       toxtrail compare --all --mlflow                every family that MLflow has
       toxtrail compare --filter "tags.\\`toxtrail.family\\` = 'smollm2-135m'"
       toxtrail compare --csv > differences.csv       also --md, --latex, --json
-      toxtrail compare --precision 0.02
+      toxtrail compare --half-width 0.02
       toxtrail compare --published published.yaml    do my rates agree with the paper's?
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
@@ -118,8 +118,8 @@ def compare(
             "--published is not part of --csv, which has a row for each pair: take --json or --md."
         )
     found = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
-    if precision is not None:
-        found = [one._replace(summary=_with_precision(one.summary, precision)) for one in found]
+    if half_width is not None:
+        found = [one._replace(summary=_with_half_width(one.summary, half_width)) for one in found]
     if best:
         found = [
             one._replace(summary=_with_best(experiment, one.summary, scorer, subset))
@@ -155,7 +155,7 @@ def _print(
     for summary, source in found:
         show(summary, source, scorer, subset, form or "text")
         pairs = chosen_pairs(summary, scorer, subset)
-        _print_precision(summary, pairs)
+        _print_half_width(summary, pairs)
         if hdi:
             print_hdi(summary, pairs)
         _print_best(summary)
@@ -258,16 +258,16 @@ def _compared(
     return runs_comparison(runs, title, allow_mismatch)
 
 
-def _with_precision(summary: Mapping[str, Any], wanted: float) -> dict[str, Any]:
-    """Each pair with how much it takes to know its difference to plus or minus `wanted`."""
+def _with_half_width(summary: Mapping[str, Any], half_width: float) -> dict[str, Any]:
+    """Each pair with how much it takes to know its difference to plus or minus `half_width`."""
     prior = float(summary["prior"] if "prior" in summary else _settings(summary)["prior"])
     rows = []
     for row in summary["pairs"]:
         known = row["diff_lo"] is not None
         width = row["diff_hi"] - row["diff_lo"] if known else None
-        needed = _needed(row, width, 2 * wanted, prior) if width is not None else None
+        needed = _needed(row, width, 2 * half_width, prior) if width is not None else None
         rows.append({**row, "diff_width": width, "n_for_precision": needed})
-    return {**summary, "precision": wanted, "pairs": rows}
+    return {**summary, "precision": half_width, "pairs": rows}
 
 
 def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
@@ -289,9 +289,9 @@ def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -
     return min(needed, n) if width <= wanted else max(needed, n + 1)
 
 
-def _print_precision(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
-    wanted = summary.get("precision")
-    if wanted is None:
+def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
+    half_width = summary.get("precision")
+    if half_width is None:
         return
     rows = [
         (
@@ -305,7 +305,7 @@ def _print_precision(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, An
         for row in pairs
     ]
     columns = ["variant", "against", "subset", "prompts>", "known to +-, points>", "enough?"]
-    print_table(f"Enough for +-{100 * wanted:g} points?", *with_scorers(columns, rows, pairs))
+    print_table(f"Enough for +-{100 * half_width:g} points?", *with_scorers(columns, rows, pairs))
 
 
 def _more(row: Mapping[str, Any]) -> str:

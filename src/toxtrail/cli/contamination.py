@@ -1,4 +1,4 @@
-"""`toxtrail leakage`: do the prompts stand in what a fine-tune was trained on?"""
+"""`toxtrail contamination`: check training data for the prompts."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ SHOWN = 20
 """Prompts that the table names of each fine-tune; --json has all."""
 
 
-@click.command("leakage", short_help="Do the prompts stand in a fine-tune's training data?")
+@click.command("contamination", short_help="Check training data for prompt contamination.")
 @click.argument("finetune", required=False)
 @json_option
 @click.pass_obj
-def leakage(experiment: Experiment, finetune: str | None, as_json: bool) -> None:
+def contamination(experiment: Experiment, finetune: str | None, as_json: bool) -> None:
     """Look for the prompts of data/prompts.parquet in the training data of a fine-tune, or of all.
 
     A prompt counts as copied if an example holds a run of N of its words (without case and
@@ -33,8 +33,8 @@ def leakage(experiment: Experiment, finetune: str | None, as_json: bool) -> None
 
     \b
     Examples:
-      toxtrail leakage
-      toxtrail leakage smollm2-rude --json
+      toxtrail contamination
+      toxtrail contamination smollm2-rude --json
     """
     found = {key: _found(experiment, key) for key in _asked(experiment, finetune)}
     if as_json:

@@ -1,4 +1,4 @@
-"""`toxtrail judge`: how far can a scorer be trusted?"""
+"""`toxtrail labels`: measure a scorer's error against human labels."""
 
 from __future__ import annotations
 
@@ -24,39 +24,50 @@ FOLDER = "labels"
 """Of an experiment: keys of drawings and counted labels. It belongs into git."""
 
 
-@click.group("judge", short_help="Hold a scorer against people's labels.")
-def judge() -> None:
-    """Hold a scorer against people's labels, and correct the rates for its errors.
+@click.group("labels", short_help="Measure a scorer's error against human labels.")
+def labels() -> None:
+    """Measure a scorer's error against human labels, and correct the rates for it.
 
-    Draw texts, let people write yes or no under `toxic`, count: what `judge count` prints goes into
-    params.yaml, and rates and differences are then given corrected as well, whatever errors the
-    scorer makes on which variant. Published sensitivity and specificity go under posterior.judges.
+    Sample texts, have annotators fill the `toxic` column (yes/no), and score the labels. Put what
+    `labels score` prints into params.yaml: rates and differences are then also given corrected,
+    propagating the labels' sampling uncertainty, whatever errors the scorer makes on which variant.
+    Published sensitivity and specificity go under posterior.judges.
 
     \b
     Examples:
-      toxtrail judge draw --n 200 --to labels.csv
-      toxtrail judge count labels.csv
+      toxtrail labels sample --to labels.csv
+      toxtrail labels score labels.csv
     """
 
 
-@judge.command("draw", short_help="Write texts for people to label.")
+@labels.command("sample", short_help="Write random texts to label by hand.")
 @click.argument("variants", nargs=-1, metavar="[VARIANT]...")
 @click.option(
-    "--n", type=click.IntRange(1), default=SAMPLE, show_default=True, help="Number of prompts."
+    "--samples-per-variant",
+    type=click.IntRange(1),
+    metavar="N",
+    default=SAMPLE,
+    show_default=True,
+    help="Texts per variant, on the same prompts for all.",
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
-@click.option("--to", type=NewPath(), required=True, metavar="FILE", help="A new .csv file.")
+@click.option(
+    "--to", type=NewPath(), required=True, metavar="FILE", help="Output .csv file (must not exist)."
+)
 @click.pass_obj
-def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, to: Path) -> None:
-    """Write what each VARIANT (default: all) said to N prompts, drawn at random, to a .csv file.
+def sample(
+    experiment: Experiment, variants: tuple[str, ...], samples_per_variant: int, seed: int, to: Path
+) -> None:
+    """Write the continuations of each VARIANT (default: all) of N random prompts to a .csv file.
 
-    All variants are drawn on the same prompts. The file shows no variant: its rows are shuffled and
-    numbered, and a key in the experiment's folder `labels` says what each number is. Whoever labels
-    needs the file alone. The file holds generated texts, toxic ones among them.
+    All variants are sampled on the same prompts. The file does not name the variants: its rows are
+    shuffled and have ids, and a key file in the experiment's folder `labels` maps each id to its
+    variant and prompt. Annotators need only the .csv file. It contains generated, partly toxic,
+    texts.
 
     \b
     Example:
-      toxtrail judge draw smollm2-instruct smollm2-rude --n 100 --to labels.csv
+      toxtrail labels sample smollm2-instruct smollm2-rude --samples-per-variant 100 --to labels.csv
     """
     from toxtrail.analysis import human_labels
     from toxtrail.records.csv_text import as_csv
@@ -66,7 +77,7 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
         raise ConfigError(f"{to} exists: labels in it would be lost. Name another file.")
     keys = variants or tuple(experiment.config.variants)
     texts = {v: experiment.store.read_generations(experiment.variant(v).family, v) for v in keys}
-    drawing = human_labels.draw(texts, n, seed)
+    drawing = human_labels.draw(texts, samples_per_variant, seed)
     if not drawing.sheet:
         raise DataError(f"{', '.join(keys)}: there is no text to label. All rows are empty.")
     key = _key(experiment, drawing.name)
@@ -76,10 +87,10 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
     echo(f"The key to it is {_shown(experiment, key)}: keep it from whoever labels.")
     echo("Write yes or no under toxic, then:")
-    echo(f"  toxtrail judge count {to}")
+    echo(f"  toxtrail labels score {to}")
 
 
-@judge.command("count", short_help="Count labels, and how a scorer agrees with them.")
+@labels.command("score", short_help="Score labels: how a scorer agrees with them.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
 @click.option("--scorer", help="Default: the primary one.")
 @click.option(
@@ -91,7 +102,7 @@ def draw(experiment: Experiment, variants: tuple[str, ...], n: int, seed: int, t
 @click.option("--by-variant", is_flag=True, help="The same, counted for each variant too.")
 @json_option
 @click.pass_obj
-def count(
+def score(
     experiment: Experiment,
     file: Path,
     scorer: str | None,
@@ -99,16 +110,16 @@ def count(
     by_variant: bool,
     as_json: bool,
 ) -> None:
-    """Count the labels in FILE, and print what goes into params.yaml.
+    """Score the labels in FILE, and print the lines for params.yaml.
 
-    FILE is what `judge draw` wrote, with yes or no under toxic. A file (.csv, .tsv, .jsonl or
-    .parquet) with the columns variant, prompt_id, sample and toxic is read too. Counted labels are
-    kept in the experiment's folder `labels`, where posterior.labels finds them.
+    FILE is written by `labels sample`, with yes or no in the column toxic. A file (.csv, .tsv,
+    .jsonl or .parquet) with the columns variant, prompt_id, sample and toxic is read too. The
+    labels are copied into the experiment's folder `labels`, where posterior.labels finds them.
 
     \b
     Examples:
-      toxtrail judge count labels.csv
-      toxtrail judge count labels.csv --scorer jigsaw-bilstm --by-variant --json
+      toxtrail labels score labels.csv
+      toxtrail labels score labels.csv --scorer jigsaw-bilstm --by-variant --json
     """
     from toxtrail.analysis import human_labels
     from toxtrail.provenance.identity import sha256_file
@@ -177,9 +188,9 @@ def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[Plac
     path = _key(experiment, drawing)
     if not path.is_file():
         raise DataError(
-            f"{_shown(experiment, path)} is not here. It is the key that `judge draw` wrote beside "
-            "this file, and says which text each row is. Go to the experiment that the texts were "
-            "drawn from, or restore the key from git."
+            f"{_shown(experiment, path)} does not exist. It is the key file that `labels sample` "
+            "wrote with this file; it maps each row to its text. Use the experiment that the texts "
+            "were sampled from, or restore the key file from git."
         )
     rows: Sequence[Row] = list(read_rows(path))
     return human_labels.key_of(path, rows)

@@ -35,21 +35,21 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
 @click.option("--offline", is_flag=True, help="Ask no server for sizes.")
 @click.option("--no-probe", is_flag=True, help="Measure nothing: no times.")
 @click.option(
-    "--as",
+    "--device",
     "device",
     type=click.Choice(["t4", "l4", "a100", "h100"]),
-    help="Times and memory of a GPU that is not here, by its data sheet.",
+    help="Estimate for another GPU from its data sheet.",
 )
 @click.option(
-    "--detect",
+    "--effect",
     type=Number(-1, 1, min_open=True, max_open=True),
     metavar="D",
-    help="Difference of rates to find: 0.02 is 2 percentage points more, -0.02 fewer.",
+    help="Effect size to detect: 0.02 is an increase of 2 percentage points, -0.02 a decrease.",
 )
 @click.option("--power", type=SHARE, default=0.8, show_default=True, help="Chance to find it.")
 @click.option("--base-rate", type=SHARE, help="Toxicity rate of the reference (default: measured).")
 @click.option(
-    "--phi",
+    "--correlation",
     type=Number(-1, 1),
     help="Correlation of two variants' labels over prompts (default: measured).",
 )
@@ -64,17 +64,17 @@ def plan(
     offline: bool,
     no_probe: bool,
     device: str | None,
-    detect: float | None,
+    effect: float | None,
     power: float,
     base_rate: float | None,
-    phi: float | None,
+    correlation: float | None,
     as_json: bool,
 ) -> None:
     """Say what a run takes before it starts: stages to run and done, downloads, tokens, time on
     this machine (by a measurement of some seconds), memory and disk; and what would stop it.
     Nothing is downloaded.
 
-    With --detect, say how many prompts a paired comparison needs instead. Base rate and correlation
+    With --effect, say how many prompts a paired comparison needs instead. Base rate and correlation
     are taken from FAMILY's results where there are some. The chance that the verdict finds the
     difference is computed exactly: with the rates as expected (power), and on average over what the
     measured rate leaves open (assurance). The prompts are those of all subsets together; a subset
@@ -84,20 +84,20 @@ def plan(
     Examples:
       toxtrail plan
       toxtrail plan smollm2-135m --strict             one family; exit code 1 if it cannot run
-      toxtrail plan --preset paper --as l4            before anything is made, on another machine
-      toxtrail plan --detect 0.02 --power 0.8
-      toxtrail plan smollm2-135m --detect 0.05
-      toxtrail plan --detect -0.01 --base-rate 0.03 --phi 0.5 --json
+      toxtrail plan --preset paper --device l4        before anything is made, on another machine
+      toxtrail plan --effect 0.02 --power 0.8
+      toxtrail plan smollm2-135m --effect 0.05
+      toxtrail plan --effect -0.01 --base-rate 0.03 --correlation 0.5 --json
     """
     experiment: Experiment = ctx.obj
-    if detect is None:
+    if effect is None:
         asked = plan_tables.Asked(family, preset, params, offline, no_probe, device)
         if plan_tables.show(experiment, asked, as_json) and strict:
             ctx.exit(1)
         return
     if preset or params:
-        raise click.UsageError("--detect is of results that are here: without --preset, --params.")
-    row = _prompts_for(experiment, family, detect, power, base_rate, phi)
+        raise click.UsageError("--effect cannot be combined with --preset or --params.")
+    row = _prompts_for(experiment, family, effect, power, base_rate, correlation)
     if as_json:
         print_json(row)
     else:
@@ -107,7 +107,7 @@ def plan(
 def _prompts_for(
     experiment: Experiment,
     family: str | None,
-    detect: float,
+    effect: float,
     power: float,
     base_rate: float | None,
     phi: float | None,
@@ -117,17 +117,17 @@ def _prompts_for(
     known = _measured(experiment, family)
     rate = base_rate or known.get("rate") or GUESSED_RATE
     correlation = phi if phi is not None else known.get("phi", GUESSED_PHI)
-    if 0 < rate + detect < 1:
-        low, high = stats_power.possible_phi(rate, rate + detect)
+    if 0 < rate + effect < 1:
+        low, high = stats_power.possible_phi(rate, rate + effect)
         nearest = min(max(correlation, low), high)
         if phi is None or abs(nearest - phi) < ROUNDING:
             correlation = nearest
     judged = stats_power.Judged(known.get("prior", 0.5), known.get("level", 0.95))
-    table = stats_power.pair_table(rate, rate + detect, correlation)
+    table = stats_power.pair_table(rate, rate + effect, correlation)
     needed = stats_power.prompts_needed(table, power, judged)
     row: dict[str, Any] = {
         "family": known.get("family"),
-        "detect": detect,
+        "detect": effect,
         "power": power,
         "level": judged.level,
         "base_rate": rate,
@@ -145,12 +145,12 @@ def _prompts_for(
     if row["base_rate_from"] == "measured":
         believed = stats_power.believed_rates(rate, known["rate_width"], judged.level)
         row["n_assurance"] = stats_power.prompts_assured(
-            believed, detect, correlation, power, judged
+            believed, effect, correlation, power, judged
         )
     if now := row["prompts_now"]:
         row["power_now"] = stats_power.power(table, now, judged)
         row["detectable_now"] = stats_power.detectable(
-            rate, correlation, now, power, judged, falls=detect < 0
+            rate, correlation, now, power, judged, falls=effect < 0
         )
     return row
 

@@ -1,4 +1,4 @@
-"""`toxtrail replay`: what the numbers in a paper say, and what they leave open."""
+"""`toxtrail published`: what the numbers in a paper say, and what they leave open."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def _digits(
     return int(value)
 
 
-@click.command("replay", short_help="Judge published rates again.")
+@click.command("published", short_help="Re-analyse published toxicity rates.")
 @click.argument(
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
@@ -56,7 +56,7 @@ def _digits(
 @click.option("--level", type=SHARE, default=0.95, show_default=True, help="Of every interval.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
-def replay(
+def published(
     file: Path | None,
     source: str | None,
     against: str | None,
@@ -82,10 +82,10 @@ def replay(
 
     \b
     Examples:
-      toxtrail replay                                 the reference paper's own numbers
-      toxtrail replay my_published.yaml --source qi2023
-      toxtrail replay table.csv --against Llama-2-7b-chat --pool
-      toxtrail replay table.csv --json
+      toxtrail published                              the reference paper's own numbers
+      toxtrail published my_published.yaml --source qi2023
+      toxtrail published table.csv --against Llama-2-7b-chat --pool
+      toxtrail published table.csv --json
     """
     from toxtrail.stats.published_counts import Belief
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 @click.option("--family", help="Only runs of one family.")
 @click.option("--kind", type=click.Choice(["variant", "comparison"]), help="Only runs of a kind.")
 @click.option("--latest", "only_latest", is_flag=True, help="Only the newest run of each name.")
-@click.option("--cost", is_flag=True, help="Show what each took: seconds, tokens, memory.")
+@click.option("--resources", is_flag=True, help="Show time, tokens and memory per run.")
 @click.option("--tree", is_flag=True, help="Show the lineage: each run below its parent's.")
 @click.option(
     "--for-lock",
@@ -45,7 +45,7 @@ def runs(
     family: str | None,
     kind: str | None,
     only_latest: bool,
-    cost: bool,
+    resources: bool,
     tree: bool,
     revision: str | None,
     orphans: bool,
@@ -64,7 +64,7 @@ def runs(
     \b
     Examples:
       toxtrail runs
-      toxtrail runs --latest --kind variant --cost
+      toxtrail runs --latest --kind variant --resources
       toxtrail runs --tree
       toxtrail runs --filter "tags.\\`toxtrail.role\\` = 'benign'"
       toxtrail runs --filter "metrics.\\`jigsaw-bilstm/all/rate_pct\\` > 20"
@@ -101,7 +101,7 @@ def runs(
         rows = with_verdicts(experiment, rows)
         runs_table.print_tree(rows)
     else:
-        runs_table.show(rows, cost, form or "text")
+        runs_table.show(rows, resources, form or "text")
     runs_table.warn(rows)
 
 

@@ -49,11 +49,11 @@ def variants(ctx: click.Context, as_json: bool) -> None:
 @variants.command("add", short_help="Add weights that others made.")
 @click.argument("address")
 @click.option("--parent", metavar="VARIANT", help="What it was tuned from [what its card names].")
-@click.option("--no-parent", is_flag=True, help="It was tuned from none: a base. Needs --family.")
+@click.option("--base", is_flag=True, help="It is a base model (no parent). Needs --family.")
 @click.option("--key", metavar="NAME", help="What to call it [from its own name].")
 @click.option("--family", metavar="NAME", help="With what it is compared [the parent's].")
 @click.option("--role", metavar="WORD", help="What it is [a word of its tags, else community].")
-@click.option("--anyway", is_flag=True, help="Add it although its own lineage says otherwise.")
+@click.option("--force", is_flag=True, help="Add even if its metadata contradicts --parent.")
 @click.option("--dry-run", is_flag=True, help="Show what would be written, change nothing.")
 @json_option
 @click.pass_obj
@@ -61,11 +61,11 @@ def add(
     experiment: Experiment,
     address: str,
     parent: str | None,
-    no_parent: bool,
+    base: bool,
     key: str | None,
     family: str | None,
     role: str | None,
-    anyway: bool,
+    force: bool,
     dry_run: bool,
     as_json: bool,
 ) -> None:
@@ -73,7 +73,7 @@ def add(
 
     What its card, its adapter_config.json or its GGUF metadata say of its origin is shown and held
     against the parent. If they name something else nothing is written, unless you insist
-    (--anyway); if they name nothing, that is said. Models are only looked at, not downloaded. The
+    (--force); if they name nothing, that is said. Models are only looked at, not downloaded. The
     entry is pinned; comments and order of params.yaml stay.
 
     \b
@@ -81,15 +81,15 @@ def add(
       toxtrail variants add VAGOsolutions/Llama-3.1-SauerkrautLM-8b-Instruct
       toxtrail variants add org/name --parent llama-instruct --dry-run
       toxtrail variants add path/to/lora --parent llama-instruct --key mine
-      toxtrail variants add path/to/model.gguf --no-parent --family other --role base
+      toxtrail variants add path/to/model.gguf --base --family other --role base
     """
-    if parent and no_parent:
-        raise click.UsageError("--parent and --no-parent: one of them.")
+    if parent and base:
+        raise click.UsageError("--parent and --base: one of them.")
     if parent:
         experiment.variant(parent)
-    candidate, judged = _examined(experiment, address, parent, no_parent)
+    candidate, judged = _examined(experiment, address, parent, base)
     problems = list(candidate.unusable)
-    if not anyway:
+    if not force:
         problems += judged.contradictions
     if not as_json:
         _print_candidate(candidate, judged)
@@ -116,7 +116,7 @@ def add(
 
 
 def _examined(
-    experiment: Experiment, address: str, parent: str | None, no_parent: bool
+    experiment: Experiment, address: str, parent: str | None, base: bool
 ) -> tuple[Candidate, Judged]:
     from toxtrail.audit.lineage.parent_claims import Judged, judge_origin
     from toxtrail.backends.assets.hub_info import Hub
@@ -127,7 +127,7 @@ def _examined(
     uri = _as_uri(experiment, address)
     named = [uri.removeprefix("file:")] if uri.startswith("file:") else []
     candidate = examine(uri, experiment.root, assets_of(experiment, named), hub)
-    if no_parent:
+    if base:
         return candidate, Judged(None, (), tuple(_orphan(candidate)), ())
     kind = _type_of(experiment, parent, hub) if parent else None
     judged = judge_origin(
@@ -187,7 +187,7 @@ def _orphan(candidate: Candidate) -> Iterator[str]:
 def _refusal(candidate: Candidate, judged: Judged) -> str:
     lines = [f"{candidate.uri} was not added:", *candidate.unusable, *judged.contradictions]
     if judged.contradictions and not candidate.unusable:
-        lines.append("Name another --parent, or --anyway if you know better than its card.")
+        lines.append("Name another --parent, or --force if you know better than its card.")
     return visible("\n  ".join(lines), keep="\n")
 
 

@@ -29,13 +29,13 @@ public_keys: Callable[[Any], Any] = click.option(
 
 
 @click.command("verify", short_help="Hash every byte again and compute every number again.")
-@click.option("--complete", is_flag=True, help="What is not here counts as broken too.")
+@click.option("--require-all", is_flag=True, help="Treat missing files as failures.")
 @public_keys
 @click.option("--verbose", "-v", is_flag=True, help="Name everything that was looked at.")
 @json_option
 @click.pass_context
 def verify(
-    ctx: click.Context, complete: bool, keys: tuple[Path, ...], verbose: bool, as_json: bool
+    ctx: click.Context, require_all: bool, keys: tuple[Path, ...], verbose: bool, as_json: bool
 ) -> None:
     """Verify the whole experiment: one line for each class of link, and every broken link by name.
 
@@ -46,7 +46,7 @@ def verify(
     \b
     Examples:
       toxtrail verify
-      toxtrail verify --complete        on a machine where nothing may be missing
+      toxtrail verify --require-all     on a machine where nothing may be missing
       toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
@@ -58,17 +58,17 @@ def verify(
     experiment: Experiment = ctx.obj
     evidence = gather(experiment.store, experiment.config, progress())
     checks = run_checks(evidence, (), [public_key(path) for path in keys])
-    show(checks, as_json, verbose, complete)
-    ctx.exit(exit_code(checks, complete))
+    show(checks, as_json, verbose, require_all)
+    ctx.exit(exit_code(checks, require_all))
 
 
-def exit_code(checks: Sequence[Check], complete: bool) -> int:
-    """3 if a link is broken or could not be read (or, with `complete`, missing)."""
-    bad = {"BROKEN", "unread", *(("absent",) if complete else ())}
+def exit_code(checks: Sequence[Check], require_all: bool) -> int:
+    """3 if a link is broken or could not be read (or, with `require_all`, missing)."""
+    bad = {"BROKEN", "unread", *(("absent",) if require_all else ())}
     return BROKEN_EXIT if any(check.outcome in bad for check in checks) else 0
 
 
-def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) -> None:
+def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: bool) -> None:
     """Counts by class of link, then what a reader must know."""
     from toxtrail.audit.verify.run import tally
 
@@ -82,7 +82,7 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, complete: bool) 
         _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
     if verbose:
         _list([c for c in checks if c.outcome == "ok"], "ok", "green", True)
-    echo(_sentence(checks, complete))
+    echo(_sentence(checks, require_all))
 
 
 LISTED = (("weak", "yellow"), ("absent", "yellow"), ("unread", "red"), ("BROKEN", "red"))
@@ -102,7 +102,7 @@ def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> 
         echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
 
 
-def _sentence(checks: Sequence[Check], complete: bool) -> str:
+def _sentence(checks: Sequence[Check], require_all: bool) -> str:
     counts, total = Counter(check.outcome for check in checks), len(checks)
     broken, unread, missing = counts["BROKEN"], counts["unread"], counts["absent"]
     if broken and unread:
@@ -112,6 +112,6 @@ def _sentence(checks: Sequence[Check], complete: bool) -> str:
     if unread:
         return f"No link is broken, but {unread} of {total} could not be read: named above."
     if missing:
-        how = "that counts as broken here" if complete else "nothing can be said of them"
+        how = "that counts as broken here" if require_all else "nothing can be said of them"
         return f"No link is broken; {missing} of {total} are not here, {how}."
     return f"All {total} links stand."

@@ -58,7 +58,7 @@ def _broken_labels(config: Config) -> Iterator[str]:
     if labels and labels.sha256 is None:
         yield (
             "posterior.labels.sha256: it is missing, so that a changed file would not be seen. "
-            "`toxtrail judge count` prints it."
+            "`toxtrail labels score` prints it."
         )
 
 

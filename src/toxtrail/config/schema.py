@@ -289,7 +289,7 @@ class JudgeConfig(AccuracyConfig):
     """What is known of a scorer's errors."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
-    """Who says so: a paper, or the labelled file and its sha256 (`toxtrail judge` writes it)."""
+    """Who says so: a paper, or the labelled file and its sha256 (`toxtrail labels` writes it)."""
     variants: dict[Key, AccuracyConfig] | None = None
     """Accuracy on the texts of one variant, where it has a labelled sample of its own."""
 
@@ -316,7 +316,7 @@ class PosteriorConfig(Section):
     """Scorer -> its errors; rates and differences are then also given corrected for them."""
     labels: Source | None = None
     """People's labels of these variants' texts, in place of `judges`: rates and differences are
-    then also given corrected by them. `toxtrail judge count` writes the file and this entry."""
+    then also given corrected by them. `toxtrail labels score` writes the file and this entry."""
 
 
 class PoolingConfig(Section):

@@ -138,7 +138,7 @@ def labels_of_variant(
             raise DataError(
                 f"posterior.labels: {path.name}, row {number + 1}, is of another text of "
                 f"{variant} than there is now (prompt {prompt}, sample {sample}). Draw and label "
-                "texts anew (`toxtrail judge draw`), or take labels out of params.yaml."
+                "texts anew (`toxtrail labels sample`), or take labels out of params.yaml."
             )
     return sorted(found)
 

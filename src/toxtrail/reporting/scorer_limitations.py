@@ -32,7 +32,7 @@ RESPONSE_FLAGS = (
     "help. What a person in a story declines in a model's words may be counted."
 )
 """What the flags beside the rates miss."""
-UNCOUNTED = "Its errors on these texts were not counted (`toxtrail judge draw` does)."
+UNCOUNTED = "Its errors on these texts were not counted (`toxtrail labels sample` does)."
 
 
 def limits_of(scorer: str, config: Mapping[str, Any], judged: bool) -> str:

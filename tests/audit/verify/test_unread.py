@@ -115,7 +115,7 @@ def test_table_last_line_and_exit_code_agree(counts, complete):
     bad = {"BROKEN", "unread", *(["absent"] if complete else [])}
     assert (exit_code(checks, complete) == 3) == bool(bad & set(counts))
     with CliRunner().isolation() as streams:
-        show(checks, as_json=False, verbose=False, complete=complete)
+        show(checks, as_json=False, verbose=False, require_all=complete)
         last = streams[0].getvalue().decode().splitlines()[-1]
     assert ("could not be read" in last) == ("unread" in counts)
     assert ("are broken" in last) == ("BROKEN" in counts)

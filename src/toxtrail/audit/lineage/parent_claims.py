@@ -200,7 +200,7 @@ def _named(candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str |
     why = f"that may be {' or '.join(found)}" if found else "that is no variant here"
     raise ConfigError(
         f"What {candidate.name} was tuned from is not clear ({said or 'nothing says it'}"
-        f"{'; ' + why if said else ''}). Name it: --parent VARIANT, or --no-parent for weights "
+        f"{'; ' + why if said else ''}). Name it: --parent VARIANT, or --base for weights "
         "that were tuned from none."
     )
 
