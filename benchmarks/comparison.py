@@ -21,7 +21,7 @@ from toxtrail.records.rows import Generation, Score
 CONFIG = PosteriorConfig(
     threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
 )
-POOLING = PoolingConfig(chains=4, draws=4000, target_accept=0.97)
+POOLING = PoolingConfig(chains=4, draws=8000, target_accept=0.97)
 
 
 def main() -> None:
@@ -68,15 +68,11 @@ def alone(asked: argparse.Namespace) -> None:
         note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
         from toxtrail.stages.pool import pooled_family
-        from toxtrail.stats.hierarchical.model import build
-        from toxtrail.stats.sampling import sample
+        from toxtrail.stats.hierarchical.model import drawn
 
-        def sampler(counts, effort):
-            return sample(build(counts), effort)
-
-        found = pooled_family(tables, summaries, "v00", "judge", CONFIG, POOLING, sampler)
+        found = pooled_family(tables, summaries, "v00", "judge", CONFIG, POOLING, drawn)
         status = found.summary["scorers"]["judge"]
-        note = f"{status['status']} {status['reason']}, {status['diagnostics']}"
+        note = f"{status['status']} {status['reason']}, {status['effort']}, {status['diagnostics']}"
     else:
         note = pairwise_best(tables, asked)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -7,7 +7,6 @@ writes  results/pooled/<family>/summary.json, posterior.nc, the figures predicti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
 from itertools import product
 from typing import Any, NamedTuple
 
@@ -40,6 +39,7 @@ REPLICATIONS = 1000
 """Data sets that the predictive checks draw."""
 SENSITIVITY_DRAWS = 1000
 """Of each chain, that power-scaling looks at."""
+RATE = "rate with overall"
 FAR = 4.0
 """Standard deviations by which a pooled overall rate may differ from the one of its variant
 alone."""
@@ -236,20 +236,24 @@ def _estimate(
     seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
     most = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
 
+    def draw(effort: Effort) -> Sampled:
+        own = asked.sampler(counts, effort)
+        return own._replace(posterior={**own.posterior, RATE: _with_overall(own, share)})
+
     def assess(drawn: Sampled) -> Diagnostics:
-        rate = _with_overall(drawn, share)
+        rate = drawn.posterior[RATE]
         steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
         spread = _spread(counts, drawn, share)
         reported = {"rate": rate, "difference": steps}
         reported |= {} if spread is None else {"spread": spread}
         return judge(drawn, _hyper(drawn), reported, config.level)
 
-    found = settle(partial(asked.sampler, counts), assess, most, least)
+    found = settle(draw, assess, most, least)
     if found.wrong:
         raise InferenceError(_not_converged(scorer, found))
     drawn = found.drawn
     predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
-    rate = _with_overall(drawn, share)
+    rate = drawn.posterior[RATE]
     return Estimate(
         rate=rate,
         hyper={n: drawn.posterior[n] for n in hierarchical_model.HYPER if n in drawn.posterior},

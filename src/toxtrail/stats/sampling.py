@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -107,33 +107,51 @@ def sample(model: pm.Model, effort: Effort) -> Sampled:
     )
 
 
-def walk(
-    density: Callable[[Floats], tuple[float, Floats]],
-    start: Callable[[int], Floats],
-    effort: Effort,
-) -> tuple[Floats, Sampled]:
+class Target(NamedTuple):
+    """A log density as machine code, that the sampler calls by its address."""
+
+    size: int
+    """Of a position."""
+    density: Any
+    """With `address`, of a function of C: int64 (int64 size, double *position, double *gradient,
+    double *value, double *data); 0 if value and gradient are finite, else 1."""
+    copied: Any
+    """With `address`, of a function of C that copies a position: int64 (int64 size, int64 size,
+    double *position, double *copy, double *data)."""
+    data: Floats
+
+
+def walk(target: Target, start: Callable[[int], Floats], effort: Effort) -> tuple[Floats, Sampled]:
     """Draw with NUTS (nutpie) from a density that is written out. One seed gives the same draws on
     one machine, and the first draws of a longer run are those of a shorter one.
 
+    nutpie calls machine code of a PyMC model so. A Python function it would call under the lock of
+    the interpreter, one chain at a time.
+
     Args:
-        density: position -> log density and gradient.
         start: seed -> a first position.
 
     Returns:
         (chain, draw, position); and the same without names.
     """
     import nutpie
-    from nutpie.compiled_pyfunc import from_pyfunc
+    from nutpie.compile_pymc import CompiledPyMCModel
 
-    size = len(start(effort.seed))
-    model = from_pyfunc(
-        size,
-        lambda: density,
-        lambda *_: lambda position: {"position": position},
-        [np.dtype(np.float64)],
-        [(size,)],
-        ["position"],
-        make_initial_point_fn=start,
+    shape = (target.size,)
+    model = CompiledPyMCModel(
+        dims={},
+        compiled_logp_func=target.density,
+        compiled_expand_func=target.copied,
+        initial_point_func=start,
+        shared_data={},
+        user_data=target.data,
+        n_expanded=target.size,
+        shape_info=(["position"], [slice(0, target.size)], [shape]),
+        logp_func=None,
+        expand_func=None,
+        _n_dim=target.size,
+        _shapes={"position": shape},
+        _coords={},
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")

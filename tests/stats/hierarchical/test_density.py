@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import ctypes
+
 import numpy as np
 import pytest
 
 from toxtrail.stats.hierarchical import model as hierarchical_model
-from toxtrail.stats.hierarchical.density import density, family_of
+from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
 from toxtrail.stats.sampling import Effort
 
@@ -16,7 +18,9 @@ SHAPES = [
     (4, (20, 7), ["a", None, "a", "b"]),
     (5, (6, 30), ["a", "b", "a", "b", "a"]),
     (3, (15,), ["a", "a", "a"]),
+    (70, (40, 30), None),
 ]
+"""The last has products over variants beyond the range of numbers."""
 
 
 def counted(variants, prompts, named=None):
@@ -25,9 +29,27 @@ def counted(variants, prompts, named=None):
     return hierarchical_model.counts_of(labels, recipes_of(named or []) if named else None)
 
 
+NUMBERS = ctypes.POINTER(ctypes.c_double)
+SIGNATURE = ctypes.CFUNCTYPE(ctypes.c_int64, ctypes.c_int64, *[NUMBERS] * 4)
+
+
 def made(counts):
+    """The family, and what the machine code says of a position."""
+    from toxtrail.stats.hierarchical.compiled import target
+
     family = family_of(counts, hierarchical_model.PRIOR_MU)
-    return family, density(counts, family, hierarchical_model.NODES, hierarchical_model.WEIGHTS)
+    own = target(counts, family, hierarchical_model.NODES, hierarchical_model.WEIGHTS)
+    code = SIGNATURE(own.density.address)
+
+    def density(position):
+        gradient, value = np.zeros(own.size), np.zeros(1)
+        places = [a.ctypes.data_as(NUMBERS) for a in (position, gradient, value, own.data)]
+        assert code(own.size + 1, *places) < 0
+        finite = code(own.size, *places) == 0
+        assert finite == (np.isfinite(value[0]) and np.isfinite(gradient).all())
+        return value[0], gradient
+
+    return family, density
 
 
 @pytest.mark.parametrize(("variants", "prompts", "named"), SHAPES)
@@ -36,7 +58,7 @@ def test_the_gradient_is_that_of_the_density(variants, prompts, named):
     for seed in range(3):
         at, step = family.start(seed), 1e-6
         numeric = [(own(at + e)[0] - own(at - e)[0]) / (2 * step) for e in np.eye(at.size) * step]
-        assert own(at)[1] == pytest.approx(np.array(numeric), abs=1e-5)
+        assert own(at)[1] == pytest.approx(np.array(numeric), rel=1e-6, abs=1e-5)
 
 
 @pytest.mark.parametrize(("variants", "prompts", "named"), SHAPES)

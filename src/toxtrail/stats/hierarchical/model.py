@@ -37,7 +37,7 @@ import numpy as np
 from scipy.special import expit, logsumexp
 
 from toxtrail.errors import DataError
-from toxtrail.stats.hierarchical.density import density, family_of
+from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import (
     SCALE,
     Recipes,
@@ -152,8 +152,10 @@ def build(counts: Counts) -> pm.Model:
 
 def drawn(counts: Counts, effort: Effort) -> Sampled:
     """Draws from the posterior of `build`, with the names that it has there."""
+    from toxtrail.stats.hierarchical.compiled import target
+
     family = family_of(counts, PRIOR_MU)
-    positions, found = walk(density(counts, family, NODES, WEIGHTS), family.start, effort)
+    positions, found = walk(target(counts, family, NODES, WEIGHTS), family.start, effort)
     return found._replace(posterior=family.named(positions))
 
 
