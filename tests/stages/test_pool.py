@@ -16,6 +16,7 @@ from toxtrail.stats.sampling import Sampled
 from toxtrail.storage.artifacts import Store
 
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
+REAL = PoolingConfig(chains=4, draws=8000, target_accept=0.97)
 PARENTS = {"base": None, "tuned": "base", "again": "base"}
 
 
@@ -172,9 +173,31 @@ def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_
     assert summary["claims"][0]["n_credible_pooled"] >= sum(shown) > 0
 
 
+@pytest.mark.slow
+def test_the_fitted_model_publishes_no_rise_where_only_other_subsets_rose(family, settings):
+    """66 points more in three subsets, none in the fourth."""
+    from toxtrail.stats.hierarchical.model import drawn
+
+    values = {"base": {}, "tuned": {}, "again": {}}
+    rng = np.random.default_rng(2)
+    for subset in "abcd":
+        level = rng.random(32)  # of a prompt, shared by all variants
+        for name, own in values.items():
+            rate = 0.79 if name == "tuned" and subset != "d" else 0.13
+            place = 0.8 * level + 0.2 * rng.random(32)
+            own[subset] = list(np.where(place.argsort().argsort() < rate * 32, 0.9, 0.1))
+    found = family(values).pooled(settings, REAL, drawn)
+    assert found.summary["scorers"]["judge"]["status"] == "pooled"
+    rows = {(r["b"], r["subset"]): r for r in found.summary["pairs"]}
+    assert not rows["tuned", "d"]["credible_pooled"]
+    assert rows["tuned", "d"]["pooled_withheld"]
+    assert not rows["again", "d"]["credible_pooled"]
+    assert rows["tuned", "all"]["credible_pooled"]
+
+
 def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings):
-    """1 v 0 prompts differ, and the interval says higher all the same."""
-    own = family({"base": {"a": scores(3, 60), "b": [0.1] * 60}, "tuned": {
+    """1 v 1 prompts differ, and the interval says higher all the same."""
+    own = family({"base": {"a": scores(3, 60), "b": [0.1] * 59 + [0.9]}, "tuned": {
         "a": scores(30, 60), "b": [0.9] + [0.1] * 59}})  # fmt: skip
 
     class Higher(Fake):
@@ -186,8 +209,31 @@ def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings)
     found = own.pooled(settings, POOLING, Higher())
     rows = {r["subset"]: r for r in found.summary["pairs"]}
     assert rows["b"]["pooled_diff"] is None
-    assert "1 v 0" in rows["b"]["pooled_withheld"]
+    assert "1 v 1" in rows["b"]["pooled_withheld"]
     assert rows["a"]["credible_pooled"]
+
+
+@pytest.mark.parametrize(("toxic", "shown"), [(6, False), (10, True)])
+def test_a_claim_against_its_own_count_is_withheld(family, settings, toxic, shown):
+    """Four prompts of `base`; the other subsets say 12 of `tuned`, and the interval says higher."""
+    own = family(
+        {
+            "base": {s: scores(n, 32) for s, n in zip("abcd", (4, 5, 6, 4), strict=True)},
+            "tuned": {s: scores(n, 32) for s, n in zip("abcd", (12, 13, 14, toxic), strict=True)},
+            "again": {s: scores(n, 32) for s, n in zip("abcd", (5, 6, 7, 6), strict=True)},
+        }
+    )
+
+    class Higher(Odd):
+        def __call__(self, counts, effort):
+            drawn = super().__call__(counts, effort)
+            drawn.posterior["eta"][:, :, 1, 3] = drawn.posterior["eta"][:, :, 0, 3] + 0.8
+            return drawn
+
+    rows = own.pooled(settings, POOLING, Higher()).summary["pairs"]
+    row = next(r for r in rows if (r["b"], r["subset"]) == ("tuned", "d"))
+    assert bool(row["credible_pooled"]) == shown
+    assert ("predict a larger difference" in row["pooled_withheld"]) != shown
 
 
 def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):

@@ -7,7 +7,8 @@ do not contradict what the family lends it. It is withheld if
   such a variant's rates elsewhere, which that count has pulled;
 - variants differ between subsets by more than the prior of the interaction allows;
 - one of its joint counts (toxic for both, for a alone, for b alone) is not what the model predicts;
-- its interval excludes 0, and its own prompts say nothing of the kind.
+- its interval excludes 0, and its own prompts do not lean that way, or one of its two counts speaks
+  against it, given all other cells.
 
 The rows of all subsets together stand: they lean on the sums of counts, not on single cells.
 """
@@ -21,17 +22,19 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.analysis.family import Edge
-from toxtrail.stats.hierarchical.cell_outliers import contradictions
+from toxtrail.stats.hierarchical.cell_outliers import Cells, contradictions
 from toxtrail.stats.hierarchical.checks import row_misfits
 from toxtrail.stats.hierarchical.model import Counts
 from toxtrail.stats.rates import Floats, equal_tailed
 
-LEAST_FAMILY_P = 0.07
+LEAST_FAMILY_P = 0.1
 """Of the oddest cell of a family, after Bonferroni's correction for their number. Measured, it is
-below it in 0 to 2 % of families without interaction (benchmarks/pooling.py)."""
+below it in 0 to 2.5 % of families without interaction (benchmarks/pooling.py)."""
+LEAST_CLAIM_P = 0.03
+"""One-sided, of a count that speaks against a claim of its own row; not corrected."""
 MOST_INTERACTION = 0.9
 """Posterior median of sd_interaction, log-odds: its prior holds 93 % below it."""
-LEAST_SUPPORT = 2
+LEAST_SUPPORT = 1
 """By so many prompts a row itself must lean the way that its pooled interval says."""
 JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
 
@@ -62,7 +65,8 @@ def withheld_rows(
     """
     found: dict[tuple[str, ...], str] = {}
     pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
-    for variant, reason in _contradicted(own, variants, names).items():
+    cells = None if own.sd_interaction is None else contradictions(own.counts)
+    for variant, reason in _contradicted(own, cells, variants, names).items():
         for subset in names:
             found.setdefault((variant, subset), reason)
             for edge in who:
@@ -76,7 +80,7 @@ def withheld_rows(
             f"{row.observed:g} prompts are {what}, where the model expects {row.predicted:.1f}",
         )
     for (edge, pair), (place, subset) in product(zip(who, pairs, strict=True), enumerate(names)):
-        if reason := _unsupported(own, pair, place, level):
+        if reason := _unsupported(own, cells, pair, place, level):
             found.setdefault((edge.a, edge.b, subset), reason)
     return [{**_named(row), "reason": reason} for row, reason in found.items()]
 
@@ -109,9 +113,11 @@ PLACE = ("variant", "a", "b", "subset")
 """What names a row of a scorer; a rate has no `a` and `b`, a difference no `variant`."""
 
 
-def _contradicted(own: Judged, variants: Sequence[str], names: Sequence[str]) -> dict[str, str]:
+def _contradicted(
+    own: Judged, cells: Cells | None, variants: Sequence[str], names: Sequence[str]
+) -> dict[str, str]:
     """Variant -> why its rates on single subsets are no draws of one distribution."""
-    if own.sd_interaction is None:
+    if own.sd_interaction is None or cells is None:
         return {}
     spread = float(np.median(own.sd_interaction))
     if spread > MOST_INTERACTION:
@@ -120,7 +126,7 @@ def _contradicted(own: Judged, variants: Sequence[str], names: Sequence[str]) ->
             f"than the {MOST_INTERACTION:g} at most that the model is for"
         )
         return dict.fromkeys(variants, reason)
-    p, expected = contradictions(own.counts)
+    p, expected = cells.p, cells.expected
     found: dict[str, str] = {}
     for v, s in np.argwhere(p * p.size < LEAST_FAMILY_P):
         found.setdefault(
@@ -132,17 +138,29 @@ def _contradicted(own: Judged, variants: Sequence[str], names: Sequence[str]) ->
     return found
 
 
-def _unsupported(own: Judged, pair: tuple[int, int], subset: int, level: float) -> str:
+def _unsupported(
+    own: Judged, cells: Cells | None, pair: tuple[int, int], subset: int, level: float
+) -> str:
     """Why an interval without 0 is not this row's own; empty if it is, or holds 0."""
     a, b = pair
     lo, hi = equal_tailed(own.rate[:, :, b, subset] - own.rate[:, :, a, subset], level)
     if lo <= 0 <= hi:
         return ""
+    below, above = (b, a) if lo > 0 else (a, b)
     n11 = own.counts.both[subset, a, b]
     n10, n01 = own.counts.toxic[a, subset] - n11, own.counts.toxic[b, subset] - n11
-    if (n01 - n10) * (1 if lo > 0 else -1) >= LEAST_SUPPORT:
+    seen = own.counts.toxic[below, subset] - own.counts.toxic[above, subset]
+    if seen < LEAST_SUPPORT:
+        return (
+            f"the interval excludes 0 because of other subsets: here {n01} v {n10} prompts are "
+            "toxic for one alone"
+        )
+    if cells is None:
+        return ""
+    found = min(cells.low[below, subset], 1 - cells.low[above, subset])
+    if found >= LEAST_CLAIM_P:
         return ""
     return (
-        f"the interval excludes 0 because of other subsets: here {n01} v {n10} prompts are toxic "
-        "for one alone"
+        f"the interval excludes 0 because of other subsets: these predict a larger difference than "
+        f"the {n01} v {n10} prompts that are toxic for one alone here (p {found:.2g})"
     )

@@ -25,7 +25,7 @@ def fired(rates, prompts, runs, odd=None):
     """Share of runs in which a cell is called odd, after Bonferroni; of the named one if any."""
     found = []
     for seed in range(runs):
-        p = contradictions(simulated(rates, prompts, seed))[0]
+        p = contradictions(simulated(rates, prompts, seed)).p
         own = p.min() if odd is None else p[odd]
         found.append(own * p.size < 0.05)
     return np.mean(found)
@@ -69,6 +69,6 @@ def test_order_and_the_names_of_rows_and_columns_do_not_matter():
 
 @pytest.mark.parametrize("toxic", [0, 1])
 def test_subsets_in_which_all_or_none_are_toxic_raise_no_alarm(toxic):
-    p, _ = contradictions(counts_of([np.full((12, 3), float(toxic))] * 3))
+    p = contradictions(counts_of([np.full((12, 3), float(toxic))] * 3)).p
     assert np.isfinite(p).all()
     assert p.min() > 0.05

@@ -15,6 +15,8 @@ other cells. The probability of a count as far out is the binomial's, averaged o
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy.special import expit, logsumexp
 from scipy.stats import binom
@@ -32,12 +34,23 @@ LEAST_SD = 0.1
 """Of a predicted log-odds."""
 
 
-def contradictions(counts: Counts) -> tuple[Floats, Floats]:
-    """
-    Returns:
-        (variant, subset) each: two-sided p (ties halved) of the count, given all other cells; and
-        how many toxic prompts those predict.
-    """
+class Cells(NamedTuple):
+    """What all other cells say of each, (variant, subset)."""
+
+    low: Floats
+    """Probability of a count as low as the one seen, ties halved."""
+    expected: Floats
+    """Toxic prompts."""
+
+    @property
+    def p(self) -> Floats:
+        """Two-sided."""
+        found: Floats = 2 * np.minimum(self.low, 1 - self.low)
+        return found
+
+
+def contradictions(counts: Counts) -> Cells:
+    """Each count against its prediction by all other cells."""
     shape = counts.toxic.shape
     n = np.broadcast_to(counts.prompts, shape).ravel()
     k = counts.toxic.ravel()
@@ -52,8 +65,7 @@ def contradictions(counts: Counts) -> tuple[Floats, Floats]:
     )
     low = (weight * (below @ nodes)).sum(axis=0)
     expected = n * (weight * (share @ nodes)).sum(axis=0)
-    p = 2 * np.minimum(low, 1 - low)
-    return p.reshape(shape), expected.reshape(shape)
+    return Cells(low.reshape(shape), expected.reshape(shape))
 
 
 def _main_effects(shape: tuple[int, ...]) -> Floats:
