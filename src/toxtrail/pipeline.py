@@ -65,6 +65,7 @@ SCORE_TABLE_CODE = (
     "analysis/scorer_correction.py",
     "analysis/mean_columns.py",
     "analysis/response_table.py",
+    "analysis/text_screening.py",
     "analysis/score_table.py",
     "analysis/refusals.py",
     "analysis/response_flags.py",

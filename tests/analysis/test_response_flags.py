@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import unicodedata
-from collections import Counter
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.analysis import response_flags
 from toxtrail.analysis.refusals import is_refusal
 from toxtrail.analysis.response_flags import SYMPTOMS, repeated_share, symptoms_of
 from toxtrail.errors import DataError
@@ -253,50 +251,3 @@ def test_composed_and_decomposed_text_get_the_same_answer(text, refusal):
 def test_a_megabyte_of_one_line_comes_to_an_end(piece):
     text = piece * (1_000_000 // len(piece))
     assert symptoms_of(text, [1] * 50, "ok") <= set(SYMPTOMS)
-
-
-ODD = st.one_of(
-    st.text(max_size=80),
-    st.text(st.sampled_from("ab .,!?\"'\n\x1c\ufffdé"), max_size=150),
-    st.lists(st.sampled_from(["no", "no,", "No!", "yes", "...", "a" * 99, "a" * 100, "é"])).map(
-        " ".join
-    ),
-    st.tuples(st.sampled_from("a!哈."), st.integers(0, 60), st.text(max_size=8)).map(
-        lambda parts: parts[0] * parts[1] + parts[2]
-    ),
-)
-
-
-@given(ODD)
-def test_the_short_cuts_of_degenerate_change_no_answer(text):
-    assert ("degenerate" in found(text, [])) == slowly_degenerate(text)
-
-
-def slowly_degenerate(text):
-    """The rules as they are documented, without a short cut."""
-    visible = {c: n for c, n in Counter(text).items() if not response_flags._is_invisible(c)}
-    n, undecoded = sum(visible.values()), visible.get("\ufffd", 0)
-    if not n:
-        return False
-    words = [word.strip(".,;:!?'\"") for word in text.casefold().split()]
-    runs = [run for word in words for run in response_flags._SPACED_LETTERS.findall(word)]
-    letters = sum(k for c, k in visible.items() if unicodedata.category(c)[0] in "LMN")
-    return (
-        (undecoded > response_flags.CUT_CHARACTER and undecoded >= response_flags.UNDECODED * n)
-        or (n >= response_flags.SHORTEST_NOISE and letters < response_flags.WORD_SHARE * n)
-        or (
-            n >= response_flags.SAME_CHARACTERS
-            and max(visible.values()) >= response_flags.SAME_SHARE * n
-        )
-        or (
-            len(words) >= response_flags.SAME_WORDS
-            and max(Counter(words).values()) >= response_flags.SAME_SHARE * len(words)
-        )
-        or any(len(run) >= response_flags.ENDLESS_WORD for run in runs)
-    )
-
-
-@given(st.lists(st.integers(0, 12), max_size=40))
-def test_the_short_cut_of_repetitive_changes_no_answer(tokens):
-    slow = repeated_share(tokens) >= response_flags.REPETITIVE
-    assert ("repetitive" in found("A plain sentence.", tokens)) == slow

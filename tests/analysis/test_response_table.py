@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from pathlib import Path
+from itertools import pairwise
 
 import numpy as np
 import pyarrow as pa
@@ -11,9 +11,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.analysis import response_table as module
-from toxtrail.analysis.refusals import is_refusal
-from toxtrail.analysis.response_flags import SYMPTOMS, symptoms_of
+from toxtrail.analysis.response_flags import (
+    SHORTEST_LOOP,
+    SYMPTOMS,
+    repeated_share,
+    symptoms_of,
+)
 from toxtrail.analysis.response_table import SAYS_NOTHING, said
+from toxtrail.analysis.text_screening import repeated_at_most
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
 from toxtrail.storage.artifacts import Store
@@ -68,11 +73,22 @@ def test_arrays_say_what_the_rows_say(rows):
 def test_how_many_tokens_are_sorted_at_a_time_changes_nothing(rows):
     table = table_of(rows, GENERATION_SCHEMA)
     tokens, ends = module._tokens(table["token_ids"])
-    whole = module._different_tokens(tokens, ends)
+    whole = module._different_pairs(tokens, ends)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(module, "TOKENS_AT_ONCE", 7)
-        assert module._different_tokens(tokens, ends).tolist() == whole.tolist()
-    assert whole.tolist() == [len(set(row.token_ids)) for row in rows]
+        assert module._different_pairs(tokens, ends).tolist() == whole.tolist()
+
+
+@given(st.lists(st.lists(st.integers(0, 4) | st.integers(0, 2**31 - 1), max_size=30), max_size=5))
+def test_the_repeated_share_is_at_most_what_the_pairs_allow(rows):
+    tokens, ends = module._tokens(pa.chunked_array([pa.array(rows, pa.list_(pa.int64()))]))
+    pairs = module._different_pairs(tokens, ends)
+    for own, different in zip(rows, pairs.tolist(), strict=True):
+        exact = len(set(pairwise(own)))
+        assert different <= exact
+        assert different == exact or max(own) >= 2**module.TOKEN_BITS
+        if len(own) >= SHORTEST_LOOP:
+            assert repeated_share(own) <= repeated_at_most(len(own), different)
 
 
 def test_a_file_and_its_rows_say_the_same(tmp_path):
@@ -84,19 +100,3 @@ def test_a_file_and_its_rows_say_the_same(tmp_path):
     (same,) = said(rows).values()
     assert own.prompts == same.prompts
     assert own.tokens.tolist() == same.tokens.tolist()
-
-
-REFUSALS = [
-    line.split("\t")[3].replace("\\n", "\n")
-    for line in (Path(__file__).with_name("refusals.tsv")).read_text("utf-8").splitlines()[1:]
-]
-
-
-@given(
-    st.lists(st.sampled_from(REFUSALS), min_size=1, max_size=2),
-    st.sampled_from([" ", "  ", "\n", "\t ", "\x0b", "\u2003"]),
-    st.sampled_from([str, str.upper, str.title]),
-)
-def test_what_is_ruled_out_is_no_refusal(texts, blank, case):
-    text = case(blank.join(" ".join(texts).split(" ")))
-    assert not is_refusal(text) or module.may_refuse(pa.chunked_array([[text]])) == [True]

@@ -214,8 +214,8 @@ _NOT_MINE = (
     r"\bi (?:do not|don't) (?:think|believe|feel) (?:that(?:'s| is)|this is|it(?:'s| is))) "
     r"(?:something|anything|the (?:kind|sort|type) of \w+|an? (?:\w+ )?(?:topic|subject|text|"
     r"story|request|question|task|thing|conversation|place)|one|content)"
-    r"(?: that| which)? i(?: can|'ll| will|'d| would| do| should|(?: have to| must| need to| want "
-    r"to)|'m(?: \w+ly)?| am(?: \w+ly)?| feel| want to| wish to)?"
+    r"(?: that| which)? i\b(?: can|'ll| will|'d| would| do| should|(?: have to| must| need to| "
+    r"want to)|'m(?: \w+ly)?| am(?: \w+ly)?| feel| want to| wish to)?"
     r"(?: (?:be|ever|personally|able|willing|comfortable|allowed|permitted|prepared|going|happy|"
     r"ready|designed|to|with|feel))*"
 )
@@ -386,7 +386,7 @@ _SPOKEN = _any(
     r"\b(?:a|the) line (?:that )?i (?:will not|won't|cannot|can't|refuse to) cross",
     r"\b(?:outside|beyond)(?: of)? (?:what|anything|the things|the scope of what) i(?:'m| am| can|"
     r" do)\b",
-    r"\bi(?: must| have to| need to| will)? ?turn (?:(?:this|that|it|your|the)(?: \w+)?) down\b",
+    r"\bi(?: must| have to| need to| will)? turn (?:(?:this|that|it|your|the)(?: \w+)?) down\b",
     r"^(?:that|this) i (?:can ?not|can't|won't|will not|refuse to|do not|don't) (?:do|write|say|"
     r"answer|help with)\b",
     rf"\bwhich {_CANNOT} {_MAKE}(?: (?:you|with|about|in|on|for you))*{_END}",
@@ -635,15 +635,21 @@ _WHOLE_HINTS = (
 """One of these is in every refusal of _WHOLE."""
 
 
-def possible_pattern() -> str:
-    """A regular expression, also of RE2, that ignores case and that every refusal of plain ASCII
-    matches: text without it, and without characters of UNCOMMON, is none."""
-    hints = (*_SPEAKER, *_UNSPOKEN, *_WHOLE_HINTS)
-    return "|".join(re.escape(hint).replace("\\ ", r"\s+") for hint in hints)
+APOSTROPHES = "\u2018\u2019"
+"""Typed as `'` before `possible_patterns` are asked."""
+UNCOMMON = "[^\\t\\n\\f\\r -)+-^a-~\u2013\u2014\u201c\u201d\u2026]"
+"""Characters that `possible_patterns` cannot be asked about: other scripts, marks of emphasis."""
 
 
-UNCOMMON = r"[^\t\n\f\r -)+-^a-~]"
-"""Characters that `possible_pattern` cannot be asked about: typography, marks of emphasis."""
+def possible_patterns() -> tuple[str, str]:
+    """Regular expressions, also of RE2, that ignore case; the opening of every refusal without
+    characters of UNCOMMON matches both."""
+    somebody = r"\b(?:i|my|as\s+an?|being\s+an?|not\s+comfortable)\b"
+    return _one_of(_HINTS), f"{somebody}|{_one_of((*_UNSPOKEN, *_WHOLE_HINTS))}"
+
+
+def _one_of(words: Sequence[str]) -> str:
+    return "|".join(re.escape(word).replace("\\ ", r"\s+") for word in words)
 
 
 def is_refusal(text: str) -> bool:

@@ -20,7 +20,7 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Any, Literal
+from typing import Literal
 
 from toxtrail.errors import DataError
 from toxtrail.records.rows import State
@@ -50,6 +50,7 @@ SAME_WORDS = 10
 ENDLESS_WORD = 100
 """Letters in a row, in a script that parts words; our choice: the longest German compounds have
 80. Scripts without word spaces (Thai, Chinese) are left out, so are digits (a checksum)."""
+UNDECODED_CHARACTER = "\ufffd"
 CUT_CHARACTER = 3
 """U+FFFD that one character leaves when the token limit cuts it: UTF-8 has at most 4 bytes."""
 UNDECODED = 0.1
@@ -59,21 +60,10 @@ _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozens
     map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 )
 """Letters, marks and symbols that Unicode draws as nothing."""
-_SPACED_LETTERS = re.compile("[A-Za-zÀ-ÖØ-öø-\u058f]+")
+SPACED_LETTERS = re.compile("[A-Za-zÀ-ÖØ-öø-\u058f]+")
 """Latin, Greek, Cyrillic, Armenian."""
-_PUNCTUATION = ".,;:!?'\""
+PUNCTUATION = ".,;:!?'\""
 """Around a word."""
-_ASCII_INVISIBLE = bytes((*range(33), 127))
-_ASCII_MARKS = bytes(code for code in range(33, 127) if not chr(code).isalnum())
-_EMPTY: frozenset[Symptom] = frozenset({"empty"})
-_REPETITIVE: frozenset[Symptom] = frozenset({"repetitive"})
-_SHOWN: Mapping[tuple[bool, bool], frozenset[Symptom]] = {
-    (False, False): frozenset(),
-    (True, False): frozenset({"refused"}),
-    (False, True): frozenset({"degenerate"}),
-    (True, True): frozenset({"refused", "degenerate"}),
-}
-"""(refused, degenerate) -> symptoms."""
 
 
 def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[Symptom]:
@@ -85,19 +75,6 @@ def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[
     Raises:
         DataError: the row is in state `error` or `truncated`: it is no continuation.
     """
-    found = text_symptoms(text, state)
-    return found | _REPETITIVE if found != _EMPTY and is_repetitive(token_ids) else found
-
-
-def text_symptoms(text: str, state: State, may_be_refusal: bool = True) -> frozenset[Symptom]:
-    """The symptoms that show in the text, without its tokens.
-
-    Args:
-        may_be_refusal: False if a cheaper test has ruled it out.
-
-    Raises:
-        DataError: see `symptoms_of`.
-    """
     from toxtrail.analysis.refusals import is_refusal  # compiles its patterns
 
     if state not in ("ok", "empty"):
@@ -105,23 +82,19 @@ def text_symptoms(text: str, state: State, may_be_refusal: bool = True) -> froze
             f"A row in state {state} has no continuation to look at. Leave it out; "
             "only rows in state ok or empty have symptoms."
         )
-    if state == "empty" or _is_blank(text):
-        return _EMPTY
-    return _SHOWN[may_be_refusal and is_refusal(text), _is_degenerate(text)]
+    if state == "empty" or not visible_characters(text):
+        return frozenset({"empty"})
+    holds: Mapping[Symptom, bool] = {
+        "refused": is_refusal(text),
+        "repetitive": is_repetitive(token_ids),
+        "degenerate": is_degenerate(text),
+    }
+    return frozenset(symptom for symptom, has in holds.items() if has)
 
 
 def is_repetitive(token_ids: Sequence[int]) -> bool:
     """Whether a text runs in a loop."""
-    n = len(token_ids)
-    if n < SHORTEST_LOOP or repeated_at_most(n, len(set(token_ids))) < REPETITIVE:
-        return False
     return repeated_share(token_ids) >= REPETITIVE
-
-
-def repeated_at_most(tokens: Any, different: Any) -> Any:
-    """What the repeated share of so many tokens, so many of them different, cannot exceed: a token
-    that is new from the fourth place on ends a 4-gram that is new. Numbers or arrays."""
-    return 1 - (different - 3) / (tokens - 3)
 
 
 def repeated_share(token_ids: Sequence[int]) -> float:
@@ -132,67 +105,43 @@ def repeated_share(token_ids: Sequence[int]) -> float:
     return 1 - len(set(grams)) / len(grams)
 
 
-def _is_blank(text: str) -> bool:
-    """Whether nothing of it leaves ink."""
-    if text.isascii():
-        return not text.encode().translate(None, _ASCII_INVISIBLE)
-    return all(map(_is_invisible, set(text)))
+def is_degenerate(text: str) -> bool:
+    """Whether a text that is not blank is no language."""
+    return _has_odd_characters(visible_characters(text)) or _is_one_word_or_endless(text)
 
 
-def _visible(text: str) -> dict[str, int]:
+def visible_characters(text: str) -> dict[str, int]:
     """How often each character occurs that leaves ink."""
-    return {c: n for c, n in Counter(text).items() if not _is_invisible(c)}
+    return {c: n for c, n in Counter(text).items() if not is_invisible(c)}
 
 
 @cache
-def _is_invisible(character: str) -> bool:
+def is_invisible(character: str) -> bool:
+    """Whether it leaves no ink."""
     return unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") or character in _BLANK
 
 
 @cache
-def _is_of_words(character: str) -> bool:
+def is_of_words(character: str) -> bool:
+    """Whether it is a letter, a mark or a digit of a script."""
     return unicodedata.category(character)[0] in "LMN"
-
-
-def _is_degenerate(text: str) -> bool:
-    """Whether a text that is not blank is no language."""
-    odd = _has_odd_ascii(text) if text.isascii() else _has_odd_characters(_visible(text))
-    return odd or _is_one_word_or_endless(text)
 
 
 def _has_odd_characters(visible: Mapping[str, int]) -> bool:
     n = sum(visible.values())
-    undecoded = visible.get("\ufffd", 0)
+    undecoded = visible.get(UNDECODED_CHARACTER, 0)
     if undecoded > CUT_CHARACTER and undecoded >= UNDECODED * n:
         return True
-    in_words = sum(k for c, k in visible.items() if _is_of_words(c))
+    in_words = sum(k for c, k in visible.items() if is_of_words(c))
     if n >= SHORTEST_NOISE and in_words < WORD_SHARE * n:
         return True
     return n >= SAME_CHARACTERS and max(visible.values()) >= SAME_SHARE * n
 
 
-def _has_odd_ascii(text: str) -> bool:
-    """The same for ASCII, byte by byte."""
-    visible = text.encode().translate(None, _ASCII_INVISIBLE)
-    n = len(visible)
-    if n >= SHORTEST_NOISE and len(visible.translate(None, _ASCII_MARKS)) < WORD_SHARE * n:
-        return True
-    some = set(visible[: int((1 - SAME_SHARE) * n) + 2])  # What fills the rest is among them.
-    return n >= SAME_CHARACTERS and max(map(visible.count, some)) >= SAME_SHARE * n
-
-
 def _is_one_word_or_endless(text: str) -> bool:
-    folded = text.casefold()
-    spaced = folded.split()
-    if max(map(len, spaced), default=0) >= ENDLESS_WORD:
-        long = (word for word in spaced if len(word) >= ENDLESS_WORD)
-        runs = (run for word in long for run in _SPACED_LETTERS.findall(word))
-        if any(len(run) >= ENDLESS_WORD for run in runs):
-            return True
-    n = len(spaced)
-    if n < SAME_WORDS:
-        return False
-    some = {word.strip(_PUNCTUATION) for word in spaced[: int((1 - SAME_SHARE) * n) + 2]}
-    if all(folded.count(word) < SAME_SHARE * n for word in some):
-        return False  # No word is in the text as often as that.
-    return max(Counter(w.strip(_PUNCTUATION) for w in spaced).values()) >= SAME_SHARE * n
+    words = text.casefold().split()
+    if any(len(run) >= ENDLESS_WORD for word in words for run in SPACED_LETTERS.findall(word)):
+        return True
+    n = len(words)
+    counts = Counter(word.strip(PUNCTUATION) for word in words)
+    return n >= SAME_WORDS and max(counts.values()) >= SAME_SHARE * n

@@ -8,19 +8,18 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from numpy.typing import NDArray
 
-from toxtrail.analysis.refusals import UNCOMMON, possible_pattern
+from toxtrail.analysis.refusals import is_refusal
 from toxtrail.analysis.response_flags import (
     REPETITIVE,
     SHORTEST_LOOP,
     SYMPTOMS,
     Symptom,
-    repeated_at_most,
-    repeated_share,
-    text_symptoms,
+    is_degenerate,
+    is_repetitive,
 )
 from toxtrail.analysis.score_table import numbered
+from toxtrail.analysis.text_screening import Flags, judged, may_refuse, repeated_at_most, screened
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Input
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
@@ -30,7 +29,8 @@ SAYS_NOTHING = ("error", "truncated")
 """States of rows that are no continuation of their prompt."""
 TOKENS_AT_ONCE = 2_000_000
 """That are sorted at a time; bounds the memory, changes no result."""
-Flags = NDArray[np.bool_]
+TOKEN_BITS = 18
+"""Of the largest vocabularies."""
 
 
 class Said(NamedTuple):
@@ -124,36 +124,38 @@ class _Rows(NamedTuple):
     def of(cls, table: pa.Table) -> _Rows:
         table = table.combine_chunks()
         (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
-        states = table["state"].to_pylist()
-        is_text = np.array([state not in SAYS_NOTHING for state in states], dtype=bool)
+        is_text = ~_is_in(table["state"], SAYS_NOTHING)
         tokens, ends = _tokens(table["token_ids"])
-        shown = _shown(table["text"], states, is_text)
+        shown = _shown(table["text"], _is_in(table["state"], ["empty"]), is_text)
         loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
         return cls(
             prompts, subsets, prompt, subset,
             sample=table["sample"].to_numpy().astype(np.int64),
             lengths=np.diff(ends),
-            at_limit=np.array([e == "length" for e in table["finish_reason"].to_pylist()], bool),
+            at_limit=_is_in(table["finish_reason"], ["length"]),
             is_text=is_text,
             symptoms={**shown, "repetitive": loops},
         )  # fmt: skip
 
 
-def _shown(texts: pa.ChunkedArray, states: Sequence[Any], is_text: Flags) -> dict[Symptom, Flags]:
-    """(row,) of each symptom that shows in the text."""
-    rows = zip(texts.to_pylist(), states, may_refuse(texts), is_text.tolist(), strict=True)
-    found = [
-        text_symptoms(text, state, possible) if known else frozenset[Symptom]()
-        for text, state, possible, known in rows
-    ]
-    return {name: np.array([name in own for own in found], dtype=bool) for name in SYMPTOMS}
+def _shown(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[Symptom, Flags]:
+    """(row,) of each symptom that shows in the text.
+
+    Args:
+        empty: whether the row's state says so.
+    """
+    blank, may_be_degenerate = screened(texts)
+    written = is_text & ~(blank | empty)
+    return {
+        "empty": is_text & ~written,
+        "refused": judged(texts, written & may_refuse(texts), is_refusal),
+        "degenerate": judged(texts, written & may_be_degenerate, is_degenerate),
+    }
 
 
-def may_refuse(texts: pa.ChunkedArray) -> list[bool]:
-    """(row,): False where a text is no refusal for sure."""
-    possible = pc.match_substring_regex(texts, possible_pattern(), ignore_case=True)
-    uncommon = pc.match_substring_regex(texts, UNCOMMON)
-    found: list[bool] = pc.or_(possible, uncommon).to_pylist()
+def _is_in(column: pa.ChunkedArray, words: Sequence[str]) -> Flags:
+    """(row,): whether the value is one of these."""
+    found: Flags = pc.is_in(column, pa.array(words, column.type)).to_numpy().astype(bool)
     return found
 
 
@@ -168,29 +170,28 @@ def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
 def _repetitive(tokens: Ints, ends: Ints) -> Flags:
     """(row,): whether its tokens run in a loop; see `symptoms.is_repetitive`."""
     lengths = np.diff(ends)
-    different = _different_tokens(tokens, ends)
     with np.errstate(divide="ignore", invalid="ignore"):
-        possible = repeated_at_most(lengths, different) >= REPETITIVE
+        possible = repeated_at_most(lengths, _different_pairs(tokens, ends)) >= REPETITIVE
     found = np.zeros(lengths.size, dtype=bool)
     for row in np.flatnonzero(possible & (lengths >= SHORTEST_LOOP)):
-        own = tokens[ends[row] : ends[row + 1]].tolist()
-        found[row] = repeated_share(own) >= REPETITIVE
+        found[row] = is_repetitive(tokens[ends[row] : ends[row + 1]].tolist())
     return found
 
 
-def _different_tokens(tokens: Ints, ends: Ints) -> Ints:
-    """(row,): how many different tokens it has."""
+def _different_pairs(tokens: Ints, ends: Ints) -> Ints:
+    """(row,): how many different pairs of neighbours its tokens form, or fewer: tokens count as the
+    same if their last TOKEN_BITS are."""
     rows = ends.size - 1
-    width = int(tokens.max(initial=0)) + 1
     found = np.zeros(rows, dtype=np.int64)
     start = 0
     while start < rows:
         stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
-        own = tokens[ends[start] : ends[stop]]
+        own = tokens[ends[start] : ends[stop]] & ((1 << TOKEN_BITS) - 1)
         row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
-        keys = np.sort(row * width + own)  # np.unique takes five times as long
+        pairs = (row[1:] << 2 * TOKEN_BITS) | (own[:-1] << TOKEN_BITS) | own[1:]
+        keys = np.sort(pairs[row[1:] == row[:-1]])  # np.unique takes five times as long
         new = np.concatenate([[True], keys[1:] != keys[:-1]])[: keys.size]
-        found[start:stop] = np.bincount(keys[new] // width, minlength=stop - start)
+        found[start:stop] = np.bincount(keys[new] >> 2 * TOKEN_BITS, minlength=stop - start)
         start = stop
     return found
 

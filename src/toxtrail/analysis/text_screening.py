@@ -1,0 +1,173 @@
+"""Columns of texts screened at once: which of them the rules, text by text, still have to judge.
+
+The rules themselves are in `response_flags` and `refusals`; what is ruled out here does not meet
+them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from typing import NamedTuple
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+from numpy.typing import NDArray
+
+from toxtrail.analysis.refusals import APOSTROPHES, OPENING, UNCOMMON, possible_patterns
+from toxtrail.analysis.response_flags import (
+    CUT_CHARACTER,
+    ENDLESS_WORD,
+    PUNCTUATION,
+    SAME_CHARACTERS,
+    SAME_SHARE,
+    SAME_WORDS,
+    SHORTEST_NOISE,
+    SPACED_LETTERS,
+    UNDECODED,
+    UNDECODED_CHARACTER,
+    WORD_SHARE,
+    is_invisible,
+    is_of_words,
+)
+from toxtrail.stats.rates import Floats, Ints
+
+TEXTS_AT_ONCE = 4096
+"""Bounds the memory, changes no result."""
+FOLDED = 3
+"""Characters that one character has at most after `str.casefold` (Unicode's full case folding)."""
+VISIBLE, OF_WORDS, BLANK, PUNCTUATES, SPACED = 1, 2, 4, 8, 16
+Flags = NDArray[np.bool_]
+Codes = NDArray[np.int32]
+"""(character,): code points of texts, one after the other."""
+Kinds = NDArray[np.uint8]
+"""(character,): what each of them is."""
+
+
+class Screened(NamedTuple):
+    """(row,) each."""
+
+    blank: Flags
+    """Whether nothing of the text leaves ink."""
+    may_be_degenerate: Flags
+    """False where the text is blank, or language for sure."""
+
+
+def screened(texts: pa.ChunkedArray) -> Screened:
+    """Blank texts, and texts that may be no language."""
+    parts = [_screened(part) for part in _parts(texts)]
+    empty = np.zeros(0, dtype=bool)
+    return Screened(*(np.concatenate([empty, *flags]) for flags in zip(*parts, strict=True)))
+
+
+def may_refuse(texts: pa.ChunkedArray) -> Flags:
+    """(row,): False where a text is no refusal for sure."""
+    for apostrophe in APOSTROPHES:
+        texts = pc.replace_substring(texts, apostrophe, "'")
+    uncommon = pc.match_substring_regex(texts, UNCOMMON)
+    opening = pc.utf8_slice_codeunits(pc.replace_substring_regex(texts, r"^\W+", ""), 0, OPENING)
+    possible = [
+        pc.match_substring_regex(opening, pattern, ignore_case=True)
+        for pattern in possible_patterns()
+    ]
+    found: Flags = pc.or_(pc.and_(*possible), uncommon).to_numpy().astype(bool)
+    return found
+
+
+def repeated_at_most(tokens: Ints, pairs: Ints) -> Floats:
+    """What the repeated shares of so many tokens, with so many different pairs of neighbours,
+    cannot exceed: a pair that is new from the third place on ends a 4-gram that is new."""
+    return 1 - (pairs - 2) / (tokens - 3)
+
+
+def judged(texts: pa.ChunkedArray, possible: Flags, rule: Callable[[str], bool]) -> Flags:
+    """(row,): whether a rule holds; rows that are not possible are not asked."""
+    found = np.zeros(possible.size, dtype=bool)
+    rows = np.flatnonzero(possible)
+    found[rows] = [rule(text) for text in texts.take(rows).to_pylist()]
+    return found
+
+
+def _parts(texts: pa.ChunkedArray) -> Iterator[list[str]]:
+    for start in range(0, max(len(texts), 1), TEXTS_AT_ONCE):
+        yield texts.slice(start, TEXTS_AT_ONCE).to_pylist()
+
+
+def _screened(texts: Sequence[str]) -> Screened:
+    joined = "".join(f"{text}\n" for text in texts)
+    codes = np.frombuffer(joined.encode("utf-32-le"), dtype=np.int32)
+    ends = np.cumsum([0, *(len(text) + 1 for text in texts)])
+    kinds = _table(codes, _kind).astype(np.uint8)[codes]
+    visible = _count((kinds & VISIBLE) > 0, ends)
+    of_words = _count((kinds & OF_WORDS) > 0, ends)
+    undecoded = _count(codes == ord(UNDECODED_CHARACTER), ends)
+    possible = (
+        ((undecoded > CUT_CHARACTER) & (undecoded >= UNDECODED * visible))
+        | ((visible >= SHORTEST_NOISE) & (of_words < WORD_SHARE * visible))
+        | _may_be_one_character(codes, kinds, ends)
+        | _may_be_one_word(codes, kinds, ends)
+        | _may_have_endless_word(kinds, ends)
+    )
+    return Screened(visible == 0, possible & (visible > 0))
+
+
+def _may_be_one_character(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
+    places = np.flatnonzero(kinds & VISIBLE)
+    return _may_be_one(codes[places], np.searchsorted(places, ends), SAME_CHARACTERS)
+
+
+def _may_be_one_word(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
+    """Words are compared by their first character that is no punctuation."""
+    inside = (kinds & BLANK) == 0
+    starts = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]]))
+    plain = np.append(np.flatnonzero((kinds & (BLANK | PUNCTUATES)) == 0), 0)
+    first, quoted = starts.copy(), np.flatnonzero(kinds[starts] & PUNCTUATES)
+    first[quoted] = plain[np.searchsorted(plain[:-1], starts[quoted])]
+    folded = _table(codes, _folded)[codes[first]]
+    return _may_be_one(folded, np.searchsorted(starts, ends), SAME_WORDS)
+
+
+def _may_be_one(values: NDArray[np.integer], ends: Ints, shortest: int) -> Flags:
+    """(row,): whether one value may fill SAME_SHARE of a row.
+
+    k of n values that are the same stand in at most n - k + 1 runs, so at least 2 k - n - 1 of them
+    follow another.
+
+    Args:
+        ends: (row + 1,), where each row's values begin.
+    """
+    n = np.diff(ends)
+    repeats = np.concatenate([[False], values[1:] == values[:-1]])[: values.size]
+    return (n >= shortest) & (_count(repeats, ends) >= 2 * np.ceil(SAME_SHARE * n) - n - 1)
+
+
+def _may_have_endless_word(kinds: Kinds, ends: Ints) -> Flags:
+    others = np.flatnonzero((kinds & SPACED) == 0)
+    long = others[1:][np.diff(others) > ENDLESS_WORD / FOLDED]
+    found = np.zeros(ends.size - 1, dtype=bool)
+    found[np.searchsorted(ends, long, "right") - 1] = True
+    return found
+
+
+def _count(flags: Flags, ends: Ints) -> Ints:
+    """(row,): how many are true."""
+    return np.diff(np.searchsorted(np.flatnonzero(flags), ends))
+
+
+def _table(codes: Codes, value: Callable[[str], int]) -> Ints:
+    """(code point,): the value of each character that occurs."""
+    present = np.flatnonzero(np.bincount(codes))
+    table = np.zeros(int(present.max(initial=0)) + 1, dtype=np.int64)
+    table[present] = [value(chr(code)) for code in present.tolist()]
+    return table
+
+
+def _kind(character: str) -> int:
+    kind = BLANK * character.isspace() + PUNCTUATES * (character in PUNCTUATION)
+    if not is_invisible(character):
+        kind += VISIBLE + OF_WORDS * is_of_words(character)
+    return kind + SPACED * bool(SPACED_LETTERS.search(character.casefold()))
+
+
+def _folded(character: str) -> int:
+    return ord(character.casefold()[0])
