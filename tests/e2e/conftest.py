@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import forks
 import pytest
 import yaml
 
@@ -29,16 +30,20 @@ class Lab:
     env: dict[str, str]
 
     def toxtrail(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
-        """The installed command; checks its exit code unless `code` is None."""
-        command = [str(Path(sys.executable).with_name("toxtrail")), *arguments]
-        done = subprocess.run(
-            command, cwd=self.root, env=self.env, capture_output=True, text=True, check=False
-        )
+        """The command, in a process that is a fork (`forks.py`); checks its exit code unless `code`
+        is None."""
+        done = forks.run("toxtrail", arguments, self.root, self.env)
+        assert code is None or done.returncode == code, done.stdout + done.stderr
+        return done
+
+    def installed(self, *arguments: str, code: int | None = 0) -> subprocess.CompletedProcess[str]:
+        """The same by the installed command, which imports all that it needs."""
+        done = forks.itself("toxtrail", arguments, self.root, self.env)
         assert code is None or done.returncode == code, done.stdout + done.stderr
         return done
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """The same, running on its own."""
+        """The installed command, running on its own."""
         command = [str(Path(sys.executable).with_name("toxtrail")), *arguments]
         return subprocess.Popen(
             command,
@@ -58,8 +63,8 @@ class Lab:
         return done.stdout.strip()
 
     def dvc(self, *arguments: str) -> None:
-        command = [sys.executable, "-m", "dvc", *arguments]
-        subprocess.run(command, cwd=self.root, env=self.env, check=True, capture_output=True)
+        done = forks.run("dvc", arguments, self.root, self.env)
+        assert done.returncode == 0, done.stdout + done.stderr
 
     def copy(self, root: Path) -> Lab:
         """The whole experiment at another place."""

@@ -26,9 +26,23 @@ HOSTILE = (
 )
 
 
+@pytest.fixture(scope="module")
+def made():
+    """What is made once: the page."""
+    return {}
+
+
 @pytest.fixture
-def pages(score_rows, settings, measured, spoken, tmp_path):
+def pages(made, score_rows, settings, measured, spoken, tmp_path):
     """A family of three with hostile texts on every flip, as a file."""
+    path = tmp_path / "index.html"
+    if not made:
+        made["page"] = _page(score_rows, settings, measured, spoken)
+    path.write_text(made["page"], encoding="utf-8")
+    return path
+
+
+def _page(score_rows, settings, measured, spoken):
     n = len(HOSTILE)
     values = {
         "base": {"one": [0.1] * n, "two": [0.9] * 8 + [0.1] * 12},
@@ -45,11 +59,7 @@ def pages(score_rows, settings, measured, spoken, tmp_path):
     }  # fmt: skip
     prompts = {row.prompt_id: f"prompt {row.prompt_id} {HOSTILE[0]}" for row in rows["base"]}
     page = Page(summary, {}, prompts, texts, rows)
-    path = tmp_path / "index.html"
-    path.write_text(
-        render([page], NO_PROMPTS, manifest_of("report", None, {}, {}, {})), encoding="utf-8"
-    )
-    return path
+    return render([page], NO_PROMPTS, manifest_of("report", None, {}, {}, {}))
 
 
 def _hostile(row, variant):
@@ -58,18 +68,37 @@ def _hostile(row, variant):
     return row._replace(text=f"{variant} said {hostile}")
 
 
-@pytest.fixture
-def page(pages):
-    """The page, with everything that a browser complains of or asks the net for."""
-    with opened_browser() as browser:
-        own = browser.new_page()
-        own.problems, own.asked = [], []
-        own.on("console", lambda message: own.problems.append(message.text))
-        own.on("pageerror", lambda error: own.problems.append(str(error)))
-        own.on("dialog", lambda dialog: own.problems.append(dialog.message))
-        own.on("request", lambda request: own.asked.append(request.url))
-        own.goto(pages.as_uri())
+@pytest.fixture(scope="module")
+def browser():
+    with opened_browser() as own:
         yield own
+
+
+@pytest.fixture
+def context(browser):
+    """Opens a profile of its own in the browser: a test has no cookie and no setting of another."""
+    opened = []
+
+    def make(**settings):
+        opened.append(browser.new_context(**settings))
+        return opened[-1]
+
+    yield make
+    for own in opened:
+        own.close()
+
+
+@pytest.fixture
+def page(pages, context):
+    """The page, with everything that a browser complains of or asks the net for."""
+    own = context().new_page()
+    own.problems, own.asked = [], []
+    own.on("console", lambda message: own.problems.append(message.text))
+    own.on("pageerror", lambda error: own.problems.append(str(error)))
+    own.on("dialog", lambda dialog: own.problems.append(dialog.message))
+    own.on("request", lambda request: own.asked.append(request.url))
+    own.goto(pages.as_uri())
+    return own
 
 
 def flips(page):
@@ -161,19 +190,16 @@ def test_a_table_shows_one_subset(page):
     assert {row.split("\t")[2] for row in rows.all_inner_texts()} == {"two"}
 
 
-def test_the_dark_page_is_dark_and_the_phone_needs_no_sideways_scrolling(pages):
-    with opened_browser() as browser:
-        colours = []
-        for scheme in ("light", "dark"):
-            own = browser.new_context(
-                color_scheme=scheme, viewport={"width": 360, "height": 740}
-            ).new_page()
-            own.goto(pages.as_uri())
-            own.check("[data-control=unmask]")
-            assert own.evaluate("document.documentElement.scrollWidth") <= 360
-            colours.append(own.evaluate("getComputedStyle(document.body).backgroundColor"))
-            before, after = (own.locator(f".{name}").first for name in ("before", "after"))
-            assert before.bounding_box()["x"] == after.bounding_box()["x"]
+def test_the_dark_page_is_dark_and_the_phone_needs_no_sideways_scrolling(pages, context):
+    colours = []
+    for scheme in ("light", "dark"):
+        own = context(color_scheme=scheme, viewport={"width": 360, "height": 740}).new_page()
+        own.goto(pages.as_uri())
+        own.check("[data-control=unmask]")
+        assert own.evaluate("document.documentElement.scrollWidth") <= 360
+        colours.append(own.evaluate("getComputedStyle(document.body).backgroundColor"))
+        before, after = (own.locator(f".{name}").first for name in ("before", "after"))
+        assert before.bounding_box()["x"] == after.bounding_box()["x"]
     assert colours == ["rgb(255, 255, 255)", "rgb(20, 24, 30)"]
 
 
@@ -185,9 +211,8 @@ def test_print_leaves_out_the_controls_and_what_is_masked(page):
     assert len(page.pdf()) > 10_000
 
 
-def test_without_scripts_the_numbers_stand_and_the_way_to_the_texts_is_said(pages):
-    with opened_browser() as browser:
-        own = browser.new_context(java_script_enabled=False).new_page()
-        own.goto(pages.as_uri())
-        assert own.is_visible("#pairs-1")
-        assert "toxtrail flips A B --show-text" in own.inner_text("body")
+def test_without_scripts_the_numbers_stand_and_the_way_to_the_texts_is_said(pages, context):
+    own = context(java_script_enabled=False).new_page()
+    own.goto(pages.as_uri())
+    assert own.is_visible("#pairs-1")
+    assert "toxtrail flips A B --show-text" in own.inner_text("body")

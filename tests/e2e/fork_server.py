@@ -1,0 +1,175 @@
+"""Commands as forks of one process that has imported their libraries.
+
+To start Python and import torch, transformers, DVC and MLflow takes many times as long as most
+commands on a tiny experiment. `python fork_server.py SOCKET` imports them once and waits; each
+request (program, arguments, folder, environment, three file descriptors) becomes a process of its
+own, with the exit code and the output of the installed command. tests/e2e/test_forks.py holds the
+two against each other.
+
+`python -I -S fork_server.py SOCKET PROGRAM ARGUMENTS...` asks for one: `toxtrail run` starts DVC
+by it. It imports nothing but the standard library.
+"""
+
+from __future__ import annotations
+
+import array
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+READ_ONCE = (
+    "PYTHON", "LANG", "LC_", "TZ", "HOME", "HF_", "TRANSFORMERS_", "TORCH", "CUDA", "OMP_", "MKL_",
+    "ONEDNN_", "NO_COLOR", "FORCE_COLOR", "MLFLOW_",
+)  # fmt: skip
+"""Beginnings of the variables that Python or a library may read once, when it starts."""
+READ_LATER = ("MLFLOW_TRACKING_URI", "MLFLOW_EXPERIMENT_NAME")
+SIZE = array.array("i").itemsize
+
+
+def fixed(environment: Mapping[str, str]) -> dict[str, str]:
+    """What a fork cannot change any more. A command for which it differs must start by itself."""
+    return {
+        name: value
+        for name, value in environment.items()
+        if name.startswith(READ_ONCE) and name not in READ_LATER
+    }
+
+
+def ask(
+    address: str, program: str, arguments: Sequence[str], folder: str, env: Mapping[str, str],
+    streams: tuple[int, int, int],
+) -> int:  # fmt: skip
+    """Run a program in a fork of the server, and wait for it; its exit code, as of subprocess."""
+    request = json.dumps([program, list(arguments), folder, dict(env)]).encode()
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(address)
+        rights = [(socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", streams))]
+        connection.sendmsg([len(request).to_bytes(8, "big")], rights)
+        connection.sendall(request)
+        answer = connection.makefile("r").readline()
+    if not answer:
+        raise RuntimeError(f"the fork server ended while it ran {program} {arguments}")
+    return int(answer)
+
+
+def serve(address: str) -> None:
+    """Until the process that started this one ends."""
+    _import_libraries()
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for those who answer
+    with socket.socket(socket.AF_UNIX) as server:
+        server.bind(f"{address}.new")
+        server.listen(16)
+        Path(f"{address}.new").rename(address)  # it exists: it answers
+        leash = sys.stdin.fileno()
+        while leash not in select.select([server, leash], [], [])[0]:
+            connection, _ = server.accept()
+            if os.fork() == 0:
+                server.close()
+                _answer(connection)
+            connection.close()
+
+
+def _import_libraries() -> None:
+    import gc
+    import importlib
+
+    from toxtrail.cli import ARITHMETIC, COMMANDS
+
+    for name, value in ARITHMETIC.items():
+        os.environ.setdefault(name, value)
+    from toxtrail.cli import _dvc_fork
+
+    _dvc_fork._import_libraries()
+    for name in {*COMMANDS.values(), "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run",
+                 "mlflow.store.tracking.sqlalchemy_store",
+                 "pymc", "nutpie", "toxtrail.audit.verify"}:  # fmt: skip
+        with contextlib.suppress(ImportError):
+            importlib.import_module(name)
+    threads = [path.read_text() for path in Path("/proc/self/task").glob("*/comm")]
+    lost = [name for name in threads[1:] if not name.startswith("jemalloc")]  # that starts its own
+    assert not lost, f"a fork would lose these threads: {lost}"
+    gc.collect()
+    gc.freeze()
+
+
+def _answer(connection: socket.socket) -> None:
+    """Start what is asked for, wait for it, and say how it ended; stop it if nobody waits."""
+    code = 1
+    try:
+        head, rights, *_ = connection.recvmsg(8, socket.CMSG_SPACE(3 * SIZE))
+        streams = array.array("i", rights[0][2]).tolist()
+        with connection.makefile("rb") as file:
+            program, arguments, folder, env = json.loads(file.read(int.from_bytes(head, "big")))
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        own = os.getpid()
+        child = os.fork()
+        if child == 0:
+            connection.close()
+            for number, stream in enumerate(streams):
+                os.dup2(stream, number)
+                os.close(stream)
+            _become(own, program, arguments, folder, env)
+        for stream in streams:
+            os.close(stream)
+        ended = os.pidfd_open(child)
+        if connection in select.select([connection, ended], [], [])[0]:
+            os.kill(child, signal.SIGTERM)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        with contextlib.suppress(OSError):
+            connection.sendall(f"{code}\n".encode())
+    finally:
+        os._exit(code != 0)
+
+
+def _become(
+    parent: int, program: str, arguments: list[str], folder: str, env: dict[str, str]
+) -> None:
+    """In the fork: be the program, as `toxtrail.cli._dvc_fork` makes a stage of one."""
+    from toxtrail.cli import _dvc_fork
+
+    toxtrail = _dvc_fork.toxtrail
+    mains = {"toxtrail": toxtrail, "toxtrail.cli._dvc_fork": _dvc_fork.main, "dvc": _dvc}
+
+    def main() -> None:
+        _dvc_fork.toxtrail = toxtrail
+        mains[program]()
+
+    _dvc_fork.toxtrail = main
+    _run_dvc_by_a_fork(sys.argv[1])
+    words = [str(Path(sys.executable).with_name(program)), *arguments]
+    _dvc_fork._become(parent, words, folder, env)
+
+
+def _dvc() -> None:
+    from dvc.cli import main
+
+    sys.exit(main(sys.argv[1:]))
+
+
+def _run_dvc_by_a_fork(address: str) -> None:
+    """`toxtrail run` starts DVC as a process of its own: here, as another fork."""
+    from toxtrail.backends import dvc
+
+    plain = dvc._command
+    start = [sys.executable, "-m", "toxtrail.cli._dvc_fork"]
+
+    def command(*arguments: str) -> list[str]:
+        own = plain(*arguments)
+        assert own[:3] == start
+        return [sys.executable, "-I", "-S", __file__, address, start[-1], *own[3:]]
+
+    dvc._command = command
+
+
+if __name__ == "__main__":
+    if len(sys.argv) == 2:
+        serve(sys.argv[1])
+    else:
+        place, name, *rest = sys.argv[1:]
+        sys.exit(ask(place, name, rest, str(Path.cwd()), dict(os.environ), (0, 1, 2)))
