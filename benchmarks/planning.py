@@ -15,7 +15,7 @@ from scipy.special import betaincc
 
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.power import (
-    Judged,
+    VerdictRule,
     detectable,
     nearest_table,
     pair_table,
@@ -24,7 +24,7 @@ from toxtrail.stats.power import (
     prompts_needed,
 )
 
-USUAL = Judged(0.5, 0.95)
+USUAL = VerdictRule(0.5, 0.95)
 PROMISED = 0.8
 Design = tuple[float, float, float]
 """Base rate, difference, correlation."""

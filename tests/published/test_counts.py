@@ -146,7 +146,7 @@ def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
 
 
 def ends(count):
-    return count.least.toxic, count.toxic, count.most.toxic, count.known
+    return count.least.toxic, count.toxic, count.most.toxic, count.source
 
 
 @pytest.mark.parametrize(
@@ -332,7 +332,7 @@ def test_a_table_of_any_kind_keeps_the_digits(tmp_path, kind, rate, known):
             counts_of(path, read_rows(path, exact=True), None)
         return
     count = counts_of(path, read_rows(path, exact=True), None)["a", "all"]
-    assert (count.least.toxic, count.most.toxic, count.known) == known
+    assert (count.least.toxic, count.most.toxic, count.source) == known
 
 
 def test_the_command_asks_for_decimals_and_says_what_it_took(tmp_path):

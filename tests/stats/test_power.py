@@ -19,8 +19,8 @@ from toxtrail.stats.paired_differences import Pairs, direction, pair_posterior
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.power import (
     MANY,
-    Judged,
     PairTable,
+    VerdictRule,
     believed_rates,
     detectable,
     nearest_table,
@@ -34,7 +34,7 @@ from toxtrail.stats.power import (
 )
 
 RATES = st.floats(0.005, 0.995)
-USUAL = Judged(0.5, 0.95)
+USUAL = VerdictRule(0.5, 0.95)
 
 
 @given(a=RATES, b=RATES, share=st.floats(0, 1))
@@ -70,7 +70,7 @@ def test_no_difference_is_found_by_no_number():
 @pytest.mark.parametrize("prior", [0.5, 2.0])
 @pytest.mark.parametrize(("n", "rates"), [(12, (0.1, 0.7)), (20, (0.3, 0.1)), (9, (0.01, 0.9))])
 def test_power_is_the_sum_over_all_tables_of_the_verdicts_of_their_intervals(n, rates, prior):
-    table, judged = nearest_table(rates[0], rates[1] - rates[0], 0.2), Judged(prior, 0.9)
+    table, judged = nearest_table(rates[0], rates[1] - rates[0], 0.2), VerdictRule(prior, 0.9)
     share = table.p01 / table.discordant
     wanted = "higher" if rates[1] > rates[0] else "lower"
     whole = 0.0

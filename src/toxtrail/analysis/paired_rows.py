@@ -41,7 +41,7 @@ from toxtrail.stats.paired_differences import (
     verdict,
 )
 from toxtrail.stats.paired_posterior import PairedPosterior
-from toxtrail.stats.power import Judged, PairTable, detectable, prompts_needed
+from toxtrail.stats.power import PairTable, VerdictRule, detectable, prompts_needed
 from toxtrail.stats.prior_sensitivity import power_scaling
 from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats
@@ -322,7 +322,7 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
         least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
         step = abs(pairs.estimate)
         return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
-    judged, counts = Judged(config.prior, config.level), joint_table(pairs)
+    judged, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
     total = sum(counts)
     seen = PairTable(*(count / total for count in counts))
     base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)

@@ -279,13 +279,13 @@ def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -
     """Prompts at which this difference's interval is as wide as wanted. It agrees with the width
     that is printed beside it, where subsets are weighted too."""
     from toxtrail.stats.paired_posterior import Table
-    from toxtrail.stats.power import Judged, prompts_by_spread, prompts_for_width
+    from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
 
     n = int(row["n"])
     if row["k"] > 1:
         return prompts_by_spread(n, width, wanted)
     table = Table(*(float(row[name]) for name in Table._fields))
-    needed = prompts_for_width(table, Judged(prior, row["level"]), wanted)
+    needed = prompts_for_width(table, VerdictRule(prior, row["level"]), wanted)
     return min(needed, n) if width <= wanted else max(needed, n + 1)
 
 

@@ -122,7 +122,7 @@ def _prompts_for(
         nearest = min(max(correlation, low), high)
         if phi is None or abs(nearest - phi) < ROUNDING:
             correlation = nearest
-    judged = stats_power.Judged(known.get("prior", 0.5), known.get("level", 0.95))
+    judged = stats_power.VerdictRule(known.get("prior", 0.5), known.get("level", 0.95))
     table = stats_power.pair_table(rate, rate + effect, correlation)
     needed = stats_power.prompts_needed(table, power, judged)
     row: dict[str, Any] = {

@@ -19,7 +19,7 @@ from toxtrail.analysis.score_table import ALL
 from toxtrail.datasets.readers import Rows, field
 from toxtrail.errors import DataError, InferenceError, nearest
 from toxtrail.stats import published_counts, published_model
-from toxtrail.stats.published_counts import Belief, Known, Published
+from toxtrail.stats.published_counts import Belief, CountSource, Published
 from toxtrail.stats.rates import Floats, Ints, equal_tailed, named_rng
 from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge
 
@@ -213,7 +213,7 @@ def _count_of_rate(name: str, value: object, n: int, decimals: Decimals) -> Publ
     unit = Decimal("0.01") if own.percent or name == "rate_pct" else Decimal(1)
     if decimals is not None:
         rate, half = _declared(own, value, decimals)
-        known: Known = "exact" if decimals == "exact" else "declared"
+        known: CountSource = "exact" if decimals == "exact" else "declared"
         return published_counts.counted(unit * rate, n, unit * half, known)
     if unit == 1 and (own.decimals in (0, None)) and own.value in (0, 1):
         return published_counts.counted(
@@ -290,7 +290,7 @@ def _sum(counts: Iterable[Published]) -> Published:
     parts = list(counts)
     toxic, n = sum(part.toxic for part in parts), sum(part.n for part in parts)
     below, above = sum(part.below for part in parts), sum(part.above for part in parts)
-    rounded: list[Known] = [part.known for part in parts if part.known != "exact"]
+    rounded: list[CountSource] = [part.source for part in parts if part.source != "exact"]
     return Published(toxic, n, below, above, rounded[0] if rounded else "exact")
 
 
@@ -307,7 +307,7 @@ def rate_row(
         "n_toxic": own.toxic,
         "n_toxic_least": own.least.toxic,
         "n_toxic_most": own.most.toxic,
-        "count_is": own.known,
+        "count_is": own.source,
         "rate": own.rate,
         "rate_lo": lo,
         "rate_hi": hi,

@@ -86,19 +86,19 @@ def data_of(a: Floats, b: Floats) -> dict[str, Any]:
 
 
 def location(
-    drawn: Sampled, a: Floats, b: Floats, threshold: float, level: float, rng: np.random.Generator
+    samples: Sampled, a: Floats, b: Floats, threshold: float, level: float, rng: np.random.Generator
 ) -> Location:
     """The answer, and whether the model that gives it fits the toxicity rates."""
-    posterior = {name: values.ravel() for name, values in drawn.posterior.items()}
+    posterior = {name: values.ravel() for name, values in samples.posterior.items()}
     difference = posterior["mu_b"] - posterior["mu_a"]
     interval = equal_tailed(difference, level)
     expected, fits = {}, True
     for name, scores in (("a", a), ("b", b)):
         beyond = (threshold - posterior[f"mu_{name}"]) / posterior[f"sigma_{name}"]
         chance = stats.t.sf(beyond, posterior["nu"])
-        again = rng.binomial(scores.size, chance)
+        replicated = rng.binomial(scores.size, chance)
         observed = int(at_threshold(scores, threshold).sum())
-        p = float((again > observed).mean() + 0.5 * (again == observed).mean())
+        p = float((replicated > observed).mean() + 0.5 * (replicated == observed).mean())
         expected[name] = float(chance.mean())
         fits = fits and LEAST_P <= p <= 1 - LEAST_P
     return Location(

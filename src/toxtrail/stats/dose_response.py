@@ -30,7 +30,7 @@ def paired_rates(
         labels: of each subset, (prompt, variant): share of a prompt's continuations that are toxic.
         weights: of each subset; they sum to 1, and share one prior.
     """
-    variants, sizes = labels[0].shape[1], [len(own) for own in labels]
+    variants, sizes = labels[0].shape[1], [len(subset_labels) for subset_labels in labels]
     shapes = np.concatenate(pooled_shapes(sizes, weights, effective(sizes, weights)))
     values, atoms = np.concatenate(labels), ([0.0] * variants, [1.0] * variants)
     rng = content_rng(seed, values, weights)
@@ -47,8 +47,8 @@ def slopes(rates: Floats, doses: Floats) -> Floats:
     tiny = np.finfo(np.float64).tiny
     odds = logit(np.clip(rates, tiny, 1 - np.finfo(np.float64).epsneg))
     apart = doses - doses.mean()
-    found: Floats = odds @ apart / (apart @ apart)
-    return found
+    change: Floats = odds @ apart / (apart @ apart)
+    return change
 
 
 def never_falls(rates: Floats, doses: Floats) -> Floats:

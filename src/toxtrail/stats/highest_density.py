@@ -40,13 +40,13 @@ def highest_density(posterior: Posterior, level: float) -> Interval:
     low, high = posterior.interval(1 - 2 * TAIL)
     if low == high:
         return Interval(low, high)
-    place = np.linspace(low, high, NODES)
-    mass = np.array([posterior.cdf(float(at)) for at in place])
-    below = PchipInterpolator(place, np.maximum.accumulate(mass))
+    grid = np.linspace(low, high, NODES)
+    mass = np.array([posterior.cdf(float(at)) for at in grid])
+    below = PchipInterpolator(grid, np.maximum.accumulate(mass))
     fine = np.linspace(low, high, NODES * 50)
     rising = np.asarray(below(fine))
     start = np.linspace(rising[0], rising[-1] - level, STARTS)
     left, right = np.interp(start, rising, fine), np.interp(start + level, rising, fine)
     first = int(np.argmin(right - left))
-    found, equal = Interval(float(left[first]), float(right[first])), posterior.interval(level)
-    return found if found.hi - found.lo < equal.hi - equal.lo else equal
+    shortest, equal = Interval(float(left[first]), float(right[first])), posterior.interval(level)
+    return shortest if shortest.hi - shortest.lo < equal.hi - equal.lo else equal

@@ -57,11 +57,11 @@ def _rule(nodes: int) -> tuple[Floats, Floats, Floats]:
     """Double-exponential rule on (0, 1): places, their distances from 1, and weights."""
     v = np.linspace(-3.2, 3.2, nodes)
     stretched = np.pi * np.sinh(v)
-    place, rest = expit(stretched), expit(-stretched)
-    return place, rest, (v[1] - v[0]) * np.pi * np.cosh(v) * place * rest
+    nodes_at, rest = expit(stretched), expit(-stretched)
+    return nodes_at, rest, (v[1] - v[0]) * np.pi * np.cosh(v) * nodes_at * rest
 
 
-PLACE, REST, WEIGHT = _rule(121)
+RULE_NODES, REST, WEIGHT = _rule(121)
 SCORES = np.linspace(-6.0, 6.0, 33)
 """Normal scores of the nodes of an odds ratio, in each of two dimensions."""
 
@@ -139,7 +139,7 @@ class PairedPosterior(NamedTuple):
         if high <= low:
             return sure
         width = high - low
-        theta, rest = low + width * PLACE, (1 - high) + width * REST
+        theta, rest = low + width * RULE_NODES, (1 - high) + width * REST
         density = np.exp((p - 1) * np.log(theta) + (q - 1) * np.log(rest) - betaln(p, q))
         chance = betainc(a, b, np.minimum(difference / (2 * theta - 1), 1.0))
         return min(sure + width * float((WEIGHT * density * chance).sum()), 1.0)
@@ -195,7 +195,7 @@ def _odds_ratio(posterior: PairedPosterior, level: float) -> tuple[float, Interv
 class _Share(NamedTuple):
     """Nodes of a share, and their weights, which sum to 1."""
 
-    place: Floats
+    value: Floats
     rest: Floats
     weight: Floats
 
@@ -207,10 +207,10 @@ def _nodes(parameters: tuple[float, float]) -> _Share:
         whole = np.array([1.0 if b == 0 and a > 0 else 0.0])
         return _Share(whole, 1 - whole, np.ones(1))
     below, above = ndtr(SCORES), ndtr(-SCORES)
-    place = np.where(SCORES < 0, betaincinv(a, b, below), betainccinv(a, b, above))
+    nodes_at = np.where(SCORES < 0, betaincinv(a, b, below), betainccinv(a, b, above))
     rest = np.where(SCORES < 0, betainccinv(b, a, below), betaincinv(b, a, above))
     weight = np.exp(-0.5 * SCORES**2)
-    return _Share(place, rest, weight / weight.sum())
+    return _Share(nodes_at, rest, weight / weight.sum())
 
 
 def _log_odds_cdf(posterior: PairedPosterior) -> Callable[[float], float]:
@@ -221,8 +221,8 @@ def _log_odds_cdf(posterior: PairedPosterior) -> Callable[[float], float]:
         (p11 + s)(p00 + s) = r (p11 + delta - s)(p00 + delta - s).
     """
     delta, kappa = _nodes(posterior.delta), _nodes((posterior.table.n11, posterior.table.n00))
-    discordant, concordant = delta.place[:, None], delta.rest[:, None]
-    product = concordant**2 * (kappa.place * kappa.rest)[None, :]
+    discordant, concordant = delta.value[:, None], delta.rest[:, None]
+    product = concordant**2 * (kappa.value * kappa.rest)[None, :]
     weight = delta.weight[:, None] * kappa.weight[None, :]
 
     def cdf(log_ratio: float) -> float:

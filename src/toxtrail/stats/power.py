@@ -103,7 +103,7 @@ def possible_phi(rate_a: float, rate_b: float) -> tuple[float, float]:
     ) / spread
 
 
-class Judged(NamedTuple):
+class VerdictRule(NamedTuple):
     """How a difference is called: its equal-tailed interval at `level` excludes 0."""
 
     prior: float
@@ -112,7 +112,7 @@ class Judged(NamedTuple):
     """In (0, 1)."""
 
 
-def power(table: PairTable, prompts: int, judged: Judged) -> float:
+def power(table: PairTable, prompts: int, rule: VerdictRule) -> float:
     """Chance that so many prompts find the difference, with its sign; that of b being called higher
     if there is none."""
     delta, d = min(table.discordant, 1.0), abs(table.difference)
@@ -121,17 +121,19 @@ def power(table: PairTable, prompts: int, judged: Judged) -> float:
     theta = min(0.5 + d / (2 * delta), 1.0)
     mean = prompts * delta
     if mean > MANY:
-        z, spread = ndtri((1 + judged.level) / 2), math.sqrt(max(delta - d * d, 1e-300))
+        z, spread = ndtri((1 + rule.level) / 2), math.sqrt(max(delta - d * d, 1e-300))
         return float(ndtr((math.sqrt(prompts) * d - z * math.sqrt(delta)) / spread))
     reach = SPREADS * math.sqrt(mean * (1 - delta)) + 40
-    found = np.arange(max(0, math.floor(mean - reach)), min(prompts, math.ceil(mean + reach)) + 1)
+    n_discordant = np.arange(
+        max(0, math.floor(mean - reach)), min(prompts, math.ceil(mean + reach)) + 1
+    )
     return float(
-        _binomial(prompts, found, delta)
-        @ _called(theta, judged, int(found[-1]).bit_length())[found]
+        _binomial(prompts, n_discordant, delta)
+        @ _called(theta, rule, int(n_discordant[-1]).bit_length())[n_discordant]
     )
 
 
-def prompts_needed(table: PairTable, target: float, judged: Judged) -> int:
+def prompts_needed(table: PairTable, target: float, rule: VerdictRule) -> int:
     """The smallest number of prompts from which on `power` stays at `target` or more.
 
     Power does not rise steadily with the number of prompts, as counts are whole: it drops a little
@@ -143,18 +145,18 @@ def prompts_needed(table: PairTable, target: float, judged: Judged) -> int:
     d = table.difference
     if d == 0:
         raise ConfigError("A difference of 0 is found by no number of prompts.")
-    z_level, z_power = ndtri([(1 + judged.level) / 2, target])
+    z_level, z_power = ndtri([(1 + rule.level) / 2, target])
     spread = math.sqrt(table.discordant), math.sqrt(max(table.discordant - d * d, 0.0))
     normal = math.ceil((float(z_level) * spread[0] + float(z_power) * spread[1]) ** 2 / d**2)
     if normal * table.discordant > MANY:
         return normal
-    first = _first(lambda n: power(table, n, judged) >= target)
+    first = _first(lambda n: power(table, n, rule) >= target)
     ahead = range(first + min(first + 50, AHEAD), first, -1)
-    return next((n + 1 for n in ahead if power(table, n, judged) < target), first)
+    return next((n + 1 for n in ahead if power(table, n, rule) < target), first)
 
 
 def detectable(
-    rate: float, phi: float, prompts: int, target: float, judged: Judged, falls: bool = False
+    rate: float, phi: float, prompts: int, target: float, rule: VerdictRule, falls: bool = False
 ) -> float | None:
     """The smallest rise of a rate that so many prompts find, or the smallest fall; None if they
     find none.
@@ -167,7 +169,7 @@ def detectable(
     sign = -1 if falls else 1
 
     def missing(size: float) -> float:
-        return power(nearest_table(rate, sign * size, phi), prompts, judged) - target
+        return power(nearest_table(rate, sign * size, phi), prompts, rule) - target
 
     least = most * 1e-9
     if missing(most) < 0 or missing(least) >= 0:
@@ -186,7 +188,7 @@ def believed_rates(rate: float, width: float, level: float) -> Floats:
 
 
 def prompts_assured(
-    rates: Floats, difference: float, phi: float, target: float, judged: Judged
+    rates: Floats, difference: float, phi: float, target: float, rule: VerdictRule
 ) -> int | None:
     """The smallest number of prompts whose `power`, on average over the rates that are believed, is
     at least `target`; None if LIMIT is not enough.
@@ -201,12 +203,12 @@ def prompts_assured(
     tables = [nearest_table(float(rate), difference, phi) for rate in rates]
 
     def enough(n: int) -> bool:
-        return sum(power(table, n, judged) for table in tables) >= target * len(tables)
+        return sum(power(table, n, rule) for table in tables) >= target * len(tables)
 
     return _first(enough) if enough(LIMIT) else None
 
 
-def prompts_for_width(table: Table, judged: Judged, wanted: float) -> int:
+def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> int:
     """The number of prompts, with labels in the proportions of `table`, whose interval is as wide
     as wanted, in (0, 2)."""
     total = sum(table)
@@ -214,21 +216,23 @@ def prompts_for_width(table: Table, judged: Judged, wanted: float) -> int:
 
     def width(n: float) -> float:
         scaled = Table(*(count * n / total for count in table))
-        found = PairedPosterior(scaled, judged.prior).interval(judged.level).around(estimate)
-        return found.hi - found.lo
+        bounds = PairedPosterior(scaled, rule.prior).interval(rule.level).around(estimate)
+        return bounds.hi - bounds.lo
 
-    if width(1) <= wanted:
+    if width(1) <= target_width:
         return 1
-    if (least := width(LIMIT)) > wanted:
-        return prompts_by_spread(LIMIT, least, wanted)
-    found = brentq(lambda x: math.log(width(math.exp(x)) / wanted), 0, math.log(LIMIT), xtol=1e-6)
-    return math.ceil(math.exp(float(found)) - 1e-3)
+    if (least := width(LIMIT)) > target_width:
+        return prompts_by_spread(LIMIT, least, target_width)
+    log_prompts = brentq(
+        lambda x: math.log(width(math.exp(x)) / target_width), 0, math.log(LIMIT), xtol=1e-6
+    )
+    return math.ceil(math.exp(float(log_prompts)) - 1e-3)
 
 
-def prompts_by_spread(prompts: int, width: float, wanted: float) -> int:
+def prompts_by_spread(prompts: int, width: float, target_width: float) -> int:
     """Prompts at which an interval that is `width` wide after so many is about as wide as wanted:
     width falls with the square root of their number. For labels that are no two-by-two table."""
-    return math.ceil(prompts * (width / wanted) ** 2)
+    return math.ceil(prompts * (width / target_width) ** 2)
 
 
 def nearest_table(rate: float, difference: float, phi: float) -> PairTable:
@@ -259,26 +263,26 @@ def _binomial(n: int, k: Counts, share: float) -> Floats:
 
 
 @lru_cache(maxsize=64)
-def _called(theta: float, judged: Judged, bits: int) -> Floats:
+def _called(theta: float, rule: VerdictRule, bits: int) -> Floats:
     """(discordant prompts,) Chance that b is called higher, for each number of so many bits."""
-    least = _critical(judged)[: 1 << bits]
+    least = _critical(rule)[: 1 << bits]
     total = np.arange(least.size)
     chance = betainc(np.maximum(least, 1), np.maximum(total - least, 0) + 1, theta)
     return np.where((least >= 1) & (least <= total), chance, least <= 0)
 
 
 @lru_cache(maxsize=16)
-def _critical(judged: Judged) -> Counts:
+def _critical(rule: VerdictRule) -> Counts:
     """(discordant prompts,) The least number of them, toxic for b, of which b is called higher: one
     more than all of them where none is."""
     total = np.arange(MANY + math.ceil(SPREADS * math.sqrt(MANY)) + 50)
-    bound = (1 + judged.level) / 2
+    bound = (1 + rule.level) / 2
     low, high = np.full(total.size, -1), total + 1
     while np.any(high - low > 1):
         middle = (low + high) // 2
-        parameters = np.maximum(middle, 0) + judged.prior, total - middle + judged.prior
-        found = (middle >= 0) & (betaincc(*parameters, 0.5) > bound)
-        low, high = np.where(found, low, middle), np.where(found, middle, high)
+        parameters = np.maximum(middle, 0) + rule.prior, total - middle + rule.prior
+        is_called = (middle >= 0) & (betaincc(*parameters, 0.5) > bound)
+        low, high = np.where(is_called, low, middle), np.where(is_called, middle, high)
     return high
 
 

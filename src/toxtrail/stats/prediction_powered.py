@@ -70,25 +70,25 @@ class Corrected(NamedTuple):
 
 def labelled_rate(strata: Sequence[Stratum], level: float) -> Corrected | None:
     """A rate; values are 0 or 1. None: too few labels, or a subset without any."""
-    found = _estimate(strata)
-    if found is None:
+    estimate = _estimate(strata)
+    if estimate is None:
         return None
-    value = min(max(found.value, 0.0), 1.0)
-    size = _effective(value * (1 - value), found, UNSEEN_RATE)
-    return Corrected(value, _wilson(value, size, level), found.labels, found.power, size)
+    value = min(max(estimate.value, 0.0), 1.0)
+    size = _effective(value * (1 - value), estimate, UNSEEN_RATE)
+    return Corrected(value, _wilson(value, size, level), estimate.labels, estimate.power, size)
 
 
 def labelled_difference(strata: Sequence[Stratum], level: float) -> Corrected | None:
     """A paired difference b - a; values are -1, 0 or 1. None: as for a rate."""
-    found = _estimate(strata)
-    if found is None:
+    estimate = _estimate(strata)
+    if estimate is None:
         return None
-    value = min(max(found.value, -1.0), 1.0)
+    value = min(max(estimate.value, -1.0), 1.0)
     discordant = sum(s.weight * float(np.abs(s.labelled).mean()) for s in strata)
     discordant = min(max(discordant, abs(value)), 1.0)
-    size = _effective(discordant - value**2, found, UNSEEN_DIFFERENCE)
+    size = _effective(discordant - value**2, estimate, UNSEEN_DIFFERENCE)
     interval = _bonett_price(value, discordant, size, level)
-    return Corrected(value, interval, found.labels, found.power, size)
+    return Corrected(value, interval, estimate.labels, estimate.power, size)
 
 
 class _Estimate(NamedTuple):
@@ -110,7 +110,9 @@ def _estimate(strata: Sequence[Stratum]) -> _Estimate | None:
     power = _power(parts)
     return _Estimate(
         value=sum(p.labelled + power * p.scored for p in parts),
-        variance=max(sum(p.own - 2 * power * p.shared + power**2 * p.both for p in parts), 0.0),
+        variance=max(
+            sum(p.labelled_variance - 2 * power * p.shared + power**2 * p.both for p in parts), 0.0
+        ),
         power=power,
         labels=labels,
         floor=1 / sum(s.weight**2 / s.labelled.size for s in strata),
@@ -122,7 +124,7 @@ class _Moments(NamedTuple):
 
     labelled: float
     scored: float
-    own: float
+    labelled_variance: float
     shared: float
     both: float
 
@@ -131,16 +133,16 @@ def _moments(stratum: Stratum, scale: float) -> _Moments:
     m, rest = stratum.labelled.size, stratum.others.size
     share = rest / (m + rest)
     # the labelled prompts are among all: what the scorer says of them enters twice
-    said = stratum.called - (1 - share) * stratum.scored
-    y, u = stratum.labelled - stratum.labelled.mean(), said - said.mean()
+    surplus = stratum.called - (1 - share) * stratum.scored
+    y, u = stratum.labelled - stratum.labelled.mean(), surplus - surplus.mean()
     factor = stratum.weight**2 * scale / m**2
     others = share * float(stratum.others.mean()) if rest else 0.0
     scored = np.concatenate([stratum.others, stratum.scored])
     spread = share**2 * float(scored.var()) / rest if rest else 0.0
     return _Moments(
         labelled=stratum.weight * float(stratum.labelled.mean()),
-        scored=stratum.weight * (others - float(said.mean())),
-        own=factor * float(y @ y),
+        scored=stratum.weight * (others - float(surplus.mean())),
+        labelled_variance=factor * float(y @ y),
         shared=factor * float(y @ u),
         both=factor * float(u @ u) + stratum.weight**2 * spread,
     )
@@ -151,13 +153,13 @@ def _power(parts: Sequence[_Moments]) -> float:
     return min(max(sum(p.shared for p in parts) / both, 0.0), 1.0) if both > 0 else 0.0
 
 
-def _effective(unit: float, found: _Estimate, unseen: float) -> float:
+def _effective(unit: float, estimate: _Estimate, unseen: float) -> float:
     """Labels that alone would have this variance.
 
     Args:
         unit: variance of one label.
     """
-    return max(unit / (found.variance + unseen / found.labels**2), found.floor)
+    return max(unit / (estimate.variance + unseen / estimate.labels**2), estimate.floor)
 
 
 def _wilson(rate: float, n: float, level: float) -> Interval:

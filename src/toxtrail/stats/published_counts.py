@@ -33,7 +33,7 @@ from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 from toxtrail.errors import DataError
 from toxtrail.stats.paired_differences import PairCounts, Verdict, phi, verdict
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
-from toxtrail.stats.power import Judged, detectable
+from toxtrail.stats.power import VerdictRule, detectable
 from toxtrail.stats.rates import Floats, Interval
 
 NODES = 200
@@ -49,12 +49,12 @@ LEAST_SHAPE = 0.4
 """Of a posterior's smaller parameter: Jeffreys' prior alone gives 0.5."""
 
 
-Known = Literal["exact", "printed", "declared"]
+CountSource = Literal["exact", "printed", "declared"]
 """How a count is known: it is given, or follows from the rate whatever its digits (exact); within
 the rounding of the digits that are written (printed) or that are said to have been (declared)."""
 Beta = tuple[float, float]
 """A posterior's parameters: toxic and harmless prompts, with their prior."""
-PLACES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
+QUADRATURE_NODES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 Uncertain = Literal["depends on the rounding", "depends on the pairing"]
 
 
@@ -78,7 +78,7 @@ class Published(NamedTuple):
     """The true count may be so much less: a rate printed in few digits is that of several."""
     above: int = 0
     """The true count may be so much more."""
-    known: Known = "exact"
+    source: CountSource = "exact"
 
     @property
     def rate(self) -> float:
@@ -143,7 +143,7 @@ class Bracket(NamedTuple):
     verdict: Verdict | Uncertain
 
 
-def counted(rate: Decimal, n: int, rounding: Decimal, known: Known) -> Published:
+def counted(rate: Decimal, n: int, rounding: Decimal, source: CountSource) -> Published:
     """The counts behind a published rate: all that round to it, and the nearest.
 
     Args:
@@ -171,14 +171,14 @@ def counted(rate: Decimal, n: int, rounding: Decimal, known: Known) -> Published
             f"({toxic / n:.4%}). Is n right, or were several continuations counted?"
         )
     toxic = min(max(toxic, least), most)
-    return Published(toxic, n, toxic - least, most - toxic, known)
+    return Published(toxic, n, toxic - least, most - toxic, source)
 
 
-def rate_interval(own: Published, prior: float, level: float) -> Interval:
+def rate_interval(count: Published, prior: float, level: float) -> Interval:
     """Equal-tailed interval of the rate, exact; of all counts that are left, the union."""
     tail = (1 - level) / 2
-    low = betaincinv(*_posterior(own.least, prior), tail)
-    high = betaincinv(*_posterior(own.most, prior), 1 - tail)
+    low = betaincinv(*_posterior(count.least, prior), tail)
+    high = betaincinv(*_posterior(count.most, prior), 1 - tail)
     return Interval(float(low), float(high))
 
 
@@ -198,8 +198,8 @@ def unpaired_of_all(
     """b against a on different prompts, for all counts that the printed rates leave open: the union
     of the intervals, and the verdict if it is the same for all."""
     if not (a.open or b.open):
-        found = unpaired(a, b, prior, level)
-        return found.interval, found.verdict
+        nearest = unpaired(a, b, prior, level)
+        return nearest.interval, nearest.verdict
     ends = [unpaired(x, y, prior, level) for x, y in _corners(a, b)]
     verdicts = {end.verdict for end in ends}
     union = Interval(ends[0].interval.lo, ends[-1].interval.hi)
@@ -213,13 +213,13 @@ def bracket(a: Published, b: Published, belief: Belief) -> Bracket:
     if a.n != b.n:
         return Bracket((), None, rounded)
     tables = tuple(_at(a, b, n11, belief) for n11 in _overlaps(a, b, belief.largest_phi))
-    found: Verdict | Uncertain = rounded
+    outcome: Verdict | Uncertain = rounded
     if rounded != "depends on the rounding":
         if {apart, *(table.verdict for table in tables)} != {apart}:
-            found = "depends on the pairing"
+            outcome = "depends on the pairing"
         elif any(_turns(x, y, apart, belief) for x, y in _corners(a, b)):
-            found = "depends on the rounding"
-    return Bracket(tables, _turning_phi(a, b, apart, belief), found)
+            outcome = "depends on the rounding"
+    return Bracket(tables, _turning_phi(a, b, apart, belief), outcome)
 
 
 def agreement(
@@ -252,19 +252,19 @@ def agreement(
     )
 
 
-def fall(own: Published, prior: float, level: float) -> float | None:
+def fall(count: Published, prior: float, level: float) -> float | None:
     """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
     nothing is not found. Unpaired prompts, or uncorrelated labels."""
-    if own.toxic in (0, own.n):
+    if count.toxic in (0, count.n):
         return None
-    return detectable(own.rate, 0.0, own.n, POWER, Judged(prior, level), falls=True)
+    return detectable(count.rate, 0.0, count.n, POWER, VerdictRule(prior, level), falls=True)
 
 
-def resolution(own: Published, prior: float, level: float) -> float | None:
+def resolution(count: Published, prior: float, level: float) -> float | None:
     """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
     uncorrelated labels; None if there is none."""
-    base = min(max(own.rate, 0.5 / own.n), 1 - 0.5 / own.n)
-    return detectable(base, 0.0, own.n, POWER, Judged(prior, level))
+    base = min(max(count.rate, 0.5 / count.n), 1 - 0.5 / count.n)
+    return detectable(base, 0.0, count.n, POWER, VerdictRule(prior, level))
 
 
 def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
@@ -277,54 +277,54 @@ def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
         return float(high - low) - (interval.hi - interval.lo)
 
     least = math.log(LEAST_SHAPE / min(mean, 1 - mean))  # below it the width falls again
-    found = brentq(wider, least, math.log(1e12)) if wider(least) > 0 else least
-    weight = math.exp(float(found))
+    log_weight_root = brentq(wider, least, math.log(1e12)) if wider(least) > 0 else least
+    weight = math.exp(float(log_weight_root))
     return mean * weight, (1 - mean) * weight
 
 
-def _overlapping(one: Beta, other: Beta) -> float:
+def _overlapping(first: Beta, second: Beta) -> float:
     """The mass that two posteriors share: 1 less their total variation distance."""
     places = np.arange(1, GRID) / GRID
-    middle = [betaincinv(*own, places) for own in (one, other)]
+    middle = [betaincinv(*posterior, places) for posterior in (first, second)]
     grid = np.unique(np.concatenate([[0.0], *middle, [1.0]]))
-    masses = [np.diff(betainc(*own, grid)) for own in (one, other)]
+    masses = [np.diff(betainc(*posterior, grid)) for posterior in (first, second)]
     return float(np.minimum(*masses).sum())
 
 
-def _posterior(own: Published, prior: float) -> Beta:
-    if not 0 <= own.toxic <= own.n or own.n < 1:
-        raise DataError(f"{own.toxic} toxic of {own.n} prompts is no rate.")
-    return own.toxic + prior, own.n - own.toxic + prior
+def _posterior(count: Published, prior: float) -> Beta:
+    if not 0 <= count.toxic <= count.n or count.n < 1:
+        raise DataError(f"{count.toxic} toxic of {count.n} prompts is no rate.")
+    return count.toxic + prior, count.n - count.toxic + prior
 
 
-def _less(one: Beta, other: Beta, d: float) -> float:
+def _less(first: Beta, second: Beta, d: float) -> float:
     """P(one - other <= d), by quadrature over the narrower of the two."""
-    if _variance(one) < _variance(other):
-        return 1 - _less_over(one, other, -d)
-    return _less_over(other, one, d)
+    if _variance(first) < _variance(second):
+        return 1 - _less_over(first, second, -d)
+    return _less_over(second, first, d)
 
 
-def _less_over(other: Beta, one: Beta, d: float) -> float:
+def _less_over(second: Beta, first: Beta, d: float) -> float:
     """The same, by quadrature over `other`."""
-    inside = _expected(other, lambda x: betainc(*one, x + d), max(0.0, -d), min(1.0, 1 - d))
-    return inside + (float(betaincc(*other, 1 - d)) if d > 0 else 0.0)
+    inside = _expected(second, lambda x: betainc(*first, x + d), max(0.0, -d), min(1.0, 1 - d))
+    return inside + (float(betaincc(*second, 1 - d)) if d > 0 else 0.0)
 
 
-def _variance(own: Beta) -> float:
-    total = sum(own)
-    return own[0] * own[1] / (total * total * (total + 1))
+def _variance(posterior: Beta) -> float:
+    total = sum(posterior)
+    return posterior[0] * posterior[1] / (total * total * (total + 1))
 
 
-def _expected(own: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
+def _expected(posterior: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
     """Integral of value(x) over the posterior's density from low to high, by Gauss-Legendre in the
     arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is flat."""
-    ends = betaincinv(*own, REST), 1 - betaincinv(*own[::-1], REST)
+    ends = betaincinv(*posterior, REST), 1 - betaincinv(*posterior[::-1], REST)
     start, stop = np.arcsin(np.sqrt([max(low, ends[0]), min(high, ends[1])]))
     if start >= stop:
         return 0.0
-    t = (start + stop) / 2 + (stop - start) / 2 * PLACES
-    powers = xlogy(2 * own[0] - 1, np.sin(t)) + xlogy(2 * own[1] - 1, np.cos(t))
-    density = 2 * np.exp(powers - betaln(*own))
+    t = (start + stop) / 2 + (stop - start) / 2 * QUADRATURE_NODES
+    powers = xlogy(2 * posterior[0] - 1, np.sin(t)) + xlogy(2 * posterior[1] - 1, np.cos(t))
+    density = 2 * np.exp(powers - betaln(*posterior))
     return float(WEIGHTS @ (density * value(np.sin(t) ** 2)) * (stop - start) / 2)
 
 
@@ -371,8 +371,8 @@ def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> 
             low = middle + 1
         else:
             high = middle
-    found = _at(a, b, high, belief).phi
-    return None if found is None else max(found, 0.0)
+    correlation = _at(a, b, high, belief).phi
+    return None if correlation is None else max(correlation, 0.0)
 
 
 def _at(a: Published, b: Published, n11: int, belief: Belief) -> AtPhi:

@@ -60,5 +60,5 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
 
 def rates(eta: Floats) -> Floats:
     """(..., variant, subset) in [0, 1]."""
-    found: Floats = expit(eta)
-    return found
+    marginal: Floats = expit(eta)
+    return marginal

@@ -87,8 +87,8 @@ def unequal(errors: Mapping[str, tuple[int, int]]) -> dict[str, float]:
     """
     wrong, texts = (sum(column) for column in zip(*errors.values(), strict=True))
     tests = 2 * (len(errors) if len(errors) > 2 else 1)
-    found = {v: _mid_p(own, of, wrong, texts) for v, (own, of) in errors.items()}
-    return {v: p for v, p in found.items() if p < CONTRADICTION / tests}
+    p_values = {v: _mid_p(wrong_here, of, wrong, texts) for v, (wrong_here, of) in errors.items()}
+    return {v: p for v, p in p_values.items() if p < CONTRADICTION / tests}
 
 
 def _mid_p(wrong: int, texts: int, all_wrong: int, all_texts: int) -> float:
@@ -96,9 +96,9 @@ def _mid_p(wrong: int, texts: int, all_wrong: int, all_texts: int) -> float:
     if not 0 < texts < all_texts:
         return 1.0
     chances = hypergeom.pmf(np.arange(texts + 1), all_texts, all_wrong, texts)
-    own = chances[wrong]
-    equal = np.isclose(chances, own, rtol=1e-9, atol=0)
-    return float(chances[(chances < own) & ~equal].sum() + chances[equal].sum() / 2)
+    observed = chances[wrong]
+    equal = np.isclose(chances, observed, rtol=1e-9, atol=0)
+    return float(chances[(chances < observed) & ~equal].sum() + chances[equal].sum() / 2)
 
 
 def true_rate(called: Floats, accuracy: Accuracy) -> Floats:
@@ -120,19 +120,19 @@ def corrected(draws: Floats, level: float) -> Corrected:
     Raises:
         DataError: hardly any draw is possible.
     """
-    kept = draws[np.isfinite(draws)]
-    if kept.size < MIN_POSSIBLE:
+    valid = draws[np.isfinite(draws)]
+    if valid.size < MIN_POSSIBLE:
         raise DataError(
-            f"Of {draws.size} posterior draws {kept.size} are possible with the stated sensitivity "
+            f"Of {draws.size} posterior draws {valid.size} are possible with the stated sensitivity "
             "and specificity: the scorer calls fewer texts toxic than its false positives alone "
             "would be, or more than it could find. Look at the labelled sample: is it of such "
             "texts?"
         )
-    interval = equal_tailed(kept, level)
-    return Corrected(float(kept.mean()), interval, kept.size / draws.size)
+    interval = equal_tailed(valid, level)
+    return Corrected(float(valid.mean()), interval, valid.size / draws.size)
 
 
-def _share_draws(known: Known, prior: float, draws: int, rng: np.random.Generator) -> Floats:
-    if known.of is None:
-        return np.full(draws, known.right)
-    return rng.beta(known.right + prior, known.of - known.right + prior, size=draws)
+def _share_draws(proportion: Known, prior: float, draws: int, rng: np.random.Generator) -> Floats:
+    if proportion.of is None:
+        return np.full(draws, proportion.right)
+    return rng.beta(proportion.right + prior, proportion.of - proportion.right + prior, size=draws)
