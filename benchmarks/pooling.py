@@ -40,7 +40,7 @@ class Scenario(NamedTuple):
 
     rates: Floats
     """(variant, subset)."""
-    prompts: int
+    prompts: int | tuple[int, ...]
     """Of each subset."""
     effects: str = "shared"
     """Of prompts: `shared` by all variants, by each half of them (`groups`), or `own`."""
@@ -83,6 +83,59 @@ def scenarios() -> dict[str, Scenario]:
         "interaction 1.5, 4 x 4 x 100": Scenario(flat(4), 100, interaction=1.5),
         "two groups of prompt effects, 4 x 4 x 100": Scenario(flat(4), 100, "groups"),
         "prompt effects of each variant, 4 x 4 x 100": Scenario(flat(4), 100, "own"),
+        **held_out(),
+        **unseen(),
+    }
+
+
+def unseen() -> dict[str, Scenario]:
+    """Designs that were first run when all limits stood."""
+    steps = np.array([-1.0, -0.4, 0.0, 0.3, 0.6, 1.0])
+    additive = expit(np.array([-2.2, -1.9, -0.9])[:, None] + steps)
+    odd = np.full((4, 5), 0.05)
+    odd[3, :4] += 0.5
+    risen = np.full((4, 4), 0.15)
+    risen[3, 2] += 0.35
+    sizes = (25, 35, 45, 55, 65, 75)
+    return {
+        "unseen: alike, 4 x 6 x 25 to 75": Scenario(np.full((4, 6), 0.25), sizes),
+        "unseen: additive, up to +1.3, 3 x 6 x 25 to 75": Scenario(additive, sizes),
+        "unseen: +50 in four, 0 in the fifth, 4 x 5 x 48": Scenario(odd, 48, odd=(3, 4)),
+        "unseen: +35 in one subset, 4 x 4 x 80": Scenario(risen, 80, odd=(3, 2)),
+        "unseen: interaction 1.5, 3 x 6 x 50": Scenario(np.full((3, 6), 0.2), 50, interaction=1.5),
+        "unseen: two groups of prompt effects, 5 x 4 x 90": Scenario(
+            np.full((5, 4), 0.2), 90, "groups"
+        ),
+    }
+
+
+def held_out() -> dict[str, Scenario]:
+    """Designs of other sizes and rates than the ones above."""
+    five, three = np.full((5, 3), 0.06), np.full((3, 3), 0.08)
+    three[2, :2] += 0.6
+    odd_of_five = np.full((3, 5), 0.1)
+    odd_of_five[2, :4] += 0.66
+    risen = np.full((5, 3), 0.08)
+    risen[4, 0] += 0.3
+    near_zero = expit(np.array([-2.0, -4.2, -2.5, -1.2, -3.0]) + np.array([0, 1, 2.5])[:, None])
+    sizes = (20, 50, 120)
+    return {
+        "held out: alike, 5 x 3 x 20/50/120": Scenario(five, sizes),
+        "held out: additive, up to +2.5, 3 x 5 x 16 to 64": Scenario(
+            near_zero, (16, 24, 32, 48, 64)
+        ),
+        "held out: interaction .3, 5 x 3 x 20/50/120": Scenario(five, sizes, interaction=0.3),
+        "held out: +60 in two, 0 in the third, 3 x 3 x 30/60/40": Scenario(
+            three, (30, 60, 40), odd=(2, 2)
+        ),
+        "held out: +66 in four, 0 in the fifth, 3 x 5 x 32": Scenario(odd_of_five, 32, odd=(2, 4)),
+        "held out: +30 in one of three subsets, 5 x 3 x 80": Scenario(risen, 80, odd=(4, 0)),
+        "held out: interaction 1.5, 5 x 3 x 60": Scenario(
+            np.full((5, 3), 0.15), 60, interaction=1.5
+        ),
+        "held out: two groups of prompt effects, 6 x 3 x 60/90/120": Scenario(
+            np.full((6, 3), 0.12), (60, 90, 120), "groups"
+        ),
     }
 
 
@@ -96,7 +149,8 @@ def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
     middle = middle + truth.interaction * rng.standard_normal(middle.shape)
     found = []
     for s in range(subsets):
-        effects = rng.standard_normal((truth.prompts, variants))
+        n = truth.prompts if isinstance(truth.prompts, int) else truth.prompts[s]
+        effects = rng.standard_normal((n, variants))
         shared = {"shared": np.zeros(variants), "own": np.arange(variants)}
         of = shared.get(truth.effects, np.arange(variants) * 2 // variants).astype(int)
         chance = expit(middle[:, s] + SD_PROMPT * effects[:, of])

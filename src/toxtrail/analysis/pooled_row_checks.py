@@ -32,8 +32,9 @@ LEAST_FAMILY_P = 0.1
 below it in 0 to 2.5 % of families without interaction (benchmarks/pooling.py)."""
 LEAST_CLAIM_P = 0.03
 """One-sided, of a count that speaks against a claim of its own row; not corrected."""
-MOST_INTERACTION = 0.9
-"""Posterior median of sd_interaction, log-odds: its prior holds 93 % below it."""
+MOST_INTERACTION = 0.75
+"""Posterior median of sd_interaction, log-odds: its prior holds 87 % below it, and measured it was
+above in none of 200 families without interaction (benchmarks/pooling.py)."""
 LEAST_SUPPORT = 1
 """By so many prompts a row itself must lean the way that its pooled interval says."""
 JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
