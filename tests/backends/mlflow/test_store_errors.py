@@ -13,7 +13,7 @@ from fake_mlflow import Answer, serving
 
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.read_store import read_store
-from toxtrail.backends.mlflow.store import UnreachableStoreError
+from toxtrail.backends.mlflow.store import UnreachableStoreError, reading
 from toxtrail.backends.mlflow.store_errors import explained, is_unreachable
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG
@@ -219,3 +219,13 @@ def test_only_what_does_not_answer_is_called_unreachable():
     assert not is_unreachable(ClientError("SSLError: Connection reset"))
     assert not is_unreachable(ClientError("failed with error code 503 != 200: Max retries"))
     assert not is_unreachable(ImportError("timed out", name="boto3"))
+
+
+def test_an_error_of_a_cloud_client_is_a_failure_of_the_store(tmp_path, monkeypatch):
+    """Where files are written, MLflow lets it through as it is."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
+    made = type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})
+    with pytest.raises(BackendError, match="AWS_ACCESS_KEY_ID"), reading(tmp_path):
+        raise made("Unable to locate credentials")
+    with pytest.raises(ValueError, match="own"), reading(tmp_path):
+        raise ValueError("own")

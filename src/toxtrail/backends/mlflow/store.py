@@ -8,7 +8,6 @@ import os
 import platform
 import re
 import shutil
-import sqlite3
 import tempfile
 import uuid
 from collections.abc import Iterator
@@ -162,7 +161,9 @@ def _client(root: Path) -> Iterator[MlflowClient]:
             _refuse_unreadable(local_store(root))
             complete_store(local_store(root), artifact_root(root))
         yield MlflowClient(tracking_uri=uri)
-    except _store_errors() as error:
+    except Exception as error:
+        if not _is_of_a_store(error):
+            raise
         raise _refused(root, uri, error) from error
 
 
@@ -187,16 +188,19 @@ class DamagedStoreError(BackendError):
     """The store is there and was read, and is no database of MLflow's."""
 
 
-def _store_errors() -> tuple[type[Exception], ...]:
-    """What a store raises, besides the errors of cloud clients, which concern files alone."""
-    import requests
-    import sqlalchemy.exc
-    from mlflow.exceptions import MlflowException
+CLIENTS = frozenset(
+    {
+        "mlflow", "sqlalchemy", "sqlite3", "requests", "urllib3", "boto3", "botocore", "s3transfer",
+        "azure", "google", "paramiko", "pysftp", "databricks",
+    }
+)  # fmt: skip
+"""Packages by which a store is reached. Those of cloud stores need not be installed, so that their
+errors are known by name: they are raised as they are where files are written."""
 
-    return (
-        MlflowException, sqlalchemy.exc.SQLAlchemyError, sqlite3.Error, requests.RequestException,
-        ImportError,
-    )  # fmt: skip
+
+def _is_of_a_store(error: Exception) -> bool:
+    modules = {one.__module__.partition(".")[0] for one in type(error).__mro__}
+    return isinstance(error, ImportError) or not modules.isdisjoint(CLIENTS)
 
 
 def _refuse_address(uri: str) -> None:
