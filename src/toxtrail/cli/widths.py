@@ -49,7 +49,7 @@ def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> 
     for names in (True, False):
         places = [p for p, column in enumerate(columns) if (column in NAMES) == names]
         while sum(own) < free and (short := [p for p in places if own[p] < wanted[p]]):
-            own[min(short, key=own.__getitem__)] += 1
+            own[min(short, key=lambda place: own[place])] += 1
     while sum(own) > max(free, len(own)):
         own[own.index(max(own))] -= 1
     return own
