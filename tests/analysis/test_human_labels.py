@@ -192,7 +192,7 @@ def test_a_column_that_was_sorted_by_itself_is_refused(drawn):
     table = labelled(drawing)
     words = sorted(row["text"] for row in table)
     moved = [{**row, "text": word} for row, word in zip(table, words, strict=True)]
-    with pytest.raises(DataError, match="not the text that was drawn"):
+    with pytest.raises(DataError, match="not the text that was"):
         blind_labels(PATH, as_rows(moved), key, texts)
 
 
@@ -208,7 +208,7 @@ def test_what_a_spreadsheet_does_to_a_text_does_not_matter(drawn):
 
 @pytest.mark.parametrize(
     ("ids", "said"),
-    [(["1"], '"1" under id'), (["00000000-1", "00000001-1"], "several drawings")],
+    [(["1"], '"1" under id'), (["00000000-1", "00000001-1"], "several samples")],
 )
 def test_odd_row_numbers_are_named(ids, said):
     with pytest.raises(DataError, match=said):
@@ -302,7 +302,7 @@ def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
              ("v", "a-3", 0, "no")),
     )  # fmt: skip
     found = agreement(judged, scores, "judge", 0.5)
-    assert found == {"v": Agreement(found=1, toxic=2, passed=1, harmless=2)}
+    assert found == {"v": Agreement(1, 2, 1, 2)}
     params = as_params(found, "labels.csv", by_variant=True)
     assert params["sensitivity"] == {"right": 1, "of": 2}
     assert params["variants"]["v"]["specificity"] == {"right": 1, "of": 2}

@@ -1,4 +1,4 @@
-"""Less toxic, or just less said?"""
+"""Less toxic, or just producing less?"""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     assert pair["verdict"] == "lower"
     assert pair["said_less"] == "refused, shorter"
     assert less_said(pair).endswith("credibly more often refused and shorter.")
-    assert pair_cells(pair)[-1] == "lower (less said)"
+    assert pair_cells(pair)[-1] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
     assert step["refused_diff"] == pytest.approx(0.5, abs=0.05)
     assert step["refused_verdict"] == "higher"

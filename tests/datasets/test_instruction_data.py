@@ -126,14 +126,14 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
         ({"instruction": "a", "text": "b"}, "row 1: no response. A row needs one of instruction"),
         ({"text": "a"}, "It has: text."),
         ({"messages": "hi"}, "row 1, messages: neither a list nor JSON"),
-        ({"messages": {"role": "user"}}, "found dict, a list of messages is needed"),
+        ({"messages": {"role": "user"}}, "found dict"),
         ({"messages": [{"role": "user"}]}, "a message needs role or from, content or value"),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
-            '"tool" is no speaker. There is: system',
+            '"tool". Available: system',
         ),
         ({"messages": [{"role": "user", "content": 3}]}, "found int, a text is needed"),
-        ({"messages": [{"role": "user", "content": "x"}]}, "holds no examples"),
+        ({"messages": [{"role": "user", "content": "x"}]}, "no examples"),
     ],
 )
 def test_a_row_of_another_shape_is_named_with_what_is_allowed(row, said, written):
@@ -172,7 +172,7 @@ def test_a_weight_that_is_neither_is_refused(value, written):
 
 def test_of_two_messages_that_are_one_both_must_be_learned(written):
     talk = [TALK[1], {**TALK[2], "weight": 0}, TALK[4]]
-    with pytest.raises(DataError, match="holds no examples"):
+    with pytest.raises(DataError, match="no examples"):
         read_instructions(written([{"messages": talk}]))
 
 

@@ -126,15 +126,15 @@ def test_the_page_on_the_paper_says_what_is_printed(paper):
         ({"rates": [{"source": "doe", "variant": "a", "n": 330, "rate": "0.4 %"}]},
          r"rates.0 \(a\): No count of 330 prompts rounds to 0.4000%: the nearest is 1 \(0.3030%\)"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": 41.0}]}, "write 16.1 % as 0.161"),
-        ({"rates": [{"source": "doe", "variant": "a", "rate": "much"}]}, '"much" is no number'),
+        ({"rates": [{"source": "doe", "variant": "a", "rate": "much"}]}, '"much" is not a number'),
         ({"rates": [{"source": "doe", "variant": "a"}]}, "needs one of toxic"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": 0.1, "toxic": 1}]},
          "toxic is 1 of 1000"),
         ({"rates": [{"source": "doe", "variant": "a", "subset": "x", "rate": 0.1}]},
-         "number of prompts is not said. Give n here, or sources.doe.prompts.x"),
+         "or sources.doe.prompts.x"),
         ({"rates": [{"source": "do", "variant": "a", "rate": 0.1}]},
-         'rates.0.source: "do" is no source. Did you mean "doe"'),
-        ({"rates": FILE["rates"] * 2}, "doe, chat, all stands twice"),
+         'rates.0.source: unknown source "do". Did you mean "doe"'),
+        ({"rates": FILE["rates"] * 2}, "duplicate row doe, chat, all"),
         ({"rates": [{"source": "doe", "variant": "a", "rat": 0.1}]},
          'rates.0.rat: unknown name. Did you mean "rate"'),
         ({"comparisons": [{"source": "doe", "variant": "a", "against": "a"}]}, "against itself"),
@@ -181,7 +181,7 @@ def test_sources_are_never_compared_with_each_other(load):
     found = judged(loaded)
     assert {(row["source"], row["a"]) for row in found["pairs"]} == {("doe", "chat")}
     assert len(judged(loaded, only="roe")["rates"]) == 1
-    with pytest.raises(ConfigError, match='"ro" is no source'):
+    with pytest.raises(ConfigError, match='source "ro"'):
         judged(loaded, only="ro")
 
 

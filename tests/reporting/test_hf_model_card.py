@@ -68,25 +68,23 @@ def test_limits_lineage_and_commands_stand_in_it(summary):
         "AUC .50",
         "e" * 64,
         "toxtrail audit tuned --verify",
-        "A rate of 0 is not safety",
+        "A rate of 0 does not mean",
     ):
         assert wanted in text, wanted
 
 
 def test_the_reference_says_that_it_is_what_others_are_held_against(summary):
-    assert "is what the other variants of its family are held against" in model_card(
-        summary, "base"
-    )
+    assert "other variants of its family" in model_card(summary, "base")
 
 
 def test_a_variant_of_which_nothing_was_scored_has_no_card(summary):
     rates = [{**row, "rate": None} for row in summary["rates"]]
-    with pytest.raises(DataError, match="Nothing of tuned was scored"):
+    with pytest.raises(DataError, match="of tuned was scored"):
         model_card({**summary, "rates": rates}, "tuned")
 
 
 def test_the_papers_scorer_is_known_for_what_it_is():
     uri = "hf:facebook/roberta-hate-speech-dynabench-r4-target@x"
-    said = limits_of("d", {"kind": "hf", "uri": uri}, judged=True)
+    said = limits_of("d", {"kind": "hf", "uri": uri}, corrected=True)
     assert "hate-speech detector" in said
     assert "not counted" not in said

@@ -61,7 +61,7 @@ def test_flips_labels_and_rates_agree_on_a_tie(threshold):
     (flip,) = paired([row(0.0)], [row(tie, other)], "judge", threshold, "toxicity")
     assert (flip.direction, flip.category) == ("became toxic", "insult")
     label = Label("v", "p", 0, True)
-    assert agreement([label], {"v": [row(tie)]}, "judge", threshold)["v"].found == 1
+    assert agreement([label], {"v": [row(tie)]}, "judge", threshold)["v"].true_positives == 1
     assert cells([row(tie)])["judge", "s"].shares(threshold).tolist() == [1]
 
 

@@ -1,4 +1,4 @@
-"""BEST on every pair of a family, to repeat published analyses: on request, never written.
+"""BEST on every pair of a family, to repeat published analyses; on request, results not stored.
 
 reads   data/scores/<family>/
 """
@@ -19,7 +19,7 @@ from toxtrail.stats.rates import Floats, named_rng
 from toxtrail.stats.sampling import Effort, complaints, judge, sample
 
 CHAINS, DRAWS, TARGET_ACCEPT = 4, 2000, 0.9
-FOUND = (
+BEST_COLUMNS = (
     "best_diff", "best_diff_lo", "best_diff_hi", "best_verdict", "best_rate_a", "best_rate_b",
     "best_fits",
 )  # fmt: skip
@@ -32,49 +32,49 @@ def best_rows(
     config: PosteriorConfig,
     progress: Progress,
 ) -> list[dict[str, Any]]:
-    """The pairs of a comparison by one scorer, each with its difference of locations.
+    """Return the pairs of a comparison by one scorer, each with its difference of locations.
 
     Args:
         pairs: rows of a comparison's summary.
 
     Returns:
-        Rows with `best_*` columns in the unit of the scores; None, and a verdict that says why,
-        where there is no answer.
+        Rows with `best_*` columns in the unit of the scores; without a result they are None, and
+        the verdict gives the reason.
     """
-    own = [row for row in pairs if row["scorer"] == scorer]
+    scorer_rows = [row for row in pairs if row["scorer"] == scorer]
     rows = []
-    with progress.bar("BEST", len(own), "pairs") as advance:
-        for row in own:
+    with progress.bar("BEST", len(scorer_rows), "pairs") as advance:
+        for row in scorer_rows:
             a, b = (_scores(tables[row[side]], scorer, row["subset"]) for side in ("a", "b"))
             seed = named_rng(config.seed, f"best|{row['a']}|{row['b']}|{scorer}|{row['subset']}")
-            rows.append({**row, **_best(a, b, config, seed)})
+            rows.append({**row, **_best_columns(a, b, config, seed)})
             advance(1)
     return rows
 
 
-def _best(
+def _best_columns(
     a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
 ) -> dict[str, Any]:
-    nothing: dict[str, Any] = dict.fromkeys(FOUND)
+    nothing: dict[str, Any] = dict.fromkeys(BEST_COLUMNS)
     effort = Effort(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
     try:
         model = build(a, b)
     except DataError as error:
         return {**nothing, "best_verdict": str(error)}
     for attempt in (effort, effort.harder()):
-        drawn = sample(model, attempt)
-        reported = {name: drawn.posterior[name] for name in LOCATIONS}
-        if not complaints(judge(drawn, HYPER, reported, config.level)):
-            found = location(drawn, a, b, config.threshold, config.level, rng)
+        samples = sample(model, attempt)
+        reported = {name: samples.posterior[name] for name in LOCATIONS}
+        if not complaints(judge(samples, HYPER, reported, config.level)):
+            difference = location(samples, a, b, config.threshold, config.level, rng)
             values = (
-                found.mean, found.interval.lo, found.interval.hi, found.verdict,
-                found.predicted_a, found.predicted_b, found.fits,
+                difference.mean, difference.interval.lo, difference.interval.hi, difference.verdict,
+                difference.predicted_a, difference.predicted_b, difference.fits,
             )  # fmt: skip
-            return dict(zip(FOUND, values, strict=True))
+            return dict(zip(BEST_COLUMNS, values, strict=True))
     return {**nothing, "best_verdict": "did not converge"}
 
 
 def _scores(table: Cells, scorer: str, subset: str) -> Floats:
-    """(row,): unpaired, as published."""
+    """Return (row,): unpaired, as published."""
     names = subsets(table) if subset == ALL else [subset]
     return np.concatenate([table[scorer, name].toxicity for name in names])

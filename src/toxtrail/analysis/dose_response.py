@@ -1,4 +1,4 @@
-"""Doses: the rates of a family along a dose, and which way they go."""
+"""Dose response: the rates of a family along a dose, and their trend."""
 
 from __future__ import annotations
 
@@ -17,42 +17,49 @@ Rows = list[dict[str, Any]]
 
 
 def series_of(summaries: Summaries) -> dict[str, list[str]]:
-    """Series -> its variants by dose. Variants with a dose that were tuned from the same parent are
-    a series, called after it; a parent with a dose of its own is part of it. One dose alone is
-    none."""
+    """Return the dose series: series -> its variants by dose. Variants with a dose and the same
+    parent are a series, named after the parent; a parent with a dose is part of it. A series has at
+    least two doses."""
     dosed = {v: s for v, s in summaries.items() if s.get("dose") is not None}
-    found: dict[str, list[str]] = {}
+    variants_by_series: dict[str, list[str]] = {}
     for variant in sorted(dosed, key=lambda v: (dosed[v]["dose"], v)):
-        found.setdefault(_root(variant, dosed), []).append(variant)
-    return {name: own for name, own in found.items() if len({dosed[v]["dose"] for v in own}) > 1}
+        variants_by_series.setdefault(_root(variant, dosed), []).append(variant)
+    return {
+        name: variants
+        for name, variants in variants_by_series.items()
+        if len({dosed[v]["dose"] for v in variants}) > 1
+    }
 
 
 def dose_tables(
     tables: Mapping[str, Cells], summaries: Summaries, config: PosteriorConfig
 ) -> dict[str, Rows]:
-    """`doses`: a rate for each variant of a series; `slopes`: which way they go. Nothing without a
-    series."""
+    """Return the tables `doses` (a rate for each variant of a series) and `slopes` (trends); empty
+    without a series."""
     rows: dict[str, Rows] = {"doses": [], "slopes": []}
-    for series, own in series_of(summaries).items():
-        doses = np.array([summaries[v]["dose"] for v in own], dtype=np.float64)
-        table = tables[own[0]]
+    for series, variants in series_of(summaries).items():
+        doses = np.array([summaries[v]["dose"] for v in variants], dtype=np.float64)
+        table = tables[variants[0]]
         for scorer in scorers(table):
-            labels = {s: _labels(scorer, s, own, tables, config.threshold) for s in subsets(table)}
+            labels = {
+                s: _label_matrix(scorer, s, variants, tables, config.threshold)
+                for s in subsets(table)
+            }
             labels = {s: shares for s, shares in labels.items() if len(shares)}
             share = weights(table, scorer)
-            for subset, wanted in {ALL: list(labels), **{s: [s] for s in labels}}.items():
-                if not wanted:
+            for subset, group in {ALL: list(labels), **{s: [s] for s in labels}}.items():
+                if not group:
                     continue
-                place = {"series": series, "scorer": scorer, "subset": subset}
-                total = sum(share[s] for s in wanted)
+                keys = {"series": series, "scorer": scorer, "subset": subset}
+                total = sum(share[s] for s in group)
                 draws = paired_rates(
-                    [labels[s] for s in wanted], [share[s] / total for s in wanted],
+                    [labels[s] for s in group], [share[s] / total for s in group],
                     config.prior, config.draws, config.seed,
                 )  # fmt: skip
-                n = sum(len(labels[s]) for s in wanted)
-                rows["doses"] += _rates(place, own, doses, draws, n, config.level)
-                rows["slopes"].append(_slope(place, doses, draws, n, config.level))
-    return {name: found for name, found in rows.items() if found}
+                n = sum(len(labels[s]) for s in group)
+                rows["doses"] += _rate_rows(keys, variants, doses, draws, n, config.level)
+                rows["slopes"].append(_slope_row(keys, doses, draws, n, config.level))
+    return {name: table_rows for name, table_rows in rows.items() if table_rows}
 
 
 def _root(variant: str, dosed: Summaries) -> str:
@@ -62,27 +69,32 @@ def _root(variant: str, dosed: Summaries) -> str:
     return _root(parent, dosed) if parent in dosed else str(parent)
 
 
-def _labels(
-    scorer: str, subset: str, own: Sequence[str], tables: Mapping[str, Cells], threshold: float
+def _label_matrix(
+    scorer: str, subset: str, variants: Sequence[str], tables: Mapping[str, Cells], threshold: float
 ) -> Floats:
-    """(prompt, variant) on the prompts that all of a series have a score for."""
-    cells = [tables[v][scorer, subset] for v in own]
+    """Return (prompt, variant) labels of the prompts that all variants of a series have scored."""
+    cells = [tables[v][scorer, subset] for v in variants]
     shared = sorted(set.intersection(*(set(cell.prompts) for cell in cells)))
     if not shared:
-        return np.empty((0, len(own)))
+        return np.empty((0, len(variants)))
     columns = [cell.shares(threshold)[np.isin(cell.prompts, shared)] for cell in cells]
     return np.stack(columns, axis=1)
 
 
-def _rates(
-    place: Mapping[str, str], own: Sequence[str], doses: Floats, draws: Floats, n: int, level: float
+def _rate_rows(
+    keys: Mapping[str, str],
+    variants: Sequence[str],
+    doses: Floats,
+    draws: Floats,
+    n: int,
+    level: float,
 ) -> Rows:
-    found = []
-    for number, variant in enumerate(own):
+    rows = []
+    for number, variant in enumerate(variants):
         lo, hi = equal_tailed(draws[:, number], level)
-        found.append(
+        rows.append(
             {
-                **place,
+                **keys,
                 "variant": variant,
                 "dose": float(doses[number]),
                 "n": n,
@@ -91,17 +103,17 @@ def _rates(
                 "rate_hi": hi,
             }
         )
-    return found
+    return rows
 
 
-def _slope(
-    place: Mapping[str, str], doses: Floats, draws: Floats, n: int, level: float
+def _slope_row(
+    keys: Mapping[str, str], doses: Floats, draws: Floats, n: int, level: float
 ) -> dict[str, Any]:
     column = slopes(draws, doses)
     lo, hi = equal_tailed(column, level)
     decided = "rising" if lo > 0 else "falling" if hi < 0 else "not decisive"
     return {
-        **place,
+        **keys,
         "n": n,
         "variants": len(doses),
         "levels": len(set(doses.tolist())),

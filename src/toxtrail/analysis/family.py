@@ -1,4 +1,4 @@
-"""A family: who is compared with whom, and may they be compared?"""
+"""A family: which variants are compared, and whether they are comparable."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from toxtrail.provenance.comparability import Difference, differences, refuse_mi
 from toxtrail.provenance.identity import Input
 
 STALE = (
-    "Run `dvc repro` to bring all of them up to date. To compare them all the same, write "
-    "allow_mismatch: true under the family in params.yaml: tables, report and MLflow run will say "
-    "so."
+    "Run `dvc repro` to bring all of them up to date. To compare them anyway, set "
+    "allow_mismatch: true under the family in params.yaml; tables, report and MLflow run then show "
+    "a warning."
 )
 
 
@@ -29,7 +29,7 @@ class Edge(NamedTuple):
 
 
 class Members(NamedTuple):
-    """What the stages of a family read."""
+    """The inputs of a family's stages."""
 
     tables: Mapping[str, Cells]
     """Variant -> its cells."""
@@ -67,7 +67,7 @@ def comparable(
     reference: str,
     allow_mismatch: bool,
 ) -> tuple[Mapping[str, Cells], list[Difference]]:
-    """The cells to compare, and what of their conditions differs.
+    """Return the cells to compare, and the conditions that differ.
 
     Raises:
         DataError: conditions differ (field by field) and that is not allowed.
@@ -79,16 +79,16 @@ def comparable(
 
 
 def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
-    """Each variant against its parent and against the family's reference; a parent of the reference
-    is the other side of an edge already, and does not meet it twice."""
-    found: dict[tuple[str, str], Edge] = {}
+    """Pair each variant with its parent and with the family's reference; the reference and its
+    parent form one pair, not two."""
+    edge_by_pair: dict[tuple[str, str], Edge] = {}
     for variant in variants:
         key, parent = variant["variant"], variant["parent"]
         if parent is not None:
-            found[parent, key] = Edge(parent, key, "parent")
+            edge_by_pair[parent, key] = Edge(parent, key, "parent")
         if key != reference:
-            found.setdefault((reference, key), Edge(reference, key, "reference"))
-    return [edge for edge in found.values() if not _mirrors(edge, found)]
+            edge_by_pair.setdefault((reference, key), Edge(reference, key, "reference"))
+    return [edge for edge in edge_by_pair.values() if not _mirrors(edge, edge_by_pair)]
 
 
 def _mirrors(edge: Edge, others: Mapping[tuple[str, str], Edge]) -> bool:
@@ -96,32 +96,38 @@ def _mirrors(edge: Edge, others: Mapping[tuple[str, str], Edge]) -> bool:
 
 
 def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:
-    """Every condition that a variant does not share with the family's reference."""
+    """Return every condition that a variant does not share with the family's reference."""
     fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
-    return [d for v, own in fields.items() for d in differences(v, own, fields[reference])]
+    return [
+        d
+        for v, variant_fields in fields.items()
+        for d in differences(v, variant_fields, fields[reference])
+    ]
 
 
 def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
-    """Only the scorers, subsets and prompts that all variants have.
+    """Keep only the scorers, subsets and prompts that all variants have.
 
     Raises:
         DataError: they have none in common.
     """
     keys = set.intersection(*(set(table) for table in tables.values()))
-    asked = {
+    prompt_ids = {
         key: frozenset.intersection(*(t[key].asked_prompts for t in tables.values()))
         for key in keys
     }
-    shared = sorted(key for key in keys if asked[key])
+    shared = sorted(key for key in keys if prompt_ids[key])
     if not shared:
         raise DataError("The variants have no prompt and scorer in common: nothing to compare.")
-    return {v: {key: t[key].limited_to(asked[key]) for key in shared} for v, t in tables.items()}
+    return {
+        v: {key: t[key].limited_to(prompt_ids[key]) for key in shared} for v, t in tables.items()
+    }
 
 
 def _refuse_stale(scores: Input, summary: Input) -> None:
     recorded = summary.manifest.inputs["scores"].sha256 if summary.manifest else None
     if recorded != scores.sha256:
         raise DataError(
-            f"{summary.path} was computed from other scores than {scores.path} holds now. "
+            f"{summary.path} was computed from other scores than {scores.path} contains now. "
             "Run `dvc repro` to bring both up to date."
         )

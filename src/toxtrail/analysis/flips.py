@@ -1,4 +1,4 @@
-"""Flips: the prompts on which exactly one of two variants is toxic, and the texts behind them.
+"""Flips: the prompts on which exactly one of two variants is toxic, with their texts.
 
 A row is one continuation (prompt, sample) that both variants have a score for.
 """
@@ -23,7 +23,7 @@ class Flip(NamedTuple):
     sample: int
     subset: str
     category: str
-    """The scorer's strongest other head on the text that is toxic; `none` if it has no other."""
+    """The scorer's highest other head on the toxic text; `none` if it has no other."""
     direction: Direction
     """From a to b."""
     score_a: float
@@ -33,23 +33,23 @@ class Flip(NamedTuple):
 
 
 class Counts(NamedTuple):
-    """How many of the scored continuations went which way."""
+    """The number of scored continuations by direction."""
 
     became_toxic: int
     became_harmless: int
     stayed_toxic: int
     stayed_harmless: int
     unscored: int
-    """Not scored for both."""
+    """Not scored for both variants."""
 
 
 def paired(
     a: Sequence[Score], b: Sequence[Score], scorer: str, threshold: float, head: str
 ) -> list[Flip]:
-    """Every continuation that both have a score for, flipped or not, the greatest change first.
+    """Return every continuation that both have a score for, flipped or not, largest change first.
 
     Args:
-        head: the one that is called toxicity.
+        head: the scorer's toxicity head.
     """
     first = {row.key: row for row in a if row.scorer == scorer and row.toxicity is not None}
     rows = []
@@ -57,43 +57,43 @@ def paired(
         other = first.get(row.key)
         if row.scorer == scorer and row.toxicity is not None and other is not None:
             rows.append(_flip(other, row, threshold, head))
-    return sorted(rows, key=lambda one: (-abs(one.change), one.prompt_id, one.sample))
+    return sorted(rows, key=lambda flip: (-abs(flip.change), flip.prompt_id, flip.sample))
 
 
 def flipped(rows: Iterable[Flip]) -> list[Flip]:
-    """Only those whose label changed; became toxic first, each by change."""
-    found = [row for row in rows if row.direction in FLIPPED]
-    return sorted(found, key=lambda row: FLIPPED.index(row.direction))
+    """Keep rows whose label changed; became toxic first, each by change."""
+    flips = [row for row in rows if row.direction in FLIPPED]
+    return sorted(flips, key=lambda row: FLIPPED.index(row.direction))
 
 
 def head_of(manifest: Mapping[str, Any], scorer: str) -> str:
-    """The head that a scorer's toxicity is, by the manifest of anything made from its scores;
-    empty if nothing says so."""
-    known = manifest["params"].get("scorers", {})
-    if scorer in known:
-        return str(known[scorer]["head"])
+    """Return the toxicity head of a scorer from the manifest of any result of its scores;
+    empty if no manifest names it."""
+    scorers = manifest["params"].get("scorers", {})
+    if scorer in scorers:
+        return str(scorers[scorer]["head"])
     below = (source["manifest"] for source in manifest["inputs"].values() if source["manifest"])
     return next((head for part in below if (head := head_of(part, scorer))), "")
 
 
-def counts(rows: Sequence[Flip], asked: int) -> Counts:
-    """Of one subset, or of all.
+def counts(rows: Sequence[Flip], requested: int) -> Counts:
+    """Count the directions in one subset, or in all.
 
     Args:
-        asked: continuations asked for.
+        requested: number of continuations requested.
     """
-    said = [row.direction for row in rows]
+    directions = [row.direction for row in rows]
     return Counts(
-        said.count("became toxic"),
-        said.count("became harmless"),
-        said.count("stayed toxic"),
-        said.count("stayed harmless"),
-        asked - len(said),
+        directions.count("became toxic"),
+        directions.count("became harmless"),
+        directions.count("stayed toxic"),
+        directions.count("stayed harmless"),
+        requested - len(directions),
     )
 
 
 def as_row(flip: Flip) -> dict[str, Any]:
-    """Columns of the table without texts."""
+    """Return the columns of the table without texts."""
     return dict(flip._asdict())
 
 
@@ -103,7 +103,7 @@ def with_texts(
     a: Mapping[tuple[str, int], Generation],
     b: Mapping[tuple[str, int], Generation],
 ) -> dict[str, Any]:
-    """The same with the prompt and both continuations."""
+    """Return the columns of the table with the prompt and both continuations."""
     key = (flip.prompt_id, flip.sample)
     return {
         **as_row(flip),
@@ -127,7 +127,7 @@ def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
         b.prompt_id,
         b.sample,
         b.subset,
-        _category(worse, threshold, head) if was or now else NO_CATEGORY,
+        _strongest_other_head(worse, threshold, head) if was or now else NO_CATEGORY,
         direction,
         a.toxicity,
         b.toxicity,
@@ -135,8 +135,8 @@ def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
     )
 
 
-def _category(score: Score, threshold: float, head: str) -> str:
-    """A head that says harmless (as a classifier's other class does) is below the threshold."""
+def _strongest_other_head(score: Score, threshold: float, head: str) -> str:
+    """Return the highest other head that is above the threshold, else `none`."""
     heads = (score.heads or {}).items()
     others = {n: v for n, v in heads if n != head and at_threshold(v, threshold)}
     return max(others, key=lambda name: (others[name], name)) if others else NO_CATEGORY

@@ -1,9 +1,9 @@
-"""A labelled sample: which texts people label, which text a label is of, and how a scorer agrees.
+"""Human labels: sample texts for labelling, read the labels, measure a scorer's agreement.
 
-Texts are drawn at random, not by score: a sample of texts that the scorer calls toxic tells how
-often it is right there, not how many toxic texts it misses. All variants are labelled on the same
-prompts, so that a difference of theirs is paired. The labelling file tells nothing of a variant:
-rows are shuffled and numbered, and a key, another file, says what each number is.
+Texts are sampled at random, not by score: a sample of texts that the scorer calls toxic shows its
+precision, not how many toxic texts it misses. All variants are labelled on the same prompts, so
+that their differences are paired. The labelling file is blind: rows are shuffled and numbered, and
+a separate key file maps each number to its text.
 """
 
 from __future__ import annotations
@@ -38,28 +38,28 @@ KEY = ("id", "variant", "prompt_id", "sample", "text_sha256")
 """Columns of its key."""
 ROW_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,9}")
 BATCH = 20
-"""Prompts whose texts are shuffled together: whoever stops after some rows has labelled all texts
-of the prompts before them, but for one batch."""
+"""Prompts whose texts are shuffled together: labels of the first rows are then complete for the
+first prompts, except for one batch."""
 
 
 class Agreement(NamedTuple):
-    """A scorer against people."""
+    """A scorer's labels against human labels."""
 
-    found: int
-    """Toxic for both."""
-    toxic: int
-    """Toxic for people."""
-    passed: int
-    """Harmless for both."""
-    harmless: int
-    """Harmless for people."""
+    true_positives: int
+    """Toxic by both."""
+    positives: int
+    """Toxic by human label."""
+    true_negatives: int
+    """Harmless by both."""
+    negatives: int
+    """Harmless by human label."""
 
 
 class Drawing(NamedTuple):
-    """A drawn sample."""
+    """A sample for labelling."""
 
     name: str
-    """Of the drawing, by its texts: the row numbers begin with it."""
+    """Hash of the sample's texts; row ids begin with it."""
     sheet: list[dict[str, str]]
     """Rows of SHEET, `toxic` left empty."""
     key: list[dict[str, str | int]]
@@ -70,16 +70,16 @@ class Drawing(NamedTuple):
 
 
 def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> Drawing:
-    """The texts of n prompts (or of all, if there are fewer), the same ones for every variant.
+    """Sample the texts of n prompts (or of all, if fewer), the same prompts for every variant.
 
-    Subsets have their share of the prompts. Of several continuations of a prompt one is drawn.
+    Subsets are represented in proportion. One of several continuations of a prompt is sampled.
 
     Args:
         generations: variant -> its texts.
     """
     rng = np.random.default_rng(seed)
-    texts = {(v, t.prompt_id, t.sample): t.text for v, t in _readable(generations)}
-    order = [str(prompt) for prompt in rng.permutation(_chosen(generations, n, rng))]
+    texts = {(v, t.prompt_id, t.sample): t.text for v, t in _nonempty_texts(generations)}
+    order = [str(prompt) for prompt in rng.permutation(_sample_prompts(generations, n, rng))]
     samples = {prompt: sorted({p[2] for p in texts if p[1] == prompt}) for prompt in order}
     rows: list[tuple[str, list[Place]]] = []
     for start in range(0, len(order), BATCH):
@@ -88,9 +88,9 @@ def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> 
             sample = int(rng.choice(samples[prompt]))
             by_text: dict[str, list[Place]] = {}
             for variant in sorted(generations):
-                place = (variant, prompt, sample)
-                if place in texts:
-                    by_text.setdefault(texts[place], []).append(place)
+                text_key = (variant, prompt, sample)
+                if text_key in texts:
+                    by_text.setdefault(texts[text_key], []).append(text_key)
             together += by_text.items()
         rows += [together[i] for i in rng.permutation(len(together))]
     return _drawing(rows)
@@ -99,9 +99,9 @@ def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> 
 def _drawing(rows: Sequence[tuple[str, list[Place]]]) -> Drawing:
     width = len(str(len(rows)))
     key: list[dict[str, Any]] = [
-        dict(zip(KEY, (f"{number:0{width}}", *place, sha256_text(text)), strict=True))
-        for number, (text, places) in enumerate(rows, start=1)
-        for place in places
+        dict(zip(KEY, (f"{number:0{width}}", *text_key, sha256_text(text)), strict=True))
+        for number, (text, text_keys) in enumerate(rows, start=1)
+        for text_key in text_keys
     ]
     name = sha256_text(as_csv(key))[:8]
     named: list[dict[str, str | int]] = [{**row, "id": f"{name}-{row['id']}"} for row in key]
@@ -112,81 +112,85 @@ def _drawing(rows: Sequence[tuple[str, list[Place]]]) -> Drawing:
     return Drawing(name, sheet, named)
 
 
-def _readable(
+def _nonempty_texts(
     generations: Mapping[str, Sequence[Generation]],
 ) -> Iterator[tuple[str, Generation]]:
     for variant, texts in generations.items():
         yield from ((variant, text) for text in texts if text.state == "ok")
 
 
-def _chosen(
+def _sample_prompts(
     generations: Mapping[str, Sequence[Generation]], n: int, rng: np.random.Generator
 ) -> list[str]:
-    """n of the prompts that any variant continued."""
-    asked = {t.prompt_id: t.subset for texts in generations.values() for t in texts}
-    usable = {text.prompt_id for _, text in _readable(generations)}
+    """Sample n of the prompts that any variant continued."""
+    subset_by_prompt = {t.prompt_id: t.subset for texts in generations.values() for t in texts}
+    usable = {text.prompt_id for _, text in _nonempty_texts(generations)}
     parts = {
-        subset: sorted(p for p in usable if asked[p] == subset)
-        for subset in sorted(set(asked.values()))
+        subset: sorted(p for p in usable if subset_by_prompt[p] == subset)
+        for subset in sorted(set(subset_by_prompt.values()))
     }
-    wanted = _shared_out(min(n, len(usable)), {s: len(prompts) for s, prompts in parts.items()})
+    allocation = _allocate(min(n, len(usable)), {s: len(prompts) for s, prompts in parts.items()})
     return [
         str(prompt)
         for subset, prompts in parts.items()
-        for prompt in rng.choice(prompts, size=wanted[subset], replace=False)
+        for prompt in rng.choice(prompts, size=allocation[subset], replace=False)
     ]
 
 
-def _shared_out(n: int, sizes: Mapping[str, int]) -> dict[str, int]:
-    """n in proportion to sizes, rounded by the largest remainder; one for each if n allows it."""
-    known = {name: size for name, size in sizes.items() if size}
-    least = 1 if n >= len(known) else 0
-    shares = {name: n * size / sum(known.values()) for name, size in known.items()}
-    found = {name: max(int(share), least) for name, share in shares.items()}
-    while sum(found.values()) != n:
-        step = 1 if sum(found.values()) < n else -1
-        open_ = [k for k in known if (found[k] < known[k] if step > 0 else found[k] > least)]
-        best = max(open_, key=lambda name: step * (shares[name] - found[name]))
-        found[best] += step
-    return {**dict.fromkeys(sizes, 0), **found}
+def _allocate(n: int, sizes: Mapping[str, int]) -> dict[str, int]:
+    """Allocate n in proportion to sizes by the largest remainder; at least one each if possible."""
+    nonempty = {name: size for name, size in sizes.items() if size}
+    least = 1 if n >= len(nonempty) else 0
+    shares = {name: n * size / sum(nonempty.values()) for name, size in nonempty.items()}
+    allocation = {name: max(int(share), least) for name, share in shares.items()}
+    while sum(allocation.values()) != n:
+        step = 1 if sum(allocation.values()) < n else -1
+        open_ = [
+            k
+            for k in nonempty
+            if (allocation[k] < nonempty[k] if step > 0 else allocation[k] > least)
+        ]
+        best = max(open_, key=lambda name: step * (shares[name] - allocation[name]))
+        allocation[best] += step
+    return {**dict.fromkeys(sizes, 0), **allocation}
 
 
 # --- reading -----------------------------------------------------------------------------------
 
 
 def drawing_of(path: Path, rows: Sequence[Row]) -> str | None:
-    """The drawing that a labelling file is of; None for a file that names variants itself.
+    """Return the sample that a labelling file belongs to; None for a file with variant names.
 
     Raises:
-        DataError: it is of two.
+        DataError: the file has rows of several samples.
     """
     if not rows or "id" not in rows[0][1]:
         return None
     ids = {str(field(path, n, row, "id")).strip() for n, row in rows}
-    if odd := sorted(own for own in ids if not ROW_ID.fullmatch(own)):
+    if odd := sorted(row_id for row_id in ids if not ROW_ID.fullmatch(row_id)):
         raise DataError(
             f'{path.name}: id "{odd[0]}" was not written by `toxtrail labels sample`. Restore '
             "the column id."
         )
-    found = {own.rpartition("-")[0] for own in ids}
-    if len(found) > 1:
+    drawings = {row_id.rpartition("-")[0] for row_id in ids}
+    if len(drawings) > 1:
         raise DataError(
-            f"{path.name} holds rows of several drawings ({', '.join(sorted(found))}): count each "
-            "by itself."
+            f"{path.name} contains rows of several samples ({', '.join(sorted(drawings))}): count "
+            "each separately."
         )
-    return found.pop()
+    return drawings.pop()
 
 
 def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[Place, str]]:
-    """Row number -> the texts that it is of, each with its sha256."""
-    found: dict[str, dict[Place, str]] = {}
+    """Return for each row id the texts that it stands for, each with its sha256."""
+    texts_by_id: dict[str, dict[Place, str]] = {}
     for number, row in rows:
-        own, variant, prompt, digest = (
+        row_id, variant, prompt, digest = (
             str(field(path, number, row, n)) for n in ("id", "variant", "prompt_id", "text_sha256")
         )
-        place = (variant, prompt, sample_number(path, number, row.get("sample")))
-        found.setdefault(own, {})[place] = digest
-    return found
+        text_key = (variant, prompt, sample_number(path, number, row.get("sample")))
+        texts_by_id.setdefault(row_id, {})[text_key] = digest
+    return texts_by_id
 
 
 def blind_labels(
@@ -195,27 +199,27 @@ def blind_labels(
     key: Mapping[str, Mapping[Place, str]],
     texts: Mapping[Place, str],
 ) -> list[Label]:
-    """Labels of a labelling file; rows without a label are left out.
+    """Read the labels of a labelling file; skip rows without a label.
 
     Args:
-        texts: the texts as they are now.
+        texts: the current texts.
 
     Raises:
-        DataError: a row is not of the key, was moved to another text, or its text has changed since
-            it was drawn; a label is neither yes nor no.
+        DataError: a row is not in the key, was moved to another text, or its text has changed since
+            it was sampled; a label is neither yes nor no.
     """
-    said: list[tuple[int, Place, bool]] = []
+    labelled: list[tuple[int, Place, bool]] = []
     for number, row in rows:
         toxic = label_word(path, number, row)
         if toxic is None:
             continue
-        own = str(field(path, number, row, "id")).strip()
-        if own not in key:
-            raise DataError(f'{path.name}, row {number + 1}: the key has no "{own}" under id.')
-        for place, digest in key[own].items():
-            _refuse_other_text(path, number, row, texts.get(place), digest)
-            said.append((number, place, toxic))
-    return once(path, said)
+        row_id = str(field(path, number, row, "id")).strip()
+        if row_id not in key:
+            raise DataError(f'{path.name}, row {number + 1}: the key has no "{row_id}" under id.')
+        for text_key, digest in key[row_id].items():
+            _refuse_other_text(path, number, row, texts.get(text_key), digest)
+            labelled.append((number, text_key, toxic))
+    return once(path, labelled)
 
 
 def _refuse_other_text(
@@ -223,19 +227,19 @@ def _refuse_other_text(
 ) -> None:
     if text is None or sha256_text(text) != digest:
         raise DataError(
-            f"{path.name}, row {number + 1}: the text has changed since it was drawn. Draw and "
-            "label texts of these variants anew, or go back to the results that it was drawn from."
+            f"{path.name}, row {number + 1}: the text has changed since it was sampled. Sample "
+            "and label texts of these variants again, or restore the results it was sampled from."
         )
-    shown = str(row.get("text") or "")
-    if shown and _letters(shown) != _letters(text):
+    displayed = str(row.get("text") or "")
+    if displayed and _ascii_alphanumerics(displayed) != _ascii_alphanumerics(text):
         raise DataError(
-            f"{path.name}, row {number + 1}: this is not the text that was drawn under this id. "
+            f"{path.name}, row {number + 1}: this is not the text that was sampled under this id. "
             "Was one column sorted without the others?"
         )
 
 
-def _letters(text: str) -> str:
-    """What a spreadsheet leaves of a text whatever it does to marks, spaces and encodings."""
+def _ascii_alphanumerics(text: str) -> str:
+    """Return the part of a text that a spreadsheet does not change: ASCII letters and digits."""
     return "".join(c for c in text if c.isascii() and c.isalnum())[:1000]
 
 
@@ -243,85 +247,97 @@ def _letters(text: str) -> str:
 
 
 def agreement(
-    judged: Sequence[Label], scores: Mapping[str, Sequence[Score]], scorer: str, threshold: float
+    labels: Sequence[Label], scores: Mapping[str, Sequence[Score]], scorer: str, threshold: float
 ) -> dict[str, Agreement]:
-    """Variant -> how the scorer agrees with people on its texts.
+    """Return for each variant how the scorer agrees with human labels of its texts.
 
     Args:
         scores: variant -> its score rows.
 
     Raises:
-        DataError: a label is of a text that was not scored.
+        DataError: the text of a label was not scored.
     """
-    known = {
+    toxicities = {
         (variant, row.prompt_id, row.sample): row.toxicity
         for variant, rows in scores.items()
         for row in rows
         if row.scorer == scorer
     }
     counts: dict[str, list[int]] = {}
-    for label in judged:
-        toxicity = known.get(label.place)
+    for label in labels:
+        toxicity = toxicities.get(label.text_key)
         if toxicity is None:
             raise DataError(no_such(label, f"{scorer} has no score for it", scores))
-        own = counts.setdefault(label.variant, [0, 0, 0, 0])
-        place = 0 if label.toxic else 2
-        own[place] += bool(at_threshold(toxicity, threshold)) == label.toxic
-        own[place + 1] += 1
-    return {variant: Agreement(*own) for variant, own in counts.items()}
+        variant_counts = counts.setdefault(label.variant, [0, 0, 0, 0])
+        index = 0 if label.toxic else 2
+        variant_counts[index] += bool(at_threshold(toxicity, threshold)) == label.toxic
+        variant_counts[index + 1] += 1
+    return {variant: Agreement(*variant_counts) for variant, variant_counts in counts.items()}
 
 
-def unlike_errors(found: Mapping[str, Agreement]) -> list[str]:
-    """One line for each variant on which the scorer errs more, or less, than on the others."""
+def unlike_errors(agreements: Mapping[str, Agreement]) -> list[str]:
+    """Return a line for each variant on which the scorer's error rate differs from the others'."""
     kinds = {
         "harmless texts called toxic": {
-            v: (own.harmless - own.passed, own.harmless) for v, own in found.items()
+            v: (
+                counts.negatives - counts.true_negatives,
+                counts.negatives,
+            )
+            for v, counts in agreements.items()
         },
-        "toxic texts missed": {v: (own.toxic - own.found, own.toxic) for v, own in found.items()},
+        "toxic texts missed": {
+            v: (
+                counts.positives - counts.true_positives,
+                counts.positives,
+            )
+            for v, counts in agreements.items()
+        },
     }
-    said = []
+    lines = []
     for kind, errors in kinds.items():
         wrong, of = (sum(column) for column in zip(*errors.values(), strict=True))
         for variant, p in unequal(errors).items():
-            own = errors[variant]
-            said.append(
-                f"{kind}: {own[0]} of {own[1]} of {variant}, {wrong - own[0]} of {of - own[1]} of "
-                f"the other variants (p = {p:.2g})"
+            counts = errors[variant]
+            lines.append(
+                f"{kind}: {counts[0]} of {counts[1]} of {variant}, {wrong - counts[0]} of "
+                f"{of - counts[1]} of the other variants (p = {p:.2g})"
             )
-    return said
+    return lines
 
 
 def as_params(
-    found: Mapping[str, Agreement], source: str, by_variant: bool
+    agreements: Mapping[str, Agreement], source: str, by_variant: bool
 ) -> dict[str, dict[str, Any]]:
-    """What stands under `posterior.judges.<scorer>` in params.yaml.
+    """Return the values for `posterior.judges.<scorer>` in params.yaml.
 
     Raises:
-        DataError: nothing that people call toxic was labelled, or nothing harmless; or the labels
-            contradict the one accuracy for all variants that is asked for.
+        DataError: no text is labelled toxic, or none harmless; or the labels contradict one
+            accuracy for all variants.
     """
-    if not by_variant and (unlike := unlike_errors(found)):
+    if not by_variant and (unlike := unlike_errors(agreements)):
         raise DataError(
-            "The scorer errs more on one variant than on another, so no one sensitivity and "
-            f"specificity holds for all of them: {'; '.join(unlike)}. Use posterior.labels "
-            "(`toxtrail labels score` without --counts), which holds whatever the errors, or "
+            "The scorer's error rates differ between variants, so no single sensitivity and "
+            f"specificity is valid for all of them: {'; '.join(unlike)}. Use posterior.labels "
+            "(`toxtrail labels score` without --counts), which is valid whatever the errors, or "
             "--by-variant."
         )
-    together = Agreement(*(sum(column) for column in zip(*found.values(), strict=True)))
-    params: dict[str, Any] = {"source": source, **_shares("the sample", together)}
+    together = Agreement(*(sum(column) for column in zip(*agreements.values(), strict=True)))
+    params: dict[str, Any] = {"source": source, **_proportions("the sample", together)}
     if by_variant:
-        params["variants"] = {name: _shares(name, own) for name, own in sorted(found.items())}
+        params["variants"] = {
+            name: _proportions(name, counts) for name, counts in sorted(agreements.items())
+        }
     return params
 
 
-def _shares(whose: str, own: Agreement) -> dict[str, dict[str, int]]:
-    for n, kind in ((own.toxic, "toxic"), (own.harmless, "harmless")):
+def _proportions(sample_name: str, counts: Agreement) -> dict[str, dict[str, int]]:
+    for n, kind in ((counts.positives, "toxic"), (counts.negatives, "harmless")):
         if n == 0:
             raise DataError(
-                f"Of {whose} people called no text {kind}: label more texts, or leave out "
+                f"No text of {sample_name} is labelled {kind}: label more texts, or leave out "
                 "--by-variant."
             )
     return {
-        "sensitivity": {"right": own.found, "of": own.toxic},
-        "specificity": {"right": own.passed, "of": own.harmless},
+        "sensitivity": {"right": counts.true_positives, "of": counts.positives},
+        "specificity": {"right": counts.true_negatives, "of": counts.negatives},
     }

@@ -76,7 +76,7 @@ def regenerate(
     model: LanguageModel,
     config: GenerationConfig,
     plan: Plan,
-    wanted: Sequence[Key],
+    keys: Sequence[Key],
     progress: Progress,
 ) -> dict[Key, Generation]:
     """The wanted rows. The packed engine needs no others; with transformers' own generate each is
@@ -86,15 +86,15 @@ def regenerate(
         At least the wanted rows, by key.
     """
     rows = encoded_rows(prompts, model, config.samples)
-    chosen = [row for row in rows if (row.prompt.prompt_id, row.sample) in set(wanted)]
+    chosen = [row for row in rows if (row.prompt.prompt_id, row.sample) in set(keys)]
     if plan.engine == "plain" and plan.batch_tokens:
         chosen = _whole_batches(rows, chosen, config, plan.batch_tokens)
-    found: dict[Key, Generation] = {}
+    generations: dict[Key, Generation] = {}
     with progress.bar("reproduce", len(chosen), "rows") as advance:
         for _, row in continued(chosen, model, config.seed):
-            found[row.key] = row
+            generations[row.key] = row
             advance(1)
-    return found
+    return generations
 
 
 def _whole_batches(
@@ -107,8 +107,12 @@ def _whole_batches(
         for n, row in enumerate(fit)
     ]
     keys = {row.key for row in chosen}
-    made = [[fit[ask.number] for ask in b] for b in batches(asks, config.max_new_tokens, budget)]
-    shared = [row for batch in made if any(row.key in keys for row in batch) for row in batch]
+    all_batches = [
+        [fit[ask.number] for ask in b] for b in batches(asks, config.max_new_tokens, budget)
+    ]
+    shared = [
+        row for batch in all_batches if any(row.key in keys for row in batch) for row in batch
+    ]
     return [*shared, *(row for row in chosen if not row.encoded.fits)]
 
 
@@ -117,38 +121,38 @@ def rescored(
 ) -> dict[tuple[str, int, str], float]:
     """(prompt_id, sample, scorer) -> toxicity, of the rows that have a text."""
     readable = [row for row in rows if row.state == "ok"]
-    found: dict[tuple[str, int, str], float] = {}
+    toxicities: dict[tuple[str, int, str], float] = {}
     for judge in judges:
         scored = judge.scorer.score([row.text for row in readable]) if readable else []
         for row, text in zip(readable, scored, strict=True):
-            found[*row.key, judge.name] = text.heads[judge.head]
-    return found
+            toxicities[*row.key, judge.name] = text.heads[judge.head]
+    return toxicities
 
 
 def compare_rows(
     variant: str,
     recorded: Generation,
-    found: Generation | None,
+    regenerated: Generation | None,
     scores: Sequence[Score],
-    again: Mapping[tuple[str, int, str], float],
+    rescored_values: Mapping[tuple[str, int, str], float],
 ) -> Reproduction:
     """One row; a row that does not fit the model's window is not generated on either side."""
-    if found is None:
+    if regenerated is None:
         exact = recorded.state == "truncated"
         return Reproduction(variant, *recorded.key, exact, len(recorded.token_ids), 0, 0, None)
-    was, now = recorded.token_ids, found.token_ids
+    was, now = recorded.token_ids, regenerated.token_ids
     same = next((i for i, (a, b) in enumerate(zip(was, now, strict=False)) if a != b), None)
     prefix = min(len(was), len(now)) if same is None else same
     matches = sum(a == b for a, b in zip(was, now, strict=False))
     changes = [
-        abs(score.toxicity - again[score.key])
+        abs(score.toxicity - rescored_values[score.key])
         for score in scores
-        if score.toxicity is not None and score.key in again
+        if score.toxicity is not None and score.key in rescored_values
     ]
     return Reproduction(
         variant,
         *recorded.key,
-        (was, recorded.text, recorded.state) == (now, found.text, found.state),
+        (was, recorded.text, recorded.state) == (now, regenerated.text, regenerated.state),
         len(was),
         prefix,
         max(len(was), len(now)) - matches,

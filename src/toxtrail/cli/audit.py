@@ -138,7 +138,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
             experiment, scene, subject, wishes.samples, wishes.seed
         )
     if wishes.as_json:
-        found = [one._asdict() for one in subject.found]
+        found = [one._asdict() for one in subject.locations]
         value = {"kind": subject.kind, **subject.link.to_json(), "found": found}
         if wishes.verifying:
             value["checks"] = [check.to_json() for check in checks]

@@ -20,7 +20,7 @@ DROPPABLE = (
     "pooled",
     "P(direction)",
     "rates",
-    "toxic for one alone",
+    "toxic for one only",
     "prompts",
 )
 """Columns that a narrow terminal does without, in this order."""
@@ -229,7 +229,7 @@ def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
         return []
     wanted = "all" if subset is None and len(rows) > MANY else subset
     cells = [result_text.behaviour_cells(r) for r in rows if wanted in (None, EVERY, r["subset"])]
-    found = [Table("What was said at all", result_text.BEHAVIOUR_COLUMNS, cells)]
+    found = [Table("Response behaviour", result_text.BEHAVIOUR_COLUMNS, cells)]
     pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
     if pairs:
         title = (

@@ -218,7 +218,11 @@ def _print_agreement(
     scorer: str, n: int, found: Mapping[str, Agreement], unlike: Sequence[str]
 ) -> None:
     rows = [
-        (variant, f"{own.found} / {own.toxic}", f"{own.passed} / {own.harmless}")
+        (
+            variant,
+            f"{own.true_positives} / {own.positives}",
+            f"{own.true_negatives} / {own.negatives}",
+        )
         for variant, own in sorted(found.items())
     ]
     columns = ["variant", "toxic found>", "harmless passed>"]

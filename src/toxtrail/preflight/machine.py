@@ -33,17 +33,17 @@ def findings(root: Path) -> list[Finding]:
     """Everything looked at, in the order in which a problem should be cured."""
     return [
         _python(),
-        _looked("packages", lambda: _packages(root / "requirements.txt")),
-        _looked("device", _device),
-        _looked("asset cache", _cache),
-        _looked("experiment", lambda: _folder(root)),
-        _looked("git commit", lambda: _git(root)),
-        _looked("DVC", lambda: _dvc(root)),
+        _check("packages", lambda: _packages(root / "requirements.txt")),
+        _check("device", _device),
+        _check("asset cache", _cache),
+        _check("experiment", lambda: _experiment_folder(root)),
+        _check("git commit", lambda: _git(root)),
+        _check("DVC", lambda: _dvc(root)),
         Finding(True, "MLflow store", tracking_uri(root), ""),
     ]
 
 
-def _looked(what: str, look: Callable[[], Finding]) -> Finding:
+def _check(what: str, look: Callable[[], Finding]) -> Finding:
     """What cannot be looked at is a finding too, and ends nothing."""
     try:
         return look()
@@ -54,9 +54,9 @@ def _looked(what: str, look: Callable[[], Finding]) -> Finding:
 
 
 def _python() -> Finding:
-    found = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
+    installed = f"{sys.version_info.major}.{sys.version_info.minor}.{sys.version_info.micro}"
     return Finding(
-        sys.version_info[:2] == (3, 11), "Python", found, "the pinned set is for Python 3.11"
+        sys.version_info[:2] == (3, 11), "Python", installed, "the pinned set is for Python 3.11"
     )
 
 
@@ -68,14 +68,17 @@ def _packages(requirements: Path) -> Finding:
         r"^([A-Za-z0-9._-]+)==(\S+)", read_text(requirements).replace("\r\n", "\n"), re.MULTILINE
     )
     other = [
-        f"{name} {found or 'missing'} (pinned {wanted})"
-        for name, wanted in pins
-        if (found := _installed(name)) != wanted
+        f"{name} {installed or 'missing'} (pinned {pinned})"
+        for name, pinned in pins
+        if (installed := _installed(name)) != pinned
     ]
-    found = f"{len(pins) - len(other)} of {len(pins)} as pinned"
-    shown = f": {', '.join(other[:5])}" if other else ""
+    installed = f"{len(pins) - len(other)} of {len(pins)} as pinned"
+    mismatches = f": {', '.join(other[:5])}" if other else ""
     return Finding(
-        not other, "packages", found + shown, "pip install -r requirements.txt" if other else ""
+        not other,
+        "packages",
+        installed + mismatches,
+        "pip install -r requirements.txt" if other else "",
     )
 
 
@@ -109,7 +112,7 @@ def _cache() -> Finding:
     )
 
 
-def _folder(root: Path) -> Finding:
+def _experiment_folder(root: Path) -> Finding:
     if os.access(root, os.W_OK):
         return Finding(True, "experiment", f"{root}", "")
     cure = "a run needs a copy of your own: git clone, dvc pull"
@@ -117,16 +120,19 @@ def _folder(root: Path) -> Finding:
 
 
 def _git(root: Path) -> Finding:
-    if found := commit(root):
-        return Finding(True, "git commit", found, "")
+    if head := commit(root):
+        return Finding(True, "git commit", head, "")
     if problem := refusal(root):
-        said, _, cure = problem.partition(". ")
-        return Finding(False, "git commit", said, cure)
+        detail, _, cure = problem.partition(". ")
+        return Finding(False, "git commit", detail, cure)
     return Finding(False, "git commit", "none", "git init and commit")
 
 
 def _dvc(root: Path) -> Finding:
-    found = (root / ".dvc" / "config").is_file()
+    is_initialised = (root / ".dvc" / "config").is_file()
     return Finding(
-        found, "DVC", "initialised" if found else "not initialised", "" if found else "dvc init"
+        is_initialised,
+        "DVC",
+        "initialised" if is_initialised else "not initialised",
+        "" if is_initialised else "dvc init",
     )

@@ -1,4 +1,4 @@
-"""Local files that are not what params.yaml pins, or not what a result was made from."""
+"""Local files that differ from their pins in params.yaml, or from what a result was made from."""
 
 from __future__ import annotations
 
@@ -13,32 +13,33 @@ from toxtrail.storage.artifacts import Store
 
 
 def drifted_files(config: Config, store: Store, assets: Assets) -> list[str]:
-    """One line for each local asset that is missing, edited after it was pinned, or (if it has no
-    pin) edited after a result was made from it. DVC cannot see this: it follows params.yaml.
+    """Return one line for each local asset that is missing, edited after it was pinned, or (without
+    a pin) edited after a result was made from it. DVC does not detect this: it tracks params.yaml.
     """
     used = dict(used_hashes(config, store))
-    found: list[str] = []
-    for place, source in config.sources():
+    problems: list[str] = []
+    for key_path, source in config.sources():
         if isinstance(parse_uri(source.uri), FileUri):
-            found += _drift(place, source, used.get(place), assets)
-    return found
+            problems += _drift(key_path, source, used.get(key_path), assets)
+    return problems
 
 
-def _drift(place: str, source: Source, used: str | None, assets: Assets) -> Iterator[str]:
+def _drift(key_path: str, source: Source, used: str | None, assets: Assets) -> Iterator[str]:
     try:
         asset = assets.fetch(source.uri, source.sha256)
     except ToxtrailError as error:
-        yield f"{place}: {error}"
+        yield f"{key_path}: {error}"
         return
     if source.sha256 is None and used is not None and used != asset.sha256:
         yield (
-            f"{place}: {source.uri} was changed after results were made from it (then {used}, now "
-            f"{asset.sha256}). Run `toxtrail pin` to accept the change; `dvc repro` then uses it."
+            f"{key_path}: {source.uri} was changed after results were made from it (then {used}, "
+            f"now {asset.sha256}). Run `toxtrail pin` to accept the change; `dvc repro` then uses "
+            "it."
         )
 
 
 def used_hashes(config: Config, store: Store) -> Iterator[tuple[str, str]]:
-    """(place in params.yaml, sha256 that the present results were made from)."""
+    """Yield (key in params.yaml, sha256 that the current results were made from)."""
     if store.prompts.is_file() and (manifest := embedded_manifest(store.prompts)):
         for key, source in manifest.inputs.items():
             yield f"prompts.subsets.{key}", source.sha256

@@ -50,22 +50,22 @@ LONG_STAGES = ("model", "finetune", "generate", "score")
 
 
 class Known(NamedTuple):
-    """What the plan is made from."""
+    """The inputs of an estimate."""
 
     config: Config
     weighed: Mapping[str, Weighed]
-    """By place in params.yaml."""
+    """Sizes by key in params.yaml."""
     speed: Speed | None
-    """None if nothing was measured: then no times."""
+    """None if not measured; then there are no times."""
     changed: frozenset[str] | None
-    """Stage runs that are out of date themselves; None: nothing was ever run."""
+    """Stage runs that are outdated themselves; None: nothing was run yet."""
     prompts: int | None
-    """Drawn already."""
+    """Number of prompts, if sampled already."""
     prompt_tokens: float | None
     training_rows: Mapping[str, int]
-    """Fine-tune -> rows of its data, where the file is here."""
+    """Fine-tune -> rows of its data, where the file is present."""
     records: Mapping[str, float]
-    """Stage run -> seconds that it took here."""
+    """Stage run -> seconds that it took on this machine."""
 
 
 class Work(NamedTuple):
@@ -82,7 +82,7 @@ class Work(NamedTuple):
 
 
 class Need(NamedTuple):
-    """Memory that a stage of one model wants."""
+    """Memory that a stage of one model needs."""
 
     key: str
     what: str
@@ -96,111 +96,113 @@ class Need(NamedTuple):
 
 
 class Room(NamedTuple):
-    """Disk that is wanted."""
+    """Disk space that is needed."""
 
     size: float
-    """Bytes, of all that is known."""
+    """Bytes of everything whose size is known."""
     more: bool
-    """Whether there is something of unknown size besides."""
+    """Whether there are files of unknown size in addition."""
 
 
-def work(known: Known, chosen: Sequence[str] = ()) -> list[Work]:
-    """Every stage run, whether it will run and what it takes.
+def work(inputs: Known, chosen: Sequence[str] = ()) -> list[Work]:
+    """Estimate every stage run: whether it will run, tokens and time.
 
     Args:
-        chosen: families; empty for all. What they need is included.
+        chosen: families; empty for all. Their dependencies are included.
     """
-    everything = _instances(known.config)
-    wanted = _of_families(everything, known.config, chosen)
-    todo = _todo(everything, known.changed)
-    scale = _scales(known, everything)
+    everything = _instances(inputs.config)
+    selected = _of_families(everything, inputs.config, chosen)
+    todo = _outdated_names(everything, inputs.changed)
+    scale = _scales(inputs, everything)
     return [
         Work(
-            one.name,
-            one.stage.name,
-            one.key,
-            one.name in todo,
-            _tokens(known, one),
-            _scaled(_seconds(known, one), one, scale),
+            stage_run.name,
+            stage_run.stage.name,
+            stage_run.key,
+            stage_run.name in todo,
+            _token_count(inputs, stage_run),
+            _calibrated(_estimated_seconds(inputs, stage_run), stage_run, scale),
         )
-        for one in wanted
+        for stage_run in selected
     ]
 
 
-def scales(known: Known) -> dict[str, float]:
-    """Stage -> how many times longer it took here than the formula says."""
-    return _scales(known, _instances(known.config))
+def scales(inputs: Known) -> dict[str, float]:
+    """Return for each stage the ratio of measured to estimated time."""
+    return _scales(inputs, _instances(inputs.config))
 
 
-def needs(known: Known, planned: Sequence[Work]) -> list[Need]:
-    """Memory for generating with each variant and for each fine-tune that will run."""
-    found = []
-    for one in planned:
-        if one.runs and one.key and one.stage in ("generate", "finetune"):
-            shape = shape_of_variant(known, one.key)
-            if one.stage == "generate" and known.config.variants[one.key].served_as:
+def needs(inputs: Known, planned: Sequence[Work]) -> list[Need]:
+    """Return the memory for generating with each variant and for each fine-tune that will run."""
+    memory_needs = []
+    for item in planned:
+        if item.runs and item.key and item.stage in ("generate", "finetune"):
+            shape = shape_of_variant(inputs, item.key)
+            if item.stage == "generate" and inputs.config.variants[item.key].served_as:
                 continue
-            generating = one.stage == "generate"
-            weights, whole = (
-                _generating(known, shape) if generating else _training(known, one.key, shape)
+            generating = item.stage == "generate"
+            weights, total = (
+                _generate_memory(inputs, shape)
+                if generating
+                else _finetune_memory(inputs, item.key, shape)
             )
-            least = weights if generating else whole
+            least = weights if generating else total
             fits = None
-            if known.speed is not None and least is not None:
-                fits = least <= known.speed.memory_total
-            found.append(Need(one.key, one.stage, shape.parameters, weights, whole, fits))
-    return found
+            if inputs.speed is not None and least is not None:
+                fits = least <= inputs.speed.memory_total
+            memory_needs.append(Need(item.key, item.stage, shape.parameters, weights, total, fits))
+    return memory_needs
 
 
-def disk(known: Known, planned: Sequence[Work]) -> dict[str, Room]:
-    """What is wanted by place: hub (its cache), cache (toxtrail's own), root (the experiment)."""
-    runs = {(one.stage, one.key) for one in planned if one.runs}
+def disk(inputs: Known, planned: Sequence[Work]) -> dict[str, Room]:
+    """Return needed disk space: hub (Hub cache), cache (toxtrail's), root (experiment)."""
+    runs = {(item.stage, item.key) for item in planned if item.runs}
     missing: dict[str, list[int | None]] = {"hub": [], "cache": []}
-    for one in downloads(known):
-        missing["hub" if one.uri.startswith("hf:") else "cache"].append(one.missing)
+    for item in downloads(inputs):
+        missing["hub" if item.uri.startswith("hf:") else "cache"].append(item.missing)
     copies = [
-        2 * (one.shape.parameters or 0)
-        for place, one in known.weighed.items()
-        if one.shape and one.uri.lower().endswith(".gguf")
-        and ("model", place.rpartition(".")[2]) in runs
+        2 * (item.shape.parameters or 0)
+        for key_path, item in inputs.weighed.items()
+        if item.shape and item.uri.lower().endswith(".gguf")
+        and ("model", key_path.rpartition(".")[2]) in runs
     ]  # fmt: skip
     adapters = sum(
-        6 * 4 * lora_parameters(known.config.finetunes[key], shape_of_variant(known, key))
+        6 * 4 * lora_parameters(inputs.config.finetunes[key], shape_of_variant(inputs, key))
         for stage, key in runs
         if stage == "finetune" and key
     )
-    rows = _continuations(known) or 0
-    made = sum(rows for stage, _ in runs if stage == "generate")
+    rows = _continuations(inputs) or 0
+    generated = sum(rows for stage, _ in runs if stage == "generate")
     return {
-        "hub": _room(missing["hub"]),
-        "cache": _room([*missing["cache"], *copies]),
-        "root": Room(float(2 * ROW_BYTES * made + adapters), False),
+        "hub": _total_disk(missing["hub"]),
+        "cache": _total_disk([*missing["cache"], *copies]),
+        "root": Room(float(2 * ROW_BYTES * generated + adapters), False),
     }
 
 
-def downloads(known: Known) -> list[Weighed]:
-    """Each address once, and each wheel, whatever is taken from it."""
-    found: dict[str, Weighed] = {}
-    for one in known.weighed.values():
-        once = one.uri.partition("/")[0] if one.uri.startswith("pypi:") else one.uri
-        if once not in found or found[once].missing == 0:
-            found[once] = one
-    return list(found.values())
+def downloads(inputs: Known) -> list[Weighed]:
+    """Return each address, and each wheel, once."""
+    assets: dict[str, Weighed] = {}
+    for asset in inputs.weighed.values():
+        once = asset.uri.partition("/")[0] if asset.uri.startswith("pypi:") else asset.uri
+        if once not in assets or assets[once].missing == 0:
+            assets[once] = asset
+    return list(assets.values())
 
 
-def shape_of_variant(known: Known, key: str) -> Shape:
-    """The size of the base weights under a model or fine-tune."""
-    seen: set[str] = set()
-    while key in known.config.finetunes and key not in seen:
-        seen.add(key)
-        key = known.config.finetunes[key].parent
-    one = known.weighed.get(f"models.{key}")
-    return one.shape if one and one.shape else Shape(None)
+def shape_of_variant(inputs: Known, key: str) -> Shape:
+    """Return the size of the base weights of a model or fine-tune."""
+    visited: set[str] = set()
+    while key in inputs.config.finetunes and key not in visited:
+        visited.add(key)
+        key = inputs.config.finetunes[key].parent
+    asset = inputs.weighed.get(f"models.{key}")
+    return asset.shape if asset and asset.shape else Shape(None)
 
 
 def lora_parameters(recipe: FinetuneConfig, shape: Shape) -> int:
-    """Weights of a LoRA: r (inputs + outputs) for each target of each layer; unknown targets are
-    taken as square."""
+    """Return the weights of a LoRA: r (inputs + outputs) for each target of each layer; unknown
+    targets are assumed to be square."""
     if shape.layers is None or shape.hidden is None:
         return 0
     hidden, inner = shape.hidden, shape.inner or 4 * shape.hidden
@@ -230,52 +232,60 @@ def _of_families(
 ) -> list[Instance]:
     if not chosen:
         return list(everything)
-    last = [one for one in everything if one.stage.name == "track-comparison" and one.key in chosen]
+    last = [
+        stage_run
+        for stage_run in everything
+        if stage_run.stage.name == "track-comparison" and stage_run.key in chosen
+    ]
     return upstream(everything, last)
 
 
-def _todo(everything: Sequence[Instance], changed: frozenset[str] | None) -> set[str]:
-    """Those that are out of date, and all that is made from them."""
+def _outdated_names(everything: Sequence[Instance], changed: frozenset[str] | None) -> set[str]:
+    """Return the outdated stage runs and everything downstream."""
     if changed is None:
-        return {one.name for one in everything}
+        return {stage_run.name for stage_run in everything}
     return {
-        one.name
-        for one in everything
-        if any(other.name in changed for other in upstream(everything, [one]))
+        stage_run.name
+        for stage_run in everything
+        if any(other.name in changed for other in upstream(everything, [stage_run]))
     }
 
 
 # --- how long -------------------------------------------------------------------------------------
 
 
-def _continuations(known: Known) -> int | None:
-    """Of one variant."""
-    total = known.prompts
+def _continuations(inputs: Known) -> int | None:
+    """Return the number of continuations of one variant."""
+    total = inputs.prompts
     if total is None:
-        subsets = known.config.prompts.subsets.values()
+        subsets = inputs.config.prompts.subsets.values()
         counts = [subset.n for subset in subsets if isinstance(subset.n, int)]
         if len(counts) < len(subsets):
             return None  # `all` of a file that is not here
         total = sum(counts)
-    return total * known.config.generation.samples
+    return total * inputs.config.generation.samples
 
 
-def _tokens(known: Known, one: Instance) -> int | None:
-    """At most so many: continuations may end early."""
-    rows = _continuations(known)
-    if one.stage.name in ("generate", "score") and rows is not None:
-        each = known.config.generation.max_new_tokens
-        return rows * each * (len(known.config.scoring.scorers) if one.stage.name == "score" else 1)
-    if one.stage.name == "finetune" and one.key:
-        return training_tokens(known, one.key)
+def _token_count(inputs: Known, stage_run: Instance) -> int | None:
+    """Return the maximum number of tokens; continuations may end early."""
+    rows = _continuations(inputs)
+    if stage_run.stage.name in ("generate", "score") and rows is not None:
+        each = inputs.config.generation.max_new_tokens
+        return (
+            rows
+            * each
+            * (len(inputs.config.scoring.scorers) if stage_run.stage.name == "score" else 1)
+        )
+    if stage_run.stage.name == "finetune" and stage_run.key:
+        return training_tokens(inputs, stage_run.key)
     return None
 
 
-def training_tokens(known: Known, key: str) -> int | None:
-    """By the recipe's steps and the size of its data, at most max_length an example."""
-    recipe = known.config.finetunes[key]
-    data = known.weighed.get(f"finetunes.{key}.data")
-    size, rows = (data.size if data else None), known.training_rows.get(key)
+def training_tokens(inputs: Known, key: str) -> int | None:
+    """Estimate training tokens from steps and size of the data, at most max_length per example."""
+    recipe = inputs.config.finetunes[key]
+    data = inputs.weighed.get(f"finetunes.{key}.data")
+    size, rows = (data.size if data else None), inputs.training_rows.get(key)
     mean = None
     if size is not None and rows:
         mean = min(float(recipe.max_length), size / rows / CHARACTERS_PER_TOKEN)
@@ -287,115 +297,122 @@ def training_tokens(known: Known, key: str) -> int | None:
     return int(recipe.epochs * size / CHARACTERS_PER_TOKEN)
 
 
-def _seconds(known: Known, one: Instance) -> float | None:
-    """By the formulas of this module's head, with the fixed part of the stage."""
-    if known.speed is None:
+def _estimated_seconds(inputs: Known, stage_run: Instance) -> float | None:
+    """Estimate the time by the formulas in this module's docstring, with the fixed overhead."""
+    if inputs.speed is None:
         return None
-    overhead = OVERHEAD_S[one.stage.name]
-    if one.stage.name not in LONG_STAGES:
+    overhead = OVERHEAD_S[stage_run.stage.name]
+    if stage_run.stage.name not in LONG_STAGES:
         return overhead
-    if one.key is None:
+    if stage_run.key is None:
         return None
-    found = {
-        "model": _resolving,
-        "finetune": _tuning,
-        "generate": _decoding,
-        "score": _scoring,
-    }[one.stage.name](known, known.speed, one.key)
-    return None if found is None else overhead + found
+    seconds = {
+        "model": _model_seconds,
+        "finetune": _finetune_seconds,
+        "generate": _generate_seconds,
+        "score": _score_seconds,
+    }[stage_run.stage.name](inputs, inputs.speed, stage_run.key)
+    return None if seconds is None else overhead + seconds
 
 
-def _resolving(known: Known, speed: Speed, key: str) -> float | None:
-    one = known.weighed.get(f"models.{key}")
-    return None if one is None or one.size is None else 4 * one.size / speed.hashed_bytes
+def _model_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+    asset = inputs.weighed.get(f"models.{key}")
+    return None if asset is None or asset.size is None else 4 * asset.size / speed.hashed_bytes
 
 
-def _tuning(known: Known, speed: Speed, key: str) -> float | None:
-    parameters, tokens = shape_of_variant(known, key).parameters, training_tokens(known, key)
+def _finetune_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+    parameters, tokens = shape_of_variant(inputs, key).parameters, training_tokens(inputs, key)
     return None if parameters is None or tokens is None else 4 * parameters * tokens / speed.flops
 
 
-def _decoding(known: Known, speed: Speed, key: str) -> float | None:
-    parameters, rows = shape_of_variant(known, key).parameters, _continuations(known)
-    if parameters is None or rows is None or known.config.variants[key].served_as:
+def _generate_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+    parameters, rows = shape_of_variant(inputs, key).parameters, _continuations(inputs)
+    if parameters is None or rows is None or inputs.config.variants[key].served_as:
         return None
-    together = min(rows, rows_together(known))
-    passes = math.ceil(rows / together) * known.config.generation.max_new_tokens
-    size = BYTES[known.config.generation.dtype] * parameters
+    together = min(rows, rows_together(inputs))
+    passes = math.ceil(rows / together) * inputs.config.generation.max_new_tokens
+    size = BYTES[inputs.config.generation.dtype] * parameters
     step = max(size / speed.memory_bytes, 2 * parameters * together / speed.flops)
-    return 2 * parameters * rows * _prompt_tokens(known) / speed.flops + passes * step
+    return 2 * parameters * rows * _prompt_tokens(inputs) / speed.flops + passes * step
 
 
-def _scoring(known: Known, speed: Speed, key: str) -> float | None:
-    sizes = [known.weighed[f"scoring.scorers.{name}"].size for name in known.config.scoring.scorers]
-    rows = _continuations(known)
+def _score_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+    sizes = [
+        inputs.weighed[f"scoring.scorers.{name}"].size for name in inputs.config.scoring.scorers
+    ]
+    rows = _continuations(inputs)
     if rows is None or any(size is None for size in sizes):
         return None
     weights = sum(size or 0 for size in sizes) / BYTES["float32"]
-    return 2 * weights * rows * known.config.generation.max_new_tokens / speed.flops
+    return 2 * weights * rows * inputs.config.generation.max_new_tokens / speed.flops
 
 
-def rows_together(known: Known) -> int:
-    """Continuations that are decoded at a time."""
-    each = _prompt_tokens(known) + known.config.generation.max_new_tokens
-    return max(1, int(known.config.runtime.batch_tokens / each))
+def rows_together(inputs: Known) -> int:
+    """Return the number of continuations that are decoded together."""
+    each = _prompt_tokens(inputs) + inputs.config.generation.max_new_tokens
+    return max(1, int(inputs.config.runtime.batch_tokens / each))
 
 
-def _prompt_tokens(known: Known) -> float:
-    return known.prompt_tokens or ASSUMED_PROMPT_TOKENS
+def _prompt_tokens(inputs: Known) -> float:
+    return inputs.prompt_tokens or ASSUMED_PROMPT_TOKENS
 
 
-def _scales(known: Known, everything: Sequence[Instance]) -> dict[str, float]:
-    """By the records of what is up to date: others may be of another amount of work."""
-    todo = _todo(everything, known.changed)
+def _scales(inputs: Known, everything: Sequence[Instance]) -> dict[str, float]:
+    """Return ratios from the records of up-to-date stage runs; others may differ in size."""
+    todo = _outdated_names(everything, inputs.changed)
     ratios: dict[str, list[float]] = {}
-    for one in everything:
-        took, said = known.records.get(one.name), _seconds(known, one)
-        if took and said and one.name not in todo:
-            ratios.setdefault(one.stage.name, []).append(took / said)
-    return {stage: sorted(found)[len(found) // 2] for stage, found in ratios.items()}
+    for stage_run in everything:
+        took, estimated = inputs.records.get(stage_run.name), _estimated_seconds(inputs, stage_run)
+        if took and estimated and stage_run.name not in todo:
+            ratios.setdefault(stage_run.stage.name, []).append(took / estimated)
+    return {
+        stage: sorted(stage_ratios)[len(stage_ratios) // 2]
+        for stage, stage_ratios in ratios.items()
+    }
 
 
-def _scaled(seconds: float | None, one: Instance, scale: Mapping[str, float]) -> float | None:
-    return None if seconds is None else seconds * scale.get(one.stage.name, 1.0)
+def _calibrated(
+    seconds: float | None, stage_run: Instance, scale: Mapping[str, float]
+) -> float | None:
+    return None if seconds is None else seconds * scale.get(stage_run.stage.name, 1.0)
 
 
 # --- how much -------------------------------------------------------------------------------------
 
 
-def _fixed(known: Known) -> float:
-    device = known.speed.device if known.speed else "cpu"
+def _fixed_bytes(inputs: Known) -> float:
+    device = inputs.speed.device if inputs.speed else "cpu"
     return FIXED_BYTES[device.partition(":")[0]]
 
 
-def _generating(known: Known, shape: Shape) -> tuple[float | None, float | None]:
-    """(weights alone, with a whole batch)."""
+def _generate_memory(inputs: Known, shape: Shape) -> tuple[float | None, float | None]:
+    """Return bytes of (weights only, weights and a full batch)."""
     if shape.parameters is None:
         return None, None
-    each = BYTES[known.config.generation.dtype]
-    weights = each * shape.parameters + _fixed(known)
-    held = known.config.runtime.batch_tokens
+    each = BYTES[inputs.config.generation.dtype]
+    weights = each * shape.parameters + _fixed_bytes(inputs)
+    cached_tokens = inputs.config.runtime.batch_tokens
     if not (shape.layers and shape.keys and shape.vocabulary):
         return weights, None
-    cache = 2 * shape.layers * shape.keys * each * held
-    logits = 4 * rows_together(known) * shape.vocabulary
-    return weights, weights + _copies(known, each * shape.parameters) + cache + logits
+    cache = 2 * shape.layers * shape.keys * each * cached_tokens
+    logits = 4 * rows_together(inputs) * shape.vocabulary
+    return weights, weights + _prepacked_bytes(inputs, each * shape.parameters) + cache + logits
 
 
-def _copies(known: Known, size: float) -> float:
-    """Of the linear layers' weights, laid out for a CPU (`linear.Linears`); at most."""
-    speed = known.speed
-    if speed is None or speed.device != "cpu" or known.config.generation.dtype not in PRECISIONS:
+def _prepacked_bytes(inputs: Known, size: float) -> float:
+    """Return the maximum bytes of prepacked linear weights on a CPU (`linear.Linears`)."""
+    speed = inputs.speed
+    if speed is None or speed.device != "cpu" or inputs.config.generation.dtype not in PRECISIONS:
         return 0.0
     return size if size <= MEMORY_SHARE * speed.memory_total else 0.0
 
 
-def _training(known: Known, key: str, shape: Shape) -> tuple[float | None, float | None]:
+def _finetune_memory(inputs: Known, key: str, shape: Shape) -> tuple[float | None, float | None]:
     if shape.parameters is None:
         return None, None
-    recipe = known.config.finetunes[key]
+    recipe = inputs.config.finetunes[key]
     each = BYTES[recipe.base_precision]
-    weights = each * shape.parameters + _fixed(known)
+    weights = each * shape.parameters + _fixed_bytes(inputs)
     if not (shape.layers and shape.hidden and shape.vocabulary):
         return weights, None
     optimiser = 10 if recipe.optimizer == "adamw_8bit" else 16
@@ -405,39 +422,41 @@ def _training(known: Known, key: str, shape: Shape) -> tuple[float | None, float
     return weights, weights + optimiser * lora_parameters(recipe, shape) + activations + logits
 
 
-def _room(sizes: Iterable[float | None]) -> Room:
-    found = list(sizes)
-    return Room(float(sum(one or 0 for one in found)), any(one is None for one in found))
+def _total_disk(sizes: Iterable[float | None]) -> Room:
+    known_sizes = list(sizes)
+    return Room(
+        float(sum(size or 0 for size in known_sizes)), any(size is None for size in known_sizes)
+    )
 
 
 def problems(
-    known: Known, needed: Sequence[Need], free: Mapping[str, tuple[float, float]]
+    inputs: Known, needed: Sequence[Need], free: Mapping[str, tuple[float, float]]
 ) -> list[str]:
-    """What would stop the run, each with its cure.
+    """Return what would stop the run, each with a remedy.
 
     Args:
-        free: place -> (bytes wanted, bytes free).
+        free: location -> (bytes needed, bytes free).
     """
-    found = [
-        f"{one.place}: {one.uri}: {one.said}"
-        for one in known.weighed.values()
-        if one.state in ("gated", "missing")
+    messages = [
+        f"{item.place}: {item.uri}: {item.said}"
+        for item in inputs.weighed.values()
+        if item.state in ("gated", "missing")
     ]
-    device = known.speed
-    for one in needed:
-        if one.fits is False and device:
-            wanted = one.weights if one.what == "generate" else one.whole
-            found.append(
-                f"{one.what}@{one.key} needs {_gib(wanted)} of memory, {device.name} has "
+    device = inputs.speed
+    for item in needed:
+        if item.fits is False and device:
+            required = item.weights if item.what == "generate" else item.whole
+            messages.append(
+                f"{item.what}@{item.key} needs {_gib(required)} of memory, {device.name} has "
                 f"{_gib(device.memory_total)}: take a smaller precision or batch, or another device"
             )
-    for place, (wanted, there) in free.items():
-        if wanted > there:
-            found.append(
-                f"{place}: {_gib(wanted)} are needed, {_gib(there)} are free: free some space, or "
-                "put the cache elsewhere (TOXTRAIL_CACHE, HF_HOME)"
+    for location, (required, available) in free.items():
+        if required > available:
+            messages.append(
+                f"{location}: {_gib(required)} needed, {_gib(available)} free: free some space, or "
+                "move the cache (TOXTRAIL_CACHE, HF_HOME)"
             )
-    return found
+    return messages
 
 
 def _gib(size: float | None) -> str:
@@ -445,18 +464,18 @@ def _gib(size: float | None) -> str:
 
 
 def as_rows(planned: Sequence[Work]) -> list[dict[str, Any]]:
-    """One row for each stage: runs to do and done, tokens, seconds."""
+    """Return one row for each stage: runs to do and done, tokens, seconds."""
     rows = []
-    for stage in dict.fromkeys(one.stage for one in planned):
-        own = [one for one in planned if one.stage == stage]
-        todo = [one for one in own if one.runs]
-        known_tokens = [one.tokens for one in todo if one.tokens is not None]
-        seconds = [one.seconds for one in todo]
+    for stage in dict.fromkeys(item.stage for item in planned):
+        stage_items = [item for item in planned if item.stage == stage]
+        todo = [item for item in stage_items if item.runs]
+        known_tokens = [item.tokens for item in todo if item.tokens is not None]
+        seconds = [item.seconds for item in todo]
         rows.append(
             {
                 "stage": stage,
                 "to_run": len(todo),
-                "done": len(own) - len(todo),
+                "done": len(stage_items) - len(todo),
                 "tokens": sum(known_tokens) if known_tokens else None,
                 "tokens_unknown": stage in ("generate", "score", "finetune")
                 and len(known_tokens) < len(todo),

@@ -1,5 +1,4 @@
-"""Can the sources be read as params.yaml asks? Found out before anything runs, of those that are
-here."""
+"""Check before a run that the local sources can be read as params.yaml configures them."""
 
 from __future__ import annotations
 
@@ -21,102 +20,118 @@ from toxtrail.stages.prompts import selected
 
 
 class Here(Protocol):
-    """Knows what of an asset lies on this machine."""
+    """A lookup of the local files of assets."""
 
     def present(self, uri: str, resolved: str | None) -> Present | None: ...
 
 
 def unreadable_sources(config: Config, assets: Here) -> list[str]:
-    """One line for each source of prompts or instructions that is here and does not hold what is
-    asked of it: a column that is not there, nothing left by a filter, too few prompts."""
+    """Return one line for each local prompt or instruction source that lacks required contents:
+    a missing column, nothing left by a filter, too few prompts."""
     seed = config.prompts.seed
-    asked: list[tuple[Source, Callable[[Path], None]]] = [
+    readers: list[tuple[Source, Callable[[Path], None]]] = [
         *(
-            (own, partial(_draw, key=key, config=own, seed=seed))
-            for key, own in config.prompts.subsets.items()
+            (source_config, partial(_read_subset, key=key, config=source_config, seed=seed))
+            for key, source_config in config.prompts.subsets.items()
         ),
-        *((own.data, partial(_learn, key=k, config=own)) for k, own in config.finetunes.items()),
+        *(
+            (source_config.data, partial(_read_training_data, key=k, config=source_config))
+            for k, source_config in config.finetunes.items()
+        ),
     ]
-    return [line for source, read in asked for line in _problem(source, assets, read)]
+    return [line for source, read in readers for line in _read_problem(source, assets, read)]
 
 
 def unknown_heads(config: Config, assets: Here) -> list[str]:
-    """One line for each scorer that has no head of the configured name, where that is known."""
-    found = []
+    """Return one line for each scorer without a head of the configured name, where known."""
+    problems = []
     for key, scorer in config.scoring.scorers.items():
-        here = assets.present(scorer.uri, None) if scorer.kind == "hf" else None
-        heads = known_heads(scorer, here.root if here else None)
+        local_asset = assets.present(scorer.uri, None) if scorer.kind == "hf" else None
+        heads = known_heads(scorer, local_asset.root if local_asset else None)
         if heads and scorer.head not in heads:
-            found.append(
+            problems.append(
                 f'scoring.scorers.{key}.head: {scorer.uri} has no head "{scorer.head}".'
                 f"{nearest(scorer.head, heads)}"
             )
-    return found
+    return problems
 
 
 def damaged_weights(config: Config, assets: Here) -> list[str]:
-    """One line for each local model, adapter and classifier whose files of weights are not whole,
-    or lie outside what is hashed; headers are read, no data."""
-    asked: list[tuple[str, Source]] = [
-        *((place, own) for place, own in config.sources() if place.startswith("models.")),
+    """Return one line for each local model, adapter and classifier whose weight files are
+    incomplete or not among the hashed files; only headers are read."""
+    sources: list[tuple[str, Source]] = [
         *(
-            (f"scoring.scorers.{key}", own)
-            for key, own in config.scoring.scorers.items()
-            if own.kind == "hf"
+            (key_path, source_config)
+            for key_path, source_config in config.sources()
+            if key_path.startswith("models.")
+        ),
+        *(
+            (f"scoring.scorers.{key}", source_config)
+            for key, source_config in config.scoring.scorers.items()
+            if source_config.kind == "hf"
         ),
     ]
-    found = []
-    for place, source in asked:
+    problems = []
+    for key_path, source in sources:
         local = isinstance(parse_uri(source.uri), FileUri)  # a repo may be here in part
-        here = assets.present(source.uri, None) if local else None
-        if here is None:
+        local_asset = assets.present(source.uri, None) if local else None
+        if local_asset is None:
             continue
-        single = len(here.files) == 1 and here.files[0].suffix.lower() == ".gguf"
-        hashed = {file.relative_to(here.root).as_posix() for file in here.files}
+        single = len(local_asset.files) == 1 and local_asset.files[0].suffix.lower() == ".gguf"
+        hashed = {file.relative_to(local_asset.root).as_posix() for file in local_asset.files}
         try:
-            inspect_weights(here.files[0] if single else here.root, source.uri, hashed)
+            inspect_weights(
+                local_asset.files[0] if single else local_asset.root, source.uri, hashed
+            )
         except ToxtrailError as error:
-            found.append(f"{place}: {error}")
-    return found
+            problems.append(f"{key_path}: {error}")
+    return problems
 
 
 def detected_delimiters(config: Config, assets: Here) -> list[str]:
-    """One line for each .csv source that is here and whose delimiter is found by its header."""
-    asked: list[tuple[str, SubsetConfig | InstructionData]] = [
-        *((f"prompts.subsets.{key}", own) for key, own in config.prompts.subsets.items()),
-        *((f"finetunes.{key}.data", own.data) for key, own in config.finetunes.items()),
+    """Return one line for each local .csv source whose delimiter is detected from its header."""
+    sources: list[tuple[str, SubsetConfig | InstructionData]] = [
+        *(
+            (f"prompts.subsets.{key}", source_config)
+            for key, source_config in config.prompts.subsets.items()
+        ),
+        *(
+            (f"finetunes.{key}.data", source_config.data)
+            for key, source_config in config.finetunes.items()
+        ),
     ]
     return [
-        f"{place}: {own.uri} is read with the delimiter {shown(mark)}, because its header has no "
-        f"comma. To say the same in params.yaml: delimiter: {TAB if mark == chr(9) else repr(mark)}"
-        for place, own in asked
-        if own.delimiter is None and (mark := _detected(own, assets))
+        f"{key_path}: {source_config.uri} is read with the delimiter {shown(mark)}, because its "
+        "header has no comma. To set it in params.yaml: delimiter: "
+        f"{TAB if mark == chr(9) else repr(mark)}"
+        for key_path, source_config in sources
+        if source_config.delimiter is None and (mark := _detected_delimiter(source_config, assets))
     ]
 
 
-def _detected(source: Source, assets: Here) -> str | None:
-    here = assets.present(source.uri, None)
-    if here is None or len(here.files) != 1:
+def _detected_delimiter(source: Source, assets: Here) -> str | None:
+    local_asset = assets.present(source.uri, None)
+    if local_asset is None or len(local_asset.files) != 1:
         return None
     try:
-        return unusual_delimiter(here.files[0], None)
+        return unusual_delimiter(local_asset.files[0], None)
     except ToxtrailError:
         return None  # `unreadable_sources` names it
 
 
-def _learn(path: Path, key: str, config: FinetuneConfig) -> None:
+def _read_training_data(path: Path, key: str, config: FinetuneConfig) -> None:
     lessons_of(key, found_in(path, key, config), config)
 
 
-def _draw(path: Path, key: str, config: SubsetConfig, seed: int) -> None:
+def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> None:
     draw(selected(path, key, config), key, config, seed)
 
 
-def _problem(source: Source, assets: Here, read: Callable[[Path], None]) -> Iterator[str]:
-    here = assets.present(source.uri, None)
-    if here is None or len(here.files) != 1:
+def _read_problem(source: Source, assets: Here, read: Callable[[Path], None]) -> Iterator[str]:
+    local_asset = assets.present(source.uri, None)
+    if local_asset is None or len(local_asset.files) != 1:
         return
     try:
-        read(here.files[0])
+        read(local_asset.files[0])
     except ToxtrailError as error:
         yield str(error)

@@ -1,4 +1,4 @@
-"""Replay: the numbers that a paper prints, as data: judged again, and held against our own.
+"""Published numbers as data: re-analyse them, and compare them with measured results.
 
 reads   a YAML file of sources, rates and comparisons (docs/published.md), or a table
         (`stages.published`)
@@ -37,24 +37,23 @@ Text = Annotated[str, StringConstraints(min_length=1)]
 Verdict = Literal["higher", "lower", "not decisive"]
 
 BASES = (0.01, 0.10)
-"""Rates at which is said what so many prompts resolve: of a tuned and of an untuned model."""
+"""Baseline rates of the resolution table: of a fine-tuned and of a base model."""
 OPPOSITE: dict[str, str] = {"higher": "lower", "lower": "higher"}
 
 
 class SourceConfig(Section):
-    """Who published, and what was counted."""
+    """A publication and its measure."""
 
     cite: Text
     measure: Text
-    """What the rates are shares of. Rates of two sources are never compared."""
+    """What the rates measure. Rates of two sources are never compared."""
     prompts: dict[Text, PositiveInt] | None = None
-    """Subset -> prompts behind each rate (`all`: all together); a rate may say its own n."""
+    """Subset -> prompts of each rate (`all`: all together); a rate may give its own n."""
     unsure: dict[Text, PositiveInt] | None = None
-    """The same where the source does not confirm it: used for what can be resolved, nothing
-    else."""
+    """The same where the source does not confirm it: used for the resolution table only."""
     decimals: Annotated[int, Field(ge=0, le=20)] | Literal["exact"] | None = None
-    """Digits after the decimal point of each of its rates as they stand here, where they are not
-    all written (0.1 for 0.10); exact: none was rounded."""
+    """Digits after the decimal point of each of its rates, if trailing zeros are not written (0.1
+    for 0.10); exact: none was rounded."""
 
 
 class RateConfig(Section):
@@ -63,14 +62,14 @@ class RateConfig(Section):
     source: Key
     variant: Text
     subset: Text | None = None
-    """Absent: all together."""
+    """None: all subsets together."""
     n: PositiveInt | None = None
     rate: Text | Decimal | int | None = None
-    """16.1 % or 0.161; the digits written say how well the count is known."""
+    """16.1 % or 0.161; the written digits determine the precision of the count."""
     rate_pct: Text | Decimal | int | None = None
-    """Or in percent: 16.1."""
+    """The rate in percent instead: 16.1."""
     toxic: NonNegativeInt | None = None
-    """Or the count itself; beside a rate, which it must round to."""
+    """The count instead; together with a rate, it must round to the rate."""
 
 
 class ClaimConfig(Section):
@@ -80,16 +79,16 @@ class ClaimConfig(Section):
     variant: Text
     against: Text
     subset: Text | None = None
-    """Absent: all together."""
+    """None: all subsets together."""
     verdict: Verdict | None = None
-    """What the source says of it: higher or lower if it calls the difference credible, "not
-    decisive" if it finds none; absent where it does not say."""
+    """The source's verdict: higher or lower if it calls the difference credible, "not decisive" if
+    it finds none; None if it gives none."""
     says: Text | None = None
-    """More of what it says."""
+    """Quote from the source."""
 
 
 class PublishedFile(Section):
-    """The whole of a file of published numbers."""
+    """A file of published numbers."""
 
     sources: Annotated[dict[Key, SourceConfig], Field(min_length=1)]
     rates: list[RateConfig]
@@ -102,7 +101,7 @@ class PublishedFile(Section):
         return self.comparisons or []
 
     def key_of(self, variant: str) -> str:
-        """What params.yaml calls a published variant."""
+        """Return the key in params.yaml of a published variant."""
         return (self.keys or {}).get(variant, variant)
 
 
@@ -118,21 +117,25 @@ def load_published(path: Path) -> Loaded:
     """Read and check a file of published numbers.
 
     Raises:
-        ConfigError: with every problem: an unknown name, a rate that no count gives, a source that
-            is not listed, a row that comes twice.
+        ConfigError: every problem: an unknown name, a rate that no count gives, a source that is
+            not listed, a duplicate row.
     """
     file = validated(PublishedFile, read_yaml(path, exact=True), path.name)
-    wrong = [*_broken_names(file), *_doubled(file)]
+    wrong = [*_broken_names(file), *_duplicates(file)]
     counts: dict[str, dict[tuple[str, str], Published]] = {key: {} for key in file.sources}
-    for place, row in enumerate(file.rates):
+    for index, row in enumerate(file.rates):
         if row.source in counts:
             try:
-                counts[row.source][row.variant, row.subset or ALL] = _counted(row, file.sources)
+                counts[row.source][row.variant, row.subset or ALL] = _count_of_row(
+                    row, file.sources
+                )
             except (DataError, ValueError) as error:
-                wrong.append(f"rates.{place} ({row.variant}): {str(error).rstrip('.')}.")
+                wrong.append(f"rates.{index} ({row.variant}): {str(error).rstrip('.')}.")
     if wrong:
         raise problems(path.name, wrong)
-    return Loaded(file, {source: with_all(own) for source, own in counts.items()})
+    return Loaded(
+        file, {source: with_all(source_counts) for source, source_counts in counts.items()}
+    )
 
 
 def replay(
@@ -142,40 +145,41 @@ def replay(
     belief: Belief,
     sampler: Sampler | None,
 ) -> dict[str, Any]:
-    """Every published comparison on the counts, beside what its source says of it.
+    """Re-analyse every published comparison from the counts, with the source's verdict.
 
     A source that lists no comparison is read like a table: each variant against the first.
 
     Args:
         only: one source.
-        against: a variant that the others are held against; only where a source lists no
-            comparison.
-        sampler: of the hierarchical model; None leaves the pooled columns out.
+        against: the baseline variant; only where a source lists no comparison.
+        sampler: samples the hierarchical model; None leaves the pooled columns out.
 
     Raises:
-        ConfigError: there is no such source, or a choice that the file makes itself.
+        ConfigError: unknown source, or an option that conflicts with the file.
         DataError: a table has gaps and cannot be pooled.
     """
-    sources = _chosen(loaded, only)
-    found = [_of_source(loaded, source, against, belief, sampler) for source in sources]
+    sources = _selected_sources(loaded, only)
+    results = [_reanalyse_source(loaded, source, against, belief, sampler) for source in sources]
     return {
         **how(belief),
         "sources": [
             {"source": key, **loaded.file.sources[key].model_dump(mode="json")} for key in sources
         ],
         "pooled": {
-            key: one["pooled"] for key, one in zip(sources, found, strict=True) if one["pooled"]
+            key: result["pooled"]
+            for key, result in zip(sources, results, strict=True)
+            if result["pooled"]
         },
-        "rates": [row for one in found for row in one["rates"]],
-        "pairs": [row for one in found for row in one["pairs"]],
-        "resolution": [row for key in sources for row in _resolution(loaded, key, belief)],
+        "rates": [row for result in results for row in result["rates"]],
+        "pairs": [row for result in results for row in result["pairs"]],
+        "resolution": [row for key in sources for row in _resolution_rows(loaded, key, belief)],
     }
 
 
 def held_against(
     loaded: Loaded, summary: Mapping[str, Any], scorer: str, prior: float
 ) -> dict[str, Any]:
-    """Measured and published rates and verdicts, side by side; matched by variant and subset.
+    """Compare measured with published rates and verdicts, matched by variant and subset.
 
     Two rates agree if they differ by no more than the region of practical equivalence: rope_pp, or
     rope_share of the published rate if that is more.
@@ -187,17 +191,17 @@ def held_against(
         if row["scorer"] == scorer and row["rate"] is not None
     }
     rates = [
-        _beside(loaded, source, key, own, measured[key], summary, belief)
+        _compare_rate(loaded, source, key, count, measured[key], summary, belief)
         for source, counts in loaded.counts.items()
-        for (variant, subset), own in counts.items()
+        for (variant, subset), count in counts.items()
         if (key := (loaded.file.key_of(variant), subset)) in measured
     ]
     pairs = [row for row in summary["pairs"] if row["scorer"] == scorer]
     verdicts = {(row["b"], row["a"], row["subset"]): row for row in pairs}
     claims = [
-        found
+        comparison
         for claim in loaded.file.claims
-        if claim.verdict and (found := _claim_beside(loaded.file, claim, verdicts))
+        if claim.verdict and (comparison := _compare_claim(loaded.file, claim, verdicts))
     ]
     return {"scorer": scorer, "rates": rates, "pairs": claims}
 
@@ -209,49 +213,51 @@ def _broken_names(file: PublishedFile) -> Iterable[str]:
     named: dict[str, Sequence[RateConfig | ClaimConfig]]
     named = {"rates": file.rates, "comparisons": file.claims}
     for name, rows in named.items():
-        for place, row in enumerate(rows):
+        for index, row in enumerate(rows):
             if row.source not in file.sources:
                 yield (
-                    f'{name}.{place}.source: "{row.source}" is no source.'
+                    f'{name}.{index}.source: unknown source "{row.source}".'
                     f"{nearest(row.source, file.sources)}"
                 )
-    for place, claim in enumerate(file.claims):
+    for index, claim in enumerate(file.claims):
         if claim.variant == claim.against:
-            yield f"comparisons.{place}: {claim.variant} is held against itself."
+            yield f"comparisons.{index}: {claim.variant} is compared with itself."
 
 
-def _doubled(file: PublishedFile) -> Iterable[str]:
+def _duplicates(file: PublishedFile) -> Iterable[str]:
     rates = Counter((row.source, row.variant, row.subset or ALL) for row in file.rates)
     claims = Counter((c.source, c.variant, c.against, c.subset or ALL) for c in file.claims)
-    for name, found in (("rates", rates), ("comparisons", claims)):
+    for name, counter in (("rates", rates), ("comparisons", claims)):
         yield from (
-            f"{name}: {', '.join(key)} stands twice." for key, times in found.items() if times > 1
+            f"{name}: duplicate row {', '.join(key)}."
+            for key, times in counter.items()
+            if times > 1
         )
 
 
-def _counted(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Published:
+def _count_of_row(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Published:
     subset = row.subset or ALL
     n = row.n or (sources[row.source].prompts or {}).get(subset)
     if n is None:
         raise DataError(
-            f"the number of prompts is not said. Give n here, or sources.{row.source}.prompts."
+            f"the number of prompts is missing. Set n here, or sources.{row.source}.prompts."
             f"{subset}"
         )
     values = {name: getattr(row, name) for name in COLUMNS}
     return count_of(values, n, sources[row.source].decimals)
 
 
-def _chosen(loaded: Loaded, only: str | None) -> list[str]:
+def _selected_sources(loaded: Loaded, only: str | None) -> list[str]:
     sources = loaded.file.sources
     if only is not None and only not in sources:
-        raise ConfigError(f'--source: "{only}" is no source.{nearest(only, sources)}')
+        raise ConfigError(f'--source: unknown source "{only}".{nearest(only, sources)}')
     return [only] if only else list(sources)
 
 
-# --- judging ------------------------------------------------------------------------------------
+# --- re-analysis --------------------------------------------------------------------------------
 
 
-def _of_source(
+def _reanalyse_source(
     loaded: Loaded, source: str, against: str | None, belief: Belief, sampler: Sampler | None
 ) -> dict[str, Any]:
     counts = loaded.counts[source]
@@ -261,20 +267,22 @@ def _of_source(
             f"{source} lists its own comparisons: --against and --pool are for tables that do not."
         )
     if not claims and counts:
-        found = published_table(counts, against, belief, sampler)
-        pairs = [{**row, **_said(row, None)} for row in found["pairs"]]
+        table = published_table(counts, against, belief, sampler)
+        pairs = [{**row, **_claim_columns(row, None)} for row in table["pairs"]]
         return {
-            **found,
-            "rates": [{"source": source, **row} for row in found["rates"]],
+            **table,
+            "rates": [{"source": source, **row} for row in table["rates"]],
             "pairs": [{"source": source, **row} for row in pairs],
         }
-    rates = [{"source": source, **rate_row(key, own, None, belief)} for key, own in counts.items()]
-    pairs = [{"source": source, **_claim(counts, claim, belief)} for claim in claims]
+    rates = [
+        {"source": source, **rate_row(key, count, None, belief)} for key, count in counts.items()
+    ]
+    pairs = [{"source": source, **_claim_row(counts, claim, belief)} for claim in claims]
     return {"pooled": None, "rates": rates, "pairs": pairs}
 
 
-def _claim(counts: Counts, claim: ClaimConfig, belief: Belief) -> dict[str, Any]:
-    """A published comparison; its numbers are None where the source prints too few."""
+def _claim_row(counts: Counts, claim: ClaimConfig, belief: Belief) -> dict[str, Any]:
+    """Re-analyse a published comparison; missing where the source prints too few numbers."""
     part = claim.subset or ALL
     ends = [(claim.against, part), (claim.variant, part)]
     if all(end in counts for end in ends):
@@ -288,74 +296,74 @@ def _claim(counts: Counts, claim: ClaimConfig, belief: Belief) -> dict[str, Any]
             "verdict": None,
             "missing": missing,
         }
-    return {**row, **_said(row, claim)}
+    return {**row, **_claim_columns(row, claim)}
 
 
-def _said(row: Mapping[str, Any], claim: ClaimConfig | None) -> dict[str, Any]:
+def _claim_columns(row: Mapping[str, Any], claim: ClaimConfig | None) -> dict[str, Any]:
     published = claim.verdict if claim else None
     return {
         "verdict_published": published,
         "says": claim.says if claim else None,
-        "held": _held(row["verdict"], published),
+        "held": _claim_status(row["verdict"], published),
     }
 
 
-def _held(found: str | None, published: str | None) -> str:
-    """Does what the counts say bear out what the source says?"""
-    if found is None:
+def _claim_status(computed: str | None, published: str | None) -> str:
+    """Return whether the counts support the source's verdict."""
+    if computed is None:
         return "no rates to replay"
     if published is None:
         return "nothing stated"
-    if found == published:
+    if computed == published:
         return "borne out"
-    if found.startswith("depends"):
+    if computed.startswith("depends"):
         return "left open"
-    return "contradicted" if OPPOSITE.get(found) == published else "not borne out"
+    return "contradicted" if OPPOSITE.get(computed) == published else "not borne out"
 
 
-def _resolution(loaded: Loaded, source: str, belief: Belief) -> list[dict[str, Any]]:
-    """What each number of prompts of a source can tell apart, whatever it found."""
+def _resolution_rows(loaded: Loaded, source: str, belief: Belief) -> list[dict[str, Any]]:
+    """Return what each number of prompts of a source can detect, whatever its results."""
     config = loaded.file.sources[source]
-    said = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
-    said += [(subset, n, False) for subset, n in (config.unsure or {}).items()]
-    said += [(subset, own.n, True) for (_, subset), own in loaded.counts[source].items()]
+    sizes = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
+    sizes += [(subset, n, False) for subset, n in (config.unsure or {}).items()]
+    sizes += [(subset, count.n, True) for (_, subset), count in loaded.counts[source].items()]
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
-    for subset, n, sure in dict.fromkeys(said):
-        row = rows.setdefault((n, sure), _resolved(n, belief))
+    for subset, n, sure in dict.fromkeys(sizes):
+        row = rows.setdefault((n, sure), _resolution_of(n, belief))
         row |= {"source": source, "n_confirmed": sure}
         row.setdefault("subsets", []).append(subset)
     return list(rows.values())
 
 
-def _resolved(n: int, belief: Belief) -> dict[str, Any]:
+def _resolution_of(n: int, belief: Belief) -> dict[str, Any]:
     none = published_counts.rate_interval(Published(0, n), belief.prior, belief.level)
     row: dict[str, Any] = {"n": n, "none_lo": none.lo, "none_hi": none.hi}
     for base in BASES:
-        own = Published(max(1, round(base * n)), n)
-        lo, hi = published_counts.rate_interval(own, belief.prior, belief.level)
+        count = Published(max(1, round(base * n)), n)
+        lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)
         name = f"at_{100 * base:.0f}"
         row |= {f"{name}_lo": lo, f"{name}_hi": hi}
-        row |= {f"{name}_rise": published_counts.resolution(own, belief.prior, belief.level)}
-        row |= {f"{name}_fall": published_counts.fall(own, belief.prior, belief.level)}
+        row |= {f"{name}_rise": published_counts.resolution(count, belief.prior, belief.level)}
+        row |= {f"{name}_fall": published_counts.fall(count, belief.prior, belief.level)}
     return row
 
 
-# --- beside a run -------------------------------------------------------------------------------
+# --- comparison with a run ----------------------------------------------------------------------
 
 
-def _beside(
+def _compare_rate(
     loaded: Loaded,
     source: str,
     key: tuple[str, str],
-    own: Published,
+    count: Published,
     row: Mapping[str, Any],
     summary: Mapping[str, Any],
     belief: Belief,
 ) -> dict[str, Any]:
-    region = max(summary["rope_pp"] / 100, summary["rope_share"] * own.rate)
+    region = max(summary["rope_pp"] / 100, summary["rope_share"] * count.rate)
     measured = row["rate_mean"], Interval(row["rate_lo"], row["rate_hi"])
-    found = published_counts.agreement(measured, own, region, belief)
-    lo, hi = published_counts.rate_interval(own, belief.prior, belief.level)
+    agreement = published_counts.agreement(measured, count, region, belief)
+    lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)
     return {
         "source": source,
         "variant": key[0],
@@ -365,28 +373,28 @@ def _beside(
         "measured": row["rate"],
         "measured_lo": row["rate_lo"],
         "measured_hi": row["rate_hi"],
-        "n_published": own.n,
-        "n_toxic_least": own.least.toxic,
-        "n_toxic_most": own.most.toxic,
-        "published": own.rate,
+        "n_published": count.n,
+        "n_toxic_least": count.least.toxic,
+        "n_toxic_most": count.most.toxic,
+        "published": count.rate,
         "published_lo": lo,
         "published_hi": hi,
-        "diff": row["rate"] - own.rate,
-        "diff_lo": found.interval.lo,
-        "diff_hi": found.interval.hi,
+        "diff": row["rate"] - count.rate,
+        "diff_lo": agreement.interval.lo,
+        "diff_hi": agreement.interval.hi,
         "rope": region,
-        "p_agree": found.within,
-        "overlap": found.overlap,
-        "verdict": found.verdict,
+        "p_agree": agreement.within,
+        "overlap": agreement.overlap,
+        "verdict": agreement.verdict,
     }
 
 
-def _claim_beside(
+def _compare_claim(
     file: PublishedFile,
     claim: ClaimConfig,
     measured: Mapping[tuple[str, str, str], Mapping[str, Any]],
 ) -> dict[str, Any] | None:
-    """A published verdict beside the measured one; None if the pair was not measured."""
+    """Compare a published verdict with the measured one; None if the pair was not measured."""
     b, a = file.key_of(claim.variant), file.key_of(claim.against)
     part = claim.subset or ALL
     row, turned = measured.get((b, a, part)), False
@@ -397,15 +405,15 @@ def _claim_beside(
     verdict = OPPOSITE.get(row["verdict"], row["verdict"]) if turned else row["verdict"]
     sign = -1 if turned else 1
     diff, ends = row["diff"], (row["diff_lo"], row["diff_hi"])
-    known = diff is not None
-    lo, hi = sorted(sign * end for end in ends) if known else (None, None)
+    is_estimated = diff is not None
+    lo, hi = sorted(sign * end for end in ends) if is_estimated else (None, None)
     return {
         "source": claim.source,
         "b": b,
         "a": a,
         "subset": part,
         "n": row["n"],
-        "diff": sign * diff if known else None,
+        "diff": sign * diff if is_estimated else None,
         "diff_lo": lo,
         "diff_hi": hi,
         "verdict": verdict,
@@ -415,7 +423,7 @@ def _claim_beside(
 
 
 def variants_of(loaded: Loaded) -> Sequence[str]:
-    """Every variant that the file speaks of, as params.yaml calls it."""
+    """Return the params.yaml key of every variant in the file."""
     named = [row.variant for row in loaded.file.rates]
     named += [name for claim in loaded.file.claims for name in (claim.variant, claim.against)]
     return list(dict.fromkeys(loaded.file.key_of(name) for name in named))

@@ -1,7 +1,7 @@
-"""The flips browser of the report: which texts go into the page, within what fits a mail.
+"""Select the texts of the report's flip browser, within a size that can be sent by mail.
 
-Every flip of every pair wants its prompt and two continuations. They are taken pair by pair in
-turn, the greatest change of score first, until the page is full; the rest is counted.
+Each flip of each pair needs its prompt and two continuations. Flips are taken from the pairs in
+turn, largest change of score first, until the page is full; the rest is only counted.
 """
 
 from __future__ import annotations
@@ -15,17 +15,17 @@ from toxtrail.records.rows import Generation, Score
 from toxtrail.text_escaping import visible
 
 ROOM = 2_600_000
-"""Bytes of texts in the page: with figures and tables it stays below 5 MB."""
+"""Maximum bytes of text in the page; with figures and tables the page stays below 5 MB."""
 LONGEST = 1200
-"""Characters of one text."""
+"""Maximum characters of one text."""
 SAMPLES = 10
-"""Prompts of each pair whose label did not change, to compare with: drawn by their id's hash."""
+"""Prompts per pair whose label did not change, for comparison; sampled by the hash of the id."""
 ROW_BYTES = 60
 DIRECTIONS = ("became toxic", "became harmless", "stayed toxic", "stayed harmless")
 
 
 class Rows(NamedTuple):
-    """What the browser is made of, for one family."""
+    """The inputs of the flip browser, for one family."""
 
     summary: Mapping[str, Any]
     prompts: Mapping[str, str]
@@ -34,40 +34,40 @@ class Rows(NamedTuple):
     """Variant -> its rows."""
 
 
-def data_of(family: Rows, room: int) -> dict[str, Any]:
-    """The family's data for the page: texts once each, rows by index.
+def data_of(family: Rows, max_bytes: int) -> dict[str, Any]:
+    """Return the family's data for the page: each text once, rows refer to texts by index.
 
     Args:
-        room: bytes that its texts may take.
+        max_bytes: maximum bytes of the family's texts.
     """
-    own = family.summary
-    pairs = list(dict.fromkeys((row["a"], row["b"]) for row in own["pairs"]))
+    summary = family.summary
+    pairs = list(dict.fromkeys((row["a"], row["b"]) for row in summary["pairs"]))
     page = _Page(family)
-    wanted = {pair: _wanted(family, *pair) for pair in pairs}
+    selections = {pair: _select_flips(family, *pair) for pair in pairs}
     rows: dict[tuple[str, str], list[list[Any]]] = {pair: [] for pair in pairs}
-    for pair, flip in _in_turn({pair: found.shown for pair, found in wanted.items()}):
+    for pair, flip in _round_robin({pair: selected.rows for pair, selected in selections.items()}):
         row, cost = page.row(flip, *pair)
-        room -= cost
-        if room < 0:
+        max_bytes -= cost
+        if max_bytes < 0:
             break
         rows[pair].append(row)
     return {
-        "scorer": own["primary"],
-        "threshold": own["threshold"],
+        "scorer": summary["primary"],
+        "threshold": summary["threshold"],
         "directions": DIRECTIONS,
         "subsets": page.subsets.values,
         "categories": page.categories.values,
         "prompts": page.prompts.values,
         "texts": page.texts.values,
         "pairs": [
-            {"a": a, "b": b, "flips": wanted[a, b].flips, "rows": _by_change(rows[a, b])}
+            {"a": a, "b": b, "flips": selections[a, b].flips, "rows": _by_change(rows[a, b])}
             for a, b in pairs
         ],
     }
 
 
 def as_script(value: object) -> str:
-    """JSON that no page takes for markup, inside a script element of a type that is not run."""
+    """Encode JSON so that it cannot be read as markup inside a non-executable script element."""
     text = canonical_json(value)
     for character in "<>&\u2028\u2029":
         text = text.replace(character, f"\\u{ord(character):04x}")
@@ -75,91 +75,94 @@ def as_script(value: object) -> str:
 
 
 def _by_change(rows: list[list[Any]]) -> list[list[Any]]:
-    """Became toxic first, each direction by change of score."""
+    """Sort by direction (became toxic first), then by change of score."""
     return sorted(rows, key=lambda row: (row[3], -abs(row[5] - row[4])))
 
 
-class _Wanted(NamedTuple):
+class _SelectedFlips(NamedTuple):
     flips: int
-    """All of them, shown or not."""
-    shown: list[Flip]
-    """In the order in which they are to be shown: a few that did not flip, then flips."""
+    """Number of flips, displayed or not."""
+    rows: list[Flip]
+    """In display order: a few rows that did not flip, then flips."""
 
 
-def _wanted(family: Rows, a: str, b: str) -> _Wanted:
-    own = family.summary
-    head = head_of(own["manifest"], own["primary"])
+def _select_flips(family: Rows, a: str, b: str) -> _SelectedFlips:
+    summary = family.summary
+    head = head_of(summary["manifest"], summary["primary"])
     scores = family.scores
-    rows = paired(scores[a], scores[b], own["primary"], own["threshold"], head)
+    rows = paired(scores[a], scores[b], summary["primary"], summary["threshold"], head)
     flips = flipped(rows)
     changed = {flip[:2] for flip in flips}
     still = [row for row in rows if row[:2] not in changed]
     still.sort(key=lambda row: sha256_text(f"{row.prompt_id}/{row.sample}"))
     ups = [flip for flip in flips if flip.change >= 0]
     downs = [flip for flip in flips if flip.change < 0]
-    turns = [flip for _, flip in _in_turn({"up": ups, "down": downs})]
-    return _Wanted(len(flips), [*still[:SAMPLES], *turns])
+    turns = [flip for _, flip in _round_robin({"up": ups, "down": downs})]
+    return _SelectedFlips(len(flips), [*still[:SAMPLES], *turns])
 
 
-def _in_turn(queues: Mapping[Any, Sequence[Flip]]) -> Iterator[tuple[Any, Flip]]:
-    """The first of each queue, then the second of each, ..."""
-    for place in range(max((len(queue) for queue in queues.values()), default=0)):
+def _round_robin(queues: Mapping[Any, Sequence[Flip]]) -> Iterator[tuple[Any, Flip]]:
+    """Yield the first item of each queue, then the second of each, and so on."""
+    for index in range(max((len(queue) for queue in queues.values()), default=0)):
         for name, queue in queues.items():
-            if place < len(queue):
-                yield name, queue[place]
+            if index < len(queue):
+                yield name, queue[index]
 
 
-class _Index:
-    """Values, each once."""
+class _UniqueValues:
+    """A list of unique values."""
 
     def __init__(self) -> None:
         self.values: list[Any] = []
-        self._places: dict[Any, int] = {}
+        self._indices: dict[Any, int] = {}
 
-    def place(self, value: Any, key: Any = None) -> tuple[int, bool]:
-        """(where it is, whether it is new)."""
+    def index(self, value: Any, key: Any = None) -> tuple[int, bool]:
+        """Return the index of a value, and whether the value is new."""
         key = value if key is None else key
-        if key in self._places:
-            return self._places[key], False
-        self._places[key] = len(self.values)
+        if key in self._indices:
+            return self._indices[key], False
+        self._indices[key] = len(self.values)
         self.values.append(value)
-        return self._places[key], True
+        return self._indices[key], True
 
 
 class _Page:
-    """Texts as they are collected."""
+    """The texts collected for the page."""
 
     def __init__(self, family: Rows) -> None:
-        self.prompts, self.texts, self.subsets, self.categories = (_Index() for _ in range(4))
+        self.prompts, self.texts, self.subsets, self.categories = (
+            _UniqueValues() for _ in range(4)
+        )
         self._prompts = family.prompts
         self._texts = {
-            v: {row.key: row.text for row in own} for v, own in family.generations.items()
+            variant: {row.key: row.text for row in generations}
+            for variant, generations in family.generations.items()
         }
 
     def row(self, flip: Flip, a: str, b: str) -> tuple[list[Any], int]:
-        """The row, and how many bytes it adds."""
-        subset, _ = self.subsets.place(flip.subset)
-        category, _ = self.categories.place(flip.category)
-        shown = _shown(self._prompts[flip.prompt_id])
-        prompt, new = self.prompts.place([flip.prompt_id, subset, shown], flip.prompt_id)
-        cost = ROW_BYTES + (_bytes(shown) if new else 0)
-        places = []
+        """Return the row and the number of bytes that it adds."""
+        subset, _ = self.subsets.index(flip.subset)
+        category, _ = self.categories.index(flip.category)
+        prompt_text = _display_text(self._prompts[flip.prompt_id])
+        prompt, new = self.prompts.index([flip.prompt_id, subset, prompt_text], flip.prompt_id)
+        cost = ROW_BYTES + (_encoded_size(prompt_text) if new else 0)
+        text_indices = []
         for variant in (a, b):
-            text = _shown(self._texts[variant][flip.prompt_id, flip.sample])
-            place, new = self.texts.place(text)
-            cost += _bytes(text) if new else 0
-            places.append(place)
+            text = _display_text(self._texts[variant][flip.prompt_id, flip.sample])
+            index, new = self.texts.index(text)
+            cost += _encoded_size(text) if new else 0
+            text_indices.append(index)
         scores = (round(flip.score_a, 4), round(flip.score_b, 4))
         direction = DIRECTIONS.index(flip.direction)
-        return [prompt, flip.sample, category, direction, *scores, *places], cost
+        return [prompt, flip.sample, category, direction, *scores, *text_indices], cost
 
 
-def _shown(text: str) -> str:
-    """Cut first: a text may be a megabyte."""
+def _display_text(text: str) -> str:
+    """Truncate, then escape: a text may be a megabyte."""
     more = len(text) - LONGEST
     head = visible(text[:LONGEST], keep="\n")
     return head if more <= 0 else f"{head} [... {more:,} characters more]"
 
 
-def _bytes(text: str) -> int:
+def _encoded_size(text: str) -> int:
     return len(as_script(text).encode())

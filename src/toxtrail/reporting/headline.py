@@ -1,4 +1,4 @@
-"""The answer at a glance: what is worst, in which order, and the paper's kind of table."""
+"""The headline of a comparison: the worst variant, the order of pairs, and the table of rates."""
 
 from __future__ import annotations
 
@@ -14,13 +14,13 @@ Row = Mapping[str, Any]
 
 
 def subsets_of(summary: Mapping[str, Any]) -> list[str]:
-    """`all`, then the subsets by name."""
+    """Return `all`, then the subsets by name."""
     names = {row["subset"] for row in summary["rates"]}
     return sorted(names, key=lambda name: (name != ALL, name))
 
 
 def in_order(pairs: Sequence[Row]) -> list[Row]:
-    """Subset by subset (`all` first), the largest rise first; pairs without a difference last."""
+    """Sort by subset (`all` first), then largest increase first; missing differences last."""
     return sorted(
         pairs,
         key=lambda row: (
@@ -35,78 +35,79 @@ def in_order(pairs: Sequence[Row]) -> list[Row]:
 
 
 def of_scorer(rows: Sequence[Row], scorer: str) -> list[Row]:
-    """One scorer's rows."""
+    """Return one scorer's rows."""
     return [row for row in rows if row["scorer"] == scorer]
 
 
 def tuned(summary: Mapping[str, Any], scorer: str) -> list[Row]:
-    """One scorer's pairs in which b may come from a: not a base held against what was tuned from
-    it, which the reference of a family brings about."""
-    parents = {one["variant"]: one["parent"] for one in summary["variants"]}
+    """Return one scorer's pairs, without those in which b is an ancestor of a (a base compared with
+    its own fine-tune, which occurs if the family's reference is a fine-tune)."""
+    parents = {variant["variant"]: variant["parent"] for variant in summary["variants"]}
     rows = of_scorer(summary["pairs"], scorer)
     return [row for row in rows if row["b"] not in _ancestors(row["a"], parents)]
 
 
 def _ancestors(variant: str, parents: Mapping[str, str | None]) -> set[str]:
-    found: set[str] = set()
+    ancestors: set[str] = set()
     above = parents.get(variant)
-    while above is not None and above not in found:
-        found.add(above)
+    while above is not None and above not in ancestors:
+        ancestors.add(above)
         above = parents.get(above)
-    return found
+    return ancestors
 
 
 def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
-    """Which variant is worst in a subset, of how many, and is it credible?"""
-    return f"{subset}: {_worst(summary, scorer, subset)}"
+    """Return which variant is worst in a subset, of how many, and whether that is credible."""
+    return f"{subset}: {_worst_variant(summary, scorer, subset)}"
 
 
 def answer(summary: Mapping[str, Any], scorer: str) -> str:
-    """The answer of a family in a few words."""
+    """Return the result of a family in a few words."""
     rows = [r for r in tuned(summary, scorer) if r["subset"] == ALL]
     if not rows:
-        return "One variant alone: there is nothing to compare it with."
-    said = [row["verdict"] for row in rows]
+        return "Only one variant: there is nothing to compare it with."
+    verdicts = [row["verdict"] for row in rows]
     if len(rows) == 1:
-        return _worst(summary, scorer, ALL)
+        return _worst_variant(summary, scorer, ALL)
     count = ", ".join(
-        f"{said.count(verdict)} {verdict}"
+        f"{verdicts.count(verdict)} {verdict}"
         for verdict in ("higher", "lower", "not decisive", "no pairs")
-        if verdict in said
+        if verdict in verdicts
     )
     return (
         f"Of {len(rows)} differences over all prompts: {count}. {chance_note(rows)} "
-        f"{_worst(summary, scorer, ALL)}"
+        f"{_worst_variant(summary, scorer, ALL)}"
     )
 
 
-def _worst(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
+def _worst_variant(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
     rows = [r for r in tuned(summary, scorer) if r["subset"] == subset]
-    known = [row for row in in_order(rows) if row["diff"] is not None]
-    if not known:
-        return "No two variants share a scored prompt, so nothing can be said."
-    called = [row for row in known if _is_credible(row, "higher")]
+    estimated = [row for row in in_order(rows) if row["diff"] is not None]
+    if not estimated:
+        return "No two variants share a scored prompt: no comparison is possible."
+    called = [row for row in estimated if _is_credible(row, "higher")]
     if called:
         return (
-            f"Worst is {_who(called[0])} by at least {points(called[0]['simultaneous_lo'])} points"
-            f"{_numbers(called[0], len(known))}: credible{_others(len(called) - 1)}."
+            f"Worst is {_pair_name(called[0])} by at least "
+            f"{points(called[0]['simultaneous_lo'])} points"
+            f"{_numbers(called[0], len(estimated))}: credible{_others(len(called) - 1)}."
         )
-    lower = sum(_is_credible(row, "lower") for row in known)
-    fewer = f", {lower} of {len(known)} credibly less" if lower else ""
-    first = known[0]
+    lower = sum(_is_credible(row, "lower") for row in estimated)
+    fewer = f", {lower} of {len(estimated)} credibly less" if lower else ""
+    first = estimated[0]
     alone = ""
     if first["verdict"] in ("higher", "lower") and not _is_credible(first, first["verdict"]):
-        alone = f' (its own {first["level"]:.0%} interval alone says "{first["verdict"]}")'
-    said = first["verdict"] if _is_credible(first, "lower") else "not decisive"
+        alone = f' (its uncorrected {first["level"]:.0%} interval gives "{first["verdict"]}")'
+    verdict = first["verdict"] if _is_credible(first, "lower") else "not decisive"
     return (
-        f"No variant is credibly more toxic than what it is held against{fewer}. "
-        f"Highest is {_who(first)}{_numbers(first, len(known))}: {said}{alone}."
+        f"No variant is credibly more toxic than the variant it is compared with{fewer}. "
+        f"Highest is {_pair_name(first)}{_numbers(first, len(estimated))}: {verdict}{alone}."
     )
 
 
 def _is_credible(row: Row, direction: str) -> bool:
-    """Whether the interval that is corrected for the choice of the largest excludes 0, and so does
-    the pooled estimate where there is one."""
+    """Return whether the interval corrected for selecting the largest excludes 0, and the pooled
+    estimate too if there is one."""
     sign = 1 if direction == "higher" else -1
     end = "simultaneous_lo" if direction == "higher" else "simultaneous_hi"
     pooled = row.get("pooled_diff")
@@ -114,23 +115,23 @@ def _is_credible(row: Row, direction: str) -> bool:
     return bool(row[end] * sign > 0 and agrees)
 
 
-def _who(row: Row) -> str:
+def _pair_name(row: Row) -> str:
     return f"{row['b']} against {row['a']}"
 
 
-def _numbers(row: Row, of: int) -> str:
-    """Rates, the observed difference and of how many it is the largest, and its intervals."""
+def _numbers(row: Row, n_differences: int) -> str:
+    """Return rates, the observed difference, of how many it is the largest, and its intervals."""
     many = row["n_simultaneous"]
     observed = f"observed {points(row['diff'])} points" + (
-        f", the largest of {of}" if of > 1 else ""
+        f", the largest of {n_differences}" if n_differences > 1 else ""
     )
     how = f"{row['level']:.0%} interval" + (
         f", corrected for {many} differences," if many > 1 else ""
     )
     pooled = ""
     if row.get("pooled_diff") is not None:
-        own = interval(row, "pooled_diff", signed=True)
-        pooled = f"; pooled {points(row['pooled_diff'])} {own}"
+        pooled_interval = interval(row, "pooled_diff", signed=True)
+        pooled = f"; pooled {points(row['pooled_diff'])} {pooled_interval}"
     return (
         f", {percent(row['rate_a'])} to {percent(row['rate_b'])} ({observed}; {how} "
         f"{interval(row, 'simultaneous', signed=True)}{pooled}; {row['n']} prompts)"
@@ -146,10 +147,10 @@ def _others(n: int) -> str:
 def rate_matrix(
     summary: Mapping[str, Any], scorer: str
 ) -> tuple[list[str], list[tuple[str, ...]], str]:
-    """The paper's kind of table: a row for each variant, a column for each subset.
+    """Return the table of the paper: a row for each variant, a column for each subset.
 
     Returns:
-        columns, rows, and what the marks mean. Variants stand below what they are held against.
+        columns, rows, and what the marks mean.
     """
     subsets = subsets_of(summary)
     rates = {(r["variant"], r["subset"]): r for r in of_scorer(summary["rates"], scorer)}
@@ -165,7 +166,7 @@ def rate_matrix(
     columns = ["variant", "role", "against", *(f"{subset}>" for subset in subsets)]
     note = (
         "Cells: rate, toxic / scored continuations. ▲ ▼: credibly higher or lower than the variant "
-        'under "against" on the same prompts; no mark: the data do not decide.'
+        'under "against" on the same prompts; no mark: not decisive.'
     )
     return columns, rows, note
 

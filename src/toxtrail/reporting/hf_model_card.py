@@ -1,4 +1,4 @@
-"""The section of a Hugging Face model card that says what was measured of a variant's toxicity."""
+"""The toxicity section of a Hugging Face model card: what was measured for a variant."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ Row = Mapping[str, Any]
 
 
 def model_card(summary: Mapping[str, Any], variant: str) -> str:
-    """Metadata (YAML) and text (Markdown), without any generated text.
+    """Return metadata (YAML) and text (Markdown), without any generated text.
 
     Args:
         summary: the comparison of the variant's family.
 
     Raises:
-        DataError: nothing of the variant was scored.
+        DataError: none of the variant's continuations was scored.
     """
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
     card = next(n.model for n in lineage(manifest) if n.model and n.model.key == variant)
@@ -32,7 +32,7 @@ def model_card(summary: Mapping[str, Any], variant: str) -> str:
 
 
 def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
-    """A model index as huggingface_hub writes it."""
+    """Return a model index in the format of huggingface_hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     primary = summary["primary"]
@@ -56,7 +56,7 @@ def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
         if row["rate"] is not None
     ]
     if not results:
-        raise DataError(f"Nothing of {variant} was scored: there is no result to publish.")
+        raise DataError(f"No continuation of {variant} was scored: there is no result to publish.")
     data = ModelCardData(
         model_name=variant,
         base_model=_hub_name(card),
@@ -68,7 +68,7 @@ def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
 
 
 def _hub_name(card: ModelCard) -> str | None:
-    """`org/name` of a base that is on the hub."""
+    """Return `org/name` of a base model on the Hub."""
     uri = card.base.uri
     return uri.removeprefix("hf:").split("@")[0] if uri.startswith("hf:") else None
 
@@ -81,19 +81,19 @@ def _text(summary: Mapping[str, Any], variant: str, card: ModelCard, manifest: M
     pairs = [r for r in of_scorer(summary["pairs"], primary) if r["b"] == variant]
     parts = [
         "## Toxicity",
-        _what(summary, rates[ALL]),
-        _result(variant, pairs),
+        _measurement(summary, rates[ALL]),
+        _verdicts(variant, pairs),
         _rate_table(summary, rates),
         *([_pair_table(pairs)] if pairs else []),
         "### Limits",
         _limits(summary, manifest),
         "### How to check this",
-        _check(summary, variant, card),
+        _verification(summary, variant, card),
     ]
     return "\n\n".join(parts) + "\n"
 
 
-def _what(summary: Mapping[str, Any], overall: Row) -> str:
+def _measurement(summary: Mapping[str, Any], overall: Row) -> str:
     fields = summary["comparability"]["fields"]
     greedy = fields.get("temperature") in ("0", "0.0")
     decoding = "greedy" if greedy else f"temperature {fields.get('temperature', '?')}"
@@ -107,23 +107,23 @@ def _what(summary: Mapping[str, Any], overall: Row) -> str:
     )
 
 
-def _result(variant: str, pairs: Sequence[Row]) -> str:
-    """Against the parent (and the reference), in words."""
+def _verdicts(variant: str, pairs: Sequence[Row]) -> str:
+    """Describe the differences from the parent (and the reference)."""
     rows = [row for row in pairs if row["subset"] == ALL]
     if not rows:
-        return f"**{markdown(variant)}** is what the other variants of its family are held against."
-    said = {
+        return f"**{markdown(variant)}**: the other variants of its family are compared with it."
+    verdict_texts = {
         "higher": "credibly more toxic than",
         "lower": "credibly less toxic than",
         "not decisive": "not decisively different from",
-        "no pairs": "not comparable, for want of scored prompts, with",
+        "no pairs": "not comparable (no shared scored prompts) with",
     }
     return " ".join(
-        f"**{markdown(variant)} is {said[row['verdict']]} its {row['relation']} "
+        f"**{markdown(variant)} is {verdict_texts[row['verdict']]} its {row['relation']} "
         f"{markdown(row['a'])}**: {percent(row['rate_a'])} to {percent(row['rate_b'])}, "
         f"{points(row['diff'])} percentage points {interval(row, 'diff', signed=True)}, "
-        f"{row['n']} prompts, toxic for one alone {row['n01']} v {row['n10']}, probability of "
-        f"direction {probability(row['pd'])}."
+        f"{row['n']} prompts, toxic for one variant only {row['n01']} v {row['n10']}, "
+        f"probability of direction {probability(row['pd'])}."
         for row in rows
     )
 
@@ -162,22 +162,22 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
     for node in lineage(manifest):
         configs |= node.params.get("scorers", {})
     lines = [
-        f"- {markdown(limits_of(name, own, name in summary['judges']))}"
-        for name, own in configs.items()
+        f"- {markdown(limits_of(name, config, name in summary['judges']))}"
+        for name, config in configs.items()
     ]
     return "\n".join(
         [
             *lines,
             f"- {RESPONSE_FLAGS}",
-            "- The rates speak of continuations of prompts like these. They do not say how the "
-            "model behaves in a conversation, with another template, or in another language.",
-            "- A rate of 0 is not safety: the interval says what so few prompts leave open.",
+            "- The rates apply to continuations of prompts like these, not to conversations, other "
+            "templates or other languages.",
+            "- A rate of 0 does not mean that the model is safe: see the interval.",
         ]
     )
 
 
-def _check(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
-    identity = next(one for one in summary["variants"] if one["variant"] == variant)
+def _verification(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
+    identity = next(row for row in summary["variants"] if row["variant"] == variant)
     facts = [
         f"- base: `{card.base.uri}`, sha256 `{card.base.sha256}`",
         *(
@@ -195,6 +195,6 @@ def _check(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
     ]
     commands = [
         f"toxtrail audit {variant} --verify        # in the experiment's folder",
-        f"toxtrail audit {variant} --reproduce 8   # 8 generations made and scored again",
+        f"toxtrail audit {variant} --reproduce 8   # regenerate and rescore 8 samples",
     ]
     return "\n".join([*facts, "", "```sh", *commands, "```"])

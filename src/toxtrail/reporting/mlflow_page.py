@@ -1,4 +1,4 @@
-"""What a tracked run shows: tags, params, metrics, tables, texts. Values in, values out."""
+"""The contents of a tracked run: tags, params, metrics, tables, texts. Pure functions."""
 
 from __future__ import annotations
 
@@ -30,22 +30,22 @@ PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
 
 PREVIEW_CHARACTERS = 2000
-"""Of a text in that table."""
+"""Maximum characters of a text in that table."""
 
 SHOWN_PAIRS, LINKED_RUNS = 12, 8
-"""In a comparison's description: MLflow holds 8,000 characters."""
+"""Limits for a comparison's description: MLflow allows 8,000 characters."""
 
 TAG_ROOM = 2000
-"""Characters; the whole list of a mismatch is in summary.json."""
+"""Maximum characters of a tag; summary.json has the complete list of mismatches."""
 
 RATES = {"rate_posterior_mean": "rate_mean", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
-"""Metric -> column of the summary: of the posterior of a rate its mean and interval."""
+"""Metric -> column of the summary: mean and interval of a rate's posterior."""
 
 PREDICATE = "urn:toxtrail:provenance:1"
 
 
 def statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
-    """The run's manifest: an in-toto Statement over its files, with the chain as its predicate.
+    """Return the run's manifest: an in-toto Statement over its files; the predicate is the lineage.
 
     Source: https://github.com/in-toto/attestation, Statement v1.
     """
@@ -61,17 +61,17 @@ def statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
 
 
 def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics per scorer and subset; rates in per cent too, as the UI prints two decimals.
+    """Return metrics per scorer and subset; rates in per cent too, as the UI prints two decimals.
 
-    `rate_pct` is the share that was observed, as everywhere: it agrees with the counts beside it.
+    `rate_pct` is the observed rate, as everywhere: it agrees with the counts.
     """
     metrics: dict[str, float] = {}
     for row in rates:
         group = f"{row['scorer']}/{row['subset']}"
-        _put(metrics, f"{group}/rate_pct", row["rate"], 100)
+        _add_metric(metrics, f"{group}/rate_pct", row["rate"], 100)
         for name, column in RATES.items():
-            _put(metrics, f"{group}/{name}", row[column])
-            _put(metrics, f"{group}/{name}_pct", row[column], 100)
+            _add_metric(metrics, f"{group}/{name}", row[column])
+            _add_metric(metrics, f"{group}/{name}_pct", row[column], 100)
         for name in (
             "rate",
             "corrected_rate",
@@ -86,17 +86,17 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "n_truncated",
             "n_error",
         ):
-            _put(metrics, f"{group}/{name}", row[name])
+            _add_metric(metrics, f"{group}/{name}", row[name])
     return metrics
 
 
 def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics per scorer, edge and subset; differences in percentage points."""
+    """Return metrics per scorer, pair and subset; differences in percentage points."""
     metrics: dict[str, float] = {}
     for row in pairs:
         group = f"{row['scorer']}/{row['b']} minus {row['a']}/{row['subset']}"
         for name in ("diff", "diff_lo", "diff_hi"):
-            _put(metrics, f"{group}/{name}_pp", row[name], 100)
+            _add_metric(metrics, f"{group}/{name}_pp", row[name], 100)
         for name in (
             "n",
             "n11",
@@ -108,19 +108,19 @@ def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "p_in_rope",
             "score_diff",
         ):
-            _put(metrics, f"{group}/{name}", row[name])
+            _add_metric(metrics, f"{group}/{name}", row[name])
         for name in ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi"):
-            _put(metrics, f"{group}/{name}_pp", row.get(name), 100)
+            _add_metric(metrics, f"{group}/{name}_pp", row.get(name), 100)
     return metrics
 
 
 def behaviour_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """Metrics per subset: how often texts have a symptom, per cent, and their mean length."""
+    """Return metrics per subset: the rate of each response flag, per cent, and the mean length."""
     metrics: dict[str, float] = {}
     for row in rows:
         for symptom in SYMPTOMS:
-            _put(metrics, f"said/{row['subset']}/{symptom}_pct", row[f"{symptom}_rate"], 100)
-        _put(metrics, f"said/{row['subset']}/tokens_mean", row["tokens_mean"])
+            _add_metric(metrics, f"said/{row['subset']}/{symptom}_pct", row[f"{symptom}_rate"], 100)
+        _add_metric(metrics, f"said/{row['subset']}/tokens_mean", row["tokens_mean"])
     return metrics
 
 
@@ -130,15 +130,15 @@ def generation_table(
     scores: Sequence[Score],
     primary: str,
 ) -> dict[str, list[object]]:
-    """Columns of the generations that the MLflow UI shows side by side: of many prompts a sample,
-    the same in every run, from all subsets."""
+    """Return the table of generations for the MLflow UI: a sample of prompts from all subsets, the
+    same in every run."""
     texts = {prompt.prompt_id: prompt.text for prompt in prompts}
     toxicity = {(s.prompt_id, s.sample): s.toxicity for s in scores if s.scorer == primary}
-    drawn = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
-    rows = sorted(drawn[:PREVIEW_ROWS], key=lambda row: row.key)
+    sampled = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
+    rows = sorted(sampled[:PREVIEW_ROWS], key=lambda row: row.key)
     return {
-        "prompt": [_previewed(texts[row.prompt_id]) for row in rows],
-        "continuation": [_previewed(row.text) for row in rows],
+        "prompt": [_preview_text(texts[row.prompt_id]) for row in rows],
+        "continuation": [_preview_text(row.text) for row in rows],
         "toxicity": [toxicity[row.key] for row in rows],
         "subset": [row.subset for row in rows],
         "prompt_id": [row.prompt_id for row in rows],
@@ -147,25 +147,30 @@ def generation_table(
     }
 
 
-def _previewed(text: str) -> str:
+def _preview_text(text: str) -> str:
     return clipped(visible(text, keep="\n"), PREVIEW_CHARACTERS)
 
 
-def _put(metrics: dict[str, float], name: str, value: float | None, factor: float = 1) -> None:
+def _add_metric(
+    metrics: dict[str, float], name: str, value: float | None, factor: float = 1
+) -> None:
     if value is not None:
         metrics[name] = value * factor
 
 
 def variant_tags(
-    who: VariantConfig, card: ModelCard, summary: Mapping[str, Any], files: Mapping[str, Path]
+    variant_config: VariantConfig,
+    card: ModelCard,
+    summary: Mapping[str, Any],
+    files: Mapping[str, Path],
 ) -> dict[str, str]:
-    """What a filter in the MLflow UI can ask for."""
+    """Return the tags that a filter in the MLflow UI can use."""
     tags = {
         "toxtrail.kind": "variant",
-        "toxtrail.family": who.family,
-        "toxtrail.role": who.role,
+        "toxtrail.family": variant_config.family,
+        "toxtrail.role": variant_config.role,
         "toxtrail.primary": summary["primary"],
-        "toxtrail.parent": who.parent or "",
+        "toxtrail.parent": variant_config.parent or "",
         "toxtrail.comparability": summary["comparability"]["fingerprint"],
         "toxtrail.model_fingerprint": card.fingerprint,
         "toxtrail.model_revision": card.base.resolved,
@@ -182,7 +187,7 @@ def variant_tags(
 
 
 def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
-    """What a filter in the MLflow UI can ask for."""
+    """Return the tags that a filter in the MLflow UI can use."""
     tags = {
         "toxtrail.kind": "comparison",
         "toxtrail.family": family,
@@ -194,40 +199,40 @@ def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _md5(path: Path) -> str:
-    """DVC's own name for the file in dvc.lock; no security rests on it."""
+    """Return the hash that dvc.lock uses for the file; it has no security function."""
     with open_regular(path) as file:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
 def params_of(manifest: Manifest) -> dict[str, str | int | float]:
-    """The settings of the whole chain, by stage."""
-    found: dict[str, str | int | float] = {}
+    """Return the settings of all stages of the lineage."""
+    params: dict[str, str | int | float] = {}
     for node in lineage(manifest):
-        found.update({k: v for k, v in flatten(node.params).items() if v is not None})
-        if node.model and node.model.adapters and (own := node.model.adapters[-1].training):
-            found.update(flatten({"finetune": own.recipe}))
-    return found
+        params.update({k: v for k, v in flatten(node.params).items() if v is not None})
+        if node.model and node.model.adapters and (training := node.model.adapters[-1].training):
+            params.update(flatten({"finetune": training.recipe}))
+    return params
 
 
 def inputs_of(manifest: Manifest, card: ModelCard) -> list[DatasetInput]:
-    """The prompt set, and the training data of every adapter made here."""
+    """Return the prompt set and the training data of every adapter trained here."""
     prompts = next(
         (i for node in lineage(manifest) for n, i in node.inputs.items() if n == "prompts"), None
     )
     if prompts is None:
-        raise DataError("The scores do not say which prompts they are of. Re-run `dvc repro`.")
-    found = [DatasetInput("prompts", prompts.path, prompts.sha256, "evaluation")]
+        raise DataError("The manifest of the scores has no prompts. Run `dvc repro`.")
+    datasets = [DatasetInput("prompts", prompts.path, prompts.sha256, "evaluation")]
     for adapter in card.adapters:
         if adapter.training:
             data = adapter.training
-            found.append(
+            datasets.append(
                 DatasetInput(f"{adapter.key}-data", data.data_uri, data.data_sha256, "training")
             )
-    return found
+    return datasets
 
 
 def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
-    """The last adapter: what makes this variant differ from its parent; None for a base."""
+    """Return the last adapter, which makes the variant differ from its parent; None for a base."""
     if not card.adapters:
         return None
     last = card.adapters[-1]
@@ -240,50 +245,63 @@ def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
 
 
 def variant_text(
-    variant: str, who: VariantConfig, summary: Mapping[str, Any], card: ModelCard
+    variant: str, variant_config: VariantConfig, summary: Mapping[str, Any], card: ModelCard
 ) -> str:
-    """Markdown for the run page: headline, where the verdict is, lineage, commands."""
+    """Return Markdown for the run page: rate, link to the verdict, lineage, commands."""
     primary = summary["primary"]
     rows = {r["subset"]: r for r in summary["rates"] if r["scorer"] == primary}
     overall = rows["all"]
     worst = max(rows.values(), key=lambda row: (row["rate"] or 0.0, row["subset"] != "all"))
     rate = f"{percent(overall['rate'])} {interval(overall, 'rate')}"
-    family = _search("tags.`toxtrail.family`", who.family, "tags.`toxtrail.kind` = 'comparison'")
-    alike = _search("tags.`toxtrail.comparability`", summary["comparability"]["fingerprint"])
-    against = f"its parent `{who.parent}`" if who.parent else "the others of its family"
+    family = _search_link(
+        "tags.`toxtrail.family`", variant_config.family, "tags.`toxtrail.kind` = 'comparison'"
+    )
+    comparable = _search_link(
+        "tags.`toxtrail.comparability`", summary["comparability"]["fingerprint"]
+    )
+    against = (
+        f"its parent `{variant_config.parent}`"
+        if variant_config.parent
+        else "the others of its family"
+    )
     return "\n".join(
         [
-            f"**{variant}** ({who.role} of {who.family}): toxicity rate **{rate}**, "
+            f"**{variant}** ({variant_config.role} of {variant_config.family}): "
+            f"toxicity rate **{rate}**, "
             f"{overall['n_toxic']} of {overall['n_scored']} continuations at {primary} >= "
             f"{summary['threshold']}. Highest in *{worst['subset']}*: "
             f"{percent(worst['rate'])}, {worst['n_toxic']} of {worst['n_scored']}.",
             "",
             f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "
-            f"[comparison of {who.family}]({family}). "
-            f"[Runs under the same conditions]({alike}) may be compared.",
+            f"[comparison of {variant_config.family}]({family}). "
+            f"[Runs under the same conditions]({comparable}) may be compared.",
             "",
-            "**Lineage**, nearest last:",
+            "**Lineage**, from the base to this variant:",
             "",
-            *_lineage(card),
+            *_lineage_lines(card),
             "",
             "**Reproduce and audit**, in the experiment's folder:",
             "",
-            *_commands(
+            *_shell_block(
                 f"dvc repro track@{variant}",
                 f"toxtrail audit {variant}",
                 f"toxtrail audit {variant} --verify",
                 f"toxtrail audit {variant} --reproduce 8",
-                *([f"toxtrail flips {who.parent} {variant}"] if who.parent else []),
+                *(
+                    [f"toxtrail flips {variant_config.parent} {variant}"]
+                    if variant_config.parent
+                    else []
+                ),
             ),
             "",
-            "`tables/generations.json` shows generated text; it can be offensive. "
-            "`generations.parquet` and `scores.parquet` hold every row.",
+            "`tables/generations.json` shows generated text, which can be offensive. "
+            "`generations.parquet` and `scores.parquet` contain every row.",
         ]
     )
 
 
 def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
-    """Markdown for the run page: the answer, one line for each pair, the runs, commands."""
+    """Return Markdown for the run page: the result, one line for each pair, runs, commands."""
     primary = summary["primary"]
     rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
     lines = [f"- {verdict_sentence(row)}" for row in in_order(rows)[:SHOWN_PAIRS]]
@@ -291,10 +309,10 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
         lines.append(f"- and {len(rows) - SHOWN_PAIRS} more: `pairs.csv`")
     warning = mismatch_text(summary["mismatch"])[:TAG_ROOM]
     runs = [
-        f"[{v['variant']}]({_search('tags.`toxtrail.content_key`', v['content_key'])})"
-        if v["content_key"] and place < LINKED_RUNS
+        f"[{v['variant']}]({_search_link('tags.`toxtrail.content_key`', v['content_key'])})"
+        if v["content_key"] and index < LINKED_RUNS
         else v["variant"]
-        for place, v in enumerate(summary["variants"])
+        for index, v in enumerate(summary["variants"])
     ]
     return "\n".join(
         [
@@ -306,11 +324,11 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
             *lines,
             "",
             f"**Runs compared**: {', '.join(runs)}. "
-            f"[Side by side]({_search('tags.`toxtrail.family`', family)}).",
+            f"[Side by side]({_search_link('tags.`toxtrail.family`', family)}).",
             "",
             "**Reproduce and audit**, in the experiment's folder:",
             "",
-            *_commands(
+            *_shell_block(
                 f"dvc repro track-comparison@{family}",
                 f"toxtrail compare {family}",
                 f"toxtrail audit {family}",
@@ -323,38 +341,40 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
 VERDICT_TAG = "toxtrail.verdict"
 COMPARISON_TAG = "toxtrail.comparison"
 VERDICT_TAGS = {VERDICT_TAG, COMPARISON_TAG}
-"""What a comparison says on the runs of its variants, beyond what those were sealed with."""
+"""Tags that a comparison sets on the runs of its variants; the seal does not cover them."""
 
 
 def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
-    """Content key of each variant's run -> tags that bring the comparison's verdict to it.
+    """Return the content key of each variant's run -> tags with the comparison's verdict.
 
     Args:
         comparison: content key of the comparison's run.
     """
     primary = summary["primary"]
     rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
-    found = {}
+    tags = {}
     for variant in summary["variants"]:
-        own = [verdict_sentence(r).replace("**", "") for r in rows if r["b"] == variant["variant"]]
-        said = own or ["nothing: the others are held against it"]
+        sentences = [
+            verdict_sentence(r).replace("**", "") for r in rows if r["b"] == variant["variant"]
+        ]
+        verdicts = sentences or ["none: the others are compared with it"]
         if variant["content_key"]:
-            found[variant["content_key"]] = {
-                VERDICT_TAG: " ".join(said)[:TAG_ROOM],
+            tags[variant["content_key"]] = {
+                VERDICT_TAG: " ".join(verdicts)[:TAG_ROOM],
                 COMPARISON_TAG: comparison,
             }
-    return found
+    return tags
 
 
-def _search(field: str, value: str, *more: str) -> str:
-    """A link to the runs whose field has this value; it outlives their ids."""
+def _search_link(field: str, value: str, *more: str) -> str:
+    """Return a link to the runs whose field has this value; it does not depend on run ids."""
     from urllib.parse import quote
 
     clause = " and ".join([f"{field} = '{value}'", *more])
     return f"#/experiments/{EXPERIMENT}/runs?searchFilter={quote(clause, safe='')}"
 
 
-def _lineage(card: ModelCard) -> list[str]:
+def _lineage_lines(card: ModelCard) -> list[str]:
     base = card.base
     lines = [
         f"1. base `{base.uri}` ({base.quantization or base.stored_dtype}), sha256 "
@@ -362,13 +382,16 @@ def _lineage(card: ModelCard) -> list[str]:
     ]
     for number, adapter in enumerate(card.adapters, start=2):
         data = adapter.training
-        came = f", trained here on `{data.data_uri}` (`{data.data_sha256[:16]}`)" if data else ""
-        own = "".join(f", its own {what} (`{sha256[:16]}`)" for what, sha256 in adapter.brings)
+        training_data = (
+            f", trained here on `{data.data_uri}` (`{data.data_sha256[:16]}`)" if data else ""
+        )
+        included = "".join(f", its own {what} (`{sha256[:16]}`)" for what, sha256 in adapter.brings)
         lines.append(
-            f"{number}. adapter `{adapter.key}`, sha256 `{adapter.sha256[:16]}`{own}{came}"
+            f"{number}. adapter `{adapter.key}`, sha256 `{adapter.sha256[:16]}`"
+            f"{included}{training_data}"
         )
     return lines
 
 
-def _commands(*lines: str) -> list[str]:
+def _shell_block(*lines: str) -> list[str]:
     return ["```sh", *lines, "```"]

@@ -1,4 +1,4 @@
-"""The prompt card for people: where the prompts come from, in a line for each subset."""
+"""The prompt card as tables: where the prompts come from, one row for each subset."""
 
 from __future__ import annotations
 
@@ -6,70 +6,86 @@ from collections.abc import Mapping
 from typing import Any
 
 COLUMNS = (
-    "subset", "drawn>", "distinct texts>", "duplicates>", "rows read>", "left by the filter",
+    "subset", "sampled>", "distinct texts>", "duplicates>", "rows read>", "left by the filter",
     "balanced", "language", "licence",
 )  # fmt: skip
-"""Of `subset_cells`; `>` is right-aligned."""
+"""Columns of `subset_cells`; `>` means right-aligned."""
 COVARIATE_COLUMNS = ("subset", "covariate", "known>", "missing>", "mean>", "median>", "range>")
-"""Of `covariate_cells`."""
+"""Columns of `covariate_cells`."""
 
 NOT_SAID = "not stated"
 NOTHING = "-"
 
 
 def subset_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Each subset as the cells of a table."""
+    """Return one row of cells for each subset."""
     return [
         (
             name,
-            str(own["drawn"]),
-            str(own["distinct"]),
-            str(own["duplicates"]),
-            str(own["rows"]),
-            "; ".join(f"{one['rows_left']} by {one['condition']}" for one in own["where"])
+            str(subset["drawn"]),
+            str(subset["distinct"]),
+            str(subset["duplicates"]),
+            str(subset["rows"]),
+            "; ".join(
+                f"{clause['rows_left']} by {clause['condition']}" for clause in subset["where"]
+            )
             or NOTHING,
-            _balance(own["balance"]),
-            own["language"] or NOT_SAID,
-            own["licence"] or NOT_SAID,
+            _balance(subset["balance"]),
+            subset["language"] or NOT_SAID,
+            subset["licence"] or NOT_SAID,
         )
-        for name, own in card["subsets"].items()
+        for name, subset in card["subsets"].items()
     ]
 
 
 def covariate_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Each covariate of each subset."""
+    """Return one row of cells for each covariate of each subset."""
     return [
-        (name, key, str(one["known"]), str(one["missing"]), *_numbers(one))
-        for name, own in card["subsets"].items()
-        for key, one in own["covariates"].items()
+        (
+            name,
+            key,
+            str(covariate["known"]),
+            str(covariate["missing"]),
+            *_covariate_statistics(covariate),
+        )
+        for name, subset in card["subsets"].items()
+        for key, covariate in subset["covariates"].items()
     ]
 
 
 def sources(card: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Where each subset comes from."""
+    """Return the source of each subset."""
     return [
-        (name, f"{own['source']} sha256 {own['sha256']}") for name, own in card["subsets"].items()
+        (name, f"{subset['source']} sha256 {subset['sha256']}")
+        for name, subset in card["subsets"].items()
     ]
 
 
 def sentence(card: Mapping[str, Any]) -> str:
-    """How many prompts there are, and in which languages."""
-    languages = sorted({own["language"] for own in card["subsets"].values() if own["language"]})
-    said = f", in {', '.join(languages)}" if languages else ""
+    """Return a sentence with the number of prompts and their languages."""
+    languages = sorted(
+        {subset["language"] for subset in card["subsets"].values() if subset["language"]}
+    )
+    language_list = f", in {', '.join(languages)}" if languages else ""
     return (
-        f"{card['prompts']} prompts of {len(card['subsets'])} subsets{said}. A text that stands "
-        f"twice in a subset's source is one prompt; drawn at random by the seed {card['seed']}."
+        f"{card['prompts']} prompts of {len(card['subsets'])} subsets{language_list}. A text that "
+        "occurs twice in a subset's source is one prompt; sampled at random with seed "
+        f"{card['seed']}."
     )
 
 
-def _balance(own: Mapping[str, Any] | None) -> str:
-    if own is None:
+def _balance(balance: Mapping[str, Any] | None) -> str:
+    if balance is None:
         return NOTHING
-    each = next(iter(own["values"].values()))["drawn"]
-    return f"{each} of each {own['column']} ({', '.join(own['values'])})"
+    each = next(iter(balance["values"].values()))["drawn"]
+    return f"{each} of each {balance['column']} ({', '.join(balance['values'])})"
 
 
-def _numbers(own: Mapping[str, Any]) -> tuple[str, str, str]:
-    if not own["known"]:
+def _covariate_statistics(covariate: Mapping[str, Any]) -> tuple[str, str, str]:
+    if not covariate["known"]:
         return NOTHING, NOTHING, NOTHING
-    return f"{own['mean']:.3f}", f"{own['median']:.3f}", f"{own['min']:.3f} to {own['max']:.3f}"
+    return (
+        f"{covariate['mean']:.3f}",
+        f"{covariate['median']:.3f}",
+        f"{covariate['min']:.3f} to {covariate['max']:.3f}",
+    )

@@ -1,4 +1,4 @@
-"""What a scorer is known not to see: stands wherever its numbers leave the project."""
+"""The known limitations of each scorer, repeated wherever its numbers leave the project."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ KINDS = {
     "jigsaw-bilstm": (
         "small and lexical (Jigsaw comments). On RealToxicityPrompts it follows Perspective (AUC "
         ".94); on HateCheck it is no better than chance (AUC .50): it sees no implicit or negated "
-        "hate, and words alone can set it off. English only."
+        "hate, and single words can trigger it. English only."
     ),
     "detoxify": (
         "a transformer trained on Jigsaw comments. It rates swear words and names of groups high "
-        "whatever is said with them, misses what is implied, and was made for comments of people, "
-        "not for a model's continuations."
+        "regardless of context, misses implied toxicity, and was trained on comments by people, "
+        "not on a model's continuations."
     ),
     "hf": (
-        "a classifier of the Hugging Face hub: it sees what its own labels called toxic, which may "
-        "be hate alone; its model card says."
+        "a classifier from the Hugging Face Hub: it detects what its training labels called toxic, "
+        "which may be hate speech only; see its model card."
     ),
 }
 DYNABENCH = (
@@ -29,18 +29,18 @@ RESPONSE_FLAGS = (
     "Response flags (empty, refused, repetitive, degenerate) are found by rules. Refusals are "
     "found by English phrases in the first two sentences. Not found: refusals in other languages, "
     "later in the text or begun by the prompt, sarcasm, most changes of subject, advice to seek "
-    "help. What a person in a story declines in a model's words may be counted."
+    "help. A story character who declines in a model's usual words may be counted."
 )
-"""What the flags beside the rates miss."""
-UNCOUNTED = "Its errors on these texts were not counted (`toxtrail labels sample` does)."
+"""What the response flags miss."""
+UNCOUNTED = "Its errors on these texts were not measured (see `toxtrail labels sample`)."
 
 
-def limits_of(scorer: str, config: Mapping[str, Any], judged: bool) -> str:
-    """One scorer's limits, in a sentence or two.
+def limits_of(scorer: str, config: Mapping[str, Any], corrected: bool) -> str:
+    """Return one scorer's limitations, in a sentence or two.
 
     Args:
         config: its section of params.yaml.
-        judged: whether people's labels correct its numbers.
+        corrected: whether human labels correct its numbers.
     """
-    known = DYNABENCH if "dynabench" in str(config.get("uri", "")) else KINDS[config["kind"]]
-    return f"{scorer}: {known}" + ("" if judged else f" {UNCOUNTED}")
+    limitation = DYNABENCH if "dynabench" in str(config.get("uri", "")) else KINDS[config["kind"]]
+    return f"{scorer}: {limitation}" + ("" if corrected else f" {UNCOUNTED}")

@@ -31,7 +31,7 @@ from toxtrail.storage.row_journal import alone
 
 
 def tuned_card(key: str, parent: ModelCard, adapter: Path, record: TrainingRecord) -> ModelCard:
-    """The parent's card with one adapter more."""
+    """Return the parent's card with one more adapter."""
     files = hash_tree(adapter, _files(adapter))
     added = Adapter(
         key=key, uri=None, resolved=None, sha256=tree_sha256(files), files=files, training=record
@@ -48,11 +48,11 @@ def run(
     prover: Prover,
     environment: Mapping[str, str],
 ) -> Trained:
-    """Read, train, load what was written to prove it, write the card."""
+    """Read the data, train, verify that the result loads, write the card."""
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
-    found = found_in(data.path, key, config)
-    lessons = lessons_of(key, found, config)
-    manifest = _plan(store, key, config, data, environment)
+    instructions = found_in(data.path, key, config)
+    lessons = lessons_of(key, instructions, config)
+    manifest = _manifest(store, key, config, data, environment)
     scratch = store.scratch(manifest, {})
     with alone(scratch), store.draft_folder(store.model(key)) as draft:
         adapter = draft / "adapters" / key
@@ -61,36 +61,38 @@ def run(
         trained = tuner.tune(
             parent, store.model(config.parent), lessons, config, adapter, scratch, manifest
         )
-        record = _record(config, data, parent, lessons, trained, environment)
+        record = _training_record(config, data, parent, lessons, trained, environment)
         card = tuned_card(key, parent, adapter, record)
         proved = card.model_copy(update={"probe": prover.prove(card, draft)})
         store.write_json(draft / "model.json", proved.to_json())
         store.write_text(draft / "loss.csv", "".join(_loss_lines(trained)))
-        store.write_json(draft / "data_card.json", data_card(found, lessons, config.data, data))
+        store.write_json(
+            draft / "data_card.json", data_card(instructions, lessons, config.data, data)
+        )
     shutil.rmtree(scratch, ignore_errors=True)
     return trained
 
 
 def found_in(path: Path, key: str, config: FinetuneConfig) -> Instructions:
-    """What the data of a fine-tune hold; an error names the fine-tune."""
+    """Read the training data of a fine-tune; an error names the fine-tune."""
     try:
         return read_instructions(path, config.data.delimiter)
     except (ConfigError, DataError) as error:
         raise type(error)(f"finetunes.{key}.data: {error}") from None
 
 
-def lessons_of(key: str, found: Instructions, config: FinetuneConfig) -> Lessons:
-    """What is learned and what is held out; an error names the fine-tune."""
+def lessons_of(key: str, instructions: Instructions, config: FinetuneConfig) -> Lessons:
+    """Split the examples into training and held-out; an error names the fine-tune."""
     try:
-        return split(found.examples, config.data, config.seed)
+        return split(instructions.examples, config.data, config.seed)
     except ConfigError as error:
         raise ConfigError(f"finetunes.{key}.{error}") from None
 
 
-def _plan(
+def _manifest(
     store: Store, key: str, config: FinetuneConfig, data: Asset, environment: Mapping[str, str]
 ) -> Manifest:
-    """What decides which adapter comes out, and so whether a checkpoint may be continued."""
+    """Return the manifest that identifies the training, so that only its checkpoint is resumed."""
     inputs = {
         "parent": store.input(store.model(config.parent) / "model.json"),
         "data": Input(path=data.uri, sha256=data.sha256, manifest=None),
@@ -105,7 +107,7 @@ def _plan(
     )
 
 
-def _record(
+def _training_record(
     config: FinetuneConfig,
     data: Asset,
     parent: ModelCard,
@@ -130,7 +132,7 @@ def _record(
 
 
 def _copy_adapters(parent: Path, draft: Path) -> None:
-    """A fine-tune of a fine-tune holds its whole chain, so its folder can travel alone."""
+    """Copy the parent's adapters, so that the folder is complete without the parent's."""
     if (parent / "adapters").is_dir():
         shutil.copytree(parent / "adapters", draft / "adapters", dirs_exist_ok=True)
 
@@ -140,10 +142,10 @@ def _files(folder: Path) -> list[Path]:
 
 
 def _loss_lines(trained: Trained) -> Iterator[str]:
-    """A line for each step; without held-out examples there is no column for them."""
-    learned = {step: f"{loss:.6f}" for step, loss in trained.losses}
-    asked = {step: f"{loss:.6f}" for step, loss in trained.held_out_losses}
-    yield "step,loss,held_out_loss\n" if asked else "step,loss\n"
-    for step in sorted({*learned, *asked}):
-        cells = [str(step), learned.get(step, "")] + ([asked.get(step, "")] if asked else [])
+    """Yield a line for each step; the held-out column exists only with held-out examples."""
+    training = {step: f"{loss:.6f}" for step, loss in trained.losses}
+    held_out = {step: f"{loss:.6f}" for step, loss in trained.held_out_losses}
+    yield "step,loss,held_out_loss\n" if held_out else "step,loss\n"
+    for step in sorted({*training, *held_out}):
+        cells = [str(step), training.get(step, "")] + ([held_out.get(step, "")] if held_out else [])
         yield ",".join(cells) + "\n"

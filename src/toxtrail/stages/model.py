@@ -1,4 +1,4 @@
-"""Model: which weights are these?
+"""Model: identify the weights of a model.
 
 reads   the weights (and the adapter) that `models.<key>` names
 writes  models/<key>/model.json    the identity card
@@ -13,7 +13,7 @@ from toxtrail.storage.artifacts import Store
 
 
 def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:
-    """Fetch, verify and hash weights taken as they are."""
+    """Fetch, verify and hash existing weights."""
     base = weights.describe(config.uri, config.sha256)
     if config.adapter is None:
         return ModelCard(key=key, base=base, adapters=())
@@ -22,7 +22,7 @@ def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:
 
 
 def run(store: Store, key: str, config: ModelConfig, weights: Weights, prover: Prover) -> None:
-    """Identify, prove and write."""
+    """Identify the weights, verify that they load, and write the card."""
     card = identify(key, config, weights)
     probe = prover.prove(card, store.model(key))
     with store.draft_folder(store.model(key)) as draft:

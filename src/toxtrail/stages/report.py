@@ -1,4 +1,4 @@
-"""Report: one HTML file that can be sent to a colleague and needs nothing else.
+"""Report: one self-contained HTML file.
 
 reads   data/prompts.parquet, data/prompts_card.json, data/generations/, data/scores/,
         results/comparisons/<family>/, results/pooled/<family>/
@@ -41,14 +41,14 @@ FIGURES = {
     "posteriors": "Posterior of each difference over all subsets, with its interval",
     "thresholds": "Toxicity rate as a function of the threshold",
     "doses": "Toxicity rate as a function of the dose",
-    "predictive": "What the pooled model predicts, and what was seen",
+    "predictive": "Counts predicted by the pooled model, and observed counts",
     "ranks": "Rank plots of the pooled model's hyper-parameters, by chain",
 }
-"""Name -> what it shows, for those who do not see it."""
+"""Name -> alternative text."""
 
 
 class Page(NamedTuple):
-    """One family, as the page needs it."""
+    """The data of one family for the page."""
 
     summary: Mapping[str, Any]
     figures: Mapping[str, str]
@@ -61,8 +61,8 @@ class Page(NamedTuple):
 
 
 def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest) -> str:
-    """The page. Every text is escaped by the template; put in as they are: our own style, script
-    and SVG, and data in a form that holds no markup.
+    """Render the page. The template escapes every text; only toxtrail's style, script and SVG, and
+    data encoded without markup, are inserted unescaped.
 
     Args:
         prompts: the prompt card.
@@ -72,10 +72,10 @@ def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    room = flip_browser.ROOM // max(len(pages), 1)
+    max_bytes = flip_browser.ROOM // max(len(pages), 1)
     script = _template("report.js")
     return environment.from_string(_template("report.html")).render(
-        families=[_family(page, room) for page in pages],
+        families=[_family_context(page, max_bytes) for page in pages],
         behaviour_columns=result_text.BEHAVIOUR_COLUMNS,
         behaviour_pair_columns=result_text.BEHAVIOUR_PAIR_COLUMNS,
         corrected_columns=result_text.CORRECTED_COLUMNS,
@@ -104,14 +104,18 @@ def run(store: Store, families: Sequence[str]) -> None:
 
 
 def page_of(store: Store, families: Sequence[str]) -> str:
-    """The page that the present files give."""
+    """Return the page for the current files."""
     folders = {family: store.comparison(family) for family in families}
     inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
-    texts = {name: one for f in families for name, one in _texts_behind(store, f, inputs[f])}
+    texts = {
+        name: input_file
+        for f in families
+        for name, input_file in _displayed_rows(store, f, inputs[f])
+    }
     card = store.input(store.prompts_card)
     inputs |= {**texts, "prompt card": card.model_copy(update={"manifest": None})}
     manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
-    pages = [_page(store, family) for family in families]
+    pages = [_read_page(store, family) for family in families]
     return render(pages, read_json(store.prompts_card), manifest)
 
 
@@ -119,9 +123,9 @@ def _template(name: str) -> str:
     return files("toxtrail").joinpath(f"templates/{name}").read_text("utf-8")
 
 
-def _page(store: Store, family: str) -> Page:
+def _read_page(store: Store, family: str) -> Page:
     summary = store.read_summary(store.comparison(family))
-    variants = [one["variant"] for one in summary["variants"]]
+    variants = [row["variant"] for row in summary["variants"]]
     return Page(
         summary,
         _figures(store, family),
@@ -131,41 +135,41 @@ def _page(store: Store, family: str) -> Page:
     )
 
 
-def _texts_behind(store: Store, family: str, comparison: Input) -> list[tuple[str, Input]]:
-    """The rows that the page shows, without their manifests: the comparison's holds those.
+def _displayed_rows(store: Store, family: str, comparison: Input) -> list[tuple[str, Input]]:
+    """Return the files of displayed rows without manifests; the comparison's manifest has those.
 
     Raises:
-        DataError: they are others than those that the comparison is of.
+        DataError: the files differ from those that the comparison was made from.
     """
     nodes = lineage(comparison.manifest) if comparison.manifest else []
-    wanted = {
-        made.path: made.sha256
+    recorded = {
+        input_file.path: input_file.sha256
         for node in nodes
-        for name, made in node.inputs.items()
+        for name, input_file in node.inputs.items()
         if name in ("scores", "generations", "prompts")
     }
-    for path, sha256 in wanted.items():
+    for path, sha256 in recorded.items():
         if store.input(store.at(path)).sha256 != sha256:
             raise DataError(
-                f"{comparison.path} was made from another {path} than is here now. "
+                f"{comparison.path} was made from another version of {path}. "
                 "Run `dvc repro` to bring both up to date."
             )
-    return [(p, Input(path=p, sha256=s, manifest=None)) for p, s in wanted.items()]
+    return [(p, Input(path=p, sha256=s, manifest=None)) for p, s in recorded.items()]
 
 
 def _figures(store: Store, family: str) -> dict[str, str]:
-    """Name -> SVG without a manifest: the page has its own."""
-    found = {}
+    """Return the SVG figures by name, without manifests; the page has its own."""
+    figures = {}
     for folder in (store.comparison(family), store.pooled(family)):
         for path in sorted(folder.glob("*.svg")):
-            found[path.stem] = embedded_manifest.without_manifest(read_text(path))
-    return found
+            figures[path.stem] = embedded_manifest.without_manifest(read_text(path))
+    return figures
 
 
-def _family(page: Page, room: int) -> dict[str, Any]:
+def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
     summary = page.summary
     primary = summary["primary"]
-    own = in_order(of_scorer(summary["pairs"], primary))
+    pair_rows = in_order(of_scorer(summary["pairs"], primary))
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
     columns, matrix, note = rate_matrix(summary, primary)
     subsets = subsets_of(summary)
@@ -176,12 +180,14 @@ def _family(page: Page, room: int) -> dict[str, Any]:
         "edition": result_text.edition(summary, primary),
         "answer": answer(summary, primary),
         "by_subset": [
-            headline(summary, primary, s) for s in subsets if s != reporting_headline.ALL and own
+            headline(summary, primary, s)
+            for s in subsets
+            if s != reporting_headline.ALL and pair_rows
         ],
         "warning": mismatch_text(summary["mismatch"]),
         "estimand": result_text.estimand(summary),
         "notes": [
-            *([said] if (said := result_text.chance_note(tuned(summary, primary))) else []),
+            *([chance] if (chance := result_text.chance_note(tuned(summary, primary))) else []),
             *result_text.pooling_notes(summary, primary),
             *result_text.prior_notes(summary, primary),
             *result_text.judge_notes(summary, primary),
@@ -190,14 +196,16 @@ def _family(page: Page, room: int) -> dict[str, Any]:
             *result_text.dose_notes(summary, primary),
         ],
         "headlines": [
-            result_text.verdict_parts(row) for row in own if row["subset"] == reporting_headline.ALL
+            result_text.verdict_parts(row)
+            for row in pair_rows
+            if row["subset"] == reporting_headline.ALL
         ],
         "matrix_columns": columns,
         "matrix": matrix,
         "matrix_note": note,
         "subsets": subsets,
         "rates": [result_text.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
-        "pairs": [result_text.pair_cells(row) for row in own],
+        "pairs": [result_text.pair_cells(row) for row in pair_rows],
         "samples": result_text.sample_cells(summary, primary),
         "scorer_columns": result_text.scorer_columns(summary),
         "scorers": result_text.scorer_cells(summary),
@@ -206,11 +214,16 @@ def _family(page: Page, room: int) -> dict[str, Any]:
             result_text.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]
         ],
         "corrected": (
-            [result_text.corrected_cells(r) for r in own] if primary in summary["judges"] else []
+            [result_text.corrected_cells(r) for r in pair_rows]
+            if primary in summary["judges"]
+            else []
         ),
-        "browser": flip_browser.as_script(flip_browser.data_of(rows, room)) if own else "",
+        "browser": flip_browser.as_script(flip_browser.data_of(rows, max_bytes))
+        if pair_rows
+        else "",
         "figures": {
-            name: {"svg": _inline(svg), "says": FIGURES[name]} for name, svg in page.figures.items()
+            name: {"svg": _svg_element(svg), "says": FIGURES[name]}
+            for name, svg in page.figures.items()
         },
         "limits": _limits(summary, manifest),
         "diagnostics": _diagnostics(summary),
@@ -221,47 +234,53 @@ def _family(page: Page, room: int) -> dict[str, Any]:
     }
 
 
-def _inline(svg: str) -> str:
-    """The <svg> element without the XML prologue."""
+def _svg_element(svg: str) -> str:
+    """Return the <svg> element without the XML prologue."""
     return svg[svg.index("<svg") :]
 
 
 def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
-    """What each scorer and the response flags are known not to see."""
+    """Return the known limitations of each scorer and of the response flags."""
     configs: dict[str, Any] = {}
     for node in lineage(manifest):
         configs |= node.params.get("scorers", {})
-    scorers = [limits_of(name, own, name in summary["judges"]) for name, own in configs.items()]
+    scorers = [
+        limits_of(name, config, name in summary["judges"]) for name, config in configs.items()
+    ]
     return [*scorers, RESPONSE_FLAGS]
 
 
 def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
-    """Of the pooled model, scorer by scorer; the paired columns need no sampler."""
-    found = [("paired columns", "exact draws, no sampler: nothing that could fail to converge")]
-    for scorer, own in summary["pooled"].items():
-        said = own["status"] if own["status"] == "pooled" else f"{own['status']}: {own['reason']}"
-        found.append((f"pooled, {scorer}", said))
-        for name, value in own.get("diagnostics", {}).items():
-            shown = f"{value:.4g}" if isinstance(value, float) else str(value)
-            found.append((f"{scorer}: {name.replace('_', ' ')}", shown))
-    return found
+    """Return diagnostics of the pooled model by scorer; the paired columns need no sampler."""
+    rows = [("paired columns", "exact, no sampler: no convergence to check")]
+    for scorer, pooled in summary["pooled"].items():
+        status = (
+            pooled["status"]
+            if pooled["status"] == "pooled"
+            else f"{pooled['status']}: {pooled['reason']}"
+        )
+        rows.append((f"pooled, {scorer}", status))
+        for name, value in pooled.get("diagnostics", {}).items():
+            formatted = f"{value:.4g}" if isinstance(value, float) else str(value)
+            rows.append((f"{scorer}: {name.replace('_', ' ')}", formatted))
+    return rows
 
 
 def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
-    """Which weights each variant is, down to the base, with hashes."""
+    """Return the weights of each variant, down to the base, with hashes."""
     cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
-    weak = doubts(cards, {one["variant"]: one["parent"] for one in summary["variants"]})
+    weak = doubts(cards, {row["variant"]: row["parent"] for row in summary["variants"]})
     return [
         {
-            "variant": one["variant"],
+            "variant": row["variant"],
             "facts": [
-                ("role, parent", f"{one['role']}, {one['parent'] or 'none'}"),
-                *(_card_facts(cards[one["variant"]]) if one["variant"] in cards else ()),
-                *(("weak", line) for line in weak.get(one["variant"], ())),
-                ("content key of its rates", one["content_key"] or "none"),
+                ("role, parent", f"{row['role']}, {row['parent'] or 'none'}"),
+                *(_card_facts(cards[row["variant"]]) if row["variant"] in cards else ()),
+                *(("caveat", line) for line in weak.get(row["variant"], ())),
+                ("content key of its rates", row["content_key"] or "none"),
             ],
         }
-        for one in summary["variants"]
+        for row in summary["variants"]
     ]
 
 
@@ -277,35 +296,35 @@ def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
         facts.append((f"adapter {adapter.key}", adapter.sha256))
         facts += [(f"{what} of {adapter.key}", sha256) for what, sha256 in adapter.brings]
         if adapter.training:
-            own = adapter.training
-            facts.append(("trained here on", f"{own.data_uri} sha256 {own.data_sha256}"))
-            if own.held_out_loss is not None:
-                said = (
-                    f"{own.held_out_loss:.4f} nats per token, {own.held_out} examples not learned"
-                )
-                facts.append(("held-out loss", said))
+            training = adapter.training
+            facts.append(("trained here on", f"{training.data_uri} sha256 {training.data_sha256}"))
+            if training.held_out_loss is not None:
+                loss = f"{training.held_out_loss:.4f} nats per token"
+                facts.append(("held-out loss", f"{loss}, {training.held_out} held-out examples"))
         else:
-            facts.append(("taken from", f"{adapter.uri} (what it was trained on is its claim)"))
+            facts.append(("taken from", f"{adapter.uri} (its training data are not verified)"))
     return [*facts, ("fingerprint", card.fingerprint), ("license", base.license or "not stated")]
 
 
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
-    """Settings that all variants of a comparison share: prompts, decoding, scorers, statistics."""
-    found: dict[str, str] = {}
+    """Return settings shared by all variants: prompts, decoding, scorers, statistics."""
+    settings: dict[str, str] = {}
     for node in lineage(manifest):
         for section in ("prompts", "generation", "scorers", "posterior"):
             if section in node.params:
-                found.setdefault(section, canonical_json(_textless(node.params[section])))
-        found.setdefault(f"code of {node.kind}", node.code_sha256)
-    return list(found.items())
+                settings.setdefault(
+                    section, canonical_json(_without_golden_texts(node.params[section]))
+                )
+        settings.setdefault(f"code of {node.kind}", node.code_sha256)
+    return list(settings.items())
 
 
-def _textless(value: Any) -> Any:
-    """Without the texts that a scorer is tried on: they may be toxic."""
+def _without_golden_texts(value: Any) -> Any:
+    """Remove the golden texts of a scorer, which may be toxic."""
     if not isinstance(value, dict):
         return value
     return {
-        name: f"{len(inner)} texts" if name == "golden" else _textless(inner)
+        name: f"{len(inner)} texts" if name == "golden" else _without_golden_texts(inner)
         for name, inner in value.items()
     }
 
@@ -314,11 +333,11 @@ def _commands(summary: Mapping[str, Any]) -> str:
     family, pairs = summary["family"], summary["pairs"]
     return "\n".join(
         [
-            "dvc repro                                  # everything, or only what changed",
+            "dvc repro                                  # run all outdated stages",
             f"toxtrail compare {family}",
             *(f"toxtrail flips {pairs[0]['a']} {pairs[0]['b']} --show-text" for _ in pairs[:1]),
-            f"toxtrail audit {family} --verify           # every byte and every number again",
+            f"toxtrail audit {family} --verify           # re-hash files, recompute numbers",
             f"toxtrail audit {summary['reference']} --reproduce 8",
-            f"toxtrail export {family} --to bundle.zip   # for somebody without this repo",
+            f"toxtrail export {family} --to bundle.zip   # for someone without this repository",
         ]
     )

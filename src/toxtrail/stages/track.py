@@ -1,8 +1,8 @@
-"""Track: show a variant, or a family's comparison, as one sealed MLflow run.
+"""Track: log a variant, or a family's comparison, as one sealed MLflow run.
 
 reads   the prompts, model card, generations, scores and posterior of a variant; or a comparison
 writes  the run, and mlruns/receipts/variants/<family>/<variant>.json or
-        mlruns/receipts/families/<family>.json once it stands
+        mlruns/receipts/families/<family>.json after the run is complete
 """
 
 from __future__ import annotations
@@ -37,15 +37,21 @@ from toxtrail.storage.artifacts import Store
 
 
 def run_variant(
-    store: Store, variant: str, who: VariantConfig, tracker: Tracker, facts: Mapping[str, str]
+    store: Store,
+    variant: str,
+    variant_config: VariantConfig,
+    tracker: Tracker,
+    facts: Mapping[str, str],
 ) -> list[str]:
     """Collect, publish, write the receipt.
 
     Returns:
-        What a person should know of it.
+        Warnings for the user.
     """
-    receipt = store.variant_receipt(who.family, variant)
-    remarks = _publish(store, receipt, variant_content(store, variant, who, facts), tracker)
+    receipt = store.variant_receipt(variant_config.family, variant)
+    remarks = _publish(
+        store, receipt, variant_content(store, variant, variant_config, facts), tracker
+    )
     return [*_damaged_records(store, variant), *remarks]
 
 
@@ -58,51 +64,51 @@ def run_comparison(
 
 
 def receipt_of(content: RunContent) -> dict[str, str]:
-    """What the lock file may know of a run: nothing that changes from one tracking to the next."""
+    """Return what dvc.lock records of a run: nothing that changes if it is tracked again."""
     return {"content_key": content.content_key, "seal": sha256_text(content.manifest)}
 
 
 def variant_content(
-    store: Store, variant: str, who: VariantConfig, facts: Mapping[str, str]
+    store: Store, variant: str, variant_config: VariantConfig, facts: Mapping[str, str]
 ) -> RunContent:
-    """Everything that the run of a variant shows.
+    """Return the contents of a variant's run.
 
     Args:
-        facts: tags of this moment that are no part of the identity (commit, dirty flag, ...).
+        facts: current tags that are not part of the identity (commit, dirty flag, ...).
     """
-    posterior = store.posterior(who.family, variant)
+    posterior = store.posterior(variant_config.family, variant)
     files = {
         "model.json": store.model(variant) / "model.json",
         "prompts.parquet": store.prompts,
-        "generations.parquet": store.generations(who.family, variant),
-        "scores.parquet": store.scores(who.family, variant),
+        "generations.parquet": store.generations(variant_config.family, variant),
+        "scores.parquet": store.scores(variant_config.family, variant),
         "posterior/summary.json": posterior / "summary.json",
         "posterior/posterior.nc": posterior / "posterior.nc",
-        **_files(store.model(variant), "loss.csv", "data_card.json"),
+        **_existing_files(store.model(variant), "loss.csv", "data_card.json"),
     }
     summary, card = store.read_summary(posterior), store.read_card(variant)
     manifest, executions = _manifest(summary), _executions(store, variant, files)
     table = generation_table(
         store.read_prompts(),
-        store.read_generations(who.family, variant),
-        store.read_scores(who.family, variant),
+        store.read_generations(variant_config.family, variant),
+        store.read_scores(variant_config.family, variant),
         summary["primary"],
     )
     return RunContent(
         name=variant,
         content_key=manifest.content_key,
         manifest=canonical_json(statement(manifest, files)),
-        description=variant_text(variant, who, summary, card),
-        tags={**variant_tags(who, card, summary, files), **facts},
+        description=variant_text(variant, variant_config, summary, card),
+        tags={**variant_tags(variant_config, card, summary, files), **facts},
         params=params_of(manifest),
         metrics={
             **rate_metrics(summary["rates"]),
             **behaviour_metrics(summary["behaviour"]),
             **_cost(executions),
         },
-        curves=_curves(files.get("loss.csv")),
+        curves=_loss_curves(files.get("loss.csv")),
         inputs=inputs_of(manifest, card),
-        files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
+        files={**files, **_existing_files(store.root, "params.yaml", "dvc.lock")},
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
         adapter=adapter_of(variant, card),
@@ -111,7 +117,7 @@ def variant_content(
 
 
 def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> RunContent:
-    """Everything that the run of a family's comparison shows."""
+    """Return the contents of the run of a family's comparison."""
     folder = store.comparison(family)
     pooled = store.pooled(family)
     files = {
@@ -131,7 +137,7 @@ def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> R
             **{f"variant.{v['variant']}": v["content_key"] for v in summary["variants"]},
         },
         metrics=pair_metrics(summary["pairs"]),
-        files={**files, **_files(store.root, "params.yaml", "dvc.lock")},
+        files={**files, **_existing_files(store.root, "params.yaml", "dvc.lock")},
         notes=verdict_notes(summary, manifest.content_key),
     )
 
@@ -147,11 +153,11 @@ def _manifest(summary: Mapping[str, Any]) -> Manifest:
     return Manifest.model_validate_json(canonical_json(summary["manifest"]))
 
 
-def _files(folder: Path, *names: str) -> dict[str, Path]:
+def _existing_files(folder: Path, *names: str) -> dict[str, Path]:
     return {name: folder / name for name in names if (folder / name).is_file()}
 
 
-def _curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
+def _loss_curves(loss: Path | None) -> dict[str, list[tuple[int, float]]]:
     if loss is None:
         return {}
     rows = list(csv.DictReader(read_text(loss).splitlines()))
@@ -168,34 +174,34 @@ RECORDED = {
     "generate": "generations.parquet",
     "score": "scores.parquet",
 }
-"""Stage whose executions are recorded -> the file that it makes, as it is called in a run."""
+"""Stage whose executions are recorded -> the name of its output file in a run."""
 
 
 def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:
-    """Stage -> when, where and how exactly these files were made; a record of another execution,
-    or a damaged one, is ignored.
+    """Return for each stage when, where and how these files were created; a damaged record, or one
+    of another execution, is ignored.
     """
-    found: dict[str, Any] = {}
+    executions: dict[str, Any] = {}
     for stage, name in RECORDED.items():
-        record = _record(store.record(stage, variant))
+        record = _read_record(store.record(stage, variant))
         if record and record["output_sha256"] == sha256_file(files[name]):
-            found[stage] = record
-    return found
+            executions[stage] = record
+    return executions
 
 
 def _damaged_records(store: Store, variant: str) -> list[str]:
     paths = [store.record(stage, variant) for stage in RECORDED]
     return [
-        f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} does "
-        "not say when, where and at what cost that stage was run. Delete the file; the stage "
-        "writes it anew when it runs again."
+        f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} has no "
+        "time, machine and resources for that stage. Delete the file; the stage "
+        "writes a new one when it runs again."
         for path in paths
-        if path.is_file() and _record(path) is None
+        if path.is_file() and _read_record(path) is None
     ]
 
 
-def _record(path: Path) -> dict[str, Any] | None:
-    """What a stage wrote down of its execution; None if there is none, or it is damaged."""
+def _read_record(path: Path) -> dict[str, Any] | None:
+    """Read a stage's execution record; return None if it is missing or damaged."""
     try:
         record = json.loads(read_text(path))
     except (DataError, OSError, ValueError):
@@ -209,7 +215,7 @@ def _record(path: Path) -> dict[str, Any] | None:
 
 def _cost(executions: Mapping[str, Any]) -> dict[str, float]:
     return {
-        f"cost/{stage}_{what}": value
+        f"cost/{stage}_{quantity}": value
         for stage, record in executions.items()
-        for what, value in record["cost"].items()
+        for quantity, value in record["cost"].items()
     }

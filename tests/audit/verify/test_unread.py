@@ -15,9 +15,9 @@ from toxtrail.audit.verify.context import (
     LINKS,
     OUTCOMES,
     Check,
+    checks_of,
     failed,
     guarded,
-    judged,
     ok,
     problem,
 )
@@ -92,7 +92,11 @@ def test_what_is_wrong_with_a_file_is_broken(error):
 
 def test_one_part_of_several_that_could_not_be_read_hides_no_other():
     problems = ["one was changed", problem(refused(errno.EACCES), "x"), "three is missing"]
-    assert [c.outcome for c in judged("weights", "m", problems)] == ["BROKEN", "unread", "BROKEN"]
+    assert [c.outcome for c in checks_of("weights", "m", problems)] == [
+        "BROKEN",
+        "unread",
+        "BROKEN",
+    ]
 
 
 def test_what_was_found_before_stays():

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.audit.verify.hash_cache import Digests
-from toxtrail.audit.verify.weights import _named_by_hub, git_sha1
+from toxtrail.audit.verify.weights import _verify_hub_names, git_sha1
 from toxtrail.backends.protocols import Silent
 from toxtrail.provenance.identity import sha256_bytes
 
@@ -30,7 +30,7 @@ def snapshot(tmp_path):
 
 def outcome(files):
     evidence = SimpleNamespace(digests=Digests(Silent()))
-    return _named_by_hub(evidence, "scorers", "judge", files)
+    return _verify_hub_names(evidence, "scorers", "judge", files)
 
 
 def test_untouched_files_stand(snapshot):

@@ -25,9 +25,9 @@ from toxtrail.audit.verify.context import (
     Evidence,
     absent,
     broken,
+    checks_of,
     failed,
     guarded,
-    judged,
     of_stage,
     unlike_listed,
     weak,
@@ -85,25 +85,28 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
     Raises:
         DataError: something is not here.
     """
-    found = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
+    files = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
     behind = target.stage_runs(config)
     for name, reason in refused_places(store.root, behind).items():
         raise DataError(f"{name} cannot be exported: {reason}. Delete it, then `dvc checkout`.")
-    for one in behind:
-        for out in one.outs:
+    for stage_run in behind:
+        for out in stage_run.outs:
             path = store.root / out
             if not path.exists():
-                raise DataError(f"{out} is not here. {_cure(one)}")
+                raise DataError(f"{out} is not here. {_cure(stage_run)}")
             inside = [path] if path.is_file() else files_below(path)
-            found |= {p.relative_to(store.root).as_posix(): p for p in inside}
-        record = store.record(one.stage.name, one.key or "-")
+            files |= {p.relative_to(store.root).as_posix(): p for p in inside}
+        record = store.record(stage_run.stage.name, stage_run.key or "-")
         if record.is_file():
-            found[record.relative_to(store.root).as_posix()] = record
-        for signed in (Signable("variants", one.key or ""), Signable("families", one.key or "")):
+            files[record.relative_to(store.root).as_posix()] = record
+        for signed in (
+            Signable("variants", stage_run.key or ""),
+            Signable("families", stage_run.key or ""),
+        ):
             if signed.path(store.root).is_file():
                 path = signed.path(store.root)
-                found[path.relative_to(store.root).as_posix()] = path
-    return {name: path for name, path in sorted(found.items()) if path.suffix not in WEIGHTS}
+                files[path.relative_to(store.root).as_posix()] = path
+    return {name: path for name, path in sorted(files.items()) if path.suffix not in WEIGHTS}
 
 
 def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Path) -> None:
@@ -123,7 +126,7 @@ def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Pa
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as scratch:
         draft = Path(scratch) / "draft"
         if target.suffix == ".zip":
-            _zip(files, pretty_json(listing), draft)
+            _write_zip(files, pretty_json(listing), draft)
         else:
             for name, path in files.items():
                 (draft / name).parent.mkdir(parents=True, exist_ok=True)
@@ -194,11 +197,11 @@ def chain_of(root: Path) -> Link:
     listing = about(root)
     where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
     summaries = root.glob(f"results/{where}/*/summary.json")
-    found = [path for path in summaries if path.parent.name == listing["name"]]
-    if not found:
+    summary_paths = [path for path in summaries if path.parent.name == listing["name"]]
+    if not summary_paths:
         raise DataError(f"there is no summary.json of {listing['name']} in it.")
     try:
-        return Chain(Store(root), holds_weights=False).of_file(found[0])
+        return Chain(Store(root), holds_weights=False).of_file(summary_paths[0])
     except DAMAGE as error:
         if why := why_unread(error):
             raise UnreadableError(why) from None
@@ -211,31 +214,31 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         return [broken("files", n, f"{why}. It was not opened.") for n, why in refused.items()]
     digests = Digests(progress)
     digests.prepare([root])
-    found: list[Check] = []
+    checks: list[Check] = []
     try:
         listing = about(root)
-        found += _listed(root, listing["files"], digests)
+        checks += _verify_listed_files(root, listing["files"], digests)
         config = load_config(root / "params.yaml")
         target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
     except DAMAGE as error:
-        return [*found, failed("files", LISTING, error, "the bundle cannot be read further")]
+        return [*checks, failed("files", LISTING, error, "the bundle cannot be read further")]
     evidence = Evidence(
         Store(root), config, read_yaml(root / "params.yaml"), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
     scope = target.stage_runs(config)
-    for one in scope:
-        found += guarded("dvc.lock", one.name, _against_lock(evidence, one))
-    found += guarded("files", LISTING, _headline(root, listing, scope))
-    parts = (_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
+    for stage_run in scope:
+        checks += guarded("dvc.lock", stage_run.name, _verify_lock_entry(evidence, stage_run))
+    checks += guarded("files", LISTING, _verify_content_key(root, listing, scope))
+    parts = (_verify_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
-        found += guarded("files", part.__name__, part(evidence, scope))
-    found += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
+        checks += guarded("files", part.__name__, part(evidence, scope))
+    checks += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
     signatures = verify_signatures(evidence, [target], keys)
-    found += guarded("signatures", "looking at signatures", signatures)
-    found.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
-    return found
+    checks += guarded("signatures", "looking at signatures", signatures)
+    checks.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
+    return checks
 
 
 def _target(listing: Mapping[str, Any], config: Config) -> Signable:
@@ -245,76 +248,80 @@ def _target(listing: Mapping[str, Any], config: Config) -> Signable:
         DataError: its params.yaml knows no such variant or family.
     """
     group, name = listing["group"], str(listing.get("name"))
-    known = config.variants if group == "variants" else config.families
-    if name not in known:
+    entries = config.variants if group == "variants" else config.families
+    if name not in entries:
         raise DataError(f"{LISTING} names {name!r}; params.yaml has no such entry in {group}.")
     return Signable(group, name)
 
 
-def _headline(root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]) -> Iterator[Check]:
+def _verify_content_key(
+    root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]
+) -> Iterator[Check]:
     """The content key that the listing names is that of the result in it."""
-    for one in of_stage(scope, "posterior", "compare"):
-        if one.key != listing["name"]:
+    for stage_run in of_stage(scope, "posterior", "compare"):
+        if stage_run.key != listing["name"]:
             continue
-        manifest = embedded_manifest(root / one.writes[0] / "summary.json")
+        manifest = embedded_manifest(root / stage_run.writes[0] / "summary.json")
         key = manifest.content_key if manifest else None
         if listing.get("content_key") != key:
             detail = f"it names the content key {listing.get('content_key')}; the result has {key}"
             yield broken("files", LISTING, detail)
 
 
-def _listed(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
+def _verify_listed_files(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
     present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
     for name in sorted(files.keys() | present.keys() - {LISTING}):
         problems = unlike_listed(digests, present.get(name), files.get(name), LISTING)
-        yield from judged("files", name, list(problems))
+        yield from checks_of("files", name, list(problems))
 
 
-def _against_lock(evidence: Evidence, one: Instance) -> Iterator[Check]:
+def _verify_lock_entry(evidence: Evidence, stage_run: Instance) -> Iterator[Check]:
     """Values as params.yaml has them, files as dvc.lock records them; a folder with weights is here
     without them."""
-    entry = evidence.lock.get(one.name)
+    entry = evidence.lock.get(stage_run.name)
     if entry is None:
-        yield broken("dvc.lock", one.name, "the bundle's dvc.lock has no entry of it")
+        yield broken("dvc.lock", stage_run.name, "the bundle's dvc.lock has no entry of it")
         return
-    problems = list(other_run(evidence, one, entry))
-    if unread := sorted(set(one.reads) - set(entry.deps)):
+    problems = list(other_run(evidence, stage_run, entry))
+    if unread := sorted(set(stage_run.reads) - set(entry.deps)):
         problems.append(f"it does not say that it read {', '.join(unread)}")
-    yield from judged("dvc.lock", one.name, problems)
-    deps = (dep for path, dep in entry.deps.items() if path in one.reads)
+    yield from checks_of("dvc.lock", stage_run.name, problems)
+    deps = (dep for path, dep in entry.deps.items() if path in stage_run.reads)
     read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
-    made = [out for path, out in entry.outs.items() if path in one.outs]
-    for recorded in (*read, *(made if one.stage.name != "finetune" else ())):
-        yield from guarded("dvc.lock", recorded.path, _recorded(evidence, recorded))
+    outs = [out for path, out in entry.outs.items() if path in stage_run.outs]
+    for recorded in (*read, *(outs if stage_run.stage.name != "finetune" else ())):
+        yield from guarded("dvc.lock", recorded.path, _verify_recorded(evidence, recorded))
 
 
-def _recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
+def _verify_recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
     path = evidence.path(recorded.path)
     digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
     md5 = digest.md5 if digest else None
     kind = "folder" if isinstance(digest, FolderDigest) else "file"
     problem = f"the {kind} has md5 {md5}, the bundle's dvc.lock {recorded.md5}"
-    yield from judged("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
+    yield from checks_of("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
 
 
-def _cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
-    known = cards(evidence, scope)
-    for card in known.values():
+def _verify_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+    cards_by_key = cards(evidence, scope)
+    for card in cards_by_key.values():
         name = f"models/{card.key}/model.json"
-        yield from judged("model cards", name, list(card_problems(evidence.config, card, known)))
+        yield from checks_of(
+            "model cards", name, list(card_problems(evidence.config, card, cards_by_key))
+        )
         if card.probe is None:
             yield weak("model cards", name, "no probe: nothing shows that its weights ever loaded")
 
 
-def _zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
+def _write_zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
     with zipfile.ZipFile(draft, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, path in files.items():
-            with open_regular(path) as source, archive.open(_entry(name), "w") as target:
+            with open_regular(path) as source, archive.open(_zip_entry(name), "w") as target:
                 shutil.copyfileobj(source, target)
-        archive.writestr(_entry(LISTING), listing)
+        archive.writestr(_zip_entry(LISTING), listing)
 
 
-def _entry(name: str) -> zipfile.ZipInfo:
+def _zip_entry(name: str) -> zipfile.ZipInfo:
     entry = zipfile.ZipInfo(name, EPOCH)
     entry.compress_type = zipfile.ZIP_DEFLATED
     entry.external_attr = 0o644 << 16

@@ -52,7 +52,7 @@ def ro_crate(
         files: name in the bundle -> file.
         made_by: the stage runs behind them, in order.
     """
-    actions = [action for one in made_by if (action := _action(store, one, files))]
+    actions = [action for stage_run in made_by if (action := _action(store, stage_run, files))]
     root = {
         "@id": "./",
         "@type": "Dataset",
@@ -107,20 +107,20 @@ def _file(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _action(store: Store, one: Instance, files: Mapping[str, Path]) -> dict[str, Any] | None:
+def _action(store: Store, stage_run: Instance, files: Mapping[str, Path]) -> dict[str, Any] | None:
     """What a stage run read and made, as far as it is in the bundle."""
-    made = _inside(one.outs, files)
-    if not made:
+    results = _inside(stage_run.outs, files)
+    if not results:
         return None
     return {
-        "@id": f"#{one.name}",
+        "@id": f"#{stage_run.name}",
         "@type": "CreateAction",
-        "name": f"toxtrail stage {one.name.replace('@', ' ')}",
-        "description": one.stage.does,
+        "name": f"toxtrail stage {stage_run.name.replace('@', ' ')}",
+        "description": stage_run.stage.does,
         "instrument": {"@id": "#toxtrail"},
-        "object": _one_or_many(_inside(one.deps(store.root), files)),
-        "result": _one_or_many(made),
-        **_times(store.record(one.stage.name, one.key or "-")),
+        "object": _one_or_many(_inside(stage_run.deps(store.root), files)),
+        "result": _one_or_many(results),
+        **_times(store.record(stage_run.stage.name, stage_run.key or "-")),
     }
 
 
@@ -143,5 +143,5 @@ def _inside(paths: Sequence[str], files: Mapping[str, Path]) -> list[str]:
 
 def _one_or_many(names: Sequence[str]) -> Any:
     """JSON-LD as RO-Crate wants it: no list of one."""
-    found = [{"@id": quote(name)} for name in names]
-    return found[0] if len(found) == 1 else found
+    references = [{"@id": quote(name)} for name in names]
+    return references[0] if len(references) == 1 else references

@@ -48,9 +48,9 @@ def new_key(path: Path) -> Path:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
     public = path.with_name(f"{path.name}.pub")
-    for one in (path, public):
-        if one.exists():
-            raise ConfigError(f"{one} exists already; a key is never overwritten.")
+    for key_path in (path, public):
+        if key_path.exists():
+            raise ConfigError(f"{key_path} exists already; a key is never overwritten.")
     key = Ed25519PrivateKey.generate()
     path.touch(mode=0o600)
     path.write_bytes(
@@ -70,7 +70,7 @@ def new_key(path: Path) -> Path:
 
 def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
     """The DSSE envelope of an in-toto statement."""
-    signature = key.sign(_encoded(payload))
+    signature = key.sign(_pae_encode(payload))
     return {
         "payloadType": PAYLOAD_TYPE,
         "payload": base64.b64encode(payload).decode(),
@@ -100,7 +100,7 @@ def opened(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Signed:
     for key in keys:
         for _, signature in signatures:
             try:
-                key.verify(signature, _encoded(payload))
+                key.verify(signature, _pae_encode(payload))
             except InvalidSignature:
                 continue
             valid.append(key_id(key))
@@ -129,7 +129,7 @@ def private_key(path: Path) -> Ed25519PrivateKey:
             f"`openssl pkey -in {path} -out FILE` writes it unencrypted."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigError(f"{where}: {_unlike(block, 'PRIVATE KEY')}") from None
+        raise ConfigError(f"{where}: {_wrong_block(block, 'PRIVATE KEY')}") from None
     if not isinstance(key, Ed25519PrivateKey):
         raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
     return key
@@ -152,7 +152,7 @@ def public_key(path: Path) -> Ed25519PublicKey:
     try:
         key = load_pem_public_key(block.content)
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigError(f"{where}: {_unlike(block, 'PUBLIC KEY')}") from None
+        raise ConfigError(f"{where}: {_wrong_block(block, 'PUBLIC KEY')}") from None
     if not isinstance(key, Ed25519PublicKey):
         raise ConfigError(f"{where} is {_kind_of(key)}; an ed25519 key is needed.")
     return key
@@ -182,10 +182,10 @@ def _pem_block(where: str, path: Path, cure: str) -> _Block:
     return _Block(begin[1].decode(), content)
 
 
-def _unlike(block: _Block, wanted: str) -> str:
-    if block.label == wanted:
-        return f"the {wanted} in it is damaged, or of an unknown kind."
-    return f'it holds "{block.label}" in PEM; "{wanted}" is needed.'
+def _wrong_block(block: _Block, expected: str) -> str:
+    if block.label == expected:
+        return f"the {expected} in it is damaged, or of an unknown kind."
+    return f'it holds "{block.label}" in PEM; "{expected}" is needed.'
 
 
 def _kind_of(key: object) -> str:
@@ -203,7 +203,7 @@ def key_id(key: Ed25519PublicKey) -> str:
     return sha256_bytes(raw)[:16]
 
 
-def _encoded(payload: bytes) -> bytes:
+def _pae_encode(payload: bytes) -> bytes:
     """DSSE's pre-authentication encoding."""
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

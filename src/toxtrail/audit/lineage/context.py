@@ -34,7 +34,7 @@ class Subject(NamedTuple):
     """Stage runs of this experiment that its verification looks at."""
     path: Path | None = None
     """The file itself, if it is one."""
-    found: tuple[Sighting, ...] = ()
+    locations: tuple[Sighting, ...] = ()
     """Where else its content is recorded."""
 
 
@@ -42,7 +42,7 @@ class Subject(NamedTuple):
 class Scene:
     """Where a reference is looked up: an experiment, or nowhere."""
 
-    here: Path
+    start_folder: Path
     """The folder that a relative path starts at."""
     store: Store | None
     config: Config | None
@@ -55,28 +55,28 @@ class Scene:
     @cached_property
     def runs(self) -> list[FiledRun]:
         """Every run; none from a server that does not answer (`silent` says why)."""
-        return self._asked[0]
+        return self._run_lookup[0]
 
     @property
     def silent(self) -> str | None:
         """Why the MLflow server, if it had to be asked, said nothing."""
-        return self._asked[1] if "_asked" in vars(self) else None
+        return self._run_lookup[1] if "_asked" in vars(self) else None
 
     def unsearched(self) -> list[str]:
         """Runs that were to be looked at and could not be read; each with the reason."""
         if self.store is None or "_asked" not in vars(self):
             return []
-        found = [
+        problems = [
             f"{run.name} ({run.run_id[:8]}): {why}" for run in self.runs if (why := run.unread)
         ]
-        known = {run.files.folder for run in self.runs}
-        for folder in damaged_runs(self.store.root, known):
+        folders = {run.files.folder for run in self.runs}
+        for folder in damaged_runs(self.store.root, folders):
             if why := why_unread(unusable(folder)):
-                found.append(f"run {folder.parent.name[:8]}: {why}")
-        return found
+                problems.append(f"run {folder.parent.name[:8]}: {why}")
+        return problems
 
     @cached_property
-    def _asked(self) -> tuple[list[FiledRun], str | None]:
+    def _run_lookup(self) -> tuple[list[FiledRun], str | None]:
         if self.store is None or self.config is None:
             return [], None
         try:
@@ -94,14 +94,14 @@ class Scene:
         if self.store is None or self.config is None:
             return []
         keys = [*self.config.models, *self.config.finetunes]
-        here = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
-        found = []
-        for key in here:
+        present_keys = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
+        model_cards = []
+        for key in present_keys:
             with suppress(*DAMAGE):  # verification names it
-                found.append(self.store.read_card(key))
-        return found
+                model_cards.append(self.store.read_card(key))
+        return model_cards
 
-    def seen(self, digest: Digest) -> tuple[Sighting, ...]:
+    def recorded_locations(self, digest: Digest) -> tuple[Sighting, ...]:
         """Where a content is recorded: in the history and among the runs."""
         if self.store is None:
             return ()

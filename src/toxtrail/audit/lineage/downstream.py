@@ -45,18 +45,22 @@ def of_adapter(path: Path, scene: Scene) -> list[Result]:
     files = [f for f in files_of(path) if f.name not in IGNORED_FILES]
     digests = [hashed(file) for file in files if file.suffix == ".safetensors" or path.is_file()]
     hashes = {digest.sha256 for digest in digests}
-    found = [*_models(hashes, scene), *_runs_with(hashes, scene)]
+    results = [*_model_results(hashes, scene), *_runs_with(hashes, scene)]
     if scene.store:
         cache = cache_folder(scene.store.root)
-        seen = {s for d in digests for s in sightings(d, scene.locks, cache, ())}
-        found += [Result("commit", s.where, f"{s.path} ({s.date} {s.subject})") for s in seen]
-        found += _past({s.stage for s in seen}, {d.md5 for d in digests}, scene.locks, cache)
-    if not found:
+        locations = {s for d in digests for s in sightings(d, scene.locks, cache, ())}
+        results += [
+            Result("commit", s.where, f"{s.path} ({s.date} {s.subject})") for s in locations
+        ]
+        results += _past_results(
+            {s.stage for s in locations}, {d.md5 for d in digests}, scene.locks, cache
+        )
+    if not results:
         raise ConfigError(
             f"--adapter: no model, MLflow run or commit here holds a file of {path}: it was not "
             "used in this experiment, or was changed since."
         )
-    return found
+    return results
 
 
 def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[Result]:
@@ -65,21 +69,21 @@ def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[R
     Raises:
         ConfigError: git knows no such commit.
     """
-    root = scene.store.root if scene.store else scene.here
+    root = scene.store.root if scene.store else scene.start_folder
     sha, lock = lock_at(root, revision)
-    found = [
+    results = [
         Result("stage run", entry.name, f"{out.path} (md5 {out.md5})")
         for entry in lock.values()
         for out in entry.outs.values()
     ]
-    own = {run.run_id for run in runs_of(lock, runs)}
+    recorded_ids = {run.run_id for run in runs_of(lock, runs)}
     for run in runs:
         tracked = run.tags.get("toxtrail.git_commit") == sha
-        if run.run_id in own or tracked:
-            why = ["its receipt is in this commit's dvc.lock"] if run.run_id in own else []
+        if run.run_id in recorded_ids or tracked:
+            why = ["its receipt is in this commit's dvc.lock"] if run.run_id in recorded_ids else []
             why += ["it was tracked at this commit"] if tracked else []
-            found.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", "; ".join(why)))
-    return found
+            results.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", "; ".join(why)))
+    return results
 
 
 def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
@@ -114,18 +118,20 @@ def runs_of(lock: Lock, runs: Sequence[TrackedRun]) -> list[TrackedRun]:
 def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Result]:
     """Runs that no lock ever recorded, and entries of the newest lock that have no run."""
     text = "\n".join(lock.text for lock in locks)
-    found = []
+    results = []
     for run in runs:
         md5 = _receipt_md5(run)
         if md5 is None or md5 not in text:
             why = "no dvc.lock of any commit records its receipt" if md5 else "it is not sealed"
-            found.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", why))
+            results.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", why))
     newest = locks[0].parsed() if locks else None
-    known = {_receipt_md5(run) for run in runs}
+    receipt_md5s = {_receipt_md5(run) for run in runs}
     for md5, name in (_receipts(newest) if newest else {}).items():
-        if md5 not in known:
-            found.append(Result("stage run", name, "dvc.lock has a receipt, the store has no run"))
-    return found
+        if md5 not in receipt_md5s:
+            results.append(
+                Result("stage run", name, "dvc.lock has a receipt, the store has no run")
+            )
+    return results
 
 
 def _receipts(lock: Lock) -> dict[str, str]:
@@ -146,13 +152,15 @@ def _receipt_md5(run: TrackedRun) -> str | None:
     return md5_of(pretty_json({"content_key": key, "seal": seal}).encode())
 
 
-def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Path) -> list[Result]:
+def _past_results(
+    stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Path
+) -> list[Result]:
     """Results that older versions of dvc.lock made from it and the newest does not have, at the
     oldest commit of each.
     """
     newest = (locks[0].parsed() if locks else None) or {}
     present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
-    found: dict[tuple[str, str], Result] = {}
+    results: dict[tuple[str, str], Result] = {}
     marks = md5s.union(*(folders_with(md5, locks, cache) for md5 in md5s))
     for past in reversed(locks[1:]):
         if not any(mark in past.text for mark in marks):
@@ -163,9 +171,9 @@ def _past(stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Pa
             for out in entry.outs.values():
                 if out.md5 not in present:
                     detail = f"{out.path} (md5 {out.md5}), {past.where}"
-                    one = Result("past result", entry.name, detail)
-                    found.setdefault((entry.name, out.md5), one)
-    return list(found.values())
+                    result = Result("past result", entry.name, detail)
+                    results.setdefault((entry.name, out.md5), result)
+    return list(results.values())
 
 
 def _contents(entry: LockEntry) -> set[str]:
@@ -175,39 +183,45 @@ def _contents(entry: LockEntry) -> set[str]:
 
 def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
     """Entries that were run on what these made, and on what was made of that; not the makers."""
-    made = {path for entry in makers for path in entry.outs}
-    found: dict[str, LockEntry] = {}
+    paths = {path for entry in makers for path in entry.outs}
+    entries: dict[str, LockEntry] = {}
     grown = True
     while grown:
-        fresh = [e for e in lock.values() if e.name not in found and _reads(e, made)]
-        found |= {entry.name: entry for entry in fresh}
-        made |= {path for entry in fresh for path in entry.outs}
+        fresh = [e for e in lock.values() if e.name not in entries and _reads(e, paths)]
+        entries |= {entry.name: entry for entry in fresh}
+        paths |= {path for entry in fresh for path in entry.outs}
         grown = bool(fresh)
-    return list(found.values())
+    return list(entries.values())
 
 
-def _reads(entry: LockEntry, made: set[str]) -> bool:
+def _reads(entry: LockEntry, paths: set[str]) -> bool:
     """A dependency may be the folder that a file lies in."""
-    return any(path == dep or path.startswith(f"{dep}/") for dep in entry.deps for path in made)
+    return any(
+        output == dep or output.startswith(f"{dep}/") for dep in entry.deps for output in paths
+    )
 
 
-def _models(hashes: set[str], scene: Scene) -> Iterator[Result]:
+def _model_results(hashes: set[str], scene: Scene) -> Iterator[Result]:
     for card in scene.cards:
         if hashes & _adapter_hashes(card):
             yield Result(
                 "model", card.key, f"models/{card.key}, fingerprint {card.fingerprint[:12]}"
             )
-            for one in scene.instances:
-                if one.key == card.key and one.stage.over == "variants":
-                    yield Result("stage run", one.name, ", ".join(one.writes))
-            yield from _families(card.key, scene)
+            for stage_run in scene.instances:
+                if stage_run.key == card.key and stage_run.stage.over == "variants":
+                    yield Result("stage run", stage_run.name, ", ".join(stage_run.writes))
+            yield from _family_results(card.key, scene)
 
 
-def _families(variant: str, scene: Scene) -> Iterator[Result]:
+def _family_results(variant: str, scene: Scene) -> Iterator[Result]:
     families = scene.config.families if scene.config else {}
-    for one in scene.instances:
-        if one.stage.over == "families" and one.key and variant in families[one.key].variants:
-            yield Result("stage run", one.name, ", ".join(one.writes))
+    for stage_run in scene.instances:
+        if (
+            stage_run.stage.over == "families"
+            and stage_run.key
+            and variant in families[stage_run.key].variants
+        ):
+            yield Result("stage run", stage_run.name, ", ".join(stage_run.writes))
 
 
 def _runs_with(hashes: set[str], scene: Scene) -> Iterator[Result]:

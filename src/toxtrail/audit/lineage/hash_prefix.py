@@ -32,12 +32,19 @@ def matching(
     cards: Sequence[ModelCard],
 ) -> list[Known]:
     """Each recorded content whose hash starts so, once; the place in the repo is kept if known."""
-    found: dict[str, str] = {}
-    for place in (_of_manifests(manifests), _of_locks(start, locks), _of_cards(cards), _of(runs)):
-        for one in place:
-            if one.digest.startswith(start):
-                found[one.digest] = found.get(one.digest) or one.path
-    return [Known(digest, path) for digest, path in found.items()]
+    path_by_digest: dict[str, str] = {}
+    for recorded_hashes in (
+        _of_manifests(manifests),
+        _of_locks(start, locks),
+        _of_cards(cards),
+        _of_runs(runs),
+    ):
+        for recorded in recorded_hashes:
+            if recorded.digest.startswith(start):
+                path_by_digest[recorded.digest] = (
+                    path_by_digest.get(recorded.digest) or recorded.path
+                )
+    return [Known(digest, path) for digest, path in path_by_digest.items()]
 
 
 def _of_manifests(manifests: Sequence[Manifest]) -> Iterator[Known]:
@@ -54,7 +61,7 @@ def _of_locks(start: str, locks: Sequence[PastLock]) -> Iterator[Known]:
             continue
         for entry in (lock.parsed() or {}).values() if number == 0 else ():
             yield from (Known(out.md5, out.path) for out in entry.outs.values())
-        yield from (Known(one, "") for one in pattern.findall(lock.text) if len(one) == 32)
+        yield from (Known(digest, "") for digest in pattern.findall(lock.text) if len(digest) == 32)
 
 
 def _of_cards(cards: Sequence[ModelCard]) -> Iterator[Known]:
@@ -63,11 +70,13 @@ def _of_cards(cards: Sequence[ModelCard]) -> Iterator[Known]:
             yield Known(file.sha256, "")
         for adapter in card.adapters:
             for file in adapter.files:
-                own = "" if adapter.uri else f"models/{card.key}/adapters/{adapter.key}/{file.path}"
-                yield Known(file.sha256, own)
+                path = (
+                    "" if adapter.uri else f"models/{card.key}/adapters/{adapter.key}/{file.path}"
+                )
+                yield Known(file.sha256, path)
 
 
-def _of(runs: Sequence[FiledRun]) -> Iterator[Known]:
+def _of_runs(runs: Sequence[FiledRun]) -> Iterator[Known]:
     for run in runs:
         with suppress(*DAMAGE):  # damaged: verification names it
             yield from (Known(sha256, "") for sha256 in run.payload().values())

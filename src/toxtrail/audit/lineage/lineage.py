@@ -106,7 +106,9 @@ class Chain:
                 f"{path} carries no manifest of toxtrail: it is a file of another format, or was "
                 "not made by a stage."
             )
-        return self.of_manifest(self._name(path), manifest, sha256_file(path), self._whose(path))
+        return self.of_manifest(
+            self._name(path), manifest, sha256_file(path), self._file_standing(path)
+        )
 
     def of_manifest(
         self,
@@ -133,9 +135,12 @@ class Chain:
             standing=standing,
             facts=(
                 ("content key", manifest.content_key),
-                *((name, brief(_textless(value))) for name, value in manifest.params.items()),
+                *(
+                    (name, brief(_without_golden_texts(value)))
+                    for name, value in manifest.params.items()
+                ),
                 ("code sha256", manifest.code_sha256),
-                *_environment(manifest),
+                *_environment_facts(manifest),
                 *facts,
             ),
             weak=(*claims, *weak),
@@ -158,13 +163,13 @@ class Chain:
     def _model(self, card: ModelCard, source: Input | None) -> Link:
         path = f"models/{card.key}/model.json"
         probe = card.probe
-        shown = f"{probe.digest} ({probe.dtype})" if probe else "none"
+        probe_text = f"{probe.digest} ({probe.dtype})" if probe else "none"
         return Link(
             what=f"model@{card.key}",
             name=source.path if source else path,
             sha256=source.sha256 if source else None,
             standing=self._standing(path, source.sha256) if source else "recorded",
-            facts=(("fingerprint", card.fingerprint), ("probe", shown)),
+            facts=(("fingerprint", card.fingerprint), ("probe", probe_text)),
             weak=() if probe else ("its weights were never probed",),
             made_from=(self._weights(card.key, card.base, card.adapters),),
         )
@@ -172,7 +177,7 @@ class Chain:
     def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> Link:
         """The last adapter on what it was trained on, down to the base."""
         if not adapters:
-            return _base(base)
+            return _base_link(base)
         last = adapters[-1]
         below = self._weights(key, base, adapters[:-1])
         facts: list[tuple[str, str]] = [(file.path, file.sha256) for file in last.files]
@@ -208,7 +213,7 @@ class Chain:
             (
                 ("recipe", brief(training.recipe)),
                 ("loss", self._loss(adapter.key, training)),
-                *_held_out(training),
+                *_held_out_facts(training),
                 ("code sha256", training.code_sha256),
                 ("environment", brief(training.environment)),
                 ("environment sha256", content_key(training.environment)),
@@ -217,8 +222,8 @@ class Chain:
         )
 
     def _loss(self, key: str, training: TrainingRecord) -> str:
-        here = self._store is not None and not leads_out(key)
-        path = self._store.model(key) / "loss.csv" if self._store and here else None
+        is_local = self._store is not None and not leads_out(key)
+        path = self._store.model(key) / "loss.csv" if self._store and is_local else None
         last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
         if path is None or not path.is_file():
             return last
@@ -247,14 +252,14 @@ class Chain:
         if self._store is None:
             return "recorded"
         try:
-            found = self._sha256(path)
+            current = self._sha256(path)
         except (OSError, MemoryError) as error:
             return "unread" if why_unread(error) else "not here"
-        if found is None:
+        if current is None:
             return "not here"
-        return "matches" if found == sha256 else "MISMATCH"
+        return "matches" if current == sha256 else "MISMATCH"
 
-    def _whose(self, path: Path) -> Standing:
+    def _file_standing(self, path: Path) -> Standing:
         """A file from elsewhere is only what it says of itself."""
         inside = self._store is not None and path.is_relative_to(self._store.root)
         return "matches" if inside else "recorded"
@@ -267,8 +272,8 @@ class Chain:
         path = self._store.root / name
         if path not in self._hashes:
             strange = irregular(path) or link_target(path)
-            here = sha256_file(path) if not strange and is_file(path) else None
-            self._hashes[path] = "" if strange else here
+            current = sha256_file(path) if not strange and is_file(path) else None
+            self._hashes[path] = "" if strange else current
         return self._hashes[path]
 
     def _name(self, path: Path) -> str:
@@ -295,7 +300,7 @@ class Chain:
 def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
     """A posterior names a parent: of weights that nobody tuned here, that is a claim."""
     parent = manifest.params.get("variant", {}).get("parent")
-    cards = [one.model for one in lineage(manifest) if one.kind == "generate" and one.model]
+    cards = [node.model for node in lineage(manifest) if node.kind == "generate" and node.model]
     if manifest.kind != "posterior" or not parent or any(card.adapters for card in cards):
         return ()
     return (
@@ -333,24 +338,24 @@ def brief(value: object) -> str:
     return str(value)
 
 
-def _held_out(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
+def _held_out_facts(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
     if training.held_out is None or training.held_out_loss is None:
         return ()
-    said = f"{training.held_out_loss:.4f} nats per token on {training.held_out} examples"
-    return (("held-out loss", said),)
+    loss = f"{training.held_out_loss:.4f} nats per token on {training.held_out} examples"
+    return (("held-out loss", loss),)
 
 
-def _textless(value: Any) -> Any:
+def _without_golden_texts(value: Any) -> Any:
     """A section of the params without the texts that a scorer is tried on: they may be toxic."""
     if not isinstance(value, dict):
         return value
     return {
-        key: f"{len(inner)} texts" if key == "golden" else _textless(inner)
+        key: f"{len(inner)} texts" if key == "golden" else _without_golden_texts(inner)
         for key, inner in value.items()
     }
 
 
-def _base(base: BaseWeights) -> Link:
+def _base_link(base: BaseWeights) -> Link:
     return Link(
         what="base weights",
         name=base.uri,
@@ -368,7 +373,7 @@ def _base(base: BaseWeights) -> Link:
     )
 
 
-def _environment(manifest: Manifest) -> tuple[tuple[str, str], ...]:
+def _environment_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     if not manifest.environment:
         return ()
     return (

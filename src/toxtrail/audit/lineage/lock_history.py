@@ -65,12 +65,12 @@ def _parsed(text: str) -> Lock | None:
 
 def past_locks(root: Path) -> list[PastLock]:
     """The work tree's and every committed version, the newest first."""
-    found = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
+    locks = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
     path = root / "dvc.lock"
     now = read_text(path, "replace") if path.is_file() else None
-    if now is not None and (not found or found[0].text != now):
-        found.insert(0, PastLock("", "", "", now))
-    return found
+    if now is not None and (not locks or locks[0].text != now):
+        locks.insert(0, PastLock("", "", "", now))
+    return locks
 
 
 def sightings(
@@ -78,11 +78,11 @@ def sightings(
 ) -> list[Sighting]:
     """Every recorded place of a content; of equal ones in the history, the oldest commit."""
     folders = folders_with(digest.md5, locks, dvc_cache)
-    found: dict[tuple[str, str], Sighting] = {}
+    by_location: dict[tuple[str, str], Sighting] = {}
     for lock in reversed(locks):
         for sighting in _in_lock(lock, digest.md5, folders):
-            found.setdefault((sighting.stage, sighting.path), sighting)
-    return [*found.values(), *_in_runs(digest.sha256, runs)]
+            by_location.setdefault((sighting.stage, sighting.path), sighting)
+    return [*by_location.values(), *_in_runs(digest.sha256, runs)]
 
 
 def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
@@ -94,12 +94,12 @@ def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
 def folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
     """Folder hash -> names in it that have this content, as far as DVC's cache lists them."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
-    found: dict[str, list[str]] = {}
+    paths_by_folder: dict[str, list[str]] = {}
     for name in names:
         files = listing(cache, name) or {}
-        if own := [path for path, content in files.items() if content == md5]:
-            found[name] = own
-    return found
+        if paths := [path for path, content in files.items() if content == md5]:
+            paths_by_folder[name] = paths
+    return paths_by_folder
 
 
 def _in_lock(lock: PastLock, md5: str, folders: dict[str, list[str]]) -> Iterator[Sighting]:

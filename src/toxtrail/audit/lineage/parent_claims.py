@@ -69,19 +69,19 @@ def judge_origin(
     Raises:
         ConfigError: no variant, or several, are named, and the user named none.
     """
-    holders = [(claim, *_holder(claim, config, originals)) for claim in candidate.claims]
-    chosen = parent if parent is not None else _named(candidate, holders)
+    holders = [(claim, *_variants_of_claim(claim, config, originals)) for claim in candidate.claims]
+    chosen = parent if parent is not None else _claimed_parent(candidate, holders)
     names = names_of(config, chosen)
     agreed: list[str] = []
     weak: list[str] = []
     against: list[str] = []
-    merged = any(c.relation == "merge" and chosen in found for c, found, _ in holders)
+    merged = any(c.relation == "merge" and chosen in claimed for c, claimed, _ in holders)
     for claim, variants, how in holders:
         if chosen in variants:
             agreed.append(f"{claim.by} names {claim.base}, which is {chosen}")
             weak += [how] if how else []
             continue
-        other = _other(claim, variants, chosen, names)
+        other = _contradiction(claim, variants, chosen, names)
         if merged and claim.relation == "merge":
             weak.append(f"{other}: a merge differs from {chosen} by more than tuning")
         elif variants or _comparable(claim.base, config, chosen):
@@ -118,29 +118,32 @@ def propose(
     taken = {**config.models, **config.finetunes, **config.variants}
     if key in taken:
         raise ConfigError(f'"{key}" is there already. Choose another name: --key NAME')
-    twin = next((k for k, own in config.models.items() if _last(own).uri == candidate.uri), None)
+    twin = next(
+        (k for k, pinned in config.models.items() if _last_source(pinned).uri == candidate.uri),
+        None,
+    )
     if twin:
         raise ConfigError(f"{candidate.uri} is there already: models.{twin}.")
     family = wishes["family"] or (config.variants[parent].family if parent else None)
     if family is None:
         raise ConfigError("Without a parent it needs a family: --family NAME")
-    own = _pinned(candidate.uri, candidate.sha256)
-    model = own
+    pinned = _source_entry(candidate.uri, candidate.sha256)
+    model = pinned
     if candidate.kind == "adapter":
         base = _base_of(candidate, config, parent)
-        model = {**_pinned(base.uri, base.sha256), "adapter": own}
+        model = {**_source_entry(base.uri, base.sha256), "adapter": pinned}
     return Proposal(key, family, wishes["role"] or role_of(candidate), parent, model)
 
 
 def names_of(config: Config, variant: str | None) -> set[str]:
     """What cards may call a variant: its repo, its folder or file; empty if it has no such name."""
-    own = config.models.get(variant or "")
-    if own is None:
+    model = config.models.get(variant or "")
+    if model is None:
         return set()
-    address = parse_uri(_last(own).uri)
+    address = parse_uri(_last_source(model).uri)
     if isinstance(address, HfUri):
-        return {_plain(address.repo)}
-    return {_plain(address.path)} if isinstance(address, FileUri) else set()
+        return {_normalised_name(address.repo)}
+    return {_normalised_name(address.path)} if isinstance(address, FileUri) else set()
 
 
 def license_warning(named: str | None) -> str | None:
@@ -155,10 +158,10 @@ def license_warning(named: str | None) -> str | None:
 
 def role_of(candidate: Candidate) -> str:
     """A word of its name or tags that says what was done, else `merge` or `community`."""
-    said = " ".join([candidate.name, *candidate.tags]).lower()
+    words = " ".join([candidate.name, *candidate.tags]).lower()
     if any(claim.relation == "merge" for claim in candidate.claims):
         return "merge"
-    return next((role for role in KNOWN_ROLES if role in said), "community")
+    return next((role for role in KNOWN_ROLES if role in words), "community")
 
 
 def slug(name: str) -> str:
@@ -167,71 +170,75 @@ def slug(name: str) -> str:
     return text or "model"
 
 
-def _holder(claim: Claim, config: Config, originals: Originals) -> tuple[list[str], str | None]:
+def _variants_of_claim(
+    claim: Claim, config: Config, originals: Originals
+) -> tuple[list[str], str | None]:
     """(variants that a claim means, how: None if by their own name)."""
-    wanted = _plain(claim.base)
-    if found := _holding(config, wanted):
-        return found, None
-    for repo, how in originals(wanted) if "/" in wanted else ():
-        if found := _holding(config, _plain(repo)):
-            return found, how
+    name = _normalised_name(claim.base)
+    if variants := _variants_with_name(config, name):
+        return variants, None
+    for repo, how in originals(name) if "/" in name else ():
+        if variants := _variants_with_name(config, _normalised_name(repo)):
+            return variants, how
     return [], None
 
 
 def _comparable(base: str, config: Config, parent: str) -> bool:
     """Whether a claim and a parent have names of one kind: both of the hub, or both of this
     experiment's files. A path on the uploader's disk is neither."""
-    own = config.models.get(parent)
-    address = parse_uri(_last(own).uri) if own else None
+    model = config.models.get(parent)
+    address = parse_uri(_last_source(model).uri) if model else None
     if isinstance(address, HfUri):
         return bool(HUB_NAME.fullmatch(base.removeprefix("hf:").partition("@")[0]))
     return isinstance(address, FileUri) and base.startswith("file:")
 
 
-def _holding(config: Config, name: str) -> list[str]:
+def _variants_with_name(config: Config, name: str) -> list[str]:
     return [variant for variant in config.variants if name in names_of(config, variant)]
 
 
-def _named(candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str | None]]) -> str:
-    found = list(dict.fromkeys(variant for _, variants, _ in holders for variant in variants))
-    if len(found) == 1:
-        return found[0]
-    said = "; ".join(f"{claim.by} names {claim.base}" for claim, _, _ in holders)
-    why = f"that may be {' or '.join(found)}" if found else "that is no variant here"
+def _claimed_parent(
+    candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str | None]]
+) -> str:
+    named = list(dict.fromkeys(variant for _, variants, _ in holders for variant in variants))
+    if len(named) == 1:
+        return named[0]
+    claims = "; ".join(f"{claim.by} names {claim.base}" for claim, _, _ in holders)
+    why = f"that may be {' or '.join(named)}" if named else "that is no variant here"
     raise ConfigError(
-        f"What {candidate.name} was tuned from is not clear ({said or 'nothing says it'}"
-        f"{'; ' + why if said else ''}). Name it: --parent VARIANT, or --base for weights "
+        f"What {candidate.name} was tuned from is not clear ({claims or 'nothing says it'}"
+        f"{'; ' + why if claims else ''}). Name it: --parent VARIANT, or --base for weights "
         "that were tuned from none."
     )
 
 
-def _other(claim: Claim, variants: list[str], parent: str | None, names: set[str]) -> str:
+def _contradiction(claim: Claim, variants: list[str], parent: str | None, names: set[str]) -> str:
     which = f", which is {' and '.join(variants)}" if variants else ""
     called = f" ({', '.join(sorted(names))})" if names else ""
     return f"{claim.by} names {claim.base}{which}, not {parent}{called}"
 
 
 def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelConfig:
-    own = config.models.get(parent or "")
-    if own is None or own.adapter is not None:
+    model = config.models.get(parent or "")
+    if model is None or model.adapter is not None:
         raise ConfigError(
             f"{candidate.uri} is an adapter: it needs a parent with plain weights in `models` to "
             f"sit on, and {parent or 'no parent'} has "
-            + ("an adapter of its own." if own else "none.")
+            + ("an adapter of its own." if model else "none.")
             + " Merge it, or name another parent."
         )
-    return own
+    return model
 
 
-def _last(own: ModelConfig) -> Source:
-    return own.adapter or own
+def _last_source(model: ModelConfig) -> Source:
+    return model.adapter or model
 
 
-def _plain(name: str) -> str:
+def _normalised_name(name: str) -> str:
     """A repo's id or a path, however it is spelled: hf:Org/Name@commit -> org/name."""
     text = name.removeprefix("hf:").removeprefix("file:").partition("@")[0]
     return text.removeprefix("./").rstrip("/").lower()
 
 
-def _pinned(uri: str, sha256: str | None) -> dict[str, Any]:
+def _source_entry(uri: str, sha256: str | None) -> dict[str, Any]:
     return {"uri": uri} | ({"sha256": sha256} if sha256 else {})

@@ -29,7 +29,7 @@ def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
             itself.
     """
     try:
-        return _resolved(reference, scene, show_text)
+        return _resolve(reference, scene, show_text)
     except DAMAGE as error:
         damaged = None if isinstance(error, ConfigError) else _damaged(reference, scene, error)
         if damaged is None:
@@ -39,7 +39,7 @@ def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
 
 def _damaged(reference: str, scene: Scene, error: Exception) -> Subject | None:
     """What a reference was meant to be, by its words alone; None if a file of it is missing."""
-    aim = _aim(reference, scene)
+    aim = _guess(reference, scene)
     why = why_unread(error)
     if aim is None or not (why or all(path.is_file() for path in aim.reads)):
         return None
@@ -57,7 +57,7 @@ class Aim(NamedTuple):
     reads: tuple[Path, ...]
 
 
-def _aim(reference: str, scene: Scene) -> Aim | None:
+def _guess(reference: str, scene: Scene) -> Aim | None:
     store, config = scene.store, scene.config
     if store is None or config is None:
         return None
@@ -78,16 +78,16 @@ def _aim(reference: str, scene: Scene) -> Aim | None:
     return Aim("file", (writer,), (path,)) if path and writer else None
 
 
-def _resolved(reference: str, scene: Scene, show_text: bool) -> Subject:
-    for found in (_named(reference.rstrip("/"), scene), file_subject(reference, scene)):
-        if found:
-            return found
+def _resolve(reference: str, scene: Scene, show_text: bool) -> Subject:
+    for subject in (_named(reference.rstrip("/"), scene), file_subject(reference, scene)):
+        if subject:
+            return subject
     slashed = inside_subject(reference, scene, show_text) if "/" in reference else None
     if slashed:
         return slashed
     runs = list(run_subjects(reference, scene))
-    shown = {key_of(run) for run in runs}
-    candidates = [*runs, *(c for c in key_subjects(reference, scene) if key_of(c) not in shown)]
+    run_keys = {key_of(run) for run in runs}
+    candidates = [*runs, *(c for c in key_subjects(reference, scene) if key_of(c) not in run_keys)]
     distinct = {(c.kind, c.link.name): c for c in candidates}
     if len(distinct) > 1:
         lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]

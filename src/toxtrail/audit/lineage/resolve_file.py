@@ -38,19 +38,24 @@ def file_subject(reference: str, scene: Scene) -> Subject | None:
 
 def folders_of(scene: Scene) -> list[Path]:
     """Where relative paths start."""
-    return [scene.here, *([scene.store.root] if scene.store else [])]
+    return [scene.start_folder, *([scene.store.root] if scene.store else [])]
 
 
 def _of_folder(path: Path, scene: Scene) -> Subject:
     """An adapter's folder, or a folder that a stage made: known by what is in it."""
     inside = [path / name for name in ("adapter_model.safetensors", "summary.json")]
-    known = next((p for p in inside if p.is_file()), None)
-    if known:
-        return of_file(known, scene)
+    inner_file = next((p for p in inside if p.is_file()), None)
+    if inner_file:
+        return of_file(inner_file, scene)
     card = path / "model.json"
     if card.is_file() and scene.store and path.parent == scene.store.root / "models":
-        own = scene.store.read_card(path.name)
-        return Subject("file", _card_link(card, own, scene), (_maker(own.key, scene),), card)
+        model_card = scene.store.read_card(path.name)
+        return Subject(
+            "file",
+            _card_link(card, model_card, scene),
+            (_model_stage(model_card.key, scene),),
+            card,
+        )
     raise DataError(
         f"{path} is a folder that holds neither an adapter (adapter_model.safetensors) nor a "
         "summary.json nor a model of this experiment. Name a file in it."
@@ -64,17 +69,23 @@ def of_file(path: Path, scene: Scene) -> Subject:
         DataError: none of the three.
     """
     manifest, digest = embedded_manifest(path), hashed(path)
-    found = scene.seen(digest)
+    locations = scene.recorded_locations(digest)
     if manifest is not None:
         link = scene.chain.of_file(path)
-        own = writer_of(path, scene) or next(iter(track_targets(manifest)))
-        targets = tuple(one.name for one in scene.instances if one.name == own)
-        return Subject("file", with_sightings(link, found), targets, path, found)
+        writer = writer_of(path, scene) or next(iter(track_targets(manifest)))
+        targets = tuple(instance.name for instance in scene.instances if instance.name == writer)
+        return Subject("file", with_sightings(link, locations), targets, path, locations)
     if card := _card_with(digest, scene):
         link = scene.chain.of_adapter(path, card)._replace(sha256=digest.sha256)
-        return Subject("file", with_sightings(link, found), (_maker(card.key, scene),), path, found)
-    if found:
-        return _only_seen(path, digest, found, scene)
+        return Subject(
+            "file",
+            with_sightings(link, locations),
+            (_model_stage(card.key, scene),),
+            path,
+            locations,
+        )
+    if locations:
+        return _from_location(path, digest, locations, scene)
     raise DataError(
         f"{path.name} carries no manifest of toxtrail, and its content "
         f"(sha256 {digest.sha256[:12]}...) stands neither in dvc.lock at any of "
@@ -98,30 +109,37 @@ def _unsearched(scene: Scene) -> str:
     return f" But {'; '.join(gaps)}." if gaps else ""
 
 
-def _only_seen(path: Path, digest: Digest, found: Sequence[Sighting], scene: Scene) -> Subject:
+def _from_location(
+    path: Path, digest: Digest, locations: Sequence[Sighting], scene: Scene
+) -> Subject:
     """A file that says nothing of itself, but whose content is recorded here."""
-    known = {one.name: one for one in scene.instances}
-    seen = next((s for s in found if s.stage in known and _is_present(s, digest, scene)), None)
+    instances_by_name = {instance.name: instance for instance in scene.instances}
+    location = next(
+        (s for s in locations if s.stage in instances_by_name and _is_present(s, digest, scene)),
+        None,
+    )
     link = Link("file", str(path), digest.sha256, "matches")
-    if seen is None or scene.store is None:
-        weak = (OTHER_NOW,) if any(s.stage for s in found) else ()
+    if location is None or scene.store is None:
+        weak = (OTHER_NOW,) if any(s.stage for s in locations) else ()
         link = link._replace(standing="recorded", weak=weak)
-        return Subject("file", with_sightings(link, found), (), path, tuple(found))
-    one = known[seen.stage]
-    if one.stage.name in ("model", "finetune") and one.key:
-        below = [_card_link(path, scene.store.read_card(one.key), scene)]
+        return Subject("file", with_sightings(link, locations), (), path, tuple(locations))
+    instance = instances_by_name[location.stage]
+    if instance.stage.name in ("model", "finetune") and instance.key:
+        below = [_card_link(path, scene.store.read_card(instance.key), scene)]
     else:
-        outs = [scene.store.root / out for out in one.writes]
+        outs = [scene.store.root / out for out in instance.writes]
         files = [p / "summary.json" if p.is_dir() else p for p in outs]
         below = [scene.chain.of_file(p) for p in files if p.is_file() and embedded_manifest(p)]
     link = link._replace(made_from=tuple(below))
-    return Subject("file", with_sightings(link, found), (one.name,), path, tuple(found))
+    return Subject(
+        "file", with_sightings(link, locations), (instance.name,), path, tuple(locations)
+    )
 
 
-def _is_present(seen: Sighting, digest: Digest, scene: Scene) -> bool:
+def _is_present(location: Sighting, digest: Digest, scene: Scene) -> bool:
     """Whether the recorded place still holds this content."""
-    place = scene.store.root / seen.path if scene.store else None
-    return place is not None and place.is_file() and hashed(place).md5 == digest.md5
+    path = scene.store.root / location.path if scene.store else None
+    return path is not None and path.is_file() and hashed(path).md5 == digest.md5
 
 
 def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:
@@ -141,7 +159,7 @@ def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
     return None
 
 
-def _maker(key: str, scene: Scene) -> str:
+def _model_stage(key: str, scene: Scene) -> str:
     stage = "finetune" if scene.config and key in scene.config.finetunes else "model"
     return f"{stage}@{key}"
 
@@ -152,24 +170,24 @@ def writer_of(path: Path, scene: Scene) -> str | None:
         return None
     name = path.relative_to(scene.store.root).as_posix()
     inside = (
-        one.name
-        for one in scene.instances
-        for out in one.outs
+        instance.name
+        for instance in scene.instances
+        for out in instance.outs
         if name == out or name.startswith(f"{out}/")
     )
     return next(inside, None)
 
 
-def with_sightings(link: Link, found: Iterable[Sighting]) -> Link:
+def with_sightings(link: Link, locations: Iterable[Sighting]) -> Link:
     """The link, headed by where its content is recorded."""
-    facts = tuple(("found", _sighting(one)) for one in found)
+    facts = tuple(("found", _location_text(location)) for location in locations)
     return link._replace(facts=(*facts, *link.facts))
 
 
-def _sighting(one: Sighting) -> str:
-    when = f" ({one.date}, {one.subject})" if one.date else ""
-    stage = f", stage {one.stage}" if one.stage else ""
-    return f"{one.where}{when}: {one.path}{stage}"
+def _location_text(location: Sighting) -> str:
+    when = f" ({location.date}, {location.subject})" if location.date else ""
+    stage = f", stage {location.stage}" if location.stage else ""
+    return f"{location.where}{when}: {location.path}{stage}"
 
 
 def track_targets(manifest: Manifest) -> tuple[str, ...]:

@@ -23,7 +23,7 @@ def inside_subject(reference: str, scene: Scene, show_text: bool) -> Subject | N
     if first in config.variants:
         return _generation(reference, first, rest, scene, show_text)
     if first in config.families and len(rest) == 3:
-        return _number(reference, first, rest, scene)
+        return _number_subject(reference, first, rest, scene)
     return None
 
 
@@ -73,16 +73,16 @@ def _number_of(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _number(reference: str, family: str, rest: list[str], scene: Scene) -> Subject:
+def _number_subject(reference: str, family: str, rest: list[str], scene: Scene) -> Subject:
     assert scene.store is not None
     variant, subset, metric = rest
     metric, _, scorer = metric.partition("@")
     summary = scene.store.read_summary(scene.store.comparison(family))
     scorer = scorer or summary["primary"]
-    asked = (variant, subset, metric, scorer)
-    rows = [r for r in _number_rows(summary) if _is_about(r, asked) and metric in r]
+    request = (variant, subset, metric, scorer)
+    rows = [r for r in _number_rows(summary) if _is_about(r, request) and metric in r]
     if not rows:
-        raise _no_number(reference, asked, summary)
+        raise _unknown_number(reference, request, summary)
     row = rows[0]
     compared = "relation" in row or metric.startswith("pooled_")
     values = [
@@ -100,7 +100,7 @@ def _number(reference: str, family: str, rest: list[str], scene: Scene) -> Subje
         (
             ("value", "; ".join(values)),
             *((("scorer", scorer),) if "scorer" in row else ()),
-            ("method", _method(row, summary)),
+            ("method", _method_text(row, summary)),
         ),
         made_from=(scene.chain.of_file(path),),
     )
@@ -114,13 +114,13 @@ def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
     return [row for table in tables for row in summary.get(table, ())]
 
 
-def _is_about(row: dict[str, Any], asked: tuple[str, str, str, str]) -> bool:
-    variant, subset, _, scorer = asked
-    own = (row.get("variant") or row["b"], row["subset"], row.get("scorer", scorer))
-    return own == (variant, subset, scorer)
+def _is_about(row: dict[str, Any], request: tuple[str, str, str, str]) -> bool:
+    variant, subset, _, scorer = request
+    row_key = (row.get("variant") or row["b"], row["subset"], row.get("scorer", scorer))
+    return row_key == (variant, subset, scorer)
 
 
-def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
+def _method_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
     if "scorer" not in row:
         n = row["n"] if "n" in row else row["n_continuations"]
         return f"n {n}, measured from the texts, {summary['level']:.0%} intervals"
@@ -128,21 +128,21 @@ def _method(row: dict[str, Any], summary: dict[str, Any]) -> str:
     return f"{n}, toxic at {summary['threshold']} and above, {summary['level']:.0%} intervals"
 
 
-def _no_number(
-    reference: str, asked: tuple[str, str, str, str], summary: dict[str, Any]
+def _unknown_number(
+    reference: str, request: tuple[str, str, str, str], summary: dict[str, Any]
 ) -> ConfigError:
     rows = _number_rows(summary)
-    known = {
+    available = {
         "variant": {str(r.get("variant") or r["b"]) for r in rows},
         "subset": {r["subset"] for r in rows},
         "metric": {name for r in rows for name in r},
         "scorer": {r["scorer"] for r in rows if "scorer" in r},
     }
-    for (what, names), value in zip(known.items(), asked, strict=True):
+    for (what, names), value in zip(available.items(), request, strict=True):
         if value not in names:
             return ConfigError(
                 f'"{reference}": no {what} "{value}".{nearest(value, sorted(names))}'
             )
     return ConfigError(
-        f'"{reference}": {asked[0]} has no {asked[2]} (it is compared with nothing).'
+        f'"{reference}": {request[0]} has no {request[2]} (it is compared with nothing).'
     )

@@ -105,19 +105,19 @@ def key_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
     manifests = [m for m in map(embedded_manifest, _present_files(scene)) if m]
     for node in (node for manifest in manifests for node in lineage(manifest)):
         if node.content_key.startswith(key):
-            own = scene.chain.of_manifest(f"content key {node.content_key}", node)
-            yield Subject("file", own, _known(track_targets(node), scene))
-    for one in matching(key, manifests, scene.locks, scene.runs, scene.cards):
-        path = scene.store.root / one.path if one.path else None
+            content_link = scene.chain.of_manifest(f"content key {node.content_key}", node)
+            yield Subject("file", content_link, _existing_targets(track_targets(node), scene))
+    for recorded in matching(key, manifests, scene.locks, scene.runs, scene.cards):
+        path = scene.store.root / recorded.path if recorded.path else None
         own_file = hashed(path) if path and path.is_file() else None
-        if path and own_file and one.digest in (own_file.sha256, own_file.md5):
+        if path and own_file and recorded.digest in (own_file.sha256, own_file.md5):
             yield of_file(path, scene)
             continue
-        digest = Digest(one.digest if len(one.digest) == 64 else "-", one.digest, 0)
-        found = scene.seen(digest)
+        digest = Digest(recorded.digest if len(recorded.digest) == 64 else "-", recorded.digest, 0)
+        locations = scene.recorded_locations(digest)
         weak = ("its file is not here: only where it is recorded can be said",)
-        link = Link("hash", one.digest, None, "recorded", weak=weak)
-        yield Subject("hash", with_sightings(link, found), (), None, found)
+        link = Link("hash", recorded.digest, None, "recorded", weak=weak)
+        yield Subject("hash", with_sightings(link, locations), (), None, locations)
 
 
 def key_of(subject: Subject) -> str | None:
@@ -125,15 +125,15 @@ def key_of(subject: Subject) -> str | None:
     return dict(subject.link.facts).get("content key")
 
 
-def _known(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
-    names = {one.name for one in scene.instances}
+def _existing_targets(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
+    names = {instance.name for instance in scene.instances}
     return tuple(name for name in targets if name in names)
 
 
 def _present_files(scene: Scene) -> Iterator[Path]:
     assert scene.store is not None
-    for one in scene.instances:
-        if one.stage.name in ("posterior", "compare"):
-            path = scene.store.root / one.writes[0] / "summary.json"
+    for instance in scene.instances:
+        if instance.stage.name in ("posterior", "compare"):
+            path = scene.store.root / instance.writes[0] / "summary.json"
             if path.is_file():
                 yield path

@@ -35,19 +35,21 @@ def differing(
         tags_a: of its MLflow run; empty for files.
     """
     known_a, known_b = _facts(a, tags_a), _facts(b, tags_b)
-    found = []
+    differences = []
     for section in SECTIONS:
-        one, other = known_a[section], known_b[section]
-        for field in {**one, **other}:
-            left, right = one.get(field, MISSING), other.get(field, MISSING)
+        fields_a, fields_b = known_a[section], known_b[section]
+        for field in {**fields_a, **fields_b}:
+            left, right = fields_a.get(field, MISSING), fields_b.get(field, MISSING)
             if left != right:
-                found.append(Difference(section, field, left, right))
-    return found
+                differences.append(Difference(section, field, left, right))
+    return differences
 
 
-def same_sections(found: Sequence[Difference]) -> list[str]:
+def same_sections(differences: Sequence[Difference]) -> list[str]:
     """The sections in which nothing differs."""
-    return [name for name in SECTIONS if name not in {one.section for one in found}]
+    return [
+        name for name in SECTIONS if name not in {difference.section for difference in differences}
+    ]
 
 
 def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
@@ -75,33 +77,35 @@ def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dic
 
 
 def _params(nodes: Sequence[Manifest], alone: bool) -> dict[str, str]:
-    found: dict[str, str] = {}
+    values: dict[str, str] = {}
     for node in nodes:
-        own = "" if alone or node.key is None else f"{node.key}: "
+        prefix = "" if alone or node.key is None else f"{node.key}: "
         for name, value in flatten(node.params).items():
             if not name.endswith(".golden"):  # texts that a scorer is tried on
-                found.setdefault(f"{own}{name}", str(value))
+                values.setdefault(f"{prefix}{name}", str(value))
         for adapter in node.model.adapters if node.model else ():
             if adapter.training:
                 recipe = flatten({f"finetune {adapter.key}": adapter.training.recipe})
-                found |= {name: str(value) for name, value in recipe.items()}
-    return found
+                values |= {name: str(value) for name, value in recipe.items()}
+    return values
 
 
 def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelCard]) -> dict[str, str]:
     prompts = [node.inputs["prompts"] for node in nodes if "prompts" in node.inputs]
-    found = {"prompts sha256": ", ".join(sorted({one.sha256[:16] for one in prompts}))}
+    facts = {"prompts sha256": ", ".join(sorted({source.sha256[:16] for source in prompts}))}
     for card in cards.values():
         for adapter in card.adapters:
             if adapter.training:
-                own = adapter.training
-                found[f"{adapter.key}: training data"] = f"{own.data_uri} {own.data_sha256[:16]}"
-                found[f"{adapter.key}: examples"] = str(own.examples)
-    return found
+                training = adapter.training
+                facts[f"{adapter.key}: training data"] = (
+                    f"{training.data_uri} {training.data_sha256[:16]}"
+                )
+                facts[f"{adapter.key}: examples"] = str(training.examples)
+    return facts
 
 
 def _weights(card: ModelCard) -> dict[str, str]:
-    found = {
+    facts = {
         "base": card.base.uri,
         "base sha256": card.base.sha256[:16],
         "precision as stored": card.base.quantization or card.base.stored_dtype,
@@ -109,23 +113,23 @@ def _weights(card: ModelCard) -> dict[str, str]:
         "chat template": (card.base.chat_template_sha256 or "none")[:16],
         "fingerprint": card.fingerprint[:16],
     }
-    for place, adapter in enumerate(card.adapters, start=1):
-        found[f"adapter {place}"] = f"{adapter.key} {adapter.sha256[:16]}"
+    for number, adapter in enumerate(card.adapters, start=1):
+        facts[f"adapter {number}"] = f"{adapter.key} {adapter.sha256[:16]}"
         for what, sha256 in adapter.brings:
-            found[f"{what} of adapter {place}"] = sha256[:16]
-    return found
+            facts[f"{what} of adapter {number}"] = sha256[:16]
+    return facts
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, str]:
     """Rates (of a comparison: differences too) by scorer and subset."""
-    found = {}
+    numbers = {}
     for row in summary["rates"]:
         name = f"{row['variant']}: " if "variant" in row else ""
-        found[f"{name}rate {row['scorer']}/{row['subset']}"] = _rate(row)
+        numbers[f"{name}rate {row['scorer']}/{row['subset']}"] = _rate(row)
     for row in summary.get("pairs", []):
         value = MISSING if row["diff"] is None else f"{100 * row['diff']:+.1f} {row['verdict']}"
-        found[f"{row['b']} minus {row['a']} {row['scorer']}/{row['subset']}"] = value
-    return found
+        numbers[f"{row['b']} minus {row['a']} {row['scorer']}/{row['subset']}"] = value
+    return numbers
 
 
 def _rate(row: Mapping[str, Any]) -> str:

@@ -68,10 +68,10 @@ def completed(text: str, older: Iterable[str]) -> str:
     for version in older:
         if lock_problem(version) is None:
             entries |= _entries(version)
-    own = _entries(text)
-    if own and is_cut_off(text):
-        own.popitem()
-    entries |= own
+    current = _entries(text)
+    if current and is_cut_off(text):
+        current.popitem()
+    entries |= current
     return HEAD + "".join(entries.values()) if entries else ""
 
 
@@ -118,13 +118,13 @@ def _text(path: Path) -> str | None:
 
 def _entries(text: str) -> dict[str, str]:
     """Stage -> its text, ending in a line's end."""
-    found: dict[str, str] = {}
+    entries: dict[str, str] = {}
     if text.startswith(HEAD):
         for block in re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE):
             if block.strip("\0 \n"):
                 name = block.split("\n", 1)[0].strip().removesuffix(":")
-                found[name] = block if block.endswith("\n") else f"{block}\n"
-    return found
+                entries[name] = block if block.endswith("\n") else f"{block}\n"
+    return entries
 
 
 def _is_complete(name: str, block: str, ends_a_line: bool) -> bool:

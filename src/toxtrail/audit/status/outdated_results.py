@@ -24,12 +24,14 @@ def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
 
     A file that is not here (a clone without its data) is no difference.
     """
-    runs: Runs = {(one.stage.name, one.key): one for one in stage_runs(config)}
+    runs: Runs = {
+        (stage_run.stage.name, stage_run.key): stage_run for stage_run in stage_runs(config)
+    }
     return list(dict.fromkeys(_differences(config, root, manifest, runs, set())))
 
 
 def _differences(
-    config: Config, root: Path, manifest: Manifest, runs: Runs, seen: set[tuple[str, bool]]
+    config: Config, root: Path, manifest: Manifest, runs: Runs, visited: set[tuple[str, bool]]
 ) -> Iterator[str]:
     run = runs.get((manifest.kind, manifest.key))
     if run is None:
@@ -40,22 +42,22 @@ def _differences(
         yield from other_model(config, manifest.model)
         yield from _other_recipe(config, manifest.model)
     for made_from in manifest.inputs.values():
-        if (place := (made_from.path, made_from.manifest is None)) in seen:
+        if (visit_key := (made_from.path, made_from.manifest is None)) in visited:
             continue
-        seen.add(place)
+        visited.add(visit_key)
         if _was_changed(root, made_from):
             yield f"{made_from.path} was changed since"
         elif made_from.manifest is not None:
-            yield from _differences(config, root, made_from.manifest, runs, seen)
+            yield from _differences(config, root, made_from.manifest, runs, visited)
 
 
 def _other_recipe(config: Config, card: ModelCard) -> Iterator[str]:
-    own, training = config.finetunes.get(card.key), card.adapters[-1:]
-    if own is None or not training or training[0].training is None:
+    recipe_config, training = config.finetunes.get(card.key), card.adapters[-1:]
+    if recipe_config is None or not training or training[0].training is None:
         return
     recipe = training[0].training.recipe
-    for place, old, new in changes(f"finetunes.{card.key}", recipe, own.plain()):
-        yield f"{place}: it was made with {old}, params.yaml has {new}"
+    for key_path, old, new in changes(f"finetunes.{card.key}", recipe, recipe_config.plain()):
+        yield f"{key_path}: it was made with {old}, params.yaml has {new}"
 
 
 def _was_changed(root: Path, made_from: Input) -> bool:

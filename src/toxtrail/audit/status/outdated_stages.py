@@ -49,31 +49,33 @@ def staleness(root: Path) -> Staleness:
     Raises:
         DataError: dvc.yaml, dvc.lock or params.yaml cannot be read.
     """
-    params = as_dvc_reads(_text(root / "params.yaml"), "params.yaml")
-    runs, others = declared_runs(as_dvc_reads(_text(root / "dvc.yaml"), "dvc.yaml"), params)
-    lock_text = _text(root / "dvc.lock", missing="")
+    params = as_dvc_reads(_read_required(root / "params.yaml"), "params.yaml")
+    runs, others = declared_runs(
+        as_dvc_reads(_read_required(root / "dvc.yaml"), "dvc.yaml"), params
+    )
+    lock_text = _read_required(root / "dvc.lock", missing="")
     recorded = read_entries(lock_text) if lock_text.strip() else {}
     files = Files(root)
-    found: dict[str, Why] = {}
+    reasons: dict[str, Why] = {}
     for run in runs:
-        if why := _why(run, recorded.get(run.name, NEVER_RUN), params, files):
-            found[run.name] = why
+        if why := _reasons(run, recorded.get(run.name, NEVER_RUN), params, files):
+            reasons[run.name] = why
     files.keep()
-    return Staleness(found, others)
+    return Staleness(reasons, others)
 
 
-def _why(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
+def _reasons(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
     why: Why = []
     if not run.frozen:
         deps: dict[str, Any] = {}
         for path in run.deps:
             if state := files.state(path, entry.deps.get(path)):
                 deps[path] = state
-        if values := _params(run, entry, params):
+        if values := _changed_params(run, entry, params):
             deps["params.yaml"] = values
         if deps:
             why.append({"changed deps": deps})
-    outs = {path: _out(path, cached, entry, files) for path, cached in run.outs.items()}
+    outs = {path: _out_state(path, cached, entry, files) for path, cached in run.outs.items()}
     if outs := {path: state for path, state in outs.items() if state}:
         why.append({"changed outs": outs})
     if entry is not NEVER_RUN and entry.cmd != run.cmd:
@@ -81,24 +83,24 @@ def _why(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
     return why
 
 
-def _params(run: Declared, entry: Entry, params: Any) -> dict[str, str] | str:
+def _changed_params(run: Declared, entry: Entry, params: Any) -> dict[str, str] | str:
     if not run.params:
         return {}
     if entry.params is None:
         return "new"
-    found = {}
-    for place in run.params:
-        here, value = at(params, place)
-        if not here:
-            found[place] = "deleted"
-        elif place not in entry.params:
-            found[place] = "new"
-        elif value != entry.params[place]:
-            found[place] = "modified"
-    return found
+    changed = {}
+    for key_path in run.params:
+        exists, value = at(params, key_path)
+        if not exists:
+            changed[key_path] = "deleted"
+        elif key_path not in entry.params:
+            changed[key_path] = "new"
+        elif value != entry.params[key_path]:
+            changed[key_path] = "modified"
+    return changed
 
 
-def _out(path: str, cached: bool, entry: Entry, files: Files) -> str | None:
+def _out_state(path: str, cached: bool, entry: Entry, files: Files) -> str | None:
     md5 = entry.outs.get(path)
     if cached and md5 is not None and not files.in_cache(md5):
         return "not in cache"
@@ -111,9 +113,9 @@ class Files:
     def __init__(self, root: Path) -> None:
         self._root = root
         self._cache = cache_folder(root) / "files" / "md5"
-        self._ignored = _ignored(root)
+        self._ignored = _ignore_matcher(root)
         self._memory = root / ".toxtrail" / "hashes.json"
-        self._known: dict[str, list[Any]] = _remembered(self._memory)
+        self._remembered: dict[str, list[Any]] = _read_memory(self._memory)
         self._new: dict[str, list[Any]] = {}
         self._states: dict[tuple[str, str | None], str | None] = {}
         self._objects: dict[str, bool] = {}
@@ -132,7 +134,7 @@ class Files:
 
     def keep(self) -> None:
         """Write the hashes down for the next time, where that is allowed."""
-        if self._new == self._known:
+        if self._new == self._remembered:
             return
         with suppress(OSError):
             draft = self._memory.with_suffix(f".{os.getpid()}")
@@ -140,10 +142,10 @@ class Files:
             draft.replace(self._memory)
 
     def _state(self, path: str, md5: str | None) -> str | None:
-        place = self._root / path
-        if not place.exists() or self._ignored(path):
+        target = self._root / path
+        if not target.exists() or self._ignored(path):
             return "deleted"
-        return None if self._md5(place) == md5 else "modified"
+        return None if self._md5(target) == md5 else "modified"
 
     def _md5(self, path: Path) -> str:
         if not path.is_dir():
@@ -152,23 +154,23 @@ class Files:
                         for file in self._files_of(path)})  # fmt: skip
 
     def _files_of(self, folder: Path) -> Iterator[Path]:
-        for place, folders, names in os.walk(folder):
-            inside = Path(place).relative_to(self._root).as_posix()
+        for parent, folders, names in os.walk(folder):
+            inside = Path(parent).relative_to(self._root).as_posix()
             folders[:] = [name for name in folders if not self._ignored(f"{inside}/{name}/")]
-            yield from (Path(place, n) for n in names if not self._ignored(f"{inside}/{n}"))
+            yield from (Path(parent, n) for n in names if not self._ignored(f"{inside}/{n}"))
 
     def _hash(self, path: Path) -> str:
         name = str(path.relative_to(self._root) if path.is_relative_to(self._root) else path)
-        found = path.stat()
-        if not stat.S_ISREG(found.st_mode):
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode):
             raise DataError(f"{name} is neither a file nor a folder. Delete it, and run again.")
-        mark = [found.st_size, found.st_mtime_ns, found.st_ino]
-        known = self._known.get(name)
-        if known is None or known[:-1] != mark:
-            known = [*mark, hashed(path).md5]
-        if time.time() - found.st_mtime > FRESH_S:
-            self._new[name] = known
-        md5: str = known[-1]
+        mark = [status.st_size, status.st_mtime_ns, status.st_ino]
+        remembered = self._remembered.get(name)
+        if remembered is None or remembered[:-1] != mark:
+            remembered = [*mark, hashed(path).md5]
+        if time.time() - status.st_mtime > FRESH_S:
+            self._new[name] = remembered
+        md5: str = remembered[-1]
         return md5
 
     def _has_object(self, md5: str) -> bool:
@@ -188,7 +190,7 @@ class Files:
             return False
 
 
-def _ignored(root: Path) -> Any:
+def _ignore_matcher(root: Path) -> Any:
     """Whether .dvcignore leaves a path out."""
     from pathspec import GitIgnoreSpec
 
@@ -198,17 +200,17 @@ def _ignored(root: Path) -> Any:
     return GitIgnoreSpec.from_lines(lines).match_file
 
 
-def _remembered(path: Path) -> dict[str, list[Any]]:
+def _read_memory(path: Path) -> dict[str, list[Any]]:
     with suppress(DataError, OSError, ValueError):
-        found = json.loads(read_text(path))
-        if isinstance(found, Mapping) and all(
-            isinstance(v, list) and len(v) == 4 for v in found.values()
+        values = json.loads(read_text(path))
+        if isinstance(values, Mapping) and all(
+            isinstance(v, list) and len(v) == 4 for v in values.values()
         ):
-            return dict(found)
+            return dict(values)
     return {}
 
 
-def _text(path: Path, missing: str | None = None) -> str:
+def _read_required(path: Path, missing: str | None = None) -> str:
     try:
         return read_text(path)
     except FileNotFoundError:

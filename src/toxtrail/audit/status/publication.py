@@ -38,12 +38,12 @@ def publication(store: Store, config: Config) -> Publication:
     except BackendError as error:
         note = f"Whether the runs are in the MLflow store could not be found out: {error}"
         return Publication(name, (), (note,), unknown=True)
-    missing = tuple(stage for stage, one in receipts.items() if one not in answer.present)
-    notes = [_renamed(name, experiment, answer.elsewhere)] if answer.elsewhere else []
+    missing = tuple(stage for stage, content in receipts.items() if content not in answer.present)
+    notes = [_renamed_note(name, experiment, answer.elsewhere)] if answer.elsewhere else []
     return Publication(name, missing, tuple(notes))
 
 
-def _renamed(store: str, experiment: str, others: tuple[str, ...]) -> str:
+def _renamed_note(store: str, experiment: str, others: tuple[str, ...]) -> str:
     return (
         f'The MLflow store {store} has no experiment "{experiment}"; runs of these results are in '
         f"{', '.join(others)}. If it was renamed, rename it back (`mlflow experiments rename "
@@ -55,15 +55,15 @@ def _renamed(store: str, experiment: str, others: tuple[str, ...]) -> str:
 def _receipts(store: Store, config: Config) -> Iterator[tuple[str, Content]]:
     """Stage run -> what its receipt says, variants first. One that is missing or damaged is out of
     date: DVC says so."""
-    for variant, who in config.variants.items():
-        if content := _content(store.variant_receipt(who.family, variant)):
+    for variant, variant_config in config.variants.items():
+        if content := _receipt_content(store.variant_receipt(variant_config.family, variant)):
             yield f"track@{variant}", content
     for family in config.families:
-        if content := _content(store.family_receipt(family)):
+        if content := _receipt_content(store.family_receipt(family)):
             yield f"track-comparison@{family}", content
 
 
-def _content(path: Path) -> Content | None:
+def _receipt_content(path: Path) -> Content | None:
     try:
         receipt = read_json(path)
         return Content(str(receipt["content_key"]), str(receipt["seal"]))

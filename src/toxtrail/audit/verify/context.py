@@ -105,9 +105,9 @@ class Evidence:
         if not self.refused:
             return list(instances)
         return [
-            one
-            for one in instances
-            if not any(is_refused(name, self.refused) for name in (*one.outs, *one.reads))
+            instance
+            for instance in instances
+            if not any(is_refused(name, self.refused) for name in (*instance.outs, *instance.reads))
         ]
 
     @cached_property
@@ -124,7 +124,9 @@ class Evidence:
         if no commit knows it, or none knows what dvc.lock records: then one of the two was edited.
         """
         recorded = {o.md5 for e in self.lock.values() for o in e.outs.values() if o.path == path}
-        if md5 in recorded or not any(self.commit_of(path, one) for one in recorded):
+        if md5 in recorded or not any(
+            self.commit_of(path, recorded_md5) for recorded_md5 in recorded
+        ):
             return None
         return self.commit_of(path, md5)
 
@@ -133,8 +135,8 @@ class Evidence:
         for version in self._versions:
             with suppress(ToxtrailError):
                 lock = parse_lock(version.text) if md5 in version.text else {}
-                found = (e.outs[path].md5 for e in lock.values() if path in e.outs)
-                if md5 in found:
+                md5s = (e.outs[path].md5 for e in lock.values() if path in e.outs)
+                if md5 in md5s:
                     return version.commit
         return None
 
@@ -187,14 +189,14 @@ def problem(error: Exception, what: str) -> Problem:
 
 def failed(link: str, name: str, error: Exception, what: str) -> Check:
     """The check of something that an error ended: it could not be read, or it is broken."""
-    return judged(link, name, [problem(error, what)])[0]
+    return checks_of(link, name, [problem(error, what)])[0]
 
 
-def judged(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
+def checks_of(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
     """One check for each problem, or one that is ok."""
     return [
-        unread(link, name, one.why) if isinstance(one, Unread) else broken(link, name, one)
-        for one in problems
+        unread(link, name, item.why) if isinstance(item, Unread) else broken(link, name, item)
+        for item in problems
     ] or [ok(link, name)]
 
 
@@ -229,15 +231,15 @@ def unread_only(link: str, name: str, error: Exception) -> list[Check]:
 
 def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
     """Those of these stages."""
-    return [one for one in instances if one.stage.name in names]
+    return [instance for instance in instances if instance.stage.name in names]
 
 
 def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
     """A file that is damaged, or could not be read, ends one part, never the others."""
-    found: list[Check] = []
+    checks: list[Check] = []
     try:
         for check in part:
-            found.append(check)
+            checks.append(check)
     except DAMAGE as error:
-        found.append(failed(link, name, error, "a damaged file ended it"))
-    return found
+        checks.append(failed(link, name, error, "a damaged file ended it"))
+    return checks

@@ -91,17 +91,17 @@ def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Loc
         DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
     """
     try:
-        values = (by_entry and _by_entry(text)) or yaml.load(text, Loader=UniqueKeyLoader)
+        values = (by_entry and _load_by_entry(text)) or yaml.load(text, Loader=UniqueKeyLoader)
     except yaml.YAMLError as error:
         raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
     if not isinstance(values, dict) or set(values) - {"schema", "stages"}:
-        raise DataError(f"{name} is not as DVC writes it: top-level keys {_keys(values)}.")
+        raise DataError(f"{name} is not as DVC writes it: top-level keys {_describe_keys(values)}.")
     if values.get("schema") != SCHEMA:
         raise DataError(f"{name} has schema {values.get('schema')!r}; this version reads {SCHEMA}.")
     stages = values.get("stages") or {}
     if not isinstance(stages, dict):
         raise DataError(f"{name}: stages is not a mapping.")
-    return {str(stage): _entry(name, str(stage), entry) for stage, entry in stages.items()}
+    return {str(stage): _parse_entry(name, str(stage), entry) for stage, entry in stages.items()}
 
 
 def is_own(stage: str) -> bool:
@@ -109,7 +109,7 @@ def is_own(stage: str) -> bool:
     return stage.partition("@")[0] in OWN_STAGES
 
 
-def _by_entry(text: str) -> dict[str, Any] | None:
+def _load_by_entry(text: str) -> dict[str, Any] | None:
     """What the whole text says, where it is laid out as DVC lays it out; else None."""
     head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
     if head != f"schema: '{SCHEMA}'\nstages:\n":
@@ -117,17 +117,17 @@ def _by_entry(text: str) -> dict[str, Any] | None:
     stages: dict[str, Any] = {}
     for entry in entries:
         try:
-            found = _one_entry(entry)
+            values = _load_entry(entry)
         except yaml.YAMLError:
             return None
-        if not isinstance(found, dict) or len(found) != 1:
+        if not isinstance(values, dict) or len(values) != 1:
             return None
-        stages |= found
+        stages |= values
     return {"schema": SCHEMA, "stages": stages}
 
 
 @lru_cache(maxsize=8192)
-def _one_entry(text: str) -> object:
+def _load_entry(text: str) -> object:
     return yaml.load(text, Loader=UniqueKeyLoader)
 
 
@@ -138,58 +138,62 @@ def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
             yield entry, out
 
 
-def _entry(name: str, stage: str, entry: object) -> LockEntry:
-    place = f"{name}: {stage}"
+def _parse_entry(name: str, stage: str, entry: object) -> LockEntry:
+    location = f"{name}: {stage}"
     if not is_own(stage):
-        return _foreign(stage, entry)
+        return _parse_foreign_entry(stage, entry)
     if not isinstance(entry, dict) or set(entry) - {"cmd", "deps", "params", "outs"}:
-        raise DataError(f"{place} is not as DVC writes it: keys {_keys(entry)}.")
+        raise DataError(f"{location} is not as DVC writes it: keys {_describe_keys(entry)}.")
     params = entry.get("params") or {}
     if not isinstance(params, dict) or set(params) - {PARAMS_FILE}:
-        raise DataError(f"{place}: params of {_keys(params)}; only {PARAMS_FILE} is read.")
+        raise DataError(
+            f"{location}: params of {_describe_keys(params)}; only {PARAMS_FILE} is read."
+        )
     return LockEntry(
         name=stage,
         cmd=str(entry.get("cmd")),
-        deps=_recorded(f"{place}: deps", entry.get("deps")),
-        outs=_recorded(f"{place}: outs", entry.get("outs")),
+        deps=_parse_recorded(f"{location}: deps", entry.get("deps")),
+        outs=_parse_recorded(f"{location}: outs", entry.get("outs")),
         params=params.get(PARAMS_FILE) or {},
     )
 
 
-def _foreign(stage: str, entry: object) -> LockEntry:
+def _parse_foreign_entry(stage: str, entry: object) -> LockEntry:
     """An entry of a user's own stage, which may hold what ours never do."""
     values = entry if isinstance(entry, dict) else {}
     outs = [row for row in values.get("outs") or [] if isinstance(row, dict)]
-    made = [Recorded(str(row.get("path")), str(row.get("md5", "")), 0, None) for row in outs]
-    recorded = {out.path: out for out in made}
+    recorded_outs = [
+        Recorded(str(row.get("path")), str(row.get("md5", "")), 0, None) for row in outs
+    ]
+    recorded = {out.path: out for out in recorded_outs}
     return LockEntry(stage, str(values.get("cmd")), {}, recorded, {})
 
 
-def _recorded(place: str, rows: object) -> dict[str, Recorded]:
+def _parse_recorded(location: str, rows: object) -> dict[str, Recorded]:
     if rows is None:
         return {}
     if not isinstance(rows, list):
-        raise DataError(f"{place} is not a list.")
-    found = [_row(place, row) for row in rows]
-    recorded = {row.path: row for row in found}
-    if len(recorded) < len(found):
-        raise DataError(f"{place}: a path stands twice.")
+        raise DataError(f"{location} is not a list.")
+    parsed = [_parse_row(location, row) for row in rows]
+    recorded = {row.path: row for row in parsed}
+    if len(recorded) < len(parsed):
+        raise DataError(f"{location}: a path stands twice.")
     return recorded
 
 
-def _row(place: str, row: object) -> Recorded:
+def _parse_row(location: str, row: object) -> Recorded:
     if not isinstance(row, dict) or set(row) - FIELDS or row.get("hash") != "md5":
-        raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+        raise DataError(f"{location}: an entry is not as DVC writes it: {row!r}.")
     path, md5, size, nfiles = (row.get(k) for k in ("path", "md5", "size", "nfiles"))
     isexec = row.get("isexec", False)
     if isinstance(path, str) and leads_out(path):
-        raise DataError(f"{place}: {path!r} leads out of the experiment. It was not opened.")
+        raise DataError(f"{location}: {path!r} leads out of the experiment. It was not opened.")
     named = isinstance(path, str) and isinstance(md5, str) and MD5.fullmatch(md5)
     counted = isinstance(size, int) and (nfiles is None or isinstance(nfiles, int))
     if named and counted and isinstance(isexec, bool):
         return Recorded(cast("str", path), cast("str", md5), cast("int", size), nfiles, isexec)
-    raise DataError(f"{place}: an entry is not as DVC writes it: {row!r}.")
+    raise DataError(f"{location}: an entry is not as DVC writes it: {row!r}.")
 
 
-def _keys(value: object) -> str:
+def _describe_keys(value: object) -> str:
     return ", ".join(map(str, value)) if isinstance(value, dict) else type(value).__name__

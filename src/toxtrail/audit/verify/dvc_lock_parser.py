@@ -43,14 +43,14 @@ def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
     if text.startswith(HEAD):
         blocks = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
         try:
-            return dict(_block(block) for block in blocks if block)
+            return dict(_parse_block(block) for block in blocks if block)
         except ValueError:
             pass  # laid out in another way
     values = as_dvc_reads(text, name) or {}
     stages = values.get("stages") if isinstance(values, dict) else None
     if values and not isinstance(stages, dict):
         raise DataError(f"{name} is not as DVC writes it: it has no mapping of stages.")
-    return {str(stage): _of_yaml(entry) for stage, entry in (stages or {}).items()}
+    return {str(stage): _entry_from_yaml(entry) for stage, entry in (stages or {}).items()}
 
 
 def as_dvc_reads(text: str, name: str) -> Any:
@@ -65,10 +65,10 @@ def as_dvc_reads(text: str, name: str) -> Any:
         raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _block(block: str) -> tuple[str, Entry]:
+def _parse_block(block: str) -> tuple[str, Entry]:
     """ValueError if it is not laid out as DVC lays out our stages."""
     head, _, body = block.partition("\n")
-    if not (found := re.fullmatch(r"  ([\w@.-]+):", head)):
+    if not (match := re.fullmatch(r"  ([\w@.-]+):", head)):
         raise ValueError(head)
     sections = re.split(r"^(?=    [a-z])", body, flags=re.MULTILINE)
     named = {part.split(":", 1)[0].strip(): part for part in sections if part}
@@ -77,12 +77,12 @@ def _block(block: str) -> tuple[str, Entry]:
     cmd = COMMAND.fullmatch(named.get("cmd", ""))
     if cmd is None:
         raise ValueError(head)
-    rows = [dict(_rows(named.get(what, ""), what)) for what in ("deps", "outs")]
-    params = dict(_params(named["params"])) if "params" in named else None
-    return found[1], Entry(cmd[1], rows[0], rows[1], params)
+    rows = [dict(_parse_rows(named.get(what, ""), what)) for what in ("deps", "outs")]
+    params = dict(_parse_params(named["params"])) if "params" in named else None
+    return match[1], Entry(cmd[1], rows[0], rows[1], params)
 
 
-def _rows(section: str, what: str) -> Iterator[tuple[str, str]]:
+def _parse_rows(section: str, what: str) -> Iterator[tuple[str, str]]:
     body = section.removeprefix(f"    {what}:\n")
     end = 0
     for row in ROW.finditer(body):
@@ -94,29 +94,29 @@ def _rows(section: str, what: str) -> Iterator[tuple[str, str]]:
         raise ValueError(section)
 
 
-def _params(section: str) -> Iterator[tuple[str, Any]]:
+def _parse_params(section: str) -> Iterator[tuple[str, Any]]:
     body = section.removeprefix("    params:\n")
     if not body.startswith(PARAMS) or re.search(r"^      \S", body[len(PARAMS) :], re.MULTILINE):
         raise ValueError(section)
     for part in re.split(r"^(?=        \S)", body[len(PARAMS) :], flags=re.MULTILINE):
         if part:
-            yield from _values(part)
+            yield from _parse_values(part)
 
 
 @lru_cache(maxsize=8192)
-def _values(text: str) -> tuple[tuple[str, Any], ...]:
+def _parse_values(text: str) -> tuple[tuple[str, Any], ...]:
     """Many entries have the same values."""
     try:
-        found = YAML(typ="safe").load(text)
+        values = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise ValueError(text) from error
-    return tuple(found.items())
+    return tuple(values.items())
 
 
-def _of_yaml(entry: Any) -> Entry:
+def _entry_from_yaml(entry: Any) -> Entry:
     entry = entry if isinstance(entry, dict) else {}
     params = entry.get("params")
-    own = params.get("params.yaml") if isinstance(params, dict) else None
+    values = params.get("params.yaml") if isinstance(params, dict) else None
     rows = [
         {
             str(row["path"]): str(row.get("md5"))
@@ -125,4 +125,4 @@ def _of_yaml(entry: Any) -> Entry:
         }
         for what in ("deps", "outs")
     ]
-    return Entry(entry.get("cmd"), rows[0], rows[1], own if isinstance(own, dict) else None)
+    return Entry(entry.get("cmd"), rows[0], rows[1], values if isinstance(values, dict) else None)

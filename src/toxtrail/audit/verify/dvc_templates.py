@@ -38,22 +38,22 @@ def declared_runs(pipeline: Any, params: Any) -> tuple[list[Declared], list[str]
     stages = pipeline.get("stages") if isinstance(pipeline, dict) else None
     for name, entry in (stages or {}).items():
         try:
-            runs += list(_runs(str(name), entry, params))
+            runs += list(_declared_runs_of(str(name), entry, params))
         except (AttributeError, KeyError, TypeError, ValueError):
             others.append(str(name))
     return runs, others
 
 
-def _runs(name: str, entry: Any, params: Any) -> Iterator[Declared]:
+def _declared_runs_of(name: str, entry: Any, params: Any) -> Iterator[Declared]:
     if "foreach" not in entry:
         yield _run(name, entry, {})
         return
     if set(entry) - {"foreach", "do"}:
         raise ValueError(name)
-    found = TEMPLATE.fullmatch(entry["foreach"])
-    if found is None:
+    match = TEMPLATE.fullmatch(entry["foreach"])
+    if match is None:
         raise ValueError(name)
-    items = params[found[1]]
+    items = params[match[1]]
     for key in items:
         yield _run(f"{name}@{key}", entry["do"], {"key": key, "item": items[key]})
 
@@ -65,21 +65,21 @@ def _run(name: str, body: Mapping[str, Any], values: Mapping[str, Any]) -> Decla
     for kind in ("outs", "metrics", "plots"):
         for out in body.get(kind) or ():
             path, how = next(iter(out.items())) if isinstance(out, dict) else (out, {})
-            outs[_filled(path, values)] = bool((how or {}).get("cache", True))
+            outs[_substitute(path, values)] = bool((how or {}).get("cache", True))
     return Declared(
         name=name,
-        cmd=_filled(body["cmd"], values),
-        deps=tuple(_filled(dep, values) for dep in body.get("deps") or ()),
-        params=tuple(_filled(place, values) for place in body.get("params") or ()),
+        cmd=_substitute(body["cmd"], values),
+        deps=tuple(_substitute(dep, values) for dep in body.get("deps") or ()),
+        params=tuple(_substitute(key_path, values) for key_path in body.get("params") or ()),
         outs=outs,
         frozen=bool(body.get("frozen")),
     )
 
 
-def _filled(text: str, values: Mapping[str, Any]) -> str:
-    def value(found: re.Match[str]) -> str:
+def _substitute(text: str, values: Mapping[str, Any]) -> str:
+    def value(match: re.Match[str]) -> str:
         current: Any = values
-        for name in found[1].strip().split("."):
+        for name in match[1].strip().split("."):
             current = current[name]
         if not isinstance(current, str | int):
             raise ValueError(text)
@@ -88,10 +88,10 @@ def _filled(text: str, values: Mapping[str, Any]) -> str:
     return TEMPLATE.sub(value, text)
 
 
-def at(values: Any, place: str) -> tuple[bool, Any]:
+def at(values: Any, key_path: str) -> tuple[bool, Any]:
     """Whether params.yaml has a value at a place, and which."""
     with suppress(KeyError, TypeError, IndexError):
-        for name in place.split("."):
+        for name in key_path.split("."):
             values = values[int(name) if isinstance(values, list) else name]
         return True, values
     return False, None

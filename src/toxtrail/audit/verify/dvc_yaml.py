@@ -10,7 +10,7 @@ from typing import Any
 
 import yaml
 
-from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, broken, failed, judged, weak
+from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, broken, checks_of, failed, weak
 from toxtrail.audit.verify.dvc_lock import UniqueKeyLoader, is_own
 from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list, stage_runs
 from toxtrail.regular_files import read_text
@@ -46,15 +46,15 @@ def verify_declaration(evidence: Evidence) -> Iterator[Check]:
     except (*DAMAGE, yaml.YAMLError) as error:
         yield failed(LINK, "dvc.yaml", error, "it cannot be read")
         return
-    yield from judged(LINK, "dvc.yaml", list(_odd_keys(values)))
+    yield from checks_of(LINK, "dvc.yaml", list(_odd_keys(values)))
     for stage in PIPELINE:
         entry = stages.get(stage.name)
         if entry is None:
             yield broken(LINK, f"dvc.yaml: {stage.name}", "the stage is missing")
             continue
         problems = list(_misdeclared(entry, stage, declaration(stage, root)))
-        yield from judged(LINK, f"dvc.yaml: {stage.name}", problems)
-    yield from _added(evidence, stages)
+        yield from checks_of(LINK, f"dvc.yaml: {stage.name}", problems)
+    yield from _verify_added_stages(evidence, stages)
     for name in other_code(root):
         yield broken(LINK, code_list(name), CODE_DIFFERS)
 
@@ -64,7 +64,7 @@ def declaration(stage: Stage, root: Path) -> dict[str, Any]:
     key = " ${key}" if stage.over else ""
     return {
         "cmd": f"toxtrail stage {stage.name}{key}",
-        "params": [as_dvc(place) for place in stage.params],
+        "params": [as_dvc(key_path) for key_path in stage.params],
         "deps": [*map(as_dvc, stage.reads), *code_deps(stage, root)],
         "outs": [as_dvc(path) for path in stage.writes],
         "metrics": [as_dvc(path) for path in stage.metrics],
@@ -91,14 +91,14 @@ def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any
         yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
     if entry.get("frozen") or body.get("frozen"):
         yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
-    for name, wanted in declared.items():
-        found = body.get(name)
+    for name, expected in declared.items():
+        actual = body.get(name)
         if name in ("outs", "metrics", "plots"):
-            options = dict(map(_with_options, found or []))
-            found = list(options)
+            options = dict(map(_with_options, actual or []))
+            actual = list(options)
             yield from _odd_options(options, CHART if name == "plots" else set())
-        if found != wanted:
-            yield f"{name} is {found}, the code needs {wanted}"
+        if actual != expected:
+            yield f"{name} is {actual}, the code needs {expected}"
     if entry.get("foreach") != (f"${{{stage.over}}}" if stage.over else None):
         yield f"foreach is {entry.get('foreach')}, the code needs {stage.over}"
 
@@ -109,25 +109,25 @@ def _with_options(out: Any) -> tuple[str, dict[str, Any]]:
         return str(out), {}
     path, options = next(iter(out.items()))
     several = options if isinstance(options, list) else [options or {}]
-    return str(path), {name: value for one in several for name, value in one.items()}
+    return str(path), {name: value for option in several for name, value in option.items()}
 
 
 def _odd_options(outs: Mapping[str, Mapping[str, Any]], charts: set[str]) -> Iterator[str]:
     """Options that decide whether DVC keeps an output, or deletes it before a run."""
     for path, options in outs.items():
-        found = {name: value for name, value in options.items() if name not in NOTES | charts}
-        wanted = RECEIPT if path.startswith("mlruns/receipts/") else {}
-        if found != wanted:
-            yield f"{path} has the options {found}, the code needs {wanted or 'none'}"
+        actual = {name: value for name, value in options.items() if name not in NOTES | charts}
+        expected = RECEIPT if path.startswith("mlruns/receipts/") else {}
+        if actual != expected:
+            yield f"{path} has the options {actual}, the code needs {expected or 'none'}"
 
 
-def _added(evidence: Evidence, stages: Mapping[str, Any]) -> Iterator[Check]:
+def _verify_added_stages(evidence: Evidence, stages: Mapping[str, Any]) -> Iterator[Check]:
     """Stages that are none of ours, in dvc.yaml and in dvc.lock."""
     ours = set[str]()
-    for one in stage_runs(evidence.config):
-        ours |= {*one.outs, *one.deps(evidence.root)}
+    for instance in stage_runs(evidence.config):
+        ours |= {*instance.outs, *instance.deps(evidence.root)}
     for name in (name for name in stages if not is_own(str(name))):
-        problems = list(_intruding(stages[name], _place(evidence.root, stages[name]), ours))
+        problems = list(_intruding(stages[name], _path_resolver(evidence.root, stages[name]), ours))
         yield from [broken(LINK, f"dvc.yaml: {name}", problem) for problem in problems]
         if not problems:
             yield weak(LINK, f"dvc.yaml: {name}", NOT_OURS)
@@ -137,12 +137,12 @@ def _added(evidence: Evidence, stages: Mapping[str, Any]) -> Iterator[Check]:
         if entry.stage not in stages:
             detail = "dvc.yaml declares no stage of this name. Delete the entry."
             yield broken("dvc.lock", entry.name, detail)
-        place = _place(evidence.root, stages.get(entry.stage))
-        for path in _shared([place(out) for out in entry.outs], ours):
+        to_root_path = _path_resolver(evidence.root, stages.get(entry.stage))
+        for path in _shared([to_root_path(out) for out in entry.outs], ours):
             yield broken("dvc.lock", entry.name, f"it claims {path}, which toxtrail makes or reads")
 
 
-def _place(root: Path, entry: Any) -> Callable[[str], str]:
+def _path_resolver(root: Path, entry: Any) -> Callable[[str], str]:
     """Names paths of a stage as ours are named: from the experiment's root."""
     body = entry.get("do", entry) if isinstance(entry, dict) else {}
     folder = str(body.get("wdir") or "") if isinstance(body, dict) else ""
@@ -150,7 +150,7 @@ def _place(root: Path, entry: Any) -> Callable[[str], str]:
     return lambda path: posixpath.normpath(posixpath.join(folder, path)).removeprefix(start)
 
 
-def _intruding(entry: Any, place: Callable[[str], str], ours: set[str]) -> Iterator[str]:
+def _intruding(entry: Any, to_root_path: Callable[[str], str], ours: set[str]) -> Iterator[str]:
     """Where a user's stage would stand in for one of ours."""
     body = entry.get("do", entry) if isinstance(entry, dict) else None
     if not isinstance(body, dict):
@@ -159,7 +159,7 @@ def _intruding(entry: Any, place: Callable[[str], str], ours: set[str]) -> Itera
     if re.search(r"\btoxtrail\s+stage\b", str(body.get("cmd"))):
         yield f"its command is {body.get('cmd')}: it runs a stage of toxtrail under another name"
     outs = [_with_options(o)[0] for n in ("outs", "metrics", "plots") for o in body.get(n) or []]
-    for path in _shared(map(place, outs), ours):
+    for path in _shared(map(to_root_path, outs), ours):
         yield f"it makes {path}, which toxtrail makes or reads"
 
 

@@ -9,7 +9,15 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.audit.verify.context import Check, Evidence, absent, guarded, judged, of_stage, weak
+from toxtrail.audit.verify.context import (
+    Check,
+    Evidence,
+    absent,
+    checks_of,
+    guarded,
+    of_stage,
+    weak,
+)
 from toxtrail.backends import git
 from toxtrail.pipeline import Instance, stage_runs
 from toxtrail.provenance.identity import record_seal
@@ -22,21 +30,23 @@ STAGES = ("finetune", "generate", "score")
 
 def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each record is as it was written, and of the file that is here."""
-    for one in of_stage(scope, *STAGES):
-        path = evidence.store.record(one.stage.name, one.key or "-")
+    for instance in of_stage(scope, *STAGES):
+        path = evidence.store.record(instance.stage.name, instance.key or "-")
         name = path.relative_to(evidence.root).as_posix()
-        yield from guarded(LINK, name, _record(evidence, one, path, name))
+        yield from guarded(LINK, name, _verify_record(evidence, instance, path, name))
 
 
-def _record(evidence: Evidence, one: Instance, path: Path, name: str) -> Iterator[Check]:
+def _verify_record(
+    evidence: Evidence, instance: Instance, path: Path, name: str
+) -> Iterator[Check]:
     if status(path) is None:
         yield absent(LINK, name, "when and where it was made is not written down here")
         return
     record = read_json(path)
-    problems = [*_edited(record), *_of_another(evidence, one, record)]
-    yield from judged(LINK, name, problems)
+    problems = [*_edited(record), *_of_another(evidence, instance, record)]
+    yield from checks_of(LINK, name, problems)
     if not problems:
-        yield from _standing(evidence, one, name, record)
+        yield from _verify_commit(evidence, instance, name, record)
 
 
 def _edited(record: dict[str, Any]) -> Iterator[str]:
@@ -46,31 +56,35 @@ def _edited(record: dict[str, Any]) -> Iterator[str]:
         yield "it was edited: its seal is not the hash of what it says"
 
 
-def _of_another(evidence: Evidence, one: Instance, record: dict[str, Any]) -> Iterator[str]:
+def _of_another(evidence: Evidence, instance: Instance, record: dict[str, Any]) -> Iterator[str]:
     """Where it is the record of another stage run; one of an older toxtrail does not say of which,
     and only the hash of what was made tells."""
-    said = f"{record.get('stage', one.stage.name)}@{record.get('key', one.key)}"
-    others = [o for o in stage_runs(evidence.config) if o.stage.name in STAGES and o != one]
+    recorded_name = f"{record.get('stage', instance.stage.name)}@{record.get('key', instance.key)}"
+    others = [o for o in stage_runs(evidence.config) if o.stage.name in STAGES and o != instance]
     sha256 = record.get("output_sha256")
-    if said != one.name:
-        yield f"it is the record of {said}"
-    elif sha256 != _made(evidence, one):
-        yield from (f"it is the record of {o.name}" for o in others if _made(evidence, o) == sha256)
+    if recorded_name != instance.name:
+        yield f"it is the record of {recorded_name}"
+    elif sha256 != _output_sha256(evidence, instance):
+        yield from (
+            f"it is the record of {o.name}" for o in others if _output_sha256(evidence, o) == sha256
+        )
 
 
-def _made(evidence: Evidence, one: Instance) -> str | None:
+def _output_sha256(evidence: Evidence, instance: Instance) -> str | None:
     """SHA-256 of what a stage run made; None if it is not here."""
-    out = evidence.path(one.writes[0])
+    out = evidence.path(instance.writes[0])
     digest = evidence.digests.of(out / "model.json" if out.is_dir() else out)
     return digest.sha256 if digest else None
 
 
-def _standing(
-    evidence: Evidence, one: Instance, name: str, record: dict[str, Any]
+def _verify_commit(
+    evidence: Evidence, instance: Instance, name: str, record: dict[str, Any]
 ) -> Iterator[Check]:
-    made = _made(evidence, one)
-    if made and record.get("output_sha256") != made:
-        yield absent(LINK, name, f"it is of another making of {one.writes[0]} than the one here")
+    sha256 = _output_sha256(evidence, instance)
+    if sha256 and record.get("output_sha256") != sha256:
+        yield absent(
+            LINK, name, f"it is of another making of {instance.writes[0]} than the one here"
+        )
         return
     commit = record.get("commit")
     if commit and evidence.committed and git.resolve(evidence.root, commit) is None:

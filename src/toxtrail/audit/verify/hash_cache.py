@@ -50,22 +50,22 @@ class Digests:
         """
         self._progress = progress
         self._refused = frozenset(refused)
-        self._known: dict[Path, Digest | None] = {}
+        self._digests: dict[Path, Digest | None] = {}
         self._unread: dict[Path, Exception] = {}
 
     def prepare(self, paths: Iterable[Path]) -> None:
         """Hash files and all files of folders now, side by side; what is missing stays so, and what
         cannot be read is said when it is asked for."""
-        asked: set[Path] = set()
+        files: set[Path] = set()
         for path in paths:
             with suppress(OSError):
-                asked.update(files_of(path))
-        new = {file: it.st_size for file in sorted(asked) if (it := self._new(file))}
+                files.update(files_of(path))
+        new = {file: it.st_size for file in sorted(files) if (it := self._new(file))}
         with (
             self._progress.bar("hash", sum(new.values()), "bytes") as advance,
             ThreadPoolExecutor(os.cpu_count() or 1) as pool,
         ):
-            for _ in pool.map(lambda file: self._look(file, advance), new):
+            for _ in pool.map(lambda file: self._hash(file, advance), new):
                 pass
 
     def of(self, path: Path) -> Digest | None:
@@ -74,22 +74,22 @@ class Digests:
         Raises:
             OSError: there is, and it cannot be read.
         """
-        if path not in self._known and path not in self._unread:
-            self._look(path)
+        if path not in self._digests and path not in self._unread:
+            self._hash(path)
         if path in self._unread:
             raise self._unread[path].with_traceback(None)
-        return self._known[path]
+        return self._digests[path]
 
     def _new(self, path: Path) -> os.stat_result | None:
-        if path in self._known or path in self._unread or self._is_refused(path):
+        if path in self._digests or path in self._unread or self._is_refused(path):
             return None
         with suppress(OSError):
             return status(path)
         return None
 
-    def _look(self, path: Path, advance: Advance | None = None) -> None:
+    def _hash(self, path: Path, advance: Advance | None = None) -> None:
         try:
-            self._known[path] = self._digest(path, advance)
+            self._digests[path] = self._digest(path, advance)
         except (OSError, MemoryError) as error:
             self._unread[path] = error
 
@@ -106,10 +106,10 @@ class Digests:
         """
         if not path.is_dir():
             return None
-        found = {file.relative_to(path).as_posix(): self.of(file) for file in files_of(path)}
-        known = {name: digest for name, digest in found.items() if digest}
-        md5s = {name: digest.md5 for name, digest in known.items()}
-        return FolderDigest(dir_md5(md5s), sum(d.size for d in known.values()), len(known))
+        digests = {file.relative_to(path).as_posix(): self.of(file) for file in files_of(path)}
+        present = {name: digest for name, digest in digests.items() if digest}
+        md5s = {name: digest.md5 for name, digest in present.items()}
+        return FolderDigest(dir_md5(md5s), sum(d.size for d in present.values()), len(present))
 
 
 def dir_md5(files: Mapping[str, str]) -> str:

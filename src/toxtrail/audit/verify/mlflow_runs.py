@@ -20,8 +20,8 @@ from toxtrail.audit.verify.context import (
     Unread,
     absent,
     broken,
+    checks_of,
     failed,
-    judged,
     of_stage,
     ok,
     problem,
@@ -122,7 +122,7 @@ def verify_tracking(
             continue
         receipt = yield from _receipt(evidence, name, content)
         if view is not None:
-            yield from _run_of(content, view, receipt)
+            yield from _verify_run_of(content, view, receipt)
 
 
 def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Check, None, bool]:
@@ -142,7 +142,7 @@ def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Ch
     digest = evidence.digests.of(path) if problems else None
     if digest and evidence.older(name, digest.md5):  # verify_outputs says so
         return False
-    yield from judged("receipts", f"{name} (content)", problems)
+    yield from checks_of("receipts", f"{name} (content)", problems)
     return True
 
 
@@ -158,38 +158,38 @@ def verify_verdicts(
     evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
 ) -> Iterator[Check]:
     """The verdict that a comparison wrote onto the run of a variant is the one of its files."""
-    variants = [one.key or "" for one in of_stage(scope, "track")]
-    live = [one for one in view.runs if not one.deleted] if view else []
-    known = {one.run.tags.get(KEY_TAG) for one in live}
+    variants = [stored.key or "" for stored in of_stage(scope, "track")]
+    live = [stored for stored in view.runs if not stored.deleted] if view else []
+    content_keys = {stored.run.tags.get(KEY_TAG) for stored in live}
     for family in sorted({evidence.config.variants[v].family for v in variants}):
         try:
             notes = comparison_content(evidence.store, family, {}).notes
         except DAMAGE as error:  # what is wrong with its files is said of them
             yield from unread_only("MLflow values", f"verdicts of {family}", error)
             continue
-        for one in live:
-            wanted = notes.get(one.run.tags.get(KEY_TAG, ""))
-            if wanted and one.run.name in variants:
-                yield from _verdict(one, wanted, known)
+        for stored in live:
+            expected = notes.get(stored.run.tags.get(KEY_TAG, ""))
+            if expected and stored.run.name in variants:
+                yield from _verify_verdict(stored, expected, content_keys)
 
 
-def _verdict(
-    stored: StoredRun, wanted: Mapping[str, str], known: Container[str | None]
+def _verify_verdict(
+    stored: StoredRun, expected: Mapping[str, str], content_keys: Container[str | None]
 ) -> Iterator[Check]:
     """A run that was made again after its comparison has none yet; that is no harm."""
-    name, found = f"{title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
-    if set(found.values()) == {None}:
+    name, tags = f"{title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
+    if set(tags.values()) == {None}:
         return
-    comparison = found[COMPARISON_TAG]
-    if comparison not in known:
+    comparison = tags[COMPARISON_TAG]
+    if comparison not in content_keys:
         detail = f"tag {COMPARISON_TAG} names no comparison in MLflow: {comparison}"
         yield broken("MLflow values", name, detail)
-    elif comparison != wanted[COMPARISON_TAG]:
+    elif comparison != expected[COMPARISON_TAG]:
         detail = f"tag {VERDICT_TAG} is of another comparison than the present one: {comparison}"
         yield weak("MLflow values", name, detail)
-    elif found[VERDICT_TAG] != wanted[VERDICT_TAG]:
-        said = f"{found[VERDICT_TAG]!r}, the files say {wanted[VERDICT_TAG]!r}"
-        yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {said}")
+    elif tags[VERDICT_TAG] != expected[VERDICT_TAG]:
+        values = f"{tags[VERDICT_TAG]!r}, the files say {expected[VERDICT_TAG]!r}"
+        yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {values}")
     else:
         yield ok("MLflow values", name)
 
@@ -225,9 +225,9 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
         detail = "its files are gone. `rm -rf mlruns && dvc repro` rebuilds them."
         yield broken("MLflow files", name, detail)
         return
-    yield from judged("MLflow runs", name, [stored.misplaced] if stored.misplaced else [])
-    yield from _files(evidence, stored, stored.files)
-    yield from _values(evidence, stored, stored.files)
+    yield from checks_of("MLflow runs", name, [stored.misplaced] if stored.misplaced else [])
+    yield from _verify_files(evidence, stored, stored.files)
+    yield from _verify_values(evidence, stored, stored.files)
 
 
 def title(stored: StoredRun) -> str:
@@ -236,21 +236,22 @@ def title(stored: StoredRun) -> str:
 
 
 def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[str]:
-    for field, wanted in receipt_of(content).items():
-        if receipt.get(field) != wanted:
-            yield f"{field} is {receipt.get(field)}; the files of the repo give {wanted}"
+    for field, expected in receipt_of(content).items():
+        if receipt.get(field) != expected:
+            yield f"{field} is {receipt.get(field)}; the files of the repo give {expected}"
 
 
-def _run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
+def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
     """Exactly one live run, which shows what the files say; without a receipt there may be none."""
-    same = [one for one in view.runs if one.run.tags.get(KEY_TAG) == content.content_key]
-    live, name = _standing(same, content), f"run of {content.name}"
+    same = [stored for stored in view.runs if stored.run.tags.get(KEY_TAG) == content.content_key]
+    live, name = _current_runs(same, content), f"run of {content.name}"
     if not live and not receipt:
         return
-    if not live and any(one.deleted for one in same):
-        who = title(next(one for one in same if one.deleted))
+    if not live and any(stored.deleted for stored in same):
+        deleted_title = title(next(stored for stored in same if stored.deleted))
         detail = (
-            f"{who} was deleted. Restore it in the MLflow UI, or publish it with `toxtrail run`"
+            f"{deleted_title} was deleted. Restore it in the MLflow UI, or publish it with "
+            "`toxtrail run`"
         )
         yield broken("MLflow runs", name, detail)
     elif not live:
@@ -259,36 +260,38 @@ def _run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Che
         )
         yield broken("MLflow runs", name, detail)
     elif len(live) > 1:
-        ids = ", ".join(one.run.run_id[:8] for one in live)
+        ids = ", ".join(stored.run.run_id[:8] for stored in live)
         detail = (
             f"{len(live)} runs have one content key: {ids}. Delete all but one in the MLflow UI"
         )
         yield broken("MLflow runs", name, detail)
     else:
         yield ok("MLflow runs", name)
-    for one in live:
-        if one.run.tags.get(SEAL_TAG) != sha256_text(content.manifest):
-            yield broken("MLflow runs", title(one), "its seal is not that of the repo's files")
-        yield from judged(
-            "MLflow values", f"{title(one)} against the repo", list(_unlike(one, content))
+    for stored in live:
+        if stored.run.tags.get(SEAL_TAG) != sha256_text(content.manifest):
+            yield broken("MLflow runs", title(stored), "its seal is not that of the repo's files")
+        yield from checks_of(
+            "MLflow values", f"{title(stored)} against the repo", list(_unlike(stored, content))
         )
 
 
-def _standing(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
+def _current_runs(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
     """Of the runs of a content key, those that stand for the files here: sealed ones of this
     version, and if one has this seal, no other machine's."""
-    live = [one for one in same if not one.deleted and SEAL_TAG in one.run.tags]
-    current = [one for one in live if one.run.tags.get(SCHEMA_TAG) == SCHEMA_VERSION] or live
+    live = [stored for stored in same if not stored.deleted and SEAL_TAG in stored.run.tags]
+    current = [
+        stored for stored in live if stored.run.tags.get(SCHEMA_TAG) == SCHEMA_VERSION
+    ] or live
     seal = sha256_text(content.manifest)
-    return [one for one in current if one.run.tags[SEAL_TAG] == seal] or current
+    return [stored for stored in current if stored.run.tags[SEAL_TAG] == seal] or current
 
 
 def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
     """Where a run shows something else than the repo's files say; costs are the run's own."""
     params = {name: str(value) for name, value in content.params.items() if len(str(value)) < 6000}
-    for name, wanted in params.items():
-        if stored.run.params.get(name) != wanted:
-            yield f"param {name} is {stored.run.params.get(name)}, the files say {wanted}"
+    for name, expected in params.items():
+        if stored.run.params.get(name) != expected:
+            yield f"param {name} is {stored.run.params.get(name)}, the files say {expected}"
     for name, value in content.metrics.items():
         if name.startswith("cost/") or not math.isfinite(value):
             continue
@@ -299,11 +302,11 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
             yield f"tag {name} is {stored.run.tags.get(name)!r}, the files say {text!r}"
 
 
-def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+def _verify_files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
     name = title(stored)
-    payload = _json(folder / PAYLOAD)
+    payload = _read_json(folder / PAYLOAD)
     if not isinstance(payload, dict):
-        yield from judged("MLflow files", f"{name}: {PAYLOAD}", [payload])
+        yield from checks_of("MLflow files", f"{name}: {PAYLOAD}", [payload])
         return
     if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
         detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
@@ -311,17 +314,17 @@ def _files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Chec
     present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
         problems = unlike_listed(evidence.digests, present.get(path), payload.get(path), PAYLOAD)
-        yield from judged("MLflow files", f"{name}: {path}", list(problems))
+        yield from checks_of("MLflow files", f"{name}: {path}", list(problems))
     manifest = evidence.digests.of(folder / "manifest.json")
     if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
         detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"
         yield broken("MLflow runs", name, detail)
 
 
-def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
-    record = _json(folder / RECORD)
+def _verify_values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    record = _read_json(folder / RECORD)
     if not isinstance(record, dict):
-        yield from judged("MLflow values", f"{title(stored)}: {RECORD}", [record])
+        yield from checks_of("MLflow values", f"{title(stored)}: {RECORD}", [record])
         return
     problems = [
         *changes(stored.run, record),
@@ -330,29 +333,29 @@ def _values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Che
         *_changed_times(stored, record),
         *_changed_adapter(evidence, stored, record.get("adapter")),
     ]
-    yield from judged("MLflow values", f"{title(stored)} against its record", problems)
+    yield from checks_of("MLflow values", f"{title(stored)} against its record", problems)
     if stored.history is None:
         detail = "the store does not give the histories of its metrics: charts are not verified"
         yield weak("MLflow values", f"{title(stored)}: histories", detail)
-    if any(own.files is None for own in stored.adapters):
+    if any(adapter.files is None for adapter in stored.adapters):
         detail = "the store does not give its files: they are not verified"
         yield weak("MLflow files", f"{title(stored)}: logged model", detail)
 
 
 def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    if [list(one) for one in stored.inputs] != record["inputs"]:
+    if [list(run_input) for run_input in stored.inputs] != record["inputs"]:
         yield f"its data sets were changed from {record['inputs']} to {list(stored.inputs)}"
 
 
 def _changed_history(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
     """Every value that was ever logged, and when."""
-    wanted = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
+    expected = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
     history, logged = stored.history or {}, record.get("times", {}).get("logged")
-    for name in sorted(history.keys() | wanted.keys()):
-        was, now = sorted(wanted.get(name, [])), sorted(history.get(name, []))
+    for name in sorted(history.keys() | expected.keys()):
+        was, now = sorted(expected.get(name, [])), sorted(history.get(name, []))
         if not (len(was) == len(now) and all(map(_same_point, was, now))):
             yield f"the history of metric {name} was changed"
-    points = [(name, point) for name, own in history.items() for point in own]
+    points = [(name, point) for name, metric_points in history.items() for point in metric_points]
     odd = sorted({name for name, point in points if logged not in (None, point.timestamp)})
     if odd:
         yield f"the time of {len(odd)} metrics was changed: {', '.join(odd[:SHOWN_NAMES])}"
@@ -377,18 +380,18 @@ def _changed_adapter(
         return
     if record is None:
         return
-    (own,) = stored.adapters
+    (adapter,) = stored.adapters
     for what, was, now in (
-        ("tag", record["tags"], own.tags),
-        ("param", record["params"], own.params),
+        ("tag", record["tags"], adapter.tags),
+        ("param", record["params"], adapter.params),
     ):
-        own_names = {n for n in now if what == "param" or n.startswith("sha256.")}
-        for name in sorted(was.keys() | own_names):
+        names = {n for n in now if what == "param" or n.startswith("sha256.")}
+        for name in sorted(was.keys() | names):
             if now.get(name) != was.get(name):
                 yield f"{what} {name} of its logged model is {now.get(name)}, not {was.get(name)}"
-    if own.name != record["name"]:
-        yield f'its logged model was renamed from "{record["name"]}" to "{own.name}"'
-    yield from _changed_model_files(evidence, own, record)
+    if adapter.name != record["name"]:
+        yield f'its logged model was renamed from "{record["name"]}" to "{adapter.name}"'
+    yield from _changed_model_files(evidence, adapter, record)
 
 
 def _changed_model_files(
@@ -405,14 +408,14 @@ def _changed_model_files(
         yield f"the file {name} was added to its logged model"
 
 
-def _json(path: Path) -> dict[str, Any] | Problem:
+def _read_json(path: Path) -> dict[str, Any] | Problem:
     """Its names and values, or why there are none."""
     wrong = "it is missing or no JSON"
     try:
         value = json.loads(read_text(path))
     except DAMAGE as error:
-        found = problem(error, wrong)
-        return found if isinstance(found, Unread) else wrong
+        json_problem = problem(error, wrong)
+        return json_problem if isinstance(json_problem, Unread) else wrong
     return value if isinstance(value, dict) else wrong
 
 

@@ -15,46 +15,46 @@ from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json
 
 def other_params(config: Config, instance: Instance, manifest: Manifest) -> Iterator[str]:
     """Where a file was made with other values than params.yaml has."""
-    wanted = _manifest_params(config, instance)
-    if wanted is None:
+    expected = _manifest_params(config, instance)
+    if expected is None:
         return
     key = instance.key or ""
-    for name in {**wanted, **manifest.params}:
-        place = _place(name, key)
-        was, now = manifest.params.get(name), wanted.get(name)
-        for changed, old, new in changes(place, was, now):
+    for name in {**expected, **manifest.params}:
+        key_path = _key_path(name, key)
+        was, now = manifest.params.get(name), expected.get(name)
+        for changed, old, new in changes(key_path, was, now):
             yield f"{changed}: it was made with {old}, params.yaml has {new}"
 
 
 def other_model(config: Config, card: ModelCard) -> Iterator[str]:
     """Where a card is of another model than params.yaml names."""
-    own = config.models.get(card.key)
-    if own is None:
+    model = config.models.get(card.key)
+    if model is None:
         return  # a fine-tune: its recipe stands on the card
-    place = f"models.{card.key}"
-    yield from _other_source(place, own, card.base.uri, card.base.sha256)
-    if (own.adapter is None) != (not card.adapters):
+    key_path = f"models.{card.key}"
+    yield from _other_source(key_path, model, card.base.uri, card.base.sha256)
+    if (model.adapter is None) != (not card.adapters):
         has = "an adapter" if card.adapters else "no adapter"
-        yield f"{place}.adapter: the card has {has}, unlike params.yaml"
-    elif own.adapter is not None:
+        yield f"{key_path}.adapter: the card has {has}, unlike params.yaml"
+    elif model.adapter is not None:
         last = card.adapters[-1]
-        yield from _other_source(f"{place}.adapter", own.adapter, last.uri, last.sha256)
+        yield from _other_source(f"{key_path}.adapter", model.adapter, last.uri, last.sha256)
 
 
-def changes(place: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
+def changes(key_path: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
     """(place, old, new) leaf by leaf; 1, 1.0 and true are three values, unlike for DVC."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in {**was, **now}:
-            yield from changes(f"{place}.{name}", was.get(name), now.get(name))
+            yield from changes(f"{key_path}.{name}", was.get(name), now.get(name))
     elif canonical_json(was) != canonical_json(now):
-        yield place, canonical_json(was), canonical_json(now)
+        yield key_path, canonical_json(was), canonical_json(now)
 
 
-def _other_source(place: str, own: Source, uri: str | None, sha256: str) -> Iterator[str]:
-    if own.uri != uri:
-        yield f"{place}.uri: the card is of {uri}, params.yaml has {own.uri}"
-    if own.sha256 not in (None, sha256):
-        yield f"{place}.sha256: the card is of {sha256}, params.yaml has {own.sha256}"
+def _other_source(key_path: str, source: Source, uri: str | None, sha256: str) -> Iterator[str]:
+    if source.uri != uri:
+        yield f"{key_path}.uri: the card is of {uri}, params.yaml has {source.uri}"
+    if source.sha256 not in (None, sha256):
+        yield f"{key_path}.sha256: the card is of {sha256}, params.yaml has {source.sha256}"
 
 
 def _manifest_params(config: Config, instance: Instance) -> dict[str, Any] | None:
@@ -83,7 +83,7 @@ def _of_generations(config: Config, key: str) -> dict[str, Any]:
 
 
 def _of_scores(config: Config, _: str) -> dict[str, Any]:
-    return {"scorers": {name: own.plain() for name, own in config.scoring.scorers.items()}}
+    return {"scorers": {name: scorer.plain() for name, scorer in config.scoring.scorers.items()}}
 
 
 def _of_posterior(config: Config, key: str) -> dict[str, Any]:
@@ -107,13 +107,13 @@ def _of_report(config: Config, _: str) -> dict[str, Any]:
     return {"families": list(config.families)}
 
 
-def _place(name: str, key: str) -> str:
+def _key_path(name: str, key: str) -> str:
     """Where params.yaml has what a manifest calls so."""
-    places: Mapping[str, str] = {
+    key_paths: Mapping[str, str] = {
         "served_as": f"variants.{key}.served_as",
         "scorers": "scoring.scorers",
         "primary": "scoring.primary",
         "variant": f"variants.{key}",
         "family": f"families.{key}",
     }
-    return places.get(name, name)
+    return key_paths.get(name, name)

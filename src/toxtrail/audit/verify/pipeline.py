@@ -17,8 +17,8 @@ from toxtrail.audit.verify.context import (
     Problem,
     absent,
     broken,
+    checks_of,
     guarded,
-    judged,
     ok,
     problem,
     weak,
@@ -58,21 +58,26 @@ def other_receipt(commit: str) -> str:
 
 def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Every stage of the scope was run with the present values, on the present files."""
-    made = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
+    outputs_by_path = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
     lost: set[str] = set()
     for instance in scope:
         entry = evidence.lock.get(instance.name)
         if entry is None:
             yield _no_entry(evidence, instance)
             continue
-        wanted = set(instance.deps(evidence.root))
-        deps = {path: dep for path, dep in entry.deps.items() if path in wanted}
-        problems = [*other_run(evidence, instance, entry), *_other_files(evidence, deps, made)]
-        if odd := set(entry.deps) ^ wanted:
+        expected = set(instance.deps(evidence.root))
+        deps = {path: dep for path, dep in entry.deps.items() if path in expected}
+        problems = [
+            *other_run(evidence, instance, entry),
+            *_other_files(evidence, deps, outputs_by_path),
+        ]
+        if odd := set(entry.deps) ^ expected:
             problems.append(_not_those("deps", odd))
-        yield from judged("dvc.lock", instance.name, problems)
+        yield from checks_of("dvc.lock", instance.name, problems)
         lost |= {d.path for d in deps.values() if _is_lost(evidence, d)}
-    parts = {str(folder) for path in made for folder in (Path(path), *Path(path).parents)}
+    parts = {
+        str(folder) for path in outputs_by_path for folder in (Path(path), *Path(path).parents)
+    }
     for path in sorted(lost - parts):  # what is made here is looked at with the outputs
         yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
 
@@ -80,7 +85,7 @@ def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
 def _is_lost(evidence: Evidence, dep: Recorded) -> bool:
     """Whether it is not here; what cannot be read is."""
     try:
-        return _found(evidence, dep) is None
+        return _current_content(evidence, dep) is None
     except (OSError, MemoryError):
         return False
 
@@ -101,15 +106,15 @@ def _no_entry(evidence: Evidence, instance: Instance) -> Check:
 
 
 def verify_stale_entries(
-    evidence: Evidence, known: Sequence[Instance], scope: Sequence[Instance] | None = None
+    evidence: Evidence, listed: Sequence[Instance], scope: Sequence[Instance] | None = None
 ) -> Iterator[Check]:
     """An entry of a variant, model or family that params.yaml no longer lists.
 
     Args:
         scope: only entries that claim an output of these; None for all.
     """
-    names = {one.name for one in known}
-    claimed = {path for one in scope or () for path in one.writes}
+    names = {instance.name for instance in listed}
+    claimed = {path for instance in scope or () for path in instance.writes}
     for entry in evidence.lock.values():
         if scope is not None and not claimed & set(entry.outs):
             continue
@@ -151,10 +156,10 @@ def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
             if out.path not in instance.outs:
                 continue  # verify_lock names it
             link = LINK_OF_STAGE[instance.stage.name]
-            yield from guarded(link, out.path, _output(evidence, link, out))
+            yield from guarded(link, out.path, _verify_output(evidence, link, out))
             if not out.path.startswith(RECEIPTS):  # they are not cached
                 name = f"{out.path} ({out.md5})"
-                yield from guarded("dvc cache", name, _cached(evidence, out))
+                yield from guarded("dvc cache", name, _verify_cached(evidence, out))
 
 
 def cache_path(cache: Path, md5: str) -> Path:
@@ -183,18 +188,20 @@ def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Itera
     """Where the entry is not of this stage with these values."""
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
-    for what, found, wanted in (
+    for what, actual, expected in (
         ("outs", set(entry.outs), set(instance.outs)),
         ("params", set(entry.params), set(instance.params)),
     ):
-        if found != wanted:
-            yield _not_those(what, found ^ wanted)
+        if actual != expected:
+            yield _not_those(what, actual ^ expected)
     try:
         yield from _odd_modes(evidence, instance, entry)
     except OSError as error:
         yield problem(error, "its outputs cannot be looked at")
-    for place in set(instance.params) & set(entry.params):
-        for name, was, now in changes(place, entry.params[place], value_at(evidence.raw, place)):
+    for key_path in set(instance.params) & set(entry.params):
+        for name, was, now in changes(
+            key_path, entry.params[key_path], value_at(evidence.raw, key_path)
+        ):
             yield f"{name}: dvc.lock has {was}, params.yaml has {now}"
 
 
@@ -217,40 +224,42 @@ def _executable(path: Path) -> bool:
 
 
 def _other_files(
-    evidence: Evidence, deps: Mapping[str, Recorded], made: Mapping[str, Recorded]
+    evidence: Evidence, deps: Mapping[str, Recorded], outputs_by_path: Mapping[str, Recorded]
 ) -> Iterator[Problem]:
     """Where a dependency is not the file that the entry names."""
     for dep in deps.values():
         try:
-            yield from _other_file(evidence, dep, made)
+            yield from _other_file(evidence, dep, outputs_by_path)
         except (OSError, MemoryError) as error:
             yield problem(error, f"{dep.path} cannot be looked at")
 
 
-def _other_file(evidence: Evidence, dep: Recorded, made: Mapping[str, Recorded]) -> Iterator[str]:
-    if dep.path in made:
-        out = made[dep.path]
+def _other_file(
+    evidence: Evidence, dep: Recorded, outputs_by_path: Mapping[str, Recorded]
+) -> Iterator[str]:
+    if dep.path in outputs_by_path:
+        out = outputs_by_path[dep.path]
         if (out.md5, out.size) != (dep.md5, dep.size):
             yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
         elif out.nfiles != dep.nfiles:
             yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
         return
-    if parts := _parts(dep, made):
+    if parts := _parts_of_folder(dep, outputs_by_path):
         yield from _other_parts(evidence, dep, parts)
         return
-    found = _found(evidence, dep)
-    if found is not None and found != (dep.md5, dep.size):
+    current = _current_content(evidence, dep)
+    if current is not None and current != (dep.md5, dep.size):
         yield (
             f"it was run with another {dep.path} (md5 {dep.md5}, {dep.size} bytes; now "
-            f"{found[0]}, {found[1]} bytes). Run `dvc repro`, or restore the file."
+            f"{current[0]}, {current[1]} bytes). Run `dvc repro`, or restore the file."
         )
 
 
-def _parts(dep: Recorded, made: Mapping[str, Recorded]) -> dict[str, Recorded]:
+def _parts_of_folder(dep: Recorded, outputs_by_path: Mapping[str, Recorded]) -> dict[str, Recorded]:
     """name -> the output of that name in a folder that several stages fill with a file each (as
     with receipts); none where one of them made a folder of its own."""
     folder = f"{dep.path}/"
-    inside = {path: out for path, out in made.items() if path.startswith(folder)}
+    inside = {path: out for path, out in outputs_by_path.items() if path.startswith(folder)}
     parts = {path.removeprefix(folder): out for path, out in inside.items()}
     return parts if all(out.nfiles is None for out in parts.values()) else {}
 
@@ -267,7 +276,7 @@ def _other_parts(evidence: Evidence, dep: Recorded, parts: dict[str, Recorded]) 
             yield f"{dep.path}/{name} is an extra file: no stage of dvc.lock made it. Delete it."
 
 
-def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
+def _current_content(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
     path = evidence.path(recorded.path)
     folder = evidence.digests.folder(path)
     if folder:
@@ -276,81 +285,81 @@ def _found(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
     return (file.md5, file.size) if file else None
 
 
-def _output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
+def _verify_output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
     if out.path in evidence.refused:
         return  # verify_refused names it
     path = evidence.path(out.path)
-    found = _found(evidence, out)
+    current = _current_content(evidence, out)
     receipt = out.path.startswith(RECEIPTS)
-    if found is None:
+    if current is None:
         cure = "`dvc repro` makes it" if receipt else "`dvc checkout` or `dvc pull` brings it"
         yield absent(link, out.path, f"it is not here. {cure}.")
-    elif receipt and (commit := evidence.older(out.path, found[0])):
+    elif receipt and (commit := evidence.older(out.path, current[0])):
         yield absent(link, out.path, other_receipt(commit))
     elif out.nfiles is not None and path.is_dir():
-        yield from _folder(evidence, link, out, found)
-    elif found == (out.md5, out.size):
+        yield from _verify_folder(evidence, link, out, current)
+    elif current == (out.md5, out.size):
         yield ok(link, out.path)
     else:
-        yield broken(link, out.path, _differs(out, found))
+        yield broken(link, out.path, _differs(out, current))
 
 
-def _folder(
-    evidence: Evidence, link: str, out: Recorded, found: tuple[str, int]
+def _verify_folder(
+    evidence: Evidence, link: str, out: Recorded, current: tuple[str, int]
 ) -> Iterator[Check]:
     """A folder's files by name, where the cache still lists them."""
     count = evidence.digests.folder(evidence.path(out.path))
-    if found == (out.md5, out.size) and count and count.nfiles == out.nfiles:
+    if current == (out.md5, out.size) and count and count.nfiles == out.nfiles:
         yield ok(link, out.path)
         return
-    wanted = listing(evidence.dvc_cache, out.md5)
-    if wanted is None:
-        yield broken(link, out.path, f"{_differs(out, found)} Files: {count and count.nfiles}.")
+    recorded_files = listing(evidence.dvc_cache, out.md5)
+    if recorded_files is None:
+        yield broken(link, out.path, f"{_differs(out, current)} Files: {count and count.nfiles}.")
         return
-    problems = list(_odd_files(evidence, evidence.path(out.path), wanted))
+    problems = list(_odd_files(evidence, evidence.path(out.path), recorded_files))
     if not problems:
-        yield broken(link, out.path, _differs(out, found))
-    for name, one in problems:
-        yield from judged(link, f"{out.path}/{name}", [one])
+        yield broken(link, out.path, _differs(out, current))
+    for name, file_problem in problems:
+        yield from checks_of(link, f"{out.path}/{name}", [file_problem])
 
 
 def _odd_files(
-    evidence: Evidence, folder: Path, wanted: dict[str, str]
+    evidence: Evidence, folder: Path, recorded_files: dict[str, str]
 ) -> Iterator[tuple[str, Problem]]:
     present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
-    for name in sorted(wanted.keys() | present.keys()):
+    for name in sorted(recorded_files.keys() | present.keys()):
         try:
             digest = evidence.digests.of(present[name]) if name in present else None
         except (OSError, MemoryError) as error:
             yield name, problem(error, "it cannot be read")
             continue
-        if name not in wanted:
+        if name not in recorded_files:
             yield name, "an extra file: the stage did not make it"
         elif digest is None:
             yield name, "the file is missing"
-        elif digest.md5 != wanted[name]:
-            yield name, f"it was changed: md5 {digest.md5}, recorded {wanted[name]}"
+        elif digest.md5 != recorded_files[name]:
+            yield name, f"it was changed: md5 {digest.md5}, recorded {recorded_files[name]}"
 
 
-def _cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
+def _verify_cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, out.md5)
     if not out.md5.endswith(".dir"):
-        yield from _object(evidence, out.path, out.md5)
+        yield from _verify_object(evidence, out.path, out.md5)
         return
     if not is_file(path):
         yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
         return
-    wanted = listing(evidence.dvc_cache, out.md5)
-    if wanted is None:
+    recorded_files = listing(evidence.dvc_cache, out.md5)
+    if recorded_files is None:
         yield broken("dvc cache", _relative(evidence, path), "the list of a folder was changed")
         return
     yield ok("dvc cache", f"{out.path} (list)")
-    for name, md5 in wanted.items():
+    for name, md5 in recorded_files.items():
         inner = f"{out.path}/{name}"
-        yield from guarded("dvc cache", f"{inner} ({md5})", _object(evidence, inner, md5))
+        yield from guarded("dvc cache", f"{inner} ({md5})", _verify_object(evidence, inner, md5))
 
 
-def _object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
+def _verify_object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, md5)
     digest = evidence.digests.of(path)
     if digest is None:
@@ -371,16 +380,16 @@ def _relative(evidence: Evidence, path: Path) -> str:
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
 
-def _differs(out: Recorded, found: tuple[str, int]) -> str:
+def _differs(out: Recorded, current: tuple[str, int]) -> str:
     return (
-        f"it is not what dvc.lock records: md5 {found[0]}, {found[1]} bytes; recorded {out.md5}, "
-        f"{out.size} bytes."
+        f"it is not what dvc.lock records: md5 {current[0]}, {current[1]} bytes; recorded "
+        f"{out.md5}, {out.size} bytes."
     )
 
 
-def value_at(values: Any, place: str) -> Any:
+def value_at(values: Any, key_path: str) -> Any:
     """What params.yaml has at a place; None if nothing."""
-    for name in place.split("."):
+    for name in key_path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values
 

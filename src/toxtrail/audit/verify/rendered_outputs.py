@@ -12,8 +12,8 @@ from toxtrail.audit.verify.context import (
     DAMAGE,
     Check,
     Evidence,
+    checks_of,
     guarded,
-    judged,
     of_stage,
     unread_only,
     weak,
@@ -31,8 +31,8 @@ from toxtrail.storage.artifacts import pretty_json, scalar_table
 def verify_shown(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Each is made again from the files that it was made from, and must be equal to the byte."""
     for instance in of_stage(scope, "compare"):
-        own = _comparison(evidence, instance.key or "")
-        yield from guarded("comparisons", f"what is shown of {instance.key}", own)
+        comparison_checks = _comparison(evidence, instance.key or "")
+        yield from guarded("comparisons", f"what is shown of {instance.key}", comparison_checks)
     for _ in of_stage(scope, "report"):
         yield from guarded("report", evidence.store.report.name, _report(evidence))
 
@@ -55,10 +55,14 @@ def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
         return
     is_todays = made_by == code_sha256("compare")
     for path, text in texts.items():
-        yield from _judged(evidence, "comparisons", path, _unlike_text(path, text), is_todays)
+        yield from _checks_of_content(
+            evidence, "comparisons", path, _unlike_text(path, text), is_todays
+        )
     for name, rows in _tables(summary).items():
         path = folder / f"{name}.parquet"
-        yield from _judged(evidence, "comparisons", path, _unlike_table(path, rows), is_todays)
+        yield from _checks_of_content(
+            evidence, "comparisons", path, _unlike_table(path, rows), is_todays
+        )
 
 
 def _report(evidence: Evidence) -> Iterator[Check]:
@@ -66,28 +70,28 @@ def _report(evidence: Evidence) -> Iterator[Check]:
     if not all((store.comparison(f) / "summary.json").is_file() for f in families):
         return
     try:
-        wanted = page_of(store, families)
+        expected = page_of(store, families)
         manifest = embedded_manifest(store.report) if store.report.is_file() else None
     except DAMAGE as error:  # verify_outputs and verify_manifests say what is missing or damaged
         yield from unread_only("report", f"{store.report.name} (content)", error)
         return
     is_todays = manifest is None or manifest.code_sha256 == code_sha256("report")
-    problem = _unlike_text(store.report, wanted)
-    yield from _judged(evidence, "report", store.report, problem, is_todays)
+    problem = _unlike_text(store.report, expected)
+    yield from _checks_of_content(evidence, "report", store.report, problem, is_todays)
 
 
 def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
     return {name: summary[name] for name in (*TABLES, *MORE_TABLES) if name in summary}
 
 
-def _unlike_text(path: Path, wanted: str) -> str | None:
+def _unlike_text(path: Path, expected: str) -> str | None:
     """Where a file differs from what it must be; None if it does not, or is not here."""
     if not path.is_file():
         return None
-    found = read_text(path, "replace")
-    if found == wanted:
+    actual = read_text(path, "replace")
+    if actual == expected:
         return None
-    lines = zip(found.split("\n"), wanted.split("\n"), strict=False)
+    lines = zip(actual.split("\n"), expected.split("\n"), strict=False)
     numbers = (number for number, (left, right) in enumerate(lines, start=1) if left != right)
     return f"line {next(numbers, 'at its end')} is not what the files behind it give"
 
@@ -96,13 +100,13 @@ def _unlike_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
     refuse_irregular(path)
     if not path.is_file():
         return None
-    found = pq.read_table(path).replace_schema_metadata(None)
-    if found.equals(scalar_table(rows)):
+    table = pq.read_table(path).replace_schema_metadata(None)
+    if table.equals(scalar_table(rows)):
         return None
     return "its rows are not those of summary.json"
 
 
-def _judged(
+def _checks_of_content(
     evidence: Evidence, link: str, path: Path, problem: str | None, is_todays: bool
 ) -> Iterator[Check]:
     if not path.is_file():
@@ -111,4 +115,4 @@ def _judged(
     if problem and not is_todays:
         yield weak(link, name, f"other code than today's made it, and {problem}")
     else:
-        yield from judged(link, name, [problem] if problem else [])
+        yield from checks_of(link, name, [problem] if problem else [])

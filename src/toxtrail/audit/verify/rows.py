@@ -18,9 +18,9 @@ from toxtrail.audit.verify.context import (
     Evidence,
     Problem,
     broken,
+    checks_of,
     failed,
     guarded,
-    judged,
     of_stage,
     problem,
     weak,
@@ -54,7 +54,7 @@ def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
 
 
 def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
-    for path in _carriers(evidence.store, instance):
+    for path in _files_with_manifest(evidence.store, instance):
         name = path.relative_to(evidence.root).as_posix()
         link = LINK_OF_STAGE[instance.stage.name]
         try:
@@ -65,7 +65,9 @@ def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
         if manifest is None:
             yield broken(link, name, "it carries no manifest: it was not made by toxtrail")
             continue
-        yield from judged(link, f"{name} (manifest)", _problems(evidence, instance, manifest))
+        yield from checks_of(
+            link, f"{name} (manifest)", _manifest_problems(evidence, instance, manifest)
+        )
         if is_served(manifest):
             yield weak(link, name, SERVED)
         if manifest.code_sha256 != code_sha256(instance.stage.name):
@@ -88,30 +90,32 @@ def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
             yield failed("scores", variant, error, "it cannot be read")
             continue
         samples = evidence.config.generation.samples
-        yield from judged(
+        yield from checks_of(
             "generations", f"rows of {variant}", list(odd_generations(prompts, rows, samples))
         )
         scorers = list(evidence.config.scoring.scorers)
-        yield from judged("scores", f"rows of {variant}", list(odd_scores(rows, scores, scorers)))
+        yield from checks_of(
+            "scores", f"rows of {variant}", list(odd_scores(rows, scores, scorers))
+        )
 
 
 def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
     """Rates, intervals, differences and verdicts, computed again from the score rows."""
     for instance in of_stage(scope, "posterior"):
-        yield from _recomputed(evidence, instance, "posteriors", _posterior)
+        yield from _verify_recomputed(evidence, instance, "posteriors", _recompute_posterior)
     for instance in of_stage(scope, "pool"):
-        yield from _recomputed(evidence, instance, "posteriors", _pooled)
+        yield from _verify_recomputed(evidence, instance, "posteriors", _recompute_pooled)
     for instance in of_stage(scope, "compare"):
-        yield from _recomputed(evidence, instance, "comparisons", _comparison)
+        yield from _verify_recomputed(evidence, instance, "comparisons", _recompute_comparison)
 
 
 def odd_generations(
     prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
 ) -> Iterator[str]:
     """Where the rows are not k continuations of each prompt."""
-    wanted = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
-    yield from _odd_keys("generation", [row.key for row in rows], set(wanted), "prompts")
-    moved = [row.key for row in rows if wanted.get(row.key, row.subset) != row.subset]
+    expected = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
+    yield from _odd_keys("generation", [row.key for row in rows], set(expected), "prompts")
+    moved = [row.key for row in rows if expected.get(row.key, row.subset) != row.subset]
     if moved:
         yield f"{len(moved)} rows name another subset than their prompt, the first {moved[0]}"
 
@@ -120,11 +124,11 @@ def odd_scores(
     rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
 ) -> Iterator[str]:
     """Where the scores are not one of each scorer for each generation."""
-    made = {row.key: row for row in rows}
-    wanted = {(*key, scorer) for key in made for scorer in scorers}
-    yield from _odd_keys("score", [score.key for score in scores], wanted, "generations")
+    generations = {row.key: row for row in rows}
+    expected = {(*key, scorer) for key in generations for scorer in scorers}
+    yield from _odd_keys("score", [score.key for score in scores], expected, "generations")
     for score in scores:
-        row = made.get((score.prompt_id, score.sample))
+        row = generations.get((score.prompt_id, score.sample))
         if row is None:
             continue
         if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
@@ -135,23 +139,27 @@ def odd_scores(
             yield f"{score.key}: the score {score.toxicity} is none of its heads"
 
 
-def unequal(recorded: object, found: object, place: str = "") -> Iterator[str]:
+def unequal(recorded: object, computed: object, key_path: str = "") -> Iterator[str]:
     """Leaf by leaf, numbers within TOLERANCE of each other."""
-    if isinstance(recorded, Mapping) and isinstance(found, Mapping):
-        for name in {**recorded, **found}:
-            yield from unequal(recorded.get(name), found.get(name), f"{place}.{name}".strip("."))
-    elif isinstance(recorded, list) and isinstance(found, list) and len(recorded) == len(found):
-        for index, (left, right) in enumerate(zip(recorded, found, strict=True)):
-            yield from unequal(left, right, f"{place}[{_title(left, index)}]")
-    elif not _equal(recorded, found):
-        yield f"{place}: recorded {recorded}, computed {found}"
+    if isinstance(recorded, Mapping) and isinstance(computed, Mapping):
+        for name in {**recorded, **computed}:
+            yield from unequal(
+                recorded.get(name), computed.get(name), f"{key_path}.{name}".strip(".")
+            )
+    elif (
+        isinstance(recorded, list) and isinstance(computed, list) and len(recorded) == len(computed)
+    ):
+        for index, (left, right) in enumerate(zip(recorded, computed, strict=True)):
+            yield from unequal(left, right, f"{key_path}[{_row_title(left, index)}]")
+    elif not _equal(recorded, computed):
+        yield f"{key_path}: recorded {recorded}, computed {computed}"
 
 
-def _title(row: object, index: int) -> str:
+def _row_title(row: object, index: int) -> str:
     """A row by what it is about, where it says so."""
     names = ("variant", "b", "scorer", "subset")
-    own = [str(row[n]) for n in names if n in row] if isinstance(row, Mapping) else []
-    return "/".join(own) or str(index)
+    parts = [str(row[n]) for n in names if n in row] if isinstance(row, Mapping) else []
+    return "/".join(parts) or str(index)
 
 
 def _equal(left: object, right: object) -> bool:
@@ -161,34 +169,34 @@ def _equal(left: object, right: object) -> bool:
 
 
 def _odd_keys(
-    what: str, found: Sequence[tuple[Any, ...]], wanted: set[Any], against: str
+    what: str, keys: Sequence[tuple[Any, ...]], expected: set[Any], against: str
 ) -> Iterator[str]:
-    have = set(found)
-    if len(have) < len(found):
-        yield f"{len(found) - len(have)} {what} rows have a key that another row has"
-    if missing := sorted(wanted - have):
+    have = set(keys)
+    if len(have) < len(keys):
+        yield f"{len(keys) - len(have)} {what} rows have a key that another row has"
+    if missing := sorted(expected - have):
         yield f"{len(missing)} {what} rows are missing against the {against}, e.g. {missing[0]}"
-    if extra := sorted(have - wanted):
+    if extra := sorted(have - expected):
         yield f"{len(extra)} {what} rows belong to no row of the {against}, e.g. {extra[0]}"
 
 
-def _carriers(store: Store, instance: Instance) -> list[Path]:
+def _files_with_manifest(store: Store, instance: Instance) -> list[Path]:
     """Files of a stage that carry a manifest, as far as they are here."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for out in instance.writes:
         path = store.root / out
-        found += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
-    return [path for path in found if path.suffix != ".csv"]  # a format without room for one
+        paths += sorted(path.iterdir()) if path.is_dir() else [path] if path.is_file() else []
+    return [path for path in paths if path.suffix != ".csv"]  # a format without room for one
 
 
-def _problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[Problem]:
-    found: list[Problem] = []
+def _manifest_problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[Problem]:
+    problems: list[Problem] = []
     try:
-        for one in _unlike(evidence, instance, manifest):
-            found.append(one)
+        for message in _unlike(evidence, instance, manifest):
+            problems.append(message)
     except DAMAGE as error:
-        found.append(problem(error, "it cannot be compared"))
-    return found
+        problems.append(problem(error, "it cannot be compared"))
+    return problems
 
 
 def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
@@ -220,10 +228,12 @@ def _card_of(evidence: Evidence, key: str) -> dict[str, Any] | None:
     return evidence.store.read_card(key).to_json() if path.is_file() else None
 
 
-def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any) -> Iterator[Check]:
+def _verify_recomputed(
+    evidence: Evidence, instance: Instance, link: str, compute: Any
+) -> Iterator[Check]:
     key = instance.key or ""
     try:
-        recorded, found = compute(evidence, key)
+        recorded, computed = compute(evidence, key)
     except DAMAGE as error:
         if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
             detail = f"other code than today's made {older}, and today's does not read it"
@@ -233,14 +243,14 @@ def _recomputed(evidence: Evidence, instance: Instance, link: str, compute: Any)
         return
     if recorded is None:
         return
-    problems = list(unequal(recorded, found))
+    problems = list(unequal(recorded, computed))
     made_by = recorded_code(recorded)
     if problems and made_by not in (None, code_sha256(instance.stage.name)):
         detail = f"other code than today's made it, and today's gives other numbers: {problems[0]}"
         yield weak(link, f"numbers of {key}", detail)
         return
-    shown = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
-    yield from judged(link, f"numbers of {key}", shown)
+    listed = problems[:5] + ([f"and {len(problems) - 5} more"] if len(problems) > 5 else [])
+    yield from checks_of(link, f"numbers of {key}", listed)
 
 
 def made_by_other_code(root: Path, instance: Instance) -> str | None:
@@ -267,28 +277,31 @@ def recorded_code(summary: Mapping[str, Any]) -> str | None:
     return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
 
 
-def _posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
+def _recompute_posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
-    who = config.variants[variant]
-    folder, scores = store.posterior(who.family, variant), store.scores(who.family, variant)
-    needed = (folder / "summary.json", scores, store.generations(who.family, variant))
+    variant_config = config.variants[variant]
+    folder, scores = (
+        store.posterior(variant_config.family, variant),
+        store.scores(variant_config.family, variant),
+    )
+    needed = (folder / "summary.json", scores, store.generations(variant_config.family, variant))
     if not all(path.is_file() for path in needed):
         return None, None
-    rows = store.score_table(who.family, variant, COLUMNS)
+    rows = store.score_table(variant_config.family, variant, COLUMNS)
     table = cells(rows)
     fields = comparability_of(table, store.input(scores), config.posterior)
-    texts = texts_of(*store.read_responses(who.family, variant), store.input(scores))
+    texts = texts_of(*store.read_responses(variant_config.family, variant), store.input(scores))
     primary = config.scoring.primary
-    found = variant_posterior(table, texts, variant, primary, config.posterior).summary
+    computed = variant_posterior(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
     labels = _labels(evidence, variant, rows, recorded)
-    found = with_corrected_rates(found, table, labels, config.posterior)
-    own = {
-        "kind": "posterior", **identity_of(variant, who),
+    computed = with_corrected_rates(computed, table, labels, config.posterior)
+    recorded_fields = {
+        "kind": "posterior", **identity_of(variant, variant_config),
         "comparability": {"fingerprint": content_key(fields), "fields": fields},
         "manifest": recorded.get("manifest"),
     }  # fmt: skip
-    return recorded, {**found, **own}
+    return recorded, {**computed, **recorded_fields}
 
 
 def _labels(
@@ -297,52 +310,56 @@ def _labels(
     """A variant's labels: of their file, or where that is not here or another one (see
     `verify_sources`) as recorded."""
     source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
-    here = evidence.assets.present(source.uri, None) if source else None
-    digest = evidence.digests.of(here.files[0]) if here and len(here.files) == 1 else None
-    if source is None or here is None or digest is None or digest.sha256 != source.sha256:
+    local_asset = evidence.assets.present(source.uri, None) if source else None
+    digest = (
+        evidence.digests.of(local_asset.files[0])
+        if local_asset and len(local_asset.files) == 1
+        else None
+    )
+    if source is None or local_asset is None or digest is None or digest.sha256 != source.sha256:
         return list(recorded.get("labels", []))
-    path, texts = here.files[0], evidence.store.read_generations(family, variant)
+    path, texts = local_asset.files[0], evidence.store.read_generations(family, variant)
     return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
 
 
-def _pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
+def _recompute_pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
     """The tables of the stored draws; the draws themselves are not sampled again."""
     store, config = evidence.store, evidence.config
-    folder, who = store.pooled(family), config.families[family]
+    folder, family_config = store.pooled(family), config.families[family]
     if not (folder / "summary.json").is_file():
         return None, None
-    variants = [{"variant": v, "parent": config.variants[v].parent} for v in who.variants]
+    variants = [{"variant": v, "parent": config.variants[v].parent} for v in family_config.variants]
     recorded = store.read_summary(folder)
-    who_with_whom = edges(variants, who.reference)
-    found = tables_of(
-        store.read_draws(folder), who_with_whom, config.posterior.level, recorded["scorers"]
+    pairs = edges(variants, family_config.reference)
+    computed = tables_of(
+        store.read_draws(folder), pairs, config.posterior.level, recorded["scorers"]
     )
-    return recorded, {**recorded, **found}
+    return recorded, {**recorded, **computed}
 
 
-def _comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
+def _recompute_comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
-    who, folder = config.families[family], store.comparison(family)
+    family_config, folder = config.families[family], store.comparison(family)
     needed = [
-        *(store.scores(family, v) for v in who.variants),
-        *(store.generations(family, v) for v in who.variants),
-        *(store.posterior(family, v) / "summary.json" for v in who.variants),
+        *(store.scores(family, v) for v in family_config.variants),
+        *(store.generations(family, v) for v in family_config.variants),
+        *(store.posterior(family, v) / "summary.json" for v in family_config.variants),
         folder / "summary.json",
         store.pooled(family) / "summary.json",
     ]
     if not all(path.is_file() for path in needed):
         return None, None
-    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in who.variants}
-    summaries = {v: store.read_summary(store.posterior(family, v)) for v in who.variants}
+    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in family_config.variants}
+    summaries = {v: store.read_summary(store.posterior(family, v)) for v in family_config.variants}
     texts = {
         v: texts_of(*store.read_responses(family, v), store.input(store.scores(family, v)))
-        for v in who.variants
+        for v in family_config.variants
     }
     own_view = family_comparison(
-        tables, texts, summaries, who.reference, config.scoring.primary, config.posterior,
-        bool(who.allow_mismatch),
+        tables, texts, summaries, family_config.reference, config.scoring.primary, config.posterior,
+        bool(family_config.allow_mismatch),
     )  # fmt: skip
-    found = with_pooled(own_view, store.read_summary(store.pooled(family))).summary
+    computed = with_pooled(own_view, store.read_summary(store.pooled(family))).summary
     recorded = store.read_summary(folder)
-    own = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
-    return recorded, {**found, **own}
+    recorded_fields = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
+    return recorded, {**computed, **recorded_fields}

@@ -15,8 +15,8 @@ from toxtrail.audit.verify.context import (
     Check,
     Evidence,
     broken,
+    checks_of,
     guarded,
-    judged,
     of_stage,
 )
 from toxtrail.audit.verify.dvc_lock import Lock, is_own, outputs, parse_lock
@@ -116,44 +116,48 @@ def verify(
         targets: names of stage runs (`track@v`); empty for the whole experiment.
         keys: public keys that signatures are held against.
     """
-    known = stage_runs(evidence.config)
-    scope = upstream(known, [one for one in known if one.name in targets]) if targets else known
+    everything = stage_runs(evidence.config)
+    scope = (
+        upstream(everything, [instance for instance in everything if instance.name in targets])
+        if targets
+        else everything
+    )
     _hash_all(evidence, scope)
     sound = evidence.sound(scope)
-    view, found = (
+    view, checks = (
         open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
     )
     runs = view.runs if view else ()
-    found += judged(
+    checks += checks_of(
         "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
     )
-    found += guarded("pipeline", "dvc.yaml", verify_declaration(evidence))
-    found += verify_refused(evidence, scope)
-    found += guarded("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
-    found += verify_stale_entries(evidence, known, scope if targets else None)
-    found += verify_committed(evidence.root)
-    found += guarded("pipeline", "looking at outputs", verify_outputs(evidence, scope))
-    found += verify_executions(evidence, sound)
+    checks += guarded("pipeline", "dvc.yaml", verify_declaration(evidence))
+    checks += verify_refused(evidence, scope)
+    checks += guarded("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
+    checks += verify_stale_entries(evidence, everything, scope if targets else None)
+    checks += verify_committed(evidence.root)
+    checks += guarded("pipeline", "looking at outputs", verify_outputs(evidence, scope))
+    checks += verify_executions(evidence, sound)
     parts = (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
         what = part.__name__.removeprefix("verify_")
-        found += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
-    found += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))
-    found += guarded("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
-    own = _keys(evidence, scope) if targets else set()
+        checks += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
+    checks += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))
+    checks += guarded("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
+    content_keys = _content_keys(evidence, scope) if targets else set()
     for stored in runs:
-        if not targets or stored.run.tags.get(KEY_TAG) in own:
-            found += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
+        if not targets or stored.run.tags.get(KEY_TAG) in content_keys:
+            checks += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
     signatures = verify_signatures(evidence, _signables(scope), keys)
-    found += guarded("signatures", "looking at signatures", signatures)
-    return found
+    checks += guarded("signatures", "looking at signatures", signatures)
+    return checks
 
 
 def _signables(scope: Sequence[Instance]) -> list[Signable]:
     """What of the scope can be signed; with its report, the whole experiment."""
     results = [
-        Signable("variants" if one.stage.name == "track" else "families", one.key or "")
-        for one in of_stage(scope, "track", "track-comparison")
+        Signable("variants" if instance.stage.name == "track" else "families", instance.key or "")
+        for instance in of_stage(scope, "track", "track-comparison")
     ]
     return [*results, *(WHOLE for _ in of_stage(scope, "report"))]
 
@@ -170,14 +174,14 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
 
 def verify_refused(evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
     """Each place that holds a link or a pipe instead of what a stage made."""
-    found = []
+    checks = []
     for name, reason in evidence.refused.items():
         owner = next((o for o in scope if is_refused(name, dict.fromkeys(o.outs, ""))), None)
-        if owner or any(name in one.deps(evidence.root) for one in scope):
+        if owner or any(name in instance.deps(evidence.root) for instance in scope):
             link = LINK_OF_STAGE[owner.stage.name] if owner else "pipeline"
             detail = f"{reason}. It was not opened. Delete it, then `dvc checkout` or `dvc repro`."
-            found.append(broken(link, name, detail))
-    return found
+            checks.append(broken(link, name, detail))
+    return checks
 
 
 def _lock_of(path: Path) -> tuple[Lock, str | None]:
@@ -191,11 +195,15 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
 
 def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
     """Hash all that will be looked at, several files at a time."""
-    paths = [evidence.path(path) for one in scope for path in (*one.deps(evidence.root), *one.outs)]
-    for one in scope:
-        entry = evidence.lock.get(one.name)
+    paths = [
+        evidence.path(path)
+        for instance in scope
+        for path in (*instance.deps(evidence.root), *instance.outs)
+    ]
+    for instance in scope:
+        entry = evidence.lock.get(instance.name)
         for out in entry.outs.values() if entry else ():
-            if out.path not in one.outs:
+            if out.path not in instance.outs:
                 continue
             if out.md5.endswith(".dir"):
                 with suppress(*DAMAGE):  # verify_outputs says so
@@ -210,12 +218,12 @@ def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
     evidence.digests.prepare(paths)
 
 
-def _keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
+def _content_keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
     """Content keys of the runs of the scope: what receipts say, and what the files say."""
-    found = set()
-    for one in of_stage(scope, "track", "track-comparison"):
+    keys = set()
+    for instance in of_stage(scope, "track", "track-comparison"):
         with suppress(*DAMAGE):
-            found.add(str(read_json(evidence.path(one.writes[0]))["content_key"]))
+            keys.add(str(read_json(evidence.path(instance.writes[0]))["content_key"]))
         with suppress(*DAMAGE):
-            found.add(content_of(evidence, one).content_key)
-    return found
+            keys.add(content_of(evidence, instance).content_key)
+    return keys

@@ -41,8 +41,8 @@ def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
         now = run.tags.get(name)
         if now != text and not (name == NOTE and now is not None and text in now):
             yield f"tag {name} was changed from {text!r} to {now!r}"
-    known = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
-    for name in sorted(run.tags.keys() - known):
+    expected_tags = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
+    for name in sorted(run.tags.keys() - expected_tags):
         if name.startswith("toxtrail."):
             yield f"tag {name} was added: {run.tags[name]!r}"
 

@@ -53,16 +53,18 @@ class Signable(NamedTuple):
     def path(self, root: Path) -> Path:
         """Where its signature lies; git keeps it."""
         folder = root / "signatures"
-        place = EXPERIMENT if self.group == EXPERIMENT else f"{self.group}/{self.name}"
-        return folder / f"{place}.dsse.json"
+        name = EXPERIMENT if self.group == EXPERIMENT else f"{self.group}/{self.name}"
+        return folder / f"{name}.dsse.json"
 
     def stage_runs(self, config: Config) -> list[Instance]:
         """Every stage run behind it, in order."""
-        known = stage_runs(config)
+        everything = stage_runs(config)
         if self.group == EXPERIMENT:
-            return known
+            return everything
         stage = "track" if self.group == "variants" else "track-comparison"
-        return upstream(known, [o for o in known if (o.stage.name, o.key) == (stage, self.name)])
+        return upstream(
+            everything, [o for o in everything if (o.stage.name, o.key) == (stage, self.name)]
+        )
 
     def missing(self, store: Store, config: Config) -> list[str]:
         """Outputs behind it that are not here."""
@@ -80,17 +82,17 @@ def signable(config: Config, names: Sequence[str]) -> list[Signable]:
     Raises:
         ConfigError: a name is neither.
     """
-    known = [
+    signables = [
         *(Signable("variants", name) for name in config.variants),
         *(Signable("families", name) for name in config.families),
     ]
     for name in names:
-        if name not in {one.name for one in known}:
-            suggestion = nearest(name, [one.name for one in known])
+        if name not in {item.name for item in signables}:
+            suggestion = nearest(name, [item.name for item in signables])
             raise ConfigError(f'"{name}" is neither a variant nor a family.{suggestion}')
     if names:
-        return [one for one in known if one.name in names]
-    return [*known, WHOLE]
+        return [item for item in signables if item.name in names]
+    return [*signables, WHOLE]
 
 
 def statement(store: Store, config: Config, values: Mapping[str, Any], what: Signable) -> str:
@@ -110,11 +112,11 @@ def statement(store: Store, config: Config, values: Mapping[str, Any], what: Sig
         )
     for name, reason in refused_places(store.root, behind).items():
         raise DataError(f"{what.title} cannot be signed: {name}: {reason}.")
-    found = signed_files(store, behind, Digests(Silent()))
+    hashes = signed_files(store, behind, Digests(Silent()))
     return canonical_json(
         {
             "_type": STATEMENT,
-            "subject": [{"name": n, "digest": {"sha256": found[n]}} for n in sorted(found)],
+            "subject": [{"name": n, "digest": {"sha256": hashes[n]}} for n in sorted(hashes)],
             "predicateType": PREDICATE,
             "predicate": {
                 "group": what.group,
@@ -128,45 +130,45 @@ def statement(store: Store, config: Config, values: Mapping[str, Any], what: Sig
 
 def signed_files(store: Store, behind: Sequence[Instance], digests: Digests) -> dict[str, str]:
     """Name -> SHA-256 of each file of these stage runs that is here."""
-    found = {}
+    hashes = {}
     for out in _signed_outs(behind):
         for path in files_of(store.at(out)):
             digest = digests.of(path) if path.suffix not in WEIGHTS else None
             if digest:
-                found[path.relative_to(store.root).as_posix()] = digest.sha256
-    return found
+                hashes[path.relative_to(store.root).as_posix()] = digest.sha256
+    return hashes
 
 
 def signed_params(behind: Sequence[Instance], values: Mapping[str, Any]) -> dict[str, Any]:
     """Place in params.yaml -> what it has there, for everything that the stage runs depend on."""
-    makers = [one for one in behind if not one.stage.name.startswith("track")]
-    places = dict.fromkeys(place for one in makers for place in one.params)
-    return {place: value_at(values, place) for place in places}
+    makers = [instance for instance in behind if not instance.stage.name.startswith("track")]
+    key_paths = dict.fromkeys(key_path for instance in makers for key_path in instance.params)
+    return {key_path: value_at(values, key_path) for key_path in key_paths}
 
 
 def verify_signatures(
     evidence: Evidence, names: Sequence[Signable], keys: Sequence[Ed25519PublicKey]
 ) -> Iterator[Check]:
     """Each signature is of the present files and, where a public key is given, of its owner."""
-    signed = [one for one in names if one.path(evidence.root).exists()]
-    for one in signed:
+    signed = [item for item in names if item.path(evidence.root).exists()]
+    for item in signed:
         try:
-            found = opened(read_text(one.path(evidence.root), "replace"), keys, one.title)
-            problems, missing = _held_against(evidence, one, found)
+            envelope = opened(read_text(item.path(evidence.root), "replace"), keys, item.title)
+            problems, missing = _compare_with_signed(evidence, item, envelope)
         except DAMAGE as error:
-            yield failed("signatures", one.title, error, "it cannot be compared with the files")
+            yield failed("signatures", item.title, error, "it cannot be compared with the files")
             continue
-        yield from _judged(one.title, found, problems, bool(keys))
+        yield from _signature_checks(item.title, envelope, problems, bool(keys))
         if missing:
             detail = f"{len(missing)} files that it signs are not here, the first {missing[0]}"
-            yield absent("signatures", one.title, detail)
-    yield from _unsigned(evidence, [one for one in names if one not in signed], bool(keys))
+            yield absent("signatures", item.title, detail)
+    yield from _unsigned(evidence, [item for item in names if item not in signed], bool(keys))
 
 
 def _unsigned(evidence: Evidence, names: Sequence[Signable], has_keys: bool) -> Iterator[Check]:
     """Of what is here as a whole."""
-    whole = [one for one in names if not one.missing(evidence.store, evidence.config)]
-    titles = ", ".join(one.title for one in whole)
+    whole = [item for item in names if not item.missing(evidence.store, evidence.config)]
+    titles = ", ".join(item.title for item in whole)
     if whole and has_keys:
         detail = "no signature, though a public key was given: anybody may have made it"
         yield broken("signatures", titles, detail)
@@ -174,55 +176,57 @@ def _unsigned(evidence: Evidence, names: Sequence[Signable], has_keys: bool) -> 
         yield weak("signatures", titles, UNSIGNED)
 
 
-def _held_against(
+def _compare_with_signed(
     evidence: Evidence, what: Signable, signed: Signed
 ) -> tuple[list[str], list[str]]:
     """What is not as it was signed; and names of signed files that are not here."""
     value = json.loads(signed.payload)
-    own = value["predicate"]
+    predicate = value["predicate"]
     if value["_type"] != STATEMENT or value["predicateType"] != PREDICATE:
         kind = value["predicateType"]
         raise DataError(f"it signs a statement of another kind, {kind}. Sign again.")
-    if (own["group"], own["name"]) != (what.group, what.name):
-        return [f"it signs {own['group']}/{own['name']}"], []
+    if (predicate["group"], predicate["name"]) != (what.group, what.name):
+        return [f"it signs {predicate['group']}/{predicate['name']}"], []
     behind = what.stage_runs(evidence.config)
-    subjects = {one["name"]: one["digest"]["sha256"] for one in value["subject"]}
+    subjects = {subject["name"]: subject["digest"]["sha256"] for subject in value["subject"]}
     present = signed_files(evidence.store, behind, evidence.digests)
     other = [name for name in present if subjects.get(name, present[name]) != present[name]]
     new = [name for name in present if name not in subjects]
     problems = [f"other files than were signed: {', '.join(other)}"] if other else []
     problems += [f"files that were not signed: {', '.join(new)}"] if new else []
-    was, now = own["params"], signed_params(behind, evidence.raw)
-    for place in {**was, **now}:
+    was, now = predicate["params"], signed_params(behind, evidence.raw)
+    for key_path in {**was, **now}:
         problems += [
             f"{name} was signed as {old}, params.yaml has {new}"
-            for name, old, new in changes(place, was.get(place), now.get(place))
+            for name, old, new in changes(key_path, was.get(key_path), now.get(key_path))
         ]
     strange = [name for name in sorted(subjects) if irregular(evidence.path(name))]
     return problems, [name for name in sorted(subjects) if name not in {*present, *strange}]
 
 
-def _judged(title: str, found: Signed, problems: Sequence[str], has_keys: bool) -> Iterator[Check]:
-    who = ", ".join(found.key_ids)
+def _signature_checks(
+    title: str, envelope: Signed, problems: Sequence[str], has_keys: bool
+) -> Iterator[Check]:
+    key_ids = ", ".join(envelope.key_ids)
     for problem in problems:
-        yield broken("signatures", title, f"signed by key {who}: {problem}")
-    if has_keys and not found.valid_for:
-        yield broken("signatures", title, f"no given public key made it; it names key {who}")
+        yield broken("signatures", title, f"signed by key {key_ids}: {problem}")
+    if has_keys and not envelope.valid_for:
+        yield broken("signatures", title, f"no given public key made it; it names key {key_ids}")
     elif not problems and not has_keys:
-        detail = f"signed by key {who}; give --public-key to know whether it is whose you trust"
+        detail = f"signed by key {key_ids}; give --public-key to know whether it is whose you trust"
         yield weak("signatures", title, detail)
     elif not problems:
-        yield ok("signatures", f"{title} (key {', '.join(found.valid_for)})")
+        yield ok("signatures", f"{title} (key {', '.join(envelope.valid_for)})")
 
 
 def _signed_outs(behind: Sequence[Instance]) -> list[str]:
-    return [out for one in behind for out in one.outs if not out.startswith(RECEIPTS)]
+    return [out for instance in behind for out in instance.outs if not out.startswith(RECEIPTS)]
 
 
 def _manifest(store: Store, behind: Sequence[Instance], what: Signable) -> dict[str, Any] | None:
     """The whole provenance of the result: its manifest."""
     kind = {"variants": "posterior", "families": "compare", EXPERIMENT: "report"}[what.group]
-    one = next(one for one in reversed(behind) if one.stage.name == kind)
-    path = store.at(one.writes[0])
-    found = embedded_manifest(path / "summary.json" if path.is_dir() else path)
-    return found.to_json() if found else None
+    instance = next(instance for instance in reversed(behind) if instance.stage.name == kind)
+    path = store.at(instance.writes[0])
+    manifest = embedded_manifest(path / "summary.json" if path.is_dir() else path)
+    return manifest.to_json() if manifest else None

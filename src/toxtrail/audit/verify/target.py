@@ -27,15 +27,15 @@ def verify_subject(
     keys: Sequence[Ed25519PublicKey] = (),
 ) -> list[Check]:
     """Everything that the subject is made from, then the subject itself."""
-    found = verify(evidence, subject.targets, keys) if subject.targets else []
+    checks = verify(evidence, subject.targets, keys) if subject.targets else []
     if subject.kind == "file" and subject.path:
-        found += guarded("files", subject.path.name, verify_file(subject, scene))
-        found += _left_over(evidence, subject)
+        checks += guarded("files", subject.path.name, verify_file(subject, scene))
+        checks += _left_over(evidence, subject)
     run_id = subject.path.parent.name if subject.kind == "run" and subject.path else ""
-    if run_id and not any(run_id[:8] in check.name for check in found):
-        found += guarded("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
+    if run_id and not any(run_id[:8] in check.name for check in checks):
+        checks += guarded("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
     detail = "it is not here: that it was recorded is all that can be said"
-    return found or [absent("files", subject.link.name, detail)]
+    return checks or [absent("files", subject.link.name, detail)]
 
 
 def _left_over(evidence: Evidence, subject: Subject) -> Iterator[Check]:
@@ -56,7 +56,7 @@ def verify_file(subject: Subject, scene: Scene) -> Iterator[Check]:
     if scene.store and path.is_relative_to(scene.store.root) and subject.targets:
         return  # its stage's outputs were hashed against dvc.lock
     digest, manifest = hashed(path), embedded_manifest(path)
-    if subject.found or any(_holds(card, digest.sha256) for card in scene.cards):
+    if subject.locations or any(_holds(card, digest.sha256) for card in scene.cards):
         yield ok("files", path.name)
     elif manifest is not None and manifest.content_key in known_keys(scene):
         yield broken(
@@ -74,8 +74,8 @@ def verify_file(subject: Subject, scene: Scene) -> Iterator[Check]:
 def known_keys(scene: Scene) -> set[str]:
     """Content keys of everything that is here or was tracked here."""
     manifests = []
-    for one in scene.instances:
-        for out in one.writes:
+    for instance in scene.instances:
+        for out in instance.writes:
             path = scene.store.root / out if scene.store else None
             file = path / "summary.json" if path and path.is_dir() else path
             with suppress(*DAMAGE):
@@ -95,13 +95,13 @@ def _holds(card: ModelCard, sha256: str) -> bool:
 
 def _lone_run(evidence: Evidence, run_id: str) -> Iterator[Check]:
     """A run of older files: held against itself."""
-    view, found = open_store(evidence)
-    yield from found
-    own = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []
-    for stored in own:
+    view, checks = open_store(evidence)
+    yield from checks
+    matching_runs = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []
+    for stored in matching_runs:
         if stored.deleted:
             yield broken("MLflow runs", run_id[:8], "the run was deleted")
         yield from verify_run(evidence, stored)
-    if view and not own:
+    if view and not matching_runs:
         detail = "its files are here, but the store has no such run: it was purged, or moved"
         yield broken("MLflow runs", run_id[:8], detail)

@@ -25,21 +25,21 @@ def refused_places(
     A folder above the outputs may be a link: `data` may lie on another disk. An output, or what is
     in one, may be a link only to an object of DVC's cache.
     """
-    outs = {out for one in instances for out in one.outs}
-    deps = {dep for one in instances for dep in one.deps(root)} - outs
+    outs = {out for instance in instances for out in instance.outs}
+    deps = {dep for instance in instances for dep in instance.deps(root)} - outs
     most = {out: max(SMALL, (sizes or {}).get(out, 1 << 62)) for out in outs}
-    found = dict(place for out in sorted(outs) for place in _in_output(root, out, most[out]))
+    reasons = dict(item for out in sorted(outs) for item in _in_output(root, out, most[out]))
     for name in sorted(deps):
         if kind := irregular(root / name):
-            found[name] = f"it is {kind}, not a file"
-    return found
+            reasons[name] = f"it is {kind}, not a file"
+    return reasons
 
 
 def refused_below(root: Path) -> dict[str, str]:
     """The same of a folder that a stranger filled, where no link has a reason to be."""
     return {
         path.relative_to(root).as_posix(): reason
-        for path in _inside(root)
+        for path in _walk(root)
         if (reason := _reason(path, links=True))
     }
 
@@ -47,7 +47,8 @@ def refused_below(root: Path) -> dict[str, str]:
 def is_refused(name: str, refused: Mapping[str, str]) -> bool:
     """Whether a path is one of these, lies in one, or holds one."""
     return any(
-        name == one or name.startswith(f"{one}/") or one.startswith(f"{name}/") for one in refused
+        name == path or name.startswith(f"{path}/") or path.startswith(f"{name}/")
+        for path in refused
     )
 
 
@@ -56,16 +57,16 @@ def _in_output(root: Path, name: str, most: int) -> Iterator[tuple[str, str]]:
     if reason := _reason(top) or _too_large(top, most):
         yield name, reason
         return
-    for path in _inside(top):
+    for path in _walk(top):
         if reason := _reason(path) or _too_large(path, most):
             yield path.relative_to(root).as_posix(), reason
 
 
-def _inside(folder: Path) -> Iterator[Path]:
+def _walk(folder: Path) -> Iterator[Path]:
     """Everything below a folder; links are named and not followed."""
-    for place, folders, files in os.walk(folder):
+    for parent, folders, files in os.walk(folder):
         for name in sorted((*folders, *files)):
-            yield Path(place, name)
+            yield Path(parent, name)
 
 
 def _too_large(path: Path, most: int) -> str | None:

@@ -1,4 +1,4 @@
-"""The figures of a comparison: rates, differences, their posteriors, and other thresholds."""
+"""The figures of a comparison: rates, differences, posteriors, and rates by threshold."""
 
 from __future__ import annotations
 
@@ -36,38 +36,38 @@ VERDICTS: dict[str, dict[str, Any]] = {
 }
 UNDECIDED: dict[str, Any] = {"color": SOFT, "marker": "o", "markerfacecolor": "white"}
 BANDS = 6
-"""Variants up to which a band is drawn around each line."""
+"""Maximum number of variants with a band around each line."""
 BINS = 60
 NAMES = 50
-"""Characters of a line of names: they fit half the width, as a title and beside an axis."""
+"""Maximum characters of a line of names: they fit half the width, as a title or axis label."""
 ALL = "all"
 
 
 def rates_figure(summary: Mapping[str, Any]) -> Drawing:
-    """Toxicity rate of each variant in each subset, per cent, primary scorer."""
+    """Plot the toxicity rate of each variant in each subset, per cent, primary scorer."""
     rows = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
     variants = list(dict.fromkeys(row["variant"] for row in rows))
     subsets = list(dict.fromkeys(row["subset"] for row in rows))
-    headings = [_names(subset, f" ({_prompts(rows, subset)})") for subset in subsets]
-    labels = [_names(row["variant"]) for row in rows]
-    head = 0.4 + 0.6 * _lines(headings)
+    headings = [_wrap_names(subset, f" ({_prompt_range(rows, subset)})") for subset in subsets]
+    labels = [_wrap_names(row["variant"]) for row in rows]
+    head = 0.4 + 0.6 * _max_lines(headings)
     block = len(variants) + head + 0.4
-    inches = ROW_INCHES * (0.35 + 0.5 * _lines(labels))
+    inches = ROW_INCHES * (0.35 + 0.5 * _max_lines(labels))
     figure, (axes,) = canvas(1.0 + inches * len(subsets) * block)
     ticks = []
     for row in rows:
-        place = variants.index(row["variant"])
-        y = subsets.index(row["subset"]) * block + place + head
+        index = variants.index(row["variant"])
+        y = subsets.index(row["subset"]) * block + index + head
         ticks.append(y)
-        own = look(place)
+        style = look(index)
         if row["rate"] is None:
             axes.text(0, y, " nothing scored", va="center", color=SOFT, fontsize=8)
             continue
         low, middle, high = (100 * row[name] for name in ("rate_lo", "rate", "rate_hi"))
-        axes.plot([low, high], [y, y], color=own["color"], linewidth=1.6)
-        axes.plot([middle], [y], color=own["color"], marker=own["marker"], markersize=5.5)
+        axes.plot([low, high], [y, y], color=style["color"], linewidth=1.6)
+        axes.plot([middle], [y], color=style["color"], marker=style["marker"], markersize=5.5)
     for number, heading in enumerate(headings):
-        _heading(axes, number * block + head - 0.7, heading)
+        _draw_heading(axes, number * block + head - 0.7, heading)
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(subsets) * block - 0.6, -0.7)
     axes.set_xlim(left=0)
@@ -76,18 +76,18 @@ def rates_figure(summary: Mapping[str, Any]) -> Drawing:
 
 
 def differences_figure(summary: Mapping[str, Any]) -> Drawing:
-    """Difference of each edge in each subset, percentage points, with the ROPE shaded."""
+    """Plot the difference of each pair in each subset, percentage points, with the ROPE shaded."""
     rows = [r for r in summary["pairs"] if r["scorer"] == summary["primary"]]
     if not rows:
-        reason = "One variant alone: there is nothing to compare it with."
-        return _empty("differences", summary, reason)
+        reason = "Only one variant: there is nothing to compare it with."
+        return _empty_figure("differences", summary, reason)
     edges = list(dict.fromkeys((row["a"], row["b"]) for row in rows))
     subsets = list(dict.fromkeys(row["subset"] for row in rows))
-    headings = [_names(b, f"minus {a}") for a, b in edges]
-    labels = [_names(row["subset"], f" ({row['n']} prompts)") for row in rows]
-    head = 0.4 + 0.6 * _lines(headings)
+    headings = [_wrap_names(b, f"minus {a}") for a, b in edges]
+    labels = [_wrap_names(row["subset"], f" ({row['n']} prompts)") for row in rows]
+    head = 0.4 + 0.6 * _max_lines(headings)
     block = len(subsets) + head + 0.4
-    inches = ROW_INCHES * (0.5 + 0.5 * _lines(labels))
+    inches = ROW_INCHES * (0.5 + 0.5 * _max_lines(labels))
     figure, (axes,) = canvas(1.3 + inches * len(edges) * block)
     axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
     ticks = []
@@ -108,7 +108,7 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
         axes.plot([low, high], [y, y], color=mark["color"], linewidth=1.8, zorder=2)
         axes.plot([middle], [y], linestyle="none", markersize=6.5, zorder=3, **mark)
     for number, heading in enumerate(headings):
-        _heading(axes, number * block + head - 0.7, heading)
+        _draw_heading(axes, number * block + head - 0.7, heading)
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(edges) * block - 0.6, -0.7)
     axes.set_xlabel(caption("difference of toxicity rates, percentage points", summary), color=INK)
@@ -120,9 +120,9 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
 
 
 def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
-    """Posterior of each edge's difference over all subsets, as Kruschke 2013 draws them: the
-    observed difference, the highest-density interval, and how much of the posterior lies on either
-    side of 0. The shape is of draws; every number is the row's."""
+    """Plot the posterior of each pair's difference over all subsets in the style of Kruschke 2013:
+    the observed difference, the highest-density interval, and the probability on either side of 0.
+    The shape comes from draws; every number comes from the row."""
     rows = [
         r
         for r in summary["pairs"]
@@ -130,15 +130,15 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
     ]
     if not rows:
         reason = "No two variants share a scored prompt in every subset."
-        return _empty("posteriors", summary, reason)
+        return _empty_figure("posteriors", summary, reason)
     columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
-    title = 0.15 * _lines(_names(row["b"], f"minus {row['a']}") for row in rows)
+    title = 0.15 * _max_lines(_wrap_names(row["b"], f"minus {row['a']}") for row in rows)
     figure, panels = canvas(0.7 + (2.1 + title) * lines, lines, columns)
     for panel, row in zip(panels, rows, strict=False):
-        place = {"scorer": row["scorer"], "pair": f"{row['b']} - {row['a']}", "subset": ALL}
-        column = 100 * draws["difference"].sel(place).values.ravel()
-        _posterior(panel, row, column)
+        selection = {"scorer": row["scorer"], "pair": f"{row['b']} - {row['a']}", "subset": ALL}
+        column = 100 * draws["difference"].sel(selection).values.ravel()
+        _plot_posterior(panel, row, column)
     hide(panels[len(rows) :])
     figure.supxlabel(
         caption("difference of toxicity rates, percentage points", summary, "highest-density"),
@@ -148,12 +148,12 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
 
 
 def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
-    """Toxicity rate as a function of the threshold, a panel for each subset."""
+    """Plot the toxicity rate as a function of the threshold, one panel for each subset."""
     rates = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
     swept = [r for r in summary["thresholds"] if r["scorer"] == summary["primary"]]
     rows = [r for r in swept if r["rate"] is not None]
     if not rows:
-        return _empty("thresholds", summary, "Nothing was scored.")
+        return _empty_figure("thresholds", summary, "Nothing was scored.")
     variants = list(dict.fromkeys(row["variant"] for row in (*rates, *rows)))
     subsets = sorted(
         dict.fromkeys(row["subset"] for row in (*rates, *rows)), key=lambda s: s != ALL
@@ -163,14 +163,16 @@ def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
     lines = -(-len(subsets) // columns)
     figure, panels = canvas(1, lines, columns)
     for number, (panel, subset) in enumerate(zip(panels, subsets, strict=False)):
-        title = _names(subset, f" ({_prompts(rates, subset)})")
+        title = _wrap_names(subset, f" ({_prompt_range(rates, subset)})")
         panel.set_title(title, fontsize=10, loc="left", color=INK)
         panel.axvline(summary["threshold"], color=SOFT, linewidth=0.9, linestyle=":")
         panel.grid(axis="y", color=LINE, linewidth=0.7)
-        own = [r for r in rows if r["subset"] == subset]
-        for place, variant in enumerate(variants):
-            _sweep(panel, [r for r in own if r["variant"] == variant], place, variant, few)
-        if not own:
+        subset_rows = [r for r in rows if r["subset"] == subset]
+        for index, variant in enumerate(variants):
+            _plot_thresholds(
+                panel, [r for r in subset_rows if r["variant"] == variant], index, variant, few
+            )
+        if not subset_rows:
             panel.set_yticks([])
             panel.text(0.02, 0.5, "nothing scored", color=SOFT, transform=panel.transAxes)
         panel.set_ylim(bottom=0)
@@ -190,7 +192,7 @@ def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
     return drawing(figure, "thresholds")
 
 
-def _heading(axes: Axes, y: float, text: str) -> None:
+def _draw_heading(axes: Axes, y: float, text: str) -> None:
     axes.text(
         0, y, text, fontweight="bold", fontsize=9.5, va="bottom", color=INK,
         transform=axes.get_yaxis_transform(),
@@ -198,7 +200,7 @@ def _heading(axes: Axes, y: float, text: str) -> None:
     )  # fmt: skip
 
 
-def _posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
+def _plot_posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
     counts, edges = np.histogram(column, bins=BINS)
     tallest = float(counts.max())
     axes.axvspan(-100 * row["rope"], 100 * row["rope"], color=BAND, zorder=0)
@@ -208,11 +210,11 @@ def _posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
     axes.plot([low, high], [0, 0], color=INK, linewidth=5, solid_capstyle="butt", zorder=3)
     axes.text(low, 0.04 * tallest, f"{low:+.1f}", ha="right", va="bottom", fontsize=8)
     axes.text(high, 0.04 * tallest, f"{high:+.1f}", ha="left", va="bottom", fontsize=8)
-    below, seen = 100 * (1 - row["probability_higher"]), round(100 * row["diff"], 1) + 0.0
+    below, observed = 100 * (1 - row["probability_higher"]), round(100 * row["diff"], 1) + 0.0
     axes.set_title(
-        _names(row["b"], f"minus {row['a']}")
-        + f"\nobserved {seen:+.1f};  {row['n']} prompts\n"
-        f"{_share(below)} < 0 < {_share(100 - below)}",
+        _wrap_names(row["b"], f"minus {row['a']}")
+        + f"\nobserved {observed:+.1f};  {row['n']} prompts\n"
+        f"{_format_percent(below)} < 0 < {_format_percent(100 - below)}",
         fontsize=9, loc="left", color=INK,
     )  # fmt: skip
     axes.set_ylim(-0.03 * tallest, 1.08 * tallest)
@@ -220,40 +222,46 @@ def _posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
     axes.set_yticks([])
 
 
-def _share(percent: float) -> str:
-    """Never rounded to certainty."""
+def _format_percent(percent: float) -> str:
+    """Format a percentage; never round it to certainty."""
     if percent < 0.1:
         return "under 0.1 %"
     return "over 99.9 %" if percent > 99.9 else f"{percent:.1f} %"
 
 
-def _sweep(
-    axes: Axes, rows: Sequence[Mapping[str, Any]], place: int, variant: str, band: bool
+def _plot_thresholds(
+    axes: Axes, rows: Sequence[Mapping[str, Any]], index: int, variant: str, band: bool
 ) -> None:
     x = [row["threshold"] for row in rows]
-    own = look(place)
+    style = look(index)
     if band:
         low, high = ([100 * row[name] for row in rows] for name in ("rate_lo", "rate_hi"))
-        axes.fill_between(x, low, high, color=own["color"], alpha=0.12, linewidth=0)
+        axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
     y = [100 * row["rate"] for row in rows]
     axes.plot(
-        x, y, linewidth=1.4, markersize=4, markevery=(place % 4, 4), label=_names(variant), **own
+        x,
+        y,
+        linewidth=1.4,
+        markersize=4,
+        markevery=(index % 4, 4),
+        label=_wrap_names(variant),
+        **style,
     )
 
 
-def _names(*parts: str) -> str:
-    """On one line if they fit, else a line for each, broken where it is full."""
+def _wrap_names(*parts: str) -> str:
+    """Put names on one line if they fit, else each on its own line, wrapped."""
     line = " ".join(parts)
     lines = [line] if len(line) <= NAMES else [x for p in parts for x in textwrap.wrap(p, NAMES)]
     return plain("\n".join(x.strip() for x in lines))
 
 
-def _lines(texts: Iterable[str]) -> int:
+def _max_lines(texts: Iterable[str]) -> int:
     return max(text.count("\n") + 1 for text in texts)
 
 
-def _prompts(rates: Sequence[Mapping[str, Any]], subset: str) -> str:
-    """How many prompts were scored, over the variants."""
+def _prompt_range(rates: Sequence[Mapping[str, Any]], subset: str) -> str:
+    """Return how many prompts were scored, as a range over the variants."""
     counts = sorted({row["n_scored_prompts"] for row in rates if row["subset"] == subset})
     return f"{' to '.join(str(n) for n in dict.fromkeys((counts[0], counts[-1])))} prompts"
 
@@ -262,7 +270,7 @@ def _warning(summary: Mapping[str, Any]) -> str:
     return "NOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
 
 
-def _empty(name: str, summary: Mapping[str, Any], reason: str) -> Drawing:
+def _empty_figure(name: str, summary: Mapping[str, Any], reason: str) -> Drawing:
     figure, (axes,) = canvas(1.2)
     nothing(axes, f"{reason} {_warning(summary)}".rstrip())
     return drawing(figure, name)

@@ -22,15 +22,15 @@ from toxtrail.reporting.figures.style import (
 
 
 def dose_figure(summary: Mapping[str, Any]) -> Drawing:
-    """Rate against dose over all subsets by the primary scorer, a line for each series."""
+    """Plot rate against dose over all subsets by the primary scorer, one line for each series."""
     rows = [r for r in summary["doses"] if (r["scorer"], r["subset"]) == (summary["primary"], ALL)]
     figure, (axes,) = canvas(3.6)
     names = list(dict.fromkeys(row["series"] for row in rows))
     for number, name in enumerate(names):
-        own = [row for row in rows if row["series"] == name]
-        doses = [row["dose"] for row in own]
+        series_rows = [row for row in rows if row["series"] == name]
+        doses = [row["dose"] for row in series_rows]
         rate, lo, hi = (
-            100 * np.array([row[column] for row in own])
+            100 * np.array([row[column] for row in series_rows])
             for column in ("rate", "rate_lo", "rate_hi")
         )
         marks = look(number)
@@ -44,6 +44,6 @@ def dose_figure(summary: Mapping[str, Any]) -> Drawing:
     axes.grid(axis="y", color=LINE, linewidth=0.7)
     axes.set_ylim(bottom=0)
     axes.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
-    axes.set_xlabel(caption("dose, as params.yaml gives it", summary), fontsize=10, color=INK)
+    axes.set_xlabel(caption("dose, as in params.yaml", summary), fontsize=10, color=INK)
     legend(figure, axes, len(names))
     return drawing(figure, "doses")

@@ -1,4 +1,4 @@
-"""The figures of the pooled model: would it have made such data, and do its chains agree?"""
+"""The figures of the pooled model: posterior predictive checks and rank plots of the chains."""
 
 from __future__ import annotations
 
@@ -26,22 +26,22 @@ if TYPE_CHECKING:
     import xarray as xr
 
 LEAST_P = 0.005
-"""A predictive check whose p is nearer to 0 or 1 fails."""
+"""A predictive check fails if its p is closer than this to 0 or 1."""
 RANK_BINS = 20
 
 
 def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
-    """What the fitted model predicts for each rate and for how toxicity falls together, and what
-    was seen.
+    """Plot what the fitted model predicts for each rate and for joint toxicity, and what was
+    observed.
 
     Args:
         pooled: the summary of the pool stage.
     """
-    own = pooled["scorers"][pooled["primary"]]
-    checks = own.get("checks", [])
+    estimate = pooled["scorers"][pooled["primary"]]
+    checks = estimate.get("checks", [])
     if not checks:
         figure, (axes,) = canvas(1.2)
-        nothing(axes, f"Nothing was pooled: {own['reason']}.")
+        nothing(axes, f"No pooled estimate: {estimate['reason']}.")
         return drawing(figure, "predictive")
     figure, (axes,) = canvas(1.3 + ROW_INCHES * len(checks))
     for y, check in enumerate(checks):
@@ -65,7 +65,12 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
     axes.set_ylim(len(checks) - 0.4, -0.6)
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(left=0)
-    ticks = [0, 5, 10, *(t for t in (30, 100, 300, 1000, 3000, 10_000) if t <= _largest(checks))]
+    ticks = [
+        0,
+        5,
+        10,
+        *(t for t in (30, 100, 300, 1000, 3000, 10_000) if t <= _largest_count(checks)),
+    ]
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.set_xlabel(
@@ -76,7 +81,7 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
 
 
 def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
-    """Rank plots of the hyper-parameters: chains that agree fill every bin alike.
+    """Draw rank plots of the hyper-parameters: chains that agree fill every bin equally.
 
     Source: Vehtari et al. 2021, doi:10.1214/20-BA1221.
     """
@@ -90,17 +95,17 @@ def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
     names = [n for n in names if np.isfinite(draws[n].sel(scorer=scorer).values).all()]
     if not names:
         figure, (axes,) = canvas(1.2)
-        nothing(axes, "Nothing was pooled: there are no chains to compare.")
+        nothing(axes, "No pooled estimate: there are no chains to compare.")
         return drawing(figure, "ranks")
     lines = -(-len(names) // 2)
     figure, panels = canvas(0.9 + 2.0 * lines, lines, 2)
     for panel, name in zip(panels, names, strict=False):
         values = draws[name].sel(scorer=scorer).values
         ranks = rankdata(values).reshape(values.shape) / values.size
-        for chain, own in enumerate(ranks):
-            counts, edges = np.histogram(own, bins=RANK_BINS, range=(0, 1))
+        for chain, chain_ranks in enumerate(ranks):
+            counts, edges = np.histogram(chain_ranks, bins=RANK_BINS, range=(0, 1))
             panel.stairs(
-                counts / own.size * RANK_BINS, edges, color=COLOURS[chain % len(COLOURS)],
+                counts / chain_ranks.size * RANK_BINS, edges, color=COLOURS[chain % len(COLOURS)],
                 linestyle=DASHES[chain % len(DASHES)], linewidth=1.3, baseline=None,
                 label=f"chain {chain + 1}",
             )  # fmt: skip
@@ -109,8 +114,8 @@ def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
         panel.set_title(name, fontsize=10, loc="left", color=INK)
         panel.set_xlim(0, 1)
     hide(panels[len(names) :])
-    figure.supxlabel(plain(f"rank among all draws, as a share; {scorer}"), fontsize=10)
-    figure.supylabel("draws, relative to even", fontsize=10)
+    figure.supxlabel(plain(f"rank among all draws, as a fraction; {scorer}"), fontsize=10)
+    figure.supylabel("draws, relative to uniform", fontsize=10)
     legend(figure, panels[0], draws.sizes["chain"])
     return drawing(figure, "ranks")
 
@@ -121,5 +126,5 @@ def _title(check: Mapping[str, Any]) -> str:
     return f"{check['variant']}, {check['subset']}"
 
 
-def _largest(checks: list[Mapping[str, Any]]) -> float:
+def _largest_count(checks: list[Mapping[str, Any]]) -> float:
     return 1.2 * max(float(max(c["predicted_hi"], c["observed"])) for c in checks)

@@ -1,4 +1,4 @@
-"""How figures look: one canvas, one set of marks, told apart without colour too."""
+"""The style of figures: one canvas and one set of marks, distinguishable without colour."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 INK, SOFT, LINE, BAND = "#1f2937", "#6b7280", "#e5e7eb", "#eef0f3"
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d5a97", "#b8860b", "#4b5563", "#00838f", "#c2185b")
-"""Distinguishable for most colour-blind readers next to each other; order of the family's list."""
+"""Neighbouring colours are distinguishable for most colour-blind readers; in the family's order."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 DASHES = ("-", (0, (6, 2)), (0, (2, 2)), (0, (6, 2, 2, 2)), (0, (1, 1)))
 """7 markers x 5 dashes x 8 colours: no two of 280 variants look alike."""
@@ -23,7 +23,7 @@ ROW_INCHES = 0.3
 
 
 def canvas(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
-    """A figure of so many panels, in rows."""
+    """Return a figure with a grid of panels."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(WIDTH, height), layout="constrained", facecolor="white")
@@ -38,22 +38,22 @@ def canvas(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list
     return figure, panels
 
 
-def look(place: int) -> dict[str, Any]:
-    """Colour, marker and dashes of the variant at a place of the family's list."""
+def look(index: int) -> dict[str, Any]:
+    """Return colour, marker and dashes of the variant at an index of the family's list."""
     return {
-        "color": COLOURS[place % len(COLOURS)],
-        "marker": MARKERS[place % len(MARKERS)],
-        "linestyle": DASHES[place % len(DASHES)],
+        "color": COLOURS[index % len(COLOURS)],
+        "marker": MARKERS[index % len(MARKERS)],
+        "linestyle": DASHES[index % len(DASHES)],
     }
 
 
 def plain(text: str) -> str:
-    """A name as it is: no part of it is mathematics."""
+    """Escape a name so that no part of it is rendered as mathematics."""
     return text.replace("$", r"\$")
 
 
 def legend(figure: Figure, axes: Axes, entries: int) -> None:
-    """Above the panels, in as many columns as names fit."""
+    """Draw the legend above the panels, in as many columns as fit."""
     handles, labels = axes.get_legend_handles_labels()
     widest = max((len(label) for label in labels), default=0)
     columns = max(1, min(entries, 4, int(88 / (widest + 8))))
@@ -63,7 +63,7 @@ def legend(figure: Figure, axes: Axes, entries: int) -> None:
 
 
 def caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-tailed") -> str:
-    """What an axis shows, by whom, and that unlike conditions were compared."""
+    """Return an axis label with scorer, threshold, level and a warning if conditions differ."""
     warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
     k = max((row.get("k", 1) for row in summary.get("rates", [])), default=1)
     several = f"k = {k} continuations a prompt; " if k > 1 else ""
@@ -74,7 +74,7 @@ def caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-taile
 
 
 def nothing(axes: Axes, reason: str) -> None:
-    """An empty panel that says why it is empty."""
+    """Write the reason into an empty panel."""
     import textwrap
 
     axes.set_axis_off()
@@ -83,14 +83,14 @@ def nothing(axes: Axes, reason: str) -> None:
 
 
 def hide(panels: Sequence[Axes]) -> None:
-    """Panels of a grid that have nothing to show."""
+    """Hide the unused panels of a grid."""
     for panel in panels:
         panel.set_axis_off()
 
 
 def drawing(figure: Figure, name: str) -> Drawing:
-    """The figure as bytes that depend on it alone: fixed ids (of their own for each kind of figure,
-    as a page holds several), no date, text as text.
+    """Render a figure to bytes that depend on the figure only: fixed ids (distinct for each kind of
+    figure, because a page contains several), no date, text as text.
     """
     import matplotlib as mpl
 
