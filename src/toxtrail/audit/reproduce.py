@@ -1,4 +1,4 @@
-"""Generations made again from their recorded identity, and scored again."""
+"""Regenerate and rescore samples from their recorded identity."""
 
 from __future__ import annotations
 
@@ -22,17 +22,17 @@ Key = tuple[str, int]
 
 
 class Plan(NamedTuple):
-    """How a file was generated, as far as it was written down."""
+    """The recorded settings of a generation run."""
 
     engine: str | None
     batch_tokens: int | None
     threads: int | None
     source: str
-    """Where it was written down; empty if nowhere."""
+    """Where it is recorded; empty if nowhere."""
 
 
 class Reproduction(NamedTuple):
-    """One generation beside the one that was recorded."""
+    """One regenerated sample compared with the recorded one."""
 
     variant: str
     prompt_id: str
@@ -50,7 +50,7 @@ class Reproduction(NamedTuple):
 
 
 def draw(rows: Sequence[Generation], n: int, seed: int, variant: str) -> list[Key]:
-    """N rows at random, at most all."""
+    """Sample n rows at random, at most all."""
     keys = sorted(row.key for row in rows)
     return sorted(random.Random(f"{seed}|{variant}").sample(keys, min(n, len(keys))))
 
@@ -100,7 +100,7 @@ def regenerate(
 def _whole_batches(
     rows: Sequence[Row], chosen: Sequence[Row], config: GenerationConfig, budget: int
 ) -> list[Row]:
-    """The chosen rows and those that shared a batch with one of them."""
+    """Return the chosen rows and those that shared a batch with one of them."""
     fit = [row for row in rows if row.encoded.fits]
     asks = [
         Ask(n, row.encoded.token_ids, row_seed(config.seed, row.prompt.prompt_id, row.sample))
@@ -119,7 +119,7 @@ def _whole_batches(
 def rescored(
     rows: Sequence[Generation], judges: Sequence[Judge]
 ) -> dict[tuple[str, int, str], float]:
-    """(prompt_id, sample, scorer) -> toxicity, of the rows that have a text."""
+    """Return (prompt_id, sample, scorer) -> toxicity for rows with a text."""
     readable = [row for row in rows if row.state == "ok"]
     toxicities: dict[tuple[str, int, str], float] = {}
     for judge in judges:
@@ -163,7 +163,7 @@ def compare_rows(
 def differing_environment(
     recorded: Mapping[str, str], present: Mapping[str, str]
 ) -> dict[str, Any]:
-    """Field -> [recorded, present] where the two differ."""
+    """Return field -> [recorded, present] where the two differ."""
     return {
         name: [recorded.get(name), present.get(name)]
         for name in sorted({**recorded, **present})

@@ -1,4 +1,4 @@
-"""A result that travels: every file behind it but the weights, and the list of their hashes.
+"""Bundles: every file behind a result except the weights, with a list of their hashes.
 
 A bundle keeps the layout of the repo, so the same checks read it, on a machine without the repo,
 without DVC and without MLflow.
@@ -58,19 +58,19 @@ if TYPE_CHECKING:
 
 LISTING = "bundle.json"
 LIMIT = 20 << 30
-"""Bytes that a bundle may unpack to."""
+"""Maximum bytes of an unpacked bundle."""
 PLAUSIBLE, RATIO = 1 << 30, 200
-"""Bytes; above it, nothing that we write packs to less than a two-hundredth."""
+"""Bytes, and the largest compression ratio of a bundle above this size."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip's oldest time stamp: equal files give equal bundles."""
 ZIP_DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError,
 )  # fmt: skip
-"""What zipfile raises of a damaged, encrypted or exotic archive."""
+"""Exceptions of zipfile for a damaged, encrypted or unsupported archive."""
 
 
 def _cure(run: Instance) -> str:
-    """What brings an output of a stage run back."""
+    """Return how to restore an output of a stage run."""
     if run.stage.name in ("track", "track-comparison"):
         return (
             "It is the receipt of an MLflow run, which DVC keeps no copy of: `toxtrail run "
@@ -80,10 +80,10 @@ def _cure(run: Instance) -> str:
 
 
 def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
-    """Name in the bundle -> file of the repo: everything behind a variant or a family.
+    """Return name in the bundle -> file of the repo, for everything behind a variant or a family.
 
     Raises:
-        DataError: something is not here.
+        DataError: a file is missing.
     """
     files = {name: store.root / name for name in ("params.yaml", "dvc.lock", "requirements.txt")}
     behind = target.stage_runs(config)
@@ -110,10 +110,10 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
 
 
 def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Path) -> None:
-    """A folder, or a zip if the name ends so; nothing of that name until it is whole.
+    """Write a folder, or a zip if the name ends in .zip; the target appears only when complete.
 
     Raises:
-        ConfigError: there is something of that name.
+        ConfigError: the target exists.
     """
     if target.exists():
         raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
@@ -136,7 +136,7 @@ def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Pa
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether a path is a bundle, by its listing."""
+    """Return whether a path is a bundle, by its listing."""
     if path.is_dir():
         return (path / LISTING).is_file()
     try:
@@ -150,10 +150,10 @@ def is_bundle(path: Path) -> bool:
 
 @contextmanager
 def unpacked(path: Path) -> Iterator[Path]:
-    """The bundle's folder; a zip is unpacked to a temporary one.
+    """Open a bundle's folder; a zip is unpacked to a temporary folder.
 
     Raises:
-        DataError: a zip that would write outside of it, holds links, or is too large.
+        DataError: a zip that would write outside the folder, contains links, or is too large.
     """
     if path.is_dir():
         yield path
@@ -171,10 +171,10 @@ def unpacked(path: Path) -> Iterator[Path]:
 
 
 def about(root: Path) -> dict[str, Any]:
-    """What a bundle says of itself.
+    """Read a bundle's listing.
 
     Raises:
-        DataError: its listing is not one.
+        DataError: the listing is invalid.
     """
     value = read_json(root / LISTING)
     if not isinstance(value, dict) or not isinstance(value.get("files"), dict):
@@ -187,10 +187,10 @@ def about(root: Path) -> dict[str, Any]:
 
 
 def chain_of(root: Path) -> Link:
-    """The chain of the result that a bundle holds.
+    """Return the lineage of the result in a bundle.
 
     Raises:
-        DataError: its listing or a file of the chain is damaged or missing.
+        DataError: the listing or a file of the lineage is damaged or missing.
     """
     for name, reason in refused_below(root).items():
         raise DataError(f"{name}: {reason}. Nothing of the bundle was opened.")
@@ -209,7 +209,7 @@ def chain_of(root: Path) -> Link:
 
 
 def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKey]) -> list[Check]:
-    """Everything that can be said without the repo."""
+    """Verify everything that can be verified without the repository."""
     if refused := refused_below(root):
         return [broken("files", n, f"{why}. It was not opened.") for n, why in refused.items()]
     digests = Digests(progress)
@@ -242,10 +242,10 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
 
 
 def _target(listing: Mapping[str, Any], config: Config) -> Signable:
-    """What a bundle is of.
+    """Return the variant or family of a bundle.
 
     Raises:
-        DataError: its params.yaml knows no such variant or family.
+        DataError: its params.yaml has no such variant or family.
     """
     group, name = listing["group"], str(listing.get("name"))
     entries = config.variants if group == "variants" else config.families
@@ -257,7 +257,7 @@ def _target(listing: Mapping[str, Any], config: Config) -> Signable:
 def _verify_content_key(
     root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]
 ) -> Iterator[Check]:
-    """The content key that the listing names is that of the result in it."""
+    """Check that the content key in the listing is that of the result."""
     for stage_run in of_stage(scope, "posterior", "compare"):
         if stage_run.key != listing["name"]:
             continue
@@ -276,8 +276,7 @@ def _verify_listed_files(root: Path, files: Mapping[str, str], digests: Digests)
 
 
 def _verify_lock_entry(evidence: Evidence, stage_run: Instance) -> Iterator[Check]:
-    """Values as params.yaml has them, files as dvc.lock records them; a folder with weights is here
-    without them."""
+    """Check values against params.yaml and files against dvc.lock; a bundle has no weights."""
     entry = evidence.lock.get(stage_run.name)
     if entry is None:
         yield broken("dvc.lock", stage_run.name, "the bundle's dvc.lock has no entry of it")
@@ -329,7 +328,7 @@ def _zip_entry(name: str) -> zipfile.ZipInfo:
 
 
 def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
-    """zipfile itself keeps names inside; links and bombs are left to us."""
+    """Refuse links and zip bombs; zipfile itself refuses paths outside the folder."""
     size = sum(entry.file_size for entry in archive.infolist())
     packed = sum(entry.compress_size for entry in archive.infolist())
     if size > LIMIT:

@@ -1,4 +1,4 @@
-"""The other direction: from a fine-tune, a commit or a lock to every result that came from it."""
+"""Downstream lineage: from a fine-tune, a commit or a lock to every result derived from it."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ IGNORED_FILES = {"README.md", ".gitattributes", ".gitignore"}
 
 
 class Result(NamedTuple):
-    """Something that came from it."""
+    """One derived result."""
 
     kind: str
     """`stage run`, `past result`, `MLflow run`, `commit` or `model`."""
@@ -35,7 +35,7 @@ class Result(NamedTuple):
 
 
 def of_adapter(path: Path, scene: Scene) -> list[Result]:
-    """Every model, stage run, MLflow run and commit that an adapter went into.
+    """Return every model, stage run, MLflow run and commit that used an adapter.
 
     Raises:
         ConfigError: no such file or folder, or it holds nothing that is known here.
@@ -64,7 +64,7 @@ def of_adapter(path: Path, scene: Scene) -> list[Result]:
 
 
 def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[Result]:
-    """Every output that a commit's lock records, and every run of it or tracked at it.
+    """Return every output that a commit's lock records, and every run recorded or tracked at it.
 
     Raises:
         ConfigError: git knows no such commit.
@@ -110,13 +110,13 @@ def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
 
 
 def runs_of(lock: Lock, runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """The runs whose receipts a lock records, by the receipt's exact content."""
+    """Return the runs whose receipts a lock records, by the receipt's exact content."""
     receipts = set(_receipts(lock))
     return [run for run in runs if _receipt_md5(run) in receipts]
 
 
 def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Result]:
-    """Runs that no lock ever recorded, and entries of the newest lock that have no run."""
+    """Return runs that no lock recorded, and entries of the newest lock without a run."""
     text = "\n".join(lock.text for lock in locks)
     results = []
     for run in runs:
@@ -135,7 +135,7 @@ def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Resul
 
 
 def _receipts(lock: Lock) -> dict[str, str]:
-    """md5 -> stage run."""
+    """Return md5 -> stage run."""
     return {
         out.md5: entry.name
         for entry in lock.values()
@@ -145,7 +145,7 @@ def _receipts(lock: Lock) -> dict[str, str]:
 
 
 def _receipt_md5(run: TrackedRun) -> str | None:
-    """DVC's name for the receipt that belongs to a run; None for an unsealed one."""
+    """Return DVC's hash of the receipt of a run; None for an unsealed run."""
     key, seal = run.tags.get(KEY_TAG), run.tags.get(SEAL_TAG)
     if key is None or seal is None:
         return None
@@ -177,12 +177,12 @@ def _past_results(
 
 
 def _contents(entry: LockEntry) -> set[str]:
-    """The contents that a stage run made."""
+    """Return the hashes of a stage run's outputs."""
     return {out.md5 for out in entry.outs.values()}
 
 
 def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
-    """Entries that were run on what these made, and on what was made of that; not the makers."""
+    """Return the entries downstream of these outputs, without the makers."""
     paths = {path for entry in makers for path in entry.outs}
     entries: dict[str, LockEntry] = {}
     grown = True
@@ -195,7 +195,7 @@ def downstream(lock: Lock, makers: Sequence[LockEntry]) -> list[LockEntry]:
 
 
 def _reads(entry: LockEntry, paths: set[str]) -> bool:
-    """A dependency may be the folder that a file lies in."""
+    """Return whether an entry depends on an output; a dependency may be its folder."""
     return any(
         output == dep or output.startswith(f"{dep}/") for dep in entry.deps for output in paths
     )

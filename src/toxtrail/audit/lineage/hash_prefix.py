@@ -1,4 +1,4 @@
-"""A hash, or the beginning of one -> which recorded content it is of."""
+"""Find recorded contents by a hash or the beginning of one."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def matching(
     runs: Sequence[FiledRun],
     cards: Sequence[ModelCard],
 ) -> list[Known]:
-    """Each recorded content whose hash starts so, once; the place in the repo is kept if known."""
+    """Return each recorded content whose hash has this prefix, with its path if known."""
     path_by_digest: dict[str, str] = {}
     for recorded_hashes in (
         _of_manifests(manifests),
@@ -54,7 +54,7 @@ def _of_manifests(manifests: Sequence[Manifest]) -> Iterator[Known]:
 
 
 def _of_locks(start: str, locks: Sequence[PastLock]) -> Iterator[Known]:
-    """The newest lock names the paths; of older ones the hash is enough."""
+    """Yield the newest lock's hashes with paths, and only the hashes of older locks."""
     pattern = re.compile(rf"\b{start}[0-9a-f]*\b")
     for number, lock in enumerate(locks):
         if not pattern.search(lock.text):

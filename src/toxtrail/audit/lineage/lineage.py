@@ -1,4 +1,4 @@
-"""The chain behind a result, as a tree of links, each with its hash and whether it still stands."""
+"""The lineage of a result as a tree of nodes, each with its hash and the status of its file."""
 
 from __future__ import annotations
 
@@ -46,20 +46,20 @@ CLAIM = "that it was trained on the data its card names is its uploader's claim:
 
 
 class Link(NamedTuple):
-    """One step of the chain."""
+    """One node of the lineage."""
 
     what: str
     name: str
     sha256: str | None
     standing: Standing
     facts: tuple[tuple[str, str], ...] = ()
-    """Settings and facts, in reading order."""
+    """Settings and facts, in display order."""
     weak: tuple[str, ...] = ()
-    """Where less is proved than a reader may think."""
+    """Caveats: where less is verified than a reader may assume."""
     made_from: tuple[Link, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """The link and everything below it."""
+        """Return the node and everything below it."""
         return {
             **self._asdict(),
             "facts": dict(self.facts),
@@ -68,37 +68,37 @@ class Link(NamedTuple):
         }
 
     def all(self) -> Iterator[Link]:
-        """This link and those below it."""
+        """Yield this node and those below it."""
         yield self
         for link in self.made_from:
             yield from link.all()
 
     def unread(self) -> Iterator[Link]:
-        """Those whose file could not be read."""
+        """Yield nodes whose file could not be read."""
         return (link for link in self.all() if link.standing == "unread")
 
     def mismatches(self) -> Iterator[Link]:
-        """Those whose file is not what was recorded."""
+        """Yield nodes whose file differs from the record."""
         return (link for link in self.all() if link.standing == "MISMATCH")
 
 
 class Chain:
-    """Builds chains; a file is hashed once however often it occurs."""
+    """Builds lineages; each file is hashed once."""
 
     def __init__(self, store: Store | None, holds_weights: bool = True) -> None:
         """Args:
-        store: None outside every experiment: only what a file says of itself is known then.
-        holds_weights: false for a bundle, whose adapters are recorded and not there.
+        store: None outside an experiment; then only a file's own manifest is known.
+        holds_weights: false for a bundle, which has no adapter files.
         """
         self._store = store
         self._holds_weights = holds_weights
         self._hashes: dict[Path, str | None] = {}
 
     def of_file(self, path: Path) -> Link:
-        """The chain of a file that carries a manifest.
+        """Return the lineage of a file with a manifest.
 
         Raises:
-            DataError: it carries none.
+            DataError: it has none.
         """
         manifest = embedded_manifest(path)
         if manifest is None:
@@ -117,7 +117,7 @@ class Chain:
         sha256: str | None = None,
         standing: Standing = "recorded",
     ) -> Link:
-        """The chain of a result known by its manifest, such as an MLflow run."""
+        """Return the lineage of a result known by its manifest, such as an MLflow run."""
         below = [
             self._input(key, source)
             for key, source in manifest.inputs.items()
@@ -148,7 +148,7 @@ class Chain:
         )
 
     def of_adapter(self, path: Path, card: ModelCard) -> Link:
-        """The chain of an adapter that a card of this experiment lists last."""
+        """Return the lineage of an adapter that a card of this experiment lists last."""
         link = self._weights(card.key, card.base, card.adapters)
         return link._replace(name=f"{path} = {link.name}")
 
@@ -175,7 +175,7 @@ class Chain:
         )
 
     def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> Link:
-        """The last adapter on what it was trained on, down to the base."""
+        """Return the last adapter with its parent weights, down to the base."""
         if not adapters:
             return _base_link(base)
         last = adapters[-1]
@@ -197,7 +197,7 @@ class Chain:
         )
 
     def _training(self, adapter: Adapter, training: TrainingRecord) -> Link:
-        """The fine-tune stage: recipe, loss curve, data, and which parent it saw."""
+        """Return the fine-tune stage: recipe, loss curve, data and parent."""
         data = Link(
             "training data",
             training.data_uri,
@@ -260,12 +260,12 @@ class Chain:
         return "matches" if current == sha256 else "MISMATCH"
 
     def _file_standing(self, path: Path) -> Standing:
-        """A file from elsewhere is only what it says of itself."""
+        """Return `recorded` for a file outside the experiment: only its manifest is known."""
         inside = self._store is not None and path.is_relative_to(self._store.root)
         return "matches" if inside else "recorded"
 
     def _sha256(self, name: str) -> str | None:
-        """None of what is not here; empty of what is not opened."""
+        """Return the hash of a file; None if it is missing, empty if it is not opened."""
         assert self._store is not None
         if leads_out(name):
             return ""
@@ -285,7 +285,7 @@ class Chain:
     def _execution(
         self, manifest: Manifest, sha256: str | None
     ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """When, where and at which commit this very file was made, if this machine made it."""
+        """Return when, where and at which commit this file was made, if recorded on this machine."""
         if self._store is None or sha256 is None:
             return (), ()
         try:
@@ -298,7 +298,7 @@ class Chain:
 
 
 def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
-    """A posterior names a parent: of weights that nobody tuned here, that is a claim."""
+    """Return a caveat if a posterior's parent is only a claim (weights not fine-tuned here)."""
     parent = manifest.params.get("variant", {}).get("parent")
     cards = [node.model for node in lineage(manifest) if node.kind == "generate" and node.model]
     if manifest.kind != "posterior" or not parent or any(card.adapters for card in cards):
@@ -310,12 +310,12 @@ def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
 
 
 def is_served(manifest: Manifest) -> bool:
-    """Whether a server made the texts, not weights that were loaded and proved."""
+    """Return whether a server generated the texts, instead of verified local weights."""
     return manifest.kind == "generate" and "served_as" in manifest.params
 
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-    """Facts and weak points of one execution."""
+    """Return facts and caveats of one execution."""
     seconds, state = record["cost"]["seconds"], "dirty" if record["dirty"] else "clean"
     weak = []
     if record["dirty"]:
@@ -330,7 +330,7 @@ def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...]
 
 
 def brief(value: object) -> str:
-    """A setting on one line."""
+    """Format a setting on one line."""
     if isinstance(value, dict):
         return ", ".join(f"{key} {brief(inner)}" for key, inner in value.items())
     if isinstance(value, list):
@@ -346,7 +346,7 @@ def _held_out_facts(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
 
 
 def _without_golden_texts(value: Any) -> Any:
-    """A section of the params without the texts that a scorer is tried on: they may be toxic."""
+    """Remove the golden texts of a scorer, which may be toxic."""
     if not isinstance(value, dict):
         return value
     return {

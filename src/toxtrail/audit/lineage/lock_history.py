@@ -1,4 +1,4 @@
-"""Where a content was seen: in dvc.lock at every commit, and among the files of MLflow runs."""
+"""Where a content is recorded: in dvc.lock at every commit, and in the files of MLflow runs."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Sighting(NamedTuple):
 
 
 class PastLock(NamedTuple):
-    """dvc.lock as a commit, or the work tree, has it."""
+    """dvc.lock at a commit, or in the work tree."""
 
     commit: str
     """Empty for the work tree."""
@@ -51,7 +51,7 @@ class PastLock(NamedTuple):
         return f"dvc.lock at {self.commit[:12]}" if self.commit else "dvc.lock"
 
     def parsed(self) -> Lock | None:
-        """None if it is not as DVC writes it."""
+        """Return the parsed lock; None if DVC did not write it."""
         return _parsed(self.text)
 
 
@@ -64,7 +64,7 @@ def _parsed(text: str) -> Lock | None:
 
 
 def past_locks(root: Path) -> list[PastLock]:
-    """The work tree's and every committed version, the newest first."""
+    """Return the work tree's and every committed version, newest first."""
     locks = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
     path = root / "dvc.lock"
     now = read_text(path, "replace") if path.is_file() else None
@@ -76,7 +76,7 @@ def past_locks(root: Path) -> list[PastLock]:
 def sightings(
     digest: Digest, locks: Sequence[PastLock], dvc_cache: Path, runs: Sequence[FiledRun]
 ) -> list[Sighting]:
-    """Every recorded place of a content; of equal ones in the history, the oldest commit."""
+    """Return every recorded location of a content; of equal ones, the oldest commit."""
     folders = folders_with(digest.md5, locks, dvc_cache)
     by_location: dict[tuple[str, str], Sighting] = {}
     for lock in reversed(locks):
@@ -86,13 +86,13 @@ def sightings(
 
 
 def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
-    """How many folders of the locks have no list of their files in DVC's cache."""
+    """Return how many folders of the locks have no file list in DVC's cache."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
     return sum(listing(cache, name) is None for name in names)
 
 
 def folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
-    """Folder hash -> names in it that have this content, as far as DVC's cache lists them."""
+    """Return folder hash -> names in it with this content, as far as DVC's cache lists them."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
     paths_by_folder: dict[str, list[str]] = {}
     for name in names:

@@ -1,4 +1,4 @@
-"""What new weights were made from: who says so, and does it fit the parent they are to have?"""
+"""Claims about the parent of new weights, compared with the parent that they are added with."""
 
 from __future__ import annotations
 
@@ -25,19 +25,19 @@ FORBIDDING: Mapping[str, str] = {
     "other": "a licence of its own: read it before you use it",
     "unknown": "nobody says what is allowed",
 }
-"""Part of a licence's name -> what it forbids, or may."""
+"""Part of a licence's name -> what it forbids, or may forbid."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 UPLOADER = "its uploader's claim: nothing proves it"
 
 
 class Judged(NamedTuple):
-    """Claims held against a parent."""
+    """Claims compared with a parent."""
 
     parent: str | None
     agreed: tuple[str, ...]
     """Claims that name the parent."""
     weak: tuple[str, ...]
-    """Where less is known than the entry says."""
+    """Caveats: where less is known than the entry states."""
     contradictions: tuple[str, ...]
     """Claims that name something else: refused unless the user insists."""
 
@@ -60,7 +60,7 @@ def judge_origin(
     parent_type: str | None,
     originals: Originals,
 ) -> Judged:
-    """Hold what is claimed against the parent, or find the parent that is claimed.
+    """Compare claims with the given parent, or find the parent that is claimed.
 
     Args:
         parent: a variant; None to take the one that the claims name.
@@ -105,7 +105,7 @@ def judge_origin(
 def propose(
     candidate: Candidate, config: Config, parent: str | None, wishes: Mapping[str, str | None]
 ) -> Proposal:
-    """The entry, with what the user wishes and else what follows from name, tags and parent.
+    """Propose an entry from the user's options, else from name, tags and parent.
 
     Args:
         wishes: `key`, `family`, `role`; None where the user leaves it open.
@@ -136,7 +136,7 @@ def propose(
 
 
 def names_of(config: Config, variant: str | None) -> set[str]:
-    """What cards may call a variant: its repo, its folder or file; empty if it has no such name."""
+    """Return the names that cards may use for a variant: its repo, folder or file."""
     model = config.models.get(variant or "")
     if model is None:
         return set()
@@ -147,7 +147,7 @@ def names_of(config: Config, variant: str | None) -> set[str]:
 
 
 def license_warning(named: str | None) -> str | None:
-    """What a licence forbids, as far as its name says; None if it is a plain one."""
+    """Return what a licence forbids, judging by its name; None for an ordinary licence."""
     if named is None:
         return "no licence is stated: by default nothing is allowed"
     for part, meaning in FORBIDDING.items():
@@ -157,7 +157,7 @@ def license_warning(named: str | None) -> str | None:
 
 
 def role_of(candidate: Candidate) -> str:
-    """A word of its name or tags that says what was done, else `merge` or `community`."""
+    """Return the role from a word of its name or tags, else `merge` or `community`."""
     words = " ".join([candidate.name, *candidate.tags]).lower()
     if any(claim.relation == "merge" for claim in candidate.claims):
         return "merge"
@@ -165,7 +165,7 @@ def role_of(candidate: Candidate) -> str:
 
 
 def slug(name: str) -> str:
-    """A key from a name: `Llama-3.1-8B_X` -> `llama-3-1-8b_x`."""
+    """Return a key for a name: `Llama-3.1-8B_X` -> `llama-3-1-8b_x`."""
     text = re.sub(r"[^a-z0-9_-]+", "-", name.lower()).strip("-_")
     return text or "model"
 
@@ -173,7 +173,7 @@ def slug(name: str) -> str:
 def _variants_of_claim(
     claim: Claim, config: Config, originals: Originals
 ) -> tuple[list[str], str | None]:
-    """(variants that a claim means, how: None if by their own name)."""
+    """Return the variants that a claim refers to, and how (None if by their own name)."""
     name = _normalised_name(claim.base)
     if variants := _variants_with_name(config, name):
         return variants, None
@@ -184,8 +184,8 @@ def _variants_of_claim(
 
 
 def _comparable(base: str, config: Config, parent: str) -> bool:
-    """Whether a claim and a parent have names of one kind: both of the hub, or both of this
-    experiment's files. A path on the uploader's disk is neither."""
+    """Return whether a claim and a parent have names of the same kind: both on the Hub, or both
+    files of this experiment. A path on the uploader's disk is neither."""
     model = config.models.get(parent)
     address = parse_uri(_last_source(model).uri) if model else None
     if isinstance(address, HfUri):
@@ -235,7 +235,7 @@ def _last_source(model: ModelConfig) -> Source:
 
 
 def _normalised_name(name: str) -> str:
-    """A repo's id or a path, however it is spelled: hf:Org/Name@commit -> org/name."""
+    """Normalise a repo id or a path: hf:Org/Name@commit -> org/name."""
     text = name.removeprefix("hf:").removeprefix("file:").partition("@")[0]
     return text.removeprefix("./").rstrip("/").lower()
 

@@ -1,4 +1,4 @@
-"""A file, wherever it lies -> the result that it is."""
+"""Resolve a file at any path to the result that it is."""
 
 from __future__ import annotations
 
@@ -37,12 +37,12 @@ def file_subject(reference: str, scene: Scene) -> Subject | None:
 
 
 def folders_of(scene: Scene) -> list[Path]:
-    """Where relative paths start."""
+    """Return the folders in which relative paths are searched."""
     return [scene.start_folder, *([scene.store.root] if scene.store else [])]
 
 
 def _of_folder(path: Path, scene: Scene) -> Subject:
-    """An adapter's folder, or a folder that a stage made: known by what is in it."""
+    """Resolve an adapter's folder, or an output folder, by its contents."""
     inside = [path / name for name in ("adapter_model.safetensors", "summary.json")]
     inner_file = next((p for p in inside if p.is_file()), None)
     if inner_file:
@@ -63,7 +63,7 @@ def _of_folder(path: Path, scene: Scene) -> Subject:
 
 
 def of_file(path: Path, scene: Scene) -> Subject:
-    """A file by the manifest inside it, a model card that lists it, or where it was recorded.
+    """Resolve a file by its manifest, a model card that lists it, or its recorded locations.
 
     Raises:
         DataError: none of the three.
@@ -95,7 +95,7 @@ def of_file(path: Path, scene: Scene) -> Subject:
 
 
 def _unsearched(scene: Scene) -> str:
-    """Where a content may be recorded that could not be looked at."""
+    """Return which records could not be searched."""
     if scene.store is None:
         return ""
     gaps = []
@@ -112,7 +112,7 @@ def _unsearched(scene: Scene) -> str:
 def _from_location(
     path: Path, digest: Digest, locations: Sequence[Sighting], scene: Scene
 ) -> Subject:
-    """A file that says nothing of itself, but whose content is recorded here."""
+    """Resolve a file without a manifest whose content is recorded here."""
     instances_by_name = {instance.name: instance for instance in scene.instances}
     location = next(
         (s for s in locations if s.stage in instances_by_name and _is_present(s, digest, scene)),
@@ -137,7 +137,7 @@ def _from_location(
 
 
 def _is_present(location: Sighting, digest: Digest, scene: Scene) -> bool:
-    """Whether the recorded place still holds this content."""
+    """Return whether the recorded location still has this content."""
     path = scene.store.root / location.path if scene.store else None
     return path is not None and path.is_file() and hashed(path).md5 == digest.md5
 
@@ -149,7 +149,7 @@ def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:
 
 
 def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
-    """The card whose last adapter, or whose weights, hold this file."""
+    """Return the card whose last adapter, or whose weights, include this file."""
     for card in scene.cards:
         files = (
             card.adapters[-1].files if card.adapters else (*card.base.files, *card.base.converted)
@@ -165,7 +165,7 @@ def _model_stage(key: str, scene: Scene) -> str:
 
 
 def writer_of(path: Path, scene: Scene) -> str | None:
-    """The stage run whose output a path of this repo is, or lies in."""
+    """Return the stage run whose output contains this path."""
     if scene.store is None or not path.is_relative_to(scene.store.root):
         return None
     name = path.relative_to(scene.store.root).as_posix()
@@ -179,7 +179,7 @@ def writer_of(path: Path, scene: Scene) -> str | None:
 
 
 def with_sightings(link: Link, locations: Iterable[Sighting]) -> Link:
-    """The link, headed by where its content is recorded."""
+    """Return the link with the recorded locations first."""
     facts = tuple(("found", _location_text(location)) for location in locations)
     return link._replace(facts=(*facts, *link.facts))
 
@@ -191,5 +191,5 @@ def _location_text(location: Sighting) -> str:
 
 
 def track_targets(manifest: Manifest) -> tuple[str, ...]:
-    """The stage run that made a file, or that tracks what it is of."""
+    """Return the stage run that made a file."""
     return (manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",)

@@ -1,4 +1,4 @@
-"""Where a reference is a path: found, and fit to be read, before anything opens it."""
+"""Resolve a reference that is a path, and check that it can be read."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toxtrail.errors import ConfigError
 
 
 def place_of(reference: str, folders: Iterable[Path]) -> Path | None:
-    """The file or folder that a reference names from one of these folders; None if there is none.
+    """Return the file or folder that a reference names in one of these folders; None without one.
 
     Raises:
         ConfigError: it is a pipe or a device, which may never end, or it may not be read.

@@ -1,4 +1,4 @@
-"""What differs between two results: params, data, weights, code, environment; then the numbers."""
+"""Differences between two results: params, data, weights, code, environment, numbers."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, fl
 MISSING = "-"
 SECTIONS = ("params", "data", "weights", "code", "environment", "execution", "numbers")
 FACTS = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256")
-"""Tags of a run that say where it was made."""
+"""Tags of a run that identify where it was made."""
 
 
 class Difference(NamedTuple):
-    """One thing that the two do not share."""
+    """One field that differs."""
 
     section: str
     field: str
@@ -28,7 +28,7 @@ def differing(
     tags_a: Mapping[str, str],
     tags_b: Mapping[str, str],
 ) -> list[Difference]:
-    """Everything that differs, section by section.
+    """Return everything that differs, by section.
 
     Args:
         a: a summary of a posterior or a comparison.
@@ -46,7 +46,7 @@ def differing(
 
 
 def same_sections(differences: Sequence[Difference]) -> list[str]:
-    """The sections in which nothing differs."""
+    """Return the sections without differences."""
     return [
         name for name in SECTIONS if name not in {difference.section for difference in differences}
     ]
@@ -121,7 +121,7 @@ def _weights(card: ModelCard) -> dict[str, str]:
 
 
 def _numbers(summary: Mapping[str, Any]) -> dict[str, str]:
-    """Rates (of a comparison: differences too) by scorer and subset."""
+    """Return rates (for a comparison also differences) by scorer and subset."""
     numbers = {}
     for row in summary["rates"]:
         name = f"{row['variant']}: " if "variant" in row else ""

@@ -1,4 +1,4 @@
-"""What a verification looks at, read once, and what it says of each thing."""
+"""The inputs of a verification, read once, and the checks that it produces."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ LINKS = (
 
 
 class Check(NamedTuple):
-    """One thing looked at."""
+    """The result of one check."""
 
     link: str
     """One of LINKS."""
@@ -76,7 +76,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class Evidence:
-    """The files of an experiment and what is written about them."""
+    """The files of an experiment and their records."""
 
     store: Store
     config: Config
@@ -131,7 +131,7 @@ class Evidence:
         return self.commit_of(path, md5)
 
     def commit_of(self, path: str, md5: str) -> str | None:
-        """A commit whose dvc.lock records this content of an output."""
+        """Return a commit whose dvc.lock records this content of an output."""
         for version in self._versions:
             with suppress(ToxtrailError):
                 lock = parse_lock(version.text) if md5 in version.text else {}
@@ -146,27 +146,27 @@ class Evidence:
 
 
 def ok(link: str, name: str) -> Check:
-    """Looked at, and as recorded."""
+    """Return a check that passed: as recorded."""
     return Check(link, name, "ok", "")
 
 
 def broken(link: str, name: str, detail: str) -> Check:
-    """Not what was recorded."""
+    """Return a check that failed: not as recorded."""
     return Check(link, name, "BROKEN", detail)
 
 
 def absent(link: str, name: str, detail: str) -> Check:
-    """Not here, so nothing can be said."""
+    """Return a check of something missing, which cannot be verified."""
     return Check(link, name, "absent", detail)
 
 
 def weak(link: str, name: str, detail: str) -> Check:
-    """It stands, but less is proved than it seems."""
+    """Return a check that passed with a caveat."""
     return Check(link, name, "weak", detail)
 
 
 def unread(link: str, name: str, why: str) -> Check:
-    """Here, and it could not be read: nothing was verified of it."""
+    """Return a check of something present that could not be read, so it was not verified."""
     return Check(link, name, "unread", f"it could not be read, so it was not verified. {why}")
 
 
@@ -193,7 +193,7 @@ def failed(link: str, name: str, error: Exception, what: str) -> Check:
 
 
 def checks_of(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
-    """One check for each problem, or one that is ok."""
+    """Return one check for each problem, or one that is ok."""
     return [
         unread(link, name, item.why) if isinstance(item, Unread) else broken(link, name, item)
         for item in problems
@@ -230,12 +230,12 @@ def unread_only(link: str, name: str, error: Exception) -> list[Check]:
 
 
 def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
-    """Those of these stages."""
+    """Return the stage runs of these stages."""
     return [instance for instance in instances if instance.stage.name in names]
 
 
 def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
-    """A file that is damaged, or could not be read, ends one part, never the others."""
+    """Collect checks; a damaged or unreadable file ends this part only."""
     checks: list[Check] = []
     try:
         for check in part:

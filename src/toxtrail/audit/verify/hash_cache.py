@@ -1,7 +1,7 @@
-"""Every byte hashed once: SHA-256 for manifests and MD5 for DVC's names, in one reading.
+"""Hash every file once: SHA-256 for manifests and MD5 for DVC, in one read.
 
-Nothing is taken from a time stamp, a size or DVC's own state: a file edited in place with all of
-them kept is still found.
+Time stamps, sizes and DVC's state are not trusted: a file edited in place is detected even if all
+of them are unchanged.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class Digest(NamedTuple):
 
 
 class FolderDigest(NamedTuple):
-    """A folder's content, by DVC's rule."""
+    """A folder's content, hashed as DVC does."""
 
     md5: str
     """With `.dir`."""
@@ -42,11 +42,11 @@ class FolderDigest(NamedTuple):
 
 
 class Digests:
-    """Files hashed at most once, several at a time."""
+    """Hashes of files, each computed at most once, several in parallel."""
 
     def __init__(self, progress: Progress, refused: Iterable[Path] = ()) -> None:
         """Args:
-        refused: never opened, nor what is in it; as if it were not there.
+        refused: paths that are never opened, and treated as missing.
         """
         self._progress = progress
         self._refused = frozenset(refused)
@@ -69,10 +69,10 @@ class Digests:
                 pass
 
     def of(self, path: Path) -> Digest | None:
-        """None if there is no such file.
+        """Return the hashes of a file; None if it does not exist.
 
         Raises:
-            OSError: there is, and it cannot be read.
+            OSError: it exists and cannot be read.
         """
         if path not in self._digests and path not in self._unread:
             self._hash(path)
@@ -100,7 +100,7 @@ class Digests:
         return bool(self._refused) and not self._refused.isdisjoint((path, *path.parents))
 
     def folder(self, path: Path) -> FolderDigest | None:
-        """None if there is no such folder. See `of`.
+        """Return the hash of a folder; None if it does not exist. See `of`.
 
         Source: dvc_data's Tree.as_bytes; an MD5 over the sorted list of names and MD5s.
         """
@@ -113,18 +113,18 @@ class Digests:
 
 
 def dir_md5(files: Mapping[str, str]) -> str:
-    """DVC's name for a folder of {relative name: md5}."""
+    """Return DVC's hash of a folder of {relative name: md5}."""
     rows = [{"md5": files[name], "relpath": name} for name in sorted(files)]
     return md5_of(json.dumps(rows, sort_keys=True).encode()) + ".dir"
 
 
 def md5_of(data: bytes) -> str:
-    """DVC's own hash; no security rests on it alone."""
+    """Return DVC's hash; security does not depend on it alone."""
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
 def files_of(path: Path) -> list[Path]:
-    """The file itself, or every file below a folder that DVC would count.
+    """Return the file itself, or every file below a folder that DVC counts.
 
     Raises:
         OSError: a folder cannot be read.
@@ -135,7 +135,7 @@ def files_of(path: Path) -> list[Path]:
 
 
 def hashed(path: Path, advance: Advance | None = None) -> Digest:
-    """Both hashes in one reading."""
+    """Compute both hashes in one read."""
     sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):

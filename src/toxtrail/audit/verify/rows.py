@@ -112,7 +112,7 @@ def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
 def odd_generations(
     prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
 ) -> Iterator[str]:
-    """Where the rows are not k continuations of each prompt."""
+    """Yield where the rows are not k continuations of each prompt."""
     expected = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
     yield from _odd_keys("generation", [row.key for row in rows], set(expected), "prompts")
     moved = [row.key for row in rows if expected.get(row.key, row.subset) != row.subset]
@@ -123,7 +123,7 @@ def odd_generations(
 def odd_scores(
     rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
 ) -> Iterator[str]:
-    """Where the scores are not one of each scorer for each generation."""
+    """Yield where the scores are not one per scorer and generation."""
     generations = {row.key: row for row in rows}
     expected = {(*key, scorer) for key in generations for scorer in scorers}
     yield from _odd_keys("score", [score.key for score in scores], expected, "generations")
@@ -140,7 +140,7 @@ def odd_scores(
 
 
 def unequal(recorded: object, computed: object, key_path: str = "") -> Iterator[str]:
-    """Leaf by leaf, numbers within TOLERANCE of each other."""
+    """Yield differences leaf by leaf; numbers may differ by TOLERANCE."""
     if isinstance(recorded, Mapping) and isinstance(computed, Mapping):
         for name in {**recorded, **computed}:
             yield from unequal(
@@ -156,7 +156,7 @@ def unequal(recorded: object, computed: object, key_path: str = "") -> Iterator[
 
 
 def _row_title(row: object, index: int) -> str:
-    """A row by what it is about, where it says so."""
+    """Return a row's identifying fields, else its index."""
     names = ("variant", "b", "scorer", "subset")
     parts = [str(row[n]) for n in names if n in row] if isinstance(row, Mapping) else []
     return "/".join(parts) or str(index)
@@ -181,7 +181,7 @@ def _odd_keys(
 
 
 def _files_with_manifest(store: Store, instance: Instance) -> list[Path]:
-    """Files of a stage that carry a manifest, as far as they are here."""
+    """Return the present files of a stage that contain a manifest."""
     paths: list[Path] = []
     for out in instance.writes:
         path = store.root / out
@@ -272,7 +272,7 @@ def made_by_other_code(root: Path, instance: Instance) -> str | None:
 
 
 def recorded_code(summary: Mapping[str, Any]) -> str | None:
-    """Hash of the code that a summary was made by."""
+    """Return the hash of the code that made a summary."""
     manifest = summary.get("manifest")
     return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
 
@@ -323,7 +323,7 @@ def _labels(
 
 
 def _recompute_pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
-    """The tables of the stored draws; the draws themselves are not sampled again."""
+    """Recompute the tables from the stored draws; the draws are not sampled again."""
     store, config = evidence.store, evidence.config
     folder, family_config = store.pooled(family), config.families[family]
     if not (folder / "summary.json").is_file():

@@ -49,7 +49,7 @@ BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Path]:
-    """Every file that the checks below will hash, so that all are hashed side by side."""
+    """Yield every file that the checks below hash, so that they are hashed in parallel."""
     for card in cards(evidence, scope).values():
         for uri, resolved in _addresses(card):
             asset = evidence.assets.present(uri, resolved)
@@ -62,7 +62,7 @@ def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
 
 
 def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]:
-    """The model cards of the scope that are here."""
+    """Return the model cards of the scope that are present."""
     cards_by_key: dict[str, ModelCard] = {}
     for key in _model_keys(scope):
         with suppress(*DAMAGE):  # its hash is reported with the outputs
@@ -75,7 +75,7 @@ def _model_keys(scope: Sequence[Instance]) -> list[str]:
 
 
 def _unread_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
-    """Each card that could not be read: neither were its weights verified then."""
+    """Yield a check for each card that could not be read; its weights are not verified then."""
     for key in _model_keys(scope):
         try:
             evidence.store.read_card(key)
@@ -85,7 +85,7 @@ def _unread_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Che
 
 
 def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
-    """Each weight and adapter file is the one on the card; no file is missing, none is new."""
+    """Verify every weight and adapter file against its card; report missing and extra files."""
     cards_by_key = cards(evidence, scope)
     marks = weak_marks(evidence.config, cards_by_key)
     yield from _unread_cards(evidence, scope)
@@ -106,13 +106,13 @@ def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
 
 
 def weak_marks(config: Config, cards_by_key: Mapping[str, ModelCard]) -> dict[str, list[str]]:
-    """Variant -> why less is sure of it than params.yaml says."""
+    """Return the caveats of each variant's lineage."""
     parents = {key: variant_config.parent for key, variant_config in config.variants.items()}
     return doubts(cards_by_key, parents)
 
 
 def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
-    """Prompt files, training data and classifiers are as params.yaml pins them."""
+    """Verify prompt files, training data and classifiers against their pins in params.yaml."""
     used: dict[str, str] = {}
     with suppress(*DAMAGE):  # a damaged manifest or card is reported with its file
         used = dict(used_hashes(evidence.config, evidence.store))
@@ -222,7 +222,7 @@ def _verify_card(
 def card_problems(
     config: Config, card: ModelCard, cards_by_key: dict[str, ModelCard]
 ) -> Iterator[str]:
-    """Where a card contradicts itself, params.yaml or its parent."""
+    """Yield where a card contradicts itself, params.yaml or its parent."""
     yield from other_model(config, card)
     if not card.base.files:
         yield "it lists no weight files"
@@ -260,8 +260,8 @@ def _training_problems(
 def _verify_pinned(
     evidence: Evidence, link: str, key_path: str, source: Source, used: str | None
 ) -> Iterator[Check]:
-    """A source against its sha256 in params.yaml; without one, against what a result was made from,
-    or against the names that the hub gave its files.
+    """Verify a source against its sha256 in params.yaml; without one, against what a result was
+    made from, or against the blob names in the Hub cache.
     """
     name = f"{key_path}: {source.uri}"
     asset = evidence.assets.present(source.uri, None)
@@ -292,7 +292,7 @@ def _verify_pinned(
 
 
 def _verify_hub_names(evidence: Evidence, link: str, name: str, files: Iterable[Path]) -> Check:
-    """The hub's cache calls each file by its content: large ones by SHA-256, others as git does."""
+    """Verify files by their blob names in the Hub cache: SHA-256 (large files) or git's SHA-1."""
     all_named = True
     for path in files:
         blob, digest = path.resolve(), evidence.digests.of(path)
@@ -307,6 +307,6 @@ def _verify_hub_names(evidence: Evidence, link: str, name: str, files: Iterable[
 
 
 def git_sha1(content: bytes) -> str:
-    """Git's name for a file's content; no security rests on it alone."""
+    """Return git's hash of a file's content; security does not depend on it alone."""
     head = b"blob %d\x00" % len(content)
     return hashlib.sha1(head + content, usedforsecurity=False).hexdigest()
