@@ -28,7 +28,7 @@ def test_a_fork_and_the_installed_command_answer_the_same(finished, arguments):
 
 
 def said(done):
-    """Both streams, without what differs from second to second: how long ago a run was, and how much
-    of the disk is free."""
+    """Both streams, without what differs from second to second: the age of a run and the free
+    disk space."""
     passing = r'\d+ (seconds?|minutes?) ago|"free": [\d.]+'
     return [re.sub(passing, "", text) for text in (done.stdout, done.stderr)]

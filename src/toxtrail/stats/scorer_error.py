@@ -123,8 +123,8 @@ def corrected(draws: Floats, level: float) -> Corrected:
     valid = draws[np.isfinite(draws)]
     if valid.size < MIN_POSSIBLE:
         raise DataError(
-            f"Of {draws.size} posterior draws {valid.size} are possible with the stated sensitivity "
-            "and specificity: the scorer calls fewer texts toxic than its false positives alone "
+            f"Of {draws.size} posterior draws {valid.size} are possible with the stated "
+            "sensitivity and specificity: the scorer calls fewer texts toxic than its false positives alone "
             "would be, or more than it could find. Look at the labelled sample: is it of such "
             "texts?"
         )

@@ -285,7 +285,7 @@ class Chain:
     def _execution(
         self, manifest: Manifest, sha256: str | None
     ) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
-        """Return when, where and at which commit this file was made, if recorded on this machine."""
+        """Return when, where and at which commit this file was made, if recorded here."""
         if self._store is None or sha256 is None:
             return (), ()
         try:
