@@ -303,7 +303,7 @@ def in_mlflow() -> list[Tampering]:
         Tampering(
             "other files in the UI",
             sql("update runs set artifact_uri = 'file:///else' where name = 'tuned'"),
-            "the UI shows files of",
+            "the UI shows the files of",
         ),
         Tampering(
             "a renamed experiment",

@@ -23,7 +23,11 @@ def found_in(root, **models: str) -> list[str]:
 
 @pytest.mark.parametrize(
     ("content", "word"),
-    [(save({"a": np.zeros(2)}), None), (b"", "empty"), (b"version https://git-lfs", "not a whole")],
+    [
+        (save({"a": np.zeros(2)}), None),
+        (b"", "empty"),
+        (b"version https://git-lfs", "not an intact"),
+    ],
 )
 def test_local_weights_that_are_none_are_a_problem(tmp_path, content, word):
     (tmp_path / "mine").mkdir()

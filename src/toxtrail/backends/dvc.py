@@ -1,4 +1,4 @@
-"""DVC behind a few calls: repro, repro side by side."""
+"""Run DVC: `dvc repro`, sequential or parallel."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toxtrail.errors import BackendError
 
 
 class Repro:
-    """`dvc repro` of one experiment, with toxtrail's changes (backends/dvc_process.py)."""
+    """Runner of `dvc repro` for one experiment, patched as in backends/dvc_process.py."""
 
     def __init__(self, root: Path, lock: int | None) -> None:
         """Args:
@@ -23,9 +23,9 @@ class Repro:
         self._programs = Programs(root, environment(), lock)
 
     def targets(self, targets: Sequence[str], keep_going: bool) -> int:
-        """In the foreground; the exit code."""
+        """Run in the foreground; return the exit code."""
         flags = ["--keep-going"] if keep_going else []
-        return self._programs.run(_command(*flags, *targets))
+        return self._programs.run(_dvc_command(*flags, *targets))
 
     def side_by_side(
         self,
@@ -34,18 +34,19 @@ class Repro:
         jobs: int,
         keep_going: bool,
     ) -> None:
-        """First what all share, then each chain of single stages in a small pool.
+        """Run the shared stages first, then each chain of single stages in a thread pool.
 
-        `targets` must follow: `-s` never looks upstream, so only that one proves all is up to date.
+        Call `targets` afterwards: `-s` ignores upstream stages, so only `targets` checks that all
+        stages are up to date.
 
         Raises:
             BackendError: a stage failed (with keep_going only after the others are done).
         """
-        if self._programs.run(_command(*shared)) != 0 and not keep_going:
-            raise BackendError("dvc repro failed; the stage that failed says why above.")
+        if self._programs.run(_dvc_command(*shared)) != 0 and not keep_going:
+            raise BackendError("dvc repro failed; see the message of the failed stage above.")
         with ThreadPoolExecutor(jobs) as pool:
             try:
-                failed = [name for name in pool.map(self._chain, chains) if name]
+                failed = [name for name in pool.map(self._run_chain, chains) if name]
             except (KeyboardInterrupt, SystemExit):
                 self._programs.stop(signal.SIGTERM)
                 raise
@@ -54,10 +55,10 @@ class Repro:
                 f"These stages failed: {', '.join(failed)}. Their messages are above."
             )
 
-    def _chain(self, stages: Sequence[str]) -> str | None:
-        """Run single stages one after the other; the name of the first that failed."""
+    def _run_chain(self, stages: Sequence[str]) -> str | None:
+        """Run single stages in sequence; return the name of the first that failed."""
         for stage in stages:
-            code, text = self._programs.captured(_command("-s", stage))
+            code, text = self._programs.captured(_dvc_command("-s", stage))
             sys.stderr.write(text)
             if code != 0:
                 return stage
@@ -65,34 +66,34 @@ class Repro:
 
 
 def may_fork() -> bool:
-    """Whether stages may be forks of one process that has imported their libraries
+    """Return whether stages may be forks of a process that imported their libraries
     (cli/_dvc_fork.py).
 
-    Not where a GPU may be: a process that has once asked CUDA or ROCm what there is leaves its
-    forks without it. macOS's own libraries do not bear a fork either.
+    Not on a machine with a GPU: after a process has initialised CUDA or ROCm, its forks cannot use
+    it. macOS's system libraries do not support forking either.
     """
     gpus = (Path("/dev/nvidiactl"), Path("/dev/dxg"), Path("/dev/kfd"))
     return sys.platform == "linux" and not any(device.exists() for device in gpus)
 
 
 def cache_folder(root: Path) -> Path:
-    """Where DVC keeps its objects, as its own configuration says."""
+    """Return the folder of DVC's object cache, from its configuration."""
     from dvc.config import Config
 
-    folders = (folder / ".dvc" for folder in (root, *root.parents))  # as DVC itself looks for it
-    own = next((folder for folder in folders if folder.is_dir()), root / ".dvc")
-    if not own.is_dir():
-        return own / "cache"
-    configured = Config(str(own)).get("cache", {}).get("dir")
-    return Path(configured) if configured else own / "cache"
+    folders = (folder / ".dvc" for folder in (root, *root.parents))  # the order in which DVC looks
+    dvc_folder = next((folder for folder in folders if folder.is_dir()), root / ".dvc")
+    if not dvc_folder.is_dir():
+        return dvc_folder / "cache"
+    configured = Config(str(dvc_folder)).get("cache", {}).get("dir")
+    return Path(configured) if configured else dvc_folder / "cache"
 
 
 def environment() -> dict[str, str]:
-    """This process's, with the folder of its own `toxtrail` first on the path."""
-    own = str(Path(sys.executable).parent)
-    return {**os.environ, "PATH": os.pathsep.join([own, os.environ.get("PATH", "")])}
+    """Return this process's environment, with the folder of its `toxtrail` first in PATH."""
+    bin_folder = str(Path(sys.executable).parent)
+    return {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])}
 
 
-def _command(*arguments: str) -> list[str]:
-    own = [sys.executable, "-m", "toxtrail.cli._dvc_fork"]
-    return [*own, "--wait-for-lock", "repro", *arguments]
+def _dvc_command(*arguments: str) -> list[str]:
+    program = [sys.executable, "-m", "toxtrail.cli._dvc_fork"]
+    return [*program, "--wait-for-lock", "repro", *arguments]

@@ -1,13 +1,13 @@
-"""DVC's command line in this process, changed in four places for `toxtrail run`:
+"""Run DVC's command line in this process, with four changes for `toxtrail run`:
 
-- it waits for its locks: a `dvc status` at the wrong moment does not fail a finished stage;
+- it waits for its locks: a concurrent `dvc status` does not fail a finished stage;
 - dvc.lock is replaced, not overwritten: a kill leaves the old one or the new one;
 - a stage whose parameters or dependencies changed while its command ran is not recorded: dvc.lock
-  would name values that did not make the outputs;
-- a damaged list of file locks, as a kill leaves it, is deleted: DVC would refuse for ever.
+  would record values that did not produce the outputs;
+- a list of file locks that a kill left damaged is deleted: DVC would never run again.
 
-The names that are replaced are DVC's own; `tests/backends/test_dvc_process.py` notices when an
-upgrade moves them.
+The patched names are DVC's internals; `tests/backends/test_dvc_process.py` fails when an upgrade
+moves them.
 """
 
 from __future__ import annotations
@@ -31,17 +31,17 @@ POLL_S = 0.5
 
 
 def run_dvc(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
-    """DVC's command line; its exit code. While another DVC command works on a file that this one
-    needs, it waits, says so, and starts again."""
+    """Run DVC's command line; return its exit code. While another DVC command uses a file that this
+    one needs, wait, tell the user, and start again."""
     from dvc.cli import main as dvc
 
     blockers: set[int] = set()
-    _prepare(blockers)
+    _patch_dvc(blockers)
     code = int(dvc(list(arguments)))
     while code != 0 and blockers:
         tell(
-            "Another DVC command works on files that this one needs (process "
-            f"{', '.join(map(str, sorted(blockers)))}). Waiting until it has ended."
+            "Another DVC command is using files that this one needs (process "
+            f"{', '.join(map(str, sorted(blockers)))}). Waiting for it to finish."
         )
         _wait_for(blockers)
         blockers.clear()
@@ -50,7 +50,7 @@ def run_dvc(arguments: Sequence[str], tell: Callable[[str], None]) -> int:
 
 
 def heal_file_locks(folder: Path) -> bool:
-    """Delete DVC's list of locked files if it cannot be read; whether that was done.
+    """Delete DVC's list of locked files if it cannot be read; return whether it was deleted.
 
     Args:
         folder: .dvc/tmp.
@@ -63,7 +63,7 @@ def heal_file_locks(folder: Path) -> bool:
     try:
         guard = zc.lockfile.LockFile(str(folder / "rwlock.lock"))
     except zc.lockfile.LockError:
-        return False  # a DVC command writes it at this moment
+        return False  # a DVC command is writing it
     try:
         if file_locks(path) is not None:
             return False
@@ -74,18 +74,18 @@ def heal_file_locks(folder: Path) -> bool:
 
 
 def file_locks(path: Path) -> dict[str, Any] | None:
-    """What DVC's list of locked files says: {"read": ..., "write": ...}; None if it is damaged."""
+    """Read DVC's list of locked files: {"read": ..., "write": ...}; None if it is damaged."""
     try:
-        found = json.loads(read_text(path))
+        locks = json.loads(read_text(path))
     except FileNotFoundError:
         return {}
     except ValueError:
         return None
-    return found if isinstance(found, dict) else None
+    return locks if isinstance(locks, dict) else None
 
 
 def write_atomically(path: Path, text: str) -> None:
-    """Replace a file's content as one step, through links, with its mode kept."""
+    """Replace a file's content atomically, following links and keeping its mode."""
     target = Path(os.path.realpath(path))
     with atomic_writes.file(target) as draft:
         draft.write_text(text, encoding="utf-8", newline="")
@@ -93,7 +93,7 @@ def write_atomically(path: Path, text: str) -> None:
             draft.chmod(target.stat().st_mode & 0o7777)
 
 
-def _prepare(blockers: set[int]) -> None:
+def _patch_dvc(blockers: set[int]) -> None:
     import dvc.rwlock
     from dvc import dvcfile
     from dvc.lock import make_lock
@@ -101,56 +101,56 @@ def _prepare(blockers: set[int]) -> None:
     from dvc.utils.serialize import _common, _yaml
 
     dvc.rwlock.make_lock = partial(make_lock, wait=True)
-    dvc.rwlock._check_blockers = partial(_noting_blockers, dvc.rwlock._check_blockers, blockers)
+    dvc.rwlock._check_blockers = partial(_record_blockers, dvc.rwlock._check_blockers, blockers)
     dump = partial(_dump, _common._dump_data)
     _common._dump_data = _yaml._dump_data = dump
     assert dvcfile.modify_yaml is _yaml.modify_yaml
     started: dict[str, dict[str, Any]] = {}
     run.cmd_run = partial(_cmd_run, run.cmd_run, started)
-    saved = Stage.save_deps
+    original_save_deps = Stage.save_deps
 
     def save_deps(stage: Any, allow_missing: bool = False) -> None:
-        saved(stage, allow_missing)
+        original_save_deps(stage, allow_missing)
         _refuse_changed(stage, started.pop(stage.addressing, None))
 
     Stage.save_deps = save_deps
 
 
 def _dump(
-    plain: Callable[..., None], path: Any, data: Any, dumper: Any, fs: Any = None, **how: Any
+    original: Callable[..., None], path: Any, data: Any, dumper: Any, fs: Any = None, **kwargs: Any
 ) -> None:
-    """`dvc.utils.serialize._dump_data`, atomic for dvc.lock."""
+    """Replace `dvc.utils.serialize._dump_data`; write dvc.lock atomically."""
     if Path(path).name != "dvc.lock" or (fs is not None and fs.protocol != "local"):
-        plain(path, data, dumper, fs, **how)
+        original(path, data, dumper, fs, **kwargs)
         return
     text = io.StringIO()
-    dumper(data, text, **how)
+    dumper(data, text, **kwargs)
     write_atomically(Path(path), text.getvalue())
 
 
 def _cmd_run(
-    plain: Callable[..., None],
+    original: Callable[..., None],
     started: dict[str, dict[str, Any]],
     stage: Any,
-    *rest: Any,
-    **how: Any,
+    *args: Any,
+    **kwargs: Any,
 ) -> None:
-    """`dvc.stage.run.cmd_run`, after noting what the stage depends on at its start."""
+    """Record the stage's dependencies at its start, then call `dvc.stage.run.cmd_run`."""
     started[stage.addressing] = _dependencies(stage)
-    plain(stage, *rest, **how)
+    original(stage, *args, **kwargs)
 
 
 def _dependencies(stage: Any) -> dict[str, Any]:
-    """Place -> hash; values of params.yaml by their names. As DVC last saved them."""
-    found: dict[str, Any] = {}
+    """Map each path to its hash, and each parameter to its value, as DVC last saved them."""
+    hashes: dict[str, Any] = {}
     for dep in stage.deps:
         value = dep.hash_info.value
         if isinstance(value, dict):
-            found |= {f"{dep.def_path}: {name}": json.dumps(v, sort_keys=True, default=str)
+            hashes |= {f"{dep.def_path}: {name}": json.dumps(v, sort_keys=True, default=str)
                       for name, v in value.items()}  # fmt: skip
         else:
-            found[dep.def_path] = value
-    return found
+            hashes[dep.def_path] = value
+    return hashes
 
 
 def _refuse_changed(stage: Any, before: dict[str, Any] | None) -> None:
@@ -162,24 +162,24 @@ def _refuse_changed(stage: Any, before: dict[str, Any] | None) -> None:
     if changed := [name for name in {**before, **now} if before.get(name) != now.get(name)]:
         raise DvcException(
             f"{', '.join(changed)} changed while {stage.addressing} ran, so its result is not "
-            "recorded. Run again: what is finished and still fits is kept."
+            "recorded. Run again: finished rows that are still valid are kept."
         )
 
 
-def _noting_blockers(
-    plain: Callable[..., None], blockers: set[int], *given: Any, **how: Any
+def _record_blockers(
+    original: Callable[..., None], blockers: set[int], *args: Any, **kwargs: Any
 ) -> None:
-    """`dvc.rwlock._check_blockers`, noting the processes that it names."""
+    """Call `dvc.rwlock._check_blockers`, and record the processes that it names."""
     from dvc.lock import LockError
 
     try:
-        plain(*given, **how)
+        original(*args, **kwargs)
     except LockError as error:
-        blockers |= set(_processes(str(error)))
+        blockers |= set(_process_ids(str(error)))
         raise
 
 
-def _processes(message: str) -> Iterator[int]:
+def _process_ids(message: str) -> Iterator[int]:
     yield from (int(pid) for pid in re.findall(r"\(PID (\d+)\)", message))
 
 

@@ -1,4 +1,4 @@
-"""What a library raises over somebody's file -> one error that names the file and what to do."""
+"""Convert a library's exceptions to one error that names the file and what to do."""
 
 from __future__ import annotations
 
@@ -8,25 +8,25 @@ from contextlib import contextmanager
 from toxtrail.errors import BackendError, ToxtrailError, is_of_the_system
 from toxtrail.text_escaping import clipped, visible
 
-SHOWN = 300
-"""Characters of a library's message that are shown."""
+MAX_MESSAGE = 300
+"""Largest number of characters of a library's message in an error."""
 
 
 @contextmanager
 def library_errors(what: str, cure: str) -> Iterator[None]:
-    """Wrap calls into one library: any exception of it becomes a BackendError.
+    """Wrap calls into one library: any exception it raises becomes a BackendError.
 
-    Which types a library raises for a file of the wrong form is written nowhere (TypeError,
-    AttributeError, KeyError, a panic of Rust code ...), so all are taken. Nothing but the library's
-    calls belongs inside: a bug of ours keeps its traceback. What the system refused (memory, disk,
-    permissions) says nothing of the file and passes.
+    The types that a library raises for an invalid file are not documented (TypeError,
+    AttributeError, KeyError, a panic of Rust code ...), so all are caught. Only calls to the
+    library belong inside: our own bugs keep their traceback. Errors of the system (memory, disk,
+    permissions) are not about the file and are re-raised.
 
     Args:
-        what: whose file, and what could not be done with it.
+        what: the file, and what failed.
         cure: what to do, one sentence.
 
     Raises:
-        BackendError: with type and message of what was raised.
+        BackendError: with the type and message of the exception.
     """
     try:
         yield
@@ -39,15 +39,15 @@ def library_errors(what: str, cure: str) -> Iterator[None]:
 
 
 def described(error: BaseException) -> str:
-    """Type and message of an exception, safe to show."""
+    """Format the type and message of an exception, safe to display."""
     return summary(type(error).__name__, str(error))
 
 
 def summary(name: str, message: str) -> str:
-    """What an exception is called, and what it says, in one line."""
-    return f"{name}: {clipped(visible(' '.join(message.split()) or 'no message'), SHOWN)}"
+    """Format the name and message of an exception on one line."""
+    return f"{name}: {clipped(visible(' '.join(message.split()) or 'no message'), MAX_MESSAGE)}"
 
 
 def _is_panic(error: BaseException) -> bool:
-    """Rust libraries (tokenizers, safetensors) raise their panics as no Exception."""
+    """Return whether it is a panic of a Rust library, which is not a subclass of Exception."""
     return type(error).__name__ == "PanicException"

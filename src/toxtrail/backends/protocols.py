@@ -1,4 +1,4 @@
-"""What the stages ask of the world: Protocols and the plain values that cross the border."""
+"""Protocols that the stages use, and the plain values that they exchange with the backends."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from toxtrail.records.rows import FinishReason, Lessons
 
 
 class Advance(Protocol):
-    """Told how much has been done since it was last called."""
+    """Callback that receives the work done since its last call."""
 
     def __call__(self, done: int, *, tokens: int = 0) -> None:
-        """`done` units (bytes, rows, steps), and tokens where the work is counted in them too."""
+        """Add `done` units (bytes, rows, steps), and tokens where they are counted too."""
         ...
 
 
@@ -28,40 +28,42 @@ class Together(Protocol):
     of: int
 
     def wait(self) -> None:
-        """Until all have come as far."""
+        """Wait until all processes have reached this point."""
         ...
 
 
 class Alone:
-    """One process does it all."""
+    """A single process that does all the work."""
 
     number = 0
     of = 1
 
     def wait(self) -> None:
-        """There is nobody to wait for."""
+        """Return at once: there is no other process."""
 
 
 class Progress(Protocol):
-    """Where long work shows how far it is."""
+    """Display of the progress of long work."""
 
     def bar(
-        self, label: str, total: int | None, unit: str, known: int = 0
+        self, label: str, total: int | None, unit: str, completed: int = 0
     ) -> AbstractContextManager[Advance]:
-        """A bar that ends with the `with` block.
+        """Show a bar that ends with the `with` block.
 
         Args:
             unit: a plural: rows, bytes, steps.
-            known: how many of the total were done before.
+            completed: how many of the total were done before.
         """
         ...
 
 
 class Silent:
-    """Progress shown to nobody."""
+    """Progress without any display."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+    def bar(
+        self, label: str, total: int | None, unit: str, completed: int = 0
+    ) -> Iterator[Advance]:
         def advance(done: int, *, tokens: int = 0) -> None: ...
 
         yield advance
@@ -76,24 +78,24 @@ class Asset:
 
     uri: str
     path: Path
-    """The file, or the folder that holds `files`."""
+    """The file, or the folder that contains `files`."""
     resolved: str
     """40-hex commit, package version, or the sha256 itself."""
     sha256: str
-    """Of the file, or of the tree (identity.tree_sha256)."""
+    """Hash of the file, or of the tree (identity.tree_sha256)."""
     files: tuple[FileHash, ...]
-    """Relative to the folder; for a single file, its own name."""
+    """Paths relative to the folder; for a single file, its name."""
 
 
 class Assets(Protocol):
-    """Addresses to verified local files."""
+    """Resolver of addresses to verified local files."""
 
     def fetch(self, uri: str, sha256: str | None) -> Asset:
-        """A verified local copy.
+        """Fetch a verified local copy.
 
         Raises:
-            BackendError: it cannot be had, or its content is not what the pin says (both hashes
-            shown).
+            BackendError: it is not available, or its content differs from the pin (the message has
+            both hashes).
         """
         ...
 
@@ -102,21 +104,21 @@ class Assets(Protocol):
 
 
 class Weights(Protocol):
-    """Turns addresses into identity cards."""
+    """Resolver of addresses to hashed descriptions of weights."""
 
     def describe(self, uri: str, sha256: str | None) -> BaseWeights:
-        """Fetch weights (convert a GGUF file once) and hash everything that decides an answer."""
+        """Fetch weights (convert a GGUF file once), and hash what affects their output."""
         ...
 
     def describe_adapter(
         self, key: str, uri: str, sha256: str | None, base: BaseWeights
     ) -> Adapter:
-        """Fetch a LoRA adapter, and prove that it fits the base and changes it."""
+        """Fetch a LoRA adapter, and check that it fits the base and changes it."""
         ...
 
 
 class Prover(Protocol):
-    """Shows that a card's weights load, and are what the card says."""
+    """Verifier that a variant's weights load and match its model card."""
 
     def prove(self, card: ModelCard, folder: Path) -> Probe:
         """Load them twice; `folder` is models/<variant>.
@@ -128,20 +130,20 @@ class Prover(Protocol):
 
 
 class Trained(NamedTuple):
-    """What a fine-tune leaves besides the adapter's files."""
+    """The result of a fine-tune besides the adapter's files."""
 
     steps: int
     losses: tuple[tuple[int, float], ...]
     """(step, mean training loss of that step in nats per token)."""
     cut_examples: int
-    """Examples longer than max_length, cut there."""
+    """Number of examples longer than max_length, truncated there."""
     held_out_losses: tuple[tuple[int, float], ...]
     """(step, mean loss on the held-out examples), before the first step, after each epoch and at
-    the end; empty if there are none."""
+    the end; empty if there are no held-out examples."""
 
 
 class Tuner(Protocol):
-    """Trains a LoRA adapter."""
+    """Trainer of LoRA adapters."""
 
     def tune(
         self,
@@ -155,54 +157,56 @@ class Tuner(Protocol):
     ) -> Trained:
         """Write the adapter (safetensors) to the empty folder `out`; resume from `scratch`.
 
-        The manifest goes into the file's metadata: an adapter that is passed on says what made it.
+        The manifest goes into the file's metadata, so a copied adapter still records its origin.
         """
         ...
 
 
 @dataclass(frozen=True)
 class Decoding:
-    """How tokens are drawn. Part of a generation's identity."""
+    """Decoding parameters. Part of a generation's identity."""
 
     max_new_tokens: int
     temperature: float
     """0 is greedy."""
     top_p: float
     template: Literal["none", "chat"]
-    """none: the raw prompt is continued. chat: one user message in the model's own template."""
+    """none: the raw prompt is continued. chat: one user message in the model's chat template."""
 
 
 class EncodedPrompt(NamedTuple):
-    """A prompt as the model will see it."""
+    """A tokenized prompt."""
 
     token_ids: tuple[int, ...]
     fits: bool
-    """Whether the prompt and max_new_tokens fit the model's window."""
+    """Whether the prompt and max_new_tokens fit the model's context window."""
     unknown_token: int | None = None
-    """A token of the tokenizer that the model has no embedding for, if there is one in it."""
+    """First token id in the prompt for which the model has no embedding, if any."""
 
 
 class Completion(NamedTuple):
-    """What the model wrote after a prompt."""
+    """The model's continuation of a prompt."""
 
     token_ids: tuple[int, ...]
     """Without the end-of-sequence token."""
     text: str
     finish_reason: FinishReason
     error: str
-    """Empty, or why these tokens must not be used (for example non-finite logits)."""
+    """Empty, or the reason why these tokens must not be used (for example non-finite logits)."""
 
 
 class LanguageModel(Protocol):
     """A loaded variant."""
 
-    def encode(self, text: str) -> EncodedPrompt: ...
+    def encode(self, text: str) -> EncodedPrompt:
+        """Tokenize a prompt."""
+        ...
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue each prompt; each is yielded with its number as soon as it is done. A row's draw
-        depends on its own prompt and seed alone."""
+        """Continue each prompt; yield each with its index as soon as it is finished. A row's sample
+        depends only on its own prompt and seed."""
         ...
 
 
@@ -215,7 +219,7 @@ class ScoredText(NamedTuple):
     heads: Mapping[str, float]
     """Head name -> probability in [0, 1]."""
     windows: int
-    """Into how many windows the text was cut; each head is the maximum over them."""
+    """Number of windows the text was split into; each head is the maximum over them."""
 
 
 class Scorer(Protocol):
@@ -225,7 +229,7 @@ class Scorer(Protocol):
     def heads(self) -> tuple[str, ...]: ...
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """Score each text, in order; batches are its own affair."""
+        """Score each text, in order; the scorer chooses its batches."""
         ...
 
 
@@ -234,7 +238,7 @@ class Scorer(Protocol):
 
 @dataclass(frozen=True)
 class DatasetInput:
-    """A dataset that a run has read."""
+    """A dataset that a run used."""
 
     name: str
     source: str
@@ -245,7 +249,7 @@ class DatasetInput:
 
 @dataclass(frozen=True)
 class LoggedAdapter:
-    """A fine-tuned adapter, shown as a logged model without copying its weights elsewhere."""
+    """A fine-tuned adapter, registered as a logged model without copying its weights."""
 
     name: str
     sha256: str
@@ -255,18 +259,18 @@ class LoggedAdapter:
 
 @dataclass(frozen=True)
 class RunContent:
-    """Everything one tracked run shows. Two equal contents are the same run."""
+    """Complete content of one tracked run. Two equal contents are the same run."""
 
     name: str
     content_key: str
     manifest: str
     """Canonical JSON, stored as manifest.json; the seal is its sha256."""
     description: str
-    """Markdown for the run page; EXPERIMENT in a link becomes the experiment's id."""
+    """Markdown for the run page; EXPERIMENT in a link is replaced with the experiment's id."""
     tags: Mapping[str, str]
     params: Mapping[str, str | int | float]
     metrics: Mapping[str, float]
-    """Non-finite values are left out by the tracker and listed in a tag."""
+    """The tracker leaves out non-finite values and lists them in a tag."""
     curves: Mapping[str, Sequence[tuple[int, float]]] = field(default_factory=dict)
     """Metric name -> (step, value)."""
     inputs: Sequence[DatasetInput] = ()
@@ -278,29 +282,29 @@ class RunContent:
     """Artifact path (JSON, split form) -> columns."""
     adapter: LoggedAdapter | None = None
     primary_metric: str = ""
-    """The metric that the tracker's page shows first."""
+    """The metric shown first on the tracker's page."""
     notes: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
-    """Content key of another run -> tags put onto it: no part of either run's identity."""
+    """Content key of another run -> tags to set on it: not part of either run's identity."""
 
 
 EXPERIMENT = "{experiment}"
-"""Stands for the experiment's id in a description."""
+"""Placeholder for the experiment's id in a description."""
 
 
 class Published(NamedTuple):
-    """The run that now stands for a content."""
+    """The run that has a given content."""
 
     run_id: str
     created: bool
-    """False if a sealed run of this content already stood there."""
+    """False if a sealed run of this content already existed."""
     payload: Mapping[str, str]
-    """Artifact path -> sha256 of the bytes stored."""
+    """Artifact path -> sha256 of the stored bytes."""
     remarks: tuple[str, ...] = ()
-    """What a person should know of other runs of this content, or of what the store refused."""
+    """Notes for the user on other runs of this content, or on what the store refused."""
 
 
 class TrackedRun(NamedTuple):
-    """One run as read back from the store."""
+    """One run as read from the store."""
 
     run_id: str
     name: str
@@ -311,16 +315,16 @@ class TrackedRun(NamedTuple):
     params: Mapping[str, str]
     metrics: Mapping[str, float]
     artifact_uri: str = ""
-    """Where the store keeps its files."""
+    """Location of its artifacts in the store."""
 
 
 class Tracker(Protocol):
-    """Where runs are shown."""
+    """Store in which runs are tracked."""
 
     def publish(self, run: RunContent) -> Published:
         """Find or create the one sealed run of this content."""
         ...
 
     def runs(self, filter_string: str) -> list[TrackedRun]:
-        """Runs of the experiment that match an MLflow filter, newest first."""
+        """List the experiment's runs that match an MLflow filter, newest first."""
         ...

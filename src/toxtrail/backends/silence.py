@@ -1,4 +1,4 @@
-"""Libraries that talk too much."""
+"""Silence the output of libraries."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from contextlib import contextmanager
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No bars, notices and warnings of the libraries; what they raise is still raised."""
+    """Suppress progress bars, log messages and warnings; exceptions are still raised."""
     import logging as levels
 
     from transformers.utils import logging

@@ -1,4 +1,4 @@
-"""Programs that end with this process, with everything that they have started."""
+"""Run programs that end with this process, together with everything that they started."""
 
 from __future__ import annotations
 
@@ -14,64 +14,64 @@ SUPERVISE = Path(__file__).with_name("supervise.py")
 
 
 class Programs:
-    """Programs that run side by side, in the foreground of this process.
+    """Programs that run in parallel, in the foreground of this process.
 
     However this process ends (an error, Ctrl-C, SIGTERM, a closed terminal, SIGKILL), they end with
-    everything that they have started: a stage that outlived it would go on writing.
+    everything that they started: a stage that outlived it would continue to write files.
     """
 
     def __init__(
         self, folder: Path, environment: Mapping[str, str], lock: int | None = None
     ) -> None:
         """Args:
-        lock: a file descriptor that stays open until the last of them has ended.
+        lock: a file descriptor that stays open until the last of them ends.
         """
         self._folder = folder
         self._environment = dict(environment)
-        self._held = () if lock is None else (lock,)
+        self._kept_fds = () if lock is None else (lock,)
         self._running: set[subprocess.Popen[str]] = set()
         self._stopped = False
-        self._guard = threading.Lock()
+        self._mutex = threading.Lock()
 
     def run(self, command: Sequence[str]) -> int:
-        """Run to the end; the exit code."""
-        return self._ended(command, None)[0]
+        """Run to the end; return the exit code."""
+        return self._run_supervised(command, None)[0]
 
     def captured(self, command: Sequence[str]) -> tuple[int, str]:
-        """The same, with what it writes to either stream."""
-        return self._ended(command, subprocess.PIPE)
+        """Run to the end; return the exit code and the output of both streams."""
+        return self._run_supervised(command, subprocess.PIPE)
 
     def stop(self, number: int) -> None:
-        """Send a signal to all that runs, and start nothing any more."""
-        with self._guard:
+        """Send a signal to all running programs, and start no more."""
+        with self._mutex:
             self._stopped = True
             for process in self._running:
                 os.killpg(process.pid, number)
 
-    def _ended(self, command: Sequence[str], output: int | None) -> tuple[int, str]:
-        leash, held_end = os.pipe()
+    def _run_supervised(self, command: Sequence[str], output: int | None) -> tuple[int, str]:
+        read_end, write_end = os.pipe()
         try:
-            process = self._started(command, leash, output)
+            process = self._start(command, read_end, output)
             if process is None:
                 return 128 + signal.SIGTERM, ""
             try:
-                return self._waited(process)
+                return self._wait(process)
             finally:
                 self._running.discard(process)
         finally:
-            os.close(held_end)
+            os.close(write_end)
 
-    def _started(
-        self, command: Sequence[str], leash: int, output: int | None
+    def _start(
+        self, command: Sequence[str], read_end: int, output: int | None
     ) -> subprocess.Popen[str] | None:
-        fds = (leash, *self._held)
-        own = [sys.executable, "-I", "-S", str(SUPERVISE), ",".join(map(str, fds))]
+        fds = (read_end, *self._kept_fds)
+        supervisor = [sys.executable, "-I", "-S", str(SUPERVISE), ",".join(map(str, fds))]
         try:
-            with self._guard:
+            with self._mutex:
                 if self._stopped:
                     return None
                 process = subprocess.Popen(
-                    [*own, *command],
+                    [*supervisor, *command],
                     cwd=self._folder,
                     env=self._environment,
                     start_new_session=True,
@@ -83,9 +83,9 @@ class Programs:
                 self._running.add(process)
                 return process
         finally:
-            os.close(leash)
+            os.close(read_end)
 
-    def _waited(self, process: subprocess.Popen[str]) -> tuple[int, str]:
+    def _wait(self, process: subprocess.Popen[str]) -> tuple[int, str]:
         try:
             text, _ = process.communicate()
         except (KeyboardInterrupt, SystemExit) as stop:
@@ -98,5 +98,5 @@ class Programs:
 def foreground(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], lock: int | None = None
 ) -> int:
-    """Run one program to its end; the exit code."""
+    """Run one program to the end; return the exit code."""
     return Programs(folder, environment, lock).run(command)

@@ -1,12 +1,12 @@
-"""Run a command until it ends, or until the process that asked for it does.
+"""Run a command until it ends, or until the process that started it ends.
 
     python -I -S supervise.py FD[,FD...] COMMAND...
 
-The first FD is the read end of a pipe whose write end only the asking process has: the kernel
-closes it however that process ends, also after SIGKILL. Then the command and everything that it has
+The first FD is the read end of a pipe whose write end only the starting process has: the kernel
+closes it however that process ends, also after SIGKILL. Then the command and everything that it
 started are stopped, by SIGTERM and, after GRACE_S seconds, by SIGKILL. Further FDs (a lock) stay
-open as long as something of the command runs. This file imports nothing of toxtrail: it starts in
-hundredths of a second, and stays small for as long as the command runs.
+open as long as any process of the command runs. This file imports nothing from toxtrail, so that
+it starts in hundredths of a second and needs little memory while the command runs.
 
 The process must be started as the leader of its own session, so that its group is the command's.
 """
@@ -24,7 +24,7 @@ from contextlib import suppress
 from pathlib import Path
 
 GRACE_S = 10.0
-"""From SIGTERM to SIGKILL. Whatever is cut off then goes on with the next run."""
+"""Seconds from SIGTERM to SIGKILL. The next run resumes interrupted work."""
 STOPS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
 CLOSE_WITH_PARENT = 1
 ADOPT_ORPHANS = 36
@@ -32,7 +32,7 @@ ADOPT_ORPHANS = 36
 
 
 def main(arguments: Sequence[str]) -> int:
-    """Run the command; its exit code, 128 + n if signal n ended it."""
+    """Run the command; return its exit code, or 128 + n if signal n ended it."""
     fds = [int(fd) for fd in arguments[0].split(",")]
     for fd in fds:
         os.set_inheritable(fd, False)
@@ -40,12 +40,12 @@ def main(arguments: Sequence[str]) -> int:
     os.set_blocking(ring, False)
     signal.set_wakeup_fd(ring, warn_on_full_buffer=False)
     for number in (*STOPS, signal.SIGCHLD):
-        signal.signal(number, lambda *_: None)  # for the command to answer; not inherited by it
+        signal.signal(number, lambda *_: None)  # left to the command, which does not inherit it
     linux_prctl(ADOPT_ORPHANS, 1)
-    child = _start(arguments[1:])
+    child = _start_command(arguments[1:])
     status = None
-    while status is None and fds[0] not in _readable(fds[0], wake):
-        status = _ended(child)
+    while status is None and fds[0] not in _wait_readable(fds[0], wake):
+        status = _reap_command(child)
     if status is None:
         status = _stop_all(child)
     else:
@@ -54,28 +54,28 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def linux_prctl(option: int, value: int) -> None:
-    """Ask the kernel for it; elsewhere than on Linux the pipe alone must do."""
+    """Set a process option on Linux; on other systems only the pipe stops the command."""
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
 
 
 def die_with(parent: int) -> None:
-    """SIGTERM for this process as soon as its parent is gone (on Linux)."""
+    """Send SIGTERM to this process when its parent ends (on Linux)."""
     linux_prctl(CLOSE_WITH_PARENT, signal.SIGTERM)
-    if os.getppid() != parent:  # it was gone already
+    if os.getppid() != parent:  # it has already ended
         os.kill(os.getpid(), signal.SIGTERM)
 
 
-def _start(command: Sequence[str]) -> int:
-    """A signal that comes between fork and exec must wait, or it would meet our handlers."""
-    own = os.getpid()
+def _start_command(command: Sequence[str]) -> int:
+    """Start the command; signals between fork and exec are blocked, so our handlers miss none."""
+    supervisor = os.getpid()
     signal.pthread_sigmask(signal.SIG_BLOCK, STOPS)
     child = os.fork()
     if child == 0:
         try:
             for number in (*STOPS, signal.SIGCHLD):
                 signal.signal(number, signal.SIG_DFL)
-            die_with(own)
+            die_with(supervisor)
             signal.pthread_sigmask(signal.SIG_UNBLOCK, STOPS)
             os.execvp(command[0], list(command))
         except OSError as error:
@@ -86,31 +86,31 @@ def _start(command: Sequence[str]) -> int:
     return child
 
 
-def _readable(leash: int, wake: int) -> list[int]:
-    """Wait for the end of the asking process or for a signal."""
+def _wait_readable(leash: int, wake: int) -> list[int]:
+    """Wait for the end of the starting process or for a signal."""
     ready, _, _ = select.select([leash, wake], [], [])
     if wake in ready:
         os.read(wake, 512)
     return ready
 
 
-def _ended(child: int) -> int | None:
-    """The status of the command, None while it runs; processes that it left behind are reaped."""
+def _reap_command(child: int) -> int | None:
+    """Return the command's status, None while it runs; reap the orphans that it left."""
     status = None
     with suppress(ChildProcessError):
-        while (found := os.waitpid(-1, os.WNOHANG))[0]:
-            status = found[1] if found[0] == child else status
+        while (waited := os.waitpid(-1, os.WNOHANG))[0]:
+            status = waited[1] if waited[0] == child else status
     return status
 
 
 def _stop_all(child: int) -> int:
-    """Stop the command and what it has started; also groups of their own that are stopped likewise
-    by theirs."""
+    """Stop the command and everything it started, including process groups with their own
+    supervisor."""
     os.killpg(0, signal.SIGTERM)
     status, end = None, time.monotonic() + GRACE_S
     while status is None and time.monotonic() < end:
         time.sleep(0.05)
-        status = _ended(child)
+        status = _reap_command(child)
     _stop_group(end - time.monotonic())
     if status is None:
         os.kill(child, signal.SIGKILL)
@@ -122,7 +122,7 @@ def _stop_all(child: int) -> int:
 
 
 def _stop_group(seconds: float) -> None:
-    """Stop what is left of this process's group."""
+    """Stop the remaining processes of this process's group."""
     end = time.monotonic() + seconds
     if not _has_members():
         return
@@ -135,15 +135,15 @@ def _stop_group(seconds: float) -> None:
 
 
 def _has_members() -> bool:
-    """Whether children of this group are left; on Linux orphans have become children."""
-    return _reaped(os.P_PGID, os.getpgrp())
+    """Return whether children of this group remain; on Linux orphans become children."""
+    return _reap(os.P_PGID, os.getpgrp())
 
 
 def _has_children() -> bool:
-    return _reaped(os.P_ALL, 0)
+    return _reap(os.P_ALL, 0)
 
 
-def _reaped(kind: int, which: int) -> bool:
+def _reap(kind: int, which: int) -> bool:
     try:
         while os.waitid(kind, which, os.WEXITED | os.WNOHANG):
             pass
@@ -153,12 +153,12 @@ def _reaped(kind: int, which: int) -> bool:
 
 
 def _kill_members() -> None:
-    """SIGKILL for the group without this process, which joins none that is to die: one by one."""
-    own = os.getpgrp()
-    for place in Path("/proc").iterdir() if sys.platform == "linux" else ():
+    """Send SIGKILL to each process of the group except this one."""
+    group = os.getpgrp()
+    for entry in Path("/proc").iterdir() if sys.platform == "linux" else ():
         with suppress(OSError, ValueError):
-            pid = int(place.name)
-            if os.getpgid(pid) == own and pid != os.getpid():
+            pid = int(entry.name)
+            if os.getpgid(pid) == group and pid != os.getpid():
                 os.kill(pid, signal.SIGKILL)
 
 

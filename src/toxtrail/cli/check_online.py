@@ -47,7 +47,7 @@ def asked_online(config: Config) -> list[Asked]:
                 uri,
                 tuple(where),
                 "renamed" if renamed else answer.state,
-                answer.said,
+                answer.message,
                 facts.commit if facts else None,
                 license_of(facts.card) if facts else None,
             )

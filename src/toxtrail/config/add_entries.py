@@ -1,4 +1,4 @@
-"""New entries in params.yaml: comments, order and blank lines of everything else stay."""
+"""Add entries to params.yaml; comments, order and blank lines of everything else are kept."""
 
 from __future__ import annotations
 
@@ -12,148 +12,157 @@ from toxtrail.config.write_pins import mapping_at, means, new_line, replace_file
 from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.errors import ConfigError
 
-WIDE = 10_000
-"""No entry is folded: where it breaks would be of no meaning."""
+LINE_WIDTH = 10_000
+"""Line width for YAML, so that no entry is folded."""
 
 
 class Entry(NamedTuple):
-    """A key and its value, to stand last in a section."""
+    """A key and its value, to add at the end of a section."""
 
     section: str
     key: str
     value: Mapping[str, Any]
     comments: Sequence[str] = ()
-    """Lines above it."""
+    """Comment lines above it."""
     one_line: bool = False
-    """Written as {a: b}."""
+    """Whether it is written as {a: b}."""
 
 
 class Item(NamedTuple):
-    """A name, to stand last in a list."""
+    """A name, to add at the end of a list."""
 
-    place: str
-    """With dots: families.f.variants."""
+    path: str
+    """Dotted path of the list: families.f.variants."""
     name: str
 
 
 def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], name: str) -> str:
-    """The file's text with all of them put in.
+    """Return the file's text with the entries and items added.
 
     Args:
-        name: the file's.
+        name: of the file.
 
     Raises:
-        ConfigError: it cannot be edited safely; what to write by hand is said.
+        ConfigError: it cannot be edited safely; the message has the lines to write by hand.
     """
-    wanted = unshared(parse_yaml(text))
-    after = text
+    expected = unshared(parse_yaml(text))
+    edited = text
     for entry in entries:
-        wanted[entry.section] = {**(wanted.get(entry.section) or {}), entry.key: dict(entry.value)}
-        after = _entered(after, entry)
+        expected[entry.section] = {
+            **(expected.get(entry.section) or {}),
+            entry.key: dict(entry.value),
+        }
+        edited = _add_entry(edited, entry)
     for item in items:
-        _at(wanted, item.place).append(item.name)
-        after = _appended(after, item)
-    if not means(after, wanted):
+        _value_at(expected, item.path).append(item.name)
+        edited = _append_item(edited, item)
+    if not means(edited, expected):
         raise ConfigError(
-            f"{name} cannot be edited safely (an unusual form at the place?). It was left as it "
-            "is; write this by hand:\n" + _by_hand(entries, items)
+            f"{name} cannot be edited safely (its YAML form is unusual there). The file is "
+            "unchanged; add this by hand:\n" + _manual_edit(entries, items)
         )
-    return after
+    return edited
 
 
 def with_outside(text: str, path: str, name: str) -> str:
-    """The file's text with one more path in `assets.outside`; the section is made if there is none.
+    """Return the file's text with a path added to `assets.outside`; create a missing section.
 
     Raises:
-        ConfigError: it cannot be edited safely; what to write by hand is said.
+        ConfigError: it cannot be edited safely; the message has the lines to write by hand.
     """
     values = parse_yaml(text)
     section = values.get("assets")
     if section is not None:
         return with_entries(text, [], [Item("assets.outside", path)], name)
-    block = yaml.safe_dump({"assets": {"outside": [path]}}, width=WIDE, allow_unicode=True)
-    after = f"{text.rstrip()}\n\n{block}"
-    if not means(after, {**values, "assets": {"outside": [path]}}):
+    block = yaml.safe_dump({"assets": {"outside": [path]}}, width=LINE_WIDTH, allow_unicode=True)
+    edited = f"{text.rstrip()}\n\n{block}"
+    if not means(edited, {**values, "assets": {"outside": [path]}}):
         raise ConfigError(
-            f"{name} cannot be edited safely. It was left as it is; write this by hand:\n{block}"
+            f"{name} cannot be edited safely. The file is unchanged; add this by hand:\n{block}"
         )
-    return after
+    return edited
 
 
 def write_text(path: Path, text: str) -> None:
-    """The whole file, or nothing."""
+    """Write the complete file, or nothing."""
     replace_file(path, text)
 
 
-def _entered(text: str, entry: Entry) -> str:
+def _add_entry(text: str, entry: Entry) -> str:
     node = mapping_at(yaml.compose(text, Loader=yaml.SafeLoader), entry.section)
     if node is None:
         return text
     if node.flow_style:
         close = node.end_mark.index - 1
         comma = ", " if node.value else ""
-        own = _flow({entry.key: dict(entry.value)})[1:-1]
-        return f"{text[:close].rstrip()}{comma}{own}{text[close:]}"
+        entry_text = _flow_yaml({entry.key: dict(entry.value)})[1:-1]
+        return f"{text[:close].rstrip()}{comma}{entry_text}{text[close:]}"
     indent = " " * node.value[0][0].start_mark.column
     lines = [f"{indent}# {line}" for line in entry.comments]
     if entry.one_line:
-        lines.append(f"{indent}{entry.key}: {_flow(dict(entry.value))}")
+        lines.append(f"{indent}{entry.key}: {_flow_yaml(dict(entry.value))}")
     else:
-        body = yaml.safe_dump({entry.key: dict(entry.value)}, sort_keys=False, width=WIDE)
+        body = yaml.safe_dump({entry.key: dict(entry.value)}, sort_keys=False, width=LINE_WIDTH)
         lines += [f"{indent}{line}" for line in body.rstrip("\n").split("\n")]
-    return _below(text, _end(node), lines)
+    return _insert_lines(text, _end_index(node), lines)
 
 
-def _appended(text: str, item: Item) -> str:
-    place, _, leaf = item.place.rpartition(".")
-    above = mapping_at(yaml.compose(text, Loader=yaml.SafeLoader), place)
-    node = next((value for key, value in above.value if key.value == leaf), None) if above else None
+def _append_item(text: str, item: Item) -> str:
+    parent_path, _, key_name = item.path.rpartition(".")
+    parent = mapping_at(yaml.compose(text, Loader=yaml.SafeLoader), parent_path)
+    node = (
+        next((value for key, value in parent.value if key.value == key_name), None)
+        if parent
+        else None
+    )
     if not isinstance(node, yaml.SequenceNode) or not node.value:
         return text
     if node.flow_style:
         end = node.value[-1].end_mark.index
-        return f"{text[:end]}, {_plain(item.name)}{text[end:]}"
-    return _below(text, _end(node), [f"{' ' * node.start_mark.column}- {_plain(item.name)}"])
+        return f"{text[:end]}, {_list_item(item.name)}{text[end:]}"
+    return _insert_lines(
+        text, _end_index(node), [f"{' ' * node.start_mark.column}- {_list_item(item.name)}"]
+    )
 
 
-def _below(text: str, after: int, lines: Sequence[str]) -> str:
-    """Lines of their own, below the one that holds `after`."""
+def _insert_lines(text: str, after: int, lines: Sequence[str]) -> str:
+    """Insert lines below the line that contains index `after`."""
     for line in reversed(lines):
         edit = new_line(text, after, line)
         text = text[: edit.start] + edit.text + text[edit.end :]
     return text
 
 
-def _end(node: yaml.Node) -> int:
-    """Where a node's own text ends. The mark of a block lies below the comments that follow it;
-    what an alias stands for lies further up, so the furthest end is the right one."""
+def _end_index(node: yaml.Node) -> int:
+    """Return the index at which a node's text ends. The end mark of a block is below the comments
+    that follow it; the target of an alias is further up, so the furthest end is the right one."""
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
-        return max(max(int(key.end_mark.index), _end(value)) for key, value in node.value)
+        return max(max(int(key.end_mark.index), _end_index(value)) for key, value in node.value)
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:
-        return max(_end(value) for value in node.value)
+        return max(_end_index(value) for value in node.value)
     if isinstance(node, yaml.ScalarNode) and node.style in ("|", ">"):
-        return int(node.end_mark.index) - 1  # its mark lies at the start of what follows
+        return int(node.end_mark.index) - 1  # its mark is at the start of the next node
     return int(node.end_mark.index)
 
 
-def _flow(value: object) -> str:
-    text: str = yaml.safe_dump(value, sort_keys=False, width=WIDE, default_flow_style=True)
+def _flow_yaml(value: object) -> str:
+    text: str = yaml.safe_dump(value, sort_keys=False, width=LINE_WIDTH, default_flow_style=True)
     return text.strip()
 
 
-def _plain(name: str) -> str:
-    """A text as an item of a list, quoted if it must be."""
-    return _flow([name])[1:-1]
+def _list_item(name: str) -> str:
+    """Format a string as a list item, quoted if necessary."""
+    return _flow_yaml([name])[1:-1]
 
 
-def _at(values: Any, place: str) -> Any:
-    for name in place.split("."):
+def _value_at(values: Any, path: str) -> Any:
+    for name in path.split("."):
         values = values[name]
     return values
 
 
-def _by_hand(entries: Sequence[Entry], items: Sequence[Item]) -> str:
-    blocks = [{one.section: {one.key: dict(one.value)}} for one in entries]
-    lines = [yaml.safe_dump(block, sort_keys=False, width=WIDE).rstrip() for block in blocks]
-    lines += [f"{item.place}: add {item.name}" for item in items]
+def _manual_edit(entries: Sequence[Entry], items: Sequence[Item]) -> str:
+    blocks = [{entry.section: {entry.key: dict(entry.value)}} for entry in entries]
+    lines = [yaml.safe_dump(block, sort_keys=False, width=LINE_WIDTH).rstrip() for block in blocks]
+    lines += [f"{item.path}: add {item.name}" for item in items]
     return "\n".join(lines)

@@ -31,11 +31,13 @@ class Bars:
     """Rich bars: done, total, rate, time left, memory."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+    def bar(
+        self, label: str, total: int | None, unit: str, completed: int = 0
+    ) -> Iterator[Advance]:
         """A bar for the length of the block."""
         start, drawn = time.monotonic(), 0
         with _rich(unit) as bars:
-            task = bars.add_task(shown(label), total=total, completed=known, more="")
+            task = bars.add_task(shown(label), total=total, completed=completed, more="")
 
             def advance(done: int, *, tokens: int = 0) -> None:
                 nonlocal drawn
@@ -49,14 +51,16 @@ class Lines:
     """One line at the end, and one every few seconds before it."""
 
     @contextmanager
-    def bar(self, label: str, total: int | None, unit: str, known: int = 0) -> Iterator[Advance]:
+    def bar(
+        self, label: str, total: int | None, unit: str, completed: int = 0
+    ) -> Iterator[Advance]:
         """Lines for the length of the block."""
         start = last = time.monotonic()
-        all_done, drawn = known, 0
+        all_done, drawn = completed, 0
 
         def line() -> str:
             seconds = time.monotonic() - start
-            return _line(label, all_done, total, unit, seconds, known) + _more(drawn, seconds)
+            return _line(label, all_done, total, unit, seconds, completed) + _more(drawn, seconds)
 
         def advance(done: int, *, tokens: int = 0) -> None:
             nonlocal all_done, drawn, last

@@ -1,4 +1,4 @@
-"""One `toxtrail run` at a time works on an experiment; others wait, readers see that it runs."""
+"""Lock of an experiment: one `toxtrail run` at a time; others wait, readers see that it runs."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from toxtrail.regular_files import open_regular, read_text, refuse_irregular
 
 
 def lock_path(root: Path) -> Path:
-    """The file whose lock a run holds; the kernel releases it when the last process of it ends."""
+    """Return the file that a run locks; the kernel releases it when the run's last process ends."""
     return root / ".toxtrail" / "run.lock"
 
 
 @contextmanager
 def only_run(root: Path, tell: Callable[[str], None]) -> Iterator[int | None]:
-    """Hold the lock for the block, after waiting for another run that has it.
+    """Hold the lock for the block, after waiting for any other run to release it.
 
     Yields:
         The file descriptor of the lock, for processes that outlive this one; None where the file
@@ -31,7 +31,7 @@ def only_run(root: Path, tell: Callable[[str], None]) -> Iterator[int | None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     refuse_irregular(path)
     with path.open("a+", encoding="utf-8") as file:
-        if not _locked(file.fileno(), lambda: tell(_waiting(path))):
+        if not _acquire(file.fileno(), lambda: tell(_waiting_message(path))):
             yield None
             return
         file.truncate(0)
@@ -42,29 +42,29 @@ def only_run(root: Path, tell: Callable[[str], None]) -> Iterator[int | None]:
 
 
 def running(root: Path) -> str | None:
-    """Which run holds the lock; None if none does. Nothing is written."""
+    """Describe the run that holds the lock; None if there is none. Nothing is written."""
     path = lock_path(root)
     with suppress(DataError, OSError), open_regular(path) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return read_text(path).strip() or "a process that does not say which"
+            return read_text(path).strip() or "an unknown process"
     return None
 
 
-def _waiting(path: Path) -> str:
+def _waiting_message(path: Path) -> str:
     return (
-        f"Another `toxtrail run` works on this experiment ({read_text(path).strip()}). "
-        "Waiting until it has ended; Ctrl-C gives up."
+        f"Another `toxtrail run` is using this experiment ({read_text(path).strip()}). "
+        "Waiting for it to finish; press Ctrl-C to stop waiting."
     )
 
 
-def _locked(fd: int, waits: Callable[[], None]) -> bool:
-    """Take the lock; False where there are none (some network file systems)."""
+def _acquire(fd: int, on_wait: Callable[[], None]) -> bool:
+    """Acquire the lock; False where locks are not supported (some network file systems)."""
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
-        waits()
+        on_wait()
         fcntl.flock(fd, fcntl.LOCK_EX)
     except OSError:
         return False

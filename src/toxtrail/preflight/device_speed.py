@@ -1,4 +1,4 @@
-"""How fast is this machine? Two seconds of measuring, no model."""
+"""Measure the speed of this machine in about two seconds, without a model."""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 if TYPE_CHECKING:
     import torch
 
-LONG_ENOUGH_S = 0.1
-"""A measurement below this says more of the clock than of the machine."""
+MIN_SECONDS = 0.1
+"""Shortest measurement: a shorter one depends on the clock more than on the machine."""
 ROUNDS = 3
 SIDES = (256, 512, 1024, 2048, 4096, 8192)
-"""Of the square matrices; the first that takes long enough is taken."""
-STREAMED = {"cpu": 256 << 20, "cuda": 2 << 30, "mps": 512 << 20}
+"""Sides of the square matrices; the first that takes long enough is used."""
+STREAMED_BYTES = {"cpu": 256 << 20, "cuda": 2 << 30, "mps": 512 << 20}
 """Bytes read to measure memory: more than any cache holds."""
-HASHED = 64 << 20
+HASHED_BYTES = 64 << 20
 
 
 DATASHEETS: dict[str, tuple[str, dict[str, float], float, int]] = {
@@ -29,49 +29,49 @@ DATASHEETS: dict[str, tuple[str, dict[str, float], float, int]] = {
     "h100": ("NVIDIA H100 SXM", {"float16": 989e12, "bfloat16": 989e12, "float32": 67e12},
              3350e9, 80),
 }  # fmt: skip
-"""Name, operations a second without sparsity, bytes of memory a second, GB: as NVIDIA's data sheets
-say. A T4 knows no bfloat16."""
+"""Name, operations per second without sparsity, memory bytes per second, GB: from NVIDIA's data
+sheets. A T4 does not support bfloat16."""
 REACHED_FLOPS, REACHED_MEMORY = 0.3, 0.7
-"""Of a data sheet's numbers, what large matrices and long reads reach in practice: our choice. The
-reference paper's fine-tune (gemma-2b-it on a T4, 82 min) took three times as long as they give."""
-HASHED_ELSEWHERE = 5e8
-"""Bytes a second on a machine that is not here."""
+"""Fractions of a data sheet's figures that large matrices and long reads reach: our choice. The
+reference paper's fine-tune (gemma-2b-it on a T4, 82 min) took three times this estimate."""
+ASSUMED_HASH_SPEED = 5e8
+"""Assumed bytes hashed per second on another machine."""
 
 
 class Speed(NamedTuple):
-    """What one device does in a second."""
+    """Speed of one device, per second."""
 
     device: str
     name: str
     dtype: str
     flops: float
-    """Of multiplying large matrices of that dtype."""
+    """Operations per second when multiplying large matrices of that dtype."""
     memory_bytes: float
-    """Read from memory, as decoding one token reads all weights."""
+    """Bytes read from memory per second; decoding one token reads all weights."""
     hashed_bytes: float
-    """SHA-256, one thread."""
+    """Bytes hashed per second with SHA-256, one thread."""
     memory_free: int
-    """Bytes of the device's memory that nobody uses."""
+    """Free bytes of the device's memory."""
     memory_total: int
 
 
 def announced(name: str, dtype: str) -> Speed:
-    """A device that is not here, by its data sheet."""
+    """Return the speed of another device from its data sheet."""
     title, flops, memory, gigabytes = DATASHEETS[name]
     return Speed(
         device="cuda",
-        name=f"{title}, by its data sheet",
+        name=f"{title} (data sheet)",
         dtype=dtype,
         flops=REACHED_FLOPS * flops[dtype],
         memory_bytes=REACHED_MEMORY * memory,
-        hashed_bytes=HASHED_ELSEWHERE,
+        hashed_bytes=ASSUMED_HASH_SPEED,
         memory_free=gigabytes * 10**9,
         memory_total=gigabytes * 10**9,
     )
 
 
 def measured(device: str, dtype: str, threads: int) -> Speed:
-    """Measure the device, the best of a few rounds each: what others do meanwhile only slows it."""
+    """Measure the device; take the best of a few rounds, as other processes can only slow it."""
     import torch
 
     torch.set_num_threads(threads)
@@ -81,18 +81,20 @@ def measured(device: str, dtype: str, threads: int) -> Speed:
     with torch.inference_mode():
         return Speed(
             device=device,
-            name=_name(device),
+            name=_device_name(device),
             dtype=dtype,
             flops=_flops(torch.device(device), number),
-            memory_bytes=_streamed(torch.device(device), number, min(STREAMED[kind], free // 4)),
-            hashed_bytes=_hashed(),
+            memory_bytes=_memory_speed(
+                torch.device(device), number, min(STREAMED_BYTES[kind], free // 4)
+            ),
+            hashed_bytes=_hash_speed(),
             memory_free=free,
             memory_total=total,
         )
 
 
 def memory_of(device: str) -> tuple[int, int]:
-    """(free, all) bytes of a device's memory; on a CPU what the system gives without swapping."""
+    """Return (free, total) bytes of a device's memory; on a CPU what is free without swapping."""
     import psutil
     import torch
 
@@ -108,32 +110,32 @@ def _flops(device: torch.device, dtype: torch.dtype) -> float:
 
     for side in SIDES:
         a, b = (torch.ones((side, side), dtype=dtype, device=device) for _ in range(2))
-        seconds = _best(partial(torch.matmul, a, b), device)
-        if seconds >= LONG_ENOUGH_S / 10 or side == SIDES[-1]:
+        seconds = _fastest_round(partial(torch.matmul, a, b), device)
+        if seconds >= MIN_SECONDS / 10 or side == SIDES[-1]:
             return float(2.0 * side**3 / seconds)
     raise AssertionError("there is a last side")
 
 
-def _streamed(device: torch.device, dtype: torch.dtype, size: int) -> float:
-    """A matrix times a vector: every weight is read once, as in decoding."""
+def _memory_speed(device: torch.device, dtype: torch.dtype, size: int) -> float:
+    """Time a matrix-vector product, which reads every weight once, as in decoding."""
     import torch
 
     item = torch.empty((), dtype=dtype).element_size()
     side = max(256, int((size / item) ** 0.5))
     weights = torch.ones((side, side), dtype=dtype, device=device)
     vector = torch.ones(side, dtype=dtype, device=device)
-    return side * side * item / _best(lambda: weights @ vector, device)
+    return side * side * item / _fastest_round(lambda: weights @ vector, device)
 
 
-def _hashed() -> float:
-    block = bytes(HASHED)
+def _hash_speed() -> float:
+    block = bytes(HASHED_BYTES)
     start = time.perf_counter()
     hashlib.sha256(block).digest()
-    return HASHED / (time.perf_counter() - start)
+    return HASHED_BYTES / (time.perf_counter() - start)
 
 
-def _best(work: Callable[[], Any], device: torch.device) -> float:
-    """Seconds of the fastest round, after one to warm up."""
+def _fastest_round(work: Callable[[], Any], device: torch.device) -> float:
+    """Return the seconds of the fastest round, after one warm-up round."""
     import torch
 
     def once() -> float:
@@ -149,7 +151,7 @@ def _best(work: Callable[[], Any], device: torch.device) -> float:
     return min(once() for _ in range(ROUNDS))
 
 
-def _name(device: str) -> str:
+def _device_name(device: str) -> str:
     import platform
 
     import torch

@@ -1,4 +1,4 @@
-"""How much is there to download, and how large are the models? Asked, not fetched."""
+"""Estimate download and model sizes without downloading any weights."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ from toxtrail.config.schema import Source
 from toxtrail.errors import BackendError
 
 TIMEOUT_S = 15
-NOT_ASKED = "the hub was not asked"
+NOT_QUERIED = "the Hub was not queried"
 IN_A_NAME = re.compile(r"(?<![\d.a-z])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
-"""The 7b of llama-2-7b-chat; not the 4b of bnb-4bit."""
+"""Matches the 7b of llama-2-7b-chat, not the 4b of bnb-4bit."""
 GGUF_BITS = 4.5
-"""Of a weight in a GGUF file whose header is not here: Q4_K and Q4_1 take 4.5 to 5."""
+"""Bits per weight in a GGUF file whose header is not available: Q4_K and Q4_1 take 4.5 to 5."""
 TWO_BYTES = 2
-"""Of a published weight, if nobody says how many there are."""
+"""Bytes per published weight, if the number of weights is unknown."""
 
 State = Literal["here", "there", "gated", "missing", "unreachable", "brought along"]
-"""brought along: a local file of an experiment that is not made yet."""
+"""brought along: a local file of an experiment that does not exist yet."""
 
 
 class Shape(NamedTuple):
-    """A language model's size; None where nobody says."""
+    """A language model's dimensions; None where unknown."""
 
     parameters: int | None
     layers: int | None = None
@@ -55,96 +55,120 @@ class Weighed(NamedTuple):
     uri: str
     state: State
     said: str
-    """What is wrong, or worth knowing."""
+    """A problem or a note."""
     size: int | None
-    """Bytes of all that is used of it."""
+    """Bytes of all files that are used."""
     missing: int | None
     """Bytes still to download; None: unknown."""
     license: str | None
     shape: Shape | None
-    """Of language models."""
+    """For language models."""
     guessed: bool = False
-    """Whether sizes follow from the model's name alone."""
+    """Whether sizes are estimated from the model's name alone."""
 
 
 class Scales:
-    """Weighs assets: those that are here by their files, others by asking."""
+    """Measures assets: local ones by their files, others by querying their server."""
 
     def __init__(self, assets: AssetStore, hub: Hub | None, exists: bool) -> None:
         """Args:
-        hub: None to ask no server at all.
-        exists: whether the experiment's own files are expected to be there.
+        hub: None to query no server.
+        exists: whether the experiment's files are expected to exist.
         """
         self._assets = assets
         self._hub = hub
         self._exists = exists
 
-    def weigh(self, place: str, source: Source) -> Weighed:
-        """One asset."""
+    def weigh(self, key_path: str, source: Source) -> Weighed:
+        """Measure one asset."""
         address = parse_uri(source.uri)
         if isinstance(address, FileUri) and not self._exists:
-            return Weighed(place, source.uri, "brought along", "", None, 0, None, None)
-        found = self._assets.present(source.uri, None)
-        if found is not None and _is_whole(found):
-            return _here(place, source.uri, found, _is_model(place))
+            return Weighed(key_path, source.uri, "brought along", "", None, 0, None, None)
+        present = self._assets.present(source.uri, None)
+        if present is not None and _is_complete(present):
+            return _local_size(key_path, source.uri, present, _is_model(key_path))
         if isinstance(address, FileUri):
-            said = (
-                self._assets.why_not_used(source.uri)
-                or f"there is no file or folder {address.path}"
-            )
-            return Weighed(place, source.uri, "missing", said, None, None, None, None)
+            message = self._assets.why_not_used(source.uri) or f"no file or folder {address.path}"
+            return Weighed(key_path, source.uri, "missing", message, None, None, None, None)
         if isinstance(address, HfUri):
-            return self._of_hub(place, source.uri, address, found)
-        size = self._asked_size(address) if self._hub else None
+            return self._hub_size(key_path, source.uri, address, present)
+        size = self._remote_size(address) if self._hub else None
         state: State = "there" if size is not None else "unreachable"
-        said = "" if size is not None else "nobody says how large it is"
-        shape = _guessed(source.uri, size) if _is_model(place) else None
-        return Weighed(place, source.uri, state, said, size, size, None, shape)
+        message = "" if size is not None else "size unknown"
+        shape = _guess_shape(source.uri, size) if _is_model(key_path) else None
+        return Weighed(key_path, source.uri, state, message, size, size, None, shape)
 
-    def _of_hub(self, place: str, uri: str, address: HfUri, here: Present | None) -> Weighed:
-        answer = self._hub.ask(address) if self._hub else Answer("unreachable", NOT_ASKED, None)
+    def _hub_size(
+        self, key_path: str, uri: str, address: HfUri, present: Present | None
+    ) -> Weighed:
+        answer = self._hub.ask(address) if self._hub else Answer("unreachable", NOT_QUERIED, None)
         facts = answer.facts
         if facts is None:
-            named = _named(address) if _is_model(place) and answer.state != "missing" else None
-            size = named * TWO_BYTES if named else None
-            shape = Shape(named) if named else None
-            return Weighed(
-                place, uri, answer.state, answer.said, size, size, None, shape, named is not None
+            parameters = (
+                _parameters_in_name(address)
+                if _is_model(key_path) and answer.state != "missing"
+                else None
             )
-        wanted = {address.path: facts.files.get(address.path)} if address.path else facts.wanted
-        have = {f.relative_to(here.root).as_posix() for f in here.files} if here else set()
-        size = _sum(wanted)
-        missing = _sum({name: one for name, one in wanted.items() if name not in have})
-        shape = self._shape(uri, address, answer, size) if _is_model(place) else None
+            size = parameters * TWO_BYTES if parameters else None
+            shape = Shape(parameters) if parameters else None
+            return Weighed(
+                key_path,
+                uri,
+                answer.state,
+                answer.message,
+                size,
+                size,
+                None,
+                shape,
+                parameters is not None,
+            )
+        files = (
+            {address.path: facts.files.get(address.path)} if address.path else facts.fetched_files
+        )
+        local_names = (
+            {f.relative_to(present.root).as_posix() for f in present.files} if present else set()
+        )
+        size = _total_or_none(files)
+        missing = _total_or_none(
+            {name: size_of_file for name, size_of_file in files.items() if name not in local_names}
+        )
+        shape = self._hub_shape(uri, address, answer, size) if _is_model(key_path) else None
         return Weighed(
-            place, uri, answer.state, answer.said, size, missing, license_of(facts.card), shape
+            key_path,
+            uri,
+            answer.state,
+            answer.message,
+            size,
+            missing,
+            license_of(facts.card),
+            shape,
         )
 
-    def _shape(self, uri: str, address: HfUri, answer: Answer, size: int | None) -> Shape:
+    def _hub_shape(self, uri: str, address: HfUri, answer: Answer, size: int | None) -> Shape:
         assert answer.facts is not None
         if address.path:
-            return _guessed(uri, size)
+            return _guess_shape(uri, size)
         config = None
         if self._hub and answer.state == "there" and "config.json" in answer.facts.files:
             config = self._hub.json_file(answer.facts.name, answer.facts.commit, "config.json")
         shape = shape_of(config or {})
-        parameters = answer.facts.parameters or _guessed(uri, size).parameters
+        parameters = answer.facts.parameters or _guess_shape(uri, size).parameters
         return shape._replace(parameters=parameters)
 
-    def _asked_size(self, address: PypiUri | DetoxifyUri) -> int | None:
-        """Bytes that a server announces."""
+    def _remote_size(self, address: PypiUri | DetoxifyUri) -> int | None:
+        """Return the bytes that a server reports."""
         try:
             if isinstance(address, DetoxifyUri):
-                return _announced(released_urls()[address.name])
+                return _content_length(released_urls()[address.name])
             if not pip.locates_cheaply():
                 return None
-            return _announced(pip.located(f"{address.package}=={address.version}").url)
+            return _content_length(pip.located(f"{address.package}=={address.version}").url)
         except (UnreachableError, BackendError, KeyError):
             return None
 
 
 def shape_of(config: Mapping[str, Any]) -> Shape:
-    """From a config.json of transformers; multimodal ones hold the language model's as a part."""
+    """Read a transformers config.json; multimodal ones contain the language model's as a part."""
     values = config.get("text_config") or config
     hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
     head = values.get("head_dim") or (hidden // heads if hidden and heads else None)
@@ -158,11 +182,13 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
         keys=head * key_heads if head and key_heads else None,
         vocabulary=values.get("vocab_size"),
     )
-    return shape._replace(parameters=_counted(shape, bool(values.get("tie_word_embeddings"))))
+    return shape._replace(
+        parameters=_count_parameters(shape, bool(values.get("tie_word_embeddings")))
+    )
 
 
-def _counted(shape: Shape, tied: bool) -> int | None:
-    """Weights of a gated decoder of this shape, norms left out."""
+def _count_parameters(shape: Shape, tied: bool) -> int | None:
+    """Count the weights of a gated decoder of this shape, without norms."""
     layers, hidden, inner = shape.layers, shape.hidden, shape.inner
     queries, keys, vocabulary = shape.queries, shape.keys, shape.vocabulary
     if not (layers and hidden and inner and queries and keys and vocabulary):
@@ -171,31 +197,31 @@ def _counted(shape: Shape, tied: bool) -> int | None:
     return layers * (attention + 3 * hidden * inner) + (1 if tied else 2) * vocabulary * hidden
 
 
-def _here(place: str, uri: str, found: Present, is_model: bool) -> Weighed:
-    size = sum(file.stat().st_size for file in found.files)
-    shape = _local_shape(found, uri) if is_model else None
-    return Weighed(place, uri, "here", "", size, 0, None, shape)
+def _local_size(key_path: str, uri: str, present: Present, is_model: bool) -> Weighed:
+    size = sum(file.stat().st_size for file in present.files)
+    shape = _local_shape(present, uri) if is_model else None
+    return Weighed(key_path, uri, "here", "", size, 0, None, shape)
 
 
-def _is_whole(found: Present) -> bool:
-    """Whether a snapshot has all the weights that its index lists."""
-    index = found.root / INDEX
-    if index not in found.files:
+def _is_complete(present: Present) -> bool:
+    """Return whether a snapshot has all the weights that its index lists."""
+    index = present.root / INDEX
+    if index not in present.files:
         return True
-    places = read_json(index, found.root.name).get("weight_map")
-    names = set(map(str, places.values())) if isinstance(places, dict) else set()
-    return all((found.root / name).is_file() for name in names)
+    weight_map = read_json(index, present.root.name).get("weight_map")
+    names = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()
+    return all((present.root / name).is_file() for name in names)
 
 
-def _local_shape(found: Present, uri: str) -> Shape:
-    if len(found.files) == 1 and found.files[0].suffix.lower() == ".gguf":
-        return _gguf_shape(found.files[0])
-    config = found.root / "config.json"
-    shape = shape_of(read_json(config, uri)) if config in found.files else Shape(None)
-    weights = [file for file in found.files if file.suffix == ".safetensors"]
+def _local_shape(present: Present, uri: str) -> Shape:
+    if len(present.files) == 1 and present.files[0].suffix.lower() == ".gguf":
+        return _gguf_shape(present.files[0])
+    config = present.root / "config.json"
+    shape = shape_of(read_json(config, uri)) if config in present.files else Shape(None)
+    weights = [file for file in present.files if file.suffix == ".safetensors"]
     if not weights or shape.layers is None:
         return shape
-    stored = [one.shape for file in weights for one in stored_tensors(file, uri).values()]
+    stored = [tensor.shape for file in weights for tensor in stored_tensors(file, uri).values()]
     packed = any(len(dims) == 2 and 1 in dims for dims in stored)  # 4-bit blocks, not the weights
     return shape if packed else shape._replace(parameters=sum(map(_product, stored)))
 
@@ -203,49 +229,52 @@ def _local_shape(found: Present, uri: str) -> Shape:
 def _gguf_shape(path: Path) -> Shape:
     reader = open_gguf(path, path.name)
 
-    def said(name: str) -> Any:
+    def value(name: str) -> Any:
         field = reader.get_field(name)
         return None if field is None else field.contents()
 
-    kind = said("general.architecture")
-    heads, key_heads = said(f"{kind}.attention.head_count"), said(f"{kind}.attention.head_count_kv")
-    hidden = said(f"{kind}.embedding_length")
-    head = said(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None)
+    kind = value("general.architecture")
+    heads, key_heads = (
+        value(f"{kind}.attention.head_count"),
+        value(f"{kind}.attention.head_count_kv"),
+    )
+    hidden = value(f"{kind}.embedding_length")
+    head = value(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None)
     tokens = reader.get_field("tokenizer.ggml.tokens")
     return Shape(
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
-        layers=said(f"{kind}.block_count"),
+        layers=value(f"{kind}.block_count"),
         hidden=hidden,
-        inner=said(f"{kind}.feed_forward_length"),
+        inner=value(f"{kind}.feed_forward_length"),
         queries=head * heads if head and heads else None,
         keys=head * (key_heads or heads) if head and heads else None,
         vocabulary=len(tokens.data) if tokens is not None else None,
     )
 
 
-def _is_model(place: str) -> bool:
-    """Whether a whole model stands there, not an adapter."""
-    return place.startswith("models.") and not place.endswith(".adapter")
+def _is_model(key_path: str) -> bool:
+    """Return whether the key path is that of a model, not an adapter."""
+    return key_path.startswith("models.") and not key_path.endswith(".adapter")
 
 
-def _named(address: HfUri) -> int | None:
-    """Parameters that a name speaks of."""
-    found = IN_A_NAME.findall(address.repo.rpartition("/")[2].lower())
-    if not found:
+def _parameters_in_name(address: HfUri) -> int | None:
+    """Return the parameter count in a repo's name."""
+    matches = IN_A_NAME.findall(address.repo.rpartition("/")[2].lower())
+    if not matches:
         return None
-    number, unit = found[-1]
+    number, unit = matches[-1]
     return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
 
 
-def _guessed(uri: str, size: int | None) -> Shape:
-    """By the size of the files alone."""
+def _guess_shape(uri: str, size: int | None) -> Shape:
+    """Estimate from the size of the files alone."""
     if size is None:
         return Shape(None)
     bits = GGUF_BITS if uri.lower().endswith(".gguf") else 8 * TWO_BYTES
     return Shape(int(size * 8 / bits))
 
 
-def _announced(url: str) -> int | None:
+def _content_length(url: str) -> int | None:
     import requests
 
     if url.startswith("file:"):
@@ -259,13 +288,13 @@ def _announced(url: str) -> int | None:
     return int(length) if length else None
 
 
-def _sum(sizes: Mapping[str, int | None]) -> int | None:
-    found = list(sizes.values())
-    return None if None in found else sum(one or 0 for one in found)
+def _total_or_none(sizes: Mapping[str, int | None]) -> int | None:
+    values = list(sizes.values())
+    return None if None in values else sum(size or 0 for size in values)
 
 
 def _product(dims: Sequence[int]) -> int:
     total = 1
-    for one in dims:
-        total *= one
+    for dim in dims:
+        total *= dim
     return total

@@ -56,7 +56,7 @@ def test_a_folders_hash_is_of_its_files_and_their_names(store, tmp_path):
     (folder / ".hidden").write_bytes(b"3")
     assert store.fetch("file:model", pin).sha256 == pin
     (folder / "a.txt").rename(folder / "c.txt")
-    with pytest.raises(BackendError, match="is not what it is pinned to"):
+    with pytest.raises(BackendError, match=f"file:model .*{pin}"):
         store.fetch("file:model", pin)
 
 
@@ -64,7 +64,7 @@ def test_a_link_out_of_a_folder_is_refused(store, tmp_path):
     (tmp_path / "secret").write_bytes(b"x")
     (tmp_path / "repo/model").mkdir()
     (tmp_path / "repo/model/a").symlink_to(tmp_path / "secret")
-    with pytest.raises(BackendError, match="leads outside the folder"):
+    with pytest.raises(BackendError, match="file:model: a is a link"):
         store.fetch("file:model", None)
 
 
@@ -353,11 +353,11 @@ def test_one_file_of_a_repo_is_enough(hub, tmp_path):
 def test_what_is_not_in_the_cache_is_said_so(hub, tmp_path, uri):
     done = offline(hub, tmp_path, uri)
     assert "BackendError" in done.stderr.splitlines()[-1]
-    assert "cannot be had" in done.stderr
+    assert uri in done.stderr.splitlines()[-1]
 
 
 def test_a_data_set_needs_a_file(store):
-    with pytest.raises(ConfigError, match="name one file of the data set"):
+    with pytest.raises(ConfigError, match="hf:datasets/ORG/NAME@COMMIT/FILE"):
         store.fetch(f"hf:datasets/org/name@{COMMIT}", None)
 
 

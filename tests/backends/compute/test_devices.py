@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from toxtrail.backends.compute.devices import (
-    _quota,
+    _core_quota,
     environment,
     pick_device,
     usable_cores,
@@ -44,8 +44,8 @@ def test_no_more_cores_are_used_than_the_scheduler_allows():
 )
 def test_a_containers_quota_limits_the_cores(tmp_path, limit, cores):
     (tmp_path / "cpu.max").write_text(limit + "\n")
-    assert _quota(tmp_path / "cpu.max", 9) == cores
-    assert _quota(tmp_path / "absent", 9) == 9
+    assert _core_quota(tmp_path / "cpu.max", 9) == cores
+    assert _core_quota(tmp_path / "absent", 9) == 9
 
 
 def test_the_environment_names_every_library_that_moves_a_logit():

@@ -27,7 +27,7 @@ def make(monkeypatch, whole):
         made.append(draft)
         draft.write_bytes(whole)
 
-    monkeypatch.setattr(create_store, "_make", copied)
+    monkeypatch.setattr(create_store, "_create", copied)
     return made
 
 
@@ -55,7 +55,7 @@ def test_an_interrupted_creation_leaves_no_store(tmp_path, monkeypatch):
         draft.write_bytes(b"half")
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(create_store, "_make", killed)
+    monkeypatch.setattr(create_store, "_create", killed)
     with pytest.raises(KeyboardInterrupt):
         complete_store(tmp_path / "mlflow.db", tmp_path)
     assert names(tmp_path) == []

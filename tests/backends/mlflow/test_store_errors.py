@@ -201,7 +201,7 @@ OTHERS = {
     'Could not connect to the endpoint URL: "http://10.0.0.1:9000/b"': "MLFLOW_S3_ENDPOINT_URL",
     "Can't load plugin: sqlalchemy.dialects:oracled": "oracled",
     'password authentication failed for user "ml"': "password",
-    "connection to server failed: Connection refused": "No database answers",
+    "connection to server failed: Connection refused": "cannot be reached",
     "Detected out-of-date database schema (found version a, but expected b)": "mlflow db upgrade",
     "The experiment 8 must be in the 'active' state.": "restore",
     "(sqlite3.OperationalError) database is locked": "Try again",

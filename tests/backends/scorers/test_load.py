@@ -251,12 +251,12 @@ def test_a_model_that_knows_no_padding_token_is_refused(encoder):
     settings = json.loads(path.read_text())
     del settings["pad_token"]
     path.write_text(json.dumps(settings))
-    with pytest.raises(BackendError, match="knows no padding token"):
+    with pytest.raises(BackendError, match="pad_token_id"):
         classifier(edited(encoder, pad_token_id=None))
 
 
 def test_how_logits_become_probabilities_is_never_guessed(encoder):
-    with pytest.raises(ConfigError, match="set activation: softmax"):
+    with pytest.raises(ConfigError, match="activation: softmax"):
         classifier(encoder, activation=None)
     edited(encoder, problem_type="multi_label_classification")
     assert classifier(encoder, activation=None).heads
@@ -268,7 +268,7 @@ def test_a_model_without_a_trained_head_is_refused(encoder):
     path = encoder / "model.safetensors"
     kept = {n: t for n, t in load_file(path).items() if not n.startswith("classifier")}
     save_file(kept, path, metadata={"format": "pt"})
-    with pytest.raises(BackendError, match="random weights would score"):
+    with pytest.raises(BackendError, match="lacks the weights classifier"):
         classifier(encoder)
 
 
@@ -317,7 +317,7 @@ def test_an_index_of_a_classifier_names_only_hashed_files(encoder, tmp_path):
     (encoder / "model.safetensors").rename(encoder / ".model.safetensors")
     index = {"metadata": {}, "weight_map": {"classifier.bias": ".model.safetensors"}}
     (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BackendError, match="not among its verified files"):
+    with pytest.raises(BackendError, match="verified files"):
         classifier(encoder)
 
 
@@ -385,7 +385,7 @@ def test_a_checkpoint_that_could_run_something_is_refused_pinned_or_not(
 ):
     path = checkpoint(strange=Ran(tmp_path / "ran"))
     for pin in (None, hashlib.sha256(path.read_bytes()).hexdigest()):
-        with pytest.raises(BackendError, match="holds more than tensors"):
+        with pytest.raises(BackendError, match="more than tensors"):
             detoxify_scorer(path, encoder, sha256=pin)
     assert not (tmp_path / "ran").exists()
 
@@ -421,16 +421,16 @@ def test_a_checkpoint_names_classes_of_the_right_kind_only(checkpoint, encoder, 
     content = torch.load(path, weights_only=True)
     content["config"]["arch"]["args"] |= changes
     torch.save(content, path)
-    with pytest.raises(BackendError, match="is no Detoxify checkpoint"):
+    with pytest.raises(BackendError, match="not a Detoxify checkpoint"):
         detoxify_scorer(path, encoder)
 
 
 def test_without_base_an_encoder_is_a_repo_of_the_hub_and_no_folder(checkpoint, encoder):
-    with pytest.raises(BackendError, match="not a repo of the hub"):
+    with pytest.raises(BackendError, match="`base`"):
         detoxify_scorer(checkpoint(), encoder, base=None)
 
 
 def test_something_else_is_no_detoxify_checkpoint(encoder, tmp_path):
     torch.save({"weights": torch.zeros(1)}, tmp_path / "model.ckpt")
-    with pytest.raises(BackendError, match="is no Detoxify checkpoint"):
+    with pytest.raises(BackendError, match="not a Detoxify checkpoint"):
         detoxify_scorer(tmp_path / "model.ckpt", encoder)

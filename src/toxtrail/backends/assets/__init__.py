@@ -1,4 +1,4 @@
-"""Addresses to verified local files: hf:, pypi:, file: and detoxify: through one resolver."""
+"""Resolve hf:, pypi:, file: and detoxify: addresses to verified local files."""
 
 from toxtrail.backends.assets.store import AssetStore, default_cache
 

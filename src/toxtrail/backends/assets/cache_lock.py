@@ -1,4 +1,4 @@
-"""The asset cache is shared: one process at a time makes a file of it, and it may be read-only."""
+"""Lock of the shared asset cache: one process at a time writes a file; it may be read-only."""
 
 from __future__ import annotations
 
@@ -18,32 +18,32 @@ NOT_WRITABLE = (errno.EROFS, errno.EACCES, errno.EPERM)
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Only one process at a time makes `path`; the others wait and then find it made.
+    """Let one process at a time create `path`; the others wait and then use it.
 
-    Where nothing can be written, a lock can neither be had nor is it needed: what lies there is
-    used, and only the attempt to write is an error.
+    A read-only cache cannot be locked and needs no lock: existing files are used, and only an
+    attempt to write is an error.
 
     Raises:
-        BackendError: something had to be written to the cache and could not be.
+        BackendError: a file had to be written to the cache and could not be.
     """
-    lock = _lock(path)
+    lock = _acquire_lock(path)
     try:
         yield
     except OSError as error:
         if error.errno not in NOT_WRITABLE:
             raise
         raise BackendError(
-            f"The asset cache cannot be used: {error.filename or path.parent}: {error.strerror}. "
-            "Something is missing there and this user may not write it. Set TOXTRAIL_CACHE to a "
-            "folder that can be written, or let somebody fill this one (`toxtrail pin`)."
+            f"Cannot write to the asset cache: {error.filename or path.parent}: {error.strerror}. "
+            "A file is missing there. Set TOXTRAIL_CACHE to a writable folder, or have a user "
+            "with write permission fill this one (`toxtrail pin`)."
         ) from error
     finally:
         if lock is not None:
             lock.release()
 
 
-def _lock(path: Path) -> BaseFileLock | None:
-    """The lock, taken; None where its file cannot be written."""
+def _acquire_lock(path: Path) -> BaseFileLock | None:
+    """Acquire the lock; None where its file cannot be written."""
     from filelock import FileLock
 
     try:

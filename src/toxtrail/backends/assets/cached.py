@@ -1,4 +1,4 @@
-"""What of an asset already lies on this machine: nothing is fetched, nothing is judged."""
+"""Find assets that are already on this machine: nothing is downloaded or verified."""
 
 from __future__ import annotations
 
@@ -14,41 +14,41 @@ from toxtrail.regular_files import is_file
 
 
 class Present(NamedTuple):
-    """An asset's files as they lie here."""
+    """An asset's local files."""
 
     root: Path
-    """The folder that names are relative to."""
+    """The folder to which names are relative."""
     files: tuple[Path, ...]
 
 
 def present(uri: str, resolved: str | None, local: LocalFiles, cache: Path) -> Present | None:
-    """The files of an asset; None if it is not on this machine, or may not be used.
+    """Find the files of an asset; None if it is not on this machine, or may not be used.
 
     Args:
-        resolved: the commit that an hf: address meant when it was used.
-        local: where file: addresses lead.
+        resolved: the commit to which an hf: address resolved when it was used.
+        local: resolver of file: addresses.
     """
     address = parse_uri(uri)
     if isinstance(address, FileUri):
-        return None if local.problem(address.path) else _here(local.place(address.path))
+        return None if local.problem(address.path) else _local_files(local.resolve(address.path))
     if isinstance(address, HfUri):
         revision = resolved or address.revision or "main"
-        found = cached_hub(address, revision)
-        return Present(found[0], tuple(found[1])) if found else None
+        cached = cached_hub(address, revision)
+        return Present(cached[0], tuple(cached[1])) if cached else None
     if isinstance(address, DetoxifyUri):
         try:
             name = released_urls()[address.name].rsplit("/", 1)[1]
         except (ToxtrailError, KeyError):
             return None
-        return _here(cache / "detoxify" / name)
-    return _here(cache / "pypi" / f"{address.package}-{address.version}" / address.path)
+        return _local_files(cache / "detoxify" / name)
+    return _local_files(cache / "pypi" / f"{address.package}-{address.version}" / address.path)
 
 
-def _here(path: Path) -> Present | None:
-    """See `present`.
+def _local_files(path: Path) -> Present | None:
+    """List the files at a path; None if there are none.
 
     Raises:
-        OSError: it is there, and cannot be read.
+        OSError: the path exists and cannot be read.
     """
     if is_file(path):
         return Present(path.parent, (path,))

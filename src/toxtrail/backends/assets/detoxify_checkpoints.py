@@ -1,4 +1,4 @@
-"""detoxify: a checkpoint that the detoxify package publishes, by its name."""
+"""detoxify: addresses: a checkpoint that the detoxify package publishes, by its name."""
 
 from __future__ import annotations
 
@@ -19,64 +19,64 @@ from toxtrail.provenance.identity import sha256_file
 def fetch_detoxify(
     uri: str, address: DetoxifyUri, sha256: str | None, cache: Path, progress: Progress
 ) -> Asset:
-    """The checkpoint file. Its name carries the head of its sha256: that must match, pinned or not.
+    """Fetch the checkpoint file. The prefix of its sha256 in its name must match, pinned or not.
 
     Raises:
         ConfigError: the package publishes no checkpoint of this name, or the pin is of another one.
-        BackendError: it cannot be downloaded, or its content is another.
+        BackendError: it cannot be downloaded, or its content has another hash.
     """
     url = released_urls().get(address.name)
     if url is None:
-        raise ConfigError(f"{uri}: no such checkpoint.{nearest(address.name, released_urls())}")
+        raise ConfigError(f"{uri}: unknown checkpoint.{nearest(address.name, released_urls())}")
     path = cache / "detoxify" / url.rsplit("/", 1)[1]
-    expected = _expected(uri, path.name, sha256)
+    expected = _expected_sha256(uri, path.name, sha256)
     with locked(path):
         if not path.exists() or not sha256_file(path).startswith(expected):
             download(url, path, expected, path.name, progress)
         return file_asset(uri, path, path.name, sha256)
 
 
-def _expected(uri: str, name: str, sha256: str | None) -> str:
-    """The pin, or the head of it as far as the published name says."""
+def _expected_sha256(uri: str, name: str, sha256: str | None) -> str:
+    """Return the pin, or the prefix of the hash in the published name."""
     match = re.search(r"-([0-9a-f]{8})\.ckpt$", name)
-    head = match[1] if match else ""
-    if sha256 is not None and not sha256.startswith(head):
+    prefix = match[1] if match else ""
+    if sha256 is not None and not sha256.startswith(prefix):
         raise ConfigError(
-            f"{uri}: pinned to sha256 {sha256}, but the published file is {name}: its hash starts "
-            f"with {head}. Remove the pin and run `toxtrail pin`."
+            f"{uri}: pinned to sha256 {sha256}, but the hash of the published file {name} starts "
+            f"with {prefix}. Remove the pin and run `toxtrail pin`."
         )
-    return sha256 or head
+    return sha256 or prefix
 
 
 def released_urls() -> dict[str, str]:
-    """Name -> URL, read from the installed package's source: to import it would import torch.
+    """Read name -> URL from the installed package's source; importing it would import torch.
 
     Raises:
-        BackendError: the package is missing, or its source does not say.
+        BackendError: the package is missing, or its source has no such table.
     """
     spec = find_spec("detoxify")
     folders = list(spec.submodule_search_locations or []) if spec else []
     if not folders:
         raise BackendError("The package detoxify is not installed: pip install -r requirements.txt")
-    known: dict[str, object] = {}
+    values: dict[str, object] = {}
     for node in ast.parse((Path(folders[0]) / "detoxify.py").read_text("utf-8")).body:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            known[node.targets[0].id] = _value(node.value, known)
-    urls = known.get("MODEL_URLS")
+            values[node.targets[0].id] = _evaluate(node.value, values)
+    urls = values.get("MODEL_URLS")
     if not isinstance(urls, dict):
-        raise BackendError("This version of detoxify lists no MODEL_URLS. Install the pinned one.")
+        raise BackendError("This version of detoxify has no MODEL_URLS. Install the pinned one.")
     return {str(name): str(url) for name, url in urls.items()}
 
 
-def _value(node: ast.expr | None, known: dict[str, object]) -> object:
-    """What an assignment means: texts, names, sums and dicts of texts; None for the rest."""
+def _evaluate(node: ast.expr | None, names: dict[str, object]) -> object:
+    """Evaluate an expression of strings, names, sums and dicts; None for anything else."""
     if isinstance(node, ast.Constant):
         return node.value
     if isinstance(node, ast.Name):
-        return known.get(node.id)
+        return names.get(node.id)
     if isinstance(node, ast.BinOp):
-        return f"{_value(node.left, known)}{_value(node.right, known)}"
+        return f"{_evaluate(node.left, names)}{_evaluate(node.right, names)}"
     if isinstance(node, ast.Dict):
         pairs = zip(node.keys, node.values, strict=True)
-        return {_value(key, known): _value(value, known) for key, value in pairs}
+        return {_evaluate(key, names): _evaluate(value, names) for key, value in pairs}
     return None

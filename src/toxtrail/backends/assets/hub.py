@@ -1,4 +1,4 @@
-"""hf: a model repo, or one file of a repo, through huggingface_hub's own downloader and cache."""
+"""hf: addresses: a model repo or one file of it, through huggingface_hub's downloader and cache."""
 
 from __future__ import annotations
 
@@ -21,47 +21,51 @@ WANTED = [
     "LICENSE*",
     "README.md",
 ]
-"""Weights and what decides their answers. Never a pickle, never code."""
+"""Weights and the files that affect their output. Never a pickle, never code."""
 
 UNWANTED = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*", "consolidated*"]
-"""The same weights again, in forms that are not loaded here."""
+"""The same weights in formats that are not loaded here."""
 
 CURES = {
-    "GatedRepoError": "accept its licence on the hub, then `hf auth login`",
+    "GatedRepoError": "accept its licence on the Hub, then `hf auth login`",
     "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
     "RevisionNotFoundError": "check the commit, branch or tag",
     "RemoteEntryNotFoundError": "check the file's path",
     "HFValidationError": "check the spelling: hf:org/name@<commit>",
-    "LocalEntryNotFoundError": "it is not in the cache, and the hub is out of reach: check the "
+    "LocalEntryNotFoundError": "it is not in the cache, and the Hub cannot be reached: check the "
     "network, HF_HUB_OFFLINE and HF_ENDPOINT",
-    "RevisionResolutionError": "the cache does not know it, and the hub is out of reach: check the "
-    "network, HF_HUB_OFFLINE and HF_ENDPOINT",
+    "RevisionResolutionError": "the cache does not have it, and the Hub cannot be reached: check "
+    "the network, HF_HUB_OFFLINE and HF_ENDPOINT",
 }
-"""huggingface_hub's errors -> what to do."""
+"""huggingface_hub's error -> what to do."""
 
 
 def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
-    """A snapshot at one commit, from the hub or its filled cache.
+    """Fetch a snapshot at one commit, from the Hub or its cache.
 
     Raises:
-        ConfigError: a data set without a file.
-        BackendError: not reachable, no such repo, no access, or not what the pin says.
+        ConfigError: a dataset address without a file.
+        BackendError: not reachable, no such repo, no access, or different from the pin.
     """
     if address.repo_type == "dataset" and address.path is None:
-        raise ConfigError(f"{uri}: name one file of the data set: hf:datasets/ORG/NAME@COMMIT/FILE")
-    with _explained(uri):
-        commit = _commit(address)
-        found = _snapshot(address, commit) if address.path is None else _file(address, commit)
+        raise ConfigError(f"{uri}: name one file of the dataset: hf:datasets/ORG/NAME@COMMIT/FILE")
+    with _hub_errors(uri):
+        commit = _resolve_commit(address)
+        path = (
+            _download_snapshot(address, commit)
+            if address.path is None
+            else _download_file(address, commit)
+        )
     if address.path is not None:
-        return file_asset(uri, found, commit, sha256)
-    paths = _wanted_files(found)
+        return file_asset(uri, path, commit, sha256)
+    paths = _allowed_files(path)
     if not paths:
-        raise BackendError(f"{uri}: this repo has no weights as safetensors. Choose one that has.")
-    return folder_asset(uri, found, paths, commit, sha256)
+        raise BackendError(f"{uri}: this repo has no safetensors weights. Choose one that has.")
+    return folder_asset(uri, path, paths, commit, sha256)
 
 
 def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
-    """(folder, files) of the hub's cache, without asking the hub; None if it has none."""
+    """Return (folder, files) from the Hub's cache without network access; None if not cached."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
@@ -77,11 +81,11 @@ def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
         folder = Path(snapshot_download(address.repo, revision=revision, local_files_only=True))
     except (OSError, ValueError, HfHubHTTPError):
         return None
-    return folder, _wanted_files(folder)
+    return folder, _allowed_files(folder)
 
 
-def _commit(address: HfUri) -> str:
-    """The 40-hex commit that a branch or tag means now; offline, what the cache says it meant."""
+def _resolve_commit(address: HfUri) -> str:
+    """Resolve a branch or tag to its 40-hex commit; offline, to the one that is cached."""
     from huggingface_hub import HfApi
 
     revision = HfApi().resolve_revision(
@@ -90,37 +94,35 @@ def _commit(address: HfUri) -> str:
     return str(revision.resolved)
 
 
-def _file(address: HfUri, commit: str) -> Path:
+def _download_file(address: HfUri, commit: str) -> Path:
     from huggingface_hub import hf_hub_download
 
     assert address.path is not None
-    found = hf_hub_download(
-        address.repo, address.path, repo_type=address.repo_type, revision=commit
-    )
-    return Path(found)
+    path = hf_hub_download(address.repo, address.path, repo_type=address.repo_type, revision=commit)
+    return Path(path)
 
 
-def _snapshot(address: HfUri, commit: str) -> Path:
+def _download_snapshot(address: HfUri, commit: str) -> Path:
     from huggingface_hub import snapshot_download
 
-    found = snapshot_download(
+    folder = snapshot_download(
         address.repo, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED
     )
-    return Path(found)
+    return Path(folder)
 
 
-def _wanted_files(folder: Path) -> list[Path]:
-    """Of a snapshot's files; other programs may have put more into the same cache."""
+def _allowed_files(folder: Path) -> list[Path]:
+    """List a snapshot's allowed files; other programs may have added more to the same cache."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    wanted = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
-    return [folder / name for name in wanted]
+    allowed = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    return [folder / name for name in allowed]
 
 
 @contextmanager
-def _explained(uri: str) -> Iterator[None]:
-    """huggingface_hub's many errors, each with its cure."""
+def _hub_errors(uri: str) -> Iterator[None]:
+    """Convert huggingface_hub's errors to a BackendError that says what to do."""
     from huggingface_hub import errors
     from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
@@ -134,8 +136,8 @@ def _explained(uri: str) -> Iterator[None]:
         errors.RevisionResolutionError,
     ) as error:
         names = [base.__name__ for base in type(error).__mro__]
-        cure = next((CURES[name] for name in names if name in CURES), "check the network")
-        first = (str(error).strip().splitlines() or [""])[0]
+        advice = next((CURES[name] for name in names if name in CURES), "check the network")
+        reason = (str(error).strip().splitlines() or [""])[0]
         raise BackendError(
-            f"{uri} cannot be had ({type(error).__name__}: {first}): {cure}."
+            f"{uri} cannot be fetched ({type(error).__name__}: {reason}): {advice}."
         ) from error

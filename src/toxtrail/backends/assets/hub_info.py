@@ -1,4 +1,4 @@
-"""The hub, asked what it holds: nothing is downloaded but small JSON files, nothing is cached."""
+"""Query the Hub for metadata: only small JSON files are downloaded, and nothing is cached."""
 
 from __future__ import annotations
 
@@ -19,57 +19,57 @@ if TYPE_CHECKING:
 TIMEOUT_S = 15
 
 State = Literal["there", "gated", "missing", "unreachable"]
-"""gated: it is there, and this account may not download it. missing: no such repo, revision or
-file, or a private one."""
+"""gated: it exists, and this account may not download it. missing: no such repo, revision or file,
+or a private one."""
 
 
 @dataclass(frozen=True)
 class RepoFacts:
-    """A repo as the hub describes it."""
+    """Metadata of a repo, from the Hub."""
 
     name: str
-    """What the hub calls it now."""
+    """The repo's current name on the Hub."""
     commit: str
     gated: bool
     """Whether its licence must be accepted first."""
     files: Mapping[str, int | None]
-    """Name -> bytes, if the hub says."""
+    """Name -> bytes; None if the Hub does not give the size."""
     card: Mapping[str, Any] = field(default_factory=dict)
     """The metadata of its README."""
     tags: tuple[str, ...] = ()
     model_type: str | None = None
     own_code: bool = False
-    """Whether it needs code of its own, which is never run."""
+    """Whether it needs custom code (trust_remote_code), which is never run."""
     parameters: int | None = None
 
     @property
-    def wanted(self) -> dict[str, int | None]:
-        """Of a model repo: the files that are fetched."""
+    def fetched_files(self) -> dict[str, int | None]:
+        """The files of a model repo that are downloaded, with their sizes."""
         from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-        kept = filter_repo_objects(self.files, allow_patterns=WANTED, ignore_patterns=UNWANTED)
-        return {name: self.files[name] for name in kept}
+        names = filter_repo_objects(self.files, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        return {name: self.files[name] for name in names}
 
 
 class Answer(NamedTuple):
-    """What came of asking."""
+    """The result of a query."""
 
     state: State
-    said: str
-    """Why, and what to do; empty if all is well."""
+    message: str
+    """The reason and what to do; empty if nothing is wrong."""
     facts: RepoFacts | None
 
 
 class Hub:
-    """Asks about each repo once. After one question that the network did not carry it asks no
-    more: twenty time-outs say no more than one."""
+    """Client that queries each repo once. After one network failure it sends no further requests:
+    each of them would time out too."""
 
     def __init__(self) -> None:
-        self._known: dict[tuple[str, str, str | None], Answer] = {}
-        self._silence: str | None = None
+        self._answers: dict[tuple[str, str, str | None], Answer] = {}
+        self._network_error: str | None = None
 
     def ask(self, address: HfUri) -> Answer:
-        """Whether an address can be had, and what it is."""
+        """Query whether an address is accessible, and its repo's metadata."""
         answer = self.repo(address.repo, address.repo_type, address.revision)
         if address.path is None or answer.facts is None or address.path in answer.facts.files:
             return answer
@@ -78,18 +78,18 @@ class Hub:
         )
 
     def repo(self, repo: str, repo_type: str = "model", revision: str | None = None) -> Answer:
-        """Whether a repo can be had at a revision (None: its default branch)."""
+        """Query a repo at a revision (None: its default branch)."""
         key = (repo, repo_type, revision)
-        if key not in self._known:
-            self._known[key] = self._asked(*key)
-        return self._known[key]
+        if key not in self._answers:
+            self._answers[key] = self._query(*key)
+        return self._answers[key]
 
     def json_file(self, repo: str, commit: str, name: str) -> dict[str, Any] | None:
-        """A small JSON file of a model repo; None if it cannot be had or is no object."""
+        """Read a small JSON file of a model repo; None if it is not available or not an object."""
         from huggingface_hub import HfApi
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-        if self._silence is not None:
+        if self._network_error is not None:
             return None
         try:
             with tempfile.TemporaryDirectory() as folder:  # the cache would look like a snapshot
@@ -99,21 +99,21 @@ class Hub:
             return None
         return values if isinstance(values, dict) else None
 
-    def _asked(self, repo: str, repo_type: str, revision: str | None) -> Answer:
+    def _query(self, repo: str, repo_type: str, revision: str | None) -> Answer:
         from huggingface_hub import HfApi, errors
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
-        if self._silence is not None:
-            return Answer("unreachable", self._silence, None)
+        if self._network_error is not None:
+            return Answer("unreachable", self._network_error, None)
         ask = HfApi().dataset_info if repo_type == "dataset" else HfApi().model_info
         try:
-            found = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
+            info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
         except errors.GatedRepoError:
-            return Answer("gated", _gated(repo), None)
+            return Answer("gated", _gated_message(repo), None)
         except errors.RepositoryNotFoundError:
             return Answer(
                 "missing",
-                "the hub has no such repo (or it is private): check the spelling, or `hf auth "
+                "no such repo on the Hub (or it is private): check the spelling, or `hf auth "
                 "login`",
                 None,
             )
@@ -122,31 +122,31 @@ class Hub:
                 "missing", f"the repo has no {revision}: check the commit, branch or tag", None
             )
         except errors.HFValidationError:
-            return Answer("missing", "this is no name of a repo: check the spelling", None)
+            return Answer("missing", "not a valid repo name: check the spelling", None)
         except (OSError, HTTPError) as error:
-            self._silence = _silence(error)
-            return Answer("unreachable", self._silence, None)
-        facts = _facts(found)
+            self._network_error = _network_problem(error)
+            return Answer("unreachable", self._network_error, None)
+        facts = _repo_facts(info)
         if facts.gated and not _may_download(repo, repo_type):
-            return Answer("gated", _gated(repo), facts)
-        return Answer("there", _renamed(repo, facts.name), facts)
+            return Answer("gated", _gated_message(repo), facts)
+        return Answer("there", _renamed_message(repo, facts.name), facts)
 
 
-def _facts(found: ModelInfo | DatasetInfo) -> RepoFacts:
-    said: Any = found.card_data
-    card = said.to_dict() if hasattr(said, "to_dict") else {}
-    config = getattr(found, "config", None) or {}
-    weights = getattr(found, "safetensors", None)
-    files = {one.rfilename: one.size for one in found.siblings or ()}
+def _repo_facts(info: ModelInfo | DatasetInfo) -> RepoFacts:
+    metadata: Any = info.card_data
+    card = metadata.to_dict() if hasattr(metadata, "to_dict") else {}
+    config = getattr(info, "config", None) or {}
+    weights = getattr(info, "safetensors", None)
+    files = {file.rfilename: file.size for file in info.siblings or ()}
     return RepoFacts(
-        name=found.id,
-        commit=found.sha or "",
-        gated=bool(found.gated),
+        name=info.id,
+        commit=info.sha or "",
+        gated=bool(info.gated),
         files=files,
         card=card,
-        tags=tuple(found.tags or ()),
+        tags=tuple(info.tags or ()),
         model_type=config.get("model_type"),
-        own_code="auto_map" in config or "custom_code" in (found.tags or ()),
+        own_code="auto_map" in config or "custom_code" in (info.tags or ()),
         parameters=weights.total if weights else None,
     )
 
@@ -162,26 +162,26 @@ def _may_download(repo: str, repo_type: str) -> bool:
     return True
 
 
-def _gated(repo: str) -> str:
+def _gated_message(repo: str) -> str:
     return (
-        f"its licence must be accepted first: open {repo} on the hub, accept, then `hf auth login` "
+        f"its licence must be accepted first: open {repo} on the Hub, accept, then `hf auth login` "
         "(or set HF_TOKEN)"
     )
 
 
-def _renamed(asked: str, name: str) -> str:
-    if asked == name:
+def _renamed_message(requested: str, name: str) -> str:
+    if requested == name:
         return ""
-    return f"the hub calls it {name} now: write that, so that it is found when the old name goes"
+    return f"the repo is now called {name}: use that name, because the old one may stop working"
 
 
-def _silence(error: Exception) -> str:
+def _network_problem(error: Exception) -> str:
     from huggingface_hub.errors import OfflineModeIsEnabled
 
     if isinstance(error, OfflineModeIsEnabled):
-        return "HF_HUB_OFFLINE is set, so the hub is not asked. Unset it to ask"
+        return "HF_HUB_OFFLINE is set, so the Hub was not queried. Unset it to query the Hub"
     first = (redacted(str(error)).strip().splitlines() or [type(error).__name__])[0]
     return (
-        f"the hub cannot be reached ({type(error).__name__}: {first[:200]}). Check the network, "
+        f"the Hub cannot be reached ({type(error).__name__}: {first[:200]}). Check the network, "
         "HF_ENDPOINT and HF_HUB_OFFLINE"
     )

@@ -1,4 +1,4 @@
-"""file: a local file or folder."""
+"""file: addresses: a local file or folder."""
 
 from __future__ import annotations
 
@@ -11,59 +11,59 @@ from toxtrail.backends.protocols import Asset
 from toxtrail.errors import BackendError
 from toxtrail.regular_files import below, refuse_irregular
 
-OWN_FOLDERS = ("data", "models", "results", "report", "mlruns")
-"""Folders that stages write: each may be a link to another disk."""
+STAGE_FOLDERS = ("data", "models", "results", "report", "mlruns")
+"""Folders that stages write: each may be a symbolic link to another disk."""
 
 
 class LocalFiles:
-    """Where `file:` addresses lead, and whether an experiment may use what is there."""
+    """Resolver of `file:` addresses that checks whether an experiment may use the path."""
 
     def __init__(self, root: Path, outside: Iterable[str] = ()) -> None:
         """Args:
         root: the experiment's folder, where relative addresses start.
-        outside: files and folders that may be used although they lie elsewhere.
+        outside: permitted files and folders outside the experiment.
         """
         self._root = root
-        own = [root / name for name in OWN_FOLDERS if (root / name).is_symlink()]
-        self._inside = [root.resolve(), *(path.resolve() for path in own if path.is_dir())]
-        self._permitted = [self.place(path).resolve() for path in outside]
+        links = [root / name for name in STAGE_FOLDERS if (root / name).is_symlink()]
+        self._inside = [root.resolve(), *(path.resolve() for path in links if path.is_dir())]
+        self._permitted = [self.resolve(path).resolve() for path in outside]
 
-    def place(self, path: str) -> Path:
-        """The place that an address names; links are not followed.
+    def resolve(self, path: str) -> Path:
+        """Return the path that an address names; links are not followed.
 
         Raises:
-            BackendError: it starts with the home of a user that there is not.
+            BackendError: it starts with the home folder of an unknown user.
         """
         try:
             return self._root / Path(path).expanduser()
         except (RuntimeError, ValueError) as error:
-            raise BackendError(f"file:{path}: {error}. Write the whole path.") from error
+            raise BackendError(f"file:{path}: {error}. Give the full path.") from error
 
     def is_outside(self, path: str) -> bool:
-        """Whether it lies outside the experiment, links followed."""
-        return not _lies_in(self.place(path).resolve(), self._inside)
+        """Return whether a path is outside the experiment, links followed."""
+        return not _is_in(self.resolve(path).resolve(), self._inside)
 
     def problem(self, path: str) -> str | None:
-        """Why an address may not be used, and the line that permits it; None if it may."""
-        whole = self.place(path).resolve()
-        if _lies_in(whole, [*self._inside, *self._permitted]):
+        """Explain why an address may not be used, with the line that permits it; None if it may."""
+        absolute = self.resolve(path).resolve()
+        if _is_in(absolute, [*self._inside, *self._permitted]):
             return None
-        line = f"assets: {{outside: [{json.dumps(str(whole), ensure_ascii=False)}]}}"
+        line = f"assets: {{outside: [{json.dumps(str(absolute), ensure_ascii=False)}]}}"
         return (
-            f"file:{path} leads outside the experiment, to {whole}. Copy it into the experiment, "
-            f"or permit it in params.yaml (a folder permits all below it): {line}"
+            f"file:{path} is outside the experiment: {absolute}. Copy it into the experiment, "
+            f"or permit it in params.yaml (a folder permits everything below it): {line}"
         )
 
 
-def _lies_in(whole: Path, folders: Iterable[Path]) -> bool:
-    return any(whole.is_relative_to(folder) for folder in folders)
+def _is_in(path: Path, folders: Iterable[Path]) -> bool:
+    return any(path.is_relative_to(folder) for folder in folders)
 
 
 def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
-    """The file or folder itself, hashed; hidden files and caches are no part of a folder.
+    """Hash the file or folder in place; hidden files and caches are not part of a folder.
 
     Raises:
-        BackendError: it is missing, empty, leads outside itself, or is not what the pin says.
+        BackendError: it is missing, empty, links outside itself, or differs from the pin.
         DataError: it is a pipe, a socket or a device.
     """
     refuse_irregular(path)
@@ -71,28 +71,28 @@ def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
         return file_asset(uri, path, None, sha256)
     if not path.is_dir():
         raise BackendError(
-            f"{uri}: there is no file or folder {path}. Paths start at the folder of params.yaml."
+            f"{uri}: no file or folder {path}. Paths are relative to the folder of params.yaml."
         )
     content = content_of(path)
-    for one in content:
-        if one.is_symlink() and not _stays(one, path):
+    for entry in content:
+        if entry.is_symlink() and not _links_inside(entry, path):
             raise BackendError(
-                f"{uri}: {one.relative_to(path)} is a link that leads outside the folder, or to a "
-                "folder. Copy what it means there, so that what is hashed is what is used."
+                f"{uri}: {entry.relative_to(path)} is a link to a path outside the folder, or to a "
+                "folder. Replace it with a copy, so that the files used are the files hashed."
             )
     paths = [p for p in content if p.is_file()]
     if not paths:
-        raise BackendError(f"{uri}: the folder {path} holds no files. Put the asset there.")
+        raise BackendError(f"{uri}: the folder {path} has no files. Put the asset there.")
     return folder_asset(uri, path, paths, None, sha256)
 
 
 def content_of(folder: Path) -> list[Path]:
-    """What counts of a folder; hidden files and caches do not."""
+    """List a folder's content, without hidden files and caches."""
     return [p for p in below(folder) if _is_content(p.relative_to(folder))]
 
 
-def _stays(link: Path, folder: Path) -> bool:
-    """Whether it leads to a file of the folder; below a linked folder nothing would be hashed."""
+def _links_inside(link: Path, folder: Path) -> bool:
+    """Return whether a link points to a file of the folder; linked folders are not hashed."""
     return link.is_file() and link.resolve().is_relative_to(folder.resolve())
 
 

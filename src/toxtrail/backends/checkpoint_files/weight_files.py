@@ -1,7 +1,7 @@
-"""Files of weights before a library reads them: which ones are loaded, and are they whole?
+"""Check weight files before a library reads them: which are loaded, and whether they are intact.
 
-Only headers are read. What transformers would open must be among the files whose hashes are kept;
-otherwise weights could change while their identity stays.
+Only headers are read. Files that transformers would open must be among the hashed files; otherwise
+weights could change while their identity stays the same.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ ADAPTER = "adapter_model.safetensors"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = (".bin", ".pt", ".pth")
 HEAD = 512
-"""Bytes of a file that are looked at to say what it is."""
-AGAIN = "Download it again."
+"""Number of leading bytes by which a file's type is detected."""
+DOWNLOAD_AGAIN = "Download it again."
 KINDS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"version https://git-lfs.github.com", b"version https://hawser.github.com"),
@@ -41,37 +41,37 @@ KINDS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"<!doctype", b"<html", b"<?xml", b"<head", b"<!--"),
         "a web page, not the file itself",
-        "Download the file itself: a page of a site that asks for a login is often saved instead.",
+        "Download the file itself; the page is often that of a site that requires a login.",
     ),
     (
         (b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "a pickle of PyTorch under another name",
-        "A pickle is never loaded here: choose weights in safetensors.",
+        "A pickle is never loaded: choose safetensors weights.",
     ),
-    ((b"gguf",), "a GGUF file", "Name the file itself, with the ending .gguf."),
+    ((b"gguf",), "a GGUF file", "Give the file itself, with the suffix .gguf."),
     ((b"\x1f\x8b", b"7z\xbc\xaf", b"bzh", b"\xfd7zxz"), "a compressed archive", "Unpack it."),
 )
 """First bytes in lower case -> what the file is, what to do."""
 
 
 class Stored(NamedTuple):
-    """One tensor as a safetensors file declares it."""
+    """A tensor's entry in a safetensors file."""
 
     dtype: str
-    """As safetensors calls it: `F32`, `BF16`."""
+    """Name of the dtype in safetensors: `F32`, `BF16`."""
     shape: tuple[int, ...]
 
 
 def checkpoint_files(folder: Path, name: str, hashed: Collection[str]) -> list[Path]:
-    """The safetensors files that transformers would load from a folder, in its own order of choice.
+    """List the safetensors files that transformers would load from a folder, by its own rules.
 
     Args:
-        name: what error messages call the weights.
-        hashed: names of the files whose hashes are kept, relative to the folder.
+        name: name of the weights in error messages.
+        hashed: names of the hashed files, relative to the folder.
 
     Raises:
-        BackendError: there are none (a pickle is never loaded), one is missing, or one is not among
-            the hashed files.
+        BackendError: there are none (a pickle is never loaded), one is missing, or one is not
+            hashed.
     """
     explicit = _json_object(folder / "config.json", name).get("transformers_weights")
     if explicit is not None:
@@ -83,19 +83,19 @@ def checkpoint_files(folder: Path, name: str, hashed: Collection[str]) -> list[P
         _require_hashed(folder, [chosen], "the folder", name, hashed)
     indexed = chosen.endswith(".index.json")
     names = _index_names(folder, name, chosen, hashed) if indexed else [chosen]
-    for one in names:
-        _require_present(folder / one, name)
-    return [folder / one for one in names]
+    for file in names:
+        _require_present(folder / file, name)
+    return [folder / file for file in names]
 
 
 def refuse_outside_names(folder: Path, name: str, hashed: Collection[str]) -> None:
-    """Raise if a configuration names a file to read that is not among the hashed ones.
+    """Raise if a configuration names a file to read that is not hashed.
 
-    transformers follows each of these names. It ignores other paths that such files often hold,
+    transformers reads each of these files. It ignores other paths that are often in configurations,
     such as `tokenizer_file` or `name_or_path`.
 
     Raises:
-        BackendError: one is outside.
+        BackendError: a file is not hashed.
     """
     config = _json_object(folder / "config.json", name)
     tokenizer = _json_object(folder / TOKENIZER_CONFIG, name)
@@ -117,7 +117,7 @@ def refuse_outside_names(folder: Path, name: str, hashed: Collection[str]) -> No
 def refuse_unhashed_vocabulary(
     names: Mapping[str, str | None], folder: Path, name: str, hashed: Collection[str]
 ) -> None:
-    """Raise if a file from which the tokenizer is built lies in the folder but is not hashed.
+    """Raise if the tokenizer is built from a file in the folder that is not hashed.
 
     Args:
         names: the tokenizer's `vocab_files_names`.
@@ -127,79 +127,83 @@ def refuse_unhashed_vocabulary(
             raise BackendError(
                 f"{name}: its tokenizer is built from {file}, which is not among the files that "
                 "are downloaded and hashed. Save the tokenizer as tokenizer.json "
-                "(`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)`) and name that "
+                "(`AutoTokenizer.from_pretrained(...).save_pretrained(FOLDER)`) and use that "
                 "folder."
             )
 
 
-def inspect_weights(place: Path, name: str, hashed: Collection[str]) -> None:
-    """Look at the headers of a checkpoint folder, an adapter folder or a GGUF file.
+def inspect_weights(path: Path, name: str, hashed: Collection[str]) -> None:
+    """Check the headers of a checkpoint folder, an adapter folder or a GGUF file.
 
     Raises:
-        BackendError: a file is missing, cut, or no file of weights; with the cure.
+        BackendError: a file is missing, truncated, or not a weight file; with what to do.
     """
-    if place.is_file():
-        open_gguf(place, name)
-    elif (place / ADAPTER).exists():
-        stored_tensors(place / ADAPTER, name)
+    if path.is_file():
+        open_gguf(path, name)
+    elif (path / ADAPTER).exists():
+        stored_tensors(path / ADAPTER, name)
     else:
-        for file in checkpoint_files(place, name, hashed):
+        for file in checkpoint_files(path, name, hashed):
             stored_tensors(file, name)
 
 
 def stored_tensors(path: Path, name: str) -> dict[str, Stored]:
-    """Names, dtypes and shapes of a safetensors file; its header is checked, its data not read.
+    """Read names, dtypes and shapes of a safetensors file; its data is not read.
 
     Raises:
-        BackendError: it is not a whole safetensors file; with the cure.
+        BackendError: it is not an intact safetensors file; with what to do.
     """
     from safetensors import safe_open
 
-    with _reading(path, name, "safetensors"), safe_open(path, framework="np") as file:
+    with _header_errors(path, name, "safetensors"), safe_open(path, framework="np") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
-        return {key: Stored(one.get_dtype(), tuple(one.get_shape())) for key, one in slices.items()}
+        return {
+            key: Stored(tensor.get_dtype(), tuple(tensor.get_shape()))
+            for key, tensor in slices.items()
+        }
 
 
 def open_gguf(path: Path, name: str) -> GGUFReader:
-    """The header of a GGUF file, every tensor's bytes there.
+    """Read the header of a GGUF file, and check that it is complete.
 
     Raises:
-        BackendError: it is not a whole GGUF file; with the cure.
+        BackendError: it is not an intact GGUF file; with what to do.
     """
     from gguf import GGUFReader
 
-    with _reading(path, name, "GGUF"):
+    with _header_errors(path, name, "GGUF"):
         return GGUFReader(path)
 
 
 def content_problem(path: Path, expected: str = "") -> str | None:
-    """What a file that should hold weights is instead, and the cure; None if its first bytes do not
-    tell.
+    """Detect what an invalid weight file is, and what to do; None if its first bytes do not tell.
 
     Args:
-        expected: the kind that it should be: `pickle` or `GGUF`.
+        expected: the expected kind: `pickle` or `GGUF`.
     """
     with open_regular(path) as file:
         head = file.read(HEAD)
     if not head:
-        return f"is empty. {AGAIN}"
+        return f"is empty. {DOWNLOAD_AGAIN}"
     if not any(head):
-        return f"begins with {len(head)} zero bytes: it was not written completely. {AGAIN}"
+        return (
+            f"starts with {len(head)} zero bytes: it was not written completely. {DOWNLOAD_AGAIN}"
+        )
     start = head.lstrip(b"\xef\xbb\xbf \t\r\n").lower()
-    for beginnings, kind, cure in KINDS:
+    for beginnings, kind, advice in KINDS:
         if start.startswith(beginnings) and not (expected and expected in kind):
-            return f"is {kind}. {cure}"
+            return f"is {kind}. {advice}"
     return None
 
 
 @contextmanager
-def _reading(path: Path, name: str, kind: str) -> Iterator[None]:
-    """Whatever a library says of a file becomes what the file is, and the cure."""
+def _header_errors(path: Path, name: str, kind: str) -> Iterator[None]:
+    """Convert a library's error to one that states what the file is, and what to do."""
     _require_present(path, name)
-    called = _called(path, name)
-    what = f"{called} is not a whole {kind} file ({path.stat().st_size:,} bytes)"
+    called = _display_name(path, name)
+    what = f"{called} is not an intact {kind} file ({path.stat().st_size:,} bytes)"
     try:
-        with library_errors(what, AGAIN):
+        with library_errors(what, DOWNLOAD_AGAIN):
             yield
     except BackendError as error:
         problem = content_problem(path, kind)
@@ -208,33 +212,38 @@ def _reading(path: Path, name: str, kind: str) -> Iterator[None]:
         raise BackendError(f"{called} {problem}") from error
 
 
-def _called(path: Path, name: str) -> str:
-    """The weights and the file, or the file alone where that is the name."""
+def _display_name(path: Path, name: str) -> str:
+    """Return the names of weights and file, or only the file where both are the same."""
     return name if name.endswith(path.name) else f"{name}: {path.name}"
 
 
 def _require_present(path: Path, name: str) -> None:
-    """Raise unless it is a regular file: a pipe would never end."""
+    """Raise unless it is a regular file; reading a pipe would never end."""
     if path.is_file():
         return
     what = "is not a regular file" if path.exists() else "is missing"
     if path.is_symlink() and not path.exists():
-        what = "is a link to a file that is not there"
-    raise BackendError(f"{_called(path, name)} {what}. {AGAIN}")
+        what = "is a link to a missing file"
+    raise BackendError(f"{_display_name(path, name)} {what}. {DOWNLOAD_AGAIN}")
 
 
 def _index_names(folder: Path, name: str, index: str, hashed: Collection[str]) -> list[str]:
-    """The files that an index names, each once."""
+    """List the files that an index names, each once."""
     path = folder / index
     if not path.is_file():
         raise BackendError(_no_weights(folder, name))
     values = _json_object(path, name)
-    places = values.get("weight_map")
-    if not isinstance(places, dict) or not isinstance(values.get("metadata"), dict) or not places:
+    weight_map = values.get("weight_map")
+    if (
+        not isinstance(weight_map, dict)
+        or not isinstance(values.get("metadata"), dict)
+        or not weight_map
+    ):
         raise BackendError(
-            f"{name}: {index} must hold `metadata` and `weight_map` (tensor: file). {AGAIN}"
+            f"{name}: {index} must contain `metadata` and `weight_map` (tensor: file). "
+            f"{DOWNLOAD_AGAIN}"
         )
-    names = list(places.values())
+    names = list(weight_map.values())
     _require_hashed(folder, names, index, name, hashed)
     return sorted(set(names))
 
@@ -242,21 +251,26 @@ def _index_names(folder: Path, name: str, index: str, hashed: Collection[str]) -
 def _require_hashed(
     folder: Path, names: list[Any], where: str, name: str, hashed: Collection[str]
 ) -> None:
-    """Raise if a name is not one of the hashed files; names are not trusted to be text."""
-    for one in names:
-        if isinstance(one, str) and (one in hashed or _is_missing(one, folder)):
+    """Raise if a name is not one of the hashed files; names may be of any type."""
+    for file_name in names:
+        if isinstance(file_name, str) and (file_name in hashed or _is_missing(file_name, folder)):
             continue
         raise BackendError(
-            f"{name}: {where} names {one!r}, which is not among its verified files: they are the "
-            "files of its folder itself, without hidden ones. Put the file there under a plain "
-            "name, and name that."
+            f"{name}: {where} names {file_name!r}, which is not one of its verified files: the "
+            "files directly in its folder, without hidden ones. Put the file there under a plain "
+            "name, and use that name."
         )
 
 
-def _is_missing(one: str, folder: Path) -> bool:
-    """Whether it is a plain name of no file: that it is missing is said where it would be read."""
-    plain = bool(one) and "/" not in one and "\\" not in one and not one.startswith(".")
-    return plain and not (folder / one).is_file()
+def _is_missing(file_name: str, folder: Path) -> bool:
+    """Return whether it is a plain name of a missing file, which is reported when it is read."""
+    plain = (
+        bool(file_name)
+        and "/" not in file_name
+        and "\\" not in file_name
+        and not file_name.startswith(".")
+    )
+    return plain and not (folder / file_name).is_file()
 
 
 def _no_weights(folder: Path, name: str) -> str:
@@ -268,14 +282,14 @@ def _no_weights(folder: Path, name: str) -> str:
 
 
 def _json_object(path: Path, name: str) -> dict[str, Any]:
-    """A JSON object; empty if there is no such file."""
+    """Read a JSON object; empty if there is no such file."""
     if not path.is_file():
         return {}
     try:
         values = json.loads(read_text(path))
     except (ValueError, RecursionError) as error:
-        problem = content_problem(path) or f"is not JSON ({error}). {AGAIN}"
+        problem = content_problem(path) or f"is not JSON ({error}). {DOWNLOAD_AGAIN}"
         raise BackendError(f"{name}: {path.name} {problem}") from error
     if not isinstance(values, dict):
-        raise BackendError(f"{name}: {path.name} is not a JSON object. {AGAIN}")
+        raise BackendError(f"{name}: {path.name} is not a JSON object. {DOWNLOAD_AGAIN}")
     return values

@@ -1,4 +1,4 @@
-"""Where the arithmetic runs, on how many threads, and what a manifest says of it."""
+"""Choose the device and the number of threads, and describe them for manifests."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from toxtrail.errors import BackendError
 
 
 def pick_device(setting: str) -> str:
-    """`auto`, `cpu`, `mps`, `cuda` or `cuda:N` -> the device to use.
+    """Convert `auto`, `cpu`, `mps`, `cuda` or `cuda:N` to the device to use.
 
     Raises:
-        BackendError: the device that was asked for is not there.
+        BackendError: the requested device is not available.
     """
     import torch
 
@@ -26,20 +26,20 @@ def pick_device(setting: str) -> str:
     present = {"cpu": True, "mps": has_mps, "cuda": has_cuda}.get(kind, False)
     if not present or (index and int(index) >= torch.cuda.device_count()):
         raise BackendError(
-            f'runtime.device: "{setting}" is not on this machine (torch {torch.__version__} sees '
-            f'{torch.cuda.device_count()} CUDA device(s)). Write "auto" or "cpu".'
+            f'runtime.device: "{setting}" is not available (torch {torch.__version__} sees '
+            f'{torch.cuda.device_count()} CUDA device(s)). Use "auto" or "cpu".'
         )
     return setting
 
 
 def use_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
-    """Set how many threads torch computes with; `auto` takes the cores this process may use.
+    """Set torch's number of threads; `auto` uses the cores available to this process.
 
     Args:
-        processes: on this machine that share the cores.
+        processes: number of processes on this machine that share the cores.
 
     Returns:
-        The number set.
+        The number of threads.
     """
     import torch
 
@@ -49,11 +49,12 @@ def use_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
 
 
 def row_block() -> int:
-    """Rows of a batch must come in multiples of this, for each to have the same bits in every one.
+    """Return the number of which batch sizes are multiples, so that a row has the same bits in any.
 
-    With fewer than 12 rows a CPU multiplies float32 matrices by another kernel, and what a thread
-    gets of an activation is computed by vector instructions but for a rest, which rounds otherwise:
-    no rest is left if threads share whole blocks of 16 rows. Measured with one and two threads.
+    With fewer than 12 rows a CPU multiplies float32 matrices with another kernel, and a thread's
+    part of an activation is computed with vector instructions except for a remainder, which rounds
+    differently: there is none if threads share full blocks of 16 rows. Measured with one and two
+    threads.
     """
     import torch
 
@@ -61,28 +62,28 @@ def row_block() -> int:
 
 
 def usable_cores() -> int:
-    """Physical cores that the scheduler and the container's quota leave to this process, >= 1."""
+    """Count the physical cores that scheduler and container quota allow, at least 1."""
     if not hasattr(os, "sched_getaffinity"):
         return os.cpu_count() or 1
     allowed = os.sched_getaffinity(0)
-    cores = {_core(cpu) for cpu in allowed}
-    return max(1, min(len(cores), _quota(Path("/sys/fs/cgroup/cpu.max"), len(cores))))
+    cores = {_physical_core(cpu) for cpu in allowed}
+    return max(1, min(len(cores), _core_quota(Path("/sys/fs/cgroup/cpu.max"), len(cores))))
 
 
 def machine_memory() -> int:
-    """Bytes of memory that the machine, or the container's limit, gives to all processes."""
+    """Return the machine's memory in bytes, or the container's limit."""
     import psutil
 
-    whole = int(psutil.virtual_memory().total)
+    total = int(psutil.virtual_memory().total)
     try:
         limit = Path("/sys/fs/cgroup/memory.max").read_text(encoding="ascii").strip()
     except OSError:
-        return whole
-    return min(whole, int(limit)) if limit.isdecimal() else whole
+        return total
+    return min(total, int(limit)) if limit.isdecimal() else total
 
 
 def environment(device: str) -> dict[str, str]:
-    """Versions and hardware that can change a logit's last bits, for manifests."""
+    """Return the versions and hardware that can change a logit's last bits, for manifests."""
     import peft
     import tokenizers
     import torch
@@ -105,8 +106,8 @@ def _device_name(device: str) -> str:
     return torch.cuda.get_device_name(device) if device.startswith("cuda") else device
 
 
-def _core(cpu: int) -> tuple[str, str]:
-    """(package, core): two hyper-threads of one core are the same."""
+def _physical_core(cpu: int) -> tuple[str, str]:
+    """Return (package, core), which two hyper-threads of one core share."""
     folder = Path(f"/sys/devices/system/cpu/cpu{cpu}/topology")
     try:
         package = (folder / "physical_package_id").read_text(encoding="ascii").strip()
@@ -115,8 +116,8 @@ def _core(cpu: int) -> tuple[str, str]:
         return "unknown", str(cpu)
 
 
-def _quota(limit: Path, otherwise: int) -> int:
-    """Whole cores of a cgroup-v2 limit file (`<microseconds|max> <period>`)."""
+def _core_quota(limit: Path, otherwise: int) -> int:
+    """Read the number of full cores from a cgroup-v2 file (`<microseconds|max> <period>`)."""
     try:
         allowance, period = limit.read_text(encoding="ascii").split()
     except OSError:

@@ -1,9 +1,9 @@
-"""The experiment's own MLflow store: made whole or not at all.
+"""Create the experiment's local MLflow store atomically.
 
-MLflow makes the tables of a new SQLite file in about seventy steps. Whoever is killed between two
-of them leaves a file that MLflow can neither open nor complete. So the file is made beside and
-renamed; and one that an interrupted creation left, of an earlier version too, is replaced if it
-holds nothing.
+MLflow creates the tables of a new SQLite file in about seventy steps. A process killed between two
+of them leaves a file that MLflow can neither open nor complete. So the file is created under
+another name and renamed; one left by an interrupted creation, also of an earlier version, is
+replaced if it is empty.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from typing import Any
 
 DRAFT = ".mlflow-draft-"
 SIDE_FILES = ("-journal", "-wal", "-shm")
-"""What SQLite keeps beside a database while it is written."""
+"""Suffixes of SQLite's files beside a database while it is written."""
 SEEDED = {"alembic_version", "workspaces"}
-"""Tables that MLflow fills itself before a store is complete."""
+"""Tables that MLflow fills before a store is complete."""
 
 
 def complete_store(path: Path, artifacts: Path) -> None:
-    """Make a store that does not exist or was never completed. The caller holds its lock.
+    """Create a store that does not exist or was never completed. The caller must hold its lock.
 
     Args:
         path: of the SQLite file.
@@ -38,20 +38,20 @@ def complete_store(path: Path, artifacts: Path) -> None:
     folder = Path(tempfile.mkdtemp(dir=path.parent, prefix=DRAFT))
     try:
         draft = folder / path.name
-        _make(draft, artifacts)
+        _create(draft, artifacts)
         for ending in SIDE_FILES:
             path.with_name(path.name + ending).unlink(missing_ok=True)
         draft.replace(path)
-        _sync(path.parent)
+        _fsync(path.parent)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 
 
 def _is_empty_start(path: Path) -> bool:
-    """Whether a database is what an interrupted creation leaves, and holds nothing. MLflow writes
-    the experiment "Default" when all else is complete."""
+    """Return whether a database was left by an interrupted creation and is empty. MLflow writes the
+    experiment "Default" when everything else is complete."""
     with suppress(sqlite3.Error):
-        uri = f"{path.absolute().as_uri()}?mode=rw"  # SQLite first undoes what was interrupted
+        uri = f"{path.absolute().as_uri()}?mode=rw"  # SQLite first rolls back interrupted writes
         with closing(sqlite3.connect(uri, uri=True)) as db:
             names = db.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
             tables = [name for (name,) in names if name not in SEEDED]
@@ -61,16 +61,16 @@ def _is_empty_start(path: Path) -> bool:
     return False
 
 
-def _make(draft: Path, artifacts: Path) -> None:
+def _create(draft: Path, artifacts: Path) -> None:
     from mlflow.store.tracking.sqlalchemy_store import SqlAlchemyStore
 
-    made: Any = SqlAlchemyStore  # MLflow does not annotate it
-    store = made(f"sqlite:///{draft}", artifacts.as_uri())
+    store_class: Any = SqlAlchemyStore  # MLflow does not annotate it
+    store = store_class(f"sqlite:///{draft}", artifacts.as_uri())
     store.engine.dispose()
-    _sync(draft)
+    _fsync(draft)
 
 
-def _sync(path: Path) -> None:
+def _fsync(path: Path) -> None:
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)

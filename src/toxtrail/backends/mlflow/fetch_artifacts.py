@@ -1,9 +1,9 @@
-"""The files of MLflow runs: the only way by which their bytes leave a store.
+"""Read the files of MLflow runs; all reads of artifacts go through this module.
 
-A store may lose a file, refuse to give it, or give back something else than was put in, and only
-the second is a reason to try again. So a fetch has three outcomes, and a number is read from a file
-only after its hash was found in the run's own list. The list (payload.json) is held against a tag
-of the run, and the manifest that names the result's files against the seal.
+A store may lose a file, refuse to return it, or return other content, and only a refusal is a
+reason to try again. So a fetch has three outcomes, and a number is read from a file only after its
+hash was found in the run's list. The list (payload.json) is compared with a tag of the run, and
+the manifest, which names the result's files, with the seal.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ if TYPE_CHECKING:
 
 MANIFEST = "manifest.json"
 PAGE = re.compile(rb"\s*(?:<!doctype html|<html)", re.IGNORECASE)
-"""How a login page begins that a proxy sends in place of a file."""
+"""Start of a login page that a proxy returns instead of a file."""
 
 
 class Fetched(NamedTuple):
-    """What came of asking a store for a file or a folder of a run."""
+    """The outcome of fetching a file or a folder of a run."""
 
     path: Path | None
     """The local copy; None if there is none."""
     missing: bool
-    """The store was read, and has no such file. If there is neither a path nor this, it could not
-    be read: nothing is known of the file."""
+    """Whether the store was read and has no such file. If there is no path and this is false, the
+    store could not be read: nothing is known of the file."""
     reason: str
     """Why there is no copy."""
 
@@ -45,15 +45,15 @@ class Fetched(NamedTuple):
 def fetch(
     client: MlflowClient, run_id: str, name: str, folder: Path, artifact_uri: str = ""
 ) -> Fetched:
-    """Copy a file of a run into a folder, under its own path; for the name "" all of its files.
+    """Copy a file of a run into a folder, under the same path; for the name "" all of its files.
 
     Args:
-        artifact_uri: of the run, if it is known; else the store is asked for it.
+        artifact_uri: of the run, if known; else it is read from the store.
 
-    The run's own artifacts are asked for: by a run's id MLflow looks among those of its logged
-    models too, and hides why it failed. Cloud clients raise errors of their own classes, which need
-    not be installed here: so whatever is raised is a store that cannot be read, unless the store
-    lists other files and not this one.
+    Files are fetched by artifact URI: given a run id, MLflow also searches the artifacts of its
+    logged models, and hides why it failed. Cloud clients raise their own exception classes, which
+    may not be installed here: so any exception means that the store cannot be read, unless the
+    store lists other files and not this one.
     """
     from mlflow.artifacts import download_artifacts
 
@@ -62,14 +62,14 @@ def fetch(
         target.mkdir(parents=True, exist_ok=True)
         root = artifact_uri or client.get_run(run_id).info.artifact_uri
         uri = f"{root}/{name}".rstrip("/")
-        found = download_artifacts(
+        local = download_artifacts(
             artifact_uri=uri, dst_path=str(target), tracking_uri=client.tracking_uri
         )
     except Exception as error:  # noqa: BLE001
         if _is_absent(client, run_id, name):
             return Fetched(None, missing=True, reason="the store does not have it")
         return Fetched(None, missing=False, reason=explained(error, client.tracking_uri))
-    path = Path(found)
+    path = Path(local)
     if name and not path.is_file():
         return Fetched(None, missing=True, reason="the store has a folder of this name")
     if name and _is_login_page(path):
@@ -79,7 +79,7 @@ def fetch(
 
 
 def fetch_folder(client: MlflowClient, uri: str, folder: Path) -> Fetched:
-    """Copy all that lies at an address, such as the files of a logged model. See `fetch`."""
+    """Copy all files at an address, such as those of a logged model. See `fetch`."""
     from mlflow.artifacts import download_artifacts
 
     try:
@@ -92,19 +92,19 @@ def fetch_folder(client: MlflowClient, uri: str, folder: Path) -> Fetched:
 
 
 def _is_absent(client: MlflowClient, run_id: str, name: str) -> bool:
-    """Whether the store can be listed, has files of this run, and not this one. A folder without
-    anything may be a store that was moved: MLflow lists it without an error.
+    """Return whether the store can be listed, has files of this run, and not this one. An empty
+    folder may be a store that was moved: MLflow lists it without an error.
     """
     from mlflow.artifacts import list_artifacts
 
     parent = Path(name).parent.as_posix()
     try:
         uri = client.get_run(run_id).info.artifact_uri
-        files = {one.path for one in list_artifacts(uri, tracking_uri=client.tracking_uri)}
-        files = {Path(one).name for one in files}
+        files = {entry.path for entry in list_artifacts(uri, tracking_uri=client.tracking_uri)}
+        files = {Path(entry).name for entry in files}
         if parent in files:
             inner = list_artifacts(f"{uri}/{parent}", tracking_uri=client.tracking_uri)
-            return Path(name).name not in {Path(one.path).name for one in inner}
+            return Path(name).name not in {Path(entry.path).name for entry in inner}
     except Exception:  # noqa: BLE001  it cannot be listed either
         return False
     return bool(files) and Path(name).parts[0] not in files
@@ -118,7 +118,7 @@ def _is_login_page(path: Path) -> bool:
 
 
 class RunFiles:
-    """The files of one run, each given out only if it is the one that the run was sealed with."""
+    """The files of one run, each returned only if it is the one that the run was sealed with."""
 
     def __init__(
         self,
@@ -129,11 +129,11 @@ class RunFiles:
         artifact_uri: str = "",
     ) -> None:
         """Args:
-        root: the experiment's.
+        root: of the experiment.
         name: of the run, for messages.
-        tags: of the run, as the store has them; None if they cannot be read: then the files are
-            held against their own list alone.
-        artifact_uri: as the store has it, if it was asked.
+        tags: of the run in the store; None if they cannot be read: then the files are compared
+            only with their own list.
+        artifact_uri: of the run in the store, if known.
         """
         self._root = root
         self._run_id = run_id
@@ -141,23 +141,23 @@ class RunFiles:
         self._tags = tags
         self._artifact_uri = artifact_uri
         self.unread: str | None = None
-        """Why their list could not be read, once it was asked for."""
+        """Why their list could not be read, after an attempt."""
 
     @property
     def folder(self) -> Path:
-        """Where the local store keeps them."""
+        """The folder of the run's files in the local store."""
         return artifact_root(self._root) / self._run_id / "artifacts"
 
     @property
     def anchored(self) -> bool:
-        """Whether their list is held against the store's own tags."""
+        """Whether their list is compared with the store's tags."""
         return self._tags is not None
 
     def path(self, name: str) -> Path:
-        """A checked copy of a file.
+        """Return a verified copy of a file.
 
         Raises:
-            UnreadableError: the store does not give it; the message says why.
+            UnreadableError: the store does not return it; the message gives the reason.
             DataError: the run has no such file, has lost it, or it was changed.
         """
         recorded = self.payload.get(name)
@@ -166,17 +166,17 @@ class RunFiles:
         path = self._copy(name)
         digest = sha256_file(path)
         if digest != recorded:
-            raise DataError(self._changed(name, digest, recorded))
+            raise DataError(self._changed_message(name, digest, recorded))
         if name != RECORD and self._subjects.get(name, digest) != digest:  # no manifest names it
-            raise DataError(self._changed(name, digest, self._subjects[name]))
+            raise DataError(self._changed_message(name, digest, self._subjects[name]))
         return path
 
     def json(self, name: str) -> dict[str, Any]:
-        """The content of a checked JSON file. See `path`."""
+        """Read a verified JSON file. See `path`."""
         return _names_and_values(self.path(name), name, self._title)
 
     def has(self, name: str) -> bool:
-        """Whether the run's list names such a file. See `path`."""
+        """Return whether the run's list names such a file. See `path`."""
         return name in self.payload
 
     @cached_property
@@ -192,34 +192,34 @@ class RunFiles:
         recorded = None if self._tags is None else self._tags.get(PAYLOAD_TAG)
         if self._tags is not None and recorded is None:
             raise DataError(
-                f"{self._title} is not sealed: it has no tag {PAYLOAD_TAG}, so nothing says what "
-                "its files must be. No number of it is shown."
+                f"{self._title} is not sealed: it has no tag {PAYLOAD_TAG}, so its files cannot "
+                "be verified. None of its numbers is shown."
             )
         payload = _names_and_values(self._copy(PAYLOAD), PAYLOAD, self._title)
         digest = sha256_text(json.dumps(payload, sort_keys=True))
         if recorded not in (None, digest):
-            raise DataError(self._changed(PAYLOAD, digest, recorded))
+            raise DataError(self._changed_message(PAYLOAD, digest, recorded))
         return {name: str(value) for name, value in payload.items()}
 
     @cached_property
     def _subjects(self) -> dict[str, str]:
-        """File -> sha256 as the manifest names it, which the seal is the hash of."""
+        """File -> sha256 in the manifest, whose hash is the seal."""
         if self._tags is None:
             return {}
         path, recorded = self._copy(MANIFEST), str(self._tags.get(SEAL_TAG))
         digest = sha256_file(path)
         if digest != recorded:
-            raise DataError(self._changed(MANIFEST, digest, recorded))
+            raise DataError(self._changed_message(MANIFEST, digest, recorded))
         subjects = _names_and_values(path, MANIFEST, self._title).get("subject", [])
-        return {one["name"]: one["digest"]["sha256"] for one in subjects}
+        return {subject["name"]: subject["digest"]["sha256"] for subject in subjects}
 
     def _copy(self, name: str) -> Path:
-        """The bytes as the store gives them; of the local store the file itself."""
+        """Fetch a file from the store; of the local store, return the file itself."""
         if is_local(self._root):
             path = self.folder / name
             if path.is_file():
                 return path
-            cure = "Delete mlruns/ and run `dvc repro`: it is rebuilt."
+            cure = "Delete mlruns/ and run `dvc repro` to rebuild it."
             raise DataError(f"{self._title} has lost its file {name}. {cure}")
         with reading(self._root) as client:
             result = fetch(client, self._run_id, name, scratch_folder(), self._artifact_uri)
@@ -230,10 +230,10 @@ class RunFiles:
             raise DataError(f"{self._title} has lost its file {name}: {result.reason}. {cure}")
         raise UnreadableError(f"{name} of {self._title} could not be read. {result.reason}")
 
-    def _changed(self, name: str, digest: str, recorded: str) -> str:
+    def _changed_message(self, name: str, digest: str, recorded: str) -> str:
         return (
             f"{name} of {self._title} was changed after it was published: its sha256 is "
-            f"{digest[:16]}, recorded is {recorded[:16]}. No number of it is shown."
+            f"{digest[:16]}, recorded is {recorded[:16]}. None of its numbers is shown."
         )
 
 

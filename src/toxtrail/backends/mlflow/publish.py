@@ -1,19 +1,19 @@
-"""Publishing to an MLflow store that other clones and hosts write to at the same time.
+"""Publish to an MLflow store to which other clones and hosts write at the same time.
 
-MLflow has neither transactions nor unique keys for runs, so publishers of one content cannot keep
-each other from making a run each. They agree afterwards on one that stands:
+MLflow has neither transactions nor unique keys for runs, so several publishers of one content may
+each create a run. They agree afterwards on one of them:
 
-1. A run is sealed while it is RUNNING, and FINISHED later. In between, its publisher looks for
-   other sealed runs of the content. Of two publishers, the one that looks later sees the other's.
-2. A publisher gives up its own run if another one is FINISHED, or is sealed and has a lower id. It
-   waits while there are sealed ones with a higher id, whose publishers give up or finish.
-3. A FINISHED run is never given up.
+1. A run is sealed while it is RUNNING, and FINISHED later. In between, its publisher searches for
+   other sealed runs of the content. Of two publishers, the later one sees the other's run.
+2. A publisher discards its own run if another one is FINISHED, or is sealed and has a lower id. It
+   waits while there are sealed ones with a higher id, whose publishers discard or finish them.
+3. A FINISHED run is never discarded.
 
-A publisher that was killed between the two is waited for `SETTLE_SECONDS`; its run is whole.
+Publishers wait `SETTLE_SECONDS` for one that was killed between the two; its run is complete.
 
-A sealed run that somebody else made, or that was made earlier, is never deleted: not if it was
-changed, and not if it cannot be read. What is deleted is the run that this process gives up, and
-what an interrupted publication of this very clone has left.
+A sealed run of another publisher, or an earlier one, is never deleted: neither if it was changed,
+nor if it cannot be read. Only the run that this process discards, and those that an interrupted
+publication of the same clone left, are deleted.
 """
 
 from __future__ import annotations
@@ -51,29 +51,29 @@ if TYPE_CHECKING:
     from mlflow.entities import Experiment, Run
 
 SETTLE_SECONDS = 60.0
-"""For other publishers to finish or give up. Between seal and FINISHED there are two requests."""
+"""Time for other publishers to finish or discard. There are two requests from seal to FINISHED."""
 POLL_SECONDS = 0.5
 
 
 class Inspection(NamedTuple):
-    """What the files of a sealed run are now."""
+    """The current state of a sealed run's files."""
 
     payload: dict[str, str]
-    """Artifact path -> sha256, if all are as recorded."""
+    """Artifact path -> sha256, if all match the record."""
     changed: str = ""
-    """What differs for certain; empty if nothing does."""
+    """A confirmed difference; empty if there is none."""
     unreadable: str = ""
-    """Why the files could not be read; nothing is known of the run then."""
+    """Why the files could not be read; the state is unknown then."""
 
 
 class Publication:
-    """One content on its way to one sealed run."""
+    """The publication of one content as one sealed run."""
 
     def __init__(
         self, client: MlflowClient, root: Path, experiment: Experiment, run: RunContent
     ) -> None:
         """Args:
-        root: of the experiment's files; it decides which store this is.
+        root: of the experiment; it determines the store.
         """
         self._client = client
         self._root = root
@@ -82,56 +82,56 @@ class Publication:
         self._seal = sha256_text(run.manifest)
         self._publisher = publisher_id(root)
         self._remarks: list[str] = []
-        self._set_aside: set[str] = set()
-        """Ids of sealed runs of this content that cannot stand for it."""
+        self._unusable: set[str] = set()
+        """Ids of sealed runs of this content that cannot be used."""
 
     def publish(self) -> Published:
-        """The sealed run of this content that stands: found, or made.
+        """Find or create the sealed run of this content.
 
         Raises:
             BackendError: a sealed run exists and its files cannot be read; or the store refuses.
         """
-        published = self._existing() or self._made()
+        published = self._find_existing() or self._create()
         self._delete_leftovers(published.run_id)
         return published._replace(remarks=tuple(self._remarks))
 
     # --- an existing run --------------------------------------------------------------------------
 
-    def _existing(self) -> Published | None:
+    def _find_existing(self) -> Published | None:
         unreadable = []
-        for run in self._settled():
+        for run in self._settled_runs():
             inspection = inspect(self._client, self._root, run)
             if inspection.unreadable:
-                self._set_aside.add(run.info.run_id)
+                self._unusable.add(run.info.run_id)
                 unreadable.append(f"the {title(run)}: {inspection.unreadable}")
             elif inspection.changed:
                 self._reject(run, inspection.changed)
             else:
-                run_id = self._finished(run)
+                run_id = self._finish(run)
                 return Published(run_id, created=False, payload=inspection.payload)
         if unreadable:
             raise BackendError(
-                "The MLflow store has a sealed run of this content, and its files cannot be read: "
+                "The MLflow store has a sealed run of this content whose files cannot be read: "
                 f"{'; '.join(unreadable)} Nothing was published, changed or deleted. Run this "
                 "again when they can be read. If they are lost, delete the run in the MLflow UI "
                 "first."
             )
         return None
 
-    def _settled(self) -> list[Run]:
-        """Sealed runs of this content, FINISHED ones first; waits while none is FINISHED and other
-        publishers may be about to finish."""
+    def _settled_runs(self) -> list[Run]:
+        """List sealed runs of this content, FINISHED ones first; wait while none is FINISHED and
+        other publishers may be about to finish."""
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            runs = self._sealed()
+            runs = self._sealed_runs()
             foreign = [run for run in runs if not self._is_own(run)]
             if not foreign or any(map(is_finished, runs)) or time.monotonic() > deadline:
                 return sorted(runs, key=lambda run: (not is_finished(run), run.info.run_id))
             time.sleep(POLL_SECONDS)
 
-    def _finished(self, run: Run) -> str:
-        """The id of the run that stands, now FINISHED: this one, unless it is an earlier one of
-        this clone that was not finished, and another publisher was faster."""
+    def _finish(self, run: Run) -> str:
+        """Finish a run and return the id of the chosen one: this run, unless it is an earlier,
+        unfinished one of this clone, and another publisher was faster."""
         if is_finished(run):
             return str(run.info.run_id)
         if self._is_own(run):
@@ -140,16 +140,16 @@ class Publication:
         return str(run.info.run_id)
 
     def _reject(self, run: Run, changed: str) -> None:
-        self._set_aside.add(run.info.run_id)
+        self._unusable.add(run.info.run_id)
         self._remarks.append(
-            f"The {title(run)} is sealed but no longer what was published: {changed}. It was left "
-            "as it is, and another one stands for this content. Delete it in the MLflow UI if "
-            "nobody needs it."
+            f"The {title(run)} is sealed, but was changed after publication: {changed}. It was "
+            "left unchanged, and another run is used for this content. Delete it in the MLflow UI "
+            "if nobody needs it."
         )
 
     # --- a new run --------------------------------------------------------------------------------
 
-    def _made(self) -> Published:
+    def _create(self) -> Published:
         self._note_other_files()
         run_id, payload = write_run(
             self._client, self._experiment, self._run, self._publisher, self._read_back
@@ -158,8 +158,8 @@ class Publication:
         return Published(standing, created=standing == run_id, payload=payload)
 
     def _read_back(self, run_id: str) -> None:
-        """BackendError if the store does not give back what was put into it: some proxies answer
-        every request with 200 and a login page."""
+        """Raise BackendError if the store does not return what was written: some proxies answer
+        every request with status 200 and a login page."""
         if is_local(self._root):
             return
         with tempfile.TemporaryDirectory() as folder:
@@ -167,56 +167,55 @@ class Publication:
             tags = self._client.get_run(run_id).data.tags
             if fetched.path and _payload(fetched.path, tags.get(PAYLOAD_TAG)):
                 return
-        reason = fetched.reason or "other bytes came back than were sent."
+        reason = fetched.reason or "it returned other bytes than were written."
         raise BackendError(
-            f"The artifact store took the files of the run and does not give them back: {reason} "
+            f"The artifact store accepted the files of the run but does not return them: {reason} "
             "The run was not sealed."
         )
 
     def _note_other_files(self) -> None:
-        for run in self._of_content(f" and tags.`{SCHEMA_TAG}` = '{SCHEMA_VERSION}'"):
+        for run in self._runs_of_content(f" and tags.`{SCHEMA_TAG}` = '{SCHEMA_VERSION}'"):
             if run.data.tags.get(SEAL_TAG) not in (None, self._seal):
                 self._remarks.append(
-                    f"The {title(run)} has the same content key and other files: it was made on "
+                    f"The {title(run)} has the same content key but other files: it was created on "
                     "another machine, or with other library versions. Both runs are kept."
                 )
 
-    def _settle(self, own: str) -> str:
-        """Agree with other publishers; the id of the run that stands.
+    def _settle(self, own_id: str) -> str:
+        """Agree with other publishers, and return the id of the chosen run.
 
         Args:
-            own: id of a sealed run of this clone that is not FINISHED.
+            own_id: id of a sealed run of this clone that is not FINISHED.
         """
         deadline = time.monotonic() + SETTLE_SECONDS
         while True:
-            rivals = [run for run in self._sealed() if run.info.run_id != own]
-            stronger = [r for r in rivals if is_finished(r) or r.info.run_id < own]
+            rivals = [run for run in self._sealed_runs() if run.info.run_id != own_id]
+            stronger = [r for r in rivals if is_finished(r) or r.info.run_id < own_id]
             if stronger:
                 first = min(stronger, key=lambda run: (not is_finished(run), run.info.run_id))
-                self._give_up(own)
-                return str(next(iter(self._settled()), first).info.run_id)
+                self._discard(own_id)
+                return str(next(iter(self._settled_runs()), first).info.run_id)
             if not rivals or time.monotonic() > deadline:
-                finish_run(self._client, own)
-                return own
+                finish_run(self._client, own_id)
+                return own_id
             time.sleep(POLL_SECONDS)
 
-    def _give_up(self, own: str) -> None:
-        """Delete the run of this process that another one makes superfluous; where this user may
-        not delete, take its seal away."""
+    def _discard(self, own_id: str) -> None:
+        """Delete this process's redundant run; if this user may not delete it, remove its seal."""
         from mlflow.exceptions import MlflowException
 
         try:
-            delete_run(self._client, self._experiment, own)
+            delete_run(self._client, self._experiment, own_id)
         except MlflowException:
-            self._client.delete_tag(own, SEAL_TAG)
-            self._client.set_terminated(own, status="KILLED")
+            self._client.delete_tag(own_id, SEAL_TAG)
+            self._client.set_terminated(own_id, status="KILLED")
 
     # --- leftovers --------------------------------------------------------------------------------
 
     def _delete_leftovers(self, standing: str) -> None:
-        """What interrupted publications of this clone have left of this content. This process holds
-        the clone's lock: none of them is still being written."""
-        for run in self._of_content():
+        """Delete what interrupted publications of this clone left of this content. This process
+        holds the clone's lock, so none of them is still being written."""
+        for run in self._runs_of_content():
             interrupted = SEAL_TAG not in run.data.tags or run.info.status == "RUNNING"
             if run.info.run_id != standing and interrupted and self._is_own(run):
                 self._delete(run)
@@ -225,28 +224,28 @@ class Publication:
         def delete() -> None:
             delete_run(self._client, self._experiment, run.info.run_id)
 
-        self._try_to(f"delete what an interrupted publication left, the {title(run)}", delete)
+        self._try_to(f"delete the {title(run)}, left by an interrupted publication", delete)
 
     # --- the store --------------------------------------------------------------------------------
 
-    def _of_content(self, more: str = "") -> list[Run]:
+    def _runs_of_content(self, more: str = "") -> list[Run]:
         key = self._run.content_key
         return search(self._client, self._experiment, f"tags.`{KEY_TAG}` = '{key}'{more}")
 
-    def _sealed(self) -> list[Run]:
-        """Runs sealed with this very manifest; without those that are not as recorded."""
+    def _sealed_runs(self) -> list[Run]:
+        """List runs sealed with this manifest, without those that were changed."""
         seal = f" and tags.`{SEAL_TAG}` = '{self._seal}'"
         schema = f" and tags.`{SCHEMA_TAG}` = '{SCHEMA_VERSION}'"
-        runs = self._of_content(seal + schema)
-        return [run for run in runs if run.info.run_id not in self._set_aside]
+        runs = self._runs_of_content(seal + schema)
+        return [run for run in runs if run.info.run_id not in self._unusable]
 
     def _is_own(self, run: Run) -> bool:
-        """Whether this clone made it. Nobody else writes to its own store while it is locked."""
-        own = run.data.tags.get(PUBLISHER_TAG) == self._publisher
-        return own or is_local(self._root)
+        """Return whether this clone created it; only this clone writes to its local store."""
+        is_this_clone = run.data.tags.get(PUBLISHER_TAG) == self._publisher
+        return is_this_clone or is_local(self._root)
 
     def _try_to(self, what: str, action: Callable[[], None]) -> None:
-        """Something useful that the publication does not depend on: a refusal is a remark."""
+        """Do something optional for the publication; record a refusal as a remark."""
         from mlflow.exceptions import MlflowException
 
         try:
@@ -257,21 +256,21 @@ class Publication:
 
 
 def title(run: Run) -> str:
-    """Name and id, as a person looks for it."""
+    """Format name and id of a run for messages."""
     return f"MLflow run {run.info.run_name} ({run.info.run_id[:8]})"
 
 
 def is_finished(run: Run) -> bool:
-    """Whether its publisher has settled that it stands."""
+    """Return whether its publisher has finished it."""
     return bool(run.info.status == "FINISHED")
 
 
 def inspect(client: MlflowClient, root: Path, run: Run) -> Inspection:
-    """Hold every file of a sealed run against what was recorded."""
+    """Compare every file of a sealed run with the record."""
     with tempfile.TemporaryDirectory() as folder:
         listing = _copy(client, root, run, PAYLOAD, Path(folder))
         if listing.path is None:
-            return _without(PAYLOAD, listing)
+            return _missing_file(PAYLOAD, listing)
         payload = _payload(listing.path, run.data.tags.get(PAYLOAD_TAG))
     if payload is None:
         return Inspection({}, changed=f"{PAYLOAD} is not the list that its tag names")
@@ -279,7 +278,7 @@ def inspect(client: MlflowClient, root: Path, run: Run) -> Inspection:
         with tempfile.TemporaryDirectory() as folder:
             copy = _copy(client, root, run, name, Path(folder))
             if copy.path is None:
-                return _without(name, copy)
+                return _missing_file(name, copy)
             digest = sha256_file(copy.path)
         if digest != recorded:
             detail = f"{name} has the sha256 {digest[:16]}, recorded is {recorded[:16]}"
@@ -288,7 +287,7 @@ def inspect(client: MlflowClient, root: Path, run: Run) -> Inspection:
 
 
 def _copy(client: MlflowClient, root: Path, run: Run, name: str, folder: Path) -> Fetched:
-    """A file of a run; of the experiment's own store the file itself."""
+    """Fetch a file of a run; from the local store, return the file itself."""
     if not is_local(root):
         return fetch(client, run.info.run_id, name, folder)
     path = artifact_root(root) / run.info.run_id / "artifacts" / name
@@ -301,14 +300,14 @@ def _copy(client: MlflowClient, root: Path, run: Run, name: str, folder: Path) -
         return Fetched(None, missing=False, reason=f"{path}: {error.strerror}.")
 
 
-def _without(name: str, fetched: Fetched) -> Inspection:
+def _missing_file(name: str, fetched: Fetched) -> Inspection:
     if fetched.missing:
         return Inspection({}, changed=f"{name} is missing")
     return Inspection({}, unreadable=f"{name}: {fetched.reason}")
 
 
 def _payload(path: Path, recorded: str | None) -> dict[str, str] | None:
-    """Artifact path -> sha256; None if it is not the list that was recorded."""
+    """Read artifact path -> sha256; None if it is not the recorded list."""
     try:
         payload = json.loads(read_text(path))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Which contents have a sealed run in the MLflow store that is in use now."""
+"""Find which contents have a sealed run in the current MLflow store."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 THREADS = 8
 EXPERIMENTS = 1000
-"""Most that are searched for runs of an experiment that was renamed."""
+"""Largest number of experiments to search for runs of a renamed one."""
 
 LOCAL_RUNS = """
 SELECT e.name, e.experiment_id, e.lifecycle_stage, k.value, s.value
@@ -38,28 +38,28 @@ WHERE r.lifecycle_stage = 'active' OR e.lifecycle_stage = 'deleted'
 
 
 class Content(NamedTuple):
-    """What a receipt says, and the tags of a sealed run."""
+    """Content key and seal of a receipt, which a sealed run has as tags."""
 
     content_key: str
     seal: str
 
 
 class Answer(NamedTuple):
-    """What the store says."""
+    """The result of a query."""
 
     present: frozenset[Content]
-    """Those asked for that have a sealed run in the experiment."""
+    """The requested contents that have a sealed run in the experiment."""
     elsewhere: tuple[str, ...]
-    """If the store has no such experiment: those that hold such runs, as `"name" (id)`."""
+    """If the store has no such experiment: those with such runs, as `"name" (id)`."""
 
 
 def store_name(root: Path) -> str:
-    """The store, for people."""
+    """Return the store's name for messages."""
     return "mlruns/mlflow.db" if is_local(root) else redacted(tracking_uri(root))
 
 
 def ask(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
-    """Which of these contents have a sealed run in the store. The local store is read without
+    """Find which of these contents have a sealed run in the store. The local store is read without
     MLflow, whose import takes seconds.
 
     Raises:
@@ -70,18 +70,24 @@ def ask(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
     if is_local(root):
         return _ask_local(root, experiment, contents)
     with reading(root) as client:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
-            return Answer(frozenset(), tuple(_holders(client, next(iter(contents)))))
-        if found.lifecycle_stage == "deleted":
-            raise BackendError(deleted_experiment(root, str(found.experiment_id), str(found.name)))
-        places = [str(found.experiment_id)]
+        stored_experiment = client.get_experiment_by_name(experiment)
+        if stored_experiment is None:
+            return Answer(frozenset(), tuple(_experiments_with(client, next(iter(contents)))))
+        if stored_experiment.lifecycle_stage == "deleted":
+            raise BackendError(
+                deleted_experiment(
+                    root, str(stored_experiment.experiment_id), str(stored_experiment.name)
+                )
+            )
+        experiment_ids = [str(stored_experiment.experiment_id)]
         with ThreadPoolExecutor(THREADS) as pool:
-            present = list(pool.map(lambda one: _has(client, places, one), contents))
+            present = list(
+                pool.map(lambda content: _has_run(client, experiment_ids, content), contents)
+            )
     return Answer(frozenset(c for c, has in zip(contents, present, strict=True) if has), ())
 
 
-def _has(client: MlflowClient, experiments: list[str], content: Content) -> bool:
+def _has_run(client: MlflowClient, experiments: list[str], content: Content) -> bool:
     return bool(client.search_runs(experiments, _filter(content), max_results=1))
 
 
@@ -90,28 +96,31 @@ def _filter(content: Content) -> str:
     return f"tags.`{KEY_TAG}` = '{key}' and tags.`{SEAL_TAG}` = '{seal}'"
 
 
-def _holders(client: MlflowClient, content: Content) -> Iterator[str]:
+def _experiments_with(client: MlflowClient, content: Content) -> Iterator[str]:
     experiments = client.search_experiments(max_results=EXPERIMENTS)
-    names = {str(one.experiment_id): one.name for one in experiments}
+    names = {
+        str(stored_experiment.experiment_id): stored_experiment.name
+        for stored_experiment in experiments
+    }
     runs = client.search_runs(list(names), _filter(content)) if names else []
-    for place in sorted({str(run.info.experiment_id) for run in runs}):
-        yield f'"{names[place]}" (id {place})'
+    for experiment_id in sorted({str(run.info.experiment_id) for run in runs}):
+        yield f'"{names[experiment_id]}" (id {experiment_id})'
 
 
 def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
     path = local_store(root)
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
-            known = db.execute(
+            experiment_row = db.execute(
                 "SELECT experiment_id, lifecycle_stage FROM experiments WHERE name = ?",
                 (experiment,),
             ).fetchone()
             rows = db.execute(LOCAL_RUNS, (KEY_TAG, SEAL_TAG)).fetchall()
     except sqlite3.Error as error:
         raise BackendError(f"{path} cannot be read: {error}.") from None
-    if known and known[1] == "deleted":
-        raise BackendError(deleted_experiment(root, str(known[0]), experiment))
-    asked = frozenset(contents)
-    present = asked & {Content(*row[3:]) for row in rows if row[0] == experiment}
-    others = sorted({f'"{row[0]}" (id {row[1]})' for row in rows if Content(*row[3:]) in asked})
-    return Answer(present, () if known else tuple(others))
+    if experiment_row and experiment_row[1] == "deleted":
+        raise BackendError(deleted_experiment(root, str(experiment_row[0]), experiment))
+    requested = frozenset(contents)
+    present = requested & {Content(*row[3:]) for row in rows if row[0] == experiment}
+    others = sorted({f'"{row[0]}" (id {row[1]})' for row in rows if Content(*row[3:]) in requested})
+    return Answer(present, () if experiment_row else tuple(others))

@@ -1,4 +1,4 @@
-"""An MLflow store as an auditor reads it: deleted runs too, files as they lie, nothing repaired."""
+"""Read an MLflow store for an audit: including deleted runs, with files unmodified."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ History = Mapping[str, Sequence["Point"]]
 
 
 class Point(NamedTuple):
-    """A value of a metric, as a chart in the UI shows it."""
+    """A value of a metric, as a chart in the UI displays it."""
 
     step: int
     value: float
@@ -45,47 +45,47 @@ class Point(NamedTuple):
 
 
 class StoredAdapter(NamedTuple):
-    """A logged model as the store has it now."""
+    """A logged model in the store."""
 
     name: str
     tags: Mapping[str, str]
     params: Mapping[str, str]
     files: Mapping[str, Path] | None
-    """Name -> its files, of which there is one; None if they could not be read."""
+    """File name -> path; None if the files could not be read."""
 
 
 class StoredRun(NamedTuple):
-    """A run and everything that can be changed about it."""
+    """A run and everything about it that can be changed."""
 
     run: TrackedRun
     deleted: bool
-    """Moved to the bin, in the UI or by a program."""
+    """Whether it was deleted, in the UI or by a program."""
     files: Path | None
-    """Where its artifacts lie; None if there are none, or they could not be read."""
+    """Folder of its artifacts; None if there are none, or they could not be read."""
     unread: str
-    """Why they could not be read; empty if they were, or are gone."""
+    """Why they could not be read; empty if they were read, or do not exist."""
     inputs: tuple[tuple[str, str, str, str], ...]
-    """(name, sha256, context, source) of its data sets, sorted."""
+    """(name, sha256, context, source) of its datasets, sorted."""
     times: tuple[int | None, int | None]
-    """When it was started and ended; milliseconds since the epoch."""
+    """Start and end time; milliseconds since the epoch."""
     history: History | None
-    """All that was ever logged of its metrics; None if it could not be read."""
+    """All logged values of its metrics; None if they could not be read."""
     adapters: tuple[StoredAdapter, ...]
-    """The logged models that it brought."""
+    """The logged models that it created."""
     misplaced: str | None
-    """What is wrong with the place where the UI looks for its files; None if nothing."""
+    """What is wrong with the artifact URI that the UI uses; None if nothing."""
 
 
 class StoreView(NamedTuple):
-    """All runs of an experiment that toxtrail made, the newest first."""
+    """All runs of an experiment that toxtrail created, the newest first."""
 
     runs: tuple[StoredRun, ...]
     moved_from: str | None
-    """Where the store was made, if that is not where it is now: MLflow shows no files then."""
+    """Original path of the store, if it was moved: MLflow shows no files then."""
 
 
 def read_store(root: Path, experiment: str) -> StoreView | None:
-    """The runs of a store; None if there is no store, or it does not know the experiment.
+    """Read the runs of a store; None if there is no store, or it has no such experiment.
 
     Raises:
         BackendError: the store cannot be opened.
@@ -95,43 +95,45 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
     from mlflow.entities import ViewType
 
     with opened(root) as client:
-        found = client.get_experiment_by_name(experiment)
-        if found is None:
+        stored_experiment = client.get_experiment_by_name(experiment)
+        if stored_experiment is None:
             return None
-        runs = search(client, found.experiment_id, "", ViewType.ALL)
-        own = artifact_root(root).as_uri()
-        moved = is_local(root) and found.artifact_location != own
-        models = _logged_models(client, found.experiment_id)
+        runs = search(client, stored_experiment.experiment_id, "", ViewType.ALL)
+        expected_location = artifact_root(root).as_uri()
+        moved = is_local(root) and stored_experiment.artifact_location != expected_location
+        models = _logged_models(client, stored_experiment.experiment_id)
         runs = [r for r in runs if any(name.startswith("toxtrail.") for name in r.data.tags)]
         histories = _histories(client, root, runs)
         return StoreView(
             tuple(
-                _stored(client, root, run, models, str(found.artifact_location))._replace(
+                _read_run(
+                    client, root, run, models, str(stored_experiment.artifact_location)
+                )._replace(
                     history=None if histories is None else histories.get(run.info.run_id, {})
                 )
                 for run in runs
             ),
-            found.artifact_location if moved else None,
+            stored_experiment.artifact_location if moved else None,
         )
 
 
 def _logged_models(client: MlflowClient, experiment: str) -> list[LoggedModel]:
-    """All pages."""
-    found: list[LoggedModel] = []
+    """List the logged models of all result pages."""
+    models: list[LoggedModel] = []
     token = None
     while True:
         page = client.search_logged_models([experiment], max_results=PAGE, page_token=token)
-        found += page
+        models += page
         token = page.token
         if not token:
-            return found
+            return models
 
 
-def _stored(
+def _read_run(
     client: MlflowClient, root: Path, run: Run, models: Sequence[LoggedModel], location: str
 ) -> StoredRun:
-    files, unread = _files(client, root, run)
-    place, wanted = run.info.artifact_uri, f"{location}/{run.info.run_id}/artifacts"
+    files, unread = _run_files(client, root, run)
+    location_in_run, expected = run.info.artifact_uri, f"{location}/{run.info.run_id}/artifacts"
     return StoredRun(
         run=as_tracked(run),
         deleted=run.info.lifecycle_stage == "deleted",
@@ -141,27 +143,27 @@ def _stored(
         times=(run.info.start_time, run.info.end_time),
         history=None,
         adapters=tuple(
-            _adapter(client, root, model)
+            _read_adapter(client, root, model)
             for model in models
             if model.source_run_id == run.info.run_id
         ),
-        misplaced=f"the UI shows files of {place}, not its own, {wanted}"
-        if is_local(root) and place != wanted
+        misplaced=f"the UI shows the files of {location_in_run}; expected {expected}"
+        if is_local(root) and location_in_run != expected
         else None,
     )
 
 
 def _inputs(run: Run) -> Iterator[tuple[str, str, str, str]]:
-    for one in run.inputs.dataset_inputs if run.inputs else ():
-        tags = {tag.key: tag.value for tag in one.tags}
+    for dataset_input in run.inputs.dataset_inputs if run.inputs else ():
+        tags = {tag.key: tag.value for tag in dataset_input.tags}
         context, sha256 = tags.get("mlflow.data.context", ""), tags.get("sha256", "")
-        if one.dataset.digest != sha256[:DIGEST_LIMIT]:
-            sha256 += f" (shown as {one.dataset.digest})"
-        yield one.dataset.name, sha256, context, _source(one.dataset)
+        if dataset_input.dataset.digest != sha256[:DIGEST_LIMIT]:
+            sha256 += f" (shown as {dataset_input.dataset.digest})"
+        yield dataset_input.dataset.name, sha256, context, _source(dataset_input.dataset)
 
 
 def _source(dataset: Dataset) -> str:
-    """Where it says that it comes from; anything that is not as it was written, in full."""
+    """Return a dataset's source; if anything was changed, with all details."""
     try:
         source = json.loads(dataset.source)
     except ValueError:
@@ -172,7 +174,7 @@ def _source(dataset: Dataset) -> str:
     return str((dataset.source_type, dataset.source, dataset.schema, dataset.profile))
 
 
-def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdapter:
+def _read_adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdapter:
     if is_local(root):
         folder: Path | None = artifact_root(root) / "models" / model.model_id / "artifacts"
     else:
@@ -186,14 +188,14 @@ def _adapter(client: MlflowClient, root: Path, model: LoggedModel) -> StoredAdap
     )
 
 
-def _files(client: MlflowClient, root: Path, run: Run) -> tuple[Path | None, str]:
-    """(a local store's own folder, wherever it was made, or a server's files, fetched; why not)."""
+def _run_files(client: MlflowClient, root: Path, run: Run) -> tuple[Path | None, str]:
+    """Return (folder in the local store, or fetched files of a server; reason if there is none)."""
     if is_local(root):
         folder = artifact_root(root) / run.info.run_id / "artifacts"
         return (folder, "") if folder.is_dir() else (None, "")
     result = fetch(client, run.info.run_id, "", scratch_folder())
     if result.path is not None and not any(result.path.iterdir()):
-        return None, "the store lists no file of it: they were deleted, or moved."
+        return None, "the store lists no files for it: they were deleted, or moved."
     return result.path, result.reason
 
 
@@ -203,58 +205,58 @@ def _files(client: MlflowClient, root: Path, run: Run) -> tuple[Path | None, str
 def _histories(
     client: MlflowClient, root: Path, runs: Sequence[Run]
 ) -> dict[str, dict[str, list[Point]]] | None:
-    """Run -> its history; None if the store does not give them.
+    """Read run -> history; None if the store does not return them.
 
-    The local store's table is read as MLflow has it, whose schema was checked when it was opened.
+    The local store's table is read directly; its schema was checked when the store was opened.
     """
     if is_local(root):
         return _local_histories(root)
-    wanted: dict[str, list[str]] = {}
+    run_ids: dict[str, list[str]] = {}
     for run in runs:
         for name in run.data.metrics:
-            wanted.setdefault(name, []).append(run.info.run_id)
-    asked = [
+            run_ids.setdefault(name, []).append(run.info.run_id)
+    requests = [
         (name, ids[start : start + BULK])
-        for name, ids in sorted(wanted.items())
+        for name, ids in sorted(run_ids.items())
         for start in range(0, len(ids), BULK)
     ]
-    found: dict[str, dict[str, list[Point]]] = {}
+    histories: dict[str, dict[str, list[Point]]] = {}
     with ThreadPoolExecutor(WORKERS) as pool:
-        results = pool.map(lambda one: _bulk_history(client, *one), asked)
-        for (name, ids), points in zip(asked, results, strict=True):
+        results = pool.map(lambda request: _bulk_history(client, *request), requests)
+        for (name, ids), points in zip(requests, results, strict=True):
             if points is None:
                 return None
             for run_id in ids:
-                found.setdefault(run_id, {})[name] = points.get(run_id, [])
-    return found
+                histories.setdefault(run_id, {})[name] = points.get(run_id, [])
+    return histories
 
 
 BULK = 50
-"""Runs asked for in one request: their ids stand in its address, whose length servers limit."""
+"""Runs per request: their ids are in the URL, whose length servers limit."""
 BULK_LIMIT = 25_000
-"""Values that MLflow gives at most to one request."""
+"""Largest number of values that MLflow returns for one request."""
 WORKERS = 8
 
 
 def _bulk_history(
     client: MlflowClient, name: str, run_ids: Sequence[str]
 ) -> dict[str, list[Point]] | None:
-    """Run -> values of one metric: of a server in one request, as its UI asks for them."""
+    """Read run -> values of one metric: from a server in one request, as its UI does."""
     from mlflow.exceptions import MlflowException
 
     try:
         if client.tracking_uri.startswith("http"):
-            rows = _asked_at_once(client, name, run_ids)
+            rows = _bulk_request(client, name, run_ids)
             if rows is not None and len(rows) < BULK_LIMIT:
-                found: dict[str, list[Point]] = {}
+                histories: dict[str, list[Point]] = {}
                 for row in rows:
                     point = Point(int(row["step"]), float(row["value"]), int(row["timestamp"]))
-                    found.setdefault(row["run_id"], []).append(point)
-                return found
+                    histories.setdefault(row["run_id"], []).append(point)
+                return histories
         return {
             run_id: [
-                Point(one.step, one.value, one.timestamp)
-                for one in client.get_metric_history(run_id, name)
+                Point(metric.step, metric.value, metric.timestamp)
+                for metric in client.get_metric_history(run_id, name)
             ]
             for run_id in run_ids
         }
@@ -262,13 +264,13 @@ def _bulk_history(
         return None
 
 
-def _asked_at_once(
+def _bulk_request(
     client: MlflowClient, name: str, run_ids: Sequence[str]
 ) -> list[dict[str, Any]] | None:
-    """None if the server has no such address."""
+    """Query MLflow's bulk endpoint; None if the server does not have it."""
     from mlflow.utils import credentials, rest_utils
 
-    plain: Any = rest_utils  # neither of the two is typed
+    plain: Any = rest_utils  # neither module is typed
     creds: Any = credentials
     response = plain.http_request(
         creds.get_default_host_creds(client.tracking_uri),
@@ -283,10 +285,10 @@ def _asked_at_once(
 
 
 def _local_histories(root: Path) -> dict[str, dict[str, list[Point]]]:
-    found: dict[str, dict[str, list[Point]]] = {}
+    histories: dict[str, dict[str, list[Point]]] = {}
     query = "SELECT run_uuid, key, step, timestamp, CASE is_nan WHEN 0 THEN value END FROM metrics"
     with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
         for run_id, name, step, timestamp, value in db.execute(query):
             point = Point(step, math.nan if value is None else value, timestamp)
-            found.setdefault(run_id, {}).setdefault(name, []).append(point)
-    return found
+            histories.setdefault(run_id, {}).setdefault(name, []).append(point)
+    return histories

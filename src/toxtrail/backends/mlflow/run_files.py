@@ -1,7 +1,7 @@
-"""Runs by their own files: of the local store in milliseconds and without MLflow, else fetched.
+"""Find runs by their files: in the local store in milliseconds and without MLflow, else fetched.
 
-Importing MLflow alone takes about two seconds; a question about one run of hundreds should not.
-Verification never relies on this: it reads the store through MLflow.
+Importing MLflow alone takes about two seconds; looking up one of hundreds of runs should not.
+Verification never uses this: it reads the store through MLflow.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ EXECUTIONS = "executions.json"
 
 @dataclass(frozen=True)
 class FiledRun:
-    """A run that can be found by its name, id and content key, and its files."""
+    """A run with its name, id and content key, and its files."""
 
     run_id: str
     files: RunFiles
     listed: Mapping[str, Any]
-    """Name and tags by which it is found: of the local store from its record, of a server from its
-    page. Anybody who may write to the store can change both: see `record`."""
+    """Name and tags by which it is found: from its record in the local store, else from the server.
+    Anybody with write access to the store can change both: see `record`."""
 
     @property
     def name(self) -> str:
@@ -42,56 +42,56 @@ class FiledRun:
         return str(self.listed["tags"][KEY_TAG])
 
     def payload(self) -> dict[str, str]:
-        """Artifact path -> sha256."""
+        """Return artifact path -> sha256."""
         return self.files.payload
 
     @property
     def unread(self) -> str | None:
-        """Why its files could not be read, as far as they were asked for."""
+        """Why its files could not be read, after an attempt."""
         return self.files.unread
 
     def record(self) -> dict[str, Any]:
-        """Name, tags, params and metrics, as they were sealed."""
+        """Read name, tags, params and metrics, as they were sealed."""
         return self.files.json(RECORD)
 
     def statement(self) -> dict[str, Any]:
-        """Its manifest, in in-toto's form."""
+        """Read its manifest, in in-toto format."""
         return self.files.json(MANIFEST)
 
     def executions(self) -> dict[str, Any]:
-        """Stage -> facts of its execution; empty if the run has none."""
+        """Read stage -> record of its execution; empty if the run has none."""
         return self.files.json(EXECUTIONS) if self.files.has(EXECUTIONS) else {}
 
 
 def tracked_runs(root: Path, experiment: str) -> list[FiledRun]:
-    """Every run of the experiment's store that toxtrail made.
+    """List every run in the experiment's store that toxtrail created.
 
     Raises:
-        BackendError: the server does not answer.
+        BackendError: the server does not respond.
     """
-    return _filed(root) if is_local(root) else _served(root, experiment)
+    return _local_runs(root) if is_local(root) else _remote_runs(root, experiment)
 
 
-def damaged_runs(root: Path, whole: Collection[Path]) -> list[Path]:
-    """Artifact folders of the local store that are none of the whole runs': their record is missing
-    or cannot be read.
+def damaged_runs(root: Path, intact: Collection[Path]) -> list[Path]:
+    """List artifact folders of the local store without an intact run: their record is missing or
+    cannot be read.
     """
     if not is_local(root):
         return []
     folders = {path.parent for path in artifact_root(root).glob(f"*/artifacts/{PAYLOAD}")}
-    return sorted(folders - set(whole))
+    return sorted(folders - set(intact))
 
 
 def unusable(folder: Path) -> Exception:
-    """Why one of the damaged runs is one."""
+    """Return the error that makes a run unusable."""
     try:
         json.loads(read_text(folder / RECORD))
     except (DataError, OSError, ValueError) as error:
         return error
-    return DataError(f"its {RECORD} is not that of a run")
+    return DataError(f"its {RECORD} is not a record of a run")
 
 
-def _filed(root: Path) -> list[FiledRun]:
+def _local_runs(root: Path) -> list[FiledRun]:
     runs, tags = [], _sealing_tags(root)
     for path in sorted(artifact_root(root).glob(f"*/artifacts/{RECORD}")):
         try:
@@ -100,32 +100,36 @@ def _filed(root: Path) -> list[FiledRun]:
             run = FiledRun(run_id, files, listed)
             runs.append(run) if run.name and run.content_key else None
         except (DataError, OSError, ValueError, KeyError, TypeError):
-            continue  # damaged: verification names it
+            continue  # damaged: verification reports it
     return runs
 
 
 def _sealing_tags(root: Path) -> dict[str, dict[str, str]]:
-    """Run -> the tags that its files are held against; empty if the database cannot be read."""
-    found: dict[str, dict[str, str]] = {}
+    """Read run -> tags that verify its files; empty if the database cannot be read."""
+    tags: dict[str, dict[str, str]] = {}
     query = "SELECT run_uuid, key, value FROM tags WHERE key IN (?, ?)"
     if not is_file(local_store(root)):
         return {}
     try:
         with closing(sqlite3.connect(f"{local_store(root).as_uri()}?mode=ro", uri=True)) as db:
             for run_id, name, value in db.execute(query, (SEAL_TAG, PAYLOAD_TAG)):
-                found.setdefault(run_id, {})[name] = value
+                tags.setdefault(run_id, {})[name] = value
     except sqlite3.Error:
         return {}
-    return found
+    return tags
 
 
-def _served(root: Path, experiment: str) -> list[FiledRun]:
+def _remote_runs(root: Path, experiment: str) -> list[FiledRun]:
     from toxtrail.backends.mlflow.search import search
     from toxtrail.backends.mlflow.tracker import as_tracked
 
     with opened(root) as client:
-        known = client.get_experiment_by_name(experiment)
-        runs = [as_tracked(r) for r in search(client, known.experiment_id, "")] if known else []
+        stored_experiment = client.get_experiment_by_name(experiment)
+        runs = (
+            [as_tracked(r) for r in search(client, stored_experiment.experiment_id, "")]
+            if stored_experiment
+            else []
+        )
     return [
         FiledRun(
             run.run_id,

@@ -1,4 +1,4 @@
-"""Searching an MLflow store, page by page."""
+"""Search an MLflow store, page by page."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ PAGE = 500
 def search(
     client: MlflowClient, experiment: str, filter_string: str, view: int | None = None
 ) -> list[Run]:
-    """All pages of a search, newest first; `view` is an MLflow ViewType (default: not deleted)."""
+    """Return all pages of a search, newest first; `view`: ViewType (default: not deleted)."""
     from mlflow.entities import ViewType
 
-    found: list[Run] = []
+    runs: list[Run] = []
     token = None
     while True:
         page = client.search_runs(
@@ -25,7 +25,7 @@ def search(
             run_view_type=ViewType.ACTIVE_ONLY if view is None else view,
             order_by=["attributes.start_time DESC"],
         )  # fmt: skip
-        found += page
+        runs += page
         token = page.token
         if not token:
-            return found
+            return runs

@@ -1,4 +1,4 @@
-"""Which MLflow store belongs to an experiment, and how it is opened without breaking it."""
+"""Locate an experiment's MLflow store, and open it safely."""
 
 from __future__ import annotations
 
@@ -24,74 +24,74 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 LOCK_SECONDS = 600
-"""Longer than any one run takes to publish."""
+"""Timeout of the lock: longer than the publication of any run."""
 
 
 def tracking_root(root: Path) -> Path:
-    """$DVC_ROOT where DVC sets it (queued experiments run in copies of the repo), else `root`."""
+    """Return $DVC_ROOT if DVC sets it (queued experiments run in copies), else `root`."""
     return Path(os.environ.get("DVC_ROOT") or root).resolve()
 
 
 def tracking_uri(root: Path) -> str:
-    """$MLFLOW_TRACKING_URI (a team's server), else the SQLite file under mlruns/."""
-    own = os.environ.get("MLFLOW_TRACKING_URI")
-    return own or f"sqlite:///{local_store(root)}"
+    """Return $MLFLOW_TRACKING_URI (a team's server), else the SQLite file under mlruns/."""
+    configured = os.environ.get("MLFLOW_TRACKING_URI")
+    return configured or f"sqlite:///{local_store(root)}"
 
 
 def artifact_root(root: Path) -> Path:
-    """Where the local store keeps files."""
+    """Return the local store's folder of artifacts."""
     return tracking_root(root) / "mlruns" / "artifacts"
 
 
 def is_local(root: Path) -> bool:
-    """Whether the store is the experiment's own."""
+    """Return whether the store is the experiment's local one."""
     return not os.environ.get("MLFLOW_TRACKING_URI")
 
 
 def store_exists(root: Path) -> bool:
-    """False only for a local store that was never written, or is an empty file: MLflow would fill
-    that without a word.
+    """Return whether the store exists: False only for a local store that was never written, or is
+    an empty file, which MLflow would fill without a warning.
     """
     path = local_store(root)
     return not is_local(root) or (path.is_file() and path.stat().st_size > 0)
 
 
 def local_store(root: Path) -> Path:
-    """The experiment's own database."""
+    """Return the path of the experiment's local database."""
     return tracking_root(root) / "mlruns" / "mlflow.db"
 
 
 def publisher_id(root: Path) -> str:
-    """Which clone on which host this is, without saying so; to be asked while the store is open.
+    """Return an anonymous id of this clone on this host; call it while the store is open.
 
-    A copy of a clone is another one, and so is the same folder seen from another host: what an
-    interrupted publication left is deleted only by the one that made it.
+    A copy of a clone is a different one, and so is the same folder on another host: leftovers of an
+    interrupted publication are deleted only by the clone that created them.
     """
     lock = _lock_file(root)
     mark = lock.with_name(".publisher")
     try:
-        own = read_text(mark) if is_file(mark) else ""
-        if not re.fullmatch(r"[0-9a-f]{32}", own):
-            own = uuid.uuid4().hex
-            mark.write_text(own, encoding="utf-8")
-    except OSError:  # a folder to be read only: nothing here can be told from another's
-        own = uuid.uuid4().hex
-    return sha256_text(f"{own} {platform.node()} {lock} {lock.stat().st_ino}")[:16]
+        clone_id = read_text(mark) if is_file(mark) else ""
+        if not re.fullmatch(r"[0-9a-f]{32}", clone_id):
+            clone_id = uuid.uuid4().hex
+            mark.write_text(clone_id, encoding="utf-8")
+    except OSError:  # a read-only folder: this clone cannot be identified
+        clone_id = uuid.uuid4().hex
+    return sha256_text(f"{clone_id} {platform.node()} {lock} {lock.stat().st_ino}")[:16]
 
 
 def deleted_experiment(root: Path, experiment_id: str, name: str) -> str:
-    """What to do about an experiment that is in MLflow's bin."""
+    """Explain what to do about an experiment that was deleted in MLflow."""
     where = f"MLFLOW_TRACKING_URI={tracking_uri(root)} " if is_local(root) else ""
     return (
         f'The MLflow experiment "{name}" was deleted in MLflow. Its runs are kept until '
         f"somebody runs `mlflow gc`. To restore them: `{where}mlflow experiments restore "
-        f"--experiment-id {experiment_id}`. To leave them and start anew: write another "
-        "name under tracking.experiment in params.yaml."
+        f"--experiment-id {experiment_id}`. To leave them deleted and start again: set another "
+        "name at tracking.experiment in params.yaml."
     )
 
 
 def scratch_folder() -> Path:
-    """A new folder for what is fetched from a server; gone when the process ends."""
+    """Create a folder for files fetched from a server; it is deleted when the process ends."""
     folder = Path(tempfile.mkdtemp(prefix="toxtrail-"))
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     return folder
@@ -99,29 +99,29 @@ def scratch_folder() -> Path:
 
 @contextmanager
 def opened(root: Path) -> Iterator[MlflowClient]:
-    """A client, alone on this host while the block runs.
+    """Open a client, and lock the store on this host for the block.
 
-    Several processes that open a missing SQLite store at once can break it for good, and two that
-    look for the same run can both create it: so there is one lock for both.
+    Several processes that open a missing SQLite store at once can damage it permanently, and two
+    that search for the same run can both create it: so there is one lock for both.
 
     Raises:
-        BackendError: the store cannot be opened, or another process holds it for ten minutes.
+        BackendError: the store cannot be opened, or another process locks it for ten minutes.
     """
     from filelock import FileLock, Timeout
 
     lock = _lock_file(root)
     try:
         with FileLock(lock, timeout=LOCK_SECONDS):
-            yield from _client(root)
+            yield from _open_client(root)
     except Timeout:
         raise BackendError(
-            f"Another process has held {lock} for {LOCK_SECONDS} s. Stop it, then run again."
+            f"Another process has locked {lock} for {LOCK_SECONDS} s. Stop it, then run again."
         ) from None
 
 
 def _lock_file(root: Path) -> Path:
-    """In mlruns/; where nobody may write, a checkout to be read only, beside other temporary files:
-    no run can be made there, so there is no race to lose.
+    """Return the lock file in mlruns/; for a read-only checkout, one in the temporary folder: no
+    run can be created there, so there is no race.
     """
     lock = tracking_root(root) / "mlruns" / ".lock"
     with suppress(OSError):
@@ -134,15 +134,15 @@ def _lock_file(root: Path) -> Path:
 
 @contextmanager
 def reading(root: Path) -> Iterator[MlflowClient]:
-    """A client to look with: a team's server needs no lock of ours, nor a folder to keep it in."""
+    """Open a client for reading; a team's server needs no lock, and no folder for it."""
     if is_local(root):
         with opened(root) as client:
             yield client
     else:
-        yield from _client(root)
+        yield from _open_client(root)
 
 
-def _client(root: Path) -> Iterator[MlflowClient]:
+def _open_client(root: Path) -> Iterator[MlflowClient]:
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "2")
     os.environ.setdefault("MLFLOW_HTTP_REQUEST_TIMEOUT", "30")
@@ -162,16 +162,16 @@ def _client(root: Path) -> Iterator[MlflowClient]:
             complete_store(local_store(root), artifact_root(root))
         yield MlflowClient(tracking_uri=uri)
     except Exception as error:
-        if not _is_of_a_store(error):
+        if not _is_store_error(error):
             raise
-        raise _refused(root, uri, error) from error
+        raise _store_error(root, uri, error) from error
 
 
 def _refuse_unreadable(path: Path) -> None:
-    """MLflow would try for minutes to open a database that may not be read.
+    """Raise if the database cannot be read; MLflow would retry for minutes.
 
     Raises:
-        UnreadableError: it is there, and the operating system refuses it.
+        UnreadableError: it exists, and the operating system refuses access.
     """
     try:
         if is_file(path):
@@ -181,11 +181,11 @@ def _refuse_unreadable(path: Path) -> None:
 
 
 class UnreachableStoreError(BackendError):
-    """Nothing answers at the store's address: nothing can be said of it."""
+    """The store cannot be reached, so its content is unknown."""
 
 
 class DamagedStoreError(BackendError):
-    """The store is there and was read, and is no database of MLflow's."""
+    """The store was read, and is not an MLflow database."""
 
 
 CLIENTS = frozenset(
@@ -194,40 +194,40 @@ CLIENTS = frozenset(
         "azure", "google", "paramiko", "pysftp", "databricks",
     }
 )  # fmt: skip
-"""Packages by which a store is reached. Those of cloud stores need not be installed, so that their
-errors are known by name: they are raised as they are where files are written."""
+"""Packages that access a store. Those of cloud stores may not be installed, so their errors are
+recognised by name; they are raised where files are written."""
 
 
-def _is_of_a_store(error: Exception) -> bool:
-    modules = {one.__module__.partition(".")[0] for one in type(error).__mro__}
+def _is_store_error(error: Exception) -> bool:
+    modules = {base.__module__.partition(".")[0] for base in type(error).__mro__}
     return isinstance(error, ImportError) or not modules.isdisjoint(CLIENTS)
 
 
 def _refuse_address(uri: str) -> None:
-    """ConfigError for an address without a scheme: MLflow takes it for a folder."""
+    """Raise ConfigError for an address without a scheme, which MLflow treats as a folder."""
     if "://" in uri or uri in ("databricks", "databricks-uc", "uc"):
         return
     if uri.startswith((".", "/", "~", "file:")) or Path(uri).is_dir():
         raise ConfigError(
-            f"MLFLOW_TRACKING_URI is a folder ({redacted(uri)}): MLflow no longer keeps runs in "
-            "one. Write the address of a server (https://...) or of a database "
-            "(sqlite:////FOLDER/mlflow.db), or unset it to use the experiment's own store."
+            f"MLFLOW_TRACKING_URI is a folder ({redacted(uri)}), which MLflow no longer supports. "
+            "Set it to the address of a server (https://...) or of a database "
+            "(sqlite:////FOLDER/mlflow.db), or unset it to use the experiment's local store."
         )
     raise ConfigError(
-        f"MLFLOW_TRACKING_URI has no scheme: {redacted(uri)}. Write https://{redacted(uri)} or "
+        f"MLFLOW_TRACKING_URI has no scheme: {redacted(uri)}. Use https://{redacted(uri)} or "
         f"http://{redacted(uri)}."
     )
 
 
-def _refused(root: Path, uri: str, error: Exception) -> BackendError:
-    """The store's failure in words."""
+def _store_error(root: Path, uri: str, error: Exception) -> BackendError:
+    """Convert the store's failure to an error with an explanation."""
     from toxtrail.backends.mlflow.store_errors import explained, is_damage, is_unreachable
 
     cure, kind = "", BackendError
     if is_local(root) and is_damage(error):
-        cure = " To rebuild it from the results here, delete mlruns/ and run `dvc repro`."
+        cure = " To rebuild it from the local results, delete mlruns/ and run `dvc repro`."
         kind = DamagedStoreError
     elif not is_local(root):
-        cure = " Without MLFLOW_TRACKING_URI, this experiment's own store is used."
+        cure = " Without MLFLOW_TRACKING_URI, this experiment's local store is used."
         kind = UnreachableStoreError if is_unreachable(error) else BackendError
     return kind(f"The MLflow store {redacted(uri)} failed. {explained(error, uri)}{cure}")

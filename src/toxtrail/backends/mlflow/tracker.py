@@ -1,4 +1,4 @@
-"""MLflow behind Tracker: one sealed run for each content, found or created."""
+"""MLflow implementation of Tracker: find or create one sealed run for each content."""
 
 from __future__ import annotations
 
@@ -35,23 +35,23 @@ class MlflowTracker:
         self._experiment = experiment
 
     def publish(self, run: RunContent) -> Published:
-        """Find the sealed, intact run of this content, or make it. See mlflow_publish.
+        """Find the sealed, intact run of this content, or create it. See mlflow_publish.
 
         Raises:
-            BackendError: a name that MLflow cannot hold, or the store refuses.
+            BackendError: a name that MLflow does not support, or the store refuses.
         """
         from toxtrail.backends.mlflow.publish import Publication
 
         refuse_names([*run.params, *run.metrics, *run.curves])
         with opened(self._root) as client:
-            experiment = self._made_experiment(client)
+            experiment = self._get_or_create_experiment(client)
             published = Publication(client, self._root, experiment, run).publish()
             refused = annotate(client, experiment, run)
             return published._replace(remarks=(*published.remarks, *refused))
 
     def runs(self, filter_string: str) -> list[TrackedRun]:
-        """Runs of the experiment that match an MLflow filter, newest first; none if the store does
-        not know the experiment. Looking makes neither.
+        """List the experiment's runs that match an MLflow filter, newest first; none if the store
+        has no such experiment. Neither is created.
 
         Raises:
             ConfigError: MLflow cannot read the filter.
@@ -60,49 +60,51 @@ class MlflowTracker:
         if not store_exists(self._root):
             return []
         with reading(self._root) as client:
-            experiment = self._known(client)
-            found = [] if experiment is None else _filtered(client, experiment, filter_string)
-            return [as_tracked(run) for run in found]
+            experiment = self._experiment_id(client)
+            matches = (
+                [] if experiment is None else _search_filtered(client, experiment, filter_string)
+            )
+            return [as_tracked(run) for run in matches]
 
     def find(self, reference: str) -> TrackedRun | None:
-        """By run id or content key (at least 8 characters of either), or by name: the newest that
-        is sealed, else the newest."""
-        matches = [run for run in self.runs("") if _means(run, reference)]
+        """Find a run by id or content key (at least 8 characters of either), or by name: the newest
+        sealed one, else the newest."""
+        matches = [run for run in self.runs("") if _matches(run, reference)]
         sealed = [run for run in matches if SEAL_TAG in run.tags]
         return next(iter([*sealed, *matches]), None)
 
     def files(self, run: TrackedRun) -> RunFiles:
-        """The files of a run, each checked before it is given out."""
+        """Return the files of a run, each verified before it is returned."""
         return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
 
-    def _made_experiment(self, client: MlflowClient) -> Experiment:
-        """Made with its own artifact folder: MLflow's default depends on where it is called
-        from. Another publisher may make it at the same time."""
+    def _get_or_create_experiment(self, client: MlflowClient) -> Experiment:
+        """Find or create the experiment with an explicit artifact folder: MLflow's default depends
+        on the working directory. Another publisher may create it at the same time."""
         from mlflow.exceptions import MlflowException
 
         location = artifact_root(self._root).as_uri() if is_local(self._root) else None
-        if (known := self._known_experiment(client)) is not None:
-            return known
+        if (experiment := self._find_experiment(client)) is not None:
+            return experiment
         try:
             client.create_experiment(self._experiment, artifact_location=location)
         except MlflowException as error:
             if error.error_code != "RESOURCE_ALREADY_EXISTS":
                 raise
-        known = self._known_experiment(client)
-        if known is None:
+        experiment = self._find_experiment(client)
+        if experiment is None:
             raise BackendError(
-                f'The MLflow experiment "{self._experiment}" was made and is gone again. Is '
-                "somebody deleting experiments?"
+                f'The MLflow experiment "{self._experiment}" was created and then disappeared. '
+                "Check whether another program deletes experiments, and run again."
             )
-        return known
+        return experiment
 
-    def _known(self, client: MlflowClient) -> str | None:
-        """The experiment's id; None if the store does not know it."""
-        known = self._known_experiment(client)
-        return None if known is None else str(known.experiment_id)
+    def _experiment_id(self, client: MlflowClient) -> str | None:
+        """Return the experiment's id; None if the store has no such experiment."""
+        experiment = self._find_experiment(client)
+        return None if experiment is None else str(experiment.experiment_id)
 
-    def _known_experiment(self, client: MlflowClient) -> Experiment | None:
-        """BackendError for one that was deleted, or lies in a store that was moved."""
+    def _find_experiment(self, client: MlflowClient) -> Experiment | None:
+        """Return the experiment; raise BackendError if it was deleted or its store was moved."""
         experiment = client.get_experiment_by_name(self._experiment)
         if experiment is None:
             return None
@@ -112,22 +114,22 @@ class MlflowTracker:
         self._refuse_moved(experiment)
         return experiment
 
-    def _refuse_moved(self, found: Experiment) -> None:
-        """BackendError for a local store that was made in another folder: it shows no files."""
-        own = artifact_root(self._root).as_uri()
-        if is_local(self._root) and found.artifact_location != own:
+    def _refuse_moved(self, experiment: Experiment) -> None:
+        """Raise BackendError for a local store created in another folder, which shows no files."""
+        expected_location = artifact_root(self._root).as_uri()
+        if is_local(self._root) and experiment.artifact_location != expected_location:
             raise BackendError(
-                f"mlruns/ was made elsewhere and keeps files in {found.artifact_location}: this "
-                "folder was moved or copied. Delete mlruns/ and run `dvc repro`: it is rebuilt."
+                "mlruns/ was created elsewhere and stores files in "
+                f"{experiment.artifact_location}, so this folder was moved or copied. Delete "
+                "mlruns/ and run `dvc repro` to rebuild it."
             )
 
 
 def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> list[str]:
-    """What a run says beyond itself, where it is not said yet: the experiment's primary metric, and
-    tags of other runs.
+    """Set the experiment's primary metric and the tags of other runs, where they are missing.
 
     Returns:
-        What the store refused. A reader of a team's server may publish nothing, and need not.
+        What the store refused; users with read access only need not publish anything.
     """
     from mlflow.exceptions import MlflowException
 
@@ -135,20 +137,20 @@ def annotate(client: MlflowClient, experiment: Experiment, run: RunContent) -> l
     try:
         _set_primary_metric(client, experiment, run.primary_metric)
     except MlflowException as error:
-        refused.append(_not_noted("the experiment's primary metric", client, error))
+        refused.append(_refusal_message("the experiment's primary metric", client, error))
     for key, tags in run.notes.items():
         for other in search(client, experiment_id, f"tags.`{KEY_TAG}` = '{key}'"):
             try:
                 _set_tags(client, other, tags)
             except MlflowException as error:
-                who = f"the verdict of the MLflow run {other.info.run_name}"
-                refused.append(_not_noted(who, client, error))
+                subject = f"the verdict of the MLflow run {other.info.run_name}"
+                refused.append(_refusal_message(subject, client, error))
     return refused
 
 
 def _set_primary_metric(client: MlflowClient, experiment: Experiment, metric: str) -> None:
-    wanted = {"name": metric, "greaterIsBetter": "False"} if metric else {}
-    for what, value in wanted.items():
+    expected = {"name": metric, "greaterIsBetter": "False"} if metric else {}
+    for what, value in expected.items():
         name = f"mlflow.experiment.primaryMetric.{what}"
         if experiment.tags.get(name) != value:
             client.set_experiment_tag(experiment.experiment_id, name, value)
@@ -160,12 +162,12 @@ def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
             client.set_tag(run.info.run_id, name, text)
 
 
-def _not_noted(what: str, client: MlflowClient, error: Exception) -> str:
-    return f"The MLflow store did not take {what}: {explained(error, client.tracking_uri)}"
+def _refusal_message(what: str, client: MlflowClient, error: Exception) -> str:
+    return f"The MLflow store did not accept {what}: {explained(error, client.tracking_uri)}"
 
 
-def _filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
-    """ConfigError for a filter that MLflow cannot read."""
+def _search_filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:
+    """Search with a filter; raise ConfigError if MLflow cannot parse it."""
     from mlflow.exceptions import MlflowException
 
     try:
@@ -175,13 +177,13 @@ def _filtered(client: MlflowClient, experiment: str, filter_string: str) -> list
             raise
         first = str(error).strip().splitlines()[0]
         raise ConfigError(
-            f"--filter: MLflow cannot read {filter_string!r}: {first} For example: "
+            f"--filter: MLflow cannot parse {filter_string!r}: {first} Example: "
             "tags.`toxtrail.role` = 'benign' and metrics.`judge/all/rate_pct` > 10"
         ) from None
 
 
 def as_tracked(run: Run) -> TrackedRun:
-    """Plain values of a run."""
+    """Convert an MLflow run to plain values."""
     data: Any = run.data
     return TrackedRun(
         run_id=run.info.run_id,
@@ -195,7 +197,7 @@ def as_tracked(run: Run) -> TrackedRun:
     )
 
 
-def _means(run: TrackedRun, reference: str) -> bool:
+def _matches(run: TrackedRun, reference: str) -> bool:
     if len(reference) >= 8 and re.fullmatch(r"[0-9a-f]+", reference):
         keys = (run.run_id, run.tags.get(KEY_TAG, ""))
         return any(key.startswith(reference) for key in keys)

@@ -1,4 +1,4 @@
-"""The MLflow UI on an experiment's own store."""
+"""Serve the MLflow UI for an experiment's local store."""
 
 from __future__ import annotations
 
@@ -13,16 +13,16 @@ from toxtrail.errors import BackendError
 
 
 def serve_ui(root: Path, host: str, port: int) -> int:
-    """Run `mlflow ui` until it is stopped; its children go with it.
+    """Run `mlflow ui` until it is stopped, together with its child processes.
 
     Returns:
         Its exit code, 0 if it was stopped by Ctrl-C.
 
     Raises:
-        BackendError: the port is taken, or the store is a team's server, which has its own page.
+        BackendError: the port is in use, or the store is a team's server, which has its own UI.
     """
     if not is_local(root):
-        raise BackendError(f"MLFLOW_TRACKING_URI is set: open {tracking_uri(root)} itself.")
+        raise BackendError(f"MLFLOW_TRACKING_URI is set. Open {tracking_uri(root)} directly.")
     _refuse_taken_port(host, port)
     with opened(root):
         pass
@@ -45,6 +45,6 @@ def _refuse_taken_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except OSError as error:
             raise BackendError(
-                f"{host}:{port} cannot be used ({error.strerror}). Try another: toxtrail ui "
+                f"{host}:{port} cannot be used ({error.strerror}). Try another port: toxtrail ui "
                 f"--port {port + 1}"
             ) from None

@@ -1,4 +1,4 @@
-"""One MLflow run: written in an order in which only a whole one is ever sealed."""
+"""Write one MLflow run in an order in which only a complete run is sealed."""
 
 from __future__ import annotations
 
@@ -30,19 +30,19 @@ NONFINITE_TAG = "toxtrail.nonfinite_metrics"
 SCHEMA_TAG = "toxtrail.schema_version"
 SCHEMA_VERSION = "5"
 PUBLISHER_TAG = "toxtrail.publisher"
-"""Which clone wrote a run: only that one may delete it if it was never finished."""
+"""The clone that wrote a run: only that one may delete it if it was never finished."""
 
 RECORD, PAYLOAD, MLMODEL = "record.json", "payload.json", "MLmodel"
 
 PARAM_LIMIT, TAG_LIMIT, DIGEST_LIMIT, BATCH = 6000, 8000, 36, 900
-"""What MLflow holds: longer params and tags are cut without a word, so they are refused or
-moved."""
+"""MLflow's limits: longer params and tags are truncated without a warning, so they are refused or
+stored elsewhere."""
 
 NAME = re.compile(r"[\w\-. :/]+")
 
 
 def delete_run(client: MlflowClient, experiment: str, run_id: str) -> None:
-    """A run and the logged models that it brought."""
+    """Delete a run and the logged models that it created."""
     for model in client.search_logged_models([experiment], f"source_run_id = '{run_id}'"):
         client.delete_logged_model(model.model_id)
     client.delete_run(run_id)
@@ -55,12 +55,12 @@ def write_run(
     publisher: str,
     check: Callable[[str], None],
 ) -> tuple[str, dict[str, str]]:
-    """A new run with everything in it; the seal is its last write. It is RUNNING still: see
+    """Write a new run with all of its content; the seal is written last. The run stays RUNNING: see
     mlflow_publish.
 
     Args:
-        publisher: which clone this is.
-        check: called with the run's id before it is sealed; raises if its files did not arrive.
+        publisher: id of this clone.
+        check: called with the run's id before it is sealed; raises if its files are not stored.
 
     Returns:
         Its id; artifact path -> sha256.
@@ -68,7 +68,9 @@ def write_run(
     tags = {KEY_TAG: run.content_key, PUBLISHER_TAG: publisher}
     run_id = str(client.create_run(experiment, run_name=run.name, tags=tags).info.run_id)
     try:
-        payload = _fill(client, experiment, run_id, replace(run, tags={**run.tags, **tags}))
+        payload = _write_content(
+            client, experiment, run_id, replace(run, tags={**run.tags, **tags})
+        )
         check(run_id)
         client.set_tag(run_id, SEAL_TAG, sha256_text(run.manifest))
     except BaseException:
@@ -78,27 +80,29 @@ def write_run(
 
 
 def finish_run(client: MlflowClient, run_id: str) -> None:
-    """Say that a sealed run stands."""
+    """Mark a sealed run as finished."""
     client.set_terminated(run_id, status="FINISHED")
 
 
 def _mark_failed(client: MlflowClient, run_id: str) -> None:
-    """As far as the store still answers: what went wrong first is what counts."""
+    """Mark the run as failed if the store responds; errors are ignored in favour of the first."""
     with suppress(Exception):
         client.set_terminated(run_id, status="FAILED")
 
 
-def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -> dict[str, str]:
+def _write_content(
+    client: MlflowClient, experiment: str, run_id: str, run: RunContent
+) -> dict[str, str]:
     curves = ((name, value) for name, points in run.curves.items() for _, value in points)
     values = (*run.metrics.items(), *curves)
-    bad = sorted({name for name, value in values if not math.isfinite(value)})
+    nonfinite = sorted({name for name, value in values if not math.isfinite(value)})
     note = run.description.replace(EXPERIMENT, experiment)
     tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": note}
-    if bad:
-        tags[NONFINITE_TAG] = ", ".join(bad)
+    if nonfinite:
+        tags[NONFINITE_TAG] = ", ".join(nonfinite)
     if run.tables:
-        shown = [{"path": path, "type": "table"} for path in run.tables]
-        tags["mlflow.loggedArtifacts"] = json.dumps(shown)
+        artifacts = [{"path": path, "type": "table"} for path in run.tables]
+        tags["mlflow.loggedArtifacts"] = json.dumps(artifacts)
     adapter = _log_adapter(client, experiment, run_id, run.adapter) if run.adapter else None
     started, logged = client.get_run(run_id).info.start_time, int(time.time() * 1000)
     times = {"start": started, "logged": logged}
@@ -114,17 +118,20 @@ def _fill(client: MlflowClient, experiment: str, run_id: str, run: RunContent) -
 
 
 def record_of(run: RunContent, tags: Mapping[str, str]) -> dict[str, Any]:
-    """What the run's page shows, in a file of the run: MLflow lets anybody change the page."""
+    """Return the content of the run's page for a file of the run: anybody can edit the page."""
     return {
         "name": run.name,
         "tags": dict(tags),
-        "params": {name: _param(value) for name, value in run.params.items()},
+        "params": {name: _param_text(value) for name, value in run.params.items()},
         "metrics": {n: v for n, v in run.metrics.items() if math.isfinite(v)},
         "curves": {
             name: [[step, value] for step, value in points if math.isfinite(value)]
             for name, points in run.curves.items()
         },
-        "inputs": sorted([one.name, one.sha256, one.context, one.source] for one in run.inputs),
+        "inputs": sorted(
+            [dataset.name, dataset.sha256, dataset.context, dataset.source]
+            for dataset in run.inputs
+        ),
     }
 
 
@@ -132,11 +139,11 @@ def _write_files(
     client: MlflowClient,
     run_id: str,
     run: RunContent,
-    own: Mapping[str, str],
+    extra_texts: Mapping[str, str],
     folder: Path,
 ) -> dict[str, str]:
-    """Store every file; payload.json says what each must hash to."""
-    texts = {**run.texts, **own, "manifest.json": run.manifest}
+    """Store every file; payload.json lists the expected hashes."""
+    texts = {**run.texts, **extra_texts, "manifest.json": run.manifest}
     for path, columns in run.tables.items():
         rows = [list(row) for row in zip(*columns.values(), strict=True)]
         texts[path] = json.dumps({"columns": list(columns), "data": rows}, ensure_ascii=False)
@@ -149,12 +156,12 @@ def _write_files(
     listing = folder / PAYLOAD
     listing.write_text(json.dumps(payload, sort_keys=True), encoding="utf-8")
     for path, local in {**files, PAYLOAD: listing}.items():
-        _store(client, run_id, path, local, folder)
+        _log_file(client, run_id, path, local, folder)
     return payload
 
 
-def _store(client: MlflowClient, run_id: str, path: str, local: Path, folder: Path) -> None:
-    """MLflow keeps the local name: give the file the one it shall have."""
+def _log_file(client: MlflowClient, run_id: str, path: str, local: Path, folder: Path) -> None:
+    """Store a file under its artifact path; MLflow uses the local name, so rename a copy."""
     target = Path(path)
     if local.name != target.name:
         renamed = folder / "renamed" / path
@@ -171,11 +178,11 @@ def _log_values(
     from mlflow.entities import Param, RunTag
 
     metrics = list(_metrics(run, logged))
-    params = [Param(name, _param(value)) for name, value in run.params.items()]
+    params = [Param(name, _param_text(value)) for name, value in run.params.items()]
     for name, value in tags.items():
         if len(value) > TAG_LIMIT:
             raise BackendError(
-                f"The tag {name} has {len(value)} characters; MLflow holds {TAG_LIMIT}."
+                f"The tag {name} has {len(value)} characters; MLflow's limit is {TAG_LIMIT}."
             )
     client.log_batch(run_id, tags=[RunTag(name, value) for name, value in tags.items()])
     for start in range(0, len(params), 100):
@@ -185,10 +192,10 @@ def _log_values(
 
 
 def _metrics(run: RunContent, logged: int) -> Iterator[Metric]:
-    """Finite ones only: MLflow stores infinity as a huge number.
+    """Yield finite metrics only: MLflow stores infinity as a huge number.
 
     Args:
-        logged: when, in milliseconds since the epoch: the same for all, as the record says it.
+        logged: time in milliseconds since the epoch, the same for all, as in the record.
     """
     from mlflow.entities import Metric
 
@@ -199,31 +206,34 @@ def _metrics(run: RunContent, logged: int) -> Iterator[Metric]:
             yield Metric(name, value, logged, step)
 
 
-def _param(value: str | int | float) -> str:
-    """Too long for MLflow: its hash; the manifest has it in full."""
+def _param_text(value: str | int | float) -> str:
+    """Format a parameter; if too long for MLflow, its hash (the manifest has the full value)."""
     text = str(value)
     return text if len(text) <= PARAM_LIMIT else f"sha256:{sha256_text(text)} (see manifest.json)"
 
 
 def _datasets(run: RunContent) -> Iterator[MlflowDatasetInput]:
-    """MLflow's digest holds 36 characters: the whole hash goes into a tag of the input."""
+    """Convert dataset inputs; MLflow's digest has 36 characters, so a tag has the full hash."""
     from mlflow.entities import Dataset, InputTag
     from mlflow.entities import DatasetInput as MlflowDatasetInput
 
-    for one in run.inputs:
-        source = json.dumps({"uri": one.source})
-        dataset = Dataset(one.name, one.sha256[:DIGEST_LIMIT], "local", source)
-        tags = [InputTag("mlflow.data.context", one.context), InputTag("sha256", one.sha256)]
+    for dataset_input in run.inputs:
+        source = json.dumps({"uri": dataset_input.source})
+        dataset = Dataset(dataset_input.name, dataset_input.sha256[:DIGEST_LIMIT], "local", source)
+        tags = [
+            InputTag("mlflow.data.context", dataset_input.context),
+            InputTag("sha256", dataset_input.sha256),
+        ]
         yield MlflowDatasetInput(dataset, tags)
 
 
 def _log_adapter(
     client: MlflowClient, experiment: str, run_id: str, adapter: LoggedAdapter
 ) -> dict[str, Any]:
-    """An external logged model: its hashes, not its weights. It can be registered like any other.
+    """Log an external model: its hashes, not its weights. It can be registered like any other.
 
     Returns:
-        What the store must say of it.
+        Its expected metadata in the store.
     """
     from mlflow.entities import LoggedModelOutput
     from mlflow.entities.logged_model_status import LoggedModelStatus
@@ -246,10 +256,10 @@ def _log_adapter(
 
 
 def refuse_names(names: list[str]) -> None:
-    """BackendError for a name that MLflow would refuse, or change, half-way through."""
+    """Raise BackendError for a name that MLflow would refuse or change."""
     for name in names:
         if not NAME.fullmatch(name):
             raise BackendError(
-                f"MLflow cannot hold the name {name!r}: letters, digits and _ - . : / and "
-                "spaces only."
+                f"MLflow does not support the name {name!r}. Allowed: letters, digits, spaces and "
+                "_ - . : /"
             )

@@ -1,1 +1,1 @@
-"""Weights that a server holds (vLLM and the like), asked over OpenAI's completions API."""
+"""Models on a server (such as vLLM), queried over OpenAI's completions API."""

@@ -1,4 +1,4 @@
-"""A server that is busy, slow or gone at times: asked again with patience, but not for ever."""
+"""HTTP client for a server that may be busy, slow or temporarily down, with bounded retries."""
 
 from __future__ import annotations
 
@@ -20,20 +20,20 @@ Read = TypeVar("Read")
 
 CONNECT_SECONDS = 10.0
 FIRST_PAUSE = 0.5
-"""Seconds before the second try; doubled before each further one."""
+"""Seconds before the second attempt; doubled before each further one."""
 LONGEST_PAUSE = 60.0
 LONGEST_RETRY_AFTER = 600.0
-"""Seconds; a server that asks for more is asked again after these."""
-PASSING = {408, 425, 429}
-"""Refusals that pass: asking again later may help, as after any 5xx."""
+"""Seconds; a longer Retry-After is reduced to this."""
+RETRYABLE_STATUS = {408, 425, 429}
+"""Temporary errors: a retry may succeed, as after any 5xx."""
 SHORTEST_KEY = 4
-"""Characters of a key that is looked for in a server's text; a shorter one is there by chance."""
-SHOWN = 300
-"""Characters of what a server says that go into a message."""
+"""Shortest key that is masked in a server's text; a shorter one may occur by chance."""
+MAX_MESSAGE = 300
+"""Largest number of characters of a server's text in a message."""
 
 
 class RefusedError(BackendError):
-    """The server has understood the request and says no: asking again would not help."""
+    """The server rejected the request; a retry would not help."""
 
     def __init__(self, status: int, message: str) -> None:
         super().__init__(message)
@@ -41,28 +41,28 @@ class RefusedError(BackendError):
 
 
 class UnansweredError(BackendError):
-    """No usable answer after every try."""
+    """No usable response after all attempts."""
 
     def __init__(self, message: str, status: int | None) -> None:
         """Args:
-        status: of the last answer; None if there was none.
+        status: of the last response; None if there was none.
         """
         super().__init__(message)
         self.status = status
 
 
 class Client:
-    """Requests to one server; several threads may share it."""
+    """Client of one server; several threads may share it."""
 
     def __init__(
         self, url: str, concurrency: int, timeout: float, tries: int, key: str | None
     ) -> None:
         """Args:
-        url: up to and with `/v1`.
-        concurrency: how many connections are kept open.
-        timeout: seconds without a byte of an answer, after which a try has failed.
-        tries: of one request, the first one counted.
-        key: sent as a bearer token; None: none.
+        url: up to and including `/v1`.
+        concurrency: number of connections in the pool.
+        timeout: seconds without a byte of a response, after which an attempt fails.
+        tries: attempts for one request, including the first.
+        key: sent as a bearer token; None: no authentication.
         """
         import requests
 
@@ -79,36 +79,36 @@ class Client:
             self._session.headers["Authorization"] = f"Bearer {key}"
 
     def get(self, url: str, read: Callable[[Response], Read], tries: int | None = None) -> Read:
-        """Ask for a whole address. See `post`.
+        """Send a GET request to a full URL. See `post`.
 
         Args:
-            tries: None: as for any request.
+            tries: number of attempts; None: the client's default.
         """
-        return self._ask("GET", url, None, read, tries or self._tries)
+        return self._request("GET", url, None, read, tries or self._tries)
 
     def post(self, path: str, body: Mapping[str, Any], read: Callable[[Response], Read]) -> Read:
-        """Send JSON, and read the answer.
+        """Send JSON, and read the response.
 
         Args:
-            path: below the server's URL.
-            read: raises ValueError if the answer is not what was asked for; it is asked for again.
+            path: relative to the server's URL.
+            read: parses the response; raises ValueError if it is invalid, which causes a retry.
 
         Raises:
-            RefusedError: the server says no (4xx, or another address).
-            UnansweredError: no try brought an answer that can be read.
+            RefusedError: the server rejects the request (4xx, or a redirect).
+            UnansweredError: no attempt gave a readable response.
         """
-        return self._ask("POST", f"{self.url}{path}", body, read, self._tries)
+        return self._request("POST", f"{self.url}{path}", body, read, self._tries)
 
     def masked(self, text: str) -> str:
-        """Somebody else's text without the key, which some servers repeat, and other secrets."""
+        """Mask secrets in a server's text, including the key, which some servers repeat."""
         long = self._key is not None and len(self._key) >= SHORTEST_KEY
         return redacted(text.replace(str(self._key), MASK) if long else text)
 
     def stop(self) -> None:
-        """No further try is begun, by any thread."""
+        """Start no further attempt, in any thread."""
         self._stopped.set()
 
-    def _ask(
+    def _request(
         self,
         method: str,
         url: str,
@@ -120,7 +120,7 @@ class Client:
 
         problem, status = "", None
         for number in range(1, tries + 1):
-            wanted, status = 0.0, None
+            min_pause, status = 0.0, None
             try:
                 response = self._session.request(
                     method,
@@ -133,38 +133,38 @@ class Client:
                 if status == 200:
                     _refuse_stream(url, response)
                     return read(response)
-                problem, wanted = self._refusal(url, body, response), retry_after(response)
+                problem, min_pause = self._refusal(url, body, response), retry_after(response)
             except requests.JSONDecodeError as error:
-                problem = f"the answer is no JSON ({_page(response) or error})"
+                problem = f"the response is not JSON ({_html_hint(response) or error})"
             except requests.Timeout:
-                problem = f"no answer within {self._timeout:g} s"
+                problem = f"no response within {self._timeout:g} s"
             except requests.RequestException as error:
                 problem = f"the connection failed ({_innermost(error)})"
             except ValueError as error:
-                problem = f"the answer cannot be used ({error})"
-            if number == tries or self._stopped.wait(self._pause(number, wanted)):
+                problem = f"invalid response ({error})"
+            if number == tries or self._stopped.wait(self._pause(number, min_pause)):
                 break
-        raise UnansweredError(self.masked(f"{url}: {problem} (tried {tries} times)"), status)
+        raise UnansweredError(self.masked(f"{url}: {problem} (after {tries} attempts)"), status)
 
     def _refusal(self, url: str, body: Mapping[str, Any] | None, response: Response) -> str:
-        """What the server says, if asking again may help.
+        """Describe an error response, if a retry may help.
 
         Raises:
-            RefusedError: it would not.
+            RefusedError: a retry would not help.
         """
-        status, said = response.status_code, self._said(response, body)
-        if status >= 500 or status in PASSING:
-            return f"status {status}: {said}"
+        status, text = response.status_code, self._server_message(response, body)
+        if status >= 500 or status in RETRYABLE_STATUS:
+            return f"status {status}: {text}"
         cure = ""
         if status in (401, 403):
-            cure = " Give its key in the environment variable TOXTRAIL_SERVER_KEY."
+            cure = " Set its key in the environment variable TOXTRAIL_SERVER_KEY."
         if 300 <= status < 400:
-            cure = f" It points to {response.headers.get('Location')}: write that URL."
-        message = f"{url} refused the request with status {status}: {said}{cure}"
+            cure = f" It redirects to {response.headers.get('Location')}: use that URL."
+        message = f"{url} rejected the request with status {status}: {text}{cure}"
         raise RefusedError(status, self.masked(message))
 
-    def _said(self, response: Response, body: Mapping[str, Any] | None) -> str:
-        """The server's own message on one line, without key and prompt."""
+    def _server_message(self, response: Response, body: Mapping[str, Any] | None) -> str:
+        """Return the server's message on one line, without key and prompt."""
         try:
             values = response.json()
         except ValueError:
@@ -176,26 +176,26 @@ class Client:
         prompt = (body or {}).get("prompt")
         if isinstance(prompt, str) and prompt:
             text = text.replace(prompt, "<prompt>")
-        text = " ".join(self.masked(text).split()) or "nothing"
-        return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
+        text = " ".join(self.masked(text).split()) or "empty response"
+        return text if len(text) <= MAX_MESSAGE else f"{text[:MAX_MESSAGE]}..."
 
-    def _pause(self, failed: int, wanted: float) -> float:
-        """Seconds before the next try: at least as long as the server wants."""
-        own = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1))
-        return wanted + self._jitter.uniform(own / 2, own)
+    def _pause(self, failed: int, min_pause: float) -> float:
+        """Return the seconds before the next attempt: at least the server's Retry-After."""
+        backoff = min(LONGEST_PAUSE, FIRST_PAUSE * 2.0 ** (failed - 1))
+        return min_pause + self._jitter.uniform(backoff / 2, backoff)
 
 
 def retry_after(response: Response) -> float:
-    """Seconds that a server wants to be left alone for (RFC 9110: a number, or a date)."""
+    """Read the seconds in a Retry-After header (RFC 9110: a number or a date)."""
     text = response.headers.get("Retry-After", "").strip()
     try:
         seconds = float(text)
     except ValueError:
-        seconds = _until(text)
+        seconds = _seconds_until(text)
     return min(LONGEST_RETRY_AFTER, seconds) if seconds > 0 and math.isfinite(seconds) else 0.0
 
 
-def _until(date: str) -> float:
+def _seconds_until(date: str) -> float:
     try:
         then = parsedate_to_datetime(date)
     except (TypeError, ValueError):
@@ -205,30 +205,30 @@ def _until(date: str) -> float:
 
 
 def _refuse_stream(url: str, response: Response) -> None:
-    """RefusedError for events in place of one JSON document: asking again would bring more."""
+    """Raise RefusedError for a stream of events instead of a JSON document; retries do not help."""
     kind = response.headers.get("Content-Type", "")
     if kind.startswith("text/event-stream") or response.content[:5] == b"data:":
         raise RefusedError(
             200,
-            f"{url} answers with a stream of events, although `stream: false` was sent. toxtrail "
-            "reads plain JSON answers: switch streaming off on the server or its gateway.",
+            f"{url} returned a stream of events, although `stream: false` was sent. toxtrail "
+            "needs plain JSON responses: disable streaming on the server or its gateway.",
         )
 
 
-def _page(response: Response) -> str:
-    """What an HTML page in place of JSON may mean; empty if it is none."""
+def _html_hint(response: Response) -> str:
+    """Explain an HTML page instead of JSON; empty if it is not one."""
     start = response.text[:200].lstrip().lower()
     html = "html" in response.headers.get("Content-Type", "")
     if html or start.startswith(("<!doctype", "<html")):
-        return "it is an HTML page: a login page, or another site; is the URL right?"
+        return "it is an HTML page: a login page, or another site; check the URL"
     return ""
 
 
 def _innermost(error: BaseException) -> str:
-    """requests and urllib3 wrap what happened several times over."""
+    """Format the innermost error, which requests and urllib3 wrap several times."""
     reason = getattr(error, "reason", None) or next(
         (part for part in error.args if isinstance(part, BaseException)), None
     )
     if isinstance(reason, BaseException):
         return _innermost(reason)
-    return redacted(f"{type(error).__name__}: {error}")[:SHOWN]
+    return redacted(f"{type(error).__name__}: {error}")[:MAX_MESSAGE]

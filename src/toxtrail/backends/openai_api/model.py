@@ -1,4 +1,4 @@
-"""A variant that a server holds: every prompt is one request, a bounded number at a time."""
+"""Generate with a variant on a server: one request per prompt, a bounded number in parallel."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ FINISHED: dict[str, FinishReason] = {
     "eos_token": "stop",
     "length": "length",
 }
-"""The names that servers give to the two ways a continuation ends; any other one is no end."""
+"""Servers' names for the two ways in which a continuation ends; any other one is an error."""
 
 BEYOND_OPENAI = {
     "return_token_ids": True,
@@ -31,41 +31,41 @@ BEYOND_OPENAI = {
     "min_p": 0.0,
     "repetition_penalty": 1.0,
 }
-"""What vLLM, SGLang and llama.cpp understand beside OpenAI's own fields. Without it, a server may
-apply what the model's own files recommend."""
+"""Fields that vLLM, SGLang and llama.cpp support besides OpenAI's. Without them, a server may apply
+the generation settings in the model's files."""
 
 GIVE_UP_AFTER = 20
-"""Rows without an answer, one after another: the server is gone. Our choice."""
+"""Consecutive rows without a response after which the server is considered down. Our choice."""
 
-NO_SUCH_TEXT = "no text is turned into these prompt tokens, and the server takes text only"
+NO_SUCH_TEXT = "no text encodes to these prompt tokens, and the server accepts text only"
 
 
 class Terms(NamedTuple):
-    """How a server can be asked."""
+    """Request format that a server supports."""
 
     as_tokens: bool
-    """Prompts go as token ids; else as text that the tokenizer turns into these ids."""
+    """Whether prompts are sent as token ids; else as text that encodes to these ids."""
     beyond_openai: bool
-    """BEYOND_OPENAI is understood."""
+    """Whether BEYOND_OPENAI is supported."""
 
 
 class Reply(NamedTuple):
-    """What a server says to one request."""
+    """A server's response to one request."""
 
     text: str
     finish: str
     token_ids: tuple[int, ...] | None
-    """Of the continuation, an end-of-sequence token included; None if it does not say."""
+    """Tokens of the continuation, including an end-of-sequence token; None if not given."""
     prompt_ids: tuple[int, ...] | None
     prompt_tokens: int | None
     model: str | None
-    """Under which name it answers; it need not be the one that was asked for."""
+    """Model name in the response; it may differ from the requested one."""
     fingerprint: str | None
-    """Of the server's build and settings, as it says."""
+    """The server's fingerprint of its build and settings."""
 
 
 class ServedModel:
-    """Continues prompts on a server. The tokenizer is the variant's own, loaded here."""
+    """Model on a server. The tokenizer is the variant's, loaded locally."""
 
     def __init__(
         self,
@@ -82,14 +82,14 @@ class ServedModel:
     ) -> None:
         """Args:
         name: of the model on the server.
-        stops: tokens that end a text.
-        window: longest text in tokens, prompt and continuation together.
-        concurrency: requests under way at a time.
-        answers_as: the name that every answer must bear; None: not known yet.
-        embeddings: how many tokens the model knows; None: not known.
+        stops: end-of-sequence tokens.
+        window: longest text in tokens, including the continuation.
+        concurrency: number of parallel requests.
+        answers_as: the model name that every response must have; None: not known yet.
+        embeddings: number of embeddings of the model; None: unknown.
 
         Raises:
-            ConfigError: `chat` is asked of a model whose template is missing or cannot be used.
+            ConfigError: the template is `chat`, and the model's is missing or cannot be used.
         """
         self._client = client
         self._name = name
@@ -102,58 +102,60 @@ class ServedModel:
         self._answers_as = answers_as
 
     def encode(self, text: str) -> EncodedPrompt:
-        """A prompt's tokens, as the same model encodes it where it is loaded here.
+        """Tokenize a prompt, in the same way as for a loaded model.
 
         Raises:
-            ConfigError: the chat template takes no such prompt.
+            ConfigError: the chat template does not accept the prompt.
         """
         return self._encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue each prompt; each is yielded with its number as soon as its answer is here.
+        """Continue each prompt; yield each with its index as soon as its response arrives.
 
-        A prompt that the server does not answer, after every try, is an error of that row.
+        A prompt without a response after all attempts is an error of that row.
 
         Raises:
-            BackendError: the server refuses a request, or has answered none of many.
+            BackendError: the server rejects a request, or many in a row have no response.
         """
 
-        asked: list[tuple[int, str | list[int]]] = []
+        requests: list[tuple[int, str | list[int]]] = []
         for number, prompt in enumerate(prompts):
             sent = None if refusal(prompt) else self.sent(prompt.token_ids)
             if sent is None:
                 yield number, failed(refusal(prompt) or NO_SUCH_TEXT)
             else:
-                asked.append((number, sent))
+                requests.append((number, sent))
 
-        def one(place: int) -> tuple[int, Reply | str]:
-            number, sent = asked[place]
+        def request_at(index: int) -> tuple[int, Reply | str]:
+            number, sent = requests[index]
             try:
                 return number, self.request(sent, seeds[number])
             except UnansweredError as error:
                 return number, str(error)
 
         silent = 0
-        for number, found in side_by_side(one, len(asked), self._concurrency, self._client.stop):
-            silent = silent + 1 if isinstance(found, str) else 0
+        for number, reply in side_by_side(
+            request_at, len(requests), self._concurrency, self._client.stop
+        ):
+            silent = silent + 1 if isinstance(reply, str) else 0
             if silent >= GIVE_UP_AFTER:
                 raise BackendError(
-                    f"{silent} requests one after another had no answer; the last: {found}. What "
-                    "is finished is kept: run again when the server is back."
+                    f"{silent} consecutive requests had no response; the last: {reply}. Finished "
+                    "rows are kept: run again when the server is back."
                 )
-            if isinstance(found, str):
-                yield number, failed(found)
+            if isinstance(reply, str):
+                yield number, failed(reply)
             else:
-                yield number, self.completion(prompts[number].token_ids, found)
+                yield number, self.completion(prompts[number].token_ids, reply)
 
     def request(self, sent: str | list[int], seed: int) -> Reply:
         """Send one prompt.
 
         Raises:
-            RefusedError: the server says no.
-            UnansweredError: it gave no usable answer.
+            RefusedError: the server rejects the request.
+            UnansweredError: there was no usable response.
         """
         body: dict[str, Any] = {
             "model": self._name,
@@ -173,7 +175,7 @@ class ServedModel:
         return self._client.post("/completions", body, read_reply)
 
     def sent(self, token_ids: Sequence[int]) -> str | list[int] | None:
-        """A prompt as this server takes it; None if no text gives these tokens again."""
+        """Convert a prompt to the server's format; None if no text encodes to these tokens."""
         if self._terms.as_tokens:
             return list(token_ids)
         starts = (0, 1) if token_ids[0] in self._tokenizer.all_special_ids else (0,)
@@ -182,12 +184,12 @@ class ServedModel:
         return next(same, None)
 
     def completion(self, prompt: Sequence[int], reply: Reply) -> Completion:
-        """A reply as a row's outcome."""
+        """Convert a reply to a row's completion."""
         if problem := self.misread(prompt, reply):
             return failed(self._client.masked(problem))
         if reply.finish not in FINISHED:
             reason = self._client.masked(reply.finish)
-            return failed(f"the server ended the text for the reason {reason!r}")
+            return failed(f"the server ended the text with finish_reason {reason!r}")
         tokens = reply.token_ids
         if tokens is None:
             tokens = tuple(self._tokenizer(reply.text, add_special_tokens=False)["input_ids"])
@@ -198,9 +200,9 @@ class ServedModel:
         return Completion(tokens, reply.text, "none" if ended_at_once else finish, "")
 
     def misread(self, prompt: Sequence[int], reply: Reply) -> str:
-        """Why a reply is not one to this prompt by this model; empty if it seems to be."""
+        """Explain why a reply is not to this prompt or by this model; empty if it seems to be."""
         if self._answers_as is not None and reply.model != self._answers_as:
-            return f"the server answered as {reply.model!r}, before as {self._answers_as!r}"
+            return f"the server responded as {reply.model!r}, before as {self._answers_as!r}"
         if reply.prompt_ids is not None and reply.prompt_ids != tuple(prompt):
             return "the server read the prompt as other tokens"
         count = reply.prompt_tokens
@@ -214,46 +216,46 @@ class ServedModel:
 
 
 def failed(reason: str) -> Completion:
-    """A row without a text."""
+    """Return a row without text."""
     return Completion((), "", "none", reason)
 
 
 def read_reply(response: Response) -> Reply:
-    """The parts of an answer that are used.
+    """Parse a response.
 
     Raises:
-        ValueError: it is not the answer to a completion request.
+        ValueError: it is not the response to a completion request.
     """
     body = response.json()
     choices = body.get("choices") if isinstance(body, dict) else None
     if not isinstance(choices, list) or len(choices) != 1 or not isinstance(choices[0], dict):
-        raise ValueError("it holds no single choice")
+        raise ValueError("it must have exactly one choice")
     choice, usage = choices[0], body.get("usage")
     text = choice.get("text")
     if not isinstance(text, str):
-        raise ValueError("its choice holds no text")
-    text.encode()  # half a surrogate pair is no text: UnicodeEncodeError is a ValueError
+        raise ValueError("its choice has no text")
+    text.encode()  # a lone surrogate is invalid: UnicodeEncodeError is a ValueError
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
     return Reply(
         text,
         str(choice.get("finish_reason")),
-        _tokens(choice.get("token_ids")),
-        _tokens(choice.get("prompt_token_ids")),
+        _token_ids(choice.get("token_ids")),
+        _token_ids(choice.get("prompt_token_ids")),
         count if isinstance(count, int) else None,
-        _word(body.get("model")),
-        _word(body.get("system_fingerprint")),
+        _string_or_none(body.get("model")),
+        _string_or_none(body.get("system_fingerprint")),
     )
 
 
-def _tokens(value: object) -> tuple[int, ...] | None:
+def _token_ids(value: object) -> tuple[int, ...] | None:
     if value is None:
         return None
     if not isinstance(value, list) or not all(
         isinstance(token, int) and 0 <= token < 2**31 for token in value
     ):
-        raise ValueError("its token ids are no list of token ids")
+        raise ValueError("its token ids are not a list of token ids")
     return tuple(value)
 
 
-def _word(value: object) -> str | None:
+def _string_or_none(value: object) -> str | None:
     return value if isinstance(value, str) else None

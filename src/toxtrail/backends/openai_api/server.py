@@ -1,8 +1,8 @@
-"""Who answers there, how can it be asked, and does it answer like the weights on the card?
+"""Connect to a server, find its request format, and check that it serves the weights on the card.
 
-Nothing proves which weights a server holds. What can be done is done: it is asked for what it says
-of itself, and for the likeliest next token at every place of the probe sentences, which must be
-those on the variant's card and, where the two differ, not those of its parent.
+Nothing proves which weights a server has loaded. The checks are its own metadata, and the most
+likely next token at every position of the probe sentences, which must match the variant's card and,
+where the two differ, not that of its parent.
 """
 
 from __future__ import annotations
@@ -35,40 +35,40 @@ ONE_GREEDY = Decoding(1, 0.0, 1.0, "none")
 
 
 class Local(NamedTuple):
-    """What is loaded here of a variant: everything but its weights."""
+    """The parts of a variant that are loaded locally: everything but its weights."""
 
     tokenizer: PreTrainedTokenizerBase
     stops: tuple[int, ...]
     window: int | None
     embeddings: int | None = None
-    """How many tokens the model knows."""
+    """Number of embeddings of the model."""
 
 
 class Served(NamedTuple):
-    """A server that has been met."""
+    """A connected and checked server."""
 
     model: ServedModel
     environment: dict[str, str]
-    """For manifests: what the server says of itself, and how it is asked."""
+    """The server's metadata and the request format, for manifests."""
     agreement: str
-    """How its answers to the probe agree, in words."""
+    """Description of its agreement with the probe."""
     unlike_parent: bool
-    """Whether the probe could tell it from its parent."""
+    """Whether the probe distinguishes it from its parent."""
     listing: str
-    """What its list of models says of the name."""
+    """Whether its list of models has the name, as text."""
 
 
 class Listed(NamedTuple):
-    """What a server lists."""
+    """A server's list of models."""
 
     names: tuple[str, ...]
     entry: Mapping[str, Any]
-    """Of the model that is asked for; empty if it is not listed."""
+    """Entry of the requested model; empty if it is not listed."""
     software: str
     """The `Server` header; empty if there is none."""
 
     def says_of(self, name: str) -> str:
-        """Whether the name is listed, in words."""
+        """Describe whether the name is listed."""
         if name in self.names:
             return "which lists this name"
         if self.names:
@@ -77,20 +77,20 @@ class Listed(NamedTuple):
 
 
 LISTED = 8
-"""Names of models that are shown."""
+"""Largest number of model names in a message."""
 LIST_TRIES = 2
-"""The list is not needed: it is not waited for as for an answer."""
+"""Attempts to read the list of models, which is optional."""
 
 
 def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> Local:
     """Hash every file of the card again, and load its tokenizer and settings.
 
     Raises:
-        BackendError: a file is not the one on the card.
+        BackendError: a file differs from the card.
     """
     files = verified(card, folder, weights)
     tokenizer, config = files.tokenizer(), read_config(files.base, files.name)
-    embeddings = None if card.adapters else config.get_text_config().vocab_size  # may hold more
+    embeddings = None if card.adapters else config.get_text_config().vocab_size  # may add some
     return Local(tokenizer, _stops(files.base, config, tokenizer), window(config), embeddings)
 
 
@@ -103,19 +103,19 @@ def meet(
     decoding: Decoding,
     concurrency: int,
 ) -> Served:
-    """Find out how a server can be asked, and refuse it if it answers like another model.
+    """Find the server's request format, and refuse it if it serves another model.
 
     Args:
         name: of the model on the server.
-        parent: probe of the variant that this one was tuned from.
+        parent: probe of the variant's parent.
 
     Raises:
         ConfigError: the server has no model of this name.
-        BackendError: it cannot be asked, or does not answer as the card says.
+        BackendError: no request format works, or its outputs do not match the card.
     """
     if card.probe is None:
-        raise BackendError(f"models/{card.key}/model.json holds no probe. Run its stage again.")
-    listed = _listed(client, name)
+        raise BackendError(f"models/{card.key}/model.json has no probe. Run its stage again.")
+    listed = _read_listing(client, name)
     longest = listed.entry.get("max_model_len")
     limits = [n for n in (local.window, longest) if isinstance(n, int) and n > 0]
     limit = min(limits, default=None)
@@ -129,22 +129,22 @@ def meet(
     ids = local.tokenizer(card.probe.texts[0])["input_ids"]
     options = [Terms(tokens, more) for tokens in (True, False) for more in (True, False)]
     asking = [(t, model(ONE_GREEDY, t, None)) for t in options]
-    terms, first = _agreed(client, asking, ids, name, listed)
+    terms, first = _find_format(client, asking, ids, name, listed)
     probing = model(ONE_GREEDY, terms, first.model)
     agreement, unlike_parent = _refuse_stranger(probing, local.tokenizer, card, card.probe, parent)
-    said = {
+    metadata = {
         "server_software": listed.software,
-        "server_version": _version(client),
+        "server_version": _read_version(client),
         "server_answers_as": first.model,
         "server_fingerprint": first.fingerprint,
         **{f"server_{key}": listed.entry.get(key) for key in ("owned_by", "root", "parent")},
     }
     if listed.names and name not in listed.names:
-        said["server_lists"] = ", ".join(listed.names[:LISTED])
+        metadata["server_lists"] = ", ".join(listed.names[:LISTED])
     environment = {
         "backend": BACKEND,
         "served_as": name,
-        **{k: client.masked(v) for k, v in said.items() if isinstance(v, str) and v},
+        **{k: client.masked(v) for k, v in metadata.items() if isinstance(v, str) and v},
         "prompts_sent_as": "token ids" if terms.as_tokens else "text",
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
         "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
@@ -157,19 +157,19 @@ def meet(
 
 
 def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a text: of the published settings and of the tokenizer."""
+    """List the end-of-sequence tokens of the published settings and of the tokenizer."""
     from transformers import GenerationConfig
 
     if not (folder / "generation_config.json").is_file():
         return ends_of(getattr(config.get_text_config(), "eos_token_id", None), tokenizer)
     read_json(folder / "generation_config.json", str(folder))
-    with library_errors(f"{folder}: generation_config.json is not read", CONFIG_CURE):
+    with library_errors(f"{folder}: cannot read generation_config.json", CONFIG_CURE):
         settings = GenerationConfig.from_pretrained(folder, local_files_only=True)
     return ends_of(settings.eos_token_id, tokenizer)
 
 
-def _listed(client: Client, name: str) -> Listed:
-    """What GET /v1/models says; `created` is left out: vLLM makes it up anew each time."""
+def _read_listing(client: Client, name: str) -> Listed:
+    """Read GET /v1/models, without `created`, which vLLM changes each time."""
 
     def read(response: Response) -> Listed:
         body = response.json()
@@ -192,8 +192,8 @@ def _listed(client: Client, name: str) -> Listed:
         return Listed((), {}, "")
 
 
-def _version(client: Client) -> str | None:
-    """What vLLM says at /version; None of other servers."""
+def _read_version(client: Client) -> str | None:
+    """Read vLLM's /version; None for other servers."""
 
     def read(response: Response) -> str | None:
         try:
@@ -208,14 +208,14 @@ def _version(client: Client) -> str | None:
         return None
 
 
-def _agreed(
+def _find_format(
     client: Client,
     options: Sequence[tuple[Terms, ServedModel]],
     ids: list[int],
     name: str,
     listed: Listed,
 ) -> tuple[Terms, Reply]:
-    """The first terms on which the server reads a probe sentence as the tokens that it is."""
+    """Return the first format in which the server reads a probe sentence as the right tokens."""
     problem = ""
     for terms, model in options:
         sent = model.sent(ids)
@@ -237,32 +237,32 @@ def _agreed(
         if not problem:
             return terms, reply
     raise BackendError(
-        f'The server was asked for "{name}" in {len(options)} ways, with token ids and with text: '
-        f"none is understood. The last: {problem}."
+        f'The server accepted none of {len(options)} request formats for "{name}", neither token '
+        f"ids nor text. The last error: {problem}."
     )
 
 
 def _not_found(
     client: Client, name: str, listed: Listed, error: RefusedError
 ) -> ConfigError | BackendError:
-    """Which of three things is not there: the address, the API, or the model."""
+    """Return an error that tells which is missing: the address, the API, or the model."""
     _refuse_other_address(client, error)
     if listed.names and name not in listed.names:
         return ConfigError(
             f'The server has no model "{name}" ({error}).{nearest(name, listed.names)} '
-            "Write its name under variants.<variant>.served_as."
+            "Set its name at variants.<variant>.served_as."
         )
-    held = f'It lists the model "{name}", so' if listed.names else f'Unless "{name}" is no model,'
+    reason = f'It lists the model "{name}", so' if listed.names else f'If it has "{name}",'
     return BackendError(
-        f"{error}. {held} it does not offer OpenAI's completions API, which toxtrail needs (POST "
+        f"{error}. {reason} it does not offer OpenAI's completions API, which toxtrail needs (POST "
         "/v1/completions): prompts are continued as they are, without a chat template. A server "
-        "for chat alone (/v1/chat/completions) cannot be used; vLLM, SGLang and llama.cpp's server "
-        "offer both."
+        "with only the chat API (/v1/chat/completions) cannot be used; vLLM, SGLang and "
+        "llama.cpp's server offer both."
     )
 
 
 def _refuse_other_address(client: Client, error: BackendError) -> None:
-    """ConfigError if the API is below /v1 and the URL does not say so."""
+    """Raise ConfigError if the API is below /v1 and the URL does not include it."""
     if client.url.endswith("/v1"):
         return
 
@@ -271,13 +271,12 @@ def _refuse_other_address(client: Client, error: BackendError) -> None:
         return isinstance(body, dict) and isinstance(body.get("data"), list)
 
     try:
-        found = client.get(f"{client.url}/v1/models", lists, 1)
+        lists_models = client.get(f"{client.url}/v1/models", lists, 1)
     except (RefusedError, UnansweredError):
         return
-    if found:
+    if lists_models:
         raise ConfigError(
-            f"The server's API is below /v1. Write url: {client.url}/v1 under runtime.servers. "
-            f"({error})"
+            f"The server's API is below /v1. Set url: {client.url}/v1 at runtime.servers. ({error})"
         ) from None
 
 
@@ -285,58 +284,62 @@ def _refuse_stranger(
     model: ServedModel,
     tokenizer: PreTrainedTokenizerBase,
     card: ModelCard,
-    own: Probe,
+    variant_probe: Probe,
     parent: Probe | None,
 ) -> tuple[str, bool]:
-    """Ask for the likeliest next token at every place of the probe.
+    """Request the most likely next token at every position of the probe.
 
     Returns:
-        In words how many agree, and whether the parent would have answered otherwise somewhere.
+        A description of the agreement, and whether the probe distinguishes variant and parent.
 
     Raises:
-        BackendError: too few are those on the card, or its parent's fit better.
+        BackendError: too few match the card, or its parent's match better.
     """
-    texts = [tokenizer(text)["input_ids"] for text in own.texts]
-    places = [tuple(ids[: end + 1]) for ids in texts for end in range(len(ids))]
-    if len(places) != len(own.top_tokens):
-        raise BackendError(f"The probe of {card.key} has other tokens than its tokenizer makes.")
-    asked = [EncodedPrompt(ids, fits=True) for ids in places]
-    found = {n: c for n, c in model.complete(asked, [0] * len(asked)) if not c.error}
+    texts = [tokenizer(text)["input_ids"] for text in variant_probe.texts]
+    prefixes = [tuple(ids[: end + 1]) for ids in texts for end in range(len(ids))]
+    if len(prefixes) != len(variant_probe.top_tokens):
+        raise BackendError(
+            f"The probe of {card.key} does not match its tokenizer. Run its stage again."
+        )
+    requests = [EncodedPrompt(ids, fits=True) for ids in prefixes]
+    completions = {n: c for n, c in model.complete(requests, [0] * len(requests)) if not c.error}
 
     def hits(probe: Probe, among: Sequence[int]) -> int:
-        return sum(_is(tokenizer, probe.top_tokens[n], found[n]) for n in among)
+        return sum(_is_token(tokenizer, probe.top_tokens[n], completions[n]) for n in among)
 
-    answered = sorted(found)
-    right = hits(own, answered)
-    agreement = f"{right} of {len(answered)} likeliest tokens as on the card"
-    if not answered or right < SAME_MODEL * len(answered):
+    answered = sorted(completions)
+    matching = hits(variant_probe, answered)
+    agreement = f"{matching} of {len(answered)} most likely tokens match the card"
+    if not answered or matching < SAME_MODEL * len(answered):
         raise BackendError(
-            f"{card.key}: the server does not answer as the weights in models/{card.key} do: "
-            f"{agreement} ({SAME_MODEL:.0%} are asked for). It holds another model, or reads "
-            "prompts otherwise. Serve the weights that were meant."
+            f"{card.key}: the server's outputs do not match the weights in models/{card.key}: "
+            f"{agreement} ({SAME_MODEL:.0%} are required). It serves another model, or reads "
+            "prompts differently. Serve the intended weights."
         )
-    apart = [n for n in answered if parent and _apart(own, parent, n)]
-    if parent and apart and hits(parent, apart) > hits(own, apart):
+    differing = [n for n in answered if parent and _differ(variant_probe, parent, n)]
+    if parent and differing and hits(parent, differing) > hits(variant_probe, differing):
         raise BackendError(
-            f"{card.key}: where the variant and its parent would answer otherwise "
-            f"({len(apart)} places of the probe), the server answers as the parent "
-            f"{hits(parent, apart)} times, as the variant {hits(own, apart)} times. It may serve "
-            "the parent, or not apply the adapter."
+            f"{card.key}: where the variant and its parent differ ({len(differing)} positions of "
+            f"the probe), the server matches the parent {hits(parent, differing)} times, and the "
+            f"variant {hits(variant_probe, differing)} times. It may serve the parent, or not "
+            "apply the adapter."
         )
-    if apart:
-        agreement += f", {hits(own, apart)} of the {len(apart)} where its parent says another"
-    return agreement, bool(apart) or parent is None
+    if differing:
+        agreement += (
+            f", {hits(variant_probe, differing)} of the {len(differing)} where its parent differs"
+        )
+    return agreement, bool(differing) or parent is None
 
 
-def _apart(own: Probe, parent: Probe, place: int) -> bool:
-    """Whether two models answer otherwise there; a parent with another tokenizer is not asked."""
-    same_places = own.texts == parent.texts and len(own.top_tokens) == len(parent.top_tokens)
-    return same_places and own.top_tokens[place] != parent.top_tokens[place]
+def _differ(probe: Probe, parent: Probe, index: int) -> bool:
+    """Return whether two models differ at a position; not with a parent of another tokenizer."""
+    same_places = probe.texts == parent.texts and len(probe.top_tokens) == len(parent.top_tokens)
+    return same_places and probe.top_tokens[index] != parent.top_tokens[index]
 
 
-def _is(tokenizer: PreTrainedTokenizerBase, token: int, found: Any) -> bool:
-    """Whether a continuation of one token is this one: by its id, or as it reads."""
-    if found.token_ids == (token,):
+def _is_token(tokenizer: PreTrainedTokenizerBase, token: int, completion: Any) -> bool:
+    """Return whether a continuation is this one token: by its id, or by its text."""
+    if completion.token_ids == (token,):
         return True
     text = str(tokenizer.decode([token], skip_special_tokens=True))
-    return bool(found.text.strip() == text.strip())
+    return bool(completion.text.strip() == text.strip())

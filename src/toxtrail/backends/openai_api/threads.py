@@ -1,4 +1,4 @@
-"""Waiting for several answers at a time."""
+"""Run several requests in parallel threads."""
 
 from __future__ import annotations
 
@@ -13,8 +13,8 @@ Result = TypeVar("Result")
 class _Workers(Generic[Result]):
     """Threads that share the numbers 0 to count - 1.
 
-    They are daemons, which those of concurrent.futures are not: an interrupted run does not wait
-    for the answers that are under way.
+    They are daemon threads, unlike those of concurrent.futures: an interrupted run does not wait
+    for pending responses.
     """
 
     def __init__(self, work: Callable[[int], Result], count: int) -> None:
@@ -43,20 +43,20 @@ class _Workers(Generic[Result]):
 def side_by_side(
     work: Callable[[int], Result], count: int, width: int, stop: Callable[[], None]
 ) -> Iterator[Result]:
-    """Call `work` with 0 to count - 1, `width` of them at a time; each result when it is there.
+    """Call `work` with 0 to count - 1, `width` at a time; yield each result when it is ready.
 
     Args:
-        stop: called if it ends before all is done.
+        stop: called if it ends before all are finished.
     """
     workers, done = _Workers(work, count), 0
     workers.start(min(width, count))
     try:
         while done < count:
-            found = workers.results.get()
-            if isinstance(found, BaseException):
-                raise found
+            result = workers.results.get()
+            if isinstance(result, BaseException):
+                raise result
             done += 1
-            yield found
+            yield result
     finally:
         workers.ended.set()
         if done < count:

@@ -1,9 +1,9 @@
-"""Detoxify checkpoints: the released ones by name, custom ones by file.
+"""Load Detoxify checkpoints: published ones by name, custom ones by file.
 
-The package's own loader unpickles before any check, asks the hub even when told not to, and cuts
-texts at 512 tokens without a word. Here the hash comes first, nothing but tensors and plain values
-is read, `base` makes it offline, and long texts are scored in windows. Up to the window the scores
-are the package's own (tests hold them together).
+The package's own loader unpickles before any check, queries the Hub even in offline mode, and
+truncates texts at 512 tokens without a warning. Here the hash is verified first, only tensors and
+plain values are read, `base` allows offline use, and long texts are scored in windows. Up to the
+window length the scores equal the package's (a test compares them).
 """
 
 from __future__ import annotations
@@ -33,116 +33,118 @@ NAMES = {
     "identity_hate": "identity_attack",
     "severe_toxic": "severe_toxicity",
 }
-"""Class names of the `original` models, as Detoxify itself renames them."""
+"""Class names of the `original` models -> Detoxify's names for them."""
 
 
-HOLDS_MORE = (
-    "holds more than tensors and plain values, so loading it could run code: it is not read. Keep "
-    "what a score needs, where you trust the file: c = torch.load(OLD, weights_only=False); "
+UNSAFE_CONTENT = (
+    "contains more than tensors and plain values, so loading it could run code; it is not read. If "
+    "you trust the file, save the required parts: c = torch.load(OLD, weights_only=False); "
     "torch.save({'config': {'arch': {'args': dict(c['config']['arch']['args'])}, 'dataset': "
     "{'args': {'classes': list(c['config']['dataset']['args']['classes'])}}}, 'state_dict': "
     "c['state_dict']}, NEW)."
 )
 
 
-OTHER_BASE = "Is `base` the encoder that it was trained on?"
+BASE_HINT = "Is `base` the encoder that it was trained on?"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
 def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> SequenceClassifier:
     """Load a checkpoint whose hash has been verified.
 
-    Without `base`, the encoder's config and tokenizer come from the hub under the name that the
-    checkpoint gives; with it, from that folder or pinned repo.
+    Without `base`, the encoder's config and tokenizer come from the Hub under the name in the
+    checkpoint; with it, from that folder or pinned repo.
 
     Raises:
-        BackendError: it is no Detoxify checkpoint, holds more than tensors and plain values, or its
-            weights do not fit the encoder.
+        BackendError: it is not a Detoxify checkpoint, contains more than tensors and plain values,
+            or its weights do not fit the encoder.
     """
     asset = assets.fetch(config.uri, config.sha256)
     checkpoint = read_checkpoint(asset.path, config.uri)
-    made = _described(checkpoint, config.uri)
+    info = _checkpoint_info(checkpoint, config.uri)
     source = assets.fetch(config.base.uri, config.base.sha256) if config.base else None
-    model, tokenizer = _encoder(made, source, config)
-    _fill(model, checkpoint["state_dict"], config.uri)
-    heads = [NAMES.get(name, name) for name in made.classes]
+    model, tokenizer = _build_encoder(info, source, config)
+    _load_weights(model, checkpoint["state_dict"], config.uri)
+    heads = [NAMES.get(name, name) for name in info.classes]
     return SequenceClassifier(model.to(device), tokenizer, heads, "sigmoid", batch_size)
 
 
-class Made(NamedTuple):
-    """What a checkpoint says of itself."""
+class CheckpointInfo(NamedTuple):
+    """Metadata of a checkpoint."""
 
     model: type[PreTrainedModel]
     tokenizer: type[PreTrainedTokenizerBase]
     encoder: str
-    """A repo of the hub, where config and tokenizer come from if `base` is not given."""
+    """A Hub repo, from which config and tokenizer come if `base` is not given."""
     classes: tuple[str, ...]
 
 
-def _described(checkpoint: Any, name: str) -> Made:
-    """Names are looked up among transformers' own classes of the right kind only."""
+def _checkpoint_info(checkpoint: Any, name: str) -> CheckpointInfo:
+    """Read a checkpoint's metadata; class names must be transformers classes of the right kind."""
     import transformers
 
     try:
-        made = checkpoint["config"]["arch"]["args"]
-        classes = tuple(str(one) for one in checkpoint["config"]["dataset"]["args"]["classes"])
-        model = getattr(transformers, made["model_name"])
-        tokenizer = getattr(transformers, made["tokenizer_name"])
-        encoder = str(made["model_type"])
+        args = checkpoint["config"]["arch"]["args"]
+        classes = tuple(
+            str(class_name) for class_name in checkpoint["config"]["dataset"]["args"]["classes"]
+        )
+        model = getattr(transformers, args["model_name"])
+        tokenizer = getattr(transformers, args["tokenizer_name"])
+        encoder = str(args["model_type"])
         weights = checkpoint["state_dict"]
-        right = (
+        is_valid = (
             issubclass(model, transformers.PreTrainedModel)
             and issubclass(tokenizer, transformers.PreTrainedTokenizerBase)
             and model.__name__.endswith("ForSequenceClassification")
-            and int(made["num_classes"]) == len(classes)
+            and int(args["num_classes"]) == len(classes)
             and isinstance(weights, Mapping)
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise BackendError(f"{name} is no Detoxify checkpoint: {error!r}.") from error
-    if not right:
+        raise BackendError(f"{name} is not a Detoxify checkpoint: {error!r}.") from error
+    if not is_valid:
         raise BackendError(
-            f"{name} is no Detoxify checkpoint: it names {model!r}, {tokenizer!r} and "
-            f"{len(classes)} classes. A sequence classifier of transformers, its tokenizer and "
-            "num_classes names are expected."
+            f"{name} is not a Detoxify checkpoint: it names {model!r}, {tokenizer!r} and "
+            f"{len(classes)} classes. Expected a transformers sequence classifier, its tokenizer "
+            "and num_classes names."
         )
-    return Made(model, tokenizer, encoder, classes)
+    return CheckpointInfo(model, tokenizer, encoder, classes)
 
 
-def _encoder(
-    made: Made, source: Asset | None, config: ScorerConfig
+def _build_encoder(
+    info: CheckpointInfo, source: Asset | None, config: ScorerConfig
 ) -> tuple[Any, PreTrainedTokenizerBase]:
-    """The classifier without its weights, and its tokenizer: from `base`, or from the hub."""
+    """Build the classifier without its weights, and its tokenizer, from `base` or the Hub."""
     if source is not None:
         hashed = {file.path for file in source.files}
         refuse_outside_names(source.path, source.uri, hashed)
-    elif not HUB_NAME.fullmatch(made.encoder) or Path(made.encoder).exists():
+    elif not HUB_NAME.fullmatch(info.encoder) or Path(info.encoder).exists():
         raise BackendError(
-            f"{config.uri} names {made.encoder!r} as its encoder, which is not a repo of the hub "
-            "or also a file or folder here. Name the encoder's folder or repo as `base`."
+            f"{config.uri} names {info.encoder!r} as its encoder, which is not a Hub repo name, "
+            "or is also a local file or folder. Set `base` to the encoder's folder or repo."
         )
-    place = source.path if source else made.encoder
-    local: dict[str, Any] = {"local_files_only": source is not None}
+    path = source.path if source else info.encoder
+    options: dict[str, Any] = {"local_files_only": source is not None}
     try:
-        settings = made.model.config_class.from_pretrained(  # type: ignore[union-attr]
-            place, num_labels=len(made.classes), **local
+        settings = info.model.config_class.from_pretrained(  # type: ignore[union-attr]
+            path, num_labels=len(info.classes), **options
         )
-        tokenizer = made.tokenizer.from_pretrained(place, **local)
+        tokenizer = info.tokenizer.from_pretrained(path, **options)
     except (OSError, ValueError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise BackendError(
-            f"{config.uri}: config and tokenizer of its encoder {place} cannot be had ({first}). "
-            "Name a folder or pinned repo that has them as `base`."
+            f"{config.uri}: cannot load config and tokenizer of its encoder {path} ({reason}). "
+            "Set `base` to a folder or pinned repo that has them."
         ) from error
     if source is not None:
         refuse_unhashed_vocabulary(tokenizer.vocab_files_names, source.path, source.uri, hashed)
-    return made.model(settings), tokenizer
+    return info.model(settings), tokenizer
 
 
 def read_checkpoint(path: Path, name: str) -> Any:
-    """Tensors and plain values; nothing that could run code is read, pinned or not.
+    """Read tensors and plain values; anything that could run code is refused, pinned or not.
 
     Raises:
-        BackendError: the file holds more than these, or is damaged.
+        BackendError: the file contains anything else, or is damaged.
     """
     import torch
 
@@ -150,20 +152,20 @@ def read_checkpoint(path: Path, name: str) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         problem = content_problem(path, "pickle")
-        raise BackendError(f"{name} {problem or HOLDS_MORE}") from error
+        raise BackendError(f"{name} {problem or UNSAFE_CONTENT}") from error
     except (RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
         problem = content_problem(path, "pickle") or "is damaged. Download it again."
         raise BackendError(f"{name} {problem}") from error
 
 
-def _fill(model: PreTrainedModel, weights: Any, uri: str) -> None:
-    """Every weight of the model must come from the checkpoint, and every one there must be used."""
+def _load_weights(model: PreTrainedModel, weights: Any, uri: str) -> None:
+    """Load the weights; every weight of the model must be in the checkpoint, and vice versa."""
     try:
         result = model.load_state_dict(weights, strict=False)
-    except (RuntimeError, TypeError, AttributeError) as error:  # another shape, or no tensor
-        raise BackendError(f"{uri} does not fit its encoder: {error}. {OTHER_BASE}") from error
+    except (RuntimeError, TypeError, AttributeError) as error:  # another shape, or not a tensor
+        raise BackendError(f"{uri} does not fit its encoder: {error}. {BASE_HINT}") from error
     if result.missing_keys:
         raise BackendError(
-            f"{uri} does not fit its encoder: missing {result.missing_keys[:3]}. {OTHER_BASE}"
+            f"{uri} does not fit its encoder: missing {result.missing_keys[:3]}. {BASE_HINT}"
         )
     refuse_unplaced(uri, model, result.unexpected_keys)

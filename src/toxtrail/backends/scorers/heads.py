@@ -1,4 +1,4 @@
-"""Which heads a scorer has, as far as it can be known without loading it."""
+"""Determine a scorer's heads without loading it, where possible."""
 
 from __future__ import annotations
 
@@ -12,30 +12,30 @@ from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text
 
 JIGSAW = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
-"""Of the embedded scorer, in the order of its outputs."""
+"""Heads of the embedded scorer, in the order of its outputs."""
 DETOXIFY = (
     "toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat",
     "sexual_explicit", "male", "female", "homosexual_gay_or_lesbian", "christian", "jewish",
     "muslim", "black", "white", "psychiatric_or_mental_illness",
 )  # fmt: skip
-"""Of any checkpoint that the package detoxify publishes, under the names that it gives them."""
+"""Heads of the checkpoints that the package detoxify publishes, under its names."""
 
 
 def known_heads(config: ScorerConfig, folder: Path | None) -> tuple[str, ...]:
-    """The heads that a scorer can have; empty if that is not known.
+    """Return the heads that a scorer can have; empty if unknown.
 
     Args:
-        folder: where the files of a Hugging Face classifier lie; None if they are not here.
+        folder: folder of a Hugging Face classifier's files; None if they are not local.
     """
     if config.kind == "jigsaw-bilstm":
         return JIGSAW
     if config.kind == "detoxify":
         return DETOXIFY if isinstance(parse_uri(config.uri), DetoxifyUri) else ()
-    return _labels(folder / "config.json") if folder else ()
+    return _config_labels(folder / "config.json") if folder else ()
 
 
-def _labels(path: Path) -> tuple[str, ...]:
-    """As transformers reads them; it calls labels without a name LABEL_0, LABEL_1, ..."""
+def _config_labels(path: Path) -> tuple[str, ...]:
+    """Read the labels as transformers does; unnamed ones are LABEL_0, LABEL_1, ..."""
     try:
         settings: Any = json.loads(read_text(path))
         labels = settings.get("id2label") or range(int(settings.get("num_labels", 2)))
@@ -43,4 +43,4 @@ def _labels(path: Path) -> tuple[str, ...]:
             return tuple(f"LABEL_{number}" for number in labels)
         return tuple(str(name) for name in labels.values())
     except (DataError, OSError, ValueError, TypeError, AttributeError):
-        return ()  # whoever loads it says what is wrong with it
+        return ()  # loading it reports the problem

@@ -1,4 +1,4 @@
-"""Any Hugging Face sequence classifier with safetensors weights, such as the paper's own scorer."""
+"""Load any Hugging Face sequence classifier with safetensors weights, e.g. the paper's scorer."""
 
 from __future__ import annotations
 
@@ -23,31 +23,31 @@ if TYPE_CHECKING:
 
 
 def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> SequenceClassifier:
-    """Load from a folder or hub repo; no code of the repo is run, no pickle is read.
+    """Load from a folder or Hub repo; no code of the repo is run, no pickle is read.
 
     Raises:
-        ConfigError: nothing says how logits become probabilities.
+        ConfigError: how logits become probabilities is not configured.
         BackendError: transformers cannot load it as a classifier, a file is damaged, weights are
-            missing or have no place, or a file would be read that is not hashed.
+            missing or unexpected, or a file that is not hashed would be read.
     """
     asset = assets.fetch(config.uri, config.sha256)
     check_files(asset, config.uri)
-    model, tokenizer = _loaded(asset, config.uri)
+    model, tokenizer = _load_model(asset, config.uri)
     labels = model.config.id2label
     heads = [str(labels[i]) for i in range(len(labels))]
-    way = activation(config, model.config)
-    return SequenceClassifier(model.to(device), tokenizer, heads, way, batch_size)
+    activation_name = activation(config, model.config)
+    return SequenceClassifier(model.to(device), tokenizer, heads, activation_name, batch_size)
 
 
 def check_files(asset: Asset, name: str) -> None:
-    """Look at a classifier's files before they are loaded.
+    """Check a classifier's files before they are loaded.
 
     Raises:
-        BackendError: it is no folder with whole safetensors files, or one is not hashed.
+        BackendError: it is not a folder with intact safetensors files, or one is not hashed.
     """
     if not asset.path.is_dir():
         raise BackendError(
-            f"{name} is a single file: name the folder with config.json, model.safetensors and the "
+            f"{name} is a single file. Give the folder with config.json, model.safetensors and the "
             "tokenizer."
         )
     hashed = {file.path for file in asset.files}
@@ -56,21 +56,21 @@ def check_files(asset: Asset, name: str) -> None:
         stored_tensors(file, name)
 
 
-def _loaded(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Every weight found in the files, and every weight of the files used."""
+def _load_model(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
+    """Load the model; every weight must be in the files, and every weight of the files used."""
     from transformers import AutoModelForSequenceClassification, AutoTokenizer
 
-    plain: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
-    cure = "Name a classifier in safetensors whose files belong together."
+    options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
+    cure = "Choose a safetensors classifier whose files belong together."
     with library_errors(f"{name} does not load as a classifier", cure), quiet():
-        tokenizer = AutoTokenizer.from_pretrained(asset.path, **plain)
+        tokenizer = AutoTokenizer.from_pretrained(asset.path, **options)
         model, report = AutoModelForSequenceClassification.from_pretrained(
-            asset.path, use_safetensors=True, output_loading_info=True, **plain
+            asset.path, use_safetensors=True, output_loading_info=True, **options
         )
     if missing := sorted(report["missing_keys"]):
         raise BackendError(
-            f"{name} lacks the weights {', '.join(missing[:3])}: it is no trained classifier, and "
-            "random weights would score."
+            f"{name} lacks the weights {', '.join(missing[:3])}, which would be random: it is not "
+            "a trained classifier. Choose another scorer."
         )
     refuse_unplaced(name, model, report["unexpected_keys"])
     hashed = {file.path for file in asset.files}
@@ -79,10 +79,10 @@ def _loaded(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
 
 
 def activation(config: ScorerConfig, model: PretrainedConfig) -> Literal["softmax", "sigmoid"]:
-    """As params.yaml says, else as the model says, else one logit means sigmoid.
+    """Return the activation of params.yaml, else of the model's config, else sigmoid for one logit.
 
     Raises:
-        ConfigError: none of them does.
+        ConfigError: none of them applies.
     """
     if config.activation is not None:
         return config.activation
@@ -91,6 +91,6 @@ def activation(config: ScorerConfig, model: PretrainedConfig) -> Literal["softma
     if model.problem_type == "single_label_classification":
         return "softmax"
     raise ConfigError(
-        f"{config.uri} does not say whether its {model.num_labels} labels exclude each other: set "
-        "activation: softmax (they do) or sigmoid (they do not)."
+        f"{config.uri} does not declare whether its {model.num_labels} labels are mutually "
+        "exclusive. Set activation: softmax (exclusive) or sigmoid (not exclusive)."
     )

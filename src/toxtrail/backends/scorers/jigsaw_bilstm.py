@@ -3,12 +3,12 @@
     words -> 100 ids (padded and cut at the front) -> embedding 50 -> bidirectional LSTM 50
     -> maximum over time -> dense 50, ReLU -> dense 6, sigmoid
 
-Its recurrent activation is Keras' hard sigmoid, clip(0.2 x + 0.5, 0, 1), so torch's own LSTM would
-be wrong by up to 5e-3: the cell is written out. Heads are the model's own probabilities, without
-the package's optional min-max rescaling.
+Its recurrent activation is Keras' hard sigmoid, clip(0.2 x + 0.5, 0, 1), so torch's LSTM would be
+wrong by up to 5e-3: the cell is implemented here. Heads are the model's probabilities, without the
+package's optional min-max rescaling.
 
-It is lexical: on RealToxicityPrompts it follows Perspective (AUC .94), on HateCheck it does not
-(AUC .50): it sees no implicit and no negated hate.
+It is lexical: on RealToxicityPrompts it agrees with Perspective (AUC .94), on HateCheck it does not
+(AUC .50): it detects neither implicit nor negated hate.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from torch.nn import Linear
 
 WINDOW = 100
-"""Words that the model sees at once."""
+"""Words per window."""
 OVERLAP = 50
 """Our choice: no passage of 50 words falls between two windows."""
 VOCABULARY = 20_000
@@ -64,12 +64,12 @@ PRODUCTS = {
     "hidden": ("hidden_kernel", "hidden_bias"),
     "output": ("output_kernel", "output_bias"),
 }
-"""Linear layer -> its kernel, (in, out), and bias. A product of torch's own with six columns gave a
-text other last bits at another place of the batch; those of `Linears` do not."""
+"""Linear layer -> its kernel, (in, out), and bias. torch's product with six columns gave a text
+different last bits at another index of the batch; those of `Linears` do not."""
 
 
 class JigsawBilstm:
-    """The scorer."""
+    """Scorer with the six Jigsaw labels."""
 
     heads = JIGSAW
 
@@ -81,7 +81,7 @@ class JigsawBilstm:
         self._embedding = weights["embedding"]
         self._layers = ModuleDict(
             {
-                name: _linear(weights[kernel], None if bias is None else weights[bias])
+                name: _linear_layer(weights[kernel], None if bias is None else weights[bias])
                 for name, (kernel, bias) in PRODUCTS.items()
             }
         )
@@ -90,7 +90,7 @@ class JigsawBilstm:
         self._batch_size = batch_size
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """All heads of each text, in order; a text over 100 words is scored in windows."""
+        """Score all heads of each text, in order; a text over 100 words is scored in windows."""
         windows = [
             (owner, window)
             for owner, text in enumerate(texts)
@@ -105,16 +105,16 @@ class JigsawBilstm:
         return highest(JIGSAW, np.concatenate(values), [owner for owner, _ in windows], len(texts))
 
     def ids(self, text: str) -> list[int]:
-        """Words as Keras' Tokenizer numbers them; unknown words are left out."""
+        """Convert words to the ids of Keras' Tokenizer; unknown words are left out."""
         cleaned = text.lower().translate({ord(c): " " for c in FILTERED})
-        found = (self._words.get(word, VOCABULARY) for word in cleaned.split(" ") if word)
-        return [number for number in found if number < VOCABULARY]
+        numbers = (self._words.get(word, VOCABULARY) for word in cleaned.split(" ") if word)
+        return [number for number in numbers if number < VOCABULARY]
 
     def _forward(self, windows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         import torch
 
-        filled = len(windows) + -len(windows) % row_block()
-        ids = torch.zeros((filled, WINDOW), dtype=torch.long)
+        padded_rows = len(windows) + -len(windows) % row_block()
+        ids = torch.zeros((padded_rows, WINDOW), dtype=torch.long)
         for row, window in enumerate(windows):
             if window:
                 ids[row, WINDOW - len(window) :] = torch.tensor(window)
@@ -125,16 +125,16 @@ class JigsawBilstm:
             pooled = torch.cat([ahead.amax(1), back.amax(1)], dim=1)
             hidden = torch.relu(self._layers["hidden"](pooled))
             logits = self._layers["output"](hidden)[: len(windows)].cpu().double().numpy()
-        # torch's own sigmoid would round the last of many rows otherwise than the others
+        # torch's sigmoid would round the last of many rows differently from the others
         probability: np.ndarray[Any, np.dtype[np.float64]] = expit(logits)
         return probability
 
-    def _lstm(self, embedded: torch.Tensor, way: str) -> torch.Tensor:
-        """(row, time, unit) hidden states; gates in Keras' order: input, forget, cell, output."""
+    def _lstm(self, embedded: torch.Tensor, direction: str) -> torch.Tensor:
+        """Compute (row, time, unit) hidden states; gates: input, forget, cell, output."""
         import torch
 
-        recurrent = self._layers[f"{way}_recurrent"]
-        inputs = self._layers[f"{way}_input"](embedded).unbind(1)
+        recurrent = self._layers[f"{direction}_recurrent"]
+        inputs = self._layers[f"{direction}_input"](embedded).unbind(1)
         hidden = torch.zeros_like(inputs[0][:, : inputs[0].shape[1] // 4])
         cell = torch.zeros_like(hidden)
         states = []
@@ -150,30 +150,32 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
     """Load the weights (`uri`, HDF5) and the vocabulary (`base`, a pickle that must be pinned).
 
     Raises:
-        ConfigError: the vocabulary is not named, or not pinned.
-        BackendError: a file is not what it should be.
+        ConfigError: the vocabulary is not given, or not pinned.
+        BackendError: a file is invalid.
     """
     import torch
 
     if config.base is None or config.base.sha256 is None:
         raise ConfigError(
-            f"{config.uri}: the vocabulary is a second file: name it as `base`, with its "
-            "sha256 (it is "
-            "a pickle, and none is read without)."
+            f"{config.uri}: the vocabulary is a second file. Set `base` to it, with its sha256 "
+            "(it is a pickle, and a pickle is only read if it is pinned)."
         )
     weights = assets.fetch(config.uri, config.sha256)
     vocabulary = assets.fetch(config.base.uri, config.base.sha256)
-    tensors = {name: torch.from_numpy(v).to(device) for name, v in _arrays(weights.path).items()}
+    tensors = {
+        name: torch.from_numpy(v).to(device) for name, v in _read_arrays(weights.path).items()
+    }
     return JigsawBilstm(tensors, read_vocabulary(vocabulary.path), batch_size)
 
 
-def _arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
+def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
     import h5py
 
     try:
         with h5py.File(path) as file:
             return {
-                name: _own_array(file, f"model_weights/{place}") for name, place in LAYERS.items()
+                name: _read_array(file, f"model_weights/{path_in_file}")
+                for name, path_in_file in LAYERS.items()
             }
     except (OSError, KeyError, TypeError, ValueError) as error:
         if is_of_the_system(error):
@@ -182,24 +184,24 @@ def _arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:
         raise BackendError(f"{path.name} {problem}") from error
 
 
-def _own_array(file: h5py.File, place: str) -> np.ndarray[Any, np.dtype[np.float32]]:
-    """An array that lies in the file itself: HDF5 can also point to other files, which no hash
-    covers."""
+def _read_array(file: h5py.File, path_in_file: str) -> np.ndarray[Any, np.dtype[np.float32]]:
+    """Read an array that is stored in the file itself: HDF5 can also link to other files, which are
+    not hashed."""
     import h5py
 
     group: Any = file
-    for part in place.split("/"):
+    for part in path_in_file.split("/"):
         if not isinstance(group.get(part, getlink=True), h5py.HardLink):
-            raise ValueError(f"{place} is a link")
+            raise ValueError(f"{path_in_file} is a link")
         group = group[part]
     if group.external or group.is_virtual:
-        raise ValueError(f"{place} lies in another file")
+        raise ValueError(f"{path_in_file} is stored in another file")
     values: np.ndarray[Any, np.dtype[np.float32]] = group[()]
     return values
 
 
-def _linear(kernel: torch.Tensor, bias: torch.Tensor | None) -> Linear:
-    """A kernel (in, out) as torch's layer, whose weight is (out, in)."""
+def _linear_layer(kernel: torch.Tensor, bias: torch.Tensor | None) -> Linear:
+    """Convert a kernel (in, out) to a torch layer, whose weight is (out, in)."""
     from torch.nn import Linear, Parameter
 
     layer = Linear(kernel.shape[0], kernel.shape[1], bias=bias is not None)
@@ -213,35 +215,35 @@ def _hard_sigmoid(x: torch.Tensor) -> torch.Tensor:
     return (0.2 * x + 0.5).clamp(0.0, 1.0)
 
 
-class _Inert:
-    """Stands in for the pickled classes: holds their attributes, does nothing."""
+class _Placeholder:
+    """Placeholder for the pickled classes: has their attributes, does nothing."""
 
 
 class _VocabularyUnpickler(pickle.Unpickler):
-    """Admits exactly the names in the file; anything else is refused before it can run."""
+    """Unpickler that allows only the class names of the known file, and refuses all others."""
 
-    ADMITTED: ClassVar[Mapping[tuple[str, str], type]] = {
+    ALLOWED: ClassVar[Mapping[tuple[str, str], type]] = {
         ("collections", "OrderedDict"): collections.OrderedDict,
         ("collections", "defaultdict"): collections.defaultdict,
         ("builtins", "int"): int,
         ("__builtin__", "int"): int,
-        ("keras_preprocessing.text", "Tokenizer"): _Inert,
-        ("tox_block.data_processing.preprocessors", "TokenSequencer"): _Inert,
+        ("keras_preprocessing.text", "Tokenizer"): _Placeholder,
+        ("tox_block.data_processing.preprocessors", "TokenSequencer"): _Placeholder,
     }
 
     def find_class(self, module: str, name: str) -> type:
-        """The admitted class of this name."""
+        """Return the allowed class of this name."""
         try:
-            return self.ADMITTED[module, name]
+            return self.ALLOWED[module, name]
         except KeyError:
-            raise pickle.UnpicklingError(f"{module}.{name} is not admitted") from None
+            raise pickle.UnpicklingError(f"{module}.{name} is not allowed") from None
 
 
 def read_vocabulary(path: Path) -> dict[str, int]:
-    """Word -> number, from 1 by frequency.
+    """Read word -> id, numbered from 1 by frequency.
 
     Raises:
-        BackendError: the file is no such vocabulary, or holds anything that could run.
+        BackendError: the file is not such a vocabulary, or contains anything that could run code.
     """
     try:
         with open_regular(path) as file:

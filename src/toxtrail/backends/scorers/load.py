@@ -1,4 +1,4 @@
-"""A scorer of params.yaml -> a loaded one that has passed its golden texts."""
+"""Load a scorer of params.yaml and check it on its golden texts."""
 
 from __future__ import annotations
 
@@ -9,25 +9,26 @@ from toxtrail.errors import ConfigError, nearest
 
 
 def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
-    """Load and check.
+    """Load and check a scorer.
 
     Args:
         batch_size: windows in one forward pass.
 
     Raises:
         ConfigError: the scorer has no head of the configured name.
-        BackendError: an asset is missing or not as pinned, or a golden text scores otherwise.
+        BackendError: an asset is missing or differs from its pin, or a golden text has another
+            score.
     """
-    scorer = _loaded(config, assets, device, batch_size)
+    scorer = _load_kind(config, assets, device, batch_size)
     if config.head not in scorer.heads:
         raise ConfigError(
-            f'{config.uri}: no head "{config.head}".{nearest(config.head, list(scorer.heads))}'
+            f'{config.uri}: unknown head "{config.head}".{nearest(config.head, list(scorer.heads))}'
         )
     check_golden(scorer, config)
     return scorer
 
 
-def _loaded(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
+def _load_kind(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
     if config.kind == "jigsaw-bilstm":
         from toxtrail.backends.scorers.jigsaw_bilstm import load
 

@@ -1,4 +1,4 @@
-"""A transformers sequence classifier over windows: what Detoxify and plain hub models share."""
+"""Score with a transformers sequence classifier over windows; used for Detoxify and Hub models."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STRIDE = 8
-"""Windows are padded to multiples of so many tokens: little is wasted, and batches are full."""
+"""Windows are padded to multiples of this many tokens: little is wasted, and batches are full."""
 OVERLAP_SHARE = 4
-"""A quarter of a window is shared with the one before. Our choice."""
+"""A quarter of each window overlaps with the one before. Our choice."""
 PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told.")
-"""Scored in every way before anything else: with and without padding, by torch and by oneDNN."""
+"""Texts scored at load time with and without padding, with torch and with oneDNN."""
 TOLERANCE = 1e-5
-"""Largest difference of a score between two ways; rounding stays below."""
+"""Largest difference of a score between two methods; rounding stays below."""
 
 
 class SequenceClassifier:
-    """Scores texts with one encoder."""
+    """Scorer based on one encoder."""
 
     def __init__(
         self,
@@ -47,11 +47,11 @@ class SequenceClassifier:
         self._window = window_tokens(model, tokenizer)
         self.heads = tuple(heads)
         self._linears = Linears(None)
-        self._stride = STRIDE if self._bears_padding() else 1
-        self._linears = self._proved(Linears(model))
+        self._stride = STRIDE if self._padding_is_safe() else 1
+        self._linears = self._choose_linears(Linears(model))
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """All heads of each text, in order; a text over the window is scored in windows."""
+        """Score all heads of each text, in order; longer texts are scored in windows."""
         if not texts:
             return []
         windows, owner = self._windows(texts)
@@ -62,7 +62,7 @@ class SequenceClassifier:
         return highest(self.heads, values, owner, len(texts))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
-        """Token ids of every window with its special tokens, and the text it belongs to."""
+        """Return each window's token ids with special tokens, and the index of its text."""
         clean = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
         encoded = self._tokenizer(
             clean,
@@ -74,40 +74,41 @@ class SequenceClassifier:
         owner = [int(i) for i in encoded["overflow_to_sample_mapping"]]
         return [list(ids) for ids in encoded["input_ids"]], owner
 
-    def _bears_padding(self) -> bool:
-        """Whether padding changes no score: a model may number positions from the padded end, read
-        its answer from the last place, or know no padding at all. Then like lengths go together."""
+    def _padding_is_safe(self) -> bool:
+        """Return whether padding changes no score: a model may number positions from the padded
+        end, read its output from the last token, or have no padding token. Then only windows of
+        equal length are batched."""
         if self._tokenizer.pad_token_id is None:
             if self._model.config.pad_token_id is None:
                 raise BackendError(
-                    f"{type(self._model).__name__} knows no padding token, so it takes one text at "
-                    "a time only. Give its tokenizer and its config.json a pad_token_id, or choose "
-                    "another scorer."
+                    f"{type(self._model).__name__} has no padding token, so it accepts only one "
+                    "text at a time. Set pad_token_id in its tokenizer and its config.json, or "
+                    "choose another scorer."
                 )
             return False
         windows, _ = self._windows(PROBES)
         for window in windows:
             padded, bare = (self._forward([window], stride) for stride in (2 * len(window), 1))
-            if not _same(padded, bare):
+            if not _same_scores(padded, bare):
                 return False
         return True
 
-    def _proved(self, linears: Linears) -> Linears:
-        """Those by which to multiply: torch's own if these change a score."""
-        own = self._linears
+    def _choose_linears(self, linears: Linears) -> Linears:
+        """Return the given linear layers, or torch's if these change a score."""
+        torch_linears = self._linears
         windows, _ = self._windows(PROBES)
         expected = [self._forward([window], self._stride) for window in windows]
         self._linears = linears
-        found = [self._forward([window], self._stride) for window in windows]
-        same = all(_same(one, other) for one, other in zip(found, expected, strict=True))
-        return linears if same else own
+        actual = [self._forward([window], self._stride) for window in windows]
+        same = all(_same_scores(left, right) for left, right in zip(actual, expected, strict=True))
+        return linears if same else torch_linears
 
     def _forward(self, windows: list[list[int]], stride: int) -> NDArray[np.float64]:
-        """(window, head) of windows whose padded lengths are equal."""
+        """Compute (window, head) for windows of equal padded length."""
         import torch
 
         width = padded_length(len(windows[0]), stride, self._window)
-        filled = windows + windows[:1] * (-len(windows) % self._together(width))
+        filled = windows + windows[:1] * (-len(windows) % self._batch_multiple(width))
         if all(len(window) == width for window in filled):
             ids = torch.tensor(filled)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -120,43 +121,45 @@ class SequenceClassifier:
                     return_tensors="pt",
                 )
             )
-        there = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
+        on_device = {name: tensor.to(self._model.device) for name, tensor in inputs.items()}
         with torch.inference_mode(), self._linears.used():
-            logits = self._model(**there).logits.double().cpu().numpy()[: len(windows)]
-        # torch's own would round the last of many rows otherwise than the others
+            logits = self._model(**on_device).logits.double().cpu().numpy()[: len(windows)]
+        # torch's functions would round the last of many rows differently from the others
         probability = softmax(logits, axis=-1) if self._activation == "softmax" else expit(logits)
         result: NDArray[np.float64] = probability
         return result
 
-    def _together(self, width: int) -> int:
-        """Windows come in multiples of this, so that no score depends on their number
-        (`devices.row_block`): as many as fill blocks of tokens where each row of a product has the
-        same bits from two rows on, else whole blocks."""
+    def _batch_multiple(self, width: int) -> int:
+        """Return the number of which batches are multiples, so that no score depends on the batch
+        size (`devices.row_block`): enough windows to fill blocks of tokens where each row of a
+        product has the same bits from two rows on, else full blocks."""
         block = row_block()
         return max(2, block // math.gcd(block, width)) if self._linears else block
 
 
-def _same(one: NDArray[np.float64], other: NDArray[np.float64]) -> bool:
-    """Whether two ways give the same scores; rounding is allowed."""
-    return np.allclose(one, other, rtol=0, atol=TOLERANCE, equal_nan=True)
+def _same_scores(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
+    """Return whether two methods give the same scores up to rounding."""
+    return np.allclose(left, right, rtol=0, atol=TOLERANCE, equal_nan=True)
 
 
 def like_lengths(lengths: Sequence[int], stride: int, longest: int, size: int) -> list[list[int]]:
-    """Batches of windows that are padded to one length, which depends on each window alone: so no
-    score depends on its neighbours."""
+    """Batch windows of equal padded length, which depends on each window alone, so no score depends
+    on the other windows."""
     groups: dict[int, list[int]] = {}
     for number, length in enumerate(lengths):
         groups.setdefault(padded_length(length, stride, longest), []).append(number)
-    return [own[i : i + size] for own in groups.values() for i in range(0, len(own), size)]
+    return [
+        indices[i : i + size] for indices in groups.values() for i in range(0, len(indices), size)
+    ]
 
 
 def padded_length(length: int, stride: int, longest: int) -> int:
-    """Tokens of a window and its padding: a multiple of the stride, where that fits."""
+    """Return the tokens of a window with padding: a multiple of the stride, where that fits."""
     return min(-(-length // stride) * stride, longest)
 
 
 def window_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> int:
-    """Longest input in tokens, special ones counted.
+    """Return the longest input in tokens, including special tokens.
 
     RoBERTa-like encoders number positions from pad_token_id + 1, so that many are not usable.
     """

@@ -1,7 +1,7 @@
-"""Texts longer than a scorer's window: cut with overlap, scored in parts, the maximum kept.
+"""Split texts longer than a scorer's window into overlapping windows, and take the maximum score.
 
-The rule is ours: a text is as toxic as its most toxic part. It is never cut short in silence, and
-every score says of how many windows it is the maximum.
+The rule is ours: a text is as toxic as its most toxic part. No text is truncated, and every score
+records the number of windows.
 """
 
 from __future__ import annotations
@@ -19,8 +19,8 @@ T = TypeVar("T")
 
 
 def cut(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
-    """Windows of at most `size` tokens, each sharing `overlap` with the one before; at least
-    one."""
+    """Split into windows of at most `size` tokens, each sharing `overlap` with the one before; at
+    least one."""
     if len(tokens) <= size:
         return [tokens]
     step = size - overlap
@@ -31,17 +31,17 @@ def cut(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
 def highest(
     heads: Sequence[str], values: NDArray[np.float64], owner: Sequence[int], texts: int
 ) -> list[ScoredText]:
-    """Each head's maximum over the windows of a text.
+    """Take each head's maximum over the windows of a text.
 
     Args:
         values: (window, head), in [0, 1].
-        owner: (window,): the text that the window belongs to, in 0..texts-1.
+        owner: (window,): index of the text that the window belongs to, in 0..texts-1.
 
     Raises:
         BackendError: a value is not finite.
     """
     if not np.isfinite(values).all():
-        raise BackendError("The scorer returned a value that is not finite. Nothing was kept.")
+        raise BackendError("The scorer returned a value that is not finite. Nothing was saved.")
     best = np.full((texts, len(heads)), -np.inf)
     np.maximum.at(best, np.asarray(owner), values)
     counts = np.bincount(owner, minlength=texts)

@@ -189,7 +189,7 @@ def test_a_batch_that_does_not_fit_is_halved_said_so_and_nothing_is_lost(monkeyp
 
     monkeypatch.setattr(engines, "forward", full)
     assert run(model, asked, tell=told.append) == expected
-    assert any("going on with" in text for text in told)
+    assert any("at a time" in text for text in told)
 
 
 def test_memory_that_holds_not_even_one_is_an_error(monkeypatch):
@@ -240,7 +240,7 @@ def test_a_wrong_attention_is_noticed(tiny, monkeypatch):
     def forgetful(layer, query, step, scale, softcap, bias):
         return query * 0
 
-    monkeypatch.setattr(packed_forward, "_decode", forgetful)
+    monkeypatch.setattr(packed_forward, "_decode_attention", forgetful)
     model = build("Llama")
     assert "logits differ" in packed_agrees(model, tiny.tokenizer(), Linears(model))
 
@@ -249,8 +249,8 @@ def test_a_wrong_product_is_noticed(tiny):
     model = build("Llama")
     linears = Linears(model)
     with linears.used():
-        for laid in linears._laid.values():
-            laid.copy.mul_(1.5)
+        for prepacked in linears._prepacked.values():
+            prepacked.copy.mul_(1.5)
     assert "logits differ" in packed_agrees(model, tiny.tokenizer(), linears)
 
 

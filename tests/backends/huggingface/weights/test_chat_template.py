@@ -142,7 +142,7 @@ def in_this_process(monkeypatch):
     """Without the process of its own, which takes more than a second to start."""
 
     def render(self, messages):
-        answer = template_process._answer({**self._job, "messages": list(messages)})
+        answer = template_process._render_job({**self._job, "messages": list(messages)})
         if "error" in answer:
             raise RenderingError(answer["error"])
         return answer["text"]
@@ -236,7 +236,7 @@ def test_roles_by_other_names_are_refused(template):
 def test_a_template_that_drops_a_turn_is_refused_for_that_conversation(text, lost, template):
     made = template(text)
     earlier = [Turn("system", "Be kind."), Turn("user", "Who?"), Turn("assistant", "I am.")]
-    with pytest.raises(ConfigError, match=rf"loses what the .*{lost}"):
+    with pytest.raises(ConfigError, match=rf"the text of: .*{lost}"):
         made.render("And you?", earlier)
 
 

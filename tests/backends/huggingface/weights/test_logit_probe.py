@@ -73,7 +73,7 @@ def test_a_merge_that_merged_nothing_is_refused(
     other_weights(folder / "model.safetensors", lambda tensors: None)
     merged = tiny.card(weights, folder).model_copy(update={"key": "merged"})
     assert merged.fingerprint != tiny_card.fingerprint
-    with pytest.raises(BackendError, match=r"its files differ, what they hold does not"):
+    with pytest.raises(BackendError, match=r"its files differ"):
         refuse_copy(merged, tiny_card, probed(merged), probed(tiny_card))
 
 

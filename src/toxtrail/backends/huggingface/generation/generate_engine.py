@@ -1,8 +1,8 @@
-"""transformers' own generate, for models that the packed engine cannot run.
+"""Generate with transformers' generate, for models that the packed engine does not support.
 
-Rows of like length stand in one batch, padded on the left, and batches are as large as a budget of
-padded tokens allows. Here a row's last bits may depend on its neighbours (near ties can fall
-otherwise), so the plan is recorded with the execution.
+Rows of similar length form a batch, padded on the left, up to a budget of padded tokens. Here a
+row's last bits may depend on the other rows of its batch (near ties may resolve differently), so
+the batches are recorded with the execution.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 
 class Plain:
-    """Continues prompts batch by batch."""
+    """Generator that continues prompts batch by batch."""
 
     def __init__(
         self,
@@ -36,7 +36,7 @@ class Plain:
         """Args:
         pad: any token; it is masked.
         batch_tokens: padded tokens in one batch.
-        tell: told when the batch had to shrink.
+        tell: receives a message when the batch had to shrink.
         """
         self._model = model
         self._pad = pad
@@ -46,7 +46,7 @@ class Plain:
         self._tell = tell
 
     def run(self, asks: Sequence[Ask]) -> Iterator[Answer]:
-        """Every answer, batch by batch, the longest prompts first.
+        """Yield every answer, batch by batch, the longest prompts first.
 
         Raises:
             BackendError: not even one continuation fits into memory.
@@ -55,9 +55,9 @@ class Plain:
             yield from self._batch(batch)
 
     def _batch(self, batch: Sequence[Ask]) -> Iterator[Answer]:
-        """A batch that does not fit into memory is halved."""
+        """Generate a batch; halve it if it does not fit into memory."""
         try:
-            yield from self._made(batch)
+            yield from self._generate_answers(batch)
         except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
@@ -65,32 +65,32 @@ class Plain:
             if len(batch) == 1:
                 raise BackendError(
                     f"One prompt of {len(batch[0].tokens)} tokens and its continuation do not fit "
-                    f"{where}. Take shorter prompts or a device with more memory."
+                    f"into {where}. Use shorter prompts or a device with more memory."
                 ) from error
-            self._tell(f"{len(batch)} prompts do not fit {where}: going on with half of them.")
+            self._tell(f"{len(batch)} prompts do not fit into {where}: continuing with half.")
             middle = len(batch) // 2
             yield from self._batch(batch[:middle])
             yield from self._batch(batch[middle:])
 
-    def _made(self, batch: Sequence[Ask]) -> list[Answer]:
+    def _generate_answers(self, batch: Sequence[Ask]) -> list[Answer]:
         ids, mask = self._padded(batch)
-        own = self._decoding
+        decoding = self._decoding
         seeds = [ask.seed for ask in batch]
-        draws = RowDraws(ids.shape[1], seeds, own.temperature, own.top_p)
+        draws = RowDraws(ids.shape[1], seeds, decoding.temperature, decoding.top_p)
         tokens = self._generate(ids, mask, draws)[:, ids.shape[1] :].tolist()
         return [
-            self._answer(ask, drawn, draws.failed.get(row))
-            for row, (ask, drawn) in enumerate(zip(batch, tokens, strict=True))
+            self._answer(ask, row_tokens, draws.failed.get(row))
+            for row, (ask, row_tokens) in enumerate(zip(batch, tokens, strict=True))
         ]
 
-    def _answer(self, ask: Ask, drawn: list[int], failed_at: int | None) -> Answer:
-        """Up to the end of the text; what comes after it is padding."""
-        end = next((i for i, token in enumerate(drawn) if token in self._stops), None)
-        spoilt = failed_at if end is None or (failed_at is not None and failed_at <= end) else None
-        return Answer(ask.number, tuple(drawn if end is None else drawn[: end + 1]), spoilt)
+    def _answer(self, ask: Ask, tokens: list[int], failed_at: int | None) -> Answer:
+        """Cut a row at the end of its text; the rest is padding."""
+        end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
+        failure = failed_at if end is None or (failed_at is not None and failed_at <= end) else None
+        return Answer(ask.number, tuple(tokens if end is None else tokens[: end + 1]), failure)
 
     def _padded(self, batch: Sequence[Ask]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(row, token) ids and mask, padded on the left: every row ends at the same place."""
+        """Return (row, token) ids and mask, padded on the left, so that all rows end together."""
         import torch
 
         width = max(len(ask.tokens) for ask in batch)
@@ -114,7 +114,7 @@ class Plain:
         return produced
 
     def _settings(self) -> GenerationConfig:
-        """Greedy: RowDraws has already put the chosen token on top."""
+        """Return settings for greedy search: RowDraws gives the chosen token the top score."""
         from transformers import GenerationConfig
 
         return GenerationConfig(  # type: ignore[no-untyped-call]
@@ -128,13 +128,13 @@ class Plain:
 
 
 def batches(asks: Sequence[Ask], max_new_tokens: int, budget: int) -> list[list[Ask]]:
-    """Rows of like length together, longest first, each batch within a budget of padded tokens."""
-    made: list[list[Ask]] = []
+    """Batch rows by length, longest first, each batch within a budget of padded tokens."""
+    result: list[list[Ask]] = []
     room = 0
     for ask in sorted(asks, key=lambda ask: (-len(ask.tokens), ask.tokens, ask.seed)):
         if room == 0:
-            made.append([])
+            result.append([])
             room = max(1, budget // (len(ask.tokens) + max_new_tokens))
-        made[-1].append(ask)
+        result[-1].append(ask)
         room -= 1
-    return made
+    return result

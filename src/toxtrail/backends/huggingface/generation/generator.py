@@ -1,5 +1,5 @@
-"""A loaded variant that continues prompts: the packed engine where the model allows it, else
-transformers' own generate."""
+"""Generate continuations with a loaded variant: with the packed engine where the model supports it,
+else with transformers' generate."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ EngineName = Literal["packed", "plain"]
 
 
 class HuggingFaceModel:
-    """Continues prompts as `decoding` says, and as nothing in the model's own files says.
+    """A model that continues prompts as set in `decoding`.
 
     The model's published generation settings (temperature, penalties, suppressed tokens) are
-    replaced: only its end-of-sequence tokens are kept.
+    ignored, except for its end-of-sequence tokens.
     """
 
     def __init__(
@@ -44,9 +44,9 @@ class HuggingFaceModel:
         tell: Callable[[str], None] = lambda text: None,
     ) -> None:
         """Args:
-        batch_tokens: tokens computed together; it changes the speed, not a row.
-        engine: auto takes `packed` if it gives the logits that the model itself gives.
-        tell: told what a person should know: a batch that had to shrink, another engine.
+        batch_tokens: tokens computed together; changes the speed, not the rows.
+        engine: auto uses `packed` if it gives the same logits as the model itself.
+        tell: receives messages for the user: a batch that had to shrink, another engine.
         """
         from transformers import GenerationConfig
 
@@ -62,39 +62,39 @@ class HuggingFaceModel:
         )
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
-        """How the model attends on its own; what `plain` uses."""
+        """The model's attention implementation, which `plain` uses."""
         self._linears = Linears(inner)
-        self.engine: EngineName = "plain" if engine == "plain" else self._packed(engine)
+        self.engine: EngineName = "plain" if engine == "plain" else self._choose_engine(engine)
         self.linear = self._linears.name if self.engine == "packed" else "torch"
-        """What multiplies in linear layers."""
+        """Implementation of the linear layers."""
 
-    def _packed(self, wish: str) -> EngineName:
-        """The packed engine, if it is proved to compute what the model computes."""
+    def _choose_engine(self, setting: str) -> EngineName:
+        """Choose the packed engine if it gives the same logits as the model."""
         problem = packed_agrees(self._model, self._tokenizer, self._linears)
         if not problem:
             return "packed"
-        if wish == "packed":
-            raise BackendError(f"runtime.engine: packed cannot be used: {problem}. Write auto.")
-        self._tell(f"The packed engine cannot be used ({problem}): transformers' generate is.")
+        if setting == "packed":
+            raise BackendError(f"runtime.engine: packed cannot be used: {problem}. Use auto.")
+        self._tell(f"The packed engine cannot be used ({problem}); using transformers' generate.")
         return "plain"
 
     def encode(self, text: str) -> EncodedPrompt:
-        """A prompt's tokens; for an empty prompt the beginning-of-sequence token, if there is one.
+        """Tokenize a prompt; an empty one becomes the beginning-of-sequence token, if it exists.
 
         Raises:
-            ConfigError: the chat template takes no such prompt.
+            ConfigError: the chat template does not accept the prompt.
         """
         return self._encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
     ) -> Iterator[tuple[int, Completion]]:
-        """Continue each prompt; each is yielded with its number as soon as it is done.
+        """Continue each prompt; yield each with its index as soon as it is finished.
 
-        A row's draw depends on its own prompt and seed alone.
+        A row's sample depends only on its own prompt and seed.
 
         Raises:
-            BackendError: one prompt alone does not fit the device's memory.
+            BackendError: a single prompt does not fit into the device's memory.
         """
         packable, others = list[Ask](), list[Ask]()
         limit = longest_packed(self._model) if self.engine == "packed" else 0
@@ -109,16 +109,16 @@ class HuggingFaceModel:
             yield answer.number, self._completion(answer)
 
     def _answers(self, packable: list[Ask], others: list[Ask]) -> Iterator[Answer]:
-        own = (self._stops, self._decoding, self._batch_tokens, self._tell)
+        settings = (self._stops, self._decoding, self._batch_tokens, self._tell)
         if packable:
             with packed_forward.by_slots(self._model), self._linears.used():
-                yield from Engine(self._model, *own).run(packable)
+                yield from Engine(self._model, *settings).run(packable)
         if others:
-            yield from Plain(self._model, self._pad, *own).run(others)
+            yield from Plain(self._model, self._pad, *settings).run(others)
 
     @property
     def _pad(self) -> int:
-        """Any token that the model has will do: it is masked."""
+        """Return any token id of the model for padding; it is masked."""
         rows = embedding_rows(self._model)
         tokens = (self._tokenizer.pad_token_id, *self._stops)
         return next((token for token in tokens if token is not None and token < rows), 0)
@@ -130,16 +130,16 @@ class HuggingFaceModel:
             )
         tokens = answer.tokens
         end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
-        own = tokens if end is None else tokens[:end]
+        new_tokens = tokens if end is None else tokens[:end]
         text = self._tokenizer.decode(
-            list(own), skip_special_tokens=True, clean_up_tokenization_spaces=False
+            list(new_tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
         )
-        finish = "length" if end is None else "stop" if own else "none"
-        return Completion(own, text, finish, "")  # type: ignore[arg-type]
+        finish = "length" if end is None else "stop" if new_tokens else "none"
+        return Completion(new_tokens, text, finish, "")  # type: ignore[arg-type]
 
 
 def without_wrapper(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
-    """The transformers model itself; an attached adapter stays inside it."""
+    """Return the transformers model; an attached adapter stays inside it."""
     from peft import PeftModel
 
     inner: Any = model.get_base_model() if isinstance(model, PeftModel) else model
@@ -147,7 +147,7 @@ def without_wrapper(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
 
 
 class PromptEncoder:
-    """Turns prompts into tokens, for a model that is loaded here or served elsewhere."""
+    """Tokenizer of prompts, for a loaded or a served model."""
 
     def __init__(
         self,
@@ -157,11 +157,11 @@ class PromptEncoder:
         embeddings: int | None,
     ) -> None:
         """Args:
-        window: longest text in tokens, prompt and continuation together; None: no limit.
-        embeddings: rows of the model's embedding; None if they are not known.
+        window: longest text in tokens, including the continuation; None: no limit.
+        embeddings: rows of the model's embedding; None if unknown.
 
         Raises:
-            ConfigError: `chat` is asked of a model whose template is missing or cannot be used.
+            ConfigError: the template is `chat`, and the model's is missing or cannot be used.
         """
         self._tokenizer = tokenizer
         self._decoding = decoding
@@ -171,13 +171,13 @@ class PromptEncoder:
         self._chat = ChatTemplate(tokenizer, field) if decoding.template == "chat" else None
         if self._chat and (unknown := self.encode(MARKER).unknown_token) is not None:
             raise ConfigError(
-                f'{field}: "chat", but the chat template writes {tokenizer.decode([unknown])!r}, '
-                f"token {unknown}, and the model has embeddings for {embeddings} tokens only. Its "
-                "files do not belong together: write another template, or take another model."
+                f'{field}: "chat", but the chat template contains {tokenizer.decode([unknown])!r}, '
+                f"token {unknown}, and the model has only {embeddings} embeddings: its files do "
+                "not match. Use another template or another model."
             )
 
     def encode(self, text: str) -> EncodedPrompt:
-        """A prompt's tokens, and whether they leave room in the window for the continuation."""
+        """Tokenize a prompt, and check that the continuation fits into the context window."""
         if self._chat:
             ids = self._tokenizer(self._chat.render(text), add_special_tokens=False)["input_ids"]
         else:
@@ -189,12 +189,12 @@ class PromptEncoder:
 
 
 def unknown_token(ids: Sequence[int], embeddings: int | None) -> int | None:
-    """The first token that a model with so many embeddings does not have."""
+    """Return the first token id without an embedding; None if all have one."""
     return next((token for token in ids if embeddings is not None and token >= embeddings), None)
 
 
 def refusal(prompt: EncodedPrompt) -> str:
-    """Why a prompt cannot be continued; empty if it can."""
+    """Explain why a prompt cannot be continued; empty if it can."""
     if not prompt.token_ids:
         return "the prompt has no tokens and the model has no beginning-of-sequence token"
     if prompt.unknown_token is not None:
@@ -203,29 +203,29 @@ def refusal(prompt: EncodedPrompt) -> str:
 
 
 def stop_ids(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a text: of the published generation settings and of the tokenizer."""
+    """List the end-of-sequence tokens of the published generation settings and the tokenizer."""
     settings = model.generation_config
     published = settings.eos_token_id if settings is not None else None
     return ends_of(published, tokenizer)
 
 
 def ends_of(published: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
-    """Every token that ends a text: the published ones, and the tokenizer's.
+    """List the end-of-sequence tokens: the published ones and the tokenizer's.
 
     Raises:
-        BackendError: what is published are no token ids.
+        BackendError: the published ones are not token ids.
     """
     ids = published if isinstance(published, list) else [published]
     if not all(token is None or type(token) is int for token in ids):
-        shown = visible(clipped(repr(published), 60))
+        text = visible(clipped(repr(published), 60))
         raise BackendError(
-            f"generation_config.json of the model has eos_token_id = {shown}: it must be a token "
-            "id or a list of them. Correct it in a copy of the folder, or choose another revision."
+            f"The model's generation_config.json has eos_token_id = {text}; expected a token id "
+            "or a list of them. Correct it in a copy of the folder, or choose another revision."
         )
     return tuple(sorted({token for token in (*ids, tokenizer.eos_token_id) if token is not None}))
 
 
 def window(config: PreTrainedConfig) -> int | None:
-    """Longest text in tokens, prompt and continuation together; None if the model has no limit."""
+    """Return the longest text in tokens, including the continuation; None if there is no limit."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None

@@ -1,7 +1,7 @@
-"""Does the packed engine compute what the model computes? Asked of the loaded weights, each time.
+"""Check that the packed engine gives the same logits as the model, for each loaded model.
 
-An architecture may do in its attention what the engine does not know of (sinks, biases by distance,
-states instead of keys). Nobody keeps a list of those: the logits say it.
+An architecture's attention may have features that the engine does not support (sinks, distance
+biases, states instead of keys). There is no complete list of them, so the logits are compared.
 """
 
 from __future__ import annotations
@@ -18,58 +18,67 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 STEPS = 3
-"""Tokens drawn after each probe sentence."""
+"""Number of tokens generated after each probe sentence."""
 TOLERANCE = {"float32": 1e-3, "bfloat16": 0.1, "float16": 0.02}
 """Largest difference of two logits, in standard deviations of all logits: rounding stays below by
-a factor of ten or more, another attention goes beyond. Our choice."""
+a factor of ten or more, a different attention exceeds it. Our choice."""
 CHANGING_ROTARY = ("dynamic", "longrope")
-"""Kinds of positions whose frequencies change once *any* text in the batch is long."""
+"""Rotary embeddings whose frequencies change once *any* text in the batch is long."""
 
 
 def packed_agrees(
     model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, linears: Linears
 ) -> str:
-    """Compare the two on the probe sentences and a few tokens after them.
+    """Compare engine and model on the probe sentences and a few tokens after them.
 
     Args:
-        linears: by which the engine multiplies.
+        linears: the linear layers that the engine uses.
 
     Returns:
-        Why the packed engine must not be used; empty if it may. The model attends as before.
+        Why the packed engine must not be used; empty if it may. The model is left unchanged.
     """
     import torch
 
     texts = [tokenizer(text)["input_ids"] for text in PROBES]
     try:
         with packed_forward.by_slots(model), linears.used(), torch.inference_mode():
-            drawn, found = _packed(model, texts)
-    except (TypeError, ValueError, RuntimeError, AttributeError, IndexError, AssertionError) as why:
-        return f"{type(model).__name__} cannot attend by slots: {_short(why)}"
-    expected = torch.cat([_plain(model, t + d) for t, d in zip(texts, drawn, strict=True)])
+            tokens, actual = _packed_logits(model, texts)
+    except (
+        TypeError,
+        ValueError,
+        RuntimeError,
+        AttributeError,
+        IndexError,
+        AssertionError,
+    ) as error:
+        return f"{type(model).__name__} does not support packed attention: {_error_line(error)}"
+    expected = torch.cat([_model_logits(model, t + d) for t, d in zip(texts, tokens, strict=True)])
     allowed = TOLERANCE[str(model.dtype).removeprefix("torch.")] * float(expected.std())
-    difference = largest_difference(found, expected)
+    difference = largest_difference(actual, expected)
     if difference <= allowed:
         return ""
     return (
-        f"its logits differ from {type(model).__name__}'s own by {difference:.2g}, more than "
+        f"its logits differ from those of {type(model).__name__} by {difference:.2g}, more than "
         f"{allowed:.2g}"
     )
 
 
 def longest_packed(model: PreTrainedModel) -> int | None:
-    """Tokens up to which no other text can change this one's positions; None: any number."""
+    """Return the length up to which other texts cannot change a text's positions; None: any."""
     config: Any = model.config.get_text_config()
     rotary = getattr(config, "rope_parameters", None) or {}
     kinds = [rotary, *(kind for kind in rotary.values() if isinstance(kind, dict))]
     if not any(kind.get("rope_type") in CHANGING_ROTARY for kind in kinds):
         return None
-    first = (kind.get("original_max_position_embeddings") for kind in kinds)
-    known = [int(n) for n in first if n] or [int(config.max_position_embeddings)]
-    return min(known)
+    originals = (kind.get("original_max_position_embeddings") for kind in kinds)
+    lengths = [int(n) for n in originals if n] or [int(config.max_position_embeddings)]
+    return min(lengths)
 
 
-def _packed(model: PreTrainedModel, texts: list[list[int]]) -> tuple[list[list[int]], torch.Tensor]:
-    """Tokens drawn after each text, and the logits (text * step, vocabulary) that they are from."""
+def _packed_logits(
+    model: PreTrainedModel, texts: list[list[int]]
+) -> tuple[list[list[int]], torch.Tensor]:
+    """Generate tokens after each text; return them and their (text * step, vocabulary) logits."""
     import torch
 
     capacity = -(-(max(map(len, texts)) + STEPS) // packed_forward.BLOCK) * packed_forward.BLOCK
@@ -77,18 +86,18 @@ def _packed(model: PreTrainedModel, texts: list[list[int]]) -> tuple[list[list[i
     starts = [packed_forward.Start(slot, tuple(text)) for slot, text in enumerate(texts)]
     step = packed_forward.Step(cache, [], starts, model.device, row_block())
     logits = [packed_forward.forward(model, step, [token for text in texts for token in text])]
-    drawn = [[int(token)] for token in logits[0].argmax(-1)]
+    new_tokens = [[int(token)] for token in logits[0].argmax(-1)]
     for extra in range(STEPS - 1):
         lengths = [len(text) + extra for text in texts]
         step = packed_forward.Step(cache, lengths, [], model.device, row_block())
-        logits.append(packed_forward.forward(model, step, [own[-1] for own in drawn]))
-        for own, token in zip(drawn, logits[-1].argmax(-1), strict=True):
-            own.append(int(token))
-    return drawn, torch.stack(logits, dim=1).flatten(0, 1).float().cpu()
+        logits.append(packed_forward.forward(model, step, [row[-1] for row in new_tokens]))
+        for row, token in zip(new_tokens, logits[-1].argmax(-1), strict=True):
+            row.append(int(token))
+    return new_tokens, torch.stack(logits, dim=1).flatten(0, 1).float().cpu()
 
 
-def _plain(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
-    """(STEPS, vocabulary) logits before each of the last STEPS tokens, as the model itself says."""
+def _model_logits(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
+    """Return the model's (STEPS, vocabulary) logits before each of the last STEPS tokens."""
     import torch
 
     with torch.inference_mode():
@@ -97,6 +106,6 @@ def _plain(model: PreTrainedModel, tokens: list[int]) -> torch.Tensor:
     return logits[0, -STEPS:].float().cpu()
 
 
-def _short(error: BaseException) -> str:
+def _error_line(error: BaseException) -> str:
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}{': ' + lines[0][:120] if lines else ''}"

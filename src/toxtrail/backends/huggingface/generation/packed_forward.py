@@ -1,10 +1,10 @@
-"""One forward pass over many continuations at once, none of which can tell that it has neighbours.
+"""Run one forward pass over many continuations, none of which affects another.
 
-A step is one packed row of tokens, [1, token]: first one token of each continuation under way, then
-whole prompts that start. Linear layers see one long row whatever it is made of; attention sees each
-continuation's own keys alone, in a slot of its own that starts at position 0. So there is no
-padding on which a result could depend, and matrix products give each row the same bits whatever
-else is multiplied beside it, as long as rows come in whole blocks (devices.row_block).
+A step is one packed row of tokens, [1, token]: first one token of each running continuation, then
+complete prompts to prefill. Linear layers see one long row; attention sees only the keys of the
+same continuation, in a separate slot that starts at position 0. So no result depends on padding,
+and matrix products give each row the same bits independent of the other rows, as long as rows come
+in full blocks (devices.row_block).
 """
 
 from __future__ import annotations
@@ -19,29 +19,29 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 NAME = "toxtrail"
-"""Under which transformers knows the attention below."""
+"""Name under which the attention below is registered in transformers."""
 BLOCK = 16
-"""Keys are attended to in multiples of this: what lies behind a text's end adds exact zeros, and
-no vector instruction is cut in two."""
+"""Keys are processed in multiples of this: those after a text's end add exact zeros, and no vector
+instruction is split."""
 GROWTH = 2 * BLOCK
-"""Tokens by which the room of all slots grows. Our choice: growing copies what is there."""
+"""Tokens by which the allocation of all slots grows. Our choice: growing copies the cache."""
 
 
 @dataclass
 class Start:
-    """A prompt that starts in a slot."""
+    """A prompt to prefill in a slot."""
 
     slot: int
     tokens: tuple[int, ...]
 
 
 class Group(NamedTuple):
-    """Prompts of one length that start together: attention takes them side by side."""
+    """Prompts of one length that are prefilled together: attention processes them as a batch."""
 
     slots: torch.Tensor
     """(prompt,)."""
     tokens: torch.Tensor
-    """(prompt, token), places in the packed row."""
+    """(prompt, token), indices into the packed row."""
 
     @property
     def length(self) -> int:
@@ -50,27 +50,27 @@ class Group(NamedTuple):
 
 @dataclass
 class Step:
-    """What one forward pass computes: a token in each of the first slots, then prompts that start
-    in the slots behind them."""
+    """Input of one forward pass: a token for each of the first slots, then prompts to prefill in
+    the next slots."""
 
     cache: SlotCache
     lengths: list[int]
-    """Tokens already in slot 0, 1, ...; each of these gets one more."""
+    """Number of tokens in slot 0, 1, ...; each of these gets one more."""
     starts: list[Start]
     device: torch.device
     block: int
-    """Rows come in multiples of this (devices.row_block)."""
-    fewest: int = 0
-    """Rows, at least."""
-    _biases: dict[int | None, torch.Tensor] = field(default_factory=dict)
-    _views: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
+    """Rows are padded to multiples of this (devices.row_block)."""
+    min_rows: int = 0
+    """Smallest number of rows."""
+    _bias_cache: dict[int | None, torch.Tensor] = field(default_factory=dict)
+    _mask_cache: dict[tuple[int, int | None], torch.Tensor] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         import torch
 
         positions = list(self.lengths)
         self.last = list(range(len(positions)))
-        """Index of the token after which each continuation goes on: decoded ones, then starts."""
+        """Index of each continuation's last token: running ones, then prefilled ones."""
         firsts: dict[int, list[tuple[int, int]]] = {}
         for start in self.starts:
             firsts.setdefault(len(start.tokens), []).append((start.slot, len(positions)))
@@ -78,7 +78,7 @@ class Step:
             self.last.append(len(positions) - 1)
         self.places = torch.tensor(positions, device=self.device)
         self.slots = torch.arange(self.decoded, device=self.device)
-        self.groups = [self._group(length, own) for length, own in firsts.items()]
+        self.groups = [self._group(length, entries) for length, entries in firsts.items()]
         longest = max([n + 1 for n in self.lengths] + [len(s.tokens) for s in self.starts])
         self.cache.grow(longest)
 
@@ -86,52 +86,52 @@ class Step:
     def decoded(self) -> int:
         return len(self.lengths)
 
-    def _group(self, length: int, own: list[tuple[int, int]]) -> Group:
+    def _group(self, length: int, entries: list[tuple[int, int]]) -> Group:
         import torch
 
-        slots, firsts = torch.tensor(own, device=self.device).unbind(1)
+        slots, firsts = torch.tensor(entries, device=self.device).unbind(1)
         return Group(slots, firsts[:, None] + torch.arange(length, device=self.device))
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
-        """(slot * key head, 1, key): 0 where a slot may look, -inf elsewhere; shared by layers."""
+        """Return (slot * key head, 1, key): 0 for visible keys, else -inf; shared by all layers."""
         import torch
 
-        if window not in self._biases:
+        if window not in self._bias_cache:
             key = torch.arange(self.cache.extent, device=self.device)
-            own = self.places[: self.decoded, None]
-            hidden = key > own
+            positions = self.places[: self.decoded, None]
+            hidden = key > positions
             if window is not None:
-                hidden |= key <= own - window
+                hidden |= key <= positions - window
             bias = torch.zeros(hidden.shape, dtype=dtype, device=self.device)
             bias = bias.masked_fill(hidden, -torch.inf)[:, None, None]
             heads = self.cache.heads
-            self._biases[window] = bias.expand(-1, heads, 1, -1).flatten(0, 1)
-        return self._biases[window]
+            self._bias_cache[window] = bias.expand(-1, heads, 1, -1).flatten(0, 1)
+        return self._bias_cache[window]
 
     def visible(self, length: int, window: int | None) -> torch.Tensor:
-        """(token, key): whether a prompt's token may look there: at itself and back, as far as its
-        window."""
+        """Return (token, key): whether a prompt's token may attend to the key: itself and earlier
+        ones, within its window."""
         import torch
 
-        if (length, window) not in self._views:
+        if (length, window) not in self._mask_cache:
             causal = torch.ones(length, length, dtype=torch.bool, device=self.device).tril()
-            self._views[length, window] = causal if window is None else causal.triu(1 - window)
-        return self._views[length, window]
+            self._mask_cache[length, window] = causal if window is None else causal.triu(1 - window)
+        return self._mask_cache[length, window]
 
 
 class SlotCache:
-    """Keys and values of every slot, layer by layer; made when a layer first shows their shape.
+    """Keys and values of every slot, layer by layer; allocated at a layer's first update.
 
-    Each has room for as many tokens as the longest text has needed so far, and no more: products
-    with a part of a longer room would copy that part first.
+    The allocation grows with the longest text so far: products with a part of a larger tensor would
+    copy that part first.
     """
 
     def __init__(self, slots: int, capacity: int) -> None:
         self.slots = slots
         self.capacity = capacity
-        """Tokens in a slot, at most."""
+        """Largest number of tokens in a slot."""
         self.extent = 0
-        """Tokens in a slot, for which there is room."""
+        """Number of allocated tokens in a slot."""
         self.heads = 0
         """Key heads; known after the first layer."""
         self._keys: dict[int, torch.Tensor] = {}
@@ -142,25 +142,25 @@ class SlotCache:
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        """Called by the model's attention with [1, head, token, dimension]; nothing is joined."""
+        """Store keys and values, [1, head, token, dimension]; called by the model's attention."""
         assert self.step is not None
         self.heads = key.shape[1]
         self._make_room(layer, key, value)
         step, n = self.step, self.step.decoded
         keys, values = self._keys[layer], self._values[layer]
         if n:
-            slots, place = step.slots, step.places[:n]
-            keys[slots, :, place] = key[0, :, :n].transpose(0, 1)
-            values[slots, :, place] = value[0, :, :n].transpose(0, 1)
+            slots, positions = step.slots, step.places[:n]
+            keys[slots, :, positions] = key[0, :, :n].transpose(0, 1)
+            values[slots, :, positions] = value[0, :, :n].transpose(0, 1)
         for group in step.groups:
             keys[group.slots, :, : group.length] = key[0][:, group.tokens].transpose(0, 1)
             values[group.slots, :, : group.length] = value[0][:, group.tokens].transpose(0, 1)
         return key, value
 
     def grow(self, tokens: int) -> None:
-        """Have room for texts of this length from the next step on."""
-        wanted = min(-(-tokens // GROWTH) * GROWTH, self.capacity)
-        self.extent = max(self.extent, wanted)
+        """Allocate for texts of this length from the next step on."""
+        needed = min(-(-tokens // GROWTH) * GROWTH, self.capacity)
+        self.extent = max(self.extent, needed)
 
     def _make_room(self, layer: int, key: torch.Tensor, value: torch.Tensor) -> None:
         old = self._keys.get(layer)
@@ -175,21 +175,21 @@ class SlotCache:
         self._keys[layer], self._values[layer] = keys, values
 
     def of(self, layer: int, slots: int) -> tuple[torch.Tensor, torch.Tensor]:
-        """(slot * head, dimension, key) and (slot * head, key, dimension) of the first slots."""
+        """Return (slot * head, dimension, key) and (slot * head, key, dimension) of some slots."""
         keys, values = self._keys[layer][:slots], self._values[layer][:slots]
         return keys.flatten(0, 1).transpose(1, 2), values.flatten(0, 1)
 
     def copy(self, source: int, target: int, tokens: int) -> None:
-        """Copy what a slot holds into a free one: a moved continuation, or a second sample."""
+        """Copy a slot's content into a free one: a moved continuation, or a second sample."""
         for layer in self._keys:
             self._keys[layer][target, :, :tokens] = self._keys[layer][source, :, :tokens]
             self._values[layer][target, :, :tokens] = self._values[layer][source, :, :tokens]
 
     def clear(self, slot: int) -> None:
-        """Free a slot: its keys and values become zeros.
+        """Free a slot: set its keys and values to zero.
 
-        A mask hides what lies behind a text's end only if it is finite (0 * NaN is NaN), so that a
-        continuation whose numbers overflowed would spoil each later one in its slot.
+        A mask hides values after a text's end only if they are finite (0 * NaN is NaN), so a
+        continuation with overflows would invalidate each later one in its slot.
         """
         for state in (*self._keys.values(), *self._values.values()):
             state[slot] = 0
@@ -208,30 +208,34 @@ def attention(
     packed: Step | None = None,
     **unknown: object,
 ) -> tuple[torch.Tensor, None]:
-    """Attention as transformers asks for it, over a packed step.
+    """Compute attention over a packed step, with transformers' interface.
 
     Args:
-        query: (1, head, token, dimension); key and value alike with their own number of heads.
-        packed: which token belongs to which slot.
+        query: (1, head, token, dimension); key and value likewise with their own number of heads.
+        packed: the step, which maps tokens to slots.
 
     Returns:
         (1, token, head, dimension).
     """
     assert packed is not None
     scale = query.shape[-1] ** -0.5 if scaling is None else scaling
-    outcome = query.new_zeros((query.shape[2], query.shape[1], value.shape[3]))
+    output = query.new_zeros((query.shape[2], query.shape[1], value.shape[3]))
     if packed.decoded:
         newest = query[0, :, : packed.decoded].transpose(0, 1)
         bias = packed.bias(sliding_window, query.dtype)
-        outcome[: packed.decoded] = _decode(module.layer_idx, newest, packed, scale, softcap, bias)
+        output[: packed.decoded] = _decode_attention(
+            module.layer_idx, newest, packed, scale, softcap, bias
+        )
     for group in packed.groups:
-        own = [state[0][:, group.tokens].transpose(0, 1) for state in (query, key, value)]
-        said = _start(own[0], own[1], own[2], packed, scale, softcap, sliding_window)
-        outcome[group.tokens.flatten()] = said.transpose(1, 2).flatten(0, 1)
-    return outcome[None], None
+        states = [state[0][:, group.tokens].transpose(0, 1) for state in (query, key, value)]
+        result = _prefill_attention(
+            states[0], states[1], states[2], packed, scale, softcap, sliding_window
+        )
+        output[group.tokens.flatten()] = result.transpose(1, 2).flatten(0, 1)
+    return output[None], None
 
 
-def _decode(
+def _decode_attention(
     layer: int,
     query: torch.Tensor,
     step: Step,
@@ -239,7 +243,7 @@ def _decode(
     softcap: float | None,
     bias: torch.Tensor,
 ) -> torch.Tensor:
-    """(slot, head, dimension): each slot's one token over the slot's own keys."""
+    """Return (slot, head, dimension): attention of each slot's newest token to the slot's keys."""
     import torch
 
     keys, values = step.cache.of(layer, step.decoded)
@@ -252,7 +256,7 @@ def _decode(
     return torch.bmm(shares, values).view(query.shape[0], query.shape[1], -1)
 
 
-def _start(
+def _prefill_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
@@ -261,7 +265,7 @@ def _start(
     softcap: float | None,
     window: int | None,
 ) -> torch.Tensor:
-    """(prompt, head, token, dimension): whole prompts of one length, each over itself."""
+    """Return (prompt, head, token, dimension): self-attention of complete prompts of one length."""
     import torch
     from torch.nn.functional import scaled_dot_product_attention
 
@@ -280,49 +284,49 @@ def _start(
 
 @contextmanager
 def by_slots(model: PreTrainedModel) -> Iterator[None]:
-    """Let a model attend by slots for a while.
+    """Use packed attention in a model inside the block.
 
     Raises:
-        ValueError: transformers cannot exchange its attention.
+        ValueError: transformers cannot replace its attention.
     """
     from transformers import AttentionInterface
 
-    own = model.config._attn_implementation
+    original = model.config._attn_implementation
     AttentionInterface.register(NAME, attention)
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
-        model.set_attn_implementation(own)
+        model.set_attn_implementation(original)
 
 
-def _filled(rows: int, step: Step) -> int:
-    """Rows and those that fill them up."""
-    rows = max(rows, step.fewest)
+def _padded_rows(rows: int, step: Step) -> int:
+    """Return the number of rows after padding."""
+    rows = max(rows, step.min_rows)
     return -(-rows // step.block) * step.block
 
 
 def forward(model: PreTrainedModel, step: Step, tokens: list[int]) -> torch.Tensor:
-    """(continuation, vocabulary) logits of what comes next, in the order of `step.last`.
+    """Return (continuation, vocabulary) logits of the next token, in the order of `step.last`.
 
-    To be called in inference mode.
+    Must be called in inference mode.
 
     Args:
         tokens: the step's tokens: the newest of each slot, then those of the prompts.
     """
     import torch
 
-    missing = _filled(len(tokens), step) - len(tokens)
+    missing = _padded_rows(len(tokens), step) - len(tokens)
     ids = torch.tensor([tokens + [0] * missing], device=step.device)
     places = torch.cat([step.places, step.places.new_zeros(missing)])[None]
-    wanted = step.last + [0] * (_filled(len(step.last), step) - len(step.last))
+    indices = step.last + [0] * (_padded_rows(len(step.last), step) - len(step.last))
     step.cache.step = step
     logits: torch.Tensor = model(
         input_ids=ids,
         position_ids=places,
         past_key_values=step.cache,
         use_cache=True,
-        logits_to_keep=torch.tensor(wanted, device=step.device),
+        logits_to_keep=torch.tensor(indices, device=step.device),
         packed=step,
     ).logits
     return logits[0, : len(step.last)]

@@ -1,4 +1,4 @@
-"""Which token comes next: a row's draw depends on its own seed and step alone."""
+"""Sample next tokens: a row's sample depends only on its own seed and step."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     import torch
 
 _MASK = (1 << 64) - 1
-_SMALLEST = np.finfo(np.float64).tiny
+_TINY = np.finfo(np.float64).tiny
 
 
 class RowDraws:
-    """A logits processor after which the largest score is the token to take.
+    """Logits processor that gives the sampled token the largest score.
 
-    Greedy search over the returned scores then samples, and batch mates cannot disturb each other's
-    random numbers.
+    Greedy search over the returned scores then samples, and the rows of a batch do not affect each
+    other's random numbers.
     """
 
     def __init__(
@@ -30,24 +30,24 @@ class RowDraws:
         self._temperature = temperature
         self._top_p = top_p
         self.failed: dict[int, int] = {}
-        """Row -> the first step (from 0) at which its logits could not be used."""
+        """Row -> the first step (from 0) at which its logits are unusable."""
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
-        """(row, vocabulary) logits -> scores of the same shape."""
+        """Convert (row, vocabulary) logits to scores of the same shape."""
         step = input_ids.shape[1] - self._prompt_width
         scores = self._usable(scores, step)
-        return scores if self._temperature == 0 else self._drawn(scores, step)
+        return scores if self._temperature == 0 else self._sampled(scores, step)
 
     def _usable(self, scores: torch.Tensor, step: int) -> torch.Tensor:
-        """Note rows with NaN, +inf or nothing to choose from, and make them harmless."""
+        """Record rows with NaN, +inf or no finite value, and replace them with zeros."""
         import torch
 
-        broken = torch.isnan(scores).any(-1) | ~torch.isfinite(scores.amax(-1))
-        for row in torch.nonzero(broken).flatten().tolist():
+        unusable = torch.isnan(scores).any(-1) | ~torch.isfinite(scores.amax(-1))
+        for row in torch.nonzero(unusable).flatten().tolist():
             self.failed.setdefault(row, step)
-        return torch.where(broken[:, None], torch.zeros_like(scores), scores)
+        return torch.where(unusable[:, None], torch.zeros_like(scores), scores)
 
-    def _drawn(self, scores: torch.Tensor, step: int) -> torch.Tensor:
+    def _sampled(self, scores: torch.Tensor, step: int) -> torch.Tensor:
         import torch
 
         steps = [step] * len(self._seeds)
@@ -62,12 +62,12 @@ def choose(
     temperature: float,
     top_p: float,
 ) -> tuple[list[int], list[bool]]:
-    """The next token of each row, and whether its logits could be used (no NaN, no +inf, something
-    to choose from); a row that could not has token 0.
+    """Return the next token of each row, and whether its logits are usable (no NaN, no +inf, some
+    finite value); a row with unusable logits has token 0.
 
     Args:
         logits: (row, vocabulary).
-        seeds, steps: of each row; what is drawn depends on these two and the row alone.
+        seeds, steps: of each row; the sample depends only on these and the row.
     """
     import torch
 
@@ -86,10 +86,10 @@ def drawn(
     temperature: float,
     top_p: float,
 ) -> torch.Tensor:
-    """(row,) tokens drawn from softmax(logits / temperature), on the CPU.
+    """Sample (row,) tokens from softmax(logits / temperature), on the CPU.
 
-    A draw is the argmax of logits / temperature plus Gumbel noise (Gumbel 1954; Maddison et al.
-    2014, arXiv:1411.0030): a base and its fine-tune then draw alike where they say alike.
+    A sample is the argmax of logits / temperature plus Gumbel noise (Gumbel 1954; Maddison et al.
+    2014, arXiv:1411.0030): a base and its fine-tune then sample equal tokens from equal logits.
     """
     import torch
 
@@ -97,36 +97,36 @@ def drawn(
     if top_p < 1:
         scaled = nucleus(scaled, top_p)
     rows = zip(scaled.numpy(), seeds, steps, strict=True)
-    return torch.tensor([_draw(row, seed, step) for row, seed, step in rows])
+    return torch.tensor([_sample_row(row, seed, step) for row, seed, step in rows])
 
 
-def _draw(row: NDArray[np.float64], seed: int, step: int) -> int:
-    """The largest of (vocabulary,) logits and their noise; those at -inf need none."""
-    kept = np.flatnonzero(row > -np.inf)
-    if len(kept) == len(row):
+def _sample_row(row: NDArray[np.float64], seed: int, step: int) -> int:
+    """Return the argmax of (vocabulary,) logits plus noise; logits of -inf need no noise."""
+    finite = np.flatnonzero(row > -np.inf)
+    if len(finite) == len(row):
         return int(np.argmax(row + gumbel(uniform(seed, step, len(row)))))
-    return int(kept[np.argmax(row[kept] + gumbel(uniform(seed, step, len(row))[kept]))])
+    return int(finite[np.argmax(row[finite] + gumbel(uniform(seed, step, len(row))[finite]))])
 
 
 def uniform(seed: int, step: int, size: int) -> NDArray[np.float64]:
-    """In [0, 1), of one row at one step: a counter-based stream, keyed by both."""
+    """Return uniform numbers in [0, 1) of a counter-based stream, keyed by seed and step."""
     key = np.array([seed & _MASK, step], dtype=np.uint64)
     return np.random.Generator(np.random.Philox(key=key)).random(size)
 
 
 def gumbel(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Standard Gumbel noise from uniform numbers."""
-    noise: NDArray[np.float64] = -np.log(-np.log(np.maximum(uniform, _SMALLEST)))
+    """Convert uniform numbers to standard Gumbel noise."""
+    noise: NDArray[np.float64] = -np.log(-np.log(np.maximum(uniform, _TINY)))
     return noise
 
 
 def nucleus(logits: torch.Tensor, top_p: float, most: int = 1024) -> torch.Tensor:
-    """Keep the fewest most probable tokens whose probabilities sum to at least top_p; of equal ones
-    the first.
+    """Keep the smallest set of most probable tokens whose probabilities sum to at least top_p; of
+    equal ones the first.
 
     Args:
         logits: (row, vocabulary).
-        most: tokens looked at before all are sorted, which few rows need. Our choice.
+        most: tokens examined before all are sorted, which few rows need. Our choice.
 
     Source: Holtzman et al. 2020, arXiv:1904.09751.
     """
@@ -134,16 +134,16 @@ def nucleus(logits: torch.Tensor, top_p: float, most: int = 1024) -> torch.Tenso
 
     probability = logits.softmax(-1)
     top = probability.topk(min(most, logits.shape[-1])).values
-    number = (top.cumsum(-1) - top < top_p).sum(-1, keepdim=True)
-    kept = probability >= top.gather(1, number - 1)
-    unclear = (number[:, 0] == top.shape[1]) | (kept.sum(-1) != number[:, 0])
+    count = (top.cumsum(-1) - top < top_p).sum(-1, keepdim=True)
+    keep = probability >= top.gather(1, count - 1)
+    unclear = (count[:, 0] == top.shape[1]) | (keep.sum(-1) != count[:, 0])
     for row in torch.nonzero(unclear).flatten().tolist():
-        kept[row] = _by_sorting(probability[row], top_p)
-    return logits.masked_fill(~kept, -torch.inf)
+        keep[row] = _sorted_mask(probability[row], top_p)
+    return logits.masked_fill(~keep, -torch.inf)
 
 
-def _by_sorting(probability: torch.Tensor, top_p: float) -> torch.Tensor:
-    """(vocabulary,) what to keep, after all are sorted."""
+def _sorted_mask(probability: torch.Tensor, top_p: float) -> torch.Tensor:
+    """Return the (vocabulary,) mask of tokens to keep, by sorting all of them."""
     import torch
 
     ordered, order = probability.sort(descending=True, stable=True)

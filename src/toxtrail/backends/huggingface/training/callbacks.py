@@ -1,4 +1,4 @@
-"""What happens at each training step: progress, a sealed checkpoint, a look at the loss.
+"""Training callbacks: progress, sealed checkpoints, checks of the loss.
 
 Imports transformers at once (callbacks must be subclasses): import this module where it is used.
 """
@@ -22,25 +22,25 @@ if TYPE_CHECKING:
 
 
 class Watch(TrainerCallback):
-    """Advances a bar, seals checkpoints, and stops a training that has diverged."""
+    """Callback that advances a bar, seals checkpoints, and stops a training that diverges."""
 
     def __init__(self, advance: Advance, scratch: Path, name: str) -> None:
         self._advance = advance
         self._scratch = scratch
         self._name = name
-        self._shown = 0
+        self._displayed = 0
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Show the steps that an earlier, killed training has done."""
-        self._show(state.global_step)
+        """Show the steps that an earlier, interrupted training completed."""
+        self._advance_to(state.global_step)
 
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **more: Any
     ) -> None:
-        """Show one more step; before a checkpoint is written, ask whether there is room for it."""
-        self._show(state.global_step)
+        """Show one more step; before a checkpoint is written, check the free disk space."""
+        self._advance_to(state.global_step)
         if control.should_save:
             self._scratch.mkdir(parents=True, exist_ok=True)
             require_room(self._scratch, checkpoint_size(more["model"]))
@@ -60,30 +60,30 @@ class Watch(TrainerCallback):
         if not math.isfinite(loss):
             raise BackendError(
                 f"{self._name}: the training loss is {loss} at step {state.global_step}. "
-                "Nothing was kept. Lower learning_rate, or choose base_precision float32."
+                "Nothing was saved. Lower learning_rate, or choose base_precision float32."
             )
 
-    def _show(self, step: int) -> None:
-        self._advance(step - self._shown)
-        self._shown = step
+    def _advance_to(self, step: int) -> None:
+        self._advance(step - self._displayed)
+        self._displayed = step
 
 
 def checkpoint_size(model: Any) -> int:
-    """Bytes of a checkpoint, at most: what is trained, Adam's two moments of it, and the rest.
+    """Return an upper limit on a checkpoint's bytes: trained weights, Adam's two moments, the rest.
 
-    torch ends the process if the disk is full while it writes one.
+    torch aborts the process if the disk is full while it writes a checkpoint.
     """
     trained: int = sum(p.numel() * p.element_size() for p in model.parameters() if p.requires_grad)
     return 3 * trained + 2**20
 
 
 HELD_OUT = "held_out_loss"
-"""In the Trainer's history, which its checkpoints keep."""
+"""Key in the Trainer's history, which its checkpoints include."""
 
 
 class HeldOut(TrainerCallback):
-    """Notes the loss on examples that are not learned: before the first step, after each epoch and
-    at the end."""
+    """Callback that records the held-out loss before the first step, after each epoch and at the
+    end."""
 
     def __init__(self, loss: Callable[[], float], name: str) -> None:
         self._loss = loss
@@ -92,30 +92,32 @@ class HeldOut(TrainerCallback):
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note what the parent makes of them; a resumed training has it in its history."""
+        """Record the parent's loss; a resumed training has it in its history."""
         if state.global_step == 0:
-            self._note(state)
+            self._record(state)
 
     def on_epoch_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note it after an epoch."""
-        self._note(state)
+        """Record the loss after an epoch."""
+        self._record(state)
 
     def on_train_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any
     ) -> None:
-        """Note it at the end."""
-        self._note(state)
+        """Record the loss at the end."""
+        self._record(state)
 
-    def _note(self, state: TrainerState) -> None:
-        if any(HELD_OUT in h and h["step"] == state.global_step for h in state.log_history):
+    def _record(self, state: TrainerState) -> None:
+        if any(
+            HELD_OUT in entry and entry["step"] == state.global_step for entry in state.log_history
+        ):
             return
         loss = self._loss()
         if not math.isfinite(loss):
             raise BackendError(
                 f"{self._name}: the loss on the held-out examples is {loss} at step "
-                f"{state.global_step}. Nothing was kept. Lower learning_rate, or choose "
+                f"{state.global_step}. Nothing was saved. Lower learning_rate, or choose "
                 "base_precision float32."
             )
         state.log_history.append({HELD_OUT: loss, "step": state.global_step})

@@ -1,4 +1,4 @@
-"""Which training checkpoints are complete: only those are resumed from."""
+"""Track which training checkpoints are complete; training resumes only from these."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SEAL = "complete.json"
 
 
 def seal(checkpoint: Path) -> None:
-    """Mark a checkpoint as completely written: a list of its files' hashes, put there at once."""
+    """Mark a checkpoint as complete by writing a list of its files' hashes atomically."""
     files = hash_tree(checkpoint, [path for path in checkpoint.rglob("*") if path.is_file()])
     draft = checkpoint / f"{SEAL}.draft"
     draft.write_text(json.dumps([file.to_json() for file in files]), encoding="utf-8")
@@ -21,10 +21,10 @@ def seal(checkpoint: Path) -> None:
 
 
 def is_complete(checkpoint: Path) -> bool:
-    """Whether every file is there with the bytes that were sealed.
+    """Return whether every file exists with the hash that was recorded.
 
     Raises:
-        OSError: one cannot be read, so nothing is known of it.
+        OSError: a file cannot be read, so its state is unknown.
     """
     try:
         files = [FileHash(**file) for file in json.loads(read_text(checkpoint / SEAL))]
@@ -34,14 +34,14 @@ def is_complete(checkpoint: Path) -> bool:
 
 
 def last_complete(scratch: Path) -> Path | None:
-    """The newest complete checkpoint; newer, torn ones are removed."""
-    found = sorted(scratch.glob("checkpoint-*"), key=_step, reverse=True)
-    for checkpoint in found:
+    """Return the newest complete checkpoint; delete newer, incomplete ones."""
+    checkpoints = sorted(scratch.glob("checkpoint-*"), key=_step_of, reverse=True)
+    for checkpoint in checkpoints:
         if is_complete(checkpoint):
             return checkpoint
         shutil.rmtree(checkpoint)
     return None
 
 
-def _step(checkpoint: Path) -> int:
+def _step_of(checkpoint: Path) -> int:
     return int(checkpoint.name.rpartition("-")[2])

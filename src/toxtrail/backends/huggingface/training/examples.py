@@ -1,4 +1,4 @@
-"""Instruction rows -> token ids and labels for a fine-tune."""
+"""Convert instruction rows to token ids and labels for a fine-tune."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedTokenizerBase
 
-STAND_IN = "This message stands for another one: 7f3a91c2."
-"""Text that is in no conversation."""
+PLACEHOLDER = "This message stands for another one: 7f3a91c2."
+"""Placeholder text that occurs in no conversation."""
 IGNORED = -100
-"""Label of a token that is read but not learned (torch's cross-entropy skips it)."""
+"""Label of a token that is not learned (torch's cross-entropy ignores it)."""
 
 
 class TrainingText(NamedTuple):
@@ -26,9 +26,9 @@ class TrainingText(NamedTuple):
     prompt: str
     completion: str
     special_tokens: bool
-    """Whether the tokenizer still has to add its own (a chat template has them already)."""
+    """Whether the tokenizer must add special tokens (a chat template already contains them)."""
     context: tuple[tuple[int, int], ...] = ()
-    """Characters of the prompt, from and to, that are never learned."""
+    """(start, end) of the prompt's characters that are never learned."""
 
 
 class EncodedExample(NamedTuple):
@@ -36,7 +36,7 @@ class EncodedExample(NamedTuple):
 
     input_ids: list[int]
     labels: list[int]
-    """input_ids, with IGNORED where nothing is learned."""
+    """input_ids, with IGNORED for tokens that are not learned."""
     cut: bool
     """Whether it was longer than max_length."""
 
@@ -44,10 +44,10 @@ class EncodedExample(NamedTuple):
 def chat_template(
     tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
 ) -> ChatTemplate | None:
-    """The parent's own template, where the recipe asks for it.
+    """Return the parent's chat template, if the recipe uses it.
 
     Raises:
-        ConfigError: there is none, or it cannot be used.
+        ConfigError: the parent has none, or it cannot be used.
     """
     return ChatTemplate(tokenizer, "finetunes.template") if recipe.template == "chat" else None
 
@@ -55,10 +55,10 @@ def chat_template(
 def encode_examples(
     examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
 ) -> list[EncodedExample]:
-    """Form and tokenize every example, in order.
+    """Format and tokenize every example, in order.
 
     Raises:
-        ConfigError: `chat` is asked of a model whose template is missing or loses a turn.
+        ConfigError: the template is `chat`, and the model's is missing or loses a turn.
         DataError: no examples, or one with nothing to learn within max_length.
         BackendError: the tokenizer has no end-of-sequence token or no character offsets.
     """
@@ -67,15 +67,16 @@ def encode_examples(
     if not tokenizer.is_fast or tokenizer.eos_token_id is None:
         raise BackendError(
             f"{type(tokenizer).__name__} has no character offsets or no end-of-sequence token; "
-            "both are needed to tell prompt from response. Choose a parent with a tokenizer.json."
+            "both are needed to separate prompt and response. Choose a parent with tokenizer.json."
         )
     chat = chat_template(tokenizer, recipe)
     encoded = [encode_example(example, tokenizer, recipe, chat) for example in examples]
-    barren = [row for row, one in enumerate(encoded) if set(one.labels[1:]) <= {IGNORED}]
-    if barren:
+    empty = [i for i, row in enumerate(encoded) if set(row.labels[1:]) <= {IGNORED}]
+    if empty:
         raise DataError(
-            f"{recipe.data.uri}: {len(barren)} example(s) have nothing to learn within max_length "
-            f"= {recipe.max_length} tokens, the first is row {barren[0]}. Raise it or drop them."
+            f"{recipe.data.uri}: {len(empty)} example(s) have nothing to learn within max_length "
+            f"= {recipe.max_length} tokens, the first is row {empty[0]}. Raise max_length, or "
+            "remove them."
         )
     return encoded
 
@@ -86,12 +87,12 @@ def encode_example(
     recipe: FinetuneConfig,
     chat: ChatTemplate | None,
 ) -> EncodedExample:
-    """Tokenize prompt and response together, end with EOS, then cut at max_length.
+    """Tokenize prompt and response together, append EOS, then truncate at max_length.
 
-    A token that reaches into the response belongs to the response.
+    A token that overlaps the response belongs to the response.
 
     Args:
-        chat: the model's own template, if the recipe asks for it.
+        chat: the model's chat template, if the recipe uses it.
     """
     text = training_text(example, tokenizer, recipe, chat)
     encoding = tokenizer(
@@ -115,13 +116,13 @@ def encode_example(
 def refuse_unknown_tokens(
     encoded: Sequence[EncodedExample], embeddings: int, recipe: FinetuneConfig
 ) -> None:
-    """Raise if an example has a token that the model has no embedding for."""
-    for row, one in enumerate(encoded):
-        if (largest := max(one.input_ids)) >= embeddings:
+    """Raise if an example has a token for which the model has no embedding."""
+    for index, example in enumerate(encoded):
+        if (largest := max(example.input_ids)) >= embeddings:
             raise BackendError(
-                f"{recipe.data.uri}: example {row} has token {largest}, and {recipe.parent} has "
-                f"embeddings for {embeddings:,} tokens only: its tokenizer and weights do not "
-                "belong together. Choose another parent, or leave the example out."
+                f"{recipe.data.uri}: example {index} has token {largest}, but {recipe.parent} has "
+                f"only {embeddings:,} embeddings: its tokenizer does not match its weights. "
+                "Choose another parent, or remove the example."
             )
 
 
@@ -131,49 +132,51 @@ def training_text(
     recipe: FinetuneConfig,
     chat: ChatTemplate | None,
 ) -> TrainingText:
-    """Put an example into the recipe's template."""
+    """Format an example with the recipe's template."""
     before, _, after = ("", "", "") if chat else recipe.template.partition("{response}")
 
-    def formed(turns: Sequence[Turn]) -> str:
+    def render_turns(turns: Sequence[Turn]) -> str:
         *earlier, last = turns
         if chat:
             return chat.render(last.text, earlier)
-        return _said_before(earlier, last.text, before, after)
+        return _format_conversation(earlier, last.text, before, after)
 
     instruction = with_context(example, recipe.context_template)
     turns = (*example.earlier, Turn("user", instruction, example.learn_instruction))
-    prompt = formed(turns)
-    context = tuple(_spans(turns, prompt, formed)) if recipe.loss_on == "all" else ()
+    prompt = render_turns(turns)
+    context = tuple(_context_spans(turns, prompt, render_turns)) if recipe.loss_on == "all" else ()
     has_bos = bool(tokenizer.bos_token) and prompt.startswith(str(tokenizer.bos_token))
     return TrainingText(prompt, example.response + after, not (chat or has_bos), context)
 
 
-def _spans(
-    turns: Sequence[Turn], prompt: str, formed: Callable[[Sequence[Turn]], str]
+def _context_spans(
+    turns: Sequence[Turn], prompt: str, render_turns: Callable[[Sequence[Turn]], str]
 ) -> Iterator[tuple[int, int]]:
-    """Where in the prompt the messages stand that are context alone: another text is put in the
-    place of one, and all else must stay the same.
+    """Locate the messages in the prompt that are context only: each is replaced with a placeholder,
+    and the rest of the prompt must not change.
 
     Raises:
-        DataError: the template changes more than that, so the message has no one place.
+        DataError: the rest changes, so the message has no unique position.
     """
     for number, turn in enumerate(turns):
         if turn.learned or not turn.text:
             continue
-        made = formed([*turns[:number], turn._replace(text=STAND_IN), *turns[number + 1 :]])
-        if made.count(STAND_IN) != 1 or made.replace(STAND_IN, turn.text) != prompt:
+        rendered = render_turns(
+            [*turns[:number], turn._replace(text=PLACEHOLDER), *turns[number + 1 :]]
+        )
+        if rendered.count(PLACEHOLDER) != 1 or rendered.replace(PLACEHOLDER, turn.text) != prompt:
             raise DataError(
-                f"Message {number + 1} of a conversation is not to be learned (weight: 0 or train: "
-                "false), but the template changes it, so its place in the text is not known. Use "
+                f"Message {number + 1} of a conversation must not be learned (weight: 0 or train: "
+                "false), but the template changes it, so its position in the text is unknown. Use "
                 "loss_on: response, or another template."
             )
-        start = made.index(STAND_IN)
+        start = rendered.index(PLACEHOLDER)
         yield start, start + len(turn.text)
 
 
-def _said_before(earlier: Sequence[Turn], instruction: str, before: str, after: str) -> str:
-    """A conversation up to its next answer: each question and answer in the template, with an empty
-    line between; a system's message stands before the first question."""
+def _format_conversation(earlier: Sequence[Turn], instruction: str, before: str, after: str) -> str:
+    """Format a conversation up to its next answer: each question and answer in the template,
+    separated by an empty line; a system message precedes the first question."""
     system, written = "", ""
     for turn in (*earlier, Turn("user", instruction)):
         if turn.role == "system":
@@ -187,7 +190,7 @@ def _said_before(earlier: Sequence[Turn], instruction: str, before: str, after: 
 
 
 def with_context(example: Example, template: str | None) -> str:
-    """The instruction and the material it refers to."""
+    """Join the instruction and the material it refers to."""
     if not example.context:
         return example.instruction
     if template is None:
@@ -196,16 +199,16 @@ def with_context(example: Example, template: str | None) -> str:
 
 
 def collate(batch: Sequence[EncodedExample], pad: int) -> dict[str, torch.Tensor]:
-    """Examples -> (row, token) tensors, padded on the right to the longest of the batch."""
+    """Convert examples to (row, token) tensors, padded on the right to the longest of the batch."""
     import torch
 
-    width = max(len(one.input_ids) for one in batch)
+    width = max(len(example.input_ids) for example in batch)
 
     def padded(values: Sequence[list[int]], filler: int) -> torch.Tensor:
         return torch.tensor([row + [filler] * (width - len(row)) for row in values])
 
     return {
-        "input_ids": padded([one.input_ids for one in batch], pad),
-        "attention_mask": padded([[1] * len(one.input_ids) for one in batch], 0),
-        "labels": padded([one.labels for one in batch], IGNORED),
+        "input_ids": padded([example.input_ids for example in batch], pad),
+        "attention_mask": padded([[1] * len(example.input_ids) for example in batch], 0),
+        "labels": padded([example.labels for example in batch], IGNORED),
     }

@@ -1,4 +1,4 @@
-"""LoRA fine-tuning on transformers' Trainer: resumable, reproducible to the bit on one machine."""
+"""LoRA fine-tuning with transformers' Trainer: resumable, bitwise reproducible on one machine."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ _OPTIMIZERS = {"adamw_torch": "adamw_torch", "adamw_8bit": "adamw_bnb_8bit", "sg
 
 
 class HuggingFaceTuner:
-    """Trains LoRA adapters."""
+    """Trainer of LoRA adapters."""
 
     def __init__(
         self, weights: HuggingFaceWeights, device: str, checkpoint_steps: int, progress: Progress
@@ -55,13 +55,13 @@ class HuggingFaceTuner:
         self, parent: ModelCard, parent_folder: Path, lessons: Lessons,
         recipe: FinetuneConfig, out: Path, scratch: Path, manifest: Manifest,
     ) -> Trained:  # fmt: skip
-        """Train on the parent with its own adapters merged, and write the new adapter to `out`.
+        """Train on the parent with its adapters merged, and write the new adapter to `out`.
 
         Args:
             parent_folder: models/<parent>, with its adapters in adapters/<key>.
             out: empty folder for adapter_model.safetensors and adapter_config.json.
-            manifest: what makes the adapter; it travels in the file.
-            scratch: folder for checkpoints; a killed training goes on from the last complete one.
+            manifest: how the adapter is created; stored in the file.
+            scratch: folder for checkpoints; training resumes from the last complete one.
 
         Raises:
             ConfigError: a LoRA target that the parent does not have, or no chat template.
@@ -72,7 +72,7 @@ class HuggingFaceTuner:
         files = verified(parent, parent_folder, self._weights)
         tokenizer = files.tokenizer()
         encoded = encode_examples(lessons.learned, tokenizer, recipe)
-        asked = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
+        held_out = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
         with repeatable(recipe.seed, self._device):
             model = with_lora(
@@ -81,17 +81,17 @@ class HuggingFaceTuner:
                 quantized=recipe.base_precision == "4bit",
             )
             rows = embedding_rows(model)
-            refuse_unknown_tokens([*encoded, *asked], rows, recipe)
-            pad = pad if pad < rows else 0  # any will do: it is masked
+            refuse_unknown_tokens([*encoded, *held_out], rows, recipe)
+            pad = pad if pad < rows else 0  # any token id works: it is masked
             trainer = _trainer(model, encoded, pad, self._arguments(recipe, scratch))
-            if asked:
-                _ask(trainer, model, asked, pad, recipe.batch_size)
+            if held_out:
+                _add_held_out_loss(trainer, model, held_out, pad, recipe.batch_size)
             self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
         write_adapter(model, parent.base.uri, out, manifest)
         return Trained(
             trainer.state.global_step,
             _history(trainer, "loss"),
-            sum(one.cut for one in encoded),
+            sum(example.cut for example in encoded),
             _history(trainer, "held_out_loss"),
         )
 
@@ -127,7 +127,7 @@ class HuggingFaceTuner:
             remove_unused_columns=False,
             dataloader_pin_memory=False,
         )
-        # One GPU: DataParallel over all of them would change the batch size.
+        # Use one GPU: DataParallel over several would change the batch size.
         arguments._n_gpu = min(1, arguments.n_gpu)
         return arguments
 
@@ -145,25 +145,27 @@ class HuggingFaceTuner:
 
 
 def _history(trainer: Trainer, name: str) -> tuple[tuple[int, float], ...]:
-    """(step, value) of what the Trainer's history calls so."""
-    return tuple((int(h["step"]), h[name]) for h in trainer.state.log_history if name in h)
+    """List (step, value) of an entry of the Trainer's history."""
+    return tuple(
+        (int(entry["step"]), entry[name]) for entry in trainer.state.log_history if name in entry
+    )
 
 
-def _ask(
-    trainer: Trainer, model: PeftModel, asked: Sequence[EncodedExample], pad: int, batch: int
+def _add_held_out_loss(
+    trainer: Trainer, model: PeftModel, examples: Sequence[EncodedExample], pad: int, batch: int
 ) -> None:
-    """Have the loss on these noted beside the training loss."""
+    """Record the loss on held-out examples besides the training loss."""
     from toxtrail.backends.huggingface.training.callbacks import HeldOut
 
-    loss = partial(mean_loss, model, asked, pad, batch)
+    loss = partial(mean_loss, model, examples, pad, batch)
     trainer.add_callback(HeldOut(loss, "fine-tune"))
 
 
 def mean_loss(
     model: PeftModel, examples: Sequence[EncodedExample], pad: int, batch_size: int
 ) -> float:
-    """Mean loss of all learned tokens, nats per token; the model and every random generator are
-    left as they were."""
+    """Compute the mean loss of all learned tokens, in nats per token, without changing the model or
+    any random generator."""
     import torch
 
     training, total, tokens = model.training, 0.0, 0
@@ -172,15 +174,15 @@ def mean_loss(
         for start in range(0, len(examples), batch_size):
             batch = collate(examples[start : start + batch_size], pad)
             learned = int((batch["labels"][:, 1:] != IGNORED).sum())
-            there = {name: tensor.to(model.device) for name, tensor in batch.items()}
-            total += float(model(**there).loss) * learned
+            on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
+            total += float(model(**on_device).loss) * learned
             tokens += learned
     model.train(training)
     return total / tokens
 
 
 def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
-    """Raise, before anything is loaded, if the recipe cannot run here."""
+    """Raise, before anything is loaded, if the recipe cannot run on this machine."""
     needs = [
         f'{field}: "{value}"'
         for field, value, special in (
@@ -192,17 +194,18 @@ def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -
     if needs and (not device.startswith("cuda") or find_spec("bitsandbytes") is None):
         raise BackendError(
             f"{' and '.join(needs)} needs an NVIDIA GPU and the package bitsandbytes; the device "
-            f"is {device}. Write base_precision: bfloat16 and optimizer: adamw_torch, or go there."
+            f"is {device}. Use base_precision: bfloat16 and optimizer: adamw_torch, or another "
+            "machine."
         )
     if recipe.base_precision == "4bit" and has_adapters:
         raise BackendError(
             f'base_precision: "4bit" on {recipe.parent}, which has adapters: they cannot be merged '
-            "into 4-bit weights without loss. Write bfloat16."
+            "into 4-bit weights without loss. Use bfloat16."
         )
 
 
 def four_bits() -> object:
-    """4-bit NormalFloat weights (Dettmers et al. 2023, arXiv:2305.14314)."""
+    """Return a 4-bit NormalFloat configuration (Dettmers et al. 2023, arXiv:2305.14314)."""
     import torch
     from transformers import BitsAndBytesConfig
 
@@ -213,7 +216,7 @@ def four_bits() -> object:
 
 @contextmanager
 def repeatable(seed: int, device: str) -> Iterator[None]:
-    """Seed every generator and force repeatable kernels inside; leave both as they were."""
+    """Seed every generator and force deterministic kernels inside the block; restore both after."""
     import numpy as np
     import torch
     from transformers import set_seed
@@ -235,7 +238,7 @@ def repeatable(seed: int, device: str) -> Iterator[None]:
 
 
 def total_steps(recipe: FinetuneConfig, examples: int) -> int:
-    """Optimiser steps of the whole training, counted as the Trainer counts them."""
+    """Count the optimiser steps of the complete training, as the Trainer does."""
     if recipe.max_steps is not None:
         return recipe.max_steps
     batches = math.ceil(examples / recipe.batch_size)

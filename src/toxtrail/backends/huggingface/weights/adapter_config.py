@@ -1,4 +1,4 @@
-"""The settings of a LoRA adapter: would peft apply all of them, and as what they say?"""
+"""Check that peft would apply every setting of a LoRA adapter."""
 
 from __future__ import annotations
 
@@ -21,30 +21,29 @@ CONFIG_CURE = (
     "fetch the adapter again, or check that this is the base that it was trained on."
 )
 UNSUPPORTED = {
-    "alora_invocation_tokens": "the adapter acts only after these tokens, and generation here "
-    "would never switch it on",
+    "alora_invocation_tokens": "the adapter is active only after these tokens, and generation "
+    "here would never activate it",
     "arrow_config": "it routes between several adapters",
 }
-"""Settings that peft knows and that act outside the model's own layers, where nothing of peft runs
-here -> why."""
+"""Settings of peft that act outside the model's layers, where peft is not used here -> reason."""
 HARMLESS = {"transformers_version", "unsloth_version", "unsloth_fixed", "library_name"}
-"""Entries of other programs that say what made the file."""
+"""Entries of other programs that record what created the file."""
 NUMBERS = ("r", "lora_alpha", "lora_dropout")
 SWITCHES = ("fan_in_fan_out", "use_rslora", "use_dora", "use_qalora", "lora_bias")
 
 
 def read_lora_config(folder: Path, name: str) -> LoraConfig:
-    """The adapter's settings.
+    """Read the adapter's settings.
 
     Raises:
-        BackendError: it is not a LoRA, or has a setting that would be ignored.
+        BackendError: it is not a LoRA adapter, or has a setting that would be ignored.
     """
     from peft import LoraConfig
 
     values = read_json(folder / CONFIG, name)
     if problems := list(lora_problems(values)):
         raise BackendError(f"{name}: {'; '.join(problems)}.")
-    with library_errors(f"{name}: {CONFIG} is not read by peft", CONFIG_CURE), quiet():
+    with library_errors(f"{name}: peft cannot read {CONFIG}", CONFIG_CURE), quiet():
         config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
     config.base_model_name_or_path = None  # a claim; which base it fits is checked by its tensors
@@ -52,30 +51,30 @@ def read_lora_config(folder: Path, name: str) -> LoraConfig:
 
 
 def lora_problems(values: Mapping[str, Any]) -> Iterator[str]:
-    """Why the settings of an adapter cannot be applied as they are."""
+    """Yield the reasons why the settings of an adapter cannot be applied as they are."""
     from dataclasses import fields
 
     import peft
 
     if values.get("peft_type") != "LORA":
-        yield f"{CONFIG} has peft_type {values.get('peft_type')!r}; only LORA can be applied"
+        yield f"{CONFIG} has peft_type {values.get('peft_type')!r}; only LORA is supported"
         return
-    for key, why in UNSUPPORTED.items():
+    for key, reason in UNSUPPORTED.items():
         if values.get(key):
-            yield f"{CONFIG} has {key}, which is not supported: {why}"
-    known = {field.name for field in fields(peft.LoraConfig)} | {"peft_type"} | HARMLESS
-    if unknown := [key for key in sorted(values.keys() - known) if values[key]]:
-        shown = ", ".join(f"{key} = {clipped(repr(values[key]), 60)}" for key in unknown)
+            yield f"{CONFIG} has {key}, which is not supported: {reason}"
+    allowed = {field.name for field in fields(peft.LoraConfig)} | {"peft_type"} | HARMLESS
+    if unknown := [key for key in sorted(values.keys() - allowed) if values[key]]:
+        listed = ", ".join(f"{key} = {clipped(repr(values[key]), 60)}" for key in unknown)
         yield visible(
             f"{CONFIG} has settings that peft {peft.__version__} does not know and would ignore "
-            f"({shown}), so the adapter would not act as it was trained: update peft, or take an "
+            f"({listed}), so the adapter would not behave as trained: update peft, or use an "
             "adapter without them"
         )
-    yield from _wrong_types(values)
+    yield from _type_problems(values)
 
 
-def _wrong_types(values: Mapping[str, Any]) -> Iterator[str]:
-    """Values that peft takes without a look, or fails on: `"use_dora": "false"` is true to it."""
+def _type_problems(values: Mapping[str, Any]) -> Iterator[str]:
+    """Yield problems with values that peft does not check: `"use_dora": "false"` counts as true."""
     patterns = [
         (f"{key}.{name}", value)
         for key in ("rank_pattern", "alpha_pattern")
@@ -85,8 +84,8 @@ def _wrong_types(values: Mapping[str, Any]) -> Iterator[str]:
     numbers = [(key, values[key]) for key in NUMBERS if key in values] + patterns
     for key, value in numbers:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield visible(f"{CONFIG} has {key} = {clipped(repr(value), 60)}, which is no number")
+            yield visible(f"{CONFIG} has {key} = {clipped(repr(value), 60)}; expected a number")
     for key in SWITCHES:
         if not isinstance(values.get(key, False), bool | None):
-            shown = clipped(repr(values[key]), 60)
-            yield visible(f"{CONFIG} has {key} = {shown}, which is neither true nor false")
+            text = clipped(repr(values[key]), 60)
+            yield visible(f"{CONFIG} has {key} = {text}; expected true or false")

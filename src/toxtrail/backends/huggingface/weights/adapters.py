@@ -1,7 +1,7 @@
-"""LoRA adapters: does it fit, does it do anything, and put it on a model.
+"""Check LoRA adapters and apply them to a model.
 
-peft loads an adapter whose names do not match without a word and answers as the base would. Here
-every tensor must have a place, and every place a tensor.
+If tensor names do not match, peft loads the adapter without an error, and the model behaves like
+the base. Here every tensor must match a parameter, and every parameter a tensor.
 """
 
 from __future__ import annotations
@@ -33,52 +33,52 @@ if TYPE_CHECKING:
 
 WEIGHTS = "adapter_model.safetensors"
 PREFIX = "base_model.model."
-"""Before the name of every tensor of an adapter."""
+"""Prefix of the name of every tensor of an adapter."""
 
 
 def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
-    """Prove that an adapter fits a base and changes it, without loading the base.
+    """Check that an adapter fits a base and changes it, without loading the base.
 
     Returns:
-        How many tokens the base has embeddings for once the adapter, which may hold some, is on it.
+        Number of embeddings of the base with the adapter, which may include embeddings.
 
     Raises:
-        BackendError: not a LoRA in safetensors, a wrong name or shape, a NaN, or no effect.
+        BackendError: not a safetensors LoRA, a wrong name or shape, a NaN, or no effect.
     """
     config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
     model = empty_model(base_folder, name)
-    wrapped = _wrapped(model, config, tensors, name, True)
+    wrapped = _wrap_with_peft(model, config, tensors, name, True)
     refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
     refuse_powerless(tensors, name)
     return embedding_rows(model)
 
 
 def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
-    """Put an adapter on a model, unmerged; the model is changed in place.
+    """Apply an adapter to a model, unmerged; the model is changed in place.
 
     Raises:
-        BackendError: a tensor has no place, or a place no tensor.
+        BackendError: a tensor matches no parameter, or a parameter no tensor.
     """
     from peft import set_peft_model_state_dict
 
     config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
-    wrapped = _wrapped(model, config, tensors, name, False)
+    wrapped = _wrap_with_peft(model, config, tensors, name, False)
     refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
-    with _loading(name), quiet():
+    with _peft_errors(name), quiet():
         result: Any = set_peft_model_state_dict(wrapped, tensors)
-    if dropped := [key for key in result.unexpected_keys if not _stands_twice(key, tensors)]:
+    if dropped := [key for key in result.unexpected_keys if not _is_duplicate(key, tensors)]:
         raise BackendError(
             f"{name}: peft did not load {len(dropped)} tensor(s), the first {dropped[0]}. The "
-            "adapter was made for another model or peft version."
+            "adapter was created for another model or peft version."
         )
     return wrapped.eval()
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
-    """All tensors of an adapter, on the CPU.
+    """Read all tensors of an adapter, on the CPU.
 
     Raises:
-        BackendError: there are none in safetensors, or their file is damaged.
+        BackendError: there is no safetensors file, or it is damaged.
     """
     from safetensors.torch import load_file
 
@@ -87,38 +87,43 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
         raise BackendError(
             f"{name} has no {WEIGHTS}"
             + (", only adapter_model.bin: a pickle is never loaded." if pickled else ".")
-            + " Choose an adapter in safetensors."
+            + " Choose a safetensors adapter."
         )
     stored_tensors(folder / WEIGHTS, name)
     return load_file(folder / WEIGHTS)
 
 
 def base_claim(folder: Path) -> object:
-    """The base that an adapter's config names; None if it names none."""
+    """Return the base that an adapter's config names; None if it names none."""
     return read_json(folder / CONFIG, folder.name).get("base_model_name_or_path")
 
 
-def refuse_misfits(wrapped: PeftModel, found: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Raise unless an adapter's file holds all tensors that peft saves for this model, and no
-    other; whether it holds the embeddings too is its maker's choice."""
-    wanted = tensor_shapes(wrapped, embeddings=False)
-    carried = tensor_shapes(wrapped, embeddings=True)
-    wanted |= {key: shape for key, shape in carried.items() if key in found}
-    missing, foreign = sorted(wanted.keys() - found.keys()), sorted(found.keys() - wanted.keys())
-    shapes = [key for key in sorted(wanted.keys() & found.keys()) if wanted[key] != found[key]]
-    if not (missing or foreign or shapes):
+def refuse_misfits(wrapped: PeftModel, stored: Mapping[str, tuple[int, ...]], name: str) -> None:
+    """Raise unless an adapter's file contains exactly the tensors that peft saves for this model;
+    the embeddings are optional."""
+    expected = tensor_shapes(wrapped, embeddings=False)
+    with_embeddings = tensor_shapes(wrapped, embeddings=True)
+    expected |= {key: shape for key, shape in with_embeddings.items() if key in stored}
+    missing, unexpected = (
+        sorted(expected.keys() - stored.keys()),
+        sorted(stored.keys() - expected.keys()),
+    )
+    shapes = [
+        key for key in sorted(expected.keys() & stored.keys()) if expected[key] != stored[key]
+    ]
+    if not (missing or unexpected or shapes):
         return
-    example = (foreign or missing or shapes)[0]
+    example = (unexpected or missing or shapes)[0]
     raise BackendError(
         f"{name} does not fit the base model: {len(missing)} tensor(s) missing, "
-        f"{len(foreign)} without a place, {len(shapes)} of another shape; e.g. {example} (the base "
-        f"wants {wanted.get(example, 'nothing')}, the file has {found.get(example, 'nothing')}). "
-        "Name the base that the adapter was trained on."
+        f"{len(unexpected)} unexpected, {len(shapes)} of another shape; e.g. {example} (the base "
+        f"has {expected.get(example, 'nothing')}, the file has {stored.get(example, 'nothing')}). "
+        "Use the base that the adapter was trained on."
     )
 
 
 def tensor_shapes(wrapped: PeftModel, embeddings: bool) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the tensors that peft would save for this model."""
+    """Return names and shapes of the tensors that peft would save for this model."""
     from peft import get_peft_model_state_dict
 
     with quiet():
@@ -126,53 +131,59 @@ def tensor_shapes(wrapped: PeftModel, embeddings: bool) -> dict[str, tuple[int, 
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
 
-def _stands_twice(key: str, tensors: Mapping[str, torch.Tensor]) -> bool:
-    """Whether the same tensor is loaded under its plain name: peft saves embeddings that were
-    trained whole and have grown under both."""
+def _is_duplicate(key: str, tensors: Mapping[str, torch.Tensor]) -> bool:
+    """Return whether the same tensor is also loaded under its plain name: peft saves fully trained,
+    resized embeddings under both names."""
     plain = tensors.get(key.replace(".modules_to_save.", "."))
-    own = tensors.get(key)
-    return plain is not None and own is not None and plain is not own and bool(plain.equal(own))
+    saved = tensors.get(key)
+    return (
+        plain is not None and saved is not None and plain is not saved and bool(plain.equal(saved))
+    )
 
 
-def _carried_rows(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]) -> int | None:
-    place = _place_of(model, model.get_input_embeddings())
-    for key in (f"{place}.weight", f"{place}.base_layer.weight"):
+def _adapter_embedding_rows(
+    model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]]
+) -> int | None:
+    module_name = _module_name(model, model.get_input_embeddings())
+    for key in (f"{module_name}.weight", f"{module_name}.base_layer.weight"):
         if f"{PREFIX}{key}" in shapes:
             return shapes[f"{PREFIX}{key}"][0]
     return None
 
 
-def _place_of(model: PreTrainedModel, wanted: object) -> str:
-    return next((name for name, module in model.named_modules() if module is wanted), "")
+def _module_name(model: PreTrainedModel, target: object) -> str:
+    return next((name for name, module in model.named_modules() if module is target), "")
 
 
-def _resize(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]], name: str) -> None:
-    """Give the model as many embeddings as the adapter brings; the adapter's then fill them all.
+def _resize_embeddings(
+    model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...]], name: str
+) -> None:
+    """Resize the model's embeddings to those of the adapter, which then replace all of them.
 
     Raises:
-        BackendError: it brings new embeddings for what is read, and none for what is written.
+        BackendError: the adapter has new input embeddings, but no output embeddings.
     """
-    rows, embedded_manifest = _carried_rows(model, shapes), model.get_input_embeddings()
+    rows, embedded_manifest = _adapter_embedding_rows(model, shapes), model.get_input_embeddings()
     if rows is None or rows == embedding_rows(model):
         return
     output: Any = model.get_output_embeddings()  # type: ignore[no-untyped-call]
     tied = output is None or output.weight is embedded_manifest.weight
-    place = _place_of(model, output)
-    keys = (f"{PREFIX}{place}.weight", f"{PREFIX}{place}.base_layer.weight")
+    module_name = _module_name(model, output)
+    keys = (f"{PREFIX}{module_name}.weight", f"{PREFIX}{module_name}.base_layer.weight")
     if not tied and not any(key in shapes for key in keys):
         raise BackendError(
-            f"{name} holds embeddings for {rows:,} tokens, the base has {embedding_rows(model):,}, "
-            f"and the adapter holds no {place}.weight of that size: what the model writes for the "
-            "new tokens would be random. Take the merged model instead."
+            f"{name} has embeddings for {rows:,} tokens, the base has {embedding_rows(model):,}, "
+            f"and the adapter has no {module_name}.weight of that size: the output weights of the "
+            "new tokens would be random. Use the merged model instead."
         )
     with quiet():
         model.resize_token_embeddings(rows, mean_resizing=False)
 
 
 def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
-    """Raise if an adapter holds a NaN, or only zeros where its effect would come from."""
+    """Raise if an adapter contains a NaN, or only zeros in its output matrices."""
     if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
-        raise BackendError(f"{name}: {bad[0]} holds a value that is not finite. Do not use it.")
+        raise BackendError(f"{name}: {bad[0]} has a value that is not finite. Do not use it.")
     outputs = [tensor for key, tensor in tensors.items() if "lora_B" in key or "embedding_B" in key]
     if not any(bool(tensor.any()) for tensor in outputs):
         raise BackendError(
@@ -182,10 +193,10 @@ def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
 
 
 def with_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> PeftModel:
-    """The model with a new, trainable adapter.
+    """Add a new, trainable adapter to the model.
 
     Raises:
-        ConfigError: a target is no linear layer of the model.
+        ConfigError: a target is not a linear layer of the model.
     """
     from peft import LoraConfig, get_peft_model, prepare_model_for_kbit_training
 
@@ -207,7 +218,7 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> Pe
 
 
 def refuse_unknown_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
-    """Raise if a LoRA target is no linear layer: peft ignores it as long as another one matches."""
+    """Raise if a LoRA target is not a linear layer; peft ignores it if another target matches."""
     from torch import nn
     from transformers.pytorch_utils import Conv1D
 
@@ -216,19 +227,19 @@ def refuse_unknown_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
     for target in lora.targets:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ConfigError(
-                f'finetunes.lora.targets: "{target}" is no linear layer of {type(model).__name__}.'
-                + nearest(target, leaves)
+                f'finetunes.lora.targets: "{target}" is not a linear layer of '
+                f"{type(model).__name__}." + nearest(target, leaves)
             )
 
 
 def write_adapter(model: PeftModel, base_uri: str, out: Path, manifest: Manifest) -> None:
-    """Write the adapter: equal weights give equal bytes, and nothing in them names this machine.
+    """Write the adapter: equal weights give equal bytes, which do not depend on this machine.
 
     Args:
-        manifest: what made it; kept in the file's own metadata.
+        manifest: how it was created; stored in the file's metadata.
 
     Raises:
-        BackendError: it holds a NaN or has not learned anything.
+        BackendError: it has a NaN or has not learned anything.
     """
     from peft import get_peft_model_state_dict
     from safetensors.torch import save
@@ -253,20 +264,22 @@ def _sorted_json(values: dict[str, Any]) -> str:
     return json.dumps(plain, sort_keys=True, indent=2)
 
 
-def _wrapped(
+def _wrap_with_peft(
     model: PreTrainedModel,
     config: LoraConfig,
     tensors: Mapping[str, torch.Tensor],
     name: str,
     without_memory: bool,
 ) -> PeftModel:
-    """The model, changed in place, with room for an adapter's tensors."""
+    """Wrap the model, in place, with parameters for an adapter's tensors."""
     from peft import get_peft_model
 
-    with _loading(name), quiet():
-        _resize(model, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, name)
+    with _peft_errors(name), quiet():
+        _resize_embeddings(
+            model, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, name
+        )
         return get_peft_model(model, config, low_cpu_mem_usage=without_memory)
 
 
-def _loading(name: str) -> AbstractContextManager[None]:
+def _peft_errors(name: str) -> AbstractContextManager[None]:
     return library_errors(f"{name} does not fit the base model", CONFIG_CURE)

@@ -1,7 +1,7 @@
-"""One GGUF file -> a clean safetensors folder, made once per content and kept in the asset cache.
+"""Convert a GGUF file to a safetensors folder, once per content, kept in the asset cache.
 
-transformers dequantizes a GGUF file slowly at each load, and the model it returns can neither be
-saved nor tuned. The copy made here is an ordinary bfloat16 model with the same tokenizer.
+transformers dequantizes a GGUF file slowly at each load, and the model it returns can be neither
+saved nor fine-tuned. The converted copy is a plain bfloat16 model with the same tokenizer.
 """
 
 from __future__ import annotations
@@ -32,27 +32,27 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 CONVERTER_VERSION = 1
-"""Raised whenever the same file would give other bytes."""
+"""Incremented whenever the same file would give other bytes."""
 LISTING = "files.json"
-AGAIN = "Convert the model to GGUF again, or take its safetensors repo."
+CONVERT_AGAIN = "Convert the model to GGUF again, or take its safetensors repo."
 COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
-"""Tensors of rotary positions, which transformers takes from the metadata."""
+"""Tensors of rotary embeddings, which transformers computes from the metadata."""
 _VOLATILE = ("transformers_version", "_name_or_path", "name_or_path", "gguf_file",
              "local_files_only", "is_local", "trust_remote_code")  # fmt: skip
 
 
 class Header(NamedTuple):
-    """What a GGUF file says of itself."""
+    """Metadata of a GGUF file."""
 
     quantization: str
     """e.g. `Q4_1`."""
     license: str | None
     adds_bos: bool | None
-    """Whether a beginning-of-sequence token is put before every text; None if not said."""
+    """Whether a beginning-of-sequence token precedes every text; None if not given."""
 
 
 class Converted(NamedTuple):
-    """A clean copy."""
+    """A converted copy."""
 
     folder: Path
     files: tuple[FileHash, ...]
@@ -61,9 +61,9 @@ class Converted(NamedTuple):
 
 
 def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
-    """The clean copy of a GGUF file, made now if there is none or if it is damaged.
+    """Return the converted copy of a GGUF file; create it if it is missing or damaged.
 
-    Every file of it is hashed each time. A whole copy is used from a cache that cannot be written.
+    Every file of it is hashed each time. An intact copy is also used from a read-only cache.
 
     Args:
         path: the verified file.
@@ -71,31 +71,31 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
         cache: the asset cache.
 
     Raises:
-        BackendError: transformers cannot read the file, or reads its tokenizer wrongly.
+        BackendError: transformers cannot read the file, or reads its tokenizer incorrectly.
     """
     folder = converted_folder(cache, sha256)
     with locked(folder):
-        copy = _whole_copy(folder)
+        copy = _existing_copy(folder)
         if copy is None:
             draft = folder.with_name(f"{folder.name}.draft")
             shutil.rmtree(draft, ignore_errors=True)
             convert(path, draft)
             shutil.rmtree(folder, ignore_errors=True)
             draft.replace(folder)
-            copy = _whole_copy(folder)
+            copy = _existing_copy(folder)
     if copy is None:
         raise BackendError(f"{path.name}: {folder} was damaged while it was written. Run again.")
     return copy
 
 
-def _whole_copy(folder: Path) -> Converted | None:
-    """The copy that lies there; None if there is none, or a file of it is not as it was made."""
+def _existing_copy(folder: Path) -> Converted | None:
+    """Return the existing copy; None if it is missing, or one of its files has changed."""
     try:
         listing = json.loads(read_text(folder / LISTING))
         files = tuple(FileHash(**file) for file in listing.pop("files"))
-        here = [path for path in folder.rglob("*") if path.is_file() and path.name != LISTING]
-        whole = hash_tree(folder, here) == files
-        return Converted(folder, files, **listing) if whole else None
+        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != LISTING]
+        is_intact = hash_tree(folder, paths) == files
+        return Converted(folder, files, **listing) if is_intact else None
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, TypeError, LookupError, AttributeError):  # the listing itself is damaged
@@ -103,14 +103,14 @@ def _whole_copy(folder: Path) -> Converted | None:
 
 
 def converted_folder(cache: Path, sha256: str) -> Path:
-    """Where the clean copy of a GGUF file of this hash lies, or would."""
+    """Return the folder for the converted copy of a GGUF file with this hash."""
     return cache / "converted" / f"{sha256}-{CONVERTER_VERSION}"
 
 
 def convert(path: Path, folder: Path) -> None:
-    """Write the clean copy: equal input gives equal bytes."""
+    """Write the converted copy: equal input gives equal bytes."""
     header = read_header(path)
-    with _lower_case(path) as plain:
+    with _lower_case_suffix(path) as plain:
         tokenizer = load_tokenizer(plain.parent, path.name, gguf_file=plain.name)
         check_bos(tokenizer, header, path.name)
         model = _clean_model(plain)
@@ -119,24 +119,24 @@ def convert(path: Path, folder: Path) -> None:
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
-        file.chmod(0o644)  # safetensors writes for its owner alone
+        file.chmod(0o644)  # safetensors writes files that only their owner can read
         if file.suffix == ".json" and file.name != "tokenizer.json":
-            _tidy(file)
+            _normalise_json(file)
     check_bos(load_tokenizer(folder, path.name), header, path.name)
     _write_listing(folder, header)
 
 
 @contextmanager
-def _lower_case(path: Path) -> Iterator[Path]:
-    """The file under a name that ends in `.gguf`: transformers takes NAME.GGUF for a pickle."""
+def _lower_case_suffix(path: Path) -> Iterator[Path]:
+    """Provide the file under a name with the suffix `.gguf`; transformers unpickles NAME.GGUF."""
     if path.suffix == ".gguf":
         yield path
         return
-    with TemporaryDirectory() as place:
-        plain = Path(place) / f"{path.stem}.gguf"
+    with TemporaryDirectory() as folder:
+        plain = Path(folder) / f"{path.stem}.gguf"
         try:
             plain.symlink_to(path.resolve())
-        except OSError:  # Windows asks for a permission
+        except OSError:  # Windows requires a permission
             shutil.copyfile(path, plain)
         yield plain
 
@@ -145,46 +145,46 @@ def read_header(path: Path) -> Header:
     """Read the metadata of a GGUF file.
 
     Raises:
-        BackendError: it is not one, or it is cut.
+        BackendError: it is not a GGUF file, or it is truncated.
     """
     reader = open_gguf(path, path.name)
     return Header(
         quantization=_quantization(reader),
-        license=_field_of(reader, "general.license", str, path.name),
-        adds_bos=_field_of(reader, "tokenizer.ggml.add_bos_token", bool, path.name),
+        license=_typed_metadata(reader, "general.license", str, path.name),
+        adds_bos=_typed_metadata(reader, "tokenizer.ggml.add_bos_token", bool, path.name),
     )
 
 
 def check_bos(tokenizer: PreTrainedTokenizerBase, header: Header, name: str) -> None:
-    """Raise if the tokenizer does not follow the file in the matter of the first token."""
+    """Raise if the tokenizer's first token contradicts the file's add_bos_token."""
     ids = tokenizer("Hello")["input_ids"]
     adds = bool(ids) and ids[0] == tokenizer.bos_token_id
     if header.adds_bos is not None and adds != header.adds_bos:
         raise BackendError(
-            f"{name} says add_bos_token = {header.adds_bos}, but the tokenizer that "
-            f"transformers builds turns 'Hello' into {list(ids)} (BOS: {tokenizer.bos_token_id}). "
+            f"{name} has add_bos_token = {header.adds_bos}, but the tokenizer that "
+            f"transformers builds encodes 'Hello' as {list(ids)} (BOS: {tokenizer.bos_token_id}). "
             "Use transformers >= 5, or the model's safetensors repo."
         )
 
 
 def _clean_model(path: Path) -> PreTrainedModel:
-    """Same weights in a module that knows nothing of GGUF, in bfloat16, tied weights tied."""
+    """Build a plain bfloat16 model with the same weights; tied weights stay tied."""
     import torch
     from transformers import AutoModelForCausalLM
 
     with (
-        library_errors(f"{path.name} is not read by transformers", AGAIN),
+        library_errors(f"transformers cannot read {path.name}", CONVERT_AGAIN),
         quiet(),
-        redirect_stderr(StringIO()),  # its bar has no switch
+        redirect_stderr(StringIO()),  # its progress bar cannot be disabled
     ):
-        found: Any = AutoModelForCausalLM.from_pretrained(
+        result: Any = AutoModelForCausalLM.from_pretrained(
             path.parent,
             gguf_file=path.name,
             local_files_only=True,
             trust_remote_code=False,
             output_loading_info=True,
         )
-    loaded, report = found
+    loaded, report = result
     refuse_gaps(path.name, report)
     refuse_unplaced(path.name, loaded, [*report["unexpected_keys"], *unread_tensors(path, loaded)])
     values = loaded.config.to_dict()
@@ -200,10 +200,10 @@ def _clean_model(path: Path) -> PreTrainedModel:
 
 
 def unread_tensors(path: Path, model: PreTrainedModel) -> list[str]:
-    """Tensors of a GGUF file that transformers leaves out without a word.
+    """List tensors of a GGUF file that transformers ignores without a warning.
 
-    Only architectures whose tensors it takes one by one are looked at as a whole; of the others,
-    those of layers that the file's own metadata does not count, and of unmerged adapters.
+    All tensors are checked only for architectures that it maps one by one; for others, those of
+    layers beyond the layer count in the metadata, and those of unmerged adapters.
     """
     from transformers.integrations.gguf.utils import is_gguf_arch_supported
     from transformers.modeling_gguf_pytorch_utils import (
@@ -215,30 +215,30 @@ def unread_tensors(path: Path, model: PreTrainedModel) -> list[str]:
 
     reader = open_gguf(path, path.name)
     names = [tensor.name for tensor in reader.tensors if tensor.name not in COMPUTED]
-    architecture = _field(reader, "general.architecture")
-    if is_gguf_arch_supported(architecture):  # then transformers reports them itself
+    architecture = _metadata(reader, "general.architecture")
+    if is_gguf_arch_supported(architecture):  # transformers reports them itself
         return []
     kind = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
     layers = int(getattr(model.config, "num_hidden_layers", 0))
     if kind not in (TensorProcessor, LlamaTensorProcessor):
-        return [name for name in names if ".lora_" in name or _layer_of(name) >= layers]
+        return [name for name in names if ".lora_" in name or _layer_index(name) >= layers]
     processor = kind(config=model.config.to_dict())  # type: ignore[no-untyped-call]
-    places = get_gguf_hf_weights_map(model, processor)
-    return [name for name in names if name not in places]
+    mapped = get_gguf_hf_weights_map(model, processor)
+    return [name for name in names if name not in mapped]
 
 
-def _layer_of(name: str) -> int:
-    """The number in `blk.NUMBER.rest`; -1 for a tensor of no layer."""
+def _layer_index(name: str) -> int:
+    """Return the number in `blk.NUMBER.rest`; -1 for a tensor outside the layers."""
     head, _, rest = name.partition(".")
     number = rest.partition(".")[0]
     return int(number) if head == "blk" and number.isdigit() else -1
 
 
-def _tidy(file: Path) -> None:
-    """Drop what depends on the library's version or on this machine, and sort."""
+def _normalise_json(file: Path) -> None:
+    """Remove values that depend on the library's version or on this machine, and sort."""
     values: dict[str, Any] = json.loads(read_text(file))
-    kept = {key: value for key, value in values.items() if key not in _VOLATILE}
-    text = json.dumps(kept, sort_keys=True, indent=2, ensure_ascii=False)
+    stable = {key: value for key, value in values.items() if key not in _VOLATILE}
+    text = json.dumps(stable, sort_keys=True, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
 
 
@@ -252,26 +252,26 @@ def _write_listing(folder: Path, header: Header) -> None:
     (folder / LISTING).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
 
 
-def _field(reader: GGUFReader, name: str) -> Any:
+def _metadata(reader: GGUFReader, name: str) -> Any:
     field = reader.get_field(name)
     return None if field is None else field.contents()
 
 
-def _field_of(reader: GGUFReader, name: str, kind: type, file: str) -> Any:
-    value = _field(reader, name)
+def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any:
+    value = _metadata(reader, name)
     if value is not None and not isinstance(value, kind):
         raise BackendError(
-            f"{file}: its metadata {name} is {clipped(visible(repr(value)), 60)}, which is no "
+            f"{file}: its metadata {name} is {clipped(visible(repr(value)), 60)}; expected "
             f"{kind.__name__}. Convert the model to GGUF again, or choose another file."
         )
     return value
 
 
 def _quantization(reader: GGUFReader) -> str:
-    """The declared file type, or the type that most weights have."""
+    """Return the declared file type, or the type of most weights."""
     from gguf import LlamaFileType
 
-    declared = _field(reader, "general.file_type")
+    declared = _metadata(reader, "general.file_type")
     if isinstance(declared, int) and declared in {kind.value for kind in LlamaFileType}:
         return LlamaFileType(declared).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     sizes: Counter[str] = Counter()

@@ -1,4 +1,4 @@
-"""A model card -> the model it describes, loaded, verified and probed (probes.py)."""
+"""Load, verify and probe (probes.py) the model that a model card describes."""
 
 from __future__ import annotations
 
@@ -27,24 +27,25 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 SAME_LOGITS = 0.01
-"""Largest difference of a logit that merging in float32 may make, in standard deviations of all
+"""Largest difference of a logit that merging in float32 may cause, in standard deviations of all
 logits. Our choice: rounding stays a hundred times below."""
 LARGE = 4_000_000_000
-"""Weights; more are probed in bfloat16, as float32 would take over 16 GB. Our choice."""
+"""Number of weights above which a model is probed in bfloat16, as float32 would take over 16 GB.
+Our choice."""
 
 
 class LoadedModel(NamedTuple):
     """Weights in memory."""
 
     model: PreTrainedModel | PeftModel
-    """With the last adapter attached, unmerged: merging into 16-bit weights would round it away."""
+    """With the last adapter attached, unmerged: merging into 16-bit weights could round it away."""
     tokenizer: PreTrainedTokenizerBase
     probe: torch.Tensor
     """(token, vocabulary) logits on the probe sentences."""
 
 
 class VerifiedFiles(NamedTuple):
-    """Folders whose files are those of a card."""
+    """Folders whose files match a card."""
 
     name: str
     base: Path
@@ -52,7 +53,7 @@ class VerifiedFiles(NamedTuple):
     """In the order in which they are applied."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
-        """The one that the variant reads with.
+        """Load the variant's tokenizer.
 
         Raises:
             BackendError: it cannot be loaded.
@@ -67,7 +68,7 @@ def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -
         model_folder: models/<variant>, with adapters trained here in adapters/<key>.
 
     Raises:
-        BackendError: a file is not the one on the card.
+        BackendError: a file differs from the card.
     """
     trained = model_folder / "adapters"
     adapters = tuple(
@@ -80,7 +81,7 @@ def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -
 def load_model(
     card: ModelCard, model_folder: Path, weights: HuggingFaceWeights, dtype: str, device: str
 ) -> LoadedModel:
-    """Load what a card describes, and prove that it is that.
+    """Load the model that a card describes, and verify it.
 
     All adapters but the last are merged in float32; the last stays attached.
 
@@ -104,7 +105,7 @@ def load_model(
 def merged_base(
     files: VerifiedFiles, adapters: Sequence[Named], dtype: str, device: str
 ) -> PreTrainedModel:
-    """The base with some adapters merged into it, in order, in float32; then of the given dtype."""
+    """Load the base, merge adapters into it in order, in float32, and cast to the given dtype."""
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
     for adapter in adapters:
         model = merged(attach(model, adapter.folder, adapter.name), adapter.name)
@@ -112,11 +113,11 @@ def merged_base(
 
 
 def merged(model: PeftModel, name: str) -> PreTrainedModel:
-    """The model with its adapter merged into its weights.
+    """Merge the adapter into the model's weights.
 
     Raises:
-        BackendError: merging changes what it computes, as where one matrix is both embedding and
-            output and the adapter changes only one of the two.
+        BackendError: merging changes the logits, for example where one matrix is both embedding and
+            output, and the adapter changes only one of the two.
     """
     import torch
 
@@ -131,8 +132,8 @@ def merged(model: PeftModel, name: str) -> PreTrainedModel:
     difference = largest_difference(logits(result), before)
     if not difference <= SAME_LOGITS * float(before.std()):
         raise BackendError(
-            f"{name} cannot be merged, which is what an adapter or a fine-tune on top of it needs: "
-            f"merged, its logits differ by {difference:.2g}. Name a merged model instead."
+            f"{name} cannot be merged, as an adapter or a fine-tune on top of it requires: "
+            f"merged, its logits differ by {difference:.2g}. Use a merged model instead."
         )
     return result  # type: ignore[no-any-return]
 
@@ -148,14 +149,14 @@ def cast_weights(model: PreTrainedModel, dtype: str) -> PreTrainedModel:
 
 
 class HuggingFaceProver:
-    """Loads a card's weights twice before anything is built on them."""
+    """Verifier that loads a card's weights twice before they are used."""
 
     def __init__(self, weights: HuggingFaceWeights, device: str) -> None:
         self._weights = weights
         self._device = device
 
     def prove(self, card: ModelCard, folder: Path) -> Probe:
-        """Two loads must give the same logits; what they say goes on the card.
+        """Load the weights twice, require equal logits, and return the probe for the card.
 
         Raises:
             BackendError: see `load_model` and `refuse_unlike_loads`.
@@ -169,13 +170,13 @@ class HuggingFaceProver:
     def _load(
         self, card: ModelCard, folder: Path, dtype: str
     ) -> tuple[torch.Tensor, Literal[True] | None]:
-        """Logits of one load, and whether the last adapter moves no likeliest token."""
+        """Return one load's logits, and True if the last adapter changes no most likely token."""
         loaded = load_model(card, folder, self._weights, dtype, self._device)
         moves = not card.adapters or adapter_moves(loaded.model, loaded.tokenizer, loaded.probe)
         return loaded.probe, None if moves else True
 
 
 def adds_one_adapter(card: ModelCard, parent: ModelCard) -> bool:
-    """Whether a variant is its parent plus one adapter: then `prove` has compared the two."""
+    """Return whether a variant is its parent plus one adapter: then `prove` compared the two."""
     without_last = card.model_copy(update={"adapters": card.adapters[:-1]})
     return bool(card.adapters) and without_last.fingerprint == parent.fingerprint

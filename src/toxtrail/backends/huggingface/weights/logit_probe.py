@@ -1,7 +1,7 @@
-"""Is it the variant that it claims to be? Asked of loaded weights, on fixed sentences.
+"""Check on fixed sentences that loaded weights are those of the variant.
 
-A dropped adapter, a merged copy that is the base and a LoRA without effect all answer like the
-parent, and nothing else in a pipeline would notice.
+A missing adapter, a merged copy that equals the base and a LoRA without effect all give the
+parent's outputs, and nothing else in a pipeline would notice.
 """
 
 from __future__ import annotations
@@ -24,48 +24,49 @@ PROBES = (
     "Question: what is the capital of France? Answer:",
     "She looked at him and said that he",
 )
-"""Fixed texts on which a variant must differ from its parent. Our choice: three unlike openings."""
+"""Fixed texts on which a variant must differ from its parent. Our choice: three different ones."""
 
 SAME_MODEL = 0.75
-"""Share of likeliest tokens that must be those on the card: another dtype or device may move a
-near tie, another model moves most. Our choice."""
+"""Fraction of most likely tokens that must match the card: another dtype or device may change a
+near tie, another model changes most of them. Our choice."""
 
 
 def prove(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
 ) -> torch.Tensor:
-    """Probe a loaded model: it equals itself, it is finite, it answers as its card says, and its
-    last adapter changes it.
+    """Probe a loaded model: its logits are finite and reproducible, match its card, and its last
+    adapter changes them.
 
     Returns:
         (token, vocabulary) logits, see `probe_logits`.
 
     Raises:
-        BackendError: one of these is not so.
+        BackendError: one of these checks fails.
     """
     logits = probe_logits(model, tokenizer)
     if not logits.isfinite().all():
         raise BackendError(
-            f"{card.key}: logits on the probe sentences are not finite. Another generation.dtype "
-            "(float32, bfloat16) may help; else the weights are damaged."
+            f"{card.key}: logits on the probe sentences are not finite. Try another "
+            "generation.dtype (float32, bfloat16); else the weights are damaged."
         )
     noise = largest_difference(logits, probe_logits(model, tokenizer))
     if noise > 0:
         raise BackendError(
-            f"{card.key}: the same probe gives logits that differ by {noise:g}: this device "
-            "computes differently each time: no variant can be told from its parent. Use another."
+            f"{card.key}: repeating the probe gives logits that differ by {noise:g}. This device "
+            "is not deterministic, so no variant can be distinguished from its parent. Use "
+            "another device."
         )
     if card.probe:
         refuse_stranger(card.key, card.probe, probe_of(logits, card.probe.dtype))
     if card.adapters:
-        _prove_adapter(model, tokenizer, logits, card)  # type: ignore[arg-type]
+        _verify_adapter(model, tokenizer, logits, card)  # type: ignore[arg-type]
     return logits
 
 
 def probe_logits(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase
 ) -> torch.Tensor:
-    """(token, vocabulary) logits of all probe sentences one after another, float32, on the CPU."""
+    """Return (token, vocabulary) logits of all probe sentences in order, float32, on the CPU."""
     import torch
 
     rows = []
@@ -83,24 +84,24 @@ def refuse_unknown_token(
     model: PreTrainedModel | PeftModel,
     tokenizer: PreTrainedTokenizerBase,
 ) -> None:
-    """Raise if the tokenizer makes a token that the model has no embedding for, or none at all."""
+    """Raise if the tokenizer gives no tokens, or one for which the model has no embedding."""
     rows = embedding_rows(model)
     if not tokens:
         raise BackendError(
-            "The tokenizer turns a sentence into no tokens: it is not this model's. Fetch its "
+            "The tokenizer gives no tokens for a sentence, so it is not this model's. Fetch its "
             "files again, or choose another revision."
         )
     if (largest := max(tokens)) >= rows:
         raise BackendError(
-            f"The tokenizer turns a sentence into token {largest} "
-            f'("{visible(clipped(str(tokenizer.decode([largest])), 50))}"), and the model has '
-            f"embeddings for {rows:,} tokens only: tokenizer and weights do not belong together. "
+            f"The tokenizer gives token {largest} "
+            f'("{visible(clipped(str(tokenizer.decode([largest])), 50))}") for a sentence, but the '
+            f"model has only {rows:,} embeddings: tokenizer and weights do not match. "
             "Fetch both again from one revision, or choose another model."
         )
 
 
 def probe_of(logits: torch.Tensor, dtype: str) -> Probe:
-    """What a card keeps of a probe."""
+    """Build the probe that is stored on a card."""
     tokens = tuple(int(token) for token in logits.argmax(dim=-1))
     digest = probe_digest(PROBES, dtype, tokens)
     return Probe(texts=PROBES, dtype=dtype, top_tokens=tokens, digest=digest)
@@ -109,77 +110,79 @@ def probe_of(logits: torch.Tensor, dtype: str) -> Probe:
 def adapter_moves(
     model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor
 ) -> bool:
-    """Whether the attached adapter changes the likeliest token at any place of the probe."""
+    """Return whether the attached adapter changes the most likely token anywhere in the probe."""
     with model.disable_adapter():  # type: ignore[operator]
         without = probe_logits(model, tokenizer)
     return bool((logits.argmax(dim=-1) != without.argmax(dim=-1)).any())
 
 
 def agreement(left: Probe, right: Probe) -> float:
-    """Share of places where both find the same token the likeliest; 0 for other texts."""
+    """Return the fraction of positions with the same most likely token; 0 for other texts."""
     if left.texts != right.texts or len(left.top_tokens) != len(right.top_tokens):
         return 0.0
     pairs = zip(left.top_tokens, right.top_tokens, strict=True)
     return sum(a == b for a, b in pairs) / len(left.top_tokens)
 
 
-def refuse_stranger(key: str, recorded: Probe, found: Probe) -> None:
-    """Raise if the loaded model is not the one whose probe is on the card."""
-    share = agreement(recorded, found)
+def refuse_stranger(key: str, recorded: Probe, actual: Probe) -> None:
+    """Raise if the loaded model does not match the probe on the card."""
+    share = agreement(recorded, actual)
     if share < SAME_MODEL:
         raise BackendError(
             f"{key}: the loaded weights agree with the probe in model.json on {share:.0%} of the "
-            "likeliest tokens: they are not the weights that were identified, or this version of "
-            "the libraries loads them differently. Run the stage that makes its model.json again."
+            "most likely tokens: they are other weights, or this version of the libraries loads "
+            "them differently. Run the stage that writes its model.json again."
         )
 
 
 def refuse_unlike_loads(key: str, first: torch.Tensor, second: torch.Tensor) -> None:
-    """Raise if two loads of the same files do not give the same logits."""
+    """Raise if two loads of the same files give different logits."""
     noise = largest_difference(first, second)
     if noise > 0:
         raise BackendError(
-            f"{key}: two loads of the same files give logits that differ by {noise:g}: something "
-            "is drawn at random while loading. Numbers of such a model mean nothing."
+            f"{key}: two loads of the same files give logits that differ by {noise:g}: some "
+            "weights are initialised at random, so no result would be valid. Use other files."
         )
 
 
-def refuse_copy(card: ModelCard, parent: ModelCard, own: torch.Tensor, its: torch.Tensor) -> None:
-    """Raise if a variant answers exactly as the one that it claims to be tuned from.
+def refuse_copy(
+    card: ModelCard, parent: ModelCard, logits: torch.Tensor, parent_logits: torch.Tensor
+) -> None:
+    """Raise if a variant gives exactly the logits of its parent.
 
     Raises:
-        BackendError: the logits are the same, so its numbers would be its parent's.
+        BackendError: the logits are equal, so its results would be its parent's.
     """
-    if own.shape != its.shape or largest_difference(own, its) > 0:
+    if logits.shape != parent_logits.shape or largest_difference(logits, parent_logits) > 0:
         return
-    same = [file.path for file in _weights(card) if file.sha256 in _hashes(parent)]
-    why = (
-        f"its weight files are its parent's own, byte by byte ({', '.join(same)})"
+    same = [file.path for file in _weight_files(card) if file.sha256 in _weight_hashes(parent)]
+    reason = (
+        f"its weight files are identical to its parent's ({', '.join(same)})"
         if same
-        else "its files differ, what they hold does not: a copy, or a merge of an adapter that was "
+        else "its files differ, but not their content: a copy, or a merge of an adapter that was "
         "not trained or was lost in rounding"
     )
     raise BackendError(
-        f"{card.key}: on {len(PROBES)} probe sentences its logits are exactly those of its parent "
-        f"{parent.key}: {why}. Its numbers would be its parent's. Take the weights that were meant."
+        f"{card.key}: on {len(PROBES)} probe sentences its logits equal those of its parent "
+        f"{parent.key}: {reason}. Its results would be its parent's. Use the intended weights."
     )
 
 
 def largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
-    """Largest absolute difference of two tensors of one shape."""
+    """Return the largest absolute difference of two tensors of one shape."""
     return float((left - right).abs().max())
 
 
-def _weights(card: ModelCard) -> list[FileHash]:
+def _weight_files(card: ModelCard) -> list[FileHash]:
     files = card.base.converted or card.base.files
     return [file for file in files if file.path.lower().endswith((".safetensors", ".gguf"))]
 
 
-def _hashes(card: ModelCard) -> set[str]:
-    return {file.sha256 for file in _weights(card)}
+def _weight_hashes(card: ModelCard) -> set[str]:
+    return {file.sha256 for file in _weight_files(card)}
 
 
-def _prove_adapter(
+def _verify_adapter(
     model: PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, card: ModelCard
 ) -> None:
     with model.disable_adapter():
@@ -187,6 +190,6 @@ def _prove_adapter(
     if largest_difference(logits, parent) == 0:
         raise BackendError(
             f"{card.key}: with and without its adapter {card.adapters[-1].key} the logits on "
-            f"{len(PROBES)} probe sentences are the same: the adapter did not load, or has no "
-            "effect at this dtype. Its numbers would be its parent's."
+            f"{len(PROBES)} probe sentences are equal: the adapter did not load, or has no "
+            "effect at this dtype. Its results would be its parent's."
         )

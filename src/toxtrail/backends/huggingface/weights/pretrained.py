@@ -1,4 +1,4 @@
-"""transformers' from_pretrained with every safe option set, and its silences turned into errors."""
+"""Call transformers' from_pretrained with safe options, and raise errors where it only warns."""
 
 from __future__ import annotations
 
@@ -29,16 +29,15 @@ CONFIG_CURE = (
 )
 TOKENIZER_CURE = (
     "tokenizer.json, tokenizer_config.json and chat_template.jinja must be as transformers writes "
-    "them; code of a repo is never run. Fetch them again, or choose a model with a tokenizer.json."
+    "them; a repo's code is never run. Fetch them again, or choose a model with a tokenizer.json."
 )
 WEIGHTS_CURE = (
-    "Fetch its files again; a package that is named here must be installed, and memory that is "
-    "too small be larger."
+    "Fetch its files again, install any package named here, or use a machine with more memory."
 )
 
 
 def read_config(folder: Path, name: str) -> PreTrainedConfig:
-    """The model's configuration. `name` is what error messages call the model.
+    """Read the model's configuration. `name` is the model's name in error messages.
 
     Raises:
         BackendError: no config.json, or an architecture that needs code from the repo.
@@ -48,38 +47,39 @@ def read_config(folder: Path, name: str) -> PreTrainedConfig:
     values = read_json(folder / "config.json", name)
     if problem := model_type_problem(values.get("model_type"), "auto_map" in values):
         raise BackendError(f"{name}: {problem}")
-    with library_errors(f"{name}: config.json is not read by transformers", CONFIG_CURE), quiet():
+    with library_errors(f"{name}: transformers cannot read config.json", CONFIG_CURE), quiet():
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **_SAFE)
     return config
 
 
 def model_type_problem(model_type: object, has_code: bool) -> str | None:
-    """Why a model of this `model_type` cannot be run; None if transformers has code for it, which
-    is what runs, whatever code the repo brings beside it."""
+    """Explain why a model of this `model_type` cannot be run; None if transformers supports it.
+
+    The code of transformers is used, even if the repo has its own code."""
     import transformers
     from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
 
     if isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
         return None
-    cure = (
-        "It brings its own Python code, which is never run."
+    advice = (
+        "It includes its own Python code, which is never run."
         if has_code
         else "Update transformers, or check that this is a causal language model."
     )
-    shown = visible(clipped(repr(model_type), 60))
+    text = visible(clipped(repr(model_type), 60))
     return (
-        f"model_type {shown} is no language model that transformers {transformers.__version__} "
-        f"knows. {cure}"
+        f"model_type {text} is not a language model known to transformers "
+        f"{transformers.__version__}. {advice}"
     )
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
-    """A JSON object of an asset."""
+    """Read a JSON object from a file of an asset."""
     try:
         values = json.loads(read_text(path))
     except FileNotFoundError as error:
         raise BackendError(
-            f"{name} holds no {path.name}. A Hugging Face folder is needed, or one GGUF file."
+            f"{name} has no {path.name}. Use a Hugging Face model folder or a GGUF file."
         ) from error
     except (ValueError, RecursionError) as error:
         problem = content_problem(path) or f"is not JSON ({error}). Fetch it again."
@@ -90,7 +90,7 @@ def read_json(path: Path, name: str) -> dict[str, Any]:
 
 
 def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedTokenizerBase:
-    """The tokenizer of a folder.
+    """Load the tokenizer of a folder.
 
     Raises:
         BackendError: there is none, or it needs code from the repo.
@@ -103,12 +103,12 @@ def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedToke
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, **_SAFE, **options
         )
-        tokenizer("A text.")  # some entries are first read here
+        tokenizer("A text.")  # some entries are only read here
     return tokenizer
 
 
 def refuse_damaged_tokenizer(folder: Path, name: str) -> None:
-    """Raise if a file of a tokenizer is no JSON. Of the large one only the beginning is read."""
+    """Raise if a tokenizer file is not JSON. Only the start of tokenizer.json is read."""
     for file in TOKENIZER_JSON:
         if (folder / file).is_file():
             read_json(folder / file, name)
@@ -120,11 +120,11 @@ def refuse_damaged_tokenizer(folder: Path, name: str) -> None:
 def load_base(
     folder: Path, name: str, dtype: str, device: str, quantization: object | None = None
 ) -> PreTrainedModel:
-    """The weights of a folder, every one of them found in its files.
+    """Load the weights of a folder; all of them must be in its files.
 
     Raises:
-        BackendError: a weight is missing (it would be drawn at random) or of another shape, or one
-            of the files' weights has no place.
+        BackendError: a weight is missing (it would be random) or of another shape, or a weight in
+            the files is unexpected.
     """
     import torch
     from transformers import AutoModelForCausalLM
@@ -148,30 +148,30 @@ def load_base(
 
 
 def moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
-    """The model on another device."""
+    """Move the model to a device."""
     result: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
     return result
 
 
 def refuse_gaps(name: str, report: dict[str, Any]) -> None:
-    """Raise if from_pretrained had to invent a weight."""
+    """Raise if from_pretrained initialised a weight at random."""
     gaps = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
     if gaps:
         raise BackendError(
             f"{name}: {len(gaps)} weight(s) are missing or of another shape, the first {gaps[0]}: "
-            "they would be random numbers. The files do not belong to this config.json."
+            "they would be random. The files do not match this config.json."
         )
 
 
 def empty_model(folder: Path, name: str) -> PreTrainedModel:
-    """The model's modules and shapes without memory for weights (torch's meta device)."""
+    """Build the model without memory for weights (torch's meta device)."""
     import torch
 
     config = read_config(folder, name)
     if hasattr(config, "quantization_config"):
         del config.quantization_config
     with (
-        library_errors(f"{name}: config.json describes no model that can be built", CONFIG_CURE),
+        library_errors(f"{name}: no model can be built from config.json", CONFIG_CURE),
         quiet(),
         torch.device("meta"),
     ):
@@ -179,13 +179,13 @@ def empty_model(folder: Path, name: str) -> PreTrainedModel:
 
 
 def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
-    """How many tokens a model knows."""
+    """Return the number of embeddings of a model."""
     embedding: Any = model.get_input_embeddings()
     return int(embedding.weight.shape[0])
 
 
 def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
-    """A model of this configuration, its weights not loaded."""
+    """Build a model of this configuration without loading weights."""
     from transformers import AutoModelForCausalLM
 
     model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
@@ -195,7 +195,7 @@ def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
 
 
 def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
-    """Hash of what turns text into ids and back: vocabulary, merges, normaliser, special tokens."""
+    """Hash a tokenizer's vocabulary, merges, normaliser and special tokens."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
     rules = json.loads(backend.to_str()) if backend is not None else tokenizer.get_vocab()
     if backend is not None:
@@ -205,6 +205,6 @@ def tokenizer_sha256(tokenizer: PreTrainedTokenizerBase) -> str:
 
 
 def chat_template_sha256(tokenizer: PreTrainedTokenizerBase) -> str | None:
-    """Hash of the chat template(s); None if there is none."""
+    """Hash the chat template(s); None if there is none."""
     template = tokenizer.chat_template
     return None if template is None else sha256_text(canonical_json(template))

@@ -1,4 +1,4 @@
-"""Addresses of weights -> identity cards, and cards -> verified folders to load from."""
+"""Describe weights for model cards, and resolve cards to verified folders."""
 
 from __future__ import annotations
 
@@ -48,11 +48,11 @@ class HuggingFaceWeights:
         self._progress = progress
 
     def describe(self, uri: str, sha256: str | None) -> BaseWeights:
-        """Fetch weights and hash everything that decides an answer.
+        """Fetch weights and hash everything that affects their output.
 
         Raises:
             BackendError: no safetensors, code from the repo would be needed, a file is damaged or
-                not among those that are hashed, or the file is not what the pin says.
+                not hashed, or the file differs from its pin.
         """
         asset = self._assets.fetch(uri, sha256)
         copy = self._converted(asset) if asset.path.is_file() else None
@@ -83,11 +83,11 @@ class HuggingFaceWeights:
     def describe_adapter(
         self, key: str, uri: str, sha256: str | None, base: BaseWeights
     ) -> Adapter:
-        """Fetch a LoRA adapter, and prove that it fits the base and changes it.
+        """Fetch a LoRA adapter, and check that it fits the base and changes it.
 
         Raises:
-            BackendError: no safetensors, a tensor without a place or a place without a tensor, all
-                `lora_B` zero, or a file would be read that is not hashed.
+            BackendError: no safetensors, a missing or unexpected tensor, all `lora_B` zero, or a
+                file that is not hashed would be read.
         """
         asset = self._assets.fetch(uri, sha256)
         refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
@@ -95,18 +95,18 @@ class HuggingFaceWeights:
         embeddings = check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
         refuse_unknown_tokens(tokenizer, before, embeddings, uri)
-        own = own_parts(tokenizer, before)
+        differences = own_parts(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
             training=None, other_base=other_base(base_claim(asset.path), base.uri),
-            **own._asdict(),
+            **differences._asdict(),
         )  # fmt: skip
 
     def folder(self, base: BaseWeights) -> Path:
-        """The folder that from_pretrained loads, every file hashed again.
+        """Return the folder that from_pretrained loads, with every file hashed again.
 
         Raises:
-            BackendError: a file is not the one on the card (both hashes are shown).
+            BackendError: a file differs from the card (the message has both hashes).
         """
         asset = self._assets.fetch(pinned_uri(base.uri, base.resolved), base.sha256)
         root = asset.path if asset.path.is_dir() else asset.path.parent
@@ -121,15 +121,15 @@ class HuggingFaceWeights:
             raise BackendError(
                 f"{base.uri}: these libraries convert the GGUF file to other weights than those on "
                 "its model card. Install the versions of requirements.txt, or run the stage that "
-                "makes its model.json again."
+                "writes its model.json again."
             )
         return copy.folder
 
     def adapter_folder(self, adapter: Adapter, trained: Path) -> Path:
-        """The folder of an adapter, every file hashed again.
+        """Return the folder of an adapter, with every file hashed again.
 
         Args:
-            trained: models/<variant>/adapters, where adapters made here lie.
+            trained: models/<variant>/adapters, the folder of adapters trained here.
         """
         folder = trained / adapter.key
         if adapter.uri is not None:
@@ -141,7 +141,7 @@ class HuggingFaceWeights:
         return folder
 
     def verify(self, root: Path, files: Iterable[FileHash], name: str) -> None:
-        """Hash files and compare with a card.
+        """Hash files and compare them with a card.
 
         Raises:
             BackendError: one is missing or differs.
@@ -150,19 +150,21 @@ class HuggingFaceWeights:
         label = f"verify {name}"
         with self._progress.bar(label, sum(file.size for file in listed), "bytes") as advance:
             for file in listed:
-                found = sha256_file(root / file.path) if (root / file.path).is_file() else "no file"
-                if found != file.sha256:
+                actual = (
+                    sha256_file(root / file.path) if (root / file.path).is_file() else "no file"
+                )
+                if actual != file.sha256:
                     raise BackendError(
-                        f"{name}: {file.path} is not what the model card says: found {found}, the "
-                        f"card has {file.sha256}. Delete {root.name} and fetch or make it again."
+                        f"{name}: {file.path} differs from the model card: found {actual}, the "
+                        f"card has {file.sha256}. Delete {root.name} and fetch or create it again."
                     )
                 advance(file.size)
 
     def _converted(self, asset: Asset) -> Converted:
         if asset.path.suffix.lower() != ".gguf":
             raise BackendError(
-                f"{asset.uri}: {asset.path.name} is a single file but no .gguf. Name a folder with "
-                "config.json and safetensors, or a GGUF file."
+                f"{asset.uri}: {asset.path.name} is a single file, but not a GGUF file. Give a "
+                "folder with config.json and safetensors, or a .gguf file."
             )
         with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
             copy = converted_copy(asset.path, asset.sha256, self._cache)
@@ -171,7 +173,7 @@ class HuggingFaceWeights:
 
 
 def pinned_uri(uri: str, resolved: str | None) -> str:
-    """The address with its commit in place of a branch, so that a moved branch is no surprise."""
+    """Replace a branch in the address with the commit, so that a moved branch has no effect."""
     address = parse_uri(uri)
     if not isinstance(address, HfUri) or not COMMIT.fullmatch(resolved or ""):
         return uri
@@ -180,18 +182,18 @@ def pinned_uri(uri: str, resolved: str | None) -> str:
 
 
 def refuse_adapter(folder: Path, name: str) -> None:
-    """Raise if the folder is an adapter: transformers would load some other base model under it."""
+    """Raise if the folder is an adapter: transformers would load another base model for it."""
     if (folder / "adapter_config.json").exists():
         raise BackendError(
-            f"{name} holds an adapter, not a model. Name the base as uri and this as adapter.uri."
+            f"{name} is an adapter, not a model. Set uri to the base and adapter.uri to this."
         )
 
 
 def stored_dtype(files: Iterable[Path], name: str) -> str:
-    """Formats of the stored numbers, the most frequent first: `bfloat16`, `uint8+float16`.
+    """Return the stored dtypes, the most frequent first: `bfloat16`, `uint8+float16`.
 
     Raises:
-        BackendError: a file is no whole safetensors file.
+        BackendError: a file is not an intact safetensors file.
     """
     sizes: Counter[str] = Counter()
     for path in files:
@@ -201,7 +203,7 @@ def stored_dtype(files: Iterable[Path], name: str) -> str:
 
 
 def quantization(folder: Path, name: str) -> str | None:
-    """What config.json says of quantized weights: `bitsandbytes 4-bit`."""
+    """Return the quantization in config.json: `bitsandbytes 4-bit`."""
     settings = getattr(read_config(folder, name), "quantization_config", None)
     if settings is None:
         return None
@@ -212,6 +214,6 @@ def quantization(folder: Path, name: str) -> str | None:
 
 
 def readme_license(folder: Path) -> str | None:
-    """`license:` of the model card's front matter."""
-    named = read_readme(folder).values.get("license")
-    return str(named) if named else None
+    """Return `license:` of the model card's front matter."""
+    license_name = read_readme(folder).values.get("license")
+    return str(license_name) if license_name else None

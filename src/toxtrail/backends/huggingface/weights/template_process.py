@@ -1,12 +1,12 @@
-"""Chat templates are rendered in a process of their own, with limits in time, memory and size.
+"""Render chat templates in a separate process, with limits on time, memory and size.
 
-A chat template is a program of whoever published the model: it may loop for hours or fill the
-memory. A process can be ended, in every thread and on every system; the time limit lies in that
-process itself, so it ends even if this one is gone. Memory is limited where the system can do it
-(not on Windows; hardly on macOS), elsewhere by the time alone.
+A chat template is a program written by the model's publisher: it may loop for hours or exhaust the
+memory. A process can be stopped from every thread and on every system; it enforces its own time
+limit, so it ends even if this process is gone. Memory is limited where the system supports it (not
+on Windows; hardly on macOS), elsewhere only by the time limit.
 
-`python -P -m toxtrail.backends.huggingface.weights.template_process SECONDS BYTES` answers a line
-of JSON with another.
+`python -P -m toxtrail.backends.huggingface.weights.template_process SECONDS BYTES` answers each
+line of JSON with another.
 """
 
 from __future__ import annotations
@@ -21,53 +21,53 @@ from collections.abc import Mapping, Sequence
 from typing import IO, Any
 
 SECONDS = 10.0
-"""For one rendering. A published template takes a few milliseconds. Our choice."""
+"""Time limit of one rendering. A published template takes a few milliseconds. Our choice."""
 MEMORY = 2 << 30
 """Bytes that the process may use. Our choice."""
-LONGEST = 1_000_000
-"""Characters that a template may make of a conversation; of a long one four times as many as it
-has. Our choice."""
+MAX_CHARACTERS = 1_000_000
+"""Largest number of characters of a rendered conversation; for a long one, four times its length.
+Our choice."""
 READY = "ready"
 
 
 class RenderingError(Exception):
-    """A conversation could not be rendered: the text says why."""
+    """A conversation could not be rendered; the message gives the reason."""
 
 
 class Rendering:
-    """A template, rendered by a process that starts when it is first asked and ends with this."""
+    """A template, rendered by a process that starts at the first call and ends with this object."""
 
     def __init__(self, template: str, tokens: Mapping[str, str]) -> None:
         """Args:
         template: Jinja.
-        tokens: special tokens that the template may name: `bos_token` -> `<s>`.
+        tokens: special tokens that the template may use: `bos_token` -> `<s>`.
         """
         self._job = {"template": template, "tokens": dict(tokens)}
         self._process: subprocess.Popen[str] | None = None
 
     def render(self, messages: Sequence[Mapping[str, str]]) -> str:
-        """A conversation as text, up to where the model's answer starts.
+        """Render a conversation up to the start of the model's answer.
 
         Raises:
-            RenderingError: the template raised an error, or went beyond a limit.
+            RenderingError: the template raised an error, or exceeded a limit.
         """
         if self._process is None:
-            self._process = _started()
-            weakref.finalize(self, _ended, self._process)
-        answer = _asked(self._process, {**self._job, "messages": list(messages)})
+            self._process = _start_process()
+            weakref.finalize(self, _end_process, self._process)
+        answer = _request(self._process, {**self._job, "messages": list(messages)})
         if answer is None:
-            code, self._process = _ended(self._process), None
+            code, self._process = _end_process(self._process), None
             raise RenderingError(
                 f"it did not end within {SECONDS:g} s"
                 if code == 1
-                else f"the process that renders it was ended (exit code {code})"
+                else f"the process that renders it was stopped (exit code {code})"
             )
         if "error" in answer:
             raise RenderingError(answer["error"])
         return str(answer["text"])
 
 
-def _started() -> subprocess.Popen[str]:
+def _start_process() -> subprocess.Popen[str]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", __name__, str(SECONDS), str(MEMORY)],
         stdin=subprocess.PIPE,
@@ -79,13 +79,13 @@ def _started() -> subprocess.Popen[str]:
     )
     assert process.stdout is not None
     if process.stdout.readline().strip() != READY:
-        code = _ended(process)
+        code = _end_process(process)
         raise RenderingError(f"the process that renders it does not start (exit code {code})")
     return process
 
 
-def _asked(process: subprocess.Popen[str], job: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The answer; None if the process ended instead."""
+def _request(process: subprocess.Popen[str], job: Mapping[str, Any]) -> dict[str, Any] | None:
+    """Send a job and return the answer; None if the process ended."""
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -97,45 +97,45 @@ def _asked(process: subprocess.Popen[str], job: Mapping[str, Any]) -> dict[str, 
     return json.loads(line) if line.endswith("\n") else None
 
 
-def _ended(process: subprocess.Popen[str]) -> int:
-    """Let the process end: it does when its input does, or at its own time limit."""
+def _end_process(process: subprocess.Popen[str]) -> int:
+    """Wait for the process to end: at the end of its input, or at its time limit."""
     for pipe in (process.stdin, process.stdout):
         assert pipe is not None
         try:
             pipe.close()
-        except BrokenPipeError:  # what it did not read
+        except BrokenPipeError:  # it did not read everything
             continue
     return process.wait()
 
 
-# --- in the process of its own --------------------------------------------------------------------
+# --- in the separate process ----------------------------------------------------------------------
 
 
 def main() -> None:
-    """Answer each line of the input, until it ends."""
+    """Answer each line of the input until it ends."""
     seconds, memory, out = float(sys.argv[1]), int(sys.argv[2]), sys.stdout
-    sys.stdout = sys.stderr  # whatever a library prints is no answer
-    from transformers.utils import chat_template_utils  # noqa: F401  what takes long
+    sys.stdout = sys.stderr  # output of a library is not an answer
+    from transformers.utils import chat_template_utils  # noqa: F401  slow import
 
     _limit_memory(memory)
-    _say(out, READY)
+    _write_line(out, READY)
     for line in sys.stdin:
         job = json.loads(line)
         faulthandler.dump_traceback_later(seconds, exit=True)
-        answer = _answer(job)
+        answer = _render_job(job)
         faulthandler.cancel_dump_traceback_later()
-        _say(out, json.dumps(answer))
+        _write_line(out, json.dumps(answer))
 
 
-def _answer(job: Mapping[str, Any]) -> dict[str, str]:
-    """`text`, or `error`."""
+def _render_job(job: Mapping[str, Any]) -> dict[str, str]:
+    """Render a job; return `text` or `error`."""
     from transformers.utils.chat_template_utils import render_jinja_template
 
     from toxtrail.backends.library_errors import summary
 
-    limit = max(LONGEST, 4 * sum(len(message["content"]) for message in job["messages"]))
+    limit = max(MAX_CHARACTERS, 4 * sum(len(message["content"]) for message in job["messages"]))
     try:
-        made: Any = render_jinja_template(  # as tokenizer.apply_chat_template does
+        rendered: Any = render_jinja_template(  # as tokenizer.apply_chat_template does
             conversations=[job["messages"]],
             tools=None,
             documents=None,
@@ -144,14 +144,14 @@ def _answer(job: Mapping[str, Any]) -> dict[str, str]:
             **job["tokens"],
         )
     except Exception as error:  # noqa: BLE001  a template is a program: it may raise anything
-        said = str(error)
+        message_text = str(error)
         for message in job["messages"]:
             if content := message["content"].strip():
-                said = said.replace(content, f"<{message['role']}>")
-        return {"error": summary(type(error).__name__, said)}
-    text: str = made[0][0]
+                message_text = message_text.replace(content, f"<{message['role']}>")
+        return {"error": summary(type(error).__name__, message_text)}
+    text: str = rendered[0][0]
     if len(text) > limit:
-        return {"error": f"it made {len(text):,} characters, more than {limit:,}"}
+        return {"error": f"it rendered {len(text):,} characters, more than {limit:,}"}
     return {"text": text}
 
 
@@ -160,12 +160,12 @@ def _limit_memory(limit: int) -> None:
         import resource
     except ImportError:  # Windows
         return
-    _, most = resource.getrlimit(resource.RLIMIT_DATA)
-    if most == resource.RLIM_INFINITY or limit < most:
-        resource.setrlimit(resource.RLIMIT_DATA, (limit, most))
+    _, hard_limit = resource.getrlimit(resource.RLIMIT_DATA)
+    if hard_limit == resource.RLIM_INFINITY or limit < hard_limit:
+        resource.setrlimit(resource.RLIMIT_DATA, (limit, hard_limit))
 
 
-def _say(out: IO[str], line: str) -> None:
+def _write_line(out: IO[str], line: str) -> None:
     out.write(line + "\n")
     out.flush()
 

@@ -1,7 +1,7 @@
-"""Which tokenizer and chat template does a variant read with? An adapter may bring its own.
+"""Choose the tokenizer and chat template of a variant; an adapter may include its own.
 
-Most adapters are published with the tokenizer that they were trained with, and answer as trained
-only behind its chat template. Most of these are copies of the base's: then nothing is said.
+Most adapters are published with the tokenizer that they were trained with, and behave as trained
+only with its chat template. Most of these are copies of the base's and change nothing.
 """
 
 from __future__ import annotations
@@ -29,59 +29,63 @@ VOCABULARY = (
     "tokenizer.json", "tokenizer.model", "spiece.model", "sentencepiece.bpe.model",
     "tiktoken.model", "tekken.json", "vocab.json", "vocab.txt",
 )  # fmt: skip
-"""Files any of which is a whole vocabulary (`merges.txt` goes with `vocab.json`)."""
+"""Files each of which is a complete vocabulary (`merges.txt` belongs to `vocab.json`)."""
 SETTINGS = (
     "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt",
 )  # fmt: skip
 CONFIG = "tokenizer_config.json"
 TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templates")
-"""Files, and a folder, of chat templates; else they stand in tokenizer_config.json."""
+"""Files, and a folder, of chat templates; else they are in tokenizer_config.json."""
 
 
 class Named(NamedTuple):
-    """A folder, and what error messages call what is in it."""
+    """A folder, and the name of its content in error messages."""
 
     name: str
     folder: Path
 
 
-class Own(NamedTuple):
-    """What an adapter brings that differs from what it is put on; None where it does not."""
+class TokenizerDifferences(NamedTuple):
+    """Hashes of an adapter's tokenizer parts that differ from its base's; None where equal."""
 
     tokenizer_sha256: str | None
     chat_template_sha256: str | None
 
 
 def tokenizer_of(base: Named, adapters: Sequence[Named]) -> PreTrainedTokenizerBase:
-    """The tokenizer of the base, or of the last adapter that brings another one.
+    """Load the tokenizer of the base, or of the last adapter with a different one.
 
     Raises:
-        BackendError: one cannot be loaded.
+        BackendError: a tokenizer cannot be loaded.
     """
     tokenizer, sources = load_tokenizer(base.folder, base.name), [base.folder]
     for adapter in adapters:
         if not brings_tokenizer(path.name for path in adapter.folder.iterdir()):
             continue
-        whole = any((adapter.folder / name).is_file() for name in VOCABULARY)
-        sources = [adapter.folder] if whole else [*sources, adapter.folder]
-        found = _loaded(base, sources, adapter.name)
-        if found.chat_template is None:
-            found.chat_template = tokenizer.chat_template
-        if any(own_parts(found, tokenizer)):
-            tokenizer = found
+        is_complete = any((adapter.folder / name).is_file() for name in VOCABULARY)
+        sources = [adapter.folder] if is_complete else [*sources, adapter.folder]
+        candidate = _load_merged(base, sources, adapter.name)
+        if candidate.chat_template is None:
+            candidate.chat_template = tokenizer.chat_template
+        if any(own_parts(candidate, tokenizer)):
+            tokenizer = candidate
     return tokenizer
 
 
-def own_parts(tokenizer: PreTrainedTokenizerBase, before: PreTrainedTokenizerBase) -> Own:
-    """The hashes of what differs between an adapter's tokenizer and that of its base."""
+def own_parts(
+    tokenizer: PreTrainedTokenizerBase, before: PreTrainedTokenizerBase
+) -> TokenizerDifferences:
+    """Hash the parts in which an adapter's tokenizer differs from that of its base."""
     hashes, others = (
-        (tokenizer_sha256(one), chat_template_sha256(one)) for one in (tokenizer, before)
+        (tokenizer_sha256(each), chat_template_sha256(each)) for each in (tokenizer, before)
     )
-    return Own(*(a if a != b else None for a, b in zip(hashes, others, strict=True)))
+    return TokenizerDifferences(
+        *(a if a != b else None for a, b in zip(hashes, others, strict=True))
+    )
 
 
 def brings_tokenizer(files: Iterable[str]) -> bool:
-    """Whether any of an adapter's files belongs to a tokenizer or is a chat template."""
+    """Return whether any of an adapter's files belongs to a tokenizer or is a chat template."""
     return any(name in (*VOCABULARY, *SETTINGS, *TEMPLATES) for name in files)
 
 
@@ -91,62 +95,63 @@ def refuse_unknown_tokens(
     embeddings: int,
     name: str,
 ) -> None:
-    """Raise if an adapter's tokenizer makes tokens that its base has no embedding for.
+    """Raise if an adapter's tokenizer has tokens for which its base has no embedding.
 
-    Padding is masked, and what the base's own tokenizer has as well is no fault of the adapter.
+    Padding is masked, and tokens that the base's tokenizer also has are not the adapter's fault.
 
     Args:
         embeddings: rows of the base's embedding.
         name: of the adapter.
     """
-    known = before.get_vocab()
+    base_vocabulary = before.get_vocab()
     beyond = {
         token: number
         for token, number in tokenizer.get_vocab().items()
-        if number >= embeddings and known.get(token) != number and number != tokenizer.pad_token_id
+        if number >= embeddings
+        and base_vocabulary.get(token) != number
+        and number != tokenizer.pad_token_id
     }
     if beyond:
         first = min(beyond, key=lambda token: beyond[token])
-        shown = clipped(visible(first), 50)
+        text = clipped(visible(first), 50)
         raise BackendError(
-            f"{name} brings a tokenizer of its own with {len(beyond)} token(s) that the base has "
-            f'no embedding for (it has {embeddings:,}), the first is "{shown}" ({beyond[first]}). '
-            "It was trained on a base with a larger vocabulary, and its files "
-            "hold no embeddings for these tokens. Merge it into that base and name the merged "
-            "model, or take an adapter that keeps the base's vocabulary."
+            f"{name} includes a tokenizer with {len(beyond)} token(s) for which the base has "
+            f'no embedding (it has {embeddings:,}); the first is "{text}" ({beyond[first]}). '
+            "It was trained on a base with a larger vocabulary, and its files have no embeddings "
+            "for these tokens. Merge it into that base and use the merged model, or use an "
+            "adapter with the base's vocabulary."
         )
 
 
-def _loaded(base: Named, sources: Sequence[Path], name: str) -> PreTrainedTokenizerBase:
-    """From the files of these folders, the later ones in place of the earlier ones.
+def _load_merged(base: Named, sources: Sequence[Path], name: str) -> PreTrainedTokenizerBase:
+    """Load from the files of these folders; later ones replace earlier ones.
 
-    The base's config.json takes part in the choice of the class, so a copy is equal to the
-    original.
+    The base's config.json is used to choose the class, so a copy is equal to the original.
     """
     config = read_config(base.folder, base.name)
     if len(sources) == 1:
         return load_tokenizer(sources[0], name, config=config)
-    with TemporaryDirectory() as place:
+    with TemporaryDirectory() as target:
         for path in _files_of(sources, name).values():
             copy = shutil.copytree if path.is_dir() else shutil.copy2
-            copy(path, Path(place) / path.name)
-        return load_tokenizer(Path(place), name, config=config)
+            copy(path, Path(target) / path.name)
+        return load_tokenizer(Path(target), name, config=config)
 
 
 def _files_of(sources: Sequence[Path], name: str) -> Mapping[str, Path]:
     files: dict[str, Path] = {}
     for folder in sources:
-        here = {
-            one: folder / one
-            for one in (*VOCABULARY, *SETTINGS, *TEMPLATES)
-            if (folder / one).exists()
+        present = {
+            file: folder / file
+            for file in (*VOCABULARY, *SETTINGS, *TEMPLATES)
+            if (folder / file).exists()
         }
-        if _has_template(here, name):
-            files = {one: path for one, path in files.items() if one not in TEMPLATES}
-        files |= here
+        if _has_template(present, name):
+            files = {file: path for file, path in files.items() if file not in TEMPLATES}
+        files |= present
     return files
 
 
 def _has_template(files: Mapping[str, Path], name: str) -> bool:
     settings: dict[str, Any] = read_json(files[CONFIG], name) if CONFIG in files else {}
-    return bool(settings.get("chat_template")) or any(one in files for one in TEMPLATES)
+    return bool(settings.get("chat_template")) or any(file in files for file in TEMPLATES)
