@@ -1,4 +1,4 @@
-"""Resolve every address to a pin, and write the pins into params.yaml, changing nothing else."""
+"""Write pins into params.yaml, changing nothing else."""
 
 from __future__ import annotations
 
