@@ -28,7 +28,7 @@ def test_every_address_of_the_hub_is_there_gated_renamed_or_missing(hub, written
         "org/small": "there",
     }  # fmt: skip
     said = checked(path, code=1)
-    assert "the hub calls it org/small now" in said
+    assert "now called org/small" in said
     assert "4 of 7 address(es) of the hub can be had" in said
 
 

@@ -173,7 +173,7 @@ def test_a_link_out_of_a_folder_or_to_a_folder_is_refused(store, tmp_path, targe
     (tmp_path / "root" / "outside.txt").write_text("b")
     (tmp_path / "root" / "other").mkdir()
     (folder / "link").symlink_to(target)
-    with pytest.raises(BackendError, match="link is a link that leads outside the folder, or to a"):
+    with pytest.raises(BackendError, match="link is a link to a path outside the folder"):
         store.fetch(f"file:{folder}", None)
 
 
@@ -490,7 +490,7 @@ def test_a_checkpoint_pinned_to_another_hash_is_refused_before_it_is_downloaded(
 
 
 def test_an_unknown_checkpoint_is_refused_with_the_nearest_name(published, store):
-    with pytest.raises(ConfigError, match='no such checkpoint. Did you mean "original"'):
+    with pytest.raises(ConfigError, match='Did you mean "original"'):
         store.fetch("detoxify:orignal", None)
 
 

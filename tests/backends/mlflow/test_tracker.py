@@ -152,7 +152,7 @@ def test_values_that_are_not_finite_are_left_out_and_named(tracker, content):
 
 
 def test_a_name_that_mlflow_cannot_hold_is_refused_before_anything_is_written(tracker, content):
-    with pytest.raises(BackendError, match=r"cannot hold the name 'p>=0\.5'"):
+    with pytest.raises(BackendError, match=r"the name 'p>=0\.5'"):
         tracker.publish(dataclasses.replace(content, metrics={"p>=0.5": 1.0}))
     assert sealed(tracker, content) == []
 

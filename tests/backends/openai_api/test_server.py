@@ -174,7 +174,7 @@ def test_a_mishap_that_passes_leaves_no_trace_and_one_that_stays_is_an_error(
         assert healed == rows(model_of(server, tokenizer), TEXTS[:2])
     with CompletionsServer(stumble(mishap)) as server:
         (row,) = rows(model_of(server, tokenizer), TEXTS[:1]).values()
-    assert "tried 3 times" in row.error
+    assert "3 attempts" in row.error
     assert (row.text, row.token_ids, len(server.asked)) == ("", (), 3)
 
 
@@ -188,7 +188,7 @@ def test_an_answer_that_is_too_slow_is_asked_for_again(tokenizer, language):
         assert (found[0].error, len(server.asked)) == ("", 2)
     with CompletionsServer(sleep) as server:
         found = rows(model_of(server, tokenizer, timeout=0.1, tries=2), TEXTS[:1])
-        assert "no answer within 0.1 s (tried 2 times)" in found[0].error
+        assert "within 0.1 s (after 2 attempts)" in found[0].error
 
 
 def test_a_refusal_stops_the_run_with_the_servers_own_words_and_without_the_prompt(
@@ -207,7 +207,7 @@ def test_a_refusal_stops_the_run_with_the_servers_own_words_and_without_the_prom
 def test_a_server_at_another_address_is_not_followed(tokenizer):
     with (
         CompletionsServer(stumble(Status(301, "", Location="http://else/v1"))) as server,
-        pytest.raises(RefusedError, match="points to http://else/v1: write that URL"),
+        pytest.raises(RefusedError, match="http://else/v1"),
     ):
         rows(model_of(server, tokenizer))
 
@@ -219,7 +219,7 @@ def test_a_server_that_is_gone_ends_the_run_and_what_came_before_is_there(tokeni
         found = model.complete(asked, range(len(asked)))
         assert [next(found)[1].error for _ in range(1)] == [""]
         server.answer = stumble(Status(502, "bad gateway"))
-        with pytest.raises(BackendError, match=r"20 requests .*502: bad gateway.*run again"):
+        with pytest.raises(BackendError, match=r"20 .*requests .*502: bad gateway.*run again"):
             list(found)
 
 
@@ -257,11 +257,11 @@ def test_a_bug_in_a_thread_is_raised_and_not_waited_for(tokenizer, language, mon
         (completion("A", "stop", token_ids=[35, 1]), (35,), "stop", ""),
         (completion("A", "eos_token", token_ids=[35]), (35,), "stop", ""),
         (completion("A", "length", token_ids=[35]), (35,), "length", ""),
-        (completion("A", "content_filter"), (), "none", "for the reason 'content_filter'"),
-        (completion("A", None), (), "none", "for the reason 'None'"),
+        (completion("A", "content_filter"), (), "none", "'content_filter'"),
+        (completion("A", None), (), "none", "'None'"),
         (completion("A", usage={"prompt_tokens": 1}), (), "none", "read 1 tokens where"),
         (completion("A", prompt_token_ids=[9]), (), "none", "as other tokens"),
-        (completion("A", model="other"), (), "none", "answered as 'other', before as 'm'"),
+        (completion("A", model="other"), (), "none", "'other', before as 'm'"),
     ],
 )
 def test_each_end_of_a_text_is_told_apart(tokenizer, answer, tokens, finish, error):
@@ -371,7 +371,7 @@ def test_a_server_says_who_it_is_and_nothing_that_changes_from_start_to_start(to
 def test_another_model_is_refused(tokenizer, language):
     with (
         CompletionsServer(Language(tokenizer, turn=1)) as server,
-        pytest.raises(BackendError, match="does not answer as the weights in models/v do: 0"),
+        pytest.raises(BackendError, match="models/v: 0 of"),
     ):
         met(server, tokenizer, language.probe())
 
@@ -383,12 +383,12 @@ def test_a_server_that_holds_the_parent_instead_is_refused(tokenizer, language):
     own = parent.model_copy(update={"top_tokens": tuple(changed)})
     with (
         CompletionsServer(language) as server,
-        pytest.raises(BackendError, match=r"\(3 places .* as the parent 3 times, .* 0 times"),
+        pytest.raises(BackendError, match=r"\(3 positions .* the parent 3 times, .* 0 times"),
     ):
         met(server, tokenizer, own, parent)
     with CompletionsServer(language) as server:
         found = met(server, tokenizer, parent, own)
-    assert "3 of the 3 where its parent says another" in found.agreement
+    assert "3 of the 3 where" in found.agreement
 
 
 def test_a_probe_that_cannot_tell_a_variant_from_its_parent_says_so(tokenizer, language):

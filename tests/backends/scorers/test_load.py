@@ -147,7 +147,7 @@ class Evil:
 def test_a_pickle_that_could_run_something_is_refused(tmp_path):
     path = tmp_path / "vocabulary.pkl"
     path.write_bytes(pickle.dumps(Evil()))
-    with pytest.raises(BackendError, match="system is not admitted"):
+    with pytest.raises(BackendError, match="system is not allowed"):
         read_vocabulary(path)
 
 

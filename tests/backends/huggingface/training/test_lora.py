@@ -345,7 +345,7 @@ def test_a_half_precision_base_is_trained_with_float32_adapters(tune, tmp_path, 
 
 def test_an_unknown_target_is_refused_with_the_nearest_layer(tune, tiny):
     lora = {**tiny.recipe().lora.plain(), "targets": ["q_proj", "v_prj"]}
-    with pytest.raises(ConfigError, match=r'"v_prj" is no linear layer.*Did you mean "v_proj"'):
+    with pytest.raises(ConfigError, match=r'"v_prj" .*Did you mean "v_proj"'):
         tune("a", lora=lora)
 
 

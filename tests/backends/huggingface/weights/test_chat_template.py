@@ -246,7 +246,7 @@ def test_a_prompt_that_is_lost_later_is_refused_and_not_shown(template):
         "{% if 'secret' in messages[0].content %}x{% else %}{{ messages[0].content }}{% endif %}"
     )
     assert made.render("Hello") == "Hello"
-    with pytest.raises(ConfigError, match="loses what the user") as refused:
+    with pytest.raises(ConfigError, match="the text of: user") as refused:
         made.render("a secret word")
     assert "secret" not in str(refused.value)
 
