@@ -154,7 +154,7 @@ def test_a_form_that_cannot_be_edited_safely_is_left_alone_and_the_pins_are_show
     path = tmp_path / "params.yaml"
     path.write_text(text)
     with pytest.raises(
-        ConfigError, match="write these pins by hand:\n  m: uri: file:a, sha256: bbb"
+        ConfigError, match="by hand:\n  m: uri: file:a, sha256: bbb"
     ):
         write_pins(path, [pin("m", "file:a")])
     assert path.read_text() == text
