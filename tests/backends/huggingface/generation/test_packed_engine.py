@@ -197,7 +197,7 @@ def test_memory_that_holds_not_even_one_is_an_error(monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     monkeypatch.setattr(engines, "forward", full)
-    with pytest.raises(BackendError, match="do not fit the memory of cpu"):
+    with pytest.raises(BackendError, match="do not fit into the memory of cpu"):
         run(build("Llama"), asks(3))
 
 
