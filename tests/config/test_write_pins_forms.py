@@ -153,9 +153,7 @@ def test_an_adapter_inside_a_model_gets_its_own_pin(tmp_path):
 def test_a_form_that_cannot_be_edited_safely_is_left_alone_and_the_pins_are_shown(tmp_path, text):
     path = tmp_path / "params.yaml"
     path.write_text(text)
-    with pytest.raises(
-        ConfigError, match="by hand:\n  m: uri: file:a, sha256: bbb"
-    ):
+    with pytest.raises(ConfigError, match="by hand:\n  m: uri: file:a, sha256: bbb"):
         write_pins(path, [pin("m", "file:a")])
     assert path.read_text() == text
     assert [p.name for p in tmp_path.iterdir()] == ["params.yaml"]

@@ -273,7 +273,7 @@ def test_a_template_that_fails_says_how(text, said, template):
 
 @pytest.mark.parametrize(
     ("text", "said"),
-    [(None, "no chat template"), ({"rag": CHATML}, "named default: 'rag'"), (5, "is no text: 5")],
+    [(None, "no chat template"), ({"rag": CHATML}, "named default: 'rag'"), (5, "string: 5")],
 )
 def test_what_is_no_template_is_refused(text, said, template):
     with pytest.raises(ConfigError, match=said):

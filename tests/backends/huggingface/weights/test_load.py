@@ -73,7 +73,7 @@ def test_a_second_adapter_is_applied_on_top_of_the_first(
 
 def test_an_adapter_that_was_changed_since_is_refused(weights, tuned, tiny_adapter, tmp_path):
     (tiny_adapter / "adapter_config.json").write_text("{}")
-    with pytest.raises(BackendError, match=r"adapter_config.json is not what the model card says"):
+    with pytest.raises(BackendError, match=r"adapter_config.json differs from"):
         load_model(tuned, tmp_path, weights, "float32", "cpu")
 
 

@@ -85,7 +85,7 @@ def test_a_known_model_with_superfluous_code_is_loaded_without_it(weights, tiny_
 def test_a_folder_without_config_is_refused(weights, tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "empty" / "notes.txt").write_text("x")
-    with pytest.raises(BackendError, match=r"holds no config.json"):
+    with pytest.raises(BackendError, match=r"has no config.json"):
         weights.describe(f"file:{tmp_path / 'empty'}", None)
 
 
