@@ -77,6 +77,7 @@ RATE_STATISTICS_CODE = tuple(
     for name in (
         "rates",
         "bayesian_bootstrap",
+        "clusters",
         "rate_posterior",
         "paired_posterior",
         "paired_differences",
@@ -179,6 +180,8 @@ PIPELINE: tuple[Stage, ...] = (
             "analysis/score_table.py",
             "provenance/comparability.py",
             "stats/rates.py",
+            "stats/bayesian_bootstrap.py",
+            "stats/clusters.py",
             "stats/hierarchical",
             "stats/sampling.py",
             "stats/prior_sensitivity.py",

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.analysis.score_table import COLUMNS, cells, clusters_in
 from toxtrail.errors import DataError
 from toxtrail.records.rows import SCORE_SCHEMA, Score, table_of
 
@@ -85,3 +85,35 @@ def test_a_row_that_would_be_in_no_count_is_refused(change, shown):
     fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     with pytest.raises(DataError, match=shown):
         cells([fine, fine._replace(prompt_id="b", **change)])
+
+
+def clustered(cluster_of, samples=1):
+    return [
+        Score(p, sample, "s", "x", "ok", 0.5, {"toxic": 0.5}, 1, cluster)
+        for p, cluster in cluster_of.items()
+        for sample in range(samples)
+    ]
+
+
+def test_a_prompt_without_a_cluster_is_one_of_its_own_whatever_others_are_called():
+    (cell,) = cells(clustered({"a": "x", "b": "x", "c": None, "x": None})).values()
+    found = clusters_in([cell.prompts], cell.clusters, 0.95)
+    assert [own.tolist() for own in found.of] == [[0, 0, 1, 2]]
+    assert found.number == 3
+
+
+def test_subsets_share_a_cluster_of_the_same_name():
+    found = clusters_in([("a", "b"), ("c", "d")], {"a": "x", "b": "y", "c": "y", "d": "z"}, 0.95)
+    assert [own.tolist() for own in found.of] == [[0, 1], [1, 2]]
+
+
+def test_no_clusters_are_none():
+    (cell,) = cells(clustered({"a": None, "b": None})).values()
+    assert clusters_in([cell.prompts], cell.clusters, 0.95) is None
+
+
+def test_rows_of_a_prompt_that_name_two_clusters_are_refused():
+    rows = clustered({"a": "x", "b": "y"}, samples=2)
+    rows[1] = rows[1]._replace(cluster="z")
+    with pytest.raises(DataError, match="a name two clusters"):
+        cells(rows)

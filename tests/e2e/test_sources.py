@@ -124,3 +124,56 @@ def test_leakage_names_the_prompts_that_a_fine_tune_was_trained_on(lab):
     assert prompts[3]["prompt_id"] in shown
     assert prompts[3]["text"] not in shown
     assert 'Did you mean "tuned"' in lab.toxtrail("contamination", "tunde", code=1).stderr
+
+
+def test_prompts_of_templates_are_clusters_all_the_way(lab):
+    """Names of clusters stand in one column of the source; 12 templates of 3 prompts, of which one
+    stands in another subset too."""
+    words = (lab.root / "assets/one.txt").read_text().split()
+    lines = [
+        f"{' '.join(words[(5 * t + j) % len(words)] for j in range(5))} {who},t{t}"
+        for t in range(12)
+        for who in ("he", "she", "they")
+    ]
+    (lab.root / "assets/templates.csv").write_text("\n".join(["text,template", *lines]) + "\n")
+    source = {"uri": "file:assets/templates.csv", "n": "all", "column": "text"}
+    few = {**source, "where": {"template": {"is": ["t0", "t1", "t2"]}}, "cluster": "template"}
+    lab.edit(prompts={"subsets": {"many": {**source, "cluster": "template"}, "few": few}})
+    told = lab.toxtrail("check").stdout
+    assert "prompts.subsets.many: 36 prompts in 12 clusters." in told
+    assert "prompts.subsets.few: 9 prompts in 3 clusters; with fewer than 10" in told
+    lab.dvc("repro")
+
+    for name in ("prompts", "generations/tiny/base", "scores/tiny/tuned"):
+        rows = pq.read_table(lab.root / f"data/{name}.parquet").to_pylist()
+        assert {row["cluster"] for row in rows} == {f"t{i}" for i in range(12)}
+    summary = json.loads((lab.root / "results/comparisons/tiny/summary.json").read_text())
+    clusters = {(r["subset"], r["n_scored_prompts"], r["n_clusters"]) for r in summary["rates"]}
+    assert clusters == {("all", 45, 12), ("few", 9, 3), ("many", 36, 12)}
+    assert {r["n_clusters"] for r in summary["pairs"]} == {12, 3}
+    assert all(r["design_effect"] >= 1 for r in summary["pairs"])
+    report = " ".join((lab.root / "report/index.html").read_text().split())
+    shown = " ".join(lab.toxtrail("compare").stdout.split())
+    for text in ("all 45 in 12", "few 9 in 3", "few has 3"):
+        assert text in shown
+        assert text in report
+    lab.git("add", "-A")
+    lab.git("commit", "-qm", "run")
+    lab.toxtrail("verify")
+    (again,) = lab.json("compare", "--mlflow")
+    own = {(r["subset"], r["n_clusters"], r["diff_lo"], r["diff_hi"]) for r in summary["pairs"]}
+    assert {
+        (r["subset"], r["n_clusters"], r["diff_lo"], r["diff_hi"]) for r in again["pairs"]
+    } == own
+    planned = lab.json("plan", "--effect", "0.2")
+    assert planned["design_effect"] == max(
+        r["design_effect"] for r in summary["pairs"] if r["subset"] == "all"
+    )
+
+
+def test_a_prompt_without_a_cluster_is_refused_by_row(lab):
+    (lab.root / "assets/t.csv").write_text("text,template\none two,a\nthree four,\n")
+    subset = {"uri": "file:assets/t.csv", "n": "all", "column": "text", "cluster": "template"}
+    lab.edit(prompts={"subsets": {"t": subset}})
+    (told,) = json.loads(lab.toxtrail("check", "--json", code=1).stdout)["files"]
+    assert "prompts.subsets.t: t.csv, row 2: template is empty" in told

@@ -31,8 +31,8 @@ def scored(generation=(), scorer=()):
     return manifest_of("score", "v", {"scorers": scorers}, {"generations": rows}, {})
 
 
-def fields(generation=(), scorer=(), ids=IDS, threshold=0.5):
-    return conditions(scored(generation, scorer), ids, threshold)
+def fields(generation=(), scorer=(), ids=IDS, threshold=0.5, clusters=()):
+    return conditions(scored(generation, scorer), ids, threshold, dict(clusters))
 
 
 @pytest.mark.parametrize(
@@ -48,6 +48,7 @@ def fields(generation=(), scorer=(), ids=IDS, threshold=0.5):
         ({"ids": ["s-1"]}, "prompts"),
         ({"ids": ["s-1", "s-3"]}, "prompts"),
         ({"threshold": 0.6}, "threshold"),
+        ({"clusters": {"s-1": "x", "s-2": "x"}}, "clusters"),
     ],
 )
 def test_each_condition_alone_changes_the_fingerprint_and_is_named(changed, name):
@@ -82,7 +83,7 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
         scores = manifest_of(
             "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
         )
-        return conditions(scores, IDS, 0.5)
+        return conditions(scores, IDS, 0.5, {})
 
     assert fingerprint(by_server("one")) == fingerprint(by_server("two"))
     (found,) = differences("v", by_server("one"), fields())
@@ -91,6 +92,12 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
 
 def test_a_threshold_of_one_is_the_number_one():
     assert fields(threshold=1) == fields(threshold=1.0)
+
+
+def test_clusters_are_a_condition_by_which_prompts_they_hold_and_not_by_name():
+    one = fields(clusters={"s-1": "x", "s-2": "y"})
+    assert one == fields(clusters={"s-2": "x", "s-1": "z"})
+    assert one != fields(clusters={"s-1": "x", "s-2": "x"})
 
 
 def test_another_scorer_beside_the_first_is_another_condition():
@@ -105,7 +112,7 @@ def test_another_scorer_beside_the_first_is_another_condition():
 
 def test_scores_of_unknown_texts_have_no_conditions():
     with pytest.raises(DataError, match="do not say how their texts were generated"):
-        conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5)
+        conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5, {})
 
 
 def test_a_mark_names_every_field():

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
+from toxtrail.analysis.score_table import ALL, Cells, clusters_in, scorers, subsets, weights
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.stats.dose_response import never_falls, paired_rates, slopes
 from toxtrail.stats.rates import Floats, equal_tailed
@@ -41,11 +41,13 @@ def dose_tables(
         doses = np.array([summaries[v]["dose"] for v in variants], dtype=np.float64)
         table = tables[variants[0]]
         for scorer in scorers(table):
+            shared = {s: _shared_prompts(scorer, s, variants, tables) for s in subsets(table)}
+            shared = {s: prompts for s, prompts in shared.items() if prompts}
             labels = {
-                s: _label_matrix(scorer, s, variants, tables, config.threshold)
-                for s in subsets(table)
+                s: _label_matrix(scorer, s, variants, tables, prompts, config.threshold)
+                for s, prompts in shared.items()
             }
-            labels = {s: shares for s, shares in labels.items() if len(shares)}
+            named = {p: name for s in shared for p, name in table[scorer, s].clusters.items()}
             share = weights(table, scorer)
             for subset, group in {ALL: list(labels), **{s: [s] for s in labels}}.items():
                 if not group:
@@ -55,6 +57,7 @@ def dose_tables(
                 draws = paired_rates(
                     [labels[s] for s in group], [share[s] / total for s in group],
                     config.prior, config.draws, config.seed,
+                    clusters_in([shared[s] for s in group], named, config.level),
                 )  # fmt: skip
                 n = sum(len(labels[s]) for s in group)
                 rows["doses"] += _rate_rows(keys, variants, doses, draws, n, config.level)
@@ -69,14 +72,23 @@ def _root(variant: str, dosed: Summaries) -> str:
     return _root(parent, dosed) if parent in dosed else str(parent)
 
 
+def _shared_prompts(
+    scorer: str, subset: str, variants: Sequence[str], tables: Mapping[str, Cells]
+) -> list[str]:
+    """Return the prompts that all variants of a series have scored."""
+    return sorted(set.intersection(*(set(tables[v][scorer, subset].prompts) for v in variants)))
+
+
 def _label_matrix(
-    scorer: str, subset: str, variants: Sequence[str], tables: Mapping[str, Cells], threshold: float
+    scorer: str,
+    subset: str,
+    variants: Sequence[str],
+    tables: Mapping[str, Cells],
+    shared: Sequence[str],
+    threshold: float,
 ) -> Floats:
-    """Return (prompt, variant) labels of the prompts that all variants of a series have scored."""
+    """Return (prompt, variant) labels of these prompts."""
     cells = [tables[v][scorer, subset] for v in variants]
-    shared = sorted(set.intersection(*(set(cell.prompts) for cell in cells)))
-    if not shared:
-        return np.empty((0, len(variants)))
     columns = [cell.shares(threshold)[np.isin(cell.prompts, shared)] for cell in cells]
     return np.stack(columns, axis=1)
 

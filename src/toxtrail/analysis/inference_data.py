@@ -3,7 +3,8 @@ observed data. The prior of a difference is improper (see `stats.paired`), so no
 is drawn from it.
 
 Predictions are counts of prompts, for as many prompts as were observed. They exist for one
-continuation per prompt; the bootstrap has no likelihood to predict from, so there they are NaN.
+continuation per prompt and prompts without clusters; the bootstrap has no likelihood to predict
+from, nor is there one for prompts in clusters, so there they are NaN.
 """
 
 from __future__ import annotations
@@ -77,7 +78,9 @@ def pair_groups(
     after: dict[str, dict[tuple[str, ...], Floats]] = {name: {} for name in DISCORDANT}
     observed: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in DISCORDANT}
     for (key, pair_draws), row in zip(draws.items(), rows, strict=True):
-        if pair_draws is None or pair_draws.discordant is None or row["subset"] == ALL:
+        clustered = row["n_clusters"] < row["n"]
+        no_draws = pair_draws is None or pair_draws.discordant is None
+        if no_draws or row["subset"] == ALL or clustered:
             continue
         rng = content_rng(config.seed, [row[name] for name in ("n11", "n10", "n01", "n00")])
         a, b = pair_draws.discordant

@@ -11,7 +11,16 @@ from scipy import stats
 
 from toxtrail.analysis.family import Edge
 from toxtrail.analysis.mean_columns import mean_columns
-from toxtrail.analysis.score_table import ALL, CHAINS, Cell, Cells, scorers, subsets, weights
+from toxtrail.analysis.score_table import (
+    ALL,
+    CHAINS,
+    Cell,
+    Cells,
+    clusters_in,
+    scorers,
+    subsets,
+    weights,
+)
 from toxtrail.analysis.scorer_correction import (
     accuracy_of,
     corrected_columns,
@@ -21,6 +30,7 @@ from toxtrail.analysis.scorer_correction import (
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.stats.bayesian_bootstrap import WeightedMean
+from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.highest_density import highest_density
 from toxtrail.stats.paired_differences import (
     PairDraws,
@@ -81,6 +91,10 @@ class Paired(NamedTuple):
     """Threshold -> the two shares there."""
     k: int
     """Continuations of each prompt."""
+    prompts: Sequence[str]
+    """Their ids."""
+    named: Mapping[str, str]
+    """Prompt -> its cluster, of prompts that have one."""
 
 
 class View(NamedTuple):
@@ -92,11 +106,13 @@ class View(NamedTuple):
     """Of each; they sum to 1."""
     means: Sequence[Floats]
     """Of each, (prompt, 2): differences b - a of MEANS; NaN where a prompt lacks one."""
+    clusters: Clusters | None
+    """Of the shared prompts."""
 
     @property
     def pairs(self) -> Pairs | None:
         """None where a subset has no prompt that was scored for both."""
-        found = Pairs(*self.labels, self.weights)
+        found = Pairs(*self.labels, self.weights, self.clusters)
         return found if all(found.sizes) else None
 
     @property
@@ -107,12 +123,13 @@ class View(NamedTuple):
     @property
     def any_toxic(self) -> Pairs:
         """Labels of prompts with at least one toxic continuation."""
-        return Pairs([p.any_a for p in self.parts], [p.any_b for p in self.parts], self.weights)
+        a, b = [p.any_a for p in self.parts], [p.any_b for p in self.parts]
+        return Pairs(a, b, self.weights, self.clusters)
 
     def at(self, threshold: float) -> Pairs:
         """The pairs at another threshold."""
         shares = [part.at_thresholds[threshold] for part in self.parts]
-        return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights)
+        return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights, self.clusters)
 
 
 def refuse_unlike(tables: Mapping[str, Cells], who: Sequence[Edge]) -> None:
@@ -143,8 +160,13 @@ def edge_rows(
         parts = {s: _paired(a, b, config) for s, (a, b) in cells.items()}
         steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
         views = {
-            ALL: View(list(parts.values()), [share[s] for s in names], list(steps.values())),
-            **{s: View([parts[s]], [1.0], [steps[s]]) for s in names},
+            name: View(
+                [parts[s] for s in own],
+                [share[s] for s in own] if name == ALL else [1.0],
+                [steps[s] for s in own],
+                _clusters([parts[s] for s in own], config.level),
+            )
+            for name, own in {ALL: names, **{s: [s] for s in names}}.items()
         }
         for subset, view in views.items():
             pairs = view.pairs
@@ -168,6 +190,18 @@ def _refuse_unlike(edge: Edge, table_a: Cells, table_b: Cells) -> None:
                 f"{edge.a} and {edge.b} were asked different prompts in the subset {subset}. "
                 "Run `dvc repro` to bring both up to date."
             )
+        other = table_b[scorer, subset].clusters
+        odd = [p for p, name in cell.clusters.items() if other.get(p, name) != name]
+        if odd:
+            raise DataError(
+                f"The prompt {odd[0]} is in the cluster {cell.clusters[odd[0]]!r} for {edge.a} and "
+                f"in {other[odd[0]]!r} for {edge.b}. Run `dvc repro` to bring both up to date."
+            )
+
+
+def _clusters(parts: Sequence[Paired], level: float) -> Clusters | None:
+    named = {prompt: name for part in parts for prompt, name in part.named.items()}
+    return clusters_in([part.prompts for part in parts], named, level)
 
 
 def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
@@ -181,6 +215,8 @@ def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
         dropped=len(set(a.prompts) ^ set(b.prompts)),
         at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in THRESHOLDS},
         k=max(a.samples, b.samples),
+        prompts=both,
+        named={**a.clusters, **b.clusters},
     )
 
 
@@ -206,6 +242,8 @@ def _row(edge: Edge, scorer: str, subset: str, view: View) -> dict[str, Any]:
         "subset": subset,
         "k": max(part.k for part in view.parts),
         "n": counts.n,
+        "n_clusters": view.clusters.number if view.clusters else counts.n,
+        "design_effect": pairs.counted.design_effect if pairs else None,
         "dropped": sum(part.dropped for part in view.parts),
         **counts._asdict(),
         "phi": phi(counts) if counts.n else None,
@@ -229,7 +267,10 @@ def _difference(
     result = summarise(posterior, pairs.estimate, config.level, region)
     flat = flat_prior(pairs)
     (mean, spread), (moved, _) = posterior.moments(), flat.moments()
-    alone = [rate_posterior(own, pairs.weights, config.prior) for own in (pairs.a, pairs.b)]
+    alone = [
+        rate_posterior(own, pairs.weights, config.prior, pairs.clusters)
+        for own in (pairs.a, pairs.b)
+    ]
     ratio = odds_ratio(pairs, config.prior, config.level)
     return {
         "diff": result.estimate,
@@ -267,7 +308,8 @@ def _among(view: View, differences: int, config: PosteriorConfig) -> dict[str, A
     if pairs is None:
         return row
     posterior = pair_posterior(pairs, config.prior)
-    wider = posterior.interval(simultaneous_level(config.level, differences))
+    level = simultaneous_level(config.level, differences)
+    wider = pair_posterior(pairs.at_level(level), config.prior).interval(level)
     dense = highest_density(posterior, config.level)
     lo, hi = wider.around(pairs.estimate)
     return row | {
@@ -325,10 +367,11 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
     judged, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
     total = sum(counts)
     seen = PairTable(*(count / total for count in counts))
+    needed = prompts_needed(seen, POWER, judged) if counts.n10 != counts.n01 else None
     base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)
     return {
         "mde80": detectable(base, phi(counts) or 0.0, max(1, round(total)), POWER, judged),
-        "n_needed": prompts_needed(seen, POWER, judged) if counts.n10 != counts.n01 else None,
+        "n_needed": needed and math.ceil(needed * pairs.counted.design_effect),
     }
 
 
@@ -336,7 +379,7 @@ def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
     for place, name in enumerate(MEANS):
         values = [own[np.isfinite(own[:, place]), place] for own in view.means]
-        row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0))
+        row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0), view.clusters)
     return row
 
 

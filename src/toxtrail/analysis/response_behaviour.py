@@ -14,8 +14,9 @@ import numpy as np
 from toxtrail.analysis.family import Edge
 from toxtrail.analysis.response_flags import SYMPTOMS
 from toxtrail.analysis.response_table import Said, rows_in
-from toxtrail.analysis.score_table import ALL
+from toxtrail.analysis.score_table import ALL, clusters_in
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior, verdict
 from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats, Interval
@@ -89,13 +90,23 @@ def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> d
         share = _weights(parts)
         columns, weights = list(labels.values()), [share[subset] for subset in labels]
         rate = observed(columns, weights)
-        lo, hi = rate_posterior(columns, weights, config.prior).interval(config.level).around(rate)
+        clusters = _clusters(list(parts.values()), [p.prompts for p in parts.values()], config)
+        posterior = rate_posterior(columns, weights, config.prior, clusters)
+        lo, hi = posterior.interval(config.level).around(rate)
     return {
         f"{symptom}_n": sum(part.n[symptom] for part in parts.values()),
         f"{symptom}_rate": rate,
         f"{symptom}_lo": lo,
         f"{symptom}_hi": hi,
     }
+
+
+def _clusters(
+    parts: Sequence[Said], prompts: Sequence[Sequence[str]], config: PosteriorConfig
+) -> Clusters | None:
+    """Of these prompts of each part."""
+    named = {prompt: name for part in parts for prompt, name in part.clusters.items()}
+    return clusters_in(prompts, named, config.level)
 
 
 def _lengths(parts: Sequence[Said]) -> dict[str, Any]:
@@ -146,11 +157,13 @@ def _differences(
         [rows_in(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
         for own in (a, b)
     )
+    clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
     for symptom in SYMPTOMS:
         labels = Pairs(
             [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
             [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],
             weights,
+            clusters,
         )
         known = all(labels.sizes)
         estimate = labels.estimate if known else None
@@ -160,11 +173,15 @@ def _differences(
         [x.tokens[rows] for x, rows in zip(own, inside, strict=True)]
         for own, inside in ((a, in_a), (b, in_b))
     ]
-    return row | _length_columns(lengths[0], lengths[1], weights, config.level)
+    return row | _length_columns(lengths[0], lengths[1], weights, config.level, clusters)
 
 
 def _length_columns(
-    a: Sequence[Floats], b: Sequence[Floats], weights: Sequence[float], level: float
+    a: Sequence[Floats],
+    b: Sequence[Floats],
+    weights: Sequence[float],
+    level: float,
+    clusters: Clusters | None,
 ) -> dict[str, Any]:
     """Of the mean length in tokens, with the difference as a share of a's.
 
@@ -173,7 +190,7 @@ def _length_columns(
     """
     steps = [y - x for x, y in zip(a, b, strict=True)]
     known = all(own.size for own in steps)
-    posterior = mean_posterior(steps, weights, level)
+    posterior = mean_posterior(steps, weights, level, None, clusters)
     estimate = observed(steps, weights) if known else None
     row = _columns("tokens", estimate, posterior.interval(level) if posterior else None)
     length = observed(a, weights) if known else 0.0

@@ -18,7 +18,7 @@ from toxtrail.analysis.response_flags import (
     is_degenerate,
     is_repetitive,
 )
-from toxtrail.analysis.score_table import numbered
+from toxtrail.analysis.score_table import clusters_by_prompt, numbered
 from toxtrail.analysis.text_screening import Flags, judged, may_refuse, repeated_at_most, screened
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Input
@@ -50,6 +50,8 @@ class Said(NamedTuple):
     """Continuations that ended because max_new_tokens was reached."""
     asked: frozenset[str]
     """Ids of all prompts."""
+    clusters: Mapping[str, str]
+    """Prompt -> its cluster, of those that have one."""
 
     def token_values(self) -> Floats:
         """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
@@ -80,14 +82,18 @@ def texts_of(rows: pa.Table, generations: Input, scores: Input) -> dict[str, Sai
 
 def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:
     """Subset -> what was said there, in alphabetical order. Column by column, but for the texts."""
-    rows = _Rows.of(
+    table = (
         generations
         if isinstance(generations, pa.Table)
         else table_of(generations, GENERATION_SCHEMA)
     )
+    rows, clusters = _Rows.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
     subset = rows.subset[order]
-    return {name: _said(rows, order[subset == place]) for place, name in enumerate(rows.subsets)}
+    return {
+        name: _said(rows, order[subset == place], clusters)
+        for place, name in enumerate(rows.subsets)
+    }
 
 
 def limited_to(own: Mapping[str, Said], asked: Mapping[str, frozenset[str]]) -> dict[str, Said]:
@@ -196,16 +202,18 @@ def _different_pairs(tokens: Ints, ends: Ints) -> Ints:
     return found
 
 
-def _said(rows: _Rows, own: Ints) -> Said:
+def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> Said:
     """One subset.
 
     Args:
         own: its rows, by prompt and sample.
+        clusters: prompt -> its cluster, of those that have one.
     """
     texts = own[rows.is_text[own]]
     prompts, place = np.unique(rows.prompt[texts], return_inverse=True)
     flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in SYMPTOMS}
     lengths = rows.lengths[texts].astype(np.float64)
+    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
     return Said(
         prompts=tuple(rows.prompts[i] for i in prompts),
         shares={s: prompt_means(flag, place) for s, flag in flags.items()},
@@ -213,7 +221,8 @@ def _said(rows: _Rows, own: Ints) -> Said:
         lengths=lengths,
         n={s: int(flag.sum()) for s, flag in flags.items()},
         at_limit=int(rows.at_limit[texts].sum()),
-        asked=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
+        asked=asked,
+        clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},
     )
 
 

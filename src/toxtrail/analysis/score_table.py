@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from toxtrail.errors import DataError
 from toxtrail.records.rows import SCORE_SCHEMA, Score, State, table_of
+from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_shares
 
 ALL = "all"
@@ -34,6 +35,8 @@ class Cell(NamedTuple):
     """Ids of all prompts of the subset, scored or not."""
     states: Mapping[str, int]
     """Rows by state."""
+    clusters: Mapping[str, str]
+    """Prompt -> its cluster, of asked prompts that have one."""
 
     @property
     def asked(self) -> int:
@@ -55,6 +58,7 @@ class Cell(NamedTuple):
             prompt=place[self.prompt[rows]].astype(np.int64),
             asked_prompts=asked,
             states=self.states,
+            clusters={p: name for p, name in self.clusters.items() if p in asked},
         )
 
     def shares(self, threshold: float) -> Floats:
@@ -77,7 +81,7 @@ class Cell(NamedTuple):
         return values
 
 
-COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity")
+COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity", "cluster")
 """Of a score table, what is read of it here."""
 Cells = Mapping[tuple[str, str], Cell]
 """(scorer, subset) -> cell, in alphabetical order."""
@@ -90,13 +94,13 @@ def cells(scores: pa.Table | Sequence[Score]) -> Cells:
         scores: at least the columns COLUMNS, in any order of rows.
 
     Raises:
-        DataError: no rows, two rows for one (prompt, sample, scorer), or a row in state `ok` whose
-            score is no number from 0 to 1.
+        DataError: no rows, two rows for one (prompt, sample, scorer), two clusters of one prompt,
+            or a row in state `ok` whose score is no number from 0 to 1.
     """
     table = scores if isinstance(scores, pa.Table) else table_of(scores, SCORE_SCHEMA)
     if not table.num_rows:
         raise DataError("There are no score rows. Re-run the score stage.")
-    rows = _Columns.of(table)
+    rows, clusters = _Columns.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
     scorer, subset = rows.scorer[order], rows.subset[order]
     found: dict[tuple[str, str], Cell] = {}
@@ -104,7 +108,7 @@ def cells(scores: pa.Table | Sequence[Score]) -> Cells:
         for j, part in enumerate(rows.subsets):
             own = order[(scorer == i) & (subset == j)]
             if own.size:
-                found[name, part] = _cell(rows, own)
+                found[name, part] = _cell(rows, own, clusters)
     return found
 
 
@@ -122,6 +126,54 @@ def weights(table: Cells, scorer: str) -> dict[str, float]:
     """Subset -> its share of the prompts asked: the design, whatever rows failed."""
     asked = {subset: table[scorer, subset].asked for subset in subsets(table)}
     return {subset: n / sum(asked.values()) for subset, n in asked.items()}
+
+
+def clusters_in(
+    prompts: Sequence[Sequence[str]], named: Mapping[str, str], level: float
+) -> Clusters | None:
+    """The clusters of these prompts; None if no prompt has one.
+
+    Numbers are given by the order of the prompts, so that nothing depends on a cluster's name.
+
+    Args:
+        prompts: of each subset, ids.
+        named: prompt -> its cluster; one of none of these is a cluster of its own.
+        level: of the interval that is asked for.
+    """
+    if not named:
+        return None
+    numbers: dict[tuple[str, bool], int] = {}
+    of = [
+        np.array(
+            [numbers.setdefault((named.get(p, p), p in named), len(numbers)) for p in own],
+            dtype=np.int64,
+        )
+        for own in prompts
+    ]
+    return Clusters(of, level)
+
+
+def clusters_by_prompt(table: pa.Table) -> dict[str, str]:
+    """Prompt -> cluster, of rows whose prompts have one.
+
+    Args:
+        table: with the column prompt_id, and the column cluster if a prompt has one.
+
+    Raises:
+        DataError: rows of one prompt name two clusters.
+    """
+    if "cluster" not in table.column_names:
+        return {}
+    pairs = table.select(["prompt_id", "cluster"]).group_by(["prompt_id", "cluster"]).aggregate([])
+    found: dict[str, str] = {}
+    for prompt, cluster in zip(*(pairs[n].to_pylist() for n in pairs.column_names), strict=True):
+        if prompt in found and found[prompt] != (cluster or ""):
+            raise DataError(
+                f"Rows of the prompt {prompt} name two clusters, {found[prompt]!r} and "
+                f"{cluster!r}. Re-run the stage."
+            )
+        found[prompt] = cluster or ""
+    return {prompt: cluster for prompt, cluster in found.items() if cluster}
 
 
 def as_dataset(
@@ -210,11 +262,12 @@ def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
     return sorted(labels), rank[coded.indices.to_numpy()]
 
 
-def _cell(rows: _Columns, own: Ints) -> Cell:
+def _cell(rows: _Columns, own: Ints, clusters: Mapping[str, str]) -> Cell:
     """One scorer and subset.
 
     Args:
         own: its rows, by prompt and sample.
+        clusters: prompt -> its cluster, of those that have one.
     """
     state = rows.state[own]
     counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}
@@ -231,10 +284,12 @@ def _cell(rows: _Columns, own: Ints) -> Cell:
             "toxicity score is a number from 0 to 1. Re-run the score stage."
         )
     prompts, index = np.unique(rows.prompt[scored], return_inverse=True)
+    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
     return Cell(
         prompts=tuple(rows.prompts[i] for i in prompts),
         toxicity=toxicity,
         prompt=index.astype(np.int64),
-        asked_prompts=frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own])),
+        asked_prompts=asked,
         states={name: counts.get(name, 0) for name in get_args(State)},
+        clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},
     )

@@ -199,7 +199,8 @@ def _corrected_rate(
         _stratum(weight, _shares(table[scorer, name], config), words)
         for name, weight in _parts(table, scorer, subset).items()
     ]
-    return _summarised("corrected_rate", strata, labelled_rate, config)
+    estimate = _unknown if _clustered(table) else labelled_rate
+    return _summarised("corrected_rate", strata, estimate, config)
 
 
 def _corrected_difference(
@@ -221,7 +222,17 @@ def _corrected_difference(
         a, b = (_shares(table[scorer, name], config) for table in (table_a, table_b))
         steps = {prompt: b[prompt] - a[prompt] for prompt in a if prompt in b}
         strata.append(_stratum(weight, steps, words))
-    return _summarised("corrected_diff", strata, labelled_difference, config)
+    estimate = _unknown if _clustered(table_a) or _clustered(table_b) else labelled_difference
+    return _summarised("corrected_diff", strata, estimate, config)
+
+
+def _clustered(table: Cells) -> bool:
+    return any(cell.clusters for cell in table.values())
+
+
+def _unknown(strata: Sequence[Stratum], level: float) -> Corrected | None:
+    """Of prompts with clusters: `ppi` takes each labelled prompt for independent, and its interval
+    would be too narrow."""
 
 
 def _parts(table: Cells, scorer: str, subset: str) -> dict[str, float]:

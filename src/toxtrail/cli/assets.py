@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -11,6 +11,9 @@ from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.check_online import CAN_BE_HAD, asked_online, print_online
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+
+if TYPE_CHECKING:
+    from toxtrail.preflight.source_contents import InClusters
 
 
 @click.command("check", short_help="Check params.yaml and the files it names.")
@@ -39,6 +42,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
+    drawn = prompts_of(experiment)
     code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
     outside, weak = outside_of(experiment), doubts_of(experiment)
@@ -49,6 +53,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
             "files": changed,
             "notes": notes,
             "code": code,
+            "clusters": [one._asdict() for one in drawn],
         }
         found |= {"outside": outside, "weak": weak}
         more = {"online": [one._asdict() for one in asked]} if online else {}
@@ -56,7 +61,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     else:
         lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
         lines += [f"weak: {key}: {line}" for key, own in weak.items() for line in own]
-        _print_check(experiment, unpinned, changed, [*notes, *lines])
+        _print_check(experiment, unpinned, changed, [*drawn_lines(drawn), *notes, *lines])
         _print_code(code)
         if online:
             print_online(asked)
@@ -180,6 +185,29 @@ def notes_of_reading(experiment: Experiment) -> list[str]:
     from toxtrail.preflight.source_contents import detected_delimiters
 
     return detected_delimiters(experiment.config, assets_of(experiment))
+
+
+def prompts_of(experiment: Experiment) -> list[InClusters]:
+    """How many prompts and clusters subsets with a column of clusters have."""
+    from toxtrail.cli.stage import assets_of
+    from toxtrail.preflight.source_contents import prompts_in_clusters
+
+    return prompts_in_clusters(experiment.config, assets_of(experiment))
+
+
+def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
+    """Prompts and clusters of each subset; and what is too few."""
+    from toxtrail.reporting.result_text import FEW_CLUSTERS
+
+    return [
+        f"prompts.subsets.{one.subset}: {one.prompts:,} prompts in {one.clusters:,} clusters"
+        + (
+            f"; with fewer than {FEW_CLUSTERS} clusters intervals may be too narrow."
+            if one.clusters < min(FEW_CLUSTERS, one.prompts)
+            else "."
+        )
+        for one in drawn
+    ]
 
 
 def _print_code(names: Sequence[str]) -> None:

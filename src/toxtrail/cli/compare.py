@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -281,11 +282,11 @@ def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -
     from toxtrail.stats.paired_posterior import Table
     from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
 
-    n = int(row["n"])
+    n, effect = int(row["n"]), float(row["design_effect"])
     if row["k"] > 1:
         return prompts_by_spread(n, width, wanted)
-    table = Table(*(float(row[name]) for name in Table._fields))
-    needed = prompts_for_width(table, VerdictRule(prior, row["level"]), wanted)
+    table = Table(*(float(row[name]) / effect for name in Table._fields))
+    needed = math.ceil(prompts_for_width(table, VerdictRule(prior, row["level"]), wanted) * effect)
     return min(needed, n) if width <= wanted else max(needed, n + 1)
 
 

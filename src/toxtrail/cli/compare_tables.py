@@ -116,10 +116,13 @@ def with_scorers(
 def show(summary: Summary, source: str, scorer: str | None, subset: str | None, form: Form) -> None:
     """Tables and sentences of a comparison, scorer by scorer."""
     from toxtrail.provenance.comparability import mismatch_text
+    from toxtrail.reporting.result_text import cluster_warning
 
     if warning := mismatch_text(summary.get("mismatch", [])):
         echo(warning, fg="red", bold=True, err=form != "text")
     for name in scorers_of(summary, scorer):
+        if warning := cluster_warning(summary, name):
+            echo(warning, fg="yellow", bold=True, err=form != "text")
         chosen = subset_of(summary, subset)
         tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)
         notes = _notes(summary, name, chosen, source)
@@ -275,6 +278,7 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
         *result_text.pooling_notes(summary, scorer),
         *result_text.prior_notes(summary, scorer),
         *result_text.judge_notes(summary, scorer),
+        *result_text.cluster_notes(summary, scorer),
         *result_text.resolution_notes(summary, scorer),
         *result_text.recipe_notes(summary, scorer),
         *result_text.dose_notes(summary, scorer),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,11 @@ def plan(
     Nothing is downloaded.
 
     With --effect, say how many prompts a paired comparison needs instead. Base rate and correlation
-    are taken from FAMILY's results where there are some. The chance that the verdict finds the
-    difference is computed exactly: with the rates as expected (power), and on average over what the
-    measured rate leaves open (assurance). The prompts are those of all subsets together; a subset
-    that shall be judged alone needs as many.
+    are taken from FAMILY's results where there are some, and so is the design effect of its
+    clusters; without results each prompt counts as independent. The chance that the verdict finds
+    the difference is computed exactly: with the rates as expected (power), and on average over what
+    the measured rate leaves open (assurance). The prompts are those of all subsets together; a
+    subset that shall be judged alone needs as many.
 
     \b
     Examples:
@@ -124,7 +126,9 @@ def _prompts_for(
             correlation = nearest
     judged = stats_power.VerdictRule(known.get("prior", 0.5), known.get("level", 0.95))
     table = stats_power.pair_table(rate, rate + effect, correlation)
-    needed = stats_power.prompts_needed(table, power, judged)
+    clustering = known.get("design_effect", 1.0)
+    alone = stats_power.prompts_needed(table, power, judged)
+    needed = math.ceil(alone * clustering)
     row: dict[str, Any] = {
         "family": known.get("family"),
         "detect": effect,
@@ -136,7 +140,8 @@ def _prompts_for(
         "phi_from": _source(phi, known, "phi"),
         "discordant": table.discordant,
         "n_power": needed,
-        "power_at_n_power": stats_power.power(table, needed, judged),
+        "power_at_n_power": stats_power.power(table, alone, judged),
+        "design_effect": clustering,
         "n_assurance": None,
         "prompts_now": known.get("prompts"),
         "power_now": None,
@@ -144,10 +149,10 @@ def _prompts_for(
     }
     if row["base_rate_from"] == "measured":
         believed = stats_power.believed_rates(rate, known["rate_width"], judged.level)
-        row["n_assurance"] = stats_power.prompts_assured(
-            believed, effect, correlation, power, judged
-        )
+        assured = stats_power.prompts_assured(believed, effect, correlation, power, judged)
+        row["n_assurance"] = assured and math.ceil(assured * clustering)
     if now := row["prompts_now"]:
+        now = max(1, round(now / clustering))
         row["power_now"] = stats_power.power(table, now, judged)
         row["detectable_now"] = stats_power.detectable(
             rate, correlation, now, power, judged, falls=effect < 0
@@ -174,6 +179,9 @@ def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
         width = row["rate_hi"] - row["rate_lo"]
         found |= {"rate": row["rate_mean"], "rate_width": width, "prompts": row["n_scored"]}
     same = [r for r in summary["pairs"] if (r["a"], r["scorer"], r["subset"]) == who]
+    effects = [r["design_effect"] for r in same if r["design_effect"] is not None]
+    if effects:
+        found["design_effect"] = max(effects)  # the least helpful clusters
     correlations = sorted(r["phi"] for r in same if r["phi"] is not None)
     if correlations:
         found["phi"] = correlations[0]  # the least helpful pairing
@@ -211,6 +219,12 @@ def _print(row: dict[str, Any]) -> None:
         "two apart. These are prompts of all subsets together; a subset that shall be judged alone "
         "needs as many."
     )
+    if row["design_effect"] > 1:
+        echo(
+            f"Prompts have clusters, as {row['family']} has: design effect "
+            f"{row['design_effect']:.2f}. So many prompts are needed in as many more clusters, of "
+            "the same size; more prompts in the same clusters help less."
+        )
     if row["prompts_now"]:
         least, change = row["detectable_now"], "fall" if row["detect"] < 0 else "rise"
         echo(

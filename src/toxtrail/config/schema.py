@@ -136,6 +136,10 @@ class SubsetConfig(Source):
     """The same number of prompts for each value of this column."""
     covariates: Annotated[dict[Key, Column], Field(min_length=1)] | None = None
     """Name -> column of numbers (true and false are 1 and 0) that is kept with each prompt."""
+    cluster: Column | None = None
+    """Column that names what a prompt shares with others: a template, an identity term, an author.
+    Intervals are then computed with the cluster as the sampling unit. Each prompt has one; equal
+    names are one cluster, in all subsets."""
     language: Language | None = None
     """Of the prompts, as BCP 47 calls it: en, de, zh-Hans."""
     licence: Annotated[str, StringConstraints(min_length=1)] | None = None

@@ -29,6 +29,8 @@ class Candidate(NamedTuple):
     group: str
     """Value of the column that is balanced; empty without one."""
     covariates: Mapping[str, float | None] | None
+    cluster: str | None
+    """None if the source has no column of clusters."""
 
 
 class Selection(NamedTuple):
@@ -141,7 +143,7 @@ class Cells(NamedTuple):
         value = self.value(column)
         return any(_same(value, one, holds_text_alone(self.path)) for one in wanted)
 
-    def label(self, column: str) -> str:
+    def label(self, column: str, what: str = "balance") -> str:
         """The value as a name; empty where there is none.
 
         Raises:
@@ -150,14 +152,34 @@ class Cells(NamedTuple):
         value = self.value(column)
         if isinstance(value, Mapping | list):
             raise DataError(
-                f"{self.path.name}, row {self.number + 1}: {column} holds {_kind(value)}; balance "
+                f"{self.path.name}, row {self.number + 1}: {column} holds {_kind(value)}; {what} "
                 "needs names or numbers."
             )
         return "" if value is None else _spelled(value)
 
+    def cluster(self, column: str) -> str:
+        """The name of the cluster, without white space around it; 1.0 and 1 are one name.
+
+        Raises:
+            DataError: there is none, or a list or an object.
+        """
+        value = self.value(column)
+        if isinstance(value, float) and value.is_integer():
+            return str(int(value))
+        name = self.label(column, "cluster").strip()
+        if not name:
+            raise DataError(
+                f"{self.path.name}, row {self.number + 1}: {column} is empty; cluster needs a name "
+                "in each row. Write one (a prompt that shares nothing has a name of its own), or "
+                "leave the row out with where."
+            )
+        return name
+
 
 def _refuse_columns_of_text(path: Path, config: SubsetConfig) -> None:
-    asked = [name for name in ("where", "balance", "covariates") if getattr(config, name)]
+    asked = [
+        name for name in ("where", "balance", "covariates", "cluster") if getattr(config, name)
+    ]
     if path.suffix.lower() == ".txt" and asked:
         raise ConfigError(
             f"{path.name} is plain text, one prompt a line: it has no columns for "
@@ -188,14 +210,18 @@ def meets(cells: Cells, column: str, where: WhereConfig) -> bool:
     )
 
 
-def _kept(cells: Cells, config: SubsetConfig) -> tuple[str, dict[str, float | None] | None]:
+def _kept(
+    cells: Cells, config: SubsetConfig
+) -> tuple[str, dict[str, float | None] | None, str | None]:
     group = "" if config.balance is None else cells.label(config.balance)
+    cluster = None if config.cluster is None else cells.cluster(config.cluster)
     if config.covariates is None:
-        return group, None
-    return group, {
+        return group, None, cluster
+    covariates = {
         name: cells.number_of(column, f"the covariate {name}")
         for name, column in config.covariates.items()
     }
+    return group, covariates, cluster
 
 
 def _number(place: str, selection: Selection, config: SubsetConfig) -> int:
@@ -246,7 +272,8 @@ def _balanced(
 
 def _prompt(subset: str, text: str, one: Candidate, config: SubsetConfig) -> Prompt:
     key = f"{subset}-{sha256_text(text)[:12]}"
-    return Prompt(key, subset, text, config.uri, one.row, config.language, one.covariates)
+    own = (config.language, one.covariates, one.cluster)
+    return Prompt(key, subset, text, config.uri, one.row, *own)
 
 
 def _funnel(selection: Selection) -> str:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import NamedTuple, Protocol
 
 from toxtrail.backends.assets.cached import Present
 from toxtrail.backends.checkpoint_files.weight_files import inspect_weights
@@ -15,6 +15,7 @@ from toxtrail.config.schema import Config, FinetuneConfig, InstructionData, Sour
 from toxtrail.datasets.prompt_selection import draw
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.errors import ToxtrailError, nearest
+from toxtrail.records.rows import Prompt
 from toxtrail.stages.finetune import found_in, lessons_of
 from toxtrail.stages.prompts import selected
 
@@ -29,7 +30,7 @@ def unreadable_sources(config: Config, assets: Here) -> list[str]:
     """Return one line for each local prompt or instruction source that lacks required contents:
     a missing column, nothing left by a filter, too few prompts."""
     seed = config.prompts.seed
-    readers: list[tuple[Source, Callable[[Path], None]]] = [
+    readers: list[tuple[Source, Callable[[Path], object]]] = [
         *(
             (source_config, partial(_read_subset, key=key, config=source_config, seed=seed))
             for key, source_config in config.prompts.subsets.items()
@@ -109,6 +110,29 @@ def detected_delimiters(config: Config, assets: Here) -> list[str]:
     ]
 
 
+class InClusters(NamedTuple):
+    """Prompts drawn for a subset whose prompts have clusters, from a local source."""
+
+    subset: str
+    prompts: int
+    clusters: int
+
+
+def prompts_in_clusters(config: Config, assets: Here) -> list[InClusters]:
+    """Return prompts and clusters of each subset with a cluster column and a readable source."""
+    counts = []
+    for key, subset_config in config.prompts.subsets.items():
+        local_asset = assets.present(subset_config.uri, None) if subset_config.cluster else None
+        if local_asset is None or len(local_asset.files) != 1:
+            continue
+        try:
+            prompts = _read_subset(local_asset.files[0], key, subset_config, config.prompts.seed)
+        except ToxtrailError:
+            continue  # `unreadable_sources` names it
+        counts.append(InClusters(key, len(prompts), len({p.cluster for p in prompts})))
+    return counts
+
+
 def _detected_delimiter(source: Source, assets: Here) -> str | None:
     local_asset = assets.present(source.uri, None)
     if local_asset is None or len(local_asset.files) != 1:
@@ -123,11 +147,11 @@ def _read_training_data(path: Path, key: str, config: FinetuneConfig) -> None:
     lessons_of(key, found_in(path, key, config), config)
 
 
-def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> None:
-    draw(selected(path, key, config), key, config, seed)
+def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> list[Prompt]:
+    return draw(selected(path, key, config), key, config, seed)
 
 
-def _read_problem(source: Source, assets: Here, read: Callable[[Path], None]) -> Iterator[str]:
+def _read_problem(source: Source, assets: Here, read: Callable[[Path], object]) -> Iterator[str]:
     local_asset = assets.present(source.uri, None)
     if local_asset is None or len(local_asset.files) != 1:
         return

@@ -1,9 +1,9 @@
 """Under which conditions was a rate measured? Two rates are comparable only under the same ones.
 
-The fingerprint covers what a difference must not come from: prompts, template, decoding, precision,
-scorers, threshold; and whether a server made the texts, whose precision nobody sees. It leaves
-out what a comparison is about (the weights) and what it inherits as noise (library versions,
-device, batch plan: the audit shows those).
+The fingerprint covers what a difference must not come from: prompts and their clusters, template,
+decoding, precision, scorers, threshold; and whether a server made the texts, whose precision nobody
+sees. It leaves out what a comparison is about (the weights) and what it inherits as noise (library
+versions, device, batch plan: the audit shows those).
 """
 
 from __future__ import annotations
@@ -31,12 +31,15 @@ class Difference(NamedTuple):
         return f"{self.variant}: {self.field} is {self.found}, not {self.reference}"
 
 
-def conditions(scores: Manifest, prompt_ids: Iterable[str], threshold: float) -> dict[str, str]:
+def conditions(
+    scores: Manifest, prompt_ids: Iterable[str], threshold: float, clusters: Mapping[str, str]
+) -> dict[str, str]:
     """Field -> value, as text.
 
     Args:
         scores: the manifest of the score rows that a rate is computed from.
         prompt_ids: of every prompt asked; an id holds its subset and the hash of its text.
+        clusters: prompt -> its cluster, of prompts that have one.
 
     Raises:
         DataError: the scores do not say how the texts were generated.
@@ -53,11 +56,20 @@ def conditions(scores: Manifest, prompt_ids: Iterable[str], threshold: float) ->
     served = {"backend": made.environment["backend"]} if "served_as" in made.params else {}
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
+        **({"clusters": _partition(clusters)} if clusters else {}),
         **{name: canonical_json(value) for name, value in sorted(decoding.items())},
         **served,
         **dict(sorted(scorers.items())),
         "threshold": canonical_json(float(threshold)),
     }
+
+
+def _partition(clusters: Mapping[str, str]) -> str:
+    """Which prompts belong together, whatever the clusters are called."""
+    members: dict[str, list[str]] = {}
+    for prompt in sorted(clusters):
+        members.setdefault(clusters[prompt], []).append(prompt)
+    return f"{len(members)}:{content_key(sorted(members.values()))[:16]}"
 
 
 def fingerprint(fields: Mapping[str, str]) -> str:

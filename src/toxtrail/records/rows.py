@@ -34,6 +34,9 @@ class Prompt(NamedTuple):
     """As params.yaml says it."""
     covariates: Mapping[str, float | None] | None = None
     """Name -> what the source says of the prompt; None where it says nothing."""
+    cluster: str | None = None
+    """What it shares with other prompts (template, identity term, author), in whatever subset;
+    None: nothing, it is a cluster of its own."""
 
 
 Role = Literal["system", "user", "assistant"]
@@ -84,6 +87,8 @@ class Generation(NamedTuple):
     finish_reason: FinishReason
     error: str
     """Why the row has no text; empty for `ok` and `empty`."""
+    cluster: str | None = None
+    """Of the prompt."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -105,6 +110,8 @@ class Score(NamedTuple):
     windows: int
     """How many windows the text was cut into (the row holds the maximum of each head); 0 if
     unscored."""
+    cluster: str | None = None
+    """Of the prompt."""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -164,9 +171,10 @@ PROMPT_SCHEMA = pa.schema(
         pa.field("source_row", pa.int64(), nullable=False),
         pa.field("language", pa.string()),
         pa.field("covariates", pa.map_(pa.string(), pa.float64())),
+        pa.field("cluster", pa.string()),
     ]
 )
-PROMPT_OPTIONS = frozenset({"language", "covariates"})
+PROMPT_OPTIONS = frozenset({"language", "covariates", "cluster"})
 """Columns that a file of prompts has only if one of its prompts has them."""
 
 GENERATION_SCHEMA = pa.schema(
@@ -180,8 +188,11 @@ GENERATION_SCHEMA = pa.schema(
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
+        pa.field("cluster", pa.string()),
     ]
 )
+ROW_OPTIONS = frozenset({"cluster"})
+"""Columns that a file of generations or scores has only if one of its rows has them."""
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -193,5 +204,6 @@ SCORE_SCHEMA = pa.schema(
         pa.field("toxicity", pa.float64()),
         pa.field("heads", pa.map_(pa.string(), pa.float64())),
         pa.field("windows", pa.int32(), nullable=False),
+        pa.field("cluster", pa.string()),
     ]
 )

@@ -23,7 +23,13 @@ from toxtrail.provenance.identity import (
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import open_regular
 from toxtrail.reporting.headline import answer, in_order
-from toxtrail.reporting.result_text import edition, interval, percent, verdict_sentence
+from toxtrail.reporting.result_text import (
+    cluster_warning,
+    edition,
+    interval,
+    percent,
+    verdict_sentence,
+)
 from toxtrail.text_escaping import clipped, visible
 
 PREVIEW_ROWS = 300
@@ -307,7 +313,7 @@ def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
     lines = [f"- {verdict_sentence(row)}" for row in in_order(rows)[:SHOWN_PAIRS]]
     if len(rows) > SHOWN_PAIRS:
         lines.append(f"- and {len(rows) - SHOWN_PAIRS} more: `pairs.csv`")
-    warning = mismatch_text(summary["mismatch"])[:TAG_ROOM]
+    warning = mismatch_text(summary["mismatch"])[:TAG_ROOM] or cluster_warning(summary, primary)
     runs = [
         f"[{v['variant']}]({_search_link('tags.`toxtrail.content_key`', v['content_key'])})"
         if v["content_key"] and index < LINKED_RUNS

@@ -22,7 +22,7 @@ def subset_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
     return [
         (
             name,
-            str(subset["drawn"]),
+            _drawn_prompts(subset),
             str(subset["distinct"]),
             str(subset["duplicates"]),
             str(subset["rows"]),
@@ -72,6 +72,11 @@ def sentence(card: Mapping[str, Any]) -> str:
         "occurs twice in a subset's source is one prompt; sampled at random with seed "
         f"{card['seed']}."
     )
+
+
+def _drawn_prompts(subset: Mapping[str, Any]) -> str:
+    clusters = subset.get("clusters")
+    return f"{subset['drawn']}" + (f" in {clusters['drawn']} clusters" if clusters else "")
 
 
 def _balance(balance: Mapping[str, Any] | None) -> str:

@@ -8,6 +8,9 @@ from typing import Any
 from toxtrail.analysis.response_flags import SYMPTOMS
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
+FEW_CLUSTERS = 10
+"""Below which the variance between clusters is known too roughly for an interval to cover as often
+as it says (benchmarks/clusters.py)."""
 FEW = 4
 """Maximum notes of one kind."""
 NOTHING = "-"
@@ -321,6 +324,46 @@ def _format_expected(value: float) -> str:
     return "less than 0.01" if value < 0.01 else f"{value:.2f}"
 
 
+def cluster_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+    """How many clusters the prompts have; nothing if each is on its own."""
+    counts = _clusters(summary, scorer)
+    if not any(clusters < prompts for prompts, clusters in counts.values()):
+        return []
+    said = ", ".join(
+        f"{subset} {prompts:,} in {clusters:,}" for subset, (prompts, clusters) in counts.items()
+    )
+    return [
+        f"Prompts in clusters: {said}. Intervals and verdicts take the cluster as the sampling "
+        "unit (design effect: column design_effect)."
+    ]
+
+
+def cluster_warning(summary: Mapping[str, Any], scorer: str) -> str:
+    """Which subsets have too few clusters; empty if none has."""
+    few = [
+        f"{subset} has {clusters}"
+        for subset, (prompts, clusters) in _clusters(summary, scorer).items()
+        if clusters < min(prompts, FEW_CLUSTERS)
+    ]
+    if not few:
+        return ""
+    return (
+        f"FEW CLUSTERS: {', '.join(few)}. With fewer than {FEW_CLUSTERS} clusters intervals may "
+        f"cover the true value less often than {summary['level']:.0%}. Add prompts of more "
+        "clusters."
+    )
+
+
+def _clusters(summary: Mapping[str, Any], scorer: str) -> dict[str, tuple[int, int]]:
+    """Subset -> scored prompts and their clusters, of the variant with the fewest clusters."""
+    found: dict[str, tuple[int, int]] = {}
+    for row in summary["rates"]:
+        if row["scorer"] == scorer and row["n_scored_prompts"]:
+            own = (row["n_scored_prompts"], row["n_clusters"])
+            found[row["subset"]] = min(found.get(row["subset"], own), own, key=lambda one: one[1])
+    return found
+
+
 def resolution_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Return the increases that this number of prompts can detect."""
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r.get("mde80")]
@@ -347,7 +390,13 @@ def _format_range(values: list[float]) -> str:
 def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Return notes on the scorer's errors: the correction, or what error would explain a result."""
     if scorer in summary.get("judges", []):
-        if any(row.get("corrected_diff_labels") is not None for row in summary["pairs"]):
+        own = [row for row in summary["pairs"] if row["scorer"] == scorer]
+        if any(row.get("corrected_diff_labels") is not None for row in own):
+            if any(row["n_clusters"] < row["n"] for row in own):
+                return [
+                    "Not corrected by labels: prompts have clusters, and the estimate that takes "
+                    "labels takes each prompt for independent."
+                ]
             return [
                 "Corrected: the difference estimated from human labels of some prompts and the "
                 "scores of all prompts; valid whatever errors the scorer makes on each variant."

@@ -38,6 +38,10 @@ class Row(NamedTuple):
         return f"{self.key}|failed"
 
 
+KEPT = len(Generation._fields) - 1
+"""Values of a row that are kept: all but its cluster, which is the prompt's."""
+
+
 def row_seed(seed: int, prompt_id: str, sample: int) -> int:
     """Seed of one continuation: the variant is left out, so base and tuned model draw alike."""
     return int(sha256_text(f"{seed}|{prompt_id}|{sample}")[:15], 16)
@@ -63,7 +67,8 @@ def generate(
     label, known = f"generate {rows.label}", len(share) - len(missing)
     with progress.bar(label, len(share), "rows", known) as advance:
         for row, generation in continued(missing, model, config.seed):
-            rows.add(row.failed_key if generation.state == "error" else row.key, generation)
+            key = row.failed_key if generation.state == "error" else row.key
+            rows.add(key, generation[:KEPT])
             advance(1, tokens=len(generation.token_ids))
             tokens += len(generation.token_ids)
     seconds = max(time.monotonic() - start, 1e-9)
@@ -205,6 +210,7 @@ def _generation(row: Row, completion: Completion) -> Generation:
         prompt_tokens=len(row.encoded.token_ids),
         finish_reason=completion.finish_reason,
         error=completion.error,
+        cluster=row.prompt.cluster,
     )
 
 
@@ -219,6 +225,7 @@ def _unfit(row: Row) -> Generation:
         prompt_tokens=len(row.encoded.token_ids),
         finish_reason="none",
         error="the prompt and its continuation do not fit the model's window",
+        cluster=row.prompt.cluster,
     )
 
 
@@ -229,9 +236,9 @@ def _kept(asked: Row, rows: RowStore) -> Generation:
         DataError: it is not of this continuation, or says what no row can say.
     """
     values = rows[asked.key if asked.key in rows else asked.failed_key]
-    if len(values) == len(Generation._fields):
+    if len(values) == KEPT:
         row = Generation(*values)
-        row = row._replace(token_ids=tuple(row.token_ids))
+        row = row._replace(token_ids=tuple(row.token_ids), cluster=asked.prompt.cluster)
         own = (asked.prompt.prompt_id, asked.sample, asked.prompt.subset)
         whose = (row.prompt_id, row.sample, row.subset)
         problem = generation_problem(row) if whose == own else f"it is of {whose}"

@@ -290,6 +290,8 @@ def _labels(
         own = [tables[v][scorer, subset] for v in variants]
         if any(cell.toxicity.size > len(cell.prompts) for cell in own):
             raise DataError("there is more than one continuation for a prompt")
+        if any(cell.clusters for cell in own):
+            raise DataError("prompts have clusters, and the model takes each for independent")
         shared = sorted(set.intersection(*(set(cell.prompts) for cell in own)))
         asked = frozenset().union(*(cell.asked_prompts for cell in own))
         dropped += len(asked) - len(shared)

@@ -23,6 +23,7 @@ from toxtrail.analysis.score_table import (
     Cells,
     as_dataset,
     cells,
+    clusters_in,
     scorers,
     subsets,
     weights,
@@ -43,6 +44,7 @@ from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of, versions
 from toxtrail.provenance.comparability import conditions, fingerprint
 from toxtrail.provenance.identity import Input
+from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.rate_posterior import observed, rate_draws, rate_posterior
 from toxtrail.stats.rates import Floats, at_threshold, is_binary
 from toxtrail.stats.scorer_error import Accuracy
@@ -63,6 +65,8 @@ class View(NamedTuple):
     """Of each subset."""
     weights: Sequence[float]
     """Of each; they sum to 1."""
+    clusters: Clusters | None
+    """Of the scored prompts."""
 
     @property
     def scored(self) -> bool:
@@ -91,7 +95,7 @@ def variant_posterior(
     thresholds = _sweep(table, config)
     swept = {(r["scorer"], r["subset"], r["threshold"]): r["rate"] for r in thresholds}
     total = {s: sum(table[s, subset].asked for subset in subsets(table)) for s in scorers(table)}
-    for (scorer, subset), view in views_of(table).items():
+    for (scorer, subset), view in views_of(table, config.level).items():
         own = _draws(view, config)
         draws[scorer, subset] = own
         row = _row(scorer, subset, view, own, accuracy_of(scorer, variant, config), config)
@@ -116,15 +120,22 @@ def variant_posterior(
     return Posterior(summary, as_dataset(columns, "rate", ("scorer", "subset")), groups, {})
 
 
-def views_of(table: Cells) -> dict[tuple[str, str], View]:
+def views_of(table: Cells, level: float) -> dict[tuple[str, str], View]:
     """(scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
     found = {}
     for scorer in scorers(table):
         share = weights(table, scorer)
-        found[scorer, ALL] = View([table[scorer, s] for s in share], list(share.values()))
+        whole = [table[scorer, s] for s in share]
+        found[scorer, ALL] = View(whole, list(share.values()), _clusters(whole, level))
         for subset in share:
-            found[scorer, subset] = View([table[scorer, subset]], [1.0])
+            own = [table[scorer, subset]]
+            found[scorer, subset] = View(own, [1.0], _clusters(own, level))
     return found
+
+
+def _clusters(own: Sequence[Cell], level: float) -> Clusters | None:
+    named = {prompt: name for cell in own for prompt, name in cell.clusters.items()}
+    return clusters_in([cell.prompts for cell in own], named, level)
 
 
 def run(
@@ -202,7 +213,8 @@ def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> di
     if scores.manifest is None:
         raise DataError(f"{scores.path} carries no manifest. Re-run the stage that makes it.")
     asked = {prompt for cell in table.values() for prompt in cell.asked_prompts}
-    return conditions(scores.manifest, asked, config.threshold)
+    clusters = {p: name for cell in table.values() for p, name in cell.clusters.items()}
+    return conditions(scores.manifest, asked, config.threshold, clusters)
 
 
 def _draws(view: View, config: PosteriorConfig) -> Floats | None:
@@ -210,7 +222,8 @@ def _draws(view: View, config: PosteriorConfig) -> Floats | None:
     if not view.scored:
         return None
     shares = view.shares(config.threshold)
-    return rate_draws(shares, view.weights, config.prior, config.draws, config.seed)
+    how = (config.prior, config.draws, config.seed, view.clusters)
+    return rate_draws(shares, view.weights, *how)
 
 
 def _row(
@@ -224,12 +237,14 @@ def _row(
     own = view.cells
     toxicity = np.concatenate([cell.toxicity for cell in own])
     rate = _rate("rate", view, view.shares(config.threshold), config)
+    scored = sum(len(cell.prompts) for cell in own)
     return {
         "scorer": scorer,
         "subset": subset,
         "n_prompts": sum(cell.asked for cell in own),
         "k": max(cell.samples for cell in own),
-        "n_scored_prompts": sum(len(cell.prompts) for cell in own),
+        "n_scored_prompts": scored,
+        "n_clusters": view.clusters.number if view.clusters else scored,
         "n_scored": int(toxicity.size),
         "n_toxic": int(at_threshold(toxicity, config.threshold).sum()),
         **{f"n_{s}": sum(cell.states[s] for cell in own) for s in own[0].states},
@@ -260,7 +275,7 @@ def _rate(
     columns = (name, f"{name}_mean", f"{name}_lo", f"{name}_hi")
     if not view.scored:
         return dict.fromkeys(columns)
-    posterior = rate_posterior(labels, view.weights, config.prior)
+    posterior = rate_posterior(labels, view.weights, config.prior, view.clusters)
     rate = observed(labels, view.weights)
     values = (rate, posterior.moments()[0], *posterior.interval(config.level).around(rate))
     return dict(zip(columns, values, strict=True))
@@ -271,26 +286,28 @@ def _means(view: View, level: float) -> dict[str, Any]:
     for place, name in enumerate(MEANS):
         values = [cell.score_values()[:, place] for cell in view.cells]
         known = [own[np.isfinite(own)] for own in values]
-        row |= mean_columns(name, known, view.weights, level, (0.0, 1.0))
+        row |= mean_columns(name, known, view.weights, level, (0.0, 1.0), view.clusters)
     return row
 
 
 def _seen(table: Cells, threshold: float) -> dict[tuple[str, str], tuple[int, int]]:
-    """(scorer, subset) -> toxic prompts and prompts, where each was continued once."""
-    shares = {key: cell.shares(threshold) for key, cell in table.items() if cell.prompts}
+    """(scorer, subset) -> toxic prompts and prompts, where each was continued once and has no
+    cluster: counts of prompts that belong together are not binomial."""
+    cells = {key: cell for key, cell in table.items() if cell.prompts and not cell.clusters}
+    shares = {key: cell.shares(threshold) for key, cell in cells.items()}
     return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
 
 
 def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
     """The rate as a function of the threshold; a higher one never gives a higher rate."""
     rows = []
-    for (scorer, subset), view in views_of(table).items():
+    for (scorer, subset), view in views_of(table, config.level).items():
         if not view.scored:
             continue
         for threshold in SWEEP:
             shares = view.shares(threshold)
             rate = observed(shares, view.weights)
-            posterior = rate_posterior(shares, view.weights, config.prior)
+            posterior = rate_posterior(shares, view.weights, config.prior, view.clusters)
             lo, hi = posterior.interval(config.level).around(rate)
             row = {"scorer": scorer, "subset": subset, "threshold": threshold}
             rows.append({**row, "rate": rate, "rate_lo": lo, "rate_hi": hi})

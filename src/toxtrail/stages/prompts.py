@@ -1,7 +1,8 @@
 """Prompts: which texts does every variant continue?
 
 reads   the files that `prompts.subsets` names
-writes  data/prompts.parquet       prompt_id -> subset, text, source, language, covariates
+writes  data/prompts.parquet       prompt_id -> subset, text, source, language, covariates,
+                                   cluster
         data/prompts_card.json     where they come from, and how they were drawn
 """
 
@@ -95,6 +96,7 @@ def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
         "distinct": len(selection.candidates),
         "drawn": len(one.prompts),
         "balance": _groups(one, config),
+        **({"clusters": _clusters(one, config.cluster)} if config.cluster else {}),
         "covariates": {name: _summary(one.prompts, name) for name in config.covariates or {}},
     }
 
@@ -112,6 +114,13 @@ def _groups(one: Drawn, config: SubsetConfig) -> dict[str, Any] | None:
             for name in sorted(set(there))
         },
     }
+
+
+def _clusters(one: Drawn, column: str) -> dict[str, Any]:
+    """How many clusters the drawn prompts have, of how many."""
+    there = {candidate.cluster for candidate in one.selection.candidates.values()}
+    drawn = {prompt.cluster for prompt in one.prompts}
+    return {"column": column, "distinct": len(there), "drawn": len(drawn)}
 
 
 def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:

@@ -184,13 +184,21 @@ def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
             for s in subsets
             if s != reporting_headline.ALL and pair_rows
         ],
-        "warning": mismatch_text(summary["mismatch"]),
+        "warnings": [
+            said
+            for said in (
+                mismatch_text(summary["mismatch"]),
+                result_text.cluster_warning(summary, primary),
+            )
+            if said
+        ],
         "estimand": result_text.estimand(summary),
         "notes": [
             *([chance] if (chance := result_text.chance_note(tuned(summary, primary))) else []),
             *result_text.pooling_notes(summary, primary),
             *result_text.prior_notes(summary, primary),
             *result_text.judge_notes(summary, primary),
+            *result_text.cluster_notes(summary, primary),
             *result_text.resolution_notes(summary, primary),
             *result_text.recipe_notes(summary, primary),
             *result_text.dose_notes(summary, primary),

@@ -164,6 +164,7 @@ def _scored(row: Generation, judge: Judge, rows: RowStore) -> Score:
         toxicity=heads.get(judge.head),
         heads=heads,
         windows=windows,
+        cluster=row.cluster,
     )
     if problem := score_problem(scored):
         raise DataError(
@@ -183,4 +184,5 @@ def _unscored(row: Generation, judge: Judge) -> Score:
         toxicity=None,
         heads=None,
         windows=0,
+        cluster=row.cluster,
     )

@@ -37,6 +37,11 @@ GAUSSIAN, GAMMA = 12.0, 40.0
 SILENT = 28.0
 """-log of what the characteristic function has fallen to where the sum ends."""
 MOST_STEPS = 1 << 15
+SLOW = 12.0
+"""Total shape up to which the characteristic function falls so slowly, and turns so little, that it
+is summed in equal steps of the logarithm of its argument."""
+LOG_STEP = 0.2
+"""Such a step. The integrand is analytic in a strip of half-width pi/2: an error below 1e-12."""
 
 
 class WeightedMean(NamedTuple):
@@ -114,12 +119,20 @@ def clustered_mean(totals: Floats, sizes: Floats, shapes: Floats) -> WeightedMea
     return WeightedMean((totals / sizes)[order], sizes[order], shapes[order])
 
 
-def students_mass(n: float, level: float) -> float:
+def students_mass(
+    n: float, level: float, variance_ratio: float = 1.0, freedom: float | None = None
+) -> float:
     """Total shape of the weights of n values, at least 2, with which the posterior of their mean
     has the variance of Student's interval at this level: the plain bootstrap (total n) is too
-    narrow by 7 % at 32 values and by 2 % at 100."""
-    wider = float(stats.t.ppf((1 + level) / 2, n - 1) / stats.norm.ppf((1 + level) / 2))
-    return max((n - 1) / wider**2 - 1, 0.5)
+    narrow by 7 % at 32 values and by 2 % at 100.
+
+    Args:
+        variance_ratio: of the mean's variance to that of n independent values.
+        freedom: degrees of freedom of the variance; None: n - 1.
+    """
+    quantile = stats.t.ppf((1 + level) / 2, n - 1 if freedom is None else freedom)
+    wider = float(quantile / stats.norm.ppf((1 + level) / 2))
+    return max((n - 1) / variance_ratio / wider**2 - 1, 0.5)
 
 
 def pooled_shapes(sizes: Sequence[int], weights: Sequence[float], total: float) -> list[Floats]:
@@ -167,6 +180,8 @@ def _below_zero(scale: Floats, shape: Floats) -> float:
         return 0.0
     if scale.max() < 0:
         return 1.0
+    if shape.sum() <= SLOW:
+        return _below_zero_by_logarithm(scale, shape)
     mean = float((shape * scale).sum())
     spread = float((shape * scale**2).sum()) ** 0.5
     reach = abs(mean) + GAUSSIAN * spread + GAMMA * float(np.abs(scale).max())
@@ -180,6 +195,22 @@ def _below_zero(scale: Floats, shape: Floats) -> float:
         start += block
         if loss[-1] + np.log(start) > SILENT:
             break
+    return float(min(max(0.5 - total / np.pi, 0.0), 1.0))
+
+
+def _below_zero_by_logarithm(scale: Floats, shape: Floats) -> float:
+    """The same by the trapezoidal rule in log t: with 2 to 20 prompts, or few clusters, a sum in
+    equal steps of t takes 30,000 of them, and is not exact then."""
+    scale = scale / np.abs(scale).max()
+    low, high = -SILENT - np.log1p(shape.sum()), SILENT
+    while 0.5 * float(np.log1p((np.exp(min(high, 300.0)) * scale) ** 2) @ shape) < SILENT:
+        if high > 300:
+            break
+        high *= 1.5
+    t = np.exp(np.arange(low, min(high, 300.0), LOG_STEP))
+    turned = np.outer(t, scale)
+    falls = np.exp(-0.5 * (np.log1p(turned**2) @ shape))
+    total = LOG_STEP * float((np.sin(np.arctan(turned) @ shape) * falls).sum())
     return float(min(max(0.5 - total / np.pi, 0.0), 1.0))
 
 

@@ -16,12 +16,18 @@ from collections.abc import Sequence
 import numpy as np
 from scipy.special import logit
 
-from toxtrail.stats.bayesian_bootstrap import effective, pooled_shapes
+from toxtrail.stats.bayesian_bootstrap import pooled_shapes
+from toxtrail.stats.clusters import Clusters, Counted, counted
 from toxtrail.stats.rates import Floats, bootstrap_draws, content_rng
 
 
 def paired_rates(
-    labels: Sequence[Floats], weights: Sequence[float], prior: float, draws: int, seed: int
+    labels: Sequence[Floats],
+    weights: Sequence[float],
+    prior: float,
+    draws: int,
+    seed: int,
+    clusters: Clusters | None = None,
 ) -> Floats:
     """(draw, variant): rates over several subsets, one set of weights for all variants. They depend
     on the labels and the seed alone.
@@ -29,12 +35,27 @@ def paired_rates(
     Args:
         labels: of each subset, (prompt, variant): share of a prompt's continuations that are toxic.
         weights: of each subset; they sum to 1, and share one prior.
+        clusters: of the prompts; None: each is on its own.
     """
     variants, sizes = labels[0].shape[1], [len(subset_labels) for subset_labels in labels]
-    shapes = np.concatenate(pooled_shapes(sizes, weights, effective(sizes, weights)))
+    rests = _rests_on(labels, weights, clusters)
+    shapes = np.concatenate(pooled_shapes(sizes, weights, rests.effective))
     values, atoms = np.concatenate(labels), ([0.0] * variants, [1.0] * variants)
     rng = content_rng(seed, values, weights)
-    return bootstrap_draws(values, shapes, atoms, prior, draws, rng)
+    return bootstrap_draws(values, shapes, atoms, prior, draws, rng, 1 / rests.design_effect)
+
+
+def _rests_on(
+    labels: Sequence[Floats], weights: Sequence[float], clusters: Clusters | None
+) -> Counted:
+    """The fewest prompts that a variant's rate, or its difference from the first one's, rests on:
+    all variants have the same weights."""
+    columns = [[own[:, v] for own in labels] for v in range(labels[0].shape[1])]
+    steps = [[y - x for x, y in zip(columns[0], own, strict=True)] for own in columns[1:]]
+    found = [
+        counted(own, weights, clusters) for own in ([*columns, *steps] if clusters else columns[:1])
+    ]
+    return min(found, key=lambda own: own.effective)
 
 
 def slopes(rates: Floats, doses: Floats) -> Floats:

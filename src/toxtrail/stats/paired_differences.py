@@ -6,7 +6,9 @@ atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their di
 with weights that give Student's variance (`weighted_mean.students_mass`); scores have bounds, and
 an atom of weight END at each.
 
-The estimate that is shown is always the observed difference, each subset by its weight.
+The estimate that is shown is always the observed difference, each subset by its weight. Where
+prompts have clusters, each posterior is computed as if there were the effective number of prompts
+(`clusters`).
 """
 
 from __future__ import annotations
@@ -20,11 +22,10 @@ from scipy.special import betainc, betaincinv, ndtr
 from toxtrail.errors import DataError
 from toxtrail.stats.bayesian_bootstrap import (
     WeightedMean,
-    effective,
     pooled_shapes,
-    students_mass,
     weighted_mean,
 )
+from toxtrail.stats.clusters import Clusters, Counted, counted
 from toxtrail.stats.paired_posterior import DISCORDANT, SCORES, PairedPosterior, Table
 from toxtrail.stats.rate_posterior import RatePosterior, beta_like, observed
 from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
@@ -124,6 +125,8 @@ class Pairs(NamedTuple):
     """The same prompts in the same order."""
     weights: Sequence[float]
     """Of each subset; they sum to 1."""
+    clusters: Clusters | None = None
+    """Of the prompts; None: each is on its own."""
 
     @property
     def binary(self) -> bool:
@@ -133,7 +136,17 @@ class Pairs(NamedTuple):
     @property
     def mirrored(self) -> Pairs:
         """With the variants exchanged."""
-        return Pairs(self.b, self.a, self.weights)
+        return self._replace(a=self.b, b=self.a)
+
+    def at_level(self, level: float) -> Pairs:
+        """For an interval of another level."""
+        return self._replace(clusters=self.clusters and self.clusters._replace(level=level))
+
+    @property
+    def counted(self) -> Counted:
+        """How many prompts the difference rests on."""
+        steps = [b - a for a, b in zip(self.a, self.b, strict=True)]
+        return counted(steps, self.weights, self.clusters)
 
     @property
     def in_order(self) -> bool:
@@ -163,7 +176,7 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
         raise DataError("No prompt was answered by both variants: there is nothing to pair.")
     if pairs.binary:
         return PairedPosterior(joint_table(pairs), prior)
-    shapes = pooled_shapes(pairs.sizes, pairs.weights, effective(pairs.sizes, pairs.weights))
+    shapes = pooled_shapes(pairs.sizes, pairs.weights, pairs.counted.effective)
     steps = [b - a for a, b in zip(pairs.a, pairs.b, strict=True)]
     return weighted_mean(
         np.concatenate([*steps, [-1.0, 1.0]]), np.concatenate([*shapes, [prior, prior]])
@@ -171,11 +184,12 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
 
 
 def joint_table(pairs: Pairs) -> Table:
-    """The two-by-two table of all subsets together, each pair by its weight."""
-    total = effective(pairs.sizes, pairs.weights)
+    """The two-by-two table of all subsets together, each pair by its weight; its sum is the
+    effective number of prompts."""
+    total = pairs.counted.effective
     parts = [
         np.array(pair_counts(a, b)) * (total * weight / a.size)
-        for a, b, weight in zip(*pairs, strict=True)
+        for a, b, weight in zip(pairs.a, pairs.b, pairs.weights, strict=True)
     ]
     whole = np.sum(parts, axis=0)
     nearest = np.round(whole)
@@ -188,19 +202,22 @@ def mean_posterior(
     weights: Sequence[float],
     level: float,
     bounds: tuple[float, float] | None = None,
+    clusters: Clusters | None = None,
 ) -> WeightedMean | None:
-    """Posterior of the weighted mean of any values; None of fewer than two, or none of a subset.
+    """Posterior of the weighted mean of any values; None of fewer than two, or none of a subset, or
+    prompts of one cluster.
 
     Args:
         values: of each subset, (prompt,), finite.
         weights: of each subset; they sum to 1.
         level: of the interval that will be asked for.
         bounds: within which each value lies, if it has any.
+        clusters: of the prompts; None: each is on its own.
     """
     sizes = [own.size for own in values]
-    if not all(sizes) or (total := effective(sizes, weights)) < 2:
+    if not all(sizes) or (mass := counted(values, weights, clusters).mass(level)) is None:
         return None
-    shapes = pooled_shapes(sizes, weights, students_mass(total, level))
+    shapes = pooled_shapes(sizes, weights, mass)
     ends = [] if bounds is None else list(bounds)
     return weighted_mean(
         np.concatenate([*values, ends]), np.concatenate([*shapes, [END] * len(ends)])
@@ -218,10 +235,11 @@ def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
     if isinstance(posterior, PairedPosterior):
         a, b, only_a, only_b = posterior.draws(draws, rng)
         return PairDraws(a, b, (only_a, only_b))
-    total = effective(pairs.sizes, pairs.weights)
-    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, total))
+    own = pairs.counted
+    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, own.effective))
     both, atoms = np.column_stack([first, second]), ((1.0, 0.0), (0.0, 1.0))
-    means = bootstrap_draws(both, shapes, atoms, prior, draws, rng)
+    share = 1 / own.design_effect
+    means = bootstrap_draws(both, shapes, atoms, prior, draws, rng, share)
     return PairDraws(means[:, 0], means[:, 1], None)
 
 

@@ -7,7 +7,7 @@ every prompt's continuations agree; prompts stay the unit, so continuations of o
 taken for independent trials.
 
 All subsets together have one prior, as in `paired`: each prompt counts by its weight, and all by
-the effective number of prompts.
+the effective number of prompts, which is smaller where prompts have clusters (`clusters`).
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import numpy as np
 from scipy.special import betainc, betaincinv
 
 from toxtrail.errors import DataError
-from toxtrail.stats.bayesian_bootstrap import WeightedMean, effective, pooled_shapes, weighted_mean
+from toxtrail.stats.bayesian_bootstrap import WeightedMean, pooled_shapes, weighted_mean
+from toxtrail.stats.clusters import Clusters, counted
 from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
 
 
@@ -58,13 +59,17 @@ class BetaPosterior(NamedTuple):
 
 
 def rate_posterior(
-    labels: Sequence[Floats], weights: Sequence[float], prior: float
+    labels: Sequence[Floats],
+    weights: Sequence[float],
+    prior: float,
+    clusters: Clusters | None = None,
 ) -> BetaPosterior | WeightedMean:
     """Posterior of the weighted rate.
 
     Args:
         labels: of each subset, (prompt,) of `rates.toxic_shares`.
         weights: of each subset; they sum to 1.
+        clusters: of the prompts; None: each is on its own.
 
     Raises:
         DataError: a subset has no prompt.
@@ -72,7 +77,7 @@ def rate_posterior(
     sizes = [own.size for own in labels]
     if not all(sizes):
         raise DataError("No row was scored: a rate of nothing is not 0. Look at the row states.")
-    total = effective(sizes, weights)
+    total = counted(labels, weights, clusters).effective
     if all(is_binary(own) for own in labels):
         toxic = total * observed(labels, weights)
         return BetaPosterior(toxic + prior, total - toxic + prior)
@@ -95,16 +100,23 @@ def beta_like(posterior: RatePosterior) -> BetaPosterior:
 
 
 def rate_draws(
-    labels: Sequence[Floats], weights: Sequence[float], prior: float, draws: int, seed: int
+    labels: Sequence[Floats],
+    weights: Sequence[float],
+    prior: float,
+    draws: int,
+    seed: int,
+    clusters: Clusters | None = None,
 ) -> Floats:
-    """(draw,) of `rate_posterior`; they depend on the labels and the seed alone."""
-    posterior = rate_posterior(labels, weights, prior)
+    """(draw,) of `rate_posterior`; they depend on the labels, clusters and the seed alone."""
+    posterior = rate_posterior(labels, weights, prior, clusters)
     everything = np.concatenate(labels)
     rng = content_rng(seed, everything, weights)
     if isinstance(posterior, BetaPosterior):
         return rng.beta(*posterior, size=draws)
     sizes = [own.size for own in labels]
-    shapes = np.concatenate(pooled_shapes(sizes, weights, effective(sizes, weights)))
-    means = bootstrap_draws(everything[:, None], shapes, ((0.0,), (1.0,)), prior, draws, rng)
+    own, atoms = counted(labels, weights, clusters), ((0.0,), (1.0,))
+    shapes = np.concatenate(pooled_shapes(sizes, weights, own.effective))
+    share = 1 / own.design_effect
+    means = bootstrap_draws(everything[:, None], shapes, atoms, prior, draws, rng, share)
     column: Floats = means[:, 0]
     return column

@@ -106,6 +106,7 @@ def bootstrap_draws(
     prior: float,
     draws: int,
     rng: np.random.Generator,
+    share: float = 1.0,
 ) -> Floats:
     """(draw, column) of the mean of `values` (prompt, column) and prior atoms under Dirichlet
     weights, the same ones for all columns; of many prompts, groups have the weights.
@@ -114,11 +115,12 @@ def bootstrap_draws(
         shapes: (prompt,) of the weights.
         atoms: (atom, column).
         prior: shape of each atom's weight.
+        share: effective number of prompts, as a share of their number; in `shapes` already.
     """
     sizes, shape = np.ones(len(shapes)), shapes
     if len(shapes) > EACH_WEIGHED:
         values, sizes = group_sums(values * shapes[:, None]), group_sums(shapes)
-        shape = np.ones(GROUPS)
+        shape = np.full(GROUPS, share)
     everything = np.concatenate([values, np.asarray(atoms, dtype=np.float64)])
     sizes = np.concatenate([sizes, np.ones(len(atoms))])
     shape = np.concatenate([shape, np.full(len(atoms), prior)])

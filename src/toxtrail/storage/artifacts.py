@@ -34,6 +34,7 @@ from toxtrail.records.rows import (
     GENERATION_SCHEMA,
     PROMPT_OPTIONS,
     PROMPT_SCHEMA,
+    ROW_OPTIONS,
     SCORE_SCHEMA,
     FinishReason,
     Generation,
@@ -65,7 +66,7 @@ class Posterior(NamedTuple):
     """File name without its ending -> figure."""
 
 
-SUMMARY_SCHEMAS = {"posterior": 3, "pool": 3, "comparison": 5}
+SUMMARY_SCHEMAS = {"posterior": 4, "pool": 3, "comparison": 6}
 """Kind of a summary.json -> its schema; a reader refuses another one."""
 
 
@@ -176,7 +177,7 @@ class Store:
 
     def score_table(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
         """Columns of the score rows, as arrays."""
-        return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns)
+        return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
 
     def read_responses(self, family: str, variant: str) -> tuple[pa.Table, Input]:
         """The generation rows, as arrays, and their file."""
@@ -242,21 +243,23 @@ class Store:
 
     def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
         rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
-        used = {n for n in PROMPT_OPTIONS if any(getattr(row, n) is not None for row in rows)}
-        schema = _with_options(PROMPT_SCHEMA, PROMPT_OPTIONS, used)
-        self._write_table(self.prompts, rows, schema, manifest)
+        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest, PROMPT_OPTIONS)
 
     def write_generations(
         self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
     ) -> None:
         ordered = sorted(rows, key=lambda row: row.key)
-        self._write_table(self.generations(family, variant), ordered, GENERATION_SCHEMA, manifest)
+        self._write_table(
+            self.generations(family, variant), ordered, GENERATION_SCHEMA, manifest, ROW_OPTIONS
+        )
 
     def write_scores(
         self, family: str, variant: str, rows: Sequence[Score], manifest: Manifest
     ) -> None:
         ordered = sorted(rows, key=lambda row: row.key)
-        self._write_table(self.scores(family, variant), ordered, SCORE_SCHEMA, manifest)
+        self._write_table(
+            self.scores(family, variant), ordered, SCORE_SCHEMA, manifest, ROW_OPTIONS
+        )
 
     def write_posterior(
         self,
@@ -287,10 +290,17 @@ class Store:
             draft.write_text(text, encoding="utf-8")
 
     def _write_table(
-        self, path: Path, rows: Sequence[Any], schema: pa.Schema, manifest: Manifest
+        self,
+        path: Path,
+        rows: Sequence[Any],
+        schema: pa.Schema,
+        manifest: Manifest,
+        optional: Set[str],
     ) -> None:
         metadata = {NAME: as_text(manifest)}
-        table = table_of(rows, schema.with_metadata(metadata))
+        used = {n for n in optional if any(getattr(row, n) is not None for row in rows)}
+        written = _with_options(schema, optional, used).with_metadata(metadata)
+        table = table_of(rows, written)
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
@@ -324,14 +334,14 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def read_generations(path: Path) -> list[Generation]:
     """Generation rows of a file, wherever it lies."""
-    rows = _table(path, GENERATION_SCHEMA)
+    rows = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
     return _checked(path, read, generation_problem)
 
 
 def read_generation_table(path: Path) -> pa.Table:
     """The same as arrays: what `read_generations` refuses is refused here."""
-    table = _arrow_table(path, GENERATION_SCHEMA)
+    table = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS)
     if not _may_be_generations(table):
         read_generations(path)  # It names the row.
     return table
@@ -351,7 +361,7 @@ def _may_be_generations(table: pa.Table) -> bool:
 
 def read_scores(path: Path) -> list[Score]:
     """Score rows of a file, wherever it lies."""
-    rows = _table(path, SCORE_SCHEMA)
+    rows = _arrow_table(path, SCORE_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
     return _checked(path, read, score_problem)
 
@@ -375,13 +385,12 @@ def read_json(path: Path) -> Any:
         raise DataError(f"{path} is not JSON ({error}). Re-run the stage that makes it.") from None
 
 
-def _table(path: Path, schema: pa.Schema) -> list[dict[str, Any]]:
-    rows: list[dict[str, Any]] = _arrow_table(path, schema).to_pylist()
-    return rows
-
-
 def _with_options(schema: pa.Schema, optional: Set[str], used: Set[str]) -> pa.Schema:
     return pa.schema([f for f in schema if f.name not in optional or f.name in used])
+
+
+def _wanted(columns: Sequence[str] | None, absent: Set[str]) -> list[str] | None:
+    return None if columns is None else [name for name in columns if name not in absent]
 
 
 def _arrow_table(
@@ -395,7 +404,7 @@ def _arrow_table(
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.")
     try:
         found = pq.read_schema(path)
-        table = pq.read_table(path, columns=None if columns is None else list(columns))
+        table = pq.read_table(path, columns=_wanted(columns, optional - set(found.names)))
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_of_the_system(error):
             raise

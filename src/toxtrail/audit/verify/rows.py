@@ -113,11 +113,18 @@ def odd_generations(
     prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
 ) -> Iterator[str]:
     """Yield where the rows are not k continuations of each prompt."""
-    expected = {(p.prompt_id, sample): p.subset for p in prompts for sample in range(samples)}
+    expected = {
+        (p.prompt_id, sample): (p.subset, p.cluster) for p in prompts for sample in range(samples)
+    }
     yield from _odd_keys("generation", [row.key for row in rows], set(expected), "prompts")
-    moved = [row.key for row in rows if expected.get(row.key, row.subset) != row.subset]
-    if moved:
-        yield f"{len(moved)} rows name another subset than their prompt, the first {moved[0]}"
+    for index, name in enumerate(("subset", "cluster")):
+        moved = [
+            row.key
+            for row in rows
+            if row.key in expected and getattr(row, name) != expected[row.key][index]
+        ]
+        if moved:
+            yield f"{len(moved)} rows name another {name} than their prompt, the first {moved[0]}"
 
 
 def odd_scores(
@@ -133,6 +140,8 @@ def odd_scores(
             continue
         if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
             yield f"{score.key}: it says {score.subset}, {score.state}; its text is {row.state}"
+        if score.cluster != row.cluster:
+            yield f"{score.key}: it names another cluster than its text"
         if (score.toxicity is None) == (score.state == "ok"):
             yield f"{score.key}: state {score.state} with the score {score.toxicity}"
         if score.heads and score.toxicity not in score.heads.values():
