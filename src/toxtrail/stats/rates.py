@@ -119,7 +119,8 @@ def bootstrap_draws(
     """
     sizes, shape = np.ones(len(shapes)), shapes
     if len(shapes) > EACH_WEIGHED:
-        values, sizes = group_sums(values * shapes[:, None]), group_sums(shapes)
+        values = group_sums(values * shapes[:, None]) / share
+        sizes = group_sums(shapes) / share
         shape = np.full(GROUPS, share)
     everything = np.concatenate([values, np.asarray(atoms, dtype=np.float64)])
     sizes = np.concatenate([sizes, np.ones(len(atoms))])
