@@ -29,7 +29,7 @@ class Candidate(NamedTuple):
     group: str
     """Value of the column that is balanced; empty without one."""
     covariates: Mapping[str, float | None] | None
-    cluster: str | None
+    cluster: str | None = None
     """None if the source has no column of clusters."""
 
 
