@@ -79,8 +79,9 @@ def pair_groups(
     observed: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in DISCORDANT}
     for (key, pair_draws), row in zip(draws.items(), rows, strict=True):
         clustered = row["n_clusters"] < row["n"]
-        no_draws = pair_draws is None or pair_draws.discordant is None
-        if no_draws or row["subset"] == ALL or clustered:
+        if pair_draws is None or pair_draws.discordant is None:
+            continue
+        if row["subset"] == ALL or clustered:
             continue
         rng = content_rng(config.seed, [row[name] for name in ("n11", "n10", "n01", "n00")])
         a, b = pair_draws.discordant

@@ -123,10 +123,10 @@ def corrected(draws: Floats, level: float) -> Corrected:
     valid = draws[np.isfinite(draws)]
     if valid.size < MIN_POSSIBLE:
         raise DataError(
-            f"Of {draws.size} posterior draws {valid.size} are possible with the stated "
-            "sensitivity and specificity: the scorer calls fewer texts toxic than its false positives alone "
-            "would be, or more than it could find. Look at the labelled sample: is it of such "
-            "texts?"
+            f"{valid.size} of {draws.size} posterior draws are possible with the stated "
+            "sensitivity and specificity: the scorer marks fewer texts as toxic than its false positives alone "
+            "would be, or more than it could detect. Check that the labelled sample is of such "
+            "texts."
         )
     interval = equal_tailed(valid, level)
     return Corrected(float(valid.mean()), interval, valid.size / draws.size)
