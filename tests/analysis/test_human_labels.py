@@ -208,7 +208,7 @@ def test_what_a_spreadsheet_does_to_a_text_does_not_matter(drawn):
 
 @pytest.mark.parametrize(
     ("ids", "said"),
-    [(["1"], '"1" under id'), (["00000000-1", "00000001-1"], "several samples")],
+    [(["1"], 'id "1"'), (["00000000-1", "00000001-1"], "several samples")],
 )
 def test_odd_row_numbers_are_named(ids, said):
     with pytest.raises(DataError, match=said):

@@ -151,13 +151,12 @@ def make_lab(assets: Path, root: Path) -> Lab:
     (root / "assets" / "params.yaml").unlink()
     state = root.parent / "state"
     env = {
-        **os.environ,
+        **forks.ENVIRONMENT,
         "DVC_SITE_CACHE_DIR": str(state / "site"),
         "DVC_GLOBAL_CONFIG_DIR": str(state / "global"),
         "DVC_SYSTEM_CONFIG_DIR": str(state / "system"),
         "TOXTRAIL_CACHE": str(state / "cache"),
-        "HF_HUB_OFFLINE": "1",
-        "OMP_NUM_THREADS": "1",
+        **forks.SETTINGS,
         "GIT_CONFIG_GLOBAL": os.devnull,
     }
     for name in ("MLFLOW_TRACKING_URI", "DVC_ROOT"):

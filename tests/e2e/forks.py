@@ -20,13 +20,15 @@ PROGRAMS = {
 """How each starts by itself."""
 SETTINGS = {"HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 """Of every experiment here."""
+ENVIRONMENT = dict(os.environ)
+"""As this process was started: libraries that a test imports set variables of their own later."""
 
 
 def run(
     program: str, arguments: Sequence[str], folder: Path, env: Mapping[str, str]
 ) -> subprocess.CompletedProcess[str]:
     """As subprocess.run; in a fork, unless the environment is one that a fork cannot have."""
-    server = {**os.environ, **SETTINGS}
+    server = {**ENVIRONMENT, **SETTINGS}
     if fork_server.fixed(env) != fork_server.fixed(server):
         return itself(program, arguments, folder, env)
     words = [*PROGRAMS[program], *arguments]
@@ -58,7 +60,7 @@ def _address() -> str:
     address = folder / "socket"
     process = subprocess.Popen(
         [sys.executable, str(Path(fork_server.__file__)), str(address)],
-        env={**os.environ, **SETTINGS},
+        env={**ENVIRONMENT, **SETTINGS},
         stdin=subprocess.PIPE,  # until we close it, or end
         stdout=subprocess.DEVNULL,
         stderr=(folder / "log").open("w"),

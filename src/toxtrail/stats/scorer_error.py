@@ -124,9 +124,9 @@ def corrected(draws: Floats, level: float) -> Corrected:
     if valid.size < MIN_POSSIBLE:
         raise DataError(
             f"{valid.size} of {draws.size} posterior draws are possible with the stated "
-            "sensitivity and specificity: the scorer marks fewer texts as toxic than its false positives alone "
-            "would be, or more than it could detect. Check that the labelled sample is of such "
-            "texts."
+            "sensitivity and specificity: the scorer marks fewer texts as toxic than its false "
+            "positives alone would be, or more than it could detect. Check that the labelled "
+            "sample is of such texts."
         )
     interval = equal_tailed(valid, level)
     return Corrected(float(valid.mean()), interval, valid.size / draws.size)
