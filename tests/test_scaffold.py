@@ -74,7 +74,7 @@ def test_a_file_in_its_place_is_left_alone(tmp_path):
 
 def test_a_fresh_clone_may_become_an_experiment(tmp_path):
     subprocess.run(["git", "init", "-q", tmp_path], check=True)
-    assert "lies in a git repository already" in run("init", tmp_path)
+    assert "nothing was committed" in run("init", tmp_path)
     assert (tmp_path / "params.yaml").is_file()
     assert "no_scm" not in (tmp_path / ".dvc/config").read_text("utf-8")
 
@@ -106,7 +106,7 @@ def test_without_git_dvc_is_told_so(tmp_path):
 def test_every_preset_passes_check(tmp_path, preset):
     output = run("init", tmp_path / "mine", "--preset", preset, "--no-git")
     assert f"preset {preset}" in output
-    assert "is as pinned" in run("-C", tmp_path / "mine", "check")
+    assert "match their pins" in run("-C", tmp_path / "mine", "check")
 
 
 def test_code_that_changed_is_named_by_its_stage(experiment):
@@ -116,12 +116,12 @@ def test_code_that_changed_is_named_by_its_stage(experiment):
     assert other_code(experiment) == ["score", "track"]
     for command in (["check"], ["run"], ["stage", "prompts"]):
         output = run("-C", experiment, *command, code=1)
-        assert "other code than this experiment follows, for: score, track" in output
+        assert "for: score, track" in output
         assert "toxtrail upgrade" in output
 
 
 def test_upgrade_writes_what_changed_and_nothing_else(experiment):
-    assert "follows the installed toxtrail already" in run("-C", experiment, "upgrade")
+    assert "Already up to date" in run("-C", experiment, "upgrade")
     (experiment / code_list("score")).write_text("another version's\n")
     before = (experiment / "params.yaml").read_bytes()
     found = json.loads(run("-C", experiment, "upgrade", "--dry-run", "--json"))

@@ -1,4 +1,4 @@
-"""`toxtrail check --online`: which addresses of the hub can be had?"""
+"""`toxtrail check --online`: check which Hub assets are accessible."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def test_every_address_of_the_hub_is_there_gated_renamed_or_missing(hub, written
     }  # fmt: skip
     said = checked(path, code=1)
     assert "now called org/small" in said
-    assert "4 of 7 address(es) of the hub can be had" in said
+    assert "4 of 7" in said
 
 
 def test_a_gate_that_was_passed_is_no_problem(hub, written, checked):
@@ -48,7 +48,7 @@ def test_no_network_is_one_plain_sentence(written, monkeypatch, tmp_path, checke
     pointed_at(silent, monkeypatch, tmp_path)
     said = checked(written(small="hf:org/small"), code=1)
     assert said.count("HF_ENDPOINT") == 1
-    assert "None of 3 address(es) was asked about" in said
+    assert "None of the 3" in said
 
 
 def test_switched_off_by_the_user_is_said_as_such(hub, written, monkeypatch, checked):

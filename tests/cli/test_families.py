@@ -36,7 +36,7 @@ def test_one_unfinished_family_hides_no_other(families, capsys, order):
     assert [one.summary["family"] for one in found] == [f for f in wanted if f != "second"]
     said = capsys.readouterr().err
     assert "second" in said
-    assert said.count("Left out") == 1
+    assert said.count("Skipped") == 1
 
 
 def test_if_none_can_be_shown_the_first_reason_is_the_error(families):

@@ -180,7 +180,7 @@ def test_a_run_that_the_store_has_lost_is_not_vouched_for(breakable):
     lab.toxtrail("run", "track@tuned")
     lab.toxtrail("audit", old, "--verify")
     done = lab.toxtrail("audit", old, "--require-all", code=2)
-    assert "go with --verify" in done.stderr
+    assert "--require-all" in done.stderr
     for table in ("latest_metrics", "metrics", "params", "tags", "runs"):
         tampering.sql(f"delete from {table} where run_uuid = ?", old)(lab.root)
     done = lab.toxtrail("audit", old, "--verify", code=3)
@@ -193,7 +193,7 @@ def test_only_generations_that_are_here_are_made_again(breakable):
     lab.edit(generation={"max_new_tokens": 4})
     lab.toxtrail("run", "track@tuned")
     done = lab.toxtrail("audit", old, "--reproduce", "2", code=1)
-    assert "are not the ones that are here now" in done.stderr
+    assert "dvc checkout" in done.stderr
 
 
 def test_a_run_of_a_server_is_found_by_id_name_and_file(finished, tmp_path):
@@ -344,7 +344,7 @@ def test_a_bundle_is_verified_without_repo_dvc_and_mlflow(finished, tmp_path):
     loss.write_text(loss.read_text("utf-8").replace(".", ".1", 1), "utf-8")
     resealed(elsewhere, tmp_path / "b", {}, "mlruns/receipts/variants/tiny/tuned.json")
     done = elsewhere.toxtrail("audit", "b", "--reproduce", "1", code=1)
-    assert "A bundle holds no weights" in done.stderr
+    assert "no weights" in done.stderr
 
 
 def resealed(lab, bundle, about, located):

@@ -76,4 +76,4 @@ def test_published_numbers_stand_beside_measured_ones(finished, tmp_path):
     assert "beside published" in said
     path.write_text(yaml.safe_dump({**published, "keys": {}, "rates": published["rates"][:1]}))
     done = finished.toxtrail("compare", "--published", str(path), code=1)
-    assert "speaks of none of the variants" in done.stderr
+    assert "none of the measured variants" in done.stderr

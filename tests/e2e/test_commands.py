@@ -150,7 +150,7 @@ def test_a_plan_starts_from_what_was_measured(finished, tmp_path):
 def test_a_comparison_says_whether_it_is_precise_enough(finished):
     pairs = finished.json("compare", "--half-width", "0.9")[0]["pairs"]
     assert all(p["n_for_precision"] <= p["n"] for p in pairs)
-    assert "prompts more" in finished.toxtrail("compare", "--half-width", "0.001").stdout
+    assert "more prompts" in finished.toxtrail("compare", "--half-width", "0.001").stdout
 
 
 def test_highest_density_intervals_are_given_on_request(finished):

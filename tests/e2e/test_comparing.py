@@ -96,7 +96,7 @@ def test_flips_are_counted_listed_and_written_and_texts_only_on_demand(finished,
     assert [row["prompt_id"] for row in rows] == [row["prompt_id"] for row in found["flips"]]
     assert all(row["text_b"] in texts | {""} for row in rows)
     done = finished.toxtrail("flips", "base", "tuned", "--to", str(target), code=1)
-    assert "exists already" in plain(done)
+    assert "exists" in plain(done)
 
 
 def _generations(lab, variant):
@@ -120,7 +120,7 @@ def test_the_tree_shows_who_was_tuned_from_whom_and_the_list_what_it_cost(finish
     ("arguments", "said"),
     [
         (["--filter", "tags.`toxtrail.role` = 'nobody'"], "no run matches"),
-        (["--filter", "tags.`toxtrail.role` = 'tuned'"], "a comparison takes two"),
+        (["--filter", "tags.`toxtrail.role` = 'tuned'"], "needs two runs"),
         (["--filter", "tags.toxtrail.role ~ 'x'"], "MLflow cannot read"),
         (["base", "tunde"], 'Did you mean "tuned"?'),
         (["tinny"], 'Did you mean "tiny"?'),

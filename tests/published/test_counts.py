@@ -138,7 +138,7 @@ def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
     done = CliRunner().invoke(cli, ["published", str(path)])
     assert done.exit_code == 0
     assert "53 / 330" in done.output
-    assert "Counts alone" in done.output
+    assert "unpaired" in done.output
     path.write_text("variant,rate,n\na,16.1,330\n", "utf-8")
     done = CliRunner().invoke(cli, ["published", str(path)])
     assert done.exit_code == 1

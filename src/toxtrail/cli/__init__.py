@@ -1,4 +1,4 @@
-"""The command line: parse, call, print, decide nothing."""
+"""The command line: parse options, call the library, print the result."""
 
 from __future__ import annotations
 
@@ -45,18 +45,18 @@ COMMANDS = {
     "upgrade": "toxtrail.cli.init",
     "stage": "toxtrail.cli.stage",
 }
-"""Command -> the module that holds it, in the order of use."""
+"""Command -> its module, in the order of use."""
 
 
 class Commands(click.Group):
-    """Loads a command's module when it is asked for, and turns our errors into one message."""
+    """Command group that imports a command's module on demand and prints errors as one message."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """All commands, in the order of use."""
+        """List all commands, in the order of use."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """The command, or None."""
+        """Return the command, or None."""
         if cmd_name not in COMMANDS:
             return None
         command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
@@ -70,19 +70,22 @@ class Commands(click.Group):
         parent: click.Context | None = None,
         **extra: Any,
     ) -> click.Context:
-        """Read this group's own options."""
+        """Parse the options of this group."""
         with _usage_errors_shown():
             return super().make_context(info_name, args, parent, **extra)
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Run; exit 1 with a message for a problem that the user can act on."""
+        """Run the command; exit 1 with a message for an error that the user can act on."""
         try:
             with _usage_errors_shown():
                 return super().invoke(ctx)
         except KeyboardInterrupt:
-            echo("Interrupted. What was finished is kept: run the same command again.", err=True)
+            echo(
+                "Interrupted. Finished work is kept: run the same command again to continue.",
+                err=True,
+            )
             ctx.exit(130)
-        except BrokenPipeError:  # whoever reads has seen enough: click ends quietly
+        except BrokenPipeError:  # the reader closed the pipe: click exits silently
             raise
         except Exception as error:
             message = problem_of(error)
@@ -95,7 +98,7 @@ class Commands(click.Group):
 
 @contextmanager
 def _usage_errors_shown() -> Iterator[None]:
-    """click repeats what was typed, or stands in a script."""
+    """Escape control characters in usage errors, which repeat what was typed."""
     try:
         yield
     except click.ClickException as error:
@@ -117,16 +120,16 @@ def _usage_errors_shown() -> Iterator[None]:
 @click.version_option(__version__, prog_name="toxtrail")
 @click.pass_context
 def cli(ctx: click.Context, directory: Path) -> None:
-    """Measure how fine-tuning changes a language model's toxicity, and prove which fine-tune did
-    it.
+    """Measure how fine-tuning changes a language model's toxicity, and trace every number to the
+    fine-tune that produced it.
 
     \b
     Examples:
-      toxtrail check                 is params.yaml right, and is every asset pinned?
-      toxtrail run                   bring everything up to date (the same as `dvc repro`)
-      toxtrail compare               the answer as a table
-      toxtrail audit VARIANT         from a number back to weights, data, parameters, commit
-      toxtrail ui                    the runs in MLflow
+      toxtrail check                 validate params.yaml, files and pins
+      toxtrail run                   run all outdated stages (the same as `dvc repro`)
+      toxtrail compare               compare variants as a table
+      toxtrail audit VARIANT         trace a result to its weights, data, parameters and commit
+      toxtrail ui                    open the MLflow UI
     """
     ctx.obj = Experiment(directory)
 
@@ -154,6 +157,6 @@ def main() -> None:
 
 
 def _stop(number: int, _: FrameType | None) -> None:
-    """SIGTERM, or a terminal that is closed, unwinds like any exit, so that drafts are removed and
-    runs are marked failed."""
+    """Exit normally on SIGTERM or a closed terminal, so that temporary files are removed and runs
+    are marked failed."""
     sys.exit(128 + number)

@@ -59,15 +59,16 @@ def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: An
     _import_libraries()
     sys.stdout.flush()
     sys.stderr.flush()
-    own = os.getpid()
+    pid = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(own, words, how["cwd"], how["env"])
-    kept = signal.signal(signal.SIGINT, signal.SIG_IGN)  # as DVC: it is the stage's to answer
+        _become(pid, words, how["cwd"], how["env"])
+    # As in DVC: only the stage handles an interrupt.
+    previous_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
     finally:
-        signal.signal(signal.SIGINT, kept)
+        signal.signal(signal.SIGINT, previous_handler)
     if code != 0:
         raise StageCmdFailedError(cmd, code)
 

@@ -1,4 +1,4 @@
-"""One line where a result is shown that params.yaml or a file has left behind."""
+"""Warn if a printed result is outdated."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ if TYPE_CHECKING:
     from toxtrail.experiment import Experiment
 
 ROOM = 300
-"""Characters of a difference."""
+"""Maximal length of a difference."""
 
 
 def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
-    """Say on standard error if a result is not of the present params.yaml and files.
+    """Print a warning if a result does not match the present params.yaml and files.
 
     Args:
         manifest: the result's, as JSON values; one that cannot be read is an audit's matter.
@@ -28,19 +28,19 @@ def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     from toxtrail.provenance.identity import Manifest, canonical_json
 
     try:
-        made = Manifest.model_validate_json(canonical_json(manifest))
+        recorded = Manifest.model_validate_json(canonical_json(manifest))
     except (ValidationError, ValueError):
         return
     try:
-        found = outdated(experiment.config, experiment.root, made)
+        reasons = outdated(experiment.config, experiment.root, recorded)
     except (ToxtrailError, OSError) as error:
         echo(f"Whether {source} is up to date cannot be said: {error}", fg="yellow", err=True)
         return
-    if found:
-        more = f" (and {len(found) - 1} more)" if len(found) > 1 else ""
+    if reasons:
+        more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         echo(
-            f"{source} is not up to date: {clipped(found[0], ROOM)}{more}. `toxtrail status` lists "
-            "what is out of date, `toxtrail run` brings it up to date.",
+            f"{source} is outdated: {clipped(reasons[0], ROOM)}{more}. `toxtrail status` lists "
+            "what is outdated, `toxtrail run` updates it.",
             fg="yellow",
             err=True,
         )

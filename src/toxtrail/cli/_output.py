@@ -1,5 +1,4 @@
-"""Tables for people (terminal, Markdown, LaTeX), CSV and JSON for programs; other people's text
-made harmless."""
+"""Output as tables (terminal, Markdown, LaTeX), CSV and JSON; third-party text is escaped."""
 
 from __future__ import annotations
 
@@ -19,15 +18,15 @@ from toxtrail.redaction import redacted
 from toxtrail.text_escaping import latex, markdown
 
 json_option: Callable[[Any], Any] = click.option(
-    "--json", "as_json", is_flag=True, help="Print JSON for a program instead of a table."
+    "--json", "as_json", is_flag=True, help="Output JSON."
 )
 
 Form = Literal["text", "json", "csv", "md", "latex"]
 
 WIDE = 200
-"""Columns of a table that goes to a pipe or a file."""
+"""Width of a table in a pipe or a file."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
-"""First word (or all) of a cell -> its colour, where the terminal has colour."""
+"""First word (or all) of a cell -> its colour in a colour terminal."""
 
 
 class Table(NamedTuple):
@@ -38,27 +37,27 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-def formats(*wanted: Form) -> Callable[[Any], Any]:
+def formats(*names: Form) -> Callable[[Any], Any]:
     """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`, None for
     text.
     """
     says = {
-        "json": "Print JSON for a program instead of a table.",
-        "csv": "Print CSV, all columns (docs/tables.md says what they are).",
-        "md": "Print Markdown tables.",
-        "latex": "Print LaTeX tables (they need booktabs and longtable).",
+        "json": "Output JSON.",
+        "csv": "Output CSV with all columns (see docs/tables.md).",
+        "md": "Output Markdown tables.",
+        "latex": "Output LaTeX tables (they need booktabs and longtable).",
     }
 
     def decorate(function: Any) -> Any:
         @wraps(function)
         def with_form(*arguments: Any, **values: Any) -> Any:
-            given = {form: values.pop(f"as_{form}") for form in wanted}
-            refuse_several({f"--{form}": is_given for form, is_given in given.items()})
-            form = next((form for form, is_given in given.items() if is_given), None)
+            chosen = {form: values.pop(f"as_{form}") for form in names}
+            refuse_several({f"--{form}": is_given for form, is_given in chosen.items()})
+            form = next((form for form, is_given in chosen.items() if is_given), None)
             return function(*arguments, form=form, **values)
 
         command: Any = with_form
-        for form in reversed(wanted):
+        for form in reversed(names):
             command = click.option(f"--{form}", f"as_{form}", is_flag=True, help=says[form])(
                 command
             )
@@ -73,12 +72,12 @@ def print_json(value: object, *, texts: bool = False) -> None:
     Args:
         texts: it holds texts of the data, which are printed letter by letter.
     """
-    own = value if texts else _without_secrets(value)
-    echo_data(json.dumps(own, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
+    content = value if texts else _without_secrets(value)
+    echo_data(json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
 
 
 def tell_delimiter(path: Path) -> None:
-    """Say on stderr by what a .csv file is separated, if it is no comma."""
+    """Print the delimiter of a .csv file on stderr, if it is not a comma."""
     from toxtrail.datasets.readers.csv_rows import shown as delimiter_text
     from toxtrail.datasets.readers.csv_rows import unusual_delimiter
 
@@ -98,7 +97,7 @@ def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None
 
 
 def _without_secrets(value: Any) -> Any:
-    """The same value with `redacted` strings."""
+    """Return the value with secrets redacted."""
     if isinstance(value, str):
         return redacted(value)
     if isinstance(value, Mapping):
@@ -111,7 +110,7 @@ def _without_secrets(value: Any) -> Any:
 def print_table(
     title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]
 ) -> None:
-    """A table as wide as it needs in a pipe, and folded to the terminal's width in one.
+    """Print a table, at full width in a pipe, else folded to the terminal's width.
 
     Columns whose name ends in `>` are right-aligned.
     """
@@ -122,8 +121,8 @@ def print_table(
     title_cell = title and cell(title, "bold")
     table = RichTable(box=SIMPLE_HEAD, title=title_cell, title_justify="left")
     texts = [[shown(value) for value in row] for row in rows]
-    own = widths([column.rstrip(">") for column in columns], texts, screen.width)
-    for column, width in zip(columns, own, strict=True):
+    column_widths = widths([column.rstrip(">") for column in columns], texts, screen.width)
+    for column, width in zip(columns, column_widths, strict=True):
         table.add_column(
             cell(column.rstrip(">")),
             justify="right" if column.endswith(">") else "left",
@@ -131,7 +130,7 @@ def print_table(
             width=width,
         )
     for row in texts:
-        table.add_row(*map(_folded, row, own))
+        table.add_row(*map(_folded, row, column_widths))
     screen.print(table)
 
 
@@ -140,29 +139,29 @@ def _folded(text: str, width: int) -> Any:
 
 
 def size_text(size: float | None) -> str:
-    """Bytes as people read them: 1.23 GB."""
+    """Format bytes: 1.23 GB."""
     if size is None:
         return "unknown"
     for unit, bytes_ in (("GB", 1e9), ("MB", 1e6), ("kB", 1e3)):
         if size >= bytes_:
-            shown = size / bytes_
-            return f"{shown:,.0f} {unit}" if shown >= 100 else f"{shown:.3g} {unit}"
+            scaled = size / bytes_
+            return f"{scaled:,.0f} {unit}" if scaled >= 100 else f"{scaled:.3g} {unit}"
     return f"{size:.0f} bytes"
 
 
 def room() -> int:
-    """Columns of the terminal, or of a pipe."""
+    """Return the width of the terminal, or of a pipe."""
     return console().width if sys.stdout.isatty() else WIDE
 
 
 def fitted(tables: Sequence[Table], droppable: Sequence[str]) -> tuple[list[Table], list[str]]:
-    """The tables without as many of these columns, in their order, as the terminal has no room for;
-    and a note that names those, if there are any."""
-    found = [_fitted(table, droppable) for table in tables]
-    left_out = {name for _, names in found for name in names}
+    """Drop these columns, in their order, until the tables fit the terminal; return the tables and
+    a note that names the dropped columns, if any."""
+    results = [_fitted(table, droppable) for table in tables]
+    left_out = {name for _, names in results for name in names}
     names = ", ".join(name for name in droppable if name in left_out)
     notes = [f"The terminal is too narrow for: {names}. --csv has every column."] if names else []
-    return [table for table, _ in found], notes
+    return [table for table, _ in results], notes
 
 
 def _fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
@@ -172,11 +171,12 @@ def _fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
         needs = least_widths([column.rstrip(">") for column in table.columns], texts)
         if sum(needs) + taken_by_gaps(table.columns) <= room():
             break
-        kept = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
-        if len(kept) < len(table.columns):
+        indices = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
+        if len(indices) < len(table.columns):
             dropped.append(name)
-            columns = [table.columns[place] for place in kept]
-            table = Table(table.title, columns, [[r[place] for place in kept] for r in table.rows])
+            columns = [table.columns[index] for index in indices]
+            rows = [[row[index] for index in indices] for row in table.rows]
+            table = Table(table.title, columns, rows)
     return table, dropped
 
 
@@ -185,7 +185,7 @@ def _colour(cell: str) -> str:
 
 
 def as_markdown(table: Table) -> str:
-    """A GitHub table; every cell is shown as it is."""
+    """Return a GitHub table; cells are escaped."""
     rule = ["---:" if column.endswith(">") else "---" for column in table.columns]
     lines = [
         [markdown(column.rstrip(">")) for column in table.columns],
@@ -197,7 +197,7 @@ def as_markdown(table: Table) -> str:
 
 
 def as_latex(table: Table) -> str:
-    """A booktabs table that may run over pages, the title as its caption."""
+    """Return a booktabs longtable, with the title as its caption."""
     places = "".join("r" if column.endswith(">") else "l" for column in table.columns)
     head = " & ".join(latex(column.rstrip(">")) for column in table.columns)
     rows = [" & ".join(latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
@@ -221,7 +221,7 @@ def as_latex(table: Table) -> str:
 def print_as(
     form: Form, tables: Sequence[Table], notes: Sequence[str] = (), heads: Sequence[str] = ()
 ) -> None:
-    """Tables and the sentences below them, as text, Markdown or LaTeX; the most important last."""
+    """Print tables and notes, as text, Markdown or LaTeX; the most important last."""
     if form == "text":
         for table in tables:
             print_table(*table)
@@ -231,5 +231,5 @@ def print_as(
             echo(head, bold=True)
         return
     render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
-    said = [f"{escape(note)}\n" for note in (*notes, *heads)]
-    echo("\n".join([*map(render, tables), *said]))
+    lines = [f"{escape(note)}\n" for note in (*notes, *heads)]
+    echo("\n".join([*map(render, tables), *lines]))

@@ -1,4 +1,4 @@
-"""Results where they are found: in the experiment's files, or in MLflow runs alone."""
+"""Results, from the experiment's files or from MLflow runs."""
 
 from __future__ import annotations
 
@@ -17,24 +17,23 @@ if TYPE_CHECKING:
     from toxtrail.records.rows import Generation, Score
 
 NO_RUNS = (
-    "The MLflow store has no runs of this experiment yet. `toxtrail run` (or `dvc repro`) makes "
-    "them."
+    "The MLflow store has no runs of this experiment yet. Run `toxtrail run` (or `dvc repro`)."
 )
 
 KINDS = {"posterior": "variant", "comparison": "comparison"}
-"""What a summary says it is -> what the tag toxtrail.kind says."""
+"""Kind of a summary -> the tag toxtrail.kind."""
 
 
 class Measured(NamedTuple):
-    """One variant, with every row behind its rates."""
+    """Results of one variant, with all its rows."""
 
     name: str
     label: str
-    """Its name, with the run's id if it is one's."""
+    """Its name, with the id of its run, if any."""
     source: str
-    """For people: where it was read."""
+    """Where it was read."""
     summary: dict[str, Any]
-    """Its posterior's."""
+    """Summary of its posterior."""
     scores: list[Score]
     generations: list[Generation]
     prompts: dict[str, str]
@@ -45,7 +44,7 @@ class Measured(NamedTuple):
 
 
 def state_of(run: TrackedRun) -> str:
-    """`sealed`, `in progress`, `failed`, or `schema N` for a run of another version."""
+    """Return `sealed`, `in progress`, `failed`, or `schema N` for a run of another version."""
     from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
 
     if SEAL_TAG not in run.tags:
@@ -55,71 +54,71 @@ def state_of(run: TrackedRun) -> str:
 
 
 def usable(run: TrackedRun) -> TrackedRun:
-    """The run, if it is whole and of this version.
+    """Return the run, if it is complete and of this version.
 
     Raises:
-        DataError: it is not; with what to do.
+        DataError: it is not.
     """
     from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
 
-    who, state = f"The MLflow run {run.name} ({run.run_id[:8]})", state_of(run)
+    label, state = f"The MLflow run {run.name} ({run.run_id[:8]})", state_of(run)
     stage = "track" if run.tags.get("toxtrail.kind") == "variant" else "track-comparison"
     key = run.name.removesuffix(" comparison")
     if state == "in progress":
         raise DataError(
-            f"{who} is still in progress (since {when(run)}). Wait until `toxtrail runs` calls it "
-            "sealed; if whatever wrote it was killed, run `dvc repro`: it is made again."
+            f"{label} is still in progress (since {when(run)}). Wait until `toxtrail runs` lists "
+            "it as sealed; if its process was killed, run `dvc repro` to create it again."
         )
     if state == "failed":
-        raise DataError(f"{who} was never finished. Run `dvc repro`: it is made again.")
+        raise DataError(f"{label} was never finished. Run `dvc repro` to create it again.")
     if state != "sealed":
         raise DataError(
-            f"{who} was written by another version of toxtrail ({state}; this one reads schema "
+            f"{label} was written by another version of toxtrail ({state}; this one reads schema "
             f"{SCHEMA_VERSION}). In its experiment, `toxtrail stage {stage} {key}` writes it again."
         )
     return run
 
 
 def when(run: TrackedRun) -> str:
-    """When it was started, UTC."""
+    """Format its start time, UTC."""
     return datetime.fromtimestamp(run.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
 
 def run_named(experiment: Experiment, reference: str) -> TrackedRun:
-    """A usable run, by id, name or content key.
+    """Find a usable run by id, name or content key.
 
     Raises:
         ConfigError: there is none.
         DataError: it is unfinished, or of another version.
     """
     tracker = tracker_of(experiment)
-    found = tracker.find(reference)
-    if found is not None:
-        return usable(found)
-    known = [run.name for run in tracker.runs("")]
-    if not known:
+    matches = tracker.find(reference)
+    if matches is not None:
+        return usable(matches)
+    names = [run.name for run in tracker.runs("")]
+    if not names:
         raise ConfigError(f'There is no run "{reference}". {NO_RUNS}')
     raise ConfigError(
-        f'"{reference}" is no MLflow run (id, name or content key).'
-        f"{nearest(reference, list(dict.fromkeys(known)))} `toxtrail runs` lists the runs."
+        f'"{reference}" is not an MLflow run (id, name or content key).'
+        f"{nearest(reference, list(dict.fromkeys(names)))} `toxtrail runs` lists the runs."
     )
 
 
 def latest(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
-    """The newest run of each name and kind; a sealed one before any other."""
-    found: dict[tuple[str, str, str], TrackedRun] = {}
+    """Return the newest run of each name and kind; sealed ones take precedence."""
+    newest: dict[tuple[str, str, str], TrackedRun] = {}
     for sealed in (True, False):
         for run in runs:
             if (state_of(run) == "sealed") == sealed:
                 tags = run.tags
                 kind, family = tags.get("toxtrail.kind", ""), tags.get("toxtrail.family", "")
-                found.setdefault((kind, family, run.name), run)
-    kept = {run.run_id for run in found.values()}
-    return [run for run in runs if run.run_id in kept]
+                newest.setdefault((kind, family, run.name), run)
+    run_ids = {run.run_id for run in newest.values()}
+    return [run for run in runs if run.run_id in run_ids]
 
 
 def summary_of_run(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
-    """The summary that a run of a variant or of a comparison holds, as it was sealed.
+    """Read the sealed summary of a run of a variant or of a comparison.
 
     Raises:
         DataError: it was changed, is missing, or is another result's than the run's tags say.
@@ -133,32 +132,32 @@ def summary_of_run(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
 
 
 def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
-    """Name and tags decide which run is read; anybody who may write to the store can change them.
+    """Require that name and tags, which anyone with write access can change, match the files.
 
     Raises:
-        DataError: they name another result than the run's files are of.
+        DataError: they do not match.
     """
     from toxtrail.backends.mlflow.write_run import KEY_TAG
     from toxtrail.provenance.identity import content_key
 
     kind, family = summary["kind"], str(summary["family"])
     name = str(summary["variant"]) if kind == "posterior" else f"{family} comparison"
-    shown = (
+    pairs = (
         ("name", run.name, name),
         ("tag toxtrail.kind", run.tags.get("toxtrail.kind"), KINDS.get(kind)),
         ("tag toxtrail.family", run.tags.get("toxtrail.family"), family),
         (f"tag {KEY_TAG}", run.tags.get(KEY_TAG), content_key(summary["manifest"])),
     )
-    for what, found, recorded in shown:
-        if found != recorded:
+    for what, displayed, recorded in pairs:
+        if displayed != recorded:
             raise DataError(
                 f"The {what} of MLflow run {run.run_id[:8]} was changed after it was published: it "
-                f"is {found!r}, its files are of {recorded!r}. No number of it is shown."
+                f"is {displayed!r}, its files are of {recorded!r}. Its numbers are not shown."
             )
 
 
 def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) -> Measured:
-    """Everything that the run of a variant holds."""
+    """Read all results of a variant's run."""
     from toxtrail.storage.artifacts import read_generations, read_prompts, read_scores
 
     if run.tags.get("toxtrail.kind") != "variant":
@@ -182,7 +181,7 @@ def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) ->
 
 
 def has_files(experiment: Experiment, variant: str) -> bool:
-    """Whether a variant of params.yaml is measured here."""
+    """Whether there are local results of a variant of params.yaml."""
     if not experiment.exists or variant not in experiment.config.variants:
         return False
     family = experiment.config.variants[variant].family
@@ -190,7 +189,7 @@ def has_files(experiment: Experiment, variant: str) -> bool:
 
 
 def measured(experiment: Experiment, name: str, from_mlflow: bool) -> Measured:
-    """A variant by its files here, else by its run (id, name or content key)."""
+    """Load a variant from local files, else from its run (id, name or content key)."""
     if from_mlflow or not has_files(experiment, name):
         return of_run(experiment, run_named(experiment, name))
     store, family = experiment.store, experiment.config.variants[name].family
@@ -209,20 +208,20 @@ def measured(experiment: Experiment, name: str, from_mlflow: bool) -> Measured:
 
 
 def pair(experiment: Experiment, names: Sequence[str], from_mlflow: bool) -> list[Measured]:
-    """Two variants that are two things."""
-    found = [measured(experiment, name, from_mlflow) for name in names]
-    if found[0].label == found[1].label:
-        raise ConfigError(f"{names[0]} and {names[1]} are the same: there is nothing to compare.")
-    return found
+    """Load two different variants."""
+    results = [measured(experiment, name, from_mlflow) for name in names]
+    if results[0].label == results[1].label:
+        raise ConfigError(f"{names[0]} and {names[1]} are the same: nothing to compare.")
+    return results
 
 
 def family_summary(
     experiment: Experiment, family: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], str]:
-    """(a family's comparison, where it was read): the files here, else its newest run.
+    """Load (a family's comparison, where it was read) from local files, else its newest run.
 
     Raises:
-        ConfigError: neither knows the family.
+        ConfigError: neither has the family.
     """
     from toxtrail.storage.artifacts import refuse_other_schema
 
@@ -234,28 +233,28 @@ def family_summary(
             tell_outdated(experiment, summary.get("manifest"), source)
             return summary, source
     runs = latest(tracker_of(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
-    own = [run for run in runs if run.tags.get("toxtrail.family") == family]
-    if own:
-        run = usable(own[0])
+    family_runs = [run for run in runs if run.tags.get("toxtrail.family") == family]
+    if family_runs:
+        run = usable(family_runs[0])
         source = f"MLflow run {run.name} ({run.run_id[:8]}, {when(run)})"
         summary = summary_of_run(experiment, run)
         refuse_other_schema(summary, "comparison", source)
         return summary, source
-    known = {run.tags.get("toxtrail.family", "") for run in runs}
+    families = {run.tags.get("toxtrail.family", "") for run in runs}
     if experiment.exists:
-        known |= set(experiment.config.families)
+        families |= set(experiment.config.families)
         if family in experiment.config.families:
             raise DataError(
                 f"{family} is not compared yet: neither results/comparisons/{family} nor MLflow "
                 "has it. Run `dvc repro` to make it (`toxtrail run` does the same)."
             )
     raise ConfigError(
-        f'"{family}" is no family, here or in MLflow.{nearest(family, sorted(known))}'
+        f'"{family}" is not a family, here or in MLflow.{nearest(family, sorted(families))}'
     )
 
 
 def stored_families(experiment: Experiment) -> list[str]:
-    """Families that have a comparison in the MLflow store.
+    """List the families with a comparison in the MLflow store.
 
     Raises:
         DataError: there is none.
@@ -267,14 +266,14 @@ def stored_families(experiment: Experiment) -> list[str]:
 
 
 def matching(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
-    """The newest run of each name that an MLflow filter matches.
+    """Return the newest run of each name that an MLflow filter matches.
 
     Raises:
         DataError: it matches nothing.
     """
     tracker = tracker_of(experiment)
-    found = latest([r for r in tracker.runs(filter_string) if "toxtrail.kind" in r.tags])
-    if not found:
+    matches = latest([r for r in tracker.runs(filter_string) if "toxtrail.kind" in r.tags])
+    if not matches:
         everything = tracker.runs("")
         raise DataError(
             f"--filter: no run matches {filter_string!r} (of {len(everything)}). `toxtrail runs` "
@@ -282,24 +281,24 @@ def matching(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
             if everything
             else NO_RUNS
         )
-    return found
+    return matches
 
 
 def groups(runs: Sequence[TrackedRun]) -> Mapping[str, list[TrackedRun]]:
-    """Variant runs by family, in the order of their lineage: a parent before what came from it."""
-    found: dict[str, list[TrackedRun]] = {}
+    """Group variant runs by family, parents before children."""
+    families: dict[str, list[TrackedRun]] = {}
     for run in sorted(runs, key=lambda run: run.name):
-        found.setdefault(run.tags.get("toxtrail.family", "?"), []).append(run)
-    for own in found.values():
-        parents = {run.name: run.tags.get("toxtrail.parent", "") for run in own}
-        own.sort(key=lambda run: (_depth(run.name, parents), run.name))
-    return found
+        families.setdefault(run.tags.get("toxtrail.family", "?"), []).append(run)
+    for family_runs in families.values():
+        parents = {run.name: run.tags.get("toxtrail.parent", "") for run in family_runs}
+        family_runs.sort(key=lambda run: (_depth(run.name, parents), run.name))
+    return families
 
 
 def _depth(name: str, parents: Mapping[str, str]) -> int:
-    depth, seen = 0, {name}
-    while (name := parents.get(name, "")) in parents and name not in seen:
-        depth, seen = depth + 1, {*seen, name}
+    depth, visited = 0, {name}
+    while (name := parents.get(name, "")) in parents and name not in visited:
+        depth, visited = depth + 1, {*visited, name}
     return depth
 
 

@@ -1,4 +1,4 @@
-"""`toxtrail check`, `pin` and `doctor`: is everything there, and is it what it should be?"""
+"""`toxtrail check`, `pin` and `doctor`: check params.yaml, its files and the environment."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ if TYPE_CHECKING:
 
 
 @click.command("check", short_help="Check params.yaml and the files it names.")
-@click.option("--strict", is_flag=True, help="An asset without a pin is an error, not a warning.")
-@click.option("--online", is_flag=True, help="Ask the hub which of its addresses can be had.")
+@click.option("--strict", is_flag=True, help="Treat unpinned assets as errors.")
+@click.option("--online", is_flag=True, help="Check which Hub assets are accessible (network).")
 @json_option
 @click.pass_context
 def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
-    """Check params.yaml as a whole, and the local files that it names: are they as pinned, and do
-    the sources that are here hold the columns, rows and prompts that are asked of them? Do the
-    scorers have the heads, and this machine the device that it names? Downloads nothing.
+    """Check params.yaml, and that local files match their pins and contain the required columns,
+    rows and prompts; that scorers have the named heads, and this machine the named device. Nothing
+    is downloaded.
 
-    With --online the hub is asked about each of its addresses: there, gated (its licence must be
-    accepted first), renamed, missing; and under which licence.
+    With --online, look up each asset on the Hub: whether it exists, is gated (accept its licence
+    first), was renamed or is missing; and its licence.
 
     \b
     Examples:
@@ -46,39 +46,39 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
     outside, weak = outside_of(experiment), doubts_of(experiment)
-    asked = asked_online(config) if online else []
+    statuses = asked_online(config) if online else []
     if as_json:
-        found: dict[str, Any] = {
+        result: dict[str, Any] = {
             "unpinned": unpinned,
             "files": changed,
             "notes": notes,
             "code": code,
             "clusters": [one._asdict() for one in drawn],
         }
-        found |= {"outside": outside, "weak": weak}
-        more = {"online": [one._asdict() for one in asked]} if online else {}
-        print_json({**found, "variants": list(config.variants), **more})
+        result |= {"outside": outside, "weak": weak}
+        more = {"online": [status._asdict() for status in statuses]} if online else {}
+        print_json({**result, "variants": list(config.variants), **more})
     else:
         lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
-        lines += [f"weak: {key}: {line}" for key, own in weak.items() for line in own]
+        lines += [f"weak: {key}: {line}" for key, caveats in weak.items() for line in caveats]
         _print_check(experiment, unpinned, changed, [*drawn_lines(drawn), *notes, *lines])
         _print_code(code)
         if online:
-            print_online(asked)
-    missing = any(one.state not in CAN_BE_HAD for one in asked)
+            print_online(statuses)
+    missing = any(status.state not in CAN_BE_HAD for status in statuses)
     if missing or changed or code or (strict and unpinned):
         ctx.exit(1)
 
 
 @click.command("pin", short_help="Write every asset's hash into params.yaml.")
-@click.option("--dry-run", is_flag=True, help="Show the pins, change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print the pins without writing them.")
 @json_option
 @click.pass_obj
 def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     """Resolve every asset and write its commit or sha256 into params.yaml, keeping its comments.
 
-    Branches and tags become 40-hex commits. A local file that was edited gets its new hash: this is
-    how a change of data is accepted.
+    Branches and tags are resolved to 40-digit commits. A local file that was edited gets its new
+    hash: use this to accept a change of data.
 
     \b
     Examples:
@@ -93,7 +93,7 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     if not dry_run:
         write_pins(experiment.root / "params.yaml", pins)
     if as_json:
-        print_json([one._asdict() for one in pins])
+        print_json([entry._asdict() for entry in pins])
         return
     print_table(
         None,
@@ -104,11 +104,13 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     echo(f"{count} pin(s) {'would be ' if dry_run else ''}written to params.yaml.")
 
 
-@click.command("doctor", short_help="Look at this machine: versions, device, cache.")
+@click.command(
+    "doctor", short_help="Check the environment: versions, device, cache, git, DVC, MLflow."
+)
 @json_option
 @click.pass_context
 def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Look at the machine: Python, versions against requirements.txt, device, cache, git, DVC,
+    """Check the environment: Python, versions against requirements.txt, device, cache, git, DVC,
     MLflow.
 
     \b
@@ -119,29 +121,31 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
     from toxtrail.preflight.machine import findings
 
     experiment: Experiment = ctx.obj
-    found = findings(experiment.root)
+    results = findings(experiment.root)
     if as_json:
-        print_json([one._asdict() for one in found])
+        print_json([result._asdict() for result in results])
     else:
         rows: list[list[Any]] = [
-            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in found
+            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in results
         ]
         print_table(None, ["", "what", "found", "cure"], rows)
-    if not all(one.ok for one in found):
+    if not all(result.ok for result in results):
         ctx.exit(1)
 
 
 def outside_of(experiment: Experiment) -> list[dict[str, str]]:
-    """The local assets that lie outside the experiment: place in params.yaml, and path."""
+    """List the local assets outside the experiment: key in params.yaml, and path."""
     from toxtrail.cli.stage import assets_of
 
     assets = assets_of(experiment)
-    places = [(place, assets.outside(source.uri)) for place, source in experiment.config.sources()]
-    return [{"place": place, "path": str(path)} for place, path in places if path is not None]
+    places = [
+        (key_path, assets.outside(source.uri)) for key_path, source in experiment.config.sources()
+    ]
+    return [{"place": key_path, "path": str(path)} for key_path, path in places if path is not None]
 
 
 def problems_of_files(experiment: Experiment) -> list[str]:
-    """Local files that are missing or are not what params.yaml pins."""
+    """List local files that are missing or do not match their pins."""
     from toxtrail.cli.stage import assets_of
     from toxtrail.preflight.pinned_files import drifted_files
 
@@ -149,7 +153,7 @@ def problems_of_files(experiment: Experiment) -> list[str]:
 
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
-    """Sources and scorers that are here and do not hold what params.yaml asks of them."""
+    """List local sources and scorers without the contents that params.yaml requires."""
     from toxtrail.cli.stage import assets_of
     from toxtrail.preflight.source_contents import (
         damaged_weights,
@@ -166,7 +170,7 @@ def problems_of_reading(experiment: Experiment) -> list[str]:
 
 
 def problems_of_device(device: str) -> list[str]:
-    """A device that is not on this machine. torch is asked, and so imported, only if need be."""
+    """Report a device that this machine does not have; import torch only if necessary."""
     if device in ("auto", "cpu"):
         return []
     from toxtrail.backends.compute.devices import pick_device
@@ -180,7 +184,7 @@ def problems_of_device(device: str) -> list[str]:
 
 
 def notes_of_reading(experiment: Experiment) -> list[str]:
-    """What is decided by the content of a source, and not by params.yaml."""
+    """List settings detected from the contents of a source (its delimiter)."""
     from toxtrail.cli.stage import assets_of
     from toxtrail.preflight.source_contents import detected_delimiters
 
@@ -235,4 +239,4 @@ def _print_check(
         echo("problem: ", fg="red", nl=False)
         echo(line)
     if not changed:
-        echo("Every local file is as pinned, and holds what is asked of it.")
+        echo("All local files match their pins and have the required contents.")

@@ -1,4 +1,4 @@
-"""`toxtrail audit`: from a result back to everything behind it."""
+"""`toxtrail audit`: show and verify the lineage of a result."""
 
 from __future__ import annotations
 
@@ -35,16 +35,23 @@ COLOURS: dict[Standing, str] = {
 }
 
 
-@click.command("audit", short_help="Show everything behind a result, with hashes.")
+@click.command("audit", short_help="Show the lineage of a result, with hashes.")
 @click.argument("reference", metavar="[REF]", required=False)
 @click.option(
     "--adapter",
     type=click.Path(path_type=Path),
     metavar="PATH",
-    help="Instead of REF: everything that came from this adapter (a file or folder).",
+    help="Instead of REF: list all results derived from this adapter (a file or folder).",
 )
-@click.option("--commit", metavar="SHA", help="Instead of REF: everything that came from it.")
-@click.option("--verify", "verifying", is_flag=True, help="Hash and compute all of it again.")
+@click.option(
+    "--commit", metavar="SHA", help="Instead of REF: list all results derived from this commit."
+)
+@click.option(
+    "--verify",
+    "verifying",
+    is_flag=True,
+    help="Re-hash every file and recompute every number.",
+)
 @public_keys
 @click.option("--require-all", is_flag=True, help="With --verify: treat missing files as failures.")
 @click.option(
@@ -52,10 +59,10 @@ COLOURS: dict[Standing, str] = {
     "samples",
     type=click.IntRange(min=1),
     metavar="N",
-    help="Make N of its generations again, at random, and score them again.",
+    help="Regenerate and rescore N random samples.",
 )
-@click.option("--seed", type=int, help="With --reproduce: draws the same rows again.")
-@click.option("--show-text", is_flag=True, help="Of a generation: show prompt and continuation.")
+@click.option("--seed", type=int, help="Random seed for --reproduce.")
+@click.option("--show-text", is_flag=True, help="For a single generation: print the texts.")
 @json_option
 @click.pass_context
 def audit(
@@ -71,12 +78,11 @@ def audit(
     show_text: bool,
     as_json: bool,
 ) -> None:
-    """Show the chain behind REF: hashes of scores, generations, prompts, weights, data, parameters.
+    """Show the lineage of REF: hashes of scores, generations, prompts, weights, data, parameters.
 
-    REF is anything you hold: a variant, a family, an MLflow run (id or name), a content key or hash
-    (8 characters or more), a file (wherever it lies now), one generation (variant/prompt_id/sample)
-    or one number (family/variant/subset/metric). Exit code 3: something is not what was
-    recorded, or could not be read.
+    REF can be: a variant, a family, an MLflow run (id or name), a content key or hash (8 characters
+    or more), a file (at any path), one generation (variant/prompt_id/sample) or one number
+    (family/variant/subset/metric). Exit code 3: a check failed, or a file could not be read.
 
     \b
     Examples:
@@ -85,13 +91,13 @@ def audit(
       toxtrail audit smollm2-rude --reproduce 8
       toxtrail audit ~/Downloads/scores.parquet --json
       toxtrail audit 3f2a9c01                            a run id or content key
-      toxtrail audit smollm2-135m/smollm2-rude/all/diff  where does this number come from?
+      toxtrail audit smollm2-135m/smollm2-rude/all/diff  the lineage of one number
       toxtrail audit smollm2-rude/insult-1f6f38d99a6d/0 --show-text
-      toxtrail audit --adapter ~/Downloads/adapter       what came from this fine-tune?
-      toxtrail audit --commit HEAD~3                     what came from this commit?
+      toxtrail audit --adapter ~/Downloads/adapter       all results of this fine-tune
+      toxtrail audit --commit HEAD~3                     all results of this commit
     """
     if [reference, adapter, commit].count(None) != 2:
-        raise click.UsageError("Name one REF, --adapter or --commit. --help has examples.")
+        raise click.UsageError("Give exactly one of REF, --adapter or --commit. See --help.")
     wishes = Wishes(verifying, keys, require_all, samples, seed, show_text, as_json)
     wishes.refuse_idle_options(reference is not None)
     if reference is None:
@@ -115,13 +121,13 @@ class Wishes(NamedTuple):
     as_json: bool
 
     def refuse_idle_options(self, has_reference: bool) -> None:
-        """An option that would do nothing is a misunderstanding, not a wish."""
+        """Reject options that would have no effect."""
         if not has_reference and (self.verifying or self.samples):
-            raise click.UsageError("--verify and --reproduce go with a REF.")
+            raise click.UsageError("--verify and --reproduce need a REF.")
         if not self.verifying and (self.keys or self.require_all):
-            raise click.UsageError("--public-key and --require-all go with --verify.")
+            raise click.UsageError("--public-key and --require-all need --verify.")
         if self.samples is None and self.seed is not None:
-            raise click.UsageError("--seed goes with --reproduce.")
+            raise click.UsageError("--seed needs --reproduce.")
 
 
 def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
@@ -131,40 +137,40 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     subject = resolve(reference, scene, wishes.show_text)
     _say_unsearched(scene)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
-    drawn: int = 0
+    used_seed: int = 0
     outcomes: list[reproduction.Outcome] = []
     if wishes.samples:
-        drawn, outcomes = reproduction.reproduce(
+        used_seed, outcomes = reproduction.reproduce(
             experiment, scene, subject, wishes.samples, wishes.seed
         )
     if wishes.as_json:
-        found = [one._asdict() for one in subject.locations]
-        value = {"kind": subject.kind, **subject.link.to_json(), "found": found}
+        locations = [location._asdict() for location in subject.locations]
+        value = {"kind": subject.kind, **subject.link.to_json(), "found": locations}
         if wishes.verifying:
             value["checks"] = [check.to_json() for check in checks]
         if wishes.samples:
-            value["reproduced"] = {"seed": drawn, "variants": [o.to_json() for o in outcomes]}
+            value["reproduced"] = {"seed": used_seed, "variants": [o.to_json() for o in outcomes]}
         print_json(value)
     else:
         print_link(subject.link)
         if wishes.verifying:
             show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
         if wishes.samples:
-            reproduction.show(drawn, outcomes)
+            reproduction.show(used_seed, outcomes)
     code = exit_code(checks, wishes.require_all) or reproduction.exit_code(outcomes)
     return _report(subject.link) or code
 
 
 def _say_unsearched(scene: Scene) -> None:
-    """Where else the reference may be known, which could not be looked at."""
+    """Warn about MLflow runs that could not be searched."""
     if scene.silent:
-        echo(f"No MLflow run was looked at: {scene.silent}", fg="yellow", err=True)
+        echo(f"MLflow runs were not searched: {scene.silent}", fg="yellow", err=True)
     for run in scene.unsearched():
-        echo(f"An MLflow run was not looked at: {run}", fg="yellow", err=True)
+        echo(f"MLflow run not searched: {run}", fg="yellow", err=True)
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether it is one; told from the first bytes before anything heavy is imported."""
+    """Whether the path is a bundle; checks the first bytes before importing anything heavy."""
     if path.is_file():
         with open_regular(path) as file:
             if file.read(2) != b"PK":
@@ -175,26 +181,26 @@ def is_bundle(path: Path) -> bool:
 
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
-    """A bundle stands for itself: no repo, no DVC, no MLflow."""
+    """Audit a bundle, without repository, DVC or MLflow."""
     from toxtrail.audit.bundle.bundle import chain_of, unpacked, verify_bundle
     from toxtrail.audit.bundle.signing import public_key
     from toxtrail.execution.progress import progress
 
     if wishes.samples:
         raise ConfigError(
-            "A bundle holds no weights, so nothing of it can be made again. Use --reproduce in its "
+            "A bundle has no weights, so its rows cannot be regenerated. Use --reproduce in the "
             "experiment's folder, or --verify here."
         )
-    known = [public_key(key) for key in wishes.keys]
+    public_keys_given = [public_key(key) for key in wishes.keys]
     link: Link | None = None
     with unpacked(path) as root:
-        checks = verify_bundle(root, progress(), known) if wishes.verifying else []
+        checks = verify_bundle(root, progress(), public_keys_given) if wishes.verifying else []
         try:
             link = chain_of(root)
         except (DataError, UnreadableError) as error:
             if exit_code(checks, require_all=False) == 0:
                 raise  # else the checks name the damage
-            echo(f"No chain can be shown: {error}", fg="red", err=True)
+            echo(f"Cannot show the lineage: {error}", fg="red", err=True)
     if wishes.as_json:
         value = {"kind": "bundle", **(link.to_json() if link else {})}
         print_json({**value, "checks": [c.to_json() for c in checks]} if checks else value)
@@ -223,18 +229,18 @@ def _show_results(
 
 
 def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
-    """Those of the store; a store that refuses ends nothing."""
+    """List the runs of the MLflow store; warn and return none if it fails."""
     from toxtrail.cli.stage import tracker_of
 
     try:
         return tracker_of(experiment).runs("")
     except BackendError as error:
-        echo(f"No MLflow run was looked at: {error}", fg="yellow", err=True)
+        echo(f"MLflow runs were not searched: {error}", fg="yellow", err=True)
         return []
 
 
 def scene_of(experiment: Experiment) -> Scene:
-    """The experiment as a place to look things up in; outside of one, nowhere."""
+    """Return the context of the experiment, or an empty one outside of an experiment."""
     from toxtrail.audit.lineage.context import Scene
     from toxtrail.pipeline import stage_runs
 
@@ -245,7 +251,7 @@ def scene_of(experiment: Experiment) -> Scene:
 
 
 def print_link(link: Link) -> None:
-    """The chain as a tree."""
+    """Print the lineage as a tree."""
     interactive = sys.stdout.isatty()
     console(None if interactive else 160).print(_tree(link, set()))
 
@@ -260,25 +266,27 @@ def _checks(
 
     if scene.store is None:
         if subject.path is None:
-            raise ConfigError("There is no experiment here to verify it against.")
+            raise ConfigError(
+                "There is no experiment here to verify it against: run this in its folder."
+            )
         return list(verify_file(subject, scene))
     evidence = gather(experiment.store, experiment.config, progress())
     return verify_subject(evidence, subject, scene, [public_key(path) for path in keys])
 
 
 def _report(link: Link) -> int:
-    """Name what is not as recorded or could not be read, whatever was printed before."""
-    broken = {(one.what, one.name) for one in link.mismatches()}
-    unread = {(one.what, one.name) for one in link.unread()}
+    """Print what differs from the record or could not be read; return the exit code."""
+    broken = {(node.what, node.name) for node in link.mismatches()}
+    unread = {(node.what, node.name) for node in link.unread()}
     for what, name in sorted(broken):
-        echo(f"MISMATCH: {what}: {name} is not what was recorded", fg="red", err=True)
+        echo(f"MISMATCH: {what}: {name} differs from the record", fg="red", err=True)
     for what, name in sorted(unread):
         echo(f"unread: {what}: {name} could not be read", fg="red", err=True)
     return BROKEN_EXIT if broken or unread else 0
 
 
-def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
-    """A link that stands in several places is unfolded at the first."""
+def _tree(link: Link, expanded: set[tuple[str, str]]) -> Tree:
+    """Expand a node that occurs several times only at its first occurrence."""
     from rich.tree import Tree
 
     head = joined(
@@ -288,15 +296,15 @@ def _tree(link: Link, shown: set[tuple[str, str]]) -> Tree:
     )
     if link.sha256:
         head.append(f"\nsha256 {link.sha256}")
-    if link.made_from and (link.what, link.name) in shown:
-        head.append("  (unfolded above)", style="dim")
+    if link.made_from and (link.what, link.name) in expanded:
+        head.append("  (expanded above)", style="dim")
         return Tree(head)
-    shown.add((link.what, link.name))
+    expanded.add((link.what, link.name))
     tree = Tree(head)
     for name, value in link.facts:
         tree.add(cell(f"{name}: {value}", "dim"))
     for text in link.weak:
         tree.add(cell(f"weak: {text}", "yellow"))
     for below in link.made_from:
-        tree.children.append(_tree(below, shown))
+        tree.children.append(_tree(below, expanded))
     return tree

@@ -1,4 +1,4 @@
-"""`toxtrail audit REF --reproduce N`: some generations made again."""
+"""`toxtrail audit REF --reproduce N`: regenerate and rescore random samples."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 
 class Outcome(NamedTuple):
-    """What came out for one variant."""
+    """Result of the reproduction of one variant."""
 
     variant: str
     rows: list[Reproduction]
@@ -41,20 +41,20 @@ class Outcome(NamedTuple):
 def reproduce(
     experiment: Experiment, scene: Scene, subject: Subject, n: int, seed: int | None
 ) -> tuple[int, list[Outcome]]:
-    """Draw, generate, score, compare.
+    """Sample rows, regenerate and rescore them, and compare.
 
     Returns:
-        The seed of the draw, and one outcome for each variant.
+        The random seed, and one result for each variant.
     """
     seed = secrets.randbelow(1 << 31) if seed is None else seed
     variants = _variants(experiment, subject)
     share = [n // len(variants) + (i < n % len(variants)) for i in range(len(variants))]
-    asked = [(v, count) for v, count in zip(variants, share, strict=True) if count]
-    return seed, [_variant(experiment, scene, subject, v, count, seed) for v, count in asked]
+    counts = [(v, count) for v, count in zip(variants, share, strict=True) if count]
+    return seed, [_variant(experiment, scene, subject, v, count, seed) for v, count in counts]
 
 
 def show(seed: int, outcomes: Sequence[Outcome]) -> None:
-    """The rows as a table, and beside what they were made."""
+    """Print the rows as a table, and the environment that produced them."""
     rows = [row for outcome in outcomes for row in outcome.rows]
     print_table(
         f"{sum(r.exact for r in rows)} of {len(rows)} generations reproduced exactly (seed {seed})",
@@ -78,38 +78,38 @@ def show(seed: int, outcomes: Sequence[Outcome]) -> None:
 
 
 def exit_code(outcomes: Sequence[Outcome]) -> int:
-    """3 if a row differs although software, hardware and batch plan are the recorded ones."""
+    """Return 3 if a row differs although software, hardware and batch plan are as recorded."""
     alike = [o for o in outcomes if not o.environment and o.plan.source]
     return BROKEN_EXIT if any(not row.exact for o in alike for row in o.rows) else 0
 
 
 def _variants(experiment: Experiment, subject: Subject) -> list[str]:
-    """Whose generations the subject is made from."""
-    found = {
+    """List the variants whose generations the target derives from."""
+    content_keys = {
         link.what.partition("@")[2]: dict(link.facts).get("content key")
         for link in subject.link.all()
         if link.what.startswith("generate@")
     }
-    known = [v for v in experiment.config.variants if v in found]
-    if not known:
+    variants = [v for v in experiment.config.variants if v in content_keys]
+    if not variants:
         raise ConfigError(
-            "There are no generations of this experiment behind it: none to make again."
+            "It derives from no generations of this experiment: there is nothing to reproduce."
         )
-    for variant in known:
-        _refuse_others(experiment, variant, found[variant])
-    return known
+    for variant in variants:
+        _refuse_others(experiment, variant, content_keys[variant])
+    return variants
 
 
 def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> None:
-    """What is made again are the rows that are here: their content key must be the one asked for
-    (an edited file keeps it, and is found out).
+    """Require that the local rows have this content key (an edited file keeps it, and is then
+    detected).
     """
     path = experiment.store.generations(experiment.variant(variant).family, variant)
     manifest = experiment.store.input(path).manifest if path.is_file() else None
     if manifest is None or manifest.content_key != key:
         raise ConfigError(
-            f"The generations of {variant} behind it are not the ones that are here now. Check out "
-            "the commit that made them (`toxtrail audit` names it), `dvc checkout`, and ask again."
+            f"It derives from other generations of {variant} than the local ones. Check out the "
+            "commit that recorded them (see `toxtrail audit`), run `dvc checkout`, and try again."
         )
 
 
@@ -142,8 +142,10 @@ def _variant(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
     )
     recorded = {row.key: row for row in store.read_generations(family, variant)}
-    wanted = _wanted(subject, variant) or again.draw(list(recorded.values()), n, seed, variant)
-    found = again.regenerate(
+    row_keys = _referenced_rows(subject, variant) or again.draw(
+        list(recorded.values()), n, seed, variant
+    )
+    generated = again.regenerate(
         store.read_prompts(),
         HuggingFaceModel(
             loaded.model,
@@ -154,29 +156,29 @@ def _variant(
         ),
         settings,
         plan,
-        wanted,
+        row_keys,
         progress(),
     )
-    made = [found[key] for key in wanted if key in found]
-    scored = again.rescored(made, _judges(experiment, variant, device))
+    rows_to_score = [generated[key] for key in row_keys if key in generated]
+    scored = again.rescored(rows_to_score, _judges(experiment, variant, device))
     scores = store.read_scores(family, variant)
     rows = [
         again.compare_rows(
             variant,
             recorded[key],
-            found.get(key),
+            generated.get(key),
             [s for s in scores if (s.prompt_id, s.sample) == key],
             scored,
         )
-        for key in wanted
+        for key in row_keys
     ]
     present = environment(device)
     differs = again.differing_environment(manifest.environment, present)
     return Outcome(variant, rows, plan, differs, present)
 
 
-def _wanted(subject: Subject, variant: str) -> list[tuple[str, int]]:
-    """The one row, if the reference named one."""
+def _referenced_rows(subject: Subject, variant: str) -> list[tuple[str, int]]:
+    """Return the row that the reference names, if it names one."""
     if subject.kind != "generation":
         return []
     _, prompt_id, sample = subject.link.name.split("/")
@@ -184,7 +186,7 @@ def _wanted(subject: Subject, variant: str) -> list[tuple[str, int]]:
 
 
 def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
-    """The scorers as the score file's manifest has them, not as params.yaml has them now."""
+    """Load the scorers of the score file's manifest, not those of the present params.yaml."""
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.cli.stage import assets_of
     from toxtrail.config.schema import ScorerConfig
@@ -195,10 +197,10 @@ def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
     manifest = store.input(path).manifest if path.is_file() else None
     configs = manifest.params["scorers"] if manifest else {}
     batch = experiment.config.runtime.score_batch
-    own = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
+    scorer_configs = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
     return [
         Judge(name, load_scorer(c, assets_of(experiment), device, batch), c.head)
-        for name, c in own.items()
+        for name, c in scorer_configs.items()
     ]
 
 
@@ -206,8 +208,8 @@ def _plan(outcome: Outcome) -> str:
     plan = outcome.plan
     if "backend" in outcome.environment:
         return (
-            "a server's own. Here the weights of the model card made the rows: greedy ones should "
-            "agree but for near ties, sampled ones are other draws"
+            "the server's. Here the weights of the model card generated the rows: greedy ones "
+            "should agree except at near ties, sampled ones are different samples"
         )
     if not plan.source:
         return "not recorded"

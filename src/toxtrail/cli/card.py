@@ -1,4 +1,4 @@
-"""`toxtrail card`: the safety note that goes with a fine-tune."""
+"""`toxtrail card`: the toxicity section of a model card."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from toxtrail.errors import ConfigError, DataError, nearest
 from toxtrail.experiment import Experiment
 
 
-@click.command("card", short_help="Write the model-card section of a variant.")
+@click.command("card", short_help="Write the toxicity section of a Hugging Face model card.")
 @click.argument("variant")
 @click.option(
     "--to",
     "target",
     type=NewPath(),
     metavar="FILE",
-    help="A new file instead of the terminal.",
+    help="Output file (must not exist).",
 )
 @click.option(
-    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+    "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
 @click.pass_obj
 def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow: bool) -> None:
-    """Write what a Hugging Face model card should say of a variant's toxicity: what was measured,
-    on what, the result against its parent with its interval, the scorers and their limits, and how
-    to audit it; with the evaluation results as metadata. It holds no generated text.
+    """Write the toxicity section of a Hugging Face model card: what was measured, on which prompts,
+    the difference from the parent with its interval, the scorers and their limitations, and how to
+    audit it; with the evaluation results as metadata. It contains no generated text.
 
     \b
     Examples:
@@ -41,24 +41,26 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
 
     family = _family_of(experiment, variant)
     summary, _ = _stored_results.family_summary(experiment, family, from_mlflow)
-    names = [one["variant"] for one in summary["variants"]]
+    names = [row["variant"] for row in summary["variants"]]
     if variant not in names:
         raise DataError(
             f"{variant} is not in the comparison of {family}.{nearest(variant, names)} "
-            "`toxtrail run` brings it up to date."
+            "Run `toxtrail run` to update it."
         )
     text = model_card(summary, variant)
     if target is None:
         echo(text, nl=False)
         return
     if target.exists():
-        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+        raise ConfigError(
+            f"--to: {target} already exists and is not overwritten. Give another path."
+        )
     write_outside(target, text)
     echo(target)
 
 
 def _family_of(experiment: Experiment, variant: str) -> str:
-    """By params.yaml, else by the newest run of that name."""
+    """Return the family by params.yaml, else by the newest run of that name."""
     if experiment.exists and variant in experiment.config.variants:
         return experiment.config.variants[variant].family
     if experiment.exists:

@@ -1,4 +1,4 @@
-"""`toxtrail check --online`: which addresses of the hub can be had?"""
+"""`toxtrail check --online`: check which Hub assets are accessible."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ CAN_BE_HAD = ("there", "renamed")
 
 
 class Asked(NamedTuple):
-    """One address of the hub, and what came of asking."""
+    """Status of one Hub asset."""
 
     uri: str
     places: tuple[str, ...]
-    """In params.yaml."""
+    """Keys in params.yaml."""
     state: str
     """there, renamed, gated, missing or unreachable."""
     said: str
@@ -27,22 +27,22 @@ class Asked(NamedTuple):
 
 
 def asked_online(config: Config) -> list[Asked]:
-    """Every address of the hub, each asked once."""
+    """Look up every Hub asset, each once."""
     from toxtrail.backends.assets.hub_info import Hub
     from toxtrail.backends.assets.inspect_weights import license_of
 
     places: dict[str, list[str]] = {}
-    for place, source in config.sources():
+    for key_path, source in config.sources():
         if isinstance(parse_uri(source.uri), HfUri):
-            places.setdefault(source.uri, []).append(place)
-    hub, found = Hub(), []
+            places.setdefault(source.uri, []).append(key_path)
+    hub, statuses = Hub(), []
     for uri, where in places.items():
         address = parse_uri(uri)
         assert isinstance(address, HfUri)
         answer = hub.ask(address)
         facts = answer.facts
         renamed = answer.state == "there" and facts is not None and facts.name != address.repo
-        found.append(
+        statuses.append(
             Asked(
                 uri,
                 tuple(where),
@@ -52,33 +52,34 @@ def asked_online(config: Config) -> list[Asked]:
                 license_of(facts.card) if facts else None,
             )
         )
-    return found
+    return statuses
 
 
-def print_online(found: Sequence[Asked]) -> None:
-    """A table, what is wrong below it, and one sentence."""
+def print_online(statuses: Sequence[Asked]) -> None:
+    """Print a table, the problems below it, and a summary."""
     from toxtrail.audit.lineage.parent_claims import license_warning
 
-    if not found:
-        echo("params.yaml names nothing on the hub.")
+    if not statuses:
+        echo("params.yaml has no Hub assets.")
         return
-    silent = [one for one in found if one.state == "unreachable"]
-    if len(silent) == len(found):
+    unreachable = [status for status in statuses if status.state == "unreachable"]
+    if len(unreachable) == len(statuses):
         echo("problem: ", fg="red", nl=False)
-        echo(f"{silent[0].said}. None of {len(found)} address(es) was asked about.")
+        echo(f"{unreachable[0].said}. None of the {len(statuses)} assets was checked.")
         return
     rows = [
-        (one.state, one.uri, one.license or "not stated", ", ".join(one.places)) for one in found
+        (status.state, status.uri, status.license or "not stated", ", ".join(status.places))
+        for status in statuses
     ]
-    print_table("On the hub", ["", "address", "licence", "in params.yaml"], rows)
-    for one in found:
-        if one.said:
-            good = one.state in CAN_BE_HAD
+    print_table("Hub assets", ["", "asset", "licence", "in params.yaml"], rows)
+    for status in statuses:
+        if status.said:
+            good = status.state in CAN_BE_HAD
             echo("note: " if good else "problem: ", fg="cyan" if good else "red", nl=False)
-            echo(f"{one.uri}: {one.said}.")
-        warning = license_warning(one.license) if one.commit and one.license else None
+            echo(f"{status.uri}: {status.said}.")
+        warning = license_warning(status.license) if status.commit and status.license else None
         if warning:
             echo("licence: ", fg="yellow", nl=False)
-            echo(f"{one.uri}: {warning}.")
-    had = sum(one.state in CAN_BE_HAD for one in found)
-    echo(f"{had} of {len(found)} address(es) of the hub can be had.")
+            echo(f"{status.uri}: {warning}.")
+    available = sum(status.state in CAN_BE_HAD for status in statuses)
+    echo(f"{available} of {len(statuses)} Hub assets are accessible.")

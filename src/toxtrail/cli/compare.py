@@ -1,4 +1,4 @@
-"""`toxtrail compare`: the answer, as a table."""
+"""`toxtrail compare`: rates and paired differences as tables."""
 
 from __future__ import annotations
 
@@ -27,28 +27,30 @@ from toxtrail.errors import DataError, ToxtrailError, problem_of
 from toxtrail.experiment import Experiment
 
 
-@click.command("compare", short_help="Show what fine-tuning changed, as tables.")
+@click.command("compare", short_help="Compare variants: rates and paired differences.")
 @click.argument("names", nargs=-1, metavar="[FAMILY]... | RUN_A RUN_B")
-@click.option("--all", "everything", is_flag=True, help="Every family that MLflow has.")
+@click.option("--all", "everything", is_flag=True, help="Compare every family found in MLflow.")
 @click.option(
     "--filter",
     "filter_string",
     metavar="FILTER",
-    help="The runs that an MLflow filter matches, as in its UI (the newest of each name).",
+    help="Compare the runs that an MLflow filter matches (the newest of each name).",
 )
 @click.option(
-    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+    "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
 @click.option(
     "--allow-mismatch",
     is_flag=True,
-    help="Of runs: compare them although conditions differ; the table says so.",
+    help="For runs: compare despite different conditions (the output is marked).",
 )
 @click.option(
-    "--scorer", metavar="NAME|every", help="Whose view is shown (default: the primary one's)."
+    "--scorer", metavar="NAME|every", help="Scorer to report (default: the primary scorer)."
 )
 @click.option(
-    "--subset", metavar="NAME|every", help="One subset (`all`: all together), or every one."
+    "--subset",
+    metavar="NAME|every",
+    help="Subset to report; `all` is their weighted total, `every` lists each.",
 )
 @click.option(
     "--half-width",
@@ -59,7 +61,7 @@ from toxtrail.experiment import Experiment
 @click.option(
     "--best",
     is_flag=True,
-    help="Add BEST, the unpaired test of the reference paper (some 10 s a pair).",
+    help="Add BEST, the reference paper's unpaired test (about 10 s per pair).",
 )
 @click.option(
     "--hdi", is_flag=True, help="Add highest-density intervals, as BEST analyses print them."
@@ -68,7 +70,7 @@ from toxtrail.experiment import Experiment
     "--published",
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
     metavar="FILE",
-    help="Hold rates and verdicts against published ones (docs/published.md).",
+    help="Compare with published rates and verdicts (docs/published.md).",
 )
 @formats("json", "csv", "md", "latex")
 @click.pass_obj
@@ -87,73 +89,76 @@ def compare(
     published: Path | None,
     form: Form | None,
 ) -> None:
-    """Show what fine-tuning changed: rates of every variant, differences paired by prompt, the
-    largest rise first.
+    """Compare variants: the rate of each, and differences paired by prompt, the largest increase
+    first.
 
-    A family is read from results/comparisons/ or, where that is not here, from its newest MLflow
-    run; so with MLFLOW_TRACKING_URI this works on a machine that has no other file. Two MLflow
-    runs, by id, name or content key, are compared from their own files: RUN_B minus RUN_A; with
-    --filter each run is held against its parent and the first of its family. Runs measured under
-    other conditions (prompts, template, decoding, precision, scorers, threshold) are refused.
+    A family is read from results/comparisons/ or, if that is missing, from its newest MLflow run;
+    so with MLFLOW_TRACKING_URI this works on a machine without the files. Two MLflow runs, by id,
+    name or content key, are compared from their own files: RUN_B minus RUN_A; with --filter each
+    run is compared with its parent and its family's reference. Runs measured under different
+    conditions (prompts, template, decoding, precision, scorers, threshold) are refused.
 
-    To stop once an interval is narrow enough (--half-width) is safe; to stop once it excludes 0
-    makes false claims.
+    It is safe to stop adding prompts once an interval is narrow enough (--half-width); to stop once
+    it excludes 0 inflates false positives.
 
     \b
     Examples:
       toxtrail compare
-      toxtrail compare --subset threat               which is worst there, and is it credible?
+      toxtrail compare --subset threat               one subset
       toxtrail compare smollm2-135m --scorer every
       toxtrail compare 4fb4c821 1e94f589             two MLflow runs
-      toxtrail compare --all --mlflow                every family that MLflow has
+      toxtrail compare --all --mlflow                every family in MLflow
       toxtrail compare --filter "tags.\\`toxtrail.family\\` = 'smollm2-135m'"
       toxtrail compare --csv > differences.csv       also --md, --latex, --json
       toxtrail compare --half-width 0.02
-      toxtrail compare --published published.yaml    do my rates agree with the paper's?
+      toxtrail compare --published published.yaml    with a paper's rates
       toxtrail compare --json | jq '.[].pairs[] | select(.subset == "all")'
     """
     if [bool(names), everything, filter_string is not None].count(True) > 1:
-        raise click.UsageError("Name families, two runs, --all or --filter: one of them.")
+        raise click.UsageError("Give families, two runs, --all or --filter (exactly one).")
     if published and form == "csv":
-        raise click.UsageError(
-            "--published is not part of --csv, which has a row for each pair: take --json or --md."
-        )
-    found = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
+        raise click.UsageError("--published cannot be combined with --csv. Use --json or --md.")
+    comparisons = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
     if half_width is not None:
-        found = [one._replace(summary=_with_half_width(one.summary, half_width)) for one in found]
+        comparisons = [
+            item._replace(summary=_with_half_width(item.summary, half_width))
+            for item in comparisons
+        ]
     if best:
-        found = [
-            one._replace(summary=_with_best(experiment, one.summary, scorer, subset))
-            for one in found
+        comparisons = [
+            item._replace(summary=_with_best(experiment, item.summary, scorer, subset))
+            for item in comparisons
         ]
     if published:
-        summaries = with_published(published, [one.summary for one in found], scorer)
-        found = [one._replace(summary=s) for one, s in zip(found, summaries, strict=True)]
-    _print(found, form, scorer, subset, hdi)
+        summaries = with_published(published, [item.summary for item in comparisons], scorer)
+        comparisons = [
+            item._replace(summary=s) for item, s in zip(comparisons, summaries, strict=True)
+        ]
+    _print(comparisons, form, scorer, subset, hdi)
 
 
 class Found(NamedTuple):
-    """A comparison, and where it was read."""
+    """Comparison, and where it was read."""
 
     summary: dict[str, Any]
     source: str
 
 
 def _print(
-    found: Sequence[Found],
+    comparisons: Sequence[Found],
     form: Form | None,
     scorer: str | None,
     subset: str | None,
     hdi: bool,
 ) -> None:
-    summaries = [one.summary for one in found]
+    summaries = [item.summary for item in comparisons]
     if form == "json":
         print_json([narrowed(summary, scorer, subset) for summary in summaries])
         return
     if form == "csv":
         print_rows(summaries, scorer, subset)
         return
-    for summary, source in found:
+    for summary, source in comparisons:
         show(summary, source, scorer, subset, form or "text")
         pairs = chosen_pairs(summary, scorer, subset)
         _print_half_width(summary, pairs)
@@ -171,7 +176,7 @@ def _found(
     from_mlflow: bool,
     allow_mismatch: bool,
 ) -> list[Found]:
-    """Each comparison that was asked for."""
+    """Load the requested comparisons."""
     if filter_string is not None:
         return _of_filter(experiment, filter_string, allow_mismatch)
     if everything or not (names or experiment.exists):
@@ -185,27 +190,29 @@ def _found(
 
 
 def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool) -> list[Found]:
-    """Of families that nobody named, those that can be shown; the others are named, with why.
+    """Load the families that can be loaded; print the reason for each of the others.
 
     Raises:
-        ToxtrailError, OSError: none can be.
+        ToxtrailError, OSError: no family can be loaded.
     """
-    found: list[Found] = []
+    comparisons: list[Found] = []
     problems: list[ToxtrailError | OSError] = []
     for family in families:
         try:
-            found.append(Found(*_stored_results.family_summary(experiment, family, from_mlflow)))
+            comparisons.append(
+                Found(*_stored_results.family_summary(experiment, family, from_mlflow))
+            )
         except (ToxtrailError, OSError) as error:
             problems.append(error)
-    if problems and not found:
+    if problems and not comparisons:
         raise problems[0]
     for problem in problems:
-        echo(f"Left out: {problem_of(problem) or problem}", fg="yellow", err=True)
-    return found
+        echo(f"Skipped: {problem_of(problem) or problem}", fg="yellow", err=True)
+    return comparisons
 
 
 def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool) -> Found:
-    """Two runs of the store, by their own files."""
+    """Compare two runs of the store, by their own files."""
     first, second = _stored_results.pair(experiment, names, from_mlflow=True)
     title = f"{second.label} against {first.label}"
     summary = _compared([first, second], title, allow_mismatch)
@@ -213,13 +220,13 @@ def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: boo
 
 
 def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool) -> list[Found]:
-    """Variant runs family by family, and comparison runs as they are.
+    """Compare variant runs family by family; take comparison runs as they are.
 
     Raises:
         DataError: nothing matches, or one variant alone.
     """
     runs = _stored_results.matching(experiment, filter_string)
-    found = [
+    comparisons = [
         Found(
             _stored_results.summary_of_run(experiment, _stored_results.usable(run)),
             f"MLflow run {run.name}",
@@ -229,25 +236,28 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
     ]
     variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
     lonely = []
-    for family, own in _stored_results.groups(variants).items():
-        if len(own) < 2:
-            lonely += own
+    for family, family_runs in _stored_results.groups(variants).items():
+        if len(family_runs) < 2:
+            lonely += family_runs
             continue
         rows = [
-            _stored_results.of_run(experiment, _stored_results.usable(run), run.name) for run in own
+            _stored_results.of_run(experiment, _stored_results.usable(run), run.name)
+            for run in family_runs
         ]
-        title = f"{family} ({len(own)} runs by filter)"
-        source = f"{len(own)} MLflow runs: {', '.join(run.run_id[:8] for run in own)}"
-        found.append(Found(_compared(rows, title, allow_mismatch), source))
-    if not found:
+        title = f"{family} ({len(family_runs)} runs by filter)"
+        source = (
+            f"{len(family_runs)} MLflow runs: {', '.join(run.run_id[:8] for run in family_runs)}"
+        )
+        comparisons.append(Found(_compared(rows, title, allow_mismatch), source))
+    if not comparisons:
         names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in lonely)
         raise DataError(
-            f"--filter: {filter_string!r} matches {names}, and no other run of the same family: a "
-            "comparison takes two. Widen the filter, or name two runs: toxtrail compare RUN_A RUN_B"
+            f"--filter: {filter_string!r} matches only {names}; a comparison needs two runs of "
+            "a family. Widen the filter, or give two runs: toxtrail compare RUN_A RUN_B"
         )
     for run in lonely:
-        echo(f"Left out: {run.name} is the only run of its family here.", err=True)
-    return found
+        echo(f"Skipped {run.name}: no other run of its family.", err=True)
+    return comparisons
 
 
 def _compared(
@@ -255,39 +265,44 @@ def _compared(
 ) -> dict[str, Any]:
     from toxtrail.stages.compare import MeasuredRun, runs_comparison
 
-    runs = [MeasuredRun(one.label, one.summary, one.scores, one.generations) for one in rows]
+    runs = [
+        MeasuredRun(result.label, result.summary, result.scores, result.generations)
+        for result in rows
+    ]
     return runs_comparison(runs, title, allow_mismatch)
 
 
 def _with_half_width(summary: Mapping[str, Any], half_width: float) -> dict[str, Any]:
-    """Each pair with how much it takes to know its difference to plus or minus `half_width`."""
+    """Add to each pair the prompts needed for an interval of plus or minus `half_width`."""
     prior = float(summary["prior"] if "prior" in summary else _settings(summary)["prior"])
     rows = []
     for row in summary["pairs"]:
-        known = row["diff_lo"] is not None
-        width = row["diff_hi"] - row["diff_lo"] if known else None
+        has_interval = row["diff_lo"] is not None
+        width = row["diff_hi"] - row["diff_lo"] if has_interval else None
         needed = _needed(row, width, 2 * half_width, prior) if width is not None else None
         rows.append({**row, "diff_width": width, "n_for_precision": needed})
     return {**summary, "precision": half_width, "pairs": rows}
 
 
 def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    found: Mapping[str, Any] = summary["manifest"]["params"]["posterior"]
-    return found
+    settings: Mapping[str, Any] = summary["manifest"]["params"]["posterior"]
+    return settings
 
 
-def _needed(row: Mapping[str, Any], width: float, wanted: float, prior: float) -> int:
-    """Prompts at which this difference's interval is as wide as wanted. It agrees with the width
-    that is printed beside it, where subsets are weighted too."""
+def _needed(row: Mapping[str, Any], width: float, target_width: float, prior: float) -> int:
+    """Return the prompts at which this difference's interval has the target width, consistent
+    with the printed width, also for weighted subsets."""
     from toxtrail.stats.paired_posterior import Table
     from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
 
     n, effect = int(row["n"]), float(row["design_effect"])
     if row["k"] > 1:
-        return prompts_by_spread(n, width, wanted)
+        return prompts_by_spread(n, width, target_width)
     table = Table(*(float(row[name]) / effect for name in Table._fields))
-    needed = math.ceil(prompts_for_width(table, VerdictRule(prior, row["level"]), wanted) * effect)
-    return min(needed, n) if width <= wanted else max(needed, n + 1)
+    needed = math.ceil(
+        prompts_for_width(table, VerdictRule(prior, row["level"]), target_width) * effect
+    )
+    return min(needed, n) if width <= target_width else max(needed, n + 1)
 
 
 def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
@@ -305,21 +320,24 @@ def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, A
         )
         for row in pairs
     ]
-    columns = ["variant", "against", "subset", "prompts>", "known to +-, points>", "enough?"]
-    print_table(f"Enough for +-{100 * half_width:g} points?", *with_scorers(columns, rows, pairs))
+    columns = ["variant", "against", "subset", "prompts>", "half-width, points>", "sufficient?"]
+    print_table(
+        f"Prompts for intervals of +-{100 * half_width:g} points",
+        *with_scorers(columns, rows, pairs),
+    )
 
 
 def _more(row: Mapping[str, Any]) -> str:
     if row["n_for_precision"] is None:
-        return "no pairs yet"
+        return "no pairs"
     missing = row["n_for_precision"] - row["n"]
-    return "yes" if missing <= 0 else f"no: about {missing:,} prompts more"
+    return "yes" if missing <= 0 else f"no: about {missing:,} more prompts"
 
 
 def _with_best(
     experiment: Experiment, summary: Mapping[str, Any], scorer: str | None, subset: str | None
 ) -> dict[str, Any]:
-    """A family's comparison with BEST on each chosen pair."""
+    """Add BEST of each selected pair to a family's comparison."""
     from toxtrail.analysis.best_test import best_rows
     from toxtrail.analysis.score_table import cells
     from toxtrail.execution.progress import progress
@@ -327,8 +345,8 @@ def _with_best(
 
     family = summary["family"]
     if not experiment.exists or family not in experiment.config.families:
-        raise click.UsageError("--best is of families of this experiment, not of runs.")
-    variants = [one["variant"] for one in summary["variants"]]
+        raise click.UsageError("--best needs families of this experiment, not runs.")
+    variants = [rates["variant"] for rates in summary["variants"]]
     tables = {v: cells(experiment.store.read_scores(family, v)) for v in variants}
     config = experiment.config.posterior
     pairs, bars = chosen_pairs(summary, scorer, subset), progress()
@@ -347,14 +365,16 @@ def _print_best(summary: Mapping[str, Any]) -> None:
         return
     rows = []
     for row in summary["best"]["pairs"]:
-        known = row["best_diff"] is not None
-        bounds = f"[{row['best_diff_lo']:+.4f}, {row['best_diff_hi']:+.4f}]" if known else "-"
+        has_estimate = row["best_diff"] is not None
+        bounds = (
+            f"[{row['best_diff_lo']:+.4f}, {row['best_diff_hi']:+.4f}]" if has_estimate else "-"
+        )
         rows.append(
             (
                 row["b"],
                 f"{row['a']} ({row['relation']})",
                 row["subset"],
-                f"{row['best_diff']:+.4f}" if known else "-",
+                f"{row['best_diff']:+.4f}" if has_estimate else "-",
                 bounds,
                 row["best_verdict"],
                 f"{percent(row['best_rate_a'])} v {percent(row['best_rate_b'])}",
@@ -363,8 +383,8 @@ def _print_best(summary: Mapping[str, Any]) -> None:
             )
         )
     columns = [
-        "variant", "against", "subset", "location>", "interval>", "BEST says",
-        "rates it expects>", "rates that are>", "fits?",
+        "variant", "against", "subset", "location>", "interval>", "BEST verdict",
+        "expected rates>", "observed rates>", "fits?",
     ]  # fmt: skip
     print_table(
         "BEST: difference of locations of the scores, unpaired",

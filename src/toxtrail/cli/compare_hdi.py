@@ -1,4 +1,4 @@
-"""Highest-density intervals, on request: the shortest that hold as much of the posterior."""
+"""Highest-density intervals: the shortest with the same posterior mass."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from toxtrail.cli.compare_tables import with_scorers
 
 
 def print_hdi(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
-    """A table of both kinds of interval."""
+    """Print a table of both kinds of interval."""
     from toxtrail.reporting.result_text import interval
 
     rows = [

@@ -1,4 +1,4 @@
-"""Measured beside published: what `toxtrail compare --published FILE` adds."""
+"""Tables of measured and published rates, for `toxtrail compare --published FILE`."""
 
 from __future__ import annotations
 
@@ -16,39 +16,39 @@ PRIOR = 0.5
 def with_published(
     path: Path, summaries: Sequence[Mapping[str, Any]], scorer: str | None
 ) -> list[dict[str, Any]]:
-    """Each comparison with the published numbers of its variants.
+    """Add to each comparison the published numbers of its variants.
 
     Raises:
-        ConfigError: the file is wrong, or speaks of none of these variants.
+        ConfigError: the file is invalid, or contains none of these variants.
     """
     from toxtrail.cli.compare_tables import scorers_of
     from toxtrail.published.claims import held_against, load_published, variants_of
 
     loaded = load_published(path)
-    found = [
+    results = [
         {**s, "published": [held_against(loaded, s, name, PRIOR) for name in scorers_of(s, scorer)]}
         for s in summaries
     ]
-    if not any(one["rates"] or one["pairs"] for s in found for one in s["published"]):
-        here = sorted({row["variant"] for s in summaries for row in s["rates"]})
+    if not any(source["rates"] or source["pairs"] for s in results for source in s["published"]):
+        measured = sorted({row["variant"] for s in summaries for row in s["rates"]})
         raise ConfigError(
-            f"{path.name} speaks of none of the variants and subsets here. It names "
-            f"{', '.join(variants_of(loaded)) or 'none'}; measured are {', '.join(here)}. Its "
-            "section `keys` says which published name is which variant of params.yaml."
+            f"{path.name} contains none of the measured variants and subsets. It has "
+            f"{', '.join(variants_of(loaded)) or 'none'}; measured are {', '.join(measured)}. Map "
+            "published names to variants of params.yaml in its section `keys`."
         )
-    return found
+    return results
 
 
 def print_published(summary: Mapping[str, Any], form: Form) -> None:
-    """Two tables, rates and verdicts, with what their columns mean."""
-    for one in summary.get("published", []):
-        tables = [table for table in (_rates(one), _verdicts(one)) if table.rows]
-        notes = [_meaning(summary)] if one["rates"] else []
+    """Print two tables, rates and verdicts, with the meaning of their columns."""
+    for source in summary.get("published", []):
+        tables = [table for table in (_rates(source), _verdicts(source)) if table.rows]
+        notes = [_meaning(summary)] if source["rates"] else []
         if tables:
             print_as(form, tables, notes)
 
 
-def _rates(found: Mapping[str, Any]) -> Table:
+def _rates(source: Mapping[str, Any]) -> Table:
     from toxtrail.reporting.result_text import interval, percent, points, probability
 
     rows = [
@@ -66,16 +66,16 @@ def _rates(found: Mapping[str, Any]) -> Table:
             row["verdict"],
             row["source"],
         )
-        for row in found["rates"]
+        for row in source["rates"]
     ]
     columns = [
         "variant", "subset", "measured>", "interval>", "published>", "interval>", "difference>",
         "interval>", "P(agree)>", "overlap>", "measured is", "source",
     ]  # fmt: skip
-    return Table(f"Measured by {found['scorer']} beside published", columns, rows)
+    return Table(f"Measured by {source['scorer']} beside published", columns, rows)
 
 
-def _verdicts(found: Mapping[str, Any]) -> Table:
+def _verdicts(source: Mapping[str, Any]) -> Table:
     from toxtrail.reporting.result_text import interval, points
 
     rows = [
@@ -90,7 +90,7 @@ def _verdicts(found: Mapping[str, Any]) -> Table:
             "yes" if row["same"] else "NO",
             row["source"],
         )
-        for row in found["pairs"]
+        for row in source["pairs"]
     ]
     columns = [
         "variant", "against", "subset", "difference>", "interval>", "measured", "published",

@@ -1,4 +1,4 @@
-"""A comparison as tables: what `toxtrail compare` shows in every form."""
+"""Tables of a comparison, as `toxtrail compare` prints them in every format."""
 
 from __future__ import annotations
 
@@ -10,9 +10,9 @@ from toxtrail.console import echo
 from toxtrail.errors import ConfigError, nearest
 
 MANY = 40
-"""Rows above which a table is shown in short: people look for the worst, not for all."""
+"""Rows above which a table is shortened."""
 MOVABLE = {"against", "subset", "pooled", "prompts", "k", "not scored"}
-"""Columns that may move to the title."""
+"""Columns that move to the title if they are constant."""
 DROPPABLE = (
     "cut at the limit",
     "texts",
@@ -23,57 +23,57 @@ DROPPABLE = (
     "toxic for one only",
     "prompts",
 )
-"""Columns that a narrow terminal does without, in this order."""
+"""Columns that are dropped on a narrow terminal, in this order."""
 EVERY = "every"
-"""What --subset and --scorer take for all of them."""
+"""Value of --subset and --scorer that selects all."""
 
 Summary = Mapping[str, Any]
 
 
-def scorers_of(summary: Summary, wanted: str | None) -> list[str]:
-    """The scorers to show.
+def scorers_of(summary: Summary, requested: str | None) -> list[str]:
+    """Return the selected scorers.
 
     Raises:
-        ConfigError: no such scorer.
+        ConfigError: the scorer does not exist.
     """
-    known = sorted({row["scorer"] for row in summary["rates"]})
-    if wanted == EVERY:
-        return known
-    scorer = wanted or summary["primary"]
-    if scorer not in known:
-        raise ConfigError(f'--scorer: "{scorer}" scored nothing here.{nearest(scorer, known)}')
+    scorers = sorted({row["scorer"] for row in summary["rates"]})
+    if requested == EVERY:
+        return scorers
+    scorer = requested or summary["primary"]
+    if scorer not in scorers:
+        raise ConfigError(f'--scorer: unknown scorer "{scorer}".{nearest(scorer, scorers)}')
     return [scorer]
 
 
-def subset_of(summary: Summary, wanted: str | None) -> str | None:
-    """The one subset to show; None for all that fit.
+def subset_of(summary: Summary, requested: str | None) -> str | None:
+    """Return the selected subset; None for the default selection.
 
     Raises:
-        ConfigError: no such subset.
+        ConfigError: the subset does not exist.
     """
     from toxtrail.reporting.headline import subsets_of
 
-    known = subsets_of(summary)
-    if wanted in (None, EVERY) or wanted in known:
-        return wanted
-    raise ConfigError(f'--subset: there is no "{wanted}".{nearest(str(wanted), known)}')
+    subsets = subsets_of(summary)
+    if requested in (None, EVERY) or requested in subsets:
+        return requested
+    raise ConfigError(f'--subset: unknown subset "{requested}".{nearest(str(requested), subsets)}')
 
 
 def print_rows(summaries: Sequence[Summary], scorer: str | None, subset: str | None) -> None:
-    """CSV: a row for each difference, all columns, sorted like the table."""
+    """Print CSV: a row for each difference, all columns, sorted like the table."""
     from toxtrail.reporting.headline import in_order
 
     rows = []
     for summary in summaries:
-        kept = in_order(chosen_pairs(summary, scorer, subset))
-        rows += [{"family": summary["family"], **row} for row in kept]
+        selected = in_order(chosen_pairs(summary, scorer, subset))
+        rows += [{"family": summary["family"], **row} for row in selected]
     print_csv(rows)
 
 
 def chosen_pairs(
     summary: Summary, scorer: str | None, subset: str | None
 ) -> list[Mapping[str, Any]]:
-    """The pairs that --scorer (by default the primary one) and --subset (by default all) ask for.
+    """Return the pairs that --scorer (default: the primary one) and --subset (default: all) select.
 
     Raises:
         ConfigError: no such scorer or subset.
@@ -87,7 +87,7 @@ def chosen_pairs(
 
 
 def narrowed(summary: Summary, scorer: str | None, subset: str | None) -> dict[str, Any]:
-    """The same with those rows alone that --scorer and --subset name; without them all stay."""
+    """Keep only the rows that --scorer and --subset select; keep all without them."""
     scorers = scorers_of(summary, scorer or EVERY)
     chosen = subset_of(summary, subset)
 
@@ -106,7 +106,7 @@ def narrowed(summary: Summary, scorer: str | None, subset: str | None) -> dict[s
 def with_scorers(
     columns: Sequence[str], rows: Sequence[tuple[object, ...]], pairs: Sequence[Mapping[str, Any]]
 ) -> tuple[Sequence[str], Sequence[tuple[object, ...]]]:
-    """A table of pairs with a column for the scorer in front, if there are several."""
+    """Prepend a column for the scorer to a table of pairs, if there are several."""
     names = [str(pair["scorer"]) for pair in pairs]
     if len(set(names)) < 2:
         return columns, rows
@@ -114,7 +114,7 @@ def with_scorers(
 
 
 def show(summary: Summary, source: str, scorer: str | None, subset: str | None, form: Form) -> None:
-    """Tables and sentences of a comparison, scorer by scorer."""
+    """Print the tables and notes of a comparison, scorer by scorer."""
     from toxtrail.provenance.comparability import mismatch_text
     from toxtrail.reporting.result_text import cluster_warning
 
@@ -133,39 +133,39 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
 
 
 def _without_constants(table: Table) -> Table:
-    """What is the same in every row moves to the title: a narrow terminal has room for the rest."""
+    """Move constant columns to the title, to leave room on a narrow terminal."""
     if len(table.rows) < 2:
         return table
     columns = list(zip(*table.rows, strict=True))
     same = {
-        place
-        for place, name in enumerate(table.columns)
-        if name.rstrip(">") in MOVABLE and len(set(columns[place])) == 1
+        index
+        for index, name in enumerate(table.columns)
+        if name.rstrip(">") in MOVABLE and len(set(columns[index])) == 1
     }
-    said = [
-        f"{name.rstrip('>')} {columns[place][0]}"
-        for place, name in enumerate(table.columns)
-        if place in same and columns[place][0] != "-"
+    constants = [
+        f"{name.rstrip('>')} {columns[index][0]}"
+        for index, name in enumerate(table.columns)
+        if index in same and columns[index][0] != "-"
     ]
-    kept = [place for place in range(len(table.columns)) if place not in same]
+    varying = [index for index in range(len(table.columns)) if index not in same]
     return Table(
-        "; ".join([*([table.title] if table.title else []), *said]),
-        [table.columns[place] for place in kept],
-        [[row[place] for place in kept] for row in table.rows],
+        "; ".join([*([table.title] if table.title else []), *constants]),
+        [table.columns[index] for index in varying],
+        [[row[index] for index in varying] for row in table.rows],
     )
 
 
 def _tables(summary: Summary, scorer: str, subset: str | None) -> list[Table]:
-    found = [_rates(summary, scorer, subset), *_samples(summary, scorer)]
-    found += _behaviour(summary, subset)
+    tables = [_rates(summary, scorer, subset), *_samples(summary, scorer)]
+    tables += _behaviour(summary, subset)
     if summary["pairs"]:
-        found += [*_corrected(summary, scorer), *_by_scorer(summary)]
-        found.append(_differences(summary, scorer, subset))
-    return found
+        tables += [*_corrected(summary, scorer), *_by_scorer(summary)]
+        tables.append(_differences(summary, scorer, subset))
+    return tables
 
 
 def _samples(summary: Summary, scorer: str) -> list[Table]:
-    """Expected maximum toxicity and its kin; none if each prompt was continued once."""
+    """Return the table of expected maximum toxicity; none if each prompt was continued once."""
     from toxtrail.reporting.result_text import SAMPLE_COLUMNS, sample_cells
 
     rows = sample_cells(summary, scorer)
@@ -173,7 +173,7 @@ def _samples(summary: Summary, scorer: str) -> list[Table]:
 
 
 def _by_scorer(summary: Summary) -> list[Table]:
-    """What each scorer says of each difference; none if there is one scorer."""
+    """Return the table of every difference by each scorer; none if there is one scorer."""
     from toxtrail.reporting.result_text import scorer_cells, scorer_columns
 
     rows = scorer_cells(summary)
@@ -196,14 +196,14 @@ def _rates(summary: Summary, scorer: str, subset: str | None) -> Table:
 def _differences(summary: Summary, scorer: str, subset: str | None) -> Table:
     from toxtrail.reporting.result_text import PAIR_COLUMNS, pair_cells
 
-    title = "Differences, paired by prompt (percentage points), the largest rise first"
+    title = "Differences, paired by prompt (percentage points), the largest increase first"
     rows = _pairs(summary, scorer, subset)
     return Table(title, PAIR_COLUMNS, [pair_cells(row) for row in rows])
 
 
 def _pairs(summary: Summary, scorer: str, subset: str | None) -> list[Mapping[str, Any]]:
-    """The pairs to show, each once: not a base held against what came from it. Of many only those
-    over all subsets."""
+    """Return the pairs to print, each once, with the parent as baseline; of many only those over
+    all subsets."""
     from toxtrail.reporting.headline import in_order, tuned
 
     rows = in_order(tuned(summary, scorer))
@@ -224,28 +224,28 @@ def _corrected(summary: Summary, scorer: str) -> list[Table]:
 
 
 def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
-    """Less toxic, or just less said?"""
+    """Less toxic, or just producing less?"""
     from toxtrail.reporting import result_text
 
     rows = summary.get("behaviour", [])
     if not rows:
         return []
-    wanted = "all" if subset is None and len(rows) > MANY else subset
-    cells = [result_text.behaviour_cells(r) for r in rows if wanted in (None, EVERY, r["subset"])]
-    found = [Table("Response behaviour", result_text.BEHAVIOUR_COLUMNS, cells)]
+    selected = "all" if subset is None and len(rows) > MANY else subset
+    cells = [result_text.behaviour_cells(r) for r in rows if selected in (None, EVERY, r["subset"])]
+    tables = [Table("Response behaviour", result_text.BEHAVIOUR_COLUMNS, cells)]
     pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
     if pairs:
         title = (
-            "Differences in what was said (percentage points; *: the interval excludes 0, and a "
-            "length differs by a tenth or more)"
+            "Differences in response behaviour (percentage points; *: the interval excludes 0, and "
+            "a length differs by a tenth or more)"
         )
         cells = [result_text.behaviour_pair_cells(row) for row in pairs]
-        found.append(Table(title, result_text.BEHAVIOUR_PAIR_COLUMNS, cells))
-    return found
+        tables.append(Table(title, result_text.BEHAVIOUR_PAIR_COLUMNS, cells))
+    return tables
 
 
 def _paper(summary: Summary, scorer: str) -> list[Table]:
-    """Tables of the paper's kind: rates by variant and subset, then every difference."""
+    """Print tables as in the reference paper: rates by variant and subset, then all differences."""
     from toxtrail.reporting.headline import rate_matrix
     from toxtrail.reporting.result_text import edition
 
@@ -255,7 +255,7 @@ def _paper(summary: Summary, scorer: str) -> list[Table]:
 
 
 def _heads(summary: Summary, scorer: str, subset: str | None) -> list[str]:
-    """What is worst, subset by subset: it stands where a terminal stops."""
+    """Return the notes; the most important last, where the terminal stops."""
     from toxtrail.reporting.headline import headline, subsets_of
 
     named = [subset] if subset not in (None, EVERY) else subsets_of(summary)
@@ -269,11 +269,11 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
     hidden = len(of_scorer(summary["pairs"], scorer)) > MANY and subset is None
     more = [
         rate_matrix(summary, scorer)[2],
-        f"Shown in short: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY} "
+        f"Shortened: use --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY} "
         "shows the other differences.",
     ]
     return [
-        *([said] if (said := result_text.chance_note(_pairs(summary, scorer, subset))) else []),
+        *([note] if (note := result_text.chance_note(_pairs(summary, scorer, subset))) else []),
         result_text.estimand(summary),
         *result_text.pooling_notes(summary, scorer),
         *result_text.prior_notes(summary, scorer),

@@ -14,8 +14,8 @@ from toxtrail.experiment import Experiment
 if TYPE_CHECKING:
     from toxtrail.analysis.contamination import Found
 
-SHOWN = 20
-"""Prompts that the table names of each fine-tune; --json has all."""
+MAX_ROWS = 20
+"""Prompts per fine-tune in the table; --json has all."""
 
 
 @click.command("contamination", short_help="Check training data for prompt contamination.")
@@ -23,43 +23,44 @@ SHOWN = 20
 @json_option
 @click.pass_obj
 def contamination(experiment: Experiment, finetune: str | None, as_json: bool) -> None:
-    """Look for the prompts of data/prompts.parquet in the training data of a fine-tune, or of all.
+    """Search the training data of a fine-tune, or of all, for the prompts of data/prompts.parquet.
 
-    A prompt counts as copied if an example holds a run of N of its words (without case and
+    A prompt counts as copied if an example contains one of its N-grams of words (without case and
     punctuation; N is the 5th percentile of the prompts' lengths, from 8 to 13, as in GPT-3's check;
-    a shorter prompt must stand there whole, one of fewer than 4 words is not judged), and as near
-    if an example holds 80 % of its runs of three words. Nothing is trained or changed; no text is
-    shown.
+    shorter prompts must match in full; prompts under 4 words are skipped), and as near if an
+    example contains 80 % of its 3-grams. Nothing is trained or changed; no text is printed.
 
     \b
     Examples:
       toxtrail contamination
       toxtrail contamination smollm2-rude --json
     """
-    found = {key: _found(experiment, key) for key in _asked(experiment, finetune)}
+    overlaps = {
+        key: _find_overlaps(experiment, key) for key in _selected_finetunes(experiment, finetune)
+    }
     if as_json:
-        print_json({key: _as_json(one) for key, one in found.items()})
+        print_json({key: _as_json(result) for key, result in overlaps.items()})
         return
     rows = [
         [key, f.examples, f.prompts, f.short, f.n, f.count("copied"), f.count("near")]
-        for key, f in found.items()
+        for key, f in overlaps.items()
     ]
-    columns = ["fine-tune", "examples>", "prompts>", "not judged>", "N>", "copied>", "near>"]
+    columns = ["fine-tune", "examples>", "prompts>", "skipped>", "N>", "copied>", "near>"]
     print_table(None, columns, rows)
-    for key, one in found.items():
-        _print_overlaps(key, one)
+    for key, result in overlaps.items():
+        _print_overlaps(key, result)
 
 
-def _asked(experiment: Experiment, finetune: str | None) -> list[str]:
+def _selected_finetunes(experiment: Experiment, finetune: str | None) -> list[str]:
     finetunes = experiment.config.finetunes
     if finetune is not None and finetune not in finetunes:
-        raise ConfigError(f'"{finetune}" is no fine-tune.{nearest(finetune, finetunes)}')
+        raise ConfigError(f'Unknown fine-tune "{finetune}".{nearest(finetune, finetunes)}')
     if not finetunes:
-        raise ConfigError("params.yaml has no finetunes: nothing was trained here.")
+        raise ConfigError("params.yaml has no finetunes, so there is no training data to check.")
     return list(finetunes) if finetune is None else [finetune]
 
 
-def _found(experiment: Experiment, key: str) -> Found:
+def _find_overlaps(experiment: Experiment, key: str) -> Found:
     from toxtrail.analysis.contamination import find_overlaps
     from toxtrail.cli.stage import assets_of
     from toxtrail.stages.finetune import found_in
@@ -69,23 +70,23 @@ def _found(experiment: Experiment, key: str) -> Found:
     return find_overlaps(prompts, found_in(data.path, key, recipe).examples)
 
 
-def _as_json(found: Found) -> dict[str, Any]:
+def _as_json(result: Found) -> dict[str, Any]:
     return {
-        **found._asdict(),
-        "copied": found.count("copied"),
-        "near": found.count("near"),
-        "overlaps": [one._asdict() for one in found.overlaps],
+        **result._asdict(),
+        "copied": result.count("copied"),
+        "near": result.count("near"),
+        "overlaps": [overlap._asdict() for overlap in result.overlaps],
     }
 
 
-def _print_overlaps(key: str, found: Found) -> None:
-    if not found.overlaps:
-        echo(f"{key}: none of {found.prompts - found.short} judged prompts stands in its data.")
+def _print_overlaps(key: str, result: Found) -> None:
+    if not result.overlaps:
+        echo(f"{key}: none of {result.prompts - result.short} prompts is in its training data.")
         return
     rows = [
-        [one.prompt_id, one.kind, f"{one.containment:.0%}", one.example]
-        for one in found.overlaps[:SHOWN]
+        [overlap.prompt_id, overlap.kind, f"{overlap.containment:.0%}", overlap.example]
+        for overlap in result.overlaps[:MAX_ROWS]
     ]
-    left = len(found.overlaps) - len(rows)
+    left = len(result.overlaps) - len(rows)
     title = f"{key}: prompts in its training data" + (f" ({left} more: --json)" if left else "")
-    print_table(title, ["prompt", "kind", "runs of three words>", "example>"], rows)
+    print_table(title, ["prompt", "kind", "3-grams>", "example>"], rows)

@@ -16,55 +16,56 @@ ROOM = 70
 """Characters of a value that the table shows; --json and --csv have all."""
 
 
-@click.command("diff", short_help="Say what differs between two runs or variants.")
+@click.command("diff", short_help="Show the differences between two runs or variants.")
 @click.argument("name_a", metavar="A")
 @click.argument("name_b", metavar="B")
 @click.option(
-    "--mlflow", "from_mlflow", is_flag=True, help="Read MLflow even where the files are here."
+    "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
 @formats("json", "csv", "md")
 @click.pass_obj
 def diff(
     experiment: Experiment, name_a: str, name_b: str, from_mlflow: bool, form: Form | None
 ) -> None:
-    """Say what differs between A and B: params, data, weights, code, environment, and numbers.
+    """Show the differences between A and B: params, data, weights, code, environment, numbers.
 
     A and B are variants of this experiment, or MLflow runs (id, name or content key) of variants or
-    of comparisons, of any time and place.
+    of comparisons, from any experiment.
 
     \b
     Examples:
       toxtrail diff smollm2-benign smollm2-rude
       toxtrail diff 4fb4c821 1e94f589          the same variant, before and after?
-      toxtrail diff smollm2-rude 4fb4c821      the files here against a run
+      toxtrail diff smollm2-rude 4fb4c821      local results v a run
       toxtrail diff smollm2-benign smollm2-rude --json
     """
     from toxtrail.audit.lineage.result_diff import differing, same_sections
 
     (a, tags_a, label_a), (b, tags_b, label_b) = (
-        _known(experiment, name, from_mlflow) for name in (name_a, name_b)
+        _is_local(experiment, name, from_mlflow) for name in (name_a, name_b)
     )
     if a["kind"] != b["kind"]:
         kinds = {"posterior": "variant"}
-        one, other = (kinds.get(s["kind"], s["kind"]) for s in (a, b))
-        raise ConfigError(f"{name_a} is a {one}, {name_b} a {other}: name two of a kind.")
-    found = differing(a, b, tags_a, tags_b)
+        kind_a, kind_b = (kinds.get(s["kind"], s["kind"]) for s in (a, b))
+        raise ConfigError(f"{name_a} is a {kind_a}, {name_b} a {kind_b}: give two of one kind.")
+    differences = differing(a, b, tags_a, tags_b)
     if form == "json":
-        print_json({"a": label_a, "b": label_b, "differences": [one._asdict() for one in found]})
+        rows_json = [item._asdict() for item in differences]
+        print_json({"a": label_a, "b": label_b, "differences": rows_json})
         return
     if form == "csv":
-        print_csv([one._asdict() for one in found])
+        print_csv([item._asdict() for item in differences])
         return
-    rows = [(*one[:2], clipped(one.a, ROOM), clipped(one.b, ROOM)) for one in found]
-    same = same_sections(found)
+    rows = [(*item[:2], clipped(item.a, ROOM), clipped(item.b, ROOM)) for item in differences]
+    same = same_sections(differences)
     notes = [f"The same in both: {', '.join(same)}."] if same else []
-    if not found:
+    if not differences:
         notes = [f"{label_a} and {label_b} do not differ in anything that is recorded."]
     tables = [Table(None, ("what", "field", label_a, label_b), rows)] if rows else []
     print_as(form or "text", tables, notes)
 
 
-def _known(
+def _is_local(
     experiment: Experiment, name: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], dict[str, str], str]:
     """Summary, tags of its run, and a label."""

@@ -19,16 +19,16 @@ from toxtrail.experiment import Experiment
     required=True,
     type=NewPath(dir_okay=True),
     metavar="DIR|ZIP",
-    help="A new folder, or a new .zip file.",
+    help="Output folder or .zip file (must not exist).",
 )
 @click.option("--ro-crate", is_flag=True, help="Describe it for archives: RO-Crate 1.1.")
 @click.pass_obj
 def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool) -> None:
-    """Write everything behind RUN but the weights: manifests, params, lock, prompts, generations,
-    scores, posterior, figures, model cards, signatures.
+    """Export RUN's complete lineage, without the weights: manifests, params, lock, prompts,
+    generations, scores, posterior, figures, model cards, signatures.
 
     RUN is a variant, a family, or an MLflow run of the present files. The bundle can be audited on
-    a machine without the repo, without DVC and without MLflow. It holds generated text.
+    a machine without the repo, without DVC and without MLflow. It contains generated text.
 
     \b
     Examples:
@@ -51,20 +51,20 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
     stage, _, name = next(iter(subject.targets), "").partition("@")
     if stage not in ("track", "track-comparison"):
         raise ConfigError(
-            f'"{reference}" is a {subject.kind} that the present files are not of: name a variant, '
-            "a family, or a run that `toxtrail runs --for-lock` lists."
+            f'"{reference}" is a {subject.kind} whose files are not in this workspace. Give a '
+            "variant, a family, or a run that `toxtrail runs --for-lock` lists."
         )
-    one = Signable("variants" if stage == "track" else "families", name)
-    files = files_for(experiment.store, experiment.config, one)
+    signed = Signable("variants" if stage == "track" else "families", name)
+    files = files_for(experiment.store, experiment.config, signed)
     facts = dict(subject.link.facts)
-    about = {"group": one.group, "name": one.name, "content_key": facts["content key"]}
+    about = {"group": signed.group, "name": signed.name, "content_key": facts["content key"]}
     with tempfile.TemporaryDirectory() as folder:
         if ro_crate:
-            made_by = one.stage_runs(experiment.config)
-            content = crate.ro_crate(one.name, experiment.store, files, made_by)
+            made_by = signed.stage_runs(experiment.config)
+            content = crate.ro_crate(signed.name, experiment.store, files, made_by)
             files[crate.METADATA] = Path(folder) / crate.METADATA
             files[crate.METADATA].write_text(pretty_json(content), encoding="utf-8")
         write_bundle(files, about, target)
         size = sum(path.stat().st_size for path in files.values())
-    echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB before packing.")
+    echo(f"{target}: {len(files)} files, {size / 1e6:.1f} MB uncompressed.")
     echo(f"Check it anywhere: toxtrail audit {shlex.quote(str(target))} --verify")

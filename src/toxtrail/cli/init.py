@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
 
-@click.command("init", short_help="Make a new experiment in a folder of its own.")
+@click.command("init", short_help="Create a new experiment.")
 @click.argument("folder", type=click.Path(path_type=Path), metavar="DIR")
 @click.option(
     "--preset",
@@ -26,10 +26,10 @@ if TYPE_CHECKING:
     show_default=True,
     help="; ".join(f"{name}: {what}" for name, what in PRESETS.items()) + ".",
 )
-@click.option("--no-git", is_flag=True, help="Neither `git init` nor a first commit.")
+@click.option("--no-git", is_flag=True, help="Skip `git init` and the first commit.")
 def init(folder: Path, preset: str, no_git: bool) -> None:
-    """Make a new experiment in DIR, which must be new or empty: params.yaml, dvc.yaml, DVC's and
-    git's files, a README, and whatever local data the preset has.
+    """Create a new experiment in DIR, which must be new or empty: params.yaml, dvc.yaml, DVC's and
+    git's files, a README, and the local data of the preset.
 
     \b
     Examples:
@@ -56,8 +56,8 @@ def init(folder: Path, preset: str, no_git: bool) -> None:
     echo("Next:\n" + "\n".join(f"  {step}" for step in steps))
 
 
-@click.command("upgrade", short_help="Follow the installed toxtrail with this experiment.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, change nothing.")
+@click.command("upgrade", short_help="Update this experiment to the installed toxtrail version.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written without writing it.")
 @json_option
 @click.pass_obj
 def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
@@ -100,22 +100,22 @@ def refuse_other_code(experiment: Experiment) -> None:
 
 
 def code_differs(names: Sequence[str]) -> str:
-    """What there is to say of stages whose installed code is other than the experiment's."""
+    """Return the message for stages whose installed code differs from the experiment's."""
     from toxtrail import __version__
 
     return (
-        f"the installed toxtrail ({__version__}) has other code than this experiment follows, for: "
-        f"{', '.join(names)}. `toxtrail upgrade` accepts it, and `toxtrail run` then runs these "
-        "stages again; or install the version that made the results."
+        f"the installed toxtrail ({__version__}) has other code than this experiment, for: "
+        f"{', '.join(names)}. Run `toxtrail upgrade` to accept it, and `toxtrail run` to run these "
+        "stages again; or install the version that produced the results."
     )
 
 
 def _versioned(target: Path, inside: bool) -> str:
-    """`git init` and the first commit, and what to say of it."""
+    """Run `git init` and make the first commit; return the message."""
     from toxtrail.backends import git
 
     if inside:
-        return "It lies in a git repository already: nothing was committed."
+        return "It is inside a git repository: nothing was committed."
     if not git.init(target):
         return "git is not installed, or failed: run `git init` there before the first run."
     if not git.commit_all(target, "A new experiment"):
@@ -125,11 +125,11 @@ def _versioned(target: Path, inside: bool) -> str:
 
 def _print_upgrade(files: Mapping[str, bytes], stages: Sequence[str], dry_run: bool) -> None:
     if not files:
-        echo("This experiment follows the installed toxtrail already.")
+        echo("Already up to date with the installed toxtrail.")
         return
     echo(f"{'Would write' if dry_run else 'Wrote'} {', '.join(files)}.")
     echo(
         f"Stages with other code: {', '.join(stages)}."
         if stages
-        else "No stage has other code: nothing will run again for that."
+        else "No stage has other code: no stage has to run again."
     )

@@ -85,7 +85,7 @@ def sample(
     write_outside(to, as_csv(drawing.sheet))
     prompts = len({row["prompt_id"] for row in drawing.key})
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
-    echo(f"The key to it is {_shown(experiment, key)}: keep it from whoever labels.")
+    echo(f"The key to it is {_relative(experiment, key)}: keep it from whoever labels.")
     echo("Write yes or no under toxic, then:")
     echo(f"  toxtrail labels score {to}")
 
@@ -130,27 +130,30 @@ def score(
         raise ConfigError(
             f'--scorer: "{name}" is no scorer.{nearest(name, config.scoring.scorers)}'
         )
-    judged, texts = _labels(experiment, file)
-    named = {label.variant for label in judged}
+    human, texts = _labels(experiment, file)
+    named = {label.variant for label in human}
     scores = {
-        v: experiment.store.read_scores(own.family, v)
-        for v, own in config.variants.items()
+        v: experiment.store.read_scores(variant_config.family, v)
+        for v, variant_config in config.variants.items()
         if v in named
     }
-    found = human_labels.agreement(judged, scores, name, config.posterior.threshold)
+    agreements = human_labels.agreement(human, scores, name, config.posterior.threshold)
     params: dict[str, Any]
     if counts or by_variant:
         source = f"{file.name} (sha256 {sha256_file(file)})"
-        params = {"judges": {name: human_labels.as_params(found, source, by_variant)}}
+        params = {"judges": {name: human_labels.as_params(agreements, source, by_variant)}}
     else:
-        params = {"labels": _kept(experiment, judged, texts)}
-    unlike = human_labels.unlike_errors(found)
+        params = {"labels": _write_labels(experiment, human, texts)}
+    unlike = human_labels.unlike_errors(agreements)
     if as_json:
-        agreed = {variant: own._asdict() for variant, own in sorted(found.items())}
-        about = {"n": len(judged), "agreement": agreed, "unlike_errors": unlike}
+        agreed = {
+            variant: variant_config._asdict()
+            for variant, variant_config in sorted(agreements.items())
+        }
+        about = {"n": len(human), "agreement": agreed, "unlike_errors": unlike}
         print_json({**about, **params})
         return
-    _print_agreement(name, len(judged), found, unlike)
+    _print_agreement(name, len(human), agreements, unlike)
     _print_params(params)
 
 
@@ -164,10 +167,10 @@ def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place
     tell_delimiter(file)
     drawing = human_labels.drawing_of(file, rows)
     if drawing is None:
-        judged = label_files.open_labels(file, rows)
-        return judged, _texts(experiment, {label.variant for label in judged})
+        human = label_files.open_labels(file, rows)
+        return human, _texts(experiment, {label.variant for label in human})
     key = _read_key(experiment, drawing)
-    texts = _texts(experiment, {place[0] for places in key.values() for place in places})
+    texts = _texts(experiment, {text_key[0] for places in key.values() for text_key in places})
     return human_labels.blind_labels(file, rows, key, texts), texts
 
 
@@ -188,9 +191,9 @@ def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[Plac
     path = _key(experiment, drawing)
     if not path.is_file():
         raise DataError(
-            f"{_shown(experiment, path)} does not exist. It is the key file that `labels sample` "
-            "wrote with this file; it maps each row to its text. Use the experiment that the texts "
-            "were sampled from, or restore the key file from git."
+            f"{_relative(experiment, path)} does not exist. It is the key file that `labels "
+            "sample` wrote with this file; it maps each row to its text. Use the experiment that "
+            "the texts were sampled from, or restore the key file from git."
         )
     rows: Sequence[Row] = list(read_rows(path))
     return human_labels.key_of(path, rows)
@@ -200,14 +203,14 @@ def _key(experiment: Experiment, drawing: str) -> Path:
     return experiment.root / FOLDER / f"{drawing}.key.csv"
 
 
-def _kept(
-    experiment: Experiment, judged: Sequence[Label], texts: Mapping[Place, str]
+def _write_labels(
+    experiment: Experiment, human: Sequence[Label], texts: Mapping[Place, str]
 ) -> dict[str, str]:
     """Write counted labels where posterior.labels finds them, under a name by their content."""
     from toxtrail.datasets import label_files
     from toxtrail.provenance.identity import sha256_text
 
-    content = label_files.counted(judged, texts)
+    content = label_files.counted(human, texts)
     digest = sha256_text(content)
     name = f"{FOLDER}/{digest[:8]}.csv"
     experiment.store.write_text(experiment.root / name, content)
@@ -215,15 +218,15 @@ def _kept(
 
 
 def _print_agreement(
-    scorer: str, n: int, found: Mapping[str, Agreement], unlike: Sequence[str]
+    scorer: str, n: int, agreements: Mapping[str, Agreement], unlike: Sequence[str]
 ) -> None:
     rows = [
         (
             variant,
-            f"{own.true_positives} / {own.positives}",
-            f"{own.true_negatives} / {own.negatives}",
+            f"{agreement.true_positives} / {agreement.positives}",
+            f"{agreement.true_negatives} / {agreement.negatives}",
         )
-        for variant, own in sorted(found.items())
+        for variant, agreement in sorted(agreements.items())
     ]
     columns = ["variant", "toxic found>", "harmless passed>"]
     print_table(f"{scorer} against {n} labels", columns, rows)
@@ -243,5 +246,5 @@ def _print_params(params: Mapping[str, Any]) -> None:
         echo(f"The labels are in {path}: commit it. It takes the place of posterior.judges.")
 
 
-def _shown(experiment: Experiment, path: Path) -> str:
+def _relative(experiment: Experiment, path: Path) -> str:
     return path.relative_to(experiment.root).as_posix()

@@ -25,7 +25,7 @@ PRESETS = Path(__file__).parents[1] / "presets"
 
 
 class Asked(NamedTuple):
-    """What the user wants planned."""
+    """Options of `toxtrail plan`."""
 
     family: str | None
     preset: str | None
@@ -33,25 +33,25 @@ class Asked(NamedTuple):
     offline: bool
     no_probe: bool
     device: str | None
-    """Of DATASHEETS; None for this machine's own."""
+    """Key of DATASHEETS; None for this machine."""
 
 
 class Plan(NamedTuple):
-    """Everything found."""
+    """Estimate of a run."""
 
     name: str
-    known: Known
+    inputs: Known
     work: list[Work]
     needs: list[Need]
     disk: dict[str, tuple[Path, Room, float]]
-    """Place -> folder, what is wanted, bytes free."""
+    """Name -> folder, required space, free bytes."""
     problems: list[str]
     notes: list[str]
 
 
-def show(experiment: Experiment, asked: Asked, as_json: bool) -> bool:
-    """Print the plan; whether something would stop the run."""
-    plan = _planned(experiment, asked)
+def show(experiment: Experiment, options: Asked, as_json: bool) -> bool:
+    """Print the estimate; return whether a problem would stop the run."""
+    plan = _planned(experiment, options)
     if as_json:
         print_json(_as_json(plan))
     else:
@@ -59,60 +59,73 @@ def show(experiment: Experiment, asked: Asked, as_json: bool) -> bool:
     return bool(plan.problems)
 
 
-# --- finding out ----------------------------------------------------------------------------------
+# --- estimating -----------------------------------------------------------------------------------
 
 
-def _planned(experiment: Experiment, asked: Asked) -> Plan:
+def _planned(experiment: Experiment, options: Asked) -> Plan:
     from toxtrail.preflight import resources
 
-    name, config, root, made = _what(experiment, asked)
-    if asked.family is not None and asked.family not in config.families:
-        raise ConfigError(f'"{asked.family}" is no family.{nearest(asked.family, config.families)}')
+    name, config, root, exists = _what(experiment, options)
+    if options.family is not None and options.family not in config.families:
+        raise ConfigError(
+            f'Unknown family "{options.family}".{nearest(options.family, config.families)}'
+        )
     notes: list[str] = []
-    speed, problems = _speed(config, asked)
-    changed = _changed(root, notes) if made else None
-    known = resources.Known(
+    speed, problems = _speed(config, options)
+    changed = _changed(root, notes) if exists else None
+    inputs = resources.Known(
         config=config,
-        weighed=_weighed(config, root, asked),
+        weighed=_weighed(config, root, options),
         speed=speed,
         changed=changed,
-        **_drawn(root if made and changed is not None and "prompts" not in changed else None),
+        **_prompt_counts(
+            root if exists and changed is not None and "prompts" not in changed else None
+        ),
         training_rows=_training_rows(config, root),
-        records=_records(root) if made and asked.device is None else {},
+        records=_records(root) if exists and options.device is None else {},
     )
-    chosen = (asked.family,) if asked.family else ()
-    work = resources.work(known, chosen)
-    needs = resources.needs(known, work)
-    disk = _disk(resources.disk(known, work), root)
-    wanted = {place: (room.size, free) for place, (_, room, free) in disk.items()}
-    problems += resources.problems(known, needs, wanted)
-    return Plan(name, known, work, needs, disk, problems, [*notes, *_licences(known)])
+    chosen = (options.family,) if options.family else ()
+    work = resources.work(inputs, chosen)
+    needs = resources.needs(inputs, work)
+    disk = _disk(resources.disk(inputs, work), root)
+    disk_needs = {folder: (room.size, free) for folder, (_, room, free) in disk.items()}
+    problems += resources.problems(inputs, needs, disk_needs)
+    return Plan(name, inputs, work, needs, disk, problems, [*notes, *_licences(inputs)])
 
 
-def _what(experiment: Experiment, asked: Asked) -> tuple[str, Config, Path, bool]:
-    """(name, config, folder, whether it is an experiment that is made)."""
+def _what(experiment: Experiment, options: Asked) -> tuple[str, Config, Path, bool]:
+    """Return (name, config, folder, whether the experiment exists)."""
     from toxtrail.config.load import load_config
 
-    if asked.preset and asked.params:
-        raise click.UsageError("--preset and --params: one of them.")
-    if asked.params:
-        return str(asked.params), load_config(asked.params), asked.params.resolve().parent, False
-    if asked.preset:
-        known = sorted(p.stem for p in PRESETS.glob("*.yaml") if not p.stem.endswith("_published"))
-        if asked.preset not in known:
-            raise ConfigError(f'There is no preset "{asked.preset}".{nearest(asked.preset, known)}')
-        path = PRESETS / f"{asked.preset}.yaml"
-        return f"the preset {asked.preset}", load_config(path), path.parent, False
+    if options.preset and options.params:
+        raise click.UsageError("Give only one of --preset and --params.")
+    if options.params:
+        return (
+            str(options.params),
+            load_config(options.params),
+            options.params.resolve().parent,
+            False,
+        )
+    if options.preset:
+        presets = sorted(
+            p.stem for p in PRESETS.glob("*.yaml") if not p.stem.endswith("_published")
+        )
+        if options.preset not in presets:
+            raise ConfigError(
+                f'Unknown preset "{options.preset}".{nearest(options.preset, presets)}'
+            )
+        path = PRESETS / f"{options.preset}.yaml"
+        return f"the preset {options.preset}", load_config(path), path.parent, False
     return "params.yaml", experiment.config, experiment.root, True
 
 
-def _speed(config: Config, asked: Asked) -> tuple[Speed | None, list[str]]:
+def _speed(config: Config, options: Asked) -> tuple[Speed | None, list[str]]:
     from toxtrail.backends.compute.devices import pick_device, use_threads
     from toxtrail.preflight.device_speed import announced, measured
 
-    if asked.device is not None:
-        return announced(asked.device, config.generation.dtype), []
-    if asked.no_probe:
+    if options.device is not None:
+        return announced(options.device, config.generation.dtype), []
+    if options.no_probe:
         return None, []
     try:
         device = pick_device(config.runtime.device)
@@ -123,7 +136,7 @@ def _speed(config: Config, asked: Asked) -> tuple[Speed | None, list[str]]:
 
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
-    """Stage runs that DVC calls out of date; None: nothing was ever run."""
+    """Return the outdated stage runs; None if nothing was ever run."""
     from toxtrail.audit.status.outdated_stages import staleness
 
     if not (root / "dvc.lock").is_file():
@@ -131,24 +144,24 @@ def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
     try:
         return frozenset(staleness(root).stages)
     except DataError as error:
-        notes.append(f"What is done already is not known ({error}): everything is counted.")
+        notes.append(f"Finished stages are unknown ({error}): all stages are counted.")
         return None
 
 
-def _weighed(config: Config, root: Path, asked: Asked) -> dict[str, Weighed]:
+def _weighed(config: Config, root: Path, options: Asked) -> dict[str, Weighed]:
     from toxtrail.backends.assets import AssetStore, default_cache
     from toxtrail.backends.assets.hub_info import Hub
     from toxtrail.backends.protocols import Silent
     from toxtrail.preflight.model_sizes import Scales
 
-    hub = None if asked.offline else Hub()
+    hub = None if options.offline else Hub()
     assets = AssetStore(default_cache(), root, Silent(), config.outside)
-    scales = Scales(assets, hub, asked.preset is None)
-    return {place: scales.weigh(place, source) for place, source in config.sources()}
+    scales = Scales(assets, hub, options.preset is None)
+    return {key_path: scales.weigh(key_path, source) for key_path, source in config.sources()}
 
 
-def _drawn(root: Path | None) -> dict[str, Any]:
-    """Prompts and their mean length, if they are drawn."""
+def _prompt_counts(root: Path | None) -> dict[str, Any]:
+    """Return the number of prompts and their mean length, if they exist."""
     from toxtrail.preflight.resources import CHARACTERS_PER_TOKEN
     from toxtrail.storage.artifacts import Store
 
@@ -161,70 +174,70 @@ def _drawn(root: Path | None) -> dict[str, Any]:
 
 
 def _training_rows(config: Config, root: Path) -> dict[str, int]:
-    """Of the data that is here."""
+    """Count the training rows of local data."""
     from toxtrail.backends.assets import AssetStore, default_cache
     from toxtrail.backends.protocols import Silent
     from toxtrail.datasets.readers import read_rows
 
-    assets, found = AssetStore(default_cache(), root, Silent(), config.outside), {}
+    assets, counts = AssetStore(default_cache(), root, Silent(), config.outside), {}
     for key, recipe in config.finetunes.items():
-        here = assets.present(recipe.data.uri, None)
-        if here is not None and len(here.files) == 1:
+        cached = assets.present(recipe.data.uri, None)
+        if cached is not None and len(cached.files) == 1:
             try:
-                found[key] = sum(1 for _ in read_rows(here.files[0]))
+                counts[key] = sum(1 for _ in read_rows(cached.files[0]))
             except DataError:
-                continue  # its own stage says what is wrong with it
-    return found
+                continue  # its own stage reports the error
+    return counts
 
 
 def _records(root: Path) -> dict[str, float]:
-    """Stage run -> seconds that it took on this machine."""
+    """Return stage run -> its seconds on this machine."""
     from toxtrail.storage.artifacts import read_json
 
-    found = {}
+    seconds = {}
     for path in (root / "data" / "records").glob("*/*.json"):
         try:
             record = read_json(path)
             if record["host"] == platform.node():
-                found[f"{path.parent.name}@{path.stem}"] = float(record["cost"]["seconds"])
+                seconds[f"{path.parent.name}@{path.stem}"] = float(record["cost"]["seconds"])
         except (DataError, KeyError, TypeError, ValueError):
-            continue  # an audit says what is wrong with it
-    return found
+            continue  # an audit reports the error
+    return seconds
 
 
-def _disk(wanted: Mapping[str, Room], root: Path) -> dict[str, tuple[Path, Room, float]]:
-    """Places on one disk are one place: they take its space together."""
+def _disk(needs: Mapping[str, Room], root: Path) -> dict[str, tuple[Path, Room, float]]:
+    """Merge the folders on one disk, which share its space."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from toxtrail.backends.assets import default_cache
     from toxtrail.preflight.resources import Room
 
     folders = {"hub": Path(HF_HUB_CACHE), "cache": default_cache(), "root": root}
-    found: dict[int, tuple[str, Path, Room]] = {}
+    disks: dict[int, tuple[str, Path, Room]] = {}
     for name, folder in folders.items():
-        there = next(path for path in (folder, *folder.parents) if path.exists())
-        disk, own = there.stat().st_dev, wanted[name]
-        if disk in found:
-            names, first, other = found[disk]
-            both = Room(own.size + other.size, own.more or other.more)
-            found[disk] = (f"{names}, {_PLACES[name]}", first, both)
+        existing = next(path for path in (folder, *folder.parents) if path.exists())
+        disk, need = existing.stat().st_dev, needs[name]
+        if disk in disks:
+            names, first, other = disks[disk]
+            both = Room(need.size + other.size, need.more or other.more)
+            disks[disk] = (f"{names}, {_PLACES[name]}", first, both)
         else:
-            found[disk] = (_PLACES[name], there, own)
+            disks[disk] = (_PLACES[name], existing, need)
     return {
         names: (path, room, float(shutil.disk_usage(path).free))
-        for names, path, room in found.values()
+        for names, path, room in disks.values()
     }
 
 
 _PLACES = {"hub": "the hub's cache", "cache": "toxtrail's cache", "root": "the experiment"}
 
 
-def _licences(known: Known) -> Iterator[str]:
+def _licences(inputs: Known) -> Iterator[str]:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
-    for one in known.weighed.values():
-        if one.license and (warning := license_warning(one.license)):
-            yield f"licence of {one.uri}: {warning}"
+    for asset in inputs.weighed.values():
+        if asset.license and (warning := license_warning(asset.license)):
+            yield f"licence of {asset.uri}: {warning}"
 
 
 # --- showing --------------------------------------------------------------------------------------
@@ -234,16 +247,16 @@ def _print(plan: Plan) -> None:
     from toxtrail.preflight import resources
 
     rows = resources.as_rows(plan.work)
-    title = f"What a run of {plan.name} takes"
-    columns = ["stage", "to run>", "done>", "tokens, at most>", "time>"]
-    print_table(title, columns, [_stage_cells(row, plan.known.speed is not None) for row in rows])
+    title = f"Resources of a run of {plan.name}"
+    columns = ["stage", "to run>", "done>", "max tokens>", "time>"]
+    print_table(title, columns, [_stage_cells(row, plan.inputs.speed is not None) for row in rows])
     _print_downloads(plan)
     _print_needs(plan)
     cells = [
         (names, str(path), _and_more(size_text(room.size), room.more), size_text(free))
         for names, (path, room, free) in plan.disk.items()
     ]
-    print_table("Disk", ["what for", "where", "needed>", "free>"], cells)
+    print_table("Disk", ["purpose", "folder", "needed>", "free>"], cells)
     for line in _sentences(plan):
         echo(line)
     for line in plan.problems:
@@ -265,34 +278,36 @@ def _stage_cells(row: Mapping[str, Any], timed: bool) -> tuple[object, ...]:
 def _print_downloads(plan: Plan) -> None:
     from toxtrail.preflight.resources import downloads
 
-    found = downloads(plan.known)
-    away = [one for one in found if one.state != "here" and not one.uri.startswith("file:")]
+    assets = downloads(plan.inputs)
+    away = [
+        asset for asset in assets if asset.state != "here" and not asset.uri.startswith("file:")
+    ]
     if away:
-        common = _common([one.said for one in away])
+        common = _common([asset.said for asset in away])
         rows = [
             (
-                one.uri,
-                one.state,
-                f"{'about ' if one.guessed else ''}{size_text(one.missing)}",
-                "(below)" if one.said == common else one.said or "-",
+                asset.uri,
+                asset.state,
+                f"{'about ' if asset.guessed else ''}{size_text(asset.missing)}",
+                "(below)" if asset.said == common else asset.said or "-",
             )
-            for one in away
+            for asset in away
         ]
-        print_table("To download", ["address", "state", "size>", "what to know"], rows)
+        print_table("To download", ["asset", "state", "size>", "note"], rows)
         if common:
             echo(f"(below): {common}.")
-        if any(one.guessed for one in away):
-            echo('"about": nobody says how large it is; guessed by the 7b or 2b in its name.')
-    here = [one for one in found if one.state == "here"]
-    if here:
-        size = sum(one.size or 0 for one in here)
-        echo(f"{len(here)} asset(s) are here already ({size_text(size)}).")
+        if any(asset.guessed for asset in away):
+            echo('"about": size estimated from the parameter count in its name.')
+    local = [asset for asset in assets if asset.state == "here"]
+    if local:
+        size = sum(asset.size or 0 for asset in local)
+        echo(f"{len(local)} asset(s) are cached ({size_text(size)}).")
 
 
-def _common(said: Sequence[str]) -> str | None:
-    """What is to be said of three and more."""
-    often = max((line for line in said if line), key=said.count, default=None)
-    return often if often and said.count(often) > 2 else None
+def _common(messages: Sequence[str]) -> str | None:
+    """Return the message shared by three or more assets."""
+    often = max((line for line in messages if line), key=messages.count, default=None)
+    return often if often and messages.count(often) > 2 else None
 
 
 def _print_needs(plan: Plan) -> None:
@@ -300,16 +315,16 @@ def _print_needs(plan: Plan) -> None:
         return
     rows = [
         (
-            one.key,
-            one.what,
-            "unknown" if one.parameters is None else f"{one.parameters / 1e6:,.4g} M",
-            size_text(one.weights),
-            size_text(one.whole),
-            {True: "yes", False: "NO", None: "unknown"}[one.fits],
+            need.key,
+            need.what,
+            "unknown" if need.parameters is None else f"{need.parameters / 1e6:,.4g} M",
+            size_text(need.weights),
+            size_text(need.whole),
+            {True: "yes", False: "NO", None: "unknown"}[need.fits],
         )
-        for one in plan.needs
+        for need in plan.needs
     ]
-    speed = plan.known.speed
+    speed = plan.inputs.speed
     where = f" ({speed.device} has {size_text(speed.memory_total)})" if speed else ""
     columns = ["model", "to", "parameters>", "weights alone>", "with the batch>", "fits"]
     print_table(f"Memory{where}", columns, rows)
@@ -319,22 +334,22 @@ def _sentences(plan: Plan) -> list[str]:
     from toxtrail.preflight.resources import ASSUMED_PROMPT_TOKENS, scales
 
     lines = [*plan.notes]
-    if plan.known.prompt_tokens is None:
-        lines.append(f"Prompts are not drawn yet: {ASSUMED_PROMPT_TOKENS} tokens each are assumed.")
-    speed = plan.known.speed
+    if plan.inputs.prompt_tokens is None:
+        lines.append(f"There are no prompts yet: {ASSUMED_PROMPT_TOKENS} tokens each are assumed.")
+    speed = plan.inputs.speed
     if speed is not None:
         lines.append(
             f"Speed of {speed.name} ({speed.device}, {speed.dtype}): "
             f"{speed.flops / 1e9:,.0f} GFLOP/s, {size_text(speed.memory_bytes)}/s of memory, "
             f"{size_text(speed.hashed_bytes)}/s hashed."
         )
-        if found := scales(plan.known):
-            said = ", ".join(f"{stage} x {ratio:.1f}" for stage, ratio in found.items())
-            lines.append(f"Times follow what earlier runs took here ({said}).")
+        if factors := scales(plan.inputs):
+            factor_text = ", ".join(f"{stage} x {ratio:.1f}" for stage, ratio in factors.items())
+            lines.append(f"Times are calibrated by earlier runs on this machine ({factor_text}).")
         else:
             lines.append(
-                "No earlier run corrects them, so times come from that alone: read them as right "
-                "to a factor of three (docs/plan.md). Downloads are not in them."
+                "Times are not calibrated by earlier runs: they are accurate within a factor of "
+                "three (docs/plan.md) and exclude downloads."
             )
     return lines
 
@@ -345,13 +360,13 @@ def _total(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
     todo = sum(row["to_run"] for row in rows)
     if not todo:
         return "Everything is up to date: nothing would run."
-    missing = [one.missing for one in downloads(plan.known)]
-    known = sum(size or 0 for size in missing)
+    missing = [asset.missing for asset in downloads(plan.inputs)]
+    total = sum(size or 0 for size in missing)
     unknown = sum(size is None for size in missing)
-    size = f"{size_text(known)}" if known else "nothing"
+    size = f"{size_text(total)}" if total else "nothing"
     size += f" and {unknown} asset(s) of unknown size" if unknown else ""
     seconds = sum(row["seconds"] for row in rows)
-    time = f"about {_time(seconds)}" if plan.known.speed else "for a time that was not measured"
+    time = f"about {_time(seconds)}" if plan.inputs.speed else "time unknown"
     return f"{todo} stage run(s), {time}; {size} to download; {len(plan.problems)} problem(s)."
 
 
@@ -361,12 +376,12 @@ def _as_json(plan: Plan) -> dict[str, Any]:
     return {
         "of": plan.name,
         "stages": resources.as_rows(plan.work),
-        "runs": [one._asdict() for one in plan.work],
+        "runs": [row._asdict() for row in plan.work],
         "downloads": [
-            {**one._asdict(), "shape": one.shape._asdict() if one.shape else None}
-            for one in resources.downloads(plan.known)
+            {**row._asdict(), "shape": row.shape._asdict() if row.shape else None}
+            for row in resources.downloads(plan.inputs)
         ],
-        "memory": [one._asdict() for one in plan.needs],
+        "memory": [row._asdict() for row in plan.needs],
         "disk": [
             {
                 "for": names,
@@ -377,9 +392,9 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             }
             for names, (path, room, free) in plan.disk.items()
         ],
-        "speed": plan.known.speed._asdict() if plan.known.speed else None,
-        "scaled_by_earlier_runs": resources.scales(plan.known),
-        "prompts_drawn": plan.known.prompts,
+        "speed": plan.inputs.speed._asdict() if plan.inputs.speed else None,
+        "scaled_by_earlier_runs": resources.scales(plan.inputs),
+        "prompts_drawn": plan.inputs.prompts,
         "notes": plan.notes,
         "problems": plan.problems,
     }

@@ -1,4 +1,4 @@
-"""`toxtrail published`: what the numbers in a paper say, and what they leave open."""
+"""`toxtrail published`: re-analyse published toxicity rates."""
 
 from __future__ import annotations
 
@@ -36,24 +36,24 @@ def _digits(
 @click.argument(
     "file", required=False, type=click.Path(exists=True, dir_okay=False, path_type=Path)
 )
-@click.option("--source", metavar="NAME", help="Only one source of the file.")
-@click.option("--against", metavar="VARIANT", help="What the others are held against [the first].")
-@click.option("--pool", is_flag=True, help="Also estimate all rows together (some 30 s).")
+@click.option("--source", metavar="NAME", help="Analyse only one source of the file.")
+@click.option("--against", metavar="VARIANT", help="Baseline variant (default: the first).")
+@click.option("--pool", is_flag=True, help="Also fit the pooled model (about 30 s).")
 @click.option(
     "--decimals",
     metavar="N|exact",
     callback=_digits,
-    help="Of a table: digits after the decimal point that each rate was printed with; exact: none "
-    "was rounded [as many as are written].",
+    help="For tables: digits after the decimal point of each printed rate; exact: rates are not "
+    "rounded (default: as many as are written).",
 )
 @click.option(
     "--largest-phi",
     type=Number(0, 1),
     default=0.8,
     show_default=True,
-    help="Largest correlation of two variants' labels on the same prompts that is tried.",
+    help="Largest correlation considered of two variants' labels on the same prompts.",
 )
-@click.option("--level", type=SHARE, default=0.95, show_default=True, help="Of every interval.")
+@click.option("--level", type=SHARE, default=0.95, show_default=True, help="Credible level.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
 def published(
@@ -67,18 +67,18 @@ def published(
     seed: int,
     as_json: bool,
 ) -> None:
-    """Judge published rates again: which differences do their numbers of prompts support, is that
-    what their source says, and what could so few prompts not see?
+    """Re-analyse published toxicity rates: which differences their numbers of prompts support,
+    whether that agrees with the source, and which differences they cannot detect.
 
     FILE is a .yaml of sources, rates and comparisons (docs/published.md; default: what the
-    reference paper's text states), or a table (.csv, .tsv, .json, .jsonl, .parquet) with the
+    reference paper states), or a table (.csv, .tsv, .json, .jsonl, .parquet) with the
     columns variant, n (prompts) and toxic (a count), rate (0.161 or 16.1 %) or rate_pct (16.1);
     subset if there are several.
 
-    Rates alone are compared as if unpaired: no paper says which prompts were toxic for both of two
-    variants. Where both were asked equally many, the verdict is one that holds for different
-    prompts and for the same ones, whatever the correlation of their labels up to --largest-phi, and
-    else it "depends on the pairing".
+    Intervals are unpaired: papers do not publish which prompts were toxic for both of two variants.
+    If both have equally many prompts, a verdict is given only if it is the same for different and
+    for shared prompts, with every correlation of their labels up to --largest-phi; otherwise it
+    "depends on the pairing".
 
     \b
     Examples:
@@ -92,26 +92,24 @@ def published(
     path, belief = file or PAPER, Belief(PRIOR, level, seed, largest_phi)
     sampler = _sampler if pool else None
     if path.suffix in (".yaml", ".yml"):
-        found = _of_file(path, source, decimals, (against, belief, sampler))
+        result = _of_file(path, source, decimals, (against, belief, sampler))
     else:
-        found = _of_table(path, source, decimals, (against, belief, sampler))
+        result = _of_table(path, source, decimals, (against, belief, sampler))
     if as_json:
-        print_json(found)
+        print_json(result)
         return
-    _print(found)
+    _print(result)
 
 
 Reading = tuple[str | None, Any, Any]
-"""What the others are held against, how the counts are read, the sampler of the pooled model."""
+"""Baseline variant, how the counts are read, the sampler of the pooled model."""
 
 
 def _of_file(path: Path, source: str | None, decimals: object, reading: Reading) -> Any:
     from toxtrail.published.claims import load_published, replay
 
     if decimals is not None:
-        raise ConfigError(
-            "--decimals is for tables: a .yaml file says it itself (sources.NAME.decimals)."
-        )
+        raise ConfigError("--decimals is only for tables; a .yaml file has sources.NAME.decimals.")
     return replay(load_published(path), source, *reading)
 
 
@@ -122,7 +120,7 @@ def _of_table(
     from toxtrail.published.counts import counts_of, published_table
 
     if source is not None:
-        raise ConfigError("--source is for .yaml files: a table has one source.")
+        raise ConfigError("--source is only for .yaml files; a table has one source.")
     counts = counts_of(path, read_rows(path, exact=True), decimals)
     tell_delimiter(path)
     return published_table(counts, *reading)
@@ -135,23 +133,23 @@ def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
     return sample(build(toxic, n), effort)
 
 
-def _print(found: Mapping[str, Any]) -> None:
-    many = len(found.get("sources", [])) > 1
-    _print_rates(found, many)
-    _print_pairs([row for row in found["pairs"] if row["verdict"]], many)
-    _print_stated([row for row in found["pairs"] if not row["verdict"]], many)
-    _print_resolution(found.get("resolution", []), found["level"])
-    for line in _notes(found):
+def _print(result: Mapping[str, Any]) -> None:
+    many = len(result.get("sources", [])) > 1
+    _print_rates(result, many)
+    _print_pairs([row for row in result["pairs"] if row["verdict"]], many)
+    _print_stated([row for row in result["pairs"] if not row["verdict"]], many)
+    _print_resolution(result.get("resolution", []), result["level"])
+    for line in _notes(result):
         echo(line)
 
 
-def _print_rates(found: Mapping[str, Any], many: bool) -> None:
+def _print_rates(result: Mapping[str, Any], many: bool) -> None:
     from toxtrail.reporting.result_text import interval, percent
 
-    pooled = any(row["pooled_rate"] is not None for row in found["rates"])
+    pooled = any(row["pooled_rate"] is not None for row in result["rates"])
     columns = [
         *(["source"] if many else []), "variant", "subset", "toxic / prompts>", "count is", "rate>",
-        "interval>", *(["pooled>"] if pooled else []), "finds a rise of, points>", "a fall of>",
+        "interval>", *(["pooled>"] if pooled else []), "detectable increase, points>", "decrease>",
     ]  # fmt: skip
     rows = [
         (
@@ -166,10 +164,10 @@ def _print_rates(found: Mapping[str, Any], many: bool) -> None:
             _size(row["mde80"]),
             _size(row["mde80_fall"]),
         )
-        for row in found["rates"]
+        for row in result["rates"]
     ]
     if rows:
-        print_table(f"Rates ({found['level']:.0%} equal-tailed intervals)", columns, rows)
+        print_table(f"Rates ({result['level']:.0%} equal-tailed intervals)", columns, rows)
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
@@ -181,8 +179,8 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
     stated = any(row.get("verdict_published") for row in pairs)
     columns = [
         *(["source"] if many else []), "variant", "against", "subset", "difference>", "interval>",
-        "P(higher)>", "had prompts differed", "turns at phi>", *(["pooled>"] if pooled else []),
-        "verdict", *(["published", "is it?"] if stated else []),
+        "P(higher)>", "if unpaired", "changes at phi>", *(["pooled>"] if pooled else []),
+        "verdict", *(["published", "supported?"] if stated else []),
     ]  # fmt: skip
     rows = [
         (
@@ -205,12 +203,12 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
 
 
 def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
-    """What a source says without the rates behind it."""
+    """Print the verdicts that a source states without rates."""
     if not pairs:
         return
     columns = [
         *(["source"] if many else []), "variant", "against", "subset", "published", "no rate of",
-        "it says",
+        "quote",
     ]  # fmt: skip
     rows = [
         (
@@ -224,7 +222,7 @@ def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
         )
         for row in pairs
     ]
-    print_table("Stated, but not to be judged again: rates are missing", columns, rows)
+    print_table("Stated without rates: cannot be re-analysed", columns, rows)
 
 
 def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
@@ -246,55 +244,55 @@ def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
         for row in rows
     ]
     columns = [
-        "source", "prompts>", "subset", "none toxic may be>", "at 1 %: known to>",
-        "finds a rise / fall of, points>", "at 10 %: known to>", "finds a rise / fall of>",
+        "source", "prompts>", "subset", "none toxic may be>", "at 1 %: half-width>",
+        "detectable increase / decrease, points>", "at 10 %: half-width>", "increase / decrease>",
     ]  # fmt: skip
-    print_table(f"What so many prompts resolve ({level:.0%} intervals, 80 % power)", columns, cells)
+    print_table(
+        f"Resolution by number of prompts ({level:.0%} intervals, 80 % power)", columns, cells
+    )
 
 
-def _notes(found: Mapping[str, Any]) -> list[str]:
-    """The most important last."""
+def _notes(result: Mapping[str, Any]) -> list[str]:
+    """Return the notes, the most important last."""
     notes = [
-        "Counts alone do not say on which prompts two variants agreed, so intervals are unpaired. "
-        "A verdict holds for different prompts and for the same ones with every correlation (phi) "
-        f'of their labels from 0 to {found["largest_phi"]:g} (--largest-phi); "depends on the '
-        'pairing": the labels of each prompt are needed. Turns at phi: the smallest correlation '
-        'with another verdict; "-": none. Finds a rise (fall) of: what so many prompts find in '
-        '80 % of cases; "-": of no size.'
+        "Counts do not show on which prompts two variants agreed, so intervals are unpaired. A "
+        "verdict is the same for different prompts and for shared ones with every correlation "
+        f'(phi) of their labels from 0 to {result["largest_phi"]:g} (--largest-phi); "depends on '
+        'the pairing": the labels of each prompt are needed. Changes at phi: the smallest '
+        'correlation with another verdict; "-": none. Detectable increase (decrease): detected in '
+        '80 % of cases; "-": none.'
     ]
-    if any(row["n_toxic_most"] > row["n_toxic_least"] for row in found["rates"]):
+    if any(row["n_toxic_most"] > row["n_toxic_least"] for row in result["rates"]):
         notes.append(
-            "A rate that is printed in few digits leaves several counts (228-252): intervals hold "
-            'for all of them, a verdict too, or it "depends on the rounding".'
+            "A rate printed with few digits is consistent with several counts (228-252): intervals "
+            'cover all of them, and so does a verdict, or it "depends on the rounding".'
         )
-    if found["pooled"] and any(
-        row["n_toxic_most"] > row["n_toxic_least"] for row in found["rates"]
+    if result["pooled"] and any(
+        row["n_toxic_most"] > row["n_toxic_least"] for row in result["rates"]
     ):
-        notes.append(
-            "The pooled columns take the nearest count to each rate, without its rounding."
-        )
-    coarse = [row for row in found.get("resolution", []) if row["none_hi"] > 0.01]
+        notes.append("The pooled columns use the nearest count to each rate, without its rounding.")
+    coarse = [row for row in result.get("resolution", []) if row["none_hi"] > 0.01]
     notes += [
         f"{row['n']:,} prompts cannot separate small rates: none toxic of {row['n']:,} may be "
         f"anything up to {100 * row['none_hi']:.2g} % ({row['source']}: "
         f"{', '.join(row['subsets'])})."
         for row in coarse
     ]
-    said = [row for row in found["pairs"] if row.get("verdict_published")]
-    judged = [row for row in said if row["verdict"]]
-    if "sources" in found:
-        borne = sum(row["held"] == "borne out" for row in judged)
-        again = (
-            f"{len(judged)} of them with rates to judge again, and {borne} of those borne out."
-            if judged
-            else "none of them with rates to judge again."
+    with_verdict = [row for row in result["pairs"] if row.get("verdict_published")]
+    reanalysed = [row for row in with_verdict if row["verdict"]]
+    if "sources" in result:
+        supported = sum(row["held"] == "borne out" for row in reanalysed)
+        summary = (
+            f"{len(reanalysed)} of them can be re-analysed; {supported} are supported."
+            if reanalysed
+            else "none of them can be re-analysed."
         )
-        notes.append(f"{len(said)} verdict(s) are published, {again}")
+        notes.append(f"{len(with_verdict)} verdict(s) are published, {summary}")
     return notes
 
 
 def _count(row: Mapping[str, Any]) -> str:
-    """One count, or the least and the most."""
+    """Format one count, or the smallest and the largest."""
     ends = dict.fromkeys((row["n_toxic_least"], row["n_toxic_most"]))
     return f"{'-'.join(f'{count:,}' for count in ends)} / {row['n_prompts']:,}"
 

@@ -1,4 +1,4 @@
-"""`toxtrail report` and `toxtrail ui`: what a person looks at."""
+"""`toxtrail report` and `toxtrail ui`: open the HTML report or the MLflow UI."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from toxtrail.errors import DataError
 from toxtrail.experiment import Experiment
 
 
-@click.command("report", short_help="Say where the HTML report lies, or open it.")
-@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@click.command("report", short_help="Print the report's path, or open it.")
+@click.option("--open", "open_it", is_flag=True, help="Open it in a browser.")
 @click.pass_obj
 def report(experiment: Experiment, open_it: bool) -> None:
-    """Say where the report lies: one HTML file that needs nothing else and can be sent.
+    """Print the path of the report: one self-contained HTML file.
 
     \b
     Examples:
@@ -25,17 +25,17 @@ def report(experiment: Experiment, open_it: bool) -> None:
 
     path = experiment.store.report
     if not path.is_file():
-        raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to make it.")
-    if made := embedded_manifest(path):
-        tell_outdated(experiment, made.to_json(), path.relative_to(experiment.root).as_posix())
+        raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to create it.")
+    if manifest := embedded_manifest(path):
+        tell_outdated(experiment, manifest.to_json(), path.relative_to(experiment.root).as_posix())
     echo(path)
     if open_it:
         click.launch(path.as_uri())
 
 
 @click.command("ui", short_help="Open the MLflow UI on this experiment.")
-@click.option("--host", default="127.0.0.1", show_default=True, help="Address to listen at.")
-@click.option("--port", default=5000, show_default=True, help="Port to listen at.")
+@click.option("--host", default="127.0.0.1", show_default=True, help="Host to bind.")
+@click.option("--port", default=5000, show_default=True, help="Port to bind.")
 @click.pass_context
 def ui(ctx: click.Context, host: str, port: int) -> None:
     """Open the MLflow UI on this experiment's own store. Ctrl-C stops it.

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toxtrail.audit.status.outdated_stages import Staleness
 
 
-@click.command("run", short_help="Bring results up to date: all, or what KEYs need.")
+@click.command("run", short_help="Run all outdated stages, or those that KEYs depend on.")
 @click.argument("keys", nargs=-1, metavar="[KEY]...")
 @click.option(
     "--jobs",
@@ -26,24 +26,24 @@ if TYPE_CHECKING:
     type=click.IntRange(1),
     default=1,
     show_default=True,
-    help="Variants generated and scored side by side. One is right for one GPU or few cores.",
+    help="Number of variants to run in parallel. Use 1 for one GPU or few cores.",
 )
 @click.option(
-    "--keep-going", "-k", is_flag=True, help="After a failure, finish what does not need it."
+    "--keep-going", "-k", is_flag=True, help="Continue with independent stages after a failure."
 )
 @click.pass_obj
 def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bool) -> None:
-    """Bring everything up to date, or only what KEYs need: variants, families or stages.
+    """Run all outdated stages, or those that KEYs depend on: variants, families or stages.
 
-    The same as `dvc repro`, after a look at params.yaml and at the files it names. Results that are
-    up to date and not in the MLflow store in use now (MLFLOW_TRACKING_URI) are published there.
+    The same as `dvc repro`, after checking params.yaml and the files it names. Results that are up
+    to date but not in the present MLflow store (MLFLOW_TRACKING_URI) are published there.
 
     \b
     Examples:
       toxtrail run
       toxtrail run smollm2-rude               one variant and its MLflow run
       toxtrail run smollm2-135m               one family's comparison
-      toxtrail run score@smollm2-rude         one stage and what it needs
+      toxtrail run score@smollm2-rude         one stage and its dependencies
       toxtrail run --jobs 2 --keep-going
     """
     from toxtrail.cli.assets import problems_of_files
@@ -53,7 +53,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
 
     refuse_other_code(experiment)
     if changed := problems_of_files(experiment):
-        raise ConfigError("\n  ".join(["files are not what params.yaml pins:", *changed]))
+        raise ConfigError("\n  ".join(["pin mismatch:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
     with only_run(experiment.root, tell) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)
@@ -63,7 +63,7 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
 def _repro(
     experiment: Experiment,
     lock: int | None,
-    asked: tuple[tuple[str, ...], list[str]],
+    selection: tuple[tuple[str, ...], list[str]],
     jobs: int,
     keep_going: bool,
 ) -> None:
@@ -71,7 +71,7 @@ def _repro(
     from toxtrail.backends.dvc import Repro
     from toxtrail.backends.dvc_process import heal_file_locks
 
-    (keys, targets), root = asked, experiment.root
+    (keys, targets), root = selection, experiment.root
     if done := repair_lock(root):
         tell(done)
     keep_copy(root)
@@ -86,17 +86,17 @@ def _repro(
     finally:
         keep_copy(root)
     if code != 0:
-        raise BackendError("dvc repro failed; the stage that failed says why above.")
+        raise BackendError("dvc repro failed; see the error of the stage above.")
 
 
-@click.command("status", short_help="Say which stages are out of date, and why.")
+@click.command("status", short_help="Show which stages are outdated, and why.")
 @json_option
 @click.pass_obj
 def status(experiment: Experiment, as_json: bool) -> None:
-    """Say which stages are out of date, and why. Also while `toxtrail run` works.
+    """Show which stages are outdated, and why; also while `toxtrail run` is running.
 
-    The answer is that of `dvc status`, and whether the MLflow store in use now has the runs.
-    Nothing is locked, and nothing has to be written.
+    This is the output of `dvc status`, and whether the present MLflow store has the runs. Nothing
+    is locked or written.
 
     \b
     Examples:
@@ -133,7 +133,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         return
     if runs:
         stages = ", ".join(_running_stages(experiment)) or "between two stages"
-        echo(f"`toxtrail run` is at work ({runs}): {stages}.")
+        echo(f"`toxtrail run` is running ({runs}): {stages}.")
     if code:
         echo(code_differs(code))
     for problem in [*([damage] if damage else []), *files, *published.notes]:
@@ -157,7 +157,7 @@ def _print_stale(stale: Staleness) -> None:
 
 
 def _damage(root: Path) -> str | None:
-    """What keeps DVC from working here, with the cure."""
+    """Return what prevents DVC from running, with the remedy."""
     from toxtrail.audit.status.lock_repair import lock_problem
     from toxtrail.backends.dvc_process import file_locks
 
@@ -174,14 +174,14 @@ def _damage(root: Path) -> str | None:
 
 
 def _running_stages(experiment: Experiment) -> list[str]:
-    """Stages whose outputs a living DVC process holds for writing."""
+    """List the stages whose outputs a running DVC process has locked for writing."""
     import psutil
 
     from toxtrail.backends.dvc_process import file_locks
     from toxtrail.pipeline import stage_runs
 
-    held = (file_locks(experiment.root / ".dvc" / "tmp" / "rwlock") or {}).get("write", {})
-    paths = {Path(p) for p, who in held.items() if psutil.pid_exists(int(who["pid"]))}
+    locks = (file_locks(experiment.root / ".dvc" / "tmp" / "rwlock") or {}).get("write", {})
+    paths = {Path(p) for p, owner in locks.items() if psutil.pid_exists(int(owner["pid"]))}
     return [
         run.name
         for run in stage_runs(experiment.config)
@@ -190,7 +190,7 @@ def _running_stages(experiment: Experiment) -> list[str]:
 
 
 def _targets(experiment: Experiment, key: str) -> list[str]:
-    """DVC's names for what a person calls by a variant's, a family's or a stage's name."""
+    """Return the DVC targets of a variant, a family or a stage."""
     config = experiment.config
     if key in config.variants:
         return [f"track@{key}"]
@@ -203,8 +203,8 @@ def _targets(experiment: Experiment, key: str) -> list[str]:
     stages = _stage_names(experiment)
     if key in stages:
         return [key]
-    known = [*config.variants, *config.families, *stages]
-    raise ConfigError(f'"{key}" is no variant, family or stage.{nearest(key, known)}')
+    names = [*config.variants, *config.families, *stages]
+    raise ConfigError(f'Unknown variant, family or stage "{key}".{nearest(key, names)}')
 
 
 def _stage_names(experiment: Experiment) -> list[str]:
@@ -219,12 +219,12 @@ def _stage_names(experiment: Experiment) -> list[str]:
 
 
 def _chains(experiment: Experiment, keys: tuple[str, ...]) -> tuple[list[str], list[list[str]]]:
-    """(stages to bring up first, one chain of stages per variant)."""
+    """Return (stages to run first, one chain of stages per variant)."""
     config = experiment.config
     chosen = [
         variant
-        for variant, who in config.variants.items()
-        if not keys or variant in keys or who.family in keys
+        for variant, variant_config in config.variants.items()
+        if not keys or variant in keys or variant_config.family in keys
     ]
     weights = [f"{'model' if v in config.models else 'finetune'}@{v}" for v in chosen]
     chains = [[f"generate@{v}", f"score@{v}", f"posterior@{v}"] for v in chosen]
@@ -232,7 +232,7 @@ def _chains(experiment: Experiment, keys: tuple[str, ...]) -> tuple[list[str], l
 
 
 def _why(entries: list[Any]) -> str:
-    """DVC's status of one stage in a few words."""
+    """Format DVC's status of one stage."""
     reasons: list[str] = []
     for entry in entries:
         if isinstance(entry, str):
@@ -244,6 +244,6 @@ def _why(entries: list[Any]) -> str:
                 continue
             for name, state in files.items():
                 places = state if isinstance(state, dict) else {}
-                reasons += [f"{name}: {place} {how}" for place, how in places.items()]
+                reasons += [f"{name}: {path} {how}" for path, how in places.items()]
                 reasons += [] if places else [f"{name}: {state}"]
     return "; ".join(reasons)

@@ -1,4 +1,4 @@
-"""Results that are up to date, and not in the MLflow store that is in use now: publish them."""
+"""Publish results that are up to date but missing in the present MLflow store."""
 
 from __future__ import annotations
 
@@ -14,49 +14,53 @@ if TYPE_CHECKING:
 
 
 def publication_of(experiment: Experiment) -> Publication:
-    """What the store has of what was tracked here."""
+    """Return which tracked results the store has."""
     from toxtrail.audit.status.publication import publication
 
     return publication(experiment.store, experiment.config)
 
 
 def publish_missing(experiment: Experiment, targets: Sequence[str]) -> None:
-    """After `dvc repro`: publish what DVC takes for published, because it was to another store.
+    """Publish, after `dvc repro`, results that were published to another store.
 
     Args:
-        targets: DVC's names of what was asked for; none: everything.
+        targets: DVC targets; none: everything.
 
     Raises:
-        BackendError: the store could not be asked, or refuses.
+        BackendError: the store cannot be reached, or refuses.
     """
     from toxtrail.cli.stage import tell, track_comparison, track_variant
 
-    wanted = _tracked(experiment, targets)
-    if not wanted:
+    tracked = _tracked(experiment, targets)
+    if not tracked:
         return
-    found = publication_of(experiment)
-    if found.unknown:
-        raise BackendError(found.notes[0])
-    stages = [stage for stage in found.missing if stage in wanted]
-    for note in found.notes if stages else ():
+    publication = publication_of(experiment)
+    if publication.unknown:
+        raise BackendError(publication.notes[0])
+    stages = [stage for stage in publication.missing if stage in tracked]
+    for note in publication.notes if stages else ():
         tell(note)
     for stage in stages:
-        echo(f"{stage}: its run is not in the MLflow store {found.store}. Publishing it.")
+        echo(f"{stage}: not in the MLflow store {publication.store}; publishing it.")
         kind, _, key = stage.partition("@")
         (track_variant if kind == "track" else track_comparison)(experiment, key)
 
 
 def _tracked(experiment: Experiment, targets: Sequence[str]) -> set[str]:
-    """The stage runs that publish something, among targets and what they need."""
-    config, wanted = experiment.config, set[str]()
+    """Return the publishing stage runs among the targets and their dependencies."""
+    config, tracked = experiment.config, set[str]()
     names = [f"track@{v}" for v in config.variants]
     names += [f"track-comparison@{f}" for f in config.families]
     for target in targets or names:
         stage, _, key = target.partition("@")
-        wanted |= {name for name in names if name.split("@")[0] == stage and not key}
-        wanted |= {target} & set(names)
-    for name in list(wanted):
+        tracked |= {name for name in names if name.split("@")[0] == stage and not key}
+        tracked |= {target} & set(names)
+    for name in list(tracked):
         stage, _, key = name.partition("@")
         if stage == "track-comparison":
-            wanted |= {f"track@{v}" for v, who in config.variants.items() if who.family == key}
-    return wanted
+            tracked |= {
+                f"track@{v}"
+                for v, variant_config in config.variants.items()
+                if variant_config.family == key
+            }
+    return tracked

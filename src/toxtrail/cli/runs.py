@@ -1,4 +1,4 @@
-"""`toxtrail runs`: what MLflow holds."""
+"""`toxtrail runs`: list the MLflow runs."""
 
 from __future__ import annotations
 
@@ -17,10 +17,16 @@ if TYPE_CHECKING:
 
 
 @click.command("runs", short_help="List the MLflow runs, newest first.")
-@click.option("--filter", "filter_string", default="", help="An MLflow filter, as in its UI.")
-@click.option("--family", help="Only runs of one family.")
-@click.option("--kind", type=click.Choice(["variant", "comparison"]), help="Only runs of a kind.")
-@click.option("--latest", "only_latest", is_flag=True, help="Only the newest run of each name.")
+@click.option(
+    "--filter", "filter_string", default="", help="List the runs that an MLflow filter matches."
+)
+@click.option("--family", help="List only runs of one family.")
+@click.option(
+    "--kind", type=click.Choice(["variant", "comparison"]), help="List only one kind of runs."
+)
+@click.option(
+    "--latest", "only_latest", is_flag=True, help="List only the newest run of each name."
+)
 @click.option("--resources", is_flag=True, help="Show time, tokens and memory per run.")
 @click.option("--tree", is_flag=True, help="Show the lineage: each run below its parent's.")
 @click.option(
@@ -29,9 +35,13 @@ if TYPE_CHECKING:
     is_flag=False,
     flag_value="",
     metavar="[REV]",
-    help="Only the runs of the dvc.lock of a commit (default: of the work tree).",
+    help="List only the runs of the dvc.lock of a commit (default: of the work tree).",
 )
-@click.option("--orphans", is_flag=True, help="Runs that no lock records, entries without a run.")
+@click.option(
+    "--orphans",
+    is_flag=True,
+    help="List runs missing from every dvc.lock, and lock entries without a run.",
+)
 @click.option(
     "--no-check",
     is_flag=True,
@@ -53,13 +63,13 @@ def runs(
     form: Form | None,
 ) -> None:
     """List the MLflow runs of this experiment, newest first: what each measured, whether it is
-    whole, what it took.
+    complete, its resources.
 
     With MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME this reads a team's server from anywhere.
 
-    Anybody who may write to a store can change what MLflow shows of a run. So each run's name,
-    tags, params and metrics are compared with the file that it was sealed with, whose values are
-    listed; what was changed is named. --filter is evaluated by MLflow, on MLflow's own values.
+    Anyone with write access to a store can change what MLflow shows of a run. So each run's name,
+    tags, params and metrics are compared with its sealed file, whose values are listed; changes are
+    reported. --filter is evaluated by MLflow, on MLflow's own values.
 
     \b
     Examples:
@@ -82,20 +92,20 @@ def runs(
     if orphans:
         _print_orphans(experiment, everything, form == "json")
         return
-    found = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
-    found = [run for run in found if kind in (None, run.tags.get("toxtrail.kind"))]
+    selected = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
+    selected = [run for run in selected if kind in (None, run.tags.get("toxtrail.kind"))]
     if revision is not None:
         from toxtrail.audit.lineage.downstream import lock_at, runs_of
 
-        found = runs_of(lock_at(experiment.root, revision or None)[1], found)
+        selected = runs_of(lock_at(experiment.root, revision or None)[1], selected)
     if only_latest or tree:
-        found = _stored_results.latest(found)
-    rows = unchecked(found, "as --no-check asks") if no_check else checked(experiment, found)
+        selected = _stored_results.latest(selected)
+    rows = unchecked(selected, "as --no-check asks") if no_check else checked(experiment, selected)
     if form == "json":
         print_json(runs_table.as_json(rows))
     elif form == "csv":
         print_csv(runs_table.tidy(rows))
-    elif not found:
+    elif not selected:
         echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
         rows = with_verdicts(experiment, rows)
@@ -112,27 +122,29 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
     if any(wish is not None and wish != "" for wish in wishes):
         number = len(tracker_of(experiment).runs(""))
         if number:
-            return f"None of {number} runs is like that. `toxtrail runs` lists all."
+            return f"None of {number} runs matches. `toxtrail runs` lists all."
     if not experiment.exists:
         return NO_RUNS
     from toxtrail.cli.run_publishing import publication_of
 
-    found = publication_of(experiment)
-    if found.missing:
-        stores = f"The MLflow store in use now, {found.store}, has no runs of this experiment"
-        why = f"{stores}, and {len(found.missing)} were published before."
-        return " ".join([why, *(found.notes or ["`toxtrail run` publishes them here."])])
+    publication = publication_of(experiment)
+    if publication.missing:
+        stores = f"The present MLflow store, {publication.store}, has no runs of this experiment"
+        why = f"{stores}, and {len(publication.missing)} were published before."
+        return " ".join([why, *(publication.notes or ["`toxtrail run` publishes them here."])])
     return NO_RUNS
 
 
-def _print_orphans(experiment: Experiment, found: Sequence[TrackedRun], as_json: bool) -> None:
+def _print_orphans(
+    experiment: Experiment, tracked_runs: Sequence[TrackedRun], as_json: bool
+) -> None:
     from toxtrail.audit.lineage.downstream import orphans
     from toxtrail.audit.lineage.lock_history import past_locks
 
-    lost = orphans(past_locks(experiment.root), found)
+    lost = orphans(past_locks(experiment.root), tracked_runs)
     if as_json:
-        print_json([one._asdict() for one in lost])
+        print_json([orphan._asdict() for orphan in lost])
     elif lost:
-        print_table(None, ["what", "name", "why"], [list(one) for one in lost])
+        print_table(None, ["what", "name", "why"], [list(orphan) for orphan in lost])
     else:
         echo("No orphans: every run has a lock entry, every entry a run.")

@@ -1,4 +1,4 @@
-"""Values of MLflow runs, held against what each run was sealed with before they are listed."""
+"""Check the values of MLflow runs against their sealed files before they are listed."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
 
 WORKERS = 8
-"""Runs that are asked for at a time: each takes a few small requests."""
+"""Runs to check concurrently; each needs a few small requests."""
 
 
 class CheckedRun(NamedTuple):
-    """A run with the values that it was sealed with, as far as they are known."""
+    """Run with its sealed values, as far as they are known."""
 
     run: TrackedRun
     check: Literal["ok", "changed", "not checked", "not sealed"]
     problems: tuple[str, ...]
-    """What was changed, or why nothing is known."""
+    """What was changed, or why the check failed."""
 
 
 def unchecked(runs: Sequence[TrackedRun], why: str) -> list[CheckedRun]:
-    """Runs as MLflow shows them."""
+    """Return the runs as MLflow shows them."""
     return [CheckedRun(run, "not checked", (why,)) for run in runs]
 
 
 def checked(experiment: Experiment, runs: Sequence[TrackedRun]) -> list[CheckedRun]:
-    """Each run against its own record; if the first one cannot be read, the rest is not tried."""
+    """Check each run against its sealed file; skip the rest if the first cannot be read."""
     if not runs:
         return []
     first = _checked(experiment, runs[0])
@@ -71,8 +71,8 @@ def _sealed(run: TrackedRun, record: Mapping[str, Any]) -> TrackedRun:
 
 
 def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[CheckedRun]:
-    """Verdicts are tags that comparisons put onto other runs, so they are taken from the files of
-    those comparisons; one whose comparison is not among the rows is marked.
+    """Take the verdicts from the files of the comparisons that set them as tags; mark those whose
+    comparison is not among the rows.
     """
     from toxtrail.backends.mlflow.write_run import KEY_TAG
     from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_notes
@@ -86,11 +86,13 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
                 notes[key] = verdict_notes(summary_of_run(experiment, row.run), key)
             except ToxtrailError as error:
                 rows[number] = row._replace(check="changed", problems=(*row.problems, str(error)))
-    found = []
+    results = []
     for row in rows:
         tags = dict(row.run.tags)
         if VERDICT_TAG in tags:
-            own = notes.get(tags.get(COMPARISON_TAG, ""), {}).get(tags.get(KEY_TAG, ""))
-            tags[VERDICT_TAG] = own[VERDICT_TAG] if own else f"{tags[VERDICT_TAG]} (not checked)"
-        found.append(row._replace(run=row.run._replace(tags=tags)))
-    return found
+            verdict = notes.get(tags.get(COMPARISON_TAG, ""), {}).get(tags.get(KEY_TAG, ""))
+            tags[VERDICT_TAG] = (
+                verdict[VERDICT_TAG] if verdict else f"{tags[VERDICT_TAG]} (not checked)"
+            )
+        results.append(row._replace(run=row.run._replace(tags=tags)))
+    return results

@@ -1,4 +1,4 @@
-"""MLflow runs as a list, as a table of costs, as a tree of lineage."""
+"""MLflow runs as a list, a table of resources, or a lineage tree."""
 
 from __future__ import annotations
 
@@ -32,14 +32,14 @@ COST_COLUMNS = (
     "peak, MiB>",
 )  # fmt: skip
 DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "tokens")
-"""Columns that a narrow terminal does without, in this order."""
+"""Columns that are dropped on a narrow terminal, in this order."""
 ROOM = 300
 """Characters of what was changed that the terminal shows."""
 STAGES = ("finetune", "generate", "score")
 
 
 def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
-    """A line for each run."""
+    """Print a row for each run."""
     runs = [row.run for row in rows]
     tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
     notes = []
@@ -60,7 +60,7 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
 
 
 def warn(rows: Sequence[CheckedRun]) -> None:
-    """What was changed in MLflow, and what could not be checked."""
+    """Warn about changes in MLflow, and runs that could not be checked."""
     for row in rows:
         for problem in row.problems if row.check == "changed" else ():
             text = (
@@ -77,14 +77,14 @@ def warn(rows: Sequence[CheckedRun]) -> None:
 
 
 def as_json(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
-    """All that is known of each run, with what its check gave."""
+    """Return every run with all its values and the result of its check."""
     return [
         {**row.run._asdict(), "check": row.check, "problems": list(row.problems)} for row in rows
     ]
 
 
 def tidy(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
-    """A row for each run: who it is, its primary rate, its costs."""
+    """Return a row for each run: its identity, primary rate and resources."""
     return [
         {
             "run_id": run.run_id,
@@ -108,7 +108,7 @@ def tidy(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
 
 
 def print_tree(rows: Sequence[CheckedRun]) -> None:
-    """Families, their variants below what they were tuned from, their comparison."""
+    """Print families, their variants below their parents, and the comparison."""
     from rich.tree import Tree
 
     runs = [row.run for row in rows]
@@ -118,16 +118,16 @@ def print_tree(rows: Sequence[CheckedRun]) -> None:
         for run in runs
         if run.tags.get("toxtrail.kind") == "comparison"
     }
-    for family, own in groups(variants).items():
+    for family, family_runs in groups(variants).items():
         tree = Tree(cell(family), guide_style="dim")
-        _grow(tree, own)
+        _grow(tree, family_runs)
         if family in comparisons:
             tree.add(_node(comparisons[family]))
         console().print(tree)
 
 
 def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
-    """Runs come with a parent before its children."""
+    """Add the runs to the tree; a parent comes before its children."""
     places: dict[str, Tree] = {}
     for run in runs:
         above = places.get(run.tags.get("toxtrail.parent", ""), tree)
@@ -136,13 +136,13 @@ def _grow(tree: Tree, runs: Sequence[TrackedRun]) -> None:
 
 def _node(run: TrackedRun) -> Any:
     rate = _rate(run)
-    said = [
+    facts = [
         f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
         *([f"{100 * rate:.1f} %"] if rate is not None else []),
         *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
         *([state_of(run)] if state_of(run) != "sealed" else []),
     ]
-    return joined(cell(run.name, "bold"), cell(f"  {'; '.join(said)}"))
+    return joined(cell(run.name, "bold"), cell(f"  {'; '.join(facts)}"))
 
 
 def _cells(row: CheckedRun) -> tuple[str, ...]:
@@ -166,7 +166,11 @@ def _cost_cells(run: TrackedRun) -> tuple[str, ...]:
 
     tokens, seconds = value("generate_tokens"), value("generate_seconds")
     speed = tokens / seconds if tokens and seconds else None
-    peak = [own for stage in STAGES if (own := value(f"{stage}_peak_memory_mib")) is not None]
+    peak = [
+        mebibytes
+        for stage in STAGES
+        if (mebibytes := value(f"{stage}_peak_memory_mib")) is not None
+    ]
     return (
         run.run_id[:8],
         run.name,
@@ -198,6 +202,6 @@ def _hours(seconds: float) -> str:
 
 
 def _rate(run: TrackedRun) -> float | None:
-    """The primary scorer's, over all subsets."""
+    """Return the primary scorer's rate over all subsets."""
     metrics: Mapping[str, float] = run.metrics
     return metrics.get(f"{run.tags.get('toxtrail.primary', '')}/all/rate")

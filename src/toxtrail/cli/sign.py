@@ -1,4 +1,4 @@
-"""`toxtrail sign`: vouch for results with a key."""
+"""`toxtrail sign`: sign results with a key."""
 
 from __future__ import annotations
 
@@ -17,18 +17,18 @@ PATH = click.Path(path_type=Path, dir_okay=False)
 @click.argument("names", nargs=-1, metavar="[VARIANT|FAMILY]...")
 @click.option("--key", type=PATH, metavar="FILE", help="Private key in PEM.")
 @click.option(
-    "--new-key", type=NewPath(), metavar="FILE", help="Make a key pair: FILE and FILE.pub."
+    "--new-key", type=NewPath(), metavar="FILE", help="Generate a key pair: FILE and FILE.pub."
 )
 @click.pass_obj
 def sign(
     experiment: Experiment, names: tuple[str, ...], key: Path | None, new_key: Path | None
 ) -> None:
     """Sign the statements of variants and families into signatures/; without names also the
-    experiment as a whole, with its report.
+    complete experiment, with its report.
 
-    A statement lists the SHA-256 of every file behind a result, the values of params.yaml that made
-    them and the whole provenance (in-toto v1); the signature is a DSSE envelope around it. Commit
-    signatures/ and hand out FILE.pub; keep FILE.
+    A statement lists the SHA-256 of every file behind a result, the values of params.yaml that
+    produced them and the complete provenance (in-toto v1), in a signed DSSE envelope. Commit
+    signatures/ and distribute FILE.pub; keep FILE secret.
 
     \b
     Examples:
@@ -43,16 +43,16 @@ def sign(
     refuse_several({"--key": key, "--new-key": new_key})
     if new_key is not None:
         public = signing.new_key(new_key)
-        echo(f"Private key: {new_key} (keep it). Public key: {public} (hand it out).")
+        echo(f"Private key: {new_key} (keep it secret). Public key: {public} (distribute it).")
         return
     if key is None:
-        raise click.UsageError("Name a --key, or make one with --new-key.")
+        raise click.UsageError("Give a --key, or generate one with --new-key.")
     private = signing.private_key(key)
-    who = signing.key_id(private.public_key())
+    signer = signing.key_id(private.public_key())
     config, root, store = experiment.config, experiment.root, experiment.store
     values = read_yaml(root / "params.yaml")
-    made = {o: statement(store, config, values, o) for o in signable(config, names)}
-    for one, text in made.items():
-        path = one.path(root)
+    statements = {o: statement(store, config, values, o) for o in signable(config, names)}
+    for signed, text in statements.items():
+        path = signed.path(root)
         store.write_json(path, signing.envelope(text.encode(), private))
-        echo(f"{path.relative_to(root)}: signed by {who}")
+        echo(f"{path.relative_to(root)}: signed by {signer}")

@@ -1,4 +1,4 @@
-"""`toxtrail stage`: the one place where config, backends and stages meet. dvc.yaml calls it."""
+"""`toxtrail stage`: run a stage with its config and backends. dvc.yaml calls it."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ if TYPE_CHECKING:
 
 
 class StageCommand(click.Command):
-    """One stage; whatever it publishes is of the parameters and files that it started with."""
+    """Command of one stage, which refuses outputs if its inputs changed while it ran."""
 
     def invoke(self, ctx: click.Context) -> Any:
-        """Note what it depends on, and run it."""
+        """Record its dependencies, and run it."""
         experiment: Experiment = ctx.obj
         if experiment.exists:
             experiment.watch(str(self.name), next(iter(ctx.params.values()), None))
@@ -38,7 +38,7 @@ class StageCommand(click.Command):
 
 
 class Stages(click.Group):
-    """Every command of it is a stage."""
+    """Group whose commands are stages."""
 
     command_class = StageCommand
 
@@ -62,7 +62,7 @@ def stage(experiment: Experiment) -> None:
 @stage.command("prompts")
 @click.pass_obj
 def prompts_command(experiment: Experiment) -> None:
-    """Draw the prompt set."""
+    """Sample the prompt set."""
     from toxtrail.stages import prompts
 
     prompts.run(experiment.store, experiment.config.prompts, assets_of(experiment))
@@ -72,7 +72,7 @@ def prompts_command(experiment: Experiment) -> None:
 @click.argument("key")
 @click.pass_obj
 def model_command(experiment: Experiment, key: str) -> None:
-    """Resolve, verify and hash weights taken as they are."""
+    """Resolve, verify and hash third-party weights."""
     from toxtrail.stages import model
 
     models = experiment.config.models
@@ -82,10 +82,8 @@ def model_command(experiment: Experiment, key: str) -> None:
     _tell_doubts(experiment, key)
     for adapter in experiment.store.read_card(key).adapters:
         if adapter.brings:
-            own = " and ".join(what for what, _ in adapter.brings)
-            tell(
-                f"{key}: the adapter brings its own {own}: it is read with in place of the base's."
-            )
+            files = " and ".join(what for what, _ in adapter.brings)
+            tell(f"{key}: the adapter has its own {files}, which is used in place of the base's.")
 
 
 @stage.command("finetune")
@@ -122,7 +120,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
 @click.argument("variant")
 @click.pass_obj
 def generate_command(experiment: Experiment, variant: str) -> None:
-    """Continue every prompt."""
+    """Generate continuations of every prompt."""
     from toxtrail.backends.compute.devices import environment, use_threads
     from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
     from toxtrail.backends.huggingface.weights.load import load_model
@@ -130,12 +128,12 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.backends.protocols import Decoding
     from toxtrail.stages import generate
 
-    config, store, who = experiment.config, experiment.store, experiment.variant(variant)
+    config, store, variant_config = experiment.config, experiment.store, experiment.variant(variant)
     settings, runtime = config.generation, config.runtime
-    if who.served_as is not None:
+    if variant_config.served_as is not None:
         from toxtrail.cli.stage_served import generate_from_server
 
-        generate_from_server(experiment, variant, who.served_as)
+        generate_from_server(experiment, variant, variant_config.served_as)
         return
     if shared_out(experiment.root, runtime.processes, ("generate", variant)):
         return
@@ -162,10 +160,17 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             "device": device,
             "processes": group.of,
         }
-        output = store.generations(who.family, variant)
+        output = store.generations(variant_config.family, variant)
         with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
-                store, variant, who, settings, model, environment(device), progress(), group
+                store,
+                variant,
+                variant_config,
+                settings,
+                model,
+                environment(device),
+                progress(),
+                group,
             )
 
 
@@ -186,8 +191,12 @@ def score_command(experiment: Experiment, variant: str) -> None:
         device, threads = group.device, use_threads(runtime.threads, group.here)
         assets = assets_of(experiment)
         judges = [
-            score.Judge(name, load_scorer(own, assets, device, runtime.score_batch), own.head)
-            for name, own in config.items()
+            score.Judge(
+                name,
+                load_scorer(scorer_config, assets, device, runtime.score_batch),
+                scorer_config.head,
+            )
+            for name, scorer_config in config.items()
         ]
         plan = {"threads": threads, "score_batch": runtime.score_batch, "processes": group.of}
         output = store.scores(family, variant)
@@ -201,14 +210,14 @@ def score_command(experiment: Experiment, variant: str) -> None:
 @click.argument("variant")
 @click.pass_obj
 def posterior_command(experiment: Experiment, variant: str) -> None:
-    """Toxicity rates of one variant."""
+    """Estimate the toxicity rates of one variant."""
     from toxtrail.stages import posterior
 
-    who, config = experiment.variant(variant), experiment.config
+    variant_config, config = experiment.variant(variant), experiment.config
     posterior.run(
         experiment.store,
         variant,
-        who,
+        variant_config,
         config.posterior,
         config.scoring.primary,
         assets_of(experiment),
@@ -219,20 +228,20 @@ def posterior_command(experiment: Experiment, variant: str) -> None:
 @click.argument("family")
 @click.pass_obj
 def pool_command(experiment: Experiment, family: str) -> None:
-    """A family's rates and differences, all estimated together."""
+    """Fit the hierarchical model of a family."""
     from toxtrail.stages import pool
 
     (family,), config = experiment.families((family,)), experiment.config
-    who = config.families[family]
+    family_config = config.families[family]
     store, primary = experiment.store, config.scoring.primary
-    pool.run(store, family, who, config.posterior, config.pooling, primary, progress())
+    pool.run(store, family, family_config, config.posterior, config.pooling, primary, progress())
 
 
 @stage.command("compare")
 @click.argument("family")
 @click.pass_obj
 def compare_command(experiment: Experiment, family: str) -> None:
-    """Differences within a family, paired by prompt."""
+    """Compare the variants of a family, paired by prompt."""
     from toxtrail.stages import compare
 
     (family,), config = experiment.families((family,)), experiment.config
@@ -245,7 +254,7 @@ def compare_command(experiment: Experiment, family: str) -> None:
 @click.argument("variant")
 @click.pass_obj
 def track_command(experiment: Experiment, variant: str) -> None:
-    """Show the variant as one MLflow run."""
+    """Log the variant as an MLflow run."""
     track_variant(experiment, variant)
 
 
@@ -253,16 +262,18 @@ def track_command(experiment: Experiment, variant: str) -> None:
 @click.argument("family")
 @click.pass_obj
 def track_comparison_command(experiment: Experiment, family: str) -> None:
-    """Show the family's comparison as one MLflow run."""
+    """Log the family's comparison as an MLflow run."""
     track_comparison(experiment, family)
 
 
 def track_variant(experiment: Experiment, variant: str) -> None:
-    """Publish a variant to the MLflow store that is in use now."""
+    """Publish a variant to the present MLflow store."""
     from toxtrail.stages import track
 
-    who, facts = experiment.variant(variant), tags_of_now(experiment.root)
-    for remark in track.run_variant(experiment.store, variant, who, tracker_of(experiment), facts):
+    variant_config, facts = experiment.variant(variant), tags_of_now(experiment.root)
+    for remark in track.run_variant(
+        experiment.store, variant, variant_config, tracker_of(experiment), facts
+    ):
         tell(remark)
 
 
@@ -279,19 +290,19 @@ def track_comparison(experiment: Experiment, family: str) -> None:
 @stage.command("report")
 @click.pass_obj
 def report_command(experiment: Experiment) -> None:
-    """One self-contained HTML file."""
+    """Write one self-contained HTML file."""
     from toxtrail.stages import report
 
     report.run(experiment.store, list(experiment.config.families))
 
 
 def tell(text: str) -> None:
-    """What a person should know while a stage runs."""
+    """Print a warning of a running stage."""
     echo(text, fg="yellow", err=True)
 
 
 def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
-    """Variant -> its weak marks, of those whose weights were identified."""
+    """Return variant -> caveats of its identity, for identified weights."""
     from contextlib import suppress
 
     from toxtrail.audit.verify.weights import weak_marks
@@ -311,7 +322,7 @@ def _tell_doubts(experiment: Experiment, key: str) -> None:
 
 
 def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
-    """The asset cache, seen from this experiment.
+    """Return the asset cache of this experiment.
 
     Args:
         more: files and folders outside of it that the user named on the command line.
@@ -323,7 +334,7 @@ def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
 
 
 def weights_of(experiment: Experiment) -> HuggingFaceWeights:
-    """Weights behind the asset cache."""
+    """Return the resolver of weights."""
     from toxtrail.backends.assets import default_cache
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
@@ -331,7 +342,7 @@ def weights_of(experiment: Experiment) -> HuggingFaceWeights:
 
 
 def prover_of(experiment: Experiment) -> HuggingFaceProver:
-    """Loads weights to see that they are what their card says."""
+    """Return the verifier of weights."""
     from toxtrail.backends.compute.devices import pick_device, use_threads
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
 
@@ -353,21 +364,21 @@ def _parent_probe(
     if parent is None:
         return None
     store, weights, models = experiment.store, weights_of(experiment), experiment.config.models
-    made = (store.model(parent) / "model.json").is_file()
-    if not made and parent not in models:
+    exists = (store.model(parent) / "model.json").is_file()
+    if not exists and parent not in models:
         echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
-    parent_card = store.read_card(parent) if made else identify(parent, models[parent], weights)
+    parent_card = store.read_card(parent) if exists else identify(parent, models[parent], weights)
     if adds_one_adapter(card, parent_card):
         return None
     return parent_card, load_model(parent_card, store.model(parent), weights, dtype, device).probe
 
 
 def tracker_of(experiment: Experiment) -> MlflowTracker:
-    """The MLflow store of this experiment; outside of one, that of MLflow's own variables.
+    """Return the MLflow store of this experiment, or that of MLflow's variables outside of one.
 
     Raises:
-        ConfigError: there is neither.
+        ConfigError: there is none.
     """
     from toxtrail.backends.mlflow.tracker import MlflowTracker
 
@@ -376,7 +387,7 @@ def tracker_of(experiment: Experiment) -> MlflowTracker:
     name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
     if not (name and os.environ.get("MLFLOW_TRACKING_URI")):
         raise ConfigError(
-            "There is no params.yaml here or above. Go to an experiment's folder, name one with "
+            "No params.yaml here or above. Go to an experiment's folder, give one with "
             "`toxtrail -C FOLDER ...`, or set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to "
             "read a team's server from anywhere."
         )

@@ -1,4 +1,4 @@
-"""`toxtrail stage generate` of a variant whose weights a server holds."""
+"""`toxtrail stage generate` of a variant that a server serves."""
 
 from __future__ import annotations
 
@@ -20,11 +20,11 @@ if TYPE_CHECKING:
 
 
 def generate_from_server(experiment: Experiment, variant: str, name: str) -> None:
-    """Have a server continue every prompt; one process is enough to ask."""
+    """Generate with a server; only the first process sends requests."""
     from toxtrail.backends.protocols import Decoding
     from toxtrail.stages import generate
 
-    config, store, who = experiment.config, experiment.store, experiment.variant(variant)
+    config, store, variant_config = experiment.config, experiment.store, experiment.variant(variant)
     settings, server = config.generation, server_of(config, variant)
     decoding = Decoding(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
@@ -36,18 +36,25 @@ def generate_from_server(experiment: Experiment, variant: str, name: str) -> Non
             "concurrency": server.concurrency,
             "probe": served.agreement,
         }
-        output = store.generations(who.family, variant)
+        output = store.generations(variant_config.family, variant)
         with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
-                store, variant, who, settings, served.model, served.environment, progress(), group
+                store,
+                variant,
+                variant_config,
+                settings,
+                served.model,
+                served.environment,
+                progress(),
+                group,
             )
 
 
 def server_of(config: Config, variant: str) -> ServerConfig:
-    """Where a variant is served.
+    """Return the server of a variant.
 
     Raises:
-        ConfigError: params.yaml does not say.
+        ConfigError: params.yaml has none.
     """
     server = (config.runtime.servers or {}).get(variant)
     if server is None:
@@ -60,13 +67,13 @@ def server_of(config: Config, variant: str) -> ServerConfig:
 
 
 def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> Served:
-    """The server of a variant, after it has answered the probe as the model card does."""
+    """Connect to the server of a variant, after its probe matches the model card."""
     from toxtrail.backends.openai_api.client import Client
     from toxtrail.backends.openai_api.server import local_parts, meet
 
     store, server = experiment.store, server_of(experiment.config, variant)
     card, parent = store.read_card(variant), experiment.variant(variant).parent
-    made = parent is not None and (store.model(parent) / "model.json").is_file()
+    parent_exists = parent is not None and (store.model(parent) / "model.json").is_file()
     client = Client(
         server.url,
         server.concurrency,
@@ -78,7 +85,7 @@ def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> 
         client,
         name,
         card,
-        store.read_card(parent).probe if parent and made else None,
+        store.read_card(parent).probe if parent and parent_exists else None,
         local_parts(card, store.model(variant), weights_of(experiment)),
         decoding,
         server.concurrency,

@@ -1,4 +1,4 @@
-"""`toxtrail variants`: what is measured, and how to measure one more."""
+"""`toxtrail variants`: list the variants, and add one."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ if TYPE_CHECKING:
     from toxtrail.config.add_entries import Entry, Item
 
 
-@click.group("variants", short_help="List the variants; add one.", invoke_without_command=True)
+@click.group("variants", short_help="List or add variants.", invoke_without_command=True)
 @json_option
 @click.pass_context
 def variants(ctx: click.Context, as_json: bool) -> None:
-    """List the variants of params.yaml: family, role, parent, weights, and how far each is.
+    """List the variants of params.yaml: family, role, parent, weights, and progress of each.
 
     \b
     Examples:
@@ -46,15 +46,15 @@ def variants(ctx: click.Context, as_json: bool) -> None:
     print_table(None, columns, [[row[c] or "-" for c in columns] for row in rows])
 
 
-@variants.command("add", short_help="Add weights that others made.")
+@variants.command("add", short_help="Add third-party weights.")
 @click.argument("address")
-@click.option("--parent", metavar="VARIANT", help="What it was tuned from [what its card names].")
+@click.option("--parent", metavar="VARIANT", help="Parent variant (default: from its model card).")
 @click.option("--base", is_flag=True, help="It is a base model (no parent). Needs --family.")
-@click.option("--key", metavar="NAME", help="What to call it [from its own name].")
-@click.option("--family", metavar="NAME", help="With what it is compared [the parent's].")
-@click.option("--role", metavar="WORD", help="What it is [a word of its tags, else community].")
+@click.option("--key", metavar="NAME", help="Variant key (default: from its name).")
+@click.option("--family", metavar="NAME", help="Family (default: the parent's).")
+@click.option("--role", metavar="WORD", help="Role (default: from its tags, else community).")
 @click.option("--force", is_flag=True, help="Add even if its metadata contradicts --parent.")
-@click.option("--dry-run", is_flag=True, help="Show what would be written, change nothing.")
+@click.option("--dry-run", is_flag=True, help="Print what would be written without writing it.")
 @json_option
 @click.pass_obj
 def add(
@@ -69,12 +69,12 @@ def add(
     dry_run: bool,
     as_json: bool,
 ) -> None:
-    """Add weights that others made: a repo of the hub, a folder, an adapter or a GGUF file.
+    """Add third-party weights: a Hub repository, a folder, an adapter or a GGUF file.
 
-    What its card, its adapter_config.json or its GGUF metadata say of its origin is shown and held
-    against the parent. If they name something else nothing is written, unless you insist
-    (--force); if they name nothing, that is said. Models are only looked at, not downloaded. The
-    entry is pinned; comments and order of params.yaml stay.
+    The origin in its model card, adapter_config.json or GGUF metadata is shown and compared with
+    the parent. If it names another parent, nothing is written, except with --force; if it names
+    none, a warning is printed. Models are inspected, not downloaded. The entry is pinned; comments
+    and order of params.yaml are kept.
 
     \b
     Examples:
@@ -84,24 +84,24 @@ def add(
       toxtrail variants add path/to/model.gguf --base --family other --role base
     """
     if parent and base:
-        raise click.UsageError("--parent and --base: one of them.")
+        raise click.UsageError("Give only one of --parent and --base.")
     if parent:
         experiment.variant(parent)
-    candidate, judged = _examined(experiment, address, parent, base)
+    candidate, origin = _examined(experiment, address, parent, base)
     problems = list(candidate.unusable)
     if not force:
-        problems += judged.contradictions
+        problems += origin.contradictions
     if not as_json:
-        _print_candidate(candidate, judged)
+        _print_candidate(candidate, origin)
     if problems:
-        raise ConfigError(_refusal(candidate, judged))
+        raise ConfigError(_refusal(candidate, origin))
     from toxtrail.audit.lineage.parent_claims import propose
 
     wishes = {"key": key, "family": family, "role": role}
-    proposal = propose(candidate, experiment.config, judged.parent, wishes)
+    proposal = propose(candidate, experiment.config, origin.parent, wishes)
     path = experiment.root / "params.yaml"
     before = read_text(path)
-    after = _edited(experiment, before, proposal, candidate, judged)
+    after = _edited(experiment, before, proposal, candidate, origin)
     if not dry_run:
         from toxtrail.config.add_entries import write_text
 
@@ -110,7 +110,7 @@ def add(
         before.splitlines(), after.splitlines(), "params.yaml", "params.yaml", lineterm=""
     ))  # fmt: skip
     if as_json:
-        print_json(_as_json(candidate, judged, proposal, diff, not dry_run))
+        print_json(_as_json(candidate, origin, proposal, diff, not dry_run))
         return
     _print_outcome(proposal, diff, dry_run)
 
@@ -130,111 +130,111 @@ def _examined(
     if base:
         return candidate, Judged(None, (), tuple(_orphan(candidate)), ())
     kind = _type_of(experiment, parent, hub) if parent else None
-    judged = judge_origin(
+    origin = judge_origin(
         candidate, experiment.config, parent, kind, lambda repo: original(repo, hub)
     )
-    if parent is None and judged.parent and candidate.model_type:
-        kind = _type_of(experiment, judged.parent, hub)
-        judged = judge_origin(
-            candidate, experiment.config, judged.parent, kind, lambda repo: original(repo, hub)
+    if parent is None and origin.parent and candidate.model_type:
+        kind = _type_of(experiment, origin.parent, hub)
+        origin = judge_origin(
+            candidate, experiment.config, origin.parent, kind, lambda repo: original(repo, hub)
         )
-    return candidate, judged
+    return candidate, origin
 
 
 def _as_uri(experiment: Experiment, address: str) -> str:
-    """An address as params.yaml spells it: org/name and paths are understood."""
+    """Return the URI for params.yaml; accept org/name and paths."""
     from toxtrail.config.asset_uris import parse_uri
 
     if address.partition(":")[0] in ("hf", "pypi", "file", "detoxify"):
         parse_uri(address)
         return address
-    place = Path(address).expanduser()
-    if place.exists():
-        whole = place.resolve()
-        inside = whole.is_relative_to(experiment.root)
-        return f"file:{whole.relative_to(experiment.root).as_posix() if inside else whole}"
+    path = Path(address).expanduser()
+    if path.exists():
+        resolved = path.resolve()
+        inside = resolved.is_relative_to(experiment.root)
+        return f"file:{resolved.relative_to(experiment.root).as_posix() if inside else resolved}"
     uri = f"hf:{address}"
     parse_uri(uri)
     return uri
 
 
 def _type_of(experiment: Experiment, parent: str, hub: Hub) -> str | None:
-    """The parent's architecture, by the hub or by its own folder."""
+    """Return the parent's architecture, from the Hub or its folder."""
     from toxtrail.backends.assets.inspect_weights import examine
     from toxtrail.cli.stage import assets_of
     from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
 
-    own = experiment.config.models.get(parent)
-    if own is None:
+    model = experiment.config.models.get(parent)
+    if model is None:
         return None
-    address = parse_uri(own.uri)
+    address = parse_uri(model.uri)
     if isinstance(address, HfUri):
         facts = hub.ask(address).facts
         return facts.model_type if facts else None
     if not isinstance(address, FileUri):
         return None
     try:
-        return examine(own.uri, experiment.root, assets_of(experiment), hub).model_type
+        return examine(model.uri, experiment.root, assets_of(experiment), hub).model_type
     except BackendError:
         return None
 
 
 def _orphan(candidate: Candidate) -> Iterator[str]:
     for claim in candidate.claims:
-        yield f"{claim.by} names {claim.base}: you say that it was tuned from none"
+        yield f"{claim.by} names {claim.base}: --base declares that it has no parent"
 
 
-def _refusal(candidate: Candidate, judged: Judged) -> str:
-    lines = [f"{candidate.uri} was not added:", *candidate.unusable, *judged.contradictions]
-    if judged.contradictions and not candidate.unusable:
-        lines.append("Name another --parent, or --force if you know better than its card.")
+def _refusal(candidate: Candidate, origin: Judged) -> str:
+    lines = [f"{candidate.uri} was not added:", *candidate.unusable, *origin.contradictions]
+    if origin.contradictions and not candidate.unusable:
+        lines.append("Give another --parent, or use --force if its metadata is wrong.")
     return visible("\n  ".join(lines), keep="\n")
 
 
 def _edited(
-    experiment: Experiment, before: str, proposal: Proposal, candidate: Candidate, judged: Judged
+    experiment: Experiment, before: str, proposal: Proposal, candidate: Candidate, origin: Judged
 ) -> str:
-    """The new text of params.yaml, which is checked as a whole before anything is written."""
+    """Return the new text of params.yaml, validated before anything is written."""
     from toxtrail.cli.stage import assets_of
     from toxtrail.config.add_entries import with_entries, with_outside
     from toxtrail.config.load import parse_config
     from toxtrail.config.yaml_text import parse_yaml
 
-    entries, items = _additions(experiment, proposal, candidate, judged)
+    entries, items = _additions(experiment, proposal, candidate, origin)
     after = with_entries(before, entries, items, "params.yaml")
     assets = assets_of(experiment)
-    place = assets.outside(candidate.uri)
-    if place is not None and assets.why_not_used(candidate.uri):
-        after = with_outside(after, str(place), "params.yaml")
+    folder = assets.outside(candidate.uri)
+    if folder is not None and assets.why_not_used(candidate.uri):
+        after = with_outside(after, str(folder), "params.yaml")
     parse_config(parse_yaml(after), "params.yaml")
     return after
 
 
 def _additions(
-    experiment: Experiment, proposal: Proposal, candidate: Candidate, judged: Judged
+    experiment: Experiment, proposal: Proposal, candidate: Candidate, origin: Judged
 ) -> tuple[list[Entry], list[Item]]:
     from toxtrail.config.add_entries import Entry, Item
 
     key, family = proposal.key, proposal.family
-    who = {"family": family, "role": proposal.role}
-    who |= {"parent": proposal.parent} if proposal.parent else {}
+    fields = {"family": family, "role": proposal.role}
+    fields |= {"parent": proposal.parent} if proposal.parent else {}
     entries = [
-        Entry("models", key, proposal.model, _comments(candidate, judged)),
-        Entry("variants", key, who, one_line=True),
+        Entry("models", key, proposal.model, _comments(candidate, origin)),
+        Entry("variants", key, fields, one_line=True),
     ]
     if family in experiment.config.families:
         return entries, [Item(f"families.{family}.variants", key)]
     return [*entries, Entry("families", family, {"reference": key, "variants": [key]})], []
 
 
-def _comments(candidate: Candidate, judged: Judged) -> list[str]:
-    """What a reader of params.yaml should know later."""
+def _comments(candidate: Candidate, origin: Judged) -> list[str]:
+    """Return the comments for params.yaml: licence and caveats."""
     lines = [f"licence: {candidate.license or 'not stated'}"]
-    lines += [f"weak: {line}" for line in (*judged.contradictions, *judged.weak)]
+    lines += [f"weak: {line}" for line in (*origin.contradictions, *origin.weak)]
     return [visible(" ".join(line.split()))[:300] for line in lines]
 
 
-def _print_candidate(candidate: Candidate, judged: Judged) -> None:
+def _print_candidate(candidate: Candidate, origin: Judged) -> None:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
     facts = [
@@ -243,18 +243,18 @@ def _print_candidate(candidate: Candidate, judged: Judged) -> None:
         ("made from", "; ".join(f"{c.base} ({c.by})" for c in candidate.claims) or "not stated"),
         ("licence", candidate.license or "not stated"),
         ("trained on", ", ".join(candidate.datasets) or "not stated"),
-        ("download", size_text(candidate.size) if candidate.size != 0 else "nothing: it is here"),
+        ("download", size_text(candidate.size) if candidate.size != 0 else "nothing: local"),
     ]
     print_table(None, ["what", "found"], facts)
     for line in candidate.notes:
         _say("note", "cyan", line)
     if warning := license_warning(candidate.license):
         _say("licence", "yellow", warning)
-    for line in judged.agreed:
+    for line in origin.agreed:
         _say("ok", "green", line)
-    for line in judged.weak:
+    for line in origin.weak:
         _say("weak", "yellow", line)
-    for line in judged.contradictions:
+    for line in origin.contradictions:
         _say("contradicted", "red", line)
 
 
@@ -271,21 +271,21 @@ def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> No
         echo("Nothing was written (--dry-run).")
         return
     echo(
-        f"{proposal.key} was added to params.yaml. `toxtrail plan` says what it will take, "
+        f"{proposal.key} was added to params.yaml. `toxtrail plan` estimates its cost, "
         f"`toxtrail run {proposal.key}` measures it.",
         bold=True,
     )
 
 
 def _as_json(
-    candidate: Candidate, judged: Judged, proposal: Proposal, diff: list[str], written: bool
+    candidate: Candidate, origin: Judged, proposal: Proposal, diff: list[str], written: bool
 ) -> dict[str, Any]:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
     return {
         "candidate": {**candidate._asdict(), "claims": [c._asdict() for c in candidate.claims]},
         "license_warning": license_warning(candidate.license),
-        "lineage": judged._asdict(),
+        "lineage": origin._asdict(),
         "proposal": proposal._asdict(),
         "diff": diff,
         "written": written,
@@ -294,22 +294,22 @@ def _as_json(
 
 def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
     config, store = experiment.config, experiment.store
-    who = config.variants[key]
-    own = config.models.get(key)
-    weights = own.uri if own else f"LoRA on {config.finetunes[key].parent}"
-    made = {
+    variant_config = config.variants[key]
+    model = config.models.get(key)
+    weights = model.uri if model else f"LoRA on {config.finetunes[key].parent}"
+    outputs = {
         "model": store.model(key) / "model.json",
-        "generations": store.generations(who.family, key),
-        "scores": store.scores(who.family, key),
-        "posterior": store.posterior(who.family, key) / "summary.json",
-        "run": store.variant_receipt(who.family, key),
+        "generations": store.generations(variant_config.family, key),
+        "scores": store.scores(variant_config.family, key),
+        "posterior": store.posterior(variant_config.family, key) / "summary.json",
+        "run": store.variant_receipt(variant_config.family, key),
     }
-    done = [name for name, path in made.items() if path.is_file()]
+    done = [name for name, path in outputs.items() if path.is_file()]
     return {
         "variant": key,
-        "family": who.family,
-        "role": who.role,
-        "parent": who.parent,
+        "family": variant_config.family,
+        "role": variant_config.role,
+        "parent": variant_config.parent,
         "weights": weights,
         "made": ", ".join(done),
     }

@@ -1,4 +1,4 @@
-"""`toxtrail verify`: does everything still stand?"""
+"""`toxtrail verify`: check every file and number of an experiment."""
 
 from __future__ import annotations
 
@@ -24,29 +24,29 @@ public_keys: Callable[[Any], Any] = click.option(
     multiple=True,
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="FILE",
-    help="Hold signatures against this key (repeatable).",
+    help="Verify signatures with this public key (repeatable).",
 )
 
 
-@click.command("verify", short_help="Hash every byte again and compute every number again.")
+@click.command("verify", short_help="Re-hash every file and recompute every number.")
 @click.option("--require-all", is_flag=True, help="Treat missing files as failures.")
 @public_keys
-@click.option("--verbose", "-v", is_flag=True, help="Name everything that was looked at.")
+@click.option("--verbose", "-v", is_flag=True, help="List every check.")
 @json_option
 @click.pass_context
 def verify(
     ctx: click.Context, require_all: bool, keys: tuple[Path, ...], verbose: bool, as_json: bool
 ) -> None:
-    """Verify the whole experiment: one line for each class of link, and every broken link by name.
+    """Verify the complete experiment: one row for each category, and every failed check by name.
 
-    Everything is hashed again with SHA-256 (and DVC's MD5), whatever time stamps, DVC's state or
-    MLflow's status say; rows are counted and numbers computed again. Exit code 3: a link is broken,
-    or could not be read.
+    Every file is hashed with SHA-256 (and DVC's MD5), whatever its time stamps, DVC's state or
+    MLflow's status; rows are counted and numbers recomputed. Exit code 3: a check failed, or a file
+    could not be read.
 
     \b
     Examples:
       toxtrail verify
-      toxtrail verify --require-all     on a machine where nothing may be missing
+      toxtrail verify --require-all     fail on missing files too
       toxtrail verify --public-key lab.pem.pub
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
@@ -63,20 +63,20 @@ def verify(
 
 
 def exit_code(checks: Sequence[Check], require_all: bool) -> int:
-    """3 if a link is broken or could not be read (or, with `require_all`, missing)."""
+    """Return 3 if a check failed or could not be read (or, with `require_all`, is missing)."""
     bad = {"BROKEN", "unread", *(("absent",) if require_all else ())}
     return BROKEN_EXIT if any(check.outcome in bad for check in checks) else 0
 
 
 def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: bool) -> None:
-    """Counts by class of link, then what a reader must know."""
+    """Print counts by category, then the checks to act on."""
     from toxtrail.audit.verify.run import tally
 
     if as_json:
         counts = [row._asdict() for row in tally(checks)]
         print_json({"links": counts, "checks": [check.to_json() for check in checks]})
         return
-    columns = ["link", "as recorded>", "broken>", "unread>", "not here>", "weak>"]
+    columns = ["check", "as recorded>", "broken>", "unread>", "not here>", "weak>"]
     print_table(None, columns, [list(row) for row in tally(checks)])
     for outcome, colour in LISTED:
         _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
@@ -86,32 +86,31 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: boo
 
 
 LISTED = (("weak", "yellow"), ("absent", "yellow"), ("unread", "red"), ("BROKEN", "red"))
-"""Outcome -> its colour, the gravest last, where it is seen."""
-SHOWN = 12
-"""Lines of what is weak or not here, unless all are asked for; what is broken or could not be read
-is shown in full."""
+"""Outcome -> its colour, the most severe last."""
+MAX_LINES = 12
+"""Lines of weak or missing checks, without --verbose; failed and unread ones are always listed."""
 
 
 def _list(checks: Sequence[Check], outcome: str, colour: str, verbose: bool) -> None:
-    shown = checks if verbose or outcome in ("BROKEN", "unread") else checks[:SHOWN]
-    for check in shown:
+    visible_checks = checks if verbose or outcome in ("BROKEN", "unread") else checks[:MAX_LINES]
+    for check in visible_checks:
         detail = f": {check.detail}" if check.detail else ""
         echo(f"{outcome:7}", fg=colour, nl=False)
         echo(f" {check.link}: {check.name}{detail}")
-    if len(checks) > len(shown):
-        echo(f"{outcome:7} ... and {len(checks) - len(shown)} more (--verbose lists them)")
+    if len(checks) > len(visible_checks):
+        echo(f"{outcome:7} ... and {len(checks) - len(visible_checks)} more (--verbose lists them)")
 
 
 def _sentence(checks: Sequence[Check], require_all: bool) -> str:
     counts, total = Counter(check.outcome for check in checks), len(checks)
     broken, unread, missing = counts["BROKEN"], counts["unread"], counts["absent"]
     if broken and unread:
-        return f"{broken} of {total} links are broken, {unread} could not be read: named above."
+        return f"{broken} of {total} checks failed, {unread} could not be read: listed above."
     if broken:
-        return f"{broken} of {total} links are broken: named above."
+        return f"{broken} of {total} checks failed: listed above."
     if unread:
-        return f"No link is broken, but {unread} of {total} could not be read: named above."
+        return f"No check failed, but {unread} of {total} could not be read: listed above."
     if missing:
-        how = "that counts as broken here" if require_all else "nothing can be said of them"
-        return f"No link is broken; {missing} of {total} are not here, {how}."
-    return f"All {total} links stand."
+        how = "which counts as failed" if require_all else "so they were not checked"
+        return f"No check failed; the files of {missing} of {total} are missing, {how}."
+    return f"All {total} checks passed."

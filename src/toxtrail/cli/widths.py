@@ -23,8 +23,8 @@ BREAK = re.compile(r"(?<= )(?! )|(?<=[A-Za-z0-9][-_/:=])(?=\w)")
 def least_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
     """What each column takes at least if only long texts and names fold."""
     return [
-        max(_longest_word(column), min(_widest(column, rows, place), _folded(column, rows, place)))
-        for place, column in enumerate(columns)
+        max(_longest_word(column), min(_widest(column, rows, index), _folded(column, rows, index)))
+        for index, column in enumerate(columns)
     ]
 
 
@@ -35,24 +35,24 @@ def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> 
     Args:
         room: columns of the terminal.
     """
-    wanted = [
-        max(_longest_word(column), _widest(column, rows, place))
-        for place, column in enumerate(columns)
+    full = [
+        max(_longest_word(column), _widest(column, rows, index))
+        for index, column in enumerate(columns)
     ]
     free = room - taken_by_gaps(columns)
-    own = least_widths(columns, rows)
-    if sum(own) > free:
-        own = [
-            max(_longest_word(column), min(wanted[place], FOLDED, _longest_piece(rows, place)))
-            for place, column in enumerate(columns)
+    least = least_widths(columns, rows)
+    if sum(least) > free:
+        least = [
+            max(_longest_word(column), min(full[index], FOLDED, _longest_piece(rows, index)))
+            for index, column in enumerate(columns)
         ]
     for names in (True, False):
         places = [p for p, column in enumerate(columns) if (column in NAMES) == names]
-        while sum(own) < free and (short := [p for p in places if own[p] < wanted[p]]):
-            own[min(short, key=lambda place: own[place])] += 1
-    while sum(own) > max(free, len(own)):
-        own[own.index(max(own))] -= 1
-    return own
+        while sum(least) < free and (short := [p for p in places if least[p] < full[p]]):
+            least[min(short, key=lambda index: least[index])] += 1
+    while sum(least) > max(free, len(least)):
+        least[least.index(max(least))] -= 1
+    return least
 
 
 def taken_by_gaps(columns: Sequence[str]) -> int:
@@ -76,21 +76,21 @@ def broken(text: str, width: int) -> list[str]:
     return [line.rstrip() for line in lines]
 
 
-def _folded(column: str, rows: Sequence[Sequence[str]], place: int) -> int:
+def _folded(column: str, rows: Sequence[Sequence[str]], index: int) -> int:
     """What a column folds to that may; its whole width if it may not."""
-    widest = _widest(column, rows, place)
+    widest = _widest(column, rows, index)
     folds = widest > WIDEST or column in NAMES
-    return max(FOLDED_NAME, min(WIDEST, _longest_piece(rows, place))) if folds else widest
+    return max(FOLDED_NAME, min(WIDEST, _longest_piece(rows, index))) if folds else widest
 
 
-def _widest(column: str, rows: Sequence[Sequence[str]], place: int) -> int:
-    return max((len(row[place]) for row in rows), default=0)
+def _widest(column: str, rows: Sequence[Sequence[str]], index: int) -> int:
+    return max((len(row[index]) for row in rows), default=0)
 
 
 def _longest_word(column: str) -> int:
     return max(map(len, column.split()), default=0)
 
 
-def _longest_piece(rows: Sequence[Sequence[str]], place: int) -> int:
-    pieces = (piece for row in rows for piece in re.split(BREAK, row[place]))
+def _longest_piece(rows: Sequence[Sequence[str]], index: int) -> int:
+    pieces = (piece for row in rows for piece in re.split(BREAK, row[index]))
     return max((len(piece.rstrip()) for piece in pieces), default=0)
