@@ -475,7 +475,7 @@ def test_a_checkpoint_is_verified_by_its_name_even_without_a_pin(
     asset.path.unlink()
     server.files[f"/{published}"] = b"other"
     with pytest.raises(
-        BackendError, match=f"sha256 {sha256_bytes(b'other')}, {published[6:14]} was"
+        BackendError, match=f"sha256 {sha256_bytes(b'other')}, expected {published[6:14]}"
     ):
         store.fetch("detoxify:original", None)
     assert final_files(tmp_path / "cache") == []
