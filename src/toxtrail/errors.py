@@ -47,9 +47,9 @@ NO_ROOM_TEXTS = ("no space left on device", "database or disk is full", "disk qu
 
 def no_room(error: BaseException | None) -> bool:
     """Whether something could not be written for lack of space: an error, or what it comes from."""
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    visited = set[int]()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
         if isinstance(error, OSError) and error.errno in NO_ROOM:
             return True
         if any(text in str(error).lower() for text in NO_ROOM_TEXTS):
@@ -82,13 +82,13 @@ SYSTEM_ERRORS = {
 
 def system_problem(error: OSError) -> str:
     """One sentence on what the operating system refused, with the path."""
-    said = SYSTEM_ERRORS.get(error.errno or 0, f"{error.strerror or type(error).__name__}.")
+    message = SYSTEM_ERRORS.get(error.errno or 0, f"{error.strerror or type(error).__name__}.")
     paths = [
         os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
     ]
     if not paths:
         return f"The operating system refused: {error.strerror or error}."
-    return f"{' -> '.join(paths)}: {said}"
+    return f"{' -> '.join(paths)}: {message}"
 
 
 NO_MEMORY_TEXTS = (
@@ -105,9 +105,9 @@ NO_MEMORY_TEXTS = (
 
 
 def _no_memory(error: BaseException) -> bool:
-    said = str(error).lower() if isinstance(error, RuntimeError) else ""
+    message = str(error).lower() if isinstance(error, RuntimeError) else ""
     refused = isinstance(error, OSError) and error.errno in (errno.ENOMEM, errno.EAGAIN)
-    return isinstance(error, MemoryError) or refused or any(t in said for t in NO_MEMORY_TEXTS)
+    return isinstance(error, MemoryError) or refused or any(t in message for t in NO_MEMORY_TEXTS)
 
 
 OF_THE_FILE = (
@@ -132,9 +132,9 @@ def why_unread(error: BaseException | None) -> str | None:
 
     The error itself may say so, or what it comes from.
     """
-    seen = set[int]()
-    while error is not None and id(error) not in seen:
-        seen.add(id(error))
+    visited = set[int]()
+    while error is not None and id(error) not in visited:
+        visited.add(id(error))
         if isinstance(error, UnreadableError):
             return str(error)
         foreign = isinstance(error, Exception) and not isinstance(error, ToxtrailError)
@@ -170,5 +170,5 @@ def nearest(name: str, valid: Iterable[str]) -> str:
     lowered = {one.lower(): one for one in names}
     if close := difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6):
         return f' Did you mean "{lowered[close[0]]}"?'
-    shown = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
-    return f" There is: {shown or 'none yet'}."
+    listed = ", ".join(names[:12]) + (", ..." if len(names) > 12 else "")
+    return f" There is: {listed or 'none yet'}."

@@ -383,23 +383,23 @@ def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Inst
     Args:
         items: section of params.yaml -> key -> its values.
     """
-    found: list[Instance] = []
+    runs: list[Instance] = []
     for stage in PIPELINE:
         keys = [None] if stage.over is None else list(items[stage.over])
         for key in keys:
-            own = items[stage.over][key] if stage.over and key else {}
-            values = {**{k: v for k, v in own.items() if isinstance(v, str)}, "key": key}
-            found.append(
+            fields = items[stage.over][key] if stage.over and key else {}
+            values = {**{k: v for k, v in fields.items() if isinstance(v, str)}, "key": key}
+            runs.append(
                 Instance(
                     stage,
                     key,
-                    tuple(place.format(**values) for place in stage.params),
+                    tuple(key_path.format(**values) for key_path in stage.params),
                     tuple(path.format(**values) for path in stage.reads),
                     tuple(path.format(**values) for path in stage.writes),
                     tuple(path.format(**values) for path in (*stage.metrics, *stage.plots)),
                 )
             )
-    return found
+    return runs
 
 
 def stage_runs(config: Config) -> list[Instance]:
@@ -410,19 +410,19 @@ def stage_runs(config: Config) -> list[Instance]:
     return instances(sections)
 
 
-def upstream(all_of_them: Sequence[Instance], wanted: Sequence[Instance]) -> list[Instance]:
+def upstream(runs: Sequence[Instance], targets: Sequence[Instance]) -> list[Instance]:
     """The wanted ones and all that they are made from, in the order of the data."""
-    kept: dict[str, Instance] = {}
-    new = list(wanted)
+    selected: dict[str, Instance] = {}
+    new = list(targets)
     while new:
-        kept |= {one.name: one for one in new}
-        reads = {read for one in new for read in one.reads}
+        selected |= {run.name: run for run in new}
+        reads = {read for run in new for read in run.reads}
         new = [
-            one
-            for one in all_of_them
-            if one.name not in kept and any(_feeds(o, r) for o in one.writes for r in reads)
+            run
+            for run in runs
+            if run.name not in selected and any(_feeds(o, r) for o in run.writes for r in reads)
         ]
-    return [one for one in all_of_them if one.name in kept]
+    return [run for run in runs if run.name in selected]
 
 
 def _feeds(out: str, read: str) -> bool:

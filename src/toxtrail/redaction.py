@@ -130,5 +130,7 @@ def _secrets(name: str, value: str) -> Iterator[str]:
 @lru_cache(maxsize=8)
 def _spellings(secrets: frozenset[str]) -> tuple[str, ...]:
     """Each secret as it is and as it stands in an address, the longest first."""
-    spelled = {s.strip() for one in secrets for s in (one, unquote(one), quote(one, safe=""))}
+    spelled = {
+        s.strip() for secret in secrets for s in (secret, unquote(secret), quote(secret, safe=""))
+    }
     return tuple(sorted((s for s in spelled if len(s) >= SHORTEST), key=lambda s: (-len(s), s)))

@@ -108,8 +108,8 @@ def status(path: Path) -> os.stat_result | None:
 
 def is_file(path: Path) -> bool:
     """Whether a regular file is there, links followed. See `status`."""
-    there = status(path)
-    return there is not None and stat.S_ISREG(there.st_mode)
+    status_result = status(path)
+    return status_result is not None and stat.S_ISREG(status_result.st_mode)
 
 
 def below(folder: Path) -> list[Path]:

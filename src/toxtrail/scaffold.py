@@ -83,13 +83,13 @@ def bound_files() -> dict[str, bytes]:
     }
 
 
-def pipeline_yaml(own: str) -> str:
+def pipeline_yaml(added: str) -> str:
     """toxtrail's dvc.yaml, with each stage's list of code in place of its source files.
 
     Args:
-        own: the text of the one in toxtrail's repository.
+        added: the text of the one in toxtrail's repository.
     """
-    _, _, stages = own.partition("stages:\n")
+    _, _, stages = added.partition("stages:\n")
     parts = re.split(r"^  (?=[a-z])", stages, flags=re.MULTILINE)
     head = (
         f"# What runs when; written by toxtrail {__version__}, `toxtrail upgrade` writes it anew.\n"
@@ -143,14 +143,14 @@ def create(folder: Path, files: Mapping[str, bytes]) -> None:
         ConfigError: there is something in the folder (its .git apart), or a file of its name.
     """
     if folder.is_dir():
-        if found := sorted(path.name for path in folder.iterdir() if path.name != ".git"):
+        if names := sorted(path.name for path in folder.iterdir() if path.name != ".git"):
             raise ConfigError(
-                f"{folder} is not empty ({', '.join(found[:3])}{', ...' if found[3:] else ''}). "
+                f"{folder} is not empty ({', '.join(names[:3])}{', ...' if names[3:] else ''}). "
                 "Name a new or an empty folder; nothing was written."
             )
     elif folder.exists():
         raise ConfigError(f"{folder} is a file. Name a new or an empty folder.")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    created = [path for path in (folder, *folder.parents) if not path.exists()]
     folder.mkdir(parents=True, exist_ok=True)
     try:
         replace_files(folder, files)
@@ -158,7 +158,7 @@ def create(folder: Path, files: Mapping[str, bytes]) -> None:
         for top in {Path(name).parts[0] for name in files}:
             path = folder / top
             shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
-        for path in made:
+        for path in created:
             path.rmdir()
         raise
 

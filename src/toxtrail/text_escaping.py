@@ -34,8 +34,8 @@ def visible(text: str, keep: str = "") -> str:
     """
     if text.isascii() and text.isprintable():
         return text
-    shown = "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
-    return shown if shown.isascii() else _with_few_marks(shown)
+    escaped = "".join(c if c.isprintable() or c in keep else f"\\x{ord(c):02x}" for c in text)
+    return escaped if escaped.isascii() else _with_few_marks(escaped)
 
 
 def _with_few_marks(text: str) -> str:
@@ -64,8 +64,8 @@ def safe_cell(value: object) -> object:
 def markdown(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no link, no mention."""
     escaped = MARKDOWN.sub(lambda m: f"\\{m[0]}", visible(text))
-    for found, shown in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;")):
-        escaped = escaped.replace(found, shown)
+    for pattern, entity in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;")):
+        escaped = escaped.replace(pattern, entity)
     return escaped
 
 

@@ -20,10 +20,10 @@ def broken_references(config: Config) -> Iterator[str]:
 
 
 def _broken_generation(config: Config) -> Iterator[str]:
-    own = config.generation
-    if own.temperature == 0 and own.samples > 1:
+    generation = config.generation
+    if generation.temperature == 0 and generation.samples > 1:
         yield (
-            f"generation.samples: got {own.samples}, but at temperature 0 (greedy) all "
+            f"generation.samples: got {generation.samples}, but at temperature 0 (greedy) all "
             "continuations of a prompt are the same. Write 1, or a temperature above 0."
         )
 
@@ -70,25 +70,25 @@ def _broken_weights(config: Config) -> Iterator[str]:
 def _broken_finetunes(config: Config) -> Iterator[str]:
     known = {**config.models, **config.finetunes}
     for key, finetune in config.finetunes.items():
-        place = f"finetunes.{key}"
-        yield from _broken_recipe(place, finetune)
+        key_path = f"finetunes.{key}"
+        yield from _broken_recipe(key_path, finetune)
         if finetune.parent not in known:
-            yield f'{place}.parent: "{finetune.parent}" has no weights.' + nearest(
+            yield f'{key_path}.parent: "{finetune.parent}" has no weights.' + nearest(
                 finetune.parent, known
             )
     parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
     yield from _circles("finetunes", parents)
 
 
-def _broken_recipe(place: str, finetune: FinetuneConfig) -> Iterator[str]:
+def _broken_recipe(key_path: str, finetune: FinetuneConfig) -> Iterator[str]:
     if (finetune.epochs is None) == (finetune.max_steps is None):
-        yield f"{place}: give either epochs or max_steps, not both and not none."
+        yield f"{key_path}: give either epochs or max_steps, not both and not none."
     if finetune.template != "chat":
         for field in ("{instruction}", "{response}"):
             if field not in finetune.template:
-                yield f'{place}.template: {field} is missing (or write "chat").'
+                yield f'{key_path}.template: {field} is missing (or write "chat").'
     if finetune.context_template and "{context}" not in finetune.context_template:
-        yield f"{place}.context_template: {{context}} is missing."
+        yield f"{key_path}.context_template: {{context}} is missing."
 
 
 def _circles(section: str, parents: Mapping[str, str]) -> Iterator[str]:
@@ -98,8 +98,8 @@ def _circles(section: str, parents: Mapping[str, str]) -> Iterator[str]:
         while (parent := parents.get(line[-1])) is not None and parent not in line:
             line.append(parent)
         if parent == key:
-            shown = " -> ".join((*line, key))
-            yield f"{section}.{key}.parent: the parents of {key} lead back to {key}: {shown}."
+            cycle = " -> ".join((*line, key))
+            yield f"{section}.{key}.parent: the parents of {key} lead back to {key}: {cycle}."
 
 
 def _broken_variants(config: Config) -> Iterator[str]:
@@ -120,7 +120,9 @@ def _broken_variants(config: Config) -> Iterator[str]:
         if variant.parent is not None:
             yield from _broken_parent(config, key, variant, variant.parent)
     parents = {key: own.parent for key, own in config.variants.items() if own.parent}
-    yield from _circles("variants", {key: one for key, one in parents.items() if one != key})
+    yield from _circles(
+        "variants", {key: parent for key, parent in parents.items() if parent != key}
+    )
     yield from _broken_recipes(config)
 
 
@@ -138,8 +140,10 @@ def _broken_recipes(config: Config) -> Iterator[str]:
                 for what in _unlike(config, first, key)
             )
         seeds = [(config.finetunes[k].seed, k) for k in (first, *others) if k in config.finetunes]
-        for place, (seed, key) in enumerate(seeds):
-            if twin := next((other for own, other in seeds[:place] if own == seed), None):
+        for index, (seed, key) in enumerate(seeds):
+            if twin := next(
+                (other for other_seed, other in seeds[:index] if other_seed == seed), None
+            ):
                 yield (
                     f'variants.{key}.recipe: "{recipe}" is also that of {twin}, and both have the '
                     f"seed {seed}: they are the same fine-tune twice. Give each a seed of its own."
@@ -149,19 +153,19 @@ def _broken_recipes(config: Config) -> Iterator[str]:
 def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
     """Where two variants of a recipe differ by more than the seed."""
     for field in ("parent", "dose"):
-        found = getattr(config.variants[key], field)
-        there = getattr(config.variants[first], field)
-        if found != there:
-            yield f"{field} is {_given(there)}, not {_given(found)}"
-    own, other = config.finetunes.get(key), config.finetunes.get(first)
-    if (own is None) != (other is None):
+        value = getattr(config.variants[key], field)
+        expected = getattr(config.variants[first], field)
+        if value != expected:
+            yield f"{field} is {_set_fields(expected)}, not {_set_fields(value)}"
+    finetune, other = config.finetunes.get(key), config.finetunes.get(first)
+    if (finetune is None) != (other is None):
         yield "weights are " + ("not tuned here" if other is None else "tuned here")
-    for field in FinetuneConfig.model_fields if own and other else ():
-        if field not in ("seed", "parent") and getattr(own, field) != getattr(other, field):
+    for field in FinetuneConfig.model_fields if finetune and other else ():
+        if field not in ("seed", "parent") and getattr(finetune, field) != getattr(other, field):
             yield f"finetunes.{first}.{field} is another than finetunes.{key}.{field}"
 
 
-def _given(value: object) -> object:
+def _set_fields(value: object) -> object:
     return "not given" if value is None else value
 
 
@@ -193,30 +197,30 @@ def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str
 
 def _measured_parent(config: Config, key: str) -> str | None:
     """The nearest weights from which a fine-tune was made that are a variant; None if none are."""
-    seen = {key}
+    visited = {key}
     current = config.finetunes[key].parent
-    while current not in config.variants and current in config.finetunes and current not in seen:
-        seen.add(current)
+    while current not in config.variants and current in config.finetunes and current not in visited:
+        visited.add(current)
         current = config.finetunes[current].parent
     return current if current in config.variants else None
 
 
 def _broken_families(config: Config) -> Iterator[str]:
     for key, family in config.families.items():
-        place = f"families.{key}"
+        key_path = f"families.{key}"
         if family.reference not in family.variants:
-            yield f'{place}.reference: "{family.reference}" is not in its list.' + nearest(
+            yield f'{key_path}.reference: "{family.reference}" is not in its list.' + nearest(
                 family.reference, family.variants
             )
         for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
-            yield f'{place}.variants: "{variant}" stands twice.'
+            yield f'{key_path}.variants: "{variant}" stands twice.'
         for variant in family.variants:
             if variant not in config.variants:
-                yield f'{place}.variants: "{variant}" is no variant.' + nearest(
+                yield f'{key_path}.variants: "{variant}" is no variant.' + nearest(
                     variant, config.variants
                 )
             elif config.variants[variant].family != key:
                 yield (
-                    f'{place}.variants: "{variant}" says that its family is '
+                    f'{key_path}.variants: "{variant}" says that its family is '
                     f'"{config.variants[variant].family}".'
                 )

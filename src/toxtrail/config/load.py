@@ -24,10 +24,10 @@ from toxtrail.regular_files import read_text
 from toxtrail.text_escaping import visible
 
 S = TypeVar("S", bound=Section)
-Place = tuple[int | str, ...]
+KeyPath = tuple[int | str, ...]
 """Names and list positions from the top of a file."""
 
-SHOWN = 60
+MAX_VALUE_CHARS = 60
 """Characters of a value that a message shows."""
 PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)
 ALLOWED = {
@@ -117,29 +117,29 @@ def problems(name: str, lines: list[str]) -> ConfigError:
 def _described(kind: type[Section], values: Any, details: list[ErrorDetails]) -> Iterator[str]:
     """One line for each place. Where several types are allowed, pydantic has an error for each;
     what is wrong inside of a value says more than that it could have been another type."""
-    places: dict[Place, list[ErrorDetails]] = {}
-    of_union: set[Place] = set()
+    places: dict[KeyPath, list[ErrorDetails]] = {}
+    of_union: set[KeyPath] = set()
     for detail in details:
-        place = _place(values, detail)
-        places.setdefault(place, []).append(detail)
-        if len(place) < len([part for part in detail["loc"] if part != "[key]"]):
-            of_union.add(place)
-    outer = {place[:i] for place in places for i in range(len(place))}
-    for place, found in places.items():
-        if place not in outer & of_union:
-            yield f"{_shown_place(place)}: {_problem(kind, place, found)}"
+        key_path = _key_path(values, detail)
+        places.setdefault(key_path, []).append(detail)
+        if len(key_path) < len([part for part in detail["loc"] if part != "[key]"]):
+            of_union.add(key_path)
+    outer = {key_path[:i] for key_path in places for i in range(len(key_path))}
+    for key_path, details_here in places.items():
+        if key_path not in outer & of_union:
+            yield f"{_format_key_path(key_path)}: {_problem(kind, key_path, details_here)}"
 
 
-def _place(values: Any, detail: ErrorDetails) -> Place:
+def _key_path(values: Any, detail: ErrorDetails) -> KeyPath:
     """Where in the file; without the names of types that pydantic puts in between."""
     inside: Any = values
-    place: list[int | str] = []
+    key_path: list[int | str] = []
     *above, last = detail["loc"] or ("[key]",)
     for part in (*above, *([] if detail["type"] == "missing" else [last])):
         if _has(inside, part):
             inside = inside[part]
-            place.append(part)
-    return (*place, last) if detail["type"] == "missing" else tuple(place)
+            key_path.append(part)
+    return (*key_path, last) if detail["type"] == "missing" else tuple(key_path)
 
 
 def _has(values: Any, part: int | str) -> bool:
@@ -148,21 +148,25 @@ def _has(values: Any, part: int | str) -> bool:
     return isinstance(values, Mapping) and part in values
 
 
-def _shown_place(place: Place) -> str:
-    return visible(".".join(str(part) for part in place)) or "(top level)"
+def _format_key_path(key_path: KeyPath) -> str:
+    return visible(".".join(str(part) for part in key_path)) or "(top level)"
 
 
-def _problem(kind: type[Section], place: Place, found: list[ErrorDetails]) -> str:
-    first = found[0]
+def _problem(kind: type[Section], key_path: KeyPath, details: list[ErrorDetails]) -> str:
+    first = details[0]
     if first["type"] == "missing":
         return "missing. It must be given."
     if first["type"] == "extra_forbidden":
-        return f"unknown name.{nearest(str(place[-1]), _fields_at(kind, list(place[:-1])))}"
-    own = [str(one["ctx"]["error"]) for one in found if one["type"] == "value_error"]
-    allowed = dict.fromkeys(_allowed(one) for one in found if one["type"] != "value_error")
-    said = [line.rstrip(".") for line in own] or [f"Allowed: {', or '.join(allowed)}"]
-    hint = _hint(first["input"], {one["type"] for one in found})
-    return f"got {shown(first['input'])}. {'. '.join(said)}.{hint}"
+        return f"unknown name.{nearest(str(key_path[-1]), _fields_at(kind, list(key_path[:-1])))}"
+    messages = [
+        str(detail["ctx"]["error"]) for detail in details if detail["type"] == "value_error"
+    ]
+    allowed = dict.fromkeys(
+        _allowed(detail) for detail in details if detail["type"] != "value_error"
+    )
+    sentences = [line.rstrip(".") for line in messages] or [f"Allowed: {', or '.join(allowed)}"]
+    hint = _hint(first["input"], {detail["type"] for detail in details})
+    return f"got {shown(first['input'])}. {'. '.join(sentences)}.{hint}"
 
 
 def _allowed(detail: ErrorDetails) -> str:
@@ -186,7 +190,7 @@ def _hint(value: Any, types: set[str]) -> str:
 def shown(value: Any) -> str:
     """A value of a file for a message, shortened, without a password in an address."""
     text = redacted(json.dumps(value, ensure_ascii=False, default=str))
-    return visible(text if len(text) <= SHOWN else f"{text[: SHOWN - 3]}...")
+    return visible(text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}...")
 
 
 def _fields_at(kind: type[Section], location: list[int | str]) -> list[str]:

@@ -457,7 +457,7 @@ class Config(Section):
 
     def unpinned(self) -> list[str]:
         return [
-            f"{place}: {source.uri} has no pin"
-            for place, source in self.sources()
+            f"{key_path}: {source.uri} has no pin"
+            for key_path, source in self.sources()
             if not source.pinned
         ]

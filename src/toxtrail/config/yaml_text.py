@@ -87,8 +87,8 @@ def parse_yaml(text: str, exact: bool = False) -> Any:
         YamlError: no YAML, a key that is there twice, a value that readers of YAML read
             differently, or the markers of a merge conflict.
     """
-    if found := CONFLICT.search(text):
-        line = text.count("\n", 0, found.start()) + 1
+    if match := CONFLICT.search(text):
+        line = text.count("\n", 0, match.start()) + 1
         raise YamlError(
             f"line {line}: found the markers of an unresolved merge conflict (<<<<<<<, =======, "
             ">>>>>>>). Resolve it: keep one version and delete the markers"
@@ -126,10 +126,10 @@ def _add(loader: type[Any], tag: str, form: str, first: str) -> None:
 
 def _described(error: yaml.MarkedYAMLError) -> str:
     mark = error.problem_mark or error.context_mark
-    place = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
-    said = " ".join(part for part in (error.context, error.problem) if part)
-    hint = ". Indent with spaces, not with tabs" if r"'\t'" in said else ""
-    return f"{place}{said}{hint}"
+    position = f"line {mark.line + 1}, column {mark.column + 1}: " if mark else ""
+    message = " ".join(part for part in (error.context, error.problem) if part)
+    hint = ". Indent with spaces, not with tabs" if r"'\t'" in message else ""
+    return f"{position}{message}{hint}"
 
 
 def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
@@ -146,7 +146,7 @@ def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
     sizes[id(node)] = None
     inner = [] if isinstance(node, yaml.ScalarNode) else node.value
     pairs = inner if isinstance(node, yaml.SequenceNode) else [n for pair in inner for n in pair]
-    size = 1 + sum(_size(one, sizes) for one in pairs)
+    size = 1 + sum(_size(item, sizes) for item in pairs)
     if size > LARGEST:
         raise _refused(node, f"with its aliases it has more than {LARGEST:,} values")
     sizes[id(node)] = size
@@ -158,15 +158,15 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
-        seen: set[object] = set()
+        keys: set[object] = set()
         for key_node, _ in node.value:
             merge = key_node.tag == TAG + "merge"
             key = "<<" if merge else self.construct_object(key_node, deep=True)
             if not isinstance(key, Hashable):
                 raise _refused(key_node, "a key is a list or a mapping, not a name")
-            if key in seen:
+            if key in keys:
                 raise _refused(key_node, f"the key {key!r} is there twice")
-            seen.add(key)
+            keys.add(key)
         values: dict[Any, Any] = super().construct_mapping(node, deep)
         return values
 

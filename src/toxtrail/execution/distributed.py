@@ -83,9 +83,9 @@ def together(setting: str) -> Iterator[Group]:
     from accelerate import PartialState
 
     state = PartialState(cpu=device == "cpu")
-    own = f"cuda:{state.local_process_index}" if device == "cuda" else device
-    here = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
+    own_device = f"cuda:{state.local_process_index}" if device == "cuda" else device
+    local_size = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
     try:
-        yield Group(own, state.process_index, state.num_processes, here, state)
+        yield Group(own_device, state.process_index, state.num_processes, local_size, state)
     finally:
         state.destroy_process_group()

@@ -35,14 +35,14 @@ class Bars:
         self, label: str, total: int | None, unit: str, completed: int = 0
     ) -> Iterator[Advance]:
         """A bar for the length of the block."""
-        start, drawn = time.monotonic(), 0
+        start, tokens_done = time.monotonic(), 0
         with _rich(unit) as bars:
             task = bars.add_task(shown(label), total=total, completed=completed, more="")
 
             def advance(done: int, *, tokens: int = 0) -> None:
-                nonlocal drawn
-                drawn += tokens
-                bars.update(task, advance=done, more=_more(drawn, time.monotonic() - start))
+                nonlocal tokens_done
+                tokens_done += tokens
+                bars.update(task, advance=done, more=_more(tokens_done, time.monotonic() - start))
 
             yield advance
 
@@ -56,15 +56,17 @@ class Lines:
     ) -> Iterator[Advance]:
         """Lines for the length of the block."""
         start = last = time.monotonic()
-        all_done, drawn = completed, 0
+        all_done, tokens_done = completed, 0
 
         def line() -> str:
             seconds = time.monotonic() - start
-            return _line(label, all_done, total, unit, seconds, completed) + _more(drawn, seconds)
+            return _line(label, all_done, total, unit, seconds, completed) + _more(
+                tokens_done, seconds
+            )
 
         def advance(done: int, *, tokens: int = 0) -> None:
-            nonlocal all_done, drawn, last
-            all_done, drawn = all_done + done, drawn + tokens
+            nonlocal all_done, tokens_done, last
+            all_done, tokens_done = all_done + done, tokens_done + tokens
             if time.monotonic() - last >= LOG_SECONDS and all_done != total:
                 last = time.monotonic()
                 echo(line(), err=True)
@@ -75,11 +77,11 @@ class Lines:
         echo(line(), err=True)
 
 
-def _line(label: str, done: int, total: int | None, unit: str, seconds: float, known: int) -> str:
+def _line(label: str, done: int, total: int | None, unit: str, seconds: float, initial: int) -> str:
     if unit == "bytes":
-        done, total, unit, known = done >> 20, total and total >> 20, "MiB", known >> 20
-    rate = (done - known) / seconds if seconds else 0.0
-    if known and done == known:
+        done, total, unit, initial = done >> 20, total and total >> 20, "MiB", initial >> 20
+    rate = (done - initial) / seconds if seconds else 0.0
+    if initial and done == initial:
         return f"{label}: {done} of {total} {unit}, all of them known"
     share = f" of {total}" if total is not None else ""
     left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""

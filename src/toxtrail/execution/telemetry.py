@@ -58,10 +58,10 @@ def recorded(
 
 def _commit(root: Path) -> str | None:
     """The commit; that git refuses to tell it must not be taken for having none."""
-    found = commit(root)
-    if found is None and (problem := refusal(root)):
+    head = commit(root)
+    if head is None and (problem := refusal(root)):
         echo(f"The commit is not recorded: {problem}", fg="yellow", err=True)
-    return found
+    return head
 
 
 def tags_of_now(root: Path) -> dict[str, str]:

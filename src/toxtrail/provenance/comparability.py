@@ -44,16 +44,18 @@ def conditions(
     Raises:
         DataError: the scores do not say how the texts were generated.
     """
-    made = next((node for node in lineage(scores) if node.kind == "generate"), None)
-    if made is None:
+    generated = next((node for node in lineage(scores) if node.kind == "generate"), None)
+    if generated is None:
         raise DataError("The scores do not say how their texts were generated. Re-run `dvc repro`.")
-    decoding = {k: v for k, v in made.params["generation"].items() if k != "max_error_share"}
+    decoding = {k: v for k, v in generated.params["generation"].items() if k != "max_error_share"}
     ids = sorted(prompt_ids)
     scorers = {
         f"{SCORER}{name}": content_key({k: v for k, v in config.items() if k != "golden"})[:16]
         for name, config in scores.params["scorers"].items()
     }
-    served = {"backend": made.environment["backend"]} if "served_as" in made.params else {}
+    served = (
+        {"backend": generated.environment["backend"]} if "served_as" in generated.params else {}
+    )
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
         **({"clusters": _partition(clusters)} if clusters else {}),
@@ -78,24 +80,24 @@ def fingerprint(fields: Mapping[str, str]) -> str:
 
 
 def differences(
-    variant: str, own: Mapping[str, str], reference: Mapping[str, str]
+    variant: str, fields: Mapping[str, str], reference: Mapping[str, str]
 ) -> list[Difference]:
     """Field by field, in the order of the reference's fields, then what only the variant has."""
-    names = [*reference, *(name for name in own if name not in reference)]
+    names = [*reference, *(name for name in fields if name not in reference)]
     return [
-        Difference(variant, name, own.get(name, "missing"), reference.get(name, "missing"))
+        Difference(variant, name, fields.get(name, "missing"), reference.get(name, "missing"))
         for name in names
-        if own.get(name) != reference.get(name)
+        if fields.get(name) != reference.get(name)
     ]
 
 
-def refuse_mismatch(found: Sequence[Difference], against: str, cure: str) -> None:
+def refuse_mismatch(mismatches: Sequence[Difference], against: str, cure: str) -> None:
     """DataError with every difference, if there is one."""
-    if found:
+    if mismatches:
         raise DataError(
             f"Not comparable with {against}: these were measured under other conditions, so a "
             "difference could come from those:\n"
-            + "\n".join(f"  {one}" for one in found)
+            + "\n".join(f"  {mismatch}" for mismatch in mismatches)
             + f"\n{cure}"
         )
 

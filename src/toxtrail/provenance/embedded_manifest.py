@@ -125,7 +125,7 @@ def _netcdf(path: Path) -> str | None:
 
 
 def _png(path: Path) -> str | None:
-    wanted = NAME.encode() + b"\0\0\0\0\0"
+    chunk_prefix = NAME.encode() + b"\0\0\0\0\0"
     with open_regular(path) as file:
         file.seek(len(PNG_START))
         while len(head := file.read(8)) == 8:
@@ -134,10 +134,10 @@ def _png(path: Path) -> str | None:
                 file.seek(length + 4, 1)
                 continue
             body, check = file.read(length), file.read(4)
-            if body.startswith(wanted):
+            if body.startswith(chunk_prefix):
                 if zlib.crc32(kind + body).to_bytes(4, "big") != check:
                     raise ValueError("the checksum of its text chunk is wrong")
-                return body[len(wanted) :].decode()
+                return body[len(chunk_prefix) :].decode()
     return None
 
 
@@ -152,8 +152,8 @@ def _safetensors(path: Path) -> str | None:
 def _readable(path: Path) -> str | None:
     text = read_text(path)
     if text.lstrip().startswith("<"):
-        found = _SVG.search(text) or _HTML.search(text)
-        return html.unescape(found[1]) if found else None
+        match = _SVG.search(text) or _HTML.search(text)
+        return html.unescape(match[1]) if match else None
     value = json.loads(text)
     manifest = value.get("manifest", value.get("predicate")) if isinstance(value, dict) else None
     return json.dumps(manifest) if manifest else None

@@ -171,11 +171,11 @@ class Adapter(Card):
     @property
     def brings(self) -> tuple[tuple[str, str], ...]:
         """(what, sha256) of what is read with in place of the base's."""
-        own = (
+        files = (
             ("tokenizer", self.tokenizer_sha256),
             ("chat template", self.chat_template_sha256),
         )
-        return tuple((what, sha256) for what, sha256 in own if sha256 is not None)
+        return tuple((what, sha256) for what, sha256 in files if sha256 is not None)
 
 
 class Probe(Card):

@@ -24,15 +24,15 @@ def doubts(
         cards: of the variants whose weights are known.
         parents: variant -> the variant that it was tuned from.
     """
-    found = {}
+    caveats = {}
     for key, card in cards.items():
         parent = cards.get(parents.get(key) or "")
         lines = [*_of_card(card), *_twins(key, cards)]
         if parent is not None and not lines:
             lines += _beside(card, parent)
         if lines:
-            found[key] = lines
-    return found
+            caveats[key] = lines
+    return caveats
 
 
 def other_base(claim: object, uri: str) -> str | None:
@@ -52,9 +52,9 @@ def other_base(claim: object, uri: str) -> str | None:
     of_hub = uri.startswith("hf:") and named.count("/") == 1 and not claim.startswith((".", "~"))
     if of_hub:
         return claim
-    last, own = PurePosixPath(named).name, PurePosixPath(base).name
-    is_file = own.endswith(".gguf") and own.startswith(last)
-    return None if last == own or is_file else claim
+    last, base_name = PurePosixPath(named).name, PurePosixPath(base).name
+    is_file = base_name.endswith(".gguf") and base_name.startswith(last)
+    return None if last == base_name or is_file else claim
 
 
 def _of_card(card: ModelCard) -> Iterator[str]:
@@ -72,8 +72,10 @@ def _of_card(card: ModelCard) -> Iterator[str]:
 
 
 def _twins(key: str, cards: Mapping[str, ModelCard]) -> Iterator[str]:
-    own = cards[key].fingerprint
-    same = [other for other, card in cards.items() if other != key and card.fingerprint == own]
+    fingerprint = cards[key].fingerprint
+    same = [
+        other for other, card in cards.items() if other != key and card.fingerprint == fingerprint
+    ]
     if same:
         yield f"it has the same weights and tokenizer as {' and '.join(same)} (one fingerprint)"
 

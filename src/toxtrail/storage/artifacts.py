@@ -72,11 +72,11 @@ SUMMARY_SCHEMAS = {"posterior": 4, "pool": 3, "comparison": 6}
 
 def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
     """DataError: a summary of this kind has another schema than this version reads."""
-    found, wanted = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
-    if found != wanted:
+    version, expected = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
+    if version != expected:
         raise DataError(
-            f"{name} was made by another version of toxtrail (schema {found}; this one reads "
-            f"{wanted}). Run `dvc repro` to make it again."
+            f"{name} was made by another version of toxtrail (schema {version}; this one reads "
+            f"{expected}). Run `dvc repro` to make it again."
         )
 
 
@@ -201,10 +201,11 @@ class Store:
         try:
             return ModelCard.model_validate_json(_text(path))
         except ValidationError as error:
-            places = dict.fromkeys(".".join(map(str, one["loc"])) for one in error.errors())
+            places = dict.fromkeys(".".join(map(str, detail["loc"])) for detail in error.errors())
             raise DataError(
                 f"{self._name(path)} is no model card of this version: look at "
-                f"{', '.join(place or 'the whole file' for place in places)}. Run its stage again."
+                f"{', '.join(key_path or 'the whole file' for key_path in places)}. "
+                "Run its stage again."
             ) from None
 
     def read_summary(self, folder: Path) -> dict[str, Any]:
@@ -450,8 +451,8 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
         path.parent, sum(group.nbytes for group in groups.values()) + HDF5_EXTRA
     )
     for number, (name, group) in enumerate(groups.items()):
-        own = group.assign_attrs({**facts, **group.attrs})
-        own.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
+        annotated = group.assign_attrs({**facts, **group.attrs})
+        annotated.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
     with h5py.File(path, "r+") as file:
         file[DRAWS_NAME] = as_text(manifest).encode()
 

@@ -23,7 +23,7 @@ PREFIX = ".draft-"
 @contextmanager
 def file(target: Path) -> Iterator[Path]:
     """A file to be written that takes the name of `target` if the block succeeds."""
-    with _place(target) as place:
+    with _temporary_folder(target) as place:
         draft = place / target.name
         yield draft
         _to_disk(draft)
@@ -36,7 +36,7 @@ def folder(target: Path) -> Iterator[Path]:
 
     A folder that has the name already is exchanged in one step where the system can do that.
     """
-    with _place(target) as place:
+    with _temporary_folder(target) as place:
         draft = place / target.name
         draft.mkdir()
         yield draft
@@ -66,26 +66,26 @@ def require_room(folder: Path, size: int) -> None:
 
 
 @contextmanager
-def _place(target: Path) -> Iterator[Path]:
+def _temporary_folder(target: Path) -> Iterator[Path]:
     _sweep(target)
     prefix = f"{PREFIX}{os.getpid()}-{target.name}-"
-    place = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
+    temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=prefix))
     try:
-        yield place
+        yield temporary
     finally:
-        shutil.rmtree(place, ignore_errors=True)
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _sweep(target: Path) -> None:
     """Delete drafts of this target whose process is gone."""
     import psutil
 
-    for place in target.parent.glob(f"{PREFIX}*"):
-        process, _, rest = place.name.removeprefix(PREFIX).partition("-")
+    for leftover in target.parent.glob(f"{PREFIX}*"):
+        process, _, rest = leftover.name.removeprefix(PREFIX).partition("-")
         # mkdtemp adds eight characters that hold no hyphen
         same = rest.rpartition("-")[0] == target.name
         if same and process.isdecimal() and not psutil.pid_exists(int(process)):
-            shutil.rmtree(place, ignore_errors=True)
+            shutil.rmtree(leftover, ignore_errors=True)
 
 
 def _to_disk(path: Path) -> None:
@@ -117,8 +117,10 @@ def _exchanged(left: Path, right: Path) -> bool:
     names = (os.fsencode(left), os.fsencode(right))
     library = ctypes.CDLL(None)
     if sys.platform == "linux" and hasattr(library, "renameat2"):
-        here = -100  # AT_FDCWD: relative to the current folder
-        return bool(library.renameat2(here, names[0], here, names[1], swap) == 0)
+        current_folder = -100  # AT_FDCWD: relative to the current folder
+        return bool(
+            library.renameat2(current_folder, names[0], current_folder, names[1], swap) == 0
+        )
     if sys.platform == "darwin" and hasattr(library, "renamex_np"):
         return bool(library.renamex_np(names[0], names[1], swap) == 0)
     return False

@@ -42,7 +42,7 @@ class Watched:
         self._params_file = _state(root / "params.yaml")
         values = _values(root)
         self._instance = next(
-            (one for one in _instances(values) if (one.stage.name, one.key) == (stage, key)), None
+            (run for run in _instances(values) if (run.stage.name, run.key) == (stage, key)), None
         )
         self._params = _flat(values, self._instance)
         self._files = {path: _state(path) for path in self._paths()}
@@ -115,22 +115,24 @@ def _values(root: Path) -> Any:
 
 def _flat(values: Any, instance: Instance | None) -> dict[str, str]:
     """Name -> value of all parameters that the stage depends on."""
-    found: dict[str, str] = {}
-    for place in instance.params if instance else ():
+    flat: dict[str, str] = {}
+    for key_path in instance.params if instance else ():
         value = values
-        for name in place.split("."):
+        for name in key_path.split("."):
             value = value.get(name) if isinstance(value, Mapping) else None
-        found |= _leaves(place, value)
-    return found
+        flat |= _leaves(key_path, value)
+    return flat
 
 
-def _leaves(place: str, value: Any) -> dict[str, str]:
+def _leaves(key_path: str, value: Any) -> dict[str, str]:
     if isinstance(value, Mapping) and value:
-        return {k: v for name in value for k, v in _leaves(f"{place}.{name}", value[name]).items()}
+        return {
+            k: v for name in value for k, v in _leaves(f"{key_path}.{name}", value[name]).items()
+        }
     try:
-        return {place: canonical_json(value)}
+        return {key_path: canonical_json(value)}
     except (TypeError, ValueError):
-        return {place: repr(value)}
+        return {key_path: repr(value)}
 
 
 def _files_of(path: Path) -> list[Path]:
@@ -169,6 +171,6 @@ def _state(path: Path) -> FileState | None:
 
 def _stat(path: Path) -> tuple[int, ...] | None:
     with suppress(OSError):
-        found = path.stat()
-        return found.st_size, found.st_mtime_ns, found.st_ino, found.st_ctime_ns
+        status = path.stat()
+        return status.st_size, status.st_mtime_ns, status.st_ino, status.st_ctime_ns
     return None

@@ -113,8 +113,8 @@ class RowStore:
         """Read what all processes have written; how many bytes of this one's file are whole."""
         whole = 0
         for path in sorted(self.folder.glob("rows-*.jsonl")):
-            found = _read(path, self._identity, self._rows)
-            whole = found if path == self._path else whole
+            journal = _read(path, self._identity, self._rows)
+            whole = journal if path == self._path else whole
         return whole
 
     def add(self, key: str, row: Row) -> None:

@@ -60,8 +60,8 @@ def read_texts(
         DataError: the column is missing (the nearest name is shown), or a value is no text.
     """
     if path.suffix.lower() == ".txt":
-        given = {"column": column, "delimiter": delimiter}
-        if named := next((name for name, value in given.items() if value is not None), None):
+        options = {"column": column, "delimiter": delimiter}
+        if named := next((name for name, value in options.items() if value is not None), None):
             raise DataError(f"{path.name} is plain text, one a line: remove {named}.")
         for number, line in enumerate(read_lines(path)):
             yield number, seen_text(path, number, line), {}
@@ -126,13 +126,13 @@ def clean_text(path: Path, number: int, value: object) -> str:
 
 def _instead(path: Path, name: str, row: Mapping[str, Any]) -> str:
     """What there is in place of a missing column."""
-    known = list(columns(row))
-    if holds_text_alone(path) and any(mark in one for one in known for mark in DETECTED):
+    names = list(columns(row))
+    if holds_text_alone(path) and any(mark in one for one in names for mark in DETECTED):
         return (
-            f" The header names {len(known)} column(s): {', '.join(known)}. If another character "
+            f" The header names {len(names)} column(s): {', '.join(names)}. If another character "
             'separates them, say so: delimiter: ";".'
         )
-    return nearest(name, known)
+    return nearest(name, names)
 
 
 def _parquet(path: Path) -> Rows:

@@ -67,11 +67,11 @@ def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str,
             )
 
 
-def unusual_delimiter(path: Path, given: str | None) -> str | None:
+def unusual_delimiter(path: Path, delimiter: str | None) -> str | None:
     """The delimiter by which a .csv file is read if it is no comma (in a .tsv file: no tab)."""
     if path.suffix.lower() not in SUFFIXES:
         return None
-    mark = _delimiter(path, read_text(path), given)
+    mark = _delimiter(path, read_text(path), delimiter)
     return None if mark == _usual(path) else mark
 
 
@@ -90,9 +90,9 @@ def _body(text: str) -> str:
     return text[declared.end() :] if declared else text
 
 
-def _delimiter(path: Path, text: str, given: str | None) -> str:
-    if given is not None:
-        return "\t" if given == TAB else given
+def _delimiter(path: Path, text: str, delimiter: str | None) -> str:
+    if delimiter is not None:
+        return "\t" if delimiter == TAB else delimiter
     if declared := DECLARED.match(text):
         return declared[1]
     usual, body = _usual(path), _body(text)
@@ -176,9 +176,9 @@ def _reason(error: csv.Error) -> str:
 
 
 def _misquoted(path: Path, row: int, line: int, delimiter: str, reason: str) -> DataError:
-    place = f"row {row} (line {line})" if row else f"header (line {line})"
+    position = f"row {row} (line {line})" if row else f"header (line {line})"
     return DataError(
-        f"{path.name}, {place}: {reason}. A cell in double quotes begins and ends with them, "
+        f"{path.name}, {position}: {reason}. A cell in double quotes begins and ends with them, "
         f"without white space between them and {shown(delimiter)}; double quotes inside are "
         'written twice: "She said ""hi"", and left."'
     )

@@ -136,8 +136,8 @@ def refuse_pages(path: Path, content: bytes) -> None:
 
 def conflict_line(text: str) -> int | None:
     """The line from 1 of the first unresolved merge conflict."""
-    found = CONFLICT.search(text) if "\n>>>>>>> " in text else None
-    return line_of(text, found.start()) if found else None
+    match = CONFLICT.search(text) if "\n>>>>>>> " in text else None
+    return line_of(text, match.start()) if match else None
 
 
 def line_of(text: str, position: int) -> int:
@@ -155,8 +155,10 @@ BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
 
 
 def _binary(path: Path, content: bytes) -> DataError | None:
-    found = next((one for one in BINARY if content.startswith(one.start)), None)
-    return found and DataError(f"{path.name} is {found.name}. {found.cure}")
+    signature = next(
+        (candidate for candidate in BINARY if content.startswith(candidate.start)), None
+    )
+    return signature and DataError(f"{path.name} is {signature.name}. {signature.cure}")
 
 
 def _not_utf8(path: Path, content: bytes, error: UnicodeDecodeError) -> DataError:
