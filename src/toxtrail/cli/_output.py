@@ -154,22 +154,25 @@ def room() -> int:
     return console().width if sys.stdout.isatty() else WIDE
 
 
-def fitted(tables: Sequence[Table], droppable: Sequence[str]) -> tuple[list[Table], list[str]]:
-    """Drop these columns, in their order, until the tables fit the terminal; return the tables and
-    a note that names the dropped columns, if any."""
-    results = [_fitted(table, droppable) for table in tables]
+def fitted(
+    tables: Sequence[Table], droppable: Sequence[str], most: int | None = None
+) -> tuple[list[Table], list[str]]:
+    """Drop these columns, in their order, until the tables fit the terminal (and `most` columns);
+    return the tables and a note that names the dropped columns, if any."""
+    width = room() if most is None else min(room(), most)
+    results = [_fitted(table, droppable, width) for table in tables]
     left_out = {name for _, names in results for name in names}
     names = ", ".join(name for name in droppable if name in left_out)
     notes = [f"The terminal is too narrow for: {names}. --csv has every column."] if names else []
     return [table for table, _ in results], notes
 
 
-def _fitted(table: Table, droppable: Sequence[str]) -> tuple[Table, list[str]]:
+def _fitted(table: Table, droppable: Sequence[str], width: int) -> tuple[Table, list[str]]:
     dropped: list[str] = []
     for name in droppable:
         texts = [[shown(value) for value in row] for row in table.rows]
         needs = least_widths([column.rstrip(">") for column in table.columns], texts)
-        if sum(needs) + taken_by_gaps(table.columns) <= room():
+        if sum(needs) + taken_by_gaps(table.columns) <= width:
             break
         indices = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
         if len(indices) < len(table.columns):

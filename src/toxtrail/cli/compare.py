@@ -15,6 +15,7 @@ from toxtrail.cli._output import Form, formats, print_json, print_table
 from toxtrail.cli.compare_hdi import print_hdi
 from toxtrail.cli.compare_published import print_published, with_published
 from toxtrail.cli.compare_tables import (
+    SECTIONS,
     chosen_pairs,
     narrowed,
     print_rows,
@@ -72,6 +73,12 @@ from toxtrail.experiment import Experiment
     metavar="FILE",
     help="Compare with published rates and verdicts (docs/published.md).",
 )
+@click.option(
+    "--tables",
+    metavar="NAMES",
+    help=f"Print these tables, separated by commas: {', '.join(SECTIONS)}.",
+)
+@click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
 @formats("json", "csv", "md", "latex")
 @click.pass_obj
 def compare(
@@ -87,6 +94,8 @@ def compare(
     best: bool,
     hdi: bool,
     published: Path | None,
+    tables: str | None,
+    all_tables: bool,
     form: Form | None,
 ) -> None:
     """Compare variants: the rate of each, and differences paired by prompt, the largest increase
@@ -101,9 +110,13 @@ def compare(
     It is safe to stop adding prompts once an interval is narrow enough (--half-width); to stop once
     it excludes 0 inflates false positives.
 
+    Prints the differences; --tables and --all-tables print the other tables.
+
     \b
     Examples:
       toxtrail compare
+      toxtrail compare --tables rates,behaviour
+      toxtrail compare --all-tables
       toxtrail compare --subset threat               one subset
       toxtrail compare smollm2-135m --scorer every
       toxtrail compare 4fb4c821 1e94f589             two MLflow runs
@@ -116,6 +129,7 @@ def compare(
     """
     if [bool(names), everything, filter_string is not None].count(True) > 1:
         raise click.UsageError("Give families, two runs, --all or --filter (exactly one).")
+    sections = _sections(tables, all_tables, form)
     if published and form == "csv":
         raise click.UsageError("--published cannot be combined with --csv. Use --json or --md.")
     comparisons = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
@@ -134,7 +148,30 @@ def compare(
         comparisons = [
             item._replace(summary=s) for item, s in zip(comparisons, summaries, strict=True)
         ]
-    _print(comparisons, form, scorer, subset, hdi)
+    _print(comparisons, form, scorer, subset, hdi, sections)
+
+
+def _sections(tables: str | None, all_tables: bool, form: Form | None) -> Sequence[str] | None:
+    """Return the sections to print; None: the short form.
+
+    Raises:
+        UsageError: an unknown section, both options, or one of them with another output format.
+    """
+    if tables is None and not all_tables:
+        return None
+    if (tables is not None and all_tables) or form not in (None, "text", "md"):
+        raise click.UsageError(
+            "--tables and --all-tables exclude each other, --json, --csv and --latex."
+        )
+    if all_tables:
+        return SECTIONS
+    names = [name.strip() for name in str(tables).split(",")]
+    for name in names:
+        if name not in SECTIONS:
+            raise click.UsageError(
+                f'--tables: unknown name "{name}". Available: {", ".join(SECTIONS)}.'
+            )
+    return names
 
 
 class Found(NamedTuple):
@@ -150,6 +187,7 @@ def _print(
     scorer: str | None,
     subset: str | None,
     hdi: bool,
+    sections: Sequence[str] | None,
 ) -> None:
     summaries = [item.summary for item in comparisons]
     if form == "json":
@@ -159,7 +197,7 @@ def _print(
         print_rows(summaries, scorer, subset)
         return
     for summary, source in comparisons:
-        show(summary, source, scorer, subset, form or "text")
+        show(summary, source, scorer, subset, form or "text", sections)
         pairs = chosen_pairs(summary, scorer, subset)
         _print_half_width(summary, pairs)
         if hdi:

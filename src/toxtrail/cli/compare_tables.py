@@ -24,6 +24,10 @@ DROPPABLE = (
     "prompts",
 )
 """Columns that are dropped on a narrow terminal, in this order."""
+SECTIONS = ("rates", "samples", "behaviour", "corrected", "scorers", "differences", "notes")
+"""What --tables takes: tables, and all notes."""
+BRIEF_WIDTH = 100
+"""Columns of the one table that is printed without --tables and --all-tables."""
 EVERY = "every"
 """Value of --subset and --scorer that selects all."""
 
@@ -113,7 +117,14 @@ def with_scorers(
     return ["scorer", *columns], [(n, *row) for n, row in zip(names, rows, strict=True)]
 
 
-def show(summary: Summary, source: str, scorer: str | None, subset: str | None, form: Form) -> None:
+def show(
+    summary: Summary,
+    source: str,
+    scorer: str | None,
+    subset: str | None,
+    form: Form,
+    sections: Sequence[str] | None = None,
+) -> None:
     """Print the tables and notes of a comparison, scorer by scorer."""
     from toxtrail.provenance.comparability import mismatch_text
     from toxtrail.reporting.result_text import cluster_warning
@@ -124,12 +135,39 @@ def show(summary: Summary, source: str, scorer: str | None, subset: str | None, 
         if warning := cluster_warning(summary, name):
             echo(warning, fg="yellow", bold=True, err=form != "text")
         chosen = subset_of(summary, subset)
-        tables = _paper(summary, name) if form == "latex" else _tables(summary, name, chosen)
-        notes = _notes(summary, name, chosen, source)
+        if form == "text" and sections is None:
+            _print_brief(summary, name, chosen, source)
+            continue
+        named = _tables(summary, name, chosen)
+        tables = [t for section, t in named if sections is None or section in sections]
+        if form == "latex":
+            tables = _paper(summary, name)
+        notes, heads = _notes(summary, name, chosen, source), _heads(summary, name, chosen)
+        if sections is not None and "notes" not in sections:
+            notes, heads = [f"Read from {source}."], []
         if form == "text":
             tables, narrow = fitted([_without_constants(table) for table in tables], DROPPABLE)
             notes += narrow
-        print_as(form, tables, notes, _heads(summary, name, chosen))
+        print_as(form, tables, notes, heads)
+
+
+def _print_brief(summary: Summary, scorer: str, subset: str | None, source: str) -> None:
+    """Print the differences alone, or the rates of a single variant, with at most three notes."""
+    from toxtrail.reporting.headline import ALL, brief_headline
+    from toxtrail.reporting.result_text import chance_note
+
+    pairs = _pairs(summary, scorer, subset)
+    table = _differences(summary, scorer, subset) if pairs else _rates(summary, scorer, subset)
+    if pairs:
+        table = table._replace(title=f"{summary['family']}: differences, percentage points")
+    table = _without_constants(table)
+    tables, _ = fitted([table], DROPPABLE, BRIEF_WIDTH)
+    head = brief_headline(summary, scorer, ALL if subset in (None, EVERY) else str(subset))
+    pointer = (
+        f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
+    )
+    notes = [head, chance_note(pairs, brief=True), pointer] if pairs else [pointer]
+    print_as("text", tables, [note for note in notes if note], [])
 
 
 def _without_constants(table: Table) -> Table:
@@ -155,12 +193,15 @@ def _without_constants(table: Table) -> Table:
     )
 
 
-def _tables(summary: Summary, scorer: str, subset: str | None) -> list[Table]:
-    tables = [_rates(summary, scorer, subset), *_samples(summary, scorer)]
-    tables += _behaviour(summary, subset)
+def _tables(summary: Summary, scorer: str, subset: str | None) -> list[tuple[str, Table]]:
+    """Return every table with the name of its section, the differences last."""
+    tables = [("rates", _rates(summary, scorer, subset))]
+    tables += [("samples", table) for table in _samples(summary, scorer)]
+    tables += [("behaviour", table) for table in _behaviour(summary, subset)]
     if summary["pairs"]:
-        tables += [*_corrected(summary, scorer), *_by_scorer(summary)]
-        tables.append(_differences(summary, scorer, subset))
+        tables += [("corrected", table) for table in _corrected(summary, scorer)]
+        tables += [("scorers", table) for table in _by_scorer(summary)]
+        tables.append(("differences", _differences(summary, scorer, subset)))
     return tables
 
 
@@ -269,8 +310,8 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
     hidden = len(of_scorer(summary["pairs"], scorer)) > MANY and subset is None
     more = [
         rate_matrix(summary, scorer)[2],
-        f"Shortened: use --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY} "
-        "shows the other differences.",
+        f"Shortened: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY} prints "
+        "the other differences.",
     ]
     return [
         *([note] if (note := result_text.chance_note(_pairs(summary, scorer, subset))) else []),

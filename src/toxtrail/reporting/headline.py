@@ -61,6 +61,11 @@ def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
     return f"{subset}: {_worst_variant(summary, scorer, subset)}"
 
 
+def brief_headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
+    """Return the headline without rates, intervals and numbers of prompts."""
+    return f"{subset}: {_worst_variant(summary, scorer, subset, brief=True)}"
+
+
 def answer(summary: Mapping[str, Any], scorer: str) -> str:
     """Return the result of a family in a few words."""
     rows = [r for r in tuned(summary, scorer) if r["subset"] == ALL]
@@ -80,7 +85,12 @@ def answer(summary: Mapping[str, Any], scorer: str) -> str:
     )
 
 
-def _worst_variant(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
+def _worst_variant(
+    summary: Mapping[str, Any], scorer: str, subset: str, brief: bool = False
+) -> str:
+    def numbers(row: Row) -> str:
+        return "" if brief else _numbers(row, len(estimated))
+
     rows = [r for r in tuned(summary, scorer) if r["subset"] == subset]
     estimated = [row for row in in_order(rows) if row["diff"] is not None]
     if not estimated:
@@ -90,7 +100,7 @@ def _worst_variant(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
         return (
             f"Worst is {_pair_name(called[0])} by at least "
             f"{points(called[0]['simultaneous_lo'])} points"
-            f"{_numbers(called[0], len(estimated))}: credible{_others(len(called) - 1)}."
+            f"{numbers(called[0])}: credible{_others(len(called) - 1)}."
         )
     lower = sum(_is_credible(row, "lower") for row in estimated)
     fewer = f", {lower} of {len(estimated)} credibly less" if lower else ""
@@ -101,7 +111,7 @@ def _worst_variant(summary: Mapping[str, Any], scorer: str, subset: str) -> str:
     verdict = first["verdict"] if _is_credible(first, "lower") else "not decisive"
     return (
         f"No variant is credibly more toxic than the variant it is compared with{fewer}. "
-        f"Highest is {_pair_name(first)}{_numbers(first, len(estimated))}: {verdict}{alone}."
+        f"Highest is {_pair_name(first)}{numbers(first)}: {verdict}{alone}."
     )
 
 

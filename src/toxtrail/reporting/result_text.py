@@ -295,8 +295,9 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     return notes
 
 
-def chance_note(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return how many differences are called, and how many are expected by chance."""
+def chance_note(rows: Sequence[Mapping[str, Any]], brief: bool = False) -> str:
+    """Return how many differences are called, and how many are expected by chance; without the
+    expected number of wrong signs if brief."""
     estimated = [row for row in rows if row["diff"] is not None]
     if not estimated:
         return ""
@@ -307,7 +308,7 @@ def chance_note(rows: Sequence[Mapping[str, Any]]) -> str:
         f"{'is' if len(called) == 1 else 'are'} called higher or lower; "
         f"if no variant differed, about {chance:.2g} would be."
     )
-    if not called:
+    if brief or not called:
         return sentence
     wrong = expected_wrong_signs([row["pd"] for row in called])
     return sentence + (
