@@ -46,7 +46,7 @@ def main() -> None:
 def alone(asked: argparse.Namespace) -> None:
     from toxtrail.analysis.response_table import said
     from toxtrail.analysis.score_table import cells
-    from toxtrail.stages.posterior import variant_posterior
+    from toxtrail.analysis.variant_rates import variant_posterior
 
     rows = family(asked.variants, asked.subsets, asked.prompts)
     tables = {name: cells(own) for name, own in rows.items()}
@@ -62,12 +62,13 @@ def alone(asked: argparse.Namespace) -> None:
     rates = time.perf_counter() - start
     start = time.perf_counter()
     if asked.part == "compare":
-        from toxtrail.stages.compare import family_comparison, with_figures
+        from toxtrail.analysis.comparison import family_comparison
+        from toxtrail.stages.compare import with_figures
 
         found = with_figures(family_comparison(tables, texts, summaries, "v00", "judge", CONFIG))
         note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
-        from toxtrail.stages.pool import pooled_family
+        from toxtrail.analysis.pooled_estimates import pooled_family
         from toxtrail.stats.hierarchical.model import drawn
 
         found = pooled_family(tables, summaries, "v00", "judge", CONFIG, POOLING, drawn)

@@ -23,12 +23,11 @@ from scipy.special import expit
 
 from toxtrail.analysis.family import Edge
 from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows
-from toxtrail.reporting.figures.pooled_checks import LEAST_P
 from toxtrail.stats import sampling
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
 from toxtrail.stats.rates import Floats, equal_tailed
-from toxtrail.stats.sampling import Effort
+from toxtrail.stats.sampling import LEAST_P, Effort
 
 EFFORT = (1, 400, 0.9)
 sampling.TUNE = 400  # one short chain: enough to judge a model by, not to report

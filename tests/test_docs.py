@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
+from toxtrail.analysis.comparison import MORE_TABLES, TABLES, family_comparison, with_pooled
 from toxtrail.analysis.flips import Flip, with_texts
 from toxtrail.config.load import parse_config
 from toxtrail.records.rows import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
-from toxtrail.stages.compare import MORE_TABLES, TABLES, family_comparison, with_pooled
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md")
@@ -58,9 +58,9 @@ def comparison():
     """The smallest family there is."""
     from toxtrail.analysis.response_table import said
     from toxtrail.analysis.score_table import cells
+    from toxtrail.analysis.variant_rates import variant_posterior
     from toxtrail.config.schema import PosteriorConfig
     from toxtrail.records.rows import Generation, Score
-    from toxtrail.stages.posterior import variant_posterior
 
     config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
     tables, texts, summaries = {}, {}, {}
@@ -117,7 +117,7 @@ def test_the_columns_of_recipes_are_documented(documented):
     import numpy as np
     import xarray as xr
 
-    from toxtrail.stages.pool import tables_of
+    from toxtrail.analysis.pooled_estimates import tables_of
 
     draws = np.random.default_rng(1).random((2, 50, 1, 1, 1))
     dims = ("chain", "draw", "scorer")

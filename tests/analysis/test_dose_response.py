@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from toxtrail.analysis.comparison import MORE_TABLES
 from toxtrail.analysis.dose_response import series_of
 from toxtrail.reporting.result_text import dose_notes
-from toxtrail.stages.compare import MORE_TABLES
 
 PARENTS = {"base": None, "low": "base", "mid": "base", "high": "base"}
 DOSES = {"base": 0.0, "low": 1.0, "mid": 2.0, "high": 4.0}

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from toxtrail.analysis.comparison import with_pooled
 from toxtrail.cli.compare_tables import SECTIONS, show
-from toxtrail.stages.compare import with_pooled
 
 NOTHING_POOLED = {"scorers": {}, "rates": [], "pairs": []}
 

@@ -23,8 +23,9 @@ from toxtrail.provenance.embedded_manifest import (
     without_manifest,
 )
 from toxtrail.provenance.identity import Input
+from toxtrail.records.analysis_output import Posterior
 from toxtrail.records.rows import Prompt
-from toxtrail.storage.artifacts import Posterior, Store
+from toxtrail.storage.artifacts import Store
 
 SVG = '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><text>a</text></svg>\n'
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.float16)}

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import pytest
 
+from toxtrail.analysis.comparison import MeasuredRun, runs_comparison
 from toxtrail.analysis.family import edges
 from toxtrail.config.schema import JudgeConfig
 from toxtrail.errors import DataError
 from toxtrail.reporting.result_text import corrected_cells, prior_notes
-from toxtrail.stages.compare import MeasuredRun, runs_comparison, with_figures
+from toxtrail.stages.compare import with_figures
 
 PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
 

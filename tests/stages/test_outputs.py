@@ -9,9 +9,11 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
+from toxtrail.analysis.comparison import TABLES, with_pooled
 from toxtrail.analysis.family import edges
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.pipeline import manifest_of
+from toxtrail.records.analysis_output import Posterior
 from toxtrail.reporting.result_text import (
     edition,
     estimand,
@@ -19,9 +21,8 @@ from toxtrail.reporting.result_text import (
     scorer_cells,
     scorer_columns,
 )
-from toxtrail.stages.compare import TABLES, with_pooled
 from toxtrail.stats.sampling import Sampled
-from toxtrail.storage.artifacts import Posterior, Store
+from toxtrail.storage.artifacts import Store
 
 PROMISED = {
     "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean

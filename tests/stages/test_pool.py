@@ -5,13 +5,13 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from toxtrail.analysis.comparison import with_pooled
 from toxtrail.analysis.family import edges
+from toxtrail.analysis.pooled_estimates import LEAST_DRAWS, tables_of
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
 from toxtrail.reporting.result_text import pair_cells, pooling_notes, recipe_notes
-from toxtrail.stages.compare import with_pooled
-from toxtrail.stages.pool import LEAST_DRAWS, tables_of
 from toxtrail.stats.sampling import Sampled
 from toxtrail.storage.artifacts import Store
 

@@ -6,8 +6,8 @@ import pytest
 
 from toxtrail.analysis.response_table import said
 from toxtrail.analysis.score_table import cells
+from toxtrail.analysis.variant_rates import variant_posterior
 from toxtrail.errors import DataError
-from toxtrail.stages.posterior import variant_posterior
 
 
 @pytest.fixture

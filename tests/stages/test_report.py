@@ -8,9 +8,9 @@ import pytest
 
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import lineage
+from toxtrail.reporting.html_report import Page, render
 from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
 from toxtrail.reporting.result_text import interval, percent, points, probability
-from toxtrail.stages.report import Page, render
 from toxtrail.text_escaping import visible
 
 HOSTILE = "<script>alert(1)</script>"

@@ -6,7 +6,7 @@ import pytest
 from browsing import opened_browser
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.stages.report import Page, render
+from toxtrail.reporting.html_report import Page, render
 from toxtrail.text_escaping import visible
 
 pytestmark = pytest.mark.slow

@@ -19,9 +19,10 @@ from toxtrail.errors import DataError, problem_of
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.embedded_manifest import embedded_manifest
 from toxtrail.provenance.identity import Input, content_key, hash_tree, tree_sha256
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.reporting.figures.style import canvas, drawing
-from toxtrail.storage.artifacts import SUMMARY_SCHEMAS, Posterior, Store
+from toxtrail.storage.artifacts import Store
 
 MANIFEST = manifest_of(
     "generate",

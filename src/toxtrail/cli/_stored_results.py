@@ -223,7 +223,7 @@ def family_summary(
     Raises:
         ConfigError: neither has the family.
     """
-    from toxtrail.storage.artifacts import refuse_other_schema
+    from toxtrail.records.analysis_output import refuse_other_schema
 
     if experiment.exists and family in experiment.config.families and not from_mlflow:
         folder = experiment.store.comparison(family)

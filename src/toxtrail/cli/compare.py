@@ -301,7 +301,7 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
 def _compared(
     rows: Sequence[_stored_results.Measured], title: str, allow_mismatch: bool
 ) -> dict[str, Any]:
-    from toxtrail.stages.compare import MeasuredRun, runs_comparison
+    from toxtrail.analysis.comparison import MeasuredRun, runs_comparison
 
     runs = [
         MeasuredRun(result.label, result.summary, result.scores, result.generations)

@@ -11,27 +11,18 @@ writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rat
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
 
-import numpy as np
-import xarray as xr
-
-from toxtrail.analysis.dose_response import dose_tables
-from toxtrail.analysis.family import comparable, edges, members, mismatch
-from toxtrail.analysis.inference_data import pair_groups
-from toxtrail.analysis.paired_rows import edge_rows, refuse_unlike, rope
-from toxtrail.analysis.response_behaviour import behaviour_pairs, said_less
-from toxtrail.analysis.response_table import Said, limited_to, said, texts_of
-from toxtrail.analysis.score_table import ALL, COLUMNS, Cells, as_dataset, cells
-from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
+from toxtrail.analysis.comparison import MORE_TABLES, TABLES, family_comparison, with_pooled
+from toxtrail.analysis.family import members
+from toxtrail.analysis.response_table import texts_of
+from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.config.schema import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of, versions
-from toxtrail.provenance.comparability import refuse_mismatch
-from toxtrail.provenance.identity import Input, content_key
+from toxtrail.provenance.identity import Input
+from toxtrail.records.analysis_output import Posterior
 from toxtrail.records.csv_text import as_csv
-from toxtrail.records.rows import Generation, Score
 from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
 from toxtrail.reporting.figures.comparison import (
     differences_figure,
@@ -40,109 +31,7 @@ from toxtrail.reporting.figures.comparison import (
     thresholds_figure,
 )
 from toxtrail.reporting.figures.dose_response import dose_figure
-from toxtrail.stats.rates import Floats
-from toxtrail.storage.artifacts import SUMMARY_SCHEMAS, Posterior, Store, refuse_other_schema
-
-WHO = ("variant", "family", "role", "parent")
-"""Who a rate is of, beside it."""
-RATE = (
-    "pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail",
-    "pooled_withheld",
-)  # fmt: skip
-PAIR = (
-    "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
-    "pooled_withheld",
-)  # fmt: skip
-"""Columns that the pool stage brings."""
-GATE = (
-    "r_hat", "ess_bulk", "ess_tail", "ess_hyper", "divergences", "bfmi", "at_max_depth", "mcse",
-)  # fmt: skip
-"""What its gate looked at: the worst over all quantities."""
-
-TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
-"""Lists of rows in the summary that are also written as tables."""
-MORE_TABLES = ("recipes", "doses", "slopes")
-"""The same, of a family that has recipes or a dose."""
-
-
-def family_comparison(
-    tables: Mapping[str, Cells],
-    texts: Mapping[str, Mapping[str, Said]],
-    summaries: Mapping[str, Mapping[str, Any]],
-    reference: str,
-    primary: str,
-    config: PosteriorConfig,
-    allow_mismatch: bool = False,
-    rope_reference: float | None = None,
-) -> Posterior:
-    """Every edge of a family, for every scorer and subset.
-
-    Args:
-        tables: variant -> its cells.
-        texts: variant -> subset -> what was said.
-        summaries: variant -> its posterior summary, in the family's order.
-        allow_mismatch: compare what unlike conditions leave in common, and say so in the summary.
-        rope_reference: instead of the reference's own rate (see `reference_rate`).
-
-    Raises:
-        DataError: two variants were measured under unlike conditions (field by field).
-    """
-    tables, unlike = comparable(tables, summaries, reference, allow_mismatch)
-    if unlike:
-        texts = _in_common(texts, tables)
-    who = edges(list(summaries.values()), reference)
-    refuse_unlike(tables, who)
-    rate = rope_reference
-    if rate is None:
-        rate = reference_rate(summaries[reference], primary, config)
-    region = rope(rate, config)
-    behaviour = behaviour_pairs(who, texts, config)
-    rises = {(r["a"], r["b"], r["subset"]): said_less(r) for r in behaviour}
-    rows: list[dict[str, Any]] = []
-    draws: dict[tuple[str, str, str], Any] = {}
-    for edge in who:
-        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], region, config, len(who)):
-            rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
-            draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
-    summary = {
-        "schema_version": SUMMARY_SCHEMAS["comparison"],
-        "reference": reference,
-        "primary": primary,
-        "threshold": config.threshold,
-        "level": config.level,
-        "interval": "equal-tailed",
-        "rope_pp": config.rope_pp,
-        "rope_share": config.rope_share or 0.0,
-        "rope_reference": rate,
-        "rope": region,
-        "judges": corrected_scorers(tables, config),
-        "comparability": summaries[reference].get("comparability"),
-        "mismatch": [one._asdict() for one in unlike],
-        "variants": [_identity(s) for s in summaries.values()],
-        **{name: _gathered(summaries, name) for name in ("rates", "behaviour", "thresholds")},
-        "pairs": with_agreement(with_corrected_differences(rows, tables, summaries, config)),
-        "behaviour_pairs": behaviour,
-        **dose_tables(tables, summaries, config),
-    }
-    differences = {key: None if d is None else d.difference for key, d in draws.items()}
-    dataset = _difference_draws(differences, config)
-    return Posterior(summary, dataset, pair_groups(draws, rows, config), {})
-
-
-def reference_rate(
-    summary: Mapping[str, Any], primary: str, config: PosteriorConfig
-) -> float | None:
-    """The rate that the region of practical equivalence is a share of: one for a family. The one of
-    params.yaml, or the reference's posterior mean over all subsets by the primary scorer; None if
-    nothing was scored."""
-    if config.rope_reference_pct is not None:
-        return config.rope_reference_pct / 100
-    means = [
-        row["rate_mean"]
-        for row in summary["rates"]
-        if (row["scorer"], row["subset"]) == (primary, ALL)
-    ]
-    return means[0] if means else None
+from toxtrail.storage.artifacts import Store
 
 
 def with_figures(found: Posterior) -> Posterior:
@@ -156,185 +45,6 @@ def with_figures(found: Posterior) -> Posterior:
     if "doses" in found.summary:
         figures["doses"] = dose_figure(found.summary)
     return found._replace(figures=figures)
-
-
-def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Each pair with what the other scorers say of it: `agree`, `fragile` (another scorer, another
-    verdict) or `one scorer`."""
-    said: dict[tuple[str, ...], list[str]] = {}
-    for row in rows:
-        said.setdefault((row["a"], row["b"], row["subset"]), []).append(row["verdict"])
-
-    def agreement(row: Mapping[str, Any]) -> str:
-        verdicts = said[row["a"], row["b"], row["subset"]]
-        if len(verdicts) == 1:
-            return "one scorer"
-        return "agree" if len(set(verdicts)) == 1 else "fragile"
-
-    return [{**row, "agreement": agreement(row)} for row in rows]
-
-
-def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
-    """The comparison with the pooled estimates beside its own, row by row; None where there are
-    none."""
-    rates = {(r["variant"], r["scorer"], r["subset"]): r for r in pooled["rates"]}
-    pairs = {(r["a"], r["b"], r["scorer"], r["subset"]): r for r in pooled["pairs"]}
-    summary = {
-        **found.summary,
-        "pooled": pooled["scorers"],
-        **({"recipes": pooled["recipes"]} if "recipes" in pooled else {}),
-        "rates": [
-            {**row, **_columns(rates.get((row["variant"], row["scorer"], row["subset"])), RATE)}
-            for row in found.summary["rates"]
-        ],
-        "pairs": [
-            {**row, **_columns(pairs.get((row["a"], row["b"], row["scorer"], row["subset"])), PAIR)}
-            for row in found.summary["pairs"]
-        ],
-    }
-    return found._replace(summary={**summary, "claims": claims(summary)})
-
-
-def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
-    expectation, which is the sum of their local false sign rates (Stephens 2017,
-    doi:10.1093/biostatistics/kxw041); with what the gate of the pooled model found."""
-    found = []
-    for scorer in sorted({row["scorer"] for row in summary["pairs"]}):
-        rows = [row for row in summary["pairs"] if row["scorer"] == scorer]
-        called = [row for row in rows if row["credible_pooled"]]
-        pooled = any(row["lfsr"] is not None for row in rows)
-        gate = summary["pooled"].get(scorer, {"status": "left out", "reason": "nothing was pooled"})
-        judged = gate.get("diagnostics", {})
-        found.append(
-            {
-                "scorer": scorer,
-                "n_pairs": len(rows),
-                "n_credible_paired": sum(row["verdict"] in ("higher", "lower") for row in rows),
-                "n_credible_pooled": len(called) if pooled else None,
-                "expected_false_signs": sum(row["lfsr"] for row in called) if pooled else None,
-                "gate": gate["status"],
-                "gate_reason": gate["reason"],
-                "first_try": gate.get("first_try", ""),
-                **{name: judged.get(name) for name in GATE},
-            }
-        )
-    return found
-
-
-def _columns(row: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
-    return {name: None if row is None else row[name] for name in names}
-
-
-class MeasuredRun(NamedTuple):
-    """A tracked variant with the rows behind its rates."""
-
-    label: str
-    """What a table calls it; no two of a comparison are the same."""
-    summary: Mapping[str, Any]
-    """Its posterior's."""
-    scores: Sequence[Score]
-    generations: Sequence[Generation]
-
-
-def runs_comparison(
-    runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool
-) -> dict[str, Any]:
-    """The summary of a comparison of tracked variants, of any time and place.
-
-    Draws are named by variants, so two runs of a family have the numbers of the family's own
-    comparison; labels are put in afterwards.
-
-    Args:
-        runs: the others are compared with the first, and with their parents among them; its
-            settings are used.
-
-    Raises:
-        DataError: they were measured under unlike conditions (field by field).
-    """
-    for run in runs:
-        refuse_other_schema(run.summary, "posterior", run.label)
-    first, names = runs[0], _unique_names(runs)
-    summaries = {
-        key: {**one.summary, "variant": key, "parent": _parent(one, names)}
-        for key, one in names.items()
-    }
-    reference, primary = next(iter(summaries)), str(first.summary["primary"])
-    config = PosteriorConfig.model_validate(first.summary["manifest"]["params"]["posterior"])
-    common = _common_rate(summaries, primary, config)
-    summaries[reference]["parent"] = None
-    if not allow_mismatch:
-        labelled = {names[key].label: summary for key, summary in summaries.items()}
-        unlike = mismatch(labelled, first.label)
-        refuse_mismatch(unlike, first.label, "--allow-mismatch compares them and says so.")
-    found = family_comparison(
-        {key: cells(one.scores) for key, one in names.items()},
-        {key: said(one.generations) for key, one in names.items()},
-        summaries,
-        reference,
-        primary,
-        _with_judges(config, names),
-        allow_mismatch=True,
-        rope_reference=common,
-    )
-    found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
-    labels = {key: one.label for key, one in names.items()}
-    summary = {**_relabelled(found.summary, labels), "reference": first.label}
-    return {"kind": "comparison", "family": title, "prior": config.prior, **summary}
-
-
-def _common_rate(
-    summaries: Mapping[str, Mapping[str, Any]], primary: str, config: PosteriorConfig
-) -> float | None:
-    """The reference rate of runs, whatever their order: the mean of those that others among them
-    were tuned from, or of all."""
-    parents = {summary["parent"] for summary in summaries.values()}
-    own = [s for name, s in summaries.items() if name in parents] or list(summaries.values())
-    rates = [reference_rate(summary, primary, config) for summary in own]
-    known = sorted(rate for rate in rates if rate is not None)
-    return sum(known) / len(known) if known else None
-
-
-def _unique_names(runs: Sequence[MeasuredRun]) -> dict[str, MeasuredRun]:
-    """Variant -> its run; a second run of a variant by its label."""
-    names: dict[str, MeasuredRun] = {}
-    for one in runs:
-        variant = str(one.summary["variant"])
-        names[one.label if variant in names else variant] = one
-    return names
-
-
-def _parent(one: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
-    parent = one.summary["parent"]
-    return parent if parent in names else None
-
-
-def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> PosteriorConfig:
-    """What is known of a scorer on a variant's texts holds for each of its runs."""
-    judges = {}
-    for scorer, judge in (config.judges or {}).items():
-        known = judge.variants or {}
-        runs = {key: str(one.summary["variant"]) for key, one in names.items()}
-        own = {key: known[variant] for key, variant in runs.items() if variant in known}
-        judges[scorer] = judge.model_copy(update={"variants": {**known, **own} or None})
-    return config.model_copy(update={"judges": judges or None})
-
-
-NAMING = {"variant", "a", "b", "parent"}
-"""Keys of a summary whose values name variants."""
-
-
-def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
-    if isinstance(value, list):
-        return [_relabelled(one, labels) for one in value]
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: labels.get(own, own)
-        if key in NAMING and isinstance(own, str)
-        else _relabelled(own, labels)
-        for key, own in value.items()
-    }
 
 
 def run(
@@ -380,41 +90,3 @@ def _refuse_stale_pool(pooled: Input, posteriors: Mapping[str, Input]) -> None:
             f"{pooled.path} was computed from other posteriors than are here now. "
             "Run `dvc repro` to bring both up to date."
         )
-
-
-def _in_common(
-    texts: Mapping[str, Mapping[str, Said]], tables: Mapping[str, Cells]
-) -> dict[str, dict[str, Said]]:
-    """Only the prompts that the tables were limited to."""
-    own = next(iter(tables.values()))
-    asked = {subset: cell.asked_prompts for (_, subset), cell in own.items()}
-    return {variant: limited_to(parts, asked) for variant, parts in texts.items()}
-
-
-def _gathered(summaries: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
-    """The rows of every variant, with who they are of."""
-    return [
-        {**{who: s[who] for who in WHO}, **row}
-        for s in summaries.values()
-        for row in s.get(name, [])
-    ]
-
-
-def _identity(summary: Mapping[str, Any]) -> dict[str, Any]:
-    manifest = summary.get("manifest")
-    identity = {name: summary[name] for name in WHO}
-    more = {name: summary[name] for name in ("recipe", "dose") if name in summary}
-    return {**identity, **more, "content_key": content_key(manifest) if manifest else None}
-
-
-def _difference_draws(
-    draws: Mapping[tuple[str, str, str], Floats | None], config: PosteriorConfig
-) -> xr.Dataset:
-    """NaN without pairs; a family of one has nothing to compare, and still a file."""
-    nothing = np.full(config.draws, np.nan)
-    known: dict[tuple[str, ...], Floats] = {
-        key: nothing if column is None else column for key, column in draws.items()
-    }
-    return as_dataset(
-        known or {("none", "none", ALL): nothing}, "difference", ("scorer", "pair", "subset")
-    )

@@ -21,6 +21,12 @@ from toxtrail.stats.rates import Floats
 if TYPE_CHECKING:
     import pymc as pm
 
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
 MAX_R_HAT = 1.01
 MIN_ESS_HYPER, MIN_ESS = 400, 1000
 """Of hyper-parameters, and of quantities that are reported."""
@@ -307,3 +313,7 @@ def _relative_mcse(column: Floats, level: float) -> float:
     allowed = max(MAX_MCSE, MAX_MCSE_SHARE * float(column.std()))
     bounds = ((1 - level) / 2, (1 + level) / 2)
     return max(float(az.mcse(column, method="quantile", prob=p)) for p in bounds) / allowed
+
+
+LEAST_P = 0.005
+"""A predictive check fails if its p is closer than this to 0 or 1."""

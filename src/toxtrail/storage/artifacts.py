@@ -11,7 +11,7 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, get_args
+from typing import TYPE_CHECKING, Any, TypeVar, get_args
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -29,7 +29,6 @@ from toxtrail.provenance.embedded_manifest import (
 )
 from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
 from toxtrail.records.csv_text import as_csv
-from toxtrail.records.figure import Drawing
 from toxtrail.records.rows import (
     GENERATION_SCHEMA,
     PROMPT_OPTIONS,
@@ -51,33 +50,7 @@ from toxtrail.storage.row_journal import RowStore
 
 if TYPE_CHECKING:
     import xarray
-
-
-class Posterior(NamedTuple):
-    """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
-
-    summary: dict[str, Any]
-    """JSON values; its manifest is added by the writer."""
-    draws: xarray.Dataset
-    """Dimensions chain, draw, then named ones."""
-    groups: Mapping[str, xarray.Dataset]
-    """ArviZ's other groups: prior, posterior_predictive, observed_data, ..."""
-    figures: Mapping[str, Drawing]
-    """File name without its ending -> figure."""
-
-
-SUMMARY_SCHEMAS = {"posterior": 4, "pool": 3, "comparison": 6}
-"""Kind of a summary.json -> its schema; a reader refuses another one."""
-
-
-def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
-    """DataError: a summary of this kind has another schema than this version reads."""
-    version, expected = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
-    if version != expected:
-        raise DataError(
-            f"{name} was made by another version of toxtrail (schema {version}; this one reads "
-            f"{expected}). Run `dvc repro` to make it again."
-        )
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior, refuse_other_schema
 
 
 class Store:

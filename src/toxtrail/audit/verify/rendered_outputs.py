@@ -8,6 +8,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
+from toxtrail.analysis.comparison import MORE_TABLES, TABLES
 from toxtrail.audit.verify.context import (
     DAMAGE,
     Check,
@@ -23,7 +24,6 @@ from toxtrail.provenance.embedded_manifest import embedded_manifest
 from toxtrail.records.csv_text import as_csv
 from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
-from toxtrail.stages.compare import MORE_TABLES, TABLES
 from toxtrail.stages.report import page_of
 from toxtrail.storage.artifacts import pretty_json, scalar_table
 

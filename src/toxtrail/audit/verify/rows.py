@@ -7,10 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from toxtrail.analysis.comparison import family_comparison, with_pooled
 from toxtrail.analysis.family import edges
+from toxtrail.analysis.pooled_estimates import tables_of
 from toxtrail.analysis.response_table import texts_of
 from toxtrail.analysis.score_table import COLUMNS, cells
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
+from toxtrail.analysis.variant_rates import comparability_of, identity_of, variant_posterior
 from toxtrail.audit.lineage.lineage import SERVED, is_served
 from toxtrail.audit.verify.context import (
     DAMAGE,
@@ -35,9 +38,6 @@ from toxtrail.provenance.embedded_manifest import embedded_manifest
 from toxtrail.provenance.identity import Manifest, content_key
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import files_below
-from toxtrail.stages.compare import family_comparison, with_pooled
-from toxtrail.stages.pool import tables_of
-from toxtrail.stages.posterior import comparability_of, identity_of, variant_posterior
 from toxtrail.storage.artifacts import Store, read_json
 
 TOLERANCE = 1e-9

@@ -24,9 +24,8 @@ from toxtrail.reporting.figures.style import (
 
 if TYPE_CHECKING:
     import xarray as xr
+from toxtrail.stats.sampling import LEAST_P
 
-LEAST_P = 0.005
-"""A predictive check fails if its p is closer than this to 0 or 1."""
 RANK_BINS = 20
 
 

@@ -1,0 +1,502 @@
+"""The pooled estimates of a family: result rows and draws, scorer by scorer."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+import xarray as xr
+
+from toxtrail.analysis.family import Edge, edges
+from toxtrail.analysis.pooled_inference_data import PoolEvidence, pooled_groups
+from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows, without_withheld
+from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
+from toxtrail.config.schema import PoolingConfig, PosteriorConfig
+from toxtrail.errors import DataError, InferenceError
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior
+from toxtrail.stats.hierarchical import model as hierarchical_model
+from toxtrail.stats.hierarchical.checks import Check, predictive_checks, replicated
+from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.hierarchical.seed_effects import Recipes, recipes_of
+from toxtrail.stats.prior_sensitivity import Sensitivity, power_scaling
+from toxtrail.stats.rates import Floats, equal_tailed, named_rng
+from toxtrail.stats.sampling import LEAST_P, Diagnostics, Effort, Sampled, Settled, judge, settle
+
+Sampler = Callable[[Counts, Effort], Sampled]
+
+LEAST_DRAWS = 1000
+"""Of each chain, that are drawn before it is known how many it takes."""
+REPLICATIONS = 1000
+"""Data sets that the predictive checks draw."""
+SENSITIVITY_DRAWS = 1000
+"""Of each chain, that power-scaling looks at."""
+RATE = "rate with overall"
+FAR = 4.0
+"""Standard deviations by which a pooled overall rate may differ from the one of its variant
+alone."""
+
+
+class Estimate(NamedTuple):
+    """One scorer's family, estimated together."""
+
+    rate: Floats
+    """(chain, draw, variant, subset and ALL last), in [0, 1]."""
+    hyper: Mapping[str, Floats]
+    """Name -> (chain, draw)."""
+    diagnostics: Diagnostics
+    effort: Effort
+    checks: Sequence[Check]
+    dropped: int
+    """Prompts that not every variant has a score for."""
+    sensitivity: Mapping[str, Sensitivity]
+    """What is reported of all subsets together -> how much its prior matters."""
+    counts: Counts
+    predicted: Sequence[Counts]
+    """As the posterior predicts them."""
+    drawn: Sampled
+    first_try: Sequence[str]
+    """What was wrong with a first try, if there was a second."""
+    spread: Floats | None
+    """(chain, draw, recipe): of the rate over all subsets among fine-tunes of a recipe; None where
+    no recipe has several."""
+
+
+class Asked(NamedTuple):
+    """What is estimated of each scorer, and how."""
+
+    variants: Sequence[str]
+    pairs: Sequence[tuple[int, int]]
+    """Places of the two variants of each edge."""
+    config: PosteriorConfig
+    pooling: PoolingConfig
+    sampler: Sampler
+
+
+def pooled_family(
+    tables: Mapping[str, Cells],
+    summaries: Mapping[str, Mapping[str, Any]],
+    reference: str,
+    primary: str,
+    config: PosteriorConfig,
+    pooling: PoolingConfig | None,
+    sampler: Sampler,
+) -> Posterior:
+    """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
+    row that the model does not fit is withheld with the reason.
+
+    Raises:
+        InferenceError: a posterior did not converge, twice.
+    """
+    variants, who = list(summaries), edges(list(summaries.values()), reference)
+    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    names = subsets(next(iter(tables.values())))
+    recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
+    status: dict[str, dict[str, Any]] = {}
+    found: dict[str, Estimate] = {}
+    if pooling is None:
+        off = {"status": "left out", "reason": "pooling is switched off"}
+        status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
+    else:
+        asked = Asked(variants, pairs, config, pooling, sampler)
+        given, status = _given(variants, tables, config.threshold, recipes)
+        found = _estimates(given, asked)
+    for scorer, estimate in found.items():
+        problems = _misfits(estimate, scorer, variants, names, summaries)
+        judged = Judged(
+            estimate.counts, estimate.predicted, estimate.rate, estimate.hyper.get("sd_interaction")
+        )
+        rows = [] if problems else withheld_rows(judged, who, variants, names, config.level)
+        status[scorer] = _status(estimate, problems, rows, variants, names)
+    shown = {name: one for name, one in found.items() if status[name]["status"] == "pooled"}
+    draws = _dataset(shown, variants, [*names, ALL])
+    status = {name: status[name] for name in scorers(next(iter(tables.values())))}
+    summary = {
+        "schema_version": SUMMARY_SCHEMAS["pool"],
+        "reference": reference,
+        "primary": primary,
+        "threshold": config.threshold,
+        "level": config.level,
+        "interval": "equal-tailed",
+        "scorers": status,
+        **tables_of(draws, who, config.level, status),
+    }
+    evidence = {
+        name: PoolEvidence(one.counts, one.predicted, one.drawn) for name, one in shown.items()
+    }
+    return Posterior(summary, draws, pooled_groups(evidence, draws, config), {})
+
+
+class Given(NamedTuple):
+    """The data of one scorer."""
+
+    counts: Counts
+    dropped: int
+    """Prompts that not every variant has a score for."""
+    share: Floats
+    """(subset,), weights of the subsets."""
+
+
+def _given(
+    variants: Sequence[str],
+    tables: Mapping[str, Cells],
+    threshold: float,
+    recipes: Recipes | None,
+) -> tuple[dict[str, Given], dict[str, dict[str, Any]]]:
+    """Of each scorer: its data, or why it is left out."""
+    given: dict[str, Given] = {}
+    status: dict[str, dict[str, Any]] = {}
+    for scorer in scorers(next(iter(tables.values()))):
+        share = np.array(list(weights(tables[variants[0]], scorer).values()))
+        try:
+            labels, dropped = _labels(scorer, variants, tables, threshold)
+            given[scorer] = Given(hierarchical_model.counts_of(labels, recipes), dropped, share)
+        except DataError as error:
+            status[scorer] = {"status": "left out", "reason": str(error)}
+    return given, status
+
+
+def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, Estimate]:
+    """All with as many draws as the one that needs most: they stand in one file."""
+    found: dict[str, Estimate] = {}
+    most = LEAST_DRAWS
+    while short := [s for s in given if s not in found or found[s].effort.draws < most]:
+        for scorer in short:
+            found[scorer] = _estimate(scorer, *given[scorer], asked, most)
+            most = max(most, found[scorer].effort.draws)
+    return {scorer: found[scorer] for scorer in given}
+
+
+def _estimate(
+    scorer: str,
+    counts: Counts,
+    dropped: int,
+    share: Floats,
+    asked: Asked,
+    least: int,
+) -> Estimate:
+    """
+    Args:
+        share: (subset,), weights of the subsets.
+        least: draws of each chain.
+    """
+    config, pooling, pairs = asked.config, asked.pooling, asked.pairs
+    seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
+    most = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
+
+    def draw(effort: Effort) -> Sampled:
+        own = asked.sampler(counts, effort)
+        return own._replace(posterior={**own.posterior, RATE: _with_overall(own, share)})
+
+    def assess(drawn: Sampled) -> Diagnostics:
+        rate = drawn.posterior[RATE]
+        steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
+        spread = _spread(counts, drawn, share)
+        reported = {"rate": rate, "difference": steps}
+        reported |= {} if spread is None else {"spread": spread}
+        return judge(drawn, _hyper(drawn), reported, config.level)
+
+    found = settle(draw, assess, most, least)
+    if found.wrong:
+        raise InferenceError(_not_converged(scorer, found))
+    drawn = found.drawn
+    predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
+    rate = drawn.posterior[RATE]
+    return Estimate(
+        rate=rate,
+        hyper={n: drawn.posterior[n] for n in hierarchical_model.HYPER if n in drawn.posterior},
+        diagnostics=found.diagnostics,
+        effort=found.effort,
+        checks=predictive_checks(counts, predicted),
+        dropped=dropped,
+        sensitivity=_sensitivity(counts, drawn, rate, asked.variants, pairs),
+        counts=counts,
+        predicted=predicted,
+        drawn=drawn,
+        first_try=found.first_try,
+        spread=_spread(counts, drawn, share),
+    )
+
+
+def _not_converged(scorer: str, found: Settled) -> str:
+    return (
+        f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
+        f"{'; '.join(found.wrong)} (first try: {'; '.join(found.first_try)}). Nothing was written. "
+        "For a small ESS or a large Monte Carlo error raise pooling.draws; for divergent "
+        "transitions bring pooling.target_accept nearer to 1; `pooling: null` goes on without "
+        "pooled columns."
+    )
+
+
+def _labels(
+    scorer: str, variants: Sequence[str], tables: Mapping[str, Cells], threshold: float
+) -> tuple[list[Floats], int]:
+    """Of each subset, (prompt, variant) on the prompts that all variants have a score for; and how
+    many prompts that leaves out."""
+    labels, dropped = [], 0
+    for subset in subsets(tables[variants[0]]):
+        own = [tables[v][scorer, subset] for v in variants]
+        if any(cell.toxicity.size > len(cell.prompts) for cell in own):
+            raise DataError("there is more than one continuation for a prompt")
+        if any(cell.clusters for cell in own):
+            raise DataError("prompts have clusters, and the model takes each for independent")
+        shared = sorted(set.intersection(*(set(cell.prompts) for cell in own)))
+        asked = frozenset().union(*(cell.asked_prompts for cell in own))
+        dropped += len(asked) - len(shared)
+        columns = [c.shares(threshold)[np.isin(c.prompts, shared)] for c in own]
+        labels.append(np.array(columns).T.reshape(len(shared), len(variants)))
+    return labels, dropped
+
+
+def _with_overall(drawn: Sampled, share: Floats) -> Floats:
+    """(chain, draw, variant, subset and all together)."""
+    eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
+    rate = hierarchical_model.rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(eta.shape)
+    result: Floats = np.concatenate([rate, (rate @ share)[..., None]], axis=-1)
+    return result
+
+
+def _hyper(drawn: Sampled) -> list[str]:
+    return [name for name in (*hierarchical_model.HYPER, "sd_recipe") if name in drawn.posterior]
+
+
+def _spread(counts: Counts, drawn: Sampled, share: Floats) -> Floats | None:
+    """(chain, draw, recipe)."""
+    if counts.recipes is None:
+        return None
+    chains, draws = drawn.posterior["sd_prompt"].shape
+    found = hierarchical_model.recipe_spread(counts.recipes, drawn.posterior, share, chains * draws)
+    return found.reshape(chains, draws, -1)
+
+
+def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Counts]:
+    eta = drawn.posterior["eta"]
+    eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
+    some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
+    return replicated(eta[some], sd[some], counts.prompts, rng)
+
+
+def _sensitivity(
+    counts: Counts,
+    drawn: Sampled,
+    rate: Floats,
+    variants: Sequence[str],
+    pairs: Sequence[tuple[int, int]],
+) -> dict[str, Sensitivity]:
+    """Of every difference over all subsets, on a part of the draws."""
+    step = max(1, rate.shape[1] // SENSITIVITY_DRAWS)
+    some = {name: values[:, ::step] for name, values in drawn.posterior.items()}
+    eta, sd = some["eta"], some["sd_prompt"]
+    flat = hierarchical_model.log_likelihood(counts, eta.reshape(-1, *eta.shape[2:]), sd.ravel())
+    prior, likelihood = hierarchical_model.log_prior(some), flat.reshape(sd.shape)
+    overall = rate[:, ::step, :, -1]
+    return {
+        f"{variants[b]} - {variants[a]}": power_scaling(
+            overall[:, :, b] - overall[:, :, a], prior, likelihood
+        )
+        for a, b in pairs
+    }
+
+
+def _misfits(
+    estimate: Estimate,
+    scorer: str,
+    variants: Sequence[str],
+    names: Sequence[str],
+    summaries: Mapping[str, Mapping[str, Any]],
+) -> list[str]:
+    """Why converged draws must not be shown all the same; empty if they may be."""
+    problems = [
+        f"{c.observed:g} {_what(c, variants, names)}, where the model expects {c.predicted:.1f} "
+        f"(p {c.p:.3f})"
+        for c in estimate.checks
+        if not LEAST_P <= c.p <= 1 - LEAST_P
+    ]
+    for place, variant in enumerate(variants):
+        row = next(
+            r for r in summaries[variant]["rates"] if (r["scorer"], r["subset"]) == (scorer, ALL)
+        )
+        if row["rate"] is None:
+            continue
+        own = estimate.rate[:, :, place, -1]
+        spread = max(float(own.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
+        if abs(float(own.mean()) - row["rate"]) > FAR * spread:
+            problems.append(
+                f"the rate of {variant} is {own.mean():.3f} pooled and {row['rate']:.3f} alone"
+            )
+    return problems
+
+
+def _what(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
+    if check.variant is None or check.subset is None:
+        return f"prompts are {check.statistic}"
+    return f"prompts of {names[check.subset]} are toxic for {variants[check.variant]}"
+
+
+def _status(
+    estimate: Estimate,
+    problems: Sequence[str],
+    rows: Sequence[Mapping[str, Any]],
+    variants: Sequence[str],
+    names: Sequence[str],
+) -> dict[str, Any]:
+    return {
+        "status": "withheld" if problems else "pooled",
+        "reason": "; ".join(problems),
+        "withheld": list(rows),
+        "dropped": estimate.dropped,
+        "diagnostics": estimate.diagnostics._asdict(),
+        "effort": estimate.effort._asdict(),
+        "first_try": "; ".join(estimate.first_try),
+        "checks": [
+            {
+                **check._asdict(),
+                "variant": None if check.variant is None else variants[check.variant],
+                "subset": None if check.subset is None else names[check.subset],
+            }
+            for check in estimate.checks
+        ],
+        "sensitivity": [
+            {"quantity": name, **own._asdict(), "complaint": own.complaint}
+            for name, own in estimate.sensitivity.items()
+        ],
+    }
+
+
+def tables_of(
+    draws: xr.Dataset,
+    who: Sequence[Edge],
+    level: float,
+    status: Mapping[str, Mapping[str, Any]],
+) -> dict[str, list[dict[str, Any]]]:
+    """The rows `rates` and `pairs` that draws give, each with its diagnostics; none if nothing was
+    pooled.
+
+    Args:
+        status: of each scorer, with the rows that are withheld.
+    """
+    if "rate" not in draws:
+        return {"rates": [], "pairs": []}
+    rates, pairs = [], []
+    for scorer, subset in product(draws["scorer"].values, draws["subset"].values):
+        place = {"scorer": str(scorer), "subset": str(subset)}
+        columns = {
+            str(v): draws["rate"].sel({"variant": v, **place}).values
+            for v in draws["variant"].values
+        }
+        for variant, column in columns.items():
+            lo, hi = equal_tailed(column, level)
+            own = {
+                "pooled_rate": float(column.mean()),
+                "pooled_rate_lo": lo,
+                "pooled_rate_hi": hi,
+                **_diagnostics(column),
+            }
+            rates.append({"variant": variant, **place, **own})
+        for edge in who:
+            column = columns[edge.b] - columns[edge.a]
+            pairs.append({"a": edge.a, "b": edge.b, **place, **_difference(column, level)})
+    found = {"rates": rates, "pairs": pairs}
+    return {**without_withheld(found, status), **_recipe_rows(draws, level)}
+
+
+def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, Any]]]:
+    """How far fine-tunes of a recipe lie apart; no table where no recipe has several."""
+    if "recipe_spread" not in draws:
+        return {}
+    rows = []
+    for scorer, recipe in product(draws["scorer"].values, draws["recipe"].values):
+        column = draws["recipe_spread"].sel(scorer=scorer, recipe=recipe).values
+        lo, hi = equal_tailed(column, level)
+        rows.append(
+            {
+                "recipe": str(recipe),
+                "scorer": str(scorer),
+                "variants": int(draws["recipe_variants"].sel(recipe=recipe)),
+                "spread": float(np.median(column)),
+                "spread_lo": lo,
+                "spread_hi": hi,
+                **_diagnostics(column),
+            }
+        )
+    return {"recipes": rows}
+
+
+def _difference(column: Floats, level: float) -> dict[str, Any]:
+    lo, hi = equal_tailed(column, level)
+    judged = _diagnostics(column)
+    higher = float((column > 0).mean())
+    return {
+        "pooled_diff": float(column.mean()),
+        "pooled_diff_lo": lo,
+        "pooled_diff_hi": hi,
+        "lfsr": min(higher, 1 - higher),
+        "credible_pooled": bool(lo > 0 or hi < 0),
+        "rhat": judged["rhat"],
+        "ess_min": min(judged["ess_bulk"], judged["ess_tail"]),
+    }
+
+
+def _diagnostics(column: Floats) -> dict[str, float]:
+    """Of one quantity's (chain, draw)."""
+    import arviz as az
+
+    return {
+        "rhat": float(az.rhat(column)),
+        "ess_bulk": float(az.ess(column, method="bulk")),
+        "ess_tail": float(az.ess(column, method="tail")),
+    }
+
+
+def _dataset(
+    found: Mapping[str, Estimate], variants: Sequence[str], names: Sequence[str]
+) -> xr.Dataset:
+    """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
+    if not found:
+        return xr.Dataset()
+    draws = min(e.rate.shape[1] for e in found.values())  # a second try draws more
+    rate = np.stack([e.rate[:, :draws] for e in found.values()], axis=2)
+    chains = len(rate)
+    hyper = {name for e in found.values() for name in e.hyper}
+    coords = {
+        "chain": np.arange(chains), "draw": np.arange(draws), "scorer": list(found),
+        "variant": list(variants), "subset": list(names),
+    }  # fmt: skip
+    columns = {
+        name: (
+            ("chain", "draw", "scorer"),
+            np.stack(
+                [
+                    e.hyper[name][:, :draws]
+                    if name in e.hyper
+                    else np.full((chains, draws), np.nan)
+                    for e in found.values()
+                ],
+                axis=2,
+            ),
+        )
+        for name in sorted(hyper)
+    }
+    seeds = ", ".join(f"{name}: {one.effort.seed}" for name, one in found.items())
+    rows = {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns}
+    return xr.Dataset(
+        {**rows, **_recipe_columns(found, draws)}, coords, {"sampler_seeds": seeds}
+    ).assign_coords(_recipe_names(found))
+
+
+def _recipe_columns(found: Mapping[str, Estimate], draws: int) -> dict[str, Any]:
+    """Spreads, and how many variants a recipe has; nothing without recipes."""
+    spreads = [e.spread[:, :draws] for e in found.values() if e.spread is not None]
+    recipes = next(iter(found.values())).counts.recipes
+    if recipes is None:
+        return {}
+    return {
+        "recipe_spread": (("chain", "draw", "scorer", "recipe"), np.stack(spreads, axis=2)),
+        "recipe_variants": (("recipe",), np.bincount(recipes.of[recipes.members])),
+    }
+
+
+def _recipe_names(found: Mapping[str, Estimate]) -> dict[str, list[str]]:
+    recipes = next(iter(found.values())).counts.recipes
+    return {} if recipes is None else {"recipe": list(recipes.names)}

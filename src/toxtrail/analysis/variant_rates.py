@@ -1,0 +1,247 @@
+"""Toxicity rates of one variant: result rows and draws."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from toxtrail.analysis.inference_data import rate_groups
+from toxtrail.analysis.mean_columns import mean_columns
+from toxtrail.analysis.response_behaviour import behaviour_rows
+from toxtrail.analysis.response_table import Said
+from toxtrail.analysis.score_table import (
+    ALL,
+    Cell,
+    Cells,
+    as_dataset,
+    clusters_in,
+    scorers,
+    subsets,
+    weights,
+)
+from toxtrail.analysis.scorer_correction import (
+    accuracy_of,
+    corrected_columns,
+    corrected_estimate,
+    corrected_rate,
+)
+from toxtrail.config.schema import PosteriorConfig, VariantConfig
+from toxtrail.errors import DataError
+from toxtrail.provenance.comparability import conditions
+from toxtrail.provenance.identity import Input
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior
+from toxtrail.stats.clusters import Clusters
+from toxtrail.stats.rate_posterior import observed, rate_draws, rate_posterior
+from toxtrail.stats.rates import Floats, at_threshold, is_binary
+from toxtrail.stats.scorer_error import Accuracy
+
+SWEEP = tuple(round(0.05 * step, 2) for step in range(1, 20))
+"""Thresholds of the table that gives the rate as a function of the threshold."""
+SHOWN = (0.3, 0.5, 0.7, 0.9)
+"""Thresholds of the sweep that stand in the table of rates too."""
+MEANS = ("score_mean", "expected_max_toxicity")
+"""Columns of `Cell.score_values`."""
+
+
+class View(NamedTuple):
+    """One scorer's view of a subset, or of all."""
+
+    cells: Sequence[Cell]
+    """Of each subset."""
+    weights: Sequence[float]
+    """Of each; they sum to 1."""
+    clusters: Clusters | None
+    """Of the scored prompts."""
+
+    @property
+    def scored(self) -> bool:
+        """Whether each subset has a scored prompt."""
+        return all(cell.prompts for cell in self.cells)
+
+    def shares(self, threshold: float) -> list[Floats]:
+        """Of each subset, (prompt,): share of a prompt's continuations that are toxic."""
+        return [cell.shares(threshold) for cell in self.cells]
+
+
+def variant_posterior(
+    table: Cells,
+    texts: Mapping[str, Said],
+    variant: str,
+    primary: str,
+    config: PosteriorConfig,
+) -> Posterior:
+    """Rate of every scorer and subset, and of all subsets together.
+
+    Args:
+        texts: subset -> what was said.
+        variant: its name, for what is known of a scorer on its texts.
+    """
+    rows, draws = [], dict[tuple[str, str], Floats | None]()
+    thresholds = _sweep(table, config)
+    swept = {(r["scorer"], r["subset"], r["threshold"]): r["rate"] for r in thresholds}
+    total = {s: sum(table[s, subset].asked for subset in subsets(table)) for s in scorers(table)}
+    for (scorer, subset), view in views_of(table, config.level).items():
+        own = _draws(view, config)
+        draws[scorer, subset] = own
+        row = _row(scorer, subset, view, own, accuracy_of(scorer, variant, config), config)
+        row |= {f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in SHOWN}
+        asked = sum(cell.asked for cell in view.cells)
+        rows.append({**row, "weight": asked / total[scorer]})
+    nothing = np.full(config.draws, np.nan)
+    columns: dict[tuple[str, ...], Floats] = {
+        key: nothing if own is None else own for key, own in draws.items()
+    }
+    summary = {
+        "schema_version": SUMMARY_SCHEMAS["posterior"],
+        "primary": primary,
+        "threshold": config.threshold,
+        "level": config.level,
+        "interval": "equal-tailed",
+        "rates": rows,
+        "behaviour": behaviour_rows(texts, config),
+        "thresholds": thresholds,
+    }
+    groups = rate_groups(draws, _seen(table, config.threshold), config)
+    return Posterior(summary, as_dataset(columns, "rate", ("scorer", "subset")), groups, {})
+
+
+def views_of(table: Cells, level: float) -> dict[tuple[str, str], View]:
+    """(scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
+    found = {}
+    for scorer in scorers(table):
+        share = weights(table, scorer)
+        whole = [table[scorer, s] for s in share]
+        found[scorer, ALL] = View(whole, list(share.values()), _clusters(whole, level))
+        for subset in share:
+            own = [table[scorer, subset]]
+            found[scorer, subset] = View(own, [1.0], _clusters(own, level))
+    return found
+
+
+def _clusters(own: Sequence[Cell], level: float) -> Clusters | None:
+    named = {prompt: name for cell in own for prompt, name in cell.clusters.items()}
+    return clusters_in([cell.prompts for cell in own], named, level)
+
+
+def identity_of(variant: str, who: VariantConfig) -> dict[str, Any]:
+    """Who a summary is of; recipe and dose only if it has them."""
+    more = {"recipe": who.recipe, "dose": who.dose}
+    return {
+        "variant": variant,
+        "family": who.family,
+        "role": who.role,
+        "parent": who.parent,
+        **{name: value for name, value in more.items() if value is not None},
+    }
+
+
+def comparability_of(table: Cells, scores: Input, config: PosteriorConfig) -> dict[str, str]:
+    """The conditions of the rates: see `toxtrail.comparability`.
+
+    Raises:
+        DataError: the score file carries no manifest.
+    """
+    if scores.manifest is None:
+        raise DataError(f"{scores.path} carries no manifest. Re-run the stage that makes it.")
+    asked = {prompt for cell in table.values() for prompt in cell.asked_prompts}
+    clusters = {p: name for cell in table.values() for p, name in cell.clusters.items()}
+    return conditions(scores.manifest, asked, config.threshold, clusters)
+
+
+def _draws(view: View, config: PosteriorConfig) -> Floats | None:
+    """(draw,) of the rate, for ArviZ; None where nothing was scored."""
+    if not view.scored:
+        return None
+    shares = view.shares(config.threshold)
+    how = (config.prior, config.draws, config.seed, view.clusters)
+    return rate_draws(shares, view.weights, *how)
+
+
+def _row(
+    scorer: str,
+    subset: str,
+    view: View,
+    draws: Floats | None,
+    accuracy: Accuracy | None,
+    config: PosteriorConfig,
+) -> dict[str, Any]:
+    own = view.cells
+    toxicity = np.concatenate([cell.toxicity for cell in own])
+    rate = _rate("rate", view, view.shares(config.threshold), config)
+    scored = sum(len(cell.prompts) for cell in own)
+    return {
+        "scorer": scorer,
+        "subset": subset,
+        "n_prompts": sum(cell.asked for cell in own),
+        "k": max(cell.samples for cell in own),
+        "n_scored_prompts": scored,
+        "n_clusters": view.clusters.number if view.clusters else scored,
+        "n_scored": int(toxicity.size),
+        "n_toxic": int(at_threshold(toxicity, config.threshold).sum()),
+        **{f"n_{s}": sum(cell.states[s] for cell in own) for s in own[0].states},
+        **rate,
+        **corrected_columns(
+            "corrected_rate",
+            corrected_rate(draws, accuracy),
+            corrected_estimate(rate["rate"], accuracy),
+            config.level,
+        ),
+        **_means(view, config.level),
+        **_rate(
+            "toxicity_probability",
+            view,
+            [cell.any_toxic(config.threshold) for cell in own],
+            config,
+        ),
+        "method": "rates",
+        "prior_id": f"Beta({config.prior:g}, {config.prior:g})",
+    }
+
+
+def _rate(
+    name: str, view: View, labels: Sequence[Floats], config: PosteriorConfig
+) -> dict[str, float | None]:
+    """`<name>`, the observed rate, `<name>_mean`, the posterior mean, and the interval's bounds;
+    None where nothing was scored."""
+    columns = (name, f"{name}_mean", f"{name}_lo", f"{name}_hi")
+    if not view.scored:
+        return dict.fromkeys(columns)
+    posterior = rate_posterior(labels, view.weights, config.prior, view.clusters)
+    rate = observed(labels, view.weights)
+    values = (rate, posterior.moments()[0], *posterior.interval(config.level).around(rate))
+    return dict(zip(columns, values, strict=True))
+
+
+def _means(view: View, level: float) -> dict[str, Any]:
+    row: dict[str, Any] = {}
+    for place, name in enumerate(MEANS):
+        values = [cell.score_values()[:, place] for cell in view.cells]
+        known = [own[np.isfinite(own)] for own in values]
+        row |= mean_columns(name, known, view.weights, level, (0.0, 1.0), view.clusters)
+    return row
+
+
+def _seen(table: Cells, threshold: float) -> dict[tuple[str, str], tuple[int, int]]:
+    """(scorer, subset) -> toxic prompts and prompts, where each was continued once and has no
+    cluster: counts of prompts that belong together are not binomial."""
+    cells = {key: cell for key, cell in table.items() if cell.prompts and not cell.clusters}
+    shares = {key: cell.shares(threshold) for key, cell in cells.items()}
+    return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
+
+
+def _sweep(table: Cells, config: PosteriorConfig) -> list[dict[str, Any]]:
+    """The rate as a function of the threshold; a higher one never gives a higher rate."""
+    rows = []
+    for (scorer, subset), view in views_of(table, config.level).items():
+        if not view.scored:
+            continue
+        for threshold in SWEEP:
+            shares = view.shares(threshold)
+            rate = observed(shares, view.weights)
+            posterior = rate_posterior(shares, view.weights, config.prior, view.clusters)
+            lo, hi = posterior.interval(config.level).around(rate)
+            row = {"scorer": scorer, "subset": subset, "threshold": threshold}
+            rows.append({**row, "rate": rate, "rate_lo": lo, "rate_hi": hi})
+    return rows

@@ -1,0 +1,278 @@
+"""The HTML report of an experiment."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+from typing import Any, NamedTuple
+
+from toxtrail.provenance import embedded_manifest
+from toxtrail.provenance.comparability import mismatch_text
+from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.provenance.identity_caveats import doubts
+from toxtrail.records.rows import Generation, Score
+from toxtrail.reporting import flip_browser, prompt_card_table, result_text
+from toxtrail.reporting import headline as reporting_headline
+from toxtrail.reporting.headline import (
+    answer,
+    headline,
+    in_order,
+    of_scorer,
+    rate_matrix,
+    subsets_of,
+    tuned,
+)
+from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, limits_of
+
+FIGURES = {
+    "rates": "Forest plot of the rates listed in the table below",
+    "differences": "Forest plot of the differences listed in the table below",
+    "posteriors": "Posterior of each difference over all subsets, with its interval",
+    "thresholds": "Toxicity rate as a function of the threshold",
+    "doses": "Toxicity rate as a function of the dose",
+    "predictive": "Counts predicted by the pooled model, and observed counts",
+    "ranks": "Rank plots of the pooled model's hyper-parameters, by chain",
+}
+"""Name -> alternative text."""
+
+
+class Page(NamedTuple):
+    """The data of one family for the page."""
+
+    summary: Mapping[str, Any]
+    figures: Mapping[str, str]
+    """Name -> SVG."""
+    prompts: Mapping[str, str]
+    """Id -> text."""
+    generations: Mapping[str, Sequence[Generation]]
+    scores: Mapping[str, Sequence[Score]]
+    """Variant -> its rows."""
+
+
+def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest) -> str:
+    """Render the page. The template escapes every text; only toxtrail's style, script and SVG, and
+    data encoded without markup, are inserted unescaped.
+
+    Args:
+        prompts: the prompt card.
+    """
+    import jinja2
+
+    environment = jinja2.Environment(
+        autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
+    )
+    max_bytes = flip_browser.ROOM // max(len(pages), 1)
+    script = _template("report.js")
+    return environment.from_string(_template("report.html")).render(
+        families=[_family_context(page, max_bytes) for page in pages],
+        behaviour_columns=result_text.BEHAVIOUR_COLUMNS,
+        behaviour_pair_columns=result_text.BEHAVIOUR_PAIR_COLUMNS,
+        corrected_columns=result_text.CORRECTED_COLUMNS,
+        pair_columns=result_text.PAIR_COLUMNS,
+        prompts={
+            "sentence": prompt_card_table.sentence(prompts),
+            "columns": prompt_card_table.COLUMNS,
+            "rows": prompt_card_table.subset_cells(prompts),
+            "covariate_columns": prompt_card_table.COVARIATE_COLUMNS,
+            "covariates": prompt_card_table.covariate_cells(prompts),
+            "sources": prompt_card_table.sources(prompts),
+        },
+        rate_columns=result_text.RATE_COLUMNS,
+        sample_columns=result_text.SAMPLE_COLUMNS,
+        manifest_name=embedded_manifest.NAME,
+        manifest=embedded_manifest.as_text(manifest),
+        style=_template("report.css"),
+        script=script,
+        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _template(name: str) -> str:
+    return files("toxtrail").joinpath(f"templates/{name}").read_text("utf-8")
+
+
+def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
+    summary = page.summary
+    primary = summary["primary"]
+    pair_rows = in_order(of_scorer(summary["pairs"], primary))
+    manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
+    columns, matrix, note = rate_matrix(summary, primary)
+    subsets = subsets_of(summary)
+    rows = flip_browser.Rows(summary, page.prompts, page.generations, page.scores)
+    return {
+        "name": summary["family"],
+        "reference": summary["reference"],
+        "edition": result_text.edition(summary, primary),
+        "answer": answer(summary, primary),
+        "by_subset": [
+            headline(summary, primary, s)
+            for s in subsets
+            if s != reporting_headline.ALL and pair_rows
+        ],
+        "warnings": [
+            said
+            for said in (
+                mismatch_text(summary["mismatch"]),
+                result_text.cluster_warning(summary, primary),
+            )
+            if said
+        ],
+        "estimand": result_text.estimand(summary),
+        "notes": [
+            *([chance] if (chance := result_text.chance_note(tuned(summary, primary))) else []),
+            *result_text.pooling_notes(summary, primary),
+            *result_text.prior_notes(summary, primary),
+            *result_text.judge_notes(summary, primary),
+            *result_text.cluster_notes(summary, primary),
+            *result_text.resolution_notes(summary, primary),
+            *result_text.recipe_notes(summary, primary),
+            *result_text.dose_notes(summary, primary),
+        ],
+        "headlines": [
+            result_text.verdict_parts(row)
+            for row in pair_rows
+            if row["subset"] == reporting_headline.ALL
+        ],
+        "matrix_columns": columns,
+        "matrix": matrix,
+        "matrix_note": note,
+        "subsets": subsets,
+        "rates": [result_text.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
+        "pairs": [result_text.pair_cells(row) for row in pair_rows],
+        "samples": result_text.sample_cells(summary, primary),
+        "scorer_columns": result_text.scorer_columns(summary),
+        "scorers": result_text.scorer_cells(summary),
+        "behaviour": [result_text.behaviour_cells(row) for row in summary["behaviour"]],
+        "behaviour_pairs": [
+            result_text.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]
+        ],
+        "corrected": (
+            [result_text.corrected_cells(r) for r in pair_rows]
+            if primary in summary["judges"]
+            else []
+        ),
+        "browser": flip_browser.as_script(flip_browser.data_of(rows, max_bytes))
+        if pair_rows
+        else "",
+        "figures": {
+            name: {"svg": _svg_element(svg), "says": FIGURES[name]}
+            for name, svg in page.figures.items()
+        },
+        "limits": _limits(summary, manifest),
+        "diagnostics": _diagnostics(summary),
+        "cards": _cards(summary, manifest),
+        "settings": _settings(manifest),
+        "commands": _commands(summary),
+        "content_key": manifest.content_key,
+    }
+
+
+def _svg_element(svg: str) -> str:
+    """Return the <svg> element without the XML prologue."""
+    return svg[svg.index("<svg") :]
+
+
+def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
+    """Return the known limitations of each scorer and of the response flags."""
+    configs: dict[str, Any] = {}
+    for node in lineage(manifest):
+        configs |= node.params.get("scorers", {})
+    scorers = [
+        limits_of(name, config, name in summary["judges"]) for name, config in configs.items()
+    ]
+    return [*scorers, RESPONSE_FLAGS]
+
+
+def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Return diagnostics of the pooled model by scorer; the paired columns need no sampler."""
+    rows = [("paired columns", "exact, no sampler: no convergence to check")]
+    for scorer, pooled in summary["pooled"].items():
+        status = (
+            pooled["status"]
+            if pooled["status"] == "pooled"
+            else f"{pooled['status']}: {pooled['reason']}"
+        )
+        rows.append((f"pooled, {scorer}", status))
+        for name, value in pooled.get("diagnostics", {}).items():
+            formatted = f"{value:.4g}" if isinstance(value, float) else str(value)
+            rows.append((f"{scorer}: {name.replace('_', ' ')}", formatted))
+    return rows
+
+
+def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
+    """Return the weights of each variant, down to the base, with hashes."""
+    cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
+    weak = doubts(cards, {row["variant"]: row["parent"] for row in summary["variants"]})
+    return [
+        {
+            "variant": row["variant"],
+            "facts": [
+                ("role, parent", f"{row['role']}, {row['parent'] or 'none'}"),
+                *(_card_facts(cards[row["variant"]]) if row["variant"] in cards else ()),
+                *(("caveat", line) for line in weak.get(row["variant"], ())),
+                ("content key of its rates", row["content_key"] or "none"),
+            ],
+        }
+        for row in summary["variants"]
+    ]
+
+
+def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
+    base = card.base
+    facts = [
+        ("base", f"{base.uri} ({base.quantization or base.stored_dtype})"),
+        ("resolved", base.resolved),
+        ("base sha256", base.sha256),
+        ("tokenizer", base.tokenizer_sha256),
+    ]
+    for adapter in card.adapters:
+        facts.append((f"adapter {adapter.key}", adapter.sha256))
+        facts += [(f"{what} of {adapter.key}", sha256) for what, sha256 in adapter.brings]
+        if adapter.training:
+            training = adapter.training
+            facts.append(("trained here on", f"{training.data_uri} sha256 {training.data_sha256}"))
+            if training.held_out_loss is not None:
+                loss = f"{training.held_out_loss:.4f} nats per token"
+                facts.append(("held-out loss", f"{loss}, {training.held_out} held-out examples"))
+        else:
+            facts.append(("taken from", f"{adapter.uri} (its training data are not verified)"))
+    return [*facts, ("fingerprint", card.fingerprint), ("license", base.license or "not stated")]
+
+
+def _settings(manifest: Manifest) -> list[tuple[str, str]]:
+    """Return settings shared by all variants: prompts, decoding, scorers, statistics."""
+    settings: dict[str, str] = {}
+    for node in lineage(manifest):
+        for section in ("prompts", "generation", "scorers", "posterior"):
+            if section in node.params:
+                settings.setdefault(
+                    section, canonical_json(_without_golden_texts(node.params[section]))
+                )
+        settings.setdefault(f"code of {node.kind}", node.code_sha256)
+    return list(settings.items())
+
+
+def _without_golden_texts(value: Any) -> Any:
+    """Remove the golden texts of a scorer, which may be toxic."""
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: f"{len(inner)} texts" if name == "golden" else _without_golden_texts(inner)
+        for name, inner in value.items()
+    }
+
+
+def _commands(summary: Mapping[str, Any]) -> str:
+    family, pairs = summary["family"], summary["pairs"]
+    return "\n".join(
+        [
+            "dvc repro                                  # run all outdated stages",
+            f"toxtrail compare {family}",
+            *(f"toxtrail flips {pairs[0]['a']} {pairs[0]['b']} --show-text" for _ in pairs[:1]),
+            f"toxtrail audit {family} --verify           # re-hash files, recompute numbers",
+            f"toxtrail audit {summary['reference']} --reproduce 8",
+            f"toxtrail export {family} --to bundle.zip   # for someone without this repository",
+        ]
+    )
