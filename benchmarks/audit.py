@@ -93,8 +93,8 @@ def grow(root: Path, runs: int, commits: int) -> None:
 
 def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
     """Our hashing (SHA-256 and MD5 in one reading, files side by side) against coreutils."""
-    from toxtrail.audit.verify.hash_cache import Digests
-    from toxtrail.backends.protocols import Silent
+    from toxtrail.audit.verify.hash_cache import HashCache
+    from toxtrail.backends.protocols import NoProgress
 
     size, count = int(gigabytes * 2**30), 8
     files = [folder / f"{number}.bin" for number in range(count)]
@@ -103,7 +103,7 @@ def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
     names = [str(path) for path in files]
     spread = f"printf '%s\\n' {' '.join(names)} | xargs -P {os.cpu_count()} -n 1 sha256sum"
     ways: dict[str, Callable[[], object]] = {
-        "toxtrail, SHA-256 and MD5": lambda: Digests(Silent()).prepare(files),
+        "toxtrail, SHA-256 and MD5": lambda: HashCache(NoProgress()).prepare(files),
         "sha256sum, one after another": lambda: shell(["sha256sum", *names]),
         "sha256sum, side by side": lambda: shell(["sh", "-c", spread]),
         "sha256sum and md5sum, side by side": lambda: shell(

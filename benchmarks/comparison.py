@@ -44,34 +44,34 @@ def main() -> None:
 
 
 def alone(asked: argparse.Namespace) -> None:
-    from toxtrail.analysis.response_table import said
-    from toxtrail.analysis.score_table import cells
-    from toxtrail.analysis.variant_rates import variant_posterior
+    from toxtrail.analysis.response_table import build_response_table
+    from toxtrail.analysis.score_table import build_score_table
+    from toxtrail.analysis.variant_rates import estimate_variant_rates
 
     rows = family(asked.variants, asked.subsets, asked.prompts)
-    tables = {name: cells(own) for name, own in rows.items()}
-    texts = {name: said(spoken(own)) for name, own in rows.items()}
+    tables = {name: build_score_table(own) for name, own in rows.items()}
+    texts = {name: build_response_table(spoken(own)) for name, own in rows.items()}
     start = time.perf_counter()
     summaries = {
         name: {
             "variant": name, "family": "f", "role": "x", "parent": None if name == "v00" else "v00",
-            **variant_posterior(table, texts[name], name, "judge", CONFIG).summary,
+            **estimate_variant_rates(table, texts[name], name, "judge", CONFIG).summary,
         }
         for name, table in tables.items()
     }  # fmt: skip
     rates = time.perf_counter() - start
     start = time.perf_counter()
     if asked.part == "compare":
-        from toxtrail.analysis.comparison import family_comparison
+        from toxtrail.analysis.comparison import compare_family
         from toxtrail.stages.compare import with_figures
 
-        found = with_figures(family_comparison(tables, texts, summaries, "v00", "judge", CONFIG))
+        found = with_figures(compare_family(tables, texts, summaries, "v00", "judge", CONFIG))
         note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
-        from toxtrail.analysis.pooled_estimates import pooled_family
+        from toxtrail.analysis.pooled_estimates import pool_family
         from toxtrail.stats.hierarchical.model import drawn
 
-        found = pooled_family(tables, summaries, "v00", "judge", CONFIG, POOLING, drawn)
+        found = pool_family(tables, summaries, "v00", "judge", CONFIG, POOLING, drawn)
         status = found.summary["scorers"]["judge"]
         note = f"{status['status']} {status['reason']}, {status['effort']}, {status['diagnostics']}"
     else:
@@ -83,13 +83,13 @@ def alone(asked: argparse.Namespace) -> None:
 def pairwise_best(tables, asked) -> str:
     """A few pairs, and what all of them would take."""
     from toxtrail.analysis.best_test import best_rows
-    from toxtrail.backends.protocols import Silent
+    from toxtrail.backends.protocols import NoProgress
 
     seconds = []
     for other in list(tables)[1 : 1 + asked.best_pairs]:
         start = time.perf_counter()
         pair = {"a": "v00", "b": other, "scorer": "judge", "subset": "all"}
-        best_rows(tables, [pair], "judge", CONFIG, Silent())
+        best_rows(tables, [pair], "judge", CONFIG, NoProgress())
         seconds.append(time.perf_counter() - start)
     pairs = asked.variants * (asked.variants - 1) // 2 * (asked.subsets + 1)
     each = statistics.median(seconds)

@@ -18,7 +18,7 @@ import numpy as np
 from scipy import stats
 
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
-from toxtrail.stats.power import pair_table, possible_phi
+from toxtrail.stats.power import joint_probabilities, phi_bounds
 
 BASES = (0.005, 0.02, 0.05, 0.125, 0.3)
 STEPS = (0.0, "x1.5", 0.05, 0.2, 0.64)
@@ -28,8 +28,8 @@ PRIOR, LEVEL = 0.5, 0.95
 
 def chances(base: float, step: float, phi: float) -> tuple[float, float, float, float]:
     """p11, p10, p01, p00; phi is lowered where the rates do not allow as much."""
-    low, high = possible_phi(base, base + step)
-    return tuple(pair_table(base, base + step, min(max(phi, low), 0.98 * high)))
+    low, high = phi_bounds(base, base + step)
+    return tuple(joint_probabilities(base, base + step, min(max(phi, low), 0.98 * high)))
 
 
 @lru_cache(maxsize=200_000)

@@ -16,8 +16,13 @@ from collections.abc import Iterator
 import numpy as np
 
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
-from toxtrail.stats.power import pair_table
-from toxtrail.stats.published_counts import Belief, Published, bracket, unpaired
+from toxtrail.stats.power import joint_probabilities
+from toxtrail.stats.published_counts import (
+    AnalysisSettings,
+    PublishedCount,
+    pairing_bounds,
+    unpaired,
+)
 
 PHI = 0.4
 DESIGNS = (
@@ -35,7 +40,7 @@ DECIDED = ("higher", "lower")
 def tables(n: int, rates: tuple[float, float], runs: int) -> Iterator[tuple[int, int, int]]:
     """Toxic for a, for b and for both, of so many made-up experiments."""
     rng = np.random.default_rng([n, *(round(1000 * rate) for rate in rates)])
-    for n11, n10, n01, _ in rng.multinomial(n, pair_table(*rates, PHI), size=runs):
+    for n11, n10, n01, _ in rng.multinomial(n, joint_probabilities(*rates, PHI), size=runs):
         yield int(n11 + n10), int(n11 + n01), int(n11)
 
 
@@ -43,9 +48,9 @@ def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
     """Of runs: by unpaired counts, by the bracket to either end, and by the labels themselves."""
     seen: Counter[str] = Counter()
     for toxic_a, toxic_b, both in tables(n, rates, runs):
-        a, b = Published(toxic_a, n), Published(toxic_b, n)
+        a, b = PublishedCount(toxic_a, n), PublishedCount(toxic_b, n)
         apart = unpaired(a, b, 0.5, 0.95).verdict
-        found = bracket(a, b, Belief(0.5, 0.95, 1, 0.8))
+        found = pairing_bounds(a, b, AnalysisSettings(0.5, 0.95, 1, 0.8))
         strongest = apart if found.turns_at is None else "depends"
         seen["unpaired decides"] += apart in DECIDED
         for name, verdict in (("to 0.8", found.verdict), ("to the strongest", strongest)):

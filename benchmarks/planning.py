@@ -16,12 +16,12 @@ from scipy.special import betaincc
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.power import (
     VerdictRule,
-    detectable,
+    detectable_difference,
+    joint_probabilities,
     nearest_table,
-    pair_table,
     power,
     prompts_for_width,
-    prompts_needed,
+    required_prompts,
 )
 
 USUAL = VerdictRule(0.5, 0.95)
@@ -89,7 +89,9 @@ def print_power(runs: int) -> None:
         "| base, difference, phi | n |", " | ".join(SIZES), "| subsets' own rates: promised, is |"
     )
     for design in DESIGNS:
-        n = prompts_needed(pair_table(design[0], design[0] + design[1], design[2]), PROMISED, USUAL)
+        n = required_prompts(
+            joint_probabilities(design[0], design[0] + design[1], design[2]), PROMISED, USUAL
+        )
         own = [f"{measured_power(design, n, sizes, runs):.3f}" for sizes in SIZES.values()]
         said, found = uneven(design, n, runs)
         print(f"| {design} | {n:,} |", " | ".join(own), f"| {said:.3f}, {found:.3f} |")
@@ -100,7 +102,7 @@ def print_detectable(runs: int) -> None:
     for base in (0.02, 0.125, 0.3):
         for subsets, each in ((4, 32), (8, 32), (10, 20)):
             for falls in (False, True):
-                found = detectable(base, 0.4, subsets * each, PROMISED, USUAL, falls)
+                found = detectable_difference(base, 0.4, subsets * each, PROMISED, USUAL, falls)
                 if found is None:
                     continue
                 step = -found if falls else found

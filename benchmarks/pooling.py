@@ -21,13 +21,13 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import expit
 
-from toxtrail.analysis.family import Edge
+from toxtrail.analysis.family import VariantPair
 from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows
 from toxtrail.stats import sampling
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
-from toxtrail.stats.rates import Floats, equal_tailed
-from toxtrail.stats.sampling import LEAST_P, Effort
+from toxtrail.stats.rates import Floats, equal_tailed_interval
+from toxtrail.stats.sampling import LEAST_P, SamplerSettings
 
 EFFORT = (1, 400, 0.9)
 sampling.TUNE = 400  # one short chain: enough to judge a model by, not to report
@@ -159,26 +159,26 @@ def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
 
 def _log_odds(rate: float) -> float:
     """At the middle prompt."""
-    nodes, weights = SD_PROMPT * hierarchical_model.NODES, hierarchical_model.WEIGHTS
+    nodes, weights = SD_PROMPT * hierarchical_model.PROMPT_NODES, hierarchical_model.WEIGHTS
     return float(brentq(lambda x: expit(x + nodes) @ weights - rate, -30, 30))
 
 
 def judged(truth: Scenario, seed: int) -> dict[str, Any]:
     """One run: what the gate said, and what it would have shown without."""
     rng = np.random.default_rng(seed)
-    counts = hierarchical_model.counts_of(simulated(truth, rng))
+    counts = hierarchical_model.count_labels(simulated(truth, rng))
     variants, subsets = truth.rates.shape
     chains, draws, accept = EFFORT
-    drawn = hierarchical_model.drawn(counts, Effort(chains, draws, accept, seed))
+    drawn = hierarchical_model.drawn(counts, SamplerSettings(chains, draws, accept, seed))
     eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
     flat, sds = eta.reshape(-1, variants, subsets), sd.ravel()
-    rate = hierarchical_model.rates(flat, sds).reshape(eta.shape)
+    rate = hierarchical_model.marginal_rates(flat, sds).reshape(eta.shape)
     rate = np.concatenate([rate, rate.mean(axis=-1, keepdims=True)], axis=-1)
     some = np.linspace(0, len(flat) - 1, REPLICATES).astype(int)
     predicted = replicated(flat[some], sds[some], counts.prompts, rng)
     checks = predictive_checks(counts, predicted)
     names, parts = [f"v{v}" for v in range(variants)], [f"s{s}" for s in range(subsets)]
-    who = [Edge("v0", name, "reference") for name in names[1:]]
+    who = [VariantPair("v0", name, "reference") for name in names[1:]]
     own = Judged(counts, predicted, rate, drawn.posterior["sd_interaction"])
     rows = withheld_rows(own, who, names, parts, 0.95)
     whole = [c.statistic for c in checks if not LEAST_P <= c.p <= 1 - LEAST_P]
@@ -186,7 +186,7 @@ def judged(truth: Scenario, seed: int) -> dict[str, Any]:
              "diverging": int(drawn.diverging.sum()), "published": {}}  # fmt: skip
     gone = {(row["b"], row["subset"]) for row in rows if "b" in row}
     for v, s in np.ndindex(variants - 1, subsets):
-        lo, hi = equal_tailed(rate[:, :, v + 1, s] - rate[:, :, 0, s], 0.95)
+        lo, hi = equal_tailed_interval(rate[:, :, v + 1, s] - rate[:, :, 0, s], 0.95)
         key = f"v{v + 1} s{s}"
         hidden = bool(whole) or (f"v{v + 1}", f"s{s}") in gone
         found["published"][key] = {"lo": lo, "hi": hi, "withheld": hidden}

@@ -21,7 +21,7 @@ import numpy as np
 from toxtrail.config.schema import PosteriorConfig, VariantConfig
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.rows import Generation, Score
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 CONFIG = PosteriorConfig(
     threshold=0.5, rope_pp=1.0, rope_share=0.25, level=0.95, prior=0.5, draws=20000, seed=11
@@ -44,7 +44,7 @@ def main() -> None:
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
+        store = ArtifactStore(Path(folder))
         who = VariantConfig.model_construct(family="f", role="base", parent=None)
         write(store, asked.prompts)
         if asked.profile:
@@ -53,14 +53,14 @@ def main() -> None:
         measured(store, who)
 
 
-def measured(store: Store, who: VariantConfig) -> None:
+def measured(store: ArtifactStore, who: VariantConfig) -> None:
     from toxtrail.analysis import response_table
     from toxtrail.stages import posterior
 
     start = time.process_time()
     rows = store.generation_table("f", "v")
     read = time.process_time()
-    response_table.said(rows)
+    response_table.build_response_table(rows)
     looked = time.process_time()
     posterior.run(store, "v", who, CONFIG, "judge", NO_LABELS)
     end = time.process_time()
@@ -71,7 +71,7 @@ def measured(store: Store, who: VariantConfig) -> None:
     )
 
 
-def profiled(store: Store, who: VariantConfig) -> None:
+def profiled(store: ArtifactStore, who: VariantConfig) -> None:
     import cProfile
     import pstats
 
@@ -82,7 +82,7 @@ def profiled(store: Store, who: VariantConfig) -> None:
     pstats.Stats(profile).sort_stats("cumulative").print_stats(35)
 
 
-def write(store: Store, prompts: int) -> None:
+def write(store: ArtifactStore, prompts: int) -> None:
     rng = np.random.default_rng(1)
     words = rng.integers(0, len(WORDS), (prompts, 50))
     kind, toxic = rng.random(prompts), rng.random(prompts) ** 3

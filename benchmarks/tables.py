@@ -20,10 +20,10 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from toxtrail.analysis.paired_rows import _paired
-from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.analysis.score_table import COLUMNS, build_score_table
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.records.rows import SCORE_SCHEMA
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 SUBSETS = 5
 
@@ -36,13 +36,15 @@ def main() -> None:
     wanted = parser.parse_args()
     config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=4000, seed=11)
     with tempfile.TemporaryDirectory() as folder:
-        store = Store(Path(folder))
+        store = ArtifactStore(Path(folder))
         for number in range(wanted.variants):
             write(store, f"v{number}", number, wanted.prompts, wanted.samples)
         before, start = peak_mib(), time.monotonic()
         tables = {}
         for number in range(wanted.variants):
-            tables[f"v{number}"] = cells(store.score_table("family", f"v{number}", COLUMNS))
+            tables[f"v{number}"] = build_score_table(
+                store.score_table("family", f"v{number}", COLUMNS)
+            )
         grouped = time.monotonic()
         rates = [cell.shares(0.5).mean() for table in tables.values() for cell in table.values()]
         first = tables["v0"]
@@ -60,7 +62,7 @@ def main() -> None:
     print(f"highest memory: {peak_mib():.0f} MiB ({before:.0f} before)")
 
 
-def write(store: Store, variant: str, seed: int, prompts: int, samples: int) -> None:
+def write(store: ArtifactStore, variant: str, seed: int, prompts: int, samples: int) -> None:
     rng = np.random.default_rng(seed)
     ids = np.array([f"s{i % SUBSETS}-{i:012x}" for i in range(prompts)])
     n = prompts * samples

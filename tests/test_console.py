@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.cli import Commands
-from toxtrail.cli._output import Table, print_as, print_csv, print_json, print_table
+from toxtrail.cli._output import Table, print_csv, print_json, print_table, print_tables
 from toxtrail.console import echo, shown
 from toxtrail.errors import BackendError, ToxtrailError
 
@@ -42,9 +42,9 @@ PRINTERS = {
     "title": lambda text: print_table(text, ["a"], [["1"]]),
     "column": lambda text: print_table(None, [text], [["1"]]),
     "cell": lambda text: print_table(None, ["a"], [[text]]),
-    "note": lambda text: print_as("text", [], [text], [text]),
-    "markdown": lambda text: print_as("md", [Table(text, [text], [[text]])], [text]),
-    "latex": lambda text: print_as("latex", [Table(text, [text], [[text]])], [text]),
+    "note": lambda text: print_tables("text", [], [text], [text]),
+    "markdown": lambda text: print_tables("md", [Table(text, [text], [[text]])], [text]),
+    "latex": lambda text: print_tables("latex", [Table(text, [text], [[text]])], [text]),
     "json": lambda text: print_json({text: [text, {"a": (text,)}]}),
 }  # fmt: skip
 

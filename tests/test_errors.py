@@ -8,7 +8,7 @@ import sqlite3
 
 import pytest
 
-from toxtrail.errors import BackendError, no_room, problem_of
+from toxtrail.errors import BackendError, is_disk_full, problem_of
 
 
 def chained(error, cause):
@@ -30,26 +30,26 @@ FULL = OSError(errno.ENOSPC, "No space left on device", "rows.jsonl")
     ],
 )
 def test_a_full_disk_is_known_however_it_is_said(error):
-    assert no_room(error)
+    assert is_disk_full(error)
 
 
 def test_an_error_while_another_is_handled_is_known_by_the_first():
     second = ValueError("second")
     second.__context__ = FULL
-    assert no_room(second)
+    assert is_disk_full(second)
 
 
 @pytest.mark.parametrize(
     "error", [PermissionError(errno.EACCES, "Permission denied"), ValueError("full"), None]
 )
 def test_other_errors_are_not_taken_for_it(error):
-    assert not no_room(error)
+    assert not is_disk_full(error)
 
 
 def test_errors_that_come_from_each_other_come_to_an_end():
     one, other = ValueError("one"), ValueError("other")
     one.__cause__, other.__cause__ = other, one
-    assert not no_room(one)
+    assert not is_disk_full(one)
 
 
 def tried(call, *arguments):

@@ -7,10 +7,10 @@ import socket
 
 import pytest
 
-from toxtrail.audit.verify.hash_cache import hashed
+from toxtrail.audit.verify.hash_cache import hash_file
 from toxtrail.config.load import load_config
 from toxtrail.errors import DataError
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.regular_files import (
     irregular,
@@ -21,12 +21,12 @@ from toxtrail.regular_files import (
     read_text,
     refuse_irregular,
 )
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 STORE_READERS = (
-    lambda path: Store(path.parent).read_draws(path.parent),
-    lambda path: Store(path.parent).read_summary(path.parent),
-    lambda path: Store(path.parent).input(path),
+    lambda path: ArtifactStore(path.parent).read_draws(path.parent),
+    lambda path: ArtifactStore(path.parent).read_summary(path.parent),
+    lambda path: ArtifactStore(path.parent).input(path),
 )
 
 
@@ -41,8 +41,8 @@ def pipe(tmp_path):
 @pytest.mark.parametrize(
     "read",
     [
-        *(open_regular, read_bytes, read_text, refuse_irregular, sha256_file, hashed),
-        *(embedded_manifest, load_config, *STORE_READERS),
+        *(open_regular, read_bytes, read_text, refuse_irregular, sha256_file, hash_file),
+        *(read_embedded_manifest, load_config, *STORE_READERS),
     ],
 )
 def test_a_pipe_in_place_of_a_file_is_named_and_never_waited_for(pipe, read):
@@ -77,7 +77,7 @@ def test_a_file_of_nothing_but_holes_is_not_read_into_memory(tmp_path):
     with (tmp_path / "summary.json").open("wb") as file:
         file.truncate(1 << 40)
     with pytest.raises(DataError, match="1,099,511,627,776 bytes"):
-        Store(tmp_path).read_summary(tmp_path)
+        ArtifactStore(tmp_path).read_summary(tmp_path)
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,14 @@ from click.testing import CliRunner
 from toxtrail import scaffold
 from toxtrail.cli import cli
 from toxtrail.errors import ConfigError
-from toxtrail.pipeline import PIPELINE, SOURCE, code_list
-from toxtrail.scaffold import bound_files, create, new_files, other_code, outdated
+from toxtrail.pipeline import PIPELINE, SOURCE, code_hash_file
+from toxtrail.scaffold import (
+    new_files,
+    outdated_files,
+    stages_with_other_code,
+    versioned_files,
+    write_experiment,
+)
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -27,13 +33,13 @@ def run(*arguments, code=0):
 
 @pytest.fixture
 def experiment(tmp_path):
-    create(tmp_path / "mine", new_files("mine", "demo", git=False))
+    write_experiment(tmp_path / "mine", new_files("mine", "demo", git=False))
     return tmp_path / "mine"
 
 
 def test_its_dvc_yaml_is_toxtrails_own_but_for_the_code():
     own = yaml.safe_load((ROOT / "dvc.yaml").read_text("utf-8"))["stages"]
-    made = yaml.safe_load(bound_files()["dvc.yaml"])["stages"]
+    made = yaml.safe_load(versioned_files()["dvc.yaml"])["stages"]
     assert list(made) == list(own)
     for stage in PIPELINE:
         body = own[stage.name].get("do", own[stage.name])
@@ -92,7 +98,7 @@ def test_a_new_experiment_is_whole_or_not_there(tmp_path, monkeypatch, stop_afte
 
     monkeypatch.setattr(Path, "replace", failing)
     with pytest.raises(OSError, match="no space"):
-        create(tmp_path / "deep" / "mine", new_files("mine", "demo", git=True))
+        write_experiment(tmp_path / "deep" / "mine", new_files("mine", "demo", git=True))
     assert list(tmp_path.iterdir()) == []
 
 
@@ -110,10 +116,10 @@ def test_every_preset_passes_check(tmp_path, preset):
 
 
 def test_code_that_changed_is_named_by_its_stage(experiment):
-    assert other_code(experiment) == []
-    (experiment / code_list("score")).write_text("another version's\n")
-    (experiment / code_list("track")).unlink()
-    assert other_code(experiment) == ["score", "track"]
+    assert stages_with_other_code(experiment) == []
+    (experiment / code_hash_file("score")).write_text("another version's\n")
+    (experiment / code_hash_file("track")).unlink()
+    assert stages_with_other_code(experiment) == ["score", "track"]
     for command in (["check"], ["run"], ["stage", "prompts"]):
         output = run("-C", experiment, *command, code=1)
         assert "for: score, track" in output
@@ -122,27 +128,27 @@ def test_code_that_changed_is_named_by_its_stage(experiment):
 
 def test_upgrade_writes_what_changed_and_nothing_else(experiment):
     assert "Already up to date" in run("-C", experiment, "upgrade")
-    (experiment / code_list("score")).write_text("another version's\n")
+    (experiment / code_hash_file("score")).write_text("another version's\n")
     before = (experiment / "params.yaml").read_bytes()
     found = json.loads(run("-C", experiment, "upgrade", "--dry-run", "--json"))
     assert found == {"files": ["code/score.sha256"], "stages": ["score"], "written": False}
-    assert other_code(experiment) == ["score"]
+    assert stages_with_other_code(experiment) == ["score"]
     assert "Stages with other code: score." in run("-C", experiment, "upgrade")
-    assert other_code(experiment) == []
-    assert outdated(experiment) == {}
+    assert stages_with_other_code(experiment) == []
+    assert outdated_files(experiment) == {}
     assert (experiment / "params.yaml").read_bytes() == before
 
 
 def test_a_checkout_follows_its_own_source(tmp_path):
     (tmp_path / "src" / "toxtrail").mkdir(parents=True)
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
-    assert other_code(tmp_path) == []
+    assert stages_with_other_code(tmp_path) == []
     assert "This is a checkout of toxtrail" in run("-C", tmp_path, "upgrade", code=1)
 
 
 def test_only_code_of_its_own_makes_a_stage_stale(monkeypatch, experiment):
     """The lists of other stages stay byte for byte."""
-    before = bound_files()
+    before = versioned_files()
     listing = scaffold.code_files
     changed = {"stages/score.py": "0" * 64}
     monkeypatch.setattr(
@@ -150,14 +156,14 @@ def test_only_code_of_its_own_makes_a_stage_stale(monkeypatch, experiment):
         "code_files",
         lambda name: {path: changed.get(path, sha256) for path, sha256 in listing(name).items()},
     )
-    after = bound_files()
+    after = versioned_files()
     assert [name for name in before if before[name] != after[name]] == ["code/score.sha256"]
 
 
 def test_the_errors_are_of_the_right_kind(tmp_path):
     (tmp_path / "x").write_text("")
     with pytest.raises(ConfigError, match="not empty"):
-        create(tmp_path, {})
+        write_experiment(tmp_path, {})
 
 
 def test_dvc_finds_one_pipeline_in_a_checkout():

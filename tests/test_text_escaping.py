@@ -12,17 +12,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
-from toxtrail.records.csv_text import as_csv
-from toxtrail.reporting.flip_browser import as_script
+from toxtrail.records.csv_text import rows_to_csv
+from toxtrail.reporting.flip_browser import script_safe_json
 from toxtrail.text_escaping import (
     FORMULA,
     LATEX,
     MOST_MARKS,
-    clipped,
-    latex,
-    markdown,
-    safe_cell,
-    visible,
+    escape_control_chars,
+    escape_formula,
+    escape_latex,
+    escape_markdown,
+    truncate_text,
 )
 
 HOSTILE = (
@@ -42,49 +42,53 @@ texts = st.one_of(
 
 @given(texts)
 def test_what_is_shown_is_printable_and_plain_text_stays_as_it_is(text):
-    assert visible(text).isprintable()
-    assert visible(visible(text)) == visible(text)
+    assert escape_control_chars(text).isprintable()
+    assert escape_control_chars(escape_control_chars(text)) == escape_control_chars(text)
     if text.isprintable() and not re.search(rf"[\u0300-\u036f]{{{MOST_MARKS + 1}}}", text):
-        assert visible(text) == text
+        assert escape_control_chars(text) == text
 
 
 @given(st.integers(0, 400))
 def test_a_pile_of_combining_marks_is_cut_off(count):
     pile = "\u0301" * count
-    assert visible(f"a{pile}b").count("\u0301") == min(count, MOST_MARKS)
+    assert escape_control_chars(f"a{pile}b").count("\u0301") == min(count, MOST_MARKS)
     if count <= MOST_MARKS:
-        assert visible(f"a{pile}b") == f"a{pile}b"
+        assert escape_control_chars(f"a{pile}b") == f"a{pile}b"
 
 
 def test_writing_with_marks_stays_as_it_is():
     for text in ("हिन्दी में लिखा", "ภาษาไทยที่มีสระ", "שָׁלוֹם", "Tiếng Việt", "བོད་སྐད་", "👩\u200d🚀"):
-        assert visible(text.replace("\u200d", "")) == text.replace("\u200d", "")
+        assert escape_control_chars(text.replace("\u200d", "")) == text.replace("\u200d", "")
 
 
 @given(texts)
 def test_a_page_may_keep_line_breaks_and_nothing_else(text):
-    assert visible(text, keep="\n").replace("\n", "").isprintable()
+    assert escape_control_chars(text, keep="\n").replace("\n", "").isprintable()
 
 
 @given(st.lists(texts, min_size=1, max_size=4))
 def test_no_cell_of_a_csv_file_is_a_formula_and_every_cell_comes_back(cells):
     rows = [{f"c{place}": cell for place, cell in enumerate(cells)}]
-    (row,) = list(csv.DictReader(io.StringIO(as_csv(rows), newline="")))
+    (row,) = list(csv.DictReader(io.StringIO(rows_to_csv(rows), newline="")))
     for place, cell in enumerate(cells):
         read = row[f"c{place}"]
         assert read[:1] not in FORMULA or read == ""
-        assert read == safe_cell(cell)
+        assert read == escape_formula(cell)
         assert read in (cell, f"'{cell}")
 
 
 @pytest.mark.parametrize("value", [1.5, -2, None, 0])
 def test_numbers_are_no_formulas(value):
-    assert safe_cell(value) == value
+    assert escape_formula(value) == value
 
 
 @given(texts)
 def test_markdown_shows_the_text_and_makes_nothing_of_it(text):
-    page = MarkdownIt("commonmark").enable("table").render(f"| a |\n|---|\n| {markdown(text)} |\n")
+    page = (
+        MarkdownIt("commonmark")
+        .enable("table")
+        .render(f"| a |\n|---|\n| {escape_markdown(text)} |\n")
+    )
     tags = set(re.findall(r"</?([a-z]+)", page))
     assert tags <= {"table", "thead", "tbody", "tr", "th", "td"}
     assert page.count("<td>") == 1
@@ -92,7 +96,7 @@ def test_markdown_shows_the_text_and_makes_nothing_of_it(text):
 
 @given(texts)
 def test_latex_gets_no_command_of_the_texts(text):
-    escaped = latex(text)
+    escaped = escape_latex(text)
     for known in sorted(LATEX.values(), key=len, reverse=True):
         escaped = escaped.replace(known, "")
     escaped = escaped.replace("-{}-", "")
@@ -103,14 +107,14 @@ def test_latex_gets_no_command_of_the_texts(text):
 def test_data_in_a_page_holds_no_markup_and_reads_back(text):
     import json
 
-    script = as_script({"text": text.encode("utf-8", "replace").decode()})
+    script = script_safe_json({"text": text.encode("utf-8", "replace").decode()})
     assert not set(script) & set("<>&\u2028\u2029")
     assert json.loads(script)["text"] == text.encode("utf-8", "replace").decode()
 
 
 @given(st.text(string.ascii_letters, max_size=50), st.integers(0, 20))
 def test_a_clipped_text_says_how_much_is_missing(text, limit):
-    shown = clipped(text, limit)
+    shown = truncate_text(text, limit)
     if len(text) <= limit:
         assert shown == text
     else:

@@ -13,7 +13,7 @@ from speed.given import SCRATCH, Given, config, drawn, lines, model_folder, tell
 from speed.limit import Seconds, Work, linear_seconds, watched
 from speed.rounds import Spread, Turn, Way, ratio, spread, take_turns
 from speed.written import Written, near_ties, share_equal
-from toxtrail.backends.compute.devices import environment, use_threads
+from toxtrail.backends.compute.devices import environment_info, set_num_threads
 from toxtrail.backends.huggingface.generation.packed_equivalence import TOLERANCE
 from toxtrail.provenance.identity import canonical_json, sha256_file, sha256_text
 
@@ -75,7 +75,7 @@ class Measured:
 
 def measure(given: Given) -> dict[str, Any]:
     """Everything that goes into `generation_cpu`."""
-    threads = use_threads(given.threads or "auto")
+    threads = set_num_threads(given.threads or "auto")
     name, folder = model_folder(given.model)
     prompts = drawn(lines(given.prompts), given.prompt_count)
     tell(f"{name}: {len(prompts)} prompts, {given.new_tokens} new tokens, {threads} threads")
@@ -174,5 +174,5 @@ def exactness(
 def _key(folder: Path, measured: Measured, threads: int) -> str:
     """Of what decides the rows made one by one and their time."""
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
-    parts = [files, measured.tokens, measured.loaded.new_tokens, threads, environment("cpu")]
+    parts = [files, measured.tokens, measured.loaded.new_tokens, threads, environment_info("cpu")]
     return sha256_text(canonical_json(parts))[:16]

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.assets import AssetStore, default_cache
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.load import load_config
 from toxtrail.config.schema import Config
 from toxtrail.datasets.readers import read_texts
@@ -53,7 +53,7 @@ def config() -> Config:
 
 def assets() -> AssetStore:
     """Of files anywhere: paths are given on the command line."""
-    return AssetStore(default_cache(), ROOT, Silent(), ["/"])
+    return AssetStore(default_cache(), ROOT, NoProgress(), ["/"])
 
 
 def lines(path: Path | None) -> list[str]:
@@ -81,7 +81,7 @@ def model_folder(path: Path | None) -> tuple[str, Path]:
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
     key, source = next(iter(config().models.items()))
-    weights = HuggingFaceWeights(assets(), default_cache(), Silent())
+    weights = HuggingFaceWeights(assets(), default_cache(), NoProgress())
     return key, weights.folder(weights.describe(source.uri, source.sha256))
 
 

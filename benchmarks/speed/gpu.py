@@ -15,10 +15,10 @@ from speed.rounds import Turn, Way, ratio, spread, take_turns
 from speed.ways import BATCH, batched
 from speed.written import Written, share_equal, until_stop
 from toxtrail.backends.huggingface.generation import packed_forward
-from toxtrail.backends.huggingface.generation.generate_engine import Plain
-from toxtrail.backends.huggingface.generation.packed_engine import Ask, Engine
+from toxtrail.backends.huggingface.generation.generate_engine import GenerateEngine
+from toxtrail.backends.huggingface.generation.packed_engine import EngineRequest, PackedEngine
 from toxtrail.backends.protocols import Decoding
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 
 if TYPE_CHECKING:
     import torch
@@ -180,14 +180,14 @@ def _ways(model: PreTrainedModel, new_tokens: int) -> tuple[dict[str, Run], dict
     decoding = Decoding(new_tokens, 0.0, 1.0, "none")
 
     def ours(name: str, batch_tokens: int, prompts: Sequence[tuple[int, ...]]) -> list[Written]:
-        engine = Engine(model, (), decoding, batch_tokens, tell)
-        with packed_forward.by_slots(model), watched(model) as rows:
+        engine = PackedEngine(model, (), decoding, batch_tokens, tell)
+        with packed_forward.packed_attention(model), watched(model) as rows:
             made = _in_order(engine, prompts)
         at_once[name] = min(max(rows), len(prompts))
         return made
 
     def plain(prompts: Sequence[tuple[int, ...]]) -> list[Written]:
-        return _in_order(Plain(model, 0, (), decoding, budget, tell), prompts)
+        return _in_order(GenerateEngine(model, 0, (), decoding, budget, tell), prompts)
 
     runs: dict[str, Run] = {
         LOOP: partial(_loop, model, new_tokens),
@@ -198,8 +198,10 @@ def _ways(model: PreTrainedModel, new_tokens: int) -> tuple[dict[str, Run], dict
     return runs, at_once
 
 
-def _in_order(engine: Engine | Plain, prompts: Sequence[tuple[int, ...]]) -> list[Written]:
-    asks = [Ask(number, prompt, 0) for number, prompt in enumerate(prompts)]
+def _in_order(
+    engine: PackedEngine | GenerateEngine, prompts: Sequence[tuple[int, ...]]
+) -> list[Written]:
+    asks = [EngineRequest(number, prompt, 0) for number, prompt in enumerate(prompts)]
     done = {answer.number: answer.tokens for answer in engine.run(asks)}
     return [until_stop(done[number], ()) for number in range(len(prompts))]
 
@@ -217,7 +219,7 @@ def _loop(
         width = max(map(len, batch))
         ids = torch.tensor([[0] * (width - len(row)) + list(row) for row in batch])
         mask = torch.tensor([[0] * (width - len(row)) + [1] * len(row) for row in batch])
-        with quiet():
+        with silence_libraries():
             produced = model.generate(
                 input_ids=ids.to(model.device),
                 attention_mask=mask.to(model.device),

@@ -19,7 +19,7 @@ from speed import ways
 from speed.given import SCRATCH, Given, config, drawn, lines, model_folder, tell
 from speed.rounds import Way, ratio, spread, take_turns
 from speed.written import Written, share_equal, until_stop
-from toxtrail.backends.compute.devices import use_threads
+from toxtrail.backends.compute.devices import set_num_threads
 
 VERSION = "0.4.13"
 SHARED = ("torch", "transformers", "tokenizers", "accelerate", "numpy", "safetensors")
@@ -35,7 +35,7 @@ def measure(given: Given) -> dict[str, Any]:
     python = installed()
     if python is None:
         return {"not_measured": f"pip could not install lm_eval {VERSION} on this machine."}
-    threads = use_threads(given.threads or "auto")
+    threads = set_num_threads(given.threads or "auto")
     name, folder = model_folder(given.model)
     prompts = drawn(lines(given.prompts), min(PROMPTS, given.prompt_count))
     loaded = ways.Loaded(folder, "float32", given.new_tokens)

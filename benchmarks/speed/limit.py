@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 
 if TYPE_CHECKING:
     import torch
@@ -52,7 +52,7 @@ class Seconds(NamedTuple):
 def linear_seconds(model: PreTrainedModel, work: Work, repeats: int) -> Seconds:
     """All linear layers, prefill and decoding."""
     own, two_ways = layers(model), []
-    for linears in (Linears(None), Linears(model)):
+    for linears in (OneDnnLinears(None), OneDnnLinears(model)):
         with linears.used():
             two_ways.append(_generation(own, work, repeats))
     return Seconds(*two_ways)
@@ -71,7 +71,7 @@ def _generation(own: tuple[list[Module], Module], work: Work, repeats: int) -> f
 def encoder_seconds(model: PreTrainedModel, tokens: int, at_once: int, repeats: int) -> Seconds:
     """All linear layers of an encoder, over so many tokens, some at once."""
     own, two_ways = _linear(model), []
-    for linears in (Linears(None), Linears(model)):
+    for linears in (OneDnnLinears(None), OneDnnLinears(model)):
         with linears.used():
             two_ways.append(tokens / at_once * _seconds(own, at_once, repeats))
     return Seconds(*two_ways)

@@ -29,19 +29,19 @@ def machine() -> dict[str, Any]:
 
 
 def versions() -> dict[str, str]:
-    from toxtrail.backends.compute.devices import environment
+    from toxtrail.backends.compute.devices import environment_info
 
-    known = environment("cpu")
+    known = environment_info("cpu")
     return {name: value for name, value in known.items() if name != "device"}
 
 
 def stamp(root: Path) -> dict[str, Any]:
     """When and from which commit."""
-    from toxtrail.backends.git import changed_files, commit
+    from toxtrail.backends.git import changed_files, head_commit
 
     return {
         "measured": datetime.now(UTC).isoformat(timespec="seconds"),
-        "commit": commit(root),
+        "commit": head_commit(root),
         "changed_files": len(changed_files(root)),
     }
 

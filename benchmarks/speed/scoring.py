@@ -16,10 +16,10 @@ from speed.checkpoint import Checkpoint, at_random, own
 from speed.given import Given, assets, config, lines, tell
 from speed.limit import Seconds, encoder_seconds
 from speed.rounds import Turn, Way, ratio, spread, take_turns
-from toxtrail.backends.compute.devices import use_threads
+from toxtrail.backends.compute.devices import set_num_threads
 from toxtrail.backends.scorers import detoxify
-from toxtrail.backends.silence import quiet
-from toxtrail.config.schema import ScorerConfig, Source
+from toxtrail.backends.silence import silence_libraries
+from toxtrail.config.schema import PinnedAsset, ScorerConfig
 from toxtrail.provenance.identity import sha256_file
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ Scores = NDArray[np.float64]
 
 def measure(given: Given) -> dict[str, Any]:
     """Everything that goes into `scoring_cpu`."""
-    threads = use_threads(given.threads or "auto")
+    threads = set_num_threads(given.threads or "auto")
     count = QUICK_TEXTS if given.quick else TEXTS
     texts = mixed(lines(given.prompts), count)
     with tempfile.TemporaryDirectory(prefix="toxtrail-bench-") as folder:
@@ -127,7 +127,7 @@ def _ways(made: Checkpoint) -> tuple[Detoxify, dict[str, Callable[[Sequence[str]
     from detoxify import Detoxify
     from transformers import TextClassificationPipeline
 
-    with quiet():
+    with silence_libraries():
         package = Detoxify(checkpoint=str(made.file), huggingface_config_path=str(made.encoder))
     package.model.eval()
     pipe = TextClassificationPipeline(
@@ -136,7 +136,7 @@ def _ways(made: Checkpoint) -> tuple[Detoxify, dict[str, Callable[[Sequence[str]
     )  # fmt: skip
     settings = ScorerConfig(
         kind="detoxify", uri=f"file:{made.file}", sha256=sha256_file(made.file),
-        base=Source(uri=f"file:{made.encoder}"), head="toxicity", golden=[],
+        base=PinnedAsset(uri=f"file:{made.encoder}"), head="toxicity", golden=[],
         golden_tolerance=1e-3,
     )  # fmt: skip
     ours = detoxify.load(settings, assets(), "cpu", config().runtime.score_batch)
@@ -152,7 +152,7 @@ def _ways(made: Checkpoint) -> tuple[Detoxify, dict[str, Callable[[Sequence[str]
         return np.concatenate([np.array([part[head] for head in heads]).T for part in parts])
 
     def piped(texts: Sequence[str]) -> Scores:
-        with quiet():
+        with silence_libraries():
             rows = pipe(list(texts), truncation=True)
         ranked = [sorted(row, key=lambda one: order[one["label"]]) for row in rows]
         return np.array([[one["score"] for one in row] for row in ranked])

@@ -12,7 +12,7 @@ from speed.written import Written, until_stop
 from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel, stop_ids
 from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tokenizer
 from toxtrail.backends.protocols import Decoding
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 
 if TYPE_CHECKING:
     from transformers import GenerationConfig
@@ -79,7 +79,7 @@ def reference_loop(loaded: Loaded, tokenizer: Any, prompts: Sequence[str]) -> li
     for batch in batched(prompts, BATCH):
         inputs = tokenizer(list(batch), return_tensors="pt", padding=True)
         ids, mask = inputs["input_ids"], inputs["attention_mask"]
-        with quiet():
+        with silence_libraries():
             produced = loaded.model.generate(
                 input_ids=ids, attention_mask=mask, generation_config=settings
             )
@@ -95,7 +95,7 @@ def pipeline(loaded: Loaded, tokenizer: Any) -> Callable[[Sequence[str]], list[W
     pipe = TextGenerationPipeline(model=loaded.model, tokenizer=tokenizer, batch_size=BATCH)
 
     def run(prompts: Sequence[str]) -> list[Written]:
-        with quiet():
+        with silence_libraries():
             rows = pipe(list(prompts), return_tensors=True, generation_config=loaded.settings())
         lengths = [len(ids) for ids in tokenizer(list(prompts))["input_ids"]]
         widths = [max(batch) for batch in batched(lengths, BATCH) for _ in batch]
@@ -147,7 +147,7 @@ def _generated(loaded: Loaded, ids: Sequence[int]) -> tuple[list[int], bool, flo
 
     start = time.perf_counter()
     row = torch.tensor([list(ids)])
-    with quiet():
+    with silence_libraries():
         produced = loaded.model.generate(
             input_ids=row,
             attention_mask=torch.ones_like(row),

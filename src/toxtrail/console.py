@@ -16,7 +16,7 @@ import click
 
 from toxtrail.errors import ToxtrailError
 from toxtrail.redaction import redacted
-from toxtrail.text_escaping import visible
+from toxtrail.text_escaping import escape_control_chars
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -37,7 +37,7 @@ def shown(text: object, keep: str = "") -> str:
     Args:
         keep: control characters to leave as they are (line breaks between our own lines).
     """
-    return visible(redacted(str(text)), keep)
+    return escape_control_chars(redacted(str(text)), keep)
 
 
 def echo(
@@ -64,7 +64,7 @@ def echo(
 def echo_data(text: str) -> None:
     """Text for a program, on standard output: as it is, unless a terminal would interpret it."""
     _refuse_closed()
-    exact = text if not sys.stdout.isatty() else visible(text, keep="\n")
+    exact = text if not sys.stdout.isatty() else escape_control_chars(text, keep="\n")
     click.echo(exact, nl=False, color=True)  # or click would leave out some of it
 
 

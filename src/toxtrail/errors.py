@@ -40,17 +40,17 @@ class InferenceError(ToxtrailError):
     """A posterior cannot be trusted: nothing was written, do not use it."""
 
 
-NO_ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
+DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ROOM_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
 """As libraries say it that raise errors of their own: safetensors, SQLite."""
 
 
-def no_room(error: BaseException | None) -> bool:
+def is_disk_full(error: BaseException | None) -> bool:
     """Whether something could not be written for lack of space: an error, or what it comes from."""
     visited = set[int]()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
-        if isinstance(error, OSError) and error.errno in NO_ROOM:
+        if isinstance(error, OSError) and error.errno in DISK_FULL_ERRNOS:
             return True
         if any(text in str(error).lower() for text in NO_ROOM_TEXTS):
             return True
@@ -123,7 +123,7 @@ def is_of_the_system(error: BaseException) -> bool:
     content of the file that was read: that file must not be called damaged."""
     refused = isinstance(error, OSError) and error.errno is not None
     of_the_file = isinstance(error, OSError) and error.errno in OF_THE_FILE
-    return no_room(error) or _no_memory(error) or (refused and not of_the_file)
+    return is_disk_full(error) or _no_memory(error) or (refused and not of_the_file)
 
 
 def why_unread(error: BaseException | None) -> str | None:
@@ -148,7 +148,7 @@ def problem_of(error: BaseException) -> str | None:
     """The message to a person who can do something about it; None: it is a bug."""
     if isinstance(error, ToxtrailError):
         return str(error)
-    if no_room(error):
+    if is_disk_full(error):
         return (
             f"There is no room to write any more ({error}). What was finished is kept: free some "
             "space and run the same command again."
@@ -164,7 +164,7 @@ def problem_of(error: BaseException) -> str | None:
     return None
 
 
-def nearest(name: str, valid: Iterable[str]) -> str:
+def did_you_mean(name: str, valid: Iterable[str]) -> str:
     """` Did you mean "x"?`, or the valid names if none is near."""
     names = list(dict.fromkeys(valid))
     lowered = {one.lower(): one for one in names}

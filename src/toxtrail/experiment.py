@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 from toxtrail.config.load import load_config
 from toxtrail.config.schema import Config
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.errors import ConfigError, did_you_mean
 
 if TYPE_CHECKING:
     from toxtrail.config.schema import VariantConfig
-    from toxtrail.storage.artifacts import Store
+    from toxtrail.storage.artifacts import ArtifactStore
 
 
 class Experiment:
@@ -46,18 +46,18 @@ class Experiment:
         return load_config(self.root / "params.yaml")
 
     @cached_property
-    def store(self) -> Store:
+    def store(self) -> ArtifactStore:
         """The files of the pipeline."""
-        from toxtrail.storage.artifacts import Store
+        from toxtrail.storage.artifacts import ArtifactStore
 
-        return Store(self.root)
+        return ArtifactStore(self.root)
 
     def watch(self, stage: str, key: str | None) -> None:
         """From now on `store` publishes nothing if what this stage run depends on has changed."""
-        from toxtrail.storage.artifacts import Store
+        from toxtrail.storage.artifacts import ArtifactStore
         from toxtrail.storage.input_guard import Watched
 
-        self.store = Store(self.root, Watched(self.root, stage, key).refuse_changes)
+        self.store = ArtifactStore(self.root, Watched(self.root, stage, key).refuse_changes)
 
     def variant(self, key: str) -> VariantConfig:
         """The variant of this name.
@@ -66,12 +66,12 @@ class Experiment:
             ConfigError: there is none; the nearest name is shown.
         """
         if key not in self.config.variants:
-            raise ConfigError(f'"{key}" is no variant.{nearest(key, self.config.variants)}')
+            raise ConfigError(f'"{key}" is no variant.{did_you_mean(key, self.config.variants)}')
         return self.config.variants[key]
 
     def families(self, keys: tuple[str, ...]) -> list[str]:
         """The families named, or all of them."""
         for key in keys:
             if key not in self.config.families:
-                raise ConfigError(f'"{key}" is no family.{nearest(key, self.config.families)}')
+                raise ConfigError(f'"{key}" is no family.{did_you_mean(key, self.config.families)}')
         return list(keys or self.config.families)

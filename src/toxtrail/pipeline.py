@@ -14,7 +14,13 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.config.schema import Config
-from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
+from toxtrail.provenance.identity import (
+    InputFile,
+    Manifest,
+    ModelIdentity,
+    content_key,
+    sha256_file,
+)
 
 SOURCE = Path(__file__).parent
 
@@ -284,7 +290,7 @@ PIPELINE: tuple[Stage, ...] = (
 )
 
 
-def stage_named(name: str) -> Stage:
+def get_stage(name: str) -> Stage:
     """The stage of this name; KeyError if there is none."""
     return {stage.name: stage for stage in PIPELINE}[name]  # type: ignore[index]
 
@@ -298,11 +304,11 @@ def code_sha256(name: StageName) -> str:
 @cache
 def code_files(name: StageName) -> Mapping[str, str]:
     """The stage's source files, relative to the package, with their sha256."""
-    files = [file for entry in stage_named(name).code for file in _sources(SOURCE / entry)]
+    files = [file for entry in get_stage(name).code for file in _sources(SOURCE / entry)]
     return {file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files}
 
 
-def code_list(name: StageName) -> str:
+def code_hash_file(name: StageName) -> str:
     """Where an experiment without the source keeps the hashes of a stage's source files: DVC
     watches this file in their place."""
     return f"code/{name}.sha256"
@@ -313,16 +319,16 @@ def code_deps(stage: Stage, root: Path) -> tuple[str, ...]:
     toxtrail, the list of their hashes in an experiment that `toxtrail init` made."""
     if (root / "src" / "toxtrail").is_dir():
         return tuple(f"src/toxtrail/{path}" for path in stage.code)
-    return (code_list(stage.name),)
+    return (code_hash_file(stage.name),)
 
 
 def manifest_of(
     name: StageName,
     key: str | None,
     params: Mapping[str, Any],
-    inputs: Mapping[str, Input],
+    inputs: Mapping[str, InputFile],
     environment: Mapping[str, str],
-    model: ModelCard | None = None,
+    model: ModelIdentity | None = None,
 ) -> Manifest:
     """The identity of what a stage is about to make."""
     return Manifest(
@@ -336,7 +342,7 @@ def manifest_of(
     )
 
 
-def versions(*packages: str) -> dict[str, str]:
+def installed_versions(*packages: str) -> dict[str, str]:
     """Installed versions of the libraries that can change a result."""
     return {package: version(package) for package in packages}
 
@@ -345,7 +351,7 @@ def _sources(entry: Path) -> list[Path]:
     return sorted(entry.rglob("*.py")) if entry.is_dir() else [entry]
 
 
-class Instance(NamedTuple):
+class StageRun(NamedTuple):
     """One run of a stage, for one key."""
 
     stage: Stage
@@ -377,20 +383,20 @@ class Instance(NamedTuple):
         return (*self.reads, *code_deps(self.stage, root))
 
 
-def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Instance]:
+def expand_stages(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[StageRun]:
     """Every stage run of an experiment, in the order of the data.
 
     Args:
         items: section of params.yaml -> key -> its values.
     """
-    runs: list[Instance] = []
+    runs: list[StageRun] = []
     for stage in PIPELINE:
         keys = [None] if stage.over is None else list(items[stage.over])
         for key in keys:
             fields = items[stage.over][key] if stage.over and key else {}
             values = {**{k: v for k, v in fields.items() if isinstance(v, str)}, "key": key}
             runs.append(
-                Instance(
+                StageRun(
                     stage,
                     key,
                     tuple(key_path.format(**values) for key_path in stage.params),
@@ -402,17 +408,17 @@ def instances(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[Inst
     return runs
 
 
-def stage_runs(config: Config) -> list[Instance]:
+def stage_runs(config: Config) -> list[StageRun]:
     """Return every stage run that params.yaml asks for."""
     sections = config.model_dump(
         mode="json", include={"models", "finetunes", "variants", "families"}
     )
-    return instances(sections)
+    return expand_stages(sections)
 
 
-def upstream(runs: Sequence[Instance], targets: Sequence[Instance]) -> list[Instance]:
+def upstream(runs: Sequence[StageRun], targets: Sequence[StageRun]) -> list[StageRun]:
     """The wanted ones and all that they are made from, in the order of the data."""
-    selected: dict[str, Instance] = {}
+    selected: dict[str, StageRun] = {}
     new = list(targets)
     while new:
         selected |= {run.name: run for run in new}

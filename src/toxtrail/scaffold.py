@@ -18,7 +18,7 @@ from string import Template
 
 from toxtrail import __version__
 from toxtrail.errors import ConfigError
-from toxtrail.pipeline import PIPELINE, SOURCE, StageName, code_files, code_list
+from toxtrail.pipeline import PIPELINE, SOURCE, StageName, code_files, code_hash_file
 from toxtrail.regular_files import read_bytes
 
 PRESETS = {
@@ -28,15 +28,15 @@ PRESETS = {
 }
 """Name -> what it measures."""
 
-FIRST = {
+FIRST_COMMANDS = {
     "demo": "",
     "hub": "toxtrail pin             # writes which commit of each model and data set is meant\n",
     "paper": "toxtrail pin             # writes which commit of each model and data set is meant\n",
 }
 """What must come before the first run."""
 
-FRAME = SOURCE / "templates" / "experiment"
-OWN = {
+TEMPLATE_DIR = SOURCE / "templates" / "experiment"
+TEMPLATE_FILES = {
     ".gitignore": "gitignore",
     ".dvcignore": "dvcignore",
     ".dvc/config": "dvc_config",
@@ -60,30 +60,37 @@ def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
         preset: one of PRESETS.
         git: whether it lies in a git repository.
     """
-    files = {path: (FRAME / model).read_bytes() for path, model in OWN.items()}
+    files = {path: (TEMPLATE_DIR / model).read_bytes() for path, model in TEMPLATE_FILES.items()}
     if not git:
         files[".dvc/config"] += NO_GIT.encode()
-    readme = Template((FRAME / "README.md").read_text("utf-8"))
-    facts = {"name": name, "preset": preset, "what": PRESETS[preset], "first": FIRST[preset]}
+    readme = Template((TEMPLATE_DIR / "README.md").read_text("utf-8"))
+    facts = {
+        "name": name,
+        "preset": preset,
+        "what": PRESETS[preset],
+        "first": FIRST_COMMANDS[preset],
+    }
     files["README.md"] = readme.substitute(facts, version=__version__).encode()
     files["params.yaml"] = preset_path(preset).read_bytes()
     if preset == "demo":
         sources = sorted((SOURCE / "presets" / "sources").iterdir())
         files |= {f"data/sources/{path.name}": path.read_bytes() for path in sources}
-    return {**files, **bound_files()}
+    return {**files, **versioned_files()}
 
 
-def bound_files() -> dict[str, bytes]:
+def versioned_files() -> dict[str, bytes]:
     """What of an experiment follows the installed toxtrail: `toxtrail upgrade` writes it anew."""
-    lists = {code_list(stage.name): _listing(stage.name) for stage in PIPELINE}
+    lists = {code_hash_file(stage.name): _listing(stage.name) for stage in PIPELINE}
     return {
-        "dvc.yaml": pipeline_yaml((FRAME / "pipeline.yaml").read_text("utf-8")).encode(),
-        "requirements.txt": (FRAME / "requirements.txt").read_bytes(),
+        "dvc.yaml": experiment_dvc_yaml(
+            (TEMPLATE_DIR / "pipeline.yaml").read_text("utf-8")
+        ).encode(),
+        "requirements.txt": (TEMPLATE_DIR / "requirements.txt").read_bytes(),
         **lists,
     }
 
 
-def pipeline_yaml(added: str) -> str:
+def experiment_dvc_yaml(added: str) -> str:
     """toxtrail's dvc.yaml, with each stage's list of code in place of its source files.
 
     Args:
@@ -117,18 +124,18 @@ def is_checkout(root: Path) -> bool:
     return (root / "src" / "toxtrail").is_dir()
 
 
-def other_code(root: Path) -> list[StageName]:
+def stages_with_other_code(root: Path) -> list[StageName]:
     """Stages whose code in the installed toxtrail is not what the experiment was set up with; none
     in a checkout, where DVC sees the source itself, and where nothing was set up."""
     if is_checkout(root) or not (root / "code").is_dir():
         return []
     names = [stage.name for stage in PIPELINE]
-    return [name for name in names if _content(root / code_list(name)) != _listing(name)]
+    return [name for name in names if _content(root / code_hash_file(name)) != _listing(name)]
 
 
-def outdated(root: Path) -> dict[str, bytes]:
+def outdated_files(root: Path) -> dict[str, bytes]:
     """What `toxtrail upgrade` would write: file -> its new content."""
-    files = bound_files()
+    files = versioned_files()
     return {name: new for name, new in files.items() if _content(root / name) != new}
 
 
@@ -136,7 +143,7 @@ def _content(path: Path) -> bytes | None:
     return read_bytes(path) if path.is_file() else None
 
 
-def create(folder: Path, files: Mapping[str, bytes]) -> None:
+def write_experiment(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new experiment, whole or not at all.
 
     Raises:

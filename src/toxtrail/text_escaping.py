@@ -25,7 +25,7 @@ MOST_MARKS = 8
 """Combining marks on one character; no script takes more, and a pile of them covers other lines."""
 
 
-def visible(text: str, keep: str = "") -> str:
+def escape_control_chars(text: str, keep: str = "") -> str:
     """Control characters, escape codes, bidi overrides and invisible characters shown, not sent;
     more than `MOST_MARKS` combining marks in a row cut off, with their number.
 
@@ -47,28 +47,28 @@ def _with_few_marks(text: str) -> str:
     return "".join(parts)
 
 
-def clipped(text: str, limit: int) -> str:
+def truncate_text(text: str, limit: int) -> str:
     """At most so many characters, and how many were left out."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]} [... {len(text) - limit:,} characters more]"
 
 
-def safe_cell(value: object) -> object:
+def escape_formula(value: object) -> object:
     """A cell that no spreadsheet takes for a formula."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
-def markdown(text: str) -> str:
+def escape_markdown(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no HTML, no link, no mention."""
-    escaped = MARKDOWN.sub(lambda m: f"\\{m[0]}", visible(text))
+    escaped = MARKDOWN.sub(lambda m: f"\\{m[0]}", escape_control_chars(text))
     for pattern, entity in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;")):
         escaped = escaped.replace(pattern, entity)
     return escaped
 
 
-def latex(text: str) -> str:
+def escape_latex(text: str) -> str:
     """Text that LaTeX prints as it is."""
-    return "".join(LATEX.get(c, c) for c in visible(text)).replace("--", "-{}-")
+    return "".join(LATEX.get(c, c) for c in escape_control_chars(text)).replace("--", "-{}-")

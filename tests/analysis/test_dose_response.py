@@ -5,8 +5,8 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toxtrail.analysis.comparison import MORE_TABLES
-from toxtrail.analysis.dose_response import series_of
+from toxtrail.analysis.comparison import OPTIONAL_TABLE_NAMES
+from toxtrail.analysis.dose_response import dose_series
 from toxtrail.reporting.result_text import dose_notes
 
 PARENTS = {"base": None, "low": "base", "mid": "base", "high": "base"}
@@ -36,7 +36,7 @@ RISING = {"base": 4, "low": 10, "mid": 20, "high": 40}
 
 def test_a_family_without_doses_has_none_of_its_tables(family, settings):
     found = family(RISING, {}).drawn(settings)
-    assert not set(MORE_TABLES) & set(found.summary)
+    assert not set(OPTIONAL_TABLE_NAMES) & set(found.summary)
     assert "doses" not in found.figures
 
 
@@ -74,7 +74,7 @@ def test_a_series_follows_its_parents_up_to_one_without_a_dose():
         name: {"parent": parent, **({"dose": doses[name]} if name in doses else {})}
         for name, parent in parents.items()
     }
-    assert series_of(summaries) == {"q": ["d", "q", "e"], "p": ["a", "b", "c"]}
+    assert dose_series(summaries) == {"q": ["d", "q", "e"], "p": ["a", "b", "c"]}
 
 
 def test_prompts_that_one_variant_lacks_leave_the_series(score_rows, measured, settings):

@@ -6,14 +6,14 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from toxtrail.analysis.score_table import cells
+from toxtrail.analysis.score_table import build_score_table
 from toxtrail.errors import DataError
 from toxtrail.reporting.result_text import (
-    estimand,
-    pair_cells,
+    pair_table_row,
+    power_notes,
     prior_notes,
-    rate_cells,
-    resolution_notes,
+    rate_table_row,
+    reading_guide,
     scorer_cells,
     verdict_sentence,
 )
@@ -45,14 +45,14 @@ def test_so_little_decides_nothing_and_is_shown_all_the_same(case, drawn):
     for row in summary["rates"]:
         assert 0 <= row["rate_lo"] <= row["rate"] <= row["rate_hi"] <= 1
         assert row["rate_lo"] < row["rate_mean"] < row["rate_hi"]
-        assert rate_cells(row)
+        assert rate_table_row(row)
     for row in summary["pairs"]:
         assert row["verdict"] == "not decisive"
         assert row["diff_lo"] < 0 < row["diff_hi"]
-        assert pair_cells(row)
+        assert pair_table_row(row)
         assert "not decisive" in verdict_sentence(row)
-    assert estimand(summary)
-    assert isinstance(resolution_notes(summary, "judge"), list)
+    assert reading_guide(summary)
+    assert isinstance(power_notes(summary, "judge"), list)
     assert isinstance(prior_notes(summary, "judge"), list)
     assert {"rates", "differences", "posteriors", "thresholds"} == set(found.figures)
 
@@ -68,15 +68,15 @@ def test_without_a_pair_in_one_subset_there_is_no_number_for_all(drawn):
     rows = {row["subset"]: row for row in found.summary["pairs"]}
     assert (rows["all"]["diff"], rows["b"]["diff"]) == (None, None)
     assert rows["a"]["diff"] is not None
-    assert pair_cells(rows["all"])[-1] == "no pairs"
+    assert pair_table_row(rows["all"])[-1] == "no pairs"
     rates = {row["subset"]: row for row in found.summary["rates"] if row["variant"] == "base"}
     assert (rates["all"]["rate"], rates["b"]["rate"]) == (None, None)
-    assert rate_cells(rates["b"])[3:5] == ("-", "-")
+    assert rate_table_row(rates["b"])[3:5] == ("-", "-")
 
 
 def test_a_prompt_that_stands_twice_is_refused(score_rows):
     with pytest.raises(DataError, match="one key"):
-        cells([*score_rows({"a": [0.1, 0.2]}), *score_rows({"a": [0.9]})])
+        build_score_table([*score_rows({"a": [0.1, 0.2]}), *score_rows({"a": [0.9]})])
 
 
 @pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.1])

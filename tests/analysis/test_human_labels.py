@@ -13,13 +13,13 @@ import pytest
 from toxtrail.analysis.human_labels import (
     BATCH,
     SHEET,
-    Agreement,
-    agreement,
-    as_params,
+    ConfusionCounts,
     blind_labels,
     draw,
-    drawing_of,
     key_of,
+    sample_name_of,
+    scorer_agreement,
+    to_params,
     unlike_errors,
 )
 from toxtrail.datasets.label_files import (
@@ -29,7 +29,7 @@ from toxtrail.datasets.label_files import (
     open_labels,
 )
 from toxtrail.errors import DataError
-from toxtrail.records.csv_text import as_csv
+from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.rows import Generation
 
 PATH = Path("labels.csv")
@@ -61,7 +61,7 @@ def family(sizes, **options):
 
 def as_rows(table):
     """Rows as they come back from a .csv file."""
-    return list(enumerate(csv.DictReader(io.StringIO(as_csv(table)))))
+    return list(enumerate(csv.DictReader(io.StringIO(rows_to_csv(table)))))
 
 
 def texts_of(generations):
@@ -84,7 +84,7 @@ def anonymous(variant, prompt, sample):
 def test_a_sheet_tells_nothing_of_a_variant():
     drawing = draw(family({"s": 60}, text_of=anonymous), 50, seed=3)
     assert all(tuple(row) == SHEET and row["toxic"] == "" for row in drawing.sheet)
-    assert not any(v in as_csv(drawing.sheet) for v in VARIANTS)
+    assert not any(v in rows_to_csv(drawing.sheet) for v in VARIANTS)
     ids = [row["id"] for row in drawing.sheet]
     assert ids == sorted(ids)
     assert len(set(ids)) == len(ids)
@@ -172,7 +172,7 @@ def labelled(drawing, toxic=lambda text: "rude on" in text):
 def test_labels_come_back_to_their_variants(drawn):
     drawing, key, texts = drawn
     table = as_rows(labelled(drawing))
-    assert drawing_of(PATH, table) == drawing.name
+    assert sample_name_of(PATH, table) == drawing.name
     found = blind_labels(PATH, table, key, texts)
     assert len(found) == 60
     assert {label.variant for label in found if label.toxic} == {"rude"}
@@ -212,7 +212,7 @@ def test_what_a_spreadsheet_does_to_a_text_does_not_matter(drawn):
 )
 def test_odd_row_numbers_are_named(ids, said):
     with pytest.raises(DataError, match=said):
-        drawing_of(PATH, [(i, {"id": own, "toxic": "no"}) for i, own in enumerate(ids)])
+        sample_name_of(PATH, [(i, {"id": own, "toxic": "no"}) for i, own in enumerate(ids)])
 
 
 def test_a_row_that_the_key_does_not_know_is_named(drawn):
@@ -301,9 +301,9 @@ def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
         rows(("v", "a-0", 0, "yes"), ("v", "a-1", 0, "yes"), ("v", "a-2", 0, "no"),
              ("v", "a-3", 0, "no")),
     )  # fmt: skip
-    found = agreement(judged, scores, "judge", 0.5)
-    assert found == {"v": Agreement(1, 2, 1, 2)}
-    params = as_params(found, "labels.csv", by_variant=True)
+    found = scorer_agreement(judged, scores, "judge", 0.5)
+    assert found == {"v": ConfusionCounts(1, 2, 1, 2)}
+    params = to_params(found, "labels.csv", by_variant=True)
     assert params["sensitivity"] == {"right": 1, "of": 2}
     assert params["variants"]["v"]["specificity"] == {"right": 1, "of": 2}
 
@@ -311,26 +311,26 @@ def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
 def test_a_label_of_a_text_that_was_not_scored_is_refused(score_rows):
     judged = open_labels(PATH, rows(("v", "a-7", 0, "yes")))
     with pytest.raises(DataError, match="a-7"):
-        agreement(judged, {"v": score_rows({"a": [0.9]})}, "judge", 0.5)
+        scorer_agreement(judged, {"v": score_rows({"a": [0.9]})}, "judge", 0.5)
 
 
 def test_a_sample_without_a_toxic_text_says_nothing_of_sensitivity():
     with pytest.raises(DataError, match="no text toxic"):
-        as_params({"v": Agreement(0, 0, 5, 5)}, "labels.csv", by_variant=False)
+        to_params({"v": ConfusionCounts(0, 0, 5, 5)}, "labels.csv", by_variant=False)
 
 
-UNLIKE = {"a": Agreement(18, 20, 179, 180), "b": Agreement(17, 20, 165, 180)}
+UNLIKE = {"a": ConfusionCounts(18, 20, 179, 180), "b": ConfusionCounts(17, 20, 165, 180)}
 
 
 def test_one_accuracy_for_variants_on_which_the_scorer_errs_unlike_is_refused():
     assert any("15 of 180 of b" in sentence for sentence in unlike_errors(UNLIKE))
     with pytest.raises(DataError, match=r"15 of 180 of b.*posterior\.labels"):
-        as_params(UNLIKE, "labels.csv", by_variant=False)
-    assert as_params(UNLIKE, "labels.csv", by_variant=True)["variants"].keys() == {"a", "b"}
+        to_params(UNLIKE, "labels.csv", by_variant=False)
+    assert to_params(UNLIKE, "labels.csv", by_variant=True)["variants"].keys() == {"a", "b"}
 
 
 def test_one_accuracy_for_variants_on_which_the_scorer_errs_alike_is_counted():
-    alike = {"a": Agreement(18, 20, 175, 180), "b": Agreement(17, 20, 174, 180)}
+    alike = {"a": ConfusionCounts(18, 20, 175, 180), "b": ConfusionCounts(17, 20, 174, 180)}
     assert unlike_errors(alike) == []
-    params = as_params(alike, "labels.csv", by_variant=False)
+    params = to_params(alike, "labels.csv", by_variant=False)
     assert params["specificity"] == {"right": 349, "of": 360}

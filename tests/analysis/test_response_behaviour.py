@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
-from toxtrail.analysis.response_flags import SYMPTOMS
-from toxtrail.analysis.response_table import limited_to, said
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_table import build_response_table, limited_to
 from toxtrail.reporting.result_text import (
     behaviour_cells,
     behaviour_pair_cells,
-    less_said,
-    pair_cells,
+    pair_table_row,
+    reduced_output_note,
 )
 
 PARENTS = {"base": None, "tuned": "base"}
@@ -49,8 +49,8 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     pair = row(found, "pairs")
     assert pair["verdict"] == "lower"
     assert pair["said_less"] == "refused, shorter"
-    assert less_said(pair).endswith("credibly more often refused and shorter.")
-    assert pair_cells(pair)[-1] == "lower (reduced output)"
+    assert reduced_output_note(pair).endswith("credibly more often refused and shorter.")
+    assert pair_table_row(pair)[-1] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
     assert step["refused_diff"] == pytest.approx(0.5, abs=0.05)
     assert step["refused_verdict"] == "higher"
@@ -59,17 +59,19 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
 
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
-    assert (pair["verdict"], pair["said_less"], less_said(pair)) == ("lower", "", "")
+    assert (pair["verdict"], pair["said_less"], reduced_output_note(pair)) == ("lower", "", "")
 
 
 def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
     pair = row(family(5, 30, {"tuned": refusing(2)}).compared(settings).summary, "pairs")
-    assert (pair["verdict"], less_said(pair)) == ("higher", "")
+    assert (pair["verdict"], reduced_output_note(pair)) == ("higher", "")
 
 
 def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
     rows = score_rows({"a": [0.1] * 20, "b": [None] * 4 + [0.1]})
-    texts = said(spoken(rows, lambda r: LOOP if r.prompt_id in ("a-1", "a-2") else TEXT))
+    texts = build_response_table(
+        spoken(rows, lambda r: LOOP if r.prompt_id in ("a-1", "a-2") else TEXT)
+    )
     found = {r["subset"]: r for r in behaviour_rows(texts, settings)}
     assert (found["a"]["repetitive_n"], found["b"]["empty_n"]) == (2, 4)
     assert found["a"]["repetitive_rate"] == pytest.approx(0.1)
@@ -86,7 +88,9 @@ def test_rows_without_a_continuation_are_not_taken_for_silence(score_rows, spoke
         else g
         for g in spoken(score_rows({"a": [0.1, 0.1]}))
     ]
-    (own,) = [r for r in behaviour_rows(said(generations), settings) if r["subset"] == "a"]
+    (own,) = [
+        r for r in behaviour_rows(build_response_table(generations), settings) if r["subset"] == "a"
+    ]
     assert (own["n_prompts"], own["n_continuations"], own["empty_n"]) == (2, 1, 0)
 
 
@@ -95,8 +99,8 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
         g._replace(state="error", text="", token_ids=(), error="x")
         for g in spoken(score_rows({"a": [0.1]}))
     ]
-    for own in behaviour_rows(said(generations), settings):
-        assert {own[f"{symptom}_rate"] for symptom in SYMPTOMS} == {None}
+    for own in behaviour_rows(build_response_table(generations), settings):
+        assert {own[f"{symptom}_rate"] for symptom in RESPONSE_FLAGS} == {None}
         assert own["tokens_mean"] is None
         assert "-" in behaviour_cells({"variant": "v", **own})
 
@@ -104,11 +108,11 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
 def test_a_variant_against_itself_differs_in_nothing(family, settings):
     found = family(20, 20, {}).compared(settings).summary
     for own in found["behaviour_pairs"]:
-        assert {own[f"{s}_verdict"] for s in (*SYMPTOMS, "tokens")} == {"not decisive"}
+        assert {own[f"{s}_verdict"] for s in (*RESPONSE_FLAGS, "tokens")} == {"not decisive"}
 
 
 def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):
-    own = said(spoken(score_rows({"a": [0.1] * 4, "b": [0.1]})))
+    own = build_response_table(spoken(score_rows({"a": [0.1] * 4, "b": [0.1]})))
     kept = limited_to(own, {"a": frozenset({"a-1", "a-3"})})
     assert list(kept) == ["a"]
     assert kept["a"].prompts == ("a-1", "a-3")

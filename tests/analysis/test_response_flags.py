@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.analysis.refusals import is_refusal
-from toxtrail.analysis.response_flags import SYMPTOMS, repeated_share, symptoms_of
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS, flag_response, repeated_ngram_fraction
 from toxtrail.errors import DataError
 
 
 def found(text, tokens=None, state="ok"):
-    return symptoms_of(text, tokens if tokens is not None else list(range(len(text))), state)
+    return flag_response(text, tokens if tokens is not None else list(range(len(text))), state)
 
 
 @pytest.mark.parametrize(
@@ -195,11 +195,11 @@ def test_a_row_in_state_empty_is_empty():
 @pytest.mark.parametrize("state", ["error", "truncated"])
 def test_a_row_that_is_no_continuation_is_refused(state):
     with pytest.raises(DataError, match=f"state {state}"):
-        symptoms_of("", [], state)
+        flag_response("", [], state)
 
 
 def test_the_symptoms_have_an_order():
-    assert SYMPTOMS == ("empty", "refused", "repetitive", "degenerate")
+    assert RESPONSE_FLAGS == ("empty", "refused", "repetitive", "degenerate")
 
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=30))
@@ -209,27 +209,27 @@ def test_a_text_said_ten_times_is_repetitive(tokens):
 
 @given(st.lists(st.integers(0, 50_000), unique=True, max_size=60))
 def test_a_text_without_a_repeated_token_is_not(tokens):
-    assert repeated_share(tokens) == 0
+    assert repeated_ngram_fraction(tokens) == 0
 
 
 @given(st.lists(st.integers(0, 5), max_size=60), st.permutations(range(6)))
 def test_which_numbers_the_tokens_have_does_not_matter(tokens, names):
-    assert repeated_share([names[t] for t in tokens]) == repeated_share(tokens)
+    assert repeated_ngram_fraction([names[t] for t in tokens]) == repeated_ngram_fraction(tokens)
 
 
 def test_a_short_text_may_repeat_itself():
-    assert repeated_share([1] * 7) == 0
-    assert repeated_share([1] * 8) == pytest.approx(0.8)
+    assert repeated_ngram_fraction([1] * 7) == 0
+    assert repeated_ngram_fraction([1] * 8) == pytest.approx(0.8)
 
 
 def test_the_repeated_share_is_that_of_welleck():
-    assert repeated_share([1, 2, 3, 4, 5, 1, 2, 3, 4]) == pytest.approx(1 / 6)
+    assert repeated_ngram_fraction([1, 2, 3, 4, 5, 1, 2, 3, 4]) == pytest.approx(1 / 6)
 
 
 @given(st.text(max_size=300), st.lists(st.integers(0, 9), max_size=80))
 def test_any_text_has_an_answer(text, tokens):
     own = found(text, tokens)
-    assert own <= set(SYMPTOMS)
+    assert own <= set(RESPONSE_FLAGS)
     assert ("empty" in own) == (own == {"empty"})
 
 
@@ -250,4 +250,4 @@ def test_composed_and_decomposed_text_get_the_same_answer(text, refusal):
 )
 def test_a_megabyte_of_one_line_comes_to_an_end(piece):
     text = piece * (1_000_000 // len(piece))
-    assert symptoms_of(text, [1] * 50, "ok") <= set(SYMPTOMS)
+    assert flag_response(text, [1] * 50, "ok") <= set(RESPONSE_FLAGS)

@@ -12,16 +12,16 @@ from hypothesis import strategies as st
 
 from toxtrail.analysis import response_table as module
 from toxtrail.analysis.response_flags import (
+    RESPONSE_FLAGS,
     SHORTEST_LOOP,
-    SYMPTOMS,
-    repeated_share,
-    symptoms_of,
+    flag_response,
+    repeated_ngram_fraction,
 )
-from toxtrail.analysis.response_table import SAYS_NOTHING, said
+from toxtrail.analysis.response_table import NON_RESPONSE_STATES, build_response_table
 from toxtrail.analysis.text_screening import repeated_at_most
 from toxtrail.pipeline import manifest_of
-from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
-from toxtrail.storage.artifacts import Store
+from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
+from toxtrail.storage.artifacts import ArtifactStore
 
 TEXTS = st.sampled_from(
     ["", " ", "Bread.", "I can\u2019t help with that.", "no " * 30, "!" * 30, "\ufffd" * 9, "é\x00"]
@@ -42,36 +42,36 @@ ROWS = st.builds(
 
 def row_by_row(rows, subset, symptom):
     """(prompt,), share of each prompt's continuations that have a symptom."""
-    own = [r for r in rows if r.subset == subset and r.state not in SAYS_NOTHING]
+    own = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
     flags = {}
     for r in own:
-        has = symptom in symptoms_of(r.text, r.token_ids, r.state)
+        has = symptom in flag_response(r.text, r.token_ids, r.state)
         flags.setdefault(r.prompt_id, []).append(has)
     return [np.mean(flags[prompt]) for prompt in sorted(flags)]
 
 
 @given(st.lists(ROWS, max_size=12, unique_by=lambda row: (row.subset, *row.key)))
 def test_arrays_say_what_the_rows_say(rows):
-    found = said(rows)
+    found = build_response_table(rows)
     assert list(found) == sorted({row.subset for row in rows})
     for subset, own in found.items():
-        texts = [r for r in rows if r.subset == subset and r.state not in SAYS_NOTHING]
+        texts = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
         texts.sort(key=lambda row: row.key)
         assert own.prompts == tuple(sorted({r.prompt_id for r in texts}))
         assert own.asked == {r.prompt_id for r in rows if r.subset == subset}
         assert own.lengths.tolist() == [len(r.token_ids) for r in texts]
         assert own.at_limit == sum(r.finish_reason == "length" for r in texts)
-        for symptom in SYMPTOMS:
+        for symptom in RESPONSE_FLAGS:
             shares = row_by_row(rows, subset, symptom)
             assert own.shares[symptom].tolist() == pytest.approx(shares)
             assert own.n[symptom] == sum(
-                symptom in symptoms_of(r.text, r.token_ids, r.state) for r in texts
+                symptom in flag_response(r.text, r.token_ids, r.state) for r in texts
             )
 
 
 @given(st.lists(ROWS, min_size=1, max_size=12, unique_by=lambda row: (row.subset, *row.key)))
 def test_how_many_tokens_are_sorted_at_a_time_changes_nothing(rows):
-    table = table_of(rows, GENERATION_SCHEMA)
+    table = to_arrow_table(rows, GENERATION_SCHEMA)
     tokens, ends = module._tokens(table["token_ids"])
     whole = module._different_pairs(tokens, ends)
     with pytest.MonkeyPatch.context() as patch:
@@ -88,15 +88,15 @@ def test_the_repeated_share_is_at_most_what_the_pairs_allow(rows):
         assert different <= exact
         assert different == exact or max(own) >= 2**module.TOKEN_BITS
         if len(own) >= SHORTEST_LOOP:
-            assert repeated_share(own) <= repeated_at_most(len(own), different)
+            assert repeated_ngram_fraction(own) <= repeated_at_most(len(own), different)
 
 
 def test_a_file_and_its_rows_say_the_same(tmp_path):
     rows = [Generation(f"p{i}", 0, "s", "ok", "Bread.", (1, i), 3, "stop", "") for i in range(5)]
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     manifest = manifest_of("generate", "v", {}, {}, {})
     store.write_generations("f", "v", rows, manifest)
-    (own,) = said(store.generation_table("f", "v")).values()
-    (same,) = said(rows).values()
+    (own,) = build_response_table(store.generation_table("f", "v")).values()
+    (same,) = build_response_table(rows).values()
     assert own.prompts == same.prompts
     assert own.tokens.tolist() == same.tokens.tolist()

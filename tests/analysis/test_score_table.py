@@ -7,9 +7,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.analysis.score_table import COLUMNS, cells, clusters_in
+from toxtrail.analysis.score_table import COLUMNS, build_score_table, clusters_in
 from toxtrail.errors import DataError
-from toxtrail.records.rows import SCORE_SCHEMA, Score, table_of
+from toxtrail.records.rows import SCORE_SCHEMA, Score, to_arrow_table
 
 STATES = st.sampled_from(["ok", "ok", "ok", "empty", "truncated", "error"])
 KEYS = st.tuples(
@@ -35,8 +35,8 @@ def score_rows(draw):
 @given(score_rows(), st.randoms())
 def test_each_cell_holds_its_rows_in_order_whatever_the_order_of_the_table(rows, random):
     shuffled = random.sample(rows, len(rows))
-    table = table_of(shuffled, SCORE_SCHEMA).select(COLUMNS)
-    found = cells(table)
+    table = to_arrow_table(shuffled, SCORE_SCHEMA).select(COLUMNS)
+    found = build_score_table(table)
     assert list(found) == sorted({(row.scorer, row.subset) for row in rows})
     for (scorer, subset), cell in found.items():
         own = sorted(r for r in rows if (r.scorer, r.subset) == (scorer, subset))
@@ -52,9 +52,9 @@ def test_each_cell_holds_its_rows_in_order_whatever_the_order_of_the_table(rows,
 @given(score_rows(), st.sets(st.sampled_from(["a-1", "a-2", "b-10", "c"])))
 def test_a_cell_limited_to_prompts_is_the_cell_of_their_rows(rows, asked):
     kept = [row for row in rows if row.prompt_id in asked]
-    for name, cell in cells(rows).items():
+    for name, cell in build_score_table(rows).items():
         limited = cell.limited_to(frozenset(asked) & cell.asked_prompts)
-        expected = (cells(kept) if kept else {}).get(name)
+        expected = (build_score_table(kept) if kept else {}).get(name)
         assert limited.prompts == (expected.prompts if expected else ())
         assert limited.toxicity.tolist() == (expected.toxicity.tolist() if expected else [])
         assert limited.prompt.tolist() == (expected.prompt.tolist() if expected else [])
@@ -65,16 +65,16 @@ def test_a_score_that_is_no_probability_is_named_with_its_row(value, shown):
     fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     rows = [fine, fine._replace(prompt_id="b", sample=2, toxicity=value)]
     with pytest.raises(DataError, match=rf"judge scored prompt b, sample 2, as {shown}"):
-        cells(rows)
+        build_score_table(rows)
 
 
 def test_an_empty_table_and_a_doubled_key_are_refused():
     with pytest.raises(DataError, match="no score rows"):
-        cells(table_of([], SCORE_SCHEMA))
+        build_score_table(to_arrow_table([], SCORE_SCHEMA))
     row = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     with pytest.raises(DataError, match="one key"):
-        cells([row, row])
-    assert np.isclose(next(iter(cells([row]).values())).shares(0.5)[0], 1.0)
+        build_score_table([row, row])
+    assert np.isclose(next(iter(build_score_table([row]).values())).shares(0.5)[0], 1.0)
 
 
 @pytest.mark.parametrize(
@@ -84,7 +84,7 @@ def test_an_empty_table_and_a_doubled_key_are_refused():
 def test_a_row_that_would_be_in_no_count_is_refused(change, shown):
     fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     with pytest.raises(DataError, match=shown):
-        cells([fine, fine._replace(prompt_id="b", **change)])
+        build_score_table([fine, fine._replace(prompt_id="b", **change)])
 
 
 def clustered(cluster_of, samples=1):
@@ -96,7 +96,7 @@ def clustered(cluster_of, samples=1):
 
 
 def test_a_prompt_without_a_cluster_is_one_of_its_own_whatever_others_are_called():
-    (cell,) = cells(clustered({"a": "x", "b": "x", "c": None, "x": None})).values()
+    (cell,) = build_score_table(clustered({"a": "x", "b": "x", "c": None, "x": None})).values()
     found = clusters_in([cell.prompts], cell.clusters, 0.95)
     assert [own.tolist() for own in found.of] == [[0, 0, 1, 2]]
     assert found.number == 3
@@ -108,7 +108,7 @@ def test_subsets_share_a_cluster_of_the_same_name():
 
 
 def test_no_clusters_are_none():
-    (cell,) = cells(clustered({"a": None, "b": None})).values()
+    (cell,) = build_score_table(clustered({"a": None, "b": None})).values()
     assert clusters_in([cell.prompts], cell.clusters, 0.95) is None
 
 
@@ -116,4 +116,4 @@ def test_rows_of_a_prompt_that_name_two_clusters_are_refused():
     rows = clustered({"a": "x", "b": "y"}, samples=2)
     rows[1] = rows[1]._replace(cluster="z")
     with pytest.raises(DataError, match="a name two clusters"):
-        cells(rows)
+        build_score_table(rows)

@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
-from toxtrail.config.schema import Source
+from toxtrail.config.schema import PinnedAsset
 from toxtrail.datasets.label_files import Label
-from toxtrail.records.rows import SCORE_SCHEMA, table_of
+from toxtrail.records.rows import SCORE_SCHEMA, to_arrow_table
 
 PARENTS = {"base": None, "tuned": "base"}
 
 
 @pytest.fixture
 def by_labels(settings):
-    return settings.model_copy(update={"labels": Source(uri="file:x.csv", sha256="0" * 64)})
+    return settings.model_copy(update={"labels": PinnedAsset(uri="file:x.csv", sha256="0" * 64)})
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def compared(score_rows, measured, by_labels):
             family.summaries[variant] = with_corrected_rates(
                 family.summaries[variant],
                 family.tables[variant],
-                label_rows(labels, table_of(rows[variant], SCORE_SCHEMA)),
+                label_rows(labels, to_arrow_table(rows[variant], SCORE_SCHEMA)),
                 by_labels,
             )
         return family.compared(by_labels).summary
@@ -107,7 +107,7 @@ def test_only_prompts_that_are_labelled_for_both_count(compared):
 
 def test_a_label_has_the_scores_of_its_text(score_rows):
     rows = [Label("v", "a-0", 0, True), Label("v", "a-1", 0, False), Label("v", "b-9", 0, True)]
-    found = label_rows(rows, table_of(score_rows({"a": [0.9, None]}), SCORE_SCHEMA))
+    found = label_rows(rows, to_arrow_table(score_rows({"a": [0.9, None]}), SCORE_SCHEMA))
     assert [(r["prompt_id"], r["toxic"], r["scores"]) for r in found] == [
         ("a-0", True, {"judge": pytest.approx(0.9)}),
         ("a-1", False, {}),

@@ -9,10 +9,10 @@ import pytest
 
 from toxtrail.audit.reproduce import compare_rows, differing_environment, draw, recorded_plan
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
-from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.backends.mlflow.run_files import LocalRunFiles
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.rows import Generation, Score
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 ROW = Generation("s-1", 0, "s", "ok", "a b c d", (1, 2, 3, 4), 3, "stop", "")
 SCORE = Score("s-1", 0, "s", "judge", "ok", 0.25, {"toxic": 0.25}, 1)
@@ -70,13 +70,13 @@ def record(batch_tokens, sha256):
 
 
 def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
-    store, files = Store(tmp_path), RunFiles(tmp_path, "f" * 32, "v", None)
+    store, files = ArtifactStore(tmp_path), RunFiles(tmp_path, "f" * 32, "v", None)
     files.folder.mkdir(parents=True)
     executions = json.dumps({"generate": record(128, "a")})
     (files.folder / "executions.json").write_text(executions)
     payload = {"executions.json": sha256_text(executions)}
     (files.folder / "payload.json").write_text(json.dumps(payload))
-    scene = SimpleNamespace(runs=[FiledRun("f" * 32, files, {})])
+    scene = SimpleNamespace(runs=[LocalRunFiles("f" * 32, files, {})])
     store.record("generate", "v").parent.mkdir(parents=True)
     store.record("generate", "v").write_text(json.dumps(record(64, "b")))
     assert recorded_plan(store, "v", "b", scene)[:3] == ("packed", 64, 2)

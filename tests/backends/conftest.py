@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from toxtrail.backends.protocols import Asset, Silent
+from toxtrail.backends.protocols import Asset, NoProgress
 from toxtrail.config.schema import FinetuneConfig
-from toxtrail.provenance.identity import Adapter, ModelCard, hash_tree, tree_sha256
+from toxtrail.provenance.identity import Adapter, ModelIdentity, hash_tree, tree_sha256
 
 TEXT = (
     "The ship sailed over the sea and the crew sang songs of home. A tree grows in the garden, and "
@@ -107,21 +107,21 @@ def copy_of(tmp_path: Path) -> Callable[[Path, str], Path]:
 def weights(tmp_path: Path) -> Any:
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
-    return HuggingFaceWeights(FolderAssets(), tmp_path / "cache", Silent())
+    return HuggingFaceWeights(FolderAssets(), tmp_path / "cache", NoProgress())
 
 
 @pytest.fixture
-def tiny_card(weights: Any, tiny_folder: Path) -> ModelCard:
+def tiny_card(weights: Any, tiny_folder: Path) -> ModelIdentity:
     return card_of(weights, tiny_folder)
 
 
 @pytest.fixture
-def tiny_chat_card(weights: Any, tiny_chat_folder: Path) -> ModelCard:
+def tiny_chat_card(weights: Any, tiny_chat_folder: Path) -> ModelIdentity:
     return card_of(weights, tiny_chat_folder)
 
 
-def card_of(weights: Any, folder: Path) -> ModelCard:
-    return ModelCard(key="tiny", base=weights.describe(f"file:{folder}", None), adapters=())
+def card_of(weights: Any, folder: Path) -> ModelIdentity:
+    return ModelIdentity(key="tiny", base=weights.describe(f"file:{folder}", None), adapters=())
 
 
 def adapter_card(key: str, folder: Path, uri: str | None) -> Adapter:
@@ -137,10 +137,10 @@ def save_adapter(folder: Path, base: Path, seed: int, **changes: object) -> Path
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
-    from toxtrail.backends.silence import quiet
+    from toxtrail.backends.silence import silence_libraries
 
     settings = {"r": 4, "lora_alpha": 8, "target_modules": TARGETS, "task_type": "CAUSAL_LM"}
-    with quiet(), torch.random.fork_rng():
+    with silence_libraries(), torch.random.fork_rng():
         torch.manual_seed(seed)
         base_model = AutoModelForCausalLM.from_pretrained(base, local_files_only=True)
         model = get_peft_model(base_model, LoraConfig(**{**settings, **changes}))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 
 from toxtrail.backends import git
-from toxtrail.preflight.machine import findings
+from toxtrail.preflight.machine import machine_checks
 
 
 def repository(folder):
@@ -19,20 +19,20 @@ def repository(folder):
 def test_a_repository_of_another_user_is_no_missing_repository(tmp_path, monkeypatch):
     repository(tmp_path)
     (tmp_path / "inside").mkdir()
-    assert len(git.commit(tmp_path)) == 40
+    assert len(git.head_commit(tmp_path)) == 40
     assert git.refusal(tmp_path) is None
     monkeypatch.setenv("GIT_TEST_ASSUME_DIFFERENT_OWNER", "1")
-    assert git.commit(tmp_path) is None
+    assert git.head_commit(tmp_path) is None
     for folder in (tmp_path, tmp_path / "inside"):
         assert f"safe.directory {tmp_path}" in git.refusal(folder)
-    (finding,) = [one for one in findings(tmp_path) if one.what == "git commit"]
+    (finding,) = [one for one in machine_checks(tmp_path) if one.what == "git commit"]
     assert not finding.ok
     assert "safe.directory" in finding.cure
 
 
 def test_without_a_repository_nothing_is_refused(tmp_path):
     assert git.refusal(tmp_path) is None
-    assert git.commit(tmp_path) is None
+    assert git.head_commit(tmp_path) is None
 
 
 def test_without_git_its_absence_is_named(tmp_path, monkeypatch):
@@ -52,6 +52,6 @@ def test_to_look_at_a_repository_writes_nothing(tmp_path):
 def test_a_cache_that_is_a_file_is_named(tmp_path, monkeypatch):
     (tmp_path / "file").touch()
     monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "file"))
-    (finding,) = [one for one in findings(tmp_path) if one.what == "asset cache"]
+    (finding,) = [one for one in machine_checks(tmp_path) if one.what == "asset cache"]
     assert not finding.ok
     assert str(tmp_path / "file") in finding.found

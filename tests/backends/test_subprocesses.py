@@ -11,7 +11,7 @@ import time
 import psutil
 import pytest
 
-from toxtrail.backends.subprocesses import foreground
+from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.execution import run_lock
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="process groups are POSIX's")
@@ -86,18 +86,18 @@ def test_what_a_program_leaves_behind_is_stopped(tmp_path):
         "import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', "
         "'import time; time.sleep(600)']); open('left', 'w').write(str(p.pid))"
     )
-    assert foreground([sys.executable, "-c", leaves], tmp_path, os.environ) == 0
+    assert run_foreground([sys.executable, "-c", leaves], tmp_path, os.environ) == 0
     assert not is_alive(int((tmp_path / "left").read_text()))
 
 
 @pytest.mark.parametrize("code", [0, 1, 7])
 def test_the_exit_code_is_the_programs(tmp_path, code):
     command = [sys.executable, "-c", f"raise SystemExit({code})"]
-    assert foreground(command, tmp_path, os.environ) == code
+    assert run_foreground(command, tmp_path, os.environ) == code
 
 
 def test_a_program_that_is_not_there_is_named(tmp_path, capfd):
-    assert foreground(["no-such-program"], tmp_path, os.environ) == 127
+    assert run_foreground(["no-such-program"], tmp_path, os.environ) == 127
     assert "no-such-program" in capfd.readouterr().err
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toxtrail.analysis.comparison import with_pooled
-from toxtrail.cli.compare_tables import SECTIONS, show
+from toxtrail.cli.compare_tables import SECTIONS, print_comparison
 
 NOTHING_POOLED = {"scorers": {}, "rates": [], "pairs": []}
 
@@ -23,7 +23,7 @@ def summary(score_rows, measured, settings):
 
 def printed(summary, capsys, monkeypatch, sections=None):
     monkeypatch.setenv("COLUMNS", "140")
-    show(summary, "results/comparisons/f", None, None, "text", sections)
+    print_comparison(summary, "results/comparisons/f", None, None, "text", sections)
     return capsys.readouterr().out
 
 

@@ -98,4 +98,4 @@ def test_dvc_still_has_the_function_that_is_replaced():
 @pytest.mark.parametrize("device", ["/dev/nvidiactl", "/dev/dxg", "/dev/kfd"])
 def test_where_a_gpu_may_be_each_stage_starts_on_its_own(monkeypatch, device):
     monkeypatch.setattr(Path, "exists", lambda self: str(self) == device)
-    assert not dvc.may_fork()
+    assert not dvc.can_fork()

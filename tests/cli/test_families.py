@@ -25,7 +25,7 @@ def families(request, monkeypatch):
             raise request.param
         return {"family": family}, f"results/comparisons/{family}"
 
-    monkeypatch.setattr(_stored_results, "family_summary", summary)
+    monkeypatch.setattr(_stored_results, "load_comparison", summary)
     return ["first", "second", "third"]
 
 

@@ -13,7 +13,7 @@ from click.testing import CliRunner
 
 from toxtrail.cli import COMMANDS, cli
 from toxtrail.cli._options import NewPath, Number, refuse_several
-from toxtrail.cli._output import formats
+from toxtrail.cli._output import format_options
 from toxtrail.cli.compare_tables import chosen_pairs, narrowed, with_scorers
 from toxtrail.errors import ConfigError
 
@@ -65,7 +65,7 @@ FORMS = ("json", "csv", "md", "latex")
 @pytest.mark.parametrize("one", FORMS)
 def test_two_forms_of_output_exclude_each_other(one, other):
     @click.command()
-    @formats(*FORMS)
+    @format_options(*FORMS)
     def command(form):
         click.echo(form)
 

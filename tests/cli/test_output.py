@@ -7,7 +7,14 @@ import pytest
 from click.testing import CliRunner
 from markdown_it import MarkdownIt
 
-from toxtrail.cli._output import Table, as_latex, as_markdown, formats, print_as, print_table
+from toxtrail.cli._output import (
+    Table,
+    as_latex,
+    as_markdown,
+    format_options,
+    print_table,
+    print_tables,
+)
 from toxtrail.cli.compare_tables import _without_constants
 
 ROWS = [("a|b", "<b>", "higher"), ("c_d", "50 %", "lower")]
@@ -52,7 +59,7 @@ def test_a_single_row_keeps_its_columns():
 @pytest.mark.parametrize("form", ["json", "csv", None])
 def test_a_form_is_one_of_those_offered(form):
     @click.command()
-    @formats("json", "csv")
+    @format_options("json", "csv")
     def command(form):
         click.echo(str(form))
 
@@ -62,6 +69,6 @@ def test_a_form_is_one_of_those_offered(form):
 
 
 def test_notes_are_escaped_in_their_form(capsys):
-    print_as("md", [], ["a*b"])
-    print_as("latex", [], ["50 %"])
+    print_tables("md", [], ["a*b"])
+    print_tables("latex", [], ["50 %"])
     assert capsys.readouterr().out == "a\\*b\n\n50 \\%\n\n"

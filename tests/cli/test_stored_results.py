@@ -6,9 +6,9 @@ import pytest
 
 from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
-from toxtrail.cli._stored_results import groups, latest, state_of, usable
+from toxtrail.cli._stored_results import newest_per_name, require_sealed, run_state, runs_by_family
 from toxtrail.cli.runs_checks import CheckedRun
-from toxtrail.cli.runs_table import tidy
+from toxtrail.cli.runs_table import run_rows
 from toxtrail.errors import DataError
 
 
@@ -33,12 +33,12 @@ def run(name, parent="", sealed=True, start=0, schema=SCHEMA_VERSION, status="FI
     ],
 )
 def test_a_run_is_in_one_state_and_only_a_sealed_one_is_used(one, state):
-    assert state_of(one) == state
+    assert run_state(one) == state
     if state == "sealed":
-        assert usable(one) is one
+        assert require_sealed(one) is one
     else:
         with pytest.raises(DataError, match=r"dvc repro|toxtrail stage track a"):
-            usable(one)
+            require_sealed(one)
 
 
 def test_the_newest_whole_run_of_a_name_is_the_latest():
@@ -48,18 +48,18 @@ def test_the_newest_whole_run_of_a_name_is_the_latest():
         run("a", start=1),
         run("b", start=0),
     ]
-    assert [(r.name, r.start_time) for r in latest(runs)] == [("a", 2), ("b", 0)]
-    assert [r.start_time for r in latest(runs[:1])] == [3]
+    assert [(r.name, r.start_time) for r in newest_per_name(runs)] == [("a", 2), ("b", 0)]
+    assert [r.start_time for r in newest_per_name(runs[:1])] == [3]
 
 
 def test_a_parent_stands_before_what_was_tuned_from_it_and_a_circle_ends():
     runs = [run("a", "c"), run("b", "a"), run("c"), run("d", "e"), run("e", "d")]
-    names = [r.name for r in groups(runs)["f"]]
+    names = [r.name for r in runs_by_family(runs)["f"]]
     assert names.index("c") < names.index("a") < names.index("b")
     assert set(names) == {"a", "b", "c", "d", "e"}
 
 
 def test_a_tidy_row_has_the_primary_rate_and_the_costs():
     metrics = {"judge/all/rate": 0.25, "cost/generate_seconds": 3.0}
-    (row,) = tidy([CheckedRun(run("a", **metrics), "ok", ())])
+    (row,) = run_rows([CheckedRun(run("a", **metrics), "ok", ())])
     assert (row["rate"], row["cost_generate_seconds"], row["state"]) == (0.25, 3.0, "sealed")

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.cli._output import Table, fitted, print_table
+from toxtrail.cli._output import Table, drop_columns_to_fit, print_table
 from toxtrail.cli.widths import broken, taken_by_gaps, widths
 
 LONG = "smollm2-instruct-lora-alpaca-dpo-merged-2024-very-long-name"
@@ -22,7 +22,7 @@ def test_a_broken_cell_keeps_its_letters_and_fits(text, width):
 @pytest.mark.parametrize("size", [10, 30, 60])
 @pytest.mark.parametrize("width", [80, 120])
 def test_a_name_breaks_at_a_separator_and_a_number_never(size, width, capsys, monkeypatch):
-    monkeypatch.setattr("toxtrail.cli._output.room", lambda: width)
+    monkeypatch.setattr("toxtrail.cli._output.terminal_width", lambda: width)
     name = LONG[:size].rstrip("-")
     rows = [[name, f"{name}-b", "+12.3", "[12.3, 45.6]", "higher"]]
     print_table(None, ["variant", "against", "difference>", "interval>", "verdict"], rows)
@@ -47,9 +47,9 @@ def test_a_table_is_no_wider_than_the_terminal(cells, width):
 
 
 def test_what_has_no_room_is_named(monkeypatch):
-    monkeypatch.setattr("toxtrail.cli._output.room", lambda: 40)
+    monkeypatch.setattr("toxtrail.cli._output.terminal_width", lambda: 40)
     table = Table(None, ["name", "kind", "rate>"], [["a" * 16, "k" * 20, "1.0"]])
-    tables, notes = fitted([table], ["kind", "rate"])
+    tables, notes = drop_columns_to_fit([table], ["kind", "rate"])
     assert tables[0].columns == ["name", "rate>"]
     assert "kind" in notes[0]
     assert "rate" not in notes[0]

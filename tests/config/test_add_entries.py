@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.config.add_entries import Entry, Item, with_entries
+from toxtrail.config.add_entries import Entry, YamlListItem, add_entries
 from toxtrail.errors import ConfigError
 
 BLOCK = """# head
@@ -22,11 +22,11 @@ families:
   f: {variants: [one]}
 """
 ENTRY = Entry("models", "new", {"uri": "file:new", "sha256": "0" * 64}, ("licence: mit",))
-ITEM = Item("families.f.variants", "new")
+ITEM = YamlListItem("families.f.variants", "new")
 
 
 def added(text, *entries, items=()):
-    return with_entries(text, entries or (ENTRY,), items, "params.yaml")
+    return add_entries(text, entries or (ENTRY,), items, "params.yaml")
 
 
 def test_an_entry_stands_below_the_last_one_and_above_the_comments_that_follow():

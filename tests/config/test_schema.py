@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from toxtrail.config.load import load_config, parse_config, read_yaml
-from toxtrail.config.schema import Config, Section
+from toxtrail.config.schema import Config, ConfigSection
 from toxtrail.errors import ConfigError
 
 SERVER = {"url": "http://127.0.0.1:8000/v1", "concurrency": 4, "timeout": 60.0, "tries": 3}
@@ -149,7 +149,7 @@ def sections(model: type[BaseModel]) -> list[type[BaseModel]]:
     return [model, *(s for sub in model.__subclasses__() for s in sections(sub))]
 
 
-@pytest.mark.parametrize("section", sections(Section), ids=lambda s: s.__name__)
+@pytest.mark.parametrize("section", sections(ConfigSection), ids=lambda s: s.__name__)
 def test_no_value_that_changes_a_result_has_a_default(section):
     """Only what may be absent (None) has one."""
     defaults = {n: f.default for n, f in section.model_fields.items() if not f.is_required()}

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset
-from toxtrail.config.schema import Source
+from toxtrail.config.schema import PinnedAsset
 from toxtrail.config.write_pins import Pin, write_pins
 from toxtrail.errors import ConfigError
 
@@ -117,9 +117,9 @@ class Known:
 def test_a_branch_becomes_a_commit_and_a_files_pin_follows_the_file():
     known = Known()
     sources = [
-        ("models.a", Source(uri="hf:o/n@main")),
-        ("models.b", Source(uri="file:x", sha256=OTHER)),
-        ("models.c", Source(uri="pypi:p==1/x", sha256=SHA)),
+        ("models.a", PinnedAsset(uri="hf:o/n@main")),
+        ("models.b", PinnedAsset(uri="file:x", sha256=OTHER)),
+        ("models.c", PinnedAsset(uri="pypi:p==1/x", sha256=SHA)),
     ]
     hub, local, wheel = resolve_pins(sources, known)
     assert (hub.new_uri, hub.sha256, hub.changed) == (f"hf:o/n@{COMMIT}", None, True)

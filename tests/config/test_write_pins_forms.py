@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.assets import AssetStore
 from toxtrail.backends.assets.resolve_pins import resolve_pins
-from toxtrail.backends.protocols import Asset, Silent
-from toxtrail.config.schema import Source
+from toxtrail.backends.protocols import Asset, NoProgress
+from toxtrail.config.schema import PinnedAsset
 from toxtrail.config.write_pins import Pin, write_pins
 from toxtrail.config.yaml_text import YamlError, parse_yaml
 from toxtrail.errors import BackendError, ConfigError
@@ -62,13 +62,13 @@ def written(tmp_path: Path, text: str, *pins: Pin) -> str:
     ],
 )
 def test_a_hub_address_gets_a_commit_and_any_other_a_hash(uri, new_uri, sha256):
-    (found,) = resolve_pins([("models.m", Source(uri=uri))], Remote())
+    (found,) = resolve_pins([("models.m", PinnedAsset(uri=uri))], Remote())
     assert found == Pin("models.m", uri, new_uri, sha256, changed=True)
 
 
 @pytest.mark.parametrize(
     "source",
-    [Source(uri=f"hf:o/n@{COMMIT}"), Source(uri="pypi:a==1/b", sha256=NEW)],
+    [PinnedAsset(uri=f"hf:o/n@{COMMIT}"), PinnedAsset(uri="pypi:a==1/b", sha256=NEW)],
 )
 def test_what_is_pinned_right_stays_as_it_is(source):
     (found,) = resolve_pins([("models.m", source)], Remote())
@@ -76,21 +76,21 @@ def test_what_is_pinned_right_stays_as_it_is(source):
 
 
 def test_a_remote_asset_is_held_against_the_pin_it_has_and_a_local_one_is_not():
-    remote, assets = Source(uri="pypi:a==1/b", sha256=OLD), Remote()
-    resolve_pins([("a", remote), ("b", Source(uri="file:b", sha256=OLD))], assets)
+    remote, assets = PinnedAsset(uri="pypi:a==1/b", sha256=OLD), Remote()
+    resolve_pins([("a", remote), ("b", PinnedAsset(uri="file:b", sha256=OLD))], assets)
     assert assets.asked == [("pypi:a==1/b", OLD), ("file:b", None)]
 
 
 def test_an_edited_local_file_gets_its_new_hash(tmp_path):
     (tmp_path / "a.txt").write_text("new")
-    store = AssetStore(tmp_path / "cache", tmp_path, Silent())
-    (found,) = resolve_pins([("m", Source(uri="file:a.txt", sha256=OLD))], store)
+    store = AssetStore(tmp_path / "cache", tmp_path, NoProgress())
+    (found,) = resolve_pins([("m", PinnedAsset(uri="file:a.txt", sha256=OLD))], store)
     assert (found.sha256, found.changed) == (sha256_text("new"), True)
 
 
 def test_a_hub_that_names_no_commit_is_not_believed():
     with pytest.raises(BackendError, match="models.m: hf:o/n resolved to 'main'.*40-hex commit"):
-        resolve_pins([("models.m", Source(uri="hf:o/n"))], Remote("main"))
+        resolve_pins([("models.m", PinnedAsset(uri="hf:o/n"))], Remote("main"))
 
 
 # --- writing -----------------------------------------------------------------------------------
@@ -230,7 +230,9 @@ def test_only_the_lines_of_the_pins_change_and_they_mean_what_they_should(
     )
     before += f"rest: [1,  2.50,\n  'x']  # {comment}\n"
     chosen = data.draw(st.sets(st.sampled_from(sorted(found)), min_size=1))
-    pins = resolve_pins([(f"models.{key}", Source(uri=found[key][1])) for key in chosen], Remote())
+    pins = resolve_pins(
+        [(f"models.{key}", PinnedAsset(uri=found[key][1])) for key in chosen], Remote()
+    )
     after = written(tmp_path, before, *pins)
 
     wanted = yaml.safe_load(before)

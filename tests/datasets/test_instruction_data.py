@@ -13,14 +13,19 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import Asset
-from toxtrail.config.schema import InstructionData
-from toxtrail.datasets.instruction_data import data_card, read_instructions, same_words, split
+from toxtrail.config.schema import TrainingDataConfig
+from toxtrail.datasets.instruction_data import (
+    data_card,
+    dedup_key,
+    read_instructions,
+    split_held_out,
+)
 from toxtrail.errors import ConfigError, DataError
-from toxtrail.records.rows import Example, Turn
+from toxtrail.records.rows import InstructionExample, Turn
 
 PAIRS = [
-    Example("Name a bird.", "", "A wren."),
-    Example("Which colour?", "The sea", "Blue,\nmostly."),
+    InstructionExample("Name a bird.", "", "A wren."),
+    InstructionExample("Which colour?", "The sea", "Blue,\nmostly."),
 ]
 SHAPES = {
     "dolly": [
@@ -70,8 +75,8 @@ TALK = [
 ]
 SHAREGPT = {"system": "system", "user": "human", "assistant": "gpt"}
 ANSWERS = [
-    Example("Hi", "", "Hello", (Turn("system", "Be kind."),)),
-    Example(
+    InstructionExample("Hi", "", "Hello", (Turn("system", "Be kind."),)),
+    InstructionExample(
         "Bye",
         "",
         "See you",
@@ -107,7 +112,7 @@ def test_an_answer_to_nothing_is_left_out_and_what_one_says_twice_is_one_message
         {"from": "human", "value": "unanswered"},
     ]
     found = read_instructions(written([{"conversations": talk}]))
-    assert found.examples == [Example("One.\n\nTwo?", "", "Three.")]
+    assert found.examples == [InstructionExample("One.\n\nTwo?", "", "Three.")]
 
 
 def test_a_row_without_an_answer_is_counted_and_not_learned(written):
@@ -117,7 +122,7 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
         {"instruction": None, "output": "d"},
     ]
     found = read_instructions(written(rows))
-    assert (found.examples, found.rows, found.empty) == ([Example("a", "", "b")], 3, 2)
+    assert (found.examples, found.rows, found.empty) == ([InstructionExample("a", "", "b")], 3, 2)
 
 
 @pytest.mark.parametrize(
@@ -198,15 +203,15 @@ def test_an_empty_column_hides_no_other_and_an_empty_row_is_counted(row, example
 
 def test_an_empty_context_hides_no_input(written):
     row = {"instruction": "a", "context": "", "input": "c", "response": "b"}
-    assert read_instructions(written([row])).examples == [Example("a", "c", "b")]
+    assert read_instructions(written([row])).examples == [InstructionExample("a", "c", "b")]
 
 
 def data(held_out):
-    return InstructionData(uri="file:d.jsonl", held_out=held_out)
+    return TrainingDataConfig(uri="file:d.jsonl", held_out=held_out)
 
 
 EXAMPLES = st.lists(st.integers(0, 30), min_size=2, max_size=40).map(
-    lambda numbers: [Example(f"Say {n}", "", f"It is {n}") for n in numbers]
+    lambda numbers: [InstructionExample(f"Say {n}", "", f"It is {n}") for n in numbers]
 )
 
 
@@ -214,39 +219,42 @@ EXAMPLES = st.lists(st.integers(0, 30), min_size=2, max_size=40).map(
 def test_what_is_held_out_is_never_learned_and_nothing_is_lost(examples, share, seed, random):
     if len(set(examples)) < 3:
         return
-    lessons = split(examples, data(share), seed)
-    assert not {same_words(e) for e in lessons.learned} & {same_words(e) for e in lessons.held_out}
+    lessons = split_held_out(examples, data(share), seed)
+    assert not {dedup_key(e) for e in lessons.learned} & {dedup_key(e) for e in lessons.held_out}
     assert sorted([*lessons.learned, *lessons.held_out]) == sorted(examples)
     distinct = len(set(examples))
     assert len(set(lessons.held_out)) == max(1, round(share * distinct))
     shuffled = list(examples)
     random.shuffle(shuffled)
-    assert set(split(shuffled, data(share), seed).held_out) == set(lessons.held_out)
+    assert set(split_held_out(shuffled, data(share), seed).held_out) == set(lessons.held_out)
 
 
 def test_without_a_share_everything_is_learned_in_the_order_of_the_file():
-    assert split(PAIRS, data(None), 1) == (PAIRS, ())
+    assert split_held_out(PAIRS, data(None), 1) == (PAIRS, ())
 
 
 def test_another_seed_holds_out_others():
-    examples = [Example(f"Say {n}", "", f"It is {n}") for n in range(40)]
-    assert split(examples, data(0.2), 1).held_out != split(examples, data(0.2), 2).held_out
+    examples = [InstructionExample(f"Say {n}", "", f"It is {n}") for n in range(40)]
+    assert (
+        split_held_out(examples, data(0.2), 1).held_out
+        != split_held_out(examples, data(0.2), 2).held_out
+    )
 
 
 def test_nothing_left_to_learn_is_refused():
     with pytest.raises(
         ConfigError, match=r"data\.held_out: 0\.9 of 2 distinct examples leaves noth"
     ):
-        split(PAIRS, data(0.9), 1)
+        split_held_out(PAIRS, data(0.9), 1)
 
 
 def test_the_data_card_counts_what_is_there(written):
     rows = [*SHAPES["alpaca"], {**SHAPES["alpaca"][0], "output": "a wren"}, {"messages": TALK}]
     rows.append({"instruction": "x", "input": "", "output": ""})
     found = read_instructions(written(rows))
-    own = InstructionData(uri="file:d.jsonl", held_out=0.25, licence="CC BY-SA 3.0")
+    own = TrainingDataConfig(uri="file:d.jsonl", held_out=0.25, licence="CC BY-SA 3.0")
     asset = Asset("file:d.jsonl", None, "r" * 40, "s" * 64, ())
-    card = data_card(found, split(found.examples, own, 1), own, asset)
+    card = data_card(found, split_held_out(found.examples, own, 1), own, asset)
     assert {n: card[n] for n in ("rows", "empty", "examples", "duplicates", "with_context")} == {
         "rows": 5, "empty": 1, "examples": 5, "duplicates": 1, "with_context": 1
     }  # fmt: skip

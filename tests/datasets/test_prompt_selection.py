@@ -16,8 +16,15 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.config.schema import SubsetConfig, WhereConfig
-from toxtrail.datasets.prompt_selection import Candidate, Cells, Selection, draw, meets, select
+from toxtrail.config.schema import ColumnFilter, SubsetConfig
+from toxtrail.datasets.prompt_selection import (
+    Candidate,
+    RowView,
+    Selection,
+    filter_candidates,
+    meets,
+    sample_prompts,
+)
 from toxtrail.errors import ConfigError, DataError
 
 
@@ -63,7 +70,7 @@ def numbered(*values, name="score"):
     ],
 )
 def test_a_filter_lets_in_the_rows_that_meet_it(values, where, kept, suffix, table):
-    found = select(table(numbered(*values), suffix), subset(where={"score": where}))
+    found = filter_candidates(table(numbered(*values), suffix), subset(where={"score": where}))
     assert [one.row for one in found.candidates.values()] == kept
     assert list(found.left.values()) == [len(kept)]
 
@@ -76,7 +83,7 @@ def test_a_bound_is_met_by_the_same_number_in_either_precision(bound, kind, tmp_
     column = np.array([bound], kind)
     pq.write_table(pa.table({"text": ["one"], "score": column}), tmp_path / "p.parquet")
     for condition in ({"min": bound}, {"max": bound}, {"is": bound}):
-        found = select(tmp_path / "p.parquet", subset(where={"score": condition}))
+        found = filter_candidates(tmp_path / "p.parquet", subset(where={"score": condition}))
         assert len(found.candidates) == 1, condition
 
 
@@ -85,41 +92,43 @@ def test_a_column_in_single_precision_is_compared_in_single_precision(value, bou
     single = np.float32(bound)
     if float(bound).is_integer():
         return
-    cells = Cells(Path("p.parquet"), 0, {"score": float(value)})
+    cells = RowView(Path("p.parquet"), 0, {"score": float(value)})
     for condition, expected in (
         ({"min": bound}, value >= single),
         ({"max": bound}, value <= single),
         ({"is": bound}, value == single),
     ):
-        where = WhereConfig.model_validate(condition)
+        where = ColumnFilter.model_validate(condition)
         assert meets(cells, "score", where) == expected
 
 
 @pytest.mark.parametrize("value", [16777216.0, 16777218.0])
 def test_a_whole_number_is_no_other_that_is_equal_in_single_precision(value, table):
     for condition in ({"is": 16777217}, {"min": 16777217, "max": 16777217}):
-        found = select(table(numbered(value)), subset(where={"score": condition}))
+        found = filter_candidates(table(numbered(value)), subset(where={"score": condition}))
         assert not found.candidates
 
 
 def test_a_decimal_column_holds_numbers(tmp_path):
     column = pa.array([Decimal("0.70"), Decimal("0.69"), None], pa.decimal128(4, 2))
     pq.write_table(pa.table({"text": ["a", "b", "c"], "score": column}), tmp_path / "p.parquet")
-    found = select(tmp_path / "p.parquet", subset(where={"score": {"min": 0.7}}))
+    found = filter_candidates(tmp_path / "p.parquet", subset(where={"score": {"min": 0.7}}))
     assert list(found.candidates) == ["a"]
 
 
 def test_true_is_no_number_and_no_text(table):
-    found = select(table(numbered(True, 1, "true")), subset(where={"score": {"is": True}}))
+    found = filter_candidates(
+        table(numbered(True, 1, "true")), subset(where={"score": {"is": True}})
+    )
     assert [one.row for one in found.candidates.values()] == [0]
-    found = select(table(numbered(True, 1, "true")), subset(where={"score": {"is": 1}}))
+    found = filter_candidates(table(numbered(True, 1, "true")), subset(where={"score": {"is": 1}}))
     assert [one.row for one in found.candidates.values()] == [1]
 
 
 def test_of_equal_texts_the_first_that_meets_the_filter_is_kept(table):
     rows = [{"text": "same", "score": s} for s in (0.1, 0.8, 0.9)]
     config = subset(where={"score": {"min": 0.5}}, covariates={"score": "score"})
-    found = select(table(rows), config)
+    found = filter_candidates(table(rows), config)
     assert found.candidates == {"same": Candidate(1, "", {"score": 0.8})}
     assert (found.rows, found.duplicates) == (3, 1)
 
@@ -127,7 +136,7 @@ def test_of_equal_texts_the_first_that_meets_the_filter_is_kept(table):
 def test_nothing_left_says_how_many_rows_each_condition_left(table):
     rows = [{"text": f"t{i}", "a": i, "kind": "x"} for i in range(10)]
     config = subset(where={"a": {"min": 6}, "kind": {"is": "y"}})
-    found = select(table(rows), config)
+    found = filter_candidates(table(rows), config)
     with pytest.raises(
         ConfigError,
         match=re.escape(
@@ -135,7 +144,7 @@ def test_nothing_left_says_how_many_rows_each_condition_left(table):
             "left by kind is y."
         ),
     ):
-        draw(found, "s", config, 1)
+        sample_prompts(found, "s", config, 1)
 
 
 def test_fewer_than_n_says_how_many_and_why(table):
@@ -144,7 +153,7 @@ def test_fewer_than_n_says_how_many_and_why(table):
     with pytest.raises(
         ConfigError, match=r"s\.n: got 5, but file:p has 4 distinct texts \(10 rows read, 4 left"
     ):
-        draw(select(table(rows), config), "s", config, 1)
+        sample_prompts(filter_candidates(table(rows), config), "s", config, 1)
 
 
 @pytest.mark.parametrize(
@@ -159,14 +168,14 @@ def test_fewer_than_n_says_how_many_and_why(table):
 )
 def test_a_column_that_is_missing_or_holds_text_is_named(options, said, table):
     with pytest.raises(DataError, match=re.escape(said)):
-        select(table(numbered("high", "low")), subset(**options))
+        filter_candidates(table(numbered("high", "low")), subset(**options))
 
 
 def test_a_number_in_quotes_is_a_number_only_where_there_is_nothing_but_text(table):
     config = subset(where={"score": {"min": 0.5}})
-    assert len(select(table(numbered("0.9"), ".csv"), config).candidates) == 1
+    assert len(filter_candidates(table(numbered("0.9"), ".csv"), config).candidates) == 1
     with pytest.raises(DataError, match="score holds text"):
-        select(table(numbered("0.9")), config)
+        filter_candidates(table(numbered("0.9")), config)
 
 
 def test_plain_text_has_no_columns_to_filter_by(tmp_path):
@@ -176,7 +185,7 @@ def test_plain_text_has_no_columns_to_filter_by(tmp_path):
         {"uri": "file:p.txt", "n": 1, "where": {"a": {"min": 1.0}}, "balance": "b"}
     )
     with pytest.raises(ConfigError, match="no columns for where and balance. Remove them"):
-        select(path, config)
+        filter_candidates(path, config)
 
 
 GROUPS = st.lists(st.sampled_from("abc"), min_size=3, max_size=40).filter(lambda g: len(set(g)) > 1)
@@ -190,7 +199,7 @@ def grouped(groups):
 @given(GROUPS, st.integers(0, 5))
 def test_balance_takes_the_same_number_of_each_and_as_many_as_it_can(groups, seed):
     config = subset(n="all", balance="kind")
-    prompts = draw(grouped(groups), "s", config, seed)
+    prompts = sample_prompts(grouped(groups), "s", config, seed)
     counts = Counter(groups[prompt.source_row] for prompt in prompts)
     assert set(counts.values()) == {min(Counter(groups).values())}
     assert set(counts) == set(groups)
@@ -199,8 +208,8 @@ def test_balance_takes_the_same_number_of_each_and_as_many_as_it_can(groups, see
 @given(GROUPS)
 def test_a_larger_balanced_draw_keeps_the_smaller_one(groups):
     values = len(set(groups))
-    small = draw(grouped(groups), "s", subset(n=values, balance="kind"), 1)
-    large = draw(grouped(groups), "s", subset(n="all", balance="kind"), 1)
+    small = sample_prompts(grouped(groups), "s", subset(n=values, balance="kind"), 1)
+    large = sample_prompts(grouped(groups), "s", subset(n="all", balance="kind"), 1)
     assert {p.text for p in small} <= {p.text for p in large}
 
 
@@ -222,7 +231,7 @@ def test_a_larger_balanced_draw_keeps_the_smaller_one(groups):
 )
 def test_a_balance_that_cannot_be_had_says_what_there_is(groups, n, said):
     with pytest.raises(ConfigError, match=re.escape(said)):
-        draw(grouped(groups), "s", subset(n=n, balance="kind"), 1)
+        sample_prompts(grouped(groups), "s", subset(n=n, balance="kind"), 1)
 
 
 @pytest.mark.parametrize(

@@ -143,7 +143,7 @@ def _become(
     _dvc_fork.toxtrail = main
     _run_dvc_by_a_fork(sys.argv[1])
     words = [str(Path(sys.executable).with_name(program)), *arguments]
-    _dvc_fork._become(parent, words, folder, env)
+    _dvc_fork._run_in_fork(parent, words, folder, env)
 
 
 def _dvc() -> None:

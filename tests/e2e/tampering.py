@@ -431,10 +431,10 @@ def params_at(values: Any, place: str) -> Any:
 
 def relocked(root: Path) -> None:
     """dvc.lock, and DVC's cache, say what the outputs are now."""
-    from toxtrail.audit.verify.hash_cache import Digests
-    from toxtrail.backends.protocols import Silent
+    from toxtrail.audit.verify.hash_cache import HashCache
+    from toxtrail.backends.protocols import NoProgress
 
-    digests, lock = Digests(Silent()), values_of(root, "dvc.lock")
+    digests, lock = HashCache(NoProgress()), values_of(root, "dvc.lock")
     for entry in lock["stages"].values():
         for row in (*entry.get("deps", ()), *entry.get("outs", ())):
             path = root / row["path"]
@@ -465,12 +465,12 @@ def kinder_table(root: Path) -> None:
 
 def edited_record(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]:
     """A record whose seal is made again, as if nothing had happened."""
-    from toxtrail.provenance.identity import record_seal
+    from toxtrail.provenance.identity import execution_record_hash
 
     def apply(root: Path) -> None:
         value = json.loads((root / RECORD).read_text("utf-8"))
         change(value)
-        write(root / RECORD, json.dumps({**value, "seal": record_seal(value)}))
+        write(root / RECORD, json.dumps({**value, "seal": execution_record_hash(value)}))
 
     return apply
 

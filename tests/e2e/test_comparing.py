@@ -100,9 +100,9 @@ def test_flips_are_counted_listed_and_written_and_texts_only_on_demand(finished,
 
 
 def _generations(lab, variant):
-    from toxtrail.storage.artifacts import Store
+    from toxtrail.storage.artifacts import ArtifactStore
 
-    return Store(lab.root).read_generations("tiny", variant)
+    return ArtifactStore(lab.root).read_generations("tiny", variant)
 
 
 def test_the_tree_shows_who_was_tuned_from_whom_and_the_list_what_it_cost(finished):

@@ -14,9 +14,9 @@ import yaml
 from conftest import Lab
 
 from toxtrail.audit.bundle.signing import public_key
-from toxtrail.audit.verify.hash_cache import files_of
-from toxtrail.audit.verify.run import gather, verify
-from toxtrail.backends.protocols import Silent
+from toxtrail.audit.verify.hash_cache import dvc_files
+from toxtrail.audit.verify.run import load_context, verify
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.experiment import Experiment
 from toxtrail.stats import bayesian_bootstrap
 
@@ -51,7 +51,7 @@ def remembered(monkeypatch):
 def broken_links(root, key=None):
     experiment = Experiment(root)
     keys = [public_key(Path(key))] if key else []
-    checks = verify(gather(experiment.store, experiment.config, Silent()), (), keys)
+    checks = verify(load_context(experiment.store, experiment.config, NoProgress()), (), keys)
     return [c for c in checks if c.outcome == "BROKEN"], checks
 
 
@@ -103,7 +103,7 @@ def test_every_output_is_signed_or_computed_again(own, tmp_path):
     own.toxtrail("sign", "--key", str(key))
     lock = yaml.safe_load((root / "dvc.lock").read_text("utf-8"))["stages"].values()
     outs = {row["path"] for entry in lock for row in entry["outs"]}
-    files = {path.relative_to(root).as_posix() for out in outs for path in files_of(root / out)}
+    files = {path.relative_to(root).as_posix() for out in outs for path in dvc_files(root / out)}
     proved = {n for n in files if n.endswith(".safetensors") or n.startswith("mlruns/receipts/")}
     assert broken_links(root, f"{key}.pub")[0] == []
     shutil.copytree(root, tmp_path / "kept", symlinks=True)

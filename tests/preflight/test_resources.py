@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from toxtrail.config.load import parse_config
 from toxtrail.preflight import resources
 from toxtrail.preflight.device_speed import Speed
-from toxtrail.preflight.model_sizes import Shape, Weighed, shape_of
-from toxtrail.preflight.resources import GIB, Known
+from toxtrail.preflight.model_sizes import AssetSize, ModelShape, shape_of
+from toxtrail.preflight.resources import GIB, EstimateInputs
 
 LLAMA2 = {
     "num_hidden_layers": 32, "hidden_size": 4096, "intermediate_size": 11008,
@@ -67,7 +67,7 @@ SHAPE = shape_of(LLAMA2)
 
 
 def weighed(place, size, shape=None, **changes):
-    own = Weighed(place, f"file:{place}", "here", "", size, 0, None, shape)
+    own = AssetSize(place, f"file:{place}", "here", "", size, 0, None, shape)
     return own._replace(**changes)
 
 
@@ -82,7 +82,7 @@ def known(shape=SHAPE, **changes):
         "config": config(), "weighed": sizes, "speed": FAST, "changed": None, "prompts": None,
         "prompt_tokens": None, "training_rows": {}, "records": {},
     }  # fmt: skip
-    return Known(**{**values, **changes})
+    return EstimateInputs(**{**values, **changes})
 
 
 def named(rows, name):
@@ -93,7 +93,7 @@ def test_the_shapes_of_known_models_have_their_known_numbers_of_weights():
     assert shape_of(LLAMA2).parameters == pytest.approx(6.738e9, rel=0.001)
     assert shape_of(GEMMA).parameters == pytest.approx(2.506e9, rel=0.001)
     assert shape_of({"text_config": GEMMA}) == shape_of(GEMMA)
-    assert shape_of({}) == Shape(None)
+    assert shape_of({}) == ModelShape(None)
 
 
 def test_the_lora_of_a_known_model_has_its_known_number_of_weights():
@@ -104,13 +104,13 @@ def test_the_lora_of_a_known_model_has_its_known_number_of_weights():
 
 
 def test_nothing_done_means_every_stage_runs_and_all_done_means_none():
-    rows = resources.work(known())
+    rows = resources.estimate_stages(known())
     assert all(row.runs for row in rows)
-    assert [row for row in resources.work(known(changed=frozenset())) if row.runs] == []
+    assert [row for row in resources.estimate_stages(known(changed=frozenset())) if row.runs] == []
 
 
 def test_a_stage_that_is_out_of_date_takes_all_that_is_made_from_it_along():
-    rows = resources.work(known(changed=frozenset({"generate@tuned"})))
+    rows = resources.estimate_stages(known(changed=frozenset({"generate@tuned"})))
     runs = {row.name for row in rows if row.runs}
     assert runs == {
         "generate@tuned", "score@tuned", "posterior@tuned", "pool@f", "compare@f", "track@tuned",
@@ -119,10 +119,10 @@ def test_a_stage_that_is_out_of_date_takes_all_that_is_made_from_it_along():
 
 
 def test_tokens_are_prompts_times_samples_times_length():
-    assert named(resources.work(known()), "generate@base").tokens == 2400 * 50
-    assert named(resources.work(known(prompts=100)), "score@base").tokens == 100 * 50
+    assert named(resources.estimate_stages(known()), "generate@base").tokens == 2400 * 50
+    assert named(resources.estimate_stages(known(prompts=100)), "score@base").tokens == 100 * 50
     more = known(config=config(generation__samples=5, generation__temperature=0.7))
-    assert named(resources.work(more), "generate@base").tokens == 5 * 2400 * 50
+    assert named(resources.estimate_stages(more), "generate@base").tokens == 5 * 2400 * 50
 
 
 def test_training_tokens_follow_the_size_of_the_data_and_its_rows():
@@ -134,24 +134,30 @@ def test_training_tokens_follow_the_size_of_the_data_and_its_rows():
 
 
 def test_what_nobody_knows_is_unknown_and_never_nothing():
-    blind = known(shape=Shape(None))
-    assert named(resources.work(blind), "generate@base").seconds is None
-    assert {need.fits for need in resources.needs(blind, resources.work(blind))} == {None}
-    (row,) = [r for r in resources.as_rows(resources.work(blind)) if r["stage"] == "generate"]
+    blind = known(shape=ModelShape(None))
+    assert named(resources.estimate_stages(blind), "generate@base").seconds is None
+    assert {
+        need.fits for need in resources.memory_needs(blind, resources.estimate_stages(blind))
+    } == {None}
+    (row,) = [
+        r for r in resources.as_rows(resources.estimate_stages(blind)) if r["stage"] == "generate"
+    ]
     assert row["seconds_unknown"] == 2
     sizes = {**known().weighed, "models.base": weighed("models.base", None, missing=None)}
-    assert resources.disk(known(weighed=sizes), resources.work(known()))["cache"].more
+    assert resources.disk(known(weighed=sizes), resources.estimate_stages(known()))["cache"].more
 
 
 def test_a_seven_billion_model_needs_its_sixteen_bits_and_does_not_fit_a_small_card():
     need = next(
-        n for n in resources.needs(known(), resources.work(known())) if n.what == "generate"
+        n
+        for n in resources.memory_needs(known(), resources.estimate_stages(known()))
+        if n.what == "generate"
     )
     assert need.weights / GIB == pytest.approx(12.55 + 0.8, abs=0.1)
     assert need.whole - need.weights > 4e9  # 8,192 tokens of 512 KiB each
     assert need.fits
     small = known(speed=FAST._replace(memory_total=8 * GIB))
-    needs = resources.needs(small, resources.work(small))
+    needs = resources.memory_needs(small, resources.estimate_stages(small))
     assert {n.fits for n in needs} == {False}
     said = resources.problems(small, needs, {})
     assert any(line.startswith("generate@base needs 13.4 GiB of memory") for line in said)
@@ -161,7 +167,7 @@ def test_a_cpu_holds_the_linear_weights_twice_if_a_quarter_of_its_memory_holds_t
     def whole(memory, dtype="bfloat16"):
         speed = FAST._replace(device="cpu", memory_total=memory * GIB)
         given = known(speed=speed, config=config(generation__dtype=dtype))
-        needs = resources.needs(given, resources.work(given))
+        needs = resources.memory_needs(given, resources.estimate_stages(given))
         return next(need.whole for need in needs if need.what == "generate")
 
     assert (whole(64) - whole(16)) / GIB == pytest.approx(12.55, abs=0.1)
@@ -171,7 +177,11 @@ def test_a_cpu_holds_the_linear_weights_twice_if_a_quarter_of_its_memory_holds_t
 def test_four_bits_take_less_to_train_than_sixteen():
     four = known(config=config(finetunes__tuned__base_precision="4bit"))
     wholes = [
-        next(n.whole for n in resources.needs(k, resources.work(k)) if n.what == "finetune")
+        next(
+            n.whole
+            for n in resources.memory_needs(k, resources.estimate_stages(k))
+            if n.what == "finetune"
+        )
         for k in (four, known())
     ]
     assert wholes[0] < wholes[1]
@@ -188,18 +198,20 @@ def test_a_full_disk_a_gate_and_a_missing_repo_are_problems():
 
 
 def test_times_follow_earlier_runs_of_this_machine_that_are_up_to_date():
-    plain = named(resources.work(known()), "generate@base").seconds
+    plain = named(resources.estimate_stages(known()), "generate@base").seconds
     slow = known(changed=frozenset({"generate@tuned"}), records={"generate@base": 3 * plain})
-    assert named(resources.work(slow), "generate@tuned").seconds == pytest.approx(3 * plain)
-    assert resources.scales(slow)["generate"] == pytest.approx(3)
+    assert named(resources.estimate_stages(slow), "generate@tuned").seconds == pytest.approx(
+        3 * plain
+    )
+    assert resources.calibration_factors(slow)["generate"] == pytest.approx(3)
     stale = slow._replace(changed=frozenset({"generate@base"}))
-    assert resources.scales(stale) == {}
+    assert resources.calibration_factors(stale) == {}
 
 
 @given(st.integers(1, 20), st.integers(1, 20))
 def test_more_prompts_never_take_less(few, more):
     def seconds(n):
-        return named(resources.work(known(prompts=n)), "generate@base").seconds
+        return named(resources.estimate_stages(known(prompts=n)), "generate@base").seconds
 
     assert seconds(100 * few) <= seconds(100 * (few + more)) + 1e-9
 
@@ -207,7 +219,9 @@ def test_more_prompts_never_take_less(few, more):
 @given(st.floats(1.5, 100))
 def test_a_faster_machine_never_takes_longer(times):
     faster = known(speed=FAST._replace(flops=times * FAST.flops, memory_bytes=times * 1e12))
-    for slow, fast in zip(resources.work(known()), resources.work(faster), strict=True):
+    for slow, fast in zip(
+        resources.estimate_stages(known()), resources.estimate_stages(faster), strict=True
+    ):
         assert fast.seconds <= slow.seconds
 
 

@@ -9,7 +9,7 @@ import pytest
 from safetensors.numpy import save
 
 from toxtrail.backends.assets import AssetStore
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.schema import ModelConfig
 from toxtrail.preflight.source_contents import damaged_weights
 
@@ -18,7 +18,7 @@ def found_in(root, **models: str) -> list[str]:
     named = {key: ModelConfig(uri=uri) for key, uri in models.items()}
     sources = [(f"models.{key}", own) for key, own in named.items()]
     config = SimpleNamespace(sources=lambda: sources, scoring=SimpleNamespace(scorers={}))
-    return damaged_weights(config, AssetStore(root / "cache", root, Silent()))
+    return damaged_weights(config, AssetStore(root / "cache", root, NoProgress()))
 
 
 @pytest.mark.parametrize(

@@ -7,13 +7,13 @@ import pytest
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.comparability import (
-    conditions,
-    differences,
     fingerprint,
-    mismatch_text,
-    refuse_mismatch,
+    measurement_conditions,
+    mismatch_warning,
+    mismatches,
+    require_comparable,
 )
-from toxtrail.provenance.identity import Input
+from toxtrail.provenance.identity import InputFile
 
 GENERATION = {
     "template": "plain", "dtype": "float32", "max_new_tokens": 20, "temperature": 0.7, "seed": 1,
@@ -26,13 +26,13 @@ IDS = ["s-1", "s-2"]
 def scored(generation=(), scorer=()):
     """The manifest of score rows."""
     made = manifest_of("generate", "v", {"generation": {**GENERATION, **dict(generation)}}, {}, {})
-    rows = Input(path="g.parquet", sha256="0" * 64, manifest=made)
+    rows = InputFile(path="g.parquet", sha256="0" * 64, manifest=made)
     scorers = {"judge": {**SCORER, **dict(scorer)}}
     return manifest_of("score", "v", {"scorers": scorers}, {"generations": rows}, {})
 
 
 def fields(generation=(), scorer=(), ids=IDS, threshold=0.5, clusters=()):
-    return conditions(scored(generation, scorer), ids, threshold, dict(clusters))
+    return measurement_conditions(scored(generation, scorer), ids, threshold, dict(clusters))
 
 
 @pytest.mark.parametrize(
@@ -53,10 +53,10 @@ def fields(generation=(), scorer=(), ids=IDS, threshold=0.5, clusters=()):
 )
 def test_each_condition_alone_changes_the_fingerprint_and_is_named(changed, name):
     assert fingerprint(fields(**changed)) != fingerprint(fields())
-    (found,) = differences("v", fields(**changed), fields())
+    (found,) = mismatches("v", fields(**changed), fields())
     assert found.field == name
     with pytest.raises(DataError, match=rf"v: {name} is .*, not "):
-        refuse_mismatch([found], "base", "cure")
+        require_comparable([found], "base", "cure")
 
 
 @pytest.mark.parametrize(
@@ -70,7 +70,7 @@ def test_each_condition_alone_changes_the_fingerprint_and_is_named(changed, name
 )
 def test_what_changes_no_rate_changes_no_fingerprint(changed):
     assert fields(**changed) == fields()
-    refuse_mismatch(differences("v", fields(**changed), fields()), "base", "cure")
+    require_comparable(mismatches("v", fields(**changed), fields()), "base", "cure")
 
 
 def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
@@ -79,14 +79,14 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
     def by_server(name):
         params, facts = {"generation": GENERATION, "served_as": name}, {"backend": "openai-api"}
         made = manifest_of("generate", "v", params, {}, facts)
-        rows = Input(path="g.parquet", sha256="0" * 64, manifest=made)
+        rows = InputFile(path="g.parquet", sha256="0" * 64, manifest=made)
         scores = manifest_of(
             "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
         )
-        return conditions(scores, IDS, 0.5, {})
+        return measurement_conditions(scores, IDS, 0.5, {})
 
     assert fingerprint(by_server("one")) == fingerprint(by_server("two"))
-    (found,) = differences("v", by_server("one"), fields())
+    (found,) = mismatches("v", by_server("one"), fields())
     assert str(found) == "v: backend is openai-api, not missing"
 
 
@@ -102,20 +102,20 @@ def test_clusters_are_a_condition_by_which_prompts_they_hold_and_not_by_name():
 
 def test_another_scorer_beside_the_first_is_another_condition():
     more = {**fields(), "scorer.second": "0" * 16}
-    assert [(d.found, d.reference) for d in differences("v", more, fields())] == [
+    assert [(d.found, d.reference) for d in mismatches("v", more, fields())] == [
         ("0" * 16, "missing")
     ]
-    assert [(d.found, d.reference) for d in differences("v", fields(), more)] == [
+    assert [(d.found, d.reference) for d in mismatches("v", fields(), more)] == [
         ("missing", "0" * 16)
     ]
 
 
 def test_scores_of_unknown_texts_have_no_conditions():
     with pytest.raises(DataError, match="do not say how their texts were generated"):
-        conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5, {})
+        measurement_conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5, {})
 
 
 def test_a_mark_names_every_field():
-    rows = [one._asdict() for one in differences("v", fields(threshold=0.6), fields())]
-    assert mismatch_text(rows) == "NOT COMPARABLE (mismatch allowed): v: threshold 0.6 v 0.5"
-    assert mismatch_text([]) == ""
+    rows = [one._asdict() for one in mismatches("v", fields(threshold=0.6), fields())]
+    assert mismatch_warning(rows) == "NOT COMPARABLE (mismatch allowed): v: threshold 0.6 v 0.5"
+    assert mismatch_warning([]) == ""

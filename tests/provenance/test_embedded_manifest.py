@@ -15,17 +15,17 @@ from safetensors.torch import load_file, save
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.embedded_manifest import (
-    as_text,
-    embedded_manifest,
     in_png,
     in_safetensors,
     in_svg,
-    without_manifest,
+    manifest_text,
+    read_embedded_manifest,
+    strip_svg_manifest,
 )
-from toxtrail.provenance.identity import Input
-from toxtrail.records.analysis_output import Posterior
+from toxtrail.provenance.identity import InputFile
+from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.records.rows import Prompt
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 SVG = '<?xml version="1.0"?>\n<svg xmlns="http://www.w3.org/2000/svg"><text>a</text></svg>\n'
 TENSORS = {"b": torch.arange(6.0).reshape(2, 3), "a": torch.ones(3, dtype=torch.float16)}
@@ -37,13 +37,13 @@ def made(note: str = "plain"):
         "generate",
         "v",
         {"generation": {"note": note}},
-        {"prompts": Input(path="p", sha256="0" * 64, manifest=None)},
+        {"prompts": InputFile(path="p", sha256="0" * 64, manifest=None)},
         {},
     )
 
 
 def parquet(path, manifest):
-    store = Store(path.parent)
+    store = ArtifactStore(path.parent)
     store.write_prompts([Prompt("s-1", "s", "text", "file:x", 0)], manifest)
     store.prompts.rename(path)
 
@@ -57,7 +57,7 @@ def svg(path, manifest):
 
 
 def page(path, manifest):
-    content = html.escape(as_text(manifest))
+    content = html.escape(manifest_text(manifest))
     head = f'<meta name="toxtrail.manifest" content="{content}">'
     path.write_text(f"<!doctype html>\n<html><head>{head}</head><body>b</body></html>", "utf-8")
 
@@ -71,8 +71,8 @@ def draws(path, manifest):
     import xarray as xr
 
     found = xr.Dataset({"x": ("draw", np.zeros(3))})
-    store = Store(path.parent)
-    store.write_posterior(path.parent / "p", Posterior({}, found, {}, {}), manifest)
+    store = ArtifactStore(path.parent)
+    store.write_posterior(path.parent / "p", AnalysisOutput({}, found, {}, {}), manifest)
     (path.parent / "p" / "posterior.nc").rename(path)
 
 
@@ -101,7 +101,7 @@ each_format = pytest.mark.parametrize("write", FORMATS.values(), ids=FORMATS)
 def read(path):
     """The manifest, or what is said of the file."""
     try:
-        return embedded_manifest(path)
+        return read_embedded_manifest(path)
     except DataError as error:
         return str(error)
 
@@ -111,7 +111,7 @@ def read(path):
 def test_a_manifest_is_read_back_whatever_the_file_is_called(tmp_path, write, note):
     path = tmp_path / "attachment.bin"
     write(path, made(note))
-    assert embedded_manifest(path) == made(note)
+    assert read_embedded_manifest(path) == made(note)
 
 
 @each_format
@@ -141,20 +141,20 @@ def test_no_bit_that_flips_ends_in_another_kind_of_error(tmp_path, write):
 @pytest.mark.parametrize("content", [b"", b"\x00" * 40, b"PK\x03\x04 a zip", b"a,b\n1,2\n"])
 def test_a_file_of_another_format_has_none(tmp_path, content):
     (tmp_path / "x").write_bytes(content)
-    assert embedded_manifest(tmp_path / "x") is None
+    assert read_embedded_manifest(tmp_path / "x") is None
 
 
 @pytest.mark.parametrize("content", ["[1, 2]", '{"a": 1}', "<svg></svg>", "<html></html>"])
 def test_a_file_of_a_known_format_without_one_has_none(tmp_path, content):
     (tmp_path / "x").write_text(content)
-    assert embedded_manifest(tmp_path / "x") is None
+    assert read_embedded_manifest(tmp_path / "x") is None
 
 
 @pytest.mark.parametrize("content", ['{"manifest": {"kind": "generate"}}', '{"manifest": 7}', "{"])
 def test_what_only_looks_like_one_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
     with pytest.raises(DataError, match=r"x\.json: its manifest cannot be read"):
-        embedded_manifest(tmp_path / "x.json")
+        read_embedded_manifest(tmp_path / "x.json")
 
 
 def test_an_svg_stays_a_figure_and_loses_its_manifest_on_a_page():
@@ -164,7 +164,7 @@ def test_an_svg_stays_a_figure_and_loses_its_manifest_on_a_page():
     assert "script" not in {
         node.tag.rpartition("}")[2] for node in ElementTree.fromstring(figure).iter()
     }
-    assert re.sub(r"\s", "", without_manifest(figure)) == re.sub(r"\s", "", SVG)
+    assert re.sub(r"\s", "", strip_svg_manifest(figure)) == re.sub(r"\s", "", SVG)
 
 
 def test_safetensors_keep_their_tensors_and_other_metadata(tmp_path):

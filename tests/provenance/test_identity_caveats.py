@@ -8,8 +8,8 @@ from toxtrail.provenance.identity import (
     Adapter,
     BaseWeights,
     FileHash,
-    ModelCard,
-    Probe,
+    LogitProbe,
+    ModelIdentity,
     probe_digest,
 )
 from toxtrail.provenance.identity_caveats import doubts, other_base
@@ -31,7 +31,7 @@ def card(
     tokens: tuple[int, ...] = TOKENS,
     adapters: tuple[Adapter, ...] = (),
     unmoved: bool = False,
-) -> ModelCard:
+) -> ModelIdentity:
     base = BaseWeights(
         uri=f"file:{key}", resolved="x", sha256="0" * 64,
         files=files(model_safetensors=weights, tokenizer_json=tokenizer), converted=(),
@@ -39,10 +39,10 @@ def card(
         tokenizer_sha256=tokenizer * 64, chat_template_sha256=None, license=None,
     )  # fmt: skip
     digest = probe_digest(("t",), "float32", tokens)
-    probe = Probe(
+    probe = LogitProbe(
         texts=("t",), dtype="float32", top_tokens=tokens, digest=digest, unmoved=unmoved or None
     )
-    return ModelCard(key=key, base=base, adapters=adapters, probe=probe)
+    return ModelIdentity(key=key, base=base, adapters=adapters, probe=probe)
 
 
 def lora(sha: str = "f", base: str | None = None) -> Adapter:
@@ -56,7 +56,7 @@ BASE = card("base")
 PARENTS = {"base": None, "v": "base", "w": "base"}
 
 
-def found(*cards: ModelCard) -> dict[str, list[str]]:
+def found(*cards: ModelIdentity) -> dict[str, list[str]]:
     return doubts({one.key: one for one in (BASE, *cards)}, PARENTS)
 
 
@@ -129,4 +129,4 @@ def test_cards_without_marks_keep_their_bytes():
     plain = card("v", adapters=(lora(),)).to_json()
     assert "unmoved" not in plain["probe"]
     assert "other_base" not in plain["adapters"][0]
-    assert ModelCard.model_validate_json(card("v").model_dump_json()) == card("v")
+    assert ModelIdentity.model_validate_json(card("v").model_dump_json()) == card("v")

@@ -15,20 +15,20 @@ from hypothesis import strategies as st
 from toxtrail.cli import cli
 from toxtrail.cli.published import PAPER
 from toxtrail.errors import ConfigError
-from toxtrail.published.claims import held_against, load_published, replay
+from toxtrail.published.claims import compare_with_run, load_published, replay
 from toxtrail.stats.published_counts import (
-    Belief,
-    Published,
-    agreement,
-    counted,
-    fall,
+    AnalysisSettings,
+    PublishedCount,
+    count_from_rate,
+    min_detectable_decrease,
+    min_detectable_increase,
+    rate_agreement,
     rate_interval,
-    resolution,
     unpaired_of_all,
 )
 from toxtrail.stats.rates import Interval
 
-BELIEF = Belief(0.5, 0.95, 1, 0.8)
+BELIEF = AnalysisSettings(0.5, 0.95, 1, 0.8)
 FILE = {
     "sources": {"doe": {"cite": "Doe 2025", "measure": "toxic", "prompts": {"all": 1000}}},
     "rates": [
@@ -203,14 +203,14 @@ def test_the_command_takes_either_form_and_prints_json(tmp_path):
 
 
 def test_a_rate_in_few_digits_leaves_its_count_open():
-    found = counted(Decimal("0.10"), 2400, Decimal("0.005"), "printed")
-    assert found == Published(240, 2400, 12, 12, "printed")
-    assert not counted(Decimal("0.161"), 330, Decimal("0.0005"), "printed").open
+    found = count_from_rate(Decimal("0.10"), 2400, Decimal("0.005"), "printed")
+    assert found == PublishedCount(240, 2400, 12, 12, "printed")
+    assert not count_from_rate(Decimal("0.161"), 330, Decimal("0.0005"), "printed").open
 
 
 def test_a_verdict_that_hangs_on_the_rounding_is_said_to():
-    vague, sharp = Published(240, 2400, 12, 12), Published(240, 2400)
-    other = Published(283, 2400)
+    vague, sharp = PublishedCount(240, 2400, 12, 12), PublishedCount(240, 2400)
+    other = PublishedCount(283, 2400)
     assert unpaired_of_all(sharp, other, 0.5, 0.95)[1] == "higher"
     assert unpaired_of_all(vague, other, 0.5, 0.95)[1] == "depends on the rounding"
 
@@ -218,28 +218,32 @@ def test_a_verdict_that_hangs_on_the_rounding_is_said_to():
 @settings(max_examples=30, deadline=None)
 @given(st.integers(1, 3000), st.floats(0.001, 0.5))
 def test_a_fall_that_is_found_is_smaller_than_the_rate_and_more_prompts_find_less(n, rate):
-    own = Published(max(1, round(n * rate)), n) if round(n * rate) < n else Published(1, n + 1)
-    more = Published(4 * own.toxic, 4 * own.n)
-    found = fall(own, 0.5, 0.95)
+    own = (
+        PublishedCount(max(1, round(n * rate)), n)
+        if round(n * rate) < n
+        else PublishedCount(1, n + 1)
+    )
+    more = PublishedCount(4 * own.toxic, 4 * own.n)
+    found = min_detectable_decrease(own, 0.5, 0.95)
     if found is not None:
         assert 0 < found < own.rate
-        assert fall(more, 0.5, 0.95) <= found + 1e-6
-        assert resolution(more, 0.5, 0.95) is not None
+        assert min_detectable_decrease(more, 0.5, 0.95) <= found + 1e-6
+        assert min_detectable_increase(more, 0.5, 0.95) is not None
 
 
 # --- beside a run --------------------------------------------------------------------------------
 
 
 def beta(toxic, n):
-    own = Published(toxic, n)
+    own = PublishedCount(toxic, n)
     return (toxic + 0.5) / (n + 1), rate_interval(own, 0.5, 0.95)
 
 
 @settings(max_examples=30, deadline=None)
 @given(st.integers(0, 300), st.integers(300, 3000), st.floats(0.001, 0.2))
 def test_a_rate_agrees_with_itself_more_than_with_any_other(toxic, n, region):
-    own, apart = Published(toxic, n), Published(min(n, toxic + n // 5), n)
-    same, other = (agreement(beta(*own[:2]), one, region, BELIEF) for one in (own, apart))
+    own, apart = PublishedCount(toxic, n), PublishedCount(min(n, toxic + n // 5), n)
+    same, other = (rate_agreement(beta(*own[:2]), one, region, BELIEF) for one in (own, apart))
     assert same.verdict == "not decisive"
     assert same.overlap == pytest.approx(1, abs=2e-3)
     assert other.overlap <= same.overlap
@@ -249,7 +253,7 @@ def test_a_rate_agrees_with_itself_more_than_with_any_other(toxic, n, region):
 def test_the_probability_of_agreement_is_that_of_many_draws():
     import numpy as np
 
-    found = agreement(beta(30, 400), Published(55, 500), 0.02, BELIEF)
+    found = rate_agreement(beta(30, 400), PublishedCount(55, 500), 0.02, BELIEF)
     rng = np.random.default_rng(1)
     step = rng.beta(30.5, 370.5, 400_000) - rng.beta(55.5, 445.5, 400_000)
     assert found.within == pytest.approx((abs(step) <= 0.02).mean(), abs=3e-3)
@@ -273,7 +277,7 @@ def summary(rate, lo, hi):
 
 def test_measured_and_published_stand_side_by_side_by_the_keys_of_the_file(load):
     loaded = load(keys={"tuned": "mine", "chat": "base"})
-    found = held_against(loaded, summary(0.0924, 0.0754, 0.1111), "judge", 0.5)
+    found = compare_with_run(loaded, summary(0.0924, 0.0754, 0.1111), "judge", 0.5)
     (row,), (pair,) = found["rates"], found["pairs"]
     assert (row["variant"], row["published"], row["verdict"]) == ("mine", 0.092, "not decisive")
     assert row["rope"] == pytest.approx(0.023)
@@ -284,7 +288,7 @@ def test_measured_and_published_stand_side_by_side_by_the_keys_of_the_file(load)
 def test_a_pair_that_was_measured_the_other_way_round_is_turned(load):
     claim = {**FILE["comparisons"][0], "variant": "chat", "against": "tuned", "verdict": "lower"}
     loaded = load(comparisons=[claim], keys={"tuned": "mine", "chat": "base"})
-    (pair,) = held_against(loaded, summary(0.09, 0.07, 0.11), "judge", 0.5)["pairs"]
+    (pair,) = compare_with_run(loaded, summary(0.09, 0.07, 0.11), "judge", 0.5)["pairs"]
     assert (pair["verdict"], pair["same"]) == ("lower", True)
     assert pair["diff_lo"] < pair["diff"] < pair["diff_hi"] < 0
 
@@ -297,7 +301,9 @@ def test_a_csv_of_pairs_has_no_place_for_published_rates():
 
 def test_a_wider_measurement_never_makes_agreement_more_certain():
     found = [
-        agreement((0.092, Interval(0.092 - w, 0.092 + w)), Published(92, 1000), 0.02, BELIEF).within
+        rate_agreement(
+            (0.092, Interval(0.092 - w, 0.092 + w)), PublishedCount(92, 1000), 0.02, BELIEF
+        ).within
         for w in (0.01, 0.03, 0.06)
     ]
     assert found == sorted(found, reverse=True)

@@ -21,9 +21,15 @@ from toxtrail.datasets.readers import read_rows
 from toxtrail.datasets.readers.json_rows import parse_json
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.published.claims import load_published
-from toxtrail.published.counts import Belief, count_of, counts_of, printed, published_table
-from toxtrail.stats.published_counts import Published
-from toxtrail.stats.sampling import Sampled
+from toxtrail.published.counts import (
+    Belief,
+    count_from_row,
+    counts_from_table,
+    printed,
+    reanalyse_table,
+)
+from toxtrail.stats.published_counts import PublishedCount
+from toxtrail.stats.sampling import SampleResult
 
 BELIEF = Belief(0.5, 0.95, 1, 0.8)
 QI = "variant,rate,n\nchat,0.3 %,330\nalpaca,16.1%,330\ndolly,0.121,330\n"
@@ -42,7 +48,7 @@ def table(tmp_path):
     def make(text):
         path = tmp_path / "table.csv"
         path.write_text(text, "utf-8")
-        return counts_of(path, read_rows(path), None)
+        return counts_from_table(path, read_rows(path), None)
 
     return make
 
@@ -53,18 +59,18 @@ def verdicts(found):
 
 def test_per_cents_shares_and_counts_are_the_same_counts(table):
     assert [count.toxic for count in table(QI).values()] == [1, 53, 40]
-    assert table("variant,toxic,n\na,53,330\n")["a", "all"] == Published(53, 330)
+    assert table("variant,toxic,n\na,53,330\n")["a", "all"] == PublishedCount(53, 330)
 
 
 def test_published_jumps_after_benign_tuning_are_credible(table):
-    found = published_table(table(QI), None, BELIEF, None)
+    found = reanalyse_table(table(QI), None, BELIEF, None)
     assert verdicts(found) == {("alpaca", "all"): "higher", ("dolly", "all"): "higher"}
     assert found["reference"] == "chat"
 
 
 def test_opposite_differences_on_the_hardest_prompts_and_none_over_all(table):
     """As the reference paper says of two community tunes (counts made up)."""
-    found = published_table(table(SUBSETS), "instruct", BELIEF, None)
+    found = reanalyse_table(table(SUBSETS), "instruct", BELIEF, None)
     said = verdicts(found)
     assert (said["chinese", "severe"], said["sauerkraut", "severe"]) == ("higher", "lower")
     assert said["chinese", "random"] != "higher"
@@ -72,7 +78,7 @@ def test_opposite_differences_on_the_hardest_prompts_and_none_over_all(table):
 
 
 def test_unlike_numbers_of_prompts_were_not_the_same_prompts(table):
-    (row,) = published_table(table("variant,toxic,n\na,5,100\nb,40,200\n"), None, BELIEF, None)[
+    (row,) = reanalyse_table(table("variant,toxic,n\na,5,100\nb,40,200\n"), None, BELIEF, None)[
         "pairs"
     ]
     assert (row["verdict"], row["tables"]) == (row["verdict_unpaired"], [])
@@ -102,7 +108,7 @@ def test_a_table_that_is_wrong_is_refused_with_the_row(table, text, said):
 
 def test_an_unknown_reference_is_refused_with_the_nearest(table):
     with pytest.raises(DataError, match='Did you mean "chat"'):
-        published_table(table(QI), "chatt", BELIEF, None)
+        reanalyse_table(table(QI), "chatt", BELIEF, None)
 
 
 def fake(divergent):
@@ -112,13 +118,13 @@ def fake(divergent):
         eta = np.log(share / (1 - share)) + 0.1 * rng.standard_normal((*shape, *toxic.shape))
         diverging = np.full(shape, float(divergent))
         posterior = {"eta": eta, "mu": rng.standard_normal(shape)}
-        return Sampled(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
+        return SampleResult(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
 
     return sampler
 
 
 def test_a_pooled_table_has_its_own_columns_and_all_is_weighted_by_prompts(table):
-    found = published_table(table(SUBSETS), None, BELIEF, fake(False))
+    found = reanalyse_table(table(SUBSETS), None, BELIEF, fake(False))
     rows = {(row["b"], row["subset"]): row["pooled_diff"] for row in found["pairs"]}
     both = (rows["chinese", "random"] + rows["chinese", "severe"]) / 2
     assert rows["chinese", "all"] == pytest.approx(both)
@@ -127,9 +133,9 @@ def test_a_pooled_table_has_its_own_columns_and_all_is_weighted_by_prompts(table
 
 def test_what_does_not_converge_or_has_gaps_is_not_pooled(table):
     with pytest.raises(InferenceError, match="divergent"):
-        published_table(table(SUBSETS), None, BELIEF, fake(True))
+        reanalyse_table(table(SUBSETS), None, BELIEF, fake(True))
     with pytest.raises(DataError, match="sauerkraut has no severe"):
-        published_table(table(SUBSETS.rsplit("\n", 2)[0]), None, BELIEF, fake(False))
+        reanalyse_table(table(SUBSETS.rsplit("\n", 2)[0]), None, BELIEF, fake(False))
 
 
 def test_the_command_prints_the_verdict_or_says_what_is_wrong(tmp_path):
@@ -174,7 +180,7 @@ def ends(count):
 )
 def test_the_digits_that_were_written_say_how_well_the_count_is_known(rate, known):
     n = 4000 if rate == "5e-04" else 2400
-    assert ends(count_of({"rate": rate}, n, None)) == known
+    assert ends(count_from_row({"rate": rate}, n, None)) == known
 
 
 @pytest.mark.parametrize(
@@ -183,7 +189,7 @@ def test_the_digits_that_were_written_say_how_well_the_count_is_known(rate, know
      (10, (228, 240, 252, "printed")), ("0.8 %", (18, 19, 20, "printed"))],
 )  # fmt: skip
 def test_a_rate_in_percent(value, known):
-    assert ends(count_of({"rate_pct": value}, 2400, None)) == known
+    assert ends(count_from_row({"rate_pct": value}, 2400, None)) == known
 
 
 @given(
@@ -204,7 +210,7 @@ def test_exactly_the_counts_that_round_to_the_number_are_left(counts, digits, fo
     if form != "e":
         assert own.decimals == digits
     value, half = unit * Fraction(own.value), unit * Fraction(1, 2 * 10) / 10 ** (own.decimals - 1)
-    found = count_of({"rate_pct" if form == "pct" else "rate": shown}, n, None)
+    found = count_from_row({"rate_pct" if form == "pct" else "rate": shown}, n, None)
     around = range(max(0, found.least.toxic - 2), min(n, found.most.toxic + 2) + 1)
     left = [k for k in around if abs(Fraction(k, n) - value) <= half]
     assert (found.least.toxic, found.most.toxic) == (left[0], left[-1])
@@ -234,17 +240,17 @@ def json_rows_of(text):
 def test_a_number_that_is_not_plainly_written_is_refused(value):
     for row in ({"rate": value}, {"rate_pct": value}, {"toxic": value}):
         with pytest.raises((ValueError, DataError)):
-            count_of(row, 2400, None)
+            count_from_row(row, 2400, None)
 
 
 @pytest.mark.parametrize("kind", [np.float32, np.float64])
 def test_a_binary_number_without_its_digits_asks_for_them(kind):
     value = float(kind(0.1))
     with pytest.raises(ValueError, match=r"0\.10\?.*--decimals"):
-        count_of({"rate": value}, 2400, None)
-    assert ends(count_of({"rate": value}, 2400, 2)) == (228, 240, 252, "declared")
-    assert ends(count_of({"rate": value}, 2400, 3)) == (239, 240, 241, "declared")
-    assert ends(count_of({"rate": value}, 2400, "exact")) == (240, 240, 240, "exact")
+        count_from_row({"rate": value}, 2400, None)
+    assert ends(count_from_row({"rate": value}, 2400, 2)) == (228, 240, 252, "declared")
+    assert ends(count_from_row({"rate": value}, 2400, 3)) == (239, 240, 241, "declared")
+    assert ends(count_from_row({"rate": value}, 2400, "exact")) == (240, 240, 240, "exact")
 
 
 @given(
@@ -255,24 +261,24 @@ def test_a_binary_number_of_full_precision_is_its_count_or_asks(counts, kind):
     toxic, n = counts
     value = float(kind(toxic / n))
     with contextlib.suppress(ValueError):  # asked for
-        assert ends(count_of({"rate": value}, n, None)) == (toxic, toxic, toxic, "exact")
-    assert ends(count_of({"rate": value}, n, "exact")) == (toxic, toxic, toxic, "exact")
+        assert ends(count_from_row({"rate": value}, n, None)) == (toxic, toxic, toxic, "exact")
+    assert ends(count_from_row({"rate": value}, n, "exact")) == (toxic, toxic, toxic, "exact")
 
 
 @given(st.integers(0, 1000), st.sampled_from([np.float32, np.float64]), st.integers(3, 5))
 def test_declared_decimals_are_those_of_the_text(number, kind, decimals):
     text = f"{number / 1000:.{decimals}f}"
-    written = count_of({"rate": Decimal(text)}, 2000, None)
+    written = count_from_row({"rate": Decimal(text)}, 2000, None)
     for value in (float(kind(number / 1000)), str(float(text)), Decimal(text)):
-        assert ends(count_of({"rate": value}, 2000, decimals))[:3] == ends(written)[:3]
+        assert ends(count_from_row({"rate": value}, 2000, decimals))[:3] == ends(written)[:3]
 
 
 @pytest.mark.parametrize("value", ["0.161", 0.161, Decimal("0.161"), float(np.float32(0.161))])
 def test_more_digits_than_are_declared_are_refused(value):
     with pytest.raises(ValueError, match="more digits"):
-        count_of({"rate": value}, 1000, 2)
+        count_from_row({"rate": value}, 1000, 2)
     with pytest.raises(DataError, match="No count"):
-        count_of({"rate": value}, 330, "exact")
+        count_from_row({"rate": value}, 330, "exact")
 
 
 @pytest.mark.parametrize(
@@ -285,12 +291,12 @@ def test_more_digits_than_are_declared_are_refused(value):
 )
 def test_numbers_of_a_row_that_disagree_are_refused(row, said):
     with pytest.raises(ValueError, match=said):
-        count_of(row, 330, None)
+        count_from_row(row, 330, None)
 
 
 def test_a_count_beside_its_own_rate_is_exact():
     for rate in ("16.1 %", "0.16", float("nan"), 53 / 330, ""):
-        assert count_of({"toxic": 53, "rate": rate}, 330, None) == Published(53, 330)
+        assert count_from_row({"toxic": 53, "rate": rate}, 330, None) == PublishedCount(53, 330)
 
 
 def written(path, rate):
@@ -329,9 +335,9 @@ def test_a_table_of_any_kind_keeps_the_digits(tmp_path, kind, rate, known):
     written(path, rate)
     if known is None:
         with pytest.raises(DataError, match="row 1: No count"):
-            counts_of(path, read_rows(path, exact=True), None)
+            counts_from_table(path, read_rows(path, exact=True), None)
         return
-    count = counts_of(path, read_rows(path, exact=True), None)["a", "all"]
+    count = counts_from_table(path, read_rows(path, exact=True), None)["a", "all"]
     assert (count.least.toxic, count.most.toxic, count.source) == known
 
 

@@ -8,7 +8,12 @@ import numpy as np
 import pytest
 
 from toxtrail.records.rows import Generation, Score
-from toxtrail.reporting.flip_browser import ROOM, Rows, as_script, data_of
+from toxtrail.reporting.flip_browser import (
+    MAX_PAGE_TEXT_BYTES,
+    FlipBrowserInput,
+    flip_browser_data,
+    script_safe_json,
+)
 
 WORDS = [
     "weather",
@@ -51,11 +56,11 @@ def family(variants, prompts, words=40):
         "pairs": pairs,
         "manifest": {"params": {}, "inputs": {"v0": {"manifest": scored}}},
     }
-    return Rows(summary, {p: f"prompt {p}" for p in ids}, generations, scores)
+    return FlipBrowserInput(summary, {p: f"prompt {p}" for p in ids}, generations, scores)
 
 
 def test_a_small_family_is_shown_whole():
-    found = data_of(family(3, 40), ROOM)
+    found = flip_browser_data(family(3, 40), MAX_PAGE_TEXT_BYTES)
     for pair in found["pairs"]:
         flips = [row for row in pair["rows"] if row[3] < 2]
         assert len(flips) == pair["flips"] > 0
@@ -66,7 +71,7 @@ def test_a_small_family_is_shown_whole():
 
 def test_every_row_points_at_its_own_texts():
     rows = family(2, 30)
-    found = data_of(rows, ROOM)
+    found = flip_browser_data(rows, MAX_PAGE_TEXT_BYTES)
     texts = {v: {g.prompt_id: g.text for g in own} for v, own in rows.generations.items()}
     for row in found["pairs"][0]["rows"]:
         prompt = found["prompts"][row[0]]
@@ -77,9 +82,9 @@ def test_every_row_points_at_its_own_texts():
 
 
 def test_a_large_family_fills_the_page_and_no_more_and_every_pair_has_its_share():
-    found = data_of(family(12, 2400), ROOM)
-    size = len(as_script(found).encode())
-    assert ROOM / 2 < size < 1.2 * ROOM
+    found = flip_browser_data(family(12, 2400), MAX_PAGE_TEXT_BYTES)
+    size = len(script_safe_json(found).encode())
+    assert MAX_PAGE_TEXT_BYTES / 2 < size < 1.2 * MAX_PAGE_TEXT_BYTES
     shown = [len(pair["rows"]) for pair in found["pairs"]]
     assert max(shown) - min(shown) <= 1
     assert all(pair["flips"] > len(pair["rows"]) for pair in found["pairs"])
@@ -89,6 +94,8 @@ def test_a_large_family_fills_the_page_and_no_more_and_every_pair_has_its_share(
 def test_a_megabyte_of_one_line_is_cut(text):
     rows = family(2, 4)
     long = {v: [g._replace(text=text) for g in own] for v, own in rows.generations.items()}
-    script = as_script(data_of(rows._replace(generations=long), ROOM))
+    script = script_safe_json(
+        flip_browser_data(rows._replace(generations=long), MAX_PAGE_TEXT_BYTES)
+    )
     assert len(script) < 40_000
     assert "characters more" in json.loads(script)["texts"][0]

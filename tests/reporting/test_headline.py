@@ -5,11 +5,17 @@ from __future__ import annotations
 import pytest
 
 from toxtrail.cli import _output
-from toxtrail.cli.compare_tables import show
-from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
-from toxtrail.reporting.headline import answer, headline, in_order, rate_matrix, subsets_of
+from toxtrail.cli.compare_tables import print_comparison
+from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
+from toxtrail.reporting.headline import (
+    family_headline,
+    rate_matrix,
+    sort_pairs,
+    subset_headline,
+    subsets_of,
+)
 from toxtrail.reporting.mlflow_page import rate_metrics
-from toxtrail.reporting.result_text import chance_note, rate_cells
+from toxtrail.reporting.result_text import chance_note, rate_table_row
 
 
 @pytest.fixture
@@ -25,7 +31,7 @@ def summary(score_rows, settings, measured):
 
 
 def test_the_headline_names_the_worst_variant_of_a_subset_and_says_that_it_is_credible(summary):
-    said = headline(summary, "judge", "severe")
+    said = subset_headline(summary, "judge", "severe")
     row = row_of(summary, "worse", "severe")
     assert said.startswith("severe: Worst is worse against base by at least +")
     assert f"at least {100 * row['simultaneous_lo']:+.1f} points, 50.0 % to 100.0 %" in said
@@ -77,7 +83,7 @@ def of_many(count, lo, simultaneous_lo, **more):
 
 
 def test_the_largest_of_many_is_not_called_credible_by_its_own_interval_alone():
-    said = headline(of_many(27, 0.01, -0.02), "judge")
+    said = subset_headline(of_many(27, 0.01, -0.02), "judge")
     assert "Worst is" not in said
     assert "No variant is credibly more toxic" in said
     assert "the largest of 27" in said
@@ -85,13 +91,13 @@ def test_the_largest_of_many_is_not_called_credible_by_its_own_interval_alone():
 
 
 def test_what_is_claimed_of_the_largest_is_the_bound_of_its_corrected_interval():
-    said = headline(of_many(27, 0.03, 0.012), "judge")
+    said = subset_headline(of_many(27, 0.03, 0.012), "judge")
     assert "Worst is v0 against base by at least +1.2 points" in said
     assert "observed +6.0 points, the largest of 27" in said
 
 
 def test_of_one_difference_nothing_is_said_of_a_choice():
-    said = headline(of_many(1, 0.012, 0.012), "judge")
+    said = subset_headline(of_many(1, 0.012, 0.012), "judge")
     assert "largest" not in said
     assert "corrected" not in said
 
@@ -99,7 +105,7 @@ def test_of_one_difference_nothing_is_said_of_a_choice():
 @pytest.mark.parametrize(("credible", "word"), [(True, "Worst is"), (False, "No variant is")])
 def test_where_there_is_a_pooled_estimate_it_must_agree(credible, word):
     pooled = {"pooled_diff": 0.02, "pooled_diff_lo": 0.0, "pooled_diff_hi": 0.05}
-    said = headline(of_many(27, 0.03, 0.012, credible_pooled=credible, **pooled), "judge")
+    said = subset_headline(of_many(27, 0.03, 0.012, credible_pooled=credible, **pooled), "judge")
     assert word in said
     assert "pooled +2.0 [+0.0, +5.0]" in said
 
@@ -115,19 +121,19 @@ def test_verdicts_stand_beside_how_many_are_expected_by_chance(summary):
 
 
 def test_nothing_is_called_worst_where_the_data_do_not_decide(summary):
-    said = headline(summary, "judge", "mild")
+    said = subset_headline(summary, "judge", "mild")
     assert "No variant is credibly more toxic" in said
     assert said.endswith("not decisive.")
 
 
 def test_the_answer_counts_every_verdict(summary):
-    said = answer(summary, "judge")
+    said = family_headline(summary, "judge")
     assert said.startswith("Of 2 differences over all prompts: 1 higher, 1 lower")
     assert "about 0.1 would be" in said
 
 
 def test_rows_stand_subset_by_subset_the_largest_rise_first(summary):
-    rows = in_order([row for row in summary["pairs"] if row["scorer"] == "judge"])
+    rows = sort_pairs([row for row in summary["pairs"] if row["scorer"] == "judge"])
     assert [row["subset"] for row in rows] == ["all"] * 2 + ["mild"] * 2 + ["severe"] * 2
     for subset in subsets_of(summary):
         found = [row["diff"] for row in rows if row["subset"] == subset]
@@ -145,16 +151,19 @@ def test_the_papers_table_has_a_row_for_each_variant_and_marks_what_is_credible(
 
 
 def test_dvc_gets_one_number_of_each_kind_for_each_variant(summary):
-    found = metrics_of(summary)
+    found = dvc_metrics(summary)
     assert set(found) == {"base", "better", "worse"}
     assert found["base"]["rate_pct"] == 25.0
     assert "difference_pp" not in found["base"]
     assert found["worse"]["low_pp"] < found["worse"]["difference_pp"] < found["worse"]["high_pp"]
-    assert [row["comparison"] for row in plot_rows(summary)] == ["better - base", "worse - base"]
+    assert [row["comparison"] for row in dvc_plot_rows(summary)] == [
+        "better - base",
+        "worse - base",
+    ]
 
 
 def test_a_rate_in_per_cent_is_the_same_number_for_dvc_mlflow_and_the_terminal(summary):
-    for variant, shown in metrics_of(summary).items():
+    for variant, shown in dvc_metrics(summary).items():
         rows = [r for r in summary["rates"] if r["variant"] == variant]
         overall = next(r for r in rows if (r["scorer"], r["subset"]) == ("judge", "all"))
         logged = rate_metrics(rows)
@@ -163,7 +172,7 @@ def test_a_rate_in_per_cent_is_the_same_number_for_dvc_mlflow_and_the_terminal(s
         assert logged["judge/all/rate_pct"] == pytest.approx(observed)
         assert 100 * logged["judge/all/rate"] == pytest.approx(observed)
         assert shown["low_pct"] == pytest.approx(logged["judge/all/rate_lo_pct"], abs=5e-4)
-        assert f"{observed:.1f} %" in rate_cells(overall)
+        assert f"{observed:.1f} %" in rate_table_row(overall)
 
 
 @pytest.mark.parametrize("width", [80, 100, 120])
@@ -171,8 +180,8 @@ def test_a_narrow_terminal_keeps_the_decision_about_practical_equivalence(
     summary, width, monkeypatch, capsys
 ):
     whole = {**summary, "judges": [], "behaviour": [], "claims": [], "pooled": {}}
-    monkeypatch.setattr(_output, "room", lambda: width)
-    show(whole, "a test", None, None, "text")
+    monkeypatch.setattr(_output, "terminal_width", lambda: width)
+    print_comparison(whole, "a test", None, None, "text")
     printed = capsys.readouterr().out
     table = printed[printed.index("Differences, paired") :]
     heads = next(line for line in table.splitlines() if "variant" in line)

@@ -7,9 +7,9 @@ from huggingface_hub import ModelCard as HubCard
 
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Input, ModelCard
+from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, InputFile, ModelIdentity
 from toxtrail.reporting.hf_model_card import model_card
-from toxtrail.reporting.scorer_limitations import limits_of
+from toxtrail.reporting.scorer_limitations import scorer_limitations
 
 BASE = BaseWeights(
     uri="hf:org/base@" + "a" * 40, resolved="a" * 40, sha256="b" * 64, files=(), converted=(),
@@ -33,9 +33,9 @@ def summary(score_rows, settings, measured):
     found = measured(rows, {"base": None, "tuned": "base"}).compared(settings).summary
     inputs = {}
     for name, adapters in (("base", ()), ("tuned", (ADAPTER,))):
-        card = ModelCard(key=name, base=BASE, adapters=adapters)
+        card = ModelIdentity(key=name, base=BASE, adapters=adapters)
         own = manifest_of("score", name, {"scorers": SCORERS}, {}, {}, card)
-        inputs[name] = Input(path=f"{name}.json", sha256="0" * 64, manifest=own)
+        inputs[name] = InputFile(path=f"{name}.json", sha256="0" * 64, manifest=own)
     fields = {
         "prompts": "31:0123", "temperature": "0.0", "template": '"none"', "dtype": '"float32"',
         "max_new_tokens": "24",
@@ -85,6 +85,6 @@ def test_a_variant_of_which_nothing_was_scored_has_no_card(summary):
 
 def test_the_papers_scorer_is_known_for_what_it_is():
     uri = "hf:facebook/roberta-hate-speech-dynabench-r4-target@x"
-    said = limits_of("d", {"kind": "hf", "uri": uri}, corrected=True)
+    said = scorer_limitations("d", {"kind": "hf", "uri": uri}, corrected=True)
     assert "hate-speech detector" in said
     assert "not counted" not in said

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from toxtrail.analysis.comparison import MeasuredRun, runs_comparison
-from toxtrail.analysis.family import edges
-from toxtrail.config.schema import JudgeConfig
+from toxtrail.analysis.comparison import MeasuredRun, compare_runs
+from toxtrail.analysis.family import variant_pairs
+from toxtrail.config.schema import ScorerErrorConfig
 from toxtrail.errors import DataError
 from toxtrail.reporting.result_text import corrected_cells, prior_notes
 from toxtrail.stages.compare import with_figures
@@ -31,7 +31,7 @@ def row(found, b, subset="a", a="base"):
 
 def test_every_variant_meets_its_parent_and_the_reference_once():
     variants = [{"variant": v, "parent": p} for v, p in PARENTS.items()]
-    assert [tuple(e) for e in edges(variants, "base")] == [
+    assert [tuple(e) for e in variant_pairs(variants, "base")] == [
         ("base", "tuned", "parent"),
         ("tuned", "again", "parent"),
         ("base", "again", "reference"),
@@ -150,7 +150,7 @@ def test_without_pairs_there_are_no_numbers(compared):
 
 def judged(settings, **judges):
     return settings.model_copy(
-        update={"judges": {"judge": JudgeConfig.model_validate({"source": "x", **judges})}}
+        update={"judges": {"judge": ScorerErrorConfig.model_validate({"source": "x", **judges})}}
     )
 
 
@@ -241,14 +241,16 @@ def test_two_runs_have_every_digit_of_the_familys_own_comparison(
 ):
     """Also where a scorer's errors are known for one variant alone."""
     right = {"sensitivity": 0.9, "specificity": 0.95}
-    judge = JudgeConfig(**right, source="s", variants={"tuned": {**right, "sensitivity": 0.6}})
+    judge = ScorerErrorConfig(
+        **right, source="s", variants={"tuned": {**right, "sensitivity": 0.6}}
+    )
     config = settings.model_copy(update={"judges": {"judge": judge}})
     values = {"base": [0.9, 0.1, 0.1, 0.9, 0.1], "tuned": [0.9, 0.9, 0.1, 0.1, 0.9],
               "again": [0.1] * 5}  # fmt: skip
     rows = {name: score_rows({"a": own, "b": own[::-1]}) for name, own in values.items()}
     family = measured(rows, PARENTS, config=config)
     labels = {"base": "base 0123abcd", "tuned": "tuned 4567cdef"}
-    runs = runs_comparison(as_runs(family, rows, spoken, labels, config), "t", False)
+    runs = compare_runs(as_runs(family, rows, spoken, labels, config), "t", False)
     assert {row["variant"] for row in runs["rates"]} == set(labels.values())
     assert runs["reference"] == labels["base"]
     of_family = {row["subset"]: row for row in family.compared(config).summary["pairs"]
@@ -272,7 +274,7 @@ def test_two_runs_of_one_variant_are_told_apart_by_their_labels(
     before, after = (
         as_runs(family, rows, spoken, {"base": label}, settings)[0] for label in ("v 01", "v 02")
     )
-    found = runs_comparison([before, after], "t", False)
+    found = compare_runs([before, after], "t", False)
     assert {(row["a"], row["b"]) for row in found["pairs"]} == {("v 01", "v 02")}
     assert all(row["diff"] == pytest.approx(0, abs=0.02) for row in found["pairs"])
 
@@ -307,7 +309,7 @@ def test_exchanging_two_runs_mirrors_their_differences(score_rows, settings, mea
     family = measured(rows, PARENTS, config=config)
     labels = {"base": "v 01", "tuned": "v 02"}
     runs = as_runs(family, rows, spoken, labels, config)
-    up, down = (runs_comparison(order, "t", False)["pairs"][0] for order in (runs, runs[::-1]))
+    up, down = (compare_runs(order, "t", False)["pairs"][0] for order in (runs, runs[::-1]))
     assert (up["a"], up["b"]) == (down["b"], down["a"])
     assert up["diff"] == -down["diff"]
     assert (up["diff_lo"], up["diff_hi"]) == (-down["diff_hi"], -down["diff_lo"])
@@ -324,4 +326,4 @@ def test_a_summary_of_another_version_is_refused_with_the_cure(
     old, new = as_runs(family, rows, spoken, {"base": "v 01", "tuned": "v 02"}, settings)
     old = old._replace(summary={**old.summary, "schema_version": 2})
     with pytest.raises(DataError, match="v 01 was made by another version.*dvc repro"):
-        runs_comparison([old, new], "t", False)
+        compare_runs([old, new], "t", False)

@@ -10,13 +10,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.protocols import Alone, Completion, EncodedPrompt, Silent
+from toxtrail.backends.protocols import Completion, EncodedPrompt, NoProgress, SingleProcess
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard
+from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelIdentity
 from toxtrail.records.rows import Prompt
-from toxtrail.stages.generate import collected, generate, row_seed, rows_identity
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.stages.generate import collect_generations, generate, row_seed, rows_identity
+from toxtrail.storage.row_journal import RowJournal
 
 CONFIG = GenerationConfig(
     max_new_tokens=4,
@@ -57,7 +57,7 @@ class EchoModel:
         return Completion((seed % 100,), f"{text}-{seed}", "length", "")
 
 
-class Member(Alone):
+class Member(SingleProcess):
     """One of several processes."""
 
     def __init__(self, number, of):
@@ -70,9 +70,9 @@ def prompts(*texts):
 
 def made(texts, folder, model=None, config=CONFIG):
     asked = prompts(*texts)
-    with RowStore(folder, {}) as rows:
-        generate(asked, model or EchoModel(), config, rows, Silent(), Alone())
-        return collected(asked, config, rows)
+    with RowJournal(folder, {}) as rows:
+        generate(asked, model or EchoModel(), config, rows, NoProgress(), SingleProcess())
+        return collect_generations(asked, config, rows)
 
 
 def states(rows):
@@ -154,27 +154,27 @@ def test_shared_work_gives_the_rows_of_one_process_and_makes_none_twice(processe
     with tempfile.TemporaryDirectory() as folder:
         expected = made(texts, Path(folder) / "alone")
         own, models = Path(folder) / "own", [EchoModel() for _ in range(processes)]
-        with RowStore(own, {}, 0) as rows:
+        with RowJournal(own, {}, 0) as rows:
             for number in reversed(range(processes)):
                 member = Member(number, processes)
                 if number:
-                    with RowStore(own, {}, number) as others:
+                    with RowJournal(own, {}, number) as others:
                         asked = prompts(*texts)
-                        generate(asked, models[number], CONFIG, others, Silent(), member)
+                        generate(asked, models[number], CONFIG, others, NoProgress(), member)
             with pytest.raises(DataError, match="run again|Run again") if texts else nothing():
-                collected(prompts(*texts), CONFIG, rows)
-            generate(prompts(*texts), models[0], CONFIG, rows, Silent(), Member(0, processes))
+                collect_generations(prompts(*texts), CONFIG, rows)
+            generate(prompts(*texts), models[0], CONFIG, rows, NoProgress(), Member(0, processes))
             rows.refresh()
-            assert collected(prompts(*texts), CONFIG, rows) == expected
+            assert collect_generations(prompts(*texts), CONFIG, rows) == expected
         assert sum(len(model.made) for model in models) <= 2 * len(texts)
 
 
 def test_a_prompt_of_the_same_name_but_another_text_has_no_row_yet(tmp_path):
-    with RowStore(tmp_path, {}) as rows:
+    with RowJournal(tmp_path, {}) as rows:
         for text in ("one", "two"):
             prompt = Prompt("s-x", "s", text, "file:x", 0)
-            generate([prompt], EchoModel(), CONFIG, rows, Silent(), Alone())
-            (row, _) = collected([prompt], CONFIG, rows)
+            generate([prompt], EchoModel(), CONFIG, rows, NoProgress(), SingleProcess())
+            (row, _) = collect_generations([prompt], CONFIG, rows)
             assert row.text.startswith(text)
 
 
@@ -213,7 +213,7 @@ def cards():
             kind="generate", key="other" if changed == "key" else "own",
             params={"generation": generation, **served},
             inputs={},
-            model=ModelCard(key="own", base=weights, adapters=(adapter,)),
+            model=ModelIdentity(key="own", base=weights, adapters=(adapter,)),
             code_sha256=value("code"), environment={"torch": value("torch")},
         )  # fmt: skip
 
@@ -222,12 +222,12 @@ def cards():
 
 def test_two_models_or_settings_never_share_a_row(tmp_path):
     places, manifest = cards()
-    with RowStore(tmp_path, rows_identity(manifest(None))) as rows:
+    with RowJournal(tmp_path, rows_identity(manifest(None))) as rows:
         rows.add("row", [1])
     for place in places:
-        with RowStore(tmp_path, rows_identity(manifest(place))) as rows:
+        with RowJournal(tmp_path, rows_identity(manifest(place))) as rows:
             assert "row" not in rows, place
-    with RowStore(tmp_path, rows_identity(manifest(None))) as rows:
+    with RowJournal(tmp_path, rows_identity(manifest(None))) as rows:
         assert "row" in rows
 
 

@@ -9,20 +9,20 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
-from toxtrail.analysis.comparison import TABLES, with_pooled
-from toxtrail.analysis.family import edges
+from toxtrail.analysis.comparison import TABLE_NAMES, with_pooled
+from toxtrail.analysis.family import variant_pairs
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.pipeline import manifest_of
-from toxtrail.records.analysis_output import Posterior
+from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.reporting.result_text import (
-    edition,
-    estimand,
+    method_line,
+    reading_guide,
     sample_cells,
     scorer_cells,
     scorer_columns,
 )
-from toxtrail.stats.sampling import Sampled
-from toxtrail.storage.artifacts import Store
+from toxtrail.stats.sampling import SampleResult
+from toxtrail.storage.artifacts import ArtifactStore
 
 PROMISED = {
     "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean
@@ -49,7 +49,7 @@ def sampler(counts, effort):
     eta = np.log(share / (1 - share)) + 0.3 * rng.standard_normal((*shape, *share.shape))
     posterior = {"eta": eta, "sd_prompt": np.full(shape, 0.1) + 0.01 * rng.random(shape)}
     posterior["mu"] = rng.standard_normal(shape)
-    return Sampled(posterior, np.zeros(shape), rng.standard_normal(shape), np.zeros(shape))
+    return SampleResult(posterior, np.zeros(shape), rng.standard_normal(shape), np.zeros(shape))
 
 
 def spread(toxic, n):
@@ -81,11 +81,11 @@ def summary(family, settings):
 
 @pytest.mark.parametrize("name", sorted(PROMISED))
 def test_a_table_has_the_promised_columns_in_parquet_csv_and_json(name, summary, tmp_path):
-    store, folder = Store(tmp_path), tmp_path / "c"
+    store, folder = ArtifactStore(tmp_path), tmp_path / "c"
     draws = xr.Dataset({"difference": (("chain", "draw"), np.zeros((4, 5)))})
-    tables = {table: summary[table] for table in TABLES}
+    tables = {table: summary[table] for table in TABLE_NAMES}
     manifest = manifest_of("compare", "f", {}, {}, {})
-    store.write_posterior(folder, Posterior(summary, draws, {}, {}), manifest, tables)
+    store.write_posterior(folder, AnalysisOutput(summary, draws, {}, {}), manifest, tables)
     with (folder / f"{name}.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     table = pq.read_table(folder / f"{name}.parquet")
@@ -115,7 +115,7 @@ def test_the_rate_at_the_threshold_in_use_is_the_rate(summary):
 def test_a_parent_of_the_reference_meets_it_once():
     parents = {"base": None, "instruct": "base", "tuned": "instruct"}
     variants = [{"variant": v, "parent": p} for v, p in parents.items()]
-    assert [tuple(edge) for edge in edges(variants, "instruct")] == [
+    assert [tuple(edge) for edge in variant_pairs(variants, "instruct")] == [
         ("base", "instruct", "parent"), ("instruct", "tuned", "parent")
     ]  # fmt: skip
 
@@ -128,7 +128,7 @@ def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, 
     )
     assert summary["rope_reference"] == reference["rate_mean"]
     assert {r["rope"] for r in summary["pairs"]} == {0.25 * reference["rate_mean"]}
-    assert f"+-{25 * reference['rate_mean']:.1f} points" in estimand(summary)
+    assert f"+-{25 * reference['rate_mean']:.1f} points" in reading_guide(summary)
     small = family().compared(settings).summary
     assert {r["rope"] for r in small["pairs"]} == {0.01}
     given = config.model_copy(update={"rope_reference_pct": 40.0})
@@ -151,9 +151,9 @@ def test_one_scorer_needs_no_such_table(score_rows, settings, measured):
 
 def test_k_stands_beside_the_numbers(family, settings):
     once, thrice = (family(k=k).compared(settings).summary for k in (1, 3))
-    assert "k = 1 continuation a prompt" in edition(once, "judge")
-    assert "k = 3 continuations a prompt" in edition(thrice, "judge")
-    assert "at least half" in estimand(thrice)
+    assert "k = 1 continuation a prompt" in method_line(once, "judge")
+    assert "k = 3 continuations a prompt" in method_line(thrice, "judge")
+    assert "at least half" in reading_guide(thrice)
     assert sample_cells(once, "judge") == []
     row = sample_cells(thrice, "judge")[0]
     assert row[:4] == ("base", "all", "3", "120")

@@ -6,14 +6,14 @@ import numpy as np
 import pytest
 
 from toxtrail.analysis.comparison import with_pooled
-from toxtrail.analysis.family import edges
-from toxtrail.analysis.pooled_estimates import LEAST_DRAWS, tables_of
+from toxtrail.analysis.family import variant_pairs
+from toxtrail.analysis.pooled_estimates import LEAST_DRAWS, rows_from_draws
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
-from toxtrail.reporting.result_text import pair_cells, pooling_notes, recipe_notes
-from toxtrail.stats.sampling import Sampled
-from toxtrail.storage.artifacts import Store
+from toxtrail.reporting.result_text import pair_table_row, pooling_notes, seed_notes
+from toxtrail.stats.sampling import SampleResult
+from toxtrail.storage.artifacts import ArtifactStore
 
 POOLING = PoolingConfig(chains=4, draws=3000, target_accept=0.9)
 REAL = PoolingConfig(chains=4, draws=8000, target_accept=0.97)
@@ -42,7 +42,7 @@ class Fake:
             "sd_prompt": np.abs(rng.normal(0.1, 0.01, shape)),
             "mu": rng.standard_normal(shape),
         }
-        return Sampled(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
+        return SampleResult(posterior, diverging, rng.standard_normal(shape), np.zeros(shape))
 
 
 def scores(toxic, n):
@@ -80,7 +80,7 @@ def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
     for row in summary["pairs"]:
         assert row["pooled_diff_lo"] < row["pooled_diff"] < row["pooled_diff_hi"]
         assert abs(row["pooled_diff"] - row["diff"]) < 0.1
-        assert "[" in pair_cells(row)[10]
+        assert "[" in pair_table_row(row)[10]
     overall = next(r for r in summary["pairs"] if r["subset"] == "all")
     parts = {r["subset"]: r["pooled_diff"] for r in summary["pairs"]}
     assert overall["pooled_diff"] == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
@@ -101,11 +101,11 @@ def test_the_draws_are_those_of_the_table(own, settings):
 @pytest.mark.parametrize("pooling", [POOLING, None])
 def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, pooling):
     """As a verification computes it."""
-    store, folder = Store(tmp_path), tmp_path / "results/pooled/f"
+    store, folder = ArtifactStore(tmp_path), tmp_path / "results/pooled/f"
     found = own.pooled(settings, pooling, Fake())
     store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
-    who = edges(list(own.summaries.values()), "base")
-    again = tables_of(store.read_draws(folder), who, settings.level, found.summary["scorers"])
+    who = variant_pairs(list(own.summaries.values()), "base")
+    again = rows_from_draws(store.read_draws(folder), who, settings.level, found.summary["scorers"])
     assert again == {name: found.summary[name] for name in ("rates", "pairs")}
 
 
@@ -323,16 +323,16 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     assert (row["recipe"], row["scorer"], row["variants"]) == ("dolly", "judge", 2)
     assert 0.02 < row["spread_lo"] < row["spread"] < row["spread_hi"] < 0.12
     summary = with_pooled(made.compared(settings), found.summary).summary
-    (note,) = recipe_notes(summary, "judge")
+    (note,) = seed_notes(summary, "judge")
     assert note.startswith(
         "2 fine-tunes of the recipe dolly: spread between fine-tunes of this rec"
     )
     folder = tmp_path / "pooled"
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
-    again = tables_of(
+    again = rows_from_draws(
         store.read_draws(folder),
-        edges(list(made.summaries.values()), "base"),
+        variant_pairs(list(made.summaries.values()), "base"),
         settings.level,
         found.summary["scorers"],
     )

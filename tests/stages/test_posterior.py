@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from toxtrail.analysis.response_table import said
-from toxtrail.analysis.score_table import cells
-from toxtrail.analysis.variant_rates import variant_posterior
+from toxtrail.analysis.response_table import build_response_table
+from toxtrail.analysis.score_table import build_score_table
+from toxtrail.analysis.variant_rates import estimate_variant_rates
 from toxtrail.errors import DataError
 
 
 @pytest.fixture
 def posterior(settings, spoken):
     def make(rows):
-        return variant_posterior(cells(rows), said(spoken(rows)), "v", "judge", settings)
+        return estimate_variant_rates(
+            build_score_table(rows), build_response_table(spoken(rows)), "v", "judge", settings
+        )
 
     return make
 
@@ -65,12 +67,12 @@ def test_scorers_stand_side_by_side(score_rows, posterior):
 
 def test_two_rows_with_one_key_are_refused(score_rows):
     with pytest.raises(DataError, match="one key"):
-        cells(score_rows({"a": [0.1]}) * 2)
+        build_score_table(score_rows({"a": [0.1]}) * 2)
 
 
 def test_no_rows_are_refused():
     with pytest.raises(DataError, match="no score rows"):
-        cells([])
+        build_score_table([])
 
 
 def test_two_continuations_of_a_prompt_give_its_worst_and_whether_any_is_toxic(

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.schema import PromptsConfig, SubsetConfig
-from toxtrail.datasets.prompt_selection import Candidate, Selection, draw
+from toxtrail.datasets.prompt_selection import Candidate, Selection, sample_prompts
 from toxtrail.datasets.readers import read_rows, read_texts
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.stages.prompts import run
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 TEXTS = st.lists(st.text(min_size=1, max_size=8), min_size=1, max_size=20, unique=True)
 
@@ -28,7 +28,7 @@ def drawn(texts, n, seed=1, subset="s"):
         candidates.setdefault(text, Candidate(row, "", None))
     selection = Selection(candidates, len(texts), 0, {}, len(texts) - len(candidates))
     config = SubsetConfig(uri="file:x", n=n)
-    return [prompt.text for prompt in draw(selection, subset, config, seed)]
+    return [prompt.text for prompt in sample_prompts(selection, subset, config, seed)]
 
 
 @given(TEXTS, st.randoms(use_true_random=False))
@@ -163,7 +163,7 @@ def ran(tmp_path):
     def make(files, **subsets):
         for name, content in files.items():
             (tmp_path / name).write_text(content, encoding="utf-8")
-        store = Store(tmp_path)
+        store = ArtifactStore(tmp_path)
         run(store, PromptsConfig(seed=1, subsets=subsets), Local(tmp_path))
         return store
 

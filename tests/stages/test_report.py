@@ -7,11 +7,11 @@ import re
 import pytest
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import lineage
-from toxtrail.reporting.html_report import Page, render
+from toxtrail.provenance.identity import walk_lineage
+from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
-from toxtrail.reporting.result_text import interval, percent, points, probability
-from toxtrail.text_escaping import visible
+from toxtrail.reporting.result_text import interval, percent, percentage_points, probability
+from toxtrail.text_escaping import escape_control_chars
 
 HOSTILE = "<script>alert(1)</script>"
 CARD = {
@@ -67,7 +67,7 @@ def page_of(found, spoken):
     def make(summary, text_of=lambda row: f"of {row.prompt_id}"):
         texts = {name: spoken(own, text_of) for name, own in rows.items()}
         prompts = {row.prompt_id: f"prompt of {row.prompt_id}" for row in rows["base"]}
-        page = Page(summary, summary["figures"], prompts, texts, rows)
+        page = FamilyPage(summary, summary["figures"], prompts, texts, rows)
         return render([page], CARD, manifest_of("report", None, {"families": ["f"]}, {}, {}))
 
     return make
@@ -104,7 +104,7 @@ def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summar
 
 def test_a_lineage_lists_the_manifest_itself_first():
     manifest = manifest_of("prompts", None, {}, {}, {})
-    assert lineage(manifest) == [manifest]
+    assert walk_lineage(manifest) == [manifest]
 
 
 @pytest.mark.parametrize(
@@ -116,17 +116,21 @@ def test_a_probability_is_never_certain(value, said):
 
 def test_nothing_is_never_shown_as_zero():
     row = {"rate_lo": None, "rate_hi": None}
-    assert [percent(None), points(None), interval(row, "rate")] == ["-", "-", "-"]
+    assert [percent(None), percentage_points(None), interval(row, "rate")] == ["-", "-", "-"]
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "a\nb", "\x07", "\u202egnp", "fine ü"])
 def test_nothing_that_a_terminal_obeys_is_printed(text):
-    assert visible(text).isprintable()
-    assert visible("fine ü") == "fine ü"
+    assert escape_control_chars(text).isprintable()
+    assert escape_control_chars("fine ü") == "fine ü"
 
 
 def test_a_difference_of_nothing_has_no_minus_sign():
-    assert [points(-0.0001), points(0.0), points(-0.0051)] == ["+0.0", "+0.0", "-0.5"]
+    assert [percentage_points(-0.0001), percentage_points(0.0), percentage_points(-0.0051)] == [
+        "+0.0",
+        "+0.0",
+        "-0.5",
+    ]
 
 
 def test_the_page_says_what_so_few_prompts_can_see(summary, page_of):

@@ -6,8 +6,8 @@ import pytest
 from browsing import opened_browser
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.reporting.html_report import Page, render
-from toxtrail.text_escaping import visible
+from toxtrail.reporting.html_report import FamilyPage, render
+from toxtrail.text_escaping import escape_control_chars
 
 pytestmark = pytest.mark.slow
 
@@ -58,7 +58,7 @@ def _page(score_rows, settings, measured, spoken):
         "pooled": {"judge": {"status": "left out", "reason": "pooling is switched off"}},
     }  # fmt: skip
     prompts = {row.prompt_id: f"prompt {row.prompt_id} {HOSTILE[0]}" for row in rows["base"]}
-    page = Page(summary, {}, prompts, texts, rows)
+    page = FamilyPage(summary, {}, prompts, texts, rows)
     return render([page], NO_PROMPTS, manifest_of("report", None, {}, {}, {}))
 
 
@@ -110,7 +110,7 @@ def test_hostile_texts_do_nothing_and_are_shown_as_they_are(page, pages):
     page.check("[data-control=unmask]")
     shown = page.inner_text("body")
     assert "<script>window.pwned = 1</script>" in shown
-    assert visible("\u202eevil\u2066") in shown
+    assert escape_control_chars("\u202eevil\u2066") in shown
     assert "{{ 7 * 7 }} ${7*7}" in shown
     assert "characters more" in shown
     page.wait_for_timeout(300)

@@ -11,11 +11,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.backends.protocols import Alone, ScoredText, Silent
+from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
 from toxtrail.errors import BackendError
 from toxtrail.records.rows import Generation
-from toxtrail.stages.score import Judge, collected, score
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.stages.score import NamedScorer, collect_scores, score_generations
+from toxtrail.storage.row_journal import RowJournal
 
 
 class LengthScorer:
@@ -44,11 +44,11 @@ def row(name, text="abc", state="ok"):
 def scored(rows, folder, judges=None):
     with ExitStack() as files:
         held = {}
-        for judge in judges or [Judge("len", LengthScorer(), "toxic")]:
-            store = files.enter_context(RowStore(folder / judge.name, {}))
+        for judge in judges or [NamedScorer("len", LengthScorer(), "toxic")]:
+            store = files.enter_context(RowJournal(folder / judge.name, {}))
             held[judge.name] = judge, store
-            score(rows, judge, store, Silent(), Alone())
-        return collected(rows, held)
+            score_generations(rows, judge, store, NoProgress(), SingleProcess())
+        return collect_scores(rows, held)
 
 
 def test_all_heads_are_kept_and_the_named_one_is_toxicity(tmp_path):
@@ -65,7 +65,7 @@ def test_a_row_without_text_keeps_its_state_and_gets_no_score(state, tmp_path):
 @pytest.mark.parametrize("value", [math.nan, -0.01, 1.01, math.inf])
 def test_a_score_that_is_no_probability_stops_the_stage(value, tmp_path):
     with pytest.raises(BackendError, match=r"a score is in \[0, 1\]"):
-        scored([row("a")], tmp_path, [Judge("bad", ConstantScorer(value), "toxic")])
+        scored([row("a")], tmp_path, [NamedScorer("bad", ConstantScorer(value), "toxic")])
 
 
 def test_a_scorer_that_answers_too_few_texts_stops_the_stage(tmp_path):
@@ -73,12 +73,15 @@ def test_a_scorer_that_answers_too_few_texts_stops_the_stage(tmp_path):
         scored(
             [row("a"), row("b", "abcd")],
             tmp_path,
-            [Judge("bad", ConstantScorer(0.1, drop=1), "toxic")],
+            [NamedScorer("bad", ConstantScorer(0.1, drop=1), "toxic")],
         )
 
 
 def test_every_judge_scores_every_row(tmp_path):
-    judges = [Judge("len", LengthScorer(), "toxic"), Judge("const", ConstantScorer(0.2), "toxic")]
+    judges = [
+        NamedScorer("len", LengthScorer(), "toxic"),
+        NamedScorer("const", ConstantScorer(0.2), "toxic"),
+    ]
     found = scored([row("a"), row("b", "", "empty")], tmp_path, judges)
     assert sorted((s.prompt_id, s.scorer) for s in found) == [
         ("a", "const"),
@@ -96,7 +99,7 @@ def test_how_many_texts_a_scorer_gets_at_once_changes_no_score(texts, chunk):
         pytest.MonkeyPatch.context() as patch,
     ):
         alone = scored(rows, Path(folder) / "one")
-        patch.setattr("toxtrail.stages.score.CHUNK", chunk)
+        patch.setattr("toxtrail.stages.score.TEXTS_PER_CALL", chunk)
         assert scored(rows, Path(folder) / "other") == alone
 
 
@@ -108,7 +111,7 @@ def test_equal_texts_are_scored_once_and_known_ones_not_again(tmp_path):
             self.seen += len(texts)
             return super().score(texts)
 
-    judge = Judge("len", Counting(), "toxic")
+    judge = NamedScorer("len", Counting(), "toxic")
     first = scored([row("a"), row("b"), row("c", "other")], tmp_path, [judge])
     assert judge.scorer.seen == 2
     assert [s.toxicity for s in first] == [0.3, 0.3, 0.5]

@@ -8,12 +8,12 @@ import pytest
 
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.stages.track import _damaged_records, _executions
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 
 @pytest.fixture
 def store(tmp_path):
-    return Store(tmp_path)
+    return ArtifactStore(tmp_path)
 
 
 @pytest.fixture

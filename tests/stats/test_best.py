@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 
 from toxtrail.errors import DataError
-from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, data_of, location
+from toxtrail.stats.best import HYPER, LOCATIONS, WARNING, build, location_difference, model_data
 from toxtrail.stats.paired_differences import Pairs, pair_posterior, verdict
-from toxtrail.stats.sampling import Effort, complaints, judge, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
 
-EFFORT = Effort(4, 2000, 0.9, 1)
+EFFORT = SamplerSettings(4, 2000, 0.9, 1)
 
 
 def scores(n, rate, shift, rng):
@@ -23,8 +23,8 @@ def scores(n, rate, shift, rng):
 def fitted(a, b):
     drawn = sample(build(a, b), EFFORT)
     reported = {name: drawn.posterior[name] for name in LOCATIONS}
-    assert complaints(judge(drawn, HYPER, reported, 0.95)) == []
-    return location(drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
+    assert convergence_problems(diagnose(drawn, HYPER, reported, 0.95)) == []
+    return location_difference(drawn, a, b, 0.5, 0.95, np.random.default_rng(0))
 
 
 def by_rates(a, b):
@@ -87,7 +87,7 @@ def test_it_covers_the_difference_of_what_it_assumes_and_not_that_of_rates():
 
     def interval(a, b, seed):
         found = nutpie.sample(
-            compiled.with_data(**data_of(a, b)), draws=300, tune=300, chains=1, seed=seed,
+            compiled.with_data(**model_data(a, b)), draws=300, tune=300, chains=1, seed=seed,
             target_accept=0.9, progress_bar=False, save_warmup=False,
         ).posterior  # fmt: skip
         step = (found["mu_b"] - found["mu_a"]).values

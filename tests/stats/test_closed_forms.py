@@ -10,7 +10,7 @@ from scipy.special import expit
 from toxtrail.stats import published_model
 from toxtrail.stats.paired_differences import PairCounts, pair_draws
 from toxtrail.stats.rate_posterior import rate_draws
-from toxtrail.stats.sampling import Effort, sample
+from toxtrail.stats.sampling import SamplerSettings, sample
 
 LEVELS = (0.025, 0.25, 0.5, 0.75, 0.975)
 COUNTS = [PairCounts(9, 6, 14, 91), PairCounts(2, 1, 4, 58)]
@@ -45,7 +45,7 @@ def drawn():
         pm.Binomial("both", n - discordant, kappa, observed=table[:, 0])
         rate = pm.Beta("rate", 0.5, 0.5, shape=2)
         pm.Binomial("toxic", n, rate, observed=table[:, 0] + table[:, 1])
-    found = sample(model, Effort(4, 5000, 0.95, 1)).posterior
+    found = sample(model, SamplerSettings(4, 5000, 0.95, 1)).posterior
     return {name: values.reshape(-1, *values.shape[2:]) for name, values in found.items()}
 
 

@@ -18,7 +18,7 @@ from toxtrail.stats.paired_differences import (
     mean_posterior,
     pair_draws,
     pair_posterior,
-    summarise,
+    summarise_difference,
 )
 from toxtrail.stats.rate_posterior import rate_draws, rate_posterior
 
@@ -98,7 +98,8 @@ def test_numbers_by_first_appearance_are_the_same_bits_whatever_the_names():
 @settings(max_examples=25, deadline=None)
 def test_exchanging_the_variants_mirrors_every_number(own):
     one, other = (
-        summarise(pair_posterior(p, 0.5), p.estimate, LEVEL, 0.02) for p in (own, own.mirrored)
+        summarise_difference(pair_posterior(p, 0.5), p.estimate, LEVEL, 0.02)
+        for p in (own, own.mirrored)
     )
     assert (other.interval.lo, other.interval.hi) == pytest.approx(
         (-one.interval.hi, -one.interval.lo), abs=1e-9

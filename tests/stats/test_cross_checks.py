@@ -12,10 +12,10 @@ from scipy.special import expit
 from statsmodels.stats.contingency_tables import mcnemar
 from statsmodels.stats.proportion import proportion_confint
 
-from toxtrail.stats.hierarchical.model import build, counts_of, rates
+from toxtrail.stats.hierarchical.model import build, count_labels, marginal_rates
 from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior
-from toxtrail.stats.published_counts import Published, rate_interval, unpaired
-from toxtrail.stats.sampling import Effort, sample
+from toxtrail.stats.published_counts import PublishedCount, rate_interval, unpaired
+from toxtrail.stats.sampling import SamplerSettings, sample
 
 TABLES = [(30, 147, 128, 2095), (5, 40, 18, 300), (0, 3, 9, 88), (60, 60, 60, 60), (2, 1, 9, 20)]
 each_table = pytest.mark.parametrize("table", TABLES)
@@ -38,7 +38,10 @@ def test_a_comparison_that_ignores_the_pairing_disagrees_with_mcnemar():
     ours = 1 - posterior(*table).probability_higher
     p = mcnemar([[110, 5], [22, 263]], exact=True).pvalue
     assert 2 * ours < 0.003 > p
-    assert unpaired(Published(115, 400), Published(132, 400), 0.5, 0.95).verdict == "not decisive"
+    assert (
+        unpaired(PublishedCount(115, 400), PublishedCount(132, 400), 0.5, 0.95).verdict
+        == "not decisive"
+    )
 
 
 @pytest.mark.parametrize("table", [table for table in TABLES if min(table[1:3]) >= 15])
@@ -53,7 +56,7 @@ def test_the_paired_interval_is_walds_where_there_are_many_discordant_prompts(ta
 @pytest.mark.parametrize(("toxic", "n"), [(240, 2400), (19, 2400), (7, 50), (1, 2)])
 def test_the_interval_of_a_rate_is_statsmodels_jeffreys(toxic, n):
     theirs = proportion_confint(toxic, n, alpha=0.05, method="jeffreys")
-    assert rate_interval(Published(toxic, n), 0.5, 0.95) == pytest.approx(theirs, abs=1e-9)
+    assert rate_interval(PublishedCount(toxic, n), 0.5, 0.95) == pytest.approx(theirs, abs=1e-9)
 
 
 @pytest.mark.slow
@@ -77,9 +80,9 @@ def test_pooled_rates_and_differences_are_those_of_a_marginal_model_on_many_prom
         frame["toxic"], design, groups=frame["prompt"], family=sm.families.Gaussian(),
         cov_struct=sm.cov_struct.Exchangeable(),
     ).fit()  # fmt: skip
-    drawn = sample(build(counts_of([table])), Effort(4, 2000, 0.97, 1))
+    drawn = sample(build(count_labels([table])), SamplerSettings(4, 2000, 0.97, 1))
     eta_draws = drawn.posterior["eta"].reshape(-1, 3, 1)
-    ours = rates(eta_draws, drawn.posterior["sd_prompt"].ravel())[:, :, 0]
+    ours = marginal_rates(eta_draws, drawn.posterior["sd_prompt"].ravel())[:, :, 0]
     assert ours.mean(axis=0) == pytest.approx(gee.params.to_numpy(), abs=0.006)
     steps = ours[:, [1, 2]] - ours[:, [0]]
     contrast = np.array([[-1, 1, 0], [-1, 0, 1]])

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.special import expit
 
-from toxtrail.stats.dose_response import never_falls, paired_rates, slopes
+from toxtrail.stats.dose_response import is_monotone, paired_rates, slopes
 
 DOSES = np.array([0.0, 1.0, 2.0, 4.0])
 
@@ -56,7 +56,7 @@ def test_a_rate_of_zero_is_no_infinity():
 def test_it_never_falls_if_the_means_of_each_dose_rise():
     doses = np.array([0.0, 1.0, 1.0, 2.0])
     rates = np.array([[0.1, 0.5, 0.1, 0.4], [0.1, 0.5, 0.1, 0.2]])
-    assert never_falls(rates, doses).tolist() == [1.0, 0.0]
+    assert is_monotone(rates, doses).tolist() == [1.0, 0.0]
 
 
 def test_subsets_weigh_as_they_are_told():

@@ -13,18 +13,18 @@ from toxtrail.errors import DataError
 from toxtrail.stats.paired_differences import (
     PairCounts,
     Pairs,
-    decision,
     direction,
     flat_prior,
     joint_table,
+    label_correlation,
     mean_posterior,
     odds_ratio,
     pair_counts,
     pair_draws,
     pair_posterior,
-    phi,
     power_scaled,
-    summarise,
+    rope_decision,
+    summarise_difference,
     unpaired_is_credible,
     verdict,
 )
@@ -68,7 +68,9 @@ def test_the_integrals_are_what_draws_from_the_tree_give(table):
 def test_exchanging_the_variants_mirrors_every_number(table):
     n11, n10, n01, n00 = table
     one, other = pairs(table), pairs((n11, n01, n10, n00))
-    up, down = (summarise(pair_posterior(p, 0.5), p.estimate, 0.95, 0.02) for p in (one, other))
+    up, down = (
+        summarise_difference(pair_posterior(p, 0.5), p.estimate, 0.95, 0.02) for p in (one, other)
+    )
     assert up.estimate == -down.estimate
     assert up.interval == (-down.interval.hi, -down.interval.lo)
     assert (up.above, up.below, up.in_rope) == (down.below, down.above, down.in_rope)
@@ -97,7 +99,8 @@ def test_exchanging_mirrors_several_continuations_too(a, b):
     one = Pairs([np.array(a[:n])], [np.array(b[:n])], [1.0])
     assume(a[:n] != b[:n])
     up, down = (
-        summarise(pair_posterior(p, 0.5), p.estimate, 0.95, 0.02) for p in (one, one.mirrored)
+        summarise_difference(pair_posterior(p, 0.5), p.estimate, 0.95, 0.02)
+        for p in (one, one.mirrored)
     )
     assert up.interval == pytest.approx((-down.interval.hi, -down.interval.lo), abs=1e-9)
     assert (up.above, up.in_rope) == pytest.approx((down.below, down.in_rope), abs=1e-9)
@@ -125,7 +128,7 @@ def test_the_verdict_of_the_interval_is_that_of_the_probability(table):
 @settings(max_examples=40, deadline=None)
 def test_what_is_shown_is_what_was_observed_and_lies_in_its_interval(table):
     own = pairs(table)
-    found = summarise(pair_posterior(own, 0.5), own.estimate, 0.95, 0.01)
+    found = summarise_difference(pair_posterior(own, 0.5), own.estimate, 0.95, 0.01)
     assert found.estimate == pytest.approx((table[2] - table[1]) / sum(table))
     assert found.interval.lo <= found.estimate <= found.interval.hi
 
@@ -141,7 +144,7 @@ def test_the_posterior_mean_is_near_what_was_observed(table):
 @settings(max_examples=30, deadline=None)
 def test_a_difference_is_in_the_region_above_or_below(table):
     own = posterior(*table)
-    found = summarise(own, 0.0, 0.95, 0.03)
+    found = summarise_difference(own, 0.0, 0.95, 0.03)
     assert found.in_rope + found.above + found.below == pytest.approx(1)
 
 
@@ -158,7 +161,9 @@ def test_the_four_counts_are_all_prompts(both):
 def test_a_variant_against_itself_is_never_decisive(table):
     own = labels(table)[0]
     same = Pairs([own], [own], [1.0])
-    assert summarise(pair_posterior(same, 0.5), 0.0, 0.95, 0.01).verdict == "not decisive"
+    assert (
+        summarise_difference(pair_posterior(same, 0.5), 0.0, 0.95, 0.01).verdict == "not decisive"
+    )
     assert not unpaired_is_credible(*[rate_posterior([own], [1.0], 0.5)] * 2, 0.95)
 
 
@@ -188,8 +193,8 @@ def test_an_interval_that_touches_zero_decides_nothing():
 
 
 def test_phi_is_one_for_equal_labels_and_none_where_nothing_varies():
-    assert phi(PairCounts(5, 0, 0, 5)) == pytest.approx(1)
-    assert phi(PairCounts(0, 0, 0, 9)) is None
+    assert label_correlation(PairCounts(5, 0, 0, 5)) == pytest.approx(1)
+    assert label_correlation(PairCounts(0, 0, 0, 9)) is None
 
 
 def test_the_odds_ratio_is_that_of_the_rates_beside_it():
@@ -209,7 +214,7 @@ def test_no_prior_and_no_table_is_without_numbers(table, prior):
     own = posterior(*table, prior=prior)
     median, (lo, hi) = own.odds_ratio(0.95)
     assert 0 < lo <= median <= hi < np.inf
-    found = summarise(own, 0.0, 0.95, 0.01)
+    found = summarise_difference(own, 0.0, 0.95, 0.01)
     assert -1 <= found.interval.lo <= found.interval.hi <= 1
 
 
@@ -280,4 +285,4 @@ def test_the_calibration_test_would_notice_a_posterior_that_ignores_the_pairing(
     ],
 )
 def test_a_decision_asks_for_more_than_zero(interval, said):
-    assert decision(Interval(*interval), 0.01) == said
+    assert rope_decision(Interval(*interval), 0.01) == said

@@ -19,18 +19,18 @@ from toxtrail.stats.paired_differences import Pairs, direction, pair_posterior
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.power import (
     MANY,
-    PairTable,
+    JointProbabilities,
     VerdictRule,
-    believed_rates,
-    detectable,
+    detectable_difference,
+    joint_probabilities,
     nearest_table,
-    pair_table,
-    possible_phi,
+    phi_bounds,
     power,
-    prompts_assured,
     prompts_by_spread,
     prompts_for_width,
-    prompts_needed,
+    rate_draws_from_interval,
+    required_prompts,
+    required_prompts_by_simulation,
 )
 
 RATES = st.floats(0.005, 0.995)
@@ -40,9 +40,9 @@ USUAL = VerdictRule(0.5, 0.95)
 @given(a=RATES, b=RATES, share=st.floats(0, 1))
 @settings(max_examples=40, deadline=None)
 def test_a_table_has_its_rates_and_its_correlation(a, b, share):
-    low, high = possible_phi(a, b)
+    low, high = phi_bounds(a, b)
     phi = low + share * (high - low)
-    table = pair_table(a, b, phi)
+    table = joint_probabilities(a, b, phi)
     assert min(table) >= -1e-9
     assert sum(table) == pytest.approx(1)
     assert (table.p11 + table.p10, table.p11 + table.p01) == pytest.approx((a, b))
@@ -54,17 +54,17 @@ def test_a_table_has_its_rates_and_its_correlation(a, b, share):
 @pytest.mark.parametrize(("a", "b"), [(0, 0.1), (0.1, 1), (-0.1, 0.1), (0.1, 1.2)])
 def test_rates_without_a_table_are_refused(a, b):
     with pytest.raises(ConfigError, match="must lie between 0 and 1"):
-        pair_table(a, b, 0)
+        joint_probabilities(a, b, 0)
 
 
 def test_an_impossible_correlation_is_refused_with_the_possible_ones():
     with pytest.raises(ConfigError, match=r"-0\.16 to 0\.69 is possible"):
-        pair_table(0.1, 0.1 + 0.09, 0.9)
+        joint_probabilities(0.1, 0.1 + 0.09, 0.9)
 
 
 def test_no_difference_is_found_by_no_number():
     with pytest.raises(ConfigError, match="difference of 0"):
-        prompts_needed(pair_table(0.1, 0.1, 0.3), 0.8, USUAL)
+        required_prompts(joint_probabilities(0.1, 0.1, 0.3), 0.8, USUAL)
 
 
 @pytest.mark.parametrize("prior", [0.5, 2.0])
@@ -86,7 +86,7 @@ def test_power_is_the_sum_over_all_tables_of_the_verdicts_of_their_intervals(n, 
 
 
 def test_power_is_that_of_whole_posteriors_on_labels_drawn_row_by_row():
-    table, n, hits = pair_table(0.1, 0.18, 0.3), 250, 0
+    table, n, hits = joint_probabilities(0.1, 0.18, 0.3), 250, 0
     rng = np.random.default_rng(3)
     for _ in range(200):
         pairs = rng.choice(4, p=table, size=n)
@@ -98,24 +98,27 @@ def test_power_is_that_of_whole_posteriors_on_labels_drawn_row_by_row():
 
 def test_no_difference_is_called_no_more_often_than_the_level_allows():
     for n in (5, 20, 100, 2000, 100_000):
-        assert power(pair_table(0.1, 0.1, 0.4), n, USUAL) < 0.0275
+        assert power(joint_probabilities(0.1, 0.1, 0.4), n, USUAL) < 0.0275
 
 
 def test_variants_that_agree_on_every_prompt_are_never_told_apart():
-    assert power(PairTable(0.2, 0.0, 0.0, 0.8), 1000, USUAL) == 0
+    assert power(JointProbabilities(0.2, 0.0, 0.0, 0.8), 1000, USUAL) == 0
 
 
 @given(rates=st.tuples(RATES, RATES), phi=st.floats(-1, 1), n=st.integers(1, 3000))
 @settings(max_examples=30, deadline=None)
 def test_power_of_a_fall_is_that_of_the_mirrored_rise(rates, phi, n):
     table = nearest_table(rates[0], rates[1] - rates[0], phi)
-    mirrored = PairTable(table.p11, table.p01, table.p10, table.p00)
+    mirrored = JointProbabilities(table.p11, table.p01, table.p10, table.p00)
     assert power(table, n, USUAL) == power(mirrored, n, USUAL)
 
 
 @pytest.mark.parametrize(("delta", "theta"), [(0.05, 0.545), (0.5, 0.54), (0.9, 0.55)])
 def test_few_and_many_discordant_prompts_meet(delta, theta):
-    table, n = PairTable(0.0, delta * (1 - theta), delta * theta, 1 - delta), int(MANY / delta)
+    table, n = (
+        JointProbabilities(0.0, delta * (1 - theta), delta * theta, 1 - delta),
+        int(MANY / delta),
+    )
     assert power(table, n - 1, USUAL) == pytest.approx(power(table, n + 2, USUAL), abs=0.003)
 
 
@@ -128,7 +131,7 @@ def test_few_and_many_discordant_prompts_meet(delta, theta):
 @settings(max_examples=12, deadline=None)
 def test_power_stays_at_what_was_asked_for_from_the_number_on(rate, step, phi, target):
     table = nearest_table(rate, step, phi)
-    n = prompts_needed(table, target, USUAL)
+    n = required_prompts(table, target, USUAL)
     assert all(power(table, n + more, USUAL) >= target - 1e-9 for more in (0, 1, 2, 3, 5, 8, 21))
     assert n == 1 or power(table, n - 1, USUAL) < target
 
@@ -146,7 +149,7 @@ def test_promised_numbers_keep_their_promise_in_one_subset_and_in_many(
     base, step, phi, prompts, sizes
 ):
     table = nearest_table(base, step, phi)
-    assert prompts_needed(table, 0.8, USUAL) == prompts
+    assert required_prompts(table, 0.8, USUAL) == prompts
     assert 0.78 <= measured_power((base, step, phi), prompts, SIZES[sizes], 4000) <= 0.86
 
 
@@ -154,7 +157,7 @@ def test_promised_numbers_keep_their_promise_in_one_subset_and_in_many(
 @pytest.mark.parametrize("base", [0.02, 0.125])
 def test_the_smallest_detectable_difference_keeps_its_promise(base, subsets, each):
     n = subsets * each
-    step = detectable(base, 0.4, n, 0.8, USUAL)
+    step = detectable_difference(base, 0.4, n, 0.8, USUAL)
     found = measured_power((base, step, 0.4), n, (1.0,) * subsets, 4000)
     assert 0.78 <= found <= 0.86
 
@@ -165,7 +168,7 @@ def test_the_smallest_detectable_difference_keeps_its_promise(base, subsets, eac
 )  # fmt: skip
 @settings(max_examples=12, deadline=None)
 def test_what_is_detectable_is_found_as_often_as_was_asked_for(rate, prompts, falls, target):
-    found = detectable(rate, 0.3, prompts, target, USUAL, falls)
+    found = detectable_difference(rate, 0.3, prompts, target, USUAL, falls)
     most = (rate if falls else 1 - rate) * (1 - 1e-9)
     size = most if found is None else found
     own = power(nearest_table(rate, -size if falls else size, 0.3), prompts, USUAL)
@@ -174,18 +177,18 @@ def test_what_is_detectable_is_found_as_often_as_was_asked_for(rate, prompts, fa
 
 def test_uncertain_rates_make_assurance_cost_more_than_power():
     """A wide belief reaches rates at which the same difference is harder to find."""
-    believed = believed_rates(0.05, 0.09, 0.95)
+    believed = rate_draws_from_interval(0.05, 0.09, 0.95)
     assert believed.mean() == pytest.approx(0.05, abs=0.001)
     assert believed.std() == pytest.approx(0.09 / 3.92, rel=0.06)
-    sure = prompts_assured(np.array([0.05]), 0.03, 0.4, 0.9, USUAL)
-    unsure = prompts_assured(believed, 0.03, 0.4, 0.9, USUAL)
+    sure = required_prompts_by_simulation(np.array([0.05]), 0.03, 0.4, 0.9, USUAL)
+    unsure = required_prompts_by_simulation(believed, 0.03, 0.4, 0.9, USUAL)
     assert unsure > sure
     tables = [nearest_table(rate, 0.03, 0.4) for rate in believed]
     assert np.mean([power(t, unsure, USUAL) for t in tables]) == pytest.approx(0.9, abs=0.002)
 
 
 def test_an_unreachable_assurance_says_so():
-    assert prompts_assured(np.array([0.1]), 1e-7, 0.4, 0.9, USUAL) is None
+    assert required_prompts_by_simulation(np.array([0.1]), 1e-7, 0.4, 0.9, USUAL) is None
 
 
 @pytest.mark.parametrize(

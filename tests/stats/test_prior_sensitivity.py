@@ -7,7 +7,7 @@ import pytest
 from pair_tables import posterior
 
 from toxtrail.stats.paired_differences import power_scaled
-from toxtrail.stats.prior_sensitivity import LIMIT, Sensitivity, power_scaling
+from toxtrail.stats.prior_sensitivity import SENSITIVITY_THRESHOLD, Sensitivity, power_scaling
 
 DRAWS = 4000
 
@@ -23,7 +23,7 @@ def normal(prior_mean, prior_sd, data_mean, data_sd):
 
 def test_a_wide_prior_does_not_matter():
     found = normal(0, 100, 1, 1)
-    assert found.prior < LIMIT < found.likelihood
+    assert found.prior < SENSITIVITY_THRESHOLD < found.likelihood
     assert found.complaint == ""
 
 
@@ -33,7 +33,7 @@ def test_a_prior_against_the_data_is_called_a_conflict():
 
 def test_a_prior_that_says_more_than_the_data_decides():
     found = normal(0, 0.1, 0, 10)
-    assert found.likelihood < LIMIT < found.prior
+    assert found.likelihood < SENSITIVITY_THRESHOLD < found.prior
     assert "prior decides" in found.complaint
 
 
@@ -43,7 +43,7 @@ def paired(n10, n01, n):
 
 
 def test_many_discordant_prompts_outweigh_jeffreys():
-    assert paired(128, 147, 2400).prior < LIMIT / 5
+    assert paired(128, 147, 2400).prior < SENSITIVITY_THRESHOLD / 5
 
 
 @pytest.mark.parametrize("n", [8, 200])

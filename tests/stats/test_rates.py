@@ -15,7 +15,7 @@ from toxtrail.stats.rates import (
     named_rng,
     prompt_maxima,
     prompt_means,
-    toxic_shares,
+    toxic_fractions,
 )
 
 SCORES = st.lists(st.floats(0, 1), min_size=1, max_size=40).map(np.array)
@@ -28,18 +28,18 @@ def one_each(scores):
 @given(SCORES, st.floats(0, 1), st.floats(0, 1))
 def test_a_higher_threshold_never_finds_more_toxic_texts(scores, one, other):
     low, high = sorted((one, other))
-    shares = [toxic_shares(scores, one_each(scores), t).sum() for t in (low, high)]
+    shares = [toxic_fractions(scores, one_each(scores), t).sum() for t in (low, high)]
     assert shares[0] >= shares[1]
 
 
 def test_the_threshold_itself_is_toxic():
-    assert toxic_shares(np.array([0.5]), np.array([0]), 0.5).tolist() == [1.0]
+    assert toxic_fractions(np.array([0.5]), np.array([0]), 0.5).tolist() == [1.0]
 
 
 @pytest.mark.parametrize("bad", [np.nan, -0.1, 1.1, np.inf])
 def test_a_score_that_is_no_probability_is_refused_not_counted_as_clean(bad):
     with pytest.raises(DataError, match="NaN or outside"):
-        toxic_shares(np.array([0.1, bad]), np.array([0, 1]), 0.5)
+        toxic_fractions(np.array([0.1, bad]), np.array([0, 1]), 0.5)
 
 
 def test_no_scored_row_is_an_error_not_a_rate_of_zero():
@@ -70,12 +70,15 @@ def test_the_bootstrap_with_atoms_is_the_beta_posterior_for_single_labels():
 def test_more_continuations_of_one_prompt_are_no_independent_trials():
     """Ten equal continuations of each prompt say no more than one."""
     once = np.array([1.0, 0.0] * 20)
-    ten = toxic_shares(np.repeat(once, 10), np.repeat(np.arange(40), 10), 0.5)
+    ten = toxic_fractions(np.repeat(once, 10), np.repeat(np.arange(40), 10), 0.5)
     assert ten.tolist() == once.tolist()
 
 
 def test_a_mixed_prompt_counts_by_its_share():
-    assert toxic_shares(np.array([0.9, 0.1, 0.9]), np.array([0, 0, 1]), 0.5).tolist() == [0.5, 1.0]
+    assert toxic_fractions(np.array([0.9, 0.1, 0.9]), np.array([0, 0, 1]), 0.5).tolist() == [
+        0.5,
+        1.0,
+    ]
 
 
 def test_a_named_quantity_draws_the_same_whatever_else_is_drawn():

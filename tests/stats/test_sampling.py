@@ -8,11 +8,11 @@ import pytest
 from toxtrail.errors import InferenceError
 from toxtrail.stats.sampling import (
     Diagnostics,
-    Effort,
-    Sampled,
-    complaints,
+    SampleResult,
+    SamplerSettings,
+    convergence_problems,
+    diagnose,
     draws_needed,
-    judge,
     sample,
     settle,
 )
@@ -23,7 +23,7 @@ GOOD = Diagnostics(1.001, 4000, 4000, 2000, 0, 0.9, 0.0, 0.5)
 def drawn(values, diverging=None):
     zeros = np.zeros(values.shape[:2])
     energy = np.random.default_rng(0).standard_normal(values.shape[:2])
-    return Sampled({"mu": values}, zeros if diverging is None else diverging, energy, zeros)
+    return SampleResult({"mu": values}, zeros if diverging is None else diverging, energy, zeros)
 
 
 def independent(shape=(4, 3000)):
@@ -31,8 +31,8 @@ def independent(shape=(4, 3000)):
 
 
 def test_independent_draws_pass():
-    found = judge(drawn(independent()), ["mu"], {"rate": independent()[..., None]}, 0.95)
-    assert complaints(found) == []
+    found = diagnose(drawn(independent()), ["mu"], {"rate": independent()[..., None]}, 0.95)
+    assert convergence_problems(found) == []
 
 
 @pytest.mark.parametrize(
@@ -50,19 +50,24 @@ def test_independent_draws_pass():
     ],
 )
 def test_each_limit_alone_is_enough_to_fail(change, said):
-    assert complaints(GOOD) == []
-    (text,) = complaints(GOOD._replace(**change))
+    assert convergence_problems(GOOD) == []
+    (text,) = convergence_problems(GOOD._replace(**change))
     assert said in text
 
 
 def test_chains_that_disagree_fail():
     apart = independent() + np.array([0, 0, 0, 0.05])[:, None]
-    assert any("R-hat" in c for c in complaints(judge(drawn(apart), ["mu"], {"x": apart}, 0.95)))
+    assert any(
+        "R-hat" in c
+        for c in convergence_problems(diagnose(drawn(apart), ["mu"], {"x": apart}, 0.95))
+    )
 
 
 def test_a_chain_that_stands_still_fails():
     slow = np.repeat(independent((4, 30)), 100, axis=1)
-    assert any("ESS" in c for c in complaints(judge(drawn(slow), ["mu"], {"x": slow}, 0.95)))
+    assert any(
+        "ESS" in c for c in convergence_problems(diagnose(drawn(slow), ["mu"], {"x": slow}, 0.95))
+    )
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
@@ -70,17 +75,17 @@ def test_a_draw_that_is_no_number_is_refused(value):
     bad = independent()
     bad[2, 17] = value
     with pytest.raises(InferenceError, match="not a finite number"):
-        judge(drawn(bad), ["mu"], {}, 0.95)
+        diagnose(drawn(bad), ["mu"], {}, 0.95)
 
 
 def test_a_quantity_that_never_varies_is_no_complaint():
     constant = np.zeros((4, 3000, 1))
-    assert complaints(judge(drawn(independent()), ["mu"], {"x": constant}, 0.95)) == []
+    assert convergence_problems(diagnose(drawn(independent()), ["mu"], {"x": constant}, 0.95)) == []
 
 
 def test_a_second_try_is_harder_and_other():
-    first = Effort(4, 1000, 0.9, 7)
-    assert first.harder() == Effort(4, 2000, 0.99, 8)
+    first = SamplerSettings(4, 1000, 0.9, 7)
+    assert first.harder() == SamplerSettings(4, 2000, 0.99, 8)
 
 
 def settled(find, most=8000, least=1000):
@@ -91,7 +96,7 @@ def settled(find, most=8000, least=1000):
         asked.append(effort)
         return effort
 
-    return asked, settle(draw, find, Effort(4, most, 0.9, 7), least)
+    return asked, settle(draw, find, SamplerSettings(4, most, 0.9, 7), least)
 
 
 def precise(effort):
@@ -138,9 +143,9 @@ def test_a_posterior_with_two_far_modes_does_not_pass():
 
     with pm.Model() as model:
         pm.NormalMixture("mu", w=[0.5, 0.5], mu=[-4, 4], sigma=1)
-    found = sample(model, Effort(4, 1000, 0.9, 1))
-    own = judge(found, ["mu"], {"mu": found.posterior["mu"]}, 0.95)
-    assert any("R-hat" in text for text in complaints(own))
+    found = sample(model, SamplerSettings(4, 1000, 0.9, 1))
+    own = diagnose(found, ["mu"], {"mu": found.posterior["mu"]}, 0.95)
+    assert any("R-hat" in text for text in convergence_problems(own))
 
 
 @pytest.mark.slow
@@ -151,6 +156,6 @@ def test_a_funnel_does_not_pass():
     with pm.Model() as model:
         scale = pm.Normal("log_scale", 0, 3)
         pm.Normal("x", 0, pm.math.exp(scale / 2), shape=9)
-    found = sample(model, Effort(4, 1000, 0.8, 2))
-    own = judge(found, ["log_scale"], {"x": found.posterior["x"]}, 0.95)
-    assert complaints(own) != []
+    found = sample(model, SamplerSettings(4, 1000, 0.8, 2))
+    own = diagnose(found, ["log_scale"], {"x": found.posterior["x"]}, 0.95)
+    assert convergence_problems(own) != []

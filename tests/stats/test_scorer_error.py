@@ -10,9 +10,15 @@ from hypothesis import strategies as st
 from toxtrail.errors import DataError
 from toxtrail.stats.paired_differences import Pairs, pair_draws
 from toxtrail.stats.rate_posterior import rate_draws
-from toxtrail.stats.scorer_error import Accuracy, Known, accuracy_draws, corrected, true_rate
+from toxtrail.stats.scorer_error import (
+    Proportion,
+    ScorerAccuracy,
+    accuracy_draws,
+    corrected_true_rate,
+    summarise_corrected,
+)
 
-PERFECT = Known(1.0, None)
+PERFECT = Proportion(1.0, None)
 
 
 def accuracy(sensitivity, specificity, draws=4000, seed=1):
@@ -28,8 +34,8 @@ def labels(rng, truth, sensitivity, specificity):
 @given(st.floats(0, 1), st.floats(0.55, 1), st.floats(0.55, 1))
 def test_correcting_undoes_what_the_scorer_did(rate, sensitivity, specificity):
     called = rate * sensitivity + (1 - rate) * (1 - specificity)
-    known = Accuracy(np.array([sensitivity]), np.array([specificity]))
-    (found,) = true_rate(np.array([called]), known)
+    known = ScorerAccuracy(np.array([sensitivity]), np.array([specificity]))
+    (found,) = corrected_true_rate(np.array([called]), known)
     assert np.isnan(found) or found == pytest.approx(rate, abs=1e-9)
     if 1e-9 < rate < 1 - 1e-9:
         assert not np.isnan(found)
@@ -38,7 +44,7 @@ def test_correcting_undoes_what_the_scorer_did(rate, sensitivity, specificity):
 def test_a_perfect_scorer_corrects_nothing():
     rng = np.random.default_rng(2)
     draws = rate_draws([(rng.random(300) < 0.1).astype(float)], [1.0], 0.5, 4000, 1)
-    assert true_rate(draws, accuracy(PERFECT, PERFECT)) == pytest.approx(draws)
+    assert corrected_true_rate(draws, accuracy(PERFECT, PERFECT)) == pytest.approx(draws)
 
 
 def test_few_labels_leave_more_open_than_many():
@@ -46,22 +52,22 @@ def test_few_labels_leave_more_open_than_many():
     draws = rate_draws([(rng.random(2000) < 0.2).astype(float)], [1.0], 0.5, 20000, 1)
     widths = []
     for n in (20, 2000):
-        known = Known(0.8 * n, n), Known(0.95 * n, n)
-        found = corrected(true_rate(draws, accuracy(*known, draws=20000)), 0.95)
+        known = Proportion(0.8 * n, n), Proportion(0.95 * n, n)
+        found = summarise_corrected(corrected_true_rate(draws, accuracy(*known, draws=20000)), 0.95)
         widths.append(np.ptp(found.interval))
     assert widths[0] > 2 * widths[1]
 
 
 def test_a_scorer_that_says_less_than_its_own_errors_is_refused_with_the_reason():
     draws = rate_draws([np.zeros(2000)], [1.0], 0.5, 4000, 1)
-    known = accuracy(Known(0.9, None), Known(0.8, None))
+    known = accuracy(Proportion(0.9, None), Proportion(0.8, None))
     with pytest.raises(DataError, match="false positives alone"):
-        corrected(true_rate(draws, known), 0.95)
+        summarise_corrected(corrected_true_rate(draws, known), 0.95)
 
 
 def test_a_scorer_no_better_than_chance_tells_nothing():
-    known = accuracy(Known(0.5, None), Known(0.5, None))
-    assert np.isnan(true_rate(np.full(4000, 0.3), known)).all()
+    known = accuracy(Proportion(0.5, None), Proportion(0.5, None))
+    assert np.isnan(corrected_true_rate(np.full(4000, 0.3), known)).all()
 
 
 @pytest.mark.parametrize(
@@ -73,12 +79,12 @@ def test_a_corrected_rate_covers_the_truth_and_the_raw_one_does_not(rate, sensit
     for _ in range(runs):
         called = labels(rng, rng.random(1000) < rate, sensitivity, specificity)
         known = [
-            Known(int(rng.binomial(n, share)), n)
+            Proportion(int(rng.binomial(n, share)), n)
             for n, share in ((150, sensitivity), (400, specificity))
         ]
         draws = rate_draws([called], [1.0], 0.5, 4000, 1)
-        true = true_rate(draws, accuracy_draws(*known, 0.5, 4000, rng))
-        lo, hi = corrected(true, 0.95).interval
+        true = corrected_true_rate(draws, accuracy_draws(*known, 0.5, 4000, rng))
+        lo, hi = summarise_corrected(true, 0.95).interval
         covered += lo <= rate <= hi
         lo, hi = np.quantile(draws, (0.025, 0.975))
         raw += lo <= rate <= hi
@@ -104,17 +110,17 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_a_difference_that_correcti
         lo, hi = np.quantile(draws.difference, (0.025, 0.975))
         false += not lo <= 0 <= hi
         true = [
-            true_rate(
+            corrected_true_rate(
                 called,
                 accuracy_draws(
-                    Known(int(rng.binomial(200, 0.8)), 200),
-                    Known(int(rng.binomial(1000, share)), 1000),
+                    Proportion(int(rng.binomial(200, 0.8)), 200),
+                    Proportion(int(rng.binomial(1000, share)), 1000),
                     0.5, 4000, rng,
                 ),
             )
             for called, share in zip((draws.a, draws.b), specificity, strict=True)
         ]  # fmt: skip
-        lo, hi = corrected(true[1] - true[0], 0.95).interval
+        lo, hi = summarise_corrected(true[1] - true[0], 0.95).interval
         corrected_false += not lo <= 0 <= hi
     assert false / runs > 0.3
     assert corrected_false / runs <= 0.09
@@ -124,7 +130,7 @@ def test_one_scorer_for_both_only_stretches_the_difference():
     rng = np.random.default_rng(9)
     a, b = pair(rng, (0.8, 0.8), (0.97, 0.97))
     draws = pair_draws(Pairs([a], [b], [1.0]), 0.5, 8000, 1)
-    known = Accuracy(np.full(8000, 0.8), np.full(8000, 0.97))
-    step = true_rate(draws.b, known) - true_rate(draws.a, known)
+    known = ScorerAccuracy(np.full(8000, 0.8), np.full(8000, 0.97))
+    step = corrected_true_rate(draws.b, known) - corrected_true_rate(draws.a, known)
     possible = np.isfinite(step)
     assert step[possible] == pytest.approx(draws.difference[possible] / 0.77)

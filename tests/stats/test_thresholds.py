@@ -9,11 +9,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import toxtrail
-from toxtrail.analysis.flips import paired
-from toxtrail.analysis.human_labels import Label, agreement
-from toxtrail.analysis.score_table import cells
+from toxtrail.analysis.flips import pair_continuations
+from toxtrail.analysis.human_labels import Label, scorer_agreement
+from toxtrail.analysis.score_table import build_score_table
 from toxtrail.records.rows import Score
-from toxtrail.stats.rates import at_threshold, toxic_shares
+from toxtrail.stats.rates import at_threshold, toxic_fractions
 
 THRESHOLDS = [round(step / 100, 2) for step in range(5, 100, 5)]
 SOURCE = Path(toxtrail.__file__).parent
@@ -28,7 +28,7 @@ def test_a_score_equal_to_the_threshold_counts_in_either_precision(threshold, dt
     assert at_threshold(float(tie), threshold)  # as it is stored
     assert not at_threshold(below, threshold)
     assert not at_threshold(threshold - 1e-6, threshold)
-    assert toxic_shares(np.array([float(tie)]), np.array([0]), threshold).tolist() == [1]
+    assert toxic_fractions(np.array([float(tie)]), np.array([0]), threshold).tolist() == [1]
 
 
 @given(
@@ -58,11 +58,11 @@ def row(value: float, heads: dict[str, float] | None = None) -> Score:
 def test_flips_labels_and_rates_agree_on_a_tie(threshold):
     tie = float(np.float32(threshold))
     other = {"toxicity": tie, "insult": tie}
-    (flip,) = paired([row(0.0)], [row(tie, other)], "judge", threshold, "toxicity")
+    (flip,) = pair_continuations([row(0.0)], [row(tie, other)], "judge", threshold, "toxicity")
     assert (flip.direction, flip.category) == ("became toxic", "insult")
     label = Label("v", "p", 0, True)
-    assert agreement([label], {"v": [row(tie)]}, "judge", threshold)["v"].true_positives == 1
-    assert cells([row(tie)])["judge", "s"].shares(threshold).tolist() == [1]
+    assert scorer_agreement([label], {"v": [row(tie)]}, "judge", threshold)["v"].true_positives == 1
+    assert build_score_table([row(tie)])["judge", "s"].shares(threshold).tolist() == [1]
 
 
 def by_size(tree: ast.AST) -> list[ast.Compare]:

@@ -17,18 +17,18 @@ from hypothesis import strategies as st
 
 from toxtrail.errors import DataError, problem_of
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.provenance.identity import Input, content_key, hash_tree, tree_sha256
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.provenance.identity import InputFile, content_key, hash_tree, tree_sha256
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.records.rows import Generation, Prompt, Score
-from toxtrail.reporting.figures.style import canvas, drawing
-from toxtrail.storage.artifacts import Store
+from toxtrail.reporting.figures.style import new_figure, render
+from toxtrail.storage.artifacts import ArtifactStore
 
 MANIFEST = manifest_of(
     "generate",
     "v",
     {"generation": {"seed": 7}, "posterior": {"seed": 11}},
-    {"prompts": Input(path="p", sha256="0" * 64, manifest=None)},
+    {"prompts": InputFile(path="p", sha256="0" * 64, manifest=None)},
     {"numpy": "2.4.0"},
 )
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=30)
@@ -72,7 +72,7 @@ def keyed(rows, key):
 
 @pytest.fixture(scope="module")
 def store(tmp_path_factory):
-    return Store(tmp_path_factory.mktemp("store"))
+    return ArtifactStore(tmp_path_factory.mktemp("store"))
 
 
 @given(rows=keyed(PROMPTS, lambda row: row.prompt_id))
@@ -105,26 +105,26 @@ def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
 def posterior():
     draws = xr.Dataset({"rate": (("chain", "draw"), np.full((4, 5), 0.25))})
     seen = xr.Dataset({"n_toxic": ("subset", [1.0])}, {"subset": ["a"]})
-    figure, _ = canvas(1.0)
-    figures = {"a": drawing(figure, "a")}
-    return Posterior({"kind": "posterior"}, draws, {"observed_data": seen}, figures)
+    figure, _ = new_figure(1.0)
+    figures = {"a": render(figure, "a")}
+    return AnalysisOutput({"kind": "posterior"}, draws, {"observed_data": seen}, figures)
 
 
 def test_every_file_carries_its_manifest(tmp_path):
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     store.write_prompts([], MANIFEST)
     folder = store.posterior("f", "v")
     store.write_posterior(folder, posterior(), MANIFEST)
     names = ("summary.json", "posterior.nc", "a.svg", "a.png")
     for path in (store.prompts, *(folder / name for name in names)):
-        assert embedded_manifest(path) == MANIFEST
+        assert read_embedded_manifest(path) == MANIFEST
 
 
 def test_draws_are_readable_by_arviz_and_equal_ones_give_equal_bytes(tmp_path):
     with warnings.catch_warnings(action="ignore"):
         import arviz
 
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     for name in ("one", "two"):
         store.write_posterior(tmp_path / name, posterior(), MANIFEST)
     one, two = (tmp_path / name / "posterior.nc" for name in ("one", "two"))
@@ -137,7 +137,7 @@ def test_draws_are_readable_by_arviz_and_equal_ones_give_equal_bytes(tmp_path):
 
 
 def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
-    store, path = Store(tmp_path), tmp_path / "report/index.html"
+    store, path = ArtifactStore(tmp_path), tmp_path / "report/index.html"
     store.write_text(path, "old")
 
     def interrupted():
@@ -152,7 +152,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
 
 
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
-    store, folder = Store(tmp_path), tmp_path / "models/m"
+    store, folder = ArtifactStore(tmp_path), tmp_path / "models/m"
     for name in ("a", "b"):
         with store.draft_folder(folder) as draft:
             (draft / name).write_text(name)
@@ -161,7 +161,7 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
 
 @pytest.mark.parametrize("content", [b"", b"garbage", None])
 def test_a_file_that_is_missing_or_no_table_is_named_with_its_cure(tmp_path, content):
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     if content is not None:
         store.prompts.parent.mkdir()
         store.prompts.write_bytes(content)
@@ -170,7 +170,7 @@ def test_a_file_that_is_missing_or_no_table_is_named_with_its_cure(tmp_path, con
 
 
 def test_a_table_of_another_kind_is_refused(tmp_path):
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     store.write_prompts([], MANIFEST)
     store.generations("f", "v").parent.mkdir(parents=True)
     store.prompts.rename(store.generations("f", "v"))
@@ -197,10 +197,12 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
 
     import pyarrow.parquet as pq
 
-    store, folder = Store(tmp_path), tmp_path / "t"
-    store.write_posterior(folder, Posterior({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS})
+    store, folder = ArtifactStore(tmp_path), tmp_path / "t"
+    store.write_posterior(
+        folder, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS}
+    )
     assert pq.read_table(folder / "rows.parquet").to_pylist() == ROWS
-    assert embedded_manifest(folder / "rows.parquet") == MANIFEST
+    assert read_embedded_manifest(folder / "rows.parquet") == MANIFEST
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
         found = list(csv.DictReader(file))
     assert [row["a"] for row in found] == ["'=1+1", ROWS[1]["a"]]
@@ -212,15 +214,15 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
 
 
 def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     for name in ("one", "two"):
         tables = {"rows": ROWS, "none": []}
         store.write_posterior(
-            tmp_path / name, Posterior({}, xr.Dataset(), {}, {}), MANIFEST, tables
+            tmp_path / name, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, tables
         )
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
-    assert embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST
+    assert read_embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST
 
 
 GOOD_SCORE = Score("p", 0, "s", "judge", "ok", 0.5, {"toxic": 0.5}, 1)
@@ -307,7 +309,7 @@ def test_a_file_that_could_not_be_read_is_not_called_damaged(store, error, monke
 
 @pytest.mark.parametrize("kind", sorted(SUMMARY_SCHEMAS))
 def test_a_summary_of_another_schema_is_refused_with_its_file_and_the_cure(tmp_path, kind):
-    store, path = Store(tmp_path), tmp_path / "results/x/summary.json"
+    store, path = ArtifactStore(tmp_path), tmp_path / "results/x/summary.json"
     path.parent.mkdir(parents=True)
     for schema in (SUMMARY_SCHEMAS[kind], SUMMARY_SCHEMAS[kind] - 1, None):
         path.write_text(json.dumps({"kind": kind, "schema_version": schema}), "utf-8")

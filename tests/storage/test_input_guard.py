@@ -8,7 +8,7 @@ import shutil
 import pytest
 
 from toxtrail.errors import DataError
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.input_guard import Watched
 
 PARAMS = """\
@@ -58,7 +58,7 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_a_changed_dependency_is_named_and_nothing_is_published(root, name):
-    store = Store(root, Watched(root, "generate", "base").refuse_changes)
+    store = ArtifactStore(root, Watched(root, "generate", "base").refuse_changes)
     store.write_text(root / "out/old.txt", "before")
     CHANGES[name](root)
     with pytest.raises(DataError, match=name.strip()):

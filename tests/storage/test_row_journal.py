@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.errors import DataError
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.storage.row_journal import RowJournal
 
 VALUES = st.lists(st.text() | st.integers() | st.none(), max_size=3)
 ROWS = st.dictionaries(st.text(), VALUES, min_size=1, max_size=6)
@@ -18,14 +18,14 @@ ONE = {"model": "a", "seed": 1}
 
 
 def written(folder, rows, identity=ONE, member=0):
-    with RowStore(folder, identity, member) as store:
+    with RowJournal(folder, identity, member) as store:
         for key, row in rows.items():
             store.add(key, row)
     return store.folder / f"rows-{member}.jsonl"
 
 
 def read(folder, identity=ONE, member=0):
-    with RowStore(folder, identity, member) as store:
+    with RowJournal(folder, identity, member) as store:
         return {key: list(store[key]) for key in store}
 
 
@@ -95,7 +95,7 @@ def test_a_file_copied_from_another_identity_gives_no_row(rows, seed):
 
 
 def test_two_processes_write_beside_each_other_and_read_both(tmp_path):
-    with RowStore(tmp_path, ONE, 0) as first, RowStore(tmp_path, ONE, 1) as second:
+    with RowJournal(tmp_path, ONE, 0) as first, RowJournal(tmp_path, ONE, 1) as second:
         first.add("a", [1])
         second.add("b", [2])
         assert "b" not in first
@@ -107,16 +107,16 @@ def test_two_processes_write_beside_each_other_and_read_both(tmp_path):
 def test_a_second_process_of_the_same_number_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("toxtrail.storage.row_journal.LOCK_SECONDS", 0.1)
     with (
-        RowStore(tmp_path, ONE),
+        RowJournal(tmp_path, ONE),
         pytest.raises(DataError, match="Another process is making this"),
-        RowStore(tmp_path, ONE),
+        RowJournal(tmp_path, ONE),
     ):
         pass
 
 
 def test_old_identities_are_forgotten_on_demand_and_the_own_one_stays(tmp_path):
     old = written(tmp_path, {"a": [1]}, {"seed": 1})
-    with RowStore(tmp_path, {"seed": 2}) as store:
+    with RowJournal(tmp_path, {"seed": 2}) as store:
         store.add("a", [2])
         store.forget_others()
     assert not old.exists()

@@ -10,13 +10,13 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.analysis.score_table import ALL, Cells, subsets
+from toxtrail.analysis.score_table import ALL, ScoreTable, subsets
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
-from toxtrail.stats.best import HYPER, LOCATIONS, build, location
+from toxtrail.stats.best import HYPER, LOCATIONS, build, location_difference
 from toxtrail.stats.rates import Floats, named_rng
-from toxtrail.stats.sampling import Effort, complaints, judge, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
 
 CHAINS, DRAWS, TARGET_ACCEPT = 4, 2000, 0.9
 BEST_COLUMNS = (
@@ -26,7 +26,7 @@ BEST_COLUMNS = (
 
 
 def best_rows(
-    tables: Mapping[str, Cells],
+    tables: Mapping[str, ScoreTable],
     pairs: Sequence[Mapping[str, Any]],
     scorer: str,
     config: PosteriorConfig,
@@ -56,7 +56,7 @@ def _best_columns(
     a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
 ) -> dict[str, Any]:
     nothing: dict[str, Any] = dict.fromkeys(BEST_COLUMNS)
-    effort = Effort(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
+    effort = SamplerSettings(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
     try:
         model = build(a, b)
     except DataError as error:
@@ -64,8 +64,8 @@ def _best_columns(
     for attempt in (effort, effort.harder()):
         samples = sample(model, attempt)
         reported = {name: samples.posterior[name] for name in LOCATIONS}
-        if not complaints(judge(samples, HYPER, reported, config.level)):
-            difference = location(samples, a, b, config.threshold, config.level, rng)
+        if not convergence_problems(diagnose(samples, HYPER, reported, config.level)):
+            difference = location_difference(samples, a, b, config.threshold, config.level, rng)
             values = (
                 difference.mean, difference.interval.lo, difference.interval.hi, difference.verdict,
                 difference.predicted_a, difference.predicted_b, difference.fits,
@@ -74,7 +74,7 @@ def _best_columns(
     return {**nothing, "best_verdict": "did not converge"}
 
 
-def _scores(table: Cells, scorer: str, subset: str) -> Floats:
+def _scores(table: ScoreTable, scorer: str, subset: str) -> Floats:
     """Return (row,): unpaired, as published."""
     names = subsets(table) if subset == ALL else [subset]
     return np.concatenate([table[scorer, name].toxicity for name in names])

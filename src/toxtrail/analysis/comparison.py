@@ -9,52 +9,52 @@ import numpy as np
 import xarray as xr
 
 from toxtrail.analysis.dose_response import dose_tables
-from toxtrail.analysis.family import comparable, edges, mismatch
+from toxtrail.analysis.family import mismatch, require_comparable_family, variant_pairs
 from toxtrail.analysis.inference_data import pair_groups
-from toxtrail.analysis.paired_rows import edge_rows, refuse_unlike, rope
+from toxtrail.analysis.paired_rows import pair_rows, refuse_unlike, rope_half_width
 from toxtrail.analysis.response_behaviour import behaviour_pairs, said_less
-from toxtrail.analysis.response_table import Said, limited_to, said
-from toxtrail.analysis.score_table import ALL, Cells, as_dataset, cells
+from toxtrail.analysis.response_table import SubsetResponses, build_response_table, limited_to
+from toxtrail.analysis.score_table import ALL, ScoreTable, build_score_table, draws_to_dataset
 from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
 from toxtrail.config.schema import PosteriorConfig
-from toxtrail.provenance.comparability import refuse_mismatch
+from toxtrail.provenance.comparability import require_comparable
 from toxtrail.provenance.identity import content_key
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior, refuse_other_schema
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput, refuse_other_schema
 from toxtrail.records.rows import Generation, Score
 from toxtrail.stats.rates import Floats
 
-WHO = ("variant", "family", "role", "parent")
+VARIANT_COLUMNS = ("variant", "family", "role", "parent")
 """Who a rate is of, beside it."""
-RATE = (
+POOLED_RATE_COLUMNS = (
     "pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail",
     "pooled_withheld",
 )  # fmt: skip
-PAIR = (
+POOLED_PAIR_COLUMNS = (
     "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
     "pooled_withheld",
 )  # fmt: skip
 """Columns that the pool stage brings."""
-GATE = (
+DIAGNOSTIC_COLUMNS = (
     "r_hat", "ess_bulk", "ess_tail", "ess_hyper", "divergences", "bfmi", "at_max_depth", "mcse",
 )  # fmt: skip
 """What its gate looked at: the worst over all quantities."""
 
-TABLES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
+TABLE_NAMES = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
 """Lists of rows in the summary that are also written as tables."""
-MORE_TABLES = ("recipes", "doses", "slopes")
+OPTIONAL_TABLE_NAMES = ("recipes", "doses", "slopes")
 """The same, of a family that has recipes or a dose."""
 
 
-def family_comparison(
-    tables: Mapping[str, Cells],
-    texts: Mapping[str, Mapping[str, Said]],
+def compare_family(
+    tables: Mapping[str, ScoreTable],
+    texts: Mapping[str, Mapping[str, SubsetResponses]],
     summaries: Mapping[str, Mapping[str, Any]],
     reference: str,
     primary: str,
     config: PosteriorConfig,
     allow_mismatch: bool = False,
     rope_reference: float | None = None,
-) -> Posterior:
+) -> AnalysisOutput:
     """Every edge of a family, for every scorer and subset.
 
     Args:
@@ -67,21 +67,21 @@ def family_comparison(
     Raises:
         DataError: two variants were measured under unlike conditions (field by field).
     """
-    tables, unlike = comparable(tables, summaries, reference, allow_mismatch)
+    tables, unlike = require_comparable_family(tables, summaries, reference, allow_mismatch)
     if unlike:
         texts = _in_common(texts, tables)
-    who = edges(list(summaries.values()), reference)
+    who = variant_pairs(list(summaries.values()), reference)
     refuse_unlike(tables, who)
     rate = rope_reference
     if rate is None:
         rate = reference_rate(summaries[reference], primary, config)
-    region = rope(rate, config)
+    region = rope_half_width(rate, config)
     behaviour = behaviour_pairs(who, texts, config)
     rises = {(r["a"], r["b"], r["subset"]): said_less(r) for r in behaviour}
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str, str], Any] = {}
     for edge in who:
-        for row, found in edge_rows(edge, tables[edge.a], tables[edge.b], region, config, len(who)):
+        for row, found in pair_rows(edge, tables[edge.a], tables[edge.b], region, config, len(who)):
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
             draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
     summary = {
@@ -106,7 +106,7 @@ def family_comparison(
     }
     differences = {key: None if d is None else d.difference for key, d in draws.items()}
     dataset = _difference_draws(differences, config)
-    return Posterior(summary, dataset, pair_groups(draws, rows, config), {})
+    return AnalysisOutput(summary, dataset, pair_groups(draws, rows, config), {})
 
 
 def reference_rate(
@@ -141,7 +141,7 @@ def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "agreement": agreement(row)} for row in rows]
 
 
-def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
+def with_pooled(found: AnalysisOutput, pooled: Mapping[str, Any]) -> AnalysisOutput:
     """The comparison with the pooled estimates beside its own, row by row; None where there are
     none."""
     rates = {(r["variant"], r["scorer"], r["subset"]): r for r in pooled["rates"]}
@@ -151,18 +151,29 @@ def with_pooled(found: Posterior, pooled: Mapping[str, Any]) -> Posterior:
         "pooled": pooled["scorers"],
         **({"recipes": pooled["recipes"]} if "recipes" in pooled else {}),
         "rates": [
-            {**row, **_columns(rates.get((row["variant"], row["scorer"], row["subset"])), RATE)}
+            {
+                **row,
+                **_columns(
+                    rates.get((row["variant"], row["scorer"], row["subset"])), POOLED_RATE_COLUMNS
+                ),
+            }
             for row in found.summary["rates"]
         ],
         "pairs": [
-            {**row, **_columns(pairs.get((row["a"], row["b"], row["scorer"], row["subset"])), PAIR)}
+            {
+                **row,
+                **_columns(
+                    pairs.get((row["a"], row["b"], row["scorer"], row["subset"])),
+                    POOLED_PAIR_COLUMNS,
+                ),
+            }
             for row in found.summary["pairs"]
         ],
     }
-    return found._replace(summary={**summary, "claims": claims(summary)})
+    return found._replace(summary={**summary, "claims": false_sign_summary(summary)})
 
 
-def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def false_sign_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
     expectation, which is the sum of their local false sign rates (Stephens 2017,
     doi:10.1093/biostatistics/kxw041); with what the gate of the pooled model found."""
@@ -183,7 +194,7 @@ def claims(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "gate": gate["status"],
                 "gate_reason": gate["reason"],
                 "first_try": gate.get("first_try", ""),
-                **{name: judged.get(name) for name in GATE},
+                **{name: judged.get(name) for name in DIAGNOSTIC_COLUMNS},
             }
         )
     return found
@@ -204,9 +215,7 @@ class MeasuredRun(NamedTuple):
     generations: Sequence[Generation]
 
 
-def runs_comparison(
-    runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool
-) -> dict[str, Any]:
+def compare_runs(runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool) -> dict[str, Any]:
     """The summary of a comparison of tracked variants, of any time and place.
 
     Draws are named by variants, so two runs of a family have the numbers of the family's own
@@ -233,10 +242,10 @@ def runs_comparison(
     if not allow_mismatch:
         labelled = {names[key].label: summary for key, summary in summaries.items()}
         unlike = mismatch(labelled, first.label)
-        refuse_mismatch(unlike, first.label, "--allow-mismatch compares them and says so.")
-    found = family_comparison(
-        {key: cells(one.scores) for key, one in names.items()},
-        {key: said(one.generations) for key, one in names.items()},
+        require_comparable(unlike, first.label, "--allow-mismatch compares them and says so.")
+    found = compare_family(
+        {key: build_score_table(one.scores) for key, one in names.items()},
+        {key: build_response_table(one.generations) for key, one in names.items()},
         summaries,
         reference,
         primary,
@@ -305,8 +314,8 @@ def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
 
 
 def _in_common(
-    texts: Mapping[str, Mapping[str, Said]], tables: Mapping[str, Cells]
-) -> dict[str, dict[str, Said]]:
+    texts: Mapping[str, Mapping[str, SubsetResponses]], tables: Mapping[str, ScoreTable]
+) -> dict[str, dict[str, SubsetResponses]]:
     """Only the prompts that the tables were limited to."""
     own = next(iter(tables.values()))
     asked = {subset: cell.asked_prompts for (_, subset), cell in own.items()}
@@ -316,7 +325,7 @@ def _in_common(
 def _gathered(summaries: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     """The rows of every variant, with who they are of."""
     return [
-        {**{who: s[who] for who in WHO}, **row}
+        {**{who: s[who] for who in VARIANT_COLUMNS}, **row}
         for s in summaries.values()
         for row in s.get(name, [])
     ]
@@ -324,7 +333,7 @@ def _gathered(summaries: Mapping[str, Mapping[str, Any]], name: str) -> list[dic
 
 def _identity(summary: Mapping[str, Any]) -> dict[str, Any]:
     manifest = summary.get("manifest")
-    identity = {name: summary[name] for name in WHO}
+    identity = {name: summary[name] for name in VARIANT_COLUMNS}
     more = {name: summary[name] for name in ("recipe", "dose") if name in summary}
     return {**identity, **more, "content_key": content_key(manifest) if manifest else None}
 
@@ -337,6 +346,6 @@ def _difference_draws(
     known: dict[tuple[str, ...], Floats] = {
         key: nothing if column is None else column for key, column in draws.items()
     }
-    return as_dataset(
+    return draws_to_dataset(
         known or {("none", "none", ALL): nothing}, "difference", ("scorer", "pair", "subset")
     )

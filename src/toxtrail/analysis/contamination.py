@@ -19,20 +19,20 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 
-from toxtrail.datasets.instruction_data import words
-from toxtrail.records.rows import Example, Prompt
+from toxtrail.datasets.instruction_data import normalised_words
+from toxtrail.records.rows import InstructionExample, Prompt
 
-LEAST, MOST = 8, 13
+MIN_NGRAM, MAX_NGRAM = 8, 13
 """Bounds of N."""
-SHORTEST = 4
+MIN_PROMPT_WORDS = 4
 """Minimum words of a prompt that is checked."""
 SHINGLE = 3
-NEAR = 0.8
+NEAR_DUPLICATE_CONTAINMENT = 0.8
 
 Words = tuple[str, ...]
 
 
-class Overlap(NamedTuple):
+class ContaminatedPrompt(NamedTuple):
     """One prompt that occurs in the training data."""
 
     prompt_id: str
@@ -44,7 +44,7 @@ class Overlap(NamedTuple):
     """Index of that example, from 0."""
 
 
-class Found(NamedTuple):
+class ContaminationResult(NamedTuple):
     """The result of a search."""
 
     n: int
@@ -53,18 +53,20 @@ class Found(NamedTuple):
     short: int
     """Prompts that were skipped as too short."""
     examples: int
-    overlaps: Sequence[Overlap]
+    overlaps: Sequence[ContaminatedPrompt]
     """One for each prompt, copied ones first, by containment."""
 
     def count(self, kind: str) -> int:
         return sum(overlap.kind == kind for overlap in self.overlaps)
 
 
-def find_overlaps(prompts: Sequence[Prompt], examples: Sequence[Example]) -> Found:
+def find_contamination(
+    prompts: Sequence[Prompt], examples: Sequence[InstructionExample]
+) -> ContaminationResult:
     """Find every prompt that is copied, or nearly copied, into an example."""
-    texts = {prompt.prompt_id: tuple(words(prompt.text)) for prompt in prompts}
-    checked = {key: text for key, text in texts.items() if len(text) >= SHORTEST}
-    n = run_length([len(text) for text in texts.values()])
+    texts = {prompt.prompt_id: tuple(normalised_words(prompt.text)) for prompt in prompts}
+    checked = {key: text for key, text in texts.items() if len(text) >= MIN_PROMPT_WORDS}
+    n = ngram_size([len(text) for text in texts.values()])
     runs, shingles = _index_runs(checked, n), _index_shingles(checked)
     sizes = Counter(key for keys in shingles.values() for key in keys)
     best: dict[str, tuple[bool, float, int]] = {}
@@ -72,25 +74,27 @@ def find_overlaps(prompts: Sequence[Prompt], examples: Sequence[Example]) -> Fou
         parts = list(_parts(example))
         copied = {key for part in parts for key in _copied_prompts(part, runs)}
         shared = Counter(key for run in _distinct_shingles(parts) for key in shingles.get(run, ()))
-        for key in copied | {k for k, count in shared.items() if count >= NEAR * sizes[k]}:
+        for key in copied | {
+            k for k, count in shared.items() if count >= NEAR_DUPLICATE_CONTAINMENT * sizes[k]
+        }:
             candidate = (key in copied, shared[key] / sizes[key], -number)
             best[key] = max(best.get(key, candidate), candidate)
     subsets = {prompt.prompt_id: prompt.subset for prompt in prompts}
     overlaps = [
-        Overlap(key, subsets[key], "copied" if copied else "near", share, -number)
+        ContaminatedPrompt(key, subsets[key], "copied" if copied else "near", share, -number)
         for key, (copied, share, number) in best.items()
     ]
     overlaps.sort(
         key=lambda overlap: (overlap.kind != "copied", -overlap.containment, overlap.prompt_id)
     )
-    return Found(n, len(texts), len(texts) - len(checked), len(examples), overlaps)
+    return ContaminationResult(n, len(texts), len(texts) - len(checked), len(examples), overlaps)
 
 
-def run_length(lengths: Sequence[int]) -> int:
+def ngram_size(lengths: Sequence[int]) -> int:
     """Return N, the words of a run that counts as copied."""
     if not lengths:
-        return MOST
-    return int(np.clip(np.percentile(lengths, 5), LEAST, MOST))
+        return MAX_NGRAM
+    return int(np.clip(np.percentile(lengths, 5), MIN_NGRAM, MAX_NGRAM))
 
 
 def _index_runs(texts: Mapping[str, Words], n: int) -> dict[Words, list[tuple[Words, str]]]:
@@ -98,7 +102,7 @@ def _index_runs(texts: Mapping[str, Words], n: int) -> dict[Words, list[tuple[Wo
     index: dict[Words, list[tuple[Words, str]]] = defaultdict(list)
     for key, text in texts.items():
         for run in _windows(text, min(n, len(text))):
-            index[run[:SHORTEST]].append((run[SHORTEST:], key))
+            index[run[:MIN_PROMPT_WORDS]].append((run[MIN_PROMPT_WORDS:], key))
     return index
 
 
@@ -111,9 +115,9 @@ def _index_shingles(texts: Mapping[str, Words]) -> dict[Words, list[str]]:
 
 
 def _copied_prompts(part: Words, runs: Mapping[Words, list[tuple[Words, str]]]) -> Iterator[str]:
-    for position, start in enumerate(_windows(part, SHORTEST)):
+    for position, start in enumerate(_windows(part, MIN_PROMPT_WORDS)):
         for rest, key in runs.get(start, ()):
-            after = position + SHORTEST
+            after = position + MIN_PROMPT_WORDS
             if part[after : after + len(rest)] == rest:
                 yield key
 
@@ -122,11 +126,11 @@ def _distinct_shingles(parts: Sequence[Words]) -> set[Words]:
     return {run for part in parts for run in _windows(part, SHINGLE)}
 
 
-def _parts(example: Example) -> Iterator[Words]:
+def _parts(example: InstructionExample) -> Iterator[Words]:
     """Yield the texts of an example; no run crosses from one into another."""
     earlier = [turn.text for turn in example.earlier]
     for text in (*earlier, example.instruction, example.context, example.response):
-        yield tuple(words(text))
+        yield tuple(normalised_words(text))
 
 
 def _windows(text: Words, size: int) -> Iterator[Words]:

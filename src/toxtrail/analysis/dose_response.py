@@ -7,16 +7,16 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.analysis.score_table import ALL, Cells, clusters_in, scorers, subsets, weights
+from toxtrail.analysis.score_table import ALL, ScoreTable, clusters_in, scorers, subsets, weights
 from toxtrail.config.schema import PosteriorConfig
-from toxtrail.stats.dose_response import never_falls, paired_rates, slopes
-from toxtrail.stats.rates import Floats, equal_tailed
+from toxtrail.stats.dose_response import is_monotone, paired_rates, slopes
+from toxtrail.stats.rates import Floats, equal_tailed_interval
 
 Summaries = Mapping[str, Mapping[str, Any]]
 Rows = list[dict[str, Any]]
 
 
-def series_of(summaries: Summaries) -> dict[str, list[str]]:
+def dose_series(summaries: Summaries) -> dict[str, list[str]]:
     """Return the dose series: series -> its variants by dose. Variants with a dose and the same
     parent are a series, named after the parent; a parent with a dose is part of it. A series has at
     least two doses."""
@@ -32,12 +32,12 @@ def series_of(summaries: Summaries) -> dict[str, list[str]]:
 
 
 def dose_tables(
-    tables: Mapping[str, Cells], summaries: Summaries, config: PosteriorConfig
+    tables: Mapping[str, ScoreTable], summaries: Summaries, config: PosteriorConfig
 ) -> dict[str, Rows]:
     """Return the tables `doses` (a rate for each variant of a series) and `slopes` (trends); empty
     without a series."""
     rows: dict[str, Rows] = {"doses": [], "slopes": []}
-    for series, variants in series_of(summaries).items():
+    for series, variants in dose_series(summaries).items():
         doses = np.array([summaries[v]["dose"] for v in variants], dtype=np.float64)
         table = tables[variants[0]]
         for scorer in scorers(table):
@@ -73,7 +73,7 @@ def _root(variant: str, dosed: Summaries) -> str:
 
 
 def _shared_prompts(
-    scorer: str, subset: str, variants: Sequence[str], tables: Mapping[str, Cells]
+    scorer: str, subset: str, variants: Sequence[str], tables: Mapping[str, ScoreTable]
 ) -> list[str]:
     """Return the prompts that all variants of a series have scored."""
     return sorted(set.intersection(*(set(tables[v][scorer, subset].prompts) for v in variants)))
@@ -83,7 +83,7 @@ def _label_matrix(
     scorer: str,
     subset: str,
     variants: Sequence[str],
-    tables: Mapping[str, Cells],
+    tables: Mapping[str, ScoreTable],
     shared: Sequence[str],
     threshold: float,
 ) -> Floats:
@@ -103,7 +103,7 @@ def _rate_rows(
 ) -> Rows:
     rows = []
     for number, variant in enumerate(variants):
-        lo, hi = equal_tailed(draws[:, number], level)
+        lo, hi = equal_tailed_interval(draws[:, number], level)
         rows.append(
             {
                 **keys,
@@ -122,7 +122,7 @@ def _slope_row(
     keys: Mapping[str, str], doses: Floats, draws: Floats, n: int, level: float
 ) -> dict[str, Any]:
     column = slopes(draws, doses)
-    lo, hi = equal_tailed(column, level)
+    lo, hi = equal_tailed_interval(column, level)
     decided = "rising" if lo > 0 else "falling" if hi < 0 else "not decisive"
     return {
         **keys,
@@ -133,6 +133,6 @@ def _slope_row(
         "slope_lo": lo,
         "slope_hi": hi,
         "p_rising": float((column > 0).mean()),
-        "p_never_falls": float(never_falls(draws, doses).mean()),
+        "p_never_falls": float(is_monotone(draws, doses).mean()),
         "verdict": decided,
     }

@@ -7,19 +7,19 @@ from typing import Any, NamedTuple
 
 import pyarrow as pa
 
-from toxtrail.analysis.score_table import Cells, cells
+from toxtrail.analysis.score_table import ScoreTable, build_score_table
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import Difference, differences, refuse_mismatch
-from toxtrail.provenance.identity import Input
+from toxtrail.provenance.comparability import ConditionMismatch, mismatches, require_comparable
+from toxtrail.provenance.identity import InputFile
 
-STALE = (
+MISMATCH_CURE = (
     "Run `dvc repro` to bring all of them up to date. To compare them anyway, set "
     "allow_mismatch: true under the family in params.yaml; tables, report and MLflow run then show "
     "a warning."
 )
 
 
-class Edge(NamedTuple):
+class VariantPair(NamedTuple):
     """One comparison: b against a."""
 
     a: str
@@ -28,23 +28,23 @@ class Edge(NamedTuple):
     """`parent` or `reference`: what a is to b (`parent` if it is both)."""
 
 
-class Members(NamedTuple):
+class FamilyInputs(NamedTuple):
     """The inputs of a family's stages."""
 
-    tables: Mapping[str, Cells]
+    tables: Mapping[str, ScoreTable]
     """Variant -> its cells."""
     summaries: Mapping[str, Mapping[str, Any]]
     """Variant -> its posterior summary, in the family's order."""
-    inputs: Mapping[str, Input]
+    inputs: Mapping[str, InputFile]
     """Variant -> the file of its summary."""
 
 
-def members(
+def build_family(
     tables: Mapping[str, pa.Table],
     summaries: Mapping[str, Mapping[str, Any]],
-    inputs: Mapping[str, Input],
-    scores: Mapping[str, Input],
-) -> Members:
+    inputs: Mapping[str, InputFile],
+    scores: Mapping[str, InputFile],
+) -> FamilyInputs:
     """Build the tables of a family.
 
     Args:
@@ -58,15 +58,17 @@ def members(
     """
     for variant, summary in inputs.items():
         _refuse_stale(scores[variant], summary)
-    return Members({v: cells(rows) for v, rows in tables.items()}, summaries, inputs)
+    return FamilyInputs(
+        {v: build_score_table(rows) for v, rows in tables.items()}, summaries, inputs
+    )
 
 
-def comparable(
-    tables: Mapping[str, Cells],
+def require_comparable_family(
+    tables: Mapping[str, ScoreTable],
     summaries: Mapping[str, Mapping[str, Any]],
     reference: str,
     allow_mismatch: bool,
-) -> tuple[Mapping[str, Cells], list[Difference]]:
+) -> tuple[Mapping[str, ScoreTable], list[ConditionMismatch]]:
     """Return the cells to compare, and the conditions that differ.
 
     Raises:
@@ -74,38 +76,38 @@ def comparable(
     """
     unlike = mismatch(summaries, reference)
     if not allow_mismatch:
-        refuse_mismatch(unlike, reference, STALE)
-    return (in_common(tables) if unlike else tables), unlike
+        require_comparable(unlike, reference, MISMATCH_CURE)
+    return (restrict_to_common_prompts(tables) if unlike else tables), unlike
 
 
-def edges(variants: Sequence[Mapping[str, Any]], reference: str) -> list[Edge]:
+def variant_pairs(variants: Sequence[Mapping[str, Any]], reference: str) -> list[VariantPair]:
     """Pair each variant with its parent and with the family's reference; the reference and its
     parent form one pair, not two."""
-    edge_by_pair: dict[tuple[str, str], Edge] = {}
+    edge_by_pair: dict[tuple[str, str], VariantPair] = {}
     for variant in variants:
         key, parent = variant["variant"], variant["parent"]
         if parent is not None:
-            edge_by_pair[parent, key] = Edge(parent, key, "parent")
+            edge_by_pair[parent, key] = VariantPair(parent, key, "parent")
         if key != reference:
-            edge_by_pair.setdefault((reference, key), Edge(reference, key, "reference"))
+            edge_by_pair.setdefault((reference, key), VariantPair(reference, key, "reference"))
     return [edge for edge in edge_by_pair.values() if not _mirrors(edge, edge_by_pair)]
 
 
-def _mirrors(edge: Edge, others: Mapping[tuple[str, str], Edge]) -> bool:
+def _mirrors(edge: VariantPair, others: Mapping[tuple[str, str], VariantPair]) -> bool:
     return edge.relation == "reference" and (edge.b, edge.a) in others
 
 
-def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[Difference]:
+def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[ConditionMismatch]:
     """Return every condition that a variant does not share with the family's reference."""
     fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
     return [
         d
         for v, variant_fields in fields.items()
-        for d in differences(v, variant_fields, fields[reference])
+        for d in mismatches(v, variant_fields, fields[reference])
     ]
 
 
-def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
+def restrict_to_common_prompts(tables: Mapping[str, ScoreTable]) -> dict[str, ScoreTable]:
     """Keep only the scorers, subsets and prompts that all variants have.
 
     Raises:
@@ -124,7 +126,7 @@ def in_common(tables: Mapping[str, Cells]) -> dict[str, Cells]:
     }
 
 
-def _refuse_stale(scores: Input, summary: Input) -> None:
+def _refuse_stale(scores: InputFile, summary: InputFile) -> None:
     recorded = summary.manifest.inputs["scores"].sha256 if summary.manifest else None
     if recorded != scores.sha256:
         raise DataError(

@@ -16,7 +16,7 @@ FLIPPED: tuple[Direction, ...] = ("became toxic", "became harmless")
 NO_CATEGORY = "none"
 
 
-class Flip(NamedTuple):
+class LabelChange(NamedTuple):
     """One prompt, continued by two variants."""
 
     prompt_id: str
@@ -32,7 +32,7 @@ class Flip(NamedTuple):
     """score_b - score_a."""
 
 
-class Counts(NamedTuple):
+class FlipCounts(NamedTuple):
     """The number of scored continuations by direction."""
 
     became_toxic: int
@@ -43,9 +43,9 @@ class Counts(NamedTuple):
     """Not scored for both variants."""
 
 
-def paired(
+def pair_continuations(
     a: Sequence[Score], b: Sequence[Score], scorer: str, threshold: float, head: str
-) -> list[Flip]:
+) -> list[LabelChange]:
     """Return every continuation that both have a score for, flipped or not, largest change first.
 
     Args:
@@ -60,30 +60,30 @@ def paired(
     return sorted(rows, key=lambda flip: (-abs(flip.change), flip.prompt_id, flip.sample))
 
 
-def flipped(rows: Iterable[Flip]) -> list[Flip]:
+def only_flips(rows: Iterable[LabelChange]) -> list[LabelChange]:
     """Keep rows whose label changed; became toxic first, each by change."""
     flips = [row for row in rows if row.direction in FLIPPED]
     return sorted(flips, key=lambda row: FLIPPED.index(row.direction))
 
 
-def head_of(manifest: Mapping[str, Any], scorer: str) -> str:
+def toxicity_head(manifest: Mapping[str, Any], scorer: str) -> str:
     """Return the toxicity head of a scorer from the manifest of any result of its scores;
     empty if no manifest names it."""
     scorers = manifest["params"].get("scorers", {})
     if scorer in scorers:
         return str(scorers[scorer]["head"])
     below = (source["manifest"] for source in manifest["inputs"].values() if source["manifest"])
-    return next((head for part in below if (head := head_of(part, scorer))), "")
+    return next((head for part in below if (head := toxicity_head(part, scorer))), "")
 
 
-def counts(rows: Sequence[Flip], requested: int) -> Counts:
+def count_flips(rows: Sequence[LabelChange], requested: int) -> FlipCounts:
     """Count the directions in one subset, or in all.
 
     Args:
         requested: number of continuations requested.
     """
     directions = [row.direction for row in rows]
-    return Counts(
+    return FlipCounts(
         directions.count("became toxic"),
         directions.count("became harmless"),
         directions.count("stayed toxic"),
@@ -92,13 +92,13 @@ def counts(rows: Sequence[Flip], requested: int) -> Counts:
     )
 
 
-def as_row(flip: Flip) -> dict[str, Any]:
+def to_row(flip: LabelChange) -> dict[str, Any]:
     """Return the columns of the table without texts."""
     return dict(flip._asdict())
 
 
 def with_texts(
-    flip: Flip,
+    flip: LabelChange,
     prompts: Mapping[str, str],
     a: Mapping[tuple[str, int], Generation],
     b: Mapping[tuple[str, int], Generation],
@@ -106,14 +106,14 @@ def with_texts(
     """Return the columns of the table with the prompt and both continuations."""
     key = (flip.prompt_id, flip.sample)
     return {
-        **as_row(flip),
+        **to_row(flip),
         "prompt": prompts.get(flip.prompt_id, ""),
         "text_a": a[key].text if key in a else "",
         "text_b": b[key].text if key in b else "",
     }
 
 
-def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
+def _flip(a: Score, b: Score, threshold: float, head: str) -> LabelChange:
     assert a.toxicity is not None
     assert b.toxicity is not None
     was, now = at_threshold([a.toxicity, b.toxicity], threshold).tolist()
@@ -123,7 +123,7 @@ def _flip(a: Score, b: Score, threshold: float, head: str) -> Flip:
     else:
         direction = "became toxic" if now else "became harmless"
     worse = b if b.toxicity >= a.toxicity else a
-    return Flip(
+    return LabelChange(
         b.prompt_id,
         b.sample,
         b.subset,

@@ -17,17 +17,17 @@ import numpy as np
 
 from toxtrail.datasets.label_files import (
     Label,
-    Place,
     Row,
+    TextKey,
+    deduplicate_labels,
     label_word,
-    no_such,
-    once,
     sample_number,
+    unknown_text_message,
 )
 from toxtrail.datasets.readers import field
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.csv_text import as_csv
+from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.rows import Generation, Score
 from toxtrail.stats.rates import at_threshold
 from toxtrail.stats.scorer_error import unequal
@@ -42,7 +42,7 @@ BATCH = 20
 first prompts, except for one batch."""
 
 
-class Agreement(NamedTuple):
+class ConfusionCounts(NamedTuple):
     """A scorer's labels against human labels."""
 
     true_positives: int
@@ -55,7 +55,7 @@ class Agreement(NamedTuple):
     """Harmless by human label."""
 
 
-class Drawing(NamedTuple):
+class LabelSample(NamedTuple):
     """A sample for labelling."""
 
     name: str
@@ -69,7 +69,7 @@ class Drawing(NamedTuple):
 # --- drawing -----------------------------------------------------------------------------------
 
 
-def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> Drawing:
+def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> LabelSample:
     """Sample the texts of n prompts (or of all, if fewer), the same prompts for every variant.
 
     Subsets are represented in proportion. One of several continuations of a prompt is sampled.
@@ -81,12 +81,12 @@ def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> 
     texts = {(v, t.prompt_id, t.sample): t.text for v, t in _nonempty_texts(generations)}
     order = [str(prompt) for prompt in rng.permutation(_sample_prompts(generations, n, rng))]
     samples = {prompt: sorted({p[2] for p in texts if p[1] == prompt}) for prompt in order}
-    rows: list[tuple[str, list[Place]]] = []
+    rows: list[tuple[str, list[TextKey]]] = []
     for start in range(0, len(order), BATCH):
-        together: list[tuple[str, list[Place]]] = []
+        together: list[tuple[str, list[TextKey]]] = []
         for prompt in order[start : start + BATCH]:
             sample = int(rng.choice(samples[prompt]))
-            by_text: dict[str, list[Place]] = {}
+            by_text: dict[str, list[TextKey]] = {}
             for variant in sorted(generations):
                 text_key = (variant, prompt, sample)
                 if text_key in texts:
@@ -96,20 +96,20 @@ def draw(generations: Mapping[str, Sequence[Generation]], n: int, seed: int) -> 
     return _drawing(rows)
 
 
-def _drawing(rows: Sequence[tuple[str, list[Place]]]) -> Drawing:
+def _drawing(rows: Sequence[tuple[str, list[TextKey]]]) -> LabelSample:
     width = len(str(len(rows)))
     key: list[dict[str, Any]] = [
         dict(zip(KEY, (f"{number:0{width}}", *text_key, sha256_text(text)), strict=True))
         for number, (text, text_keys) in enumerate(rows, start=1)
         for text_key in text_keys
     ]
-    name = sha256_text(as_csv(key))[:8]
+    name = sha256_text(rows_to_csv(key))[:8]
     named: list[dict[str, str | int]] = [{**row, "id": f"{name}-{row['id']}"} for row in key]
     sheet = [
         {"id": f"{name}-{number:0{width}}", "text": text, "toxic": ""}
         for number, (text, _) in enumerate(rows, start=1)
     ]
-    return Drawing(name, sheet, named)
+    return LabelSample(name, sheet, named)
 
 
 def _nonempty_texts(
@@ -158,7 +158,7 @@ def _allocate(n: int, sizes: Mapping[str, int]) -> dict[str, int]:
 # --- reading -----------------------------------------------------------------------------------
 
 
-def drawing_of(path: Path, rows: Sequence[Row]) -> str | None:
+def sample_name_of(path: Path, rows: Sequence[Row]) -> str | None:
     """Return the sample that a labelling file belongs to; None for a file with variant names.
 
     Raises:
@@ -181,9 +181,9 @@ def drawing_of(path: Path, rows: Sequence[Row]) -> str | None:
     return drawings.pop()
 
 
-def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[Place, str]]:
+def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[TextKey, str]]:
     """Return for each row id the texts that it stands for, each with its sha256."""
-    texts_by_id: dict[str, dict[Place, str]] = {}
+    texts_by_id: dict[str, dict[TextKey, str]] = {}
     for number, row in rows:
         row_id, variant, prompt, digest = (
             str(field(path, number, row, n)) for n in ("id", "variant", "prompt_id", "text_sha256")
@@ -196,8 +196,8 @@ def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[Place, str]]:
 def blind_labels(
     path: Path,
     rows: Iterable[Row],
-    key: Mapping[str, Mapping[Place, str]],
-    texts: Mapping[Place, str],
+    key: Mapping[str, Mapping[TextKey, str]],
+    texts: Mapping[TextKey, str],
 ) -> list[Label]:
     """Read the labels of a labelling file; skip rows without a label.
 
@@ -208,7 +208,7 @@ def blind_labels(
         DataError: a row is not in the key, was moved to another text, or its text has changed since
             it was sampled; a label is neither yes nor no.
     """
-    labelled: list[tuple[int, Place, bool]] = []
+    labelled: list[tuple[int, TextKey, bool]] = []
     for number, row in rows:
         toxic = label_word(path, number, row)
         if toxic is None:
@@ -219,7 +219,7 @@ def blind_labels(
         for text_key, digest in key[row_id].items():
             _refuse_other_text(path, number, row, texts.get(text_key), digest)
             labelled.append((number, text_key, toxic))
-    return once(path, labelled)
+    return deduplicate_labels(path, labelled)
 
 
 def _refuse_other_text(
@@ -246,9 +246,9 @@ def _ascii_alphanumerics(text: str) -> str:
 # --- agreement ---------------------------------------------------------------------------------
 
 
-def agreement(
+def scorer_agreement(
     labels: Sequence[Label], scores: Mapping[str, Sequence[Score]], scorer: str, threshold: float
-) -> dict[str, Agreement]:
+) -> dict[str, ConfusionCounts]:
     """Return for each variant how the scorer agrees with human labels of its texts.
 
     Args:
@@ -267,15 +267,15 @@ def agreement(
     for label in labels:
         toxicity = toxicities.get(label.text_key)
         if toxicity is None:
-            raise DataError(no_such(label, f"{scorer} has no score for it", scores))
+            raise DataError(unknown_text_message(label, f"{scorer} has no score for it", scores))
         variant_counts = counts.setdefault(label.variant, [0, 0, 0, 0])
         index = 0 if label.toxic else 2
         variant_counts[index] += bool(at_threshold(toxicity, threshold)) == label.toxic
         variant_counts[index + 1] += 1
-    return {variant: Agreement(*variant_counts) for variant, variant_counts in counts.items()}
+    return {variant: ConfusionCounts(*variant_counts) for variant, variant_counts in counts.items()}
 
 
-def unlike_errors(agreements: Mapping[str, Agreement]) -> list[str]:
+def unlike_errors(agreements: Mapping[str, ConfusionCounts]) -> list[str]:
     """Return a line for each variant on which the scorer's error rate differs from the others'."""
     kinds = {
         "harmless texts called toxic": {
@@ -305,8 +305,8 @@ def unlike_errors(agreements: Mapping[str, Agreement]) -> list[str]:
     return lines
 
 
-def as_params(
-    agreements: Mapping[str, Agreement], source: str, by_variant: bool
+def to_params(
+    agreements: Mapping[str, ConfusionCounts], source: str, by_variant: bool
 ) -> dict[str, dict[str, Any]]:
     """Return the values for `posterior.judges.<scorer>` in params.yaml.
 
@@ -321,7 +321,7 @@ def as_params(
             "(`toxtrail labels score` without --counts), which is valid whatever the errors, or "
             "--by-variant."
         )
-    together = Agreement(*(sum(column) for column in zip(*agreements.values(), strict=True)))
+    together = ConfusionCounts(*(sum(column) for column in zip(*agreements.values(), strict=True)))
     params: dict[str, Any] = {"source": source, **_proportions("the sample", together)}
     if by_variant:
         params["variants"] = {
@@ -330,7 +330,7 @@ def as_params(
     return params
 
 
-def _proportions(sample_name: str, counts: Agreement) -> dict[str, dict[str, int]]:
+def _proportions(sample_name: str, counts: ConfusionCounts) -> dict[str, dict[str, int]]:
     for n, kind in ((counts.positives, "toxic"), (counts.negatives, "harmless")):
         if n == 0:
             raise DataError(

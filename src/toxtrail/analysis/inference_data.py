@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from toxtrail.analysis.score_table import ALL, as_dataset
+from toxtrail.analysis.score_table import ALL, draws_to_dataset
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.stats.paired_differences import PairDraws
 from toxtrail.stats.rates import Floats, content_rng
@@ -53,10 +53,10 @@ def rate_groups(
         return {}
     observed = {key: float(toxic) for key, (toxic, _) in observed_counts.items()}
     return {
-        "prior": as_dataset(prior, "rate", RATE),
-        "prior_predictive": as_dataset(_tuple_keys(before), "n_toxic", RATE),
+        "prior": draws_to_dataset(prior, "rate", RATE),
+        "prior_predictive": draws_to_dataset(_tuple_keys(before), "n_toxic", RATE),
         **(
-            {"posterior_predictive": as_dataset(_tuple_keys(after), "n_toxic", RATE)}
+            {"posterior_predictive": draws_to_dataset(_tuple_keys(after), "n_toxic", RATE)}
             if after
             else {}
         ),
@@ -99,7 +99,7 @@ def pair_groups(
 
 
 def _merge_discordant(counts: Mapping[str, Mapping[tuple[str, ...], Floats]]) -> xr.Dataset:
-    return xr.merge([as_dataset(counts[name], name, PAIR) for name in DISCORDANT])
+    return xr.merge([draws_to_dataset(counts[name], name, PAIR) for name in DISCORDANT])
 
 
 def _tuple_keys(counts: Mapping[tuple[str, str], Floats]) -> dict[tuple[str, ...], Floats]:
@@ -112,5 +112,5 @@ def _observed_dataset(
     dims: Sequence[str],
 ) -> xr.Dataset:
     """Return a dataset with these dims; NaN where nothing was observed."""
-    dataset = as_dataset({tuple(k): np.full(4, v) for k, v in values.items()}, name, dims)
+    dataset = draws_to_dataset({tuple(k): np.full(4, v) for k, v in values.items()}, name, dims)
     return dataset.isel(chain=0, draw=0, drop=True)

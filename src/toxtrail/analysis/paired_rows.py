@@ -9,23 +9,23 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from toxtrail.analysis.family import Edge
+from toxtrail.analysis.family import VariantPair
 from toxtrail.analysis.mean_columns import mean_columns
 from toxtrail.analysis.score_table import (
     ALL,
-    CHAINS,
-    Cell,
-    Cells,
+    STORED_CHAINS,
+    ScoreTable,
+    SubsetScores,
     clusters_in,
     scorers,
     subsets,
     weights,
 )
 from toxtrail.analysis.scorer_correction import (
-    accuracy_of,
     corrected_columns,
     corrected_estimate,
     corrected_rate,
+    scorer_accuracy,
 )
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
@@ -38,26 +38,31 @@ from toxtrail.stats.paired_differences import (
     direction,
     flat_prior,
     joint_table,
+    label_correlation,
     odds_ratio,
     pair_counts,
     pair_draws,
     pair_posterior,
-    phi,
     power_scaled,
     sign_is_stable,
-    summarise,
-    tipping_gap,
+    summarise_difference,
+    tipping_fpr_gap,
     unpaired_is_credible,
     verdict,
 )
 from toxtrail.stats.paired_posterior import PairedPosterior
-from toxtrail.stats.power import PairTable, VerdictRule, detectable, prompts_needed
+from toxtrail.stats.power import (
+    JointProbabilities,
+    VerdictRule,
+    detectable_difference,
+    required_prompts,
+)
 from toxtrail.stats.prior_sensitivity import power_scaling
 from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats
 from toxtrail.stats.selection_correction import simultaneous_level
 
-NUMBERS = (
+DIFFERENCE_COLUMNS = (
     "diff", "diff_lo", "diff_hi", "diff_hdi_lo", "diff_hdi_hi", "simultaneous_lo",
     "simultaneous_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
     "credible_paired", "credible_unpaired", "odds_ratio", "odds_ratio_lo", "odds_ratio_hi",
@@ -66,17 +71,17 @@ NUMBERS = (
     "verdict_flat_prior", "threshold_sign_stable", "tipping_fpr_gap", "mde80", "n_needed",
 )  # fmt: skip
 """Columns of a difference; None where there is no pair."""
-THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
+STABILITY_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """At which a verdict must not turn round."""
 POWER = 0.8
 """At which the smallest detectable difference and the prompts needed are given."""
 SENSITIVITY_POINTS = 4000
 """Points of the posterior that power-scaling looks at: enough for two digits."""
-MEANS = ("score_diff", "expected_max_diff")
+MEAN_DIFF_COLUMNS = ("score_diff", "expected_max_diff")
 """Columns of `Cell.score_values`, as differences."""
 
 
-class Paired(NamedTuple):
+class PairedFractions(NamedTuple):
     """The prompts that two variants share in one cell."""
 
     shares_a: Floats
@@ -100,7 +105,7 @@ class Paired(NamedTuple):
 class View(NamedTuple):
     """One scorer's view of one edge: a subset, or all of them."""
 
-    parts: Sequence[Paired]
+    parts: Sequence[PairedFractions]
     """Of each subset."""
     weights: Sequence[float]
     """Of each; they sum to 1."""
@@ -132,16 +137,16 @@ class View(NamedTuple):
         return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights, self.clusters)
 
 
-def refuse_unlike(tables: Mapping[str, Cells], who: Sequence[Edge]) -> None:
+def refuse_unlike(tables: Mapping[str, ScoreTable], who: Sequence[VariantPair]) -> None:
     """DataError: two variants of an edge were not measured alike."""
     for edge in who:
         _refuse_unlike(edge, tables[edge.a], tables[edge.b])
 
 
-def edge_rows(
-    edge: Edge,
-    table_a: Cells,
-    table_b: Cells,
+def pair_rows(
+    edge: VariantPair,
+    table_a: ScoreTable,
+    table_b: ScoreTable,
     region: float,
     config: PosteriorConfig,
     among: int = 1,
@@ -171,14 +176,14 @@ def edge_rows(
         for subset, view in views.items():
             pairs = view.pairs
             draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
-            row = _row(edge, scorer, subset, view)
+            row = _count_columns(edge, scorer, subset, view)
             row |= {"rope": region, **_difference(edge, scorer, view, draws, region, config)}
             row |= _among(view, among * (1 if subset == ALL else len(names)), config)
-            row |= _means(view, config.level) | _any(view, config)
-            yield row | _how(config), draws
+            row |= _means(view, config.level) | _any_toxic_difference(view, config)
+            yield row | _method_columns(config), draws
 
 
-def _refuse_unlike(edge: Edge, table_a: Cells, table_b: Cells) -> None:
+def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) -> None:
     if table_a.keys() != table_b.keys():
         raise DataError(
             f"{edge.a} and {edge.b} were not measured alike: {sorted(table_a)} against "
@@ -199,28 +204,28 @@ def _refuse_unlike(edge: Edge, table_a: Cells, table_b: Cells) -> None:
             )
 
 
-def _clusters(parts: Sequence[Paired], level: float) -> Clusters | None:
+def _clusters(parts: Sequence[PairedFractions], level: float) -> Clusters | None:
     named = {prompt: name for part in parts for prompt, name in part.named.items()}
     return clusters_in([part.prompts for part in parts], named, level)
 
 
-def _paired(a: Cell, b: Cell, config: PosteriorConfig) -> Paired:
+def _paired(a: SubsetScores, b: SubsetScores, config: PosteriorConfig) -> PairedFractions:
     both = sorted(set(a.prompts) & set(b.prompts))
     in_a, in_b = np.isin(a.prompts, both), np.isin(b.prompts, both)
-    return Paired(
+    return PairedFractions(
         shares_a=a.shares(config.threshold)[in_a],
         shares_b=b.shares(config.threshold)[in_b],
         any_a=a.any_toxic(config.threshold)[in_a],
         any_b=b.any_toxic(config.threshold)[in_b],
         dropped=len(set(a.prompts) ^ set(b.prompts)),
-        at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in THRESHOLDS},
+        at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in STABILITY_THRESHOLDS},
         k=max(a.samples, b.samples),
         prompts=both,
         named={**a.clusters, **b.clusters},
     )
 
 
-def rope(reference_rate: float | None, config: PosteriorConfig) -> float:
+def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> float:
     """Half-width of the region of practical equivalence, as a difference of rates.
 
     It is one number for a family, so that it is the same whichever of two variants is held against
@@ -233,7 +238,7 @@ def rope(reference_rate: float | None, config: PosteriorConfig) -> float:
     return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
 
 
-def _row(edge: Edge, scorer: str, subset: str, view: View) -> dict[str, Any]:
+def _count_columns(edge: VariantPair, scorer: str, subset: str, view: View) -> dict[str, Any]:
     counts = pair_counts(*(np.concatenate(own) for own in view.labels))
     pairs = view.pairs
     return {
@@ -246,14 +251,14 @@ def _row(edge: Edge, scorer: str, subset: str, view: View) -> dict[str, Any]:
         "design_effect": pairs.counted.design_effect if pairs else None,
         "dropped": sum(part.dropped for part in view.parts),
         **counts._asdict(),
-        "phi": phi(counts) if counts.n else None,
+        "phi": label_correlation(counts) if counts.n else None,
         "rate_a": observed(pairs.a, pairs.weights) if pairs else None,
         "rate_b": observed(pairs.b, pairs.weights) if pairs else None,
     }
 
 
 def _difference(
-    edge: Edge,
+    edge: VariantPair,
     scorer: str,
     view: View,
     draws: PairDraws | None,
@@ -262,9 +267,9 @@ def _difference(
 ) -> dict[str, Any]:
     pairs = view.pairs
     if pairs is None or draws is None:
-        return {**dict.fromkeys(NUMBERS), "verdict": "no pairs", "decision": "no pairs"}
+        return {**dict.fromkeys(DIFFERENCE_COLUMNS), "verdict": "no pairs", "decision": "no pairs"}
     posterior = pair_posterior(pairs, config.prior)
-    result = summarise(posterior, pairs.estimate, config.level, region)
+    result = summarise_difference(posterior, pairs.estimate, config.level, region)
     flat = flat_prior(pairs)
     (mean, spread), (moved, _) = posterior.moments(), flat.moments()
     alone = [
@@ -290,8 +295,8 @@ def _difference(
         **_sensitivity(posterior),
         "prior_shift_sd": (moved - mean) / spread if spread else 0.0,
         "verdict_flat_prior": verdict(flat.interval(config.level)),
-        "threshold_sign_stable": _stable(view, config),
-        "tipping_fpr_gap": tipping_gap(
+        "threshold_sign_stable": _sign_is_stable(view, config),
+        "tipping_fpr_gap": tipping_fpr_gap(
             observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
         ),
         **_resolution(pairs, spread, config),
@@ -321,12 +326,12 @@ def _among(view: View, differences: int, config: PosteriorConfig) -> dict[str, A
 
 
 def _corrected(
-    edge: Edge, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
+    edge: VariantPair, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
 ) -> dict[str, Any]:
     """Of the difference of true rates; None if nothing is known of the scorer."""
     first = int(not pairs.in_order)
     known = [
-        accuracy_of(scorer, variant, config, stream)
+        scorer_accuracy(scorer, variant, config, stream)
         for variant, stream in ((edge.a, first), (edge.b, 1 - first))
     ]
     a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), known, strict=True))
@@ -344,15 +349,15 @@ def _sensitivity(posterior: PairedPosterior | WeightedMean) -> dict[str, Any]:
     names = ("prior_sensitivity", "likelihood_sensitivity", "prior_complaint")
     if not isinstance(posterior, PairedPosterior):
         return dict.fromkeys(names)
-    n = SENSITIVITY_POINTS // CHAINS * CHAINS
+    n = SENSITIVITY_POINTS // STORED_CHAINS * STORED_CHAINS
     columns = power_scaled(posterior, n)
-    found = power_scaling(*(column.reshape(-1, CHAINS).T for column in columns))
+    found = power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
     return dict(zip(names, (*found, found.complaint), strict=True))
 
 
-def _stable(view: View, config: PosteriorConfig) -> bool:
+def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
     """Whether no threshold turns the verdict round."""
-    parts = (pair_posterior(view.at(threshold), config.prior) for threshold in THRESHOLDS)
+    parts = (pair_posterior(view.at(threshold), config.prior) for threshold in STABILITY_THRESHOLDS)
     return sign_is_stable([direction(own.probability_higher, config.level) for own in parts])
 
 
@@ -366,24 +371,26 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
         return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
     judged, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
     total = sum(counts)
-    seen = PairTable(*(count / total for count in counts))
-    needed = prompts_needed(seen, POWER, judged) if counts.n10 != counts.n01 else None
+    seen = JointProbabilities(*(count / total for count in counts))
+    needed = required_prompts(seen, POWER, judged) if counts.n10 != counts.n01 else None
     base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)
     return {
-        "mde80": detectable(base, phi(counts) or 0.0, max(1, round(total)), POWER, judged),
+        "mde80": detectable_difference(
+            base, label_correlation(counts) or 0.0, max(1, round(total)), POWER, judged
+        ),
         "n_needed": needed and math.ceil(needed * pairs.counted.design_effect),
     }
 
 
 def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for place, name in enumerate(MEANS):
+    for place, name in enumerate(MEAN_DIFF_COLUMNS):
         values = [own[np.isfinite(own[:, place]), place] for own in view.means]
         row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0), view.clusters)
     return row
 
 
-def _any(view: View, config: PosteriorConfig) -> dict[str, Any]:
+def _any_toxic_difference(view: View, config: PosteriorConfig) -> dict[str, Any]:
     """Difference of toxicity probabilities: of prompts with at least one toxic continuation."""
     name, pairs = "toxicity_probability_diff", view.any_toxic
     if not all(pairs.sizes):
@@ -392,7 +399,7 @@ def _any(view: View, config: PosteriorConfig) -> dict[str, Any]:
     return {name: pairs.estimate, f"{name}_lo": lo, f"{name}_hi": hi}
 
 
-def _how(config: PosteriorConfig) -> dict[str, Any]:
+def _method_columns(config: PosteriorConfig) -> dict[str, Any]:
     return {
         "method": "paired",
         "level": config.level,

@@ -9,22 +9,30 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.analysis.family import Edge, edges
-from toxtrail.analysis.pooled_inference_data import PoolEvidence, pooled_groups
+from toxtrail.analysis.family import VariantPair, variant_pairs
+from toxtrail.analysis.pooled_inference_data import PooledModelData, pooled_groups
 from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows, without_withheld
-from toxtrail.analysis.score_table import ALL, Cells, scorers, subsets, weights
+from toxtrail.analysis.score_table import ALL, ScoreTable, scorers, subsets, weights
 from toxtrail.config.schema import PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import Check, predictive_checks, replicated
-from toxtrail.stats.hierarchical.model import Counts
-from toxtrail.stats.hierarchical.seed_effects import Recipes, recipes_of
+from toxtrail.stats.hierarchical.model import FamilyCounts
+from toxtrail.stats.hierarchical.seed_effects import RecipeGroups, recipes_of
 from toxtrail.stats.prior_sensitivity import Sensitivity, power_scaling
-from toxtrail.stats.rates import Floats, equal_tailed, named_rng
-from toxtrail.stats.sampling import LEAST_P, Diagnostics, Effort, Sampled, Settled, judge, settle
+from toxtrail.stats.rates import Floats, equal_tailed_interval, named_rng
+from toxtrail.stats.sampling import (
+    LEAST_P,
+    Diagnostics,
+    SampleResult,
+    SamplerSettings,
+    Settled,
+    diagnose,
+    settle,
+)
 
-Sampler = Callable[[Counts, Effort], Sampled]
+Sampler = Callable[[FamilyCounts, SamplerSettings], SampleResult]
 
 LEAST_DRAWS = 1000
 """Of each chain, that are drawn before it is known how many it takes."""
@@ -33,12 +41,12 @@ REPLICATIONS = 1000
 SENSITIVITY_DRAWS = 1000
 """Of each chain, that power-scaling looks at."""
 RATE = "rate with overall"
-FAR = 4.0
+MAX_POOLING_SHIFT_SD = 4.0
 """Standard deviations by which a pooled overall rate may differ from the one of its variant
 alone."""
 
 
-class Estimate(NamedTuple):
+class PooledEstimate(NamedTuple):
     """One scorer's family, estimated together."""
 
     rate: Floats
@@ -46,16 +54,16 @@ class Estimate(NamedTuple):
     hyper: Mapping[str, Floats]
     """Name -> (chain, draw)."""
     diagnostics: Diagnostics
-    effort: Effort
+    effort: SamplerSettings
     checks: Sequence[Check]
     dropped: int
     """Prompts that not every variant has a score for."""
     sensitivity: Mapping[str, Sensitivity]
     """What is reported of all subsets together -> how much its prior matters."""
-    counts: Counts
-    predicted: Sequence[Counts]
+    counts: FamilyCounts
+    predicted: Sequence[FamilyCounts]
     """As the posterior predicts them."""
-    drawn: Sampled
+    drawn: SampleResult
     first_try: Sequence[str]
     """What was wrong with a first try, if there was a second."""
     spread: Floats | None
@@ -74,27 +82,27 @@ class Asked(NamedTuple):
     sampler: Sampler
 
 
-def pooled_family(
-    tables: Mapping[str, Cells],
+def pool_family(
+    tables: Mapping[str, ScoreTable],
     summaries: Mapping[str, Mapping[str, Any]],
     reference: str,
     primary: str,
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
     sampler: Sampler,
-) -> Posterior:
+) -> AnalysisOutput:
     """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
     row that the model does not fit is withheld with the reason.
 
     Raises:
         InferenceError: a posterior did not converge, twice.
     """
-    variants, who = list(summaries), edges(list(summaries.values()), reference)
+    variants, who = list(summaries), variant_pairs(list(summaries.values()), reference)
     pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
     names = subsets(next(iter(tables.values())))
     recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
     status: dict[str, dict[str, Any]] = {}
-    found: dict[str, Estimate] = {}
+    found: dict[str, PooledEstimate] = {}
     if pooling is None:
         off = {"status": "left out", "reason": "pooling is switched off"}
         status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
@@ -103,12 +111,12 @@ def pooled_family(
         given, status = _given(variants, tables, config.threshold, recipes)
         found = _estimates(given, asked)
     for scorer, estimate in found.items():
-        problems = _misfits(estimate, scorer, variants, names, summaries)
+        problems = _misfit_reasons(estimate, scorer, variants, names, summaries)
         judged = Judged(
             estimate.counts, estimate.predicted, estimate.rate, estimate.hyper.get("sd_interaction")
         )
         rows = [] if problems else withheld_rows(judged, who, variants, names, config.level)
-        status[scorer] = _status(estimate, problems, rows, variants, names)
+        status[scorer] = _status_record(estimate, problems, rows, variants, names)
     shown = {name: one for name, one in found.items() if status[name]["status"] == "pooled"}
     draws = _dataset(shown, variants, [*names, ALL])
     status = {name: status[name] for name in scorers(next(iter(tables.values())))}
@@ -120,18 +128,18 @@ def pooled_family(
         "level": config.level,
         "interval": "equal-tailed",
         "scorers": status,
-        **tables_of(draws, who, config.level, status),
+        **rows_from_draws(draws, who, config.level, status),
     }
     evidence = {
-        name: PoolEvidence(one.counts, one.predicted, one.drawn) for name, one in shown.items()
+        name: PooledModelData(one.counts, one.predicted, one.drawn) for name, one in shown.items()
     }
-    return Posterior(summary, draws, pooled_groups(evidence, draws, config), {})
+    return AnalysisOutput(summary, draws, pooled_groups(evidence, draws, config), {})
 
 
 class Given(NamedTuple):
     """The data of one scorer."""
 
-    counts: Counts
+    counts: FamilyCounts
     dropped: int
     """Prompts that not every variant has a score for."""
     share: Floats
@@ -140,9 +148,9 @@ class Given(NamedTuple):
 
 def _given(
     variants: Sequence[str],
-    tables: Mapping[str, Cells],
+    tables: Mapping[str, ScoreTable],
     threshold: float,
-    recipes: Recipes | None,
+    recipes: RecipeGroups | None,
 ) -> tuple[dict[str, Given], dict[str, dict[str, Any]]]:
     """Of each scorer: its data, or why it is left out."""
     given: dict[str, Given] = {}
@@ -150,16 +158,16 @@ def _given(
     for scorer in scorers(next(iter(tables.values()))):
         share = np.array(list(weights(tables[variants[0]], scorer).values()))
         try:
-            labels, dropped = _labels(scorer, variants, tables, threshold)
-            given[scorer] = Given(hierarchical_model.counts_of(labels, recipes), dropped, share)
+            labels, dropped = _label_matrix(scorer, variants, tables, threshold)
+            given[scorer] = Given(hierarchical_model.count_labels(labels, recipes), dropped, share)
         except DataError as error:
             status[scorer] = {"status": "left out", "reason": str(error)}
     return given, status
 
 
-def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, Estimate]:
+def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, PooledEstimate]:
     """All with as many draws as the one that needs most: they stand in one file."""
-    found: dict[str, Estimate] = {}
+    found: dict[str, PooledEstimate] = {}
     most = LEAST_DRAWS
     while short := [s for s in given if s not in found or found[s].effort.draws < most]:
         for scorer in short:
@@ -170,12 +178,12 @@ def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, Estimate]:
 
 def _estimate(
     scorer: str,
-    counts: Counts,
+    counts: FamilyCounts,
     dropped: int,
     share: Floats,
     asked: Asked,
     least: int,
-) -> Estimate:
+) -> PooledEstimate:
     """
     Args:
         share: (subset,), weights of the subsets.
@@ -183,19 +191,19 @@ def _estimate(
     """
     config, pooling, pairs = asked.config, asked.pooling, asked.pairs
     seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
-    most = Effort(pooling.chains, pooling.draws, pooling.target_accept, seed)
+    most = SamplerSettings(pooling.chains, pooling.draws, pooling.target_accept, seed)
 
-    def draw(effort: Effort) -> Sampled:
+    def draw(effort: SamplerSettings) -> SampleResult:
         own = asked.sampler(counts, effort)
         return own._replace(posterior={**own.posterior, RATE: _with_overall(own, share)})
 
-    def assess(drawn: Sampled) -> Diagnostics:
+    def assess(drawn: SampleResult) -> Diagnostics:
         rate = drawn.posterior[RATE]
         steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
         spread = _spread(counts, drawn, share)
         reported = {"rate": rate, "difference": steps}
         reported |= {} if spread is None else {"spread": spread}
-        return judge(drawn, _hyper(drawn), reported, config.level)
+        return diagnose(drawn, _hyper(drawn), reported, config.level)
 
     found = settle(draw, assess, most, least)
     if found.wrong:
@@ -203,7 +211,7 @@ def _estimate(
     drawn = found.drawn
     predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
     rate = drawn.posterior[RATE]
-    return Estimate(
+    return PooledEstimate(
         rate=rate,
         hyper={n: drawn.posterior[n] for n in hierarchical_model.HYPER if n in drawn.posterior},
         diagnostics=found.diagnostics,
@@ -229,8 +237,8 @@ def _not_converged(scorer: str, found: Settled) -> str:
     )
 
 
-def _labels(
-    scorer: str, variants: Sequence[str], tables: Mapping[str, Cells], threshold: float
+def _label_matrix(
+    scorer: str, variants: Sequence[str], tables: Mapping[str, ScoreTable], threshold: float
 ) -> tuple[list[Floats], int]:
     """Of each subset, (prompt, variant) on the prompts that all variants have a score for; and how
     many prompts that leaves out."""
@@ -249,28 +257,32 @@ def _labels(
     return labels, dropped
 
 
-def _with_overall(drawn: Sampled, share: Floats) -> Floats:
+def _with_overall(drawn: SampleResult, share: Floats) -> Floats:
     """(chain, draw, variant, subset and all together)."""
     eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
-    rate = hierarchical_model.rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(eta.shape)
+    rate = hierarchical_model.marginal_rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(
+        eta.shape
+    )
     result: Floats = np.concatenate([rate, (rate @ share)[..., None]], axis=-1)
     return result
 
 
-def _hyper(drawn: Sampled) -> list[str]:
+def _hyper(drawn: SampleResult) -> list[str]:
     return [name for name in (*hierarchical_model.HYPER, "sd_recipe") if name in drawn.posterior]
 
 
-def _spread(counts: Counts, drawn: Sampled, share: Floats) -> Floats | None:
+def _spread(counts: FamilyCounts, drawn: SampleResult, share: Floats) -> Floats | None:
     """(chain, draw, recipe)."""
     if counts.recipes is None:
         return None
     chains, draws = drawn.posterior["sd_prompt"].shape
-    found = hierarchical_model.recipe_spread(counts.recipes, drawn.posterior, share, chains * draws)
+    found = hierarchical_model.seed_sd(counts.recipes, drawn.posterior, share, chains * draws)
     return found.reshape(chains, draws, -1)
 
 
-def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list[Counts]:
+def _predicted(
+    counts: FamilyCounts, drawn: SampleResult, rng: np.random.Generator
+) -> list[FamilyCounts]:
     eta = drawn.posterior["eta"]
     eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
     some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
@@ -278,8 +290,8 @@ def _predicted(counts: Counts, drawn: Sampled, rng: np.random.Generator) -> list
 
 
 def _sensitivity(
-    counts: Counts,
-    drawn: Sampled,
+    counts: FamilyCounts,
+    drawn: SampleResult,
     rate: Floats,
     variants: Sequence[str],
     pairs: Sequence[tuple[int, int]],
@@ -299,8 +311,8 @@ def _sensitivity(
     }
 
 
-def _misfits(
-    estimate: Estimate,
+def _misfit_reasons(
+    estimate: PooledEstimate,
     scorer: str,
     variants: Sequence[str],
     names: Sequence[str],
@@ -308,7 +320,7 @@ def _misfits(
 ) -> list[str]:
     """Why converged draws must not be shown all the same; empty if they may be."""
     problems = [
-        f"{c.observed:g} {_what(c, variants, names)}, where the model expects {c.predicted:.1f} "
+        f"{c.observed:g} {_describe_check(c, variants, names)}, where the model expects {c.predicted:.1f} "
         f"(p {c.p:.3f})"
         for c in estimate.checks
         if not LEAST_P <= c.p <= 1 - LEAST_P
@@ -321,21 +333,21 @@ def _misfits(
             continue
         own = estimate.rate[:, :, place, -1]
         spread = max(float(own.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
-        if abs(float(own.mean()) - row["rate"]) > FAR * spread:
+        if abs(float(own.mean()) - row["rate"]) > MAX_POOLING_SHIFT_SD * spread:
             problems.append(
                 f"the rate of {variant} is {own.mean():.3f} pooled and {row['rate']:.3f} alone"
             )
     return problems
 
 
-def _what(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
+def _describe_check(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
     if check.variant is None or check.subset is None:
         return f"prompts are {check.statistic}"
     return f"prompts of {names[check.subset]} are toxic for {variants[check.variant]}"
 
 
-def _status(
-    estimate: Estimate,
+def _status_record(
+    estimate: PooledEstimate,
     problems: Sequence[str],
     rows: Sequence[Mapping[str, Any]],
     variants: Sequence[str],
@@ -364,9 +376,9 @@ def _status(
     }
 
 
-def tables_of(
+def rows_from_draws(
     draws: xr.Dataset,
-    who: Sequence[Edge],
+    who: Sequence[VariantPair],
     level: float,
     status: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
@@ -386,7 +398,7 @@ def tables_of(
             for v in draws["variant"].values
         }
         for variant, column in columns.items():
-            lo, hi = equal_tailed(column, level)
+            lo, hi = equal_tailed_interval(column, level)
             own = {
                 "pooled_rate": float(column.mean()),
                 "pooled_rate_lo": lo,
@@ -408,7 +420,7 @@ def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, An
     rows = []
     for scorer, recipe in product(draws["scorer"].values, draws["recipe"].values):
         column = draws["recipe_spread"].sel(scorer=scorer, recipe=recipe).values
-        lo, hi = equal_tailed(column, level)
+        lo, hi = equal_tailed_interval(column, level)
         rows.append(
             {
                 "recipe": str(recipe),
@@ -424,7 +436,7 @@ def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, An
 
 
 def _difference(column: Floats, level: float) -> dict[str, Any]:
-    lo, hi = equal_tailed(column, level)
+    lo, hi = equal_tailed_interval(column, level)
     judged = _diagnostics(column)
     higher = float((column > 0).mean())
     return {
@@ -450,7 +462,7 @@ def _diagnostics(column: Floats) -> dict[str, float]:
 
 
 def _dataset(
-    found: Mapping[str, Estimate], variants: Sequence[str], names: Sequence[str]
+    found: Mapping[str, PooledEstimate], variants: Sequence[str], names: Sequence[str]
 ) -> xr.Dataset:
     """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
     if not found:
@@ -485,7 +497,7 @@ def _dataset(
     ).assign_coords(_recipe_names(found))
 
 
-def _recipe_columns(found: Mapping[str, Estimate], draws: int) -> dict[str, Any]:
+def _recipe_columns(found: Mapping[str, PooledEstimate], draws: int) -> dict[str, Any]:
     """Spreads, and how many variants a recipe has; nothing without recipes."""
     spreads = [e.spread[:, :draws] for e in found.values() if e.spread is not None]
     recipes = next(iter(found.values())).counts.recipes
@@ -497,6 +509,6 @@ def _recipe_columns(found: Mapping[str, Estimate], draws: int) -> dict[str, Any]
     }
 
 
-def _recipe_names(found: Mapping[str, Estimate]) -> dict[str, list[str]]:
+def _recipe_names(found: Mapping[str, PooledEstimate]) -> dict[str, list[str]]:
     recipes = next(iter(found.values())).counts.recipes
     return {} if recipes is None else {"recipe": list(recipes.names)}

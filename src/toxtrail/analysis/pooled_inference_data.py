@@ -13,26 +13,26 @@ import xarray as xr
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import replicated
-from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.rates import named_rng
-from toxtrail.stats.sampling import Sampled
+from toxtrail.stats.sampling import SampleResult
 
 PRIOR_DRAWS = 1000
 CELL = ("variant", "subset")
 
 
-class PoolEvidence(NamedTuple):
+class PooledModelData(NamedTuple):
     """Of one scorer."""
 
-    counts: Counts
+    counts: FamilyCounts
     """Seen."""
-    predicted: Sequence[Counts]
+    predicted: Sequence[FamilyCounts]
     """As the posterior predicts them."""
-    drawn: Sampled
+    drawn: SampleResult
 
 
 def pooled_groups(
-    found: Mapping[str, PoolEvidence], draws: xr.Dataset, config: PosteriorConfig
+    found: Mapping[str, PooledModelData], draws: xr.Dataset, config: PosteriorConfig
 ) -> dict[str, xr.Dataset]:
     """Group -> its data, by scorer.
 
@@ -47,7 +47,7 @@ def pooled_groups(
 
 
 def _groups_of(
-    scorer: str, own: PoolEvidence, draws: xr.Dataset, config: PosteriorConfig
+    scorer: str, own: PooledModelData, draws: xr.Dataset, config: PosteriorConfig
 ) -> dict[str, xr.Dataset]:
     variants, names = draws["variant"].values, draws["subset"].values[:-1]
     rng = named_rng(config.seed, f"prior|{scorer}")
@@ -59,7 +59,7 @@ def _groups_of(
     coords = {"variant": variants, "subset": names}
     known = {**coords, "recipe": list(recipes.names)} if recipes else coords
 
-    def counts(values: Sequence[Counts]) -> xr.Dataset:
+    def counts(values: Sequence[FamilyCounts]) -> xr.Dataset:
         toxic = np.array([one.toxic for one in values])[None].astype(np.float64)
         return xr.Dataset({"toxic": (("chain", "draw", *CELL), toxic)}, coords)
 
@@ -72,7 +72,7 @@ def _groups_of(
         name: (("chain", "draw", "recipe")[: values.ndim + 1], values[None])
         for name, values in hyper.items()
     }
-    rate = hierarchical_model.rates(eta, hyper["sd_prompt"])[None]
+    rate = hierarchical_model.marginal_rates(eta, hyper["sd_prompt"])[None]
     groups = {
         "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, known),
         "prior_predictive": counts(again),

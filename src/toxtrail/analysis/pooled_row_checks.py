@@ -21,11 +21,11 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toxtrail.analysis.family import Edge
+from toxtrail.analysis.family import VariantPair
 from toxtrail.stats.hierarchical.cell_outliers import Cells, contradictions
 from toxtrail.stats.hierarchical.checks import row_misfits
-from toxtrail.stats.hierarchical.model import Counts
-from toxtrail.stats.rates import Floats, equal_tailed
+from toxtrail.stats.hierarchical.model import FamilyCounts
+from toxtrail.stats.rates import Floats, equal_tailed_interval
 
 LEAST_FAMILY_P = 0.1
 """Of the oddest cell of a family, after Bonferroni's correction for their number. Measured, it is
@@ -43,8 +43,8 @@ JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic fo
 class Judged(NamedTuple):
     """What rows are judged by."""
 
-    counts: Counts
-    predicted: Sequence[Counts]
+    counts: FamilyCounts
+    predicted: Sequence[FamilyCounts]
     rate: Floats
     """(chain, draw, variant, subset and all together)."""
     sd_interaction: Floats | None
@@ -52,7 +52,7 @@ class Judged(NamedTuple):
 
 def withheld_rows(
     own: Judged,
-    who: Sequence[Edge],
+    who: Sequence[VariantPair],
     variants: Sequence[str],
     names: Sequence[str],
     level: float,
@@ -144,7 +144,7 @@ def _unsupported(
 ) -> str:
     """Why an interval without 0 is not this row's own; empty if it is, or holds 0."""
     a, b = pair
-    lo, hi = equal_tailed(own.rate[:, :, b, subset] - own.rate[:, :, a, subset], level)
+    lo, hi = equal_tailed_interval(own.rate[:, :, b, subset] - own.rate[:, :, a, subset], level)
     if lo <= 0 <= hi:
         return ""
     below, above = (b, a) if lo > 0 else (a, b)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.analysis.family import Edge
-from toxtrail.analysis.response_flags import SYMPTOMS
-from toxtrail.analysis.response_table import Said, rows_in
+from toxtrail.analysis.family import VariantPair
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_table import SubsetResponses, membership_mask
 from toxtrail.analysis.score_table import ALL, clusters_in
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.stats.clusters import Clusters
@@ -30,21 +30,25 @@ TOO_SMALL = "too small"
 """Verdict of a difference in length whose interval excludes 0 and that is below SHORTER."""
 
 
-def behaviour_rows(own: Mapping[str, Said], config: PosteriorConfig) -> list[dict[str, Any]]:
+def behaviour_rows(
+    own: Mapping[str, SubsetResponses], config: PosteriorConfig
+) -> list[dict[str, Any]]:
     """One row for all subsets together and one for each: of every symptom the count, the rate and
     its interval; of the lengths the mean and three quantiles, in tokens."""
     rows = []
     for subset in (ALL, *own):
         parts = dict(own) if subset == ALL else {subset: own[subset]}
         row = {"subset": subset, **_lengths(list(parts.values()))}
-        for symptom in SYMPTOMS:
+        for symptom in RESPONSE_FLAGS:
             row |= _rate(symptom, parts, config)
         rows.append(row)
     return rows
 
 
 def behaviour_pairs(
-    edges: Sequence[Edge], own: Mapping[str, Mapping[str, Said]], config: PosteriorConfig
+    edges: Sequence[VariantPair],
+    own: Mapping[str, Mapping[str, SubsetResponses]],
+    config: PosteriorConfig,
 ) -> list[dict[str, Any]]:
     """Differences b - a of every symptom's rate and of the mean length, paired by prompt.
 
@@ -61,7 +65,7 @@ def said_less(row: Mapping[str, Any]) -> str:
     Args:
         row: of `behaviour_pairs`.
     """
-    found = [symptom for symptom in SYMPTOMS if row[f"{symptom}_verdict"] == "higher"]
+    found = [symptom for symptom in RESPONSE_FLAGS if row[f"{symptom}_verdict"] == "higher"]
     return ", ".join([*found, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
 
 
@@ -77,12 +81,14 @@ def length_verdict(credible: str, change: float) -> str:
     return credible
 
 
-def _weights(own: Mapping[str, Said]) -> dict[str, float]:
+def _weights(own: Mapping[str, SubsetResponses]) -> dict[str, float]:
     total = sum(len(part.asked) for part in own.values())
     return {subset: len(part.asked) / total for subset, part in own.items()}
 
 
-def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> dict[str, Any]:
+def _rate(
+    symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorConfig
+) -> dict[str, Any]:
     """Of one subset, or of several together."""
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
     rate = lo = hi = None
@@ -102,14 +108,14 @@ def _rate(symptom: str, parts: Mapping[str, Said], config: PosteriorConfig) -> d
 
 
 def _clusters(
-    parts: Sequence[Said], prompts: Sequence[Sequence[str]], config: PosteriorConfig
+    parts: Sequence[SubsetResponses], prompts: Sequence[Sequence[str]], config: PosteriorConfig
 ) -> Clusters | None:
     """Of these prompts of each part."""
     named = {prompt: name for part in parts for prompt, name in part.clusters.items()}
     return clusters_in(prompts, named, config.level)
 
 
-def _lengths(parts: Sequence[Said]) -> dict[str, Any]:
+def _lengths(parts: Sequence[SubsetResponses]) -> dict[str, Any]:
     lengths = np.concatenate([part.lengths for part in parts])
     n = int(lengths.size)
     quantiles = np.quantile(lengths, QUANTILES) if n else [None] * len(QUANTILES)
@@ -126,7 +132,10 @@ def _lengths(parts: Sequence[Said]) -> dict[str, Any]:
 
 
 def _pair_rows(
-    edge: Edge, a: Mapping[str, Said], b: Mapping[str, Said], config: PosteriorConfig
+    edge: VariantPair,
+    a: Mapping[str, SubsetResponses],
+    b: Mapping[str, SubsetResponses],
+    config: PosteriorConfig,
 ) -> list[dict[str, Any]]:
     share = _weights(a)
     views = {ALL: list(a), **{subset: [subset] for subset in a}}
@@ -148,17 +157,20 @@ def _pair_rows(
 
 
 def _differences(
-    a: Sequence[Said], b: Sequence[Said], weights: Sequence[float], config: PosteriorConfig
+    a: Sequence[SubsetResponses],
+    b: Sequence[SubsetResponses],
+    weights: Sequence[float],
+    config: PosteriorConfig,
 ) -> dict[str, Any]:
     """Of the prompts that have a continuation of both, each subset by its weight."""
     row: dict[str, Any] = {}
     both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
     in_a, in_b = (
-        [rows_in(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
+        [membership_mask(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
         for own in (a, b)
     )
     clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
-    for symptom in SYMPTOMS:
+    for symptom in RESPONSE_FLAGS:
         labels = Pairs(
             [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
             [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],

@@ -23,10 +23,10 @@ from functools import cache
 from typing import Literal
 
 from toxtrail.errors import DataError
-from toxtrail.records.rows import State
+from toxtrail.records.rows import RowStatus
 
-Symptom = Literal["empty", "refused", "repetitive", "degenerate"]
-SYMPTOMS: tuple[Symptom, ...] = ("empty", "refused", "repetitive", "degenerate")
+ResponseFlag = Literal["empty", "refused", "repetitive", "degenerate"]
+RESPONSE_FLAGS: tuple[ResponseFlag, ...] = ("empty", "refused", "repetitive", "degenerate")
 
 SHORTEST_LOOP = 8
 """Tokens; our choice: fewer have under five 4-grams, too few to repeat one by more than chance."""
@@ -53,7 +53,7 @@ ENDLESS_WORD = 100
 UNDECODED_CHARACTER = "\ufffd"
 CUT_CHARACTER = 3
 """U+FFFD that one character leaves when the token limit cuts it: UTF-8 has at most 4 bytes."""
-UNDECODED = 0.1
+MAX_UNDECODED_FRACTION = 0.1
 """Share of visible characters that are U+FFFD, beyond CUT_CHARACTER; our choice."""
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
@@ -66,7 +66,7 @@ PUNCTUATION = ".,;:!?'\""
 """Around a word."""
 
 
-def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[Symptom]:
+def flag_response(text: str, token_ids: Sequence[int], state: RowStatus) -> frozenset[ResponseFlag]:
     """Which symptoms a continuation has; an empty one has no other.
 
     Args:
@@ -84,7 +84,7 @@ def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[
         )
     if state == "empty" or not visible_characters(text):
         return frozenset({"empty"})
-    holds: Mapping[Symptom, bool] = {
+    holds: Mapping[ResponseFlag, bool] = {
         "refused": is_refusal(text),
         "repetitive": is_repetitive(token_ids),
         "degenerate": is_degenerate(text),
@@ -94,10 +94,10 @@ def symptoms_of(text: str, token_ids: Sequence[int], state: State) -> frozenset[
 
 def is_repetitive(token_ids: Sequence[int]) -> bool:
     """Whether a text runs in a loop."""
-    return repeated_share(token_ids) >= REPETITIVE
+    return repeated_ngram_fraction(token_ids) >= REPETITIVE
 
 
-def repeated_share(token_ids: Sequence[int]) -> float:
+def repeated_ngram_fraction(token_ids: Sequence[int]) -> float:
     """Share of a text's 4-grams that have occurred in it before, in [0, 1); 0 for a short text."""
     if len(token_ids) < SHORTEST_LOOP:
         return 0.0
@@ -130,7 +130,7 @@ def is_of_words(character: str) -> bool:
 def _has_odd_characters(visible: Mapping[str, int]) -> bool:
     n = sum(visible.values())
     undecoded = visible.get(UNDECODED_CHARACTER, 0)
-    if undecoded > CUT_CHARACTER and undecoded >= UNDECODED * n:
+    if undecoded > CUT_CHARACTER and undecoded >= MAX_UNDECODED_FRACTION * n:
         return True
     in_words = sum(k for c, k in visible.items() if is_of_words(c))
     if n >= SHORTEST_NOISE and in_words < WORD_SHARE * n:

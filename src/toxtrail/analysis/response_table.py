@@ -12,20 +12,20 @@ import pyarrow.compute as pc
 from toxtrail.analysis.refusals import is_refusal
 from toxtrail.analysis.response_flags import (
     REPETITIVE,
+    RESPONSE_FLAGS,
     SHORTEST_LOOP,
-    SYMPTOMS,
-    Symptom,
+    ResponseFlag,
     is_degenerate,
     is_repetitive,
 )
 from toxtrail.analysis.score_table import clusters_by_prompt, numbered
 from toxtrail.analysis.text_screening import Flags, judged, may_refuse, repeated_at_most, screened
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import Input
-from toxtrail.records.rows import GENERATION_SCHEMA, Generation, table_of
+from toxtrail.provenance.identity import InputFile
+from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
 from toxtrail.stats.rates import Floats, Ints, prompt_means
 
-SAYS_NOTHING = ("error", "truncated")
+NON_RESPONSE_STATES = ("error", "truncated")
 """States of rows that are no continuation of their prompt."""
 TOKENS_AT_ONCE = 2_000_000
 """That are sorted at a time; bounds the memory, changes no result."""
@@ -33,7 +33,7 @@ TOKEN_BITS = 18
 """Of the largest vocabularies."""
 
 
-class Said(NamedTuple):
+class SubsetResponses(NamedTuple):
     """The continuations of one subset by one variant."""
 
     prompts: tuple[str, ...]
@@ -56,11 +56,13 @@ class Said(NamedTuple):
     def token_values(self) -> Floats:
         """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
         values = np.full(len(self.asked), np.nan)
-        values[rows_in(sorted(self.asked), frozenset(self.prompts))] = self.tokens
+        values[membership_mask(sorted(self.asked), frozenset(self.prompts))] = self.tokens
         return values
 
 
-def texts_of(rows: pa.Table, generations: Input, scores: Input) -> dict[str, Said]:
+def read_response_table(
+    rows: pa.Table, generations: InputFile, scores: InputFile
+) -> dict[str, SubsetResponses]:
     """Build the table of the texts that the scores are of.
 
     Args:
@@ -77,15 +79,17 @@ def texts_of(rows: pa.Table, generations: Input, scores: Input) -> dict[str, Sai
             f"{scores.path} scores other texts than {generations.path} "
             "holds now. Run `dvc repro` to bring both up to date."
         )
-    return said(rows)
+    return build_response_table(rows)
 
 
-def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:
+def build_response_table(
+    generations: pa.Table | Sequence[Generation],
+) -> dict[str, SubsetResponses]:
     """Subset -> what was said there, in alphabetical order. Column by column, but for the texts."""
     table = (
         generations
         if isinstance(generations, pa.Table)
-        else table_of(generations, GENERATION_SCHEMA)
+        else to_arrow_table(generations, GENERATION_SCHEMA)
     )
     rows, clusters = _Rows.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
@@ -96,13 +100,17 @@ def said(generations: pa.Table | Sequence[Generation]) -> dict[str, Said]:
     }
 
 
-def limited_to(own: Mapping[str, Said], asked: Mapping[str, frozenset[str]]) -> dict[str, Said]:
+def limited_to(
+    own: Mapping[str, SubsetResponses], asked: Mapping[str, frozenset[str]]
+) -> dict[str, SubsetResponses]:
     """Only these prompts of these subsets; counts and lengths go on telling of all rows."""
     return {
         subset: part._replace(
             prompts=tuple(p for p in part.prompts if p in asked[subset]),
-            shares={s: v[rows_in(part.prompts, asked[subset])] for s, v in part.shares.items()},
-            tokens=part.tokens[rows_in(part.prompts, asked[subset])],
+            shares={
+                s: v[membership_mask(part.prompts, asked[subset])] for s, v in part.shares.items()
+            },
+            tokens=part.tokens[membership_mask(part.prompts, asked[subset])],
             asked=asked[subset],
         )
         for subset, part in own.items()
@@ -124,13 +132,13 @@ class _Rows(NamedTuple):
     """Ended because max_new_tokens was reached."""
     is_text: Flags
     """Is a continuation of its prompt."""
-    symptoms: Mapping[Symptom, Flags]
+    symptoms: Mapping[ResponseFlag, Flags]
 
     @classmethod
     def of(cls, table: pa.Table) -> _Rows:
         table = table.combine_chunks()
         (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
-        is_text = ~_is_in(table["state"], SAYS_NOTHING)
+        is_text = ~_is_in(table["state"], NON_RESPONSE_STATES)
         tokens, ends = _tokens(table["token_ids"])
         shown = _shown(table["text"], _is_in(table["state"], ["empty"]), is_text)
         loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
@@ -144,7 +152,7 @@ class _Rows(NamedTuple):
         )  # fmt: skip
 
 
-def _shown(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[Symptom, Flags]:
+def _shown(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[ResponseFlag, Flags]:
     """(row,) of each symptom that shows in the text.
 
     Args:
@@ -202,7 +210,7 @@ def _different_pairs(tokens: Ints, ends: Ints) -> Ints:
     return found
 
 
-def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> Said:
+def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> SubsetResponses:
     """One subset.
 
     Args:
@@ -211,10 +219,10 @@ def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> Said:
     """
     texts = own[rows.is_text[own]]
     prompts, place = np.unique(rows.prompt[texts], return_inverse=True)
-    flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in SYMPTOMS}
+    flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in RESPONSE_FLAGS}
     lengths = rows.lengths[texts].astype(np.float64)
     asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
-    return Said(
+    return SubsetResponses(
         prompts=tuple(rows.prompts[i] for i in prompts),
         shares={s: prompt_means(flag, place) for s, flag in flags.items()},
         tokens=prompt_means(lengths, place),
@@ -226,6 +234,6 @@ def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> Said:
     )
 
 
-def rows_in(prompts: Sequence[str], asked: frozenset[str]) -> Any:
+def membership_mask(prompts: Sequence[str], asked: frozenset[str]) -> Any:
     """(prompt,) of bool: which of the prompts are among these."""
     return np.array([p in asked for p in prompts], dtype=bool)

@@ -11,18 +11,18 @@ import xarray as xr
 from numpy.typing import NDArray
 
 from toxtrail.errors import DataError
-from toxtrail.records.rows import SCORE_SCHEMA, Score, State, table_of
+from toxtrail.records.rows import SCORE_SCHEMA, RowStatus, Score, to_arrow_table
 from toxtrail.stats.clusters import Clusters
-from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_shares
+from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_fractions
 
 ALL = "all"
 """All subsets together, each weighted by its number of prompts."""
 
-CHAINS = 4
+STORED_CHAINS = 4
 """Independent draws are stored as so many chains, so that ArviZ's diagnostics work on them too."""
 
 
-class Cell(NamedTuple):
+class SubsetScores(NamedTuple):
     """One scorer's view of one subset of one variant."""
 
     prompts: tuple[str, ...]
@@ -47,12 +47,12 @@ class Cell(NamedTuple):
         """Continuations of each prompt, scored or not."""
         return sum(self.states.values()) // max(self.asked, 1)
 
-    def limited_to(self, asked: frozenset[str]) -> Cell:
+    def limited_to(self, asked: frozenset[str]) -> SubsetScores:
         """Only the rows of these prompts; `states` goes on counting all rows."""
         kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
         rows = kept[self.prompt]
         place = np.cumsum(kept) - 1
-        return Cell(
+        return SubsetScores(
             prompts=tuple(prompt for prompt in self.prompts if prompt in asked),
             toxicity=self.toxicity[rows],
             prompt=place[self.prompt[rows]].astype(np.int64),
@@ -63,7 +63,7 @@ class Cell(NamedTuple):
 
     def shares(self, threshold: float) -> Floats:
         """(prompt,): share of each prompt's scored continuations that are toxic."""
-        return toxic_shares(self.toxicity, self.prompt, threshold)
+        return toxic_fractions(self.toxicity, self.prompt, threshold)
 
     def any_toxic(self, threshold: float) -> Floats:
         """(prompt,): 1 where at least one of a prompt's continuations is toxic, else 0."""
@@ -83,11 +83,11 @@ class Cell(NamedTuple):
 
 COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity", "cluster")
 """Of a score table, what is read of it here."""
-Cells = Mapping[tuple[str, str], Cell]
+ScoreTable = Mapping[tuple[str, str], SubsetScores]
 """(scorer, subset) -> cell, in alphabetical order."""
 
 
-def cells(scores: pa.Table | Sequence[Score]) -> Cells:
+def build_score_table(scores: pa.Table | Sequence[Score]) -> ScoreTable:
     """Group score rows by scorer and subset. Column by column: millions of rows stay arrays.
 
     Args:
@@ -97,13 +97,13 @@ def cells(scores: pa.Table | Sequence[Score]) -> Cells:
         DataError: no rows, two rows for one (prompt, sample, scorer), two clusters of one prompt,
             or a row in state `ok` whose score is no number from 0 to 1.
     """
-    table = scores if isinstance(scores, pa.Table) else table_of(scores, SCORE_SCHEMA)
+    table = scores if isinstance(scores, pa.Table) else to_arrow_table(scores, SCORE_SCHEMA)
     if not table.num_rows:
         raise DataError("There are no score rows. Re-run the score stage.")
     rows, clusters = _Columns.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
     scorer, subset = rows.scorer[order], rows.subset[order]
-    found: dict[tuple[str, str], Cell] = {}
+    found: dict[tuple[str, str], SubsetScores] = {}
     for i, name in enumerate(rows.scorers):
         for j, part in enumerate(rows.subsets):
             own = order[(scorer == i) & (subset == j)]
@@ -112,17 +112,17 @@ def cells(scores: pa.Table | Sequence[Score]) -> Cells:
     return found
 
 
-def subsets(table: Cells) -> list[str]:
+def subsets(table: ScoreTable) -> list[str]:
     """Names of all subsets, sorted."""
     return sorted({subset for _, subset in table})
 
 
-def scorers(table: Cells) -> list[str]:
+def scorers(table: ScoreTable) -> list[str]:
     """Names of all scorers, sorted."""
     return sorted({scorer for scorer, _ in table})
 
 
-def weights(table: Cells, scorer: str) -> dict[str, float]:
+def weights(table: ScoreTable, scorer: str) -> dict[str, float]:
     """Subset -> its share of the prompts asked: the design, whatever rows failed."""
     asked = {subset: table[scorer, subset].asked for subset in subsets(table)}
     return {subset: n / sum(asked.values()) for subset, n in asked.items()}
@@ -176,7 +176,7 @@ def clusters_by_prompt(table: pa.Table) -> dict[str, str]:
     return {prompt: cluster for prompt, cluster in found.items() if cluster}
 
 
-def as_dataset(
+def draws_to_dataset(
     draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequence[str]
 ) -> xr.Dataset:
     """Draws of one named quantity as chain x draw x dims; NaN where a cell has no draws.
@@ -184,16 +184,16 @@ def as_dataset(
     Args:
         draws: coordinates in the order of `dims` -> (draw,).
     """
-    n = next(iter(draws.values())).size // CHAINS
+    n = next(iter(draws.values())).size // STORED_CHAINS
     coords = {dim: sorted({key[i] for key in draws}) for i, dim in enumerate(dims)}
-    values = np.full((CHAINS, n, *(len(labels) for labels in coords.values())), np.nan)
+    values = np.full((STORED_CHAINS, n, *(len(labels) for labels in coords.values())), np.nan)
     for key, column in draws.items():
         place = tuple(coords[dim].index(label) for dim, label in zip(dims, key, strict=True))
         cell: Any = (slice(None), slice(None), *place)
-        values[cell] = column[: CHAINS * n].reshape(CHAINS, n)
+        values[cell] = column[: STORED_CHAINS * n].reshape(STORED_CHAINS, n)
     return xr.Dataset(
         {name: (("chain", "draw", *dims), values)},
-        coords={"chain": np.arange(CHAINS), "draw": np.arange(n), **coords},
+        coords={"chain": np.arange(STORED_CHAINS), "draw": np.arange(n), **coords},
     )
 
 
@@ -245,9 +245,9 @@ def _refuse_scores_of_others(rows: _Columns, own: Ints) -> None:
 
 def _refuse_odd_states(states: Sequence[str]) -> None:
     """A row in an unknown state would be in no count."""
-    if odd := sorted(set(states) - set(get_args(State))):
+    if odd := sorted(set(states) - set(get_args(RowStatus))):
         raise DataError(
-            f"A score row has the state {odd[0]!r}; states are {', '.join(get_args(State))}. "
+            f"A score row has the state {odd[0]!r}; states are {', '.join(get_args(RowStatus))}. "
             "Re-run the score stage."
         )
 
@@ -262,7 +262,7 @@ def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
     return sorted(labels), rank[coded.indices.to_numpy()]
 
 
-def _cell(rows: _Columns, own: Ints, clusters: Mapping[str, str]) -> Cell:
+def _cell(rows: _Columns, own: Ints, clusters: Mapping[str, str]) -> SubsetScores:
     """One scorer and subset.
 
     Args:
@@ -285,11 +285,11 @@ def _cell(rows: _Columns, own: Ints, clusters: Mapping[str, str]) -> Cell:
         )
     prompts, index = np.unique(rows.prompt[scored], return_inverse=True)
     asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
-    return Cell(
+    return SubsetScores(
         prompts=tuple(rows.prompts[i] for i in prompts),
         toxicity=toxicity,
         prompt=index.astype(np.int64),
         asked_prompts=asked,
-        states={name: counts.get(name, 0) for name in get_args(State)},
+        states={name: counts.get(name, 0) for name in get_args(RowStatus)},
         clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},
     )

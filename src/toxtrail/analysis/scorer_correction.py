@@ -14,21 +14,27 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toxtrail.analysis.score_table import ALL, Cell, Cells, subsets, weights
-from toxtrail.config.schema import AccuracyConfig, PosteriorConfig, Share
+from toxtrail.analysis.score_table import ALL, ScoreTable, SubsetScores, subsets, weights
+from toxtrail.config.schema import AccuracyValue, PosteriorConfig, ScorerAccuracyConfig
 from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
 from toxtrail.stats.prediction_powered import Corrected, Stratum, labelled_difference, labelled_rate
 from toxtrail.stats.rates import Floats, at_threshold, content_rng
-from toxtrail.stats.scorer_error import Accuracy, Known, accuracy_draws, corrected, true_rate
+from toxtrail.stats.scorer_error import (
+    Proportion,
+    ScorerAccuracy,
+    accuracy_draws,
+    corrected_true_rate,
+    summarise_corrected,
+)
 
 LabelRow = Mapping[str, Any]
 """A label with each scorer's score of its text; of a variant's summary."""
 
 
-def accuracy_of(
+def scorer_accuracy(
     scorer: str, variant: str, config: PosteriorConfig, stream: int = 0
-) -> Accuracy | None:
+) -> ScorerAccuracy | None:
     """The scorer's accuracy on the variant's texts; None if nothing is known of it.
 
     Variants without a labelled sample of their own share the scorer's, and its draws: what is
@@ -41,7 +47,7 @@ def accuracy_of(
     judge = (config.judges or {}).get(scorer)
     if judge is None:
         return None
-    own: AccuracyConfig | None = (judge.variants or {}).get(variant)
+    own: ScorerAccuracyConfig | None = (judge.variants or {}).get(variant)
     known = [_known(share) for share in ((own or judge).sensitivity, (own or judge).specificity)]
     content = [x for share in known for x in (share.right, share.of or 0)]
     rng = content_rng(config.seed, [*content, 1 + stream if own else 0])
@@ -61,19 +67,19 @@ def corrected_columns(
     if draws is None or estimate is None:
         return _columns(name, None, None, None)
     try:
-        found = corrected(draws, level)
+        found = summarise_corrected(draws, level)
     except DataError:
         return _columns(name, None, float(np.isfinite(draws).mean()), None)
     values = (estimate, *found.interval.around(estimate))
     return _columns(name, values, found.possible, None)
 
 
-def corrected_rate(called: Floats | None, accuracy: Accuracy | None) -> Floats | None:
+def corrected_rate(called: Floats | None, accuracy: ScorerAccuracy | None) -> Floats | None:
     """(draw,) of the true rate; None where either is unknown."""
-    return None if called is None or accuracy is None else true_rate(called, accuracy)
+    return None if called is None or accuracy is None else corrected_true_rate(called, accuracy)
 
 
-def corrected_estimate(rate: float | None, accuracy: Accuracy | None) -> float | None:
+def corrected_estimate(rate: float | None, accuracy: ScorerAccuracy | None) -> float | None:
     """The true rate that the observed one is of, at the mean accuracy, cut to 0 and 1."""
     if rate is None or accuracy is None:
         return None
@@ -122,7 +128,10 @@ def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[dict[str, Any]
 
 
 def with_corrected_rates(
-    summary: Mapping[str, Any], table: Cells, labels: Sequence[LabelRow], config: PosteriorConfig
+    summary: Mapping[str, Any],
+    table: ScoreTable,
+    labels: Sequence[LabelRow],
+    config: PosteriorConfig,
 ) -> dict[str, Any]:
     """A variant's summary, its rates corrected by labels; unchanged if there are none.
 
@@ -138,7 +147,7 @@ def with_corrected_rates(
     return {**summary, "rates": rates, "labels": list(labels)}
 
 
-def corrected_scorers(tables: Mapping[str, Cells], config: PosteriorConfig) -> list[str]:
+def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig) -> list[str]:
     """Scorers whose numbers are corrected for their errors."""
     if config.labels is None:
         return sorted(config.judges or {})
@@ -147,7 +156,7 @@ def corrected_scorers(tables: Mapping[str, Cells], config: PosteriorConfig) -> l
 
 def with_corrected_differences(
     rows: Iterable[Mapping[str, Any]],
-    tables: Mapping[str, Cells],
+    tables: Mapping[str, ScoreTable],
     summaries: Mapping[str, Mapping[str, Any]],
     config: PosteriorConfig,
 ) -> list[dict[str, Any]]:
@@ -192,7 +201,7 @@ def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig)
 
 
 def _corrected_rate(
-    table: Cells, labels: Sequence[LabelRow], scorer: str, subset: str, config: PosteriorConfig
+    table: ScoreTable, labels: Sequence[LabelRow], scorer: str, subset: str, config: PosteriorConfig
 ) -> dict[str, Any]:
     words = _by_prompt(labels, scorer, config)
     strata = [
@@ -204,7 +213,7 @@ def _corrected_rate(
 
 
 def _corrected_difference(
-    values: Sequence[tuple[Cells, Mapping[str, Word]]],
+    values: Sequence[tuple[ScoreTable, Mapping[str, Word]]],
     row: Mapping[str, Any],
     config: PosteriorConfig,
 ) -> dict[str, Any]:
@@ -226,7 +235,7 @@ def _corrected_difference(
     return _summarised("corrected_diff", strata, estimate, config)
 
 
-def _clustered(table: Cells) -> bool:
+def _clustered(table: ScoreTable) -> bool:
     return any(cell.clusters for cell in table.values())
 
 
@@ -235,7 +244,7 @@ def _unknown(strata: Sequence[Stratum], level: float) -> Corrected | None:
     would be too narrow."""
 
 
-def _parts(table: Cells, scorer: str, subset: str) -> dict[str, float]:
+def _parts(table: ScoreTable, scorer: str, subset: str) -> dict[str, float]:
     """Subset -> weight."""
     if subset != ALL:
         return {subset: 1.0}
@@ -243,7 +252,7 @@ def _parts(table: Cells, scorer: str, subset: str) -> dict[str, float]:
     return {name: share[name] for name in subsets(table)}
 
 
-def _shares(cell: Cell, config: PosteriorConfig) -> dict[str, float]:
+def _shares(cell: SubsetScores, config: PosteriorConfig) -> dict[str, float]:
     return dict(zip(cell.prompts, cell.shares(config.threshold).tolist(), strict=True))
 
 
@@ -273,5 +282,7 @@ def _summarised(
     return _columns(name, values, None, sum(s.labelled.size for s in strata))
 
 
-def _known(share: Share) -> Known:
-    return Known(share, None) if isinstance(share, float) else Known(share.right, share.of)
+def _known(share: AccuracyValue) -> Proportion:
+    return (
+        Proportion(share, None) if isinstance(share, float) else Proportion(share.right, share.of)
+    )

@@ -18,13 +18,13 @@ from toxtrail.analysis.refusals import APOSTROPHES, OPENING, UNCOMMON, possible_
 from toxtrail.analysis.response_flags import (
     CUT_CHARACTER,
     ENDLESS_WORD,
+    MAX_UNDECODED_FRACTION,
     PUNCTUATION,
     SAME_CHARACTERS,
     SAME_SHARE,
     SAME_WORDS,
     SHORTEST_NOISE,
     SPACED_LETTERS,
-    UNDECODED,
     UNDECODED_CHARACTER,
     WORD_SHARE,
     is_invisible,
@@ -102,7 +102,7 @@ def _screened(texts: Sequence[str]) -> Screened:
     of_words = _count((kinds & OF_WORDS) > 0, ends)
     undecoded = _count(codes == ord(UNDECODED_CHARACTER), ends)
     possible = (
-        ((undecoded > CUT_CHARACTER) & (undecoded >= UNDECODED * visible))
+        ((undecoded > CUT_CHARACTER) & (undecoded >= MAX_UNDECODED_FRACTION * visible))
         | ((visible >= SHORTEST_NOISE) & (of_words < WORD_SHARE * visible))
         | _may_be_one_character(codes, kinds, ends)
         | _may_be_one_word(codes, kinds, ends)

@@ -6,16 +6,16 @@ import random
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.audit.lineage.context import Scene
-from toxtrail.audit.verify.context import DAMAGE
-from toxtrail.backends.huggingface.generation.generate_engine import batches
-from toxtrail.backends.huggingface.generation.packed_engine import Ask
+from toxtrail.audit.lineage.context import AuditContext
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
+from toxtrail.backends.huggingface.generation.generate_engine import length_sorted_batches
+from toxtrail.backends.huggingface.generation.packed_engine import EngineRequest
 from toxtrail.backends.protocols import LanguageModel, Progress
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.records.rows import Generation, Prompt, Score
-from toxtrail.stages.generate import Row, continued, encoded_rows, row_seed
-from toxtrail.stages.score import Judge
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.stages.generate import GenerationRequest, encode_requests, generate_rows, row_seed
+from toxtrail.stages.score import NamedScorer
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 Key = tuple[str, int]
 """(prompt_id, sample)."""
@@ -55,7 +55,9 @@ def draw(rows: Sequence[Generation], n: int, seed: int, variant: str) -> list[Ke
     return sorted(random.Random(f"{seed}|{variant}").sample(keys, min(n, len(keys))))
 
 
-def recorded_plan(store: Store, variant: str, output_sha256: str, scene: Scene) -> Plan:
+def recorded_plan(
+    store: ArtifactStore, variant: str, output_sha256: str, scene: AuditContext
+) -> Plan:
     """From the machine's own record, else from an MLflow run that shows this very file."""
     path = store.record("generate", variant)
     record = read_json(path) if path.is_file() else {}
@@ -64,7 +66,7 @@ def recorded_plan(store: Store, variant: str, output_sha256: str, scene: Scene) 
     for run in scene.runs:
         try:
             record = run.executions().get("generate", {})
-        except DAMAGE:
+        except DAMAGE_ERRORS:
             continue  # damaged: verification names it
         if record.get("output_sha256") == output_sha256:
             return _plan(record, f"MLflow run {run.run_id[:8]}")
@@ -85,30 +87,36 @@ def regenerate(
     Returns:
         At least the wanted rows, by key.
     """
-    rows = encoded_rows(prompts, model, config.samples)
+    rows = encode_requests(prompts, model, config.samples)
     chosen = [row for row in rows if (row.prompt.prompt_id, row.sample) in set(keys)]
     if plan.engine == "plain" and plan.batch_tokens:
         chosen = _whole_batches(rows, chosen, config, plan.batch_tokens)
     generations: dict[Key, Generation] = {}
     with progress.bar("reproduce", len(chosen), "rows") as advance:
-        for _, row in continued(chosen, model, config.seed):
+        for _, row in generate_rows(chosen, model, config.seed):
             generations[row.key] = row
             advance(1)
     return generations
 
 
 def _whole_batches(
-    rows: Sequence[Row], chosen: Sequence[Row], config: GenerationConfig, budget: int
-) -> list[Row]:
+    rows: Sequence[GenerationRequest],
+    chosen: Sequence[GenerationRequest],
+    config: GenerationConfig,
+    budget: int,
+) -> list[GenerationRequest]:
     """Return the chosen rows and those that shared a batch with one of them."""
     fit = [row for row in rows if row.encoded.fits]
     asks = [
-        Ask(n, row.encoded.token_ids, row_seed(config.seed, row.prompt.prompt_id, row.sample))
+        EngineRequest(
+            n, row.encoded.token_ids, row_seed(config.seed, row.prompt.prompt_id, row.sample)
+        )
         for n, row in enumerate(fit)
     ]
     keys = {row.key for row in chosen}
     all_batches = [
-        [fit[ask.number] for ask in b] for b in batches(asks, config.max_new_tokens, budget)
+        [fit[ask.number] for ask in b]
+        for b in length_sorted_batches(asks, config.max_new_tokens, budget)
     ]
     shared = [
         row for batch in all_batches if any(row.key in keys for row in batch) for row in batch
@@ -117,7 +125,7 @@ def _whole_batches(
 
 
 def rescored(
-    rows: Sequence[Generation], judges: Sequence[Judge]
+    rows: Sequence[Generation], judges: Sequence[NamedScorer]
 ) -> dict[tuple[str, int, str], float]:
     """Return (prompt_id, sample, scorer) -> toxicity for rows with a text."""
     readable = [row for row in rows if row.state == "ok"]

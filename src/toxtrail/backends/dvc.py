@@ -20,7 +20,7 @@ class Repro:
         """Args:
         lock: file descriptor of the run's lock, kept open as long as DVC runs.
         """
-        self._programs = Programs(root, environment(), lock)
+        self._programs = Programs(root, dvc_environment(), lock)
 
     def targets(self, targets: Sequence[str], keep_going: bool) -> int:
         """Run in the foreground; return the exit code."""
@@ -65,7 +65,7 @@ class Repro:
         return None
 
 
-def may_fork() -> bool:
+def can_fork() -> bool:
     """Return whether stages may be forks of a process that imported their libraries
     (cli/_dvc_fork.py).
 
@@ -88,7 +88,7 @@ def cache_folder(root: Path) -> Path:
     return Path(configured) if configured else dvc_folder / "cache"
 
 
-def environment() -> dict[str, str]:
+def dvc_environment() -> dict[str, str]:
     """Return this process's environment, with the folder of its `toxtrail` first in PATH."""
     bin_folder = str(Path(sys.executable).parent)
     return {**os.environ, "PATH": os.pathsep.join([bin_folder, os.environ.get("PATH", "")])}

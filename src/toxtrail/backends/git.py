@@ -13,7 +13,7 @@ OWNERSHIP_SETTING = b"safe.directory"
 """Text in git's refusal to read another user's repository, in every language."""
 
 
-class Version(NamedTuple):
+class FileVersion(NamedTuple):
     """A file at one commit."""
 
     commit: str
@@ -41,7 +41,7 @@ def refusal(root: Path) -> str | None:
     )
 
 
-def commit(root: Path) -> str | None:
+def head_commit(root: Path) -> str | None:
     """Return the 40-hex commit of HEAD; None outside a repository or before the first commit."""
     return resolve(root, "HEAD")
 
@@ -85,20 +85,20 @@ def is_shallow(root: Path) -> bool:
     return _git_text(root, "rev-parse", "--is-shallow-repository") == "true"
 
 
-def show(root: Path, revision: str, name: str) -> str | None:
+def file_at(root: Path, revision: str, name: str) -> str | None:
     """Return a file's text at a commit; None if it does not exist. `name` is relative to `root`."""
     done = _git_output(root, "show", f"{revision}:./{name}")
     return done.decode("utf-8", "replace") if done is not None else None
 
 
-def versions(root: Path, name: str) -> list[Version]:
+def versions(root: Path, name: str) -> list[FileVersion]:
     """List every version of a file in the history of all branches, newest first."""
     log = _git_text(root, "log", "--all", "--format=%H%x00%cI%x00%s", "--", name)
     rows = [line.split("\0") for line in (log or "").splitlines()]
     prefix = _git_text(root, "rev-parse", "--show-prefix") or ""
     texts = _read_objects(root, [f"{row[0]}:{prefix}{name}" for row in rows])
     return [
-        Version(sha, date, subject, text)
+        FileVersion(sha, date, subject, text)
         for (sha, date, subject), text in zip(rows, texts, strict=True)
         if text is not None
     ]

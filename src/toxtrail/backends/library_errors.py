@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from toxtrail.errors import BackendError, ToxtrailError, is_of_the_system
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 MAX_MESSAGE = 300
 """Largest number of characters of a library's message in an error."""
@@ -45,7 +45,7 @@ def described(error: BaseException) -> str:
 
 def summary(name: str, message: str) -> str:
     """Format the name and message of an exception on one line."""
-    return f"{name}: {clipped(visible(' '.join(message.split()) or 'no message'), MAX_MESSAGE)}"
+    return f"{name}: {truncate_text(escape_control_chars(' '.join(message.split()) or 'no message'), MAX_MESSAGE)}"
 
 
 def _is_panic(error: BaseException) -> bool:

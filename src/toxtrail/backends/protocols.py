@@ -9,11 +9,18 @@ from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
 from toxtrail.config.schema import FinetuneConfig
-from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelCard, Probe
-from toxtrail.records.rows import FinishReason, Lessons
+from toxtrail.provenance.identity import (
+    Adapter,
+    BaseWeights,
+    FileHash,
+    LogitProbe,
+    Manifest,
+    ModelIdentity,
+)
+from toxtrail.records.rows import FinishReason, TrainingSplit
 
 
-class Advance(Protocol):
+class ProgressCallback(Protocol):
     """Callback that receives the work done since its last call."""
 
     def __call__(self, done: int, *, tokens: int = 0) -> None:
@@ -21,7 +28,7 @@ class Advance(Protocol):
         ...
 
 
-class Together(Protocol):
+class ProcessGroup(Protocol):
     """The processes that share a stage's work."""
 
     number: int
@@ -32,7 +39,7 @@ class Together(Protocol):
         ...
 
 
-class Alone:
+class SingleProcess:
     """A single process that does all the work."""
 
     number = 0
@@ -47,7 +54,7 @@ class Progress(Protocol):
 
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
-    ) -> AbstractContextManager[Advance]:
+    ) -> AbstractContextManager[ProgressCallback]:
         """Show a bar that ends with the `with` block.
 
         Args:
@@ -57,13 +64,13 @@ class Progress(Protocol):
         ...
 
 
-class Silent:
+class NoProgress:
     """Progress without any display."""
 
     @contextmanager
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
-    ) -> Iterator[Advance]:
+    ) -> Iterator[ProgressCallback]:
         def advance(done: int, *, tokens: int = 0) -> None: ...
 
         yield advance
@@ -103,7 +110,7 @@ class Assets(Protocol):
 # --- language models ---------------------------------------------------------------------------
 
 
-class Weights(Protocol):
+class WeightsResolver(Protocol):
     """Resolver of addresses to hashed descriptions of weights."""
 
     def describe(self, uri: str, sha256: str | None) -> BaseWeights:
@@ -117,10 +124,10 @@ class Weights(Protocol):
         ...
 
 
-class Prover(Protocol):
+class WeightsVerifier(Protocol):
     """Verifier that a variant's weights load and match its model card."""
 
-    def prove(self, card: ModelCard, folder: Path) -> Probe:
+    def prove(self, card: ModelIdentity, folder: Path) -> LogitProbe:
         """Load them twice; `folder` is models/<variant>.
 
         Raises:
@@ -129,7 +136,7 @@ class Prover(Protocol):
         ...
 
 
-class Trained(NamedTuple):
+class TrainingResult(NamedTuple):
     """The result of a fine-tune besides the adapter's files."""
 
     steps: int
@@ -142,19 +149,19 @@ class Trained(NamedTuple):
     the end; empty if there are no held-out examples."""
 
 
-class Tuner(Protocol):
+class Finetuner(Protocol):
     """Trainer of LoRA adapters."""
 
     def tune(
         self,
-        parent: ModelCard,
+        parent: ModelIdentity,
         parent_folder: Path,
-        lessons: Lessons,
+        lessons: TrainingSplit,
         recipe: FinetuneConfig,
         out: Path,
         scratch: Path,
         manifest: Manifest,
-    ) -> Trained:
+    ) -> TrainingResult:
         """Write the adapter (safetensors) to the empty folder `out`; resume from `scratch`.
 
         The manifest goes into the file's metadata, so a copied adapter still records its origin.
@@ -287,11 +294,11 @@ class RunContent:
     """Content key of another run -> tags to set on it: not part of either run's identity."""
 
 
-EXPERIMENT = "{experiment}"
+EXPERIMENT_PLACEHOLDER = "{experiment}"
 """Placeholder for the experiment's id in a description."""
 
 
-class Published(NamedTuple):
+class PublishedRun(NamedTuple):
     """The run that has a given content."""
 
     run_id: str
@@ -321,7 +328,7 @@ class TrackedRun(NamedTuple):
 class Tracker(Protocol):
     """Store in which runs are tracked."""
 
-    def publish(self, run: RunContent) -> Published:
+    def publish(self, run: RunContent) -> PublishedRun:
         """Find or create the one sealed run of this content."""
         ...
 

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 
 @contextmanager
-def quiet() -> Iterator[None]:
+def silence_libraries() -> Iterator[None]:
     """Suppress progress bars, log messages and warnings; exceptions are still raised."""
     import logging as levels
 

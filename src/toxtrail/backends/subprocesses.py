@@ -95,7 +95,7 @@ class Programs:
         return process.returncode, text or ""
 
 
-def foreground(
+def run_foreground(
     command: Sequence[str], folder: Path, environment: Mapping[str, str], lock: int | None = None
 ) -> int:
     """Run one program to the end; return the exit code."""

@@ -19,13 +19,13 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 from typing import Any, NoReturn
 
-from toxtrail.backends.dvc import may_fork
+from toxtrail.backends.dvc import can_fork
 from toxtrail.backends.dvc_process import run_dvc
 from toxtrail.backends.supervise import die_with
 from toxtrail.cli import main as toxtrail
 from toxtrail.console import echo, prepare, print_crash
 
-LIBRARIES = (
+PRELOADED_MODULES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
     "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "arviz", "matplotlib.figure",
     "matplotlib.backends.backend_svg", "mlflow.tracking", "toxtrail.analysis.refusals",
@@ -38,7 +38,7 @@ def main() -> NoReturn:
     from dvc.stage import run
 
     prepare()
-    if may_fork():
+    if can_fork():
         run._run = partial(_run, run._run)
     sys.exit(run_dvc(sys.argv[1:], partial(echo, fg="yellow", err=True)))
 
@@ -62,7 +62,7 @@ def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: An
     pid = os.getpid()
     child = os.fork()
     if child == 0:
-        _become(pid, words, how["cwd"], how["env"])
+        _run_in_fork(pid, words, how["cwd"], how["env"])
     # As in DVC: only the stage handles an interrupt.
     previous_handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
@@ -77,11 +77,11 @@ def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: An
 def _import_libraries() -> None:
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")  # as in cli/__init__.py
     os.environ.setdefault("MLFLOW_DISABLE_TELEMETRY", "true")  # read once, at the import
-    for name in LIBRARIES:
+    for name in PRELOADED_MODULES:
         importlib.import_module(name)
 
 
-def _become(parent: int, words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
+def _run_in_fork(parent: int, words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
     """In the fork: be the command, and end as it ends; also when its parent is killed."""
     code = 1
     try:

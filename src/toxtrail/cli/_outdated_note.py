@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.console import echo
 from toxtrail.errors import ToxtrailError
-from toxtrail.text_escaping import clipped
+from toxtrail.text_escaping import truncate_text
 
 if TYPE_CHECKING:
     from toxtrail.experiment import Experiment
@@ -39,7 +39,7 @@ def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     if reasons:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         echo(
-            f"{source} is outdated: {clipped(reasons[0], ROOM)}{more}. `toxtrail status` lists "
+            f"{source} is outdated: {truncate_text(reasons[0], ROOM)}{more}. `toxtrail status` lists "
             "what is outdated, `toxtrail run` updates it.",
             fg="yellow",
             err=True,

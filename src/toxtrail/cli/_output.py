@@ -15,13 +15,13 @@ from toxtrail.cli._options import refuse_several
 from toxtrail.cli.widths import broken, least_widths, taken_by_gaps, widths
 from toxtrail.console import cell, console, echo, echo_data, lines, shown
 from toxtrail.redaction import redacted
-from toxtrail.text_escaping import latex, markdown
+from toxtrail.text_escaping import escape_latex, escape_markdown
 
 json_option: Callable[[Any], Any] = click.option(
     "--json", "as_json", is_flag=True, help="Output JSON."
 )
 
-Form = Literal["text", "json", "csv", "md", "latex"]
+OutputFormat = Literal["text", "json", "csv", "md", "latex"]
 
 WIDE = 200
 """Width of a table in a pipe or a file."""
@@ -37,7 +37,7 @@ class Table(NamedTuple):
     rows: Sequence[Sequence[object]]
 
 
-def formats(*names: Form) -> Callable[[Any], Any]:
+def format_options(*names: OutputFormat) -> Callable[[Any], Any]:
     """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`, None for
     text.
     """
@@ -91,9 +91,9 @@ def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None
     Args:
         texts: as of `print_json`.
     """
-    from toxtrail.records.csv_text import as_csv
+    from toxtrail.records.csv_text import rows_to_csv
 
-    echo_data(as_csv(rows if texts else _without_secrets(rows)))
+    echo_data(rows_to_csv(rows if texts else _without_secrets(rows)))
 
 
 def _without_secrets(value: Any) -> Any:
@@ -117,7 +117,7 @@ def print_table(
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
-    screen = console(room())
+    screen = console(terminal_width())
     title_cell = title and cell(title, "bold")
     table = RichTable(box=SIMPLE_HEAD, title=title_cell, title_justify="left")
     texts = [[shown(value) for value in row] for row in rows]
@@ -138,7 +138,7 @@ def _folded(text: str, width: int) -> Any:
     return lines([cell(line, _colour(text)) for line in broken(text, width)])
 
 
-def size_text(size: float | None) -> str:
+def format_bytes(size: float | None) -> str:
     """Format bytes: 1.23 GB."""
     if size is None:
         return "unknown"
@@ -149,17 +149,17 @@ def size_text(size: float | None) -> str:
     return f"{size:.0f} bytes"
 
 
-def room() -> int:
+def terminal_width() -> int:
     """Return the width of the terminal, or of a pipe."""
     return console().width if sys.stdout.isatty() else WIDE
 
 
-def fitted(
+def drop_columns_to_fit(
     tables: Sequence[Table], droppable: Sequence[str], most: int | None = None
 ) -> tuple[list[Table], list[str]]:
     """Drop these columns, in their order, until the tables fit the terminal (and `most` columns);
     return the tables and a note that names the dropped columns, if any."""
-    width = room() if most is None else min(room(), most)
+    width = terminal_width() if most is None else min(terminal_width(), most)
     results = [_fitted(table, droppable, width) for table in tables]
     left_out = {name for _, names in results for name in names}
     names = ", ".join(name for name in droppable if name in left_out)
@@ -191,20 +191,20 @@ def as_markdown(table: Table) -> str:
     """Return a GitHub table; cells are escaped."""
     rule = ["---:" if column.endswith(">") else "---" for column in table.columns]
     lines = [
-        [markdown(column.rstrip(">")) for column in table.columns],
+        [escape_markdown(column.rstrip(">")) for column in table.columns],
         rule,
-        *([markdown(str(cell)) for cell in row] for row in table.rows),
+        *([escape_markdown(str(cell)) for cell in row] for row in table.rows),
     ]
     body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{markdown(table.title)}**\n\n{body}\n" if table.title else f"{body}\n"
+    return f"**{escape_markdown(table.title)}**\n\n{body}\n" if table.title else f"{body}\n"
 
 
 def as_latex(table: Table) -> str:
     """Return a booktabs longtable, with the title as its caption."""
     places = "".join("r" if column.endswith(">") else "l" for column in table.columns)
-    head = " & ".join(latex(column.rstrip(">")) for column in table.columns)
-    rows = [" & ".join(latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
-    caption = [rf"\caption{{{latex(table.title)}}} \\"] if table.title else []
+    head = " & ".join(escape_latex(column.rstrip(">")) for column in table.columns)
+    rows = [" & ".join(escape_latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
+    caption = [rf"\caption{{{escape_latex(table.title)}}} \\"] if table.title else []
     return "\n".join(
         [
             rf"\begin{{longtable}}{{{places}}}",
@@ -221,8 +221,11 @@ def as_latex(table: Table) -> str:
     )
 
 
-def print_as(
-    form: Form, tables: Sequence[Table], notes: Sequence[str] = (), heads: Sequence[str] = ()
+def print_tables(
+    form: OutputFormat,
+    tables: Sequence[Table],
+    notes: Sequence[str] = (),
+    heads: Sequence[str] = (),
 ) -> None:
     """Print tables and notes, as text, Markdown or LaTeX; the most important last."""
     if form == "text":
@@ -233,6 +236,6 @@ def print_as(
         for head in heads:
             echo(head, bold=True)
         return
-    render, escape = (as_markdown, markdown) if form == "md" else (as_latex, latex)
+    render, escape = (as_markdown, escape_markdown) if form == "md" else (as_latex, escape_latex)
     lines = [f"{escape(note)}\n" for note in (*notes, *heads)]
     echo("\n".join([*map(render, tables), *lines]))

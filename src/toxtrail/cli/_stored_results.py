@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.cli._outdated_note import tell_outdated
-from toxtrail.cli.stage import tracker_of
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.cli.stage import make_tracker
+from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ KINDS = {"posterior": "variant", "comparison": "comparison"}
 """Kind of a summary -> the tag toxtrail.kind."""
 
 
-class Measured(NamedTuple):
+class VariantResults(NamedTuple):
     """Results of one variant, with all its rows."""
 
     name: str
@@ -43,7 +43,7 @@ class Measured(NamedTuple):
 # --- runs ---------------------------------------------------------------------------------------
 
 
-def state_of(run: TrackedRun) -> str:
+def run_state(run: TrackedRun) -> str:
     """Return `sealed`, `in progress`, `failed`, or `schema N` for a run of another version."""
     from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
 
@@ -53,7 +53,7 @@ def state_of(run: TrackedRun) -> str:
     return "sealed" if schema == SCHEMA_VERSION else f"schema {schema}"
 
 
-def usable(run: TrackedRun) -> TrackedRun:
+def require_sealed(run: TrackedRun) -> TrackedRun:
     """Return the run, if it is complete and of this version.
 
     Raises:
@@ -61,12 +61,12 @@ def usable(run: TrackedRun) -> TrackedRun:
     """
     from toxtrail.backends.mlflow.write_run import SCHEMA_VERSION
 
-    label, state = f"The MLflow run {run.name} ({run.run_id[:8]})", state_of(run)
+    label, state = f"The MLflow run {run.name} ({run.run_id[:8]})", run_state(run)
     stage = "track" if run.tags.get("toxtrail.kind") == "variant" else "track-comparison"
     key = run.name.removesuffix(" comparison")
     if state == "in progress":
         raise DataError(
-            f"{label} is still in progress (since {when(run)}). Wait until `toxtrail runs` lists "
+            f"{label} is still in progress (since {format_start(run)}). Wait until `toxtrail runs` lists "
             "it as sealed; if its process was killed, run `dvc repro` to create it again."
         )
     if state == "failed":
@@ -79,7 +79,7 @@ def usable(run: TrackedRun) -> TrackedRun:
     return run
 
 
-def when(run: TrackedRun) -> str:
+def format_start(run: TrackedRun) -> str:
     """Format its start time, UTC."""
     return datetime.fromtimestamp(run.start_time / 1000, UTC).strftime("%Y-%m-%d %H:%M UTC")
 
@@ -91,25 +91,25 @@ def run_named(experiment: Experiment, reference: str) -> TrackedRun:
         ConfigError: there is none.
         DataError: it is unfinished, or of another version.
     """
-    tracker = tracker_of(experiment)
+    tracker = make_tracker(experiment)
     matches = tracker.find(reference)
     if matches is not None:
-        return usable(matches)
+        return require_sealed(matches)
     names = [run.name for run in tracker.runs("")]
     if not names:
         raise ConfigError(f'There is no run "{reference}". {NO_RUNS}')
     raise ConfigError(
         f'"{reference}" is not an MLflow run (id, name or content key).'
-        f"{nearest(reference, list(dict.fromkeys(names)))} `toxtrail runs` lists the runs."
+        f"{did_you_mean(reference, list(dict.fromkeys(names)))} `toxtrail runs` lists the runs."
     )
 
 
-def latest(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
+def newest_per_name(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
     """Return the newest run of each name and kind; sealed ones take precedence."""
     newest: dict[tuple[str, str, str], TrackedRun] = {}
     for sealed in (True, False):
         for run in runs:
-            if (state_of(run) == "sealed") == sealed:
+            if (run_state(run) == "sealed") == sealed:
                 tags = run.tags
                 kind, family = tags.get("toxtrail.kind", ""), tags.get("toxtrail.family", "")
                 newest.setdefault((kind, family, run.name), run)
@@ -117,7 +117,7 @@ def latest(runs: Sequence[TrackedRun]) -> list[TrackedRun]:
     return [run for run in runs if run.run_id in run_ids]
 
 
-def summary_of_run(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
+def read_run_summary(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
     """Read the sealed summary of a run of a variant or of a comparison.
 
     Raises:
@@ -126,7 +126,7 @@ def summary_of_run(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
     """
     variant = run.tags.get("toxtrail.kind") == "variant"
     name = "posterior/summary.json" if variant else "summary.json"
-    summary = tracker_of(experiment).files(run).json(name)
+    summary = make_tracker(experiment).files(run).json(name)
     _refuse_mislabelled(run, summary)
     return summary
 
@@ -156,7 +156,9 @@ def _refuse_mislabelled(run: TrackedRun, summary: Mapping[str, Any]) -> None:
             )
 
 
-def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) -> Measured:
+def results_from_run(
+    experiment: Experiment, run: TrackedRun, label: str | None = None
+) -> VariantResults:
     """Read all results of a variant's run."""
     from toxtrail.storage.artifacts import read_generations, read_prompts, read_scores
 
@@ -165,12 +167,12 @@ def of_run(experiment: Experiment, run: TrackedRun, label: str | None = None) ->
             f"{run.name} ({run.run_id[:8]}) is not the run of a variant. `toxtrail runs --kind "
             "variant` lists those."
         )
-    files = tracker_of(experiment).files(run)
-    return Measured(
+    files = make_tracker(experiment).files(run)
+    return VariantResults(
         run.name,
         label or f"{run.name} {run.run_id[:8]}",
-        f"MLflow run {run.name} ({run.run_id[:8]}, {when(run)})",
-        summary_of_run(experiment, run),
+        f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})",
+        read_run_summary(experiment, run),
         read_scores(files.path("scores.parquet")),
         read_generations(files.path("generations.parquet")),
         {p.prompt_id: p.text for p in read_prompts(files.path("prompts.parquet"))},
@@ -188,15 +190,15 @@ def has_files(experiment: Experiment, variant: str) -> bool:
     return (experiment.store.posterior(family, variant) / "summary.json").is_file()
 
 
-def measured(experiment: Experiment, name: str, from_mlflow: bool) -> Measured:
+def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> VariantResults:
     """Load a variant from local files, else from its run (id, name or content key)."""
     if from_mlflow or not has_files(experiment, name):
-        return of_run(experiment, run_named(experiment, name))
+        return results_from_run(experiment, run_named(experiment, name))
     store, family = experiment.store, experiment.config.variants[name].family
     folder = store.posterior(family, name)
     summary = store.read_summary(folder)
     tell_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
-    return Measured(
+    return VariantResults(
         name,
         name,
         store.scores(family, name).relative_to(experiment.root).as_posix(),
@@ -207,15 +209,17 @@ def measured(experiment: Experiment, name: str, from_mlflow: bool) -> Measured:
     )
 
 
-def pair(experiment: Experiment, names: Sequence[str], from_mlflow: bool) -> list[Measured]:
+def load_pair(
+    experiment: Experiment, names: Sequence[str], from_mlflow: bool
+) -> list[VariantResults]:
     """Load two different variants."""
-    results = [measured(experiment, name, from_mlflow) for name in names]
+    results = [load_variant(experiment, name, from_mlflow) for name in names]
     if results[0].label == results[1].label:
         raise ConfigError(f"{names[0]} and {names[1]} are the same: nothing to compare.")
     return results
 
 
-def family_summary(
+def load_comparison(
     experiment: Experiment, family: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], str]:
     """Load (a family's comparison, where it was read) from local files, else its newest run.
@@ -232,12 +236,12 @@ def family_summary(
             refuse_other_schema(summary, "comparison", source)
             tell_outdated(experiment, summary.get("manifest"), source)
             return summary, source
-    runs = latest(tracker_of(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
+    runs = newest_per_name(make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
     family_runs = [run for run in runs if run.tags.get("toxtrail.family") == family]
     if family_runs:
-        run = usable(family_runs[0])
-        source = f"MLflow run {run.name} ({run.run_id[:8]}, {when(run)})"
-        summary = summary_of_run(experiment, run)
+        run = require_sealed(family_runs[0])
+        source = f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})"
+        summary = read_run_summary(experiment, run)
         refuse_other_schema(summary, "comparison", source)
         return summary, source
     families = {run.tags.get("toxtrail.family", "") for run in runs}
@@ -249,30 +253,30 @@ def family_summary(
                 "has it. Run `dvc repro` to make it (`toxtrail run` does the same)."
             )
     raise ConfigError(
-        f'"{family}" is not a family, here or in MLflow.{nearest(family, sorted(families))}'
+        f'"{family}" is not a family, here or in MLflow.{did_you_mean(family, sorted(families))}'
     )
 
 
-def stored_families(experiment: Experiment) -> list[str]:
+def tracked_families(experiment: Experiment) -> list[str]:
     """List the families with a comparison in the MLflow store.
 
     Raises:
         DataError: there is none.
     """
-    runs = tracker_of(experiment).runs("tags.`toxtrail.kind` = 'comparison'")
+    runs = make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'")
     if not runs:
         raise DataError(NO_RUNS.replace("runs", "comparisons", 1))
     return sorted({run.tags["toxtrail.family"] for run in runs})
 
 
-def matching(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
+def find_runs(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
     """Return the newest run of each name that an MLflow filter matches.
 
     Raises:
         DataError: it matches nothing.
     """
-    tracker = tracker_of(experiment)
-    matches = latest([r for r in tracker.runs(filter_string) if "toxtrail.kind" in r.tags])
+    tracker = make_tracker(experiment)
+    matches = newest_per_name([r for r in tracker.runs(filter_string) if "toxtrail.kind" in r.tags])
     if not matches:
         everything = tracker.runs("")
         raise DataError(
@@ -284,7 +288,7 @@ def matching(experiment: Experiment, filter_string: str) -> list[TrackedRun]:
     return matches
 
 
-def groups(runs: Sequence[TrackedRun]) -> Mapping[str, list[TrackedRun]]:
+def runs_by_family(runs: Sequence[TrackedRun]) -> Mapping[str, list[TrackedRun]]:
     """Group variant runs by family, parents before children."""
     families: dict[str, list[TrackedRun]] = {}
     for run in sorted(runs, key=lambda run: run.name):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.cli.check_online import CAN_BE_HAD, asked_online, print_online
+from toxtrail.cli.check_online import AVAILABLE, check_hub_assets, print_online
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
 
@@ -37,16 +37,16 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
       toxtrail check --json
     """
     from toxtrail.cli.stage import doubts_of
-    from toxtrail.scaffold import other_code
+    from toxtrail.scaffold import stages_with_other_code
 
     experiment: Experiment = ctx.obj
     config = experiment.config
     unpinned, changed = config.unpinned(), problems_of_files(experiment)
     drawn = prompts_of(experiment)
-    code, notes = list(other_code(experiment.root)), notes_of_reading(experiment)
+    code, notes = list(stages_with_other_code(experiment.root)), notes_of_reading(experiment)
     changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
     outside, weak = outside_of(experiment), doubts_of(experiment)
-    statuses = asked_online(config) if online else []
+    statuses = check_hub_assets(config) if online else []
     if as_json:
         result: dict[str, Any] = {
             "unpinned": unpinned,
@@ -65,7 +65,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
         _print_code(code)
         if online:
             print_online(statuses)
-    missing = any(status.state not in CAN_BE_HAD for status in statuses)
+    missing = any(status.state not in AVAILABLE for status in statuses)
     if missing or changed or code or (strict and unpinned):
         ctx.exit(1)
 
@@ -86,10 +86,10 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail pin --dry-run
     """
     from toxtrail.backends.assets.resolve_pins import resolve_pins
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.write_pins import write_pins
 
-    pins = resolve_pins(experiment.config.sources(), assets_of(experiment))
+    pins = resolve_pins(experiment.config.sources(), make_asset_store(experiment))
     if not dry_run:
         write_pins(experiment.root / "params.yaml", pins)
     if as_json:
@@ -118,10 +118,10 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
       toxtrail doctor
       toxtrail doctor --json
     """
-    from toxtrail.preflight.machine import findings
+    from toxtrail.preflight.machine import machine_checks
 
     experiment: Experiment = ctx.obj
-    results = findings(experiment.root)
+    results = machine_checks(experiment.root)
     if as_json:
         print_json([result._asdict() for result in results])
     else:
@@ -135,9 +135,9 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def outside_of(experiment: Experiment) -> list[dict[str, str]]:
     """List the local assets outside the experiment: key in params.yaml, and path."""
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
 
-    assets = assets_of(experiment)
+    assets = make_asset_store(experiment)
     places = [
         (key_path, assets.outside(source.uri)) for key_path, source in experiment.config.sources()
     ]
@@ -146,22 +146,22 @@ def outside_of(experiment: Experiment) -> list[dict[str, str]]:
 
 def problems_of_files(experiment: Experiment) -> list[str]:
     """List local files that are missing or do not match their pins."""
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.preflight.pinned_files import drifted_files
 
-    return drifted_files(experiment.config, experiment.store, assets_of(experiment))
+    return drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
 
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
     """List local sources and scorers without the contents that params.yaml requires."""
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.preflight.source_contents import (
         damaged_weights,
         unknown_heads,
         unreadable_sources,
     )
 
-    config, assets = experiment.config, assets_of(experiment)
+    config, assets = experiment.config, make_asset_store(experiment)
     return [
         *unreadable_sources(config, assets),
         *unknown_heads(config, assets),
@@ -185,18 +185,18 @@ def problems_of_device(device: str) -> list[str]:
 
 def notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected from the contents of a source (its delimiter)."""
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.preflight.source_contents import detected_delimiters
 
-    return detected_delimiters(experiment.config, assets_of(experiment))
+    return detected_delimiters(experiment.config, make_asset_store(experiment))
 
 
 def prompts_of(experiment: Experiment) -> list[InClusters]:
     """How many prompts and clusters subsets with a column of clusters have."""
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.preflight.source_contents import prompts_in_clusters
 
-    return prompts_in_clusters(experiment.config, assets_of(experiment))
+    return prompts_in_clusters(experiment.config, make_asset_store(experiment))
 
 
 def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
@@ -215,11 +215,11 @@ def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
 
 
 def _print_code(names: Sequence[str]) -> None:
-    from toxtrail.cli.init import code_differs
+    from toxtrail.cli.init import code_differs_message
 
     if names:
         echo("problem: ", fg="red", nl=False)
-        echo(code_differs(names))
+        echo(code_differs_message(names))
 
 
 def _print_check(

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import click
 
-from toxtrail.audit.lineage.resolve_path import place_of
+from toxtrail.audit.lineage.resolve_path import resolve_path
 from toxtrail.cli import audit_reproduce as reproduction
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
@@ -21,12 +21,12 @@ from toxtrail.regular_files import open_regular
 if TYPE_CHECKING:
     from rich.tree import Tree
 
-    from toxtrail.audit.lineage.context import Scene, Subject
-    from toxtrail.audit.lineage.lineage import Link, Standing
+    from toxtrail.audit.lineage.context import AuditContext, AuditTarget
+    from toxtrail.audit.lineage.lineage import HashStatus, LineageNode
     from toxtrail.audit.verify.context import Check
     from toxtrail.backends.protocols import TrackedRun
 
-COLOURS: dict[Standing, str] = {
+COLOURS: dict[HashStatus, str] = {
     "matches": "green",
     "MISMATCH": "bold red",
     "unread": "red",
@@ -103,7 +103,7 @@ def audit(
     if reference is None:
         _show_results(ctx.obj, adapter, commit, as_json)
         return
-    path = place_of(reference, [Path()])
+    path = resolve_path(reference, [Path()])
     if path and is_bundle(path):
         ctx.exit(_audit_bundle(path, wishes))
     ctx.exit(_audit(ctx.obj, reference, wishes))
@@ -138,7 +138,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     _say_unsearched(scene)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     used_seed: int = 0
-    outcomes: list[reproduction.Outcome] = []
+    outcomes: list[reproduction.ReproductionResult] = []
     if wishes.samples:
         used_seed, outcomes = reproduction.reproduce(
             experiment, scene, subject, wishes.samples, wishes.seed
@@ -161,7 +161,7 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     return _report(subject.link) or code
 
 
-def _say_unsearched(scene: Scene) -> None:
+def _say_unsearched(scene: AuditContext) -> None:
     """Warn about MLflow runs that could not be searched."""
     if scene.silent:
         echo(f"MLflow runs were not searched: {scene.silent}", fg="yellow", err=True)
@@ -182,7 +182,7 @@ def is_bundle(path: Path) -> bool:
 
 def _audit_bundle(path: Path, wishes: Wishes) -> int:
     """Audit a bundle, without repository, DVC or MLflow."""
-    from toxtrail.audit.bundle.bundle import chain_of, unpacked, verify_bundle
+    from toxtrail.audit.bundle.bundle import bundle_lineage, open_bundle, verify_bundle
     from toxtrail.audit.bundle.signing import public_key
     from toxtrail.execution.progress import progress
 
@@ -192,11 +192,11 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
             "experiment's folder, or --verify here."
         )
     public_keys_given = [public_key(key) for key in wishes.keys]
-    link: Link | None = None
-    with unpacked(path) as root:
+    link: LineageNode | None = None
+    with open_bundle(path) as root:
         checks = verify_bundle(root, progress(), public_keys_given) if wishes.verifying else []
         try:
-            link = chain_of(root)
+            link = bundle_lineage(root)
         except (DataError, UnreadableError) as error:
             if exit_code(checks, require_all=False) == 0:
                 raise  # else the checks name the damage
@@ -215,13 +215,13 @@ def _audit_bundle(path: Path, wishes: Wishes) -> int:
 def _show_results(
     experiment: Experiment, adapter: Path | None, commit: str | None, as_json: bool
 ) -> None:
-    from toxtrail.audit.lineage.downstream import of_adapter, of_commit
+    from toxtrail.audit.lineage.downstream import results_of_adapter, results_of_commit
 
     scene = scene_of(experiment)
     if adapter is not None:
-        results = of_adapter(adapter.expanduser(), scene)
+        results = results_of_adapter(adapter.expanduser(), scene)
     else:
-        results = of_commit(str(commit), scene, _runs(experiment))
+        results = results_of_commit(str(commit), scene, _runs(experiment))
     if as_json:
         print_json([result._asdict() for result in results])
     else:
@@ -230,37 +230,37 @@ def _show_results(
 
 def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
     """List the runs of the MLflow store; warn and return none if it fails."""
-    from toxtrail.cli.stage import tracker_of
+    from toxtrail.cli.stage import make_tracker
 
     try:
-        return tracker_of(experiment).runs("")
+        return make_tracker(experiment).runs("")
     except BackendError as error:
         echo(f"MLflow runs were not searched: {error}", fg="yellow", err=True)
         return []
 
 
-def scene_of(experiment: Experiment) -> Scene:
+def scene_of(experiment: Experiment) -> AuditContext:
     """Return the context of the experiment, or an empty one outside of an experiment."""
-    from toxtrail.audit.lineage.context import Scene
+    from toxtrail.audit.lineage.context import AuditContext
     from toxtrail.pipeline import stage_runs
 
     if not experiment.exists:
-        return Scene(Path.cwd(), None, None)
+        return AuditContext(Path.cwd(), None, None)
     config = experiment.config
-    return Scene(Path.cwd(), experiment.store, config, stage_runs(config))
+    return AuditContext(Path.cwd(), experiment.store, config, stage_runs(config))
 
 
-def print_link(link: Link) -> None:
+def print_link(link: LineageNode) -> None:
     """Print the lineage as a tree."""
     interactive = sys.stdout.isatty()
     console(None if interactive else 160).print(_tree(link, set()))
 
 
 def _checks(
-    experiment: Experiment, subject: Subject, scene: Scene, keys: Sequence[Path]
+    experiment: Experiment, subject: AuditTarget, scene: AuditContext, keys: Sequence[Path]
 ) -> Sequence[Check]:
     from toxtrail.audit.bundle.signing import public_key
-    from toxtrail.audit.verify.run import gather
+    from toxtrail.audit.verify.run import load_context
     from toxtrail.audit.verify.target import verify_file, verify_subject
     from toxtrail.execution.progress import progress
 
@@ -270,11 +270,11 @@ def _checks(
                 "There is no experiment here to verify it against: run this in its folder."
             )
         return list(verify_file(subject, scene))
-    evidence = gather(experiment.store, experiment.config, progress())
+    evidence = load_context(experiment.store, experiment.config, progress())
     return verify_subject(evidence, subject, scene, [public_key(path) for path in keys])
 
 
-def _report(link: Link) -> int:
+def _report(link: LineageNode) -> int:
     """Print what differs from the record or could not be read; return the exit code."""
     broken = {(node.what, node.name) for node in link.mismatches()}
     unread = {(node.what, node.name) for node in link.unread()}
@@ -285,7 +285,7 @@ def _report(link: Link) -> int:
     return BROKEN_EXIT if broken or unread else 0
 
 
-def _tree(link: Link, expanded: set[tuple[str, str]]) -> Tree:
+def _tree(link: LineageNode, expanded: set[tuple[str, str]]) -> Tree:
     """Expand a node that occurs several times only at its first occurrence."""
     from rich.tree import Tree
 

@@ -13,12 +13,12 @@ from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.audit.lineage.context import Scene, Subject
+    from toxtrail.audit.lineage.context import AuditContext, AuditTarget
     from toxtrail.audit.reproduce import Plan, Reproduction
-    from toxtrail.stages.score import Judge
+    from toxtrail.stages.score import NamedScorer
 
 
-class Outcome(NamedTuple):
+class ReproductionResult(NamedTuple):
     """Result of the reproduction of one variant."""
 
     variant: str
@@ -39,8 +39,8 @@ class Outcome(NamedTuple):
 
 
 def reproduce(
-    experiment: Experiment, scene: Scene, subject: Subject, n: int, seed: int | None
-) -> tuple[int, list[Outcome]]:
+    experiment: Experiment, scene: AuditContext, subject: AuditTarget, n: int, seed: int | None
+) -> tuple[int, list[ReproductionResult]]:
     """Sample rows, regenerate and rescore them, and compare.
 
     Returns:
@@ -53,7 +53,7 @@ def reproduce(
     return seed, [_variant(experiment, scene, subject, v, count, seed) for v, count in counts]
 
 
-def show(seed: int, outcomes: Sequence[Outcome]) -> None:
+def show(seed: int, outcomes: Sequence[ReproductionResult]) -> None:
     """Print the rows as a table, and the environment that produced them."""
     rows = [row for outcome in outcomes for row in outcome.rows]
     print_table(
@@ -77,13 +77,13 @@ def show(seed: int, outcomes: Sequence[Outcome]) -> None:
             echo(f"  {name}: recorded {was}, here {now}", fg="yellow")
 
 
-def exit_code(outcomes: Sequence[Outcome]) -> int:
+def exit_code(outcomes: Sequence[ReproductionResult]) -> int:
     """Return 3 if a row differs although software, hardware and batch plan are as recorded."""
     alike = [o for o in outcomes if not o.environment and o.plan.source]
     return BROKEN_EXIT if any(not row.exact for o in alike for row in o.rows) else 0
 
 
-def _variants(experiment: Experiment, subject: Subject) -> list[str]:
+def _variants(experiment: Experiment, subject: AuditTarget) -> list[str]:
     """List the variants whose generations the target derives from."""
     content_keys = {
         link.what.partition("@")[2]: dict(link.facts).get("content key")
@@ -114,14 +114,19 @@ def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> Non
 
 
 def _variant(
-    experiment: Experiment, scene: Scene, subject: Subject, variant: str, n: int, seed: int
-) -> Outcome:
+    experiment: Experiment,
+    scene: AuditContext,
+    subject: AuditTarget,
+    variant: str,
+    n: int,
+    seed: int,
+) -> ReproductionResult:
     from toxtrail.audit import reproduce as again
-    from toxtrail.backends.compute.devices import environment, pick_device, use_threads
+    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
     from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
     from toxtrail.backends.huggingface.weights.load import load_model
     from toxtrail.backends.protocols import Decoding
-    from toxtrail.cli.stage import weights_of
+    from toxtrail.cli.stage import make_weights
     from toxtrail.config.schema import GenerationConfig
     from toxtrail.execution.progress import progress
 
@@ -134,9 +139,9 @@ def _variant(
     settings = GenerationConfig.model_validate(manifest.params["generation"])
     plan = again.recorded_plan(store, variant, source.sha256, scene)
     device = pick_device(runtime.device)
-    use_threads(plan.threads or runtime.threads)
+    set_num_threads(plan.threads or runtime.threads)
     loaded = load_model(
-        manifest.model, store.model(variant), weights_of(experiment), settings.dtype, device
+        manifest.model, store.model(variant), make_weights(experiment), settings.dtype, device
     )
     decoding = Decoding(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
@@ -172,12 +177,12 @@ def _variant(
         )
         for key in row_keys
     ]
-    present = environment(device)
+    present = environment_info(device)
     differs = again.differing_environment(manifest.environment, present)
-    return Outcome(variant, rows, plan, differs, present)
+    return ReproductionResult(variant, rows, plan, differs, present)
 
 
-def _referenced_rows(subject: Subject, variant: str) -> list[tuple[str, int]]:
+def _referenced_rows(subject: AuditTarget, variant: str) -> list[tuple[str, int]]:
     """Return the row that the reference names, if it names one."""
     if subject.kind != "generation":
         return []
@@ -185,12 +190,12 @@ def _referenced_rows(subject: Subject, variant: str) -> list[tuple[str, int]]:
     return [(prompt_id, int(sample))]
 
 
-def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
+def _judges(experiment: Experiment, variant: str, device: str) -> list[NamedScorer]:
     """Load the scorers of the score file's manifest, not those of the present params.yaml."""
     from toxtrail.backends.scorers.load import load_scorer
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.schema import ScorerConfig
-    from toxtrail.stages.score import Judge
+    from toxtrail.stages.score import NamedScorer
 
     store, family = experiment.store, experiment.variant(variant).family
     path = store.scores(family, variant)
@@ -199,12 +204,12 @@ def _judges(experiment: Experiment, variant: str, device: str) -> list[Judge]:
     batch = experiment.config.runtime.score_batch
     scorer_configs = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
     return [
-        Judge(name, load_scorer(c, assets_of(experiment), device, batch), c.head)
+        NamedScorer(name, load_scorer(c, make_asset_store(experiment), device, batch), c.head)
         for name, c in scorer_configs.items()
     ]
 
 
-def _plan(outcome: Outcome) -> str:
+def _plan(outcome: ReproductionResult) -> str:
     plan = outcome.plan
     if "backend" in outcome.environment:
         return (

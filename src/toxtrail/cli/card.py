@@ -9,7 +9,7 @@ import click
 from toxtrail.cli import _stored_results
 from toxtrail.cli._options import NewPath
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
 
 
@@ -37,14 +37,14 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
       toxtrail card smollm2-rude --to README.md
     """
     from toxtrail.reporting.hf_model_card import model_card
-    from toxtrail.storage.artifacts import write_outside
+    from toxtrail.storage.artifacts import export_file
 
     family = _family_of(experiment, variant)
-    summary, _ = _stored_results.family_summary(experiment, family, from_mlflow)
+    summary, _ = _stored_results.load_comparison(experiment, family, from_mlflow)
     names = [row["variant"] for row in summary["variants"]]
     if variant not in names:
         raise DataError(
-            f"{variant} is not in the comparison of {family}.{nearest(variant, names)} "
+            f"{variant} is not in the comparison of {family}.{did_you_mean(variant, names)} "
             "Run `toxtrail run` to update it."
         )
     text = model_card(summary, variant)
@@ -55,7 +55,7 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
         raise ConfigError(
             f"--to: {target} already exists and is not overwritten. Give another path."
         )
-    write_outside(target, text)
+    export_file(target, text)
     echo(target)
 
 

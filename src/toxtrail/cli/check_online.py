@@ -10,10 +10,10 @@ from toxtrail.config.asset_uris import HfUri, parse_uri
 from toxtrail.config.schema import Config
 from toxtrail.console import echo
 
-CAN_BE_HAD = ("there", "renamed")
+AVAILABLE = ("there", "renamed")
 
 
-class Asked(NamedTuple):
+class HubAssetStatus(NamedTuple):
     """Status of one Hub asset."""
 
     uri: str
@@ -26,16 +26,16 @@ class Asked(NamedTuple):
     license: str | None
 
 
-def asked_online(config: Config) -> list[Asked]:
+def check_hub_assets(config: Config) -> list[HubAssetStatus]:
     """Look up every Hub asset, each once."""
-    from toxtrail.backends.assets.hub_info import Hub
+    from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import license_of
 
     places: dict[str, list[str]] = {}
     for key_path, source in config.sources():
         if isinstance(parse_uri(source.uri), HfUri):
             places.setdefault(source.uri, []).append(key_path)
-    hub, statuses = Hub(), []
+    hub, statuses = HubClient(), []
     for uri, where in places.items():
         address = parse_uri(uri)
         assert isinstance(address, HfUri)
@@ -43,7 +43,7 @@ def asked_online(config: Config) -> list[Asked]:
         facts = answer.facts
         renamed = answer.state == "there" and facts is not None and facts.name != address.repo
         statuses.append(
-            Asked(
+            HubAssetStatus(
                 uri,
                 tuple(where),
                 "renamed" if renamed else answer.state,
@@ -55,7 +55,7 @@ def asked_online(config: Config) -> list[Asked]:
     return statuses
 
 
-def print_online(statuses: Sequence[Asked]) -> None:
+def print_online(statuses: Sequence[HubAssetStatus]) -> None:
     """Print a table, the problems below it, and a summary."""
     from toxtrail.audit.lineage.parent_claims import license_warning
 
@@ -74,12 +74,12 @@ def print_online(statuses: Sequence[Asked]) -> None:
     print_table("Hub assets", ["", "asset", "licence", "in params.yaml"], rows)
     for status in statuses:
         if status.said:
-            good = status.state in CAN_BE_HAD
+            good = status.state in AVAILABLE
             echo("note: " if good else "problem: ", fg="cyan" if good else "red", nl=False)
             echo(f"{status.uri}: {status.said}.")
         warning = license_warning(status.license) if status.commit and status.license else None
         if warning:
             echo("licence: ", fg="yellow", nl=False)
             echo(f"{status.uri}: {warning}.")
-    available = sum(status.state in CAN_BE_HAD for status in statuses)
+    available = sum(status.state in AVAILABLE for status in statuses)
     echo(f"{available} of {len(statuses)} Hub assets are accessible.")

@@ -11,16 +11,16 @@ import click
 
 from toxtrail.cli import _stored_results
 from toxtrail.cli._options import Number
-from toxtrail.cli._output import Form, formats, print_json, print_table
+from toxtrail.cli._output import OutputFormat, format_options, print_json, print_table
 from toxtrail.cli.compare_hdi import print_hdi
 from toxtrail.cli.compare_published import print_published, with_published
 from toxtrail.cli.compare_tables import (
     SECTIONS,
     chosen_pairs,
     narrowed,
+    print_comparison,
     print_rows,
     scorers_of,
-    show,
     with_scorers,
 )
 from toxtrail.console import echo
@@ -79,7 +79,7 @@ from toxtrail.experiment import Experiment
     help=f"Print these tables, separated by commas: {', '.join(SECTIONS)}.",
 )
 @click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
-@formats("json", "csv", "md", "latex")
+@format_options("json", "csv", "md", "latex")
 @click.pass_obj
 def compare(
     experiment: Experiment,
@@ -96,7 +96,7 @@ def compare(
     published: Path | None,
     tables: str | None,
     all_tables: bool,
-    form: Form | None,
+    form: OutputFormat | None,
 ) -> None:
     """Compare variants: the rate of each, and differences paired by prompt, the largest increase
     first.
@@ -132,7 +132,9 @@ def compare(
     sections = _sections(tables, all_tables, form)
     if published and form == "csv":
         raise click.UsageError("--published cannot be combined with --csv. Use --json or --md.")
-    comparisons = _found(experiment, names, everything, filter_string, from_mlflow, allow_mismatch)
+    comparisons = _load_comparisons(
+        experiment, names, everything, filter_string, from_mlflow, allow_mismatch
+    )
     if half_width is not None:
         comparisons = [
             item._replace(summary=_with_half_width(item.summary, half_width))
@@ -151,7 +153,9 @@ def compare(
     _print(comparisons, form, scorer, subset, hdi, sections)
 
 
-def _sections(tables: str | None, all_tables: bool, form: Form | None) -> Sequence[str] | None:
+def _sections(
+    tables: str | None, all_tables: bool, form: OutputFormat | None
+) -> Sequence[str] | None:
     """Return the sections to print; None: the short form.
 
     Raises:
@@ -174,7 +178,7 @@ def _sections(tables: str | None, all_tables: bool, form: Form | None) -> Sequen
     return names
 
 
-class Found(NamedTuple):
+class LoadedComparison(NamedTuple):
     """Comparison, and where it was read."""
 
     summary: dict[str, Any]
@@ -182,8 +186,8 @@ class Found(NamedTuple):
 
 
 def _print(
-    comparisons: Sequence[Found],
-    form: Form | None,
+    comparisons: Sequence[LoadedComparison],
+    form: OutputFormat | None,
     scorer: str | None,
     subset: str | None,
     hdi: bool,
@@ -197,7 +201,7 @@ def _print(
         print_rows(summaries, scorer, subset)
         return
     for summary, source in comparisons:
-        show(summary, source, scorer, subset, form or "text", sections)
+        print_comparison(summary, source, scorer, subset, form or "text", sections)
         pairs = chosen_pairs(summary, scorer, subset)
         _print_half_width(summary, pairs)
         if hdi:
@@ -206,39 +210,44 @@ def _print(
         print_published(summary, form or "text")
 
 
-def _found(
+def _load_comparisons(
     experiment: Experiment,
     names: tuple[str, ...],
     everything: bool,
     filter_string: str | None,
     from_mlflow: bool,
     allow_mismatch: bool,
-) -> list[Found]:
+) -> list[LoadedComparison]:
     """Load the requested comparisons."""
     if filter_string is not None:
         return _of_filter(experiment, filter_string, allow_mismatch)
     if everything or not (names or experiment.exists):
-        names = tuple(_stored_results.stored_families(experiment))
+        names = tuple(_stored_results.tracked_families(experiment))
     families = experiment.config.families if experiment.exists else {}
     if len(names) == 2 and not set(names) <= set(families) and not everything:
         return [_of_runs(experiment, names, allow_mismatch)]
     if names and not everything:
-        return [Found(*_stored_results.family_summary(experiment, f, from_mlflow)) for f in names]
+        return [
+            LoadedComparison(*_stored_results.load_comparison(experiment, f, from_mlflow))
+            for f in names
+        ]
     return _finished(experiment, names or tuple(families), everything or from_mlflow)
 
 
-def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool) -> list[Found]:
+def _finished(
+    experiment: Experiment, families: Sequence[str], from_mlflow: bool
+) -> list[LoadedComparison]:
     """Load the families that can be loaded; print the reason for each of the others.
 
     Raises:
         ToxtrailError, OSError: no family can be loaded.
     """
-    comparisons: list[Found] = []
+    comparisons: list[LoadedComparison] = []
     problems: list[ToxtrailError | OSError] = []
     for family in families:
         try:
             comparisons.append(
-                Found(*_stored_results.family_summary(experiment, family, from_mlflow))
+                LoadedComparison(*_stored_results.load_comparison(experiment, family, from_mlflow))
             )
         except (ToxtrailError, OSError) as error:
             problems.append(error)
@@ -249,24 +258,28 @@ def _finished(experiment: Experiment, families: Sequence[str], from_mlflow: bool
     return comparisons
 
 
-def _of_runs(experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool) -> Found:
+def _of_runs(
+    experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
+) -> LoadedComparison:
     """Compare two runs of the store, by their own files."""
-    first, second = _stored_results.pair(experiment, names, from_mlflow=True)
+    first, second = _stored_results.load_pair(experiment, names, from_mlflow=True)
     title = f"{second.label} against {first.label}"
     summary = _compared([first, second], title, allow_mismatch)
-    return Found(summary, f"{first.source} and {second.source}")
+    return LoadedComparison(summary, f"{first.source} and {second.source}")
 
 
-def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool) -> list[Found]:
+def _of_filter(
+    experiment: Experiment, filter_string: str, allow_mismatch: bool
+) -> list[LoadedComparison]:
     """Compare variant runs family by family; take comparison runs as they are.
 
     Raises:
         DataError: nothing matches, or one variant alone.
     """
-    runs = _stored_results.matching(experiment, filter_string)
+    runs = _stored_results.find_runs(experiment, filter_string)
     comparisons = [
-        Found(
-            _stored_results.summary_of_run(experiment, _stored_results.usable(run)),
+        LoadedComparison(
+            _stored_results.read_run_summary(experiment, _stored_results.require_sealed(run)),
             f"MLflow run {run.name}",
         )
         for run in runs
@@ -274,19 +287,21 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
     ]
     variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
     lonely = []
-    for family, family_runs in _stored_results.groups(variants).items():
+    for family, family_runs in _stored_results.runs_by_family(variants).items():
         if len(family_runs) < 2:
             lonely += family_runs
             continue
         rows = [
-            _stored_results.of_run(experiment, _stored_results.usable(run), run.name)
+            _stored_results.results_from_run(
+                experiment, _stored_results.require_sealed(run), run.name
+            )
             for run in family_runs
         ]
         title = f"{family} ({len(family_runs)} runs by filter)"
         source = (
             f"{len(family_runs)} MLflow runs: {', '.join(run.run_id[:8] for run in family_runs)}"
         )
-        comparisons.append(Found(_compared(rows, title, allow_mismatch), source))
+        comparisons.append(LoadedComparison(_compared(rows, title, allow_mismatch), source))
     if not comparisons:
         names = ", ".join(f"{run.name} ({run.run_id[:8]})" for run in lonely)
         raise DataError(
@@ -299,15 +314,15 @@ def _of_filter(experiment: Experiment, filter_string: str, allow_mismatch: bool)
 
 
 def _compared(
-    rows: Sequence[_stored_results.Measured], title: str, allow_mismatch: bool
+    rows: Sequence[_stored_results.VariantResults], title: str, allow_mismatch: bool
 ) -> dict[str, Any]:
-    from toxtrail.analysis.comparison import MeasuredRun, runs_comparison
+    from toxtrail.analysis.comparison import MeasuredRun, compare_runs
 
     runs = [
         MeasuredRun(result.label, result.summary, result.scores, result.generations)
         for result in rows
     ]
-    return runs_comparison(runs, title, allow_mismatch)
+    return compare_runs(runs, title, allow_mismatch)
 
 
 def _with_half_width(summary: Mapping[str, Any], half_width: float) -> dict[str, Any]:
@@ -354,7 +369,7 @@ def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, A
             row["subset"],
             row["n"],
             f"{50 * row['diff_width']:.1f}" if row["diff_width"] is not None else "-",
-            _more(row),
+            _prompts_missing(row),
         )
         for row in pairs
     ]
@@ -365,7 +380,7 @@ def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, A
     )
 
 
-def _more(row: Mapping[str, Any]) -> str:
+def _prompts_missing(row: Mapping[str, Any]) -> str:
     if row["n_for_precision"] is None:
         return "no pairs"
     missing = row["n_for_precision"] - row["n"]
@@ -377,7 +392,7 @@ def _with_best(
 ) -> dict[str, Any]:
     """Add BEST of each selected pair to a family's comparison."""
     from toxtrail.analysis.best_test import best_rows
-    from toxtrail.analysis.score_table import cells
+    from toxtrail.analysis.score_table import build_score_table
     from toxtrail.execution.progress import progress
     from toxtrail.stats.best import WARNING
 
@@ -385,7 +400,7 @@ def _with_best(
     if not experiment.exists or family not in experiment.config.families:
         raise click.UsageError("--best needs families of this experiment, not runs.")
     variants = [rates["variant"] for rates in summary["variants"]]
-    tables = {v: cells(experiment.store.read_scores(family, v)) for v in variants}
+    tables = {v: build_score_table(experiment.store.read_scores(family, v)) for v in variants}
     config = experiment.config.posterior
     pairs, bars = chosen_pairs(summary, scorer, subset), progress()
     rows = [

@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.cli._output import Form, Table, print_as
+from toxtrail.cli._output import OutputFormat, Table, print_tables
 from toxtrail.errors import ConfigError
 
 PRIOR = 0.5
@@ -22,34 +22,39 @@ def with_published(
         ConfigError: the file is invalid, or contains none of these variants.
     """
     from toxtrail.cli.compare_tables import scorers_of
-    from toxtrail.published.claims import held_against, load_published, variants_of
+    from toxtrail.published.claims import compare_with_run, load_published, published_variants
 
     loaded = load_published(path)
     results = [
-        {**s, "published": [held_against(loaded, s, name, PRIOR) for name in scorers_of(s, scorer)]}
+        {
+            **s,
+            "published": [
+                compare_with_run(loaded, s, name, PRIOR) for name in scorers_of(s, scorer)
+            ],
+        }
         for s in summaries
     ]
     if not any(source["rates"] or source["pairs"] for s in results for source in s["published"]):
         measured = sorted({row["variant"] for s in summaries for row in s["rates"]})
         raise ConfigError(
             f"{path.name} contains none of the measured variants and subsets. It has "
-            f"{', '.join(variants_of(loaded)) or 'none'}; measured are {', '.join(measured)}. Map "
+            f"{', '.join(published_variants(loaded)) or 'none'}; measured are {', '.join(measured)}. Map "
             "published names to variants of params.yaml in its section `keys`."
         )
     return results
 
 
-def print_published(summary: Mapping[str, Any], form: Form) -> None:
+def print_published(summary: Mapping[str, Any], form: OutputFormat) -> None:
     """Print two tables, rates and verdicts, with the meaning of their columns."""
     for source in summary.get("published", []):
         tables = [table for table in (_rates(source), _verdicts(source)) if table.rows]
         notes = [_meaning(summary)] if source["rates"] else []
         if tables:
-            print_as(form, tables, notes)
+            print_tables(form, tables, notes)
 
 
 def _rates(source: Mapping[str, Any]) -> Table:
-    from toxtrail.reporting.result_text import interval, percent, points, probability
+    from toxtrail.reporting.result_text import interval, percent, percentage_points, probability
 
     rows = [
         (
@@ -59,7 +64,7 @@ def _rates(source: Mapping[str, Any]) -> Table:
             interval(row, "measured"),
             f"{percent(row['published'])} of {row['n_published']:,}",
             interval(row, "published"),
-            points(row["diff"]),
+            percentage_points(row["diff"]),
             interval(row, "diff", signed=True),
             probability(row["p_agree"]),
             f"{row['overlap']:.2f}",
@@ -76,14 +81,14 @@ def _rates(source: Mapping[str, Any]) -> Table:
 
 
 def _verdicts(source: Mapping[str, Any]) -> Table:
-    from toxtrail.reporting.result_text import interval, points
+    from toxtrail.reporting.result_text import interval, percentage_points
 
     rows = [
         (
             row["b"],
             row["a"],
             row["subset"],
-            points(row["diff"]),
+            percentage_points(row["diff"]),
             interval(row, "diff", signed=True),
             row["verdict"],
             row["verdict_published"],

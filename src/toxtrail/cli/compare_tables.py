@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.cli._output import Form, Table, fitted, print_as, print_csv
+from toxtrail.cli._output import OutputFormat, Table, drop_columns_to_fit, print_csv, print_tables
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.errors import ConfigError, did_you_mean
 
-MANY = 40
+MAX_TABLE_ROWS = 40
 """Rows above which a table is shortened."""
-MOVABLE = {"against", "subset", "pooled", "prompts", "k", "not scored"}
+CONSTANT_COLUMNS = {"against", "subset", "pooled", "prompts", "k", "not scored"}
 """Columns that move to the title if they are constant."""
 DROPPABLE = (
     "cut at the limit",
@@ -28,7 +28,7 @@ SECTIONS = ("rates", "samples", "behaviour", "corrected", "scorers", "difference
 """What --tables takes: tables, and all notes."""
 BRIEF_WIDTH = 100
 """Columns of the one table that is printed without --tables and --all-tables."""
-EVERY = "every"
+EVERY_VALUE = "every"
 """Value of --subset and --scorer that selects all."""
 
 Summary = Mapping[str, Any]
@@ -41,11 +41,11 @@ def scorers_of(summary: Summary, requested: str | None) -> list[str]:
         ConfigError: the scorer does not exist.
     """
     scorers = sorted({row["scorer"] for row in summary["rates"]})
-    if requested == EVERY:
+    if requested == EVERY_VALUE:
         return scorers
     scorer = requested or summary["primary"]
     if scorer not in scorers:
-        raise ConfigError(f'--scorer: unknown scorer "{scorer}".{nearest(scorer, scorers)}')
+        raise ConfigError(f'--scorer: unknown scorer "{scorer}".{did_you_mean(scorer, scorers)}')
     return [scorer]
 
 
@@ -58,18 +58,20 @@ def subset_of(summary: Summary, requested: str | None) -> str | None:
     from toxtrail.reporting.headline import subsets_of
 
     subsets = subsets_of(summary)
-    if requested in (None, EVERY) or requested in subsets:
+    if requested in (None, EVERY_VALUE) or requested in subsets:
         return requested
-    raise ConfigError(f'--subset: unknown subset "{requested}".{nearest(str(requested), subsets)}')
+    raise ConfigError(
+        f'--subset: unknown subset "{requested}".{did_you_mean(str(requested), subsets)}'
+    )
 
 
 def print_rows(summaries: Sequence[Summary], scorer: str | None, subset: str | None) -> None:
     """Print CSV: a row for each difference, all columns, sorted like the table."""
-    from toxtrail.reporting.headline import in_order
+    from toxtrail.reporting.headline import sort_pairs
 
     rows = []
     for summary in summaries:
-        selected = in_order(chosen_pairs(summary, scorer, subset))
+        selected = sort_pairs(chosen_pairs(summary, scorer, subset))
         rows += [{"family": summary["family"], **row} for row in selected]
     print_csv(rows)
 
@@ -86,20 +88,20 @@ def chosen_pairs(
     return [
         row
         for row in summary["pairs"]
-        if row["scorer"] in scorers and chosen in (None, EVERY, row["subset"])
+        if row["scorer"] in scorers and chosen in (None, EVERY_VALUE, row["subset"])
     ]
 
 
 def narrowed(summary: Summary, scorer: str | None, subset: str | None) -> dict[str, Any]:
     """Keep only the rows that --scorer and --subset select; keep all without them."""
-    scorers = scorers_of(summary, scorer or EVERY)
+    scorers = scorers_of(summary, scorer or EVERY_VALUE)
     chosen = subset_of(summary, subset)
 
     def is_asked(row: Any) -> bool:
         if not isinstance(row, Mapping):
             return True
         of_scorer = row.get("scorer", scorers[0]) in scorers
-        return of_scorer and chosen in (None, EVERY, row.get("subset", chosen))
+        return of_scorer and chosen in (None, EVERY_VALUE, row.get("subset", chosen))
 
     return {
         name: [row for row in value if is_asked(row)] if isinstance(value, list) else value
@@ -117,19 +119,19 @@ def with_scorers(
     return ["scorer", *columns], [(n, *row) for n, row in zip(names, rows, strict=True)]
 
 
-def show(
+def print_comparison(
     summary: Summary,
     source: str,
     scorer: str | None,
     subset: str | None,
-    form: Form,
+    form: OutputFormat,
     sections: Sequence[str] | None = None,
 ) -> None:
     """Print the tables and notes of a comparison, scorer by scorer."""
-    from toxtrail.provenance.comparability import mismatch_text
+    from toxtrail.provenance.comparability import mismatch_warning
     from toxtrail.reporting.result_text import cluster_warning
 
-    if warning := mismatch_text(summary.get("mismatch", [])):
+    if warning := mismatch_warning(summary.get("mismatch", [])):
         echo(warning, fg="red", bold=True, err=form != "text")
     for name in scorers_of(summary, scorer):
         if warning := cluster_warning(summary, name):
@@ -146,9 +148,11 @@ def show(
         if sections is not None and "notes" not in sections:
             notes, heads = [f"Read from {source}."], []
         if form == "text":
-            tables, narrow = fitted([_without_constants(table) for table in tables], DROPPABLE)
+            tables, narrow = drop_columns_to_fit(
+                [_without_constants(table) for table in tables], DROPPABLE
+            )
             notes += narrow
-        print_as(form, tables, notes, heads)
+        print_tables(form, tables, notes, heads)
 
 
 def _print_brief(summary: Summary, scorer: str, subset: str | None, source: str) -> None:
@@ -161,13 +165,13 @@ def _print_brief(summary: Summary, scorer: str, subset: str | None, source: str)
     if pairs:
         table = table._replace(title=f"{summary['family']}: differences, percentage points")
     table = _without_constants(table)
-    tables, _ = fitted([table], DROPPABLE, BRIEF_WIDTH)
-    head = brief_headline(summary, scorer, ALL if subset in (None, EVERY) else str(subset))
+    tables, _ = drop_columns_to_fit([table], DROPPABLE, BRIEF_WIDTH)
+    head = brief_headline(summary, scorer, ALL if subset in (None, EVERY_VALUE) else str(subset))
     pointer = (
         f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
     )
     notes = [head, chance_note(pairs, brief=True), pointer] if pairs else [pointer]
-    print_as("text", tables, [note for note in notes if note], [])
+    print_tables("text", tables, [note for note in notes if note], [])
 
 
 def _without_constants(table: Table) -> Table:
@@ -178,7 +182,7 @@ def _without_constants(table: Table) -> Table:
     same = {
         index
         for index, name in enumerate(table.columns)
-        if name.rstrip(">") in MOVABLE and len(set(columns[index])) == 1
+        if name.rstrip(">") in CONSTANT_COLUMNS and len(set(columns[index])) == 1
     }
     constants = [
         f"{name.rstrip('>')} {columns[index][0]}"
@@ -223,43 +227,47 @@ def _by_scorer(summary: Summary) -> list[Table]:
 
 
 def _rates(summary: Summary, scorer: str, subset: str | None) -> Table:
-    from toxtrail.reporting.headline import of_scorer, rate_matrix
-    from toxtrail.reporting.result_text import RATE_COLUMNS, edition, rate_cells
+    from toxtrail.reporting.headline import rate_matrix, rows_of_scorer
+    from toxtrail.reporting.result_text import RATE_COLUMNS, method_line, rate_table_row
 
-    title = f"{summary['family']}: toxicity rate ({edition(summary, scorer)})"
-    rows = [r for r in of_scorer(summary["rates"], scorer) if subset in (None, EVERY, r["subset"])]
-    if len(rows) > MANY and subset is None:
+    title = f"{summary['family']}: toxicity rate ({method_line(summary, scorer)})"
+    rows = [
+        r
+        for r in rows_of_scorer(summary["rates"], scorer)
+        if subset in (None, EVERY_VALUE, r["subset"])
+    ]
+    if len(rows) > MAX_TABLE_ROWS and subset is None:
         columns, cells, _ = rate_matrix(summary, scorer)
         return Table(title, columns, cells)
-    return Table(title, RATE_COLUMNS, [rate_cells(row) for row in rows])
+    return Table(title, RATE_COLUMNS, [rate_table_row(row) for row in rows])
 
 
 def _differences(summary: Summary, scorer: str, subset: str | None) -> Table:
-    from toxtrail.reporting.result_text import PAIR_COLUMNS, pair_cells
+    from toxtrail.reporting.result_text import PAIR_COLUMNS, pair_table_row
 
     title = "Differences, paired by prompt (percentage points), the largest increase first"
     rows = _pairs(summary, scorer, subset)
-    return Table(title, PAIR_COLUMNS, [pair_cells(row) for row in rows])
+    return Table(title, PAIR_COLUMNS, [pair_table_row(row) for row in rows])
 
 
 def _pairs(summary: Summary, scorer: str, subset: str | None) -> list[Mapping[str, Any]]:
     """Return the pairs to print, each once, with the parent as baseline; of many only those over
     all subsets."""
-    from toxtrail.reporting.headline import in_order, tuned
+    from toxtrail.reporting.headline import finetune_pairs, sort_pairs
 
-    rows = in_order(tuned(summary, scorer))
-    if subset is None and len(rows) > MANY:
+    rows = sort_pairs(finetune_pairs(summary, scorer))
+    if subset is None and len(rows) > MAX_TABLE_ROWS:
         return [row for row in rows if row["subset"] == "all"]
-    return [row for row in rows if subset in (None, EVERY, row["subset"])]
+    return [row for row in rows if subset in (None, EVERY_VALUE, row["subset"])]
 
 
 def _corrected(summary: Summary, scorer: str) -> list[Table]:
     from toxtrail.reporting import result_text
-    from toxtrail.reporting.headline import of_scorer
+    from toxtrail.reporting.headline import rows_of_scorer
 
     if scorer not in summary.get("judges", []):
         return []
-    cells = [result_text.corrected_cells(row) for row in of_scorer(summary["pairs"], scorer)]
+    cells = [result_text.corrected_cells(row) for row in rows_of_scorer(summary["pairs"], scorer)]
     title = "Differences corrected for the scorer's errors (percentage points)"
     return [Table(title, result_text.CORRECTED_COLUMNS, cells)]
 
@@ -271,8 +279,10 @@ def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
     rows = summary.get("behaviour", [])
     if not rows:
         return []
-    selected = "all" if subset is None and len(rows) > MANY else subset
-    cells = [result_text.behaviour_cells(r) for r in rows if selected in (None, EVERY, r["subset"])]
+    selected = "all" if subset is None and len(rows) > MAX_TABLE_ROWS else subset
+    cells = [
+        result_text.behaviour_cells(r) for r in rows if selected in (None, EVERY_VALUE, r["subset"])
+    ]
     tables = [Table("Response behaviour", result_text.BEHAVIOUR_COLUMNS, cells)]
     pairs = [row for row in summary["behaviour_pairs"] if row["subset"] == "all"]
     if pairs:
@@ -288,40 +298,42 @@ def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
 def _paper(summary: Summary, scorer: str) -> list[Table]:
     """Print tables as in the reference paper: rates by variant and subset, then all differences."""
     from toxtrail.reporting.headline import rate_matrix
-    from toxtrail.reporting.result_text import edition
+    from toxtrail.reporting.result_text import method_line
 
     columns, rows, _ = rate_matrix(summary, scorer)
-    title = f"Toxicity rates, {summary['family']} ({edition(summary, scorer)})"
-    return [Table(title, columns, rows), _differences(summary, scorer, EVERY)]
+    title = f"Toxicity rates, {summary['family']} ({method_line(summary, scorer)})"
+    return [Table(title, columns, rows), _differences(summary, scorer, EVERY_VALUE)]
 
 
 def _heads(summary: Summary, scorer: str, subset: str | None) -> list[str]:
     """Return the notes; the most important last, where the terminal stops."""
-    from toxtrail.reporting.headline import headline, subsets_of
+    from toxtrail.reporting.headline import subset_headline, subsets_of
 
-    named = [subset] if subset not in (None, EVERY) else subsets_of(summary)
-    return [headline(summary, scorer, str(name)) for name in named] if summary["pairs"] else []
+    named = [subset] if subset not in (None, EVERY_VALUE) else subsets_of(summary)
+    return (
+        [subset_headline(summary, scorer, str(name)) for name in named] if summary["pairs"] else []
+    )
 
 
 def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> list[str]:
     from toxtrail.reporting import result_text
-    from toxtrail.reporting.headline import of_scorer, rate_matrix, subsets_of
+    from toxtrail.reporting.headline import rate_matrix, rows_of_scorer, subsets_of
 
-    hidden = len(of_scorer(summary["pairs"], scorer)) > MANY and subset is None
+    hidden = len(rows_of_scorer(summary["pairs"], scorer)) > MAX_TABLE_ROWS and subset is None
     more = [
         rate_matrix(summary, scorer)[2],
-        f"Shortened: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY} prints "
+        f"Shortened: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY_VALUE} prints "
         "the other differences.",
     ]
     return [
         *([note] if (note := result_text.chance_note(_pairs(summary, scorer, subset))) else []),
-        result_text.estimand(summary),
+        result_text.reading_guide(summary),
         *result_text.pooling_notes(summary, scorer),
         *result_text.prior_notes(summary, scorer),
-        *result_text.judge_notes(summary, scorer),
+        *result_text.scorer_error_notes(summary, scorer),
         *result_text.cluster_notes(summary, scorer),
-        *result_text.resolution_notes(summary, scorer),
-        *result_text.recipe_notes(summary, scorer),
+        *result_text.power_notes(summary, scorer),
+        *result_text.seed_notes(summary, scorer),
         *result_text.dose_notes(summary, scorer),
         *(more if hidden else []),
         f"Read from {source}.",

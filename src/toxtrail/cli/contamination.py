@@ -8,11 +8,11 @@ import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.analysis.contamination import Found
+    from toxtrail.analysis.contamination import ContaminationResult
 
 MAX_ROWS = 20
 """Prompts per fine-tune in the table; --json has all."""
@@ -54,23 +54,23 @@ def contamination(experiment: Experiment, finetune: str | None, as_json: bool) -
 def _selected_finetunes(experiment: Experiment, finetune: str | None) -> list[str]:
     finetunes = experiment.config.finetunes
     if finetune is not None and finetune not in finetunes:
-        raise ConfigError(f'Unknown fine-tune "{finetune}".{nearest(finetune, finetunes)}')
+        raise ConfigError(f'Unknown fine-tune "{finetune}".{did_you_mean(finetune, finetunes)}')
     if not finetunes:
         raise ConfigError("params.yaml has no finetunes, so there is no training data to check.")
     return list(finetunes) if finetune is None else [finetune]
 
 
-def _find_overlaps(experiment: Experiment, key: str) -> Found:
-    from toxtrail.analysis.contamination import find_overlaps
-    from toxtrail.cli.stage import assets_of
-    from toxtrail.stages.finetune import found_in
+def _find_overlaps(experiment: Experiment, key: str) -> ContaminationResult:
+    from toxtrail.analysis.contamination import find_contamination
+    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.stages.finetune import read_training_data
 
     prompts, recipe = experiment.store.read_prompts(), experiment.config.finetunes[key]
-    data = assets_of(experiment).fetch(recipe.data.uri, recipe.data.sha256)
-    return find_overlaps(prompts, found_in(data.path, key, recipe).examples)
+    data = make_asset_store(experiment).fetch(recipe.data.uri, recipe.data.sha256)
+    return find_contamination(prompts, read_training_data(data.path, key, recipe).examples)
 
 
-def _as_json(result: Found) -> dict[str, Any]:
+def _as_json(result: ContaminationResult) -> dict[str, Any]:
     return {
         **result._asdict(),
         "copied": result.count("copied"),
@@ -79,7 +79,7 @@ def _as_json(result: Found) -> dict[str, Any]:
     }
 
 
-def _print_overlaps(key: str, result: Found) -> None:
+def _print_overlaps(key: str, result: ContaminationResult) -> None:
     if not result.overlaps:
         echo(f"{key}: none of {result.prompts - result.short} prompts is in its training data.")
         return

@@ -7,10 +7,17 @@ from typing import Any
 import click
 
 from toxtrail.cli import _stored_results
-from toxtrail.cli._output import Form, Table, formats, print_as, print_csv, print_json
+from toxtrail.cli._output import (
+    OutputFormat,
+    Table,
+    format_options,
+    print_csv,
+    print_json,
+    print_tables,
+)
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
-from toxtrail.text_escaping import clipped
+from toxtrail.text_escaping import truncate_text
 
 ROOM = 70
 """Characters of a value that the table shows; --json and --csv have all."""
@@ -22,10 +29,10 @@ ROOM = 70
 @click.option(
     "--mlflow", "from_mlflow", is_flag=True, help="Read from MLflow even if local files exist."
 )
-@formats("json", "csv", "md")
+@format_options("json", "csv", "md")
 @click.pass_obj
 def diff(
-    experiment: Experiment, name_a: str, name_b: str, from_mlflow: bool, form: Form | None
+    experiment: Experiment, name_a: str, name_b: str, from_mlflow: bool, form: OutputFormat | None
 ) -> None:
     """Show the differences between A and B: params, data, weights, code, environment, numbers.
 
@@ -39,7 +46,7 @@ def diff(
       toxtrail diff smollm2-rude 4fb4c821      local results v a run
       toxtrail diff smollm2-benign smollm2-rude --json
     """
-    from toxtrail.audit.lineage.result_diff import differing, same_sections
+    from toxtrail.audit.lineage.result_diff import diff_results, unchanged_sections
 
     (a, tags_a, label_a), (b, tags_b, label_b) = (
         _is_local(experiment, name, from_mlflow) for name in (name_a, name_b)
@@ -48,7 +55,7 @@ def diff(
         kinds = {"posterior": "variant"}
         kind_a, kind_b = (kinds.get(s["kind"], s["kind"]) for s in (a, b))
         raise ConfigError(f"{name_a} is a {kind_a}, {name_b} a {kind_b}: give two of one kind.")
-    differences = differing(a, b, tags_a, tags_b)
+    differences = diff_results(a, b, tags_a, tags_b)
     if form == "json":
         rows_json = [item._asdict() for item in differences]
         print_json({"a": label_a, "b": label_b, "differences": rows_json})
@@ -56,13 +63,16 @@ def diff(
     if form == "csv":
         print_csv([item._asdict() for item in differences])
         return
-    rows = [(*item[:2], clipped(item.a, ROOM), clipped(item.b, ROOM)) for item in differences]
-    same = same_sections(differences)
+    rows = [
+        (*item[:2], truncate_text(item.a, ROOM), truncate_text(item.b, ROOM))
+        for item in differences
+    ]
+    same = unchanged_sections(differences)
     notes = [f"The same in both: {', '.join(same)}."] if same else []
     if not differences:
         notes = [f"{label_a} and {label_b} do not differ in anything that is recorded."]
     tables = [Table(None, ("what", "field", label_a, label_b), rows)] if rows else []
-    print_as(form or "text", tables, notes)
+    print_tables(form or "text", tables, notes)
 
 
 def _is_local(
@@ -73,5 +83,5 @@ def _is_local(
         family = experiment.config.variants[name].family
         return experiment.store.read_summary(experiment.store.posterior(family, name)), {}, name
     run = _stored_results.run_named(experiment, name)
-    summary = _stored_results.summary_of_run(experiment, run)
+    summary = _stored_results.read_run_summary(experiment, run)
     return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"

@@ -40,9 +40,9 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
     import tempfile
 
     from toxtrail.audit.bundle import ro_crate as crate
-    from toxtrail.audit.bundle.bundle import files_for, write_bundle
+    from toxtrail.audit.bundle.bundle import bundle_files, write_bundle
     from toxtrail.audit.lineage.resolve import resolve
-    from toxtrail.audit.verify.signatures import Signable
+    from toxtrail.audit.verify.signatures import SignedResult
     from toxtrail.cli.audit import scene_of
     from toxtrail.errors import ConfigError
     from toxtrail.storage.artifacts import pretty_json
@@ -54,8 +54,8 @@ def export(experiment: Experiment, reference: str, target: Path, ro_crate: bool)
             f'"{reference}" is a {subject.kind} whose files are not in this workspace. Give a '
             "variant, a family, or a run that `toxtrail runs --for-lock` lists."
         )
-    signed = Signable("variants" if stage == "track" else "families", name)
-    files = files_for(experiment.store, experiment.config, signed)
+    signed = SignedResult("variants" if stage == "track" else "families", name)
+    files = bundle_files(experiment.store, experiment.config, signed)
     facts = dict(subject.link.facts)
     about = {"group": signed.group, "name": signed.name, "content_key": facts["content key"]}
     with tempfile.TemporaryDirectory() as folder:

@@ -11,7 +11,7 @@ from toxtrail.cli._output import json_option, print_json
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
-from toxtrail.scaffold import FIRST, PRESETS
+from toxtrail.scaffold import FIRST_COMMANDS, PRESETS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -39,20 +39,20 @@ def init(folder: Path, preset: str, no_git: bool) -> None:
     """
     from toxtrail.backends import git
     from toxtrail.config.load import load_config
-    from toxtrail.scaffold import create, new_files, preset_path
+    from toxtrail.scaffold import new_files, preset_path, write_experiment
 
     config = load_config(preset_path(preset))
     target = folder.resolve()
     inside = git.is_inside(target)
     files = new_files(target.name, preset, git=inside or not no_git)
-    create(target, files)
+    write_experiment(target, files)
     echo(
         f"{folder}: preset {preset}, {len(config.variants)} variants in {len(config.families)} "
         f"families; {len(files)} files."
     )
     if not no_git:
         echo(_versioned(target, inside))
-    steps = [f"cd {folder}", "toxtrail check", *FIRST[preset].splitlines(), "toxtrail run"]
+    steps = [f"cd {folder}", "toxtrail check", *FIRST_COMMANDS[preset].splitlines(), "toxtrail run"]
     echo("Next:\n" + "\n".join(f"  {step}" for step in steps))
 
 
@@ -71,14 +71,14 @@ def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail upgrade --dry-run
       toxtrail upgrade && toxtrail run
     """
-    from toxtrail.scaffold import is_checkout, other_code, outdated, replace_files
+    from toxtrail.scaffold import is_checkout, outdated_files, replace_files, stages_with_other_code
 
     if is_checkout(experiment.root):
         raise ConfigError(
             "This is a checkout of toxtrail: its stages depend on the source itself, and dvc.yaml "
             "is edited by hand. `git pull` is its upgrade."
         )
-    stages, files = other_code(experiment.root), outdated(experiment.root)
+    stages, files = stages_with_other_code(experiment.root), outdated_files(experiment.root)
     if not dry_run:
         replace_files(experiment.root, files)
     if as_json:
@@ -87,19 +87,19 @@ def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     _print_upgrade(files, stages, dry_run)
 
 
-def refuse_other_code(experiment: Experiment) -> None:
+def require_same_code(experiment: Experiment) -> None:
     """Raise if results would be made by other code than DVC believes.
 
     Raises:
         ConfigError: the installed toxtrail is not the one that the experiment follows.
     """
-    from toxtrail.scaffold import other_code
+    from toxtrail.scaffold import stages_with_other_code
 
-    if names := other_code(experiment.root):
-        raise ConfigError(code_differs(names))
+    if names := stages_with_other_code(experiment.root):
+        raise ConfigError(code_differs_message(names))
 
 
-def code_differs(names: Sequence[str]) -> str:
+def code_differs_message(names: Sequence[str]) -> str:
     """Return the message for stages whose installed code differs from the experiment's."""
     from toxtrail import __version__
 

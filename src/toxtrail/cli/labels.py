@@ -11,12 +11,12 @@ import click
 from toxtrail.cli._options import NewPath
 from toxtrail.cli._output import json_option, print_json, print_table, tell_delimiter
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.analysis.human_labels import Agreement
-    from toxtrail.datasets.label_files import Label, Place, Row
+    from toxtrail.analysis.human_labels import ConfusionCounts
+    from toxtrail.datasets.label_files import Label, Row, TextKey
 
 SAMPLE = 200
 """Prompts."""
@@ -70,8 +70,8 @@ def sample(
       toxtrail labels sample smollm2-instruct smollm2-rude --samples-per-variant 100 --to labels.csv
     """
     from toxtrail.analysis import human_labels
-    from toxtrail.records.csv_text import as_csv
-    from toxtrail.storage.artifacts import write_outside
+    from toxtrail.records.csv_text import rows_to_csv
+    from toxtrail.storage.artifacts import export_file
 
     if to.exists():
         raise ConfigError(f"{to} exists: labels in it would be lost. Name another file.")
@@ -81,8 +81,8 @@ def sample(
     if not drawing.sheet:
         raise DataError(f"{', '.join(keys)}: there is no text to label. All rows are empty.")
     key = _key(experiment, drawing.name)
-    experiment.store.write_text(key, as_csv(drawing.key))
-    write_outside(to, as_csv(drawing.sheet))
+    experiment.store.write_text(key, rows_to_csv(drawing.key))
+    export_file(to, rows_to_csv(drawing.sheet))
     prompts = len({row["prompt_id"] for row in drawing.key})
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
     echo(f"The key to it is {_relative(experiment, key)}: keep it from whoever labels.")
@@ -128,7 +128,7 @@ def score(
     name = scorer or config.scoring.primary
     if name not in config.scoring.scorers:
         raise ConfigError(
-            f'--scorer: "{name}" is no scorer.{nearest(name, config.scoring.scorers)}'
+            f'--scorer: "{name}" is no scorer.{did_you_mean(name, config.scoring.scorers)}'
         )
     human, texts = _labels(experiment, file)
     named = {label.variant for label in human}
@@ -137,11 +137,11 @@ def score(
         for v, variant_config in config.variants.items()
         if v in named
     }
-    agreements = human_labels.agreement(human, scores, name, config.posterior.threshold)
+    agreements = human_labels.scorer_agreement(human, scores, name, config.posterior.threshold)
     params: dict[str, Any]
     if counts or by_variant:
         source = f"{file.name} (sha256 {sha256_file(file)})"
-        params = {"judges": {name: human_labels.as_params(agreements, source, by_variant)}}
+        params = {"judges": {name: human_labels.to_params(agreements, source, by_variant)}}
     else:
         params = {"labels": _write_labels(experiment, human, texts)}
     unlike = human_labels.unlike_errors(agreements)
@@ -157,7 +157,7 @@ def score(
     _print_params(params)
 
 
-def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place, str]]:
+def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[TextKey, str]]:
     """The labels of a file, and all texts that they could be of."""
     from toxtrail.analysis import human_labels
     from toxtrail.datasets import label_files
@@ -165,7 +165,7 @@ def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place
 
     rows = list(read_rows(file))
     tell_delimiter(file)
-    drawing = human_labels.drawing_of(file, rows)
+    drawing = human_labels.sample_name_of(file, rows)
     if drawing is None:
         human = label_files.open_labels(file, rows)
         return human, _texts(experiment, {label.variant for label in human})
@@ -174,7 +174,7 @@ def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[Place
     return human_labels.blind_labels(file, rows, key, texts), texts
 
 
-def _texts(experiment: Experiment, variants: set[str]) -> dict[Place, str]:
+def _texts(experiment: Experiment, variants: set[str]) -> dict[TextKey, str]:
     config, store = experiment.config, experiment.store
     return {
         (variant, row.prompt_id, row.sample): row.text
@@ -184,7 +184,7 @@ def _texts(experiment: Experiment, variants: set[str]) -> dict[Place, str]:
     }
 
 
-def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[Place, str]]:
+def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[TextKey, str]]:
     from toxtrail.analysis import human_labels
     from toxtrail.datasets.readers import read_rows
 
@@ -204,7 +204,7 @@ def _key(experiment: Experiment, drawing: str) -> Path:
 
 
 def _write_labels(
-    experiment: Experiment, human: Sequence[Label], texts: Mapping[Place, str]
+    experiment: Experiment, human: Sequence[Label], texts: Mapping[TextKey, str]
 ) -> dict[str, str]:
     """Write counted labels where posterior.labels finds them, under a name by their content."""
     from toxtrail.datasets import label_files
@@ -218,7 +218,7 @@ def _write_labels(
 
 
 def _print_agreement(
-    scorer: str, n: int, agreements: Mapping[str, Agreement], unlike: Sequence[str]
+    scorer: str, n: int, agreements: Mapping[str, ConfusionCounts], unlike: Sequence[str]
 ) -> None:
     rows = [
         (

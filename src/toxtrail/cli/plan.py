@@ -14,7 +14,7 @@ from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
 
-SHARE = Number(0, 1, min_open=True, max_open=True)
+OPEN_UNIT_INTERVAL = Number(0, 1, min_open=True, max_open=True)
 ROUNDING = 0.005
 """Tolerance by which a given correlation may exceed what the rates allow; it is then clipped."""
 GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
@@ -48,8 +48,14 @@ GUESSED_RATE, GUESSED_PHI = 0.05, 0.4
     metavar="D",
     help="Effect size to detect: 0.02 is an increase of 2 percentage points, -0.02 a decrease.",
 )
-@click.option("--power", type=SHARE, default=0.8, show_default=True, help="Statistical power.")
-@click.option("--base-rate", type=SHARE, help="Toxicity rate of the reference (default: measured).")
+@click.option(
+    "--power", type=OPEN_UNIT_INTERVAL, default=0.8, show_default=True, help="Statistical power."
+)
+@click.option(
+    "--base-rate",
+    type=OPEN_UNIT_INTERVAL,
+    help="Toxicity rate of the reference (default: measured).",
+)
 @click.option(
     "--correlation",
     type=Number(-1, 1),
@@ -94,8 +100,8 @@ def plan(
     """
     experiment: Experiment = ctx.obj
     if effect is None:
-        options = plan_tables.Asked(family, preset, params, offline, no_probe, device)
-        if plan_tables.show(experiment, options, as_json) and strict:
+        options = plan_tables.PlanOptions(family, preset, params, offline, no_probe, device)
+        if plan_tables.print_estimate(experiment, options, as_json) and strict:
             ctx.exit(1)
         return
     if preset or params:
@@ -121,14 +127,14 @@ def _prompts_for(
     rate = base_rate or measured.get("rate") or GUESSED_RATE
     correlation = phi if phi is not None else measured.get("phi", GUESSED_PHI)
     if 0 < rate + effect < 1:
-        low, high = stats_power.possible_phi(rate, rate + effect)
+        low, high = stats_power.phi_bounds(rate, rate + effect)
         nearest = min(max(correlation, low), high)
         if phi is None or abs(nearest - phi) < ROUNDING:
             correlation = nearest
     settings = stats_power.VerdictRule(measured.get("prior", 0.5), measured.get("level", 0.95))
-    table = stats_power.pair_table(rate, rate + effect, correlation)
+    table = stats_power.joint_probabilities(rate, rate + effect, correlation)
     clustering = measured.get("design_effect", 1.0)
-    alone = stats_power.prompts_needed(table, power, settings)
+    alone = stats_power.required_prompts(table, power, settings)
     needed = math.ceil(alone * clustering)
     row: dict[str, Any] = {
         "family": measured.get("family"),
@@ -149,13 +155,17 @@ def _prompts_for(
         "detectable_now": None,
     }
     if row["base_rate_from"] == "measured":
-        believed = stats_power.believed_rates(rate, measured["rate_width"], settings.level)
-        assured = stats_power.prompts_assured(believed, effect, correlation, power, settings)
+        believed = stats_power.rate_draws_from_interval(
+            rate, measured["rate_width"], settings.level
+        )
+        assured = stats_power.required_prompts_by_simulation(
+            believed, effect, correlation, power, settings
+        )
         row["n_assurance"] = assured and math.ceil(assured * clustering)
     if now := row["prompts_now"]:
         now = max(1, round(now / clustering))
         row["power_now"] = stats_power.power(table, now, settings)
-        row["detectable_now"] = stats_power.detectable(
+        row["detectable_now"] = stats_power.detectable_difference(
             rate, correlation, now, power, settings, falls=effect < 0
         )
     return row

@@ -10,21 +10,21 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
-from toxtrail.cli._output import print_json, print_table, size_text
+from toxtrail.cli._output import format_bytes, print_json, print_table
 from toxtrail.console import echo
-from toxtrail.errors import BackendError, ConfigError, DataError, nearest
+from toxtrail.errors import BackendError, ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
     from toxtrail.config.schema import Config
     from toxtrail.preflight.device_speed import Speed
-    from toxtrail.preflight.model_sizes import Weighed
-    from toxtrail.preflight.resources import Known, Need, Room, Work
+    from toxtrail.preflight.model_sizes import AssetSize
+    from toxtrail.preflight.resources import DiskNeed, EstimateInputs, MemoryNeed, StageEstimate
 
 PRESETS = Path(__file__).parents[1] / "presets"
 
 
-class Asked(NamedTuple):
+class PlanOptions(NamedTuple):
     """Options of `toxtrail plan`."""
 
     family: str | None
@@ -36,20 +36,20 @@ class Asked(NamedTuple):
     """Key of DATASHEETS; None for this machine."""
 
 
-class Plan(NamedTuple):
+class RunEstimate(NamedTuple):
     """Estimate of a run."""
 
     name: str
-    inputs: Known
-    work: list[Work]
-    needs: list[Need]
-    disk: dict[str, tuple[Path, Room, float]]
+    inputs: EstimateInputs
+    work: list[StageEstimate]
+    needs: list[MemoryNeed]
+    disk: dict[str, tuple[Path, DiskNeed, float]]
     """Name -> folder, required space, free bytes."""
     problems: list[str]
     notes: list[str]
 
 
-def show(experiment: Experiment, options: Asked, as_json: bool) -> bool:
+def print_estimate(experiment: Experiment, options: PlanOptions, as_json: bool) -> bool:
     """Print the estimate; return whether a problem would stop the run."""
     plan = _planned(experiment, options)
     if as_json:
@@ -62,20 +62,20 @@ def show(experiment: Experiment, options: Asked, as_json: bool) -> bool:
 # --- estimating -----------------------------------------------------------------------------------
 
 
-def _planned(experiment: Experiment, options: Asked) -> Plan:
+def _planned(experiment: Experiment, options: PlanOptions) -> RunEstimate:
     from toxtrail.preflight import resources
 
-    name, config, root, exists = _what(experiment, options)
+    name, config, root, exists = _planned_experiment(experiment, options)
     if options.family is not None and options.family not in config.families:
         raise ConfigError(
-            f'Unknown family "{options.family}".{nearest(options.family, config.families)}'
+            f'Unknown family "{options.family}".{did_you_mean(options.family, config.families)}'
         )
     notes: list[str] = []
     speed, problems = _speed(config, options)
     changed = _changed(root, notes) if exists else None
-    inputs = resources.Known(
+    inputs = resources.EstimateInputs(
         config=config,
-        weighed=_weighed(config, root, options),
+        weighed=_asset_sizes(config, root, options),
         speed=speed,
         changed=changed,
         **_prompt_counts(
@@ -85,15 +85,17 @@ def _planned(experiment: Experiment, options: Asked) -> Plan:
         records=_records(root) if exists and options.device is None else {},
     )
     chosen = (options.family,) if options.family else ()
-    work = resources.work(inputs, chosen)
-    needs = resources.needs(inputs, work)
+    work = resources.estimate_stages(inputs, chosen)
+    needs = resources.memory_needs(inputs, work)
     disk = _disk(resources.disk(inputs, work), root)
     disk_needs = {folder: (room.size, free) for folder, (_, room, free) in disk.items()}
     problems += resources.problems(inputs, needs, disk_needs)
-    return Plan(name, inputs, work, needs, disk, problems, [*notes, *_licences(inputs)])
+    return RunEstimate(name, inputs, work, needs, disk, problems, [*notes, *_licences(inputs)])
 
 
-def _what(experiment: Experiment, options: Asked) -> tuple[str, Config, Path, bool]:
+def _planned_experiment(
+    experiment: Experiment, options: PlanOptions
+) -> tuple[str, Config, Path, bool]:
     """Return (name, config, folder, whether the experiment exists)."""
     from toxtrail.config.load import load_config
 
@@ -112,27 +114,27 @@ def _what(experiment: Experiment, options: Asked) -> tuple[str, Config, Path, bo
         )
         if options.preset not in presets:
             raise ConfigError(
-                f'Unknown preset "{options.preset}".{nearest(options.preset, presets)}'
+                f'Unknown preset "{options.preset}".{did_you_mean(options.preset, presets)}'
             )
         path = PRESETS / f"{options.preset}.yaml"
         return f"the preset {options.preset}", load_config(path), path.parent, False
     return "params.yaml", experiment.config, experiment.root, True
 
 
-def _speed(config: Config, options: Asked) -> tuple[Speed | None, list[str]]:
-    from toxtrail.backends.compute.devices import pick_device, use_threads
-    from toxtrail.preflight.device_speed import announced, measured
+def _speed(config: Config, options: PlanOptions) -> tuple[Speed | None, list[str]]:
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
+    from toxtrail.preflight.device_speed import datasheet_speed, measure_speed
 
     if options.device is not None:
-        return announced(options.device, config.generation.dtype), []
+        return datasheet_speed(options.device, config.generation.dtype), []
     if options.no_probe:
         return None, []
     try:
         device = pick_device(config.runtime.device)
     except BackendError as error:
         return None, [str(error)]
-    threads = use_threads(config.runtime.threads, config.runtime.processes)
-    return measured(device, config.generation.dtype, threads), []
+    threads = set_num_threads(config.runtime.threads, config.runtime.processes)
+    return measure_speed(device, config.generation.dtype, threads), []
 
 
 def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
@@ -148,24 +150,24 @@ def _changed(root: Path, notes: list[str]) -> frozenset[str] | None:
         return None
 
 
-def _weighed(config: Config, root: Path, options: Asked) -> dict[str, Weighed]:
+def _asset_sizes(config: Config, root: Path, options: PlanOptions) -> dict[str, AssetSize]:
     from toxtrail.backends.assets import AssetStore, default_cache
-    from toxtrail.backends.assets.hub_info import Hub
-    from toxtrail.backends.protocols import Silent
-    from toxtrail.preflight.model_sizes import Scales
+    from toxtrail.backends.assets.hub_info import HubClient
+    from toxtrail.backends.protocols import NoProgress
+    from toxtrail.preflight.model_sizes import AssetSizer
 
-    hub = None if options.offline else Hub()
-    assets = AssetStore(default_cache(), root, Silent(), config.outside)
-    scales = Scales(assets, hub, options.preset is None)
+    hub = None if options.offline else HubClient()
+    assets = AssetStore(default_cache(), root, NoProgress(), config.outside)
+    scales = AssetSizer(assets, hub, options.preset is None)
     return {key_path: scales.weigh(key_path, source) for key_path, source in config.sources()}
 
 
 def _prompt_counts(root: Path | None) -> dict[str, Any]:
     """Return the number of prompts and their mean length, if they exist."""
     from toxtrail.preflight.resources import CHARACTERS_PER_TOKEN
-    from toxtrail.storage.artifacts import Store
+    from toxtrail.storage.artifacts import ArtifactStore
 
-    store = Store(root) if root else None
+    store = ArtifactStore(root) if root else None
     if store is None or not store.prompts.is_file():
         return {"prompts": None, "prompt_tokens": None}
     lengths = [len(prompt.text) for prompt in store.read_prompts()]
@@ -176,10 +178,10 @@ def _prompt_counts(root: Path | None) -> dict[str, Any]:
 def _training_rows(config: Config, root: Path) -> dict[str, int]:
     """Count the training rows of local data."""
     from toxtrail.backends.assets import AssetStore, default_cache
-    from toxtrail.backends.protocols import Silent
+    from toxtrail.backends.protocols import NoProgress
     from toxtrail.datasets.readers import read_rows
 
-    assets, counts = AssetStore(default_cache(), root, Silent(), config.outside), {}
+    assets, counts = AssetStore(default_cache(), root, NoProgress(), config.outside), {}
     for key, recipe in config.finetunes.items():
         cached = assets.present(recipe.data.uri, None)
         if cached is not None and len(cached.files) == 1:
@@ -205,21 +207,21 @@ def _records(root: Path) -> dict[str, float]:
     return seconds
 
 
-def _disk(needs: Mapping[str, Room], root: Path) -> dict[str, tuple[Path, Room, float]]:
+def _disk(needs: Mapping[str, DiskNeed], root: Path) -> dict[str, tuple[Path, DiskNeed, float]]:
     """Merge the folders on one disk, which share its space."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
     from toxtrail.backends.assets import default_cache
-    from toxtrail.preflight.resources import Room
+    from toxtrail.preflight.resources import DiskNeed
 
     folders = {"hub": Path(HF_HUB_CACHE), "cache": default_cache(), "root": root}
-    disks: dict[int, tuple[str, Path, Room]] = {}
+    disks: dict[int, tuple[str, Path, DiskNeed]] = {}
     for name, folder in folders.items():
         existing = next(path for path in (folder, *folder.parents) if path.exists())
         disk, need = existing.stat().st_dev, needs[name]
         if disk in disks:
             names, first, other = disks[disk]
-            both = Room(need.size + other.size, need.more or other.more)
+            both = DiskNeed(need.size + other.size, need.more or other.more)
             disks[disk] = (f"{names}, {_PLACES[name]}", first, both)
         else:
             disks[disk] = (_PLACES[name], existing, need)
@@ -232,7 +234,7 @@ def _disk(needs: Mapping[str, Room], root: Path) -> dict[str, tuple[Path, Room, 
 _PLACES = {"hub": "the hub's cache", "cache": "toxtrail's cache", "root": "the experiment"}
 
 
-def _licences(inputs: Known) -> Iterator[str]:
+def _licences(inputs: EstimateInputs) -> Iterator[str]:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
     for asset in inputs.weighed.values():
@@ -243,7 +245,7 @@ def _licences(inputs: Known) -> Iterator[str]:
 # --- showing --------------------------------------------------------------------------------------
 
 
-def _print(plan: Plan) -> None:
+def _print(plan: RunEstimate) -> None:
     from toxtrail.preflight import resources
 
     rows = resources.as_rows(plan.work)
@@ -253,7 +255,7 @@ def _print(plan: Plan) -> None:
     _print_downloads(plan)
     _print_needs(plan)
     cells = [
-        (names, str(path), _and_more(size_text(room.size), room.more), size_text(free))
+        (names, str(path), _and_more(format_bytes(room.size), room.more), format_bytes(free))
         for names, (path, room, free) in plan.disk.items()
     ]
     print_table("Disk", ["purpose", "folder", "needed>", "free>"], cells)
@@ -275,7 +277,7 @@ def _stage_cells(row: Mapping[str, Any], timed: bool) -> tuple[object, ...]:
     return row["stage"], row["to_run"], row["done"], tokens, time if timed else "-"
 
 
-def _print_downloads(plan: Plan) -> None:
+def _print_downloads(plan: RunEstimate) -> None:
     from toxtrail.preflight.resources import downloads
 
     assets = downloads(plan.inputs)
@@ -288,7 +290,7 @@ def _print_downloads(plan: Plan) -> None:
             (
                 asset.uri,
                 asset.state,
-                f"{'about ' if asset.guessed else ''}{size_text(asset.missing)}",
+                f"{'about ' if asset.guessed else ''}{format_bytes(asset.missing)}",
                 "(below)" if asset.said == common else asset.said or "-",
             )
             for asset in away
@@ -301,7 +303,7 @@ def _print_downloads(plan: Plan) -> None:
     local = [asset for asset in assets if asset.state == "here"]
     if local:
         size = sum(asset.size or 0 for asset in local)
-        echo(f"{len(local)} asset(s) are cached ({size_text(size)}).")
+        echo(f"{len(local)} asset(s) are cached ({format_bytes(size)}).")
 
 
 def _common(messages: Sequence[str]) -> str | None:
@@ -310,7 +312,7 @@ def _common(messages: Sequence[str]) -> str | None:
     return often if often and messages.count(often) > 2 else None
 
 
-def _print_needs(plan: Plan) -> None:
+def _print_needs(plan: RunEstimate) -> None:
     if not plan.needs:
         return
     rows = [
@@ -318,20 +320,20 @@ def _print_needs(plan: Plan) -> None:
             need.key,
             need.what,
             "unknown" if need.parameters is None else f"{need.parameters / 1e6:,.4g} M",
-            size_text(need.weights),
-            size_text(need.whole),
+            format_bytes(need.weights),
+            format_bytes(need.whole),
             {True: "yes", False: "NO", None: "unknown"}[need.fits],
         )
         for need in plan.needs
     ]
     speed = plan.inputs.speed
-    where = f" ({speed.device} has {size_text(speed.memory_total)})" if speed else ""
+    where = f" ({speed.device} has {format_bytes(speed.memory_total)})" if speed else ""
     columns = ["model", "to", "parameters>", "weights alone>", "with the batch>", "fits"]
     print_table(f"Memory{where}", columns, rows)
 
 
-def _sentences(plan: Plan) -> list[str]:
-    from toxtrail.preflight.resources import ASSUMED_PROMPT_TOKENS, scales
+def _sentences(plan: RunEstimate) -> list[str]:
+    from toxtrail.preflight.resources import ASSUMED_PROMPT_TOKENS, calibration_factors
 
     lines = [*plan.notes]
     if plan.inputs.prompt_tokens is None:
@@ -340,10 +342,10 @@ def _sentences(plan: Plan) -> list[str]:
     if speed is not None:
         lines.append(
             f"Speed of {speed.name} ({speed.device}, {speed.dtype}): "
-            f"{speed.flops / 1e9:,.0f} GFLOP/s, {size_text(speed.memory_bytes)}/s of memory, "
-            f"{size_text(speed.hashed_bytes)}/s hashed."
+            f"{speed.flops / 1e9:,.0f} GFLOP/s, {format_bytes(speed.memory_bytes)}/s of memory, "
+            f"{format_bytes(speed.hashed_bytes)}/s hashed."
         )
-        if factors := scales(plan.inputs):
+        if factors := calibration_factors(plan.inputs):
             factor_text = ", ".join(f"{stage} x {ratio:.1f}" for stage, ratio in factors.items())
             lines.append(f"Times are calibrated by earlier runs on this machine ({factor_text}).")
         else:
@@ -354,7 +356,7 @@ def _sentences(plan: Plan) -> list[str]:
     return lines
 
 
-def _total(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
+def _total(plan: RunEstimate, rows: Sequence[Mapping[str, Any]]) -> str:
     from toxtrail.preflight.resources import downloads
 
     todo = sum(row["to_run"] for row in rows)
@@ -363,14 +365,14 @@ def _total(plan: Plan, rows: Sequence[Mapping[str, Any]]) -> str:
     missing = [asset.missing for asset in downloads(plan.inputs)]
     total = sum(size or 0 for size in missing)
     unknown = sum(size is None for size in missing)
-    size = f"{size_text(total)}" if total else "nothing"
+    size = f"{format_bytes(total)}" if total else "nothing"
     size += f" and {unknown} asset(s) of unknown size" if unknown else ""
     seconds = sum(row["seconds"] for row in rows)
     time = f"about {_time(seconds)}" if plan.inputs.speed else "time unknown"
     return f"{todo} stage run(s), {time}; {size} to download; {len(plan.problems)} problem(s)."
 
 
-def _as_json(plan: Plan) -> dict[str, Any]:
+def _as_json(plan: RunEstimate) -> dict[str, Any]:
     from toxtrail.preflight import resources
 
     return {
@@ -393,7 +395,7 @@ def _as_json(plan: Plan) -> dict[str, Any]:
             for names, (path, room, free) in plan.disk.items()
         ],
         "speed": plan.inputs.speed._asdict() if plan.inputs.speed else None,
-        "scaled_by_earlier_runs": resources.scales(plan.inputs),
+        "scaled_by_earlier_runs": resources.calibration_factors(plan.inputs),
         "prompts_drawn": plan.inputs.prompts,
         "notes": plan.notes,
         "problems": plan.problems,

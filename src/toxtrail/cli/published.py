@@ -13,7 +13,7 @@ from toxtrail.cli._output import json_option, print_json, print_table, tell_deli
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 
-SHARE = Number(0.5, 1, min_open=True, max_open=True)
+LEVEL_RANGE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
 """Jeffreys."""
@@ -53,7 +53,7 @@ def _digits(
     show_default=True,
     help="Largest correlation considered of two variants' labels on the same prompts.",
 )
-@click.option("--level", type=SHARE, default=0.95, show_default=True, help="Credible level.")
+@click.option("--level", type=LEVEL_RANGE, default=0.95, show_default=True, help="Credible level.")
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True)
 @json_option
 def published(
@@ -87,9 +87,9 @@ def published(
       toxtrail published table.csv --against Llama-2-7b-chat --pool
       toxtrail published table.csv --json
     """
-    from toxtrail.stats.published_counts import Belief
+    from toxtrail.stats.published_counts import AnalysisSettings
 
-    path, belief = file or PAPER, Belief(PRIOR, level, seed, largest_phi)
+    path, belief = file or PAPER, AnalysisSettings(PRIOR, level, seed, largest_phi)
     sampler = _sampler if pool else None
     if path.suffix in (".yaml", ".yml"):
         result = _of_file(path, source, decimals, (against, belief, sampler))
@@ -117,13 +117,13 @@ def _of_table(
     path: Path, source: str | None, decimals: int | Literal["exact"] | None, reading: Reading
 ) -> Any:
     from toxtrail.datasets.readers import read_rows
-    from toxtrail.published.counts import counts_of, published_table
+    from toxtrail.published.counts import counts_from_table, reanalyse_table
 
     if source is not None:
         raise ConfigError("--source is only for .yaml files; a table has one source.")
-    counts = counts_of(path, read_rows(path, exact=True), decimals)
+    counts = counts_from_table(path, read_rows(path, exact=True), decimals)
     tell_delimiter(path)
-    return published_table(counts, *reading)
+    return reanalyse_table(counts, *reading)
 
 
 def _sampler(toxic: Any, n: Any, effort: Any) -> Any:
@@ -171,7 +171,12 @@ def _print_rates(result: Mapping[str, Any], many: bool) -> None:
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
-    from toxtrail.reporting.result_text import NOTHING, interval, points, probability
+    from toxtrail.reporting.result_text import (
+        MISSING_CELL,
+        interval,
+        percentage_points,
+        probability,
+    )
 
     if not pairs:
         return
@@ -188,11 +193,11 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
             row["b"],
             row["a"],
             row["subset"],
-            points(row["diff"]),
+            percentage_points(row["diff"]),
             interval(row, "diff", signed=True),
             probability(row["probability_higher"]),
             row["verdict_unpaired"],
-            NOTHING if row["turns_at_phi"] is None else f"{row['turns_at_phi']:.2f}",
+            MISSING_CELL if row["turns_at_phi"] is None else f"{row['turns_at_phi']:.2f}",
             *([interval(row, "pooled_diff", signed=True)] if pooled else []),
             row["verdict"],
             *([row["verdict_published"] or "-", row["held"]] if stated else []),
@@ -298,6 +303,6 @@ def _count(row: Mapping[str, Any]) -> str:
 
 
 def _size(value: float | None) -> str:
-    from toxtrail.reporting.result_text import NOTHING, points
+    from toxtrail.reporting.result_text import MISSING_CELL, percentage_points
 
-    return points(value)[1:] if value else NOTHING
+    return percentage_points(value)[1:] if value else MISSING_CELL

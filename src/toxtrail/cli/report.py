@@ -21,12 +21,12 @@ def report(experiment: Experiment, open_it: bool) -> None:
       toxtrail report
       toxtrail report --open
     """
-    from toxtrail.provenance.embedded_manifest import embedded_manifest
+    from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 
     path = experiment.store.report
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to create it.")
-    if manifest := embedded_manifest(path):
+    if manifest := read_embedded_manifest(path):
         tell_outdated(experiment, manifest.to_json(), path.relative_to(experiment.root).as_posix())
     echo(path)
     if open_it:

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.cli.stage import tell
+from toxtrail.cli.stage import warn
 from toxtrail.console import echo
-from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
 
@@ -47,15 +47,15 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
       toxtrail run --jobs 2 --keep-going
     """
     from toxtrail.cli.assets import problems_of_files
-    from toxtrail.cli.init import refuse_other_code
+    from toxtrail.cli.init import require_same_code
     from toxtrail.cli.run_publishing import publish_missing
     from toxtrail.execution.run_lock import only_run
 
-    refuse_other_code(experiment)
+    require_same_code(experiment)
     if changed := problems_of_files(experiment):
         raise ConfigError("\n  ".join(["pin mismatch:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
-    with only_run(experiment.root, tell) as lock:
+    with only_run(experiment.root, warn) as lock:
         _repro(experiment, lock, (keys, targets), jobs, keep_going)
         publish_missing(experiment, targets)
 
@@ -73,10 +73,10 @@ def _repro(
 
     (keys, targets), root = selection, experiment.root
     if done := repair_lock(root):
-        tell(done)
+        warn(done)
     keep_copy(root)
     if heal_file_locks(root / ".dvc" / "tmp"):
-        tell(".dvc/tmp/rwlock was damaged, as a kill of DVC leaves it: it was deleted.")
+        warn(".dvc/tmp/rwlock was damaged, as a kill of DVC leaves it: it was deleted.")
     dvc = Repro(root, lock)
     try:
         if jobs > 1:
@@ -105,10 +105,10 @@ def status(experiment: Experiment, as_json: bool) -> None:
     """
     from toxtrail.audit.status.outdated_stages import staleness
     from toxtrail.cli.assets import problems_of_files
-    from toxtrail.cli.init import code_differs
+    from toxtrail.cli.init import code_differs_message
     from toxtrail.cli.run_publishing import publication_of
     from toxtrail.execution.run_lock import running
-    from toxtrail.scaffold import other_code
+    from toxtrail.scaffold import stages_with_other_code
 
     root = experiment.root
     damage = _damage(root)
@@ -117,7 +117,11 @@ def status(experiment: Experiment, as_json: bool) -> None:
     if stale:
         why = [f"its run is not in the MLflow store {published.store}"]
         stale.stages.update({s: why for s in published.missing if s not in stale.stages})
-    files, code, runs = problems_of_files(experiment), list(other_code(root)), running(root)
+    files, code, runs = (
+        problems_of_files(experiment),
+        list(stages_with_other_code(root)),
+        running(root),
+    )
     if as_json:
         print_json(
             {
@@ -135,7 +139,7 @@ def status(experiment: Experiment, as_json: bool) -> None:
         stages = ", ".join(_running_stages(experiment)) or "between two stages"
         echo(f"`toxtrail run` is running ({runs}): {stages}.")
     if code:
-        echo(code_differs(code))
+        echo(code_differs_message(code))
     for problem in [*([damage] if damage else []), *files, *published.notes]:
         echo("problem: ", fg="red", nl=False)
         echo(problem)
@@ -204,7 +208,7 @@ def _targets(experiment: Experiment, key: str) -> list[str]:
     if key in stages:
         return [key]
     names = [*config.variants, *config.families, *stages]
-    raise ConfigError(f'Unknown variant, family or stage "{key}".{nearest(key, names)}')
+    raise ConfigError(f'Unknown variant, family or stage "{key}".{did_you_mean(key, names)}')
 
 
 def _stage_names(experiment: Experiment) -> list[str]:

@@ -29,7 +29,7 @@ def publish_missing(experiment: Experiment, targets: Sequence[str]) -> None:
     Raises:
         BackendError: the store cannot be reached, or refuses.
     """
-    from toxtrail.cli.stage import tell, track_comparison, track_variant
+    from toxtrail.cli.stage import track_comparison, track_variant, warn
 
     tracked = _tracked(experiment, targets)
     if not tracked:
@@ -39,7 +39,7 @@ def publish_missing(experiment: Experiment, targets: Sequence[str]) -> None:
         raise BackendError(publication.notes[0])
     stages = [stage for stage in publication.missing if stage in tracked]
     for note in publication.notes if stages else ():
-        tell(note)
+        warn(note)
     for stage in stages:
         echo(f"{stage}: not in the MLflow store {publication.store}; publishing it.")
         kind, _, key = stage.partition("@")

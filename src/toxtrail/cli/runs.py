@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import click
 
 from toxtrail.cli._options import refuse_several
-from toxtrail.cli._output import Form, formats, print_csv, print_json, print_table
+from toxtrail.cli._output import OutputFormat, format_options, print_csv, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
 
@@ -47,7 +47,7 @@ if TYPE_CHECKING:
     is_flag=True,
     help="List MLflow's own values, not checked against the runs' files.",
 )
-@formats("json", "csv", "md")
+@format_options("json", "csv", "md")
 @click.pass_obj
 def runs(
     experiment: Experiment,
@@ -60,7 +60,7 @@ def runs(
     revision: str | None,
     orphans: bool,
     no_check: bool,
-    form: Form | None,
+    form: OutputFormat | None,
 ) -> None:
     """List the MLflow runs of this experiment, newest first: what each measured, whether it is
     complete, its resources.
@@ -84,27 +84,27 @@ def runs(
     """
     from toxtrail.cli import _stored_results, runs_table
     from toxtrail.cli.runs_checks import checked, unchecked, with_verdicts
-    from toxtrail.cli.stage import tracker_of
+    from toxtrail.cli.stage import make_tracker
 
     refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
     refuse_several({"--tree": tree, f"--{form}": form})
-    everything = tracker_of(experiment).runs(filter_string)
+    everything = make_tracker(experiment).runs(filter_string)
     if orphans:
         _print_orphans(experiment, everything, form == "json")
         return
     selected = [r for r in everything if family in (None, r.tags.get("toxtrail.family"))]
     selected = [run for run in selected if kind in (None, run.tags.get("toxtrail.kind"))]
     if revision is not None:
-        from toxtrail.audit.lineage.downstream import lock_at, runs_of
+        from toxtrail.audit.lineage.downstream import lock_at, runs_of_lock
 
-        selected = runs_of(lock_at(experiment.root, revision or None)[1], selected)
+        selected = runs_of_lock(lock_at(experiment.root, revision or None)[1], selected)
     if only_latest or tree:
-        selected = _stored_results.latest(selected)
+        selected = _stored_results.newest_per_name(selected)
     rows = unchecked(selected, "as --no-check asks") if no_check else checked(experiment, selected)
     if form == "json":
         print_json(runs_table.as_json(rows))
     elif form == "csv":
-        print_csv(runs_table.tidy(rows))
+        print_csv(runs_table.run_rows(rows))
     elif not selected:
         echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
@@ -117,10 +117,10 @@ def runs(
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
     from toxtrail.cli._stored_results import NO_RUNS
-    from toxtrail.cli.stage import tracker_of
+    from toxtrail.cli.stage import make_tracker
 
     if any(wish is not None and wish != "" for wish in wishes):
-        number = len(tracker_of(experiment).runs(""))
+        number = len(make_tracker(experiment).runs(""))
         if number:
             return f"None of {number} runs matches. `toxtrail runs` lists all."
     if not experiment.exists:
@@ -139,9 +139,9 @@ def _print_orphans(
     experiment: Experiment, tracked_runs: Sequence[TrackedRun], as_json: bool
 ) -> None:
     from toxtrail.audit.lineage.downstream import orphans
-    from toxtrail.audit.lineage.lock_history import past_locks
+    from toxtrail.audit.lineage.lock_history import lock_history
 
-    lost = orphans(past_locks(experiment.root), tracked_runs)
+    lost = orphans(lock_history(experiment.root), tracked_runs)
     if as_json:
         print_json([orphan._asdict() for orphan in lost])
     elif lost:

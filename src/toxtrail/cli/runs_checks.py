@@ -6,8 +6,8 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.cli._stored_results import summary_of_run
-from toxtrail.cli.stage import tracker_of
+from toxtrail.cli._stored_results import read_run_summary
+from toxtrail.cli.stage import make_tracker
 from toxtrail.errors import ToxtrailError
 from toxtrail.experiment import Experiment
 
@@ -51,7 +51,7 @@ def _checked(experiment: Experiment, run: TrackedRun) -> CheckedRun:
     if SEAL_TAG not in run.tags:
         return CheckedRun(run._replace(metrics={}), "not sealed", ())
     try:
-        record = tracker_of(experiment).files(run).json(RECORD)
+        record = make_tracker(experiment).files(run).json(RECORD)
         problems = tuple(changes(run, record))
     except (BackendError, OSError, MemoryError) as error:
         return CheckedRun(run, "not checked", (why_unread(error) or str(error),))
@@ -75,7 +75,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
     comparison is not among the rows.
     """
     from toxtrail.backends.mlflow.write_run import KEY_TAG
-    from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_notes
+    from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_tags
 
     notes: dict[str, dict[str, dict[str, str]]] = {}
     rows = list(rows)
@@ -83,7 +83,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
         if row.run.tags.get("toxtrail.kind") == "comparison" and row.check in ("ok", "changed"):
             key = row.run.tags[KEY_TAG]
             try:
-                notes[key] = verdict_notes(summary_of_run(experiment, row.run), key)
+                notes[key] = verdict_tags(read_run_summary(experiment, row.run), key)
             except ToxtrailError as error:
                 rows[number] = row._replace(check="changed", problems=(*row.problems, str(error)))
     results = []

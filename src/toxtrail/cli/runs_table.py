@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.cli._output import Form, Table, fitted, print_as
-from toxtrail.cli._stored_results import groups, state_of, when
+from toxtrail.cli._output import OutputFormat, Table, drop_columns_to_fit, print_tables
+from toxtrail.cli._stored_results import format_start, run_state, runs_by_family
 from toxtrail.console import cell, console, echo, joined
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -38,12 +38,12 @@ ROOM = 300
 STAGES = ("finetune", "generate", "score")
 
 
-def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
+def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
     """Print a row for each run."""
     runs = [row.run for row in rows]
     tables = [Table(None, COLUMNS, [_cells(row) for row in rows])]
     notes = []
-    odd = [run for run in runs if state_of(run) != "sealed"]
+    odd = [run for run in runs if run_state(run) != "sealed"]
     if odd:
         notes.append(
             f"{len(odd)} of {len(runs)} are no sealed runs of this version: comparisons leave them "
@@ -54,24 +54,22 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: Form) -> None:
         tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
     if form == "text":
-        tables, narrow = fitted(tables, DROPPABLE)
+        tables, narrow = drop_columns_to_fit(tables, DROPPABLE)
         notes += narrow
-    print_as(form, tables, notes)
+    print_tables(form, tables, notes)
 
 
 def warn(rows: Sequence[CheckedRun]) -> None:
     """Warn about changes in MLflow, and runs that could not be checked."""
     for row in rows:
         for problem in row.problems if row.check == "changed" else ():
-            text = (
-                f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {visible(clipped(problem, ROOM))}"
-            )
+            text = f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {escape_control_chars(truncate_text(problem, ROOM))}"
             echo(text, fg="red", err=True)
     left = [row for row in rows if row.check == "not checked"]
     if left:
         text = (
             f"{len(left)} of {len(rows)} runs are shown by MLflow's own values, not checked "
-            f"against their files: {visible(left[0].problems[0])}"
+            f"against their files: {escape_control_chars(left[0].problems[0])}"
         )
         echo(text, fg="yellow", err=True)
 
@@ -83,16 +81,16 @@ def as_json(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
     ]
 
 
-def tidy(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
+def run_rows(rows: Sequence[CheckedRun]) -> list[dict[str, Any]]:
     """Return a row for each run: its identity, primary rate and resources."""
     return [
         {
             "run_id": run.run_id,
             "name": run.name,
             **{n: run.tags.get(f"toxtrail.{n}") for n in ("kind", "family", "role", "parent")},
-            "state": state_of(run),
+            "state": run_state(run),
             "check": check,
-            "started": when(run),
+            "started": format_start(run),
             "content_key": run.tags.get("toxtrail.content_key"),
             "git_commit": run.tags.get("toxtrail.git_commit"),
             "primary": run.tags.get("toxtrail.primary"),
@@ -118,7 +116,7 @@ def print_tree(rows: Sequence[CheckedRun]) -> None:
         for run in runs
         if run.tags.get("toxtrail.kind") == "comparison"
     }
-    for family, family_runs in groups(variants).items():
+    for family, family_runs in runs_by_family(variants).items():
         tree = Tree(cell(family), guide_style="dim")
         _grow(tree, family_runs)
         if family in comparisons:
@@ -140,7 +138,7 @@ def _node(run: TrackedRun) -> Any:
         f"{run.tags.get('toxtrail.role', 'comparison')}, {run.run_id[:8]}",
         *([f"{100 * rate:.1f} %"] if rate is not None else []),
         *([run.tags["toxtrail.verdict"]] if "toxtrail.verdict" in run.tags else []),
-        *([state_of(run)] if state_of(run) != "sealed" else []),
+        *([run_state(run)] if run_state(run) != "sealed" else []),
     ]
     return joined(cell(run.name, "bold"), cell(f"  {'; '.join(facts)}"))
 
@@ -155,8 +153,8 @@ def _cells(row: CheckedRun) -> tuple[str, ...]:
         tags.get("toxtrail.role", "-"),
         "-" if rate is None else f"{100 * rate:.1f}",
         tags.get("toxtrail.content_key", "-")[:8],
-        "CHANGED" if row.check == "changed" else state_of(run),
-        when(run),
+        "CHANGED" if row.check == "changed" else run_state(run),
+        format_start(run),
     )
 
 

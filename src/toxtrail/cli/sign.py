@@ -42,7 +42,7 @@ def sign(
 
     refuse_several({"--key": key, "--new-key": new_key})
     if new_key is not None:
-        public = signing.new_key(new_key)
+        public = signing.generate_key_pair(new_key)
         echo(f"Private key: {new_key} (keep it secret). Public key: {public} (distribute it).")
         return
     if key is None:

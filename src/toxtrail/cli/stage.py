@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.console import echo
-from toxtrail.errors import ConfigError, nearest
-from toxtrail.execution.distributed import shared_out, together
+from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.execution.distributed import process_group, relaunch_distributed
 from toxtrail.execution.progress import progress
-from toxtrail.execution.telemetry import recorded, tags_of_now
+from toxtrail.execution.telemetry import environment_tags, record_execution
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
     from toxtrail.backends.mlflow.tracker import MlflowTracker
-    from toxtrail.provenance.identity import ModelCard
+    from toxtrail.provenance.identity import ModelIdentity
 
 
 class StageCommand(click.Command):
@@ -53,10 +53,10 @@ def stage(experiment: Experiment) -> None:
       toxtrail stage prompts
       toxtrail stage generate smollm2-instruct
     """
-    from toxtrail.cli.init import refuse_other_code
+    from toxtrail.cli.init import require_same_code
 
     if experiment.exists:
-        refuse_other_code(experiment)
+        require_same_code(experiment)
 
 
 @stage.command("prompts")
@@ -65,7 +65,7 @@ def prompts_command(experiment: Experiment) -> None:
     """Sample the prompt set."""
     from toxtrail.stages import prompts
 
-    prompts.run(experiment.store, experiment.config.prompts, assets_of(experiment))
+    prompts.run(experiment.store, experiment.config.prompts, make_asset_store(experiment))
 
 
 @stage.command("model")
@@ -77,13 +77,15 @@ def model_command(experiment: Experiment, key: str) -> None:
 
     models = experiment.config.models
     if key not in models:
-        raise ConfigError(f'models has no "{key}".{nearest(key, models)}')
-    model.run(experiment.store, key, models[key], weights_of(experiment), prover_of(experiment))
+        raise ConfigError(f'models has no "{key}".{did_you_mean(key, models)}')
+    model.run(
+        experiment.store, key, models[key], make_weights(experiment), make_verifier(experiment)
+    )
     _tell_doubts(experiment, key)
     for adapter in experiment.store.read_card(key).adapters:
         if adapter.brings:
             files = " and ".join(what for what, _ in adapter.brings)
-            tell(f"{key}: the adapter has its own {files}, which is used in place of the base's.")
+            warn(f"{key}: the adapter has its own {files}, which is used in place of the base's.")
 
 
 @stage.command("finetune")
@@ -91,26 +93,26 @@ def model_command(experiment: Experiment, key: str) -> None:
 @click.pass_obj
 def finetune_command(experiment: Experiment, key: str) -> None:
     """Train a LoRA adapter on its parent."""
-    from toxtrail.backends.compute.devices import environment, pick_device, use_threads
+    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
     from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner
     from toxtrail.stages import finetune
 
     finetunes, runtime = experiment.config.finetunes, experiment.config.runtime
     if key not in finetunes:
-        raise ConfigError(f'finetunes has no "{key}".{nearest(key, finetunes)}')
-    device, threads = pick_device(runtime.device), use_threads(runtime.threads)
-    weights = weights_of(experiment)
+        raise ConfigError(f'finetunes has no "{key}".{did_you_mean(key, finetunes)}')
+    device, threads = pick_device(runtime.device), set_num_threads(runtime.threads)
+    weights = make_weights(experiment)
     tuner = HuggingFaceTuner(weights, device, runtime.checkpoint_steps, progress())
     output = experiment.store.model(key) / "model.json"
-    with recorded(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
+    with record_execution(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
         trained = finetune.run(
             experiment.store,
             key,
             finetunes[key],
-            assets_of(experiment),
+            make_asset_store(experiment),
             tuner,
-            prover_of(experiment),
-            environment(device),
+            make_verifier(experiment),
+            environment_info(device),
         )
         cost["steps"] = trained.steps
     _tell_doubts(experiment, key)
@@ -121,10 +123,10 @@ def finetune_command(experiment: Experiment, key: str) -> None:
 @click.pass_obj
 def generate_command(experiment: Experiment, variant: str) -> None:
     """Generate continuations of every prompt."""
-    from toxtrail.backends.compute.devices import environment, use_threads
+    from toxtrail.backends.compute.devices import environment_info, set_num_threads
     from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
     from toxtrail.backends.huggingface.weights.load import load_model
-    from toxtrail.backends.huggingface.weights.logit_probe import refuse_copy
+    from toxtrail.backends.huggingface.weights.logit_probe import require_differs_from_parent
     from toxtrail.backends.protocols import Decoding
     from toxtrail.stages import generate
 
@@ -135,20 +137,20 @@ def generate_command(experiment: Experiment, variant: str) -> None:
 
         generate_from_server(experiment, variant, variant_config.served_as)
         return
-    if shared_out(experiment.root, runtime.processes, ("generate", variant)):
+    if relaunch_distributed(experiment.root, runtime.processes, ("generate", variant)):
         return
-    with together(runtime.device) as group:
-        device, threads = group.device, use_threads(runtime.threads, group.here)
+    with process_group(runtime.device) as group:
+        device, threads = group.device, set_num_threads(runtime.threads, group.here)
         card, folder = store.read_card(variant), store.model(variant)
         parent = _parent_probe(experiment, card, settings.dtype, device)
-        loaded = load_model(card, folder, weights_of(experiment), settings.dtype, device)
+        loaded = load_model(card, folder, make_weights(experiment), settings.dtype, device)
         if parent:
-            refuse_copy(card, parent[0], loaded.probe, parent[1])
+            require_differs_from_parent(card, parent[0], loaded.probe, parent[1])
         decoding = Decoding(
             settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
         )
         model = HuggingFaceModel(
-            loaded.model, loaded.tokenizer, decoding, runtime.batch_tokens, runtime.engine, tell
+            loaded.model, loaded.tokenizer, decoding, runtime.batch_tokens, runtime.engine, warn
         )
         plan = {
             "threads": threads,
@@ -161,14 +163,14 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             "processes": group.of,
         }
         output = store.generations(variant_config.family, variant)
-        with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
+        with record_execution(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
                 store,
                 variant,
                 variant_config,
                 settings,
                 model,
-                environment(device),
+                environment_info(device),
                 progress(),
                 group,
             )
@@ -179,19 +181,19 @@ def generate_command(experiment: Experiment, variant: str) -> None:
 @click.pass_obj
 def score_command(experiment: Experiment, variant: str) -> None:
     """Score every continuation with every scorer."""
-    from toxtrail.backends.compute.devices import environment, use_threads
+    from toxtrail.backends.compute.devices import environment_info, set_num_threads
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.stages import score
 
     store, runtime = experiment.store, experiment.config.runtime
     family, config = experiment.variant(variant).family, experiment.config.scoring.scorers
-    if shared_out(experiment.root, runtime.processes, ("score", variant)):
+    if relaunch_distributed(experiment.root, runtime.processes, ("score", variant)):
         return
-    with together(runtime.device) as group:
-        device, threads = group.device, use_threads(runtime.threads, group.here)
-        assets = assets_of(experiment)
+    with process_group(runtime.device) as group:
+        device, threads = group.device, set_num_threads(runtime.threads, group.here)
+        assets = make_asset_store(experiment)
         judges = [
-            score.Judge(
+            score.NamedScorer(
                 name,
                 load_scorer(scorer_config, assets, device, runtime.score_batch),
                 scorer_config.head,
@@ -200,9 +202,9 @@ def score_command(experiment: Experiment, variant: str) -> None:
         ]
         plan = {"threads": threads, "score_batch": runtime.score_batch, "processes": group.of}
         output = store.scores(family, variant)
-        with recorded(store, "score", variant, output, plan, group.number == 0) as cost:
+        with record_execution(store, "score", variant, output, plan, group.number == 0) as cost:
             cost |= score.run(
-                store, variant, family, config, judges, environment(device), progress(), group
+                store, variant, family, config, judges, environment_info(device), progress(), group
             )
 
 
@@ -220,7 +222,7 @@ def posterior_command(experiment: Experiment, variant: str) -> None:
         variant_config,
         config.posterior,
         config.scoring.primary,
-        assets_of(experiment),
+        make_asset_store(experiment),
     )
 
 
@@ -270,21 +272,21 @@ def track_variant(experiment: Experiment, variant: str) -> None:
     """Publish a variant to the present MLflow store."""
     from toxtrail.stages import track
 
-    variant_config, facts = experiment.variant(variant), tags_of_now(experiment.root)
+    variant_config, facts = experiment.variant(variant), environment_tags(experiment.root)
     for remark in track.run_variant(
-        experiment.store, variant, variant_config, tracker_of(experiment), facts
+        experiment.store, variant, variant_config, make_tracker(experiment), facts
     ):
-        tell(remark)
+        warn(remark)
 
 
 def track_comparison(experiment: Experiment, family: str) -> None:
     """Publish a family's comparison. See track_variant."""
     from toxtrail.stages import track
 
-    (family,), facts = experiment.families((family,)), tags_of_now(experiment.root)
-    tracker = tracker_of(experiment)
+    (family,), facts = experiment.families((family,)), environment_tags(experiment.root)
+    tracker = make_tracker(experiment)
     for remark in track.run_comparison(experiment.store, family, tracker, facts):
-        tell(remark)
+        warn(remark)
 
 
 @stage.command("report")
@@ -296,7 +298,7 @@ def report_command(experiment: Experiment) -> None:
     report.run(experiment.store, list(experiment.config.families))
 
 
-def tell(text: str) -> None:
+def warn(text: str) -> None:
     """Print a warning of a running stage."""
     echo(text, fg="yellow", err=True)
 
@@ -318,10 +320,10 @@ def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
 
 def _tell_doubts(experiment: Experiment, key: str) -> None:
     for line in doubts_of(experiment).get(key, ()):
-        tell(f"weak: {key}: {line}.")
+        warn(f"weak: {key}: {line}.")
 
 
-def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
+def make_asset_store(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
     """Return the asset cache of this experiment.
 
     Args:
@@ -333,48 +335,50 @@ def assets_of(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
     return AssetStore(default_cache(), experiment.root, progress(), outside)
 
 
-def weights_of(experiment: Experiment) -> HuggingFaceWeights:
+def make_weights(experiment: Experiment) -> HuggingFaceWeights:
     """Return the resolver of weights."""
     from toxtrail.backends.assets import default_cache
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 
-    return HuggingFaceWeights(assets_of(experiment), default_cache(), progress())
+    return HuggingFaceWeights(make_asset_store(experiment), default_cache(), progress())
 
 
-def prover_of(experiment: Experiment) -> HuggingFaceProver:
+def make_verifier(experiment: Experiment) -> HuggingFaceProver:
     """Return the verifier of weights."""
-    from toxtrail.backends.compute.devices import pick_device, use_threads
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
 
     runtime = experiment.config.runtime
-    use_threads(runtime.threads)
-    return HuggingFaceProver(weights_of(experiment), pick_device(runtime.device))
+    set_num_threads(runtime.threads)
+    return HuggingFaceProver(make_weights(experiment), pick_device(runtime.device))
 
 
 def _parent_probe(
-    experiment: Experiment, card: ModelCard, dtype: str, device: str
-) -> tuple[ModelCard, torch.Tensor] | None:
+    experiment: Experiment, card: ModelIdentity, dtype: str, device: str
+) -> tuple[ModelIdentity, torch.Tensor] | None:
     """The parent's card and its logits on the probe sentences; None if `prove` compares the two,
     or there is nothing to compare with. Called first: two models need not fit into memory at once.
     """
     from toxtrail.backends.huggingface.weights.load import adds_one_adapter, load_model
-    from toxtrail.stages.model import identify
+    from toxtrail.stages.model import build_model_identity
 
     parent = experiment.config.variants[card.key].parent
     if parent is None:
         return None
-    store, weights, models = experiment.store, weights_of(experiment), experiment.config.models
+    store, weights, models = experiment.store, make_weights(experiment), experiment.config.models
     exists = (store.model(parent) / "model.json").is_file()
     if not exists and parent not in models:
         echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
-    parent_card = store.read_card(parent) if exists else identify(parent, models[parent], weights)
+    parent_card = (
+        store.read_card(parent) if exists else build_model_identity(parent, models[parent], weights)
+    )
     if adds_one_adapter(card, parent_card):
         return None
     return parent_card, load_model(parent_card, store.model(parent), weights, dtype, device).probe
 
 
-def tracker_of(experiment: Experiment) -> MlflowTracker:
+def make_tracker(experiment: Experiment) -> MlflowTracker:
     """Return the MLflow store of this experiment, or that of MLflow's variables outside of one.
 
     Raises:

@@ -5,16 +5,16 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from toxtrail.cli.stage import tell, weights_of
+from toxtrail.cli.stage import make_weights, warn
 from toxtrail.errors import ConfigError
-from toxtrail.execution.distributed import together
+from toxtrail.execution.distributed import process_group
 from toxtrail.execution.progress import progress
-from toxtrail.execution.telemetry import recorded
+from toxtrail.execution.telemetry import record_execution
 from toxtrail.experiment import Experiment
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
-    from toxtrail.backends.openai_api.server import Served
+    from toxtrail.backends.openai_api.server import ServedVariant
     from toxtrail.backends.protocols import Decoding
     from toxtrail.config.schema import Config, ServerConfig
 
@@ -25,19 +25,19 @@ def generate_from_server(experiment: Experiment, variant: str, name: str) -> Non
     from toxtrail.stages import generate
 
     config, store, variant_config = experiment.config, experiment.store, experiment.variant(variant)
-    settings, server = config.generation, server_of(config, variant)
+    settings, server = config.generation, server_config(config, variant)
     decoding = Decoding(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
     )
-    with together("cpu") as group:
-        served = met(experiment, variant, name, decoding)
+    with process_group("cpu") as group:
+        served = connect_server(experiment, variant, name, decoding)
         plan = {
             "server": redacted(server.url),
             "concurrency": server.concurrency,
             "probe": served.agreement,
         }
         output = store.generations(variant_config.family, variant)
-        with recorded(store, "generate", variant, output, plan, group.number == 0) as cost:
+        with record_execution(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
                 store,
                 variant,
@@ -50,7 +50,7 @@ def generate_from_server(experiment: Experiment, variant: str, name: str) -> Non
             )
 
 
-def server_of(config: Config, variant: str) -> ServerConfig:
+def server_config(config: Config, variant: str) -> ServerConfig:
     """Return the server of a variant.
 
     Raises:
@@ -66,12 +66,14 @@ def server_of(config: Config, variant: str) -> ServerConfig:
     return server
 
 
-def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> Served:
+def connect_server(
+    experiment: Experiment, variant: str, name: str, decoding: Decoding
+) -> ServedVariant:
     """Connect to the server of a variant, after its probe matches the model card."""
     from toxtrail.backends.openai_api.client import Client
-    from toxtrail.backends.openai_api.server import local_parts, meet
+    from toxtrail.backends.openai_api.server import connect, local_parts
 
-    store, server = experiment.store, server_of(experiment.config, variant)
+    store, server = experiment.store, server_config(experiment.config, variant)
     card, parent = store.read_card(variant), experiment.variant(variant).parent
     parent_exists = parent is not None and (store.model(parent) / "model.json").is_file()
     client = Client(
@@ -81,16 +83,16 @@ def met(experiment: Experiment, variant: str, name: str, decoding: Decoding) -> 
         server.tries,
         os.environ.get("TOXTRAIL_SERVER_KEY"),
     )
-    served = meet(
+    served = connect(
         client,
         name,
         card,
         store.read_card(parent).probe if parent and parent_exists else None,
-        local_parts(card, store.model(variant), weights_of(experiment)),
+        local_parts(card, store.model(variant), make_weights(experiment)),
         decoding,
         server.concurrency,
     )
-    tell(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
+    warn(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
     if not served.unlike_parent:
-        tell(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
+        warn(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
     return served

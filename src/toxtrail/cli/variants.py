@@ -9,18 +9,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli._output import json_option, print_json, print_table, size_text
+from toxtrail.cli._output import format_bytes, json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
-from toxtrail.text_escaping import visible
+from toxtrail.text_escaping import escape_control_chars
 
 if TYPE_CHECKING:
-    from toxtrail.audit.lineage.parent_claims import Judged, Proposal
-    from toxtrail.backends.assets.hub_info import Hub
+    from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, Proposal
+    from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import Candidate
-    from toxtrail.config.add_entries import Entry, Item
+    from toxtrail.config.add_entries import Entry, YamlListItem
 
 
 @click.group("variants", short_help="List or add variants.", invoke_without_command=True)
@@ -95,10 +95,10 @@ def add(
         _print_candidate(candidate, origin)
     if problems:
         raise ConfigError(_refusal(candidate, origin))
-    from toxtrail.audit.lineage.parent_claims import propose
+    from toxtrail.audit.lineage.parent_claims import propose_entry
 
     wishes = {"key": key, "family": family, "role": role}
-    proposal = propose(candidate, experiment.config, origin.parent, wishes)
+    proposal = propose_entry(candidate, experiment.config, origin.parent, wishes)
     path = experiment.root / "params.yaml"
     before = read_text(path)
     after = _edited(experiment, before, proposal, candidate, origin)
@@ -117,26 +117,30 @@ def add(
 
 def _examined(
     experiment: Experiment, address: str, parent: str | None, base: bool
-) -> tuple[Candidate, Judged]:
-    from toxtrail.audit.lineage.parent_claims import Judged, judge_origin
-    from toxtrail.backends.assets.hub_info import Hub
-    from toxtrail.backends.assets.inspect_weights import examine, original
-    from toxtrail.cli.stage import assets_of
+) -> tuple[Candidate, ParentClaimCheck]:
+    from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, check_parent_claims
+    from toxtrail.backends.assets.hub_info import HubClient
+    from toxtrail.backends.assets.inspect_weights import examine_weights, follow_quantized
+    from toxtrail.cli.stage import make_asset_store
 
-    hub = Hub()
+    hub = HubClient()
     uri = _as_uri(experiment, address)
     named = [uri.removeprefix("file:")] if uri.startswith("file:") else []
-    candidate = examine(uri, experiment.root, assets_of(experiment, named), hub)
+    candidate = examine_weights(uri, experiment.root, make_asset_store(experiment, named), hub)
     if base:
-        return candidate, Judged(None, (), tuple(_orphan(candidate)), ())
+        return candidate, ParentClaimCheck(None, (), tuple(_orphan(candidate)), ())
     kind = _type_of(experiment, parent, hub) if parent else None
-    origin = judge_origin(
-        candidate, experiment.config, parent, kind, lambda repo: original(repo, hub)
+    origin = check_parent_claims(
+        candidate, experiment.config, parent, kind, lambda repo: follow_quantized(repo, hub)
     )
     if parent is None and origin.parent and candidate.model_type:
         kind = _type_of(experiment, origin.parent, hub)
-        origin = judge_origin(
-            candidate, experiment.config, origin.parent, kind, lambda repo: original(repo, hub)
+        origin = check_parent_claims(
+            candidate,
+            experiment.config,
+            origin.parent,
+            kind,
+            lambda repo: follow_quantized(repo, hub),
         )
     return candidate, origin
 
@@ -158,10 +162,10 @@ def _as_uri(experiment: Experiment, address: str) -> str:
     return uri
 
 
-def _type_of(experiment: Experiment, parent: str, hub: Hub) -> str | None:
+def _type_of(experiment: Experiment, parent: str, hub: HubClient) -> str | None:
     """Return the parent's architecture, from the Hub or its folder."""
-    from toxtrail.backends.assets.inspect_weights import examine
-    from toxtrail.cli.stage import assets_of
+    from toxtrail.backends.assets.inspect_weights import examine_weights
+    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
 
     model = experiment.config.models.get(parent)
@@ -174,7 +178,9 @@ def _type_of(experiment: Experiment, parent: str, hub: Hub) -> str | None:
     if not isinstance(address, FileUri):
         return None
     try:
-        return examine(model.uri, experiment.root, assets_of(experiment), hub).model_type
+        return examine_weights(
+            model.uri, experiment.root, make_asset_store(experiment), hub
+        ).model_type
     except BackendError:
         return None
 
@@ -184,25 +190,29 @@ def _orphan(candidate: Candidate) -> Iterator[str]:
         yield f"{claim.by} names {claim.base}: --base declares that it has no parent"
 
 
-def _refusal(candidate: Candidate, origin: Judged) -> str:
+def _refusal(candidate: Candidate, origin: ParentClaimCheck) -> str:
     lines = [f"{candidate.uri} was not added:", *candidate.unusable, *origin.contradictions]
     if origin.contradictions and not candidate.unusable:
         lines.append("Give another --parent, or use --force if its metadata is wrong.")
-    return visible("\n  ".join(lines), keep="\n")
+    return escape_control_chars("\n  ".join(lines), keep="\n")
 
 
 def _edited(
-    experiment: Experiment, before: str, proposal: Proposal, candidate: Candidate, origin: Judged
+    experiment: Experiment,
+    before: str,
+    proposal: Proposal,
+    candidate: Candidate,
+    origin: ParentClaimCheck,
 ) -> str:
     """Return the new text of params.yaml, validated before anything is written."""
-    from toxtrail.cli.stage import assets_of
-    from toxtrail.config.add_entries import with_entries, with_outside
+    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.config.add_entries import add_entries, with_outside
     from toxtrail.config.load import parse_config
     from toxtrail.config.yaml_text import parse_yaml
 
     entries, items = _additions(experiment, proposal, candidate, origin)
-    after = with_entries(before, entries, items, "params.yaml")
-    assets = assets_of(experiment)
+    after = add_entries(before, entries, items, "params.yaml")
+    assets = make_asset_store(experiment)
     folder = assets.outside(candidate.uri)
     if folder is not None and assets.why_not_used(candidate.uri):
         after = with_outside(after, str(folder), "params.yaml")
@@ -211,9 +221,9 @@ def _edited(
 
 
 def _additions(
-    experiment: Experiment, proposal: Proposal, candidate: Candidate, origin: Judged
-) -> tuple[list[Entry], list[Item]]:
-    from toxtrail.config.add_entries import Entry, Item
+    experiment: Experiment, proposal: Proposal, candidate: Candidate, origin: ParentClaimCheck
+) -> tuple[list[Entry], list[YamlListItem]]:
+    from toxtrail.config.add_entries import Entry, YamlListItem
 
     key, family = proposal.key, proposal.family
     fields = {"family": family, "role": proposal.role}
@@ -223,18 +233,18 @@ def _additions(
         Entry("variants", key, fields, one_line=True),
     ]
     if family in experiment.config.families:
-        return entries, [Item(f"families.{family}.variants", key)]
+        return entries, [YamlListItem(f"families.{family}.variants", key)]
     return [*entries, Entry("families", family, {"reference": key, "variants": [key]})], []
 
 
-def _comments(candidate: Candidate, origin: Judged) -> list[str]:
+def _comments(candidate: Candidate, origin: ParentClaimCheck) -> list[str]:
     """Return the comments for params.yaml: licence and caveats."""
     lines = [f"licence: {candidate.license or 'not stated'}"]
     lines += [f"weak: {line}" for line in (*origin.contradictions, *origin.weak)]
-    return [visible(" ".join(line.split()))[:300] for line in lines]
+    return [escape_control_chars(" ".join(line.split()))[:300] for line in lines]
 
 
-def _print_candidate(candidate: Candidate, origin: Judged) -> None:
+def _print_candidate(candidate: Candidate, origin: ParentClaimCheck) -> None:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
     facts = [
@@ -243,7 +253,7 @@ def _print_candidate(candidate: Candidate, origin: Judged) -> None:
         ("made from", "; ".join(f"{c.base} ({c.by})" for c in candidate.claims) or "not stated"),
         ("licence", candidate.license or "not stated"),
         ("trained on", ", ".join(candidate.datasets) or "not stated"),
-        ("download", size_text(candidate.size) if candidate.size != 0 else "nothing: local"),
+        ("download", format_bytes(candidate.size) if candidate.size != 0 else "nothing: local"),
     ]
     print_table(None, ["what", "found"], facts)
     for line in candidate.notes:
@@ -278,7 +288,11 @@ def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> No
 
 
 def _as_json(
-    candidate: Candidate, origin: Judged, proposal: Proposal, diff: list[str], written: bool
+    candidate: Candidate,
+    origin: ParentClaimCheck,
+    proposal: Proposal,
+    diff: list[str],
+    written: bool,
 ) -> dict[str, Any]:
     from toxtrail.audit.lineage.parent_claims import license_warning
 

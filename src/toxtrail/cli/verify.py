@@ -51,12 +51,12 @@ def verify(
       toxtrail verify --json | jq '.checks[] | select(.outcome == "BROKEN")'
     """
     from toxtrail.audit.bundle.signing import public_key
-    from toxtrail.audit.verify.run import gather
+    from toxtrail.audit.verify.run import load_context
     from toxtrail.audit.verify.run import verify as run_checks
     from toxtrail.execution.progress import progress
 
     experiment: Experiment = ctx.obj
-    evidence = gather(experiment.store, experiment.config, progress())
+    evidence = load_context(experiment.store, experiment.config, progress())
     checks = run_checks(evidence, (), [public_key(path) for path in keys])
     show(checks, as_json, verbose, require_all)
     ctx.exit(exit_code(checks, require_all))

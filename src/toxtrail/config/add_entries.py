@@ -8,7 +8,13 @@ from typing import Any, NamedTuple
 
 import yaml
 
-from toxtrail.config.write_pins import mapping_at, means, new_line, replace_file, unshared
+from toxtrail.config.write_pins import (
+    mapping_at,
+    new_line,
+    parses_to,
+    replace_file,
+    without_aliases,
+)
 from toxtrail.config.yaml_text import parse_yaml
 from toxtrail.errors import ConfigError
 
@@ -28,7 +34,7 @@ class Entry(NamedTuple):
     """Whether it is written as {a: b}."""
 
 
-class Item(NamedTuple):
+class YamlListItem(NamedTuple):
     """A name, to add at the end of a list."""
 
     path: str
@@ -36,7 +42,9 @@ class Item(NamedTuple):
     name: str
 
 
-def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], name: str) -> str:
+def add_entries(
+    text: str, entries: Sequence[Entry], items: Sequence[YamlListItem], name: str
+) -> str:
     """Return the file's text with the entries and items added.
 
     Args:
@@ -45,7 +53,7 @@ def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], nam
     Raises:
         ConfigError: it cannot be edited safely; the message has the lines to write by hand.
     """
-    expected = unshared(parse_yaml(text))
+    expected = without_aliases(parse_yaml(text))
     edited = text
     for entry in entries:
         expected[entry.section] = {
@@ -56,7 +64,7 @@ def with_entries(text: str, entries: Sequence[Entry], items: Sequence[Item], nam
     for item in items:
         _value_at(expected, item.path).append(item.name)
         edited = _append_item(edited, item)
-    if not means(edited, expected):
+    if not parses_to(edited, expected):
         raise ConfigError(
             f"{name} cannot be edited safely (its YAML form is unusual there). The file is "
             "unchanged; add this by hand:\n" + _manual_edit(entries, items)
@@ -73,10 +81,10 @@ def with_outside(text: str, path: str, name: str) -> str:
     values = parse_yaml(text)
     section = values.get("assets")
     if section is not None:
-        return with_entries(text, [], [Item("assets.outside", path)], name)
+        return add_entries(text, [], [YamlListItem("assets.outside", path)], name)
     block = yaml.safe_dump({"assets": {"outside": [path]}}, width=LINE_WIDTH, allow_unicode=True)
     edited = f"{text.rstrip()}\n\n{block}"
-    if not means(edited, {**values, "assets": {"outside": [path]}}):
+    if not parses_to(edited, {**values, "assets": {"outside": [path]}}):
         raise ConfigError(
             f"{name} cannot be edited safely. The file is unchanged; add this by hand:\n{block}"
         )
@@ -107,7 +115,7 @@ def _add_entry(text: str, entry: Entry) -> str:
     return _insert_lines(text, _end_index(node), lines)
 
 
-def _append_item(text: str, item: Item) -> str:
+def _append_item(text: str, item: YamlListItem) -> str:
     parent_path, _, key_name = item.path.rpartition(".")
     parent = mapping_at(yaml.compose(text, Loader=yaml.SafeLoader), parent_path)
     node = (
@@ -161,7 +169,7 @@ def _value_at(values: Any, path: str) -> Any:
     return values
 
 
-def _manual_edit(entries: Sequence[Entry], items: Sequence[Item]) -> str:
+def _manual_edit(entries: Sequence[Entry], items: Sequence[YamlListItem]) -> str:
     blocks = [{entry.section: {entry.key: dict(entry.value)}} for entry in entries]
     lines = [yaml.safe_dump(block, sort_keys=False, width=LINE_WIDTH).rstrip() for block in blocks]
     lines += [f"{item.path}: add {item.name}" for item in items]

@@ -58,10 +58,10 @@ class DetoxifyUri:
     name: str
 
 
-Address = HfUri | PypiUri | FileUri | DetoxifyUri
+AssetUri = HfUri | PypiUri | FileUri | DetoxifyUri
 
 
-def parse_uri(uri: str) -> Address:
+def parse_uri(uri: str) -> AssetUri:
     """Read an address.
 
     Raises:

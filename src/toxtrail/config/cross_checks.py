@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 
 from toxtrail.config.schema import Config, FinetuneConfig, VariantConfig
-from toxtrail.errors import nearest
+from toxtrail.errors import did_you_mean
 
 
-def broken_references(config: Config) -> Iterator[str]:
+def config_problems(config: Config) -> Iterator[str]:
     """One line for each: its place, what was found, what is meant."""
     yield from _broken_generation(config)
     yield from _broken_scoring(config)
@@ -31,18 +31,20 @@ def _broken_generation(config: Config) -> Iterator[str]:
 def _broken_scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     if scoring.primary not in scoring.scorers:
-        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + nearest(
+        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + did_you_mean(
             scoring.primary, scoring.scorers
         )
     yield from _broken_labels(config)
     for scorer, judge in (config.posterior.judges or {}).items():
         if scorer not in scoring.scorers:
-            yield f'posterior.judges: "{scorer}" is no scorer.' + nearest(scorer, scoring.scorers)
+            yield f'posterior.judges: "{scorer}" is no scorer.' + did_you_mean(
+                scorer, scoring.scorers
+            )
         for variant in judge.variants or {}:
             if variant not in config.variants:
                 yield (
                     f'posterior.judges.{scorer}.variants: "{variant}" is no variant.'
-                    f"{nearest(variant, config.variants)}"
+                    f"{did_you_mean(variant, config.variants)}"
                 )
     if "all" in config.prompts.subsets:
         yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
@@ -73,7 +75,7 @@ def _broken_finetunes(config: Config) -> Iterator[str]:
         key_path = f"finetunes.{key}"
         yield from _broken_recipe(key_path, finetune)
         if finetune.parent not in known:
-            yield f'{key_path}.parent: "{finetune.parent}" has no weights.' + nearest(
+            yield f'{key_path}.parent: "{finetune.parent}" has no weights.' + did_you_mean(
                 finetune.parent, known
             )
     parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
@@ -106,11 +108,11 @@ def _broken_variants(config: Config) -> Iterator[str]:
     weights = {**config.models, **config.finetunes}
     for key, variant in config.variants.items():
         if key not in weights:
-            yield f"variants.{key}: no weights of this name in models or finetunes." + nearest(
+            yield f"variants.{key}: no weights of this name in models or finetunes." + did_you_mean(
                 key, weights
             )
         if variant.family not in config.families:
-            yield f'variants.{key}.family: "{variant.family}" is no family.' + nearest(
+            yield f'variants.{key}.family: "{variant.family}" is no family.' + did_you_mean(
                 variant.family, config.families
             )
         elif key not in config.families[variant.family].variants:
@@ -172,14 +174,16 @@ def _set_fields(value: object) -> object:
 def _broken_servers(config: Config) -> Iterator[str]:
     for key in config.runtime.servers or {}:
         if key not in config.variants:
-            yield f'runtime.servers: "{key}" is no variant.{nearest(key, config.variants)}'
+            yield f'runtime.servers: "{key}" is no variant.{did_you_mean(key, config.variants)}'
         elif config.variants[key].served_as is None:
             yield f"runtime.servers.{key}: variants.{key} has no served_as; say under which name."
 
 
 def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:
     if parent not in config.variants:
-        yield f'variants.{key}.parent: "{parent}" is no variant.' + nearest(parent, config.variants)
+        yield f'variants.{key}.parent: "{parent}" is no variant.' + did_you_mean(
+            parent, config.variants
+        )
     elif parent == key:
         yield f"variants.{key}.parent: a variant is not its own parent."
     elif config.variants[parent].family != variant.family:
@@ -209,14 +213,14 @@ def _broken_families(config: Config) -> Iterator[str]:
     for key, family in config.families.items():
         key_path = f"families.{key}"
         if family.reference not in family.variants:
-            yield f'{key_path}.reference: "{family.reference}" is not in its list.' + nearest(
+            yield f'{key_path}.reference: "{family.reference}" is not in its list.' + did_you_mean(
                 family.reference, family.variants
             )
         for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
             yield f'{key_path}.variants: "{variant}" stands twice.'
         for variant in family.variants:
             if variant not in config.variants:
-                yield f'{key_path}.variants: "{variant}" is no variant.' + nearest(
+                yield f'{key_path}.variants: "{variant}" is no variant.' + did_you_mean(
                     variant, config.variants
                 )
             elif config.variants[variant].family != key:

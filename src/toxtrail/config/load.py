@@ -15,15 +15,15 @@ from typing import Any, TypeVar, get_args
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from toxtrail.config.cross_checks import broken_references
-from toxtrail.config.schema import Config, Section
+from toxtrail.config.cross_checks import config_problems
+from toxtrail.config.schema import Config, ConfigSection
 from toxtrail.config.yaml_text import YamlError, parse_yaml
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.redaction import redacted
 from toxtrail.regular_files import read_text
-from toxtrail.text_escaping import visible
+from toxtrail.text_escaping import escape_control_chars
 
-S = TypeVar("S", bound=Section)
+S = TypeVar("S", bound=ConfigSection)
 KeyPath = tuple[int | str, ...]
 """Names and list positions from the top of a file."""
 
@@ -89,13 +89,13 @@ def read_yaml(path: Path, exact: bool = False) -> Any:
 
 def parse_config(values: Any, name: str) -> Config:
     """Plain values, checked one by one and then against each other; `name` is the file's."""
-    config = validated(Config, values, name)
-    if broken := list(broken_references(config)):
-        raise problems(name, broken)
+    config = validate_section(Config, values, name)
+    if broken := list(config_problems(config)):
+        raise config_error(name, broken)
     return config
 
 
-def validated(kind: type[S], values: Any, name: str) -> S:
+def validate_section(kind: type[S], values: Any, name: str) -> S:
     """Plain values as one of our types; `name` is the file's.
 
     Raises:
@@ -105,16 +105,18 @@ def validated(kind: type[S], values: Any, name: str) -> S:
         return kind.model_validate(values)
     except ValidationError as error:
         details = error.errors(include_url=False)
-        raise problems(name, list(_described(kind, values, details))) from None
+        raise config_error(name, list(_described(kind, values, details))) from None
 
 
-def problems(name: str, lines: list[str]) -> ConfigError:
+def config_error(name: str, lines: list[str]) -> ConfigError:
     """One error for all that is wrong with a file."""
     noun = "problem" if len(lines) == 1 else "problems"
     return ConfigError("\n  ".join([f"{name} has {len(lines)} {noun}:", *lines]))
 
 
-def _described(kind: type[Section], values: Any, details: list[ErrorDetails]) -> Iterator[str]:
+def _described(
+    kind: type[ConfigSection], values: Any, details: list[ErrorDetails]
+) -> Iterator[str]:
     """One line for each place. Where several types are allowed, pydantic has an error for each;
     what is wrong inside of a value says more than that it could have been another type."""
     places: dict[KeyPath, list[ErrorDetails]] = {}
@@ -149,15 +151,17 @@ def _has(values: Any, part: int | str) -> bool:
 
 
 def _format_key_path(key_path: KeyPath) -> str:
-    return visible(".".join(str(part) for part in key_path)) or "(top level)"
+    return escape_control_chars(".".join(str(part) for part in key_path)) or "(top level)"
 
 
-def _problem(kind: type[Section], key_path: KeyPath, details: list[ErrorDetails]) -> str:
+def _problem(kind: type[ConfigSection], key_path: KeyPath, details: list[ErrorDetails]) -> str:
     first = details[0]
     if first["type"] == "missing":
         return "missing. It must be given."
     if first["type"] == "extra_forbidden":
-        return f"unknown name.{nearest(str(key_path[-1]), _fields_at(kind, list(key_path[:-1])))}"
+        return (
+            f"unknown name.{did_you_mean(str(key_path[-1]), _fields_at(kind, list(key_path[:-1])))}"
+        )
     messages = [
         str(detail["ctx"]["error"]) for detail in details if detail["type"] == "value_error"
     ]
@@ -190,10 +194,12 @@ def _hint(value: Any, types: set[str]) -> str:
 def shown(value: Any) -> str:
     """A value of a file for a message, shortened, without a password in an address."""
     text = redacted(json.dumps(value, ensure_ascii=False, default=str))
-    return visible(text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}...")
+    return escape_control_chars(
+        text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
+    )
 
 
-def _fields_at(kind: type[Section], location: list[int | str]) -> list[str]:
+def _fields_at(kind: type[ConfigSection], location: list[int | str]) -> list[str]:
     """The names allowed at a place of the file, found by walking the models' annotations."""
     current: Any = kind
     for part in location:
@@ -216,4 +222,4 @@ def _unwrapped(annotation: Any) -> list[Any]:
 
 
 def _is_section(candidate: Any) -> bool:
-    return isinstance(candidate, type) and issubclass(candidate, Section)
+    return isinstance(candidate, type) and issubclass(candidate, ConfigSection)

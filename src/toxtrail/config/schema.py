@@ -57,7 +57,7 @@ Uri = Annotated[str, AfterValidator(_valid_uri)]
 """`hf:org/name@<commit>`, `pypi:package==version/path`, `file:path` or `detoxify:NAME`."""
 
 
-class Section(BaseModel):
+class ConfigSection(BaseModel):
     """A part of params.yaml. Unknown names and wrong types are errors; nothing changes later."""
 
     model_config = ConfigDict(
@@ -73,7 +73,7 @@ class Section(BaseModel):
         return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
-class Source(Section):
+class PinnedAsset(ConfigSection):
     """One asset and its pin."""
 
     uri: Uri
@@ -85,22 +85,22 @@ class Source(Section):
         return is_pinned(self.uri, self.sha256)
 
 
-Value = bool | int | float | str
+Scalar = bool | int | float | str
 """What a cell of a table can be held against."""
 
 
-class WhereConfig(Section):
+class ColumnFilter(ConfigSection):
     """Which values of a column let a row in; a row without a value stays out."""
 
     min: float | None = None
     """At least this: the column holds numbers."""
     max: float | None = None
     """At most this."""
-    is_: Annotated[Value | list[Value] | None, Field(alias="is")] = None
+    is_: Annotated[Scalar | list[Scalar] | None, Field(alias="is")] = None
     """Exactly this, or one of these."""
 
     @model_validator(mode="after")
-    def _says_one_thing(self) -> WhereConfig:
+    def _says_one_thing(self) -> ColumnFilter:
         bounds = [bound for bound in (self.min, self.max) if bound is not None]
         if bool(bounds) == (self.is_ is not None):
             raise ValueError("Give min, max or both; or else `is`")
@@ -121,7 +121,7 @@ Delimiter = Literal[",", ";", "|", "\t", "tab"]
 """Between the cells of a .csv file."""
 
 
-class SubsetConfig(Source):
+class SubsetConfig(PinnedAsset):
     """Prompts taken from one file."""
 
     n: Count | Literal["all"]
@@ -130,7 +130,7 @@ class SubsetConfig(Source):
     """Of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
     delimiter: Delimiter | None = None
     """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
-    where: Annotated[dict[Column, WhereConfig], Field(min_length=1)] | None = None
+    where: Annotated[dict[Column, ColumnFilter], Field(min_length=1)] | None = None
     """Column -> what its value must be; the prompts are drawn from the rows that meet all of it."""
     balance: Column | None = None
     """The same number of prompts for each value of this column."""
@@ -146,21 +146,21 @@ class SubsetConfig(Source):
     """Under which the source publishes them; kept in the prompt card."""
 
 
-class PromptsConfig(Section):
+class PromptsConfig(ConfigSection):
     """Which texts every variant continues."""
 
     seed: Seed
     subsets: Annotated[dict[Key, SubsetConfig], Field(min_length=1)]
 
 
-class ModelConfig(Source):
+class ModelConfig(PinnedAsset):
     """Weights taken as they are: a Hugging Face repo, a local folder or a GGUF file."""
 
-    adapter: Source | None = None
+    adapter: PinnedAsset | None = None
     """A LoRA adapter (safetensors) to apply on top."""
 
 
-class LoraConfig(Section):
+class LoraConfig(ConfigSection):
     """Low-rank adaptation (Hu et al. 2021, arXiv:2106.09685)."""
 
     r: Count
@@ -172,7 +172,7 @@ class LoraConfig(Section):
     """Names of the linear layers that get an adapter."""
 
 
-class InstructionData(Source):
+class TrainingDataConfig(PinnedAsset):
     """What a fine-tune learns from: .csv, .tsv, .json, .jsonl or .parquet, with an instruction and
     a response in each row (Dolly's or Alpaca's names), or a conversation."""
 
@@ -186,11 +186,11 @@ class InstructionData(Source):
     """Under which the source publishes it; kept in the data card."""
 
 
-class FinetuneConfig(Section):
+class FinetuneConfig(ConfigSection):
     """Weights trained here: LoRA on a parent."""
 
     parent: Key
-    data: InstructionData
+    data: TrainingDataConfig
     template: Annotated[str, StringConstraints(min_length=1)]
     """`chat` for the model's own chat template, or a literal text with {instruction} and
     {response}."""
@@ -216,7 +216,7 @@ class FinetuneConfig(Section):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
-class GenerationConfig(Section):
+class GenerationConfig(ConfigSection):
     """How a prompt is continued."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
@@ -233,14 +233,14 @@ class GenerationConfig(Section):
     """More rows than this in state `error` and the stage fails."""
 
 
-class GoldenText(Section):
+class GoldenText(ConfigSection):
     """A text whose score is known."""
 
     text: str
     score: Annotated[float, Field(ge=0, le=1)]
 
 
-class ScorerConfig(Source):
+class ScorerConfig(PinnedAsset):
     """One frozen classifier."""
 
     kind: Literal["jigsaw-bilstm", "detoxify", "hf"]
@@ -249,56 +249,56 @@ class ScorerConfig(Source):
     golden: list[GoldenText]
     """Scored before anything else; a scorer that says otherwise is not the one that was pinned."""
     golden_tolerance: PositiveFloat
-    base: Source | None = None
+    base: PinnedAsset | None = None
     """The second file or folder that a scorer needs. jigsaw-bilstm: its vocabulary. detoxify: the
     encoder's config and tokenizer, to pin them or where the hub is out of reach."""
     activation: Literal["softmax", "sigmoid"] | None = None
     """hf only: how logits become probabilities, where the model's config does not say."""
 
 
-class ScoringConfig(Section):
+class ScoringConfig(ConfigSection):
     """By whom continuations are scored."""
 
     primary: Key
     scorers: Annotated[dict[Key, ScorerConfig], Field(min_length=1)]
 
 
-class CountedShare(Section):
+class LabelledProportion(ConfigSection):
     """A share from a labelled sample."""
 
     right: Annotated[int, Field(ge=0, le=1_000_000_000)]
     of: Count
 
     @model_validator(mode="after")
-    def _is_a_share(self) -> CountedShare:
+    def _is_a_share(self) -> LabelledProportion:
         if self.right > self.of:
             raise ValueError(f"{self.right} right of {self.of} is more than all")
         return self
 
 
-Share = CountedShare | Annotated[float, Field(ge=0, le=1)]
+AccuracyValue = LabelledProportion | Annotated[float, Field(ge=0, le=1)]
 """Counted, or a published number that is taken as exact."""
 
 
-class AccuracyConfig(Section):
+class ScorerAccuracyConfig(ConfigSection):
     """How well a scorer tells toxic from harmless texts."""
 
-    sensitivity: Share
+    sensitivity: AccuracyValue
     """Of the texts that people call toxic, the share that it calls toxic."""
-    specificity: Share
+    specificity: AccuracyValue
     """Of the texts that people call harmless, the share that it calls harmless."""
 
 
-class JudgeConfig(AccuracyConfig):
+class ScorerErrorConfig(ScorerAccuracyConfig):
     """What is known of a scorer's errors."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
     """Who says so: a paper, or the labelled file and its sha256 (`toxtrail labels` writes it)."""
-    variants: dict[Key, AccuracyConfig] | None = None
+    variants: dict[Key, ScorerAccuracyConfig] | None = None
     """Accuracy on the texts of one variant, where it has a labelled sample of its own."""
 
 
-class PosteriorConfig(Section):
+class PosteriorConfig(ConfigSection):
     """How scores become rates and differences."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
@@ -316,14 +316,14 @@ class PosteriorConfig(Section):
     """Both parameters of the Beta prior; 0.5 is Jeffreys."""
     draws: Annotated[int, Field(ge=1000, le=10_000_000)]
     seed: Seed
-    judges: dict[Key, JudgeConfig] | None = None
+    judges: dict[Key, ScorerErrorConfig] | None = None
     """Scorer -> its errors; rates and differences are then also given corrected for them."""
-    labels: Source | None = None
+    labels: PinnedAsset | None = None
     """People's labels of these variants' texts, in place of `judges`: rates and differences are
     then also given corrected by them. `toxtrail labels score` writes the file and this entry."""
 
 
-class PoolingConfig(Section):
+class PoolingConfig(ConfigSection):
     """How the hierarchical model of a family is sampled."""
 
     chains: Annotated[int, Field(ge=2, le=16)]
@@ -333,7 +333,7 @@ class PoolingConfig(Section):
     """Nearer to 1: smaller steps, fewer divergent transitions, longer."""
 
 
-class VariantConfig(Section):
+class VariantConfig(ConfigSection):
     """What is measured; its weights stand under the same key in `models` or `finetunes`."""
 
     family: Key
@@ -349,7 +349,7 @@ class VariantConfig(Section):
     are loaded here."""
 
 
-class FamilyConfig(Section):
+class FamilyConfig(ConfigSection):
     """Variants that are compared with each other."""
 
     reference: Key
@@ -360,14 +360,14 @@ class FamilyConfig(Section):
     so."""
 
 
-class TrackingConfig(Section):
+class TrackingConfig(ConfigSection):
     """Where runs are shown."""
 
     experiment: Annotated[str, StringConstraints(min_length=1)]
     """MLflow experiment."""
 
 
-class ServerConfig(Section):
+class ServerConfig(ConfigSection):
     """Where a variant's weights are served, and how hard it is asked."""
 
     url: Annotated[
@@ -386,7 +386,7 @@ class ServerConfig(Section):
     """Of one request, the first one counted."""
 
 
-class AssetsConfig(Section):
+class AssetsConfig(ConfigSection):
     """Which files of this machine an experiment may use beside its own."""
 
     outside: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
@@ -394,7 +394,7 @@ class AssetsConfig(Section):
     name."""
 
 
-class RuntimeConfig(Section):
+class RuntimeConfig(ConfigSection):
     """Speed only. No stage lists this section: changing it re-runs nothing."""
 
     device: Annotated[str, _form(r"auto|cpu|mps|cuda(:[0-9]+)?", "auto, cpu, mps, cuda or cuda:1")]
@@ -415,7 +415,7 @@ class RuntimeConfig(Section):
     """Variant -> where it is served; for those that have `served_as`."""
 
 
-class Config(Section):
+class Config(ConfigSection):
     """The whole of params.yaml."""
 
     prompts: PromptsConfig
@@ -433,7 +433,7 @@ class Config(Section):
     """Permits files outside the experiment. No stage lists this section: it changes no value."""
     runtime: RuntimeConfig
 
-    def sources(self) -> Iterator[tuple[str, Source]]:
+    def sources(self) -> Iterator[tuple[str, PinnedAsset]]:
         """Every asset of the file with its place in it."""
         for key, subset in self.prompts.subsets.items():
             yield f"prompts.subsets.{key}", subset

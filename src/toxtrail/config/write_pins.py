@@ -49,7 +49,7 @@ def write_pins(path: Path, pins: Sequence[Pin]) -> None:
     after = before
     for edit in sorted({edit for pin in changed for edit in _pin_edits(before, tree, pin)})[::-1]:
         after = after[: edit.start] + edit.text + after[edit.end :]
-    if not means(after, _expected_values(before, changed)):
+    if not parses_to(after, _expected_values(before, changed)):
         raise _manual_edit_error(path, changed)
     replace_file(path, after)
 
@@ -102,7 +102,7 @@ def mapping_at(tree: yaml.Node, key_path: str) -> yaml.MappingNode | None:
 
 def _expected_values(before: str, pins: Sequence[Pin]) -> Any:
     """Return the old file's values with only the pins replaced."""
-    expected = unshared(parse_yaml(before))
+    expected = without_aliases(parse_yaml(before))
     for pin in pins:
         mapping = expected
         for name in pin.place.split("."):
@@ -113,14 +113,14 @@ def _expected_values(before: str, pins: Sequence[Pin]) -> Any:
     return expected
 
 
-def unshared(value: Any) -> Any:
+def without_aliases(value: Any) -> Any:
     """Copy values so that YAML aliases share nothing: a pin must change only its own path."""
     if isinstance(value, dict):
-        return {key: unshared(inner) for key, inner in value.items()}
-    return [unshared(inner) for inner in value] if isinstance(value, list) else value
+        return {key: without_aliases(inner) for key, inner in value.items()}
+    return [without_aliases(inner) for inner in value] if isinstance(value, list) else value
 
 
-def means(text: str, expected: object) -> bool:
+def parses_to(text: str, expected: object) -> bool:
     """Return whether a text is YAML with exactly these values."""
     try:
         return bool(parse_yaml(text) == expected)

@@ -11,12 +11,12 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.load import shown
-from toxtrail.config.schema import InstructionData
+from toxtrail.config.schema import TrainingDataConfig
 from toxtrail.datasets.readers import columns, read_rows, seen_text
 from toxtrail.datasets.readers.json_rows import NotJSONError, parse_json
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.rows import Example, Lessons, Role, Turn
+from toxtrail.records.rows import InstructionExample, Role, TrainingSplit, Turn
 
 FIELDS: Mapping[str, tuple[str, ...]] = {
     "instruction": ("instruction", "prompt", "question"),
@@ -25,11 +25,11 @@ FIELDS: Mapping[str, tuple[str, ...]] = {
 }
 """Fields of an example, and their column names in data sets (Dolly's first, then Alpaca's)."""
 
-TALKS = ("messages", "conversations")
+CONVERSATION_COLUMNS = ("messages", "conversations")
 """Columns with a conversation: OpenAI's name and ShareGPT's."""
-SPEAKERS, SAID = ("role", "from"), ("content", "value")
+ROLE_KEYS, CONTENT_KEYS = ("role", "from"), ("content", "value")
 """Keys of the speaker and of the text of a message, in either layout."""
-ROLES: Mapping[str, Role] = {
+ROLE_ALIASES: Mapping[str, Role] = {
     "system": "system",
     **dict.fromkeys(("user", "human", "prompter"), "user"),
     **dict.fromkeys(("assistant", "gpt", "model", "bot", "chatbot"), "assistant"),
@@ -40,17 +40,17 @@ SWITCHES = ("weight", "train")
 """Keys of a message: 0 or false if the message is context only and not to be learned."""
 
 
-class Instructions(NamedTuple):
+class InstructionDataset(NamedTuple):
     """The examples of a file."""
 
-    examples: Sequence[Example]
+    examples: Sequence[InstructionExample]
     """One for each answer, in the order of the file."""
     rows: int
     empty: int
     """Rows without an instruction or without an answer to learn; they are skipped."""
 
 
-def read_instructions(path: Path, delimiter: str | None = None) -> Instructions:
+def read_instructions(path: Path, delimiter: str | None = None) -> InstructionDataset:
     """Read every example of a .csv, .tsv, .json, .jsonl or .parquet file.
 
     A row is an instruction with its response (FIELDS), or a conversation (TALKS). A conversation
@@ -59,7 +59,7 @@ def read_instructions(path: Path, delimiter: str | None = None) -> Instructions:
     Raises:
         DataError: no examples, or a row with another layout; the message names the row.
     """
-    examples: list[Example] = []
+    examples: list[InstructionExample] = []
     rows = empty = 0
     for number, row in read_rows(path, delimiter):
         row_examples = list(_examples(path, number, row))
@@ -68,10 +68,12 @@ def read_instructions(path: Path, delimiter: str | None = None) -> Instructions:
         empty += not row_examples
     if not examples:
         raise DataError(f"{path.name} contains no examples: there is nothing to learn.")
-    return Instructions(examples, rows, empty)
+    return InstructionDataset(examples, rows, empty)
 
 
-def split(examples: Sequence[Example], data: InstructionData, seed: int) -> Lessons:
+def split_held_out(
+    examples: Sequence[InstructionExample], data: TrainingDataConfig, seed: int
+) -> TrainingSplit:
     """Hold out a fraction of the distinct examples, sampled by the seed; none without `held_out`.
 
     Examples with the same words are on the same side; the order of the file has no effect.
@@ -80,8 +82,8 @@ def split(examples: Sequence[Example], data: InstructionData, seed: int) -> Less
         ConfigError: there is nothing left to learn.
     """
     if data.held_out is None:
-        return Lessons(examples, ())
-    keys = [same_words(example) for example in examples]
+        return TrainingSplit(examples, ())
+    keys = [dedup_key(example) for example in examples]
     ranked = sorted(set(keys), key=lambda key: sha256_text(f"{seed}|held out|{key}"))
     held_out = set(ranked[: max(1, round(data.held_out * len(ranked)))])
     if len(held_out) == len(ranked):
@@ -90,29 +92,29 @@ def split(examples: Sequence[Example], data: InstructionData, seed: int) -> Less
             "to learn. Use a smaller fraction, or leave it out."
         )
     pairs = list(zip(keys, examples, strict=True))
-    return Lessons(
+    return TrainingSplit(
         [example for key, example in pairs if key not in held_out],
         [example for key, example in pairs if key in held_out],
     )
 
 
-def words(text: str) -> list[str]:
+def normalised_words(text: str) -> list[str]:
     """Split a text into words, without case and punctuation."""
     return re.findall(r"\w+", text.casefold())
 
 
-def same_words(example: Example) -> str:
+def dedup_key(example: InstructionExample) -> str:
     """Return a key that is equal for examples that differ only in case, punctuation and spaces."""
     earlier = [turn.text for turn in example.earlier]
     texts = (*earlier, example.instruction, example.context, example.response)
-    return "|".join(" ".join(words(text)) for text in texts)
+    return "|".join(" ".join(normalised_words(text)) for text in texts)
 
 
 def data_card(
-    instructions: Instructions, lessons: Lessons, data: InstructionData, asset: Asset
+    instructions: InstructionDataset, lessons: TrainingSplit, data: TrainingDataConfig, asset: Asset
 ) -> Any:
     """Return the source and the statistics of the examples, without their texts."""
-    distinct = {same_words(example) for example in instructions.examples}
+    distinct = {dedup_key(example) for example in instructions.examples}
     return {
         "kind": "data card",
         "source": asset.uri,
@@ -132,20 +134,20 @@ def data_card(
     }
 
 
-def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[Example]:
-    if talk := next((name for name in TALKS if _is_given(row.get(name))), None):
+def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[InstructionExample]:
+    if talk := next((name for name in CONVERSATION_COLUMNS if _is_given(row.get(name))), None):
         yield from _examples_of_turns(_parse_turns(path, number, talk, row[talk]))
         return
     values = {name: _first_text(path, number, row, names) for name, names in FIELDS.items()}
     for name in ("instruction", "response"):
-        if not any(column in row for column in (*FIELDS[name], *TALKS)):
+        if not any(column in row for column in (*FIELDS[name], *CONVERSATION_COLUMNS)):
             raise DataError(
                 f"{path.name}, row {number + 1}: no {name}. A row needs one of "
                 f"{', '.join(FIELDS['instruction'])} and one of {', '.join(FIELDS['response'])}; "
-                f"or a conversation under {' or '.join(TALKS)}. It has: {', '.join(columns(row))}."
+                f"or a conversation under {' or '.join(CONVERSATION_COLUMNS)}. It has: {', '.join(columns(row))}."
             )
     if values["instruction"] and values["response"]:
-        yield Example(values["instruction"], values["context"], values["response"])
+        yield InstructionExample(values["instruction"], values["context"], values["response"])
 
 
 def _is_given(value: object) -> bool:
@@ -181,16 +183,20 @@ def _parse_turns(path: Path, number: int, name: str, value: object) -> list[Turn
 
 def _parse_message(path: Path, number: int, location: str, message: object) -> Turn:
     fields = message if isinstance(message, Mapping) else {}
-    speaker = next((fields[name] for name in SPEAKERS if name in fields), None)
-    content_key = next((name for name in SAID if name in fields), None)
+    speaker = next((fields[name] for name in ROLE_KEYS if name in fields), None)
+    content_key = next((name for name in CONTENT_KEYS if name in fields), None)
     if speaker is None or content_key is None:
         raise DataError(
-            f"{location}: a message needs {' or '.join(SPEAKERS)}, {' or '.join(SAID)}."
+            f"{location}: a message needs {' or '.join(ROLE_KEYS)}, {' or '.join(CONTENT_KEYS)}."
         )
-    if str(speaker).lower() not in ROLES:
-        raise DataError(f'{location}: unknown speaker "{speaker}". Available: {", ".join(ROLES)}.')
+    if str(speaker).lower() not in ROLE_ALIASES:
+        raise DataError(
+            f'{location}: unknown speaker "{speaker}". Available: {", ".join(ROLE_ALIASES)}.'
+        )
     learned = all(_is_learned(location, name, fields.get(name)) for name in SWITCHES)
-    return Turn(ROLES[str(speaker).lower()], seen_text(path, number, fields[content_key]), learned)
+    return Turn(
+        ROLE_ALIASES[str(speaker).lower()], seen_text(path, number, fields[content_key]), learned
+    )
 
 
 def _is_learned(location: str, name: str, value: object) -> bool:
@@ -202,7 +208,7 @@ def _is_learned(location: str, name: str, value: object) -> bool:
     )
 
 
-def _examples_of_turns(turns: Sequence[Turn]) -> Iterator[Example]:
+def _examples_of_turns(turns: Sequence[Turn]) -> Iterator[InstructionExample]:
     """Yield an example for each answer to learn; an answer without a question is skipped."""
     first_user = next((i for i, turn in enumerate(turns) if turn.role == "user"), len(turns))
     turns_used = [
@@ -213,15 +219,15 @@ def _examples_of_turns(turns: Sequence[Turn]) -> Iterator[Example]:
         asked_and_told = (question.role, answer.role) == ("user", "assistant")
         if asked_and_told and question.text and answer.text and answer.learned:
             earlier = tuple(turns_used[:index])
-            yield Example(question.text, "", answer.text, earlier, question.learned)
+            yield InstructionExample(question.text, "", answer.text, earlier, question.learned)
 
 
-def _is_later(example: Example) -> bool:
+def _is_later(example: InstructionExample) -> bool:
     return any(turn.role == "assistant" for turn in example.earlier)
 
 
 def _lengths(texts: Sequence[str]) -> dict[str, float]:
-    counts = [len(words(text)) for text in texts]
+    counts = [len(normalised_words(text)) for text in texts]
     return {
         "mean": statistics.fmean(counts),
         "median": statistics.median(counts),

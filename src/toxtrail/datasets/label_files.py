@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from toxtrail.datasets.readers import field
-from toxtrail.errors import DataError, nearest
+from toxtrail.errors import DataError, did_you_mean
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.records.csv_text import as_csv
+from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.rows import Generation
 
 LABELS = ("variant", "prompt_id", "sample", "toxic", "text_sha256")
@@ -18,7 +18,7 @@ YES, NO = {"1", "true", "yes", "toxic"}, {"0", "false", "no", "harmless"}
 
 Row = tuple[int, Mapping[str, Any]]
 """(row number from 0, column -> value)."""
-Place = tuple[str, str, int]
+TextKey = tuple[str, str, int]
 """(variant, prompt, sample): identifies a text."""
 
 
@@ -31,7 +31,7 @@ class Label(NamedTuple):
     toxic: bool
 
     @property
-    def text_key(self) -> Place:
+    def text_key(self) -> TextKey:
         return self[:3]
 
 
@@ -42,7 +42,7 @@ def open_labels(path: Path, rows: Iterable[Row]) -> list[Label]:
         DataError: a column is missing, a label is neither yes nor no, or a text is labelled twice
             in different ways; with the row.
     """
-    labelled: list[tuple[int, Place, bool]] = []
+    labelled: list[tuple[int, TextKey, bool]] = []
     for number, row in rows:
         toxic = label_word(path, number, row)
         if toxic is None:
@@ -50,10 +50,10 @@ def open_labels(path: Path, rows: Iterable[Row]) -> list[Label]:
         sample = sample_number(path, number, row.get("sample"))
         variant, prompt = (str(field(path, number, row, n)) for n in ("variant", "prompt_id"))
         labelled.append((number, (variant, prompt, sample), toxic))
-    return once(path, labelled)
+    return deduplicate_labels(path, labelled)
 
 
-def once(path: Path, labelled: Sequence[tuple[int, Place, bool]]) -> list[Label]:
+def deduplicate_labels(path: Path, labelled: Sequence[tuple[int, TextKey, bool]]) -> list[Label]:
     """Return one label for each text.
 
     Args:
@@ -62,7 +62,7 @@ def once(path: Path, labelled: Sequence[tuple[int, Place, bool]]) -> list[Label]
     Raises:
         DataError: a text is labelled in two ways, or none is labelled.
     """
-    label_by_text: dict[Place, Label] = {}
+    label_by_text: dict[TextKey, Label] = {}
     for number, text_key, toxic in labelled:
         label = Label(*text_key, toxic)
         if label_by_text.setdefault(text_key, label) != label:
@@ -101,7 +101,7 @@ def sample_number(path: Path, number: int, value: object) -> int:
     return int(text or 0)
 
 
-def counted(labels: Iterable[Label], texts: Mapping[Place, str]) -> str:
+def counted(labels: Iterable[Label], texts: Mapping[TextKey, str]) -> str:
     """Format labels as a file for `posterior.labels`: sorted, each with its text's hash.
 
     Raises:
@@ -110,7 +110,9 @@ def counted(labels: Iterable[Label], texts: Mapping[Place, str]) -> str:
     rows = []
     for label in sorted(labels):
         if label.text_key not in texts:
-            raise DataError(no_such(label, "there is no such text", {v for v, _, _ in texts}))
+            raise DataError(
+                unknown_text_message(label, "there is no such text", {v for v, _, _ in texts})
+            )
         word = "yes" if label.toxic else "no"
         rows.append(
             dict(
@@ -119,7 +121,7 @@ def counted(labels: Iterable[Label], texts: Mapping[Place, str]) -> str:
                 )
             )
         )
-    return as_csv(rows)
+    return rows_to_csv(rows)
 
 
 def labels_of_variant(
@@ -147,10 +149,10 @@ def labels_of_variant(
     return sorted(labels)
 
 
-def no_such(label: Label, problem: str, variants: Iterable[str]) -> str:
+def unknown_text_message(label: Label, problem: str, variants: Iterable[str]) -> str:
     """Return the message for a label without a text, with the nearest variant name."""
     names = list(variants)
-    hint = nearest(label.variant, names) if label.variant not in names else ""
+    hint = did_you_mean(label.variant, names) if label.variant not in names else ""
     return (
         f"{label.variant}, prompt {label.prompt_id}, sample {label.sample}: {problem}. Were these "
         f"labels made for other texts?{hint}"

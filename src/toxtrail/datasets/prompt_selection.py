@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from toxtrail.config.schema import SubsetConfig, Value, WhereConfig
+from toxtrail.config.schema import ColumnFilter, Scalar, SubsetConfig
 from toxtrail.datasets.readers import field, holds_text_alone, read_texts
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.provenance.identity import sha256_text
@@ -48,7 +48,7 @@ class Selection(NamedTuple):
     """Rows with a text that an earlier one has, of those that meet all conditions."""
 
 
-def select(path: Path, config: SubsetConfig) -> Selection:
+def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
     """Every text that may be drawn.
 
     Raises:
@@ -56,7 +56,7 @@ def select(path: Path, config: SubsetConfig) -> Selection:
         ConfigError: a plain text file is asked for columns.
     """
     _refuse_columns_of_text(path, config)
-    where = {condition_text(name, one): (name, one) for name, one in (config.where or {}).items()}
+    where = {describe_filter(name, one): (name, one) for name, one in (config.where or {}).items()}
     left = dict.fromkeys(where, 0)
     found: dict[str, Candidate] = {}
     rows = blank = duplicates = 0
@@ -65,7 +65,7 @@ def select(path: Path, config: SubsetConfig) -> Selection:
         if not text:
             blank += 1
             continue
-        cells = Cells(path, number, row)
+        cells = RowView(path, number, row)
         if not _meets_all(cells, where, left):
             continue
         if text in found:
@@ -75,7 +75,9 @@ def select(path: Path, config: SubsetConfig) -> Selection:
     return Selection(found, rows, blank, left, duplicates)
 
 
-def draw(selection: Selection, subset: str, config: SubsetConfig, seed: int) -> list[Prompt]:
+def sample_prompts(
+    selection: Selection, subset: str, config: SubsetConfig, seed: int
+) -> list[Prompt]:
     """Draw n distinct texts at random, or take all.
 
     Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw
@@ -97,7 +99,7 @@ def draw(selection: Selection, subset: str, config: SubsetConfig, seed: int) -> 
     return [_prompt(subset, text, selection.candidates[text], config) for text in taken]
 
 
-def condition_text(column: str, where: WhereConfig) -> str:
+def describe_filter(column: str, where: ColumnFilter) -> str:
     """`prompt.toxicity >= 0.5 and <= 0.9`, `kind is a or b`."""
     if where.is_ is not None:
         wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
@@ -106,7 +108,7 @@ def condition_text(column: str, where: WhereConfig) -> str:
     return f"{column} " + " and ".join(f"{sign} {b:g}" for sign, b in bounds if b is not None)
 
 
-class Cells(NamedTuple):
+class RowView(NamedTuple):
     """One row, and where it stands. In a CSV file, which knows text alone, numbers and true and
     false are read from it."""
 
@@ -138,7 +140,7 @@ class Cells(NamedTuple):
             )
         return None if math.isnan(number) else number
 
-    def is_one_of(self, column: str, wanted: Iterable[Value]) -> bool:
+    def is_one_of(self, column: str, wanted: Iterable[Scalar]) -> bool:
         """Whether the value is one of these; true is not 1."""
         value = self.value(column)
         return any(_same(value, one, holds_text_alone(self.path)) for one in wanted)
@@ -188,7 +190,7 @@ def _refuse_columns_of_text(path: Path, config: SubsetConfig) -> None:
 
 
 def _meets_all(
-    cells: Cells, where: Mapping[str, tuple[str, WhereConfig]], left: dict[str, int]
+    cells: RowView, where: Mapping[str, tuple[str, ColumnFilter]], left: dict[str, int]
 ) -> bool:
     for name, (column, condition) in where.items():
         if not meets(cells, column, condition):
@@ -197,7 +199,7 @@ def _meets_all(
     return True
 
 
-def meets(cells: Cells, column: str, where: WhereConfig) -> bool:
+def meets(cells: RowView, column: str, where: ColumnFilter) -> bool:
     """Whether a row meets one condition. See `select`."""
     if where.is_ is not None:
         wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
@@ -211,7 +213,7 @@ def meets(cells: Cells, column: str, where: WhereConfig) -> bool:
 
 
 def _kept(
-    cells: Cells, config: SubsetConfig
+    cells: RowView, config: SubsetConfig
 ) -> tuple[str, dict[str, float | None] | None, str | None]:
     group = "" if config.balance is None else cells.label(config.balance)
     cluster = None if config.cluster is None else cells.cluster(config.cluster)
@@ -307,7 +309,7 @@ def _number_in(value: object, from_text: bool) -> float | None:
     return None
 
 
-def _same(value: object, wanted: Value, from_text: bool) -> bool:
+def _same(value: object, wanted: Scalar, from_text: bool) -> bool:
     if isinstance(wanted, bool):
         return value is wanted or (from_text and str(value).strip().lower() == _spelled(wanted))
     if isinstance(wanted, int | float):

@@ -9,14 +9,14 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toxtrail.backends.subprocesses import foreground
+from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
 
 
-class Group:
+class ProcessGroup:
     """The processes that share this stage; one alone is a group too."""
 
     def __init__(self, device: str, number: int, of: int, here: int, state: object) -> None:
@@ -37,7 +37,7 @@ class Group:
             state.wait_for_everyone()
 
 
-def shared_out(root: Path, processes: int, arguments: Sequence[str]) -> bool:
+def relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -> bool:
     """Run this stage once more under `accelerate launch`, if it is to be shared and is not yet.
 
     Returns:
@@ -46,7 +46,7 @@ def shared_out(root: Path, processes: int, arguments: Sequence[str]) -> bool:
     Raises:
         BackendError: one of the processes failed.
     """
-    if processes == 1 or in_group():
+    if processes == 1 or is_distributed():
         return False
     command = [
         *(sys.executable, "-m", "accelerate.commands.launch"),
@@ -54,7 +54,7 @@ def shared_out(root: Path, processes: int, arguments: Sequence[str]) -> bool:
         *("--dynamo_backend", "no", "--multi_gpu"),  # torchrun; without a GPU its group is gloo's
         *("--module", "toxtrail", "-C", str(root), "stage", *arguments),
     ]
-    if foreground(command, root, dict(os.environ)) != 0:
+    if run_foreground(command, root, dict(os.environ)) != 0:
         raise BackendError(
             f"A process of {processes} (runtime.processes) failed; it says why above. What is "
             "finished is kept: run again to go on."
@@ -62,13 +62,13 @@ def shared_out(root: Path, processes: int, arguments: Sequence[str]) -> bool:
     return True
 
 
-def in_group() -> bool:
+def is_distributed() -> bool:
     """Whether `accelerate launch` (or torchrun) has started this process."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
-def together(setting: str) -> Iterator[Group]:
+def process_group(setting: str) -> Iterator[ProcessGroup]:
     """The group of this process, and the device that it computes on.
 
     Args:
@@ -77,8 +77,8 @@ def together(setting: str) -> Iterator[Group]:
     from toxtrail.backends.compute.devices import pick_device
 
     device = pick_device(setting)
-    if not in_group():
-        yield Group(device, 0, 1, 1, None)
+    if not is_distributed():
+        yield ProcessGroup(device, 0, 1, 1, None)
         return
     from accelerate import PartialState
 
@@ -86,6 +86,6 @@ def together(setting: str) -> Iterator[Group]:
     own_device = f"cuda:{state.local_process_index}" if device == "cuda" else device
     local_size = int(os.environ.get("LOCAL_WORLD_SIZE", state.num_processes))
     try:
-        yield Group(own_device, state.process_index, state.num_processes, local_size, state)
+        yield ProcessGroup(own_device, state.process_index, state.num_processes, local_size, state)
     finally:
         state.destroy_process_group()

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress
     from rich.text import Text  # noqa: TID251  the type alone
 
-    from toxtrail.backends.protocols import Advance, Progress
+    from toxtrail.backends.protocols import Progress, ProgressCallback
 
 LOG_SECONDS = 15.0
 NOTEWORTHY_SECONDS = 1.0
@@ -24,16 +24,16 @@ NOTEWORTHY_SECONDS = 1.0
 
 def progress() -> Progress:
     """A bar where standard error is a terminal, else lines."""
-    return Bars() if sys.stderr.isatty() else Lines()
+    return ProgressBars() if sys.stderr.isatty() else LogProgress()
 
 
-class Bars:
+class ProgressBars:
     """Rich bars: done, total, rate, time left, memory."""
 
     @contextmanager
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
-    ) -> Iterator[Advance]:
+    ) -> Iterator[ProgressCallback]:
         """A bar for the length of the block."""
         start, tokens_done = time.monotonic(), 0
         with _rich(unit) as bars:
@@ -47,13 +47,13 @@ class Bars:
             yield advance
 
 
-class Lines:
+class LogProgress:
     """One line at the end, and one every few seconds before it."""
 
     @contextmanager
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
-    ) -> Iterator[Advance]:
+    ) -> Iterator[ProgressCallback]:
         """Lines for the length of the block."""
         start = last = time.monotonic()
         all_done, tokens_done = completed, 0

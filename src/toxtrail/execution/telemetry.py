@@ -10,19 +10,19 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.git import changed_files, commit, refusal
+from toxtrail.backends.git import changed_files, head_commit, refusal
 from toxtrail.console import echo
 from toxtrail.execution.memory import peak_mib
-from toxtrail.provenance.identity import record_seal, sha256_file
+from toxtrail.provenance.identity import execution_record_hash, sha256_file
 from toxtrail.redaction import redacted
 
 if TYPE_CHECKING:
-    from toxtrail.storage.artifacts import Store
+    from toxtrail.storage.artifacts import ArtifactStore
 
 
 @contextmanager
-def recorded(
-    store: Store,
+def record_execution(
+    store: ArtifactStore,
     stage: str,
     key: str,
     output: Path,
@@ -53,18 +53,18 @@ def recorded(
         "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
         "cost": {name: round(value, 3) for name, value in cost.items()},
     }
-    store.write_json(store.record(stage, key), {**record, "seal": record_seal(record)})
+    store.write_json(store.record(stage, key), {**record, "seal": execution_record_hash(record)})
 
 
 def _commit(root: Path) -> str | None:
     """The commit; that git refuses to tell it must not be taken for having none."""
-    head = commit(root)
+    head = head_commit(root)
     if head is None and (problem := refusal(root)):
         echo(f"The commit is not recorded: {problem}", fg="yellow", err=True)
     return head
 
 
-def tags_of_now(root: Path) -> dict[str, str]:
+def environment_tags(root: Path) -> dict[str, str]:
     """What an MLflow run says of the moment it was tracked."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
     return {

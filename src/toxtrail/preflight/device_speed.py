@@ -31,7 +31,7 @@ DATASHEETS: dict[str, tuple[str, dict[str, float], float, int]] = {
 }  # fmt: skip
 """Name, operations per second without sparsity, memory bytes per second, GB: from NVIDIA's data
 sheets. A T4 does not support bfloat16."""
-REACHED_FLOPS, REACHED_MEMORY = 0.3, 0.7
+FLOPS_EFFICIENCY, REACHED_MEMORY = 0.3, 0.7
 """Fractions of a data sheet's figures that large matrices and long reads reach: our choice. The
 reference paper's fine-tune (gemma-2b-it on a T4, 82 min) took three times this estimate."""
 ASSUMED_HASH_SPEED = 5e8
@@ -55,14 +55,14 @@ class Speed(NamedTuple):
     memory_total: int
 
 
-def announced(name: str, dtype: str) -> Speed:
+def datasheet_speed(name: str, dtype: str) -> Speed:
     """Return the speed of another device from its data sheet."""
     title, flops, memory, gigabytes = DATASHEETS[name]
     return Speed(
         device="cuda",
         name=f"{title} (data sheet)",
         dtype=dtype,
-        flops=REACHED_FLOPS * flops[dtype],
+        flops=FLOPS_EFFICIENCY * flops[dtype],
         memory_bytes=REACHED_MEMORY * memory,
         hashed_bytes=ASSUMED_HASH_SPEED,
         memory_free=gigabytes * 10**9,
@@ -70,7 +70,7 @@ def announced(name: str, dtype: str) -> Speed:
     )
 
 
-def measured(device: str, dtype: str, threads: int) -> Speed:
+def measure_speed(device: str, dtype: str, threads: int) -> Speed:
     """Measure the device; take the best of a few rounds, as other processes can only slow it."""
     import torch
 

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from toxtrail.backends.assets import default_cache
-from toxtrail.backends.git import commit, refusal
+from toxtrail.backends.git import head_commit, refusal
 from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.errors import ConfigError, system_problem
 from toxtrail.regular_files import read_text
@@ -29,7 +29,7 @@ class Finding(NamedTuple):
     cure: str
 
 
-def findings(root: Path) -> list[Finding]:
+def machine_checks(root: Path) -> list[Finding]:
     """Everything looked at, in the order in which a problem should be cured."""
     return [
         _python(),
@@ -90,9 +90,9 @@ def _installed(name: str) -> str | None:
 
 
 def _device() -> Finding:
-    from toxtrail.backends.compute.devices import environment, pick_device
+    from toxtrail.backends.compute.devices import environment_info, pick_device
 
-    facts = environment(pick_device("auto"))
+    facts = environment_info(pick_device("auto"))
     return Finding(True, "device", ", ".join(f"{k} {v}" for k, v in facts.items()), "")
 
 
@@ -120,7 +120,7 @@ def _experiment_folder(root: Path) -> Finding:
 
 
 def _git(root: Path) -> Finding:
-    if head := commit(root):
+    if head := head_commit(root):
         return Finding(True, "git commit", head, "")
     if problem := refusal(root):
         detail, _, cure = problem.partition(". ")

@@ -8,21 +8,21 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.backends.assets import pip
-from toxtrail.backends.assets.cached import Present
-from toxtrail.backends.assets.detoxify_checkpoints import released_urls
+from toxtrail.backends.assets.cached import CachedAsset
+from toxtrail.backends.assets.detoxify_checkpoints import detoxify_checkpoint_urls
 from toxtrail.backends.assets.download import UnreachableError
-from toxtrail.backends.assets.hub_info import Answer, Hub
+from toxtrail.backends.assets.hub_info import HubAnswer, HubClient
 from toxtrail.backends.assets.inspect_weights import license_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import INDEX, open_gguf, stored_tensors
 from toxtrail.backends.huggingface.weights.pretrained import read_json
 from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, PypiUri, parse_uri
-from toxtrail.config.schema import Source
+from toxtrail.config.schema import PinnedAsset
 from toxtrail.errors import BackendError
 
 TIMEOUT_S = 15
 NOT_QUERIED = "the Hub was not queried"
-IN_A_NAME = re.compile(r"(?<![\d.a-z])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
+PARAMS_IN_NAME = re.compile(r"(?<![\d.a-z])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 """Matches the 7b of llama-2-7b-chat, not the 4b of bnb-4bit."""
 GGUF_BITS = 4.5
 """Bits per weight in a GGUF file whose header is not available: Q4_K and Q4_1 take 4.5 to 5."""
@@ -33,7 +33,7 @@ State = Literal["here", "there", "gated", "missing", "unreachable", "brought alo
 """brought along: a local file of an experiment that does not exist yet."""
 
 
-class Shape(NamedTuple):
+class ModelShape(NamedTuple):
     """A language model's dimensions; None where unknown."""
 
     parameters: int | None
@@ -48,7 +48,7 @@ class Shape(NamedTuple):
     vocabulary: int | None = None
 
 
-class Weighed(NamedTuple):
+class AssetSize(NamedTuple):
     """One asset of params.yaml."""
 
     place: str
@@ -61,16 +61,16 @@ class Weighed(NamedTuple):
     missing: int | None
     """Bytes still to download; None: unknown."""
     license: str | None
-    shape: Shape | None
+    shape: ModelShape | None
     """For language models."""
     guessed: bool = False
     """Whether sizes are estimated from the model's name alone."""
 
 
-class Scales:
+class AssetSizer:
     """Measures assets: local ones by their files, others by querying their server."""
 
-    def __init__(self, assets: AssetStore, hub: Hub | None, exists: bool) -> None:
+    def __init__(self, assets: AssetStore, hub: HubClient | None, exists: bool) -> None:
         """Args:
         hub: None to query no server.
         exists: whether the experiment's files are expected to exist.
@@ -79,29 +79,31 @@ class Scales:
         self._hub = hub
         self._exists = exists
 
-    def weigh(self, key_path: str, source: Source) -> Weighed:
+    def weigh(self, key_path: str, source: PinnedAsset) -> AssetSize:
         """Measure one asset."""
         address = parse_uri(source.uri)
         if isinstance(address, FileUri) and not self._exists:
-            return Weighed(key_path, source.uri, "brought along", "", None, 0, None, None)
+            return AssetSize(key_path, source.uri, "brought along", "", None, 0, None, None)
         present = self._assets.present(source.uri, None)
         if present is not None and _is_complete(present):
             return _local_size(key_path, source.uri, present, _is_model(key_path))
         if isinstance(address, FileUri):
             message = self._assets.why_not_used(source.uri) or f"no file or folder {address.path}"
-            return Weighed(key_path, source.uri, "missing", message, None, None, None, None)
+            return AssetSize(key_path, source.uri, "missing", message, None, None, None, None)
         if isinstance(address, HfUri):
             return self._hub_size(key_path, source.uri, address, present)
         size = self._remote_size(address) if self._hub else None
         state: State = "there" if size is not None else "unreachable"
         message = "" if size is not None else "size unknown"
         shape = _guess_shape(source.uri, size) if _is_model(key_path) else None
-        return Weighed(key_path, source.uri, state, message, size, size, None, shape)
+        return AssetSize(key_path, source.uri, state, message, size, size, None, shape)
 
     def _hub_size(
-        self, key_path: str, uri: str, address: HfUri, present: Present | None
-    ) -> Weighed:
-        answer = self._hub.ask(address) if self._hub else Answer("unreachable", NOT_QUERIED, None)
+        self, key_path: str, uri: str, address: HfUri, present: CachedAsset | None
+    ) -> AssetSize:
+        answer = (
+            self._hub.ask(address) if self._hub else HubAnswer("unreachable", NOT_QUERIED, None)
+        )
         facts = answer.facts
         if facts is None:
             parameters = (
@@ -110,8 +112,8 @@ class Scales:
                 else None
             )
             size = parameters * TWO_BYTES if parameters else None
-            shape = Shape(parameters) if parameters else None
-            return Weighed(
+            shape = ModelShape(parameters) if parameters else None
+            return AssetSize(
                 key_path,
                 uri,
                 answer.state,
@@ -133,7 +135,7 @@ class Scales:
             {name: size_of_file for name, size_of_file in files.items() if name not in local_names}
         )
         shape = self._hub_shape(uri, address, answer, size) if _is_model(key_path) else None
-        return Weighed(
+        return AssetSize(
             key_path,
             uri,
             answer.state,
@@ -144,7 +146,9 @@ class Scales:
             shape,
         )
 
-    def _hub_shape(self, uri: str, address: HfUri, answer: Answer, size: int | None) -> Shape:
+    def _hub_shape(
+        self, uri: str, address: HfUri, answer: HubAnswer, size: int | None
+    ) -> ModelShape:
         assert answer.facts is not None
         if address.path:
             return _guess_shape(uri, size)
@@ -159,21 +163,21 @@ class Scales:
         """Return the bytes that a server reports."""
         try:
             if isinstance(address, DetoxifyUri):
-                return _content_length(released_urls()[address.name])
-            if not pip.locates_cheaply():
+                return _content_length(detoxify_checkpoint_urls()[address.name])
+            if not pip.supports_metadata_only():
                 return None
-            return _content_length(pip.located(f"{address.package}=={address.version}").url)
+            return _content_length(pip.locate_wheel(f"{address.package}=={address.version}").url)
         except (UnreachableError, BackendError, KeyError):
             return None
 
 
-def shape_of(config: Mapping[str, Any]) -> Shape:
+def shape_of(config: Mapping[str, Any]) -> ModelShape:
     """Read a transformers config.json; multimodal ones contain the language model's as a part."""
     values = config.get("text_config") or config
     hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
     head = values.get("head_dim") or (hidden // heads if hidden and heads else None)
     key_heads = values.get("num_key_value_heads") or heads
-    shape = Shape(
+    shape = ModelShape(
         parameters=None,
         layers=values.get("num_hidden_layers"),
         hidden=hidden,
@@ -187,7 +191,7 @@ def shape_of(config: Mapping[str, Any]) -> Shape:
     )
 
 
-def _count_parameters(shape: Shape, tied: bool) -> int | None:
+def _count_parameters(shape: ModelShape, tied: bool) -> int | None:
     """Count the weights of a gated decoder of this shape, without norms."""
     layers, hidden, inner = shape.layers, shape.hidden, shape.inner
     queries, keys, vocabulary = shape.queries, shape.keys, shape.vocabulary
@@ -197,13 +201,13 @@ def _count_parameters(shape: Shape, tied: bool) -> int | None:
     return layers * (attention + 3 * hidden * inner) + (1 if tied else 2) * vocabulary * hidden
 
 
-def _local_size(key_path: str, uri: str, present: Present, is_model: bool) -> Weighed:
+def _local_size(key_path: str, uri: str, present: CachedAsset, is_model: bool) -> AssetSize:
     size = sum(file.stat().st_size for file in present.files)
     shape = _local_shape(present, uri) if is_model else None
-    return Weighed(key_path, uri, "here", "", size, 0, None, shape)
+    return AssetSize(key_path, uri, "here", "", size, 0, None, shape)
 
 
-def _is_complete(present: Present) -> bool:
+def _is_complete(present: CachedAsset) -> bool:
     """Return whether a snapshot has all the weights that its index lists."""
     index = present.root / INDEX
     if index not in present.files:
@@ -213,11 +217,11 @@ def _is_complete(present: Present) -> bool:
     return all((present.root / name).is_file() for name in names)
 
 
-def _local_shape(present: Present, uri: str) -> Shape:
+def _local_shape(present: CachedAsset, uri: str) -> ModelShape:
     if len(present.files) == 1 and present.files[0].suffix.lower() == ".gguf":
         return _gguf_shape(present.files[0])
     config = present.root / "config.json"
-    shape = shape_of(read_json(config, uri)) if config in present.files else Shape(None)
+    shape = shape_of(read_json(config, uri)) if config in present.files else ModelShape(None)
     weights = [file for file in present.files if file.suffix == ".safetensors"]
     if not weights or shape.layers is None:
         return shape
@@ -226,7 +230,7 @@ def _local_shape(present: Present, uri: str) -> Shape:
     return shape if packed else shape._replace(parameters=sum(map(_product, stored)))
 
 
-def _gguf_shape(path: Path) -> Shape:
+def _gguf_shape(path: Path) -> ModelShape:
     reader = open_gguf(path, path.name)
 
     def value(name: str) -> Any:
@@ -241,7 +245,7 @@ def _gguf_shape(path: Path) -> Shape:
     hidden = value(f"{kind}.embedding_length")
     head = value(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None)
     tokens = reader.get_field("tokenizer.ggml.tokens")
-    return Shape(
+    return ModelShape(
         parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
         layers=value(f"{kind}.block_count"),
         hidden=hidden,
@@ -259,19 +263,19 @@ def _is_model(key_path: str) -> bool:
 
 def _parameters_in_name(address: HfUri) -> int | None:
     """Return the parameter count in a repo's name."""
-    matches = IN_A_NAME.findall(address.repo.rpartition("/")[2].lower())
+    matches = PARAMS_IN_NAME.findall(address.repo.rpartition("/")[2].lower())
     if not matches:
         return None
     number, unit = matches[-1]
     return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
 
 
-def _guess_shape(uri: str, size: int | None) -> Shape:
+def _guess_shape(uri: str, size: int | None) -> ModelShape:
     """Estimate from the size of the files alone."""
     if size is None:
-        return Shape(None)
+        return ModelShape(None)
     bits = GGUF_BITS if uri.lower().endswith(".gguf") else 8 * TWO_BYTES
-    return Shape(int(size * 8 / bits))
+    return ModelShape(int(size * 8 / bits))
 
 
 def _content_length(url: str) -> int | None:

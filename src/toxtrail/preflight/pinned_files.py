@@ -6,17 +6,17 @@ from collections.abc import Iterator
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import FileUri, parse_uri
-from toxtrail.config.schema import Config, Source
+from toxtrail.config.schema import Config, PinnedAsset
 from toxtrail.errors import ToxtrailError
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.storage.artifacts import Store
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.storage.artifacts import ArtifactStore
 
 
-def drifted_files(config: Config, store: Store, assets: Assets) -> list[str]:
+def drifted_files(config: Config, store: ArtifactStore, assets: Assets) -> list[str]:
     """Return one line for each local asset that is missing, edited after it was pinned, or (without
     a pin) edited after a result was made from it. DVC does not detect this: it tracks params.yaml.
     """
-    used = dict(used_hashes(config, store))
+    used = dict(hashes_used_by_results(config, store))
     problems: list[str] = []
     for key_path, source in config.sources():
         if isinstance(parse_uri(source.uri), FileUri):
@@ -24,7 +24,7 @@ def drifted_files(config: Config, store: Store, assets: Assets) -> list[str]:
     return problems
 
 
-def _drift(key_path: str, source: Source, used: str | None, assets: Assets) -> Iterator[str]:
+def _drift(key_path: str, source: PinnedAsset, used: str | None, assets: Assets) -> Iterator[str]:
     try:
         asset = assets.fetch(source.uri, source.sha256)
     except ToxtrailError as error:
@@ -38,9 +38,9 @@ def _drift(key_path: str, source: Source, used: str | None, assets: Assets) -> I
         )
 
 
-def used_hashes(config: Config, store: Store) -> Iterator[tuple[str, str]]:
+def hashes_used_by_results(config: Config, store: ArtifactStore) -> Iterator[tuple[str, str]]:
     """Yield (key in params.yaml, sha256 that the current results were made from)."""
-    if store.prompts.is_file() and (manifest := embedded_manifest(store.prompts)):
+    if store.prompts.is_file() and (manifest := read_embedded_manifest(store.prompts)):
         for key, source in manifest.inputs.items():
             yield f"prompts.subsets.{key}", source.sha256
     for key in [*config.models, *config.finetunes]:

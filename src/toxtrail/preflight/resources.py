@@ -27,9 +27,9 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.compute.onednn_linear import MEMORY_SHARE, PRECISIONS
 from toxtrail.config.schema import Config, FinetuneConfig
-from toxtrail.pipeline import Instance, StageName, instances, upstream
+from toxtrail.pipeline import StageName, StageRun, expand_stages, upstream
 from toxtrail.preflight.device_speed import Speed
-from toxtrail.preflight.model_sizes import Shape, Weighed
+from toxtrail.preflight.model_sizes import AssetSize, ModelShape
 
 GIB = 1 << 30
 ASSUMED_PROMPT_TOKENS = 16
@@ -49,11 +49,11 @@ statistics of a small family."""
 LONG_STAGES = ("model", "finetune", "generate", "score")
 
 
-class Known(NamedTuple):
+class EstimateInputs(NamedTuple):
     """The inputs of an estimate."""
 
     config: Config
-    weighed: Mapping[str, Weighed]
+    weighed: Mapping[str, AssetSize]
     """Sizes by key in params.yaml."""
     speed: Speed | None
     """None if not measured; then there are no times."""
@@ -68,7 +68,7 @@ class Known(NamedTuple):
     """Stage run -> seconds that it took on this machine."""
 
 
-class Work(NamedTuple):
+class StageEstimate(NamedTuple):
     """One stage run."""
 
     name: str
@@ -81,7 +81,7 @@ class Work(NamedTuple):
     """None: unknown."""
 
 
-class Need(NamedTuple):
+class MemoryNeed(NamedTuple):
     """Memory that a stage of one model needs."""
 
     key: str
@@ -95,7 +95,7 @@ class Need(NamedTuple):
     fits: bool | None
 
 
-class Room(NamedTuple):
+class DiskNeed(NamedTuple):
     """Disk space that is needed."""
 
     size: float
@@ -104,7 +104,7 @@ class Room(NamedTuple):
     """Whether there are files of unknown size in addition."""
 
 
-def work(inputs: Known, chosen: Sequence[str] = ()) -> list[Work]:
+def estimate_stages(inputs: EstimateInputs, chosen: Sequence[str] = ()) -> list[StageEstimate]:
     """Estimate every stage run: whether it will run, tokens and time.
 
     Args:
@@ -115,7 +115,7 @@ def work(inputs: Known, chosen: Sequence[str] = ()) -> list[Work]:
     todo = _outdated_names(everything, inputs.changed)
     scale = _scales(inputs, everything)
     return [
-        Work(
+        StageEstimate(
             stage_run.name,
             stage_run.stage.name,
             stage_run.key,
@@ -127,12 +127,12 @@ def work(inputs: Known, chosen: Sequence[str] = ()) -> list[Work]:
     ]
 
 
-def scales(inputs: Known) -> dict[str, float]:
+def calibration_factors(inputs: EstimateInputs) -> dict[str, float]:
     """Return for each stage the ratio of measured to estimated time."""
     return _scales(inputs, _instances(inputs.config))
 
 
-def needs(inputs: Known, planned: Sequence[Work]) -> list[Need]:
+def memory_needs(inputs: EstimateInputs, planned: Sequence[StageEstimate]) -> list[MemoryNeed]:
     """Return the memory for generating with each variant and for each fine-tune that will run."""
     memory_needs = []
     for item in planned:
@@ -150,11 +150,13 @@ def needs(inputs: Known, planned: Sequence[Work]) -> list[Need]:
             fits = None
             if inputs.speed is not None and least is not None:
                 fits = least <= inputs.speed.memory_total
-            memory_needs.append(Need(item.key, item.stage, shape.parameters, weights, total, fits))
+            memory_needs.append(
+                MemoryNeed(item.key, item.stage, shape.parameters, weights, total, fits)
+            )
     return memory_needs
 
 
-def disk(inputs: Known, planned: Sequence[Work]) -> dict[str, Room]:
+def disk(inputs: EstimateInputs, planned: Sequence[StageEstimate]) -> dict[str, DiskNeed]:
     """Return needed disk space: hub (Hub cache), cache (toxtrail's), root (experiment)."""
     runs = {(item.stage, item.key) for item in planned if item.runs}
     missing: dict[str, list[int | None]] = {"hub": [], "cache": []}
@@ -176,13 +178,13 @@ def disk(inputs: Known, planned: Sequence[Work]) -> dict[str, Room]:
     return {
         "hub": _total_disk(missing["hub"]),
         "cache": _total_disk([*missing["cache"], *copies]),
-        "root": Room(float(2 * ROW_BYTES * generated + adapters), False),
+        "root": DiskNeed(float(2 * ROW_BYTES * generated + adapters), False),
     }
 
 
-def downloads(inputs: Known) -> list[Weighed]:
+def downloads(inputs: EstimateInputs) -> list[AssetSize]:
     """Return each address, and each wheel, once."""
-    assets: dict[str, Weighed] = {}
+    assets: dict[str, AssetSize] = {}
     for asset in inputs.weighed.values():
         once = asset.uri.partition("/")[0] if asset.uri.startswith("pypi:") else asset.uri
         if once not in assets or assets[once].missing == 0:
@@ -190,17 +192,17 @@ def downloads(inputs: Known) -> list[Weighed]:
     return list(assets.values())
 
 
-def shape_of_variant(inputs: Known, key: str) -> Shape:
+def shape_of_variant(inputs: EstimateInputs, key: str) -> ModelShape:
     """Return the size of the base weights of a model or fine-tune."""
     visited: set[str] = set()
     while key in inputs.config.finetunes and key not in visited:
         visited.add(key)
         key = inputs.config.finetunes[key].parent
     asset = inputs.weighed.get(f"models.{key}")
-    return asset.shape if asset and asset.shape else Shape(None)
+    return asset.shape if asset and asset.shape else ModelShape(None)
 
 
-def lora_parameters(recipe: FinetuneConfig, shape: Shape) -> int:
+def lora_parameters(recipe: FinetuneConfig, shape: ModelShape) -> int:
     """Return the weights of a LoRA: r (inputs + outputs) for each target of each layer; unknown
     targets are assumed to be square."""
     if shape.layers is None or shape.hidden is None:
@@ -220,16 +222,16 @@ def lora_parameters(recipe: FinetuneConfig, shape: Shape) -> int:
 # --- which ----------------------------------------------------------------------------------------
 
 
-def _instances(config: Config) -> list[Instance]:
+def _instances(config: Config) -> list[StageRun]:
     sections = ("models", "finetunes", "variants", "families")
-    return instances(
+    return expand_stages(
         {name: {k: v.plain() for k, v in getattr(config, name).items()} for name in sections}
     )
 
 
 def _of_families(
-    everything: Sequence[Instance], config: Config, chosen: Sequence[str]
-) -> list[Instance]:
+    everything: Sequence[StageRun], config: Config, chosen: Sequence[str]
+) -> list[StageRun]:
     if not chosen:
         return list(everything)
     last = [
@@ -240,7 +242,7 @@ def _of_families(
     return upstream(everything, last)
 
 
-def _outdated_names(everything: Sequence[Instance], changed: frozenset[str] | None) -> set[str]:
+def _outdated_names(everything: Sequence[StageRun], changed: frozenset[str] | None) -> set[str]:
     """Return the outdated stage runs and everything downstream."""
     if changed is None:
         return {stage_run.name for stage_run in everything}
@@ -254,7 +256,7 @@ def _outdated_names(everything: Sequence[Instance], changed: frozenset[str] | No
 # --- how long -------------------------------------------------------------------------------------
 
 
-def _continuations(inputs: Known) -> int | None:
+def _continuations(inputs: EstimateInputs) -> int | None:
     """Return the number of continuations of one variant."""
     total = inputs.prompts
     if total is None:
@@ -266,7 +268,7 @@ def _continuations(inputs: Known) -> int | None:
     return total * inputs.config.generation.samples
 
 
-def _token_count(inputs: Known, stage_run: Instance) -> int | None:
+def _token_count(inputs: EstimateInputs, stage_run: StageRun) -> int | None:
     """Return the maximum number of tokens; continuations may end early."""
     rows = _continuations(inputs)
     if stage_run.stage.name in ("generate", "score") and rows is not None:
@@ -281,7 +283,7 @@ def _token_count(inputs: Known, stage_run: Instance) -> int | None:
     return None
 
 
-def training_tokens(inputs: Known, key: str) -> int | None:
+def training_tokens(inputs: EstimateInputs, key: str) -> int | None:
     """Estimate training tokens from steps and size of the data, at most max_length per example."""
     recipe = inputs.config.finetunes[key]
     data = inputs.weighed.get(f"finetunes.{key}.data")
@@ -297,7 +299,7 @@ def training_tokens(inputs: Known, key: str) -> int | None:
     return int(recipe.epochs * size / CHARACTERS_PER_TOKEN)
 
 
-def _estimated_seconds(inputs: Known, stage_run: Instance) -> float | None:
+def _estimated_seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
     """Estimate the time by the formulas in this module's docstring, with the fixed overhead."""
     if inputs.speed is None:
         return None
@@ -315,17 +317,17 @@ def _estimated_seconds(inputs: Known, stage_run: Instance) -> float | None:
     return None if seconds is None else overhead + seconds
 
 
-def _model_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+def _model_seconds(inputs: EstimateInputs, speed: Speed, key: str) -> float | None:
     asset = inputs.weighed.get(f"models.{key}")
     return None if asset is None or asset.size is None else 4 * asset.size / speed.hashed_bytes
 
 
-def _finetune_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+def _finetune_seconds(inputs: EstimateInputs, speed: Speed, key: str) -> float | None:
     parameters, tokens = shape_of_variant(inputs, key).parameters, training_tokens(inputs, key)
     return None if parameters is None or tokens is None else 4 * parameters * tokens / speed.flops
 
 
-def _generate_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+def _generate_seconds(inputs: EstimateInputs, speed: Speed, key: str) -> float | None:
     parameters, rows = shape_of_variant(inputs, key).parameters, _continuations(inputs)
     if parameters is None or rows is None or inputs.config.variants[key].served_as:
         return None
@@ -336,7 +338,7 @@ def _generate_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
     return 2 * parameters * rows * _prompt_tokens(inputs) / speed.flops + passes * step
 
 
-def _score_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
+def _score_seconds(inputs: EstimateInputs, speed: Speed, key: str) -> float | None:
     sizes = [
         inputs.weighed[f"scoring.scorers.{name}"].size for name in inputs.config.scoring.scorers
     ]
@@ -347,17 +349,17 @@ def _score_seconds(inputs: Known, speed: Speed, key: str) -> float | None:
     return 2 * weights * rows * inputs.config.generation.max_new_tokens / speed.flops
 
 
-def rows_together(inputs: Known) -> int:
+def rows_together(inputs: EstimateInputs) -> int:
     """Return the number of continuations that are decoded together."""
     each = _prompt_tokens(inputs) + inputs.config.generation.max_new_tokens
     return max(1, int(inputs.config.runtime.batch_tokens / each))
 
 
-def _prompt_tokens(inputs: Known) -> float:
+def _prompt_tokens(inputs: EstimateInputs) -> float:
     return inputs.prompt_tokens or ASSUMED_PROMPT_TOKENS
 
 
-def _scales(inputs: Known, everything: Sequence[Instance]) -> dict[str, float]:
+def _scales(inputs: EstimateInputs, everything: Sequence[StageRun]) -> dict[str, float]:
     """Return ratios from the records of up-to-date stage runs; others may differ in size."""
     todo = _outdated_names(everything, inputs.changed)
     ratios: dict[str, list[float]] = {}
@@ -372,7 +374,7 @@ def _scales(inputs: Known, everything: Sequence[Instance]) -> dict[str, float]:
 
 
 def _calibrated(
-    seconds: float | None, stage_run: Instance, scale: Mapping[str, float]
+    seconds: float | None, stage_run: StageRun, scale: Mapping[str, float]
 ) -> float | None:
     return None if seconds is None else seconds * scale.get(stage_run.stage.name, 1.0)
 
@@ -380,12 +382,14 @@ def _calibrated(
 # --- how much -------------------------------------------------------------------------------------
 
 
-def _fixed_bytes(inputs: Known) -> float:
+def _fixed_bytes(inputs: EstimateInputs) -> float:
     device = inputs.speed.device if inputs.speed else "cpu"
     return FIXED_BYTES[device.partition(":")[0]]
 
 
-def _generate_memory(inputs: Known, shape: Shape) -> tuple[float | None, float | None]:
+def _generate_memory(
+    inputs: EstimateInputs, shape: ModelShape
+) -> tuple[float | None, float | None]:
     """Return bytes of (weights only, weights and a full batch)."""
     if shape.parameters is None:
         return None, None
@@ -399,7 +403,7 @@ def _generate_memory(inputs: Known, shape: Shape) -> tuple[float | None, float |
     return weights, weights + _prepacked_bytes(inputs, each * shape.parameters) + cache + logits
 
 
-def _prepacked_bytes(inputs: Known, size: float) -> float:
+def _prepacked_bytes(inputs: EstimateInputs, size: float) -> float:
     """Return the maximum bytes of prepacked linear weights on a CPU (`linear.Linears`)."""
     speed = inputs.speed
     if speed is None or speed.device != "cpu" or inputs.config.generation.dtype not in PRECISIONS:
@@ -407,7 +411,9 @@ def _prepacked_bytes(inputs: Known, size: float) -> float:
     return size if size <= MEMORY_SHARE * speed.memory_total else 0.0
 
 
-def _finetune_memory(inputs: Known, key: str, shape: Shape) -> tuple[float | None, float | None]:
+def _finetune_memory(
+    inputs: EstimateInputs, key: str, shape: ModelShape
+) -> tuple[float | None, float | None]:
     if shape.parameters is None:
         return None, None
     recipe = inputs.config.finetunes[key]
@@ -422,15 +428,15 @@ def _finetune_memory(inputs: Known, key: str, shape: Shape) -> tuple[float | Non
     return weights, weights + optimiser * lora_parameters(recipe, shape) + activations + logits
 
 
-def _total_disk(sizes: Iterable[float | None]) -> Room:
+def _total_disk(sizes: Iterable[float | None]) -> DiskNeed:
     known_sizes = list(sizes)
-    return Room(
+    return DiskNeed(
         float(sum(size or 0 for size in known_sizes)), any(size is None for size in known_sizes)
     )
 
 
 def problems(
-    inputs: Known, needed: Sequence[Need], free: Mapping[str, tuple[float, float]]
+    inputs: EstimateInputs, needed: Sequence[MemoryNeed], free: Mapping[str, tuple[float, float]]
 ) -> list[str]:
     """Return what would stop the run, each with a remedy.
 
@@ -463,7 +469,7 @@ def _gib(size: float | None) -> str:
     return "unknown" if size is None else f"{size / GIB:.1f} GiB"
 
 
-def as_rows(planned: Sequence[Work]) -> list[dict[str, Any]]:
+def as_rows(planned: Sequence[StageEstimate]) -> list[dict[str, Any]]:
     """Return one row for each stage: runs to do and done, tokens, seconds."""
     rows = []
     for stage in dict.fromkeys(item.stage for item in planned):

@@ -7,30 +7,36 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from toxtrail.backends.assets.cached import Present
+from toxtrail.backends.assets.cached import CachedAsset
 from toxtrail.backends.checkpoint_files.weight_files import inspect_weights
 from toxtrail.backends.scorers.heads import known_heads
 from toxtrail.config.asset_uris import FileUri, parse_uri
-from toxtrail.config.schema import Config, FinetuneConfig, InstructionData, Source, SubsetConfig
-from toxtrail.datasets.prompt_selection import draw
+from toxtrail.config.schema import (
+    Config,
+    FinetuneConfig,
+    PinnedAsset,
+    SubsetConfig,
+    TrainingDataConfig,
+)
+from toxtrail.datasets.prompt_selection import sample_prompts
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
-from toxtrail.errors import ToxtrailError, nearest
+from toxtrail.errors import ToxtrailError, did_you_mean
 from toxtrail.records.rows import Prompt
-from toxtrail.stages.finetune import found_in, lessons_of
-from toxtrail.stages.prompts import selected
+from toxtrail.stages.finetune import read_training_data, split_training_data
+from toxtrail.stages.prompts import read_subset
 
 
-class Here(Protocol):
+class LocalAssets(Protocol):
     """A lookup of the local files of assets."""
 
-    def present(self, uri: str, resolved: str | None) -> Present | None: ...
+    def present(self, uri: str, resolved: str | None) -> CachedAsset | None: ...
 
 
-def unreadable_sources(config: Config, assets: Here) -> list[str]:
+def unreadable_sources(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each local prompt or instruction source that lacks required contents:
     a missing column, nothing left by a filter, too few prompts."""
     seed = config.prompts.seed
-    readers: list[tuple[Source, Callable[[Path], object]]] = [
+    readers: list[tuple[PinnedAsset, Callable[[Path], object]]] = [
         *(
             (source_config, partial(_read_subset, key=key, config=source_config, seed=seed))
             for key, source_config in config.prompts.subsets.items()
@@ -43,7 +49,7 @@ def unreadable_sources(config: Config, assets: Here) -> list[str]:
     return [line for source, read in readers for line in _read_problem(source, assets, read)]
 
 
-def unknown_heads(config: Config, assets: Here) -> list[str]:
+def unknown_heads(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each scorer without a head of the configured name, where known."""
     problems = []
     for key, scorer in config.scoring.scorers.items():
@@ -52,15 +58,15 @@ def unknown_heads(config: Config, assets: Here) -> list[str]:
         if heads and scorer.head not in heads:
             problems.append(
                 f'scoring.scorers.{key}.head: {scorer.uri} has no head "{scorer.head}".'
-                f"{nearest(scorer.head, heads)}"
+                f"{did_you_mean(scorer.head, heads)}"
             )
     return problems
 
 
-def damaged_weights(config: Config, assets: Here) -> list[str]:
+def damaged_weights(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each local model, adapter and classifier whose weight files are
     incomplete or not among the hashed files; only headers are read."""
-    sources: list[tuple[str, Source]] = [
+    sources: list[tuple[str, PinnedAsset]] = [
         *(
             (key_path, source_config)
             for key_path, source_config in config.sources()
@@ -89,9 +95,9 @@ def damaged_weights(config: Config, assets: Here) -> list[str]:
     return problems
 
 
-def detected_delimiters(config: Config, assets: Here) -> list[str]:
+def detected_delimiters(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each local .csv source whose delimiter is detected from its header."""
-    sources: list[tuple[str, SubsetConfig | InstructionData]] = [
+    sources: list[tuple[str, SubsetConfig | TrainingDataConfig]] = [
         *(
             (f"prompts.subsets.{key}", source_config)
             for key, source_config in config.prompts.subsets.items()
@@ -118,7 +124,7 @@ class InClusters(NamedTuple):
     clusters: int
 
 
-def prompts_in_clusters(config: Config, assets: Here) -> list[InClusters]:
+def prompts_in_clusters(config: Config, assets: LocalAssets) -> list[InClusters]:
     """Return prompts and clusters of each subset with a cluster column and a readable source."""
     counts = []
     for key, subset_config in config.prompts.subsets.items():
@@ -133,7 +139,7 @@ def prompts_in_clusters(config: Config, assets: Here) -> list[InClusters]:
     return counts
 
 
-def _detected_delimiter(source: Source, assets: Here) -> str | None:
+def _detected_delimiter(source: PinnedAsset, assets: LocalAssets) -> str | None:
     local_asset = assets.present(source.uri, None)
     if local_asset is None or len(local_asset.files) != 1:
         return None
@@ -144,14 +150,16 @@ def _detected_delimiter(source: Source, assets: Here) -> str | None:
 
 
 def _read_training_data(path: Path, key: str, config: FinetuneConfig) -> None:
-    lessons_of(key, found_in(path, key, config), config)
+    split_training_data(key, read_training_data(path, key, config), config)
 
 
 def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> list[Prompt]:
-    return draw(selected(path, key, config), key, config, seed)
+    return sample_prompts(read_subset(path, key, config), key, config, seed)
 
 
-def _read_problem(source: Source, assets: Here, read: Callable[[Path], object]) -> Iterator[str]:
+def _read_problem(
+    source: PinnedAsset, assets: LocalAssets, read: Callable[[Path], object]
+) -> Iterator[str]:
     local_asset = assets.present(source.uri, None)
     if local_asset is None or len(local_asset.files) != 1:
         return

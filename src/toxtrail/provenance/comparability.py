@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import Manifest, canonical_json, content_key, lineage
+from toxtrail.provenance.identity import Manifest, canonical_json, content_key, walk_lineage
 
 SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
 
 
-class Difference(NamedTuple):
+class ConditionMismatch(NamedTuple):
     """One condition that two variants do not share."""
 
     variant: str
@@ -31,7 +31,7 @@ class Difference(NamedTuple):
         return f"{self.variant}: {self.field} is {self.found}, not {self.reference}"
 
 
-def conditions(
+def measurement_conditions(
     scores: Manifest, prompt_ids: Iterable[str], threshold: float, clusters: Mapping[str, str]
 ) -> dict[str, str]:
     """Field -> value, as text.
@@ -44,7 +44,7 @@ def conditions(
     Raises:
         DataError: the scores do not say how the texts were generated.
     """
-    generated = next((node for node in lineage(scores) if node.kind == "generate"), None)
+    generated = next((node for node in walk_lineage(scores) if node.kind == "generate"), None)
     if generated is None:
         raise DataError("The scores do not say how their texts were generated. Re-run `dvc repro`.")
     decoding = {k: v for k, v in generated.params["generation"].items() if k != "max_error_share"}
@@ -79,19 +79,21 @@ def fingerprint(fields: Mapping[str, str]) -> str:
     return content_key(dict(fields))
 
 
-def differences(
+def mismatches(
     variant: str, fields: Mapping[str, str], reference: Mapping[str, str]
-) -> list[Difference]:
+) -> list[ConditionMismatch]:
     """Field by field, in the order of the reference's fields, then what only the variant has."""
     names = [*reference, *(name for name in fields if name not in reference)]
     return [
-        Difference(variant, name, fields.get(name, "missing"), reference.get(name, "missing"))
+        ConditionMismatch(
+            variant, name, fields.get(name, "missing"), reference.get(name, "missing")
+        )
         for name in names
         if fields.get(name) != reference.get(name)
     ]
 
 
-def refuse_mismatch(mismatches: Sequence[Difference], against: str, cure: str) -> None:
+def require_comparable(mismatches: Sequence[ConditionMismatch], against: str, cure: str) -> None:
     """DataError with every difference, if there is one."""
     if mismatches:
         raise DataError(
@@ -102,7 +104,7 @@ def refuse_mismatch(mismatches: Sequence[Difference], against: str, cure: str) -
         )
 
 
-def mismatch_text(rows: Sequence[Mapping[str, Any]]) -> str:
+def mismatch_warning(rows: Sequence[Mapping[str, Any]]) -> str:
     """What stands on everything that is made from unlike conditions; empty if they are alike."""
     if not rows:
         return ""

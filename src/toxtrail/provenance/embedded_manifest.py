@@ -19,10 +19,10 @@ from toxtrail.errors import DataError, is_of_the_system
 from toxtrail.provenance.identity import Manifest, canonical_json
 from toxtrail.regular_files import open_regular, read_text
 
-NAME = "toxtrail.manifest"
+METADATA_KEY = "toxtrail.manifest"
 """Key in the metadata of Parquet and safetensors files and of PNG's text chunks, `id` in SVG,
 `name` in HTML."""
-DRAWS_NAME = "toxtrail_manifest"
+NETCDF_DATASET = "toxtrail_manifest"
 """A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -30,8 +30,8 @@ PNG_START = b"\x89PNG\r\n\x1a\n"
 HEADER_LIMIT = 100 << 20
 """Bytes; safetensors' own limit for a header."""
 
-_SVG = re.compile(rf'<metadata id="{re.escape(NAME)}">(.*?)</metadata>', re.DOTALL)
-_HTML = re.compile(rf'<meta name="{re.escape(NAME)}" content="(.*?)">', re.DOTALL)
+_SVG = re.compile(rf'<metadata id="{re.escape(METADATA_KEY)}">(.*?)</metadata>', re.DOTALL)
+_HTML = re.compile(rf'<meta name="{re.escape(METADATA_KEY)}" content="(.*?)">', re.DOTALL)
 
 _FORMAT_ERRORS = (
     pa.ArrowException, ValidationError, ValueError, OSError, RecursionError, RuntimeError,
@@ -39,7 +39,7 @@ _FORMAT_ERRORS = (
 )  # fmt: skip
 
 
-def as_text(manifest: Manifest) -> str:
+def manifest_text(manifest: Manifest) -> str:
     """The one spelling that every format holds."""
     return canonical_json(manifest.to_json())
 
@@ -47,7 +47,7 @@ def as_text(manifest: Manifest) -> str:
 def in_svg(svg: str, manifest: Manifest) -> str:
     """The figure with the manifest in it."""
     head, end, tail = svg.rpartition("</svg>")
-    return f'{head}<metadata id="{NAME}">{html.escape(as_text(manifest))}</metadata>\n{end}{tail}'
+    return f'{head}<metadata id="{METADATA_KEY}">{html.escape(manifest_text(manifest))}</metadata>\n{end}{tail}'
 
 
 def in_png(png: bytes, manifest: Manifest) -> bytes:
@@ -56,7 +56,14 @@ def in_png(png: bytes, manifest: Manifest) -> bytes:
     Source: https://www.w3.org/TR/png-3/, sections 5.3 and 11.3.3.4 (iTXt).
     """
     start = len(PNG_START) + 25  # the header chunk has 13 bytes and 12 around them
-    body = b"iTXt" + NAME.encode() + b"\0" + b"\0\0" + b"\0\0" + as_text(manifest).encode()
+    body = (
+        b"iTXt"
+        + METADATA_KEY.encode()
+        + b"\0"
+        + b"\0\0"
+        + b"\0\0"
+        + manifest_text(manifest).encode()
+    )
     chunk = (len(body) - 4).to_bytes(4, "big") + body + zlib.crc32(body).to_bytes(4, "big")
     return png[:start] + chunk + png[start:]
 
@@ -69,19 +76,19 @@ def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
     """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
-    kept = {**header.pop("__metadata__", {}), NAME: as_text(manifest)}
+    kept = {**header.pop("__metadata__", {}), METADATA_KEY: manifest_text(manifest)}
     metadata = {key: kept[key] for key in sorted(kept)}
     text = json.dumps({"__metadata__": metadata, **header}, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)  # the format wants its tensors aligned
     return len(text).to_bytes(8, "little") + text + data[start:]
 
 
-def without_manifest(svg: str) -> str:
+def strip_svg_manifest(svg: str) -> str:
     """The figure alone, for a page that carries a manifest of its own."""
     return _SVG.sub("", svg)
 
 
-def embedded_manifest(path: Path) -> Manifest | None:
+def read_embedded_manifest(path: Path) -> Manifest | None:
     """The manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None if it
     has none, or is of another format.
 
@@ -104,7 +111,9 @@ def _text(path: Path) -> str | None:
         start = file.read(16)
     if start.startswith(b"PAR1"):
         metadata = pq.read_schema(path).metadata or {}
-        return metadata[NAME.encode()].decode() if NAME.encode() in metadata else None
+        return (
+            metadata[METADATA_KEY.encode()].decode() if METADATA_KEY.encode() in metadata else None
+        )
     if start.startswith(b"\x89HDF"):
         return _netcdf(path)
     if start.startswith(PNG_START):
@@ -120,12 +129,12 @@ def _netcdf(path: Path) -> str | None:
     import h5py
 
     with h5py.File(path) as file:
-        stored = file.get(DRAWS_NAME)
+        stored = file.get(NETCDF_DATASET)
         return bytes(stored[()]).decode() if stored is not None else None
 
 
 def _png(path: Path) -> str | None:
-    chunk_prefix = NAME.encode() + b"\0\0\0\0\0"
+    chunk_prefix = METADATA_KEY.encode() + b"\0\0\0\0\0"
     with open_regular(path) as file:
         file.seek(len(PNG_START))
         while len(head := file.read(8)) == 8:
@@ -145,7 +154,7 @@ def _safetensors(path: Path) -> str | None:
     with open_regular(path) as file:
         length = int.from_bytes(file.read(8), "little")
         header = json.loads(file.read(length))
-    text = header.get("__metadata__", {}).get(NAME)
+    text = header.get("__metadata__", {}).get(METADATA_KEY)
     return str(text) if text else None
 
 

@@ -50,12 +50,12 @@ def content_key(value: object) -> str:
     return sha256_text(canonical_json(value))
 
 
-def record_seal(record: Mapping[str, Any]) -> str:
+def execution_record_hash(record: Mapping[str, Any]) -> str:
     """What a record of an execution must name as its seal: the content key of all else in it."""
     return content_key({name: value for name, value in record.items() if name != "seal"})
 
 
-class Card(BaseModel):
+class FrozenRecord(BaseModel):
     """A frozen record with one canonical spelling."""
 
     model_config = ConfigDict(
@@ -66,7 +66,7 @@ class Card(BaseModel):
         return self.model_dump(mode="json")
 
 
-class FileHash(Card):
+class FileHash(FrozenRecord):
     """One file of an asset."""
 
     path: str
@@ -93,7 +93,7 @@ def tree_sha256(files: Iterable[FileHash]) -> str:
     return content_key({file.path: file.sha256 for file in files})
 
 
-class BaseWeights(Card):
+class BaseWeights(FrozenRecord):
     """Weights taken as they are."""
 
     uri: str
@@ -123,7 +123,7 @@ def _is_none(value: object) -> bool:
     return value is None
 
 
-class TrainingRecord(Card):
+class TrainingRecord(FrozenRecord):
     """How an adapter was made here."""
 
     data_uri: str
@@ -147,7 +147,7 @@ class TrainingRecord(Card):
     environment: dict[str, str]
 
 
-class Adapter(Card):
+class Adapter(FrozenRecord):
     """One LoRA adapter, applied on top of the base and of the adapters before it."""
 
     key: str
@@ -178,7 +178,7 @@ class Adapter(Card):
         return tuple((what, sha256) for what, sha256 in files if sha256 is not None)
 
 
-class Probe(Card):
+class LogitProbe(FrozenRecord):
     """What loaded weights answer to fixed sentences; the same in two loads, or there is none."""
 
     texts: tuple[str, ...]
@@ -198,14 +198,14 @@ def probe_digest(texts: Iterable[str], dtype: str, top_tokens: Iterable[int]) ->
     return content_key({"texts": list(texts), "dtype": dtype, "top_tokens": list(top_tokens)})
 
 
-class ModelCard(Card):
+class ModelIdentity(FrozenRecord):
     """models/<variant>/model.json: everything that decides which weights answer a prompt."""
 
     schema_version: Literal[1] = 1
     key: str
     base: BaseWeights
     adapters: tuple[Adapter, ...]
-    probe: Probe | None = None
+    probe: LogitProbe | None = None
     """None before the weights were loaded for the first time."""
 
     @property
@@ -224,7 +224,7 @@ class ModelCard(Card):
         )
 
 
-class Manifest(Card):
+class Manifest(FrozenRecord):
     """Where a file comes from; carried inside the file (Parquet metadata, JSON field, netCDF
     attribute).
 
@@ -239,8 +239,8 @@ class Manifest(Card):
     """The variant or family; None for a stage without keys."""
     params: dict[str, Any]
     """The stage's own sections of params.yaml."""
-    inputs: dict[str, Input]
-    model: ModelCard | None = None
+    inputs: dict[str, InputFile]
+    model: ModelIdentity | None = None
     code_sha256: str
     """Of the source files that the stage's mathematics lies in (pipeline.py lists them)."""
     environment: dict[str, str]
@@ -251,7 +251,7 @@ class Manifest(Card):
         return content_key(self.to_json())
 
 
-class Input(Card):
+class InputFile(FrozenRecord):
     """One file that a stage has read."""
 
     path: str
@@ -263,19 +263,19 @@ class Input(Card):
 Manifest.model_rebuild()
 
 
-def lineage(manifest: Manifest) -> list[Manifest]:
+def walk_lineage(manifest: Manifest) -> list[Manifest]:
     """The manifest and all that it was made from, nearest first."""
     below = [source.manifest for source in manifest.inputs.values() if source.manifest is not None]
-    return [manifest, *(node for part in below for node in lineage(part))]
+    return [manifest, *(node for part in below for node in walk_lineage(part))]
 
 
-def flatten(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+def flatten_dict(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """{"a": {"b": 1}} -> {"a.b": 1}; lists become their canonical JSON."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"
         if isinstance(value, Mapping):
-            flat.update(flatten(value, f"{path}."))
+            flat.update(flatten_dict(value, f"{path}."))
         else:
             flat[path] = canonical_json(value) if isinstance(value, list | tuple) else value
     return flat

@@ -10,13 +10,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePosixPath
 
-from toxtrail.provenance.identity import FileHash, ModelCard
+from toxtrail.provenance.identity import FileHash, ModelIdentity
 
 WEIGHTS = (".safetensors", ".gguf")
 
 
 def doubts(
-    cards: Mapping[str, ModelCard], parents: Mapping[str, str | None]
+    cards: Mapping[str, ModelIdentity], parents: Mapping[str, str | None]
 ) -> dict[str, list[str]]:
     """Variant -> its weak marks; a variant without any is left out.
 
@@ -57,7 +57,7 @@ def other_base(claim: object, uri: str) -> str | None:
     return None if last == base_name or is_file else claim
 
 
-def _of_card(card: ModelCard) -> Iterator[str]:
+def _of_card(card: ModelIdentity) -> Iterator[str]:
     for adapter in card.adapters:
         if adapter.other_base is not None:
             yield (
@@ -71,7 +71,7 @@ def _of_card(card: ModelCard) -> Iterator[str]:
         )
 
 
-def _twins(key: str, cards: Mapping[str, ModelCard]) -> Iterator[str]:
+def _twins(key: str, cards: Mapping[str, ModelIdentity]) -> Iterator[str]:
     fingerprint = cards[key].fingerprint
     same = [
         other for other, card in cards.items() if other != key and card.fingerprint == fingerprint
@@ -80,7 +80,7 @@ def _twins(key: str, cards: Mapping[str, ModelCard]) -> Iterator[str]:
         yield f"it has the same weights and tokenizer as {' and '.join(same)} (one fingerprint)"
 
 
-def _beside(card: ModelCard, parent: ModelCard) -> Iterator[str]:
+def _beside(card: ModelIdentity, parent: ModelIdentity) -> Iterator[str]:
     if card.adapters == parent.adapters and _hashes(card) == _hashes(parent):
         theirs = {(file.path, file.sha256) for file in _read(parent)}
         other = [f.path for f in _read(card) if (f.path, f.sha256) not in theirs]
@@ -95,11 +95,11 @@ def _beside(card: ModelCard, parent: ModelCard) -> Iterator[str]:
         )
 
 
-def _hashes(card: ModelCard) -> set[str]:
+def _hashes(card: ModelIdentity) -> set[str]:
     return {file.sha256 for file in _read(card) if file.path.lower().endswith(WEIGHTS)}
 
 
-def _read(card: ModelCard) -> tuple[FileHash, ...]:
+def _read(card: ModelIdentity) -> tuple[FileHash, ...]:
     """The files that are loaded."""
     return card.base.converted or card.base.files
 

@@ -15,33 +15,33 @@ from typing import Annotated, Any, Literal, NamedTuple
 from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from toxtrail.analysis.score_table import ALL
-from toxtrail.config.load import problems, read_yaml, validated
-from toxtrail.config.schema import Key, Section
-from toxtrail.errors import ConfigError, DataError, nearest
+from toxtrail.config.load import config_error, read_yaml, validate_section
+from toxtrail.config.schema import ConfigSection, Key
+from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.published.counts import (
     COLUMNS,
     Counts,
     Sampler,
-    count_of,
+    add_overall,
+    count_from_row,
     how,
     pair_row,
-    published_table,
     rate_row,
-    with_all,
+    reanalyse_table,
 )
 from toxtrail.stats import published_counts
-from toxtrail.stats.published_counts import Belief, Published
+from toxtrail.stats.published_counts import AnalysisSettings, PublishedCount
 from toxtrail.stats.rates import Interval
 
 Text = Annotated[str, StringConstraints(min_length=1)]
 Verdict = Literal["higher", "lower", "not decisive"]
 
-BASES = (0.01, 0.10)
+BASELINE_RATES = (0.01, 0.10)
 """Baseline rates of the resolution table: of a fine-tuned and of a base model."""
 OPPOSITE: dict[str, str] = {"higher": "lower", "lower": "higher"}
 
 
-class SourceConfig(Section):
+class SourceConfig(ConfigSection):
     """A publication and its measure."""
 
     cite: Text
@@ -56,7 +56,7 @@ class SourceConfig(Section):
     for 0.10); exact: none was rounded."""
 
 
-class RateConfig(Section):
+class RateConfig(ConfigSection):
     """One published rate."""
 
     source: Key
@@ -72,7 +72,7 @@ class RateConfig(Section):
     """The count instead; together with a rate, it must round to the rate."""
 
 
-class ClaimConfig(Section):
+class ClaimConfig(ConfigSection):
     """One published comparison."""
 
     source: Key
@@ -87,7 +87,7 @@ class ClaimConfig(Section):
     """Quote from the source."""
 
 
-class PublishedFile(Section):
+class PublishedFile(ConfigSection):
     """A file of published numbers."""
 
     sources: Annotated[dict[Key, SourceConfig], Field(min_length=1)]
@@ -105,7 +105,7 @@ class PublishedFile(Section):
         return (self.keys or {}).get(variant, variant)
 
 
-class Loaded(NamedTuple):
+class PublishedData(NamedTuple):
     """A checked file."""
 
     file: PublishedFile
@@ -113,16 +113,16 @@ class Loaded(NamedTuple):
     """Source -> (variant, subset) -> count."""
 
 
-def load_published(path: Path) -> Loaded:
+def load_published(path: Path) -> PublishedData:
     """Read and check a file of published numbers.
 
     Raises:
         ConfigError: every problem: an unknown name, a rate that no count gives, a source that is
             not listed, a duplicate row.
     """
-    file = validated(PublishedFile, read_yaml(path, exact=True), path.name)
+    file = validate_section(PublishedFile, read_yaml(path, exact=True), path.name)
     wrong = [*_broken_names(file), *_duplicates(file)]
-    counts: dict[str, dict[tuple[str, str], Published]] = {key: {} for key in file.sources}
+    counts: dict[str, dict[tuple[str, str], PublishedCount]] = {key: {} for key in file.sources}
     for index, row in enumerate(file.rates):
         if row.source in counts:
             try:
@@ -132,17 +132,17 @@ def load_published(path: Path) -> Loaded:
             except (DataError, ValueError) as error:
                 wrong.append(f"rates.{index} ({row.variant}): {str(error).rstrip('.')}.")
     if wrong:
-        raise problems(path.name, wrong)
-    return Loaded(
-        file, {source: with_all(source_counts) for source, source_counts in counts.items()}
+        raise config_error(path.name, wrong)
+    return PublishedData(
+        file, {source: add_overall(source_counts) for source, source_counts in counts.items()}
     )
 
 
 def replay(
-    loaded: Loaded,
+    loaded: PublishedData,
     only: str | None,
     against: str | None,
-    belief: Belief,
+    belief: AnalysisSettings,
     sampler: Sampler | None,
 ) -> dict[str, Any]:
     """Re-analyse every published comparison from the counts, with the source's verdict.
@@ -176,15 +176,15 @@ def replay(
     }
 
 
-def held_against(
-    loaded: Loaded, summary: Mapping[str, Any], scorer: str, prior: float
+def compare_with_run(
+    loaded: PublishedData, summary: Mapping[str, Any], scorer: str, prior: float
 ) -> dict[str, Any]:
     """Compare measured with published rates and verdicts, matched by variant and subset.
 
     Two rates agree if they differ by no more than the region of practical equivalence: rope_pp, or
     rope_share of the published rate if that is more.
     """
-    belief = Belief(prior, summary["level"], 0, 0.0)  # nothing is drawn, nothing paired
+    belief = AnalysisSettings(prior, summary["level"], 0, 0.0)  # nothing is drawn, nothing paired
     measured = {
         (row["variant"], row["subset"]): row
         for row in summary["rates"]
@@ -217,7 +217,7 @@ def _broken_names(file: PublishedFile) -> Iterable[str]:
             if row.source not in file.sources:
                 yield (
                     f'{name}.{index}.source: unknown source "{row.source}".'
-                    f"{nearest(row.source, file.sources)}"
+                    f"{did_you_mean(row.source, file.sources)}"
                 )
     for index, claim in enumerate(file.claims):
         if claim.variant == claim.against:
@@ -235,7 +235,7 @@ def _duplicates(file: PublishedFile) -> Iterable[str]:
         )
 
 
-def _count_of_row(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Published:
+def _count_of_row(row: RateConfig, sources: Mapping[str, SourceConfig]) -> PublishedCount:
     subset = row.subset or ALL
     n = row.n or (sources[row.source].prompts or {}).get(subset)
     if n is None:
@@ -244,13 +244,13 @@ def _count_of_row(row: RateConfig, sources: Mapping[str, SourceConfig]) -> Publi
             f"{subset}"
         )
     values = {name: getattr(row, name) for name in COLUMNS}
-    return count_of(values, n, sources[row.source].decimals)
+    return count_from_row(values, n, sources[row.source].decimals)
 
 
-def _selected_sources(loaded: Loaded, only: str | None) -> list[str]:
+def _selected_sources(loaded: PublishedData, only: str | None) -> list[str]:
     sources = loaded.file.sources
     if only is not None and only not in sources:
-        raise ConfigError(f'--source: unknown source "{only}".{nearest(only, sources)}')
+        raise ConfigError(f'--source: unknown source "{only}".{did_you_mean(only, sources)}')
     return [only] if only else list(sources)
 
 
@@ -258,7 +258,11 @@ def _selected_sources(loaded: Loaded, only: str | None) -> list[str]:
 
 
 def _reanalyse_source(
-    loaded: Loaded, source: str, against: str | None, belief: Belief, sampler: Sampler | None
+    loaded: PublishedData,
+    source: str,
+    against: str | None,
+    belief: AnalysisSettings,
+    sampler: Sampler | None,
 ) -> dict[str, Any]:
     counts = loaded.counts[source]
     claims = [claim for claim in loaded.file.claims if claim.source == source]
@@ -267,7 +271,7 @@ def _reanalyse_source(
             f"{source} lists its own comparisons: --against and --pool are for tables that do not."
         )
     if not claims and counts:
-        table = published_table(counts, against, belief, sampler)
+        table = reanalyse_table(counts, against, belief, sampler)
         pairs = [{**row, **_claim_columns(row, None)} for row in table["pairs"]]
         return {
             **table,
@@ -281,7 +285,7 @@ def _reanalyse_source(
     return {"pooled": None, "rates": rates, "pairs": pairs}
 
 
-def _claim_row(counts: Counts, claim: ClaimConfig, belief: Belief) -> dict[str, Any]:
+def _claim_row(counts: Counts, claim: ClaimConfig, belief: AnalysisSettings) -> dict[str, Any]:
     """Re-analyse a published comparison; missing where the source prints too few numbers."""
     part = claim.subset or ALL
     ends = [(claim.against, part), (claim.variant, part)]
@@ -321,7 +325,9 @@ def _claim_status(computed: str | None, published: str | None) -> str:
     return "contradicted" if OPPOSITE.get(computed) == published else "not borne out"
 
 
-def _resolution_rows(loaded: Loaded, source: str, belief: Belief) -> list[dict[str, Any]]:
+def _resolution_rows(
+    loaded: PublishedData, source: str, belief: AnalysisSettings
+) -> list[dict[str, Any]]:
     """Return what each number of prompts of a source can detect, whatever its results."""
     config = loaded.file.sources[source]
     sizes = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
@@ -335,16 +341,24 @@ def _resolution_rows(loaded: Loaded, source: str, belief: Belief) -> list[dict[s
     return list(rows.values())
 
 
-def _resolution_of(n: int, belief: Belief) -> dict[str, Any]:
-    none = published_counts.rate_interval(Published(0, n), belief.prior, belief.level)
+def _resolution_of(n: int, belief: AnalysisSettings) -> dict[str, Any]:
+    none = published_counts.rate_interval(PublishedCount(0, n), belief.prior, belief.level)
     row: dict[str, Any] = {"n": n, "none_lo": none.lo, "none_hi": none.hi}
-    for base in BASES:
-        count = Published(max(1, round(base * n)), n)
+    for base in BASELINE_RATES:
+        count = PublishedCount(max(1, round(base * n)), n)
         lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)
         name = f"at_{100 * base:.0f}"
         row |= {f"{name}_lo": lo, f"{name}_hi": hi}
-        row |= {f"{name}_rise": published_counts.resolution(count, belief.prior, belief.level)}
-        row |= {f"{name}_fall": published_counts.fall(count, belief.prior, belief.level)}
+        row |= {
+            f"{name}_rise": published_counts.min_detectable_increase(
+                count, belief.prior, belief.level
+            )
+        }
+        row |= {
+            f"{name}_fall": published_counts.min_detectable_decrease(
+                count, belief.prior, belief.level
+            )
+        }
     return row
 
 
@@ -352,17 +366,17 @@ def _resolution_of(n: int, belief: Belief) -> dict[str, Any]:
 
 
 def _compare_rate(
-    loaded: Loaded,
+    loaded: PublishedData,
     source: str,
     key: tuple[str, str],
-    count: Published,
+    count: PublishedCount,
     row: Mapping[str, Any],
     summary: Mapping[str, Any],
-    belief: Belief,
+    belief: AnalysisSettings,
 ) -> dict[str, Any]:
     region = max(summary["rope_pp"] / 100, summary["rope_share"] * count.rate)
     measured = row["rate_mean"], Interval(row["rate_lo"], row["rate_hi"])
-    agreement = published_counts.agreement(measured, count, region, belief)
+    agreement = published_counts.rate_agreement(measured, count, region, belief)
     lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)
     return {
         "source": source,
@@ -422,7 +436,7 @@ def _compare_claim(
     }
 
 
-def variants_of(loaded: Loaded) -> Sequence[str]:
+def published_variants(loaded: PublishedData) -> Sequence[str]:
     """Return the params.yaml key of every variant in the file."""
     named = [row.variant for row in loaded.file.rates]
     named += [name for claim in loaded.file.claims for name in (claim.variant, claim.against)]

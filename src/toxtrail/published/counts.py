@@ -17,17 +17,23 @@ import numpy as np
 
 from toxtrail.analysis.score_table import ALL
 from toxtrail.datasets.readers import Rows, field
-from toxtrail.errors import DataError, InferenceError, nearest
+from toxtrail.errors import DataError, InferenceError, did_you_mean
 from toxtrail.stats import published_counts, published_model
-from toxtrail.stats.published_counts import Belief, CountSource, Published
-from toxtrail.stats.rates import Floats, Ints, equal_tailed, named_rng
-from toxtrail.stats.sampling import Diagnostics, Effort, Sampled, complaints, judge
+from toxtrail.stats.published_counts import AnalysisSettings, CountSource, PublishedCount
+from toxtrail.stats.rates import Floats, Ints, equal_tailed_interval, named_rng
+from toxtrail.stats.sampling import (
+    Diagnostics,
+    SampleResult,
+    SamplerSettings,
+    convergence_problems,
+    diagnose,
+)
 
-Sampler = Callable[[Ints, Ints, Effort], Sampled]
-Counts = Mapping[tuple[str, str], Published]
+Sampler = Callable[[Ints, Ints, SamplerSettings], SampleResult]
+Counts = Mapping[tuple[str, str], PublishedCount]
 """(variant, subset) -> count."""
 
-EFFORT = (4, 3000, 0.95)
+SAMPLER_SETTINGS = (4, 3000, 0.95)
 """Chains, draws, target acceptance of the hierarchical model."""
 POOLED = ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled")
 
@@ -46,19 +52,21 @@ Decimals = int | Literal["exact"] | None
 none was rounded; None: as many digits as are written."""
 
 
-def counts_of(path: Path, rows: Rows, decimals: Decimals) -> dict[tuple[str, str], Published]:
+def counts_from_table(
+    path: Path, rows: Rows, decimals: Decimals
+) -> dict[tuple[str, str], PublishedCount]:
     """Return the counts of a table, in its order, with the total if there are several subsets.
 
     Raises:
         DataError: a column is missing, a value is not a number, no count gives a rate, or a row
             occurs twice; the message names the row.
     """
-    counts: dict[tuple[str, str], Published] = {}
+    counts: dict[tuple[str, str], PublishedCount] = {}
     for number, row in rows:
         try:
             variant = str(field(path, number, row, "variant")).strip()
             key = (variant, str(row.get("subset") or ALL).strip())
-            count = count_of(row, _prompt_count(field(path, number, row, "n")), decimals)
+            count = count_from_row(row, _prompt_count(field(path, number, row, "n")), decimals)
         except ValueError as error:
             raise DataError(f"{path.name}, row {number + 1}: {str(error).rstrip('.')}.") from None
         except DataError as error:
@@ -71,11 +79,11 @@ def counts_of(path: Path, rows: Rows, decimals: Decimals) -> dict[tuple[str, str
         counts[key] = count
     if not counts:
         raise DataError(f"{path.name} has no rows.")
-    return with_all(counts)
+    return add_overall(counts)
 
 
-def published_table(
-    counts: Counts, reference: str | None, belief: Belief, sampler: Sampler | None
+def reanalyse_table(
+    counts: Counts, reference: str | None, belief: AnalysisSettings, sampler: Sampler | None
 ) -> dict[str, Any]:
     """Estimate every rate, and the difference of each variant from the reference in shared subsets.
 
@@ -90,7 +98,9 @@ def published_table(
     variants = list(dict.fromkeys(variant for variant, _ in counts))
     against = variants[0] if reference is None else reference
     if against not in variants:
-        raise DataError(f'Unknown variant "{against}" in this table.{nearest(against, variants)}')
+        raise DataError(
+            f'Unknown variant "{against}" in this table.{did_you_mean(against, variants)}'
+        )
     pooled, status = _pooled_draws(counts, variants, belief, sampler) if sampler else ({}, None)
     pairs = [
         pair_row(counts, (against, variant), subset, pooled, belief)
@@ -101,7 +111,7 @@ def published_table(
     return {"reference": against, **how(belief), "pooled": status, "rates": rates, "pairs": pairs}
 
 
-def how(belief: Belief) -> dict[str, Any]:
+def how(belief: AnalysisSettings) -> dict[str, Any]:
     """Return the analysis settings, for the output."""
     return {
         "level": belief.level,
@@ -176,7 +186,7 @@ def _prompt_count(value: object) -> int:
     return n_prompts
 
 
-def count_of(row: Mapping[str, Any], n: int, decimals: Decimals) -> Published:
+def count_from_row(row: Mapping[str, Any], n: int, decimals: Decimals) -> PublishedCount:
     """Return the count from `toxic` (a count), `rate` (0.161 or 16.1 %) or `rate_pct` (16.1).
 
     Raises:
@@ -201,14 +211,14 @@ def count_of(row: Mapping[str, Any], n: int, decimals: Decimals) -> Published:
             f"toxic is {toxic} of {n}, which is {toxic / n:.4%}, but {rates[0]} is "
             f"{values[rates[0]]}. Correct one of them, or remove it"
         )
-    return Published(toxic, n)
+    return PublishedCount(toxic, n)
 
 
 def _is_empty(value: object) -> bool:
     return value is None or value == "" or (isinstance(value, float) and math.isnan(value))
 
 
-def _count_of_rate(name: str, value: object, n: int, decimals: Decimals) -> Published:
+def _count_of_rate(name: str, value: object, n: int, decimals: Decimals) -> PublishedCount:
     number = printed(value)
     if number.percent and name == "rate_pct":
         number = number._replace(percent=False)
@@ -216,18 +226,18 @@ def _count_of_rate(name: str, value: object, n: int, decimals: Decimals) -> Publ
     if decimals is not None:
         rate, half = _round_to_declared(number, value, decimals)
         precision: CountSource = "exact" if decimals == "exact" else "declared"
-        return published_counts.counted(unit * rate, n, unit * half, precision)
+        return published_counts.count_from_rate(unit * rate, n, unit * half, precision)
     if unit == 1 and (number.decimals in (0, None)) and number.value in (0, 1):
-        return published_counts.counted(
+        return published_counts.count_from_rate(
             number.value, n, Decimal(0), "exact"
         )  # none or all, not below a half
     if number.decimals is not None:
         half = Decimal(5).scaleb(-number.decimals - 1)
-        return published_counts.counted(unit * number.value, n, unit * half, "printed")
+        return published_counts.count_from_rate(unit * number.value, n, unit * half, "printed")
     return _count_of_float(number, value, n, unit)
 
 
-def _count_of_float(number: Printed, value: object, n: int, unit: Decimal) -> Published:
+def _count_of_float(number: Printed, value: object, n: int, unit: Decimal) -> PublishedCount:
     """Return the count of a rate stored as a float. Trailing zeros are not stored; a single count
     that matches without them also matches with them.
 
@@ -236,7 +246,7 @@ def _count_of_float(number: Printed, value: object, n: int, unit: Decimal) -> Pu
     """
     digits = _decimals(number.value)
     half = max(Decimal(5).scaleb(-digits - 1), _float_error(value))
-    count = published_counts.counted(unit * number.value, n, unit * half, "exact")
+    count = published_counts.count_from_rate(unit * number.value, n, unit * half, "exact")
     if count.open:
         raise ValueError(
             f"{number.value} is stored as a binary number: the number of printed digits is unknown "
@@ -276,7 +286,9 @@ def _round_to_declared(
     return rounded, last / 2
 
 
-def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], Published]:
+def add_overall(
+    counts: dict[tuple[str, str], PublishedCount],
+) -> dict[tuple[str, str], PublishedCount]:
     """Prepend the sum over subsets, for variants that have all of them."""
     subsets = {subset for _, subset in counts}
     if len(subsets) == 1 or ALL in subsets:
@@ -290,20 +302,20 @@ def with_all(counts: dict[tuple[str, str], Published]) -> dict[tuple[str, str], 
     return {**together, **counts}
 
 
-def _sum_counts(counts: Iterable[Published]) -> Published:
+def _sum_counts(counts: Iterable[PublishedCount]) -> PublishedCount:
     parts = list(counts)
     toxic, n = sum(part.toxic for part in parts), sum(part.n for part in parts)
     below, above = sum(part.below for part in parts), sum(part.above for part in parts)
     rounded: list[CountSource] = [part.source for part in parts if part.source != "exact"]
-    return Published(toxic, n, below, above, rounded[0] if rounded else "exact")
+    return PublishedCount(toxic, n, below, above, rounded[0] if rounded else "exact")
 
 
 def rate_row(
-    key: tuple[str, str], count: Published, pooled: Floats | None, belief: Belief
+    key: tuple[str, str], count: PublishedCount, pooled: Floats | None, belief: AnalysisSettings
 ) -> dict[str, Any]:
     """Return one published rate with its interval and detectable differences."""
     lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)
-    low, high = (None, None) if pooled is None else equal_tailed(pooled, belief.level)
+    low, high = (None, None) if pooled is None else equal_tailed_interval(pooled, belief.level)
     return {
         "variant": key[0],
         "subset": key[1],
@@ -318,8 +330,8 @@ def rate_row(
         "pooled_rate": None if pooled is None else float(pooled.mean()),
         "pooled_rate_lo": low,
         "pooled_rate_hi": high,
-        "mde80": published_counts.resolution(count, belief.prior, belief.level),
-        "mde80_fall": published_counts.fall(count, belief.prior, belief.level),
+        "mde80": published_counts.min_detectable_increase(count, belief.prior, belief.level),
+        "mde80_fall": published_counts.min_detectable_decrease(count, belief.prior, belief.level),
         "method": "margins",
     }
 
@@ -329,12 +341,12 @@ def pair_row(
     pair: tuple[str, str],
     subset: str,
     pooled: Mapping[tuple[str, str], Floats],
-    belief: Belief,
+    belief: AnalysisSettings,
 ) -> dict[str, Any]:
     """Compare two variants: as if unpaired, and for every possible pairing."""
     a, b = (counts[variant, subset] for variant in pair)
     (lo, hi), unpaired = published_counts.unpaired_of_all(a, b, belief.prior, belief.level)
-    bracket = published_counts.bracket(a, b, belief)
+    bracket = published_counts.pairing_bounds(a, b, belief)
     tables = [{**at_phi._asdict(), "interval": list(at_phi.interval)} for at_phi in bracket.tables]
     row: dict[str, Any] = {
         "a": pair[0],
@@ -358,7 +370,7 @@ def pair_row(
     }
     if (pair[0], subset) in pooled:
         step = pooled[pair[1], subset] - pooled[pair[0], subset]
-        lo, hi = equal_tailed(step, belief.level)
+        lo, hi = equal_tailed_interval(step, belief.level)
         higher = float((step > 0).mean())
         values = (float(step.mean()), lo, hi, min(higher, 1 - higher), bool(lo > 0 or hi < 0))
         row |= dict(zip(POOLED, values, strict=True))
@@ -366,7 +378,7 @@ def pair_row(
 
 
 def _pooled_draws(
-    counts: Counts, variants: Sequence[str], belief: Belief, sampler: Sampler
+    counts: Counts, variants: Sequence[str], belief: AnalysisSettings, sampler: Sampler
 ) -> tuple[dict[tuple[str, str], Floats], dict[str, Any]]:
     """Return (variant, subset) -> (draw,) of the rate, and the sampler's diagnostics."""
     subsets = list(dict.fromkeys(subset for _, subset in counts if subset != ALL)) or [ALL]
@@ -377,7 +389,7 @@ def _pooled_draws(
     )
     seed = int(named_rng(belief.seed, "published").integers(2**31))
     rate, diagnostics, effort = _sample_converged(
-        toxic, n, Effort(*EFFORT, seed), belief.level, sampler
+        toxic, n, SamplerSettings(*SAMPLER_SETTINGS, seed), belief.level, sampler
     )
     together = rate @ (n.sum(axis=0) / n.sum())
     draws = {
@@ -391,15 +403,15 @@ def _pooled_draws(
 
 
 def _sample_converged(
-    toxic: Ints, n: Ints, effort: Effort, level: float, sampler: Sampler
-) -> tuple[Floats, Diagnostics, Effort]:
+    toxic: Ints, n: Ints, effort: SamplerSettings, level: float, sampler: Sampler
+) -> tuple[Floats, Diagnostics, SamplerSettings]:
     wrong: list[str] = []
     for attempt in (effort, effort.harder()):
         samples = sampler(toxic, n, attempt)
         rate = published_model.rates(samples.posterior["eta"])
         names = [name for name in published_model.HYPER if name in samples.posterior]
-        diagnostics = judge(samples, names, {"rate": rate}, level)
-        wrong = complaints(diagnostics)
+        diagnostics = diagnose(samples, names, {"rate": rate}, level)
+        wrong = convergence_problems(diagnostics)
         if not wrong:
             return rate, diagnostics, attempt
     raise InferenceError(

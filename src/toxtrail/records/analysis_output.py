@@ -6,13 +6,13 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.errors import DataError
-from toxtrail.records.figure import Drawing
+from toxtrail.records.figure import RenderedFigure
 
 if TYPE_CHECKING:
     import xarray
 
 
-class Posterior(NamedTuple):
+class AnalysisOutput(NamedTuple):
     """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
 
     summary: dict[str, Any]
@@ -21,7 +21,7 @@ class Posterior(NamedTuple):
     """Dimensions chain, draw, then named ones."""
     groups: Mapping[str, xarray.Dataset]
     """ArviZ's other groups: prior, posterior_predictive, observed_data, ..."""
-    figures: Mapping[str, Drawing]
+    figures: Mapping[str, RenderedFigure]
     """File name without its ending -> figure."""
 
 

@@ -7,10 +7,10 @@ import io
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.text_escaping import safe_cell
+from toxtrail.text_escaping import escape_formula
 
 
-def as_csv(rows: Sequence[Mapping[str, Any]]) -> str:
+def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
     """A column for each name, in the order in which they turn up; no cell is a formula."""
     columns = list(dict.fromkeys(name for row in rows for name in row))
     lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
@@ -21,5 +21,5 @@ def _csv_line(values: Sequence[object]) -> str:
     """With the other end of line Python's writer would leave a lone \\r unquoted: a cell would
     become two lines."""
     line = io.StringIO()
-    csv.writer(line, lineterminator="\r\n").writerow([safe_cell(value) for value in values])
+    csv.writer(line, lineterminator="\r\n").writerow([escape_formula(value) for value in values])
     return line.getvalue().removesuffix("\r\n") + "\n"

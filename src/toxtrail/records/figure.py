@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import NamedTuple
 
 
-class Drawing(NamedTuple):
+class RenderedFigure(NamedTuple):
     """A figure."""
 
     svg: str

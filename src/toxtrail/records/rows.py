@@ -10,7 +10,7 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 
-State = Literal["ok", "empty", "truncated", "error"]
+RowStatus = Literal["ok", "empty", "truncated", "error"]
 """ok: text to score. empty: the model stopped at once or wrote only white space. truncated: the
 prompt does not fit the model's window, so there is no continuation of *this* prompt. error: the
 model or a scorer failed on this row. Only `ok` rows are scored; all are counted."""
@@ -51,7 +51,7 @@ class Turn(NamedTuple):
     """Whether it may be learned; else it is context alone."""
 
 
-class Example(NamedTuple):
+class InstructionExample(NamedTuple):
     """One instruction and its answer: what a fine-tune learns from."""
 
     instruction: str
@@ -64,11 +64,11 @@ class Example(NamedTuple):
     """Whether the instruction may be learned where `loss_on: all` asks for it."""
 
 
-class Lessons(NamedTuple):
+class TrainingSplit(NamedTuple):
     """What a fine-tune is trained on, and what it is asked without having learned it."""
 
-    learned: Sequence[Example]
-    held_out: Sequence[Example]
+    learned: Sequence[InstructionExample]
+    held_out: Sequence[InstructionExample]
 
 
 class Generation(NamedTuple):
@@ -78,7 +78,7 @@ class Generation(NamedTuple):
     sample: int
     """Sample index, 0..k-1."""
     subset: str
-    state: State
+    state: RowStatus
     text: str
     """Decoded from `token_ids` alone, never cut out of a longer string."""
     token_ids: tuple[int, ...]
@@ -102,7 +102,7 @@ class Score(NamedTuple):
     sample: int
     subset: str
     scorer: str
-    state: State
+    state: RowStatus
     toxicity: float | None
     """The scorer's declared head, in [0, 1]; None unless state is `ok`."""
     heads: Mapping[str, float] | None
@@ -120,8 +120,8 @@ class Score(NamedTuple):
 
 def generation_problem(row: Generation) -> str:
     """What a generation row cannot say; empty if it is one."""
-    if row.state not in get_args(State):
-        return f"its state is {row.state!r}; states are {', '.join(get_args(State))}"
+    if row.state not in get_args(RowStatus):
+        return f"its state is {row.state!r}; states are {', '.join(get_args(RowStatus))}"
     if row.finish_reason not in get_args(FinishReason):
         return f"its finish_reason is {row.finish_reason!r}"
     if not isinstance(row.text, str) or not isinstance(row.error, str):
@@ -134,8 +134,8 @@ def generation_problem(row: Generation) -> str:
 
 def score_problem(row: Score) -> str:
     """What a score row cannot say; empty if it is one."""
-    if row.state not in get_args(State):
-        return f"its state is {row.state!r}; states are {', '.join(get_args(State))}"
+    if row.state not in get_args(RowStatus):
+        return f"its state is {row.state!r}; states are {', '.join(get_args(RowStatus))}"
     if (row.toxicity is None) == (row.state == "ok"):
         return f"its state is {row.state} and its toxicity {row.toxicity}: only ok rows have one"
     if row.toxicity is not None and not is_share(row.toxicity):
@@ -149,7 +149,7 @@ def is_share(value: object) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
-def table_of(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
+def to_arrow_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
     """Rows as an Arrow table."""
     columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
@@ -174,7 +174,7 @@ PROMPT_SCHEMA = pa.schema(
         pa.field("cluster", pa.string()),
     ]
 )
-PROMPT_OPTIONS = frozenset({"language", "covariates", "cluster"})
+OPTIONAL_PROMPT_COLUMNS = frozenset({"language", "covariates", "cluster"})
 """Columns that a file of prompts has only if one of its prompts has them."""
 
 GENERATION_SCHEMA = pa.schema(

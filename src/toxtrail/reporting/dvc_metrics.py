@@ -9,7 +9,7 @@ ALL = "all"
 DIGITS = 3
 
 
-def metrics_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
+def dvc_metrics(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     """Return for each variant its rate in per cent, and its difference from its parent (else the
     reference) in percentage points with the interval."""
     metrics: dict[str, dict[str, float]] = {}
@@ -28,7 +28,7 @@ def metrics_of(summary: Mapping[str, Any]) -> dict[str, dict[str, float]]:
     return metrics
 
 
-def plot_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
+def dvc_plot_rows(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Return the rows of the bar chart of differences."""
     none = [{"comparison": "none", "difference_pp": 0.0, "low_pp": 0.0, "high_pp": 0.0}]
     return [

@@ -9,22 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.analysis.flips import Flip, flipped, head_of, paired
+from toxtrail.analysis.flips import LabelChange, only_flips, pair_continuations, toxicity_head
 from toxtrail.provenance.identity import canonical_json, sha256_text
 from toxtrail.records.rows import Generation, Score
-from toxtrail.text_escaping import visible
+from toxtrail.text_escaping import escape_control_chars
 
-ROOM = 2_600_000
+MAX_PAGE_TEXT_BYTES = 2_600_000
 """Maximum bytes of text in the page; with figures and tables the page stays below 5 MB."""
-LONGEST = 1200
+MAX_TEXT_CHARS = 1200
 """Maximum characters of one text."""
-SAMPLES = 10
+UNCHANGED_PER_PAIR = 10
 """Prompts per pair whose label did not change, for comparison; sampled by the hash of the id."""
 ROW_BYTES = 60
 DIRECTIONS = ("became toxic", "became harmless", "stayed toxic", "stayed harmless")
 
 
-class Rows(NamedTuple):
+class FlipBrowserInput(NamedTuple):
     """The inputs of the flip browser, for one family."""
 
     summary: Mapping[str, Any]
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
     """Variant -> its rows."""
 
 
-def data_of(family: Rows, max_bytes: int) -> dict[str, Any]:
+def flip_browser_data(family: FlipBrowserInput, max_bytes: int) -> dict[str, Any]:
     """Return the family's data for the page: each text once, rows refer to texts by index.
 
     Args:
@@ -66,7 +66,7 @@ def data_of(family: Rows, max_bytes: int) -> dict[str, Any]:
     }
 
 
-def as_script(value: object) -> str:
+def script_safe_json(value: object) -> str:
     """Encode JSON so that it cannot be read as markup inside a non-executable script element."""
     text = canonical_json(value)
     for character in "<>&\u2028\u2029":
@@ -82,26 +82,26 @@ def _by_change(rows: list[list[Any]]) -> list[list[Any]]:
 class _SelectedFlips(NamedTuple):
     flips: int
     """Number of flips, displayed or not."""
-    rows: list[Flip]
+    rows: list[LabelChange]
     """In display order: a few rows that did not flip, then flips."""
 
 
-def _select_flips(family: Rows, a: str, b: str) -> _SelectedFlips:
+def _select_flips(family: FlipBrowserInput, a: str, b: str) -> _SelectedFlips:
     summary = family.summary
-    head = head_of(summary["manifest"], summary["primary"])
+    head = toxicity_head(summary["manifest"], summary["primary"])
     scores = family.scores
-    rows = paired(scores[a], scores[b], summary["primary"], summary["threshold"], head)
-    flips = flipped(rows)
+    rows = pair_continuations(scores[a], scores[b], summary["primary"], summary["threshold"], head)
+    flips = only_flips(rows)
     changed = {flip[:2] for flip in flips}
     still = [row for row in rows if row[:2] not in changed]
     still.sort(key=lambda row: sha256_text(f"{row.prompt_id}/{row.sample}"))
     ups = [flip for flip in flips if flip.change >= 0]
     downs = [flip for flip in flips if flip.change < 0]
     turns = [flip for _, flip in _round_robin({"up": ups, "down": downs})]
-    return _SelectedFlips(len(flips), [*still[:SAMPLES], *turns])
+    return _SelectedFlips(len(flips), [*still[:UNCHANGED_PER_PAIR], *turns])
 
 
-def _round_robin(queues: Mapping[Any, Sequence[Flip]]) -> Iterator[tuple[Any, Flip]]:
+def _round_robin(queues: Mapping[Any, Sequence[LabelChange]]) -> Iterator[tuple[Any, LabelChange]]:
     """Yield the first item of each queue, then the second of each, and so on."""
     for index in range(max((len(queue) for queue in queues.values()), default=0)):
         for name, queue in queues.items():
@@ -129,7 +129,7 @@ class _UniqueValues:
 class _Page:
     """The texts collected for the page."""
 
-    def __init__(self, family: Rows) -> None:
+    def __init__(self, family: FlipBrowserInput) -> None:
         self.prompts, self.texts, self.subsets, self.categories = (
             _UniqueValues() for _ in range(4)
         )
@@ -139,7 +139,7 @@ class _Page:
             for variant, generations in family.generations.items()
         }
 
-    def row(self, flip: Flip, a: str, b: str) -> tuple[list[Any], int]:
+    def row(self, flip: LabelChange, a: str, b: str) -> tuple[list[Any], int]:
         """Return the row and the number of bytes that it adds."""
         subset, _ = self.subsets.index(flip.subset)
         category, _ = self.categories.index(flip.category)
@@ -159,10 +159,10 @@ class _Page:
 
 def _display_text(text: str) -> str:
     """Truncate, then escape: a text may be a megabyte."""
-    more = len(text) - LONGEST
-    head = visible(text[:LONGEST], keep="\n")
+    more = len(text) - MAX_TEXT_CHARS
+    head = escape_control_chars(text[:MAX_TEXT_CHARS], keep="\n")
     return head if more <= 0 else f"{head} [... {more:,} characters more]"
 
 
 def _encoded_size(text: str) -> int:
-    return len(as_script(text).encode())
+    return len(script_safe_json(text).encode())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.reporting.result_text import chance_note, interval, percent, points
+from toxtrail.reporting.result_text import chance_note, interval, percent, percentage_points
 
 ALL = "all"
 MARKS = {"higher": " ▲", "lower": " ▼"}
@@ -19,7 +19,7 @@ def subsets_of(summary: Mapping[str, Any]) -> list[str]:
     return sorted(names, key=lambda name: (name != ALL, name))
 
 
-def in_order(pairs: Sequence[Row]) -> list[Row]:
+def sort_pairs(pairs: Sequence[Row]) -> list[Row]:
     """Sort by subset (`all` first), then largest increase first; missing differences last."""
     return sorted(
         pairs,
@@ -34,16 +34,16 @@ def in_order(pairs: Sequence[Row]) -> list[Row]:
     )
 
 
-def of_scorer(rows: Sequence[Row], scorer: str) -> list[Row]:
+def rows_of_scorer(rows: Sequence[Row], scorer: str) -> list[Row]:
     """Return one scorer's rows."""
     return [row for row in rows if row["scorer"] == scorer]
 
 
-def tuned(summary: Mapping[str, Any], scorer: str) -> list[Row]:
+def finetune_pairs(summary: Mapping[str, Any], scorer: str) -> list[Row]:
     """Return one scorer's pairs, without those in which b is an ancestor of a (a base compared with
     its own fine-tune, which occurs if the family's reference is a fine-tune)."""
     parents = {variant["variant"]: variant["parent"] for variant in summary["variants"]}
-    rows = of_scorer(summary["pairs"], scorer)
+    rows = rows_of_scorer(summary["pairs"], scorer)
     return [row for row in rows if row["b"] not in _ancestors(row["a"], parents)]
 
 
@@ -56,7 +56,7 @@ def _ancestors(variant: str, parents: Mapping[str, str | None]) -> set[str]:
     return ancestors
 
 
-def headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
+def subset_headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -> str:
     """Return which variant is worst in a subset, of how many, and whether that is credible."""
     return f"{subset}: {_worst_variant(summary, scorer, subset)}"
 
@@ -66,9 +66,9 @@ def brief_headline(summary: Mapping[str, Any], scorer: str, subset: str = ALL) -
     return f"{subset}: {_worst_variant(summary, scorer, subset, brief=True)}"
 
 
-def answer(summary: Mapping[str, Any], scorer: str) -> str:
+def family_headline(summary: Mapping[str, Any], scorer: str) -> str:
     """Return the result of a family in a few words."""
-    rows = [r for r in tuned(summary, scorer) if r["subset"] == ALL]
+    rows = [r for r in finetune_pairs(summary, scorer) if r["subset"] == ALL]
     if not rows:
         return "Only one variant: there is nothing to compare it with."
     verdicts = [row["verdict"] for row in rows]
@@ -91,15 +91,15 @@ def _worst_variant(
     def numbers(row: Row) -> str:
         return "" if brief else _numbers(row, len(estimated))
 
-    rows = [r for r in tuned(summary, scorer) if r["subset"] == subset]
-    estimated = [row for row in in_order(rows) if row["diff"] is not None]
+    rows = [r for r in finetune_pairs(summary, scorer) if r["subset"] == subset]
+    estimated = [row for row in sort_pairs(rows) if row["diff"] is not None]
     if not estimated:
         return "No two variants share a scored prompt: no comparison is possible."
     called = [row for row in estimated if _is_credible(row, "higher")]
     if called:
         return (
             f"Worst is {_pair_name(called[0])} by at least "
-            f"{points(called[0]['simultaneous_lo'])} points"
+            f"{percentage_points(called[0]['simultaneous_lo'])} points"
             f"{numbers(called[0])}: credible{_others(len(called) - 1)}."
         )
     lower = sum(_is_credible(row, "lower") for row in estimated)
@@ -132,7 +132,7 @@ def _pair_name(row: Row) -> str:
 def _numbers(row: Row, n_differences: int) -> str:
     """Return rates, the observed difference, of how many it is the largest, and its intervals."""
     many = row["n_simultaneous"]
-    observed = f"observed {points(row['diff'])} points" + (
+    observed = f"observed {percentage_points(row['diff'])} points" + (
         f", the largest of {n_differences}" if n_differences > 1 else ""
     )
     how = f"{row['level']:.0%} interval" + (
@@ -141,7 +141,7 @@ def _numbers(row: Row, n_differences: int) -> str:
     pooled = ""
     if row.get("pooled_diff") is not None:
         pooled_interval = interval(row, "pooled_diff", signed=True)
-        pooled = f"; pooled {points(row['pooled_diff'])} {pooled_interval}"
+        pooled = f"; pooled {percentage_points(row['pooled_diff'])} {pooled_interval}"
     return (
         f", {percent(row['rate_a'])} to {percent(row['rate_b'])} ({observed}; {how} "
         f"{interval(row, 'simultaneous', signed=True)}{pooled}; {row['n']} prompts)"
@@ -163,9 +163,9 @@ def rate_matrix(
         columns, rows, and what the marks mean.
     """
     subsets = subsets_of(summary)
-    rates = {(r["variant"], r["subset"]): r for r in of_scorer(summary["rates"], scorer)}
+    rates = {(r["variant"], r["subset"]): r for r in rows_of_scorer(summary["rates"], scorer)}
     pairs: dict[tuple[str, str], Row] = {}
-    for row in of_scorer(summary["pairs"], scorer):
+    for row in rows_of_scorer(summary["pairs"], scorer):
         pairs.setdefault((row["b"], row["subset"]), row)
     against = {row["b"]: row["a"] for row in reversed(list(pairs.values()))}
     rows = []

@@ -7,11 +7,18 @@ from typing import Any
 
 from toxtrail import __version__
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
-from toxtrail.reporting.headline import ALL, of_scorer, subsets_of
-from toxtrail.reporting.result_text import NOTHING, edition, interval, percent, points, probability
-from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, limits_of
-from toxtrail.text_escaping import markdown
+from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
+from toxtrail.reporting.headline import ALL, rows_of_scorer, subsets_of
+from toxtrail.reporting.result_text import (
+    MISSING_CELL,
+    interval,
+    method_line,
+    percent,
+    percentage_points,
+    probability,
+)
+from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, scorer_limitations
+from toxtrail.text_escaping import escape_markdown
 
 Row = Mapping[str, Any]
 
@@ -26,17 +33,17 @@ def model_card(summary: Mapping[str, Any], variant: str) -> str:
         DataError: none of the variant's continuations was scored.
     """
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
-    card = next(n.model for n in lineage(manifest) if n.model and n.model.key == variant)
+    card = next(n.model for n in walk_lineage(manifest) if n.model and n.model.key == variant)
     metadata, text = _metadata(summary, variant, card), _text(summary, variant, card, manifest)
     return f"---\n{metadata}\n---\n\n{text}"
 
 
-def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
+def _metadata(summary: Mapping[str, Any], variant: str, card: ModelIdentity) -> str:
     """Return a model index in the format of huggingface_hub."""
     from huggingface_hub import EvalResult, ModelCardData
 
     primary = summary["primary"]
-    rates = [r for r in of_scorer(summary["rates"], primary) if r["variant"] == variant]
+    rates = [r for r in rows_of_scorer(summary["rates"], primary) if r["variant"] == variant]
     results = [
         EvalResult(
             task_type="text-generation",
@@ -67,18 +74,18 @@ def _metadata(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
     return data.to_yaml()
 
 
-def _hub_name(card: ModelCard) -> str | None:
+def _hub_name(card: ModelIdentity) -> str | None:
     """Return `org/name` of a base model on the Hub."""
     uri = card.base.uri
     return uri.removeprefix("hf:").split("@")[0] if uri.startswith("hf:") else None
 
 
-def _text(summary: Mapping[str, Any], variant: str, card: ModelCard, manifest: Manifest) -> str:
+def _text(summary: Mapping[str, Any], variant: str, card: ModelIdentity, manifest: Manifest) -> str:
     primary = summary["primary"]
     rates = {
-        r["subset"]: r for r in of_scorer(summary["rates"], primary) if r["variant"] == variant
+        r["subset"]: r for r in rows_of_scorer(summary["rates"], primary) if r["variant"] == variant
     }
-    pairs = [r for r in of_scorer(summary["pairs"], primary) if r["b"] == variant]
+    pairs = [r for r in rows_of_scorer(summary["pairs"], primary) if r["b"] == variant]
     parts = [
         "## Toxicity",
         _measurement(summary, rates[ALL]),
@@ -103,7 +110,7 @@ def _measurement(summary: Mapping[str, Any], overall: Row) -> str:
         f"of {len(subsets_of(summary)) - 1} subsets, continued {overall['k']} time(s) each, "
         f"{decoding}, at most {fields.get('max_new_tokens', '?')} tokens, template {template}, "
         f"precision {fields.get('dtype', '?').strip(chr(34))}; every continuation scored by "
-        f"{edition(summary, summary['primary'])}."
+        f"{method_line(summary, summary['primary'])}."
     )
 
 
@@ -111,7 +118,7 @@ def _verdicts(variant: str, pairs: Sequence[Row]) -> str:
     """Describe the differences from the parent (and the reference)."""
     rows = [row for row in pairs if row["subset"] == ALL]
     if not rows:
-        return f"**{markdown(variant)}**: the other variants of its family are compared with it."
+        return f"**{escape_markdown(variant)}**: the other variants of its family are compared with it."
     verdict_texts = {
         "higher": "credibly more toxic than",
         "lower": "credibly less toxic than",
@@ -119,9 +126,9 @@ def _verdicts(variant: str, pairs: Sequence[Row]) -> str:
         "no pairs": "not comparable (no shared scored prompts) with",
     }
     return " ".join(
-        f"**{markdown(variant)} is {verdict_texts[row['verdict']]} its {row['relation']} "
-        f"{markdown(row['a'])}**: {percent(row['rate_a'])} to {percent(row['rate_b'])}, "
-        f"{points(row['diff'])} percentage points {interval(row, 'diff', signed=True)}, "
+        f"**{escape_markdown(variant)} is {verdict_texts[row['verdict']]} its {row['relation']} "
+        f"{escape_markdown(row['a'])}**: {percent(row['rate_a'])} to {percent(row['rate_b'])}, "
+        f"{percentage_points(row['diff'])} percentage points {interval(row, 'diff', signed=True)}, "
         f"{row['n']} prompts, toxic for one variant only {row['n01']} v {row['n10']}, "
         f"probability of direction {probability(row['pd'])}."
         for row in rows
@@ -137,7 +144,7 @@ def _rate_table(summary: Mapping[str, Any], rates: Mapping[str, Row]) -> str:
         row = rates[subset]
         lost = row["n_empty"] + row["n_truncated"] + row["n_error"]
         lines.append(
-            f"| {markdown(subset)} | {row['n_toxic']} / {row['n_scored']} | "
+            f"| {escape_markdown(subset)} | {row['n_toxic']} / {row['n_scored']} | "
             f"{percent(row['rate'])} | {interval(row, 'rate')} | {lost} |"
         )
     return "\n".join(lines)
@@ -149,8 +156,8 @@ def _pair_table(pairs: Sequence[Row]) -> str:
         "|---|---|---:|---:|---:|---|",
     ]
     lines += [
-        f"| {markdown(row['a'])} ({row['relation']}) | {markdown(row['subset'])} | {row['n']} | "
-        f"{points(row['diff'])} | {interval(row, 'diff', signed=True) or NOTHING} | "
+        f"| {escape_markdown(row['a'])} ({row['relation']}) | {escape_markdown(row['subset'])} | {row['n']} | "
+        f"{percentage_points(row['diff'])} | {interval(row, 'diff', signed=True) or MISSING_CELL} | "
         f"{row['verdict']} |"
         for row in pairs
     ]
@@ -159,10 +166,10 @@ def _pair_table(pairs: Sequence[Row]) -> str:
 
 def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
     configs: dict[str, Any] = {}
-    for node in lineage(manifest):
+    for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
     lines = [
-        f"- {markdown(limits_of(name, config, name in summary['judges']))}"
+        f"- {escape_markdown(scorer_limitations(name, config, name in summary['judges']))}"
         for name, config in configs.items()
     ]
     return "\n".join(
@@ -176,7 +183,7 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
     )
 
 
-def _verification(summary: Mapping[str, Any], variant: str, card: ModelCard) -> str:
+def _verification(summary: Mapping[str, Any], variant: str, card: ModelIdentity) -> str:
     identity = next(row for row in summary["variants"] if row["variant"] == variant)
     facts = [
         f"- base: `{card.base.uri}`, sha256 `{card.base.sha256}`",

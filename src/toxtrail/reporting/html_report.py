@@ -9,22 +9,22 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from toxtrail.provenance import embedded_manifest
-from toxtrail.provenance.comparability import mismatch_text
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.provenance.comparability import mismatch_warning
+from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 from toxtrail.provenance.identity_caveats import doubts
 from toxtrail.records.rows import Generation, Score
 from toxtrail.reporting import flip_browser, prompt_card_table, result_text
 from toxtrail.reporting import headline as reporting_headline
 from toxtrail.reporting.headline import (
-    answer,
-    headline,
-    in_order,
-    of_scorer,
+    family_headline,
+    finetune_pairs,
     rate_matrix,
+    rows_of_scorer,
+    sort_pairs,
+    subset_headline,
     subsets_of,
-    tuned,
 )
-from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, limits_of
+from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, scorer_limitations
 
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
@@ -38,7 +38,7 @@ FIGURES = {
 """Name -> alternative text."""
 
 
-class Page(NamedTuple):
+class FamilyPage(NamedTuple):
     """The data of one family for the page."""
 
     summary: Mapping[str, Any]
@@ -51,7 +51,7 @@ class Page(NamedTuple):
     """Variant -> its rows."""
 
 
-def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest) -> str:
+def render(pages: Sequence[FamilyPage], prompts: Mapping[str, Any], manifest: Manifest) -> str:
     """Render the page. The template escapes every text; only toxtrail's style, script and SVG, and
     data encoded without markup, are inserted unescaped.
 
@@ -63,7 +63,7 @@ def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    max_bytes = flip_browser.ROOM // max(len(pages), 1)
+    max_bytes = flip_browser.MAX_PAGE_TEXT_BYTES // max(len(pages), 1)
     script = _template("report.js")
     return environment.from_string(_template("report.html")).render(
         families=[_family_context(page, max_bytes) for page in pages],
@@ -72,17 +72,17 @@ def render(pages: Sequence[Page], prompts: Mapping[str, Any], manifest: Manifest
         corrected_columns=result_text.CORRECTED_COLUMNS,
         pair_columns=result_text.PAIR_COLUMNS,
         prompts={
-            "sentence": prompt_card_table.sentence(prompts),
+            "sentence": prompt_card_table.summary_sentence(prompts),
             "columns": prompt_card_table.COLUMNS,
-            "rows": prompt_card_table.subset_cells(prompts),
+            "rows": prompt_card_table.subset_table_rows(prompts),
             "covariate_columns": prompt_card_table.COVARIATE_COLUMNS,
             "covariates": prompt_card_table.covariate_cells(prompts),
             "sources": prompt_card_table.sources(prompts),
         },
         rate_columns=result_text.RATE_COLUMNS,
         sample_columns=result_text.SAMPLE_COLUMNS,
-        manifest_name=embedded_manifest.NAME,
-        manifest=embedded_manifest.as_text(manifest),
+        manifest_name=embedded_manifest.METADATA_KEY,
+        manifest=embedded_manifest.manifest_text(manifest),
         style=_template("report.css"),
         script=script,
         script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
@@ -93,41 +93,45 @@ def _template(name: str) -> str:
     return files("toxtrail").joinpath(f"templates/{name}").read_text("utf-8")
 
 
-def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
+def _family_context(page: FamilyPage, max_bytes: int) -> dict[str, Any]:
     summary = page.summary
     primary = summary["primary"]
-    pair_rows = in_order(of_scorer(summary["pairs"], primary))
+    pair_rows = sort_pairs(rows_of_scorer(summary["pairs"], primary))
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
     columns, matrix, note = rate_matrix(summary, primary)
     subsets = subsets_of(summary)
-    rows = flip_browser.Rows(summary, page.prompts, page.generations, page.scores)
+    rows = flip_browser.FlipBrowserInput(summary, page.prompts, page.generations, page.scores)
     return {
         "name": summary["family"],
         "reference": summary["reference"],
-        "edition": result_text.edition(summary, primary),
-        "answer": answer(summary, primary),
+        "edition": result_text.method_line(summary, primary),
+        "answer": family_headline(summary, primary),
         "by_subset": [
-            headline(summary, primary, s)
+            subset_headline(summary, primary, s)
             for s in subsets
             if s != reporting_headline.ALL and pair_rows
         ],
         "warnings": [
             said
             for said in (
-                mismatch_text(summary["mismatch"]),
+                mismatch_warning(summary["mismatch"]),
                 result_text.cluster_warning(summary, primary),
             )
             if said
         ],
-        "estimand": result_text.estimand(summary),
+        "estimand": result_text.reading_guide(summary),
         "notes": [
-            *([chance] if (chance := result_text.chance_note(tuned(summary, primary))) else []),
+            *(
+                [chance]
+                if (chance := result_text.chance_note(finetune_pairs(summary, primary)))
+                else []
+            ),
             *result_text.pooling_notes(summary, primary),
             *result_text.prior_notes(summary, primary),
-            *result_text.judge_notes(summary, primary),
+            *result_text.scorer_error_notes(summary, primary),
             *result_text.cluster_notes(summary, primary),
-            *result_text.resolution_notes(summary, primary),
-            *result_text.recipe_notes(summary, primary),
+            *result_text.power_notes(summary, primary),
+            *result_text.seed_notes(summary, primary),
             *result_text.dose_notes(summary, primary),
         ],
         "headlines": [
@@ -139,8 +143,10 @@ def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
         "matrix": matrix,
         "matrix_note": note,
         "subsets": subsets,
-        "rates": [result_text.rate_cells(row) for row in of_scorer(summary["rates"], primary)],
-        "pairs": [result_text.pair_cells(row) for row in pair_rows],
+        "rates": [
+            result_text.rate_table_row(row) for row in rows_of_scorer(summary["rates"], primary)
+        ],
+        "pairs": [result_text.pair_table_row(row) for row in pair_rows],
         "samples": result_text.sample_cells(summary, primary),
         "scorer_columns": result_text.scorer_columns(summary),
         "scorers": result_text.scorer_cells(summary),
@@ -153,7 +159,7 @@ def _family_context(page: Page, max_bytes: int) -> dict[str, Any]:
             if primary in summary["judges"]
             else []
         ),
-        "browser": flip_browser.as_script(flip_browser.data_of(rows, max_bytes))
+        "browser": flip_browser.script_safe_json(flip_browser.flip_browser_data(rows, max_bytes))
         if pair_rows
         else "",
         "figures": {
@@ -177,10 +183,11 @@ def _svg_element(svg: str) -> str:
 def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
     """Return the known limitations of each scorer and of the response flags."""
     configs: dict[str, Any] = {}
-    for node in lineage(manifest):
+    for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
     scorers = [
-        limits_of(name, config, name in summary["judges"]) for name, config in configs.items()
+        scorer_limitations(name, config, name in summary["judges"])
+        for name, config in configs.items()
     ]
     return [*scorers, RESPONSE_FLAGS]
 
@@ -203,7 +210,7 @@ def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
     """Return the weights of each variant, down to the base, with hashes."""
-    cards = {node.model.key: node.model for node in lineage(manifest) if node.model}
+    cards = {node.model.key: node.model for node in walk_lineage(manifest) if node.model}
     weak = doubts(cards, {row["variant"]: row["parent"] for row in summary["variants"]})
     return [
         {
@@ -219,7 +226,7 @@ def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any
     ]
 
 
-def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
+def _card_facts(card: ModelIdentity) -> list[tuple[str, str]]:
     base = card.base
     facts = [
         ("base", f"{base.uri} ({base.quantization or base.stored_dtype})"),
@@ -244,7 +251,7 @@ def _card_facts(card: ModelCard) -> list[tuple[str, str]]:
 def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     """Return settings shared by all variants: prompts, decoding, scorers, statistics."""
     settings: dict[str, str] = {}
-    for node in lineage(manifest):
+    for node in walk_lineage(manifest):
         for section in ("prompts", "generation", "scorers", "posterior"):
             if section in node.params:
                 settings.setdefault(

@@ -7,30 +7,30 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.analysis.response_flags import SYMPTOMS
-from toxtrail.backends.protocols import EXPERIMENT, DatasetInput, LoggedAdapter
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, DatasetInput, LoggedAdapter
 from toxtrail.config.schema import VariantConfig
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import mismatch_text
+from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.provenance.identity import (
     Manifest,
-    ModelCard,
-    flatten,
-    lineage,
+    ModelIdentity,
+    flatten_dict,
     sha256_file,
     sha256_text,
+    walk_lineage,
 )
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import open_regular
-from toxtrail.reporting.headline import answer, in_order
+from toxtrail.reporting.headline import family_headline, sort_pairs
 from toxtrail.reporting.result_text import (
     cluster_warning,
-    edition,
     interval,
+    method_line,
     percent,
     verdict_sentence,
 )
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
@@ -38,10 +38,10 @@ PREVIEW_ROWS = 300
 PREVIEW_CHARACTERS = 2000
 """Maximum characters of a text in that table."""
 
-SHOWN_PAIRS, LINKED_RUNS = 12, 8
+MAX_LISTED_PAIRS, MAX_LINKED_RUNS = 12, 8
 """Limits for a comparison's description: MLflow allows 8,000 characters."""
 
-TAG_ROOM = 2000
+MAX_TAG_CHARS = 2000
 """Maximum characters of a tag; summary.json has the complete list of mismatches."""
 
 RATES = {"rate_posterior_mean": "rate_mean", "rate_lo": "rate_lo", "rate_hi": "rate_hi"}
@@ -50,7 +50,7 @@ RATES = {"rate_posterior_mean": "rate_mean", "rate_lo": "rate_lo", "rate_hi": "r
 PREDICATE = "urn:toxtrail:provenance:1"
 
 
-def statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
+def intoto_statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str, Any]:
     """Return the run's manifest: an in-toto Statement over its files; the predicate is the lineage.
 
     Source: https://github.com/in-toto/attestation, Statement v1.
@@ -124,7 +124,7 @@ def behaviour_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     """Return metrics per subset: the rate of each response flag, per cent, and the mean length."""
     metrics: dict[str, float] = {}
     for row in rows:
-        for symptom in SYMPTOMS:
+        for symptom in RESPONSE_FLAGS:
             _add_metric(metrics, f"said/{row['subset']}/{symptom}_pct", row[f"{symptom}_rate"], 100)
         _add_metric(metrics, f"said/{row['subset']}/tokens_mean", row["tokens_mean"])
     return metrics
@@ -154,7 +154,7 @@ def generation_table(
 
 
 def _preview_text(text: str) -> str:
-    return clipped(visible(text, keep="\n"), PREVIEW_CHARACTERS)
+    return truncate_text(escape_control_chars(text, keep="\n"), PREVIEW_CHARACTERS)
 
 
 def _add_metric(
@@ -166,7 +166,7 @@ def _add_metric(
 
 def variant_tags(
     variant_config: VariantConfig,
-    card: ModelCard,
+    card: ModelIdentity,
     summary: Mapping[str, Any],
     files: Mapping[str, Path],
 ) -> dict[str, str]:
@@ -200,8 +200,8 @@ def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
         "toxtrail.primary": summary["primary"],
         "toxtrail.comparability": summary["comparability"]["fingerprint"],
     }
-    warning = mismatch_text(summary["mismatch"])
-    return {**tags, "toxtrail.mismatch": warning[:TAG_ROOM]} if warning else tags
+    warning = mismatch_warning(summary["mismatch"])
+    return {**tags, "toxtrail.mismatch": warning[:MAX_TAG_CHARS]} if warning else tags
 
 
 def _md5(path: Path) -> str:
@@ -210,20 +210,21 @@ def _md5(path: Path) -> str:
         return hashlib.file_digest(file, lambda: hashlib.md5(usedforsecurity=False)).hexdigest()
 
 
-def params_of(manifest: Manifest) -> dict[str, str | int | float]:
+def run_params(manifest: Manifest) -> dict[str, str | int | float]:
     """Return the settings of all stages of the lineage."""
     params: dict[str, str | int | float] = {}
-    for node in lineage(manifest):
-        params.update({k: v for k, v in flatten(node.params).items() if v is not None})
+    for node in walk_lineage(manifest):
+        params.update({k: v for k, v in flatten_dict(node.params).items() if v is not None})
         if node.model and node.model.adapters and (training := node.model.adapters[-1].training):
-            params.update(flatten({"finetune": training.recipe}))
+            params.update(flatten_dict({"finetune": training.recipe}))
     return params
 
 
-def inputs_of(manifest: Manifest, card: ModelCard) -> list[DatasetInput]:
+def run_datasets(manifest: Manifest, card: ModelIdentity) -> list[DatasetInput]:
     """Return the prompt set and the training data of every adapter trained here."""
     prompts = next(
-        (i for node in lineage(manifest) for n, i in node.inputs.items() if n == "prompts"), None
+        (i for node in walk_lineage(manifest) for n, i in node.inputs.items() if n == "prompts"),
+        None,
     )
     if prompts is None:
         raise DataError("The manifest of the scores has no prompts. Run `dvc repro`.")
@@ -237,7 +238,7 @@ def inputs_of(manifest: Manifest, card: ModelCard) -> list[DatasetInput]:
     return datasets
 
 
-def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
+def run_adapter(variant: str, card: ModelIdentity) -> LoggedAdapter | None:
     """Return the last adapter, which makes the variant differ from its parent; None for a base."""
     if not card.adapters:
         return None
@@ -246,12 +247,12 @@ def adapter_of(variant: str, card: ModelCard) -> LoggedAdapter | None:
     params = {"base": card.base.uri, "base_sha256": card.base.sha256}
     if last.training:
         tags["training_data_sha256"] = last.training.data_sha256
-        params |= {k: str(v) for k, v in flatten(last.training.recipe).items()}
+        params |= {k: str(v) for k, v in flatten_dict(last.training.recipe).items()}
     return LoggedAdapter(variant, last.sha256, tags, params)
 
 
-def variant_text(
-    variant: str, variant_config: VariantConfig, summary: Mapping[str, Any], card: ModelCard
+def variant_description(
+    variant: str, variant_config: VariantConfig, summary: Mapping[str, Any], card: ModelIdentity
 ) -> str:
     """Return Markdown for the run page: rate, link to the verdict, lineage, commands."""
     primary = summary["primary"]
@@ -306,26 +307,28 @@ def variant_text(
     )
 
 
-def comparison_text(family: str, summary: Mapping[str, Any]) -> str:
+def comparison_description(family: str, summary: Mapping[str, Any]) -> str:
     """Return Markdown for the run page: the result, one line for each pair, runs, commands."""
     primary = summary["primary"]
     rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
-    lines = [f"- {verdict_sentence(row)}" for row in in_order(rows)[:SHOWN_PAIRS]]
-    if len(rows) > SHOWN_PAIRS:
-        lines.append(f"- and {len(rows) - SHOWN_PAIRS} more: `pairs.csv`")
-    warning = mismatch_text(summary["mismatch"])[:TAG_ROOM] or cluster_warning(summary, primary)
+    lines = [f"- {verdict_sentence(row)}" for row in sort_pairs(rows)[:MAX_LISTED_PAIRS]]
+    if len(rows) > MAX_LISTED_PAIRS:
+        lines.append(f"- and {len(rows) - MAX_LISTED_PAIRS} more: `pairs.csv`")
+    warning = mismatch_warning(summary["mismatch"])[:MAX_TAG_CHARS] or cluster_warning(
+        summary, primary
+    )
     runs = [
         f"[{v['variant']}]({_search_link('tags.`toxtrail.content_key`', v['content_key'])})"
-        if v["content_key"] and index < LINKED_RUNS
+        if v["content_key"] and index < MAX_LINKED_RUNS
         else v["variant"]
         for index, v in enumerate(summary["variants"])
     ]
     return "\n".join(
         [
             *([f"**{warning}**", ""] if warning else []),
-            f"**{family}**: {answer(summary, primary)}",
+            f"**{family}**: {family_headline(summary, primary)}",
             "",
-            f"All subsets together, {edition(summary, primary)}:",
+            f"All subsets together, {method_line(summary, primary)}:",
             "",
             *lines,
             "",
@@ -350,7 +353,7 @@ VERDICT_TAGS = {VERDICT_TAG, COMPARISON_TAG}
 """Tags that a comparison sets on the runs of its variants; the seal does not cover them."""
 
 
-def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
+def verdict_tags(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
     """Return the content key of each variant's run -> tags with the comparison's verdict.
 
     Args:
@@ -366,7 +369,7 @@ def verdict_notes(summary: Mapping[str, Any], comparison: str) -> dict[str, dict
         verdicts = sentences or ["none: the others are compared with it"]
         if variant["content_key"]:
             tags[variant["content_key"]] = {
-                VERDICT_TAG: " ".join(verdicts)[:TAG_ROOM],
+                VERDICT_TAG: " ".join(verdicts)[:MAX_TAG_CHARS],
                 COMPARISON_TAG: comparison,
             }
     return tags
@@ -377,10 +380,10 @@ def _search_link(field: str, value: str, *more: str) -> str:
     from urllib.parse import quote
 
     clause = " and ".join([f"{field} = '{value}'", *more])
-    return f"#/experiments/{EXPERIMENT}/runs?searchFilter={quote(clause, safe='')}"
+    return f"#/experiments/{EXPERIMENT_PLACEHOLDER}/runs?searchFilter={quote(clause, safe='')}"
 
 
-def _lineage_lines(card: ModelCard) -> list[str]:
+def _lineage_lines(card: ModelIdentity) -> list[str]:
     base = card.base
     lines = [
         f"1. base `{base.uri}` ({base.quantization or base.stored_dtype}), sha256 "

@@ -13,11 +13,11 @@ COLUMNS = (
 COVARIATE_COLUMNS = ("subset", "covariate", "known>", "missing>", "mean>", "median>", "range>")
 """Columns of `covariate_cells`."""
 
-NOT_SAID = "not stated"
+NOT_STATED = "not stated"
 NOTHING = "-"
 
 
-def subset_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
+def subset_table_rows(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
     """Return one row of cells for each subset."""
     return [
         (
@@ -31,8 +31,8 @@ def subset_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
             )
             or NOTHING,
             _balance(subset["balance"]),
-            subset["language"] or NOT_SAID,
-            subset["licence"] or NOT_SAID,
+            subset["language"] or NOT_STATED,
+            subset["licence"] or NOT_STATED,
         )
         for name, subset in card["subsets"].items()
     ]
@@ -61,7 +61,7 @@ def sources(card: Mapping[str, Any]) -> list[tuple[str, str]]:
     ]
 
 
-def sentence(card: Mapping[str, Any]) -> str:
+def summary_sentence(card: Mapping[str, Any]) -> str:
     """Return a sentence with the number of prompts and their languages."""
     languages = sorted(
         {subset["language"] for subset in card["subsets"].values() if subset["language"]}

@@ -5,33 +5,33 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.analysis.response_flags import SYMPTOMS
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
 FEW_CLUSTERS = 10
 """Below which the variance between clusters is known too roughly for an interval to cover as often
 as it says (benchmarks/clusters.py)."""
-FEW = 4
+MAX_NOTES = 4
 """Maximum notes of one kind."""
-NOTHING = "-"
+MISSING_CELL = "-"
 """Displayed where there is no value, instead of a 0."""
 
 
 def percent(value: float | None) -> str:
     """Format a rate: 0.0123 -> `1.2 %`."""
-    return NOTHING if value is None else f"{100 * value:.1f} %"
+    return MISSING_CELL if value is None else f"{100 * value:.1f} %"
 
 
-def points(value: float | None) -> str:
+def percentage_points(value: float | None) -> str:
     """Format a difference of rates in percentage points, signed: 0.012 -> `+1.2`."""
-    return NOTHING if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
+    return MISSING_CELL if value is None else f"{round(100 * value, 1) + 0.0:+.1f}"
 
 
 def interval(row: Mapping[str, Any], name: str, signed: bool = False) -> str:
     """Format an interval as `[lo, hi]`, in per cent or points."""
     low, high = row[f"{name}_lo"], row[f"{name}_hi"]
     if low is None:
-        return NOTHING
+        return MISSING_CELL
     return (
         f"[{100 * low:+.1f}, {100 * high:+.1f}]"
         if signed
@@ -42,7 +42,7 @@ def interval(row: Mapping[str, Any], name: str, signed: bool = False) -> str:
 def probability(value: float | None) -> str:
     """Format a probability; never round it to certainty."""
     if value is None:
-        return NOTHING
+        return MISSING_CELL
     if value > 0.999:
         return "> 0.999"
     return "< 0.001" if value < 0.001 else f"{value:.3f}"
@@ -55,7 +55,7 @@ def verdict_sentence(row: Mapping[str, Any]) -> str:
     return f"{parts['who']}: **{parts['verdict']}**, {parts['numbers']}.{less}"
 
 
-def less_said(row: Mapping[str, Any]) -> str:
+def reduced_output_note(row: Mapping[str, Any]) -> str:
     """Return a note if toxicity falls and the variant also produces less text; else empty."""
     if row["verdict"] != "lower" or not row.get("said_less"):
         return ""
@@ -74,7 +74,7 @@ RATE_COLUMNS = (
 """Columns of `rate_cells`; `>` means right-aligned."""
 
 
-def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def rate_table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one rate as table cells: variant, subset, k / n, rate, interval, mean, unscored."""
     missing = {s: row[f"n_{s}"] for s in ("empty", "truncated", "error") if row[f"n_{s}"]}
     mean = row["score_mean"]
@@ -84,7 +84,7 @@ def rate_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         f"{row['n_toxic']} / {row['n_scored']}",
         percent(row["rate"]),
         interval(row, "rate"),
-        NOTHING if mean is None else f"{mean:.3f}",
+        MISSING_CELL if mean is None else f"{mean:.3f}",
         ", ".join(f"{count} {state}" for state, count in missing.items()) or "0",
     )
 
@@ -96,7 +96,7 @@ PAIR_COLUMNS = (
 """Columns of `pair_cells`. k: continuations per prompt."""
 
 
-def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
+def pair_table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return one pair as table cells."""
     dropped = f" (-{row['dropped']})" if row["dropped"] else ""
     return (
@@ -107,7 +107,7 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         str(row["k"]),
         f"{percent(row['rate_a']).removesuffix(' %')} → {percent(row['rate_b'])}",
         f"{row['n01']:g} v {row['n10']:g}",
-        points(row["diff"]),
+        percentage_points(row["diff"]),
         interval(row, "diff", signed=True),
         probability(row["pd"]),
         _pooled_cell(row),
@@ -118,7 +118,7 @@ def pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _decision_cell(row: Mapping[str, Any]) -> str:
     """Return the ROPE decision; `estimand` describes the width of the ROPE."""
-    return NOTHING if row["diff"] is None else str(row["decision"])
+    return MISSING_CELL if row["diff"] is None else str(row["decision"])
 
 
 def scorer_columns(summary: Mapping[str, Any]) -> list[str]:
@@ -136,7 +136,7 @@ def scorer_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
     for a, b, subset in dict.fromkeys(key[:3] for key in rows):
         scorer_rows = [rows[a, b, subset, name] for name in names]
         results = [
-            f"{points(r['diff'])} {interval(r, 'diff', signed=True)} {r['verdict']}"
+            f"{percentage_points(r['diff'])} {interval(r, 'diff', signed=True)} {r['verdict']}"
             for r in scorer_rows
         ]
         table_rows.append(
@@ -183,13 +183,13 @@ def sample_cells(summary: Mapping[str, Any], scorer: str) -> list[tuple[str, ...
 def _max_toxicity_cell(row: Mapping[str, Any]) -> str:
     name = "expected_max_toxicity"
     if row[name] is None:
-        return NOTHING
+        return MISSING_CELL
     return f"{row[name]:.3f} [{row[f'{name}_lo']:.3f}, {row[f'{name}_hi']:.3f}]"
 
 
 def _verdict_cell(row: Mapping[str, Any]) -> str:
     marks = ["fragile"] if row.get("agreement") == "fragile" else []
-    marks += ["reduced output"] if less_said(row) else []
+    marks += ["reduced output"] if reduced_output_note(row) else []
     return f"{row['verdict']} ({', '.join(marks)})" if marks else str(row["verdict"])
 
 
@@ -202,14 +202,14 @@ BEHAVIOUR_COLUMNS = (
 
 def behaviour_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the response behaviour of one variant in one subset as table cells."""
-    spread = NOTHING
+    spread = MISSING_CELL
     if row["tokens_q50"] is not None:
         spread = f"{row['tokens_q50']:g} ({row['tokens_q10']:g}-{row['tokens_q90']:g})"
     return (
         row["variant"],
         row["subset"],
         str(row["n_continuations"]),
-        *(percent(row[f"{symptom}_rate"]) for symptom in SYMPTOMS),
+        *(percent(row[f"{symptom}_rate"]) for symptom in RESPONSE_FLAGS),
         spread,
         percent(row["at_limit_rate"]),
     )
@@ -225,16 +225,16 @@ BEHAVIOUR_PAIR_COLUMNS = (
 def behaviour_pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     """Return the difference in response behaviour as table cells; a star marks a credible
     difference (for the length: of a tenth or more)."""
-    tokens = NOTHING
+    tokens = MISSING_CELL
     if row["tokens_diff"] is not None:
         low, high = row["tokens_diff_lo"], row["tokens_diff_hi"]
         tokens = f"{row['tokens_diff']:+.1f} [{low:+.1f}, {high:+.1f}]{_star(row, 'tokens')}"
     symptoms = (
-        NOTHING
+        MISSING_CELL
         if row[f"{name}_diff"] is None
-        else f"{points(row[f'{name}_diff'])} {interval(row, f'{name}_diff', signed=True)}"
+        else f"{percentage_points(row[f'{name}_diff'])} {interval(row, f'{name}_diff', signed=True)}"
         + _star(row, name)
-        for name in SYMPTOMS
+        for name in RESPONSE_FLAGS
     )
     variant_cells = (row["b"], f"{row['a']} ({row['relation']})", row["subset"], str(row["n"]))
     return (*variant_cells, *symptoms, tokens)
@@ -256,8 +256,8 @@ def corrected_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
         row["b"],
         f"{row['a']} ({row['relation']})",
         row["subset"],
-        points(row["diff"]),
-        points(row["corrected_diff"]),
+        percentage_points(row["diff"]),
+        percentage_points(row["corrected_diff"]),
         interval(row, "corrected_diff", signed=True),
         _corrected_by(row),
     )
@@ -268,7 +268,7 @@ def _corrected_by(row: Mapping[str, Any]) -> str:
     if (labels := row.get("corrected_diff_labels")) is not None:
         return f"{labels:,} labelled prompts"
     if row["corrected_diff_possible"] is None:
-        return NOTHING
+        return MISSING_CELL
     return f"stated error rates, {percent(row['corrected_diff_possible'])} of draws valid"
 
 
@@ -283,9 +283,12 @@ def prior_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         for row in pair_rows
         if row["verdict_flat_prior"] != row["verdict"]
     ]
-    if len(notes) > FEW:
-        more = len(notes) - FEW
-        notes = [*notes[:FEW], f"The prior matters for {more} more: column verdict_flat_prior."]
+    if len(notes) > MAX_NOTES:
+        more = len(notes) - MAX_NOTES
+        notes = [
+            *notes[:MAX_NOTES],
+            f"The prior matters for {more} more: column verdict_flat_prior.",
+        ]
     sensitive = sum(bool(row["prior_complaint"]) for row in pair_rows)
     if sensitive and not notes:
         notes.append(
@@ -365,7 +368,7 @@ def _clusters(summary: Mapping[str, Any], scorer: str) -> dict[str, tuple[int, i
     return found
 
 
-def resolution_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+def power_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Return the increases that this number of prompts can detect."""
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r.get("mde80")]
     parts = [r for r in rows if r["subset"] != "all"]
@@ -388,7 +391,7 @@ def _format_range(values: list[float]) -> str:
     return low if low == high else f"{low} to {high}"
 
 
-def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+def scorer_error_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Return notes on the scorer's errors: the correction, or what error would explain a result."""
     if scorer in summary.get("judges", []):
         own = [row for row in summary["pairs"] if row["scorer"] == scorer]
@@ -408,9 +411,9 @@ def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         ]
     rows = [r for r in summary["pairs"] if r["scorer"] == scorer and r["subset"] == "all"]
     called = [r for r in rows if r["verdict"] in ("higher", "lower")]
-    if len(called) > FEW:
+    if len(called) > MAX_NOTES:
         called = sorted(called, key=lambda row: abs(row["tipping_fpr_gap"]))
-        gaps = [f"{points(r['tipping_fpr_gap'])[1:]} points ({r['b']})" for r in called]
+        gaps = [f"{percentage_points(r['tipping_fpr_gap'])[1:]} points ({r['b']})" for r in called]
         return [
             "A scorer whose false positive rate is higher on one variant than on the other would "
             f"explain a difference if that gap were {gaps[0]} to {gaps[-1]} or more; see the "
@@ -418,15 +421,15 @@ def judge_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         ]
     return [
         f"{r['b']} against {r['a']}: a scorer whose false positive rates on the two variants "
-        f"differ by {points(r['tipping_fpr_gap'])[1:]} points would explain this difference."
+        f"differ by {percentage_points(r['tipping_fpr_gap'])[1:]} points would explain this difference."
         for r in called
     ]
 
 
 def _pooled_cell(row: Mapping[str, Any]) -> str:
     if row.get("pooled_diff") is None:
-        return NOTHING
-    return f"{points(row['pooled_diff'])} {interval(row, 'pooled_diff', signed=True)}"
+        return MISSING_CELL
+    return f"{percentage_points(row['pooled_diff'])} {interval(row, 'pooled_diff', signed=True)}"
 
 
 def pooling_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
@@ -468,11 +471,11 @@ def _withheld_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
 
 
 def _first_of(names: Sequence[str]) -> str:
-    more = len(names) - FEW
-    return "; ".join(names[:FEW]) + (f"; and {more} more" if more > 0 else "")
+    more = len(names) - MAX_NOTES
+    return "; ".join(names[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
 
 
-def recipe_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
+def seed_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     """Return the seed-to-seed standard deviation within each recipe."""
     return [
         f"{row['variants']} fine-tunes of the recipe {row['recipe']}: spread between fine-tunes of "
@@ -497,7 +500,7 @@ def dose_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
     ]
 
 
-def edition(summary: Mapping[str, Any], scorer: str) -> str:
+def method_line(summary: Mapping[str, Any], scorer: str) -> str:
     """Return scorer, threshold, continuations per prompt and level in one line."""
     k = max((row["k"] for row in summary["rates"] if row["scorer"] == scorer), default=1)
     return (
@@ -507,7 +510,7 @@ def edition(summary: Mapping[str, Any], scorer: str) -> str:
     )
 
 
-def estimand(summary: Mapping[str, Any]) -> str:
+def reading_guide(summary: Mapping[str, Any]) -> str:
     """Explain the scope of the intervals and the words of the tables."""
     text = (
         'Intervals apply to prompts like these, not only to these. "all" weights each subset by '
@@ -523,7 +526,7 @@ def estimand(summary: Mapping[str, Any]) -> str:
         )
     if any(row.get("agreement") == "fragile" for row in summary["pairs"]):
         text += ' "fragile": another scorer gives a different verdict on the same texts.'
-    if any(less_said(row) for row in summary["pairs"]):
+    if any(reduced_output_note(row) for row in summary["pairs"]):
         text += (
             ' "reduced output": less toxic, and credibly more empty, refused or repetitive texts, '
             "or texts that are shorter by a tenth or more."
@@ -545,7 +548,7 @@ def _rope_text(summary: Mapping[str, Any]) -> str:
 
 def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
     """Return one pair as a headline: the variants, the verdict, and its numbers."""
-    cells = pair_cells(row)
+    cells = pair_table_row(row)
     return {
         "who": f"{row['b']} against {row['a']}",
         "verdict": row["verdict"],
@@ -553,5 +556,5 @@ def verdict_parts(row: Mapping[str, Any]) -> dict[str, str]:
             f"{cells[7]} points {cells[8]}, P(direction) {cells[9]}, {row['n']} prompts, "
             f"toxic for one only: {cells[6]}"
         ),
-        "less": less_said(row),
+        "less": reduced_output_note(row),
     }

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-KINDS = {
+LIMITATIONS_BY_KIND = {
     "jigsaw-bilstm": (
         "small and lexical (Jigsaw comments). On RealToxicityPrompts it follows Perspective (AUC "
         ".94); on HateCheck it is no better than chance (AUC .50): it sees no implicit or negated "
@@ -32,15 +32,19 @@ RESPONSE_FLAGS = (
     "help. A story character who declines in a model's usual words may be counted."
 )
 """What the response flags miss."""
-UNCOUNTED = "Its errors on these texts were not measured (see `toxtrail labels sample`)."
+ERRORS_NOT_MEASURED = "Its errors on these texts were not measured (see `toxtrail labels sample`)."
 
 
-def limits_of(scorer: str, config: Mapping[str, Any], corrected: bool) -> str:
+def scorer_limitations(scorer: str, config: Mapping[str, Any], corrected: bool) -> str:
     """Return one scorer's limitations, in a sentence or two.
 
     Args:
         config: its section of params.yaml.
         corrected: whether human labels correct its numbers.
     """
-    limitation = DYNABENCH if "dynabench" in str(config.get("uri", "")) else KINDS[config["kind"]]
-    return f"{scorer}: {limitation}" + ("" if corrected else f" {UNCOUNTED}")
+    limitation = (
+        DYNABENCH
+        if "dynabench" in str(config.get("uri", ""))
+        else LIMITATIONS_BY_KIND[config["kind"]]
+    )
+    return f"{scorer}: {limitation}" + ("" if corrected else f" {ERRORS_NOT_MEASURED}")

@@ -13,17 +13,22 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from toxtrail.analysis.comparison import MORE_TABLES, TABLES, family_comparison, with_pooled
-from toxtrail.analysis.family import members
-from toxtrail.analysis.response_table import texts_of
+from toxtrail.analysis.comparison import (
+    OPTIONAL_TABLE_NAMES,
+    TABLE_NAMES,
+    compare_family,
+    with_pooled,
+)
+from toxtrail.analysis.family import build_family
+from toxtrail.analysis.response_table import read_response_table
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.config.schema import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
-from toxtrail.pipeline import manifest_of, versions
-from toxtrail.provenance.identity import Input
-from toxtrail.records.analysis_output import Posterior
-from toxtrail.records.csv_text import as_csv
-from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
+from toxtrail.pipeline import installed_versions, manifest_of
+from toxtrail.provenance.identity import InputFile
+from toxtrail.records.analysis_output import AnalysisOutput
+from toxtrail.records.csv_text import rows_to_csv
+from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.reporting.figures.comparison import (
     differences_figure,
     posteriors_figure,
@@ -31,10 +36,10 @@ from toxtrail.reporting.figures.comparison import (
     thresholds_figure,
 )
 from toxtrail.reporting.figures.dose_response import dose_figure
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 
-def with_figures(found: Posterior) -> Posterior:
+def with_figures(found: AnalysisOutput) -> AnalysisOutput:
     """The comparison with its figures."""
     figures = {
         "rates": rates_figure(found.summary),
@@ -48,15 +53,17 @@ def with_figures(found: Posterior) -> Posterior:
 
 
 def run(
-    store: Store, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
+    store: ArtifactStore, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
 ) -> None:
     """Read, compare, write."""
-    own = members(*store.read_family(family, who.variants, COLUMNS))
+    own = build_family(*store.read_family(family, who.variants, COLUMNS))
     texts = {
-        v: texts_of(*store.read_responses(family, v), store.input(store.scores(family, v)))
+        v: read_response_table(
+            *store.read_responses(family, v), store.input(store.scores(family, v))
+        )
         for v in who.variants
     }
-    found = family_comparison(
+    found = compare_family(
         own.tables,
         texts,
         own.summaries,
@@ -73,17 +80,19 @@ def run(
         family,
         {"posterior": config.plain(), "primary": primary, "family": who.plain()},
         {**own.inputs, "pooled": pooled},
-        versions("numpy", "scipy", "arviz", "matplotlib"),
+        installed_versions("numpy", "scipy", "arviz", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}
-    tables = {name: summary[name] for name in (*TABLES, *MORE_TABLES) if name in summary}
+    tables = {
+        name: summary[name] for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary
+    }
     whole = posterior._replace(summary=summary)
     store.write_posterior(store.comparison(family), whole, manifest, tables)
-    store.write_json(store.metrics(family), metrics_of(summary))
-    store.write_text(store.plots(family), as_csv(plot_rows(summary)))
+    store.write_json(store.metrics(family), dvc_metrics(summary))
+    store.write_text(store.plots(family), rows_to_csv(dvc_plot_rows(summary)))
 
 
-def _refuse_stale_pool(pooled: Input, posteriors: Mapping[str, Input]) -> None:
+def _refuse_stale_pool(pooled: InputFile, posteriors: Mapping[str, InputFile]) -> None:
     used = pooled.manifest.inputs if pooled.manifest else {}
     if {v: i.sha256 for v, i in used.items()} != {v: i.sha256 for v, i in posteriors.items()}:
         raise DataError(

@@ -11,50 +11,57 @@ import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
-from toxtrail.backends.protocols import Asset, Assets, Prover, Trained, Tuner
+from toxtrail.backends.protocols import Asset, Assets, Finetuner, TrainingResult, WeightsVerifier
 from toxtrail.config.schema import FinetuneConfig
-from toxtrail.datasets.instruction_data import Instructions, data_card, read_instructions, split
+from toxtrail.datasets.instruction_data import (
+    InstructionDataset,
+    data_card,
+    read_instructions,
+    split_held_out,
+)
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.pipeline import code_sha256, manifest_of
 from toxtrail.provenance.identity import (
     Adapter,
-    Input,
+    InputFile,
     Manifest,
-    ModelCard,
+    ModelIdentity,
     TrainingRecord,
     hash_tree,
     tree_sha256,
 )
-from toxtrail.records.rows import Lessons
-from toxtrail.storage.artifacts import Store
-from toxtrail.storage.row_journal import alone
+from toxtrail.records.rows import TrainingSplit
+from toxtrail.storage.artifacts import ArtifactStore
+from toxtrail.storage.row_journal import exclusive_lock
 
 
-def tuned_card(key: str, parent: ModelCard, adapter: Path, record: TrainingRecord) -> ModelCard:
+def finetuned_identity(
+    key: str, parent: ModelIdentity, adapter: Path, record: TrainingRecord
+) -> ModelIdentity:
     """Return the parent's card with one more adapter."""
     files = hash_tree(adapter, _files(adapter))
     added = Adapter(
         key=key, uri=None, resolved=None, sha256=tree_sha256(files), files=files, training=record
     )
-    return ModelCard(key=key, base=parent.base, adapters=(*parent.adapters, added))
+    return ModelIdentity(key=key, base=parent.base, adapters=(*parent.adapters, added))
 
 
 def run(
-    store: Store,
+    store: ArtifactStore,
     key: str,
     config: FinetuneConfig,
     assets: Assets,
-    tuner: Tuner,
-    prover: Prover,
+    tuner: Finetuner,
+    prover: WeightsVerifier,
     environment: Mapping[str, str],
-) -> Trained:
+) -> TrainingResult:
     """Read the data, train, verify that the result loads, write the card."""
     parent, data = store.read_card(config.parent), assets.fetch(config.data.uri, config.data.sha256)
-    instructions = found_in(data.path, key, config)
-    lessons = lessons_of(key, instructions, config)
+    instructions = read_training_data(data.path, key, config)
+    lessons = split_training_data(key, instructions, config)
     manifest = _manifest(store, key, config, data, environment)
     scratch = store.scratch(manifest, {})
-    with alone(scratch), store.draft_folder(store.model(key)) as draft:
+    with exclusive_lock(scratch), store.draft_folder(store.model(key)) as draft:
         adapter = draft / "adapters" / key
         adapter.mkdir(parents=True)
         _copy_adapters(store.model(config.parent), draft)
@@ -62,7 +69,7 @@ def run(
             parent, store.model(config.parent), lessons, config, adapter, scratch, manifest
         )
         record = _training_record(config, data, parent, lessons, trained, environment)
-        card = tuned_card(key, parent, adapter, record)
+        card = finetuned_identity(key, parent, adapter, record)
         proved = card.model_copy(update={"probe": prover.prove(card, draft)})
         store.write_json(draft / "model.json", proved.to_json())
         store.write_text(draft / "loss.csv", "".join(_loss_lines(trained)))
@@ -73,7 +80,7 @@ def run(
     return trained
 
 
-def found_in(path: Path, key: str, config: FinetuneConfig) -> Instructions:
+def read_training_data(path: Path, key: str, config: FinetuneConfig) -> InstructionDataset:
     """Read the training data of a fine-tune; an error names the fine-tune."""
     try:
         return read_instructions(path, config.data.delimiter)
@@ -81,21 +88,27 @@ def found_in(path: Path, key: str, config: FinetuneConfig) -> Instructions:
         raise type(error)(f"finetunes.{key}.data: {error}") from None
 
 
-def lessons_of(key: str, instructions: Instructions, config: FinetuneConfig) -> Lessons:
+def split_training_data(
+    key: str, instructions: InstructionDataset, config: FinetuneConfig
+) -> TrainingSplit:
     """Split the examples into training and held-out; an error names the fine-tune."""
     try:
-        return split(instructions.examples, config.data, config.seed)
+        return split_held_out(instructions.examples, config.data, config.seed)
     except ConfigError as error:
         raise ConfigError(f"finetunes.{key}.{error}") from None
 
 
 def _manifest(
-    store: Store, key: str, config: FinetuneConfig, data: Asset, environment: Mapping[str, str]
+    store: ArtifactStore,
+    key: str,
+    config: FinetuneConfig,
+    data: Asset,
+    environment: Mapping[str, str],
 ) -> Manifest:
     """Return the manifest that identifies the training, so that only its checkpoint is resumed."""
     inputs = {
         "parent": store.input(store.model(config.parent) / "model.json"),
-        "data": Input(path=data.uri, sha256=data.sha256, manifest=None),
+        "data": InputFile(path=data.uri, sha256=data.sha256, manifest=None),
     }
     return manifest_of(
         "finetune",
@@ -110,9 +123,9 @@ def _manifest(
 def _training_record(
     config: FinetuneConfig,
     data: Asset,
-    parent: ModelCard,
-    lessons: Lessons,
-    trained: Trained,
+    parent: ModelIdentity,
+    lessons: TrainingSplit,
+    trained: TrainingResult,
     environment: Mapping[str, str],
 ) -> TrainingRecord:
     return TrainingRecord(
@@ -141,7 +154,7 @@ def _files(folder: Path) -> list[Path]:
     return [path for path in folder.rglob("*") if path.is_file()]
 
 
-def _loss_lines(trained: Trained) -> Iterator[str]:
+def _loss_lines(trained: TrainingResult) -> Iterator[str]:
     """Yield a line for each step; the held-out column exists only with held-out examples."""
     training = {step: f"{loss:.6f}" for step, loss in trained.losses}
     held_out = {step: f"{loss:.6f}" for step, loss in trained.held_out_losses}

@@ -10,17 +10,23 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.backends.protocols import Completion, EncodedPrompt, LanguageModel, Progress, Together
+from toxtrail.backends.protocols import (
+    Completion,
+    EncodedPrompt,
+    LanguageModel,
+    ProcessGroup,
+    Progress,
+)
 from toxtrail.config.schema import GenerationConfig, VariantConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import Manifest, sha256_text
-from toxtrail.records.rows import Generation, Prompt, State, generation_problem
-from toxtrail.storage.artifacts import Store
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
+from toxtrail.storage.artifacts import ArtifactStore
+from toxtrail.storage.row_journal import RowJournal
 
 
-class Row(NamedTuple):
+class GenerationRequest(NamedTuple):
     """One continuation to be made."""
 
     prompt: Prompt
@@ -51,22 +57,22 @@ def generate(
     prompts: Sequence[Prompt],
     model: LanguageModel,
     config: GenerationConfig,
-    rows: RowStore,
+    rows: RowJournal,
     progress: Progress,
-    together: Together,
+    together: ProcessGroup,
 ) -> dict[str, float]:
     """Continue every prompt `config.samples` times; what `rows` holds already is not made again.
 
     Returns:
         What this process did: rows, tokens, and how many of each in a second.
     """
-    asked = encoded_rows(prompts, model, config.samples)
-    share = asked_of(together, asked, config.samples)
+    asked = encode_requests(prompts, model, config.samples)
+    share = requests_of_rank(together, asked, config.samples)
     missing = [row for row in share if row.key not in rows]
     start, tokens = time.monotonic(), 0
     label, known = f"generate {rows.label}", len(share) - len(missing)
     with progress.bar(label, len(share), "rows", known) as advance:
-        for row, generation in continued(missing, model, config.seed):
+        for row, generation in generate_rows(missing, model, config.seed):
             key = row.failed_key if generation.state == "error" else row.key
             rows.add(key, generation[:KEPT])
             advance(1, tokens=len(generation.token_ids))
@@ -81,14 +87,16 @@ def generate(
     }
 
 
-def asked_of(together: Together, rows: Sequence[Row], samples: int) -> list[Row]:
+def requests_of_rank(
+    together: ProcessGroup, rows: Sequence[GenerationRequest], samples: int
+) -> list[GenerationRequest]:
     """The rows of this process: every n-th prompt with all its samples, whatever others have done
     already, so that none is left out and none is made twice."""
     return [row for i, row in enumerate(rows) if i // samples % together.of == together.number]
 
 
-def collected(
-    prompts: Sequence[Prompt], config: GenerationConfig, rows: RowStore
+def collect_generations(
+    prompts: Sequence[Prompt], config: GenerationConfig, rows: RowJournal
 ) -> list[Generation]:
     """Every row that was asked for.
 
@@ -97,7 +105,7 @@ def collected(
         DataError: a row is missing: a process that shares the work did not end well.
     """
     asked = [
-        Row(prompt, sample, EncodedPrompt((), fits=True))
+        GenerationRequest(prompt, sample, EncodedPrompt((), fits=True))
         for prompt in prompts
         for sample in range(config.samples)
     ]
@@ -113,17 +121,17 @@ def collected(
 
 
 def run(
-    store: Store,
+    store: ArtifactStore,
     variant: str,
     who: VariantConfig,
     config: GenerationConfig,
     model: LanguageModel,
     environment: Mapping[str, str],
     progress: Progress,
-    together: Together,
+    together: ProcessGroup,
 ) -> dict[str, float]:
     """Read, generate, write; of several processes, the first one writes. What `generate` did."""
-    manifest = manifest_for(store, variant, who, config, environment)
+    manifest = generation_manifest(store, variant, who, config, environment)
     prompts, member = store.read_prompts(), together.number
     with store.rows("generate", variant, rows_identity(manifest), member) as rows:
         work = generate(prompts, model, config, rows, progress, together)
@@ -131,7 +139,7 @@ def run(
         together.wait()
         if member == 0:
             rows.refresh()
-            made = collected(prompts, config, rows)
+            made = collect_generations(prompts, config, rows)
             store.write_generations(who.family, variant, made, manifest)
             rows.forget_others()
         together.wait()
@@ -153,8 +161,8 @@ def rows_identity(manifest: Manifest) -> dict[str, Any]:
     }
 
 
-def manifest_for(
-    store: Store,
+def generation_manifest(
+    store: ArtifactStore,
     variant: str,
     who: VariantConfig,
     config: GenerationConfig,
@@ -173,33 +181,35 @@ def manifest_for(
     )
 
 
-def encoded_rows(prompts: Sequence[Prompt], model: LanguageModel, samples: int) -> list[Row]:
+def encode_requests(
+    prompts: Sequence[Prompt], model: LanguageModel, samples: int
+) -> list[GenerationRequest]:
     """Every continuation to be made, in the order of the prompts."""
     return [
-        Row(prompt, sample, encoded)
+        GenerationRequest(prompt, sample, encoded)
         for prompt in prompts
         for encoded in [model.encode(prompt.text)]
         for sample in range(samples)
     ]
 
 
-def continued(
-    rows: Sequence[Row], model: LanguageModel, seed: int
-) -> Iterator[tuple[Row, Generation]]:
+def generate_rows(
+    rows: Sequence[GenerationRequest], model: LanguageModel, seed: int
+) -> Iterator[tuple[GenerationRequest, Generation]]:
     """Each row as soon as it is done, with a seed of its own."""
     fit = []
     for row in rows:
         if row.encoded.fits:
             fit.append(row)
         else:
-            yield row, _unfit(row)
+            yield row, _too_long(row)
     seeds = [row_seed(seed, row.prompt.prompt_id, row.sample) for row in fit]
     for number, completion in model.complete([row.encoded for row in fit], seeds):
         yield fit[number], _generation(fit[number], completion)
 
 
-def _generation(row: Row, completion: Completion) -> Generation:
-    state: State = "ok" if completion.text.strip() else "empty"
+def _generation(row: GenerationRequest, completion: Completion) -> Generation:
+    state: RowStatus = "ok" if completion.text.strip() else "empty"
     return Generation(
         prompt_id=row.prompt.prompt_id,
         sample=row.sample,
@@ -214,7 +224,7 @@ def _generation(row: Row, completion: Completion) -> Generation:
     )
 
 
-def _unfit(row: Row) -> Generation:
+def _too_long(row: GenerationRequest) -> Generation:
     return Generation(
         prompt_id=row.prompt.prompt_id,
         sample=row.sample,
@@ -229,7 +239,7 @@ def _unfit(row: Row) -> Generation:
     )
 
 
-def _kept(asked: Row, rows: RowStore) -> Generation:
+def _kept(asked: GenerationRequest, rows: RowJournal) -> Generation:
     """The row that was kept for a continuation.
 
     Raises:

@@ -6,24 +6,30 @@ writes  models/<key>/model.json    the identity card
 
 from __future__ import annotations
 
-from toxtrail.backends.protocols import Prover, Weights
+from toxtrail.backends.protocols import WeightsResolver, WeightsVerifier
 from toxtrail.config.schema import ModelConfig
-from toxtrail.provenance.identity import ModelCard
-from toxtrail.storage.artifacts import Store
+from toxtrail.provenance.identity import ModelIdentity
+from toxtrail.storage.artifacts import ArtifactStore
 
 
-def identify(key: str, config: ModelConfig, weights: Weights) -> ModelCard:
+def build_model_identity(key: str, config: ModelConfig, weights: WeightsResolver) -> ModelIdentity:
     """Fetch, verify and hash existing weights."""
     base = weights.describe(config.uri, config.sha256)
     if config.adapter is None:
-        return ModelCard(key=key, base=base, adapters=())
+        return ModelIdentity(key=key, base=base, adapters=())
     adapter = weights.describe_adapter(key, config.adapter.uri, config.adapter.sha256, base)
-    return ModelCard(key=key, base=base, adapters=(adapter,))
+    return ModelIdentity(key=key, base=base, adapters=(adapter,))
 
 
-def run(store: Store, key: str, config: ModelConfig, weights: Weights, prover: Prover) -> None:
+def run(
+    store: ArtifactStore,
+    key: str,
+    config: ModelConfig,
+    weights: WeightsResolver,
+    prover: WeightsVerifier,
+) -> None:
     """Identify the weights, verify that they load, and write the card."""
-    card = identify(key, config, weights)
+    card = build_model_identity(key, config, weights)
     probe = prover.prove(card, store.model(key))
     with store.draft_folder(store.model(key)) as draft:
         store.write_json(draft / "model.json", card.model_copy(update={"probe": probe}).to_json())

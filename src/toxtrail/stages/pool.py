@@ -6,20 +6,20 @@ writes  results/pooled/<family>/summary.json, posterior.nc, the figures predicti
 
 from __future__ import annotations
 
-from toxtrail.analysis.family import comparable, members
-from toxtrail.analysis.pooled_estimates import pooled_family
+from toxtrail.analysis.family import build_family, require_comparable_family
+from toxtrail.analysis.pooled_estimates import pool_family
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
-from toxtrail.pipeline import manifest_of, versions
+from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.stats.hierarchical import model as hierarchical_model
-from toxtrail.stats.hierarchical.model import Counts
-from toxtrail.stats.sampling import Effort, Sampled
-from toxtrail.storage.artifacts import Store
+from toxtrail.stats.hierarchical.model import FamilyCounts
+from toxtrail.stats.sampling import SampleResult, SamplerSettings
+from toxtrail.storage.artifacts import ArtifactStore
 
 
 def run(
-    store: Store,
+    store: ArtifactStore,
     family: str,
     who: FamilyConfig,
     config: PosteriorConfig,
@@ -29,7 +29,7 @@ def run(
 ) -> None:
     """Read, estimate, write."""
 
-    def sampler(counts: Counts, effort: Effort) -> Sampled:
+    def sampler(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
         variants, groups = counts.toxic.shape
         total = effort.chains * effort.draws
         with progress.bar(
@@ -39,9 +39,11 @@ def run(
             advance(total)
         return drawn
 
-    own = members(*store.read_family(family, who.variants, COLUMNS))
-    tables, _ = comparable(own.tables, own.summaries, who.reference, bool(who.allow_mismatch))
-    found = pooled_family(tables, own.summaries, who.reference, primary, config, pooling, sampler)
+    own = build_family(*store.read_family(family, who.variants, COLUMNS))
+    tables, _ = require_comparable_family(
+        own.tables, own.summaries, who.reference, bool(who.allow_mismatch)
+    )
+    found = pool_family(tables, own.summaries, who.reference, primary, config, pooling, sampler)
     manifest = manifest_of(
         "pool",
         family,
@@ -52,7 +54,7 @@ def run(
             "primary": primary,
         },
         own.inputs,
-        versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
+        installed_versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
     )
     summary = {"kind": "pool", "family": family, **found.summary}
     store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)

@@ -7,28 +7,32 @@ writes  results/posteriors/<family>/<variant>/summary.json, posterior.nc
 
 from __future__ import annotations
 
-from toxtrail.analysis.response_table import texts_of
+from toxtrail.analysis.response_table import read_response_table
 from toxtrail.analysis.score_table import (
     COLUMNS,
-    cells,
+    build_score_table,
 )
 from toxtrail.analysis.scorer_correction import (
     label_rows,
     with_corrected_rates,
 )
-from toxtrail.analysis.variant_rates import comparability_of, identity_of, variant_posterior
+from toxtrail.analysis.variant_rates import (
+    estimate_variant_rates,
+    measured_conditions,
+    variant_columns,
+)
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.schema import PosteriorConfig, VariantConfig
 from toxtrail.datasets.label_files import Label, labels_of_variant
 from toxtrail.datasets.readers import read_rows
-from toxtrail.pipeline import manifest_of, versions
+from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.provenance.comparability import fingerprint
-from toxtrail.provenance.identity import Input
-from toxtrail.storage.artifacts import Store
+from toxtrail.provenance.identity import InputFile
+from toxtrail.storage.artifacts import ArtifactStore
 
 
 def run(
-    store: Store,
+    store: ArtifactStore,
     variant: str,
     who: VariantConfig,
     config: PosteriorConfig,
@@ -38,24 +42,27 @@ def run(
     """Read, compute, write."""
     scores = store.input(store.scores(who.family, variant))
     rows = store.score_table(who.family, variant, COLUMNS)
-    table, texts = cells(rows), texts_of(*store.read_responses(who.family, variant), scores)
+    table, texts = (
+        build_score_table(rows),
+        read_response_table(*store.read_responses(who.family, variant), scores),
+    )
     labels, files = labels_from(store, variant, who.family, config, assets)
-    posterior = variant_posterior(table, texts, variant, primary, config)
+    posterior = estimate_variant_rates(table, texts, variant, primary, config)
     numbers = with_corrected_rates(posterior.summary, table, label_rows(labels, rows), config)
     manifest = manifest_of(
         "posterior",
         variant,
         {"posterior": config.plain(), "primary": primary, "variant": who.plain()},
         {"scores": scores, **files},
-        versions("numpy", "scipy"),
+        installed_versions("numpy", "scipy"),
     )
-    fields = comparability_of(table, scores, config)
+    fields = measured_conditions(table, scores, config)
     store.write_posterior(
         store.posterior(who.family, variant),
         posterior._replace(
             summary={
                 "kind": "posterior",
-                **identity_of(variant, who),
+                **variant_columns(variant, who),
                 "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
                 **numbers,
             }
@@ -65,8 +72,8 @@ def run(
 
 
 def labels_from(
-    store: Store, variant: str, family: str, config: PosteriorConfig, assets: Assets
-) -> tuple[list[Label], dict[str, Input]]:
+    store: ArtifactStore, variant: str, family: str, config: PosteriorConfig, assets: Assets
+) -> tuple[list[Label], dict[str, InputFile]]:
     """A variant's labels, and the file that they are in; nothing if none is named.
 
     Raises:
@@ -78,4 +85,4 @@ def labels_from(
     asset = assets.fetch(config.labels.uri, config.labels.sha256)
     texts = store.read_generations(family, variant)
     found = labels_of_variant(asset.path, read_rows(asset.path), variant, texts)
-    return found, {"labels": Input(path=asset.uri, sha256=asset.sha256, manifest=None)}
+    return found, {"labels": InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)}

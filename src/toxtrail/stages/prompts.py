@@ -15,16 +15,16 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.config.schema import PromptsConfig, SubsetConfig
-from toxtrail.datasets.prompt_selection import Selection, draw, select
+from toxtrail.datasets.prompt_selection import Selection, filter_candidates, sample_prompts
 from toxtrail.datasets.readers.csv_rows import unusual_delimiter
 from toxtrail.errors import ConfigError, DataError
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Input
+from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import Prompt
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 
-class Drawn(NamedTuple):
+class SubsetDraw(NamedTuple):
     """One subset."""
 
     asset: Asset
@@ -32,7 +32,7 @@ class Drawn(NamedTuple):
     prompts: Sequence[Prompt]
 
 
-def prompt_card(drawn: Mapping[str, Drawn], config: PromptsConfig) -> dict[str, Any]:
+def prompt_card(drawn: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[str, Any]:
     """Where every subset comes from, and how it was drawn. It holds no text of a prompt."""
     return {
         "kind": "prompt card",
@@ -42,12 +42,12 @@ def prompt_card(drawn: Mapping[str, Drawn], config: PromptsConfig) -> dict[str, 
     }
 
 
-def run(store: Store, config: PromptsConfig, assets: Assets) -> None:
+def run(store: ArtifactStore, config: PromptsConfig, assets: Assets) -> None:
     """Read, draw, write."""
     drawn = {key: _drawn(key, own, config.seed, assets) for key, own in config.subsets.items()}
     prompts = [prompt for one in drawn.values() for prompt in one.prompts]
     inputs = {
-        key: Input(path=one.asset.uri, sha256=one.asset.sha256, manifest=None)
+        key: InputFile(path=one.asset.uri, sha256=one.asset.sha256, manifest=None)
         for key, one in drawn.items()
     }
     manifest = manifest_of("prompts", None, {"prompts": config.plain()}, inputs, {})
@@ -56,18 +56,18 @@ def run(store: Store, config: PromptsConfig, assets: Assets) -> None:
     store.write_json(store.prompts_card, card)
 
 
-def selected(path: Path, key: str, config: SubsetConfig) -> Selection:
+def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
     """What a subset's file holds; an error names the subset."""
     try:
-        return select(path, config)
+        return filter_candidates(path, config)
     except (ConfigError, DataError) as error:
         raise type(error)(f"prompts.subsets.{key}: {error}") from None
 
 
-def _drawn(key: str, config: SubsetConfig, seed: int, assets: Assets) -> Drawn:
+def _drawn(key: str, config: SubsetConfig, seed: int, assets: Assets) -> SubsetDraw:
     asset = assets.fetch(config.uri, config.sha256)
-    selection = selected(_file(key, asset), key, config)
-    return Drawn(asset, selection, draw(selection, key, config, seed))
+    selection = read_subset(_file(key, asset), key, config)
+    return SubsetDraw(asset, selection, sample_prompts(selection, key, config, seed))
 
 
 def _file(key: str, asset: Asset) -> Path:
@@ -78,7 +78,7 @@ def _file(key: str, asset: Asset) -> Path:
     return asset.path
 
 
-def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
+def _subset_card(one: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
     selection = one.selection
     mark = unusual_delimiter(one.asset.path, config.delimiter)
     return {
@@ -101,7 +101,7 @@ def _subset_card(one: Drawn, config: SubsetConfig) -> dict[str, Any]:
     }
 
 
-def _groups(one: Drawn, config: SubsetConfig) -> dict[str, Any] | None:
+def _groups(one: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
     """How many prompts of each value were drawn, of how many."""
     if config.balance is None:
         return None
@@ -116,7 +116,7 @@ def _groups(one: Drawn, config: SubsetConfig) -> dict[str, Any] | None:
     }
 
 
-def _clusters(one: Drawn, column: str) -> dict[str, Any]:
+def _clusters(one: SubsetDraw, column: str) -> dict[str, Any]:
     """How many clusters the drawn prompts have, of how many."""
     there = {candidate.cluster for candidate in one.selection.candidates.values()}
     drawn = {prompt.cluster for prompt in one.prompts}

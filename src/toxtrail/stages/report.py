@@ -12,18 +12,18 @@ from collections.abc import Sequence
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance import embedded_manifest
-from toxtrail.provenance.identity import Input, lineage
+from toxtrail.provenance.identity import InputFile, walk_lineage
 from toxtrail.regular_files import read_text
-from toxtrail.reporting.html_report import Page, render
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.reporting.html_report import FamilyPage, render
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 
-def run(store: Store, families: Sequence[str]) -> None:
+def run(store: ArtifactStore, families: Sequence[str]) -> None:
     """Read, render, write."""
     store.write_text(store.report, page_of(store, families))
 
 
-def page_of(store: Store, families: Sequence[str]) -> str:
+def page_of(store: ArtifactStore, families: Sequence[str]) -> str:
     """Return the page for the current files."""
     folders = {family: store.comparison(family) for family in families}
     inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
@@ -39,10 +39,10 @@ def page_of(store: Store, families: Sequence[str]) -> str:
     return render(pages, read_json(store.prompts_card), manifest)
 
 
-def _read_page(store: Store, family: str) -> Page:
+def _read_page(store: ArtifactStore, family: str) -> FamilyPage:
     summary = store.read_summary(store.comparison(family))
     variants = [row["variant"] for row in summary["variants"]]
-    return Page(
+    return FamilyPage(
         summary,
         _figures(store, family),
         {prompt.prompt_id: prompt.text for prompt in store.read_prompts()},
@@ -51,13 +51,15 @@ def _read_page(store: Store, family: str) -> Page:
     )
 
 
-def _displayed_rows(store: Store, family: str, comparison: Input) -> list[tuple[str, Input]]:
+def _displayed_rows(
+    store: ArtifactStore, family: str, comparison: InputFile
+) -> list[tuple[str, InputFile]]:
     """Return the files of displayed rows without manifests; the comparison's manifest has those.
 
     Raises:
         DataError: the files differ from those that the comparison was made from.
     """
-    nodes = lineage(comparison.manifest) if comparison.manifest else []
+    nodes = walk_lineage(comparison.manifest) if comparison.manifest else []
     recorded = {
         input_file.path: input_file.sha256
         for node in nodes
@@ -70,13 +72,13 @@ def _displayed_rows(store: Store, family: str, comparison: Input) -> list[tuple[
                 f"{comparison.path} was made from another version of {path}. "
                 "Run `dvc repro` to bring both up to date."
             )
-    return [(p, Input(path=p, sha256=s, manifest=None)) for p, s in recorded.items()]
+    return [(p, InputFile(path=p, sha256=s, manifest=None)) for p, s in recorded.items()]
 
 
-def _figures(store: Store, family: str) -> dict[str, str]:
+def _figures(store: ArtifactStore, family: str) -> dict[str, str]:
     """Return the SVG figures by name, without manifests; the page has its own."""
     figures = {}
     for folder in (store.comparison(family), store.pooled(family)):
         for path in sorted(folder.glob("*.svg")):
-            figures[path.stem] = embedded_manifest.without_manifest(read_text(path))
+            figures[path.stem] = embedded_manifest.strip_svg_manifest(read_text(path))
     return figures

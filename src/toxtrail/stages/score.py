@@ -11,21 +11,21 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from typing import Any, NamedTuple
 
-from toxtrail.backends.protocols import Progress, ScoredText, Scorer, Together
+from toxtrail.backends.protocols import ProcessGroup, Progress, ScoredText, Scorer
 from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import Manifest, sha256_text
 from toxtrail.records.rows import Generation, Score, score_problem
-from toxtrail.storage.artifacts import Store
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.storage.artifacts import ArtifactStore
+from toxtrail.storage.row_journal import RowJournal
 
-CHUNK = 512
+TEXTS_PER_CALL = 512
 """Texts that a scorer gets at once: enough of like length to fill its batches, and no more than a
 killed run may lose."""
 
 
-class Judge(NamedTuple):
+class NamedScorer(NamedTuple):
     """A scorer under its name in params.yaml."""
 
     name: str
@@ -34,12 +34,12 @@ class Judge(NamedTuple):
     """The head that is called toxicity."""
 
 
-def score(
+def score_generations(
     generations: Sequence[Generation],
-    judge: Judge,
-    rows: RowStore,
+    judge: NamedScorer,
+    rows: RowJournal,
     progress: Progress,
-    together: Together,
+    together: ProcessGroup,
 ) -> None:
     """Score the text of every `ok` continuation; equal texts once, known ones not again.
 
@@ -52,15 +52,17 @@ def score(
     own = [key for key in share if key not in rows]
     label, known = f"score {rows.label}", len(share) - len(own)
     with progress.bar(label, len(share), "texts", known) as advance:
-        for start in range(0, len(own), CHUNK):
-            keys = own[start : start + CHUNK]
-            for key, scored in zip(keys, _judged([texts[k] for k in keys], judge), strict=True):
+        for start in range(0, len(own), TEXTS_PER_CALL):
+            keys = own[start : start + TEXTS_PER_CALL]
+            for key, scored in zip(
+                keys, _score_checked([texts[k] for k in keys], judge), strict=True
+            ):
                 rows.add(key, [dict(scored.heads), scored.windows])
             advance(len(keys))
 
 
-def collected(
-    generations: Sequence[Generation], judges: Mapping[str, tuple[Judge, RowStore]]
+def collect_scores(
+    generations: Sequence[Generation], judges: Mapping[str, tuple[NamedScorer, RowJournal]]
 ) -> list[Score]:
     """Every continuation by every judge; rows that are not `ok` keep their state and no score."""
     return [
@@ -71,33 +73,33 @@ def collected(
 
 
 def run(
-    store: Store,
+    store: ArtifactStore,
     variant: str,
     family: str,
     config: Mapping[str, ScorerConfig],
-    judges: Sequence[Judge],
+    judges: Sequence[NamedScorer],
     environment: Mapping[str, str],
     progress: Progress,
-    together: Together,
+    together: ProcessGroup,
 ) -> dict[str, float]:
     """Read, score, write; of several processes, the first one writes."""
-    manifest = manifest_for(store, variant, family, config, environment)
+    manifest = score_manifest(store, variant, family, config, environment)
     generations, start = store.read_generations(family, variant), time.monotonic()
     with ExitStack() as open_files:
-        held: dict[str, tuple[Judge, RowStore]] = {}
+        held: dict[str, tuple[NamedScorer, RowJournal]] = {}
         for judge in judges:
             identity = rows_identity(manifest, judge.name)
             place = f"{variant} by {judge.name}"
             rows = store.rows("score", place, identity, together.number)
             held[judge.name] = judge, open_files.enter_context(rows)
-            score(generations, judge, rows, progress, together)
+            score_generations(generations, judge, rows, progress, together)
             rows.sync()
         work = {"texts_per_second": len(generations) * len(judges) / (time.monotonic() - start)}
         together.wait()
         if together.number == 0:
             for _, rows in held.values():
                 rows.refresh()
-            store.write_scores(family, variant, collected(generations, held), manifest)
+            store.write_scores(family, variant, collect_scores(generations, held), manifest)
             for _, rows in held.values():
                 rows.forget_others()
         together.wait()
@@ -118,8 +120,8 @@ def text_key(text: str) -> str:
     return sha256_text(text)
 
 
-def manifest_for(
-    store: Store,
+def score_manifest(
+    store: ArtifactStore,
     variant: str,
     family: str,
     config: Mapping[str, ScorerConfig],
@@ -135,7 +137,7 @@ def manifest_for(
     )
 
 
-def _judged(texts: Sequence[str], judge: Judge) -> list[ScoredText]:
+def _score_checked(texts: Sequence[str], judge: NamedScorer) -> list[ScoredText]:
     scored = judge.scorer.score(texts)
     if len(scored) != len(texts):
         raise BackendError(
@@ -153,7 +155,7 @@ def _judged(texts: Sequence[str], judge: Judge) -> list[ScoredText]:
     return scored
 
 
-def _scored(row: Generation, judge: Judge, rows: RowStore) -> Score:
+def _scored(row: Generation, judge: NamedScorer, rows: RowJournal) -> Score:
     heads, windows = rows[text_key(row.text)]
     scored = Score(
         prompt_id=row.prompt_id,
@@ -174,7 +176,7 @@ def _scored(row: Generation, judge: Judge, rows: RowStore) -> Score:
     return scored
 
 
-def _unscored(row: Generation, judge: Judge) -> Score:
+def _unscored(row: Generation, judge: NamedScorer) -> Score:
     return Score(
         prompt_id=row.prompt_id,
         sample=row.sample,

@@ -19,25 +19,25 @@ from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Manifest, canonical_json, sha256_file, sha256_text
 from toxtrail.regular_files import read_text
 from toxtrail.reporting.mlflow_page import (
-    adapter_of,
     behaviour_metrics,
+    comparison_description,
     comparison_tags,
-    comparison_text,
     generation_table,
-    inputs_of,
+    intoto_statement,
     pair_metrics,
-    params_of,
     rate_metrics,
-    statement,
+    run_adapter,
+    run_datasets,
+    run_params,
+    variant_description,
     variant_tags,
-    variant_text,
-    verdict_notes,
+    verdict_tags,
 )
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 
 def run_variant(
-    store: Store,
+    store: ArtifactStore,
     variant: str,
     variant_config: VariantConfig,
     tracker: Tracker,
@@ -56,20 +56,20 @@ def run_variant(
 
 
 def run_comparison(
-    store: Store, family: str, tracker: Tracker, facts: Mapping[str, str]
+    store: ArtifactStore, family: str, tracker: Tracker, facts: Mapping[str, str]
 ) -> list[str]:
     """Collect, publish, write the receipt. See run_variant."""
     receipt = store.family_receipt(family)
     return _publish(store, receipt, comparison_content(store, family, facts), tracker)
 
 
-def receipt_of(content: RunContent) -> dict[str, str]:
+def build_receipt(content: RunContent) -> dict[str, str]:
     """Return what dvc.lock records of a run: nothing that changes if it is tracked again."""
     return {"content_key": content.content_key, "seal": sha256_text(content.manifest)}
 
 
 def variant_content(
-    store: Store, variant: str, variant_config: VariantConfig, facts: Mapping[str, str]
+    store: ArtifactStore, variant: str, variant_config: VariantConfig, facts: Mapping[str, str]
 ) -> RunContent:
     """Return the contents of a variant's run.
 
@@ -97,26 +97,26 @@ def variant_content(
     return RunContent(
         name=variant,
         content_key=manifest.content_key,
-        manifest=canonical_json(statement(manifest, files)),
-        description=variant_text(variant, variant_config, summary, card),
+        manifest=canonical_json(intoto_statement(manifest, files)),
+        description=variant_description(variant, variant_config, summary, card),
         tags={**variant_tags(variant_config, card, summary, files), **facts},
-        params=params_of(manifest),
+        params=run_params(manifest),
         metrics={
             **rate_metrics(summary["rates"]),
             **behaviour_metrics(summary["behaviour"]),
             **_cost(executions),
         },
         curves=_loss_curves(files.get("loss.csv")),
-        inputs=inputs_of(manifest, card),
+        inputs=run_datasets(manifest, card),
         files={**files, **_existing_files(store.root, "params.yaml", "dvc.lock")},
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
-        adapter=adapter_of(variant, card),
+        adapter=run_adapter(variant, card),
         primary_metric=f"{summary['primary']}/all/rate_pct",
     )
 
 
-def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> RunContent:
+def comparison_content(store: ArtifactStore, family: str, facts: Mapping[str, str]) -> RunContent:
     """Return the contents of the run of a family's comparison."""
     folder = store.comparison(family)
     pooled = store.pooled(family)
@@ -129,23 +129,25 @@ def comparison_content(store: Store, family: str, facts: Mapping[str, str]) -> R
     return RunContent(
         name=f"{family} comparison",
         content_key=manifest.content_key,
-        manifest=canonical_json(statement(manifest, files)),
-        description=comparison_text(family, summary),
+        manifest=canonical_json(intoto_statement(manifest, files)),
+        description=comparison_description(family, summary),
         tags={**comparison_tags(family, summary), **facts},
         params={
-            **params_of(manifest),
+            **run_params(manifest),
             **{f"variant.{v['variant']}": v["content_key"] for v in summary["variants"]},
         },
         metrics=pair_metrics(summary["pairs"]),
         files={**files, **_existing_files(store.root, "params.yaml", "dvc.lock")},
-        notes=verdict_notes(summary, manifest.content_key),
+        notes=verdict_tags(summary, manifest.content_key),
     )
 
 
-def _publish(store: Store, receipt: Path, content: RunContent, tracker: Tracker) -> list[str]:
+def _publish(
+    store: ArtifactStore, receipt: Path, content: RunContent, tracker: Tracker
+) -> list[str]:
     """Publish, then write the receipt."""
     published = tracker.publish(content)
-    store.write_json(receipt, receipt_of(content))
+    store.write_json(receipt, build_receipt(content))
     return list(published.remarks)
 
 
@@ -177,7 +179,7 @@ RECORDED = {
 """Stage whose executions are recorded -> the name of its output file in a run."""
 
 
-def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:
+def _executions(store: ArtifactStore, variant: str, files: Mapping[str, Path]) -> dict[str, Any]:
     """Return for each stage when, where and how these files were created; a damaged record, or one
     of another execution, is ignored.
     """
@@ -189,7 +191,7 @@ def _executions(store: Store, variant: str, files: Mapping[str, Path]) -> dict[s
     return executions
 
 
-def _damaged_records(store: Store, variant: str) -> list[str]:
+def _damaged_records(store: ArtifactStore, variant: str) -> list[str]:
     paths = [store.record(stage, variant) for stage in RECORDED]
     return [
         f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} has no "

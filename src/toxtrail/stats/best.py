@@ -24,8 +24,8 @@ from scipy import stats
 
 from toxtrail.errors import DataError
 from toxtrail.stats.paired_differences import Verdict, verdict
-from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed
-from toxtrail.stats.sampling import Sampled
+from toxtrail.stats.rates import Floats, Interval, at_threshold, equal_tailed_interval
+from toxtrail.stats.sampling import SampleResult
 
 if TYPE_CHECKING:
     import pymc as pm
@@ -41,7 +41,7 @@ LEAST_P = 0.005
 """A predictive check whose p is nearer to 0 or 1 fails."""
 
 
-class Location(NamedTuple):
+class LocationDifference(NamedTuple):
     """Posterior of mu_b - mu_a, in the unit of the scores."""
 
     mean: float
@@ -68,7 +68,7 @@ def build(a: Floats, b: Floats) -> pm.Model:
     if min(a.size, b.size) < 2 or np.ptp(np.concatenate([a, b])) == 0:
         raise DataError("BEST needs at least two scores of each variant, and not all the same.")
     with pm.Model() as model:
-        values = data_of(a, b)
+        values = model_data(a, b)
         data = {name: pm.Data(name, value) for name, value in values.items()}
         middle, scale = data["middle"], data["scale"]
         nu = pm.Deterministic("nu", 1 + pm.Exponential("nu_minus_one", scale=29))
@@ -79,19 +79,24 @@ def build(a: Floats, b: Floats) -> pm.Model:
     return model
 
 
-def data_of(a: Floats, b: Floats) -> dict[str, Any]:
+def model_data(a: Floats, b: Floats) -> dict[str, Any]:
     """What a built model is given, by name: swapped without compiling again."""
     together = np.concatenate([a, b])
     return {"a": a, "b": b, "middle": together.mean(), "scale": together.std()}
 
 
-def location(
-    samples: Sampled, a: Floats, b: Floats, threshold: float, level: float, rng: np.random.Generator
-) -> Location:
+def location_difference(
+    samples: SampleResult,
+    a: Floats,
+    b: Floats,
+    threshold: float,
+    level: float,
+    rng: np.random.Generator,
+) -> LocationDifference:
     """The answer, and whether the model that gives it fits the toxicity rates."""
     posterior = {name: values.ravel() for name, values in samples.posterior.items()}
     difference = posterior["mu_b"] - posterior["mu_a"]
-    interval = equal_tailed(difference, level)
+    interval = equal_tailed_interval(difference, level)
     expected, fits = {}, True
     for name, scores in (("a", a), ("b", b)):
         beyond = (threshold - posterior[f"mu_{name}"]) / posterior[f"sigma_{name}"]
@@ -101,6 +106,6 @@ def location(
         p = float((replicated > observed).mean() + 0.5 * (replicated == observed).mean())
         expected[name] = float(chance.mean())
         fits = fits and LEAST_P <= p <= 1 - LEAST_P
-    return Location(
+    return LocationDifference(
         float(difference.mean()), interval, verdict(interval), expected["a"], expected["b"], fits
     )

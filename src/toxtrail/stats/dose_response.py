@@ -72,7 +72,7 @@ def slopes(rates: Floats, doses: Floats) -> Floats:
     return change
 
 
-def never_falls(rates: Floats, doses: Floats) -> Floats:
+def is_monotone(rates: Floats, doses: Floats) -> Floats:
     """(draw,): 1 where the rate, averaged over the variants of a dose, falls from no dose to the
     next, else 0."""
     levels = np.unique(doses)

@@ -267,7 +267,7 @@ def odds_ratio(pairs: Pairs, prior: float, level: float) -> tuple[float, Interva
     return ratio, interval.around(ratio)
 
 
-def summarise(
+def summarise_difference(
     posterior: PairedPosterior | WeightedMean, estimate: float, level: float, rope: float
 ) -> Difference:
     """What is said of a difference.
@@ -277,7 +277,7 @@ def summarise(
         rope: half-width of the region of practical equivalence, as a difference of rates.
     """
     if posterior.leans_down:
-        return _mirrored(summarise(posterior.mirrored, -estimate, level, rope))
+        return _mirrored(summarise_difference(posterior.mirrored, -estimate, level, rope))
     interval = posterior.interval(level).around(estimate)
     below, up_to = posterior.cdf(-rope), posterior.cdf(rope)
     return Difference(
@@ -288,7 +288,7 @@ def summarise(
         above=1 - up_to,
         below=below,
         verdict=verdict(interval),
-        decision=decision(interval, rope),
+        decision=rope_decision(interval, rope),
     )
 
 
@@ -344,7 +344,7 @@ def direction(probability_higher: float, level: float) -> Verdict:
     return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
 
 
-def decision(interval: Interval, rope: float) -> Decision:
+def rope_decision(interval: Interval, rope: float) -> Decision:
     """Where the whole interval lies: beyond the region of practical equivalence, or inside it.
 
     Source: Kruschke 2018, doi:10.1177/2515245918771304 (there with an HDI).
@@ -356,7 +356,7 @@ def decision(interval: Interval, rope: float) -> Decision:
     return "equivalent" if interval.lo >= -rope and interval.hi <= rope else "undecided"
 
 
-def tipping_gap(rate_a: float, rate_b: float) -> float:
+def tipping_fpr_gap(rate_a: float, rate_b: float) -> float:
     """How much more often a scorer would have to call clean texts of the one variant toxic than
     those of the other, to explain the whole difference: a gap of false-positive rates, in [0, 1].
 
@@ -372,7 +372,7 @@ def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
     return not {"higher", "lower"} <= set(verdicts)
 
 
-def phi(counts: PairCounts | Table) -> float | None:
+def label_correlation(counts: PairCounts | Table) -> float | None:
     """Correlation of the two labels over prompts, in [-1, 1]; None where a variant never varies.
 
     Source: Pearson's phi of a 2 x 2 table. It says how much pairing buys.

@@ -41,7 +41,7 @@ from toxtrail.stats.paired_posterior import PairedPosterior, Table
 from toxtrail.stats.rates import Floats
 
 Counts = NDArray[np.int64]
-LIMIT = 10_000_000
+MAX_PROMPTS = 10_000_000
 """Prompts; assurance is not looked for beyond."""
 MANY = 1024
 """Discordant prompts expected, from which on power is that of a normal variable."""
@@ -53,7 +53,7 @@ NODES = 32
 """Equally probable rates that stand for what is believed of one."""
 
 
-class PairTable(NamedTuple):
+class JointProbabilities(NamedTuple):
     """Chances of a prompt's pair of labels; they sum to 1."""
 
     p11: float
@@ -76,7 +76,7 @@ class PairTable(NamedTuple):
         return self.p01 - self.p10
 
 
-def pair_table(rate_a: float, rate_b: float, phi: float) -> PairTable:
+def joint_probabilities(rate_a: float, rate_b: float, phi: float) -> JointProbabilities:
     """The two-by-two table of two rates, both in (0, 1), with this correlation over prompts.
 
     Raises:
@@ -84,7 +84,7 @@ def pair_table(rate_a: float, rate_b: float, phi: float) -> PairTable:
     """
     if not (0 < rate_a < 1 and 0 < rate_b < 1):
         raise ConfigError(f"Rates of {rate_a:.1%} and {rate_b:.1%}: both must lie between 0 and 1.")
-    low, high = possible_phi(rate_a, rate_b)
+    low, high = phi_bounds(rate_a, rate_b)
     if not low - 1e-9 <= phi <= high + 1e-9:
         raise ConfigError(
             f"Labels with rates of {rate_a:.1%} and {rate_b:.1%} cannot correlate by {phi:g} over "
@@ -92,10 +92,10 @@ def pair_table(rate_a: float, rate_b: float, phi: float) -> PairTable:
         )
     p11 = rate_a * rate_b + phi * _spread(rate_a, rate_b)
     p11 = min(max(p11, 0.0, rate_a + rate_b - 1), rate_a, rate_b)
-    return PairTable(p11, rate_a - p11, rate_b - p11, 1 - rate_a - rate_b + p11)
+    return JointProbabilities(p11, rate_a - p11, rate_b - p11, 1 - rate_a - rate_b + p11)
 
 
-def possible_phi(rate_a: float, rate_b: float) -> tuple[float, float]:
+def phi_bounds(rate_a: float, rate_b: float) -> tuple[float, float]:
     """The smallest and largest correlation of labels with these rates (Frechet's bounds)."""
     spread, product = _spread(rate_a, rate_b), rate_a * rate_b
     return (max(0.0, rate_a + rate_b - 1) - product) / spread, (
@@ -112,7 +112,7 @@ class VerdictRule(NamedTuple):
     """In (0, 1)."""
 
 
-def power(table: PairTable, prompts: int, rule: VerdictRule) -> float:
+def power(table: JointProbabilities, prompts: int, rule: VerdictRule) -> float:
     """Chance that so many prompts find the difference, with its sign; that of b being called higher
     if there is none."""
     delta, d = min(table.discordant, 1.0), abs(table.difference)
@@ -133,7 +133,7 @@ def power(table: PairTable, prompts: int, rule: VerdictRule) -> float:
     )
 
 
-def prompts_needed(table: PairTable, target: float, rule: VerdictRule) -> int:
+def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule) -> int:
     """The smallest number of prompts from which on `power` stays at `target` or more.
 
     Power does not rise steadily with the number of prompts, as counts are whole: it drops a little
@@ -155,7 +155,7 @@ def prompts_needed(table: PairTable, target: float, rule: VerdictRule) -> int:
     return next((n + 1 for n in ahead if power(table, n, rule) < target), first)
 
 
-def detectable(
+def detectable_difference(
     rate: float, phi: float, prompts: int, target: float, rule: VerdictRule, falls: bool = False
 ) -> float | None:
     """The smallest rise of a rate that so many prompts find, or the smallest fall; None if they
@@ -177,7 +177,7 @@ def detectable(
     return float(brentq(missing, least, most, xtol=1e-6))
 
 
-def believed_rates(rate: float, width: float, level: float) -> Floats:
+def rate_draws_from_interval(rate: float, width: float, level: float) -> Floats:
     """(NODES,) equally probable values of a rate that is known as this interval says: of a Beta of
     the same mean and spread."""
     sd = width / (2 * float(ndtri((1 + level) / 2)))
@@ -187,7 +187,7 @@ def believed_rates(rate: float, width: float, level: float) -> Floats:
     return np.asarray(np.clip(rates, 1e-6, 1 - 1e-6))
 
 
-def prompts_assured(
+def required_prompts_by_simulation(
     rates: Floats, difference: float, phi: float, target: float, rule: VerdictRule
 ) -> int | None:
     """The smallest number of prompts whose `power`, on average over the rates that are believed, is
@@ -205,7 +205,7 @@ def prompts_assured(
     def enough(n: int) -> bool:
         return sum(power(table, n, rule) for table in tables) >= target * len(tables)
 
-    return _first(enough) if enough(LIMIT) else None
+    return _first(enough) if enough(MAX_PROMPTS) else None
 
 
 def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> int:
@@ -221,10 +221,10 @@ def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> i
 
     if width(1) <= target_width:
         return 1
-    if (least := width(LIMIT)) > target_width:
-        return prompts_by_spread(LIMIT, least, target_width)
+    if (least := width(MAX_PROMPTS)) > target_width:
+        return prompts_by_spread(MAX_PROMPTS, least, target_width)
     log_prompts = brentq(
-        lambda x: math.log(width(math.exp(x)) / target_width), 0, math.log(LIMIT), xtol=1e-6
+        lambda x: math.log(width(math.exp(x)) / target_width), 0, math.log(MAX_PROMPTS), xtol=1e-6
     )
     return math.ceil(math.exp(float(log_prompts)) - 1e-3)
 
@@ -235,12 +235,12 @@ def prompts_by_spread(prompts: int, width: float, target_width: float) -> int:
     return math.ceil(prompts * (width / target_width) ** 2)
 
 
-def nearest_table(rate: float, difference: float, phi: float) -> PairTable:
+def nearest_table(rate: float, difference: float, phi: float) -> JointProbabilities:
     """The table of a rate and a difference, with the nearest possible rate and correlation."""
     other = min(max(rate + difference, 1e-9), 1 - 1e-9)
-    low, high = possible_phi(rate, other)
-    chances = np.clip(pair_table(rate, other, min(max(phi, low), high)), 0, 1)  # rounding
-    return PairTable(*(chances / chances.sum()).tolist())
+    low, high = phi_bounds(rate, other)
+    chances = np.clip(joint_probabilities(rate, other, min(max(phi, low), high)), 0, 1)  # rounding
+    return JointProbabilities(*(chances / chances.sum()).tolist())
 
 
 def _first(enough: Callable[[int], bool]) -> int:

@@ -14,7 +14,7 @@ import numpy as np
 
 from toxtrail.stats.rates import Floats
 
-LIMIT = 0.05
+SENSITIVITY_THRESHOLD = 0.05
 """Of both sensitivities: a prior beyond it is informative, a likelihood below it says little."""
 
 
@@ -27,9 +27,9 @@ class Sensitivity(NamedTuple):
     @property
     def complaint(self) -> str:
         """A plain sentence if the prior matters; empty otherwise."""
-        if self.prior < LIMIT:
+        if self.prior < SENSITIVITY_THRESHOLD:
             return ""
-        if self.likelihood < LIMIT:
+        if self.likelihood < SENSITIVITY_THRESHOLD:
             return "the prior decides it more than these prompts do"
         return "the prior and these prompts pull it different ways"
 

@@ -31,9 +31,9 @@ from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 
 from toxtrail.errors import DataError
-from toxtrail.stats.paired_differences import PairCounts, Verdict, phi, verdict
+from toxtrail.stats.paired_differences import PairCounts, Verdict, label_correlation, verdict
 from toxtrail.stats.paired_posterior import PairedPosterior, Table
-from toxtrail.stats.power import VerdictRule, detectable
+from toxtrail.stats.power import VerdictRule, detectable_difference
 from toxtrail.stats.rates import Floats, Interval
 
 NODES = 200
@@ -58,7 +58,7 @@ QUADRATURE_NODES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 Uncertain = Literal["depends on the rounding", "depends on the pairing"]
 
 
-class Belief(NamedTuple):
+class AnalysisSettings(NamedTuple):
     """How the counts are read."""
 
     prior: float
@@ -69,7 +69,7 @@ class Belief(NamedTuple):
     """Between the labels of two variants on the same prompts, the largest correlation tried."""
 
 
-class Published(NamedTuple):
+class PublishedCount(NamedTuple):
     """A rate as a count."""
 
     toxic: int
@@ -85,14 +85,14 @@ class Published(NamedTuple):
         return self.toxic / self.n
 
     @property
-    def least(self) -> Published:
+    def least(self) -> PublishedCount:
         """The smallest count that is left open."""
-        return Published(self.toxic - self.below, self.n)
+        return PublishedCount(self.toxic - self.below, self.n)
 
     @property
-    def most(self) -> Published:
+    def most(self) -> PublishedCount:
         """The largest count that is left open."""
-        return Published(self.toxic + self.above, self.n)
+        return PublishedCount(self.toxic + self.above, self.n)
 
     @property
     def open(self) -> bool:
@@ -109,7 +109,7 @@ class Unpaired(NamedTuple):
     verdict: Verdict
 
 
-class AtPhi(NamedTuple):
+class PairedTable(NamedTuple):
     """The same, had the prompts been shared with this correlation of the labels."""
 
     phi: float | None
@@ -120,7 +120,7 @@ class AtPhi(NamedTuple):
     verdict: Verdict
 
 
-class Agreement(NamedTuple):
+class RateAgreement(NamedTuple):
     """A measured rate held against a published one; measured - published, in [-1, 1]."""
 
     interval: Interval
@@ -132,10 +132,10 @@ class Agreement(NamedTuple):
     """Of measured against published."""
 
 
-class Bracket(NamedTuple):
+class PairingBounds(NamedTuple):
     """What the margins allow a paired comparison to say."""
 
-    tables: tuple[AtPhi, ...]
+    tables: tuple[PairedTable, ...]
     """From no correlation to the largest that is tried; none if the prompts cannot be shared."""
     turns_at: float | None
     """The smallest correlation at which the verdict is no longer that of different prompts, tried
@@ -143,7 +143,9 @@ class Bracket(NamedTuple):
     verdict: Verdict | Uncertain
 
 
-def counted(rate: Decimal, n: int, rounding: Decimal, source: CountSource) -> Published:
+def count_from_rate(
+    rate: Decimal, n: int, rounding: Decimal, source: CountSource
+) -> PublishedCount:
     """The counts behind a published rate: all that round to it, and the nearest.
 
     Args:
@@ -171,10 +173,10 @@ def counted(rate: Decimal, n: int, rounding: Decimal, source: CountSource) -> Pu
             f"({toxic / n:.4%}). Is n right, or were several continuations counted?"
         )
     toxic = min(max(toxic, least), most)
-    return Published(toxic, n, toxic - least, most - toxic, source)
+    return PublishedCount(toxic, n, toxic - least, most - toxic, source)
 
 
-def rate_interval(count: Published, prior: float, level: float) -> Interval:
+def rate_interval(count: PublishedCount, prior: float, level: float) -> Interval:
     """Equal-tailed interval of the rate, exact; of all counts that are left, the union."""
     tail = (1 - level) / 2
     low = betaincinv(*_posterior(count.least, prior), tail)
@@ -182,7 +184,7 @@ def rate_interval(count: Published, prior: float, level: float) -> Interval:
     return Interval(float(low), float(high))
 
 
-def unpaired(a: Published, b: Published, prior: float, level: float) -> Unpaired:
+def unpaired(a: PublishedCount, b: PublishedCount, prior: float, level: float) -> Unpaired:
     """b against a, each with prompts of its own, with the counts that are nearest to their rates.
 
     By quadrature, so without Monte Carlo error, and a against b is the mirror image.
@@ -193,7 +195,7 @@ def unpaired(a: Published, b: Published, prior: float, level: float) -> Unpaired
 
 
 def unpaired_of_all(
-    a: Published, b: Published, prior: float, level: float
+    a: PublishedCount, b: PublishedCount, prior: float, level: float
 ) -> tuple[Interval, Verdict | Literal["depends on the rounding"]]:
     """b against a on different prompts, for all counts that the printed rates leave open: the union
     of the intervals, and the verdict if it is the same for all."""
@@ -206,12 +208,12 @@ def unpaired_of_all(
     return union, verdicts.pop() if len(verdicts) == 1 else "depends on the rounding"
 
 
-def bracket(a: Published, b: Published, belief: Belief) -> Bracket:
+def pairing_bounds(a: PublishedCount, b: PublishedCount, belief: AnalysisSettings) -> PairingBounds:
     """b against a, whether or not both were asked the same prompts, and whatever the rounding."""
     apart = unpaired(a, b, belief.prior, belief.level).verdict
     _, rounded = unpaired_of_all(a, b, belief.prior, belief.level)
     if a.n != b.n:
-        return Bracket((), None, rounded)
+        return PairingBounds((), None, rounded)
     tables = tuple(_at(a, b, n11, belief) for n11 in _overlaps(a, b, belief.largest_phi))
     outcome: Verdict | Uncertain = rounded
     if rounded != "depends on the rounding":
@@ -219,12 +221,15 @@ def bracket(a: Published, b: Published, belief: Belief) -> Bracket:
             outcome = "depends on the pairing"
         elif any(_turns(x, y, apart, belief) for x, y in _corners(a, b)):
             outcome = "depends on the rounding"
-    return Bracket(tables, _turning_phi(a, b, apart, belief), outcome)
+    return PairingBounds(tables, _turning_phi(a, b, apart, belief), outcome)
 
 
-def agreement(
-    measured: tuple[float, Interval], published: Published, region: float, belief: Belief
-) -> Agreement:
+def rate_agreement(
+    measured: tuple[float, Interval],
+    published: PublishedCount,
+    region: float,
+    belief: AnalysisSettings,
+) -> RateAgreement:
     """Is a measured rate the published one? The interval and the verdict hold for all counts that
     the published rate leaves open, the rest is for the nearest.
 
@@ -244,7 +249,7 @@ def agreement(
         _central(lambda d: _less(ours, most, d), belief.level).lo,
         _central(lambda d: _less(ours, least, d), belief.level).hi,
     )
-    return Agreement(
+    return RateAgreement(
         interval=bounds,
         within=_less(ours, theirs, region) - _less(ours, theirs, -region),
         overlap=_overlapping(ours, theirs),
@@ -252,19 +257,21 @@ def agreement(
     )
 
 
-def fall(count: Published, prior: float, level: float) -> float | None:
+def min_detectable_decrease(count: PublishedCount, prior: float, level: float) -> float | None:
     """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
     nothing is not found. Unpaired prompts, or uncorrelated labels."""
     if count.toxic in (0, count.n):
         return None
-    return detectable(count.rate, 0.0, count.n, POWER, VerdictRule(prior, level), falls=True)
+    return detectable_difference(
+        count.rate, 0.0, count.n, POWER, VerdictRule(prior, level), falls=True
+    )
 
 
-def resolution(count: Published, prior: float, level: float) -> float | None:
+def min_detectable_increase(count: PublishedCount, prior: float, level: float) -> float | None:
     """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
     uncorrelated labels; None if there is none."""
     base = min(max(count.rate, 0.5 / count.n), 1 - 0.5 / count.n)
-    return detectable(base, 0.0, count.n, POWER, VerdictRule(prior, level))
+    return detectable_difference(base, 0.0, count.n, POWER, VerdictRule(prior, level))
 
 
 def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
@@ -291,7 +298,7 @@ def _overlapping(first: Beta, second: Beta) -> float:
     return float(np.minimum(*masses).sum())
 
 
-def _posterior(count: Published, prior: float) -> Beta:
+def _posterior(count: PublishedCount, prior: float) -> Beta:
     if not 0 <= count.toxic <= count.n or count.n < 1:
         raise DataError(f"{count.toxic} toxic of {count.n} prompts is no rate.")
     return count.toxic + prior, count.n - count.toxic + prior
@@ -337,12 +344,14 @@ def _central(below: Callable[[float], float], level: float) -> Interval:
     return Interval(quantile((1 - level) / 2), quantile((1 + level) / 2))
 
 
-def _corners(a: Published, b: Published) -> tuple[tuple[Published, Published], ...]:
+def _corners(
+    a: PublishedCount, b: PublishedCount
+) -> tuple[tuple[PublishedCount, PublishedCount], ...]:
     """The counts that are left with the smallest difference, the nearest, and the largest."""
     return (a.most, b.least), (a, b), (a.least, b.most)
 
 
-def _overlaps(a: Published, b: Published, largest_phi: float) -> list[int]:
+def _overlaps(a: PublishedCount, b: PublishedCount, largest_phi: float) -> list[int]:
     """Prompts toxic for both, from no correlation to the largest one tried or possible."""
     least, most = max(0, a.toxic + b.toxic - a.n), min(a.toxic, b.toxic)
     spread = (a.rate * (1 - a.rate) * b.rate * (1 - b.rate)) ** 0.5
@@ -353,13 +362,15 @@ def _overlaps(a: Published, b: Published, largest_phi: float) -> list[int]:
     return sorted({start, *(n11 for n11 in others if n11 > start)})
 
 
-def _turns(a: Published, b: Published, apart: Verdict, belief: Belief) -> bool:
+def _turns(a: PublishedCount, b: PublishedCount, apart: Verdict, belief: AnalysisSettings) -> bool:
     """Whether any correlation that is tried gives another verdict than this one."""
     overlaps = _overlaps(a, b, belief.largest_phi)
     return any(_at(a, b, n11, belief).verdict != apart for n11 in (overlaps[0], overlaps[-1]))
 
 
-def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> float | None:
+def _turning_phi(
+    a: PublishedCount, b: PublishedCount, apart: Verdict, belief: AnalysisSettings
+) -> float | None:
     """The smallest correlation of a table with another verdict. More overlap with the same margins
     means fewer discordant prompts with the same difference, so that a verdict turns once."""
     low, high = _overlaps(a, b, 0.0)[0], min(a.toxic, b.toxic)
@@ -375,8 +386,8 @@ def _turning_phi(a: Published, b: Published, apart: Verdict, belief: Belief) -> 
     return None if correlation is None else max(correlation, 0.0)
 
 
-def _at(a: Published, b: Published, n11: int, belief: Belief) -> AtPhi:
+def _at(a: PublishedCount, b: PublishedCount, n11: int, belief: AnalysisSettings) -> PairedTable:
     n = a.n
     counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, n - a.toxic - b.toxic + n11)
     interval = PairedPosterior(Table(*map(float, counts)), belief.prior).interval(belief.level)
-    return AtPhi(phi(counts), n11, interval, verdict(interval))
+    return PairedTable(label_correlation(counts), n11, interval, verdict(interval))

@@ -23,7 +23,7 @@ import numpy as np
 from scipy.special import expit
 
 from toxtrail.errors import DataError
-from toxtrail.stats.hierarchical.model import family_effects
+from toxtrail.stats.hierarchical.model import linear_predictor
 from toxtrail.stats.rates import Floats, Ints
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
     coords = {"variant": np.arange(toxic.shape[0]), "subset": np.arange(toxic.shape[1])}
     with pm.Model(coords=coords) as model:
         variants, subsets = toxic.shape
-        eta = family_effects(variants, subsets, PRIOR_MU)
+        eta = linear_predictor(variants, subsets, PRIOR_MU)
         prompts, counts = pm.Data("prompts", n), pm.Data("counts", toxic)  # swapped, not compiled
         pm.Binomial("toxic", n=prompts, logit_p=eta, observed=counts, dims=("variant", "subset"))
     return model

@@ -65,7 +65,7 @@ def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     return np.asarray(scores, dtype=np.float64) >= min(threshold, float(np.float32(threshold)))
 
 
-def toxic_shares(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
+def toxic_fractions(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
     """Share of each prompt's continuations that are toxic.
 
     Args:
@@ -154,7 +154,7 @@ def is_binary(shares: Floats) -> bool:
     return bool(np.isin(shares, (0.0, 1.0)).all())
 
 
-def equal_tailed(draws: Floats, level: float) -> Interval:
+def equal_tailed_interval(draws: Floats, level: float) -> Interval:
     """Equal-tailed interval of draws."""
     lo, hi = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(lo), float(hi))

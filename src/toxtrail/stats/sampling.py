@@ -43,7 +43,7 @@ TUNE = 800
 so that a longer run begins with the draws of a shorter one."""
 
 
-class Effort(NamedTuple):
+class SamplerSettings(NamedTuple):
     """How hard a posterior is sampled."""
 
     chains: int
@@ -52,12 +52,12 @@ class Effort(NamedTuple):
     target_accept: float
     seed: int
 
-    def harder(self) -> Effort:
+    def harder(self) -> SamplerSettings:
         """For the one retry: smaller steps, twice the draws, another seed."""
-        return Effort(self.chains, 2 * self.draws, 0.99, self.seed + 1)
+        return SamplerSettings(self.chains, 2 * self.draws, 0.99, self.seed + 1)
 
 
-class Sampled(NamedTuple):
+class SampleResult(NamedTuple):
     """Draws and what the sampler says of them."""
 
     posterior: Mapping[str, Floats]
@@ -85,7 +85,7 @@ class Diagnostics(NamedTuple):
     """Monte Carlo error of the worst reported bound, 1 being what is allowed."""
 
 
-def sample(model: pm.Model, effort: Effort) -> Sampled:
+def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
     """Draw with NUTS (nutpie). One seed gives the same draws on one machine, whatever is cached."""
     import pymc as pm
     from pytensor.configdefaults import config
@@ -105,7 +105,7 @@ def sample(model: pm.Model, effort: Effort) -> Sampled:
             compute_convergence_checks=False,
         )
     stats = found.sample_stats
-    return Sampled(
+    return SampleResult(
         posterior={str(name): found.posterior[name].values for name in found.posterior.data_vars},
         diverging=stats["diverging"].values.astype(np.float64),
         energy=stats["energy"].values,
@@ -127,7 +127,9 @@ class Target(NamedTuple):
     data: Floats
 
 
-def walk(target: Target, start: Callable[[int], Floats], effort: Effort) -> tuple[Floats, Sampled]:
+def walk(
+    target: Target, start: Callable[[int], Floats], effort: SamplerSettings
+) -> tuple[Floats, SampleResult]:
     """Draw with NUTS (nutpie) from a density that is written out. One seed gives the same draws on
     one machine, and the first draws of a longer run are those of a shorter one.
 
@@ -172,7 +174,7 @@ def walk(target: Target, start: Callable[[int], Floats], effort: Effort) -> tupl
             save_warmup=False,
         )
     stats = found.sample_stats
-    return found.posterior["position"].values, Sampled(
+    return found.posterior["position"].values, SampleResult(
         {},
         diverging=stats["diverging"].values.astype(np.float64),
         energy=stats["energy"].values,
@@ -183,9 +185,9 @@ def walk(target: Target, start: Callable[[int], Floats], effort: Effort) -> tupl
 class Settled(NamedTuple):
     """The outcome of drawing until the draws may be used, or of giving up."""
 
-    drawn: Sampled
+    drawn: SampleResult
     diagnostics: Diagnostics
-    effort: Effort
+    effort: SamplerSettings
     wrong: Sequence[str]
     """Complaints about the last draws; empty if they may be used."""
     first_try: Sequence[str]
@@ -193,9 +195,9 @@ class Settled(NamedTuple):
 
 
 def settle(
-    draw: Callable[[Effort], Sampled],
-    assess: Callable[[Sampled], Diagnostics],
-    most: Effort,
+    draw: Callable[[SamplerSettings], SampleResult],
+    assess: Callable[[SampleResult], Diagnostics],
+    most: SamplerSettings,
     least: int,
 ) -> Settled:
     """Draw as little as the gate allows: first `least` draws of each chain, then as many as the
@@ -212,7 +214,7 @@ def settle(
             tried = attempt._replace(draws=size)
             drawn = draw(tried)
             found = assess(drawn)
-            wrong = complaints(found)
+            wrong = convergence_problems(found)
             if not wrong:
                 return Settled(drawn, found, tried, [], first)
             if size == limit or not _more_would_help(found):
@@ -239,11 +241,11 @@ def draws_needed(found: Diagnostics, draws: int) -> int:
 def _more_would_help(found: Diagnostics) -> bool:
     """Whether only precision is wanting; a NaN is not cured by more draws."""
     rest = found._replace(r_hat=1.0, ess_bulk=np.inf, ess_tail=np.inf, ess_hyper=np.inf, mcse=0.0)
-    return bool(np.isfinite(found).all()) and not complaints(rest)
+    return bool(np.isfinite(found).all()) and not convergence_problems(rest)
 
 
-def judge(
-    drawn: Sampled, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
+def diagnose(
+    drawn: SampleResult, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
 ) -> Diagnostics:
     """How good the draws are.
 
@@ -276,7 +278,7 @@ def judge(
     )
 
 
-def complaints(found: Diagnostics) -> list[str]:
+def convergence_problems(found: Diagnostics) -> list[str]:
     """What is wrong with the draws; empty if they may be used."""
     # a NaN keeps within no limit
     checks = (

@@ -29,9 +29,9 @@ import numpy as np
 from scipy.stats import hypergeom
 
 from toxtrail.errors import DataError
-from toxtrail.stats.rates import Floats, Interval, equal_tailed
+from toxtrail.stats.rates import Floats, Interval, equal_tailed_interval
 
-MIN_POSSIBLE = 400
+MIN_VALID_DRAWS = 400
 """Draws that must be possible: fewer, and the bounds of an interval are noise."""
 
 
@@ -40,7 +40,7 @@ CONTRADICTION = 0.2
 pool what is unlike makes differences that do not exist, to keep apart what is alike costs width."""
 
 
-class Known(NamedTuple):
+class Proportion(NamedTuple):
     """A share as a labelled sample gives it: so many right, of so many. `of` is None for a share
     that is taken as exact."""
 
@@ -48,7 +48,7 @@ class Known(NamedTuple):
     of: int | None
 
 
-class Accuracy(NamedTuple):
+class ScorerAccuracy(NamedTuple):
     """Of a scorer on one variant's texts."""
 
     sensitivity: Floats
@@ -68,10 +68,14 @@ class Corrected(NamedTuple):
 
 
 def accuracy_draws(
-    sensitivity: Known, specificity: Known, prior: float, draws: int, rng: np.random.Generator
-) -> Accuracy:
+    sensitivity: Proportion,
+    specificity: Proportion,
+    prior: float,
+    draws: int,
+    rng: np.random.Generator,
+) -> ScorerAccuracy:
     """Posterior of a scorer's accuracy."""
-    return Accuracy(
+    return ScorerAccuracy(
         _share_draws(sensitivity, prior, draws, rng), _share_draws(specificity, prior, draws, rng)
     )
 
@@ -101,7 +105,7 @@ def _mid_p(wrong: int, texts: int, all_wrong: int, all_texts: int) -> float:
     return float(chances[(chances < observed) & ~equal].sum() + chances[equal].sum() / 2)
 
 
-def true_rate(called: Floats, accuracy: Accuracy) -> Floats:
+def corrected_true_rate(called: Floats, accuracy: ScorerAccuracy) -> Floats:
     """(draw,): the true rate, NaN where it is impossible.
 
     Args:
@@ -114,25 +118,27 @@ def true_rate(called: Floats, accuracy: Accuracy) -> Floats:
     return result
 
 
-def corrected(draws: Floats, level: float) -> Corrected:
+def summarise_corrected(draws: Floats, level: float) -> Corrected:
     """Summarise draws of `true_rate`, or differences of them; impossible draws are left out.
 
     Raises:
         DataError: hardly any draw is possible.
     """
     valid = draws[np.isfinite(draws)]
-    if valid.size < MIN_POSSIBLE:
+    if valid.size < MIN_VALID_DRAWS:
         raise DataError(
             f"{valid.size} of {draws.size} posterior draws are possible with the stated "
             "sensitivity and specificity: the scorer marks fewer texts as toxic than its false "
             "positives alone would be, or more than it could detect. Check that the labelled "
             "sample is of such texts."
         )
-    interval = equal_tailed(valid, level)
+    interval = equal_tailed_interval(valid, level)
     return Corrected(float(valid.mean()), interval, valid.size / draws.size)
 
 
-def _share_draws(proportion: Known, prior: float, draws: int, rng: np.random.Generator) -> Floats:
+def _share_draws(
+    proportion: Proportion, prior: float, draws: int, rng: np.random.Generator
+) -> Floats:
     if proportion.of is None:
         return np.full(draws, proportion.right)
     return rng.beta(proportion.right + prior, proportion.of - proportion.right + prior, size=draws)

@@ -20,40 +20,46 @@ from pydantic import ValidationError
 
 from toxtrail.errors import DataError, is_of_the_system
 from toxtrail.provenance.embedded_manifest import (
-    DRAWS_NAME,
-    NAME,
-    as_text,
-    embedded_manifest,
+    METADATA_KEY,
+    NETCDF_DATASET,
     in_png,
     in_svg,
+    manifest_text,
+    read_embedded_manifest,
 )
-from toxtrail.provenance.identity import Input, Manifest, ModelCard, content_key, sha256_file
-from toxtrail.records.csv_text import as_csv
+from toxtrail.provenance.identity import (
+    InputFile,
+    Manifest,
+    ModelIdentity,
+    content_key,
+    sha256_file,
+)
+from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.rows import (
     GENERATION_SCHEMA,
-    PROMPT_OPTIONS,
+    OPTIONAL_PROMPT_COLUMNS,
     PROMPT_SCHEMA,
     ROW_OPTIONS,
     SCORE_SCHEMA,
     FinishReason,
     Generation,
     Prompt,
+    RowStatus,
     Score,
-    State,
     generation_problem,
     score_problem,
-    table_of,
+    to_arrow_table,
 )
 from toxtrail.regular_files import leads_out, read_text, refuse_irregular
 from toxtrail.storage import atomic_writes
-from toxtrail.storage.row_journal import RowStore
+from toxtrail.storage.row_journal import RowJournal
 
 if TYPE_CHECKING:
     import xarray
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, Posterior, refuse_other_schema
+from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput, refuse_other_schema
 
 
-class Store:
+class ArtifactStore:
     """The files of one experiment, below its root."""
 
     def __init__(self, root: Path, before_publishing: Callable[[], None] | None = None) -> None:
@@ -129,9 +135,11 @@ class Store:
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
         return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
 
-    def rows(self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0) -> RowStore:
+    def rows(
+        self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0
+    ) -> RowJournal:
         """Finished rows of a stage, kept from run to run."""
-        return RowStore(self.root / ".toxtrail" / "rows" / stage / key, identity, member)
+        return RowJournal(self.root / ".toxtrail" / "rows" / stage / key, identity, member)
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -152,14 +160,16 @@ class Store:
         """Columns of the score rows, as arrays."""
         return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
 
-    def read_responses(self, family: str, variant: str) -> tuple[pa.Table, Input]:
+    def read_responses(self, family: str, variant: str) -> tuple[pa.Table, InputFile]:
         """The generation rows, as arrays, and their file."""
         generations = self.input(self.generations(family, variant))
         return self.generation_table(family, variant), generations
 
     def read_family(
         self, family: str, variants: Sequence[str], columns: Sequence[str]
-    ) -> tuple[dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, Input], dict[str, Input]]:
+    ) -> tuple[
+        dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, InputFile], dict[str, InputFile]
+    ]:
         """Variant -> score rows, summary of its rates, file of that summary, file of the scores."""
         folders = {v: self.posterior(family, v) for v in variants}
         return (
@@ -169,10 +179,10 @@ class Store:
             {v: self.input(self.scores(family, v)) for v in variants},
         )
 
-    def read_card(self, key: str) -> ModelCard:
+    def read_card(self, key: str) -> ModelIdentity:
         path = self.model(key) / "model.json"
         try:
-            return ModelCard.model_validate_json(_text(path))
+            return ModelIdentity.model_validate_json(_text(path))
         except ValidationError as error:
             places = dict.fromkeys(".".join(map(str, detail["loc"])) for detail in error.errors())
             raise DataError(
@@ -204,20 +214,20 @@ class Store:
                 f"{self._name(path)} holds no draws ({error}). Re-run its stage."
             ) from None
 
-    def input(self, path: Path) -> Input:
+    def input(self, path: Path) -> InputFile:
         """A file that a stage reads: its name, its hash and its own manifest."""
         refuse_irregular(path)
         if not path.is_file():
             raise DataError(f"{self._name(path)} does not exist. Run `dvc repro` to make it.")
-        return Input(
-            path=self._name(path), sha256=sha256_file(path), manifest=embedded_manifest(path)
+        return InputFile(
+            path=self._name(path), sha256=sha256_file(path), manifest=read_embedded_manifest(path)
         )
 
     # --- writing ------------------------------------------------------------------------------
 
     def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
         rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
-        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest, PROMPT_OPTIONS)
+        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest, OPTIONAL_PROMPT_COLUMNS)
 
     def write_generations(
         self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
@@ -238,7 +248,7 @@ class Store:
     def write_posterior(
         self,
         folder: Path,
-        posterior: Posterior,
+        posterior: AnalysisOutput,
         manifest: Manifest,
         tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
@@ -271,10 +281,10 @@ class Store:
         manifest: Manifest,
         optional: Set[str],
     ) -> None:
-        metadata = {NAME: as_text(manifest)}
+        metadata = {METADATA_KEY: manifest_text(manifest)}
         used = {n for n in optional if any(getattr(row, n) is not None for row in rows)}
         written = _with_options(schema, optional, used).with_metadata(metadata)
-        table = table_of(rows, written)
+        table = to_arrow_table(rows, written)
         with self.draft(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
@@ -302,7 +312,7 @@ class Store:
 
 def read_prompts(path: Path) -> list[Prompt]:
     """Prompts of a file, wherever it lies."""
-    rows = _arrow_table(path, PROMPT_SCHEMA, optional=PROMPT_OPTIONS).to_pylist()
+    rows = _arrow_table(path, PROMPT_SCHEMA, optional=OPTIONAL_PROMPT_COLUMNS).to_pylist()
     return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
 
 
@@ -328,7 +338,7 @@ def _may_be_generations(table: pa.Table) -> bool:
     return (
         not any(column.null_count for column in (*map(table.column, texts), *counts))
         and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
-        and set(table["state"].unique().to_pylist()) <= set(get_args(State))
+        and set(table["state"].unique().to_pylist()) <= set(get_args(RowStatus))
         and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
     )
 
@@ -427,10 +437,10 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
         annotated = group.assign_attrs({**facts, **group.attrs})
         annotated.to_netcdf(path, mode="a" if number else "w", group=name, engine="h5netcdf")
     with h5py.File(path, "r+") as file:
-        file[DRAWS_NAME] = as_text(manifest).encode()
+        file[NETCDF_DATASET] = manifest_text(manifest).encode()
 
 
-def write_outside(
+def export_file(
     target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
 ) -> None:
     """A text, or rows as Parquet, at a place of the user's choice; whole or not at all.
@@ -459,6 +469,6 @@ def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
     """A table of scalars as `<path>.parquet` and `<path>.csv`."""
-    table = scalar_table(rows).replace_schema_metadata({NAME: as_text(manifest)})
+    table = scalar_table(rows).replace_schema_metadata({METADATA_KEY: manifest_text(manifest)})
     pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
-    path.with_suffix(".csv").write_text(as_csv(rows), encoding="utf-8", newline="")
+    path.with_suffix(".csv").write_text(rows_to_csv(rows), encoding="utf-8", newline="")

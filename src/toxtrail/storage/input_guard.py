@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import yaml
 
 from toxtrail.errors import DataError
-from toxtrail.pipeline import SOURCE, Instance, instances
+from toxtrail.pipeline import SOURCE, StageRun, expand_stages
 from toxtrail.provenance.identity import canonical_json, sha256_file
 from toxtrail.regular_files import read_text
 from toxtrail.storage.atomic_writes import PREFIX
@@ -99,10 +99,10 @@ class Watched:
         return [file for path in dict.fromkeys([*deps, *source]) for file in _files_of(path)]
 
 
-def _instances(values: Any) -> list[Instance]:
+def _instances(values: Any) -> list[StageRun]:
     """No stage run if params.yaml is broken: the stage itself refuses it."""
     with suppress(AttributeError, KeyError, TypeError):
-        return instances({name: values.get(name) or {} for name in SECTIONS})
+        return expand_stages({name: values.get(name) or {} for name in SECTIONS})
     return []
 
 
@@ -113,7 +113,7 @@ def _values(root: Path) -> Any:
         return {}
 
 
-def _flat(values: Any, instance: Instance | None) -> dict[str, str]:
+def _flat(values: Any, instance: StageRun | None) -> dict[str, str]:
     """Name -> value of all parameters that the stage depends on."""
     flat: dict[str, str] = {}
     for key_path in instance.params if instance else ():

@@ -34,7 +34,7 @@ LOCK_SECONDS = 5
 
 
 @contextmanager
-def alone(folder: Path) -> Iterator[None]:
+def exclusive_lock(folder: Path) -> Iterator[None]:
     """The only process that works in a scratch folder; the lock ends with its process.
 
     Raises:
@@ -57,7 +57,7 @@ def alone(folder: Path) -> Iterator[None]:
         lock.release()
 
 
-class RowStore:
+class RowJournal:
     """Rows by key. Use as a context manager.
 
     Raises:
@@ -80,8 +80,8 @@ class RowStore:
         self._held = ExitStack()
         self._synced = time.monotonic()
 
-    def __enter__(self) -> RowStore:
-        self._held.enter_context(alone(self._path))
+    def __enter__(self) -> RowJournal:
+        self._held.enter_context(exclusive_lock(self._path))
         try:
             refuse_irregular(self._path)
             self._file = self._path.open("ab")

@@ -11,14 +11,14 @@ import pytest
 
 from toxtrail.audit.bundle.bundle import (
     LISTING,
-    about,
-    chain_of,
+    bundle_lineage,
     is_bundle,
-    unpacked,
+    open_bundle,
+    read_listing,
     verify_bundle,
     write_bundle,
 )
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import ConfigError, DataError
 
 ABOUT = {"group": "variants", "name": "v"}
@@ -36,8 +36,8 @@ def files(tmp_path):
 def test_what_goes_in_comes_out_to_the_byte(tmp_path, files, name):
     write_bundle(files, ABOUT, tmp_path / name)
     assert is_bundle(tmp_path / name)
-    with unpacked(tmp_path / name) as root:
-        assert about(root)["files"].keys() == files.keys()
+    with open_bundle(tmp_path / name) as root:
+        assert read_listing(root)["files"].keys() == files.keys()
         assert all((root / name).read_bytes() == path.read_bytes() for name, path in files.items())
 
 
@@ -73,24 +73,24 @@ def link(name):
 @pytest.mark.parametrize("entry", ["../out", "/etc/out", "a/../../out", link("inside")])
 def test_a_zip_that_reaches_outside_is_refused(tmp_path, entry):
     path = archive(tmp_path / "x.zip", (entry, "/etc/hostname"))
-    with pytest.raises(DataError, match="a link, or a path outside"), unpacked(path):
+    with pytest.raises(DataError, match="a link, or a path outside"), open_bundle(path):
         pass
 
 
 def test_a_zip_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("toxtrail.audit.bundle.bundle.LIMIT", 1000)
+    monkeypatch.setattr("toxtrail.audit.bundle.bundle.MAX_UNPACKED_BYTES", 1000)
     path = archive(tmp_path / "x.zip", ("bomb", b"\x00" * 2000))
-    with pytest.raises(DataError, match="would unpack to more"), unpacked(path):
+    with pytest.raises(DataError, match="would unpack to more"), open_bundle(path):
         pass
 
 
 def test_a_zip_of_almost_nothing_that_unpacks_to_much_is_refused(tmp_path, monkeypatch):
-    monkeypatch.setattr("toxtrail.audit.bundle.bundle.PLAUSIBLE", 1000)
+    monkeypatch.setattr("toxtrail.audit.bundle.bundle.SUSPICIOUS_BYTES", 1000)
     path = tmp_path / "x.zip"
     with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as made:
         made.writestr(LISTING, "{}")
         made.writestr("bomb", b"\x00" * 1_000_000)
-    with pytest.raises(DataError, match="no bundle does"), unpacked(path):
+    with pytest.raises(DataError, match="no bundle does"), open_bundle(path):
         pass
 
 
@@ -109,7 +109,7 @@ def damaged(path, files):
     if not is_bundle(path):
         return True
     try:
-        with unpacked(path) as root:
+        with open_bundle(path) as root:
             for found in root.rglob("*"):
                 name = found.relative_to(root).as_posix()
                 if name in files:
@@ -127,7 +127,7 @@ def damaged(path, files):
 def test_what_is_no_listing_is_refused(tmp_path, listing):
     (tmp_path / LISTING).write_text(listing)
     with pytest.raises(DataError):
-        about(tmp_path)
+        read_listing(tmp_path)
 
 
 @pytest.mark.parametrize("name", [LISTING, "dvc.lock", "results/x/summary.json", "data"])
@@ -136,10 +136,10 @@ def test_a_link_or_a_pipe_in_a_bundles_folder_is_named_and_nothing_is_opened(tmp
         root = tmp_path / str(number)
         (root / "results/x").mkdir(parents=True)
         make(root / name)
-        checks = verify_bundle(root, Silent(), [])
+        checks = verify_bundle(root, NoProgress(), [])
         assert [(check.outcome, check.name) for check in checks] == [("BROKEN", name)]
         with pytest.raises(DataError, match=name):
-            chain_of(root)
+            bundle_lineage(root)
 
 
 def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):
@@ -148,15 +148,15 @@ def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):
     listing = {"schema_version": 1, "group": "families", "name": "../../..", "files": {}}
     (tmp_path / "b" / LISTING).write_text(json.dumps(listing))
     with pytest.raises(DataError, match=r"there is no summary\.json"):
-        chain_of(tmp_path / "b")
+        bundle_lineage(tmp_path / "b")
 
 
 @pytest.mark.parametrize(("stage", "cure"), [("track", "toxtrail run v"), ("score", "dvc pull")])
 def test_what_is_missing_is_named_with_a_cure_that_works(stage, cure):
     """DVC keeps no copy of a receipt: to pull it brings nothing."""
     from toxtrail.audit.bundle.bundle import _cure
-    from toxtrail.pipeline import Instance, stage_named
+    from toxtrail.pipeline import StageRun, get_stage
 
-    said = _cure(Instance(stage_named(stage), "v", (), (), ()))
+    said = _cure(StageRun(get_stage(stage), "v", (), (), ()))
     assert cure in said
     assert ("dvc pull" in said) == (stage == "score")

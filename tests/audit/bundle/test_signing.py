@@ -9,15 +9,22 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.bundle.signing import envelope, key_id, new_key, opened, private_key, public_key
+from toxtrail.audit.bundle.signing import (
+    envelope,
+    generate_key_pair,
+    key_id,
+    open_envelope,
+    private_key,
+    public_key,
+)
 from toxtrail.errors import ConfigError, DataError
 
 
 @pytest.fixture(scope="module")
 def keys(tmp_path_factory):
     folder = tmp_path_factory.mktemp("keys")
-    new_key(folder / "mine")
-    new_key(folder / "other")
+    generate_key_pair(folder / "mine")
+    generate_key_pair(folder / "other")
     return folder
 
 
@@ -34,9 +41,9 @@ def pub(keys):
 def test_what_was_signed_is_vouched_for_by_its_key_alone(keys, mine, pub):
     text = json.dumps(envelope(b"{}", mine))
     other = public_key(keys / "other.pub")
-    assert opened(text, [other, pub], "x").valid_for == (key_id(pub),)
-    assert opened(text, [other], "x").valid_for == ()
-    assert opened(text, [], "x").key_ids == (key_id(pub),)
+    assert open_envelope(text, [other, pub], "x").valid_for == (key_id(pub),)
+    assert open_envelope(text, [other], "x").valid_for == ()
+    assert open_envelope(text, [], "x").key_ids == (key_id(pub),)
 
 
 def test_the_encoding_is_that_of_the_specification(mine, pub):
@@ -59,9 +66,9 @@ def test_no_changed_bit_of_payload_or_signature_passes(mine, pub, payload, place
             continue
         content[place % len(content)] ^= 1 << bit
         put(base64.b64encode(bytes(content)).decode())
-        assert opened(json.dumps(value), [pub], "x").valid_for == ()
+        assert open_envelope(json.dumps(value), [pub], "x").valid_for == ()
         put(text)
-    assert opened(json.dumps(value), [pub], "x").payload == payload
+    assert open_envelope(json.dumps(value), [pub], "x").payload == payload
 
 
 @pytest.mark.parametrize(
@@ -69,19 +76,19 @@ def test_no_changed_bit_of_payload_or_signature_passes(mine, pub, payload, place
 )
 def test_what_is_no_envelope_is_named(text):
     with pytest.raises(DataError, match="x is no DSSE envelope"):
-        opened(text, [], "x")
+        open_envelope(text, [], "x")
 
 
 def test_an_envelope_of_another_type_is_refused(mine):
     value = envelope(b"{}", mine) | {"payloadType": "text/plain"}
     with pytest.raises(DataError, match="payloadType text/plain"):
-        opened(json.dumps(value), [], "x")
+        open_envelope(json.dumps(value), [], "x")
 
 
 def test_a_new_key_is_its_owners_and_overwrites_nothing(keys):
     assert (keys / "mine").stat().st_mode & 0o077 == 0
     with pytest.raises(ConfigError, match="never overwritten"):
-        new_key(keys / "mine")
+        generate_key_pair(keys / "mine")
 
 
 def test_a_wrong_kind_of_key_is_named(keys, tmp_path):

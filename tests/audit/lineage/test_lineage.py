@@ -6,18 +6,18 @@ import json
 
 import pytest
 
-from toxtrail.audit.lineage.lineage import CLAIM, Chain
+from toxtrail.audit.lineage.lineage import CLAIM, LineageBuilder
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import (
     Adapter,
     BaseWeights,
     FileHash,
-    Input,
-    ModelCard,
+    InputFile,
+    ModelIdentity,
     TrainingRecord,
     sha256_text,
 )
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 BASE = BaseWeights(
     uri="hf:o/base@1",
@@ -52,11 +52,13 @@ def adapter(key, uri=None, training=None):
 
 
 def card(*adapters):
-    return ModelCard(key="v", base=BASE, adapters=adapters)
+    return ModelIdentity(key="v", base=BASE, adapters=adapters)
 
 
 def of_card(card, store=None):
-    return Chain(store).of_manifest("x", manifest_of("generate", "v", {}, {}, {}, model=card))
+    return LineageBuilder(store).of_manifest(
+        "x", manifest_of("generate", "v", {}, {}, {}, model=card)
+    )
 
 
 def find(link, what):
@@ -84,7 +86,9 @@ def test_weights_that_were_never_probed_are_weak():
 
 def test_the_texts_that_a_scorer_is_tried_on_are_not_shown():
     scorers = {"judge": {"uri": "hf:a/b@1", "golden": [{"text": "You silly goose", "score": 0.5}]}}
-    link = Chain(None).of_manifest("x", manifest_of("score", "v", {"scorers": scorers}, {}, {}))
+    link = LineageBuilder(None).of_manifest(
+        "x", manifest_of("score", "v", {"scorers": scorers}, {}, {})
+    )
     assert "silly goose" not in json.dumps(link.to_json())
     assert "golden 1 texts" in dict(link.facts)["scorers"]
 
@@ -96,36 +100,39 @@ def test_a_damaged_loss_curve_hides_nothing_else(tmp_path, content):
     (tmp_path / "models/v").mkdir(parents=True)
     (tmp_path / "models/v/loss.csv").write_bytes(content)
     own = of_card(
-        ModelCard(key="v", base=BASE, adapters=(adapter("v", training=TRAINING),)), Store(tmp_path)
+        ModelIdentity(key="v", base=BASE, adapters=(adapter("v", training=TRAINING),)),
+        ArtifactStore(tmp_path),
     )
     assert "1.5000 nats per token after 3 steps" in dict(find(own, "finetune@v").facts)["loss"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"output_sha256": "%s"}', "\x00"])
 def test_a_damaged_record_is_a_weak_link(tmp_path, content):
-    store, sha256 = Store(tmp_path), sha256_text("x")
+    store, sha256 = ArtifactStore(tmp_path), sha256_text("x")
     path = store.record("score", "v")
     path.parent.mkdir(parents=True)
     path.write_text(content.replace("%s", sha256))
-    link = Chain(store).of_manifest("x", manifest_of("score", "v", {}, {}, {}), sha256)
+    link = LineageBuilder(store).of_manifest("x", manifest_of("score", "v", {}, {}, {}), sha256)
     assert any("cannot be read" in text for text in link.weak)
 
 
 def test_a_file_is_as_recorded_or_not_or_not_here(tmp_path):
     (tmp_path / "here").write_text("x")
     inputs = {
-        "same": Input(path="here", sha256=sha256_text("x"), manifest=None),
-        "other": Input(path="here", sha256=sha256_text("y"), manifest=None),
-        "gone": Input(path="gone", sha256=sha256_text("x"), manifest=None),
-        "asset": Input(path="hf:o/m@1", sha256=sha256_text("x"), manifest=None),
+        "same": InputFile(path="here", sha256=sha256_text("x"), manifest=None),
+        "other": InputFile(path="here", sha256=sha256_text("y"), manifest=None),
+        "gone": InputFile(path="gone", sha256=sha256_text("x"), manifest=None),
+        "asset": InputFile(path="hf:o/m@1", sha256=sha256_text("x"), manifest=None),
     }
     manifest = manifest_of("score", "v", {}, inputs, {})
-    link = Chain(Store(tmp_path)).of_manifest("x", manifest)
+    link = LineageBuilder(ArtifactStore(tmp_path)).of_manifest("x", manifest)
     assert [one.standing for one in link.made_from] == [
         "matches", "MISMATCH", "not here", "recorded"
     ]  # fmt: skip
     assert [one.what for one in link.mismatches()] == ["other"]
-    assert {one.standing for one in Chain(None).of_manifest("x", manifest).all()} == {"recorded"}
+    assert {one.standing for one in LineageBuilder(None).of_manifest("x", manifest).all()} == {
+        "recorded"
+    }
 
 
 @pytest.mark.parametrize(
@@ -135,6 +142,8 @@ def test_a_file_is_as_recorded_or_not_or_not_here(tmp_path):
 def test_a_parent_of_weights_that_nobody_tuned_here_is_a_claim(adapters, parent, said):
     made = manifest_of("generate", "v", {}, {}, {}, model=card(*adapters))
     who = {"family": "f", "role": "r", **({"parent": parent} if parent else {})}
-    inputs = {"generations": Input(path="g", sha256="8" * 64, manifest=made)}
-    link = Chain(None).of_manifest("x", manifest_of("posterior", "v", {"variant": who}, inputs, {}))
+    inputs = {"generations": InputFile(path="g", sha256="8" * 64, manifest=made)}
+    link = LineageBuilder(None).of_manifest(
+        "x", manifest_of("posterior", "v", {"variant": who}, inputs, {})
+    )
     assert any("tuned from base is what params.yaml says" in text for text in link.weak) == said

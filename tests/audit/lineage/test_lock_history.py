@@ -7,7 +7,7 @@ import subprocess
 import pytest
 import yaml
 
-from toxtrail.audit.lineage.lock_history import past_locks, sightings
+from toxtrail.audit.lineage.lock_history import lock_history, recorded_locations
 from toxtrail.audit.verify.hash_cache import Digest, dir_md5, md5_of
 from toxtrail.audit.verify.pipeline import cache_path
 from toxtrail.backends import git
@@ -45,52 +45,55 @@ def test_a_content_is_found_at_the_oldest_commit_that_has_it(repo, tmp_path):
         (repo / "note").write_text(subject)
         command(repo, "add", "-A")
         command(repo, "commit", "-qm", f"{subject} \u00e9 | \t x")
-    (found,) = sightings(digest("a" * 32), past_locks(repo), tmp_path, ())
+    (found,) = recorded_locations(digest("a" * 32), lock_history(repo), tmp_path, ())
     assert (found.stage, found.path) == ("generate@v", "data/x")
     assert found.subject.startswith("first \u00e9")
     assert found.commit == git.resolve(repo, "HEAD~2")
-    assert sightings(digest("c" * 32), past_locks(repo), tmp_path, ()) == []
+    assert recorded_locations(digest("c" * 32), lock_history(repo), tmp_path, ()) == []
 
 
 def test_the_work_trees_lock_is_a_place_of_its_own_if_it_is_another(repo, tmp_path):
     lock(repo, "a" * 32, "first")
-    assert [one.commit != "" for one in past_locks(repo)] == [True]
+    assert [one.commit != "" for one in lock_history(repo)] == [True]
     lock(repo, "b" * 32)
-    assert past_locks(repo)[0].where == "dvc.lock"
-    assert sightings(digest("b" * 32), past_locks(repo), tmp_path, ())[0].where == "dvc.lock"
+    assert lock_history(repo)[0].where == "dvc.lock"
+    assert (
+        recorded_locations(digest("b" * 32), lock_history(repo), tmp_path, ())[0].where
+        == "dvc.lock"
+    )
 
 
 def test_a_file_in_a_folder_is_found_through_the_cached_list_alone(repo, tmp_path):
     inside = {"adapter/x": md5_of(b"x"), "y": md5_of(b"y")}
     name = dir_md5(inside)
     lock(repo, name, "first", path="models/v", nfiles=2)
-    assert sightings(digest(md5_of(b"x")), past_locks(repo), tmp_path, ()) == []
+    assert recorded_locations(digest(md5_of(b"x")), lock_history(repo), tmp_path, ()) == []
     path = cache_path(tmp_path, name)
     path.parent.mkdir(parents=True)
     rows = ", ".join(f'{{"md5": "{m}", "relpath": "{n}"}}' for n, m in sorted(inside.items()))
     path.write_text(f"[{rows}]")
-    (found,) = sightings(digest(md5_of(b"x")), past_locks(repo), tmp_path, ())
+    (found,) = recorded_locations(digest(md5_of(b"x")), lock_history(repo), tmp_path, ())
     assert found.path == "models/v/adapter/x"
     path.write_text(path.read_text().replace("adapter/x", "adapter/z"))
-    assert sightings(digest(md5_of(b"x")), past_locks(repo), tmp_path, ()) == []
+    assert recorded_locations(digest(md5_of(b"x")), lock_history(repo), tmp_path, ()) == []
 
 
 def test_a_lock_that_cannot_be_read_hides_no_other(repo, tmp_path):
     lock(repo, "a" * 32, "first")
     (repo / "dvc.lock").write_text("a: [" + "a" * 32)
     command(repo, "commit", "-qam", "broken")
-    (found,) = sightings(digest("a" * 32), past_locks(repo), tmp_path, ())
+    (found,) = recorded_locations(digest("a" * 32), lock_history(repo), tmp_path, ())
     assert found.subject == "first"
 
 
 def test_without_git_there_is_the_present_lock_alone(tmp_path):
-    assert past_locks(tmp_path) == []
+    assert lock_history(tmp_path) == []
     lock(tmp_path, "a" * 32)
-    assert [one.commit for one in past_locks(tmp_path)] == [""]
+    assert [one.commit for one in lock_history(tmp_path)] == [""]
 
 
 def test_no_revision_is_taken_for_an_option(repo):
     lock(repo, "a" * 32, "first")
     assert git.resolve(repo, "--help") is None
     assert git.resolve(repo, "nothing") is None
-    assert git.show(repo, "HEAD", "none") is None
+    assert git.file_at(repo, "HEAD", "none") is None

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.lineage.resolve_path import place_of
+from toxtrail.audit.lineage.resolve_path import resolve_path
 from toxtrail.errors import ConfigError
 
 
@@ -16,7 +16,7 @@ from toxtrail.errors import ConfigError
 def test_no_text_is_too_odd_to_be_looked_up(tmp_path_factory, text):
     folder = tmp_path_factory.getbasetemp() / "empty"
     folder.mkdir(exist_ok=True)
-    path = place_of(text, [folder])
+    path = resolve_path(text, [folder])
     assert path is None or path.exists()
 
 
@@ -25,14 +25,14 @@ def test_the_first_folder_that_has_it_wins_and_windows_spelling_is_understood(tm
         (tmp_path / name / "deep").mkdir(parents=True)
     (tmp_path / "two/deep/file").touch()
     folders = [tmp_path / "one", tmp_path / "two"]
-    assert place_of("deep/file", folders) == tmp_path / "two/deep/file"
-    assert place_of(r"deep\file", folders) == tmp_path / "two/deep/file"
-    assert place_of("deep", folders) == tmp_path / "one/deep"
-    assert place_of("x" * 5000, folders) is None
-    assert place_of("~nobody-of-this-name/x", folders) is None
+    assert resolve_path("deep/file", folders) == tmp_path / "two/deep/file"
+    assert resolve_path(r"deep\file", folders) == tmp_path / "two/deep/file"
+    assert resolve_path("deep", folders) == tmp_path / "one/deep"
+    assert resolve_path("x" * 5000, folders) is None
+    assert resolve_path("~nobody-of-this-name/x", folders) is None
 
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ConfigError, match="neither a file nor a folder"):
-        place_of("pipe", [tmp_path])
+        resolve_path("pipe", [tmp_path])

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from toxtrail.audit.lineage.result_diff import SECTIONS, differing, same_sections
+from toxtrail.audit.lineage.result_diff import SECTIONS, diff_results, unchanged_sections
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Input
+from toxtrail.provenance.identity import InputFile
 
 
 def summary(threshold=0.5, torch="2.13.0", prompts="a", rate=0.25):
@@ -12,21 +12,21 @@ def summary(threshold=0.5, torch="2.13.0", prompts="a", rate=0.25):
         "generate",
         "v",
         {"generation": {"seed": 7, "lora": {"r": 4}}},
-        {"prompts": Input(path="data/prompts.parquet", sha256=prompts * 64, manifest=None)},
+        {"prompts": InputFile(path="data/prompts.parquet", sha256=prompts * 64, manifest=None)},
         {"torch": torch},
     )
     scored = manifest_of(
         "score",
         "v",
         {"scorers": {"judge": {"golden": [{"text": "rude", "score": 0.9}], "head": "toxic"}}},
-        {"generations": Input(path="g.parquet", sha256="1" * 64, manifest=made)},
+        {"generations": InputFile(path="g.parquet", sha256="1" * 64, manifest=made)},
         {},
     )
     own = manifest_of(
         "posterior",
         "v",
         {"posterior": {"threshold": threshold}},
-        {"scores": Input(path="s.parquet", sha256="2" * 64, manifest=scored)},
+        {"scores": InputFile(path="s.parquet", sha256="2" * 64, manifest=scored)},
         {},
     )
     rates = [{"scorer": "judge", "subset": "all", "rate": rate, "n_toxic": 1, "n_scored": 4}]
@@ -38,9 +38,9 @@ def sections(found):
 
 
 def test_two_equal_results_do_not_differ():
-    found = differing(summary(), summary(), {}, {})
+    found = diff_results(summary(), summary(), {}, {})
     assert found == []
-    assert same_sections(found) == list(SECTIONS)
+    assert unchanged_sections(found) == list(SECTIONS)
 
 
 def test_each_change_is_named_in_its_own_section():
@@ -50,7 +50,7 @@ def test_each_change_is_named_in_its_own_section():
         ({"prompts": "b"}, "data", "prompts sha256"),
         ({"rate": 0.5}, "numbers", "rate judge/all"),
     ):
-        found = differing(summary(), summary(**changed), {}, {})
+        found = diff_results(summary(), summary(**changed), {}, {})
         assert sections(found) == {section}
         assert [one.field for one in found] == [field]
 
@@ -58,10 +58,10 @@ def test_each_change_is_named_in_its_own_section():
 def test_where_two_runs_were_made_is_told_by_their_tags():
     tags = {"toxtrail.git_commit": "a" * 40, "toxtrail.git_dirty": "false"}
     other = {**tags, "toxtrail.git_dirty": "true"}
-    (one,) = differing(summary(), summary(), tags, other)
+    (one,) = diff_results(summary(), summary(), tags, other)
     assert (one.section, one.field, one.a, one.b) == ("execution", "git_dirty", "false", "true")
 
 
 def test_the_texts_that_a_scorer_is_tried_on_are_not_shown():
     other = summary(rate=0.5)
-    assert "rude" not in str(differing(summary(), other, {}, {}))
+    assert "rude" not in str(diff_results(summary(), other, {}, {}))

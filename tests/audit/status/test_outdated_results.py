@@ -11,7 +11,7 @@ from toxtrail.audit.status.outdated_results import outdated
 from toxtrail.audit.verify.params import _manifest_params
 from toxtrail.config.load import parse_config
 from toxtrail.pipeline import manifest_of, stage_runs
-from toxtrail.provenance.identity import Input, sha256_file
+from toxtrail.provenance.identity import InputFile, sha256_file
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def made(config, root, kind, key, path, *made_from):
     manifest = manifest_of(kind, key, _manifest_params(config, run), inputs, {})
     (root / path).parent.mkdir(parents=True, exist_ok=True)
     (root / path).write_text(path)
-    return Input(path=path, sha256=sha256_file(root / path), manifest=manifest)
+    return InputFile(path=path, sha256=sha256_file(root / path), manifest=manifest)
 
 
 @pytest.fixture

@@ -14,8 +14,8 @@ from ruamel.yaml import YAML
 
 from toxtrail.audit.status.outdated_stages import staleness
 from toxtrail.audit.verify.dvc_lock_parser import read_entries
-from toxtrail.pipeline import PIPELINE, code_list, instances
-from toxtrail.scaffold import FRAME, pipeline_yaml
+from toxtrail.pipeline import PIPELINE, code_hash_file, expand_stages
+from toxtrail.scaffold import TEMPLATE_DIR, experiment_dvc_yaml
 
 PARAMS = """\
 prompts: {seed: 1, subsets: {one: {uri: "file:one.txt", n: 8}}}
@@ -42,13 +42,15 @@ def made(tmp_path_factory):
     (root / ".dvc/config").write_text(
         f"[core]\n    no_scm = true\n    analytics = false\n    site_cache_dir = {site}\n"
     )
-    shutil.copy(FRAME / "dvcignore", root / ".dvcignore")
-    (root / "dvc.yaml").write_text(pipeline_yaml((FRAME / "pipeline.yaml").read_text("utf-8")))
+    shutil.copy(TEMPLATE_DIR / "dvcignore", root / ".dvcignore")
+    (root / "dvc.yaml").write_text(
+        experiment_dvc_yaml((TEMPLATE_DIR / "pipeline.yaml").read_text("utf-8"))
+    )
     (root / "params.yaml").write_text(PARAMS)
     (root / "requirements.txt").write_text("numpy==2\n")
     (root / "code").mkdir()
     for stage in PIPELINE:
-        (root / code_list(stage.name)).write_text(f"of {stage.name}\n")
+        (root / code_hash_file(stage.name)).write_text(f"of {stage.name}\n")
     for run in runs(root):
         for out in run.outs:
             path = root / out
@@ -74,7 +76,7 @@ def root(made, tmp_path, monkeypatch):
 
 
 def runs(root):
-    return instances(yaml.safe_load((root / "params.yaml").read_text()))
+    return expand_stages(yaml.safe_load((root / "params.yaml").read_text()))
 
 
 def dvc_of(root):

@@ -9,9 +9,9 @@ import pytest
 
 from toxtrail.audit.status import publication as module
 from toxtrail.audit.status.publication import publication
-from toxtrail.backends.mlflow.published_contents import Answer, Content
+from toxtrail.backends.mlflow.published_contents import Content, PublishedContents
 from toxtrail.errors import BackendError
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 CONFIG = SimpleNamespace(
     variants={"base": SimpleNamespace(family="f"), "tuned": SimpleNamespace(family="f")},
@@ -24,7 +24,7 @@ BASE, TUNED, FAMILY = (Content(c * 64, c * 64) for c in "abc")
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:a-secret@mlflow.example.org")
-    store = Store(tmp_path)
+    store = ArtifactStore(tmp_path)
     store.write_json(store.variant_receipt("f", "base"), BASE._asdict())
     store.write_json(store.variant_receipt("f", "tuned"), TUNED._asdict())
     store.write_json(store.family_receipt("f"), FAMILY._asdict())
@@ -32,7 +32,7 @@ def store(tmp_path, monkeypatch):
 
 
 def answering(monkeypatch, *present, elsewhere=()):
-    monkeypatch.setattr(module, "ask", lambda *_: Answer(frozenset(present), elsewhere))
+    monkeypatch.setattr(module, "ask", lambda *_: PublishedContents(frozenset(present), elsewhere))
 
 
 def test_a_run_that_the_store_does_not_have_is_missing(store, monkeypatch):

@@ -10,11 +10,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.audit.verify.executions import verify_executions
-from toxtrail.audit.verify.hash_cache import Digests
-from toxtrail.backends.protocols import Silent
-from toxtrail.pipeline import Instance, stage_named
-from toxtrail.provenance.identity import record_seal, sha256_file
-from toxtrail.storage.artifacts import Store
+from toxtrail.audit.verify.hash_cache import HashCache
+from toxtrail.backends.protocols import NoProgress
+from toxtrail.pipeline import StageRun, get_stage
+from toxtrail.provenance.identity import execution_record_hash, sha256_file
+from toxtrail.storage.artifacts import ArtifactStore
 
 NOTHING = {name: {} for name in ("models", "finetunes", "variants", "families")}
 
@@ -25,15 +25,15 @@ def scene(tmp_path):
     out = tmp_path / "data/scores/f/v.parquet"
     out.parent.mkdir(parents=True)
     out.write_bytes(b"rows")
-    store = Store(tmp_path)
-    stage = stage_named("score")
-    one = Instance(stage, "v", (), (), ("data/scores/f/v.parquet",))
+    store = ArtifactStore(tmp_path)
+    stage = get_stage("score")
+    one = StageRun(stage, "v", (), (), ("data/scores/f/v.parquet",))
     evidence = SimpleNamespace(
         root=tmp_path,
         store=store,
         path=lambda n: tmp_path / n,
         committed={},
-        digests=Digests(Silent()),
+        digests=HashCache(NoProgress()),
         config=SimpleNamespace(model_dump=lambda **_: NOTHING),
     )
     record = {"output_sha256": sha256_file(out), "commit": "c" * 40, "host": "here"}
@@ -41,7 +41,7 @@ def scene(tmp_path):
     path.parent.mkdir(parents=True)
 
     def outcomes(**changes):
-        path.write_text(json.dumps({**record, "seal": record_seal(record), **changes}))
+        path.write_text(json.dumps({**record, "seal": execution_record_hash(record), **changes}))
         return [check.outcome for check in verify_executions(evidence, [one])]
 
     return outcomes, evidence, one, path
@@ -77,7 +77,7 @@ def test_a_record_without_its_seal_or_of_another_stage_run_is_broken(scene):
     assert [c.outcome for c in verify_executions(evidence, [one])] == ["BROKEN"]
     for stage, key, outcome in (("score", "v", "ok"), ("score", "w", "BROKEN")):
         value = {**value, "stage": stage, "key": key}
-        path.write_text(json.dumps({**value, "seal": record_seal(value)}))
+        path.write_text(json.dumps({**value, "seal": execution_record_hash(value)}))
         (check,) = verify_executions(evidence, [one])
         assert check.outcome == outcome
 
@@ -92,4 +92,6 @@ def test_a_damaged_record_is_named(scene):
 
 @given(st.dictionaries(st.text(), st.integers() | st.text()))
 def test_a_seal_does_not_cover_itself(record):
-    assert record_seal({**record, "seal": "x"}) == record_seal({**record, "seal": "y"})
+    assert execution_record_hash({**record, "seal": "x"}) == execution_record_hash(
+        {**record, "seal": "y"}
+    )

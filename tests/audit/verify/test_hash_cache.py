@@ -12,8 +12,8 @@ from dvc_data.hashfile.tree import Tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.verify.hash_cache import Digests, dir_md5, files_of, hashed
-from toxtrail.backends.protocols import Silent
+from toxtrail.audit.verify.hash_cache import HashCache, dir_md5, dvc_files, hash_file
+from toxtrail.backends.protocols import NoProgress
 
 PART = st.text("abz09_-. \u00e9\u4e2d", min_size=1, max_size=6).filter(lambda t: set(t) - {"."})
 NAMES = st.lists(PART, min_size=1, max_size=3).map("/".join)
@@ -34,23 +34,23 @@ def test_one_reading_gives_both_hashes(tmp_path_factory, content):
     path = tmp_path_factory.mktemp("one") / "f"
     path.write_bytes(content)
     sha256, md5 = hashlib.sha256(content).hexdigest(), hashlib.md5(content).hexdigest()
-    assert hashed(path) == (sha256, md5, len(content))
+    assert hash_file(path) == (sha256, md5, len(content))
 
 
 def test_an_edit_that_keeps_size_and_time_is_seen(tmp_path):
     path = tmp_path / "f"
     path.write_bytes(b"aaaa")
-    before, first = path.stat(), hashed(path)
+    before, first = path.stat(), hash_file(path)
     path.write_bytes(b"aaab")
     os.utime(path, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert hashed(path) != first
+    assert hash_file(path) != first
 
 
 def test_many_files_are_hashed_once_and_what_is_missing_stays_so(tmp_path):
     for name in ("a/x", "a/b/y", "z"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text(name)
-    digests = Digests(Silent())
+    digests = HashCache(NoProgress())
     digests.prepare([tmp_path / "a", tmp_path / "z", tmp_path / "none"])
     (tmp_path / "z").write_text("changed later")
     assert digests.of(tmp_path / "z").md5 == hashlib.md5(b"z").hexdigest()
@@ -63,4 +63,4 @@ def test_many_files_are_hashed_once_and_what_is_missing_stays_so(tmp_path):
 def test_what_dvc_ignores_belongs_to_no_folder(tmp_path, name):
     (tmp_path / name).mkdir()
     (tmp_path / name / "x").write_text("x")
-    assert files_of(tmp_path) == []
+    assert dvc_files(tmp_path) == []

@@ -9,12 +9,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.audit.verify.rows import (
+    generation_problems,
     made_by_other_code,
-    odd_generations,
-    odd_scores,
-    unequal,
+    score_problems,
+    value_differences,
 )
-from toxtrail.pipeline import PIPELINE, Instance, code_sha256
+from toxtrail.pipeline import PIPELINE, StageRun, code_sha256
 from toxtrail.records.rows import Generation, Prompt, Score
 
 PROMPTS = [Prompt(f"{s}-{i}", s, "text", "file:x", i) for s in ("a", "b") for i in range(3)]
@@ -46,41 +46,43 @@ SCORE_CHANGES = {
 
 
 def test_rows_that_belong_together_are_left_in_peace():
-    assert list(odd_generations(PROMPTS, ROWS, 2)) == []
-    assert list(odd_scores(ROWS, SCORES, SCORERS)) == []
+    assert list(generation_problems(PROMPTS, ROWS, 2)) == []
+    assert list(score_problems(ROWS, SCORES, SCORERS)) == []
 
 
 @given(place=st.integers(0, len(ROWS) - 1), change=st.sampled_from(list(GENERATION_CHANGES)))
 def test_a_changed_generation_is_seen_wherever_it_is(place, change):
     rows = [*ROWS[:place], GENERATION_CHANGES[change](ROWS[place]), *ROWS[place + 1 :]]
-    assert list(odd_generations(PROMPTS, rows, 2))
+    assert list(generation_problems(PROMPTS, rows, 2))
 
 
 @given(place=st.integers(0, len(SCORES) - 1), change=st.sampled_from(list(SCORE_CHANGES)))
 def test_a_changed_score_is_seen_wherever_it_is(place, change):
     scores = [*SCORES[:place], SCORE_CHANGES[change](SCORES[place]), *SCORES[place + 1 :]]
-    assert list(odd_scores(ROWS, scores, SCORERS))
+    assert list(score_problems(ROWS, scores, SCORERS))
 
 
 @given(place=st.integers(0, len(ROWS) - 1))
 def test_a_missing_or_doubled_row_is_counted_and_named(place):
-    (missing,) = odd_generations(PROMPTS, ROWS[:place] + ROWS[place + 1 :], 2)
+    (missing,) = generation_problems(PROMPTS, ROWS[:place] + ROWS[place + 1 :], 2)
     assert missing.startswith("1 generation rows are missing")
     assert str(ROWS[place].key) in missing
-    (doubled,) = odd_generations(PROMPTS, [*ROWS, ROWS[place]], 2)
+    (doubled,) = generation_problems(PROMPTS, [*ROWS, ROWS[place]], 2)
     assert "a key that another row has" in doubled
 
 
 def test_a_text_that_was_not_made_must_not_have_a_score():
     failed = [ROWS[0]._replace(state="error", text=""), *ROWS[1:]]
-    assert any("its text is error" in problem for problem in odd_scores(failed, SCORES, SCORERS))
+    assert any(
+        "its text is error" in problem for problem in score_problems(failed, SCORES, SCORERS)
+    )
     unscored = [
         s._replace(state="error", toxicity=None, heads=None, windows=0)
         if (s.prompt_id, s.sample) == ROWS[0].key
         else s
         for s in SCORES
     ]
-    assert list(odd_scores(failed, unscored, SCORERS)) == []
+    assert list(score_problems(failed, unscored, SCORERS)) == []
 
 
 VALUES = st.recursive(
@@ -94,7 +96,7 @@ VALUES = st.recursive(
 
 @given(value=VALUES)
 def test_equal_values_are_equal(value):
-    assert list(unequal(value, value)) == []
+    assert list(value_differences(value, value)) == []
 
 
 @pytest.mark.parametrize(
@@ -105,19 +107,19 @@ def test_equal_values_are_equal(value):
     ],
 )  # fmt: skip
 def test_another_value_is_named_by_its_place(recorded, computed):
-    (problem,) = unequal(
+    (problem,) = value_differences(
         {"rates": [{"variant": "v", "x": recorded}]}, {"rates": [{"variant": "v", "x": computed}]}
     )
     assert problem.startswith("rates[v].x")
 
 
 def test_what_another_cpu_changes_in_the_last_digits_is_no_tampering():
-    assert list(unequal(0.123456789, 0.123456789 * (1 + 1e-12))) == []
+    assert list(value_differences(0.123456789, 0.123456789 * (1 + 1e-12))) == []
 
 
 def test_a_summary_of_other_code_is_told_from_one_of_todays(tmp_path):
     (stage,) = [stage for stage in PIPELINE if stage.name == "pool"]
-    compare = Instance(stage, "f", (), ("results/posteriors/f",), ("results/pooled/f",))
+    compare = StageRun(stage, "f", (), ("results/posteriors/f",), ("results/pooled/f",))
     path = tmp_path / "results/posteriors/f/base/summary.json"
     path.parent.mkdir(parents=True)
     for code, found in ((code_sha256("posterior"), None), ("0" * 64, path)):

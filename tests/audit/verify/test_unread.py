@@ -10,23 +10,23 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.lineage.lineage import Chain
+from toxtrail.audit.lineage.lineage import LineageBuilder
 from toxtrail.audit.verify.context import (
-    LINKS,
+    CHECK_CATEGORIES,
     OUTCOMES,
     Check,
+    catch_damage,
     checks_of,
     failed,
-    guarded,
     ok,
     problem,
 )
-from toxtrail.audit.verify.hash_cache import Digests, files_of
-from toxtrail.audit.verify.mlflow_runs import open_store
+from toxtrail.audit.verify.hash_cache import HashCache, dvc_files
+from toxtrail.audit.verify.mlflow_runs import open_store_checked
 from toxtrail.audit.verify.run import tally
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.mlflow import store as mlflow_store
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.cli.verify import exit_code, show
 from toxtrail.errors import BackendError, DataError, UnreadableError, why_unread
 
@@ -104,7 +104,7 @@ def test_what_was_found_before_stays():
         yield ok("scores", "first")
         raise refused(errno.EACCES, "second")
 
-    checks = guarded("scores", "the part", part())
+    checks = catch_damage("scores", "the part", part())
     assert [check.outcome for check in checks] == ["ok", "unread"]
     assert "second" in checks[1].detail
 
@@ -130,7 +130,7 @@ def test_table_last_line_and_exit_code_agree(counts, complete):
 
 
 def test_the_table_fits_a_terminal_of_80_columns(capsys):
-    show([Check(link, link, "ok", "") for link in LINKS], False, False, False)
+    show([Check(link, link, "ok", "") for link in CHECK_CATEGORIES], False, False, False)
     assert max(map(len, capsys.readouterr().out.splitlines())) <= 80
 
 
@@ -157,7 +157,7 @@ def test_a_digest_of_what_may_not_be_read_is_no_missing_file(tmp_path, locked):
     for name in ("one", "two"):
         (tmp_path / name).write_text(name)
     locked(tmp_path / "one")
-    digests = Digests(Silent())
+    digests = HashCache(NoProgress())
     digests.prepare([tmp_path, tmp_path / "none"])
     with pytest.raises(PermissionError):
         digests.of(tmp_path / "one")
@@ -167,7 +167,7 @@ def test_a_digest_of_what_may_not_be_read_is_no_missing_file(tmp_path, locked):
     assert digests.of(tmp_path / "none") is None
 
 
-@pytest.mark.parametrize("listed", [files_of, content_of])
+@pytest.mark.parametrize("listed", [dvc_files, content_of])
 def test_a_folder_that_may_not_be_listed_is_no_empty_one(tmp_path, locked, listed):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "file").write_text("x")
@@ -179,11 +179,11 @@ def test_a_folder_that_may_not_be_listed_is_no_empty_one(tmp_path, locked, liste
 
 
 def test_a_link_of_the_chain_is_unread_and_no_mismatch(tmp_path, locked):
-    from toxtrail.storage.artifacts import Store
+    from toxtrail.storage.artifacts import ArtifactStore
 
     (tmp_path / "scores").write_text("x")
     locked(tmp_path / "scores")
-    chain = Chain(Store(tmp_path))
+    chain = LineageBuilder(ArtifactStore(tmp_path))
     assert chain._standing("scores", "0" * 64) == "unread"
     assert chain._standing("none", "0" * 64) == "not here"
 
@@ -209,7 +209,7 @@ def test_a_store_that_refuses_is_not_called_broken(monkeypatch, tmp_path, error,
 
     monkeypatch.setattr(mlflow_runs, "read_store", read_store)
     config = SimpleNamespace(tracking=SimpleNamespace(experiment="x"))
-    view, checks = open_store(SimpleNamespace(root=tmp_path, config=config))
+    view, checks = open_store_checked(SimpleNamespace(root=tmp_path, config=config))
     assert (view, [check.outcome for check in checks]) == (None, [outcome])
 
 
@@ -219,5 +219,8 @@ def test_a_database_that_may_not_be_read_is_reported_at_once(tmp_path, locked, m
     path.parent.mkdir()
     path.write_bytes(b"SQLite format 3\0")
     locked(path)
-    with pytest.raises(UnreadableError, match="permission denied"), mlflow_store.opened(tmp_path):
+    with (
+        pytest.raises(UnreadableError, match="permission denied"),
+        mlflow_store.locked_client(tmp_path),
+    ):
         pass

@@ -9,9 +9,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.weights import _verify_hub_names, git_sha1
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.provenance.identity import sha256_bytes
 
 
@@ -29,7 +29,7 @@ def snapshot(tmp_path):
 
 
 def outcome(files):
-    evidence = SimpleNamespace(digests=Digests(Silent()))
+    evidence = SimpleNamespace(digests=HashCache(NoProgress()))
     return _verify_hub_names(evidence, "scorers", "judge", files)
 
 

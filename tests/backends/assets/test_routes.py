@@ -20,7 +20,7 @@ import pytest
 
 from toxtrail.backends.assets import AssetStore, default_cache, detoxify_checkpoints, download, pip
 from toxtrail.backends.assets.download import UnreachableError
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_bytes, sha256_file, tree_sha256
 
@@ -117,7 +117,7 @@ def server(monkeypatch):
 @pytest.fixture
 def store(tmp_path):
     (tmp_path / "root").mkdir()
-    return AssetStore(tmp_path / "cache", tmp_path / "root", Silent())
+    return AssetStore(tmp_path / "cache", tmp_path / "root", NoProgress())
 
 
 def final_files(folder: Path) -> list[str]:
@@ -193,7 +193,7 @@ def test_an_empty_folder_is_no_asset(store, tmp_path):
 # --- one download ------------------------------------------------------------------------------
 
 
-class Counted(Silent):
+class Counted(NoProgress):
     """Progress that counts what it is told."""
 
     def __init__(self) -> None:
@@ -210,7 +210,7 @@ class Counted(Silent):
 
 def get(server, path: Path, sha256: str = sha256_bytes(DATA), progress=None) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
-    download.download(f"{server.url}/x", path, sha256, "x", progress or Silent())
+    download.download(f"{server.url}/x", path, sha256, "x", progress or NoProgress())
 
 
 def broken_off(server, path: Path, monkeypatch) -> int:
@@ -330,7 +330,7 @@ def publish(server, wheel: bytes) -> None:
 def either_way(request, monkeypatch):
     """Both ways to a wheel, whichever this interpreter's pip would take."""
     lazy = request.param.startswith("located")
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: lazy)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: lazy)
 
 
 def test_a_file_of_a_wheel_arrives_as_pinned(index, store, tmp_path, either_way):
@@ -392,13 +392,13 @@ def test_a_wheel_that_is_not_what_the_index_announces_is_refused(
 def test_an_index_behind_a_password_is_left_to_pip(index, store, monkeypatch):
     index.password = "Basic " + base64.b64encode(b"me:secret").decode()
     monkeypatch.setenv("PIP_INDEX_URL", f"http://me:secret@127.0.0.1:{index.server_port}/simple/")
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: True)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: True)
     assert store.fetch(URI, sha256_bytes(DATA)).path.read_bytes() == DATA
 
 
 def test_an_index_that_answers_no_head_request_is_left_to_pip(index, store, monkeypatch):
     index.heads = False
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: True)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: True)
     assert store.fetch(URI, sha256_bytes(DATA)).path.read_bytes() == DATA
 
 
@@ -407,7 +407,7 @@ def test_a_wheel_in_a_local_folder_is_found_as_pip_finds_it(index, store, tmp_pa
     (tmp_path / "my wheels" / Path(WHEEL).name).write_bytes(wheel_bytes())
     monkeypatch.setenv("PIP_FIND_LINKS", (tmp_path / "my wheels").as_uri())
     monkeypatch.setenv("PIP_NO_INDEX", "1")
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: True)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: True)
     assert store.fetch(URI, sha256_bytes(DATA)).path.read_bytes() == DATA
     assert index.asked == []
 
@@ -495,7 +495,7 @@ def test_an_unknown_checkpoint_is_refused_with_the_nearest_name(published, store
 
 
 def test_the_installed_detoxify_says_where_its_checkpoints_are():
-    urls = detoxify_checkpoints.released_urls()
+    urls = detoxify_checkpoints.detoxify_checkpoint_urls()
     assert {"original", "unbiased", "multilingual"} <= urls.keys()
     assert all(url.startswith("https://") and url.endswith(".ckpt") for url in urls.values())
 

@@ -17,7 +17,7 @@ import pytest
 import yaml
 
 from toxtrail.backends.assets import AssetStore, pip
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import BackendError, ConfigError
 
 CONTENT = b"one\ntwo\n" * 5000
@@ -29,7 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 @pytest.fixture
 def store(tmp_path):
     (tmp_path / "repo").mkdir(exist_ok=True)
-    return AssetStore(tmp_path / "cache", tmp_path / "repo", Silent())
+    return AssetStore(tmp_path / "cache", tmp_path / "repo", NoProgress())
 
 
 # --- file: ------------------------------------------------------------------------------------
@@ -103,7 +103,7 @@ def test_a_way_out_of_the_experiment_needs_permission(store, tmp_path, elsewhere
     line = re.search(r"assets: .*\}", str(refused.value))[0]
     permitted = yaml.safe_load(line)["assets"]["outside"]
     for outside in (permitted, [str(elsewhere)], ["../else"]):
-        own = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent(), outside)
+        own = AssetStore(tmp_path / "cache", tmp_path / "repo", NoProgress(), outside)
         assert own.fetch(uri, None).files
         assert own.present(uri, None)
         assert own.outside(uri).is_relative_to(elsewhere)
@@ -111,7 +111,7 @@ def test_a_way_out_of_the_experiment_needs_permission(store, tmp_path, elsewhere
 
 
 def test_a_neighbour_of_what_is_permitted_stays_outside(tmp_path, elsewhere):
-    own = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent(), [str(elsewhere / "mod")])
+    own = AssetStore(tmp_path / "cache", tmp_path / "repo", NoProgress(), [str(elsewhere / "mod")])
     with pytest.raises(BackendError, match="outside the experiment"):
         own.fetch(f"file:{elsewhere}/model", None)
 
@@ -140,7 +140,7 @@ def test_the_experiments_own_folders_may_lie_on_another_disk(tmp_path):
     (tmp_path / "disk/sources/p.txt").write_bytes(b"1")
     (tmp_path / "repo").mkdir()
     (tmp_path / "repo/data").symlink_to(tmp_path / "disk")
-    store = AssetStore(tmp_path / "cache", tmp_path / "repo", Silent())
+    store = AssetStore(tmp_path / "cache", tmp_path / "repo", NoProgress())
     assert store.fetch("file:data/sources/p.txt", None).files
 
 
@@ -256,7 +256,7 @@ def test_a_damaged_cache_is_noticed_and_mended(store, index):
 
 
 def test_a_broken_download_goes_on_where_it_was(store, index, tmp_path, monkeypatch):
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: True)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: True)
     folder = tmp_path / "cache/wheels/toydata-1.0"
     folder.mkdir(parents=True)
     wheel = tmp_path / "toydata-1.0-py3-none-any.whl"
@@ -266,7 +266,7 @@ def test_a_broken_download_goes_on_where_it_was(store, index, tmp_path, monkeypa
 
 
 def test_a_broken_download_of_something_else_is_thrown_away(store, index, tmp_path, monkeypatch):
-    monkeypatch.setattr(pip, "locates_cheaply", lambda: True)
+    monkeypatch.setattr(pip, "supports_metadata_only", lambda: True)
     folder = tmp_path / "cache/wheels/toydata-1.0"
     folder.mkdir(parents=True)
     part = folder / "toydata-1.0-py3-none-any.whl.part"

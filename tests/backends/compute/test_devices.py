@@ -7,10 +7,10 @@ import torch
 
 from toxtrail.backends.compute.devices import (
     _core_quota,
-    environment,
+    environment_info,
     pick_device,
+    set_num_threads,
     usable_cores,
-    use_threads,
 )
 from toxtrail.errors import BackendError
 
@@ -29,8 +29,8 @@ def test_an_absent_device_is_refused():
 def test_threads_are_set_as_asked():
     before = torch.get_num_threads()
     try:
-        assert use_threads(1) == torch.get_num_threads() == 1
-        assert 1 <= use_threads("auto") <= (os.cpu_count() or 1)
+        assert set_num_threads(1) == torch.get_num_threads() == 1
+        assert 1 <= set_num_threads("auto") <= (os.cpu_count() or 1)
     finally:
         torch.set_num_threads(before)
 
@@ -49,7 +49,7 @@ def test_a_containers_quota_limits_the_cores(tmp_path, limit, cores):
 
 
 def test_the_environment_names_every_library_that_moves_a_logit():
-    found = environment("cpu")
+    found = environment_info("cpu")
     assert found["torch"] == torch.__version__
     assert found.keys() >= {
         "python",

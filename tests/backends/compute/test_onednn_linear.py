@@ -11,11 +11,11 @@ from hypothesis import strategies as st
 from torch import nn
 
 from toxtrail.backends.compute import onednn_linear
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 
 DTYPES = [torch.float32, torch.bfloat16]
 pytestmark = pytest.mark.skipif(
-    not Linears(nn.Linear(4, 4)), reason="weights are not laid out on this processor"
+    not OneDnnLinears(nn.Linear(4, 4)), reason="weights are not laid out on this processor"
 )
 
 
@@ -31,7 +31,7 @@ def rows(count, width, dtype=torch.float32, seed=1):
 
 
 def product(model, given, linears=None):
-    with torch.inference_mode(), (linears or Linears(model)).used():
+    with torch.inference_mode(), (linears or OneDnnLinears(model)).used():
         return model(given)
 
 
@@ -48,7 +48,7 @@ def product(model, given, linears=None):
 )
 def test_a_row_has_the_same_bits_in_any_company(width, height, first, count, dtype, bias):
     model = layers(width, height, dtype=dtype, bias=bias)
-    linears, everyone = Linears(model), rows(160, width, dtype)
+    linears, everyone = OneDnnLinears(model), rows(160, width, dtype)
     alone = product(model, everyone[first : first + count], linears)
     assert torch.equal(alone, product(model, everyone, linears)[first : first + count])
 
@@ -82,7 +82,7 @@ def test_the_model_multiplies_as_before_once_it_is_over():
     changed = []
 
     def fails():
-        with Linears(model).used():
+        with OneDnnLinears(model).used():
             changed.append(model[0].forward != before)
             model(rows(2, 9))
 
@@ -95,7 +95,7 @@ def test_the_model_multiplies_as_before_once_it_is_over():
 @pytest.mark.parametrize("how", ["in place", "another tensor", "other data"])
 def test_weights_that_change_after_all_are_not_those_of_before(how):
     model, ours = layers(16, 16), rows(4, 16)
-    linears = Linears(model)
+    linears = OneDnnLinears(model)
     before = product(model, ours, linears)
     with torch.no_grad():
         if how == "in place":
@@ -134,12 +134,12 @@ def test_what_is_no_plain_layer_is_left_alone(kind):
         layer.forward = lambda given: given
     if kind.startswith("float"):
         layer.to(getattr(torch, kind))
-    assert not Linears(layer)
+    assert not OneDnnLinears(layer)
 
 
 def test_a_model_too_large_for_copies_is_left_alone_as_a_whole(monkeypatch):
     model = layers(8, 8, 64)
     monkeypatch.setattr(onednn_linear, "machine_memory", lambda: 4 * model[1].weight.nbytes)
-    assert Linears(model[1])
-    assert not Linears(model)
-    assert Linears(model).name == "torch"
+    assert OneDnnLinears(model[1])
+    assert not OneDnnLinears(model)
+    assert OneDnnLinears(model).name == "torch"

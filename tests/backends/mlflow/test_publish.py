@@ -17,7 +17,7 @@ from mlflow.exceptions import RestException
 from toxtrail.backends.mlflow import publish, write_run
 from toxtrail.backends.mlflow.create_store import complete_store
 from toxtrail.backends.mlflow.fetch_artifacts import Fetched
-from toxtrail.backends.mlflow.published_contents import Content, ask
+from toxtrail.backends.mlflow.published_contents import Content, find_published
 from toxtrail.backends.mlflow.store import publisher_id
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.mlflow.write_run import KEY_TAG, PUBLISHER_TAG, SEAL_TAG
@@ -264,7 +264,7 @@ def test_a_deleted_experiment_is_named_with_its_cure(team, content):
         lambda: team.here.publish(content),
         lambda: team.here.runs(""),
         lambda: team.here.find(published.run_id),
-        lambda: ask(team.root, team.name, {contents(content)}),
+        lambda: find_published(team.root, team.name, {contents(content)}),
     ):
         with pytest.raises(BackendError, match=f"restore --experiment-id {team.id}"):
             action()
@@ -277,13 +277,15 @@ def contents(content):
 def test_the_store_in_use_is_asked_for_the_run_of_a_receipt(team, content, monkeypatch, tmp_path):
     team.here.publish(content)
     other = Content("0" * 64, "1" * 64)
-    assert ask(team.root, team.name, {contents(content), other}).present == {contents(content)}
+    assert find_published(team.root, team.name, {contents(content), other}).present == {
+        contents(content)
+    }
     renamed = f"{team.name[:100]} renamed"
     team.client.rename_experiment(team.id, renamed)
-    answer = ask(team.root, team.name, {contents(content)})
+    answer = find_published(team.root, team.name, {contents(content)})
     assert (answer.present, answer.elsewhere) == (set(), (f'"{renamed}" (id {team.id})',))
     monkeypatch.delenv("MLFLOW_TRACKING_URI")
-    assert ask(team.root, team.name, {contents(content)}).present == set()
+    assert find_published(team.root, team.name, {contents(content)}).present == set()
 
 
 def test_the_local_store_answers_as_a_server_does(tmp_path, content, monkeypatch):
@@ -291,15 +293,15 @@ def test_the_local_store_answers_as_a_server_does(tmp_path, content, monkeypatch
     tracker = MlflowTracker(tmp_path, "mine")
     run_id = tracker.publish(content).run_id
     asked = {contents(content), Content("0" * 64, "1" * 64)}
-    assert ask(tmp_path, "mine", asked).present == {contents(content)}
-    assert ask(tmp_path, "yours", asked).elsewhere == ('"mine" (id 1)',)
+    assert find_published(tmp_path, "mine", asked).present == {contents(content)}
+    assert find_published(tmp_path, "yours", asked).elsewhere == ('"mine" (id 1)',)
     client = MlflowClient(f"sqlite:///{tmp_path}/mlruns/mlflow.db")
     client.delete_run(run_id)
-    assert ask(tmp_path, "mine", asked).present == set()
+    assert find_published(tmp_path, "mine", asked).present == set()
     client.restore_run(run_id)
     client.delete_experiment("1")
     with pytest.raises(BackendError, match="restore --experiment-id 1"):
-        ask(tmp_path, "mine", asked)
+        find_published(tmp_path, "mine", asked)
 
 
 PUBLISH = """

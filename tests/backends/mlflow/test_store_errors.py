@@ -13,8 +13,8 @@ from fake_mlflow import Answer, serving
 
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.read_store import read_store
-from toxtrail.backends.mlflow.store import UnreachableStoreError, reading
-from toxtrail.backends.mlflow.store_errors import explained, is_unreachable
+from toxtrail.backends.mlflow.store import UnreachableStoreError, readonly_client
+from toxtrail.backends.mlflow.store_errors import explain_error, is_unreachable
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG
 from toxtrail.errors import BackendError, ConfigError, UnreadableError
@@ -211,7 +211,9 @@ OTHERS = {
 
 @pytest.mark.parametrize("text", list(OTHERS))
 def test_what_drivers_and_clients_say_is_put_into_words(text):
-    assert OTHERS[text] in explained(ClientError(text), "postgresql://ml:pw@db.example.org/mlflow")
+    assert OTHERS[text] in explain_error(
+        ClientError(text), "postgresql://ml:pw@db.example.org/mlflow"
+    )
 
 
 def test_only_what_does_not_answer_is_called_unreachable():
@@ -225,7 +227,7 @@ def test_an_error_of_a_cloud_client_is_a_failure_of_the_store(tmp_path, monkeypa
     """Where files are written, MLflow lets it through as it is."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "http://127.0.0.1:9")
     made = type("NoCredentialsError", (Exception,), {"__module__": "botocore.exceptions"})
-    with pytest.raises(BackendError, match="AWS_ACCESS_KEY_ID"), reading(tmp_path):
+    with pytest.raises(BackendError, match="AWS_ACCESS_KEY_ID"), readonly_client(tmp_path):
         raise made("Unable to locate credentials")
-    with pytest.raises(ValueError, match="own"), reading(tmp_path):
+    with pytest.raises(ValueError, match="own"), readonly_client(tmp_path):
         raise ValueError("own")

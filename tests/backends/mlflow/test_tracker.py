@@ -13,7 +13,12 @@ from mlflow import MlflowClient
 from toxtrail.backends.mlflow.store import tracking_uri
 from toxtrail.backends.mlflow.tracker import MlflowTracker
 from toxtrail.backends.mlflow.write_run import KEY_TAG, NONFINITE_TAG, SCHEMA_TAG, SEAL_TAG
-from toxtrail.backends.protocols import EXPERIMENT, DatasetInput, LoggedAdapter, RunContent
+from toxtrail.backends.protocols import (
+    EXPERIMENT_PLACEHOLDER,
+    DatasetInput,
+    LoggedAdapter,
+    RunContent,
+)
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text
 
@@ -248,7 +253,7 @@ def test_notes_are_put_onto_other_runs_and_the_primary_metric_onto_the_experimen
 
 
 def test_a_link_in_a_description_gets_the_experiments_id(tracker, content, client):
-    text = f"[x](#/experiments/{EXPERIMENT}/runs)"
+    text = f"[x](#/experiments/{EXPERIMENT_PLACEHOLDER}/runs)"
     run_id = tracker.publish(dataclasses.replace(content, description=text)).run_id
     found = client.get_run(run_id)
     wanted = f"[x](#/experiments/{found.info.experiment_id}/runs)"

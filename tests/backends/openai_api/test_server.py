@@ -14,11 +14,11 @@ from completions_server import CompletionsServer, Raw, Status, completion
 from toxtrail.backends.huggingface.weights.logit_probe import PROBES
 from toxtrail.backends.openai_api import client as client_module
 from toxtrail.backends.openai_api.client import Client, RefusedError, retry_after
-from toxtrail.backends.openai_api.model import GIVE_UP_AFTER, ServedModel, Terms
-from toxtrail.backends.openai_api.server import Local, meet
+from toxtrail.backends.openai_api.model import GIVE_UP_AFTER, RequestFormat, ServedModel
+from toxtrail.backends.openai_api.server import LocalTokenizer, connect
 from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.provenance.identity import Probe, probe_digest, sha256_text
+from toxtrail.provenance.identity import LogitProbe, probe_digest, sha256_text
 
 TEXTS = ["The ship", "What is the capital", "A tree", "birds build", "and the crew sang", "Paris"]
 GREEDY = Decoding(5, 0.0, 1.0, "none")
@@ -59,7 +59,7 @@ class Language:
                   for n in range(len(i))]  # fmt: skip
         top = tuple(self.next(ids) for ids in places)
         digest = probe_digest(PROBES, "float32", top)
-        return Probe(texts=PROBES, dtype="float32", top_tokens=top, digest=digest)
+        return LogitProbe(texts=PROBES, dtype="float32", top_tokens=top, digest=digest)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def client_of(server, timeout=5.0, tries=3, concurrency=4, key=None):
 
 def model_of(server, tokenizer, terms=None, concurrency=4, answers_as=None, **patience):
     client = client_of(server, concurrency=concurrency, **patience)
-    terms = terms or Terms(as_tokens=True, beyond_openai=True)
+    terms = terms or RequestFormat(as_tokens=True, beyond_openai=True)
     return ServedModel(
         client, "m", tokenizer, [1], 128, GREEDY, terms, concurrency, answers_as
     )  # fmt: skip
@@ -198,7 +198,7 @@ def test_a_refusal_stops_the_run_with_the_servers_own_words_and_without_the_prom
         raise Status(400, {"error": {"message": f"cannot continue {body['prompt']}: too odd"}})
 
     with CompletionsServer(refuse) as server:
-        model = model_of(server, tokenizer, Terms(as_tokens=False, beyond_openai=False))
+        model = model_of(server, tokenizer, RequestFormat(as_tokens=False, beyond_openai=False))
         with pytest.raises(RefusedError, match="status 400: cannot continue <prompt>: too odd"):
             rows(model, TEXTS[:1])
     assert len(server.asked) == 1
@@ -276,7 +276,7 @@ def test_decoding_is_as_params_say_and_as_nothing_else_says(tokenizer, language)
     with CompletionsServer(language) as server:
         client = client_of(server, key="secret")
         model = ServedModel(
-            client, "m", tokenizer, [1], 128, Decoding(9, 0.7, 0.9, "none"), Terms(True, True), 2
+            client, "m", tokenizer, [1], 128, Decoding(9, 0.7, 0.9, "none"), RequestFormat(True, True), 2
         )  # fmt: skip
         rows(model, TEXTS[:1])
     (body,) = server.asked
@@ -298,7 +298,9 @@ def test_an_empty_prompt_is_an_error_of_its_row_alone(tokenizer, language):
 
 
 def test_prompt_tokens_that_no_text_gives_are_not_sent_as_text(tokenizer, language):
-    model = model_of(SimpleNamespace(url="http://127.0.0.1:9/v1"), tokenizer, Terms(False, False))
+    model = model_of(
+        SimpleNamespace(url="http://127.0.0.1:9/v1"), tokenizer, RequestFormat(False, False)
+    )
     ids = tokenizer("The ship")["input_ids"]
     assert model.sent(ids) == "The ship"
     split = [token for letter in "The" for token in tokenizer(letter)["input_ids"]]
@@ -311,8 +313,8 @@ def test_prompt_tokens_that_no_text_gives_are_not_sent_as_text(tokenizer, langua
 
 def met(server, tokenizer, probe, parent=None, **patience):
     card = SimpleNamespace(key="v", probe=probe)
-    local = Local(tokenizer, (1,), 128)
-    return meet(client_of(server, **patience), "m", card, parent, local, GREEDY, 4)
+    local = LocalTokenizer(tokenizer, (1,), 128)
+    return connect(client_of(server, **patience), "m", card, parent, local, GREEDY, 4)
 
 
 def strict(language, *unknown, text_only=False):

@@ -17,11 +17,11 @@ from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import BertConfig, BertForSequenceClassification, PreTrainedTokenizerFast
 
 from toxtrail.backends.assets import AssetStore, default_cache
-from toxtrail.backends.compute.onednn_linear import Linears
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.backends.scorers.jigsaw_bilstm import read_vocabulary
 from toxtrail.backends.scorers.load import load_scorer
-from toxtrail.backends.scorers.windows import cut
+from toxtrail.backends.scorers.windows import split_windows
 from toxtrail.config.load import load_config
 from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
@@ -40,7 +40,7 @@ TEXTS = [
 @given(st.lists(st.integers(), max_size=60), st.integers(1, 20), st.data())
 def test_windows_hold_every_token_and_share_what_they_should(tokens, size, data):
     overlap = data.draw(st.integers(0, size - 1))
-    windows = cut(tokens, size, overlap)
+    windows = split_windows(tokens, size, overlap)
     rebuilt = list(windows[0])
     for window in windows[1:]:
         assert list(window[:overlap]) == rebuilt[len(rebuilt) - overlap :]
@@ -54,7 +54,7 @@ def test_windows_hold_every_token_and_share_what_they_should(tokens, size, data)
 
 @pytest.fixture(scope="module")
 def assets(tmp_path_factory):
-    return AssetStore(default_cache(), tmp_path_factory.mktemp("root"), Silent())
+    return AssetStore(default_cache(), tmp_path_factory.mktemp("root"), NoProgress())
 
 
 @pytest.fixture(scope="module")
@@ -114,7 +114,7 @@ def test_a_long_text_is_as_toxic_as_its_worst_window(bilstm):
     long, short = bilstm.score([calm + "you are a stupid idiot " + calm, calm])
     assert (long.windows > 1, short.windows > 1) == (True, True)
     words = (calm + "you are a stupid idiot " + calm).split()
-    parts = bilstm.score([" ".join(window) for window in cut(words, 100, 50)])
+    parts = bilstm.score([" ".join(window) for window in split_windows(words, 100, 50)])
     assert long.windows == len(parts)
     assert long.heads["toxic"] == pytest.approx(max(p.heads["toxic"] for p in parts), abs=1e-6)
     assert long.heads["toxic"] > 10 * short.heads["toxic"]
@@ -202,7 +202,10 @@ def classifier(folder, **changes):
         **changes,
     }
     return load_scorer(
-        ScorerConfig.model_validate(values), AssetStore(folder, folder.parent, Silent()), "cpu", 3
+        ScorerConfig.model_validate(values),
+        AssetStore(folder, folder.parent, NoProgress()),
+        "cpu",
+        3,
     )
 
 
@@ -228,8 +231,8 @@ def test_a_classifiers_score_does_not_depend_on_its_company(encoder):
 
 def test_products_that_would_change_a_score_are_left_to_torch(encoder, monkeypatch):
     wanted = [row.heads for row in classifier(encoder).score(TEXTS)]
-    laid = Linears._weight
-    monkeypatch.setattr(Linears, "_weight", lambda own, layer: laid(own, layer) * 1.5)
+    laid = OneDnnLinears._weight
+    monkeypatch.setattr(OneDnnLinears, "_weight", lambda own, layer: laid(own, layer) * 1.5)
     for found, expected in zip(classifier(encoder).score(TEXTS), wanted, strict=True):
         assert found.heads == pytest.approx(expected, abs=1e-6)
 

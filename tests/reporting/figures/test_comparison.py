@@ -15,14 +15,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from toxtrail.reporting.figures.comparison import (
-    NAMES,
+    LABEL_WIDTH,
     differences_figure,
     posteriors_figure,
     rates_figure,
     thresholds_figure,
 )
-from toxtrail.reporting.figures.pooled_checks import predictive_figure, ranks_figure
-from toxtrail.reporting.figures.style import look
+from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
+from toxtrail.reporting.figures.style import variant_style
 
 PARENTS = {"base": None, "tuned": "base"}
 CHECK = {
@@ -147,7 +147,7 @@ def test_long_names_are_broken_and_no_part_of_them_is_lost():
     figures = [f(summary) for f in (rates_figure, differences_figure, thresholds_figure)]
     for figure in (*figures, drawn(summary)):
         found = [t for t in texts(figure) if "tuned" in t]
-        assert max(len(text) for text in found) <= NAMES
+        assert max(len(text) for text in found) <= LABEL_WIDTH
         assert names[1] in "".join(found)
 
 
@@ -205,20 +205,22 @@ def test_any_name_is_shown_whole(name):
 
 
 def test_no_two_variants_look_alike_even_in_grey():
-    looks = [look(place) for place in range(35)]
+    looks = [variant_style(place) for place in range(35)]
     assert len({(own["marker"], str(own["linestyle"])) for own in looks}) == 35
 
 
 @pytest.mark.parametrize(("p", "said"), [(0.4, "p 0.40"), (0.001, "does not fit")])
 def test_a_check_says_whether_it_fits(p, said):
     pooled = {"primary": "judge", "scorers": {"judge": {"checks": [{**CHECK, "p": p}]}}}
-    assert said in predictive_figure(pooled).svg
+    assert said in posterior_predictive_figure(pooled).svg
 
 
 def test_without_a_pooled_model_the_figures_say_why():
     own = {"status": "left out", "reason": "pooling is switched off"}
-    assert "switched off" in predictive_figure({"primary": "j", "scorers": {"j": own}}).svg
-    assert "no chains" in ranks_figure(xr.Dataset(), "j").svg
+    assert (
+        "switched off" in posterior_predictive_figure({"primary": "j", "scorers": {"j": own}}).svg
+    )
+    assert "no chains" in rank_figure(xr.Dataset(), "j").svg
 
 
 def test_ranks_show_each_hyperparameter_once():
@@ -232,7 +234,7 @@ def test_ranks_show_each_hyperparameter_once():
         },
         {"scorer": ["j"]},
     )
-    svg = ranks_figure(draws, "j").svg
+    svg = rank_figure(draws, "j").svg
     assert svg.count(">mu<") == 1
     assert "sd_prompt" in svg
     assert ">rate<" not in svg

@@ -7,13 +7,13 @@ import pytest
 from scipy.special import expit
 
 from toxtrail.stats.hierarchical.cell_outliers import contradictions
-from toxtrail.stats.hierarchical.model import counts_of
+from toxtrail.stats.hierarchical.model import count_labels
 
 
 def simulated(rates, prompts, seed, effect=1.5):
     rng = np.random.default_rng(seed)
     middle = np.log(rates / (1 - rates)) * 1.3
-    return counts_of(
+    return count_labels(
         [
             (rng.random((prompts, len(rates))) < expit(middle[:, s] + effect * u)).astype(float)
             for s, u in enumerate(rng.standard_normal((rates.shape[1], prompts, 1)))
@@ -69,6 +69,6 @@ def test_order_and_the_names_of_rows_and_columns_do_not_matter():
 
 @pytest.mark.parametrize("toxic", [0, 1])
 def test_subsets_in_which_all_or_none_are_toxic_raise_no_alarm(toxic):
-    p = contradictions(counts_of([np.full((12, 3), float(toxic))] * 3)).p
+    p = contradictions(count_labels([np.full((12, 3), float(toxic))] * 3)).p
     assert np.isfinite(p).all()
     assert p.min() > 0.05

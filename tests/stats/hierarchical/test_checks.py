@@ -12,7 +12,7 @@ from toxtrail.stats.hierarchical.checks import (
     replicated,
     row_misfits,
 )
-from toxtrail.stats.hierarchical.model import counts_of
+from toxtrail.stats.hierarchical.model import count_labels
 
 ETA, PROMPTS = np.full((4, 3), -2.5), np.array([120, 120, 120])
 
@@ -43,7 +43,7 @@ SAME, LESS = predicted(2.0), predicted(1.2)
 
 
 def p_of(own, statistic, data):
-    return next(c.p for c in predictive_checks(counts_of(own), data) if c.statistic == statistic)
+    return next(c.p for c in predictive_checks(count_labels(own), data) if c.statistic == statistic)
 
 
 def share(statistic, data, **truth):
@@ -67,8 +67,8 @@ def test_a_row_whose_joint_counts_are_off_is_named_and_no_other():
     own = labels(1)
     own[2][:, 3] = own[2][:, 0]  # on one subset the same as another variant
     own[2][:40, [0, 3]] = 1
-    found = row_misfits(counts_of(own), SAME, [(0, 1), (0, 2), (0, 3)])
+    found = row_misfits(count_labels(own), SAME, [(0, 1), (0, 2), (0, 3)])
     assert (2, 2, "n11") in {(one.pair, one.subset, one.statistic) for one in found}
     assert {one.subset for one in found} == {2}
-    assert row_misfits(counts_of(labels(1)), SAME, [(0, 1), (0, 2), (0, 3)]) == []
-    assert row_misfits(counts_of(own), SAME, []) == []
+    assert row_misfits(count_labels(labels(1)), SAME, [(0, 1), (0, 2), (0, 3)]) == []
+    assert row_misfits(count_labels(own), SAME, []) == []

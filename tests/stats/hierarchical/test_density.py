@@ -10,7 +10,7 @@ import pytest
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
-from toxtrail.stats.sampling import Effort
+from toxtrail.stats.sampling import SamplerSettings
 
 SHAPES = [
     (2, (9,), None),
@@ -26,7 +26,7 @@ SHAPES = [
 def counted(variants, prompts, named=None):
     rng = np.random.default_rng(variants)
     labels = [(rng.random((n, variants)) < 0.3).astype(float) for n in prompts]
-    return hierarchical_model.counts_of(labels, recipes_of(named or []) if named else None)
+    return hierarchical_model.count_labels(labels, recipes_of(named or []) if named else None)
 
 
 NUMBERS = ctypes.POINTER(ctypes.c_double)
@@ -38,7 +38,7 @@ def made(counts):
     from toxtrail.stats.hierarchical.compiled import target
 
     family = family_of(counts, hierarchical_model.PRIOR_MU)
-    own = target(counts, family, hierarchical_model.NODES, hierarchical_model.WEIGHTS)
+    own = target(counts, family, hierarchical_model.PROMPT_NODES, hierarchical_model.WEIGHTS)
     code = SIGNATURE(own.density.address)
 
     def density(position):
@@ -116,7 +116,9 @@ def test_positions_far_out_have_no_density_and_no_warning():
 
 def test_a_longer_run_begins_with_the_draws_of_a_shorter_one():
     counts = counted(3, (12, 8))
-    short, long = (hierarchical_model.drawn(counts, Effort(2, n, 0.9, 5)) for n in (50, 120))
+    short, long = (
+        hierarchical_model.drawn(counts, SamplerSettings(2, n, 0.9, 5)) for n in (50, 120)
+    )
     for name, values in short.posterior.items():
         assert np.array_equal(values, long.posterior[name][:, :50])
     assert np.array_equal(short.energy, long.energy[:, :50])

@@ -15,8 +15,8 @@ from scipy.special import expit
 from toxtrail.errors import DataError
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
-from toxtrail.stats.hierarchical.model import HYPER, build, counts_of, rates
-from toxtrail.stats.sampling import Effort, complaints, judge
+from toxtrail.stats.hierarchical.model import HYPER, build, count_labels, marginal_rates
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose
 
 
 def simulated(eta, sd_prompt, prompts, rng):
@@ -45,12 +45,12 @@ def log_likelihood(labels, eta, sd_prompt):
 def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, prompts):
     rng = np.random.default_rng(variants)
     labels = simulated(rng.normal(-1, 1, (variants, len(prompts))), 1.5, prompts, rng)
-    model = build(counts_of(labels))
+    model = build(count_labels(labels))
     wanted = model.replace_rvs_by_values([model["eta"], model["sd_prompt"]])
     parameters = model.compile_fn(wanted, inputs=model.value_vars)
     collapsed = model.compile_logp(vars=[model["likelihood"]])
     start = model.initial_point()
-    values, counts = [], counts_of(labels)
+    values, counts = [], count_labels(labels)
     for _ in range(3):
         point = {name: rng.normal(0, 0.7, np.shape(value)) for name, value in start.items()}
         eta, sd_prompt = parameters(point)
@@ -65,7 +65,7 @@ def test_the_collapsed_likelihood_is_that_of_every_single_prompt(variants, promp
 @pytest.mark.parametrize(("eta", "sd"), [(-5.0, 2.5), (-1.0, 0.3), (0.0, 6.0), (3.0, 1.0)])
 def test_a_rate_is_the_mean_over_prompts(eta, sd):
     exact = quad(lambda u: expit(eta + sd * u) * stats.norm.pdf(u), -9, 9)[0]
-    found = rates(np.full((3, 1, 1), eta), np.full(3, sd))
+    found = marginal_rates(np.full((3, 1, 1), eta), np.full(3, sd))
     assert found == pytest.approx(np.full((3, 1, 1), exact), abs=1e-7)
 
 
@@ -74,7 +74,7 @@ def test_a_rate_is_the_mean_over_prompts(eta, sd):
 def test_prior_draws_are_those_of_the_model(variants, subsets):
     import pymc as pm
 
-    counts = hierarchical_model.Counts(
+    counts = hierarchical_model.FamilyCounts(
         np.zeros((variants, subsets), dtype=int),
         np.zeros((subsets, variants + 1), dtype=int),
         np.zeros((subsets, variants, variants), dtype=int),
@@ -92,7 +92,7 @@ def test_prior_draws_are_those_of_the_model(variants, subsets):
 @pytest.mark.parametrize("subsets", [1, 3])
 def test_the_log_prior_rises_and_falls_with_the_models_own(subsets):
     labels = [np.array([[0, 1, 1], [0, 0, 1]], float)] * subsets
-    model, rng = build(counts_of(labels)), np.random.default_rng(3)
+    model, rng = build(count_labels(labels)), np.random.default_rng(3)
     names = [n for n in (*HYPER, "subset_effect") if n in model.named_vars]
     of_model = model.compile_logp(vars=[model[n] for n in names], jacobian=False)
     values = model.compile_fn(
@@ -110,7 +110,7 @@ def test_the_log_prior_rises_and_falls_with_the_models_own(subsets):
 
 def test_counts_keep_all_that_the_likelihood_needs():
     labels = [np.array([[1, 0, 1], [0, 0, 0], [1, 1, 1]], float), np.array([[0, 1, 0]], float)]
-    found = counts_of(labels)
+    found = count_labels(labels)
     assert found.toxic.tolist() == [[2, 0], [1, 1], [2, 0]]
     assert found.together.tolist() == [[1, 0, 1, 1], [0, 1, 0, 0]]
     assert found.both[0].tolist() == [[2, 1, 2], [1, 1, 1], [2, 1, 2]]
@@ -128,15 +128,15 @@ def test_counts_keep_all_that_the_likelihood_needs():
 )
 def test_what_cannot_be_pooled_is_refused_with_the_reason(labels, said):
     with pytest.raises(DataError, match=said):
-        counts_of(labels)
+        count_labels(labels)
 
 
 def test_a_model_without_the_pairing_is_found_out():
     """Rates alone fit; toxicity that falls on the same prompts does not."""
     rng = np.random.default_rng(5)
     eta = np.array([[-2.5], [-2.0], [-2.2]])
-    observed = counts_of(simulated(eta, 2.0, (800,), rng))
-    marginal = rates(eta[None], np.array([2.0]))[0]
+    observed = count_labels(simulated(eta, 2.0, (800,), rng))
+    marginal = marginal_rates(eta[None], np.array([2.0]))[0]
     unpaired = np.repeat(np.log(marginal / (1 - marginal))[None], 400, axis=0)
     without = predictive_checks(observed, replicated(unpaired, np.zeros(400), [800], rng))
     paired = np.repeat(eta[None], 400, axis=0)
@@ -150,23 +150,25 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
     rng = np.random.default_rng(4)
     effects = np.array([[-0.6], [0.0], [0.6]])
     eta = -2.5 + effects + np.array([[0.8, -0.8]]) + rng.normal(0, 0.1, (3, 2))
-    counts = counts_of(simulated(eta, 1.8, (900, 600), rng))
-    drawn = hierarchical_model.drawn(counts, Effort(4, 3000, 0.97, 1))
+    counts = count_labels(simulated(eta, 1.8, (900, 600), rng))
+    drawn = hierarchical_model.drawn(counts, SamplerSettings(4, 3000, 0.97, 1))
     own = drawn.posterior["eta"]
-    found = rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
-    truth = rates(eta[None], np.array([1.8]))[0]
+    found = marginal_rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
+    truth = marginal_rates(eta[None], np.array([1.8]))[0]
     assert np.abs(found.mean(axis=0) - truth).max() < 4 * found.std(axis=0).max()
     steps, true_steps = found[:, 2] - found[:, 0], truth[2] - truth[0]
     lo, hi = np.quantile(steps, [0.005, 0.995], axis=0)
     assert np.all((lo < true_steps) & (true_steps < hi))
     assert drawn.posterior["sd_prompt"].mean() == pytest.approx(1.8, abs=0.6)
     rate = found.reshape(4, -1, 3, 2)
-    assert complaints(judge(drawn, HYPER, {"rate": rate}, 0.95)) == []
+    assert convergence_problems(diagnose(drawn, HYPER, {"rate": rate}, 0.95)) == []
 
 
 def fit(labels, seed, draws=400):
     """Name -> (draw, ...), of one chain."""
-    found = hierarchical_model.drawn(counts_of(labels), Effort(1, draws, 0.9, seed)).posterior
+    found = hierarchical_model.drawn(
+        count_labels(labels), SamplerSettings(1, draws, 0.9, seed)
+    ).posterior
     return {name: values[0] for name, values in found.items()}
 
 
@@ -185,8 +187,8 @@ def calibration():
         labels = simulated(eta[0], hyper["sd_prompt"][0], prompts, rng)
         drawn = fit(labels, number, draws=200)
         for rate, own, target in (
-            (rates(eta, hyper["sd_prompt"]), hyper, truths),
-            (rates(drawn["eta"], drawn["sd_prompt"]), drawn, draws),
+            (marginal_rates(eta, hyper["sd_prompt"]), hyper, truths),
+            (marginal_rates(drawn["eta"], drawn["sd_prompt"]), drawn, draws),
         ):
             columns = [rate[:, 2, 0] - rate[:, 0, 0], rate[:, 1, 1], *(own[n] for n in RANKED[2:])]
             target.append(columns)
@@ -227,7 +229,7 @@ def test_equal_variants_are_seldom_called_different_though_many_pairs_are_looked
     called = 0
     for number in range(trials):
         drawn = fit(simulated(eta, 1.5, prompts, rng), number)
-        overall = rates(drawn["eta"], drawn["sd_prompt"]).mean(axis=2)
+        overall = marginal_rates(drawn["eta"], drawn["sd_prompt"]).mean(axis=2)
         steps = overall[:, :, None] - overall[:, None, :]
         lo, hi = np.quantile(steps, [0.025, 0.975], axis=0)
         called += bool(((lo > 0) | (hi < 0)).any())

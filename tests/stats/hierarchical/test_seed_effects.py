@@ -8,9 +8,9 @@ from scipy import stats
 from scipy.special import expit
 
 from toxtrail.stats.hierarchical import model as hierarchical_model
-from toxtrail.stats.hierarchical.model import build, counts_of, prior_draws, recipe_spread
+from toxtrail.stats.hierarchical.model import build, count_labels, prior_draws, seed_sd
 from toxtrail.stats.hierarchical.seed_effects import recipes_of
-from toxtrail.stats.sampling import Effort, complaints, judge, sample
+from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
 
 NAMES = [None, "x", "x", "y", "x", None, "y", "alone"]
 
@@ -38,11 +38,11 @@ def names_of(model):
 def test_without_a_recipe_the_model_is_the_one_it_always_was():
     rng = np.random.default_rng(1)
     own = [labels([0.0, 0.1], 60, rng), labels([0.0, 0.1], 50, rng)]
-    assert names_of(build(counts_of(own))) == [
+    assert names_of(build(count_labels(own))) == [
         "sd_variant", "raw_variant", "mu", "sd_interaction", "raw_interaction", "subset_effect",
         "sd_prompt",
     ]  # fmt: skip
-    assert counts_of(own).recipes is None
+    assert count_labels(own).recipes is None
     eta, hyper = prior_draws(3, 2, 5, np.random.default_rng(4))
     again = prior_draws(3, 2, 5, np.random.default_rng(4), None)
     assert (eta == again[0]).all()
@@ -55,7 +55,7 @@ def test_prior_draws_are_those_of_the_model():
 
     recipes = recipes_of([None, "x", "x", "x"])
     rng = np.random.default_rng(1)
-    model = build(counts_of([labels([0, 0, 0], 40, rng)], recipes))
+    model = build(count_labels([labels([0, 0, 0], 40, rng)], recipes))
     with model:
         drawn = pm.draw([model["eta"], model["sd_recipe"]], 4000, random_seed=1)
     eta, hyper = prior_draws(4, 1, 4000, np.random.default_rng(2), recipes)
@@ -81,19 +81,21 @@ def test_the_spread_of_draws_is_that_of_fine_tunes_made_from_them():
     eta[0, 0, 1:] = centre + 0.4 * seed[0, 0, :, None]
     draws = {"eta": eta, "sd_prompt": np.array([[1.2]]), "sd_recipe": sd, "raw_seed": seed}
     share = np.array([0.25, 0.75])
-    found = recipe_spread(recipes, draws, share, 1)
+    found = seed_sd(recipes, draws, share, 1)
     many = centre + 0.4 * rng.standard_normal((20_000, 1))
-    rate = hierarchical_model.rates(many[None], np.array([1.2]))[0] @ share
+    rate = hierarchical_model.marginal_rates(many[None], np.array([1.2]))[0] @ share
     assert found[0, 0] == pytest.approx(rate.std(), rel=0.03)
 
 
 def fitted(spreads, seed, n=1200):
     recipes = recipes_of([None, *["x"] * len(spreads)])
-    counts = counts_of([labels(spreads, n, np.random.default_rng(seed))], recipes)
-    drawn = sample(build(counts), Effort(4, 1500, 0.97, seed))
+    counts = count_labels([labels(spreads, n, np.random.default_rng(seed))], recipes)
+    drawn = sample(build(counts), SamplerSettings(4, 1500, 0.97, seed))
     flat = 4 * 1500
-    spread = recipe_spread(recipes, drawn.posterior, np.ones(1), flat)
-    wrong = complaints(judge(drawn, ["mu", "sd_variant", "sd_prompt", "sd_recipe"], {}, 0.95))
+    spread = seed_sd(recipes, drawn.posterior, np.ones(1), flat)
+    wrong = convergence_problems(
+        diagnose(drawn, ["mu", "sd_variant", "sd_prompt", "sd_recipe"], {}, 0.95)
+    )
     return spread[:, 0], wrong
 
 
@@ -120,8 +122,8 @@ def test_the_interval_of_the_spread_covers_what_was_planted():
     for number in range(8):
         sd = abs(rng.normal(0, 0.5))
         recipes = recipes_of([None, "x", "x", "x", "x"])
-        counts = counts_of([labels(sd * rng.standard_normal(4), 600, rng)], recipes)
-        drawn = sample(build(counts), Effort(2, 800, 0.95, 100 + number))
+        counts = count_labels([labels(sd * rng.standard_normal(4), 600, rng)], recipes)
+        drawn = sample(build(counts), SamplerSettings(2, 800, 0.95, 100 + number))
         lo, hi = np.quantile(drawn.posterior["sd_recipe"], [0.05, 0.95])
         inside += lo < sd < hi
     assert inside >= 5

@@ -18,28 +18,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toxtrail import __version__
-from toxtrail.audit.lineage.lineage import Chain, Link
+from toxtrail.audit.lineage.lineage import LineageBuilder, LineageNode
 from toxtrail.audit.verify.context import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     Check,
-    Evidence,
+    VerifyContext,
     absent,
     broken,
+    catch_damage,
     checks_of,
     failed,
-    guarded,
-    of_stage,
+    runs_of_stage,
     unlike_listed,
     weak,
 )
 from toxtrail.audit.verify.dvc_lock import Recorded, parse_lock
 from toxtrail.audit.verify.executions import verify_executions
-from toxtrail.audit.verify.hash_cache import Digests, FolderDigest
+from toxtrail.audit.verify.hash_cache import FolderDigest, HashCache
 from toxtrail.audit.verify.mlflow_runs import verify_tracking
 from toxtrail.audit.verify.pipeline import other_run
 from toxtrail.audit.verify.rendered_outputs import verify_shown
 from toxtrail.audit.verify.rows import verify_manifests, verify_numbers, verify_rows
-from toxtrail.audit.verify.signatures import WEIGHTS, Signable, verify_signatures
+from toxtrail.audit.verify.signatures import WEIGHTS, SignedResult, verify_signatures
 from toxtrail.audit.verify.unsafe_outputs import refused_below, refused_places
 from toxtrail.audit.verify.weights import card_problems, cards
 from toxtrail.backends.assets import AssetStore, default_cache
@@ -47,19 +47,19 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import load_config, read_yaml
 from toxtrail.config.schema import Config
 from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_system, why_unread
-from toxtrail.pipeline import Instance
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.pipeline import StageRun
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import sha256_file
 from toxtrail.regular_files import files_below, open_regular, read_text
-from toxtrail.storage.artifacts import Store, pretty_json, read_json
+from toxtrail.storage.artifacts import ArtifactStore, pretty_json, read_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 LISTING = "bundle.json"
-LIMIT = 20 << 30
+MAX_UNPACKED_BYTES = 20 << 30
 """Maximum bytes of an unpacked bundle."""
-PLAUSIBLE, RATIO = 1 << 30, 200
+SUSPICIOUS_BYTES, MAX_COMPRESSION_RATIO = 1 << 30, 200
 """Bytes, and the largest compression ratio of a bundle above this size."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
 """Zip's oldest time stamp: equal files give equal bundles."""
@@ -69,7 +69,7 @@ ZIP_DAMAGE = (
 """Exceptions of zipfile for a damaged, encrypted or unsupported archive."""
 
 
-def _cure(run: Instance) -> str:
+def _cure(run: StageRun) -> str:
     """Return how to restore an output of a stage run."""
     if run.stage.name in ("track", "track-comparison"):
         return (
@@ -79,7 +79,7 @@ def _cure(run: Instance) -> str:
     return "`dvc checkout` or `dvc pull` brings it; else `toxtrail run` makes it."
 
 
-def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]:
+def bundle_files(store: ArtifactStore, config: Config, target: SignedResult) -> dict[str, Path]:
     """Return name in the bundle -> file of the repo, for everything behind a variant or a family.
 
     Raises:
@@ -100,8 +100,8 @@ def files_for(store: Store, config: Config, target: Signable) -> dict[str, Path]
         if record.is_file():
             files[record.relative_to(store.root).as_posix()] = record
         for signed in (
-            Signable("variants", stage_run.key or ""),
-            Signable("families", stage_run.key or ""),
+            SignedResult("variants", stage_run.key or ""),
+            SignedResult("families", stage_run.key or ""),
         ):
             if signed.path(store.root).is_file():
                 path = signed.path(store.root)
@@ -149,7 +149,7 @@ def is_bundle(path: Path) -> bool:
 
 
 @contextmanager
-def unpacked(path: Path) -> Iterator[Path]:
+def open_bundle(path: Path) -> Iterator[Path]:
     """Open a bundle's folder; a zip is unpacked to a temporary folder.
 
     Raises:
@@ -170,7 +170,7 @@ def unpacked(path: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
-def about(root: Path) -> dict[str, Any]:
+def read_listing(root: Path) -> dict[str, Any]:
     """Read a bundle's listing.
 
     Raises:
@@ -186,7 +186,7 @@ def about(root: Path) -> dict[str, Any]:
     return value
 
 
-def chain_of(root: Path) -> Link:
+def bundle_lineage(root: Path) -> LineageNode:
     """Return the lineage of the result in a bundle.
 
     Raises:
@@ -194,15 +194,15 @@ def chain_of(root: Path) -> Link:
     """
     for name, reason in refused_below(root).items():
         raise DataError(f"{name}: {reason}. Nothing of the bundle was opened.")
-    listing = about(root)
+    listing = read_listing(root)
     where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
     summaries = root.glob(f"results/{where}/*/summary.json")
     summary_paths = [path for path in summaries if path.parent.name == listing["name"]]
     if not summary_paths:
         raise DataError(f"there is no summary.json of {listing['name']} in it.")
     try:
-        return Chain(Store(root), holds_weights=False).of_file(summary_paths[0])
-    except DAMAGE as error:
+        return LineageBuilder(ArtifactStore(root), holds_weights=False).of_file(summary_paths[0])
+    except DAMAGE_ERRORS as error:
         if why := why_unread(error):
             raise UnreadableError(why) from None
         raise DataError(f"a file of it is damaged: {error}") from None
@@ -212,36 +212,36 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     """Verify everything that can be verified without the repository."""
     if refused := refused_below(root):
         return [broken("files", n, f"{why}. It was not opened.") for n, why in refused.items()]
-    digests = Digests(progress)
+    digests = HashCache(progress)
     digests.prepare([root])
     checks: list[Check] = []
     try:
-        listing = about(root)
+        listing = read_listing(root)
         checks += _verify_listed_files(root, listing["files"], digests)
         config = load_config(root / "params.yaml")
         target = _target(listing, config)
         lock = parse_lock(read_text(root / "dvc.lock"))
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         return [*checks, failed("files", LISTING, error, "the bundle cannot be read further")]
-    evidence = Evidence(
-        Store(root), config, read_yaml(root / "params.yaml"), lock, None,
+    evidence = VerifyContext(
+        ArtifactStore(root), config, read_yaml(root / "params.yaml"), lock, None,
         digests, AssetStore(default_cache(), root, progress), default_cache(), root / ".no-cache",
     )  # fmt: skip
     scope = target.stage_runs(config)
     for stage_run in scope:
-        checks += guarded("dvc.lock", stage_run.name, _verify_lock_entry(evidence, stage_run))
-    checks += guarded("files", LISTING, _verify_content_key(root, listing, scope))
+        checks += catch_damage("dvc.lock", stage_run.name, _verify_lock_entry(evidence, stage_run))
+    checks += catch_damage("files", LISTING, _verify_content_key(root, listing, scope))
     parts = (_verify_cards, verify_executions, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
-        checks += guarded("files", part.__name__, part(evidence, scope))
-    checks += guarded("receipts", "receipts", verify_tracking(evidence, scope, None))
+        checks += catch_damage("files", part.__name__, part(evidence, scope))
+    checks += catch_damage("receipts", "receipts", verify_tracking(evidence, scope, None))
     signatures = verify_signatures(evidence, [target], keys)
-    checks += guarded("signatures", "looking at signatures", signatures)
+    checks += catch_damage("signatures", "looking at signatures", signatures)
     checks.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
     return checks
 
 
-def _target(listing: Mapping[str, Any], config: Config) -> Signable:
+def _target(listing: Mapping[str, Any], config: Config) -> SignedResult:
     """Return the variant or family of a bundle.
 
     Raises:
@@ -251,31 +251,33 @@ def _target(listing: Mapping[str, Any], config: Config) -> Signable:
     entries = config.variants if group == "variants" else config.families
     if name not in entries:
         raise DataError(f"{LISTING} names {name!r}; params.yaml has no such entry in {group}.")
-    return Signable(group, name)
+    return SignedResult(group, name)
 
 
 def _verify_content_key(
-    root: Path, listing: Mapping[str, Any], scope: Sequence[Instance]
+    root: Path, listing: Mapping[str, Any], scope: Sequence[StageRun]
 ) -> Iterator[Check]:
     """Check that the content key in the listing is that of the result."""
-    for stage_run in of_stage(scope, "posterior", "compare"):
+    for stage_run in runs_of_stage(scope, "posterior", "compare"):
         if stage_run.key != listing["name"]:
             continue
-        manifest = embedded_manifest(root / stage_run.writes[0] / "summary.json")
+        manifest = read_embedded_manifest(root / stage_run.writes[0] / "summary.json")
         key = manifest.content_key if manifest else None
         if listing.get("content_key") != key:
             detail = f"it names the content key {listing.get('content_key')}; the result has {key}"
             yield broken("files", LISTING, detail)
 
 
-def _verify_listed_files(root: Path, files: Mapping[str, str], digests: Digests) -> Iterator[Check]:
+def _verify_listed_files(
+    root: Path, files: Mapping[str, str], digests: HashCache
+) -> Iterator[Check]:
     present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
     for name in sorted(files.keys() | present.keys() - {LISTING}):
         problems = unlike_listed(digests, present.get(name), files.get(name), LISTING)
         yield from checks_of("files", name, list(problems))
 
 
-def _verify_lock_entry(evidence: Evidence, stage_run: Instance) -> Iterator[Check]:
+def _verify_lock_entry(evidence: VerifyContext, stage_run: StageRun) -> Iterator[Check]:
     """Check values against params.yaml and files against dvc.lock; a bundle has no weights."""
     entry = evidence.lock.get(stage_run.name)
     if entry is None:
@@ -289,10 +291,10 @@ def _verify_lock_entry(evidence: Evidence, stage_run: Instance) -> Iterator[Chec
     read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
     outs = [out for path, out in entry.outs.items() if path in stage_run.outs]
     for recorded in (*read, *(outs if stage_run.stage.name != "finetune" else ())):
-        yield from guarded("dvc.lock", recorded.path, _verify_recorded(evidence, recorded))
+        yield from catch_damage("dvc.lock", recorded.path, _verify_recorded(evidence, recorded))
 
 
-def _verify_recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
+def _verify_recorded(evidence: VerifyContext, recorded: Recorded) -> Iterator[Check]:
     path = evidence.path(recorded.path)
     digest: Any = evidence.digests.folder(path) or evidence.digests.of(path)
     md5 = digest.md5 if digest else None
@@ -301,7 +303,7 @@ def _verify_recorded(evidence: Evidence, recorded: Recorded) -> Iterator[Check]:
     yield from checks_of("dvc.lock", recorded.path, [problem] if md5 != recorded.md5 else [])
 
 
-def _verify_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def _verify_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     cards_by_key = cards(evidence, scope)
     for card in cards_by_key.values():
         name = f"models/{card.key}/model.json"
@@ -331,9 +333,9 @@ def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
     """Refuse links and zip bombs; zipfile itself refuses paths outside the folder."""
     size = sum(entry.file_size for entry in archive.infolist())
     packed = sum(entry.compress_size for entry in archive.infolist())
-    if size > LIMIT:
-        raise DataError(f"{name} would unpack to more than {LIMIT >> 30} GiB.")
-    if size > max(PLAUSIBLE, RATIO * packed):
+    if size > MAX_UNPACKED_BYTES:
+        raise DataError(f"{name} would unpack to more than {MAX_UNPACKED_BYTES >> 30} GiB.")
+    if size > max(SUSPICIOUS_BYTES, MAX_COMPRESSION_RATIO * packed):
         raise DataError(f"{name} would unpack {packed} bytes to {size}: no bundle does.")
     for entry in archive.infolist():
         path = Path(entry.filename)

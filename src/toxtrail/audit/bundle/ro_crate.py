@@ -13,10 +13,10 @@ from typing import Any
 from urllib.parse import quote
 
 from toxtrail import __version__
-from toxtrail.audit.verify.context import DAMAGE
-from toxtrail.pipeline import Instance
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
+from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_file
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
@@ -44,7 +44,7 @@ NO_LICENSE = {
 
 
 def ro_crate(
-    name: str, store: Store, files: Mapping[str, Path], made_by: Sequence[Instance]
+    name: str, store: ArtifactStore, files: Mapping[str, Path], made_by: Sequence[StageRun]
 ) -> dict[str, Any]:
     """The content of ro-crate-metadata.json.
 
@@ -107,7 +107,9 @@ def _file(name: str, path: Path) -> dict[str, Any]:
     }
 
 
-def _action(store: Store, stage_run: Instance, files: Mapping[str, Path]) -> dict[str, Any] | None:
+def _action(
+    store: ArtifactStore, stage_run: StageRun, files: Mapping[str, Path]
+) -> dict[str, Any] | None:
     """What a stage run read and made, as far as it is in the bundle."""
     results = _inside(stage_run.outs, files)
     if not results:
@@ -130,7 +132,7 @@ def _times(record: Path) -> dict[str, str]:
         value = read_json(record)
         start = datetime.fromisoformat(value["started"])
         end = start + timedelta(seconds=float(value["cost"]["seconds"]))
-    except DAMAGE:
+    except DAMAGE_ERRORS:
         return {}
     return {"startTime": start.isoformat(), "endTime": end.isoformat(timespec="seconds")}
 

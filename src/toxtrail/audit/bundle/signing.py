@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
-class Signed(NamedTuple):
+class VerifiedEnvelope(NamedTuple):
     """An envelope, opened."""
 
     payload: bytes
@@ -38,7 +38,7 @@ class Signed(NamedTuple):
     """Ids of the given public keys that it verifies with."""
 
 
-def new_key(path: Path) -> Path:
+def generate_key_pair(path: Path) -> Path:
     """Write a new private key (readable by its owner alone) and its public key beside it.
 
     Raises:
@@ -80,7 +80,7 @@ def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
     }
 
 
-def opened(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Signed:
+def open_envelope(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> VerifiedEnvelope:
     """Decode an envelope and try every key.
 
     Raises:
@@ -104,7 +104,7 @@ def opened(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Signed:
             except InvalidSignature:
                 continue
             valid.append(key_id(key))
-    return Signed(payload, tuple(i for i, _ in signatures), tuple(valid))
+    return VerifiedEnvelope(payload, tuple(i for i, _ in signatures), tuple(valid))
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:

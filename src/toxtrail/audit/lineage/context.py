@@ -9,51 +9,61 @@ from functools import cached_property
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.audit.lineage.lineage import Chain, Link
-from toxtrail.audit.lineage.lock_history import PastLock, Sighting, past_locks, sightings
-from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.lineage.lineage import LineageBuilder, LineageNode
+from toxtrail.audit.lineage.lock_history import (
+    LockVersion,
+    RecordedLocation,
+    lock_history,
+    recorded_locations,
+)
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.hash_cache import Digest
 from toxtrail.backends.dvc import cache_folder
-from toxtrail.backends.mlflow.run_files import FiledRun, damaged_runs, tracked_runs, unusable
+from toxtrail.backends.mlflow.run_files import (
+    LocalRunFiles,
+    damage_error,
+    damaged_runs,
+    tracked_runs,
+)
 from toxtrail.config.schema import Config
 from toxtrail.errors import BackendError, why_unread
-from toxtrail.pipeline import Instance
-from toxtrail.provenance.identity import ModelCard
-from toxtrail.storage.artifacts import Store
+from toxtrail.pipeline import StageRun
+from toxtrail.provenance.identity import ModelIdentity
+from toxtrail.storage.artifacts import ArtifactStore
 
-Where = Sequence[tuple[str, str]]
+delete = Sequence[tuple[str, str]]
 
 
-class Subject(NamedTuple):
+class AuditTarget(NamedTuple):
     """What a reference means."""
 
     kind: str
     """variant, family, run, file, hash, generation or number."""
-    link: Link
+    link: LineageNode
     targets: tuple[str, ...]
     """Stage runs of this experiment that its verification looks at."""
     path: Path | None = None
     """The file itself, if it is one."""
-    locations: tuple[Sighting, ...] = ()
+    locations: tuple[RecordedLocation, ...] = ()
     """Where else its content is recorded."""
 
 
 @dataclass(frozen=True)
-class Scene:
+class AuditContext:
     """Where a reference is looked up: an experiment, or nowhere."""
 
     start_folder: Path
     """The folder that a relative path starts at."""
-    store: Store | None
+    store: ArtifactStore | None
     config: Config | None
-    instances: Sequence[Instance] = ()
+    instances: Sequence[StageRun] = ()
 
     @cached_property
-    def chain(self) -> Chain:
-        return Chain(self.store)
+    def chain(self) -> LineageBuilder:
+        return LineageBuilder(self.store)
 
     @cached_property
-    def runs(self) -> list[FiledRun]:
+    def runs(self) -> list[LocalRunFiles]:
         """Every run; none from a server that does not answer (`silent` says why)."""
         return self._run_lookup[0]
 
@@ -71,12 +81,12 @@ class Scene:
         ]
         folders = {run.files.folder for run in self.runs}
         for folder in damaged_runs(self.store.root, folders):
-            if why := why_unread(unusable(folder)):
+            if why := why_unread(damage_error(folder)):
                 problems.append(f"run {folder.parent.name[:8]}: {why}")
         return problems
 
     @cached_property
-    def _run_lookup(self) -> tuple[list[FiledRun], str | None]:
+    def _run_lookup(self) -> tuple[list[LocalRunFiles], str | None]:
         if self.store is None or self.config is None:
             return [], None
         try:
@@ -85,11 +95,11 @@ class Scene:
             return [], str(error)
 
     @cached_property
-    def locks(self) -> list[PastLock]:
-        return past_locks(self.store.root) if self.store else []
+    def locks(self) -> list[LockVersion]:
+        return lock_history(self.store.root) if self.store else []
 
     @cached_property
-    def cards(self) -> list[ModelCard]:
+    def cards(self) -> list[ModelIdentity]:
         """Cards of the models and fine-tunes that are here."""
         if self.store is None or self.config is None:
             return []
@@ -97,13 +107,13 @@ class Scene:
         present_keys = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
         model_cards = []
         for key in present_keys:
-            with suppress(*DAMAGE):  # verification names it
+            with suppress(*DAMAGE_ERRORS):  # verification names it
                 model_cards.append(self.store.read_card(key))
         return model_cards
 
-    def recorded_locations(self, digest: Digest) -> tuple[Sighting, ...]:
+    def recorded_locations(self, digest: Digest) -> tuple[RecordedLocation, ...]:
         """Where a content is recorded: in the history and among the runs."""
         if self.store is None:
             return ()
         cache = cache_folder(self.store.root)
-        return tuple(sightings(digest, self.locks, cache, self.runs))
+        return tuple(recorded_locations(digest, self.locks, cache, self.runs))

@@ -6,18 +6,18 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.audit.lineage.context import Scene
-from toxtrail.audit.lineage.lock_history import PastLock, folders_with, sightings
-from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.lineage.context import AuditContext
+from toxtrail.audit.lineage.lock_history import LockVersion, folders_with, recorded_locations
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.dvc_lock import Lock, LockEntry, parse_lock
-from toxtrail.audit.verify.hash_cache import files_of, hashed, md5_of
+from toxtrail.audit.verify.hash_cache import dvc_files, hash_file, md5_of
 from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
-from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.backends.mlflow.run_files import LocalRunFiles
 from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
 from toxtrail.errors import ConfigError
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import pretty_json
 
@@ -25,7 +25,7 @@ RECEIPTS = "mlruns/receipts/"
 IGNORED_FILES = {"README.md", ".gitattributes", ".gitignore"}
 
 
-class Result(NamedTuple):
+class DownstreamResult(NamedTuple):
     """One derived result."""
 
     kind: str
@@ -34,7 +34,7 @@ class Result(NamedTuple):
     detail: str
 
 
-def of_adapter(path: Path, scene: Scene) -> list[Result]:
+def results_of_adapter(path: Path, scene: AuditContext) -> list[DownstreamResult]:
     """Return every model, stage run, MLflow run and commit that used an adapter.
 
     Raises:
@@ -42,15 +42,16 @@ def of_adapter(path: Path, scene: Scene) -> list[Result]:
     """
     if not path.exists():
         raise ConfigError(f"--adapter: there is no {path}.")
-    files = [f for f in files_of(path) if f.name not in IGNORED_FILES]
-    digests = [hashed(file) for file in files if file.suffix == ".safetensors" or path.is_file()]
+    files = [f for f in dvc_files(path) if f.name not in IGNORED_FILES]
+    digests = [hash_file(file) for file in files if file.suffix == ".safetensors" or path.is_file()]
     hashes = {digest.sha256 for digest in digests}
     results = [*_model_results(hashes, scene), *_runs_with(hashes, scene)]
     if scene.store:
         cache = cache_folder(scene.store.root)
-        locations = {s for d in digests for s in sightings(d, scene.locks, cache, ())}
+        locations = {s for d in digests for s in recorded_locations(d, scene.locks, cache, ())}
         results += [
-            Result("commit", s.where, f"{s.path} ({s.date} {s.subject})") for s in locations
+            DownstreamResult("commit", s.where, f"{s.path} ({s.date} {s.subject})")
+            for s in locations
         ]
         results += _past_results(
             {s.stage for s in locations}, {d.md5 for d in digests}, scene.locks, cache
@@ -63,7 +64,9 @@ def of_adapter(path: Path, scene: Scene) -> list[Result]:
     return results
 
 
-def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[Result]:
+def results_of_commit(
+    revision: str, scene: AuditContext, runs: Sequence[TrackedRun]
+) -> list[DownstreamResult]:
     """Return every output that a commit's lock records, and every run recorded or tracked at it.
 
     Raises:
@@ -72,17 +75,19 @@ def of_commit(revision: str, scene: Scene, runs: Sequence[TrackedRun]) -> list[R
     root = scene.store.root if scene.store else scene.start_folder
     sha, lock = lock_at(root, revision)
     results = [
-        Result("stage run", entry.name, f"{out.path} (md5 {out.md5})")
+        DownstreamResult("stage run", entry.name, f"{out.path} (md5 {out.md5})")
         for entry in lock.values()
         for out in entry.outs.values()
     ]
-    recorded_ids = {run.run_id for run in runs_of(lock, runs)}
+    recorded_ids = {run.run_id for run in runs_of_lock(lock, runs)}
     for run in runs:
         tracked = run.tags.get("toxtrail.git_commit") == sha
         if run.run_id in recorded_ids or tracked:
             why = ["its receipt is in this commit's dvc.lock"] if run.run_id in recorded_ids else []
             why += ["it was tracked at this commit"] if tracked else []
-            results.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", "; ".join(why)))
+            results.append(
+                DownstreamResult("MLflow run", f"{run.name} ({run.run_id[:8]})", "; ".join(why))
+            )
     return results
 
 
@@ -103,19 +108,19 @@ def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
             raise ConfigError(f'Commit "{revision}" cannot be looked up: {problem}')
         shallow = " (this clone is shallow)" if git.is_shallow(root) else ""
         raise ConfigError(f'git knows no commit "{revision}" here{shallow}.')
-    text = git.show(root, sha, "dvc.lock")
+    text = git.file_at(root, sha, "dvc.lock")
     if text is None:
         raise ConfigError(f"Commit {sha[:12]} has no dvc.lock: no results were committed with it.")
     return sha, parse_lock(text, f"dvc.lock at {sha[:12]}")
 
 
-def runs_of(lock: Lock, runs: Sequence[TrackedRun]) -> list[TrackedRun]:
+def runs_of_lock(lock: Lock, runs: Sequence[TrackedRun]) -> list[TrackedRun]:
     """Return the runs whose receipts a lock records, by the receipt's exact content."""
     receipts = set(_receipts(lock))
     return [run for run in runs if _receipt_md5(run) in receipts]
 
 
-def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Result]:
+def orphans(locks: Sequence[LockVersion], runs: Sequence[TrackedRun]) -> list[DownstreamResult]:
     """Return runs that no lock recorded, and entries of the newest lock without a run."""
     text = "\n".join(lock.text for lock in locks)
     results = []
@@ -123,13 +128,13 @@ def orphans(locks: Sequence[PastLock], runs: Sequence[TrackedRun]) -> list[Resul
         md5 = _receipt_md5(run)
         if md5 is None or md5 not in text:
             why = "no dvc.lock of any commit records its receipt" if md5 else "it is not sealed"
-            results.append(Result("MLflow run", f"{run.name} ({run.run_id[:8]})", why))
+            results.append(DownstreamResult("MLflow run", f"{run.name} ({run.run_id[:8]})", why))
     newest = locks[0].parsed() if locks else None
     receipt_md5s = {_receipt_md5(run) for run in runs}
     for md5, name in (_receipts(newest) if newest else {}).items():
         if md5 not in receipt_md5s:
             results.append(
-                Result("stage run", name, "dvc.lock has a receipt, the store has no run")
+                DownstreamResult("stage run", name, "dvc.lock has a receipt, the store has no run")
             )
     return results
 
@@ -153,14 +158,14 @@ def _receipt_md5(run: TrackedRun) -> str | None:
 
 
 def _past_results(
-    stages: set[str], md5s: set[str], locks: Sequence[PastLock], cache: Path
-) -> list[Result]:
+    stages: set[str], md5s: set[str], locks: Sequence[LockVersion], cache: Path
+) -> list[DownstreamResult]:
     """Results that older versions of dvc.lock made from it and the newest does not have, at the
     oldest commit of each.
     """
     newest = (locks[0].parsed() if locks else None) or {}
     present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
-    results: dict[tuple[str, str], Result] = {}
+    results: dict[tuple[str, str], DownstreamResult] = {}
     marks = md5s.union(*(folders_with(md5, locks, cache) for md5 in md5s))
     for past in reversed(locks[1:]):
         if not any(mark in past.text for mark in marks):
@@ -171,7 +176,7 @@ def _past_results(
             for out in entry.outs.values():
                 if out.md5 not in present:
                     detail = f"{out.path} (md5 {out.md5}), {past.where}"
-                    result = Result("past result", entry.name, detail)
+                    result = DownstreamResult("past result", entry.name, detail)
                     results.setdefault((entry.name, out.md5), result)
     return list(results.values())
 
@@ -201,19 +206,19 @@ def _reads(entry: LockEntry, paths: set[str]) -> bool:
     )
 
 
-def _model_results(hashes: set[str], scene: Scene) -> Iterator[Result]:
+def _model_results(hashes: set[str], scene: AuditContext) -> Iterator[DownstreamResult]:
     for card in scene.cards:
         if hashes & _adapter_hashes(card):
-            yield Result(
+            yield DownstreamResult(
                 "model", card.key, f"models/{card.key}, fingerprint {card.fingerprint[:12]}"
             )
             for stage_run in scene.instances:
                 if stage_run.key == card.key and stage_run.stage.over == "variants":
-                    yield Result("stage run", stage_run.name, ", ".join(stage_run.writes))
+                    yield DownstreamResult("stage run", stage_run.name, ", ".join(stage_run.writes))
             yield from _family_results(card.key, scene)
 
 
-def _family_results(variant: str, scene: Scene) -> Iterator[Result]:
+def _family_results(variant: str, scene: AuditContext) -> Iterator[DownstreamResult]:
     families = scene.config.families if scene.config else {}
     for stage_run in scene.instances:
         if (
@@ -221,25 +226,25 @@ def _family_results(variant: str, scene: Scene) -> Iterator[Result]:
             and stage_run.key
             and variant in families[stage_run.key].variants
         ):
-            yield Result("stage run", stage_run.name, ", ".join(stage_run.writes))
+            yield DownstreamResult("stage run", stage_run.name, ", ".join(stage_run.writes))
 
 
-def _runs_with(hashes: set[str], scene: Scene) -> Iterator[Result]:
+def _runs_with(hashes: set[str], scene: AuditContext) -> Iterator[DownstreamResult]:
     for run in scene.runs:
         for card in _cards_of(run):
             if hashes & _adapter_hashes(card):
                 detail = f"content key {run.content_key[:12]}, through {card.key}"
-                yield Result("MLflow run", f"{run.name} ({run.run_id[:8]})", detail)
+                yield DownstreamResult("MLflow run", f"{run.name} ({run.run_id[:8]})", detail)
                 break
 
 
-def _cards_of(run: FiledRun) -> list[ModelCard]:
+def _cards_of(run: LocalRunFiles) -> list[ModelIdentity]:
     try:
         manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
-    except DAMAGE:
+    except DAMAGE_ERRORS:
         return []  # damaged: verification names it
-    return [node.model for node in lineage(manifest) if node.model]
+    return [node.model for node in walk_lineage(manifest) if node.model]
 
 
-def _adapter_hashes(card: ModelCard) -> set[str]:
+def _adapter_hashes(card: ModelIdentity) -> set[str]:
     return {file.sha256 for adapter in card.adapters for file in adapter.files}

@@ -7,21 +7,21 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.errors import DataError, why_unread
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import (
     Adapter,
     BaseWeights,
-    Input,
+    InputFile,
     Manifest,
-    ModelCard,
+    ModelIdentity,
     TrainingRecord,
     content_key,
     hash_tree,
-    lineage,
     sha256_file,
     tree_sha256,
+    walk_lineage,
 )
 from toxtrail.regular_files import (
     files_below,
@@ -31,9 +31,9 @@ from toxtrail.regular_files import (
     link_target,
     read_text,
 )
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
-Standing = Literal["matches", "MISMATCH", "unread", "not here", "recorded"]
+HashStatus = Literal["matches", "MISMATCH", "unread", "not here", "recorded"]
 """matches: the local file has the recorded hash. MISMATCH: it has another. unread: there is a local
 file, and it could not be read. not here: no local file. recorded: a hash or a fact with no file in
 this repo (an asset, a setting)."""
@@ -45,18 +45,18 @@ SERVED = (
 CLAIM = "that it was trained on the data its card names is its uploader's claim: nothing proves it"
 
 
-class Link(NamedTuple):
+class LineageNode(NamedTuple):
     """One node of the lineage."""
 
     what: str
     name: str
     sha256: str | None
-    standing: Standing
+    standing: HashStatus
     facts: tuple[tuple[str, str], ...] = ()
     """Settings and facts, in display order."""
     weak: tuple[str, ...] = ()
     """Caveats: where less is verified than a reader may assume."""
-    made_from: tuple[Link, ...] = ()
+    made_from: tuple[LineageNode, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return the node and everything below it."""
@@ -67,25 +67,25 @@ class Link(NamedTuple):
             "made_from": [link.to_json() for link in self.made_from],
         }
 
-    def all(self) -> Iterator[Link]:
+    def all(self) -> Iterator[LineageNode]:
         """Yield this node and those below it."""
         yield self
         for link in self.made_from:
             yield from link.all()
 
-    def unread(self) -> Iterator[Link]:
+    def unread(self) -> Iterator[LineageNode]:
         """Yield nodes whose file could not be read."""
         return (link for link in self.all() if link.standing == "unread")
 
-    def mismatches(self) -> Iterator[Link]:
+    def mismatches(self) -> Iterator[LineageNode]:
         """Yield nodes whose file differs from the record."""
         return (link for link in self.all() if link.standing == "MISMATCH")
 
 
-class Chain:
+class LineageBuilder:
     """Builds lineages; each file is hashed once."""
 
-    def __init__(self, store: Store | None, holds_weights: bool = True) -> None:
+    def __init__(self, store: ArtifactStore | None, holds_weights: bool = True) -> None:
         """Args:
         store: None outside an experiment; then only a file's own manifest is known.
         holds_weights: false for a bundle, which has no adapter files.
@@ -94,13 +94,13 @@ class Chain:
         self._holds_weights = holds_weights
         self._hashes: dict[Path, str | None] = {}
 
-    def of_file(self, path: Path) -> Link:
+    def of_file(self, path: Path) -> LineageNode:
         """Return the lineage of a file with a manifest.
 
         Raises:
             DataError: it has none.
         """
-        manifest = embedded_manifest(path)
+        manifest = read_embedded_manifest(path)
         if manifest is None:
             raise DataError(
                 f"{path} carries no manifest of toxtrail: it is a file of another format, or was "
@@ -115,8 +115,8 @@ class Chain:
         name: str,
         manifest: Manifest,
         sha256: str | None = None,
-        standing: Standing = "recorded",
-    ) -> Link:
+        standing: HashStatus = "recorded",
+    ) -> LineageNode:
         """Return the lineage of a result known by its manifest, such as an MLflow run."""
         below = [
             self._input(key, source)
@@ -128,7 +128,7 @@ class Chain:
             below.append(self._model(manifest.model, source))
         facts, weak = self._execution(manifest, sha256)
         claims = (*((SERVED,) if is_served(manifest) else ()), *_parent_claim(manifest))
-        return Link(
+        return LineageNode(
             what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
             name=name,
             sha256=sha256,
@@ -136,7 +136,7 @@ class Chain:
             facts=(
                 ("content key", manifest.content_key),
                 *(
-                    (name, brief(_without_golden_texts(value)))
+                    (name, format_value(_without_golden_texts(value)))
                     for name, value in manifest.params.items()
                 ),
                 ("code sha256", manifest.code_sha256),
@@ -147,24 +147,24 @@ class Chain:
             made_from=tuple(below),
         )
 
-    def of_adapter(self, path: Path, card: ModelCard) -> Link:
+    def of_adapter(self, path: Path, card: ModelIdentity) -> LineageNode:
         """Return the lineage of an adapter that a card of this experiment lists last."""
         link = self._weights(card.key, card.base, card.adapters)
         return link._replace(name=f"{path} = {link.name}")
 
-    def _input(self, key: str, source: Input) -> Link:
+    def _input(self, key: str, source: InputFile) -> LineageNode:
         standing = self._standing(source.path, source.sha256)
         if source.manifest is not None:
             return self.of_manifest(source.path, source.manifest, source.sha256, standing)
-        recorded: Standing = "recorded" if ":" in source.path else standing
+        recorded: HashStatus = "recorded" if ":" in source.path else standing
         what = "training data" if key == "data" else key
-        return Link(what, source.path, source.sha256, recorded)
+        return LineageNode(what, source.path, source.sha256, recorded)
 
-    def _model(self, card: ModelCard, source: Input | None) -> Link:
+    def _model(self, card: ModelIdentity, source: InputFile | None) -> LineageNode:
         path = f"models/{card.key}/model.json"
         probe = card.probe
         probe_text = f"{probe.digest} ({probe.dtype})" if probe else "none"
-        return Link(
+        return LineageNode(
             what=f"model@{card.key}",
             name=source.path if source else path,
             sha256=source.sha256 if source else None,
@@ -174,7 +174,7 @@ class Chain:
             made_from=(self._weights(card.key, card.base, card.adapters),),
         )
 
-    def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> Link:
+    def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> LineageNode:
         """Return the last adapter with its parent weights, down to the base."""
         if not adapters:
             return _base_link(base)
@@ -186,7 +186,7 @@ class Chain:
         if last.training:
             made_from = [self._training(last, last.training), below]
         name = last.uri or f"models/{key}/adapters/{last.key}"
-        return Link(
+        return LineageNode(
             f"adapter {last.key}",
             name,
             last.sha256,
@@ -196,26 +196,26 @@ class Chain:
             tuple(made_from),
         )
 
-    def _training(self, adapter: Adapter, training: TrainingRecord) -> Link:
+    def _training(self, adapter: Adapter, training: TrainingRecord) -> LineageNode:
         """Return the fine-tune stage: recipe, loss curve, data and parent."""
-        data = Link(
+        data = LineageNode(
             "training data",
             training.data_uri,
             training.data_sha256,
             "recorded",
             (("examples", f"{training.examples} ({training.cut_examples} cut)"),),
         )
-        return Link(
+        return LineageNode(
             f"finetune@{adapter.key}",
             f"parent fingerprint {training.parent_fingerprint}",
             None,
             "recorded",
             (
-                ("recipe", brief(training.recipe)),
+                ("recipe", format_value(training.recipe)),
                 ("loss", self._loss(adapter.key, training)),
                 *_held_out_facts(training),
                 ("code sha256", training.code_sha256),
-                ("environment", brief(training.environment)),
+                ("environment", format_value(training.environment)),
                 ("environment sha256", content_key(training.environment)),
             ),
             made_from=(data,),
@@ -230,11 +230,11 @@ class Chain:
         try:
             rows = csv.DictReader(read_text(path).splitlines())
             losses = [float(row["loss"]) for row in rows if row["loss"]]
-        except DAMAGE:
+        except DAMAGE_ERRORS:
             return f"{last} (models/{key}/loss.csv cannot be read)"
         return f"{losses[0]:.4f} -> {last} (models/{key}/loss.csv)" if losses else last
 
-    def _adapter_standing(self, key: str, adapter: Adapter) -> Standing:
+    def _adapter_standing(self, key: str, adapter: Adapter) -> HashStatus:
         if self._store is None or not self._holds_weights:
             return "recorded"
         if leads_out(f"{key}/{adapter.key}"):
@@ -244,11 +244,11 @@ class Chain:
             return "not here"
         try:
             files = hash_tree(folder, files_below(folder))
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             return "unread" if why_unread(error) else "MISMATCH"
         return "matches" if tree_sha256(files) == adapter.sha256 else "MISMATCH"
 
-    def _standing(self, path: str, sha256: str) -> Standing:
+    def _standing(self, path: str, sha256: str) -> HashStatus:
         if self._store is None:
             return "recorded"
         try:
@@ -259,7 +259,7 @@ class Chain:
             return "not here"
         return "matches" if current == sha256 else "MISMATCH"
 
-    def _file_standing(self, path: Path) -> Standing:
+    def _file_standing(self, path: Path) -> HashStatus:
         """Return `recorded` for a file outside the experiment: only its manifest is known."""
         inside = self._store is not None and path.is_relative_to(self._store.root)
         return "matches" if inside else "recorded"
@@ -292,7 +292,7 @@ class Chain:
             path = self._store.record(manifest.kind, manifest.key or "-")
             record = read_json(path) if path.is_file() else {}
             return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
-        except DAMAGE:
+        except DAMAGE_ERRORS:
             name = f"data/records/{manifest.kind}/{manifest.key}.json"
             return (), (f"{name} cannot be read: when and where it was made is lost",)
 
@@ -300,7 +300,9 @@ class Chain:
 def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
     """Return a caveat if a posterior's parent is only a claim (weights not fine-tuned here)."""
     parent = manifest.params.get("variant", {}).get("parent")
-    cards = [node.model for node in lineage(manifest) if node.kind == "generate" and node.model]
+    cards = [
+        node.model for node in walk_lineage(manifest) if node.kind == "generate" and node.model
+    ]
     if manifest.kind != "posterior" or not parent or any(card.adapters for card in cards):
         return ()
     return (
@@ -325,16 +327,16 @@ def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...]
     return (
         ("made", f"{record['started']} on {record['host']} ({record['machine']}), {seconds:.0f} s"),
         ("git commit", f"{record['commit'] or 'none'} ({state})"),
-        ("batch plan", brief(record["settings"])),
+        ("batch plan", format_value(record["settings"])),
     ), tuple(weak)
 
 
-def brief(value: object) -> str:
+def format_value(value: object) -> str:
     """Format a setting on one line."""
     if isinstance(value, dict):
-        return ", ".join(f"{key} {brief(inner)}" for key, inner in value.items())
+        return ", ".join(f"{key} {format_value(inner)}" for key, inner in value.items())
     if isinstance(value, list):
-        return f"[{', '.join(brief(inner) for inner in value)}]"
+        return f"[{', '.join(format_value(inner) for inner in value)}]"
     return str(value)
 
 
@@ -355,8 +357,8 @@ def _without_golden_texts(value: Any) -> Any:
     }
 
 
-def _base_link(base: BaseWeights) -> Link:
-    return Link(
+def _base_link(base: BaseWeights) -> LineageNode:
+    return LineageNode(
         what="base weights",
         name=base.uri,
         sha256=base.sha256,
@@ -377,6 +379,6 @@ def _environment_facts(manifest: Manifest) -> tuple[tuple[str, str], ...]:
     if not manifest.environment:
         return ()
     return (
-        ("environment", brief(manifest.environment)),
+        ("environment", format_value(manifest.environment)),
         ("environment sha256", content_key(manifest.environment)),
     )

@@ -8,19 +8,19 @@ from functools import lru_cache
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.dvc_lock import Lock, parse_lock
 from toxtrail.audit.verify.hash_cache import Digest
-from toxtrail.audit.verify.pipeline import listing
+from toxtrail.audit.verify.pipeline import cached_folder_listing
 from toxtrail.backends import git
-from toxtrail.backends.mlflow.run_files import FiledRun
+from toxtrail.backends.mlflow.run_files import LocalRunFiles
 from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text
 
 DIR = re.compile(r"\b([0-9a-f]{32}\.dir)\b")
 
 
-class Sighting(NamedTuple):
+class RecordedLocation(NamedTuple):
     """One place where a content is recorded."""
 
     where: str
@@ -37,7 +37,7 @@ class Sighting(NamedTuple):
     """First line of the commit's message."""
 
 
-class PastLock(NamedTuple):
+class LockVersion(NamedTuple):
     """dvc.lock at a commit, or in the work tree."""
 
     commit: str
@@ -63,62 +63,68 @@ def _parsed(text: str) -> Lock | None:
         return None
 
 
-def past_locks(root: Path) -> list[PastLock]:
+def lock_history(root: Path) -> list[LockVersion]:
     """Return the work tree's and every committed version, newest first."""
-    locks = [PastLock(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")]
+    locks = [
+        LockVersion(v.commit, v.date, v.subject, v.text) for v in git.versions(root, "dvc.lock")
+    ]
     path = root / "dvc.lock"
     now = read_text(path, "replace") if path.is_file() else None
     if now is not None and (not locks or locks[0].text != now):
-        locks.insert(0, PastLock("", "", "", now))
+        locks.insert(0, LockVersion("", "", "", now))
     return locks
 
 
-def sightings(
-    digest: Digest, locks: Sequence[PastLock], dvc_cache: Path, runs: Sequence[FiledRun]
-) -> list[Sighting]:
+def recorded_locations(
+    digest: Digest, locks: Sequence[LockVersion], dvc_cache: Path, runs: Sequence[LocalRunFiles]
+) -> list[RecordedLocation]:
     """Return every recorded location of a content; of equal ones, the oldest commit."""
     folders = folders_with(digest.md5, locks, dvc_cache)
-    by_location: dict[tuple[str, str], Sighting] = {}
+    by_location: dict[tuple[str, str], RecordedLocation] = {}
     for lock in reversed(locks):
         for sighting in _in_lock(lock, digest.md5, folders):
             by_location.setdefault((sighting.stage, sighting.path), sighting)
     return [*by_location.values(), *_in_runs(digest.sha256, runs)]
 
 
-def unlisted(locks: Sequence[PastLock], cache: Path) -> int:
+def uncached_folders(locks: Sequence[LockVersion], cache: Path) -> int:
     """Return how many folders of the locks have no file list in DVC's cache."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
-    return sum(listing(cache, name) is None for name in names)
+    return sum(cached_folder_listing(cache, name) is None for name in names)
 
 
-def folders_with(md5: str, locks: Sequence[PastLock], cache: Path) -> dict[str, list[str]]:
+def folders_with(md5: str, locks: Sequence[LockVersion], cache: Path) -> dict[str, list[str]]:
     """Return folder hash -> names in it with this content, as far as DVC's cache lists them."""
     names = {name for lock in locks for name in DIR.findall(lock.text)}
     paths_by_folder: dict[str, list[str]] = {}
     for name in names:
-        files = listing(cache, name) or {}
+        files = cached_folder_listing(cache, name) or {}
         if paths := [path for path, content in files.items() if content == md5]:
             paths_by_folder[name] = paths
     return paths_by_folder
 
 
-def _in_lock(lock: PastLock, md5: str, folders: dict[str, list[str]]) -> Iterator[Sighting]:
+def _in_lock(
+    lock: LockVersion, md5: str, folders: dict[str, list[str]]
+) -> Iterator[RecordedLocation]:
     if md5 not in lock.text and not any(name in lock.text for name in folders):
         return  # parsing hundreds of versions would take long
     for entry in (lock.parsed() or {}).values():
         for out in entry.outs.values():
             inner = [f"{out.path}/{name}" for name in folders.get(out.md5, ())]
             for path in [out.path] if out.md5 == md5 else inner:
-                yield Sighting(lock.where, entry.name, path, lock.commit, lock.date, lock.subject)
+                yield RecordedLocation(
+                    lock.where, entry.name, path, lock.commit, lock.date, lock.subject
+                )
 
 
-def _in_runs(sha256: str, runs: Sequence[FiledRun]) -> Iterator[Sighting]:
+def _in_runs(sha256: str, runs: Sequence[LocalRunFiles]) -> Iterator[RecordedLocation]:
     for run in runs:
         try:
             payload = run.payload()
-        except DAMAGE:
+        except DAMAGE_ERRORS:
             continue  # damaged: verification names it
         for path, content in payload.items():
             if content == sha256:
                 where = f"MLflow run {run.name} ({run.run_id[:8]})"
-                yield Sighting(where, "", path, "", "", "")
+                yield RecordedLocation(where, "", path, "", "", "")

@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.assets.inspect_weights import Candidate, Claim
 from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
-from toxtrail.config.schema import Config, ModelConfig, Source
+from toxtrail.config.schema import Config, ModelConfig, PinnedAsset
 from toxtrail.errors import ConfigError
 
 Originals = Callable[[str], Iterable[tuple[str, str]]]
@@ -16,7 +16,7 @@ Originals = Callable[[str], Iterable[tuple[str, str]]]
 
 KNOWN_ROLES = ("abliterated", "uncensored", "dolly")
 """Proposed where a name or a tag says it; otherwise the community made it."""
-FORBIDDING: Mapping[str, str] = {
+RESTRICTIVE_LICENSES: Mapping[str, str] = {
     "-nc": "no commercial use",
     "-nd": "no changed versions may be passed on",
     "noncommercial": "no commercial use",
@@ -27,10 +27,10 @@ FORBIDDING: Mapping[str, str] = {
 }
 """Part of a licence's name -> what it forbids, or may forbid."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-UPLOADER = "its uploader's claim: nothing proves it"
+UNVERIFIED_CLAIM = "its uploader's claim: nothing proves it"
 
 
-class Judged(NamedTuple):
+class ParentClaimCheck(NamedTuple):
     """Claims compared with a parent."""
 
     parent: str | None
@@ -53,13 +53,13 @@ class Proposal(NamedTuple):
     """Its entry in `models`."""
 
 
-def judge_origin(
+def check_parent_claims(
     candidate: Candidate,
     config: Config,
     parent: str | None,
     parent_type: str | None,
     originals: Originals,
-) -> Judged:
+) -> ParentClaimCheck:
     """Compare claims with the given parent, or find the parent that is claimed.
 
     Args:
@@ -71,7 +71,7 @@ def judge_origin(
     """
     holders = [(claim, *_variants_of_claim(claim, config, originals)) for claim in candidate.claims]
     chosen = parent if parent is not None else _claimed_parent(candidate, holders)
-    names = names_of(config, chosen)
+    names = known_names(config, chosen)
     agreed: list[str] = []
     weak: list[str] = []
     against: list[str] = []
@@ -94,15 +94,15 @@ def judge_origin(
     if not candidate.claims:
         weak.append(f"nothing says what it was made from: that it was {chosen} is your word")
     elif agreed:
-        weak.append(f"that it was made from {chosen} is {UPLOADER}")
+        weak.append(f"that it was made from {chosen} is {UNVERIFIED_CLAIM}")
     if candidate.model_type and parent_type and candidate.model_type != parent_type:
         against.append(
             f"it is a {candidate.model_type}, {chosen} a {parent_type}: tuning does not change that"
         )
-    return Judged(chosen, tuple(agreed), tuple(weak), tuple(against))
+    return ParentClaimCheck(chosen, tuple(agreed), tuple(weak), tuple(against))
 
 
-def propose(
+def propose_entry(
     candidate: Candidate, config: Config, parent: str | None, wishes: Mapping[str, str | None]
 ) -> Proposal:
     """Propose an entry from the user's options, else from name, tags and parent.
@@ -135,7 +135,7 @@ def propose(
     return Proposal(key, family, wishes["role"] or role_of(candidate), parent, model)
 
 
-def names_of(config: Config, variant: str | None) -> set[str]:
+def known_names(config: Config, variant: str | None) -> set[str]:
     """Return the names that cards may use for a variant: its repo, folder or file."""
     model = config.models.get(variant or "")
     if model is None:
@@ -150,7 +150,7 @@ def license_warning(named: str | None) -> str | None:
     """Return what a licence forbids, judging by its name; None for an ordinary licence."""
     if named is None:
         return "no licence is stated: by default nothing is allowed"
-    for part, meaning in FORBIDDING.items():
+    for part, meaning in RESTRICTIVE_LICENSES.items():
         if re.search(rf"(^|[^a-z]){re.escape(part.strip('-'))}([^a-z]|$)", named.lower()):
             return f"{named}: {meaning}"
     return None
@@ -194,7 +194,7 @@ def _comparable(base: str, config: Config, parent: str) -> bool:
 
 
 def _variants_with_name(config: Config, name: str) -> list[str]:
-    return [variant for variant in config.variants if name in names_of(config, variant)]
+    return [variant for variant in config.variants if name in known_names(config, variant)]
 
 
 def _claimed_parent(
@@ -230,7 +230,7 @@ def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelC
     return model
 
 
-def _last_source(model: ModelConfig) -> Source:
+def _last_source(model: ModelConfig) -> PinnedAsset:
     return model.adapter or model
 
 

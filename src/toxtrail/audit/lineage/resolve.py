@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.audit.lineage.context import Scene, Subject
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
 from toxtrail.audit.lineage.hash_prefix import HEX
-from toxtrail.audit.lineage.lineage import Link, Standing
-from toxtrail.audit.lineage.resolve_file import file_subject, folders_of, writer_of
-from toxtrail.audit.lineage.resolve_path import place_of
-from toxtrail.audit.lineage.resolve_row_or_metric import inside_subject
-from toxtrail.audit.lineage.resolve_run import key_of, key_subjects, run_subjects
-from toxtrail.audit.verify.context import DAMAGE
+from toxtrail.audit.lineage.lineage import HashStatus, LineageNode
+from toxtrail.audit.lineage.resolve_file import producing_stage, resolve_file, search_folders
+from toxtrail.audit.lineage.resolve_path import resolve_path
+from toxtrail.audit.lineage.resolve_row_or_metric import resolve_row_or_metric
+from toxtrail.audit.lineage.resolve_run import content_key_of, resolve_hashes, resolve_runs
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.backends import git
-from toxtrail.errors import ConfigError, DataError, nearest, why_unread
+from toxtrail.errors import ConfigError, DataError, did_you_mean, why_unread
 
 
-def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
+def resolve(reference: str, scene: AuditContext, show_text: bool = False) -> AuditTarget:
     """What a reference means.
 
     A result whose file is too damaged to be read, or could not be read, is one as well, so that its
@@ -30,26 +30,28 @@ def resolve(reference: str, scene: Scene, show_text: bool = False) -> Subject:
     """
     try:
         return _resolve(reference, scene, show_text)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         damaged = None if isinstance(error, ConfigError) else _damaged(reference, scene, error)
         if damaged is None:
             raise
         return damaged
 
 
-def _damaged(reference: str, scene: Scene, error: Exception) -> Subject | None:
+def _damaged(reference: str, scene: AuditContext, error: Exception) -> AuditTarget | None:
     """What a reference was meant to be, by its words alone; None if a file of it is missing."""
     aim = _guess(reference, scene)
     why = why_unread(error)
     if aim is None or not (why or all(path.is_file() for path in aim.reads)):
         return None
     lines = (why or str(error)).strip().splitlines() or [type(error).__name__]
-    standing: Standing = "unread" if why else "MISMATCH"
-    link = Link(aim.kind, reference, None, standing, weak=(f"it cannot be read: {lines[0]}",))
-    return Subject(aim.kind, link, aim.targets)
+    standing: HashStatus = "unread" if why else "MISMATCH"
+    link = LineageNode(
+        aim.kind, reference, None, standing, weak=(f"it cannot be read: {lines[0]}",)
+    )
+    return AuditTarget(aim.kind, link, aim.targets)
 
 
-class Aim(NamedTuple):
+class ReferenceGuess(NamedTuple):
     """What a reference points at before anything is read."""
 
     kind: str
@@ -57,7 +59,7 @@ class Aim(NamedTuple):
     reads: tuple[Path, ...]
 
 
-def _guess(reference: str, scene: Scene) -> Aim | None:
+def _guess(reference: str, scene: AuditContext) -> ReferenceGuess | None:
     store, config = scene.store, scene.config
     if store is None or config is None:
         return None
@@ -66,28 +68,31 @@ def _guess(reference: str, scene: Scene) -> Aim | None:
         family = config.variants[first].family
         if not rest:
             summary = store.posterior(family, first) / "summary.json"
-            return Aim("variant", (f"track@{first}",), (summary,))
+            return ReferenceGuess("variant", (f"track@{first}",), (summary,))
         tables = (store.generations(family, first), store.scores(family, first))
-        return Aim("generation", (f"score@{first}",), tables)
+        return ReferenceGuess("generation", (f"score@{first}",), tables)
     if first in config.families:
         stage = "compare" if rest else "track-comparison"
         summary = store.comparison(first) / "summary.json"
-        return Aim("number" if rest else "family", (f"{stage}@{first}",), (summary,))
-    path = place_of(reference, folders_of(scene))
-    writer = writer_of(path.resolve(), scene) if path else None
-    return Aim("file", (writer,), (path,)) if path and writer else None
+        return ReferenceGuess("number" if rest else "family", (f"{stage}@{first}",), (summary,))
+    path = resolve_path(reference, search_folders(scene))
+    writer = producing_stage(path.resolve(), scene) if path else None
+    return ReferenceGuess("file", (writer,), (path,)) if path and writer else None
 
 
-def _resolve(reference: str, scene: Scene, show_text: bool) -> Subject:
-    for subject in (_named(reference.rstrip("/"), scene), file_subject(reference, scene)):
+def _resolve(reference: str, scene: AuditContext, show_text: bool) -> AuditTarget:
+    for subject in (_named(reference.rstrip("/"), scene), resolve_file(reference, scene)):
         if subject:
             return subject
-    slashed = inside_subject(reference, scene, show_text) if "/" in reference else None
+    slashed = resolve_row_or_metric(reference, scene, show_text) if "/" in reference else None
     if slashed:
         return slashed
-    runs = list(run_subjects(reference, scene))
-    run_keys = {key_of(run) for run in runs}
-    candidates = [*runs, *(c for c in key_subjects(reference, scene) if key_of(c) not in run_keys)]
+    runs = list(resolve_runs(reference, scene))
+    run_keys = {content_key_of(run) for run in runs}
+    candidates = [
+        *runs,
+        *(c for c in resolve_hashes(reference, scene) if content_key_of(c) not in run_keys),
+    ]
     distinct = {(c.kind, c.link.name): c for c in candidates}
     if len(distinct) > 1:
         lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]
@@ -95,11 +100,11 @@ def _resolve(reference: str, scene: Scene, show_text: bool) -> Subject:
             f'"{reference}" means {len(lines)} things; give more of it:\n' + "\n".join(lines)
         )
     if not distinct:
-        raise unknown(reference, scene)
+        raise unknown_reference_error(reference, scene)
     return next(iter(distinct.values()))
 
 
-def unknown(reference: str, scene: Scene) -> ConfigError:
+def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
     """What a reference may be, and what was perhaps meant."""
     if scene.config is None:
         return ConfigError(
@@ -111,13 +116,13 @@ def unknown(reference: str, scene: Scene) -> ConfigError:
         return ConfigError(hint)
     return ConfigError(
         f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
-        f"experiment.{nearest(reference, names)} Give one of: a variant or family of params.yaml; "
+        f"experiment.{did_you_mean(reference, names)} Give one of: a variant or family of params.yaml; "
         "a path; a run id or name; the first 8 or more characters of a content key or hash; "
         "variant/prompt_id/sample; family/variant/subset/metric."
     )
 
 
-def _elsewhere(reference: str, root: Path, scene: Scene) -> str | None:
+def _elsewhere(reference: str, root: Path, scene: AuditContext) -> str | None:
     """A commit, or a name that params.yaml no longer lists: known, but no result."""
     left = [
         s for lock in scene.locks[:1] for s in lock.parsed() or () if s.endswith(f"@{reference}")
@@ -134,7 +139,7 @@ def _elsewhere(reference: str, root: Path, scene: Scene) -> str | None:
     return None
 
 
-def _named(reference: str, scene: Scene) -> Subject | None:
+def _named(reference: str, scene: AuditContext) -> AuditTarget | None:
     store, config = scene.store, scene.config
     if store is None or config is None:
         return None
@@ -151,4 +156,4 @@ def _named(reference: str, scene: Scene) -> Subject | None:
             f"{path.relative_to(store.root)} does not exist. Run `dvc repro`, `dvc pull` or "
             "`dvc checkout` to have it; a file of it that you hold can be audited without."
         )
-    return Subject(kind, scene.chain.of_file(path), (target,), path)
+    return AuditTarget(kind, scene.chain.of_file(path), (target,), path)

@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from toxtrail.audit.lineage.context import Scene, Subject
-from toxtrail.audit.lineage.lineage import Link
-from toxtrail.audit.lineage.lock_history import Sighting, unlisted
-from toxtrail.audit.lineage.resolve_path import place_of
-from toxtrail.audit.verify.hash_cache import Digest, hashed
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
+from toxtrail.audit.lineage.lineage import LineageNode
+from toxtrail.audit.lineage.lock_history import RecordedLocation, uncached_folders
+from toxtrail.audit.lineage.resolve_path import resolve_path
+from toxtrail.audit.verify.hash_cache import Digest, hash_file
 from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.errors import DataError
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.provenance.identity import Manifest, ModelCard
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.provenance.identity import Manifest, ModelIdentity
 
 OTHER_NOW = (
     "what its stage made is another file now, or is not here: check out the commit named above to "
@@ -22,35 +22,35 @@ OTHER_NOW = (
 )
 
 
-def file_subject(reference: str, scene: Scene) -> Subject | None:
+def resolve_file(reference: str, scene: AuditContext) -> AuditTarget | None:
     """The file or folder that a reference names; None if there is none.
 
     Raises:
         ConfigError: it may not be read, or is a pipe or device.
         DataError: nothing here knows it, and it says nothing of itself.
     """
-    path = None if reference in ("", ".", "..") else place_of(reference, folders_of(scene))
+    path = None if reference in ("", ".", "..") else resolve_path(reference, search_folders(scene))
     if path is None:
         return None
     path = path.resolve()
-    return _of_folder(path, scene) if path.is_dir() else of_file(path, scene)
+    return _of_folder(path, scene) if path.is_dir() else target_from_file(path, scene)
 
 
-def folders_of(scene: Scene) -> list[Path]:
+def search_folders(scene: AuditContext) -> list[Path]:
     """Return the folders in which relative paths are searched."""
     return [scene.start_folder, *([scene.store.root] if scene.store else [])]
 
 
-def _of_folder(path: Path, scene: Scene) -> Subject:
+def _of_folder(path: Path, scene: AuditContext) -> AuditTarget:
     """Resolve an adapter's folder, or an output folder, by its contents."""
     inside = [path / name for name in ("adapter_model.safetensors", "summary.json")]
     inner_file = next((p for p in inside if p.is_file()), None)
     if inner_file:
-        return of_file(inner_file, scene)
+        return target_from_file(inner_file, scene)
     card = path / "model.json"
     if card.is_file() and scene.store and path.parent == scene.store.root / "models":
         model_card = scene.store.read_card(path.name)
-        return Subject(
+        return AuditTarget(
             "file",
             _card_link(card, model_card, scene),
             (_model_stage(model_card.key, scene),),
@@ -62,24 +62,26 @@ def _of_folder(path: Path, scene: Scene) -> Subject:
     )
 
 
-def of_file(path: Path, scene: Scene) -> Subject:
+def target_from_file(path: Path, scene: AuditContext) -> AuditTarget:
     """Resolve a file by its manifest, a model card that lists it, or its recorded locations.
 
     Raises:
         DataError: none of the three.
     """
-    manifest, digest = embedded_manifest(path), hashed(path)
+    manifest, digest = read_embedded_manifest(path), hash_file(path)
     locations = scene.recorded_locations(digest)
     if manifest is not None:
         link = scene.chain.of_file(path)
-        writer = writer_of(path, scene) or next(iter(track_targets(manifest)))
+        writer = producing_stage(path, scene) or next(iter(stage_run_of(manifest)))
         targets = tuple(instance.name for instance in scene.instances if instance.name == writer)
-        return Subject("file", with_sightings(link, locations), targets, path, locations)
+        return AuditTarget(
+            "file", add_recorded_locations(link, locations), targets, path, locations
+        )
     if card := _card_with(digest, scene):
         link = scene.chain.of_adapter(path, card)._replace(sha256=digest.sha256)
-        return Subject(
+        return AuditTarget(
             "file",
-            with_sightings(link, locations),
+            add_recorded_locations(link, locations),
             (_model_stage(card.key, scene),),
             path,
             locations,
@@ -94,14 +96,14 @@ def of_file(path: Path, scene: Scene) -> Subject:
     )
 
 
-def _unsearched(scene: Scene) -> str:
+def _unsearched(scene: AuditContext) -> str:
     """Return which records could not be searched."""
     if scene.store is None:
         return ""
     gaps = []
     if git.is_shallow(scene.store.root):
         gaps.append("this clone is shallow, so older commits were not searched")
-    if missing := unlisted(scene.locks, cache_folder(scene.store.root)):
+    if missing := uncached_folders(scene.locks, cache_folder(scene.store.root)):
         gaps.append(
             f"DVC's cache lacks the lists of {missing} folders, so files in them cannot be known "
             "by hash (`dvc fetch --all-commits`)"
@@ -110,45 +112,47 @@ def _unsearched(scene: Scene) -> str:
 
 
 def _from_location(
-    path: Path, digest: Digest, locations: Sequence[Sighting], scene: Scene
-) -> Subject:
+    path: Path, digest: Digest, locations: Sequence[RecordedLocation], scene: AuditContext
+) -> AuditTarget:
     """Resolve a file without a manifest whose content is recorded here."""
     instances_by_name = {instance.name: instance for instance in scene.instances}
     location = next(
         (s for s in locations if s.stage in instances_by_name and _is_present(s, digest, scene)),
         None,
     )
-    link = Link("file", str(path), digest.sha256, "matches")
+    link = LineageNode("file", str(path), digest.sha256, "matches")
     if location is None or scene.store is None:
         weak = (OTHER_NOW,) if any(s.stage for s in locations) else ()
         link = link._replace(standing="recorded", weak=weak)
-        return Subject("file", with_sightings(link, locations), (), path, tuple(locations))
+        return AuditTarget(
+            "file", add_recorded_locations(link, locations), (), path, tuple(locations)
+        )
     instance = instances_by_name[location.stage]
     if instance.stage.name in ("model", "finetune") and instance.key:
         below = [_card_link(path, scene.store.read_card(instance.key), scene)]
     else:
         outs = [scene.store.root / out for out in instance.writes]
         files = [p / "summary.json" if p.is_dir() else p for p in outs]
-        below = [scene.chain.of_file(p) for p in files if p.is_file() and embedded_manifest(p)]
+        below = [scene.chain.of_file(p) for p in files if p.is_file() and read_embedded_manifest(p)]
     link = link._replace(made_from=tuple(below))
-    return Subject(
-        "file", with_sightings(link, locations), (instance.name,), path, tuple(locations)
+    return AuditTarget(
+        "file", add_recorded_locations(link, locations), (instance.name,), path, tuple(locations)
     )
 
 
-def _is_present(location: Sighting, digest: Digest, scene: Scene) -> bool:
+def _is_present(location: RecordedLocation, digest: Digest, scene: AuditContext) -> bool:
     """Return whether the recorded location still has this content."""
     path = scene.store.root / location.path if scene.store else None
-    return path is not None and path.is_file() and hashed(path).md5 == digest.md5
+    return path is not None and path.is_file() and hash_file(path).md5 == digest.md5
 
 
-def _card_link(path: Path, card: ModelCard, scene: Scene) -> Link:
+def _card_link(path: Path, card: ModelIdentity, scene: AuditContext) -> LineageNode:
     link = scene.chain.of_adapter(path, card)
     facts = (("fingerprint", card.fingerprint),)
-    return Link(f"model@{card.key}", str(path), None, "recorded", facts, made_from=(link,))
+    return LineageNode(f"model@{card.key}", str(path), None, "recorded", facts, made_from=(link,))
 
 
-def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
+def _card_with(digest: Digest, scene: AuditContext) -> ModelIdentity | None:
     """Return the card whose last adapter, or whose weights, include this file."""
     for card in scene.cards:
         files = (
@@ -159,12 +163,12 @@ def _card_with(digest: Digest, scene: Scene) -> ModelCard | None:
     return None
 
 
-def _model_stage(key: str, scene: Scene) -> str:
+def _model_stage(key: str, scene: AuditContext) -> str:
     stage = "finetune" if scene.config and key in scene.config.finetunes else "model"
     return f"{stage}@{key}"
 
 
-def writer_of(path: Path, scene: Scene) -> str | None:
+def producing_stage(path: Path, scene: AuditContext) -> str | None:
     """Return the stage run whose output contains this path."""
     if scene.store is None or not path.is_relative_to(scene.store.root):
         return None
@@ -178,18 +182,18 @@ def writer_of(path: Path, scene: Scene) -> str | None:
     return next(inside, None)
 
 
-def with_sightings(link: Link, locations: Iterable[Sighting]) -> Link:
+def add_recorded_locations(link: LineageNode, locations: Iterable[RecordedLocation]) -> LineageNode:
     """Return the link with the recorded locations first."""
     facts = tuple(("found", _location_text(location)) for location in locations)
     return link._replace(facts=(*facts, *link.facts))
 
 
-def _location_text(location: Sighting) -> str:
+def _location_text(location: RecordedLocation) -> str:
     when = f" ({location.date}, {location.subject})" if location.date else ""
     stage = f", stage {location.stage}" if location.stage else ""
     return f"{location.where}{when}: {location.path}{stage}"
 
 
-def track_targets(manifest: Manifest) -> tuple[str, ...]:
+def stage_run_of(manifest: Manifest) -> tuple[str, ...]:
     """Return the stage run that made a file."""
     return (manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",)

@@ -9,7 +9,7 @@ from pathlib import Path
 from toxtrail.errors import ConfigError
 
 
-def place_of(reference: str, folders: Iterable[Path]) -> Path | None:
+def resolve_path(reference: str, folders: Iterable[Path]) -> Path | None:
     """Return the file or folder that a reference names in one of these folders; None without one.
 
     Raises:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from toxtrail.audit.lineage.context import Scene, Subject
-from toxtrail.audit.lineage.lineage import Link
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
+from toxtrail.audit.lineage.lineage import LineageNode
+from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.provenance.identity import canonical_json, sha256_text
 
 
-def inside_subject(reference: str, scene: Scene, show_text: bool) -> Subject | None:
+def resolve_row_or_metric(
+    reference: str, scene: AuditContext, show_text: bool
+) -> AuditTarget | None:
     """`variant/prompt_id/sample` or `family/variant/subset/metric`; None if it is neither.
 
     Raises:
@@ -28,8 +30,8 @@ def inside_subject(reference: str, scene: Scene, show_text: bool) -> Subject | N
 
 
 def _generation(
-    reference: str, variant: str, rest: list[str], scene: Scene, show_text: bool
-) -> Subject:
+    reference: str, variant: str, rest: list[str], scene: AuditContext, show_text: bool
+) -> AuditTarget:
     assert scene.store is not None
     assert scene.config is not None
     if len(rest) > 2:
@@ -41,7 +43,7 @@ def _generation(
     if row is None:
         raise ConfigError(
             f'"{reference}": {variant} has no generation {prompt_id}, sample {sample}.'
-            + nearest(prompt_id, sorted({r.prompt_id for r in rows}))
+            + did_you_mean(prompt_id, sorted({r.prompt_id for r in rows}))
         )
     scores = [s for s in store.read_scores(family, variant) if (s.prompt_id, s.sample) == row.key]
     tokens = canonical_json(list(row.token_ids))
@@ -58,7 +60,7 @@ def _generation(
     if show_text:
         prompt = next(p.text for p in store.read_prompts() if p.prompt_id == prompt_id)
         facts += [("prompt", prompt), ("continuation", row.text)]
-    link = Link(
+    link = LineageNode(
         "generation",
         f"{variant}/{row.prompt_id}/{row.sample}",
         None,
@@ -66,14 +68,16 @@ def _generation(
         tuple(facts),
         made_from=(scene.chain.of_file(store.scores(family, variant)),),
     )
-    return Subject("generation", link, (f"score@{variant}",))
+    return AuditTarget("generation", link, (f"score@{variant}",))
 
 
 def _number_of(text: str) -> int | None:
     return int(text) if text.isdigit() else None
 
 
-def _number_subject(reference: str, family: str, rest: list[str], scene: Scene) -> Subject:
+def _number_subject(
+    reference: str, family: str, rest: list[str], scene: AuditContext
+) -> AuditTarget:
     assert scene.store is not None
     variant, subset, metric = rest
     metric, _, scorer = metric.partition("@")
@@ -92,7 +96,7 @@ def _number_subject(reference: str, family: str, rest: list[str], scene: Scene) 
     ]
     posterior = scene.store.posterior(family, variant) / "summary.json"
     path = scene.store.comparison(family) / "summary.json" if compared else posterior
-    link = Link(
+    link = LineageNode(
         "number",
         reference,
         None,
@@ -105,7 +109,7 @@ def _number_subject(reference: str, family: str, rest: list[str], scene: Scene) 
         made_from=(scene.chain.of_file(path),),
     )
     target = f"compare@{family}" if compared else f"posterior@{variant}"
-    return Subject("number", link, (target,))
+    return AuditTarget("number", link, (target,))
 
 
 def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
@@ -141,7 +145,7 @@ def _unknown_number(
     for (what, names), value in zip(available.items(), request, strict=True):
         if value not in names:
             return ConfigError(
-                f'"{reference}": no {what} "{value}".{nearest(value, sorted(names))}'
+                f'"{reference}": no {what} "{value}".{did_you_mean(value, sorted(names))}'
             )
     return ConfigError(
         f'"{reference}": {request[0]} has no {request[2]} (it is compared with nothing).'

@@ -6,41 +6,45 @@ from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
-from toxtrail.audit.lineage.context import Scene, Subject
-from toxtrail.audit.lineage.hash_prefix import HEX, matching
-from toxtrail.audit.lineage.lineage import Link, Standing, execution_facts
-from toxtrail.audit.lineage.resolve_file import of_file, track_targets, with_sightings
-from toxtrail.audit.verify.context import DAMAGE
-from toxtrail.audit.verify.hash_cache import Digest, hashed
-from toxtrail.backends.mlflow.run_files import FiledRun, damaged_runs, unusable
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
+from toxtrail.audit.lineage.hash_prefix import HEX, match_hash_prefix
+from toxtrail.audit.lineage.lineage import HashStatus, LineageNode, execution_facts
+from toxtrail.audit.lineage.resolve_file import (
+    add_recorded_locations,
+    stage_run_of,
+    target_from_file,
+)
+from toxtrail.audit.verify.context import DAMAGE_ERRORS
+from toxtrail.audit.verify.hash_cache import Digest, hash_file
+from toxtrail.backends.mlflow.run_files import LocalRunFiles, damage_error, damaged_runs
 from toxtrail.errors import DataError, why_unread
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.provenance.identity import Manifest, canonical_json, lineage
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.provenance.identity import Manifest, canonical_json, walk_lineage
 
 
-def run_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
+def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
     """Runs of this name, or whose id or content key starts so."""
     key = reference.lower() if HEX.fullmatch(reference.lower()) else None
     for run in scene.runs:
         ids = (run.run_id, run.content_key)
         if run.name == reference or (key and any(i.startswith(key) for i in ids)):
-            yield of_run(run, scene)
+            yield target_from_run(run, scene)
     if key is None or scene.store is None:
         return
     for folder in damaged_runs(scene.store.root, {run.files.folder for run in scene.runs}):
         if folder.parent.name.startswith(key):
-            yield _unusable_run(folder.parent.name, folder, unusable(folder))
+            yield _unusable_run(folder.parent.name, folder, damage_error(folder))
 
 
-def _unusable_run(name: str, folder: Path, error: Exception) -> Subject:
+def _unusable_run(name: str, folder: Path, error: Exception) -> AuditTarget:
     """A run whose files could not be read, or are damaged."""
     why = why_unread(error)
-    standing: Standing = "unread" if why else "MISMATCH"
-    link = Link("MLflow run", name, None, standing, weak=(why or str(error),))
-    return Subject("run", link, (), folder)
+    standing: HashStatus = "unread" if why else "MISMATCH"
+    link = LineageNode("MLflow run", name, None, standing, weak=(why or str(error),))
+    return AuditTarget("run", link, (), folder)
 
 
-def of_run(run: FiledRun, scene: Scene) -> Subject:
+def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
     """A run by its own files, each held against the list that it was sealed with."""
     title = f"MLflow run {run.name} ({run.run_id})"
     try:
@@ -48,7 +52,7 @@ def of_run(run: FiledRun, scene: Scene) -> Subject:
         manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
         if (record["name"], manifest.content_key) != (run.name, run.content_key):
             raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         return _unusable_run(title, run.files.folder, error)
     link = scene.chain.of_manifest(title, manifest)
     tags = record["tags"]
@@ -60,10 +64,10 @@ def of_run(run: FiledRun, scene: Scene) -> Subject:
     stage = {"posterior": "track", "compare": "track-comparison"}.get(manifest.kind, "")
     name = f"{stage}@{manifest.key}"
     current = _is_current(run, name, scene)
-    return Subject("run", link, (name,) if current else (), run.files.folder)
+    return AuditTarget("run", link, (name,) if current else (), run.files.folder)
 
 
-def _doubts(run: FiledRun, tags: Mapping[str, str]) -> Iterator[str]:
+def _doubts(run: LocalRunFiles, tags: Mapping[str, str]) -> Iterator[str]:
     if tags.get("toxtrail.git_dirty") == "true":
         yield "tracked with uncommitted changes: the commit alone does not give it back"
     if "toxtrail.mismatch" in tags:
@@ -72,14 +76,14 @@ def _doubts(run: FiledRun, tags: Mapping[str, str]) -> Iterator[str]:
         yield "the store's database does not have it: its files were held against their list alone"
 
 
-def _executions(run: FiledRun) -> Iterator[tuple[str, str]]:
-    with suppress(*DAMAGE):  # damaged: verification names it
+def _executions(run: LocalRunFiles) -> Iterator[tuple[str, str]]:
+    with suppress(*DAMAGE_ERRORS):  # damaged: verification names it
         for stage, record in run.executions().items():
             for name, value in execution_facts(record)[0]:
                 yield f"{stage}: {name}", value
 
 
-def _is_current(run: FiledRun, name: str, scene: Scene) -> bool:
+def _is_current(run: LocalRunFiles, name: str, scene: AuditContext) -> bool:
     """Whether it is the run of the result that is here now."""
     if scene.store is None or scene.config is None:
         return False
@@ -91,46 +95,46 @@ def _is_current(run: FiledRun, name: str, scene: Scene) -> bool:
     else:
         return False
     path = folder / "summary.json"
-    with suppress(*DAMAGE):
-        manifest = embedded_manifest(path) if path.is_file() else None
+    with suppress(*DAMAGE_ERRORS):
+        manifest = read_embedded_manifest(path) if path.is_file() else None
         return manifest is not None and manifest.content_key == run.content_key
     return False
 
 
-def key_subjects(reference: str, scene: Scene) -> Iterator[Subject]:
+def resolve_hashes(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
     """Content keys and hashes of present files, and hashes that the history knows."""
     key = reference.lower()
     if not HEX.fullmatch(key) or scene.store is None:
         return
-    manifests = [m for m in map(embedded_manifest, _present_files(scene)) if m]
-    for node in (node for manifest in manifests for node in lineage(manifest)):
+    manifests = [m for m in map(read_embedded_manifest, _present_files(scene)) if m]
+    for node in (node for manifest in manifests for node in walk_lineage(manifest)):
         if node.content_key.startswith(key):
             content_link = scene.chain.of_manifest(f"content key {node.content_key}", node)
-            yield Subject("file", content_link, _existing_targets(track_targets(node), scene))
-    for recorded in matching(key, manifests, scene.locks, scene.runs, scene.cards):
+            yield AuditTarget("file", content_link, _existing_targets(stage_run_of(node), scene))
+    for recorded in match_hash_prefix(key, manifests, scene.locks, scene.runs, scene.cards):
         path = scene.store.root / recorded.path if recorded.path else None
-        own_file = hashed(path) if path and path.is_file() else None
+        own_file = hash_file(path) if path and path.is_file() else None
         if path and own_file and recorded.digest in (own_file.sha256, own_file.md5):
-            yield of_file(path, scene)
+            yield target_from_file(path, scene)
             continue
         digest = Digest(recorded.digest if len(recorded.digest) == 64 else "-", recorded.digest, 0)
         locations = scene.recorded_locations(digest)
         weak = ("its file is not here: only where it is recorded can be said",)
-        link = Link("hash", recorded.digest, None, "recorded", weak=weak)
-        yield Subject("hash", with_sightings(link, locations), (), None, locations)
+        link = LineageNode("hash", recorded.digest, None, "recorded", weak=weak)
+        yield AuditTarget("hash", add_recorded_locations(link, locations), (), None, locations)
 
 
-def key_of(subject: Subject) -> str | None:
+def content_key_of(subject: AuditTarget) -> str | None:
     """A run has the content key of the result that it shows: the two are no ambiguity."""
     return dict(subject.link.facts).get("content key")
 
 
-def _existing_targets(targets: tuple[str, ...], scene: Scene) -> tuple[str, ...]:
+def _existing_targets(targets: tuple[str, ...], scene: AuditContext) -> tuple[str, ...]:
     names = {instance.name for instance in scene.instances}
     return tuple(name for name in targets if name in names)
 
 
-def _present_files(scene: Scene) -> Iterator[Path]:
+def _present_files(scene: AuditContext) -> Iterator[Path]:
     assert scene.store is not None
     for instance in scene.instances:
         if instance.stage.name in ("posterior", "compare"):

@@ -5,7 +5,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, flatten, lineage
+from toxtrail.provenance.identity import (
+    Manifest,
+    ModelIdentity,
+    canonical_json,
+    flatten_dict,
+    walk_lineage,
+)
 
 MISSING = "-"
 SECTIONS = ("params", "data", "weights", "code", "environment", "execution", "numbers")
@@ -13,7 +19,7 @@ FACTS = ("git_commit", "git_dirty", "dvc_lock_sha256", "requirements_sha256")
 """Tags of a run that identify where it was made."""
 
 
-class Difference(NamedTuple):
+class FieldDifference(NamedTuple):
     """One field that differs."""
 
     section: str
@@ -22,12 +28,12 @@ class Difference(NamedTuple):
     b: str
 
 
-def differing(
+def diff_results(
     a: Mapping[str, Any],
     b: Mapping[str, Any],
     tags_a: Mapping[str, str],
     tags_b: Mapping[str, str],
-) -> list[Difference]:
+) -> list[FieldDifference]:
     """Return everything that differs, by section.
 
     Args:
@@ -41,11 +47,11 @@ def differing(
         for field in {**fields_a, **fields_b}:
             left, right = fields_a.get(field, MISSING), fields_b.get(field, MISSING)
             if left != right:
-                differences.append(Difference(section, field, left, right))
+                differences.append(FieldDifference(section, field, left, right))
     return differences
 
 
-def same_sections(differences: Sequence[Difference]) -> list[str]:
+def unchanged_sections(differences: Sequence[FieldDifference]) -> list[str]:
     """Return the sections without differences."""
     return [
         name for name in SECTIONS if name not in {difference.section for difference in differences}
@@ -54,7 +60,7 @@ def same_sections(differences: Sequence[Difference]) -> list[str]:
 
 def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
     manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
-    nodes = lineage(manifest)
+    nodes = walk_lineage(manifest)
     cards = {node.model.key: node.model for node in nodes if node.model}
     alone = len(cards) <= 1
     return {
@@ -80,17 +86,17 @@ def _params(nodes: Sequence[Manifest], alone: bool) -> dict[str, str]:
     values: dict[str, str] = {}
     for node in nodes:
         prefix = "" if alone or node.key is None else f"{node.key}: "
-        for name, value in flatten(node.params).items():
+        for name, value in flatten_dict(node.params).items():
             if not name.endswith(".golden"):  # texts that a scorer is tried on
                 values.setdefault(f"{prefix}{name}", str(value))
         for adapter in node.model.adapters if node.model else ():
             if adapter.training:
-                recipe = flatten({f"finetune {adapter.key}": adapter.training.recipe})
+                recipe = flatten_dict({f"finetune {adapter.key}": adapter.training.recipe})
                 values |= {name: str(value) for name, value in recipe.items()}
     return values
 
 
-def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelCard]) -> dict[str, str]:
+def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelIdentity]) -> dict[str, str]:
     prompts = [node.inputs["prompts"] for node in nodes if "prompts" in node.inputs]
     facts = {"prompts sha256": ", ".join(sorted({source.sha256[:16] for source in prompts}))}
     for card in cards.values():
@@ -104,7 +110,7 @@ def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelCard]) -> dict[str
     return facts
 
 
-def _weights(card: ModelCard) -> dict[str, str]:
+def _weights(card: ModelIdentity) -> dict[str, str]:
     facts = {
         "base": card.base.uri,
         "base sha256": card.base.sha256[:16],

@@ -87,7 +87,7 @@ def repair_lock(root: Path) -> str | None:
         return None
     if CONFLICT.search(text):
         raise ConfigError(problem)
-    older = [git.show(root, "HEAD", "dvc.lock"), _text(copy_path(root))]
+    older = [git.file_at(root, "HEAD", "dvc.lock"), _text(copy_path(root))]
     new = completed(text, [version for version in older if version])
     if new:
         write_atomically(path, new)

@@ -12,11 +12,11 @@ from pathlib import Path
 
 from toxtrail.audit.verify.params import changes, other_model, other_params
 from toxtrail.config.schema import Config
-from toxtrail.pipeline import Instance, stage_runs
-from toxtrail.provenance.identity import Input, Manifest, ModelCard, sha256_file
+from toxtrail.pipeline import StageRun, stage_runs
+from toxtrail.provenance.identity import InputFile, Manifest, ModelIdentity, sha256_file
 from toxtrail.regular_files import irregular, leads_out
 
-Runs = Mapping[tuple[str, str | None], Instance]
+Runs = Mapping[tuple[str, str | None], StageRun]
 
 
 def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
@@ -51,7 +51,7 @@ def _differences(
             yield from _differences(config, root, made_from.manifest, runs, visited)
 
 
-def _other_recipe(config: Config, card: ModelCard) -> Iterator[str]:
+def _other_recipe(config: Config, card: ModelIdentity) -> Iterator[str]:
     recipe_config, training = config.finetunes.get(card.key), card.adapters[-1:]
     if recipe_config is None or not training or training[0].training is None:
         return
@@ -60,7 +60,7 @@ def _other_recipe(config: Config, card: ModelCard) -> Iterator[str]:
         yield f"{key_path}: it was made with {old}, params.yaml has {new}"
 
 
-def _was_changed(root: Path, made_from: Input) -> bool:
+def _was_changed(root: Path, made_from: InputFile) -> bool:
     path = root / made_from.path
     if leads_out(made_from.path) or irregular(path) or not path.is_file():
         return False

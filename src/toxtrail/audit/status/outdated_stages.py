@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.audit.verify.dvc_lock_parser import Entry, as_dvc_reads, read_entries
 from toxtrail.audit.verify.dvc_templates import Declared, at, declared_runs
-from toxtrail.audit.verify.hash_cache import dir_md5, hashed
+from toxtrail.audit.verify.hash_cache import dir_md5, hash_file
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text
@@ -167,7 +167,7 @@ class Files:
         mark = [status.st_size, status.st_mtime_ns, status.st_ino]
         remembered = self._remembered.get(name)
         if remembered is None or remembered[:-1] != mark:
-            remembered = [*mark, hashed(path).md5]
+            remembered = [*mark, hash_file(path).md5]
         if time.time() - status.st_mtime > FRESH_S:
             self._new[name] = remembered
         md5: str = remembered[-1]

@@ -10,10 +10,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.backends.mlflow.published_contents import Content, ask, store_name
+from toxtrail.backends.mlflow.published_contents import Content, find_published, store_name
 from toxtrail.config.schema import Config
 from toxtrail.errors import BackendError, DataError
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 
 class Publication(NamedTuple):
@@ -29,12 +29,12 @@ class Publication(NamedTuple):
     """Whether the store could not be asked."""
 
 
-def publication(store: Store, config: Config) -> Publication:
+def publication(store: ArtifactStore, config: Config) -> Publication:
     """Ask the store for the run of every receipt."""
     receipts = dict(_receipts(store, config))
     name, experiment = store_name(store.root), config.tracking.experiment
     try:
-        answer = ask(store.root, experiment, set(receipts.values()))
+        answer = find_published(store.root, experiment, set(receipts.values()))
     except BackendError as error:
         note = f"Whether the runs are in the MLflow store could not be found out: {error}"
         return Publication(name, (), (note,), unknown=True)
@@ -52,7 +52,7 @@ def _renamed_note(store: str, experiment: str, others: tuple[str, ...]) -> str:
     )
 
 
-def _receipts(store: Store, config: Config) -> Iterator[tuple[str, Content]]:
+def _receipts(store: ArtifactStore, config: Config) -> Iterator[tuple[str, Content]]:
     """Stage run -> what its receipt says, variants first. One that is missing or damaged is out of
     date: DVC says so."""
     for variant, variant_config in config.variants.items():

@@ -10,14 +10,14 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 from toxtrail.audit.verify.dvc_lock import Lock, parse_lock
-from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.unsafe_outputs import is_refused
 from toxtrail.backends import git
 from toxtrail.backends.assets import AssetStore
 from toxtrail.config.schema import Config
 from toxtrail.errors import ToxtrailError, why_unread
-from toxtrail.pipeline import Instance
-from toxtrail.storage.artifacts import Store
+from toxtrail.pipeline import StageRun
+from toxtrail.storage.artifacts import ArtifactStore
 
 Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
 """ok: looked at, and as recorded. BROKEN: it is not what was recorded. unread: it is here and could
@@ -25,14 +25,14 @@ not be read, so nothing was verified of it. absent: it is not here, so nothing c
 stands, but less is proved than a reader may think."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
-DAMAGE = (
+DAMAGE_ERRORS = (
     ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError,
     MemoryError,
 )  # fmt: skip
 """What reading a file raises that was edited by hand, or that could not be read: `failed` and
 `problem` tell the two apart."""
 
-LINKS = (
+CHECK_CATEGORIES = (
     "pipeline",
     "dvc.lock",
     "git",
@@ -75,17 +75,17 @@ class Check(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Evidence:
+class VerifyContext:
     """The files of an experiment and their records."""
 
-    store: Store
+    store: ArtifactStore
     config: Config
     raw: dict[str, Any]
     """params.yaml as it stands."""
     lock: Lock
     lock_problem: str | None
     """Why dvc.lock could not be read; then `lock` is empty."""
-    digests: Digests
+    digests: HashCache
     assets: AssetStore
     asset_cache: Path
     dvc_cache: Path
@@ -100,7 +100,7 @@ class Evidence:
         """DataError if the name leads out of the experiment."""
         return self.store.at(name)
 
-    def sound(self, instances: Iterable[Instance]) -> list[Instance]:
+    def sound(self, instances: Iterable[StageRun]) -> list[StageRun]:
         """Those of which nothing that they made or read is refused."""
         if not self.refused:
             return list(instances)
@@ -113,7 +113,7 @@ class Evidence:
     @cached_property
     def committed(self) -> Lock:
         """dvc.lock as HEAD has it; empty if it has none that can be read."""
-        text = git.show(self.root, "HEAD", "dvc.lock")
+        text = git.file_at(self.root, "HEAD", "dvc.lock")
         try:
             return parse_lock(text) if text else {}
         except ToxtrailError:
@@ -141,7 +141,7 @@ class Evidence:
         return None
 
     @cached_property
-    def _versions(self) -> list[git.Version]:
+    def _versions(self) -> list[git.FileVersion]:
         return git.versions(self.root, "dvc.lock")
 
 
@@ -201,7 +201,7 @@ def checks_of(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
 
 
 def unlike_listed(
-    digests: Digests, path: Path | None, recorded: str | None, listing: str
+    digests: HashCache, path: Path | None, recorded: str | None, listing: str
 ) -> Iterator[Problem]:
     """Where a file is not the one of a list of hashes.
 
@@ -229,17 +229,17 @@ def unread_only(link: str, name: str, error: Exception) -> list[Check]:
     return [unread(link, name, why)] if why else []
 
 
-def of_stage(instances: Iterable[Instance], *names: str) -> list[Instance]:
+def runs_of_stage(instances: Iterable[StageRun], *names: str) -> list[StageRun]:
     """Return the stage runs of these stages."""
     return [instance for instance in instances if instance.stage.name in names]
 
 
-def guarded(link: str, name: str, part: Iterable[Check]) -> list[Check]:
+def catch_damage(link: str, name: str, part: Iterable[Check]) -> list[Check]:
     """Collect checks; a damaged or unreadable file ends this part only."""
     checks: list[Check] = []
     try:
         for check in part:
             checks.append(check)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         checks.append(failed(link, name, error, "a damaged file ended it"))
     return checks

@@ -10,11 +10,19 @@ from typing import Any
 
 import yaml
 
-from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, broken, checks_of, failed, weak
+from toxtrail.audit.verify.context import (
+    DAMAGE_ERRORS,
+    Check,
+    VerifyContext,
+    broken,
+    checks_of,
+    failed,
+    weak,
+)
 from toxtrail.audit.verify.dvc_lock import UniqueKeyLoader, is_own
-from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_list, stage_runs
+from toxtrail.pipeline import PIPELINE, Stage, code_deps, code_hash_file, stage_runs
 from toxtrail.regular_files import read_text
-from toxtrail.scaffold import other_code
+from toxtrail.scaffold import stages_with_other_code
 
 LINK = "pipeline"
 TOP_KEYS = {"stages", "params", "metrics", "plots", "artifacts", "datasets"}
@@ -36,14 +44,14 @@ CODE_DIFFERS = (
 NOT_OURS = "it is a stage of your own: what its command does, and what it makes, is not verified"
 
 
-def verify_declaration(evidence: Evidence) -> Iterator[Check]:
+def verify_declaration(evidence: VerifyContext) -> Iterator[Check]:
     """Every stage is declared as the code needs it, none is frozen, none that was added makes what
     ours make or read."""
     root = evidence.root
     try:
         values = yaml.load(read_text(root / "dvc.yaml"), Loader=UniqueKeyLoader)
         stages = values["stages"]
-    except (*DAMAGE, yaml.YAMLError) as error:
+    except (*DAMAGE_ERRORS, yaml.YAMLError) as error:
         yield failed(LINK, "dvc.yaml", error, "it cannot be read")
         return
     yield from checks_of(LINK, "dvc.yaml", list(_odd_keys(values)))
@@ -55,8 +63,8 @@ def verify_declaration(evidence: Evidence) -> Iterator[Check]:
         problems = list(_misdeclared(entry, stage, declaration(stage, root)))
         yield from checks_of(LINK, f"dvc.yaml: {stage.name}", problems)
     yield from _verify_added_stages(evidence, stages)
-    for name in other_code(root):
-        yield broken(LINK, code_list(name), CODE_DIFFERS)
+    for name in stages_with_other_code(root):
+        yield broken(LINK, code_hash_file(name), CODE_DIFFERS)
 
 
 def declaration(stage: Stage, root: Path) -> dict[str, Any]:
@@ -121,7 +129,7 @@ def _odd_options(outs: Mapping[str, Mapping[str, Any]], charts: set[str]) -> Ite
             yield f"{path} has the options {actual}, the code needs {expected or 'none'}"
 
 
-def _verify_added_stages(evidence: Evidence, stages: Mapping[str, Any]) -> Iterator[Check]:
+def _verify_added_stages(evidence: VerifyContext, stages: Mapping[str, Any]) -> Iterator[Check]:
     """Stages that are none of ours, in dvc.yaml and in dvc.lock."""
     ours = set[str]()
     for instance in stage_runs(evidence.config):

@@ -11,16 +11,16 @@ from typing import Any
 
 from toxtrail.audit.verify.context import (
     Check,
-    Evidence,
+    VerifyContext,
     absent,
+    catch_damage,
     checks_of,
-    guarded,
-    of_stage,
+    runs_of_stage,
     weak,
 )
 from toxtrail.backends import git
-from toxtrail.pipeline import Instance, stage_runs
-from toxtrail.provenance.identity import record_seal
+from toxtrail.pipeline import StageRun, stage_runs
+from toxtrail.provenance.identity import execution_record_hash
 from toxtrail.regular_files import status
 from toxtrail.storage.artifacts import read_json
 
@@ -28,16 +28,16 @@ LINK = "executions"
 STAGES = ("finetune", "generate", "score")
 
 
-def verify_executions(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_executions(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Each record is as it was written, and of the file that is here."""
-    for instance in of_stage(scope, *STAGES):
+    for instance in runs_of_stage(scope, *STAGES):
         path = evidence.store.record(instance.stage.name, instance.key or "-")
         name = path.relative_to(evidence.root).as_posix()
-        yield from guarded(LINK, name, _verify_record(evidence, instance, path, name))
+        yield from catch_damage(LINK, name, _verify_record(evidence, instance, path, name))
 
 
 def _verify_record(
-    evidence: Evidence, instance: Instance, path: Path, name: str
+    evidence: VerifyContext, instance: StageRun, path: Path, name: str
 ) -> Iterator[Check]:
     if status(path) is None:
         yield absent(LINK, name, "when and where it was made is not written down here")
@@ -52,11 +52,13 @@ def _verify_record(
 def _edited(record: dict[str, Any]) -> Iterator[str]:
     if "seal" not in record:
         yield "it was edited: it has no seal"
-    elif record["seal"] != record_seal(record):
+    elif record["seal"] != execution_record_hash(record):
         yield "it was edited: its seal is not the hash of what it says"
 
 
-def _of_another(evidence: Evidence, instance: Instance, record: dict[str, Any]) -> Iterator[str]:
+def _of_another(
+    evidence: VerifyContext, instance: StageRun, record: dict[str, Any]
+) -> Iterator[str]:
     """Where it is the record of another stage run; one of an older toxtrail does not say of which,
     and only the hash of what was made tells."""
     recorded_name = f"{record.get('stage', instance.stage.name)}@{record.get('key', instance.key)}"
@@ -70,7 +72,7 @@ def _of_another(evidence: Evidence, instance: Instance, record: dict[str, Any]) 
         )
 
 
-def _output_sha256(evidence: Evidence, instance: Instance) -> str | None:
+def _output_sha256(evidence: VerifyContext, instance: StageRun) -> str | None:
     """SHA-256 of what a stage run made; None if it is not here."""
     out = evidence.path(instance.writes[0])
     digest = evidence.digests.of(out / "model.json" if out.is_dir() else out)
@@ -78,7 +80,7 @@ def _output_sha256(evidence: Evidence, instance: Instance) -> str | None:
 
 
 def _verify_commit(
-    evidence: Evidence, instance: Instance, name: str, record: dict[str, Any]
+    evidence: VerifyContext, instance: StageRun, name: str, record: dict[str, Any]
 ) -> Iterator[Check]:
     sha256 = _output_sha256(evidence, instance)
     if sha256 and record.get("output_sha256") != sha256:

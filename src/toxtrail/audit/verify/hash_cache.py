@@ -15,7 +15,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.backends.protocols import Advance, Progress
+from toxtrail.backends.protocols import Progress, ProgressCallback
 from toxtrail.provenance.identity import CHUNK_BYTES
 from toxtrail.regular_files import files_below, is_file, open_regular, status
 
@@ -41,7 +41,7 @@ class FolderDigest(NamedTuple):
     nfiles: int
 
 
-class Digests:
+class HashCache:
     """Hashes of files, each computed at most once, several in parallel."""
 
     def __init__(self, progress: Progress, refused: Iterable[Path] = ()) -> None:
@@ -59,7 +59,7 @@ class Digests:
         files: set[Path] = set()
         for path in paths:
             with suppress(OSError):
-                files.update(files_of(path))
+                files.update(dvc_files(path))
         new = {file: it.st_size for file in sorted(files) if (it := self._new(file))}
         with (
             self._progress.bar("hash", sum(new.values()), "bytes") as advance,
@@ -87,14 +87,14 @@ class Digests:
             return status(path)
         return None
 
-    def _hash(self, path: Path, advance: Advance | None = None) -> None:
+    def _hash(self, path: Path, advance: ProgressCallback | None = None) -> None:
         try:
             self._digests[path] = self._digest(path, advance)
         except (OSError, MemoryError) as error:
             self._unread[path] = error
 
-    def _digest(self, path: Path, advance: Advance | None) -> Digest | None:
-        return None if self._is_refused(path) or not is_file(path) else hashed(path, advance)
+    def _digest(self, path: Path, advance: ProgressCallback | None) -> Digest | None:
+        return None if self._is_refused(path) or not is_file(path) else hash_file(path, advance)
 
     def _is_refused(self, path: Path) -> bool:
         return bool(self._refused) and not self._refused.isdisjoint((path, *path.parents))
@@ -106,7 +106,7 @@ class Digests:
         """
         if not path.is_dir():
             return None
-        digests = {file.relative_to(path).as_posix(): self.of(file) for file in files_of(path)}
+        digests = {file.relative_to(path).as_posix(): self.of(file) for file in dvc_files(path)}
         present = {name: digest for name, digest in digests.items() if digest}
         md5s = {name: digest.md5 for name, digest in present.items()}
         return FolderDigest(dir_md5(md5s), sum(d.size for d in present.values()), len(present))
@@ -123,7 +123,7 @@ def md5_of(data: bytes) -> str:
     return hashlib.md5(data, usedforsecurity=False).hexdigest()
 
 
-def files_of(path: Path) -> list[Path]:
+def dvc_files(path: Path) -> list[Path]:
     """Return the file itself, or every file below a folder that DVC counts.
 
     Raises:
@@ -134,7 +134,7 @@ def files_of(path: Path) -> list[Path]:
     return [p for p in files_below(path) if not IGNORED & set(p.relative_to(path).parts)]
 
 
-def hashed(path: Path, advance: Advance | None = None) -> Digest:
+def hash_file(path: Path, advance: ProgressCallback | None = None) -> Digest:
     """Compute both hashes in one read."""
     sha256, md5, size = hashlib.sha256(), hashlib.md5(usedforsecurity=False), 0
     with open_regular(path) as file:

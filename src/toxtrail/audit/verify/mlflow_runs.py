@@ -13,18 +13,18 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.audit.verify.context import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     Check,
-    Evidence,
     Problem,
     Unread,
+    VerifyContext,
     absent,
     broken,
     checks_of,
     failed,
-    of_stage,
     ok,
     problem,
+    runs_of_stage,
     unlike_listed,
     unread,
     unread_only,
@@ -50,11 +50,11 @@ from toxtrail.backends.mlflow.write_run import (
 )
 from toxtrail.backends.protocols import RunContent
 from toxtrail.errors import BackendError, why_unread
-from toxtrail.pipeline import Instance
+from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.regular_files import files_below, read_text, status
 from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
-from toxtrail.stages.track import comparison_content, receipt_of, variant_content
+from toxtrail.stages.track import build_receipt, comparison_content, variant_content
 from toxtrail.storage.artifacts import pretty_json, read_json
 
 SHOWN_NAMES = 3
@@ -63,7 +63,7 @@ LONGEST_UPLOAD = 24 * 3600 * 1000
 """Milliseconds between a run's record and its end: its files are stored in between."""
 
 
-def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
+def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[Check]]:
     """The store, and what there is to say of it as a whole."""
     name = "the store"
     try:
@@ -86,7 +86,7 @@ def open_store(evidence: Evidence) -> tuple[StoreView | None, list[Check]]:
     return view, [weak("MLflow runs", name, detail)]
 
 
-def _no_view(evidence: Evidence) -> Check:
+def _no_view(evidence: VerifyContext) -> Check:
     """No store; an emptied one; or one that does not know the experiment."""
     root, name = evidence.root, "the store"
     experiment = evidence.config.tracking.experiment
@@ -108,14 +108,14 @@ def _no_view(evidence: Evidence) -> Check:
 
 
 def verify_tracking(
-    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+    evidence: VerifyContext, scope: Sequence[StageRun], view: StoreView | None
 ) -> Iterator[Check]:
     """Each receipt is of the present files, and one whole run stands for it."""
-    for instance in of_stage(scope, "track", "track-comparison"):
+    for instance in runs_of_stage(scope, "track", "track-comparison"):
         name = instance.writes[0]
         try:
-            content = content_of(evidence, instance)
-        except DAMAGE as error:
+            content = expected_run_content(evidence, instance)
+        except DAMAGE_ERRORS as error:
             yield from unread_only("receipts", name, error) or [
                 absent("receipts", name, f"there is nothing to compare it with: {error}")
             ]
@@ -125,7 +125,9 @@ def verify_tracking(
             yield from _verify_run_of(content, view, receipt)
 
 
-def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Check, None, bool]:
+def _receipt(
+    evidence: VerifyContext, name: str, content: RunContent
+) -> Generator[Check, None, bool]:
     """Returns whether there is a receipt of the present files, right or wrong."""
     path = evidence.path(name)
     try:
@@ -136,7 +138,7 @@ def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Ch
         problems = list(_other_receipt(receipt, content))
         if read_text(path) != pretty_json(receipt):
             problems.append("it is not spelled as toxtrail writes it: it was edited by hand")
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         yield failed("receipts", f"{name} (content)", error, "it cannot be read")
         return True
     digest = evidence.digests.of(path) if problems else None
@@ -146,7 +148,7 @@ def _receipt(evidence: Evidence, name: str, content: RunContent) -> Generator[Ch
     return True
 
 
-def content_of(evidence: Evidence, instance: Instance) -> RunContent:
+def expected_run_content(evidence: VerifyContext, instance: StageRun) -> RunContent:
     """What the run must show, computed from the files of the repo."""
     key = instance.key or ""
     if instance.stage.name == "track":
@@ -155,16 +157,16 @@ def content_of(evidence: Evidence, instance: Instance) -> RunContent:
 
 
 def verify_verdicts(
-    evidence: Evidence, scope: Sequence[Instance], view: StoreView | None
+    evidence: VerifyContext, scope: Sequence[StageRun], view: StoreView | None
 ) -> Iterator[Check]:
     """The verdict that a comparison wrote onto the run of a variant is the one of its files."""
-    variants = [stored.key or "" for stored in of_stage(scope, "track")]
+    variants = [stored.key or "" for stored in runs_of_stage(scope, "track")]
     live = [stored for stored in view.runs if not stored.deleted] if view else []
     content_keys = {stored.run.tags.get(KEY_TAG) for stored in live}
     for family in sorted({evidence.config.variants[v].family for v in variants}):
         try:
             notes = comparison_content(evidence.store, family, {}).notes
-        except DAMAGE as error:  # what is wrong with its files is said of them
+        except DAMAGE_ERRORS as error:  # what is wrong with its files is said of them
             yield from unread_only("MLflow values", f"verdicts of {family}", error)
             continue
         for stored in live:
@@ -177,7 +179,7 @@ def _verify_verdict(
     stored: StoredRun, expected: Mapping[str, str], content_keys: Container[str | None]
 ) -> Iterator[Check]:
     """A run that was made again after its comparison has none yet; that is no harm."""
-    name, tags = f"{title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
+    name, tags = f"{run_title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
     if set(tags.values()) == {None}:
         return
     comparison = tags[COMPARISON_TAG]
@@ -194,16 +196,16 @@ def _verify_verdict(
         yield ok("MLflow values", name)
 
 
-def verify_runs(evidence: Evidence, runs: Sequence[StoredRun]) -> Iterator[Check]:
+def verify_runs(evidence: VerifyContext, runs: Sequence[StoredRun]) -> Iterator[Check]:
     """Each run holds the files and shows the values that it was sealed with."""
     for stored in runs:
         if not stored.deleted:
             yield from verify_run(evidence, stored)
 
 
-def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
+def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
     """One run against its own manifest, payload list and record."""
-    name = title(stored)
+    name = run_title(stored)
     tags = stored.run.tags
     state = stored.run.status
     if SEAL_TAG not in tags and state != "FINISHED":
@@ -230,13 +232,13 @@ def verify_run(evidence: Evidence, stored: StoredRun) -> Iterator[Check]:
     yield from _verify_values(evidence, stored, stored.files)
 
 
-def title(stored: StoredRun) -> str:
+def run_title(stored: StoredRun) -> str:
     """Name and id, as a person looks for it."""
     return f"run {stored.run.name} ({stored.run.run_id[:8]})"
 
 
 def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[str]:
-    for field, expected in receipt_of(content).items():
+    for field, expected in build_receipt(content).items():
         if receipt.get(field) != expected:
             yield f"{field} is {receipt.get(field)}; the files of the repo give {expected}"
 
@@ -248,7 +250,7 @@ def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Itera
     if not live and not receipt:
         return
     if not live and any(stored.deleted for stored in same):
-        deleted_title = title(next(stored for stored in same if stored.deleted))
+        deleted_title = run_title(next(stored for stored in same if stored.deleted))
         detail = (
             f"{deleted_title} was deleted. Restore it in the MLflow UI, or publish it with "
             "`toxtrail run`"
@@ -269,9 +271,11 @@ def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Itera
         yield ok("MLflow runs", name)
     for stored in live:
         if stored.run.tags.get(SEAL_TAG) != sha256_text(content.manifest):
-            yield broken("MLflow runs", title(stored), "its seal is not that of the repo's files")
+            yield broken(
+                "MLflow runs", run_title(stored), "its seal is not that of the repo's files"
+            )
         yield from checks_of(
-            "MLflow values", f"{title(stored)} against the repo", list(_unlike(stored, content))
+            "MLflow values", f"{run_title(stored)} against the repo", list(_unlike(stored, content))
         )
 
 
@@ -302,8 +306,8 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
             yield f"tag {name} is {stored.run.tags.get(name)!r}, the files say {text!r}"
 
 
-def _verify_files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
-    name = title(stored)
+def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:
+    name = run_title(stored)
     payload = _read_json(folder / PAYLOAD)
     if not isinstance(payload, dict):
         yield from checks_of("MLflow files", f"{name}: {PAYLOAD}", [payload])
@@ -321,10 +325,10 @@ def _verify_files(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterat
         yield broken("MLflow runs", name, detail)
 
 
-def _verify_values(evidence: Evidence, stored: StoredRun, folder: Path) -> Iterator[Check]:
+def _verify_values(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:
     record = _read_json(folder / RECORD)
     if not isinstance(record, dict):
-        yield from checks_of("MLflow values", f"{title(stored)}: {RECORD}", [record])
+        yield from checks_of("MLflow values", f"{run_title(stored)}: {RECORD}", [record])
         return
     problems = [
         *changes(stored.run, record),
@@ -333,13 +337,13 @@ def _verify_values(evidence: Evidence, stored: StoredRun, folder: Path) -> Itera
         *_changed_times(stored, record),
         *_changed_adapter(evidence, stored, record.get("adapter")),
     ]
-    yield from checks_of("MLflow values", f"{title(stored)} against its record", problems)
+    yield from checks_of("MLflow values", f"{run_title(stored)} against its record", problems)
     if stored.history is None:
         detail = "the store does not give the histories of its metrics: charts are not verified"
-        yield weak("MLflow values", f"{title(stored)}: histories", detail)
+        yield weak("MLflow values", f"{run_title(stored)}: histories", detail)
     if any(adapter.files is None for adapter in stored.adapters):
         detail = "the store does not give its files: they are not verified"
-        yield weak("MLflow files", f"{title(stored)}: logged model", detail)
+        yield weak("MLflow files", f"{run_title(stored)}: logged model", detail)
 
 
 def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
@@ -372,7 +376,7 @@ def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str
 
 
 def _changed_adapter(
-    evidence: Evidence, stored: StoredRun, record: Mapping[str, Any] | None
+    evidence: VerifyContext, stored: StoredRun, record: Mapping[str, Any] | None
 ) -> Iterator[str]:
     """The logged model of a fine-tune."""
     if len(stored.adapters) != (record is not None):
@@ -395,7 +399,7 @@ def _changed_adapter(
 
 
 def _changed_model_files(
-    evidence: Evidence, adapter: StoredAdapter, record: Mapping[str, Any]
+    evidence: VerifyContext, adapter: StoredAdapter, record: Mapping[str, Any]
 ) -> Iterator[str]:
     """A logged model has one file."""
     if adapter.files is None:
@@ -413,7 +417,7 @@ def _read_json(path: Path) -> dict[str, Any] | Problem:
     wrong = "it is missing or no JSON"
     try:
         value = json.loads(read_text(path))
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         json_problem = problem(error, wrong)
         return json_problem if isinstance(json_problem, Unread) else wrong
     return value if isinstance(value, dict) else wrong

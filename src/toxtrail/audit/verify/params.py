@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toxtrail.config.schema import Config, Source
-from toxtrail.pipeline import Instance
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json
+from toxtrail.config.schema import Config, PinnedAsset
+from toxtrail.pipeline import StageRun
+from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
 
 
-def other_params(config: Config, instance: Instance, manifest: Manifest) -> Iterator[str]:
+def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iterator[str]:
     """Where a file was made with other values than params.yaml has."""
     expected = _manifest_params(config, instance)
     if expected is None:
@@ -26,7 +26,7 @@ def other_params(config: Config, instance: Instance, manifest: Manifest) -> Iter
             yield f"{changed}: it was made with {old}, params.yaml has {new}"
 
 
-def other_model(config: Config, card: ModelCard) -> Iterator[str]:
+def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:
     """Where a card is of another model than params.yaml names."""
     model = config.models.get(card.key)
     if model is None:
@@ -50,14 +50,16 @@ def changes(key_path: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]
         yield key_path, canonical_json(was), canonical_json(now)
 
 
-def _other_source(key_path: str, source: Source, uri: str | None, sha256: str) -> Iterator[str]:
+def _other_source(
+    key_path: str, source: PinnedAsset, uri: str | None, sha256: str
+) -> Iterator[str]:
     if source.uri != uri:
         yield f"{key_path}.uri: the card is of {uri}, params.yaml has {source.uri}"
     if source.sha256 not in (None, sha256):
         yield f"{key_path}.sha256: the card is of {sha256}, params.yaml has {source.sha256}"
 
 
-def _manifest_params(config: Config, instance: Instance) -> dict[str, Any] | None:
+def _manifest_params(config: Config, instance: StageRun) -> dict[str, Any] | None:
     """What the manifest of a stage run must hold; None for stages whose card holds it."""
     makers = {
         "prompts": _of_prompts,

@@ -13,22 +13,22 @@ from typing import Any
 
 from toxtrail.audit.verify.context import (
     Check,
-    Evidence,
     Problem,
+    VerifyContext,
     absent,
     broken,
+    catch_damage,
     checks_of,
-    guarded,
     ok,
     problem,
     weak,
 )
 from toxtrail.audit.verify.dvc_lock import MD5, LockEntry, Recorded, is_own, outputs, parse_lock
-from toxtrail.audit.verify.hash_cache import dir_md5, files_of, md5_of
+from toxtrail.audit.verify.hash_cache import dir_md5, dvc_files, md5_of
 from toxtrail.audit.verify.params import changes
 from toxtrail.backends import git
 from toxtrail.errors import DataError
-from toxtrail.pipeline import Instance
+from toxtrail.pipeline import StageRun
 from toxtrail.regular_files import files_below, is_file, leads_out, read_bytes, read_text
 
 LINK_OF_STAGE = {
@@ -48,7 +48,7 @@ LINK_OF_STAGE = {
 RECEIPTS = "mlruns/receipts/"
 
 
-def other_receipt(commit: str) -> str:
+def receipt_of_commit_message(commit: str) -> str:
     """What there is to say of a receipt that another commit's dvc.lock records."""
     return (
         f"the receipt here is the one of commit {commit[:12]}; DVC checks none out. `dvc repro` "
@@ -56,7 +56,7 @@ def other_receipt(commit: str) -> str:
     )
 
 
-def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_lock(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Every stage of the scope was run with the present values, on the present files."""
     outputs_by_path = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
     lost: set[str] = set()
@@ -82,7 +82,7 @@ def verify_lock(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
         yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
 
 
-def _is_lost(evidence: Evidence, dep: Recorded) -> bool:
+def _is_lost(evidence: VerifyContext, dep: Recorded) -> bool:
     """Whether it is not here; what cannot be read is."""
     try:
         return _current_content(evidence, dep) is None
@@ -90,7 +90,7 @@ def _is_lost(evidence: Evidence, dep: Recorded) -> bool:
         return False
 
 
-def _no_entry(evidence: Evidence, instance: Instance) -> Check:
+def _no_entry(evidence: VerifyContext, instance: StageRun) -> Check:
     """Never run, or taken out of the lock: then others still say that they read what it made."""
     readers = [e.name for e in evidence.lock.values() if set(e.deps) & set(instance.writes)]
     if instance.name in evidence.committed and evidence.path(instance.writes[0]).exists():
@@ -106,7 +106,7 @@ def _no_entry(evidence: Evidence, instance: Instance) -> Check:
 
 
 def verify_stale_entries(
-    evidence: Evidence, listed: Sequence[Instance], scope: Sequence[Instance] | None = None
+    evidence: VerifyContext, listed: Sequence[StageRun], scope: Sequence[StageRun] | None = None
 ) -> Iterator[Check]:
     """An entry of a variant, model or family that params.yaml no longer lists.
 
@@ -131,8 +131,8 @@ def verify_stale_entries(
 def verify_committed(root: Path) -> Iterator[Check]:
     """The lock as committed: what `git` vouches for."""
     text = read_text(root / "dvc.lock", "replace")
-    committed = git.show(root, "HEAD", "dvc.lock")
-    if git.commit(root) is None:
+    committed = git.file_at(root, "HEAD", "dvc.lock")
+    if git.head_commit(root) is None:
         reason = git.refusal(root) or "no git history here: nothing says when this was made"
         yield absent("git", "dvc.lock", reason)
     elif committed is None:
@@ -148,7 +148,7 @@ def verify_committed(root: Path) -> Iterator[Check]:
         yield weak("git", "history", "this clone is shallow: older commits cannot be looked at")
 
 
-def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_outputs(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Each output, and its copy in DVC's cache, hash to what dvc.lock records."""
     for instance in scope:
         entry = evidence.lock.get(instance.name)
@@ -156,10 +156,10 @@ def verify_outputs(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
             if out.path not in instance.outs:
                 continue  # verify_lock names it
             link = LINK_OF_STAGE[instance.stage.name]
-            yield from guarded(link, out.path, _verify_output(evidence, link, out))
+            yield from catch_damage(link, out.path, _verify_output(evidence, link, out))
             if not out.path.startswith(RECEIPTS):  # they are not cached
                 name = f"{out.path} ({out.md5})"
-                yield from guarded("dvc cache", name, _verify_cached(evidence, out))
+                yield from catch_damage("dvc cache", name, _verify_cached(evidence, out))
 
 
 def cache_path(cache: Path, md5: str) -> Path:
@@ -167,7 +167,7 @@ def cache_path(cache: Path, md5: str) -> Path:
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
-def listing(cache: Path, md5: str) -> dict[str, str] | None:
+def cached_folder_listing(cache: Path, md5: str) -> dict[str, str] | None:
     """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged.
 
     Raises:
@@ -184,7 +184,7 @@ def listing(cache: Path, md5: str) -> dict[str, str] | None:
     return files if plain else None
 
 
-def other_run(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[Problem]:
+def other_run(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> Iterator[Problem]:
     """Where the entry is not of this stage with these values."""
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
@@ -209,7 +209,7 @@ def _not_those(what: str, odd: set[str]) -> str:
     return f"its {what} are not those of the stage: {', '.join(sorted(odd))}"
 
 
-def _odd_modes(evidence: Evidence, instance: Instance, entry: LockEntry) -> Iterator[str]:
+def _odd_modes(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> Iterator[str]:
     """DVC marks an output that was executable when it was saved, and no dependency."""
     for name in (dep.path for dep in entry.deps.values() if dep.isexec):
         yield f"{name} is marked as isexec, which DVC records of no dependency"
@@ -224,7 +224,7 @@ def _executable(path: Path) -> bool:
 
 
 def _other_files(
-    evidence: Evidence, deps: Mapping[str, Recorded], outputs_by_path: Mapping[str, Recorded]
+    evidence: VerifyContext, deps: Mapping[str, Recorded], outputs_by_path: Mapping[str, Recorded]
 ) -> Iterator[Problem]:
     """Where a dependency is not the file that the entry names."""
     for dep in deps.values():
@@ -235,7 +235,7 @@ def _other_files(
 
 
 def _other_file(
-    evidence: Evidence, dep: Recorded, outputs_by_path: Mapping[str, Recorded]
+    evidence: VerifyContext, dep: Recorded, outputs_by_path: Mapping[str, Recorded]
 ) -> Iterator[str]:
     if dep.path in outputs_by_path:
         out = outputs_by_path[dep.path]
@@ -264,19 +264,21 @@ def _parts_of_folder(dep: Recorded, outputs_by_path: Mapping[str, Recorded]) -> 
     return parts if all(out.nfiles is None for out in parts.values()) else {}
 
 
-def _other_parts(evidence: Evidence, dep: Recorded, parts: dict[str, Recorded]) -> Iterator[str]:
+def _other_parts(
+    evidence: VerifyContext, dep: Recorded, parts: dict[str, Recorded]
+) -> Iterator[str]:
     """Where a folder was read with other files than their stages wrote; what lies there now is
     looked at with the outputs."""
     written = dir_md5({name: out.md5 for name, out in parts.items()})
     if written != dep.md5:
         yield f"it read {dep.path} as {dep.md5}, the stages that fill it wrote {written}"
     folder = evidence.path(dep.path)
-    for path in files_of(folder) if folder.is_dir() else ():
+    for path in dvc_files(folder) if folder.is_dir() else ():
         if (name := path.relative_to(folder).as_posix()) not in parts:
             yield f"{dep.path}/{name} is an extra file: no stage of dvc.lock made it. Delete it."
 
 
-def _current_content(evidence: Evidence, recorded: Recorded) -> tuple[str, int] | None:
+def _current_content(evidence: VerifyContext, recorded: Recorded) -> tuple[str, int] | None:
     path = evidence.path(recorded.path)
     folder = evidence.digests.folder(path)
     if folder:
@@ -285,7 +287,7 @@ def _current_content(evidence: Evidence, recorded: Recorded) -> tuple[str, int] 
     return (file.md5, file.size) if file else None
 
 
-def _verify_output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Check]:
+def _verify_output(evidence: VerifyContext, link: str, out: Recorded) -> Iterator[Check]:
     if out.path in evidence.refused:
         return  # verify_refused names it
     path = evidence.path(out.path)
@@ -295,7 +297,7 @@ def _verify_output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Che
         cure = "`dvc repro` makes it" if receipt else "`dvc checkout` or `dvc pull` brings it"
         yield absent(link, out.path, f"it is not here. {cure}.")
     elif receipt and (commit := evidence.older(out.path, current[0])):
-        yield absent(link, out.path, other_receipt(commit))
+        yield absent(link, out.path, receipt_of_commit_message(commit))
     elif out.nfiles is not None and path.is_dir():
         yield from _verify_folder(evidence, link, out, current)
     elif current == (out.md5, out.size):
@@ -305,14 +307,14 @@ def _verify_output(evidence: Evidence, link: str, out: Recorded) -> Iterator[Che
 
 
 def _verify_folder(
-    evidence: Evidence, link: str, out: Recorded, current: tuple[str, int]
+    evidence: VerifyContext, link: str, out: Recorded, current: tuple[str, int]
 ) -> Iterator[Check]:
     """A folder's files by name, where the cache still lists them."""
     count = evidence.digests.folder(evidence.path(out.path))
     if current == (out.md5, out.size) and count and count.nfiles == out.nfiles:
         yield ok(link, out.path)
         return
-    recorded_files = listing(evidence.dvc_cache, out.md5)
+    recorded_files = cached_folder_listing(evidence.dvc_cache, out.md5)
     if recorded_files is None:
         yield broken(link, out.path, f"{_differs(out, current)} Files: {count and count.nfiles}.")
         return
@@ -324,7 +326,7 @@ def _verify_folder(
 
 
 def _odd_files(
-    evidence: Evidence, folder: Path, recorded_files: dict[str, str]
+    evidence: VerifyContext, folder: Path, recorded_files: dict[str, str]
 ) -> Iterator[tuple[str, Problem]]:
     present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
     for name in sorted(recorded_files.keys() | present.keys()):
@@ -341,7 +343,7 @@ def _odd_files(
             yield name, f"it was changed: md5 {digest.md5}, recorded {recorded_files[name]}"
 
 
-def _verify_cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
+def _verify_cached(evidence: VerifyContext, out: Recorded) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, out.md5)
     if not out.md5.endswith(".dir"):
         yield from _verify_object(evidence, out.path, out.md5)
@@ -349,17 +351,19 @@ def _verify_cached(evidence: Evidence, out: Recorded) -> Iterator[Check]:
     if not is_file(path):
         yield absent("dvc cache", f"{out.path} ({out.md5})", "DVC's cache has no copy of it")
         return
-    recorded_files = listing(evidence.dvc_cache, out.md5)
+    recorded_files = cached_folder_listing(evidence.dvc_cache, out.md5)
     if recorded_files is None:
         yield broken("dvc cache", _relative(evidence, path), "the list of a folder was changed")
         return
     yield ok("dvc cache", f"{out.path} (list)")
     for name, md5 in recorded_files.items():
         inner = f"{out.path}/{name}"
-        yield from guarded("dvc cache", f"{inner} ({md5})", _verify_object(evidence, inner, md5))
+        yield from catch_damage(
+            "dvc cache", f"{inner} ({md5})", _verify_object(evidence, inner, md5)
+        )
 
 
-def _verify_object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
+def _verify_object(evidence: VerifyContext, name: str, md5: str) -> Iterator[Check]:
     path = cache_path(evidence.dvc_cache, md5)
     digest = evidence.digests.of(path)
     if digest is None:
@@ -375,7 +379,7 @@ def _verify_object(evidence: Evidence, name: str, md5: str) -> Iterator[Check]:
         yield ok("dvc cache", name)
 
 
-def _relative(evidence: Evidence, path: Path) -> str:
+def _relative(evidence: VerifyContext, path: Path) -> str:
     root = evidence.root
     return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 

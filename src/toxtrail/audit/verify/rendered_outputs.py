@@ -8,36 +8,38 @@ from typing import Any
 
 import pyarrow.parquet as pq
 
-from toxtrail.analysis.comparison import MORE_TABLES, TABLES
+from toxtrail.analysis.comparison import OPTIONAL_TABLE_NAMES, TABLE_NAMES
 from toxtrail.audit.verify.context import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     Check,
-    Evidence,
+    VerifyContext,
+    catch_damage,
     checks_of,
-    guarded,
-    of_stage,
+    runs_of_stage,
     unread_only,
     weak,
 )
-from toxtrail.pipeline import Instance, code_sha256
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.records.csv_text import as_csv
+from toxtrail.pipeline import StageRun, code_sha256
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.regular_files import read_text, refuse_irregular
-from toxtrail.reporting.dvc_metrics import metrics_of, plot_rows
+from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.stages.report import page_of
 from toxtrail.storage.artifacts import pretty_json, scalar_table
 
 
-def verify_shown(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_shown(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Each is made again from the files that it was made from, and must be equal to the byte."""
-    for instance in of_stage(scope, "compare"):
+    for instance in runs_of_stage(scope, "compare"):
         comparison_checks = _comparison(evidence, instance.key or "")
-        yield from guarded("comparisons", f"what is shown of {instance.key}", comparison_checks)
-    for _ in of_stage(scope, "report"):
-        yield from guarded("report", evidence.store.report.name, _report(evidence))
+        yield from catch_damage(
+            "comparisons", f"what is shown of {instance.key}", comparison_checks
+        )
+    for _ in runs_of_stage(scope, "report"):
+        yield from catch_damage("report", evidence.store.report.name, _report(evidence))
 
 
-def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
+def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
     store = evidence.store
     folder = store.comparison(family)
     if not (folder / "summary.json").is_file():
@@ -45,12 +47,14 @@ def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
     try:
         summary = store.read_summary(folder)
         texts = {
-            store.metrics(family): pretty_json(metrics_of(summary)),
-            store.plots(family): as_csv(plot_rows(summary)),
-            **{folder / f"{name}.csv": as_csv(rows) for name, rows in _tables(summary).items()},
+            store.metrics(family): pretty_json(dvc_metrics(summary)),
+            store.plots(family): rows_to_csv(dvc_plot_rows(summary)),
+            **{
+                folder / f"{name}.csv": rows_to_csv(rows) for name, rows in _tables(summary).items()
+            },
         }
         made_by = (summary.get("manifest") or {}).get("code_sha256")
-    except DAMAGE as error:  # verify_numbers says what is wrong with the summary
+    except DAMAGE_ERRORS as error:  # verify_numbers says what is wrong with the summary
         yield from unread_only("comparisons", f"what is shown of {family}", error)
         return
     is_todays = made_by == code_sha256("compare")
@@ -65,14 +69,16 @@ def _comparison(evidence: Evidence, family: str) -> Iterator[Check]:
         )
 
 
-def _report(evidence: Evidence) -> Iterator[Check]:
+def _report(evidence: VerifyContext) -> Iterator[Check]:
     store, families = evidence.store, list(evidence.config.families)
     if not all((store.comparison(f) / "summary.json").is_file() for f in families):
         return
     try:
         expected = page_of(store, families)
-        manifest = embedded_manifest(store.report) if store.report.is_file() else None
-    except DAMAGE as error:  # verify_outputs and verify_manifests say what is missing or damaged
+        manifest = read_embedded_manifest(store.report) if store.report.is_file() else None
+    except (
+        DAMAGE_ERRORS
+    ) as error:  # verify_outputs and verify_manifests say what is missing or damaged
         yield from unread_only("report", f"{store.report.name} (content)", error)
         return
     is_todays = manifest is None or manifest.code_sha256 == code_sha256("report")
@@ -81,7 +87,9 @@ def _report(evidence: Evidence) -> Iterator[Check]:
 
 
 def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {name: summary[name] for name in (*TABLES, *MORE_TABLES) if name in summary}
+    return {
+        name: summary[name] for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary
+    }
 
 
 def _unlike_text(path: Path, expected: str) -> str | None:
@@ -107,7 +115,7 @@ def _unlike_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
 
 
 def _checks_of_content(
-    evidence: Evidence, link: str, path: Path, problem: str | None, is_todays: bool
+    evidence: VerifyContext, link: str, path: Path, problem: str | None, is_todays: bool
 ) -> Iterator[Check]:
     if not path.is_file():
         return

@@ -7,25 +7,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.analysis.comparison import family_comparison, with_pooled
-from toxtrail.analysis.family import edges
-from toxtrail.analysis.pooled_estimates import tables_of
-from toxtrail.analysis.response_table import texts_of
-from toxtrail.analysis.score_table import COLUMNS, cells
+from toxtrail.analysis.comparison import compare_family, with_pooled
+from toxtrail.analysis.family import variant_pairs
+from toxtrail.analysis.pooled_estimates import rows_from_draws
+from toxtrail.analysis.response_table import read_response_table
+from toxtrail.analysis.score_table import COLUMNS, build_score_table
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
-from toxtrail.analysis.variant_rates import comparability_of, identity_of, variant_posterior
+from toxtrail.analysis.variant_rates import (
+    estimate_variant_rates,
+    measured_conditions,
+    variant_columns,
+)
 from toxtrail.audit.lineage.lineage import SERVED, is_served
 from toxtrail.audit.verify.context import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     Check,
-    Evidence,
     Problem,
+    VerifyContext,
     broken,
+    catch_damage,
     checks_of,
     failed,
-    guarded,
-    of_stage,
     problem,
+    runs_of_stage,
     weak,
 )
 from toxtrail.audit.verify.params import other_params
@@ -33,33 +37,33 @@ from toxtrail.audit.verify.pipeline import LINK_OF_STAGE
 from toxtrail.datasets.label_files import labels_of_variant
 from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import why_unread
-from toxtrail.pipeline import Instance, code_sha256
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.pipeline import StageRun, code_sha256
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest, content_key
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import files_below
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 TOLERANCE = 1e-9
 """Relative; what another CPU or numpy may change in a mean over draws. Counts must be equal."""
 
 
-def verify_manifests(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_manifests(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Each file says that it was made by this stage, from the files that are here now."""
-    for instance in of_stage(
+    for instance in runs_of_stage(
         scope, "prompts", "generate", "score", "posterior", "pool", "compare", "report"
     ):
         checks = _manifests(evidence, instance)
-        yield from guarded(LINK_OF_STAGE[instance.stage.name], instance.name, checks)
+        yield from catch_damage(LINK_OF_STAGE[instance.stage.name], instance.name, checks)
 
 
-def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
+def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
     for path in _files_with_manifest(evidence.store, instance):
         name = path.relative_to(evidence.root).as_posix()
         link = LINK_OF_STAGE[instance.stage.name]
         try:
-            manifest = embedded_manifest(path)
-        except DAMAGE as error:
+            manifest = read_embedded_manifest(path)
+        except DAMAGE_ERRORS as error:
             yield failed(link, name, error, "it cannot be read")
             continue
         if manifest is None:
@@ -74,10 +78,10 @@ def _manifests(evidence: Evidence, instance: Instance) -> Iterator[Check]:
             yield weak(link, name, "it was made by other code than the toxtrail that audits it")
 
 
-def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Prompts -> generations -> scores: every row once, none missing, none new."""
     store = evidence.store
-    for instance in of_stage(scope, "score"):
+    for instance in runs_of_stage(scope, "score"):
         variant = instance.key or ""
         family = evidence.config.variants[variant].family
         paths = (store.prompts, store.generations(family, variant), store.scores(family, variant))
@@ -86,30 +90,30 @@ def verify_rows(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check
                 continue
             prompts, rows = store.read_prompts(), store.read_generations(family, variant)
             scores = store.read_scores(family, variant)
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             yield failed("scores", variant, error, "it cannot be read")
             continue
         samples = evidence.config.generation.samples
         yield from checks_of(
-            "generations", f"rows of {variant}", list(odd_generations(prompts, rows, samples))
+            "generations", f"rows of {variant}", list(generation_problems(prompts, rows, samples))
         )
         scorers = list(evidence.config.scoring.scorers)
         yield from checks_of(
-            "scores", f"rows of {variant}", list(odd_scores(rows, scores, scorers))
+            "scores", f"rows of {variant}", list(score_problems(rows, scores, scorers))
         )
 
 
-def verify_numbers(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_numbers(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Rates, intervals, differences and verdicts, computed again from the score rows."""
-    for instance in of_stage(scope, "posterior"):
+    for instance in runs_of_stage(scope, "posterior"):
         yield from _verify_recomputed(evidence, instance, "posteriors", _recompute_posterior)
-    for instance in of_stage(scope, "pool"):
+    for instance in runs_of_stage(scope, "pool"):
         yield from _verify_recomputed(evidence, instance, "posteriors", _recompute_pooled)
-    for instance in of_stage(scope, "compare"):
+    for instance in runs_of_stage(scope, "compare"):
         yield from _verify_recomputed(evidence, instance, "comparisons", _recompute_comparison)
 
 
-def odd_generations(
+def generation_problems(
     prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
 ) -> Iterator[str]:
     """Yield where the rows are not k continuations of each prompt."""
@@ -127,7 +131,7 @@ def odd_generations(
             yield f"{len(moved)} rows name another {name} than their prompt, the first {moved[0]}"
 
 
-def odd_scores(
+def score_problems(
     rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
 ) -> Iterator[str]:
     """Yield where the scores are not one per scorer and generation."""
@@ -148,18 +152,18 @@ def odd_scores(
             yield f"{score.key}: the score {score.toxicity} is none of its heads"
 
 
-def unequal(recorded: object, computed: object, key_path: str = "") -> Iterator[str]:
+def value_differences(recorded: object, computed: object, key_path: str = "") -> Iterator[str]:
     """Yield differences leaf by leaf; numbers may differ by TOLERANCE."""
     if isinstance(recorded, Mapping) and isinstance(computed, Mapping):
         for name in {**recorded, **computed}:
-            yield from unequal(
+            yield from value_differences(
                 recorded.get(name), computed.get(name), f"{key_path}.{name}".strip(".")
             )
     elif (
         isinstance(recorded, list) and isinstance(computed, list) and len(recorded) == len(computed)
     ):
         for index, (left, right) in enumerate(zip(recorded, computed, strict=True)):
-            yield from unequal(left, right, f"{key_path}[{_row_title(left, index)}]")
+            yield from value_differences(left, right, f"{key_path}[{_row_title(left, index)}]")
     elif not _equal(recorded, computed):
         yield f"{key_path}: recorded {recorded}, computed {computed}"
 
@@ -189,7 +193,7 @@ def _odd_keys(
         yield f"{len(extra)} {what} rows belong to no row of the {against}, e.g. {extra[0]}"
 
 
-def _files_with_manifest(store: Store, instance: Instance) -> list[Path]:
+def _files_with_manifest(store: ArtifactStore, instance: StageRun) -> list[Path]:
     """Return the present files of a stage that contain a manifest."""
     paths: list[Path] = []
     for out in instance.writes:
@@ -198,17 +202,19 @@ def _files_with_manifest(store: Store, instance: Instance) -> list[Path]:
     return [path for path in paths if path.suffix != ".csv"]  # a format without room for one
 
 
-def _manifest_problems(evidence: Evidence, instance: Instance, manifest: Manifest) -> list[Problem]:
+def _manifest_problems(
+    evidence: VerifyContext, instance: StageRun, manifest: Manifest
+) -> list[Problem]:
     problems: list[Problem] = []
     try:
         for message in _unlike(evidence, instance, manifest):
             problems.append(message)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         problems.append(problem(error, "it cannot be compared"))
     return problems
 
 
-def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Iterator[str]:
+def _unlike(evidence: VerifyContext, instance: StageRun, manifest: Manifest) -> Iterator[str]:
     yield from other_params(evidence.config, instance, manifest)
     if (manifest.kind, manifest.key) != (instance.stage.name, instance.key):
         yield f"it was made by {manifest.kind}@{manifest.key}, not by {instance.name}"
@@ -222,28 +228,28 @@ def _unlike(evidence: Evidence, instance: Instance, manifest: Manifest) -> Itera
                 f"it was made from another {source.path} ({name}): sha256 {source.sha256}, now "
                 f"{digest.sha256}"
             )
-        elif digest and source.manifest and source.manifest != embedded_manifest(path):
+        elif digest and source.manifest and source.manifest != read_embedded_manifest(path):
             yield f"the manifest in it of {source.path} ({name}) is not the one of that file"
     if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
         None,
         manifest.model.to_json(),
     ):
-        differs = next(unequal(manifest.model.to_json(), card), "")
+        differs = next(value_differences(manifest.model.to_json(), card), "")
         yield f"the model card in it is not models/{manifest.model.key}/model.json: {differs}"
 
 
-def _card_of(evidence: Evidence, key: str) -> dict[str, Any] | None:
+def _card_of(evidence: VerifyContext, key: str) -> dict[str, Any] | None:
     path = evidence.store.model(key) / "model.json"
     return evidence.store.read_card(key).to_json() if path.is_file() else None
 
 
 def _verify_recomputed(
-    evidence: Evidence, instance: Instance, link: str, compute: Any
+    evidence: VerifyContext, instance: StageRun, link: str, compute: Any
 ) -> Iterator[Check]:
     key = instance.key or ""
     try:
         recorded, computed = compute(evidence, key)
-    except DAMAGE as error:
+    except DAMAGE_ERRORS as error:
         if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
             detail = f"other code than today's made {older}, and today's does not read it"
             yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` makes it again.")
@@ -252,7 +258,7 @@ def _verify_recomputed(
         return
     if recorded is None:
         return
-    problems = list(unequal(recorded, computed))
+    problems = list(value_differences(recorded, computed))
     made_by = recorded_code(recorded)
     if problems and made_by not in (None, code_sha256(instance.stage.name)):
         detail = f"other code than today's made it, and today's gives other numbers: {problems[0]}"
@@ -262,7 +268,7 @@ def _verify_recomputed(
     yield from checks_of(link, f"numbers of {key}", listed)
 
 
-def made_by_other_code(root: Path, instance: Instance) -> str | None:
+def made_by_other_code(root: Path, instance: StageRun) -> str | None:
     """A summary that the stage made or reads, from the root, that was made by other code than
     today's; None if there is none."""
     folders = [root / name for name in (*instance.outs, *instance.reads)]
@@ -271,7 +277,7 @@ def made_by_other_code(root: Path, instance: Instance) -> str | None:
             continue
         try:
             summary = read_json(path)
-        except DAMAGE:
+        except DAMAGE_ERRORS:
             continue
         manifest = summary.get("manifest") if isinstance(summary, Mapping) else None
         kind = manifest.get("kind") if isinstance(manifest, Mapping) else None
@@ -286,7 +292,7 @@ def recorded_code(summary: Mapping[str, Any]) -> str | None:
     return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
 
 
-def _recompute_posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
+def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
     variant_config = config.variants[variant]
     folder, scores = (
@@ -297,16 +303,18 @@ def _recompute_posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
     if not all(path.is_file() for path in needed):
         return None, None
     rows = store.score_table(variant_config.family, variant, COLUMNS)
-    table = cells(rows)
-    fields = comparability_of(table, store.input(scores), config.posterior)
-    texts = texts_of(*store.read_responses(variant_config.family, variant), store.input(scores))
+    table = build_score_table(rows)
+    fields = measured_conditions(table, store.input(scores), config.posterior)
+    texts = read_response_table(
+        *store.read_responses(variant_config.family, variant), store.input(scores)
+    )
     primary = config.scoring.primary
-    computed = variant_posterior(table, texts, variant, primary, config.posterior).summary
+    computed = estimate_variant_rates(table, texts, variant, primary, config.posterior).summary
     recorded = store.read_summary(folder)
     labels = _labels(evidence, variant, rows, recorded)
     computed = with_corrected_rates(computed, table, labels, config.posterior)
     recorded_fields = {
-        "kind": "posterior", **identity_of(variant, variant_config),
+        "kind": "posterior", **variant_columns(variant, variant_config),
         "comparability": {"fingerprint": content_key(fields), "fields": fields},
         "manifest": recorded.get("manifest"),
     }  # fmt: skip
@@ -314,7 +322,7 @@ def _recompute_posterior(evidence: Evidence, variant: str) -> tuple[Any, Any]:
 
 
 def _labels(
-    evidence: Evidence, variant: str, scores: Any, recorded: Mapping[str, Any]
+    evidence: VerifyContext, variant: str, scores: Any, recorded: Mapping[str, Any]
 ) -> list[Any]:
     """A variant's labels: of their file, or where that is not here or another one (see
     `verify_sources`) as recorded."""
@@ -331,7 +339,7 @@ def _labels(
     return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
 
 
-def _recompute_pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
+def _recompute_pooled(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
     """Recompute the tables from the stored draws; the draws are not sampled again."""
     store, config = evidence.store, evidence.config
     folder, family_config = store.pooled(family), config.families[family]
@@ -339,14 +347,14 @@ def _recompute_pooled(evidence: Evidence, family: str) -> tuple[Any, Any]:
         return None, None
     variants = [{"variant": v, "parent": config.variants[v].parent} for v in family_config.variants]
     recorded = store.read_summary(folder)
-    pairs = edges(variants, family_config.reference)
-    computed = tables_of(
+    pairs = variant_pairs(variants, family_config.reference)
+    computed = rows_from_draws(
         store.read_draws(folder), pairs, config.posterior.level, recorded["scorers"]
     )
     return recorded, {**recorded, **computed}
 
 
-def _recompute_comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
+def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
     family_config, folder = config.families[family], store.comparison(family)
     needed = [
@@ -358,13 +366,17 @@ def _recompute_comparison(evidence: Evidence, family: str) -> tuple[Any, Any]:
     ]
     if not all(path.is_file() for path in needed):
         return None, None
-    tables = {v: cells(store.score_table(family, v, COLUMNS)) for v in family_config.variants}
+    tables = {
+        v: build_score_table(store.score_table(family, v, COLUMNS)) for v in family_config.variants
+    }
     summaries = {v: store.read_summary(store.posterior(family, v)) for v in family_config.variants}
     texts = {
-        v: texts_of(*store.read_responses(family, v), store.input(store.scores(family, v)))
+        v: read_response_table(
+            *store.read_responses(family, v), store.input(store.scores(family, v))
+        )
         for v in family_config.variants
     }
-    own_view = family_comparison(
+    own_view = compare_family(
         tables, texts, summaries, family_config.reference, config.scoring.primary, config.posterior,
         bool(family_config.allow_mismatch),
     )  # fmt: skip

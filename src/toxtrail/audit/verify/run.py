@@ -9,24 +9,24 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.audit.verify.context import (
-    DAMAGE,
-    LINKS,
+    CHECK_CATEGORIES,
+    DAMAGE_ERRORS,
     OUTCOMES,
     Check,
-    Evidence,
+    VerifyContext,
     broken,
+    catch_damage,
     checks_of,
-    guarded,
-    of_stage,
+    runs_of_stage,
 )
 from toxtrail.audit.verify.dvc_lock import Lock, is_own, outputs, parse_lock
 from toxtrail.audit.verify.dvc_yaml import verify_declaration
 from toxtrail.audit.verify.executions import verify_executions
-from toxtrail.audit.verify.hash_cache import Digests
+from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.mlflow_runs import (
-    content_of,
-    open_store,
-    title,
+    expected_run_content,
+    open_store_checked,
+    run_title,
     verify_runs,
     verify_tracking,
     verify_verdicts,
@@ -34,7 +34,7 @@ from toxtrail.audit.verify.mlflow_runs import (
 from toxtrail.audit.verify.pipeline import (
     LINK_OF_STAGE,
     cache_path,
-    listing,
+    cached_folder_listing,
     verify_committed,
     verify_lock,
     verify_outputs,
@@ -42,7 +42,7 @@ from toxtrail.audit.verify.pipeline import (
 )
 from toxtrail.audit.verify.rendered_outputs import verify_shown
 from toxtrail.audit.verify.rows import verify_manifests, verify_numbers, verify_rows
-from toxtrail.audit.verify.signatures import WHOLE, Signable, verify_signatures
+from toxtrail.audit.verify.signatures import EXPERIMENT_SIGNABLE, SignedResult, verify_signatures
 from toxtrail.audit.verify.unsafe_outputs import is_refused, refused_places
 from toxtrail.audit.verify.weights import paths_of_weights, verify_sources, verify_weights
 from toxtrail.backends.assets import AssetStore, default_cache
@@ -52,9 +52,9 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.load import read_yaml
 from toxtrail.config.schema import Config
 from toxtrail.errors import DataError
-from toxtrail.pipeline import Instance, stage_runs, upstream
+from toxtrail.pipeline import StageRun, stage_runs, upstream
 from toxtrail.regular_files import read_text, refuse_irregular
-from toxtrail.storage.artifacts import Store, read_json
+from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -80,7 +80,7 @@ class Tally(NamedTuple):
     weak: int
 
 
-def gather(store: Store, config: Config, progress: Progress) -> Evidence:
+def load_context(store: ArtifactStore, config: Config, progress: Progress) -> VerifyContext:
     """Read what is written about an experiment.
 
     Raises:
@@ -93,13 +93,13 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
     lock, problem = _lock_of(path)
     sizes = {out.path: out.size for entry, out in outputs(lock) if is_own(entry.name)}
     refused = refused_places(root, stage_runs(config), sizes)
-    return Evidence(
+    return VerifyContext(
         store=store,
         config=config,
         raw=read_yaml(root / "params.yaml"),
         lock=lock,
         lock_problem=problem,
-        digests=Digests(progress, (root / name for name in refused)),
+        digests=HashCache(progress, (root / name for name in refused)),
         assets=AssetStore(default_cache(), root, progress, config.outside),
         asset_cache=default_cache(),
         dvc_cache=cache_folder(root),
@@ -108,7 +108,7 @@ def gather(store: Store, config: Config, progress: Progress) -> Evidence:
 
 
 def verify(
-    evidence: Evidence, targets: Sequence[str], keys: Sequence[Ed25519PublicKey] = ()
+    evidence: VerifyContext, targets: Sequence[str], keys: Sequence[Ed25519PublicKey] = ()
 ) -> list[Check]:
     """Look at everything that the targets are made from.
 
@@ -125,41 +125,49 @@ def verify(
     _hash_all(evidence, scope)
     sound = evidence.sound(scope)
     view, checks = (
-        open_store(evidence) if of_stage(scope, "track", "track-comparison") else (None, [])
+        open_store_checked(evidence)
+        if runs_of_stage(scope, "track", "track-comparison")
+        else (None, [])
     )
     runs = view.runs if view else ()
     checks += checks_of(
         "dvc.lock", "dvc.lock", [evidence.lock_problem] if evidence.lock_problem else []
     )
-    checks += guarded("pipeline", "dvc.yaml", verify_declaration(evidence))
+    checks += catch_damage("pipeline", "dvc.yaml", verify_declaration(evidence))
     checks += verify_refused(evidence, scope)
-    checks += guarded("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
+    checks += catch_damage("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
     checks += verify_stale_entries(evidence, everything, scope if targets else None)
     checks += verify_committed(evidence.root)
-    checks += guarded("pipeline", "looking at outputs", verify_outputs(evidence, scope))
+    checks += catch_damage("pipeline", "looking at outputs", verify_outputs(evidence, scope))
     checks += verify_executions(evidence, sound)
     parts = (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
         what = part.__name__.removeprefix("verify_")
-        checks += guarded(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
-    checks += guarded("receipts", "looking at receipts", verify_tracking(evidence, sound, view))
-    checks += guarded("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
+        checks += catch_damage(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
+    checks += catch_damage(
+        "receipts", "looking at receipts", verify_tracking(evidence, sound, view)
+    )
+    checks += catch_damage("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
     content_keys = _content_keys(evidence, scope) if targets else set()
     for stored in runs:
         if not targets or stored.run.tags.get(KEY_TAG) in content_keys:
-            checks += guarded("MLflow runs", title(stored), verify_runs(evidence, [stored]))
+            checks += catch_damage(
+                "MLflow runs", run_title(stored), verify_runs(evidence, [stored])
+            )
     signatures = verify_signatures(evidence, _signables(scope), keys)
-    checks += guarded("signatures", "looking at signatures", signatures)
+    checks += catch_damage("signatures", "looking at signatures", signatures)
     return checks
 
 
-def _signables(scope: Sequence[Instance]) -> list[Signable]:
+def _signables(scope: Sequence[StageRun]) -> list[SignedResult]:
     """What of the scope can be signed; with its report, the whole experiment."""
     results = [
-        Signable("variants" if instance.stage.name == "track" else "families", instance.key or "")
-        for instance in of_stage(scope, "track", "track-comparison")
+        SignedResult(
+            "variants" if instance.stage.name == "track" else "families", instance.key or ""
+        )
+        for instance in runs_of_stage(scope, "track", "track-comparison")
     ]
-    return [*results, *(WHOLE for _ in of_stage(scope, "report"))]
+    return [*results, *(EXPERIMENT_SIGNABLE for _ in runs_of_stage(scope, "report"))]
 
 
 def tally(checks: Sequence[Check]) -> list[Tally]:
@@ -167,12 +175,12 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
     counts = Counter((check.link, check.outcome) for check in checks)
     return [
         Tally(link, *(counts[link, outcome] for outcome in OUTCOMES))
-        for link in LINKS
+        for link in CHECK_CATEGORIES
         if any(check.link == link for check in checks)
     ]
 
 
-def verify_refused(evidence: Evidence, scope: Sequence[Instance]) -> list[Check]:
+def verify_refused(evidence: VerifyContext, scope: Sequence[StageRun]) -> list[Check]:
     """Each place that holds a link or a pipe instead of what a stage made."""
     checks = []
     for name, reason in evidence.refused.items():
@@ -193,7 +201,7 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
         return {}, str(error)
 
 
-def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
+def _hash_all(evidence: VerifyContext, scope: Sequence[StageRun]) -> None:
     """Hash all that will be looked at, several files at a time."""
     paths = [
         evidence.path(path)
@@ -206,24 +214,24 @@ def _hash_all(evidence: Evidence, scope: Sequence[Instance]) -> None:
             if out.path not in instance.outs:
                 continue
             if out.md5.endswith(".dir"):
-                with suppress(*DAMAGE):  # verify_outputs says so
-                    inner = (listing(evidence.dvc_cache, out.md5) or {}).values()
+                with suppress(*DAMAGE_ERRORS):  # verify_outputs says so
+                    inner = (cached_folder_listing(evidence.dvc_cache, out.md5) or {}).values()
                     paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]
             else:
                 paths.append(cache_path(evidence.dvc_cache, out.md5))
-    with suppress(*DAMAGE):  # a damaged card is reported by verify_weights
+    with suppress(*DAMAGE_ERRORS):  # a damaged card is reported by verify_weights
         paths += paths_of_weights(evidence, scope)
-    if of_stage(scope, "track", "track-comparison"):
+    if runs_of_stage(scope, "track", "track-comparison"):
         paths.append(evidence.root / "mlruns" / "artifacts")
     evidence.digests.prepare(paths)
 
 
-def _content_keys(evidence: Evidence, scope: Sequence[Instance]) -> set[str]:
+def _content_keys(evidence: VerifyContext, scope: Sequence[StageRun]) -> set[str]:
     """Content keys of the runs of the scope: what receipts say, and what the files say."""
     keys = set()
-    for instance in of_stage(scope, "track", "track-comparison"):
-        with suppress(*DAMAGE):
+    for instance in runs_of_stage(scope, "track", "track-comparison"):
+        with suppress(*DAMAGE_ERRORS):
             keys.add(str(read_json(evidence.path(instance.writes[0]))["content_key"]))
-        with suppress(*DAMAGE):
-            keys.add(content_of(evidence, instance).content_key)
+        with suppress(*DAMAGE_ERRORS):
+            keys.add(expected_run_content(evidence, instance).content_key)
     return keys

@@ -12,20 +12,29 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.audit.bundle.signing import Signed, opened
-from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, absent, broken, failed, ok, weak
-from toxtrail.audit.verify.hash_cache import Digests, files_of
+from toxtrail.audit.bundle.signing import VerifiedEnvelope, open_envelope
+from toxtrail.audit.verify.context import (
+    DAMAGE_ERRORS,
+    Check,
+    VerifyContext,
+    absent,
+    broken,
+    failed,
+    ok,
+    weak,
+)
+from toxtrail.audit.verify.hash_cache import HashCache, dvc_files
 from toxtrail.audit.verify.params import changes
 from toxtrail.audit.verify.pipeline import RECEIPTS, value_at
 from toxtrail.audit.verify.unsafe_outputs import refused_places
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.schema import Config
-from toxtrail.errors import ConfigError, DataError, nearest
-from toxtrail.pipeline import Instance, stage_runs, upstream
-from toxtrail.provenance.embedded_manifest import embedded_manifest
+from toxtrail.errors import ConfigError, DataError, did_you_mean
+from toxtrail.pipeline import StageRun, stage_runs, upstream
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import canonical_json
 from toxtrail.regular_files import irregular, read_text
-from toxtrail.storage.artifacts import Store
+from toxtrail.storage.artifacts import ArtifactStore
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -40,7 +49,7 @@ WEIGHTS = {".safetensors", ".gguf", ".bin", ".pt", ".pth"}
 EXPERIMENT = "experiment"
 
 
-class Signable(NamedTuple):
+class SignedResult(NamedTuple):
     """What can be signed."""
 
     group: Literal["variants", "families", "experiment"]
@@ -56,7 +65,7 @@ class Signable(NamedTuple):
         name = EXPERIMENT if self.group == EXPERIMENT else f"{self.group}/{self.name}"
         return folder / f"{name}.dsse.json"
 
-    def stage_runs(self, config: Config) -> list[Instance]:
+    def stage_runs(self, config: Config) -> list[StageRun]:
         """Every stage run behind it, in order."""
         everything = stage_runs(config)
         if self.group == EXPERIMENT:
@@ -66,36 +75,38 @@ class Signable(NamedTuple):
             everything, [o for o in everything if (o.stage.name, o.key) == (stage, self.name)]
         )
 
-    def missing(self, store: Store, config: Config) -> list[str]:
+    def missing(self, store: ArtifactStore, config: Config) -> list[str]:
         """Outputs behind it that are not here."""
         outs = _signed_outs(self.stage_runs(config))
         return [out for out in outs if not store.at(out).exists()]
 
 
-WHOLE = Signable("experiment", EXPERIMENT)
+EXPERIMENT_SIGNABLE = SignedResult("experiment", EXPERIMENT)
 """Everything, the report included."""
 
 
-def signable(config: Config, names: Sequence[str]) -> list[Signable]:
+def signable(config: Config, names: Sequence[str]) -> list[SignedResult]:
     """The variants and families named, or all and the experiment as a whole.
 
     Raises:
         ConfigError: a name is neither.
     """
     signables = [
-        *(Signable("variants", name) for name in config.variants),
-        *(Signable("families", name) for name in config.families),
+        *(SignedResult("variants", name) for name in config.variants),
+        *(SignedResult("families", name) for name in config.families),
     ]
     for name in names:
         if name not in {item.name for item in signables}:
-            suggestion = nearest(name, [item.name for item in signables])
+            suggestion = did_you_mean(name, [item.name for item in signables])
             raise ConfigError(f'"{name}" is neither a variant nor a family.{suggestion}')
     if names:
         return [item for item in signables if item.name in names]
-    return [*signables, WHOLE]
+    return [*signables, EXPERIMENT_SIGNABLE]
 
 
-def statement(store: Store, config: Config, values: Mapping[str, Any], what: Signable) -> str:
+def statement(
+    store: ArtifactStore, config: Config, values: Mapping[str, Any], what: SignedResult
+) -> str:
     """The in-toto statement of the present files and values, as canonical JSON.
 
     Args:
@@ -112,7 +123,7 @@ def statement(store: Store, config: Config, values: Mapping[str, Any], what: Sig
         )
     for name, reason in refused_places(store.root, behind).items():
         raise DataError(f"{what.title} cannot be signed: {name}: {reason}.")
-    hashes = signed_files(store, behind, Digests(Silent()))
+    hashes = signed_files(store, behind, HashCache(NoProgress()))
     return canonical_json(
         {
             "_type": STATEMENT,
@@ -128,18 +139,20 @@ def statement(store: Store, config: Config, values: Mapping[str, Any], what: Sig
     )
 
 
-def signed_files(store: Store, behind: Sequence[Instance], digests: Digests) -> dict[str, str]:
+def signed_files(
+    store: ArtifactStore, behind: Sequence[StageRun], digests: HashCache
+) -> dict[str, str]:
     """Name -> SHA-256 of each file of these stage runs that is here."""
     hashes = {}
     for out in _signed_outs(behind):
-        for path in files_of(store.at(out)):
+        for path in dvc_files(store.at(out)):
             digest = digests.of(path) if path.suffix not in WEIGHTS else None
             if digest:
                 hashes[path.relative_to(store.root).as_posix()] = digest.sha256
     return hashes
 
 
-def signed_params(behind: Sequence[Instance], values: Mapping[str, Any]) -> dict[str, Any]:
+def signed_params(behind: Sequence[StageRun], values: Mapping[str, Any]) -> dict[str, Any]:
     """Place in params.yaml -> what it has there, for everything that the stage runs depend on."""
     makers = [instance for instance in behind if not instance.stage.name.startswith("track")]
     key_paths = dict.fromkeys(key_path for instance in makers for key_path in instance.params)
@@ -147,15 +160,17 @@ def signed_params(behind: Sequence[Instance], values: Mapping[str, Any]) -> dict
 
 
 def verify_signatures(
-    evidence: Evidence, names: Sequence[Signable], keys: Sequence[Ed25519PublicKey]
+    evidence: VerifyContext, names: Sequence[SignedResult], keys: Sequence[Ed25519PublicKey]
 ) -> Iterator[Check]:
     """Each signature is of the present files and, where a public key is given, of its owner."""
     signed = [item for item in names if item.path(evidence.root).exists()]
     for item in signed:
         try:
-            envelope = opened(read_text(item.path(evidence.root), "replace"), keys, item.title)
+            envelope = open_envelope(
+                read_text(item.path(evidence.root), "replace"), keys, item.title
+            )
             problems, missing = _compare_with_signed(evidence, item, envelope)
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             yield failed("signatures", item.title, error, "it cannot be compared with the files")
             continue
         yield from _signature_checks(item.title, envelope, problems, bool(keys))
@@ -165,7 +180,9 @@ def verify_signatures(
     yield from _unsigned(evidence, [item for item in names if item not in signed], bool(keys))
 
 
-def _unsigned(evidence: Evidence, names: Sequence[Signable], has_keys: bool) -> Iterator[Check]:
+def _unsigned(
+    evidence: VerifyContext, names: Sequence[SignedResult], has_keys: bool
+) -> Iterator[Check]:
     """Of what is here as a whole."""
     whole = [item for item in names if not item.missing(evidence.store, evidence.config)]
     titles = ", ".join(item.title for item in whole)
@@ -177,7 +194,7 @@ def _unsigned(evidence: Evidence, names: Sequence[Signable], has_keys: bool) -> 
 
 
 def _compare_with_signed(
-    evidence: Evidence, what: Signable, signed: Signed
+    evidence: VerifyContext, what: SignedResult, signed: VerifiedEnvelope
 ) -> tuple[list[str], list[str]]:
     """What is not as it was signed; and names of signed files that are not here."""
     value = json.loads(signed.payload)
@@ -205,7 +222,7 @@ def _compare_with_signed(
 
 
 def _signature_checks(
-    title: str, envelope: Signed, problems: Sequence[str], has_keys: bool
+    title: str, envelope: VerifiedEnvelope, problems: Sequence[str], has_keys: bool
 ) -> Iterator[Check]:
     key_ids = ", ".join(envelope.key_ids)
     for problem in problems:
@@ -219,14 +236,16 @@ def _signature_checks(
         yield ok("signatures", f"{title} (key {', '.join(envelope.valid_for)})")
 
 
-def _signed_outs(behind: Sequence[Instance]) -> list[str]:
+def _signed_outs(behind: Sequence[StageRun]) -> list[str]:
     return [out for instance in behind for out in instance.outs if not out.startswith(RECEIPTS)]
 
 
-def _manifest(store: Store, behind: Sequence[Instance], what: Signable) -> dict[str, Any] | None:
+def _manifest(
+    store: ArtifactStore, behind: Sequence[StageRun], what: SignedResult
+) -> dict[str, Any] | None:
     """The whole provenance of the result: its manifest."""
     kind = {"variants": "posterior", "families": "compare", EXPERIMENT: "report"}[what.group]
     instance = next(instance for instance in reversed(behind) if instance.stage.name == kind)
     path = store.at(instance.writes[0])
-    manifest = embedded_manifest(path / "summary.json" if path.is_dir() else path)
+    manifest = read_embedded_manifest(path / "summary.json" if path.is_dir() else path)
     return manifest.to_json() if manifest else None

@@ -6,56 +6,64 @@ from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from toxtrail.audit.lineage.context import Scene, Subject
-from toxtrail.audit.verify.context import DAMAGE, Check, Evidence, absent, broken, guarded, ok
-from toxtrail.audit.verify.hash_cache import hashed
-from toxtrail.audit.verify.mlflow_runs import open_store, verify_run
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
+from toxtrail.audit.verify.context import (
+    DAMAGE_ERRORS,
+    Check,
+    VerifyContext,
+    absent,
+    broken,
+    catch_damage,
+    ok,
+)
+from toxtrail.audit.verify.hash_cache import hash_file
+from toxtrail.audit.verify.mlflow_runs import open_store_checked, verify_run
 from toxtrail.audit.verify.pipeline import verify_stale_entries
 from toxtrail.audit.verify.run import verify
 from toxtrail.pipeline import stage_runs
-from toxtrail.provenance.embedded_manifest import embedded_manifest
-from toxtrail.provenance.identity import Manifest, ModelCard, canonical_json, lineage
+from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 
 def verify_subject(
-    evidence: Evidence,
-    subject: Subject,
-    scene: Scene,
+    evidence: VerifyContext,
+    subject: AuditTarget,
+    scene: AuditContext,
     keys: Sequence[Ed25519PublicKey] = (),
 ) -> list[Check]:
     """Everything that the subject is made from, then the subject itself."""
     checks = verify(evidence, subject.targets, keys) if subject.targets else []
     if subject.kind == "file" and subject.path:
-        checks += guarded("files", subject.path.name, verify_file(subject, scene))
+        checks += catch_damage("files", subject.path.name, verify_file(subject, scene))
         checks += _left_over(evidence, subject)
     run_id = subject.path.parent.name if subject.kind == "run" and subject.path else ""
     if run_id and not any(run_id[:8] in check.name for check in checks):
-        checks += guarded("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
+        checks += catch_damage("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
     detail = "it is not here: that it was recorded is all that can be said"
     return checks or [absent("files", subject.link.name, detail)]
 
 
-def _left_over(evidence: Evidence, subject: Subject) -> Iterator[Check]:
+def _left_over(evidence: VerifyContext, subject: AuditTarget) -> Iterator[Check]:
     """A file that dvc.lock still has of a variant that params.yaml no longer lists."""
     assert subject.path is not None
     stale = list(verify_stale_entries(evidence, stage_runs(evidence.config)))
-    md5 = hashed(subject.path).md5 if stale else ""
+    md5 = hash_file(subject.path).md5 if stale else ""
     for check in stale:
         outs = evidence.lock[check.name].outs.values()
         if any(out.md5 == md5 for out in outs):
             yield check
 
 
-def verify_file(subject: Subject, scene: Scene) -> Iterator[Check]:
+def verify_file(subject: AuditTarget, scene: AuditContext) -> Iterator[Check]:
     """A file from anywhere: was exactly this content ever recorded?"""
     assert subject.path is not None
     path = subject.path
     if scene.store and path.is_relative_to(scene.store.root) and subject.targets:
         return  # its stage's outputs were hashed against dvc.lock
-    digest, manifest = hashed(path), embedded_manifest(path)
+    digest, manifest = hash_file(path), read_embedded_manifest(path)
     if subject.locations or any(_holds(card, digest.sha256) for card in scene.cards):
         yield ok("files", path.name)
     elif manifest is not None and manifest.content_key in known_keys(scene):
@@ -71,31 +79,31 @@ def verify_file(subject: Subject, scene: Scene) -> Iterator[Check]:
         yield absent("files", path.name, detail)
 
 
-def known_keys(scene: Scene) -> set[str]:
+def known_keys(scene: AuditContext) -> set[str]:
     """Content keys of everything that is here or was tracked here."""
     manifests = []
     for instance in scene.instances:
         for out in instance.writes:
             path = scene.store.root / out if scene.store else None
             file = path / "summary.json" if path and path.is_dir() else path
-            with suppress(*DAMAGE):
+            with suppress(*DAMAGE_ERRORS):
                 if file and file.is_file():
-                    manifests.append(embedded_manifest(file))
+                    manifests.append(read_embedded_manifest(file))
     for run in scene.runs:
-        with suppress(*DAMAGE):  # damaged: verification names it
+        with suppress(*DAMAGE_ERRORS):  # damaged: verification names it
             predicate = canonical_json(run.statement()["predicate"])
             manifests.append(Manifest.model_validate_json(predicate))
-    return {node.content_key for m in manifests if m for node in lineage(m)}
+    return {node.content_key for m in manifests if m for node in walk_lineage(m)}
 
 
-def _holds(card: ModelCard, sha256: str) -> bool:
+def _holds(card: ModelIdentity, sha256: str) -> bool:
     adapters = (file for adapter in card.adapters for file in adapter.files)
     return any(file.sha256 == sha256 for file in (*adapters, *card.base.files))
 
 
-def _lone_run(evidence: Evidence, run_id: str) -> Iterator[Check]:
+def _lone_run(evidence: VerifyContext, run_id: str) -> Iterator[Check]:
     """A run of older files: held against itself."""
-    view, checks = open_store(evidence)
+    view, checks = open_store_checked(evidence)
     yield from checks
     matching_runs = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []
     for stored in matching_runs:

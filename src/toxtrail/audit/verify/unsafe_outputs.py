@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
-from toxtrail.pipeline import Instance
+from toxtrail.pipeline import StageRun
 from toxtrail.regular_files import irregular, link_target
 
 SMALL = 64 << 20
@@ -15,7 +15,7 @@ SMALL = 64 << 20
 
 
 def refused_places(
-    root: Path, instances: Sequence[Instance], sizes: Mapping[str, int] | None = None
+    root: Path, instances: Sequence[StageRun], sizes: Mapping[str, int] | None = None
 ) -> dict[str, str]:
     """Path from the root -> why it is not opened.
 

@@ -9,29 +9,29 @@ from contextlib import suppress
 from pathlib import Path
 
 from toxtrail.audit.verify.context import (
-    DAMAGE,
+    DAMAGE_ERRORS,
     Check,
-    Evidence,
     Problem,
+    VerifyContext,
     absent,
     broken,
+    catch_damage,
     checks_of,
-    guarded,
-    of_stage,
     ok,
     problem,
+    runs_of_stage,
     unread_only,
     weak,
 )
 from toxtrail.audit.verify.params import changes, other_model
 from toxtrail.backends.huggingface.weights.gguf import converted_folder
-from toxtrail.config.schema import Config, Source
-from toxtrail.pipeline import Instance
-from toxtrail.preflight.pinned_files import used_hashes
+from toxtrail.config.schema import Config, PinnedAsset
+from toxtrail.pipeline import StageRun
+from toxtrail.preflight.pinned_files import hashes_used_by_results
 from toxtrail.provenance.identity import (
     Adapter,
     FileHash,
-    ModelCard,
+    ModelIdentity,
     TrainingRecord,
     probe_digest,
     tree_sha256,
@@ -48,7 +48,7 @@ LINK_OF_SECTION = {
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
-def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Path]:
+def paths_of_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Path]:
     """Yield every file that the checks below hash, so that they are hashed in parallel."""
     for card in cards(evidence, scope).values():
         for uri, resolved in _addresses(card):
@@ -61,30 +61,30 @@ def paths_of_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[
         yield from asset.files if asset else ()
 
 
-def cards(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, ModelCard]:
+def cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> dict[str, ModelIdentity]:
     """Return the model cards of the scope that are present."""
-    cards_by_key: dict[str, ModelCard] = {}
+    cards_by_key: dict[str, ModelIdentity] = {}
     for key in _model_keys(scope):
-        with suppress(*DAMAGE):  # its hash is reported with the outputs
+        with suppress(*DAMAGE_ERRORS):  # its hash is reported with the outputs
             cards_by_key[key] = evidence.store.read_card(key)
     return cards_by_key
 
 
-def _model_keys(scope: Sequence[Instance]) -> list[str]:
-    return [instance.key for instance in of_stage(scope, "model", "finetune") if instance.key]
+def _model_keys(scope: Sequence[StageRun]) -> list[str]:
+    return [instance.key for instance in runs_of_stage(scope, "model", "finetune") if instance.key]
 
 
-def _unread_cards(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def _unread_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Yield a check for each card that could not be read; its weights are not verified then."""
     for key in _model_keys(scope):
         try:
             evidence.store.read_card(key)
-        except DAMAGE as error:
+        except DAMAGE_ERRORS as error:
             name = f"models/{key}/model.json"
             yield from unread_only("model cards", f"{name} (content)", error)
 
 
-def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Verify every weight and adapter file against its card; report missing and extra files."""
     cards_by_key = cards(evidence, scope)
     marks = weak_marks(evidence.config, cards_by_key)
@@ -92,57 +92,57 @@ def verify_weights(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Ch
     for key, card in cards_by_key.items():
         base = card.base
         asset = _verify_asset(evidence, "weights", base.uri, base.resolved, base.files)
-        yield from guarded("weights", base.uri, asset)
+        yield from catch_damage("weights", base.uri, asset)
         if base.converted:
             folder = converted_folder(evidence.asset_cache, base.sha256)
             copy = _verify_converted(evidence, base.uri, folder, base.converted)
-            yield from guarded("weights", f"the converted copy of {base.uri}", copy)
+            yield from catch_damage("weights", f"the converted copy of {base.uri}", copy)
         for adapter in card.adapters:
             name = adapter.uri or f"models/{key}/adapters/{adapter.key}"
-            yield from guarded("adapters", name, _verify_adapter(evidence, key, adapter))
+            yield from catch_damage("adapters", name, _verify_adapter(evidence, key, adapter))
         yield from _verify_card(evidence, card, cards_by_key)
         for line in marks.get(key, ()):
             yield weak("model cards", f"models/{key}/model.json", line)
 
 
-def weak_marks(config: Config, cards_by_key: Mapping[str, ModelCard]) -> dict[str, list[str]]:
+def weak_marks(config: Config, cards_by_key: Mapping[str, ModelIdentity]) -> dict[str, list[str]]:
     """Return the caveats of each variant's lineage."""
     parents = {key: variant_config.parent for key, variant_config in config.variants.items()}
     return doubts(cards_by_key, parents)
 
 
-def verify_sources(evidence: Evidence, scope: Sequence[Instance]) -> Iterator[Check]:
+def verify_sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Verify prompt files, training data and classifiers against their pins in params.yaml."""
     used: dict[str, str] = {}
-    with suppress(*DAMAGE):  # a damaged manifest or card is reported with its file
-        used = dict(used_hashes(evidence.config, evidence.store))
+    with suppress(*DAMAGE_ERRORS):  # a damaged manifest or card is reported with its file
+        used = dict(hashes_used_by_results(evidence.config, evidence.store))
     for key_path, source in _sources(evidence, scope).items():
         link = LINK_OF_SECTION[key_path.partition(".")[0]]
         checks = _verify_pinned(evidence, link, key_path, source, used.get(key_path))
-        yield from guarded(link, f"{key_path}: {source.uri}", checks)
+        yield from catch_damage(link, f"{key_path}: {source.uri}", checks)
     for key_path, source in _scorer_sources(evidence, scope).items():
         checks = _verify_pinned(evidence, "scorers", key_path, source, None)
-        yield from guarded("scorers", f"{key_path}: {source.uri}", checks)
+        yield from catch_damage("scorers", f"{key_path}: {source.uri}", checks)
 
 
-def _sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
+def _sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> dict[str, PinnedAsset]:
     names = {instance.name for instance in scope}
     return {
         key_path: source
         for key_path, source in evidence.config.sources()
         if (key_path.startswith("prompts.") and "prompts" in names)
         or (key_path.startswith("finetunes.") and f"finetune@{key_path.split('.')[1]}" in names)
-        or (key_path.startswith("posterior.") and of_stage(scope, "posterior"))
+        or (key_path.startswith("posterior.") and runs_of_stage(scope, "posterior"))
     }
 
 
-def _scorer_sources(evidence: Evidence, scope: Sequence[Instance]) -> dict[str, Source]:
-    if not of_stage(scope, "score"):
+def _scorer_sources(evidence: VerifyContext, scope: Sequence[StageRun]) -> dict[str, PinnedAsset]:
+    if not runs_of_stage(scope, "score"):
         return {}
     return {p: s for p, s in evidence.config.sources() if p.startswith("scoring.")}
 
 
-def _addresses(card: ModelCard) -> Iterator[tuple[str, str | None]]:
+def _addresses(card: ModelIdentity) -> Iterator[tuple[str, str | None]]:
     yield card.base.uri, card.base.resolved
     for adapter in card.adapters:
         if adapter.uri:
@@ -150,7 +150,7 @@ def _addresses(card: ModelCard) -> Iterator[tuple[str, str | None]]:
 
 
 def _verify_asset(
-    evidence: Evidence, link: str, uri: str, resolved: str | None, recorded: Iterable[FileHash]
+    evidence: VerifyContext, link: str, uri: str, resolved: str | None, recorded: Iterable[FileHash]
 ) -> Iterator[Check]:
     asset = evidence.assets.present(uri, resolved)
     if asset is None:
@@ -162,7 +162,7 @@ def _verify_asset(
 
 
 def _verify_converted(
-    evidence: Evidence, uri: str, folder: Path, recorded: Iterable[FileHash]
+    evidence: VerifyContext, uri: str, folder: Path, recorded: Iterable[FileHash]
 ) -> Iterator[Check]:
     name = f"the converted copy of {uri}"
     if not folder.is_dir():
@@ -176,7 +176,7 @@ def _verify_converted(
     )
 
 
-def _verify_adapter(evidence: Evidence, key: str, adapter: Adapter) -> Iterator[Check]:
+def _verify_adapter(evidence: VerifyContext, key: str, adapter: Adapter) -> Iterator[Check]:
     if adapter.uri is not None:
         yield from _verify_asset(evidence, "adapters", adapter.uri, adapter.resolved, adapter.files)
         claim = "that it was trained on the data its card names is its uploader's claim"
@@ -192,7 +192,7 @@ def _verify_adapter(evidence: Evidence, key: str, adapter: Adapter) -> Iterator[
 
 
 def _file_problems(
-    evidence: Evidence, present: dict[str, Path], recorded: Iterable[FileHash]
+    evidence: VerifyContext, present: dict[str, Path], recorded: Iterable[FileHash]
 ) -> Iterator[Problem]:
     expected = {file.path: file for file in recorded}
     for name in sorted(expected.keys() | present.keys()):
@@ -211,7 +211,7 @@ def _file_problems(
 
 
 def _verify_card(
-    evidence: Evidence, card: ModelCard, cards_by_key: dict[str, ModelCard]
+    evidence: VerifyContext, card: ModelIdentity, cards_by_key: dict[str, ModelIdentity]
 ) -> Iterator[Check]:
     if card.probe is None:
         yield weak("model cards", card.key, "no probe: nothing shows that its weights ever loaded")
@@ -220,7 +220,7 @@ def _verify_card(
 
 
 def card_problems(
-    config: Config, card: ModelCard, cards_by_key: dict[str, ModelCard]
+    config: Config, card: ModelIdentity, cards_by_key: dict[str, ModelIdentity]
 ) -> Iterator[str]:
     """Yield where a card contradicts itself, params.yaml or its parent."""
     yield from other_model(config, card)
@@ -240,7 +240,10 @@ def card_problems(
 
 
 def _training_problems(
-    config: Config, card: ModelCard, training: TrainingRecord, cards_by_key: dict[str, ModelCard]
+    config: Config,
+    card: ModelIdentity,
+    training: TrainingRecord,
+    cards_by_key: dict[str, ModelIdentity],
 ) -> Iterator[str]:
     recipe = config.finetunes.get(card.key)
     if recipe is None:
@@ -258,7 +261,7 @@ def _training_problems(
 
 
 def _verify_pinned(
-    evidence: Evidence, link: str, key_path: str, source: Source, used: str | None
+    evidence: VerifyContext, link: str, key_path: str, source: PinnedAsset, used: str | None
 ) -> Iterator[Check]:
     """Verify a source against its sha256 in params.yaml; without one, against what a result was
     made from, or against the blob names in the Hub cache.
@@ -291,7 +294,9 @@ def _verify_pinned(
         )
 
 
-def _verify_hub_names(evidence: Evidence, link: str, name: str, files: Iterable[Path]) -> Check:
+def _verify_hub_names(
+    evidence: VerifyContext, link: str, name: str, files: Iterable[Path]
+) -> Check:
     """Verify files by their blob names in the Hub cache: SHA-256 (large files) or git's SHA-1."""
     all_named = True
     for path in files:

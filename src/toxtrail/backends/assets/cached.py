@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from toxtrail.backends.assets.detoxify_checkpoints import released_urls
+from toxtrail.backends.assets.detoxify_checkpoints import detoxify_checkpoint_urls
 from toxtrail.backends.assets.hub import cached_hub
 from toxtrail.backends.assets.local import LocalFiles, content_of
 from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, parse_uri
@@ -13,7 +13,7 @@ from toxtrail.errors import ToxtrailError
 from toxtrail.regular_files import is_file
 
 
-class Present(NamedTuple):
+class CachedAsset(NamedTuple):
     """An asset's local files."""
 
     root: Path
@@ -21,7 +21,9 @@ class Present(NamedTuple):
     files: tuple[Path, ...]
 
 
-def present(uri: str, resolved: str | None, local: LocalFiles, cache: Path) -> Present | None:
+def find_cached(
+    uri: str, resolved: str | None, local: LocalFiles, cache: Path
+) -> CachedAsset | None:
     """Find the files of an asset; None if it is not on this machine, or may not be used.
 
     Args:
@@ -34,23 +36,23 @@ def present(uri: str, resolved: str | None, local: LocalFiles, cache: Path) -> P
     if isinstance(address, HfUri):
         revision = resolved or address.revision or "main"
         cached = cached_hub(address, revision)
-        return Present(cached[0], tuple(cached[1])) if cached else None
+        return CachedAsset(cached[0], tuple(cached[1])) if cached else None
     if isinstance(address, DetoxifyUri):
         try:
-            name = released_urls()[address.name].rsplit("/", 1)[1]
+            name = detoxify_checkpoint_urls()[address.name].rsplit("/", 1)[1]
         except (ToxtrailError, KeyError):
             return None
         return _local_files(cache / "detoxify" / name)
     return _local_files(cache / "pypi" / f"{address.package}-{address.version}" / address.path)
 
 
-def _local_files(path: Path) -> Present | None:
+def _local_files(path: Path) -> CachedAsset | None:
     """List the files at a path; None if there are none.
 
     Raises:
         OSError: the path exists and cannot be read.
     """
     if is_file(path):
-        return Present(path.parent, (path,))
+        return CachedAsset(path.parent, (path,))
     files = tuple(p for p in content_of(path) if is_file(p))
-    return Present(path, files) if files else None
+    return CachedAsset(path, files) if files else None

@@ -12,7 +12,7 @@ from toxtrail.backends.assets.download import download
 from toxtrail.backends.assets.verify import file_asset
 from toxtrail.backends.protocols import Asset, Progress
 from toxtrail.config.asset_uris import DetoxifyUri
-from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.provenance.identity import sha256_file
 
 
@@ -25,9 +25,11 @@ def fetch_detoxify(
         ConfigError: the package publishes no checkpoint of this name, or the pin is of another one.
         BackendError: it cannot be downloaded, or its content has another hash.
     """
-    url = released_urls().get(address.name)
+    url = detoxify_checkpoint_urls().get(address.name)
     if url is None:
-        raise ConfigError(f"{uri}: unknown checkpoint.{nearest(address.name, released_urls())}")
+        raise ConfigError(
+            f"{uri}: unknown checkpoint.{did_you_mean(address.name, detoxify_checkpoint_urls())}"
+        )
     path = cache / "detoxify" / url.rsplit("/", 1)[1]
     expected = _expected_sha256(uri, path.name, sha256)
     with locked(path):
@@ -48,7 +50,7 @@ def _expected_sha256(uri: str, name: str, sha256: str | None) -> str:
     return sha256 or prefix
 
 
-def released_urls() -> dict[str, str]:
+def detoxify_checkpoint_urls() -> dict[str, str]:
     """Read name -> URL from the installed package's source; importing it would import torch.
 
     Raises:

@@ -22,7 +22,7 @@ READ_BYTES = 1 << 16
 PAUSES_S = (1, 2, 4)
 """Pauses before each retry of a broken connection, in seconds."""
 
-WORTH_A_RETRY = (408, 429)
+RETRYABLE_STATUS = (408, 429)
 """The only 4xx statuses worth retrying: timeout, too many requests."""
 
 
@@ -30,7 +30,7 @@ class UnreachableError(BackendError):
     """The server cannot be reached or refuses; another source of the same file may still work."""
 
 
-def part_of(path: Path) -> Path:
+def partial_path(path: Path) -> Path:
     """Return the path of a file's partial download."""
     return path.with_name(path.name + ".part")
 
@@ -45,7 +45,7 @@ def download(url: str, path: Path, sha256: str, name: str, progress: Progress) -
         UnreachableError: the server cannot be reached or refuses.
         BackendError: the content has another hash (it is deleted).
     """
-    part = part_of(path)
+    part = partial_path(path)
     is_resumed = part.exists()
     _download_part(url, part, name, progress)
     if is_resumed and not sha256_file(part).startswith(sha256):
@@ -82,7 +82,7 @@ def _download_part(url: str, part: Path, name: str, progress: Progress) -> None:
 
 def _is_final(error: requests.RequestException) -> bool:
     status = error.response.status_code if error.response is not None else 0
-    return 400 <= status < 500 and status not in WORTH_A_RETRY
+    return 400 <= status < 500 and status not in RETRYABLE_STATUS
 
 
 def _error_summary(error: requests.RequestException) -> str:

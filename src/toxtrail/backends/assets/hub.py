@@ -11,7 +11,7 @@ from toxtrail.backends.protocols import Asset
 from toxtrail.config.asset_uris import HfUri
 from toxtrail.errors import BackendError, ConfigError
 
-WANTED = [
+ALLOW_PATTERNS = [
     "*.json",
     "*.safetensors",
     "*.model",
@@ -23,10 +23,10 @@ WANTED = [
 ]
 """Weights and the files that affect their output. Never a pickle, never code."""
 
-UNWANTED = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*", "consolidated*"]
+IGNORE_PATTERNS = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*", "consolidated*"]
 """The same weights in formats that are not loaded here."""
 
-CURES = {
+ERROR_HINTS = {
     "GatedRepoError": "accept its licence on the Hub, then `hf auth login`",
     "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
     "RevisionNotFoundError": "check the commit, branch or tag",
@@ -106,7 +106,10 @@ def _download_snapshot(address: HfUri, commit: str) -> Path:
     from huggingface_hub import snapshot_download
 
     folder = snapshot_download(
-        address.repo, revision=commit, allow_patterns=WANTED, ignore_patterns=UNWANTED
+        address.repo,
+        revision=commit,
+        allow_patterns=ALLOW_PATTERNS,
+        ignore_patterns=IGNORE_PATTERNS,
     )
     return Path(folder)
 
@@ -116,7 +119,9 @@ def _allowed_files(folder: Path) -> list[Path]:
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    allowed = filter_repo_objects(names, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+    allowed = filter_repo_objects(
+        names, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS
+    )
     return [folder / name for name in allowed]
 
 
@@ -136,7 +141,9 @@ def _hub_errors(uri: str) -> Iterator[None]:
         errors.RevisionResolutionError,
     ) as error:
         names = [base.__name__ for base in type(error).__mro__]
-        advice = next((CURES[name] for name in names if name in CURES), "check the network")
+        advice = next(
+            (ERROR_HINTS[name] for name in names if name in ERROR_HINTS), "check the network"
+        )
         reason = (str(error).strip().splitlines() or [""])[0]
         raise BackendError(
             f"{uri} cannot be fetched ({type(error).__name__}: {reason}): {advice}."

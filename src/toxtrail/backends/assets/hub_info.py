@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.backends.assets.hub import UNWANTED, WANTED
+from toxtrail.backends.assets.hub import ALLOW_PATTERNS, IGNORE_PATTERNS
 from toxtrail.config.asset_uris import HfUri
 from toxtrail.redaction import redacted
 
@@ -24,7 +24,7 @@ or a private one."""
 
 
 @dataclass(frozen=True)
-class RepoFacts:
+class RepoInfo:
     """Metadata of a repo, from the Hub."""
 
     name: str
@@ -47,37 +47,39 @@ class RepoFacts:
         """The files of a model repo that are downloaded, with their sizes."""
         from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-        names = filter_repo_objects(self.files, allow_patterns=WANTED, ignore_patterns=UNWANTED)
+        names = filter_repo_objects(
+            self.files, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS
+        )
         return {name: self.files[name] for name in names}
 
 
-class Answer(NamedTuple):
+class HubAnswer(NamedTuple):
     """The result of a query."""
 
     state: State
     message: str
     """The reason and what to do; empty if nothing is wrong."""
-    facts: RepoFacts | None
+    facts: RepoInfo | None
 
 
-class Hub:
+class HubClient:
     """Client that queries each repo once. After one network failure it sends no further requests:
     each of them would time out too."""
 
     def __init__(self) -> None:
-        self._answers: dict[tuple[str, str, str | None], Answer] = {}
+        self._answers: dict[tuple[str, str, str | None], HubAnswer] = {}
         self._network_error: str | None = None
 
-    def ask(self, address: HfUri) -> Answer:
+    def ask(self, address: HfUri) -> HubAnswer:
         """Query whether an address is accessible, and its repo's metadata."""
         answer = self.repo(address.repo, address.repo_type, address.revision)
         if address.path is None or answer.facts is None or address.path in answer.facts.files:
             return answer
-        return Answer(
+        return HubAnswer(
             "missing", f"the repo has no file {address.path}: check its path", answer.facts
         )
 
-    def repo(self, repo: str, repo_type: str = "model", revision: str | None = None) -> Answer:
+    def repo(self, repo: str, repo_type: str = "model", revision: str | None = None) -> HubAnswer:
         """Query a repo at a revision (None: its default branch)."""
         key = (repo, repo_type, revision)
         if key not in self._answers:
@@ -99,46 +101,46 @@ class Hub:
             return None
         return values if isinstance(values, dict) else None
 
-    def _query(self, repo: str, repo_type: str, revision: str | None) -> Answer:
+    def _query(self, repo: str, repo_type: str, revision: str | None) -> HubAnswer:
         from huggingface_hub import HfApi, errors
         from huggingface_hub.errors import HTTPError  # type: ignore[attr-defined]
 
         if self._network_error is not None:
-            return Answer("unreachable", self._network_error, None)
+            return HubAnswer("unreachable", self._network_error, None)
         ask = HfApi().dataset_info if repo_type == "dataset" else HfApi().model_info
         try:
             info = ask(repo, revision=revision, files_metadata=True, timeout=TIMEOUT_S)
         except errors.GatedRepoError:
-            return Answer("gated", _gated_message(repo), None)
+            return HubAnswer("gated", _gated_message(repo), None)
         except errors.RepositoryNotFoundError:
-            return Answer(
+            return HubAnswer(
                 "missing",
                 "no such repo on the Hub (or it is private): check the spelling, or `hf auth "
                 "login`",
                 None,
             )
         except errors.RevisionNotFoundError:
-            return Answer(
+            return HubAnswer(
                 "missing", f"the repo has no {revision}: check the commit, branch or tag", None
             )
         except errors.HFValidationError:
-            return Answer("missing", "not a valid repo name: check the spelling", None)
+            return HubAnswer("missing", "not a valid repo name: check the spelling", None)
         except (OSError, HTTPError) as error:
             self._network_error = _network_problem(error)
-            return Answer("unreachable", self._network_error, None)
+            return HubAnswer("unreachable", self._network_error, None)
         facts = _repo_facts(info)
         if facts.gated and not _may_download(repo, repo_type):
-            return Answer("gated", _gated_message(repo), facts)
-        return Answer("there", _renamed_message(repo, facts.name), facts)
+            return HubAnswer("gated", _gated_message(repo), facts)
+        return HubAnswer("there", _renamed_message(repo, facts.name), facts)
 
 
-def _repo_facts(info: ModelInfo | DatasetInfo) -> RepoFacts:
+def _repo_facts(info: ModelInfo | DatasetInfo) -> RepoInfo:
     metadata: Any = info.card_data
     card = metadata.to_dict() if hasattr(metadata, "to_dict") else {}
     config = getattr(info, "config", None) or {}
     weights = getattr(info, "safetensors", None)
     files = {file.rfilename: file.size for file in info.siblings or ()}
-    return RepoFacts(
+    return RepoInfo(
         name=info.id,
         commit=info.sha or "",
         gated=bool(info.gated),

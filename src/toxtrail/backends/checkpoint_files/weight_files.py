@@ -54,7 +54,7 @@ KINDS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
 """First bytes in lower case -> what the file is, what to do."""
 
 
-class Stored(NamedTuple):
+class TensorEntry(NamedTuple):
     """A tensor's entry in a safetensors file."""
 
     dtype: str
@@ -147,7 +147,7 @@ def inspect_weights(path: Path, name: str, hashed: Collection[str]) -> None:
             stored_tensors(file, name)
 
 
-def stored_tensors(path: Path, name: str) -> dict[str, Stored]:
+def stored_tensors(path: Path, name: str) -> dict[str, TensorEntry]:
     """Read names, dtypes and shapes of a safetensors file; its data is not read.
 
     Raises:
@@ -158,7 +158,7 @@ def stored_tensors(path: Path, name: str) -> dict[str, Stored]:
     with _header_errors(path, name, "safetensors"), safe_open(path, framework="np") as file:
         slices = {key: file.get_slice(key) for key in file.keys()}  # noqa: SIM118
         return {
-            key: Stored(tensor.get_dtype(), tuple(tensor.get_shape()))
+            key: TensorEntry(tensor.get_dtype(), tuple(tensor.get_shape()))
             for key, tensor in slices.items()
         }
 

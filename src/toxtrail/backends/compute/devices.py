@@ -32,7 +32,7 @@ def pick_device(setting: str) -> str:
     return setting
 
 
-def use_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
+def set_num_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
     """Set torch's number of threads; `auto` uses the cores available to this process.
 
     Args:
@@ -48,7 +48,7 @@ def use_threads(setting: int | Literal["auto"], processes: int = 1) -> int:
     return threads
 
 
-def row_block() -> int:
+def batch_alignment() -> int:
     """Return the number of which batch sizes are multiples, so that a row has the same bits in any.
 
     With fewer than 12 rows a CPU multiplies float32 matrices with another kernel, and a thread's
@@ -82,7 +82,7 @@ def machine_memory() -> int:
     return min(total, int(limit)) if limit.isdecimal() else total
 
 
-def environment(device: str) -> dict[str, str]:
+def environment_info(device: str) -> dict[str, str]:
     """Return the versions and hardware that can change a logit's last bits, for manifests."""
     import peft
     import tokenizers

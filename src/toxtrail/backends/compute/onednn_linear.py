@@ -43,7 +43,7 @@ class _PrepackedWeight(NamedTuple):
     """Its count of in-place changes."""
 
 
-class Linears:
+class OneDnnLinears:
     """A model's linear layers; weights that change are prepacked again."""
 
     def __init__(self, model: nn.Module | None) -> None:

@@ -15,8 +15,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.mlflow.store import artifact_root, is_local, reading, scratch_folder
-from toxtrail.backends.mlflow.store_errors import explained
+from toxtrail.backends.mlflow.store import artifact_root, is_local, readonly_client, scratch_folder
+from toxtrail.backends.mlflow.store_errors import explain_error
 from toxtrail.backends.mlflow.write_run import PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.errors import DataError, UnreadableError, why_unread
 from toxtrail.provenance.identity import sha256_file, sha256_text
@@ -68,7 +68,7 @@ def fetch(
     except Exception as error:  # noqa: BLE001
         if _is_absent(client, run_id, name):
             return Fetched(None, missing=True, reason="the store does not have it")
-        return Fetched(None, missing=False, reason=explained(error, client.tracking_uri))
+        return Fetched(None, missing=False, reason=explain_error(error, client.tracking_uri))
     path = Path(local)
     if name and not path.is_file():
         return Fetched(None, missing=True, reason="the store has a folder of this name")
@@ -87,7 +87,7 @@ def fetch_folder(client: MlflowClient, uri: str, folder: Path) -> Fetched:
             artifact_uri=uri, dst_path=str(folder), tracking_uri=client.tracking_uri
         )
     except Exception as error:  # noqa: BLE001
-        return Fetched(None, missing=False, reason=explained(error, client.tracking_uri))
+        return Fetched(None, missing=False, reason=explain_error(error, client.tracking_uri))
     return Fetched(Path(path), missing=False, reason="")
 
 
@@ -221,7 +221,7 @@ class RunFiles:
                 return path
             cure = "Delete mlruns/ and run `dvc repro` to rebuild it."
             raise DataError(f"{self._title} has lost its file {name}. {cure}")
-        with reading(self._root) as client:
+        with readonly_client(self._root) as client:
             result = fetch(client, self._run_id, name, scratch_folder(), self._artifact_uri)
         if result.path is not None:
             return result.path

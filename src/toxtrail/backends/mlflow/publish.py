@@ -28,7 +28,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from toxtrail.backends.mlflow.fetch_artifacts import Fetched, fetch
 from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import artifact_root, is_local, publisher_id, tracking_uri
-from toxtrail.backends.mlflow.store_errors import explained
+from toxtrail.backends.mlflow.store_errors import explain_error
 from toxtrail.backends.mlflow.write_run import (
     KEY_TAG,
     PAYLOAD,
@@ -41,7 +41,7 @@ from toxtrail.backends.mlflow.write_run import (
     finish_run,
     write_run,
 )
-from toxtrail.backends.protocols import Published, RunContent
+from toxtrail.backends.protocols import PublishedRun, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
 from toxtrail.regular_files import open_regular, read_text
@@ -85,7 +85,7 @@ class Publication:
         self._unusable: set[str] = set()
         """Ids of sealed runs of this content that cannot be used."""
 
-    def publish(self) -> Published:
+    def publish(self) -> PublishedRun:
         """Find or create the sealed run of this content.
 
         Raises:
@@ -97,7 +97,7 @@ class Publication:
 
     # --- an existing run --------------------------------------------------------------------------
 
-    def _find_existing(self) -> Published | None:
+    def _find_existing(self) -> PublishedRun | None:
         unreadable = []
         for run in self._settled_runs():
             inspection = inspect(self._client, self._root, run)
@@ -108,7 +108,7 @@ class Publication:
                 self._reject(run, inspection.changed)
             else:
                 run_id = self._finish(run)
-                return Published(run_id, created=False, payload=inspection.payload)
+                return PublishedRun(run_id, created=False, payload=inspection.payload)
         if unreadable:
             raise BackendError(
                 "The MLflow store has a sealed run of this content whose files cannot be read: "
@@ -149,13 +149,13 @@ class Publication:
 
     # --- a new run --------------------------------------------------------------------------------
 
-    def _create(self) -> Published:
+    def _create(self) -> PublishedRun:
         self._note_other_files()
         run_id, payload = write_run(
             self._client, self._experiment, self._run, self._publisher, self._read_back
         )
         standing = self._settle(run_id)
-        return Published(standing, created=standing == run_id, payload=payload)
+        return PublishedRun(standing, created=standing == run_id, payload=payload)
 
     def _read_back(self, run_id: str) -> None:
         """Raise BackendError if the store does not return what was written: some proxies answer
@@ -251,7 +251,7 @@ class Publication:
         try:
             action()
         except MlflowException as error:
-            reason = explained(error, tracking_uri(self._root))
+            reason = explain_error(error, tracking_uri(self._root))
             self._remarks.append(f"The MLflow store did not let toxtrail {what}: {reason}")
 
 

@@ -13,7 +13,7 @@ from toxtrail.backends.mlflow.store import (
     deleted_experiment,
     is_local,
     local_store,
-    reading,
+    readonly_client,
     store_exists,
     tracking_uri,
 )
@@ -44,7 +44,7 @@ class Content(NamedTuple):
     seal: str
 
 
-class Answer(NamedTuple):
+class PublishedContents(NamedTuple):
     """The result of a query."""
 
     present: frozenset[Content]
@@ -58,7 +58,7 @@ def store_name(root: Path) -> str:
     return "mlruns/mlflow.db" if is_local(root) else redacted(tracking_uri(root))
 
 
-def ask(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
+def find_published(root: Path, experiment: str, contents: Collection[Content]) -> PublishedContents:
     """Find which of these contents have a sealed run in the store. The local store is read without
     MLflow, whose import takes seconds.
 
@@ -66,13 +66,15 @@ def ask(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
         BackendError: the store cannot be read, or the experiment was deleted in it.
     """
     if not contents or not store_exists(root):
-        return Answer(frozenset(), ())
+        return PublishedContents(frozenset(), ())
     if is_local(root):
         return _ask_local(root, experiment, contents)
-    with reading(root) as client:
+    with readonly_client(root) as client:
         stored_experiment = client.get_experiment_by_name(experiment)
         if stored_experiment is None:
-            return Answer(frozenset(), tuple(_experiments_with(client, next(iter(contents)))))
+            return PublishedContents(
+                frozenset(), tuple(_experiments_with(client, next(iter(contents))))
+            )
         if stored_experiment.lifecycle_stage == "deleted":
             raise BackendError(
                 deleted_experiment(
@@ -84,7 +86,9 @@ def ask(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
             present = list(
                 pool.map(lambda content: _has_run(client, experiment_ids, content), contents)
             )
-    return Answer(frozenset(c for c, has in zip(contents, present, strict=True) if has), ())
+    return PublishedContents(
+        frozenset(c for c, has in zip(contents, present, strict=True) if has), ()
+    )
 
 
 def _has_run(client: MlflowClient, experiments: list[str], content: Content) -> bool:
@@ -107,7 +111,7 @@ def _experiments_with(client: MlflowClient, content: Content) -> Iterator[str]:
         yield f'"{names[experiment_id]}" (id {experiment_id})'
 
 
-def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> Answer:
+def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> PublishedContents:
     path = local_store(root)
     try:
         with closing(sqlite3.connect(f"{path.as_uri()}?mode=ro", uri=True)) as db:
@@ -123,4 +127,4 @@ def _ask_local(root: Path, experiment: str, contents: Collection[Content]) -> An
     requested = frozenset(contents)
     present = requested & {Content(*row[3:]) for row in rows if row[0] == experiment}
     others = sorted({f'"{row[0]}" (id {row[1]})' for row in rows if Content(*row[3:]) in requested})
-    return Answer(present, () if experiment_row else tuple(others))
+    return PublishedContents(present, () if experiment_row else tuple(others))

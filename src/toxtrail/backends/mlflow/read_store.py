@@ -17,7 +17,7 @@ from toxtrail.backends.mlflow.store import (
     artifact_root,
     is_local,
     local_store,
-    opened,
+    locked_client,
     scratch_folder,
     store_exists,
 )
@@ -94,7 +94,7 @@ def read_store(root: Path, experiment: str) -> StoreView | None:
         return None
     from mlflow.entities import ViewType
 
-    with opened(root) as client:
+    with locked_client(root) as client:
         stored_experiment = client.get_experiment_by_name(experiment)
         if stored_experiment is None:
             return None

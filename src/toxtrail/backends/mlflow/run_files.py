@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from toxtrail.backends.mlflow.fetch_artifacts import MANIFEST, RunFiles
-from toxtrail.backends.mlflow.store import artifact_root, is_local, local_store, opened
+from toxtrail.backends.mlflow.store import artifact_root, is_local, local_store, locked_client
 from toxtrail.backends.mlflow.write_run import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.errors import DataError
 from toxtrail.regular_files import is_file, read_text
@@ -24,7 +24,7 @@ EXECUTIONS = "executions.json"
 
 
 @dataclass(frozen=True)
-class FiledRun:
+class LocalRunFiles:
     """A run with its name, id and content key, and its files."""
 
     run_id: str
@@ -63,7 +63,7 @@ class FiledRun:
         return self.files.json(EXECUTIONS) if self.files.has(EXECUTIONS) else {}
 
 
-def tracked_runs(root: Path, experiment: str) -> list[FiledRun]:
+def tracked_runs(root: Path, experiment: str) -> list[LocalRunFiles]:
     """List every run in the experiment's store that toxtrail created.
 
     Raises:
@@ -82,7 +82,7 @@ def damaged_runs(root: Path, intact: Collection[Path]) -> list[Path]:
     return sorted(folders - set(intact))
 
 
-def unusable(folder: Path) -> Exception:
+def damage_error(folder: Path) -> Exception:
     """Return the error that makes a run unusable."""
     try:
         json.loads(read_text(folder / RECORD))
@@ -91,13 +91,13 @@ def unusable(folder: Path) -> Exception:
     return DataError(f"its {RECORD} is not a record of a run")
 
 
-def _local_runs(root: Path) -> list[FiledRun]:
+def _local_runs(root: Path) -> list[LocalRunFiles]:
     runs, tags = [], _sealing_tags(root)
     for path in sorted(artifact_root(root).glob(f"*/artifacts/{RECORD}")):
         try:
             listed, run_id = json.loads(read_text(path)), path.parent.parent.name
             files = RunFiles(root, run_id, str(listed["name"]), tags.get(run_id))
-            run = FiledRun(run_id, files, listed)
+            run = LocalRunFiles(run_id, files, listed)
             runs.append(run) if run.name and run.content_key else None
         except (DataError, OSError, ValueError, KeyError, TypeError):
             continue  # damaged: verification reports it
@@ -119,11 +119,11 @@ def _sealing_tags(root: Path) -> dict[str, dict[str, str]]:
     return tags
 
 
-def _remote_runs(root: Path, experiment: str) -> list[FiledRun]:
+def _remote_runs(root: Path, experiment: str) -> list[LocalRunFiles]:
     from toxtrail.backends.mlflow.search import search
     from toxtrail.backends.mlflow.tracker import as_tracked
 
-    with opened(root) as client:
+    with locked_client(root) as client:
         stored_experiment = client.get_experiment_by_name(experiment)
         runs = (
             [as_tracked(r) for r in search(client, stored_experiment.experiment_id, "")]
@@ -131,7 +131,7 @@ def _remote_runs(root: Path, experiment: str) -> list[FiledRun]:
             else []
         )
     return [
-        FiledRun(
+        LocalRunFiles(
             run.run_id,
             RunFiles(root, run.run_id, run.name, run.tags, run.artifact_uri),
             {"name": run.name, "tags": run.tags},

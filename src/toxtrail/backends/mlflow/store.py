@@ -98,7 +98,7 @@ def scratch_folder() -> Path:
 
 
 @contextmanager
-def opened(root: Path) -> Iterator[MlflowClient]:
+def locked_client(root: Path) -> Iterator[MlflowClient]:
     """Open a client, and lock the store on this host for the block.
 
     Several processes that open a missing SQLite store at once can damage it permanently, and two
@@ -133,10 +133,10 @@ def _lock_file(root: Path) -> Path:
 
 
 @contextmanager
-def reading(root: Path) -> Iterator[MlflowClient]:
+def readonly_client(root: Path) -> Iterator[MlflowClient]:
     """Open a client for reading; a team's server needs no lock, and no folder for it."""
     if is_local(root):
-        with opened(root) as client:
+        with locked_client(root) as client:
             yield client
     else:
         yield from _open_client(root)
@@ -221,13 +221,13 @@ def _refuse_address(uri: str) -> None:
 
 def _store_error(root: Path, uri: str, error: Exception) -> BackendError:
     """Convert the store's failure to an error with an explanation."""
-    from toxtrail.backends.mlflow.store_errors import explained, is_damage, is_unreachable
+    from toxtrail.backends.mlflow.store_errors import explain_error, is_unreachable, needs_rebuild
 
     cure, kind = "", BackendError
-    if is_local(root) and is_damage(error):
+    if is_local(root) and needs_rebuild(error):
         cure = " To rebuild it from the local results, delete mlruns/ and run `dvc repro`."
         kind = DamagedStoreError
     elif not is_local(root):
         cure = " Without MLFLOW_TRACKING_URI, this experiment's local store is used."
         kind = UnreachableStoreError if is_unreachable(error) else BackendError
-    return kind(f"The MLflow store {redacted(uri)} failed. {explained(error, uri)}{cure}")
+    return kind(f"The MLflow store {redacted(uri)} failed. {explain_error(error, uri)}{cure}")

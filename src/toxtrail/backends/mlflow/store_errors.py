@@ -12,9 +12,9 @@ from collections.abc import Iterator
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
-from toxtrail.errors import no_room
+from toxtrail.errors import is_disk_full
 from toxtrail.redaction import redacted
-from toxtrail.text_escaping import visible
+from toxtrail.text_escaping import escape_control_chars
 
 MAX_MESSAGE = 300
 """Largest number of characters of another program's message."""
@@ -80,7 +80,7 @@ class Answer(NamedTuple):
     body: str
 
 
-def explained(error: BaseException, uri: str) -> str:
+def explain_error(error: BaseException, uri: str) -> str:
     """Explain an error and what to do, without secrets.
 
     Args:
@@ -110,12 +110,12 @@ def is_unreachable(error: BaseException) -> bool:
     )
 
 
-def is_damage(error: BaseException) -> bool:
+def needs_rebuild(error: BaseException) -> bool:
     """Return whether rebuilding the store may help: it is not merely locked, full, read-only or
     written by another version of MLflow, which can still read it."""
     texts = [str(cause) for cause in causes(error)]
     readable = any(words in text.lower() for text in texts for words in OTHER_SCHEMA)
-    return not readable and not any(map(TEMPORARY.search, texts)) and not no_room(error)
+    return not readable and not any(map(TEMPORARY.search, texts)) and not is_disk_full(error)
 
 
 def causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -129,7 +129,7 @@ def causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def safe_line(text: str) -> str:
     """Format another program's message: one line, truncated, no control characters or secrets."""
-    line = visible(" ".join(redacted(text).split())).rstrip(".")
+    line = escape_control_chars(" ".join(redacted(text).split())).rstrip(".")
     return line if len(line) <= MAX_MESSAGE else f"{line[:MAX_MESSAGE]}..."
 
 
@@ -201,7 +201,7 @@ def _explain_database(error: BaseException, text: str, uri: str) -> str:
 
 
 def _local_database(error: BaseException, lowered: str) -> str:
-    if no_room(error):
+    if is_disk_full(error):
         return "Its disk is full. Free some space, then run the same command again."
     if "database is locked" in lowered:
         return "Another program is writing to its database (database is locked). Try again later."

@@ -13,13 +13,13 @@ from toxtrail.backends.mlflow.store import (
     artifact_root,
     deleted_experiment,
     is_local,
-    opened,
-    reading,
+    locked_client,
+    readonly_client,
     store_exists,
 )
-from toxtrail.backends.mlflow.store_errors import explained
-from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG, refuse_names
-from toxtrail.backends.protocols import Published, RunContent, TrackedRun
+from toxtrail.backends.mlflow.store_errors import explain_error
+from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG, require_valid_names
+from toxtrail.backends.protocols import PublishedRun, RunContent, TrackedRun
 from toxtrail.errors import BackendError, ConfigError
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class MlflowTracker:
         self._root = root
         self._experiment = experiment
 
-    def publish(self, run: RunContent) -> Published:
+    def publish(self, run: RunContent) -> PublishedRun:
         """Find the sealed, intact run of this content, or create it. See mlflow_publish.
 
         Raises:
@@ -42,8 +42,8 @@ class MlflowTracker:
         """
         from toxtrail.backends.mlflow.publish import Publication
 
-        refuse_names([*run.params, *run.metrics, *run.curves])
-        with opened(self._root) as client:
+        require_valid_names([*run.params, *run.metrics, *run.curves])
+        with locked_client(self._root) as client:
             experiment = self._get_or_create_experiment(client)
             published = Publication(client, self._root, experiment, run).publish()
             refused = annotate(client, experiment, run)
@@ -59,7 +59,7 @@ class MlflowTracker:
         """
         if not store_exists(self._root):
             return []
-        with reading(self._root) as client:
+        with readonly_client(self._root) as client:
             experiment = self._experiment_id(client)
             matches = (
                 [] if experiment is None else _search_filtered(client, experiment, filter_string)
@@ -163,7 +163,7 @@ def _set_tags(client: MlflowClient, run: Run, tags: Mapping[str, str]) -> None:
 
 
 def _refusal_message(what: str, client: MlflowClient, error: Exception) -> str:
-    return f"The MLflow store did not accept {what}: {explained(error, client.tracking_uri)}"
+    return f"The MLflow store did not accept {what}: {explain_error(error, client.tracking_uri)}"
 
 
 def _search_filtered(client: MlflowClient, experiment: str, filter_string: str) -> list[Run]:

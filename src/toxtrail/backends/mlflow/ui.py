@@ -7,8 +7,8 @@ import socket
 import sys
 from pathlib import Path
 
-from toxtrail.backends.mlflow.store import artifact_root, is_local, opened, tracking_uri
-from toxtrail.backends.subprocesses import foreground
+from toxtrail.backends.mlflow.store import artifact_root, is_local, locked_client, tracking_uri
+from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.errors import BackendError
 
 
@@ -24,7 +24,7 @@ def serve_ui(root: Path, host: str, port: int) -> int:
     if not is_local(root):
         raise BackendError(f"MLFLOW_TRACKING_URI is set. Open {tracking_uri(root)} directly.")
     _refuse_taken_port(host, port)
-    with opened(root):
+    with locked_client(root):
         pass
     command = [
         sys.executable, "-m", "mlflow", "ui", "--backend-store-uri", tracking_uri(root),
@@ -33,7 +33,7 @@ def serve_ui(root: Path, host: str, port: int) -> int:
     ]  # fmt: skip
     environment = {**os.environ, "MLFLOW_DISABLE_TELEMETRY": "true"}
     try:
-        return foreground(command, root, environment)
+        return run_foreground(command, root, environment)
     except KeyboardInterrupt:
         return 0
 

@@ -13,7 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.protocols import EXPERIMENT, LoggedAdapter, RunContent
+from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, LoggedAdapter, RunContent
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import sha256_file, sha256_text
 from toxtrail.regular_files import read_bytes
@@ -96,7 +96,7 @@ def _write_content(
     curves = ((name, value) for name, points in run.curves.items() for _, value in points)
     values = (*run.metrics.items(), *curves)
     nonfinite = sorted({name for name, value in values if not math.isfinite(value)})
-    note = run.description.replace(EXPERIMENT, experiment)
+    note = run.description.replace(EXPERIMENT_PLACEHOLDER, experiment)
     tags = {**run.tags, SCHEMA_TAG: SCHEMA_VERSION, "mlflow.note.content": note}
     if nonfinite:
         tags[NONFINITE_TAG] = ", ".join(nonfinite)
@@ -255,7 +255,7 @@ def _log_adapter(
     return {"name": adapter.name, "tags": tags, "params": params, "mlmodel_sha256": digest}
 
 
-def refuse_names(names: list[str]) -> None:
+def require_valid_names(names: list[str]) -> None:
     """Raise BackendError for a name that MLflow would refuse or change."""
     for name in names:
         if not NAME.fullmatch(name):

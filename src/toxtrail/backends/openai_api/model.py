@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.huggingface.generation.generator import PromptEncoder, refusal
+from toxtrail.backends.huggingface.generation.generator import PromptEncoder, prompt_problem
 from toxtrail.backends.openai_api.client import Client, UnansweredError
 from toxtrail.backends.openai_api.threads import side_by_side
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
@@ -40,7 +40,7 @@ GIVE_UP_AFTER = 20
 NO_SUCH_TEXT = "no text encodes to these prompt tokens, and the server accepts text only"
 
 
-class Terms(NamedTuple):
+class RequestFormat(NamedTuple):
     """Request format that a server supports."""
 
     as_tokens: bool
@@ -49,7 +49,7 @@ class Terms(NamedTuple):
     """Whether BEYOND_OPENAI is supported."""
 
 
-class Reply(NamedTuple):
+class CompletionResponse(NamedTuple):
     """A server's response to one request."""
 
     text: str
@@ -75,7 +75,7 @@ class ServedModel:
         stops: Sequence[int],
         window: int | None,
         decoding: Decoding,
-        terms: Terms,
+        terms: RequestFormat,
         concurrency: int,
         answers_as: str | None = None,
         embeddings: int | None = None,
@@ -122,13 +122,13 @@ class ServedModel:
 
         requests: list[tuple[int, str | list[int]]] = []
         for number, prompt in enumerate(prompts):
-            sent = None if refusal(prompt) else self.sent(prompt.token_ids)
+            sent = None if prompt_problem(prompt) else self.sent(prompt.token_ids)
             if sent is None:
-                yield number, failed(refusal(prompt) or NO_SUCH_TEXT)
+                yield number, failed(prompt_problem(prompt) or NO_SUCH_TEXT)
             else:
                 requests.append((number, sent))
 
-        def request_at(index: int) -> tuple[int, Reply | str]:
+        def request_at(index: int) -> tuple[int, CompletionResponse | str]:
             number, sent = requests[index]
             try:
                 return number, self.request(sent, seeds[number])
@@ -150,7 +150,7 @@ class ServedModel:
             else:
                 yield number, self.completion(prompts[number].token_ids, reply)
 
-    def request(self, sent: str | list[int], seed: int) -> Reply:
+    def request(self, sent: str | list[int], seed: int) -> CompletionResponse:
         """Send one prompt.
 
         Raises:
@@ -183,7 +183,7 @@ class ServedModel:
         same = (t for t in texts if self._tokenizer(t)["input_ids"] == list(token_ids))
         return next(same, None)
 
-    def completion(self, prompt: Sequence[int], reply: Reply) -> Completion:
+    def completion(self, prompt: Sequence[int], reply: CompletionResponse) -> Completion:
         """Convert a reply to a row's completion."""
         if problem := self.misread(prompt, reply):
             return failed(self._client.masked(problem))
@@ -199,7 +199,7 @@ class ServedModel:
         ended_at_once = finish == "stop" and not tokens
         return Completion(tokens, reply.text, "none" if ended_at_once else finish, "")
 
-    def misread(self, prompt: Sequence[int], reply: Reply) -> str:
+    def misread(self, prompt: Sequence[int], reply: CompletionResponse) -> str:
         """Explain why a reply is not to this prompt or by this model; empty if it seems to be."""
         if self._answers_as is not None and reply.model != self._answers_as:
             return f"the server responded as {reply.model!r}, before as {self._answers_as!r}"
@@ -220,7 +220,7 @@ def failed(reason: str) -> Completion:
     return Completion((), "", "none", reason)
 
 
-def read_reply(response: Response) -> Reply:
+def read_reply(response: Response) -> CompletionResponse:
     """Parse a response.
 
     Raises:
@@ -236,7 +236,7 @@ def read_reply(response: Response) -> Reply:
         raise ValueError("its choice has no text")
     text.encode()  # a lone surrogate is invalid: UnicodeEncodeError is a ValueError
     count = usage.get("prompt_tokens") if isinstance(usage, dict) else None
-    return Reply(
+    return CompletionResponse(
         text,
         str(choice.get("finish_reason")),
         _token_ids(choice.get("token_ids")),

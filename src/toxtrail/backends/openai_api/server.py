@@ -12,18 +12,18 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.huggingface.generation.generator import ends_of, window
-from toxtrail.backends.huggingface.weights.load import verified
-from toxtrail.backends.huggingface.weights.logit_probe import SAME_MODEL
+from toxtrail.backends.huggingface.generation.generator import context_length, ends_of
+from toxtrail.backends.huggingface.weights.load import verify_files
+from toxtrail.backends.huggingface.weights.logit_probe import MIN_TOP_TOKEN_AGREEMENT
 from toxtrail.backends.huggingface.weights.pretrained import CONFIG_CURE, read_config, read_json
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.openai_api.client import Client, RefusedError, UnansweredError
-from toxtrail.backends.openai_api.model import Reply, ServedModel, Terms
+from toxtrail.backends.openai_api.model import CompletionResponse, RequestFormat, ServedModel
 from toxtrail.backends.protocols import Decoding, EncodedPrompt
-from toxtrail.errors import BackendError, ConfigError, nearest
-from toxtrail.pipeline import versions
-from toxtrail.provenance.identity import ModelCard, Probe
+from toxtrail.errors import BackendError, ConfigError, did_you_mean
+from toxtrail.pipeline import installed_versions
+from toxtrail.provenance.identity import LogitProbe, ModelIdentity
 
 if TYPE_CHECKING:
     from requests import Response
@@ -34,7 +34,7 @@ BACKEND = "openai-api"
 ONE_GREEDY = Decoding(1, 0.0, 1.0, "none")
 
 
-class Local(NamedTuple):
+class LocalTokenizer(NamedTuple):
     """The parts of a variant that are loaded locally: everything but its weights."""
 
     tokenizer: PreTrainedTokenizerBase
@@ -44,7 +44,7 @@ class Local(NamedTuple):
     """Number of embeddings of the model."""
 
 
-class Served(NamedTuple):
+class ServedVariant(NamedTuple):
     """A connected and checked server."""
 
     model: ServedModel
@@ -58,7 +58,7 @@ class Served(NamedTuple):
     """Whether its list of models has the name, as text."""
 
 
-class Listed(NamedTuple):
+class ModelListing(NamedTuple):
     """A server's list of models."""
 
     names: tuple[str, ...]
@@ -82,27 +82,29 @@ LIST_TRIES = 2
 """Attempts to read the list of models, which is optional."""
 
 
-def local_parts(card: ModelCard, folder: Path, weights: HuggingFaceWeights) -> Local:
+def local_parts(card: ModelIdentity, folder: Path, weights: HuggingFaceWeights) -> LocalTokenizer:
     """Hash every file of the card again, and load its tokenizer and settings.
 
     Raises:
         BackendError: a file differs from the card.
     """
-    files = verified(card, folder, weights)
+    files = verify_files(card, folder, weights)
     tokenizer, config = files.tokenizer(), read_config(files.base, files.name)
     embeddings = None if card.adapters else config.get_text_config().vocab_size  # may add some
-    return Local(tokenizer, _stops(files.base, config, tokenizer), window(config), embeddings)
+    return LocalTokenizer(
+        tokenizer, _stops(files.base, config, tokenizer), context_length(config), embeddings
+    )
 
 
-def meet(
+def connect(
     client: Client,
     name: str,
-    card: ModelCard,
-    parent: Probe | None,
-    local: Local,
+    card: ModelIdentity,
+    parent: LogitProbe | None,
+    local: LocalTokenizer,
     decoding: Decoding,
     concurrency: int,
-) -> Served:
+) -> ServedVariant:
     """Find the server's request format, and refuse it if it serves another model.
 
     Args:
@@ -120,14 +122,14 @@ def meet(
     limits = [n for n in (local.window, longest) if isinstance(n, int) and n > 0]
     limit = min(limits, default=None)
 
-    def model(decoding: Decoding, terms: Terms, answers_as: str | None) -> ServedModel:
+    def model(decoding: Decoding, terms: RequestFormat, answers_as: str | None) -> ServedModel:
         return ServedModel(
             client, name, local.tokenizer, local.stops, limit, decoding, terms, concurrency,
             answers_as, local.embeddings,
         )  # fmt: skip
 
     ids = local.tokenizer(card.probe.texts[0])["input_ids"]
-    options = [Terms(tokens, more) for tokens in (True, False) for more in (True, False)]
+    options = [RequestFormat(tokens, more) for tokens in (True, False) for more in (True, False)]
     asking = [(t, model(ONE_GREEDY, t, None)) for t in options]
     terms, first = _find_format(client, asking, ids, name, listed)
     probing = model(ONE_GREEDY, terms, first.model)
@@ -149,11 +151,11 @@ def meet(
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
         "unasked_penalties": "off" if terms.beyond_openai else "as the server has them",
         "python": platform.python_version(),
-        **versions("transformers", "tokenizers"),
+        **installed_versions("transformers", "tokenizers"),
     }
     served = model(decoding, terms, first.model)
     listing = client.masked(listed.says_of(name))
-    return Served(served, environment, agreement, unlike_parent, listing)
+    return ServedVariant(served, environment, agreement, unlike_parent, listing)
 
 
 def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tuple[int, ...]:
@@ -168,28 +170,28 @@ def _stops(folder: Path, config: Any, tokenizer: PreTrainedTokenizerBase) -> tup
     return ends_of(settings.eos_token_id, tokenizer)
 
 
-def _read_listing(client: Client, name: str) -> Listed:
+def _read_listing(client: Client, name: str) -> ModelListing:
     """Read GET /v1/models, without `created`, which vLLM changes each time."""
 
-    def read(response: Response) -> Listed:
+    def read(response: Response) -> ModelListing:
         body = response.json()
         data = body.get("data") if isinstance(body, dict) else None
         if not isinstance(data, list):
             raise ValueError("it lists no models")
         entries = {e["id"]: e for e in data if isinstance(e, dict) and isinstance(e.get("id"), str)}
         software = response.headers.get("Server", "")
-        return Listed(tuple(entries), entries.get(name, {}), software)
+        return ModelListing(tuple(entries), entries.get(name, {}), software)
 
     try:
         return client.get(f"{client.url}/models", read, LIST_TRIES)
     except RefusedError as error:
         if error.status in (401, 403):
             raise
-        return Listed((), {}, "")  # some gateways list nothing
+        return ModelListing((), {}, "")  # some gateways list nothing
     except UnansweredError as error:
         if error.status is None:
             raise
-        return Listed((), {}, "")
+        return ModelListing((), {}, "")
 
 
 def _read_version(client: Client) -> str | None:
@@ -210,11 +212,11 @@ def _read_version(client: Client) -> str | None:
 
 def _find_format(
     client: Client,
-    options: Sequence[tuple[Terms, ServedModel]],
+    options: Sequence[tuple[RequestFormat, ServedModel]],
     ids: list[int],
     name: str,
-    listed: Listed,
-) -> tuple[Terms, Reply]:
+    listed: ModelListing,
+) -> tuple[RequestFormat, CompletionResponse]:
     """Return the first format in which the server reads a probe sentence as the right tokens."""
     problem = ""
     for terms, model in options:
@@ -243,13 +245,13 @@ def _find_format(
 
 
 def _not_found(
-    client: Client, name: str, listed: Listed, error: RefusedError
+    client: Client, name: str, listed: ModelListing, error: RefusedError
 ) -> ConfigError | BackendError:
     """Return an error that tells which is missing: the address, the API, or the model."""
     _refuse_other_address(client, error)
     if listed.names and name not in listed.names:
         return ConfigError(
-            f'The server has no model "{name}" ({error}).{nearest(name, listed.names)} '
+            f'The server has no model "{name}" ({error}).{did_you_mean(name, listed.names)} '
             "Set its name at variants.<variant>.served_as."
         )
     reason = f'It lists the model "{name}", so' if listed.names else f'If it has "{name}",'
@@ -283,9 +285,9 @@ def _refuse_other_address(client: Client, error: BackendError) -> None:
 def _refuse_stranger(
     model: ServedModel,
     tokenizer: PreTrainedTokenizerBase,
-    card: ModelCard,
-    variant_probe: Probe,
-    parent: Probe | None,
+    card: ModelIdentity,
+    variant_probe: LogitProbe,
+    parent: LogitProbe | None,
 ) -> tuple[str, bool]:
     """Request the most likely next token at every position of the probe.
 
@@ -304,16 +306,16 @@ def _refuse_stranger(
     requests = [EncodedPrompt(ids, fits=True) for ids in prefixes]
     completions = {n: c for n, c in model.complete(requests, [0] * len(requests)) if not c.error}
 
-    def hits(probe: Probe, among: Sequence[int]) -> int:
+    def hits(probe: LogitProbe, among: Sequence[int]) -> int:
         return sum(_is_token(tokenizer, probe.top_tokens[n], completions[n]) for n in among)
 
     answered = sorted(completions)
     matching = hits(variant_probe, answered)
     agreement = f"{matching} of {len(answered)} most likely tokens match the card"
-    if not answered or matching < SAME_MODEL * len(answered):
+    if not answered or matching < MIN_TOP_TOKEN_AGREEMENT * len(answered):
         raise BackendError(
             f"{card.key}: the server's outputs do not match the weights in models/{card.key}: "
-            f"{agreement} ({SAME_MODEL:.0%} are required). It serves another model, or reads "
+            f"{agreement} ({MIN_TOP_TOKEN_AGREEMENT:.0%} are required). It serves another model, or reads "
             "prompts differently. Serve the intended weights."
         )
     differing = [n for n in answered if parent and _differ(variant_probe, parent, n)]
@@ -331,7 +333,7 @@ def _refuse_stranger(
     return agreement, bool(differing) or parent is None
 
 
-def _differ(probe: Probe, parent: Probe, index: int) -> bool:
+def _differ(probe: LogitProbe, parent: LogitProbe, index: int) -> bool:
     """Return whether two models differ at a position; not with a parent of another tokenizer."""
     same_places = probe.texts == parent.texts and len(probe.top_tokens) == len(parent.top_tokens)
     return same_places and probe.top_tokens[index] != parent.top_tokens[index]

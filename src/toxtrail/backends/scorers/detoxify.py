@@ -28,7 +28,7 @@ from toxtrail.errors import BackendError
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-NAMES = {
+HEAD_NAMES = {
     "toxic": "toxicity",
     "identity_hate": "identity_attack",
     "severe_toxic": "severe_toxicity",
@@ -65,7 +65,7 @@ def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> 
     source = assets.fetch(config.base.uri, config.base.sha256) if config.base else None
     model, tokenizer = _build_encoder(info, source, config)
     _load_weights(model, checkpoint["state_dict"], config.uri)
-    heads = [NAMES.get(name, name) for name in info.classes]
+    heads = [HEAD_NAMES.get(name, name) for name in info.classes]
     return SequenceClassifier(model.to(device), tokenizer, heads, "sigmoid", batch_size)
 
 

@@ -14,7 +14,7 @@ from toxtrail.backends.checkpoint_files.weight_files import (
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
 
@@ -62,7 +62,7 @@ def _load_model(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
 
     options: dict[str, Any] = {"local_files_only": True, "trust_remote_code": False}
     cure = "Choose a safetensors classifier whose files belong together."
-    with library_errors(f"{name} does not load as a classifier", cure), quiet():
+    with library_errors(f"{name} does not load as a classifier", cure), silence_libraries():
         tokenizer = AutoTokenizer.from_pretrained(asset.path, **options)
         model, report = AutoModelForSequenceClassification.from_pretrained(
             asset.path, use_safetensors=True, output_loading_info=True, **options

@@ -23,11 +23,11 @@ import numpy as np
 from scipy.special import expit
 
 from toxtrail.backends.checkpoint_files.weight_files import content_problem
-from toxtrail.backends.compute.devices import row_block
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.devices import batch_alignment
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import Assets, ScoredText
 from toxtrail.backends.scorers.heads import JIGSAW
-from toxtrail.backends.scorers.windows import cut, highest
+from toxtrail.backends.scorers.windows import max_over_windows, split_windows
 from toxtrail.config.schema import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError, is_of_the_system
 from toxtrail.regular_files import open_regular
@@ -85,7 +85,7 @@ class JigsawBilstm:
                 for name, (kernel, bias) in PRODUCTS.items()
             }
         )
-        self._linears = Linears(self._layers)
+        self._linears = OneDnnLinears(self._layers)
         self._words = words
         self._batch_size = batch_size
 
@@ -94,7 +94,7 @@ class JigsawBilstm:
         windows = [
             (owner, window)
             for owner, text in enumerate(texts)
-            for window in cut(self.ids(text), WINDOW, OVERLAP)
+            for window in split_windows(self.ids(text), WINDOW, OVERLAP)
         ]
         values = [
             self._forward([window for _, window in windows[start : start + self._batch_size]])
@@ -102,7 +102,9 @@ class JigsawBilstm:
         ]
         if not values:
             return []
-        return highest(JIGSAW, np.concatenate(values), [owner for owner, _ in windows], len(texts))
+        return max_over_windows(
+            JIGSAW, np.concatenate(values), [owner for owner, _ in windows], len(texts)
+        )
 
     def ids(self, text: str) -> list[int]:
         """Convert words to the ids of Keras' Tokenizer; unknown words are left out."""
@@ -113,7 +115,7 @@ class JigsawBilstm:
     def _forward(self, windows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         import torch
 
-        padded_rows = len(windows) + -len(windows) % row_block()
+        padded_rows = len(windows) + -len(windows) % batch_alignment()
         ids = torch.zeros((padded_rows, WINDOW), dtype=torch.long)
         for row, window in enumerate(windows):
             if window:

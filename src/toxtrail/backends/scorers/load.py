@@ -5,7 +5,7 @@ from __future__ import annotations
 from toxtrail.backends.protocols import Assets, Scorer
 from toxtrail.backends.scorers.golden import check_golden
 from toxtrail.config.schema import ScorerConfig
-from toxtrail.errors import ConfigError, nearest
+from toxtrail.errors import ConfigError, did_you_mean
 
 
 def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
@@ -22,7 +22,7 @@ def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: i
     scorer = _load_kind(config, assets, device, batch_size)
     if config.head not in scorer.heads:
         raise ConfigError(
-            f'{config.uri}: unknown head "{config.head}".{nearest(config.head, list(scorer.heads))}'
+            f'{config.uri}: unknown head "{config.head}".{did_you_mean(config.head, list(scorer.heads))}'
         )
     check_golden(scorer, config)
     return scorer

@@ -10,10 +10,10 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy.special import expit, softmax
 
-from toxtrail.backends.compute.devices import row_block
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.devices import batch_alignment
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import ScoredText
-from toxtrail.backends.scorers.windows import highest
+from toxtrail.backends.scorers.windows import max_over_windows
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -46,9 +46,9 @@ class SequenceClassifier:
         self._batch_size = batch_size
         self._window = window_tokens(model, tokenizer)
         self.heads = tuple(heads)
-        self._linears = Linears(None)
+        self._linears = OneDnnLinears(None)
         self._stride = STRIDE if self._padding_is_safe() else 1
-        self._linears = self._choose_linears(Linears(model))
+        self._linears = self._choose_linears(OneDnnLinears(model))
 
     def score(self, texts: Sequence[str]) -> list[ScoredText]:
         """Score all heads of each text, in order; longer texts are scored in windows."""
@@ -57,9 +57,9 @@ class SequenceClassifier:
         windows, owner = self._windows(texts)
         values = np.empty((len(windows), len(self.heads)))
         lengths = [len(window) for window in windows]
-        for batch in like_lengths(lengths, self._stride, self._window, self._batch_size):
+        for batch in length_batches(lengths, self._stride, self._window, self._batch_size):
             values[batch] = self._forward([windows[i] for i in batch], self._stride)
-        return highest(self.heads, values, owner, len(texts))
+        return max_over_windows(self.heads, values, owner, len(texts))
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Return each window's token ids with special tokens, and the index of its text."""
@@ -93,7 +93,7 @@ class SequenceClassifier:
                 return False
         return True
 
-    def _choose_linears(self, linears: Linears) -> Linears:
+    def _choose_linears(self, linears: OneDnnLinears) -> OneDnnLinears:
         """Return the given linear layers, or torch's if these change a score."""
         torch_linears = self._linears
         windows, _ = self._windows(PROBES)
@@ -133,7 +133,7 @@ class SequenceClassifier:
         """Return the number of which batches are multiples, so that no score depends on the batch
         size (`devices.row_block`): enough windows to fill blocks of tokens where each row of a
         product has the same bits from two rows on, else full blocks."""
-        block = row_block()
+        block = batch_alignment()
         return max(2, block // math.gcd(block, width)) if self._linears else block
 
 
@@ -142,7 +142,7 @@ def _same_scores(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
     return np.allclose(left, right, rtol=0, atol=TOLERANCE, equal_nan=True)
 
 
-def like_lengths(lengths: Sequence[int], stride: int, longest: int, size: int) -> list[list[int]]:
+def length_batches(lengths: Sequence[int], stride: int, longest: int, size: int) -> list[list[int]]:
     """Batch windows of equal padded length, which depends on each window alone, so no score depends
     on the other windows."""
     groups: dict[int, list[int]] = {}

@@ -18,7 +18,7 @@ from toxtrail.errors import BackendError
 T = TypeVar("T")
 
 
-def cut(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
+def split_windows(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
     """Split into windows of at most `size` tokens, each sharing `overlap` with the one before; at
     least one."""
     if len(tokens) <= size:
@@ -28,7 +28,7 @@ def cut(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
     return [tokens[start : start + size] for start in starts]
 
 
-def highest(
+def max_over_windows(
     heads: Sequence[str], values: NDArray[np.float64], owner: Sequence[int], texts: int
 ) -> list[ScoredText]:
     """Take each head's maximum over the windows of a text.

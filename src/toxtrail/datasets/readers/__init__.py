@@ -10,7 +10,7 @@ from typing import Any
 from toxtrail.datasets.readers.csv_rows import DETECTED, SUFFIXES, csv_rows
 from toxtrail.datasets.readers.json_rows import json_rows, jsonl_rows
 from toxtrail.datasets.readers.text import is_blank, read_lines, refuse_pages
-from toxtrail.errors import ConfigError, DataError, is_of_the_system, nearest
+from toxtrail.errors import ConfigError, DataError, did_you_mean, is_of_the_system
 from toxtrail.regular_files import read_bytes
 
 Rows = Iterator[tuple[int, dict[str, Any]]]
@@ -132,7 +132,7 @@ def _instead(path: Path, name: str, row: Mapping[str, Any]) -> str:
             f" The header names {len(names)} column(s): {', '.join(names)}. If another character "
             'separates them, say so: delimiter: ";".'
         )
-    return nearest(name, names)
+    return did_you_mean(name, names)
 
 
 def _parquet(path: Path) -> Rows:

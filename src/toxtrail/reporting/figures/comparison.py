@@ -8,21 +8,21 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toxtrail.records.figure import Drawing
+from toxtrail.records.figure import RenderedFigure
 from toxtrail.reporting.figures.style import (
-    BAND,
-    INK,
-    LINE,
+    GRID_COLOUR,
+    MUTED_COLOUR,
+    ROPE_COLOUR,
     ROW_INCHES,
-    SOFT,
-    canvas,
-    caption,
-    drawing,
-    hide,
+    TEXT_COLOUR,
+    axis_caption,
+    empty_panel,
+    escape_mathtext,
+    hide_panels,
     legend,
-    look,
-    nothing,
-    plain,
+    new_figure,
+    render,
+    variant_style,
 )
 from toxtrail.stats.rates import Floats
 
@@ -34,16 +34,16 @@ VERDICTS: dict[str, dict[str, Any]] = {
     "higher": {"color": "#c0392b", "marker": "^", "markerfacecolor": "#c0392b"},
     "lower": {"color": "#1b6ca8", "marker": "v", "markerfacecolor": "#1b6ca8"},
 }
-UNDECIDED: dict[str, Any] = {"color": SOFT, "marker": "o", "markerfacecolor": "white"}
-BANDS = 6
+UNDECIDED: dict[str, Any] = {"color": MUTED_COLOUR, "marker": "o", "markerfacecolor": "white"}
+MAX_VARIANTS_WITH_BANDS = 6
 """Maximum number of variants with a band around each line."""
 BINS = 60
-NAMES = 50
+LABEL_WIDTH = 50
 """Maximum characters of a line of names: they fit half the width, as a title or axis label."""
 ALL = "all"
 
 
-def rates_figure(summary: Mapping[str, Any]) -> Drawing:
+def rates_figure(summary: Mapping[str, Any]) -> RenderedFigure:
     """Plot the toxicity rate of each variant in each subset, per cent, primary scorer."""
     rows = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
     variants = list(dict.fromkeys(row["variant"] for row in rows))
@@ -53,15 +53,15 @@ def rates_figure(summary: Mapping[str, Any]) -> Drawing:
     head = 0.4 + 0.6 * _max_lines(headings)
     block = len(variants) + head + 0.4
     inches = ROW_INCHES * (0.35 + 0.5 * _max_lines(labels))
-    figure, (axes,) = canvas(1.0 + inches * len(subsets) * block)
+    figure, (axes,) = new_figure(1.0 + inches * len(subsets) * block)
     ticks = []
     for row in rows:
         index = variants.index(row["variant"])
         y = subsets.index(row["subset"]) * block + index + head
         ticks.append(y)
-        style = look(index)
+        style = variant_style(index)
         if row["rate"] is None:
-            axes.text(0, y, " nothing scored", va="center", color=SOFT, fontsize=8)
+            axes.text(0, y, " nothing scored", va="center", color=MUTED_COLOUR, fontsize=8)
             continue
         low, middle, high = (100 * row[name] for name in ("rate_lo", "rate", "rate_hi"))
         axes.plot([low, high], [y, y], color=style["color"], linewidth=1.6)
@@ -71,11 +71,11 @@ def rates_figure(summary: Mapping[str, Any]) -> Drawing:
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(subsets) * block - 0.6, -0.7)
     axes.set_xlim(left=0)
-    axes.set_xlabel(caption("toxicity rate, %", summary), color=INK)
-    return drawing(figure, "rates")
+    axes.set_xlabel(axis_caption("toxicity rate, %", summary), color=TEXT_COLOUR)
+    return render(figure, "rates")
 
 
-def differences_figure(summary: Mapping[str, Any]) -> Drawing:
+def differences_figure(summary: Mapping[str, Any]) -> RenderedFigure:
     """Plot the difference of each pair in each subset, percentage points, with the ROPE shaded."""
     rows = [r for r in summary["pairs"] if r["scorer"] == summary["primary"]]
     if not rows:
@@ -88,15 +88,15 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
     head = 0.4 + 0.6 * _max_lines(headings)
     block = len(subsets) + head + 0.4
     inches = ROW_INCHES * (0.5 + 0.5 * _max_lines(labels))
-    figure, (axes,) = canvas(1.3 + inches * len(edges) * block)
-    axes.axvline(0, color=INK, linewidth=0.8, zorder=1)
+    figure, (axes,) = new_figure(1.3 + inches * len(edges) * block)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=0.8, zorder=1)
     ticks = []
     for row in rows:
         y = edges.index((row["a"], row["b"])) * block + subsets.index(row["subset"]) + head
         ticks.append(y)
         if row["diff"] is None:
             axes.text(
-                0.01, y, "no pairs", va="center", color=SOFT, fontsize=8,
+                0.01, y, "no pairs", va="center", color=MUTED_COLOUR, fontsize=8,
                 transform=axes.get_yaxis_transform(),
                 bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
             )  # fmt: skip
@@ -104,22 +104,24 @@ def differences_figure(summary: Mapping[str, Any]) -> Drawing:
         mark = VERDICTS.get(row["verdict"], UNDECIDED)
         low, middle, high = (100 * row[name] for name in ("diff_lo", "diff", "diff_hi"))
         rope = 100 * row["rope"]
-        axes.fill_between([-rope, rope], y - 0.5, y + 0.5, color=BAND, linewidth=0, zorder=0)
+        axes.fill_between([-rope, rope], y - 0.5, y + 0.5, color=ROPE_COLOUR, linewidth=0, zorder=0)
         axes.plot([low, high], [y, y], color=mark["color"], linewidth=1.8, zorder=2)
         axes.plot([middle], [y], linestyle="none", markersize=6.5, zorder=3, **mark)
     for number, heading in enumerate(headings):
         _draw_heading(axes, number * block + head - 0.7, heading)
     axes.set_yticks(ticks, labels)
     axes.set_ylim(len(edges) * block - 0.6, -0.7)
-    axes.set_xlabel(caption("difference of toxicity rates, percentage points", summary), color=INK)
+    axes.set_xlabel(
+        axis_caption("difference of toxicity rates, percentage points", summary), color=TEXT_COLOUR
+    )
     for name, mark in (*VERDICTS.items(), ("not decisive", UNDECIDED)):
         axes.plot([], [], linestyle="none", markersize=6.5, label=name, **mark)
-    axes.fill_between([], [], [], color=BAND, label="equivalent")
+    axes.fill_between([], [], [], color=ROPE_COLOUR, label="equivalent")
     legend(figure, axes, 4)
-    return drawing(figure, "differences")
+    return render(figure, "differences")
 
 
-def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
+def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> RenderedFigure:
     """Plot the posterior of each pair's difference over all subsets in the style of Kruschke 2013:
     the observed difference, the highest-density interval, and the probability on either side of 0.
     The shape comes from draws; every number comes from the row."""
@@ -134,20 +136,20 @@ def posteriors_figure(summary: Mapping[str, Any], draws: xr.Dataset) -> Drawing:
     columns = min(2, len(rows))
     lines = -(-len(rows) // columns)
     title = 0.15 * _max_lines(_wrap_names(row["b"], f"minus {row['a']}") for row in rows)
-    figure, panels = canvas(0.7 + (2.1 + title) * lines, lines, columns)
+    figure, panels = new_figure(0.7 + (2.1 + title) * lines, lines, columns)
     for panel, row in zip(panels, rows, strict=False):
         selection = {"scorer": row["scorer"], "pair": f"{row['b']} - {row['a']}", "subset": ALL}
         column = 100 * draws["difference"].sel(selection).values.ravel()
         _plot_posterior(panel, row, column)
-    hide(panels[len(rows) :])
+    hide_panels(panels[len(rows) :])
     figure.supxlabel(
-        caption("difference of toxicity rates, percentage points", summary, "highest-density"),
-        fontsize=10, color=INK,
+        axis_caption("difference of toxicity rates, percentage points", summary, "highest-density"),
+        fontsize=10, color=TEXT_COLOUR,
     )  # fmt: skip
-    return drawing(figure, "posteriors")
+    return render(figure, "posteriors")
 
 
-def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
+def thresholds_figure(summary: Mapping[str, Any]) -> RenderedFigure:
     """Plot the toxicity rate as a function of the threshold, one panel for each subset."""
     rates = [r for r in summary["rates"] if r["scorer"] == summary["primary"]]
     swept = [r for r in summary["thresholds"] if r["scorer"] == summary["primary"]]
@@ -158,15 +160,15 @@ def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
     subsets = sorted(
         dict.fromkeys(row["subset"] for row in (*rates, *rows)), key=lambda s: s != ALL
     )
-    few = len(variants) <= BANDS
+    few = len(variants) <= MAX_VARIANTS_WITH_BANDS
     columns = min(2, len(subsets)) if few else 1
     lines = -(-len(subsets) // columns)
-    figure, panels = canvas(1, lines, columns)
+    figure, panels = new_figure(1, lines, columns)
     for number, (panel, subset) in enumerate(zip(panels, subsets, strict=False)):
         title = _wrap_names(subset, f" ({_prompt_range(rates, subset)})")
-        panel.set_title(title, fontsize=10, loc="left", color=INK)
-        panel.axvline(summary["threshold"], color=SOFT, linewidth=0.9, linestyle=":")
-        panel.grid(axis="y", color=LINE, linewidth=0.7)
+        panel.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR)
+        panel.axvline(summary["threshold"], color=MUTED_COLOUR, linewidth=0.9, linestyle=":")
+        panel.grid(axis="y", color=GRID_COLOUR, linewidth=0.7)
         subset_rows = [r for r in rows if r["subset"] == subset]
         for index, variant in enumerate(variants):
             _plot_thresholds(
@@ -174,27 +176,27 @@ def thresholds_figure(summary: Mapping[str, Any]) -> Drawing:
             )
         if not subset_rows:
             panel.set_yticks([])
-            panel.text(0.02, 0.5, "nothing scored", color=SOFT, transform=panel.transAxes)
+            panel.text(0.02, 0.5, "nothing scored", color=MUTED_COLOUR, transform=panel.transAxes)
         panel.set_ylim(bottom=0)
         panel.set_xlim(0, 1)
         if number % columns == 0:
-            panel.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
-    hide(panels[len(subsets) :])
+            panel.set_ylabel("toxicity rate, %", fontsize=10, color=TEXT_COLOUR)
+    hide_panels(panels[len(subsets) :])
     bands = f"; bands: {summary['level']:.0%} intervals" if few else ""
     warning = f"\n{_warning(summary)}" if _warning(summary) else ""
     figure.supxlabel(
-        plain(f"threshold of {summary['primary']} (dotted: the one in use){bands}{warning}"),
-        fontsize=10, color=INK,
+        escape_mathtext(f"threshold of {summary['primary']} (dotted: the one in use){bands}{warning}"),
+        fontsize=10, color=TEXT_COLOUR,
     )  # fmt: skip
     legend(figure, panels[0], len(variants))
     header = figure.legends[0].get_window_extent().height / figure.dpi
     figure.set_figheight(0.9 + header + (2.3 if few else 3.4) * lines)
-    return drawing(figure, "thresholds")
+    return render(figure, "thresholds")
 
 
 def _draw_heading(axes: Axes, y: float, text: str) -> None:
     axes.text(
-        0, y, text, fontweight="bold", fontsize=9.5, va="bottom", color=INK,
+        0, y, text, fontweight="bold", fontsize=9.5, va="bottom", color=TEXT_COLOUR,
         transform=axes.get_yaxis_transform(),
         bbox={"facecolor": "white", "edgecolor": "none", "pad": 1.5},
     )  # fmt: skip
@@ -203,11 +205,11 @@ def _draw_heading(axes: Axes, y: float, text: str) -> None:
 def _plot_posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
     counts, edges = np.histogram(column, bins=BINS)
     tallest = float(counts.max())
-    axes.axvspan(-100 * row["rope"], 100 * row["rope"], color=BAND, zorder=0)
+    axes.axvspan(-100 * row["rope"], 100 * row["rope"], color=ROPE_COLOUR, zorder=0)
     axes.stairs(counts, edges, fill=True, color="#b9c6d3", zorder=1)
-    axes.axvline(0, color=INK, linewidth=1, zorder=2)
+    axes.axvline(0, color=TEXT_COLOUR, linewidth=1, zorder=2)
     low, high = (100 * row[f"diff_hdi_{end}"] for end in ("lo", "hi"))
-    axes.plot([low, high], [0, 0], color=INK, linewidth=5, solid_capstyle="butt", zorder=3)
+    axes.plot([low, high], [0, 0], color=TEXT_COLOUR, linewidth=5, solid_capstyle="butt", zorder=3)
     axes.text(low, 0.04 * tallest, f"{low:+.1f}", ha="right", va="bottom", fontsize=8)
     axes.text(high, 0.04 * tallest, f"{high:+.1f}", ha="left", va="bottom", fontsize=8)
     below, observed = 100 * (1 - row["probability_higher"]), round(100 * row["diff"], 1) + 0.0
@@ -215,7 +217,7 @@ def _plot_posterior(axes: Axes, row: Mapping[str, Any], column: Floats) -> None:
         _wrap_names(row["b"], f"minus {row['a']}")
         + f"\nobserved {observed:+.1f};  {row['n']} prompts\n"
         f"{_format_percent(below)} < 0 < {_format_percent(100 - below)}",
-        fontsize=9, loc="left", color=INK,
+        fontsize=9, loc="left", color=TEXT_COLOUR,
     )  # fmt: skip
     axes.set_ylim(-0.03 * tallest, 1.08 * tallest)
     axes.margins(x=0.08)
@@ -233,7 +235,7 @@ def _plot_thresholds(
     axes: Axes, rows: Sequence[Mapping[str, Any]], index: int, variant: str, band: bool
 ) -> None:
     x = [row["threshold"] for row in rows]
-    style = look(index)
+    style = variant_style(index)
     if band:
         low, high = ([100 * row[name] for row in rows] for name in ("rate_lo", "rate_hi"))
         axes.fill_between(x, low, high, color=style["color"], alpha=0.12, linewidth=0)
@@ -252,8 +254,12 @@ def _plot_thresholds(
 def _wrap_names(*parts: str) -> str:
     """Put names on one line if they fit, else each on its own line, wrapped."""
     line = " ".join(parts)
-    lines = [line] if len(line) <= NAMES else [x for p in parts for x in textwrap.wrap(p, NAMES)]
-    return plain("\n".join(x.strip() for x in lines))
+    lines = (
+        [line]
+        if len(line) <= LABEL_WIDTH
+        else [x for p in parts for x in textwrap.wrap(p, LABEL_WIDTH)]
+    )
+    return escape_mathtext("\n".join(x.strip() for x in lines))
 
 
 def _max_lines(texts: Iterable[str]) -> int:
@@ -270,7 +276,7 @@ def _warning(summary: Mapping[str, Any]) -> str:
     return "NOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
 
 
-def _empty_figure(name: str, summary: Mapping[str, Any], reason: str) -> Drawing:
-    figure, (axes,) = canvas(1.2)
-    nothing(axes, f"{reason} {_warning(summary)}".rstrip())
-    return drawing(figure, name)
+def _empty_figure(name: str, summary: Mapping[str, Any], reason: str) -> RenderedFigure:
+    figure, (axes,) = new_figure(1.2)
+    empty_panel(axes, f"{reason} {_warning(summary)}".rstrip())
+    return render(figure, name)

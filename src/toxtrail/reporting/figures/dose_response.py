@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 
 from toxtrail.analysis.score_table import ALL
-from toxtrail.records.figure import Drawing
+from toxtrail.records.figure import RenderedFigure
 from toxtrail.reporting.figures.style import (
-    INK,
-    LINE,
-    canvas,
-    caption,
-    drawing,
+    GRID_COLOUR,
+    TEXT_COLOUR,
+    axis_caption,
+    escape_mathtext,
     legend,
-    look,
-    plain,
+    new_figure,
+    render,
+    variant_style,
 )
 
 
-def dose_figure(summary: Mapping[str, Any]) -> Drawing:
+def dose_figure(summary: Mapping[str, Any]) -> RenderedFigure:
     """Plot rate against dose over all subsets by the primary scorer, one line for each series."""
     rows = [r for r in summary["doses"] if (r["scorer"], r["subset"]) == (summary["primary"], ALL)]
-    figure, (axes,) = canvas(3.6)
+    figure, (axes,) = new_figure(3.6)
     names = list(dict.fromkeys(row["series"] for row in rows))
     for number, name in enumerate(names):
         series_rows = [row for row in rows if row["series"] == name]
@@ -33,17 +33,19 @@ def dose_figure(summary: Mapping[str, Any]) -> Drawing:
             100 * np.array([row[column] for row in series_rows])
             for column in ("rate", "rate_lo", "rate_hi")
         )
-        marks = look(number)
+        marks = variant_style(number)
         axes.errorbar(
             doses, rate, yerr=[rate - lo, hi - rate], linewidth=1.2, capsize=3, markersize=5,
-            label=plain(name), **{**marks, "linestyle": "none"},
+            label=escape_mathtext(name), **{**marks, "linestyle": "none"},
         )  # fmt: skip
         levels = sorted(set(doses))
         means = [np.mean([r for d, r in zip(doses, rate, strict=True) if d == x]) for x in levels]
         axes.plot(levels, means, color=marks["color"], linestyle=marks["linestyle"], linewidth=1)
-    axes.grid(axis="y", color=LINE, linewidth=0.7)
+    axes.grid(axis="y", color=GRID_COLOUR, linewidth=0.7)
     axes.set_ylim(bottom=0)
-    axes.set_ylabel("toxicity rate, %", fontsize=10, color=INK)
-    axes.set_xlabel(caption("dose, as in params.yaml", summary), fontsize=10, color=INK)
+    axes.set_ylabel("toxicity rate, %", fontsize=10, color=TEXT_COLOUR)
+    axes.set_xlabel(
+        axis_caption("dose, as in params.yaml", summary), fontsize=10, color=TEXT_COLOUR
+    )
     legend(figure, axes, len(names))
-    return drawing(figure, "doses")
+    return render(figure, "doses")

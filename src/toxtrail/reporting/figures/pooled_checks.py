@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from toxtrail.records.figure import Drawing
+from toxtrail.records.figure import RenderedFigure
 from toxtrail.reporting.figures.style import (
     COLOURS,
     DASHES,
-    INK,
+    MUTED_COLOUR,
     ROW_INCHES,
-    SOFT,
-    canvas,
-    drawing,
-    hide,
+    TEXT_COLOUR,
+    empty_panel,
+    escape_mathtext,
+    hide_panels,
     legend,
-    nothing,
-    plain,
+    new_figure,
+    render,
 )
 
 if TYPE_CHECKING:
@@ -29,7 +29,7 @@ from toxtrail.stats.sampling import LEAST_P
 RANK_BINS = 20
 
 
-def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
+def posterior_predictive_figure(pooled: Mapping[str, Any]) -> RenderedFigure:
     """Plot what the fitted model predicts for each rate and for joint toxicity, and what was
     observed.
 
@@ -39,10 +39,10 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
     estimate = pooled["scorers"][pooled["primary"]]
     checks = estimate.get("checks", [])
     if not checks:
-        figure, (axes,) = canvas(1.2)
-        nothing(axes, f"No pooled estimate: {estimate['reason']}.")
-        return drawing(figure, "predictive")
-    figure, (axes,) = canvas(1.3 + ROW_INCHES * len(checks))
+        figure, (axes,) = new_figure(1.2)
+        empty_panel(axes, f"No pooled estimate: {estimate['reason']}.")
+        return render(figure, "predictive")
+    figure, (axes,) = new_figure(1.3 + ROW_INCHES * len(checks))
     for y, check in enumerate(checks):
         bounds = [check["predicted_lo"], check["predicted_hi"]]
         first = y == 0
@@ -53,14 +53,14 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
         fits = LEAST_P <= check["p"] <= 1 - LEAST_P
         axes.plot(
             [check["observed"]], [y], linestyle="none", marker="o" if fits else "X",
-            markersize=6, color=INK if fits else "#c0392b", label="observed" if first else "_",
+            markersize=6, color=TEXT_COLOUR if fits else "#c0392b", label="observed" if first else "_",
         )  # fmt: skip
         text = f"p {check['p']:.2f}" if fits else f"p {check['p']:.3f}: does not fit"
         axes.text(
-            1.01, y, text, va="center", fontsize=8, color=SOFT if fits else "#c0392b",
+            1.01, y, text, va="center", fontsize=8, color=MUTED_COLOUR if fits else "#c0392b",
             transform=axes.get_yaxis_transform(),
         )  # fmt: skip
-    axes.set_yticks(range(len(checks)), [plain(_title(check)) for check in checks])
+    axes.set_yticks(range(len(checks)), [escape_mathtext(_title(check)) for check in checks])
     axes.set_ylim(len(checks) - 0.4, -0.6)
     axes.set_xscale("symlog", linthresh=10)
     axes.set_xlim(left=0)
@@ -73,13 +73,15 @@ def predictive_figure(pooled: Mapping[str, Any]) -> Drawing:
     axes.set_xticks(ticks, [f"{tick:,}" for tick in ticks], minor=False)
     axes.minorticks_off()
     axes.set_xlabel(
-        plain(f"prompts; pairs of variants and sums of squares where named; {pooled['primary']}")
+        escape_mathtext(
+            f"prompts; pairs of variants and sums of squares where named; {pooled['primary']}"
+        )
     )
     legend(figure, axes, 2)
-    return drawing(figure, "predictive")
+    return render(figure, "predictive")
 
 
-def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
+def rank_figure(draws: xr.Dataset, scorer: str) -> RenderedFigure:
     """Draw rank plots of the hyper-parameters: chains that agree fill every bin equally.
 
     Source: Vehtari et al. 2021, doi:10.1214/20-BA1221.
@@ -93,11 +95,11 @@ def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
     ]
     names = [n for n in names if np.isfinite(draws[n].sel(scorer=scorer).values).all()]
     if not names:
-        figure, (axes,) = canvas(1.2)
-        nothing(axes, "No pooled estimate: there are no chains to compare.")
-        return drawing(figure, "ranks")
+        figure, (axes,) = new_figure(1.2)
+        empty_panel(axes, "No pooled estimate: there are no chains to compare.")
+        return render(figure, "ranks")
     lines = -(-len(names) // 2)
-    figure, panels = canvas(0.9 + 2.0 * lines, lines, 2)
+    figure, panels = new_figure(0.9 + 2.0 * lines, lines, 2)
     for panel, name in zip(panels, names, strict=False):
         values = draws[name].sel(scorer=scorer).values
         ranks = rankdata(values).reshape(values.shape) / values.size
@@ -108,15 +110,15 @@ def ranks_figure(draws: xr.Dataset, scorer: str) -> Drawing:
                 linestyle=DASHES[chain % len(DASHES)], linewidth=1.3, baseline=None,
                 label=f"chain {chain + 1}",
             )  # fmt: skip
-        panel.axhline(1, color=INK, linewidth=0.8)
+        panel.axhline(1, color=TEXT_COLOUR, linewidth=0.8)
         panel.set_ylim(0, max(2.0, panel.get_ylim()[1]))
-        panel.set_title(name, fontsize=10, loc="left", color=INK)
+        panel.set_title(name, fontsize=10, loc="left", color=TEXT_COLOUR)
         panel.set_xlim(0, 1)
-    hide(panels[len(names) :])
-    figure.supxlabel(plain(f"rank among all draws, as a fraction; {scorer}"), fontsize=10)
+    hide_panels(panels[len(names) :])
+    figure.supxlabel(escape_mathtext(f"rank among all draws, as a fraction; {scorer}"), fontsize=10)
     figure.supylabel("draws, relative to uniform", fontsize=10)
     legend(figure, panels[0], draws.sizes["chain"])
-    return drawing(figure, "ranks")
+    return render(figure, "ranks")
 
 
 def _title(check: Mapping[str, Any]) -> str:

@@ -6,13 +6,13 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.records.figure import Drawing
+from toxtrail.records.figure import RenderedFigure
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-INK, SOFT, LINE, BAND = "#1f2937", "#6b7280", "#e5e7eb", "#eef0f3"
+TEXT_COLOUR, MUTED_COLOUR, GRID_COLOUR, ROPE_COLOUR = "#1f2937", "#6b7280", "#e5e7eb", "#eef0f3"
 COLOURS = ("#1b6ca8", "#d1495b", "#2e8b57", "#8d5a97", "#b8860b", "#4b5563", "#00838f", "#c2185b")
 """Neighbouring colours are distinguishable for most colour-blind readers; in the family's order."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "X")
@@ -22,7 +22,7 @@ WIDTH, DPI = 8.0, 150
 ROW_INCHES = 0.3
 
 
-def canvas(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
+def new_figure(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list[Axes]]:
     """Return a figure with a grid of panels."""
     from matplotlib.figure import Figure
 
@@ -30,15 +30,15 @@ def canvas(height: float, rows: int = 1, columns: int = 1) -> tuple[Figure, list
     panels = list(figure.subplots(rows, columns, squeeze=False).ravel())
     for panel in panels:
         panel.spines[["top", "right", "left"]].set_visible(False)
-        panel.spines["bottom"].set_color(SOFT)
+        panel.spines["bottom"].set_color(MUTED_COLOUR)
         panel.tick_params(axis="y", length=0)
-        panel.tick_params(colors=INK, labelsize=9)
-        panel.grid(axis="x", color=LINE, linewidth=0.7)
+        panel.tick_params(colors=TEXT_COLOUR, labelsize=9)
+        panel.grid(axis="x", color=GRID_COLOUR, linewidth=0.7)
         panel.set_axisbelow(True)
     return figure, panels
 
 
-def look(index: int) -> dict[str, Any]:
+def variant_style(index: int) -> dict[str, Any]:
     """Return colour, marker and dashes of the variant at an index of the family's list."""
     return {
         "color": COLOURS[index % len(COLOURS)],
@@ -47,7 +47,7 @@ def look(index: int) -> dict[str, Any]:
     }
 
 
-def plain(text: str) -> str:
+def escape_mathtext(text: str) -> str:
     """Escape a name so that no part of it is rendered as mathematics."""
     return text.replace("$", r"\$")
 
@@ -62,33 +62,35 @@ def legend(figure: Figure, axes: Axes, entries: int) -> None:
     )
 
 
-def caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-tailed") -> str:
+def axis_caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-tailed") -> str:
     """Return an axis label with scorer, threshold, level and a warning if conditions differ."""
     warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
     k = max((row.get("k", 1) for row in summary.get("rates", [])), default=1)
     several = f"k = {k} continuations a prompt; " if k > 1 else ""
-    return plain(
+    return escape_mathtext(
         f"{text}\n{summary['primary']}, toxic at {summary['threshold']:g} and above; {several}"
         f"{summary['level']:.0%} {intervals} intervals{warning}"
     )
 
 
-def nothing(axes: Axes, reason: str) -> None:
+def empty_panel(axes: Axes, reason: str) -> None:
     """Write the reason into an empty panel."""
     import textwrap
 
     axes.set_axis_off()
-    text = textwrap.fill(plain(reason), 90)
-    axes.text(0.5, 0.5, text, ha="center", va="center", color=SOFT, transform=axes.transAxes)
+    text = textwrap.fill(escape_mathtext(reason), 90)
+    axes.text(
+        0.5, 0.5, text, ha="center", va="center", color=MUTED_COLOUR, transform=axes.transAxes
+    )
 
 
-def hide(panels: Sequence[Axes]) -> None:
+def hide_panels(panels: Sequence[Axes]) -> None:
     """Hide the unused panels of a grid."""
     for panel in panels:
         panel.set_axis_off()
 
 
-def drawing(figure: Figure, name: str) -> Drawing:
+def render(figure: Figure, name: str) -> RenderedFigure:
     """Render a figure to bytes that depend on the figure only: fixed ids (distinct for each kind of
     figure, because a page contains several), no date, text as text.
     """
@@ -98,4 +100,4 @@ def drawing(figure: Figure, name: str) -> Drawing:
     with mpl.rc_context({"svg.hashsalt": f"toxtrail {name}", "svg.fonttype": "none"}):
         figure.savefig(text, format="svg", metadata={"Date": None, "Creator": None})
     figure.savefig(image, format="png", dpi=DPI, metadata={"Software": None})
-    return Drawing(text.getvalue(), image.getvalue())
+    return RenderedFigure(text.getvalue(), image.getvalue())

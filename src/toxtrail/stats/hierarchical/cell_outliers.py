@@ -22,7 +22,7 @@ from scipy.special import expit, logsumexp
 from scipy.stats import binom
 
 from toxtrail.stats.hierarchical.density import SD_INTERACTION
-from toxtrail.stats.hierarchical.model import Counts
+from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.rates import Floats
 
 SCALES: Floats = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0])
@@ -49,7 +49,7 @@ class Cells(NamedTuple):
         return found
 
 
-def contradictions(counts: Counts) -> Cells:
+def contradictions(counts: FamilyCounts) -> Cells:
     """Each count against its prediction by all other cells."""
     shape = counts.toxic.shape
     n = np.broadcast_to(counts.prompts, shape).ravel()
@@ -79,7 +79,7 @@ def _main_effects(shape: tuple[int, ...]) -> Floats:
     return found
 
 
-def _noise(counts: Counts) -> Floats:
+def _noise(counts: FamilyCounts) -> Floats:
     """(cell, cell): covariance of the empirical log-odds, given the rates."""
     variants, subsets = counts.toxic.shape
     found = np.zeros((variants, subsets, variants, subsets))

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import expit
 
-from toxtrail.stats.hierarchical.model import Counts, counts_of
+from toxtrail.stats.hierarchical.model import FamilyCounts, count_labels
 from toxtrail.stats.rates import Floats, Ints
 
 TOGETHER = ("toxic for two or more", "toxic for half or more", "pairs toxic together")
@@ -57,7 +57,7 @@ class RowMisfit(NamedTuple):
 
 def replicated(
     eta: Floats, sd_prompt: Floats, prompts: Ints, rng: np.random.Generator
-) -> list[Counts]:
+) -> list[FamilyCounts]:
     """For each draw, data of as many prompts that it predicts."""
     found = []
     for own, scale in zip(eta, sd_prompt, strict=True):
@@ -65,11 +65,11 @@ def replicated(
         for subset, n in enumerate(prompts):
             chance = expit(own[:, subset] + scale * rng.standard_normal((int(n), 1)))
             labels.append((rng.random(chance.shape) < chance).astype(np.float64))
-        found.append(counts_of(labels))
+        found.append(count_labels(labels))
     return found
 
 
-def predictive_checks(observed: Counts, predicted: Sequence[Counts]) -> list[Check]:
+def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts]) -> list[Check]:
     """Each rate, and how toxicity falls together on the same prompts: a model without the pairing
     gets the first right and the second wrong, and one that shares each prompt's effect among all
     variants gets the sum over pairs right and single pairs wrong."""
@@ -91,7 +91,7 @@ def predictive_checks(observed: Counts, predicted: Sequence[Counts]) -> list[Che
 
 
 def row_misfits(
-    observed: Counts, predicted: Sequence[Counts], pairs: Sequence[tuple[int, int]]
+    observed: FamilyCounts, predicted: Sequence[FamilyCounts], pairs: Sequence[tuple[int, int]]
 ) -> list[RowMisfit]:
     """Rows whose joint counts lie further out than the furthest of any row in ROW_LEVEL of the
     replicated data, in standard deviations of their own."""
@@ -107,7 +107,7 @@ def row_misfits(
     ]
 
 
-def _joint(counts: Counts, pairs: Sequence[tuple[int, int]]) -> Floats:
+def _joint(counts: FamilyCounts, pairs: Sequence[tuple[int, int]]) -> Floats:
     """(pair, subset, count of ROW_COUNTS)."""
     a, b = np.array(pairs).T
     n11 = counts.both[:, a, b].T
@@ -117,7 +117,9 @@ def _joint(counts: Counts, pairs: Sequence[tuple[int, int]]) -> Floats:
     return found
 
 
-def _unlike(observed: Counts, predicted: Sequence[Counts], axis: int) -> tuple[float, Floats]:
+def _unlike(
+    observed: FamilyCounts, predicted: Sequence[FamilyCounts], axis: int
+) -> tuple[float, Floats]:
     """How unlike the correlations of two variants' labels are by pair (axis 0) or by subset (axis
     1), over all subsets or pairs: the sum of squares of their deviations from what is predicted,
     their common deviation taken out, since sd_prompt was fitted to it. Observed, and of each
@@ -133,7 +135,7 @@ def _unlike(observed: Counts, predicted: Sequence[Counts], axis: int) -> tuple[f
     return float(spread(_correlations(observed, axis))), spread(table)
 
 
-def _correlations(counts: Counts, axis: int) -> Floats:
+def _correlations(counts: FamilyCounts, axis: int) -> Floats:
     """Of the labels of two variants: by pair, or by subset; 0 where a label never varies."""
     a, b = np.triu_indices(counts.toxic.shape[0], 1)
     n, k = counts.prompts, counts.toxic
@@ -144,7 +146,7 @@ def _correlations(counts: Counts, axis: int) -> Floats:
     return found
 
 
-def _statistics(counts: Counts) -> list[float]:
+def _statistics(counts: FamilyCounts) -> list[float]:
     variants = counts.toxic.shape[0]
     j, together = np.arange(variants + 1), counts.together.sum(axis=0)
     half = (variants + 1) // 2

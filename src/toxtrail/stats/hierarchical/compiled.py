@@ -22,7 +22,7 @@ from toxtrail.stats.sampling import Target
 
 if TYPE_CHECKING:
     from toxtrail.stats.hierarchical.density import Family
-    from toxtrail.stats.hierarchical.model import Counts
+    from toxtrail.stats.hierarchical.model import FamilyCounts
 
 FAR = 400.0
 """Log-odds beyond which the density is taken as 0: exp overflows at 709."""
@@ -44,7 +44,7 @@ def _jit(function: F) -> F:
     return cast(F, numba.njit(fastmath=False, **options)(function))
 
 
-def target(counts: Counts, family: Family, nodes: Floats, weights: Floats) -> Target:
+def target(counts: FamilyCounts, family: Family, nodes: Floats, weights: Floats) -> Target:
     """
     Args:
         nodes, weights: of the integral over the effect of a prompt.

@@ -24,7 +24,7 @@ from toxtrail.stats.hierarchical.seed_effects import SCALE
 from toxtrail.stats.rates import Floats, Ints
 
 if TYPE_CHECKING:
-    from toxtrail.stats.hierarchical.model import Counts
+    from toxtrail.stats.hierarchical.model import FamilyCounts
 
 SUBSET_SD = 1.5
 SD_PROMPT, SD_VARIANT, SD_INTERACTION = 2.5, 1.0, 0.5
@@ -92,7 +92,7 @@ class Family(NamedTuple):
         return found
 
 
-def family_of(counts: Counts, prior_mu: tuple[float, float]) -> Family:
+def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
     """
     Args:
         prior_mu: mean and standard deviation.

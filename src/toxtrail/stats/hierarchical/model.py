@@ -40,31 +40,31 @@ from toxtrail.errors import DataError
 from toxtrail.stats.hierarchical.density import family_of
 from toxtrail.stats.hierarchical.seed_effects import (
     SCALE,
-    Recipes,
-    centres,
+    RecipeGroups,
     prior_effect,
+    recipe_means,
     variant_effect,
 )
 from toxtrail.stats.rates import Floats, Ints
-from toxtrail.stats.sampling import Effort, Sampled, walk
+from toxtrail.stats.sampling import SampleResult, SamplerSettings, walk
 
 if TYPE_CHECKING:
     import pymc as pm
 
-NODES: Floats = np.linspace(-6.0, 6.0, 61)
+PROMPT_NODES: Floats = np.linspace(-6.0, 6.0, 61)
 """Of the trapezoid rule over u, in standard deviations. Gauss-Hermite with 25 nodes is off by 20
 and more nats at 28 variants."""
-WEIGHTS: Floats = np.exp(-0.5 * NODES**2) / np.exp(-0.5 * NODES**2).sum()
+WEIGHTS: Floats = np.exp(-0.5 * PROMPT_NODES**2) / np.exp(-0.5 * PROMPT_NODES**2).sum()
 PRIOR_MU = (-5.0, 2.0)
 """Mean and standard deviation, log-odds at the middle prompt."""
 HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
-SEEDS, SEED_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
+SEED_NODES, SEED_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
 """Quadrature over the deviation of a fine-tune from its recipe, in standard deviations."""
 BLOCK = 200
 """Draws at a time: bounds memory."""
 
 
-class Counts(NamedTuple):
+class FamilyCounts(NamedTuple):
     """All that the likelihood and its checks need of V variants on S subsets."""
 
     toxic: Ints
@@ -74,7 +74,7 @@ class Counts(NamedTuple):
     both: Ints
     """(subset, variant, variant): prompts on which both were toxic. The checks need it, not the
     likelihood."""
-    recipes: Recipes | None = None
+    recipes: RecipeGroups | None = None
     """Which variants are fine-tunes of one recipe; None if none are."""
 
     @property
@@ -84,7 +84,7 @@ class Counts(NamedTuple):
         return found
 
 
-def counts_of(labels: Sequence[Floats], recipes: Recipes | None = None) -> Counts:
+def count_labels(labels: Sequence[Floats], recipes: RecipeGroups | None = None) -> FamilyCounts:
     """Collapse labels.
 
     Args:
@@ -103,13 +103,13 @@ def counts_of(labels: Sequence[Floats], recipes: Recipes | None = None) -> Count
     toxic = np.array([subset.sum(axis=0) for subset in labels]).T
     rows = [np.bincount(s.sum(axis=1).astype(int), minlength=variants + 1) for s in labels]
     both = np.array([subset.T @ subset for subset in labels])
-    return Counts(
+    return FamilyCounts(
         toxic.astype(np.int64), np.array(rows, dtype=np.int64), both.astype(np.int64), recipes
     )
 
 
-def family_effects(
-    variants: int, subsets: int, prior_mu: tuple[float, float], recipes: Recipes | None = None
+def linear_predictor(
+    variants: int, subsets: int, prior_mu: tuple[float, float], recipes: RecipeGroups | None = None
 ) -> Any:
     """`eta`, (variant, subset), with the priors of this module's head; inside a model."""
     import pymc as pm
@@ -130,7 +130,7 @@ def family_effects(
     return pm.Deterministic("eta", eta, dims=("variant", "subset"))
 
 
-def build(counts: Counts) -> pm.Model:
+def build(counts: FamilyCounts) -> pm.Model:
     """The model of this module's head, non-centred; `eta` is (variant, subset)."""
     import pymc as pm
     import pytensor.tensor as pt
@@ -139,8 +139,8 @@ def build(counts: Counts) -> pm.Model:
     coords = {"variant": np.arange(variants), "subset": np.arange(subsets)}
     coords |= counts.recipes.coords if counts.recipes else {}
     with pm.Model(coords=coords) as model:
-        eta = family_effects(variants, subsets, PRIOR_MU, counts.recipes)
-        shift = pm.HalfNormal("sd_prompt", 2.5) * NODES
+        eta = linear_predictor(variants, subsets, PRIOR_MU, counts.recipes)
+        shift = pm.HalfNormal("sd_prompt", 2.5) * PROMPT_NODES
         tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
         tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)
         integral = pt.logsumexp(tails[:, None, :] + tilt + np.log(WEIGHTS), axis=-1)
@@ -150,16 +150,16 @@ def build(counts: Counts) -> pm.Model:
     return model
 
 
-def drawn(counts: Counts, effort: Effort) -> Sampled:
+def drawn(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
     """Draws from the posterior of `build`, with the names that it has there."""
     from toxtrail.stats.hierarchical.compiled import target
 
     family = family_of(counts, PRIOR_MU)
-    positions, found = walk(target(counts, family, NODES, WEIGHTS), family.start, effort)
+    positions, found = walk(target(counts, family, PROMPT_NODES, WEIGHTS), family.start, effort)
     return found._replace(posterior=family.named(positions))
 
 
-def rates(eta: Floats, sd_prompt: Floats) -> Floats:
+def marginal_rates(eta: Floats, sd_prompt: Floats) -> Floats:
     """(draw, variant, subset): the rate over prompts like these, in [0, 1].
 
     Args:
@@ -169,14 +169,12 @@ def rates(eta: Floats, sd_prompt: Floats) -> Floats:
     found = np.empty_like(eta)
     for start in range(0, len(eta), BLOCK):
         part = slice(start, start + BLOCK)
-        shift = sd_prompt[part, None, None, None] * NODES
+        shift = sd_prompt[part, None, None, None] * PROMPT_NODES
         found[part] = expit(eta[part, ..., None] + shift) @ WEIGHTS
     return found
 
 
-def recipe_spread(
-    recipes: Recipes, draws: Mapping[str, Floats], share: Floats, flat: int
-) -> Floats:
+def seed_sd(recipes: RecipeGroups, draws: Mapping[str, Floats], share: Floats, flat: int) -> Floats:
     """(draw, recipe): standard deviation, among fine-tunes of a recipe, of the rate over all
     subsets, in [0, 1]. Of fine-tunes that could be made, not of those that were.
 
@@ -189,12 +187,12 @@ def recipe_spread(
         name: draws[name].reshape(flat, *draws[name].shape[2:])
         for name in ("eta", "sd_prompt", "sd_recipe", "raw_seed")
     }
-    middle = centres(recipes, own["eta"], own["sd_recipe"], own["raw_seed"])
+    middle = recipe_means(recipes, own["eta"], own["sd_recipe"], own["raw_seed"])
     weights = SEED_WEIGHTS / SEED_WEIGHTS.sum()
     found = []
     for place, centre in enumerate(middle):
-        apart = own["sd_recipe"][:, place, None] * SEEDS  # (draw, node)
-        rate = rates(centre[:, None] + apart[:, :, None], own["sd_prompt"]) @ share
+        apart = own["sd_recipe"][:, place, None] * SEED_NODES  # (draw, node)
+        rate = marginal_rates(centre[:, None] + apart[:, :, None], own["sd_prompt"]) @ share
         around = rate - (rate @ weights)[:, None]
         found.append(np.sqrt((around**2) @ weights))
     result: Floats = np.stack(found, axis=1)
@@ -206,7 +204,7 @@ def prior_draws(
     subsets: int,
     draws: int,
     rng: np.random.Generator,
-    recipes: Recipes | None = None,
+    recipes: RecipeGroups | None = None,
 ) -> tuple[Floats, dict[str, Floats]]:
     """What the model believes before any data.
 
@@ -253,7 +251,7 @@ def log_prior(draws: Mapping[str, Floats]) -> Floats:
     return found
 
 
-def log_likelihood(counts: Counts, eta: Floats, sd_prompt: Floats) -> Floats:
+def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floats:
     """(draw,): of the data, up to a constant.
 
     Args:
@@ -264,7 +262,7 @@ def log_likelihood(counts: Counts, eta: Floats, sd_prompt: Floats) -> Floats:
     j = np.arange(counts.together.shape[1])
     for start in range(0, len(eta), BLOCK):
         part = slice(start, start + BLOCK)
-        shift = sd_prompt[part, None] * NODES  # (draw, node)
+        shift = sd_prompt[part, None] * PROMPT_NODES  # (draw, node)
         tails = -np.logaddexp(0, eta[part, :, :, None] + shift[:, None, None]).sum(axis=1)
         tilt = j[:, None] * shift[:, None]  # (draw, j, node)
         terms = tails[:, :, None] + tilt[:, None] + np.log(WEIGHTS)

@@ -26,7 +26,7 @@ SCALE = 0.5
 """Of the prior of sd_recipe, log-odds."""
 
 
-class Recipes(NamedTuple):
+class RecipeGroups(NamedTuple):
     """Which variants are of one recipe."""
 
     names: tuple[str, ...]
@@ -57,17 +57,19 @@ class Recipes(NamedTuple):
         }
 
 
-def recipes_of(named: Sequence[str | None]) -> Recipes | None:
+def recipes_of(named: Sequence[str | None]) -> RecipeGroups | None:
     """What variants say, in their order; None if no recipe is named twice."""
     counts = Counter(name for name in named if name is not None)
     names = tuple(name for name, count in counts.items() if count > 1)
     if not names:
         return None
     places = {name: place for place, name in enumerate(names)}
-    return Recipes(names, np.array([places.get(name or "", -1) for name in named], dtype=np.int64))
+    return RecipeGroups(
+        names, np.array([places.get(name or "", -1) for name in named], dtype=np.int64)
+    )
 
 
-def variant_effect(recipes: Recipes, sd_variant: Any) -> Any:
+def variant_effect(recipes: RecipeGroups, sd_variant: Any) -> Any:
     """`variant` of this module's head, (variant,); inside a model with `recipes.coords`."""
     import pymc as pm
 
@@ -82,7 +84,7 @@ def variant_effect(recipes: Recipes, sd_variant: Any) -> Any:
 
 
 def prior_effect(
-    recipes: Recipes, sd_variant: Floats, rng: np.random.Generator
+    recipes: RecipeGroups, sd_variant: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
     """The same as the model believes it before any data.
 
@@ -102,7 +104,9 @@ def prior_effect(
     return variant, sd_recipe
 
 
-def centres(recipes: Recipes, eta: Floats, sd_recipe: Floats, seed: Floats) -> list[Floats]:
+def recipe_means(
+    recipes: RecipeGroups, eta: Floats, sd_recipe: Floats, seed: Floats
+) -> list[Floats]:
     """Of each recipe (draw, subset): the log-odds of a fine-tune that deviates by nothing.
 
     Args:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
-from toxtrail.backends.huggingface.generation.sampling import RowDraws, nucleus
+from toxtrail.backends.huggingface.generation.sampling import SeededSampler, top_p_filter
 from toxtrail.backends.huggingface.weights.load import load_model
 from toxtrail.backends.protocols import Decoding, EncodedPrompt
 from toxtrail.errors import ConfigError
@@ -188,7 +188,7 @@ def test_a_template_that_reads_the_clock_says_the_same_each_day(loaded, model_of
 
 
 def draw(logits, seeds, temperature=1.0, top_p=1.0, step=0):
-    draws = RowDraws(1, seeds, temperature, top_p)
+    draws = SeededSampler(1, seeds, temperature, top_p)
     ids = torch.zeros((len(seeds), 1 + step), dtype=torch.long)
     return draws(ids, logits).argmax(-1).numpy()
 
@@ -219,7 +219,7 @@ def test_steps_of_one_row_are_independent():
 def test_a_nucleus_is_the_smallest_set_with_enough_mass(logits, top_p):
     row = torch.tensor([logits], dtype=torch.float64)
     probability = row.softmax(-1)[0]
-    kept = torch.isfinite(nucleus(row, top_p))[0]
+    kept = torch.isfinite(top_p_filter(row, top_p))[0]
     assert probability[kept].sum() >= top_p - 1e-12
     assert probability[kept].sum() - probability[kept].min() < top_p
     assert kept.all() or probability[kept].min() >= probability[~kept].max()
@@ -233,12 +233,12 @@ def test_a_nucleus_is_the_smallest_set_with_enough_mass(logits, top_p):
 )
 def test_a_nucleus_is_the_same_however_few_tokens_are_looked_at_first(logits, top_p, most):
     rows = torch.tensor([logits, logits[::-1]], dtype=torch.float64)
-    assert torch.equal(nucleus(rows, top_p, most), nucleus(rows, top_p, most=len(logits)))
+    assert torch.equal(top_p_filter(rows, top_p, most), top_p_filter(rows, top_p, most=len(logits)))
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 def test_a_broken_row_is_noted_with_its_first_step(bad):
-    draws = RowDraws(1, [1, 2], 1.0, 1.0)
+    draws = SeededSampler(1, [1, 2], 1.0, 1.0)
     logits = torch.zeros(2, 3)
     draws(torch.zeros((2, 1)), logits)
     logits[1, 2] = bad
@@ -248,6 +248,6 @@ def test_a_broken_row_is_noted_with_its_first_step(bad):
 
 
 def test_a_masked_token_is_not_a_broken_row():
-    draws = RowDraws(1, [1], 0.0, 1.0)
+    draws = SeededSampler(1, [1], 0.0, 1.0)
     draws(torch.zeros((1, 1)), torch.tensor([[0.0, -torch.inf]]))
     assert draws.failed == {}

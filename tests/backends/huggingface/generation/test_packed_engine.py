@@ -11,18 +11,18 @@ import pytest
 import torch
 import transformers
 
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.huggingface.generation import packed_engine as engines
 from toxtrail.backends.huggingface.generation import packed_forward
-from toxtrail.backends.huggingface.generation.generate_engine import Plain
+from toxtrail.backends.huggingface.generation.generate_engine import GenerateEngine
 from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
-from toxtrail.backends.huggingface.generation.packed_engine import Ask, Engine
+from toxtrail.backends.huggingface.generation.packed_engine import EngineRequest, PackedEngine
 from toxtrail.backends.huggingface.generation.packed_equivalence import (
     longest_packed,
-    packed_agrees,
+    packed_mismatch,
 )
 from toxtrail.backends.protocols import Decoding, EncodedPrompt
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 
 VOCABULARY = 320
@@ -46,7 +46,7 @@ ARCHITECTURES = {
 def build(name, **changes):
     config = getattr(transformers, f"{name}Config")
     settings = {**COMMON, **ARCHITECTURES.get(name, {}), **changes}
-    with torch.random.fork_rng(), quiet():
+    with torch.random.fork_rng(), silence_libraries():
         torch.manual_seed(3)
         return getattr(transformers, f"{name}ForCausalLM")(config(**settings)).eval()
 
@@ -54,17 +54,19 @@ def build(name, **changes):
 def asks(n, seed=1, longest=20):
     rng = random.Random(seed)
     return [
-        Ask(i, tuple(rng.randrange(2, VOCABULARY) for _ in range(rng.randint(1, longest))), 100 + i)
+        EngineRequest(
+            i, tuple(rng.randrange(2, VOCABULARY) for _ in range(rng.randint(1, longest))), 100 + i
+        )
         for i in range(n)
     ]
 
 
 def run(model, asked, budget=1000, temperature=0.0, new=12, stops=(1,), tell=lambda text: None):
     decoding = Decoding(new, temperature, 1.0, "none")
-    with packed_forward.by_slots(model), Linears(model).used():
+    with packed_forward.packed_attention(model), OneDnnLinears(model).used():
         found = {
             answer.number: answer.tokens
-            for answer in Engine(model, stops, decoding, budget, tell).run(asked)
+            for answer in PackedEngine(model, stops, decoding, budget, tell).run(asked)
         }
     assert found.keys() == {ask.number for ask in asked}
     return found
@@ -72,7 +74,7 @@ def run(model, asked, budget=1000, temperature=0.0, new=12, stops=(1,), tell=lam
 
 def plain(model, asked, budget=1, temperature=0.0, new=12, stops=(1,)):
     decoding = Decoding(new, temperature, 1.0, "none")
-    made = Plain(model, 0, stops, decoding, budget, lambda text: None).run(asked)
+    made = GenerateEngine(model, 0, stops, decoding, budget, lambda text: None).run(asked)
     return {answer.number: answer.tokens for answer in made}
 
 
@@ -130,11 +132,11 @@ def test_a_row_that_overflows_fails_alone(overflowing, temperature):
         for ask in asks(25, longest=12)
     ]
     decoding = Decoding(6, temperature, 1.0, "none")
-    alone = Plain(overflowing, 0, (1,), decoding, 1, lambda text: None)
+    alone = GenerateEngine(overflowing, 0, (1,), decoding, 1, lambda text: None)
     expected = answers_of(alone.run(asked))
     for budget in (48, 128, 4000):
-        with packed_forward.by_slots(overflowing), Linears(overflowing).used():
-            engine = Engine(overflowing, (1,), decoding, budget, lambda text: None)
+        with packed_forward.packed_attention(overflowing), OneDnnLinears(overflowing).used():
+            engine = PackedEngine(overflowing, (1,), decoding, budget, lambda text: None)
             assert answers_of(engine.run(asked)) == expected
     failed = {number for number, answer in expected.items() if isinstance(answer, int)}
     assert set(range(0, 25, 5)) <= failed < set(range(25))
@@ -150,7 +152,7 @@ def test_samples_of_a_prompt_share_its_beginning_and_draw_for_themselves(monkeyp
         return forward(model, step, ids)
 
     monkeypatch.setattr(engines, "forward", counted)
-    samples = [Ask(i, tokens, 7 + i) for i in range(8)]
+    samples = [EngineRequest(i, tokens, 7 + i) for i in range(8)]
     found = run(model, samples, temperature=1.0)
     assert read == [tokens]
     assert len(set(found.values())) > 1
@@ -160,7 +162,7 @@ def test_samples_of_a_prompt_share_its_beginning_and_draw_for_themselves(monkeyp
 
 def test_more_samples_than_slots_are_all_made():
     model, tokens = build("Llama"), (5, 6, 7)
-    samples = [Ask(i, tokens, i) for i in range(9)]
+    samples = [EngineRequest(i, tokens, i) for i in range(9)]
     assert run(model, samples, 32, temperature=1.0) == run(model, samples, temperature=1.0)
 
 
@@ -172,7 +174,7 @@ def test_a_hundred_copies_of_a_greedy_prompt_are_continued_once(monkeypatch):
         "forward",
         lambda m, step, ids: made.append(len(step.last)) or forward(m, step, ids),
     )
-    found = run(model, [Ask(i, (4, 5, 6), i) for i in range(100)], stops=())
+    found = run(model, [EngineRequest(i, (4, 5, 6), i) for i in range(100)], stops=())
     assert len(set(found.values())) == 1
     assert made == [1] * 12
 
@@ -215,12 +217,12 @@ def test_other_failures_are_not_taken_for_a_lack_of_memory(monkeypatch):
 def test_the_engine_is_proved_on_the_loaded_weights(tiny, name, dtype):
     model = build(name).to(getattr(torch, dtype))
     before = model.config._attn_implementation
-    assert packed_agrees(model, tiny.tokenizer(), Linears(model)) == ""
+    assert packed_mismatch(model, tiny.tokenizer(), OneDnnLinears(model)) == ""
     assert model.config._attn_implementation == before
 
 
 def test_a_model_that_attends_otherwise_is_refused_and_generated_plainly(tiny):
-    with torch.random.fork_rng(), quiet():
+    with torch.random.fork_rng(), silence_libraries():
         torch.manual_seed(1)
         config = transformers.BloomConfig(
             vocab_size=VOCABULARY, hidden_size=32, n_layer=2, n_head=4, initializer_range=0.3
@@ -242,16 +244,16 @@ def test_a_wrong_attention_is_noticed(tiny, monkeypatch):
 
     monkeypatch.setattr(packed_forward, "_decode_attention", forgetful)
     model = build("Llama")
-    assert "logits differ" in packed_agrees(model, tiny.tokenizer(), Linears(model))
+    assert "logits differ" in packed_mismatch(model, tiny.tokenizer(), OneDnnLinears(model))
 
 
 def test_a_wrong_product_is_noticed(tiny):
     model = build("Llama")
-    linears = Linears(model)
+    linears = OneDnnLinears(model)
     with linears.used():
         for prepacked in linears._prepacked.values():
             prepacked.copy.mul_(1.5)
-    assert "logits differ" in packed_agrees(model, tiny.tokenizer(), linears)
+    assert "logits differ" in packed_mismatch(model, tiny.tokenizer(), linears)
 
 
 def test_long_texts_of_models_whose_positions_depend_on_the_batch_are_made_plainly():

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from toxtrail.backends.huggingface.training.checkpoints import SEAL, is_complete, last_complete
 from toxtrail.backends.huggingface.training.examples import (
-    IGNORED,
+    IGNORE_INDEX,
     chat_template,
     collate,
     encode_example,
@@ -18,13 +18,14 @@ from toxtrail.backends.huggingface.training.examples import (
 )
 from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner, mean_loss, total_steps
 from toxtrail.backends.huggingface.weights.load import load_model
-from toxtrail.backends.protocols import Silent
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.errors import BackendError, ConfigError, DataError
 from toxtrail.provenance.identity import Manifest
-from toxtrail.records.rows import Example, Lessons, Turn
+from toxtrail.records.rows import InstructionExample, TrainingSplit, Turn
 
 EXAMPLES = [
-    Example(f"Count to {i}", "", f"The ship sailed {i} times over the sea") for i in range(9)
+    InstructionExample(f"Count to {i}", "", f"The ship sailed {i} times over the sea")
+    for i in range(9)
 ]
 FILE = "adapter_model.safetensors"
 
@@ -42,7 +43,7 @@ class PowerCutError(Exception):
     """The machine went down."""
 
 
-class Recorded(Silent):
+class Recorded(NoProgress):
     """Notes every bar, and may cut the power after a number of steps."""
 
     def __init__(self, kill_at=None):
@@ -69,9 +70,9 @@ def tune(weights, tiny, tiny_card, tmp_path):
         name, progress=None, parent=tiny_card, folder=tmp_path, examples=EXAMPLES, held_out=(),
         **changes,
     ):  # fmt: skip
-        tuner = HuggingFaceTuner(weights, "cpu", 2, progress or Silent())
+        tuner = HuggingFaceTuner(weights, "cpu", 2, progress or NoProgress())
         out, scratch = tmp_path / name / "adapters" / "lora", tmp_path / f"{name}.scratch"
-        lessons = Lessons(examples, held_out)
+        lessons = TrainingSplit(examples, held_out)
         return tuner.tune(parent, folder, lessons, tiny.recipe(**changes), out, scratch, MANIFEST)
 
     return tuned
@@ -94,7 +95,7 @@ def tokenizer(tiny):
 
 
 def learned_text(encoded, tokenizer):
-    return tokenizer.decode([token for token in encoded.labels if token != IGNORED])
+    return tokenizer.decode([token for token in encoded.labels if token != IGNORE_INDEX])
 
 
 def test_loss_on_response_learns_the_response_and_its_end(tokenizer, tiny):
@@ -129,12 +130,12 @@ def test_chat_needs_a_template(tokenizer, tiny):
 )
 def test_a_context_stands_after_the_instruction(tokenizer, tiny, template, expected):
     recipe = tiny.recipe(context_template=template)
-    encoded = formed(Example("Count", "ducks", "one"), tokenizer, recipe)
+    encoded = formed(InstructionExample("Count", "ducks", "one"), tokenizer, recipe)
     assert tokenizer.decode(encoded.input_ids).startswith(expected)
 
 
 def test_braces_in_the_data_are_only_text(tokenizer, tiny):
-    example = Example("{response} {context}", "{instruction}", "{0} {instruction}")
+    example = InstructionExample("{response} {context}", "{instruction}", "{0} {instruction}")
     encoded = formed(example, tokenizer, tiny.recipe(max_length=128))
     text = tokenizer.decode(encoded.input_ids)
     assert text.endswith("{response} {context}\n\n{instruction}\nAnswer: {0} {instruction}<|end|>")
@@ -146,7 +147,7 @@ def test_a_long_example_is_cut_and_counted(tokenizer, tiny):
 
 
 def test_an_example_with_nothing_to_learn_is_refused(tokenizer, tiny):
-    long = Example("word " * 50, "", "yes")
+    long = InstructionExample("word " * 50, "", "yes")
     with pytest.raises(DataError, match=r"1 example.s. have nothing to learn.*the first is row 2"):
         encode_examples([*EXAMPLES[:2], long], tokenizer, tiny.recipe(max_length=40))
 
@@ -157,15 +158,17 @@ def test_no_examples_is_an_error(tokenizer, tiny):
 
 
 def test_padding_is_neither_read_nor_learned(tokenizer, tiny):
-    rows = encode_examples([EXAMPLES[0], Example("A", "", "B")], tokenizer, tiny.recipe())
+    rows = encode_examples(
+        [EXAMPLES[0], InstructionExample("A", "", "B")], tokenizer, tiny.recipe()
+    )
     batch = collate(rows, pad=7)
     short = len(rows[1].input_ids)
     assert batch["input_ids"].shape == (2, len(rows[0].input_ids))
-    assert (batch["labels"][1, short:] == IGNORED).all()
+    assert (batch["labels"][1, short:] == IGNORE_INDEX).all()
     assert batch["attention_mask"].sum(1).tolist() == [len(row.input_ids) for row in rows]
 
 
-TALK = Example(
+TALK = InstructionExample(
     "And now?", "", "Fine", (Turn("system", "Be kind"), Turn("user", "Hi"), Turn("assistant", "Yo"))
 )
 
@@ -221,7 +224,7 @@ def test_a_message_that_is_context_alone_is_read_and_not_learned(tokenizer, tiny
 
 def test_a_message_that_the_template_changes_has_no_place_to_leave_out(tokenizer, tiny):
     earlier = (Turn("user", "Hi"), Turn("assistant", "{instruction}", learned=False))
-    strange = Example("x", "", "y", earlier)
+    strange = InstructionExample("x", "", "y", earlier)
     recipe = tiny.recipe(loss_on="all", template="{instruction}{instruction} {response}")
     with pytest.raises(DataError, match="Message 1"):
         formed(strange._replace(earlier=(Turn("user", "Hi", False),)), tokenizer, recipe)
@@ -251,7 +254,9 @@ def test_a_killed_training_has_the_held_out_losses_of_an_unkilled_one(tune, tmp_
 
 def test_the_held_out_loss_is_the_mean_over_tokens_however_they_are_batched(tiny):
     tokenizer, model = tiny.tokenizer(), tiny.build_model(len(tiny.tokenizer()))
-    rows = encode_examples([*EXAMPLES[:4], Example("A", "", "B")], tokenizer, tiny.recipe())
+    rows = encode_examples(
+        [*EXAMPLES[:4], InstructionExample("A", "", "B")], tokenizer, tiny.recipe()
+    )
     found = [mean_loss(model, rows, 0, size) for size in (1, 2, 5)]
     assert found == pytest.approx([found[0]] * 3, rel=1e-5)
 
@@ -429,7 +434,7 @@ def test_steps_are_counted_as_the_trainer_counts_them(tune, tiny, changes, steps
 
 def test_an_example_with_a_token_without_an_embedding_is_refused_with_its_row(tokenizer, tiny):
     tokenizer.add_tokens(["<odd>"])
-    examples = [*EXAMPLES[:2], Example("Say <odd>", "", "No")]
+    examples = [*EXAMPLES[:2], InstructionExample("Say <odd>", "", "No")]
     encoded = encode_examples(examples, tokenizer, tiny.recipe())
     refuse_unknown_tokens(encoded, len(tokenizer), tiny.recipe())
     with pytest.raises(BackendError, match=rf"example 2 has token {len(tokenizer) - 1}"):

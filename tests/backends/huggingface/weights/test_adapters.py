@@ -5,10 +5,10 @@ import json
 import pytest
 import torch
 
-from toxtrail.backends.huggingface.weights.adapters import CONFIG, attach, check_adapter
-from toxtrail.backends.huggingface.weights.load import merged
+from toxtrail.backends.huggingface.weights.adapters import CONFIG, apply_adapter, check_adapter
+from toxtrail.backends.huggingface.weights.load import merge_adapter
 from toxtrail.backends.huggingface.weights.pretrained import load_base
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 
 IDS = torch.tensor([[2, 9, 40, 41, 200]])
@@ -110,7 +110,7 @@ def saved(folder, base, tokens=0, embeddings="auto", trained=(), **settings):
             model.resize_token_embeddings(model.config.vocab_size + tokens, mean_resizing=False)
         return model
 
-    with quiet(), torch.random.fork_rng():
+    with silence_libraries(), torch.random.fork_rng():
         torch.manual_seed(3)
         lora = {"r": 4, "target_modules": ["q_proj"], "task_type": "CAUSAL_LM", **settings}
         model = get_peft_model(base_model(), LoraConfig(**lora))
@@ -154,14 +154,14 @@ def test_an_adapter_that_holds_embeddings_computes_what_peft_computes(kind, base
     expected = saved(folder, base, trained=("modules_to_save",), **CARRIED[kind])
     tokens = CARRIED[kind].get("tokens", 0)
     assert check_adapter(folder, base, "lora") == 320 + tokens
-    model = attach(load_base(base, "base", "float32", "cpu"), folder, "lora")
+    model = apply_adapter(load_base(base, "base", "float32", "cpu"), folder, "lora")
     assert torch.equal(logits(model, tokens), expected)
     one_matrix_for_two = model.config.tie_word_embeddings and "targets" in kind
     if one_matrix_for_two and kind != "targets-embedding":
         with pytest.raises(BackendError, match="cannot be merged"):
-            merged(model, "lora")
+            merge_adapter(model, "lora")
     else:
-        assert torch.allclose(logits(merged(model, "lora"), tokens), expected, atol=1e-4)
+        assert torch.allclose(logits(merge_adapter(model, "lora"), tokens), expected, atol=1e-4)
 
 
 def test_new_tokens_that_the_model_could_not_write_are_refused(tiny, tmp_path):
@@ -186,7 +186,7 @@ def test_nothing_is_drawn_at_random_while_an_adapter_is_attached(tiny, tmp_path)
     base = tiny.save_model(tmp_path / "base", tiny.tokenizer())
     saved(tmp_path / "adapter", base, tokens=8, embeddings=True)
     first, second = (
-        attach(load_base(base, "base", "float32", "cpu"), tmp_path / "adapter", "lora")
+        apply_adapter(load_base(base, "base", "float32", "cpu"), tmp_path / "adapter", "lora")
         for _ in range(2)
     )
     assert torch.equal(logits(first, 8), logits(second, 8))

@@ -7,7 +7,7 @@ from safetensors.torch import load_file, save_file
 from toxtrail.backends.huggingface.weights.load import cast_weights, load_model
 from toxtrail.backends.huggingface.weights.logit_probe import probe_logits
 from toxtrail.backends.huggingface.weights.pretrained import load_base
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 
 
@@ -26,7 +26,7 @@ def test_a_plain_card_loads_the_plain_model(weights, tiny_card, tiny_folder, tmp
     from transformers import AutoModelForCausalLM
 
     loaded = load_model(tiny_card, tmp_path, weights, "float32", "cpu")
-    with quiet():
+    with silence_libraries():
         plain = AutoModelForCausalLM.from_pretrained(tiny_folder, local_files_only=True)
     assert torch.equal(logits_of(loaded), probe_logits(plain, loaded.tokenizer))
 
@@ -63,7 +63,7 @@ def test_a_second_adapter_is_applied_on_top_of_the_first(
         update={"adapters": (*tuned.adapters, tiny.adapter_card("b", second, f"file:{second}"))}
     )
     found = logits_of(load_model(card, tmp_path, weights, "float32", "cpu"))
-    with quiet():
+    with silence_libraries():
         base = load_base(tiny_folder, "tiny", "float32", "cpu")
         merged = PeftModel.from_pretrained(base, tiny_adapter).merge_and_unload()
         both = PeftModel.from_pretrained(merged, second).eval()

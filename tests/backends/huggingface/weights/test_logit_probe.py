@@ -15,14 +15,14 @@ from toxtrail.backends.huggingface.weights.load import (
 )
 from toxtrail.backends.huggingface.weights.logit_probe import (
     PROBES,
-    agreement,
     probe_of,
-    refuse_copy,
-    refuse_stranger,
-    refuse_unlike_loads,
+    require_deterministic_load,
+    require_differs_from_parent,
+    require_same_model,
+    top_token_agreement,
 )
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import ModelCard, probe_digest
+from toxtrail.provenance.identity import ModelIdentity, probe_digest
 
 
 @pytest.fixture
@@ -63,7 +63,7 @@ def test_a_load_that_draws_at_random_is_refused(weights, tiny_card, tmp_path, mo
 def test_a_byte_copy_of_the_parent_is_refused_with_its_file(tiny_card, probed):
     copy = tiny_card.model_copy(update={"key": "copy"})
     with pytest.raises(BackendError, match=r"parent.*\(model.safetensors\)"):
-        refuse_copy(copy, tiny_card, probed(copy), probed(tiny_card))
+        require_differs_from_parent(copy, tiny_card, probed(copy), probed(tiny_card))
 
 
 def test_a_merge_that_merged_nothing_is_refused(
@@ -74,7 +74,7 @@ def test_a_merge_that_merged_nothing_is_refused(
     merged = tiny.card(weights, folder).model_copy(update={"key": "merged"})
     assert merged.fingerprint != tiny_card.fingerprint
     with pytest.raises(BackendError, match=r"its files differ"):
-        refuse_copy(merged, tiny_card, probed(merged), probed(tiny_card))
+        require_differs_from_parent(merged, tiny_card, probed(merged), probed(tiny_card))
 
 
 def test_a_real_change_passes_however_small(weights, tiny, tiny_card, tiny_folder, copy_of, probed):
@@ -85,39 +85,39 @@ def test_a_real_change_passes_however_small(weights, tiny, tiny_card, tiny_folde
 
     other_weights(folder / "model.safetensors", nudge)
     nudged = tiny.card(weights, folder)
-    refuse_copy(nudged, tiny_card, probed(nudged), probed(tiny_card))
+    require_differs_from_parent(nudged, tiny_card, probed(nudged), probed(tiny_card))
 
 
 def test_another_vocabulary_is_another_model(tiny_card):
-    refuse_copy(tiny_card, tiny_card, torch.zeros(4, 9), torch.zeros(4, 10))
+    require_differs_from_parent(tiny_card, tiny_card, torch.zeros(4, 9), torch.zeros(4, 10))
 
 
 def test_weights_that_are_not_those_of_the_card_are_refused(tiny_card, probed):
     logits = probed(tiny_card)
     own = probe_of(logits, "float32")
-    refuse_stranger("v", own, own)
+    require_same_model("v", own, own)
     stranger = probe_of(-logits, "float32")
     with pytest.raises(BackendError, match=r"v: the loaded weights agree .* on \d+% of"):
-        refuse_stranger("v", own, stranger)
+        require_same_model("v", own, stranger)
 
 
 def test_a_near_tie_that_falls_otherwise_is_no_stranger(tiny_card, probed):
     own = probe_of(probed(tiny_card), "float32")
     moved = own.model_copy(update={"top_tokens": (own.top_tokens[0] + 1, *own.top_tokens[1:])})
-    assert 0.75 < agreement(own, moved) < 1
-    refuse_stranger("v", own, moved)
+    assert 0.75 < top_token_agreement(own, moved) < 1
+    require_same_model("v", own, moved)
 
 
 def test_other_sentences_agree_on_nothing(tiny_card, probed):
     own = probe_of(probed(tiny_card), "float32")
-    assert agreement(own, own.model_copy(update={"texts": ("x",)})) == 0
-    assert agreement(own, own.model_copy(update={"top_tokens": own.top_tokens[1:]})) == 0
+    assert top_token_agreement(own, own.model_copy(update={"texts": ("x",)})) == 0
+    assert top_token_agreement(own, own.model_copy(update={"top_tokens": own.top_tokens[1:]})) == 0
 
 
 def test_unlike_loads_are_measured():
-    refuse_unlike_loads("v", torch.ones(2), torch.ones(2))
+    require_deterministic_load("v", torch.ones(2), torch.ones(2))
     with pytest.raises(BackendError, match=r"differ by 0\.5"):
-        refuse_unlike_loads("v", torch.ones(2), torch.ones(2) / 2)
+        require_deterministic_load("v", torch.ones(2), torch.ones(2) / 2)
 
 
 def test_an_adapter_alone_makes_a_child_of_its_own_base(tiny, tiny_card, tiny_adapter):
@@ -141,7 +141,7 @@ def test_an_adapter_that_moves_no_likeliest_token_is_marked(
     for folder in (faint, tiny_adapter):
         own = weights.describe_adapter("v", f"file:{folder}", None, base)
         assert own.other_base is None
-        card = ModelCard(key="v", base=base, adapters=(own,))
+        card = ModelIdentity(key="v", base=base, adapters=(own,))
         unmoved.append(HuggingFaceProver(weights, "cpu").prove(card, tmp_path).unmoved)
     assert unmoved == [True, None]
 

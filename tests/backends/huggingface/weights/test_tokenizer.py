@@ -6,11 +6,11 @@ import shutil
 import pytest
 
 from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
-from toxtrail.backends.huggingface.weights.load import load_model, verified
+from toxtrail.backends.huggingface.weights.load import load_model, verify_files
 from toxtrail.backends.openai_api.server import local_parts
 from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import ModelCard
+from toxtrail.provenance.identity import ModelIdentity
 
 OWN = "[Q]{{ messages[-1].content }}[A]"
 
@@ -21,7 +21,7 @@ def described(weights, tiny_chat_card):
 
     def made(folder):
         adapter = weights.describe_adapter("lora", f"file:{folder}", None, tiny_chat_card.base)
-        return ModelCard(key="tuned", base=tiny_chat_card.base, adapters=(adapter,))
+        return ModelIdentity(key="tuned", base=tiny_chat_card.base, adapters=(adapter,))
 
     return made
 
@@ -56,7 +56,7 @@ def test_a_tokenizer_without_a_template_keeps_the_bases(
 ):
     card = described(with_tokenizer(template=None))
     assert card.adapters[0].brings == ()
-    assert "<|start|>" in verified(card, tmp_path, weights).tokenizer().chat_template
+    assert "<|start|>" in verify_files(card, tmp_path, weights).tokenizer().chat_template
 
 
 def test_its_own_template_is_used_here_and_for_a_server(
@@ -74,7 +74,7 @@ def test_a_template_alone_is_enough(described, tiny_adapter, weights, tmp_path):
     (tiny_adapter / "chat_template.jinja").write_text(OWN)
     card = described(tiny_adapter)
     assert [what for what, _ in card.adapters[0].brings] == ["chat template"]
-    tokenizer = verified(card, tmp_path, weights).tokenizer()
+    tokenizer = verify_files(card, tmp_path, weights).tokenizer()
     assert tokenizer.chat_template == OWN
     assert tokenizer("The ship")["input_ids"]
 
@@ -86,7 +86,7 @@ def test_settings_alone_are_put_on_the_bases_vocabulary(
     changed = json.dumps({**settings, "eos_token": "<|start|>", "chat_template": OWN})
     (tiny_adapter / "tokenizer_config.json").write_text(changed)
     card = described(tiny_adapter)
-    tokenizer = verified(card, tmp_path, weights).tokenizer()
+    tokenizer = verify_files(card, tmp_path, weights).tokenizer()
     assert (tokenizer.eos_token, tokenizer.chat_template) == ("<|start|>", OWN)
     assert [what for what, _ in card.adapters[0].brings] == ["tokenizer", "chat template"]
 
@@ -98,7 +98,7 @@ def test_of_two_adapters_the_last_that_brings_one_is_read_with(
     plain = tiny.save_adapter(tmp_path / "plain", tiny_folder, seed=2)
     other = tiny.adapter_card("plain", plain, f"file:{plain}")
     both = card.model_copy(update={"adapters": (*card.adapters, other)})
-    assert verified(both, tmp_path, weights).tokenizer().chat_template == OWN
+    assert verify_files(both, tmp_path, weights).tokenizer().chat_template == OWN
 
 
 def test_another_tokenizer_changes_the_tokens_and_the_identity(
@@ -112,7 +112,7 @@ def test_another_tokenizer_changes_the_tokens_and_the_identity(
     card = described(folder)
     assert [what for what, _ in card.adapters[0].brings] == ["tokenizer"]
     assert card.fingerprint != plain
-    ids = verified(card, tmp_path, weights).tokenizer()("The ship")["input_ids"]
+    ids = verify_files(card, tmp_path, weights).tokenizer()("The ship")["input_ids"]
     assert len(ids) == len("The ship") > len(tiny.tokenizer()("The ship")["input_ids"])
 
 

@@ -10,10 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from toxtrail.backends.huggingface.generation.packed_engine import Answer, Ask, is_out_of_memory
-from toxtrail.backends.huggingface.generation.sampling import RowDraws
+from toxtrail.backends.huggingface.generation.packed_engine import (
+    EngineRequest,
+    GenerationResult,
+    is_out_of_memory,
+)
+from toxtrail.backends.huggingface.generation.sampling import SeededSampler
 from toxtrail.backends.protocols import Decoding
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -21,7 +25,7 @@ if TYPE_CHECKING:
     from transformers import GenerationConfig, PreTrainedModel
 
 
-class Plain:
+class GenerateEngine:
     """Generator that continues prompts batch by batch."""
 
     def __init__(
@@ -45,16 +49,16 @@ class Plain:
         self._budget = batch_tokens
         self._tell = tell
 
-    def run(self, asks: Sequence[Ask]) -> Iterator[Answer]:
+    def run(self, asks: Sequence[EngineRequest]) -> Iterator[GenerationResult]:
         """Yield every answer, batch by batch, the longest prompts first.
 
         Raises:
             BackendError: not even one continuation fits into memory.
         """
-        for batch in batches(asks, self._decoding.max_new_tokens, self._budget):
+        for batch in length_sorted_batches(asks, self._decoding.max_new_tokens, self._budget):
             yield from self._batch(batch)
 
-    def _batch(self, batch: Sequence[Ask]) -> Iterator[Answer]:
+    def _batch(self, batch: Sequence[EngineRequest]) -> Iterator[GenerationResult]:
         """Generate a batch; halve it if it does not fit into memory."""
         try:
             yield from self._generate_answers(batch)
@@ -72,24 +76,28 @@ class Plain:
             yield from self._batch(batch[:middle])
             yield from self._batch(batch[middle:])
 
-    def _generate_answers(self, batch: Sequence[Ask]) -> list[Answer]:
+    def _generate_answers(self, batch: Sequence[EngineRequest]) -> list[GenerationResult]:
         ids, mask = self._padded(batch)
         decoding = self._decoding
         seeds = [ask.seed for ask in batch]
-        draws = RowDraws(ids.shape[1], seeds, decoding.temperature, decoding.top_p)
+        draws = SeededSampler(ids.shape[1], seeds, decoding.temperature, decoding.top_p)
         tokens = self._generate(ids, mask, draws)[:, ids.shape[1] :].tolist()
         return [
             self._answer(ask, row_tokens, draws.failed.get(row))
             for row, (ask, row_tokens) in enumerate(zip(batch, tokens, strict=True))
         ]
 
-    def _answer(self, ask: Ask, tokens: list[int], failed_at: int | None) -> Answer:
+    def _answer(
+        self, ask: EngineRequest, tokens: list[int], failed_at: int | None
+    ) -> GenerationResult:
         """Cut a row at the end of its text; the rest is padding."""
         end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
         failure = failed_at if end is None or (failed_at is not None and failed_at <= end) else None
-        return Answer(ask.number, tuple(tokens if end is None else tokens[: end + 1]), failure)
+        return GenerationResult(
+            ask.number, tuple(tokens if end is None else tokens[: end + 1]), failure
+        )
 
-    def _padded(self, batch: Sequence[Ask]) -> tuple[torch.Tensor, torch.Tensor]:
+    def _padded(self, batch: Sequence[EngineRequest]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return (row, token) ids and mask, padded on the left, so that all rows end together."""
         import torch
 
@@ -100,11 +108,13 @@ class Plain:
         device = self._model.device
         return torch.tensor(rows, device=device), torch.tensor(mask, device=device)
 
-    def _generate(self, ids: torch.Tensor, mask: torch.Tensor, draws: RowDraws) -> torch.Tensor:
+    def _generate(
+        self, ids: torch.Tensor, mask: torch.Tensor, draws: SeededSampler
+    ) -> torch.Tensor:
         import torch
         from transformers import LogitsProcessorList
 
-        with torch.inference_mode(), quiet():
+        with torch.inference_mode(), silence_libraries():
             produced: torch.Tensor = self._model.generate(  # type: ignore[operator]
                 input_ids=ids,
                 attention_mask=mask,
@@ -127,9 +137,11 @@ class Plain:
         )
 
 
-def batches(asks: Sequence[Ask], max_new_tokens: int, budget: int) -> list[list[Ask]]:
+def length_sorted_batches(
+    asks: Sequence[EngineRequest], max_new_tokens: int, budget: int
+) -> list[list[EngineRequest]]:
     """Batch rows by length, longest first, each batch within a budget of padded tokens."""
-    result: list[list[Ask]] = []
+    result: list[list[EngineRequest]] = []
     room = 0
     for ask in sorted(asks, key=lambda ask: (-len(ask.tokens), ask.tokens, ask.seed)):
         if room == 0:

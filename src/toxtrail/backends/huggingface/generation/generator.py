@@ -6,19 +6,23 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.huggingface.generation import packed_forward
-from toxtrail.backends.huggingface.generation.generate_engine import Plain
-from toxtrail.backends.huggingface.generation.packed_engine import Answer, Ask, Engine
+from toxtrail.backends.huggingface.generation.generate_engine import GenerateEngine
+from toxtrail.backends.huggingface.generation.packed_engine import (
+    EngineRequest,
+    GenerationResult,
+    PackedEngine,
+)
 from toxtrail.backends.huggingface.generation.packed_equivalence import (
     longest_packed,
-    packed_agrees,
+    packed_mismatch,
 )
 from toxtrail.backends.huggingface.weights.chat_template import MARKER, ChatTemplate
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
 from toxtrail.errors import BackendError, ConfigError
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -50,7 +54,7 @@ class HuggingFaceModel:
         """
         from transformers import GenerationConfig
 
-        inner = without_wrapper(model)
+        inner = unwrap_peft(model)
         self._model = inner
         self._tokenizer = tokenizer
         self._decoding = decoding
@@ -58,19 +62,19 @@ class HuggingFaceModel:
         self._tell = tell
         self._stops = stop_ids(inner, tokenizer)
         self._encoder = PromptEncoder(
-            tokenizer, decoding, window(inner.config), embedding_rows(inner)
+            tokenizer, decoding, context_length(inner.config), embedding_rows(inner)
         )
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
         """The model's attention implementation, which `plain` uses."""
-        self._linears = Linears(inner)
+        self._linears = OneDnnLinears(inner)
         self.engine: EngineName = "plain" if engine == "plain" else self._choose_engine(engine)
         self.linear = self._linears.name if self.engine == "packed" else "torch"
         """Implementation of the linear layers."""
 
     def _choose_engine(self, setting: str) -> EngineName:
         """Choose the packed engine if it gives the same logits as the model."""
-        problem = packed_agrees(self._model, self._tokenizer, self._linears)
+        problem = packed_mismatch(self._model, self._tokenizer, self._linears)
         if not problem:
             return "packed"
         if setting == "packed":
@@ -96,25 +100,27 @@ class HuggingFaceModel:
         Raises:
             BackendError: a single prompt does not fit into the device's memory.
         """
-        packable, others = list[Ask](), list[Ask]()
+        packable, others = list[EngineRequest](), list[EngineRequest]()
         limit = longest_packed(self._model) if self.engine == "packed" else 0
         for number, (prompt, seed) in enumerate(zip(prompts, seeds, strict=True)):
-            if reason := refusal(prompt):
+            if reason := prompt_problem(prompt):
                 yield number, Completion((), "", "none", reason)
                 continue
             total = len(prompt.token_ids) + self._decoding.max_new_tokens
             fits = limit is None or total <= limit
-            (packable if fits else others).append(Ask(number, prompt.token_ids, seed))
+            (packable if fits else others).append(EngineRequest(number, prompt.token_ids, seed))
         for answer in self._answers(packable, others):
             yield answer.number, self._completion(answer)
 
-    def _answers(self, packable: list[Ask], others: list[Ask]) -> Iterator[Answer]:
+    def _answers(
+        self, packable: list[EngineRequest], others: list[EngineRequest]
+    ) -> Iterator[GenerationResult]:
         settings = (self._stops, self._decoding, self._batch_tokens, self._tell)
         if packable:
-            with packed_forward.by_slots(self._model), self._linears.used():
-                yield from Engine(self._model, *settings).run(packable)
+            with packed_forward.packed_attention(self._model), self._linears.used():
+                yield from PackedEngine(self._model, *settings).run(packable)
         if others:
-            yield from Plain(self._model, self._pad, *settings).run(others)
+            yield from GenerateEngine(self._model, self._pad, *settings).run(others)
 
     @property
     def _pad(self) -> int:
@@ -123,7 +129,7 @@ class HuggingFaceModel:
         tokens = (self._tokenizer.pad_token_id, *self._stops)
         return next((token for token in tokens if token is not None and token < rows), 0)
 
-    def _completion(self, answer: Answer) -> Completion:
+    def _completion(self, answer: GenerationResult) -> Completion:
         if answer.failed_at is not None:
             return Completion(
                 (), "", "none", f"non-finite logits at new token {answer.failed_at + 1}"
@@ -138,7 +144,7 @@ class HuggingFaceModel:
         return Completion(new_tokens, text, finish, "")  # type: ignore[arg-type]
 
 
-def without_wrapper(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
+def unwrap_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
     """Return the transformers model; an attached adapter stays inside it."""
     from peft import PeftModel
 
@@ -193,7 +199,7 @@ def unknown_token(ids: Sequence[int], embeddings: int | None) -> int | None:
     return next((token for token in ids if embeddings is not None and token >= embeddings), None)
 
 
-def refusal(prompt: EncodedPrompt) -> str:
+def prompt_problem(prompt: EncodedPrompt) -> str:
     """Explain why a prompt cannot be continued; empty if it can."""
     if not prompt.token_ids:
         return "the prompt has no tokens and the model has no beginning-of-sequence token"
@@ -217,7 +223,7 @@ def ends_of(published: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int,
     """
     ids = published if isinstance(published, list) else [published]
     if not all(token is None or type(token) is int for token in ids):
-        text = visible(clipped(repr(published), 60))
+        text = escape_control_chars(truncate_text(repr(published), 60))
         raise BackendError(
             f"The model's generation_config.json has eos_token_id = {text}; expected a token id "
             "or a list of them. Correct it in a copy of the folder, or choose another revision."
@@ -225,7 +231,7 @@ def ends_of(published: object, tokenizer: PreTrainedTokenizerBase) -> tuple[int,
     return tuple(sorted({token for token in (*ids, tokenizer.eos_token_id) if token is not None}))
 
 
-def window(config: PreTrainedConfig) -> int | None:
+def context_length(config: PreTrainedConfig) -> int | None:
     """Return the longest text in tokens, including the continuation; None if there is no limit."""
     length = getattr(config.get_text_config(), "max_position_embeddings", None)
     return length if isinstance(length, int) and length > 0 else None

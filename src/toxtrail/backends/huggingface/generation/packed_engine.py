@@ -13,15 +13,15 @@ from collections.abc import Callable, Collection, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, NamedTuple
 
-from toxtrail.backends.compute.devices import row_block
+from toxtrail.backends.compute.devices import batch_alignment
 from toxtrail.backends.huggingface.generation.packed_forward import (
     BLOCK,
-    SlotCache,
-    Start,
-    Step,
+    PackedStep,
+    PrefillPrompt,
+    SlotKVCache,
     forward,
 )
-from toxtrail.backends.huggingface.generation.sampling import choose
+from toxtrail.backends.huggingface.generation.sampling import sample_next_tokens
 from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError
 
@@ -38,7 +38,7 @@ THREAD_ELEMENTS = 32_768
 """Smallest number of elements of an activation that torch gives to a thread."""
 
 
-class Ask(NamedTuple):
+class EngineRequest(NamedTuple):
     """A request for a continuation."""
 
     number: int
@@ -47,7 +47,7 @@ class Ask(NamedTuple):
     seed: int
 
 
-class Answer(NamedTuple):
+class GenerationResult(NamedTuple):
     """The generated tokens of a request."""
 
     number: int
@@ -61,7 +61,7 @@ class Answer(NamedTuple):
 class _Slot:
     """A running continuation."""
 
-    members: list[Ask]
+    members: list[EngineRequest]
     """The requests that it answers: several only if they need the same tokens."""
     length: int
     """Number of tokens in the cache: the prompt and all new tokens but the newest."""
@@ -73,7 +73,7 @@ class _Slot:
         return self.new_tokens[-1]
 
 
-class Engine:
+class PackedEngine:
     """Generator for a model with packed attention (`packed.by_slots`)."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Engine:
         self._budget = batch_tokens
         self._tell = tell
 
-    def run(self, asks: Sequence[Ask]) -> Iterator[Answer]:
+    def run(self, asks: Sequence[EngineRequest]) -> Iterator[GenerationResult]:
         """Yield every answer when it is ready.
 
         Raises:
@@ -103,24 +103,26 @@ class Engine:
         pending = deque(self._groups(asks))
         while pending:
             capacity = self._capacity(pending[0])
-            lane = deque[list[Ask]]()
+            lane = deque[list[EngineRequest]]()
             while pending and self._capacity(pending[0]) * 2 > capacity:
                 lane.append(pending.popleft())
             yield from self._run_length_group(lane, capacity)
 
-    def _capacity(self, group: list[Ask]) -> int:
+    def _capacity(self, group: list[EngineRequest]) -> int:
         """Return the tokens of a slot in which the group fits."""
         total = len(group[0].tokens) + self._decoding.max_new_tokens
         return -(-total // BLOCK) * BLOCK
 
-    def _groups(self, asks: Sequence[Ask]) -> list[list[Ask]]:
+    def _groups(self, asks: Sequence[EngineRequest]) -> list[list[EngineRequest]]:
         """Group requests by prompt, the longest prompts first."""
-        groups: dict[tuple[int, ...], list[Ask]] = {}
+        groups: dict[tuple[int, ...], list[EngineRequest]] = {}
         for ask in asks:
             groups.setdefault(ask.tokens, []).append(ask)
         return [groups[tokens] for tokens in sorted(groups, key=lambda t: (-len(t), t))]
 
-    def _run_length_group(self, groups: deque[list[Ask]], capacity: int) -> Iterator[Answer]:
+    def _run_length_group(
+        self, groups: deque[list[EngineRequest]], capacity: int
+    ) -> Iterator[GenerationResult]:
         """Process prompts of similar length, with as many slots as memory allows."""
         open_asks = {ask.number: ask for group in groups for ask in group}
         slots = self._slot_count(groups, capacity)
@@ -136,11 +138,11 @@ class Engine:
                     raise
                 slots = self._halve_slots(slots, capacity, error)
 
-    def _slot_count(self, groups: Collection[list[Ask]], capacity: int) -> int:
+    def _slot_count(self, groups: Collection[list[EngineRequest]], capacity: int) -> int:
         """Return the number of slots that the budget allows; on a CPU no more than are needed. On
         other devices their number chooses the kernels (`_min_rows`), so it must not depend on the
         prompts."""
-        slots, block = max(1, self._budget // capacity), row_block()
+        slots, block = max(1, self._budget // capacity), batch_alignment()
         if self._model.device.type == "cpu":
             greedy = self._decoding.temperature == 0
             needed = len(groups) if greedy else sum(map(len, groups))
@@ -160,10 +162,12 @@ class Engine:
         )
         return slots // 2
 
-    def _run_slots(self, groups: list[list[Ask]], slots: int, capacity: int) -> Iterator[Answer]:
+    def _run_slots(
+        self, groups: list[list[EngineRequest]], slots: int, capacity: int
+    ) -> Iterator[GenerationResult]:
         import torch
 
-        cache = SlotCache(slots, capacity)
+        cache = SlotKVCache(slots, capacity)
         waiting, active = deque(groups), list[_Slot]()
         while waiting or active:
             with torch.inference_mode():
@@ -171,19 +175,21 @@ class Engine:
                 ended = self._remove_finished(cache, active)
             for slot in ended:
                 for ask in slot.members:
-                    yield Answer(ask.number, tuple(slot.new_tokens), slot.failed_at)
+                    yield GenerationResult(ask.number, tuple(slot.new_tokens), slot.failed_at)
 
-    def _step(self, cache: SlotCache, waiting: deque[list[Ask]], active: list[_Slot]) -> None:
+    def _step(
+        self, cache: SlotKVCache, waiting: deque[list[EngineRequest]], active: list[_Slot]
+    ) -> None:
         """Generate one more token for all, and the first one for new continuations."""
         lengths = [slot.length for slot in active]
         new = self._fill_free_slots(waiting, cache.slots - len(active))
-        starts, slot_index = list[Start](), len(active)
+        starts, slot_index = list[PrefillPrompt](), len(active)
         for started in new:
-            starts.append(Start(slot_index, started[0].members[0].tokens))
+            starts.append(PrefillPrompt(slot_index, started[0].members[0].tokens))
             slot_index += len(started)
         tokens = [slot.newest for slot in active] + [t for s in starts for t in s.tokens]
         fewest = _min_rows(self._model, cache)
-        step = Step(cache, lengths, starts, self._model.device, row_block(), fewest)
+        step = PackedStep(cache, lengths, starts, self._model.device, batch_alignment(), fewest)
         logits = forward(self._model, step, tokens)
         for slot in active:
             slot.length += 1
@@ -195,7 +201,7 @@ class Engine:
             active += started
         self._sample(logits, rows, active)
 
-    def _fill_free_slots(self, waiting: deque[list[Ask]], free: int) -> list[list[_Slot]]:
+    def _fill_free_slots(self, waiting: deque[list[EngineRequest]], free: int) -> list[list[_Slot]]:
         """Return the slots of each prompt to prefill now; samples without a free slot wait."""
         new: list[list[_Slot]] = []
         room = START_TOKENS
@@ -220,13 +226,15 @@ class Engine:
         steps = [len(slot.new_tokens) for slot in active]
         decoding = self._decoding
         scores = logits if rows == list(range(len(logits))) else logits[rows]
-        tokens, usable = choose(scores, seeds, steps, decoding.temperature, decoding.top_p)
+        tokens, usable = sample_next_tokens(
+            scores, seeds, steps, decoding.temperature, decoding.top_p
+        )
         for slot, token, fine, step in zip(active, tokens, usable, steps, strict=True):
             slot.new_tokens.append(token)
             if not fine:
                 slot.failed_at = step
 
-    def _remove_finished(self, cache: SlotCache, active: list[_Slot]) -> list[_Slot]:
+    def _remove_finished(self, cache: SlotKVCache, active: list[_Slot]) -> list[_Slot]:
         """Remove finished continuations, and move the last ones into the gaps."""
         ended: list[_Slot] = []
         for index in reversed(range(len(active))):
@@ -246,7 +254,7 @@ class Engine:
         return full or slot.newest in self._stops or slot.failed_at is not None
 
 
-def _min_rows(model: PreTrainedModel, cache: SlotCache) -> int:
+def _min_rows(model: PreTrainedModel, cache: SlotKVCache) -> int:
     """Return the smallest number of rows of a step.
 
     On devices other than a CPU the kernel depends on their number, and more rows cost nothing while

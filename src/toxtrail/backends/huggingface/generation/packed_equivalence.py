@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.compute.devices import row_block
-from toxtrail.backends.compute.onednn_linear import Linears
+from toxtrail.backends.compute.devices import batch_alignment
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.huggingface.generation import packed_forward
 from toxtrail.backends.huggingface.weights.logit_probe import PROBES, largest_difference
 
@@ -26,8 +26,8 @@ CHANGING_ROTARY = ("dynamic", "longrope")
 """Rotary embeddings whose frequencies change once *any* text in the batch is long."""
 
 
-def packed_agrees(
-    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, linears: Linears
+def packed_mismatch(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, linears: OneDnnLinears
 ) -> str:
     """Compare engine and model on the probe sentences and a few tokens after them.
 
@@ -41,7 +41,7 @@ def packed_agrees(
 
     texts = [tokenizer(text)["input_ids"] for text in PROBES]
     try:
-        with packed_forward.by_slots(model), linears.used(), torch.inference_mode():
+        with packed_forward.packed_attention(model), linears.used(), torch.inference_mode():
             tokens, actual = _packed_logits(model, texts)
     except (
         TypeError,
@@ -82,14 +82,14 @@ def _packed_logits(
     import torch
 
     capacity = -(-(max(map(len, texts)) + STEPS) // packed_forward.BLOCK) * packed_forward.BLOCK
-    cache = packed_forward.SlotCache(len(texts), capacity)
-    starts = [packed_forward.Start(slot, tuple(text)) for slot, text in enumerate(texts)]
-    step = packed_forward.Step(cache, [], starts, model.device, row_block())
+    cache = packed_forward.SlotKVCache(len(texts), capacity)
+    starts = [packed_forward.PrefillPrompt(slot, tuple(text)) for slot, text in enumerate(texts)]
+    step = packed_forward.PackedStep(cache, [], starts, model.device, batch_alignment())
     logits = [packed_forward.forward(model, step, [token for text in texts for token in text])]
     new_tokens = [[int(token)] for token in logits[0].argmax(-1)]
     for extra in range(STEPS - 1):
         lengths = [len(text) + extra for text in texts]
-        step = packed_forward.Step(cache, lengths, [], model.device, row_block())
+        step = packed_forward.PackedStep(cache, lengths, [], model.device, batch_alignment())
         logits.append(packed_forward.forward(model, step, [row[-1] for row in new_tokens]))
         for row, token in zip(new_tokens, logits[-1].argmax(-1), strict=True):
             row.append(int(token))

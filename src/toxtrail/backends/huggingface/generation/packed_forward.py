@@ -28,14 +28,14 @@ GROWTH = 2 * BLOCK
 
 
 @dataclass
-class Start:
+class PrefillPrompt:
     """A prompt to prefill in a slot."""
 
     slot: int
     tokens: tuple[int, ...]
 
 
-class Group(NamedTuple):
+class PrefillGroup(NamedTuple):
     """Prompts of one length that are prefilled together: attention processes them as a batch."""
 
     slots: torch.Tensor
@@ -49,14 +49,14 @@ class Group(NamedTuple):
 
 
 @dataclass
-class Step:
+class PackedStep:
     """Input of one forward pass: a token for each of the first slots, then prompts to prefill in
     the next slots."""
 
-    cache: SlotCache
+    cache: SlotKVCache
     lengths: list[int]
     """Number of tokens in slot 0, 1, ...; each of these gets one more."""
-    starts: list[Start]
+    starts: list[PrefillPrompt]
     device: torch.device
     block: int
     """Rows are padded to multiples of this (devices.row_block)."""
@@ -86,11 +86,11 @@ class Step:
     def decoded(self) -> int:
         return len(self.lengths)
 
-    def _group(self, length: int, entries: list[tuple[int, int]]) -> Group:
+    def _group(self, length: int, entries: list[tuple[int, int]]) -> PrefillGroup:
         import torch
 
         slots, firsts = torch.tensor(entries, device=self.device).unbind(1)
-        return Group(slots, firsts[:, None] + torch.arange(length, device=self.device))
+        return PrefillGroup(slots, firsts[:, None] + torch.arange(length, device=self.device))
 
     def bias(self, window: int | None, dtype: torch.dtype) -> torch.Tensor:
         """Return (slot * key head, 1, key): 0 for visible keys, else -inf; shared by all layers."""
@@ -119,7 +119,7 @@ class Step:
         return self._mask_cache[length, window]
 
 
-class SlotCache:
+class SlotKVCache:
     """Keys and values of every slot, layer by layer; allocated at a layer's first update.
 
     The allocation grows with the longest text so far: products with a part of a larger tensor would
@@ -137,7 +137,7 @@ class SlotCache:
         self._keys: dict[int, torch.Tensor] = {}
         self._values: dict[int, torch.Tensor] = {}
         """Layer -> (slot, head, token, dimension)."""
-        self.step: Step | None = None
+        self.step: PackedStep | None = None
 
     def update(
         self, key: torch.Tensor, value: torch.Tensor, layer: int, *_: object, **__: object
@@ -205,7 +205,7 @@ def attention(
     dropout: float = 0.0,
     sliding_window: int | None = None,
     softcap: float | None = None,
-    packed: Step | None = None,
+    packed: PackedStep | None = None,
     **unknown: object,
 ) -> tuple[torch.Tensor, None]:
     """Compute attention over a packed step, with transformers' interface.
@@ -238,7 +238,7 @@ def attention(
 def _decode_attention(
     layer: int,
     query: torch.Tensor,
-    step: Step,
+    step: PackedStep,
     scale: float,
     softcap: float | None,
     bias: torch.Tensor,
@@ -260,7 +260,7 @@ def _prefill_attention(
     query: torch.Tensor,
     key: torch.Tensor,
     value: torch.Tensor,
-    step: Step,
+    step: PackedStep,
     scale: float,
     softcap: float | None,
     window: int | None,
@@ -283,7 +283,7 @@ def _prefill_attention(
 
 
 @contextmanager
-def by_slots(model: PreTrainedModel) -> Iterator[None]:
+def packed_attention(model: PreTrainedModel) -> Iterator[None]:
     """Use packed attention in a model inside the block.
 
     Raises:
@@ -300,13 +300,13 @@ def by_slots(model: PreTrainedModel) -> Iterator[None]:
         model.set_attn_implementation(original)
 
 
-def _padded_rows(rows: int, step: Step) -> int:
+def _padded_rows(rows: int, step: PackedStep) -> int:
     """Return the number of rows after padding."""
     rows = max(rows, step.min_rows)
     return -(-rows // step.block) * step.block
 
 
-def forward(model: PreTrainedModel, step: Step, tokens: list[int]) -> torch.Tensor:
+def forward(model: PreTrainedModel, step: PackedStep, tokens: list[int]) -> torch.Tensor:
     """Return (continuation, vocabulary) logits of the next token, in the order of `step.last`.
 
     Must be called in inference mode.

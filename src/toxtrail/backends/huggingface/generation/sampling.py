@@ -15,7 +15,7 @@ _MASK = (1 << 64) - 1
 _TINY = np.finfo(np.float64).tiny
 
 
-class RowDraws:
+class SeededSampler:
     """Logits processor that gives the sampled token the largest score.
 
     Greedy search over the returned scores then samples, and the rows of a batch do not affect each
@@ -51,11 +51,13 @@ class RowDraws:
         import torch
 
         steps = [step] * len(self._seeds)
-        chosen = drawn(scores, self._seeds, steps, self._temperature, self._top_p)[:, None]
+        chosen = gumbel_max_sample(scores, self._seeds, steps, self._temperature, self._top_p)[
+            :, None
+        ]
         return torch.full_like(scores, -torch.inf).scatter_(1, chosen.to(scores.device), 0.0)
 
 
-def choose(
+def sample_next_tokens(
     logits: torch.Tensor,
     seeds: Sequence[int],
     steps: Sequence[int],
@@ -75,11 +77,11 @@ def choose(
     usable = torch.isfinite(best)
     if temperature > 0:
         clean = torch.where(usable[:, None], logits, torch.zeros_like(logits))
-        tokens = drawn(clean, seeds, steps, temperature, top_p)
+        tokens = gumbel_max_sample(clean, seeds, steps, temperature, top_p)
     return torch.where(usable, tokens.to(usable.device), 0).tolist(), usable.tolist()
 
 
-def drawn(
+def gumbel_max_sample(
     logits: torch.Tensor,
     seeds: Sequence[int],
     steps: Sequence[int],
@@ -95,7 +97,7 @@ def drawn(
 
     scaled = logits.to("cpu", torch.float64) / temperature
     if top_p < 1:
-        scaled = nucleus(scaled, top_p)
+        scaled = top_p_filter(scaled, top_p)
     rows = zip(scaled.numpy(), seeds, steps, strict=True)
     return torch.tensor([_sample_row(row, seed, step) for row, seed, step in rows])
 
@@ -120,7 +122,7 @@ def gumbel(uniform: NDArray[np.float64]) -> NDArray[np.float64]:
     return noise
 
 
-def nucleus(logits: torch.Tensor, top_p: float, most: int = 1024) -> torch.Tensor:
+def top_p_filter(logits: torch.Tensor, top_p: float, most: int = 1024) -> torch.Tensor:
     """Keep the smallest set of most probable tokens whose probabilities sum to at least top_p; of
     equal ones the first.
 

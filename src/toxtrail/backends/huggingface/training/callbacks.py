@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from transformers import TrainerCallback
 
 from toxtrail.backends.huggingface.training.checkpoints import seal
-from toxtrail.backends.protocols import Advance
+from toxtrail.backends.protocols import ProgressCallback
 from toxtrail.errors import BackendError
 from toxtrail.storage.atomic_writes import require_room
 
@@ -21,10 +21,10 @@ if TYPE_CHECKING:
     from transformers import TrainerControl, TrainerState, TrainingArguments
 
 
-class Watch(TrainerCallback):
+class TrainingMonitor(TrainerCallback):
     """Callback that advances a bar, seals checkpoints, and stops a training that diverges."""
 
-    def __init__(self, advance: Advance, scratch: Path, name: str) -> None:
+    def __init__(self, advance: ProgressCallback, scratch: Path, name: str) -> None:
         self._advance = advance
         self._scratch = scratch
         self._name = name
@@ -81,7 +81,7 @@ HELD_OUT = "held_out_loss"
 """Key in the Trainer's history, which its checkpoints include."""
 
 
-class HeldOut(TrainerCallback):
+class HeldOutLoss(TrainerCallback):
     """Callback that records the held-out loss before the first step, after each epoch and at the
     end."""
 

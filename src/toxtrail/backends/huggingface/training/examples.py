@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 from toxtrail.backends.huggingface.weights.chat_template import ChatTemplate
 from toxtrail.config.schema import FinetuneConfig
 from toxtrail.errors import BackendError, DataError
-from toxtrail.records.rows import Example, Turn
+from toxtrail.records.rows import InstructionExample, Turn
 
 if TYPE_CHECKING:
     import torch
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 PLACEHOLDER = "This message stands for another one: 7f3a91c2."
 """Placeholder text that occurs in no conversation."""
-IGNORED = -100
+IGNORE_INDEX = -100
 """Label of a token that is not learned (torch's cross-entropy ignores it)."""
 
 
@@ -53,7 +53,9 @@ def chat_template(
 
 
 def encode_examples(
-    examples: Sequence[Example], tokenizer: PreTrainedTokenizerBase, recipe: FinetuneConfig
+    examples: Sequence[InstructionExample],
+    tokenizer: PreTrainedTokenizerBase,
+    recipe: FinetuneConfig,
 ) -> list[EncodedExample]:
     """Format and tokenize every example, in order.
 
@@ -71,7 +73,7 @@ def encode_examples(
         )
     chat = chat_template(tokenizer, recipe)
     encoded = [encode_example(example, tokenizer, recipe, chat) for example in examples]
-    empty = [i for i, row in enumerate(encoded) if set(row.labels[1:]) <= {IGNORED}]
+    empty = [i for i, row in enumerate(encoded) if set(row.labels[1:]) <= {IGNORE_INDEX}]
     if empty:
         raise DataError(
             f"{recipe.data.uri}: {len(empty)} example(s) have nothing to learn within max_length "
@@ -82,7 +84,7 @@ def encode_examples(
 
 
 def encode_example(
-    example: Example,
+    example: InstructionExample,
     tokenizer: PreTrainedTokenizerBase,
     recipe: FinetuneConfig,
     chat: ChatTemplate | None,
@@ -108,7 +110,7 @@ def encode_example(
     ]
     if ids[-1:] != [tokenizer.eos_token_id]:
         ids, learned = [*ids, tokenizer.eos_token_id], [*learned, True]
-    labels = [token if yes else IGNORED for token, yes in zip(ids, learned, strict=True)]
+    labels = [token if yes else IGNORE_INDEX for token, yes in zip(ids, learned, strict=True)]
     limit = recipe.max_length
     return EncodedExample(ids[:limit], labels[:limit], len(ids) > limit)
 
@@ -127,7 +129,7 @@ def refuse_unknown_tokens(
 
 
 def training_text(
-    example: Example,
+    example: InstructionExample,
     tokenizer: PreTrainedTokenizerBase,
     recipe: FinetuneConfig,
     chat: ChatTemplate | None,
@@ -189,7 +191,7 @@ def _format_conversation(earlier: Sequence[Turn], instruction: str, before: str,
     return written
 
 
-def with_context(example: Example, template: str | None) -> str:
+def with_context(example: InstructionExample, template: str | None) -> str:
     """Join the instruction and the material it refers to."""
     if not example.context:
         return example.instruction
@@ -210,5 +212,5 @@ def collate(batch: Sequence[EncodedExample], pad: int) -> dict[str, torch.Tensor
     return {
         "input_ids": padded([example.input_ids for example in batch], pad),
         "attention_mask": padded([[1] * len(example.input_ids) for example in batch], 0),
-        "labels": padded([example.labels for example in batch], IGNORED),
+        "labels": padded([example.labels for example in batch], IGNORE_INDEX),
     }

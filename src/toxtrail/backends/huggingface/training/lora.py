@@ -14,22 +14,22 @@ from typing import TYPE_CHECKING
 
 from toxtrail.backends.huggingface.training.checkpoints import last_complete
 from toxtrail.backends.huggingface.training.examples import (
-    IGNORED,
+    IGNORE_INDEX,
     EncodedExample,
     collate,
     encode_examples,
     refuse_unknown_tokens,
 )
-from toxtrail.backends.huggingface.weights.adapters import with_lora, write_adapter
-from toxtrail.backends.huggingface.weights.load import VerifiedFiles, merged_base, verified
+from toxtrail.backends.huggingface.weights.adapters import add_lora, write_adapter
+from toxtrail.backends.huggingface.weights.load import VerifiedFiles, merged_base, verify_files
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, load_base
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
-from toxtrail.backends.protocols import Progress, Trained
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.protocols import Progress, TrainingResult
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.config.schema import FinetuneConfig
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import Manifest, ModelCard
-from toxtrail.records.rows import Lessons
+from toxtrail.provenance.identity import Manifest, ModelIdentity
+from toxtrail.records.rows import TrainingSplit
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -52,9 +52,9 @@ class HuggingFaceTuner:
         self._progress = progress
 
     def tune(
-        self, parent: ModelCard, parent_folder: Path, lessons: Lessons,
+        self, parent: ModelIdentity, parent_folder: Path, lessons: TrainingSplit,
         recipe: FinetuneConfig, out: Path, scratch: Path, manifest: Manifest,
-    ) -> Trained:  # fmt: skip
+    ) -> TrainingResult:  # fmt: skip
         """Train on the parent with its adapters merged, and write the new adapter to `out`.
 
         Args:
@@ -68,14 +68,14 @@ class HuggingFaceTuner:
             DataError: nothing to learn.
             BackendError: the recipe needs a GPU, or the loss is not finite.
         """
-        refuse_impossible(recipe, self._device, has_adapters=bool(parent.adapters))
-        files = verified(parent, parent_folder, self._weights)
+        require_trainable(recipe, self._device, has_adapters=bool(parent.adapters))
+        files = verify_files(parent, parent_folder, self._weights)
         tokenizer = files.tokenizer()
         encoded = encode_examples(lessons.learned, tokenizer, recipe)
         held_out = encode_examples(lessons.held_out, tokenizer, recipe) if lessons.held_out else []
         pad = tokenizer.pad_token_id if tokenizer.pad_token_id is not None else 0
-        with repeatable(recipe.seed, self._device):
-            model = with_lora(
+        with deterministic(recipe.seed, self._device):
+            model = add_lora(
                 self._base(files, recipe),
                 recipe.lora,
                 quantized=recipe.base_precision == "4bit",
@@ -88,7 +88,7 @@ class HuggingFaceTuner:
                 _add_held_out_loss(trainer, model, held_out, pad, recipe.batch_size)
             self._train(trainer, parent.key, total_steps(recipe, len(encoded)), scratch)
         write_adapter(model, parent.base.uri, out, manifest)
-        return Trained(
+        return TrainingResult(
             trainer.state.global_step,
             _history(trainer, "loss"),
             sum(example.cut for example in encoded),
@@ -97,7 +97,7 @@ class HuggingFaceTuner:
 
     def _base(self, files: VerifiedFiles, recipe: FinetuneConfig) -> PreTrainedModel:
         if recipe.base_precision == "4bit":
-            return load_base(files.base, files.name, "bfloat16", self._device, four_bits())
+            return load_base(files.base, files.name, "bfloat16", self._device, nf4_config())
         return merged_base(files, files.adapters, recipe.base_precision, self._device)
 
     def _arguments(self, recipe: FinetuneConfig, scratch: Path) -> TrainingArguments:
@@ -134,13 +134,13 @@ class HuggingFaceTuner:
     def _train(self, trainer: Trainer, parent: str, total: int, scratch: Path) -> None:
         from transformers.trainer_callback import PrinterCallback
 
-        from toxtrail.backends.huggingface.training.callbacks import Watch
+        from toxtrail.backends.huggingface.training.callbacks import TrainingMonitor
 
         label = f"fine-tune {parent}"
         checkpoint = last_complete(scratch)
         trainer.remove_callback(PrinterCallback)
-        with self._progress.bar(label, total, "steps") as advance, quiet():
-            trainer.add_callback(Watch(advance, scratch, label))
+        with self._progress.bar(label, total, "steps") as advance, silence_libraries():
+            trainer.add_callback(TrainingMonitor(advance, scratch, label))
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
 
@@ -155,10 +155,10 @@ def _add_held_out_loss(
     trainer: Trainer, model: PeftModel, examples: Sequence[EncodedExample], pad: int, batch: int
 ) -> None:
     """Record the loss on held-out examples besides the training loss."""
-    from toxtrail.backends.huggingface.training.callbacks import HeldOut
+    from toxtrail.backends.huggingface.training.callbacks import HeldOutLoss
 
     loss = partial(mean_loss, model, examples, pad, batch)
-    trainer.add_callback(HeldOut(loss, "fine-tune"))
+    trainer.add_callback(HeldOutLoss(loss, "fine-tune"))
 
 
 def mean_loss(
@@ -173,7 +173,7 @@ def mean_loss(
     with torch.no_grad():
         for start in range(0, len(examples), batch_size):
             batch = collate(examples[start : start + batch_size], pad)
-            learned = int((batch["labels"][:, 1:] != IGNORED).sum())
+            learned = int((batch["labels"][:, 1:] != IGNORE_INDEX).sum())
             on_device = {name: tensor.to(model.device) for name, tensor in batch.items()}
             total += float(model(**on_device).loss) * learned
             tokens += learned
@@ -181,7 +181,7 @@ def mean_loss(
     return total / tokens
 
 
-def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
+def require_trainable(recipe: FinetuneConfig, device: str, has_adapters: bool) -> None:
     """Raise, before anything is loaded, if the recipe cannot run on this machine."""
     needs = [
         f'{field}: "{value}"'
@@ -204,7 +204,7 @@ def refuse_impossible(recipe: FinetuneConfig, device: str, has_adapters: bool) -
         )
 
 
-def four_bits() -> object:
+def nf4_config() -> object:
     """Return a 4-bit NormalFloat configuration (Dettmers et al. 2023, arXiv:2305.14314)."""
     import torch
     from transformers import BitsAndBytesConfig
@@ -215,7 +215,7 @@ def four_bits() -> object:
 
 
 @contextmanager
-def repeatable(seed: int, device: str) -> Iterator[None]:
+def deterministic(seed: int, device: str) -> Iterator[None]:
     """Seed every generator and force deterministic kernels inside the block; restore both after."""
     import numpy as np
     import torch
@@ -250,7 +250,7 @@ def _trainer(
 ) -> Trainer:
     from transformers import Trainer
 
-    with quiet():
+    with silence_libraries():
         return Trainer(
             model=model,
             args=arguments,

@@ -8,9 +8,9 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface.weights.pretrained import read_json
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from peft import LoraConfig
@@ -43,7 +43,7 @@ def read_lora_config(folder: Path, name: str) -> LoraConfig:
     values = read_json(folder / CONFIG, name)
     if problems := list(lora_problems(values)):
         raise BackendError(f"{name}: {'; '.join(problems)}.")
-    with library_errors(f"{name}: peft cannot read {CONFIG}", CONFIG_CURE), quiet():
+    with library_errors(f"{name}: peft cannot read {CONFIG}", CONFIG_CURE), silence_libraries():
         config: LoraConfig = LoraConfig.from_pretrained(str(folder))
     config.inference_mode = True
     config.base_model_name_or_path = None  # a claim; which base it fits is checked by its tensors
@@ -64,8 +64,8 @@ def lora_problems(values: Mapping[str, Any]) -> Iterator[str]:
             yield f"{CONFIG} has {key}, which is not supported: {reason}"
     allowed = {field.name for field in fields(peft.LoraConfig)} | {"peft_type"} | HARMLESS
     if unknown := [key for key in sorted(values.keys() - allowed) if values[key]]:
-        listed = ", ".join(f"{key} = {clipped(repr(values[key]), 60)}" for key in unknown)
-        yield visible(
+        listed = ", ".join(f"{key} = {truncate_text(repr(values[key]), 60)}" for key in unknown)
+        yield escape_control_chars(
             f"{CONFIG} has settings that peft {peft.__version__} does not know and would ignore "
             f"({listed}), so the adapter would not behave as trained: update peft, or use an "
             "adapter without them"
@@ -84,8 +84,10 @@ def _type_problems(values: Mapping[str, Any]) -> Iterator[str]:
     numbers = [(key, values[key]) for key in NUMBERS if key in values] + patterns
     for key, value in numbers:
         if isinstance(value, bool) or not isinstance(value, int | float):
-            yield visible(f"{CONFIG} has {key} = {clipped(repr(value), 60)}; expected a number")
+            yield escape_control_chars(
+                f"{CONFIG} has {key} = {truncate_text(repr(value), 60)}; expected a number"
+            )
     for key in SWITCHES:
         if not isinstance(values.get(key, False), bool | None):
-            text = clipped(repr(values[key]), 60)
-            yield visible(f"{CONFIG} has {key} = {text}; expected true or false")
+            text = truncate_text(repr(values[key]), 60)
+            yield escape_control_chars(f"{CONFIG} has {key} = {text}; expected true or false")

@@ -18,11 +18,11 @@ from toxtrail.backends.huggingface.weights.adapter_config import (
     CONFIG_CURE,
     read_lora_config,
 )
-from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, empty_model, read_json
+from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, meta_model, read_json
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.config.schema import LoraConfig as LoraSettings
-from toxtrail.errors import BackendError, ConfigError, nearest
+from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.provenance import embedded_manifest
 from toxtrail.provenance.identity import Manifest
 
@@ -46,14 +46,14 @@ def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
         BackendError: not a safetensors LoRA, a wrong name or shape, a NaN, or no effect.
     """
     config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
-    model = empty_model(base_folder, name)
+    model = meta_model(base_folder, name)
     wrapped = _wrap_with_peft(model, config, tensors, name, True)
-    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
-    refuse_powerless(tensors, name)
+    require_matching_shapes(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    require_nonzero(tensors, name)
     return embedding_rows(model)
 
 
-def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
+def apply_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     """Apply an adapter to a model, unmerged; the model is changed in place.
 
     Raises:
@@ -63,8 +63,8 @@ def attach(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
 
     config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
     wrapped = _wrap_with_peft(model, config, tensors, name, False)
-    refuse_misfits(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
-    with _peft_errors(name), quiet():
+    require_matching_shapes(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
+    with _peft_errors(name), silence_libraries():
         result: Any = set_peft_model_state_dict(wrapped, tensors)
     if dropped := [key for key in result.unexpected_keys if not _is_duplicate(key, tensors)]:
         raise BackendError(
@@ -98,7 +98,9 @@ def base_claim(folder: Path) -> object:
     return read_json(folder / CONFIG, folder.name).get("base_model_name_or_path")
 
 
-def refuse_misfits(wrapped: PeftModel, stored: Mapping[str, tuple[int, ...]], name: str) -> None:
+def require_matching_shapes(
+    wrapped: PeftModel, stored: Mapping[str, tuple[int, ...]], name: str
+) -> None:
     """Raise unless an adapter's file contains exactly the tensors that peft saves for this model;
     the embeddings are optional."""
     expected = tensor_shapes(wrapped, embeddings=False)
@@ -126,7 +128,7 @@ def tensor_shapes(wrapped: PeftModel, embeddings: bool) -> dict[str, tuple[int, 
     """Return names and shapes of the tensors that peft would save for this model."""
     from peft import get_peft_model_state_dict
 
-    with quiet():
+    with silence_libraries():
         tensors = get_peft_model_state_dict(wrapped, save_embedding_layers=embeddings)
     return {key: tuple(tensor.shape) for key, tensor in tensors.items()}
 
@@ -176,11 +178,11 @@ def _resize_embeddings(
             f"and the adapter has no {module_name}.weight of that size: the output weights of the "
             "new tokens would be random. Use the merged model instead."
         )
-    with quiet():
+    with silence_libraries():
         model.resize_token_embeddings(rows, mean_resizing=False)
 
 
-def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
+def require_nonzero(tensors: Mapping[str, torch.Tensor], name: str) -> None:
     """Raise if an adapter contains a NaN, or only zeros in its output matrices."""
     if bad := [key for key, tensor in tensors.items() if not tensor.isfinite().all()]:
         raise BackendError(f"{name}: {bad[0]} has a value that is not finite. Do not use it.")
@@ -192,7 +194,7 @@ def refuse_powerless(tensors: Mapping[str, torch.Tensor], name: str) -> None:
         )
 
 
-def with_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> PeftModel:
+def add_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> PeftModel:
     """Add a new, trainable adapter to the model.
 
     Raises:
@@ -213,7 +215,7 @@ def with_lora(model: PreTrainedModel, lora: LoraSettings, quantized: bool) -> Pe
         bias=lora.bias,
         target_modules=sorted(set(lora.targets)),
     )
-    with quiet():
+    with silence_libraries():
         return get_peft_model(model, settings)
 
 
@@ -228,7 +230,7 @@ def refuse_unknown_targets(model: PreTrainedModel, lora: LoraSettings) -> None:
         if not any(name == target or name.endswith(f".{target}") for name in names):
             raise ConfigError(
                 f'finetunes.lora.targets: "{target}" is not a linear layer of '
-                f"{type(model).__name__}." + nearest(target, leaves)
+                f"{type(model).__name__}." + did_you_mean(target, leaves)
             )
 
 
@@ -246,7 +248,7 @@ def write_adapter(model: PeftModel, base_uri: str, out: Path, manifest: Manifest
 
     tensors = get_peft_model_state_dict(model, save_embedding_layers=False)
     plain = {key: tensors[key].detach().cpu().contiguous() for key in sorted(tensors)}
-    refuse_powerless(plain, "the new adapter")
+    require_nonzero(plain, "the new adapter")
     out.mkdir(parents=True, exist_ok=True)
     draft = out / f"{WEIGHTS}.draft"
     draft.write_bytes(
@@ -274,7 +276,7 @@ def _wrap_with_peft(
     """Wrap the model, in place, with parameters for an adapter's tensors."""
     from peft import get_peft_model
 
-    with _peft_errors(name), quiet():
+    with _peft_errors(name), silence_libraries():
         _resize_embeddings(
             model, {key: tuple(tensor.shape) for key, tensor in tensors.items()}, name
         )

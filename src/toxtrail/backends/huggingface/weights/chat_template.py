@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from toxtrail.backends.huggingface.weights.template_process import Rendering, RenderingError
 from toxtrail.errors import ConfigError
 from toxtrail.records.rows import Turn
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -95,7 +95,7 @@ class ChatTemplate:
         if not isinstance(template, str):
             raise ConfigError(
                 f'{self._field}: "chat", but {self._source} is not a string: '
-                f"{clipped(visible(repr(template)), MAX_EXCERPT)}. Use another template."
+                f"{truncate_text(escape_control_chars(repr(template)), MAX_EXCERPT)}. Use another template."
             )
         return template
 
@@ -157,4 +157,4 @@ def _roles(turns: Sequence[Turn]) -> str:
 
 
 def _excerpt(text: str) -> str:
-    return clipped(visible(text), MAX_EXCERPT)
+    return truncate_text(escape_control_chars(text), MAX_EXCERPT)

@@ -19,13 +19,17 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
 from toxtrail.backends.checkpoint_files.weight_files import open_gguf
-from toxtrail.backends.huggingface.weights.pretrained import load_tokenizer, model_of, refuse_gaps
+from toxtrail.backends.huggingface.weights.pretrained import (
+    load_tokenizer,
+    model_from_config,
+    require_all_weights,
+)
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import FileHash, hash_tree
 from toxtrail.regular_files import read_text
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from gguf import GGUFReader
@@ -115,7 +119,7 @@ def convert(path: Path, folder: Path) -> None:
         check_bos(tokenizer, header, path.name)
         model = _clean_model(plain)
     folder.mkdir(parents=True)
-    with quiet():
+    with silence_libraries():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
     for file in folder.iterdir():
@@ -174,7 +178,7 @@ def _clean_model(path: Path) -> PreTrainedModel:
 
     with (
         library_errors(f"transformers cannot read {path.name}", CONVERT_AGAIN),
-        quiet(),
+        silence_libraries(),
         redirect_stderr(StringIO()),  # its progress bar cannot be disabled
     ):
         result: Any = AutoModelForCausalLM.from_pretrained(
@@ -185,13 +189,13 @@ def _clean_model(path: Path) -> PreTrainedModel:
             output_loading_info=True,
         )
     loaded, report = result
-    refuse_gaps(path.name, report)
+    require_all_weights(path.name, report)
     refuse_unplaced(path.name, loaded, [*report["unexpected_keys"], *unread_tensors(path, loaded)])
     values = loaded.config.to_dict()
     values.pop("quantization_config", None)
     config = type(loaded.config).from_dict(values | {"dtype": "bfloat16"})
     with torch.device("meta"):
-        clean = model_of(config, dtype=torch.bfloat16)
+        clean = model_from_config(config, dtype=torch.bfloat16)
     weights = {name: tensor.to(torch.bfloat16) for name, tensor in loaded.state_dict().items()}
     clean.load_state_dict(weights, assign=True)
     clean.tie_weights()
@@ -261,7 +265,7 @@ def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any
     value = _metadata(reader, name)
     if value is not None and not isinstance(value, kind):
         raise BackendError(
-            f"{file}: its metadata {name} is {clipped(visible(repr(value)), 60)}; expected "
+            f"{file}: its metadata {name} is {truncate_text(escape_control_chars(repr(value)), 60)}; expected "
             f"{kind.__name__}. Convert the model to GGUF again, or choose another file."
         )
     return value

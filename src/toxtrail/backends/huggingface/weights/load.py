@@ -6,20 +6,20 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.backends.huggingface.weights.adapters import attach
+from toxtrail.backends.huggingface.weights.adapters import apply_adapter
 from toxtrail.backends.huggingface.weights.logit_probe import (
     adapter_moves,
     largest_difference,
     probe_of,
-    prove,
-    refuse_unlike_loads,
+    require_deterministic_load,
+    verify_weights,
 )
 from toxtrail.backends.huggingface.weights.pretrained import load_base
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
-from toxtrail.backends.huggingface.weights.tokenizer import Named, tokenizer_of
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.huggingface.weights.tokenizer import NamedFolder, tokenizer_of
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import ModelCard, Probe
+from toxtrail.provenance.identity import LogitProbe, ModelIdentity
 
 if TYPE_CHECKING:
     import torch
@@ -49,7 +49,7 @@ class VerifiedFiles(NamedTuple):
 
     name: str
     base: Path
-    adapters: tuple[Named, ...]
+    adapters: tuple[NamedFolder, ...]
     """In the order in which they are applied."""
 
     def tokenizer(self) -> PreTrainedTokenizerBase:
@@ -58,10 +58,12 @@ class VerifiedFiles(NamedTuple):
         Raises:
             BackendError: it cannot be loaded.
         """
-        return tokenizer_of(Named(self.name, self.base), self.adapters)
+        return tokenizer_of(NamedFolder(self.name, self.base), self.adapters)
 
 
-def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -> VerifiedFiles:
+def verify_files(
+    card: ModelIdentity, model_folder: Path, weights: HuggingFaceWeights
+) -> VerifiedFiles:
     """Hash every file of a card again.
 
     Args:
@@ -72,14 +74,16 @@ def verified(card: ModelCard, model_folder: Path, weights: HuggingFaceWeights) -
     """
     trained = model_folder / "adapters"
     adapters = tuple(
-        Named(adapter.uri or f"adapter {adapter.key}", weights.adapter_folder(adapter, trained))
+        NamedFolder(
+            adapter.uri or f"adapter {adapter.key}", weights.adapter_folder(adapter, trained)
+        )
         for adapter in card.adapters
     )
     return VerifiedFiles(card.base.uri, weights.folder(card.base), adapters)
 
 
 def load_model(
-    card: ModelCard, model_folder: Path, weights: HuggingFaceWeights, dtype: str, device: str
+    card: ModelIdentity, model_folder: Path, weights: HuggingFaceWeights, dtype: str, device: str
 ) -> LoadedModel:
     """Load the model that a card describes, and verify it.
 
@@ -92,27 +96,27 @@ def load_model(
     Raises:
         BackendError: a file differs from the card, an adapter does not fit, or it has no effect.
     """
-    files = verified(card, model_folder, weights)
+    files = verify_files(card, model_folder, weights)
     base = merged_base(files, files.adapters[:-1], dtype, device)
     model: PreTrainedModel | PeftModel = base
     for last in files.adapters[-1:]:
-        model = attach(base, last.folder, last.name).to(device)
+        model = apply_adapter(base, last.folder, last.name).to(device)
     tokenizer = files.tokenizer()
-    logits = prove(model, tokenizer, card)
+    logits = verify_weights(model, tokenizer, card)
     return LoadedModel(model, tokenizer, logits)
 
 
 def merged_base(
-    files: VerifiedFiles, adapters: Sequence[Named], dtype: str, device: str
+    files: VerifiedFiles, adapters: Sequence[NamedFolder], dtype: str, device: str
 ) -> PreTrainedModel:
     """Load the base, merge adapters into it in order, in float32, and cast to the given dtype."""
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
     for adapter in adapters:
-        model = merged(attach(model, adapter.folder, adapter.name), adapter.name)
+        model = merge_adapter(apply_adapter(model, adapter.folder, adapter.name), adapter.name)
     return cast_weights(model, dtype) if adapters else model
 
 
-def merged(model: PeftModel, name: str) -> PreTrainedModel:
+def merge_adapter(model: PeftModel, name: str) -> PreTrainedModel:
     """Merge the adapter into the model's weights.
 
     Raises:
@@ -127,7 +131,7 @@ def merged(model: PeftModel, name: str) -> PreTrainedModel:
             return model(input_ids=ids, use_cache=False).logits  # type: ignore[no-any-return]
 
     before = logits(model)
-    with quiet():
+    with silence_libraries():
         result: Any = model.merge_and_unload()
     difference = largest_difference(logits(result), before)
     if not difference <= SAME_LOGITS * float(before.std()):
@@ -155,7 +159,7 @@ class HuggingFaceProver:
         self._weights = weights
         self._device = device
 
-    def prove(self, card: ModelCard, folder: Path) -> Probe:
+    def prove(self, card: ModelIdentity, folder: Path) -> LogitProbe:
         """Load the weights twice, require equal logits, and return the probe for the card.
 
         Raises:
@@ -164,11 +168,11 @@ class HuggingFaceProver:
         dtype = "float32" if card.base.parameters <= LARGE else "bfloat16"
         first, unmoved = self._load(card, folder, dtype)
         second, _ = self._load(card, folder, dtype)
-        refuse_unlike_loads(card.key, first, second)
+        require_deterministic_load(card.key, first, second)
         return probe_of(first, dtype).model_copy(update={"unmoved": unmoved})
 
     def _load(
-        self, card: ModelCard, folder: Path, dtype: str
+        self, card: ModelIdentity, folder: Path, dtype: str
     ) -> tuple[torch.Tensor, Literal[True] | None]:
         """Return one load's logits, and True if the last adapter changes no most likely token."""
         loaded = load_model(card, folder, self._weights, dtype, self._device)
@@ -176,7 +180,7 @@ class HuggingFaceProver:
         return loaded.probe, None if moves else True
 
 
-def adds_one_adapter(card: ModelCard, parent: ModelCard) -> bool:
+def adds_one_adapter(card: ModelIdentity, parent: ModelIdentity) -> bool:
     """Return whether a variant is its parent plus one adapter: then `prove` compared the two."""
     without_last = card.model_copy(update={"adapters": card.adapters[:-1]})
     return bool(card.adapters) and without_last.fingerprint == parent.fingerprint

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import FileHash, ModelCard, Probe, probe_digest
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.provenance.identity import FileHash, LogitProbe, ModelIdentity, probe_digest
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     import torch
@@ -26,13 +26,13 @@ PROBES = (
 )
 """Fixed texts on which a variant must differ from its parent. Our choice: three different ones."""
 
-SAME_MODEL = 0.75
+MIN_TOP_TOKEN_AGREEMENT = 0.75
 """Fraction of most likely tokens that must match the card: another dtype or device may change a
 near tie, another model changes most of them. Our choice."""
 
 
-def prove(
-    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, card: ModelCard
+def verify_weights(
+    model: PreTrainedModel | PeftModel, tokenizer: PreTrainedTokenizerBase, card: ModelIdentity
 ) -> torch.Tensor:
     """Probe a loaded model: its logits are finite and reproducible, match its card, and its last
     adapter changes them.
@@ -57,7 +57,7 @@ def prove(
             "another device."
         )
     if card.probe:
-        refuse_stranger(card.key, card.probe, probe_of(logits, card.probe.dtype))
+        require_same_model(card.key, card.probe, probe_of(logits, card.probe.dtype))
     if card.adapters:
         _verify_adapter(model, tokenizer, logits, card)  # type: ignore[arg-type]
     return logits
@@ -94,17 +94,17 @@ def refuse_unknown_token(
     if (largest := max(tokens)) >= rows:
         raise BackendError(
             f"The tokenizer gives token {largest} "
-            f'("{visible(clipped(str(tokenizer.decode([largest])), 50))}") for a sentence, but the '
+            f'("{escape_control_chars(truncate_text(str(tokenizer.decode([largest])), 50))}") for a sentence, but the '
             f"model has only {rows:,} embeddings: tokenizer and weights do not match. "
             "Fetch both again from one revision, or choose another model."
         )
 
 
-def probe_of(logits: torch.Tensor, dtype: str) -> Probe:
+def probe_of(logits: torch.Tensor, dtype: str) -> LogitProbe:
     """Build the probe that is stored on a card."""
     tokens = tuple(int(token) for token in logits.argmax(dim=-1))
     digest = probe_digest(PROBES, dtype, tokens)
-    return Probe(texts=PROBES, dtype=dtype, top_tokens=tokens, digest=digest)
+    return LogitProbe(texts=PROBES, dtype=dtype, top_tokens=tokens, digest=digest)
 
 
 def adapter_moves(
@@ -116,7 +116,7 @@ def adapter_moves(
     return bool((logits.argmax(dim=-1) != without.argmax(dim=-1)).any())
 
 
-def agreement(left: Probe, right: Probe) -> float:
+def top_token_agreement(left: LogitProbe, right: LogitProbe) -> float:
     """Return the fraction of positions with the same most likely token; 0 for other texts."""
     if left.texts != right.texts or len(left.top_tokens) != len(right.top_tokens):
         return 0.0
@@ -124,10 +124,10 @@ def agreement(left: Probe, right: Probe) -> float:
     return sum(a == b for a, b in pairs) / len(left.top_tokens)
 
 
-def refuse_stranger(key: str, recorded: Probe, actual: Probe) -> None:
+def require_same_model(key: str, recorded: LogitProbe, actual: LogitProbe) -> None:
     """Raise if the loaded model does not match the probe on the card."""
-    share = agreement(recorded, actual)
-    if share < SAME_MODEL:
+    share = top_token_agreement(recorded, actual)
+    if share < MIN_TOP_TOKEN_AGREEMENT:
         raise BackendError(
             f"{key}: the loaded weights agree with the probe in model.json on {share:.0%} of the "
             "most likely tokens: they are other weights, or this version of the libraries loads "
@@ -135,7 +135,7 @@ def refuse_stranger(key: str, recorded: Probe, actual: Probe) -> None:
         )
 
 
-def refuse_unlike_loads(key: str, first: torch.Tensor, second: torch.Tensor) -> None:
+def require_deterministic_load(key: str, first: torch.Tensor, second: torch.Tensor) -> None:
     """Raise if two loads of the same files give different logits."""
     noise = largest_difference(first, second)
     if noise > 0:
@@ -145,8 +145,8 @@ def refuse_unlike_loads(key: str, first: torch.Tensor, second: torch.Tensor) -> 
         )
 
 
-def refuse_copy(
-    card: ModelCard, parent: ModelCard, logits: torch.Tensor, parent_logits: torch.Tensor
+def require_differs_from_parent(
+    card: ModelIdentity, parent: ModelIdentity, logits: torch.Tensor, parent_logits: torch.Tensor
 ) -> None:
     """Raise if a variant gives exactly the logits of its parent.
 
@@ -173,17 +173,17 @@ def largest_difference(left: torch.Tensor, right: torch.Tensor) -> float:
     return float((left - right).abs().max())
 
 
-def _weight_files(card: ModelCard) -> list[FileHash]:
+def _weight_files(card: ModelIdentity) -> list[FileHash]:
     files = card.base.converted or card.base.files
     return [file for file in files if file.path.lower().endswith((".safetensors", ".gguf"))]
 
 
-def _weight_hashes(card: ModelCard) -> set[str]:
+def _weight_hashes(card: ModelIdentity) -> set[str]:
     return {file.sha256 for file in _weight_files(card)}
 
 
 def _verify_adapter(
-    model: PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, card: ModelCard
+    model: PeftModel, tokenizer: PreTrainedTokenizerBase, logits: torch.Tensor, card: ModelIdentity
 ) -> None:
     with model.disable_adapter():
         parent = probe_logits(model, tokenizer)

@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
 from toxtrail.backends.checkpoint_files.weight_files import content_problem
 from toxtrail.backends.library_errors import library_errors
-from toxtrail.backends.silence import quiet
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import canonical_json, sha256_text
 from toxtrail.regular_files import read_text
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
@@ -47,7 +47,10 @@ def read_config(folder: Path, name: str) -> PreTrainedConfig:
     values = read_json(folder / "config.json", name)
     if problem := model_type_problem(values.get("model_type"), "auto_map" in values):
         raise BackendError(f"{name}: {problem}")
-    with library_errors(f"{name}: transformers cannot read config.json", CONFIG_CURE), quiet():
+    with (
+        library_errors(f"{name}: transformers cannot read config.json", CONFIG_CURE),
+        silence_libraries(),
+    ):
         config: PreTrainedConfig = AutoConfig.from_pretrained(folder, **_SAFE)
     return config
 
@@ -66,7 +69,7 @@ def model_type_problem(model_type: object, has_code: bool) -> str | None:
         if has_code
         else "Update transformers, or check that this is a causal language model."
     )
-    text = visible(clipped(repr(model_type), 60))
+    text = escape_control_chars(truncate_text(repr(model_type), 60))
     return (
         f"model_type {text} is not a language model known to transformers "
         f"{transformers.__version__}. {advice}"
@@ -99,7 +102,10 @@ def load_tokenizer(folder: Path, name: str, **options: object) -> PreTrainedToke
 
     if "gguf_file" not in options:
         refuse_damaged_tokenizer(folder, name)
-    with library_errors(f"{name}: its tokenizer cannot be loaded", TOKENIZER_CURE), quiet():
+    with (
+        library_errors(f"{name}: its tokenizer cannot be loaded", TOKENIZER_CURE),
+        silence_libraries(),
+    ):
         tokenizer: PreTrainedTokenizerBase = AutoTokenizer.from_pretrained(
             folder, **_SAFE, **options
         )
@@ -136,24 +142,24 @@ def load_base(
     for file in ("generation_config.json", "config.json"):
         if (folder / file).is_file():
             read_json(folder / file, name)
-    with library_errors(f"{name} cannot be loaded", WEIGHTS_CURE), quiet():
+    with library_errors(f"{name} cannot be loaded", WEIGHTS_CURE), silence_libraries():
         loaded: Any = AutoModelForCausalLM.from_pretrained(
             folder, output_loading_info=True, **_SAFE, **options
         )
     model: PreTrainedModel = loaded[0]
-    refuse_gaps(name, loaded[1])
+    require_all_weights(name, loaded[1])
     refuse_unplaced(name, model, loaded[1]["unexpected_keys"])
     model.eval()  # type: ignore[no-untyped-call]
-    return model if quantization is not None else moved(model, device)
+    return model if quantization is not None else to_device(model, device)
 
 
-def moved(model: PreTrainedModel, device: str) -> PreTrainedModel:
+def to_device(model: PreTrainedModel, device: str) -> PreTrainedModel:
     """Move the model to a device."""
     result: PreTrainedModel = model.to(device)  # type: ignore[arg-type]
     return result
 
 
-def refuse_gaps(name: str, report: dict[str, Any]) -> None:
+def require_all_weights(name: str, report: dict[str, Any]) -> None:
     """Raise if from_pretrained initialised a weight at random."""
     gaps = sorted(str(key) for kind in ("missing_keys", "mismatched_keys") for key in report[kind])
     if gaps:
@@ -163,7 +169,7 @@ def refuse_gaps(name: str, report: dict[str, Any]) -> None:
         )
 
 
-def empty_model(folder: Path, name: str) -> PreTrainedModel:
+def meta_model(folder: Path, name: str) -> PreTrainedModel:
     """Build the model without memory for weights (torch's meta device)."""
     import torch
 
@@ -172,10 +178,10 @@ def empty_model(folder: Path, name: str) -> PreTrainedModel:
         del config.quantization_config
     with (
         library_errors(f"{name}: no model can be built from config.json", CONFIG_CURE),
-        quiet(),
+        silence_libraries(),
         torch.device("meta"),
     ):
-        return model_of(config)
+        return model_from_config(config)
 
 
 def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
@@ -184,7 +190,7 @@ def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
     return int(embedding.weight.shape[0])
 
 
-def model_of(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
+def model_from_config(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
     """Build a model of this configuration without loading weights."""
     from transformers import AutoModelForCausalLM
 

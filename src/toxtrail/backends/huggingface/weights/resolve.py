@@ -18,15 +18,15 @@ from toxtrail.backends.huggingface.weights.card_metadata import read_readme
 from toxtrail.backends.huggingface.weights.gguf import Converted, converted_copy
 from toxtrail.backends.huggingface.weights.pretrained import (
     chat_template_sha256,
-    empty_model,
     load_tokenizer,
+    meta_model,
     read_config,
     tokenizer_sha256,
 )
 from toxtrail.backends.huggingface.weights.tokenizer import (
-    Named,
-    own_parts,
+    NamedFolder,
     refuse_unknown_tokens,
+    tokenizer_differences,
     tokenizer_of,
 )
 from toxtrail.backends.protocols import Asset, Assets, Progress
@@ -61,7 +61,7 @@ class HuggingFaceWeights:
         if copy is None:
             refuse_adapter(folder, uri)
         refuse_outside_names(folder, uri, hashed)
-        model = empty_model(folder, uri)
+        model = meta_model(folder, uri)
         dtype = stored_dtype(checkpoint_files(folder, uri, hashed), uri)
         tokenizer = load_tokenizer(folder, uri)
         refuse_unhashed_vocabulary(tokenizer.vocab_files_names, folder, uri, hashed)
@@ -91,11 +91,11 @@ class HuggingFaceWeights:
         """
         asset = self._assets.fetch(uri, sha256)
         refuse_outside_names(asset.path, uri, {file.path for file in asset.files})
-        base_files, adapter = Named(base.uri, self.folder(base)), Named(uri, asset.path)
+        base_files, adapter = NamedFolder(base.uri, self.folder(base)), NamedFolder(uri, asset.path)
         embeddings = check_adapter(adapter.folder, base_files.folder, uri)
         before, tokenizer = tokenizer_of(base_files, ()), tokenizer_of(base_files, (adapter,))
         refuse_unknown_tokens(tokenizer, before, embeddings, uri)
-        differences = own_parts(tokenizer, before)
+        differences = tokenizer_differences(tokenizer, before)
         return Adapter(
             key=key, uri=uri, resolved=asset.resolved, sha256=asset.sha256, files=asset.files,
             training=None, other_base=other_base(base_claim(asset.path), base.uri),

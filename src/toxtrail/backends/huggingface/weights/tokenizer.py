@@ -20,7 +20,7 @@ from toxtrail.backends.huggingface.weights.pretrained import (
     tokenizer_sha256,
 )
 from toxtrail.errors import BackendError
-from toxtrail.text_escaping import clipped, visible
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
@@ -38,7 +38,7 @@ TEMPLATES = ("chat_template.jinja", "chat_template.json", "additional_chat_templ
 """Files, and a folder, of chat templates; else they are in tokenizer_config.json."""
 
 
-class Named(NamedTuple):
+class NamedFolder(NamedTuple):
     """A folder, and the name of its content in error messages."""
 
     name: str
@@ -52,7 +52,7 @@ class TokenizerDifferences(NamedTuple):
     chat_template_sha256: str | None
 
 
-def tokenizer_of(base: Named, adapters: Sequence[Named]) -> PreTrainedTokenizerBase:
+def tokenizer_of(base: NamedFolder, adapters: Sequence[NamedFolder]) -> PreTrainedTokenizerBase:
     """Load the tokenizer of the base, or of the last adapter with a different one.
 
     Raises:
@@ -67,12 +67,12 @@ def tokenizer_of(base: Named, adapters: Sequence[Named]) -> PreTrainedTokenizerB
         candidate = _load_merged(base, sources, adapter.name)
         if candidate.chat_template is None:
             candidate.chat_template = tokenizer.chat_template
-        if any(own_parts(candidate, tokenizer)):
+        if any(tokenizer_differences(candidate, tokenizer)):
             tokenizer = candidate
     return tokenizer
 
 
-def own_parts(
+def tokenizer_differences(
     tokenizer: PreTrainedTokenizerBase, before: PreTrainedTokenizerBase
 ) -> TokenizerDifferences:
     """Hash the parts in which an adapter's tokenizer differs from that of its base."""
@@ -113,7 +113,7 @@ def refuse_unknown_tokens(
     }
     if beyond:
         first = min(beyond, key=lambda token: beyond[token])
-        text = clipped(visible(first), 50)
+        text = truncate_text(escape_control_chars(first), 50)
         raise BackendError(
             f"{name} includes a tokenizer with {len(beyond)} token(s) for which the base has "
             f'no embedding (it has {embeddings:,}); the first is "{text}" ({beyond[first]}). '
@@ -123,7 +123,7 @@ def refuse_unknown_tokens(
         )
 
 
-def _load_merged(base: Named, sources: Sequence[Path], name: str) -> PreTrainedTokenizerBase:
+def _load_merged(base: NamedFolder, sources: Sequence[Path], name: str) -> PreTrainedTokenizerBase:
     """Load from the files of these folders; later ones replace earlier ones.
 
     The base's config.json is used to choose the class, so a copy is equal to the original.
