@@ -58,7 +58,7 @@ def measured(store: ArtifactStore, who: VariantConfig) -> None:
     from toxtrail.stages import posterior
 
     start = time.process_time()
-    rows = store.generation_table("f", "v")
+    rows = store.read_generation_columns("f", "v")
     read = time.process_time()
     response_table.build_response_table(rows)
     looked = time.process_time()
@@ -95,7 +95,7 @@ def write(store: ArtifactStore, prompts: int) -> None:
         scores.append(Score(prompt, 0, subset, "judge", "ok", value, {"toxic": value}, 1))
     manifest = manifest_of("generate", "v", {"generation": {"seed": 7}}, {}, {})
     store.write_generations("f", "v", generations, manifest)
-    inputs = {"generations": store.input(store.generations("f", "v"))}
+    inputs = {"generations": store.describe_input(store.generations_path("f", "v"))}
     store.write_scores("f", "v", scores, manifest_of("score", "v", {"scorers": {}}, inputs, {}))
 
 

@@ -43,10 +43,12 @@ def main() -> None:
         tables = {}
         for number in range(wanted.variants):
             tables[f"v{number}"] = build_score_table(
-                store.score_table("family", f"v{number}", COLUMNS)
+                store.read_score_columns("family", f"v{number}", COLUMNS)
             )
         grouped = time.monotonic()
-        rates = [cell.shares(0.5).mean() for table in tables.values() for cell in table.values()]
+        rates = [
+            cell.toxic_fraction(0.5).mean() for table in tables.values() for cell in table.values()
+        ]
         first = tables["v0"]
         pairs = [
             _paired(first[name], table[name], config)
@@ -84,7 +86,7 @@ def write(store: ArtifactStore, variant: str, seed: int, prompts: int, samples: 
         ],
         schema=SCORE_SCHEMA,
     )
-    path = store.scores("family", variant)
+    path = store.scores_path("family", variant)
     path.parent.mkdir(parents=True, exist_ok=True)
     pq.write_table(table, path, compression="zstd")
 

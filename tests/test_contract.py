@@ -95,9 +95,9 @@ def test_the_cli_has_a_command_for_every_stage_and_no_other():
 @pytest.mark.parametrize("stage", PIPELINE, ids=by_name)
 def test_dvc_yaml_says_what_the_pipeline_says(stage, declared):
     entry = declared[stage.name]
-    body = entry["do"] if stage.over else entry
-    assert entry.get("foreach") == (f"${{{stage.over}}}" if stage.over else None)
-    key = " ${key}" if stage.over else ""
+    body = entry["do"] if stage.foreach else entry
+    assert entry.get("foreach") == (f"${{{stage.foreach}}}" if stage.foreach else None)
+    key = " ${key}" if stage.foreach else ""
     assert body["cmd"] == f"toxtrail stage {stage.name}{key}"
     assert body["params"] == [as_dvc(param, stage) for param in stage.params]
     code = [f"src/toxtrail/{path}" for path in stage.code]
@@ -148,7 +148,7 @@ def test_every_module_whose_mathematics_a_stage_uses_is_in_its_deps(stage):
 def test_the_readme_shows_every_stage_and_every_command(project_text):
     readme = project_text("README.md")
     for stage in PIPELINE:
-        assert f"| `{stage.name}` | {stage.does} |" in readme
+        assert f"| `{stage.name}` | {stage.description} |" in readme
     for command in COMMANDS:
         assert f"toxtrail {command}" in readme, command
 

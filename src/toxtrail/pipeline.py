@@ -99,9 +99,9 @@ class Stage(NamedTuple):
     """One stage of the pipeline: `toxtrail stage NAME [KEY]`."""
 
     name: StageName
-    does: str
+    description: str
     """One line for people."""
-    over: Over | None
+    foreach: Over | None
     """The params section that has one item for each run of this stage; None: it runs once."""
     params: tuple[str, ...]
     reads: tuple[str, ...]
@@ -117,8 +117,8 @@ class Stage(NamedTuple):
 PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="prompts",
-        does="draw the prompt set",
-        over=None,
+        description="draw the prompt set",
+        foreach=None,
         params=("prompts",),
         reads=(),
         writes=("data/prompts.parquet", "data/prompts_card.json"),
@@ -126,8 +126,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="model",
-        does="resolve, verify and hash weights taken as they are",
-        over="models",
+        description="resolve, verify and hash weights taken as they are",
+        foreach="models",
         params=("models.{key}",),
         reads=("requirements.txt",),
         writes=("models/{key}",),
@@ -135,8 +135,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="finetune",
-        does="train a LoRA adapter on its parent",
-        over="finetunes",
+        description="train a LoRA adapter on its parent",
+        foreach="finetunes",
         params=("finetunes.{key}",),
         reads=("requirements.txt", "models/{parent}"),
         writes=("models/{key}",),
@@ -144,8 +144,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="generate",
-        does="continue every prompt",
-        over="variants",
+        description="continue every prompt",
+        foreach="variants",
         params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
@@ -153,8 +153,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="score",
-        does="score every continuation with every scorer",
-        over="variants",
+        description="score every continuation with every scorer",
+        foreach="variants",
         params=("scoring.scorers",),
         reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
         writes=("data/scores/{family}/{key}.parquet",),
@@ -162,8 +162,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="posterior",
-        does="toxicity rates of one variant",
-        over="variants",
+        description="toxicity rates of one variant",
+        foreach="variants",
         params=("posterior", "scoring.primary", "variants.{key}"),
         reads=("data/generations/{family}/{key}.parquet", "data/scores/{family}/{key}.parquet"),
         writes=("results/posteriors/{family}/{key}",),
@@ -171,8 +171,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="pool",
-        does="a family's rates and differences, all estimated together",
-        over="families",
+        description="a family's rates and differences, all estimated together",
+        foreach="families",
         params=("pooling", "posterior", "scoring.primary", "families.{key}"),
         reads=("data/scores/{key}", "results/posteriors/{key}"),
         writes=("results/pooled/{key}",),
@@ -195,8 +195,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="compare",
-        does="differences within a family, paired by prompt",
-        over="families",
+        description="differences within a family, paired by prompt",
+        foreach="families",
         params=("posterior", "scoring.primary", "families.{key}"),
         reads=(
             "data/generations/{key}",
@@ -222,8 +222,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="track",
-        does="show the variant as one MLflow run",
-        over="variants",
+        description="show the variant as one MLflow run",
+        foreach="variants",
         params=("tracking",),
         reads=(
             "data/prompts.parquet",
@@ -242,8 +242,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="track-comparison",
-        does="show the family's comparison as one MLflow run",
-        over="families",
+        description="show the family's comparison as one MLflow run",
+        foreach="families",
         params=("tracking",),
         reads=(
             "results/comparisons/{key}",
@@ -260,8 +260,8 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
-        does="one self-contained HTML file",
-        over=None,
+        description="one self-contained HTML file",
+        foreach=None,
         params=("families",),
         reads=(
             "data/prompts.parquet",
@@ -361,13 +361,13 @@ class StageRun(NamedTuple):
     reads: tuple[str, ...]
     """Files and folders that earlier stages made, or that are given; without the code."""
     writes: tuple[str, ...]
-    shown: tuple[str, ...] = ()
+    metrics_and_plots: tuple[str, ...] = ()
     """Metrics and plots."""
 
     @property
     def outs(self) -> tuple[str, ...]:
         """Everything that it makes, as dvc.lock lists it."""
-        return (*self.writes, *self.shown)
+        return (*self.writes, *self.metrics_and_plots)
 
     @property
     def name(self) -> str:
@@ -391,9 +391,9 @@ def expand_stages(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[
     """
     runs: list[StageRun] = []
     for stage in PIPELINE:
-        keys = [None] if stage.over is None else list(items[stage.over])
+        keys = [None] if stage.foreach is None else list(items[stage.foreach])
         for key in keys:
-            fields = items[stage.over][key] if stage.over and key else {}
+            fields = items[stage.foreach][key] if stage.foreach and key else {}
             values = {**{k: v for k, v in fields.items() if isinstance(v, str)}, "key": key}
             runs.append(
                 StageRun(

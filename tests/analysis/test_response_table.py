@@ -57,8 +57,8 @@ def test_arrays_say_what_the_rows_say(rows):
     for subset, own in found.items():
         texts = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
         texts.sort(key=lambda row: row.key)
-        assert own.prompts == tuple(sorted({r.prompt_id for r in texts}))
-        assert own.asked == {r.prompt_id for r in rows if r.subset == subset}
+        assert own.prompts_path == tuple(sorted({r.prompt_id for r in texts}))
+        assert own.n_prompts == {r.prompt_id for r in rows if r.subset == subset}
         assert own.lengths.tolist() == [len(r.token_ids) for r in texts]
         assert own.at_limit == sum(r.finish_reason == "length" for r in texts)
         for symptom in RESPONSE_FLAGS:
@@ -96,7 +96,7 @@ def test_a_file_and_its_rows_say_the_same(tmp_path):
     store = ArtifactStore(tmp_path)
     manifest = manifest_of("generate", "v", {}, {}, {})
     store.write_generations("f", "v", rows, manifest)
-    (own,) = build_response_table(store.generation_table("f", "v")).values()
+    (own,) = build_response_table(store.read_generation_columns("f", "v")).values()
     (same,) = build_response_table(rows).values()
-    assert own.prompts == same.prompts
+    assert own.prompts_path == same.prompts
     assert own.tokens.tolist() == same.tokens.tolist()

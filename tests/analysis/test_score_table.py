@@ -44,7 +44,7 @@ def test_each_cell_holds_its_rows_in_order_whatever_the_order_of_the_table(rows,
         assert cell.prompts == tuple(sorted({row.prompt_id for row in scored}))
         assert cell.toxicity.tolist() == [row.toxicity for row in scored]
         assert [cell.prompts[i] for i in cell.prompt] == [row.prompt_id for row in scored]
-        assert cell.asked_prompts == {row.prompt_id for row in own}
+        assert cell.prompt_ids == {row.prompt_id for row in own}
         assert sum(cell.states.values()) == len(own)
         assert cell.states["empty"] == sum(row.state == "empty" for row in own)
 
@@ -53,7 +53,7 @@ def test_each_cell_holds_its_rows_in_order_whatever_the_order_of_the_table(rows,
 def test_a_cell_limited_to_prompts_is_the_cell_of_their_rows(rows, asked):
     kept = [row for row in rows if row.prompt_id in asked]
     for name, cell in build_score_table(rows).items():
-        limited = cell.limited_to(frozenset(asked) & cell.asked_prompts)
+        limited = cell.restrict_to(frozenset(asked) & cell.prompt_ids)
         expected = (build_score_table(kept) if kept else {}).get(name)
         assert limited.prompts == (expected.prompts if expected else ())
         assert limited.toxicity.tolist() == (expected.toxicity.tolist() if expected else [])

@@ -77,8 +77,8 @@ def test_the_batch_plan_is_that_of_this_very_file(tmp_path):
     payload = {"executions.json": sha256_text(executions)}
     (files.folder / "payload.json").write_text(json.dumps(payload))
     scene = SimpleNamespace(runs=[LocalRunFiles("f" * 32, files, {})])
-    store.record("generate", "v").parent.mkdir(parents=True)
-    store.record("generate", "v").write_text(json.dumps(record(64, "b")))
+    store.execution_record_path("generate", "v").parent.mkdir(parents=True)
+    store.execution_record_path("generate", "v").write_text(json.dumps(record(64, "b")))
     assert recorded_plan(store, "v", "b", scene)[:3] == ("packed", 64, 2)
     assert recorded_plan(store, "v", "a", scene)[:3] == ("packed", 128, 2)
     assert recorded_plan(store, "v", "c", scene) == (None, None, None, "")

@@ -45,7 +45,7 @@ def made(note: str = "plain"):
 def parquet(path, manifest):
     store = ArtifactStore(path.parent)
     store.write_prompts([Prompt("s-1", "s", "text", "file:x", 0)], manifest)
-    store.prompts.rename(path)
+    store.prompts_path.rename(path)
 
 
 def safetensors(path, manifest):
@@ -72,7 +72,7 @@ def draws(path, manifest):
 
     found = xr.Dataset({"x": ("draw", np.zeros(3))})
     store = ArtifactStore(path.parent)
-    store.write_posterior(path.parent / "p", AnalysisOutput({}, found, {}, {}), manifest)
+    store.write_analysis(path.parent / "p", AnalysisOutput({}, found, {}, {}), manifest)
     (path.parent / "p" / "posterior.nc").rename(path)
 
 

@@ -164,7 +164,7 @@ def test_shared_work_gives_the_rows_of_one_process_and_makes_none_twice(processe
             with pytest.raises(DataError, match="run again|Run again") if texts else nothing():
                 collect_generations(prompts(*texts), CONFIG, rows)
             generate(prompts(*texts), models[0], CONFIG, rows, NoProgress(), Member(0, processes))
-            rows.refresh()
+            rows.reload()
             assert collect_generations(prompts(*texts), CONFIG, rows) == expected
         assert sum(len(model.made) for model in models) <= 2 * len(texts)
 

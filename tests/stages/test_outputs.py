@@ -85,7 +85,7 @@ def test_a_table_has_the_promised_columns_in_parquet_csv_and_json(name, summary,
     draws = xr.Dataset({"difference": (("chain", "draw"), np.zeros((4, 5)))})
     tables = {table: summary[table] for table in TABLE_NAMES}
     manifest = manifest_of("compare", "f", {}, {}, {})
-    store.write_posterior(folder, AnalysisOutput(summary, draws, {}, {}), manifest, tables)
+    store.write_analysis(folder, AnalysisOutput(summary, draws, {}, {}), manifest, tables)
     with (folder / f"{name}.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     table = pq.read_table(folder / f"{name}.parquet")

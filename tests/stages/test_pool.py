@@ -103,7 +103,7 @@ def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, p
     """As a verification computes it."""
     store, folder = ArtifactStore(tmp_path), tmp_path / "results/pooled/f"
     found = own.pooled(settings, pooling, Fake())
-    store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
+    store.write_analysis(folder, found, manifest_of("pool", "f", {}, {}, {}))
     who = variant_pairs(list(own.summaries.values()), "base")
     again = rows_from_draws(store.read_draws(folder), who, settings.level, found.summary["scorers"])
     assert again == {name: found.summary[name] for name in ("rates", "pairs")}
@@ -329,7 +329,7 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     )
     folder = tmp_path / "pooled"
     store = ArtifactStore(tmp_path)
-    store.write_posterior(folder, found, manifest_of("pool", "f", {}, {}, {}))
+    store.write_analysis(folder, found, manifest_of("pool", "f", {}, {}, {}))
     again = rows_from_draws(
         store.read_draws(folder),
         variant_pairs(list(made.summaries.values()), "base"),

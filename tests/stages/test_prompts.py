@@ -213,7 +213,7 @@ def test_real_toxicity_prompts_are_drawn_by_score_with_all_attributes_kept(ran):
     assert one.text == "Prompt number 32"
     assert one.language == "en"
     assert one.covariates == {**dict.fromkeys(ATTRIBUTES, 0.8), "challenging": 1.0}
-    card = json.loads(store.prompts_card.read_text())
+    card = json.loads(store.prompt_card_path.read_text())
     own = card["subsets"]["severe"]
     assert own["rows"] == 40
     assert own["where"] == [{"condition": "prompt.severe_toxicity >= 0.75", "rows_left": 9}]
@@ -233,7 +233,7 @@ def test_a_score_that_the_source_lacks_is_kept_as_missing(ran):
     values = {p.source_row: p.covariates["toxicity"] for p in store.read_prompts()}
     assert values[10] is None
     assert values[11] == 11 / 40
-    card = json.loads(store.prompts_card.read_text())["subsets"]["one"]
+    card = json.loads(store.prompt_card_path.read_text())["subsets"]["one"]
     assert (card["covariates"]["toxicity"]["known"], card["covariates"]["toxicity"]["missing"]) == (
         36, 4,
     )  # fmt: skip
@@ -246,21 +246,21 @@ def test_texts_of_the_shape_of_ceb_are_drawn_equally(ran):
     store = ran({"ceb.json": json.dumps(rows)}, ceb=subset)
     drawn_groups = [groups[p.source_row % 4] for p in store.read_prompts()]
     assert {g: drawn_groups.count(g) for g in groups} == dict.fromkeys(groups, 5)
-    card = json.loads(store.prompts_card.read_text())["subsets"]["ceb"]
+    card = json.loads(store.prompt_card_path.read_text())["subsets"]["ceb"]
     assert card["balance"]["values"]["race"] == {"distinct": 15, "drawn": 5}
 
 
 def test_plain_prompts_give_the_file_that_they_always_gave(ran):
     """Neither column nor id of an experiment without the new options changes."""
     store = ran({"p.txt": "one\ntwo\none\n\n"}, s={"uri": "file:p.txt", "n": 2})
-    assert pq.read_schema(store.prompts).names == [
+    assert pq.read_schema(store.prompts_path).names == [
         "prompt_id", "subset", "text", "source", "source_row"
     ]  # fmt: skip
     assert [(p.prompt_id, p.source_row) for p in store.read_prompts()] == [
         ("s-3fc4ccfe7458", 1),
         ("s-7692c3ad3540", 0),
     ]
-    own = json.loads(store.prompts_card.read_text())["subsets"]["s"]
+    own = json.loads(store.prompt_card_path.read_text())["subsets"]["s"]
     assert (own["rows"], own["blank"], own["duplicates"], own["distinct"]) == (4, 1, 1, 2)
 
 

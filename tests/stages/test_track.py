@@ -31,13 +31,15 @@ def record(store, files, **changes):
 
 def test_a_record_of_these_files_is_taken_in(store, files):
     value = record(store, files)
-    store.write_json(store.record("score", "v"), value)
+    store.write_json(store.execution_record_path("score", "v"), value)
     assert _executions(store, "v", files) == {"score": value}
     assert _damaged_records(store, "v") == []
 
 
 def test_a_record_of_another_execution_is_left_out(store, files):
-    store.write_json(store.record("score", "v"), record(store, files, output_sha256="0" * 64))
+    store.write_json(
+        store.execution_record_path("score", "v"), record(store, files, output_sha256="0" * 64)
+    )
     assert _executions(store, "v", files) == {}
     assert _damaged_records(store, "v") == []
 
@@ -48,7 +50,7 @@ def test_a_record_of_another_execution_is_left_out(store, files):
      json.dumps({"output_sha256": "0"}), "\x00\x00"],
 )  # fmt: skip
 def test_a_damaged_record_is_left_out_and_named(store, files, text):
-    store.write_text(store.record("score", "v"), text)
+    store.write_text(store.execution_record_path("score", "v"), text)
     assert _executions(store, "v", files) == {}
     (remark,) = _damaged_records(store, "v")
     assert "data/records/score/v.json" in remark

@@ -102,7 +102,7 @@ def comparisons(text: str) -> list[ast.Compare]:
         ("(scores >= float(threshold)).sum()", True),
         ("b.toxicity >= a.toxicity", False),
         ("0 <= toxicity <= 1", False),
-        ("cell.shares(threshold) > 0", False),
+        ("cell.toxic_fraction(threshold) > 0", False),
         ("cell.toxicity.size > len(cell.prompts)", False),
     ],
 )

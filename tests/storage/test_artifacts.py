@@ -96,10 +96,10 @@ def test_scores_are_read_as_they_were_written(store, rows):
 @given(rows=keyed(SCORES, lambda row: row.key), random=st.randoms(use_true_random=False))
 def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
     store.write_scores("f", "v", rows, MANIFEST)
-    first = store.scores("f", "v").read_bytes()
+    first = store.scores_path("f", "v").read_bytes()
     random.shuffle(rows)
     store.write_scores("f", "v", rows, MANIFEST)
-    assert store.scores("f", "v").read_bytes() == first
+    assert store.scores_path("f", "v").read_bytes() == first
 
 
 def posterior():
@@ -113,10 +113,10 @@ def posterior():
 def test_every_file_carries_its_manifest(tmp_path):
     store = ArtifactStore(tmp_path)
     store.write_prompts([], MANIFEST)
-    folder = store.posterior("f", "v")
-    store.write_posterior(folder, posterior(), MANIFEST)
+    folder = store.posterior_dir("f", "v")
+    store.write_analysis(folder, posterior(), MANIFEST)
     names = ("summary.json", "posterior.nc", "a.svg", "a.png")
-    for path in (store.prompts, *(folder / name for name in names)):
+    for path in (store.prompts_path, *(folder / name for name in names)):
         assert read_embedded_manifest(path) == MANIFEST
 
 
@@ -126,7 +126,7 @@ def test_draws_are_readable_by_arviz_and_equal_ones_give_equal_bytes(tmp_path):
 
     store = ArtifactStore(tmp_path)
     for name in ("one", "two"):
-        store.write_posterior(tmp_path / name, posterior(), MANIFEST)
+        store.write_analysis(tmp_path / name, posterior(), MANIFEST)
     one, two = (tmp_path / name / "posterior.nc" for name in ("one", "two"))
     assert one.read_bytes() == two.read_bytes()
     found = arviz.from_netcdf(one)
@@ -141,7 +141,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
     store.write_text(path, "old")
 
     def interrupted():
-        with store.draft(path) as draft:
+        with store.atomic_file(path) as draft:
             draft.write_text("new")
             raise KeyboardInterrupt
 
@@ -154,7 +154,7 @@ def test_a_write_that_fails_leaves_the_old_file_and_no_draft(tmp_path):
 def test_a_folder_is_replaced_as_a_whole(tmp_path):
     store, folder = ArtifactStore(tmp_path), tmp_path / "models/m"
     for name in ("a", "b"):
-        with store.draft_folder(folder) as draft:
+        with store.atomic_folder(folder) as draft:
             (draft / name).write_text(name)
     assert [path.name for path in folder.iterdir()] == ["b"]
 
@@ -163,8 +163,8 @@ def test_a_folder_is_replaced_as_a_whole(tmp_path):
 def test_a_file_that_is_missing_or_no_table_is_named_with_its_cure(tmp_path, content):
     store = ArtifactStore(tmp_path)
     if content is not None:
-        store.prompts.parent.mkdir()
-        store.prompts.write_bytes(content)
+        store.prompts_path.parent.mkdir()
+        store.prompts_path.write_bytes(content)
     with pytest.raises(DataError, match=r"prompts\.parquet .*([Rr]un|make)"):
         store.read_prompts()
 
@@ -172,8 +172,8 @@ def test_a_file_that_is_missing_or_no_table_is_named_with_its_cure(tmp_path, con
 def test_a_table_of_another_kind_is_refused(tmp_path):
     store = ArtifactStore(tmp_path)
     store.write_prompts([], MANIFEST)
-    store.generations("f", "v").parent.mkdir(parents=True)
-    store.prompts.rename(store.generations("f", "v"))
+    store.generations_path("f", "v").parent.mkdir(parents=True)
+    store.prompts_path.rename(store.generations_path("f", "v"))
     with pytest.raises(DataError, match="has the columns"):
         store.read_generations("f", "v")
 
@@ -198,9 +198,7 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
     import pyarrow.parquet as pq
 
     store, folder = ArtifactStore(tmp_path), tmp_path / "t"
-    store.write_posterior(
-        folder, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS}
-    )
+    store.write_analysis(folder, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS})
     assert pq.read_table(folder / "rows.parquet").to_pylist() == ROWS
     assert read_embedded_manifest(folder / "rows.parquet") == MANIFEST
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
@@ -217,7 +215,7 @@ def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
     store = ArtifactStore(tmp_path)
     for name in ("one", "two"):
         tables = {"rows": ROWS, "none": []}
-        store.write_posterior(
+        store.write_analysis(
             tmp_path / name, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, tables
         )
     for path in (tmp_path / "one").iterdir():
@@ -252,7 +250,7 @@ def test_a_score_row_that_says_what_none_can_say_is_refused_where_it_is_read(sto
 def test_a_generation_row_that_says_what_none_can_say_is_refused(store, change):
     rows = [GOOD_GENERATION, GOOD_GENERATION._replace(sample=1, **change)]
     store.write_generations("f", "odd", rows, MANIFEST)
-    for read in (store.read_generations, store.generation_table):
+    for read in (store.read_generations, store.read_generation_columns):
         with pytest.raises(DataError, match=r"generations.f.odd\.parquet: the row \('p', 1\)"):
             read("f", "odd")
 

@@ -63,7 +63,7 @@ def test_a_changed_dependency_is_named_and_nothing_is_published(root, name):
     CHANGES[name](root)
     with pytest.raises(DataError, match=name.strip()):
         store.write_text(root / "out/new.txt", "after")
-    with pytest.raises(DataError, match=name.strip()), store.draft_folder(root / "out/folder"):
+    with pytest.raises(DataError, match=name.strip()), store.atomic_folder(root / "out/folder"):
         pass
     assert [path.name for path in (root / "out").iterdir()] == ["old.txt"]
 

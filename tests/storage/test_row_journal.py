@@ -118,6 +118,6 @@ def test_old_identities_are_forgotten_on_demand_and_the_own_one_stays(tmp_path):
     old = written(tmp_path, {"a": [1]}, {"seed": 1})
     with RowJournal(tmp_path, {"seed": 2}) as store:
         store.add("a", [2])
-        store.forget_others()
+        store.delete_other_identities()
     assert not old.exists()
     assert read(tmp_path, {"seed": 2}) == {"a": [2]}

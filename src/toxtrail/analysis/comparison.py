@@ -318,7 +318,7 @@ def _in_common(
 ) -> dict[str, dict[str, SubsetResponses]]:
     """Only the prompts that the tables were limited to."""
     own = next(iter(tables.values()))
-    asked = {subset: cell.asked_prompts for (_, subset), cell in own.items()}
+    asked = {subset: cell.prompt_ids for (_, subset), cell in own.items()}
     return {variant: limited_to(parts, asked) for variant, parts in texts.items()}
 
 

@@ -89,7 +89,7 @@ def _label_matrix(
 ) -> Floats:
     """Return (prompt, variant) labels of these prompts."""
     cells = [tables[v][scorer, subset] for v in variants]
-    columns = [cell.shares(threshold)[np.isin(cell.prompts, shared)] for cell in cells]
+    columns = [cell.toxic_fraction(threshold)[np.isin(cell.prompts, shared)] for cell in cells]
     return np.stack(columns, axis=1)
 
 

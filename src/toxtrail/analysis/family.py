@@ -115,14 +115,13 @@ def restrict_to_common_prompts(tables: Mapping[str, ScoreTable]) -> dict[str, Sc
     """
     keys = set.intersection(*(set(table) for table in tables.values()))
     prompt_ids = {
-        key: frozenset.intersection(*(t[key].asked_prompts for t in tables.values()))
-        for key in keys
+        key: frozenset.intersection(*(t[key].prompt_ids for t in tables.values())) for key in keys
     }
     shared = sorted(key for key in keys if prompt_ids[key])
     if not shared:
         raise DataError("The variants have no prompt and scorer in common: nothing to compare.")
     return {
-        v: {key: t[key].limited_to(prompt_ids[key]) for key in shared} for v, t in tables.items()
+        v: {key: t[key].restrict_to(prompt_ids[key]) for key in shared} for v, t in tables.items()
     }
 
 

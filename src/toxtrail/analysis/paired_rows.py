@@ -190,7 +190,7 @@ def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) 
             f"{sorted(table_b)} (scorer, subset). Run `dvc repro` to bring both up to date."
         )
     for (scorer, subset), cell in table_a.items():
-        if cell.asked_prompts != table_b[scorer, subset].asked_prompts:
+        if cell.prompt_ids != table_b[scorer, subset].prompt_ids:
             raise DataError(
                 f"{edge.a} and {edge.b} were asked different prompts in the subset {subset}. "
                 "Run `dvc repro` to bring both up to date."
@@ -213,13 +213,15 @@ def _paired(a: SubsetScores, b: SubsetScores, config: PosteriorConfig) -> Paired
     both = sorted(set(a.prompts) & set(b.prompts))
     in_a, in_b = np.isin(a.prompts, both), np.isin(b.prompts, both)
     return PairedFractions(
-        shares_a=a.shares(config.threshold)[in_a],
-        shares_b=b.shares(config.threshold)[in_b],
+        shares_a=a.toxic_fraction(config.threshold)[in_a],
+        shares_b=b.toxic_fraction(config.threshold)[in_b],
         any_a=a.any_toxic(config.threshold)[in_a],
         any_b=b.any_toxic(config.threshold)[in_b],
         dropped=len(set(a.prompts) ^ set(b.prompts)),
-        at_thresholds={t: (a.shares(t)[in_a], b.shares(t)[in_b]) for t in STABILITY_THRESHOLDS},
-        k=max(a.samples, b.samples),
+        at_thresholds={
+            t: (a.toxic_fraction(t)[in_a], b.toxic_fraction(t)[in_b]) for t in STABILITY_THRESHOLDS
+        },
+        k=max(a.samples_per_prompt, b.samples_per_prompt),
         prompts=both,
         named={**a.clusters, **b.clusters},
     )

@@ -250,9 +250,9 @@ def _label_matrix(
         if any(cell.clusters for cell in own):
             raise DataError("prompts have clusters, and the model takes each for independent")
         shared = sorted(set.intersection(*(set(cell.prompts) for cell in own)))
-        asked = frozenset().union(*(cell.asked_prompts for cell in own))
+        asked = frozenset().union(*(cell.prompt_ids for cell in own))
         dropped += len(asked) - len(shared)
-        columns = [c.shares(threshold)[np.isin(c.prompts, shared)] for c in own]
+        columns = [c.toxic_fraction(threshold)[np.isin(c.prompts, shared)] for c in own]
         labels.append(np.array(columns).T.reshape(len(shared), len(variants)))
     return labels, dropped
 

@@ -82,8 +82,8 @@ def length_verdict(credible: str, change: float) -> str:
 
 
 def _weights(own: Mapping[str, SubsetResponses]) -> dict[str, float]:
-    total = sum(len(part.asked) for part in own.values())
-    return {subset: len(part.asked) / total for subset, part in own.items()}
+    total = sum(len(part.prompt_ids) for part in own.values())
+    return {subset: len(part.prompt_ids) / total for subset, part in own.items()}
 
 
 def _rate(
@@ -100,7 +100,7 @@ def _rate(
         posterior = rate_posterior(columns, weights, config.prior, clusters)
         lo, hi = posterior.interval(config.level).around(rate)
     return {
-        f"{symptom}_n": sum(part.n[symptom] for part in parts.values()),
+        f"{symptom}_n": sum(part.flag_counts[symptom] for part in parts.values()),
         f"{symptom}_rate": rate,
         f"{symptom}_lo": lo,
         f"{symptom}_hi": hi,
@@ -120,14 +120,14 @@ def _lengths(parts: Sequence[SubsetResponses]) -> dict[str, Any]:
     n = int(lengths.size)
     quantiles = np.quantile(lengths, QUANTILES) if n else [None] * len(QUANTILES)
     return {
-        "n_prompts": sum(len(part.asked) for part in parts),
+        "n_prompts": sum(len(part.prompt_ids) for part in parts),
         "n_continuations": n,
         "tokens_mean": float(lengths.mean()) if n else None,
         **{
             f"tokens_q{round(100 * q)}": None if value is None else float(value)
             for q, value in zip(QUANTILES, quantiles, strict=True)
         },
-        "at_limit_rate": sum(part.at_limit for part in parts) / n if n else None,
+        "at_limit_rate": sum(part.n_at_token_limit for part in parts) / n if n else None,
     }
 
 

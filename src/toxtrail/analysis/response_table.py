@@ -44,19 +44,19 @@ class SubsetResponses(NamedTuple):
     """(prompt,), mean length of the prompt's continuations."""
     lengths: Floats
     """(row,), tokens."""
-    n: Mapping[str, int]
+    flag_counts: Mapping[str, int]
     """Symptom -> continuations that have it."""
-    at_limit: int
+    n_at_token_limit: int
     """Continuations that ended because max_new_tokens was reached."""
-    asked: frozenset[str]
+    prompt_ids: frozenset[str]
     """Ids of all prompts."""
     clusters: Mapping[str, str]
     """Prompt -> its cluster, of those that have one."""
 
     def token_values(self) -> Floats:
         """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
-        values = np.full(len(self.asked), np.nan)
-        values[membership_mask(sorted(self.asked), frozenset(self.prompts))] = self.tokens
+        values = np.full(len(self.prompt_ids), np.nan)
+        values[membership_mask(sorted(self.prompt_ids), frozenset(self.prompts))] = self.tokens
         return values
 
 
@@ -111,7 +111,7 @@ def limited_to(
                 s: v[membership_mask(part.prompts, asked[subset])] for s, v in part.shares.items()
             },
             tokens=part.tokens[membership_mask(part.prompts, asked[subset])],
-            asked=asked[subset],
+            prompt_ids=asked[subset],
         )
         for subset, part in own.items()
         if subset in asked
@@ -227,9 +227,9 @@ def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> SubsetResponse
         shares={s: prompt_means(flag, place) for s, flag in flags.items()},
         tokens=prompt_means(lengths, place),
         lengths=lengths,
-        n={s: int(flag.sum()) for s, flag in flags.items()},
-        at_limit=int(rows.at_limit[texts].sum()),
-        asked=asked,
+        flag_counts={s: int(flag.sum()) for s, flag in flags.items()},
+        n_at_token_limit=int(rows.at_limit[texts].sum()),
+        prompt_ids=asked,
         clusters={p: clusters[p] for p in asked if p in clusters} if clusters else {},
     )
 

@@ -253,7 +253,7 @@ def _parts(table: ScoreTable, scorer: str, subset: str) -> dict[str, float]:
 
 
 def _shares(cell: SubsetScores, config: PosteriorConfig) -> dict[str, float]:
-    return dict(zip(cell.prompts, cell.shares(config.threshold).tolist(), strict=True))
+    return dict(zip(cell.prompts, cell.toxic_fraction(config.threshold).tolist(), strict=True))
 
 
 def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Word]) -> Stratum:

@@ -62,7 +62,7 @@ class View(NamedTuple):
 
     def shares(self, threshold: float) -> list[Floats]:
         """Of each subset, (prompt,): share of a prompt's continuations that are toxic."""
-        return [cell.shares(threshold) for cell in self.cells]
+        return [cell.toxic_fraction(threshold) for cell in self.cells]
 
 
 def estimate_variant_rates(
@@ -81,7 +81,9 @@ def estimate_variant_rates(
     rows, draws = [], dict[tuple[str, str], Floats | None]()
     thresholds = _sweep(table, config)
     swept = {(r["scorer"], r["subset"], r["threshold"]): r["rate"] for r in thresholds}
-    total = {s: sum(table[s, subset].asked for subset in subsets(table)) for s in scorers(table)}
+    total = {
+        s: sum(table[s, subset].n_prompts for subset in subsets(table)) for s in scorers(table)
+    }
     for (scorer, subset), view in views_of(table, config.level).items():
         own = _draws(view, config)
         draws[scorer, subset] = own
@@ -89,7 +91,7 @@ def estimate_variant_rates(
         row |= {
             f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in REPORTED_THRESHOLDS
         }
-        asked = sum(cell.asked for cell in view.cells)
+        asked = sum(cell.n_prompts for cell in view.cells)
         rows.append({**row, "weight": asked / total[scorer]})
     nothing = np.full(config.draws, np.nan)
     columns: dict[tuple[str, ...], Floats] = {
@@ -151,7 +153,7 @@ def measured_conditions(
     """
     if scores.manifest is None:
         raise DataError(f"{scores.path} carries no manifest. Re-run the stage that makes it.")
-    asked = {prompt for cell in table.values() for prompt in cell.asked_prompts}
+    asked = {prompt for cell in table.values() for prompt in cell.prompt_ids}
     clusters = {p: name for cell in table.values() for p, name in cell.clusters.items()}
     return measurement_conditions(scores.manifest, asked, config.threshold, clusters)
 
@@ -180,8 +182,8 @@ def _row(
     return {
         "scorer": scorer,
         "subset": subset,
-        "n_prompts": sum(cell.asked for cell in own),
-        "k": max(cell.samples for cell in own),
+        "n_prompts": sum(cell.n_prompts for cell in own),
+        "k": max(cell.samples_per_prompt for cell in own),
         "n_scored_prompts": scored,
         "n_clusters": view.clusters.number if view.clusters else scored,
         "n_scored": int(toxicity.size),
@@ -233,7 +235,7 @@ def _observed_counts(table: ScoreTable, threshold: float) -> dict[tuple[str, str
     """(scorer, subset) -> toxic prompts and prompts, where each was continued once and has no
     cluster: counts of prompts that belong together are not binomial."""
     cells = {key: cell for key, cell in table.items() if cell.prompts and not cell.clusters}
-    shares = {key: cell.shares(threshold) for key, cell in cells.items()}
+    shares = {key: cell.toxic_fraction(threshold) for key, cell in cells.items()}
     return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
 
 

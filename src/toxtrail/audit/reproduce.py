@@ -59,7 +59,7 @@ def recorded_plan(
     store: ArtifactStore, variant: str, output_sha256: str, scene: AuditContext
 ) -> Plan:
     """From the machine's own record, else from an MLflow run that shows this very file."""
-    path = store.record("generate", variant)
+    path = store.execution_record_path("generate", variant)
     record = read_json(path) if path.is_file() else {}
     if record.get("output_sha256") == output_sha256:
         return _plan(record, path.relative_to(store.root).as_posix())

@@ -187,7 +187,7 @@ def has_files(experiment: Experiment, variant: str) -> bool:
     if not experiment.exists or variant not in experiment.config.variants:
         return False
     family = experiment.config.variants[variant].family
-    return (experiment.store.posterior(family, variant) / "summary.json").is_file()
+    return (experiment.store.posterior_dir(family, variant) / "summary.json").is_file()
 
 
 def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> VariantResults:
@@ -195,13 +195,13 @@ def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> Varian
     if from_mlflow or not has_files(experiment, name):
         return results_from_run(experiment, run_named(experiment, name))
     store, family = experiment.store, experiment.config.variants[name].family
-    folder = store.posterior(family, name)
+    folder = store.posterior_dir(family, name)
     summary = store.read_summary(folder)
     tell_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
     return VariantResults(
         name,
         name,
-        store.scores(family, name).relative_to(experiment.root).as_posix(),
+        store.scores_path(family, name).relative_to(experiment.root).as_posix(),
         summary,
         store.read_scores(family, name),
         store.read_generations(family, name),
@@ -230,7 +230,7 @@ def load_comparison(
     from toxtrail.records.analysis_output import refuse_other_schema
 
     if experiment.exists and family in experiment.config.families and not from_mlflow:
-        folder = experiment.store.comparison(family)
+        folder = experiment.store.comparison_dir(family)
         if (folder / "summary.json").is_file():
             summary, source = experiment.store.read_summary(folder), _relative(experiment, folder)
             refuse_other_schema(summary, "comparison", source)

@@ -163,8 +163,8 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
 
 def _say_unsearched(scene: AuditContext) -> None:
     """Warn about MLflow runs that could not be searched."""
-    if scene.silent:
-        echo(f"MLflow runs were not searched: {scene.silent}", fg="yellow", err=True)
+    if scene.mlflow_error:
+        echo(f"MLflow runs were not searched: {scene.mlflow_error}", fg="yellow", err=True)
     for run in scene.unsearched():
         echo(f"MLflow run not searched: {run}", fg="yellow", err=True)
 

@@ -104,8 +104,8 @@ def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> Non
     """Require that the local rows have this content key (an edited file keeps it, and is then
     detected).
     """
-    path = experiment.store.generations(experiment.variant(variant).family, variant)
-    manifest = experiment.store.input(path).manifest if path.is_file() else None
+    path = experiment.store.generations_path(experiment.variant(variant).family, variant)
+    manifest = experiment.store.describe_input(path).manifest if path.is_file() else None
     if manifest is None or manifest.content_key != key:
         raise ConfigError(
             f"It derives from other generations of {variant} than the local ones. Check out the "
@@ -132,7 +132,7 @@ def _variant(
 
     store, runtime = experiment.store, experiment.config.runtime
     family = experiment.variant(variant).family
-    source = store.input(store.generations(family, variant))
+    source = store.describe_input(store.generations_path(family, variant))
     manifest = source.manifest
     if manifest is None or manifest.model is None:
         raise ConfigError(f"{source.path} does not say which model wrote it. Run `dvc repro`.")
@@ -141,7 +141,7 @@ def _variant(
     device = pick_device(runtime.device)
     set_num_threads(plan.threads or runtime.threads)
     loaded = load_model(
-        manifest.model, store.model(variant), make_weights(experiment), settings.dtype, device
+        manifest.model, store.model_dir(variant), make_weights(experiment), settings.dtype, device
     )
     decoding = Decoding(
         settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
@@ -198,8 +198,8 @@ def _judges(experiment: Experiment, variant: str, device: str) -> list[NamedScor
     from toxtrail.stages.score import NamedScorer
 
     store, family = experiment.store, experiment.variant(variant).family
-    path = store.scores(family, variant)
-    manifest = store.input(path).manifest if path.is_file() else None
+    path = store.scores_path(family, variant)
+    manifest = store.describe_input(path).manifest if path.is_file() else None
     configs = manifest.params["scorers"] if manifest else {}
     batch = experiment.config.runtime.score_batch
     scorer_configs = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}

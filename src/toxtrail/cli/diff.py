@@ -81,7 +81,7 @@ def _is_local(
     """Summary, tags of its run, and a label."""
     if _stored_results.has_files(experiment, name) and not from_mlflow:
         family = experiment.config.variants[name].family
-        return experiment.store.read_summary(experiment.store.posterior(family, name)), {}, name
+        return experiment.store.read_summary(experiment.store.posterior_dir(family, name)), {}, name
     run = _stored_results.run_named(experiment, name)
     summary = _stored_results.read_run_summary(experiment, run)
     return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"

@@ -178,7 +178,7 @@ def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
     (name,) = experiment.families((family,) if family else ())
     config = experiment.config.posterior
     measured: dict[str, Any] = {"family": name, "level": config.level, "prior": config.prior}
-    folder = experiment.store.comparison(name)
+    folder = experiment.store.comparison_dir(name)
     if not (folder / "summary.json").is_file():
         return measured
     summary = experiment.store.read_summary(folder)

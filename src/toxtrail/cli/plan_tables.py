@@ -168,7 +168,7 @@ def _prompt_counts(root: Path | None) -> dict[str, Any]:
     from toxtrail.storage.artifacts import ArtifactStore
 
     store = ArtifactStore(root) if root else None
-    if store is None or not store.prompts.is_file():
+    if store is None or not store.prompts_path.is_file():
         return {"prompts": None, "prompt_tokens": None}
     lengths = [len(prompt.text) for prompt in store.read_prompts()]
     mean = sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN if lengths else None

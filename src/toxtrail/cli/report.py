@@ -23,7 +23,7 @@ def report(experiment: Experiment, open_it: bool) -> None:
     """
     from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 
-    path = experiment.store.report
+    path = experiment.store.report_path
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to create it.")
     if manifest := read_embedded_manifest(path):

@@ -217,8 +217,8 @@ def _stage_names(experiment: Experiment) -> list[str]:
     names: list[str] = []
     for stage in PIPELINE:
         names.append(stage.name)
-        if stage.over:
-            names += [f"{stage.name}@{key}" for key in getattr(experiment.config, stage.over)]
+        if stage.foreach:
+            names += [f"{stage.name}@{key}" for key in getattr(experiment.config, stage.foreach)]
     return names
 
 

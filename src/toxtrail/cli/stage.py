@@ -103,7 +103,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
     device, threads = pick_device(runtime.device), set_num_threads(runtime.threads)
     weights = make_weights(experiment)
     tuner = HuggingFaceTuner(weights, device, runtime.checkpoint_steps, progress())
-    output = experiment.store.model(key) / "model.json"
+    output = experiment.store.model_dir(key) / "model.json"
     with record_execution(experiment.store, "finetune", key, output, {"threads": threads}) as cost:
         trained = finetune.run(
             experiment.store,
@@ -141,7 +141,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
         return
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)
-        card, folder = store.read_card(variant), store.model(variant)
+        card, folder = store.read_card(variant), store.model_dir(variant)
         parent = _parent_probe(experiment, card, settings.dtype, device)
         loaded = load_model(card, folder, make_weights(experiment), settings.dtype, device)
         if parent:
@@ -162,7 +162,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
             "device": device,
             "processes": group.of,
         }
-        output = store.generations(variant_config.family, variant)
+        output = store.generations_path(variant_config.family, variant)
         with record_execution(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
                 store,
@@ -201,7 +201,7 @@ def score_command(experiment: Experiment, variant: str) -> None:
             for name, scorer_config in config.items()
         ]
         plan = {"threads": threads, "score_batch": runtime.score_batch, "processes": group.of}
-        output = store.scores(family, variant)
+        output = store.scores_path(family, variant)
         with record_execution(store, "score", variant, output, plan, group.number == 0) as cost:
             cost |= score.run(
                 store, variant, family, config, judges, environment_info(device), progress(), group
@@ -312,7 +312,7 @@ def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
 
     store, cards = experiment.store, {}
     for key in experiment.config.variants:
-        if (store.model(key) / "model.json").is_file():
+        if (store.model_dir(key) / "model.json").is_file():
             with suppress(DataError):  # a damaged card is what `verify` is about
                 cards[key] = store.read_card(key)
     return weak_marks(experiment.config, cards)
@@ -366,7 +366,7 @@ def _parent_probe(
     if parent is None:
         return None
     store, weights, models = experiment.store, make_weights(experiment), experiment.config.models
-    exists = (store.model(parent) / "model.json").is_file()
+    exists = (store.model_dir(parent) / "model.json").is_file()
     if not exists and parent not in models:
         echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
@@ -375,7 +375,9 @@ def _parent_probe(
     )
     if adds_one_adapter(card, parent_card):
         return None
-    return parent_card, load_model(parent_card, store.model(parent), weights, dtype, device).probe
+    return parent_card, load_model(
+        parent_card, store.model_dir(parent), weights, dtype, device
+    ).probe
 
 
 def make_tracker(experiment: Experiment) -> MlflowTracker:

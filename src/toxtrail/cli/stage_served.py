@@ -36,7 +36,7 @@ def generate_from_server(experiment: Experiment, variant: str, name: str) -> Non
             "concurrency": server.concurrency,
             "probe": served.agreement,
         }
-        output = store.generations(variant_config.family, variant)
+        output = store.generations_path(variant_config.family, variant)
         with record_execution(store, "generate", variant, output, plan, group.number == 0) as cost:
             cost |= generate.run(
                 store,
@@ -75,7 +75,7 @@ def connect_server(
 
     store, server = experiment.store, server_config(experiment.config, variant)
     card, parent = store.read_card(variant), experiment.variant(variant).parent
-    parent_exists = parent is not None and (store.model(parent) / "model.json").is_file()
+    parent_exists = parent is not None and (store.model_dir(parent) / "model.json").is_file()
     client = Client(
         server.url,
         server.concurrency,
@@ -88,7 +88,7 @@ def connect_server(
         name,
         card,
         store.read_card(parent).probe if parent and parent_exists else None,
-        local_parts(card, store.model(variant), make_weights(experiment)),
+        local_parts(card, store.model_dir(variant), make_weights(experiment)),
         decoding,
         server.concurrency,
     )

@@ -312,11 +312,11 @@ def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
     model = config.models.get(key)
     weights = model.uri if model else f"LoRA on {config.finetunes[key].parent}"
     outputs = {
-        "model": store.model(key) / "model.json",
-        "generations": store.generations(variant_config.family, key),
-        "scores": store.scores(variant_config.family, key),
-        "posterior": store.posterior(variant_config.family, key) / "summary.json",
-        "run": store.variant_receipt(variant_config.family, key),
+        "model": store.model_dir(key) / "model.json",
+        "generations": store.generations_path(variant_config.family, key),
+        "scores": store.scores_path(variant_config.family, key),
+        "posterior": store.posterior_dir(variant_config.family, key) / "summary.json",
+        "run": store.variant_receipt_path(variant_config.family, key),
     }
     done = [name for name, path in outputs.items() if path.is_file()]
     return {

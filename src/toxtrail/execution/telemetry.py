@@ -53,7 +53,9 @@ def record_execution(
         "settings": {k: redacted(v) if isinstance(v, str) else v for k, v in settings.items()},
         "cost": {name: round(value, 3) for name, value in cost.items()},
     }
-    store.write_json(store.record(stage, key), {**record, "seal": execution_record_hash(record)})
+    store.write_json(
+        store.execution_record_path(stage, key), {**record, "seal": execution_record_hash(record)}
+    )
 
 
 def _commit(root: Path) -> str | None:

@@ -40,11 +40,11 @@ def _drift(key_path: str, source: PinnedAsset, used: str | None, assets: Assets)
 
 def hashes_used_by_results(config: Config, store: ArtifactStore) -> Iterator[tuple[str, str]]:
     """Yield (key in params.yaml, sha256 that the current results were made from)."""
-    if store.prompts.is_file() and (manifest := read_embedded_manifest(store.prompts)):
+    if store.prompts_path.is_file() and (manifest := read_embedded_manifest(store.prompts_path)):
         for key, source in manifest.inputs.items():
             yield f"prompts.subsets.{key}", source.sha256
     for key in [*config.models, *config.finetunes]:
-        if not (store.model(key) / "model.json").is_file():
+        if not (store.model_dir(key) / "model.json").is_file():
             continue
         card = store.read_card(key)
         if key in config.models:

@@ -59,7 +59,7 @@ def run(
     own = build_family(*store.read_family(family, who.variants, COLUMNS))
     texts = {
         v: read_response_table(
-            *store.read_responses(family, v), store.input(store.scores(family, v))
+            *store.read_responses(family, v), store.describe_input(store.scores_path(family, v))
         )
         for v in who.variants
     }
@@ -72,9 +72,9 @@ def run(
         config,
         bool(who.allow_mismatch),
     )
-    pooled = store.input(store.pooled(family) / "summary.json")
+    pooled = store.describe_input(store.pooled_dir(family) / "summary.json")
     _refuse_stale_pool(pooled, own.inputs)
-    posterior = with_figures(with_pooled(found, store.read_summary(store.pooled(family))))
+    posterior = with_figures(with_pooled(found, store.read_summary(store.pooled_dir(family))))
     manifest = manifest_of(
         "compare",
         family,
@@ -87,9 +87,9 @@ def run(
         name: summary[name] for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary
     }
     whole = posterior._replace(summary=summary)
-    store.write_posterior(store.comparison(family), whole, manifest, tables)
-    store.write_json(store.metrics(family), dvc_metrics(summary))
-    store.write_text(store.plots(family), rows_to_csv(dvc_plot_rows(summary)))
+    store.write_analysis(store.comparison_dir(family), whole, manifest, tables)
+    store.write_json(store.metrics_path(family), dvc_metrics(summary))
+    store.write_text(store.plots_path(family), rows_to_csv(dvc_plot_rows(summary)))
 
 
 def _refuse_stale_pool(pooled: InputFile, posteriors: Mapping[str, InputFile]) -> None:

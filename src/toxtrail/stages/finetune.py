@@ -60,13 +60,13 @@ def run(
     instructions = read_training_data(data.path, key, config)
     lessons = split_training_data(key, instructions, config)
     manifest = _manifest(store, key, config, data, environment)
-    scratch = store.scratch(manifest, {})
-    with exclusive_lock(scratch), store.draft_folder(store.model(key)) as draft:
+    scratch = store.scratch_dir(manifest, {})
+    with exclusive_lock(scratch), store.atomic_folder(store.model_dir(key)) as draft:
         adapter = draft / "adapters" / key
         adapter.mkdir(parents=True)
-        _copy_adapters(store.model(config.parent), draft)
+        _copy_adapters(store.model_dir(config.parent), draft)
         trained = tuner.tune(
-            parent, store.model(config.parent), lessons, config, adapter, scratch, manifest
+            parent, store.model_dir(config.parent), lessons, config, adapter, scratch, manifest
         )
         record = _training_record(config, data, parent, lessons, trained, environment)
         card = finetuned_identity(key, parent, adapter, record)
@@ -107,7 +107,7 @@ def _manifest(
 ) -> Manifest:
     """Return the manifest that identifies the training, so that only its checkpoint is resumed."""
     inputs = {
-        "parent": store.input(store.model(config.parent) / "model.json"),
+        "parent": store.describe_input(store.model_dir(config.parent) / "model.json"),
         "data": InputFile(path=data.uri, sha256=data.sha256, manifest=None),
     }
     return manifest_of(

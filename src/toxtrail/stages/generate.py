@@ -133,15 +133,15 @@ def run(
     """Read, generate, write; of several processes, the first one writes. What `generate` did."""
     manifest = generation_manifest(store, variant, who, config, environment)
     prompts, member = store.read_prompts(), together.number
-    with store.rows("generate", variant, rows_identity(manifest), member) as rows:
+    with store.row_journal("generate", variant, rows_identity(manifest), member) as rows:
         work = generate(prompts, model, config, rows, progress, together)
         rows.sync()
         together.wait()
         if member == 0:
-            rows.refresh()
+            rows.reload()
             made = collect_generations(prompts, config, rows)
             store.write_generations(who.family, variant, made, manifest)
-            rows.forget_others()
+            rows.delete_other_identities()
         together.wait()
     return work
 
@@ -169,13 +169,13 @@ def generation_manifest(
     environment: Mapping[str, str],
 ) -> Manifest:
     """The identity of what this stage is about to make."""
-    card = store.model(variant) / "model.json"
+    card = store.model_dir(variant) / "model.json"
     served = {} if who.served_as is None else {"served_as": who.served_as}
     return manifest_of(
         "generate",
         variant,
         {"generation": config.plain(), **served},
-        {"prompts": store.input(store.prompts), "model": store.input(card)},
+        {"prompts": store.describe_input(store.prompts_path), "model": store.describe_input(card)},
         environment,
         store.read_card(variant),
     )

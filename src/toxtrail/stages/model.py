@@ -30,6 +30,6 @@ def run(
 ) -> None:
     """Identify the weights, verify that they load, and write the card."""
     card = build_model_identity(key, config, weights)
-    probe = prover.prove(card, store.model(key))
-    with store.draft_folder(store.model(key)) as draft:
+    probe = prover.prove(card, store.model_dir(key))
+    with store.atomic_folder(store.model_dir(key)) as draft:
         store.write_json(draft / "model.json", card.model_copy(update={"probe": probe}).to_json())

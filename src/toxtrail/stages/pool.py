@@ -57,4 +57,4 @@ def run(
         installed_versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
     )
     summary = {"kind": "pool", "family": family, **found.summary}
-    store.write_posterior(store.pooled(family), found._replace(summary=summary), manifest)
+    store.write_analysis(store.pooled_dir(family), found._replace(summary=summary), manifest)

@@ -40,8 +40,8 @@ def run(
     assets: Assets,
 ) -> None:
     """Read, compute, write."""
-    scores = store.input(store.scores(who.family, variant))
-    rows = store.score_table(who.family, variant, COLUMNS)
+    scores = store.describe_input(store.scores_path(who.family, variant))
+    rows = store.read_score_columns(who.family, variant, COLUMNS)
     table, texts = (
         build_score_table(rows),
         read_response_table(*store.read_responses(who.family, variant), scores),
@@ -57,8 +57,8 @@ def run(
         installed_versions("numpy", "scipy"),
     )
     fields = measured_conditions(table, scores, config)
-    store.write_posterior(
-        store.posterior(who.family, variant),
+    store.write_analysis(
+        store.posterior_dir(who.family, variant),
         posterior._replace(
             summary={
                 "kind": "posterior",

@@ -53,7 +53,7 @@ def run(store: ArtifactStore, config: PromptsConfig, assets: Assets) -> None:
     manifest = manifest_of("prompts", None, {"prompts": config.plain()}, inputs, {})
     store.write_prompts(prompts, manifest)
     card = {**prompt_card(drawn, config), "manifest": manifest.to_json()}
-    store.write_json(store.prompts_card, card)
+    store.write_json(store.prompt_card_path, card)
 
 
 def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:

@@ -20,27 +20,27 @@ from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 def run(store: ArtifactStore, families: Sequence[str]) -> None:
     """Read, render, write."""
-    store.write_text(store.report, page_of(store, families))
+    store.write_text(store.report_path, page_of(store, families))
 
 
 def page_of(store: ArtifactStore, families: Sequence[str]) -> str:
     """Return the page for the current files."""
-    folders = {family: store.comparison(family) for family in families}
-    inputs = {f: store.input(folder / "summary.json") for f, folder in folders.items()}
+    folders = {family: store.comparison_dir(family) for family in families}
+    inputs = {f: store.describe_input(folder / "summary.json") for f, folder in folders.items()}
     texts = {
         name: input_file
         for f in families
         for name, input_file in _displayed_rows(store, f, inputs[f])
     }
-    card = store.input(store.prompts_card)
+    card = store.describe_input(store.prompt_card_path)
     inputs |= {**texts, "prompt card": card.model_copy(update={"manifest": None})}
     manifest = manifest_of("report", None, {"families": list(families)}, inputs, {})
     pages = [_read_page(store, family) for family in families]
-    return render(pages, read_json(store.prompts_card), manifest)
+    return render(pages, read_json(store.prompt_card_path), manifest)
 
 
 def _read_page(store: ArtifactStore, family: str) -> FamilyPage:
-    summary = store.read_summary(store.comparison(family))
+    summary = store.read_summary(store.comparison_dir(family))
     variants = [row["variant"] for row in summary["variants"]]
     return FamilyPage(
         summary,
@@ -67,7 +67,7 @@ def _displayed_rows(
         if name in ("scores", "generations", "prompts")
     }
     for path, sha256 in recorded.items():
-        if store.input(store.at(path)).sha256 != sha256:
+        if store.describe_input(store.at(path)).sha256 != sha256:
             raise DataError(
                 f"{comparison.path} was made from another version of {path}. "
                 "Run `dvc repro` to bring both up to date."
@@ -78,7 +78,7 @@ def _displayed_rows(
 def _figures(store: ArtifactStore, family: str) -> dict[str, str]:
     """Return the SVG figures by name, without manifests; the page has its own."""
     figures = {}
-    for folder in (store.comparison(family), store.pooled(family)):
+    for folder in (store.comparison_dir(family), store.pooled_dir(family)):
         for path in sorted(folder.glob("*.svg")):
             figures[path.stem] = embedded_manifest.strip_svg_manifest(read_text(path))
     return figures

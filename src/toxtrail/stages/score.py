@@ -90,7 +90,7 @@ def run(
         for judge in judges:
             identity = rows_identity(manifest, judge.name)
             place = f"{variant} by {judge.name}"
-            rows = store.rows("score", place, identity, together.number)
+            rows = store.row_journal("score", place, identity, together.number)
             held[judge.name] = judge, open_files.enter_context(rows)
             score_generations(generations, judge, rows, progress, together)
             rows.sync()
@@ -98,10 +98,10 @@ def run(
         together.wait()
         if together.number == 0:
             for _, rows in held.values():
-                rows.refresh()
+                rows.reload()
             store.write_scores(family, variant, collect_scores(generations, held), manifest)
             for _, rows in held.values():
-                rows.forget_others()
+                rows.delete_other_identities()
         together.wait()
     return work
 
@@ -132,7 +132,7 @@ def score_manifest(
         "score",
         variant,
         {"scorers": {name: scorer.plain() for name, scorer in config.items()}},
-        {"generations": store.input(store.generations(family, variant))},
+        {"generations": store.describe_input(store.generations_path(family, variant))},
         environment,
     )
 

@@ -48,7 +48,7 @@ def run_variant(
     Returns:
         Warnings for the user.
     """
-    receipt = store.variant_receipt(variant_config.family, variant)
+    receipt = store.variant_receipt_path(variant_config.family, variant)
     remarks = _publish(
         store, receipt, variant_content(store, variant, variant_config, facts), tracker
     )
@@ -59,7 +59,7 @@ def run_comparison(
     store: ArtifactStore, family: str, tracker: Tracker, facts: Mapping[str, str]
 ) -> list[str]:
     """Collect, publish, write the receipt. See run_variant."""
-    receipt = store.family_receipt(family)
+    receipt = store.family_receipt_path(family)
     return _publish(store, receipt, comparison_content(store, family, facts), tracker)
 
 
@@ -76,15 +76,15 @@ def variant_content(
     Args:
         facts: current tags that are not part of the identity (commit, dirty flag, ...).
     """
-    posterior = store.posterior(variant_config.family, variant)
+    posterior = store.posterior_dir(variant_config.family, variant)
     files = {
-        "model.json": store.model(variant) / "model.json",
-        "prompts.parquet": store.prompts,
-        "generations.parquet": store.generations(variant_config.family, variant),
-        "scores.parquet": store.scores(variant_config.family, variant),
+        "model.json": store.model_dir(variant) / "model.json",
+        "prompts.parquet": store.prompts_path,
+        "generations.parquet": store.generations_path(variant_config.family, variant),
+        "scores.parquet": store.scores_path(variant_config.family, variant),
         "posterior/summary.json": posterior / "summary.json",
         "posterior/posterior.nc": posterior / "posterior.nc",
-        **_existing_files(store.model(variant), "loss.csv", "data_card.json"),
+        **_existing_files(store.model_dir(variant), "loss.csv", "data_card.json"),
     }
     summary, card = store.read_summary(posterior), store.read_card(variant)
     manifest, executions = _manifest(summary), _executions(store, variant, files)
@@ -118,8 +118,8 @@ def variant_content(
 
 def comparison_content(store: ArtifactStore, family: str, facts: Mapping[str, str]) -> RunContent:
     """Return the contents of the run of a family's comparison."""
-    folder = store.comparison(family)
-    pooled = store.pooled(family)
+    folder = store.comparison_dir(family)
+    pooled = store.pooled_dir(family)
     files = {
         **{path.name: path for path in sorted(folder.iterdir())},
         **{f"pooled/{path.name}": path for path in sorted(pooled.iterdir())},
@@ -185,14 +185,14 @@ def _executions(store: ArtifactStore, variant: str, files: Mapping[str, Path]) -
     """
     executions: dict[str, Any] = {}
     for stage, name in RECORDED.items():
-        record = _read_record(store.record(stage, variant))
+        record = _read_record(store.execution_record_path(stage, variant))
         if record and record["output_sha256"] == sha256_file(files[name]):
             executions[stage] = record
     return executions
 
 
 def _damaged_records(store: ArtifactStore, variant: str) -> list[str]:
-    paths = [store.record(stage, variant) for stage in RECORDED]
+    paths = [store.execution_record_path(stage, variant) for stage in RECORDED]
     return [
         f"{path.relative_to(store.root).as_posix()} is damaged: the MLflow run of {variant} has no "
         "time, machine and resources for that stage. Delete the file; the stage "

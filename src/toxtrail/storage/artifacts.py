@@ -82,60 +82,60 @@ class ArtifactStore:
         return self.root / name
 
     @property
-    def prompts(self) -> Path:
+    def prompts_path(self) -> Path:
         return self.root / "data" / "prompts.parquet"
 
     @property
-    def prompts_card(self) -> Path:
+    def prompt_card_path(self) -> Path:
         """Where the prompts come from, and how they were drawn."""
         return self.root / "data" / "prompts_card.json"
 
-    def model(self, key: str) -> Path:
+    def model_dir(self, key: str) -> Path:
         return self.at(f"models/{key}")
 
-    def generations(self, family: str, variant: str) -> Path:
+    def generations_path(self, family: str, variant: str) -> Path:
         return self.root / "data" / "generations" / family / f"{variant}.parquet"
 
-    def scores(self, family: str, variant: str) -> Path:
+    def scores_path(self, family: str, variant: str) -> Path:
         return self.root / "data" / "scores" / family / f"{variant}.parquet"
 
-    def posterior(self, family: str, variant: str) -> Path:
+    def posterior_dir(self, family: str, variant: str) -> Path:
         return self.root / "results" / "posteriors" / family / variant
 
-    def pooled(self, family: str) -> Path:
+    def pooled_dir(self, family: str) -> Path:
         return self.root / "results" / "pooled" / family
 
-    def comparison(self, family: str) -> Path:
+    def comparison_dir(self, family: str) -> Path:
         return self.root / "results" / "comparisons" / family
 
     @property
-    def report(self) -> Path:
+    def report_path(self) -> Path:
         return self.root / "report" / "index.html"
 
-    def metrics(self, family: str) -> Path:
+    def metrics_path(self, family: str) -> Path:
         """What `dvc metrics` shows of a comparison."""
         return self.root / "results" / "metrics" / f"{family}.json"
 
-    def plots(self, family: str) -> Path:
+    def plots_path(self, family: str) -> Path:
         """What `dvc plots` draws of a comparison."""
         return self.root / "results" / "plots" / f"{family}.csv"
 
-    def variant_receipt(self, family: str, variant: str) -> Path:
+    def variant_receipt_path(self, family: str, variant: str) -> Path:
         return self.root / "mlruns" / "receipts" / "variants" / family / f"{variant}.json"
 
-    def family_receipt(self, family: str) -> Path:
+    def family_receipt_path(self, family: str) -> Path:
         return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
-    def record(self, stage: str, key: str) -> Path:
+    def execution_record_path(self, stage: str, key: str) -> Path:
         """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
         return self.at(f"data/records/{stage}/{key}.json")
 
-    def scratch(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
+    def scratch_dir(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
         """Where the stage that makes this manifest may keep unfinished work."""
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
         return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
 
-    def rows(
+    def row_journal(
         self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0
     ) -> RowJournal:
         """Finished rows of a stage, kept from run to run."""
@@ -144,26 +144,26 @@ class ArtifactStore:
     # --- reading ------------------------------------------------------------------------------
 
     def read_prompts(self) -> list[Prompt]:
-        return read_prompts(self.prompts)
+        return read_prompts(self.prompts_path)
 
     def read_generations(self, family: str, variant: str) -> list[Generation]:
-        return read_generations(self.generations(family, variant))
+        return read_generations(self.generations_path(family, variant))
 
     def read_scores(self, family: str, variant: str) -> list[Score]:
-        return read_scores(self.scores(family, variant))
+        return read_scores(self.scores_path(family, variant))
 
-    def generation_table(self, family: str, variant: str) -> pa.Table:
+    def read_generation_columns(self, family: str, variant: str) -> pa.Table:
         """The generation rows, as arrays."""
-        return read_generation_table(self.generations(family, variant))
+        return read_generation_table(self.generations_path(family, variant))
 
-    def score_table(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
+    def read_score_columns(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
         """Columns of the score rows, as arrays."""
-        return _arrow_table(self.scores(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
+        return _arrow_table(self.scores_path(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
 
     def read_responses(self, family: str, variant: str) -> tuple[pa.Table, InputFile]:
         """The generation rows, as arrays, and their file."""
-        generations = self.input(self.generations(family, variant))
-        return self.generation_table(family, variant), generations
+        generations = self.describe_input(self.generations_path(family, variant))
+        return self.read_generation_columns(family, variant), generations
 
     def read_family(
         self, family: str, variants: Sequence[str], columns: Sequence[str]
@@ -171,16 +171,16 @@ class ArtifactStore:
         dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, InputFile], dict[str, InputFile]
     ]:
         """Variant -> score rows, summary of its rates, file of that summary, file of the scores."""
-        folders = {v: self.posterior(family, v) for v in variants}
+        folders = {v: self.posterior_dir(family, v) for v in variants}
         return (
-            {v: self.score_table(family, v, columns) for v in variants},
+            {v: self.read_score_columns(family, v, columns) for v in variants},
             {v: self.read_summary(folder) for v, folder in folders.items()},
-            {v: self.input(folder / "summary.json") for v, folder in folders.items()},
-            {v: self.input(self.scores(family, v)) for v in variants},
+            {v: self.describe_input(folder / "summary.json") for v, folder in folders.items()},
+            {v: self.describe_input(self.scores_path(family, v)) for v in variants},
         )
 
     def read_card(self, key: str) -> ModelIdentity:
-        path = self.model(key) / "model.json"
+        path = self.model_dir(key) / "model.json"
         try:
             return ModelIdentity.model_validate_json(_text(path))
         except ValidationError as error:
@@ -214,7 +214,7 @@ class ArtifactStore:
                 f"{self._name(path)} holds no draws ({error}). Re-run its stage."
             ) from None
 
-    def input(self, path: Path) -> InputFile:
+    def describe_input(self, path: Path) -> InputFile:
         """A file that a stage reads: its name, its hash and its own manifest."""
         refuse_irregular(path)
         if not path.is_file():
@@ -227,14 +227,18 @@ class ArtifactStore:
 
     def write_prompts(self, prompts: Sequence[Prompt], manifest: Manifest) -> None:
         rows = sorted(prompts, key=lambda prompt: prompt.prompt_id)
-        self._write_table(self.prompts, rows, PROMPT_SCHEMA, manifest, OPTIONAL_PROMPT_COLUMNS)
+        self._write_table(self.prompts_path, rows, PROMPT_SCHEMA, manifest, OPTIONAL_PROMPT_COLUMNS)
 
     def write_generations(
         self, family: str, variant: str, rows: Sequence[Generation], manifest: Manifest
     ) -> None:
         ordered = sorted(rows, key=lambda row: row.key)
         self._write_table(
-            self.generations(family, variant), ordered, GENERATION_SCHEMA, manifest, ROW_OPTIONS
+            self.generations_path(family, variant),
+            ordered,
+            GENERATION_SCHEMA,
+            manifest,
+            ROW_OPTIONS,
         )
 
     def write_scores(
@@ -242,10 +246,10 @@ class ArtifactStore:
     ) -> None:
         ordered = sorted(rows, key=lambda row: row.key)
         self._write_table(
-            self.scores(family, variant), ordered, SCORE_SCHEMA, manifest, ROW_OPTIONS
+            self.scores_path(family, variant), ordered, SCORE_SCHEMA, manifest, ROW_OPTIONS
         )
 
-    def write_posterior(
+    def write_analysis(
         self,
         folder: Path,
         posterior: AnalysisOutput,
@@ -253,7 +257,7 @@ class ArtifactStore:
         tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
         """The folder of a statistics stage; each table as Parquet and as CSV."""
-        with self.draft_folder(folder) as draft:
+        with self.atomic_folder(folder) as draft:
             summary = {**posterior.summary, "manifest": manifest.to_json()}
             (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
             groups = {"posterior": posterior.draws, **posterior.groups}
@@ -270,7 +274,7 @@ class ArtifactStore:
         self.write_text(path, pretty_json(value))
 
     def write_text(self, path: Path, text: str) -> None:
-        with self.draft(path) as draft:
+        with self.atomic_file(path) as draft:
             draft.write_text(text, encoding="utf-8")
 
     def _write_table(
@@ -285,11 +289,11 @@ class ArtifactStore:
         used = {n for n in optional if any(getattr(row, n) is not None for row in rows)}
         written = _with_options(schema, optional, used).with_metadata(metadata)
         table = to_arrow_table(rows, written)
-        with self.draft(path) as draft:
+        with self.atomic_file(path) as draft:
             pq.write_table(table, draft, compression="zstd")
 
     @contextmanager
-    def draft(self, path: Path) -> Iterator[Path]:
+    def atomic_file(self, path: Path) -> Iterator[Path]:
         """A temporary file that takes the name `path` only if the block succeeds."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writes.file(path) as draft:
@@ -297,7 +301,7 @@ class ArtifactStore:
             self._before_publishing()
 
     @contextmanager
-    def draft_folder(self, folder: Path) -> Iterator[Path]:
+    def atomic_folder(self, folder: Path) -> Iterator[Path]:
         """A temporary folder that takes the name `folder` only if the block succeeds."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writes.folder(folder) as draft:

@@ -85,7 +85,7 @@ class RowJournal:
         try:
             refuse_irregular(self._path)
             self._file = self._path.open("ab")
-            self._file.truncate(self.refresh())
+            self._file.truncate(self.reload())
         except BaseException:
             self._held.close()
             raise
@@ -109,7 +109,7 @@ class RowJournal:
     def __iter__(self) -> Iterator[str]:
         return iter(self._rows)
 
-    def refresh(self) -> int:
+    def reload(self) -> int:
         """Read what all processes have written; how many bytes of this one's file are whole."""
         whole = 0
         for path in sorted(self.folder.glob("rows-*.jsonl")):
@@ -127,7 +127,7 @@ class RowJournal:
         if time.monotonic() - self._synced > SYNC_SECONDS:
             self.sync()
 
-    def forget_others(self) -> None:
+    def delete_other_identities(self) -> None:
         """Delete rows of other identities: of weights or settings that are no longer asked for."""
         for folder in self.folder.parent.iterdir():
             if folder.is_dir() and folder != self.folder:

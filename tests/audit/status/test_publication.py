@@ -25,9 +25,9 @@ BASE, TUNED, FAMILY = (Content(c * 64, c * 64) for c in "abc")
 def store(tmp_path, monkeypatch):
     monkeypatch.setenv("MLFLOW_TRACKING_URI", "https://user:a-secret@mlflow.example.org")
     store = ArtifactStore(tmp_path)
-    store.write_json(store.variant_receipt("f", "base"), BASE._asdict())
-    store.write_json(store.variant_receipt("f", "tuned"), TUNED._asdict())
-    store.write_json(store.family_receipt("f"), FAMILY._asdict())
+    store.write_json(store.variant_receipt_path("f", "base"), BASE._asdict())
+    store.write_json(store.variant_receipt_path("f", "tuned"), TUNED._asdict())
+    store.write_json(store.family_receipt_path("f"), FAMILY._asdict())
     return store
 
 
@@ -50,7 +50,7 @@ def test_nothing_is_missing_from_a_store_that_has_all(store, monkeypatch):
 @pytest.mark.parametrize("text", ["", "{", "[]", json.dumps({"seal": "x"})])
 def test_a_damaged_receipt_is_left_to_dvc(store, monkeypatch, text):
     answering(monkeypatch, BASE, FAMILY)
-    store.variant_receipt("f", "tuned").write_text(text)
+    store.variant_receipt_path("f", "tuned").write_text(text)
     assert publication(store, CONFIG).missing == ()
 
 

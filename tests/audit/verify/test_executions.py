@@ -37,7 +37,7 @@ def scene(tmp_path):
         config=SimpleNamespace(model_dump=lambda **_: NOTHING),
     )
     record = {"output_sha256": sha256_file(out), "commit": "c" * 40, "host": "here"}
-    path = store.record("score", "v")
+    path = store.execution_record_path("score", "v")
     path.parent.mkdir(parents=True)
 
     def outcomes(**changes):

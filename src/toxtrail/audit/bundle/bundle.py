@@ -96,7 +96,7 @@ def bundle_files(store: ArtifactStore, config: Config, target: SignedResult) -> 
                 raise DataError(f"{out} is not here. {_cure(stage_run)}")
             inside = [path] if path.is_file() else files_below(path)
             files |= {p.relative_to(store.root).as_posix(): p for p in inside}
-        record = store.record(stage_run.stage.name, stage_run.key or "-")
+        record = store.execution_record_path(stage_run.stage.name, stage_run.key or "-")
         if record.is_file():
             files[record.relative_to(store.root).as_posix()] = record
         for signed in (

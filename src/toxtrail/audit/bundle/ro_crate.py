@@ -118,11 +118,11 @@ def _action(
         "@id": f"#{stage_run.name}",
         "@type": "CreateAction",
         "name": f"toxtrail stage {stage_run.name.replace('@', ' ')}",
-        "description": stage_run.stage.does,
+        "description": stage_run.stage.description,
         "instrument": {"@id": "#toxtrail"},
         "object": _one_or_many(_inside(stage_run.deps(store.root), files)),
         "result": _one_or_many(results),
-        **_times(store.record(stage_run.stage.name, stage_run.key or "-")),
+        **_times(store.execution_record_path(stage_run.stage.name, stage_run.key or "-")),
     }
 
 

@@ -68,7 +68,7 @@ class AuditContext:
         return self._run_lookup[0]
 
     @property
-    def silent(self) -> str | None:
+    def mlflow_error(self) -> str | None:
         """Why the MLflow server, if it had to be asked, said nothing."""
         return self._run_lookup[1] if "_asked" in vars(self) else None
 
@@ -104,7 +104,7 @@ class AuditContext:
         if self.store is None or self.config is None:
             return []
         keys = [*self.config.models, *self.config.finetunes]
-        present_keys = [k for k in keys if (self.store.model(k) / "model.json").is_file()]
+        present_keys = [k for k in keys if (self.store.model_dir(k) / "model.json").is_file()]
         model_cards = []
         for key in present_keys:
             with suppress(*DAMAGE_ERRORS):  # verification names it

@@ -213,7 +213,7 @@ def _model_results(hashes: set[str], scene: AuditContext) -> Iterator[Downstream
                 "model", card.key, f"models/{card.key}, fingerprint {card.fingerprint[:12]}"
             )
             for stage_run in scene.instances:
-                if stage_run.key == card.key and stage_run.stage.over == "variants":
+                if stage_run.key == card.key and stage_run.stage.foreach == "variants":
                     yield DownstreamResult("stage run", stage_run.name, ", ".join(stage_run.writes))
             yield from _family_results(card.key, scene)
 
@@ -222,7 +222,7 @@ def _family_results(variant: str, scene: AuditContext) -> Iterator[DownstreamRes
     families = scene.config.families if scene.config else {}
     for stage_run in scene.instances:
         if (
-            stage_run.stage.over == "families"
+            stage_run.stage.foreach == "families"
             and stage_run.key
             and variant in families[stage_run.key].variants
         ):

@@ -223,7 +223,7 @@ class LineageBuilder:
 
     def _loss(self, key: str, training: TrainingRecord) -> str:
         is_local = self._store is not None and not leads_out(key)
-        path = self._store.model(key) / "loss.csv" if self._store and is_local else None
+        path = self._store.model_dir(key) / "loss.csv" if self._store and is_local else None
         last = f"{training.final_loss:.4f} nats per token after {training.steps} steps"
         if path is None or not path.is_file():
             return last
@@ -239,7 +239,7 @@ class LineageBuilder:
             return "recorded"
         if leads_out(f"{key}/{adapter.key}"):
             return "MISMATCH"
-        folder = self._store.model(key) / "adapters" / adapter.key
+        folder = self._store.model_dir(key) / "adapters" / adapter.key
         if not folder.is_dir():
             return "not here"
         try:
@@ -289,7 +289,7 @@ class LineageBuilder:
         if self._store is None or sha256 is None:
             return (), ()
         try:
-            path = self._store.record(manifest.kind, manifest.key or "-")
+            path = self._store.execution_record_path(manifest.kind, manifest.key or "-")
             record = read_json(path) if path.is_file() else {}
             return execution_facts(record) if record.get("output_sha256") == sha256 else ((), ())
         except DAMAGE_ERRORS:

@@ -67,13 +67,13 @@ def _guess(reference: str, scene: AuditContext) -> ReferenceGuess | None:
     if first in config.variants:
         family = config.variants[first].family
         if not rest:
-            summary = store.posterior(family, first) / "summary.json"
+            summary = store.posterior_dir(family, first) / "summary.json"
             return ReferenceGuess("variant", (f"track@{first}",), (summary,))
-        tables = (store.generations(family, first), store.scores(family, first))
+        tables = (store.generations_path(family, first), store.scores_path(family, first))
         return ReferenceGuess("generation", (f"score@{first}",), tables)
     if first in config.families:
         stage = "compare" if rest else "track-comparison"
-        summary = store.comparison(first) / "summary.json"
+        summary = store.comparison_dir(first) / "summary.json"
         return ReferenceGuess("number" if rest else "family", (f"{stage}@{first}",), (summary,))
     path = resolve_path(reference, search_folders(scene))
     writer = producing_stage(path.resolve(), scene) if path else None
@@ -144,10 +144,10 @@ def _named(reference: str, scene: AuditContext) -> AuditTarget | None:
     if store is None or config is None:
         return None
     if reference in config.variants:
-        path = store.posterior(config.variants[reference].family, reference) / "summary.json"
+        path = store.posterior_dir(config.variants[reference].family, reference) / "summary.json"
         kind, target = "variant", f"track@{reference}"
     elif reference in config.families:
-        path = store.comparison(reference) / "summary.json"
+        path = store.comparison_dir(reference) / "summary.json"
         kind, target = "family", f"track-comparison@{reference}"
     else:
         return None

@@ -66,7 +66,7 @@ def _generation(
         None,
         "recorded",
         tuple(facts),
-        made_from=(scene.chain.of_file(store.scores(family, variant)),),
+        made_from=(scene.chain.of_file(store.scores_path(family, variant)),),
     )
     return AuditTarget("generation", link, (f"score@{variant}",))
 
@@ -81,7 +81,7 @@ def _number_subject(
     assert scene.store is not None
     variant, subset, metric = rest
     metric, _, scorer = metric.partition("@")
-    summary = scene.store.read_summary(scene.store.comparison(family))
+    summary = scene.store.read_summary(scene.store.comparison_dir(family))
     scorer = scorer or summary["primary"]
     request = (variant, subset, metric, scorer)
     rows = [r for r in _number_rows(summary) if _is_about(r, request) and metric in r]
@@ -94,8 +94,8 @@ def _number_subject(
         for r in rows
         if ("relation" in r) == ("relation" in row)
     ]
-    posterior = scene.store.posterior(family, variant) / "summary.json"
-    path = scene.store.comparison(family) / "summary.json" if compared else posterior
+    posterior = scene.store.posterior_dir(family, variant) / "summary.json"
+    path = scene.store.comparison_dir(family) / "summary.json" if compared else posterior
     link = LineageNode(
         "number",
         reference,

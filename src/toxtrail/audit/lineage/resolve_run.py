@@ -89,9 +89,9 @@ def _is_current(run: LocalRunFiles, name: str, scene: AuditContext) -> bool:
         return False
     stage, _, key = name.partition("@")
     if stage == "track" and key in scene.config.variants:
-        folder = scene.store.posterior(scene.config.variants[key].family, key)
+        folder = scene.store.posterior_dir(scene.config.variants[key].family, key)
     elif stage == "track-comparison" and key in scene.config.families:
-        folder = scene.store.comparison(key)
+        folder = scene.store.comparison_dir(key)
     else:
         return False
     path = folder / "summary.json"

@@ -56,10 +56,10 @@ def _receipts(store: ArtifactStore, config: Config) -> Iterator[tuple[str, Conte
     """Stage run -> what its receipt says, variants first. One that is missing or damaged is out of
     date: DVC says so."""
     for variant, variant_config in config.variants.items():
-        if content := _receipt_content(store.variant_receipt(variant_config.family, variant)):
+        if content := _receipt_content(store.variant_receipt_path(variant_config.family, variant)):
             yield f"track@{variant}", content
     for family in config.families:
-        if content := _receipt_content(store.family_receipt(family)):
+        if content := _receipt_content(store.family_receipt_path(family)):
             yield f"track-comparison@{family}", content
 
 

@@ -69,7 +69,7 @@ def verify_declaration(evidence: VerifyContext) -> Iterator[Check]:
 
 def declaration(stage: Stage, root: Path) -> dict[str, Any]:
     """What this experiment's dvc.yaml must say of a stage, in its own words."""
-    key = " ${key}" if stage.over else ""
+    key = " ${key}" if stage.foreach else ""
     return {
         "cmd": f"toxtrail stage {stage.name}{key}",
         "params": [as_dvc(key_path) for key_path in stage.params],
@@ -107,8 +107,8 @@ def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any
             yield from _odd_options(options, CHART if name == "plots" else set())
         if actual != expected:
             yield f"{name} is {actual}, the code needs {expected}"
-    if entry.get("foreach") != (f"${{{stage.over}}}" if stage.over else None):
-        yield f"foreach is {entry.get('foreach')}, the code needs {stage.over}"
+    if entry.get("foreach") != (f"${{{stage.foreach}}}" if stage.foreach else None):
+        yield f"foreach is {entry.get('foreach')}, the code needs {stage.foreach}"
 
 
 def _with_options(out: Any) -> tuple[str, dict[str, Any]]:

@@ -31,7 +31,7 @@ STAGES = ("finetune", "generate", "score")
 def verify_executions(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
     """Each record is as it was written, and of the file that is here."""
     for instance in runs_of_stage(scope, *STAGES):
-        path = evidence.store.record(instance.stage.name, instance.key or "-")
+        path = evidence.store.execution_record_path(instance.stage.name, instance.key or "-")
         name = path.relative_to(evidence.root).as_posix()
         yield from catch_damage(LINK, name, _verify_record(evidence, instance, path, name))
 

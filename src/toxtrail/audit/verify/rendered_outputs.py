@@ -36,19 +36,19 @@ def verify_shown(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator
             "comparisons", f"what is shown of {instance.key}", comparison_checks
         )
     for _ in runs_of_stage(scope, "report"):
-        yield from catch_damage("report", evidence.store.report.name, _report(evidence))
+        yield from catch_damage("report", evidence.store.report_path.name, _report(evidence))
 
 
 def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
     store = evidence.store
-    folder = store.comparison(family)
+    folder = store.comparison_dir(family)
     if not (folder / "summary.json").is_file():
         return
     try:
         summary = store.read_summary(folder)
         texts = {
-            store.metrics(family): pretty_json(dvc_metrics(summary)),
-            store.plots(family): rows_to_csv(dvc_plot_rows(summary)),
+            store.metrics_path(family): pretty_json(dvc_metrics(summary)),
+            store.plots_path(family): rows_to_csv(dvc_plot_rows(summary)),
             **{
                 folder / f"{name}.csv": rows_to_csv(rows) for name, rows in _tables(summary).items()
             },
@@ -71,19 +71,21 @@ def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
 
 def _report(evidence: VerifyContext) -> Iterator[Check]:
     store, families = evidence.store, list(evidence.config.families)
-    if not all((store.comparison(f) / "summary.json").is_file() for f in families):
+    if not all((store.comparison_dir(f) / "summary.json").is_file() for f in families):
         return
     try:
         expected = page_of(store, families)
-        manifest = read_embedded_manifest(store.report) if store.report.is_file() else None
+        manifest = (
+            read_embedded_manifest(store.report_path) if store.report_path.is_file() else None
+        )
     except (
         DAMAGE_ERRORS
     ) as error:  # verify_outputs and verify_manifests say what is missing or damaged
-        yield from unread_only("report", f"{store.report.name} (content)", error)
+        yield from unread_only("report", f"{store.report_path.name} (content)", error)
         return
     is_todays = manifest is None or manifest.code_sha256 == code_sha256("report")
-    problem = _unlike_text(store.report, expected)
-    yield from _checks_of_content(evidence, "report", store.report, problem, is_todays)
+    problem = _unlike_text(store.report_path, expected)
+    yield from _checks_of_content(evidence, "report", store.report_path, problem, is_todays)
 
 
 def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:

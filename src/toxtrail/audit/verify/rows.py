@@ -84,7 +84,11 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
     for instance in runs_of_stage(scope, "score"):
         variant = instance.key or ""
         family = evidence.config.variants[variant].family
-        paths = (store.prompts, store.generations(family, variant), store.scores(family, variant))
+        paths = (
+            store.prompts_path,
+            store.generations_path(family, variant),
+            store.scores_path(family, variant),
+        )
         try:
             if not all(path.is_file() for path in paths):
                 continue
@@ -239,7 +243,7 @@ def _unlike(evidence: VerifyContext, instance: StageRun, manifest: Manifest) -> 
 
 
 def _card_of(evidence: VerifyContext, key: str) -> dict[str, Any] | None:
-    path = evidence.store.model(key) / "model.json"
+    path = evidence.store.model_dir(key) / "model.json"
     return evidence.store.read_card(key).to_json() if path.is_file() else None
 
 
@@ -296,17 +300,21 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
     store, config = evidence.store, evidence.config
     variant_config = config.variants[variant]
     folder, scores = (
-        store.posterior(variant_config.family, variant),
-        store.scores(variant_config.family, variant),
+        store.posterior_dir(variant_config.family, variant),
+        store.scores_path(variant_config.family, variant),
     )
-    needed = (folder / "summary.json", scores, store.generations(variant_config.family, variant))
+    needed = (
+        folder / "summary.json",
+        scores,
+        store.generations_path(variant_config.family, variant),
+    )
     if not all(path.is_file() for path in needed):
         return None, None
-    rows = store.score_table(variant_config.family, variant, COLUMNS)
+    rows = store.read_score_columns(variant_config.family, variant, COLUMNS)
     table = build_score_table(rows)
-    fields = measured_conditions(table, store.input(scores), config.posterior)
+    fields = measured_conditions(table, store.describe_input(scores), config.posterior)
     texts = read_response_table(
-        *store.read_responses(variant_config.family, variant), store.input(scores)
+        *store.read_responses(variant_config.family, variant), store.describe_input(scores)
     )
     primary = config.scoring.primary
     computed = estimate_variant_rates(table, texts, variant, primary, config.posterior).summary
@@ -342,7 +350,7 @@ def _labels(
 def _recompute_pooled(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
     """Recompute the tables from the stored draws; the draws are not sampled again."""
     store, config = evidence.store, evidence.config
-    folder, family_config = store.pooled(family), config.families[family]
+    folder, family_config = store.pooled_dir(family), config.families[family]
     if not (folder / "summary.json").is_file():
         return None, None
     variants = [{"variant": v, "parent": config.variants[v].parent} for v in family_config.variants]
@@ -356,23 +364,26 @@ def _recompute_pooled(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
 
 def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
     store, config = evidence.store, evidence.config
-    family_config, folder = config.families[family], store.comparison(family)
+    family_config, folder = config.families[family], store.comparison_dir(family)
     needed = [
-        *(store.scores(family, v) for v in family_config.variants),
-        *(store.generations(family, v) for v in family_config.variants),
-        *(store.posterior(family, v) / "summary.json" for v in family_config.variants),
+        *(store.scores_path(family, v) for v in family_config.variants),
+        *(store.generations_path(family, v) for v in family_config.variants),
+        *(store.posterior_dir(family, v) / "summary.json" for v in family_config.variants),
         folder / "summary.json",
-        store.pooled(family) / "summary.json",
+        store.pooled_dir(family) / "summary.json",
     ]
     if not all(path.is_file() for path in needed):
         return None, None
     tables = {
-        v: build_score_table(store.score_table(family, v, COLUMNS)) for v in family_config.variants
+        v: build_score_table(store.read_score_columns(family, v, COLUMNS))
+        for v in family_config.variants
     }
-    summaries = {v: store.read_summary(store.posterior(family, v)) for v in family_config.variants}
+    summaries = {
+        v: store.read_summary(store.posterior_dir(family, v)) for v in family_config.variants
+    }
     texts = {
         v: read_response_table(
-            *store.read_responses(family, v), store.input(store.scores(family, v))
+            *store.read_responses(family, v), store.describe_input(store.scores_path(family, v))
         )
         for v in family_config.variants
     }
@@ -380,7 +391,7 @@ def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, An
         tables, texts, summaries, family_config.reference, config.scoring.primary, config.posterior,
         bool(family_config.allow_mismatch),
     )  # fmt: skip
-    computed = with_pooled(own_view, store.read_summary(store.pooled(family))).summary
+    computed = with_pooled(own_view, store.read_summary(store.pooled_dir(family))).summary
     recorded = store.read_summary(folder)
     recorded_fields = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
     return recorded, {**computed, **recorded_fields}
