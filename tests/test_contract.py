@@ -45,6 +45,7 @@ PLUMBING = {
     "toxtrail.datasets",
     "toxtrail.provenance",
     "toxtrail.records",
+    "toxtrail.records.analysis_output",
     "toxtrail.records.csv_text",
     "toxtrail.records.figure",
     "toxtrail.reporting",

@@ -117,7 +117,7 @@ class Stage(NamedTuple):
 PIPELINE: tuple[Stage, ...] = (
     Stage(
         name="prompts",
-        description="draw the prompt set",
+        description="sample the prompt set",
         foreach=None,
         params=("prompts",),
         reads=(),
@@ -126,7 +126,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="model",
-        description="resolve, verify and hash weights taken as they are",
+        description="resolve, verify and hash existing weights",
         foreach="models",
         params=("models.{key}",),
         reads=("requirements.txt",),
@@ -144,7 +144,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="generate",
-        description="continue every prompt",
+        description="generate continuations of every prompt",
         foreach="variants",
         params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
@@ -162,22 +162,28 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="posterior",
-        description="toxicity rates of one variant",
+        description="estimate the toxicity rates of one variant",
         foreach="variants",
         params=("posterior", "scoring.primary", "variants.{key}"),
         reads=("data/generations/{family}/{key}.parquet", "data/scores/{family}/{key}.parquet"),
         writes=("results/posteriors/{family}/{key}",),
-        code=("stages/posterior.py", *SCORE_TABLE_CODE, *RATE_STATISTICS_CODE),
+        code=(
+            "stages/posterior.py",
+            "analysis/variant_rates.py",
+            *SCORE_TABLE_CODE,
+            *RATE_STATISTICS_CODE,
+        ),
     ),
     Stage(
         name="pool",
-        description="a family's rates and differences, all estimated together",
+        description="estimate a family's rates and differences with the pooled model",
         foreach="families",
         params=("pooling", "posterior", "scoring.primary", "families.{key}"),
         reads=("data/scores/{key}", "results/posteriors/{key}"),
         writes=("results/pooled/{key}",),
         code=(
             "stages/pool.py",
+            "analysis/pooled_estimates.py",
             "analysis/pooled_inference_data.py",
             "analysis/pooled_row_checks.py",
             "reporting/figures/style.py",
@@ -195,7 +201,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="compare",
-        description="differences within a family, paired by prompt",
+        description="compute differences within a family, paired by prompt",
         foreach="families",
         params=("posterior", "scoring.primary", "families.{key}"),
         reads=(
@@ -209,6 +215,7 @@ PIPELINE: tuple[Stage, ...] = (
         plots=("results/plots/{key}.csv",),
         code=(
             "stages/compare.py",
+            "analysis/comparison.py",
             "analysis/dose_response.py",
             "reporting/dvc_metrics.py",
             "analysis/paired_rows.py",
@@ -222,7 +229,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="track",
-        description="show the variant as one MLflow run",
+        description="log the variant as an MLflow run",
         foreach="variants",
         params=("tracking",),
         reads=(
@@ -242,7 +249,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="track-comparison",
-        description="show the family's comparison as one MLflow run",
+        description="log the family's comparison as an MLflow run",
         foreach="families",
         params=("tracking",),
         reads=(
@@ -260,7 +267,7 @@ PIPELINE: tuple[Stage, ...] = (
     ),
     Stage(
         name="report",
-        description="one self-contained HTML file",
+        description="write one self-contained HTML file",
         foreach=None,
         params=("families",),
         reads=(
@@ -274,6 +281,7 @@ PIPELINE: tuple[Stage, ...] = (
         writes=("report/index.html",),
         code=(
             "stages/report.py",
+            "reporting/html_report.py",
             "reporting/flip_browser.py",
             "analysis/flips.py",
             "reporting/scorer_limitations.py",
