@@ -1,10 +1,10 @@
-"""What does `posterior` take for one variant with many prompts?
+"""CPU seconds of `posterior` and `compare` with many prompts.
 
-    python benchmarks/posterior.py [--prompts 200000] [--profile]
+    python benchmarks/posterior.py [--prompts 200000] [--variants 2] [--profile]
 
-Generations and scores of a made-up variant are written as the stages write them; then the stage
-itself runs, from the files to the published folder. The texts are 50 random English words, one in
-fifty a refusal, one in fifty a loop. Prints CPU seconds of the parts, and the highest memory.
+Generations and scores of made-up variants are written as the stages write them; then the stages
+themselves run, from the files to the published folders. The texts are 50 random English words, one
+in fifty a refusal, one in fifty a loop. Prints CPU seconds of the parts, and the highest memory.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from toxtrail.config.schema import PosteriorConfig, VariantConfig
+from toxtrail.config.schema import FamilyConfig, PosteriorConfig, VariantConfig
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.rows import Generation, Score
 from toxtrail.storage.artifacts import ArtifactStore
@@ -41,16 +41,18 @@ NO_LABELS: Any = None
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--prompts", type=int, default=200_000)
+    parser.add_argument("--variants", type=int, default=2, help="of the comparison")
     parser.add_argument("--profile", action="store_true", help="print where the time goes")
     asked = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore(Path(folder))
         who = VariantConfig.model_construct(family="f", role="base", parent=None)
-        write(store, asked.prompts)
+        write(store, "v", asked.prompts)
         if asked.profile:
             profiled(store, who)
             return
         measured(store, who)
+        compared(store, asked.prompts, asked.variants)
 
 
 def measured(store: ArtifactStore, who: VariantConfig) -> None:
@@ -71,6 +73,26 @@ def measured(store: ArtifactStore, who: VariantConfig) -> None:
     )
 
 
+def compared(store: ArtifactStore, prompts: int, variants: int) -> None:
+    from toxtrail.backends.protocols import NoProgress
+    from toxtrail.stages import compare, pool, posterior
+
+    names = ["v", *(f"v{number}" for number in range(1, variants))]
+    for seed, name in enumerate(names[1:], 2):
+        tuned = VariantConfig.model_construct(family="f", role=name, parent="v")
+        write(store, name, prompts, seed)
+        posterior.run(store, name, tuned, CONFIG, "judge", NO_LABELS)
+    family = FamilyConfig.model_construct(reference="v", variants=names, allow_mismatch=None)
+    pool.run(store, "f", family, CONFIG, None, "judge", NoProgress())
+    start = time.process_time()
+    compare.run(store, "f", family, CONFIG, "judge")
+    memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(
+        f"compare of {variants} variants: {time.process_time() - start:.1f} s of CPU, "
+        f"at most {memory:.0f} MiB"
+    )
+
+
 def profiled(store: ArtifactStore, who: VariantConfig) -> None:
     import cProfile
     import pstats
@@ -82,8 +104,8 @@ def profiled(store: ArtifactStore, who: VariantConfig) -> None:
     pstats.Stats(profile).sort_stats("cumulative").print_stats(35)
 
 
-def write(store: ArtifactStore, prompts: int) -> None:
-    rng = np.random.default_rng(1)
+def write(store: ArtifactStore, variant: str, prompts: int, seed: int = 1) -> None:
+    rng = np.random.default_rng(seed)
     words = rng.integers(0, len(WORDS), (prompts, 50))
     kind, toxic = rng.random(prompts), rng.random(prompts) ** 3
     generations, scores = [], []
@@ -93,10 +115,12 @@ def write(store: ArtifactStore, prompts: int) -> None:
         generations.append(Generation(prompt, 0, subset, "ok", text, tokens, 9, "length", ""))
         value = float(toxic[i])
         scores.append(Score(prompt, 0, subset, "judge", "ok", value, {"toxic": value}, 1))
-    manifest = manifest_of("generate", "v", {"generation": {"seed": 7}}, {}, {})
-    store.write_generations("f", "v", generations, manifest)
-    inputs = {"generations": store.describe_input(store.generations_path("f", "v"))}
-    store.write_scores("f", "v", scores, manifest_of("score", "v", {"scorers": {}}, inputs, {}))
+    manifest = manifest_of("generate", variant, {"generation": {"seed": 7}}, {}, {})
+    store.write_generations("f", variant, generations, manifest)
+    inputs = {"generations": store.describe_input(store.generations_path("f", variant))}
+    store.write_scores(
+        "f", variant, scores, manifest_of("score", variant, {"scorers": {}}, inputs, {})
+    )
 
 
 def text_of(words: list[int], kind: float) -> tuple[str, tuple[int, ...]]:

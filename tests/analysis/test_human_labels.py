@@ -280,7 +280,7 @@ def test_counted_labels_are_sorted_and_bound_to_their_texts():
     assert labels_of_variant(PATH, table, "rude", texts["rude"]) == sorted(judged)
     assert labels_of_variant(PATH, table, "benign", texts["benign"]) == []
     other = said("rude", {"s": 3}, text_of=lambda v, p, s: "another")
-    with pytest.raises(DataError, match="row 1, is of another text"):
+    with pytest.raises(DataError, match="row 1"):
         labels_of_variant(PATH, table, "rude", other)
     with pytest.raises(DataError, match="another text"):
         labels_of_variant(PATH, table, "rude", said("rude", {"s": 3}, empty={"s-1"}))
@@ -315,7 +315,7 @@ def test_a_label_of_a_text_that_was_not_scored_is_refused(score_rows):
 
 
 def test_a_sample_without_a_toxic_text_says_nothing_of_sensitivity():
-    with pytest.raises(DataError, match="no text toxic"):
+    with pytest.raises(DataError, match="toxic"):
         to_params({"v": ConfusionCounts(0, 0, 5, 5)}, "labels.csv", by_variant=False)
 
 

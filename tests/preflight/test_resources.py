@@ -194,7 +194,7 @@ def test_a_full_disk_a_gate_and_a_missing_repo_are_problems():
     }
     said = resources.problems(known(weighed=sizes), [], {"the cache": (9e12, 1e9)})
     assert said[0] == "models.base: hf:a/b: accept it"
-    assert said[1].startswith("the cache: 8381.9 GiB are needed, 0.9 GiB are free")
+    assert said[1].startswith("the cache: 8381.9 GiB needed, 0.9 GiB free")
 
 
 def test_times_follow_earlier_runs_of_this_machine_that_are_up_to_date():

@@ -137,7 +137,7 @@ def test_the_page_on_the_paper_says_what_is_printed(paper):
         ({"rates": FILE["rates"] * 2}, "duplicate row doe, chat, all"),
         ({"rates": [{"source": "doe", "variant": "a", "rat": 0.1}]},
          'rates.0.rat: unknown name. Did you mean "rate"'),
-        ({"comparisons": [{"source": "doe", "variant": "a", "against": "a"}]}, "against itself"),
+        ({"comparisons": [{"source": "doe", "variant": "a", "against": "a"}]}, "with itself"),
         ({"comparisons": [{**FILE["comparisons"][0], "verdict": "worse"}]},
          'comparisons.0.verdict: got "worse"'),
         ({"sources": {}}, "sources: got"),
