@@ -154,9 +154,9 @@ def exactness(
     ties = near_ties(
         single.loaded.model, single.tokens, alone, packed["float32"], TOLERANCE["float32"]
     )
-    apart = list(half.prompts_path)
+    apart = list(half.prompts)
     for first in (0, 1):  # every other prompt, in a third of the memory
-        apart[first::2] = half.rows(half.prompts_path[first::2], half.batch_tokens // 3)
+        apart[first::2] = half.rows(half.prompts[first::2], half.batch_tokens // 3)
     return {
         "equal_rows": share_equal(packed["float32"], alone),
         "differing_rows": ties,

@@ -57,14 +57,14 @@ def test_arrays_say_what_the_rows_say(rows):
     for subset, own in found.items():
         texts = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
         texts.sort(key=lambda row: row.key)
-        assert own.prompts_path == tuple(sorted({r.prompt_id for r in texts}))
-        assert own.n_prompts == {r.prompt_id for r in rows if r.subset == subset}
+        assert own.prompts == tuple(sorted({r.prompt_id for r in texts}))
+        assert own.prompt_ids == {r.prompt_id for r in rows if r.subset == subset}
         assert own.lengths.tolist() == [len(r.token_ids) for r in texts]
-        assert own.at_limit == sum(r.finish_reason == "length" for r in texts)
+        assert own.n_at_token_limit == sum(r.finish_reason == "length" for r in texts)
         for symptom in RESPONSE_FLAGS:
             shares = row_by_row(rows, subset, symptom)
             assert own.shares[symptom].tolist() == pytest.approx(shares)
-            assert own.n[symptom] == sum(
+            assert own.flag_counts[symptom] == sum(
                 symptom in flag_response(r.text, r.token_ids, r.state) for r in texts
             )
 
@@ -98,5 +98,5 @@ def test_a_file_and_its_rows_say_the_same(tmp_path):
     store.write_generations("f", "v", rows, manifest)
     (own,) = build_response_table(store.read_generation_columns("f", "v")).values()
     (same,) = build_response_table(rows).values()
-    assert own.prompts_path == same.prompts
+    assert own.prompts == same.prompts
     assert own.tokens.tolist() == same.tokens.tolist()

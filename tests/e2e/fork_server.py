@@ -156,7 +156,7 @@ def _run_dvc_by_a_fork(address: str) -> None:
     """`toxtrail run` starts DVC as a process of its own: here, as another fork."""
     from toxtrail.backends import dvc
 
-    plain = dvc._command
+    plain = dvc._dvc_command
     start = [sys.executable, "-m", "toxtrail.cli._dvc_fork"]
 
     def command(*arguments: str) -> list[str]:
@@ -164,7 +164,7 @@ def _run_dvc_by_a_fork(address: str) -> None:
         assert own[:3] == start
         return [sys.executable, "-I", "-S", __file__, address, start[-1], *own[3:]]
 
-    dvc._command = command
+    dvc._dvc_command = command
 
 
 if __name__ == "__main__":

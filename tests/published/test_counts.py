@@ -22,7 +22,7 @@ from toxtrail.datasets.readers.json_rows import parse_json
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.published.claims import load_published
 from toxtrail.published.counts import (
-    Belief,
+    AnalysisSettings,
     count_from_row,
     counts_from_table,
     printed,
@@ -31,7 +31,7 @@ from toxtrail.published.counts import (
 from toxtrail.stats.published_counts import PublishedCount
 from toxtrail.stats.sampling import SampleResult
 
-BELIEF = Belief(0.5, 0.95, 1, 0.8)
+BELIEF = AnalysisSettings(0.5, 0.95, 1, 0.8)
 QI = "variant,rate,n\nchat,0.3 %,330\nalpaca,16.1%,330\ndolly,0.121,330\n"
 SUBSETS = """variant,subset,toxic,n
 instruct,random,60,1000

@@ -92,11 +92,11 @@ def context(browser):
 def page(pages, context):
     """The page, with everything that a browser complains of or asks the net for."""
     own = context().new_page()
-    own.problems, own.n_prompts = [], []
+    own.problems, own.asked = [], []
     own.on("console", lambda message: own.problems.append(message.text))
     own.on("pageerror", lambda error: own.problems.append(str(error)))
     own.on("dialog", lambda dialog: own.problems.append(dialog.message))
-    own.on("request", lambda request: own.n_prompts.append(request.url))
+    own.on("request", lambda request: own.asked.append(request.url))
     own.goto(pages.as_uri())
     return own
 

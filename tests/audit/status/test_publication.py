@@ -32,7 +32,9 @@ def store(tmp_path, monkeypatch):
 
 
 def answering(monkeypatch, *present, elsewhere=()):
-    monkeypatch.setattr(module, "ask", lambda *_: PublishedContents(frozenset(present), elsewhere))
+    monkeypatch.setattr(
+        module, "find_published", lambda *_: PublishedContents(frozenset(present), elsewhere)
+    )
 
 
 def test_a_run_that_the_store_does_not_have_is_missing(store, monkeypatch):
@@ -65,7 +67,7 @@ def test_a_store_that_cannot_be_asked_says_nothing_of_the_runs(store, monkeypatc
     def silent(*_):
         raise BackendError("it does not answer")
 
-    monkeypatch.setattr(module, "ask", silent)
+    monkeypatch.setattr(module, "find_published", silent)
     found = publication(store, CONFIG)
     assert (found.missing, found.unknown) == ((), True)
     assert "it does not answer" in found.notes[0]

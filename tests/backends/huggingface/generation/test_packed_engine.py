@@ -96,8 +96,8 @@ def test_a_row_has_the_same_bits_whatever_else_is_in_the_run(name, dtype, monkey
             seen.setdefault((seed, step), []).append(row.float().clone())
         return choose(logits, seeds, steps, temperature, top_p)
 
-    choose = engines.choose
-    monkeypatch.setattr(engines, "choose", watched)
+    choose = engines.sample_next_tokens
+    monkeypatch.setattr(engines, "sample_next_tokens", watched)
     expected = run(model, asked)
     for part, budget in ((asked, 100), (asked[::3], 1000), (asked[5:6], 1000), (asked[::-1], 300)):
         found = run(model, part, budget)
