@@ -74,7 +74,7 @@ def test_an_empty_table_and_a_doubled_key_are_refused():
     row = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     with pytest.raises(DataError, match="one key"):
         build_score_table([row, row])
-    assert np.isclose(next(iter(build_score_table([row]).values())).shares(0.5)[0], 1.0)
+    assert np.isclose(next(iter(build_score_table([row]).values())).toxic_fraction(0.5)[0], 1.0)
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from toxtrail.cli import _output
-from toxtrail.cli.compare_tables import print_comparison
+from toxtrail.cli.compare_tables import SECTIONS, print_comparison
 from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.reporting.headline import (
     family_headline,
@@ -181,7 +181,7 @@ def test_a_narrow_terminal_keeps_the_decision_about_practical_equivalence(
 ):
     whole = {**summary, "judges": [], "behaviour": [], "claims": [], "pooled": {}}
     monkeypatch.setattr(_output, "terminal_width", lambda: width)
-    print_comparison(whole, "a test", None, None, "text")
+    print_comparison(whole, "a test", None, None, "text", SECTIONS)
     printed = capsys.readouterr().out
     table = printed[printed.index("Differences, paired") :]
     heads = next(line for line in table.splitlines() if "variant" in line)

@@ -57,7 +57,7 @@ def test_hugging_face_reads_the_results_back(summary):
 
 def test_the_result_against_the_parent_is_said_with_interval_and_counts(summary):
     text = model_card(summary, "tuned")
-    assert "tuned is not comparable, for want of scored prompts, with its parent base" in text
+    assert "tuned is not comparable (no shared scored prompts) with" in text
     assert "| base (parent) | one | 30 | +" in text
     assert "| higher |" in text
 

@@ -62,7 +62,7 @@ def test_flips_labels_and_rates_agree_on_a_tie(threshold):
     assert (flip.direction, flip.category) == ("became toxic", "insult")
     label = Label("v", "p", 0, True)
     assert scorer_agreement([label], {"v": [row(tie)]}, "judge", threshold)["v"].true_positives == 1
-    assert build_score_table([row(tie)])["judge", "s"].shares(threshold).tolist() == [1]
+    assert build_score_table([row(tie)])["judge", "s"].toxic_fraction(threshold).tolist() == [1]
 
 
 def by_size(tree: ast.AST) -> list[ast.Compare]:

@@ -197,7 +197,7 @@ EDITS = {
     "an object of a folder that is gone": lose_objects(("model@base", "models/base", 1)),
     "a damaged object": damage_object,
     "a command": edit_pipeline("cmd: toxtrail stage prompts", "cmd: toxtrail stage prompts -v"),
-    "a dependency": edit_pipeline("deps: [code/prompts.sha256]", "deps: [requirements.txt]"),
+    "a dependency": edit_pipeline("- code/prompts.sha256", "- requirements.txt"),
     "a frozen stage": lambda root: (
         edit_pipeline("  prompts:\n", "  prompts:\n    frozen: true\n")(root),
         params("seed: 1", "seed: 2")(root),

@@ -429,8 +429,8 @@ def test_what_is_not_there_is_said(index, store, tmp_path, uri, message):
 def test_two_processes_at_once_download_once(index, tmp_path):
     code = (
         "import sys; from pathlib import Path; from toxtrail.backends.assets import AssetStore\n"
-        "from toxtrail.backends.protocols import Silent\n"
-        "store = AssetStore(Path(sys.argv[1]), Path('.'), Silent())\n"
+        "from toxtrail.backends.protocols import NoProgress\n"
+        "store = AssetStore(Path(sys.argv[1]), Path('.'), NoProgress())\n"
         "print(store.fetch(sys.argv[2], None).sha256)"
     )
     command = [sys.executable, "-c", code, str(tmp_path / "cache"), URI]
@@ -517,10 +517,10 @@ WANTED = ["README.md", "config.json", "model.safetensors", "tokenizer/merges.txt
 FETCH = (
     "import json, sys; from pathlib import Path\n"
     "from toxtrail.backends.assets import AssetStore\n"
-    "from toxtrail.backends.protocols import Silent\n"
+    "from toxtrail.backends.protocols import NoProgress\n"
     "from toxtrail.errors import ToxtrailError\n"
     "try:\n"
-    "    asset = AssetStore(Path('cache'), Path('.'), Silent()).fetch(sys.argv[1], None)\n"
+    "    asset = AssetStore(Path('cache'), Path('.'), NoProgress()).fetch(sys.argv[1], None)\n"
     "    found = {'resolved': asset.resolved, 'sha256': asset.sha256, 'path': str(asset.path),\n"
     "             'files': [file.path for file in asset.files]}\n"
     "except ToxtrailError as error:\n"
