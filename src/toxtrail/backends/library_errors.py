@@ -45,7 +45,8 @@ def described(error: BaseException) -> str:
 
 def summary(name: str, message: str) -> str:
     """Format the name and message of an exception on one line."""
-    return f"{name}: {truncate_text(escape_control_chars(' '.join(message.split()) or 'no message'), MAX_MESSAGE)}"
+    text = escape_control_chars(" ".join(message.split()) or "no message")
+    return f"{name}: {truncate_text(text, MAX_MESSAGE)}"
 
 
 def _is_panic(error: BaseException) -> bool:

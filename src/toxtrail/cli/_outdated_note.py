@@ -39,8 +39,8 @@ def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     if reasons:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
         echo(
-            f"{source} is outdated: {truncate_text(reasons[0], ROOM)}{more}. `toxtrail status` lists "
-            "what is outdated, `toxtrail run` updates it.",
+            f"{source} is outdated: {truncate_text(reasons[0], ROOM)}{more}. `toxtrail status` "
+            "lists what is outdated, `toxtrail run` updates it.",
             fg="yellow",
             err=True,
         )

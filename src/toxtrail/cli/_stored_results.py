@@ -66,8 +66,8 @@ def require_sealed(run: TrackedRun) -> TrackedRun:
     key = run.name.removesuffix(" comparison")
     if state == "in progress":
         raise DataError(
-            f"{label} is still in progress (since {format_start(run)}). Wait until `toxtrail runs` lists "
-            "it as sealed; if its process was killed, run `dvc repro` to create it again."
+            f"{label} is still in progress (since {format_start(run)}). Wait until `toxtrail runs` "
+            "lists it as sealed; if its process was killed, run `dvc repro` to create it again."
         )
     if state == "failed":
         raise DataError(f"{label} was never finished. Run `dvc repro` to create it again.")

@@ -322,8 +322,8 @@ def _notes(summary: Summary, scorer: str, subset: str | None, source: str) -> li
     hidden = len(rows_of_scorer(summary["pairs"], scorer)) > MAX_TABLE_ROWS and subset is None
     more = [
         rate_matrix(summary, scorer)[2],
-        f"Shortened: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY_VALUE} prints "
-        "the other differences.",
+        f"Shortened: --subset NAME ({', '.join(subsets_of(summary))}) or --subset {EVERY_VALUE} "
+        "prints the other differences.",
     ]
     return [
         *([note] if (note := result_text.chance_note(_pairs(summary, scorer, subset))) else []),

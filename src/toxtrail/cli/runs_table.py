@@ -63,7 +63,8 @@ def warn(rows: Sequence[CheckedRun]) -> None:
     """Warn about changes in MLflow, and runs that could not be checked."""
     for row in rows:
         for problem in row.problems if row.check == "changed" else ():
-            text = f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {escape_control_chars(truncate_text(problem, ROOM))}"
+            shortened = escape_control_chars(truncate_text(problem, ROOM))
+            text = f"CHANGED: {row.run.name} ({row.run.run_id[:8]}): {shortened}"
             echo(text, fg="red", err=True)
     left = [row for row in rows if row.check == "not checked"]
     if left:

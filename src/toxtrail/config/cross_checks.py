@@ -121,7 +121,7 @@ def _broken_variants(config: Config) -> Iterator[str]:
             )
         if variant.parent is not None:
             yield from _broken_parent(config, key, variant, variant.parent)
-    parents = {key: own.parent for key, own in config.variants.items() if own.parent}
+    parents = {key: variant.parent for key, variant in config.variants.items() if variant.parent}
     yield from _circles(
         "variants", {key: parent for key, parent in parents.items() if parent != key}
     )

@@ -144,7 +144,8 @@ def _examples(path: Path, number: int, row: Mapping[str, Any]) -> Iterator[Instr
             raise DataError(
                 f"{path.name}, row {number + 1}: no {name}. A row needs one of "
                 f"{', '.join(FIELDS['instruction'])} and one of {', '.join(FIELDS['response'])}; "
-                f"or a conversation under {' or '.join(CONVERSATION_COLUMNS)}. It has: {', '.join(columns(row))}."
+                f"or a conversation under {' or '.join(CONVERSATION_COLUMNS)}. "
+                f"It has: {', '.join(columns(row))}."
             )
     if values["instruction"] and values["response"]:
         yield InstructionExample(values["instruction"], values["context"], values["response"])

@@ -47,7 +47,8 @@ def manifest_text(manifest: Manifest) -> str:
 def in_svg(svg: str, manifest: Manifest) -> str:
     """The figure with the manifest in it."""
     head, end, tail = svg.rpartition("</svg>")
-    return f'{head}<metadata id="{METADATA_KEY}">{html.escape(manifest_text(manifest))}</metadata>\n{end}{tail}'
+    text = html.escape(manifest_text(manifest))
+    return f'{head}<metadata id="{METADATA_KEY}">{text}</metadata>\n{end}{tail}'
 
 
 def in_png(png: bytes, manifest: Manifest) -> bytes:

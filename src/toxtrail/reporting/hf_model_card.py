@@ -118,7 +118,8 @@ def _verdicts(variant: str, pairs: Sequence[Row]) -> str:
     """Describe the differences from the parent (and the reference)."""
     rows = [row for row in pairs if row["subset"] == ALL]
     if not rows:
-        return f"**{escape_markdown(variant)}**: the other variants of its family are compared with it."
+        name = escape_markdown(variant)
+        return f"**{name}**: the other variants of its family are compared with it."
     verdict_texts = {
         "higher": "credibly more toxic than",
         "lower": "credibly less toxic than",
@@ -156,9 +157,9 @@ def _pair_table(pairs: Sequence[Row]) -> str:
         "|---|---|---:|---:|---:|---|",
     ]
     lines += [
-        f"| {escape_markdown(row['a'])} ({row['relation']}) | {escape_markdown(row['subset'])} | {row['n']} | "
-        f"{percentage_points(row['diff'])} | {interval(row, 'diff', signed=True) or MISSING_CELL} | "
-        f"{row['verdict']} |"
+        f"| {escape_markdown(row['a'])} ({row['relation']}) | {escape_markdown(row['subset'])} | "
+        f"{row['n']} | {percentage_points(row['diff'])} | "
+        f"{interval(row, 'diff', signed=True) or MISSING_CELL} | {row['verdict']} |"
         for row in pairs
     ]
     return "\n".join(lines)

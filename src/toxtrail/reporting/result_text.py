@@ -232,8 +232,8 @@ def behaviour_pair_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
     symptoms = (
         MISSING_CELL
         if row[f"{name}_diff"] is None
-        else f"{percentage_points(row[f'{name}_diff'])} {interval(row, f'{name}_diff', signed=True)}"
-        + _star(row, name)
+        else f"{percentage_points(row[f'{name}_diff'])} "
+        f"{interval(row, f'{name}_diff', signed=True)}" + _star(row, name)
         for name in RESPONSE_FLAGS
     )
     variant_cells = (row["b"], f"{row['a']} ({row['relation']})", row["subset"], str(row["n"]))
@@ -421,7 +421,8 @@ def scorer_error_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
         ]
     return [
         f"{r['b']} against {r['a']}: a scorer whose false positive rates on the two variants "
-        f"differ by {percentage_points(r['tipping_fpr_gap'])[1:]} points would explain this difference."
+        f"differ by {percentage_points(r['tipping_fpr_gap'])[1:]} points would explain this "
+        "difference."
         for r in called
     ]
 

@@ -50,12 +50,13 @@ def _rests_on(
 ) -> Counted:
     """The fewest prompts that a variant's rate, or its difference from the first one's, rests on:
     all variants have the same weights."""
-    columns = [[own[:, v] for own in labels] for v in range(labels[0].shape[1])]
-    steps = [[y - x for x, y in zip(columns[0], own, strict=True)] for own in columns[1:]]
-    found = [
-        counted(own, weights, clusters) for own in ([*columns, *steps] if clusters else columns[:1])
+    columns = [[subset_labels[:, v] for subset_labels in labels] for v in range(labels[0].shape[1])]
+    steps = [[y - x for x, y in zip(columns[0], column, strict=True)] for column in columns[1:]]
+    counts = [
+        counted(values, weights, clusters)
+        for values in ([*columns, *steps] if clusters else columns[:1])
     ]
-    return min(found, key=lambda own: own.effective)
+    return min(counts, key=lambda count: count.effective)
 
 
 def slopes(rates: Floats, doses: Floats) -> Floats:

@@ -229,7 +229,7 @@ def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
     and exchanging the variants mirrors them."""
     if not pairs.in_order:
         return pair_draws(pairs.mirrored, prior, draws, seed).mirrored
-    first, second = (np.concatenate(own) for own in (pairs.a, pairs.b))
+    first, second = (np.concatenate(labels) for labels in (pairs.a, pairs.b))
     rng = content_rng(seed, first, second, pairs.weights)
     posterior = pair_posterior(pairs, prior)
     if isinstance(posterior, PairedPosterior):

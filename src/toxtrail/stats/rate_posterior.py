@@ -113,7 +113,7 @@ def rate_draws(
     rng = content_rng(seed, everything, weights)
     if isinstance(posterior, BetaPosterior):
         return rng.beta(*posterior, size=draws)
-    sizes = [own.size for own in labels]
+    sizes = [subset_labels.size for subset_labels in labels]
     own, atoms = counted(labels, weights, clusters), ((0.0,), (1.0,))
     shapes = np.concatenate(pooled_shapes(sizes, weights, own.effective))
     share = 1 / own.design_effect

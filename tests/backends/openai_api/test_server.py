@@ -276,7 +276,8 @@ def test_decoding_is_as_params_say_and_as_nothing_else_says(tokenizer, language)
     with CompletionsServer(language) as server:
         client = client_of(server, key="secret")
         model = ServedModel(
-            client, "m", tokenizer, [1], 128, Decoding(9, 0.7, 0.9, "none"), RequestFormat(True, True), 2
+            client, "m", tokenizer, [1], 128, Decoding(9, 0.7, 0.9, "none"),
+            RequestFormat(True, True), 2
         )  # fmt: skip
         rows(model, TEXTS[:1])
     (body,) = server.asked

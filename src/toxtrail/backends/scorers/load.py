@@ -22,7 +22,8 @@ def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: i
     scorer = _load_kind(config, assets, device, batch_size)
     if config.head not in scorer.heads:
         raise ConfigError(
-            f'{config.uri}: unknown head "{config.head}".{did_you_mean(config.head, list(scorer.heads))}'
+            f'{config.uri}: unknown head "{config.head}".'
+            f"{did_you_mean(config.head, list(scorer.heads))}"
         )
     check_golden(scorer, config)
     return scorer

@@ -185,7 +185,9 @@ def thresholds_figure(summary: Mapping[str, Any]) -> RenderedFigure:
     bands = f"; bands: {summary['level']:.0%} intervals" if few else ""
     warning = f"\n{_warning(summary)}" if _warning(summary) else ""
     figure.supxlabel(
-        escape_mathtext(f"threshold of {summary['primary']} (dotted: the one in use){bands}{warning}"),
+        escape_mathtext(
+            f"threshold of {summary['primary']} (dotted: the one in use){bands}{warning}"
+        ),
         fontsize=10, color=TEXT_COLOUR,
     )  # fmt: skip
     legend(figure, panels[0], len(variants))

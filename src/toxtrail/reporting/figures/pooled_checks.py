@@ -53,7 +53,8 @@ def posterior_predictive_figure(pooled: Mapping[str, Any]) -> RenderedFigure:
         fits = LEAST_P <= check["p"] <= 1 - LEAST_P
         axes.plot(
             [check["observed"]], [y], linestyle="none", marker="o" if fits else "X",
-            markersize=6, color=TEXT_COLOUR if fits else "#c0392b", label="observed" if first else "_",
+            markersize=6, color=TEXT_COLOUR if fits else "#c0392b",
+            label="observed" if first else "_",
         )  # fmt: skip
         text = f"p {check['p']:.2f}" if fits else f"p {check['p']:.3f}: does not fit"
         axes.text(

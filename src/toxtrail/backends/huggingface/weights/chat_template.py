@@ -95,7 +95,8 @@ class ChatTemplate:
         if not isinstance(template, str):
             raise ConfigError(
                 f'{self._field}: "chat", but {self._source} is not a string: '
-                f"{truncate_text(escape_control_chars(repr(template)), MAX_EXCERPT)}. Use another template."
+                f"{truncate_text(escape_control_chars(repr(template)), MAX_EXCERPT)}. "
+                "Use another template."
             )
         return template
 

@@ -265,8 +265,9 @@ def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any
     value = _metadata(reader, name)
     if value is not None and not isinstance(value, kind):
         raise BackendError(
-            f"{file}: its metadata {name} is {truncate_text(escape_control_chars(repr(value)), 60)}; expected "
-            f"{kind.__name__}. Convert the model to GGUF again, or choose another file."
+            f"{file}: its metadata {name} is "
+            f"{truncate_text(escape_control_chars(repr(value)), 60)}; "
+            f"expected {kind.__name__}. Convert the model to GGUF again, or choose another file."
         )
     return value
 

@@ -94,7 +94,8 @@ def refuse_unknown_token(
     if (largest := max(tokens)) >= rows:
         raise BackendError(
             f"The tokenizer gives token {largest} "
-            f'("{escape_control_chars(truncate_text(str(tokenizer.decode([largest])), 50))}") for a sentence, but the '
+            f'("{escape_control_chars(truncate_text(str(tokenizer.decode([largest])), 50))}") '
+            "for a sentence, but the "
             f"model has only {rows:,} embeddings: tokenizer and weights do not match. "
             "Fetch both again from one revision, or choose another model."
         )
