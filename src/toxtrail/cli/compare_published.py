@@ -38,8 +38,8 @@ def with_published(
         measured = sorted({row["variant"] for s in summaries for row in s["rates"]})
         raise ConfigError(
             f"{path.name} contains none of the measured variants and subsets. It has "
-            f"{', '.join(published_variants(loaded)) or 'none'}; measured are {', '.join(measured)}. "
-            "Map published names to variants of params.yaml in its section `keys`."
+            f"{', '.join(published_variants(loaded)) or 'none'}; measured are {', '.join(measured)}"
+            ". Map published names to variants of params.yaml in its section `keys`."
         )
     return results
 

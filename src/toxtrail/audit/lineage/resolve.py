@@ -117,8 +117,8 @@ def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
     return ConfigError(
         f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
         f"experiment.{did_you_mean(reference, names)} Give one of: a variant or family of "
-        "params.yaml; a path; a run id or name; the first 8 or more characters of a content key or hash; "
-        "variant/prompt_id/sample; family/variant/subset/metric."
+        "params.yaml; a path; a run id or name; the first 8 or more characters of a content key "
+        "or hash; variant/prompt_id/sample; family/variant/subset/metric."
     )
 
 

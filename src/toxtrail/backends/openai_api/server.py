@@ -315,8 +315,8 @@ def _refuse_stranger(
     if not answered or matching < MIN_TOP_TOKEN_AGREEMENT * len(answered):
         raise BackendError(
             f"{card.key}: the server's outputs do not match the weights in models/{card.key}: "
-            f"{agreement} ({MIN_TOP_TOKEN_AGREEMENT:.0%} are required). It serves another model, or "
-            "reads prompts differently. Serve the intended weights."
+            f"{agreement} ({MIN_TOP_TOKEN_AGREEMENT:.0%} are required). It serves another model, "
+            "or reads prompts differently. Serve the intended weights."
         )
     differing = [n for n in answered if parent and _differ(variant_probe, parent, n)]
     if parent and differing and hits(parent, differing) > hits(variant_probe, differing):
