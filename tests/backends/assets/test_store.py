@@ -292,8 +292,8 @@ FETCH = """
 import sys
 from pathlib import Path
 from toxtrail.backends.assets import AssetStore
-from toxtrail.backends.protocols import Silent
-asset = AssetStore(Path(sys.argv[1]), Path(), Silent()).fetch(*sys.argv[2:])
+from toxtrail.backends.protocols import NoProgress
+asset = AssetStore(Path(sys.argv[1]), Path(), NoProgress()).fetch(*sys.argv[2:])
 print(asset.resolved, *sorted(file.path for file in asset.files))
 """
 
