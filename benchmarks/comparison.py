@@ -69,9 +69,9 @@ def alone(asked: argparse.Namespace) -> None:
         note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
         from toxtrail.analysis.pooled_estimates import pool_family
-        from toxtrail.stats.hierarchical.model import drawn
+        from toxtrail.stats.hierarchical.model import sample_posterior
 
-        found = pool_family(tables, summaries, "v00", "judge", CONFIG, POOLING, drawn)
+        found = pool_family(tables, summaries, "v00", "judge", CONFIG, POOLING, sample_posterior)
         status = found.summary["scorers"]["judge"]
         note = f"{status['status']} {status['reason']}, {status['effort']}, {status['diagnostics']}"
     else:

@@ -22,7 +22,7 @@ from scipy.optimize import brentq
 from scipy.special import expit
 
 from toxtrail.analysis.family import VariantPair
-from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows
+from toxtrail.analysis.pooled_row_checks import RowEvidence, withheld_rows
 from toxtrail.stats import sampling
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
@@ -169,7 +169,9 @@ def judged(truth: Scenario, seed: int) -> dict[str, Any]:
     counts = hierarchical_model.count_labels(simulated(truth, rng))
     variants, subsets = truth.rates.shape
     chains, draws, accept = EFFORT
-    drawn = hierarchical_model.drawn(counts, SamplerSettings(chains, draws, accept, seed))
+    drawn = hierarchical_model.sample_posterior(
+        counts, SamplerSettings(chains, draws, accept, seed)
+    )
     eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
     flat, sds = eta.reshape(-1, variants, subsets), sd.ravel()
     rate = hierarchical_model.marginal_rates(flat, sds).reshape(eta.shape)
@@ -179,7 +181,7 @@ def judged(truth: Scenario, seed: int) -> dict[str, Any]:
     checks = predictive_checks(counts, predicted)
     names, parts = [f"v{v}" for v in range(variants)], [f"s{s}" for s in range(subsets)]
     who = [VariantPair("v0", name, "reference") for name in names[1:]]
-    own = Judged(counts, predicted, rate, drawn.posterior["sd_interaction"])
+    own = RowEvidence(counts, predicted, rate, drawn.posterior["sd_interaction"])
     rows = withheld_rows(own, who, names, parts, 0.95)
     whole = [c.statistic for c in checks if not LEAST_P <= c.p <= 1 - LEAST_P]
     found = {"whole": whole, "rows": rows, "sd": float(np.median(own.sd_interaction)),

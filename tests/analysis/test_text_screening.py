@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from toxtrail.analysis import text_screening as screening
 from toxtrail.analysis.refusals import is_refusal
 from toxtrail.analysis.response_flags import PUNCTUATION, is_degenerate, visible_characters
-from toxtrail.analysis.text_screening import judged, may_refuse, screened
+from toxtrail.analysis.text_screening import apply_rule, may_refuse, screened
 
 ODD = st.one_of(
     st.text(max_size=80),
@@ -104,7 +104,7 @@ def test_what_nobody_declines_is_ruled_out(text):
 
 def test_only_possible_rows_are_judged():
     possible = np.array([True, False, True])
-    assert judged(column(["a", "b", "c"]), possible, "bc".__contains__).tolist() == [
+    assert apply_rule(column(["a", "b", "c"]), possible, "bc".__contains__).tolist() == [
         False,
         False,
         True,

@@ -137,9 +137,11 @@ class Odd(Fake):
     """It finds interactions, and one variant's rates far apart from its counts in one subset."""
 
     def __call__(self, counts, effort):
-        drawn = super().__call__(counts, effort)
-        spread = np.random.default_rng(1).normal(0.3, 0.01, drawn.energy.shape)
-        return drawn._replace(posterior={**drawn.posterior, "sd_interaction": spread})
+        sample_posterior = super().__call__(counts, effort)
+        spread = np.random.default_rng(1).normal(0.3, 0.01, sample_posterior.energy.shape)
+        return sample_posterior._replace(
+            posterior={**sample_posterior.posterior, "sd_interaction": spread}
+        )
 
 
 ODD = {
@@ -176,7 +178,7 @@ def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_
 @pytest.mark.slow
 def test_the_fitted_model_publishes_no_rise_where_only_other_subsets_rose(family, settings):
     """66 points more in three subsets, none in the fourth."""
-    from toxtrail.stats.hierarchical.model import drawn
+    from toxtrail.stats.hierarchical.model import sample_posterior
 
     values = {"base": {}, "tuned": {}, "again": {}}
     rng = np.random.default_rng(2)
@@ -186,7 +188,7 @@ def test_the_fitted_model_publishes_no_rise_where_only_other_subsets_rose(family
             rate = 0.79 if name == "tuned" and subset != "d" else 0.13
             place = 0.8 * level + 0.2 * rng.random(32)
             own[subset] = list(np.where(place.argsort().argsort() < rate * 32, 0.9, 0.1))
-    found = family(values).pooled(settings, REAL, drawn)
+    found = family(values).pooled(settings, REAL, sample_posterior)
     assert found.summary["scorers"]["judge"]["status"] == "pooled"
     rows = {(r["b"], r["subset"]): r for r in found.summary["pairs"]}
     assert not rows["tuned", "d"]["credible_pooled"]
@@ -202,9 +204,11 @@ def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings)
 
     class Higher(Fake):
         def __call__(self, counts, effort):
-            drawn = super().__call__(counts, effort)
-            drawn.posterior["eta"][:, :, 1, 1] = drawn.posterior["eta"][:, :, 0, 1] + 0.8
-            return drawn
+            sample_posterior = super().__call__(counts, effort)
+            sample_posterior.posterior["eta"][:, :, 1, 1] = (
+                sample_posterior.posterior["eta"][:, :, 0, 1] + 0.8
+            )
+            return sample_posterior
 
     found = own.pooled(settings, POOLING, Higher())
     rows = {r["subset"]: r for r in found.summary["pairs"]}
@@ -226,9 +230,11 @@ def test_a_claim_against_its_own_count_is_withheld(family, settings, toxic, show
 
     class Higher(Odd):
         def __call__(self, counts, effort):
-            drawn = super().__call__(counts, effort)
-            drawn.posterior["eta"][:, :, 1, 3] = drawn.posterior["eta"][:, :, 0, 3] + 0.8
-            return drawn
+            sample_posterior = super().__call__(counts, effort)
+            sample_posterior.posterior["eta"][:, :, 1, 3] = (
+                sample_posterior.posterior["eta"][:, :, 0, 3] + 0.8
+            )
+            return sample_posterior
 
     rows = own.pooled(settings, POOLING, Higher()).summary["pairs"]
     row = next(r for r in rows if (r["b"], r["subset"]) == ("tuned", "d"))
@@ -300,7 +306,7 @@ class FakeSeeds(Fake):
     """The same, with deviations from a recipe."""
 
     def __call__(self, counts, effort):
-        drawn = super().__call__(counts, effort)
+        sample_posterior = super().__call__(counts, effort)
         self.recipes = counts.recipes
         rng = np.random.default_rng(effort.seed + 1)
         shape = (effort.chains, effort.draws)
@@ -308,7 +314,7 @@ class FakeSeeds(Fake):
             "sd_recipe": np.abs(rng.normal(0.3, 0.02, (*shape, 1))),
             "raw_seed": rng.standard_normal((*shape, 2)),
         }
-        return drawn._replace(posterior={**drawn.posterior, **apart})
+        return sample_posterior._replace(posterior={**sample_posterior.posterior, **apart})
 
 
 def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, tmp_path):

@@ -70,20 +70,22 @@ def compare_family(
     tables, unlike = require_comparable_family(tables, summaries, reference, allow_mismatch)
     if unlike:
         texts = _in_common(texts, tables)
-    who = variant_pairs(list(summaries.values()), reference)
-    refuse_unlike(tables, who)
+    edges = variant_pairs(list(summaries.values()), reference)
+    refuse_unlike(tables, edges)
     rate = rope_reference
     if rate is None:
         rate = reference_rate(summaries[reference], primary, config)
     region = rope_half_width(rate, config)
-    behaviour = behaviour_pairs(who, texts, config)
+    behaviour = behaviour_pairs(edges, texts, config)
     rises = {(r["a"], r["b"], r["subset"]): said_less(r) for r in behaviour}
     rows: list[dict[str, Any]] = []
     draws: dict[tuple[str, str, str], Any] = {}
-    for edge in who:
-        for row, found in pair_rows(edge, tables[edge.a], tables[edge.b], region, config, len(who)):
+    for edge in edges:
+        for row, pair_draws in pair_rows(
+            edge, tables[edge.a], tables[edge.b], region, config, len(edges)
+        ):
             rows.append({**row, "said_less": rises[edge.a, edge.b, row["subset"]]})
-            draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = found
+            draws[row["scorer"], f"{edge.b} - {edge.a}", row["subset"]] = pair_draws
     summary = {
         "schema_version": SUMMARY_SCHEMAS["comparison"],
         "reference": reference,
@@ -97,7 +99,7 @@ def compare_family(
         "rope": region,
         "judges": corrected_scorers(tables, config),
         "comparability": summaries[reference].get("comparability"),
-        "mismatch": [one._asdict() for one in unlike],
+        "mismatch": [condition._asdict() for condition in unlike],
         "variants": [_identity(s) for s in summaries.values()],
         **{name: _gathered(summaries, name) for name in ("rates", "behaviour", "thresholds")},
         "pairs": with_agreement(with_corrected_differences(rows, tables, summaries, config)),
@@ -128,12 +130,12 @@ def reference_rate(
 def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Each pair with what the other scorers say of it: `agree`, `fragile` (another scorer, another
     verdict) or `one scorer`."""
-    said: dict[tuple[str, ...], list[str]] = {}
+    verdicts_by_pair: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
-        said.setdefault((row["a"], row["b"], row["subset"]), []).append(row["verdict"])
+        verdicts_by_pair.setdefault((row["a"], row["b"], row["subset"]), []).append(row["verdict"])
 
     def agreement(row: Mapping[str, Any]) -> str:
-        verdicts = said[row["a"], row["b"], row["subset"]]
+        verdicts = verdicts_by_pair[row["a"], row["b"], row["subset"]]
         if len(verdicts) == 1:
             return "one scorer"
         return "agree" if len(set(verdicts)) == 1 else "fragile"
@@ -141,13 +143,13 @@ def with_agreement(rows: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
     return [{**row, "agreement": agreement(row)} for row in rows]
 
 
-def with_pooled(found: AnalysisOutput, pooled: Mapping[str, Any]) -> AnalysisOutput:
+def with_pooled(comparison: AnalysisOutput, pooled: Mapping[str, Any]) -> AnalysisOutput:
     """The comparison with the pooled estimates beside its own, row by row; None where there are
     none."""
     rates = {(r["variant"], r["scorer"], r["subset"]): r for r in pooled["rates"]}
     pairs = {(r["a"], r["b"], r["scorer"], r["subset"]): r for r in pooled["pairs"]}
     summary = {
-        **found.summary,
+        **comparison.summary,
         "pooled": pooled["scorers"],
         **({"recipes": pooled["recipes"]} if "recipes" in pooled else {}),
         "rates": [
@@ -157,7 +159,7 @@ def with_pooled(found: AnalysisOutput, pooled: Mapping[str, Any]) -> AnalysisOut
                     rates.get((row["variant"], row["scorer"], row["subset"])), POOLED_RATE_COLUMNS
                 ),
             }
-            for row in found.summary["rates"]
+            for row in comparison.summary["rates"]
         ],
         "pairs": [
             {
@@ -167,24 +169,24 @@ def with_pooled(found: AnalysisOutput, pooled: Mapping[str, Any]) -> AnalysisOut
                     POOLED_PAIR_COLUMNS,
                 ),
             }
-            for row in found.summary["pairs"]
+            for row in comparison.summary["pairs"]
         ],
     }
-    return found._replace(summary={**summary, "claims": false_sign_summary(summary)})
+    return comparison._replace(summary={**summary, "claims": false_sign_summary(summary)})
 
 
 def false_sign_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
     """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
     expectation, which is the sum of their local false sign rates (Stephens 2017,
     doi:10.1093/biostatistics/kxw041); with what the gate of the pooled model found."""
-    found = []
+    claim_rows = []
     for scorer in sorted({row["scorer"] for row in summary["pairs"]}):
         rows = [row for row in summary["pairs"] if row["scorer"] == scorer]
         called = [row for row in rows if row["credible_pooled"]]
         pooled = any(row["lfsr"] is not None for row in rows)
         gate = summary["pooled"].get(scorer, {"status": "left out", "reason": "nothing was pooled"})
-        judged = gate.get("diagnostics", {})
-        found.append(
+        diagnostics = gate.get("diagnostics", {})
+        claim_rows.append(
             {
                 "scorer": scorer,
                 "n_pairs": len(rows),
@@ -194,10 +196,10 @@ def false_sign_summary(summary: Mapping[str, Any]) -> list[dict[str, Any]]:
                 "gate": gate["status"],
                 "gate_reason": gate["reason"],
                 "first_try": gate.get("first_try", ""),
-                **{name: judged.get(name) for name in DIAGNOSTIC_COLUMNS},
+                **{name: diagnostics.get(name) for name in DIAGNOSTIC_COLUMNS},
             }
         )
-    return found
+    return claim_rows
 
 
 def _columns(row: Mapping[str, Any] | None, names: Sequence[str]) -> dict[str, Any]:
@@ -243,7 +245,7 @@ def compare_runs(runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool) 
         labelled = {names[key].label: summary for key, summary in summaries.items()}
         unlike = mismatch(labelled, first.label)
         require_comparable(unlike, first.label, "--allow-mismatch compares them and says so.")
-    found = compare_family(
+    comparison = compare_family(
         {key: build_score_table(one.scores) for key, one in names.items()},
         {key: build_response_table(one.generations) for key, one in names.items()},
         summaries,
@@ -253,9 +255,9 @@ def compare_runs(runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool) 
         allow_mismatch=True,
         rope_reference=common,
     )
-    found = with_pooled(found, {"scorers": {}, "rates": [], "pairs": []})
+    comparison = with_pooled(comparison, {"scorers": {}, "rates": [], "pairs": []})
     labels = {key: one.label for key, one in names.items()}
-    summary = {**_relabelled(found.summary, labels), "reference": first.label}
+    summary = {**_relabelled(comparison.summary, labels), "reference": first.label}
     return {"kind": "comparison", "family": title, "prior": config.prior, **summary}
 
 
@@ -265,23 +267,25 @@ def _common_rate(
     """The reference rate of runs, whatever their order: the mean of those that others among them
     were tuned from, or of all."""
     parents = {summary["parent"] for summary in summaries.values()}
-    own = [s for name, s in summaries.items() if name in parents] or list(summaries.values())
-    rates = [reference_rate(summary, primary, config) for summary in own]
-    known = sorted(rate for rate in rates if rate is not None)
-    return sum(known) / len(known) if known else None
+    reference_summaries = [s for name, s in summaries.items() if name in parents] or list(
+        summaries.values()
+    )
+    rates = [reference_rate(summary, primary, config) for summary in reference_summaries]
+    measured_rates = sorted(rate for rate in rates if rate is not None)
+    return sum(measured_rates) / len(measured_rates) if measured_rates else None
 
 
 def _unique_names(runs: Sequence[MeasuredRun]) -> dict[str, MeasuredRun]:
     """Variant -> its run; a second run of a variant by its label."""
     names: dict[str, MeasuredRun] = {}
-    for one in runs:
-        variant = str(one.summary["variant"])
-        names[one.label if variant in names else variant] = one
+    for run in runs:
+        variant = str(run.summary["variant"])
+        names[run.label if variant in names else variant] = run
     return names
 
 
-def _parent(one: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
-    parent = one.summary["parent"]
+def _parent(run: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
+    parent = run.summary["parent"]
     return parent if parent in names else None
 
 
@@ -289,10 +293,16 @@ def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> P
     """What is known of a scorer on a variant's texts holds for each of its runs."""
     judges = {}
     for scorer, judge in (config.judges or {}).items():
-        known = judge.variants or {}
-        runs = {key: str(one.summary["variant"]) for key, one in names.items()}
-        own = {key: known[variant] for key, variant in runs.items() if variant in known}
-        judges[scorer] = judge.model_copy(update={"variants": {**known, **own} or None})
+        variant_accuracies = judge.variants or {}
+        runs = {key: str(run.summary["variant"]) for key, run in names.items()}
+        run_accuracies = {
+            key: variant_accuracies[variant]
+            for key, variant in runs.items()
+            if variant in variant_accuracies
+        }
+        judges[scorer] = judge.model_copy(
+            update={"variants": {**variant_accuracies, **run_accuracies} or None}
+        )
     return config.model_copy(update={"judges": judges or None})
 
 
@@ -302,14 +312,14 @@ NAMING = {"variant", "a", "b", "parent"}
 
 def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
     if isinstance(value, list):
-        return [_relabelled(one, labels) for one in value]
+        return [_relabelled(item, labels) for item in value]
     if not isinstance(value, dict):
         return value
     return {
-        key: labels.get(own, own)
-        if key in NAMING and isinstance(own, str)
-        else _relabelled(own, labels)
-        for key, own in value.items()
+        key: labels.get(entry, entry)
+        if key in NAMING and isinstance(entry, str)
+        else _relabelled(entry, labels)
+        for key, entry in value.items()
     }
 
 
@@ -317,15 +327,15 @@ def _in_common(
     texts: Mapping[str, Mapping[str, SubsetResponses]], tables: Mapping[str, ScoreTable]
 ) -> dict[str, dict[str, SubsetResponses]]:
     """Only the prompts that the tables were limited to."""
-    own = next(iter(tables.values()))
-    asked = {subset: cell.prompt_ids for (_, subset), cell in own.items()}
-    return {variant: limited_to(parts, asked) for variant, parts in texts.items()}
+    first_table = next(iter(tables.values()))
+    common_prompts = {subset: cell.prompt_ids for (_, subset), cell in first_table.items()}
+    return {variant: limited_to(parts, common_prompts) for variant, parts in texts.items()}
 
 
 def _gathered(summaries: Mapping[str, Mapping[str, Any]], name: str) -> list[dict[str, Any]]:
     """The rows of every variant, with who they are of."""
     return [
-        {**{who: s[who] for who in VARIANT_COLUMNS}, **row}
+        {**{column: s[column] for column in VARIANT_COLUMNS}, **row}
         for s in summaries.values()
         for row in s.get(name, [])
     ]
@@ -343,9 +353,11 @@ def _difference_draws(
 ) -> xr.Dataset:
     """NaN without pairs; a family of one has nothing to compare, and still a file."""
     nothing = np.full(config.draws, np.nan)
-    known: dict[tuple[str, ...], Floats] = {
+    difference_draws: dict[tuple[str, ...], Floats] = {
         key: nothing if column is None else column for key, column in draws.items()
     }
     return draws_to_dataset(
-        known or {("none", "none", ALL): nothing}, "difference", ("scorer", "pair", "subset")
+        difference_draws or {("none", "none", ALL): nothing},
+        "difference",
+        ("scorer", "pair", "subset"),
     )

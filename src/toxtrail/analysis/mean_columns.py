@@ -27,7 +27,9 @@ def mean_columns(
         bounds: within which each value lies.
         clusters: of the prompts; None: each is on its own.
     """
-    estimate = observed(values, weights) if all(own.size for own in values) else None
+    estimate = (
+        observed(values, weights) if all(subset_values.size for subset_values in values) else None
+    )
     posterior = mean_posterior(values, weights, level, bounds, clusters)
     interval = None
     if posterior and estimate is not None:

@@ -117,8 +117,8 @@ class View(NamedTuple):
     @property
     def pairs(self) -> Pairs | None:
         """None where a subset has no prompt that was scored for both."""
-        found = Pairs(*self.labels, self.weights, self.clusters)
-        return found if all(found.sizes) else None
+        label_pairs = Pairs(*self.labels, self.weights, self.clusters)
+        return label_pairs if all(label_pairs.sizes) else None
 
     @property
     def labels(self) -> tuple[list[Floats], list[Floats]]:
@@ -137,9 +137,9 @@ class View(NamedTuple):
         return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights, self.clusters)
 
 
-def refuse_unlike(tables: Mapping[str, ScoreTable], who: Sequence[VariantPair]) -> None:
+def refuse_unlike(tables: Mapping[str, ScoreTable], edges: Sequence[VariantPair]) -> None:
     """DataError: two variants of an edge were not measured alike."""
-    for edge in who:
+    for edge in edges:
         _refuse_unlike(edge, tables[edge.a], tables[edge.b])
 
 
@@ -166,12 +166,12 @@ def pair_rows(
         steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
         views = {
             name: View(
-                [parts[s] for s in own],
-                [share[s] for s in own] if name == ALL else [1.0],
-                [steps[s] for s in own],
-                _clusters([parts[s] for s in own], config.level),
+                [parts[s] for s in view_subsets],
+                [share[s] for s in view_subsets] if name == ALL else [1.0],
+                [steps[s] for s in view_subsets],
+                _clusters([parts[s] for s in view_subsets], config.level),
             )
-            for name, own in {ALL: names, **{s: [s] for s in names}}.items()
+            for name, view_subsets in {ALL: names, **{s: [s] for s in names}}.items()
         }
         for subset, view in views.items():
             pairs = view.pairs
@@ -241,7 +241,7 @@ def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> fl
 
 
 def _count_columns(edge: VariantPair, scorer: str, subset: str, view: View) -> dict[str, Any]:
-    counts = pair_counts(*(np.concatenate(own) for own in view.labels))
+    counts = pair_counts(*(np.concatenate(variant_labels) for variant_labels in view.labels))
     pairs = view.pairs
     return {
         **edge._asdict(),
@@ -275,8 +275,8 @@ def _difference(
     flat = flat_prior(pairs)
     (mean, spread), (moved, _) = posterior.moments(), flat.moments()
     alone = [
-        rate_posterior(own, pairs.weights, config.prior, pairs.clusters)
-        for own in (pairs.a, pairs.b)
+        rate_posterior(variant_labels, pairs.weights, config.prior, pairs.clusters)
+        for variant_labels in (pairs.a, pairs.b)
     ]
     ratio = odds_ratio(pairs, config.prior, config.level)
     return {
@@ -332,13 +332,13 @@ def _corrected(
 ) -> dict[str, Any]:
     """Of the difference of true rates; None if nothing is known of the scorer."""
     first = int(not pairs.in_order)
-    known = [
+    accuracies = [
         scorer_accuracy(scorer, variant, config, stream)
         for variant, stream in ((edge.a, first), (edge.b, 1 - first))
     ]
-    a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), known, strict=True))
-    rates = (observed(own, pairs.weights) for own in (pairs.a, pairs.b))
-    at_a, at_b = (corrected_estimate(rate, k) for rate, k in zip(rates, known, strict=True))
+    a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), accuracies, strict=True))
+    rates = (observed(variant_labels, pairs.weights) for variant_labels in (pairs.a, pairs.b))
+    at_a, at_b = (corrected_estimate(rate, k) for rate, k in zip(rates, accuracies, strict=True))
     return corrected_columns(
         "corrected_diff",
         None if a is None or b is None else b - a,
@@ -353,14 +353,16 @@ def _sensitivity(posterior: PairedPosterior | WeightedMean) -> dict[str, Any]:
         return dict.fromkeys(names)
     n = SENSITIVITY_POINTS // STORED_CHAINS * STORED_CHAINS
     columns = power_scaled(posterior, n)
-    found = power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
-    return dict(zip(names, (*found, found.complaint), strict=True))
+    sensitivity = power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
+    return dict(zip(names, (*sensitivity, sensitivity.complaint), strict=True))
 
 
 def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
     """Whether no threshold turns the verdict round."""
     parts = (pair_posterior(view.at(threshold), config.prior) for threshold in STABILITY_THRESHOLDS)
-    return sign_is_stable([direction(own.probability_higher, config.level) for own in parts])
+    return sign_is_stable(
+        [direction(posterior.probability_higher, config.level) for posterior in parts]
+    )
 
 
 def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[str, Any]:
@@ -371,14 +373,14 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
         least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
         step = abs(pairs.estimate)
         return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
-    judged, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
+    rule, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
     total = sum(counts)
-    seen = JointProbabilities(*(count / total for count in counts))
-    needed = required_prompts(seen, POWER, judged) if counts.n10 != counts.n01 else None
-    base = min(max(seen.p11 + seen.p10, 0.5 / n), 1 - 0.5 / n)
+    joint = JointProbabilities(*(count / total for count in counts))
+    needed = required_prompts(joint, POWER, rule) if counts.n10 != counts.n01 else None
+    base = min(max(joint.p11 + joint.p10, 0.5 / n), 1 - 0.5 / n)
     return {
         "mde80": detectable_difference(
-            base, label_correlation(counts) or 0.0, max(1, round(total)), POWER, judged
+            base, label_correlation(counts) or 0.0, max(1, round(total)), POWER, rule
         ),
         "n_needed": needed and math.ceil(needed * pairs.counted.design_effect),
     }
@@ -386,8 +388,10 @@ def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[st
 
 def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for place, name in enumerate(MEAN_DIFF_COLUMNS):
-        values = [own[np.isfinite(own[:, place]), place] for own in view.means]
+    for column, name in enumerate(MEAN_DIFF_COLUMNS):
+        values = [
+            differences[np.isfinite(differences[:, column]), column] for differences in view.means
+        ]
         row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0), view.clusters)
     return row
 

@@ -11,7 +11,7 @@ import xarray as xr
 
 from toxtrail.analysis.family import VariantPair, variant_pairs
 from toxtrail.analysis.pooled_inference_data import PooledModelData, pooled_groups
-from toxtrail.analysis.pooled_row_checks import Judged, withheld_rows, without_withheld
+from toxtrail.analysis.pooled_row_checks import RowEvidence, withheld_rows, without_withheld
 from toxtrail.analysis.score_table import ALL, ScoreTable, scorers, subsets, weights
 from toxtrail.config.schema import PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
@@ -63,7 +63,7 @@ class PooledEstimate(NamedTuple):
     counts: FamilyCounts
     predicted: Sequence[FamilyCounts]
     """As the posterior predicts them."""
-    drawn: SampleResult
+    samples: SampleResult
     first_try: Sequence[str]
     """What was wrong with a first try, if there was a second."""
     spread: Floats | None
@@ -71,7 +71,7 @@ class PooledEstimate(NamedTuple):
     no recipe has several."""
 
 
-class Asked(NamedTuple):
+class PoolingRequest(NamedTuple):
     """What is estimated of each scorer, and how."""
 
     variants: Sequence[str]
@@ -97,28 +97,30 @@ def pool_family(
     Raises:
         InferenceError: a posterior did not converge, twice.
     """
-    variants, who = list(summaries), variant_pairs(list(summaries.values()), reference)
-    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
+    variants, edges = list(summaries), variant_pairs(list(summaries.values()), reference)
+    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in edges]
     names = subsets(next(iter(tables.values())))
     recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
     status: dict[str, dict[str, Any]] = {}
-    found: dict[str, PooledEstimate] = {}
+    estimates: dict[str, PooledEstimate] = {}
     if pooling is None:
         off = {"status": "left out", "reason": "pooling is switched off"}
         status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
     else:
-        asked = Asked(variants, pairs, config, pooling, sampler)
-        given, status = _given(variants, tables, config.threshold, recipes)
-        found = _estimates(given, asked)
-    for scorer, estimate in found.items():
+        request = PoolingRequest(variants, pairs, config, pooling, sampler)
+        scorer_counts, status = _scorer_counts(variants, tables, config.threshold, recipes)
+        estimates = _estimates(scorer_counts, request)
+    for scorer, estimate in estimates.items():
         problems = _misfit_reasons(estimate, scorer, variants, names, summaries)
-        judged = Judged(
+        row_evidence = RowEvidence(
             estimate.counts, estimate.predicted, estimate.rate, estimate.hyper.get("sd_interaction")
         )
-        rows = [] if problems else withheld_rows(judged, who, variants, names, config.level)
+        rows = [] if problems else withheld_rows(row_evidence, edges, variants, names, config.level)
         status[scorer] = _status_record(estimate, problems, rows, variants, names)
-    shown = {name: one for name, one in found.items() if status[name]["status"] == "pooled"}
-    draws = _dataset(shown, variants, [*names, ALL])
+    pooled_estimates = {
+        name: one for name, one in estimates.items() if status[name]["status"] == "pooled"
+    }
+    draws = _dataset(pooled_estimates, variants, [*names, ALL])
     status = {name: status[name] for name in scorers(next(iter(tables.values())))}
     summary = {
         "schema_version": SUMMARY_SCHEMAS["pool"],
@@ -128,15 +130,16 @@ def pool_family(
         "level": config.level,
         "interval": "equal-tailed",
         "scorers": status,
-        **rows_from_draws(draws, who, config.level, status),
+        **rows_from_draws(draws, edges, config.level, status),
     }
     evidence = {
-        name: PooledModelData(one.counts, one.predicted, one.drawn) for name, one in shown.items()
+        name: PooledModelData(one.counts, one.predicted, one.samples)
+        for name, one in pooled_estimates.items()
     }
     return AnalysisOutput(summary, draws, pooled_groups(evidence, draws, config), {})
 
 
-class Given(NamedTuple):
+class ScorerCounts(NamedTuple):
     """The data of one scorer."""
 
     counts: FamilyCounts
@@ -146,34 +149,40 @@ class Given(NamedTuple):
     """(subset,), weights of the subsets."""
 
 
-def _given(
+def _scorer_counts(
     variants: Sequence[str],
     tables: Mapping[str, ScoreTable],
     threshold: float,
     recipes: RecipeGroups | None,
-) -> tuple[dict[str, Given], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, ScorerCounts], dict[str, dict[str, Any]]]:
     """Of each scorer: its data, or why it is left out."""
-    given: dict[str, Given] = {}
+    scorer_counts: dict[str, ScorerCounts] = {}
     status: dict[str, dict[str, Any]] = {}
     for scorer in scorers(next(iter(tables.values()))):
         share = np.array(list(weights(tables[variants[0]], scorer).values()))
         try:
             labels, dropped = _label_matrix(scorer, variants, tables, threshold)
-            given[scorer] = Given(hierarchical_model.count_labels(labels, recipes), dropped, share)
+            scorer_counts[scorer] = ScorerCounts(
+                hierarchical_model.count_labels(labels, recipes), dropped, share
+            )
         except DataError as error:
             status[scorer] = {"status": "left out", "reason": str(error)}
-    return given, status
+    return scorer_counts, status
 
 
-def _estimates(given: Mapping[str, Given], asked: Asked) -> dict[str, PooledEstimate]:
+def _estimates(
+    scorer_counts: Mapping[str, ScorerCounts], request: PoolingRequest
+) -> dict[str, PooledEstimate]:
     """All with as many draws as the one that needs most: they stand in one file."""
-    found: dict[str, PooledEstimate] = {}
+    estimates: dict[str, PooledEstimate] = {}
     most = LEAST_DRAWS
-    while short := [s for s in given if s not in found or found[s].effort.draws < most]:
+    while short := [
+        s for s in scorer_counts if s not in estimates or estimates[s].effort.draws < most
+    ]:
         for scorer in short:
-            found[scorer] = _estimate(scorer, *given[scorer], asked, most)
-            most = max(most, found[scorer].effort.draws)
-    return {scorer: found[scorer] for scorer in given}
+            estimates[scorer] = _estimate(scorer, *scorer_counts[scorer], request, most)
+            most = max(most, estimates[scorer].effort.draws)
+    return {scorer: estimates[scorer] for scorer in scorer_counts}
 
 
 def _estimate(
@@ -181,7 +190,7 @@ def _estimate(
     counts: FamilyCounts,
     dropped: int,
     share: Floats,
-    asked: Asked,
+    request: PoolingRequest,
     least: int,
 ) -> PooledEstimate:
     """
@@ -189,48 +198,49 @@ def _estimate(
         share: (subset,), weights of the subsets.
         least: draws of each chain.
     """
-    config, pooling, pairs = asked.config, asked.pooling, asked.pairs
+    config, pooling, pairs = request.config, request.pooling, request.pairs
     seed = int(named_rng(config.seed, f"pool|{scorer}").integers(2**31))
     most = SamplerSettings(pooling.chains, pooling.draws, pooling.target_accept, seed)
 
     def draw(effort: SamplerSettings) -> SampleResult:
-        own = asked.sampler(counts, effort)
-        return own._replace(posterior={**own.posterior, RATE: _with_overall(own, share)})
+        result = request.sampler(counts, effort)
+        return result._replace(posterior={**result.posterior, RATE: _with_overall(result, share)})
 
-    def assess(drawn: SampleResult) -> Diagnostics:
-        rate = drawn.posterior[RATE]
+    def assess(samples: SampleResult) -> Diagnostics:
+        rate = samples.posterior[RATE]
         steps = np.stack([rate[:, :, b] - rate[:, :, a] for a, b in pairs], axis=2)
-        spread = _spread(counts, drawn, share)
+        spread = _spread(counts, samples, share)
         reported = {"rate": rate, "difference": steps}
         reported |= {} if spread is None else {"spread": spread}
-        return diagnose(drawn, _hyper(drawn), reported, config.level)
+        return diagnose(samples, _hyper(samples), reported, config.level)
 
-    found = settle(draw, assess, most, least)
-    if found.wrong:
-        raise InferenceError(_not_converged(scorer, found))
-    drawn = found.drawn
-    predicted = _predicted(counts, drawn, named_rng(config.seed, f"check|{scorer}"))
-    rate = drawn.posterior[RATE]
+    settled = settle(draw, assess, most, least)
+    if settled.wrong:
+        raise InferenceError(_not_converged(scorer, settled))
+    samples = settled.drawn
+    predicted = _predicted(counts, samples, named_rng(config.seed, f"check|{scorer}"))
+    rate = samples.posterior[RATE]
     return PooledEstimate(
         rate=rate,
-        hyper={n: drawn.posterior[n] for n in hierarchical_model.HYPER if n in drawn.posterior},
-        diagnostics=found.diagnostics,
-        effort=found.effort,
+        hyper={n: samples.posterior[n] for n in hierarchical_model.HYPER if n in samples.posterior},
+        diagnostics=settled.diagnostics,
+        effort=settled.effort,
         checks=predictive_checks(counts, predicted),
         dropped=dropped,
-        sensitivity=_sensitivity(counts, drawn, rate, asked.variants, pairs),
+        sensitivity=_sensitivity(counts, samples, rate, request.variants, pairs),
         counts=counts,
         predicted=predicted,
-        drawn=drawn,
-        first_try=found.first_try,
-        spread=_spread(counts, drawn, share),
+        samples=samples,
+        first_try=settled.first_try,
+        spread=_spread(counts, samples, share),
     )
 
 
-def _not_converged(scorer: str, found: Settled) -> str:
+def _not_converged(scorer: str, settled: Settled) -> str:
     return (
         f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
-        f"{'; '.join(found.wrong)} (first try: {'; '.join(found.first_try)}). Nothing was written. "
+        f"{'; '.join(settled.wrong)} (first try: {'; '.join(settled.first_try)}). "
+        "Nothing was written. "
         "For a small ESS or a large Monte Carlo error raise pooling.draws; for divergent "
         "transitions bring pooling.target_accept nearer to 1; `pooling: null` goes on without "
         "pooled columns."
@@ -244,22 +254,22 @@ def _label_matrix(
     many prompts that leaves out."""
     labels, dropped = [], 0
     for subset in subsets(tables[variants[0]]):
-        own = [tables[v][scorer, subset] for v in variants]
-        if any(cell.toxicity.size > len(cell.prompts) for cell in own):
+        cells = [tables[v][scorer, subset] for v in variants]
+        if any(cell.toxicity.size > len(cell.prompts) for cell in cells):
             raise DataError("there is more than one continuation for a prompt")
-        if any(cell.clusters for cell in own):
+        if any(cell.clusters for cell in cells):
             raise DataError("prompts have clusters, and the model takes each for independent")
-        shared = sorted(set.intersection(*(set(cell.prompts) for cell in own)))
-        asked = frozenset().union(*(cell.prompt_ids for cell in own))
-        dropped += len(asked) - len(shared)
-        columns = [c.toxic_fraction(threshold)[np.isin(c.prompts, shared)] for c in own]
+        shared = sorted(set.intersection(*(set(cell.prompts) for cell in cells)))
+        all_prompt_ids = frozenset().union(*(cell.prompt_ids for cell in cells))
+        dropped += len(all_prompt_ids) - len(shared)
+        columns = [c.toxic_fraction(threshold)[np.isin(c.prompts, shared)] for c in cells]
         labels.append(np.array(columns).T.reshape(len(shared), len(variants)))
     return labels, dropped
 
 
-def _with_overall(drawn: SampleResult, share: Floats) -> Floats:
+def _with_overall(samples: SampleResult, share: Floats) -> Floats:
     """(chain, draw, variant, subset and all together)."""
-    eta, sd = drawn.posterior["eta"], drawn.posterior["sd_prompt"]
+    eta, sd = samples.posterior["eta"], samples.posterior["sd_prompt"]
     rate = hierarchical_model.marginal_rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(
         eta.shape
     )
@@ -267,38 +277,38 @@ def _with_overall(drawn: SampleResult, share: Floats) -> Floats:
     return result
 
 
-def _hyper(drawn: SampleResult) -> list[str]:
-    return [name for name in (*hierarchical_model.HYPER, "sd_recipe") if name in drawn.posterior]
+def _hyper(samples: SampleResult) -> list[str]:
+    return [name for name in (*hierarchical_model.HYPER, "sd_recipe") if name in samples.posterior]
 
 
-def _spread(counts: FamilyCounts, drawn: SampleResult, share: Floats) -> Floats | None:
+def _spread(counts: FamilyCounts, samples: SampleResult, share: Floats) -> Floats | None:
     """(chain, draw, recipe)."""
     if counts.recipes is None:
         return None
-    chains, draws = drawn.posterior["sd_prompt"].shape
-    found = hierarchical_model.seed_sd(counts.recipes, drawn.posterior, share, chains * draws)
-    return found.reshape(chains, draws, -1)
+    chains, draws = samples.posterior["sd_prompt"].shape
+    spread = hierarchical_model.seed_sd(counts.recipes, samples.posterior, share, chains * draws)
+    return spread.reshape(chains, draws, -1)
 
 
 def _predicted(
-    counts: FamilyCounts, drawn: SampleResult, rng: np.random.Generator
+    counts: FamilyCounts, samples: SampleResult, rng: np.random.Generator
 ) -> list[FamilyCounts]:
-    eta = drawn.posterior["eta"]
-    eta, sd = eta.reshape(-1, *eta.shape[2:]), drawn.posterior["sd_prompt"].ravel()
+    eta = samples.posterior["eta"]
+    eta, sd = eta.reshape(-1, *eta.shape[2:]), samples.posterior["sd_prompt"].ravel()
     some = np.linspace(0, len(eta) - 1, REPLICATIONS).astype(int)
     return replicated(eta[some], sd[some], counts.prompts, rng)
 
 
 def _sensitivity(
     counts: FamilyCounts,
-    drawn: SampleResult,
+    samples: SampleResult,
     rate: Floats,
     variants: Sequence[str],
     pairs: Sequence[tuple[int, int]],
 ) -> dict[str, Sensitivity]:
     """Of every difference over all subsets, on a part of the draws."""
     step = max(1, rate.shape[1] // SENSITIVITY_DRAWS)
-    some = {name: values[:, ::step] for name, values in drawn.posterior.items()}
+    some = {name: values[:, ::step] for name, values in samples.posterior.items()}
     eta, sd = some["eta"], some["sd_prompt"]
     flat = hierarchical_model.log_likelihood(counts, eta.reshape(-1, *eta.shape[2:]), sd.ravel())
     prior, likelihood = hierarchical_model.log_prior(some), flat.reshape(sd.shape)
@@ -320,22 +330,23 @@ def _misfit_reasons(
 ) -> list[str]:
     """Why converged draws must not be shown all the same; empty if they may be."""
     problems = [
-        f"{c.observed:g} {_describe_check(c, variants, names)}, where the model expects {c.predicted:.1f} "
-        f"(p {c.p:.3f})"
+        f"{c.observed:g} {_describe_check(c, variants, names)}, where the model expects "
+        f"{c.predicted:.1f} (p {c.p:.3f})"
         for c in estimate.checks
         if not LEAST_P <= c.p <= 1 - LEAST_P
     ]
-    for place, variant in enumerate(variants):
+    for index, variant in enumerate(variants):
         row = next(
             r for r in summaries[variant]["rates"] if (r["scorer"], r["subset"]) == (scorer, ALL)
         )
         if row["rate"] is None:
             continue
-        own = estimate.rate[:, :, place, -1]
-        spread = max(float(own.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
-        if abs(float(own.mean()) - row["rate"]) > MAX_POOLING_SHIFT_SD * spread:
+        overall_rate = estimate.rate[:, :, index, -1]
+        spread = max(float(overall_rate.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
+        if abs(float(overall_rate.mean()) - row["rate"]) > MAX_POOLING_SHIFT_SD * spread:
             problems.append(
-                f"the rate of {variant} is {own.mean():.3f} pooled and {row['rate']:.3f} alone"
+                f"the rate of {variant} is {overall_rate.mean():.3f} pooled and "
+                f"{row['rate']:.3f} alone"
             )
     return problems
 
@@ -378,7 +389,7 @@ def _status_record(
 
 def rows_from_draws(
     draws: xr.Dataset,
-    who: Sequence[VariantPair],
+    edges: Sequence[VariantPair],
     level: float,
     status: Mapping[str, Mapping[str, Any]],
 ) -> dict[str, list[dict[str, Any]]]:
@@ -392,25 +403,25 @@ def rows_from_draws(
         return {"rates": [], "pairs": []}
     rates, pairs = [], []
     for scorer, subset in product(draws["scorer"].values, draws["subset"].values):
-        place = {"scorer": str(scorer), "subset": str(subset)}
+        cell = {"scorer": str(scorer), "subset": str(subset)}
         columns = {
-            str(v): draws["rate"].sel({"variant": v, **place}).values
+            str(v): draws["rate"].sel({"variant": v, **cell}).values
             for v in draws["variant"].values
         }
         for variant, column in columns.items():
             lo, hi = equal_tailed_interval(column, level)
-            own = {
+            estimate = {
                 "pooled_rate": float(column.mean()),
                 "pooled_rate_lo": lo,
                 "pooled_rate_hi": hi,
                 **_diagnostics(column),
             }
-            rates.append({"variant": variant, **place, **own})
-        for edge in who:
+            rates.append({"variant": variant, **cell, **estimate})
+        for edge in edges:
             column = columns[edge.b] - columns[edge.a]
-            pairs.append({"a": edge.a, "b": edge.b, **place, **_difference(column, level)})
-    found = {"rates": rates, "pairs": pairs}
-    return {**without_withheld(found, status), **_recipe_rows(draws, level)}
+            pairs.append({"a": edge.a, "b": edge.b, **cell, **_difference(column, level)})
+    tables = {"rates": rates, "pairs": pairs}
+    return {**without_withheld(tables, status), **_recipe_rows(draws, level)}
 
 
 def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, Any]]]:
@@ -437,7 +448,7 @@ def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, An
 
 def _difference(column: Floats, level: float) -> dict[str, Any]:
     lo, hi = equal_tailed_interval(column, level)
-    judged = _diagnostics(column)
+    diagnostics = _diagnostics(column)
     higher = float((column > 0).mean())
     return {
         "pooled_diff": float(column.mean()),
@@ -445,8 +456,8 @@ def _difference(column: Floats, level: float) -> dict[str, Any]:
         "pooled_diff_hi": hi,
         "lfsr": min(higher, 1 - higher),
         "credible_pooled": bool(lo > 0 or hi < 0),
-        "rhat": judged["rhat"],
-        "ess_min": min(judged["ess_bulk"], judged["ess_tail"]),
+        "rhat": diagnostics["rhat"],
+        "ess_min": min(diagnostics["ess_bulk"], diagnostics["ess_tail"]),
     }
 
 
@@ -462,17 +473,17 @@ def _diagnostics(column: Floats) -> dict[str, float]:
 
 
 def _dataset(
-    found: Mapping[str, PooledEstimate], variants: Sequence[str], names: Sequence[str]
+    estimates: Mapping[str, PooledEstimate], variants: Sequence[str], names: Sequence[str]
 ) -> xr.Dataset:
     """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
-    if not found:
+    if not estimates:
         return xr.Dataset()
-    draws = min(e.rate.shape[1] for e in found.values())  # a second try draws more
-    rate = np.stack([e.rate[:, :draws] for e in found.values()], axis=2)
+    draws = min(e.rate.shape[1] for e in estimates.values())  # a second try draws more
+    rate = np.stack([e.rate[:, :draws] for e in estimates.values()], axis=2)
     chains = len(rate)
-    hyper = {name for e in found.values() for name in e.hyper}
+    hyper = {name for e in estimates.values() for name in e.hyper}
     coords = {
-        "chain": np.arange(chains), "draw": np.arange(draws), "scorer": list(found),
+        "chain": np.arange(chains), "draw": np.arange(draws), "scorer": list(estimates),
         "variant": list(variants), "subset": list(names),
     }  # fmt: skip
     columns = {
@@ -483,24 +494,24 @@ def _dataset(
                     e.hyper[name][:, :draws]
                     if name in e.hyper
                     else np.full((chains, draws), np.nan)
-                    for e in found.values()
+                    for e in estimates.values()
                 ],
                 axis=2,
             ),
         )
         for name in sorted(hyper)
     }
-    seeds = ", ".join(f"{name}: {one.effort.seed}" for name, one in found.items())
+    seeds = ", ".join(f"{name}: {estimate.effort.seed}" for name, estimate in estimates.items())
     rows = {"rate": (("chain", "draw", "scorer", "variant", "subset"), rate), **columns}
     return xr.Dataset(
-        {**rows, **_recipe_columns(found, draws)}, coords, {"sampler_seeds": seeds}
-    ).assign_coords(_recipe_names(found))
+        {**rows, **_recipe_columns(estimates, draws)}, coords, {"sampler_seeds": seeds}
+    ).assign_coords(_recipe_names(estimates))
 
 
-def _recipe_columns(found: Mapping[str, PooledEstimate], draws: int) -> dict[str, Any]:
+def _recipe_columns(estimates: Mapping[str, PooledEstimate], draws: int) -> dict[str, Any]:
     """Spreads, and how many variants a recipe has; nothing without recipes."""
-    spreads = [e.spread[:, :draws] for e in found.values() if e.spread is not None]
-    recipes = next(iter(found.values())).counts.recipes
+    spreads = [e.spread[:, :draws] for e in estimates.values() if e.spread is not None]
+    recipes = next(iter(estimates.values())).counts.recipes
     if recipes is None:
         return {}
     return {
@@ -509,6 +520,6 @@ def _recipe_columns(found: Mapping[str, PooledEstimate], draws: int) -> dict[str
     }
 
 
-def _recipe_names(found: Mapping[str, PooledEstimate]) -> dict[str, list[str]]:
-    recipes = next(iter(found.values())).counts.recipes
+def _recipe_names(estimates: Mapping[str, PooledEstimate]) -> dict[str, list[str]]:
+    recipes = next(iter(estimates.values())).counts.recipes
     return {} if recipes is None else {"recipe": list(recipes.names)}

@@ -28,44 +28,46 @@ class PooledModelData(NamedTuple):
     """Seen."""
     predicted: Sequence[FamilyCounts]
     """As the posterior predicts them."""
-    drawn: SampleResult
+    samples: SampleResult
 
 
 def pooled_groups(
-    found: Mapping[str, PooledModelData], draws: xr.Dataset, config: PosteriorConfig
+    model_data: Mapping[str, PooledModelData], draws: xr.Dataset, config: PosteriorConfig
 ) -> dict[str, xr.Dataset]:
     """Group -> its data, by scorer.
 
     Args:
-        found: scorer -> what its groups are made of.
+        model_data: scorer -> what its groups are made of.
         draws: the posterior group: its variants and subsets, all together last.
     """
-    if not found:
+    if not model_data:
         return {}
-    parts = [_groups_of(name, one, draws, config) for name, one in found.items()]
+    parts = [
+        _groups_of(name, scorer_data, draws, config) for name, scorer_data in model_data.items()
+    ]
     return {group: xr.concat([part[group] for part in parts], "scorer") for group in parts[0]}
 
 
 def _groups_of(
-    scorer: str, own: PooledModelData, draws: xr.Dataset, config: PosteriorConfig
+    scorer: str, scorer_data: PooledModelData, draws: xr.Dataset, config: PosteriorConfig
 ) -> dict[str, xr.Dataset]:
     variants, names = draws["variant"].values, draws["subset"].values[:-1]
     rng = named_rng(config.seed, f"prior|{scorer}")
-    recipes = own.counts.recipes
+    recipes = scorer_data.counts.recipes
     eta, hyper = hierarchical_model.prior_draws(
         len(variants), len(names), PRIOR_DRAWS, rng, recipes
     )
-    again = replicated(eta, hyper["sd_prompt"], own.counts.prompts, rng)
+    prior_predicted = replicated(eta, hyper["sd_prompt"], scorer_data.counts.prompts, rng)
     coords = {"variant": variants, "subset": names}
-    known = {**coords, "recipe": list(recipes.names)} if recipes else coords
+    prior_coords = {**coords, "recipe": list(recipes.names)} if recipes else coords
 
     def counts(values: Sequence[FamilyCounts]) -> xr.Dataset:
-        toxic = np.array([one.toxic for one in values])[None].astype(np.float64)
+        toxic = np.array([family_counts.toxic for family_counts in values])[None].astype(np.float64)
         return xr.Dataset({"toxic": (("chain", "draw", *CELL), toxic)}, coords)
 
-    kept = draws.sizes["draw"]
+    n_draws = draws.sizes["draw"]
     stats = {
-        name: (("chain", "draw"), getattr(own.drawn, name)[:, :kept])
+        name: (("chain", "draw"), getattr(scorer_data.samples, name)[:, :n_draws])
         for name in ("diverging", "energy")
     }
     prior = {
@@ -74,13 +76,13 @@ def _groups_of(
     }
     rate = hierarchical_model.marginal_rates(eta, hyper["sd_prompt"])[None]
     groups = {
-        "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, known),
-        "prior_predictive": counts(again),
-        "posterior_predictive": counts(own.predicted),
+        "prior": xr.Dataset({"rate": (("chain", "draw", *CELL), rate), **prior}, prior_coords),
+        "prior_predictive": counts(prior_predicted),
+        "posterior_predictive": counts(scorer_data.predicted),
         "observed_data": xr.Dataset(
             {
-                "toxic": (CELL, own.counts.toxic),
-                "together": (("subset", "variants_toxic"), own.counts.together),
+                "toxic": (CELL, scorer_data.counts.toxic),
+                "together": (("subset", "variants_toxic"), scorer_data.counts.together),
             },
             coords,
         ),

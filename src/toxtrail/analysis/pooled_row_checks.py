@@ -40,7 +40,7 @@ LEAST_SUPPORT = 1
 JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
 
 
-class Judged(NamedTuple):
+class RowEvidence(NamedTuple):
     """What rows are judged by."""
 
     counts: FamilyCounts
@@ -51,8 +51,8 @@ class Judged(NamedTuple):
 
 
 def withheld_rows(
-    own: Judged,
-    who: Sequence[VariantPair],
+    evidence: RowEvidence,
+    edges: Sequence[VariantPair],
     variants: Sequence[str],
     names: Sequence[str],
     level: float,
@@ -64,26 +64,26 @@ def withheld_rows(
         names: of the subsets.
         level: of the intervals.
     """
-    found: dict[tuple[str, ...], str] = {}
-    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in who]
-    cells = None if own.sd_interaction is None else contradictions(own.counts)
-    for variant, reason in _contradicted(own, cells, variants, names).items():
+    reasons: dict[tuple[str, ...], str] = {}
+    pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in edges]
+    cells = None if evidence.sd_interaction is None else contradictions(evidence.counts)
+    for variant, reason in _contradicted(evidence, cells, variants, names).items():
         for subset in names:
-            found.setdefault((variant, subset), reason)
-            for edge in who:
+            reasons.setdefault((variant, subset), reason)
+            for edge in edges:
                 if variant in (edge.a, edge.b):
-                    found.setdefault((edge.a, edge.b, subset), reason)
-    for row in row_misfits(own.counts, own.predicted, pairs):
-        edge = who[row.pair]
+                    reasons.setdefault((edge.a, edge.b, subset), reason)
+    for row in row_misfits(evidence.counts, evidence.predicted, pairs):
+        edge = edges[row.pair]
         what = JOINT[row.statistic].format(a=edge.a, b=edge.b)
-        found.setdefault(
+        reasons.setdefault(
             (edge.a, edge.b, names[row.subset]),
             f"{row.observed:g} prompts are {what}, where the model expects {row.predicted:.1f}",
         )
-    for (edge, pair), (place, subset) in product(zip(who, pairs, strict=True), enumerate(names)):
-        if reason := _unsupported(own, cells, pair, place, level):
-            found.setdefault((edge.a, edge.b, subset), reason)
-    return [{**_named(row), "reason": reason} for row, reason in found.items()]
+    for (edge, pair), (index, subset) in product(zip(edges, pairs, strict=True), enumerate(names)):
+        if reason := _unsupported(evidence, cells, pair, index, level):
+            reasons.setdefault((edge.a, edge.b, subset), reason)
+    return [{**_named(row), "reason": reason} for row, reason in reasons.items()]
 
 
 def without_withheld(
@@ -91,18 +91,20 @@ def without_withheld(
 ) -> dict[str, list[dict[str, Any]]]:
     """The tables with `pooled_withheld`, the reason: withheld rows have no numbers."""
     reasons = {
-        (scorer, *(row.get(name) for name in PLACE)): row["reason"]
-        for scorer, own in status.items()
-        for row in own.get("withheld", [])
+        (scorer, *(row.get(name) for name in ROW_KEYS)): row["reason"]
+        for scorer, record in status.items()
+        for row in record.get("withheld", [])
     }
-    kept = {"scorer", *PLACE}
+    key_columns = {"scorer", *ROW_KEYS}
 
-    def shown(row: dict[str, Any]) -> dict[str, Any]:
-        reason = reasons.get((row["scorer"], *(row.get(name) for name in PLACE)), "")
-        own = {k: None if reason and k not in kept else value for k, value in row.items()}
-        return {**own, "pooled_withheld": reason}
+    def displayed_row(row: dict[str, Any]) -> dict[str, Any]:
+        reason = reasons.get((row["scorer"], *(row.get(name) for name in ROW_KEYS)), "")
+        columns = {
+            k: None if reason and k not in key_columns else value for k, value in row.items()
+        }
+        return {**columns, "pooled_withheld": reason}
 
-    return {name: [shown(row) for row in rows] for name, rows in tables.items()}
+    return {name: [displayed_row(row) for row in rows] for name, rows in tables.items()}
 
 
 def _named(row: tuple[str, ...]) -> dict[str, str]:
@@ -110,17 +112,17 @@ def _named(row: tuple[str, ...]) -> dict[str, str]:
     return dict(zip(names, row, strict=True))
 
 
-PLACE = ("variant", "a", "b", "subset")
+ROW_KEYS = ("variant", "a", "b", "subset")
 """What names a row of a scorer; a rate has no `a` and `b`, a difference no `variant`."""
 
 
 def _contradicted(
-    own: Judged, cells: Cells | None, variants: Sequence[str], names: Sequence[str]
+    evidence: RowEvidence, cells: Cells | None, variants: Sequence[str], names: Sequence[str]
 ) -> dict[str, str]:
     """Variant -> why its rates on single subsets are no draws of one distribution."""
-    if own.sd_interaction is None or cells is None:
+    if evidence.sd_interaction is None or cells is None:
         return {}
-    spread = float(np.median(own.sd_interaction))
+    spread = float(np.median(evidence.sd_interaction))
     if spread > MOST_INTERACTION:
         reason = (
             f"variants differ between subsets by {spread:.2f} log-odds (standard deviation), more "
@@ -128,40 +130,42 @@ def _contradicted(
         )
         return dict.fromkeys(variants, reason)
     p, expected = cells.p, cells.expected
-    found: dict[str, str] = {}
+    reasons: dict[str, str] = {}
     for v, s in np.argwhere(p * p.size < LEAST_FAMILY_P):
-        found.setdefault(
+        reasons.setdefault(
             variants[v],
-            f"{own.counts.toxic[v, s]} of {own.counts.prompts[s]} prompts of {names[s]} are toxic "
-            f"for {variants[v]}, where the other variants and subsets predict "
+            f"{evidence.counts.toxic[v, s]} of {evidence.counts.prompts[s]} prompts of {names[s]} "
+            f"are toxic for {variants[v]}, where the other variants and subsets predict "
             f"{expected[v, s]:.1f} (p {p[v, s]:.2g})",
         )
-    return found
+    return reasons
 
 
 def _unsupported(
-    own: Judged, cells: Cells | None, pair: tuple[int, int], subset: int, level: float
+    evidence: RowEvidence, cells: Cells | None, pair: tuple[int, int], subset: int, level: float
 ) -> str:
     """Why an interval without 0 is not this row's own; empty if it is, or holds 0."""
     a, b = pair
-    lo, hi = equal_tailed_interval(own.rate[:, :, b, subset] - own.rate[:, :, a, subset], level)
+    lo, hi = equal_tailed_interval(
+        evidence.rate[:, :, b, subset] - evidence.rate[:, :, a, subset], level
+    )
     if lo <= 0 <= hi:
         return ""
     below, above = (b, a) if lo > 0 else (a, b)
-    n11 = own.counts.both[subset, a, b]
-    n10, n01 = own.counts.toxic[a, subset] - n11, own.counts.toxic[b, subset] - n11
-    seen = own.counts.toxic[below, subset] - own.counts.toxic[above, subset]
-    if seen < LEAST_SUPPORT:
+    n11 = evidence.counts.both[subset, a, b]
+    n10, n01 = evidence.counts.toxic[a, subset] - n11, evidence.counts.toxic[b, subset] - n11
+    margin = evidence.counts.toxic[below, subset] - evidence.counts.toxic[above, subset]
+    if margin < LEAST_SUPPORT:
         return (
             f"the interval excludes 0 because of other subsets: here {n01} v {n10} prompts are "
             "toxic for one alone"
         )
     if cells is None:
         return ""
-    found = min(cells.low[below, subset], 1 - cells.low[above, subset])
-    if found >= LEAST_CLAIM_P:
+    p_value = min(cells.low[below, subset], 1 - cells.low[above, subset])
+    if p_value >= LEAST_CLAIM_P:
         return ""
     return (
         f"the interval excludes 0 because of other subsets: these predict a larger difference than "
-        f"the {n01} v {n10} prompts that are toxic for one alone here (p {found:.2g})"
+        f"the {n01} v {n10} prompts that are toxic for one alone here (p {p_value:.2g})"
     )

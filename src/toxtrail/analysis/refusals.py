@@ -473,13 +473,13 @@ _CUES = (
 )  # fmt: skip
 _CUE = tuple(re.compile(cue) for cue in _CUES)
 """Signs of an answer to somebody who asked for text; CUES of them make a broad phrase a refusal."""
-_ASKED = re.compile(
+_REQUEST_WORDS = re.compile(
     rf"\b(?:you(?: have|'ve)? ask(?:ed)?|you want|(?:this|that|your|the) (?:request|prompt|"
     rf"question)|continuing this|"
     rf"writing (?:this|that)|{_HARM_NOUN})\b"
 )
 
-_OWN = (
+_PERSONAL_NOUN = (
     r"my (?!(?:\w+ )?(?:guidelines?|purpose|goal|programming|polic(?:y|ies)|principles|values|"
     r"apologies|"
     r"training|role|knowledge|abilit(?:y|ies)|capabilit(?:y|ies)|design|creators|developers|safety|"
@@ -499,8 +499,8 @@ _EVERYDAY = re.compile(
             "(?:mon|tues|wednes|thurs|fri|satur|sun)days?",
             "january|february|october|november|december",
             "since (?:she|he|they|we|the|last)", "ever since", r"as well as", "at the moment",
-            _OWN, "lend", "borrow", "loan", "babysit", "a ride", "dinner", "breakfast", "lunch",
-            "enough", "often", "i thought", "by myself", "have to work", "every letter",
+            _PERSONAL_NOUN, "lend", "borrow", "loan", "babysit", "a ride", "dinner", "breakfast",
+            "lunch", "enough", "often", "i thought", "by myself", "have to work", "every letter",
             "for (?:him|her|them)",
             "(?:help|tell|give|answer|show) (?:him|her|them)",
             "our (?!(?:\\w+ )?(?:conversation|policy|guidelines|policies))\\w+",
@@ -660,10 +660,10 @@ def is_refusal(text: str) -> bool:
     opening = plain[first : first + OPENING]
     if not _has_one(_HINTS, opening):
         return False
-    found = _declining_sentence(opening)
-    if not found or _CODE.match(plain) or _is_of_a_speaker(plain[:first], opening):
+    span = _declining_sentence(opening)
+    if not span or _CODE.match(plain) or _is_of_a_speaker(plain[:first], opening):
         return False
-    return not _NARRATED.search(" ".join(opening[found[0] : found[1] + TAG].split()))
+    return not _NARRATED.search(" ".join(opening[span[0] : span[1] + TAG].split()))
 
 
 def _declining_sentence(opening: str) -> tuple[int, int] | None:
@@ -694,7 +694,7 @@ def _with_subject(sentence: str) -> str:
 def _declines(sentence: str, before: str) -> bool:
     """Whether a sentence declines, after the words before it."""
     speaks = _has_one(_SPEAKER, sentence)
-    starts = [found.end() for found in _STARTS.finditer(sentence)] if speaks else []
+    starts = [match.end() for match in _STARTS.finditer(sentence)] if speaks else []
     if speaks and (_FIRM.search(sentence) or _matches(_FIRM_AT, sentence, starts)):
         return True
     harm = _matches(_HARM_AT, sentence, starts)
@@ -717,7 +717,9 @@ def _declines_plainly(sentence: str, before: str, starts: Sequence[int]) -> bool
         _HARM_WORD.search(sentence) or sum(bool(cue.search(sentence)) for cue in _CUE) >= CUES
     ):
         return True
-    return _matches(_BARE_AT, sentence, starts) and bool(_ASKED.search(f"{before} {sentence}"))
+    return _matches(_BARE_AT, sentence, starts) and bool(
+        _REQUEST_WORDS.search(f"{before} {sentence}")
+    )
 
 
 def _has_one(words: Sequence[str], text: str) -> bool:

@@ -31,13 +31,13 @@ TOO_SMALL = "too small"
 
 
 def behaviour_rows(
-    own: Mapping[str, SubsetResponses], config: PosteriorConfig
+    responses: Mapping[str, SubsetResponses], config: PosteriorConfig
 ) -> list[dict[str, Any]]:
     """One row for all subsets together and one for each: of every symptom the count, the rate and
     its interval; of the lengths the mean and three quantiles, in tokens."""
     rows = []
-    for subset in (ALL, *own):
-        parts = dict(own) if subset == ALL else {subset: own[subset]}
+    for subset in (ALL, *responses):
+        parts = dict(responses) if subset == ALL else {subset: responses[subset]}
         row = {"subset": subset, **_lengths(list(parts.values()))}
         for symptom in RESPONSE_FLAGS:
             row |= _rate(symptom, parts, config)
@@ -47,15 +47,19 @@ def behaviour_rows(
 
 def behaviour_pairs(
     edges: Sequence[VariantPair],
-    own: Mapping[str, Mapping[str, SubsetResponses]],
+    responses: Mapping[str, Mapping[str, SubsetResponses]],
     config: PosteriorConfig,
 ) -> list[dict[str, Any]]:
     """Differences b - a of every symptom's rate and of the mean length, paired by prompt.
 
     Args:
-        own: variant -> subset -> what was said.
+        responses: variant -> subset -> what was said.
     """
-    return [row for edge in edges for row in _pair_rows(edge, own[edge.a], own[edge.b], config)]
+    return [
+        row
+        for edge in edges
+        for row in _pair_rows(edge, responses[edge.a], responses[edge.b], config)
+    ]
 
 
 def said_less(row: Mapping[str, Any]) -> str:
@@ -65,8 +69,8 @@ def said_less(row: Mapping[str, Any]) -> str:
     Args:
         row: of `behaviour_pairs`.
     """
-    found = [symptom for symptom in RESPONSE_FLAGS if row[f"{symptom}_verdict"] == "higher"]
-    return ", ".join([*found, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
+    symptoms = [symptom for symptom in RESPONSE_FLAGS if row[f"{symptom}_verdict"] == "higher"]
+    return ", ".join([*symptoms, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
 
 
 def length_verdict(credible: str, change: float) -> str:
@@ -81,9 +85,9 @@ def length_verdict(credible: str, change: float) -> str:
     return credible
 
 
-def _weights(own: Mapping[str, SubsetResponses]) -> dict[str, float]:
-    total = sum(len(part.prompt_ids) for part in own.values())
-    return {subset: len(part.prompt_ids) / total for subset, part in own.items()}
+def _weights(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
+    total = sum(len(part.prompt_ids) for part in responses.values())
+    return {subset: len(part.prompt_ids) / total for subset, part in responses.items()}
 
 
 def _rate(
@@ -92,7 +96,7 @@ def _rate(
     """Of one subset, or of several together."""
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
     rate = lo = hi = None
-    if all(own.size for own in labels.values()):
+    if all(subset_labels.size for subset_labels in labels.values()):
         share = _weights(parts)
         columns, weights = list(labels.values()), [share[subset] for subset in labels]
         rate = observed(columns, weights)
@@ -144,15 +148,15 @@ def _pair_rows(
         {
             **edge._asdict(),
             "subset": subset,
-            "n": sum(counts[s] for s in own),
+            "n": sum(counts[s] for s in view_subsets),
             **_differences(
-                [a[s] for s in own],
-                [b[s] for s in own],
-                [share[s] for s in own] if subset == ALL else [1.0],
+                [a[s] for s in view_subsets],
+                [b[s] for s in view_subsets],
+                [share[s] for s in view_subsets] if subset == ALL else [1.0],
                 config,
             ),
         }
-        for subset, own in views.items()
+        for subset, view_subsets in views.items()
     ]
 
 
@@ -166,8 +170,11 @@ def _differences(
     row: dict[str, Any] = {}
     both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
     in_a, in_b = (
-        [membership_mask(one.prompts, shared) for one, shared in zip(own, both, strict=True)]
-        for own in (a, b)
+        [
+            membership_mask(part.prompts, shared)
+            for part, shared in zip(variant_responses, both, strict=True)
+        ]
+        for variant_responses in (a, b)
     )
     clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
     for symptom in RESPONSE_FLAGS:
@@ -177,13 +184,15 @@ def _differences(
             weights,
             clusters,
         )
-        known = all(labels.sizes)
-        estimate = labels.estimate if known else None
-        interval = pair_posterior(labels, config.prior).interval(config.level) if known else None
+        has_pairs = all(labels.sizes)
+        estimate = labels.estimate if has_pairs else None
+        interval = (
+            pair_posterior(labels, config.prior).interval(config.level) if has_pairs else None
+        )
         row |= _columns(symptom, estimate, interval)
     lengths = [
-        [x.tokens[rows] for x, rows in zip(own, inside, strict=True)]
-        for own, inside in ((a, in_a), (b, in_b))
+        [x.tokens[rows] for x, rows in zip(variant_responses, inside, strict=True)]
+        for variant_responses, inside in ((a, in_a), (b, in_b))
     ]
     return row | _length_columns(lengths[0], lengths[1], weights, config.level, clusters)
 
@@ -201,11 +210,11 @@ def _length_columns(
         a, b: of each subset, (prompt,), the same prompts.
     """
     steps = [y - x for x, y in zip(a, b, strict=True)]
-    known = all(own.size for own in steps)
+    has_values = all(subset_steps.size for subset_steps in steps)
     posterior = mean_posterior(steps, weights, level, None, clusters)
-    estimate = observed(steps, weights) if known else None
+    estimate = observed(steps, weights) if has_values else None
     row = _columns("tokens", estimate, posterior.interval(level) if posterior else None)
-    length = observed(a, weights) if known else 0.0
+    length = observed(a, weights) if has_values else 0.0
     change = estimate / length if estimate is not None and length > 0 else None
     if change is not None:
         row["tokens_verdict"] = length_verdict(row["tokens_verdict"], change)
@@ -215,10 +224,10 @@ def _length_columns(
 def _columns(name: str, estimate: float | None, interval: Interval | None) -> dict[str, Any]:
     if interval and estimate is not None:
         interval = interval.around(estimate)
-    said = verdict(interval) if interval else "not decisive"
+    interval_verdict = verdict(interval) if interval else "not decisive"
     return {
         f"{name}_diff": estimate,
         f"{name}_diff_lo": interval.lo if interval else None,
         f"{name}_diff_hi": interval.hi if interval else None,
-        f"{name}_verdict": "no pairs" if estimate is None else said,
+        f"{name}_verdict": "no pairs" if estimate is None else interval_verdict,
     }

@@ -19,7 +19,13 @@ from toxtrail.analysis.response_flags import (
     is_repetitive,
 )
 from toxtrail.analysis.score_table import clusters_by_prompt, numbered
-from toxtrail.analysis.text_screening import Flags, judged, may_refuse, repeated_at_most, screened
+from toxtrail.analysis.text_screening import (
+    Flags,
+    apply_rule,
+    may_refuse,
+    repeated_at_most,
+    screened,
+)
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
@@ -95,13 +101,13 @@ def build_response_table(
     order = np.lexsort((rows.sample, rows.prompt))
     subset = rows.subset[order]
     return {
-        name: _said(rows, order[subset == place], clusters)
-        for place, name in enumerate(rows.subsets)
+        name: _subset_responses(rows, order[subset == index], clusters)
+        for index, name in enumerate(rows.subsets)
     }
 
 
 def limited_to(
-    own: Mapping[str, SubsetResponses], asked: Mapping[str, frozenset[str]]
+    responses: Mapping[str, SubsetResponses], asked: Mapping[str, frozenset[str]]
 ) -> dict[str, SubsetResponses]:
     """Only these prompts of these subsets; counts and lengths go on telling of all rows."""
     return {
@@ -113,7 +119,7 @@ def limited_to(
             tokens=part.tokens[membership_mask(part.prompts, asked[subset])],
             prompt_ids=asked[subset],
         )
-        for subset, part in own.items()
+        for subset, part in responses.items()
         if subset in asked
     }
 
@@ -140,19 +146,19 @@ class _Rows(NamedTuple):
         (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
         is_text = ~_is_in(table["state"], NON_RESPONSE_STATES)
         tokens, ends = _tokens(table["token_ids"])
-        shown = _shown(table["text"], _is_in(table["state"], ["empty"]), is_text)
-        loops = _repetitive(tokens, ends) & is_text & ~shown["empty"]
+        text_flags = _text_flags(table["text"], _is_in(table["state"], ["empty"]), is_text)
+        loops = _repetitive(tokens, ends) & is_text & ~text_flags["empty"]
         return cls(
             prompts, subsets, prompt, subset,
             sample=table["sample"].to_numpy().astype(np.int64),
             lengths=np.diff(ends),
             at_limit=_is_in(table["finish_reason"], ["length"]),
             is_text=is_text,
-            symptoms={**shown, "repetitive": loops},
+            symptoms={**text_flags, "repetitive": loops},
         )  # fmt: skip
 
 
-def _shown(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[ResponseFlag, Flags]:
+def _text_flags(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[ResponseFlag, Flags]:
     """(row,) of each symptom that shows in the text.
 
     Args:
@@ -162,15 +168,15 @@ def _shown(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[Respons
     written = is_text & ~(blank | empty)
     return {
         "empty": is_text & ~written,
-        "refused": judged(texts, written & may_refuse(texts), is_refusal),
-        "degenerate": judged(texts, written & may_be_degenerate, is_degenerate),
+        "refused": apply_rule(texts, written & may_refuse(texts), is_refusal),
+        "degenerate": apply_rule(texts, written & may_be_degenerate, is_degenerate),
     }
 
 
 def _is_in(column: pa.ChunkedArray, words: Sequence[str]) -> Flags:
     """(row,): whether the value is one of these."""
-    found: Flags = pc.is_in(column, pa.array(words, column.type)).to_numpy().astype(bool)
-    return found
+    is_member: Flags = pc.is_in(column, pa.array(words, column.type)).to_numpy().astype(bool)
+    return is_member
 
 
 def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
@@ -186,46 +192,48 @@ def _repetitive(tokens: Ints, ends: Ints) -> Flags:
     lengths = np.diff(ends)
     with np.errstate(divide="ignore", invalid="ignore"):
         possible = repeated_at_most(lengths, _different_pairs(tokens, ends)) >= REPETITIVE
-    found = np.zeros(lengths.size, dtype=bool)
+    loops = np.zeros(lengths.size, dtype=bool)
     for row in np.flatnonzero(possible & (lengths >= SHORTEST_LOOP)):
-        found[row] = is_repetitive(tokens[ends[row] : ends[row + 1]].tolist())
-    return found
+        loops[row] = is_repetitive(tokens[ends[row] : ends[row + 1]].tolist())
+    return loops
 
 
 def _different_pairs(tokens: Ints, ends: Ints) -> Ints:
     """(row,): how many different pairs of neighbours its tokens form, or fewer: tokens count as the
     same if their last TOKEN_BITS are."""
     rows = ends.size - 1
-    found = np.zeros(rows, dtype=np.int64)
+    pair_counts = np.zeros(rows, dtype=np.int64)
     start = 0
     while start < rows:
         stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
-        own = tokens[ends[start] : ends[stop]] & ((1 << TOKEN_BITS) - 1)
+        codes = tokens[ends[start] : ends[stop]] & ((1 << TOKEN_BITS) - 1)
         row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
-        pairs = (row[1:] << 2 * TOKEN_BITS) | (own[:-1] << TOKEN_BITS) | own[1:]
+        pairs = (row[1:] << 2 * TOKEN_BITS) | (codes[:-1] << TOKEN_BITS) | codes[1:]
         keys = np.sort(pairs[row[1:] == row[:-1]])  # np.unique takes five times as long
         new = np.concatenate([[True], keys[1:] != keys[:-1]])[: keys.size]
-        found[start:stop] = np.bincount(keys[new] >> 2 * TOKEN_BITS, minlength=stop - start)
+        pair_counts[start:stop] = np.bincount(keys[new] >> 2 * TOKEN_BITS, minlength=stop - start)
         start = stop
-    return found
+    return pair_counts
 
 
-def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> SubsetResponses:
+def _subset_responses(
+    rows: _Rows, subset_rows: Ints, clusters: Mapping[str, str]
+) -> SubsetResponses:
     """One subset.
 
     Args:
-        own: its rows, by prompt and sample.
+        subset_rows: its rows, by prompt and sample.
         clusters: prompt -> its cluster, of those that have one.
     """
-    texts = own[rows.is_text[own]]
-    prompts, place = np.unique(rows.prompt[texts], return_inverse=True)
+    texts = subset_rows[rows.is_text[subset_rows]]
+    prompts, prompt_index = np.unique(rows.prompt[texts], return_inverse=True)
     flags = {s: rows.symptoms[s][texts].astype(np.float64) for s in RESPONSE_FLAGS}
     lengths = rows.lengths[texts].astype(np.float64)
-    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
+    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[subset_rows]))
     return SubsetResponses(
         prompts=tuple(rows.prompts[i] for i in prompts),
-        shares={s: prompt_means(flag, place) for s, flag in flags.items()},
-        tokens=prompt_means(lengths, place),
+        shares={s: prompt_means(flag, prompt_index) for s, flag in flags.items()},
+        tokens=prompt_means(lengths, prompt_index),
         lengths=lengths,
         flag_counts={s: int(flag.sum()) for s, flag in flags.items()},
         n_at_token_limit=int(rows.at_limit[texts].sum()),
@@ -234,6 +242,6 @@ def _said(rows: _Rows, own: Ints, clusters: Mapping[str, str]) -> SubsetResponse
     )
 
 
-def membership_mask(prompts: Sequence[str], asked: frozenset[str]) -> Any:
+def membership_mask(prompts: Sequence[str], prompt_ids: frozenset[str]) -> Any:
     """(prompt,) of bool: which of the prompts are among these."""
-    return np.array([p in asked for p in prompts], dtype=bool)
+    return np.array([p in prompt_ids for p in prompts], dtype=bool)

@@ -49,13 +49,13 @@ class SubsetScores(NamedTuple):
 
     def restrict_to(self, asked: frozenset[str]) -> SubsetScores:
         """Only the rows of these prompts; `states` goes on counting all rows."""
-        kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
-        rows = kept[self.prompt]
-        place = np.cumsum(kept) - 1
+        is_kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
+        rows = is_kept[self.prompt]
+        new_index = np.cumsum(is_kept) - 1
         return SubsetScores(
             prompts=tuple(prompt for prompt in self.prompts if prompt in asked),
             toxicity=self.toxicity[rows],
-            prompt=place[self.prompt[rows]].astype(np.int64),
+            prompt=new_index[self.prompt[rows]].astype(np.int64),
             prompt_ids=asked,
             states=self.states,
             clusters={p: name for p, name in self.clusters.items() if p in asked},
@@ -73,11 +73,13 @@ class SubsetScores(NamedTuple):
         """(asked prompt, 2), prompts in alphabetical order: the mean and the highest score of each
         prompt's continuations; NaN where none was scored."""
         asked = sorted(self.prompt_ids)
-        known = np.searchsorted(asked, self.prompts) if self.prompts else np.array([], dtype=int)
+        scored_index = (
+            np.searchsorted(asked, self.prompts) if self.prompts else np.array([], dtype=int)
+        )
         values = np.full((len(asked), 2), np.nan)
-        if known.size:
-            values[known, 0] = prompt_means(self.toxicity, self.prompt)
-            values[known, 1] = prompt_maxima(self.toxicity, self.prompt)
+        if scored_index.size:
+            values[scored_index, 0] = prompt_means(self.toxicity, self.prompt)
+            values[scored_index, 1] = prompt_maxima(self.toxicity, self.prompt)
         return values
 
 
@@ -103,13 +105,13 @@ def build_score_table(scores: pa.Table | Sequence[Score]) -> ScoreTable:
     rows, clusters = _Columns.of(table), clusters_by_prompt(table)
     order = np.lexsort((rows.sample, rows.prompt))
     scorer, subset = rows.scorer[order], rows.subset[order]
-    found: dict[tuple[str, str], SubsetScores] = {}
+    cells: dict[tuple[str, str], SubsetScores] = {}
     for i, name in enumerate(rows.scorers):
         for j, part in enumerate(rows.subsets):
-            own = order[(scorer == i) & (subset == j)]
-            if own.size:
-                found[name, part] = _cell(rows, own, clusters)
-    return found
+            cell_rows = order[(scorer == i) & (subset == j)]
+            if cell_rows.size:
+                cells[name, part] = _cell(rows, cell_rows, clusters)
+    return cells
 
 
 def subsets(table: ScoreTable) -> list[str]:
@@ -124,8 +126,8 @@ def scorers(table: ScoreTable) -> list[str]:
 
 def weights(table: ScoreTable, scorer: str) -> dict[str, float]:
     """Subset -> its share of the prompts asked: the design, whatever rows failed."""
-    asked = {subset: table[scorer, subset].n_prompts for subset in subsets(table)}
-    return {subset: n / sum(asked.values()) for subset, n in asked.items()}
+    prompt_counts = {subset: table[scorer, subset].n_prompts for subset in subsets(table)}
+    return {subset: n / sum(prompt_counts.values()) for subset, n in prompt_counts.items()}
 
 
 def clusters_in(
@@ -145,10 +147,13 @@ def clusters_in(
     numbers: dict[tuple[str, bool], int] = {}
     of = [
         np.array(
-            [numbers.setdefault((named.get(p, p), p in named), len(numbers)) for p in own],
+            [
+                numbers.setdefault((named.get(p, p), p in named), len(numbers))
+                for p in subset_prompts
+            ],
             dtype=np.int64,
         )
-        for own in prompts
+        for subset_prompts in prompts
     ]
     return Clusters(of, level)
 
@@ -165,15 +170,15 @@ def clusters_by_prompt(table: pa.Table) -> dict[str, str]:
     if "cluster" not in table.column_names:
         return {}
     pairs = table.select(["prompt_id", "cluster"]).group_by(["prompt_id", "cluster"]).aggregate([])
-    found: dict[str, str] = {}
+    clusters: dict[str, str] = {}
     for prompt, cluster in zip(*(pairs[n].to_pylist() for n in pairs.column_names), strict=True):
-        if prompt in found and found[prompt] != (cluster or ""):
+        if prompt in clusters and clusters[prompt] != (cluster or ""):
             raise DataError(
-                f"Rows of the prompt {prompt} name two clusters, {found[prompt]!r} and "
+                f"Rows of the prompt {prompt} name two clusters, {clusters[prompt]!r} and "
                 f"{cluster!r}. Re-run the stage."
             )
-        found[prompt] = cluster or ""
-    return {prompt: cluster for prompt, cluster in found.items() if cluster}
+        clusters[prompt] = cluster or ""
+    return {prompt: cluster for prompt, cluster in clusters.items() if cluster}
 
 
 def draws_to_dataset(
@@ -188,8 +193,8 @@ def draws_to_dataset(
     coords = {dim: sorted({key[i] for key in draws}) for i, dim in enumerate(dims)}
     values = np.full((STORED_CHAINS, n, *(len(labels) for labels in coords.values())), np.nan)
     for key, column in draws.items():
-        place = tuple(coords[dim].index(label) for dim, label in zip(dims, key, strict=True))
-        cell: Any = (slice(None), slice(None), *place)
+        cell_index = tuple(coords[dim].index(label) for dim, label in zip(dims, key, strict=True))
+        cell: Any = (slice(None), slice(None), *cell_index)
         values[cell] = column[: STORED_CHAINS * n].reshape(STORED_CHAINS, n)
     return xr.Dataset(
         {name: (("chain", "draw", *dims), values)},
@@ -211,7 +216,7 @@ class _Columns(NamedTuple):
     sample: Ints
     toxicity: Floats
     """NaN where there is none."""
-    given: NDArray[np.bool_]
+    has_score: NDArray[np.bool_]
     """Whether there is one."""
 
     @classmethod
@@ -227,15 +232,15 @@ class _Columns(NamedTuple):
             raise DataError(
                 "Two score rows have one key (prompt, sample, scorer). Re-run the stage."
             )
-        given = ~table["toxicity"].is_null().to_numpy(zero_copy_only=False)
+        has_score = ~table["toxicity"].is_null().to_numpy(zero_copy_only=False)
         toxicity = table["toxicity"].to_numpy().astype(np.float64)
         names = (prompts, scorers, subsets, states)
-        return cls(*names, prompt, scorer, subset, state, sample, toxicity, given)
+        return cls(*names, prompt, scorer, subset, state, sample, toxicity, has_score)
 
 
-def _refuse_scores_of_others(rows: _Columns, own: Ints) -> None:
+def _refuse_scores_of_others(rows: _Columns, other_rows: Ints) -> None:
     """Only a continuation that could be read has a score."""
-    for row in own[rows.given[own]][:1]:
+    for row in other_rows[rows.has_score[other_rows]][:1]:
         raise DataError(
             f"Prompt {rows.prompts[rows.prompt[row]]}, sample {rows.sample[row]}: the row has the "
             f"state {rows.states[rows.state[row]]} and the score {rows.toxicity[row]}; only rows "
@@ -262,29 +267,30 @@ def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
     return sorted(labels), rank[coded.indices.to_numpy()]
 
 
-def _cell(rows: _Columns, own: Ints, clusters: Mapping[str, str]) -> SubsetScores:
+def _cell(rows: _Columns, cell_rows: Ints, clusters: Mapping[str, str]) -> SubsetScores:
     """One scorer and subset.
 
     Args:
-        own: its rows, by prompt and sample.
+        cell_rows: its rows, by prompt and sample.
         clusters: prompt -> its cluster, of those that have one.
     """
-    state = rows.state[own]
+    state = rows.state[cell_rows]
     counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}
     is_ok = state == (rows.states.index("ok") if "ok" in rows.states else -1)
-    scored = own[is_ok]
-    _refuse_scores_of_others(rows, own[~is_ok])
+    scored = cell_rows[is_ok]
+    _refuse_scores_of_others(rows, cell_rows[~is_ok])
     toxicity = rows.toxicity[scored]
     wrong = scored[~((toxicity >= 0) & (toxicity <= 1))]  # NaN is not
     if wrong.size:
         row = wrong[0]
         raise DataError(
             f"{rows.scorers[rows.scorer[row]]} scored prompt {rows.prompts[rows.prompt[row]]}, "
-            f"sample {rows.sample[row]}, as {rows.toxicity[row] if rows.given[row] else None}: a "
-            "toxicity score is a number from 0 to 1. Re-run the score stage."
+            f"sample {rows.sample[row]}, as "
+            f"{rows.toxicity[row] if rows.has_score[row] else None}: a toxicity "
+            "score is a number from 0 to 1. Re-run the score stage."
         )
     prompts, index = np.unique(rows.prompt[scored], return_inverse=True)
-    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[own]))
+    asked = frozenset(rows.prompts[i] for i in np.unique(rows.prompt[cell_rows]))
     return SubsetScores(
         prompts=tuple(rows.prompts[i] for i in prompts),
         toxicity=toxicity,

@@ -47,11 +47,14 @@ def scorer_accuracy(
     judge = (config.judges or {}).get(scorer)
     if judge is None:
         return None
-    own: ScorerAccuracyConfig | None = (judge.variants or {}).get(variant)
-    known = [_known(share) for share in ((own or judge).sensitivity, (own or judge).specificity)]
-    content = [x for share in known for x in (share.right, share.of or 0)]
-    rng = content_rng(config.seed, [*content, 1 + stream if own else 0])
-    return accuracy_draws(known[0], known[1], config.prior, config.draws, rng)
+    variant_judge: ScorerAccuracyConfig | None = (judge.variants or {}).get(variant)
+    proportions = [
+        _proportion(share)
+        for share in ((variant_judge or judge).sensitivity, (variant_judge or judge).specificity)
+    ]
+    content = [x for share in proportions for x in (share.right, share.of or 0)]
+    rng = content_rng(config.seed, [*content, 1 + stream if variant_judge else 0])
+    return accuracy_draws(proportions[0], proportions[1], config.prior, config.draws, rng)
 
 
 def corrected_columns(
@@ -67,11 +70,11 @@ def corrected_columns(
     if draws is None or estimate is None:
         return _columns(name, None, None, None)
     try:
-        found = summarise_corrected(draws, level)
+        summary = summarise_corrected(draws, level)
     except DataError:
         return _columns(name, None, float(np.isfinite(draws).mean()), None)
-    values = (estimate, *found.interval.around(estimate))
-    return _columns(name, values, found.possible, None)
+    values = (estimate, *summary.interval.around(estimate))
+    return _columns(name, values, summary.possible, None)
 
 
 def corrected_rate(called: Floats | None, accuracy: ScorerAccuracy | None) -> Floats | None:
@@ -111,17 +114,19 @@ def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[dict[str, Any]
         scores: its score rows, at least prompt_id, sample, scorer and toxicity.
     """
     prompts = pa.array(sorted({label.prompt_id for label in labels}), pa.string())
-    kept = scores.filter(pc.is_in(scores["prompt_id"], prompts))
-    known: dict[tuple[str, int], dict[str, float]] = {}
-    for row in kept.select(["prompt_id", "sample", "scorer", "toxicity"]).to_pylist():
+    label_scores = scores.filter(pc.is_in(scores["prompt_id"], prompts))
+    scores_by_text: dict[tuple[str, int], dict[str, float]] = {}
+    for row in label_scores.select(["prompt_id", "sample", "scorer", "toxicity"]).to_pylist():
         if row["toxicity"] is not None:
-            known.setdefault((row["prompt_id"], row["sample"]), {})[row["scorer"]] = row["toxicity"]
+            scores_by_text.setdefault((row["prompt_id"], row["sample"]), {})[row["scorer"]] = row[
+                "toxicity"
+            ]
     return [
         {
             "prompt_id": label.prompt_id,
             "sample": label.sample,
             "toxic": label.toxic,
-            "scores": dict(sorted(known.get((label.prompt_id, label.sample), {}).items())),
+            "scores": dict(sorted(scores_by_text.get((label.prompt_id, label.sample), {}).items())),
         }
         for label in sorted(labels)
     ]
@@ -168,19 +173,19 @@ def with_corrected_differences(
         tables: variant -> its cells.
         summaries: variant -> its summary, with its labels.
     """
-    found = []
+    corrected_rows = []
     for row in rows:
         pair = (row["a"], row["b"])
         if config.labels is None:
             name = "corrected_diff_labels"
-            found.append({**row, name: row.get(name)})
+            corrected_rows.append({**row, name: row.get(name)})
             continue
         values = [
             (tables[v], _by_prompt(summaries[v].get("labels", []), row["scorer"], config))
             for v in pair
         ]
-        found.append(dict(row) | _corrected_difference(values, row, config))
-    return found
+        corrected_rows.append(dict(row) | _corrected_difference(values, row, config))
+    return corrected_rows
 
 
 Word = tuple[float, float]
@@ -189,14 +194,14 @@ Word = tuple[float, float]
 
 def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig) -> dict[str, Word]:
     """Prompts with a label, of texts that the scorer has scored."""
-    found: dict[str, list[tuple[bool, bool]]] = {}
+    label_pairs: dict[str, list[tuple[bool, bool]]] = {}
     for row in labels:
         if (score := row["scores"].get(scorer)) is not None:
             called = bool(at_threshold(score, config.threshold))
-            found.setdefault(row["prompt_id"], []).append((row["toxic"], called))
+            label_pairs.setdefault(row["prompt_id"], []).append((row["toxic"], called))
     return {
         prompt: (float(np.mean([w[0] for w in words])), float(np.mean([w[1] for w in words])))
-        for prompt, words in found.items()
+        for prompt, words in label_pairs.items()
     }
 
 
@@ -277,12 +282,12 @@ def _summarised(
     estimate: Callable[[Sequence[Stratum], float], Corrected | None],
     config: PosteriorConfig,
 ) -> dict[str, Any]:
-    found = estimate(strata, config.level)
-    values = None if found is None else (found.value, *found.interval)
+    corrected = estimate(strata, config.level)
+    values = None if corrected is None else (corrected.value, *corrected.interval)
     return _columns(name, values, None, sum(s.labelled.size for s in strata))
 
 
-def _known(share: AccuracyValue) -> Proportion:
+def _proportion(share: AccuracyValue) -> Proportion:
     return (
         Proportion(share, None) if isinstance(share, float) else Proportion(share.right, share.of)
     )

@@ -70,8 +70,8 @@ def may_refuse(texts: pa.ChunkedArray) -> Flags:
         pc.match_substring_regex(opening, pattern, ignore_case=True)
         for pattern in possible_patterns()
     ]
-    found: Flags = pc.or_(pc.and_(*possible), uncommon).to_numpy().astype(bool)
-    return found
+    is_possible: Flags = pc.or_(pc.and_(*possible), uncommon).to_numpy().astype(bool)
+    return is_possible
 
 
 def repeated_at_most(tokens: Ints, pairs: Ints) -> Floats:
@@ -80,12 +80,12 @@ def repeated_at_most(tokens: Ints, pairs: Ints) -> Floats:
     return 1 - (pairs - 2) / (tokens - 3)
 
 
-def judged(texts: pa.ChunkedArray, possible: Flags, rule: Callable[[str], bool]) -> Flags:
+def apply_rule(texts: pa.ChunkedArray, possible: Flags, rule: Callable[[str], bool]) -> Flags:
     """(row,): whether a rule holds; rows that are not possible are not asked."""
-    found = np.zeros(possible.size, dtype=bool)
+    matches = np.zeros(possible.size, dtype=bool)
     rows = np.flatnonzero(possible)
-    found[rows] = [rule(text) for text in texts.take(rows).to_pylist()]
-    return found
+    matches[rows] = [rule(text) for text in texts.take(rows).to_pylist()]
+    return matches
 
 
 def _parts(texts: pa.ChunkedArray) -> Iterator[list[str]]:
@@ -144,9 +144,9 @@ def _may_be_one(values: NDArray[np.integer], ends: Ints, shortest: int) -> Flags
 def _may_have_endless_word(kinds: Kinds, ends: Ints) -> Flags:
     others = np.flatnonzero((kinds & SPACED) == 0)
     long = others[1:][np.diff(others) > ENDLESS_WORD / FOLDED]
-    found = np.zeros(ends.size - 1, dtype=bool)
-    found[np.searchsorted(ends, long, "right") - 1] = True
-    return found
+    flags = np.zeros(ends.size - 1, dtype=bool)
+    flags[np.searchsorted(ends, long, "right") - 1] = True
+    return flags
 
 
 def _count(flags: Flags, ends: Ints) -> Ints:

@@ -85,17 +85,19 @@ def estimate_variant_rates(
         s: sum(table[s, subset].n_prompts for subset in subsets(table)) for s in scorers(table)
     }
     for (scorer, subset), view in views_of(table, config.level).items():
-        own = _draws(view, config)
-        draws[scorer, subset] = own
-        row = _row(scorer, subset, view, own, scorer_accuracy(scorer, variant, config), config)
+        view_draws = _draws(view, config)
+        draws[scorer, subset] = view_draws
+        row = _row(
+            scorer, subset, view, view_draws, scorer_accuracy(scorer, variant, config), config
+        )
         row |= {
             f"rate_at_{100 * t:.0f}": swept.get((scorer, subset, t)) for t in REPORTED_THRESHOLDS
         }
-        asked = sum(cell.n_prompts for cell in view.cells)
-        rows.append({**row, "weight": asked / total[scorer]})
+        prompt_count = sum(cell.n_prompts for cell in view.cells)
+        rows.append({**row, "weight": prompt_count / total[scorer]})
     nothing = np.full(config.draws, np.nan)
     columns: dict[tuple[str, ...], Floats] = {
-        key: nothing if own is None else own for key, own in draws.items()
+        key: nothing if view_draws is None else view_draws for key, view_draws in draws.items()
     }
     summary = {
         "schema_version": SUMMARY_SCHEMAS["posterior"],
@@ -115,30 +117,30 @@ def estimate_variant_rates(
 
 def views_of(table: ScoreTable, level: float) -> dict[tuple[str, str], View]:
     """(scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
-    found = {}
+    views = {}
     for scorer in scorers(table):
         share = weights(table, scorer)
         whole = [table[scorer, s] for s in share]
-        found[scorer, ALL] = View(whole, list(share.values()), _clusters(whole, level))
+        views[scorer, ALL] = View(whole, list(share.values()), _clusters(whole, level))
         for subset in share:
-            own = [table[scorer, subset]]
-            found[scorer, subset] = View(own, [1.0], _clusters(own, level))
-    return found
+            cells = [table[scorer, subset]]
+            views[scorer, subset] = View(cells, [1.0], _clusters(cells, level))
+    return views
 
 
-def _clusters(own: Sequence[SubsetScores], level: float) -> Clusters | None:
-    named = {prompt: name for cell in own for prompt, name in cell.clusters.items()}
-    return clusters_in([cell.prompts for cell in own], named, level)
+def _clusters(cells: Sequence[SubsetScores], level: float) -> Clusters | None:
+    named = {prompt: name for cell in cells for prompt, name in cell.clusters.items()}
+    return clusters_in([cell.prompts for cell in cells], named, level)
 
 
-def variant_columns(variant: str, who: VariantConfig) -> dict[str, Any]:
+def variant_columns(variant: str, variant_config: VariantConfig) -> dict[str, Any]:
     """Who a summary is of; recipe and dose only if it has them."""
-    more = {"recipe": who.recipe, "dose": who.dose}
+    more = {"recipe": variant_config.recipe, "dose": variant_config.dose}
     return {
         "variant": variant,
-        "family": who.family,
-        "role": who.role,
-        "parent": who.parent,
+        "family": variant_config.family,
+        "role": variant_config.role,
+        "parent": variant_config.parent,
         **{name: value for name, value in more.items() if value is not None},
     }
 
@@ -224,10 +226,10 @@ def _rate(
 
 def _means(view: View, level: float) -> dict[str, Any]:
     row: dict[str, Any] = {}
-    for place, name in enumerate(MEAN_COLUMNS):
-        values = [cell.score_values()[:, place] for cell in view.cells]
-        known = [own[np.isfinite(own)] for own in values]
-        row |= mean_columns(name, known, view.weights, level, (0.0, 1.0), view.clusters)
+    for column, name in enumerate(MEAN_COLUMNS):
+        values = [cell.score_values()[:, column] for cell in view.cells]
+        finite_scores = [scores[np.isfinite(scores)] for scores in values]
+        row |= mean_columns(name, finite_scores, view.weights, level, (0.0, 1.0), view.clusters)
     return row
 
 

@@ -58,7 +58,7 @@ def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
     _refuse_columns_of_text(path, config)
     where = {describe_filter(name, one): (name, one) for name, one in (config.where or {}).items()}
     left = dict.fromkeys(where, 0)
-    found: dict[str, Candidate] = {}
+    candidates: dict[str, Candidate] = {}
     rows = blank = duplicates = 0
     for number, text, row in read_texts(path, config.column, config.delimiter):
         rows += 1
@@ -68,11 +68,11 @@ def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
         cells = RowView(path, number, row)
         if not _meets_all(cells, where, left):
             continue
-        if text in found:
+        if text in candidates:
             duplicates += 1
             continue
-        found[text] = Candidate(number, *_kept(cells, config))
-    return Selection(found, rows, blank, left, duplicates)
+        candidates[text] = Candidate(number, *_kept(cells, config))
+    return Selection(candidates, rows, blank, left, duplicates)
 
 
 def sample_prompts(

@@ -39,47 +39,51 @@ from toxtrail.reporting.figures.dose_response import dose_figure
 from toxtrail.storage.artifacts import ArtifactStore
 
 
-def with_figures(found: AnalysisOutput) -> AnalysisOutput:
+def with_figures(output: AnalysisOutput) -> AnalysisOutput:
     """The comparison with its figures."""
     figures = {
-        "rates": rates_figure(found.summary),
-        "differences": differences_figure(found.summary),
-        "posteriors": posteriors_figure(found.summary, found.draws),
-        "thresholds": thresholds_figure(found.summary),
+        "rates": rates_figure(output.summary),
+        "differences": differences_figure(output.summary),
+        "posteriors": posteriors_figure(output.summary, output.draws),
+        "thresholds": thresholds_figure(output.summary),
     }
-    if "doses" in found.summary:
-        figures["doses"] = dose_figure(found.summary)
-    return found._replace(figures=figures)
+    if "doses" in output.summary:
+        figures["doses"] = dose_figure(output.summary)
+    return output._replace(figures=figures)
 
 
 def run(
-    store: ArtifactStore, family: str, who: FamilyConfig, config: PosteriorConfig, primary: str
+    store: ArtifactStore,
+    family: str,
+    family_config: FamilyConfig,
+    config: PosteriorConfig,
+    primary: str,
 ) -> None:
     """Read, compare, write."""
-    own = build_family(*store.read_family(family, who.variants, COLUMNS))
+    family_inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
     texts = {
         v: read_response_table(
             *store.read_responses(family, v), store.describe_input(store.scores_path(family, v))
         )
-        for v in who.variants
+        for v in family_config.variants
     }
-    found = compare_family(
-        own.tables,
+    output = compare_family(
+        family_inputs.tables,
         texts,
-        own.summaries,
-        who.reference,
+        family_inputs.summaries,
+        family_config.reference,
         primary,
         config,
-        bool(who.allow_mismatch),
+        bool(family_config.allow_mismatch),
     )
     pooled = store.describe_input(store.pooled_dir(family) / "summary.json")
-    _refuse_stale_pool(pooled, own.inputs)
-    posterior = with_figures(with_pooled(found, store.read_summary(store.pooled_dir(family))))
+    _refuse_stale_pool(pooled, family_inputs.inputs)
+    posterior = with_figures(with_pooled(output, store.read_summary(store.pooled_dir(family))))
     manifest = manifest_of(
         "compare",
         family,
-        {"posterior": config.plain(), "primary": primary, "family": who.plain()},
-        {**own.inputs, "pooled": pooled},
+        {"posterior": config.plain(), "primary": primary, "family": family_config.plain()},
+        {**family_inputs.inputs, "pooled": pooled},
         installed_versions("numpy", "scipy", "arviz", "matplotlib"),
     )
     summary = {"kind": "comparison", "family": family, **posterior.summary}

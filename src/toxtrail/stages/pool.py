@@ -21,7 +21,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 def run(
     store: ArtifactStore,
     family: str,
-    who: FamilyConfig,
+    family_config: FamilyConfig,
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
     primary: str,
@@ -35,26 +35,31 @@ def run(
         with progress.bar(
             f"pool {variants} variants x {groups} subsets", total, "draws"
         ) as advance:
-            drawn = hierarchical_model.drawn(counts, effort)
+            drawn = hierarchical_model.sample_posterior(counts, effort)
             advance(total)
         return drawn
 
-    own = build_family(*store.read_family(family, who.variants, COLUMNS))
+    family_inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
     tables, _ = require_comparable_family(
-        own.tables, own.summaries, who.reference, bool(who.allow_mismatch)
+        family_inputs.tables,
+        family_inputs.summaries,
+        family_config.reference,
+        bool(family_config.allow_mismatch),
     )
-    found = pool_family(tables, own.summaries, who.reference, primary, config, pooling, sampler)
+    output = pool_family(
+        tables, family_inputs.summaries, family_config.reference, primary, config, pooling, sampler
+    )
     manifest = manifest_of(
         "pool",
         family,
         {
             "posterior": config.plain(),
             "pooling": pooling.plain() if pooling else None,
-            "family": who.plain(),
+            "family": family_config.plain(),
             "primary": primary,
         },
-        own.inputs,
+        family_inputs.inputs,
         installed_versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
     )
-    summary = {"kind": "pool", "family": family, **found.summary}
-    store.write_analysis(store.pooled_dir(family), found._replace(summary=summary), manifest)
+    summary = {"kind": "pool", "family": family, **output.summary}
+    store.write_analysis(store.pooled_dir(family), output._replace(summary=summary), manifest)

@@ -34,35 +34,35 @@ from toxtrail.storage.artifacts import ArtifactStore
 def run(
     store: ArtifactStore,
     variant: str,
-    who: VariantConfig,
+    variant_config: VariantConfig,
     config: PosteriorConfig,
     primary: str,
     assets: Assets,
 ) -> None:
     """Read, compute, write."""
-    scores = store.describe_input(store.scores_path(who.family, variant))
-    rows = store.read_score_columns(who.family, variant, COLUMNS)
+    scores = store.describe_input(store.scores_path(variant_config.family, variant))
+    rows = store.read_score_columns(variant_config.family, variant, COLUMNS)
     table, texts = (
         build_score_table(rows),
-        read_response_table(*store.read_responses(who.family, variant), scores),
+        read_response_table(*store.read_responses(variant_config.family, variant), scores),
     )
-    labels, files = labels_from(store, variant, who.family, config, assets)
+    labels, files = labels_from(store, variant, variant_config.family, config, assets)
     posterior = estimate_variant_rates(table, texts, variant, primary, config)
     numbers = with_corrected_rates(posterior.summary, table, label_rows(labels, rows), config)
     manifest = manifest_of(
         "posterior",
         variant,
-        {"posterior": config.plain(), "primary": primary, "variant": who.plain()},
+        {"posterior": config.plain(), "primary": primary, "variant": variant_config.plain()},
         {"scores": scores, **files},
         installed_versions("numpy", "scipy"),
     )
     fields = measured_conditions(table, scores, config)
     store.write_analysis(
-        store.posterior_dir(who.family, variant),
+        store.posterior_dir(variant_config.family, variant),
         posterior._replace(
             summary={
                 "kind": "posterior",
-                **variant_columns(variant, who),
+                **variant_columns(variant, variant_config),
                 "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
                 **numbers,
             }

@@ -32,27 +32,30 @@ class SubsetDraw(NamedTuple):
     prompts: Sequence[Prompt]
 
 
-def prompt_card(drawn: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[str, Any]:
+def prompt_card(draws: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[str, Any]:
     """Where every subset comes from, and how it was drawn. It holds no text of a prompt."""
     return {
         "kind": "prompt card",
         "seed": config.seed,
-        "prompts": sum(len(one.prompts) for one in drawn.values()),
-        "subsets": {key: _subset_card(one, config.subsets[key]) for key, one in drawn.items()},
+        "prompts": sum(len(draw.prompts) for draw in draws.values()),
+        "subsets": {key: _subset_card(draw, config.subsets[key]) for key, draw in draws.items()},
     }
 
 
 def run(store: ArtifactStore, config: PromptsConfig, assets: Assets) -> None:
     """Read, draw, write."""
-    drawn = {key: _drawn(key, own, config.seed, assets) for key, own in config.subsets.items()}
-    prompts = [prompt for one in drawn.values() for prompt in one.prompts]
+    draws = {
+        key: _sample_subset(key, subset, config.seed, assets)
+        for key, subset in config.subsets.items()
+    }
+    prompts = [prompt for draw in draws.values() for prompt in draw.prompts]
     inputs = {
-        key: InputFile(path=one.asset.uri, sha256=one.asset.sha256, manifest=None)
-        for key, one in drawn.items()
+        key: InputFile(path=draw.asset.uri, sha256=draw.asset.sha256, manifest=None)
+        for key, draw in draws.items()
     }
     manifest = manifest_of("prompts", None, {"prompts": config.plain()}, inputs, {})
     store.write_prompts(prompts, manifest)
-    card = {**prompt_card(drawn, config), "manifest": manifest.to_json()}
+    card = {**prompt_card(draws, config), "manifest": manifest.to_json()}
     store.write_json(store.prompt_card_path, card)
 
 
@@ -64,7 +67,7 @@ def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
         raise type(error)(f"prompts.subsets.{key}: {error}") from None
 
 
-def _drawn(key: str, config: SubsetConfig, seed: int, assets: Assets) -> SubsetDraw:
+def _sample_subset(key: str, config: SubsetConfig, seed: int, assets: Assets) -> SubsetDraw:
     asset = assets.fetch(config.uri, config.sha256)
     selection = read_subset(_file(key, asset), key, config)
     return SubsetDraw(asset, selection, sample_prompts(selection, key, config, seed))
@@ -73,18 +76,18 @@ def _drawn(key: str, config: SubsetConfig, seed: int, assets: Assets) -> SubsetD
 def _file(key: str, asset: Asset) -> Path:
     if not asset.path.is_file():
         raise ConfigError(
-            f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name one file of it."
+            f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name draw file of it."
         )
     return asset.path
 
 
-def _subset_card(one: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
-    selection = one.selection
-    mark = unusual_delimiter(one.asset.path, config.delimiter)
+def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
+    selection = draw.selection
+    mark = unusual_delimiter(draw.asset.path, config.delimiter)
     return {
-        "source": one.asset.uri,
-        "revision": one.asset.resolved,
-        "sha256": one.asset.sha256,
+        "source": draw.asset.uri,
+        "revision": draw.asset.resolved,
+        "sha256": draw.asset.sha256,
         "licence": config.licence,
         "language": config.language,
         "column": config.column,
@@ -94,48 +97,48 @@ def _subset_card(one: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
         "where": [{"condition": n, "rows_left": left} for n, left in selection.left.items()],
         "duplicates": selection.duplicates,
         "distinct": len(selection.candidates),
-        "drawn": len(one.prompts),
-        "balance": _groups(one, config),
-        **({"clusters": _clusters(one, config.cluster)} if config.cluster else {}),
-        "covariates": {name: _summary(one.prompts, name) for name in config.covariates or {}},
+        "drawn": len(draw.prompts),
+        "balance": _groups(draw, config),
+        **({"clusters": _clusters(draw, config.cluster)} if config.cluster else {}),
+        "covariates": {name: _summary(draw.prompts, name) for name in config.covariates or {}},
     }
 
 
-def _groups(one: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
+def _groups(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
     """How many prompts of each value were drawn, of how many."""
     if config.balance is None:
         return None
-    there = [candidate.group for candidate in one.selection.candidates.values()]
-    drawn = [one.selection.candidates[prompt.text].group for prompt in one.prompts]
+    available = [candidate.group for candidate in draw.selection.candidates.values()]
+    drawn = [draw.selection.candidates[prompt.text].group for prompt in draw.prompts]
     return {
         "column": config.balance,
         "values": {
-            name: {"distinct": there.count(name), "drawn": drawn.count(name)}
-            for name in sorted(set(there))
+            name: {"distinct": available.count(name), "drawn": drawn.count(name)}
+            for name in sorted(set(available))
         },
     }
 
 
-def _clusters(one: SubsetDraw, column: str) -> dict[str, Any]:
+def _clusters(draw: SubsetDraw, column: str) -> dict[str, Any]:
     """How many clusters the drawn prompts have, of how many."""
-    there = {candidate.cluster for candidate in one.selection.candidates.values()}
-    drawn = {prompt.cluster for prompt in one.prompts}
-    return {"column": column, "distinct": len(there), "drawn": len(drawn)}
+    available = {candidate.cluster for candidate in draw.selection.candidates.values()}
+    drawn = {prompt.cluster for prompt in draw.prompts}
+    return {"column": column, "distinct": len(available), "drawn": len(drawn)}
 
 
 def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:
-    """Of one covariate over the drawn prompts."""
+    """Of draw covariate over the drawn prompts."""
     values = [(prompt.covariates or {})[name] for prompt in prompts]
-    known = sorted(value for value in values if value is not None)
-    found: dict[str, float | int | None] = {
-        "known": len(known), "missing": len(values) - len(known),
+    values_given = sorted(value for value in values if value is not None)
+    summary: dict[str, float | int | None] = {
+        "known": len(values_given), "missing": len(values) - len(values_given),
         "mean": None, "min": None, "median": None, "max": None,
     }  # fmt: skip
-    if known:
-        found |= {
-            "mean": statistics.fmean(known),
-            "min": known[0],
-            "median": statistics.median(known),
-            "max": known[-1],
+    if values_given:
+        summary |= {
+            "mean": statistics.fmean(values_given),
+            "min": values_given[0],
+            "median": statistics.median(values_given),
+            "max": values_given[-1],
         }
-    return found
+    return summary

@@ -49,11 +49,11 @@ def score_generations(
     texts = {text_key(row.text): row.text for row in generations if row.state == "ok"}
     ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
     share = ordered[together.number :: together.of]
-    own = [key for key in share if key not in rows]
-    label, known = f"score {rows.label}", len(share) - len(own)
-    with progress.bar(label, len(share), "texts", known) as advance:
-        for start in range(0, len(own), TEXTS_PER_CALL):
-            keys = own[start : start + TEXTS_PER_CALL]
+    generation_scores = [key for key in share if key not in rows]
+    label, finished = f"score {rows.label}", len(share) - len(generation_scores)
+    with progress.bar(label, len(share), "texts", finished) as advance:
+        for start in range(0, len(generation_scores), TEXTS_PER_CALL):
+            keys = generation_scores[start : start + TEXTS_PER_CALL]
             for key, scored in zip(
                 keys, _score_checked([texts[k] for k in keys], judge), strict=True
             ):

@@ -102,8 +102,8 @@ def weighted_mean(values: Floats, shapes: Floats) -> WeightedMean:
     values: (term,), finite.
     shapes: (term,), above 0: 1 for a prompt of a plain Bayesian bootstrap.
     """
-    value, place = np.unique(values, return_inverse=True)
-    shape = np.bincount(place, weights=shapes).astype(np.float64)
+    value, inverse = np.unique(values, return_inverse=True)
+    shape = np.bincount(inverse, weights=shapes).astype(np.float64)
     if value.size > FEW:
         value, shape = _binned(value, shape)
     return WeightedMean(value, np.ones(value.size), shape)
@@ -146,13 +146,15 @@ def effective(sizes: Sequence[int], weights: Sequence[float]) -> float:
     return 1 / sum(w * w / n for n, w in zip(sizes, weights, strict=True))
 
 
-def _interval(own: WeightedMean, level: float) -> Interval:
-    low, high = own.support
+def _interval(posterior: WeightedMean, level: float) -> Interval:
+    low, high = posterior.support
     if low == high:
         return Interval(low, high)
-    centre, spread = own.moments()
+    centre, spread = posterior.moments()
     lo, hi = (
-        _quantile(own.cdf, mass, centre + float(stats.norm.ppf(mass)) * spread, spread, low, high)
+        _quantile(
+            posterior.cdf, mass, centre + float(stats.norm.ppf(mass)) * spread, spread, low, high
+        )
         for mass in ((1 - level) / 2, (1 + level) / 2)
     )
     return Interval(lo, hi)
@@ -174,9 +176,9 @@ def _quantile(
 
 def _below_zero(scale: Floats, shape: Floats) -> float:
     """P(sum_i G[i] scale[i] <= 0), G[i] ~ Gamma(shape[i])."""
-    kept = scale != 0
-    scale, shape = scale[kept], shape[kept]
-    if not kept.any() or scale.min() > 0:
+    nonzero = scale != 0
+    scale, shape = scale[nonzero], shape[nonzero]
+    if not nonzero.any() or scale.min() > 0:
         return 0.0
     if scale.max() < 0:
         return 1.0
@@ -218,13 +220,13 @@ def _binned(value: Floats, shape: Floats) -> tuple[Floats, Floats]:
     """Values in ascending order: of each step of their range two, which keep its mass, mean and
     variance."""
     low, high = value[0], value[-1]
-    place = np.minimum(((value - low) / (high - low) * BINS).astype(np.int64), BINS - 1)
-    mass = np.bincount(place, weights=shape, minlength=BINS)
+    bin_index = np.minimum(((value - low) / (high - low) * BINS).astype(np.int64), BINS - 1)
+    mass = np.bincount(bin_index, weights=shape, minlength=BINS)
     used = mass > 0
-    place = (np.cumsum(used) - 1)[place]
+    bin_index = (np.cumsum(used) - 1)[bin_index]
     mass = mass[used]
-    mean = np.bincount(place, weights=shape * value) / mass
-    apart = np.sqrt(np.bincount(place, weights=shape * (value - mean[place]) ** 2) / mass)
+    mean = np.bincount(bin_index, weights=shape * value) / mass
+    apart = np.sqrt(np.bincount(bin_index, weights=shape * (value - mean[bin_index]) ** 2) / mass)
     points = np.column_stack([mean - apart, mean + apart]).ravel()
     order = np.argsort(points, kind="stable")
     return points[order], np.repeat(mass / 2, 2)[order]

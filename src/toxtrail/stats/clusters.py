@@ -94,7 +94,7 @@ def counted(
         values: of each subset, (prompt,): labels, or differences of two variants' labels.
         weights: of each subset; they sum to 1.
     """
-    sizes = [own.size for own in values]
+    sizes = [subset_values.size for subset_values in values]
     total = effective(sizes, weights)
     if clusters is None or clusters.number == sum(sizes):
         return Counted(total)
@@ -105,12 +105,18 @@ def counted(
     per_stratum = np.bincount(prompt_stratum[first])
     common = None
     if (per_stratum < 2).any():
-        common = sum(w * float(own.mean()) for own, w in zip(values, weights, strict=True))
+        common = sum(
+            w * float(subset_values.mean())
+            for subset_values, w in zip(values, weights, strict=True)
+        )
         prompt_stratum, per_stratum = np.zeros(of.size, dtype=np.int64), np.array([first.size])
     freedom = (int(first.size - per_stratum.size), int(of.size - per_stratum.size))
     if freedom[0] < 1:
         return Counted(total, 1.0, freedom, clusters.level)
-    apart = [_apart(own, common) * (w / own.size) for own, w in zip(values, weights, strict=True)]
+    apart = [
+        _apart(subset_values, common) * (w / subset_values.size)
+        for subset_values, w in zip(values, weights, strict=True)
+    ]
     alone = _alone(apart, common is None)
     if alone == 0:
         return Counted(total, max(total / first.size, 1.0), freedom, clusters.level)
@@ -120,17 +126,21 @@ def counted(
     return Counted(total, max(together / alone, 1.0), freedom, clusters.level)
 
 
-def _apart(own: Floats, common: float | None) -> Floats:
+def _apart(values: Floats, common: float | None) -> Floats:
     """(prompt,): deviations from the subset's mean, or from the common one."""
     if common is not None:
-        return own - common
-    return own - own.mean() if own.min() < own.max() else np.zeros(own.size)
+        return values - common
+    return values - values.mean() if values.min() < values.max() else np.zeros(values.size)
 
 
 def _alone(apart: Sequence[Floats], by_subset: bool) -> float:
     """Variance of the mean with prompts as the unit."""
     parts = apart if by_subset else [np.concatenate(apart)]
-    return sum(float((own**2).sum()) * own.size / (own.size - 1) for own in parts if own.size > 1)
+    return sum(
+        float((deviations**2).sum()) * deviations.size / (deviations.size - 1)
+        for deviations in parts
+        if deviations.size > 1
+    )
 
 
 def _strata(subset: Ints, cluster: Ints) -> Ints:
@@ -144,8 +154,8 @@ def _strata(subset: Ints, cluster: Ints) -> Ints:
         return np.zeros(1, dtype=np.int64)
     nodes = subsets + int(cluster.max()) + 1
     edges = coo_array((np.ones(subset.size), (subset, subsets + cluster)), shape=(nodes, nodes))
-    found: Ints = connected_components(edges, directed=False)[1][:subsets].astype(np.int64)
-    return found
+    strata: Ints = connected_components(edges, directed=False)[1][:subsets].astype(np.int64)
+    return strata
 
 
 @lru_cache(maxsize=4096)

@@ -152,7 +152,7 @@ class Pairs(NamedTuple):
     def in_order(self) -> bool:
         """Of two pairs that differ in which variant is a, exactly one is; both, if they are equal.
         It depends on labels alone."""
-        first, second = (np.concatenate(own) for own in (self.a, self.b))
+        first, second = (np.concatenate(labels) for labels in (self.a, self.b))
         return bool((first.sum(), first.tobytes()) <= (second.sum(), second.tobytes()))
 
     @property
@@ -163,7 +163,7 @@ class Pairs(NamedTuple):
     @property
     def sizes(self) -> list[int]:
         """Prompts of each subset."""
-        return [own.size for own in self.a]
+        return [subset_labels.size for subset_labels in self.a]
 
 
 def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean:
@@ -214,7 +214,7 @@ def mean_posterior(
         bounds: within which each value lies, if it has any.
         clusters: of the prompts; None: each is on its own.
     """
-    sizes = [own.size for own in values]
+    sizes = [subset_values.size for subset_values in values]
     if not all(sizes) or (mass := counted(values, weights, clusters).mass(level)) is None:
         return None
     shapes = pooled_shapes(sizes, weights, mass)
@@ -235,10 +235,10 @@ def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
     if isinstance(posterior, PairedPosterior):
         a, b, only_a, only_b = posterior.draws(draws, rng)
         return PairDraws(a, b, (only_a, only_b))
-    own = pairs.counted
-    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, own.effective))
+    count = pairs.counted
+    shapes = np.concatenate(pooled_shapes(pairs.sizes, pairs.weights, count.effective))
     both, atoms = np.column_stack([first, second]), ((1.0, 0.0), (0.0, 1.0))
-    share = 1 / own.design_effect
+    share = 1 / count.design_effect
     means = bootstrap_draws(both, shapes, atoms, prior, draws, rng, share)
     return PairDraws(means[:, 0], means[:, 1], None)
 
@@ -292,17 +292,17 @@ def summarise_difference(
     )
 
 
-def _mirrored(own: Difference) -> Difference:
+def _mirrored(difference: Difference) -> Difference:
     turned: dict[str, Literal["higher", "lower"]] = {"higher": "lower", "lower": "higher"}
     return Difference(
-        estimate=-own.estimate,
-        interval=Interval(-own.interval.hi, -own.interval.lo),
-        probability_higher=1 - own.probability_higher,
-        in_rope=own.in_rope,
-        above=own.below,
-        below=own.above,
-        verdict=turned.get(own.verdict, own.verdict),
-        decision=turned.get(own.decision, own.decision),
+        estimate=-difference.estimate,
+        interval=Interval(-difference.interval.hi, -difference.interval.lo),
+        probability_higher=1 - difference.probability_higher,
+        in_rope=difference.in_rope,
+        above=difference.below,
+        below=difference.above,
+        verdict=turned.get(difference.verdict, difference.verdict),
+        decision=turned.get(difference.decision, difference.decision),
     )
 
 
@@ -318,8 +318,8 @@ def power_scaled(posterior: PairedPosterior, points: int) -> tuple[Floats, Float
     logs = np.log(np.maximum((delta, 1 - delta, theta, 1 - theta), tiny))
     prior, (n11, n10, n01, n00) = posterior.prior, posterior.table
     before = np.array([DISCORDANT * prior - 1, -1.0 if b else 0.0, prior - 1, prior - 1])
-    seen = np.array([n10 + n01, n11 + n00, n01, n10])
-    return delta * (2 * theta - 1), before @ logs, seen @ logs
+    cell_counts = np.array([n10 + n01, n11 + n00, n01, n10])
+    return delta * (2 * theta - 1), before @ logs, cell_counts @ logs
 
 
 def flat_prior(pairs: Pairs) -> PairedPosterior | WeightedMean:

@@ -74,11 +74,11 @@ def rate_posterior(
     Raises:
         DataError: a subset has no prompt.
     """
-    sizes = [own.size for own in labels]
+    sizes = [subset_labels.size for subset_labels in labels]
     if not all(sizes):
         raise DataError("No row was scored: a rate of nothing is not 0. Look at the row states.")
     total = counted(labels, weights, clusters).effective
-    if all(is_binary(own) for own in labels):
+    if all(is_binary(subset_labels) for subset_labels in labels):
         toxic = total * observed(labels, weights)
         return BetaPosterior(toxic + prior, total - toxic + prior)
     shapes = pooled_shapes(sizes, weights, total)
@@ -89,7 +89,12 @@ def rate_posterior(
 
 def observed(values: Sequence[Floats], weights: Sequence[float]) -> float:
     """The weighted mean of the subsets' means: the estimate that is shown."""
-    return float(sum(w * float(own.mean()) for own, w in zip(values, weights, strict=True)))
+    return float(
+        sum(
+            w * float(subset_values.mean())
+            for subset_values, w in zip(values, weights, strict=True)
+        )
+    )
 
 
 def beta_like(posterior: RatePosterior) -> BetaPosterior:
@@ -114,9 +119,9 @@ def rate_draws(
     if isinstance(posterior, BetaPosterior):
         return rng.beta(*posterior, size=draws)
     sizes = [subset_labels.size for subset_labels in labels]
-    own, atoms = counted(labels, weights, clusters), ((0.0,), (1.0,))
-    shapes = np.concatenate(pooled_shapes(sizes, weights, own.effective))
-    share = 1 / own.design_effect
+    count, atoms = counted(labels, weights, clusters), ((0.0,), (1.0,))
+    shapes = np.concatenate(pooled_shapes(sizes, weights, count.effective))
+    share = 1 / count.design_effect
     means = bootstrap_draws(everything[:, None], shapes, atoms, prior, draws, rng, share)
     column: Floats = means[:, 0]
     return column

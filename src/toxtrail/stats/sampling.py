@@ -93,7 +93,7 @@ def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
     config.numba__fastmath = False  # else a warm and a cold cache give other draws
     with warnings.catch_warnings(), model:
         warnings.simplefilter("ignore")
-        found = pm.sample(
+        idata = pm.sample(
             draws=effort.draws,
             tune=max(effort.draws // 2, 500),
             chains=effort.chains,
@@ -104,9 +104,9 @@ def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
             progressbar=False,
             compute_convergence_checks=False,
         )
-    stats = found.sample_stats
+    stats = idata.sample_stats
     return SampleResult(
-        posterior={str(name): found.posterior[name].values for name in found.posterior.data_vars},
+        posterior={str(name): idata.posterior[name].values for name in idata.posterior.data_vars},
         diverging=stats["diverging"].values.astype(np.float64),
         energy=stats["energy"].values,
         at_max_depth=stats["maxdepth_reached"].values.astype(np.float64),
@@ -163,7 +163,7 @@ def walk(
     )
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        found = nutpie.sample(
+        idata = nutpie.sample(
             model,
             draws=effort.draws,
             tune=TUNE,
@@ -173,8 +173,8 @@ def walk(
             progress_bar=False,
             save_warmup=False,
         )
-    stats = found.sample_stats
-    return found.posterior["position"].values, SampleResult(
+    stats = idata.sample_stats
+    return idata.posterior["position"].values, SampleResult(
         {},
         diverging=stats["diverging"].values.astype(np.float64),
         energy=stats["energy"].values,
@@ -212,40 +212,42 @@ def settle(
         size = least
         while True:
             tried = attempt._replace(draws=size)
-            drawn = draw(tried)
-            found = assess(drawn)
-            wrong = convergence_problems(found)
+            samples = draw(tried)
+            diagnostics = assess(samples)
+            wrong = convergence_problems(diagnostics)
             if not wrong:
-                return Settled(drawn, found, tried, [], first)
-            if size == limit or not _more_would_help(found):
+                return Settled(samples, diagnostics, tried, [], first)
+            if size == limit or not _more_would_help(diagnostics):
                 break
-            size = min(limit, draws_needed(found, size))
+            size = min(limit, draws_needed(diagnostics, size))
         first = first or wrong
-    return Settled(drawn, found, tried, wrong, first)
+    return Settled(samples, diagnostics, tried, wrong, first)
 
 
-def draws_needed(found: Diagnostics, draws: int) -> int:
+def draws_needed(diagnostics: Diagnostics, draws: int) -> int:
     """Of each chain, for the gate to be content, by what it found of `draws`: a multiple of STEP,
     with some to spare, and more than those."""
     shares = (
-        MIN_ESS / found.ess_bulk,
-        MIN_ESS / found.ess_tail,
-        MIN_ESS_HYPER / found.ess_hyper,
-        found.mcse**2,
-        2.0 if found.r_hat > MAX_R_HAT else 0.0,
+        MIN_ESS / diagnostics.ess_bulk,
+        MIN_ESS / diagnostics.ess_tail,
+        MIN_ESS_HYPER / diagnostics.ess_hyper,
+        diagnostics.mcse**2,
+        2.0 if diagnostics.r_hat > MAX_R_HAT else 0.0,
     )
-    wanted = SPARE * max(shares) * draws
-    return max(draws + STEP, STEP * math.ceil(wanted / STEP))
+    target_draws = SPARE * max(shares) * draws
+    return max(draws + STEP, STEP * math.ceil(target_draws / STEP))
 
 
-def _more_would_help(found: Diagnostics) -> bool:
+def _more_would_help(diagnostics: Diagnostics) -> bool:
     """Whether only precision is wanting; a NaN is not cured by more draws."""
-    rest = found._replace(r_hat=1.0, ess_bulk=np.inf, ess_tail=np.inf, ess_hyper=np.inf, mcse=0.0)
-    return bool(np.isfinite(found).all()) and not convergence_problems(rest)
+    rest = diagnostics._replace(
+        r_hat=1.0, ess_bulk=np.inf, ess_tail=np.inf, ess_hyper=np.inf, mcse=0.0
+    )
+    return bool(np.isfinite(diagnostics).all()) and not convergence_problems(rest)
 
 
 def diagnose(
-    drawn: SampleResult, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
+    samples: SampleResult, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
 ) -> Diagnostics:
     """How good the draws are.
 
@@ -260,44 +262,50 @@ def diagnose(
     import arviz as az
 
     tables = [column for values in reported.values() for column in _columns(values)]
-    own = [column for name in hyper for column in _columns(drawn.posterior[name])]
-    if not all(np.isfinite(column).all() for column in (*tables, *own, drawn.energy)):
+    hyper_columns = [column for name in hyper for column in _columns(samples.posterior[name])]
+    if not all(np.isfinite(column).all() for column in (*tables, *hyper_columns, samples.energy)):
         raise InferenceError("The sampler gave a draw that is not a finite number.")
     tables = [column for column in tables if np.ptp(column) > 0]
     bulk, tail = ([float(az.ess(c, method=m)) for c in tables] for m in ("bulk", "tail"))
-    ess_hyper = [float(az.ess(c, method=m)) for c in own for m in ("bulk", "tail")]
+    ess_hyper = [float(az.ess(c, method=m)) for c in hyper_columns for m in ("bulk", "tail")]
     return Diagnostics(
-        r_hat=float(np.max([az.rhat(column) for column in (*tables, *own)], initial=1.0)),
+        r_hat=float(np.max([az.rhat(column) for column in (*tables, *hyper_columns)], initial=1.0)),
         ess_bulk=float(np.min(bulk, initial=np.inf)),
         ess_tail=float(np.min(tail, initial=np.inf)),
         ess_hyper=float(np.min(ess_hyper, initial=np.inf)),
-        divergences=int(drawn.diverging.sum()),
-        bfmi=float(np.min(az.bfmi(drawn.energy))),
-        at_max_depth=float(drawn.at_max_depth.mean()),
+        divergences=int(samples.diverging.sum()),
+        bfmi=float(np.min(az.bfmi(samples.energy))),
+        at_max_depth=float(samples.at_max_depth.mean()),
         mcse=float(np.max([_relative_mcse(column, level) for column in tables], initial=0.0)),
     )
 
 
-def convergence_problems(found: Diagnostics) -> list[str]:
+def convergence_problems(diagnostics: Diagnostics) -> list[str]:
     """What is wrong with the draws; empty if they may be used."""
     # a NaN keeps within no limit
     checks = (
-        (not found.r_hat <= MAX_R_HAT, f"R-hat {found.r_hat:.3f} is above {MAX_R_HAT}"),
-        (not found.ess_bulk >= MIN_ESS, f"bulk ESS {found.ess_bulk:.0f} is below {MIN_ESS}"),
-        (not found.ess_tail >= MIN_ESS, f"tail ESS {found.ess_tail:.0f} is below {MIN_ESS}"),
+        (not diagnostics.r_hat <= MAX_R_HAT, f"R-hat {diagnostics.r_hat:.3f} is above {MAX_R_HAT}"),
         (
-            not found.ess_hyper >= MIN_ESS_HYPER,
-            f"ESS {found.ess_hyper:.0f} of a hyper-parameter is below {MIN_ESS_HYPER}",
-        ),
-        (found.divergences > 0, f"{found.divergences} divergent transitions"),
-        (not found.bfmi >= MIN_BFMI, f"E-BFMI {found.bfmi:.2f} is below {MIN_BFMI}"),
-        (
-            not found.at_max_depth <= MAX_AT_DEPTH,
-            f"{found.at_max_depth:.1%} of the draws stopped at the largest tree depth",
+            not diagnostics.ess_bulk >= MIN_ESS,
+            f"bulk ESS {diagnostics.ess_bulk:.0f} is below {MIN_ESS}",
         ),
         (
-            not found.mcse <= 1,
-            f"the Monte Carlo error of a bound is {found.mcse:.1f} times what is allowed",
+            not diagnostics.ess_tail >= MIN_ESS,
+            f"tail ESS {diagnostics.ess_tail:.0f} is below {MIN_ESS}",
+        ),
+        (
+            not diagnostics.ess_hyper >= MIN_ESS_HYPER,
+            f"ESS {diagnostics.ess_hyper:.0f} of a hyper-parameter is below {MIN_ESS_HYPER}",
+        ),
+        (diagnostics.divergences > 0, f"{diagnostics.divergences} divergent transitions"),
+        (not diagnostics.bfmi >= MIN_BFMI, f"E-BFMI {diagnostics.bfmi:.2f} is below {MIN_BFMI}"),
+        (
+            not diagnostics.at_max_depth <= MAX_AT_DEPTH,
+            f"{diagnostics.at_max_depth:.1%} of the draws stopped at the largest tree depth",
+        ),
+        (
+            not diagnostics.mcse <= 1,
+            f"the Monte Carlo error of a bound is {diagnostics.mcse:.1f} times what is allowed",
         ),
     )
     return [text for bad, text in checks if bad]

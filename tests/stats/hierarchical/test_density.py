@@ -117,7 +117,8 @@ def test_positions_far_out_have_no_density_and_no_warning():
 def test_a_longer_run_begins_with_the_draws_of_a_shorter_one():
     counts = counted(3, (12, 8))
     short, long = (
-        hierarchical_model.drawn(counts, SamplerSettings(2, n, 0.9, 5)) for n in (50, 120)
+        hierarchical_model.sample_posterior(counts, SamplerSettings(2, n, 0.9, 5))
+        for n in (50, 120)
     )
     for name, values in short.posterior.items():
         assert np.array_equal(values, long.posterior[name][:, :50])

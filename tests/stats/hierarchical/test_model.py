@@ -151,7 +151,7 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
     effects = np.array([[-0.6], [0.0], [0.6]])
     eta = -2.5 + effects + np.array([[0.8, -0.8]]) + rng.normal(0, 0.1, (3, 2))
     counts = count_labels(simulated(eta, 1.8, (900, 600), rng))
-    drawn = hierarchical_model.drawn(counts, SamplerSettings(4, 3000, 0.97, 1))
+    drawn = hierarchical_model.sample_posterior(counts, SamplerSettings(4, 3000, 0.97, 1))
     own = drawn.posterior["eta"]
     found = marginal_rates(own.reshape(-1, 3, 2), drawn.posterior["sd_prompt"].ravel())
     truth = marginal_rates(eta[None], np.array([1.8]))[0]
@@ -166,7 +166,7 @@ def test_it_finds_what_made_the_data_and_the_gate_is_content():
 
 def fit(labels, seed, draws=400):
     """Name -> (draw, ...), of one chain."""
-    found = hierarchical_model.drawn(
+    found = hierarchical_model.sample_posterior(
         count_labels(labels), SamplerSettings(1, draws, 0.9, seed)
     ).posterior
     return {name: values[0] for name, values in found.items()}

@@ -45,8 +45,8 @@ class Cells(NamedTuple):
     @property
     def p(self) -> Floats:
         """Two-sided."""
-        found: Floats = 2 * np.minimum(self.low, 1 - self.low)
-        return found
+        two_sided: Floats = 2 * np.minimum(self.low, 1 - self.low)
+        return two_sided
 
 
 def contradictions(counts: FamilyCounts) -> Cells:
@@ -71,18 +71,18 @@ def contradictions(counts: FamilyCounts) -> Cells:
 def _main_effects(shape: tuple[int, ...]) -> Floats:
     """(cell, cell): prior covariance without the interaction."""
     variant, subset = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
-    found: Floats = (
+    covariance: Floats = (
         SD_MU**2
         + SD_VARIANT**2 * (variant[:, None] == variant)
         + SD_SUBSET**2 * (subset[:, None] == subset)
     )
-    return found
+    return covariance
 
 
 def _noise(counts: FamilyCounts) -> Floats:
     """(cell, cell): covariance of the empirical log-odds, given the rates."""
     variants, subsets = counts.toxic.shape
-    found = np.zeros((variants, subsets, variants, subsets))
+    covariance = np.zeros((variants, subsets, variants, subsets))
     for s, n in enumerate(counts.prompts):
         k = counts.toxic[:, s]
         error = np.sqrt(1 / (k + 0.5) + 1 / (n - k + 0.5))
@@ -91,22 +91,22 @@ def _noise(counts: FamilyCounts) -> Floats:
         apart = counts.both[s] / n - np.outer(k, k) / n**2
         phi = np.divide(apart, both, out=np.zeros(apart.shape), where=both > 0)
         np.fill_diagonal(phi, 1.0)
-        found[:, s, :, s] = phi * np.outer(error, error)
-    return found.reshape(variants * subsets, -1)
+        covariance[:, s, :, s] = phi * np.outer(error, error)
+    return covariance.reshape(variants * subsets, -1)
 
 
 def _left_out(y: Floats, noise: Floats, main: Floats) -> tuple[Floats, Floats, Floats]:
     """(scale, cell) each: how likely a scale of the interaction is without the cell; mean and
     variance of what the other cells predict of y there, its own noise included."""
-    found = []
+    by_scale = []
     for scale, step in zip(SCALES, np.gradient(SCALES), strict=True):
         precision = np.linalg.inv(noise + main + scale**2 * np.eye(len(y)))
         pulled = precision @ (y - MU)
         variance = 1 / precision.diagonal()
         mean = y - variance * pulled
         whole = 0.5 * np.linalg.slogdet(precision)[1] - 0.5 * pulled @ (y - MU)
-        own = -0.5 * np.log(variance) - 0.5 * (y - mean) ** 2 / variance
+        cell_density = -0.5 * np.log(variance) - 0.5 * (y - mean) ** 2 / variance
         prior = np.log(step) - 0.5 * (scale / SD_INTERACTION) ** 2
-        found.append((whole - own + prior, mean, variance))
-    weight, mean, variance = (np.array(column) for column in zip(*found, strict=True))
+        by_scale.append((whole - cell_density + prior, mean, variance))
+    weight, mean, variance = (np.array(column) for column in zip(*by_scale, strict=True))
     return np.exp(weight - logsumexp(weight, axis=0)), mean, variance

@@ -59,14 +59,14 @@ def replicated(
     eta: Floats, sd_prompt: Floats, prompts: Ints, rng: np.random.Generator
 ) -> list[FamilyCounts]:
     """For each draw, data of as many prompts that it predicts."""
-    found = []
-    for own, scale in zip(eta, sd_prompt, strict=True):
+    replicates = []
+    for log_odds, scale in zip(eta, sd_prompt, strict=True):
         labels = []
         for subset, n in enumerate(prompts):
-            chance = expit(own[:, subset] + scale * rng.standard_normal((int(n), 1)))
+            chance = expit(log_odds[:, subset] + scale * rng.standard_normal((int(n), 1)))
             labels.append((rng.random(chance.shape) < chance).astype(np.float64))
-        found.append(count_labels(labels))
-    return found
+        replicates.append(count_labels(labels))
+    return replicates
 
 
 def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts]) -> list[Check]:
@@ -78,15 +78,15 @@ def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts])
         ("toxic", v, s) for v in range(variants) for s in range(subsets)
     ]
     names += [(name, None, None) for name in (*TOGETHER, UNLIKE_PAIRS, UNLIKE_SUBSETS)]
-    table = np.array([_statistics(one) for one in predicted])
-    own = np.array(_statistics(observed))
+    table = np.array([_statistics(replicate) for replicate in predicted])
+    observed_values = np.array(_statistics(observed))
     more = [_unlike(observed, predicted, axis) for axis in (0, 1)]
     table = np.column_stack([table, *(of_predicted for _, of_predicted in more)])
-    own = np.concatenate([own, [of_observed for of_observed, _ in more]])
-    p = (table > own).mean(axis=0) + 0.5 * (table == own).mean(axis=0)
+    observed_values = np.concatenate([observed_values, [of_observed for of_observed, _ in more]])
+    p = (table > observed_values).mean(axis=0) + 0.5 * (table == observed_values).mean(axis=0)
     p[-2:] = np.minimum(p[-2:], 0.5)
     lo, hi = np.quantile(table, (0.025, 0.975), axis=0)
-    columns = np.column_stack([own, table.mean(axis=0), lo, hi, p]).tolist()
+    columns = np.column_stack([observed_values, table.mean(axis=0), lo, hi, p]).tolist()
     return [Check(*name, *column) for name, column in zip(names, columns, strict=True)]
 
 
@@ -97,13 +97,17 @@ def row_misfits(
     replicated data, in standard deviations of their own."""
     if not pairs:
         return []
-    table = np.array([_joint(one, pairs) for one in predicted])  # (replicate, pair, subset, count)
-    own = _joint(observed, pairs)
+    table = np.array(
+        [_joint(replicate, pairs) for replicate in predicted]
+    )  # (replicate, pair, subset, count)
+    observed_counts = _joint(observed, pairs)
     mean, sd = table.mean(axis=0), np.maximum(table.std(axis=0), 1.0)
     limit = np.quantile((np.abs(table - mean) / sd).max(axis=(1, 2, 3)), ROW_LEVEL)
     return [
-        RowMisfit(int(e), int(s), ROW_COUNTS[c], float(own[e, s, c]), float(mean[e, s, c]))
-        for e, s, c in np.argwhere(np.abs(own - mean) / sd > limit)
+        RowMisfit(
+            int(e), int(s), ROW_COUNTS[c], float(observed_counts[e, s, c]), float(mean[e, s, c])
+        )
+        for e, s, c in np.argwhere(np.abs(observed_counts - mean) / sd > limit)
     ]
 
 
@@ -111,10 +115,10 @@ def _joint(counts: FamilyCounts, pairs: Sequence[tuple[int, int]]) -> Floats:
     """(pair, subset, count of ROW_COUNTS)."""
     a, b = np.array(pairs).T
     n11 = counts.both[:, a, b].T
-    found: Floats = np.stack([n11, counts.toxic[a] - n11, counts.toxic[b] - n11], axis=-1).astype(
+    joint: Floats = np.stack([n11, counts.toxic[a] - n11, counts.toxic[b] - n11], axis=-1).astype(
         np.float64
     )
-    return found
+    return joint
 
 
 def _unlike(
@@ -124,13 +128,13 @@ def _unlike(
     1), over all subsets or pairs: the sum of squares of their deviations from what is predicted,
     their common deviation taken out, since sd_prompt was fitted to it. Observed, and of each
     replicate."""
-    table = np.array([_correlations(one, axis) for one in predicted])
+    table = np.array([_correlations(replicate, axis) for replicate in predicted])
     mean, sd = table.mean(axis=0), table.std(axis=0)
 
     def spread(correlations: Floats) -> Floats:
         z = np.divide(correlations - mean, sd, out=np.zeros(correlations.shape), where=sd > 0)
-        found: Floats = ((z - z.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
-        return found
+        sum_of_squares: Floats = ((z - z.mean(axis=-1, keepdims=True)) ** 2).sum(axis=-1)
+        return sum_of_squares
 
     return float(spread(_correlations(observed, axis))), spread(table)
 
@@ -142,8 +146,8 @@ def _correlations(counts: FamilyCounts, axis: int) -> Floats:
     spread = np.sqrt(k * (n - k) / n)
     apart = (counts.both[:, a, b] - (k[a] * k[b] / n).T).sum(axis=axis)
     both = (spread[a] * spread[b]).T.sum(axis=axis)
-    found: Floats = np.divide(apart, both, out=np.zeros(both.shape), where=both > 0)
-    return found
+    correlations: Floats = np.divide(apart, both, out=np.zeros(both.shape), where=both > 0)
+    return correlations
 
 
 def _statistics(counts: FamilyCounts) -> list[float]:

@@ -95,8 +95,8 @@ def _entry(size: int, position: Any, gradient: Any, value: Any, data: Any) -> in
     factors = np.empty(terms)
     _effects(position, data, scales, many, factors, eta)
     sd = data[scales] * math.exp(position[0])
-    found, by_sd = _likelihood(eta, sd, data, grid, by_eta)
-    value[0] = found + _prior(position, data, scales, many, factors, by_eta, gradient)
+    log_likelihood, by_sd = _likelihood(eta, sd, data, grid, by_eta)
+    value[0] = log_likelihood + _prior(position, data, scales, many, factors, by_eta, gradient)
     gradient[0] += by_sd * sd
     total = value[0]
     for k in range(size):
@@ -118,9 +118,9 @@ def _effects(
             eta[s, v] = data[5]
     for k in range(terms):
         factors[k] = data[constant + k]
-        place = int(data[of + k])
-        if place < many:
-            factors[k] *= data[scales + place] * math.exp(position[place])
+        scale_index = int(data[of + k])
+        if scale_index < many:
+            factors[k] *= data[scales + scale_index] * math.exp(position[scale_index])
         effect = factors[k] * position[many + k]
         for s in range(subsets):
             for v in range(variants):
@@ -142,8 +142,8 @@ def _likelihood(
         times[n] = math.exp(sd * data[HEADER + n])
     value, by_sd = 0.0, 0.0
     for s in range(eta.shape[0]):
-        own, slope = _of_subset(eta, s, sd, data, times, by_eta)
-        value += own
+        subset_value, slope = _of_subset(eta, s, sd, data, times, by_eta)
+        value += subset_value
         by_sd += slope
     return value, by_sd
 
@@ -228,9 +228,9 @@ def _shares(
     for v in range(eta.shape[1]):
         odds = math.exp(eta[s, v])
         for n in range(grid):
-            own = 1.0 / (1.0 + odds * times[n])
-            share[v, n] = 1.0 - own
-            base[n] *= own
+            complement = 1.0 / (1.0 + odds * times[n])
+            share[v, n] = 1.0 - complement
+            base[n] *= complement
         if not direct:
             _logged(base, taken)
     if not direct:
@@ -310,7 +310,7 @@ def _prior(
         slope *= factors[k]
         value -= 0.5 * z * z
         gradient[many + k] = slope - z
-        place = int(data[of + k])
-        if place < many:
-            gradient[place] += slope * z
+        scale_index = int(data[of + k])
+        if scale_index < many:
+            gradient[scale_index] += slope * z
     return value

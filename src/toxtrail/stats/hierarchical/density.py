@@ -67,29 +67,32 @@ class Family(NamedTuple):
         z = positions[..., len(self.scales) :]
         w = z * self.factors(sd)
         eta = self.prior_mu + (w @ self.design.T).reshape(*w.shape[:2], *self.shape)
-        found = {
+        draws = {
             "eta": eta,
             "mu": self.prior_mu + w[..., 0],
             "sd_prompt": sd[..., 0],
             "sd_variant": sd[..., 1],
         }
         if self.shape[1] > 1:
-            own = self.places["subset"]
-            basis = self.design.reshape(*self.shape, -1)[0, :, own]
-            found |= {"sd_interaction": sd[..., -1], "subset_effect": w[..., own] @ basis.T}
+            subset_columns = self.places["subset"]
+            basis = self.design.reshape(*self.shape, -1)[0, :, subset_columns]
+            draws |= {
+                "sd_interaction": sd[..., -1],
+                "subset_effect": w[..., subset_columns] @ basis.T,
+            }
         if self.places["seed"].start < self.places["seed"].stop:
             recipes = int(self.of[self.places["seed"]].max()) - 1
-            found |= {
+            draws |= {
                 "sd_recipe": sd[..., 2 : 2 + recipes],
                 "raw_seed": z[..., self.places["seed"]],
             }
-        return found
+        return draws
 
     def factors(self, sd: Floats) -> Floats:
         """(..., z)."""
-        one = np.ones((*sd.shape[:-1], 1))
-        found: Floats = self.constant * np.concatenate([sd, one], axis=-1)[..., self.of]
-        return found
+        unit = np.ones((*sd.shape[:-1], 1))
+        scale_factors: Floats = self.constant * np.concatenate([sd, unit], axis=-1)[..., self.of]
+        return scale_factors
 
 
 def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
@@ -102,7 +105,7 @@ def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
     groups = np.arange(variants) if recipes is None else recipes.groups
     members = np.zeros(0, dtype=np.int64) if recipes is None else recipes.members
     several = 0 if recipes is None else len(recipes.names)
-    own = np.zeros(0, dtype=np.int64) if recipes is None else recipes.of[members]
+    member_recipes = np.zeros(0, dtype=np.int64) if recipes is None else recipes.of[members]
     by_variant, by_subset = _basis(variants), _basis(subsets)
     everywhere = np.ones((1, subsets))
     parts = {
@@ -116,7 +119,7 @@ def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
     sizes = [columns.shape[2] for columns, _, _ in parts.values()]
     ends = np.cumsum(sizes).tolist()
     of = np.repeat([at if at >= 0 else len(scales) for _, _, at in parts.values()], sizes)
-    of[ends[1] : ends[2]] += own
+    of[ends[1] : ends[2]] += member_recipes
     return Family(
         prior_mu[0],
         np.array(scales),
@@ -130,11 +133,11 @@ def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
 
 def _basis(n: int) -> Floats:
     """(n, n - 1): orthonormal columns that sum to 0."""
-    found: Floats = helmert(n).T if n > 1 else np.zeros((1, 0))
-    return found
+    basis: Floats = helmert(n).T if n > 1 else np.zeros((1, 0))
+    return basis
 
 
 def _outer(rows: Floats, columns: Floats) -> Floats:
     """(variant, subset, each column of the one with each of the other)."""
-    found: Floats = np.einsum("vi,sk->vsik", rows, columns)
-    return found.reshape(len(rows), len(columns), -1)
+    product: Floats = np.einsum("vi,sk->vsik", rows, columns)
+    return product.reshape(len(rows), len(columns), -1)

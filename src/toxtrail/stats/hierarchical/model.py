@@ -80,8 +80,8 @@ class FamilyCounts(NamedTuple):
     @property
     def prompts(self) -> Ints:
         """(subset,)."""
-        found: Ints = self.together.sum(axis=1)
-        return found
+        sizes: Ints = self.together.sum(axis=1)
+        return sizes
 
 
 def count_labels(labels: Sequence[Floats], recipes: RecipeGroups | None = None) -> FamilyCounts:
@@ -150,13 +150,13 @@ def build(counts: FamilyCounts) -> pm.Model:
     return model
 
 
-def drawn(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
+def sample_posterior(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
     """Draws from the posterior of `build`, with the names that it has there."""
     from toxtrail.stats.hierarchical.compiled import target
 
     family = family_of(counts, PRIOR_MU)
-    positions, found = walk(target(counts, family, PROMPT_NODES, WEIGHTS), family.start, effort)
-    return found._replace(posterior=family.named(positions))
+    positions, samples = walk(target(counts, family, PROMPT_NODES, WEIGHTS), family.start, effort)
+    return samples._replace(posterior=family.named(positions))
 
 
 def marginal_rates(eta: Floats, sd_prompt: Floats) -> Floats:
@@ -166,12 +166,12 @@ def marginal_rates(eta: Floats, sd_prompt: Floats) -> Floats:
         eta: (draw, variant, subset).
         sd_prompt: (draw,).
     """
-    found = np.empty_like(eta)
+    rates = np.empty_like(eta)
     for start in range(0, len(eta), BLOCK):
         part = slice(start, start + BLOCK)
         shift = sd_prompt[part, None, None, None] * PROMPT_NODES
-        found[part] = expit(eta[part, ..., None] + shift) @ WEIGHTS
-    return found
+        rates[part] = expit(eta[part, ..., None] + shift) @ WEIGHTS
+    return rates
 
 
 def seed_sd(recipes: RecipeGroups, draws: Mapping[str, Floats], share: Floats, flat: int) -> Floats:
@@ -183,19 +183,21 @@ def seed_sd(recipes: RecipeGroups, draws: Mapping[str, Floats], share: Floats, f
         share: (subset,), weights of the subsets.
         flat: draws of all chains.
     """
-    own = {
+    flat_draws = {
         name: draws[name].reshape(flat, *draws[name].shape[2:])
         for name in ("eta", "sd_prompt", "sd_recipe", "raw_seed")
     }
-    middle = recipe_means(recipes, own["eta"], own["sd_recipe"], own["raw_seed"])
+    middle = recipe_means(
+        recipes, flat_draws["eta"], flat_draws["sd_recipe"], flat_draws["raw_seed"]
+    )
     weights = SEED_WEIGHTS / SEED_WEIGHTS.sum()
-    found = []
-    for place, centre in enumerate(middle):
-        apart = own["sd_recipe"][:, place, None] * SEED_NODES  # (draw, node)
-        rate = marginal_rates(centre[:, None] + apart[:, :, None], own["sd_prompt"]) @ share
+    deviations = []
+    for recipe, centre in enumerate(middle):
+        apart = flat_draws["sd_recipe"][:, recipe, None] * SEED_NODES  # (draw, node)
+        rate = marginal_rates(centre[:, None] + apart[:, :, None], flat_draws["sd_prompt"]) @ share
         around = rate - (rate @ weights)[:, None]
-        found.append(np.sqrt((around**2) @ weights))
-    result: Floats = np.stack(found, axis=1)
+        deviations.append(np.sqrt((around**2) @ weights))
+    result: Floats = np.stack(deviations, axis=1)
     return result
 
 
@@ -240,15 +242,15 @@ def log_prior(draws: Mapping[str, Floats]) -> Floats:
     Args:
         draws: name -> (chain, draw, ...) of the posterior.
     """
-    found = -0.5 * ((draws["mu"] + 5.0) / 2.0) ** 2
+    log_density = -0.5 * ((draws["mu"] + 5.0) / 2.0) ** 2
     for name, scale in (("sd_variant", 1.0), ("sd_interaction", 0.5), ("sd_prompt", 2.5)):
         if name in draws:
-            found = found - 0.5 * (draws[name] / scale) ** 2
+            log_density = log_density - 0.5 * (draws[name] / scale) ** 2
     if "sd_recipe" in draws:
-        found = found - 0.5 * ((draws["sd_recipe"] / SCALE) ** 2).sum(axis=-1)
+        log_density = log_density - 0.5 * ((draws["sd_recipe"] / SCALE) ** 2).sum(axis=-1)
     if "subset_effect" in draws:
-        found = found - 0.5 * ((draws["subset_effect"] / 1.5) ** 2).sum(axis=-1)
-    return found
+        log_density = log_density - 0.5 * ((draws["subset_effect"] / 1.5) ** 2).sum(axis=-1)
+    return log_density
 
 
 def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floats:
@@ -258,7 +260,7 @@ def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floa
         eta: (draw, variant, subset).
         sd_prompt: (draw,).
     """
-    found = np.empty(len(eta))
+    log_density = np.empty(len(eta))
     j = np.arange(counts.together.shape[1])
     for start in range(0, len(eta), BLOCK):
         part = slice(start, start + BLOCK)
@@ -267,9 +269,9 @@ def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floa
         tilt = j[:, None] * shift[:, None]  # (draw, j, node)
         terms = tails[:, :, None] + tilt[:, None] + np.log(WEIGHTS)
         integral = logsumexp(terms, axis=-1)  # (draw, subset, j)
-        found[part] = (counts.toxic * eta[part]).sum(axis=(1, 2))
-        found[part] += (counts.together * integral).sum(axis=(1, 2))
-    return found
+        log_density[part] = (counts.toxic * eta[part]).sum(axis=(1, 2))
+        log_density[part] += (counts.together * integral).sum(axis=(1, 2))
+    return log_density
 
 
 def _zero_sum(values: Floats, axes: tuple[int, ...]) -> Floats:

@@ -37,15 +37,15 @@ class RecipeGroups(NamedTuple):
     @property
     def members(self) -> Ints:
         """Places of the variants that are of a recipe."""
-        found: Ints = np.flatnonzero(self.of >= 0)
-        return found
+        indices: Ints = np.flatnonzero(self.of >= 0)
+        return indices
 
     @property
     def groups(self) -> Ints:
         """(variant,): recipes first, then each variant of none by itself."""
-        found = self.of.copy()
-        found[found < 0] = len(self.names) + np.arange(int((found < 0).sum()))
-        return found
+        numbers = self.of.copy()
+        numbers[numbers < 0] = len(self.names) + np.arange(int((numbers < 0).sum()))
+        return numbers
 
     @property
     def coords(self) -> dict[str, Any]:
@@ -63,7 +63,7 @@ def recipes_of(named: Sequence[str | None]) -> RecipeGroups | None:
     names = tuple(name for name, count in counts.items() if count > 1)
     if not names:
         return None
-    places = {name: place for place, name in enumerate(names)}
+    places = {name: index for index, name in enumerate(names)}
     return RecipeGroups(
         names, np.array([places.get(name or "", -1) for name in named], dtype=np.int64)
     )
@@ -116,5 +116,5 @@ def recipe_means(
     """
     apart = sd_recipe[:, recipes.of[recipes.members]] * seed
     level = eta[:, recipes.members] - apart[:, :, None]
-    own = recipes.of[recipes.members]
-    return [level[:, own == place].mean(axis=1) for place in range(len(recipes.names))]
+    member_recipes = recipes.of[recipes.members]
+    return [level[:, member_recipes == recipe].mean(axis=1) for recipe in range(len(recipes.names))]
