@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class ClosedOutput(io.TextIOBase):
-    """Stands for a standard output that was closed before the program started."""
+    """Replaces a standard output that was closed before the program started."""
 
     def write(self, text: str) -> int:
         """Libraries may print; nothing comes of it."""

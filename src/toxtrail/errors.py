@@ -62,7 +62,7 @@ OWNER = "Ask its owner for access, or work on a copy of your own (`git clone`, `
 SYSTEM_ERRORS = {
     errno.EACCES: f"permission denied. {OWNER}",
     errno.EPERM: f"permission denied. {OWNER}",
-    errno.EROFS: "it lies on a read-only file system. Work on a copy that can be written to.",
+    errno.EROFS: "it is on a read-only file system. Work on a copy that can be written to.",
     errno.ENOENT: "it does not exist (any more).",
     errno.EEXIST: "it exists already.",
     errno.EISDIR: "it is a folder; a file is expected.",
@@ -114,7 +114,7 @@ OF_THE_FILE = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST,
     errno.EINVAL, errno.ENXIO, errno.EOVERFLOW,
 )  # fmt: skip
-"""What the operating system refuses because of what lies there: nothing, a folder, a circle of
+"""What the operating system refuses because of what is there: nothing, a folder, a circle of
 links, or a file whose content leads a library to a place that it does not have."""
 
 

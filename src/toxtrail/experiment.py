@@ -42,7 +42,7 @@ class Experiment:
 
     @cached_property
     def config(self) -> Config:
-        """params.yaml, checked as a whole."""
+        """Return params.yaml, completely checked."""
         return load_config(self.root / "params.yaml")
 
     @cached_property
@@ -66,12 +66,14 @@ class Experiment:
             ConfigError: there is none; the nearest name is shown.
         """
         if key not in self.config.variants:
-            raise ConfigError(f'"{key}" is no variant.{did_you_mean(key, self.config.variants)}')
+            raise ConfigError(f'"{key}" is not a variant.{did_you_mean(key, self.config.variants)}')
         return self.config.variants[key]
 
     def families(self, keys: tuple[str, ...]) -> list[str]:
         """The families named, or all of them."""
         for key in keys:
             if key not in self.config.families:
-                raise ConfigError(f'"{key}" is no family.{did_you_mean(key, self.config.families)}')
+                raise ConfigError(
+                    f'"{key}" is not a family.{did_you_mean(key, self.config.families)}'
+                )
         return list(keys or self.config.families)

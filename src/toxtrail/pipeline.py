@@ -440,5 +440,5 @@ def upstream(runs: Sequence[StageRun], targets: Sequence[StageRun]) -> list[Stag
 
 
 def _feeds(out: str, read: str) -> bool:
-    """Whether an output is what is read, lies in it, or holds it."""
+    """Return whether an output is what is read, is in it, or contains it."""
     return out == read or out.startswith(f"{read}/") or read.startswith(f"{out}/")

@@ -14,12 +14,12 @@ USER_INFO = re.compile(
     r"""(?P<scheme>\b[a-z][a-z0-9+.-]{0,30}://)
         (?P<info> [^\s/?#@:"'<>\[\]]{0,200}:             # a password, in which people leave
             (?!\d*(?:[/?#\s"'<>,;)]|$))                 # `/`, `?`, `#` and `@` as they are;
-            (?:(?!://|'[],;:)}\s])[^\s"<>]){0,1000}(?=@) # HOST:PORT is no user
+            (?:(?!://|'[],;:)}\s])[^\s"<>]){0,1000}(?=@) # HOST:PORT is not a user
           | [^\s/?#"'<>]{0,1000}(?=@)                   # a user alone
         )@""",
     re.IGNORECASE | re.VERBOSE,
 )
-"""`scheme://user:password@`; a token alone may stand for the user."""
+"""`scheme://user:password@`; a token alone may replace the user."""
 
 QUERY = re.compile(
     r"(?P<name>[?&;#][\w.-]{0,60}(?:password|passwd|passphrase|pwd|secret|token|api[_-]?key"
@@ -129,7 +129,7 @@ def _secrets(name: str, value: str) -> Iterator[str]:
 
 @lru_cache(maxsize=8)
 def _spellings(secrets: frozenset[str]) -> tuple[str, ...]:
-    """Each secret as it is and as it stands in an address, the longest first."""
+    """Return each secret as it is and as it is in an address, the longest first."""
     spelled = {
         s.strip() for secret in secrets for s in (secret, unquote(secret), quote(secret, safe=""))
     }

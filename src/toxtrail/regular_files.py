@@ -17,7 +17,7 @@ from pathlib import Path, PureWindowsPath
 from toxtrail.errors import OF_THE_FILE, DataError
 
 TEXT_LIMIT = 1 << 30
-"""Bytes of a file that is read as a whole: JSON, YAML, HTML. Ours have megabytes."""
+"""Bytes of a file that is read at once: JSON, YAML, HTML. Ours have megabytes."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -64,13 +64,13 @@ def open_regular(path: Path) -> BufferedReader:
 
 
 def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
-    """The whole content.
+    """Read the complete content.
 
     Args:
         limit: bytes of the largest file that is read; None: whatever fits into the memory.
 
     Raises:
-        DataError: it is no regular file, or larger than the limit.
+        DataError: it is not a regular file, or larger than the limit.
     """
     with open_regular(path) as file:
         size = os.fstat(file.fileno()).st_size
@@ -81,11 +81,11 @@ def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """The whole content as UTF-8, its ends of line as they are.
+    """Read the complete content as UTF-8, its ends of line as they are.
 
     Raises:
-        DataError: it is no regular file, or larger than TEXT_LIMIT.
-        UnicodeDecodeError: it is no UTF-8.
+        DataError: it is not a regular file, or larger than TEXT_LIMIT.
+        UnicodeDecodeError: it is not UTF-8.
     """
     return read_bytes(path).decode("utf-8", errors)
 

@@ -24,7 +24,7 @@ from toxtrail.regular_files import read_bytes
 PRESETS = {
     "demo": "SmolLM2-135M-Instruct and two fine-tunes of it; no hub, no account, no GPU",
     "hub": "SmolLM2-135M: base, instruct, and tuned on Dolly; from the Hugging Face hub",
-    "paper": "Hawkins et al. 2024 whole: 6 families, 26 variants; needs a GPU and a hub account",
+    "paper": "all of Hawkins et al. 2024: 6 families, 26 variants; needs a GPU and a hub account",
 }
 """Name -> what it measures."""
 
@@ -58,7 +58,7 @@ def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
     Args:
         name: what it is called in its README.
         preset: one of PRESETS.
-        git: whether it lies in a git repository.
+        git: whether it is in a git repository.
     """
     files = {path: (TEMPLATE_DIR / model).read_bytes() for path, model in TEMPLATE_FILES.items()}
     if not git:
@@ -120,7 +120,7 @@ def _listing(name: StageName) -> bytes:
 
 
 def is_checkout(root: Path) -> bool:
-    """Whether the experiment lies in a checkout of toxtrail's source."""
+    """Return whether the experiment is in a checkout of toxtrail's source."""
     return (root / "src" / "toxtrail").is_dir()
 
 
@@ -144,7 +144,7 @@ def _content(path: Path) -> bytes | None:
 
 
 def write_experiment(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write a new experiment, whole or not at all.
+    """Write a new experiment, completely or not at all.
 
     Raises:
         ConfigError: there is something in the folder (its .git apart), or a file of its name.

@@ -1,4 +1,4 @@
-"""What was generated again is held against what was recorded, token by token."""
+"""What was generated again is compared with what was recorded, token by token."""
 
 from __future__ import annotations
 

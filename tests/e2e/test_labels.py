@@ -1,4 +1,4 @@
-"""A scorer held against people: drawn, labelled, counted, corrected, verified."""
+"""A scorer compared with people: drawn, labelled, counted, corrected, verified."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Published numbers as data: checked, judged again, and held against a run."""
+"""Published numbers as data: checked, judged again, and compared with a run."""
 
 from __future__ import annotations
 
@@ -155,12 +155,12 @@ def test_every_problem_is_said_at_once(load):
 
 
 def test_a_published_verdict_is_borne_out_contradicted_or_left_open(load):
-    assert judged(load())["pairs"][0]["held"] == "borne out"
-    for verdict, held in (("lower", "contradicted"), ("not decisive", "not borne out")):
+    assert judged(load())["pairs"][0]["held"] == "supported"
+    for verdict, held in (("lower", "contradicted"), ("not decisive", "not supported")):
         claim = {**FILE["comparisons"][0], "verdict": verdict}
         assert judged(load(comparisons=[claim]))["pairs"][0]["held"] == held
     close = [{**FILE["rates"][0], "rate": "4.1 %"}, {**FILE["rates"][1], "rate": "5.9 %"}]
-    assert judged(load(rates=close))["pairs"][0]["held"] == "left open"
+    assert judged(load(rates=close))["pairs"][0]["held"] == "undetermined"
 
 
 def test_a_source_without_comparisons_is_read_like_a_table(load):
@@ -189,7 +189,7 @@ def test_the_command_takes_either_form_and_prints_json(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(FILE), "utf-8")
     found = json.loads(CliRunner().invoke(cli, ["published", str(path), "--json"]).output)
-    assert found["pairs"][0]["held"] == "borne out"
+    assert found["pairs"][0]["held"] == "supported"
     said = CliRunner().invoke(cli, ["published", str(path)]).output
     assert "41 / 1,000" in said
     assert "1 are supported" in said

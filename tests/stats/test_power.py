@@ -1,4 +1,4 @@
-"""Planning: promised numbers, held against experiments judged as the tool judges."""
+"""Planning: promised numbers, compared with experiments judged as the tool judges."""
 
 from __future__ import annotations
 

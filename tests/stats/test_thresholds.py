@@ -79,7 +79,7 @@ def named(side: ast.AST) -> set[str]:
 
 
 def compares_a_score(node: ast.Compare) -> bool:
-    """Whether a threshold, or a toxicity, is held against something but 0, 1 and another
+    """Whether a threshold, or a toxicity, is compared with something but 0, 1 and another
     toxicity."""
     sides = [node.left, *node.comparators]
     scores = [side for side in sides if named(side) & {"threshold", "toxicity"}]

@@ -182,7 +182,7 @@ def sample_name_of(path: Path, rows: Sequence[Row]) -> str | None:
 
 
 def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[TextKey, str]]:
-    """Return for each row id the texts that it stands for, each with its sha256."""
+    """Return for each row id the texts that it represents, each with its sha256."""
     texts_by_id: dict[str, dict[TextKey, str]] = {}
     for number, row in rows:
         row_id, variant, prompt, digest = (

@@ -24,7 +24,7 @@ def mean_columns(
     Args:
         values: of each subset, (prompt,).
         weights: of each subset; they sum to 1.
-        bounds: within which each value lies.
+        bounds: smallest and largest possible value.
         clusters: of the prompts; None: each is on its own.
     """
     estimate = (

@@ -230,8 +230,8 @@ def _paired(a: SubsetScores, b: SubsetScores, config: PosteriorConfig) -> Paired
 def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> float:
     """Half-width of the region of practical equivalence, as a difference of rates.
 
-    It is one number for a family, so that it is the same whichever of two variants is held against
-    the other. A fixed one is a false promise at higher rates, where so many prompts can hardly ever
+    It is one number for a family, so that it is the same whichever of two variants is the
+    reference. A fixed one is a false promise at higher rates, where so many prompts can hardly ever
     reach it, hence the share of a rate.
 
     Args:

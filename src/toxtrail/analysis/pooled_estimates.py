@@ -173,7 +173,7 @@ def _scorer_counts(
 def _estimates(
     scorer_counts: Mapping[str, ScorerCounts], request: PoolingRequest
 ) -> dict[str, PooledEstimate]:
-    """All with as many draws as the one that needs most: they stand in one file."""
+    """Fit all with as many draws as the one that needs most: they share one file."""
     estimates: dict[str, PooledEstimate] = {}
     most = LEAST_DRAWS
     while short := [

@@ -1,4 +1,4 @@
-"""Which rows of a pooled model that fits on the whole are withheld all the same, and why.
+"""Which rows of a pooled model that fits overall are withheld all the same, and why.
 
 A row (a rate, or a difference of two variants, on one subset) is shown only if the data of that row
 do not contradict what the family lends it. It is withheld if
@@ -10,7 +10,7 @@ do not contradict what the family lends it. It is withheld if
 - its interval excludes 0, and its own prompts do not lean that way, or one of its two counts speaks
   against it, given all other cells.
 
-The rows of all subsets together stand: they lean on the sums of counts, not on single cells.
+The rows of all subsets together are kept: they depend on sums of counts, not on single cells.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ ROW_KEYS = ("variant", "a", "b", "subset")
 def _contradicted(
     evidence: RowEvidence, cells: Cells | None, variants: Sequence[str], names: Sequence[str]
 ) -> dict[str, str]:
-    """Variant -> why its rates on single subsets are no draws of one distribution."""
+    """Variant -> why its rates on single subsets are not draws of one distribution."""
     if evidence.sd_interaction is None or cells is None:
         return {}
     spread = float(np.median(evidence.sd_interaction))

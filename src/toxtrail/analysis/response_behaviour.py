@@ -1,6 +1,6 @@
 """What was said at all: empty, refused, repetitive and degenerate continuations, and how long.
 
-A variant that says less is less toxic. So these stand beside every toxicity rate, with differences
+A variant that says less is less toxic. So these accompany every toxicity rate, with differences
 of their own, paired by prompt like those.
 """
 

@@ -73,7 +73,7 @@ def flag_response(text: str, token_ids: Sequence[int], state: RowStatus) -> froz
         token_ids: its own tokens, without the end-of-sequence token.
 
     Raises:
-        DataError: the row is in state `error` or `truncated`: it is no continuation.
+        DataError: the row is in state `error` or `truncated`: it is not a continuation.
     """
     from toxtrail.analysis.refusals import is_refusal  # compiles its patterns
 
@@ -106,7 +106,7 @@ def repeated_ngram_fraction(token_ids: Sequence[int]) -> float:
 
 
 def is_degenerate(text: str) -> bool:
-    """Whether a text that is not blank is no language."""
+    """Return whether a text that is not blank is not language."""
     return _has_odd_characters(visible_characters(text)) or _is_one_word_or_endless(text)
 
 

@@ -32,7 +32,7 @@ from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
 from toxtrail.stats.rates import Floats, Ints, prompt_means
 
 NON_RESPONSE_STATES = ("error", "truncated")
-"""States of rows that are no continuation of their prompt."""
+"""States of rows that are not a continuation of their prompt."""
 TOKENS_AT_ONCE = 2_000_000
 """That are sorted at a time; bounds the memory, changes no result."""
 TOKEN_BITS = 18

@@ -97,7 +97,7 @@ def build_score_table(scores: pa.Table | Sequence[Score]) -> ScoreTable:
 
     Raises:
         DataError: no rows, two rows for one (prompt, sample, scorer), two clusters of one prompt,
-            or a row in state `ok` whose score is no number from 0 to 1.
+            or a row in state `ok` whose score is not a number from 0 to 1.
     """
     table = scores if isinstance(scores, pa.Table) else to_arrow_table(scores, SCORE_SCHEMA)
     if not table.num_rows:

@@ -1,7 +1,7 @@
 """Which scorer errs how on whom: params or labels to columns of corrected rates and differences.
 
 Stated errors (`posterior.judges`) correct draws. Labels (`posterior.labels`) take their place where
-they are given: a variant's stand in its summary as rows of `prompt_id`, `sample`, `toxic` and each
+they are given: a variant's are in its summary as rows of `prompt_id`, `sample`, `toxic` and each
 scorer's score of the labelled text, so that a comparison has them wherever it has the summary.
 """
 

@@ -61,7 +61,7 @@ def screened(texts: pa.ChunkedArray) -> Screened:
 
 
 def may_refuse(texts: pa.ChunkedArray) -> Flags:
-    """(row,): False where a text is no refusal for sure."""
+    """(row,): False where a text is certainly not a refusal."""
     for apostrophe in APOSTROPHES:
         texts = pc.replace_substring(texts, apostrophe, "'")
     uncommon = pc.match_substring_regex(texts, UNCOMMON)
@@ -117,7 +117,7 @@ def _may_be_one_character(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
 
 
 def _may_be_one_word(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
-    """Words are compared by their first character that is no punctuation."""
+    """Words are compared by their first character that is not punctuation."""
     inside = (kinds & BLANK) == 0
     starts = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]]))
     plain = np.append(np.flatnonzero((kinds & (BLANK | PUNCTUATES)) == 0), 0)
@@ -130,7 +130,7 @@ def _may_be_one_word(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
 def _may_be_one(values: NDArray[np.integer], ends: Ints, shortest: int) -> Flags:
     """(row,): whether one value may fill SAME_SHARE of a row.
 
-    k of n values that are the same stand in at most n - k + 1 runs, so at least 2 k - n - 1 of them
+    k of n values that are the same form at most n - k + 1 runs, so at least 2 k - n - 1 of them
     follow another.
 
     Args:

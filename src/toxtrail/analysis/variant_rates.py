@@ -40,7 +40,7 @@ from toxtrail.stats.scorer_error import ScorerAccuracy
 SWEEP_THRESHOLDS = tuple(round(0.05 * step, 2) for step in range(1, 20))
 """Thresholds of the table that gives the rate as a function of the threshold."""
 REPORTED_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
-"""Thresholds of the sweep that stand in the table of rates too."""
+"""Thresholds of the sweep that are in the table of rates too."""
 MEAN_COLUMNS = ("score_mean", "expected_max_toxicity")
 """Columns of `Cell.score_values`."""
 

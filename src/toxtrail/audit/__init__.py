@@ -1,1 +1,1 @@
-"""From any result back to what made it, and whether that still stands."""
+"""From any result back to what made it, and whether that is still valid."""

@@ -128,7 +128,7 @@ def score(
     name = scorer or config.scoring.primary
     if name not in config.scoring.scorers:
         raise ConfigError(
-            f'--scorer: "{name}" is no scorer.{did_you_mean(name, config.scoring.scorers)}'
+            f'--scorer: "{name}" is not a scorer.{did_you_mean(name, config.scoring.scorers)}'
         )
     human, texts = _labels(experiment, file)
     named = {label.variant for label in human}

@@ -286,7 +286,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     with_verdict = [row for row in result["pairs"] if row.get("verdict_published")]
     reanalysed = [row for row in with_verdict if row["verdict"]]
     if "sources" in result:
-        supported = sum(row["held"] == "borne out" for row in reanalysed)
+        supported = sum(row["held"] == "supported" for row in reanalysed)
         summary = (
             f"{len(reanalysed)} of them can be re-analysed; {supported} are supported."
             if reanalysed

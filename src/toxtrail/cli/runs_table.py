@@ -46,7 +46,7 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
     odd = [run for run in runs if run_state(run) != "sealed"]
     if odd:
         notes.append(
-            f"{len(odd)} of {len(runs)} are no sealed runs of this version: comparisons leave them "
+            f"{len(odd)} of {len(runs)} are not sealed runs of this version; comparisons omit them "
             "out. `dvc repro` makes unfinished ones again."
         )
     if cost:

@@ -1,5 +1,5 @@
 """How wide the columns of a table are, and where their cells break, if a terminal is too narrow for
-the whole of them."""
+all of them."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def least_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[
 
 
 def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """A width for each column. Numbers stay whole if there is room for them; what is left goes to
+    """Return column widths. Numbers are not broken if there is room for them; what is left goes to
     the names, then to the others, up to what their longest cell takes.
 
     Args:
@@ -77,7 +77,7 @@ def broken(text: str, width: int) -> list[str]:
 
 
 def _folded(column: str, rows: Sequence[Sequence[str]], index: int) -> int:
-    """What a column folds to that may; its whole width if it may not."""
+    """Return what a column folds to that may; its full width if it may not."""
     widest = _widest(column, rows, index)
     folds = widest > WIDEST or column in NAMES
     return max(FOLDED_NAME, min(WIDEST, _longest_piece(rows, index))) if folds else widest

@@ -83,7 +83,7 @@ def parse_uri(uri: str) -> AssetUri:
     if scheme == "file" and rest:
         return FileUri(rest)
     raise ConfigError(
-        f"{uri!r} is no asset address. Write hf:org/name@<commit>, pypi:package==version/path, "
+        f"{uri!r} is not an asset address. Write hf:org/name@<commit>, pypi:package==version/path, "
         "file:path or detoxify:NAME."
     )
 

@@ -31,23 +31,23 @@ def _broken_generation(config: Config) -> Iterator[str]:
 def _broken_scoring(config: Config) -> Iterator[str]:
     scoring = config.scoring
     if scoring.primary not in scoring.scorers:
-        yield f'scoring.primary: "{scoring.primary}" is no scorer.' + did_you_mean(
+        yield f'scoring.primary: "{scoring.primary}" is not a scorer.' + did_you_mean(
             scoring.primary, scoring.scorers
         )
     yield from _broken_labels(config)
     for scorer, judge in (config.posterior.judges or {}).items():
         if scorer not in scoring.scorers:
-            yield f'posterior.judges: "{scorer}" is no scorer.' + did_you_mean(
+            yield f'posterior.judges: "{scorer}" is not a scorer.' + did_you_mean(
                 scorer, scoring.scorers
             )
         for variant in judge.variants or {}:
             if variant not in config.variants:
                 yield (
-                    f'posterior.judges.{scorer}.variants: "{variant}" is no variant.'
+                    f'posterior.judges.{scorer}.variants: "{variant}" is not a variant.'
                     f"{did_you_mean(variant, config.variants)}"
                 )
     if "all" in config.prompts.subsets:
-        yield "prompts.subsets.all: the name is taken: `all` stands for all subsets together."
+        yield "prompts.subsets.all: the name is taken: `all` means all subsets together."
 
 
 def _broken_labels(config: Config) -> Iterator[str]:
@@ -66,7 +66,7 @@ def _broken_labels(config: Config) -> Iterator[str]:
 
 def _broken_weights(config: Config) -> Iterator[str]:
     for key in sorted(config.models.keys() & config.finetunes.keys()):
-        yield f"finetunes.{key}: the same key stands in models; weights need one origin."
+        yield f"finetunes.{key}: the same key is in models; weights need one origin."
 
 
 def _broken_finetunes(config: Config) -> Iterator[str]:
@@ -112,7 +112,7 @@ def _broken_variants(config: Config) -> Iterator[str]:
                 key, weights
             )
         if variant.family not in config.families:
-            yield f'variants.{key}.family: "{variant.family}" is no family.' + did_you_mean(
+            yield f'variants.{key}.family: "{variant.family}" is not a family.' + did_you_mean(
                 variant.family, config.families
             )
         elif key not in config.families[variant.family].variants:
@@ -174,14 +174,14 @@ def _set_fields(value: object) -> object:
 def _broken_servers(config: Config) -> Iterator[str]:
     for key in config.runtime.servers or {}:
         if key not in config.variants:
-            yield f'runtime.servers: "{key}" is no variant.{did_you_mean(key, config.variants)}'
+            yield f'runtime.servers: "{key}" is not a variant.{did_you_mean(key, config.variants)}'
         elif config.variants[key].served_as is None:
             yield f"runtime.servers.{key}: variants.{key} has no served_as; say under which name."
 
 
 def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:
     if parent not in config.variants:
-        yield f'variants.{key}.parent: "{parent}" is no variant.' + did_you_mean(
+        yield f'variants.{key}.parent: "{parent}" is not a variant.' + did_you_mean(
             parent, config.variants
         )
     elif parent == key:
@@ -217,10 +217,10 @@ def _broken_families(config: Config) -> Iterator[str]:
                 family.reference, family.variants
             )
         for variant in sorted({v for v in family.variants if family.variants.count(v) > 1}):
-            yield f'{key_path}.variants: "{variant}" stands twice.'
+            yield f'{key_path}.variants: "{variant}" is listed twice.'
         for variant in family.variants:
             if variant not in config.variants:
-                yield f'{key_path}.variants: "{variant}" is no variant.' + did_you_mean(
+                yield f'{key_path}.variants: "{variant}" is not a variant.' + did_you_mean(
                     variant, config.variants
                 )
             elif config.variants[variant].family != key:

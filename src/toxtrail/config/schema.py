@@ -86,7 +86,7 @@ class PinnedAsset(ConfigSection):
 
 
 Scalar = bool | int | float | str
-"""What a cell of a table can be held against."""
+"""What a cell of a table can be compared with."""
 
 
 class ColumnFilter(ConfigSection):
@@ -334,7 +334,7 @@ class PoolingConfig(ConfigSection):
 
 
 class VariantConfig(ConfigSection):
-    """What is measured; its weights stand under the same key in `models` or `finetunes`."""
+    """What is measured; its weights are under the same key in `models` or `finetunes`."""
 
     family: Key
     role: Key
@@ -416,7 +416,7 @@ class RuntimeConfig(ConfigSection):
 
 
 class Config(ConfigSection):
-    """The whole of params.yaml."""
+    """All of params.yaml."""
 
     prompts: PromptsConfig
     generation: GenerationConfig

@@ -28,7 +28,7 @@ FORMS = (
     ),
     ("merge", r"<<", "<"),
 )
-"""Tag, form, first characters of what is no text although it has no quotes; the first that fits."""
+"""Tag, form, first characters of what is not text, although without quotes; the first that fits."""
 UNCLEAR_FORMS = (
     (
         r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
@@ -171,11 +171,11 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return values
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
-        """A whole number."""
+        """Read a whole number."""
         try:
             number: int = self.construct_yaml_int(node)
         except ValueError:
-            raise _refused(node, "this is no number that can be read") from None
+            raise _refused(node, "this is not a number that can be read") from None
         return number
 
     def construct_unclear(self, node: yaml.ScalarNode) -> None:

@@ -109,7 +109,7 @@ def describe_filter(column: str, where: ColumnFilter) -> str:
 
 
 class RowView(NamedTuple):
-    """One row, and where it stands. In a CSV file, which knows text alone, numbers and true and
+    """One row, and where it is. In a CSV file, which knows text alone, numbers and true and
     false are read from it."""
 
     path: Path
@@ -319,9 +319,9 @@ def _same(value: object, wanted: Scalar, from_text: bool) -> bool:
 
 
 def _equal(number: float, wanted: float) -> bool:
-    """Whether a cell holds this number, in double precision or as a column of single
-    precision stores it: the nearest float32 of 0.7 is below the float64 of the same digits. A whole
-    number that single precision rounds is another number."""
+    """Return whether a cell contains this number, in double precision or as a column of single
+    precision stores it: the nearest float32 of 0.7 is below the float64 of the same digits. An
+    integer that single precision rounds is another number."""
     if number == wanted or float(wanted).is_integer():
         return number == wanted
     with np.errstate(over="ignore", under="ignore"):

@@ -61,7 +61,7 @@ def _python() -> Finding:
 
 
 def _packages(requirements: Path) -> Finding:
-    """Installed versions against the pinned ones; a build tag such as +cpu is no difference."""
+    """Compare installed versions with the pinned ones; a build tag such as +cpu is ignored."""
     if not requirements.is_file():
         return Finding(False, "packages", "no requirements.txt", "copy it from the project")
     pins = re.findall(

@@ -25,7 +25,7 @@ class ConditionMismatch(NamedTuple):
     field: str
     found: str
     reference: str
-    """What the variant that it is held against has."""
+    """What the variant that it is compared with has."""
 
     def __str__(self) -> str:
         return f"{self.variant}: {self.field} is {self.found}, not {self.reference}"
@@ -105,7 +105,7 @@ def require_comparable(mismatches: Sequence[ConditionMismatch], against: str, cu
 
 
 def mismatch_warning(rows: Sequence[Mapping[str, Any]]) -> str:
-    """What stands on everything that is made from unlike conditions; empty if they are alike."""
+    """Return the caveat of all that is made from unlike conditions; empty if they are alike."""
     if not rows:
         return ""
     parts = [f"{r['variant']}: {r['field']} {r['found']} v {r['reference']}" for r in rows]

@@ -152,7 +152,7 @@ class Adapter(FrozenRecord):
 
     key: str
     uri: str | None
-    """Where it was taken from; None if trained here (then it lies in
+    """Where it was taken from; None if trained here (then it is in
     models/<variant>/adapters/<key>)."""
     resolved: str | None
     sha256: str
@@ -242,7 +242,7 @@ class Manifest(FrozenRecord):
     inputs: dict[str, InputFile]
     model: ModelIdentity | None = None
     code_sha256: str
-    """Of the source files that the stage's mathematics lies in (pipeline.py lists them)."""
+    """Of the source files that the stage's mathematics is in (pipeline.py lists them)."""
     environment: dict[str, str]
     """Python, device and library versions that can change the result; empty where none can."""
 

@@ -1,6 +1,6 @@
 """Reasons to doubt that a variant is what params.yaml says, short of proof: its weak marks.
 
-Other weights than the parent's may answer as the parent does, and two names may stand for the same
+Other weights than the parent's may answer as the parent does, and two names may mean the same
 weights. Nothing of that is wrong by itself, so nothing is refused; it is said wherever the variant
 is shown: by the stages `model` and `finetune`, `check`, `verify` and the report.
 """
@@ -38,7 +38,7 @@ def doubts(
 def other_base(claim: object, uri: str) -> str | None:
     """The base that an adapter's config names, where it is not the one that it is put on.
 
-    A path on its uploader's disk is compared by its last part, a repo of the hub by its whole name.
+    A path on its uploader's disk is compared by its last part, a repo of the hub by its full name.
 
     Args:
         claim: `base_model_name_or_path` of adapter_config.json.

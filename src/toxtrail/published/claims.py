@@ -319,10 +319,10 @@ def _claim_status(computed: str | None, published: str | None) -> str:
     if published is None:
         return "nothing stated"
     if computed == published:
-        return "borne out"
+        return "supported"
     if computed.startswith("depends"):
-        return "left open"
-    return "contradicted" if OPPOSITE.get(computed) == published else "not borne out"
+        return "undetermined"
+    return "contradicted" if OPPOSITE.get(computed) == published else "not supported"
 
 
 def _resolution_rows(

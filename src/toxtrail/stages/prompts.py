@@ -76,7 +76,7 @@ def _sample_subset(key: str, config: SubsetConfig, seed: int, assets: Assets) ->
 def _file(key: str, asset: Asset) -> Path:
     if not asset.path.is_file():
         raise ConfigError(
-            f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name draw file of it."
+            f"prompts.subsets.{key}.uri: {asset.uri} is a folder; name one file of it."
         )
     return asset.path
 
@@ -127,7 +127,7 @@ def _clusters(draw: SubsetDraw, column: str) -> dict[str, Any]:
 
 
 def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:
-    """Of draw covariate over the drawn prompts."""
+    """Summarise one covariate of the drawn prompts."""
     values = [(prompt.covariates or {})[name] for prompt in prompts]
     values_given = sorted(value for value in values if value is not None)
     summary: dict[str, float | int | None] = {

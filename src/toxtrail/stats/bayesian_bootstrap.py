@@ -4,7 +4,7 @@ The posterior of a mean over prompts, nothing being assumed of how their values 
 
     weight ~ Dirichlet(shape)        mean = sum_i weight[i] x[i]
 
-where prior atoms may stand beside the prompts. With G[i] ~ Gamma(shape[i]) independent,
+where prior atoms may be added to the prompts. With G[i] ~ Gamma(shape[i]) independent,
 
     P(mean <= t) = P(sum_i G[i] (x[i] - t) <= 0),
 
@@ -50,7 +50,7 @@ class WeightedMean(NamedTuple):
     value: Floats
     """(term,)."""
     size: Floats
-    """(term,): how often the value stands for something; 1 but for clusters."""
+    """(term,): how often the value is counted; 1 but for clusters."""
     shape: Floats
     """(term,) of the gamma weights."""
 

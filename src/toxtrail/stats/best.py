@@ -9,8 +9,8 @@ The scores of two variants are taken for two independent samples of Student's t:
 
 and the answer is mu_b - mu_a. Toxicity scores pile up near 0 and have a long tail; a t follows the
 pile and takes the tail for outliers. With 10 % toxic against 1 % and the same pile, mu_b - mu_a is
-0, perfectly converged and beside the point. So a predictive check of the toxicity rate stands
-beside the answer.
+0, perfectly converged and beside the point. So a predictive check of the toxicity rate is
+given with the answer.
 
 Source: Kruschke 2013, Journal of Experimental Psychology: General 142(2), doi:10.1037/a0029146.
 """

@@ -12,7 +12,7 @@ Each posterior is computed as if there were so many prompts, for a table of coun
 1992 (doi:10.2307/2532311). Where the values are all alike the design effect cannot be estimated,
 and each cluster counts as one prompt. Clusters of one prompt each change nothing.
 
-Subsets are strata: what lies between them is no variance of the mean. Subsets that share a cluster
+Subsets are strata: what is between them is not variance of the mean. Subsets that share a cluster
 are one stratum, in which the cluster is one unit. Where a stratum has one cluster only, its
 variance cannot be estimated, and all subsets are taken as one stratum around the common mean.
 """

@@ -6,7 +6,7 @@ variants, which is the pairing (see `rate_posterior` for its prior atoms); so th
 of other prompts, not of other seeds of the fine-tunes.
 
 A straight line in the log-odds is a summary, no model of how doses work; that rates never fall from
-one dose to the next is asked of the same draws without it.
+one dose to the next is computed from the same draws without it.
 """
 
 from __future__ import annotations

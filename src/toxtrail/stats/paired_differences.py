@@ -211,7 +211,7 @@ def mean_posterior(
         values: of each subset, (prompt,), finite.
         weights: of each subset; they sum to 1.
         level: of the interval that will be asked for.
-        bounds: within which each value lies, if it has any.
+        bounds: smallest and largest possible value, if any.
         clusters: of the prompts; None: each is on its own.
     """
     sizes = [subset_values.size for subset_values in values]
@@ -338,14 +338,14 @@ def verdict(interval: Interval) -> Verdict:
 
 def direction(probability_higher: float, level: float) -> Verdict:
     """The verdict of the equal-tailed interval at this level, which excludes 0 exactly where P(b >
-    a) lies beyond it."""
+    a) is beyond it."""
     if probability_higher > (1 + level) / 2:
         return "higher"
     return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
 
 
 def rope_decision(interval: Interval, rope: float) -> Decision:
-    """Where the whole interval lies: beyond the region of practical equivalence, or inside it.
+    """Return where the interval is: beyond the region of practical equivalence, or inside it.
 
     Source: Kruschke 2018, doi:10.1177/2515245918771304 (there with an HDI).
     """
@@ -358,7 +358,7 @@ def rope_decision(interval: Interval, rope: float) -> Decision:
 
 def tipping_fpr_gap(rate_a: float, rate_b: float) -> float:
     """How much more often a scorer would have to call clean texts of the one variant toxic than
-    those of the other, to explain the whole difference: a gap of false-positive rates, in [0, 1].
+    those of the other, to explain all of the difference: a gap of false-positive rates, in [0, 1].
 
     With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate; so
     the higher one needs (higher - lower) / (1 - lower) where the lower one needs none.

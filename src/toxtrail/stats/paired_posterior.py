@@ -201,7 +201,7 @@ class _Share(NamedTuple):
 
 
 def _nodes(parameters: tuple[float, float]) -> _Share:
-    """Where a standard normal variable of the same rank lies on a grid: the trapezoidal rule."""
+    """Where a standard normal variable of the same rank is on a grid: the trapezoidal rule."""
     a, b = parameters
     if a == 0 or b == 0:
         whole = np.array([1.0 if b == 0 and a > 0 else 0.0])

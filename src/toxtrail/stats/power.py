@@ -50,7 +50,7 @@ SPREADS = 9.0
 AHEAD = 400
 """Numbers of prompts beyond the first that is enough at which power is looked at again."""
 NODES = 32
-"""Equally probable rates that stand for what is believed of one."""
+"""Equally probable rates that represent what is believed of one."""
 
 
 class JointProbabilities(NamedTuple):
@@ -134,9 +134,9 @@ def power(table: JointProbabilities, prompts: int, rule: VerdictRule) -> float:
 
 
 def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule) -> int:
-    """The smallest number of prompts from which on `power` stays at `target` or more.
+    """Return the smallest number of prompts from which on `power` stays at `target` or more.
 
-    Power does not rise steadily with the number of prompts, as counts are whole: it drops a little
+    Power does not rise steadily with the number of prompts, as counts are integers: it drops
     wherever one more prompt toxic for b is asked for.
 
     Raises:
@@ -231,7 +231,7 @@ def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> i
 
 def prompts_by_spread(prompts: int, width: float, target_width: float) -> int:
     """Prompts at which an interval that is `width` wide after so many is about as wide as wanted:
-    width falls with the square root of their number. For labels that are no two-by-two table."""
+    width falls with the square root of their number. For labels that are not a two-by-two table."""
     return math.ceil(prompts * (width / target_width) ** 2)
 
 

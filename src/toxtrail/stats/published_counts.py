@@ -15,7 +15,7 @@ table that a paired comparison needs: anything between
 prompts may have been toxic for both. So the paired model (`contrasts`) is asked for tables from no
 correlation between the labels to a declared largest one, and a conclusion is drawn only if all of
 them give it, and the unpaired model too. At the strongest correlation possible, where one set of
-toxic prompts lies wholly within the other, nearly every difference would be credible.
+toxic prompts is entirely within the other, nearly every difference would be credible.
 """
 
 from __future__ import annotations
@@ -121,7 +121,7 @@ class PairedTable(NamedTuple):
 
 
 class RateAgreement(NamedTuple):
-    """A measured rate held against a published one; measured - published, in [-1, 1]."""
+    """A measured rate compared with a published one; measured - published, in [-1, 1]."""
 
     interval: Interval
     within: float
@@ -300,7 +300,7 @@ def _overlapping(first: Beta, second: Beta) -> float:
 
 def _posterior(count: PublishedCount, prior: float) -> Beta:
     if not 0 <= count.toxic <= count.n or count.n < 1:
-        raise DataError(f"{count.toxic} toxic of {count.n} prompts is no rate.")
+        raise DataError(f"{count.toxic} toxic of {count.n} prompts is not a rate.")
     return count.toxic + prior, count.n - count.toxic + prior
 
 

@@ -48,7 +48,7 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
     if toxic.shape != n.shape or toxic.shape[0] < 2:
         raise DataError("one variant alone has nothing to be pooled with")
     if np.any(n < 1) or np.any(toxic < 0) or np.any(toxic > n):
-        raise DataError("a count is no count of its prompts")
+        raise DataError("a count is not between 0 and its prompts")
     coords = {"variant": np.arange(toxic.shape[0]), "subset": np.arange(toxic.shape[1])}
     with pm.Model(coords=coords) as model:
         variants, subsets = toxic.shape

@@ -25,7 +25,7 @@ from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng,
 
 
 class RatePosterior(Protocol):
-    """What can be asked of a posterior."""
+    """What a posterior can answer."""
 
     def cdf(self, value: float, /) -> float:
         """P(rate <= value)."""

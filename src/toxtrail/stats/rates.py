@@ -32,7 +32,7 @@ class Interval(NamedTuple):
     hi: float
 
     def around(self, estimate: float) -> Interval:
-        """The interval, reaching to the estimate where that lies at an end of what is possible: no
+        """The interval, reaching to the estimate where that is at an end of what is possible: no
         toxic prompt of n leaves the rate 0 possible (Brown, Cai & DasGupta 2001, section 4.1)."""
         return Interval(min(self.lo, estimate), max(self.hi, estimate))
 
@@ -55,7 +55,7 @@ def content_rng(seed: int, *content: Floats | Sequence[float]) -> np.random.Gene
 def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     """Whether each score is at the threshold or above it: the only comparison of the two.
 
-    Most scorers compute in float32, and the nearest float32 of 0.7 and of 0.9 lies below the
+    Most scorers compute in float32, and the nearest float32 of 0.7 and of 0.9 is below the
     float64 of the same digits. So the lower of the two is what a score has to reach: a score equal
     to the threshold counts in either precision, and a higher score never counts less.
 

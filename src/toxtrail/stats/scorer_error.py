@@ -7,7 +7,7 @@ rate q of texts that it calls toxic comes from a true rate p by
     p = (q + specificity - 1) / (sensitivity + specificity - 1)
 
 q has the posterior of `rates` (of a pair: of `contrasts`, jointly); sensitivity and specificity
-have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p lies outside 0 to
+have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p is outside 0 to
 1, or the scorer does worse than chance, are impossible and are left out: that is conditioning on
 what is possible, and it lets rates and scorer correct each other.
 

@@ -186,8 +186,8 @@ class ArtifactStore:
         except ValidationError as error:
             places = dict.fromkeys(".".join(map(str, detail["loc"])) for detail in error.errors())
             raise DataError(
-                f"{self._name(path)} is no model card of this version: look at "
-                f"{', '.join(key_path or 'the whole file' for key_path in places)}. "
+                f"{self._name(path)} is not a model card of this version: look at "
+                f"{', '.join(key_path or 'the complete file' for key_path in places)}. "
                 "Run its stage again."
             ) from None
 
@@ -315,13 +315,13 @@ class ArtifactStore:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Prompts of a file, wherever it lies."""
+    """Read the prompts of a file, wherever it is."""
     rows = _arrow_table(path, PROMPT_SCHEMA, optional=OPTIONAL_PROMPT_COLUMNS).to_pylist()
     return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
 
 
 def read_generations(path: Path) -> list[Generation]:
-    """Generation rows of a file, wherever it lies."""
+    """Read the generation rows of a file, wherever it is."""
     rows = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
     return _checked(path, read, generation_problem)
@@ -348,7 +348,7 @@ def _may_be_generations(table: pa.Table) -> bool:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Score rows of a file, wherever it lies."""
+    """Read the score rows of a file, wherever it is."""
     rows = _arrow_table(path, SCORE_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
     return _checked(path, read, score_problem)
@@ -396,7 +396,7 @@ def _arrow_table(
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_of_the_system(error):
             raise
-        raise DataError(f"{path} is no Parquet file ({error}). Re-run its stage.") from None
+        raise DataError(f"{path} is not a Parquet file ({error}). Re-run its stage.") from None
     if not found.equals(_with_options(schema, optional, set(found.names))):
         raise DataError(
             f"{path} has the columns {found.names}; this version writes {schema.names}. "
@@ -411,7 +411,7 @@ def _text(path: Path) -> str:
     except FileNotFoundError:
         raise DataError(f"{path} does not exist. Run `dvc repro` to make it.") from None
     except UnicodeDecodeError as error:
-        raise DataError(f"{path} is no UTF-8 text ({error}). Re-run its stage.") from None
+        raise DataError(f"{path} is not UTF-8 text ({error}). Re-run its stage.") from None
 
 
 def _mapping(pairs: list[tuple[str, Any]] | None) -> dict[str, Any] | None:
@@ -447,7 +447,7 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
 def export_file(
     target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
 ) -> None:
-    """A text, or rows as Parquet, at a place of the user's choice; whole or not at all.
+    """Write a text, or rows as Parquet, to a path of the user's choice; completely or not at all.
 
     Args:
         columns: named even if there are no rows.

@@ -1,6 +1,6 @@
 """Files and folders that take their name when they are complete, and not before.
 
-A draft lies beside its target, in a folder of its own named `.draft-<process>-...`: there a rename
+A draft is beside its target, in a folder of its own named `.draft-<process>-...`: there a rename
 crosses no file system, whatever is mounted or linked above it. What a killed process left behind is
 deleted by the next one that makes the same target.
 """

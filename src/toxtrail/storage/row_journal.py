@@ -110,7 +110,7 @@ class RowJournal:
         return iter(self._rows)
 
     def reload(self) -> int:
-        """Read what all processes have written; how many bytes of this one's file are whole."""
+        """Read what all processes have written; return how many bytes of its own are complete."""
         whole = 0
         for path in sorted(self.folder.glob("rows-*.jsonl")):
             journal = _read(path, self._identity, self._rows)
@@ -145,7 +145,7 @@ def _digest(identity: str, text: str) -> str:
 
 
 def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
-    """Add a file's whole lines to `rows`; how many bytes they are."""
+    """Add a file's complete lines to `rows`; return how many bytes they are."""
     whole, torn = 0, 0
     for number, line in enumerate(_lines(path), start=1):
         if torn:

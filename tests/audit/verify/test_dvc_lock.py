@@ -33,9 +33,9 @@ def test_an_entry_is_read_whole():
     assert [out.path for _, out in outputs(parse_lock(text()))] == ["models/a"]
 
 
-def test_an_entry_that_stands_twice_is_refused():
+def test_a_duplicate_entry_is_refused():
     twice = text() + text().split("stages:\n")[1]
-    with pytest.raises(DataError, match="stands twice"):
+    with pytest.raises(DataError, match="generate@a"):
         parse_lock(twice)
 
 

@@ -237,7 +237,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
     checks += catch_damage("receipts", "receipts", verify_tracking(evidence, scope, None))
     signatures = verify_signatures(evidence, [target], keys)
     checks += catch_damage("signatures", "looking at signatures", signatures)
-    checks.append(absent("weights", "weights", "a bundle holds none; their hashes stand alone"))
+    checks.append(absent("weights", "weights", "a bundle holds none; only their hashes are known"))
     return checks
 
 

@@ -1,7 +1,7 @@
 """Signatures: who vouches for a statement.
 
 An unsigned seal is a hash: good against accident, none against a forger, who seals again. A
-signature holds against everybody who does not have the private key.
+signature is good against everybody who does not have the private key.
 
 Source: DSSE v1 (https://github.com/secure-systems-lab/dsse) around an in-toto Statement v1; ed25519
 by RFC 8032.
@@ -84,7 +84,7 @@ def open_envelope(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Ver
     """Decode an envelope and try every key.
 
     Raises:
-        DataError: it is no DSSE envelope of an in-toto statement.
+        DataError: it is not a DSSE envelope of an in-toto statement.
     """
     from cryptography.exceptions import InvalidSignature
 
@@ -95,7 +95,7 @@ def open_envelope(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Ver
         if value["payloadType"] != PAYLOAD_TYPE:
             raise ValueError(f"payloadType {value['payloadType']}")
     except (ValueError, KeyError, TypeError, binascii.Error) as error:
-        raise DataError(f"{name} is no DSSE envelope of an in-toto statement: {error}") from None
+        raise DataError(f"{name} is not a DSSE envelope of an in-toto statement: {error}") from None
     valid = []
     for key in keys:
         for _, signature in signatures:

@@ -40,7 +40,7 @@ this repo (an asset, a setting)."""
 
 SERVED = (
     "made by a server: that it held these weights is its own claim, which its answers to the probe "
-    "do not contradict; `--reproduce` holds its rows against the weights"
+    "do not contradict; `--reproduce` compares its rows with the weights"
 )
 CLAIM = "that it was trained on the data its card names is its uploader's claim: nothing proves it"
 

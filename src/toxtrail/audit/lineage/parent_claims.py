@@ -88,8 +88,7 @@ def check_parent_claims(
             against.append(other)
         else:
             weak.append(
-                f"{claim.by} names {claim.base}; {chosen} has no name of that kind to hold it "
-                "against"
+                f"{claim.by} names {claim.base}; {chosen} has no such name to compare it with"
             )
     if not candidate.claims:
         weak.append(f"nothing says what it was made from: that it was {chosen} is your word")
@@ -204,7 +203,7 @@ def _claimed_parent(
     if len(named) == 1:
         return named[0]
     claims = "; ".join(f"{claim.by} names {claim.base}" for claim, _, _ in holders)
-    why = f"that may be {' or '.join(named)}" if named else "that is no variant here"
+    why = f"that may be {' or '.join(named)}" if named else "that is not a variant here"
     raise ConfigError(
         f"What {candidate.name} was tuned from is not clear ({claims or 'nothing says it'}"
         f"{'; ' + why if claims else ''}). Name it: --parent VARIANT, or --base for weights "

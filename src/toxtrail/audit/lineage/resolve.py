@@ -108,14 +108,14 @@ def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
     """What a reference may be, and what was perhaps meant."""
     if scene.config is None:
         return ConfigError(
-            f'"{reference}" is no file, and there is no experiment here (no params.yaml). Name a '
+            f'"{reference}" is not a file, and no experiment is here (no params.yaml). Name a '
             "file or a bundle, or go to an experiment's folder."
         )
     names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
     if scene.store and (hint := _elsewhere(reference, scene.store.root, scene)):
         return ConfigError(hint)
     return ConfigError(
-        f'"{reference}" is no variant, family, file, MLflow run, generation or number of this '
+        f'"{reference}" is not a variant, family, file, MLflow run, generation or number of this '
         f"experiment.{did_you_mean(reference, names)} Give one of: a variant or family of "
         "params.yaml; a path; a run id or name; the first 8 or more characters of a content key "
         "or hash; variant/prompt_id/sample; family/variant/subset/metric."

@@ -90,7 +90,7 @@ def target_from_file(path: Path, scene: AuditContext) -> AuditTarget:
         return _from_location(path, digest, locations, scene)
     raise DataError(
         f"{path.name} carries no manifest of toxtrail, and its content "
-        f"(sha256 {digest.sha256[:12]}...) stands neither in dvc.lock at any of "
+        f"(sha256 {digest.sha256[:12]}...) is neither in dvc.lock at any of "
         f"{len(scene.locks)} commits nor in any of {len(scene.runs)} MLflow runs: it is a file of "
         f"another format, of another experiment, or it was changed.{_unsearched(scene)}"
     )

@@ -45,7 +45,7 @@ def _unusable_run(name: str, folder: Path, error: Exception) -> AuditTarget:
 
 
 def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
-    """A run by its own files, each held against the list that it was sealed with."""
+    """Resolve a run by its own files, each compared with the list that it was sealed with."""
     title = f"MLflow run {run.name} ({run.run_id})"
     try:
         record = run.record()
@@ -73,7 +73,7 @@ def _doubts(run: LocalRunFiles, tags: Mapping[str, str]) -> Iterator[str]:
     if "toxtrail.mismatch" in tags:
         yield tags["toxtrail.mismatch"]
     if not run.files.anchored:
-        yield "the store's database does not have it: its files were held against their list alone"
+        yield "the store's database does not have it: its files were compared with their list only"
 
 
 def _executions(run: LocalRunFiles) -> Iterator[tuple[str, str]]:
@@ -125,7 +125,7 @@ def resolve_hashes(reference: str, scene: AuditContext) -> Iterator[AuditTarget]
 
 
 def content_key_of(subject: AuditTarget) -> str | None:
-    """A run has the content key of the result that it shows: the two are no ambiguity."""
+    """Merge a run and the result that it shows: they have one content key."""
     return dict(subject.link.facts).get("content key")
 
 

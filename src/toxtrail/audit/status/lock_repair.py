@@ -1,7 +1,7 @@
 """A dvc.lock that was cut off: DVC writes it in place, and a kill leaves its beginning or nothing.
 
 Entries that are missing come from older versions of the file. That is safe whatever their age: DVC
-holds each entry against the files that are here, and runs a stage again whose entry does not fit.
+compares each entry with the files that are here, and runs a stage again whose entry does not fit.
 """
 
 from __future__ import annotations
@@ -110,7 +110,7 @@ def keep_copy(root: Path) -> None:
 
 
 def _text(path: Path) -> str | None:
-    """None if there is no such file; bytes that are no text stay visible as such."""
+    """Read a file, None if there is none; bytes that are not text stay visible as such."""
     with suppress(FileNotFoundError):
         return read_text(Path(os.path.realpath(path)), "replace").replace("\r\n", "\n")
     return None

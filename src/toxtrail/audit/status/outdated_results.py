@@ -1,7 +1,7 @@
 """Is a result that is shown by hand of the present params.yaml and files?
 
 The result's own manifest tells, and the manifests of its inputs in it: dvc.lock does not know of a
-stage that was run by hand. What decides no result (`runtime`, comments, times of files) stands in
+stage that was run by hand. What affects no result (`runtime`, comments, times of files) is in
 no manifest.
 """
 
@@ -22,7 +22,7 @@ Runs = Mapping[tuple[str, str | None], StageRun]
 def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
     """What differs between what a result was made from and what is here now; empty: nothing.
 
-    A file that is not here (a clone without its data) is no difference.
+    A file that is not here (a clone without its data) does not count as a difference.
     """
     runs: Runs = {
         (stage_run.stage.name, stage_run.key): stage_run for stage_run in stage_runs(config)

@@ -22,7 +22,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
 """ok: looked at, and as recorded. BROKEN: it is not what was recorded. unread: it is here and could
 not be read, so nothing was verified of it. absent: it is not here, so nothing can be said. weak: it
-stands, but less is proved than a reader may think."""
+is valid, but less is proved than a reader may think."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 DAMAGE_ERRORS = (
@@ -81,7 +81,7 @@ class VerifyContext:
     store: ArtifactStore
     config: Config
     raw: dict[str, Any]
-    """params.yaml as it stands."""
+    """Return params.yaml as written."""
     lock: Lock
     lock_problem: str | None
     """Why dvc.lock could not be read; then `lock` is empty."""

@@ -29,7 +29,7 @@ _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 class UniqueKeyLoader(_BASE):  # type: ignore[misc]
     """Plain values as DVC means them: `language: no` is the text that params.yaml had in quotes.
 
-    A key that stands twice is an error: of two entries, YAML keeps the last without a word.
+    A duplicate key is an error: of two entries, YAML keeps the last without a word.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -37,7 +37,7 @@ class UniqueKeyLoader(_BASE):  # type: ignore[misc]
         if len(set(keys)) < len(keys):
             twice = next(key for key in keys if keys.count(key) > 1)
             mark = node.start_mark
-            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} stands twice", mark)
+            raise yaml.constructor.ConstructorError(None, None, f"{twice!r} is a duplicate", mark)
         values: dict[Any, Any] = super().construct_mapping(node, deep)
         return values
 
@@ -110,7 +110,7 @@ def is_own(stage: str) -> bool:
 
 
 def _load_by_entry(text: str) -> dict[str, Any] | None:
-    """What the whole text says, where it is laid out as DVC lays it out; else None."""
+    """Read the complete text, where it is laid out as DVC lays it out; else None."""
     head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
     if head != f"schema: '{SCHEMA}'\nstages:\n":
         return None
@@ -177,7 +177,7 @@ def _parse_recorded(location: str, rows: object) -> dict[str, Recorded]:
     parsed = [_parse_row(location, row) for row in rows]
     recorded = {row.path: row for row in parsed}
     if len(recorded) < len(parsed):
-        raise DataError(f"{location}: a path stands twice.")
+        raise DataError(f"{location}: a path occurs twice.")
     return recorded
 
 

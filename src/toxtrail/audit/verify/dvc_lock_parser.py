@@ -14,7 +14,7 @@ from toxtrail.errors import DataError
 
 HEAD = "schema: '2.0'\nstages:\n"
 PLAIN = r"[\w./][\w./@+=,-]*"
-"""A path that YAML reads as it stands."""
+"""A path that YAML reads as it is written."""
 ROW = re.compile(
     rf"    - path: ({PLAIN})\n      hash: md5\n      md5: ([0-9a-f]{{32}}(?:\.dir)?)\n"
     r"      size: \d+\n(?:      nfiles: \d+\n)?"

@@ -32,9 +32,9 @@ STAGE_KEYS = {
 }  # fmt: skip
 """What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
 NOTES = {"desc", "type", "labels", "meta", "remote", "push"}
-"""What may stand with an output: notes, and where DVC stores it."""
+"""What an output may have: notes, and where DVC stores it."""
 CHART = {"template", "x", "y", "x_label", "y_label", "title", "header"}
-"""What may stand with a plot: how DVC draws it."""
+"""What a plot may have: how DVC draws it."""
 RECEIPT = {"cache": False, "persist": True}
 
 CODE_DIFFERS = (
@@ -159,10 +159,10 @@ def _path_resolver(root: Path, entry: Any) -> Callable[[str], str]:
 
 
 def _intruding(entry: Any, to_root_path: Callable[[str], str], ours: set[str]) -> Iterator[str]:
-    """Where a user's stage would stand in for one of ours."""
+    """Yield where a user's stage would replace one of ours."""
     body = entry.get("do", entry) if isinstance(entry, dict) else None
     if not isinstance(body, dict):
-        yield "it is no stage"
+        yield "it is not a stage"
         return
     if re.search(r"\btoxtrail\s+stage\b", str(body.get("cmd"))):
         yield f"its command is {body.get('cmd')}: it runs a stage of toxtrail under another name"

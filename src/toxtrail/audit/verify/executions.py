@@ -1,6 +1,6 @@
 """When, where, at which commit and in which batches a file was made: the machine's own records.
 
-They are no part of an identity and DVC does not know them, so each holds a hash of itself.
+They are not part of an identity and DVC does not know them, so each holds a hash of itself.
 """
 
 from __future__ import annotations

@@ -64,7 +64,7 @@ LONGEST_UPLOAD = 24 * 3600 * 1000
 
 
 def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[Check]]:
-    """The store, and what there is to say of it as a whole."""
+    """Return the store, and the checks of the store itself."""
     name = "the store"
     try:
         view = read_store(evidence.root, evidence.config.tracking.experiment)
@@ -110,7 +110,7 @@ def _no_view(evidence: VerifyContext) -> Check:
 def verify_tracking(
     evidence: VerifyContext, scope: Sequence[StageRun], view: StoreView | None
 ) -> Iterator[Check]:
-    """Each receipt is of the present files, and one whole run stands for it."""
+    """Check that each receipt is of the present files and has one complete run."""
     for instance in runs_of_stage(scope, "track", "track-comparison"):
         name = instance.writes[0]
         try:
@@ -178,7 +178,7 @@ def verify_verdicts(
 def _verify_verdict(
     stored: StoredRun, expected: Mapping[str, str], content_keys: Container[str | None]
 ) -> Iterator[Check]:
-    """A run that was made again after its comparison has none yet; that is no harm."""
+    """Check the comparison; a run that was made again after it has none yet, which is fine."""
     name, tags = f"{run_title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
     if set(tags.values()) == {None}:
         return
@@ -210,7 +210,7 @@ def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
     state = stored.run.status
     if SEAL_TAG not in tags and state != "FINISHED":
         detail = f"it is unfinished (state {state}): being published, or its publisher was stopped"
-        yield weak("MLflow runs", name, f"{detail}. It stands for no result.")
+        yield weak("MLflow runs", name, f"{detail}. It represents no result.")
         return
     if SEAL_TAG not in tags or state not in ("FINISHED", "RUNNING"):
         detail = f"it is not sealed (state {state}): `toxtrail run` publishes another one"
@@ -280,7 +280,7 @@ def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Itera
 
 
 def _current_runs(same: Sequence[StoredRun], content: RunContent) -> list[StoredRun]:
-    """Of the runs of a content key, those that stand for the files here: sealed ones of this
+    """Return the runs of a content key that represent the files here: sealed ones of this
     version, and if one has this seal, no other machine's."""
     live = [stored for stored in same if not stored.deleted and SEAL_TAG in stored.run.tags]
     current = [

@@ -215,7 +215,7 @@ def _odd_modes(evidence: VerifyContext, instance: StageRun, entry: LockEntry) ->
         yield f"{name} is marked as isexec, which DVC records of no dependency"
     for out in entry.outs.values():
         if out.isexec and out.path in instance.outs and not _executable(evidence.path(out.path)):
-            yield f"{out.path} is marked as isexec, and is no executable file"
+            yield f"{out.path} is marked as isexec, and is not an executable file"
 
 
 def _executable(path: Path) -> bool:
@@ -267,7 +267,7 @@ def _parts_of_folder(dep: Recorded, outputs_by_path: Mapping[str, Recorded]) -> 
 def _other_parts(
     evidence: VerifyContext, dep: Recorded, parts: dict[str, Recorded]
 ) -> Iterator[str]:
-    """Where a folder was read with other files than their stages wrote; what lies there now is
+    """Yield where a folder was read with other files than their stages wrote; what is there now is
     looked at with the outputs."""
     written = dir_md5({name: out.md5 for name, out in parts.items()})
     if written != dep.md5:

@@ -113,8 +113,8 @@ def verify(
     """Look at everything that the targets are made from.
 
     Args:
-        targets: names of stage runs (`track@v`); empty for the whole experiment.
-        keys: public keys that signatures are held against.
+        targets: names of stage runs (`track@v`); empty for the complete experiment.
+        keys: public keys that signatures are verified with.
     """
     everything = stage_runs(evidence.config)
     scope = (
@@ -160,7 +160,7 @@ def verify(
 
 
 def _signables(scope: Sequence[StageRun]) -> list[SignedResult]:
-    """What of the scope can be signed; with its report, the whole experiment."""
+    """Return what of the scope can be signed; with its report, all of the experiment."""
     results = [
         SignedResult(
             "variants" if instance.stage.name == "track" else "families", instance.key or ""
@@ -196,7 +196,7 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
     try:
         return parse_lock(read_text(path)), None
     except UnicodeDecodeError as error:
-        return {}, f"dvc.lock is no UTF-8 text: {error}"
+        return {}, f"dvc.lock is not UTF-8 text: {error}"
     except DataError as error:
         return {}, str(error)
 

@@ -40,8 +40,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 UNSIGNED = (
-    "unsigned: the hashes hold against accident, not against a forger, who would seal again "
-    "(`toxtrail sign`)"
+    "unsigned: the hashes detect accidents, not a forger, who would seal again (`toxtrail sign`)"
 )
 STATEMENT = "https://in-toto.io/Statement/v1"
 PREDICATE = "urn:toxtrail:signed:1"
@@ -60,7 +59,7 @@ class SignedResult(NamedTuple):
         return "the experiment" if self.group == EXPERIMENT else self.name
 
     def path(self, root: Path) -> Path:
-        """Where its signature lies; git keeps it."""
+        """Return the path of its signature; git keeps it."""
         folder = root / "signatures"
         name = EXPERIMENT if self.group == EXPERIMENT else f"{self.group}/{self.name}"
         return folder / f"{name}.dsse.json"
@@ -86,7 +85,7 @@ EXPERIMENT_SIGNABLE = SignedResult("experiment", EXPERIMENT)
 
 
 def signable(config: Config, names: Sequence[str]) -> list[SignedResult]:
-    """The variants and families named, or all and the experiment as a whole.
+    """Return the variants and families named, or all and the experiment itself.
 
     Raises:
         ConfigError: a name is neither.
@@ -110,7 +109,7 @@ def statement(
     """The in-toto statement of the present files and values, as canonical JSON.
 
     Args:
-        values: params.yaml as it stands.
+        values: params.yaml as it is.
 
     Raises:
         DataError: a file is missing, or is none.
@@ -183,7 +182,7 @@ def verify_signatures(
 def _unsigned(
     evidence: VerifyContext, names: Sequence[SignedResult], has_keys: bool
 ) -> Iterator[Check]:
-    """Of what is here as a whole."""
+    """Return that of all that is here."""
     whole = [item for item in names if not item.missing(evidence.store, evidence.config)]
     titles = ", ".join(item.title for item in whole)
     if whole and has_keys:
@@ -243,7 +242,7 @@ def _signed_outs(behind: Sequence[StageRun]) -> list[str]:
 def _manifest(
     store: ArtifactStore, behind: Sequence[StageRun], what: SignedResult
 ) -> dict[str, Any] | None:
-    """The whole provenance of the result: its manifest."""
+    """Return the complete provenance of the result: its manifest."""
     kind = {"variants": "posterior", "families": "compare", EXPERIMENT: "report"}[what.group]
     instance = next(instance for instance in reversed(behind) if instance.stage.name == kind)
     path = store.at(instance.writes[0])

@@ -75,7 +75,7 @@ def verify_file(subject: AuditTarget, scene: AuditContext) -> Iterator[Check]:
             f"(sha256 {digest.sha256}) was ever recorded: it was changed afterwards.",
         )
     else:
-        detail = "nothing here knows its experiment: its chain stands by the file's own word alone"
+        detail = "nothing here knows its experiment: its chain is only what the file itself says"
         yield absent("files", path.name, detail)
 
 
@@ -102,7 +102,7 @@ def _holds(card: ModelIdentity, sha256: str) -> bool:
 
 
 def _lone_run(evidence: VerifyContext, run_id: str) -> Iterator[Check]:
-    """A run of older files: held against itself."""
+    """Verify a run of older files by its own list."""
     view, checks = open_store_checked(evidence)
     yield from checks
     matching_runs = [stored for stored in view.runs if stored.run.run_id == run_id] if view else []

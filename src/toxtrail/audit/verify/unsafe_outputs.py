@@ -1,4 +1,4 @@
-"""What lies where a stage's output should, and is never opened: links that lead elsewhere, pipes,
+"""What is where a stage's output should be, and is never opened: links that lead elsewhere, pipes,
 sockets, devices, and files far too large to be what was recorded."""
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def refused_below(root: Path) -> dict[str, str]:
 
 
 def is_refused(name: str, refused: Mapping[str, str]) -> bool:
-    """Whether a path is one of these, lies in one, or holds one."""
+    """Return whether a path is one of these, is in one, or contains one."""
     return any(
         name == path or name.startswith(f"{path}/") or path.startswith(f"{name}/")
         for path in refused

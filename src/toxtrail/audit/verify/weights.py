@@ -155,7 +155,7 @@ def _verify_asset(
     asset = evidence.assets.present(uri, resolved)
     if asset is None:
         why = evidence.assets.why_not_used(uri) or "it is not on this machine"
-        yield absent(link, uri, f"{why}; its recorded hashes stand alone")
+        yield absent(link, uri, f"{why}; only its recorded hashes are known")
         return
     present = {p.relative_to(asset.root).as_posix(): p for p in asset.files}
     yield from checks_of(link, uri, list(_file_problems(evidence, present, recorded)))

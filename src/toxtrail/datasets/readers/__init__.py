@@ -57,7 +57,7 @@ def read_texts(
 
     Raises:
         ConfigError: a delimiter is given for a file that has none.
-        DataError: the column is missing (the nearest name is shown), or a value is no text.
+        DataError: the column is missing (the nearest name is shown), or a value is not text.
     """
     if path.suffix.lower() == ".txt":
         options = {"column": column, "delimiter": delimiter}
@@ -151,4 +151,4 @@ def _parquet(path: Path) -> Rows:
     except (pa.ArrowException, OSError, ValueError) as error:
         if is_of_the_system(error):
             raise
-        raise DataError(f"{path.name} is no readable Parquet file: {error}.") from None
+        raise DataError(f"{path.name} is not a readable Parquet file: {error}.") from None

@@ -33,14 +33,14 @@ class Record(NamedTuple):
 
 
 def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str, str]]]:
-    """Rows by the names of the header; lines without a character are no rows.
+    """Return rows by the names of the header; lines without a character are not rows.
 
     Args:
         delimiter: None: a comma (in a .tsv file a tab), unless the header says another one.
 
     Raises:
         DataError: a row has more or fewer cells than the header, quotes that do not close, or a
-            name stands twice.
+            name occurs twice.
     """
     text = read_text(path)
     mark = _delimiter(path, text, delimiter)
@@ -68,7 +68,7 @@ def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str,
 
 
 def unusual_delimiter(path: Path, delimiter: str | None) -> str | None:
-    """The delimiter by which a .csv file is read if it is no comma (in a .tsv file: no tab)."""
+    """Return the delimiter of a .csv file if it is not a comma (in a .tsv file: no tab)."""
     if path.suffix.lower() not in SUFFIXES:
         return None
     mark = _delimiter(path, read_text(path), delimiter)
@@ -144,7 +144,7 @@ def _records(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[Re
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    """The limit on the length of a cell belongs to the whole process, so it is lifted for one row
+    """The limit on the length of a cell belongs to the process, so it is lifted for one row
     at a time."""
     limit = csv.field_size_limit(LONGEST)
     try:
@@ -165,7 +165,7 @@ def _quote_problem(cells: list[str], written: str) -> str | None:
         if cell.count('"') % 2:
             return "a cell that is not in double quotes holds a single one"
         if cell.lstrip().startswith('"') and cell.rstrip().endswith('"'):
-            return "white space stands before a cell in double quotes"
+            return "white space precedes a cell in double quotes"
     return None
 
 

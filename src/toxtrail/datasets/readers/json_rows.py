@@ -29,7 +29,7 @@ def parse_json(text: str, exact: bool = False) -> Any:
         exact: numbers with a fraction become Decimals, which keep the digits as they are written.
 
     Raises:
-        NotJSONError: it is no JSON, or an object has a name twice.
+        NotJSONError: it is not JSON, or an object has a name twice.
     """
     doubled: list[_Doubled] = []
     value = _parsed(text, exact, doubled)
@@ -50,7 +50,7 @@ def jsonl_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
             raise DataError(f"{path.name}, line {number + 1} is not JSON: {error}.{hint}") from None
         if not isinstance(row, dict):
             hint = " A file that holds one list is named .json." if isinstance(row, list) else ""
-            raise DataError(f"{path.name}, line {number + 1} is no JSON object.{hint}")
+            raise DataError(f"{path.name}, line {number + 1} is not a JSON object.{hint}")
         yield number, row
 
 

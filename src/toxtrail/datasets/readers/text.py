@@ -51,12 +51,12 @@ BINARY = (
 POINTERS = (
     Format(
         b"version https://git-lfs.github.com/spec/",
-        "a Git LFS pointer, not the file that it stands for",
+        "a Git LFS pointer, not the file itself",
         "Fetch the file: git lfs pull.",
     ),
     Format(
         b"/annex/objects/",
-        "a git-annex pointer, not the file that it stands for",
+        "a git-annex pointer, not the file itself",
         "Fetch the file: git annex get.",
     ),
     Format(b"%PDF-", "a PDF file", EXPORT),
@@ -66,7 +66,7 @@ POINTERS = (
 
 PAGE = re.compile(rb"\s*(<!doctype html|<html[\s>]|<\?xml\s)", re.IGNORECASE)
 ANSWERS = (b"404: Not Found", b"Not Found", b"Entry not found", b"Repository not found")
-"""What servers send in place of a file; the whole of it."""
+"""What servers send in place of a file; all of it."""
 
 CONFLICT = re.compile(r"^<{7} .*?^={7}\r?$.*?^>{7} ", re.MULTILINE | re.DOTALL)
 """Two versions of some lines, as git writes them."""
@@ -114,7 +114,7 @@ def read_lines(path: Path) -> list[str]:
 
 
 def refuse_pages(path: Path, content: bytes) -> None:
-    """Refuse what is text but stands in place of the data.
+    """Refuse what is text but is in place of the data.
 
     Raises:
         DataError: a pointer, a web page, or a server's error.

@@ -1,7 +1,7 @@
 """Does one cell (variant, subset) contradict what all other cells predict of it?
 
 The pooled model takes variant x subset effects for draws of one normal distribution. A variant
-that changes much in three subsets and not at all in the fourth is no such draw: its fourth cell is
+that changes much in three subsets and not at all in the fourth is not one: its fourth cell is
 pulled towards the others, and its interval excludes the truth. The posterior itself hides that,
 since the cell helped to fit it; so each cell is predicted without its own count (Marshall &
 Spiegelhalter 2007, doi:10.1214/07-BA218).
@@ -28,7 +28,7 @@ from toxtrail.stats.rates import Floats
 SCALES: Floats = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0])
 """Of the interaction, log-odds."""
 SD_MU, SD_VARIANT, SD_SUBSET, MU = 3.0, 2.0, 1.5, -2.0
-"""Priors, log-odds; wider than the model's, since they stand for the main effects."""
+"""Priors, log-odds; wider than the model's, since they replace the main effects."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
 LEAST_SD = 0.1
 """Of a predicted log-odds."""

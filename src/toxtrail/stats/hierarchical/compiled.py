@@ -193,8 +193,8 @@ def _integrals(
     mass: Floats,
     tilted: Floats,
 ) -> float:
-    """Sum over prompts of the log of their integral; fills in how many prompts each node stands
-    for, `mass`, and how many toxic variants all of these have, `tilted`.
+    """Sum over prompts of the log of their integral; fills in how many prompts each node
+    represents, `mass`, and how many toxic variants all of these have, `tilted`.
 
     Args:
         together: place of the counts in the data.
