@@ -16,7 +16,7 @@ import toxtrail
 SOURCE = Path(toxtrail.__file__).parent
 CALLS = {"read_text", "read_bytes", "open"}
 
-DEVICES, REPORT = "backends/compute/devices.py", "stages/report.py"
+DEVICES, REPORT = "backends/compute/devices.py", "reporting/html_report.py"
 PERMITTED = {
     ("audit/bundle/bundle.py", "archive.open"): "a member of a zip, written",
     ("audit/bundle/signing.py", "path.open"): "a key that a person names, which may be a pipe",
@@ -44,14 +44,14 @@ PERMITTED = {
     ("console.py", "os.open"): "the null device",
     ("storage/atomic_writes.py", "path.open"): "a draft of ours, written to disk",
     ("storage/row_journal.py", "self._path.open"): "written, after refuse_irregular",
-    ("scaffold.py", "(FRAME / 'README.md').read_text"): "of the package",
-    ("scaffold.py", "(FRAME / 'pipeline.yaml').read_text"): "of the package",
-    ("scaffold.py", "(FRAME / 'requirements.txt').read_bytes"): "of the package",
-    ("scaffold.py", "(FRAME / model).read_bytes"): "of the package",
+    ("scaffold.py", "(TEMPLATE_DIR / 'README.md').read_text"): "of the package",
+    ("scaffold.py", "(TEMPLATE_DIR / 'pipeline.yaml').read_text"): "of the package",
+    ("scaffold.py", "(TEMPLATE_DIR / 'requirements.txt').read_bytes"): "of the package",
+    ("scaffold.py", "(TEMPLATE_DIR / model).read_bytes"): "of the package",
     ("scaffold.py", "path.read_bytes"): "of the package",
     ("scaffold.py", "preset_path(preset).read_bytes"): "of the package",
     (
-        "stages/report.py",
+        "reporting/html_report.py",
         "files('toxtrail').joinpath(f'templates/{name}').read_text",
     ): "package",
 }

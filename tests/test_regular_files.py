@@ -26,7 +26,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 STORE_READERS = (
     lambda path: ArtifactStore(path.parent).read_draws(path.parent),
     lambda path: ArtifactStore(path.parent).read_summary(path.parent),
-    lambda path: ArtifactStore(path.parent).input(path),
+    lambda path: ArtifactStore(path.parent).describe_input(path),
 )
 
 

@@ -99,7 +99,7 @@ def test_two_processes_write_beside_each_other_and_read_both(tmp_path):
         first.add("a", [1])
         second.add("b", [2])
         assert "b" not in first
-        first.refresh()
+        first.reload()
         assert first["b"] == [2]
     assert read(tmp_path, member=5) == {"a": [1], "b": [2]}
 

@@ -129,7 +129,7 @@ def test_another_answer_to_a_golden_text_stops_everything(pinned, assets):
 
 
 def test_an_unknown_head_names_the_nearest(pinned, assets):
-    with pytest.raises(ConfigError, match='no head "toxik". Did you mean "toxic"'):
+    with pytest.raises(ConfigError, match='head "toxik". Did you mean "toxic"'):
         load_scorer(pinned.model_copy(update={"head": "toxik"}), assets, "cpu", 8)
 
 
