@@ -12,6 +12,7 @@ from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.pipeline import installed_versions, manifest_of
+from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.sampling import SampleResult, SamplerSettings
@@ -61,5 +62,11 @@ def run(
         family_inputs.inputs,
         installed_versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
     )
+    figures = {
+        "predictive": posterior_predictive_figure(output.summary),
+        "ranks": rank_figure(output.draws, primary),
+    }
     summary = {"kind": "pool", "family": family, **output.summary}
-    store.write_analysis(store.pooled_dir(family), output._replace(summary=summary), manifest)
+    store.write_analysis(
+        store.pooled_dir(family), output._replace(summary=summary, figures=figures), manifest
+    )
