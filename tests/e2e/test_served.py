@@ -72,7 +72,7 @@ def test_served_weights_say_what_they_say_here_and_every_audit_says_that_a_serve
     assert (weak["link"], weak["outcome"]) == ("generations", "weak")
     again = lab.toxtrail("audit", "tuned", "--reproduce", "4").stdout
     assert "4 of 4 generations reproduced exactly" in again
-    assert "batch plan: a server's own" in again
+    assert "batch plan: the server's" in again
 
 
 def test_a_name_that_the_server_does_not_have_and_a_server_that_is_not_said(breakable):
@@ -123,7 +123,7 @@ def test_a_run_on_a_server_stops_at_once_and_goes_on_where_it_was(breakable):
             time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         said = next(line for line in process.stdout if line.startswith("Interrupted"))
-        assert "What was finished is kept" in said
+        assert "Finished work is kept" in said
         assert process.wait(25) == 130, "and without an answer that is 60 s away (time-out: 30 s)"
         server.answer, server.asked = real, []
         lab.toxtrail("stage", "generate", "base")
