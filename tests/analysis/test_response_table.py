@@ -37,6 +37,7 @@ ROWS = st.builds(
     prompt_tokens=st.just(3),
     finish_reason=st.sampled_from(["stop", "length", "none"]),
     error=st.just(""),
+    cluster=st.none(),
 )
 
 
