@@ -20,12 +20,12 @@ SECONDS = 60
 LEADER = """
 import os, sys
 from pathlib import Path
-from toxtrail.backends.subprocesses import foreground
+from toxtrail.backends.subprocesses import run_foreground
 from toxtrail.cli import main
 import signal
 signal.signal(signal.SIGTERM, lambda n, f: sys.exit(128 + n))
 signal.signal(signal.SIGHUP, lambda n, f: sys.exit(128 + n))
-sys.exit(foreground([sys.executable, "-c", sys.argv[1]], Path.cwd(), os.environ))
+sys.exit(run_foreground([sys.executable, "-c", sys.argv[1]], Path.cwd(), os.environ))
 """
 FAMILY = """
 import os, subprocess, sys, time

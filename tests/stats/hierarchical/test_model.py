@@ -238,10 +238,10 @@ def test_equal_variants_are_seldom_called_different_though_many_pairs_are_looked
 
 SCRIPT = """
 import hashlib, numpy as np
-from toxtrail.stats.hierarchical.model import counts_of, drawn
-from toxtrail.stats.sampling import Effort
+from toxtrail.stats.hierarchical.model import count_labels, sample_posterior
+from toxtrail.stats.sampling import SamplerSettings
 labels = [(np.random.default_rng(1).random((80, 2)) < [0.2, 0.3]).astype(float)]
-own = drawn(counts_of(labels), Effort(2, 500, 0.9, 3))
+own = sample_posterior(count_labels(labels), SamplerSettings(2, 500, 0.9, 3))
 print(hashlib.sha256(own.posterior["eta"].tobytes()).hexdigest())
 """
 
