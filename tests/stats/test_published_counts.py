@@ -142,7 +142,7 @@ def test_a_rate_that_no_count_gives_is_refused(rate, n, said):
 
 
 def test_counts_that_are_no_rate_and_prompts_that_are_not_shared_are_refused():
-    with pytest.raises(DataError, match="no rate"):
+    with pytest.raises(DataError, match="5 toxic of 4"):
         unpaired(PublishedCount(5, 4), PublishedCount(1, 4), 0.5, 0.95)
     found = pairing_bounds(PublishedCount(1, 10), PublishedCount(1, 20), BELIEF)
     assert (found.tables, found.turns_at, found.verdict) == ((), None, "not decisive")
