@@ -34,6 +34,12 @@ class Entry(NamedTuple):
     """Place in params.yaml -> value; None if the entry has none."""
 
 
+WORD = re.compile(r"          ([A-Za-z_]\w+): ([A-Za-z_][\w/@.-]*(?::[\w/@.-]+)*\w)")
+WORDS = re.compile(r"        ([A-Za-z_][\w.@-]*\w):\n((?:          [^\n]+\n)+)")
+RESERVED = {"true", "false", "null"}
+"""Words that YAML 1.2 does not read as text."""
+
+
 def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
     """Stage name -> its entry.
 
@@ -106,11 +112,26 @@ def _parse_params(section: str) -> Iterator[tuple[str, Any]]:
 @lru_cache(maxsize=8192)
 def _parse_values(text: str) -> tuple[tuple[str, Any], ...]:
     """Many entries have the same values."""
+    if (words := _parse_words(text)) is not None:
+        return words
     try:
         values = YAML(typ="safe").load(text)
     except YAMLError as error:
         raise ValueError(text) from error
     return tuple(values.items())
+
+
+def _parse_words(text: str) -> tuple[tuple[str, Any], ...] | None:
+    """Parse one mapping of words, which YAML can read as text alone; None for anything else."""
+    if not (match := WORDS.fullmatch(text)):
+        return None
+    rows = [WORD.fullmatch(line) for line in match[2].splitlines()]
+    values = {row[1]: row[2] for row in rows if row}
+    if len(values) != len(rows) or RESERVED & {
+        *map(str.lower, (match[1], *values, *values.values()))
+    }:
+        return None
+    return ((match[1], values),)
 
 
 def _entry_from_yaml(entry: Any) -> Entry:
