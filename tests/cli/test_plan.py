@@ -126,10 +126,10 @@ def test_people_read_tables_with_a_measured_time(hub, written, run):
 @pytest.mark.parametrize(
     ("arguments", "code", "said"),
     [
-        (["--preset", "papper"], 1, '"papper"'),
+        (["--preset", "papper"], 1, 'Unknown preset "papper"'),
         (["--preset", "a", "--params", "params.yaml"], 2, "--params"),
         (["nofamily", "--params", "params.yaml", "--no-probe"], 1, '"nofamily"'),
-        (["--effect", "0.1", "--preset", "a"], 2, "--effect"),
+        (["--effect", "0.1", "--preset", "a"], 2, "--effect cannot be combined"),
     ],
 )
 def test_wrong_use_is_said(written, monkeypatch, arguments, code, said, run):

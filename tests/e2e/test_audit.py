@@ -119,7 +119,7 @@ def generation_of(lab):
         ("tiny/tuned/all/dif", 'no metric "dif". Did you mean "diff"?'),
         ("tiny/tunde/all/diff", 'Did you mean "tuned"?'),
         ("tuned/one-000000000000/0", "has no generation"),
-        ("deadbeef", "deadbeef"),
+        ("deadbeef", '"deadbeef" is not a variant'),
         ("assets/one.txt", "carries no manifest of toxtrail"),
         ("src", "holds neither an adapter"),
     ],
@@ -216,8 +216,8 @@ def test_nothing_that_may_never_end_or_may_not_be_read_is_opened(finished, tmp_p
     for reference, said in {
         str(tmp_path / "pipe"): "neither a file nor a folder",
         "/dev/zero": "neither a file nor a folder",
-        "a" * 5000: "params.yaml",
-        "~nobody-of-this-name/x": "~nobody-of-this-name/x",
+        "a" * 5000: "is not a variant",
+        "~nobody-of-this-name/x": "is not a variant",
     }.items():
         done = finished.toxtrail("audit", reference, code=1)
         assert said in done.stderr

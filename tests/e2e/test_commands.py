@@ -103,7 +103,7 @@ def test_wrong_parameters_stop_everything_with_one_message(lab):
     ("arguments", "code", "said"),
     [
         (["compare"], 1, "Run `dvc repro` to make it"),
-        (["audit", "nothing"], 1, '"nothing"'),
+        (["audit", "nothing"], 1, '"nothing" is not a variant'),
         (["run", "tunde"], 1, 'Did you mean "tuned"?'),
         (["stage", "generate", "bse"], 1, 'Did you mean "base"?'),
         (["stage", "generate", "base"], 1, "model.json does not exist"),

@@ -140,7 +140,7 @@ def test_an_upgrade_runs_the_stages_whose_code_it_changed_and_no_other(experimen
     (package,) = (experiment.bin.parent / "lib").glob("python*/site-packages/toxtrail")
     with (package / "stages/report.py").open("a") as file:
         file.write("# another version\n")
-    assert "for: report." in experiment.toxtrail("check", code=1).stdout
+    assert "for: report. Run `toxtrail upgrade`" in experiment.toxtrail("check", code=1).stdout
     assert "has other code" in experiment.toxtrail("run", code=1).stderr
     assert "has other code" in experiment.toxtrail("verify", code=3).stdout
     experiment.toxtrail("upgrade")

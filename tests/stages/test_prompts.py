@@ -89,7 +89,7 @@ def test_a_wrong_column_names_the_nearest(tmp_path):
         ("p.jsonl", b'{"a": "x"}\n{broken\n', "line 2 is not JSON"),
         ("p.jsonl", b"[1]\n", "p.jsonl, line 1 "),
         ("p.txt", b"fine\n\xff\n", "is not UTF-8 text"),
-        ("p.parquet", b"nothing", "p.parquet"),
+        ("p.parquet", b"nothing", "not a readable Parquet"),
         ("p.xlsx", b"", "rows are read from"),
         ("p.jsonl", b'{"a": 1}\n', "row 1: found int, a text is needed"),
         ("p.jsonl", b'{"a": "\\ud800"}\n', "not valid Unicode"),

@@ -87,7 +87,9 @@ def test_a_model_of_counts_has_the_likelihood_of_a_binomial():
 def test_counts_that_are_none_are_refused(toxic, n):
     from toxtrail.errors import DataError
 
-    with pytest.raises(DataError, match="count|one variant"):
+    with pytest.raises(
+        DataError, match="a count is not between 0 and its prompts|one variant alone"
+    ):
         published_model.build(np.array(toxic), np.array(n))
 
 

@@ -186,7 +186,7 @@ def test_a_link_within_a_folder_is_content(store, tmp_path):
 
 
 def test_an_empty_folder_is_no_asset(store, tmp_path):
-    with pytest.raises(BackendError, match="root"):
+    with pytest.raises(BackendError, match="has no files"):
         store.fetch(f"file:{tmp_path / 'root'}", None)
 
 

@@ -22,7 +22,7 @@ def test_auto_takes_an_accelerator_only_where_there_is_one():
 
 
 def test_an_absent_device_is_refused():
-    with pytest.raises(BackendError, match="cuda:99"):
+    with pytest.raises(BackendError, match='"cuda:99" is not available'):
         pick_device("cuda:99")
 
 

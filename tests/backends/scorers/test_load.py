@@ -320,7 +320,7 @@ def test_an_index_of_a_classifier_names_only_hashed_files(encoder, tmp_path):
     (encoder / "model.safetensors").rename(encoder / ".model.safetensors")
     index = {"metadata": {}, "weight_map": {"classifier.bias": ".model.safetensors"}}
     (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BackendError, match="verified files"):
+    with pytest.raises(BackendError, match="not one of its verified files"):
         classifier(encoder)
 
 

@@ -278,5 +278,5 @@ def test_a_parquet_file_with_a_name_twice_or_damage_inside_is_refused(tmp_path):
     content = bytearray(path.read_bytes())
     content[100:400] = b"\xff" * 300
     path.write_bytes(bytes(content))
-    with pytest.raises(DataError, match="Parquet"):
+    with pytest.raises(DataError, match="not a readable Parquet"):
         list(read_rows(path))
