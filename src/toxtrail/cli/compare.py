@@ -444,3 +444,8 @@ def _print_best(summary: Mapping[str, Any]) -> None:
         *with_scorers(columns, rows, summary["best"]["pairs"]),
     )
     echo(summary["best"]["warning"], fg="yellow")
+    if any(row["n_clusters"] < row["n"] for row in summary["pairs"]):
+        echo(
+            "BEST takes prompts in clusters as independent: its intervals may be too narrow.",
+            fg="yellow",
+        )
