@@ -236,6 +236,22 @@ def as_runs(family, rows, spoken, labels, config):
     ]  # fmt: skip
 
 
+def test_two_runs_have_the_clusters_of_the_family(score_rows, settings, measured, spoken):
+    values = {"base": [0.1] * 20 + [0.9] * 10, "tuned": [0.1, 0.9] * 15}
+    rows = {
+        name: [row._replace(cluster=f"c{i % 6}") for i, row in enumerate(score_rows({"a": own}))]
+        for name, own in values.items()
+    }
+    family = measured(rows, {"base": None, "tuned": "base"})
+    of_family = row(family.compared(settings), "tuned")
+    labels = {name: name for name in rows}
+    runs = compare_runs(as_runs(family, rows, spoken, labels, settings), "t", False)
+    of_runs = next(r for r in runs["pairs"] if r["subset"] == "a")
+    assert of_runs["n_clusters"] == 6
+    for name in ("diff", "diff_lo", "diff_hi", "design_effect"):
+        assert of_runs[name] == of_family[name]
+
+
 def test_two_runs_have_every_digit_of_the_familys_own_comparison(
     score_rows, settings, measured, spoken
 ):
