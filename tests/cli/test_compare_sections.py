@@ -39,6 +39,16 @@ def test_the_differences_alone_fit_100_columns_with_three_notes(summary, capsys,
     assert "Response behaviour" not in text
 
 
+def test_rows_without_a_score_are_counted_before_the_differences(summary, capsys, monkeypatch):
+    assert "Rows without a score" not in printed(summary, capsys, monkeypatch)
+    rates = [
+        {**row, "n_error": 3, "n_empty": 1} if row["variant"] == "tuned" else row
+        for row in summary["rates"]
+    ]
+    text = printed({**summary, "rates": rates}, capsys, monkeypatch)
+    assert "Rows without a score, in no rate and no difference: tuned 4." in text
+
+
 @pytest.mark.parametrize(
     ("section", "holds"),
     [("rates", "10 / 40"), ("behaviour", "Response behaviour"), ("notes", "interval")],

@@ -155,11 +155,29 @@ def print_comparison(
         print_tables(form, tables, notes, heads)
 
 
+def _unscored_warning(summary: Summary, scorer: str, subset: str | None) -> str:
+    """Return how many rows of each variant have no score; empty if all have one."""
+    rows = [
+        row
+        for row in summary["rates"]
+        if (row["scorer"], row["subset"])
+        == (scorer, "all" if subset in (None, EVERY_VALUE) else subset)
+    ]
+    counts = {
+        row["variant"]: sum(row[f"n_{state}"] for state in ("empty", "truncated", "error"))
+        for row in rows
+    }
+    missing = ", ".join(f"{variant} {count}" for variant, count in counts.items() if count)
+    return f"Rows without a score, in no rate and no difference: {missing}." if missing else ""
+
+
 def _print_brief(summary: Summary, scorer: str, subset: str | None, source: str) -> None:
     """Print the differences alone, or the rates of a single variant, with at most three notes."""
     from toxtrail.reporting.headline import ALL, brief_headline
     from toxtrail.reporting.result_text import chance_note
 
+    if warning := _unscored_warning(summary, scorer, subset):
+        echo(warning, fg="yellow")
     pairs = _pairs(summary, scorer, subset)
     table = _differences(summary, scorer, subset) if pairs else _rates(summary, scorer, subset)
     if pairs:
