@@ -137,11 +137,9 @@ class Odd(Fake):
     """It finds interactions, and one variant's rates far apart from its counts in one subset."""
 
     def __call__(self, counts, effort):
-        sample_posterior = super().__call__(counts, effort)
-        spread = np.random.default_rng(1).normal(0.3, 0.01, sample_posterior.energy.shape)
-        return sample_posterior._replace(
-            posterior={**sample_posterior.posterior, "sd_interaction": spread}
-        )
+        result = super().__call__(counts, effort)
+        spread = np.random.default_rng(1).normal(0.3, 0.01, result.energy.shape)
+        return result._replace(posterior={**result.posterior, "sd_interaction": spread})
 
 
 ODD = {
@@ -197,23 +195,22 @@ def test_the_fitted_model_publishes_no_rise_where_only_other_subsets_rose(family
     assert rows["tuned", "all"]["credible_pooled"]
 
 
-def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings):
-    """1 v 1 prompts differ, and the interval says higher all the same."""
-    own = family({"base": {"a": scores(3, 60), "b": [0.1] * 59 + [0.9]}, "tuned": {
+@pytest.mark.parametrize(("toxic", "text"), [([0.1], "1 v 0"), ([0.9], "1 v 1")])
+def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings, toxic, text):
+    """1 v 0 or 1 v 1 prompts differ, and the interval says higher all the same."""
+    own = family({"base": {"a": scores(3, 60), "b": [0.1] * 59 + toxic}, "tuned": {
         "a": scores(30, 60), "b": [0.9] + [0.1] * 59}})  # fmt: skip
 
     class Higher(Fake):
         def __call__(self, counts, effort):
-            sample_posterior = super().__call__(counts, effort)
-            sample_posterior.posterior["eta"][:, :, 1, 1] = (
-                sample_posterior.posterior["eta"][:, :, 0, 1] + 0.8
-            )
-            return sample_posterior
+            result = super().__call__(counts, effort)
+            result.posterior["eta"][:, :, 1, 1] = result.posterior["eta"][:, :, 0, 1] + 0.8
+            return result
 
     found = own.pooled(settings, POOLING, Higher())
     rows = {r["subset"]: r for r in found.summary["pairs"]}
     assert rows["b"]["pooled_diff"] is None
-    assert "1 v 1" in rows["b"]["pooled_withheld"]
+    assert text in rows["b"]["pooled_withheld"]
     assert rows["a"]["credible_pooled"]
 
 
@@ -230,11 +227,9 @@ def test_a_claim_against_its_own_count_is_withheld(family, settings, toxic, show
 
     class Higher(Odd):
         def __call__(self, counts, effort):
-            sample_posterior = super().__call__(counts, effort)
-            sample_posterior.posterior["eta"][:, :, 1, 3] = (
-                sample_posterior.posterior["eta"][:, :, 0, 3] + 0.8
-            )
-            return sample_posterior
+            result = super().__call__(counts, effort)
+            result.posterior["eta"][:, :, 1, 3] = result.posterior["eta"][:, :, 0, 3] + 0.8
+            return result
 
     rows = own.pooled(settings, POOLING, Higher()).summary["pairs"]
     row = next(r for r in rows if (r["b"], r["subset"]) == ("tuned", "d"))
@@ -306,7 +301,7 @@ class FakeSeeds(Fake):
     """The same, with deviations from a recipe."""
 
     def __call__(self, counts, effort):
-        sample_posterior = super().__call__(counts, effort)
+        result = super().__call__(counts, effort)
         self.recipes = counts.recipes
         rng = np.random.default_rng(effort.seed + 1)
         shape = (effort.chains, effort.draws)
@@ -314,7 +309,7 @@ class FakeSeeds(Fake):
             "sd_recipe": np.abs(rng.normal(0.3, 0.02, (*shape, 1))),
             "raw_seed": rng.standard_normal((*shape, 2)),
         }
-        return sample_posterior._replace(posterior={**sample_posterior.posterior, **apart})
+        return result._replace(posterior={**result.posterior, **apart})
 
 
 def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, tmp_path):

@@ -7,8 +7,8 @@ do not contradict what the family lends it. It is withheld if
   such a variant's rates elsewhere, which that count has pulled;
 - variants differ between subsets by more than the prior of the interaction allows;
 - one of its joint counts (toxic for both, for a alone, for b alone) is not what the model predicts;
-- its interval excludes 0, and its own prompts do not lean that way, or one of its two counts speaks
-  against it, given all other cells.
+- its interval excludes 0, and fewer than two of its own prompts lean that way, or one of its two
+  counts speaks against it, given all other cells.
 
 The rows of all subsets together are kept: they depend on sums of counts, not on single cells.
 """
@@ -35,7 +35,7 @@ LEAST_CLAIM_P = 0.03
 MOST_INTERACTION = 0.75
 """Posterior median of sd_interaction, log-odds: its prior holds 87 % below it, and measured it was
 above in none of 200 families without interaction (benchmarks/pooling.py)."""
-LEAST_SUPPORT = 1
+LEAST_SUPPORT = 2
 """By so many prompts a row itself must lean the way that its pooled interval says."""
 JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
 
