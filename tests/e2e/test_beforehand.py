@@ -14,10 +14,9 @@ def to_run(lab):
     return {one["name"] for one in lab.json("plan", "--no-probe")["runs"] if one["runs"]}
 
 
-def test_a_finished_experiment_has_nothing_to_run_and_times_follow_its_records(finished):
+def test_a_finished_experiment_has_nothing_to_run(finished):
     found = finished.json("plan")
     assert [row["to_run"] for row in found["stages"]] == [0] * len(found["stages"])
-    assert set(found["scaled_by_earlier_runs"]) == {"finetune", "generate", "score"}
     assert found["problems"] == []
     assert "Everything is up to date" in finished.toxtrail("plan", "--no-probe").stdout
 

@@ -78,9 +78,9 @@ def plan(
     correlation: float | None,
     as_json: bool,
 ) -> None:
-    """Estimate the cost of a run before it starts: stages to run and done, downloads, tokens, time
-    on this machine (measured in a few seconds), memory and disk; and problems that would stop it.
-    Nothing is downloaded.
+    """Estimate the cost of a run before it starts: stages to run and done, downloads, tokens, the
+    order of magnitude of the time on this machine (measured in a second), memory and disk; and
+    problems that would stop it. Nothing is downloaded.
 
     With --effect, estimate the prompts that a paired comparison needs instead. Base rate and
     correlation are taken from FAMILY's results if there are any, and so is the design effect of its

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -75,14 +74,10 @@ def _planned(experiment: Experiment, options: PlanOptions) -> RunEstimate:
     changed = _changed(root, notes) if exists else None
     inputs = resources.EstimateInputs(
         config=config,
-        weighed=_asset_sizes(config, root, options),
+        sizes=_asset_sizes(config, root, options),
         speed=speed,
         changed=changed,
-        **_prompt_counts(
-            root if exists and changed is not None and "prompts" not in changed else None
-        ),
-        training_rows=_training_rows(config, root),
-        records=_records(root) if exists and options.device is None else {},
+        prompts=_prompt_count(root) if changed is not None and "prompts" not in changed else None,
     )
     chosen = (options.family,) if options.family else ()
     work = resources.estimate_stages(inputs, chosen)
@@ -162,49 +157,12 @@ def _asset_sizes(config: Config, root: Path, options: PlanOptions) -> dict[str, 
     return {key_path: scales.weigh(key_path, source) for key_path, source in config.sources()}
 
 
-def _prompt_counts(root: Path | None) -> dict[str, Any]:
-    """Return the number of prompts and their mean length, if they exist."""
-    from toxtrail.preflight.resources import CHARACTERS_PER_TOKEN
+def _prompt_count(root: Path) -> int | None:
+    """Return the number of prompts, if they exist."""
     from toxtrail.storage.artifacts import ArtifactStore
 
-    store = ArtifactStore(root) if root else None
-    if store is None or not store.prompts_path.is_file():
-        return {"prompts": None, "prompt_tokens": None}
-    lengths = [len(prompt.text) for prompt in store.read_prompts()]
-    mean = sum(lengths) / len(lengths) / CHARACTERS_PER_TOKEN if lengths else None
-    return {"prompts": len(lengths), "prompt_tokens": mean}
-
-
-def _training_rows(config: Config, root: Path) -> dict[str, int]:
-    """Count the training rows of local data."""
-    from toxtrail.backends.assets import AssetStore, default_cache
-    from toxtrail.backends.protocols import NoProgress
-    from toxtrail.datasets.readers import read_rows
-
-    assets, counts = AssetStore(default_cache(), root, NoProgress(), config.outside), {}
-    for key, recipe in config.finetunes.items():
-        cached = assets.present(recipe.data.uri, None)
-        if cached is not None and len(cached.files) == 1:
-            try:
-                counts[key] = sum(1 for _ in read_rows(cached.files[0]))
-            except DataError:
-                continue  # its own stage reports the error
-    return counts
-
-
-def _records(root: Path) -> dict[str, float]:
-    """Return stage run -> its seconds on this machine."""
-    from toxtrail.storage.artifacts import read_json
-
-    seconds = {}
-    for path in (root / "data" / "records").glob("*/*.json"):
-        try:
-            record = read_json(path)
-            if record["host"] == platform.node():
-                seconds[f"{path.parent.name}@{path.stem}"] = float(record["cost"]["seconds"])
-        except (DataError, KeyError, TypeError, ValueError):
-            continue  # an audit reports the error
-    return seconds
+    store = ArtifactStore(root)
+    return len(store.read_prompts()) if store.prompts_path.is_file() else None
 
 
 def _disk(needs: Mapping[str, DiskNeed], root: Path) -> dict[str, tuple[Path, DiskNeed, float]]:
@@ -237,7 +195,7 @@ _PLACES = {"hub": "the hub's cache", "cache": "toxtrail's cache", "root": "the e
 def _licences(inputs: EstimateInputs) -> Iterator[str]:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
-    for asset in inputs.weighed.values():
+    for asset in inputs.sizes.values():
         if asset.license and (warning := license_warning(asset.license)):
             yield f"licence of {asset.uri}: {warning}"
 
@@ -321,38 +279,24 @@ def _print_needs(plan: RunEstimate) -> None:
             need.what,
             "unknown" if need.parameters is None else f"{need.parameters / 1e6:,.4g} M",
             format_bytes(need.weights),
-            format_bytes(need.whole),
             {True: "yes", False: "NO", None: "unknown"}[need.fits],
         )
         for need in plan.needs
     ]
     speed = plan.inputs.speed
     where = f" ({speed.device} has {format_bytes(speed.memory_total)})" if speed else ""
-    columns = ["model", "to", "parameters>", "weights alone>", "with the batch>", "fits"]
+    columns = ["model", "to", "parameters>", "without a batch>", "fits"]
     print_table(f"Memory{where}", columns, rows)
 
 
 def _sentences(plan: RunEstimate) -> list[str]:
-    from toxtrail.preflight.resources import ASSUMED_PROMPT_TOKENS, calibration_factors
-
     lines = [*plan.notes]
-    if plan.inputs.prompt_tokens is None:
-        lines.append(f"There are no prompts yet: {ASSUMED_PROMPT_TOKENS} tokens each are assumed.")
     speed = plan.inputs.speed
     if speed is not None:
         lines.append(
-            f"Speed of {speed.name} ({speed.device}, {speed.dtype}): "
-            f"{speed.flops / 1e9:,.0f} GFLOP/s, {format_bytes(speed.memory_bytes)}/s of memory, "
-            f"{format_bytes(speed.hashed_bytes)}/s hashed."
+            f"Times are orders of magnitude, by {speed.flops / 1e9:,.0f} GFLOP/s of {speed.name} "
+            f"({speed.device}, {speed.dtype}), and exclude downloads (docs/plan.md)."
         )
-        if factors := calibration_factors(plan.inputs):
-            factor_text = ", ".join(f"{stage} x {ratio:.1f}" for stage, ratio in factors.items())
-            lines.append(f"Times are calibrated by earlier runs on this machine ({factor_text}).")
-        else:
-            lines.append(
-                "Times are not calibrated by earlier runs: they are accurate within a factor of "
-                "three (docs/plan.md) and exclude downloads."
-            )
     return lines
 
 
@@ -379,10 +323,7 @@ def _as_json(plan: RunEstimate) -> dict[str, Any]:
         "of": plan.name,
         "stages": resources.as_rows(plan.work),
         "runs": [row._asdict() for row in plan.work],
-        "downloads": [
-            {**row._asdict(), "shape": row.shape._asdict() if row.shape else None}
-            for row in resources.downloads(plan.inputs)
-        ],
+        "downloads": [row._asdict() for row in resources.downloads(plan.inputs)],
         "memory": [row._asdict() for row in plan.needs],
         "disk": [
             {
@@ -395,7 +336,6 @@ def _as_json(plan: RunEstimate) -> dict[str, Any]:
             for names, (path, room, free) in plan.disk.items()
         ],
         "speed": plan.inputs.speed._asdict() if plan.inputs.speed else None,
-        "scaled_by_earlier_runs": resources.calibration_factors(plan.inputs),
         "prompts_drawn": plan.inputs.prompts,
         "notes": plan.notes,
         "problems": plan.problems,

@@ -1,11 +1,11 @@
-"""Estimate download and model sizes without downloading any weights."""
+"""Measure downloads and models without downloading any weights."""
 
 from __future__ import annotations
 
+import math
 import re
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from toxtrail.backends.assets import pip
 from toxtrail.backends.assets.cached import CachedAsset
@@ -33,21 +33,6 @@ State = Literal["here", "there", "gated", "missing", "unreachable", "brought alo
 """brought along: a local file of an experiment that does not exist yet."""
 
 
-class ModelShape(NamedTuple):
-    """A language model's dimensions; None where unknown."""
-
-    parameters: int | None
-    layers: int | None = None
-    hidden: int | None = None
-    inner: int | None = None
-    """Width of the feed-forward layers."""
-    queries: int | None = None
-    """Width of all attention heads together."""
-    keys: int | None = None
-    """Width of all key-value heads together."""
-    vocabulary: int | None = None
-
-
 class AssetSize(NamedTuple):
     """One asset of params.yaml."""
 
@@ -61,8 +46,8 @@ class AssetSize(NamedTuple):
     missing: int | None
     """Bytes still to download; None: unknown."""
     license: str | None
-    shape: ModelShape | None
-    """For language models."""
+    parameters: int | None
+    """Number of weights of a language model."""
     guessed: bool = False
     """Whether sizes are estimated from the model's name alone."""
 
@@ -95,8 +80,8 @@ class AssetSizer:
         size = self._remote_size(address) if self._hub else None
         state: State = "there" if size is not None else "unreachable"
         message = "" if size is not None else "size unknown"
-        shape = _guess_shape(source.uri, size) if _is_model(key_path) else None
-        return AssetSize(key_path, source.uri, state, message, size, size, None, shape)
+        parameters = _guess_parameters(source.uri, size) if _is_model(key_path) else None
+        return AssetSize(key_path, source.uri, state, message, size, size, None, parameters)
 
     def _hub_size(
         self, key_path: str, uri: str, address: HfUri, present: CachedAsset | None
@@ -104,60 +89,28 @@ class AssetSizer:
         answer = (
             self._hub.ask(address) if self._hub else HubAnswer("unreachable", NOT_QUERIED, None)
         )
-        facts = answer.facts
+        state, message, facts = answer
         if facts is None:
-            parameters = (
-                _parameters_in_name(address)
-                if _is_model(key_path) and answer.state != "missing"
-                else None
-            )
-            size = parameters * TWO_BYTES if parameters else None
-            shape = ModelShape(parameters) if parameters else None
-            return AssetSize(
-                key_path,
-                uri,
-                answer.state,
-                answer.message,
-                size,
-                size,
-                None,
-                shape,
-                parameters is not None,
-            )
+            asked = _is_model(key_path) and state != "missing"
+            parameters = _parameters_in_name(address) if asked else None
+            size = None if parameters is None else parameters * TWO_BYTES
+            guessed = parameters is not None
+            return AssetSize(key_path, uri, state, message, size, size, None, parameters, guessed)
         files = (
             {address.path: facts.files.get(address.path)} if address.path else facts.fetched_files
         )
         local_names = (
             {f.relative_to(present.root).as_posix() for f in present.files} if present else set()
         )
-        size = _total_or_none(files)
-        missing = _total_or_none(
-            {name: size_of_file for name, size_of_file in files.items() if name not in local_names}
-        )
-        shape = self._hub_shape(uri, address, answer, size) if _is_model(key_path) else None
+        size = _total_or_none(files.values())
+        missing = _total_or_none(size for name, size in files.items() if name not in local_names)
+        parameters = None
+        if _is_model(key_path):
+            counted = None if address.path else facts.parameters
+            parameters = counted or _guess_parameters(uri, size)
         return AssetSize(
-            key_path,
-            uri,
-            answer.state,
-            answer.message,
-            size,
-            missing,
-            license_of(facts.card),
-            shape,
+            key_path, uri, state, message, size, missing, license_of(facts.card), parameters
         )
-
-    def _hub_shape(
-        self, uri: str, address: HfUri, answer: HubAnswer, size: int | None
-    ) -> ModelShape:
-        assert answer.facts is not None
-        if address.path:
-            return _guess_shape(uri, size)
-        config = None
-        if self._hub and answer.state == "there" and "config.json" in answer.facts.files:
-            config = self._hub.json_file(answer.facts.name, answer.facts.commit, "config.json")
-        shape = shape_of(config or {})
-        parameters = answer.facts.parameters or _guess_shape(uri, size).parameters
-        return shape._replace(parameters=parameters)
 
     def _remote_size(self, address: PypiUri | DetoxifyUri) -> int | None:
         """Return the bytes that a server reports."""
@@ -171,40 +124,10 @@ class AssetSizer:
             return None
 
 
-def shape_of(config: Mapping[str, Any]) -> ModelShape:
-    """Read a transformers config.json; multimodal ones contain the language model's as a part."""
-    values = config.get("text_config") or config
-    hidden, heads = values.get("hidden_size"), values.get("num_attention_heads")
-    head = values.get("head_dim") or (hidden // heads if hidden and heads else None)
-    key_heads = values.get("num_key_value_heads") or heads
-    shape = ModelShape(
-        parameters=None,
-        layers=values.get("num_hidden_layers"),
-        hidden=hidden,
-        inner=values.get("intermediate_size"),
-        queries=head * heads if head and heads else None,
-        keys=head * key_heads if head and key_heads else None,
-        vocabulary=values.get("vocab_size"),
-    )
-    return shape._replace(
-        parameters=_count_parameters(shape, bool(values.get("tie_word_embeddings")))
-    )
-
-
-def _count_parameters(shape: ModelShape, tied: bool) -> int | None:
-    """Count the weights of a gated decoder of this shape, without norms."""
-    layers, hidden, inner = shape.layers, shape.hidden, shape.inner
-    queries, keys, vocabulary = shape.queries, shape.keys, shape.vocabulary
-    if not (layers and hidden and inner and queries and keys and vocabulary):
-        return None
-    attention = 2 * hidden * queries + 2 * hidden * keys
-    return layers * (attention + 3 * hidden * inner) + (1 if tied else 2) * vocabulary * hidden
-
-
 def _local_size(key_path: str, uri: str, present: CachedAsset, is_model: bool) -> AssetSize:
     size = sum(file.stat().st_size for file in present.files)
-    shape = _local_shape(present, uri) if is_model else None
-    return AssetSize(key_path, uri, "here", "", size, 0, None, shape)
+    parameters = _local_parameters(present, uri, size) if is_model else None
+    return AssetSize(key_path, uri, "here", "", size, 0, None, parameters)
 
 
 def _is_complete(present: CachedAsset) -> bool:
@@ -217,43 +140,18 @@ def _is_complete(present: CachedAsset) -> bool:
     return all((present.root / name).is_file() for name in names)
 
 
-def _local_shape(present: CachedAsset, uri: str) -> ModelShape:
+def _local_parameters(present: CachedAsset, uri: str, size: int) -> int | None:
     if len(present.files) == 1 and present.files[0].suffix.lower() == ".gguf":
-        return _gguf_shape(present.files[0])
-    config = present.root / "config.json"
-    shape = shape_of(read_json(config, uri)) if config in present.files else ModelShape(None)
+        tensors = open_gguf(present.files[0], present.files[0].name).tensors
+        return sum(int(tensor.n_elements) for tensor in tensors)
     weights = [file for file in present.files if file.suffix == ".safetensors"]
-    if not weights or shape.layers is None:
-        return shape
-    stored = [tensor.shape for file in weights for tensor in stored_tensors(file, uri).values()]
-    packed = any(len(dims) == 2 and 1 in dims for dims in stored)  # 4-bit blocks, not the weights
-    return shape if packed else shape._replace(parameters=sum(map(_product, stored)))
-
-
-def _gguf_shape(path: Path) -> ModelShape:
-    reader = open_gguf(path, path.name)
-
-    def value(name: str) -> Any:
-        field = reader.get_field(name)
-        return None if field is None else field.contents()
-
-    kind = value("general.architecture")
-    heads, key_heads = (
-        value(f"{kind}.attention.head_count"),
-        value(f"{kind}.attention.head_count_kv"),
-    )
-    hidden = value(f"{kind}.embedding_length")
-    head = value(f"{kind}.attention.key_length") or (hidden // heads if hidden and heads else None)
-    tokens = reader.get_field("tokenizer.ggml.tokens")
-    return ModelShape(
-        parameters=sum(int(tensor.n_elements) for tensor in reader.tensors),
-        layers=value(f"{kind}.block_count"),
-        hidden=hidden,
-        inner=value(f"{kind}.feed_forward_length"),
-        queries=head * heads if head and heads else None,
-        keys=head * (key_heads or heads) if head and heads else None,
-        vocabulary=len(tokens.data) if tokens is not None else None,
-    )
+    try:
+        shapes = [entry.shape for file in weights for entry in stored_tensors(file, uri).values()]
+    except BackendError:
+        shapes = []  # the stage `model` reports the error
+    # a byte of 4-bit blocks, which are stored as one column, holds two weights
+    counts = (math.prod(dims) * (2 if tuple(dims[1:]) == (1,) else 1) for dims in shapes)
+    return sum(counts) or _guess_parameters(uri, size)
 
 
 def _is_model(key_path: str) -> bool:
@@ -270,12 +168,10 @@ def _parameters_in_name(address: HfUri) -> int | None:
     return int(float(number) * {"b": 1e9, "m": 1e6}[unit])
 
 
-def _guess_shape(uri: str, size: int | None) -> ModelShape:
+def _guess_parameters(uri: str, size: int | None) -> int | None:
     """Estimate from the size of the files alone."""
-    if size is None:
-        return ModelShape(None)
     bits = GGUF_BITS if uri.lower().endswith(".gguf") else 8 * TWO_BYTES
-    return ModelShape(int(size * 8 / bits))
+    return None if size is None else int(size * 8 / bits)
 
 
 def _content_length(url: str) -> int | None:
@@ -292,13 +188,10 @@ def _content_length(url: str) -> int | None:
     return int(length) if length else None
 
 
-def _total_or_none(sizes: Mapping[str, int | None]) -> int | None:
-    values = list(sizes.values())
-    return None if None in values else sum(size or 0 for size in values)
-
-
-def _product(dims: Sequence[int]) -> int:
-    total = 1
-    for dim in dims:
-        total *= dim
+def _total_or_none(sizes: Iterable[int | None]) -> int | None:
+    total = 0
+    for size in sizes:
+        if size is None:
+            return None
+        total += size
     return total
