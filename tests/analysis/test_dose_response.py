@@ -31,6 +31,7 @@ def family(score_rows, measured):
     return make
 
 
+RATE = ("rate", "rate_lo", "rate_hi")
 RISING = {"base": 4, "low": 10, "mid": 20, "high": 40}
 
 
@@ -44,7 +45,11 @@ def test_rates_and_slope_of_a_series_are_told(family, settings):
     found = family(RISING).drawn(settings)
     rows = [row for row in found.summary["doses"] if row["subset"] == "all"]
     assert [row["variant"] for row in rows] == ["base", "low", "mid", "high"]
-    assert [row["rate"] for row in rows] == pytest.approx([0.055, 0.13, 0.25, 0.5], abs=0.01)
+    assert [row["rate"] for row in rows] == pytest.approx([4 / 80, 10 / 80, 20 / 80, 40 / 80])
+    of_variant = {(r["variant"], r["subset"]): r for r in found.summary["rates"]}
+    for row in found.summary["doses"]:
+        same = of_variant[row["variant"], row["subset"]]
+        assert [row[c] for c in RATE] == [same[c] for c in RATE]
     (slope,) = [row for row in found.summary["slopes"] if row["subset"] == "all"]
     assert slope["verdict"] == "rising"
     assert slope["p_rising"] > 0.999

@@ -3,17 +3,35 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from toxtrail.analysis.score_table import ALL, ScoreTable, clusters_in, scorers, subsets, weights
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.dose_response import is_monotone, paired_rates, slopes
+from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats, equal_tailed_interval
 
 Summaries = Mapping[str, Mapping[str, Any]]
 Rows = list[dict[str, Any]]
+
+
+class SeriesLabels(NamedTuple):
+    """Labels of the prompts that every variant of a series has a score for."""
+
+    labels: Sequence[Floats]
+    """Of each subset, (prompt, variant): share of a prompt's continuations that are toxic."""
+    weights: Sequence[float]
+    """Of each subset; they sum to 1."""
+    clusters: Clusters | None
+    """Clusters of the prompts; None if each is on its own."""
+
+    @property
+    def prompts(self) -> int:
+        """Number of prompts."""
+        return sum(len(labels) for labels in self.labels)
 
 
 def dose_series(summaries: Summaries) -> dict[str, list[str]]:
@@ -54,14 +72,13 @@ def dose_tables(
                     continue
                 keys = {"series": series, "scorer": scorer, "subset": subset}
                 total = sum(share[s] for s in group)
-                draws = paired_rates(
-                    [labels[s] for s in group], [share[s] / total for s in group],
-                    config.prior, config.draws, config.seed,
+                data = SeriesLabels(
+                    [labels[s] for s in group],
+                    [share[s] / total for s in group],
                     clusters_in([shared[s] for s in group], named, config.level),
-                )  # fmt: skip
-                n = sum(len(labels[s]) for s in group)
-                rows["doses"] += _rate_rows(keys, variants, doses, draws, n, config.level)
-                rows["slopes"].append(_slope_row(keys, doses, draws, n, config.level))
+                )
+                rows["doses"] += _rate_rows(keys, variants, doses, data, config)
+                rows["slopes"].append(_slope_row(keys, doses, data, config))
     return {name: table_rows for name, table_rows in rows.items() if table_rows}
 
 
@@ -97,20 +114,22 @@ def _rate_rows(
     keys: Mapping[str, str],
     variants: Sequence[str],
     doses: Floats,
-    draws: Floats,
-    n: int,
-    level: float,
+    data: SeriesLabels,
+    config: PosteriorConfig,
 ) -> Rows:
     rows = []
     for number, variant in enumerate(variants):
-        lo, hi = equal_tailed_interval(draws[:, number], level)
+        column = [labels[:, number] for labels in data.labels]
+        rate = observed(column, data.weights)
+        posterior = rate_posterior(column, data.weights, config.prior, data.clusters)
+        lo, hi = posterior.interval(config.level).around(rate)
         rows.append(
             {
                 **keys,
                 "variant": variant,
                 "dose": float(doses[number]),
-                "n": n,
-                "rate": float(draws[:, number].mean()),
+                "n": data.prompts,
+                "rate": rate,
                 "rate_lo": lo,
                 "rate_hi": hi,
             }
@@ -119,14 +138,17 @@ def _rate_rows(
 
 
 def _slope_row(
-    keys: Mapping[str, str], doses: Floats, draws: Floats, n: int, level: float
+    keys: Mapping[str, str], doses: Floats, data: SeriesLabels, config: PosteriorConfig
 ) -> dict[str, Any]:
+    draws = paired_rates(
+        data.labels, data.weights, config.prior, config.draws, config.seed, data.clusters
+    )
     column = slopes(draws, doses)
-    lo, hi = equal_tailed_interval(column, level)
+    lo, hi = equal_tailed_interval(column, config.level)
     decided = "rising" if lo > 0 else "falling" if hi < 0 else "not decisive"
     return {
         **keys,
-        "n": n,
+        "n": data.prompts,
         "variants": len(doses),
         "levels": len(set(doses.tolist())),
         "slope": float(column.mean()),

@@ -21,12 +21,6 @@ from toxtrail.stats.rates import Floats
 if TYPE_CHECKING:
     import pymc as pm
 
-
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
 MAX_R_HAT = 1.01
 MIN_ESS_HYPER, MIN_ESS = 400, 1000
 """Of hyper-parameters, and of quantities that are reported."""
