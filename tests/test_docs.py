@@ -1,5 +1,8 @@
 """docs/tables.md names every column of every table, and no other; what a page says to write into
-params.yaml is valid."""
+params.yaml is valid.
+
+`python tests/test_docs.py` writes the columns of result rows into docs/tables.md again.
+"""
 
 from __future__ import annotations
 
@@ -17,10 +20,14 @@ from toxtrail.analysis.comparison import (
     with_pooled,
 )
 from toxtrail.analysis.flips import LabelChange, with_texts
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
 from toxtrail.config.load import parse_config
+from toxtrail.records.columns import columns_of, doc_lines
+from toxtrail.records.results import TABLES, FlipRow
 from toxtrail.records.rows import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[1]
+TABLES_PAGE = ROOT / "docs/tables.md"
 PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md")
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
@@ -28,13 +35,27 @@ SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores":
 @pytest.fixture(scope="module")
 def documented():
     """Table -> its columns, in the order of the page."""
-    text = (ROOT / "docs/tables.md").read_text("utf-8")
+    text = TABLES_PAGE.read_text("utf-8")
     found = {}
     for part in re.split(r"^## ", text, flags=re.M)[1:]:
         name = re.match(r"`(\w+)`", part)[1]
         cells = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", part, re.M)
         found[name] = [column for cell in cells for column in re.findall(r"`(\w+)`", cell)]
     return found
+
+
+def with_current_columns(page: str) -> str:
+    """The page with the columns of result rows as their classes document them."""
+    for name, row_class in {**TABLES, "flips": FlipRow}.items():
+        lines = "\n".join(doc_lines(columns_of(row_class, RESPONSE_FLAGS)))
+        table = re.compile(rf"(^## `{name}`.*\n\n)(?:\|.*\n)+", re.M)
+        page = table.sub(lambda found, lines=lines: f"{found[1]}{lines}\n", page)
+    return page
+
+
+def test_the_page_documents_result_rows_as_their_classes_do():
+    page = TABLES_PAGE.read_text("utf-8")
+    assert with_current_columns(page) == page, "run `python tests/test_docs.py`"
 
 
 def test_the_page_has_every_table(documented):
@@ -158,3 +179,7 @@ def test_no_page_holds_an_unresolved_merge():
     pages = [*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), ROOT / "benchmarks/RESULTS.md"]
     found = [p.name for p in pages if re.search(r"^(<{7}|>{7}) ", p.read_text("utf-8"), re.M)]
     assert found == []
+
+
+if __name__ == "__main__":
+    TABLES_PAGE.write_text(with_current_columns(TABLES_PAGE.read_text("utf-8")), "utf-8")

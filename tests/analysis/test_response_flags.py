@@ -199,7 +199,7 @@ def test_a_row_that_is_no_continuation_is_refused(state):
 
 
 def test_the_symptoms_have_an_order():
-    assert RESPONSE_FLAGS == ("empty", "refused", "repetitive", "degenerate")
+    assert tuple(RESPONSE_FLAGS) == ("empty", "refused", "repetitive", "degenerate")
 
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=30))

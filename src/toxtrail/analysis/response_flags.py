@@ -26,7 +26,13 @@ from toxtrail.errors import DataError
 from toxtrail.records.rows import RowStatus
 
 ResponseFlag = Literal["empty", "refused", "repetitive", "degenerate"]
-RESPONSE_FLAGS: tuple[ResponseFlag, ...] = ("empty", "refused", "repetitive", "degenerate")
+RESPONSE_FLAGS: Mapping[ResponseFlag, str] = {
+    "empty": "empty texts",
+    "refused": "refusals, by English phrases in the first two sentences",
+    "repetitive": "texts that repeat the same four words",
+    "degenerate": "texts that are not language",
+}
+"""Response flag -> what has it."""
 
 SHORTEST_LOOP = 8
 """Tokens; our choice: fewer have under five 4-grams, too few to repeat one by more than chance."""

@@ -1,0 +1,697 @@
+"""The rows of every result table, and the summaries that hold them.
+
+Each field is a column; `records.columns` makes JSON, Parquet, CSV and docs/tables.md of it. A rate,
+a difference and a probability are numbers between -1 and 1. None: nothing was scored, or it was not
+asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from toxtrail.records.columns import LeftOut, Mark
+
+# --- one variant ------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantColumns:
+    """Who a row is of."""
+
+    variant: Annotated[str, "as in params.yaml; no parent is empty"]
+    family: str
+    role: str
+    parent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RateRow(VariantColumns):
+    """The toxicity rate of one variant by one scorer on one subset."""
+
+    scorer: Annotated[str, "whose verdict, on which prompts"]
+    subset: str
+    n_prompts: Annotated[int, "prompts asked, continuations of each"]
+    k: int
+    n_scored_prompts: Annotated[int, "prompts with a score"]
+    n_clusters: Annotated[
+        int, "clusters of the prompts with a score; a prompt without one counts as one"
+    ]
+    n_scored: Annotated[int, "continuations with a score, those at the threshold or above"]
+    n_toxic: int
+    n_ok: Annotated[int, "continuations by state: scored, nothing written, prompt too long, failed"]
+    n_empty: int
+    n_truncated: int
+    n_error: int
+    rate: Annotated[
+        float | None,
+        "observed share of toxic continuations (of each prompt, then averaged; over subsets "
+        "weighted)",
+    ]
+    rate_mean: Annotated[float | None, "its posterior mean"]
+    rate_lo: Annotated[float | None, "its interval"]
+    rate_hi: float | None
+    corrected_rate: Annotated[
+        float | None,
+        "corrected for the scorer's errors, by `posterior.labels` or `posterior.judges` "
+        "([labels.md](labels.md))",
+    ]
+    corrected_rate_lo: float | None
+    corrected_rate_hi: float | None
+    corrected_rate_possible: Annotated[
+        float | None,
+        "of stated errors: share of draws that fit them; of labels: labelled prompts",
+    ]
+    corrected_rate_labels: int | None
+    score_mean: Annotated[float | None, "mean score"]
+    score_mean_lo: float | None
+    score_mean_hi: float | None
+    expected_max_toxicity: Annotated[
+        float | None, "mean over prompts of the highest of the k scores"
+    ]
+    expected_max_toxicity_lo: float | None
+    expected_max_toxicity_hi: float | None
+    toxicity_probability: Annotated[
+        float | None,
+        "share of prompts with at least one toxic continuation of k, its posterior mean and "
+        "interval",
+    ]
+    toxicity_probability_mean: float | None
+    toxicity_probability_lo: float | None
+    toxicity_probability_hi: float | None
+    method: Annotated[str, "how it was computed"]
+    prior_id: str
+    rate_at_30: Annotated[float | None, "observed rate at the thresholds .3, .5, .7, .9"]
+    rate_at_50: float | None
+    rate_at_70: float | None
+    rate_at_90: float | None
+    weight: Annotated[float, "the subset's share of all prompts"]
+    pooled_rate: Annotated[
+        float | None, "the same rate, all variants and subsets estimated together"
+    ] = None
+    pooled_rate_lo: float | None = None
+    pooled_rate_hi: float | None = None
+    rhat: Annotated[float | None, "of the pooled rate's draws: R-hat, effective sample sizes"] = (
+        None
+    )
+    ess_bulk: float | None = None
+    ess_tail: float | None = None
+    pooled_withheld: Annotated[
+        str | None,
+        "why this row has no pooled rate though its scorer has; empty if it has one",
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagRate:
+    """How many continuations have a response flag."""
+
+    n: int
+    rate: float | None
+    lo: float | None
+    hi: float | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BehaviourRow(VariantColumns):
+    """How one variant responded on one subset."""
+
+    subset: Annotated[str, "which prompts"]
+    n_prompts: Annotated[int, "prompts asked, texts"]
+    n_continuations: int
+    tokens_mean: Annotated[float | None, "length in tokens: mean and quantiles"]
+    tokens_q10: float | None
+    tokens_q50: float | None
+    tokens_q90: float | None
+    at_limit_rate: Annotated[float | None, "share that ended because max_new_tokens was reached"]
+    flags: Annotated[
+        Mapping[str, FlagRate], Mark.FLATTEN, "number, share and interval of the share"
+    ]
+    """Response flag -> how often."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ThresholdRow(VariantColumns):
+    """The rate of one variant at another threshold."""
+
+    scorer: Annotated[str, "whose verdict, on which prompts"]
+    subset: str
+    threshold: Annotated[float, ".05 to .95"]
+    rate: Annotated[float, "rate of scores at it or above"]
+    rate_lo: float
+    rate_hi: float
+
+
+# --- two variants -----------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairColumns:
+    """Which variants a row compares."""
+
+    a: Annotated[str, "b is compared with a, which is its `parent` or the family's `reference`"]
+    b: str
+    relation: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PairRow(PairColumns):
+    """The difference of two variants' rates by one scorer on one subset."""
+
+    scorer: Annotated[str, "whose verdict, on which prompts"]
+    subset: str
+    k: Annotated[int, "continuations of each prompt"]
+    n: Annotated[int, "prompts scored for both"]
+    n_clusters: Annotated[
+        int,
+        "clusters of these prompts; by how much they divide the number of prompts that the "
+        "interval rests on (1 without clusters)",
+    ]
+    design_effect: float | None
+    dropped: Annotated[int, "prompts scored for one alone"]
+    n11: Annotated[int, "prompts toxic for both, for a alone, for b alone, for neither"]
+    n10: int
+    n01: int
+    n00: int
+    phi: Annotated[float | None, "correlation of the two labels over prompts"]
+    rate_a: Annotated[float | None, "observed rates on the shared prompts, subsets weighted"]
+    rate_b: float | None
+    rope: Annotated[float, "half-width of the region of practical equivalence"]
+    diff: Annotated[float | None, "observed difference, rate b - rate a, and interval"] = None
+    diff_lo: float | None = None
+    diff_hi: float | None = None
+    probability_higher: Annotated[
+        float | None,
+        "probability that b is higher; probability of direction: that of the likelier sign",
+    ] = None
+    pd: float | None = None
+    p_in_rope: Annotated[
+        float | None,
+        "probability of a difference within, above, below the region of practical equivalence",
+    ] = None
+    p_above: float | None = None
+    p_below: float | None = None
+    credible_paired: Annotated[
+        bool | None, "whether the interval excludes 0; whether it would without the pairing"
+    ] = None
+    credible_unpaired: bool | None = None
+    odds_ratio: Annotated[
+        float | None,
+        "odds of being toxic, b to a: of the observed rates (the posterior median where one is 0 "
+        "or 1), and interval",
+    ] = None
+    odds_ratio_lo: float | None = None
+    odds_ratio_hi: float | None = None
+    corrected_diff: Annotated[float | None, "corrected for the scorer's errors"] = None
+    corrected_diff_lo: float | None = None
+    corrected_diff_hi: float | None = None
+    corrected_diff_possible: Annotated[
+        float | None,
+        "of stated errors: share of draws that fit them; of labels: prompts labelled for both",
+    ] = None
+    corrected_diff_labels: int | None = None
+    prior_sensitivity: Annotated[
+        float | None, "power-scaling sensitivity, and what it complains of"
+    ] = None
+    likelihood_sensitivity: float | None = None
+    prior_complaint: str | None = None
+    prior_shift_sd: Annotated[
+        float | None,
+        "what a uniform prior would change: the mean, in standard deviations; the verdict",
+    ] = None
+    verdict_flat_prior: str | None = None
+    threshold_sign_stable: Annotated[
+        bool | None, "whether no threshold of .3, .5, .7, .9 turns the verdict round"
+    ] = None
+    tipping_fpr_gap: Annotated[
+        float | None, "gap of false-positive rates that would explain the difference away"
+    ] = None
+    mde80: Annotated[
+        float | None,
+        "smallest rise found in 80 % of cases; prompts that this difference needs for that. By the "
+        "exact power of the verdict; with several continuations a prompt by the posterior's spread",
+    ] = None
+    n_needed: int | None = None
+    verdict: Annotated[str, "`higher`, `lower`, `not decisive` or `no pairs`"] = "no pairs"
+    decision: Annotated[
+        str,
+        "against the region of practical equivalence: `higher`, `lower`, `equivalent`, `undecided` "
+        "or `no pairs`",
+    ] = "no pairs"
+    n_simultaneous: Annotated[
+        int,
+        "interval that holds together with those of so many differences (Bonferroni): of `all`, "
+        "one for each pair; of a subset, one for each pair and subset. Headlines rest on it",
+    ]
+    simultaneous_lo: float | None = None
+    simultaneous_hi: float | None = None
+    diff_hdi_lo: Annotated[float | None, "highest-density interval of `diff`, without draws"] = None
+    diff_hdi_hi: float | None = None
+    score_diff: Annotated[float | None, "difference of mean scores"]
+    score_diff_lo: float | None
+    score_diff_hi: float | None
+    expected_max_diff: Annotated[float | None, "difference of expected maximum toxicity"]
+    expected_max_diff_lo: float | None
+    expected_max_diff_hi: float | None
+    toxicity_probability_diff: Annotated[float | None, "difference of toxicity probabilities"]
+    toxicity_probability_diff_lo: float | None
+    toxicity_probability_diff_hi: float | None
+    method: Annotated[str, "how it was computed"]
+    level: float
+    said_less: Annotated[str, "in what b says less than a, credibly; empty if in nothing"] = ""
+    agreement: Annotated[str, "of several scorers: `agree`, `fragile`, or `one scorer`"] = (
+        "one scorer"
+    )
+    pooled_diff: Annotated[float | None, "the same difference, all estimated together"] = None
+    pooled_diff_lo: float | None = None
+    pooled_diff_hi: float | None = None
+    lfsr: Annotated[
+        float | None,
+        "local false sign rate of the pooled difference; whether its interval excludes 0",
+    ] = None
+    credible_pooled: bool | None = None
+    rhat: Annotated[
+        float | None,
+        "of the pooled difference's draws: R-hat, the smaller effective sample size",
+    ] = None
+    ess_min: float | None = None
+    pooled_withheld: Annotated[
+        str | None,
+        "why this row has no pooled difference though its scorer has; empty if it has one",
+    ] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlagDifference:
+    """The difference of two variants' shares of continuations with a response flag."""
+
+    diff: float | None
+    diff_lo: float | None
+    diff_hi: float | None
+    verdict: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class BehaviourPairRow(PairColumns):
+    """How differently two variants responded on one subset."""
+
+    subset: Annotated[str, "as in `pairs`"]
+    n: int
+    flags: Annotated[
+        Mapping[str, FlagDifference],
+        Mark.FLATTEN,
+        "difference of the shares, interval and verdict",
+    ]
+    """Response flag -> the difference."""
+    tokens_diff: Annotated[float | None, "difference of the mean length, in tokens"]
+    tokens_diff_lo: float | None
+    tokens_diff_hi: float | None
+    tokens_verdict: Annotated[
+        str,
+        "`higher`, `lower`; `too small`: the interval excludes 0, but the lengths differ by less "
+        "than a tenth of `a`'s mean; `not decisive`",
+    ]
+    tokens_change: Annotated[float | None, "`tokens_diff` as a share of `a`'s mean length"]
+
+
+# --- a family ---------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ErrorControlRow:
+    """How many differences one scorer claims, and how many of them have the wrong sign."""
+
+    scorer: Annotated[str, "whose verdicts"]
+    n_pairs: Annotated[int, "differences, those that exclude 0 one by one, and pooled"]
+    n_credible_paired: int
+    n_credible_pooled: int | None
+    expected_false_signs: Annotated[
+        float | None, "how many of the pooled claims have the wrong sign in expectation"
+    ]
+    gate: Annotated[
+        str, "what the gate of the pooled model said, why, and what was wrong with a first try"
+    ]
+    gate_reason: str
+    first_try: str
+    r_hat: Annotated[float | None, "what it looked at: the worst over all quantities"] = None
+    ess_bulk: float | None = None
+    ess_tail: float | None = None
+    ess_hyper: float | None = None
+    divergences: int | None = None
+    bfmi: float | None = None
+    at_max_depth: float | None = None
+    mcse: float | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RecipeRow:
+    """How much fine-tunes of one recipe differ by one scorer."""
+
+    recipe: Annotated[str, "which recipe, whose verdict, how many fine-tunes of it"]
+    scorer: str
+    variants: int
+    spread: Annotated[
+        float,
+        "standard deviation of the rate, all subsets together, among fine-tunes of the recipe: "
+        "posterior median and interval",
+    ]
+    spread_lo: float
+    spread_hi: float
+    rhat: Annotated[float, "of its draws"]
+    ess_bulk: float
+    ess_tail: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SeriesColumns:
+    """Which dose series a row is of, by which scorer on which subset."""
+
+    series: Annotated[
+        str, "the parent that the series was tuned from; whose verdict, on which prompts"
+    ]
+    scorer: str
+    subset: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DoseRow(SeriesColumns):
+    """The rate of one variant of a dose series."""
+
+    variant: Annotated[str, "which variant; prompts scored for all of the series"]
+    dose: float
+    n: int
+    rate: Annotated[float, "rate on these prompts"]
+    rate_lo: float
+    rate_hi: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SlopeRow(SeriesColumns):
+    """The trend of one dose series."""
+
+    n: Annotated[int, "prompts scored for all of the series"]
+    variants: Annotated[int, "variants of the series, distinct doses"]
+    levels: int
+    slope: Annotated[float, "change of the log-odds with one unit of dose"]
+    slope_lo: float
+    slope_hi: float
+    p_rising: Annotated[
+        float, "probability that it is above 0; that the rate falls from no dose to the next"
+    ]
+    p_never_falls: float
+    verdict: Annotated[str, "`rising`, `falling` or `not decisive`"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class FlipRow:
+    """One continuation whose label changed between two variants."""
+
+    prompt_id: Annotated[str, "which continuation"]
+    sample: int
+    subset: str
+    category: Annotated[
+        str,
+        "the scorer's strongest other head on the text that is toxic; `none` if it has no other",
+    ]
+    direction: Annotated[str, "`became toxic` or `became harmless`, from A to B"]
+    score_a: Annotated[float, "the two scores; score_b - score_a"]
+    score_b: float
+    change: float
+    prompt: Annotated[str | None, Mark.OPTIONAL, "only with `--show-text`"] = None
+    text_a: Annotated[str | None, Mark.OPTIONAL] = None
+    text_b: Annotated[str | None, Mark.OPTIONAL] = None
+
+
+TABLES: Mapping[str, type] = {
+    "rates": RateRow,
+    "pairs": PairRow,
+    "claims": ErrorControlRow,
+    "behaviour": BehaviourRow,
+    "behaviour_pairs": BehaviourPairRow,
+    "thresholds": ThresholdRow,
+    "recipes": RecipeRow,
+    "doses": DoseRow,
+    "slopes": SlopeRow,
+}
+"""Tables of a family's comparison, each a field of ComparisonSummary."""
+OPTIONAL_TABLES = frozenset({"recipes", "doses", "slopes"})
+"""Those that only a family with recipes or doses has."""
+
+
+# --- the pooled model -------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledRateRow:
+    """The pooled rate of one variant by one scorer on one subset."""
+
+    variant: str
+    scorer: str
+    subset: str
+    pooled_rate: float | None
+    pooled_rate_lo: float | None
+    pooled_rate_hi: float | None
+    rhat: float | None
+    ess_bulk: float | None
+    ess_tail: float | None
+    pooled_withheld: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PooledPairRow:
+    """The pooled difference of two variants by one scorer on one subset."""
+
+    a: str
+    b: str
+    scorer: str
+    subset: str
+    pooled_diff: float | None
+    pooled_diff_lo: float | None
+    pooled_diff_hi: float | None
+    lfsr: float | None
+    credible_pooled: bool | None
+    rhat: float | None
+    ess_min: float | None
+    pooled_withheld: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WithheldRow:
+    """A rate (`variant`) or a difference (`a`, `b`) on one subset that is not shown pooled."""
+
+    variant: Annotated[str | None, Mark.OPTIONAL] = None
+    a: Annotated[str | None, Mark.OPTIONAL] = None
+    b: Annotated[str | None, Mark.OPTIONAL] = None
+    subset: str
+    reason: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolingDiagnostics:
+    """The worst of each kind over all quantities of a pooled model."""
+
+    r_hat: float
+    ess_bulk: float
+    ess_tail: float
+    ess_hyper: float
+    divergences: int
+    bfmi: float
+    at_max_depth: float
+    mcse: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SamplerEffort:
+    """How hard a pooled posterior was sampled."""
+
+    chains: int
+    draws: int
+    target_accept: float
+    seed: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PredictiveCheckRow:
+    """One posterior predictive check of a pooled model."""
+
+    statistic: str
+    variant: str | None
+    subset: str | None
+    observed: float
+    predicted: float
+    predicted_lo: float
+    predicted_hi: float
+    p: float
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PriorSensitivityRow:
+    """How much the prior of a pooled model matters to one difference."""
+
+    quantity: str
+    prior: float
+    likelihood: float
+    complaint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ScorerPooling:
+    """What became of the pooled model of one scorer; of one that was left out, only the reason."""
+
+    status: str
+    """`pooled`, `withheld` or `left out`."""
+    reason: str
+    withheld: Annotated[Sequence[WithheldRow] | None, Mark.OPTIONAL] = None
+    """Rows that are not shown although the model fits overall."""
+    dropped: Annotated[int | None, Mark.OPTIONAL] = None
+    """Prompts that not every variant has a score for."""
+    diagnostics: Annotated[PoolingDiagnostics | None, Mark.OPTIONAL] = None
+    effort: Annotated[SamplerEffort | None, Mark.OPTIONAL] = None
+    first_try: Annotated[str | None, Mark.OPTIONAL] = None
+    """What was wrong with a first try; empty if there was one try."""
+    checks: Annotated[Sequence[PredictiveCheckRow] | None, Mark.OPTIONAL] = None
+    sensitivity: Annotated[Sequence[PriorSensitivityRow] | None, Mark.OPTIONAL] = None
+
+
+# --- summaries --------------------------------------------------------------------------------
+
+VARIANT_COLUMNS = ("variant", "family", "role", "parent")
+"""Columns of a variant's rows that its own summary has once."""
+POOLED_RATE_COLUMNS = (
+    "pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail",
+    "pooled_withheld",
+)  # fmt: skip
+POOLED_PAIR_COLUMNS = (
+    "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
+    "pooled_withheld",
+)  # fmt: skip
+"""Columns that the pooled model brings; a comparison has them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Comparability:
+    """The conditions that rates were measured under."""
+
+    fingerprint: str
+    fields: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LabelRow:
+    """One human label, with each scorer's score of the labelled text."""
+
+    prompt_id: str
+    sample: int
+    toxic: bool
+    scores: Mapping[str, float]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantSummary:
+    """What `posterior` writes of one variant."""
+
+    kind: str = "posterior"
+    variant: str
+    family: str
+    role: str
+    parent: str | None
+    recipe: Annotated[str | None, Mark.OPTIONAL] = None
+    dose: Annotated[float | None, Mark.OPTIONAL] = None
+    comparability: Annotated[Comparability | None, Mark.OPTIONAL] = None
+    schema_version: int
+    primary: str
+    """The scorer whose results are shown."""
+    threshold: float
+    level: float
+    """Mass of every interval."""
+    interval: str
+    rates: Annotated[
+        Sequence[RateRow], LeftOut(frozenset({*VARIANT_COLUMNS, *POOLED_RATE_COLUMNS}))
+    ]
+    behaviour: Annotated[Sequence[BehaviourRow], LeftOut(frozenset(VARIANT_COLUMNS))]
+    thresholds: Annotated[Sequence[ThresholdRow], LeftOut(frozenset(VARIANT_COLUMNS))]
+    labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
+    """None: rates are not corrected by labels."""
+    manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None
+    """As JSON; the writer adds it."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PoolSummary:
+    """What `pool` writes of a family."""
+
+    kind: str = "pool"
+    family: str
+    schema_version: int
+    reference: str
+    primary: str
+    threshold: float
+    level: float
+    interval: str
+    scorers: Mapping[str, ScorerPooling]
+    rates: Sequence[PooledRateRow]
+    pairs: Sequence[PooledPairRow]
+    recipes: Annotated[Sequence[RecipeRow], Mark.OPTIONAL] = ()
+    manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ConditionMismatchRow:
+    """One condition that a variant does not share with the one that it is compared with."""
+
+    variant: str
+    field: str
+    found: str
+    reference: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparedVariant(VariantColumns):
+    """One variant of a comparison."""
+
+    recipe: Annotated[str | None, Mark.OPTIONAL] = None
+    dose: Annotated[float | None, Mark.OPTIONAL] = None
+    content_key: str | None
+    """Of its summary."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ComparisonSummary:
+    """What `compare` writes of a family, or finds for a set of runs."""
+
+    kind: str = "comparison"
+    family: str
+    """Its name, or the title of a comparison of runs."""
+    prior: Annotated[float | None, Mark.OPTIONAL] = None
+    """Of a comparison of runs; that of a family is in the manifest."""
+    schema_version: int
+    reference: str
+    primary: str
+    """The scorer whose results are shown."""
+    threshold: float
+    level: float
+    interval: str
+    rope_pp: float
+    rope_share: float
+    rope_reference: float | None
+    rope: float
+    """Half-width of the region of practical equivalence."""
+    judges: Sequence[str]
+    """Scorers whose numbers are corrected for their errors."""
+    comparability: Comparability | None
+    """Of the reference."""
+    mismatch: Sequence[ConditionMismatchRow]
+    variants: Sequence[ComparedVariant]
+    rates: Sequence[RateRow]
+    behaviour: Sequence[BehaviourRow]
+    thresholds: Sequence[ThresholdRow]
+    pairs: Sequence[PairRow]
+    behaviour_pairs: Sequence[BehaviourPairRow]
+    doses: Annotated[Sequence[DoseRow], Mark.OPTIONAL] = ()
+    slopes: Annotated[Sequence[SlopeRow], Mark.OPTIONAL] = ()
+    pooled: Mapping[str, ScorerPooling]
+    """Scorer -> its pooled model."""
+    recipes: Annotated[Sequence[RecipeRow], Mark.OPTIONAL] = ()
+    claims: Sequence[ErrorControlRow]
+    manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None

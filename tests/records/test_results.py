@@ -1,0 +1,75 @@
+"""Result rows and summaries survive JSON, and the classes agree with each other."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import fields
+
+import pytest
+
+from toxtrail.analysis.comparison import with_pooled
+from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.records.columns import columns_of, from_json, to_json
+from toxtrail.records.results import (
+    OPTIONAL_TABLES,
+    POOLED_PAIR_COLUMNS,
+    POOLED_RATE_COLUMNS,
+    TABLES,
+    ComparisonSummary,
+    ErrorControlRow,
+    PairRow,
+    PooledPairRow,
+    PooledRateRow,
+    PoolingDiagnostics,
+    RateRow,
+    VariantSummary,
+)
+
+
+@pytest.fixture
+def family(measured, score_rows):
+    values = {"base": {"a": [0.1] * 8, "b": [0.9, 0.1]}, "tuned": {"a": [0.9] * 8, "b": [0.9, 0.1]}}
+    rows = {name: score_rows(variant_values) for name, variant_values in values.items()}
+    return measured(rows, {"base": None, "tuned": "base"})
+
+
+def test_a_variants_summary_survives_json(family):
+    values = {"kind": "posterior", **family.summaries["tuned"]}
+    summary = from_json(VariantSummary, values)
+    assert {(row.variant, row.parent) for row in summary.rates} == {("tuned", "base")}
+    assert json.dumps(to_json(summary)) == json.dumps(values)
+
+
+def test_a_comparison_survives_json(family, settings):
+    compared = with_pooled(
+        family.compared(settings), {"scorers": {}, "rates": [], "pairs": []}
+    ).summary
+    values = {"kind": "comparison", "family": "f", **compared}
+    summary = from_json(ComparisonSummary, values)
+    assert summary.pairs[0].verdict == "higher"
+    assert set(summary.behaviour[0].flags) == set(RESPONSE_FLAGS)
+    assert json.dumps(to_json(summary)) == json.dumps(values)
+
+
+def test_every_table_is_a_field_of_the_comparison():
+    assert set(TABLES) | OPTIONAL_TABLES <= {field.name for field in fields(ComparisonSummary)}
+
+
+@pytest.mark.parametrize("row_class", TABLES.values())
+def test_no_two_columns_of_a_table_have_one_name(row_class):
+    names = [column.name for column in columns_of(row_class, RESPONSE_FLAGS)]
+    assert len(names) == len(set(names))
+    assert columns_of(row_class, RESPONSE_FLAGS)[0].meaning
+
+
+def test_pooled_columns_are_the_same_in_every_row_class():
+    def columns(row_class):
+        return {column.name: column.type for column in columns_of(row_class)}
+
+    for row_class, pooled_class, names in (
+        (RateRow, PooledRateRow, POOLED_RATE_COLUMNS),
+        (PairRow, PooledPairRow, POOLED_PAIR_COLUMNS),
+    ):
+        assert [name for name in columns(pooled_class) if name in names] == list(names)
+        assert columns(pooled_class).items() <= columns(row_class).items()
+    assert columns(PoolingDiagnostics).items() <= columns(ErrorControlRow).items()
