@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import math
 import random
 import threading
 from collections.abc import Callable, Mapping
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from toxtrail.errors import BackendError
@@ -22,7 +19,7 @@ CONNECT_SECONDS = 10.0
 FIRST_PAUSE = 0.5
 """Seconds before the second attempt; doubled before each further one."""
 LONGEST_PAUSE = 60.0
-LONGEST_RETRY_AFTER = 600.0
+LONGEST_RETRY_AFTER = 600
 """Seconds; a longer Retry-After is reduced to this."""
 RETRYABLE_STATUS = {408, 425, 429}
 """Temporary errors: a retry may succeed, as after any 5xx."""
@@ -186,22 +183,15 @@ class Client:
 
 
 def retry_after(response: Response) -> float:
-    """Read the seconds in a Retry-After header (RFC 9110: a number or a date)."""
-    text = response.headers.get("Retry-After", "").strip()
-    try:
-        seconds = float(text)
-    except ValueError:
-        seconds = _seconds_until(text)
-    return min(LONGEST_RETRY_AFTER, seconds) if seconds > 0 and math.isfinite(seconds) else 0.0
+    """Read the seconds in a Retry-After header; 0 if there is none, or an invalid one."""
+    from urllib3.exceptions import InvalidHeader
+    from urllib3.util.retry import Retry
 
-
-def _seconds_until(date: str) -> float:
+    header = response.headers.get("Retry-After", "")
     try:
-        then = parsedate_to_datetime(date)
-    except (TypeError, ValueError):
+        return Retry(retry_after_max=LONGEST_RETRY_AFTER).parse_retry_after(header)
+    except (InvalidHeader, ValueError, OverflowError):
         return 0.0
-    then = then if then.tzinfo else then.replace(tzinfo=UTC)
-    return (then - datetime.now(UTC)).total_seconds()
 
 
 def _refuse_stream(url: str, response: Response) -> None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import ExitStack
+from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.huggingface.generation.generator import PromptEncoder, prompt_problem
 from toxtrail.backends.openai_api.client import Client, UnansweredError
-from toxtrail.backends.openai_api.threads import side_by_side
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
 from toxtrail.errors import BackendError
 
@@ -135,20 +136,22 @@ class ServedModel:
             except UnansweredError as error:
                 return number, str(error)
 
-        silent = 0
-        for number, reply in side_by_side(
-            request_at, len(requests), self._concurrency, self._client.stop
-        ):
-            silent = silent + 1 if isinstance(reply, str) else 0
-            if silent >= GIVE_UP_AFTER:
-                raise BackendError(
-                    f"{silent} consecutive requests had no response; the last: {reply}. Finished "
-                    "rows are kept: run again when the server is back."
-                )
-            if isinstance(reply, str):
-                yield number, failed(reply)
-            else:
-                yield number, self.completion(prompts[number].token_ids, reply)
+        silent, threads = 0, min(self._concurrency, len(requests))
+        # an interrupted run does not wait for pending responses
+        with ThreadPool(threads or 1) as pool, ExitStack() as unfinished:
+            unfinished.callback(self._client.stop)
+            for number, reply in pool.imap_unordered(request_at, range(len(requests))):
+                silent = silent + 1 if isinstance(reply, str) else 0
+                if silent >= GIVE_UP_AFTER:
+                    raise BackendError(
+                        f"{silent} consecutive requests had no response; the last: {reply}. "
+                        "Finished rows are kept: run again when the server is back."
+                    )
+                if isinstance(reply, str):
+                    yield number, failed(reply)
+                else:
+                    yield number, self.completion(prompts[number].token_ids, reply)
+            unfinished.pop_all()
 
     def request(self, sent: str | list[int], seed: int) -> CompletionResponse:
         """Send one prompt.
