@@ -14,9 +14,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.cli import Commands
-from toxtrail.cli._output import Table, print_csv, print_json, print_table, print_tables
+from toxtrail.cli._output import print_csv, print_json, print_table, print_tables
 from toxtrail.console import echo, shown
 from toxtrail.errors import BackendError, ToxtrailError
+from toxtrail.reporting.table import Column, Table
 
 HOSTILE = "\x1b]52;c;aGk=\x07\x1b[2J\x9b31m\u202e\u2066\u200b\r\x08"
 ADDRESS = "postgresql://bob:hunter22@host/db"
@@ -36,15 +37,19 @@ def is_plain(text):
     return all(c.isprintable() or c == "\n" for c in text)
 
 
+def table_of(text):
+    return Table(text, [Column(text)], [[text]])
+
+
 PRINTERS = {
     "message": lambda text: echo(text),
     "styled": lambda text: echo(text, fg="red", bold=True),
-    "title": lambda text: print_table(text, ["a"], [["1"]]),
-    "column": lambda text: print_table(None, [text], [["1"]]),
-    "cell": lambda text: print_table(None, ["a"], [[text]]),
+    "title": lambda text: print_table(Table(text, [Column("a")], [["1"]])),
+    "column": lambda text: print_table(Table(None, [Column(text)], [["1"]])),
+    "cell": lambda text: print_table(Table(None, [Column("a")], [[text]])),
     "note": lambda text: print_tables("text", [], [text], [text]),
-    "markdown": lambda text: print_tables("md", [Table(text, [text], [[text]])], [text]),
-    "latex": lambda text: print_tables("latex", [Table(text, [text], [[text]])], [text]),
+    "markdown": lambda text: print_tables("md", [table_of(text)], [text]),
+    "latex": lambda text: print_tables("latex", [table_of(text)], [text]),
     "json": lambda text: print_json({text: [text, {"a": (text,)}]}),
 }  # fmt: skip
 

@@ -55,6 +55,8 @@ SCORING_CODE = ("backends/scorers", "backends/compute", "backends/checkpoint_fil
 RESULT_TEXT_CODE = (
     "reporting/result_text.py",
     "reporting/headline.py",
+    "reporting/table.py",
+    "reporting/column_widths.py",
     "stats/selection_correction.py",
     "analysis/refusals.py",
     "analysis/response_flags.py",

@@ -16,6 +16,7 @@ from toxtrail.cli._options import NewPath, Number, refuse_several
 from toxtrail.cli._output import format_options
 from toxtrail.cli.compare_tables import chosen_pairs, narrowed, with_scorers
 from toxtrail.errors import ConfigError
+from toxtrail.reporting.table import Table, text_columns
 
 
 def commands(group=cli, prefix=()):
@@ -111,9 +112,10 @@ def test_scorer_and_subset_choose_rows_of_every_table():
 
 
 def test_several_scorers_have_a_column():
-    columns, rows = with_scorers(["x"], [(1,), (2,)], [{"scorer": "j"}, {"scorer": "k"}])
-    assert (columns, rows) == (["scorer", "x"], [("j", 1), ("k", 2)])
-    assert with_scorers(["x"], [(1,)], [{"scorer": "j"}]) == (["x"], [(1,)])
+    table = Table(None, text_columns("x"), [(1,), (2,)])
+    both = with_scorers(table, [{"scorer": "j"}, {"scorer": "k"}])
+    assert both == Table(None, list(text_columns("scorer", "x")), [("j", 1), ("k", 2)])
+    assert with_scorers(table, [{"scorer": "j"}, {"scorer": "j"}]) == table
 
 
 def as_reader(*command):

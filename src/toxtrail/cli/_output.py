@@ -1,4 +1,4 @@
-"""Output as tables (terminal, Markdown, LaTeX), CSV and JSON; third-party text is escaped."""
+"""Printing of tables, notes, CSV and JSON; third-party text is escaped."""
 
 from __future__ import annotations
 
@@ -7,14 +7,21 @@ import sys
 from collections.abc import Callable, Mapping, Sequence
 from functools import wraps
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Any, Literal
 
 import click
 
 from toxtrail.cli._options import refuse_several
-from toxtrail.cli.widths import broken, least_widths, taken_by_gaps, widths
-from toxtrail.console import cell, console, echo, echo_data, lines, shown
+from toxtrail.console import cell, console, echo, echo_data, lines
 from toxtrail.redaction import redacted
+from toxtrail.reporting.table import (
+    Table,
+    as_latex,
+    as_markdown,
+    drop_columns_to_fit,
+    terminal_cells,
+    wrap_to_width,
+)
 from toxtrail.text_escaping import escape_latex, escape_markdown
 
 json_option: Callable[[Any], Any] = click.option(
@@ -27,14 +34,6 @@ WIDE = 200
 """Width of a table in a pipe or a file."""
 COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 """First word (or all) of a cell -> its colour in a colour terminal."""
-
-
-class Table(NamedTuple):
-    """Cells as people read them; columns whose name ends in `>` are right-aligned."""
-
-    title: str | None
-    columns: Sequence[str]
-    rows: Sequence[Sequence[object]]
 
 
 def format_options(*names: OutputFormat) -> Callable[[Any], Any]:
@@ -107,35 +106,24 @@ def _without_secrets(value: Any) -> Any:
     return value
 
 
-def print_table(
-    title: str | None, columns: Sequence[str], rows: Sequence[Sequence[object]]
-) -> None:
-    """Print a table, at full width in a pipe, else folded to the terminal's width.
-
-    Columns whose name ends in `>` are right-aligned.
-    """
+def print_table(table: Table) -> None:
+    """Print a table, at full width in a pipe, else folded to the terminal's width."""
     from rich.box import SIMPLE_HEAD
     from rich.table import Table as RichTable
 
     screen = console(terminal_width())
-    title_cell = title and cell(title, "bold")
-    table = RichTable(box=SIMPLE_HEAD, title=title_cell, title_justify="left")
-    texts = [[shown(value) for value in row] for row in rows]
-    column_widths = widths([column.rstrip(">") for column in columns], texts, screen.width)
-    for column, width in zip(columns, column_widths, strict=True):
-        table.add_column(
-            cell(column.rstrip(">")),
-            justify="right" if column.endswith(">") else "left",
-            overflow="fold",
-            width=width,
-        )
-    for row in texts:
-        table.add_row(*map(_folded, row, column_widths))
-    screen.print(table)
+    layout = wrap_to_width(table, screen.width)
+    title = table.title and cell(table.title, "bold")
+    grid = RichTable(box=SIMPLE_HEAD, title=title, title_justify="left")
+    for column, width in zip(table.columns, layout.widths, strict=True):
+        grid.add_column(cell(column.name), justify=column.align, overflow="fold", width=width)
+    for texts, row in zip(terminal_cells(table), layout.rows, strict=True):
+        grid.add_row(*map(_coloured, texts, row))
+    screen.print(grid)
 
 
-def _folded(text: str, width: int) -> Any:
-    return lines([cell(line, _colour(text)) for line in broken(text, width)])
+def _coloured(text: str, cell_lines: Sequence[str]) -> Any:
+    return lines([cell(line, _colour(text)) for line in cell_lines])
 
 
 def format_bytes(size: float | None) -> str:
@@ -154,71 +142,21 @@ def terminal_width() -> int:
     return console().width if sys.stdout.isatty() else WIDE
 
 
-def drop_columns_to_fit(
+def fit_to_terminal(
     tables: Sequence[Table], droppable: Sequence[str], most: int | None = None
 ) -> tuple[list[Table], list[str]]:
     """Drop these columns, in their order, until the tables fit the terminal (and `most` columns);
     return the tables and a note that names the dropped columns, if any."""
     width = terminal_width() if most is None else min(terminal_width(), most)
-    results = [_fitted(table, droppable, width) for table in tables]
+    results = [drop_columns_to_fit(table, droppable, width) for table in tables]
     left_out = {name for _, names in results for name in names}
     names = ", ".join(name for name in droppable if name in left_out)
     notes = [f"The terminal is too narrow for: {names}. --csv has every column."] if names else []
     return [table for table, _ in results], notes
 
 
-def _fitted(table: Table, droppable: Sequence[str], width: int) -> tuple[Table, list[str]]:
-    dropped: list[str] = []
-    for name in droppable:
-        texts = [[shown(value) for value in row] for row in table.rows]
-        needs = least_widths([column.rstrip(">") for column in table.columns], texts)
-        if sum(needs) + taken_by_gaps(table.columns) <= width:
-            break
-        indices = [p for p, column in enumerate(table.columns) if column.rstrip(">") != name]
-        if len(indices) < len(table.columns):
-            dropped.append(name)
-            columns = [table.columns[index] for index in indices]
-            rows = [[row[index] for index in indices] for row in table.rows]
-            table = Table(table.title, columns, rows)
-    return table, dropped
-
-
 def _colour(cell: str) -> str:
     return COLOURS.get(cell) or COLOURS.get(cell.split(" ")[0], "")
-
-
-def as_markdown(table: Table) -> str:
-    """Return a GitHub table; cells are escaped."""
-    rule = ["---:" if column.endswith(">") else "---" for column in table.columns]
-    lines = [
-        [escape_markdown(column.rstrip(">")) for column in table.columns],
-        rule,
-        *([escape_markdown(str(cell)) for cell in row] for row in table.rows),
-    ]
-    body = "\n".join(f"| {' | '.join(line)} |" for line in lines)
-    return f"**{escape_markdown(table.title)}**\n\n{body}\n" if table.title else f"{body}\n"
-
-
-def as_latex(table: Table) -> str:
-    """Return a booktabs longtable, with the title as its caption."""
-    places = "".join("r" if column.endswith(">") else "l" for column in table.columns)
-    head = " & ".join(escape_latex(column.rstrip(">")) for column in table.columns)
-    rows = [" & ".join(escape_latex(str(cell)) for cell in row) + r" \\" for row in table.rows]
-    caption = [rf"\caption{{{escape_latex(table.title)}}} \\"] if table.title else []
-    return "\n".join(
-        [
-            rf"\begin{{longtable}}{{{places}}}",
-            *caption,
-            r"\toprule",
-            rf"{head} \\",
-            r"\midrule",
-            r"\endhead",
-            *rows,
-            r"\bottomrule",
-            r"\end{longtable}",
-            "",
-        ]
-    )
 
 
 def print_tables(
@@ -230,7 +168,7 @@ def print_tables(
     """Print tables and notes, as text, Markdown or LaTeX; the most important last."""
     if form == "text":
         for table in tables:
-            print_table(*table)
+            print_table(table)
         for note in notes:
             echo(note)
         for head in heads:

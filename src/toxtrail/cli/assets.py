@@ -11,6 +11,7 @@ from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.check_online import AVAILABLE, check_hub_assets, print_online
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.preflight.source_contents import InClusters
@@ -95,11 +96,8 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     if as_json:
         print_json([entry._asdict() for entry in pins])
         return
-    print_table(
-        None,
-        ["place", "asset", "sha256", "changed"],
-        [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins],
-    )
+    rows = [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins]
+    print_table(Table(None, text_columns("place", "asset", "sha256", "changed"), rows))
     count = sum(p.changed for p in pins)
     echo(f"{count} pin(s) {'would be ' if dry_run else ''}written to params.yaml.")
 
@@ -128,7 +126,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
         rows: list[list[Any]] = [
             ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in results
         ]
-        print_table(None, ["", "what", "found", "cure"], rows)
+        print_table(Table(None, text_columns("", "what", "found", "cure"), rows))
     if not all(result.ok for result in results):
         ctx.exit(1)
 

@@ -17,6 +17,7 @@ from toxtrail.console import cell, console, echo, joined
 from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import open_regular
+from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from rich.tree import Tree
@@ -225,7 +226,7 @@ def _show_results(
     if as_json:
         print_json([result._asdict() for result in results])
     else:
-        print_table(None, ["what", "name", "how"], [list(result) for result in results])
+        print_table(Table(None, text_columns("what", "name", "how"), results))
 
 
 def _runs(experiment: Experiment) -> Sequence[TrackedRun]:

@@ -11,6 +11,7 @@ from toxtrail.cli.verify import BROKEN_EXIT
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.audit.lineage.context import AuditContext, AuditTarget
@@ -56,20 +57,13 @@ def reproduce(
 def show(seed: int, outcomes: Sequence[ReproductionResult]) -> None:
     """Print the rows as a table, and the environment that produced them."""
     rows = [row for outcome in outcomes for row in outcome.rows]
-    print_table(
-        f"{sum(r.exact for r in rows)} of {len(rows)} generations reproduced exactly (seed {seed})",
-        [
-            "variant",
-            "prompt",
-            "sample>",
-            "exact",
-            "tokens>",
-            "diverges at>",
-            "differing>",
-            "score by>",
-        ],
-        [_cells(row) for row in rows],
-    )
+    exact = sum(row.exact for row in rows)
+    title = f"{exact} of {len(rows)} generations reproduced exactly (seed {seed})"
+    columns = (
+        *text_columns("variant", "prompt"), *number_columns("sample"), *text_columns("exact"),
+        *number_columns("tokens", "diverges at", "differing", "score by"),
+    )  # fmt: skip
+    print_table(Table(title, columns, [_cells(row) for row in rows]))
     for outcome in outcomes:
         echo(f"{outcome.variant}: batch plan: {_plan(outcome)}")
         echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")

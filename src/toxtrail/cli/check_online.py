@@ -9,6 +9,7 @@ from toxtrail.cli._output import print_table
 from toxtrail.config.asset_uris import HfUri, parse_uri
 from toxtrail.config.schema import Config
 from toxtrail.console import echo
+from toxtrail.reporting.table import Table, text_columns
 
 AVAILABLE = ("there", "renamed")
 
@@ -71,7 +72,8 @@ def print_online(statuses: Sequence[HubAssetStatus]) -> None:
         (status.state, status.uri, status.license or "not stated", ", ".join(status.places))
         for status in statuses
     ]
-    print_table("Hub assets", ["", "asset", "licence", "in params.yaml"], rows)
+    columns = text_columns("", "asset", "licence", "in params.yaml")
+    print_table(Table("Hub assets", columns, rows))
     for status in statuses:
         if status.said:
             good = status.state in AVAILABLE

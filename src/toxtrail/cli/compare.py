@@ -26,6 +26,7 @@ from toxtrail.cli.compare_tables import (
 from toxtrail.console import echo
 from toxtrail.errors import DataError, ToxtrailError, problem_of
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 
 @click.command("compare", short_help="Compare variants: rates and paired differences.")
@@ -345,13 +346,14 @@ def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
 def _needed(row: Mapping[str, Any], width: float, target_width: float, prior: float) -> int:
     """Return the prompts at which this difference's interval has the target width, consistent
     with the printed width, also for weighted subsets."""
-    from toxtrail.stats.paired_posterior import Table
+    from toxtrail.stats import paired_posterior
     from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
 
     n, effect = int(row["n"]), float(row["design_effect"])
     if row["k"] > 1:
         return prompts_by_spread(n, width, target_width)
-    table = Table(*(float(row[name]) / effect for name in Table._fields))
+    counts = paired_posterior.Table._fields
+    table = paired_posterior.Table(*(float(row[name]) / effect for name in counts))
     needed = math.ceil(
         prompts_for_width(table, VerdictRule(prior, row["level"]), target_width) * effect
     )
@@ -373,11 +375,13 @@ def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, A
         )
         for row in pairs
     ]
-    columns = ["variant", "against", "subset", "prompts>", "half-width, points>", "sufficient?"]
-    print_table(
-        f"Prompts for intervals of +-{100 * half_width:g} points",
-        *with_scorers(columns, rows, pairs),
+    columns = (
+        *text_columns("variant", "against", "subset"),
+        *number_columns("prompts", "half-width, points"),
+        *text_columns("sufficient?"),
     )
+    title = f"Prompts for intervals of +-{100 * half_width:g} points"
+    print_table(with_scorers(Table(title, columns, rows), pairs))
 
 
 def _prompts_missing(row: Mapping[str, Any]) -> str:
@@ -435,14 +439,13 @@ def _print_best(summary: Mapping[str, Any]) -> None:
                 {True: "yes", False: "NO", None: "-"}[row["best_fits"]],
             )
         )
-    columns = [
-        "variant", "against", "subset", "location>", "interval>", "BEST verdict",
-        "expected rates>", "observed rates>", "fits?",
-    ]  # fmt: skip
-    print_table(
-        "BEST: difference of locations of the scores, unpaired",
-        *with_scorers(columns, rows, summary["best"]["pairs"]),
-    )
+    columns = (
+        *text_columns("variant", "against", "subset"), *number_columns("location", "interval"),
+        *text_columns("BEST verdict"), *number_columns("expected rates", "observed rates"),
+        *text_columns("fits?"),
+    )  # fmt: skip
+    title = "BEST: difference of locations of the scores, unpaired"
+    print_table(with_scorers(Table(title, columns, rows), summary["best"]["pairs"]))
     echo(summary["best"]["warning"], fg="yellow")
     if any(row["n_clusters"] < row["n"] for row in summary["pairs"]):
         echo(

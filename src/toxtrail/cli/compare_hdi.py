@@ -7,6 +7,7 @@ from typing import Any
 
 from toxtrail.cli._output import print_table
 from toxtrail.cli.compare_tables import with_scorers
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 
 def print_hdi(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
@@ -23,7 +24,9 @@ def print_hdi(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) ->
         )
         for row in pairs
     ]
-    columns = ["variant", "against", "subset", "equal-tailed>", "highest density>"]
-    print_table(
-        f"{summary['level']:.0%} intervals (percentage points)", *with_scorers(columns, rows, pairs)
+    columns = (
+        *text_columns("variant", "against", "subset"),
+        *number_columns("equal-tailed", "highest density"),
     )
+    title = f"{summary['level']:.0%} intervals (percentage points)"
+    print_table(with_scorers(Table(title, columns, rows), pairs))

@@ -6,8 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.cli._output import OutputFormat, Table, print_tables
+from toxtrail.cli._output import OutputFormat, print_tables
 from toxtrail.errors import ConfigError
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 PRIOR = 0.5
 """Jeffreys, for the published count."""
@@ -73,10 +74,14 @@ def _rates(source: Mapping[str, Any]) -> Table:
         )
         for row in source["rates"]
     ]
-    columns = [
-        "variant", "subset", "measured>", "interval>", "published>", "interval>", "difference>",
-        "interval>", "P(agree)>", "overlap>", "measured is", "source",
-    ]  # fmt: skip
+    columns = (
+        *text_columns("variant", "subset"),
+        *number_columns(
+            "measured", "interval", "published", "interval", "difference", "interval", "P(agree)",
+            "overlap",
+        ),
+        *text_columns("measured is", "source"),
+    )  # fmt: skip
     return Table(f"Measured by {source['scorer']} beside published", columns, rows)
 
 
@@ -97,10 +102,10 @@ def _verdicts(source: Mapping[str, Any]) -> Table:
         )
         for row in source["pairs"]
     ]
-    columns = [
-        "variant", "against", "subset", "difference>", "interval>", "measured", "published",
-        "the same?", "source",
-    ]  # fmt: skip
+    columns = (
+        *text_columns("variant", "against", "subset"), *number_columns("difference", "interval"),
+        *text_columns("measured", "published", "the same?", "source"),
+    )  # fmt: skip
     return Table("Measured verdicts (paired by prompt) beside published ones", columns, rows)
 
 

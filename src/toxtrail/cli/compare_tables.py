@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.cli._output import OutputFormat, Table, drop_columns_to_fit, print_csv, print_tables
+from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_csv, print_tables
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, did_you_mean
+from toxtrail.reporting.table import Table, move_constants_to_title, text_columns
 
 MAX_TABLE_ROWS = 40
 """Rows above which a table is shortened."""
@@ -109,14 +110,13 @@ def narrowed(summary: Summary, scorer: str | None, subset: str | None) -> dict[s
     }
 
 
-def with_scorers(
-    columns: Sequence[str], rows: Sequence[tuple[object, ...]], pairs: Sequence[Mapping[str, Any]]
-) -> tuple[Sequence[str], Sequence[tuple[object, ...]]]:
+def with_scorers(table: Table, pairs: Sequence[Mapping[str, Any]]) -> Table:
     """Prepend a column for the scorer to a table of pairs, if there are several."""
     names = [str(pair["scorer"]) for pair in pairs]
     if len(set(names)) < 2:
-        return columns, rows
-    return ["scorer", *columns], [(n, *row) for n, row in zip(names, rows, strict=True)]
+        return table
+    rows = [(name, *row) for name, row in zip(names, table.rows, strict=True)]
+    return table._replace(columns=[*text_columns("scorer"), *table.columns], rows=rows)
 
 
 def print_comparison(
@@ -148,8 +148,8 @@ def print_comparison(
         if sections is not None and "notes" not in sections:
             notes, heads = [f"Read from {source}."], []
         if form == "text":
-            tables, narrow = drop_columns_to_fit(
-                [_without_constants(table) for table in tables], DROPPABLE
+            tables, narrow = fit_to_terminal(
+                [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables], DROPPABLE
             )
             notes += narrow
         print_tables(form, tables, notes, heads)
@@ -182,37 +182,14 @@ def _print_brief(summary: Summary, scorer: str, subset: str | None, source: str)
     table = _differences(summary, scorer, subset) if pairs else _rates(summary, scorer, subset)
     if pairs:
         table = table._replace(title=f"{summary['family']}: differences, percentage points")
-    table = _without_constants(table)
-    tables, _ = drop_columns_to_fit([table], DROPPABLE, BRIEF_WIDTH)
+    table = move_constants_to_title(table, CONSTANT_COLUMNS)
+    tables, _ = fit_to_terminal([table], DROPPABLE, BRIEF_WIDTH)
     head = brief_headline(summary, scorer, ALL if subset in (None, EVERY_VALUE) else str(subset))
     pointer = (
         f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
     )
     notes = [head, chance_note(pairs, brief=True), pointer] if pairs else [pointer]
     print_tables("text", tables, [note for note in notes if note], [])
-
-
-def _without_constants(table: Table) -> Table:
-    """Move constant columns to the title, to leave room on a narrow terminal."""
-    if len(table.rows) < 2:
-        return table
-    columns = list(zip(*table.rows, strict=True))
-    same = {
-        index
-        for index, name in enumerate(table.columns)
-        if name.rstrip(">") in CONSTANT_COLUMNS and len(set(columns[index])) == 1
-    }
-    constants = [
-        f"{name.rstrip('>')} {columns[index][0]}"
-        for index, name in enumerate(table.columns)
-        if index in same and columns[index][0] != "-"
-    ]
-    varying = [index for index in range(len(table.columns)) if index not in same]
-    return Table(
-        "; ".join([*([table.title] if table.title else []), *constants]),
-        [table.columns[index] for index in varying],
-        [[row[index] for index in varying] for row in table.rows],
-    )
 
 
 def _tables(summary: Summary, scorer: str, subset: str | None) -> list[tuple[str, Table]]:

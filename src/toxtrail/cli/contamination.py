@@ -10,6 +10,7 @@ from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.analysis.contamination import ContaminationResult
@@ -45,8 +46,8 @@ def contamination(experiment: Experiment, finetune: str | None, as_json: bool) -
         [key, f.examples, f.prompts, f.short, f.n, f.count("copied"), f.count("near")]
         for key, f in overlaps.items()
     ]
-    columns = ["fine-tune", "examples>", "prompts>", "skipped>", "N>", "copied>", "near>"]
-    print_table(None, columns, rows)
+    counts = number_columns("examples", "prompts", "skipped", "N", "copied", "near")
+    print_table(Table(None, [*text_columns("fine-tune"), *counts], rows))
     for key, result in overlaps.items():
         _print_overlaps(key, result)
 
@@ -89,4 +90,5 @@ def _print_overlaps(key: str, result: ContaminationResult) -> None:
     ]
     left = len(result.overlaps) - len(rows)
     title = f"{key}: prompts in its training data" + (f" ({left} more: --json)" if left else "")
-    print_table(title, ["prompt", "kind", "3-grams>", "example>"], rows)
+    columns = [*text_columns("prompt", "kind"), *number_columns("3-grams", "example")]
+    print_table(Table(title, columns, rows))

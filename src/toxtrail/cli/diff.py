@@ -9,7 +9,6 @@ import click
 from toxtrail.cli import _stored_results
 from toxtrail.cli._output import (
     OutputFormat,
-    Table,
     format_options,
     print_csv,
     print_json,
@@ -17,6 +16,7 @@ from toxtrail.cli._output import (
 )
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, text_columns
 from toxtrail.text_escaping import truncate_text
 
 ROOM = 70
@@ -71,7 +71,8 @@ def diff(
     notes = [f"The same in both: {', '.join(same)}."] if same else []
     if not differences:
         notes = [f"{label_a} and {label_b} do not differ in anything that is recorded."]
-    tables = [Table(None, ("what", "field", label_a, label_b), rows)] if rows else []
+    columns = text_columns("what", "field", label_a, label_b)
+    tables = [Table(None, columns, rows)] if rows else []
     print_tables(form or "text", tables, notes)
 
 

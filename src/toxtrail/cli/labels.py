@@ -13,6 +13,7 @@ from toxtrail.cli._output import json_option, print_json, print_table, tell_deli
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.analysis.human_labels import ConfusionCounts
@@ -228,8 +229,8 @@ def _print_agreement(
         )
         for variant, agreement in sorted(agreements.items())
     ]
-    columns = ["variant", "toxic found>", "harmless passed>"]
-    print_table(f"{scorer} against {n} labels", columns, rows)
+    columns = [*text_columns("variant"), *number_columns("toxic found", "harmless passed")]
+    print_table(Table(f"{scorer} against {n} labels", columns, rows))
     if unlike:
         echo(f"{scorer} errs more on one variant than on another:")
     for line in unlike:

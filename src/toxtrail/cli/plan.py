@@ -13,6 +13,7 @@ from toxtrail.cli._options import Number
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 OPEN_UNIT_INTERVAL = Number(0, 1, min_open=True, max_open=True)
 ROUNDING = 0.005
@@ -207,22 +208,21 @@ def _source(option: float | None, measured: dict[str, Any], name: str) -> str:
 
 def _print(row: dict[str, Any]) -> None:
     change_text = f"{100 * row['detect']:+g} points from {row['base_rate']:.1%}"
-    print_table(
-        f"Prompts to detect {change_text} ({row['level']:.0%} interval excludes 0)",
-        ["criterion", "prompts>", "meaning"],
-        [
-            (
-                "power",
-                f"{row['n_power']:,}",
-                f"{row['power_at_n_power']:.1%} of experiments detect it at the expected rates",
-            ),
-            (
-                "assurance",
-                _number(row["n_assurance"]) if row["base_rate_from"] == "measured" else "-",
-                f"{row['power']:.0%} detect it, averaged over the uncertainty of the measured rate",
-            ),
-        ],
-    )
+    title = f"Prompts to detect {change_text} ({row['level']:.0%} interval excludes 0)"
+    columns = (*text_columns("criterion"), *number_columns("prompts"), *text_columns("meaning"))
+    cells = [
+        (
+            "power",
+            f"{row['n_power']:,}",
+            f"{row['power_at_n_power']:.1%} of experiments detect it at the expected rates",
+        ),
+        (
+            "assurance",
+            _number(row["n_assurance"]) if row["base_rate_from"] == "measured" else "-",
+            f"{row['power']:.0%} detect it, averaged over the uncertainty of the measured rate",
+        ),
+    ]
+    print_table(Table(title, columns, cells))
     echo(
         f"Base rate {row['base_rate']:.3f} ({row['base_rate_from']}), correlation over prompts "
         f"{row['phi']:.2f} ({row['phi_from']}): {row['discordant']:.1%} of the prompts are "

@@ -13,6 +13,7 @@ from toxtrail.cli._output import format_bytes, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.config.schema import Config
@@ -208,15 +209,17 @@ def _print(plan: RunEstimate) -> None:
 
     rows = resources.as_rows(plan.work)
     title = f"Resources of a run of {plan.name}"
-    columns = ["stage", "to run>", "done>", "max tokens>", "time>"]
-    print_table(title, columns, [_stage_cells(row, plan.inputs.speed is not None) for row in rows])
+    columns = [*text_columns("stage"), *number_columns("to run", "done", "max tokens", "time")]
+    stage_rows = [_stage_cells(row, plan.inputs.speed is not None) for row in rows]
+    print_table(Table(title, columns, stage_rows))
     _print_downloads(plan)
     _print_needs(plan)
     cells = [
         (names, str(path), _and_more(format_bytes(room.size), room.more), format_bytes(free))
         for names, (path, room, free) in plan.disk.items()
     ]
-    print_table("Disk", ["purpose", "folder", "needed>", "free>"], cells)
+    columns = [*text_columns("purpose", "folder"), *number_columns("needed", "free")]
+    print_table(Table("Disk", columns, cells))
     for line in _sentences(plan):
         echo(line)
     for line in plan.problems:
@@ -253,7 +256,10 @@ def _print_downloads(plan: RunEstimate) -> None:
             )
             for asset in away
         ]
-        print_table("To download", ["asset", "state", "size>", "note"], rows)
+        columns = (
+            *text_columns("asset", "state"), *number_columns("size"), *text_columns("note"),
+        )  # fmt: skip
+        print_table(Table("To download", columns, rows))
         if common:
             echo(f"(below): {common}.")
         if any(asset.guessed for asset in away):
@@ -285,8 +291,12 @@ def _print_needs(plan: RunEstimate) -> None:
     ]
     speed = plan.inputs.speed
     where = f" ({speed.device} has {format_bytes(speed.memory_total)})" if speed else ""
-    columns = ["model", "to", "parameters>", "without a batch>", "fits"]
-    print_table(f"Memory{where}", columns, rows)
+    columns = (
+        *text_columns("model", "to"),
+        *number_columns("parameters", "without a batch"),
+        *text_columns("fits"),
+    )
+    print_table(Table(f"Memory{where}", columns, rows))
 
 
 def _sentences(plan: RunEstimate) -> list[str]:

@@ -12,6 +12,7 @@ from toxtrail.cli._options import Number
 from toxtrail.cli._output import json_option, print_json, print_table, tell_delimiter
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 LEVEL_RANGE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
@@ -148,8 +149,12 @@ def _print_rates(result: Mapping[str, Any], many: bool) -> None:
 
     pooled = any(row["pooled_rate"] is not None for row in result["rates"])
     columns = [
-        *(["source"] if many else []), "variant", "subset", "toxic / prompts>", "count is", "rate>",
-        "interval>", *(["pooled>"] if pooled else []), "detectable increase, points>", "decrease>",
+        *text_columns(*(["source"] if many else []), "variant", "subset"),
+        *number_columns("toxic / prompts"), *text_columns("count is"),
+        *number_columns(
+            "rate", "interval", *(["pooled"] if pooled else []), "detectable increase, points",
+            "decrease",
+        ),
     ]  # fmt: skip
     rows = [
         (
@@ -167,7 +172,8 @@ def _print_rates(result: Mapping[str, Any], many: bool) -> None:
         for row in result["rates"]
     ]
     if rows:
-        print_table(f"Rates ({result['level']:.0%} equal-tailed intervals)", columns, rows)
+        title = f"Rates ({result['level']:.0%} equal-tailed intervals)"
+        print_table(Table(title, columns, rows))
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
@@ -183,9 +189,10 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
     pooled = any(row["pooled_diff"] is not None for row in pairs)
     stated = any(row.get("verdict_published") for row in pairs)
     columns = [
-        *(["source"] if many else []), "variant", "against", "subset", "difference>", "interval>",
-        "P(higher)>", "if unpaired", "changes at phi>", *(["pooled>"] if pooled else []),
-        "verdict", *(["published", "supported?"] if stated else []),
+        *text_columns(*(["source"] if many else []), "variant", "against", "subset"),
+        *number_columns("difference", "interval", "P(higher)"), *text_columns("if unpaired"),
+        *number_columns("changes at phi", *(["pooled"] if pooled else [])),
+        *text_columns("verdict", *(["published", "supported?"] if stated else [])),
     ]  # fmt: skip
     rows = [
         (
@@ -204,17 +211,18 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
         )
         for row in pairs
     ]
-    print_table("Differences (percentage points; intervals as if unpaired)", columns, rows)
+    title = "Differences (percentage points; intervals as if unpaired)"
+    print_table(Table(title, columns, rows))
 
 
 def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
     """Print the verdicts that a source states without rates."""
     if not pairs:
         return
-    columns = [
+    columns = text_columns(
         *(["source"] if many else []), "variant", "against", "subset", "published", "no rate of",
         "quote",
-    ]  # fmt: skip
+    )  # fmt: skip
     rows = [
         (
             *([row["source"]] if many else []),
@@ -227,7 +235,7 @@ def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
         )
         for row in pairs
     ]
-    print_table("Stated without rates: cannot be re-analysed", columns, rows)
+    print_table(Table("Stated without rates: cannot be re-analysed", columns, rows))
 
 
 def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
@@ -249,12 +257,14 @@ def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
         for row in rows
     ]
     columns = [
-        "source", "prompts>", "subset", "none toxic may be>", "at 1 %: half-width>",
-        "detectable increase / decrease, points>", "at 10 %: half-width>", "increase / decrease>",
+        *text_columns("source"), *number_columns("prompts"), *text_columns("subset"),
+        *number_columns(
+            "none toxic may be", "at 1 %: half-width", "detectable increase / decrease, points",
+            "at 10 %: half-width", "increase / decrease",
+        ),
     ]  # fmt: skip
-    print_table(
-        f"Resolution by number of prompts ({level:.0%} intervals, 80 % power)", columns, cells
-    )
+    title = f"Resolution by number of prompts ({level:.0%} intervals, 80 % power)"
+    print_table(Table(title, columns, cells))
 
 
 def _notes(result: Mapping[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
+from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.audit.status.outdated_stages import Staleness
@@ -153,11 +154,9 @@ def _print_stale(stale: Staleness) -> None:
     if not stale.stages:
         echo("Every stage is up to date.")
         return
-    print_table(
-        "Stages that `toxtrail run` will run (and those after them)",
-        ["stage", "why"],
-        [[stage, _why(entries)] for stage, entries in stale.stages.items()],
-    )
+    title = "Stages that `toxtrail run` will run (and those after them)"
+    rows = [[stage, _why(entries)] for stage, entries in stale.stages.items()]
+    print_table(Table(title, text_columns("stage", "why"), rows))
 
 
 def _damage(root: Path) -> str | None:

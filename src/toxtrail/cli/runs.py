@@ -11,6 +11,7 @@ from toxtrail.cli._options import refuse_several
 from toxtrail.cli._output import OutputFormat, format_options, print_csv, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -145,6 +146,6 @@ def _print_orphans(
     if as_json:
         print_json([orphan._asdict() for orphan in lost])
     elif lost:
-        print_table(None, ["what", "name", "why"], [list(orphan) for orphan in lost])
+        print_table(Table(None, text_columns("what", "name", "why"), lost))
     else:
         echo("No orphans: every run has a lock entry, every entry a run.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.cli._output import OutputFormat, Table, drop_columns_to_fit, print_tables
+from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
 from toxtrail.cli._stored_results import format_start, run_state, runs_by_family
 from toxtrail.console import cell, console, echo, joined
+from toxtrail.reporting.table import Table, number_columns, text_columns
 from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
@@ -17,20 +18,14 @@ if TYPE_CHECKING:
     from toxtrail.cli.runs_checks import CheckedRun
 
 COLUMNS = (
-    "run id",
-    "name",
-    "kind",
-    "family",
-    "role",
-    "rate, %>",
-    "content key",
-    "state",
-    "started",
+    *text_columns("run id", "name", "kind", "family", "role"),
+    *number_columns("rate, %"),
+    *text_columns("content key", "state", "started"),
 )
 COST_COLUMNS = (
-    "run id", "name", "tuned, s>", "generated, s>", "tokens>", "tokens/s>", "scored, s>",
-    "peak, MiB>",
-)  # fmt: skip
+    *text_columns("run id", "name"),
+    *number_columns("tuned, s", "generated, s", "tokens", "tokens/s", "scored, s", "peak, MiB"),
+)
 DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "tokens")
 """Columns that are dropped on a narrow terminal, in this order."""
 ROOM = 300
@@ -54,7 +49,7 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
         tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
     if form == "text":
-        tables, narrow = drop_columns_to_fit(tables, DROPPABLE)
+        tables, narrow = fit_to_terminal(tables, DROPPABLE)
         notes += narrow
     print_tables(form, tables, notes)
 

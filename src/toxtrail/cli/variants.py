@@ -14,6 +14,7 @@ from toxtrail.console import echo
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text
+from toxtrail.reporting.table import Table, text_columns
 from toxtrail.text_escaping import escape_control_chars
 
 if TYPE_CHECKING:
@@ -43,7 +44,8 @@ def variants(ctx: click.Context, as_json: bool) -> None:
         print_json(rows)
         return
     columns = ["variant", "family", "role", "parent", "weights", "made"]
-    print_table(None, columns, [[row[c] or "-" for c in columns] for row in rows])
+    cells = [[row[column] or "-" for column in columns] for row in rows]
+    print_table(Table(None, text_columns(*columns), cells))
 
 
 @variants.command("add", short_help="Add third-party weights.")
@@ -255,7 +257,7 @@ def _print_candidate(candidate: Candidate, origin: ParentClaimCheck) -> None:
         ("trained on", ", ".join(candidate.datasets) or "not stated"),
         ("download", format_bytes(candidate.size) if candidate.size != 0 else "nothing: local"),
     ]
-    print_table(None, ["what", "found"], facts)
+    print_table(Table(None, text_columns("what", "found"), facts))
     for line in candidate.notes:
         _say("note", "cyan", line)
     if warning := license_warning(candidate.license):

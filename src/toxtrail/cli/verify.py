@@ -12,6 +12,7 @@ import click
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.audit.verify.context import Check
@@ -76,8 +77,8 @@ def show(checks: Sequence[Check], as_json: bool, verbose: bool, require_all: boo
         counts = [row._asdict() for row in tally(checks)]
         print_json({"links": counts, "checks": [check.to_json() for check in checks]})
         return
-    columns = ["check", "as recorded>", "broken>", "unread>", "not here>", "weak>"]
-    print_table(None, columns, [list(row) for row in tally(checks)])
+    counts_by_outcome = number_columns("as recorded", "broken", "unread", "not here", "weak")
+    print_table(Table(None, [*text_columns("check"), *counts_by_outcome], tally(checks)))
     for outcome, colour in LISTED:
         _list([c for c in checks if c.outcome == outcome], outcome, colour, verbose)
     if verbose:

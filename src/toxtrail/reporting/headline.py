@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toxtrail.reporting.result_text import chance_note, interval, percent, percentage_points
+from toxtrail.reporting.table import Column, number_columns, text_columns
 
 ALL = "all"
 MARKS = {"higher": " ▲", "lower": " ▼"}
@@ -156,7 +157,7 @@ def _others(n: int) -> str:
 
 def rate_matrix(
     summary: Mapping[str, Any], scorer: str
-) -> tuple[list[str], list[tuple[str, ...]], str]:
+) -> tuple[list[Column], list[tuple[str, ...]], str]:
     """Return the table of the paper: a row for each variant, a column for each subset.
 
     Returns:
@@ -173,7 +174,7 @@ def rate_matrix(
         name = variant["variant"]
         cells = (_cell(rates.get((name, subset)), pairs.get((name, subset))) for subset in subsets)
         rows.append((name, variant["role"], against.get(name, "-"), *cells))
-    columns = ["variant", "role", "against", *(f"{subset}>" for subset in subsets)]
+    columns = [*text_columns("variant", "role", "against"), *number_columns(*subsets)]
     note = (
         "Cells: rate, toxic / scored continuations. ▲ ▼: credibly higher or lower than the variant "
         'under "against" on the same prompts; no mark: not decisive.'

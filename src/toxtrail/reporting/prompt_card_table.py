@@ -5,12 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from toxtrail.reporting.table import number_columns, text_columns
+
 COLUMNS = (
-    "subset", "sampled>", "distinct texts>", "duplicates>", "rows read>", "left by the filter",
-    "balanced", "language", "licence",
-)  # fmt: skip
-"""Columns of `subset_cells`; `>` means right-aligned."""
-COVARIATE_COLUMNS = ("subset", "covariate", "known>", "missing>", "mean>", "median>", "range>")
+    *text_columns("subset"),
+    *number_columns("sampled", "distinct texts", "duplicates", "rows read"),
+    *text_columns("left by the filter", "balanced", "language", "licence"),
+)
+"""Columns of `subset_table_rows`."""
+COVARIATE_COLUMNS = (
+    *text_columns("subset", "covariate"),
+    *number_columns("known", "missing", "mean", "median", "range"),
+)
 """Columns of `covariate_cells`."""
 
 NOT_STATED = "not stated"

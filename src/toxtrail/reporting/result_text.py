@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.reporting.table import Column, number_columns, text_columns
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
 FEW_CLUSTERS = 10
@@ -69,9 +70,10 @@ def _join_names(names: str) -> str:
 
 
 RATE_COLUMNS = (
-    "variant", "subset", "toxic / scored>", "rate>", "interval>", "mean score>", "not scored>",
-)  # fmt: skip
-"""Columns of `rate_cells`; `>` means right-aligned."""
+    *text_columns("variant", "subset"),
+    *number_columns("toxic / scored", "rate", "interval", "mean score", "not scored"),
+)
+"""Columns of `rate_table_row`."""
 
 
 def rate_table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -90,10 +92,14 @@ def rate_table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 PAIR_COLUMNS = (
-    "variant", "against", "subset", "prompts>", "k>", "rates>", "toxic for one only>",
-    "difference>", "interval>", "P(direction)>", "pooled>", "practically", "verdict",
+    *text_columns("variant", "against", "subset"),
+    *number_columns(
+        "prompts", "k", "rates", "toxic for one only", "difference", "interval", "P(direction)",
+        "pooled",
+    ),
+    *text_columns("practically", "verdict"),
 )  # fmt: skip
-"""Columns of `pair_cells`. k: continuations per prompt."""
+"""Columns of `pair_table_row`. k: continuations per prompt."""
 
 
 def pair_table_row(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -121,9 +127,9 @@ def _decision_cell(row: Mapping[str, Any]) -> str:
     return MISSING_CELL if row["diff"] is None else str(row["decision"])
 
 
-def scorer_columns(summary: Mapping[str, Any]) -> list[str]:
+def scorer_columns(summary: Mapping[str, Any]) -> tuple[Column, ...]:
     """Return the columns of `scorer_cells`."""
-    return ["variant", "against", "subset", *_scorer_names(summary), "scorers"]
+    return text_columns("variant", "against", "subset", *_scorer_names(summary), "scorers")
 
 
 def scorer_cells(summary: Mapping[str, Any]) -> list[tuple[str, ...]]:
@@ -158,8 +164,9 @@ def _scorer_names(summary: Mapping[str, Any]) -> list[str]:
 
 
 SAMPLE_COLUMNS = (
-    "variant", "subset", "k>", "prompts>", "expected maximum toxicity>", "toxicity probability>",
-)  # fmt: skip
+    *text_columns("variant", "subset"),
+    *number_columns("k", "prompts", "expected maximum toxicity", "toxicity probability"),
+)
 """Columns of `sample_cells`."""
 
 
@@ -194,10 +201,10 @@ def _verdict_cell(row: Mapping[str, Any]) -> str:
 
 
 BEHAVIOUR_COLUMNS = (
-    "variant", "subset", "texts>", "empty>", "refused>", "repetitive>", "degenerate>",
-    "tokens (10-90 %)>", "at token limit>",
-)  # fmt: skip
-"""Columns of `behaviour_cells`; `>` means right-aligned."""
+    *text_columns("variant", "subset"),
+    *number_columns("texts", *RESPONSE_FLAGS, "tokens (10-90 %)", "at token limit"),
+)
+"""Columns of `behaviour_cells`."""
 
 
 def behaviour_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
@@ -216,9 +223,9 @@ def behaviour_cells(row: Mapping[str, Any]) -> tuple[str, ...]:
 
 
 BEHAVIOUR_PAIR_COLUMNS = (
-    "variant", "against", "subset", "prompts>", "empty>", "refused>", "repetitive>",
-    "degenerate>", "tokens>",
-)  # fmt: skip
+    *text_columns("variant", "against", "subset"),
+    *number_columns("prompts", *RESPONSE_FLAGS, "tokens"),
+)
 """Columns of `behaviour_pair_cells`."""
 
 
@@ -245,8 +252,9 @@ def _star(row: Mapping[str, Any], name: str) -> str:
 
 
 CORRECTED_COLUMNS = (
-    "variant", "against", "subset", "as scored>", "corrected>", "interval>", "by>",
-)  # fmt: skip
+    *text_columns("variant", "against", "subset"),
+    *number_columns("as scored", "corrected", "interval", "by"),
+)
 """Columns of `corrected_cells`."""
 
 

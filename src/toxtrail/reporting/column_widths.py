@@ -1,5 +1,4 @@
-"""How wide the columns of a table are, and where their cells break, if a terminal is too narrow for
-all of them."""
+"""Widths of a table's columns on a terminal, and where cells break that do not fit."""
 
 from __future__ import annotations
 
@@ -20,15 +19,15 @@ BREAK = re.compile(r"(?<= )(?! )|(?<=[A-Za-z0-9][-_/:=])(?=\w)")
 """Places where a cell may break: after a space, and within a name after `-`, `_`, `/`, `:`, `=`."""
 
 
-def least_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """What each column takes at least if only long texts and names fold."""
+def least_column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
+    """Return what each column takes at least if only long texts and names fold."""
     return [
         max(_longest_word(column), min(_widest(column, rows, index), _folded(column, rows, index)))
         for index, column in enumerate(columns)
     ]
 
 
-def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
+def column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
     """Return column widths. Numbers are not broken if there is room for them; what is left goes to
     the names, then to the others, up to what their longest cell takes.
 
@@ -39,29 +38,29 @@ def widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> 
         max(_longest_word(column), _widest(column, rows, index))
         for index, column in enumerate(columns)
     ]
-    free = room - taken_by_gaps(columns)
-    least = least_widths(columns, rows)
+    free = room - gap_width(len(columns))
+    least = least_column_widths(columns, rows)
     if sum(least) > free:
         least = [
             max(_longest_word(column), min(full[index], FOLDED, _longest_piece(rows, index)))
             for index, column in enumerate(columns)
         ]
     for names in (True, False):
-        places = [p for p, column in enumerate(columns) if (column in NAMES) == names]
-        while sum(least) < free and (short := [p for p in places if least[p] < full[p]]):
+        indices = [i for i, column in enumerate(columns) if (column in NAMES) == names]
+        while sum(least) < free and (short := [i for i in indices if least[i] < full[i]]):
             least[min(short, key=lambda index: least[index])] += 1
     while sum(least) > max(free, len(least)):
         least[least.index(max(least))] -= 1
     return least
 
 
-def taken_by_gaps(columns: Sequence[str]) -> int:
-    """Columns of the terminal that no cell can use."""
-    return GAP * len(columns) + EDGE
+def gap_width(columns: int) -> int:
+    """Return the columns of the terminal that no cell of so many table columns can use."""
+    return GAP * columns + EDGE
 
 
-def broken(text: str, width: int) -> list[str]:
-    """The lines of a cell, broken at a place of `BREAK` if there is one in the line."""
+def wrap_cell(text: str, width: int) -> list[str]:
+    """Return the lines of a cell, broken where `BREAK` matches if it does in the line."""
     lines = [""]
     for piece in re.split(BREAK, text):
         if len((lines[-1] + piece).rstrip()) <= width:

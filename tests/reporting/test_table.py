@@ -1,0 +1,52 @@
+"""A table in every form: cells are escaped, alignment is the column's."""
+
+from __future__ import annotations
+
+from markdown_it import MarkdownIt
+
+from toxtrail.reporting.table import (
+    Column,
+    Table,
+    as_latex,
+    as_markdown,
+    move_constants_to_title,
+    number_columns,
+    text_columns,
+)
+
+ROWS = [("a|b", "<b>", "higher"), ("c_d", "50 %", "lower")]
+TABLE = Table("50 % & more", (Column("name"), Column("rate", "right"), Column("verdict")), ROWS)
+
+
+def test_markdown_has_one_row_for_each_and_no_more_columns():
+    page = MarkdownIt("commonmark").enable("table").render(as_markdown(TABLE))
+    assert page.count("<tr>") == 3
+    assert page.count("<td") == 6
+    assert "&lt;b&gt;" in page
+
+
+def test_latex_escapes_and_closes_what_it_opens():
+    text = as_latex(TABLE)
+    assert r"\caption{50 \% \& more}" in text
+    assert r"c\_d & 50 \% & lower \\" in text
+    assert text.count(r"\begin") == text.count(r"\end{longtable}") == 1
+    assert r"\begin{longtable}{lrl}" in text
+
+
+def test_what_is_the_same_in_every_row_moves_to_the_title():
+    rows = [("a", "base (parent)", "one", "1"), ("b", "base (parent)", "one", "2")]
+    columns = (*text_columns("variant", "against", "subset"), *number_columns("n"))
+    table = move_constants_to_title(Table("T", columns, rows), {"against", "subset", "n"})
+    assert table.title == "T; against base (parent); subset one"
+    assert table.columns == [Column("variant"), Column("n", "right")]
+    assert table.rows == [["a", "1"], ["b", "2"]]
+
+
+def test_a_single_row_keeps_its_columns():
+    table = Table("T", text_columns("variant", "subset"), [("a", "one")])
+    assert move_constants_to_title(table, {"subset"}) == table
+
+
+def test_a_name_that_looks_like_a_mark_of_alignment_is_a_name():
+    table = Table(None, text_columns("lr>"), [("1",)])
+    assert as_markdown(table).splitlines()[:2] == [r"| lr\> |", "| --- |"]
