@@ -1,4 +1,4 @@
-# `make demo` measures; `make test` checks. Both make their own environment in .venv.
+# `make demo` runs the default experiment, `make test` all checks. Both create an environment in .venv.
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 VENV := .venv
 BIN := $(VENV)/bin
@@ -27,12 +27,12 @@ check: $(VENV)/dev.stamp
 	lint-imports
 	pytest -m "not slow"
 
-# Ratios against what people use, on a machine that does nothing else meanwhile; about a quarter of an hour on 2 cores.
+# Compare the speed with common tools, on an idle machine; about 15 minutes on 2 cores.
 # make bench BENCH="--detoxify FOLDER --prompts FILE --model FOLDER"
 bench: $(VENV)/run.stamp
 	python benchmarks/generation.py $(BENCH)
 
-# The paper preset's whole graph with tiny random models: under half an hour on 2 cores, busy ones.
+# Run the paper preset's complete graph with tiny random models; less than 30 minutes on 2 busy cores.
 # make rehearsal REHEARSAL="--families gemma-2b --jobs 2"
 rehearsal: $(VENV)/run.stamp
 	python benchmarks/rehearsal.py $(REHEARSAL)

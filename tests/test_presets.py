@@ -123,7 +123,7 @@ def test_the_paper_preset_has_the_papers_numbers(paper):
         assert recipe.seed == 3407
 
 
-def test_gated_models_are_marked_where_they_stand_and_named_in_the_docs(paper):
+def test_gated_models_are_marked_in_the_preset_and_named_in_the_docs(paper):
     text, docs = preset_path("paper").read_text("utf-8"), (ROOT / "docs/paper.md").read_text()
     gated = {repo for repo in repos(paper) if repo.startswith(("meta-llama/", "google/"))}
     assert len(gated) == 8
@@ -133,9 +133,9 @@ def test_gated_models_are_marked_where_they_stand_and_named_in_the_docs(paper):
     assert all(f"`{repo}`" in docs for repo in gated)
 
 
-def test_whatever_is_unsure_is_explained_in_the_docs():
+def test_uncertain_details_are_explained_in_the_docs():
     docs = (ROOT / "docs/paper.md").read_text("utf-8")
-    table = docs[docs.index("## What is unsure") : docs.index("## What the notebooks do")]
+    table = docs[docs.index("## Uncertain details") : docs.index("## Differences from")]
     for key in ("severe", "ceb-*", "llama2-7b-uncensored", "llama31-8b-chinese",
                 "gemma2-2b-abliterated", "phi3-mini-authors", "phi35-mini-authors",
                 "posterior.level"):  # fmt: skip
@@ -143,7 +143,7 @@ def test_whatever_is_unsure_is_explained_in_the_docs():
 
 
 def test_literal_ways_in_comments_are_valid_values(paper):
-    """What a reader is invited to uncomment must be accepted."""
+    """Values in comments that a user may uncomment are accepted."""
     values = read_yaml(preset_path("paper"))
     recipe = values["finetunes"]["llama2-7b-dolly"]
     literal = re.search(r'^ *# (template: ".*")$', preset_path("paper").read_text("utf-8"), re.M)

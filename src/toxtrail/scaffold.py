@@ -1,10 +1,9 @@
-"""New experiments, apart from toxtrail's own source: their files, and what ties them to the
-installed version.
+"""New experiments outside toxtrail's source: their files, and their link to the installed version.
 
-A checkout of toxtrail names its source files in dvc.yaml. Elsewhere they lie in some
-site-packages, out of DVC's sight; so an experiment keeps a list of their hashes for each stage
-(code/<stage>.sha256) that its dvc.yaml names instead. Changed code is a changed list, and re-runs
-exactly the stages that it belongs to.
+In a checkout of toxtrail, dvc.yaml names the source files. In other experiments, DVC cannot track
+them inside site-packages, so an experiment contains a list of their hashes for each stage
+(code/<stage>.sha256), which its dvc.yaml names instead. Changed code changes the list, which
+re-runs exactly the stages that use the code.
 """
 
 from __future__ import annotations
@@ -26,14 +25,14 @@ PRESETS = {
     "hub": "SmolLM2-135M: base, instruct, and tuned on Dolly; from the Hugging Face hub",
     "paper": "all of Hawkins et al. 2024: 6 families, 26 variants; needs a GPU and a hub account",
 }
-"""Name -> what it measures."""
+"""Name -> description."""
 
 FIRST_COMMANDS = {
     "demo": "",
-    "hub": "toxtrail pin             # writes which commit of each model and data set is meant\n",
-    "paper": "toxtrail pin             # writes which commit of each model and data set is meant\n",
+    "hub": "toxtrail pin             # write the commit of each model and data set\n",
+    "paper": "toxtrail pin             # write the commit of each model and data set\n",
 }
-"""What must come before the first run."""
+"""Preset -> commands to run before the first run."""
 
 TEMPLATE_DIR = SOURCE / "templates" / "experiment"
 TEMPLATE_FILES = {
@@ -42,23 +41,23 @@ TEMPLATE_FILES = {
     ".dvc/config": "dvc_config",
     ".dvc/.gitignore": "dvc_gitignore",
 }
-"""File of an experiment -> its model in the package."""
+"""File of an experiment -> its template in the package."""
 
 NO_GIT = "    # DVC expects git. After `git init`, delete this line.\n    no_scm = true\n"
 
 
 def preset_path(preset: str) -> Path:
-    """The params.yaml of a preset, inside the package."""
+    """Return the path of a preset's params.yaml in the package."""
     return SOURCE / "presets" / f"{preset}.yaml"
 
 
 def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
-    """Every file of a new experiment.
+    """Return every file of a new experiment.
 
     Args:
-        name: what it is called in its README.
+        name: the title of its README.
         preset: one of PRESETS.
-        git: whether it is in a git repository.
+        git: whether the experiment is in a git repository.
     """
     files = {path: (TEMPLATE_DIR / model).read_bytes() for path, model in TEMPLATE_FILES.items()}
     if not git:
@@ -79,7 +78,8 @@ def new_files(name: str, preset: str, git: bool) -> dict[str, bytes]:
 
 
 def versioned_files() -> dict[str, bytes]:
-    """What of an experiment follows the installed toxtrail: `toxtrail upgrade` writes it anew."""
+    """Return the files that depend on the installed version, which `toxtrail upgrade`
+    overwrites."""
     lists = {code_hash_file(stage.name): _listing(stage.name) for stage in PIPELINE}
     return {
         "dvc.yaml": experiment_dvc_yaml(
@@ -91,23 +91,24 @@ def versioned_files() -> dict[str, bytes]:
 
 
 def experiment_dvc_yaml(added: str) -> str:
-    """toxtrail's dvc.yaml, with each stage's list of code in place of its source files.
+    """Return dvc.yaml with each stage's list of code hashes in place of its source files.
 
     Args:
-        added: the text of the one in toxtrail's repository.
+        added: the text of dvc.yaml in toxtrail's repository.
     """
     _, _, stages = added.partition("stages:\n")
     parts = re.split(r"^  (?=[a-z])", stages, flags=re.MULTILINE)
     head = (
-        f"# What runs when; written by toxtrail {__version__}, `toxtrail upgrade` writes it anew.\n"
-        "# Values are in params.yaml. code/ holds the hashes of each stage's source files: a new\n"
+        f"# Written by toxtrail {__version__}; `toxtrail upgrade` overwrites it.\n"
+        "# Settings are in params.yaml. code/ contains the hashes of each stage's source files: a new\n"
         "# version of toxtrail re-runs the stages whose code it changed.\n"
     )
     return f"{head}stages:\n{'  '.join([parts[0], *map(_without_source, parts[1:])])}"
 
 
 def _without_source(part: str) -> str:
-    """One stage's entry: the first source file becomes the list of all, the others go."""
+    """Return a stage's entry with the first source file replaced by the list, and the others
+    removed."""
     name, _, _ = part.partition(":")
     named = f"code/{name}.sha256"
     inline = re.sub(r"src/toxtrail/[^\],\s]+(, src/toxtrail/[^\],\s]+)*", named, part, count=1)
@@ -115,7 +116,7 @@ def _without_source(part: str) -> str:
 
 
 def _listing(name: StageName) -> bytes:
-    """As sha256sum writes and checks it, in the package's folder."""
+    """Return the hashes in the format of sha256sum, relative to the package's folder."""
     return "".join(f"{sha256}  {path}\n" for path, sha256 in code_files(name).items()).encode()
 
 
@@ -125,8 +126,10 @@ def is_checkout(root: Path) -> bool:
 
 
 def stages_with_other_code(root: Path) -> list[StageName]:
-    """Stages whose code in the installed toxtrail is not what the experiment was set up with; none
-    in a checkout, where DVC sees the source itself, and where nothing was set up."""
+    """Return the stages whose code differs between the experiment and the installed toxtrail.
+
+    Empty in a checkout, where DVC tracks the source itself, and in a folder without `code/`.
+    """
     if is_checkout(root) or not (root / "code").is_dir():
         return []
     names = [stage.name for stage in PIPELINE]
@@ -134,7 +137,7 @@ def stages_with_other_code(root: Path) -> list[StageName]:
 
 
 def outdated_files(root: Path) -> dict[str, bytes]:
-    """What `toxtrail upgrade` would write: file -> its new content."""
+    """Return the files that `toxtrail upgrade` would write, with their new content."""
     files = versioned_files()
     return {name: new for name, new in files.items() if _content(root / name) != new}
 
@@ -147,7 +150,7 @@ def write_experiment(folder: Path, files: Mapping[str, bytes]) -> None:
     """Write a new experiment, completely or not at all.
 
     Raises:
-        ConfigError: there is something in the folder (its .git apart), or a file of its name.
+        ConfigError: the folder contains something except .git, or is a file.
     """
     if folder.is_dir():
         if names := sorted(path.name for path in folder.iterdir() if path.name != ".git"):
@@ -171,7 +174,8 @@ def write_experiment(folder: Path, files: Mapping[str, bytes]) -> None:
 
 
 def replace_files(folder: Path, files: Mapping[str, bytes]) -> None:
-    """Write files below a folder: all are written aside before the first takes its place."""
+    """Write files below a folder: all are written to a temporary folder before the first is
+    moved."""
     with tempfile.TemporaryDirectory(dir=folder, prefix=".toxtrail-") as scratch:
         for number, content in enumerate(files.values()):
             (Path(scratch) / str(number)).write_bytes(content)
