@@ -100,8 +100,8 @@ def experiment_dvc_yaml(added: str) -> str:
     parts = re.split(r"^  (?=[a-z])", stages, flags=re.MULTILINE)
     head = (
         f"# Written by toxtrail {__version__}; `toxtrail upgrade` overwrites it.\n"
-        "# Settings are in params.yaml. code/ contains the hashes of each stage's source files: a new\n"
-        "# version of toxtrail re-runs the stages whose code it changed.\n"
+        "# Settings are in params.yaml. code/ contains the hashes of each stage's source files; a\n"
+        "# new version of toxtrail re-runs the stages whose code it changed.\n"
     )
     return f"{head}stages:\n{'  '.join([parts[0], *map(_without_source, parts[1:])])}"
 
