@@ -1,4 +1,5 @@
-"""The one way to the terminal: secrets are masked, and no foreign text moves a cursor."""
+"""Output to the terminal: secrets are masked, and control characters in foreign text are
+escaped."""
 
 from __future__ import annotations
 
@@ -24,18 +25,18 @@ if TYPE_CHECKING:
 
 
 class ClosedOutput(io.TextIOBase):
-    """Replaces a standard output that was closed before the program started."""
+    """Replacement for a standard output that was closed before the program started."""
 
     def write(self, text: str) -> int:
-        """Libraries may print; nothing comes of it."""
+        """Discard the text, which libraries may print."""
         return len(text)
 
 
 def shown(text: object, keep: str = "") -> str:
-    """Any text as a terminal may get it.
+    """Return a text that is safe to print.
 
     Args:
-        keep: control characters to leave as they are (line breaks between our own lines).
+        keep: control characters to leave unchanged (line breaks between toxtrail's own lines).
     """
     return escape_control_chars(redacted(str(text)), keep)
 
@@ -48,7 +49,7 @@ def echo(
     fg: str | None = None,
     bold: bool | None = None,
 ) -> None:
-    """A message: lines on standard output or standard error.
+    """Print a message on standard output or standard error.
 
     Raises:
         ToxtrailError: standard output is closed.
@@ -62,14 +63,14 @@ def echo(
 
 
 def echo_data(text: str) -> None:
-    """Text for a program, on standard output: as it is, unless a terminal would interpret it."""
+    """Print machine-readable text on standard output, unchanged unless it is a terminal."""
     _refuse_closed()
     exact = text if not sys.stdout.isatty() else escape_control_chars(text, keep="\n")
     click.echo(exact, nl=False, color=True)  # or click would leave out some of it
 
 
 def console(width: int | None = None, *, err: bool = False) -> Console:
-    """Rich's, for tables, trees and bars; their texts are `cell`s."""
+    """Return a Rich console for tables, trees and bars, whose texts are `cell`s."""
     from rich.console import Console
 
     if not err:
@@ -78,31 +79,31 @@ def console(width: int | None = None, *, err: bool = False) -> Console:
 
 
 def cell(text: object, style: str = "") -> Text:
-    """A text of a table, a tree or a bar, on one line."""
+    """Return a one-line text of a table, a tree or a bar."""
     from rich.text import Text
 
     return Text(shown(text), style=style)
 
 
 def joined(*cells: Text) -> Text:
-    """Cells as one."""
+    """Join cells into one."""
     from rich.text import Text
 
     return Text("").join(cells)
 
 
 def lines(cells: Sequence[Text]) -> Text:
-    """Cells below one another, as one."""
+    """Join cells into one, one below the other."""
     from rich.text import Text
 
     return Text("\n").join(cells)
 
 
 def prepare() -> None:
-    """Make this process's streams, warnings, logs and last words safe; called once, at its start.
+    """Make this process's streams, warnings, logs and crash output safe; called once, at its start.
 
-    Warnings of libraries are for their developers: they are shown only to those who ask for them
-    (`python -W`, PYTHONWARNINGS).
+    Warnings of libraries are intended for developers: they are shown only on request (`python -W`,
+    PYTHONWARNINGS).
     """
     _open_streams()
     warnings.showwarning = _show_warning
@@ -111,9 +112,9 @@ def prepare() -> None:
 
 
 def finish() -> None:
-    """Hand on what was printed. What cannot be is dropped, so that Python does not try it again at
-    its exit: the failure was reported when it happened.
-    """
+    """Flush the output. Output that cannot be written is dropped, so that Python does not retry at
+    exit:
+    the failure was already reported."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -121,17 +122,17 @@ def finish() -> None:
 
 
 class SafeRecord(logging.LogRecord):
-    """A line of a library's log."""
+    """Log record whose message is safe to print."""
 
     def getMessage(self) -> str:  # noqa: N802  logging's own name
-        """As it may be shown."""
+        """Return the message in a form that is safe to print."""
         return shown(super().getMessage(), keep="\n\t")
 
 
 def print_crash(
     kind: type[BaseException], error: BaseException, trace: TracebackType | None
 ) -> None:
-    """The traceback of a bug."""
+    """Print the traceback of a bug."""
     lines = "".join(traceback.format_exception(kind, error, trace))
     echo(lines, err=True, nl=False)
 
@@ -149,8 +150,11 @@ def _refuse_closed() -> None:
 
 
 def _open_streams() -> None:
-    """A closed standard stream would lend its number to the next file that is opened, and what a
-    library prints would go into that file. Characters that a terminal has not are escaped.
+    """Open closed standard streams and escape characters that the terminal does not support.
+
+    The file descriptor of a closed standard stream would be reused by the next opened file, and
+    output
+    of a library would be written into that file.
     """
     for number in range(3):
         try:

@@ -1,4 +1,4 @@
-"""Every error raised on purpose, sorted by what the reader must do about it."""
+"""Errors raised on purpose, classified by how the user can fix them."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from toxtrail.redaction import redacted
 
 
 class ToxtrailError(Exception):
-    """A problem that a user can act on: printed as one message, without a traceback.
+    """Problem that a user can fix; printed as one message, without a traceback.
 
-    Its text holds no secret from the start: it may be recorded, or be part of another message.
+    Secrets are removed from its text at construction: it may be recorded or become part of another
+    message.
     """
 
     def __init__(self, message: str = "") -> None:
@@ -21,32 +22,32 @@ class ToxtrailError(Exception):
 
 
 class ConfigError(ToxtrailError):
-    """params.yaml (or an option) is wrong: edit it."""
+    """Invalid params.yaml or option: edit it."""
 
 
 class DataError(ToxtrailError):
-    """A file of the pipeline is missing, foreign or damaged: re-run the stage that makes it."""
+    """Missing, foreign or damaged pipeline file: re-run the stage that creates it."""
 
 
 class BackendError(ToxtrailError):
-    """A model, scorer, asset source or tracker misbehaved: the message says which and how."""
+    """Failure of a model, scorer, asset source or tracker, named in the message."""
 
 
 class UnreadableError(BackendError):
-    """Something is there and could not be read: nothing is known of it."""
+    """Existing content that could not be read, so nothing is known about it."""
 
 
 class InferenceError(ToxtrailError):
-    """A posterior cannot be trusted: nothing was written, do not use it."""
+    """Unreliable posterior: nothing was written."""
 
 
 DISK_FULL_ERRNOS = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 NO_ROOM_TEXTS = ("no space left on device", "database or disk is full", "disk quota exceeded")
-"""As libraries say it that raise errors of their own: safetensors, SQLite."""
+"""Messages for a full disk of libraries that raise their own errors: safetensors, SQLite."""
 
 
 def is_disk_full(error: BaseException | None) -> bool:
-    """Whether something could not be written for lack of space: an error, or what it comes from."""
+    """Return whether an error or one of its causes is a lack of disk space."""
     visited = set[int]()
     while error is not None and id(error) not in visited:
         visited.add(id(error))
@@ -77,11 +78,11 @@ SYSTEM_ERRORS = {
     errno.EIO: "the disk reports an error. Check it, and restore the file from a copy.",
     errno.ESTALE: "the network file system has lost it. Mount it again.",
 }
-"""What the operating system refuses -> what that means, and what to do."""
+"""Error of the operating system -> meaning, and how to fix it."""
 
 
 def system_problem(error: OSError) -> str:
-    """One sentence on what the operating system refused, with the path."""
+    """Return one sentence on an error of the operating system, with the path."""
     message = SYSTEM_ERRORS.get(error.errno or 0, f"{error.strerror or type(error).__name__}.")
     paths = [
         os.fsdecode(p) for p in (error.filename, error.filename2) if isinstance(p, str | bytes)
@@ -101,7 +102,8 @@ NO_MEMORY_TEXTS = (
     "could not create a primitive",
     "could not create a memory object",
 )
-"""As libraries say it that raise RuntimeErrors: torch, oneDNN, Python's threading."""
+"""Messages for insufficient memory of libraries that raise RuntimeErrors: torch, oneDNN,
+threading."""
 
 
 def _no_memory(error: BaseException) -> bool:
@@ -114,23 +116,25 @@ OF_THE_FILE = (
     errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG, errno.EEXIST,
     errno.EINVAL, errno.ENXIO, errno.EOVERFLOW,
 )  # fmt: skip
-"""What the operating system refuses because of what is there: nothing, a folder, a circle of
-links, or a file whose content leads a library to a place that it does not have."""
+"""Errors of the operating system caused by the path itself: it is missing, a folder or a link
+cycle,
+or the content of a file makes a library seek beyond its end."""
 
 
 def is_of_the_system(error: BaseException) -> bool:
-    """Whether an error says something of the machine (memory, disk, permissions) and nothing of the
-    content of the file that was read: that file must not be called damaged."""
+    """Return whether an error concerns the machine (memory, disk, permissions) and not the content
+    of the
+    file: such a file must not be reported as damaged."""
     refused = isinstance(error, OSError) and error.errno is not None
     of_the_file = isinstance(error, OSError) and error.errno in OF_THE_FILE
     return is_disk_full(error) or _no_memory(error) or (refused and not of_the_file)
 
 
 def why_unread(error: BaseException | None) -> str | None:
-    """Why something that is there could not be read; None if it was read, and is wrong, or is not
-    there.
+    """Return why existing content could not be read; None if it was read and is invalid, or is
+    missing.
 
-    The error itself may say so, or what it comes from.
+    Considers the error and its causes.
     """
     visited = set[int]()
     while error is not None and id(error) not in visited:
@@ -145,7 +149,7 @@ def why_unread(error: BaseException | None) -> str | None:
 
 
 def problem_of(error: BaseException) -> str | None:
-    """The message to a person who can do something about it; None: it is a bug."""
+    """Return the message for a user who can fix the problem; None for a bug."""
     if isinstance(error, ToxtrailError):
         return str(error)
     if is_disk_full(error):
@@ -165,7 +169,7 @@ def problem_of(error: BaseException) -> str | None:
 
 
 def did_you_mean(name: str, valid: Iterable[str]) -> str:
-    """` Did you mean "x"?`, or the valid names if none is near."""
+    """Return ` Did you mean "x"?`, or the valid names if none is similar."""
     names = list(dict.fromkeys(valid))
     lowered = {one.lower(): one for one in names}
     if close := difflib.get_close_matches(name.lower(), lowered, n=1, cutoff=0.6):

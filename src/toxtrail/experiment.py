@@ -1,4 +1,4 @@
-"""The experiment that a command works on: its root, its config, its files."""
+"""The experiment that a command uses: its root, config and files."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ if TYPE_CHECKING:
 
 
 class Experiment:
-    """Found from a folder; everything is read when it is first asked for."""
+    """An experiment, located from a folder; everything is read on first access."""
 
     def __init__(self, start: Path) -> None:
         self._start = start.resolve()
 
     @property
     def exists(self) -> bool:
-        """Whether there is one: an audit of a file needs none."""
+        """Whether there is an experiment; an audit of a file needs none."""
         return self._root() is not None
 
     @cached_property
     def root(self) -> Path:
-        """The nearest folder, upwards, that holds a params.yaml."""
+        """The nearest folder upwards with a params.yaml."""
         if found := self._root():
             return found
         raise ConfigError(
@@ -42,7 +42,7 @@ class Experiment:
 
     @cached_property
     def config(self) -> Config:
-        """Return params.yaml, completely checked."""
+        """Return the validated params.yaml."""
         return load_config(self.root / "params.yaml")
 
     @cached_property
@@ -53,24 +53,24 @@ class Experiment:
         return ArtifactStore(self.root)
 
     def watch(self, stage: str, key: str | None) -> None:
-        """From now on `store` publishes nothing if what this stage run depends on has changed."""
+        """Prevent `store` from publishing if a dependency of this stage run has changed."""
         from toxtrail.storage.artifacts import ArtifactStore
         from toxtrail.storage.input_guard import Watched
 
         self.store = ArtifactStore(self.root, Watched(self.root, stage, key).refuse_changes)
 
     def variant(self, key: str) -> VariantConfig:
-        """The variant of this name.
+        """Return the variant of this name.
 
         Raises:
-            ConfigError: there is none; the nearest name is shown.
+            ConfigError: there is none; the message contains the nearest name.
         """
         if key not in self.config.variants:
             raise ConfigError(f'"{key}" is not a variant.{did_you_mean(key, self.config.variants)}')
         return self.config.variants[key]
 
     def families(self, keys: tuple[str, ...]) -> list[str]:
-        """The families named, or all of them."""
+        """Return the named families, or all."""
         for key in keys:
             if key not in self.config.families:
                 raise ConfigError(

@@ -1,8 +1,8 @@
-"""PIPELINE: the stages in the order of the data, each with its params, files and code.
+"""PIPELINE: the stages in data-flow order, each with its params, files and code.
 
-dvc.yaml says the same to DVC; `tests/test_contract.py` holds the two, the CLI and the config to
-each other. `{key}` is the item of the params section named in `over`; `{family}` and `{parent}` are
-fields of that item.
+dvc.yaml contains the same facts; `tests/test_contract.py` compares the two, the CLI and the config.
+`{key}` is the item of the params section named in `foreach`; `{family}` and `{parent}` are fields
+of that item.
 """
 
 from __future__ import annotations
@@ -102,18 +102,18 @@ class Stage(NamedTuple):
 
     name: StageName
     description: str
-    """One line for people."""
+    """One-line description."""
     foreach: Over | None
-    """The params section that has one item for each run of this stage; None: it runs once."""
+    """The params section with one item per run of this stage; None if it runs once."""
     params: tuple[str, ...]
     reads: tuple[str, ...]
     writes: tuple[str, ...]
     code: tuple[str, ...]
     """Source files, relative to the package, whose change must re-run the stage."""
     metrics: tuple[str, ...] = ()
-    """What `dvc metrics` shows: a few numbers of `writes` again."""
+    """Files for `dvc metrics`: a few numbers of `writes`."""
     plots: tuple[str, ...] = ()
-    """What `dvc plots` draws, likewise."""
+    """Files for `dvc plots`."""
 
 
 PIPELINE: tuple[Stage, ...] = (
@@ -301,32 +301,34 @@ PIPELINE: tuple[Stage, ...] = (
 
 
 def get_stage(name: str) -> Stage:
-    """The stage of this name; KeyError if there is none."""
+    """Return the stage of this name; raise KeyError if there is none."""
     return {stage.name: stage for stage in PIPELINE}[name]  # type: ignore[index]
 
 
 @cache
 def code_sha256(name: StageName) -> str:
-    """Hash of the stage's own source, so that changed mathematics is a changed identity."""
+    """Return the hash of the stage's source files, so that changed code changes the identity."""
     return content_key(code_files(name))
 
 
 @cache
 def code_files(name: StageName) -> Mapping[str, str]:
-    """The stage's source files, relative to the package, with their sha256."""
+    """Return the stage's source files, relative to the package, with their sha256."""
     files = [file for entry in get_stage(name).code for file in _sources(SOURCE / entry)]
     return {file.relative_to(SOURCE).as_posix(): sha256_file(file) for file in files}
 
 
 def code_hash_file(name: StageName) -> str:
-    """Where an experiment without the source keeps the hashes of a stage's source files: DVC
-    watches this file in their place."""
+    """Return the file with the hashes of a stage's source files, on which DVC depends in an
+    experiment
+    without the source."""
     return f"code/{name}.sha256"
 
 
 def code_deps(stage: Stage, root: Path) -> tuple[str, ...]:
-    """The code that a stage depends on, as dvc.yaml names it: its source files in a checkout of
-    toxtrail, the list of their hashes in an experiment that `toxtrail init` made."""
+    """Return the code dependencies of a stage as in dvc.yaml: its source files in a checkout of
+    toxtrail,
+    the list of their hashes in an experiment created by `toxtrail init`."""
     if (root / "src" / "toxtrail").is_dir():
         return tuple(f"src/toxtrail/{path}" for path in stage.code)
     return (code_hash_file(stage.name),)
@@ -340,7 +342,7 @@ def manifest_of(
     environment: Mapping[str, str],
     model: ModelIdentity | None = None,
 ) -> Manifest:
-    """The identity of what a stage is about to make."""
+    """Return the manifest of a stage's future output."""
     return Manifest(
         kind=name,
         key=key,
@@ -353,7 +355,7 @@ def manifest_of(
 
 
 def installed_versions(*packages: str) -> dict[str, str]:
-    """Installed versions of the libraries that can change a result."""
+    """Return the installed versions of the libraries that can change a result."""
     return {package: version(package) for package in packages}
 
 
@@ -367,21 +369,21 @@ class StageRun(NamedTuple):
     stage: Stage
     key: str | None
     params: tuple[str, ...]
-    """Places in params.yaml."""
+    """Key paths in params.yaml."""
     reads: tuple[str, ...]
-    """Files and folders that earlier stages made, or that are given; without the code."""
+    """Files and folders of earlier stages, or given ones; without the code."""
     writes: tuple[str, ...]
     metrics_and_plots: tuple[str, ...] = ()
     """Metrics and plots."""
 
     @property
     def outs(self) -> tuple[str, ...]:
-        """Everything that it makes, as dvc.lock lists it."""
+        """All outputs, as dvc.lock lists them."""
         return (*self.writes, *self.metrics_and_plots)
 
     @property
     def name(self) -> str:
-        """As DVC calls it."""
+        """Name of the stage run in DVC."""
         return self.stage.name if self.key is None else f"{self.stage.name}@{self.key}"
 
     @property
@@ -389,12 +391,12 @@ class StageRun(NamedTuple):
         return f"toxtrail stage {self.stage.name}" + (f" {self.key}" if self.key else "")
 
     def deps(self, root: Path) -> tuple[str, ...]:
-        """What it reads, and its code, as the dvc.yaml of this experiment names them."""
+        """Inputs and code, as named in the dvc.yaml of this experiment."""
         return (*self.reads, *code_deps(self.stage, root))
 
 
 def expand_stages(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[StageRun]:
-    """Every stage run of an experiment, in the order of the data.
+    """Return every stage run of an experiment, in data-flow order.
 
     Args:
         items: section of params.yaml -> key -> its values.
@@ -419,7 +421,7 @@ def expand_stages(items: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[
 
 
 def stage_runs(config: Config) -> list[StageRun]:
-    """Return every stage run that params.yaml asks for."""
+    """Return every stage run defined by params.yaml."""
     sections = config.model_dump(
         mode="json", include={"models", "finetunes", "variants", "families"}
     )
@@ -427,7 +429,7 @@ def stage_runs(config: Config) -> list[StageRun]:
 
 
 def upstream(runs: Sequence[StageRun], targets: Sequence[StageRun]) -> list[StageRun]:
-    """The wanted ones and all that they are made from, in the order of the data."""
+    """Return the requested stage runs and all that they depend on, in data-flow order."""
     selected: dict[str, StageRun] = {}
     new = list(targets)
     while new:
@@ -442,5 +444,5 @@ def upstream(runs: Sequence[StageRun], targets: Sequence[StageRun]) -> list[Stag
 
 
 def _feeds(out: str, read: str) -> bool:
-    """Return whether an output is what is read, is in it, or contains it."""
+    """Return whether an output is an input, is inside it, or contains it."""
     return out == read or out.startswith(f"{read}/") or read.startswith(f"{out}/")

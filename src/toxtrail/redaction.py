@@ -40,7 +40,7 @@ SETTING = re.compile(
 VARIABLE = re.compile(
     r"(?P<name>\b[A-Z][A-Z0-9_]{0,60}_(?:TOKEN|PASSWORD|SECRET|KEY)=['\"]?)[^\s;\"']+"
 )
-"""`HF_TOKEN=...`, as a shell has it."""
+"""`HF_TOKEN=...`, in shell notation."""
 
 OPTION = re.compile(
     r"(?P<name>(?<!\S)--[\w-]{0,30}(?:password|token|secret)[ =]['\"]?)[^\s\"']+", re.IGNORECASE
@@ -66,28 +66,29 @@ TOKENS = re.compile(
     r"|-----BEGIN [A-Z ]{0,20}PRIVATE KEY-----[^-]{0,20000}"
     r"(?:-----END [A-Z ]{0,20}PRIVATE KEY-----)?"
 )
-"""Access tokens of services that mark theirs with a prefix."""
+"""Access tokens of services with a token prefix."""
 
 SECRET_VARIABLE = re.compile(
     r"(?:^|_)(?:PASSWORD|PASSWD|PASSPHRASE|PASS|PGPASSWORD|SECRET|TOKEN|APIKEY"
     r"|(?:API|ACCESS|ACCOUNT|SECRET|SERVER|PRIVATE|STORAGE|SAS)_KEY|CONNECTION_STRING)$"
 )
-"""Names of environment variables that hold a secret."""
+"""Names of environment variables that contain a secret."""
 ADDRESS_VARIABLE = re.compile(r"_(?:URI|URL|DSN|ENDPOINT|PROXY)$")
-"""And of those that hold an address, even one without a scheme."""
+"""Names of environment variables that contain an address, possibly without a scheme."""
 
 SHORTEST = 6
-"""Characters of a secret that is looked for in other text: a shorter one is there by chance."""
+"""Minimum length of a secret to mask in other text: shorter strings occur by chance."""
 DISTINCT = 12
-"""Characters from which it is looked for inside words too."""
+"""Minimum length of a secret to mask inside words as well."""
 
 
 def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
-    """The text without secrets: user names and passwords of addresses, tokens in queries, headers
-    and settings, and the values of environment variables that hold secrets.
+    """Return the text without secrets: user names and passwords of addresses, tokens in queries,
+    headers
+    and settings, and the values of environment variables that contain secrets.
 
     Args:
-        environ: the environment variables; None: this process's.
+        environ: the environment variables; None for those of this process.
     """
     for secret in _secrets_of(os.environ if environ is None else environ):
         if secret in text:
@@ -100,7 +101,7 @@ def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
 
 
 def _without(secret: str, text: str) -> str:
-    """A short secret is masked as a word of its own alone: it may be a syllable of others."""
+    """Mask a short secret only as a separate word: it may be a syllable of other words."""
     if len(secret) >= DISTINCT:
         return text.replace(secret, MASK)
     before = r"(?<!\w)" if secret[0].isalnum() else ""
@@ -117,7 +118,7 @@ def _secrets_of(environ: Mapping[str, str]) -> tuple[str, ...]:
 
 
 def _secrets(name: str, value: str) -> Iterator[str]:
-    """The secrets in one environment variable."""
+    """Return the secrets in one environment variable."""
     if SECRET_VARIABLE.search(name):
         yield value
     elif "@" in value and ("://" in value or ADDRESS_VARIABLE.search(name)):
@@ -129,7 +130,7 @@ def _secrets(name: str, value: str) -> Iterator[str]:
 
 @lru_cache(maxsize=8)
 def _spellings(secrets: frozenset[str]) -> tuple[str, ...]:
-    """Return each secret as it is and as it is in an address, the longest first."""
+    """Return each secret as written and URL-encoded, the longest first."""
     spelled = {
         s.strip() for secret in secrets for s in (secret, unquote(secret), quote(secret, safe=""))
     }

@@ -1,8 +1,9 @@
-"""Opening files that somebody else may have put there: regular files only, inside one folder.
+"""Safe opening of untrusted files: regular files only, inside one folder.
 
-A named pipe in place of a table would be waited for without end, a device may never end, and a name
+Opening a named pipe in place of a table would block forever, a device may be endless, and a name
 such as `../../etc/passwd` leads out of the experiment. Every reader of an experiment opens its
-files here, or asks here before a library opens them.
+files
+with this module, or checks them with it before a library opens them.
 """
 
 from __future__ import annotations
@@ -17,7 +18,8 @@ from pathlib import Path, PureWindowsPath
 from toxtrail.errors import OF_THE_FILE, DataError
 
 TEXT_LIMIT = 1 << 30
-"""Bytes of a file that is read at once: JSON, YAML, HTML. Ours have megabytes."""
+"""Maximum size in bytes of a file that is read at once: JSON, YAML, HTML (toxtrail's have
+megabytes)."""
 
 _KINDS = {
     stat.S_IFIFO: "a named pipe",
@@ -29,7 +31,8 @@ _DVC_OBJECT = re.compile(r"files/md5/[0-9a-f]{2}/[0-9a-f]{30}(\.dir)?$")
 
 
 def irregular(path: Path) -> str | None:
-    """What a path is if it is neither a file nor a folder; None if it is one, or is missing."""
+    """Return the type of a path that is neither a file nor a folder; None if it is one, or is
+    missing."""
     try:
         return _KINDS.get(stat.S_IFMT(path.stat().st_mode))
     except (OSError, ValueError):
@@ -37,7 +40,7 @@ def irregular(path: Path) -> str | None:
 
 
 def refuse_irregular(path: Path) -> None:
-    """For libraries that open a file by its name.
+    """Check a path before a library opens it by name.
 
     Raises:
         DataError: it is a named pipe, a socket or a device.
@@ -47,7 +50,7 @@ def refuse_irregular(path: Path) -> None:
 
 
 def open_regular(path: Path) -> BufferedReader:
-    """The file, to be read.
+    """Open a regular file for reading.
 
     Raises:
         DataError: it is a named pipe, a socket or a device.
@@ -67,7 +70,7 @@ def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
     """Read the complete content.
 
     Args:
-        limit: bytes of the largest file that is read; None: whatever fits into the memory.
+        limit: maximum size in bytes; None for no limit.
 
     Raises:
         DataError: it is not a regular file, or larger than the limit.
@@ -81,7 +84,7 @@ def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
 
 
 def read_text(path: Path, errors: str = "strict") -> str:
-    """Read the complete content as UTF-8, its ends of line as they are.
+    """Read the complete content as UTF-8; line ends are unchanged.
 
     Raises:
         DataError: it is not a regular file, or larger than TEXT_LIMIT.
@@ -91,10 +94,10 @@ def read_text(path: Path, errors: str = "strict") -> str:
 
 
 def status(path: Path) -> os.stat_result | None:
-    """What is there, links followed; None if nothing is.
+    """Return the status of a path, following links; None if it does not exist.
 
     Raises:
-        OSError: that cannot be found out, such as in a folder of somebody else.
+        OSError: the status cannot be read, for example in another user's folder.
     """
     try:
         return path.stat()
@@ -107,41 +110,42 @@ def status(path: Path) -> os.stat_result | None:
 
 
 def is_file(path: Path) -> bool:
-    """Whether a regular file is there, links followed. See `status`."""
+    """Return whether the path is a regular file, following links. See `status`."""
     status_result = status(path)
     return status_result is not None and stat.S_ISREG(status_result.st_mode)
 
 
 def below(folder: Path) -> list[Path]:
-    """Everything below a folder, sorted; links to folders are not followed.
+    """Return everything below a folder, sorted; links to folders are not followed.
 
     Raises:
-        OSError: a folder cannot be read, so that something may be missing in the list.
+        OSError: a folder cannot be read, so the list would be incomplete.
     """
     walk = os.walk(folder, onerror=_refuse)
     return sorted(Path(place, name) for place, inner, names in walk for name in (*inner, *names))
 
 
 def files_below(folder: Path) -> list[Path]:
-    """The regular files of `below`."""
+    """Return the regular files of `below`."""
     return [path for path in below(folder) if is_file(path)]
 
 
 def _refuse(error: OSError) -> None:
-    """os.walk would leave out what it cannot read."""
+    """Raise the error, since os.walk would skip unreadable folders."""
     if error.errno not in OF_THE_FILE:
         raise error
 
 
 def leads_out(name: str) -> bool:
-    """Whether a recorded name could be of a file outside of the folder that it is relative to: an
-    absolute path, `..`, or a drive of Windows."""
+    """Return whether a recorded name could leave the folder that it is relative to: an absolute
+    path,
+    `..`, or a Windows drive."""
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root or ".." in windows.parts or "\0" in name or not name)
 
 
 def link_target(path: Path) -> str | None:
-    """Where a symbolic link points, unless it is one that DVC made to an object of its cache."""
+    """Return the target of a symbolic link, unless it is DVC's link to an object of its cache."""
     try:
         if not path.is_symlink():
             return None
@@ -152,5 +156,5 @@ def link_target(path: Path) -> str | None:
 
 
 def _flags() -> int:
-    """Without waiting for the other end of a pipe; Windows has neither flag."""
+    """Return flags that prevent blocking on a pipe; Windows has neither flag."""
     return os.O_RDONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_BINARY", 0)

@@ -1,7 +1,7 @@
-"""Other people's text made harmless where it is shown: terminal, spreadsheet, Markdown, LaTeX.
+"""Escaping of foreign text for display: terminal, spreadsheet, Markdown, LaTeX.
 
-A continuation may hold escape codes, bidi overrides, formulas or markup. Nothing here changes what
-is stored; it changes what is shown.
+A continuation may contain escape codes, bidi overrides, formulas or markup. Stored text is not
+changed.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import unicodedata
 from itertools import groupby
 
 FORMULA = frozenset("=+-@\t\r\n＝＋－＠")
-"""First characters that make a spreadsheet compute."""
+"""First characters of spreadsheet formulas."""
 
 MARKDOWN = re.compile(r"[\\`*_\[\]<>|~&$!#]")
 LATEX = {
@@ -22,15 +22,17 @@ LATEX = {
 
 
 MOST_MARKS = 8
-"""Combining marks on one character; no script takes more, and a pile of them covers other lines."""
+"""Maximum number of combining marks on one character; no script needs more, and many marks cover
+other lines."""
 
 
 def escape_control_chars(text: str, keep: str = "") -> str:
-    """Control characters, escape codes, bidi overrides and invisible characters shown, not sent;
-    more than `MOST_MARKS` combining marks in a row cut off, with their number.
+    """Escape control characters, escape codes, bidi overrides and invisible characters; truncate
+    more than
+    `MOST_MARKS` consecutive combining marks, with their number.
 
     Args:
-        keep: characters to leave as they are (a page may keep line breaks).
+        keep: characters to leave unchanged (a page may keep line breaks).
     """
     if text.isascii() and text.isprintable():
         return text
@@ -48,21 +50,21 @@ def _with_few_marks(text: str) -> str:
 
 
 def truncate_text(text: str, limit: int) -> str:
-    """At most so many characters, and how many were left out."""
+    """Truncate a text, with the number of omitted characters."""
     if len(text) <= limit:
         return text
     return f"{text[:limit]} [... {len(text) - limit:,} characters more]"
 
 
 def escape_formula(value: object) -> object:
-    """A cell that no spreadsheet takes for a formula."""
+    """Escape a cell so that no spreadsheet interprets it as a formula."""
     if isinstance(value, bool):
         return str(value).lower()
     return f"'{value}" if isinstance(value, str) and value[:1] in FORMULA else value
 
 
 def escape_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no HTML, no link, no mention."""
+    """Escape a text for Markdown: no markup, no HTML, no link, no mention."""
     escaped = MARKDOWN.sub(lambda m: f"\\{m[0]}", escape_control_chars(text))
     for pattern, entity in (("@", "&#64;"), ("://", "&#58;//"), ("www.", "www&#46;")):
         escaped = escaped.replace(pattern, entity)
@@ -70,5 +72,5 @@ def escape_markdown(text: str) -> str:
 
 
 def escape_latex(text: str) -> str:
-    """Text that LaTeX prints as it is."""
+    """Escape a text for LaTeX."""
     return "".join(LATEX.get(c, c) for c in escape_control_chars(text)).replace("--", "-{}-")

@@ -1,1 +1,1 @@
-"""How a stage is run: processes, progress, records of executions."""
+"""Execution of stages: processes, progress, records of executions."""

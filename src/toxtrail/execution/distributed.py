@@ -1,4 +1,4 @@
-"""A stage shared by several processes, on one machine or many: accelerate starts and joins them."""
+"""Stages distributed over several processes, on one machine or more, with accelerate."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
 
 class ProcessGroup:
-    """The processes that share this stage; one alone is a group too."""
+    """Processes that share a stage; a single process is a group too."""
 
     def __init__(self, device: str, number: int, of: int, here: int, state: object) -> None:
         """Args:
-        number: of this process, from 0.
-        here: how many of them are on this machine.
+            number: rank of this process, from 0.
+            here: number of processes on this machine.
         """
         self.device = device
         self.number = number
@@ -31,17 +31,17 @@ class ProcessGroup:
         self._state = state
 
     def wait(self) -> None:
-        """Until all have come as far."""
+        """Wait for all processes of the group."""
         state: PartialState | None = self._state
         if state is not None:
             state.wait_for_everyone()
 
 
 def relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -> bool:
-    """Run this stage once more under `accelerate launch`, if it is to be shared and is not yet.
+    """Run this stage under `accelerate launch`, if it is to be distributed and is not yet.
 
     Returns:
-        Whether that was done; the work is then finished.
+        Whether it was run; the work is then finished.
 
     Raises:
         BackendError: one of the processes failed.
@@ -63,16 +63,16 @@ def relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -
 
 
 def is_distributed() -> bool:
-    """Whether `accelerate launch` (or torchrun) has started this process."""
+    """Return whether `accelerate launch` (or torchrun) started this process."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 @contextmanager
 def process_group(setting: str) -> Iterator[ProcessGroup]:
-    """The group of this process, and the device that it computes on.
+    """Return the group of this process, and its device.
 
     Args:
-        setting: runtime.device; with several GPUs each process takes its own.
+        setting: runtime.device; with several GPUs, each process uses its own.
     """
     from toxtrail.backends.compute.devices import pick_device
 

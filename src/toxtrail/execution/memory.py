@@ -1,4 +1,4 @@
-"""How much memory this process has taken."""
+"""Memory use of this process."""
 
 from __future__ import annotations
 
@@ -7,6 +7,6 @@ import sys
 
 
 def peak_mib() -> float:
-    """Highest resident memory of this process; Linux counts it in KiB, macOS in bytes."""
+    """Return the peak resident memory of this process in MiB (Linux reports KiB, macOS bytes)."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return peak / (1 << 20) if sys.platform == "darwin" else peak / (1 << 10)

@@ -1,4 +1,4 @@
-"""How far long work is: a bar in a terminal, a line now and then in a log."""
+"""Progress of long operations: a bar in a terminal, occasional lines in a log."""
 
 from __future__ import annotations
 
@@ -19,22 +19,22 @@ if TYPE_CHECKING:
 
 LOG_SECONDS = 15.0
 NOTEWORTHY_SECONDS = 1.0
-"""Files that are hashed or fetched faster than that are not worth a line in a log."""
+"""Hashing and downloads shorter than this are not logged."""
 
 
 def progress() -> Progress:
-    """A bar where standard error is a terminal, else lines."""
+    """Yield a progress bar if standard error is a terminal, else log lines."""
     return ProgressBars() if sys.stderr.isatty() else LogProgress()
 
 
 class ProgressBars:
-    """Rich bars: done, total, rate, time left, memory."""
+    """Rich bars with done, total, rate, time left and memory."""
 
     @contextmanager
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
     ) -> Iterator[ProgressCallback]:
-        """A bar for the length of the block."""
+        """Show a bar during the block."""
         start, tokens_done = time.monotonic(), 0
         with _rich(unit) as bars:
             task = bars.add_task(shown(label), total=total, completed=completed, more="")
@@ -48,13 +48,13 @@ class ProgressBars:
 
 
 class LogProgress:
-    """One line at the end, and one every few seconds before it."""
+    """Log lines every few seconds and at the end."""
 
     @contextmanager
     def bar(
         self, label: str, total: int | None, unit: str, completed: int = 0
     ) -> Iterator[ProgressCallback]:
-        """Lines for the length of the block."""
+        """Write lines during the block."""
         start = last = time.monotonic()
         all_done, tokens_done = completed, 0
 
@@ -89,7 +89,7 @@ def _line(label: str, done: int, total: int | None, unit: str, seconds: float, i
 
 
 def _more(tokens: int, seconds: float) -> str:
-    """Tokens per second and memory, where tokens are counted."""
+    """Return tokens per second and memory, if tokens are counted."""
     if not tokens or not seconds:
         return ""
     return f", {tokens / seconds:.0f} tokens/s, {peak_mib() / 1024:.1f} GiB"

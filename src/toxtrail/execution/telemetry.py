@@ -1,4 +1,4 @@
-"""Facts of one execution: when, where, at which commit, at what cost. No part of any identity."""
+"""Facts of one execution: time, host, commit, cost. They are not part of any identity."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def record_execution(
     settings: Mapping[str, Any],
     writes: bool = True,
 ) -> Iterator[dict[str, float]]:
-    """Write down what making `output` took; the block may add figures of its own.
+    """Record the execution that produces `output`; the block may add its own numbers.
 
     Args:
         writes: false in all but one of the processes that share the work.
@@ -59,7 +59,7 @@ def record_execution(
 
 
 def _commit(root: Path) -> str | None:
-    """The commit; that git refuses to tell it must not be taken for having none."""
+    """Return the commit; a refusal by git is not treated as a missing commit."""
     head = head_commit(root)
     if head is None and (problem := refusal(root)):
         echo(f"The commit is not recorded: {problem}", fg="yellow", err=True)
@@ -67,7 +67,7 @@ def _commit(root: Path) -> str | None:
 
 
 def environment_tags(root: Path) -> dict[str, str]:
-    """What an MLflow run says of the moment it was tracked."""
+    """Return tags of an MLflow run that describe when and where it was tracked."""
     lock, requirements = root / "dvc.lock", root / "requirements.txt"
     return {
         "toxtrail.git_commit": _commit(root) or "none",

@@ -1,1 +1,1 @@
-"""What identifies a result: content hashes, manifests, conditions."""
+"""Identity of results: content hashes, manifests, measurement conditions."""

@@ -1,9 +1,9 @@
-"""Under which conditions was a rate measured? Two rates are comparable only under the same ones.
+"""Measurement conditions: two rates are comparable only if they were measured under the same ones.
 
-The fingerprint covers what a difference must not come from: prompts and their clusters, template,
-decoding, precision, scorers, threshold; and whether a server made the texts, whose precision nobody
-sees. It leaves out what a comparison is about (the weights) and what it inherits as noise (library
-versions, device, batch plan: the audit shows those).
+The fingerprint includes the conditions that must not cause a difference: prompts and their
+clusters, template, decoding, precision, scorers, threshold, and whether a server generated the
+texts (its precision is unknown). It excludes the object of a comparison (the weights) and the
+sources of noise (library versions, device, batch plan), which the audit shows.
 """
 
 from __future__ import annotations
@@ -19,13 +19,13 @@ SCORER = "scorer."
 
 
 class ConditionMismatch(NamedTuple):
-    """One condition that two variants do not share."""
+    """One condition that differs between two variants."""
 
     variant: str
     field: str
     found: str
     reference: str
-    """What the variant that it is compared with has."""
+    """Value of the variant that it is compared with."""
 
     def __str__(self) -> str:
         return f"{self.variant}: {self.field} is {self.found}, not {self.reference}"
@@ -34,15 +34,15 @@ class ConditionMismatch(NamedTuple):
 def measurement_conditions(
     scores: Manifest, prompt_ids: Iterable[str], threshold: float, clusters: Mapping[str, str]
 ) -> dict[str, str]:
-    """Field -> value, as text.
+    """Return the conditions as field -> value.
 
     Args:
-        scores: the manifest of the score rows that a rate is computed from.
-        prompt_ids: of every prompt asked; an id holds its subset and the hash of its text.
-        clusters: prompt -> its cluster, of prompts that have one.
+        scores: the manifest of the score rows from which a rate is computed.
+        prompt_ids: id of every prompt used; an id contains its subset and the hash of its text.
+        clusters: prompt -> cluster, for prompts that have one.
 
     Raises:
-        DataError: the scores do not say how the texts were generated.
+        DataError: the manifest of the scores does not contain the generation settings.
     """
     generated = next((node for node in walk_lineage(scores) if node.kind == "generate"), None)
     if generated is None:
@@ -67,7 +67,7 @@ def measurement_conditions(
 
 
 def _partition(clusters: Mapping[str, str]) -> str:
-    """Which prompts belong together, whatever the clusters are called."""
+    """Return which prompts belong together, independent of the clusters' names."""
     members: dict[str, list[str]] = {}
     for prompt in sorted(clusters):
         members.setdefault(clusters[prompt], []).append(prompt)
@@ -75,14 +75,15 @@ def _partition(clusters: Mapping[str, str]) -> str:
 
 
 def fingerprint(fields: Mapping[str, str]) -> str:
-    """One name for a set of conditions."""
+    """Return the hash of a set of conditions."""
     return content_key(dict(fields))
 
 
 def mismatches(
     variant: str, fields: Mapping[str, str], reference: Mapping[str, str]
 ) -> list[ConditionMismatch]:
-    """Field by field, in the order of the reference's fields, then what only the variant has."""
+    """Return differing fields in the order of the reference's fields, then those of the variant
+    only."""
     names = [*reference, *(name for name in fields if name not in reference)]
     return [
         ConditionMismatch(
@@ -94,7 +95,7 @@ def mismatches(
 
 
 def require_comparable(mismatches: Sequence[ConditionMismatch], against: str, cure: str) -> None:
-    """DataError with every difference, if there is one."""
+    """Raise DataError with every difference, if there is one."""
     if mismatches:
         raise DataError(
             f"Not comparable with {against}: these were measured under other conditions, so a "
@@ -105,7 +106,7 @@ def require_comparable(mismatches: Sequence[ConditionMismatch], against: str, cu
 
 
 def mismatch_warning(rows: Sequence[Mapping[str, Any]]) -> str:
-    """Return the caveat of all that is made from unlike conditions; empty if they are alike."""
+    """Return the warning for results under different conditions; empty if they are equal."""
     if not rows:
         return ""
     parts = [f"{r['variant']}: {r['field']} {r['found']} v {r['reference']}" for r in rows]

@@ -1,6 +1,6 @@
-"""The manifest inside a file: where each format keeps it, and how it is read back.
+"""The manifest inside a file: its position in each format, writing and reading.
 
-A format is told by its first bytes, not by its name: a file from a mailbox has any name.
+A format is detected by its first bytes, not by its name, because a received file may have any name.
 """
 
 from __future__ import annotations
@@ -20,15 +20,16 @@ from toxtrail.provenance.identity import Manifest, canonical_json
 from toxtrail.regular_files import open_regular, read_text
 
 METADATA_KEY = "toxtrail.manifest"
-"""Key in the metadata of Parquet and safetensors files and of PNG's text chunks, `id` in SVG,
-`name` in HTML."""
+"""Key in the metadata of Parquet and safetensors files and of PNG's text chunks; `id` in SVG;
+`name`
+in HTML."""
 NETCDF_DATASET = "toxtrail_manifest"
-"""A data set of its own in the netCDF file: HDF5 attributes end at 64 KiB."""
+"""Separate data set in the netCDF file: HDF5 attributes are limited to 64 KiB."""
 
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 HEADER_LIMIT = 100 << 20
-"""Bytes; safetensors' own limit for a header."""
+"""Maximum size of a header in bytes, as in safetensors."""
 
 _SVG = re.compile(rf'<metadata id="{re.escape(METADATA_KEY)}">(.*?)</metadata>', re.DOTALL)
 _HTML = re.compile(rf'<meta name="{re.escape(METADATA_KEY)}" content="(.*?)">', re.DOTALL)
@@ -40,19 +41,19 @@ _FORMAT_ERRORS = (
 
 
 def manifest_text(manifest: Manifest) -> str:
-    """The one spelling that every format holds."""
+    """Return the canonical text of a manifest, used in every format."""
     return canonical_json(manifest.to_json())
 
 
 def in_svg(svg: str, manifest: Manifest) -> str:
-    """The figure with the manifest in it."""
+    """Return the figure with the manifest in it."""
     head, end, tail = svg.rpartition("</svg>")
     text = html.escape(manifest_text(manifest))
     return f'{head}<metadata id="{METADATA_KEY}">{text}</metadata>\n{end}{tail}'
 
 
 def in_png(png: bytes, manifest: Manifest) -> bytes:
-    """The image with the manifest in a text chunk after its header; the pixels are not touched.
+    """Return the image with the manifest in a text chunk after its header; pixels are unchanged.
 
     Source: https://www.w3.org/TR/png-3/, sections 5.3 and 11.3.3.4 (iTXt).
     """
@@ -70,10 +71,11 @@ def in_png(png: bytes, manifest: Manifest) -> bytes:
 
 
 def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
-    """The file with the manifest among its metadata; the tensors are not touched.
+    """Return the file with the manifest in its metadata; tensors are unchanged.
 
-    safetensors itself writes several metadata keys in an order that differs from run to run; here
-    equal input gives equal bytes.
+    safetensors writes several metadata keys in an order that differs between runs; this function
+    gives
+    equal bytes for equal input.
     """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -85,16 +87,17 @@ def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
 
 
 def strip_svg_manifest(svg: str) -> str:
-    """The figure alone, for a page that carries a manifest of its own."""
+    """Return the figure without its manifest, for a page that has its own."""
     return _SVG.sub("", svg)
 
 
 def read_embedded_manifest(path: Path) -> Manifest | None:
-    """The manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None if it
-    has none, or is of another format.
+    """Return the manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None
+    if
+    there is none, or if the format is another.
 
     Raises:
-        DataError: the file is damaged, or its manifest is.
+        DataError: the file or its manifest is damaged.
         OSError: the file cannot be read.
     """
     try:

@@ -1,7 +1,7 @@
-"""Who made what: hashes, model cards, manifests and content keys.
+"""Identity of results: hashes, model cards, manifests and content keys.
 
-Everything here is a value computed from values or from bytes; nothing volatile (time, host,
-absolute path, run id) may enter, so that the same experiment has the same identity everywhere.
+All values are computed from values or bytes; nothing volatile (time, host, absolute path, run id)
+is included, so that the same experiment has the same identity everywhere.
 """
 
 from __future__ import annotations
@@ -20,17 +20,17 @@ CHUNK_BYTES = 1 << 20
 
 
 def sha256_bytes(data: bytes) -> str:
-    """Hex digest."""
+    """Return the hex digest of the bytes."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_text(text: str) -> str:
-    """SHA-256 of the UTF-8 bytes; a lone surrogate hashes by its own code, it never raises."""
+    """Return the hex digest of the UTF-8 bytes; a lone surrogate is hashed by its code point."""
     return sha256_bytes(text.encode("utf-8", "surrogatepass"))
 
 
 def sha256_file(path: Path) -> str:
-    """Hex digest of the content, read in pieces."""
+    """Return the hex digest of the content, read in chunks."""
     digest = hashlib.sha256()
     with open_regular(path) as file:
         while chunk := file.read(CHUNK_BYTES):
@@ -39,24 +39,24 @@ def sha256_file(path: Path) -> str:
 
 
 def canonical_json(value: object) -> str:
-    """One spelling per value: sorted keys, no white space, no NaN."""
+    """Return the canonical JSON of a value: sorted keys, no white space, no NaN."""
     return json.dumps(
         value, sort_keys=True, separators=(",", ":"), ensure_ascii=False, allow_nan=False
     )
 
 
 def content_key(value: object) -> str:
-    """SHA-256 of the canonical JSON: two values share a key only if they are equal."""
+    """Return the SHA-256 of the canonical JSON; only equal values have equal keys."""
     return sha256_text(canonical_json(value))
 
 
 def execution_record_hash(record: Mapping[str, Any]) -> str:
-    """What a record of an execution must name as its seal: the content key of all else in it."""
+    """Return the seal of an execution record: the content key of its other fields."""
     return content_key({name: value for name, value in record.items() if name != "seal"})
 
 
 class FrozenRecord(BaseModel):
-    """A frozen record with one canonical spelling."""
+    """Immutable record with a canonical JSON form."""
 
     model_config = ConfigDict(
         frozen=True, extra="forbid", strict=True, use_attribute_docstrings=True
@@ -70,14 +70,14 @@ class FileHash(FrozenRecord):
     """One file of an asset."""
 
     path: str
-    """Relative to the asset, with forward slashes."""
+    """Path relative to the asset, with forward slashes."""
     sha256: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 def hash_tree(root: Path, paths: Iterable[Path]) -> tuple[FileHash, ...]:
-    """Hash the given files, named relative to `root`, sorted by name."""
+    """Hash the given files; names are relative to `root`, sorted."""
     return tuple(
         FileHash(
             path=path.relative_to(root).as_posix(),
@@ -89,32 +89,31 @@ def hash_tree(root: Path, paths: Iterable[Path]) -> tuple[FileHash, ...]:
 
 
 def tree_sha256(files: Iterable[FileHash]) -> str:
-    """The pin of a folder: SHA-256 of the canonical JSON of {relative name: sha256}."""
+    """Return the pin of a folder: SHA-256 of the canonical JSON of {relative name: sha256}."""
     return content_key({file.path: file.sha256 for file in files})
 
 
 class BaseWeights(FrozenRecord):
-    """Weights taken as they are."""
+    """Existing weights, not trained by the pipeline."""
 
     uri: str
     resolved: str
-    """What the URI meant when it was resolved: a 40-hex commit, a package version, or the
-    sha256."""
+    """Resolved version of the URI: a 40-hex commit, a package version, or the sha256."""
     sha256: str
-    """The pin: of the file, or of the tree of files."""
+    """Pin of the file, or of the tree of files."""
     files: tuple[FileHash, ...]
-    """Every file as published: weights, config, tokenizer."""
+    """All files as published: weights, config, tokenizer."""
     converted: tuple[FileHash, ...]
-    """For a GGUF file: the clean safetensors copy made of it, which is what is loaded. Else
-    empty."""
+    """For a GGUF file, the files of its safetensors copy, which is loaded; else empty."""
     architecture: str
     parameters: int
-    """Number of weights, tied ones counted once."""
+    """Number of weights; tied weights count once."""
     stored_dtype: str
     quantization: str | None
-    """As published, e.g. `Q4_1 (GGUF), dequantized to bfloat16`; None for plain weights."""
+    """Published quantization, e.g. `Q4_1 (GGUF), dequantized to bfloat16`; None for unquantized
+    weights."""
     tokenizer_sha256: str
-    """Of the tokenizer's own serialisation: vocabulary, merges, normaliser, special tokens."""
+    """SHA-256 of the serialised tokenizer: vocabulary, merges, normaliser, special tokens."""
     chat_template_sha256: str | None
     license: str | None
 
@@ -124,53 +123,52 @@ def _is_none(value: object) -> bool:
 
 
 class TrainingRecord(FrozenRecord):
-    """How an adapter was made here."""
+    """Training of an adapter by the pipeline."""
 
     data_uri: str
     data_sha256: str
     examples: int
     cut_examples: int
-    """How many were longer than max_length."""
+    """Number of examples truncated at max_length."""
     recipe: dict[str, Any]
     """The fine-tune's section of params.yaml."""
     parent_fingerprint: str
-    """Fingerprint of the model card that it was trained on."""
+    """Fingerprint of the parent's model card."""
     steps: int
     final_loss: float
     """Mean training loss of the last logged step, nats per token."""
     held_out: int | None = Field(default=None, exclude_if=_is_none)
-    """How many examples were not learned; left out where none was asked for, so that cards of
-    before keep their hashes."""
+    """Number of held-out examples; omitted if none were requested, so that the hashes of earlier
+    cards
+    remain valid."""
     held_out_loss: float | None = Field(default=None, exclude_if=_is_none)
-    """Mean loss on these after the training, nats per token."""
+    """Mean loss on the held-out examples after training, nats per token."""
     code_sha256: str
     environment: dict[str, str]
 
 
 class Adapter(FrozenRecord):
-    """One LoRA adapter, applied on top of the base and of the adapters before it."""
+    """LoRA adapter, applied to the base and the adapters before it."""
 
     key: str
     uri: str | None
-    """Where it was taken from; None if trained here (then it is in
-    models/<variant>/adapters/<key>)."""
+    """Source; None if trained here (then it is in models/<variant>/adapters/<key>)."""
     resolved: str | None
     sha256: str
     """Pin of the tree of files."""
     files: tuple[FileHash, ...]
     training: TrainingRecord | None
-    """None for a community adapter: what its card says of its data is its uploader's claim."""
+    """None for a community adapter: its training data are only claimed by its uploader."""
     tokenizer_sha256: str | None = Field(default=None, exclude_if=_is_none)
-    """Of the tokenizer that the adapter brings; left out where it is the one of what the adapter is
-    put on, or where it brings none."""
+    """SHA-256 of the adapter's own tokenizer; omitted if it has none, or the same as its base."""
     chat_template_sha256: str | None = Field(default=None, exclude_if=_is_none)
-    """Of its chat template, likewise."""
+    """SHA-256 of the adapter's own chat template; omitted in the same cases."""
     other_base: str | None = Field(default=None, exclude_if=_is_none)
-    """What its own config names as its base, where that is not the one that it is put on."""
+    """Base named in the adapter's config, if it is not the base that it is applied to."""
 
     @property
     def brings(self) -> tuple[tuple[str, str], ...]:
-        """(what, sha256) of what is read with in place of the base's."""
+        """(name, sha256) of the tokenizer files used instead of the base's."""
         files = (
             ("tokenizer", self.tokenizer_sha256),
             ("chat template", self.chat_template_sha256),
@@ -179,27 +177,29 @@ class Adapter(FrozenRecord):
 
 
 class LogitProbe(FrozenRecord):
-    """What loaded weights answer to fixed sentences; the same in two loads, or there is none."""
+    """Response of loaded weights to fixed sentences; recorded only if two loads agree."""
 
     texts: tuple[str, ...]
     dtype: str
-    """Of the weights while they were probed; near ties may fall otherwise in another one."""
+    """Precision of the weights during the probe; near ties may differ in another precision."""
     top_tokens: tuple[int, ...]
-    """The likeliest next token after every token of every text."""
+    """Most likely next token after every token of every text."""
     digest: str
-    """Content key of the three above: hardware may change a logit's last bits, not these."""
+    """Content key of the three fields above; the last bits of a logit may depend on hardware, these
+    do not."""
     unmoved: Literal[True] | None = Field(default=None, exclude_if=_is_none)
-    """Whether the last adapter changes none of these tokens; left out where it changes one, or
-    where there is none."""
+    """Whether the last adapter changes none of these tokens; omitted if it changes one, or if there
+    is no
+    adapter."""
 
 
 def probe_digest(texts: Iterable[str], dtype: str, top_tokens: Iterable[int]) -> str:
-    """What a Probe's digest must be."""
+    """Return the expected digest of a LogitProbe."""
     return content_key({"texts": list(texts), "dtype": dtype, "top_tokens": list(top_tokens)})
 
 
 class ModelIdentity(FrozenRecord):
-    """models/<variant>/model.json: everything that decides which weights answer a prompt."""
+    """models/<variant>/model.json: everything that determines the weights of a variant."""
 
     schema_version: Literal[1] = 1
     key: str
@@ -210,7 +210,7 @@ class ModelIdentity(FrozenRecord):
 
     @property
     def fingerprint(self) -> str:
-        """Identity of the weights and tokenizer, whatever the variant is called."""
+        """Hash of the weights and tokenizer, independent of the variant's name."""
         return content_key(
             {
                 "base": {
@@ -225,26 +225,27 @@ class ModelIdentity(FrozenRecord):
 
 
 class Manifest(FrozenRecord):
-    """Where a file comes from; carried inside the file (Parquet metadata, JSON field, netCDF
-    attribute).
+    """Origin of a file, stored inside it (Parquet metadata, JSON field, netCDF attribute).
 
-    Inputs nest: a score file carries the manifest of its generations, which carries the model card
-    and the manifest of the prompts. A file that left the repo still says all of it.
+    Inputs are nested: a score file contains the manifest of its generations, which contains the
+    model
+    card and the manifest of the prompts. A file outside the repository is therefore still
+    traceable.
     """
 
     schema_version: Literal[1] = 1
     kind: str
-    """The stage that made it."""
+    """Name of the stage."""
     key: str | None
-    """The variant or family; None for a stage without keys."""
+    """Variant or family; None for a stage without keys."""
     params: dict[str, Any]
-    """The stage's own sections of params.yaml."""
+    """The stage's sections of params.yaml."""
     inputs: dict[str, InputFile]
     model: ModelIdentity | None = None
     code_sha256: str
-    """Of the source files that the stage's mathematics is in (pipeline.py lists them)."""
+    """SHA-256 of the source files that can change the result (listed in pipeline.py)."""
     environment: dict[str, str]
-    """Python, device and library versions that can change the result; empty where none can."""
+    """Python, device and library versions that can change the result; empty if none can."""
 
     @property
     def content_key(self) -> str:
@@ -252,25 +253,25 @@ class Manifest(FrozenRecord):
 
 
 class InputFile(FrozenRecord):
-    """One file that a stage has read."""
+    """File that a stage read."""
 
     path: str
     sha256: str
     manifest: Manifest | None
-    """The file's own manifest, if it carries one."""
+    """Manifest inside the file, if it has one."""
 
 
 Manifest.model_rebuild()
 
 
 def walk_lineage(manifest: Manifest) -> list[Manifest]:
-    """The manifest and all that it was made from, nearest first."""
+    """Yield the manifest and the manifests of all its inputs, nearest first."""
     below = [source.manifest for source in manifest.inputs.values() if source.manifest is not None]
     return [manifest, *(node for part in below for node in walk_lineage(part))]
 
 
 def flatten_dict(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"a": {"b": 1}} -> {"a.b": 1}; lists become their canonical JSON."""
+    """Flatten {"a": {"b": 1}} to {"a.b": 1}; lists become canonical JSON."""
     flat: dict[str, Any] = {}
     for name, value in values.items():
         path = f"{prefix}{name}"

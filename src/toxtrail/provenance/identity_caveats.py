@@ -1,8 +1,9 @@
-"""Reasons to doubt that a variant is what params.yaml says, short of proof: its weak marks.
+"""Weak marks of a variant: reasons to doubt that it is what params.yaml states.
 
-Other weights than the parent's may answer as the parent does, and two names may mean the same
-weights. Nothing of that is wrong by itself, so nothing is refused; it is said wherever the variant
-is shown: by the stages `model` and `finetune`, `check`, `verify` and the report.
+Different weights may respond like the parent's, and two names may refer to the same weights.
+Neither
+is an error, so nothing is rejected; the marks are shown with the variant by the stages `model` and
+`finetune`, by `check`, `verify` and the report.
 """
 
 from __future__ import annotations
@@ -18,10 +19,10 @@ WEIGHTS = (".safetensors", ".gguf")
 def doubts(
     cards: Mapping[str, ModelIdentity], parents: Mapping[str, str | None]
 ) -> dict[str, list[str]]:
-    """Variant -> its weak marks; a variant without any is left out.
+    """Return variant -> weak marks; variants without marks are omitted.
 
     Args:
-        cards: of the variants whose weights are known.
+        cards: model cards of the variants whose weights are known.
         parents: variant -> the variant that it was tuned from.
     """
     caveats = {}
@@ -36,13 +37,14 @@ def doubts(
 
 
 def other_base(claim: object, uri: str) -> str | None:
-    """The base that an adapter's config names, where it is not the one that it is put on.
+    """Return the base that an adapter's config names, if it differs from the base it is applied to.
 
-    A path on its uploader's disk is compared by its last part, a repo of the hub by its full name.
+    A path on the uploader's disk is compared by its last component, a hub repository by its full
+    name.
 
     Args:
         claim: `base_model_name_or_path` of adapter_config.json.
-        uri: of the base, as params.yaml names it.
+        uri: URI of the base in params.yaml.
     """
     if not isinstance(claim, str) or not claim.strip():
         return None
@@ -100,12 +102,12 @@ def _hashes(card: ModelIdentity) -> set[str]:
 
 
 def _read(card: ModelIdentity) -> tuple[FileHash, ...]:
-    """The files that are loaded."""
+    """Return the files that are loaded."""
     return card.base.converted or card.base.files
 
 
 def _bare(name: str) -> str:
-    """A repo's id or a path, however it is spelled: hf:Org/Name@commit -> org/name."""
+    """Normalise a repository id or path: hf:Org/Name@commit -> org/name."""
     text = name.strip().replace("\\", "/")
     scheme, _, rest = text.partition(":")
     text = rest if scheme in ("hf", "file", "pypi") else text

@@ -1,7 +1,7 @@
-"""Every path, reader and writer of the pipeline.
+"""Paths, readers and writers of all pipeline files.
 
-Writers are all-or-nothing (a draft beside the target, then a rename), sort rows by key, and put the
-manifest inside the file, so a file that left the repo still says where it came from.
+Writers are atomic (a temporary file beside the target, then a rename), sort rows by key, and store
+the manifest inside the file, so that a file outside the repository can be traced.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ class ArtifactStore:
 
     def __init__(self, root: Path, before_publishing: Callable[[], None] | None = None) -> None:
         """Args:
-        before_publishing: raises if a file that is complete must not take its name.
+            before_publishing: called with a complete file; raises to prevent its publication.
         """
         self.root = root
         self._before_publishing = before_publishing or (lambda: None)
@@ -72,10 +72,10 @@ class ArtifactStore:
     # --- paths --------------------------------------------------------------------------------
 
     def at(self, name: str) -> Path:
-        """The file of a recorded name, which a stranger may have written.
+        """Return the path of a recorded name, which is untrusted input.
 
         Raises:
-            DataError: it leads out of the experiment.
+            DataError: the name leads out of the experiment.
         """
         if leads_out(name):
             raise DataError(f"{name!r} leads out of the experiment. It was not opened.")
@@ -87,7 +87,7 @@ class ArtifactStore:
 
     @property
     def prompt_card_path(self) -> Path:
-        """Where the prompts come from, and how they were drawn."""
+        """Sources of the prompts and how they were sampled."""
         return self.root / "data" / "prompts_card.json"
 
     def model_dir(self, key: str) -> Path:
@@ -113,11 +113,11 @@ class ArtifactStore:
         return self.root / "report" / "index.html"
 
     def metrics_path(self, family: str) -> Path:
-        """What `dvc metrics` shows of a comparison."""
+        """File of a comparison for `dvc metrics`."""
         return self.root / "results" / "metrics" / f"{family}.json"
 
     def plots_path(self, family: str) -> Path:
-        """What `dvc plots` draws of a comparison."""
+        """File of a comparison for `dvc plots`."""
         return self.root / "results" / "plots" / f"{family}.csv"
 
     def variant_receipt_path(self, family: str, variant: str) -> Path:
@@ -127,18 +127,19 @@ class ArtifactStore:
         return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
     def execution_record_path(self, stage: str, key: str) -> Path:
-        """Facts of one execution (time, cost): volatile, so outside the experiment's identity."""
+        """Facts of one execution (time, cost): volatile, so not part of the experiment's
+        identity."""
         return self.at(f"data/records/{stage}/{key}.json")
 
     def scratch_dir(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:
-        """Where the stage that makes this manifest may keep unfinished work."""
+        """Return the folder for unfinished work of the stage with this manifest."""
         digest = content_key({"manifest": manifest.content_key, "plan": dict(plan)})
         return self.root / ".toxtrail" / "scratch" / manifest.kind / digest[:32]
 
     def row_journal(
         self, stage: str, key: str, identity: Mapping[str, Any], member: int = 0
     ) -> RowJournal:
-        """Finished rows of a stage, kept from run to run."""
+        """Return the journal of a stage's finished rows, which persists between runs."""
         return RowJournal(self.root / ".toxtrail" / "rows" / stage / key, identity, member)
 
     # --- reading ------------------------------------------------------------------------------
@@ -153,15 +154,15 @@ class ArtifactStore:
         return read_scores(self.scores_path(family, variant))
 
     def read_generation_columns(self, family: str, variant: str) -> pa.Table:
-        """The generation rows, as arrays."""
+        """Return the generation rows as arrays."""
         return read_generation_table(self.generations_path(family, variant))
 
     def read_score_columns(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
-        """Columns of the score rows, as arrays."""
+        """Return columns of the score rows as arrays."""
         return _arrow_table(self.scores_path(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
 
     def read_responses(self, family: str, variant: str) -> tuple[pa.Table, InputFile]:
-        """The generation rows, as arrays, and their file."""
+        """Return the generation rows as arrays, and their input file."""
         generations = self.describe_input(self.generations_path(family, variant))
         return self.read_generation_columns(family, variant), generations
 
@@ -170,7 +171,8 @@ class ArtifactStore:
     ) -> tuple[
         dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, InputFile], dict[str, InputFile]
     ]:
-        """Variant -> score rows, summary of its rates, file of that summary, file of the scores."""
+        """Return variant -> score rows, summary of its rates, input files of the summary and the
+        scores."""
         folders = {v: self.posterior_dir(family, v) for v in variants}
         return (
             {v: self.read_score_columns(family, v, columns) for v in variants},
@@ -192,7 +194,7 @@ class ArtifactStore:
             ) from None
 
     def read_summary(self, folder: Path) -> dict[str, Any]:
-        """DataError if it has another schema than this version reads."""
+        """Read a summary; raise DataError if its schema is not supported by this version."""
         path = folder / "summary.json"
         summary: dict[str, Any] = read_json(path)
         if (kind := summary.get("kind")) in SUMMARY_SCHEMAS:
@@ -200,7 +202,7 @@ class ArtifactStore:
         return summary
 
     def read_draws(self, folder: Path) -> xarray.Dataset:
-        """The posterior draws of a statistics stage."""
+        """Read the posterior draws of a statistics stage."""
         import xarray
 
         path = folder / "posterior.nc"
@@ -215,7 +217,7 @@ class ArtifactStore:
             ) from None
 
     def describe_input(self, path: Path) -> InputFile:
-        """A file that a stage reads: its name, its hash and its own manifest."""
+        """Return a stage's input file: its name, hash and manifest."""
         refuse_irregular(path)
         if not path.is_file():
             raise DataError(f"{self._name(path)} does not exist. Run `dvc repro` to make it.")
@@ -256,7 +258,7 @@ class ArtifactStore:
         manifest: Manifest,
         tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
     ) -> None:
-        """The folder of a statistics stage; each table as Parquet and as CSV."""
+        """Write the folder of a statistics stage; each table as Parquet and CSV."""
         with self.atomic_folder(folder) as draft:
             summary = {**posterior.summary, "manifest": manifest.to_json()}
             (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
@@ -294,7 +296,7 @@ class ArtifactStore:
 
     @contextmanager
     def atomic_file(self, path: Path) -> Iterator[Path]:
-        """A temporary file that takes the name `path` only if the block succeeds."""
+        """Yield a temporary file that is renamed to `path` if the block succeeds."""
         path.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writes.file(path) as draft:
             yield draft
@@ -302,7 +304,7 @@ class ArtifactStore:
 
     @contextmanager
     def atomic_folder(self, folder: Path) -> Iterator[Path]:
-        """A temporary folder that takes the name `folder` only if the block succeeds."""
+        """Yield a temporary folder that is renamed to `folder` if the block succeeds."""
         folder.parent.mkdir(parents=True, exist_ok=True)
         with atomic_writes.folder(folder) as draft:
             yield draft
@@ -315,20 +317,20 @@ class ArtifactStore:
 
 
 def read_prompts(path: Path) -> list[Prompt]:
-    """Read the prompts of a file, wherever it is."""
+    """Read the prompts of a file at any path."""
     rows = _arrow_table(path, PROMPT_SCHEMA, optional=OPTIONAL_PROMPT_COLUMNS).to_pylist()
     return [Prompt(**{**row, "covariates": _mapping(row.get("covariates"))}) for row in rows]
 
 
 def read_generations(path: Path) -> list[Generation]:
-    """Read the generation rows of a file, wherever it is."""
+    """Read the generation rows of a file at any path."""
     rows = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
     return _checked(path, read, generation_problem)
 
 
 def read_generation_table(path: Path) -> pa.Table:
-    """The same as arrays: what `read_generations` refuses is refused here."""
+    """Read generation rows as arrays, with the same checks as `read_generations`."""
     table = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS)
     if not _may_be_generations(table):
         read_generations(path)  # It names the row.
@@ -336,7 +338,7 @@ def read_generation_table(path: Path) -> pa.Table:
 
 
 def _may_be_generations(table: pa.Table) -> bool:
-    """What `generation_problem` asks of each row, column by column."""
+    """Apply the checks of `generation_problem` column by column."""
     texts = ("prompt_id", "subset", "state", "text", "finish_reason", "error")
     counts = (table["sample"], table["prompt_tokens"], pc.list_flatten(table["token_ids"]))
     return (
@@ -348,7 +350,7 @@ def _may_be_generations(table: pa.Table) -> bool:
 
 
 def read_scores(path: Path) -> list[Score]:
-    """Read the score rows of a file, wherever it is."""
+    """Read the score rows of a file at any path."""
     rows = _arrow_table(path, SCORE_SCHEMA, optional=ROW_OPTIONS).to_pylist()
     read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
     return _checked(path, read, score_problem)
@@ -358,7 +360,7 @@ Keyed = TypeVar("Keyed", Generation, Score)
 
 
 def _checked(path: Path, rows: list[Keyed], problem_of: Callable[[Keyed], str]) -> list[Keyed]:
-    """The rows; DataError names the first that says what no row can say."""
+    """Return the rows; raise DataError for the first invalid row."""
     for row in rows:
         if problem := problem_of(row):
             raise DataError(f"{path}: the row {row.key} is damaged: {problem}. Re-run its stage.")
@@ -366,7 +368,7 @@ def _checked(path: Path, rows: list[Keyed], problem_of: Callable[[Keyed], str]) 
 
 
 def read_json(path: Path) -> Any:
-    """DataError if the file is missing or no JSON."""
+    """Read a JSON file; raise DataError if it is missing or invalid."""
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
@@ -419,17 +421,19 @@ def _mapping(pairs: list[tuple[str, Any]] | None) -> dict[str, Any] | None:
 
 
 def pretty_json(value: object) -> str:
-    """How every JSON file of the pipeline is spelled."""
+    """Format JSON as in every JSON file of the pipeline."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 HDF5_EXTRA = 2**20
-"""Bytes of a file of draws besides the draws, at most: names, attributes, the manifest."""
+"""Maximum size in bytes of a draws file apart from the draws: names, attributes, manifest."""
 
 
 def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Manifest) -> None:
-    """Write an ArviZ-readable file, with the versions and the seed that its manifest names; without
-    time stamps, so that equal draws give equal bytes."""
+    """Write an ArviZ-readable file with the versions and seed of its manifest.
+
+    Time stamps are omitted, so that equal draws give equal bytes.
+    """
     import h5py
 
     seed = manifest.params.get("posterior", {}).get("seed")
@@ -447,10 +451,10 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
 def export_file(
     target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
 ) -> None:
-    """Write a text, or rows as Parquet, to a path of the user's choice; completely or not at all.
+    """Write a text, or rows as Parquet, to a path chosen by the user; completely or not at all.
 
     Args:
-        columns: named even if there are no rows.
+        columns: column names, also used if there are no rows.
     """
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as folder:
         draft = Path(folder) / target.name
@@ -465,14 +469,14 @@ def export_file(
 
 
 def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Rows of scalars as Arrow; a column without a value is one of numbers."""
+    """Return rows of scalars as an Arrow table; a column without values is numeric."""
     table = pa.Table.from_pylist([dict(row) for row in rows])
     fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
     return table.cast(pa.schema(fields))
 
 
 def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
-    """A table of scalars as `<path>.parquet` and `<path>.csv`."""
+    """Write a table of scalars as `<path>.parquet` and `<path>.csv`."""
     table = scalar_table(rows).replace_schema_metadata({METADATA_KEY: manifest_text(manifest)})
     pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
     path.with_suffix(".csv").write_text(rows_to_csv(rows), encoding="utf-8", newline="")

@@ -1,8 +1,8 @@
-"""Files and folders that take their name when they are complete, and not before.
+"""Atomic writing of files and folders.
 
-A draft is beside its target, in a folder of its own named `.draft-<process>-...`: there a rename
-crosses no file system, whatever is mounted or linked above it. What a killed process left behind is
-deleted by the next one that makes the same target.
+A temporary file is created beside its target, in a folder named `.draft-<process>-...`, so that the
+rename is within one file system regardless of mounts and links above. Leftovers of a killed process
+are deleted by the next process that writes the same target.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ PREFIX = ".draft-"
 
 @contextmanager
 def file(target: Path) -> Iterator[Path]:
-    """A file to be written that takes the name of `target` if the block succeeds."""
+    """Yield a temporary file that is renamed to `target` if the block succeeds."""
     with _temporary_folder(target) as place:
         draft = place / target.name
         yield draft
@@ -32,9 +32,9 @@ def file(target: Path) -> Iterator[Path]:
 
 @contextmanager
 def folder(target: Path) -> Iterator[Path]:
-    """An empty folder to be filled that takes the name of `target` if the block succeeds.
+    """Yield an empty folder that is renamed to `target` if the block succeeds.
 
-    A folder that has the name already is exchanged in one step where the system can do that.
+    An existing folder is exchanged atomically where the system supports it.
     """
     with _temporary_folder(target) as place:
         draft = place / target.name
@@ -50,13 +50,13 @@ def folder(target: Path) -> Iterator[Path]:
 
 
 def require_room(folder: Path, size: int) -> None:
-    """Ask for disk space before a library writes that ends the process when the disk is full.
+    """Check for disk space before a library writes that would abort the process on a full disk.
 
     Args:
         size: bytes.
 
     Raises:
-        OSError: there is not that much (ENOSPC, EDQUOT), or no file may be so large (EFBIG).
+        OSError: too little space (ENOSPC, EDQUOT), or the file would be too large (EFBIG).
     """
     with tempfile.TemporaryFile(dir=folder) as file:
         if hasattr(os, "posix_fallocate"):
@@ -77,7 +77,7 @@ def _temporary_folder(target: Path) -> Iterator[Path]:
 
 
 def _sweep(target: Path) -> None:
-    """Delete drafts of this target whose process is gone."""
+    """Delete temporary files of this target whose process has ended."""
     import psutil
 
     for leftover in target.parent.glob(f"{PREFIX}*"):
@@ -98,7 +98,7 @@ def _is_there(path: Path) -> bool:
 
 
 def _replaced(draft: Path, target: Path, aside: Path) -> None:
-    """Two renames; the old folder comes back if the second one fails."""
+    """Replace a folder by two renames; the old folder is restored if the second rename fails."""
     target.replace(aside)
     try:
         draft.replace(target)
@@ -108,10 +108,11 @@ def _replaced(draft: Path, target: Path, aside: Path) -> None:
 
 
 def _exchanged(left: Path, right: Path) -> bool:
-    """Whether two paths have exchanged their names in one step.
+    """Exchange the names of two paths atomically; return whether that succeeded.
 
     Linux: renameat2(2) with RENAME_EXCHANGE; macOS: renamex_np(2) with RENAME_SWAP. Some file
-    systems cannot do it.
+    systems
+    do not support it.
     """
     swap = 2
     names = (os.fsencode(left), os.fsencode(right))

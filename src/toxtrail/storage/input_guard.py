@@ -1,7 +1,7 @@
-"""What a stage run depends on, noted at its start and compared before anything is published.
+"""Dependencies of a stage run, recorded at its start and compared before anything is published.
 
-DVC reads parameters and hashes dependencies when a stage has ended. If they were edited while it
-ran, dvc.lock would name values that did not make its outputs.
+DVC reads parameters and hashes dependencies after a stage has ended. If they were edited during the
+run, dvc.lock would record values that did not produce the outputs.
 """
 
 from __future__ import annotations
@@ -21,21 +21,22 @@ from toxtrail.regular_files import read_text
 from toxtrail.storage.atomic_writes import PREFIX
 
 HASHED_BYTES = 64 << 20
-"""Larger files are not hashed again: they count as changed if their size, time or inode has."""
+"""Size above which a file is not hashed again; it counts as changed if its size, time or inode
+is."""
 SECTIONS = ("models", "finetunes", "variants", "families")
 
 
 class FileState(NamedTuple):
-    """A file as it is now."""
+    """State of a file at one time."""
 
     stat: tuple[int, ...]
     """Size, times and inode."""
     sha256: str | None
-    """None if it is too large."""
+    """None if the file is too large."""
 
 
 class Watched:
-    """The parameters and dependencies of one stage run, as they were when this was made."""
+    """Parameters and dependencies of one stage run at the time of construction."""
 
     def __init__(self, root: Path, stage: str, key: str | None) -> None:
         self._root = root
@@ -48,10 +49,10 @@ class Watched:
         self._files = {path: _state(path) for path in self._paths()}
 
     def refuse_changes(self) -> None:
-        """Raise if the result would not be of the present parameters and files.
+        """Raise if parameters or files have changed since construction.
 
         Raises:
-            DataError: naming what changed; nothing of this result may be published.
+            DataError: names what changed; the result must not be published.
         """
         changed = [*self._changed_params(), *self._changed_files()]
         if changed:
@@ -91,7 +92,7 @@ class Watched:
         return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def _paths(self) -> list[Path]:
-        """Every file that the stage depends on, and the source files that it runs."""
+        """Return every file that the stage depends on, including the source files that it runs."""
         if self._instance is None:
             return []
         deps = [self._root / dep for dep in self._instance.deps(self._root)]
@@ -100,7 +101,7 @@ class Watched:
 
 
 def _instances(values: Any) -> list[StageRun]:
-    """No stage run if params.yaml is broken: the stage itself refuses it."""
+    """Return the stage runs; none if params.yaml is invalid, which the stage itself reports."""
     with suppress(AttributeError, KeyError, TypeError):
         return expand_stages({name: values.get(name) or {} for name in SECTIONS})
     return []
@@ -114,7 +115,7 @@ def _values(root: Path) -> Any:
 
 
 def _flat(values: Any, instance: StageRun | None) -> dict[str, str]:
-    """Name -> value of all parameters that the stage depends on."""
+    """Return name -> value of all parameters that the stage depends on."""
     flat: dict[str, str] = {}
     for key_path in instance.params if instance else ():
         value = values
@@ -143,7 +144,7 @@ def _files_of(path: Path) -> list[Path]:
 
 
 def _is_passing(file: Path) -> bool:
-    """Compiled code, and drafts of other stages."""
+    """Return whether a file is compiled code, or a temporary file of another stage."""
     return any(part == "__pycache__" or part.startswith(PREFIX) for part in file.parts)
 
 

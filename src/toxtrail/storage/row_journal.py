@@ -1,11 +1,12 @@
-"""Finished rows on disk, each under a key of its own, in a folder named by all that made them.
+"""Finished rows on disk by key, in a folder named by the identity of everything that determines
+them.
 
-A stage that was killed, or that is asked for more prompts or samples, makes only what is missing.
-The folder's name hashes the identity of what makes the rows (weights, settings, code, libraries),
-so a row can never answer for another model. A line is `<sha256> <JSON>`; the hash is of the
-identity and the JSON, so a line of another identity is damage wherever the file was copied to. A
-torn last line is dropped, damage before it refuses the file. Several processes may write, each its
-own file.
+A killed stage, or one with more prompts or samples, computes only the missing rows. The folder's
+name is the hash of the identity (weights, settings, code, libraries), so a row cannot be used for
+another model. A line is `<sha256> <JSON>`; the hash covers the identity and the JSON, so a line of
+another identity is detected as damage in any file. An incomplete last line is dropped; damage
+before
+it makes the file invalid. Several processes may write, each to its own file.
 """
 
 from __future__ import annotations
@@ -24,21 +25,21 @@ from toxtrail.provenance.identity import canonical_json, sha256_text
 from toxtrail.regular_files import open_regular, refuse_irregular
 
 Row = Sequence[Any]
-"""One row as JSON values, in the order of its NamedTuple."""
+"""One row as JSON values, in the field order of its NamedTuple."""
 SYNC_SECONDS = 1.0
-"""What a power cut may cost, at most; a killed process loses nothing that was added."""
+"""Maximum time between syncs, lost in a power failure; a killed process loses no added rows."""
 
 
 LOCK_SECONDS = 5
-"""Long enough for a process that is being stopped to let go."""
+"""Time to wait for a stopping process to release the lock."""
 
 
 @contextmanager
 def exclusive_lock(folder: Path) -> Iterator[None]:
-    """The only process that works in a scratch folder; the lock ends with its process.
+    """Hold the lock of a scratch folder for the block; it is released when the process ends.
 
     Raises:
-        DataError: another one does, such as a stage that outlived a killed `dvc repro`.
+        DataError: another process holds it, such as a stage that outlived a killed `dvc repro`.
     """
     from filelock import FileLock, Timeout
 
@@ -66,14 +67,14 @@ class RowJournal:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], member: int = 0) -> None:
         """Args:
-        folder: of this variant; the identity names a folder in it.
-        identity: JSON values that decide what a row says.
-        member: number of this process among those that share the work.
+            folder: folder of this variant; the identity names a subfolder.
+            identity: JSON values that determine the content of a row.
+            member: number of this process among those that share the work.
         """
         self._identity = sha256_text(canonical_json(dict(identity)))
         self.folder = folder / self._identity[:32]
         self.label = folder.name
-        """What the rows are of, for people."""
+        """Description of the rows, for messages."""
         self._path = self.folder / f"rows-{member}.jsonl"
         self._rows: dict[str, Row] = {}
         self._file: IO[bytes] | None = None
@@ -110,7 +111,8 @@ class RowJournal:
         return iter(self._rows)
 
     def reload(self) -> int:
-        """Read what all processes have written; return how many bytes of its own are complete."""
+        """Read the rows of all processes; return the number of complete bytes in this process's
+        file."""
         whole = 0
         for path in sorted(self.folder.glob("rows-*.jsonl")):
             journal = _read(path, self._identity, self._rows)
@@ -128,13 +130,13 @@ class RowJournal:
             self.sync()
 
     def delete_other_identities(self) -> None:
-        """Delete rows of other identities: of weights or settings that are no longer asked for."""
+        """Delete rows of other identities, such as earlier weights or settings."""
         for folder in self.folder.parent.iterdir():
             if folder.is_dir() and folder != self.folder:
                 shutil.rmtree(folder, ignore_errors=True)
 
     def sync(self) -> None:
-        """All added rows are on the disk, where a process on another machine can read them."""
+        """Flush all added rows to the disk, where processes on other machines can read them."""
         assert self._file is not None
         os.fsync(self._file.fileno())
         self._synced = time.monotonic()
@@ -145,7 +147,7 @@ def _digest(identity: str, text: str) -> str:
 
 
 def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
-    """Add a file's complete lines to `rows`; return how many bytes they are."""
+    """Add a file's complete lines to `rows`; return their size in bytes."""
     whole, torn = 0, 0
     for number, line in enumerate(_lines(path), start=1):
         if torn:
