@@ -21,8 +21,8 @@ class ProcessGroup:
 
     def __init__(self, device: str, number: int, of: int, here: int, state: object) -> None:
         """Args:
-            number: rank of this process, from 0.
-            here: number of processes on this machine.
+        number: rank of this process, from 0.
+        here: number of processes on this machine.
         """
         self.device = device
         self.number = number

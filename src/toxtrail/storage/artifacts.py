@@ -64,7 +64,7 @@ class ArtifactStore:
 
     def __init__(self, root: Path, before_publishing: Callable[[], None] | None = None) -> None:
         """Args:
-            before_publishing: called with a complete file; raises to prevent its publication.
+        before_publishing: called with a complete file; raises to prevent its publication.
         """
         self.root = root
         self._before_publishing = before_publishing or (lambda: None)

@@ -67,9 +67,9 @@ class RowJournal:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any], member: int = 0) -> None:
         """Args:
-            folder: folder of this variant; the identity names a subfolder.
-            identity: JSON values that determine the content of a row.
-            member: number of this process among those that share the work.
+        folder: folder of this variant; the identity names a subfolder.
+        identity: JSON values that determine the content of a row.
+        member: number of this process among those that share the work.
         """
         self._identity = sha256_text(canonical_json(dict(identity)))
         self.folder = folder / self._identity[:32]
