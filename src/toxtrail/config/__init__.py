@@ -1,1 +1,1 @@
-"""params.yaml: its schema, reading, checks, and how pins and entries are written into it."""
+"""params.yaml: schema, loading, checks, and writing of pins and entries."""

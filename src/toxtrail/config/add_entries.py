@@ -23,19 +23,19 @@ LINE_WIDTH = 10_000
 
 
 class Entry(NamedTuple):
-    """A key and its value, to add at the end of a section."""
+    """A key and its value, to be added at the end of a section."""
 
     section: str
     key: str
     value: Mapping[str, Any]
     comments: Sequence[str] = ()
-    """Comment lines above it."""
+    """Comment lines above the entry."""
     one_line: bool = False
-    """Whether it is written as {a: b}."""
+    """Whether the entry is written as {a: b}."""
 
 
 class YamlListItem(NamedTuple):
-    """A name, to add at the end of a list."""
+    """A name, to be added at the end of a list."""
 
     path: str
     """Dotted path of the list: families.f.variants."""
@@ -48,10 +48,11 @@ def add_entries(
     """Return the file's text with the entries and items added.
 
     Args:
-        name: of the file.
+        name: the file's name, for messages.
 
     Raises:
-        ConfigError: it cannot be edited safely; the message has the lines to write by hand.
+        ConfigError: the file cannot be edited safely; the message contains the lines to add by
+            hand.
     """
     expected = without_aliases(parse_yaml(text))
     edited = text
@@ -76,7 +77,8 @@ def with_outside(text: str, path: str, name: str) -> str:
     """Return the file's text with a path added to `assets.outside`; create a missing section.
 
     Raises:
-        ConfigError: it cannot be edited safely; the message has the lines to write by hand.
+        ConfigError: the file cannot be edited safely; the message contains the lines to add by
+            hand.
     """
     values = parse_yaml(text)
     section = values.get("assets")
@@ -92,7 +94,7 @@ def with_outside(text: str, path: str, name: str) -> str:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write the complete file, or nothing."""
+    """Write the file atomically."""
     replace_file(path, text)
 
 
@@ -142,8 +144,12 @@ def _insert_lines(text: str, after: int, lines: Sequence[str]) -> str:
 
 
 def _end_index(node: yaml.Node) -> int:
-    """Return the index at which a node's text ends. The end mark of a block is below the comments
-    that follow it; the target of an alias is further up, so the furthest end is the right one."""
+    """Return the index at which a node's text ends.
+
+    The end mark of a block is below the comments that follow it, and the target of an alias is
+    further
+    up, so the last end of all nodes is used.
+    """
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
         return max(max(int(key.end_mark.index), _end_index(value)) for key, value in node.value)
     if isinstance(node, yaml.SequenceNode) and not node.flow_style:

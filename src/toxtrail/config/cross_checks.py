@@ -1,4 +1,4 @@
-"""Names in params.yaml that point to nothing, twice, or in a circle."""
+"""Checks of references between entries of params.yaml: undefined, duplicate and circular names."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from toxtrail.errors import did_you_mean
 
 
 def config_problems(config: Config) -> Iterator[str]:
-    """One line for each: its place, what was found, what is meant."""
+    """Return one line per problem: its key, the value, and what is expected."""
     yield from _broken_generation(config)
     yield from _broken_scoring(config)
     yield from _broken_weights(config)
@@ -94,7 +94,7 @@ def _broken_recipe(key_path: str, finetune: FinetuneConfig) -> Iterator[str]:
 
 
 def _circles(section: str, parents: Mapping[str, str]) -> Iterator[str]:
-    """Keys whose parents lead back to themselves."""
+    """Return the keys whose chain of parents is circular."""
     for key in parents:
         line = [key]
         while (parent := parents.get(line[-1])) is not None and parent not in line:
@@ -129,7 +129,8 @@ def _broken_variants(config: Config) -> Iterator[str]:
 
 
 def _broken_recipes(config: Config) -> Iterator[str]:
-    """Seeds of one recipe have all else in common; else what is called their spread is more."""
+    """Check that variants of one recipe differ in their seed only; else their spread would be
+    inflated."""
     groups: dict[tuple[str, str], list[str]] = {}
     for key, variant in config.variants.items():
         if variant.recipe is not None:
@@ -153,7 +154,7 @@ def _broken_recipes(config: Config) -> Iterator[str]:
 
 
 def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
-    """Where two variants of a recipe differ by more than the seed."""
+    """Return the settings other than the seed in which two variants of a recipe differ."""
     for field in ("parent", "dose"):
         value = getattr(config.variants[key], field)
         expected = getattr(config.variants[first], field)
@@ -200,7 +201,7 @@ def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str
 
 
 def _measured_parent(config: Config, key: str) -> str | None:
-    """The nearest weights from which a fine-tune was made that are a variant; None if none are."""
+    """Return the nearest ancestor of a fine-tune that is a variant; None if there is none."""
     visited = {key}
     current = config.finetunes[key].parent
     while current not in config.variants and current in config.finetunes and current not in visited:

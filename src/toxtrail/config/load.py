@@ -1,7 +1,7 @@
-"""params.yaml -> Config. Read once; every problem of the file is reported at once.
+"""Load params.yaml into a Config; all problems of the file are reported at once.
 
-Each problem says its place, what was found, what is allowed, and the nearest valid name. Nothing
-heavy is imported here.
+Each problem is reported with its key, its value, what is allowed, and the most similar valid name.
+This module imports no large libraries.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ from toxtrail.text_escaping import escape_control_chars
 
 S = TypeVar("S", bound=ConfigSection)
 KeyPath = tuple[int | str, ...]
-"""Names and list positions from the top of a file."""
+"""Keys and list indices from the root of a file."""
 
 MAX_VALUE_CHARS = 60
-"""Characters of a value that a message shows."""
+"""Maximum number of characters of a value in a message."""
 PLAIN = re.compile(r"[-+]?[0-9.]+(e[-+]?[0-9]+)?|true|false", re.IGNORECASE)
 ALLOWED = {
     "int_type": "a whole number",
@@ -52,11 +52,11 @@ ALLOWED = {
     "is_instance_of": "a number",
     "int_parsing_size": "a smaller number",
 }
-"""pydantic's type of error -> what it would have taken, in words."""
+"""pydantic's error type -> description of what is allowed."""
 
 
 def load_config(path: Path) -> Config:
-    """Read params.yaml.
+    """Load params.yaml.
 
     Raises:
         ConfigError: with every problem of the file.
@@ -65,13 +65,13 @@ def load_config(path: Path) -> Config:
 
 
 def read_yaml(path: Path, exact: bool = False) -> Any:
-    """The file's plain values.
+    """Read the file's plain values.
 
     Args:
-        exact: a number with a fraction becomes a Decimal, with the digits that are written.
+        exact: read a number with a fraction as a Decimal, with the written digits.
 
     Raises:
-        ConfigError: it is not there, no UTF-8, or no YAML that has one meaning.
+        ConfigError: the file is missing, not UTF-8, or not unambiguous YAML.
     """
     try:
         return parse_yaml(read_text(path).removeprefix("\ufeff"), exact)
@@ -88,7 +88,8 @@ def read_yaml(path: Path, exact: bool = False) -> Any:
 
 
 def parse_config(values: Any, name: str) -> Config:
-    """Plain values, checked one by one and then against each other; `name` is the file's."""
+    """Validate plain values, individually and then against each other; `name` is the file's
+    name."""
     config = validate_section(Config, values, name)
     if broken := list(config_problems(config)):
         raise config_error(name, broken)
@@ -96,10 +97,10 @@ def parse_config(values: Any, name: str) -> Config:
 
 
 def validate_section(kind: type[S], values: Any, name: str) -> S:
-    """Plain values as one of our types; `name` is the file's.
+    """Convert plain values to a toxtrail type; `name` is the file's name.
 
     Raises:
-        ConfigError: with every problem, each with its place.
+        ConfigError: with every problem and its key.
     """
     try:
         return kind.model_validate(values)
@@ -109,7 +110,7 @@ def validate_section(kind: type[S], values: Any, name: str) -> S:
 
 
 def config_error(name: str, lines: list[str]) -> ConfigError:
-    """One error for all that is wrong with a file."""
+    """Return one error for all problems of a file."""
     noun = "problem" if len(lines) == 1 else "problems"
     return ConfigError("\n  ".join([f"{name} has {len(lines)} {noun}:", *lines]))
 
@@ -117,8 +118,12 @@ def config_error(name: str, lines: list[str]) -> ConfigError:
 def _described(
     kind: type[ConfigSection], values: Any, details: list[ErrorDetails]
 ) -> Iterator[str]:
-    """One line for each place. Where several types are allowed, pydantic has an error for each;
-    what is wrong inside of a value says more than that it could have been another type."""
+    """Return one line per key.
+
+    If several types are allowed, pydantic reports an error for each; a problem inside a value is
+    more
+    informative than a mismatch of its type.
+    """
     places: dict[KeyPath, list[ErrorDetails]] = {}
     of_union: set[KeyPath] = set()
     for detail in details:
@@ -133,7 +138,7 @@ def _described(
 
 
 def _key_path(values: Any, detail: ErrorDetails) -> KeyPath:
-    """Where in the file; without the names of types that pydantic puts in between."""
+    """Return the key path in the file, without the type names that pydantic inserts."""
     inside: Any = values
     key_path: list[int | str] = []
     *above, last = detail["loc"] or ("[key]",)
@@ -183,7 +188,7 @@ def _plain(value: Any) -> Any:
 
 
 def _hint(value: Any, types: set[str]) -> str:
-    """How a value of the wrong type came about, where that is plain."""
+    """Return a likely cause of a value of the wrong type, if there is one."""
     if "string_type" in types and isinstance(value, bool | int | float):
         return " Put it in quotes if it is text."
     if types & {"int_type", "float_type", "bool_type"} and isinstance(value, str):
@@ -192,7 +197,7 @@ def _hint(value: Any, types: set[str]) -> str:
 
 
 def shown(value: Any) -> str:
-    """A value of a file for a message, shortened, without a password in an address."""
+    """Format a value for a message: shortened, and without passwords in addresses."""
     text = redacted(json.dumps(value, ensure_ascii=False, default=str))
     return escape_control_chars(
         text if len(text) <= MAX_VALUE_CHARS else f"{text[: MAX_VALUE_CHARS - 3]}..."
@@ -200,7 +205,7 @@ def shown(value: Any) -> str:
 
 
 def _fields_at(kind: type[ConfigSection], location: list[int | str]) -> list[str]:
-    """The names allowed at a place of the file, found by walking the models' annotations."""
+    """Return the names allowed at a key path, from the annotations of the models."""
     current: Any = kind
     for part in location:
         candidates = [current, *_unwrapped(current)]

@@ -1,4 +1,4 @@
-"""The types of params.yaml: one frozen, strict Config. config/load.py reads the file."""
+"""Schema of params.yaml: one frozen, strict Config. config/load.py reads the file."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ from toxtrail.errors import ConfigError
 
 
 def _form(pattern: str, means: str) -> AfterValidator:
-    """Text of this form; `means` says it in words."""
+    """Return a string type with this pattern; `means` describes it in messages."""
     form = re.compile(pattern)
 
     def checked(text: str) -> str:
@@ -37,7 +37,7 @@ Key = Annotated[
     str,
     _form(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, _ and -, a letter or digit first"),
 ]
-"""A dot would break DVC's own params paths."""
+"""Name of an entry; dots are not allowed because DVC uses them in parameter paths."""
 
 Sha256 = Annotated[str, _form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
 
@@ -58,7 +58,7 @@ Uri = Annotated[str, AfterValidator(_valid_uri)]
 
 
 class ConfigSection(BaseModel):
-    """A part of params.yaml. Unknown names and wrong types are errors; nothing changes later."""
+    """Part of params.yaml. Unknown names and wrong types are errors; instances are immutable."""
 
     model_config = ConfigDict(
         frozen=True,
@@ -69,16 +69,17 @@ class ConfigSection(BaseModel):
     )
 
     def plain(self) -> dict[str, Any]:
-        """The values as JSON types, with absent options left out: what a manifest records."""
+        """Return the values as JSON types without absent options, as recorded in manifests."""
         return self.model_dump(mode="json", exclude_none=True, by_alias=True)
 
 
 class PinnedAsset(ConfigSection):
-    """One asset and its pin."""
+    """Asset with its pin."""
 
     uri: Uri
     sha256: Sha256 | None = None
-    """Of the file, or of the tree of files. An hf: URI with a 40-hex commit needs none."""
+    """SHA-256 of the file, or of the tree of files. Not needed for an hf: URI with a 40-hex
+    commit."""
 
     @property
     def pinned(self) -> bool:
@@ -86,18 +87,18 @@ class PinnedAsset(ConfigSection):
 
 
 Scalar = bool | int | float | str
-"""What a cell of a table can be compared with."""
+"""Value that a table cell can be compared with."""
 
 
 class ColumnFilter(ConfigSection):
-    """Which values of a column let a row in; a row without a value stays out."""
+    """Condition on a column; a row without a value never meets it."""
 
     min: float | None = None
-    """At least this: the column holds numbers."""
+    """Minimum of a numeric column (inclusive)."""
     max: float | None = None
-    """At most this."""
+    """Maximum of a numeric column (inclusive)."""
     is_: Annotated[Scalar | list[Scalar] | None, Field(alias="is")] = None
-    """Exactly this, or one of these."""
+    """Allowed value, or list of allowed values."""
 
     @model_validator(mode="after")
     def _says_one_thing(self) -> ColumnFilter:
@@ -114,47 +115,51 @@ Language = Annotated[
     _form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
 ]
 Column = Annotated[str, StringConstraints(min_length=1)]
-"""Of a table; a dot goes into nested objects: `prompt.text`."""
+"""Column of a table; a dot selects a nested field: `prompt.text`."""
 
 
 Delimiter = Literal[",", ";", "|", "\t", "tab"]
-"""Between the cells of a .csv file."""
+"""Cell separator of a .csv file."""
 
 
 class SubsetConfig(PinnedAsset):
-    """Prompts taken from one file."""
+    """Prompts from one file."""
 
     n: Count | Literal["all"]
-    """How many prompts to draw, at random by `prompts.seed`, after removing duplicates; or all."""
+    """Number of prompts to sample (with `prompts.seed`) after removing duplicates; or all."""
     column: Column | None = None
-    """Of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt a line."""
+    """Text column of a .csv, .tsv, .json, .jsonl or .parquet file; a .txt file has one prompt per
+    line."""
     delimiter: Delimiter | None = None
-    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
+    """Cell separator of a .csv file; default: a comma, or, if the header has none, the one detected
+    in it."""
     where: Annotated[dict[Column, ColumnFilter], Field(min_length=1)] | None = None
-    """Column -> what its value must be; the prompts are drawn from the rows that meet all of it."""
+    """Column -> condition; prompts are sampled from the rows that meet all conditions."""
     balance: Column | None = None
-    """The same number of prompts for each value of this column."""
+    """Column; the same number of prompts is sampled for each of its values."""
     covariates: Annotated[dict[Key, Column], Field(min_length=1)] | None = None
-    """Name -> column of numbers (true and false are 1 and 0) that is kept with each prompt."""
+    """Name -> numeric column (true and false are 1 and 0) that is kept with each prompt."""
     cluster: Column | None = None
-    """Column that names what a prompt shares with others: a template, an identity term, an author.
-    Intervals are then computed with the cluster as the sampling unit. Each prompt has one; equal
-    names are one cluster, in all subsets."""
+    """Column that identifies what a prompt shares with others: a template, an identity term, an
+    author.
+    Intervals then use the cluster as the sampling unit. Each prompt needs a value; equal values are
+    one
+    cluster, in all subsets."""
     language: Language | None = None
-    """Of the prompts, as BCP 47 calls it: en, de, zh-Hans."""
+    """Language of the prompts as a BCP 47 tag: en, de, zh-Hans."""
     licence: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Under which the source publishes them; kept in the prompt card."""
+    """License stated by the source; kept in the prompt card."""
 
 
 class PromptsConfig(ConfigSection):
-    """Which texts every variant continues."""
+    """Prompts that every variant continues."""
 
     seed: Seed
     subsets: Annotated[dict[Key, SubsetConfig], Field(min_length=1)]
 
 
 class ModelConfig(PinnedAsset):
-    """Weights taken as they are: a Hugging Face repo, a local folder or a GGUF file."""
+    """Existing weights: a Hugging Face repo, a local folder or a GGUF file."""
 
     adapter: PinnedAsset | None = None
     """A LoRA adapter (safetensors) to apply on top."""
@@ -169,25 +174,28 @@ class LoraConfig(ConfigSection):
     dropout: Annotated[float, Field(ge=0, lt=1)]
     bias: Literal["none", "all", "lora_only"]
     targets: Annotated[list[str], Field(min_length=1)]
-    """Names of the linear layers that get an adapter."""
+    """Names of the linear layers to adapt."""
 
 
 class TrainingDataConfig(PinnedAsset):
-    """What a fine-tune learns from: .csv, .tsv, .json, .jsonl or .parquet, with an instruction and
-    a response in each row (Dolly's or Alpaca's names), or a conversation."""
+    """Training data of a fine-tune: .csv, .tsv, .json, .jsonl or .parquet, with an instruction and
+    a
+    response in each row (Dolly's or Alpaca's columns), or a conversation."""
 
     delimiter: Delimiter | None = None
-    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
+    """Cell separator of a .csv file; default: a comma, or, if the header has none, the one detected
+    in it."""
 
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
-    """Share of the distinct examples that is not learned, drawn by the fine-tune's seed; the loss
-    on it is reported."""
+    """Fraction of the distinct examples that is not learned, sampled by the fine-tune's seed; the
+    loss on
+    it is reported."""
     licence: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Under which the source publishes it; kept in the data card."""
+    """License stated by the source; kept in the data card."""
 
 
 class FinetuneConfig(ConfigSection):
-    """Weights trained here: LoRA on a parent."""
+    """Weights trained by the pipeline: LoRA on a parent."""
 
     parent: Key
     data: TrainingDataConfig
@@ -195,7 +203,7 @@ class FinetuneConfig(ConfigSection):
     """`chat` for the model's own chat template, or a literal text with {instruction} and
     {response}."""
     context_template: str | None = None
-    """Glued to the instruction where a row has a context; must hold {context}."""
+    """Appended to the instruction if a row has a context; must contain {context}."""
     loss_on: Literal["response", "all"]
     lora: LoraConfig
     epochs: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
@@ -204,7 +212,7 @@ class FinetuneConfig(ConfigSection):
     accumulation: Count
     """Batches per optimiser step."""
     max_length: Count
-    """Tokens; a longer example is cut there, and counted."""
+    """Maximum tokens per example; longer examples are truncated and counted."""
     learning_rate: PositiveFloat
     schedule: Literal["linear", "cosine", "constant", "constant_with_warmup"]
     warmup_steps: Annotated[int, Field(ge=0, le=1_000_000_000)]
@@ -217,7 +225,7 @@ class FinetuneConfig(ConfigSection):
 
 
 class GenerationConfig(ConfigSection):
-    """How a prompt is continued."""
+    """Settings for generating continuations."""
 
     max_new_tokens: Annotated[int, Field(ge=1, le=1_000_000)]
     temperature: NonNegativeFloat
@@ -226,15 +234,15 @@ class GenerationConfig(ConfigSection):
     samples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Continuations per prompt (k)."""
     template: Literal["none", "chat"]
-    """none: the raw prompt is continued. chat: the prompt is one user message."""
+    """none: continue the raw prompt. chat: send the prompt as one user message."""
     dtype: Literal["float32", "bfloat16", "float16"]
     seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
-    """More rows than this in state `error` and the stage fails."""
+    """Maximum share of rows in state `error`; above it the stage fails."""
 
 
 class GoldenText(ConfigSection):
-    """A text whose score is known."""
+    """Text with a known score."""
 
     text: str
     score: Annotated[float, Field(ge=0, le=1)]
@@ -245,26 +253,27 @@ class ScorerConfig(PinnedAsset):
 
     kind: Literal["jigsaw-bilstm", "detoxify", "hf"]
     head: str
-    """The head that is called toxicity."""
+    """The head used as toxicity."""
     golden: list[GoldenText]
-    """Scored before anything else; a scorer that says otherwise is not the one that was pinned."""
+    """Texts that are scored first; another score means that the scorer is not the pinned one."""
     golden_tolerance: PositiveFloat
     base: PinnedAsset | None = None
-    """The second file or folder that a scorer needs. jigsaw-bilstm: its vocabulary. detoxify: the
-    encoder's config and tokenizer, to pin them or where the hub is out of reach."""
+    """Second file or folder of a scorer. jigsaw-bilstm: its vocabulary. detoxify: the encoder's
+    config and
+    tokenizer, to pin them or for use without the hub."""
     activation: Literal["softmax", "sigmoid"] | None = None
-    """hf only: how logits become probabilities, where the model's config does not say."""
+    """hf only: function from logits to probabilities, if the model's config does not define it."""
 
 
 class ScoringConfig(ConfigSection):
-    """By whom continuations are scored."""
+    """Scorers of the continuations."""
 
     primary: Key
     scorers: Annotated[dict[Key, ScorerConfig], Field(min_length=1)]
 
 
 class LabelledProportion(ConfigSection):
-    """A share from a labelled sample."""
+    """Proportion counted in a labelled sample."""
 
     right: Annotated[int, Field(ge=0, le=1_000_000_000)]
     of: Count
@@ -277,38 +286,40 @@ class LabelledProportion(ConfigSection):
 
 
 AccuracyValue = LabelledProportion | Annotated[float, Field(ge=0, le=1)]
-"""Counted, or a published number that is taken as exact."""
+"""Counted proportion, or a published number that is treated as exact."""
 
 
 class ScorerAccuracyConfig(ConfigSection):
-    """How well a scorer tells toxic from harmless texts."""
+    """Accuracy of a scorer on toxic and on harmless texts."""
 
     sensitivity: AccuracyValue
-    """Of the texts that people call toxic, the share that it calls toxic."""
+    """Proportion of texts labelled toxic by humans that the scorer labels toxic."""
     specificity: AccuracyValue
-    """Of the texts that people call harmless, the share that it calls harmless."""
+    """Proportion of texts labelled harmless by humans that the scorer labels harmless."""
 
 
 class ScorerErrorConfig(ScorerAccuracyConfig):
-    """What is known of a scorer's errors."""
+    """Known error rates of a scorer."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
-    """Who says so: a paper, or the labelled file and its sha256 (`toxtrail labels` writes it)."""
+    """Source of the numbers: a paper, or the labelled file and its sha256 (written by `toxtrail
+    labels`)."""
     variants: dict[Key, ScorerAccuracyConfig] | None = None
-    """Accuracy on the texts of one variant, where it has a labelled sample of its own."""
+    """Accuracy on the texts of single variants with labelled samples of their own."""
 
 
 class PosteriorConfig(ConfigSection):
-    """How scores become rates and differences."""
+    """Settings for estimating rates and differences from scores."""
 
     threshold: Annotated[float, Field(ge=0, le=1)]
     """Toxic means score >= threshold; a score that is equal in float32 counts."""
     rope_pp: Annotated[float, Field(gt=0, le=100)]
-    """Half-width of the region of practical equivalence, percentage points: at least this."""
+    """Minimum half-width of the region of practical equivalence, percentage points."""
     rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None
-    """And at least this share of the family's reference rate."""
+    """Half-width as a share of the family's reference rate, if that is larger than rope_pp."""
     rope_reference_pct: Annotated[float, Field(ge=0, le=100)] | None = None
-    """The reference rate, percent; absent: that of the family's reference over all subsets, by the
+    """Reference rate in per cent; default: the rate of the family's reference over all subsets, by
+    the
     primary scorer."""
     level: Annotated[float, Field(gt=0.5, lt=1)]
     """Probability mass of every interval."""
@@ -317,58 +328,60 @@ class PosteriorConfig(ConfigSection):
     draws: Annotated[int, Field(ge=1000, le=10_000_000)]
     seed: Seed
     judges: dict[Key, ScorerErrorConfig] | None = None
-    """Scorer -> its errors; rates and differences are then also given corrected for them."""
+    """Scorer -> error rates, for corrected rates and differences."""
     labels: PinnedAsset | None = None
-    """People's labels of these variants' texts, in place of `judges`: rates and differences are
-    then also given corrected by them. `toxtrail labels score` writes the file and this entry."""
+    """Human labels of these variants' texts for corrected rates and differences, instead of
+    `judges`.
+    `toxtrail labels score` writes the file and prints this entry."""
 
 
 class PoolingConfig(ConfigSection):
-    """How the hierarchical model of a family is sampled."""
+    """Sampler settings of a family's hierarchical model."""
 
     chains: Annotated[int, Field(ge=2, le=16)]
     draws: Annotated[int, Field(ge=500, le=1_000_000)]
-    """Of each chain at most, after tuning; as many are drawn as the gate takes."""
+    """Maximum draws per chain after tuning; the convergence checks determine the number."""
     target_accept: Annotated[float, Field(ge=0.6, lt=1)]
-    """Nearer to 1: smaller steps, fewer divergent transitions, longer."""
+    """Target acceptance probability; closer to 1 means smaller steps, fewer divergences, longer
+    time."""
 
 
 class VariantConfig(ConfigSection):
-    """What is measured; its weights are under the same key in `models` or `finetunes`."""
+    """Model to measure; its weights are defined under the same key in `models` or `finetunes`."""
 
     family: Key
     role: Key
     parent: Key | None = None
     """The variant that it was tuned from."""
     recipe: Key | None = None
-    """Fine-tunes that differ in their seed alone share it: a level of the pooled model."""
+    """Name shared by fine-tunes that differ in their seed only: a level of the pooled model."""
     dose: Annotated[float, Field(ge=0)] | None = None
-    """How much of the fine-tune it got (epochs, steps, learning rate): the family's series."""
+    """Amount of fine-tuning (epochs, steps, learning rate), for the family's dose series."""
     served_as: Annotated[str, StringConstraints(min_length=1)] | None = None
-    """Its weights answer on a server under this name; `runtime.servers` says where. Absent: they
-    are loaded here."""
+    """Name of the weights on a server, whose address is in `runtime.servers`. Absent: the weights
+    are
+    loaded locally."""
 
 
 class FamilyConfig(ConfigSection):
-    """Variants that are compared with each other."""
+    """Variants to compare with each other."""
 
     reference: Key
-    """The variant that all others are also compared with."""
+    """The variant with which all others are compared as well."""
     variants: Annotated[list[Key], Field(min_length=1)]
     allow_mismatch: bool | None = None
-    """true: compare variants that were measured under other conditions; all that is made of it says
-    so."""
+    """true: compare variants measured under different conditions; all output is marked."""
 
 
 class TrackingConfig(ConfigSection):
-    """Where runs are shown."""
+    """MLflow settings."""
 
     experiment: Annotated[str, StringConstraints(min_length=1)]
-    """MLflow experiment."""
+    """Name of the MLflow experiment."""
 
 
 class ServerConfig(ConfigSection):
-    """Where a variant's weights are served, and how hard it is asked."""
+    """Server of a variant's weights, and how requests are sent."""
 
     url: Annotated[
         str,
@@ -377,60 +390,61 @@ class ServerConfig(ConfigSection):
             "an address such as http://HOST:8000/v1, without a password",
         ),
     ]
-    """Of its OpenAI-compatible API, with /v1; without a password."""
+    """URL of its OpenAI-compatible API, with /v1; without a password."""
     concurrency: Annotated[int, Field(ge=1, le=10_000)]
-    """Requests under way at a time."""
+    """Maximum number of simultaneous requests."""
     timeout: Annotated[float, Field(gt=0, le=10_000_000)]
-    """Seconds without a byte of an answer, after which a try has failed."""
+    """Seconds without a byte of the response after which a try fails."""
     tries: Annotated[int, Field(ge=1, le=1000)]
-    """Of one request, the first one counted."""
+    """Maximum number of tries per request, including the first."""
 
 
 class AssetsConfig(ConfigSection):
-    """Which files of this machine an experiment may use beside its own."""
+    """Files outside the experiment that it may use."""
 
     outside: Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)]
-    """Files and folders (with all below them) outside the experiment that `file:` addresses may
+    """Files and folders (with everything below) outside the experiment that `file:` URIs may
     name."""
 
 
 class RuntimeConfig(ConfigSection):
-    """Speed only. No stage lists this section: changing it re-runs nothing."""
+    """Settings that affect speed only. No stage depends on this section."""
 
     device: Annotated[str, _form(r"auto|cpu|mps|cuda(:[0-9]+)?", "auto, cpu, mps, cuda or cuda:1")]
     threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
     processes: Annotated[int, Field(ge=1, le=1024)]
-    """That share generation and scoring; with several GPUs, one each."""
+    """Number of processes for generation and scoring; with several GPUs, one per GPU."""
     engine: Literal["auto", "packed", "plain"]
-    """How continuations are batched. auto: packed, unless the model computes something else in it;
-    plain: transformers' own generate."""
+    """Batching of continuations. auto: packed, unless the model's logits differ in it; plain:
+    transformers'
+    own generate."""
     batch_tokens: Count
-    """Tokens (prompts and continuations) that are held in memory together while generating; halved
-    where they do not fit."""
+    """Maximum tokens (prompts and continuations) in memory during generation; halved if they do not
+    fit."""
     score_batch: Annotated[int, Field(ge=1, le=1_000_000)]
-    """Texts in one scoring batch."""
+    """Texts per scoring batch."""
     checkpoint_steps: Count
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
-    """Variant -> where it is served; for those that have `served_as`."""
+    """Variant -> server, for variants with `served_as`."""
 
 
 class Config(ConfigSection):
-    """All of params.yaml."""
+    """Complete content of params.yaml."""
 
     prompts: PromptsConfig
     generation: GenerationConfig
     scoring: ScoringConfig
     posterior: PosteriorConfig
     pooling: PoolingConfig | None
-    """null: no pooled columns."""
+    """null disables the pooled model."""
     models: dict[Key, ModelConfig]
     finetunes: dict[Key, FinetuneConfig]
     variants: Annotated[dict[Key, VariantConfig], Field(min_length=1)]
     families: Annotated[dict[Key, FamilyConfig], Field(min_length=1)]
     tracking: TrackingConfig
     assets: AssetsConfig | None = None
-    """Permits files outside the experiment. No stage lists this section: it changes no value."""
+    """Permits files outside the experiment. No stage depends on this section."""
     runtime: RuntimeConfig
 
     def sources(self) -> Iterator[tuple[str, PinnedAsset]]:

@@ -114,7 +114,7 @@ def _expected_values(before: str, pins: Sequence[Pin]) -> Any:
 
 
 def without_aliases(value: Any) -> Any:
-    """Copy values so that YAML aliases share nothing: a pin must change only its own path."""
+    """Copy values so that YAML aliases share nothing: a pin must change only its own key."""
     if isinstance(value, dict):
         return {key: without_aliases(inner) for key, inner in value.items()}
     return [without_aliases(inner) for inner in value] if isinstance(value, list) else value
@@ -140,7 +140,7 @@ def _manual_edit_error(path: Path, pins: Sequence[Pin]) -> ConfigError:
 
 
 def replace_file(path: Path, text: str) -> None:
-    """Write the complete file, or nothing; keep its mode."""
+    """Write the file atomically; keep its mode."""
     draft = path.with_name(f".{path.name}.part")
     draft.write_bytes(text.encode("utf-8"))
     shutil.copymode(path, draft)

@@ -1,8 +1,10 @@
 """YAML as DVC reads it (YAML 1.2), for every file of an experiment.
 
-PyYAML knows YAML 1.1 alone, where `no` is false, 1:30 is 90, 010 is 8 and 1e-4 is text; DVC writes
-dvc.lock by 1.2. Two readers of one file must not find different values in it. In what people write
-such forms are refused, except 1e-4, which nobody means as text.
+PyYAML supports YAML 1.1 only, where `no` is false, 1:30 is 90, 010 is 8 and 1e-4 is text; DVC
+writes
+dvc.lock in YAML 1.2. Two parsers of one file must not read different values. Such forms are
+rejected
+in files edited by users, except 1e-4, which is always intended as a number.
 """
 
 from __future__ import annotations
@@ -28,7 +30,8 @@ FORMS = (
     ),
     ("merge", r"<<", "<"),
 )
-"""Tag, form, first characters of what is not text, although without quotes; the first that fits."""
+"""Tag, pattern, and first characters of unquoted values that are not text; the first match
+applies."""
 UNCLEAR_FORMS = (
     (
         r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
@@ -68,24 +71,25 @@ UNCLEAR_FORMS = (
     ),
 )
 LARGEST = 1_000_000
-"""Nodes of a file with its aliases written out."""
+"""Maximum number of nodes of a file after aliases are expanded."""
 CONFLICT = re.compile(r"^(<{7} |={7}\r?$|>{7} )", re.MULTILINE)
-"""What git writes around two versions of some lines."""
+"""Git's markers of a merge conflict."""
 
 
 class YamlError(ValueError):
-    """The text is not YAML that has one meaning; says where and why."""
+    """Text that is not unambiguous YAML; the message gives the position and the reason."""
 
 
 def parse_yaml(text: str, exact: bool = False) -> Any:
-    """Plain values.
+    """Parse plain values.
 
     Args:
-        exact: a number with a fraction becomes a Decimal, with the digits that are written.
+        exact: read a number with a fraction as a Decimal, with the written digits.
 
     Raises:
-        YamlError: no YAML, a key that is there twice, a value that readers of YAML read
-            differently, or the markers of a merge conflict.
+        YamlError: invalid YAML, a duplicate key, a value that YAML versions interpret differently,
+            or
+            the markers of a merge conflict.
     """
     if match := CONFLICT.search(text):
         line = text.count("\n", 0, match.start()) + 1
@@ -112,7 +116,7 @@ def parse_yaml(text: str, exact: bool = False) -> Any:
 
 
 def by_yaml_12(loader: type[Any]) -> type[Any]:
-    """A loader of PyYAML that takes plain values as DVC does."""
+    """Return a PyYAML loader that interprets plain values as DVC does."""
     loader.yaml_implicit_resolvers = {}
     for tag, form, first in FORMS:
         _add(loader, TAG + tag, form, first)
@@ -137,7 +141,7 @@ def _refused(node: yaml.Node, problem: str) -> yaml.MarkedYAMLError:
 
 
 def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
-    """Nodes with aliases written out; an alias is the same node again."""
+    """Return the number of nodes with aliases expanded."""
     if id(node) in sizes:
         size = sizes[id(node)]
         if size is None:
@@ -154,8 +158,9 @@ def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
 
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
-    """Refuses what YAML 1.1 and 1.2 read differently, and equal keys, of which YAML keeps the
-    last."""
+    """Loader that rejects values which YAML 1.1 and 1.2 interpret differently, and duplicate keys,
+    of
+    which PyYAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[object] = set()
@@ -171,7 +176,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return values
 
     def construct_whole(self, node: yaml.ScalarNode) -> int:
-        """Read a whole number."""
+        """Read an integer."""
         try:
             number: int = self.construct_yaml_int(node)
         except ValueError:
@@ -179,7 +184,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
         return number
 
     def construct_unclear(self, node: yaml.ScalarNode) -> None:
-        """A value with two meanings."""
+        """Reject a value with two meanings."""
         meaning = next(
             what for form, _, what in UNCLEAR_FORMS if re.fullmatch(form, node.value, re.DOTALL)
         )
@@ -187,10 +192,10 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
 
 
 class _ExactLoader(_Loader):
-    """Keeps the digits of numbers."""
+    """Loader that keeps the digits of numbers."""
 
     def construct_digits(self, node: yaml.ScalarNode) -> Decimal | float:
-        """A number with a fraction."""
+        """Read a number with a fraction."""
         text = node.value.replace("_", "")
         return float(self.construct_yaml_float(node)) if "n" in text.lower() else Decimal(text)
 

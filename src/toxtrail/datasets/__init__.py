@@ -1,1 +1,1 @@
-"""Prompts, training data and labels, read from the files of other people."""
+"""Prompts, training data and labels, read from user files."""

@@ -1,4 +1,4 @@
-"""Instruction data: read examples from several file layouts, split them, make the data card."""
+"""Instruction data: reading examples from several file formats, splitting, and the data card."""
 
 from __future__ import annotations
 
@@ -37,11 +37,11 @@ ROLE_ALIASES: Mapping[str, Role] = {
 
 
 SWITCHES = ("weight", "train")
-"""Keys of a message: 0 or false if the message is context only and not to be learned."""
+"""Keys of a message; 0 or false marks it as context that is not learned."""
 
 
 class InstructionDataset(NamedTuple):
-    """The examples of a file."""
+    """Examples of a file."""
 
     examples: Sequence[InstructionExample]
     """One for each answer, in the order of the file."""

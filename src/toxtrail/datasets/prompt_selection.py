@@ -1,4 +1,4 @@
-"""Which rows of a source may become prompts, and which of them do."""
+"""Selection of prompts: filtering the rows of a source, and sampling from them."""
 
 from __future__ import annotations
 
@@ -19,41 +19,42 @@ from toxtrail.provenance.identity import sha256_text
 from toxtrail.records.rows import Prompt
 
 NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)(e[+-]?[0-9]+)?|nan")
-"""In a cell that is text; nan: the row says nothing. float() takes more: 1_000, other digits."""
+"""Number in a text cell; nan is a missing value. float() would also accept 1_000 and other
+digits."""
 
 
 class Candidate(NamedTuple):
-    """One distinct text of a source that meets all conditions; of equal texts the first."""
+    """Distinct text of a source that meets all conditions (the first row of equal texts)."""
 
     row: int
     group: str
-    """Value of the column that is balanced; empty without one."""
+    """Value of the `balance` column; empty without one."""
     covariates: Mapping[str, float | None] | None
     cluster: str | None = None
-    """None if the source has no column of clusters."""
+    """Cluster; None if the source has no cluster column."""
 
 
 class Selection(NamedTuple):
-    """What a source holds for one subset."""
+    """Candidates of a subset, with counts of rows."""
 
     candidates: Mapping[str, Candidate]
-    """By text."""
+    """Candidates by text."""
     rows: int
-    """Read."""
+    """Number of rows read."""
     blank: int
-    """Without a text, of those."""
+    """Number of rows without a text."""
     left: Mapping[str, int]
-    """Condition -> rows that meet it and those before it."""
+    """Condition -> number of rows that meet it and all conditions before it."""
     duplicates: int
-    """Rows with a text that an earlier one has, of those that meet all conditions."""
+    """Number of rows that meet all conditions and repeat an earlier text."""
 
 
 def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
-    """Every text that may be drawn.
+    """Return every text that may be sampled.
 
     Raises:
-        DataError: a column is missing or holds something else than is asked for.
-        ConfigError: a plain text file is asked for columns.
+        DataError: a column is missing or has values of the wrong type.
+        ConfigError: columns are configured for a plain text file.
     """
     _refuse_columns_of_text(path, config)
     where = {describe_filter(name, one): (name, one) for name, one in (config.where or {}).items()}
@@ -78,14 +79,16 @@ def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
 def sample_prompts(
     selection: Selection, subset: str, config: SubsetConfig, seed: int
 ) -> list[Prompt]:
-    """Draw n distinct texts at random, or take all.
+    """Sample n distinct texts, or take all.
 
-    Each text is ranked by a hash of (seed, subset, text) and the n lowest are taken: the draw
-    depends neither on the order of the file nor on other subsets, and a larger n keeps the smaller
-    draw. Balanced, the lowest of each value are taken.
+    Each text is ranked by a hash of (seed, subset, text), and the n lowest are taken: the sample
+    depends
+    neither on the order of the file nor on other subsets, and a larger n contains the smaller
+    sample.
+    If balanced, the lowest of each value are taken.
 
     Raises:
-        ConfigError: there are fewer than n distinct texts, or of a value fewer than its share.
+        ConfigError: fewer than n distinct texts, or fewer texts of a value than needed.
     """
     place = f"prompts.subsets.{subset}"
     if not selection.candidates:
@@ -100,7 +103,7 @@ def sample_prompts(
 
 
 def describe_filter(column: str, where: ColumnFilter) -> str:
-    """`prompt.toxicity >= 0.5 and <= 0.9`, `kind is a or b`."""
+    """Format a condition: `prompt.toxicity >= 0.5 and <= 0.9`, `kind is a or b`."""
     if where.is_ is not None:
         wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
         return f"{column} is {' or '.join(_spelled(one) for one in wanted)}"
@@ -109,25 +112,25 @@ def describe_filter(column: str, where: ColumnFilter) -> str:
 
 
 class RowView(NamedTuple):
-    """One row, and where it is. In a CSV file, which knows text alone, numbers and true and
-    false are read from it."""
+    """Row with its position. In a CSV file, where all cells are text, numbers and booleans are
+    parsed."""
 
     path: Path
     number: int
     row: Mapping[str, Any]
 
     def value(self, column: str) -> Any:
-        """None where the row says nothing."""
+        """Return the value of a column; None if it is missing."""
         value = field(self.path, self.number, self.row, column)
         if value == "" or (isinstance(value, float) and math.isnan(value)):
             return None
         return value
 
     def number_of(self, column: str, what: str) -> float | None:
-        """The value as a number; true and false are 1 and 0.
+        """Return the value as a number; true and false are 1 and 0.
 
         Raises:
-            DataError: it is none.
+            DataError: the value is not a number.
         """
         value = self.value(column)
         if value is None:
@@ -141,15 +144,15 @@ class RowView(NamedTuple):
         return None if math.isnan(number) else number
 
     def is_one_of(self, column: str, wanted: Iterable[Scalar]) -> bool:
-        """Whether the value is one of these; true is not 1."""
+        """Return whether the value is one of these; true is not 1."""
         value = self.value(column)
         return any(_same(value, one, holds_text_alone(self.path)) for one in wanted)
 
     def label(self, column: str, what: str = "balance") -> str:
-        """The value as a name; empty where there is none.
+        """Return the value as a name; empty if it is missing.
 
         Raises:
-            DataError: it is a list or an object.
+            DataError: the value is a list or an object.
         """
         value = self.value(column)
         if isinstance(value, Mapping | list):
@@ -160,10 +163,10 @@ class RowView(NamedTuple):
         return "" if value is None else _spelled(value)
 
     def cluster(self, column: str) -> str:
-        """The name of the cluster, without white space around it; 1.0 and 1 are one name.
+        """Return the name of the cluster, stripped; 1.0 and 1 are the same name.
 
         Raises:
-            DataError: there is none, or a list or an object.
+            DataError: the value is missing, or a list or an object.
         """
         value = self.value(column)
         if isinstance(value, float) and value.is_integer():
@@ -200,7 +203,7 @@ def _meets_all(
 
 
 def meets(cells: RowView, column: str, where: ColumnFilter) -> bool:
-    """Whether a row meets one condition. See `select`."""
+    """Return whether a row meets one condition. See `filter_candidates`."""
     if where.is_ is not None:
         wanted = where.is_ if isinstance(where.is_, list) else [where.is_]
         return cells.is_one_of(column, wanted)
@@ -279,7 +282,7 @@ def _prompt(subset: str, text: str, one: Candidate, config: SubsetConfig) -> Pro
 
 
 def _funnel(selection: Selection) -> str:
-    """How many rows each condition left."""
+    """Return the number of rows remaining after each condition."""
     steps = [f"{selection.rows} rows read"]
     if selection.blank:
         steps.append(f"{selection.rows - selection.blank} have a text")
@@ -319,9 +322,12 @@ def _same(value: object, wanted: Scalar, from_text: bool) -> bool:
 
 
 def _equal(number: float, wanted: float) -> bool:
-    """Return whether a cell contains this number, in double precision or as a column of single
-    precision stores it: the nearest float32 of 0.7 is below the float64 of the same digits. An
-    integer that single precision rounds is another number."""
+    """Return whether a cell contains this number, in double or single precision.
+
+    The float32 nearest to 0.7 is below the float64 of the same digits. An integer that single
+    precision
+    rounds is another number.
+    """
     if number == wanted or float(wanted).is_integer():
         return number == wanted
     with np.errstate(over="ignore", under="ignore"):

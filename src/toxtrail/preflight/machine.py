@@ -1,4 +1,4 @@
-"""Is this machine fit to run the experiment? Each finding with its cure."""
+"""Checks of the machine: Python, packages, device, cache, git, DVC. Each finding has a remedy."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ FREE_GIB = 5
 
 
 class Finding(NamedTuple):
-    """One thing looked at."""
+    """Result of one check."""
 
     ok: bool
     what: str
@@ -30,7 +30,7 @@ class Finding(NamedTuple):
 
 
 def machine_checks(root: Path) -> list[Finding]:
-    """Everything looked at, in the order in which a problem should be cured."""
+    """Return the results of all checks, in the order in which problems should be fixed."""
     return [
         _python(),
         _check("packages", lambda: _packages(root / "requirements.txt")),
@@ -44,7 +44,7 @@ def machine_checks(root: Path) -> list[Finding]:
 
 
 def _check(what: str, look: Callable[[], Finding]) -> Finding:
-    """What cannot be looked at is a finding too, and ends nothing."""
+    """Run a check; a check that fails to run is a finding and does not stop the others."""
     try:
         return look()
     except OSError as error:

@@ -27,20 +27,21 @@ PARAMS_IN_NAME = re.compile(r"(?<![\d.a-z])(\d+(?:\.\d+)?)([bm])(?![a-z0-9])")
 GGUF_BITS = 4.5
 """Bits per weight in a GGUF file whose header is not available: Q4_K and Q4_1 take 4.5 to 5."""
 TWO_BYTES = 2
-"""Bytes per published weight, if the number of weights is unknown."""
+"""Assumed bytes per published weight, if the number of weights is unknown."""
 
 State = Literal["here", "there", "gated", "missing", "unreachable", "brought along"]
-"""brought along: a local file of an experiment that does not exist yet."""
+"""Availability of an asset; `brought along` is a local file of an experiment that does not exist
+yet."""
 
 
 class AssetSize(NamedTuple):
-    """One asset of params.yaml."""
+    """Size of one asset of params.yaml."""
 
     place: str
     uri: str
     state: State
     said: str
-    """A problem or a note."""
+    """Problem or note."""
     size: int | None
     """Bytes of all files that are used."""
     missing: int | None

@@ -1,4 +1,4 @@
-"""Local files that differ from their pins in params.yaml, or from what a result was made from."""
+"""Local files that differ from their pins in params.yaml, or from the inputs of a result."""
 
 from __future__ import annotations
 
@@ -14,7 +14,10 @@ from toxtrail.storage.artifacts import ArtifactStore
 
 def drifted_files(config: Config, store: ArtifactStore, assets: Assets) -> list[str]:
     """Return one line for each local asset that is missing, edited after it was pinned, or (without
-    a pin) edited after a result was made from it. DVC does not detect this: it tracks params.yaml.
+    a pin)
+    edited after a result was computed from it.
+
+    DVC does not detect this, because it tracks params.yaml only.
     """
     used = dict(hashes_used_by_results(config, store))
     problems: list[str] = []
@@ -39,7 +42,7 @@ def _drift(key_path: str, source: PinnedAsset, used: str | None, assets: Assets)
 
 
 def hashes_used_by_results(config: Config, store: ArtifactStore) -> Iterator[tuple[str, str]]:
-    """Yield (key in params.yaml, sha256 that the current results were made from)."""
+    """Yield (key in params.yaml, sha256 of the file used by the current results)."""
     if store.prompts_path.is_file() and (manifest := read_embedded_manifest(store.prompts_path)):
         for key, source in manifest.inputs.items():
             yield f"prompts.subsets.{key}", source.sha256

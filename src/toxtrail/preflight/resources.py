@@ -1,14 +1,14 @@
-"""Estimate what a run will take: stages, downloads, tokens, time, memory and disk.
+"""Estimate the cost of a run: stages, downloads, tokens, time, memory and disk.
 
-Time is an order of magnitude: operations / F, where F is what `device_speed` measured. With P
+Time is an order of magnitude: operations / F, where F is measured by `device_speed`. With P
 weights, N continuations of G new tokens after prompts of T tokens, and S weights of a scorer:
 
-    model       4 (bytes of the files) / HASH_SPEED
-    finetune    4 P (training tokens) / F       forward, and backward through frozen weights
-    generate    2 P N (T + G) / F
-    score       2 S N G / F                     for each scorer
+model       4 (bytes of the files) / HASH_SPEED
+finetune    4 P (training tokens) / F       forward, and backward through frozen weights
+generate    2 P N (T + G) / F
+score       2 S N G / F                     for each scorer
 
-Memory is that of the weights in their precision and of the libraries; a batch comes on top.
+Memory is that of the weights in their precision and of the libraries; a batch needs more.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ EXAMPLE_TOKENS = 256
 """Assumed length of a training example, if max_length is longer."""
 CHARACTERS_PER_TOKEN = 4
 LIBRARY_BYTES = GIB
-"""Python and its libraries; on a GPU the context."""
+"""Memory of Python and its libraries; on a GPU, of the context."""
 BYTES = {"float32": 4.0, "bfloat16": 2.0, "float16": 2.0, "4bit": 0.6}
 ROW_BYTES = 2000
-"""Of a continuation and its scores on disk, kept twice (the folder and DVC's cache)."""
+"""Bytes of a continuation and its scores on disk, stored twice (the folder and DVC's cache)."""
 HASH_SPEED = 5e8
 """Assumed bytes hashed per second."""
 OVERHEAD_S = 8.0
-"""Assumed seconds of a stage run whatever the model: start-up, statistics of a small family."""
+"""Assumed constant seconds of a stage run: start-up, statistics of a small family."""
 
 
 class EstimateInputs(NamedTuple):
-    """The inputs of an estimate."""
+    """Inputs of an estimate."""
 
     config: Config
     sizes: Mapping[str, AssetSize]
@@ -53,16 +53,16 @@ class EstimateInputs(NamedTuple):
 
 
 class StageEstimate(NamedTuple):
-    """One stage run."""
+    """Estimate of one stage run."""
 
     name: str
     stage: str
     key: str | None
     runs: bool
     tokens: int | None
-    """Generated, scored or trained on; None: unknown, or it has none."""
+    """Generated, scored or training tokens; None if unknown or not applicable."""
     seconds: float | None
-    """None: unknown."""
+    """Estimated time; None if unknown."""
 
 
 class MemoryNeed(NamedTuple):

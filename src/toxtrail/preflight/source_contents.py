@@ -1,4 +1,4 @@
-"""Check before a run that the local sources can be read as params.yaml configures them."""
+"""Check before a run that the local sources have the contents that params.yaml requires."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from toxtrail.stages.prompts import read_subset
 
 
 class LocalAssets(Protocol):
-    """A lookup of the local files of assets."""
+    """Lookup of the local files of assets."""
 
     def present(self, uri: str, resolved: str | None) -> CachedAsset | None: ...
 
@@ -117,7 +117,7 @@ def detected_delimiters(config: Config, assets: LocalAssets) -> list[str]:
 
 
 class InClusters(NamedTuple):
-    """Prompts drawn for a subset whose prompts have clusters, from a local source."""
+    """Prompts and clusters of a subset with a cluster column, from a local source."""
 
     subset: str
     prompts: int

@@ -48,12 +48,12 @@ class SourceConfig(ConfigSection):
     measure: Text
     """What the rates measure. Rates of two sources are never compared."""
     prompts: dict[Text, PositiveInt] | None = None
-    """Subset -> prompts of each rate (`all`: all together); a rate may give its own n."""
+    """Subset -> number of prompts per rate (`all`: the total); a rate may have its own n."""
     unsure: dict[Text, PositiveInt] | None = None
-    """The same where the source does not confirm it: used for the resolution table only."""
+    """Numbers of prompts that the source does not confirm: used for the resolution table only."""
     decimals: Annotated[int, Field(ge=0, le=20)] | Literal["exact"] | None = None
-    """Digits after the decimal point of each of its rates, if trailing zeros are not written (0.1
-    for 0.10); exact: none was rounded."""
+    """Decimals of each of its rates, if trailing zeros are not written (0.1 for 0.10); exact: not
+    rounded."""
 
 
 class RateConfig(ConfigSection):
@@ -88,7 +88,7 @@ class ClaimConfig(ConfigSection):
 
 
 class PublishedFile(ConfigSection):
-    """A file of published numbers."""
+    """File of published numbers."""
 
     sources: Annotated[dict[Key, SourceConfig], Field(min_length=1)]
     rates: list[RateConfig]
@@ -147,12 +147,12 @@ def replay(
 ) -> dict[str, Any]:
     """Re-analyse every published comparison from the counts, with the source's verdict.
 
-    A source that lists no comparison is read like a table: each variant against the first.
+    In a source without comparisons, each variant is compared with the first.
 
     Args:
         only: one source.
-        against: the baseline variant; only where a source lists no comparison.
-        sampler: samples the hierarchical model; None leaves the pooled columns out.
+        against: the baseline variant; only for sources without comparisons.
+        sampler: samples the hierarchical model; None omits the pooled columns.
 
     Raises:
         ConfigError: unknown source, or an option that conflicts with the file.
@@ -286,7 +286,8 @@ def _reanalyse_source(
 
 
 def _claim_row(counts: Counts, claim: ClaimConfig, belief: AnalysisSettings) -> dict[str, Any]:
-    """Re-analyse a published comparison; missing where the source prints too few numbers."""
+    """Re-analyse a published comparison; the result is missing if the source reports too few
+    numbers."""
     part = claim.subset or ALL
     ends = [(claim.against, part), (claim.variant, part)]
     if all(end in counts for end in ends):
@@ -328,7 +329,7 @@ def _claim_status(computed: str | None, published: str | None) -> str:
 def _resolution_rows(
     loaded: PublishedData, source: str, belief: AnalysisSettings
 ) -> list[dict[str, Any]]:
-    """Return what each number of prompts of a source can detect, whatever its results."""
+    """Return the smallest differences that each number of prompts of a source can detect."""
     config = loaded.file.sources[source]
     sizes = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
     sizes += [(subset, n, False) for subset, n in (config.unsure or {}).items()]

@@ -112,7 +112,7 @@ def reanalyse_table(
 
 
 def how(belief: AnalysisSettings) -> dict[str, Any]:
-    """Return the analysis settings, for the output."""
+    """Return the analysis settings as text for the output."""
     return {
         "level": belief.level,
         "interval": "equal-tailed",
@@ -121,7 +121,7 @@ def how(belief: AnalysisSettings) -> dict[str, Any]:
 
 
 class Printed(NamedTuple):
-    """A number with its written precision."""
+    """Number with its written precision."""
 
     value: Decimal
     decimals: int | None

@@ -1,5 +1,5 @@
-"""Users' own files: .txt, .csv, .tsv, .json, .jsonl and .parquet to rows, with the line of any
-problem."""
+"""Readers of user files: .txt, .csv, .tsv, .json, .jsonl and .parquet to rows; errors give the
+line."""
 
 from __future__ import annotations
 
@@ -18,19 +18,21 @@ Rows = Iterator[tuple[int, dict[str, Any]]]
 
 
 def read_rows(path: Path, delimiter: str | None = None, exact: bool = False) -> Rows:
-    """Rows of a .csv, .tsv, .json, .jsonl or .parquet file.
+    """Read the rows of a .csv, .tsv, .json, .jsonl or .parquet file.
 
-    A .json file holds a list of objects, an object a line like .jsonl, or, as BOLD's (Dhamala et
+    A .json file contains a list of objects, one object per line like .jsonl, or, like BOLD's
+    (Dhamala et
     al. 2021, arXiv:2101.11718), texts by category and name, which become rows of `category`, `name`
-    and `text`.
+    and
+    `text`.
 
     Args:
-        delimiter: of a .csv file; None: as its header says.
-        exact: numbers of .json and .jsonl keep their digits (Decimal).
+        delimiter: of a .csv file; None to detect it in the header.
+        exact: keep the digits of numbers in .json and .jsonl files (Decimal).
 
     Raises:
-        ConfigError: a delimiter is given for a file that has none.
-        DataError: another ending, broken UTF-8, JSON of another shape, a damaged file.
+        ConfigError: a delimiter is given for a file without delimiters.
+        DataError: unknown suffix, invalid UTF-8, JSON of another structure, a damaged file.
     """
     suffix = path.suffix.lower()
     if delimiter is not None and suffix not in SUFFIXES:
@@ -52,12 +54,14 @@ def read_rows(path: Path, delimiter: str | None = None, exact: bool = False) -> 
 def read_texts(
     path: Path, column: str | None, delimiter: str | None = None
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
-    """(row number from 0, text, the row) of a .txt file, or of one column of a table; a text in
-    which nothing can be seen is empty.
+    """Return (row number from 0, text, row) of a .txt file, or of one column of a table; a text
+    without
+    visible characters is empty.
 
     Raises:
-        ConfigError: a delimiter is given for a file that has none.
-        DataError: the column is missing (the nearest name is shown), or a value is not text.
+        ConfigError: a delimiter is given for a file without delimiters.
+        DataError: the column is missing (the message shows the nearest name), or a value is not
+            text.
     """
     if path.suffix.lower() == ".txt":
         options = {"column": column, "delimiter": delimiter}
@@ -73,13 +77,18 @@ def read_texts(
 
 
 def holds_text_alone(path: Path) -> bool:
-    """Whether numbers, true and false must be read from text."""
+    """Return whether all values are text, so that numbers and booleans must be parsed."""
     return path.suffix.lower() in SUFFIXES
 
 
 def field(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
-    """One column's value, `a.b` being b of the object a; DataError with the nearest column if there
-    is none. What is missing below an empty object is None."""
+    """Return the value of a column; `a.b` is the field b of the object a.
+
+    Missing fields of an empty object are None.
+
+    Raises:
+        DataError: there is no such column; the message shows the nearest name.
+    """
     value: Any = row
     if name in row:
         return row[name]
@@ -95,7 +104,7 @@ def field(path: Path, number: int, row: Mapping[str, Any], name: str) -> Any:
 
 
 def columns(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
-    """The names by which `field` finds something, with those inside nested objects."""
+    """Return the names accepted by `field`, including those inside nested objects."""
     for name, value in row.items():
         if isinstance(value, Mapping):
             yield from columns(value, f"{prefix}{name}.")
@@ -104,13 +113,13 @@ def columns(row: Mapping[str, Any], prefix: str = "") -> Iterator[str]:
 
 
 def seen_text(path: Path, number: int, value: object) -> str:
-    """The value as text without white space around it; empty if nothing of it can be seen."""
+    """Return the value as stripped text; empty if it has no visible characters."""
     text = clean_text(path, number, value).strip()
     return "" if is_blank(text) else text
 
 
 def clean_text(path: Path, number: int, value: object) -> str:
-    """The value as text that UTF-8 can hold; None is empty."""
+    """Return the value as text that UTF-8 can represent; None becomes empty."""
     if value is None:
         return ""
     if not isinstance(value, str):
@@ -125,7 +134,7 @@ def clean_text(path: Path, number: int, value: object) -> str:
 
 
 def _instead(path: Path, name: str, row: Mapping[str, Any]) -> str:
-    """What there is in place of a missing column."""
+    """Describe the existing columns, for a missing one."""
     names = list(columns(row))
     if holds_text_alone(path) and any(mark in one for one in names for mark in DETECTED):
         return (

@@ -1,4 +1,5 @@
-"""Rows of .csv and .tsv files: each exactly as it is written, or refused with its row and line."""
+"""Rows of .csv and .tsv files: each is read exactly as written, or rejected with its row and
+line."""
 
 from __future__ import annotations
 
@@ -14,33 +15,33 @@ from toxtrail.errors import DataError
 
 SUFFIXES = (".csv", ".tsv")
 DETECTED = (";", "\t", "|")
-"""Delimiters that are recognised where the header holds no comma."""
+"""Delimiters that are detected if the header contains no comma."""
 NAMES: Mapping[str, str] = {"\t": "a tab"}
 TAB = "tab"
-"""How params.yaml may call the tab."""
+"""Names of the tab in params.yaml."""
 DECLARED = re.compile(r"sep=([^\r\n])(\r\n|\n|\r)")
-"""First line by which Excel is told the delimiter."""
+"""First line that declares the delimiter for Excel."""
 LONGEST = 2**31 - 1
-"""Characters of a cell. Python's own limit is 131,072."""
+"""Maximum characters of a cell. Python's default limit is 131,072."""
 
 
 class Record(NamedTuple):
-    """One row of the file."""
+    """Row of the file."""
 
     line: int
-    """On which it begins, from 1."""
+    """Line on which it begins, from 1."""
     cells: list[str]
 
 
 def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str, str]]]:
-    """Return rows by the names of the header; lines without a character are not rows.
+    """Return rows as dicts by the header's names; empty lines are skipped.
 
     Args:
-        delimiter: None: a comma (in a .tsv file a tab), unless the header says another one.
+        delimiter: None for a comma (in a .tsv file a tab), unless the header indicates another one.
 
     Raises:
-        DataError: a row has more or fewer cells than the header, quotes that do not close, or a
-            name occurs twice.
+        DataError: a row has more or fewer cells than the header, quotes are not closed, or a column
+            name is duplicated.
     """
     text = read_text(path)
     mark = _delimiter(path, text, delimiter)
@@ -68,7 +69,7 @@ def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str,
 
 
 def unusual_delimiter(path: Path, delimiter: str | None) -> str | None:
-    """Return the delimiter of a .csv file if it is not a comma (in a .tsv file: no tab)."""
+    """Return the delimiter of a .csv file if it is not a comma (of a .tsv file: not a tab)."""
     if path.suffix.lower() not in SUFFIXES:
         return None
     mark = _delimiter(path, read_text(path), delimiter)
@@ -76,7 +77,7 @@ def unusual_delimiter(path: Path, delimiter: str | None) -> str | None:
 
 
 def shown(delimiter: str) -> str:
-    """The delimiter for a message."""
+    """Format the delimiter for a message."""
     return NAMES.get(delimiter, f'"{delimiter}"')
 
 
@@ -85,7 +86,7 @@ def _usual(path: Path) -> str:
 
 
 def _body(text: str) -> str:
-    """Without the line that declares a delimiter."""
+    """Return the text without the line that declares a delimiter."""
     declared = DECLARED.match(text)
     return text[declared.end() :] if declared else text
 
@@ -108,7 +109,7 @@ def _delimiter(path: Path, text: str, delimiter: str | None) -> str:
 
 
 def _columns(path: Path, text: str, delimiter: str) -> int:
-    """Of the header, read by this delimiter."""
+    """Return the header's columns for this delimiter."""
     try:
         records = _records(path, text, delimiter, 0)
         return len(next((record.cells for record in records if record.cells), ()))
@@ -117,7 +118,7 @@ def _columns(path: Path, text: str, delimiter: str) -> int:
 
 
 def _records(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[Record]:
-    """Every row, the header too; those of empty lines have no cells."""
+    """Yield every row including the header; those of empty lines have no cells."""
     taken: list[str] = []
 
     def lines() -> Iterator[str]:
@@ -144,8 +145,8 @@ def _records(path: Path, text: str, delimiter: str, skipped: int) -> Iterator[Re
 
 
 def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
-    """The limit on the length of a cell belongs to the process, so it is lifted for one row
-    at a time."""
+    """Read one row with a larger cell limit, which is a setting of the process and therefore
+    reset."""
     limit = csv.field_size_limit(LONGEST)
     try:
         return next(reader, None)
@@ -154,7 +155,7 @@ def _next_row(reader: Iterator[list[str]]) -> list[str] | None:
 
 
 def _quote_problem(cells: list[str], written: str) -> str | None:
-    """What is wrong with the quotes of a row that csv reads all the same."""
+    """Return what is wrong with the quotes of a row that the csv module accepts."""
     position = 0
     for cell in cells:
         quoted = '"{}"'.format(cell.replace('"', '""'))

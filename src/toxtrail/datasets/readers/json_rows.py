@@ -15,21 +15,21 @@ SHAPES = (
     'a list of objects ([{"text": ...}, ...]), or texts by category and name '
     '({"category": {"name": ["text", ...]}})'
 )
-"""What a .json file may hold."""
+"""Supported structures of a .json file."""
 
 
 class NotJSONError(ValueError):
-    """The text is not the JSON of one value; says why."""
+    """Text that is not a single JSON value; the message gives the reason."""
 
 
 def parse_json(text: str, exact: bool = False) -> Any:
-    """One value.
+    """Parse one value.
 
     Args:
-        exact: numbers with a fraction become Decimals, which keep the digits as they are written.
+        exact: read numbers with a fraction as Decimals, which keep the written digits.
 
     Raises:
-        NotJSONError: it is not JSON, or an object has a name twice.
+        NotJSONError: invalid JSON, or an object with a duplicate name.
     """
     doubled: list[_Doubled] = []
     value = _parsed(text, exact, doubled)
@@ -39,7 +39,7 @@ def parse_json(text: str, exact: bool = False) -> Any:
 
 
 def jsonl_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """An object a line."""
+    """Return the rows of a file with one object per line."""
     for number, line in enumerate(read_lines(path)):
         if not line.strip():
             continue
@@ -55,7 +55,7 @@ def jsonl_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 def json_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
-    """A list of objects; an object a line; or BOLD's shape."""
+    """Return the rows of a list of objects, of one object per line, or of BOLD's structure."""
     doubled: list[_Doubled] = []
     text = read_text(path)
     try:
@@ -79,7 +79,7 @@ def json_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
 
 
 class _Doubled(dict[str, Any]):
-    """An object that has a name twice."""
+    """Object with a duplicate name."""
 
     name = ""
 
@@ -113,7 +113,7 @@ def _parsed(text: str, exact: bool, doubled: list[_Doubled]) -> Any:
 
 
 def _row_of(value: Any) -> str:
-    """`, row N` of the first row that has a name twice, if the value is a list of rows."""
+    """Return `, row N` for the first row with a duplicate name, if the value is a list of rows."""
     rows = enumerate(value) if isinstance(value, list) else ()
     return next((f", row {number + 1}" for number, row in rows if _holds_doubled(row)), "")
 
@@ -126,7 +126,7 @@ def _holds_doubled(value: Any) -> bool:
 
 
 def _by_category(value: Mapping[str, Any]) -> Iterator[dict[str, Any] | None]:
-    """Rows of BOLD's shape; None where it is another one."""
+    """Return the rows of BOLD's structure; None for another structure."""
     for category, names in value.items():
         if not isinstance(names, dict):
             yield None

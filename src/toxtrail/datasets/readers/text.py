@@ -1,4 +1,4 @@
-"""The text of a user's file: UTF-8, and not another format under this name."""
+"""Text of a user file: valid UTF-8, and not a file of another format under a wrong name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from toxtrail.regular_files import read_bytes
 
 
 class Format(NamedTuple):
-    """A format that is not read here."""
+    """Unsupported file format."""
 
     start: bytes
     """First bytes of such a file."""
@@ -46,7 +46,7 @@ BINARY = (
     _encoded(b"\xff\xfe", "UTF-16"),
     _encoded(b"\xfe\xff", "UTF-16"),
 )
-"""Recognised only in a file that is not UTF-8 text."""
+"""Formats detected only in files that are not UTF-8 text."""
 
 POINTERS = (
     Format(
@@ -62,29 +62,30 @@ POINTERS = (
     Format(b"%PDF-", "a PDF file", EXPORT),
     Format(b"{\\rtf", "an RTF document", "Save it as plain text in UTF-8."),
 )
-"""Text, but not the data."""
+"""Text files that refer to the data."""
 
 PAGE = re.compile(rb"\s*(<!doctype html|<html[\s>]|<\?xml\s)", re.IGNORECASE)
 ANSWERS = (b"404: Not Found", b"Not Found", b"Entry not found", b"Repository not found")
-"""What servers send in place of a file; all of it."""
+"""Error responses of servers in place of a file."""
 
 CONFLICT = re.compile(r"^<{7} .*?^={7}\r?$.*?^>{7} ", re.MULTILINE | re.DOTALL)
-"""Two versions of some lines, as git writes them."""
+"""Git's markers of a merge conflict."""
 
 INVISIBLE = frozenset(
     "\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0"
     + "".join(map(chr, (*range(0xFE00, 0xFE10), *range(0xE0100, 0xE01F0))))
 )
-"""Characters that show nothing and that Unicode does not count as spaces, controls or formats:
-fillers and variation selectors."""
+"""Invisible characters that Unicode does not classify as spaces, controls or formats: fillers and
+variation selectors."""
 
 
 def read_text(path: Path) -> str:
-    """The file's text, without a byte order mark.
+    """Return the file's text without a byte order mark.
 
     Raises:
-        DataError: it is empty, not UTF-8, binary, a pointer or web page in place of the data, or
-            holds an unresolved merge conflict.
+        DataError: the file is empty, not UTF-8, binary, a pointer or web page in place of the data,
+            or
+            contains an unresolved merge conflict.
     """
     content = read_bytes(path, limit=None)
     refuse_pages(path, content)
@@ -108,16 +109,16 @@ def read_text(path: Path) -> str:
 
 
 def read_lines(path: Path) -> list[str]:
-    """The file's lines, whatever ends them."""
+    """Return the file's lines for any type of line end."""
     lines = read_text(path).replace("\r\n", "\n").replace("\r", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
 def refuse_pages(path: Path, content: bytes) -> None:
-    """Refuse what is text but is in place of the data.
+    """Reject text files that do not contain the data.
 
     Raises:
-        DataError: a pointer, a web page, or a server's error.
+        DataError: the text is a pointer, a web page, or a server's error.
     """
     start = content.removeprefix(b"\xef\xbb\xbf")
     for pointer in POINTERS:
@@ -135,23 +136,24 @@ def refuse_pages(path: Path, content: bytes) -> None:
 
 
 def conflict_line(text: str) -> int | None:
-    """The line from 1 of the first unresolved merge conflict."""
+    """Return the line number, from 1, of the first unresolved merge conflict."""
     match = CONFLICT.search(text) if "\n>>>>>>> " in text else None
     return line_of(text, match.start()) if match else None
 
 
 def line_of(text: str, position: int) -> int:
-    """The line, from 1, of a character."""
+    """Return the line number, from 1, of a character."""
     return text.count("\n", 0, position) + 1
 
 
 def is_blank(text: str) -> bool:
-    """Whether a reader would see nothing: spaces, controls, zero-width characters."""
+    """Return whether a text has no visible characters: only spaces, controls, zero-width
+    characters."""
     return all(c in INVISIBLE or unicodedata.category(c) in BLANK for c in text)
 
 
 BLANK = frozenset(("Cc", "Cf", "Zs", "Zl", "Zp"))
-"""Unicode categories of characters that show nothing."""
+"""Unicode categories of invisible characters."""
 
 
 def _binary(path: Path, content: bytes) -> DataError | None:
