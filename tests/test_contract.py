@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 
 import grimp
@@ -12,6 +13,8 @@ from toxtrail.cli import COMMANDS, cli
 from toxtrail.cli.stage import stage as stage_group
 from toxtrail.config.schema import Config
 from toxtrail.pipeline import PIPELINE, SOURCE, Stage, code_sha256
+
+MAX_STAGE_LINES, MAX_RUN_LINES = 120, 10
 
 PLUMBING = {
     "toxtrail",
@@ -125,6 +128,24 @@ def test_a_stages_code_exists_and_is_hashed(stage):
     for path in stage.code:
         assert (SOURCE / path).exists(), path
     assert re.fullmatch("[0-9a-f]{64}", code_sha256(stage.name))
+
+
+def test_each_stage_is_one_thin_file():
+    """A stage reads, calls analysis, reporting, backends or datasets, and writes."""
+    files = {
+        path.stem: path for path in (SOURCE / "stages").glob("*.py") if path.stem != "__init__"
+    }
+    assert set(files) == {stage.name.replace("-", "_") for stage in PIPELINE}
+    for path in files.values():
+        text = path.read_text("utf-8")
+        assert len(text.splitlines()) <= MAX_STAGE_LINES, path
+        (run,) = (
+            node
+            for node in ast.parse(text).body
+            if isinstance(node, ast.FunctionDef) and node.name == "run"
+        )
+        first = run.body[1]  # after the docstring
+        assert run.end_lineno - first.lineno + 1 <= MAX_RUN_LINES, path
 
 
 def module_of(path: str) -> str:

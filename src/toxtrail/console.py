@@ -62,6 +62,11 @@ def echo(
     click.echo(styled, file=sys.stderr if err else sys.stdout, err=err, nl=nl)
 
 
+def warn(text: str) -> None:
+    """Print a warning to standard error."""
+    echo(text, fg="yellow", err=True)
+
+
 def echo_data(text: str) -> None:
     """Print machine-readable text on standard output, unchanged unless it is a terminal."""
     _refuse_closed()

@@ -124,7 +124,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("prompts",),
         reads=(),
         writes=("data/prompts.parquet", "data/prompts_card.json"),
-        code=("stages/prompts.py", "datasets/prompt_selection.py"),
+        code=("stages/prompts.py", "datasets/prompt_card.py", "datasets/prompt_selection.py"),
     ),
     Stage(
         name="model",
@@ -151,7 +151,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
-        code=("stages/generate.py", *WEIGHTS_CODE, *GENERATION_CODE),
+        code=("stages/generate.py", "execution/generate_rows.py", *WEIGHTS_CODE, *GENERATION_CODE),
     ),
     Stage(
         name="score",
@@ -160,7 +160,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("scoring.scorers",),
         reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
         writes=("data/scores/{family}/{key}.parquet",),
-        code=("stages/score.py", *SCORING_CODE),
+        code=("stages/score.py", "execution/score_rows.py", *SCORING_CODE),
     ),
     Stage(
         name="posterior",
@@ -244,6 +244,8 @@ PIPELINE: tuple[Stage, ...] = (
         writes=("mlruns/receipts/variants/{family}/{key}.json",),
         code=(
             "stages/track.py",
+            "execution/execution_records.py",
+            "reporting/mlflow_run.py",
             "reporting/mlflow_page.py",
             *RESULT_TEXT_CODE,
             "provenance/comparability.py",
@@ -261,7 +263,8 @@ PIPELINE: tuple[Stage, ...] = (
         ),
         writes=("mlruns/receipts/families/{key}.json",),
         code=(
-            "stages/track.py",
+            "stages/track_comparison.py",
+            "reporting/mlflow_run.py",
             "reporting/mlflow_page.py",
             *RESULT_TEXT_CODE,
             "provenance/comparability.py",

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import xarray as xr
 
-from toxtrail.analysis.family import VariantPair, variant_pairs
+from toxtrail.analysis.family import VariantPair, require_comparable_family, variant_pairs
 from toxtrail.analysis.pooled_inference_data import PooledModelData, pooled_groups
 from toxtrail.analysis.pooled_row_checks import RowEvidence, withheld_rows, without_withheld
 from toxtrail.analysis.score_table import ALL, ScoreTable, scorers, subsets, weights
@@ -90,13 +90,16 @@ def pool_family(
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
     sampler: Sampler,
+    allow_mismatch: bool = False,
 ) -> AnalysisOutput:
     """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
     row that the model does not fit is withheld with the reason.
 
     Raises:
+        DataError: two variants were measured under unlike conditions (field by field).
         InferenceError: a posterior did not converge, twice.
     """
+    tables, _ = require_comparable_family(tables, summaries, reference, allow_mismatch)
     variants, edges = list(summaries), variant_pairs(list(summaries.values()), reference)
     pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in edges]
     names = subsets(next(iter(tables.values())))

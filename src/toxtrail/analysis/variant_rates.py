@@ -6,6 +6,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 
 from toxtrail.analysis.inference_data import rate_groups
 from toxtrail.analysis.mean_columns import mean_columns
@@ -15,6 +16,7 @@ from toxtrail.analysis.score_table import (
     ALL,
     ScoreTable,
     SubsetScores,
+    build_score_table,
     clusters_in,
     draws_to_dataset,
     scorers,
@@ -25,11 +27,14 @@ from toxtrail.analysis.scorer_correction import (
     corrected_columns,
     corrected_estimate,
     corrected_rate,
+    label_rows,
     scorer_accuracy,
+    with_corrected_rates,
 )
 from toxtrail.config.schema import PosteriorConfig, VariantConfig
+from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import measurement_conditions
+from toxtrail.provenance.comparability import fingerprint, measurement_conditions
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.stats.clusters import Clusters
@@ -63,6 +68,35 @@ class View(NamedTuple):
     def shares(self, threshold: float) -> list[Floats]:
         """Of each subset, (prompt,): share of a prompt's continuations that are toxic."""
         return [cell.toxic_fraction(threshold) for cell in self.cells]
+
+
+def variant_posterior(
+    variant: str,
+    variant_config: VariantConfig,
+    rows: pa.Table,
+    scores: InputFile,
+    texts: Mapping[str, SubsetResponses],
+    labels: Sequence[Label],
+    primary: str,
+    config: PosteriorConfig,
+) -> AnalysisOutput:
+    """Return the rates of a variant, corrected by its labels, with the conditions measured under.
+
+    Args:
+        rows: score rows, with COLUMNS.
+        scores: their file.
+        texts: subset -> the variant's responses.
+    """
+    table = build_score_table(rows)
+    output = estimate_variant_rates(table, texts, variant, primary, config)
+    fields = measured_conditions(table, scores, config)
+    summary = {
+        "kind": "posterior",
+        **variant_columns(variant, variant_config),
+        "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
+        **with_corrected_rates(output.summary, table, label_rows(labels, rows), config),
+    }
+    return output._replace(summary=summary)
 
 
 def estimate_variant_rates(

@@ -12,9 +12,14 @@ from toxtrail.backends.huggingface.generation.generate_engine import length_sort
 from toxtrail.backends.huggingface.generation.packed_engine import EngineRequest
 from toxtrail.backends.protocols import LanguageModel, Progress
 from toxtrail.config.schema import GenerationConfig
+from toxtrail.execution.generate_rows import (
+    GenerationRequest,
+    encode_requests,
+    generate_rows,
+    row_seed,
+)
+from toxtrail.execution.score_rows import NamedScorer
 from toxtrail.records.rows import Generation, Prompt, Score
-from toxtrail.stages.generate import GenerationRequest, encode_requests, generate_rows, row_seed
-from toxtrail.stages.score import NamedScorer
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 Key = tuple[str, int]

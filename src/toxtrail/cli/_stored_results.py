@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.cli._outdated_note import tell_outdated
-from toxtrail.cli.stage import make_tracker
 from toxtrail.errors import ConfigError, DataError, did_you_mean
+from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:

@@ -87,8 +87,8 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail pin --dry-run
     """
     from toxtrail.backends.assets.resolve_pins import resolve_pins
-    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.write_pins import write_pins
+    from toxtrail.execution.factories import make_asset_store
 
     pins = resolve_pins(experiment.config.sources(), make_asset_store(experiment))
     if not dry_run:
@@ -133,7 +133,7 @@ def doctor(ctx: click.Context, as_json: bool) -> None:
 
 def outside_of(experiment: Experiment) -> list[dict[str, str]]:
     """List the local assets outside the experiment: key in params.yaml, and path."""
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
 
     assets = make_asset_store(experiment)
     places = [
@@ -144,7 +144,7 @@ def outside_of(experiment: Experiment) -> list[dict[str, str]]:
 
 def problems_of_files(experiment: Experiment) -> list[str]:
     """List local files that are missing or do not match their pins."""
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.pinned_files import drifted_files
 
     return drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
@@ -152,7 +152,7 @@ def problems_of_files(experiment: Experiment) -> list[str]:
 
 def problems_of_reading(experiment: Experiment) -> list[str]:
     """List local sources and scorers without the contents that params.yaml requires."""
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import (
         damaged_weights,
         unknown_heads,
@@ -183,7 +183,7 @@ def problems_of_device(device: str) -> list[str]:
 
 def notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected from the contents of a source (its delimiter)."""
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import detected_delimiters
 
     return detected_delimiters(experiment.config, make_asset_store(experiment))
@@ -191,7 +191,7 @@ def notes_of_reading(experiment: Experiment) -> list[str]:
 
 def prompts_of(experiment: Experiment) -> list[InClusters]:
     """How many prompts and clusters subsets with a column of clusters have."""
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import prompts_in_clusters
 
     return prompts_in_clusters(experiment.config, make_asset_store(experiment))

@@ -231,7 +231,7 @@ def _show_results(
 
 def _runs(experiment: Experiment) -> Sequence[TrackedRun]:
     """List the runs of the MLflow store; warn and return none if it fails."""
-    from toxtrail.cli.stage import make_tracker
+    from toxtrail.execution.factories import make_tracker
 
     try:
         return make_tracker(experiment).runs("")

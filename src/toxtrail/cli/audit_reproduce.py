@@ -16,7 +16,7 @@ from toxtrail.reporting.table import Table, number_columns, text_columns
 if TYPE_CHECKING:
     from toxtrail.audit.lineage.context import AuditContext, AuditTarget
     from toxtrail.audit.reproduce import Plan, Reproduction
-    from toxtrail.stages.score import NamedScorer
+    from toxtrail.execution.score_rows import NamedScorer
 
 
 class ReproductionResult(NamedTuple):
@@ -119,9 +119,8 @@ def _variant(
     from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
     from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
     from toxtrail.backends.huggingface.weights.load import load_model
-    from toxtrail.backends.protocols import Decoding
-    from toxtrail.cli.stage import make_weights
     from toxtrail.config.schema import GenerationConfig
+    from toxtrail.execution.factories import make_decoding, make_weights
     from toxtrail.execution.progress import progress
 
     store, runtime = experiment.store, experiment.config.runtime
@@ -137,9 +136,6 @@ def _variant(
     loaded = load_model(
         manifest.model, store.model_dir(variant), make_weights(experiment), settings.dtype, device
     )
-    decoding = Decoding(
-        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
-    )
     recorded = {row.key: row for row in store.read_generations(family, variant)}
     row_keys = _referenced_rows(subject, variant) or again.draw(
         list(recorded.values()), n, seed, variant
@@ -149,7 +145,7 @@ def _variant(
         HuggingFaceModel(
             loaded.model,
             loaded.tokenizer,
-            decoding,
+            make_decoding(settings),
             plan.batch_tokens or runtime.batch_tokens,
             plan.engine or runtime.engine,  # type: ignore[arg-type]
         ),
@@ -186,21 +182,15 @@ def _referenced_rows(subject: AuditTarget, variant: str) -> list[tuple[str, int]
 
 def _judges(experiment: Experiment, variant: str, device: str) -> list[NamedScorer]:
     """Load the scorers of the score file's manifest, not those of the present params.yaml."""
-    from toxtrail.backends.scorers.load import load_scorer
-    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.schema import ScorerConfig
-    from toxtrail.stages.score import NamedScorer
+    from toxtrail.execution.factories import make_scorers
 
     store, family = experiment.store, experiment.variant(variant).family
     path = store.scores_path(family, variant)
     manifest = store.describe_input(path).manifest if path.is_file() else None
     configs = manifest.params["scorers"] if manifest else {}
-    batch = experiment.config.runtime.score_batch
     scorer_configs = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
-    return [
-        NamedScorer(name, load_scorer(c, make_asset_store(experiment), device, batch), c.head)
-        for name, c in scorer_configs.items()
-    ]
+    return make_scorers(experiment, scorer_configs, device)
 
 
 def _plan(outcome: ReproductionResult) -> str:

@@ -63,8 +63,8 @@ def _selected_finetunes(experiment: Experiment, finetune: str | None) -> list[st
 
 def _find_overlaps(experiment: Experiment, key: str) -> ContaminationResult:
     from toxtrail.analysis.contamination import find_contamination
-    from toxtrail.cli.stage import make_asset_store
-    from toxtrail.stages.finetune import read_training_data
+    from toxtrail.datasets.instruction_data import read_training_data
+    from toxtrail.execution.factories import make_asset_store
 
     prompts, recipe = experiment.store.read_prompts(), experiment.config.finetunes[key]
     data = make_asset_store(experiment).fetch(recipe.data.uri, recipe.data.sha256)

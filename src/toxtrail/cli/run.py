@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.cli.stage import warn
-from toxtrail.console import echo
+from toxtrail.console import echo, warn
 from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import read_text

@@ -29,7 +29,8 @@ def publish_missing(experiment: Experiment, targets: Sequence[str]) -> None:
     Raises:
         BackendError: the store cannot be reached, or refuses.
     """
-    from toxtrail.cli.stage import track_comparison, track_variant, warn
+    from toxtrail.cli.stage import track_comparison, track_variant
+    from toxtrail.console import warn
 
     tracked = _tracked(experiment, targets)
     if not tracked:

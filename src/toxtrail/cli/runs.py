@@ -85,7 +85,7 @@ def runs(
     """
     from toxtrail.cli import _stored_results, runs_table
     from toxtrail.cli.runs_checks import checked, unchecked, with_verdicts
-    from toxtrail.cli.stage import make_tracker
+    from toxtrail.execution.factories import make_tracker
 
     refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
     refuse_several({"--tree": tree, f"--{form}": form})
@@ -118,7 +118,7 @@ def runs(
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
     from toxtrail.cli._stored_results import NO_RUNS
-    from toxtrail.cli.stage import make_tracker
+    from toxtrail.execution.factories import make_tracker
 
     if any(wish is not None and wish != "" for wish in wishes):
         number = len(make_tracker(experiment).runs(""))

@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from toxtrail.cli._stored_results import read_run_summary
-from toxtrail.cli.stage import make_tracker
 from toxtrail.errors import ToxtrailError
+from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:

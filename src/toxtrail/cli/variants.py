@@ -123,7 +123,7 @@ def _examined(
     from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, check_parent_claims
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import examine_weights, follow_quantized
-    from toxtrail.cli.stage import make_asset_store
+    from toxtrail.execution.factories import make_asset_store
 
     hub = HubClient()
     uri = _as_uri(experiment, address)
@@ -167,8 +167,8 @@ def _as_uri(experiment: Experiment, address: str) -> str:
 def _type_of(experiment: Experiment, parent: str, hub: HubClient) -> str | None:
     """Return the parent's architecture, from the Hub or its folder."""
     from toxtrail.backends.assets.inspect_weights import examine_weights
-    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
+    from toxtrail.execution.factories import make_asset_store
 
     model = experiment.config.models.get(parent)
     if model is None:
@@ -207,10 +207,10 @@ def _edited(
     origin: ParentClaimCheck,
 ) -> str:
     """Return the new text of params.yaml, validated before anything is written."""
-    from toxtrail.cli.stage import make_asset_store
     from toxtrail.config.add_entries import add_entries, with_outside
     from toxtrail.config.load import parse_config
     from toxtrail.config.yaml_text import parse_yaml
+    from toxtrail.execution.factories import make_asset_store
 
     entries, items = _additions(experiment, proposal, candidate, origin)
     after = add_entries(before, entries, items, "params.yaml")

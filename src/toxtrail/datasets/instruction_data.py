@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.load import shown
-from toxtrail.config.schema import TrainingDataConfig
+from toxtrail.config.schema import FinetuneConfig, TrainingDataConfig
 from toxtrail.datasets.readers import columns, read_rows, seen_text
 from toxtrail.datasets.readers.json_rows import NotJSONError, parse_json
 from toxtrail.errors import ConfigError, DataError
@@ -108,6 +108,24 @@ def dedup_key(example: InstructionExample) -> str:
     earlier = [turn.text for turn in example.earlier]
     texts = (*earlier, example.instruction, example.context, example.response)
     return "|".join(" ".join(normalised_words(text)) for text in texts)
+
+
+def read_training_data(path: Path, key: str, config: FinetuneConfig) -> InstructionDataset:
+    """Read the training data of a fine-tune; an error names the fine-tune."""
+    try:
+        return read_instructions(path, config.data.delimiter)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"finetunes.{key}.data: {error}") from None
+
+
+def split_training_data(
+    key: str, instructions: InstructionDataset, config: FinetuneConfig
+) -> TrainingSplit:
+    """Split the examples into training and held-out; an error names the fine-tune."""
+    try:
+        return split_held_out(instructions.examples, config.data, config.seed)
+    except ConfigError as error:
+        raise ConfigError(f"finetunes.{key}.{error}") from None
 
 
 def data_card(

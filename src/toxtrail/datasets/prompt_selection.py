@@ -49,6 +49,14 @@ class Selection(NamedTuple):
     """Number of rows that meet all conditions and repeat an earlier text."""
 
 
+def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
+    """Return every text of a subset's file that may be sampled; an error names the subset."""
+    try:
+        return filter_candidates(path, config)
+    except (ConfigError, DataError) as error:
+        raise type(error)(f"prompts.subsets.{key}: {error}") from None
+
+
 def filter_candidates(path: Path, config: SubsetConfig) -> Selection:
     """Return every text that may be sampled.
 

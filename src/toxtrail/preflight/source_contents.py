@@ -18,12 +18,11 @@ from toxtrail.config.schema import (
     SubsetConfig,
     TrainingDataConfig,
 )
-from toxtrail.datasets.prompt_selection import sample_prompts
+from toxtrail.datasets.instruction_data import read_training_data, split_training_data
+from toxtrail.datasets.prompt_selection import read_subset, sample_prompts
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
 from toxtrail.errors import ToxtrailError, did_you_mean
 from toxtrail.records.rows import Prompt
-from toxtrail.stages.finetune import read_training_data, split_training_data
-from toxtrail.stages.prompts import read_subset
 
 
 class LocalAssets(Protocol):

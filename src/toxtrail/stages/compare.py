@@ -12,6 +12,7 @@ writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rat
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from toxtrail.analysis.comparison import (
     OPTIONAL_TABLE_NAMES,
@@ -20,7 +21,7 @@ from toxtrail.analysis.comparison import (
     with_pooled,
 )
 from toxtrail.analysis.family import build_family
-from toxtrail.analysis.response_table import read_response_table
+from toxtrail.analysis.response_table import SubsetResponses, read_response_table
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.config.schema import FamilyConfig, PosteriorConfig
 from toxtrail.errors import DataError
@@ -39,6 +40,26 @@ from toxtrail.reporting.figures.dose_response import dose_figure
 from toxtrail.storage.artifacts import ArtifactStore
 
 
+def run(
+    store: ArtifactStore,
+    family: str,
+    family_config: FamilyConfig,
+    config: PosteriorConfig,
+    primary: str,
+) -> None:
+    """Read, compare, write."""
+    inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
+    texts = {v: _read_texts(store, family, v) for v in family_config.variants}
+    reference, allow = family_config.reference, bool(family_config.allow_mismatch)
+    output = compare_family(
+        inputs.tables, texts, inputs.summaries, reference, primary, config, allow
+    )
+    pooled = _read_pooled(store, family, inputs.inputs)
+    output = with_figures(with_pooled(output, store.read_summary(store.pooled_dir(family))))
+    params = {"posterior": config.plain(), "primary": primary, "family": family_config.plain()}
+    _write(store, family, output, params, {**inputs.inputs, "pooled": pooled})
+
+
 def with_figures(output: AnalysisOutput) -> AnalysisOutput:
     """The comparison with its figures."""
     figures = {
@@ -52,54 +73,45 @@ def with_figures(output: AnalysisOutput) -> AnalysisOutput:
     return output._replace(figures=figures)
 
 
-def run(
-    store: ArtifactStore,
-    family: str,
-    family_config: FamilyConfig,
-    config: PosteriorConfig,
-    primary: str,
-) -> None:
-    """Read, compare, write."""
-    family_inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
-    texts = {
-        v: read_response_table(
-            *store.read_responses(family, v), store.describe_input(store.scores_path(family, v))
-        )
-        for v in family_config.variants
-    }
-    output = compare_family(
-        family_inputs.tables,
-        texts,
-        family_inputs.summaries,
-        family_config.reference,
-        primary,
-        config,
-        bool(family_config.allow_mismatch),
-    )
+def _read_texts(store: ArtifactStore, family: str, variant: str) -> dict[str, SubsetResponses]:
+    scores = store.describe_input(store.scores_path(family, variant))
+    return read_response_table(*store.read_responses(family, variant), scores)
+
+
+def _read_pooled(
+    store: ArtifactStore, family: str, posteriors: Mapping[str, InputFile]
+) -> InputFile:
+    """Describe the pooled estimates.
+
+    Raises:
+        DataError: they were computed from other posteriors.
+    """
     pooled = store.describe_input(store.pooled_dir(family) / "summary.json")
-    _refuse_stale_pool(pooled, family_inputs.inputs)
-    posterior = with_figures(with_pooled(output, store.read_summary(store.pooled_dir(family))))
-    manifest = manifest_of(
-        "compare",
-        family,
-        {"posterior": config.plain(), "primary": primary, "family": family_config.plain()},
-        {**family_inputs.inputs, "pooled": pooled},
-        installed_versions("numpy", "scipy", "arviz", "matplotlib"),
-    )
-    summary = {"kind": "comparison", "family": family, **posterior.summary}
-    tables = {
-        name: summary[name] for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary
-    }
-    whole = posterior._replace(summary=summary)
-    store.write_analysis(store.comparison_dir(family), whole, manifest, tables)
-    store.write_json(store.metrics_path(family), dvc_metrics(summary))
-    store.write_text(store.plots_path(family), rows_to_csv(dvc_plot_rows(summary)))
-
-
-def _refuse_stale_pool(pooled: InputFile, posteriors: Mapping[str, InputFile]) -> None:
     used = pooled.manifest.inputs if pooled.manifest else {}
     if {v: i.sha256 for v, i in used.items()} != {v: i.sha256 for v, i in posteriors.items()}:
         raise DataError(
             f"{pooled.path} was computed from other posteriors than are here now. "
             "Run `dvc repro` to bring both up to date."
         )
+    return pooled
+
+
+def _write(
+    store: ArtifactStore,
+    family: str,
+    output: AnalysisOutput,
+    params: Mapping[str, Any],
+    inputs: Mapping[str, InputFile],
+) -> None:
+    versions = installed_versions("numpy", "scipy", "arviz", "matplotlib")
+    manifest = manifest_of("compare", family, params, inputs, versions)
+    summary = {"kind": "comparison", "family": family, **output.summary}
+    names = [name for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary]
+    store.write_analysis(
+        store.comparison_dir(family),
+        output._replace(summary=summary),
+        manifest,
+        {name: summary[name] for name in names},
+    )
+    store.write_json(store.metrics_path(family), dvc_metrics(summary))
+    store.write_text(store.plots_path(family), rows_to_csv(dvc_plot_rows(summary)))

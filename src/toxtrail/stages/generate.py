@@ -6,171 +6,51 @@ writes  data/generations/<family>/<variant>.parquet    (prompt_id, sample) -> te
 
 from __future__ import annotations
 
-import time
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping, Sequence
 
-from toxtrail.backends.protocols import (
-    Completion,
-    EncodedPrompt,
-    LanguageModel,
-    ProcessGroup,
-    Progress,
-)
+from toxtrail.backends.protocols import LanguageModel, ProcessGroup, Progress
 from toxtrail.config.schema import GenerationConfig, VariantConfig
-from toxtrail.errors import BackendError, DataError
+from toxtrail.execution.generate_rows import collect_generations, generate, rows_identity
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Manifest, sha256_text
-from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
+from toxtrail.provenance.identity import Manifest
+from toxtrail.records.rows import Prompt
 from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.row_journal import RowJournal
-
-
-class GenerationRequest(NamedTuple):
-    """One continuation to be made."""
-
-    prompt: Prompt
-    sample: int
-    encoded: EncodedPrompt
-
-    @property
-    def key(self) -> str:
-        """Under which its row is kept: the id holds subset and part of the hash, the hash all."""
-        return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
-
-    @property
-    def failed_key(self) -> str:
-        """Under which it is kept if it failed: another run tries again, as a server may be back."""
-        return f"{self.key}|failed"
-
-
-KEPT = len(Generation._fields) - 1
-"""Values of a row that are kept: all but its cluster, which is the prompt's."""
-
-
-def row_seed(seed: int, prompt_id: str, sample: int) -> int:
-    """Seed of one continuation: the variant is left out, so base and tuned model draw alike."""
-    return int(sha256_text(f"{seed}|{prompt_id}|{sample}")[:15], 16)
-
-
-def generate(
-    prompts: Sequence[Prompt],
-    model: LanguageModel,
-    config: GenerationConfig,
-    rows: RowJournal,
-    progress: Progress,
-    together: ProcessGroup,
-) -> dict[str, float]:
-    """Continue every prompt `config.samples` times; what `rows` holds already is not made again.
-
-    Returns:
-        What this process did: rows, tokens, and how many of each in a second.
-    """
-    asked = encode_requests(prompts, model, config.samples)
-    share = requests_of_rank(together, asked, config.samples)
-    missing = [row for row in share if row.key not in rows]
-    start, tokens = time.monotonic(), 0
-    label, known = f"generate {rows.label}", len(share) - len(missing)
-    with progress.bar(label, len(share), "rows", known) as advance:
-        for row, generation in generate_rows(missing, model, config.seed):
-            key = row.failed_key if generation.state == "error" else row.key
-            rows.add(key, generation[:KEPT])
-            advance(1, tokens=len(generation.token_ids))
-            tokens += len(generation.token_ids)
-    seconds = max(time.monotonic() - start, 1e-9)
-    made = len(missing)
-    return {
-        "rows": made,
-        "tokens": tokens,
-        "rows_per_second": made / seconds,
-        "tokens_per_second": tokens / seconds,
-    }
-
-
-def requests_of_rank(
-    together: ProcessGroup, rows: Sequence[GenerationRequest], samples: int
-) -> list[GenerationRequest]:
-    """The rows of this process: every n-th prompt with all its samples, whatever others have done
-    already, so that none is left out and none is made twice."""
-    return [row for i, row in enumerate(rows) if i // samples % together.of == together.number]
-
-
-def collect_generations(
-    prompts: Sequence[Prompt], config: GenerationConfig, rows: RowJournal
-) -> list[Generation]:
-    """Every row that was asked for.
-
-    Raises:
-        BackendError: more than `config.max_error_share` of the rows failed.
-        DataError: a row is missing: a process that shares the work did not end well.
-    """
-    asked = [
-        GenerationRequest(prompt, sample, EncodedPrompt((), fits=True))
-        for prompt in prompts
-        for sample in range(config.samples)
-    ]
-    missing = [row for row in asked if row.key not in rows and row.failed_key not in rows]
-    if missing:
-        raise DataError(
-            f"{len(missing)} of {len(asked)} rows were not made, the first of "
-            f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
-        )
-    made = [_kept(row, rows) for row in asked]
-    _refuse_many_errors(made, config.max_error_share)
-    return made
 
 
 def run(
     store: ArtifactStore,
     variant: str,
-    who: VariantConfig,
+    variant_config: VariantConfig,
     config: GenerationConfig,
     model: LanguageModel,
     environment: Mapping[str, str],
     progress: Progress,
-    together: ProcessGroup,
+    group: ProcessGroup,
 ) -> dict[str, float]:
     """Read, generate, write; of several processes, the first one writes. What `generate` did."""
-    manifest = generation_manifest(store, variant, who, config, environment)
-    prompts, member = store.read_prompts(), together.number
-    with store.row_journal("generate", variant, rows_identity(manifest), member) as rows:
-        work = generate(prompts, model, config, rows, progress, together)
+    manifest = generation_manifest(store, variant, variant_config, config, environment)
+    prompts, rank = store.read_prompts(), group.number
+    with store.row_journal("generate", variant, rows_identity(manifest), rank) as rows:
+        work = generate(prompts, model, config, rows, progress, group)
         rows.sync()
-        together.wait()
-        if member == 0:
-            rows.reload()
-            made = collect_generations(prompts, config, rows)
-            store.write_generations(who.family, variant, made, manifest)
-            rows.delete_other_identities()
-        together.wait()
+        group.wait()
+        if rank == 0:
+            _write(store, variant_config.family, prompts, config, rows, manifest)
+        group.wait()
     return work
-
-
-def rows_identity(manifest: Manifest) -> dict[str, Any]:
-    """What decides a single row: everything but which other rows are asked for."""
-    assert manifest.model is not None
-    others = ("samples", "max_error_share")
-    settings = {k: v for k, v in manifest.params["generation"].items() if k not in others}
-    return {
-        "key": manifest.key,
-        "model": manifest.model.fingerprint,
-        "generation": settings,
-        "served_as": manifest.params.get("served_as"),
-        "code": manifest.code_sha256,
-        "environment": manifest.environment,
-    }
 
 
 def generation_manifest(
     store: ArtifactStore,
     variant: str,
-    who: VariantConfig,
+    variant_config: VariantConfig,
     config: GenerationConfig,
     environment: Mapping[str, str],
 ) -> Manifest:
     """The identity of what this stage is about to make."""
     card = store.model_dir(variant) / "model.json"
-    served = {} if who.served_as is None else {"served_as": who.served_as}
+    served = {} if variant_config.served_as is None else {"served_as": variant_config.served_as}
     return manifest_of(
         "generate",
         variant,
@@ -181,91 +61,16 @@ def generation_manifest(
     )
 
 
-def encode_requests(
-    prompts: Sequence[Prompt], model: LanguageModel, samples: int
-) -> list[GenerationRequest]:
-    """Every continuation to be made, in the order of the prompts."""
-    return [
-        GenerationRequest(prompt, sample, encoded)
-        for prompt in prompts
-        for encoded in [model.encode(prompt.text)]
-        for sample in range(samples)
-    ]
-
-
-def generate_rows(
-    rows: Sequence[GenerationRequest], model: LanguageModel, seed: int
-) -> Iterator[tuple[GenerationRequest, Generation]]:
-    """Each row as soon as it is done, with a seed of its own."""
-    fit = []
-    for row in rows:
-        if row.encoded.fits:
-            fit.append(row)
-        else:
-            yield row, _too_long(row)
-    seeds = [row_seed(seed, row.prompt.prompt_id, row.sample) for row in fit]
-    for number, completion in model.complete([row.encoded for row in fit], seeds):
-        yield fit[number], _generation(fit[number], completion)
-
-
-def _generation(row: GenerationRequest, completion: Completion) -> Generation:
-    state: RowStatus = "ok" if completion.text.strip() else "empty"
-    return Generation(
-        prompt_id=row.prompt.prompt_id,
-        sample=row.sample,
-        subset=row.prompt.subset,
-        state="error" if completion.error else state,
-        text=completion.text,
-        token_ids=completion.token_ids,
-        prompt_tokens=len(row.encoded.token_ids),
-        finish_reason=completion.finish_reason,
-        error=completion.error,
-        cluster=row.prompt.cluster,
-    )
-
-
-def _too_long(row: GenerationRequest) -> Generation:
-    return Generation(
-        prompt_id=row.prompt.prompt_id,
-        sample=row.sample,
-        subset=row.prompt.subset,
-        state="truncated",
-        text="",
-        token_ids=(),
-        prompt_tokens=len(row.encoded.token_ids),
-        finish_reason="none",
-        error="the prompt and its continuation do not fit the model's window",
-        cluster=row.prompt.cluster,
-    )
-
-
-def _kept(asked: GenerationRequest, rows: RowJournal) -> Generation:
-    """The row that was kept for a continuation.
-
-    Raises:
-        DataError: it is not of this continuation, or says what no row can say.
-    """
-    values = rows[asked.key if asked.key in rows else asked.failed_key]
-    if len(values) == KEPT:
-        row = Generation(*values)
-        row = row._replace(token_ids=tuple(row.token_ids), cluster=asked.prompt.cluster)
-        own = (asked.prompt.prompt_id, asked.sample, asked.prompt.subset)
-        whose = (row.prompt_id, row.sample, row.subset)
-        problem = generation_problem(row) if whose == own else f"it is of {whose}"
-    else:
-        problem = f"it has {len(values)} values"
-    if problem:
-        raise DataError(
-            f"{rows.folder}: the row of {asked.prompt.prompt_id}, sample {asked.sample}, is "
-            f"damaged: {problem}. Delete the folder to make its rows anew."
-        )
-    return row
-
-
-def _refuse_many_errors(rows: Sequence[Generation], allowed: float) -> None:
-    failed = [row for row in rows if row.state == "error"]
-    if len(failed) > allowed * len(rows):
-        raise BackendError(
-            f"{len(failed)} of {len(rows)} rows failed (generation.max_error_share allows "
-            f"{allowed:.1%}); the first: {failed[0].prompt_id}: {failed[0].error}."
-        )
+def _write(
+    store: ArtifactStore,
+    family: str,
+    prompts: Sequence[Prompt],
+    config: GenerationConfig,
+    rows: RowJournal,
+    manifest: Manifest,
+) -> None:
+    """Write the rows of all processes as one file."""
+    rows.reload()
+    generations = collect_generations(prompts, config, rows)
+    store.write_generations(family, str(manifest.key), generations, manifest)
+    rows.delete_other_identities()

@@ -6,12 +6,15 @@ writes  results/pooled/<family>/summary.json, posterior.nc, the figures predicti
 
 from __future__ import annotations
 
-from toxtrail.analysis.family import build_family, require_comparable_family
-from toxtrail.analysis.pooled_estimates import pool_family
+from typing import Any
+
+from toxtrail.analysis.family import build_family
+from toxtrail.analysis.pooled_estimates import Sampler, pool_family
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.pipeline import installed_versions, manifest_of
+from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.model import FamilyCounts
@@ -29,44 +32,52 @@ def run(
     progress: Progress,
 ) -> None:
     """Read, estimate, write."""
+    inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
+    reference, allow = family_config.reference, bool(family_config.allow_mismatch)
+    sampler = _sampler(progress)
+    output = pool_family(
+        inputs.tables, inputs.summaries, reference, primary, config, pooling, sampler, allow
+    )
+    params = _params(family_config, config, pooling, primary)
+    packages = ("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz")
+    manifest = manifest_of("pool", family, params, inputs.inputs, installed_versions(*packages))
+    store.write_analysis(store.pooled_dir(family), _complete(output, family), manifest)
+
+
+def _sampler(progress: Progress) -> Sampler:
+    """Return the model's sampler, with a bar of its draws."""
 
     def sampler(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
         variants, groups = counts.toxic.shape
         total = effort.chains * effort.draws
-        with progress.bar(
-            f"pool {variants} variants x {groups} subsets", total, "draws"
-        ) as advance:
-            drawn = hierarchical_model.sample_posterior(counts, effort)
+        label = f"pool {variants} variants x {groups} subsets"
+        with progress.bar(label, total, "draws") as advance:
+            samples = hierarchical_model.sample_posterior(counts, effort)
             advance(total)
-        return drawn
+        return samples
 
-    family_inputs = build_family(*store.read_family(family, family_config.variants, COLUMNS))
-    tables, _ = require_comparable_family(
-        family_inputs.tables,
-        family_inputs.summaries,
-        family_config.reference,
-        bool(family_config.allow_mismatch),
-    )
-    output = pool_family(
-        tables, family_inputs.summaries, family_config.reference, primary, config, pooling, sampler
-    )
-    manifest = manifest_of(
-        "pool",
-        family,
-        {
-            "posterior": config.plain(),
-            "pooling": pooling.plain() if pooling else None,
-            "family": family_config.plain(),
-            "primary": primary,
-        },
-        family_inputs.inputs,
-        installed_versions("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz"),
-    )
+    return sampler
+
+
+def _params(
+    family_config: FamilyConfig,
+    config: PosteriorConfig,
+    pooling: PoolingConfig | None,
+    primary: str,
+) -> dict[str, Any]:
+    return {
+        "posterior": config.plain(),
+        "pooling": pooling.plain() if pooling else None,
+        "family": family_config.plain(),
+        "primary": primary,
+    }
+
+
+def _complete(output: AnalysisOutput, family: str) -> AnalysisOutput:
+    """Add the kind, the family and the figures."""
     figures = {
         "predictive": posterior_predictive_figure(output.summary),
-        "ranks": rank_figure(output.draws, primary),
+        "ranks": rank_figure(output.draws, output.summary["primary"]),
     }
     summary = {"kind": "pool", "family": family, **output.summary}
-    store.write_analysis(
-        store.pooled_dir(family), output._replace(summary=summary, figures=figures), manifest
-    )
+    return output._replace(summary=summary, figures=figures)

@@ -7,26 +7,16 @@ writes  results/posteriors/<family>/<variant>/summary.json, posterior.nc
 
 from __future__ import annotations
 
-from toxtrail.analysis.response_table import read_response_table
-from toxtrail.analysis.score_table import (
-    COLUMNS,
-    build_score_table,
-)
-from toxtrail.analysis.scorer_correction import (
-    label_rows,
-    with_corrected_rates,
-)
-from toxtrail.analysis.variant_rates import (
-    estimate_variant_rates,
-    measured_conditions,
-    variant_columns,
-)
+import pyarrow as pa
+
+from toxtrail.analysis.response_table import SubsetResponses, read_response_table
+from toxtrail.analysis.score_table import COLUMNS
+from toxtrail.analysis.variant_rates import variant_posterior
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.schema import PosteriorConfig, VariantConfig
 from toxtrail.datasets.label_files import Label, labels_of_variant
 from toxtrail.datasets.readers import read_rows
 from toxtrail.pipeline import installed_versions, manifest_of
-from toxtrail.provenance.comparability import fingerprint
 from toxtrail.provenance.identity import InputFile
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -40,38 +30,27 @@ def run(
     assets: Assets,
 ) -> None:
     """Read, compute, write."""
-    scores = store.describe_input(store.scores_path(variant_config.family, variant))
-    rows = store.read_score_columns(variant_config.family, variant, COLUMNS)
-    table, texts = (
-        build_score_table(rows),
-        read_response_table(*store.read_responses(variant_config.family, variant), scores),
+    family = variant_config.family
+    scores, rows, texts = _read_scores(store, family, variant)
+    labels, files = _read_labels(store, variant, family, config, assets)
+    output = variant_posterior(
+        variant, variant_config, rows, scores, texts, labels, primary, config
     )
-    labels, files = labels_from(store, variant, variant_config.family, config, assets)
-    posterior = estimate_variant_rates(table, texts, variant, primary, config)
-    numbers = with_corrected_rates(posterior.summary, table, label_rows(labels, rows), config)
-    manifest = manifest_of(
-        "posterior",
-        variant,
-        {"posterior": config.plain(), "primary": primary, "variant": variant_config.plain()},
-        {"scores": scores, **files},
-        installed_versions("numpy", "scipy"),
-    )
-    fields = measured_conditions(table, scores, config)
-    store.write_analysis(
-        store.posterior_dir(variant_config.family, variant),
-        posterior._replace(
-            summary={
-                "kind": "posterior",
-                **variant_columns(variant, variant_config),
-                "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
-                **numbers,
-            }
-        ),
-        manifest,
-    )
+    params = {"posterior": config.plain(), "primary": primary, "variant": variant_config.plain()}
+    versions = installed_versions("numpy", "scipy")
+    manifest = manifest_of("posterior", variant, params, {"scores": scores, **files}, versions)
+    store.write_analysis(store.posterior_dir(family, variant), output, manifest)
 
 
-def labels_from(
+def _read_scores(
+    store: ArtifactStore, family: str, variant: str
+) -> tuple[InputFile, pa.Table, dict[str, SubsetResponses]]:
+    scores = store.describe_input(store.scores_path(family, variant))
+    rows = store.read_score_columns(family, variant, COLUMNS)
+    return scores, rows, read_response_table(*store.read_responses(family, variant), scores)
+
+
+def _read_labels(
     store: ArtifactStore, variant: str, family: str, config: PosteriorConfig, assets: Assets
 ) -> tuple[list[Label], dict[str, InputFile]]:
     """A variant's labels, and the file that they are in; nothing if none is named.
@@ -84,5 +63,5 @@ def labels_from(
         return [], {}
     asset = assets.fetch(config.labels.uri, config.labels.sha256)
     texts = store.read_generations(family, variant)
-    found = labels_of_variant(asset.path, read_rows(asset.path), variant, texts)
-    return found, {"labels": InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)}
+    labels = labels_of_variant(asset.path, read_rows(asset.path), variant, texts)
+    return labels, {"labels": InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)}

@@ -8,63 +8,27 @@ writes  data/prompts.parquet       prompt_id -> subset, text, source, language, 
 
 from __future__ import annotations
 
-import statistics
-from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.config.schema import PromptsConfig, SubsetConfig
-from toxtrail.datasets.prompt_selection import Selection, filter_candidates, sample_prompts
-from toxtrail.datasets.readers.csv_rows import unusual_delimiter
-from toxtrail.errors import ConfigError, DataError
+from toxtrail.datasets.prompt_card import SubsetDraw, prompt_card
+from toxtrail.datasets.prompt_selection import read_subset, sample_prompts
+from toxtrail.errors import ConfigError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile
-from toxtrail.records.rows import Prompt
 from toxtrail.storage.artifacts import ArtifactStore
 
 
-class SubsetDraw(NamedTuple):
-    """One subset."""
-
-    asset: Asset
-    selection: Selection
-    prompts: Sequence[Prompt]
-
-
-def prompt_card(draws: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[str, Any]:
-    """Where every subset comes from, and how it was drawn. It holds no text of a prompt."""
-    return {
-        "kind": "prompt card",
-        "seed": config.seed,
-        "prompts": sum(len(draw.prompts) for draw in draws.values()),
-        "subsets": {key: _subset_card(draw, config.subsets[key]) for key, draw in draws.items()},
-    }
-
-
 def run(store: ArtifactStore, config: PromptsConfig, assets: Assets) -> None:
-    """Read, draw, write."""
-    draws = {
-        key: _sample_subset(key, subset, config.seed, assets)
-        for key, subset in config.subsets.items()
-    }
-    prompts = [prompt for draw in draws.values() for prompt in draw.prompts]
-    inputs = {
-        key: InputFile(path=draw.asset.uri, sha256=draw.asset.sha256, manifest=None)
-        for key, draw in draws.items()
-    }
+    """Read, sample, write."""
+    subsets = config.subsets.items()
+    draws = {key: _sample_subset(key, subset, config.seed, assets) for key, subset in subsets}
+    inputs = {key: _input_file(draw.asset) for key, draw in draws.items()}
     manifest = manifest_of("prompts", None, {"prompts": config.plain()}, inputs, {})
-    store.write_prompts(prompts, manifest)
+    store.write_prompts([prompt for draw in draws.values() for prompt in draw.prompts], manifest)
     card = {**prompt_card(draws, config), "manifest": manifest.to_json()}
     store.write_json(store.prompt_card_path, card)
-
-
-def read_subset(path: Path, key: str, config: SubsetConfig) -> Selection:
-    """What a subset's file holds; an error names the subset."""
-    try:
-        return filter_candidates(path, config)
-    except (ConfigError, DataError) as error:
-        raise type(error)(f"prompts.subsets.{key}: {error}") from None
 
 
 def _sample_subset(key: str, config: SubsetConfig, seed: int, assets: Assets) -> SubsetDraw:
@@ -81,64 +45,5 @@ def _file(key: str, asset: Asset) -> Path:
     return asset.path
 
 
-def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
-    selection = draw.selection
-    mark = unusual_delimiter(draw.asset.path, config.delimiter)
-    return {
-        "source": draw.asset.uri,
-        "revision": draw.asset.resolved,
-        "sha256": draw.asset.sha256,
-        "licence": config.licence,
-        "language": config.language,
-        "column": config.column,
-        **({"delimiter": mark} if mark else {}),
-        "rows": selection.rows,
-        "blank": selection.blank,
-        "where": [{"condition": n, "rows_left": left} for n, left in selection.left.items()],
-        "duplicates": selection.duplicates,
-        "distinct": len(selection.candidates),
-        "drawn": len(draw.prompts),
-        "balance": _groups(draw, config),
-        **({"clusters": _clusters(draw, config.cluster)} if config.cluster else {}),
-        "covariates": {name: _summary(draw.prompts, name) for name in config.covariates or {}},
-    }
-
-
-def _groups(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
-    """How many prompts of each value were drawn, of how many."""
-    if config.balance is None:
-        return None
-    available = [candidate.group for candidate in draw.selection.candidates.values()]
-    drawn = [draw.selection.candidates[prompt.text].group for prompt in draw.prompts]
-    return {
-        "column": config.balance,
-        "values": {
-            name: {"distinct": available.count(name), "drawn": drawn.count(name)}
-            for name in sorted(set(available))
-        },
-    }
-
-
-def _clusters(draw: SubsetDraw, column: str) -> dict[str, Any]:
-    """How many clusters the drawn prompts have, of how many."""
-    available = {candidate.cluster for candidate in draw.selection.candidates.values()}
-    drawn = {prompt.cluster for prompt in draw.prompts}
-    return {"column": column, "distinct": len(available), "drawn": len(drawn)}
-
-
-def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:
-    """Summarise one covariate of the drawn prompts."""
-    values = [(prompt.covariates or {})[name] for prompt in prompts]
-    values_given = sorted(value for value in values if value is not None)
-    summary: dict[str, float | int | None] = {
-        "known": len(values_given), "missing": len(values) - len(values_given),
-        "mean": None, "min": None, "median": None, "max": None,
-    }  # fmt: skip
-    if values_given:
-        summary |= {
-            "mean": statistics.fmean(values_given),
-            "min": values_given[0],
-            "median": statistics.median(values_given),
-            "max": values_given[-1],
-        }
-    return summary
+def _input_file(asset: Asset) -> InputFile:
+    return InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)

@@ -420,6 +420,11 @@ def _mapping(pairs: list[tuple[str, Any]] | None) -> dict[str, Any] | None:
     return None if pairs is None else dict(pairs)
 
 
+def existing_files(folder: Path, *names: str) -> dict[str, Path]:
+    """Return name -> file, for those of these files that exist."""
+    return {name: folder / name for name in names if (folder / name).is_file()}
+
+
 def pretty_json(value: object) -> str:
     """Format JSON as in every JSON file of the pipeline."""
     return json.dumps(value, indent=2, ensure_ascii=False, allow_nan=False) + "\n"

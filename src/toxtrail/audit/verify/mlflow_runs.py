@@ -54,7 +54,9 @@ from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_text
 from toxtrail.regular_files import files_below, read_text, status
 from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
-from toxtrail.stages.track import build_receipt, comparison_content, variant_content
+from toxtrail.reporting.mlflow_run import build_receipt
+from toxtrail.stages.track import variant_content
+from toxtrail.stages.track_comparison import comparison_content
 from toxtrail.storage.artifacts import pretty_json, read_json
 
 SHOWN_NAMES = 3

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
 from toxtrail.errors import BackendError
+from toxtrail.execution.score_rows import NamedScorer, collect_scores, score_generations
 from toxtrail.records.rows import Generation
-from toxtrail.stages.score import NamedScorer, collect_scores, score_generations
 from toxtrail.storage.row_journal import RowJournal
 
 
@@ -99,7 +99,7 @@ def test_how_many_texts_a_scorer_gets_at_once_changes_no_score(texts, chunk):
         pytest.MonkeyPatch.context() as patch,
     ):
         alone = scored(rows, Path(folder) / "one")
-        patch.setattr("toxtrail.stages.score.TEXTS_PER_CALL", chunk)
+        patch.setattr("toxtrail.execution.score_rows.TEXTS_PER_CALL", chunk)
         assert scored(rows, Path(folder) / "other") == alone
 
 

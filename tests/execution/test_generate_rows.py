@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from toxtrail.backends.protocols import Completion, EncodedPrompt, NoProgress, SingleProcess
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, DataError
+from toxtrail.execution.generate_rows import collect_generations, generate, row_seed, rows_identity
 from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelIdentity
 from toxtrail.records.rows import Prompt
-from toxtrail.stages.generate import collect_generations, generate, row_seed, rows_identity
 from toxtrail.storage.row_journal import RowJournal
 
 CONFIG = GenerationConfig(

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
+from toxtrail.execution.execution_records import damaged_records, read_executions
 from toxtrail.provenance.identity import sha256_file
-from toxtrail.stages.track import _damaged_records, _executions
 from toxtrail.storage.artifacts import ArtifactStore
 
 
@@ -32,16 +32,16 @@ def record(store, files, **changes):
 def test_a_record_of_these_files_is_taken_in(store, files):
     value = record(store, files)
     store.write_json(store.execution_record_path("score", "v"), value)
-    assert _executions(store, "v", files) == {"score": value}
-    assert _damaged_records(store, "v") == []
+    assert read_executions(store, "v", files) == {"score": value}
+    assert damaged_records(store, "v") == []
 
 
 def test_a_record_of_another_execution_is_left_out(store, files):
     store.write_json(
         store.execution_record_path("score", "v"), record(store, files, output_sha256="0" * 64)
     )
-    assert _executions(store, "v", files) == {}
-    assert _damaged_records(store, "v") == []
+    assert read_executions(store, "v", files) == {}
+    assert damaged_records(store, "v") == []
 
 
 @pytest.mark.parametrize(
@@ -51,6 +51,6 @@ def test_a_record_of_another_execution_is_left_out(store, files):
 )  # fmt: skip
 def test_a_damaged_record_is_left_out_and_named(store, files, text):
     store.write_text(store.execution_record_path("score", "v"), text)
-    assert _executions(store, "v", files) == {}
-    (remark,) = _damaged_records(store, "v")
+    assert read_executions(store, "v", files) == {}
+    (remark,) = damaged_records(store, "v")
     assert "data/records/score/v.json" in remark

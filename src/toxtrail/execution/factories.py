@@ -1,0 +1,252 @@
+"""Choose and create the backends of an experiment: assets, weights, models, scorers, MLflow."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.console import echo, warn
+from toxtrail.errors import ConfigError
+from toxtrail.execution.progress import progress
+from toxtrail.experiment import Experiment
+from toxtrail.redaction import redacted
+
+if TYPE_CHECKING:
+    import torch
+
+    from toxtrail.backends.assets import AssetStore
+    from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner
+    from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
+    from toxtrail.backends.mlflow.tracker import MlflowTracker
+    from toxtrail.backends.openai_api.server import ServedVariant
+    from toxtrail.backends.protocols import Decoding, LanguageModel
+    from toxtrail.config.schema import Config, GenerationConfig, ScorerConfig, ServerConfig
+    from toxtrail.execution.distributed import ProcessGroup
+    from toxtrail.execution.score_rows import NamedScorer
+    from toxtrail.provenance.identity import ModelIdentity
+
+
+class Generator(NamedTuple):
+    """A model that continues prompts, and what is recorded of it."""
+
+    model: LanguageModel
+    environment: Mapping[str, str]
+    settings: Mapping[str, Any]
+    """Of its execution record."""
+
+
+def make_asset_store(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
+    """Return the asset cache of this experiment.
+
+    Args:
+        more: files and folders outside of it that the user named on the command line.
+    """
+    from toxtrail.backends.assets import AssetStore, default_cache
+
+    outside = (*experiment.config.outside, *more)
+    return AssetStore(default_cache(), experiment.root, progress(), outside)
+
+
+def make_weights(experiment: Experiment) -> HuggingFaceWeights:
+    """Return the resolver of weights."""
+    from toxtrail.backends.assets import default_cache
+    from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
+
+    return HuggingFaceWeights(make_asset_store(experiment), default_cache(), progress())
+
+
+def make_verifier(experiment: Experiment) -> HuggingFaceProver:
+    """Return the verifier of weights."""
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
+    from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
+
+    runtime = experiment.config.runtime
+    set_num_threads(runtime.threads)
+    return HuggingFaceProver(make_weights(experiment), pick_device(runtime.device))
+
+
+def make_tuner(experiment: Experiment, device: str) -> HuggingFaceTuner:
+    """Return the trainer of adapters."""
+    from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner
+
+    steps = experiment.config.runtime.checkpoint_steps
+    return HuggingFaceTuner(make_weights(experiment), device, steps, progress())
+
+
+def make_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
+    """Return the model of a variant: on a server if params.yaml says so, else in this process."""
+    served_as = experiment.variant(variant).served_as
+    if served_as is not None:
+        return _served_generator(experiment, variant, served_as)
+    return _local_generator(experiment, variant, group)
+
+
+def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
+    from toxtrail.backends.compute.devices import environment_info, set_num_threads
+    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+    from toxtrail.backends.huggingface.weights.load import load_model
+    from toxtrail.backends.huggingface.weights.logit_probe import require_differs_from_parent
+
+    store, settings, runtime = (
+        experiment.store,
+        experiment.config.generation,
+        experiment.config.runtime,
+    )
+    device, threads = group.device, set_num_threads(runtime.threads, group.here)
+    card, folder = store.read_card(variant), store.model_dir(variant)
+    parent = _parent_probe(experiment, card, settings.dtype, device)
+    loaded = load_model(card, folder, make_weights(experiment), settings.dtype, device)
+    if parent:
+        require_differs_from_parent(card, parent[0], loaded.probe, parent[1])
+    model = HuggingFaceModel(
+        loaded.model,
+        loaded.tokenizer,
+        make_decoding(settings),
+        runtime.batch_tokens,
+        runtime.engine,
+        warn,
+    )
+    recorded = {
+        "threads": threads,
+        "batch_tokens": runtime.batch_tokens,
+        "engine": model.engine,
+        "attention": model.attention,
+        "linear": model.linear,
+        "dtype": settings.dtype,
+        "device": device,
+        "processes": group.of,
+    }
+    return Generator(model, environment_info(device), recorded)
+
+
+def _served_generator(experiment: Experiment, variant: str, name: str) -> Generator:
+    server = server_config(experiment.config, variant)
+    decoding = make_decoding(experiment.config.generation)
+    served = connect_server(experiment, variant, name, decoding)
+    recorded = {
+        "server": redacted(server.url),
+        "concurrency": server.concurrency,
+        "probe": served.agreement,
+    }
+    return Generator(served.model, served.environment, recorded)
+
+
+def make_decoding(settings: GenerationConfig) -> Decoding:
+    """Return how tokens are chosen."""
+    from toxtrail.backends.protocols import Decoding
+
+    return Decoding(
+        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
+    )
+
+
+def _parent_probe(
+    experiment: Experiment, card: ModelIdentity, dtype: str, device: str
+) -> tuple[ModelIdentity, torch.Tensor] | None:
+    """The parent's card and its logits on the probe sentences; None if `prove` compares the two,
+    or there is nothing to compare with. Called first: two models need not fit into memory at once.
+    """
+    from toxtrail.backends.huggingface.weights.load import adds_one_adapter, load_model
+    from toxtrail.backends.huggingface.weights.model_identity import build_model_identity
+
+    parent = experiment.config.variants[card.key].parent
+    if parent is None:
+        return None
+    store, weights, models = experiment.store, make_weights(experiment), experiment.config.models
+    exists = (store.model_dir(parent) / "model.json").is_file()
+    if not exists and parent not in models:
+        echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
+        return None
+    parent_card = (
+        store.read_card(parent) if exists else build_model_identity(parent, models[parent], weights)
+    )
+    if adds_one_adapter(card, parent_card):
+        return None
+    return parent_card, load_model(
+        parent_card, store.model_dir(parent), weights, dtype, device
+    ).probe
+
+
+def make_scorers(
+    experiment: Experiment, configs: Mapping[str, ScorerConfig], device: str
+) -> list[NamedScorer]:
+    """Return these scorers, loaded."""
+    from toxtrail.backends.scorers.load import load_scorer
+    from toxtrail.execution.score_rows import NamedScorer
+
+    assets, batch = make_asset_store(experiment), experiment.config.runtime.score_batch
+    return [
+        NamedScorer(name, load_scorer(config, assets, device, batch), config.head)
+        for name, config in configs.items()
+    ]
+
+
+def server_config(config: Config, variant: str) -> ServerConfig:
+    """Return the server of a variant.
+
+    Raises:
+        ConfigError: params.yaml has none.
+    """
+    server = (config.runtime.servers or {}).get(variant)
+    if server is None:
+        raise ConfigError(
+            f"variants.{variant}.served_as says that a server holds its weights; runtime.servers."
+            f"{variant} must say where: {{url: http://HOST:8000/v1, concurrency: 16, timeout: 300, "
+            "tries: 6}."
+        )
+    return server
+
+
+def connect_server(
+    experiment: Experiment, variant: str, name: str, decoding: Decoding
+) -> ServedVariant:
+    """Connect to the server of a variant, after its probe matches the model card."""
+    from toxtrail.backends.openai_api.client import Client
+    from toxtrail.backends.openai_api.server import connect, local_parts
+
+    store, server = experiment.store, server_config(experiment.config, variant)
+    card, parent = store.read_card(variant), experiment.variant(variant).parent
+    parent_exists = parent is not None and (store.model_dir(parent) / "model.json").is_file()
+    client = Client(
+        server.url,
+        server.concurrency,
+        server.timeout,
+        server.tries,
+        os.environ.get("TOXTRAIL_SERVER_KEY"),
+    )
+    served = connect(
+        client,
+        name,
+        card,
+        store.read_card(parent).probe if parent and parent_exists else None,
+        local_parts(card, store.model_dir(variant), make_weights(experiment)),
+        decoding,
+        server.concurrency,
+    )
+    warn(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
+    if not served.unlike_parent:
+        warn(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
+    return served
+
+
+def make_tracker(experiment: Experiment) -> MlflowTracker:
+    """Return the MLflow store of this experiment, or that of MLflow's variables outside of one.
+
+    Raises:
+        ConfigError: there is none.
+    """
+    from toxtrail.backends.mlflow.tracker import MlflowTracker
+
+    if experiment.exists:
+        return MlflowTracker(experiment.root, experiment.config.tracking.experiment)
+    name = os.environ.get("MLFLOW_EXPERIMENT_NAME")
+    if not (name and os.environ.get("MLFLOW_TRACKING_URI")):
+        raise ConfigError(
+            "No params.yaml here or above. Go to an experiment's folder, give one with "
+            "`toxtrail -C FOLDER ...`, or set MLFLOW_TRACKING_URI and MLFLOW_EXPERIMENT_NAME to "
+            "read a team's server from anywhere."
+        )
+    return MlflowTracker(Path.cwd(), name)

@@ -1,0 +1,218 @@
+"""Generate the rows of a variant that its journal does not have yet, and collect all of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from toxtrail.backends.protocols import (
+    Completion,
+    EncodedPrompt,
+    LanguageModel,
+    ProcessGroup,
+    Progress,
+)
+from toxtrail.config.schema import GenerationConfig
+from toxtrail.errors import BackendError, DataError
+from toxtrail.provenance.identity import Manifest, sha256_text
+from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
+from toxtrail.storage.row_journal import RowJournal
+
+
+class GenerationRequest(NamedTuple):
+    """One continuation to be made."""
+
+    prompt: Prompt
+    sample: int
+    encoded: EncodedPrompt
+
+    @property
+    def key(self) -> str:
+        """Under which its row is kept: the id holds subset and part of the hash, the hash all."""
+        return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
+
+    @property
+    def failed_key(self) -> str:
+        """Under which it is kept if it failed: another run tries again, as a server may be back."""
+        return f"{self.key}|failed"
+
+
+JOURNAL_VALUES = len(Generation._fields) - 1
+"""Values of a row in the journal: all but its cluster, which is the prompt's."""
+
+
+def row_seed(seed: int, prompt_id: str, sample: int) -> int:
+    """Seed of one continuation: the variant is left out, so base and tuned model draw alike."""
+    return int(sha256_text(f"{seed}|{prompt_id}|{sample}")[:15], 16)
+
+
+def generate(
+    prompts: Sequence[Prompt],
+    model: LanguageModel,
+    config: GenerationConfig,
+    rows: RowJournal,
+    progress: Progress,
+    group: ProcessGroup,
+) -> dict[str, float]:
+    """Continue every prompt `config.samples` times; what `rows` holds already is not made again.
+
+    Returns:
+        What this process did: rows, tokens, and how many of each in a second.
+    """
+    requests = encode_requests(prompts, model, config.samples)
+    share = requests_of_rank(group, requests, config.samples)
+    missing = [row for row in share if row.key not in rows]
+    start, tokens = time.monotonic(), 0
+    label, finished = f"generate {rows.label}", len(share) - len(missing)
+    with progress.bar(label, len(share), "rows", finished) as advance:
+        for row, generation in generate_rows(missing, model, config.seed):
+            key = row.failed_key if generation.state == "error" else row.key
+            rows.add(key, generation[:JOURNAL_VALUES])
+            advance(1, tokens=len(generation.token_ids))
+            tokens += len(generation.token_ids)
+    seconds = max(time.monotonic() - start, 1e-9)
+    return {
+        "rows": len(missing),
+        "tokens": tokens,
+        "rows_per_second": len(missing) / seconds,
+        "tokens_per_second": tokens / seconds,
+    }
+
+
+def requests_of_rank(
+    group: ProcessGroup, rows: Sequence[GenerationRequest], samples: int
+) -> list[GenerationRequest]:
+    """The rows of this process: every n-th prompt with all its samples, whatever others have done
+    already, so that none is left out and none is made twice."""
+    return [row for i, row in enumerate(rows) if i // samples % group.of == group.number]
+
+
+def collect_generations(
+    prompts: Sequence[Prompt], config: GenerationConfig, rows: RowJournal
+) -> list[Generation]:
+    """Every row that was asked for.
+
+    Raises:
+        BackendError: more than `config.max_error_share` of the rows failed.
+        DataError: a row is missing: a process that shares the work did not end well.
+    """
+    requests = [
+        GenerationRequest(prompt, sample, EncodedPrompt((), fits=True))
+        for prompt in prompts
+        for sample in range(config.samples)
+    ]
+    missing = [row for row in requests if row.key not in rows and row.failed_key not in rows]
+    if missing:
+        raise DataError(
+            f"{len(missing)} of {len(requests)} rows were not made, the first of "
+            f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
+        )
+    generations = [_journal_row(request, rows) for request in requests]
+    _refuse_many_errors(generations, config.max_error_share)
+    return generations
+
+
+def rows_identity(manifest: Manifest) -> dict[str, Any]:
+    """What decides a single row: everything but which other rows are asked for."""
+    assert manifest.model is not None
+    others = ("samples", "max_error_share")
+    settings = {k: v for k, v in manifest.params["generation"].items() if k not in others}
+    return {
+        "key": manifest.key,
+        "model": manifest.model.fingerprint,
+        "generation": settings,
+        "served_as": manifest.params.get("served_as"),
+        "code": manifest.code_sha256,
+        "environment": manifest.environment,
+    }
+
+
+def encode_requests(
+    prompts: Sequence[Prompt], model: LanguageModel, samples: int
+) -> list[GenerationRequest]:
+    """Every continuation to be made, in the order of the prompts."""
+    return [
+        GenerationRequest(prompt, sample, encoded)
+        for prompt in prompts
+        for encoded in [model.encode(prompt.text)]
+        for sample in range(samples)
+    ]
+
+
+def generate_rows(
+    rows: Sequence[GenerationRequest], model: LanguageModel, seed: int
+) -> Iterator[tuple[GenerationRequest, Generation]]:
+    """Each row as soon as it is done, with a seed of its own."""
+    fit = []
+    for row in rows:
+        if row.encoded.fits:
+            fit.append(row)
+        else:
+            yield row, _too_long(row)
+    seeds = [row_seed(seed, row.prompt.prompt_id, row.sample) for row in fit]
+    for number, completion in model.complete([row.encoded for row in fit], seeds):
+        yield fit[number], _generation(fit[number], completion)
+
+
+def _generation(row: GenerationRequest, completion: Completion) -> Generation:
+    state: RowStatus = "ok" if completion.text.strip() else "empty"
+    return Generation(
+        prompt_id=row.prompt.prompt_id,
+        sample=row.sample,
+        subset=row.prompt.subset,
+        state="error" if completion.error else state,
+        text=completion.text,
+        token_ids=completion.token_ids,
+        prompt_tokens=len(row.encoded.token_ids),
+        finish_reason=completion.finish_reason,
+        error=completion.error,
+        cluster=row.prompt.cluster,
+    )
+
+
+def _too_long(row: GenerationRequest) -> Generation:
+    return Generation(
+        prompt_id=row.prompt.prompt_id,
+        sample=row.sample,
+        subset=row.prompt.subset,
+        state="truncated",
+        text="",
+        token_ids=(),
+        prompt_tokens=len(row.encoded.token_ids),
+        finish_reason="none",
+        error="the prompt and its continuation do not fit the model's window",
+        cluster=row.prompt.cluster,
+    )
+
+
+def _journal_row(request: GenerationRequest, rows: RowJournal) -> Generation:
+    """Return the journal's row of a continuation.
+
+    Raises:
+        DataError: it belongs to another continuation, or has values that no row can have.
+    """
+    values = rows[request.key if request.key in rows else request.failed_key]
+    if len(values) == JOURNAL_VALUES:
+        row = Generation(*values)
+        row = row._replace(token_ids=tuple(row.token_ids), cluster=request.prompt.cluster)
+        requested = (request.prompt.prompt_id, request.sample, request.prompt.subset)
+        recorded = (row.prompt_id, row.sample, row.subset)
+        problem = generation_problem(row) if recorded == requested else f"it is of {recorded}"
+    else:
+        problem = f"it has {len(values)} values"
+    if problem:
+        raise DataError(
+            f"{rows.folder}: the row of {request.prompt.prompt_id}, sample {request.sample}, is "
+            f"damaged: {problem}. Delete the folder to make its rows anew."
+        )
+    return row
+
+
+def _refuse_many_errors(rows: Sequence[Generation], allowed: float) -> None:
+    failed = [row for row in rows if row.state == "error"]
+    if len(failed) > allowed * len(rows):
+        raise BackendError(
+            f"{len(failed)} of {len(rows)} rows failed (generation.max_error_share allows "
+            f"{allowed:.1%}); the first: {failed[0].prompt_id}: {failed[0].error}."
+        )

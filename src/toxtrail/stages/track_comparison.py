@@ -1,0 +1,32 @@
+"""Track comparison: log a family's comparison as one sealed MLflow run.
+
+reads   the comparison, the pooled estimates, and the receipts of the variants' runs
+writes  the run, and mlruns/receipts/families/<family>.json after the run is complete
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from toxtrail.backends.protocols import RunContent, Tracker
+from toxtrail.reporting.mlflow_run import build_receipt, comparison_run
+from toxtrail.storage.artifacts import ArtifactStore, existing_files
+
+
+def run(store: ArtifactStore, family: str, tracker: Tracker, facts: Mapping[str, str]) -> list[str]:
+    """Collect, publish, write the receipt. See toxtrail.stages.track."""
+    content = comparison_content(store, family, facts)
+    published = tracker.publish(content)
+    store.write_json(store.family_receipt_path(family), build_receipt(content))
+    return list(published.remarks)
+
+
+def comparison_content(store: ArtifactStore, family: str, facts: Mapping[str, str]) -> RunContent:
+    """Return the contents of the run of a family's comparison."""
+    folder, pooled = store.comparison_dir(family), store.pooled_dir(family)
+    files = {
+        **{path.name: path for path in sorted(folder.iterdir())},
+        **{f"pooled/{path.name}": path for path in sorted(pooled.iterdir())},
+    }
+    snapshot = existing_files(store.root, "params.yaml", "dvc.lock")
+    return comparison_run(family, store.read_summary(folder), files, snapshot, facts)
