@@ -1,1 +1,1 @@
-"""The mathematics: arrays in, arrays out. Nothing here reads a file, a clock or a config."""
+"""Statistical functions: arrays in, arrays out. No function reads a file, a clock or a config."""

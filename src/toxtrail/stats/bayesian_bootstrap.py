@@ -1,6 +1,6 @@
 """The mean of bounded values under random weights: an exact Bayesian bootstrap.
 
-The posterior of a mean over prompts, nothing being assumed of how their values are spread:
+The posterior of a mean over prompts, without an assumption about the distribution of the values:
 
     weight ~ Dirichlet(shape)        mean = sum_i weight[i] x[i]
 
@@ -9,13 +9,14 @@ where prior atoms may be added to the prompts. With G[i] ~ Gamma(shape[i]) indep
     P(mean <= t) = P(sum_i G[i] (x[i] - t) <= 0),
 
 a linear combination of gamma variables, whose distribution function is one integral of their
-characteristic functions (Davies 1973, doi:10.1093/biomet/60.2.415). It is summed to 1e-9, so there
-are no draws and no seed. Prompts that belong together (a cluster) have one weight:
+characteristic functions (Davies 1973, doi:10.1093/biomet/60.2.415). It is computed to 1e-9, without
+draws and without a seed. Prompts of one cluster have one weight:
 
     mean = sum_c weight[c] total[c] / sum_c weight[c] size[c].
 
-Of more than FEW different values, those in each of BINS equal steps of their range become two, with
-the same mass, mean and variance; time and memory do not grow with the square of the prompts.
+If there are more than FEW distinct values, the values in each of BINS equal bins of their range are
+replaced by two values with the same mass, mean and variance; time and memory then do not grow with
+the square of the number of prompts.
 
 Source: Rubin 1981, doi:10.1214/aos/1176345338; with atoms, Ferguson 1973.
 """
@@ -33,26 +34,29 @@ from toxtrail.stats.rates import Floats, Interval
 
 FEW, BINS = 200, 100
 GAUSSIAN, GAMMA = 12.0, 40.0
-"""Standard deviations, and scales of the largest gamma variable, beyond which nothing is left."""
+"""Standard deviations, and scales of the largest gamma variable, beyond which the mass is
+negligible."""
 SILENT = 28.0
-"""-log of what the characteristic function has fallen to where the sum ends."""
+"""-log of the value of the characteristic function at which the sum is truncated."""
 MOST_STEPS = 1 << 15
 SLOW = 12.0
-"""Total shape up to which the characteristic function falls so slowly, and turns so little, that it
-is summed in equal steps of the logarithm of its argument."""
+"""Total shape up to which the characteristic function falls and oscillates so slowly that it is
+summed
+in equal steps of the logarithm of its argument."""
 LOG_STEP = 0.2
-"""Such a step. The integrand is analytic in a strip of half-width pi/2: an error below 1e-12."""
+"""Step of that sum. The integrand is analytic in a strip of half-width pi/2: an error below
+1e-12."""
 
 
 class WeightedMean(NamedTuple):
-    """Posterior of a mean; made by `weighted_mean` or `clustered_mean`."""
+    """Posterior of a mean; created by `weighted_mean` or `clustered_mean`."""
 
     value: Floats
     """(term,)."""
     size: Floats
-    """(term,): how often the value is counted; 1 but for clusters."""
+    """(term,): number of values in a term; 1 except for clusters."""
     shape: Floats
-    """(term,) of the gamma weights."""
+    """(term,): shapes of the gamma weights."""
 
     @property
     def support(self) -> tuple[float, float]:
@@ -61,7 +65,7 @@ class WeightedMean(NamedTuple):
 
     @property
     def mirrored(self) -> WeightedMean:
-        """The posterior of the negative mean."""
+        """Posterior of the negative mean."""
         return WeightedMean(-self.value[::-1], self.size[::-1], self.shape[::-1])
 
     @property
@@ -75,7 +79,7 @@ class WeightedMean(NamedTuple):
         return 1 - self.cdf(0.0)
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation; exact where all sizes are 1, else to first order."""
+        """Mean and standard deviation; exact if all sizes are 1, else to first order."""
         weight = self.shape * self.size
         mean = float((weight * self.value).sum() / weight.sum())
         spread = float((self.shape * (self.size * (self.value - mean)) ** 2).sum())
@@ -83,14 +87,14 @@ class WeightedMean(NamedTuple):
         return mean, (spread / (total * (total + 1))) ** 0.5 / apart
 
     def cdf(self, mean: float) -> float:
-        """P(mean <= this)."""
+        """Return P(mean <= value)."""
         low, high = self.support
         if mean < low or mean >= high:
             return float(mean >= high)
         return _below_zero(self.size * (self.value - mean), self.shape)
 
     def interval(self, level: float) -> Interval:
-        """Equal-tailed interval."""
+        """Return the equal-tailed interval."""
         if self.leans_down:
             lo, hi = _interval(self.mirrored, level)
             return Interval(-hi, -lo)
@@ -98,9 +102,11 @@ class WeightedMean(NamedTuple):
 
 
 def weighted_mean(values: Floats, shapes: Floats) -> WeightedMean:
-    """Args:
-    values: (term,), finite.
-    shapes: (term,), above 0: 1 for a prompt of a plain Bayesian bootstrap.
+    """Return the posterior of the mean of independent values.
+
+    Args:
+        values: (term,), finite.
+        shapes: (term,), above 0: 1 for a prompt in a plain Bayesian bootstrap.
     """
     value, inverse = np.unique(values, return_inverse=True)
     shape = np.bincount(inverse, weights=shapes).astype(np.float64)
@@ -110,10 +116,12 @@ def weighted_mean(values: Floats, shapes: Floats) -> WeightedMean:
 
 
 def clustered_mean(totals: Floats, sizes: Floats, shapes: Floats) -> WeightedMean:
-    """Args:
-    totals: (cluster,): sums of the values of each cluster.
-    sizes: (cluster,): how many they are.
-    shapes: (cluster,), above 0.
+    """Return the posterior of the mean of clustered values.
+
+    Args:
+        totals: (cluster,): sum of the values of each cluster.
+        sizes: (cluster,): number of values.
+        shapes: (cluster,), above 0.
     """
     order = np.lexsort((sizes, totals / sizes))
     return WeightedMean((totals / sizes)[order], sizes[order], shapes[order])
@@ -122,13 +130,15 @@ def clustered_mean(totals: Floats, sizes: Floats, shapes: Floats) -> WeightedMea
 def students_mass(
     n: float, level: float, variance_ratio: float = 1.0, freedom: float | None = None
 ) -> float:
-    """Total shape of the weights of n values, at least 2, with which the posterior of their mean
-    has the variance of Student's interval at this level: the plain bootstrap (total n) is too
-    narrow by 7 % at 32 values and by 2 % at 100.
+    """Return the total shape of the weights of n values (at least 2) for which the posterior of
+    their mean
+    has the variance of Student's interval at this level.
+
+    The plain bootstrap (total n) is too narrow by 7 % at 32 values and by 2 % at 100.
 
     Args:
-        variance_ratio: of the mean's variance to that of n independent values.
-        freedom: degrees of freedom of the variance; None: n - 1.
+        variance_ratio: variance of the mean divided by that of n independent values.
+        freedom: degrees of freedom of the variance; None for n - 1.
     """
     quantile = stats.t.ppf((1 + level) / 2, n - 1 if freedom is None else freedom)
     wider = float(quantile / stats.norm.ppf((1 + level) / 2))
@@ -136,13 +146,15 @@ def students_mass(
 
 
 def pooled_shapes(sizes: Sequence[int], weights: Sequence[float], total: float) -> list[Floats]:
-    """Of each subset (prompt,): shapes that sum to `total`, divided by the subsets' weights."""
+    """Return, for each subset, (prompt,) shapes that sum to `total`, divided by the subsets'
+    weights."""
     return [np.full(n, total * w / n) for n, w in zip(sizes, weights, strict=True)]
 
 
 def effective(sizes: Sequence[int], weights: Sequence[float]) -> float:
-    """Prompts that would say as much if each counted alike: their number, where weights are shares
-    of the prompts (Kish 1965)."""
+    """Return the effective number of prompts: their number if weights are proportional to the
+    subsets'
+    sizes (Kish 1965)."""
     return 1 / sum(w * w / n for n, w in zip(sizes, weights, strict=True))
 
 
@@ -163,7 +175,7 @@ def _interval(posterior: WeightedMean, level: float) -> Interval:
 def _quantile(
     cdf: Callable[[float], float], mass: float, guess: float, step: float, low: float, high: float
 ) -> float:
-    """Where the distribution function reaches `mass`: bracketed from a guess, then Brent."""
+    """Return the quantile of `mass`, by bracketing from a guess and Brent's method."""
     left, right = max(guess - step, low), min(guess + step, high)
     while left > low and cdf(left) > mass:
         left = max(left - 2 * step, low)
@@ -175,7 +187,7 @@ def _quantile(
 
 
 def _below_zero(scale: Floats, shape: Floats) -> float:
-    """P(sum_i G[i] scale[i] <= 0), G[i] ~ Gamma(shape[i])."""
+    """Return P(sum_i G[i] scale[i] <= 0), G[i] ~ Gamma(shape[i])."""
     nonzero = scale != 0
     scale, shape = scale[nonzero], shape[nonzero]
     if not nonzero.any() or scale.min() > 0:
@@ -201,8 +213,11 @@ def _below_zero(scale: Floats, shape: Floats) -> float:
 
 
 def _below_zero_by_logarithm(scale: Floats, shape: Floats) -> float:
-    """The same by the trapezoidal rule in log t: with 2 to 20 prompts, or few clusters, a sum in
-    equal steps of t takes 30,000 of them, and is not exact then."""
+    """Return the same probability by the trapezoidal rule in log t.
+
+    With 2 to 20 prompts, or few clusters, a sum in equal steps of t needs 30,000 steps and is not
+    exact.
+    """
     scale = scale / np.abs(scale).max()
     low, high = -SILENT - np.log1p(shape.sum()), SILENT
     while 0.5 * float(np.log1p((np.exp(min(high, 300.0)) * scale) ** 2) @ shape) < SILENT:
@@ -217,7 +232,7 @@ def _below_zero_by_logarithm(scale: Floats, shape: Floats) -> float:
 
 
 def _binned(value: Floats, shape: Floats) -> tuple[Floats, Floats]:
-    """Values in ascending order: of each step of their range two, which keep its mass, mean and
+    """Return values in ascending order: two for each bin of their range, with its mass, mean and
     variance."""
     low, high = value[0], value[-1]
     bin_index = np.minimum(((value - low) / (high - low) * BINS).astype(np.int64), BINS - 1)

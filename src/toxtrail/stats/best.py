@@ -1,16 +1,16 @@
-"""BEST, as the reference paper ran it. It answers another question than the rate models do.
+"""BEST, as in the reference paper. It answers another question than the rate models do.
 
-The scores of two variants are taken for two independent samples of Student's t:
+The scores of two variants are modelled as two independent samples of Student's t:
 
     score_a[i] ~ T(nu, mu_a, sigma_a)        score_b[i] ~ T(nu, mu_b, sigma_b)
     mu    ~ Normal(m, 1000 s)                m, s: mean and standard deviation of all scores
     sigma ~ Uniform(s / 1000, 1000 s)
     nu    = 1 + Exponential(mean 29)
 
-and the answer is mu_b - mu_a. Toxicity scores pile up near 0 and have a long tail; a t follows the
-pile and takes the tail for outliers. With 10 % toxic against 1 % and the same pile, mu_b - mu_a is
-0, perfectly converged and beside the point. So a predictive check of the toxicity rate is
-given with the answer.
+and the result is mu_b - mu_a. Toxicity scores are concentrated near 0 with a long tail; a t
+distribution fits the concentration and treats the tail as outliers. With 10 % toxic against 1 % and
+the same concentration near 0, mu_b - mu_a converges to 0, which does not describe the difference. A
+predictive check of the toxicity rate is therefore reported with the result.
 
 Source: Kruschke 2013, Journal of Experimental Psychology: General 142(2), doi:10.1037/a0029146.
 """
@@ -38,7 +38,7 @@ WARNING = (
     "is here to repeat published analyses. Conclude from the rates."
 )
 LEAST_P = 0.005
-"""A predictive check whose p is nearer to 0 or 1 fails."""
+"""A predictive check with p closer to 0 or 1 fails."""
 
 
 class LocationDifference(NamedTuple):
@@ -48,20 +48,20 @@ class LocationDifference(NamedTuple):
     interval: Interval
     verdict: Verdict
     predicted_a: float
-    """Toxicity rate that the fitted model expects of a, in [0, 1]."""
+    """Toxicity rate that the fitted model predicts for a, in [0, 1]."""
     predicted_b: float
     fits: bool
-    """Whether the model would have produced such toxicity rates."""
+    """Whether the model predicts the observed toxicity rates."""
 
 
 def build(a: Floats, b: Floats) -> pm.Model:
-    """The model of this module's head.
+    """Build the model in this module's docstring.
 
     Args:
         a, b: (row,) scores, in [0, 1].
 
     Raises:
-        DataError: fewer than two scores of a variant, or all scores are the same.
+        DataError: fewer than two scores of a variant, or all scores are equal.
     """
     import pymc as pm
 
@@ -80,7 +80,7 @@ def build(a: Floats, b: Floats) -> pm.Model:
 
 
 def model_data(a: Floats, b: Floats) -> dict[str, Any]:
-    """What a built model is given, by name: swapped without compiling again."""
+    """Return the data of a built model by name, to replace them without compiling again."""
     together = np.concatenate([a, b])
     return {"a": a, "b": b, "middle": together.mean(), "scale": together.std()}
 
@@ -93,7 +93,7 @@ def location_difference(
     level: float,
     rng: np.random.Generator,
 ) -> LocationDifference:
-    """The answer, and whether the model that gives it fits the toxicity rates."""
+    """Return the difference of locations, and whether the model fits the toxicity rates."""
     posterior = {name: values.ravel() for name, values in samples.posterior.items()}
     difference = posterior["mu_b"] - posterior["mu_a"]
     interval = equal_tailed_interval(difference, level)

@@ -1,20 +1,22 @@
-"""Prompts that belong together (one template, one author) say less than as many on their own.
+"""Effective number of prompts for clustered prompts (of one template, one author).
 
-A weighted mean over subsets rests on an effective number of prompts (Korn & Graubard 1998): their
-number, divided
+The number of prompts of a weighted mean over subsets (Korn & Graubard 1998) is divided
 
 - by the design effect, the variance of the mean with clusters as the sampling unit over that with
   prompts as the unit, at least 1;
 - and by the square of the ratio of Student's quantiles with the degrees of freedom of the clusters
   and of the prompts.
 
-Each posterior is computed as if there were so many prompts, for a table of counts as in Rao & Scott
-1992 (doi:10.2307/2532311). Where the values are all alike the design effect cannot be estimated,
-and each cluster counts as one prompt. Clusters of one prompt each change nothing.
+Each posterior is computed as if there were this number of prompts, for a table of counts as in Rao
+&
+Scott 1992 (doi:10.2307/2532311). If all values are equal, the design effect cannot be estimated,
+and
+each cluster counts as one prompt. Clusters of one prompt each change nothing.
 
-Subsets are strata: what is between them is not variance of the mean. Subsets that share a cluster
-are one stratum, in which the cluster is one unit. Where a stratum has one cluster only, its
-variance cannot be estimated, and all subsets are taken as one stratum around the common mean.
+Subsets are strata: differences between them do not contribute to the variance of the mean. Subsets
+that share a cluster are one stratum, in which the cluster is one unit. If a stratum has only one
+cluster, its variance cannot be estimated, and all subsets are treated as one stratum around the
+common mean.
 """
 
 from __future__ import annotations
@@ -33,35 +35,35 @@ from toxtrail.stats.rates import Floats, Ints
 
 
 class Clusters(NamedTuple):
-    """Which prompts belong together."""
+    """Assignment of prompts to clusters."""
 
     of: Sequence[Ints]
-    """Of each subset, (prompt,): the number of the prompt's cluster, from 0. Subsets may share
+    """For each subset, (prompt,): number of the prompt's cluster, from 0. Subsets may share
     clusters."""
     level: float
-    """Of the interval that is asked for."""
+    """Level of the requested interval."""
 
     @property
     def number(self) -> int:
-        """How many there are."""
+        """Number of clusters."""
         return int(np.unique(np.concatenate(self.of)).size)
 
 
 class Counted(NamedTuple):
-    """How many prompts a weighted mean rests on."""
+    """Number of prompts behind a weighted mean."""
 
     prompts: float
-    """Each counted alike (Kish 1965)."""
+    """Number of equally weighted prompts (Kish 1965)."""
     variance_ratio: float = 1.0
-    """With clusters as the unit over prompts as the unit, at least 1."""
+    """Variance with clusters as the unit divided by that with prompts as the unit, at least 1."""
     freedom: tuple[int, int] | None = None
     """Degrees of freedom of the clusters and of the prompts; None without clusters."""
     level: float = 0.0
-    """Of the interval that is asked for; without clusters it does not matter."""
+    """Level of the requested interval; without clusters it has no effect."""
 
     @property
     def design_effect(self) -> float:
-        """By how much the number of prompts is divided; 1 without clusters."""
+        """Divisor of the number of prompts; 1 without clusters."""
         if self.freedom is None:
             return 1.0
         clusters, prompts = self.freedom
@@ -72,12 +74,12 @@ class Counted(NamedTuple):
 
     @property
     def effective(self) -> float:
-        """Prompts that would say as much if each were on its own."""
+        """Number of independent prompts with the same information."""
         return self.prompts / self.design_effect
 
     def mass(self, level: float) -> float | None:
-        """Total shape of the weights of a mean (`students_mass`); None if it has no variance that
-        could be estimated."""
+        """Total shape of the weights of a mean (`students_mass`); None if its variance cannot be
+        estimated."""
         if self.freedom is None:
             return None if self.prompts < 2 else students_mass(self.prompts, level)
         if self.prompts < 2 or self.freedom[0] < 1:
@@ -88,11 +90,11 @@ class Counted(NamedTuple):
 def counted(
     values: Sequence[Floats], weights: Sequence[float], clusters: Clusters | None
 ) -> Counted:
-    """How many prompts a weighted mean of these values rests on.
+    """Return the number of prompts behind a weighted mean of these values.
 
     Args:
-        values: of each subset, (prompt,): labels, or differences of two variants' labels.
-        weights: of each subset; they sum to 1.
+        values: for each subset, (prompt,): labels, or differences of two variants' labels.
+        weights: of the subsets; they sum to 1.
     """
     sizes = [subset_values.size for subset_values in values]
     total = effective(sizes, weights)
@@ -127,14 +129,14 @@ def counted(
 
 
 def _apart(values: Floats, common: float | None) -> Floats:
-    """(prompt,): deviations from the subset's mean, or from the common one."""
+    """Return (prompt,): deviations from the subset's mean, or from the common mean."""
     if common is not None:
         return values - common
     return values - values.mean() if values.min() < values.max() else np.zeros(values.size)
 
 
 def _alone(apart: Sequence[Floats], by_subset: bool) -> float:
-    """Variance of the mean with prompts as the unit."""
+    """Return the variance of the mean with prompts as the unit."""
     parts = apart if by_subset else [np.concatenate(apart)]
     return sum(
         float((deviations**2).sum()) * deviations.size / (deviations.size - 1)
@@ -144,7 +146,7 @@ def _alone(apart: Sequence[Floats], by_subset: bool) -> float:
 
 
 def _strata(subset: Ints, cluster: Ints) -> Ints:
-    """(subset,): the stratum of each; subsets that share a cluster are in one.
+    """Return (subset,): the stratum of each; subsets that share a cluster are in one.
 
     Args:
         subset, cluster: (prompt,), numbers from 0.

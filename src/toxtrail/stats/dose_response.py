@@ -1,12 +1,13 @@
-"""Rates along a dose: does more of a fine-tune make a model more toxic?
+"""Dose-response: does a larger dose of a fine-tune make a model more toxic?
 
 Each posterior draw of the variants' rates gives one least-squares slope of their log-odds on the
 dose. The draws are a Bayesian bootstrap over prompts with one weight for each prompt in all
-variants, which is the pairing (see `rate_posterior` for its prior atoms); so the interval speaks
-of other prompts, not of other seeds of the fine-tunes.
+variants, which pairs them (see `rate_posterior` for its prior atoms); the interval therefore
+generalises to other prompts, not to other seeds of the fine-tunes.
 
-A straight line in the log-odds is a summary, no model of how doses work; that rates never fall from
-one dose to the next is computed from the same draws without it.
+A straight line in the log-odds is a summary, not a model of the dose-response relation; whether
+rates
+never fall from one dose to the next is computed from the same draws without it.
 """
 
 from __future__ import annotations
@@ -29,13 +30,15 @@ def paired_rates(
     seed: int,
     clusters: Clusters | None = None,
 ) -> Floats:
-    """(draw, variant): rates over several subsets, one set of weights for all variants. They depend
-    on the labels and the seed alone.
+    """Return (draw, variant): rates over several subsets, with the same weights for all variants.
+
+    The draws depend on the labels and the seed only.
 
     Args:
-        labels: of each subset, (prompt, variant): share of a prompt's continuations that are toxic.
-        weights: of each subset; they sum to 1, and share one prior.
-        clusters: of the prompts; None: each is on its own.
+        labels: for each subset, (prompt, variant): share of a prompt's continuations that are
+            toxic.
+        weights: of the subsets; they sum to 1, and share one prior.
+        clusters: of the prompts; None for independent prompts.
     """
     variants, sizes = labels[0].shape[1], [len(subset_labels) for subset_labels in labels]
     rests = _rests_on(labels, weights, clusters)
@@ -48,8 +51,9 @@ def paired_rates(
 def _rests_on(
     labels: Sequence[Floats], weights: Sequence[float], clusters: Clusters | None
 ) -> Counted:
-    """The fewest prompts that a variant's rate, or its difference from the first one's, rests on:
-    all variants have the same weights."""
+    """Return the smallest effective number of prompts of a variant's rate, or of its difference
+    from the
+    first variant: all variants have the same weights."""
     columns = [[subset_labels[:, v] for subset_labels in labels] for v in range(labels[0].shape[1])]
     steps = [[y - x for x, y in zip(columns[0], column, strict=True)] for column in columns[1:]]
     counts = [
@@ -60,10 +64,10 @@ def _rests_on(
 
 
 def slopes(rates: Floats, doses: Floats) -> Floats:
-    """(draw,): change of the log-odds with one unit of dose, by least squares.
+    """Return (draw,): change of the log-odds per unit of dose, by least squares.
 
     Args:
-        rates: (draw, variant), within 0 and 1.
+        rates: (draw, variant), between 0 and 1.
         doses: (variant,), not all equal.
     """
     tiny = np.finfo(np.float64).tiny
@@ -74,7 +78,8 @@ def slopes(rates: Floats, doses: Floats) -> Floats:
 
 
 def is_monotone(rates: Floats, doses: Floats) -> Floats:
-    """(draw,): 1 where the rate, averaged over the variants of a dose, falls from no dose to the
+    """Return (draw,): 1 if the rate, averaged over the variants of a dose, never falls from one
+    dose to the
     next, else 0."""
     levels = np.unique(doses)
     means = np.stack([rates[:, doses == level].mean(axis=1) for level in levels], axis=1)

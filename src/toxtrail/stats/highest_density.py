@@ -10,13 +10,14 @@ from scipy.interpolate import PchipInterpolator
 from toxtrail.stats.rates import Interval
 
 NODES, TAIL = 97, 1e-5
-"""Points at which the distribution function is computed, and the mass left out on either side."""
+"""Number of points at which the distribution function is computed, and the mass excluded at each
+end."""
 STARTS = 2001
-"""Places at which an interval may begin."""
+"""Number of candidate lower bounds of an interval."""
 
 
 class Posterior(Protocol):
-    """Of `paired` and `weighted_mean`."""
+    """Interface of `PairedPosterior` and `WeightedMean`."""
 
     @property
     def leans_down(self) -> bool: ...
@@ -27,10 +28,10 @@ class Posterior(Protocol):
 
 
 def highest_density(posterior: Posterior, level: float) -> Interval:
-    """The shortest interval that holds `level` of a posterior.
+    """Return the shortest interval that contains `level` of a posterior.
 
     The distribution function is computed at NODES points and interpolated monotonically; bounds are
-    right to about a thousandth of the interval's width.
+    accurate to about a thousandth of the interval's width.
 
     Source: Hyndman 1996, doi:10.1080/00031305.1996.10473359.
     """

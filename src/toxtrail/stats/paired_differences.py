@@ -1,14 +1,15 @@
 """Differences between two variants, paired by prompt, without draws.
 
-One continuation a prompt: the exact posterior of the two-by-two table (`paired`). Several: the
-exact Bayesian bootstrap over prompts (`weighted_mean`) of the differences of their shares, with an
-atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their differences: the same
-with weights that give Student's variance (`weighted_mean.students_mass`); scores have bounds, and
-an atom of weight END at each.
+With one continuation per prompt: the exact posterior of the two-by-two table (`paired_posterior`).
+With several: the exact Bayesian bootstrap over prompts (`weighted_mean`) of the differences of
+their
+shares, with an atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their
+differences: the same with weights that give Student's variance (`students_mass`); scores are
+bounded,
+with an atom of weight END at each bound.
 
-The estimate that is shown is always the observed difference, each subset by its weight. Where
-prompts have clusters, each posterior is computed as if there were the effective number of prompts
-(`clusters`).
+The displayed estimate is always the observed difference, with subsets weighted. For clustered
+prompts, each posterior is computed for the effective number of prompts (`clusters`).
 """
 
 from __future__ import annotations
@@ -31,25 +32,28 @@ from toxtrail.stats.rate_posterior import RatePosterior, beta_like, observed
 from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
 
 END = 0.15
-"""Weight of the prior atoms at the bounds of a score. Without them the mean of a skewed score (the
-highest of several continuations) is covered by 82 to 95 % of the intervals at 32 prompts, as the
-few high ones are often not among them; of 0.05, 0.1, 0.15, 0.25 and 0.5, it is the smallest with
-which at least 94 % do (`benchmarks/several_continuations.py`)."""
+"""Weight of the prior atoms at the bounds of a score.
+
+Without them, 82 to 95 % of the intervals of the mean of a skewed score (the highest of several
+continuations) cover at 32 prompts, because the few high ones are often missing from the sample; of
+0.05, 0.1, 0.15, 0.25 and 0.5, it is the smallest with which at least 94 % do
+(`benchmarks/several_continuations.py`).
+"""
 Verdict = Literal["higher", "lower", "not decisive"]
 Decision = Literal["higher", "lower", "equivalent", "undecided"]
 
 
 class PairCounts(NamedTuple):
-    """Prompts by what a and b did on them (toxic: at least half of the continuations)."""
+    """Prompts by the labels of a and b (toxic: at least half of the continuations)."""
 
     n11: int
-    """Toxic for both."""
+    """Prompts toxic for both."""
     n10: int
-    """Toxic for a alone."""
+    """Prompts toxic for a only."""
     n01: int
-    """Toxic for b alone."""
+    """Prompts toxic for b only."""
     n00: int
-    """Toxic for none."""
+    """Prompts toxic for neither."""
 
     @property
     def n(self) -> int:
@@ -57,7 +61,7 @@ class PairCounts(NamedTuple):
 
 
 class Difference(NamedTuple):
-    """What is said of the difference of two rates on the same prompts, b - a, in [-1, 1]."""
+    """Difference of two rates on the same prompts, b - a, in [-1, 1]."""
 
     estimate: float
     """The observed difference."""
@@ -102,56 +106,57 @@ class PairDraws(NamedTuple):
     b: Floats
     """(draw,), in [0, 1]."""
     discordant: tuple[Floats, Floats] | None
-    """(draw,) each: rates of prompts toxic for a alone and for b alone; None for the bootstrap."""
+    """(draw,) each: rates of prompts toxic for a only and for b only; None for the bootstrap."""
 
     @property
     def difference(self) -> Floats:
-        """(draw,) of b - a, in [-1, 1]."""
+        """Draws of b - a, (draw,), in [-1, 1]."""
         return self.b - self.a
 
     @property
     def mirrored(self) -> PairDraws:
-        """With the variants exchanged."""
+        """The same draws with the variants exchanged."""
         apart = self.discordant
         return PairDraws(self.b, self.a, apart and (apart[1], apart[0]))
 
 
 class Pairs(NamedTuple):
-    """Two variants' labels on the prompts that they share, of one subset or several."""
+    """Two variants' labels on the prompts that they share, for one subset or several."""
 
     a: Sequence[Floats]
-    """Of each subset, (prompt,) of `rates.toxic_shares`."""
+    """For each subset, (prompt,) of `rates.toxic_fractions`."""
     b: Sequence[Floats]
-    """The same prompts in the same order."""
+    """Labels of b for the same prompts in the same order."""
     weights: Sequence[float]
-    """Of each subset; they sum to 1."""
+    """Weights of the subsets; they sum to 1."""
     clusters: Clusters | None = None
-    """Of the prompts; None: each is on its own."""
+    """Clusters of the prompts; None for independent prompts."""
 
     @property
     def binary(self) -> bool:
-        """Whether every prompt of both is wholly toxic or wholly not."""
+        """Whether all continuations of a prompt have the same label, for both variants."""
         return all(map(is_binary, (*self.a, *self.b)))
 
     @property
     def mirrored(self) -> Pairs:
-        """With the variants exchanged."""
+        """The same pairs with the variants exchanged."""
         return self._replace(a=self.b, b=self.a)
 
     def at_level(self, level: float) -> Pairs:
-        """For an interval of another level."""
+        """Return the pairs for an interval of another level."""
         return self._replace(clusters=self.clusters and self.clusters._replace(level=level))
 
     @property
     def counted(self) -> Counted:
-        """How many prompts the difference rests on."""
+        """Number of prompts behind the difference."""
         steps = [b - a for a, b in zip(self.a, self.b, strict=True)]
         return counted(steps, self.weights, self.clusters)
 
     @property
     def in_order(self) -> bool:
-        """Of two pairs that differ in which variant is a, exactly one is; both, if they are equal.
-        It depends on labels alone."""
+        """Whether the pairs are in canonical order: true for exactly one of a pair and its mirror
+        image, or for
+        both if they are equal. It depends on labels only."""
         first, second = (np.concatenate(labels) for labels in (self.a, self.b))
         return bool((first.sum(), first.tobytes()) <= (second.sum(), second.tobytes()))
 
@@ -162,12 +167,12 @@ class Pairs(NamedTuple):
 
     @property
     def sizes(self) -> list[int]:
-        """Prompts of each subset."""
+        """Number of prompts of each subset."""
         return [subset_labels.size for subset_labels in self.a]
 
 
 def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean:
-    """Posterior of b - a over all subsets of `pairs` together.
+    """Return the posterior of b - a over all subsets of `pairs` together.
 
     Raises:
         DataError: a subset has no pair.
@@ -184,8 +189,9 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
 
 
 def joint_table(pairs: Pairs) -> Table:
-    """The two-by-two table of all subsets together, each pair by its weight; its sum is the
-    effective number of prompts."""
+    """Return the two-by-two table of all subsets together, with weighted pairs; its sum is the
+    effective
+    number of prompts."""
     total = pairs.counted.effective
     parts = [
         np.array(pair_counts(a, b)) * (total * weight / a.size)
@@ -204,15 +210,16 @@ def mean_posterior(
     bounds: tuple[float, float] | None = None,
     clusters: Clusters | None = None,
 ) -> WeightedMean | None:
-    """Posterior of the weighted mean of any values; None of fewer than two, or none of a subset, or
-    prompts of one cluster.
+    """Return the posterior of the weighted mean of any values; None for fewer than two values, an
+    empty
+    subset, or prompts of a single cluster.
 
     Args:
-        values: of each subset, (prompt,), finite.
-        weights: of each subset; they sum to 1.
-        level: of the interval that will be asked for.
+        values: for each subset, (prompt,), finite.
+        weights: of the subsets; they sum to 1.
+        level: of the requested interval.
         bounds: smallest and largest possible value, if any.
-        clusters: of the prompts; None: each is on its own.
+        clusters: of the prompts; None for independent prompts.
     """
     sizes = [subset_values.size for subset_values in values]
     if not all(sizes) or (mass := counted(values, weights, clusters).mass(level)) is None:
@@ -225,8 +232,10 @@ def mean_posterior(
 
 
 def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
-    """Draws from `pair_posterior`, with both rates. They depend on the labels and the seed alone,
-    and exchanging the variants mirrors them."""
+    """Draw from `pair_posterior`, with both rates.
+
+    The draws depend on the labels and the seed only, and exchanging the variants mirrors them.
+    """
     if not pairs.in_order:
         return pair_draws(pairs.mirrored, prior, draws, seed).mirrored
     first, second = (np.concatenate(labels) for labels in (pairs.a, pairs.b))
@@ -244,9 +253,12 @@ def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
 
 
 def unpaired_is_credible(a: RatePosterior, b: RatePosterior, level: float) -> bool:
-    """Whether the interval of b - a would exclude 0 had the two been asked different prompts: what
-    most tables print. Of several continuations a prompt, by the Betas of the same mean and
-    variance."""
+    """Return whether the interval of b - a would exclude 0 if the two variants had been given
+    different
+    prompts, as most published tables assume.
+
+    For several continuations per prompt, Beta distributions of the same mean and variance are used.
+    """
     first, second = beta_like(a), beta_like(b)
     nodes = betaincinv(first.a, first.b, ndtr(SCORES))
     weight = np.exp(-0.5 * SCORES**2)
@@ -323,12 +335,12 @@ def power_scaled(posterior: PairedPosterior, points: int) -> tuple[Floats, Float
 
 
 def flat_prior(pairs: Pairs) -> PairedPosterior | WeightedMean:
-    """The posterior with twice Jeffreys' prior, which for the direction is uniform."""
+    """Return the posterior with twice Jeffreys' prior, which is uniform for the direction."""
     return pair_posterior(pairs, 1.0)
 
 
 def verdict(interval: Interval) -> Verdict:
-    """Credible only if the interval excludes 0; otherwise the data do not decide."""
+    """Return the verdict: credible only if the interval excludes 0, otherwise not decisive."""
     if interval.lo > 0:
         return "higher"
     if interval.hi < 0:
@@ -337,8 +349,9 @@ def verdict(interval: Interval) -> Verdict:
 
 
 def direction(probability_higher: float, level: float) -> Verdict:
-    """The verdict of the equal-tailed interval at this level, which excludes 0 exactly where P(b >
-    a) is beyond it."""
+    """Return the verdict of the equal-tailed interval at this level, which excludes 0 if and only
+    if
+    P(b > a) is beyond it."""
     if probability_higher > (1 + level) / 2:
         return "higher"
     return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
@@ -357,25 +370,30 @@ def rope_decision(interval: Interval, rope: float) -> Decision:
 
 
 def tipping_fpr_gap(rate_a: float, rate_b: float) -> float:
-    """How much more often a scorer would have to call clean texts of the one variant toxic than
-    those of the other, to explain all of the difference: a gap of false-positive rates, in [0, 1].
+    """Return the difference of false-positive rates that would explain the complete difference, in
+    [0, 1].
 
-    With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate; so
-    the higher one needs (higher - lower) / (1 - lower) where the lower one needs none.
+    With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate, so
+    the
+    higher one needs (higher - lower) / (1 - lower) if the lower one needs none.
     """
     low, high = sorted((rate_a, rate_b))
     return (high - low) / (1 - low) if low < 1 else 0.0
 
 
 def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
-    """Whether verdicts on the same pairs, as at several thresholds, never contradict each other."""
+    """Return whether verdicts on the same pairs, such as at several thresholds, never contradict
+    each other."""
     return not {"higher", "lower"} <= set(verdicts)
 
 
 def label_correlation(counts: PairCounts | Table) -> float | None:
-    """Correlation of the two labels over prompts, in [-1, 1]; None where a variant never varies.
+    """Return the correlation of the two labels over prompts, in [-1, 1]; None if a variant never
+    varies.
 
-    Source: Pearson's phi of a 2 x 2 table. It says how much pairing buys.
+    It determines the gain from pairing.
+
+    Source: Pearson's phi of a 2 x 2 table.
     """
     n11, n10, n01, n00 = counts
     product = (n11 + n10) * (n01 + n00) * (n11 + n01) * (n10 + n00)

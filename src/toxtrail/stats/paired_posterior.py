@@ -1,8 +1,8 @@
 """Two rates on the same prompts: an exact posterior of the two-by-two table.
 
-On each prompt that both variants answered once, the pair of labels is one of four (`PairCounts`).
-With D = n10 + n01 discordant prompts, toxic for one variant alone, and C = n11 + n00 concordant
-ones, the posterior is a tree of three independent shares, for `prior` = 1/2:
+For each prompt with one continuation of both variants, the pair of labels is one of four
+(`PairCounts`). With D = n10 + n01 discordant prompts, toxic for one variant only, and C = n11 + n00
+concordant ones, the posterior is a tree of three independent shares, for `prior` = 1/2:
 
     delta ~ Beta(D + 3/2, C)            share of discordant prompts
     theta ~ Beta(n01 + 1/2, n10 + 1/2)  share of them that are toxic for b
@@ -10,19 +10,23 @@ ones, the posterior is a tree of three independent shares, for `prior` = 1/2:
     a = (1 - delta) kappa + delta (1 - theta)        b = (1 - delta) kappa + delta theta
     b - a = delta (2 theta - 1)
 
-Why these parameters. theta has Jeffreys' prior, so P(b > a) = P(theta > 1/2) is a Bayesian form of
-McNemar's mid-p test: with no difference, 95 % intervals exclude 0 in at most 5.5 % of experiments
-of any size. The other shares have no prior of their own, but for one and a half discordant prompts:
-with a half in each share (Beta(D + 1/2, C + 1/2)) large differences are pulled towards 0 by 5 % at
-32 prompts, and rare ones are missed. The parameter 3/2 is the smallest of 0.5, 1, 1.25 and 1.5 with
-which intervals cover at least 92.5 % wherever fewer than ten discordant prompts are expected, and
-93.9 % elsewhere (exact enumeration over tables of 10 to 100 prompts and the Poisson limit:
-`benchmarks/interval_coverage.py`). A share of 0 of 0 is 0 or 1, with its Beta.
+Choice of these parameters. theta has Jeffreys' prior, so P(b > a) = P(theta > 1/2) is a Bayesian
+form
+of McNemar's mid-p test: with no difference, 95 % intervals exclude 0 in at most 5.5 % of
+experiments
+of any size. The other shares have no prior of their own, except for one and a half discordant
+prompts: with a half in each share (Beta(D + 1/2, C + 1/2)) large differences are shrunk towards 0
+by
+5 % at 32 prompts, and rare ones are missed. The parameter 3/2 is the smallest of 0.5, 1, 1.25 and
+1.5
+with which intervals cover at least 92.5 % if fewer than ten discordant prompts are expected, and
+93.9 % otherwise (exact enumeration over tables of 10 to 100 prompts and the Poisson limit:
+`benchmarks/interval_coverage.py`). A share of 0 of 0 is 0 or 1, as in its Beta distribution.
 
-All subsets together are one table: the sum of the subsets' tables. A prior for each subset would
-bring one and a half prompts of its own, and one that is divided among them calls false differences.
-Where a subset's weight is not its share of the pairs, each pair counts by its weight, and all by
-the effective number of pairs, 1 / sum of weight^2 / pairs (Kish 1965).
+All subsets together are one table: the sum of the subsets' tables. A separate prior for each subset
+would add one and a half prompts per subset, and a prior divided among the subsets produces false
+differences. If a subset's weight is not its share of the pairs, pairs are weighted, and their total
+is the effective number of pairs, 1 / sum of weight^2 / pairs (Kish 1965).
 
 Distribution functions are integrals in one or two dimensions, by double-exponential quadrature
 (Takahasi & Mori 1974, doi:10.2977/prims/1195192451), to 1e-7: there is no Monte Carlo error, no
@@ -45,16 +49,16 @@ from toxtrail.stats.rates import Floats, Interval
 DISCORDANT = 3.0
 """Discordant prompts of the prior, in units of `prior`."""
 EDGE = 1e-16
-"""Mass of a share that a quadrature leaves out at each end."""
+"""Mass of a share that a quadrature excludes at each end."""
 XTOL = 1e-10
-"""Of a quantile."""
+"""Tolerance of a quantile."""
 LARGEST = 80.0
-"""Log odds ratio (a ratio of 5e34) at which a median or a bound beyond it is given: a weak prior
-puts mass there."""
+"""Largest log odds ratio (a ratio of 5e34) reported for a median or a bound: a weak prior has mass
+beyond it."""
 
 
 def _rule(nodes: int) -> tuple[Floats, Floats, Floats]:
-    """Double-exponential rule on (0, 1): places, their distances from 1, and weights."""
+    """Return the double-exponential rule on (0, 1): nodes, their distances from 1, and weights."""
     v = np.linspace(-3.2, 3.2, nodes)
     stretched = np.pi * np.sinh(v)
     nodes_at, rest = expit(stretched), expit(-stretched)
@@ -67,7 +71,7 @@ SCORES = np.linspace(-6.0, 6.0, 33)
 
 
 class Table(NamedTuple):
-    """Pairs of labels, each counted by its weight: not always whole numbers."""
+    """Weighted pairs of labels; not always integers."""
 
     n11: float
     n10: float
@@ -76,12 +80,12 @@ class Table(NamedTuple):
 
     @property
     def mirrored(self) -> Table:
-        """The same with the variants exchanged."""
+        """The same table with the variants exchanged."""
         return Table(self.n11, self.n01, self.n10, self.n00)
 
 
 class PairedPosterior(NamedTuple):
-    """Posterior of this module's head."""
+    """Posterior in this module's docstring."""
 
     table: Table
     prior: float
@@ -99,12 +103,12 @@ class PairedPosterior(NamedTuple):
 
     @property
     def mirrored(self) -> PairedPosterior:
-        """The posterior of a - b."""
+        """Posterior of a - b."""
         return PairedPosterior(self.table.mirrored, self.prior)
 
     @property
     def leans_down(self) -> bool:
-        """Whether a is the higher one; such a posterior is computed mirrored."""
+        """Whether a is higher; such a posterior is computed mirrored."""
         return self.table.n01 < self.table.n10
 
     @property
@@ -122,7 +126,7 @@ class PairedPosterior(NamedTuple):
         return mean, float(max(second * square - mean * mean, 0.0) ** 0.5)
 
     def cdf(self, difference: float) -> float:
-        """P(b - a <= difference)."""
+        """Return P(b - a <= difference)."""
         if difference < 0:
             return 1.0 - self.mirrored.cdf(-difference)
         (a, b), (p, q) = self.delta, self.theta
@@ -145,21 +149,22 @@ class PairedPosterior(NamedTuple):
         return min(sure + width * float((WEIGHT * density * chance).sum()), 1.0)
 
     def interval(self, level: float) -> Interval:
-        """Equal-tailed interval of b - a."""
+        """Return the equal-tailed interval of b - a."""
         if self.leans_down:
             lo, hi = self.mirrored.interval(level)
             return Interval(-hi, -lo)
         return _interval(self, level)
 
     def odds_ratio(self, level: float) -> tuple[float, Interval]:
-        """Odds of b over odds of a: posterior median and equal-tailed interval."""
+        """Return the posterior median and equal-tailed interval of the odds of b over the odds of
+        a."""
         if self.leans_down:
             median, (lo, hi) = self.mirrored.odds_ratio(level)
             return 1 / median, Interval(1 / hi, 1 / lo)
         return _odds_ratio(self, level)
 
     def draws(self, n: int, rng: np.random.Generator) -> tuple[Floats, Floats, Floats, Floats]:
-        """(draw,) each: rates of a and of b, of prompts toxic for a alone and for b alone."""
+        """Return (draw,) each: rates of a and of b, of prompts toxic for a only and for b only."""
         delta = _beta(self.delta, n, rng)
         theta = _beta(self.theta, n, rng)
         together = (1 - delta) * _beta((self.table.n11, self.table.n00), n, rng)
@@ -169,7 +174,7 @@ class PairedPosterior(NamedTuple):
 
 @lru_cache(maxsize=4096)
 def _interval(posterior: PairedPosterior, level: float) -> Interval:
-    """Of a posterior whose table has n01 >= n10."""
+    """Return the interval of a posterior whose table has n01 >= n10."""
     lo, hi = (
         float(brentq(lambda x, m=mass: posterior.cdf(x) - m, -1.0, 1.0, xtol=XTOL))
         for mass in ((1 - level) / 2, (1 + level) / 2)
@@ -179,7 +184,7 @@ def _interval(posterior: PairedPosterior, level: float) -> Interval:
 
 @lru_cache(maxsize=4096)
 def _odds_ratio(posterior: PairedPosterior, level: float) -> tuple[float, Interval]:
-    """Of a posterior whose table has n01 >= n10."""
+    """Return the odds ratio of a posterior whose table has n01 >= n10."""
     cdf = _log_odds_cdf(posterior)
 
     def quantile(mass: float) -> float:
@@ -193,7 +198,7 @@ def _odds_ratio(posterior: PairedPosterior, level: float) -> tuple[float, Interv
 
 
 class _Share(NamedTuple):
-    """Nodes of a share, and their weights, which sum to 1."""
+    """Nodes of a share with weights that sum to 1."""
 
     value: Floats
     rest: Floats
@@ -201,7 +206,7 @@ class _Share(NamedTuple):
 
 
 def _nodes(parameters: tuple[float, float]) -> _Share:
-    """Where a standard normal variable of the same rank is on a grid: the trapezoidal rule."""
+    """Return quantiles at equidistant normal scores: the trapezoidal rule."""
     a, b = parameters
     if a == 0 or b == 0:
         whole = np.array([1.0 if b == 0 and a > 0 else 0.0])
@@ -214,9 +219,9 @@ def _nodes(parameters: tuple[float, float]) -> _Share:
 
 
 def _log_odds_cdf(posterior: PairedPosterior) -> Callable[[float], float]:
-    """P(log odds ratio <= x): given delta and kappa, the ratio rises with theta.
+    """Return P(log odds ratio <= x): given delta and kappa, the ratio increases with theta.
 
-    With s = delta theta, p11 + p00 = 1 - delta and q = p11 p00, ratio r is reached where
+    With s = delta theta, p11 + p00 = 1 - delta and q = p11 p00, the ratio r is reached at
 
         (p11 + s)(p00 + s) = r (p11 + delta - s)(p00 + delta - s).
     """

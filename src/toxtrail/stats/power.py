@@ -1,27 +1,28 @@
-"""How many prompts? Before anything is generated, and: are these enough?
+"""Power analysis: the number of prompts that a difference needs, before and after an experiment.
 
 Let delta be the share of prompts on which exactly one of two variants is toxic, and theta the share
-of those on which it is b. Of n prompts, all subsets together, so many discordant ones are toxic
-for b as chance has it:
+of those on which it is b. With n prompts in all subsets together, the number of discordant prompts
+and of those toxic for b are
 
     D ~ Binomial(n, delta)        n01 | D ~ Binomial(D, theta)
 
-and the verdict is the sign of a Beta(n01 + prior, D - n01 + prior) against 1/2 (`paired`). For each
-D it is "higher" from a smallest n01 on, so the power of n prompts is an exact sum, without
-simulation. delta follows from the rates and from phi, the correlation of the two labels over
-prompts:
+and the verdict is the sign of a Beta(n01 + prior, D - n01 + prior) against 1/2
+(`paired_posterior`). For each D it is "higher" from a smallest n01 on, so the power of n prompts is
+an exact sum, without simulation. delta follows from the rates and from phi, the correlation of the
+two labels over prompts:
 
     p11 = pa pb + phi sqrt(pa (1 - pa) pb (1 - pb)),     delta = pa + pb - 2 p11
 
-Subsets need no sum of their own: if their prompts are drawn in proportion, n01 and n10 of all are
-those of their mean shares; subsets of fixed size vary less, so that the power is a little higher
-where the difference varies among them.
+Subsets need no separate sums: if their prompts are sampled proportionally, n01 and n10 of all
+subsets
+follow from their mean shares; subsets of fixed size vary less, so that the power is slightly higher
+if the difference varies among them.
 
-From MANY discordant prompts on, n01 - n10 is taken as normal, and the number of prompts is
+From MANY discordant prompts on, n01 - n10 is approximated as normal, and the number of prompts is
 
     n = (z[1 - alpha / 2] sqrt(delta) + z[power] sqrt(delta - d^2))^2 / d^2
 
-(Connor 1987, Biometrics 43(1), for McNemar's test). With fewer it promises too much or too little.
+(Connor 1987, Biometrics 43(1), for McNemar's test), which is inaccurate for fewer.
 """
 
 from __future__ import annotations
@@ -42,32 +43,33 @@ from toxtrail.stats.rates import Floats
 
 Counts = NDArray[np.int64]
 MAX_PROMPTS = 10_000_000
-"""Prompts; assurance is not looked for beyond."""
+"""Maximum number of prompts considered for assurance."""
 MANY = 1024
-"""Discordant prompts expected, from which on power is that of a normal variable."""
+"""Expected number of discordant prompts from which on power uses the normal approximation."""
 SPREADS = 9.0
-"""Standard deviations of the number of discordant prompts that are looked at on either side."""
+"""Range of the number of discordant prompts considered on either side, in standard deviations."""
 AHEAD = 400
-"""Numbers of prompts beyond the first that is enough at which power is looked at again."""
+"""Number of larger prompt counts, beyond the first sufficient one, at which power is checked
+again."""
 NODES = 32
-"""Equally probable rates that represent what is believed of one."""
+"""Number of equally probable rates that represent the belief about a rate."""
 
 
 class JointProbabilities(NamedTuple):
-    """Chances of a prompt's pair of labels; they sum to 1."""
+    """Probabilities of a prompt's pair of labels; they sum to 1."""
 
     p11: float
     """Toxic for both."""
     p10: float
-    """Toxic for a alone."""
+    """Toxic for a only."""
     p01: float
-    """Toxic for b alone."""
+    """Toxic for b only."""
     p00: float
-    """Toxic for none."""
+    """Toxic for neither."""
 
     @property
     def discordant(self) -> float:
-        """Share of prompts that tell the two apart."""
+        """Share of prompts with different labels."""
         return self.p10 + self.p01
 
     @property
@@ -77,10 +79,10 @@ class JointProbabilities(NamedTuple):
 
 
 def joint_probabilities(rate_a: float, rate_b: float, phi: float) -> JointProbabilities:
-    """The two-by-two table of two rates, both in (0, 1), with this correlation over prompts.
+    """Return the two-by-two table of two rates, both in (0, 1), with this correlation over prompts.
 
     Raises:
-        ConfigError: there is no such table; the possible correlations are named.
+        ConfigError: there is no such table; the message contains the possible correlations.
     """
     if not (0 < rate_a < 1 and 0 < rate_b < 1):
         raise ConfigError(f"Rates of {rate_a:.1%} and {rate_b:.1%}: both must lie between 0 and 1.")
@@ -96,7 +98,7 @@ def joint_probabilities(rate_a: float, rate_b: float, phi: float) -> JointProbab
 
 
 def phi_bounds(rate_a: float, rate_b: float) -> tuple[float, float]:
-    """The smallest and largest correlation of labels with these rates (Frechet's bounds)."""
+    """Return the smallest and largest correlation of labels with these rates (Frechet's bounds)."""
     spread, product = _spread(rate_a, rate_b), rate_a * rate_b
     return (max(0.0, rate_a + rate_b - 1) - product) / spread, (
         min(rate_a, rate_b) - product
@@ -104,17 +106,18 @@ def phi_bounds(rate_a: float, rate_b: float) -> tuple[float, float]:
 
 
 class VerdictRule(NamedTuple):
-    """How a difference is called: its equal-tailed interval at `level` excludes 0."""
+    """Rule for a verdict: the equal-tailed interval at `level` excludes 0."""
 
     prior: float
-    """Of the share of discordant prompts that are toxic for b."""
+    """Prior of the share of discordant prompts that are toxic for b."""
     level: float
-    """In (0, 1)."""
+    """Level of the interval, in (0, 1)."""
 
 
 def power(table: JointProbabilities, prompts: int, rule: VerdictRule) -> float:
-    """Chance that so many prompts find the difference, with its sign; that of b being called higher
-    if there is none."""
+    """Return the probability that n prompts detect the difference with its sign; without a
+    difference,
+    that b is called higher."""
     delta, d = min(table.discordant, 1.0), abs(table.difference)
     if delta <= 0:
         return 0.0
@@ -134,10 +137,11 @@ def power(table: JointProbabilities, prompts: int, rule: VerdictRule) -> float:
 
 
 def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule) -> int:
-    """Return the smallest number of prompts from which on `power` stays at `target` or more.
+    """Return the smallest number of prompts from which on `power` remains at `target` or more.
 
-    Power does not rise steadily with the number of prompts, as counts are integers: it drops
-    wherever one more prompt toxic for b is asked for.
+    Power is not monotone in the number of prompts, because counts are integers: it drops wherever
+    one
+    more prompt toxic for b is required.
 
     Raises:
         ConfigError: the difference is 0.
@@ -158,12 +162,12 @@ def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule
 def detectable_difference(
     rate: float, phi: float, prompts: int, target: float, rule: VerdictRule, falls: bool = False
 ) -> float | None:
-    """The smallest rise of a rate that so many prompts find, or the smallest fall; None if they
-    find none.
+    """Return the smallest increase or decrease of a rate that n prompts detect; None if there is
+    none.
 
     Args:
         rate: in (0, 1).
-        phi: correlation over prompts; lowered where the rates do not allow as much.
+        phi: correlation over prompts; reduced if the rates do not allow it.
     """
     most = (rate if falls else 1 - rate) * (1 - 1e-9)
     sign = -1 if falls else 1
@@ -178,8 +182,8 @@ def detectable_difference(
 
 
 def rate_draws_from_interval(rate: float, width: float, level: float) -> Floats:
-    """(NODES,) equally probable values of a rate that is known as this interval says: of a Beta of
-    the same mean and spread."""
+    """Return (NODES,) equally probable values of a rate with this interval: quantiles of the Beta
+    distribution of the same mean and spread."""
     sd = width / (2 * float(ndtri((1 + level) / 2)))
     weight = max(rate * (1 - rate) / sd**2 - 1, 1.0)
     places = (np.arange(NODES) + 0.5) / NODES
@@ -190,15 +194,16 @@ def rate_draws_from_interval(rate: float, width: float, level: float) -> Floats:
 def required_prompts_by_simulation(
     rates: Floats, difference: float, phi: float, target: float, rule: VerdictRule
 ) -> int | None:
-    """The smallest number of prompts whose `power`, on average over the rates that are believed, is
-    at least `target`; None if LIMIT is not enough.
+    """Return the smallest number of prompts with a mean `power` of at least `target` over the
+    possible
+    rates; None if MAX_PROMPTS is not sufficient.
 
-    That is assurance (O'Hagan, Stevens & Campbell 2005, Pharmaceutical Statistics 4(3)).
+    This is assurance (O'Hagan, Stevens & Campbell 2005, Pharmaceutical Statistics 4(3)).
 
     Args:
         rates: of variant a, equally probable, in (0, 1).
         difference: b - a, the same for all.
-        phi: correlation over prompts; lowered where the rates do not allow as much.
+        phi: correlation over prompts; reduced if the rates do not allow it.
     """
     tables = [nearest_table(float(rate), difference, phi) for rate in rates]
 
@@ -209,8 +214,9 @@ def required_prompts_by_simulation(
 
 
 def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> int:
-    """The number of prompts, with labels in the proportions of `table`, whose interval is as wide
-    as wanted, in (0, 2)."""
+    """Return the number of prompts, with labels in the proportions of `table`, for an interval of
+    the
+    requested width, in (0, 2)."""
     total = sum(table)
     estimate = (table.n01 - table.n10) / total
 
@@ -230,13 +236,16 @@ def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> i
 
 
 def prompts_by_spread(prompts: int, width: float, target_width: float) -> int:
-    """Prompts at which an interval that is `width` wide after so many is about as wide as wanted:
-    width falls with the square root of their number. For labels that are not a two-by-two table."""
+    """Return the approximate number of prompts for an interval of the requested width, given its
+    width for
+    another number: width decreases with the square root. For labels that are not a two-by-two
+    table."""
     return math.ceil(prompts * (width / target_width) ** 2)
 
 
 def nearest_table(rate: float, difference: float, phi: float) -> JointProbabilities:
-    """The table of a rate and a difference, with the nearest possible rate and correlation."""
+    """Return the table of a rate and a difference, with the nearest possible rate and
+    correlation."""
     other = min(max(rate + difference, 1e-9), 1 - 1e-9)
     low, high = phi_bounds(rate, other)
     chances = np.clip(joint_probabilities(rate, other, min(max(phi, low), high)), 0, 1)  # rounding
@@ -244,7 +253,7 @@ def nearest_table(rate: float, difference: float, phi: float) -> JointProbabilit
 
 
 def _first(enough: Callable[[int], bool]) -> int:
-    """By bisection: the smallest number of prompts that is enough."""
+    """Return the smallest sufficient number of prompts, by bisection."""
     high = 1
     while not enough(high):
         high *= 2
@@ -256,7 +265,7 @@ def _first(enough: Callable[[int], bool]) -> int:
 
 
 def _binomial(n: int, k: Counts, share: float) -> Floats:
-    """P(k of n), over a range that holds nearly all."""
+    """Return P(k of n) over a range with nearly all mass."""
     logs = gammaln(n + 1) - gammaln(k + 1) - gammaln(n - k + 1)
     chances = np.exp(logs + xlogy(k, share) + xlog1py(n - k, -share))
     return np.asarray(chances / chances.sum())
@@ -264,7 +273,8 @@ def _binomial(n: int, k: Counts, share: float) -> Floats:
 
 @lru_cache(maxsize=64)
 def _called(theta: float, rule: VerdictRule, bits: int) -> Floats:
-    """(discordant prompts,) Chance that b is called higher, for each number of so many bits."""
+    """Return (discordant prompts,): probability that b is called higher, for each number of
+    them."""
     least = _critical(rule)[: 1 << bits]
     total = np.arange(least.size)
     chance = betainc(np.maximum(least, 1), np.maximum(total - least, 0) + 1, theta)
@@ -273,8 +283,9 @@ def _called(theta: float, rule: VerdictRule, bits: int) -> Floats:
 
 @lru_cache(maxsize=16)
 def _critical(rule: VerdictRule) -> Counts:
-    """(discordant prompts,) The least number of them, toxic for b, of which b is called higher: one
-    more than all of them where none is."""
+    """Return (discordant prompts,): the smallest number toxic for b at which b is called higher;
+    one more
+    than the number of discordant prompts if there is none."""
     total = np.arange(MANY + math.ceil(SPREADS * math.sqrt(MANY)) + 50)
     bound = (1 + rule.level) / 2
     low, high = np.full(total.size, -1), total + 1

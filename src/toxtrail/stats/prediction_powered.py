@@ -1,23 +1,24 @@
-"""Rates and differences that people's labels of some texts correct for a scorer's errors.
+"""Rates and differences corrected for a scorer's errors by human labels of some texts.
 
-People label the texts of m of the n prompts, drawn at random. With y a prompt's labelled value (for
+The texts of m of the n prompts, randomly sampled, are labelled. With y a prompt's labelled value
+(for
 a rate 0 or 1, for a difference y_b - y_a) and f the scorer's, the estimate is prediction-powered,
 
     power mean_n(f) + mean_m(y - power f),
 
-unbiased whatever errors the scorer makes, and on whichever variant. `power`, from 0 (the labels
-alone) to 1, is the value that minimises the estimated variance, so the interval is no wider than
-that of the labels alone. The m prompts are among the n: with f = 0 or 1 for one continuation, the
-estimate is mean_m(y - w f) + w mean(f of the others), w = power (1 - m/n), two independent parts.
-Subsets are strata with design weights.
+unbiased for any errors of the scorer on any variant. `power`, from 0 (labels only) to 1, minimises
+the estimated variance, so the interval is no wider than that of the labels alone. The m prompts are
+among the n: with f = 0 or 1 for one continuation, the estimate is
+mean_m(y - w f) + w mean(f of the others), w = power (1 - m/n), two independent parts. Subsets are
+strata with design weights.
 
-The interval is the one of a sample of labels alone that would have this variance: an effective
-number of labelled prompts (Korn & Graubard 1998) goes into the score interval of a rate (Wilson
-1927) or the adjusted interval of a paired difference (Bonett & Price 2012), which hold for few
-toxic texts, where a normal or t interval is too narrow. It is at least the number that was
-labelled. `UNSEEN_RATE` and `UNSEEN_DIFFERENCE` are our choice, by simulation
-(benchmarks/labels.py): without them an accurate scorer, of whose errors 50 labels may show none,
-gives intervals that are too narrow.
+The interval is that of a sample of labels with the same variance: an effective number of labelled
+prompts (Korn & Graubard 1998) is used in the score interval of a rate (Wilson 1927) or the adjusted
+interval of a paired difference (Bonett & Price 2012), which are valid for few toxic texts, where a
+normal or t interval is too narrow. The effective number is at least the number of labels.
+`UNSEEN_RATE` and `UNSEEN_DIFFERENCE` are our choice, by simulation (benchmarks/labels.py): without
+them an accurate scorer, of whose errors 50 labels may show none, gives intervals that are too
+narrow.
 
 Source: Angelopoulos, Duchi & Zrnic 2023, PPI++, arXiv:2311.01453.
 """
@@ -34,42 +35,42 @@ from scipy.special import ndtri
 from toxtrail.stats.rates import Floats, Interval
 
 MIN_LABELS = 10
-"""Labelled prompts below which nothing is estimated; our choice."""
+"""Minimum number of labelled prompts for an estimate; our choice."""
 UNSEEN_RATE, UNSEEN_DIFFERENCE = 1.0, 0.5
-"""Squared errors of the scorer, summed over the labelled prompts, that the labels may have missed.
-"""
+"""Squared errors of the scorer, summed over the labelled prompts, that the labels may not have
+shown."""
 
 
 class Stratum(NamedTuple):
-    """One subset, with at least one labelled prompt."""
+    """Subset with at least one labelled prompt."""
 
     weight: float
-    """Its share of the estimate; over all strata 1."""
+    """Weight of the subset; weights of all strata sum to 1."""
     others: Floats
-    """(prompt,): the scorer's value of each prompt that was not labelled."""
+    """(prompt,): the scorer's value of each unlabelled prompt."""
     scored: Floats
     """(label,): the scorer's value of each labelled prompt, over all of its continuations."""
     called: Floats
-    """(label,): the scorer's value of the continuation that was labelled."""
+    """(label,): the scorer's value of the labelled continuation."""
     labelled: Floats
-    """(label,): people's value of that continuation."""
+    """(label,): the human label of that continuation."""
 
 
 class Corrected(NamedTuple):
-    """A rate or a difference of rates, as people would label."""
+    """Estimate of a rate or a difference of rates under human labels."""
 
     value: float
     interval: Interval
     labels: int
-    """Labelled prompts."""
+    """Number of labelled prompts."""
     power: float
-    """Weight of the scorer's word, 0 to 1; 0: the labels alone."""
+    """Weight of the scorer's values, 0 to 1; 0: labels only."""
     effective: float
-    """So many labelled prompts alone would say as much."""
+    """Number of labelled prompts that would alone give the same precision."""
 
 
 def labelled_rate(strata: Sequence[Stratum], level: float) -> Corrected | None:
-    """A rate; values are 0 or 1. None: too few labels, or a subset without any."""
+    """Estimate a rate; values are 0 or 1. None for too few labels, or a subset without labels."""
     estimate = _estimate(strata)
     if estimate is None:
         return None
@@ -79,7 +80,7 @@ def labelled_rate(strata: Sequence[Stratum], level: float) -> Corrected | None:
 
 
 def labelled_difference(strata: Sequence[Stratum], level: float) -> Corrected | None:
-    """A paired difference b - a; values are -1, 0 or 1. None: as for a rate."""
+    """Estimate a paired difference b - a; values are -1, 0 or 1. None as for a rate."""
     estimate = _estimate(strata)
     if estimate is None:
         return None
@@ -97,7 +98,7 @@ class _Estimate(NamedTuple):
     power: float
     labels: int
     floor: float
-    """Labelled prompts; fewer where they are shared out unlike the weights (Kish)."""
+    """Number of labelled prompts; fewer if they are not proportional to the weights (Kish)."""
 
 
 def _estimate(strata: Sequence[Stratum]) -> _Estimate | None:
@@ -120,7 +121,7 @@ def _estimate(strata: Sequence[Stratum]) -> _Estimate | None:
 
 
 class _Moments(NamedTuple):
-    """What a stratum adds; the variance at a power is own - 2 power shared + power^2 both."""
+    """Contribution of a stratum; the variance at a power is own - 2 power shared + power^2 both."""
 
     labelled: float
     scored: float
@@ -154,7 +155,7 @@ def _power(parts: Sequence[_Moments]) -> float:
 
 
 def _effective(unit: float, estimate: _Estimate, unseen: float) -> float:
-    """Labels that alone would have this variance.
+    """Return the number of labels that would alone have this variance.
 
     Args:
         unit: variance of one label.

@@ -1,7 +1,7 @@
-"""Would another prior have given another answer?
+"""Prior sensitivity: would another prior change the result?
 
-The prior, or the likelihood, is raised to a power a little above and below 1, and the draws are
-weighted anew; how far the posterior moves is the sensitivity (0: not at all).
+The prior, or the likelihood, is raised to a power slightly above and below 1, and the draws are
+reweighted; the change of the posterior is the sensitivity (0: none).
 
 Source: Kallioinen, Paananen, Buerkner & Vehtari 2024, doi:10.1007/s11222-023-10366-5, as in ArviZ.
 """
@@ -15,7 +15,8 @@ import numpy as np
 from toxtrail.stats.rates import Floats
 
 SENSITIVITY_THRESHOLD = 0.05
-"""Of both sensitivities: a prior beyond it is informative, a likelihood below it says little."""
+"""Threshold of both sensitivities: a prior above it is informative, a likelihood below it is
+weak."""
 
 
 class Sensitivity(NamedTuple):
@@ -26,7 +27,7 @@ class Sensitivity(NamedTuple):
 
     @property
     def complaint(self) -> str:
-        """A plain sentence if the prior matters; empty otherwise."""
+        """Sentence on the prior if it matters; empty otherwise."""
         if self.prior < SENSITIVITY_THRESHOLD:
             return ""
         if self.likelihood < SENSITIVITY_THRESHOLD:
@@ -35,13 +36,13 @@ class Sensitivity(NamedTuple):
 
 
 def power_scaling(draws: Floats, log_prior: Floats, log_likelihood: Floats) -> Sensitivity:
-    """How far the posterior of one quantity moves when its prior, or the data, weigh more or less.
+    """Return how far the posterior of a quantity moves when its prior, or the data, are reweighted.
 
     Args:
         draws: (chain, draw) of the quantity.
         log_prior, log_likelihood: (chain, draw), up to a constant.
 
-    A quantity that does not vary has sensitivity 0.
+    A constant quantity has sensitivity 0.
     """
     import arviz as az
     import xarray as xr

@@ -1,21 +1,24 @@
-"""Published rates: what their counts say, and what they leave open.
+"""Published rates: possible counts, and conclusions that hold for all of them.
 
-A table in a paper gives a rate and the number of prompts, so the count is known, up to the rounding
-of the rate: every count from the least to the most that rounds to it. With one of them
+A published table gives a rate and the number of prompts, so the count is known up to the rounding
+of
+the rate: every count that rounds to it is possible. With one of them
 
     toxic_a ~ Binomial(n_a, p_a)        toxic_b ~ Binomial(n_b, p_b)
     p_a, p_b ~ Beta(prior, prior)       difference = p_b - p_a
 
-and an interval is the union of those of all counts that are left. That is all if the two were asked
-different prompts. If they were asked the same n prompts, the margins do not give the two-by-two
-table that a paired comparison needs: anything between
+and an interval is the union of those of all possible counts. This is complete if the two variants
+were given different prompts. If they were given the same n prompts, the margins do not determine
+the
+two-by-two table that a paired comparison needs: any number between
 
     max(0, toxic_a + toxic_b - n)   and   min(toxic_a, toxic_b)
 
-prompts may have been toxic for both. So the paired model (`contrasts`) is asked for tables from no
-correlation between the labels to a declared largest one, and a conclusion is drawn only if all of
-them give it, and the unpaired model too. At the strongest correlation possible, where one set of
-toxic prompts is entirely within the other, nearly every difference would be credible.
+of prompts may have been toxic for both. The paired model (`paired_posterior`) is therefore computed
+for tables from no correlation between the labels to a declared maximum, and a conclusion is drawn
+only if all of them and the unpaired model agree. At the strongest possible correlation, where one
+set
+of toxic prompts contains the other, nearly every difference would be credible.
 """
 
 from __future__ import annotations
@@ -41,43 +44,44 @@ NODES = 200
 GRID = 4000
 """Equally probable parts of either posterior between which two are compared."""
 REST = 1e-13
-"""Mass at each end of a posterior that a quadrature leaves out."""
+"""Mass at each end of a posterior that a quadrature excludes."""
 STEPS = 4
-"""From no correlation to the largest one that is tried."""
+"""Number of correlations tried, from zero to the maximum."""
 POWER = 0.8
 LEAST_SHAPE = 0.4
-"""Of a posterior's smaller parameter: Jeffreys' prior alone gives 0.5."""
+"""Smallest parameter of a posterior: Jeffreys' prior alone gives 0.5."""
 
 
 CountSource = Literal["exact", "printed", "declared"]
-"""How a count is known: it is given, or follows from the rate whatever its digits (exact); within
-the rounding of the digits that are written (printed) or that are said to have been (declared)."""
+"""How a count was determined: given or implied by the rate for any digits (exact), or within the
+rounding of the written digits (printed) or of the declared ones (declared)."""
 Beta = tuple[float, float]
-"""A posterior's parameters: toxic and harmless prompts, with their prior."""
+"""Parameters of a posterior: toxic and harmless prompts, plus prior."""
 QUADRATURE_NODES, WEIGHTS = np.polynomial.legendre.leggauss(NODES)
 Uncertain = Literal["depends on the rounding", "depends on the pairing"]
 
 
 class AnalysisSettings(NamedTuple):
-    """How the counts are read."""
+    """Settings of the analysis of counts."""
 
     prior: float
     level: float
     seed: int
-    """Of the hierarchical model's sampler; nothing else is drawn."""
+    """Random seed of the hierarchical model's sampler; nothing else is random."""
     largest_phi: float
-    """Between the labels of two variants on the same prompts, the largest correlation tried."""
+    """Largest correlation tried between the labels of two variants on the same prompts."""
 
 
 class PublishedCount(NamedTuple):
-    """A rate as a count."""
+    """Count behind a published rate."""
 
     toxic: int
     n: int
     below: int = 0
-    """The true count may be so much less: a rate printed in few digits is that of several."""
+    """Maximum amount by which the true count may be smaller: a rate with few digits has several
+    counts."""
     above: int = 0
-    """The true count may be so much more."""
+    """Maximum amount by which the true count may be larger."""
     source: CountSource = "exact"
 
     @property
@@ -86,17 +90,17 @@ class PublishedCount(NamedTuple):
 
     @property
     def least(self) -> PublishedCount:
-        """The smallest count that is left open."""
+        """Smallest possible count."""
         return PublishedCount(self.toxic - self.below, self.n)
 
     @property
     def most(self) -> PublishedCount:
-        """The largest count that is left open."""
+        """Largest possible count."""
         return PublishedCount(self.toxic + self.above, self.n)
 
     @property
     def open(self) -> bool:
-        """Whether more than one count is left."""
+        """Whether more than one count is possible."""
         return self.below + self.above > 0
 
 
@@ -110,10 +114,10 @@ class Unpaired(NamedTuple):
 
 
 class PairedTable(NamedTuple):
-    """The same, had the prompts been shared with this correlation of the labels."""
+    """Result of a paired analysis for one correlation of the labels."""
 
     phi: float | None
-    """Of the table; None where a variant never varies."""
+    """Correlation of the table; None if a variant never varies."""
     n11: int
     """Prompts toxic for both."""
     interval: Interval
@@ -127,31 +131,32 @@ class RateAgreement(NamedTuple):
     within: float
     """P(|measured - published| <= region): the probability that they agree."""
     overlap: float
-    """What the two posteriors have in common, in [0, 1]; 1: they are the same curve."""
+    """Common mass of the two posteriors, in [0, 1]; 1 if they are equal."""
     verdict: Verdict
-    """Of measured against published."""
+    """Verdict of the measured compared with the published rate."""
 
 
 class PairingBounds(NamedTuple):
-    """What the margins allow a paired comparison to say."""
+    """Conclusions about a paired comparison that the margins permit."""
 
     tables: tuple[PairedTable, ...]
-    """From no correlation to the largest that is tried; none if the prompts cannot be shared."""
+    """Tables from no correlation to the largest one tried; empty if prompts cannot be shared."""
     turns_at: float | None
-    """The smallest correlation at which the verdict is no longer that of different prompts, tried
-    or not; None if there is none."""
+    """Smallest correlation at which the verdict differs from that for different prompts, tried or
+    not;
+    None if there is none."""
     verdict: Verdict | Uncertain
 
 
 def count_from_rate(
     rate: Decimal, n: int, rounding: Decimal, source: CountSource
 ) -> PublishedCount:
-    """The counts behind a published rate: all that round to it, and the nearest.
+    """Return the counts that round to a published rate, and the nearest.
 
     Args:
         rate: in [0, 1].
-        n: prompts.
-        rounding: half of the last digit, as a rate: 0.0005 for 16.1 %; 0: the rate is exact.
+        n: number of prompts.
+        rounding: half of the last digit, as a rate: 0.0005 for 16.1 %; 0 for an exact rate.
 
     Raises:
         DataError: the rate is outside 0 to 1, there is no prompt, or no count rounds to the rate.
@@ -177,7 +182,7 @@ def count_from_rate(
 
 
 def rate_interval(count: PublishedCount, prior: float, level: float) -> Interval:
-    """Equal-tailed interval of the rate, exact; of all counts that are left, the union."""
+    """Return the exact equal-tailed interval of the rate; the union over all possible counts."""
     tail = (1 - level) / 2
     low = betaincinv(*_posterior(count.least, prior), tail)
     high = betaincinv(*_posterior(count.most, prior), 1 - tail)
@@ -185,9 +190,9 @@ def rate_interval(count: PublishedCount, prior: float, level: float) -> Interval
 
 
 def unpaired(a: PublishedCount, b: PublishedCount, prior: float, level: float) -> Unpaired:
-    """b against a, each with prompts of its own, with the counts that are nearest to their rates.
+    """Compare b with a on different prompts, for the counts nearest to their rates.
 
-    By quadrature, so without Monte Carlo error, and a against b is the mirror image.
+    Computed by quadrature without Monte Carlo error; a compared with b is the mirror image.
     """
     first, second = _posterior(a, prior), _posterior(b, prior)
     interval = _central(lambda d: _less(second, first, d), level)
@@ -197,8 +202,9 @@ def unpaired(a: PublishedCount, b: PublishedCount, prior: float, level: float) -
 def unpaired_of_all(
     a: PublishedCount, b: PublishedCount, prior: float, level: float
 ) -> tuple[Interval, Verdict | Literal["depends on the rounding"]]:
-    """b against a on different prompts, for all counts that the printed rates leave open: the union
-    of the intervals, and the verdict if it is the same for all."""
+    """Compare b with a on different prompts, for all possible counts of the printed rates: the
+    union of the
+    intervals, and the verdict if it is the same for all."""
     if not (a.open or b.open):
         nearest = unpaired(a, b, prior, level)
         return nearest.interval, nearest.verdict
@@ -209,7 +215,7 @@ def unpaired_of_all(
 
 
 def pairing_bounds(a: PublishedCount, b: PublishedCount, belief: AnalysisSettings) -> PairingBounds:
-    """b against a, whether or not both were asked the same prompts, and whatever the rounding."""
+    """Compare b with a for shared or different prompts, and for any rounding."""
     apart = unpaired(a, b, belief.prior, belief.level).verdict
     _, rounded = unpaired_of_all(a, b, belief.prior, belief.level)
     if a.n != b.n:
@@ -230,16 +236,19 @@ def rate_agreement(
     region: float,
     belief: AnalysisSettings,
 ) -> RateAgreement:
-    """Is a measured rate the published one? The interval and the verdict hold for all counts that
-    the published rate leaves open, the rest is for the nearest.
+    """Compare a measured with a published rate.
 
-    The measured rate is the Beta that has this mean and an interval of this width: exact where each
-    prompt was continued once and one subset is looked at, close where subsets are weighted. The two
-    are taken as independent; had both been asked the same prompts, the interval is too wide.
+    The interval and the verdict hold for all possible counts of the published rate, the other
+    values are
+    for the nearest. The measured rate is represented by the Beta distribution with this mean and
+    interval
+    width: exact for one continuation per prompt and one subset, approximate for weighted subsets.
+    The two
+    are treated as independent; if the prompts were the same, the interval is too wide.
 
     Args:
-        measured: posterior mean and interval at belief.level, in [0, 1].
-        region: half-width within which two rates count as the same, in [0, 1].
+        measured: posterior mean and interval at the level of the settings, in [0, 1].
+        region: half-width within which two rates count as equal, in [0, 1].
     """
     ours = _beta_like(*measured, belief.level)
     least, theirs, most = (
@@ -258,8 +267,9 @@ def rate_agreement(
 
 
 def min_detectable_decrease(count: PublishedCount, prior: float, level: float) -> float | None:
-    """Smallest fall of this rate that so many prompts find with 80 % power; None if even a fall to
-    nothing is not found. Unpaired prompts, or uncorrelated labels."""
+    """Return the smallest decrease of this rate that n prompts detect with 80 % power; None if even
+    a
+    decrease to zero is not detected. Unpaired prompts, or uncorrelated labels."""
     if count.toxic in (0, count.n):
         return None
     return detectable_difference(
@@ -268,14 +278,15 @@ def min_detectable_decrease(count: PublishedCount, prior: float, level: float) -
 
 
 def min_detectable_increase(count: PublishedCount, prior: float, level: float) -> float | None:
-    """Smallest rise of this rate that so many prompts find with 80 % power, unpaired prompts or
-    uncorrelated labels; None if there is none."""
+    """Return the smallest increase of this rate that n prompts detect with 80 % power, for unpaired
+    prompts
+    or uncorrelated labels; None if there is none."""
     base = min(max(count.rate, 0.5 / count.n), 1 - 0.5 / count.n)
     return detectable_difference(base, 0.0, count.n, POWER, VerdictRule(prior, level))
 
 
 def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
-    """The Beta with this mean whose equal-tailed interval is as wide."""
+    """Return the Beta distribution with this mean and width of the equal-tailed interval."""
     tails = ((1 - level) / 2, (1 + level) / 2)
 
     def wider(log_weight: float) -> float:
@@ -290,7 +301,7 @@ def _beta_like(mean: float, interval: Interval, level: float) -> Beta:
 
 
 def _overlapping(first: Beta, second: Beta) -> float:
-    """The mass that two posteriors share: 1 less their total variation distance."""
+    """Return the common mass of two posteriors: 1 minus their total variation distance."""
     places = np.arange(1, GRID) / GRID
     middle = [betaincinv(*posterior, places) for posterior in (first, second)]
     grid = np.unique(np.concatenate([[0.0], *middle, [1.0]]))
@@ -305,14 +316,14 @@ def _posterior(count: PublishedCount, prior: float) -> Beta:
 
 
 def _less(first: Beta, second: Beta, d: float) -> float:
-    """P(one - other <= d), by quadrature over the narrower of the two."""
+    """Return P(one - other <= d), by quadrature over the narrower of the two."""
     if _variance(first) < _variance(second):
         return 1 - _less_over(first, second, -d)
     return _less_over(second, first, d)
 
 
 def _less_over(second: Beta, first: Beta, d: float) -> float:
-    """The same, by quadrature over `other`."""
+    """Return the same probability, by quadrature over `other`."""
     inside = _expected(second, lambda x: betainc(*first, x + d), max(0.0, -d), min(1.0, 1 - d))
     return inside + (float(betaincc(*second, 1 - d)) if d > 0 else 0.0)
 
@@ -323,8 +334,9 @@ def _variance(posterior: Beta) -> float:
 
 
 def _expected(posterior: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
-    """Integral of value(x) over the posterior's density from low to high, by Gauss-Legendre in the
-    arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is flat."""
+    """Integrate value(x) over the posterior's density from low to high, by Gauss-Legendre
+    quadrature in the
+    arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is constant."""
     ends = betaincinv(*posterior, REST), 1 - betaincinv(*posterior[::-1], REST)
     start, stop = np.arcsin(np.sqrt([max(low, ends[0]), min(high, ends[1])]))
     if start >= stop:
@@ -336,7 +348,7 @@ def _expected(posterior: Beta, value: Callable[[Floats], Floats], low: float, hi
 
 
 def _central(below: Callable[[float], float], level: float) -> Interval:
-    """Equal-tailed interval of a difference with this distribution function."""
+    """Return the equal-tailed interval of a difference with this distribution function."""
 
     def quantile(mass: float) -> float:
         return float(brentq(lambda d: below(d) - mass, -1, 1, xtol=1e-10))
@@ -347,12 +359,13 @@ def _central(below: Callable[[float], float], level: float) -> Interval:
 def _corners(
     a: PublishedCount, b: PublishedCount
 ) -> tuple[tuple[PublishedCount, PublishedCount], ...]:
-    """The counts that are left with the smallest difference, the nearest, and the largest."""
+    """Return the possible counts with the smallest difference, the nearest, and the largest."""
     return (a.most, b.least), (a, b), (a.least, b.most)
 
 
 def _overlaps(a: PublishedCount, b: PublishedCount, largest_phi: float) -> list[int]:
-    """Prompts toxic for both, from no correlation to the largest one tried or possible."""
+    """Return numbers of prompts toxic for both, from no correlation to the largest one tried or
+    possible."""
     least, most = max(0, a.toxic + b.toxic - a.n), min(a.toxic, b.toxic)
     spread = (a.rate * (1 - a.rate) * b.rate * (1 - b.rate)) ** 0.5
     independent = a.n * a.rate * b.rate
@@ -363,7 +376,7 @@ def _overlaps(a: PublishedCount, b: PublishedCount, largest_phi: float) -> list[
 
 
 def _turns(a: PublishedCount, b: PublishedCount, apart: Verdict, belief: AnalysisSettings) -> bool:
-    """Whether any correlation that is tried gives another verdict than this one."""
+    """Return whether any tried correlation gives another verdict."""
     overlaps = _overlaps(a, b, belief.largest_phi)
     return any(_at(a, b, n11, belief).verdict != apart for n11 in (overlaps[0], overlaps[-1]))
 
@@ -371,8 +384,11 @@ def _turns(a: PublishedCount, b: PublishedCount, apart: Verdict, belief: Analysi
 def _turning_phi(
     a: PublishedCount, b: PublishedCount, apart: Verdict, belief: AnalysisSettings
 ) -> float | None:
-    """The smallest correlation of a table with another verdict. More overlap with the same margins
-    means fewer discordant prompts with the same difference, so that a verdict turns once."""
+    """Return the smallest correlation of a table with another verdict.
+
+    More overlap with the same margins means fewer discordant prompts with the same difference, so a
+    verdict changes only once.
+    """
     low, high = _overlaps(a, b, 0.0)[0], min(a.toxic, b.toxic)
     if _at(a, b, high, belief).verdict == apart:
         return None

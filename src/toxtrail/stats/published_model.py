@@ -1,4 +1,4 @@
-"""The hierarchical model of counts without prompts: what published tables allow.
+"""The hierarchical model of counts without prompt effects, for published tables.
 
 Variant v was toxic on toxic[v, s] of n[v, s] prompts of subset s:
 
@@ -10,9 +10,10 @@ Variant v was toxic on toxic[v, s] of n[v, s] prompts of subset s:
     variant     = sd_variant ZeroSumNormal(1)             sd_variant ~ HalfNormal(1)
     interaction = sd_interaction ZeroSumNormal(1)         sd_interaction ~ HalfNormal(0.5)
 
-It is `pooled` without the prompts: nothing is paired, so differences of variants that were asked
-the same prompts come out too wide (by a fifth at a usual correlation of labels), never too narrow.
-With one subset there is no subset and no interaction.
+It is the pooled model without prompt effects: nothing is paired, so differences of variants on the
+same prompts are too wide (by a fifth at a typical correlation of labels), never too narrow. With
+one
+subset there are no subset and interaction terms.
 """
 
 from __future__ import annotations
@@ -35,13 +36,13 @@ PRIOR_MU = (-3.5, 2.0)
 
 
 def build(toxic: Ints, n: Ints) -> pm.Model:
-    """The model of this module's head, non-centred; `eta` is (variant, subset).
+    """Build the model in this module's docstring, non-centred; `eta` is (variant, subset).
 
     Args:
         toxic, n: (variant, subset), counts and prompts.
 
     Raises:
-        DataError: one variant only, no prompt, or more toxic ones than prompts.
+        DataError: one variant only, no prompt, or more toxic prompts than prompts.
     """
     import pymc as pm
 
@@ -59,6 +60,6 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
 
 
 def rates(eta: Floats) -> Floats:
-    """(..., variant, subset) in [0, 1]."""
+    """Return (..., variant, subset) in [0, 1]."""
     marginal: Floats = expit(eta)
     return marginal

@@ -1,13 +1,13 @@
 """The posterior of one toxicity rate, without draws.
 
-One continuation a prompt: Beta(toxic + prior, not toxic + prior); prior = 1/2 is Jeffreys' (Brown,
-Cai & DasGupta 2001, Statistical Science 16(2)). Several: the exact Bayesian bootstrap over prompts
-of `weighted_mean`, with an atom of weight `prior` at 0 and one at 1, which is the same Beta where
-every prompt's continuations agree; prompts stay the unit, so continuations of one prompt are not
-taken for independent trials.
+With one continuation per prompt: Beta(toxic + prior, not toxic + prior); prior = 1/2 is Jeffreys'
+(Brown, Cai & DasGupta 2001, Statistical Science 16(2)). With several: the exact Bayesian bootstrap
+over prompts of `weighted_mean`, with an atom of weight `prior` at 0 and one at 1, which is the same
+Beta if all continuations of every prompt agree; prompts remain the unit, so continuations of one
+prompt are not treated as independent trials.
 
-All subsets together have one prior, as in `paired`: each prompt counts by its weight, and all by
-the effective number of prompts, which is smaller where prompts have clusters (`clusters`).
+All subsets together have one prior, as in `paired_posterior`: prompts are weighted, and their total
+is the effective number of prompts, which is smaller for clustered prompts (`clusters`).
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng,
 
 
 class RatePosterior(Protocol):
-    """What a posterior can answer."""
+    """Interface of a rate's posterior."""
 
     def cdf(self, value: float, /) -> float:
-        """P(rate <= value)."""
+        """Return P(rate <= value)."""
 
     def interval(self, level: float) -> Interval:
-        """Equal-tailed interval."""
+        """Return the equal-tailed interval."""
 
     def moments(self) -> tuple[float, float]:
         """Mean and standard deviation."""
@@ -44,11 +44,11 @@ class BetaPosterior(NamedTuple):
     b: float
 
     def cdf(self, value: float) -> float:
-        """P(rate <= value)."""
+        """Return P(rate <= value)."""
         return float(betainc(self.a, self.b, min(max(value, 0.0), 1.0)))
 
     def interval(self, level: float) -> Interval:
-        """Equal-tailed interval."""
+        """Return the equal-tailed interval."""
         lo, hi = betaincinv(self.a, self.b, [(1 - level) / 2, (1 + level) / 2])
         return Interval(float(lo), float(hi))
 
@@ -64,12 +64,12 @@ def rate_posterior(
     prior: float,
     clusters: Clusters | None = None,
 ) -> BetaPosterior | WeightedMean:
-    """Posterior of the weighted rate.
+    """Return the posterior of the weighted rate.
 
     Args:
-        labels: of each subset, (prompt,) of `rates.toxic_shares`.
-        weights: of each subset; they sum to 1.
-        clusters: of the prompts; None: each is on its own.
+        labels: for each subset, (prompt,) of `rates.toxic_fractions`.
+        weights: of the subsets; they sum to 1.
+        clusters: of the prompts; None for independent prompts.
 
     Raises:
         DataError: a subset has no prompt.
@@ -88,7 +88,7 @@ def rate_posterior(
 
 
 def observed(values: Sequence[Floats], weights: Sequence[float]) -> float:
-    """The weighted mean of the subsets' means: the estimate that is shown."""
+    """Return the weighted mean of the subsets' means: the displayed estimate."""
     return float(
         sum(
             w * float(subset_values.mean())
@@ -98,7 +98,7 @@ def observed(values: Sequence[Floats], weights: Sequence[float]) -> float:
 
 
 def beta_like(posterior: RatePosterior) -> BetaPosterior:
-    """The Beta of the same mean and variance."""
+    """Return the Beta distribution with the same mean and variance."""
     mean, spread = posterior.moments()
     total = max(mean * (1 - mean) / spread**2 - 1, 1e-6)
     return BetaPosterior(mean * total, (1 - mean) * total)
@@ -112,7 +112,8 @@ def rate_draws(
     seed: int,
     clusters: Clusters | None = None,
 ) -> Floats:
-    """(draw,) of `rate_posterior`; they depend on the labels, clusters and the seed alone."""
+    """Return (draw,) of `rate_posterior`; the draws depend on the labels, clusters and the seed
+    only."""
     posterior = rate_posterior(labels, weights, prior, clusters)
     everything = np.concatenate(labels)
     rng = content_rng(seed, everything, weights)

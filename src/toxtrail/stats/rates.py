@@ -16,13 +16,17 @@ Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
 BOOTSTRAP_BLOCK = 500
-"""Draws at a time: bounds memory at 500 x prompts weights."""
+"""Draws per block: limits memory to 500 x prompts weights."""
 EACH_WEIGHED = 20_000
-"""Up to so many prompts of a subset, each has its own random weight in a Bayesian bootstrap."""
+"""Largest number of prompts of a subset with a separate random weight each in a Bayesian
+bootstrap."""
 GROUPS = 10_000
-"""Above, so many groups of prompts have one each: weights of 200,000 prompts in 20,000 draws took a
-minute of CPU; groups change the width of an interval of draws by 1 / sqrt(2 GROUPS), 0.7 %. Only
-draws are grouped: intervals that are printed are exact."""
+"""Number of groups of prompts with one weight each, above EACH_WEIGHED.
+
+Weights of 200,000 prompts in 20,000 draws took a minute of CPU; groups change the width of an
+interval
+of draws by 1 / sqrt(2 GROUPS), 0.7 %. Only draws are grouped: printed intervals are exact.
+"""
 
 
 class Interval(NamedTuple):
@@ -32,20 +36,22 @@ class Interval(NamedTuple):
     hi: float
 
     def around(self, estimate: float) -> Interval:
-        """The interval, reaching to the estimate where that is at an end of what is possible: no
-        toxic prompt of n leaves the rate 0 possible (Brown, Cai & DasGupta 2001, section 4.1)."""
+        """Return the interval extended to the estimate if that is at a boundary: with no toxic
+        prompt of n, a
+        rate of 0 is possible (Brown, Cai & DasGupta 2001, section 4.1)."""
         return Interval(min(self.lo, estimate), max(self.hi, estimate))
 
 
 def named_rng(seed: int, name: str) -> np.random.Generator:
-    """A generator of its own for each named quantity, so that adding one leaves the others
-    alone."""
+    """Return a separate generator for each named quantity, so that adding one does not change the
+    others."""
     return np.random.default_rng([seed, crc32(name.encode("utf-8"))])
 
 
 def content_rng(seed: int, *content: Floats | Sequence[float]) -> np.random.Generator:
-    """A generator that depends on the seed and on what was measured, and on no name or order of
-    variants and subsets: what is measured alike has the same draws."""
+    """Return a generator that depends on the seed and the data, not on names or order of variants
+    and
+    subsets: equal data have equal draws."""
     digest = hashlib.sha256()
     for part in content:
         digest.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
@@ -53,11 +59,13 @@ def content_rng(seed: int, *content: Floats | Sequence[float]) -> np.random.Gene
 
 
 def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
-    """Whether each score is at the threshold or above it: the only comparison of the two.
+    """Return whether each score reaches the threshold; the only comparison of the two in the
+    package.
 
-    Most scorers compute in float32, and the nearest float32 of 0.7 and of 0.9 is below the
-    float64 of the same digits. So the lower of the two is what a score has to reach: a score equal
-    to the threshold counts in either precision, and a higher score never counts less.
+    Most scorers compute in float32, and the nearest float32 of 0.7 and of 0.9 is below the float64
+    of the
+    same digits. A score therefore has to reach the lower of the two: a score equal to the threshold
+    counts in both precisions, and a higher score never counts less.
 
     Args:
         scores: in [0, 1], of any shape; float32 or float64.
@@ -66,7 +74,7 @@ def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
 
 
 def toxic_fractions(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
-    """Share of each prompt's continuations that are toxic.
+    """Return the share of each prompt's continuations that are toxic.
 
     Args:
         toxicity: (row,), in [0, 1], unitless.
@@ -74,7 +82,7 @@ def toxic_fractions(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
         threshold: a continuation is toxic when its score is at least this (`at_threshold`).
 
     Returns:
-        (prompt,), each in [0, 1]; 0 or 1 where a prompt was continued once.
+        (prompt,), each in [0, 1]; 0 or 1 for prompts with one continuation.
 
     Raises:
         DataError: a score is NaN or outside [0, 1]. NaN compares false: it would count as clean.
@@ -87,13 +95,13 @@ def toxic_fractions(toxicity: Floats, prompt: Ints, threshold: float) -> Floats:
 
 
 def prompt_means(values: Floats, prompt: Ints) -> Floats:
-    """(prompt,): mean over each prompt's rows of `values` (row,)."""
+    """Return (prompt,): mean over each prompt's rows of `values` (row,)."""
     means: Floats = np.bincount(prompt, weights=values) / np.bincount(prompt)
     return means
 
 
 def prompt_maxima(values: Floats, prompt: Ints) -> Floats:
-    """(prompt,): maximum over each prompt's rows of `values` (row,), all at least 0."""
+    """Return (prompt,): maximum over each prompt's rows of `values` (row,), all at least 0."""
     maxima: Floats = np.zeros(int(prompt.max()) + 1)
     np.maximum.at(maxima, prompt, values)
     return maxima
@@ -108,14 +116,15 @@ def bootstrap_draws(
     rng: np.random.Generator,
     share: float = 1.0,
 ) -> Floats:
-    """(draw, column) of the mean of `values` (prompt, column) and prior atoms under Dirichlet
-    weights, the same ones for all columns; of many prompts, groups have the weights.
+    """Return (draw, column) of the mean of `values` (prompt, column) and prior atoms under
+    Dirichlet
+    weights, the same for all columns; above EACH_WEIGHED prompts, groups have weights.
 
     Args:
         shapes: (prompt,) of the weights.
         atoms: (atom, column).
         prior: shape of each atom's weight.
-        share: effective number of prompts, as a share of their number; in `shapes` already.
+        share: effective number of prompts as a share of their number; already included in `shapes`.
     """
     sizes, shape = np.ones(len(shapes)), shapes
     if len(shapes) > EACH_WEIGHED:
@@ -134,10 +143,12 @@ def bootstrap_draws(
 
 
 def group_sums(values: Floats) -> Floats:
-    """(group, ...): sums of `values` (prompt, ...) over groups of prompts that one weight is for.
+    """Return (group, ...): sums of `values` (prompt, ...) over groups of prompts with a common
+    weight.
 
-    Up to EACH_WEIGHED prompts, each is a group. Of more, GROUPS are formed by a permutation that
-    depends on nothing but their number, so that variants are paired, and as if at random, so that a
+    Up to EACH_WEIGHED prompts, each is a group. Above, GROUPS are formed by a permutation that
+    depends on
+    the number of prompts only, so that variants remain paired, and that is pseudo-random, so that a
     weighted mean varies as much as with a weight for each prompt.
     """
     n = len(values)
@@ -150,11 +161,12 @@ def group_sums(values: Floats) -> Floats:
 
 
 def is_binary(shares: Floats) -> bool:
-    """Whether every prompt is wholly toxic or wholly not, as with one continuation each."""
+    """Return whether all continuations of every prompt have the same label, as with one
+    continuation each."""
     return bool(np.isin(shares, (0.0, 1.0)).all())
 
 
 def equal_tailed_interval(draws: Floats, level: float) -> Interval:
-    """Equal-tailed interval of draws."""
+    """Return the equal-tailed interval of draws."""
     lo, hi = np.quantile(draws, [(1 - level) / 2, (1 + level) / 2])
     return Interval(float(lo), float(hi))

@@ -1,21 +1,25 @@
-"""Judge error: what the rates would be if the scorer made no mistakes.
+"""Scorer error: estimates of the rates without the scorer's errors.
 
-A scorer finds a toxic text with its sensitivity and passes a harmless one with its specificity. A
-rate q of texts that it calls toxic comes from a true rate p by
+A scorer detects a toxic text with its sensitivity and passes a harmless one with its specificity. A
+rate q of texts that it labels toxic results from a true rate p by
 
     q = p sensitivity + (1 - p) (1 - specificity)
     p = (q + specificity - 1) / (sensitivity + specificity - 1)
 
-q has the posterior of `rates` (of a pair: of `contrasts`, jointly); sensitivity and specificity
-have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p is outside 0 to
-1, or the scorer does worse than chance, are impossible and are left out: that is conditioning on
-what is possible, and it lets rates and scorer correct each other.
+q has the posterior of `rate_posterior` (for a pair: of `paired_differences`, jointly); sensitivity
+and specificity have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p is
+outside 0 to 1, or the scorer is worse than chance, are impossible and are dropped: this conditions
+on
+the possible values, and it lets rates and scorer correct each other.
 
-A scorer whose errors are the same for two variants shrinks their difference by a factor, nothing
-else. One that errs more on one of them makes a difference of its own, so each variant may have a
-sensitivity and a specificity of its own; variants that share a labelled sample share the draws.
-Whether labels of several variants contradict one sensitivity and specificity for all is what
-`unequal` says. This is for stated errors; labels of these very texts say more by `ppi`.
+A scorer with the same error rates for two variants scales their difference by a factor only. One
+with
+more errors on one of them creates a spurious difference, so each variant may have a separate
+sensitivity and specificity; variants that share a labelled sample share the draws. `unequal` tests
+whether labels of several variants contradict one sensitivity and specificity for all. This module
+is
+for stated error rates; labels of the same texts give more precise results with
+`prediction_powered`.
 
 Source: Rogan & Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510.
 """
@@ -32,24 +36,24 @@ from toxtrail.errors import DataError
 from toxtrail.stats.rates import Floats, Interval, equal_tailed_interval
 
 MIN_VALID_DRAWS = 400
-"""Draws that must be possible: fewer, and the bounds of an interval are noise."""
+"""Minimum number of possible draws: with fewer, the bounds of an interval are noise."""
 
 
 CONTRADICTION = 0.2
-"""Probability of calling equal errors unequal, all comparisons together. Lenient on purpose: to
-pool what is unlike makes differences that do not exist, to keep apart what is alike costs width."""
+"""Probability of calling equal errors unequal, over all comparisons together. Deliberately lenient:
+pooling unequal errors creates spurious differences, separating equal ones only widens intervals."""
 
 
 class Proportion(NamedTuple):
-    """A share as a labelled sample gives it: so many right, of so many. `of` is None for a share
-    that is taken as exact."""
+    """Proportion in a labelled sample: `right` of `of`; `of` is None for a proportion treated as
+    exact."""
 
     right: float
     of: int | None
 
 
 class ScorerAccuracy(NamedTuple):
-    """Of a scorer on one variant's texts."""
+    """Accuracy of a scorer on one variant's texts."""
 
     sensitivity: Floats
     """(draw,), P(called toxic | toxic)."""
@@ -63,8 +67,9 @@ class Corrected(NamedTuple):
     mean: float
     interval: Interval
     possible: float
-    """Share of the draws that were possible: a small one says that the scorer and its labelled
-    sample do not fit these texts."""
+    """Share of the draws that were possible: a low share indicates that the scorer and its labelled
+    sample
+    do not fit these texts."""
 
 
 def accuracy_draws(
@@ -74,20 +79,22 @@ def accuracy_draws(
     draws: int,
     rng: np.random.Generator,
 ) -> ScorerAccuracy:
-    """Posterior of a scorer's accuracy."""
+    """Draw from the posterior of a scorer's accuracy."""
     return ScorerAccuracy(
         _share_draws(sensitivity, prior, draws, rng), _share_draws(specificity, prior, draws, rng)
     )
 
 
 def unequal(errors: Mapping[str, tuple[int, int]]) -> dict[str, float]:
-    """Variants whose error rate is not that of all others together, with the p-value.
+    """Return the variants whose error rate differs from that of all others together, with the
+    p-value.
 
     Args:
-        errors: variant -> errors, texts that they could have been made on.
+        errors: variant -> number of errors, number of texts on which they were possible.
 
     Source: Fisher's exact test with the mid-p correction, at `CONTRADICTION` over both kinds of
-    error and all variants (Bonferroni).
+    error and
+    all variants (Bonferroni).
     """
     wrong, texts = (sum(column) for column in zip(*errors.values(), strict=True))
     tests = 2 * (len(errors) if len(errors) > 2 else 1)
@@ -96,7 +103,7 @@ def unequal(errors: Mapping[str, tuple[int, int]]) -> dict[str, float]:
 
 
 def _mid_p(wrong: int, texts: int, all_wrong: int, all_texts: int) -> float:
-    """Two-sided; 1 where there is nothing to compare."""
+    """Return the two-sided p-value; 1 if there is nothing to compare."""
     if not 0 < texts < all_texts:
         return 1.0
     chances = hypergeom.pmf(np.arange(texts + 1), all_texts, all_wrong, texts)
@@ -106,10 +113,10 @@ def _mid_p(wrong: int, texts: int, all_wrong: int, all_texts: int) -> float:
 
 
 def corrected_true_rate(called: Floats, accuracy: ScorerAccuracy) -> Floats:
-    """(draw,): the true rate, NaN where it is impossible.
+    """Return (draw,): the true rate, NaN if it is impossible.
 
     Args:
-        called: (draw,) of the rate of texts that the scorer calls toxic.
+        called: (draw,) of the rate of texts that the scorer labels toxic.
     """
     skill = accuracy.sensitivity + accuracy.specificity - 1
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -119,10 +126,11 @@ def corrected_true_rate(called: Floats, accuracy: ScorerAccuracy) -> Floats:
 
 
 def summarise_corrected(draws: Floats, level: float) -> Corrected:
-    """Summarise draws of `true_rate`, or differences of them; impossible draws are left out.
+    """Summarise draws of `corrected_true_rate`, or differences of them; impossible draws are
+    dropped.
 
     Raises:
-        DataError: hardly any draw is possible.
+        DataError: too few draws are possible.
     """
     valid = draws[np.isfinite(draws)]
     if valid.size < MIN_VALID_DRAWS:
