@@ -118,8 +118,7 @@ def prepare() -> None:
 
 def finish() -> None:
     """Flush the output. Output that cannot be written is dropped, so that Python does not retry at
-    exit:
-    the failure was already reported."""
+    exit: the failure was already reported."""
     try:
         sys.stdout.flush()
     except OSError:
@@ -158,8 +157,7 @@ def _open_streams() -> None:
     """Open closed standard streams and escape characters that the terminal does not support.
 
     The file descriptor of a closed standard stream would be reused by the next opened file, and
-    output
-    of a library would be written into that file.
+    output of a library would be written into that file.
     """
     for number in range(3):
         try:

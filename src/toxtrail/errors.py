@@ -117,14 +117,12 @@ OF_THE_FILE = (
     errno.EINVAL, errno.ENXIO, errno.EOVERFLOW,
 )  # fmt: skip
 """Errors of the operating system caused by the path itself: it is missing, a folder or a link
-cycle,
-or the content of a file makes a library seek beyond its end."""
+cycle, or the content of a file makes a library seek beyond its end."""
 
 
 def is_of_the_system(error: BaseException) -> bool:
     """Return whether an error concerns the machine (memory, disk, permissions) and not the content
-    of the
-    file: such a file must not be reported as damaged."""
+    of the file: such a file must not be reported as damaged."""
     refused = isinstance(error, OSError) and error.errno is not None
     of_the_file = isinstance(error, OSError) and error.errno in OF_THE_FILE
     return is_disk_full(error) or _no_memory(error) or (refused and not of_the_file)

@@ -323,15 +323,13 @@ def code_files(name: StageName) -> Mapping[str, str]:
 
 def code_hash_file(name: StageName) -> str:
     """Return the file with the hashes of a stage's source files, on which DVC depends in an
-    experiment
-    without the source."""
+    experiment without the source."""
     return f"code/{name}.sha256"
 
 
 def code_deps(stage: Stage, root: Path) -> tuple[str, ...]:
     """Return the code dependencies of a stage as in dvc.yaml: its source files in a checkout of
-    toxtrail,
-    the list of their hashes in an experiment created by `toxtrail init`."""
+    toxtrail, the list of their hashes in an experiment created by `toxtrail init`."""
     if (root / "src" / "toxtrail").is_dir():
         return tuple(f"src/toxtrail/{path}" for path in stage.code)
     return (code_hash_file(stage.name),)

@@ -84,8 +84,7 @@ DISTINCT = 12
 
 def redacted(text: str, environ: Mapping[str, str] | None = None) -> str:
     """Return the text without secrets: user names and passwords of addresses, tokens in queries,
-    headers
-    and settings, and the values of environment variables that contain secrets.
+    headers and settings, and the values of environment variables that contain secrets.
 
     Args:
         environ: the environment variables; None for those of this process.

@@ -2,8 +2,7 @@
 
 Opening a named pipe in place of a table would block forever, a device may be endless, and a name
 such as `../../etc/passwd` leads out of the experiment. Every reader of an experiment opens its
-files
-with this module, or checks them with it before a library opens them.
+files with this module, or checks them with it before a library opens them.
 """
 
 from __future__ import annotations
@@ -138,8 +137,7 @@ def _refuse(error: OSError) -> None:
 
 def leads_out(name: str) -> bool:
     """Return whether a recorded name could leave the folder that it is relative to: an absolute
-    path,
-    `..`, or a Windows drive."""
+    path, `..`, or a Windows drive."""
     windows = PureWindowsPath(name)
     return bool(windows.drive or windows.root or ".." in windows.parts or "\0" in name or not name)
 

@@ -28,8 +28,7 @@ other lines."""
 
 def escape_control_chars(text: str, keep: str = "") -> str:
     """Escape control characters, escape codes, bidi overrides and invisible characters; truncate
-    more than
-    `MOST_MARKS` consecutive combining marks, with their number.
+    more than `MOST_MARKS` consecutive combining marks, with their number.
 
     Args:
         keep: characters to leave unchanged (a page may keep line breaks).

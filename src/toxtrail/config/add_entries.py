@@ -147,8 +147,7 @@ def _end_index(node: yaml.Node) -> int:
     """Return the index at which a node's text ends.
 
     The end mark of a block is below the comments that follow it, and the target of an alias is
-    further
-    up, so the last end of all nodes is used.
+    further up, so the last end of all nodes is used.
     """
     if isinstance(node, yaml.MappingNode) and not node.flow_style:
         return max(max(int(key.end_mark.index), _end_index(value)) for key, value in node.value)

@@ -121,8 +121,7 @@ def _described(
     """Return one line per key.
 
     If several types are allowed, pydantic reports an error for each; a problem inside a value is
-    more
-    informative than a mismatch of its type.
+    more informative than a mismatch of its type.
     """
     places: dict[KeyPath, list[ErrorDetails]] = {}
     of_union: set[KeyPath] = set()

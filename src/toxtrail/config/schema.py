@@ -141,10 +141,8 @@ class SubsetConfig(PinnedAsset):
     """Name -> numeric column (true and false are 1 and 0) that is kept with each prompt."""
     cluster: Column | None = None
     """Column that identifies what a prompt shares with others: a template, an identity term, an
-    author.
-    Intervals then use the cluster as the sampling unit. Each prompt needs a value; equal values are
-    one
-    cluster, in all subsets."""
+    author. Intervals then use the cluster as the sampling unit. Each prompt needs a value; equal
+    values are one cluster, in all subsets."""
     language: Language | None = None
     """Language of the prompts as a BCP 47 tag: en, de, zh-Hans."""
     licence: Annotated[str, StringConstraints(min_length=1)] | None = None
@@ -179,8 +177,7 @@ class LoraConfig(ConfigSection):
 
 class TrainingDataConfig(PinnedAsset):
     """Training data of a fine-tune: .csv, .tsv, .json, .jsonl or .parquet, with an instruction and
-    a
-    response in each row (Dolly's or Alpaca's columns), or a conversation."""
+    a response in each row (Dolly's or Alpaca's columns), or a conversation."""
 
     delimiter: Delimiter | None = None
     """Cell separator of a .csv file; default: a comma, or, if the header has none, the one detected
@@ -188,8 +185,7 @@ class TrainingDataConfig(PinnedAsset):
 
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Fraction of the distinct examples that is not learned, sampled by the fine-tune's seed; the
-    loss on
-    it is reported."""
+    loss on it is reported."""
     licence: Annotated[str, StringConstraints(min_length=1)] | None = None
     """License stated by the source; kept in the data card."""
 
@@ -259,8 +255,7 @@ class ScorerConfig(PinnedAsset):
     golden_tolerance: PositiveFloat
     base: PinnedAsset | None = None
     """Second file or folder of a scorer. jigsaw-bilstm: its vocabulary. detoxify: the encoder's
-    config and
-    tokenizer, to pin them or for use without the hub."""
+    config and tokenizer, to pin them or for use without the hub."""
     activation: Literal["softmax", "sigmoid"] | None = None
     """hf only: function from logits to probabilities, if the model's config does not define it."""
 
@@ -319,8 +314,7 @@ class PosteriorConfig(ConfigSection):
     """Half-width as a share of the family's reference rate, if that is larger than rope_pp."""
     rope_reference_pct: Annotated[float, Field(ge=0, le=100)] | None = None
     """Reference rate in per cent; default: the rate of the family's reference over all subsets, by
-    the
-    primary scorer."""
+    the primary scorer."""
     level: Annotated[float, Field(gt=0.5, lt=1)]
     """Probability mass of every interval."""
     prior: PositiveFloat
@@ -331,8 +325,7 @@ class PosteriorConfig(ConfigSection):
     """Scorer -> error rates, for corrected rates and differences."""
     labels: PinnedAsset | None = None
     """Human labels of these variants' texts for corrected rates and differences, instead of
-    `judges`.
-    `toxtrail labels score` writes the file and prints this entry."""
+    `judges`. `toxtrail labels score` writes the file and prints this entry."""
 
 
 class PoolingConfig(ConfigSection):
@@ -359,8 +352,7 @@ class VariantConfig(ConfigSection):
     """Amount of fine-tuning (epochs, steps, learning rate), for the family's dose series."""
     served_as: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Name of the weights on a server, whose address is in `runtime.servers`. Absent: the weights
-    are
-    loaded locally."""
+    are loaded locally."""
 
 
 class FamilyConfig(ConfigSection):
@@ -416,8 +408,7 @@ class RuntimeConfig(ConfigSection):
     """Number of processes for generation and scoring; with several GPUs, one per GPU."""
     engine: Literal["auto", "packed", "plain"]
     """Batching of continuations. auto: packed, unless the model's logits differ in it; plain:
-    transformers'
-    own generate."""
+    transformers' own generate."""
     batch_tokens: Count
     """Maximum tokens (prompts and continuations) in memory during generation; halved if they do not
     fit."""

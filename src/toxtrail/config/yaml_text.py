@@ -1,10 +1,8 @@
 """YAML as DVC reads it (YAML 1.2), for every file of an experiment.
 
 PyYAML supports YAML 1.1 only, where `no` is false, 1:30 is 90, 010 is 8 and 1e-4 is text; DVC
-writes
-dvc.lock in YAML 1.2. Two parsers of one file must not read different values. Such forms are
-rejected
-in files edited by users, except 1e-4, which is always intended as a number.
+writes dvc.lock in YAML 1.2. Two parsers of one file must not read different values. Such forms are
+rejected in files edited by users, except 1e-4, which is always intended as a number.
 """
 
 from __future__ import annotations
@@ -159,8 +157,7 @@ def _size(node: yaml.Node, sizes: dict[int, int | None]) -> int:
 
 class _Loader(yaml.SafeLoader):  # type: ignore[misc]
     """Loader that rejects values which YAML 1.1 and 1.2 interpret differently, and duplicate keys,
-    of
-    which PyYAML keeps the last."""
+    of which PyYAML keeps the last."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         keys: set[object] = set()

@@ -90,10 +90,8 @@ def sample_prompts(
     """Sample n distinct texts, or take all.
 
     Each text is ranked by a hash of (seed, subset, text), and the n lowest are taken: the sample
-    depends
-    neither on the order of the file nor on other subsets, and a larger n contains the smaller
-    sample.
-    If balanced, the lowest of each value are taken.
+    depends neither on the order of the file nor on other subsets, and a larger n contains the
+    smaller sample. If balanced, the lowest of each value are taken.
 
     Raises:
         ConfigError: fewer than n distinct texts, or fewer texts of a value than needed.
@@ -333,8 +331,7 @@ def _equal(number: float, wanted: float) -> bool:
     """Return whether a cell contains this number, in double or single precision.
 
     The float32 nearest to 0.7 is below the float64 of the same digits. An integer that single
-    precision
-    rounds is another number.
+    precision rounds is another number.
     """
     if number == wanted or float(wanted).is_integer():
         return number == wanted

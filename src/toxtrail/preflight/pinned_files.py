@@ -14,8 +14,7 @@ from toxtrail.storage.artifacts import ArtifactStore
 
 def drifted_files(config: Config, store: ArtifactStore, assets: Assets) -> list[str]:
     """Return one line for each local asset that is missing, edited after it was pinned, or (without
-    a pin)
-    edited after a result was computed from it.
+    a pin) edited after a result was computed from it.
 
     DVC does not detect this, because it tracks params.yaml only.
     """

@@ -21,8 +21,7 @@ from toxtrail.regular_files import open_regular, read_text
 
 METADATA_KEY = "toxtrail.manifest"
 """Key in the metadata of Parquet and safetensors files and of PNG's text chunks; `id` in SVG;
-`name`
-in HTML."""
+`name` in HTML."""
 NETCDF_DATASET = "toxtrail_manifest"
 """Separate data set in the netCDF file: HDF5 attributes are limited to 64 KiB."""
 
@@ -74,8 +73,7 @@ def in_safetensors(data: bytes, manifest: Manifest) -> bytes:
     """Return the file with the manifest in its metadata; tensors are unchanged.
 
     safetensors writes several metadata keys in an order that differs between runs; this function
-    gives
-    equal bytes for equal input.
+    gives equal bytes for equal input.
     """
     start = 8 + int.from_bytes(data[:8], "little")
     header = json.loads(data[8:start])
@@ -93,8 +91,7 @@ def strip_svg_manifest(svg: str) -> str:
 
 def read_embedded_manifest(path: Path) -> Manifest | None:
     """Return the manifest inside a Parquet, netCDF, safetensors, JSON, PNG, SVG or HTML file; None
-    if
-    there is none, or if the format is another.
+    if there is none, or if the format is another.
 
     Raises:
         DataError: the file or its manifest is damaged.

@@ -139,8 +139,7 @@ class TrainingRecord(FrozenRecord):
     """Mean training loss of the last logged step, nats per token."""
     held_out: int | None = Field(default=None, exclude_if=_is_none)
     """Number of held-out examples; omitted if none were requested, so that the hashes of earlier
-    cards
-    remain valid."""
+    cards remain valid."""
     held_out_loss: float | None = Field(default=None, exclude_if=_is_none)
     """Mean loss on the held-out examples after training, nats per token."""
     code_sha256: str
@@ -189,8 +188,7 @@ class LogitProbe(FrozenRecord):
     do not."""
     unmoved: Literal[True] | None = Field(default=None, exclude_if=_is_none)
     """Whether the last adapter changes none of these tokens; omitted if it changes one, or if there
-    is no
-    adapter."""
+    is no adapter."""
 
 
 def probe_digest(texts: Iterable[str], dtype: str, top_tokens: Iterable[int]) -> str:
@@ -228,8 +226,7 @@ class Manifest(FrozenRecord):
     """Origin of a file, stored inside it (Parquet metadata, JSON field, netCDF attribute).
 
     Inputs are nested: a score file contains the manifest of its generations, which contains the
-    model
-    card and the manifest of the prompts. A file outside the repository is therefore still
+    model card and the manifest of the prompts. A file outside the repository is therefore still
     traceable.
     """
 

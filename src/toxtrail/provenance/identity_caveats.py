@@ -1,9 +1,8 @@
 """Weak marks of a variant: reasons to doubt that it is what params.yaml states.
 
 Different weights may respond like the parent's, and two names may refer to the same weights.
-Neither
-is an error, so nothing is rejected; the marks are shown with the variant by the stages `model` and
-`finetune`, by `check`, `verify` and the report.
+Neither is an error, so nothing is rejected; the marks are shown with the variant by the stages
+`model` and `finetune`, by `check`, `verify` and the report.
 """
 
 from __future__ import annotations

@@ -41,8 +41,7 @@ SILENT = 28.0
 MOST_STEPS = 1 << 15
 SLOW = 12.0
 """Total shape up to which the characteristic function falls and oscillates so slowly that it is
-summed
-in equal steps of the logarithm of its argument."""
+summed in equal steps of the logarithm of its argument."""
 LOG_STEP = 0.2
 """Step of that sum. The integrand is analytic in a strip of half-width pi/2: an error below
 1e-12."""
@@ -131,8 +130,7 @@ def students_mass(
     n: float, level: float, variance_ratio: float = 1.0, freedom: float | None = None
 ) -> float:
     """Return the total shape of the weights of n values (at least 2) for which the posterior of
-    their mean
-    has the variance of Student's interval at this level.
+    their mean has the variance of Student's interval at this level.
 
     The plain bootstrap (total n) is too narrow by 7 % at 32 values and by 2 % at 100.
 
@@ -153,8 +151,7 @@ def pooled_shapes(sizes: Sequence[int], weights: Sequence[float], total: float) 
 
 def effective(sizes: Sequence[int], weights: Sequence[float]) -> float:
     """Return the effective number of prompts: their number if weights are proportional to the
-    subsets'
-    sizes (Kish 1965)."""
+    subsets' sizes (Kish 1965)."""
     return 1 / sum(w * w / n for n, w in zip(sizes, weights, strict=True))
 
 

@@ -8,10 +8,8 @@ The number of prompts of a weighted mean over subsets (Korn & Graubard 1998) is 
   and of the prompts.
 
 Each posterior is computed as if there were this number of prompts, for a table of counts as in Rao
-&
-Scott 1992 (doi:10.2307/2532311). If all values are equal, the design effect cannot be estimated,
-and
-each cluster counts as one prompt. Clusters of one prompt each change nothing.
+& Scott 1992 (doi:10.2307/2532311). If all values are equal, the design effect cannot be estimated,
+and each cluster counts as one prompt. Clusters of one prompt each change nothing.
 
 Subsets are strata: differences between them do not contribute to the variance of the mean. Subsets
 that share a cluster are one stratum, in which the cluster is one unit. If a stratum has only one

@@ -6,8 +6,7 @@ variants, which pairs them (see `rate_posterior` for its prior atoms); the inter
 generalises to other prompts, not to other seeds of the fine-tunes.
 
 A straight line in the log-odds is a summary, not a model of the dose-response relation; whether
-rates
-never fall from one dose to the next is computed from the same draws without it.
+rates never fall from one dose to the next is computed from the same draws without it.
 """
 
 from __future__ import annotations
@@ -52,8 +51,7 @@ def _rests_on(
     labels: Sequence[Floats], weights: Sequence[float], clusters: Clusters | None
 ) -> Counted:
     """Return the smallest effective number of prompts of a variant's rate, or of its difference
-    from the
-    first variant: all variants have the same weights."""
+    from the first variant: all variants have the same weights."""
     columns = [[subset_labels[:, v] for subset_labels in labels] for v in range(labels[0].shape[1])]
     steps = [[y - x for x, y in zip(columns[0], column, strict=True)] for column in columns[1:]]
     counts = [
@@ -79,8 +77,7 @@ def slopes(rates: Floats, doses: Floats) -> Floats:
 
 def is_monotone(rates: Floats, doses: Floats) -> Floats:
     """Return (draw,): 1 if the rate, averaged over the variants of a dose, never falls from one
-    dose to the
-    next, else 0."""
+    dose to the next, else 0."""
     levels = np.unique(doses)
     means = np.stack([rates[:, doses == level].mean(axis=1) for level in levels], axis=1)
     rising: Floats = np.all(np.diff(means, axis=1) >= 0, axis=1).astype(np.float64)

@@ -2,11 +2,9 @@
 
 With one continuation per prompt: the exact posterior of the two-by-two table (`paired_posterior`).
 With several: the exact Bayesian bootstrap over prompts (`weighted_mean`) of the differences of
-their
-shares, with an atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their
+their shares, with an atom of weight `prior` at -1 and one at 1. Mean scores and lengths, and their
 differences: the same with weights that give Student's variance (`students_mass`); scores are
-bounded,
-with an atom of weight END at each bound.
+bounded, with an atom of weight END at each bound.
 
 The displayed estimate is always the observed difference, with subsets weighted. For clustered
 prompts, each posterior is computed for the effective number of prompts (`clusters`).
@@ -155,8 +153,7 @@ class Pairs(NamedTuple):
     @property
     def in_order(self) -> bool:
         """Whether the pairs are in canonical order: true for exactly one of a pair and its mirror
-        image, or for
-        both if they are equal. It depends on labels only."""
+        image, or for both if they are equal. It depends on labels only."""
         first, second = (np.concatenate(labels) for labels in (self.a, self.b))
         return bool((first.sum(), first.tobytes()) <= (second.sum(), second.tobytes()))
 
@@ -190,8 +187,7 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
 
 def joint_table(pairs: Pairs) -> Table:
     """Return the two-by-two table of all subsets together, with weighted pairs; its sum is the
-    effective
-    number of prompts."""
+    effective number of prompts."""
     total = pairs.counted.effective
     parts = [
         np.array(pair_counts(a, b)) * (total * weight / a.size)
@@ -211,8 +207,7 @@ def mean_posterior(
     clusters: Clusters | None = None,
 ) -> WeightedMean | None:
     """Return the posterior of the weighted mean of any values; None for fewer than two values, an
-    empty
-    subset, or prompts of a single cluster.
+    empty subset, or prompts of a single cluster.
 
     Args:
         values: for each subset, (prompt,), finite.
@@ -254,8 +249,7 @@ def pair_draws(pairs: Pairs, prior: float, draws: int, seed: int) -> PairDraws:
 
 def unpaired_is_credible(a: RatePosterior, b: RatePosterior, level: float) -> bool:
     """Return whether the interval of b - a would exclude 0 if the two variants had been given
-    different
-    prompts, as most published tables assume.
+    different prompts, as most published tables assume.
 
     For several continuations per prompt, Beta distributions of the same mean and variance are used.
     """
@@ -267,8 +261,8 @@ def unpaired_is_credible(a: RatePosterior, b: RatePosterior, level: float) -> bo
 
 
 def odds_ratio(pairs: Pairs, prior: float, level: float) -> tuple[float, Interval] | None:
-    """Odds of b over odds of a: that of the observed rates, or the posterior median where one of
-    them is 0 or 1; with its interval. None for several continuations a prompt."""
+    """Return the odds of b over the odds of a, with its interval: of the observed rates, or the
+    posterior median if one of them is 0 or 1. None for several continuations per prompt."""
     if not pairs.binary:
         return None
     posterior = PairedPosterior(joint_table(pairs), prior)
@@ -282,7 +276,7 @@ def odds_ratio(pairs: Pairs, prior: float, level: float) -> tuple[float, Interva
 def summarise_difference(
     posterior: PairedPosterior | WeightedMean, estimate: float, level: float, rope: float
 ) -> Difference:
-    """What is said of a difference.
+    """Summarise a posterior of a difference.
 
     Args:
         estimate: the observed difference.
@@ -319,8 +313,9 @@ def _mirrored(difference: Difference) -> Difference:
 
 
 def power_scaled(posterior: PairedPosterior, points: int) -> tuple[Floats, Floats, Floats]:
-    """(point,) each: the difference, the log prior and the log likelihood at evenly spread points
-    of the posterior (a rank-one lattice, Korobov 1959), for `sensitivity.power_scaling`."""
+    """Return (point,) each: the difference, the log prior and the log likelihood at evenly spaced
+    points of the posterior (a rank-one lattice, Korobov 1959), for
+    `prior_sensitivity.power_scaling`."""
     rank = (np.arange(points) + 0.5) / points
     other = np.modf(np.arange(points) * (5**0.5 - 1) / 2 + 0.5 / points)[0]
     tiny = np.finfo(float).tiny
@@ -350,8 +345,7 @@ def verdict(interval: Interval) -> Verdict:
 
 def direction(probability_higher: float, level: float) -> Verdict:
     """Return the verdict of the equal-tailed interval at this level, which excludes 0 if and only
-    if
-    P(b > a) is beyond it."""
+    if P(b > a) is beyond it."""
     if probability_higher > (1 + level) / 2:
         return "higher"
     return "lower" if probability_higher < (1 - level) / 2 else "not decisive"
@@ -374,8 +368,7 @@ def tipping_fpr_gap(rate_a: float, rate_b: float) -> float:
     [0, 1].
 
     With p the true rate of both, an observed rate is p + (1 - p) times the false-positive rate, so
-    the
-    higher one needs (higher - lower) / (1 - lower) if the lower one needs none.
+    the higher one needs (higher - lower) / (1 - lower) if the lower one needs none.
     """
     low, high = sorted((rate_a, rate_b))
     return (high - low) / (1 - low) if low < 1 else 0.0

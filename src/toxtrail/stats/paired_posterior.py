@@ -11,17 +11,13 @@ concordant ones, the posterior is a tree of three independent shares, for `prior
     b - a = delta (2 theta - 1)
 
 Choice of these parameters. theta has Jeffreys' prior, so P(b > a) = P(theta > 1/2) is a Bayesian
-form
-of McNemar's mid-p test: with no difference, 95 % intervals exclude 0 in at most 5.5 % of
-experiments
-of any size. The other shares have no prior of their own, except for one and a half discordant
-prompts: with a half in each share (Beta(D + 1/2, C + 1/2)) large differences are shrunk towards 0
-by
-5 % at 32 prompts, and rare ones are missed. The parameter 3/2 is the smallest of 0.5, 1, 1.25 and
-1.5
-with which intervals cover at least 92.5 % if fewer than ten discordant prompts are expected, and
-93.9 % otherwise (exact enumeration over tables of 10 to 100 prompts and the Poisson limit:
-`benchmarks/interval_coverage.py`). A share of 0 of 0 is 0 or 1, as in its Beta distribution.
+form of McNemar's mid-p test: with no difference, 95 % intervals exclude 0 in at most 5.5 % of
+experiments of any size. The other shares have no prior of their own, except for one and a half
+discordant prompts: with a half in each share (Beta(D + 1/2, C + 1/2)) large differences are shrunk
+towards 0 by 5 % at 32 prompts, and rare ones are missed. The parameter 3/2 is the smallest of 0.5,
+1, 1.25 and 1.5 with which intervals cover at least 92.5 % if fewer than ten discordant prompts are
+expected, and 93.9 % otherwise (exact enumeration over tables of 10 to 100 prompts and the Poisson
+limit: `benchmarks/interval_coverage.py`). A share of 0 of 0 is 0 or 1, as in its Beta distribution.
 
 All subsets together are one table: the sum of the subsets' tables. A separate prior for each subset
 would add one and a half prompts per subset, and a prior divided among the subsets produces false

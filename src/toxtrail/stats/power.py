@@ -14,9 +14,8 @@ two labels over prompts:
     p11 = pa pb + phi sqrt(pa (1 - pa) pb (1 - pb)),     delta = pa + pb - 2 p11
 
 Subsets need no separate sums: if their prompts are sampled proportionally, n01 and n10 of all
-subsets
-follow from their mean shares; subsets of fixed size vary less, so that the power is slightly higher
-if the difference varies among them.
+subsets follow from their mean shares; subsets of fixed size vary less, so that the power is
+slightly higher if the difference varies among them.
 
 From MANY discordant prompts on, n01 - n10 is approximated as normal, and the number of prompts is
 
@@ -116,8 +115,7 @@ class VerdictRule(NamedTuple):
 
 def power(table: JointProbabilities, prompts: int, rule: VerdictRule) -> float:
     """Return the probability that n prompts detect the difference with its sign; without a
-    difference,
-    that b is called higher."""
+    difference, that b is called higher."""
     delta, d = min(table.discordant, 1.0), abs(table.difference)
     if delta <= 0:
         return 0.0
@@ -140,8 +138,7 @@ def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule
     """Return the smallest number of prompts from which on `power` remains at `target` or more.
 
     Power is not monotone in the number of prompts, because counts are integers: it drops wherever
-    one
-    more prompt toxic for b is required.
+    one more prompt toxic for b is required.
 
     Raises:
         ConfigError: the difference is 0.
@@ -195,8 +192,7 @@ def required_prompts_by_simulation(
     rates: Floats, difference: float, phi: float, target: float, rule: VerdictRule
 ) -> int | None:
     """Return the smallest number of prompts with a mean `power` of at least `target` over the
-    possible
-    rates; None if MAX_PROMPTS is not sufficient.
+    possible rates; None if MAX_PROMPTS is not sufficient.
 
     This is assurance (O'Hagan, Stevens & Campbell 2005, Pharmaceutical Statistics 4(3)).
 
@@ -215,8 +211,7 @@ def required_prompts_by_simulation(
 
 def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> int:
     """Return the number of prompts, with labels in the proportions of `table`, for an interval of
-    the
-    requested width, in (0, 2)."""
+    the requested width, in (0, 2)."""
     total = sum(table)
     estimate = (table.n01 - table.n10) / total
 
@@ -237,9 +232,8 @@ def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> i
 
 def prompts_by_spread(prompts: int, width: float, target_width: float) -> int:
     """Return the approximate number of prompts for an interval of the requested width, given its
-    width for
-    another number: width decreases with the square root. For labels that are not a two-by-two
-    table."""
+    width for another number: width decreases with the square root. For labels that are not a
+    two-by-two table."""
     return math.ceil(prompts * (width / target_width) ** 2)
 
 
@@ -284,8 +278,7 @@ def _called(theta: float, rule: VerdictRule, bits: int) -> Floats:
 @lru_cache(maxsize=16)
 def _critical(rule: VerdictRule) -> Counts:
     """Return (discordant prompts,): the smallest number toxic for b at which b is called higher;
-    one more
-    than the number of discordant prompts if there is none."""
+    one more than the number of discordant prompts if there is none."""
     total = np.arange(MANY + math.ceil(SPREADS * math.sqrt(MANY)) + 50)
     bound = (1 + rule.level) / 2
     low, high = np.full(total.size, -1), total + 1

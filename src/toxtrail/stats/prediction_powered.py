@@ -1,16 +1,15 @@
 """Rates and differences corrected for a scorer's errors by human labels of some texts.
 
 The texts of m of the n prompts, randomly sampled, are labelled. With y a prompt's labelled value
-(for
-a rate 0 or 1, for a difference y_b - y_a) and f the scorer's, the estimate is prediction-powered,
+(for a rate 0 or 1, for a difference y_b - y_a) and f the scorer's, the estimate is
+prediction-powered,
 
     power mean_n(f) + mean_m(y - power f),
 
 unbiased for any errors of the scorer on any variant. `power`, from 0 (labels only) to 1, minimises
 the estimated variance, so the interval is no wider than that of the labels alone. The m prompts are
-among the n: with f = 0 or 1 for one continuation, the estimate is
-mean_m(y - w f) + w mean(f of the others), w = power (1 - m/n), two independent parts. Subsets are
-strata with design weights.
+among the n: with f = 0 or 1 for one continuation, the estimate is mean_m(y - w f) + w mean(f of the
+others), w = power (1 - m/n), two independent parts. Subsets are strata with design weights.
 
 The interval is that of a sample of labels with the same variance: an effective number of labelled
 prompts (Korn & Graubard 1998) is used in the score interval of a rate (Wilson 1927) or the adjusted

@@ -1,24 +1,21 @@
 """Published rates: possible counts, and conclusions that hold for all of them.
 
 A published table gives a rate and the number of prompts, so the count is known up to the rounding
-of
-the rate: every count that rounds to it is possible. With one of them
+of the rate: every count that rounds to it is possible. With one of them
 
     toxic_a ~ Binomial(n_a, p_a)        toxic_b ~ Binomial(n_b, p_b)
     p_a, p_b ~ Beta(prior, prior)       difference = p_b - p_a
 
 and an interval is the union of those of all possible counts. This is complete if the two variants
 were given different prompts. If they were given the same n prompts, the margins do not determine
-the
-two-by-two table that a paired comparison needs: any number between
+the two-by-two table that a paired comparison needs: any number between
 
     max(0, toxic_a + toxic_b - n)   and   min(toxic_a, toxic_b)
 
 of prompts may have been toxic for both. The paired model (`paired_posterior`) is therefore computed
 for tables from no correlation between the labels to a declared maximum, and a conclusion is drawn
 only if all of them and the unpaired model agree. At the strongest possible correlation, where one
-set
-of toxic prompts contains the other, nearly every difference would be credible.
+set of toxic prompts contains the other, nearly every difference would be credible.
 """
 
 from __future__ import annotations
@@ -143,8 +140,7 @@ class PairingBounds(NamedTuple):
     """Tables from no correlation to the largest one tried; empty if prompts cannot be shared."""
     turns_at: float | None
     """Smallest correlation at which the verdict differs from that for different prompts, tried or
-    not;
-    None if there is none."""
+    not; None if there is none."""
     verdict: Verdict | Uncertain
 
 
@@ -203,8 +199,7 @@ def unpaired_of_all(
     a: PublishedCount, b: PublishedCount, prior: float, level: float
 ) -> tuple[Interval, Verdict | Literal["depends on the rounding"]]:
     """Compare b with a on different prompts, for all possible counts of the printed rates: the
-    union of the
-    intervals, and the verdict if it is the same for all."""
+    union of the intervals, and the verdict if it is the same for all."""
     if not (a.open or b.open):
         nearest = unpaired(a, b, prior, level)
         return nearest.interval, nearest.verdict
@@ -239,12 +234,10 @@ def rate_agreement(
     """Compare a measured with a published rate.
 
     The interval and the verdict hold for all possible counts of the published rate, the other
-    values are
-    for the nearest. The measured rate is represented by the Beta distribution with this mean and
-    interval
-    width: exact for one continuation per prompt and one subset, approximate for weighted subsets.
-    The two
-    are treated as independent; if the prompts were the same, the interval is too wide.
+    values are for the nearest. The measured rate is represented by the Beta distribution with this
+    mean and interval width: exact for one continuation per prompt and one subset, approximate for
+    weighted subsets. The two are treated as independent; if the prompts were the same, the interval
+    is too wide.
 
     Args:
         measured: posterior mean and interval at the level of the settings, in [0, 1].
@@ -268,8 +261,7 @@ def rate_agreement(
 
 def min_detectable_decrease(count: PublishedCount, prior: float, level: float) -> float | None:
     """Return the smallest decrease of this rate that n prompts detect with 80 % power; None if even
-    a
-    decrease to zero is not detected. Unpaired prompts, or uncorrelated labels."""
+    a decrease to zero is not detected. Unpaired prompts, or uncorrelated labels."""
     if count.toxic in (0, count.n):
         return None
     return detectable_difference(
@@ -279,8 +271,7 @@ def min_detectable_decrease(count: PublishedCount, prior: float, level: float) -
 
 def min_detectable_increase(count: PublishedCount, prior: float, level: float) -> float | None:
     """Return the smallest increase of this rate that n prompts detect with 80 % power, for unpaired
-    prompts
-    or uncorrelated labels; None if there is none."""
+    prompts or uncorrelated labels; None if there is none."""
     base = min(max(count.rate, 0.5 / count.n), 1 - 0.5 / count.n)
     return detectable_difference(base, 0.0, count.n, POWER, VerdictRule(prior, level))
 
@@ -335,8 +326,8 @@ def _variance(posterior: Beta) -> float:
 
 def _expected(posterior: Beta, value: Callable[[Floats], Floats], low: float, high: float) -> float:
     """Integrate value(x) over the posterior's density from low to high, by Gauss-Legendre
-    quadrature in the
-    arc sine of the root of x, in which the density of a Beta with parameters of 1/2 is constant."""
+    quadrature in the arc sine of the root of x, in which the density of a Beta with parameters of
+    1/2 is constant."""
     ends = betaincinv(*posterior, REST), 1 - betaincinv(*posterior[::-1], REST)
     start, stop = np.arcsin(np.sqrt([max(low, ends[0]), min(high, ends[1])]))
     if start >= stop:

@@ -12,8 +12,7 @@ Variant v was toxic on toxic[v, s] of n[v, s] prompts of subset s:
 
 It is the pooled model without prompt effects: nothing is paired, so differences of variants on the
 same prompts are too wide (by a fifth at a typical correlation of labels), never too narrow. With
-one
-subset there are no subset and interaction terms.
+one subset there are no subset and interaction terms.
 """
 
 from __future__ import annotations

@@ -24,8 +24,7 @@ GROUPS = 10_000
 """Number of groups of prompts with one weight each, above EACH_WEIGHED.
 
 Weights of 200,000 prompts in 20,000 draws took a minute of CPU; groups change the width of an
-interval
-of draws by 1 / sqrt(2 GROUPS), 0.7 %. Only draws are grouped: printed intervals are exact.
+interval of draws by 1 / sqrt(2 GROUPS), 0.7 %. Only draws are grouped: printed intervals are exact.
 """
 
 
@@ -37,8 +36,7 @@ class Interval(NamedTuple):
 
     def around(self, estimate: float) -> Interval:
         """Return the interval extended to the estimate if that is at a boundary: with no toxic
-        prompt of n, a
-        rate of 0 is possible (Brown, Cai & DasGupta 2001, section 4.1)."""
+        prompt of n, a rate of 0 is possible (Brown, Cai & DasGupta 2001, section 4.1)."""
         return Interval(min(self.lo, estimate), max(self.hi, estimate))
 
 
@@ -50,8 +48,7 @@ def named_rng(seed: int, name: str) -> np.random.Generator:
 
 def content_rng(seed: int, *content: Floats | Sequence[float]) -> np.random.Generator:
     """Return a generator that depends on the seed and the data, not on names or order of variants
-    and
-    subsets: equal data have equal draws."""
+    and subsets: equal data have equal draws."""
     digest = hashlib.sha256()
     for part in content:
         digest.update(np.ascontiguousarray(part, dtype=np.float64).tobytes())
@@ -63,9 +60,8 @@ def at_threshold(scores: ArrayLike, threshold: float) -> NDArray[np.bool_]:
     package.
 
     Most scorers compute in float32, and the nearest float32 of 0.7 and of 0.9 is below the float64
-    of the
-    same digits. A score therefore has to reach the lower of the two: a score equal to the threshold
-    counts in both precisions, and a higher score never counts less.
+    of the same digits. A score therefore has to reach the lower of the two: a score equal to the
+    threshold counts in both precisions, and a higher score never counts less.
 
     Args:
         scores: in [0, 1], of any shape; float32 or float64.
@@ -117,8 +113,7 @@ def bootstrap_draws(
     share: float = 1.0,
 ) -> Floats:
     """Return (draw, column) of the mean of `values` (prompt, column) and prior atoms under
-    Dirichlet
-    weights, the same for all columns; above EACH_WEIGHED prompts, groups have weights.
+    Dirichlet weights, the same for all columns; above EACH_WEIGHED prompts, groups have weights.
 
     Args:
         shapes: (prompt,) of the weights.
@@ -147,9 +142,8 @@ def group_sums(values: Floats) -> Floats:
     weight.
 
     Up to EACH_WEIGHED prompts, each is a group. Above, GROUPS are formed by a permutation that
-    depends on
-    the number of prompts only, so that variants remain paired, and that is pseudo-random, so that a
-    weighted mean varies as much as with a weight for each prompt.
+    depends on the number of prompts only, so that variants remain paired, and that is
+    pseudo-random, so that a weighted mean varies as much as with a weight for each prompt.
     """
     n = len(values)
     if n <= EACH_WEIGHED:

@@ -9,16 +9,13 @@ rate q of texts that it labels toxic results from a true rate p by
 q has the posterior of `rate_posterior` (for a pair: of `paired_differences`, jointly); sensitivity
 and specificity have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p is
 outside 0 to 1, or the scorer is worse than chance, are impossible and are dropped: this conditions
-on
-the possible values, and it lets rates and scorer correct each other.
+on the possible values, and it lets rates and scorer correct each other.
 
 A scorer with the same error rates for two variants scales their difference by a factor only. One
-with
-more errors on one of them creates a spurious difference, so each variant may have a separate
+with more errors on one of them creates a spurious difference, so each variant may have a separate
 sensitivity and specificity; variants that share a labelled sample share the draws. `unequal` tests
 whether labels of several variants contradict one sensitivity and specificity for all. This module
-is
-for stated error rates; labels of the same texts give more precise results with
+is for stated error rates; labels of the same texts give more precise results with
 `prediction_powered`.
 
 Source: Rogan & Gladen 1978, doi:10.1093/oxfordjournals.aje.a112510.
@@ -68,8 +65,7 @@ class Corrected(NamedTuple):
     interval: Interval
     possible: float
     """Share of the draws that were possible: a low share indicates that the scorer and its labelled
-    sample
-    do not fit these texts."""
+    sample do not fit these texts."""
 
 
 def accuracy_draws(
@@ -93,8 +89,7 @@ def unequal(errors: Mapping[str, tuple[int, int]]) -> dict[str, float]:
         errors: variant -> number of errors, number of texts on which they were possible.
 
     Source: Fisher's exact test with the mid-p correction, at `CONTRADICTION` over both kinds of
-    error and
-    all variants (Bonferroni).
+    error and all variants (Bonferroni).
     """
     wrong, texts = (sum(column) for column in zip(*errors.values(), strict=True))
     tests = 2 * (len(errors) if len(errors) > 2 else 1)

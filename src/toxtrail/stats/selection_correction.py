@@ -3,11 +3,9 @@
 The largest of m observed differences is large partly by chance, so its own interval is too
 optimistic. It is called credible only if its interval excludes 0 at the level 1 - (1 - level) / m
 (Bonferroni; Dunn 1961, doi:10.1080/01621459.1961.10482090): all m such intervals cover together
-with
-probability `level` for any dependence between the differences, hence also the selected one. Its
-stated size is the bound of that interval nearest to 0. `benchmarks/largest.py` measures how often
-and
-by how much this is wrong.
+with probability `level` for any dependence between the differences, hence also the selected one.
+Its stated size is the bound of that interval nearest to 0. `benchmarks/largest.py` measures how
+often and by how much this is wrong.
 """
 
 from __future__ import annotations
@@ -32,8 +30,7 @@ def expected_by_chance(level: float, differences: int) -> float:
 
 def expected_wrong_signs(directions: Sequence[float]) -> float:
     """Return the expected number of called differences with the opposite sign: the sum of their
-    local false
-    sign rates (Stephens 2017, doi:10.1093/biostatistics/kxw041).
+    local false sign rates (Stephens 2017, doi:10.1093/biostatistics/kxw041).
 
     Args:
         directions: for each called difference, the probability of its direction.

@@ -111,8 +111,7 @@ def _exchanged(left: Path, right: Path) -> bool:
     """Exchange the names of two paths atomically; return whether that succeeded.
 
     Linux: renameat2(2) with RENAME_EXCHANGE; macOS: renamex_np(2) with RENAME_SWAP. Some file
-    systems
-    do not support it.
+    systems do not support it.
     """
     swap = 2
     names = (os.fsencode(left), os.fsencode(right))

@@ -5,8 +5,7 @@ A killed stage, or one with more prompts or samples, computes only the missing r
 name is the hash of the identity (weights, settings, code, libraries), so a row cannot be used for
 another model. A line is `<sha256> <JSON>`; the hash covers the identity and the JSON, so a line of
 another identity is detected as damage in any file. An incomplete last line is dropped; damage
-before
-it makes the file invalid. Several processes may write, each to its own file.
+before it makes the file invalid. Several processes may write, each to its own file.
 """
 
 from __future__ import annotations

@@ -21,10 +21,8 @@ def read_rows(path: Path, delimiter: str | None = None, exact: bool = False) -> 
     """Read the rows of a .csv, .tsv, .json, .jsonl or .parquet file.
 
     A .json file contains a list of objects, one object per line like .jsonl, or, like BOLD's
-    (Dhamala et
-    al. 2021, arXiv:2101.11718), texts by category and name, which become rows of `category`, `name`
-    and
-    `text`.
+    (Dhamala et al. 2021, arXiv:2101.11718), texts by category and name, which become rows of
+    `category`, `name` and `text`.
 
     Args:
         delimiter: of a .csv file; None to detect it in the header.
@@ -55,8 +53,7 @@ def read_texts(
     path: Path, column: str | None, delimiter: str | None = None
 ) -> Iterator[tuple[int, str, dict[str, Any]]]:
     """Return (row number from 0, text, row) of a .txt file, or of one column of a table; a text
-    without
-    visible characters is empty.
+    without visible characters is empty.
 
     Raises:
         ConfigError: a delimiter is given for a file without delimiters.
