@@ -18,6 +18,7 @@ from toxtrail.backends.huggingface.weights.adapter_config import (
     CONFIG_CURE,
     read_lora_config,
 )
+from toxtrail.backends.huggingface.weights.adapter_names import PREFIX, match_module_names
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows, meta_model, read_json
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.silence import silence_libraries
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 WEIGHTS = "adapter_model.safetensors"
-PREFIX = "base_model.model."
-"""Prefix of the name of every tensor of an adapter."""
 
 
 def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
@@ -45,8 +44,8 @@ def check_adapter(folder: Path, base_folder: Path, name: str) -> int:
     Raises:
         BackendError: not a safetensors LoRA, a wrong name or shape, a NaN, or no effect.
     """
-    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
     model = meta_model(base_folder, name)
+    config, tensors = _read_adapter(folder, model, name)
     wrapped = _wrap_with_peft(model, config, tensors, name, True)
     require_matching_shapes(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
     require_nonzero(tensors, name)
@@ -61,7 +60,7 @@ def apply_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
     """
     from peft import set_peft_model_state_dict
 
-    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    config, tensors = _read_adapter(folder, model, name)
     wrapped = _wrap_with_peft(model, config, tensors, name, False)
     require_matching_shapes(wrapped, {k: tuple(t.shape) for k, t in tensors.items()}, name)
     with _peft_errors(name), silence_libraries():
@@ -72,6 +71,25 @@ def apply_adapter(model: PreTrainedModel, folder: Path, name: str) -> PeftModel:
             "adapter was created for another model or peft version."
         )
     return wrapped.eval()
+
+
+def _read_adapter(
+    folder: Path, model: PreTrainedModel, name: str
+) -> tuple[LoraConfig, Mapping[str, torch.Tensor]]:
+    """Read an adapter's settings and tensors, under the names of the model's modules.
+
+    Raises:
+        BackendError: it cannot be read, or changes only parts that do not affect a text.
+    """
+    config, tensors = read_lora_config(folder, name), read_tensors(folder, name)
+    with _peft_errors(name):
+        settings, renamed = match_module_names(config, tensors, model)
+    if tensors and not renamed:
+        raise BackendError(
+            f"{name} changes only layers beside the text model (encoders of images or audio; the "
+            f"first is {min(tensors)}), so it does not change a text. Use another adapter."
+        )
+    return settings, renamed
 
 
 def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
