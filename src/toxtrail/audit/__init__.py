@@ -1,1 +1,1 @@
-"""From any result back to what made it, and whether that is still valid."""
+"""Lineage and verification of results."""

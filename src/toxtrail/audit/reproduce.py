@@ -27,29 +27,29 @@ Key = tuple[str, int]
 
 
 class Plan(NamedTuple):
-    """The recorded settings of a generation run."""
+    """Recorded settings of a generation run."""
 
     engine: str | None
     batch_tokens: int | None
     threads: int | None
     source: str
-    """Where it is recorded; empty if nowhere."""
+    """Location of the record; empty if there is none."""
 
 
 class Reproduction(NamedTuple):
-    """One regenerated sample compared with the recorded one."""
+    """Regenerated sample compared with the recorded one."""
 
     variant: str
     prompt_id: str
     sample: int
     exact: bool
-    """Same tokens, same text, same state."""
+    """Whether tokens, text and state are equal."""
     tokens: int
-    """Recorded ones."""
+    """Number of recorded tokens."""
     same_tokens: int
-    """Length of the common beginning: where they diverge."""
+    """Length of the common prefix."""
     differing_tokens: int
-    """Positions at which they differ, one side's missing ones counted."""
+    """Number of positions that differ, including missing ones."""
     score_change: float | None
     """Largest absolute difference of a scorer's toxicity; None if not scored."""
 
@@ -63,7 +63,7 @@ def draw(rows: Sequence[Generation], n: int, seed: int, variant: str) -> list[Ke
 def recorded_plan(
     store: ArtifactStore, variant: str, output_sha256: str, scene: AuditContext
 ) -> Plan:
-    """From the machine's own record, else from an MLflow run that shows this very file."""
+    """Return the plan from the local execution record, else from an MLflow run of this file."""
     path = store.execution_record_path("generate", variant)
     record = read_json(path) if path.is_file() else {}
     if record.get("output_sha256") == output_sha256:
@@ -86,11 +86,13 @@ def regenerate(
     keys: Sequence[Key],
     progress: Progress,
 ) -> dict[Key, Generation]:
-    """The wanted rows. The packed engine needs no others; with transformers' own generate each is
-    made in the batch that it was made in, as neighbours can move a near tie there.
+    """Regenerate the requested rows.
+
+    The packed engine needs no other rows; with transformers' own generate each row is generated in
+    its original batch, as the other rows can change a near tie.
 
     Returns:
-        At least the wanted rows, by key.
+        At least the requested rows, by key.
     """
     rows = encode_requests(prompts, model, config.samples)
     chosen = [row for row in rows if (row.prompt.prompt_id, row.sample) in set(keys)]
@@ -149,7 +151,7 @@ def compare_rows(
     scores: Sequence[Score],
     rescored_values: Mapping[tuple[str, int, str], float],
 ) -> Reproduction:
-    """One row; a row that does not fit the model's window is not generated on either side."""
+    """Compare one row; a row that exceeds the model's window is not generated on either side."""
     if regenerated is None:
         exact = recorded.state == "truncated"
         return Reproduction(variant, *recorded.key, exact, len(recorded.token_ids), 0, 0, None)

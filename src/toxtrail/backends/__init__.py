@@ -1,1 +1,1 @@
-"""The world: models, scorers, assets and trackers. Slow, impure, replaceable."""
+"""External programs and libraries: models, scorers, assets, trackers, DVC, git."""

@@ -1,1 +1,1 @@
-"""Results that travel: bundles, signatures, descriptions for archives."""
+"""Export of results: bundles, signatures, metadata for archives."""

@@ -1,7 +1,7 @@
 """Bundles: every file behind a result except the weights, with a list of their hashes.
 
-A bundle keeps the layout of the repo, so the same checks read it, on a machine without the repo,
-without DVC and without MLflow.
+A bundle has the layout of the repository, so the same checks apply to it, on a machine without the
+repository, without DVC and without MLflow.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ MAX_UNPACKED_BYTES = 20 << 30
 SUSPICIOUS_BYTES, MAX_COMPRESSION_RATIO = 1 << 30, 200
 """Bytes, and the largest compression ratio of a bundle above this size."""
 EPOCH = (1980, 1, 1, 0, 0, 0)
-"""Zip's oldest time stamp: equal files give equal bundles."""
+"""Earliest time stamp of a zip file: equal files give equal bundles."""
 ZIP_DAMAGE = (
     zipfile.BadZipFile, zlib.error, lzma.LZMAError, OSError, EOFError, RuntimeError, ValueError,
 )  # fmt: skip

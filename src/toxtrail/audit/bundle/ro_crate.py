@@ -1,4 +1,4 @@
-"""A bundle described for archives and catalogues that know nothing of toxtrail.
+"""Standard metadata of a bundle for archives and catalogues without knowledge of toxtrail.
 
 Source: RO-Crate 1.1 (https://w3id.org/ro/crate/1.1) and the profile Process Run Crate 0.5
 (https://w3id.org/ro/wfrun/process/0.5). Verification never reads it.
@@ -22,7 +22,7 @@ METADATA = "ro-crate-metadata.json"
 SPECIFICATION = "https://w3id.org/ro/crate/1.1"
 PROFILE = "https://w3id.org/ro/wfrun/process/0.5"
 TERMS = "https://w3id.org/ro/terms/workflow-run/context"
-"""Where `sha256` is a term."""
+"""Vocabulary that defines `sha256`."""
 
 FORMATS = {
     ".parquet": "application/vnd.apache.parquet",
@@ -46,7 +46,7 @@ NO_LICENSE = {
 def ro_crate(
     name: str, store: ArtifactStore, files: Mapping[str, Path], made_by: Sequence[StageRun]
 ) -> dict[str, Any]:
-    """The content of ro-crate-metadata.json.
+    """Return the content of ro-crate-metadata.json.
 
     Args:
         files: name in the bundle -> file.
@@ -110,7 +110,7 @@ def _file(name: str, path: Path) -> dict[str, Any]:
 def _action(
     store: ArtifactStore, stage_run: StageRun, files: Mapping[str, Path]
 ) -> dict[str, Any] | None:
-    """What a stage run read and made, as far as it is in the bundle."""
+    """Return the inputs and outputs of a stage run that are in the bundle."""
     results = _inside(stage_run.outs, files)
     if not results:
         return None
@@ -127,7 +127,7 @@ def _action(
 
 
 def _times(record: Path) -> dict[str, str]:
-    """From the record of the execution; nothing if there is none, or it is damaged."""
+    """Return times from the record of the execution; empty if it is missing or damaged."""
     try:
         value = read_json(record)
         start = datetime.fromisoformat(value["started"])
@@ -138,12 +138,12 @@ def _times(record: Path) -> dict[str, str]:
 
 
 def _inside(paths: Sequence[str], files: Mapping[str, Path]) -> list[str]:
-    """Files of the bundle that are one of these paths or lie below it."""
+    """Return the files of the bundle that are one of these paths or below it."""
     parents = {name: {str(folder) for folder in PurePosixPath(name).parents} for name in files}
     return [name for name in files if any(p == name or p in parents[name] for p in paths)]
 
 
 def _one_or_many(names: Sequence[str]) -> Any:
-    """JSON-LD as RO-Crate wants it: no list of one."""
+    """Return a list of one as its element, as RO-Crate requires."""
     references = [{"@id": quote(name)} for name in names]
     return references[0] if len(references) == 1 else references

@@ -1,7 +1,7 @@
-"""Signatures: who vouches for a statement.
+"""Signatures of statements.
 
-An unsigned seal is a hash: good against accident, none against a forger, who seals again. A
-signature is good against everybody who does not have the private key.
+An unsigned seal is a hash: it detects accidents, but not a forger, who can seal again. A signature
+detects changes by anybody without the private key.
 
 Source: DSSE v1 (https://github.com/secure-systems-lab/dsse) around an in-toto Statement v1; ed25519
 by RFC 8032.
@@ -30,19 +30,19 @@ PAYLOAD_TYPE = "application/vnd.in-toto+json"
 
 
 class VerifiedEnvelope(NamedTuple):
-    """An envelope, opened."""
+    """Decoded envelope with the result of its verification."""
 
     payload: bytes
     key_ids: tuple[str, ...]
     valid_for: tuple[str, ...]
-    """Ids of the given public keys that it verifies with."""
+    """Ids of the given public keys whose signature is valid."""
 
 
 def generate_key_pair(path: Path) -> Path:
-    """Write a new private key (readable by its owner alone) and its public key beside it.
+    """Write a new private key (readable by its owner only) and its public key beside it.
 
     Raises:
-        ConfigError: there is a file already.
+        ConfigError: the file exists.
     """
     from cryptography.hazmat.primitives import serialization
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -69,7 +69,7 @@ def generate_key_pair(path: Path) -> Path:
 
 
 def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
-    """The DSSE envelope of an in-toto statement."""
+    """Return the DSSE envelope of an in-toto statement."""
     signature = key.sign(_pae_encode(payload))
     return {
         "payloadType": PAYLOAD_TYPE,
@@ -81,7 +81,7 @@ def envelope(payload: bytes, key: Ed25519PrivateKey) -> dict[str, Any]:
 
 
 def open_envelope(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> VerifiedEnvelope:
-    """Decode an envelope and try every key.
+    """Decode an envelope and verify it with every key.
 
     Raises:
         DataError: it is not a DSSE envelope of an in-toto statement.
@@ -108,10 +108,10 @@ def open_envelope(text: str, keys: Sequence[Ed25519PublicKey], name: str) -> Ver
 
 
 def private_key(path: Path) -> Ed25519PrivateKey:
-    """An ed25519 key in PEM.
+    """Read an ed25519 private key in PEM format.
 
     Raises:
-        ConfigError: no such file, or no such key.
+        ConfigError: the file does not exist, or contains another key or none.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -136,10 +136,10 @@ def private_key(path: Path) -> Ed25519PrivateKey:
 
 
 def public_key(path: Path) -> Ed25519PublicKey:
-    """An ed25519 public key in PEM.
+    """Read an ed25519 public key in PEM format.
 
     Raises:
-        ConfigError: no such file, or no such key.
+        ConfigError: the file does not exist, or contains another key or none.
     """
     from cryptography.exceptions import UnsupportedAlgorithm
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -159,14 +159,14 @@ def public_key(path: Path) -> Ed25519PublicKey:
 
 
 KEY_LIMIT = 1 << 20
-"""Bytes of a file that are searched for a key: a device may never end."""
+"""Maximum bytes of a file that are searched for a key: a device may be endless."""
 
 
 class _Block(NamedTuple):
-    """A file that holds something in PEM."""
+    """PEM content of a file."""
 
     label: str
-    """Between BEGIN and the dashes, such as PRIVATE KEY; empty: it holds no PEM."""
+    """Text between BEGIN and the dashes, such as PRIVATE KEY; empty if the file is not PEM."""
     content: bytes
 
 
@@ -189,14 +189,14 @@ def _wrong_block(block: _Block, expected: str) -> str:
 
 
 def _kind_of(key: object) -> str:
-    """`an RSA key`, for a key of cryptography's."""
+    """Describe a key of the cryptography package: `an RSA key`."""
     name = type(key).__name__.lstrip("_").removesuffix("Key").removesuffix("Public")
     name = name.removesuffix("Private")
     return f"{'an' if name[:1] in 'AEIOURSX' else 'a'} {name} key"
 
 
 def key_id(key: Ed25519PublicKey) -> str:
-    """The first 16 hex digits of the SHA-256 of the raw public key."""
+    """Return the first 16 hex digits of the SHA-256 of the raw public key."""
     from cryptography.hazmat.primitives import serialization
 
     raw = key.public_bytes(serialization.Encoding.Raw, serialization.PublicFormat.Raw)
@@ -204,6 +204,6 @@ def key_id(key: Ed25519PublicKey) -> str:
 
 
 def _pae_encode(payload: bytes) -> bytes:
-    """DSSE's pre-authentication encoding."""
+    """Return DSSE's pre-authentication encoding."""
     kind = PAYLOAD_TYPE.encode()
     return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -1,1 +1,1 @@
-"""What a reference means, and everything that a result was made from."""
+"""References and the lineage of results."""

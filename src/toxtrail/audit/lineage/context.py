@@ -1,4 +1,4 @@
-"""Where a reference is looked up, and what it turns out to mean."""
+"""The context in which a reference is resolved, and the result of resolving it."""
 
 from __future__ import annotations
 
@@ -35,25 +35,25 @@ delete = Sequence[tuple[str, str]]
 
 
 class AuditTarget(NamedTuple):
-    """What a reference means."""
+    """Resolved reference."""
 
     kind: str
     """variant, family, run, file, hash, generation or number."""
     link: LineageNode
     targets: tuple[str, ...]
-    """Stage runs of this experiment that its verification looks at."""
+    """Stage runs of this experiment to verify."""
     path: Path | None = None
-    """The file itself, if it is one."""
+    """Path of the file, if the reference is one."""
     locations: tuple[RecordedLocation, ...] = ()
-    """Where else its content is recorded."""
+    """Other locations where its content is recorded."""
 
 
 @dataclass(frozen=True)
 class AuditContext:
-    """Where a reference is looked up: an experiment, or nowhere."""
+    """Context for resolving references: an experiment, or none."""
 
     start_folder: Path
-    """The folder that a relative path starts at."""
+    """Base folder of relative paths."""
     store: ArtifactStore | None
     config: Config | None
     instances: Sequence[StageRun] = ()
@@ -64,16 +64,16 @@ class AuditContext:
 
     @cached_property
     def runs(self) -> list[LocalRunFiles]:
-        """Every run; none from a server that does not answer (`silent` says why)."""
+        """All runs; empty for a server that does not respond (`mlflow_error` gives the reason)."""
         return self._run_lookup[0]
 
     @property
     def mlflow_error(self) -> str | None:
-        """Why the MLflow server, if it had to be asked, said nothing."""
+        """Why the MLflow server could not be read, if it was queried."""
         return self._run_lookup[1] if "_asked" in vars(self) else None
 
     def unsearched(self) -> list[str]:
-        """Runs that were to be looked at and could not be read; each with the reason."""
+        """Runs that could not be read, with the reasons."""
         if self.store is None or "_asked" not in vars(self):
             return []
         problems = [
@@ -100,7 +100,7 @@ class AuditContext:
 
     @cached_property
     def cards(self) -> list[ModelIdentity]:
-        """Cards of the models and fine-tunes that are here."""
+        """Model cards of the models and fine-tunes that exist locally."""
         if self.store is None or self.config is None:
             return []
         keys = [*self.config.models, *self.config.finetunes]
@@ -112,7 +112,7 @@ class AuditContext:
         return model_cards
 
     def recorded_locations(self, digest: Digest) -> tuple[RecordedLocation, ...]:
-        """Where a content is recorded: in the history and among the runs."""
+        """Return where a content is recorded: in the history and among the runs."""
         if self.store is None:
             return ()
         cache = cache_folder(self.store.root)

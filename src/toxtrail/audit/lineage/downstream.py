@@ -38,7 +38,7 @@ def results_of_adapter(path: Path, scene: AuditContext) -> list[DownstreamResult
     """Return every model, stage run, MLflow run and commit that used an adapter.
 
     Raises:
-        ConfigError: no such file or folder, or it holds nothing that is known here.
+        ConfigError: no such file or folder, or its content is not recorded.
     """
     if not path.exists():
         raise ConfigError(f"--adapter: there is no {path}.")
@@ -70,7 +70,7 @@ def results_of_commit(
     """Return every output that a commit's lock records, and every run recorded or tracked at it.
 
     Raises:
-        ConfigError: git knows no such commit.
+        ConfigError: the commit does not exist.
     """
     root = scene.store.root if scene.store else scene.start_folder
     sha, lock = lock_at(root, revision)
@@ -92,7 +92,7 @@ def results_of_commit(
 
 
 def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
-    """(commit, dvc.lock there); the work tree's for None.
+    """Return (commit, dvc.lock at that commit); for None, that of the work tree.
 
     Raises:
         ConfigError: no such commit, or no dvc.lock in it.
@@ -160,9 +160,8 @@ def _receipt_md5(run: TrackedRun) -> str | None:
 def _past_results(
     stages: set[str], md5s: set[str], locks: Sequence[LockVersion], cache: Path
 ) -> list[DownstreamResult]:
-    """Results that older versions of dvc.lock made from it and the newest does not have, at the
-    oldest commit of each.
-    """
+    """Return results in older versions of dvc.lock that are missing in the newest, each at its
+    oldest commit."""
     newest = (locks[0].parsed() if locks else None) or {}
     present = {out.md5 for entry in newest.values() for out in entry.outs.values()}
     results: dict[tuple[str, str], DownstreamResult] = {}

@@ -1,4 +1,4 @@
-"""Find recorded contents by a hash or the beginning of one."""
+"""Find recorded contents by a hash or a prefix of one."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ HEX = re.compile(r"[0-9a-f]{8,64}")
 
 
 class RecordedHash(NamedTuple):
-    """A recorded content."""
+    """Recorded content."""
 
     digest: str
-    """In full: SHA-256, or the MD5 that DVC names files by."""
+    """Complete hash: SHA-256, or the MD5 used by DVC."""
     path: str
-    """Where this repo has it, if that is written beside it; else empty."""
+    """Path in this repository, if recorded; else empty."""
 
 
 def match_hash_prefix(

@@ -1,4 +1,4 @@
-"""Where a content is recorded: in dvc.lock at every commit, and in the files of MLflow runs."""
+"""Recorded locations of a content: dvc.lock at every commit, and the files of MLflow runs."""
 
 from __future__ import annotations
 
@@ -21,20 +21,20 @@ DIR = re.compile(r"\b([0-9a-f]{32}\.dir)\b")
 
 
 class RecordedLocation(NamedTuple):
-    """One place where a content is recorded."""
+    """One recorded location of a content."""
 
     where: str
     """`dvc.lock`, `dvc.lock at <commit>` or `MLflow run <name> (<id>)`."""
     stage: str
-    """The stage that made it; empty for a run."""
+    """Stage that created it; empty for a run."""
     path: str
-    """Its name there."""
+    """Its name at that location."""
     commit: str
     """40 hex digits; empty for the work tree and for runs."""
     date: str
-    """Of the commit, ISO 8601."""
+    """Commit date, ISO 8601."""
     subject: str
-    """First line of the commit's message."""
+    """First line of the commit message."""
 
 
 class LockVersion(NamedTuple):

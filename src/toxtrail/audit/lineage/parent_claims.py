@@ -1,4 +1,4 @@
-"""Claims about the parent of new weights, compared with the parent that they are added with."""
+"""Claims about the parent of new weights, compared with the parent given by the user."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from toxtrail.config.schema import Config, ModelConfig, PinnedAsset
 from toxtrail.errors import ConfigError
 
 Originals = Callable[[str], Iterable[tuple[str, str]]]
-"""A repo -> (what it is only another form of, how that is said), nearest first."""
+"""A repo -> (the repo that it is another form of, explanation), nearest first."""
 
 KNOWN_ROLES = ("abliterated", "uncensored", "dolly")
-"""Proposed where a name or a tag says it; otherwise the community made it."""
+"""Roles recognised in names or tags; the default is the community role."""
 RESTRICTIVE_LICENSES: Mapping[str, str] = {
     "-nc": "no commercial use",
     "-nd": "no changed versions may be passed on",
@@ -25,25 +25,25 @@ RESTRICTIVE_LICENSES: Mapping[str, str] = {
     "other": "a licence of its own: read it before you use it",
     "unknown": "nobody says what is allowed",
 }
-"""Part of a licence's name -> what it forbids, or may forbid."""
+"""Part of a license name -> what the license forbids, or may forbid."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
 UNVERIFIED_CLAIM = "its uploader's claim: nothing proves it"
 
 
 class ParentClaimCheck(NamedTuple):
-    """Claims compared with a parent."""
+    """Result of comparing claims with a parent."""
 
     parent: str | None
     agreed: tuple[str, ...]
     """Claims that name the parent."""
     weak: tuple[str, ...]
-    """Caveats: where less is known than the entry states."""
+    """Caveats: facts of the entry that are not verified."""
     contradictions: tuple[str, ...]
-    """Claims that name something else: refused unless the user insists."""
+    """Claims that name something else: rejected unless the user forces them."""
 
 
 class Proposal(NamedTuple):
-    """A new variant."""
+    """Proposed entry for a new variant."""
 
     key: str
     family: str
@@ -60,14 +60,14 @@ def check_parent_claims(
     parent_type: str | None,
     originals: Originals,
 ) -> ParentClaimCheck:
-    """Compare claims with the given parent, or find the parent that is claimed.
+    """Compare claims with the given parent, or determine the parent from the claims.
 
     Args:
-        parent: a variant; None to take the one that the claims name.
+        parent: a variant; None to use the one that the claims name.
         parent_type: its architecture (`model_type`), if known.
 
     Raises:
-        ConfigError: no variant, or several, are named, and the user named none.
+        ConfigError: the claims name no variant or several, and the user named none.
     """
     holders = [(claim, *_variants_of_claim(claim, config, originals)) for claim in candidate.claims]
     chosen = parent if parent is not None else _claimed_parent(candidate, holders)
@@ -107,11 +107,11 @@ def propose_entry(
     """Propose an entry from the user's options, else from name, tags and parent.
 
     Args:
-        wishes: `key`, `family`, `role`; None where the user leaves it open.
+        wishes: `key`, `family`, `role`; None if not given.
 
     Raises:
-        ConfigError: the key is taken, the weights are there already, or an adapter has no plain
-            base to sit on.
+        ConfigError: the key is in use, the weights are already listed, or an adapter has no plain
+            base.
     """
     key = wishes["key"] or slug(candidate.name)
     taken = {**config.models, **config.finetunes, **config.variants}
@@ -146,7 +146,7 @@ def known_names(config: Config, variant: str | None) -> set[str]:
 
 
 def license_warning(named: str | None) -> str | None:
-    """Return what a licence forbids, judging by its name; None for an ordinary licence."""
+    """Return what a license forbids, judging by its name; None for an ordinary license."""
     if named is None:
         return "no licence is stated: by default nothing is allowed"
     for part, meaning in RESTRICTIVE_LICENSES.items():

@@ -1,4 +1,4 @@
-"""What a person holds -> what it is: a variant, a family, a run, a file, a generation, a number."""
+"""Resolve a reference: a variant, family, run, file, generation or number."""
 
 from __future__ import annotations
 
@@ -18,15 +18,14 @@ from toxtrail.errors import ConfigError, DataError, did_you_mean, why_unread
 
 
 def resolve(reference: str, scene: AuditContext, show_text: bool = False) -> AuditTarget:
-    """What a reference means.
+    """Resolve a reference.
 
-    A result whose file is too damaged to be read, or could not be read, is one as well, so that its
-    verification still names everything that is wrong.
+    A result whose file is damaged or unreadable is resolved too, so that its verification still
+    reports every problem.
 
     Raises:
-        ConfigError: nothing, or several things; the candidates are listed.
-        DataError: a file that is missing, or that nothing here knows and that says nothing of
-            itself.
+        ConfigError: no match, or several; the message lists the candidates.
+        DataError: a file is missing, or is neither recorded nor contains a manifest.
     """
     try:
         return _resolve(reference, scene, show_text)
@@ -38,7 +37,8 @@ def resolve(reference: str, scene: AuditContext, show_text: bool = False) -> Aud
 
 
 def _damaged(reference: str, scene: AuditContext, error: Exception) -> AuditTarget | None:
-    """What a reference was meant to be, by its words alone; None if a file of it is missing."""
+    """Return what a reference means judging by its syntax only; None if one of its files is
+    missing."""
     aim = _guess(reference, scene)
     why = why_unread(error)
     if aim is None or not (why or all(path.is_file() for path in aim.reads)):
@@ -52,7 +52,7 @@ def _damaged(reference: str, scene: AuditContext, error: Exception) -> AuditTarg
 
 
 class ReferenceGuess(NamedTuple):
-    """What a reference points at before anything is read."""
+    """Possible meaning of a reference before any file is read."""
 
     kind: str
     targets: tuple[str, ...]
@@ -105,7 +105,7 @@ def _resolve(reference: str, scene: AuditContext, show_text: bool) -> AuditTarge
 
 
 def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
-    """What a reference may be, and what was perhaps meant."""
+    """Return an error that lists the valid kinds of references and similar names."""
     if scene.config is None:
         return ConfigError(
             f'"{reference}" is not a file, and no experiment is here (no params.yaml). Name a '
@@ -123,7 +123,8 @@ def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
 
 
 def _elsewhere(reference: str, root: Path, scene: AuditContext) -> str | None:
-    """A commit, or a name that params.yaml no longer lists: known, but no result."""
+    """Return the error for a commit, or a name that params.yaml no longer lists: known, but not a
+    result."""
     left = [
         s for lock in scene.locks[:1] for s in lock.parsed() or () if s.endswith(f"@{reference}")
     ]

@@ -1,4 +1,4 @@
-"""Resolve a file at any path to the result that it is."""
+"""Resolve a file at any path to its result."""
 
 from __future__ import annotations
 
@@ -23,11 +23,11 @@ OTHER_NOW = (
 
 
 def resolve_file(reference: str, scene: AuditContext) -> AuditTarget | None:
-    """The file or folder that a reference names; None if there is none.
+    """Resolve a file or folder; None if it does not exist.
 
     Raises:
-        ConfigError: it may not be read, or is a pipe or device.
-        DataError: nothing here knows it, and it says nothing of itself.
+        ConfigError: it cannot be read, or is a pipe or device.
+        DataError: it is neither recorded nor contains a manifest.
     """
     path = None if reference in ("", ".", "..") else resolve_path(reference, search_folders(scene))
     if path is None:
@@ -66,7 +66,7 @@ def target_from_file(path: Path, scene: AuditContext) -> AuditTarget:
     """Resolve a file by its manifest, a model card that lists it, or its recorded locations.
 
     Raises:
-        DataError: none of the three.
+        DataError: none of the three applies.
     """
     manifest, digest = read_embedded_manifest(path), hash_file(path)
     locations = scene.recorded_locations(digest)
@@ -195,5 +195,5 @@ def _location_text(location: RecordedLocation) -> str:
 
 
 def stage_run_of(manifest: Manifest) -> tuple[str, ...]:
-    """Return the stage run that made a file."""
+    """Return the stage run that created a file."""
     return (manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",)

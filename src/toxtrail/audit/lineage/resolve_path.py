@@ -10,10 +10,11 @@ from toxtrail.errors import ConfigError
 
 
 def resolve_path(reference: str, folders: Iterable[Path]) -> Path | None:
-    """Return the file or folder that a reference names in one of these folders; None without one.
+    """Return the file or folder that a reference names in one of these folders; None if there is
+    none.
 
     Raises:
-        ConfigError: it is a pipe or a device, which may never end, or it may not be read.
+        ConfigError: it is a pipe or a device, which may be endless, or it is not readable.
     """
     path = next(_existing(reference, folders), None)
     if path is None:

@@ -1,4 +1,4 @@
-"""One generation, or one number of a comparison -> everything behind it."""
+"""Resolve one generation, or one number of a comparison, to its lineage."""
 
 from __future__ import annotations
 
@@ -13,10 +13,11 @@ from toxtrail.provenance.identity import canonical_json, sha256_text
 def resolve_row_or_metric(
     reference: str, scene: AuditContext, show_text: bool
 ) -> AuditTarget | None:
-    """`variant/prompt_id/sample` or `family/variant/subset/metric`; None if it is neither.
+    """Resolve `variant/prompt_id/sample` or `family/variant/subset/metric`; None for other
+    references.
 
     Raises:
-        ConfigError: a part of it is unknown; the nearest one is named.
+        ConfigError: a part of it is unknown; the message names the nearest one.
     """
     first, *rest = reference.split("/")
     config = scene.config
@@ -113,7 +114,7 @@ def _number_subject(
 
 
 def _number_rows(summary: dict[str, Any]) -> list[dict[str, Any]]:
-    """Rows of rates and differences: of toxicity, then of what was said at all."""
+    """Return rows of rates and differences: of toxicity, then of response behaviour."""
     tables = ("rates", "pairs", "behaviour", "behaviour_pairs")
     return [row for table in tables for row in summary.get(table, ())]
 

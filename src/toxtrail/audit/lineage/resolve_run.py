@@ -1,4 +1,4 @@
-"""An MLflow run, a content key or a hash -> what it is of."""
+"""Resolve an MLflow run, a content key or a hash."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from toxtrail.provenance.identity import Manifest, canonical_json, walk_lineage
 
 
 def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
-    """Runs of this name, or whose id or content key starts so."""
+    """Return runs with this name, or whose id or content key has this prefix."""
     key = reference.lower() if HEX.fullmatch(reference.lower()) else None
     for run in scene.runs:
         ids = (run.run_id, run.content_key)
@@ -37,7 +37,7 @@ def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
 
 
 def _unusable_run(name: str, folder: Path, error: Exception) -> AuditTarget:
-    """A run whose files could not be read, or are damaged."""
+    """Return the target for a run whose files are unreadable or damaged."""
     why = why_unread(error)
     standing: HashStatus = "unread" if why else "MISMATCH"
     link = LineageNode("MLflow run", name, None, standing, weak=(why or str(error),))
@@ -84,7 +84,7 @@ def _executions(run: LocalRunFiles) -> Iterator[tuple[str, str]]:
 
 
 def _is_current(run: LocalRunFiles, name: str, scene: AuditContext) -> bool:
-    """Whether it is the run of the result that is here now."""
+    """Return whether the run belongs to the present result."""
     if scene.store is None or scene.config is None:
         return False
     stage, _, key = name.partition("@")
@@ -102,7 +102,7 @@ def _is_current(run: LocalRunFiles, name: str, scene: AuditContext) -> bool:
 
 
 def resolve_hashes(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
-    """Content keys and hashes of present files, and hashes that the history knows."""
+    """Return content keys and hashes of present files, and hashes in the history."""
     key = reference.lower()
     if not HEX.fullmatch(key) or scene.store is None:
         return
@@ -125,7 +125,7 @@ def resolve_hashes(reference: str, scene: AuditContext) -> Iterator[AuditTarget]
 
 
 def content_key_of(subject: AuditTarget) -> str | None:
-    """Merge a run and the result that it shows: they have one content key."""
+    """Merge a run and its result, which have the same content key."""
     return dict(subject.link.facts).get("content key")
 
 

@@ -1,1 +1,1 @@
-"""What is out of date, unpublished or damaged."""
+"""Status of results: outdated, unpublished or damaged."""

@@ -1,7 +1,7 @@
-"""A dvc.lock that was cut off: DVC writes it in place, and a kill leaves its beginning or nothing.
+"""Repair of a truncated dvc.lock: DVC writes it in place, and a kill leaves a part or nothing.
 
-Entries that are missing come from older versions of the file. That is safe whatever their age: DVC
-compares each entry with the files that are here, and runs a stage again whose entry does not fit.
+Missing entries are taken from older versions of the file. This is safe for any age: DVC compares
+each entry with the present files, and re-runs a stage whose entry does not match.
 """
 
 from __future__ import annotations
@@ -22,19 +22,21 @@ from toxtrail.pipeline import PIPELINE
 from toxtrail.regular_files import read_text
 
 HEAD = "schema: '2.0'\nstages:\n"
-"""How DVC begins the file."""
+"""First text of the file as written by DVC."""
 CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 OURS = {stage.name for stage in PIPELINE}
 
 
 def copy_path(root: Path) -> Path:
-    """Where `toxtrail run` keeps a copy of the last undamaged dvc.lock."""
+    """Path of `toxtrail run`'s copy of the last undamaged dvc.lock."""
     return root / ".toxtrail" / "dvc.lock"
 
 
 def lock_problem(text: str) -> str | None:
-    """What is wrong with a dvc.lock that neither DVC nor we can read, and the cure; None if it is
-    complete. Errors within its entries are left to DVC to say."""
+    """Return the problem of an unreadable dvc.lock, and how to fix it; None if it is complete.
+
+    Errors within its entries are left to DVC.
+    """
     if CONFLICT.search(text):
         return (
             "dvc.lock has git's conflict markers. `git checkout --ours dvc.lock` (or --theirs) "
@@ -49,7 +51,7 @@ def lock_problem(text: str) -> str | None:
 
 
 def is_cut_off(text: str) -> bool:
-    """Whether only the beginning of the file is here."""
+    """Return whether the file is truncated."""
     if not text.strip("\0 \n"):
         return True
     if not text.startswith(HEAD):
@@ -59,7 +61,7 @@ def is_cut_off(text: str) -> bool:
 
 
 def completed(text: str, older: Iterable[str]) -> str:
-    """The file with its complete entries, and those of older versions for all others.
+    """Return the file with its complete entries, and entries of older versions for all others.
 
     Args:
         older: versions of the file, the best one last.
@@ -76,10 +78,10 @@ def completed(text: str, older: Iterable[str]) -> str:
 
 
 def repair_lock(root: Path) -> str | None:
-    """Complete dvc.lock if it was cut off; what was done, None if nothing.
+    """Complete a truncated dvc.lock; return what was done, None if nothing.
 
     Raises:
-        ConfigError: it has git's conflict markers.
+        ConfigError: it contains git's conflict markers.
     """
     path = root / "dvc.lock"
     text = _text(path)
@@ -101,7 +103,7 @@ def repair_lock(root: Path) -> str | None:
 
 
 def keep_copy(root: Path) -> None:
-    """Keep a copy of dvc.lock, if it is undamaged, to complete it from."""
+    """Copy dvc.lock, if it is undamaged, for a later repair."""
     text = _text(root / "dvc.lock")
     if text is not None and lock_problem(text) is None:
         with suppress(OSError):  # without a copy there is still git
@@ -110,14 +112,15 @@ def keep_copy(root: Path) -> None:
 
 
 def _text(path: Path) -> str | None:
-    """Read a file, None if there is none; bytes that are not text stay visible as such."""
+    """Read a file, None if it does not exist; bytes that are not UTF-8 are kept by surrogate
+    escapes."""
     with suppress(FileNotFoundError):
         return read_text(Path(os.path.realpath(path)), "replace").replace("\r\n", "\n")
     return None
 
 
 def _entries(text: str) -> dict[str, str]:
-    """Stage -> its text, ending in a line's end."""
+    """Return stage -> its text, ending with a line end."""
     entries: dict[str, str] = {}
     if text.startswith(HEAD):
         for block in re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE):

@@ -1,8 +1,8 @@
-"""Is a result that is shown by hand of the present params.yaml and files?
+"""Differences between a result and the present params.yaml and files.
 
-The result's own manifest tells, and the manifests of its inputs in it: dvc.lock does not know of a
-stage that was run by hand. What affects no result (`runtime`, comments, times of files) is in
-no manifest.
+They are read from the result's manifest and the manifests of its inputs, because dvc.lock does not
+contain stages that were run by hand. Settings that affect no result (`runtime`, comments, times of
+files) are not in any manifest.
 """
 
 from __future__ import annotations
@@ -20,9 +20,9 @@ Runs = Mapping[tuple[str, str | None], StageRun]
 
 
 def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
-    """What differs between what a result was made from and what is here now; empty: nothing.
+    """Return the differences between the inputs of a result and the present files; empty if none.
 
-    A file that is not here (a clone without its data) does not count as a difference.
+    A file that does not exist locally (a clone without its data) does not count as a difference.
     """
     runs: Runs = {
         (stage_run.stage.name, stage_run.key): stage_run for stage_run in stage_runs(config)

@@ -1,9 +1,9 @@
-"""Which stage runs are out of date, and why: the answer of `dvc status`, without DVC.
+"""Outdated stage runs and the reasons: the answer of `dvc status`, without DVC.
 
-DVC's own takes minutes of CPU for hundreds of variants, holds DVC's lock meanwhile, so that a
-running stage cannot be saved, and must write. Here nothing is locked, and only a cache of hashes is
-written, where that is allowed. By DVC's rules a file whose size, time and inode are unchanged is
-unchanged; `toxtrail verify` trusts none of them.
+`dvc status` takes minutes of CPU for hundreds of variants, holds DVC's lock during that time, so
+that a running stage cannot be saved, and needs write access. This module locks nothing, and writes
+only a cache of hashes, if permitted. By DVC's rules a file with unchanged size, time and inode is
+unchanged; `toxtrail verify` does not rely on them.
 """
 
 from __future__ import annotations
@@ -25,26 +25,27 @@ from toxtrail.errors import DataError
 from toxtrail.regular_files import read_text
 
 Why = list[Any]
-"""As `dvc status --json` says it: {"changed deps": {path: state}}, {"changed outs": ...}, words."""
+"""Reason in the format of `dvc status --json`: {"changed deps": {path: state}}, {"changed outs":
+...}, words."""
 NEVER_RUN = Entry(None, {}, {}, None)
 CACHE_MODE = 0o444
-"""Of an object that DVC has checked."""
+"""Mode of a cache object that DVC has checked."""
 FRESH_S = 2.0
 """A file written later than this before it was hashed may be written again within one tick of the
-file system's clock: its hash is not kept."""
+file system's clock, so its hash is not cached."""
 
 
 class Staleness(NamedTuple):
-    """What `toxtrail run` would do."""
+    """Stages that `toxtrail run` would run."""
 
     stages: dict[str, Why]
-    """Stage runs that are out of date themselves."""
+    """Stage runs that are outdated themselves."""
     others: list[str]
-    """Stages of dvc.yaml that only DVC understands: `dvc status NAME` tells."""
+    """Stages of dvc.yaml that only DVC supports: use `dvc status NAME`."""
 
 
 def staleness(root: Path) -> Staleness:
-    """Of every stage run of an experiment.
+    """Determine the staleness of every stage run of an experiment.
 
     Raises:
         DataError: dvc.yaml, dvc.lock or params.yaml cannot be read.
@@ -108,7 +109,7 @@ def _out_state(path: str, cached: bool, entry: Entry, files: Files) -> str | Non
 
 
 class Files:
-    """The files of an experiment and of DVC's cache, hashed at most once."""
+    """Files of an experiment and of DVC's cache, hashed at most once."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -121,19 +122,19 @@ class Files:
         self._objects: dict[str, bool] = {}
 
     def state(self, path: str, md5: str | None) -> str | None:
-        """None if the file or folder is as recorded, else `deleted` or `modified`."""
+        """Return None if the file or folder is as recorded, else `deleted` or `modified`."""
         if (path, md5) not in self._states:
             self._states[path, md5] = self._state(path, md5)
         return self._states[path, md5]
 
     def in_cache(self, md5: str) -> bool:
-        """Whether DVC's cache has the object, and for a folder all that is in it."""
+        """Return whether DVC's cache has the object, and for a folder all of its files."""
         if md5 not in self._objects:
             self._objects[md5] = self._has_object(md5)
         return self._objects[md5]
 
     def keep(self) -> None:
-        """Write the hashes down for the next time, where that is allowed."""
+        """Write the hashes to the cache, if permitted."""
         if self._new == self._remembered:
             return
         with suppress(OSError):
@@ -191,7 +192,7 @@ class Files:
 
 
 def _ignore_matcher(root: Path) -> Any:
-    """Whether .dvcignore leaves a path out."""
+    """Return a function that tells whether .dvcignore excludes a path."""
     from pathspec import GitIgnoreSpec
 
     lines = [".hg/", ".git/", ".git", ".dvc/"]  # DVC's own

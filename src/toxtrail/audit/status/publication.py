@@ -1,7 +1,7 @@
-"""Is every result that was tracked in the MLflow store that is in use now?
+"""Results that were tracked, but are missing in the current MLflow store.
 
-A receipt says that a run was published. It is the same for every store, or dvc.lock would not be
-the same in every clone. So which store has the run is not read from it: the store is asked.
+A receipt states that a run was published. It is the same for every store, because dvc.lock must be
+the same in every clone. It does not identify the store that has the run, so the store is queried.
 """
 
 from __future__ import annotations
@@ -17,20 +17,21 @@ from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 
 class Publication(NamedTuple):
-    """What the store has of what was tracked."""
+    """State of the tracked results in the store."""
 
     store: str
-    """Where it is, without secrets."""
+    """Address of the store, without secrets."""
     missing: tuple[str, ...]
-    """Stage runs with a receipt whose run is not there."""
+    """Stage runs with a receipt whose run is missing in the store."""
     notes: tuple[str, ...]
-    """What a person should know: why the store could not be asked, where the runs are instead."""
+    """Notes for the user: why the store could not be queried, or which experiments have the
+    runs."""
     unknown: bool = False
-    """Whether the store could not be asked."""
+    """Whether the store could not be queried."""
 
 
 def publication(store: ArtifactStore, config: Config) -> Publication:
-    """Ask the store for the run of every receipt."""
+    """Query the store for the run of every receipt."""
     receipts = dict(_receipts(store, config))
     name, experiment = store_name(store.root), config.tracking.experiment
     try:
@@ -53,8 +54,8 @@ def _renamed_note(store: str, experiment: str, others: tuple[str, ...]) -> str:
 
 
 def _receipts(store: ArtifactStore, config: Config) -> Iterator[tuple[str, Content]]:
-    """Stage run -> what its receipt says, variants first. One that is missing or damaged is out of
-    date: DVC says so."""
+    """Return stage run -> content of its receipt, variants first. A missing or damaged receipt
+    makes its stage outdated, which DVC reports."""
     for variant, variant_config in config.variants.items():
         if content := _receipt_content(store.variant_receipt_path(variant_config.family, variant)):
             yield f"track@{variant}", content

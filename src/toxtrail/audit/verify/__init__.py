@@ -1,1 +1,1 @@
-"""Every file hashed again, every number computed again."""
+"""Verification: files are hashed and numbers recomputed."""

@@ -1,4 +1,4 @@
-"""The inputs of a verification, read once, and the checks that it produces."""
+"""Inputs of a verification, read once, and its checks."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ from toxtrail.pipeline import StageRun
 from toxtrail.storage.artifacts import ArtifactStore
 
 Outcome = Literal["ok", "BROKEN", "unread", "absent", "weak"]
-"""ok: looked at, and as recorded. BROKEN: it is not what was recorded. unread: it is here and could
-not be read, so nothing was verified of it. absent: it is not here, so nothing can be said. weak: it
-is valid, but less is proved than a reader may think."""
+"""ok: checked, and as recorded. BROKEN: differs from the record. unread: exists and could not be
+read, so it was not verified. absent: does not exist here and cannot be checked. weak: consistent,
+but less is proved than a reader may expect."""
 OUTCOMES: tuple[Outcome, ...] = get_args(Outcome)
 
 DAMAGE_ERRORS = (
     ToxtrailError, ValueError, LookupError, TypeError, AttributeError, OSError, RuntimeError,
     MemoryError,
 )  # fmt: skip
-"""What reading a file raises that was edited by hand, or that could not be read: `failed` and
-`problem` tell the two apart."""
+"""Exceptions for a file that was edited by hand, or that could not be read; `failed` and `problem`
+distinguish the two."""
 
 CHECK_CATEGORIES = (
     "pipeline",
@@ -56,19 +56,19 @@ CHECK_CATEGORIES = (
     "signatures",
     "files",
 )
-"""Classes of links, in the order of the data."""
+"""Categories of checks, in data-flow order."""
 
 
 class Check(NamedTuple):
-    """The result of one check."""
+    """Result of one check."""
 
     link: str
-    """One of LINKS."""
+    """One of CHECK_CATEGORIES."""
     name: str
-    """Which one, exactly."""
+    """Name of the checked object."""
     outcome: Outcome
     detail: str
-    """What was found and what to do; empty if ok."""
+    """What differs and how to fix it; empty if ok."""
 
     def to_json(self) -> dict[str, str]:
         return self._asdict()
@@ -76,7 +76,7 @@ class Check(NamedTuple):
 
 @dataclass(frozen=True)
 class VerifyContext:
-    """The files of an experiment and their records."""
+    """Files of an experiment and their records."""
 
     store: ArtifactStore
     config: Config
@@ -90,18 +90,18 @@ class VerifyContext:
     asset_cache: Path
     dvc_cache: Path
     refused: Mapping[str, str] = field(default_factory=dict)
-    """What is never opened, from the root -> why."""
+    """Path relative to the root -> why it is never opened."""
 
     @property
     def root(self) -> Path:
         return self.store.root
 
     def path(self, name: str) -> Path:
-        """DataError if the name leads out of the experiment."""
+        """Return the path of a recorded name; raise DataError if it leads out of the experiment."""
         return self.store.at(name)
 
     def sound(self, instances: Iterable[StageRun]) -> list[StageRun]:
-        """Those of which nothing that they made or read is refused."""
+        """Return the stage runs none of whose inputs and outputs is refused."""
         if not self.refused:
             return list(instances)
         return [
@@ -112,7 +112,7 @@ class VerifyContext:
 
     @cached_property
     def committed(self) -> Lock:
-        """dvc.lock as HEAD has it; empty if it has none that can be read."""
+        """dvc.lock at HEAD; empty if there is no readable one."""
         text = git.file_at(self.root, "HEAD", "dvc.lock")
         try:
             return parse_lock(text) if text else {}
@@ -120,8 +120,10 @@ class VerifyContext:
             return {}
 
     def older(self, path: str, md5: str) -> str | None:
-        """The commit that an output's content here, which is not what dvc.lock records, is of; None
-        if no commit knows it, or none knows what dvc.lock records: then one of the two was edited.
+        """Return the commit of an output's present content, if it differs from dvc.lock.
+
+        None if no commit has it, or none has the content recorded in dvc.lock: then one of the two
+        was edited.
         """
         recorded = {o.md5 for e in self.lock.values() for o in e.outs.values() if o.path == path}
         if md5 in recorded or not any(
@@ -171,7 +173,7 @@ def unread(link: str, name: str, why: str) -> Check:
 
 
 class Unread(NamedTuple):
-    """Among the problems of something: a part of it that could not be read."""
+    """Problem of an object: a part of it could not be read."""
 
     why: str
 
@@ -180,15 +182,15 @@ Problem = str | Unread
 
 
 def problem(error: Exception, what: str) -> Problem:
-    """What an error in reading says: that something could not be read, or else `what`, with the
-    error's own words."""
+    """Return the problem behind a read error: that the content could not be read, or `what` with
+    the error's message."""
     if why := why_unread(error):
         return Unread(why)
     return f"{what}: {error if isinstance(error, ToxtrailError) else repr(error)}"
 
 
 def failed(link: str, name: str, error: Exception, what: str) -> Check:
-    """The check of something that an error ended: it could not be read, or it is broken."""
+    """Return the check for a read error: unread or broken."""
     return checks_of(link, name, [problem(error, what)])[0]
 
 
@@ -203,11 +205,11 @@ def checks_of(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
 def unlike_listed(
     digests: HashCache, path: Path | None, recorded: str | None, listing: str
 ) -> Iterator[Problem]:
-    """Where a file is not the one of a list of hashes.
+    """Return how a file differs from a list of hashes.
 
     Args:
-        path: None if it is not here.
-        recorded: its SHA-256 in the list; None if it is not in it.
+        path: None if the file does not exist.
+        recorded: its SHA-256 in the list; None if it is not listed.
         listing: name of the list.
     """
     try:
@@ -224,7 +226,8 @@ def unlike_listed(
 
 
 def unread_only(link: str, name: str, error: Exception) -> list[Check]:
-    """That it could not be read, if that is what the error says; else another check names it."""
+    """Return an unread check if the error means that; other errors are reported by another
+    check."""
     why = why_unread(error)
     return [unread(link, name, why)] if why else []
 

@@ -1,6 +1,6 @@
-"""dvc.lock (schema 2.0): what each stage was run with, and what came out. Parsed strictly.
+"""dvc.lock (schema 2.0): inputs and outputs of each stage. Parsed strictly.
 
-DVC writes this file and never doubts it; an auditor does.
+DVC does not validate this file; an audit must.
 """
 
 from __future__ import annotations
@@ -27,9 +27,9 @@ _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
 
 class UniqueKeyLoader(_BASE):  # type: ignore[misc]
-    """Plain values as DVC means them: `language: no` is the text that params.yaml had in quotes.
+    """Loader of plain values as in DVC: `language: no` is the text that was quoted in params.yaml.
 
-    A duplicate key is an error: of two entries, YAML keeps the last without a word.
+    A duplicate key is an error; PyYAML would silently keep the last.
     """
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
@@ -46,19 +46,19 @@ by_yaml_12(UniqueKeyLoader)
 
 
 class Recorded(NamedTuple):
-    """A file or folder as dvc.lock names it."""
+    """File or folder in dvc.lock."""
 
     path: str
     md5: str
-    """Of the content; a folder's ends in `.dir` and is of the list of its files."""
+    """MD5 of the content; for a folder, of the list of its files, with the suffix `.dir`."""
     size: int
     nfiles: int | None
-    """Only for a folder."""
+    """Number of files of a folder."""
     isexec: bool = False
 
 
 class LockEntry(NamedTuple):
-    """One stage run."""
+    """Entry of one stage run."""
 
     name: str
     """`stage` or `stage@key`."""
@@ -66,7 +66,7 @@ class LockEntry(NamedTuple):
     deps: Mapping[str, Recorded]
     outs: Mapping[str, Recorded]
     params: Mapping[str, Any]
-    """Place in params.yaml -> value."""
+    """Key path in params.yaml -> value."""
 
     @property
     def stage(self) -> str:
@@ -82,13 +82,15 @@ Lock = Mapping[str, LockEntry]
 
 
 def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Lock:
-    """Every entry.
+    """Parse every entry.
 
     Args:
-        by_entry: read entry by entry, and equal ones once: for many versions of one file.
+        by_entry: parse entries separately, and equal ones once: faster for many versions of one
+            file.
 
     Raises:
-        DataError: no YAML, another schema, or a field that DVC does not write; the place is named.
+        DataError: invalid YAML, another schema, or a field that DVC does not write, with its
+            position.
     """
     try:
         values = (by_entry and _load_by_entry(text)) or yaml.load(text, Loader=UniqueKeyLoader)
@@ -105,12 +107,12 @@ def parse_lock(text: str, name: str = "dvc.lock", by_entry: bool = False) -> Loc
 
 
 def is_own(stage: str) -> bool:
-    """Whether an entry of this name is of a stage of toxtrail's, not of one that a user added."""
+    """Return whether an entry belongs to a stage of toxtrail, not to one that a user added."""
     return stage.partition("@")[0] in OWN_STAGES
 
 
 def _load_by_entry(text: str) -> dict[str, Any] | None:
-    """Read the complete text, where it is laid out as DVC lays it out; else None."""
+    """Parse a text that has DVC's layout; None for another layout."""
     head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
     if head != f"schema: '{SCHEMA}'\nstages:\n":
         return None
@@ -132,7 +134,7 @@ def _load_entry(text: str) -> object:
 
 
 def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
-    """Every output with the stage that made it."""
+    """Yield every output with its stage."""
     for entry in lock.values():
         for out in entry.outs.values():
             yield entry, out
@@ -159,7 +161,8 @@ def _parse_entry(name: str, stage: str, entry: object) -> LockEntry:
 
 
 def _parse_foreign_entry(stage: str, entry: object) -> LockEntry:
-    """An entry of a user's own stage, which may hold what ours never do."""
+    """Parse an entry of a user's own stage, which may have fields that toxtrail's stages do not
+    have."""
     values = entry if isinstance(entry, dict) else {}
     outs = [row for row in values.get("outs") or [] if isinstance(row, dict)]
     recorded_outs = [

@@ -1,4 +1,4 @@
-"""dvc.lock as DVC reads it, fast: a large one is megabytes of the same few lines."""
+"""Fast parser of dvc.lock, equivalent to DVC's: a large file has megabytes of similar lines."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toxtrail.errors import DataError
 
 HEAD = "schema: '2.0'\nstages:\n"
 PLAIN = r"[\w./][\w./@+=,-]*"
-"""A path that YAML reads as it is written."""
+"""Paths that YAML reads unquoted."""
 ROW = re.compile(
     rf"    - path: ({PLAIN})\n      hash: md5\n      md5: ([0-9a-f]{{32}}(?:\.dir)?)\n"
     r"      size: \d+\n(?:      nfiles: \d+\n)?"
@@ -24,14 +24,14 @@ PARAMS = "      params.yaml:\n"
 
 
 class Entry(NamedTuple):
-    """One stage run, as far as it decides what is out of date."""
+    """One stage run, with the fields that determine whether it is outdated."""
 
     cmd: str | None
     deps: Mapping[str, str]
     """Path -> md5."""
     outs: Mapping[str, str]
     params: Mapping[str, Any] | None
-    """Place in params.yaml -> value; None if the entry has none."""
+    """Key path in params.yaml -> value; None if the entry has none."""
 
 
 WORD = re.compile(r"          ([A-Za-z_]\w+): ([A-Za-z_][\w/@.-]*(?::[\w/@.-]+)*\w)")
@@ -41,10 +41,10 @@ RESERVED = {"true", "false", "null"}
 
 
 def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
-    """Stage name -> its entry.
+    """Return stage name -> entry.
 
     Raises:
-        DataError: it is not YAML, or no mapping of stages.
+        DataError: invalid YAML, or not a mapping of stages.
     """
     if text.startswith(HEAD):
         blocks = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
@@ -60,10 +60,10 @@ def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
 
 
 def as_dvc_reads(text: str, name: str) -> Any:
-    """YAML by DVC's own parser: 1e-3 is a number and `on` a word, unlike for others.
+    """Parse YAML with DVC's parser: 1e-3 is a number and `on` is text, unlike in other parsers.
 
     Raises:
-        DataError: it is not YAML.
+        DataError: invalid YAML.
     """
     try:
         return YAML(typ="safe").load(text)
@@ -72,7 +72,7 @@ def as_dvc_reads(text: str, name: str) -> Any:
 
 
 def _parse_block(block: str) -> tuple[str, Entry]:
-    """ValueError if it is not laid out as DVC lays out our stages."""
+    """Parse an entry in DVC's layout; raise ValueError for another layout."""
     head, _, body = block.partition("\n")
     if not (match := re.fullmatch(r"  ([\w@.-]+):", head)):
         raise ValueError(head)
@@ -111,7 +111,7 @@ def _parse_params(section: str) -> Iterator[tuple[str, Any]]:
 
 @lru_cache(maxsize=8192)
 def _parse_values(text: str) -> tuple[tuple[str, Any], ...]:
-    """Many entries have the same values."""
+    """Parse values with a cache, since many entries have the same."""
     if (words := _parse_words(text)) is not None:
         return words
     try:
@@ -122,7 +122,7 @@ def _parse_values(text: str) -> tuple[tuple[str, Any], ...]:
 
 
 def _parse_words(text: str) -> tuple[tuple[str, Any], ...] | None:
-    """Parse one mapping of words, which YAML can read as text alone; None for anything else."""
+    """Parse a mapping of words that YAML can only read as text; None for anything else."""
     if not (match := WORDS.fullmatch(text)):
         return None
     rows = [WORD.fullmatch(line) for line in match[2].splitlines()]

@@ -1,4 +1,4 @@
-"""dvc.yaml with its templates filled in: what each stage run depends on and makes."""
+"""dvc.yaml with its templates expanded: dependencies and outputs of each stage run."""
 
 from __future__ import annotations
 
@@ -8,30 +8,30 @@ from contextlib import suppress
 from typing import Any, NamedTuple
 
 KEYS = {"cmd", "deps", "params", "outs", "metrics", "plots", "frozen", "desc", "meta"}
-"""Of a stage, what is understood here."""
+"""Supported keys of a stage."""
 TEMPLATE = re.compile(r"\$\{([^}]*)\}")
 
 
 class Declared(NamedTuple):
-    """One stage run."""
+    """Stage run as declared in dvc.yaml."""
 
     name: str
     cmd: str
     deps: tuple[str, ...]
     params: tuple[str, ...]
-    """Places in params.yaml."""
+    """Key paths in params.yaml."""
     outs: Mapping[str, bool]
     """Path -> whether DVC's cache keeps a copy."""
     frozen: bool
 
 
 def declared_runs(pipeline: Any, params: Any) -> tuple[list[Declared], list[str]]:
-    """Every stage run in the order of dvc.yaml, and the names of stages that use more of DVC than
-    is understood here.
+    """Return every stage run in the order of dvc.yaml, and the names of stages with unsupported
+    features.
 
     Args:
         pipeline: dvc.yaml as DVC reads it.
-        params: params.yaml, likewise.
+        params: params.yaml as DVC reads it.
     """
     runs: list[Declared] = []
     others: list[str] = []
@@ -89,7 +89,7 @@ def _substitute(text: str, values: Mapping[str, Any]) -> str:
 
 
 def at(values: Any, key_path: str) -> tuple[bool, Any]:
-    """Whether params.yaml has a value at a place, and which."""
+    """Return whether params.yaml has a value at a key path, and the value."""
     with suppress(KeyError, TypeError, IndexError):
         for name in key_path.split("."):
             values = values[int(name) if isinstance(values, list) else name]

@@ -1,4 +1,4 @@
-"""dvc.yaml asks for what the code needs, in the words that DVC acts on."""
+"""Check that dvc.yaml declares what the code needs, including the options that DVC acts on."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ from toxtrail.scaffold import stages_with_other_code
 
 LINK = "pipeline"
 TOP_KEYS = {"stages", "params", "metrics", "plots", "artifacts", "datasets"}
-"""What dvc.yaml may say beside its stages: what DVC shows. `vars` has a message of its own."""
+"""Permitted top-level keys besides stages: display settings. `vars` has a message of its own."""
 STAGE_KEYS = {
     "foreach", "do", "cmd", "params", "deps", "outs", "metrics", "plots", "desc", "meta", "frozen",
 }  # fmt: skip
-"""What a stage of ours may say in dvc.yaml; `frozen` has a message of its own."""
+"""Permitted keys of a toxtrail stage; `frozen` has a message of its own."""
 NOTES = {"desc", "type", "labels", "meta", "remote", "push"}
-"""What an output may have: notes, and where DVC stores it."""
+"""Permitted options of an output: notes, and where DVC stores it."""
 CHART = {"template", "x", "y", "x_label", "y_label", "title", "header"}
-"""What a plot may have: how DVC draws it."""
+"""Permitted options of a plot: how DVC draws it."""
 RECEIPT = {"cache": False, "persist": True}
 
 CODE_DIFFERS = (
@@ -45,8 +45,8 @@ NOT_OURS = "it is a stage of your own: what its command does, and what it makes,
 
 
 def verify_declaration(evidence: VerifyContext) -> Iterator[Check]:
-    """Every stage is declared as the code needs it, none is frozen, none that was added makes what
-    ours make or read."""
+    """Check that every stage is declared as the code needs it, that none is frozen, and that no
+    added stage writes outputs or inputs of toxtrail's stages."""
     root = evidence.root
     try:
         values = yaml.load(read_text(root / "dvc.yaml"), Loader=UniqueKeyLoader)
@@ -68,7 +68,7 @@ def verify_declaration(evidence: VerifyContext) -> Iterator[Check]:
 
 
 def declaration(stage: Stage, root: Path) -> dict[str, Any]:
-    """What this experiment's dvc.yaml must say of a stage, in its own words."""
+    """Return the expected declaration of a stage in this experiment's dvc.yaml."""
     key = " ${key}" if stage.foreach else ""
     return {
         "cmd": f"toxtrail stage {stage.name}{key}",
@@ -81,7 +81,7 @@ def declaration(stage: Stage, root: Path) -> dict[str, Any]:
 
 
 def as_dvc(text: str) -> str:
-    """`{family}` in pipeline.py is `${item.family}` in dvc.yaml."""
+    """Convert `{family}` in pipeline.py to `${item.family}` in dvc.yaml."""
     names = {"key": "${key}"}
     return re.sub(r"\{(\w+)\}", lambda m: names.get(m[1], f"${{item.{m[1]}}}"), text)
 
@@ -112,7 +112,8 @@ def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any
 
 
 def _with_options(out: Any) -> tuple[str, dict[str, Any]]:
-    """An output as dvc.yaml names it: a path, or a path with options (of a plot also several)."""
+    """Return an output as declared in dvc.yaml: a path, or a path with options (for a plot also
+    several)."""
     if not isinstance(out, dict):
         return str(out), {}
     path, options = next(iter(out.items()))
@@ -121,7 +122,7 @@ def _with_options(out: Any) -> tuple[str, dict[str, Any]]:
 
 
 def _odd_options(outs: Mapping[str, Mapping[str, Any]], charts: set[str]) -> Iterator[str]:
-    """Options that decide whether DVC keeps an output, or deletes it before a run."""
+    """Return options that determine whether DVC keeps an output, or deletes it before a run."""
     for path, options in outs.items():
         actual = {name: value for name, value in options.items() if name not in NOTES | charts}
         expected = RECEIPT if path.startswith("mlruns/receipts/") else {}
@@ -130,7 +131,7 @@ def _odd_options(outs: Mapping[str, Mapping[str, Any]], charts: set[str]) -> Ite
 
 
 def _verify_added_stages(evidence: VerifyContext, stages: Mapping[str, Any]) -> Iterator[Check]:
-    """Stages that are none of ours, in dvc.yaml and in dvc.lock."""
+    """Check stages in dvc.yaml and dvc.lock that are not toxtrail's."""
     ours = set[str]()
     for instance in stage_runs(evidence.config):
         ours |= {*instance.outs, *instance.deps(evidence.root)}
@@ -151,7 +152,8 @@ def _verify_added_stages(evidence: VerifyContext, stages: Mapping[str, Any]) -> 
 
 
 def _path_resolver(root: Path, entry: Any) -> Callable[[str], str]:
-    """Names paths of a stage as ours are named: from the experiment's root."""
+    """Return a function that converts a stage's paths to paths relative to the experiment's
+    root."""
     body = entry.get("do", entry) if isinstance(entry, dict) else {}
     folder = str(body.get("wdir") or "") if isinstance(body, dict) else ""
     start = f"{root.as_posix()}/"
@@ -159,7 +161,7 @@ def _path_resolver(root: Path, entry: Any) -> Callable[[str], str]:
 
 
 def _intruding(entry: Any, to_root_path: Callable[[str], str], ours: set[str]) -> Iterator[str]:
-    """Yield where a user's stage would replace one of ours."""
+    """Yield outputs of a user's stage that would overwrite toxtrail's."""
     body = entry.get("do", entry) if isinstance(entry, dict) else None
     if not isinstance(body, dict):
         yield "it is not a stage"
@@ -172,7 +174,7 @@ def _intruding(entry: Any, to_root_path: Callable[[str], str], ours: set[str]) -
 
 
 def _shared(paths: Iterable[str], ours: set[str]) -> Iterator[str]:
-    """Those that are one of ours, lie in one, or hold one."""
+    """Return the paths that are, are in, or contain one of toxtrail's."""
     for path in paths:
         if any(path == o or path.startswith(f"{o}/") or o.startswith(f"{path}/") for o in ours):
             yield path

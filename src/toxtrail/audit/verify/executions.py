@@ -1,6 +1,6 @@
-"""When, where, at which commit and in which batches a file was made: the machine's own records.
+"""Execution records: time, host, commit and batches of a file's creation.
 
-They are not part of an identity and DVC does not know them, so each holds a hash of itself.
+They are not part of an identity and DVC does not track them, so each contains a hash of itself.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ STAGES = ("finetune", "generate", "score")
 
 
 def verify_executions(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Each record is as it was written, and of the file that is here."""
+    """Check that each record is unchanged and belongs to the present file."""
     for instance in runs_of_stage(scope, *STAGES):
         path = evidence.store.execution_record_path(instance.stage.name, instance.key or "-")
         name = path.relative_to(evidence.root).as_posix()
@@ -59,8 +59,8 @@ def _edited(record: dict[str, Any]) -> Iterator[str]:
 def _of_another(
     evidence: VerifyContext, instance: StageRun, record: dict[str, Any]
 ) -> Iterator[str]:
-    """Where it is the record of another stage run; one of an older toxtrail does not say of which,
-    and only the hash of what was made tells."""
+    """Return a problem if it is the record of another stage run; records of older versions do not
+    name their stage run and are identified by the output's hash only."""
     recorded_name = f"{record.get('stage', instance.stage.name)}@{record.get('key', instance.key)}"
     others = [o for o in stage_runs(evidence.config) if o.stage.name in STAGES and o != instance]
     sha256 = record.get("output_sha256")
@@ -73,7 +73,7 @@ def _of_another(
 
 
 def _output_sha256(evidence: VerifyContext, instance: StageRun) -> str | None:
-    """SHA-256 of what a stage run made; None if it is not here."""
+    """Return the SHA-256 of a stage run's output; None if it does not exist."""
     out = evidence.path(instance.writes[0])
     digest = evidence.digests.of(out / "model.json" if out.is_dir() else out)
     return digest.sha256 if digest else None

@@ -20,23 +20,23 @@ from toxtrail.provenance.identity import CHUNK_BYTES
 from toxtrail.regular_files import files_below, is_file, open_regular, status
 
 IGNORED = {"__pycache__", ".venv", ".toxtrail"}
-"""Folders that .dvcignore keeps out of directory dependencies."""
+"""Folders that .dvcignore excludes from directory dependencies."""
 
 
 class Digest(NamedTuple):
-    """A file's content."""
+    """Hashes of a file's content."""
 
     sha256: str
     md5: str
     size: int
-    """Bytes."""
+    """Size in bytes."""
 
 
 class FolderDigest(NamedTuple):
-    """A folder's content, hashed as DVC does."""
+    """Hash of a folder's content, as in DVC."""
 
     md5: str
-    """With `.dir`."""
+    """MD5 with the suffix `.dir`."""
     size: int
     nfiles: int
 
@@ -54,8 +54,8 @@ class HashCache:
         self._unread: dict[Path, Exception] = {}
 
     def prepare(self, paths: Iterable[Path]) -> None:
-        """Hash files and all files of folders now, side by side; what is missing stays so, and what
-        cannot be read is said when it is asked for."""
+        """Hash files and all files of folders now, in parallel; missing files are skipped, and read
+        errors are raised when the hash is requested."""
         files: set[Path] = set()
         for path in paths:
             with suppress(OSError):

@@ -1,7 +1,7 @@
-"""MLflow against the repo, and each run against its own record.
+"""MLflow compared with the repository, and each run with its own record.
 
-MLflow lets anybody change a tag, a metric or a file of a finished run without a trace, and a run in
-state FINISHED may be half of one. So nothing is taken from its word.
+MLflow lets anybody change a tag, a metric or a file of a finished run without a trace, and a run
+with status FINISHED may be incomplete. MLflow's own statements are therefore not relied on.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ from toxtrail.stages.track_comparison import comparison_content
 from toxtrail.storage.artifacts import pretty_json, read_json
 
 SHOWN_NAMES = 3
-"""Metrics that are named of many."""
+"""Maximum number of metrics named in a message."""
 LONGEST_UPLOAD = 24 * 3600 * 1000
-"""Milliseconds between a run's record and its end: its files are stored in between."""
+"""Maximum milliseconds between a run's record and its end, in which its files are stored."""
 
 
 def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[Check]]:
@@ -89,7 +89,7 @@ def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[
 
 
 def _no_view(evidence: VerifyContext) -> Check:
-    """No store; an emptied one; or one that does not know the experiment."""
+    """Return the check for a missing store, an emptied one, or one without the experiment."""
     root, name = evidence.root, "the store"
     experiment = evidence.config.tracking.experiment
     if not is_local(root):
@@ -112,7 +112,7 @@ def _no_view(evidence: VerifyContext) -> Check:
 def verify_tracking(
     evidence: VerifyContext, scope: Sequence[StageRun], view: StoreView | None
 ) -> Iterator[Check]:
-    """Check that each receipt is of the present files and has one complete run."""
+    """Check that each receipt belongs to the present files and has exactly one complete run."""
     for instance in runs_of_stage(scope, "track", "track-comparison"):
         name = instance.writes[0]
         try:
@@ -130,7 +130,7 @@ def verify_tracking(
 def _receipt(
     evidence: VerifyContext, name: str, content: RunContent
 ) -> Generator[Check, None, bool]:
-    """Returns whether there is a receipt of the present files, right or wrong."""
+    """Return whether there is a receipt of the present files, correct or not."""
     path = evidence.path(name)
     try:
         if status(path) is None:
@@ -151,7 +151,7 @@ def _receipt(
 
 
 def expected_run_content(evidence: VerifyContext, instance: StageRun) -> RunContent:
-    """What the run must show, computed from the files of the repo."""
+    """Return the expected content of a run, computed from the files of the repository."""
     key = instance.key or ""
     if instance.stage.name == "track":
         return variant_content(evidence.store, key, evidence.config.variants[key], {})
@@ -161,7 +161,8 @@ def expected_run_content(evidence: VerifyContext, instance: StageRun) -> RunCont
 def verify_verdicts(
     evidence: VerifyContext, scope: Sequence[StageRun], view: StoreView | None
 ) -> Iterator[Check]:
-    """The verdict that a comparison wrote onto the run of a variant is the one of its files."""
+    """Check that the verdict tag of a variant's run equals the verdict in the comparison's
+    files."""
     variants = [stored.key or "" for stored in runs_of_stage(scope, "track")]
     live = [stored for stored in view.runs if not stored.deleted] if view else []
     content_keys = {stored.run.tags.get(KEY_TAG) for stored in live}
@@ -180,7 +181,8 @@ def verify_verdicts(
 def _verify_verdict(
     stored: StoredRun, expected: Mapping[str, str], content_keys: Container[str | None]
 ) -> Iterator[Check]:
-    """Check the comparison; a run that was made again after it has none yet, which is fine."""
+    """Check one verdict; a run that was created again after the comparison has none yet, which is
+    valid."""
     name, tags = f"{run_title(stored)}: verdict", {t: stored.run.tags.get(t) for t in VERDICT_TAGS}
     if set(tags.values()) == {None}:
         return
@@ -199,14 +201,14 @@ def _verify_verdict(
 
 
 def verify_runs(evidence: VerifyContext, runs: Sequence[StoredRun]) -> Iterator[Check]:
-    """Each run holds the files and shows the values that it was sealed with."""
+    """Check that each run has the files and shows the values that it was sealed with."""
     for stored in runs:
         if not stored.deleted:
             yield from verify_run(evidence, stored)
 
 
 def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
-    """One run against its own manifest, payload list and record."""
+    """Check one run against its own manifest, payload list and record."""
     name = run_title(stored)
     tags = stored.run.tags
     state = stored.run.status
@@ -235,7 +237,7 @@ def verify_run(evidence: VerifyContext, stored: StoredRun) -> Iterator[Check]:
 
 
 def run_title(stored: StoredRun) -> str:
-    """Name and id, as a person looks for it."""
+    """Return name and id of a run."""
     return f"run {stored.run.name} ({stored.run.run_id[:8]})"
 
 
@@ -246,7 +248,8 @@ def _other_receipt(receipt: Mapping[str, Any], content: RunContent) -> Iterator[
 
 
 def _verify_run_of(content: RunContent, view: StoreView, receipt: bool) -> Iterator[Check]:
-    """Exactly one live run, which shows what the files say; without a receipt there may be none."""
+    """Check that there is exactly one live run with the values of the files; without a receipt,
+    none."""
     same = [stored for stored in view.runs if stored.run.tags.get(KEY_TAG) == content.content_key]
     live, name = _current_runs(same, content), f"run of {content.name}"
     if not live and not receipt:
@@ -293,7 +296,7 @@ def _current_runs(same: Sequence[StoredRun], content: RunContent) -> list[Stored
 
 
 def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
-    """Where a run shows something else than the repo's files say; costs are the run's own."""
+    """Return the differences between a run and the repository's files; costs are not compared."""
     params = {name: str(value) for name, value in content.params.items() if len(str(value)) < 6000}
     for name, expected in params.items():
         if stored.run.params.get(name) != expected:
@@ -354,7 +357,7 @@ def _changed_inputs(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[st
 
 
 def _changed_history(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str]:
-    """Every value that was ever logged, and when."""
+    """Return changes in the logged values and their times."""
     expected = {name: [[0, value]] for name, value in record["metrics"].items()} | record["curves"]
     history, logged = stored.history or {}, record.get("times", {}).get("logged")
     for name in sorted(history.keys() | expected.keys()):
@@ -380,7 +383,7 @@ def _changed_times(stored: StoredRun, record: Mapping[str, Any]) -> Iterator[str
 def _changed_adapter(
     evidence: VerifyContext, stored: StoredRun, record: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    """The logged model of a fine-tune."""
+    """Return changes in the logged model of a fine-tune."""
     if len(stored.adapters) != (record is not None):
         yield f"it has {len(stored.adapters)} logged models, not {int(record is not None)}"
         return
@@ -403,7 +406,7 @@ def _changed_adapter(
 def _changed_model_files(
     evidence: VerifyContext, adapter: StoredAdapter, record: Mapping[str, Any]
 ) -> Iterator[str]:
-    """A logged model has one file."""
+    """Return changes in the files of a logged model, which has exactly one."""
     if adapter.files is None:
         return
     path = adapter.files.get(MLMODEL)
@@ -415,7 +418,7 @@ def _changed_model_files(
 
 
 def _read_json(path: Path) -> dict[str, Any] | Problem:
-    """Its names and values, or why there are none."""
+    """Return the content of a JSON file, or why it cannot be read."""
     wrong = "it is missing or no JSON"
     try:
         value = json.loads(read_text(path))

@@ -1,6 +1,6 @@
-"""The values of params.yaml against those that the files say they were made with.
+"""Values of params.yaml compared with those in the manifests of the files.
 
-params.yaml and dvc.lock may be edited together; the files cannot.
+params.yaml and dvc.lock can be edited together, but not the manifests in the files.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
 
 
 def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iterator[str]:
-    """Where a file was made with other values than params.yaml has."""
+    """Return parameters with which a file was created that differ from params.yaml."""
     expected = _manifest_params(config, instance)
     if expected is None:
         return
@@ -27,7 +27,7 @@ def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iter
 
 
 def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:
-    """Where a card is of another model than params.yaml names."""
+    """Return how a model card differs from the model in params.yaml."""
     model = config.models.get(card.key)
     if model is None:
         return  # a fine-tune: its recipe stands on the card
@@ -42,7 +42,8 @@ def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:
 
 
 def changes(key_path: str, was: Any, now: Any) -> Iterator[tuple[str, str, str]]:
-    """(place, old, new) leaf by leaf; 1, 1.0 and true are three values, unlike for DVC."""
+    """Yield (key path, old, new) leaf by leaf; 1, 1.0 and true are different values, unlike in
+    DVC."""
     if isinstance(was, dict) and isinstance(now, dict):
         for name in {**was, **now}:
             yield from changes(f"{key_path}.{name}", was.get(name), now.get(name))
@@ -60,7 +61,8 @@ def _other_source(
 
 
 def _manifest_params(config: Config, instance: StageRun) -> dict[str, Any] | None:
-    """What the manifest of a stage run must hold; None for stages whose card holds it."""
+    """Return the parameters that a stage run's manifest must contain; None for stages with a model
+    card."""
     makers = {
         "prompts": _of_prompts,
         "generate": _of_generations,
@@ -110,7 +112,7 @@ def _of_report(config: Config, _: str) -> dict[str, Any]:
 
 
 def _key_path(name: str, key: str) -> str:
-    """Where params.yaml has what a manifest calls so."""
+    """Return the key path in params.yaml of a manifest's parameter."""
     key_paths: Mapping[str, str] = {
         "served_as": f"variants.{key}.served_as",
         "scorers": "scoring.scorers",

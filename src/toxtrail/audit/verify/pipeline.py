@@ -1,7 +1,7 @@
-"""dvc.yaml, dvc.lock, params.yaml, the outputs and DVC's cache say the same.
+"""Consistency of dvc.yaml, dvc.lock, params.yaml, the outputs and DVC's cache.
 
-DVC trusts its own state: an object edited in its cache with mode and time kept, a frozen stage or a
-hand-edited lock pass `dvc status` without a word.
+DVC relies on its own state: an object edited in its cache with mode and time kept, a frozen stage
+or a hand-edited lock pass `dvc status` without a message.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ RECEIPTS = "mlruns/receipts/"
 
 
 def receipt_of_commit_message(commit: str) -> str:
-    """What there is to say of a receipt that another commit's dvc.lock records."""
+    """Return the message for a receipt that another commit's dvc.lock records."""
     return (
         f"the receipt here is the one of commit {commit[:12]}; DVC checks none out. `dvc repro` "
         "makes the one of these files."
@@ -57,7 +57,7 @@ def receipt_of_commit_message(commit: str) -> str:
 
 
 def verify_lock(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Every stage of the scope was run with the present values, on the present files."""
+    """Check that every stage of the scope was run with the present values and files."""
     outputs_by_path = {out.path: out for entry, out in outputs(evidence.lock) if is_own(entry.name)}
     lost: set[str] = set()
     for instance in scope:
@@ -83,7 +83,7 @@ def verify_lock(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
 
 
 def _is_lost(evidence: VerifyContext, dep: Recorded) -> bool:
-    """Whether it is not here; what cannot be read is."""
+    """Return whether a file does not exist; an unreadable file does."""
     try:
         return _current_content(evidence, dep) is None
     except (OSError, MemoryError):
@@ -91,7 +91,8 @@ def _is_lost(evidence: VerifyContext, dep: Recorded) -> bool:
 
 
 def _no_entry(evidence: VerifyContext, instance: StageRun) -> Check:
-    """Never run, or taken out of the lock: then others still say that they read what it made."""
+    """Return the check for a missing lock entry: never run, or removed although other entries
+    depend on it."""
     readers = [e.name for e in evidence.lock.values() if set(e.deps) & set(instance.writes)]
     if instance.name in evidence.committed and evidence.path(instance.writes[0]).exists():
         readers.append("HEAD's dvc.lock")
@@ -108,10 +109,10 @@ def _no_entry(evidence: VerifyContext, instance: StageRun) -> Check:
 def verify_stale_entries(
     evidence: VerifyContext, listed: Sequence[StageRun], scope: Sequence[StageRun] | None = None
 ) -> Iterator[Check]:
-    """An entry of a variant, model or family that params.yaml no longer lists.
+    """Report entries of a variant, model or family that params.yaml no longer lists.
 
     Args:
-        scope: only entries that claim an output of these; None for all.
+        scope: only entries with an output of these; None for all.
     """
     names = {instance.name for instance in listed}
     claimed = {path for instance in scope or () for path in instance.writes}
@@ -129,7 +130,7 @@ def verify_stale_entries(
 
 
 def verify_committed(root: Path) -> Iterator[Check]:
-    """The lock as committed: what `git` vouches for."""
+    """Compare the lock with its committed version."""
     text = read_text(root / "dvc.lock", "replace")
     committed = git.file_at(root, "HEAD", "dvc.lock")
     if git.head_commit(root) is None:
@@ -149,7 +150,7 @@ def verify_committed(root: Path) -> Iterator[Check]:
 
 
 def verify_outputs(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Each output, and its copy in DVC's cache, hash to what dvc.lock records."""
+    """Check that each output, and its copy in DVC's cache, has the hash in dvc.lock."""
     for instance in scope:
         entry = evidence.lock.get(instance.name)
         for out in entry.outs.values() if entry else ():
@@ -163,15 +164,15 @@ def verify_outputs(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
 
 
 def cache_path(cache: Path, md5: str) -> Path:
-    """Where DVC keeps an object."""
+    """Return the path of an object in DVC's cache."""
     return cache / "files" / "md5" / md5[:2] / md5[2:]
 
 
 def cached_folder_listing(cache: Path, md5: str) -> dict[str, str] | None:
-    """relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged.
+    """Return relative name -> md5 of a folder, from DVC's cache; None if it is missing or damaged.
 
     Raises:
-        OSError: it is there, and cannot be read.
+        OSError: it exists and cannot be read.
     """
     path = cache_path(cache, md5)
     if not is_file(path):
@@ -185,7 +186,7 @@ def cached_folder_listing(cache: Path, md5: str) -> dict[str, str] | None:
 
 
 def other_run(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> Iterator[Problem]:
-    """Where the entry is not of this stage with these values."""
+    """Return how an entry differs from this stage with these values."""
     if entry.cmd != instance.cmd:
         yield f'its command is "{entry.cmd}", not "{instance.cmd}"'
     for what, actual, expected in (
@@ -210,7 +211,8 @@ def _not_those(what: str, odd: set[str]) -> str:
 
 
 def _odd_modes(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> Iterator[str]:
-    """DVC marks an output that was executable when it was saved, and no dependency."""
+    """Return unexpected modes: DVC marks an output that was executable when saved, and no
+    dependency."""
     for name in (dep.path for dep in entry.deps.values() if dep.isexec):
         yield f"{name} is marked as isexec, which DVC records of no dependency"
     for out in entry.outs.values():
@@ -219,14 +221,14 @@ def _odd_modes(evidence: VerifyContext, instance: StageRun, entry: LockEntry) ->
 
 
 def _executable(path: Path) -> bool:
-    """What is not here is not judged."""
+    """Return whether a file is executable; a missing file is not checked."""
     return not path.exists() or (path.is_file() and bool(path.stat().st_mode & 0o111))
 
 
 def _other_files(
     evidence: VerifyContext, deps: Mapping[str, Recorded], outputs_by_path: Mapping[str, Recorded]
 ) -> Iterator[Problem]:
-    """Where a dependency is not the file that the entry names."""
+    """Return dependencies that differ from the entry."""
     for dep in deps.values():
         try:
             yield from _other_file(evidence, dep, outputs_by_path)
@@ -256,8 +258,8 @@ def _other_file(
 
 
 def _parts_of_folder(dep: Recorded, outputs_by_path: Mapping[str, Recorded]) -> dict[str, Recorded]:
-    """name -> the output of that name in a folder that several stages fill with a file each (as
-    with receipts); none where one of them made a folder of its own."""
+    """Return name -> output in a folder to which several stages write one file each (such as
+    receipts); empty if one of them created a folder of its own."""
     folder = f"{dep.path}/"
     inside = {path: out for path, out in outputs_by_path.items() if path.startswith(folder)}
     parts = {path.removeprefix(folder): out for path, out in inside.items()}
@@ -267,8 +269,8 @@ def _parts_of_folder(dep: Recorded, outputs_by_path: Mapping[str, Recorded]) -> 
 def _other_parts(
     evidence: VerifyContext, dep: Recorded, parts: dict[str, Recorded]
 ) -> Iterator[str]:
-    """Yield where a folder was read with other files than their stages wrote; what is there now is
-    looked at with the outputs."""
+    """Yield differences between a folder as read and as its stages wrote it; the present content is
+    checked with the outputs."""
     written = dir_md5({name: out.md5 for name, out in parts.items()})
     if written != dep.md5:
         yield f"it read {dep.path} as {dep.md5}, the stages that fill it wrote {written}"
@@ -309,7 +311,7 @@ def _verify_output(evidence: VerifyContext, link: str, out: Recorded) -> Iterato
 def _verify_folder(
     evidence: VerifyContext, link: str, out: Recorded, current: tuple[str, int]
 ) -> Iterator[Check]:
-    """A folder's files by name, where the cache still lists them."""
+    """Check a folder's files by name, if the cache lists them."""
     count = evidence.digests.folder(evidence.path(out.path))
     if current == (out.md5, out.size) and count and count.nfiles == out.nfiles:
         yield ok(link, out.path)
@@ -392,7 +394,7 @@ def _differs(out: Recorded, current: tuple[str, int]) -> str:
 
 
 def value_at(values: Any, key_path: str) -> Any:
-    """What params.yaml has at a place; None if nothing."""
+    """Return the value of params.yaml at a key path; None if there is none."""
     for name in key_path.split("."):
         values = values.get(name) if isinstance(values, dict) else None
     return values

@@ -1,4 +1,4 @@
-"""What people look at is what the numbers give: tables, `dvc metrics`, `dvc plots`, the report."""
+"""Rendered outputs recomputed from the numbers: tables, `dvc metrics`, `dvc plots`, the report."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from toxtrail.storage.artifacts import pretty_json, scalar_table
 
 
 def verify_shown(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Each is made again from the files that it was made from, and must be equal to the byte."""
+    """Recompute each rendered output from its inputs, and require equal bytes."""
     for instance in runs_of_stage(scope, "compare"):
         comparison_checks = _comparison(evidence, instance.key or "")
         yield from catch_damage(
@@ -95,7 +95,7 @@ def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _unlike_text(path: Path, expected: str) -> str | None:
-    """Where a file differs from what it must be; None if it does not, or is not here."""
+    """Return how a file differs from its expected text; None if it is equal or does not exist."""
     if not path.is_file():
         return None
     actual = read_text(path, "replace")

@@ -1,4 +1,4 @@
-"""The numbers follow from the rows, and the rows from the prompts: counted and computed again."""
+"""Numbers recomputed from the rows, and rows checked against the prompts."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ from toxtrail.regular_files import files_below
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 TOLERANCE = 1e-9
-"""Relative; what another CPU or numpy may change in a mean over draws. Counts must be equal."""
+"""Relative tolerance for means over draws on another CPU or numpy version. Counts must be equal."""
 
 
 def verify_manifests(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Each file says that it was made by this stage, from the files that are here now."""
+    """Check that each file's manifest names this stage and the present inputs."""
     for instance in runs_of_stage(
         scope, "prompts", "generate", "score", "posterior", "pool", "compare", "report"
     ):
@@ -79,7 +79,7 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
 
 
 def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Prompts -> generations -> scores: every row once, none missing, none new."""
+    """Check prompts -> generations -> scores: every row exists once, and there are no others."""
     store = evidence.store
     for instance in runs_of_stage(scope, "score"):
         variant = instance.key or ""
@@ -108,7 +108,7 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
 
 
 def verify_numbers(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
-    """Rates, intervals, differences and verdicts, computed again from the score rows."""
+    """Recompute rates, intervals, differences and verdicts from the score rows."""
     for instance in runs_of_stage(scope, "posterior"):
         yield from _verify_recomputed(evidence, instance, "posteriors", _recompute_posterior)
     for instance in runs_of_stage(scope, "pool"):
@@ -120,7 +120,7 @@ def verify_numbers(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
 def generation_problems(
     prompts: Sequence[Prompt], rows: Sequence[Generation], samples: int
 ) -> Iterator[str]:
-    """Yield where the rows are not k continuations of each prompt."""
+    """Yield problems with the rows, which must be k continuations of each prompt."""
     expected = {
         (p.prompt_id, sample): (p.subset, p.cluster) for p in prompts for sample in range(samples)
     }
@@ -138,7 +138,7 @@ def generation_problems(
 def score_problems(
     rows: Sequence[Generation], scores: Sequence[Score], scorers: Sequence[str]
 ) -> Iterator[str]:
-    """Yield where the scores are not one per scorer and generation."""
+    """Yield problems with the scores, which must be one per scorer and generation."""
     generations = {row.key: row for row in rows}
     expected = {(*key, scorer) for key in generations for scorer in scorers}
     yield from _odd_keys("score", [score.key for score in scores], expected, "generations")
@@ -273,8 +273,8 @@ def _verify_recomputed(
 
 
 def made_by_other_code(root: Path, instance: StageRun) -> str | None:
-    """A summary that the stage made or reads, from the root, that was made by other code than
-    today's; None if there is none."""
+    """Return a summary among the stage's outputs and inputs that was computed by another version of
+    the code; None if there is none."""
     folders = [root / name for name in (*instance.outs, *instance.reads)]
     for path in (p for folder in folders if folder.is_dir() for p in files_below(folder)):
         if path.name != "summary.json":
@@ -291,7 +291,7 @@ def made_by_other_code(root: Path, instance: StageRun) -> str | None:
 
 
 def recorded_code(summary: Mapping[str, Any]) -> str | None:
-    """Return the hash of the code that made a summary."""
+    """Return the hash of the code that computed a summary."""
     manifest = summary.get("manifest")
     return manifest.get("code_sha256") if isinstance(manifest, Mapping) else None
 
@@ -332,8 +332,8 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
 def _labels(
     evidence: VerifyContext, variant: str, scores: Any, recorded: Mapping[str, Any]
 ) -> list[Any]:
-    """A variant's labels: of their file, or where that is not here or another one (see
-    `verify_sources`) as recorded."""
+    """Return a variant's labels: from their file, or as recorded if it is missing or differs (see
+    `verify_sources`)."""
     source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
     local_asset = evidence.assets.present(source.uri, None) if source else None
     digest = (

@@ -1,4 +1,4 @@
-"""Verification: every byte of a chain hashed again, every number computed again."""
+"""Verification: all files of a lineage are hashed, and all numbers recomputed."""
 
 from __future__ import annotations
 
@@ -70,7 +70,7 @@ LINK_OF_PART = {
 
 
 class Tally(NamedTuple):
-    """One class of links."""
+    """Counts of one category of checks."""
 
     link: str
     ok: int
@@ -81,7 +81,7 @@ class Tally(NamedTuple):
 
 
 def load_context(store: ArtifactStore, config: Config, progress: Progress) -> VerifyContext:
-    """Read what is written about an experiment.
+    """Read the records of an experiment.
 
     Raises:
         DataError: there is no dvc.lock.
@@ -110,11 +110,11 @@ def load_context(store: ArtifactStore, config: Config, progress: Progress) -> Ve
 def verify(
     evidence: VerifyContext, targets: Sequence[str], keys: Sequence[Ed25519PublicKey] = ()
 ) -> list[Check]:
-    """Look at everything that the targets are made from.
+    """Verify everything that the targets depend on.
 
     Args:
         targets: names of stage runs (`track@v`); empty for the complete experiment.
-        keys: public keys that signatures are verified with.
+        keys: public keys for the signatures.
     """
     everything = stage_runs(evidence.config)
     scope = (
@@ -160,7 +160,7 @@ def verify(
 
 
 def _signables(scope: Sequence[StageRun]) -> list[SignedResult]:
-    """Return what of the scope can be signed; with its report, all of the experiment."""
+    """Return the signable results of the scope; with its report, all of the experiment."""
     results = [
         SignedResult(
             "variants" if instance.stage.name == "track" else "families", instance.key or ""
@@ -171,7 +171,7 @@ def _signables(scope: Sequence[StageRun]) -> list[SignedResult]:
 
 
 def tally(checks: Sequence[Check]) -> list[Tally]:
-    """Counts by class of link, in the order of the data; classes without a check are left out."""
+    """Return counts by category, in data-flow order; categories without checks are omitted."""
     counts = Counter((check.link, check.outcome) for check in checks)
     return [
         Tally(link, *(counts[link, outcome] for outcome in OUTCOMES))
@@ -181,7 +181,7 @@ def tally(checks: Sequence[Check]) -> list[Tally]:
 
 
 def verify_refused(evidence: VerifyContext, scope: Sequence[StageRun]) -> list[Check]:
-    """Each place that holds a link or a pipe instead of what a stage made."""
+    """Report links and pipes in place of a stage's outputs."""
     checks = []
     for name, reason in evidence.refused.items():
         owner = next((o for o in scope if is_refused(name, dict.fromkeys(o.outs, ""))), None)
@@ -202,7 +202,7 @@ def _lock_of(path: Path) -> tuple[Lock, str | None]:
 
 
 def _hash_all(evidence: VerifyContext, scope: Sequence[StageRun]) -> None:
-    """Hash all that will be looked at, several files at a time."""
+    """Hash all files to be checked, in parallel."""
     paths = [
         evidence.path(path)
         for instance in scope
@@ -227,7 +227,7 @@ def _hash_all(evidence: VerifyContext, scope: Sequence[StageRun]) -> None:
 
 
 def _content_keys(evidence: VerifyContext, scope: Sequence[StageRun]) -> set[str]:
-    """Content keys of the runs of the scope: what receipts say, and what the files say."""
+    """Return content keys of the runs of the scope: from receipts and from the files."""
     keys = set()
     for instance in runs_of_stage(scope, "track", "track-comparison"):
         with suppress(*DAMAGE_ERRORS):

@@ -1,7 +1,7 @@
-"""What MLflow shows of a run against what the run was sealed with (record.json).
+"""A run in MLflow compared with the record that it was sealed with (record.json).
 
-MLflow lets anybody who may write to a store change a finished run without a trace. Tags that others
-add are their own affair, and so is what they write around the description.
+MLflow lets anybody with write access change a finished run without a trace. Additional tags, and
+text that others add to the description, are ignored.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ NOTE = "mlflow.note.content"
 
 
 def changes(run: TrackedRun, record: Mapping[str, Any]) -> Iterator[str]:
-    """Every difference in name, tags, params and the latest value of metrics."""
+    """Return every difference in name, tags, params and the latest value of metrics."""
     if run.name != record["name"]:
         yield f'it was renamed from "{record["name"]}" to "{run.name}"'
     yield from _tags(run, record["tags"])
@@ -48,7 +48,7 @@ def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
 
 
 def close(left: float | None, right: float | None) -> bool:
-    """Equal as MLflow keeps numbers: in double precision."""
+    """Return whether two numbers are equal in MLflow's double precision."""
     if left is None or right is None:
         return left is right
     return math.isclose(left, right, rel_tol=1e-12, abs_tol=1e-15)

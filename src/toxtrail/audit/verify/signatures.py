@@ -1,8 +1,8 @@
-"""Signatures against the files and values that are here.
+"""Signatures compared with the present files and values.
 
 A signed statement lists the SHA-256 of every file behind a result, and the values of params.yaml
-that made them. Receipts are left out, which another MLflow store changes: they are computed again.
-So are weights, whose hashes are on the model cards.
+that produced them. It excludes receipts, which differ between MLflow stores and are recomputed, and
+weights, whose hashes are on the model cards.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ EXPERIMENT = "experiment"
 
 
 class SignedResult(NamedTuple):
-    """What can be signed."""
+    """Result that can be signed."""
 
     group: Literal["variants", "families", "experiment"]
     name: str
@@ -65,7 +65,7 @@ class SignedResult(NamedTuple):
         return folder / f"{name}.dsse.json"
 
     def stage_runs(self, config: Config) -> list[StageRun]:
-        """Every stage run behind it, in order."""
+        """All stage runs behind it, in order."""
         everything = stage_runs(config)
         if self.group == EXPERIMENT:
             return everything
@@ -75,17 +75,17 @@ class SignedResult(NamedTuple):
         )
 
     def missing(self, store: ArtifactStore, config: Config) -> list[str]:
-        """Outputs behind it that are not here."""
+        """Outputs behind it that do not exist locally."""
         outs = _signed_outs(self.stage_runs(config))
         return [out for out in outs if not store.at(out).exists()]
 
 
 EXPERIMENT_SIGNABLE = SignedResult("experiment", EXPERIMENT)
-"""Everything, the report included."""
+"""The complete experiment, including the report."""
 
 
 def signable(config: Config, names: Sequence[str]) -> list[SignedResult]:
-    """Return the variants and families named, or all and the experiment itself.
+    """Return the named variants and families, or all of them and the experiment.
 
     Raises:
         ConfigError: a name is neither.
@@ -106,13 +106,13 @@ def signable(config: Config, names: Sequence[str]) -> list[SignedResult]:
 def statement(
     store: ArtifactStore, config: Config, values: Mapping[str, Any], what: SignedResult
 ) -> str:
-    """The in-toto statement of the present files and values, as canonical JSON.
+    """Return the in-toto statement of the present files and values, as canonical JSON.
 
     Args:
-        values: params.yaml as it is.
+        values: content of params.yaml.
 
     Raises:
-        DataError: a file is missing, or is none.
+        DataError: a file is missing, or is not a regular file.
     """
     behind = what.stage_runs(config)
     if missing := what.missing(store, config):
@@ -141,7 +141,7 @@ def statement(
 def signed_files(
     store: ArtifactStore, behind: Sequence[StageRun], digests: HashCache
 ) -> dict[str, str]:
-    """Name -> SHA-256 of each file of these stage runs that is here."""
+    """Return name -> SHA-256 of each existing file of these stage runs."""
     hashes = {}
     for out in _signed_outs(behind):
         for path in dvc_files(store.at(out)):
@@ -152,7 +152,7 @@ def signed_files(
 
 
 def signed_params(behind: Sequence[StageRun], values: Mapping[str, Any]) -> dict[str, Any]:
-    """Place in params.yaml -> what it has there, for everything that the stage runs depend on."""
+    """Return key path -> value of params.yaml, for everything that the stage runs depend on."""
     makers = [instance for instance in behind if not instance.stage.name.startswith("track")]
     key_paths = dict.fromkeys(key_path for instance in makers for key_path in instance.params)
     return {key_path: value_at(values, key_path) for key_path in key_paths}
@@ -161,7 +161,7 @@ def signed_params(behind: Sequence[StageRun], values: Mapping[str, Any]) -> dict
 def verify_signatures(
     evidence: VerifyContext, names: Sequence[SignedResult], keys: Sequence[Ed25519PublicKey]
 ) -> Iterator[Check]:
-    """Each signature is of the present files and, where a public key is given, of its owner."""
+    """Check that each signature matches the present files and, with a public key, its owner."""
     signed = [item for item in names if item.path(evidence.root).exists()]
     for item in signed:
         try:
@@ -182,7 +182,7 @@ def verify_signatures(
 def _unsigned(
     evidence: VerifyContext, names: Sequence[SignedResult], has_keys: bool
 ) -> Iterator[Check]:
-    """Return that of all that is here."""
+    """Return existing results without a signature."""
     whole = [item for item in names if not item.missing(evidence.store, evidence.config)]
     titles = ", ".join(item.title for item in whole)
     if whole and has_keys:
@@ -195,7 +195,7 @@ def _unsigned(
 def _compare_with_signed(
     evidence: VerifyContext, what: SignedResult, signed: VerifiedEnvelope
 ) -> tuple[list[str], list[str]]:
-    """What is not as it was signed; and names of signed files that are not here."""
+    """Return differences from the signed state, and names of signed files that do not exist."""
     value = json.loads(signed.payload)
     predicate = value["predicate"]
     if value["_type"] != STATEMENT or value["predicateType"] != PREDICATE:

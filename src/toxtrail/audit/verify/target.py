@@ -1,4 +1,4 @@
-"""Verification of one reference: its chain, and the thing itself."""
+"""Verification of one reference: its lineage, and the referenced object."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def verify_subject(
     scene: AuditContext,
     keys: Sequence[Ed25519PublicKey] = (),
 ) -> list[Check]:
-    """Everything that the subject is made from, then the subject itself."""
+    """Verify everything that the subject depends on, then the subject itself."""
     checks = verify(evidence, subject.targets, keys) if subject.targets else []
     if subject.kind == "file" and subject.path:
         checks += catch_damage("files", subject.path.name, verify_file(subject, scene))
@@ -47,7 +47,7 @@ def verify_subject(
 
 
 def _left_over(evidence: VerifyContext, subject: AuditTarget) -> Iterator[Check]:
-    """A file that dvc.lock still has of a variant that params.yaml no longer lists."""
+    """Check a file in dvc.lock of a variant that params.yaml no longer lists."""
     assert subject.path is not None
     stale = list(verify_stale_entries(evidence, stage_runs(evidence.config)))
     md5 = hash_file(subject.path).md5 if stale else ""
@@ -58,7 +58,7 @@ def _left_over(evidence: VerifyContext, subject: AuditTarget) -> Iterator[Check]
 
 
 def verify_file(subject: AuditTarget, scene: AuditContext) -> Iterator[Check]:
-    """A file from anywhere: was exactly this content ever recorded?"""
+    """Check whether the content of a file at any path was ever recorded."""
     assert subject.path is not None
     path = subject.path
     if scene.store and path.is_relative_to(scene.store.root) and subject.targets:
@@ -80,7 +80,7 @@ def verify_file(subject: AuditTarget, scene: AuditContext) -> Iterator[Check]:
 
 
 def known_keys(scene: AuditContext) -> set[str]:
-    """Content keys of everything that is here or was tracked here."""
+    """Return content keys of all results that exist or were tracked."""
     manifests = []
     for instance in scene.instances:
         for out in instance.writes:

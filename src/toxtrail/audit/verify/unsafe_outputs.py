@@ -1,5 +1,5 @@
-"""What is where a stage's output should be, and is never opened: links that lead elsewhere, pipes,
-sockets, devices, and files far too large to be what was recorded."""
+"""Paths of outputs that are never opened: links that lead elsewhere, pipes, sockets, devices, and
+files far larger than recorded."""
 
 from __future__ import annotations
 
@@ -11,19 +11,19 @@ from toxtrail.pipeline import StageRun
 from toxtrail.regular_files import irregular, link_target
 
 SMALL = 64 << 20
-"""Bytes; a file below it is read however large it should be."""
+"""Size in bytes below which a file is read regardless of its recorded size."""
 
 
 def refused_places(
     root: Path, instances: Sequence[StageRun], sizes: Mapping[str, int] | None = None
 ) -> dict[str, str]:
-    """Path from the root -> why it is not opened.
+    """Return path relative to the root -> why it is not opened.
 
     Args:
-        sizes: output -> bytes that dvc.lock records of it.
+        sizes: output -> size in bytes in dvc.lock.
 
-    A folder above the outputs may be a link: `data` may lie on another disk. An output, or what is
-    in one, may be a link only to an object of DVC's cache.
+    A folder above the outputs may be a link: `data` may be on another disk. An output, or a file in
+    one, may be a link to an object of DVC's cache only.
     """
     outs = {out for instance in instances for out in instance.outs}
     deps = {dep for instance in instances for dep in instance.deps(root)} - outs
@@ -36,7 +36,7 @@ def refused_places(
 
 
 def refused_below(root: Path) -> dict[str, str]:
-    """The same of a folder that a stranger filled, where no link has a reason to be."""
+    """Return the same for a folder of untrusted content, where no links are permitted."""
     return {
         path.relative_to(root).as_posix(): reason
         for path in _walk(root)
@@ -63,14 +63,14 @@ def _in_output(root: Path, name: str, most: int) -> Iterator[tuple[str, str]]:
 
 
 def _walk(folder: Path) -> Iterator[Path]:
-    """Everything below a folder; links are named and not followed."""
+    """Yield everything below a folder; links are yielded and not followed."""
     for parent, folders, files in os.walk(folder):
         for name in sorted((*folders, *files)):
             yield Path(parent, name)
 
 
 def _too_large(path: Path, most: int) -> str | None:
-    """A file of holes takes hours to read, and cannot be what was recorded."""
+    """Return whether a file is far larger than recorded: a sparse file takes hours to read."""
     try:
         size = path.stat().st_size
     except OSError:

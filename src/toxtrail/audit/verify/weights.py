@@ -1,4 +1,4 @@
-"""The files behind the numbers: weights, adapters, classifiers, prompt sources, training data."""
+"""Checks of the input files: weights, adapters, classifiers, prompt sources, training data."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ LINK_OF_SECTION = {
     "finetunes": "training data",
     "posterior": "posteriors",
 }
-"""Of sources."""
+"""Section of params.yaml -> category of checks."""
 BLOB = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -263,9 +263,8 @@ def _training_problems(
 def _verify_pinned(
     evidence: VerifyContext, link: str, key_path: str, source: PinnedAsset, used: str | None
 ) -> Iterator[Check]:
-    """Verify a source against its sha256 in params.yaml; without one, against what a result was
-    made from, or against the blob names in the Hub cache.
-    """
+    """Verify a source against its sha256 in params.yaml; without one, against the inputs of a
+    result, or against the blob names in the Hub cache."""
     name = f"{key_path}: {source.uri}"
     asset = evidence.assets.present(source.uri, None)
     if asset is None:

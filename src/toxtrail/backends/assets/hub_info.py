@@ -31,7 +31,7 @@ class RepoInfo:
     """The repo's current name on the Hub."""
     commit: str
     gated: bool
-    """Whether its licence must be accepted first."""
+    """Whether its license must be accepted first."""
     files: Mapping[str, int | None]
     """Name -> bytes; None if the Hub does not give the size."""
     card: Mapping[str, Any] = field(default_factory=dict)
