@@ -162,7 +162,7 @@ def test_literal_ways_in_comments_are_valid_values(paper):
 @pytest.mark.parametrize("preset", FROM_HUB)
 def test_pins_can_be_written_into_it_with_every_comment_kept(preset, tmp_path):
     """Merges and aliases are no hindrance: each address is written out at its own place."""
-    from toxtrail.config.write_pins import Pin, write_pins
+    from toxtrail.config.edit_params import Pin, write_pins
 
     path = tmp_path / "params.yaml"
     path.write_bytes(preset_path(preset).read_bytes())

@@ -31,8 +31,6 @@ from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import ModelIdentity
 from toxtrail.storage.artifacts import ArtifactStore
 
-delete = Sequence[tuple[str, str]]
-
 
 class AuditTarget(NamedTuple):
     """Resolved reference."""
@@ -70,11 +68,11 @@ class AuditContext:
     @property
     def mlflow_error(self) -> str | None:
         """Why the MLflow server could not be read, if it was queried."""
-        return self._run_lookup[1] if "_asked" in vars(self) else None
+        return self._run_lookup[1] if "_run_lookup" in vars(self) else None
 
     def unsearched(self) -> list[str]:
         """Runs that could not be read, with the reasons."""
-        if self.store is None or "_asked" not in vars(self):
+        if self.store is None or "_run_lookup" not in vars(self):
             return []
         problems = [
             f"{run.name} ({run.run_id[:8]}): {why}" for run in self.runs if (why := run.unread)
