@@ -87,7 +87,7 @@ def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
       toxtrail pin --dry-run
     """
     from toxtrail.backends.assets.resolve_pins import resolve_pins
-    from toxtrail.config.write_pins import write_pins
+    from toxtrail.config.edit_params import write_pins
     from toxtrail.execution.factories import make_asset_store
 
     pins = resolve_pins(experiment.config.sources(), make_asset_store(experiment))

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, Proposal
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import Candidate
-    from toxtrail.config.add_entries import Entry, YamlListItem
+    from toxtrail.config.edit_params import Entry, YamlListItem
 
 
 @click.group("variants", short_help="List or add variants.", invoke_without_command=True)
@@ -105,9 +105,9 @@ def add(
     before = read_text(path)
     after = _edited(experiment, before, proposal, candidate, origin)
     if not dry_run:
-        from toxtrail.config.add_entries import write_text
+        from toxtrail.config.edit_params import replace_file
 
-        write_text(path, after)
+        replace_file(path, after)
     diff = list(difflib.unified_diff(
         before.splitlines(), after.splitlines(), "params.yaml", "params.yaml", lineterm=""
     ))  # fmt: skip
@@ -207,7 +207,7 @@ def _edited(
     origin: ParentClaimCheck,
 ) -> str:
     """Return the new text of params.yaml, validated before anything is written."""
-    from toxtrail.config.add_entries import add_entries, with_outside
+    from toxtrail.config.edit_params import add_entries, with_outside
     from toxtrail.config.load import parse_config
     from toxtrail.config.yaml_text import parse_yaml
     from toxtrail.execution.factories import make_asset_store
@@ -225,7 +225,7 @@ def _edited(
 def _additions(
     experiment: Experiment, proposal: Proposal, candidate: Candidate, origin: ParentClaimCheck
 ) -> tuple[list[Entry], list[YamlListItem]]:
-    from toxtrail.config.add_entries import Entry, YamlListItem
+    from toxtrail.config.edit_params import Entry, YamlListItem
 
     key, family = proposal.key, proposal.family
     fields = {"family": family, "role": proposal.role}

@@ -6,8 +6,8 @@ from collections.abc import Iterable
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
+from toxtrail.config.edit_params import Pin
 from toxtrail.config.schema import PinnedAsset
-from toxtrail.config.write_pins import Pin
 from toxtrail.errors import BackendError
 
 

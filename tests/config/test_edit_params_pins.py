@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 
 from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset
+from toxtrail.config.edit_params import Pin, write_pins
 from toxtrail.config.schema import PinnedAsset
-from toxtrail.config.write_pins import Pin, write_pins
 from toxtrail.errors import ConfigError
 
 SHA, OTHER, COMMIT = "a" * 64, "b" * 64, "c" * 40

@@ -7,7 +7,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.config.add_entries import Entry, YamlListItem, add_entries
+from toxtrail.config.edit_params import Entry, YamlListItem, add_entries
 from toxtrail.errors import ConfigError
 
 BLOCK = """# head
