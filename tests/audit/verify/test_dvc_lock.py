@@ -29,7 +29,9 @@ def test_an_entry_is_read_whole():
     (entry,) = parse_lock(text()).values()
     assert (entry.name, entry.stage, entry.key) == ("generate@a", "generate", "a")
     assert entry.params == {"generation": {"seed": 1}}
-    assert entry.outs == {"models/a": Recorded("models/a", "1" * 32 + ".dir", 9, 2)}
+    assert entry.outs == {
+        "models/a": Recorded(path="models/a", hash="md5", md5="1" * 32 + ".dir", size=9, nfiles=2)
+    }
     assert [out.path for _, out in outputs(parse_lock(text()))] == ["models/a"]
 
 

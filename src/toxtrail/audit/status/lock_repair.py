@@ -14,7 +14,7 @@ from pathlib import Path
 
 import yaml
 
-from toxtrail.audit.verify.dvc_lock import FIELDS
+from toxtrail.audit.verify.dvc_lock import Recorded
 from toxtrail.backends import git
 from toxtrail.backends.dvc_process import write_atomically
 from toxtrail.errors import ConfigError
@@ -134,7 +134,10 @@ def _is_complete(name: str, block: str, ends_a_line: bool) -> bool:
     try:
         (entry,) = yaml.safe_load(block).values()
         rows = [*entry.get("deps", []), *entry.get("outs", [])]
-        whole = all({"path", "hash", "md5", "size"} <= set(row) <= FIELDS for row in rows)
+        whole = all(
+            {"path", "hash", "md5", "size"} <= set(row) <= set(Recorded.model_fields)
+            for row in rows
+        )
     except (yaml.YAMLError, AttributeError, TypeError, ValueError):
         return False
     if name.partition("@")[0] not in OURS:

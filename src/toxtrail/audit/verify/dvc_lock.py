@@ -8,9 +8,10 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from functools import lru_cache
-from typing import Any, NamedTuple, cast
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
+from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
 from toxtrail.config.yaml_text import by_yaml_12
 from toxtrail.errors import DataError
@@ -20,8 +21,6 @@ from toxtrail.regular_files import leads_out
 SCHEMA = "2.0"
 OWN_STAGES = frozenset(stage.name for stage in PIPELINE)
 MD5 = re.compile(r"[0-9a-f]{32}(\.dir)?")
-FIELDS = {"path", "hash", "md5", "size", "nfiles", "isexec"}
-PARAMS_FILE = "params.yaml"
 
 _BASE: Any = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -45,16 +44,41 @@ class UniqueKeyLoader(_BASE):  # type: ignore[misc]
 by_yaml_12(UniqueKeyLoader)
 
 
-class Recorded(NamedTuple):
+def _inside(path: str) -> str:
+    if leads_out(path):
+        raise ValueError("it leads out of the experiment, and was not opened")
+    return path
+
+
+class Recorded(BaseModel, frozen=True, extra="forbid", strict=True):
     """File or folder in dvc.lock."""
 
-    path: str
-    md5: str
+    path: Annotated[str, AfterValidator(_inside)]
+    hash: Literal["md5"]
+    md5: Annotated[str, Field(pattern=f"^{MD5.pattern}$")]
     """MD5 of the content; for a folder, of the list of its files, with the suffix `.dir`."""
     size: int
-    nfiles: int | None
+    nfiles: int | None = None
     """Number of files of a folder."""
     isexec: bool = False
+
+
+def _once(rows: list[Recorded] | None) -> list[Recorded] | None:
+    if rows and len({row.path for row in rows}) < len(rows):
+        raise ValueError("a path occurs twice")
+    return rows
+
+
+Rows = Annotated[list[Recorded] | None, AfterValidator(_once)]
+
+
+class StoredEntry(BaseModel, extra="forbid", strict=True):
+    """One stage run, as stored."""
+
+    cmd: Any = None
+    deps: Rows = None
+    params: dict[Literal["params.yaml"], dict[str, Any] | None] | None = None
+    outs: Rows = None
 
 
 class LockEntry(NamedTuple):
@@ -141,23 +165,19 @@ def outputs(lock: Lock) -> Iterator[tuple[LockEntry, Recorded]]:
 
 
 def _parse_entry(name: str, stage: str, entry: object) -> LockEntry:
-    location = f"{name}: {stage}"
     if not is_own(stage):
         return _parse_foreign_entry(stage, entry)
-    if not isinstance(entry, dict) or set(entry) - {"cmd", "deps", "params", "outs"}:
-        raise DataError(f"{location} is not as DVC writes it: keys {_describe_keys(entry)}.")
-    params = entry.get("params") or {}
-    if not isinstance(params, dict) or set(params) - {PARAMS_FILE}:
+    try:
+        stored = StoredEntry.model_validate(entry)
+    except ValidationError as error:
+        detail = error.errors(include_url=False)[0]
+        location = ": ".join((name, stage, ".".join(map(str, detail["loc"])))).rstrip(": ")
         raise DataError(
-            f"{location}: params of {_describe_keys(params)}; only {PARAMS_FILE} is read."
-        )
-    return LockEntry(
-        name=stage,
-        cmd=str(entry.get("cmd")),
-        deps=_parse_recorded(f"{location}: deps", entry.get("deps")),
-        outs=_parse_recorded(f"{location}: outs", entry.get("outs")),
-        params=params.get(PARAMS_FILE) or {},
-    )
+            f"{location} is not as DVC writes it ({detail['msg']}): {detail['input']!r}."
+        ) from None
+    deps, outs = ({row.path: row for row in rows or ()} for rows in (stored.deps, stored.outs))
+    params = (stored.params or {}).get("params.yaml") or {}
+    return LockEntry(stage, str(stored.cmd), deps, outs, params)
 
 
 def _parse_foreign_entry(stage: str, entry: object) -> LockEntry:
@@ -165,37 +185,12 @@ def _parse_foreign_entry(stage: str, entry: object) -> LockEntry:
     have."""
     values = entry if isinstance(entry, dict) else {}
     outs = [row for row in values.get("outs") or [] if isinstance(row, dict)]
-    recorded_outs = [
-        Recorded(str(row.get("path")), str(row.get("md5", "")), 0, None) for row in outs
-    ]
-    recorded = {out.path: out for out in recorded_outs}
+    recorded = {
+        path: Recorded.model_construct(path=path, hash="md5", md5=str(row.get("md5", "")), size=0)
+        for row in outs
+        if (path := str(row.get("path")))
+    }
     return LockEntry(stage, str(values.get("cmd")), {}, recorded, {})
-
-
-def _parse_recorded(location: str, rows: object) -> dict[str, Recorded]:
-    if rows is None:
-        return {}
-    if not isinstance(rows, list):
-        raise DataError(f"{location} is not a list.")
-    parsed = [_parse_row(location, row) for row in rows]
-    recorded = {row.path: row for row in parsed}
-    if len(recorded) < len(parsed):
-        raise DataError(f"{location}: a path occurs twice.")
-    return recorded
-
-
-def _parse_row(location: str, row: object) -> Recorded:
-    if not isinstance(row, dict) or set(row) - FIELDS or row.get("hash") != "md5":
-        raise DataError(f"{location}: an entry is not as DVC writes it: {row!r}.")
-    path, md5, size, nfiles = (row.get(k) for k in ("path", "md5", "size", "nfiles"))
-    isexec = row.get("isexec", False)
-    if isinstance(path, str) and leads_out(path):
-        raise DataError(f"{location}: {path!r} leads out of the experiment. It was not opened.")
-    named = isinstance(path, str) and isinstance(md5, str) and MD5.fullmatch(md5)
-    counted = isinstance(size, int) and (nfiles is None or isinstance(nfiles, int))
-    if named and counted and isinstance(isexec, bool):
-        return Recorded(cast("str", path), cast("str", md5), cast("int", size), nfiles, isexec)
-    raise DataError(f"{location}: an entry is not as DVC writes it: {row!r}.")
 
 
 def _describe_keys(value: object) -> str:
