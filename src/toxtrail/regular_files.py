@@ -129,6 +129,11 @@ def files_below(folder: Path) -> list[Path]:
     return [path for path in below(folder) if is_file(path)]
 
 
+def files_by_name(folder: Path) -> dict[str, Path]:
+    """Name relative to the folder -> file, for the regular files of `below`."""
+    return {path.relative_to(folder).as_posix(): path for path in files_below(folder)}
+
+
 def _refuse(error: OSError) -> None:
     """Raise the error, since os.walk would skip unreadable folders."""
     if error.errno not in OF_THE_FILE:

@@ -25,10 +25,10 @@ def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     from pydantic import ValidationError
 
     from toxtrail.audit.status.outdated_results import outdated
-    from toxtrail.provenance.identity import Manifest, canonical_json
+    from toxtrail.provenance.identity import Manifest
 
     try:
-        recorded = Manifest.model_validate_json(canonical_json(manifest))
+        recorded = Manifest.from_json(manifest)
     except (ValidationError, ValueError):
         return
     try:

@@ -248,6 +248,11 @@ class Manifest(FrozenRecord):
     def content_key(self) -> str:
         return content_key(self.to_json())
 
+    @classmethod
+    def from_json(cls, values: object) -> Manifest:
+        """Validate JSON values, which have lists for tuples."""
+        return cls.model_validate_json(canonical_json(values))
+
 
 class InputFile(FrozenRecord):
     """File that a stage read."""

@@ -27,9 +27,9 @@ from toxtrail.audit.verify.context import (
     broken,
     catch_damage,
     checks_of,
+    compare_files,
     failed,
     runs_of_stage,
-    unlike_listed,
     weak,
 )
 from toxtrail.audit.verify.dvc_lock import Recorded, parse_lock
@@ -50,7 +50,7 @@ from toxtrail.errors import ConfigError, DataError, UnreadableError, is_of_the_s
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import sha256_file
-from toxtrail.regular_files import files_below, open_regular, read_text
+from toxtrail.regular_files import files_below, files_by_name, open_regular, read_text
 from toxtrail.storage.artifacts import ArtifactStore, pretty_json, read_json
 
 if TYPE_CHECKING:
@@ -271,10 +271,10 @@ def _verify_content_key(
 def _verify_listed_files(
     root: Path, files: Mapping[str, str], digests: HashCache
 ) -> Iterator[Check]:
-    present = {p.relative_to(root).as_posix(): p for p in files_below(root)}
-    for name in sorted(files.keys() | present.keys() - {LISTING}):
-        problems = unlike_listed(digests, present.get(name), files.get(name), LISTING)
-        yield from checks_of("files", name, list(problems))
+    present = files_by_name(root)
+    present.pop(LISTING, None)
+    for name, problems in compare_files(digests, present, files, LISTING):
+        yield from checks_of("files", name, problems)
 
 
 def _verify_lock_entry(evidence: VerifyContext, stage_run: StageRun) -> Iterator[Check]:

@@ -17,7 +17,7 @@ from toxtrail.backends.mlflow.run_files import LocalRunFiles
 from toxtrail.backends.mlflow.write_run import KEY_TAG, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
 from toxtrail.errors import ConfigError
-from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
+from toxtrail.provenance.identity import ModelIdentity, walk_lineage
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import pretty_json
 
@@ -239,7 +239,7 @@ def _runs_with(hashes: set[str], scene: AuditContext) -> Iterator[DownstreamResu
 
 def _cards_of(run: LocalRunFiles) -> list[ModelIdentity]:
     try:
-        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+        manifest = run.manifest()
     except DAMAGE_ERRORS:
         return []  # damaged: verification names it
     return [node.model for node in walk_lineage(manifest) if node.model]

@@ -19,7 +19,7 @@ from toxtrail.audit.verify.hash_cache import Digest, hash_file
 from toxtrail.backends.mlflow.run_files import LocalRunFiles, damage_error, damaged_runs
 from toxtrail.errors import DataError, why_unread
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
-from toxtrail.provenance.identity import Manifest, canonical_json, walk_lineage
+from toxtrail.provenance.identity import walk_lineage
 
 
 def resolve_runs(reference: str, scene: AuditContext) -> Iterator[AuditTarget]:
@@ -49,7 +49,7 @@ def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
     title = f"MLflow run {run.name} ({run.run_id})"
     try:
         record = run.record()
-        manifest = Manifest.model_validate_json(canonical_json(run.statement()["predicate"]))
+        manifest = run.manifest()
         if (record["name"], manifest.content_key) != (run.name, run.content_key):
             raise DataError(f"its files are those of {record['name']} ({manifest.content_key})")
     except DAMAGE_ERRORS as error:

@@ -8,7 +8,6 @@ from typing import Any, NamedTuple
 from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
-    canonical_json,
     flatten_dict,
     walk_lineage,
 )
@@ -59,7 +58,7 @@ def unchanged_sections(differences: Sequence[FieldDifference]) -> list[str]:
 
 
 def _facts(summary: Mapping[str, Any], tags: Mapping[str, str]) -> dict[str, dict[str, str]]:
-    manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
+    manifest = Manifest.from_json(summary["manifest"])
     nodes = walk_lineage(manifest)
     cards = {node.model.key: node.model for node in nodes if node.model}
     alone = len(cards) <= 1

@@ -202,27 +202,36 @@ def checks_of(link: str, name: str, problems: Sequence[Problem]) -> list[Check]:
     ] or [ok(link, name)]
 
 
-def unlike_listed(
-    digests: HashCache, path: Path | None, recorded: str | None, listing: str
-) -> Iterator[Problem]:
-    """Return how a file differs from a list of hashes.
+def compare_files(
+    digests: HashCache,
+    present: Mapping[str, Path],
+    recorded: Mapping[str, str],
+    listing: str,
+    algorithm: Literal["sha256", "md5"] = "sha256",
+) -> Iterator[tuple[str, list[Problem]]]:
+    """Compare files with the hashes of a list; yield each name and what is wrong with its file.
 
     Args:
-        path: None if the file does not exist.
-        recorded: its SHA-256 in the list; None if it is not listed.
-        listing: name of the list.
+        present: name -> file.
+        recorded: name -> hash.
+        listing: what lists the hashes.
     """
-    try:
-        digest = digests.of(path) if path else None
-    except (OSError, MemoryError) as error:
-        yield problem(error, "it cannot be read")
-        return
-    if recorded is None:
-        yield f"an extra file that {listing} does not list: it was added later"
-    elif digest is None:
-        yield "the file is missing"
-    elif digest.sha256 != recorded:
-        yield f"it was changed: sha256 {digest.sha256}, {listing} has {recorded}"
+    for name in sorted(recorded.keys() | present.keys()):
+        try:
+            digest = digests.of(present[name]) if name in present else None
+        except (OSError, MemoryError) as error:
+            yield name, [problem(error, "it cannot be read")]
+            continue
+        actual = getattr(digest, algorithm) if digest else None
+        if name not in recorded:
+            yield name, [f"an extra file that {listing} does not list: it was added later"]
+        elif actual is None:
+            yield name, ["the file is missing"]
+        elif actual != recorded[name]:
+            change = f"{algorithm} {actual}, {listing} has {recorded[name]}"
+            yield name, [f"it was changed: {change}"]
+        else:
+            yield name, []
 
 
 def unread_only(link: str, name: str, error: Exception) -> list[Check]:

@@ -21,11 +21,11 @@ from toxtrail.audit.verify.context import (
     absent,
     broken,
     checks_of,
+    compare_files,
     failed,
     ok,
     problem,
     runs_of_stage,
-    unlike_listed,
     unread,
     unread_only,
     weak,
@@ -52,7 +52,7 @@ from toxtrail.backends.protocols import RunContent
 from toxtrail.errors import BackendError, why_unread
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import sha256_text
-from toxtrail.regular_files import files_below, read_text, status
+from toxtrail.regular_files import files_by_name, read_text, status
 from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, VERDICT_TAGS
 from toxtrail.reporting.mlflow_run import build_receipt
 from toxtrail.stages.track import variant_content
@@ -320,10 +320,10 @@ def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> I
     if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
         detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
         yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
-    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
-    for path in sorted(payload.keys() | present.keys() - {PAYLOAD}):
-        problems = unlike_listed(evidence.digests, present.get(path), payload.get(path), PAYLOAD)
-        yield from checks_of("MLflow files", f"{name}: {path}", list(problems))
+    present = files_by_name(folder)
+    present.pop(PAYLOAD, None)
+    for path, problems in compare_files(evidence.digests, present, payload, PAYLOAD):
+        yield from checks_of("MLflow files", f"{name}: {path}", problems)
     manifest = evidence.digests.of(folder / "manifest.json")
     if manifest and manifest.sha256 != stored.run.tags[SEAL_TAG]:
         detail = f"the seal names another manifest.json: {stored.run.tags[SEAL_TAG]}"

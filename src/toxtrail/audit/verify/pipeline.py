@@ -19,6 +19,7 @@ from toxtrail.audit.verify.context import (
     broken,
     catch_damage,
     checks_of,
+    compare_files,
     ok,
     problem,
     weak,
@@ -29,7 +30,7 @@ from toxtrail.audit.verify.params import changes
 from toxtrail.backends import git
 from toxtrail.errors import DataError
 from toxtrail.pipeline import StageRun
-from toxtrail.regular_files import files_below, is_file, leads_out, read_bytes, read_text
+from toxtrail.regular_files import files_by_name, is_file, leads_out, read_bytes, read_text
 
 LINK_OF_STAGE = {
     "prompts": "prompt set",
@@ -320,29 +321,14 @@ def _verify_folder(
     if recorded_files is None:
         yield broken(link, out.path, f"{_differs(out, current)} Files: {count and count.nfiles}.")
         return
-    problems = list(_odd_files(evidence, evidence.path(out.path), recorded_files))
-    if not problems:
+    files = compare_files(
+        evidence.digests, files_by_name(evidence.path(out.path)), recorded_files, "dvc.lock", "md5"
+    )
+    changed = [(name, problems) for name, problems in files if problems]
+    if not changed:
         yield broken(link, out.path, _differs(out, current))
-    for name, file_problem in problems:
-        yield from checks_of(link, f"{out.path}/{name}", [file_problem])
-
-
-def _odd_files(
-    evidence: VerifyContext, folder: Path, recorded_files: dict[str, str]
-) -> Iterator[tuple[str, Problem]]:
-    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
-    for name in sorted(recorded_files.keys() | present.keys()):
-        try:
-            digest = evidence.digests.of(present[name]) if name in present else None
-        except (OSError, MemoryError) as error:
-            yield name, problem(error, "it cannot be read")
-            continue
-        if name not in recorded_files:
-            yield name, "an extra file: the stage did not make it"
-        elif digest is None:
-            yield name, "the file is missing"
-        elif digest.md5 != recorded_files[name]:
-            yield name, f"it was changed: md5 {digest.md5}, recorded {recorded_files[name]}"
+    for name, problems in changed:
+        yield from checks_of(link, f"{out.path}/{name}", problems)
 
 
 def _verify_cached(evidence: VerifyContext, out: Recorded) -> Iterator[Check]:

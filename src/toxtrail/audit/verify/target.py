@@ -22,7 +22,7 @@ from toxtrail.audit.verify.pipeline import verify_stale_entries
 from toxtrail.audit.verify.run import verify
 from toxtrail.pipeline import stage_runs
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
-from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
+from toxtrail.provenance.identity import ModelIdentity, walk_lineage
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -91,8 +91,7 @@ def known_keys(scene: AuditContext) -> set[str]:
                     manifests.append(read_embedded_manifest(file))
     for run in scene.runs:
         with suppress(*DAMAGE_ERRORS):  # damaged: verification names it
-            predicate = canonical_json(run.statement()["predicate"])
-            manifests.append(Manifest.model_validate_json(predicate))
+            manifests.append(run.manifest())
     return {node.content_key for m in manifests if m for node in walk_lineage(m)}
 
 

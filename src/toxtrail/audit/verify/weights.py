@@ -12,13 +12,14 @@ from toxtrail.audit.verify.context import (
     DAMAGE_ERRORS,
     Check,
     Problem,
+    Unread,
     VerifyContext,
     absent,
     broken,
     catch_damage,
     checks_of,
+    compare_files,
     ok,
-    problem,
     runs_of_stage,
     unread_only,
     weak,
@@ -37,7 +38,7 @@ from toxtrail.provenance.identity import (
     tree_sha256,
 )
 from toxtrail.provenance.identity_caveats import doubts
-from toxtrail.regular_files import files_below, leads_out, read_bytes
+from toxtrail.regular_files import files_by_name, leads_out, read_bytes
 
 LINK_OF_SECTION = {
     "prompts": "prompt set",
@@ -158,22 +159,19 @@ def _verify_asset(
         yield absent(link, uri, f"{why}; only its recorded hashes are known")
         return
     present = {p.relative_to(asset.root).as_posix(): p for p in asset.files}
-    yield from checks_of(link, uri, list(_file_problems(evidence, present, recorded)))
+    yield from checks_of(link, uri, _file_problems(evidence, present, recorded))
 
 
 def _verify_converted(
-    evidence: VerifyContext, uri: str, folder: Path, recorded: Iterable[FileHash]
+    evidence: VerifyContext, uri: str, folder: Path, recorded: Sequence[FileHash]
 ) -> Iterator[Check]:
     name = f"the converted copy of {uri}"
     if not folder.is_dir():
         yield absent("weights", name, "it is not on this machine")
         return
-    expected = {file.path: file for file in recorded}
-    inside = [name for name in expected if not leads_out(name)]
+    inside = [file.path for file in recorded if not leads_out(file.path)]
     present = {n: folder / n for n in inside if (folder / n).is_file()}
-    yield from checks_of(
-        "weights", name, list(_file_problems(evidence, present, expected.values()))
-    )
+    yield from checks_of("weights", name, _file_problems(evidence, present, recorded))
 
 
 def _verify_adapter(evidence: VerifyContext, key: str, adapter: Adapter) -> Iterator[Check]:
@@ -187,27 +185,19 @@ def _verify_adapter(evidence: VerifyContext, key: str, adapter: Adapter) -> Iter
     if not folder.is_dir():
         yield absent("adapters", name, "it is not here. `dvc checkout` or `dvc pull` brings it.")
         return
-    present = {p.relative_to(folder).as_posix(): p for p in files_below(folder)}
-    yield from checks_of("adapters", name, list(_file_problems(evidence, present, adapter.files)))
+    problems = _file_problems(evidence, files_by_name(folder), adapter.files)
+    yield from checks_of("adapters", name, problems)
 
 
 def _file_problems(
-    evidence: VerifyContext, present: dict[str, Path], recorded: Iterable[FileHash]
-) -> Iterator[Problem]:
-    expected = {file.path: file for file in recorded}
-    for name in sorted(expected.keys() | present.keys()):
-        try:
-            digest = evidence.digests.of(present[name]) if name in present else None
-        except (OSError, MemoryError) as error:
-            yield problem(error, f"{name} cannot be read")
-            continue
-        if name not in expected:
-            yield f"{name} is an extra file that the card does not list"
-        elif digest is None:
-            yield f"{name} is missing"
-        elif digest.sha256 != expected[name].sha256:
-            recorded_sha256 = expected[name].sha256
-            yield f"{name} was changed: sha256 {digest.sha256}, the card has {recorded_sha256}"
+    evidence: VerifyContext, present: Mapping[str, Path], files: Iterable[FileHash]
+) -> list[Problem]:
+    recorded = {file.path: file.sha256 for file in files}
+    return [
+        item if isinstance(item, Unread) else f"{name}: {item}"
+        for name, problems in compare_files(evidence.digests, present, recorded, "the model card")
+        for item in problems
+    ]
 
 
 def _verify_card(

@@ -11,7 +11,7 @@ from toxtrail.backends.assets.hub_info import HubClient, RepoInfo
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import (
-    DOWNLOAD_AGAIN,
+    gguf_value,
     inspect_weights,
     open_gguf,
 )
@@ -21,7 +21,6 @@ from toxtrail.backends.huggingface.weights.adapters import WEIGHTS as ADAPTER_WE
 from toxtrail.backends.huggingface.weights.card_metadata import read_readme
 from toxtrail.backends.huggingface.weights.pretrained import model_type_problem
 from toxtrail.backends.huggingface.weights.tokenizer import brings_tokenizer
-from toxtrail.backends.library_errors import library_errors
 from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
 from toxtrail.errors import BackendError, ConfigError
 
@@ -208,7 +207,11 @@ def _inspect_gguf(uri: str, path: Path, name: str) -> Candidate:
             f"{uri}: {path.name} is a single file, but not a GGUF file. Give a folder with "
             "config.json and safetensors, or a .gguf file."
         )
-    metadata = _gguf_metadata(path)
+    reader = open_gguf(path, path.name)
+
+    def metadata(key: str) -> Any:
+        return gguf_value(reader, f"general.{key}", path.name)
+
     count = metadata("base_model.count")
     bases = [_gguf_base(metadata, n) for n in range(count if isinstance(count, int) else 0)]
     return Candidate(
@@ -225,20 +228,6 @@ def _inspect_gguf(uri: str, path: Path, name: str) -> Candidate:
         notes=(),
         unusable=(),
     )
-
-
-def _gguf_metadata(path: Path) -> Callable[[str], Any]:
-    """Return a function that looks up `general.NAME`."""
-    reader = open_gguf(path, path.name)
-
-    def value(name: str) -> Any:
-        field = reader.get_field(f"general.{name}")
-        with library_errors(
-            f"{path.name}: its metadata general.{name} cannot be read", DOWNLOAD_AGAIN
-        ):
-            return None if field is None else field.contents()
-
-    return value
 
 
 def _gguf_base(metadata: Callable[[str], Any], number: int) -> str | None:

@@ -175,6 +175,17 @@ def open_gguf(path: Path, name: str) -> GGUFReader:
         return GGUFReader(path)
 
 
+def gguf_value(reader: GGUFReader, key: str, name: str) -> Any:
+    """Return a value of a GGUF file's metadata; None if it has none of this key.
+
+    Raises:
+        BackendError: it cannot be read.
+    """
+    field = reader.get_field(key)
+    with library_errors(f"{name}: its metadata {key} cannot be read", DOWNLOAD_AGAIN):
+        return None if field is None else field.contents()
+
+
 def content_problem(path: Path, expected: str = "") -> str | None:
     """Detect what an invalid weight file is, and what to do; None if its first bytes do not tell.
 

@@ -24,7 +24,7 @@ from toxtrail.backends.mlflow.store import (
 from toxtrail.backends.mlflow.tracker import as_tracked
 from toxtrail.backends.mlflow.write_run import DIGEST_LIMIT
 from toxtrail.backends.protocols import TrackedRun
-from toxtrail.regular_files import files_below
+from toxtrail.regular_files import files_by_name
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -179,12 +179,11 @@ def _read_adapter(client: MlflowClient, root: Path, model: LoggedModel) -> Store
         folder: Path | None = artifact_root(root) / "models" / model.model_id / "artifacts"
     else:
         folder = fetch_folder(client, model.artifact_location, scratch_folder()).path
-    files = files_below(folder) if folder is not None else ()
     return StoredAdapter(
         model.name,
         dict(model.tags or {}),
         dict(model.params or {}),
-        None if folder is None else {p.relative_to(folder).as_posix(): p for p in files},
+        None if folder is None else files_by_name(folder),
     )
 
 

@@ -18,6 +18,7 @@ from toxtrail.backends.mlflow.fetch_artifacts import MANIFEST, RunFiles
 from toxtrail.backends.mlflow.store import artifact_root, is_local, local_store, locked_client
 from toxtrail.backends.mlflow.write_run import KEY_TAG, PAYLOAD, PAYLOAD_TAG, RECORD, SEAL_TAG
 from toxtrail.errors import DataError
+from toxtrail.provenance.identity import Manifest
 from toxtrail.regular_files import is_file, read_text
 
 EXECUTIONS = "executions.json"
@@ -54,9 +55,9 @@ class LocalRunFiles:
         """Read name, tags, params and metrics, as they were sealed."""
         return self.files.json(RECORD)
 
-    def statement(self) -> dict[str, Any]:
-        """Read its manifest, in in-toto format."""
-        return self.files.json(MANIFEST)
+    def manifest(self) -> Manifest:
+        """Read the manifest of its result, from the in-toto statement."""
+        return Manifest.from_json(self.files.json(MANIFEST)["predicate"])
 
     def executions(self) -> dict[str, Any]:
         """Read stage -> record of its execution; empty if the run has none."""

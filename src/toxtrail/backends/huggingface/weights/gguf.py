@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
-from toxtrail.backends.checkpoint_files.weight_files import open_gguf
+from toxtrail.backends.checkpoint_files.weight_files import gguf_value, open_gguf
 from toxtrail.backends.huggingface.weights.pretrained import (
     load_tokenizer,
     model_from_config,
@@ -153,7 +153,7 @@ def read_header(path: Path) -> Header:
     """
     reader = open_gguf(path, path.name)
     return Header(
-        quantization=_quantization(reader),
+        quantization=_quantization(reader, path.name),
         license=_typed_metadata(reader, "general.license", str, path.name),
         adds_bos=_typed_metadata(reader, "tokenizer.ggml.add_bos_token", bool, path.name),
     )
@@ -219,7 +219,7 @@ def unread_tensors(path: Path, model: PreTrainedModel) -> list[str]:
 
     reader = open_gguf(path, path.name)
     names = [tensor.name for tensor in reader.tensors if tensor.name not in COMPUTED]
-    architecture = _metadata(reader, "general.architecture")
+    architecture = gguf_value(reader, "general.architecture", path.name)
     if is_gguf_arch_supported(architecture):  # transformers reports them itself
         return []
     kind = TENSOR_PROCESSORS.get(architecture, TensorProcessor)
@@ -256,13 +256,8 @@ def _write_listing(folder: Path, header: Header) -> None:
     (folder / LISTING).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
 
 
-def _metadata(reader: GGUFReader, name: str) -> Any:
-    field = reader.get_field(name)
-    return None if field is None else field.contents()
-
-
 def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any:
-    value = _metadata(reader, name)
+    value = gguf_value(reader, name, file)
     if value is not None and not isinstance(value, kind):
         raise BackendError(
             f"{file}: its metadata {name} is "
@@ -272,11 +267,11 @@ def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any
     return value
 
 
-def _quantization(reader: GGUFReader) -> str:
+def _quantization(reader: GGUFReader, name: str) -> str:
     """Return the declared file type, or the type of most weights."""
     from gguf import LlamaFileType
 
-    declared = _metadata(reader, "general.file_type")
+    declared = gguf_value(reader, "general.file_type", name)
     if isinstance(declared, int) and declared in {kind.value for kind in LlamaFileType}:
         return LlamaFileType(declared).name.removeprefix("MOSTLY_").removeprefix("ALL_")
     sizes: Counter[str] = Counter()
