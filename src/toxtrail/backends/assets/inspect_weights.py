@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from datetime import date
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.backends.assets.hub_info import HubClient, RepoInfo
@@ -103,17 +103,24 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
     answer = hub.ask(address)
     if answer.facts is None or answer.state == "missing":
         cached_files = assets.present(uri, None) if answer.state == "unreachable" else None
-        if cached_files is None or not COMMIT.fullmatch(cached_files.root.name):
+        commit = _snapshot_commit(cached_files.root) if cached_files else None
+        if cached_files is None or commit is None:
             raise BackendError(f"{uri}: {answer.message}.")
-        path = cached_files.files[0] if address.path else cached_files.root
-        pinned = _pinned_uri(address, address.repo, cached_files.root.name)
+        file = cached_files.root / Path(address.path or "").name
+        path = file if file.is_file() else cached_files.root
+        pinned = _pinned_uri(address, address.repo, commit)
         note = "read from the cache; the Hub was not queried"
         cached = _inspect_local(pinned, path, _candidate_name(address))
         return cached._replace(notes=(note, *cached.notes))
     facts, repo = answer.facts, answer.facts.name
     address = _with_file(uri, address, facts)
-    kind = _weights_kind(facts.files, address.path)
-    config = hub.json_file(repo, facts.commit, ADAPTER_CONFIG) if kind == "adapter" else None
+    folder = None if address.path in facts.files else address.path
+    files = facts.below(folder)
+    kind = _weights_kind(files, address.path if address.path in facts.files else None)
+    config = _hub_json(hub, facts, folder, ADAPTER_CONFIG) if kind == "adapter" else None
+    model_type = facts.model_type
+    if kind == "checkpoint" and folder is not None:
+        model_type = (_hub_json(hub, facts, folder, "config.json") or {}).get("model_type")
     claims = _card_claims(facts.card, facts.tags)
     return Candidate(
         uri=_pinned_uri(address, repo, facts.commit),
@@ -121,21 +128,33 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         name=_candidate_name(address),
         kind=kind,
         claims=(*_adapter_claims(config), *claims),
-        model_type=facts.model_type if kind == "checkpoint" else None,
+        model_type=model_type if kind == "checkpoint" else None,
         license=license_of(facts.card),
         datasets=_as_strings(facts.card.get("datasets")),
         tags=facts.tags,
         size=_download_size(facts, address.path),
         notes=(
             *((answer.message,) if answer.message else ()),
-            *_tokenizer_notes(kind, facts.files),
+            *_tokenizer_notes(kind, files),
             *_adapter_notes(kind, config),
         ),
         unusable=(
-            *_missing_weights(kind, facts.files, config),
-            *_model_type_problems(kind, facts.model_type, facts.own_code),
+            *_missing_weights(kind, files, config),
+            *_model_type_problems(kind, model_type, facts.own_code),
         ),
     )
+
+
+def _hub_json(
+    hub: HubClient, facts: RepoInfo, folder: str | None, name: str
+) -> dict[str, Any] | None:
+    path = name if folder is None else f"{folder}/{name}"
+    return hub.json_file(facts.name, facts.commit, path)
+
+
+def _snapshot_commit(folder: Path) -> str | None:
+    """Return the commit in the path of a folder of the Hub's cache."""
+    return next((part for part in reversed(folder.parts) if COMMIT.fullmatch(part)), None)
 
 
 def _with_file(uri: str, address: HfUri, facts: RepoInfo) -> HfUri:
@@ -154,13 +173,14 @@ def _pinned_uri(address: HfUri, repo: str, commit: str) -> str:
 
 
 def _candidate_name(address: HfUri) -> str:
-    if address.path:
-        return Path(address.path).stem
-    return address.repo.rpartition("/")[2]
+    """Return a name for the variant; that of a folder (`checkpoint-100`) alone means nothing."""
+    repo = address.repo.rpartition("/")[2]
+    path = PurePosixPath(address.path or "")
+    return path.stem if path.suffix.lower() == ".gguf" else "-".join((repo, *path.parts))
 
 
 def _download_size(facts: RepoInfo, path: str | None) -> int | None:
-    sizes = [facts.files[path]] if path else list(facts.fetched_files.values())
+    sizes = list(facts.sizes(path).values())
     return None if None in sizes else sum(size or 0 for size in sizes)
 
 

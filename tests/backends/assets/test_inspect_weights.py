@@ -1,0 +1,70 @@
+"""Weights are inspected by what the Hub says, before they are downloaded."""
+
+from pathlib import Path
+
+import pytest
+
+from toxtrail.backends.assets.hub_info import HubAnswer, HubClient, RepoInfo
+from toxtrail.backends.assets.inspect_weights import examine_weights
+from toxtrail.backends.assets.store import AssetStore
+from toxtrail.backends.protocols import NoProgress
+from toxtrail.errors import BackendError
+
+COMMIT = "0123456789abcdef0123456789abcdef01234567"
+
+
+class Repo(HubClient):
+    """A hub with one repo: files -> size, JSON files -> content."""
+
+    def __init__(self, files, values=None, **facts):
+        super().__init__()
+        info = RepoInfo(name="org/name", commit=COMMIT, gated=False, files=files, **facts)
+        self._answers["org/name", "model", None] = HubAnswer("there", "", info)
+        self._answers["org/name", "model", "main"] = HubAnswer("there", "", info)
+        self._values = values or {}
+
+    def json_file(self, repo, commit, name):
+        assert (repo, commit) == ("org/name", COMMIT)
+        return self._values.get(name)
+
+
+def examine(repo, uri="hf:org/name"):
+    store = AssetStore(Path("cache"), Path(), NoProgress())
+    return examine_weights(uri, Path(), store, repo)
+
+
+# --- a folder of a repo ---------------------------------------------------------------------------
+
+FOLDERS = {
+    "model.safetensors": 100,
+    "config.json": 1,
+    "run/step-1/adapter_config.json": 2,
+    "run/step-1/adapter_model.safetensors": 30,
+    "run/step-1/optimizer.pt": 900,
+    "run/step-1/tokenizer.json": 5,
+    "full/config.json": 2,
+    "full/model.safetensors": 70,
+}
+
+
+def test_an_adapter_in_a_folder_is_examined_as_one():
+    settings = {"peft_type": "LORA", "base_model_name_or_path": "org/base"}
+    repo = Repo(FOLDERS, {"run/step-1/adapter_config.json": settings}, model_type="llama")
+    candidate = examine(repo, "hf:org/name@main/run/step-1")
+    assert candidate.uri == f"hf:org/name@{COMMIT}/run/step-1"
+    assert (candidate.kind, candidate.size, candidate.name) == ("adapter", 37, "name-run-step-1")
+    assert [claim.base for claim in candidate.claims] == ["org/base"]
+    assert (candidate.unusable, candidate.model_type) == ((), None)
+    assert any("tokenizer" in note for note in candidate.notes)
+
+
+def test_a_checkpoint_in_a_folder_has_the_type_of_its_own_config():
+    repo = Repo(FOLDERS, {"full/config.json": {"model_type": "gpt2"}}, model_type="t5")
+    candidate = examine(repo, "hf:org/name@main/full/")
+    assert (candidate.kind, candidate.model_type, candidate.size) == ("checkpoint", "gpt2", 72)
+    assert candidate.unusable == ()
+
+
+def test_a_folder_that_the_repo_does_not_have_is_refused():
+    with pytest.raises(BackendError, match="no file or folder run/step"):
+        examine(Repo(FOLDERS), "hf:org/name@main/run/step")
