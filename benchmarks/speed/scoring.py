@@ -19,7 +19,8 @@ from speed.rounds import Turn, Way, ratio, spread, take_turns
 from toxtrail.backends.compute.devices import set_num_threads
 from toxtrail.backends.scorers import detoxify
 from toxtrail.backends.silence import silence_libraries
-from toxtrail.config.schema import PinnedAsset, ScorerConfig
+from toxtrail.config.scorer_kinds.detoxify import DetoxifyConfig
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.provenance.identity import sha256_file
 
 if TYPE_CHECKING:
@@ -134,7 +135,7 @@ def _ways(made: Checkpoint) -> tuple[Detoxify, dict[str, Callable[[Sequence[str]
         model=package.model, tokenizer=package.tokenizer, batch_size=BATCH, top_k=None,
         function_to_apply="sigmoid",
     )  # fmt: skip
-    settings = ScorerConfig(
+    settings = DetoxifyConfig(
         kind="detoxify", uri=f"file:{made.file}", sha256=sha256_file(made.file),
         base=PinnedAsset(uri=f"file:{made.encoder}"), head="toxicity", golden=[],
         golden_tolerance=1e-3,

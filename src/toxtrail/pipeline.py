@@ -290,6 +290,7 @@ PIPELINE: tuple[Stage, ...] = (
             "reporting/flip_browser.py",
             "analysis/flips.py",
             "reporting/scorer_limitations.py",
+            "config/scorer_kinds",
             "reporting/prompt_card_table.py",
             *RESULT_TEXT_CODE,
             "provenance/comparability.py",

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
-from toxtrail.config.schema import PinnedAsset
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.datasets.label_files import Label
 from toxtrail.records.rows import SCORE_SCHEMA, to_arrow_table
 

@@ -14,7 +14,7 @@ from toxtrail.backends.assets import AssetStore
 from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset, NoProgress
 from toxtrail.config.edit_params import Pin, write_pins
-from toxtrail.config.schema import PinnedAsset
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.config.yaml_text import YamlError, parse_yaml
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import sha256_text

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from toxtrail.backends.assets.resolve_pins import resolve_pins
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.edit_params import Pin, write_pins
-from toxtrail.config.schema import PinnedAsset
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import ConfigError
 
 SHA, OTHER, COMMIT = "a" * 64, "b" * 64, "c" * 40

@@ -16,7 +16,8 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from toxtrail.config.load import load_config, parse_config, read_yaml
-from toxtrail.config.schema import Config, ConfigSection
+from toxtrail.config.schema import Config
+from toxtrail.config.sections import ConfigSection
 from toxtrail.errors import ConfigError
 
 SERVER = {"url": "http://127.0.0.1:8000/v1", "concurrency": 4, "timeout": 60.0, "tries": 3}

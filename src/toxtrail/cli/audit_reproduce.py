@@ -182,7 +182,7 @@ def _referenced_rows(subject: AuditTarget, variant: str) -> list[tuple[str, int]
 
 def _judges(experiment: Experiment, variant: str, device: str) -> list[NamedScorer]:
     """Load the scorers of the score file's manifest, not those of the present params.yaml."""
-    from toxtrail.config.schema import ScorerConfig
+    from toxtrail.config.scorer_kinds.base import ScorerConfig
     from toxtrail.execution.factories import make_scorers
 
     store, family = experiment.store, experiment.variant(variant).family

@@ -16,7 +16,8 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from toxtrail.config.cross_checks import config_problems
-from toxtrail.config.schema import Config, ConfigSection
+from toxtrail.config.schema import Config
+from toxtrail.config.sections import ConfigSection
 from toxtrail.config.yaml_text import YamlError, parse_yaml
 from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.redaction import redacted
@@ -133,7 +134,7 @@ def _described(
     outer = {key_path[:i] for key_path in places for i in range(len(key_path))}
     for key_path, details_here in places.items():
         if key_path not in outer & of_union:
-            yield f"{_format_key_path(key_path)}: {_problem(kind, key_path, details_here)}"
+            yield f"{_format_key_path(key_path)}: {_problem(kind, values, key_path, details_here)}"
 
 
 def _key_path(values: Any, detail: ErrorDetails) -> KeyPath:
@@ -158,13 +159,16 @@ def _format_key_path(key_path: KeyPath) -> str:
     return escape_control_chars(".".join(str(part) for part in key_path)) or "(top level)"
 
 
-def _problem(kind: type[ConfigSection], key_path: KeyPath, details: list[ErrorDetails]) -> str:
+def _problem(
+    kind: type[ConfigSection], values: Any, key_path: KeyPath, details: list[ErrorDetails]
+) -> str:
     first = details[0]
     if first["type"] == "missing":
         return "missing. It must be given."
     if first["type"] == "extra_forbidden":
         return (
-            f"unknown name.{did_you_mean(str(key_path[-1]), _fields_at(kind, list(key_path[:-1])))}"
+            "unknown name."
+            f"{did_you_mean(str(key_path[-1]), _fields_at(kind, values, key_path[:-1]))}"
         )
     messages = [
         str(detail["ctx"]["error"]) for detail in details if detail["type"] == "value_error"
@@ -203,19 +207,26 @@ def shown(value: Any) -> str:
     )
 
 
-def _fields_at(kind: type[ConfigSection], location: list[int | str]) -> list[str]:
-    """Return the names allowed at a key path, from the annotations of the models."""
+def _fields_at(kind: type[ConfigSection], values: Any, location: KeyPath) -> list[str]:
+    """The names allowed at a place of the file, found by walking the models' annotations."""
     current: Any = kind
     for part in location:
-        candidates = [current, *_unwrapped(current)]
-        model = next((c for c in candidates if _is_section(c)), None)
+        model = _section(current, values)
         if model is not None and part in model.model_fields:
             current = model.model_fields[str(part)].annotation
         else:
             current = next((c for c in _unwrapped(current) if _is_section(c)), current)
-    model = next((c for c in [current, *_unwrapped(current)] if _is_section(c)), None)
+        values = values[part]
+    model = _section(current, values)
     fields = model.model_fields if model is not None else {}
     return [field.alias or name for name, field in fields.items()]
+
+
+def _section(annotation: Any, values: Any) -> type[ConfigSection] | None:
+    """The section that values of this annotation are read as; None if they are not."""
+    candidates = (annotation, *_unwrapped(annotation))
+    section = next((c for c in candidates if _is_section(c)), None)
+    return section.class_for(values) if section is not None else None
 
 
 def _unwrapped(annotation: Any) -> list[Any]:

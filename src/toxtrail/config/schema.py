@@ -2,89 +2,20 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
-    BaseModel,
-    ConfigDict,
     Field,
     NonNegativeFloat,
     PositiveFloat,
+    SerializeAsAny,
     StringConstraints,
     model_validator,
 )
 
-from toxtrail.config.asset_uris import is_pinned, parse_uri
-from toxtrail.errors import ConfigError
-
-
-def _form(pattern: str, means: str) -> AfterValidator:
-    """Return a string type with this pattern; `means` describes it in messages."""
-    form = re.compile(pattern)
-
-    def checked(text: str) -> str:
-        if not form.fullmatch(text):
-            raise ValueError(f"Allowed: {means}")
-        return text
-
-    return AfterValidator(checked)
-
-
-Key = Annotated[
-    str,
-    _form(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, _ and -, a letter or digit first"),
-]
-"""Name of an entry; dots are not allowed because DVC uses them in parameter paths."""
-
-Sha256 = Annotated[str, _form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
-
-Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
-Seed = Annotated[int, Field(ge=0, lt=2**63)]
-
-
-def _valid_uri(text: str) -> str:
-    try:
-        parse_uri(text)
-    except ConfigError as error:
-        raise ValueError(str(error)) from error
-    return text
-
-
-Uri = Annotated[str, AfterValidator(_valid_uri)]
-"""`hf:org/name@<commit>`, `pypi:package==version/path`, `file:path` or `detoxify:NAME`."""
-
-
-class ConfigSection(BaseModel):
-    """Part of params.yaml. Unknown names and wrong types are errors; instances are immutable."""
-
-    model_config = ConfigDict(
-        frozen=True,
-        extra="forbid",
-        strict=True,
-        use_attribute_docstrings=True,
-        allow_inf_nan=False,
-    )
-
-    def plain(self) -> dict[str, Any]:
-        """Return the values as JSON types without absent options, as recorded in manifests."""
-        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
-
-
-class PinnedAsset(ConfigSection):
-    """Asset with its pin."""
-
-    uri: Uri
-    sha256: Sha256 | None = None
-    """SHA-256 of the file, or of the tree of files. Not needed for an hf: URI with a 40-hex
-    commit."""
-
-    @property
-    def pinned(self) -> bool:
-        return is_pinned(self.uri, self.sha256)
-
+from toxtrail.config.scorer_kinds.base import ScorerConfig
+from toxtrail.config.sections import ConfigSection, Count, Key, PinnedAsset, Seed, form
 
 Scalar = bool | int | float | str
 """Value that a table cell can be compared with."""
@@ -112,7 +43,7 @@ class ColumnFilter(ConfigSection):
 
 Language = Annotated[
     str,
-    _form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
+    form(r"[a-z]{2,3}(-[A-Za-z0-9]{2,8})*", "a tag of BCP 47 such as en, de or zh-Hans"),
 ]
 Column = Annotated[str, StringConstraints(min_length=1)]
 """Column of a table; a dot selects a nested field: `prompt.text`."""
@@ -237,34 +168,11 @@ class GenerationConfig(ConfigSection):
     """Maximum share of rows in state `error`; above it the stage fails."""
 
 
-class GoldenText(ConfigSection):
-    """Text with a known score."""
-
-    text: str
-    score: Annotated[float, Field(ge=0, le=1)]
-
-
-class ScorerConfig(PinnedAsset):
-    """One frozen classifier."""
-
-    kind: Literal["jigsaw-bilstm", "detoxify", "hf"]
-    head: str
-    """The head used as toxicity."""
-    golden: list[GoldenText]
-    """Texts that are scored first; another score means that the scorer is not the pinned one."""
-    golden_tolerance: PositiveFloat
-    base: PinnedAsset | None = None
-    """Second file or folder of a scorer. jigsaw-bilstm: its vocabulary. detoxify: the encoder's
-    config and tokenizer, to pin them or for use without the hub."""
-    activation: Literal["softmax", "sigmoid"] | None = None
-    """hf only: function from logits to probabilities, if the model's config does not define it."""
-
-
 class ScoringConfig(ConfigSection):
     """Scorers of the continuations."""
 
     primary: Key
-    scorers: Annotated[dict[Key, ScorerConfig], Field(min_length=1)]
+    scorers: Annotated[dict[Key, SerializeAsAny[ScorerConfig]], Field(min_length=1)]
 
 
 class LabelledProportion(ConfigSection):
@@ -377,7 +285,7 @@ class ServerConfig(ConfigSection):
 
     url: Annotated[
         str,
-        _form(
+        form(
             r"https?://[^\s/@?#]+(/[^\s@?#]*)?",
             "an address such as http://HOST:8000/v1, without a password",
         ),
@@ -402,7 +310,7 @@ class AssetsConfig(ConfigSection):
 class RuntimeConfig(ConfigSection):
     """Settings that affect speed only. No stage depends on this section."""
 
-    device: Annotated[str, _form(r"auto|cpu|mps|cuda(:[0-9]+)?", "auto, cpu, mps, cuda or cuda:1")]
+    device: Annotated[str, form(r"auto|cpu|mps|cuda(:[0-9]+)?", "auto, cpu, mps, cuda or cuda:1")]
     threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
     processes: Annotated[int, Field(ge=1, le=1024)]
     """Number of processes for generation and scoring; with several GPUs, one per GPU."""
@@ -444,8 +352,8 @@ class Config(ConfigSection):
             yield f"prompts.subsets.{key}", subset
         for key, scorer in self.scoring.scorers.items():
             yield f"scoring.scorers.{key}", scorer
-            if scorer.base:
-                yield f"scoring.scorers.{key}.base", scorer.base
+            for option, asset in scorer.assets():
+                yield f"scoring.scorers.{key}.{option}", asset
         for key, model in self.models.items():
             yield f"models.{key}", model
             if model.adapter:

@@ -23,7 +23,8 @@ if TYPE_CHECKING:
     from toxtrail.backends.mlflow.tracker import MlflowTracker
     from toxtrail.backends.openai_api.server import ServedVariant
     from toxtrail.backends.protocols import Decoding, LanguageModel
-    from toxtrail.config.schema import Config, GenerationConfig, ScorerConfig, ServerConfig
+    from toxtrail.config.schema import Config, GenerationConfig, ServerConfig
+    from toxtrail.config.scorer_kinds.base import ScorerConfig
     from toxtrail.execution.distributed import ProcessGroup
     from toxtrail.execution.score_rows import NamedScorer
     from toxtrail.provenance.identity import ModelIdentity

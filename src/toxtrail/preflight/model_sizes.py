@@ -18,7 +18,7 @@ from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import INDEX, open_gguf, stored_tensors
 from toxtrail.backends.huggingface.weights.pretrained import read_json
 from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, PypiUri, parse_uri
-from toxtrail.config.schema import PinnedAsset
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import BackendError
 
 TIMEOUT_S = 15

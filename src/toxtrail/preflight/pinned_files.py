@@ -6,7 +6,8 @@ from collections.abc import Iterator
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import FileUri, parse_uri
-from toxtrail.config.schema import Config, PinnedAsset
+from toxtrail.config.schema import Config
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import ToxtrailError
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.storage.artifacts import ArtifactStore

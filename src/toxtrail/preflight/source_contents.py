@@ -9,15 +9,10 @@ from typing import NamedTuple, Protocol
 
 from toxtrail.backends.assets.cached import CachedAsset
 from toxtrail.backends.checkpoint_files.weight_files import inspect_weights
-from toxtrail.backends.scorers.heads import known_heads
+from toxtrail.backends.scorers.load import known_heads
 from toxtrail.config.asset_uris import FileUri, parse_uri
-from toxtrail.config.schema import (
-    Config,
-    FinetuneConfig,
-    PinnedAsset,
-    SubsetConfig,
-    TrainingDataConfig,
-)
+from toxtrail.config.schema import Config, FinetuneConfig, SubsetConfig, TrainingDataConfig
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.datasets.instruction_data import read_training_data, split_training_data
 from toxtrail.datasets.prompt_selection import read_subset, sample_prompts
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
@@ -52,7 +47,7 @@ def unknown_heads(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each scorer without a head of the configured name, where known."""
     problems = []
     for key, scorer in config.scoring.scorers.items():
-        local_asset = assets.present(scorer.uri, None) if scorer.kind == "hf" else None
+        local_asset = assets.present(scorer.uri, None) if scorer.is_classifier_folder else None
         heads = known_heads(scorer, local_asset.root if local_asset else None)
         if heads and scorer.head not in heads:
             problems.append(
@@ -74,7 +69,7 @@ def damaged_weights(config: Config, assets: LocalAssets) -> list[str]:
         *(
             (f"scoring.scorers.{key}", source_config)
             for key, source_config in config.scoring.scorers.items()
-            if source_config.kind == "hf"
+            if source_config.is_classifier_folder
         ),
     ]
     problems = []

@@ -16,7 +16,7 @@ from pydantic import Field, NonNegativeInt, PositiveInt, StringConstraints
 
 from toxtrail.analysis.score_table import ALL
 from toxtrail.config.load import config_error, read_yaml, validate_section
-from toxtrail.config.schema import ConfigSection, Key
+from toxtrail.config.sections import ConfigSection, Key
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.published.counts import (
     COLUMNS,

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 
 from toxtrail.backends.protocols import ProcessGroup, Progress
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.execution.score_rows import (
     NamedScorer,
     collect_scores,

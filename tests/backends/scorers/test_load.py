@@ -23,7 +23,7 @@ from toxtrail.backends.scorers.jigsaw_bilstm import read_vocabulary
 from toxtrail.backends.scorers.load import load_scorer
 from toxtrail.backends.scorers.windows import split_windows
 from toxtrail.config.load import load_config
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import BackendError, ConfigError
 
 WHEEL = "pypi:tox-block==0.1.2/"
@@ -201,8 +201,9 @@ def classifier(folder, **changes):
         "activation": "sigmoid",
         **changes,
     }
+    given = {name: value for name, value in values.items() if value is not None}
     return load_scorer(
-        ScorerConfig.model_validate(values),
+        ScorerConfig.model_validate(given),
         AssetStore(folder, folder.parent, NoProgress()),
         "cpu",
         3,

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.assets.inspect_weights import Candidate, Claim
 from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
-from toxtrail.config.schema import Config, ModelConfig, PinnedAsset
+from toxtrail.config.schema import Config, ModelConfig
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import ConfigError
 
 Originals = Callable[[str], Iterable[tuple[str, str]]]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from toxtrail.config.schema import Config, PinnedAsset
+from toxtrail.config.schema import Config
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
 

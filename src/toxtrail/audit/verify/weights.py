@@ -26,7 +26,8 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.audit.verify.params import changes, other_model
 from toxtrail.backends.huggingface.weights.gguf import converted_folder
-from toxtrail.config.schema import Config, PinnedAsset
+from toxtrail.config.schema import Config
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.pipeline import StageRun
 from toxtrail.preflight.pinned_files import hashes_used_by_results
 from toxtrail.provenance.identity import (

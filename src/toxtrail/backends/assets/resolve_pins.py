@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
 from toxtrail.config.edit_params import Pin
-from toxtrail.config.schema import PinnedAsset
+from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import BackendError
 
 

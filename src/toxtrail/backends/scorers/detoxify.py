@@ -22,12 +22,19 @@ from toxtrail.backends.checkpoint_files.weight_files import (
 )
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.asset_uris import DetoxifyUri, parse_uri
+from toxtrail.config.scorer_kinds.detoxify import DetoxifyConfig
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+PUBLISHED_HEADS = (
+    "toxicity", "severe_toxicity", "obscene", "identity_attack", "insult", "threat",
+    "sexual_explicit", "male", "female", "homosexual_gay_or_lesbian", "christian", "jewish",
+    "muslim", "black", "white", "psychiatric_or_mental_illness",
+)  # fmt: skip
+"""Heads of the checkpoints that the package publishes, under its names."""
 HEAD_NAMES = {
     "toxic": "toxicity",
     "identity_hate": "identity_attack",
@@ -49,7 +56,14 @@ BASE_HINT = "Is `base` the encoder that it was trained on?"
 HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
 
 
-def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> SequenceClassifier:
+def known_heads(config: DetoxifyConfig, folder: Path | None) -> tuple[str, ...]:
+    """Return the heads that a published checkpoint can have; empty for a custom one."""
+    return PUBLISHED_HEADS if isinstance(parse_uri(config.uri), DetoxifyUri) else ()
+
+
+def load(
+    config: DetoxifyConfig, assets: Assets, device: str, batch_size: int
+) -> SequenceClassifier:
     """Load a checkpoint whose hash has been verified.
 
     Without `base`, the encoder's config and tokenizer come from the Hub under the name in the
@@ -111,7 +125,7 @@ def _checkpoint_info(checkpoint: Any, name: str) -> CheckpointInfo:
 
 
 def _build_encoder(
-    info: CheckpointInfo, source: Asset | None, config: ScorerConfig
+    info: CheckpointInfo, source: Asset | None, config: DetoxifyConfig
 ) -> tuple[Any, PreTrainedTokenizerBase]:
     """Build the classifier without its weights, and its tokenizer, from `base` or the Hub."""
     if source is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from toxtrail.backends.protocols import Scorer
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import BackendError
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
@@ -15,14 +17,34 @@ from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
 from toxtrail.backends.silence import silence_libraries
-from toxtrail.config.schema import ScorerConfig
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.config.scorer_kinds.hf_classifier import HuggingFaceClassifierConfig
+from toxtrail.errors import BackendError, ConfigError, DataError
+from toxtrail.regular_files import read_text
 
 if TYPE_CHECKING:
     from transformers import PretrainedConfig, PreTrainedTokenizerBase
 
 
-def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> SequenceClassifier:
+def known_heads(config: HuggingFaceClassifierConfig, folder: Path | None) -> tuple[str, ...]:
+    """Return the labels in a local folder's config, read as transformers does; empty if unknown.
+
+    Unnamed labels are LABEL_0, LABEL_1, ...
+    """
+    if folder is None:
+        return ()
+    try:
+        settings: Any = json.loads(read_text(folder / "config.json"))
+        labels = settings.get("id2label") or range(int(settings.get("num_labels", 2)))
+        if isinstance(labels, range):
+            return tuple(f"LABEL_{number}" for number in labels)
+        return tuple(str(name) for name in labels.values())
+    except (DataError, OSError, ValueError, TypeError, AttributeError):
+        return ()  # loading it reports the problem
+
+
+def load(
+    config: HuggingFaceClassifierConfig, assets: Assets, device: str, batch_size: int
+) -> SequenceClassifier:
     """Load from a folder or Hub repo; no code of the repo is run, no pickle is read.
 
     Raises:
@@ -78,7 +100,9 @@ def _load_model(asset: Asset, name: str) -> tuple[Any, PreTrainedTokenizerBase]:
     return model, tokenizer
 
 
-def activation(config: ScorerConfig, model: PretrainedConfig) -> Literal["softmax", "sigmoid"]:
+def activation(
+    config: HuggingFaceClassifierConfig, model: PretrainedConfig
+) -> Literal["softmax", "sigmoid"]:
     """Return the activation of params.yaml, else of the model's config, else sigmoid for one logit.
 
     Raises:

@@ -20,15 +20,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
-from scipy.special import expit
 
 from toxtrail.backends.checkpoint_files.weight_files import content_problem
 from toxtrail.backends.compute.devices import batch_alignment
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import Assets, ScoredText
-from toxtrail.backends.scorers.heads import JIGSAW
 from toxtrail.backends.scorers.windows import max_over_windows, split_windows
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.scorer_kinds.jigsaw_bilstm import JigsawBilstmConfig
 from toxtrail.errors import BackendError, ConfigError, is_of_the_system
 from toxtrail.regular_files import open_regular
 
@@ -37,6 +35,8 @@ if TYPE_CHECKING:
     import torch
     from torch.nn import Linear
 
+HEADS = ("toxic", "severe_toxic", "obscene", "threat", "insult", "identity_hate")
+"""In the order of the outputs."""
 WINDOW = 100
 """Words per window."""
 OVERLAP = 50
@@ -71,7 +71,7 @@ different last bits at another index of the batch; those of `Linears` do not."""
 class JigsawBilstm:
     """Scorer with the six Jigsaw labels."""
 
-    heads = JIGSAW
+    heads = HEADS
 
     def __init__(
         self, weights: Mapping[str, torch.Tensor], words: Mapping[str, int], batch_size: int
@@ -103,7 +103,7 @@ class JigsawBilstm:
         if not values:
             return []
         return max_over_windows(
-            JIGSAW, np.concatenate(values), [owner for owner, _ in windows], len(texts)
+            HEADS, np.concatenate(values), [owner for owner, _ in windows], len(texts)
         )
 
     def ids(self, text: str) -> list[int]:
@@ -114,6 +114,7 @@ class JigsawBilstm:
 
     def _forward(self, windows: Sequence[Sequence[int]]) -> np.ndarray[Any, np.dtype[np.float64]]:
         import torch
+        from scipy.special import expit
 
         padded_rows = len(windows) + -len(windows) % batch_alignment()
         ids = torch.zeros((padded_rows, WINDOW), dtype=torch.long)
@@ -148,7 +149,12 @@ class JigsawBilstm:
         return torch.stack(states, dim=1)
 
 
-def load(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> JigsawBilstm:
+def known_heads(config: JigsawBilstmConfig, folder: Path | None) -> tuple[str, ...]:
+    """Return the heads of this scorer."""
+    return HEADS
+
+
+def load(config: JigsawBilstmConfig, assets: Assets, device: str, batch_size: int) -> JigsawBilstm:
     """Load the weights (`uri`, HDF5) and the vocabulary (`base`, a pickle that must be pinned).
 
     Raises:

@@ -2,10 +2,22 @@
 
 from __future__ import annotations
 
+from importlib import import_module
+from pathlib import Path
+from typing import Any, Protocol, cast
+
 from toxtrail.backends.protocols import Assets, Scorer
 from toxtrail.backends.scorers.golden import check_golden
-from toxtrail.config.schema import ScorerConfig
+from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.errors import ConfigError, did_you_mean
+
+
+class ScorerModule(Protocol):
+    """What the module of a scorer kind defines; `config` is of the kind's own class."""
+
+    def load(self, config: Any, assets: Assets, device: str, batch_size: int) -> Scorer: ...
+
+    def known_heads(self, config: Any, folder: Path | None) -> tuple[str, ...]: ...
 
 
 def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
@@ -19,7 +31,7 @@ def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: i
         BackendError: an asset is missing or differs from its pin, or a golden text has another
             score.
     """
-    scorer = _load_kind(config, assets, device, batch_size)
+    scorer = _module(config).load(config, assets, device, batch_size)
     if config.head not in scorer.heads:
         raise ConfigError(
             f'{config.uri}: unknown head "{config.head}".'
@@ -29,15 +41,14 @@ def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: i
     return scorer
 
 
-def _load_kind(config: ScorerConfig, assets: Assets, device: str, batch_size: int) -> Scorer:
-    if config.kind == "jigsaw-bilstm":
-        from toxtrail.backends.scorers.jigsaw_bilstm import load
+def known_heads(config: ScorerConfig, folder: Path | None) -> tuple[str, ...]:
+    """Return the heads that a scorer can have, without loading it; empty if unknown.
 
-        return load(config, assets, device, batch_size)
-    if config.kind == "detoxify":
-        from toxtrail.backends.scorers import detoxify
+    Args:
+        folder: folder of a Hugging Face classifier's files; None if they are not local.
+    """
+    return _module(config).known_heads(config, folder)
 
-        return detoxify.load(config, assets, device, batch_size)
-    from toxtrail.backends.scorers import hf_classifier
 
-    return hf_classifier.load(config, assets, device, batch_size)
+def _module(config: ScorerConfig) -> ScorerModule:
+    return cast(ScorerModule, import_module(config.module))

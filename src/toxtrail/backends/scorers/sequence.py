@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.special import expit, softmax
 
 from toxtrail.backends.compute.devices import batch_alignment
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
@@ -106,6 +105,7 @@ class SequenceClassifier:
     def _forward(self, windows: list[list[int]], stride: int) -> NDArray[np.float64]:
         """Compute (window, head) for windows of equal padded length."""
         import torch
+        from scipy.special import expit, softmax
 
         width = padded_length(len(windows[0]), stride, self._window)
         filled = windows + windows[:1] * (-len(windows) % self._batch_multiple(width))

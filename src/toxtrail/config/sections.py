@@ -1,0 +1,81 @@
+"""What the sections of params.yaml are built from: names, counts, hashes, pinned assets."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Self
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from toxtrail.config.asset_uris import is_pinned, parse_uri
+from toxtrail.errors import ConfigError
+
+
+def form(pattern: str, means: str) -> AfterValidator:
+    """Return a string type with this pattern; `means` describes it in messages."""
+    form = re.compile(pattern)
+
+    def checked(text: str) -> str:
+        if not form.fullmatch(text):
+            raise ValueError(f"Allowed: {means}")
+        return text
+
+    return AfterValidator(checked)
+
+
+Key = Annotated[
+    str,
+    form(r"[a-z0-9][a-z0-9_-]*", "lower-case letters, digits, _ and -, a letter or digit first"),
+]
+"""Name of an entry; dots are not allowed because DVC uses them in parameter paths."""
+
+Sha256 = Annotated[str, form(r"[0-9a-f]{64}", "the 64 hexadecimal digits of a SHA-256")]
+
+Count = Annotated[int, Field(ge=1, le=1_000_000_000)]
+Seed = Annotated[int, Field(ge=0, lt=2**63)]
+
+
+def _valid_uri(text: str) -> str:
+    try:
+        parse_uri(text)
+    except ConfigError as error:
+        raise ValueError(str(error)) from error
+    return text
+
+
+Uri = Annotated[str, AfterValidator(_valid_uri)]
+"""`hf:org/name@<commit>`, `pypi:package==version/path`, `file:path` or `detoxify:NAME`."""
+
+
+class ConfigSection(BaseModel):
+    """Part of params.yaml. Unknown names and wrong types are errors; instances are immutable."""
+
+    model_config = ConfigDict(
+        frozen=True,
+        extra="forbid",
+        strict=True,
+        use_attribute_docstrings=True,
+        allow_inf_nan=False,
+    )
+
+    @classmethod
+    def class_for(cls, values: object) -> type[Self]:
+        """Return the class that these values are read as: this one, or one of its kinds."""
+        return cls
+
+    def plain(self) -> dict[str, Any]:
+        """Return the values as JSON types without absent options, as recorded in manifests."""
+        return self.model_dump(mode="json", exclude_none=True, by_alias=True)
+
+
+class PinnedAsset(ConfigSection):
+    """Asset with its pin."""
+
+    uri: Uri
+    sha256: Sha256 | None = None
+    """SHA-256 of the file, or of the tree of files. Not needed for an hf: URI with a 40-hex
+    commit."""
+
+    @property
+    def pinned(self) -> bool:
+        return is_pinned(self.uri, self.sha256)
