@@ -13,10 +13,10 @@ from toxtrail.errors import ConfigError
 
 def form(pattern: str, means: str) -> AfterValidator:
     """Return a string type with this pattern; `means` describes it in messages."""
-    form = re.compile(pattern)
+    expression = re.compile(pattern)
 
     def checked(text: str) -> str:
-        if not form.fullmatch(text):
+        if not expression.fullmatch(text):
             raise ValueError(f"Allowed: {means}")
         return text
 

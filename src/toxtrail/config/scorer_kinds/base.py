@@ -46,9 +46,9 @@ class ScorerConfig(PinnedAsset):
 
     kind: Annotated[str, AfterValidator(_registered)]
     head: str
-    """The head that is called toxicity."""
+    """The head used as toxicity."""
     golden: list[GoldenText]
-    """Scored before anything else; a scorer that says otherwise is not the one that was pinned."""
+    """Texts that are scored first; another score means that the scorer is not the pinned one."""
     golden_tolerance: PositiveFloat
 
     @classmethod

@@ -20,4 +20,4 @@ class DetoxifyConfig(ScorerConfig):
 
     kind: Literal["detoxify"]
     base: PinnedAsset | None = None
-    """The encoder's config and tokenizer, to pin them or where the hub is out of reach."""
+    """The encoder's config and tokenizer, to pin them or for use without the hub."""

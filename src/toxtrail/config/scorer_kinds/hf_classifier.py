@@ -24,7 +24,7 @@ class HuggingFaceClassifierConfig(ScorerConfig):
 
     kind: Literal["hf"]
     activation: Literal["softmax", "sigmoid"] | None = None
-    """How logits become probabilities, where the model's config does not say."""
+    """Function from logits to probabilities, if the model's config does not define it."""
 
     @classmethod
     def limitations(cls, uri: str) -> str:
