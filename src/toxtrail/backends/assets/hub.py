@@ -86,7 +86,7 @@ def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
 
 
 def downloaded_names(names: Iterable[str], folder: str | None) -> list[str]:
-    """Return the files of a repo that are downloaded with a folder of it (None: the whole repo)."""
+    """Return the files of a repo that are downloaded with a folder of it (None: the root)."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
     allowed, ignored = _patterns(folder)

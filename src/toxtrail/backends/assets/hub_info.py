@@ -46,13 +46,13 @@ class RepoInfo:
         """Return the files that are downloaded, with their sizes.
 
         Args:
-            path: a file or folder of the repo; None for the whole model repo.
+            path: a file or folder of the repo; None for the root of a model repo.
         """
         names = [path] if path in self.files else downloaded_names(self.files, path)
         return {name: self.files[name] for name in names if name is not None}
 
     def below(self, folder: str | None) -> dict[str, int | None]:
-        """Return the files of a folder by their names in it (None: the whole repo)."""
+        """Return the files of a folder by their names in it (None: the root)."""
         prefix = "" if folder is None else f"{folder}/"
         return {
             name.removeprefix(prefix): size
