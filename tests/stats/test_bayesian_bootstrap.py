@@ -11,7 +11,6 @@ from scipy import stats
 from toxtrail.stats.bayesian_bootstrap import (
     FEW,
     WeightedMean,
-    clustered_mean,
     effective,
     pooled_shapes,
     students_mass,
@@ -44,7 +43,7 @@ def test_it_is_what_draws_of_a_bayesian_bootstrap_give(n):
 def test_many_values_in_bins_give_the_same_interval(n, seed):
     values = np.random.default_rng(seed).beta(0.2, 2, n)
     own = weighted_mean(values, np.ones(n))
-    whole = WeightedMean(np.sort(values), np.ones(n), np.ones(n))
+    whole = WeightedMean(np.sort(values), np.ones(n))
     assert own.value.size < n
     assert own.interval(0.95) == pytest.approx(whole.interval(0.95), abs=1e-6)
 
@@ -68,14 +67,6 @@ def test_the_variance_of_students_interval_is_kept():
     own = weighted_mean(values, np.full(n, students_mass(n, 0.95) / n))
     wanted = stats.t.ppf(0.975, n - 1) / stats.norm.ppf(0.975) * values.std(ddof=1) / n**0.5
     assert own.moments()[1] == pytest.approx(wanted, rel=1e-9)
-
-
-def test_a_cluster_has_one_weight():
-    """Ten equal prompts of each cluster say no more than one."""
-    once = np.random.default_rng(4).random(12)
-    one = weighted_mean(once, np.ones(12)).interval(0.95)
-    ten = clustered_mean(10 * once, np.full(12, 10.0), np.ones(12)).interval(0.95)
-    assert ten == pytest.approx(one, abs=1e-8)
 
 
 @given(st.lists(st.integers(1, 500), min_size=1, max_size=8))

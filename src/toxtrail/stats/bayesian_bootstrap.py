@@ -10,9 +10,7 @@ where prior atoms may be added to the prompts. With G[i] ~ Gamma(shape[i]) indep
 
 a linear combination of gamma variables, whose distribution function is one integral of their
 characteristic functions (Davies 1973, doi:10.1093/biomet/60.2.415). It is computed to 1e-9, without
-draws and without a seed. Prompts of one cluster have one weight:
-
-    mean = sum_c weight[c] total[c] / sum_c weight[c] size[c].
+draws and without a seed.
 
 If there are more than FEW distinct values, the values in each of BINS equal bins of their range are
 replaced by two values with the same mass, mean and variance; time and memory then do not grow with
@@ -48,12 +46,10 @@ LOG_STEP = 0.2
 
 
 class WeightedMean(NamedTuple):
-    """Posterior of a mean; created by `weighted_mean` or `clustered_mean`."""
+    """Posterior of a mean; created by `weighted_mean`."""
 
     value: Floats
     """(term,)."""
-    size: Floats
-    """(term,): number of values in a term; 1 except for clusters."""
     shape: Floats
     """(term,): shapes of the gamma weights."""
 
@@ -65,12 +61,12 @@ class WeightedMean(NamedTuple):
     @property
     def mirrored(self) -> WeightedMean:
         """Posterior of the negative mean."""
-        return WeightedMean(-self.value[::-1], self.size[::-1], self.shape[::-1])
+        return WeightedMean(-self.value[::-1], self.shape[::-1])
 
     @property
     def leans_down(self) -> bool:
         """Whether the mean is negative; such a posterior is computed mirrored."""
-        return float((self.shape * self.size * self.value).sum()) < 0
+        return float((self.shape * self.value).sum()) < 0
 
     @property
     def probability_higher(self) -> float:
@@ -78,19 +74,18 @@ class WeightedMean(NamedTuple):
         return 1 - self.cdf(0.0)
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation; exact if all sizes are 1, else to first order."""
-        weight = self.shape * self.size
-        mean = float((weight * self.value).sum() / weight.sum())
-        spread = float((self.shape * (self.size * (self.value - mean)) ** 2).sum())
-        total, apart = float(self.shape.sum()), float(weight.sum() / self.shape.sum())
-        return mean, (spread / (total * (total + 1))) ** 0.5 / apart
+        """Mean and standard deviation."""
+        total = float(self.shape.sum())
+        mean = float((self.shape * self.value).sum() / total)
+        spread = float((self.shape * (self.value - mean) ** 2).sum())
+        return mean, (spread / (total * (total + 1))) ** 0.5
 
     def cdf(self, mean: float) -> float:
         """Return P(mean <= value)."""
         low, high = self.support
         if mean < low or mean >= high:
             return float(mean >= high)
-        return _below_zero(self.size * (self.value - mean), self.shape)
+        return _below_zero(self.value - mean, self.shape)
 
     def interval(self, level: float) -> Interval:
         """Return the equal-tailed interval."""
@@ -111,19 +106,7 @@ def weighted_mean(values: Floats, shapes: Floats) -> WeightedMean:
     shape = np.bincount(inverse, weights=shapes).astype(np.float64)
     if value.size > FEW:
         value, shape = _binned(value, shape)
-    return WeightedMean(value, np.ones(value.size), shape)
-
-
-def clustered_mean(totals: Floats, sizes: Floats, shapes: Floats) -> WeightedMean:
-    """Return the posterior of the mean of clustered values.
-
-    Args:
-        totals: (cluster,): sum of the values of each cluster.
-        sizes: (cluster,): number of values.
-        shapes: (cluster,), above 0.
-    """
-    order = np.lexsort((sizes, totals / sizes))
-    return WeightedMean((totals / sizes)[order], sizes[order], shapes[order])
+    return WeightedMean(value, shape)
 
 
 def students_mass(
