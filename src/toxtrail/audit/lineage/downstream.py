@@ -11,6 +11,7 @@ from toxtrail.audit.lineage.lock_history import LockVersion, folders_with, recor
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.audit.verify.dvc_lock import Lock, LockEntry, parse_lock
 from toxtrail.audit.verify.hash_cache import dvc_files, hash_file, md5_of
+from toxtrail.audit.verify.pipeline import RECEIPTS
 from toxtrail.backends import git
 from toxtrail.backends.dvc import cache_folder
 from toxtrail.backends.mlflow.run_files import LocalRunFiles
@@ -21,7 +22,6 @@ from toxtrail.provenance.identity import ModelIdentity, walk_lineage
 from toxtrail.regular_files import read_text
 from toxtrail.storage.artifacts import pretty_json
 
-RECEIPTS = "mlruns/receipts/"
 IGNORED_FILES = {"README.md", ".gitattributes", ".gitignore"}
 
 

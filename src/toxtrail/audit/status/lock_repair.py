@@ -7,7 +7,6 @@ each entry with the present files, and re-runs a stage whose entry does not matc
 from __future__ import annotations
 
 import os
-import re
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -15,15 +14,14 @@ from pathlib import Path
 import yaml
 
 from toxtrail.audit.verify.dvc_lock import Recorded
+from toxtrail.audit.verify.dvc_lock_parser import HEAD, split_entries
 from toxtrail.backends import git
 from toxtrail.backends.dvc_process import write_atomically
+from toxtrail.config.yaml_text import CONFLICT
 from toxtrail.errors import ConfigError
 from toxtrail.pipeline import PIPELINE
 from toxtrail.regular_files import read_text
 
-HEAD = "schema: '2.0'\nstages:\n"
-"""First text of the file as written by DVC."""
-CONFLICT = re.compile(r"^(<{7} |={7}$|>{7} )", re.MULTILINE)
 OURS = {stage.name for stage in PIPELINE}
 
 
@@ -121,13 +119,11 @@ def _text(path: Path) -> str | None:
 
 def _entries(text: str) -> dict[str, str]:
     """Return stage -> its text, ending with a line end."""
-    entries: dict[str, str] = {}
-    if text.startswith(HEAD):
-        for block in re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE):
-            if block.strip("\0 \n"):
-                name = block.split("\n", 1)[0].strip().removesuffix(":")
-                entries[name] = block if block.endswith("\n") else f"{block}\n"
-    return entries
+    blocks = [block for block in split_entries(text) or () if block.strip("\0 \n")]
+    return {
+        block.split("\n", 1)[0].strip().removesuffix(":"): block.removesuffix("\n") + "\n"
+        for block in blocks
+    }
 
 
 def _is_complete(name: str, block: str, ends_a_line: bool) -> bool:

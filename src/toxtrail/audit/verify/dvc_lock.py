@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 import yaml
 from pydantic import AfterValidator, BaseModel, Field, ValidationError
 
+from toxtrail.audit.verify.dvc_lock_parser import split_entries
 from toxtrail.config.yaml_text import by_yaml_12
 from toxtrail.errors import DataError
 from toxtrail.pipeline import PIPELINE
@@ -137,8 +138,8 @@ def is_own(stage: str) -> bool:
 
 def _load_by_entry(text: str) -> dict[str, Any] | None:
     """Parse a text that has DVC's layout; None for another layout."""
-    head, *entries = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
-    if head != f"schema: '{SCHEMA}'\nstages:\n":
+    entries = split_entries(text)
+    if entries is None:
         return None
     stages: dict[str, Any] = {}
     for entry in entries:

@@ -46,10 +46,10 @@ def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
     Raises:
         DataError: invalid YAML, or not a mapping of stages.
     """
-    if text.startswith(HEAD):
-        blocks = re.split(r"^(?=  \S)", text.removeprefix(HEAD), flags=re.MULTILINE)
+    blocks = split_entries(text)
+    if blocks is not None:
         try:
-            return dict(_parse_block(block) for block in blocks if block)
+            return dict(_parse_block(block) for block in blocks)
         except ValueError:
             pass  # laid out in another way
     values = as_dvc_reads(text, name) or {}
@@ -57,6 +57,12 @@ def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
     if values and not isinstance(stages, dict):
         raise DataError(f"{name} is not as DVC writes it: it has no mapping of stages.")
     return {str(stage): _entry_from_yaml(entry) for stage, entry in (stages or {}).items()}
+
+
+def split_entries(text: str) -> list[str] | None:
+    """Return the text of each entry; None for a layout other than DVC's."""
+    first, *blocks = re.split(r"^(?=  \S)", text, flags=re.MULTILINE)
+    return blocks if first == HEAD else None
 
 
 def as_dvc_reads(text: str, name: str) -> Any:
