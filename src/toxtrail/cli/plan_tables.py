@@ -21,8 +21,6 @@ if TYPE_CHECKING:
     from toxtrail.preflight.model_sizes import AssetSize
     from toxtrail.preflight.resources import DiskNeed, EstimateInputs, MemoryNeed, StageEstimate
 
-PRESETS = Path(__file__).parents[1] / "presets"
-
 
 class PlanOptions(NamedTuple):
     """Options of `toxtrail plan`."""
@@ -94,25 +92,19 @@ def _planned_experiment(
 ) -> tuple[str, Config, Path, bool]:
     """Return (name, config, folder, whether the experiment exists)."""
     from toxtrail.config.load import load_config
+    from toxtrail.scaffold import PRESETS, preset_path
 
     if options.preset and options.params:
         raise click.UsageError("Give only one of --preset and --params.")
     if options.params:
-        return (
-            str(options.params),
-            load_config(options.params),
-            options.params.resolve().parent,
-            False,
-        )
+        folder = options.params.resolve().parent
+        return str(options.params), load_config(options.params), folder, False
     if options.preset:
-        presets = sorted(
-            p.stem for p in PRESETS.glob("*.yaml") if not p.stem.endswith("_published")
-        )
-        if options.preset not in presets:
+        if options.preset not in PRESETS:
             raise ConfigError(
-                f'Unknown preset "{options.preset}".{did_you_mean(options.preset, presets)}'
+                f'Unknown preset "{options.preset}".{did_you_mean(options.preset, PRESETS)}'
             )
-        path = PRESETS / f"{options.preset}.yaml"
+        path = preset_path(options.preset)
         return f"the preset {options.preset}", load_config(path), path.parent, False
     return "params.yaml", experiment.config, experiment.root, True
 
@@ -173,24 +165,25 @@ def _disk(needs: Mapping[str, DiskNeed], root: Path) -> dict[str, tuple[Path, Di
     from toxtrail.backends.assets import default_cache
     from toxtrail.preflight.resources import DiskNeed
 
-    folders = {"hub": Path(HF_HUB_CACHE), "cache": default_cache(), "root": root}
+    folders = {
+        "the hub's cache": (Path(HF_HUB_CACHE), needs["hub"]),
+        "toxtrail's cache": (default_cache(), needs["cache"]),
+        "the experiment": (root, needs["root"]),
+    }
     disks: dict[int, tuple[str, Path, DiskNeed]] = {}
-    for name, folder in folders.items():
+    for name, (folder, need) in folders.items():
         existing = next(path for path in (folder, *folder.parents) if path.exists())
-        disk, need = existing.stat().st_dev, needs[name]
+        disk = existing.stat().st_dev
         if disk in disks:
             names, first, other = disks[disk]
             both = DiskNeed(need.size + other.size, need.more or other.more)
-            disks[disk] = (f"{names}, {_PLACES[name]}", first, both)
+            disks[disk] = (f"{names}, {name}", first, both)
         else:
-            disks[disk] = (_PLACES[name], existing, need)
+            disks[disk] = (name, existing, need)
     return {
-        names: (path, room, float(shutil.disk_usage(path).free))
-        for names, path, room in disks.values()
+        names: (path, need, float(shutil.disk_usage(path).free))
+        for names, path, need in disks.values()
     }
-
-
-_PLACES = {"hub": "the hub's cache", "cache": "toxtrail's cache", "root": "the experiment"}
 
 
 def _licences(inputs: EstimateInputs) -> Iterator[str]:
@@ -220,8 +213,13 @@ def _print(plan: RunEstimate) -> None:
     ]
     columns = [*text_columns("purpose", "folder"), *number_columns("needed", "free")]
     print_table(Table("Disk", columns, cells))
-    for line in _sentences(plan):
+    for line in plan.notes:
         echo(line)
+    if speed := plan.inputs.speed:
+        echo(
+            f"Times are orders of magnitude, by {speed.flops / 1e9:,.0f} GFLOP/s of {speed.name} "
+            f"({speed.device}, {speed.dtype}), and exclude downloads (docs/plan.md)."
+        )
     for line in plan.problems:
         echo("problem: ", fg="red", nl=False)
         echo(line)
@@ -297,17 +295,6 @@ def _print_needs(plan: RunEstimate) -> None:
         *text_columns("fits"),
     )
     print_table(Table(f"Memory{where}", columns, rows))
-
-
-def _sentences(plan: RunEstimate) -> list[str]:
-    lines = [*plan.notes]
-    speed = plan.inputs.speed
-    if speed is not None:
-        lines.append(
-            f"Times are orders of magnitude, by {speed.flops / 1e9:,.0f} GFLOP/s of {speed.name} "
-            f"({speed.device}, {speed.dtype}), and exclude downloads (docs/plan.md)."
-        )
-    return lines
 
 
 def _total(plan: RunEstimate, rows: Sequence[Mapping[str, Any]]) -> str:
