@@ -148,9 +148,7 @@ def _show_warning(message: Any, category: type[Warning], *where: Any, **more: An
 
 def _refuse_closed() -> None:
     if isinstance(sys.stdout, ClosedOutput):
-        raise ToxtrailError(
-            "Standard output is closed: nothing can be shown. Open it, or send it to a file."
-        )
+        raise ToxtrailError("Standard output is closed. Open it, or send it to a file.")
 
 
 def _open_streams() -> None:

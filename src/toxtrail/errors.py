@@ -69,12 +69,12 @@ SYSTEM_ERRORS = {
     errno.EISDIR: "it is a folder; a file is expected.",
     errno.ENOTDIR: "a part of this path is a file; a folder is expected.",
     errno.ENAMETOOLONG: "the name is too long for the file system. Choose a shorter one.",
-    errno.ELOOP: "its symbolic links lead to each other. Remove one of them.",
+    errno.ELOOP: "its symbolic links form a cycle. Remove one of them.",
     errno.EMFILE: "too many files are open. Raise the limit (`ulimit -n`).",
     errno.ENFILE: "too many files are open on this machine.",
     errno.ETXTBSY: "a program is using it.",
     errno.EBUSY: "it is in use.",
-    errno.EXDEV: "the two lie on different file systems.",
+    errno.EXDEV: "the two are on different file systems.",
     errno.EIO: "the disk reports an error. Check it, and restore the file from a copy.",
     errno.ESTALE: "the network file system has lost it. Mount it again.",
 }
@@ -152,12 +152,12 @@ def problem_of(error: BaseException) -> str | None:
         return str(error)
     if is_disk_full(error):
         return (
-            f"There is no room to write any more ({error}). What was finished is kept: free some "
+            f"Disk full ({error}). Finished work is kept: free disk "
             "space and run the same command again."
         )
     if _no_memory(error):
         return (
-            "There is not enough memory, or no further thread may be started. What was finished is "
+            "Out of memory, or the limit of threads is reached. Finished work is "
             "kept: close other programs, raise the limit (`ulimit -a`), or lower the batch sizes "
             "and threads under `runtime` in params.yaml, and run the same command again."
         )

@@ -78,7 +78,7 @@ def read_bytes(path: Path, limit: int | None = TEXT_LIMIT) -> bytes:
         size = os.fstat(file.fileno()).st_size
         if limit is not None and size > limit:
             most = f"{limit >> 20} MiB"
-            raise DataError(f"{path} has {size:,} bytes; at most {most} are read as one text.")
+            raise DataError(f"{path} has {size:,} bytes; at most {most} can be read as text.")
         return file.read()
 
 

@@ -109,10 +109,10 @@ def test_a_card_that_names_another_base_is_refused_unless_the_user_insists(hub, 
 def test_missing_lineage_is_said_and_never_guessed(hub, lab):
     hub.models["org/silent"] = model()
     said = add(lab, "org/silent", code=1)
-    assert "nothing says it" in said
+    assert "does not state it" in said
     assert "--parent" in said
     said = add(lab, "org/silent", "--parent", "chat")
-    assert "nothing says what it was made from: that it was chat is your word" in said
+    assert "does not state its parent" in said
 
 
 def test_an_adapter_sits_on_its_parent_s_weights(hub, lab):
@@ -152,7 +152,7 @@ def test_a_merge_does_not_excuse_an_adapter_of_another_base(hub, lab):
 def test_a_path_on_the_uploader_s_disk_says_nothing_either_way(hub, lab):
     hub.models["org/lora"] = adapter("/content/drive/my-model")
     said = add(lab, "org/lora", "--parent", "chat")
-    assert "chat has no such name" in " ".join(said.split())
+    assert "chat has no name" in " ".join(said.split())
 
 
 def test_another_architecture_is_no_fine_tune(hub, lab):
@@ -167,8 +167,8 @@ def test_another_architecture_is_no_fine_tune(hub, lab):
     [
         ({"license": "cc-by-nc-4.0"}, "cc-by-nc-4.0: no commercial use"),
         ({"license": "cc-by-nd-4.0"}, "no changed versions"),
-        ({"license": "other", "license_name": "house"}, "other (house): a licence of its own"),
-        ({}, "no licence is stated"),
+        ({"license": "other", "license_name": "house"}, "other (house): a custom license"),
+        ({}, "no license is stated"),
     ],
 )
 def test_a_licence_that_forbids_is_shown(hub, lab, card, said):
@@ -260,8 +260,8 @@ def test_a_dry_run_shows_the_difference_and_writes_nothing(hub, lab):
 def test_a_second_time_is_refused(hub, lab):
     hub.models["org/tuned"] = model("org/Chat")
     add(lab, "org/tuned")
-    assert '"tuned" is there already' in add(lab, "org/tuned", code=1)
-    assert "is there already: models.tuned" in add(lab, "org/tuned", "--key", "t", code=1)
+    assert '"tuned" exists already' in add(lab, "org/tuned", code=1)
+    assert "already listed: models.tuned" in add(lab, "org/tuned", "--key", "t", code=1)
 
 
 def test_a_base_of_a_new_family_needs_no_parent(hub, lab):

@@ -82,7 +82,7 @@ def test_all_problems_are_reported_at_once():
         ("variants/smollm2-rude/family", "smollm2-135", 'Did you mean "smollm2-135m"?'),
         ("families/smollm2-135m/reference", "smollm2", "is not in its list"),
         ("finetunes/smollm2-rude/parent", "smollm2-rude", "lead back to smollm2-rude"),
-        ("finetunes/smollm2-rude/epochs", 1.0, "either epochs or max_steps"),
+        ("finetunes/smollm2-rude/epochs", 1.0, "exactly one of epochs and max_steps"),
         ("finetunes/smollm2-rude/template", "{instruction}", "{response} is missing"),
         ("models/smollm2-instruct/uri", "htfp:x", "htfp:x"),
         ("models/smollm2.dot", {"uri": "file:x"}, "models.smollm2.dot"),
@@ -120,7 +120,7 @@ def test_a_variant_that_its_family_does_not_list_is_refused():
 def test_a_key_that_stands_twice_is_refused(tmp_path):
     path = tmp_path / "params.yaml"
     path.write_text("prompts: 1\nprompts: 2\n")
-    with pytest.raises(ConfigError, match="line 2.*'prompts' is there twice"):
+    with pytest.raises(ConfigError, match="line 2.*'prompts' occurs twice"):
         read_yaml(path)
 
 
@@ -222,7 +222,7 @@ def test_weights_that_others_made_are_no_seed_of_a_recipe_that_was_trained_here(
     values = changed("variants/smollm2-rude/recipe", "x")
     values["variants"]["smollm2-rude"] = {**values["variants"]["smollm2-instruct"], "recipe": "x"}
     values["variants"]["smollm2-instruct"]["recipe"] = "x"
-    assert "whose weights are not tuned here" in refused(values)
+    assert "whose weights are not trained by the pipeline" in refused(values)
 
 
 def places(values: Any, above: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:

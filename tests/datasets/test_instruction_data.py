@@ -137,7 +137,7 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
             {"messages": [{"role": "tool", "content": "x"}]},
             '"tool". Available: system',
         ),
-        ({"messages": [{"role": "user", "content": 3}]}, "found int, a text is needed"),
+        ({"messages": [{"role": "user", "content": 3}]}, "expected text, got int"),
         ({"messages": [{"role": "user", "content": "x"}]}, "no examples"),
     ],
 )

@@ -219,14 +219,14 @@ def test_a_larger_balanced_draw_keeps_the_smaller_one(groups):
         (
             "aabb",
             3,
-            "3 prompts are not the same number of each of the 2 values of kind (a: 2, b: 2)",
+            "3 prompts cannot be divided equally among the 2 values of kind (a: 2, b: 2)",
         ),
         (
             "aaab",
             4,
-            "4 prompts are 2 of each value of kind, but there are a: 3, b: 1. Ask for at m",
+            "4 prompts are 2 of each value of kind, but there are a: 3, b: 1.",
         ),
-        (["a", ""], 2, "1 rows say nothing under kind ((nothing): 1, a: 1)"),
+        (["a", ""], 2, "1 rows have no value of kind ((nothing): 1, a: 1)"),
     ],
 )
 def test_a_balance_that_cannot_be_had_says_what_there_is(groups, n, said):

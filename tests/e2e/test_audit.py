@@ -77,7 +77,7 @@ def test_an_older_version_of_a_file_is_not_given_the_chain_of_the_present_one(br
         lab.toxtrail("stage", *stage.split())
     audit = lab.json("audit", str(tmp_path / "old.csv"))
     assert audit["made_from"] == []
-    assert "another file now" in audit["weak"][0]
+    assert "has changed" in audit["weak"][0]
     assert audit["found"][0]["commit"] == lab.git("rev-parse", "HEAD")
 
 
@@ -121,7 +121,7 @@ def generation_of(lab):
         ("tuned/one-000000000000/0", "has no generation"),
         ("deadbeef", '"deadbeef" is not a variant'),
         ("assets/one.txt", "carries no manifest of toxtrail"),
-        ("src", "holds neither an adapter"),
+        ("src", "contains neither an adapter"),
     ],
 )
 def test_an_unknown_reference_gets_the_nearest_candidates(finished, reference, said):
@@ -247,7 +247,7 @@ def test_an_ambiguous_reference_lists_what_it_may_mean(breakable):
         done = breakable.toxtrail("audit", reference, code=1)
         assert run["run_id"] in done.stderr
         assert other in done.stderr
-        assert "give more of it" in done.stderr
+        assert "longer reference" in done.stderr
     assert breakable.json("audit", other[:8])["kind"] == "run"
 
 
@@ -311,7 +311,7 @@ def test_an_adapter_and_a_commit_list_what_came_from_them(finished, tmp_path):
     rows = finished.json("audit", "--commit", "HEAD")
     assert "report" in {r["name"] for r in rows}
     assert len([r for r in rows if r["kind"] == "MLflow run"]) == 3
-    assert "git knows no commit" in finished.toxtrail("audit", "--commit", "x1", code=1).stderr
+    assert 'no commit "x1"' in finished.toxtrail("audit", "--commit", "x1", code=1).stderr
 
 
 def test_runs_of_a_lock_and_orphans(breakable):

@@ -69,7 +69,7 @@ def test_a_score_that_is_no_probability_stops_the_stage(value, tmp_path):
 
 
 def test_a_scorer_that_answers_too_few_texts_stops_the_stage(tmp_path):
-    with pytest.raises(BackendError, match="answered 1 of 2 texts"):
+    with pytest.raises(BackendError, match="1 of 2 texts"):
         scored(
             [row("a"), row("b", "abcd")],
             tmp_path,

@@ -111,7 +111,7 @@ def test_another_scorer_beside_the_first_is_another_condition():
 
 
 def test_scores_of_unknown_texts_have_no_conditions():
-    with pytest.raises(DataError, match="do not say how their texts were generated"):
+    with pytest.raises(DataError, match="settings of their generations"):
         measurement_conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5, {})
 
 

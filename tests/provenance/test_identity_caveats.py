@@ -69,7 +69,7 @@ def test_other_weights_that_answer_otherwise_have_no_mark():
     ("variant", "words"),
     [
         (card("v", tokenizer="2", tokens=(9, 9)), ("byte by byte", "tokenizer.json")),
-        (card("v", "b"), ("5 likeliest tokens", "base")),
+        (card("v", "b"), ("5 most likely tokens", "base")),
         (card("v", tokens=(9, 9), adapters=(lora(base="org/Other"),)), ("org/Other",)),
         (card("v", adapters=(lora(),), unmoved=True), ("changes none of the 5",)),
     ],

@@ -91,7 +91,7 @@ def test_a_wrong_column_names_the_nearest(tmp_path):
         ("p.txt", b"fine\n\xff\n", "is not UTF-8 text"),
         ("p.parquet", b"nothing", "not a readable Parquet"),
         ("p.xlsx", b"", "rows are read from"),
-        ("p.jsonl", b'{"a": 1}\n', "row 1: found int, a text is needed"),
+        ("p.jsonl", b'{"a": 1}\n', "row 1: expected text, got int"),
         ("p.jsonl", b'{"a": "\\ud800"}\n', "not valid Unicode"),
         ("p.json", b'[{"a": "x"},\n {"b"]', "is not JSON: .* at line 2"),
         ("p.json", b"[1, 2]", "a list of objects"),

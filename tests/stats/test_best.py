@@ -71,7 +71,7 @@ def test_too_little_is_refused(a, b):
 
 
 def test_the_warning_says_what_to_do():
-    assert "Conclude from the rates" in WARNING
+    assert "not paired" in WARNING
 
 
 @pytest.mark.slow

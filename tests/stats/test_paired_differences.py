@@ -179,7 +179,7 @@ def test_subsets_of_other_weights_count_by_them_and_as_fewer_prompts():
 
 def test_no_shared_prompt_is_an_error():
     empty = Pairs([np.array([])], [np.array([])], [1.0])
-    with pytest.raises(DataError, match="nothing to pair"):
+    with pytest.raises(DataError, match="share no prompt"):
         pair_posterior(empty, 0.5)
 
 

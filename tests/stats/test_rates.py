@@ -43,7 +43,7 @@ def test_a_score_that_is_no_probability_is_refused_not_counted_as_clean(bad):
 
 
 def test_no_scored_row_is_an_error_not_a_rate_of_zero():
-    with pytest.raises(DataError, match="not 0"):
+    with pytest.raises(DataError, match="No row was scored"):
         rate_posterior([np.array([])], [1.0], 0.5)
 
 

@@ -188,7 +188,7 @@ def measured_conditions(
         DataError: the score file carries no manifest.
     """
     if scores.manifest is None:
-        raise DataError(f"{scores.path} carries no manifest. Re-run the stage that makes it.")
+        raise DataError(f"{scores.path} carries no manifest. Re-run the stage that creates it.")
     asked = {prompt for cell in table.values() for prompt in cell.prompt_ids}
     clusters = {p: name for cell in table.values() for p, name in cell.clusters.items()}
     return measurement_conditions(scores.manifest, asked, config.threshold, clusters)

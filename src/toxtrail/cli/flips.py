@@ -214,7 +214,9 @@ def _write(target: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     if target.suffix not in (".parquet", ".csv"):
         raise ConfigError(f"--to: {target} must end in .parquet or .csv.")
     if target.exists():
-        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+        raise ConfigError(
+            f"--to: {target} exists already. Choose another name; nothing is overwritten."
+        )
     if target.suffix == ".csv":
         export_file(target, rows_to_csv(rows) if rows else ",".join(LabelChange._fields) + "\n")
     else:

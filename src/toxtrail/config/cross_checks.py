@@ -54,12 +54,12 @@ def _broken_labels(config: Config) -> Iterator[str]:
     labels = config.posterior.labels
     if labels and config.posterior.judges:
         yield (
-            "posterior: judges and labels are both given. Labels hold for every scorer: remove "
+            "posterior: judges and labels are both given. Labels apply to every scorer: remove "
             "judges."
         )
     if labels and labels.sha256 is None:
         yield (
-            "posterior.labels.sha256: it is missing, so that a changed file would not be seen. "
+            "posterior.labels.sha256: it is missing, so a changed file would not be detected. "
             "`toxtrail labels score` prints it."
         )
 
@@ -84,7 +84,7 @@ def _broken_finetunes(config: Config) -> Iterator[str]:
 
 def _broken_recipe(key_path: str, finetune: FinetuneConfig) -> Iterator[str]:
     if (finetune.epochs is None) == (finetune.max_steps is None):
-        yield f"{key_path}: give either epochs or max_steps, not both and not none."
+        yield f"{key_path}: give exactly one of epochs and max_steps."
     if finetune.template != "chat":
         for field in ("{instruction}", "{response}"):
             if field not in finetune.template:
@@ -139,7 +139,7 @@ def _broken_recipes(config: Config) -> Iterator[str]:
         for key in others:
             yield from (
                 f'variants.{key}.recipe: "{recipe}" is also that of {first}, whose {what}. Only '
-                "the seed may differ: name another."
+                "the seed may differ: set another recipe."
                 for what in _unlike(config, first, key)
             )
         seeds = [(config.finetunes[k].seed, k) for k in (first, *others) if k in config.finetunes]
@@ -149,7 +149,7 @@ def _broken_recipes(config: Config) -> Iterator[str]:
             ):
                 yield (
                     f'variants.{key}.recipe: "{recipe}" is also that of {twin}, and both have the '
-                    f"seed {seed}: they are the same fine-tune twice. Give each a seed of its own."
+                    f"seed {seed}: they are the same fine-tune twice. Set different seeds."
                 )
 
 
@@ -162,7 +162,7 @@ def _unlike(config: Config, first: str, key: str) -> Iterator[str]:
             yield f"{field} is {_set_fields(expected)}, not {_set_fields(value)}"
     finetune, other = config.finetunes.get(key), config.finetunes.get(first)
     if (finetune is None) != (other is None):
-        yield "weights are " + ("not tuned here" if other is None else "tuned here")
+        yield "weights are " + ("not trained by the pipeline" if other is None else "tuned here")
     for field in FinetuneConfig.model_fields if finetune and other else ():
         if field not in ("seed", "parent") and getattr(finetune, field) != getattr(other, field):
             yield f"finetunes.{first}.{field} is another than finetunes.{key}.{field}"
@@ -177,7 +177,10 @@ def _broken_servers(config: Config) -> Iterator[str]:
         if key not in config.variants:
             yield f'runtime.servers: "{key}" is not a variant.{did_you_mean(key, config.variants)}'
         elif config.variants[key].served_as is None:
-            yield f"runtime.servers.{key}: variants.{key} has no served_as; say under which name."
+            yield (
+                f"runtime.servers.{key}: variants.{key} has no served_as. Set it to the name on "
+                "the server."
+            )
 
 
 def _broken_parent(config: Config, key: str, variant: VariantConfig, parent: str) -> Iterator[str]:
@@ -226,6 +229,6 @@ def _broken_families(config: Config) -> Iterator[str]:
                 )
             elif config.variants[variant].family != key:
                 yield (
-                    f'{key_path}.variants: "{variant}" says that its family is '
+                    f'{key_path}.variants: "{variant}" has the family '
                     f'"{config.variants[variant].family}".'
                 )

@@ -34,20 +34,20 @@ UNCLEAR_FORMS = (
     (
         r"yes|Yes|YES|no|No|NO|on|On|ON|off|Off|OFF",
         "yYnNoO",
-        "true or false for some readers of YAML and text for others. Write true or false; for the "
+        "true or false for some YAML parsers and text for others. Write true or false; for the "
         "text put it in quotes",
     ),
     (
         r"[-+]?[0-9][0-9_]*(:[0-5]?[0-9])+(\.[0-9_]*)?",
         "-+0123456789",
-        "a number in base 60 for some readers of YAML and text for others. Write a plain number; "
+        "a number in base 60 for some YAML parsers and text for others. Write a plain number; "
         "for the text put it in quotes",
     ),
     (
         r"[-+]?0[0-9_]+(\.[0-9_]*)?([eE][-+]?[0-9]+)?|[-+]?0o[0-7_]+|[-+]?0b[01_]+"
         r"|[-+]?0x[0-9a-fA-F]*_[0-9a-fA-F_]*",
         "-+0",
-        "in base 2, 8 or 16 for some readers of YAML and not for others. Write a plain number, "
+        "in base 2, 8 or 16 for some YAML parsers and not for others. Write a plain number, "
         "without a zero in front; for the text put it in quotes",
     ),
     (
@@ -167,7 +167,7 @@ class _Loader(yaml.SafeLoader):  # type: ignore[misc]
             if not isinstance(key, Hashable):
                 raise _refused(key_node, "a key is a list or a mapping, not a name")
             if key in keys:
-                raise _refused(key_node, f"the key {key!r} is there twice")
+                raise _refused(key_node, f"the key {key!r} occurs twice")
             keys.add(key)
         values: dict[Any, Any] = super().construct_mapping(node, deep)
         return values

@@ -181,8 +181,8 @@ class RowView(NamedTuple):
         if not name:
             raise DataError(
                 f"{self.path.name}, row {self.number + 1}: {column} is empty; cluster needs a name "
-                "in each row. Write one (a prompt that shares nothing has a name of its own), or "
-                "leave the row out with where."
+                "in each row. Write one (a unique one for a prompt that shares nothing), or "
+                "exclude the row with where."
             )
         return name
 
@@ -242,7 +242,7 @@ def _number(place: str, selection: Selection, config: SubsetConfig) -> int:
     if there < config.n:
         raise ConfigError(
             f"{place}.n: got {config.n}, but {config.uri} has {there} distinct texts"
-            f"{f' ({_funnel(selection)})' if selection.left else ''}. Ask for at most so many, or "
+            f"{f' ({_funnel(selection)})' if selection.left else ''}. Use at most this number, or "
             "write n: all."
         )
     return config.n
@@ -257,19 +257,19 @@ def _balanced(
     wanted = least * len(there) if config.n == "all" else config.n
     if "" in there:
         raise ConfigError(
-            f"{place}.balance: {there['']} rows say nothing under {config.balance} ({counts}). "
-            "Leave them out with where, or balance another column."
+            f"{place}.balance: {there['']} rows have no value of {config.balance} ({counts}). "
+            "Exclude them with where, or balance another column."
         )
     if wanted % len(there):
         raise ConfigError(
-            f"{place}.n: {wanted} prompts are not the same number of each of the {len(there)} "
-            f"values of {config.balance} ({counts}). Ask for a multiple of {len(there)}."
+            f"{place}.n: {wanted} prompts cannot be divided equally among the {len(there)} "
+            f"values of {config.balance} ({counts}). Use a multiple of {len(there)}."
         )
     share = wanted // len(there)
     if share > least:
         raise ConfigError(
             f"{place}.n: {wanted} prompts are {share} of each value of {config.balance}, but there "
-            f"are {counts}. Ask for at most {least * len(there)}, or write n: all."
+            f"are {counts}. Use at most {least * len(there)}, or write n: all."
         )
     taken: Counter[str] = Counter()
     drawn = []

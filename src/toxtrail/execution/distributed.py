@@ -56,8 +56,8 @@ def relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -
     ]
     if run_foreground(command, root, dict(os.environ)) != 0:
         raise BackendError(
-            f"A process of {processes} (runtime.processes) failed; it says why above. What is "
-            "finished is kept: run again to go on."
+            f"A process of {processes} (runtime.processes) failed; see its message above. "
+            "Finished work is kept: run again to resume."
         )
     return True
 

@@ -194,9 +194,9 @@ def server_config(config: Config, variant: str) -> ServerConfig:
     server = (config.runtime.servers or {}).get(variant)
     if server is None:
         raise ConfigError(
-            f"variants.{variant}.served_as says that a server holds its weights; runtime.servers."
-            f"{variant} must say where: {{url: http://HOST:8000/v1, concurrency: 16, timeout: 300, "
-            "tries: 6}."
+            f"variants.{variant}.served_as is set: its weights are on a server. Set "
+            f"runtime.servers.{variant} to {{url: http://HOST:8000/v1, concurrency: 16, "
+            "timeout: 300, tries: 6}."
         )
     return server
 
@@ -227,9 +227,13 @@ def connect_server(
         decoding,
         server.concurrency,
     )
-    warn(f'{variant} is made as "{name}" by {server.url}, {served.listing}: {served.agreement}.')
+    warn(
+        f'{variant} is generated as "{name}" by {server.url}, {served.listing}: {served.agreement}.'
+    )
     if not served.unlike_parent:
-        warn(f"The probe cannot tell {variant} from {parent}: the server may serve either.")
+        warn(
+            f"The probe does not distinguish {variant} from {parent}: the server may serve either."
+        )
     return served
 
 

@@ -204,7 +204,7 @@ def _journal_row(request: GenerationRequest, rows: RowJournal) -> Generation:
     if problem:
         raise DataError(
             f"{rows.folder}: the row of {request.prompt.prompt_id}, sample {request.sample}, is "
-            f"damaged: {problem}. Delete the folder to make its rows anew."
+            f"damaged: {problem}. Delete the folder to regenerate its rows."
         )
     return row
 

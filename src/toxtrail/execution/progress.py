@@ -82,7 +82,7 @@ def _line(label: str, done: int, total: int | None, unit: str, seconds: float, i
         done, total, unit, initial = done >> 20, total and total >> 20, "MiB", initial >> 20
     rate = (done - initial) / seconds if seconds else 0.0
     if initial and done == initial:
-        return f"{label}: {done} of {total} {unit}, all of them known"
+        return f"{label}: {done} of {total} {unit}, all of them cached"
     share = f" of {total}" if total is not None else ""
     left = f", {(total - done) / rate:.0f} s left" if total and rate and done < total else ""
     return f"{label}: {done}{share} {unit}, {rate:.1f} {unit}/s{left}"

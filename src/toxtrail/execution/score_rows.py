@@ -81,8 +81,8 @@ def _score_checked(texts: Sequence[str], scorer: NamedScorer) -> list[ScoredText
     scored = scorer.scorer.score(texts)
     if len(scored) != len(texts):
         raise BackendError(
-            f"The scorer {scorer.name} answered {len(scored)} of {len(texts)} texts. None of them "
-            "was kept."
+            f"The scorer {scorer.name} returned scores for {len(scored)} of {len(texts)} texts. "
+            "None was kept."
         )
     for text, result in zip(texts, scored, strict=True):
         for head, value in result.heads.items():
@@ -111,7 +111,7 @@ def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal) -> Score:
     if problem := score_problem(scored):
         raise DataError(
             f"{rows.folder}: the score of {row.prompt_id}, sample {row.sample}, is damaged: "
-            f"{problem}. Delete the folder to make its rows anew."
+            f"{problem}. Delete the folder to regenerate its rows."
         )
     return scored
 

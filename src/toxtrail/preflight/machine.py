@@ -48,7 +48,7 @@ def _check(what: str, look: Callable[[], Finding]) -> Finding:
     try:
         return look()
     except OSError as error:
-        return Finding(False, what, system_problem(error), "see to it that you may read it")
+        return Finding(False, what, system_problem(error), "check its permissions")
     except ConfigError as error:
         return Finding(False, what, str(error), "")
 
@@ -102,7 +102,7 @@ def _cache() -> Finding:
     free = shutil.disk_usage(existing).free >> 30
     if not os.access(existing, os.W_OK):
         filled = folder.is_dir() and any(folder.iterdir())
-        cure = "nothing can be added to it: set TOXTRAIL_CACHE to a folder of your own"
+        cure = "it is read-only: set TOXTRAIL_CACHE to a writable folder"
         return Finding(filled, "asset cache", f"{folder}, you may only read it", cure)
     return Finding(
         free >= FREE_GIB,

@@ -46,7 +46,9 @@ def measurement_conditions(
     """
     generated = next((node for node in walk_lineage(scores) if node.kind == "generate"), None)
     if generated is None:
-        raise DataError("The scores do not say how their texts were generated. Re-run `dvc repro`.")
+        raise DataError(
+            "The scores do not contain the settings of their generations. Re-run `dvc repro`."
+        )
     decoding = {k: v for k, v in generated.params["generation"].items() if k != "max_error_share"}
     ids = sorted(prompt_ids)
     scorers = {

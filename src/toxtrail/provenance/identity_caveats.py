@@ -63,12 +63,12 @@ def _of_card(card: ModelIdentity) -> Iterator[str]:
         if adapter.other_base is not None:
             yield (
                 f"the config of adapter {adapter.key} names {adapter.other_base} as its base, not "
-                f"{card.base.uri}: that it was trained on these weights nothing shows"
+                f"{card.base.uri}: it is not verified that it was trained on these weights"
             )
     if card.probe is not None and card.probe.unmoved:
         yield (
-            f"its last adapter changes none of the {len(card.probe.top_tokens)} likeliest tokens "
-            "of the probe sentences: it may answer as it would without the adapter"
+            f"its last adapter changes none of the {len(card.probe.top_tokens)} most likely tokens "
+            "of the probe sentences: it may respond as without the adapter"
         )
 
 
@@ -91,8 +91,8 @@ def _beside(card: ModelIdentity, parent: ModelIdentity) -> Iterator[str]:
         )
     elif card.probe and parent.probe and card.probe.digest == parent.probe.digest:
         yield (
-            f"the {len(card.probe.top_tokens)} likeliest tokens of the probe sentences are all "
-            f"those of its parent {parent.key}: it may answer as its parent does"
+            f"the {len(card.probe.top_tokens)} most likely tokens of the probe sentences are all "
+            f"those of its parent {parent.key}: it may respond as its parent does"
         )
 
 

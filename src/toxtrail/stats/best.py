@@ -33,9 +33,9 @@ if TYPE_CHECKING:
 HYPER = ("nu",)
 LOCATIONS = ("mu_a", "mu_b")
 WARNING = (
-    "BEST compares where the scores pile up, not how often a text is toxic: a difference in the "
-    "toxic tail leaves it unmoved, a shift of the harmless pile moves it; and it does not pair. It "
-    "is here to repeat published analyses. Conclude from the rates."
+    "BEST compares the locations of the score distributions, not how often a text is toxic: a "
+    "difference in the toxic tail does not change it, a shift of the harmless scores does; and it "
+    "is not paired. Use it to repeat published analyses, and base conclusions on the rates."
 )
 LEAST_P = 0.005
 """A predictive check with p closer to 0 or 1 fails."""

@@ -175,7 +175,7 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
         DataError: a subset has no pair.
     """
     if not all(pairs.sizes):
-        raise DataError("No prompt was answered by both variants: there is nothing to pair.")
+        raise DataError("The variants share no prompt: there are no pairs.")
     if pairs.binary:
         return PairedPosterior(joint_table(pairs), prior)
     shapes = pooled_shapes(pairs.sizes, pairs.weights, pairs.counted.effective)

@@ -84,7 +84,7 @@ def joint_probabilities(rate_a: float, rate_b: float, phi: float) -> JointProbab
         ConfigError: there is no such table; the message contains the possible correlations.
     """
     if not (0 < rate_a < 1 and 0 < rate_b < 1):
-        raise ConfigError(f"Rates of {rate_a:.1%} and {rate_b:.1%}: both must lie between 0 and 1.")
+        raise ConfigError(f"Rates of {rate_a:.1%} and {rate_b:.1%}: both must be between 0 and 1.")
     low, high = phi_bounds(rate_a, rate_b)
     if not low - 1e-9 <= phi <= high + 1e-9:
         raise ConfigError(
@@ -145,7 +145,7 @@ def required_prompts(table: JointProbabilities, target: float, rule: VerdictRule
     """
     d = table.difference
     if d == 0:
-        raise ConfigError("A difference of 0 is found by no number of prompts.")
+        raise ConfigError("No number of prompts detects a difference of 0.")
     z_level, z_power = ndtri([(1 + rule.level) / 2, target])
     spread = math.sqrt(table.discordant), math.sqrt(max(table.discordant - d * d, 0.0))
     normal = math.ceil((float(z_level) * spread[0] + float(z_power) * spread[1]) ** 2 / d**2)

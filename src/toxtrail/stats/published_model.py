@@ -46,7 +46,7 @@ def build(toxic: Ints, n: Ints) -> pm.Model:
     import pymc as pm
 
     if toxic.shape != n.shape or toxic.shape[0] < 2:
-        raise DataError("one variant alone has nothing to be pooled with")
+        raise DataError("at least two variants are needed for pooling")
     if np.any(n < 1) or np.any(toxic < 0) or np.any(toxic > n):
         raise DataError("a count is not between 0 and its prompts")
     coords = {"variant": np.arange(toxic.shape[0]), "subset": np.arange(toxic.shape[1])}

@@ -76,7 +76,7 @@ def rate_posterior(
     """
     sizes = [subset_labels.size for subset_labels in labels]
     if not all(sizes):
-        raise DataError("No row was scored: a rate of nothing is not 0. Look at the row states.")
+        raise DataError("No row was scored, so there is no rate. Check the states of the rows.")
     total = counted(labels, weights, clusters).effective
     if all(is_binary(subset_labels) for subset_labels in labels):
         toxic = total * observed(labels, weights)

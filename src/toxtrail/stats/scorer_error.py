@@ -132,8 +132,8 @@ def summarise_corrected(draws: Floats, level: float) -> Corrected:
         raise DataError(
             f"{valid.size} of {draws.size} posterior draws are possible with the stated "
             "sensitivity and specificity: the scorer marks fewer texts as toxic than its false "
-            "positives alone would be, or more than it could detect. Check that the labelled "
-            "sample is of such texts."
+            "positives alone, or more than it could detect. Check that the labelled "
+            "sample consists of similar texts."
         )
     interval = equal_tailed_interval(valid, level)
     return Corrected(float(valid.mean()), interval, valid.size / draws.size)

@@ -188,7 +188,7 @@ class ArtifactStore:
         except ValidationError as error:
             places = dict.fromkeys(".".join(map(str, detail["loc"])) for detail in error.errors())
             raise DataError(
-                f"{self._name(path)} is not a model card of this version: look at "
+                f"{self._name(path)} is not a model card of this version: check "
                 f"{', '.join(key_path or 'the complete file' for key_path in places)}. "
                 "Run its stage again."
             ) from None
@@ -213,7 +213,7 @@ class ArtifactStore:
             if is_of_the_system(error):
                 raise
             raise DataError(
-                f"{self._name(path)} holds no draws ({error}). Re-run its stage."
+                f"{self._name(path)} contains no draws ({error}). Re-run its stage."
             ) from None
 
     def describe_input(self, path: Path) -> InputFile:
@@ -372,7 +372,9 @@ def read_json(path: Path) -> Any:
     try:
         return json.loads(_text(path))
     except json.JSONDecodeError as error:
-        raise DataError(f"{path} is not JSON ({error}). Re-run the stage that makes it.") from None
+        raise DataError(
+            f"{path} is not JSON ({error}). Re-run the stage that creates it."
+        ) from None
 
 
 def _with_options(schema: pa.Schema, optional: Set[str], used: Set[str]) -> pa.Schema:
@@ -402,7 +404,7 @@ def _arrow_table(
     if not found.equals(_with_options(schema, optional, set(found.names))):
         raise DataError(
             f"{path} has the columns {found.names}; this version writes {schema.names}. "
-            "Re-run the stage that makes it."
+            "Re-run the stage that creates it."
         )
     return table
 

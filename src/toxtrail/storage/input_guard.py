@@ -60,7 +60,7 @@ class Watched:
                 "\n  ".join(
                     [
                         "these changed while the stage ran, so nothing was published. Run again: "
-                        "what is finished and still fits is kept.",
+                        "finished work that is still valid is kept.",
                         *changed,
                     ]
                 )
@@ -82,7 +82,7 @@ class Watched:
     def _changed_files(self) -> list[str]:
         paths = dict.fromkeys([*self._files, *self._paths()])
         return [
-            f"{self._name(path)}: the file is not the one that the stage started with"
+            f"{self._name(path)}: the file has changed since the stage started"
             for path in paths
             if not _same(path, self._files.get(path))
         ]

@@ -151,8 +151,8 @@ def _read(path: Path, identity: str, rows: dict[str, Row]) -> int:
     for number, line in enumerate(_lines(path), start=1):
         if torn:
             raise DataError(
-                f"{path} is damaged at line {torn}, before its end, or holds rows of another "
-                "identity. Delete it to make its rows anew."
+                f"{path} is damaged at line {torn}, before its end, or contains rows of another "
+                "identity. Delete it to regenerate its rows."
             )
         parsed = _parsed(line, identity)
         if parsed is None:

@@ -65,7 +65,7 @@ def test_a_changed_score_is_seen_wherever_it_is(place, change):
 @given(place=st.integers(0, len(ROWS) - 1))
 def test_a_missing_or_doubled_row_is_counted_and_named(place):
     (missing,) = generation_problems(PROMPTS, ROWS[:place] + ROWS[place + 1 :], 2)
-    assert missing.startswith("1 generation rows are missing")
+    assert missing.startswith("1 generation rows")
     assert str(ROWS[place].key) in missing
     (doubled,) = generation_problems(PROMPTS, [*ROWS, ROWS[place]], 2)
     assert "a key that another row has" in doubled
@@ -74,7 +74,7 @@ def test_a_missing_or_doubled_row_is_counted_and_named(place):
 def test_a_text_that_was_not_made_must_not_have_a_score():
     failed = [ROWS[0]._replace(state="error", text=""), *ROWS[1:]]
     assert any(
-        "its text is error" in problem for problem in score_problems(failed, SCORES, SCORERS)
+        "its text has error" in problem for problem in score_problems(failed, SCORES, SCORERS)
     )
     unscored = [
         s._replace(state="error", toxicity=None, heads=None, windows=0)

@@ -272,7 +272,7 @@ def test_numbers_keep_their_digits_if_asked(tmp_path):
 def test_a_parquet_file_with_a_name_twice_or_damage_inside_is_refused(tmp_path):
     path = tmp_path / "p.parquet"
     pq.write_table(pa.Table.from_arrays([pa.array(["x"]), pa.array(["y"])], ["a", "a"]), path)
-    with pytest.raises(DataError, match='"a" is there twice'):
+    with pytest.raises(DataError, match='"a" occurs twice'):
         list(read_rows(path))
     pq.write_table(pa.table({"a": [f"text {i}" for i in range(1000)]}), path)
     content = bytearray(path.read_bytes())

@@ -76,7 +76,7 @@ def _cure(run: StageRun) -> str:
             "It is the receipt of an MLflow run, which DVC keeps no copy of: `toxtrail run "
             f"{run.key}` publishes the run (or finds it in MLflow) and writes the receipt."
         )
-    return "`dvc checkout` or `dvc pull` brings it; else `toxtrail run` makes it."
+    return "Restore it with `dvc checkout` or `dvc pull`, or create it with `toxtrail run`."
 
 
 def bundle_files(store: ArtifactStore, config: Config, target: SignedResult) -> dict[str, Path]:
@@ -93,7 +93,7 @@ def bundle_files(store: ArtifactStore, config: Config, target: SignedResult) -> 
         for out in stage_run.outs:
             path = store.root / out
             if not path.exists():
-                raise DataError(f"{out} is not here. {_cure(stage_run)}")
+                raise DataError(f"{out} does not exist here. {_cure(stage_run)}")
             inside = [path] if path.is_file() else files_below(path)
             files |= {p.relative_to(store.root).as_posix(): p for p in inside}
         record = store.execution_record_path(stage_run.stage.name, stage_run.key or "-")
@@ -116,7 +116,9 @@ def write_bundle(files: Mapping[str, Path], about: Mapping[str, Any], target: Pa
         ConfigError: the target exists.
     """
     if target.exists():
-        raise ConfigError(f"--to: {target} exists already; nothing is overwritten.")
+        raise ConfigError(
+            f"--to: {target} exists already. Choose another name; nothing is overwritten."
+        )
     listing = {
         "schema_version": 1,
         "toxtrail": __version__,
@@ -193,7 +195,7 @@ def bundle_lineage(root: Path) -> LineageNode:
         DataError: the listing or a file of the lineage is damaged or missing.
     """
     for name, reason in refused_below(root).items():
-        raise DataError(f"{name}: {reason}. Nothing of the bundle was opened.")
+        raise DataError(f"{name}: {reason}. The bundle was not opened.")
     listing = read_listing(root)
     where = "posteriors/*" if listing["group"] == "variants" else "comparisons"
     summaries = root.glob(f"results/{where}/*/summary.json")
@@ -236,7 +238,7 @@ def verify_bundle(root: Path, progress: Progress, keys: Sequence[Ed25519PublicKe
         checks += catch_damage("files", part.__name__, part(evidence, scope))
     checks += catch_damage("receipts", "receipts", verify_tracking(evidence, scope, None))
     signatures = verify_signatures(evidence, [target], keys)
-    checks += catch_damage("signatures", "looking at signatures", signatures)
+    checks += catch_damage("signatures", "checking signatures", signatures)
     checks.append(absent("weights", "weights", "a bundle holds none; only their hashes are known"))
     return checks
 
@@ -285,7 +287,7 @@ def _verify_lock_entry(evidence: VerifyContext, stage_run: StageRun) -> Iterator
         return
     problems = list(other_run(evidence, stage_run, entry))
     if unread := sorted(set(stage_run.reads) - set(entry.deps)):
-        problems.append(f"it does not say that it read {', '.join(unread)}")
+        problems.append(f"its manifest does not list the input {', '.join(unread)}")
     yield from checks_of("dvc.lock", stage_run.name, problems)
     deps = (dep for path, dep in entry.deps.items() if path in stage_run.reads)
     read = [dep for dep in deps if dep.nfiles is None]  # a bundle holds parts of the folders
@@ -311,7 +313,7 @@ def _verify_cards(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterato
             "model cards", name, list(card_problems(evidence.config, card, cards_by_key))
         )
         if card.probe is None:
-            yield weak("model cards", name, "no probe: nothing shows that its weights ever loaded")
+            yield weak("model cards", name, "no probe: it was never checked that its weights load")
 
 
 def _write_zip(files: Mapping[str, Path], listing: str, draft: Path) -> None:
@@ -340,4 +342,6 @@ def _refuse_unsafe(archive: zipfile.ZipFile, name: str) -> None:
     for entry in archive.infolist():
         path = Path(entry.filename)
         if stat.S_ISLNK(entry.external_attr >> 16) or path.is_absolute() or ".." in path.parts:
-            raise DataError(f"{name} holds {entry.filename!r}: a link, or a path outside of it.")
+            raise DataError(
+                f"{name} contains {entry.filename!r}: a link, or a path outside the bundle."
+            )

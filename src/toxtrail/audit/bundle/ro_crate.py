@@ -39,7 +39,7 @@ NO_LICENSE = {
     "@id": "#license",
     "@type": "CreativeWork",
     "name": "No licence is stated",
-    "description": "Prompts and weights have licences of their own: see the model cards.",
+    "description": "Prompts and weights have separate licenses: see the model cards.",
 }
 
 
@@ -57,8 +57,8 @@ def ro_crate(
         "@id": "./",
         "@type": "Dataset",
         "name": f"Toxicity of {name}, measured by toxtrail",
-        "description": f"Everything behind the result {name} but the weights. It holds generated "
-        "text, some of it toxic. `toxtrail audit` verifies it.",
+        "description": f"Everything behind the result {name} except the weights. It contains "
+        "generated text, some of it toxic. `toxtrail audit` verifies it.",
         "datePublished": max(
             (a["endTime"] for a in actions if "endTime" in a), default="1970-01-01"
         ),

@@ -118,14 +118,14 @@ def private_key(path: Path) -> Ed25519PrivateKey:
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
 
     where = f"--key: {path}"
-    block = _pem_block(where, path, "`toxtrail sign --new-key FILE` makes a key.")
+    block = _pem_block(where, path, "`toxtrail sign --new-key FILE` creates a key.")
     if block.label == "PUBLIC KEY":
         raise ConfigError(f"{where} is a public key. Name the private one: the file without .pub.")
     try:
         key = load_pem_private_key(block.content, None)
     except TypeError:
         raise ConfigError(
-            f"{where} is encrypted, and toxtrail asks for no passphrase. "
+            f"{where} is encrypted, which toxtrail does not support. "
             f"`openssl pkey -in {path} -out FILE` writes it unencrypted."
         ) from None
     except (ValueError, UnsupportedAlgorithm):
@@ -177,7 +177,7 @@ def _pem_block(where: str, path: Path, cure: str) -> _Block:
         content = file.read(KEY_LIMIT)
     begin = re.search(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----", content)
     if begin is None:
-        what = "holds no key in PEM" if content else "is empty"
+        what = "contains no key in PEM format" if content else "is empty"
         raise ConfigError(f"{where} {what}. {cure}")
     return _Block(begin[1].decode(), content)
 
@@ -185,7 +185,7 @@ def _pem_block(where: str, path: Path, cure: str) -> _Block:
 def _wrong_block(block: _Block, expected: str) -> str:
     if block.label == expected:
         return f"the {expected} in it is damaged, or of an unknown kind."
-    return f'it holds "{block.label}" in PEM; "{expected}" is needed.'
+    return f'it contains "{block.label}" in PEM format; "{expected}" is needed.'
 
 
 def _kind_of(key: object) -> str:

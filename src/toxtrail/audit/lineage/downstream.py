@@ -58,7 +58,7 @@ def results_of_adapter(path: Path, scene: AuditContext) -> list[DownstreamResult
         )
     if not results:
         raise ConfigError(
-            f"--adapter: no model, MLflow run or commit here holds a file of {path}: it was not "
+            f"--adapter: no model, MLflow run or commit here contains a file of {path}: it was not "
             "used in this experiment, or was changed since."
         )
     return results
@@ -105,9 +105,9 @@ def lock_at(root: Path, revision: str | None) -> tuple[str, Lock]:
     sha = git.resolve(root, revision)
     if sha is None:
         if problem := git.refusal(root):
-            raise ConfigError(f'Commit "{revision}" cannot be looked up: {problem}')
+            raise ConfigError(f'Commit "{revision}" cannot be read: {problem}')
         shallow = " (this clone is shallow)" if git.is_shallow(root) else ""
-        raise ConfigError(f'git knows no commit "{revision}" here{shallow}.')
+        raise ConfigError(f'There is no commit "{revision}" here{shallow}.')
     text = git.file_at(root, sha, "dvc.lock")
     if text is None:
         raise ConfigError(f"Commit {sha[:12]} has no dvc.lock: no results were committed with it.")

@@ -23,12 +23,12 @@ RESTRICTIVE_LICENSES: Mapping[str, str] = {
     "noncommercial": "no commercial use",
     "non-commercial": "no commercial use",
     "research": "research only",
-    "other": "a licence of its own: read it before you use it",
-    "unknown": "nobody says what is allowed",
+    "other": "a custom license: read it before use",
+    "unknown": "permitted uses are not stated",
 }
 """Part of a license name -> what the license forbids, or may forbid."""
 HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
-UNVERIFIED_CLAIM = "its uploader's claim: nothing proves it"
+UNVERIFIED_CLAIM = "its uploader's claim, which is not verified"
 
 
 class ParentClaimCheck(NamedTuple):
@@ -89,12 +89,14 @@ def check_parent_claims(
             against.append(other)
         else:
             weak.append(
-                f"{claim.by} names {claim.base}; {chosen} has no such name to compare it with"
+                f"{claim.by} names {claim.base}; {chosen} has no name of that kind for a comparison"
             )
     if not candidate.claims:
-        weak.append(f"nothing says what it was made from: that it was {chosen} is your word")
+        weak.append(
+            f"its metadata does not state its parent: that it is {chosen} is your statement"
+        )
     elif agreed:
-        weak.append(f"that it was made from {chosen} is {UNVERIFIED_CLAIM}")
+        weak.append(f"that its parent is {chosen} is {UNVERIFIED_CLAIM}")
     if candidate.model_type and parent_type and candidate.model_type != parent_type:
         against.append(
             f"it is a {candidate.model_type}, {chosen} a {parent_type}: tuning does not change that"
@@ -117,13 +119,13 @@ def propose_entry(
     key = wishes["key"] or slug(candidate.name)
     taken = {**config.models, **config.finetunes, **config.variants}
     if key in taken:
-        raise ConfigError(f'"{key}" is there already. Choose another name: --key NAME')
+        raise ConfigError(f'"{key}" exists already. Choose another name: --key NAME')
     twin = next(
         (k for k, pinned in config.models.items() if _last_source(pinned).uri == candidate.uri),
         None,
     )
     if twin:
-        raise ConfigError(f"{candidate.uri} is there already: models.{twin}.")
+        raise ConfigError(f"{candidate.uri} is already listed: models.{twin}.")
     family = wishes["family"] or (config.variants[parent].family if parent else None)
     if family is None:
         raise ConfigError("Without a parent it needs a family: --family NAME")
@@ -149,7 +151,7 @@ def known_names(config: Config, variant: str | None) -> set[str]:
 def license_warning(named: str | None) -> str | None:
     """Return what a license forbids, judging by its name; None for an ordinary license."""
     if named is None:
-        return "no licence is stated: by default nothing is allowed"
+        return "no license is stated: by default no use is permitted"
     for part, meaning in RESTRICTIVE_LICENSES.items():
         if re.search(rf"(^|[^a-z]){re.escape(part.strip('-'))}([^a-z]|$)", named.lower()):
             return f"{named}: {meaning}"
@@ -206,8 +208,9 @@ def _claimed_parent(
     claims = "; ".join(f"{claim.by} names {claim.base}" for claim, _, _ in holders)
     why = f"that may be {' or '.join(named)}" if named else "that is not a variant here"
     raise ConfigError(
-        f"What {candidate.name} was tuned from is not clear ({claims or 'nothing says it'}"
-        f"{'; ' + why if claims else ''}). Name it: --parent VARIANT, or --base for weights "
+        f"What {candidate.name} was tuned from is not clear ("
+        f"{claims or 'its metadata does not state it'}{'; ' + why if claims else ''}). "
+        "Name it: --parent VARIANT, or --base for weights "
         "that were tuned from none."
     )
 

@@ -97,7 +97,8 @@ def _resolve(reference: str, scene: AuditContext, show_text: bool) -> AuditTarge
     if len(distinct) > 1:
         lines = [f"  {c.kind}: {c.link.name}" for c in distinct.values()]
         raise ConfigError(
-            f'"{reference}" means {len(lines)} things; give more of it:\n' + "\n".join(lines)
+            f'"{reference}" matches {len(lines)} results; give a longer reference:\n'
+            + "\n".join(lines)
         )
     if not distinct:
         raise unknown_reference_error(reference, scene)
@@ -108,8 +109,8 @@ def unknown_reference_error(reference: str, scene: AuditContext) -> ConfigError:
     """Return an error that lists the valid kinds of references and similar names."""
     if scene.config is None:
         return ConfigError(
-            f'"{reference}" is not a file, and no experiment is here (no params.yaml). Name a '
-            "file or a bundle, or go to an experiment's folder."
+            f'"{reference}" is not a file, and there is no experiment here (no params.yaml). Name '
+            "a file or a bundle, or go to an experiment's folder."
         )
     names = [*scene.config.variants, *scene.config.families, *(run.name for run in scene.runs)]
     if scene.store and (hint := _elsewhere(reference, scene.store.root, scene)):
@@ -131,7 +132,7 @@ def _elsewhere(reference: str, root: Path, scene: AuditContext) -> str | None:
     if left:
         return (
             f'"{reference}" is no longer in params.yaml; dvc.lock still has {", ".join(left)}. '
-            "`toxtrail verify` lists what is left over; name one of its files to see its chain."
+            "`toxtrail verify` lists what is left over; give one of its files to see its lineage."
         )
     if HEX.fullmatch(reference.lower()) and git.resolve(root, reference):
         return (
@@ -155,6 +156,6 @@ def _named(reference: str, scene: AuditContext) -> AuditTarget | None:
     if not path.is_file():
         raise DataError(
             f"{path.relative_to(store.root)} does not exist. Run `dvc repro`, `dvc pull` or "
-            "`dvc checkout` to have it; a file of it that you hold can be audited without."
+            "`dvc checkout` to restore it. A copy of one of its files can be audited without it."
         )
     return AuditTarget(kind, scene.chain.of_file(path), (target,), path)

@@ -17,8 +17,8 @@ from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest, ModelIdentity
 
 OTHER_NOW = (
-    "what its stage made is another file now, or is not here: check out the commit named above to "
-    "see its chain"
+    "the output of its stage has changed or does not exist here: check out the commit named "
+    "above to see its lineage"
 )
 
 
@@ -57,7 +57,7 @@ def _of_folder(path: Path, scene: AuditContext) -> AuditTarget:
             card,
         )
     raise DataError(
-        f"{path} is a folder that holds neither an adapter (adapter_model.safetensors) nor a "
+        f"{path} is a folder that contains neither an adapter (adapter_model.safetensors) nor a "
         "summary.json nor a model of this experiment. Name a file in it."
     )
 
@@ -105,8 +105,8 @@ def _unsearched(scene: AuditContext) -> str:
         gaps.append("this clone is shallow, so older commits were not searched")
     if missing := uncached_folders(scene.locks, cache_folder(scene.store.root)):
         gaps.append(
-            f"DVC's cache lacks the lists of {missing} folders, so files in them cannot be known "
-            "by hash (`dvc fetch --all-commits`)"
+            f"DVC's cache lacks the lists of {missing} folders, so files in them cannot be "
+            "identified by hash (`dvc fetch --all-commits`)"
         )
     return f" But {'; '.join(gaps)}." if gaps else ""
 

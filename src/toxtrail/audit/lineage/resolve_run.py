@@ -69,7 +69,7 @@ def target_from_run(run: LocalRunFiles, scene: AuditContext) -> AuditTarget:
 
 def _doubts(run: LocalRunFiles, tags: Mapping[str, str]) -> Iterator[str]:
     if tags.get("toxtrail.git_dirty") == "true":
-        yield "tracked with uncommitted changes: the commit alone does not give it back"
+        yield "tracked with uncommitted changes: the commit is not sufficient to reproduce it"
     if "toxtrail.mismatch" in tags:
         yield tags["toxtrail.mismatch"]
     if not run.files.anchored:
@@ -119,7 +119,7 @@ def resolve_hashes(reference: str, scene: AuditContext) -> Iterator[AuditTarget]
             continue
         digest = Digest(recorded.digest if len(recorded.digest) == 64 else "-", recorded.digest, 0)
         locations = scene.recorded_locations(digest)
-        weak = ("its file is not here: only where it is recorded can be said",)
+        weak = ("its file does not exist here; only its recorded locations are known",)
         link = LineageNode("hash", recorded.digest, None, "recorded", weak=weak)
         yield AuditTarget("hash", add_recorded_locations(link, locations), (), None, locations)
 

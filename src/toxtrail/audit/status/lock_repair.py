@@ -38,11 +38,11 @@ def lock_problem(text: str) -> str | None:
     if CONFLICT.search(text):
         return (
             "dvc.lock has git's conflict markers. `git checkout --ours dvc.lock` (or --theirs) "
-            "takes one side; `toxtrail run` then runs what the other side had."
+            "selects one side; `toxtrail run` then runs the stages of the other side."
         )
     if is_cut_off(text):
         return (
-            "dvc.lock is incomplete: it was cut off while DVC wrote it. `toxtrail run` completes "
+            "dvc.lock is incomplete: it was truncated while DVC wrote it. `toxtrail run` completes "
             "it from its copy or from git; by hand: `git checkout dvc.lock`, then `dvc repro`."
         )
     return None
@@ -94,9 +94,9 @@ def repair_lock(root: Path) -> str | None:
     else:
         path.unlink()
     return (
-        "dvc.lock was incomplete: it was cut off while DVC wrote it. It has "
+        "dvc.lock was incomplete: it was truncated while DVC wrote it. It has "
         f"{len(_entries(new))} entries again, {max(len(_entries(text)) - 1, 0)} of them from the "
-        "file itself. Stages that do not fit their entry run again; finished work is kept."
+        "file itself. Stages that do not match their entry run again; finished work is kept."
     )
 
 

@@ -57,7 +57,7 @@ def _other_recipe(config: Config, card: ModelIdentity) -> Iterator[str]:
         return
     recipe = training[0].training.recipe
     for key_path, old, new in changes(f"finetunes.{card.key}", recipe, recipe_config.plain()):
-        yield f"{key_path}: it was made with {old}, params.yaml has {new}"
+        yield f"{key_path}: it was created with {old}, params.yaml has {new}"
 
 
 def _was_changed(root: Path, made_from: InputFile) -> bool:

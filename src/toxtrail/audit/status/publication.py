@@ -37,7 +37,7 @@ def publication(store: ArtifactStore, config: Config) -> Publication:
     try:
         answer = find_published(store.root, experiment, set(receipts.values()))
     except BackendError as error:
-        note = f"Whether the runs are in the MLflow store could not be found out: {error}"
+        note = f"The MLflow store could not be searched for the runs: {error}"
         return Publication(name, (), (note,), unknown=True)
     missing = tuple(stage for stage, content in receipts.items() if content not in answer.present)
     notes = [_renamed_note(name, experiment, answer.elsewhere)] if answer.elsewhere else []

@@ -41,7 +41,7 @@ CODE_DIFFERS = (
     "the installed toxtrail has other code for this stage. Install the version that made the "
     "results, or accept this one with `toxtrail upgrade`; `dvc repro` then runs the stage again."
 )
-NOT_OURS = "it is a stage of your own: what its command does, and what it makes, is not verified"
+NOT_OURS = "it is a user's stage: its command and outputs are not verified"
 
 
 def verify_declaration(evidence: VerifyContext) -> Iterator[Check]:
@@ -88,17 +88,20 @@ def as_dvc(text: str) -> str:
 
 def _odd_keys(values: Mapping[str, Any]) -> Iterator[str]:
     if "vars" in values:
-        yield "it says `vars`, which can change the values of its stages. Remove `vars`."
+        yield "it has `vars`, which can change the values of its stages. Remove `vars`."
     if odd := sorted(str(name) for name in values.keys() - TOP_KEYS - {"vars"}):
-        yield f"it says {', '.join(odd)}, which the code does not know. Remove it."
+        yield f"it has the unknown key {', '.join(odd)}. Remove it."
 
 
 def _misdeclared(entry: dict[str, Any], stage: Stage, declared: Mapping[str, Any]) -> Iterator[str]:
     body = entry.get("do", entry)
     if odd := sorted((set(body) | set(entry)) - STAGE_KEYS):
-        yield f"it also says {', '.join(odd)}, which the code does not know. Remove it."
+        yield f"it has the unknown key {', '.join(odd)}. Remove it."
     if entry.get("frozen") or body.get("frozen"):
-        yield "it is frozen: DVC keeps its old output whatever changes. Remove `frozen` and repro."
+        yield (
+            "it is frozen: DVC keeps its old output even if inputs change. Remove `frozen` and run "
+            "`dvc repro`."
+        )
     for name, expected in declared.items():
         actual = body.get(name)
         if name in ("outs", "metrics", "plots"):
@@ -148,7 +151,11 @@ def _verify_added_stages(evidence: VerifyContext, stages: Mapping[str, Any]) -> 
             yield broken("dvc.lock", entry.name, detail)
         to_root_path = _path_resolver(evidence.root, stages.get(entry.stage))
         for path in _shared([to_root_path(out) for out in entry.outs], ours):
-            yield broken("dvc.lock", entry.name, f"it claims {path}, which toxtrail makes or reads")
+            yield broken(
+                "dvc.lock",
+                entry.name,
+                f"its outputs include {path}, which toxtrail writes or reads",
+            )
 
 
 def _path_resolver(root: Path, entry: Any) -> Callable[[str], str]:
@@ -170,7 +177,7 @@ def _intruding(entry: Any, to_root_path: Callable[[str], str], ours: set[str]) -
         yield f"its command is {body.get('cmd')}: it runs a stage of toxtrail under another name"
     outs = [_with_options(o)[0] for n in ("outs", "metrics", "plots") for o in body.get(n) or []]
     for path in _shared(map(to_root_path, outs), ours):
-        yield f"it makes {path}, which toxtrail makes or reads"
+        yield f"its outputs include {path}, which toxtrail writes or reads"
 
 
 def _shared(paths: Iterable[str], ours: set[str]) -> Iterator[str]:

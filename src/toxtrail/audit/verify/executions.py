@@ -40,7 +40,7 @@ def _verify_record(
     evidence: VerifyContext, instance: StageRun, path: Path, name: str
 ) -> Iterator[Check]:
     if status(path) is None:
-        yield absent(LINK, name, "when and where it was made is not written down here")
+        yield absent(LINK, name, "there is no execution record here")
         return
     record = read_json(path)
     problems = [*_edited(record), *_of_another(evidence, instance, record)]
@@ -53,7 +53,7 @@ def _edited(record: dict[str, Any]) -> Iterator[str]:
     if "seal" not in record:
         yield "it was edited: it has no seal"
     elif record["seal"] != execution_record_hash(record):
-        yield "it was edited: its seal is not the hash of what it says"
+        yield "it was edited: its seal is not the hash of its content"
 
 
 def _of_another(
@@ -85,11 +85,13 @@ def _verify_commit(
     sha256 = _output_sha256(evidence, instance)
     if sha256 and record.get("output_sha256") != sha256:
         yield absent(
-            LINK, name, f"it is of another making of {instance.writes[0]} than the one here"
+            LINK,
+            name,
+            f"it belongs to another version of {instance.writes[0]} than the present one",
         )
         return
     commit = record.get("commit")
     if commit and evidence.committed and git.resolve(evidence.root, commit) is None:
         how = "this clone is shallow" if git.is_shallow(evidence.root) else "history was rewritten"
-        detail = f"it was made at commit {commit[:12]}, which git does not know here: {how}"
+        detail = f"it was created at commit {commit[:12]}, which does not exist here: {how}"
         yield weak(LINK, name, detail)

@@ -82,8 +82,8 @@ def open_store_checked(evidence: VerifyContext) -> tuple[StoreView | None, list[
     if view.moved_from is None:
         return view, [ok("MLflow runs", name)]
     detail = (
-        f"it was made in {view.moved_from}, so the MLflow UI shows no files here; they were read "
-        "from mlruns/artifacts. `rm -rf mlruns && dvc repro` rebuilds it."
+        f"it was created in {view.moved_from}, so the MLflow UI shows no files here; they were "
+        "read from mlruns/artifacts. `rm -rf mlruns && dvc repro` rebuilds it."
     )
     return view, [weak("MLflow runs", name, detail)]
 
@@ -94,7 +94,7 @@ def _no_view(evidence: VerifyContext) -> Check:
     experiment = evidence.config.tracking.experiment
     if not is_local(root):
         return absent(
-            "MLflow runs", name, f'the server has no experiment "{experiment}": nothing is tracked'
+            "MLflow runs", name, f'the server has no experiment "{experiment}": no run is tracked'
         )
     path = local_store(root)
     tracked = any((root / "mlruns" / "receipts").rglob("*.json"))
@@ -119,7 +119,7 @@ def verify_tracking(
             content = expected_run_content(evidence, instance)
         except DAMAGE_ERRORS as error:
             yield from unread_only("receipts", name, error) or [
-                absent("receipts", name, f"there is nothing to compare it with: {error}")
+                absent("receipts", name, f"its expected content is unknown: {error}")
             ]
             continue
         receipt = yield from _receipt(evidence, name, content)
@@ -134,12 +134,12 @@ def _receipt(
     path = evidence.path(name)
     try:
         if status(path) is None:
-            yield absent("receipts", name, "no receipt: it was not tracked here")
+            yield absent("receipts", name, "no receipt: the result was not tracked here")
             return False
         receipt = read_json(path)
         problems = list(_other_receipt(receipt, content))
         if read_text(path) != pretty_json(receipt):
-            problems.append("it is not spelled as toxtrail writes it: it was edited by hand")
+            problems.append("its JSON is not formatted as by toxtrail: it was edited by hand")
     except DAMAGE_ERRORS as error:
         yield failed("receipts", f"{name} (content)", error, "it cannot be read")
         return True
@@ -194,7 +194,7 @@ def _verify_verdict(
         detail = f"tag {VERDICT_TAG} is of another comparison than the present one: {comparison}"
         yield weak("MLflow values", name, detail)
     elif tags[VERDICT_TAG] != expected[VERDICT_TAG]:
-        values = f"{tags[VERDICT_TAG]!r}, the files say {expected[VERDICT_TAG]!r}"
+        values = f"{tags[VERDICT_TAG]!r}, the files have {expected[VERDICT_TAG]!r}"
         yield broken("MLflow values", name, f"tag {VERDICT_TAG} is {values}")
     else:
         yield ok("MLflow values", name)
@@ -300,15 +300,15 @@ def _unlike(stored: StoredRun, content: RunContent) -> Iterator[str]:
     params = {name: str(value) for name, value in content.params.items() if len(str(value)) < 6000}
     for name, expected in params.items():
         if stored.run.params.get(name) != expected:
-            yield f"param {name} is {stored.run.params.get(name)}, the files say {expected}"
+            yield f"param {name} is {stored.run.params.get(name)}, the files have {expected}"
     for name, value in content.metrics.items():
         if name.startswith("cost/") or not math.isfinite(value):
             continue
         if not close(stored.run.metrics.get(name), value):
-            yield f"metric {name} is {stored.run.metrics.get(name)}, the files say {value}"
+            yield f"metric {name} is {stored.run.metrics.get(name)}, the files have {value}"
     for name, text in content.tags.items():
         if stored.run.tags.get(name) != text:
-            yield f"tag {name} is {stored.run.tags.get(name)!r}, the files say {text!r}"
+            yield f"tag {name} is {stored.run.tags.get(name)!r}, the files have {text!r}"
 
 
 def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> Iterator[Check]:
@@ -318,7 +318,7 @@ def _verify_files(evidence: VerifyContext, stored: StoredRun, folder: Path) -> I
         yield from checks_of("MLflow files", f"{name}: {PAYLOAD}", [payload])
         return
     if stored.run.tags.get(PAYLOAD_TAG) != sha256_text(json.dumps(payload, sort_keys=True)):
-        detail = f"it is not the list that the tag {PAYLOAD_TAG} names: one of the two was edited"
+        detail = f"it is not the list in the tag {PAYLOAD_TAG}: one of the two was edited"
         yield broken("MLflow files", f"{name}: {PAYLOAD}", detail)
     present = files_by_name(folder)
     present.pop(PAYLOAD, None)

@@ -24,7 +24,7 @@ def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iter
         key_path = _key_path(name, key)
         was, now = manifest.params.get(name), expected.get(name)
         for changed, old, new in changes(key_path, was, now):
-            yield f"{changed}: it was made with {old}, params.yaml has {new}"
+            yield f"{changed}: it was created with {old}, params.yaml has {new}"
 
 
 def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:

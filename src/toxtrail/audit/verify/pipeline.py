@@ -99,11 +99,11 @@ def _no_entry(evidence: VerifyContext, instance: StageRun) -> Check:
         readers.append("HEAD's dvc.lock")
     if readers and not evidence.lock_problem:
         detail = (
-            f"its entry was taken out of dvc.lock: {', '.join(readers)} still knows of it. "
+            f"its entry was removed from dvc.lock, but {', '.join(readers)} depends on it. "
             "`git checkout dvc.lock`, or `dvc repro`."
         )
         return broken("dvc.lock", instance.name, detail)
-    detail = "dvc.lock has no entry: it was never run here. Run `dvc repro`."
+    detail = "dvc.lock has no entry: the stage was never run here. Run `dvc repro`."
     return absent("dvc.lock", instance.name, detail)
 
 
@@ -135,19 +135,19 @@ def verify_committed(root: Path) -> Iterator[Check]:
     text = read_text(root / "dvc.lock", "replace")
     committed = git.file_at(root, "HEAD", "dvc.lock")
     if git.head_commit(root) is None:
-        reason = git.refusal(root) or "no git history here: nothing says when this was made"
+        reason = git.refusal(root) or "there is no git history here, so its commit is unknown"
         yield absent("git", "dvc.lock", reason)
     elif committed is None:
         yield weak("git", "dvc.lock", "HEAD has no dvc.lock: the results are in no commit")
     elif committed == text:
         yield ok("git", "dvc.lock is the committed one")
     elif _same_entries(committed, text):
-        detail = "it says what HEAD's says in other bytes: it was edited by hand. `git checkout` it"
+        detail = "it has HEAD's content in other bytes: it was edited by hand. `git checkout` it"
         yield broken("git", "dvc.lock", detail)
     else:
         yield weak("git", "dvc.lock", "it is not the committed one: these results are in no commit")
     if git.is_shallow(root):
-        yield weak("git", "history", "this clone is shallow: older commits cannot be looked at")
+        yield weak("git", "history", "this clone is shallow: older commits cannot be read")
 
 
 def verify_outputs(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
@@ -199,7 +199,7 @@ def other_run(evidence: VerifyContext, instance: StageRun, entry: LockEntry) -> 
     try:
         yield from _odd_modes(evidence, instance, entry)
     except OSError as error:
-        yield problem(error, "its outputs cannot be looked at")
+        yield problem(error, "its outputs cannot be read")
     for key_path in set(instance.params) & set(entry.params):
         for name, was, now in changes(
             key_path, entry.params[key_path], value_at(evidence.raw, key_path)
@@ -234,7 +234,7 @@ def _other_files(
         try:
             yield from _other_file(evidence, dep, outputs_by_path)
         except (OSError, MemoryError) as error:
-            yield problem(error, f"{dep.path} cannot be looked at")
+            yield problem(error, f"{dep.path} cannot be read")
 
 
 def _other_file(
@@ -243,7 +243,7 @@ def _other_file(
     if dep.path in outputs_by_path:
         out = outputs_by_path[dep.path]
         if (out.md5, out.size) != (dep.md5, dep.size):
-            yield f"it read {dep.path} as {dep.md5}, the stage that makes it wrote {out.md5}"
+            yield f"it read {dep.path} as {dep.md5}, the stage that creates it wrote {out.md5}"
         elif out.nfiles != dep.nfiles:
             yield f"it read {dep.path} as {dep.nfiles} files, its stage wrote {out.nfiles}"
         return
@@ -297,8 +297,8 @@ def _verify_output(evidence: VerifyContext, link: str, out: Recorded) -> Iterato
     current = _current_content(evidence, out)
     receipt = out.path.startswith(RECEIPTS)
     if current is None:
-        cure = "`dvc repro` makes it" if receipt else "`dvc checkout` or `dvc pull` brings it"
-        yield absent(link, out.path, f"it is not here. {cure}.")
+        cure = "Run `dvc repro`" if receipt else "Restore it with `dvc checkout` or `dvc pull`"
+        yield absent(link, out.path, f"it does not exist here. {cure}.")
     elif receipt and (commit := evidence.older(out.path, current[0])):
         yield absent(link, out.path, receipt_of_commit_message(commit))
     elif out.nfiles is not None and path.is_dir():
@@ -360,8 +360,8 @@ def _verify_object(evidence: VerifyContext, name: str, md5: str) -> Iterator[Che
         yield broken(
             "dvc cache",
             _relative(evidence, path),
-            f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would check it "
-            "out without a word: delete it, then `dvc repro` or `dvc pull`.",
+            f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would restore it "
+            "without a message: delete it, then `dvc repro` or `dvc pull`.",
         )
     else:
         yield ok("dvc cache", name)

@@ -33,7 +33,7 @@ def verify_shown(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator
     for instance in runs_of_stage(scope, "compare"):
         comparison_checks = _comparison(evidence, instance.key or "")
         yield from catch_damage(
-            "comparisons", f"what is shown of {instance.key}", comparison_checks
+            "comparisons", f"rendered outputs of {instance.key}", comparison_checks
         )
     for _ in runs_of_stage(scope, "report"):
         yield from catch_damage("report", evidence.store.report_path.name, _report(evidence))
@@ -55,7 +55,7 @@ def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
         }
         made_by = (summary.get("manifest") or {}).get("code_sha256")
     except DAMAGE_ERRORS as error:  # verify_numbers says what is wrong with the summary
-        yield from unread_only("comparisons", f"what is shown of {family}", error)
+        yield from unread_only("comparisons", f"rendered outputs of {family}", error)
         return
     is_todays = made_by == code_sha256("compare")
     for path, text in texts.items():
@@ -103,7 +103,7 @@ def _unlike_text(path: Path, expected: str) -> str | None:
         return None
     lines = zip(actual.split("\n"), expected.split("\n"), strict=False)
     numbers = (number for number, (left, right) in enumerate(lines, start=1) if left != right)
-    return f"line {next(numbers, 'at its end')} is not what the files behind it give"
+    return f"line {next(numbers, 'at its end')} differs from the text recomputed from its inputs"
 
 
 def _unlike_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:

@@ -67,7 +67,7 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
             yield failed(link, name, error, "it cannot be read")
             continue
         if manifest is None:
-            yield broken(link, name, "it carries no manifest: it was not made by toxtrail")
+            yield broken(link, name, "it contains no manifest: it was not created by toxtrail")
             continue
         yield from checks_of(
             link, f"{name} (manifest)", _manifest_problems(evidence, instance, manifest)
@@ -75,7 +75,9 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
         if is_served(manifest):
             yield weak(link, name, SERVED)
         if manifest.code_sha256 != code_sha256(instance.stage.name):
-            yield weak(link, name, "it was made by other code than the toxtrail that audits it")
+            yield weak(
+                link, name, "it was created by another version of the code than the installed one"
+            )
 
 
 def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
@@ -147,13 +149,13 @@ def score_problems(
         if row is None:
             continue
         if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
-            yield f"{score.key}: it says {score.subset}, {score.state}; its text is {row.state}"
+            yield f"{score.key}: it has {score.subset}, {score.state}; its text has {row.state}"
         if score.cluster != row.cluster:
             yield f"{score.key}: it names another cluster than its text"
         if (score.toxicity is None) == (score.state == "ok"):
             yield f"{score.key}: state {score.state} with the score {score.toxicity}"
         if score.heads and score.toxicity not in score.heads.values():
-            yield f"{score.key}: the score {score.toxicity} is none of its heads"
+            yield f"{score.key}: the score {score.toxicity} equals none of its heads"
 
 
 def value_differences(recorded: object, computed: object, key_path: str = "") -> Iterator[str]:
@@ -192,9 +194,9 @@ def _odd_keys(
     if len(have) < len(keys):
         yield f"{len(keys) - len(have)} {what} rows have a key that another row has"
     if missing := sorted(expected - have):
-        yield f"{len(missing)} {what} rows are missing against the {against}, e.g. {missing[0]}"
+        yield f"{len(missing)} {what} rows of the {against} are missing, e.g. {missing[0]}"
     if extra := sorted(have - expected):
-        yield f"{len(extra)} {what} rows belong to no row of the {against}, e.g. {extra[0]}"
+        yield f"{len(extra)} {what} rows have no counterpart in the {against}, e.g. {extra[0]}"
 
 
 def _files_with_manifest(store: ArtifactStore, instance: StageRun) -> list[Path]:
@@ -221,7 +223,7 @@ def _manifest_problems(
 def _unlike(evidence: VerifyContext, instance: StageRun, manifest: Manifest) -> Iterator[str]:
     yield from other_params(evidence.config, instance, manifest)
     if (manifest.kind, manifest.key) != (instance.stage.name, instance.key):
-        yield f"it was made by {manifest.kind}@{manifest.key}, not by {instance.name}"
+        yield f"it was created by {manifest.kind}@{manifest.key}, not by {instance.name}"
     for name, source in manifest.inputs.items():
         if ":" in source.path:  # an asset: see verify_weights
             continue
@@ -229,11 +231,11 @@ def _unlike(evidence: VerifyContext, instance: StageRun, manifest: Manifest) -> 
         digest = evidence.digests.of(path)
         if digest and digest.sha256 != source.sha256:
             yield (
-                f"it was made from another {source.path} ({name}): sha256 {source.sha256}, now "
+                f"it was created from another {source.path} ({name}): sha256 {source.sha256}, now "
                 f"{digest.sha256}"
             )
         elif digest and source.manifest and source.manifest != read_embedded_manifest(path):
-            yield f"the manifest in it of {source.path} ({name}) is not the one of that file"
+            yield f"its copy of the manifest of {source.path} ({name}) differs from that file's"
     if manifest.model and (card := _card_of(evidence, manifest.model.key)) not in (
         None,
         manifest.model.to_json(),

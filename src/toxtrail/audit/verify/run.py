@@ -89,7 +89,7 @@ def load_context(store: ArtifactStore, config: Config, progress: Progress) -> Ve
     root, path = store.root, store.root / "dvc.lock"
     refuse_irregular(path)
     if not path.is_file():
-        raise DataError("There is no dvc.lock: nothing was run here. Run `dvc repro`.")
+        raise DataError("There is no dvc.lock: no stage was run here. Run `dvc repro`.")
     lock, problem = _lock_of(path)
     sizes = {out.path: out.size for entry, out in outputs(lock) if is_own(entry.name)}
     refused = refused_places(root, stage_runs(config), sizes)
@@ -135,18 +135,16 @@ def verify(
     )
     checks += catch_damage("pipeline", "dvc.yaml", verify_declaration(evidence))
     checks += verify_refused(evidence, scope)
-    checks += catch_damage("dvc.lock", "looking at its entries", verify_lock(evidence, scope))
+    checks += catch_damage("dvc.lock", "checking its entries", verify_lock(evidence, scope))
     checks += verify_stale_entries(evidence, everything, scope if targets else None)
     checks += verify_committed(evidence.root)
-    checks += catch_damage("pipeline", "looking at outputs", verify_outputs(evidence, scope))
+    checks += catch_damage("pipeline", "checking outputs", verify_outputs(evidence, scope))
     checks += verify_executions(evidence, sound)
     parts = (verify_sources, verify_weights, verify_manifests, verify_rows, verify_numbers)
     for part in (*parts, verify_shown):
         what = part.__name__.removeprefix("verify_")
-        checks += catch_damage(LINK_OF_PART[what], f"looking at {what}", part(evidence, sound))
-    checks += catch_damage(
-        "receipts", "looking at receipts", verify_tracking(evidence, sound, view)
-    )
+        checks += catch_damage(LINK_OF_PART[what], f"checking {what}", part(evidence, sound))
+    checks += catch_damage("receipts", "checking receipts", verify_tracking(evidence, sound, view))
     checks += catch_damage("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
     content_keys = _content_keys(evidence, scope) if targets else set()
     for stored in runs:
@@ -155,7 +153,7 @@ def verify(
                 "MLflow runs", run_title(stored), verify_runs(evidence, [stored])
             )
     signatures = verify_signatures(evidence, _signables(scope), keys)
-    checks += catch_damage("signatures", "looking at signatures", signatures)
+    checks += catch_damage("signatures", "checking signatures", signatures)
     return checks
 
 

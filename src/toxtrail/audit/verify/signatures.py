@@ -117,8 +117,8 @@ def statement(
     behind = what.stage_runs(config)
     if missing := what.missing(store, config):
         raise DataError(
-            f"{what.title} cannot be signed: {missing[0]} is not here. Run `dvc repro`, or "
-            "`dvc checkout` or `dvc pull` to have it."
+            f"{what.title} cannot be signed: {missing[0]} does not exist here. Run `dvc repro`, or "
+            "restore it with `dvc checkout` or `dvc pull`."
         )
     for name, reason in refused_places(store.root, behind).items():
         raise DataError(f"{what.title} cannot be signed: {name}: {reason}.")
@@ -174,7 +174,7 @@ def verify_signatures(
             continue
         yield from _signature_checks(item.title, envelope, problems, bool(keys))
         if missing:
-            detail = f"{len(missing)} files that it signs are not here, the first {missing[0]}"
+            detail = f"{len(missing)} signed files do not exist here, the first {missing[0]}"
             yield absent("signatures", item.title, detail)
     yield from _unsigned(evidence, [item for item in names if item not in signed], bool(keys))
 
@@ -229,7 +229,7 @@ def _signature_checks(
     if has_keys and not envelope.valid_for:
         yield broken("signatures", title, f"no given public key made it; it names key {key_ids}")
     elif not problems and not has_keys:
-        detail = f"signed by key {key_ids}; give --public-key to know whether it is whose you trust"
+        detail = f"signed by key {key_ids}; give --public-key to check whether you trust it"
         yield weak("signatures", title, detail)
     elif not problems:
         yield ok("signatures", f"{title} (key {', '.join(envelope.valid_for)})")

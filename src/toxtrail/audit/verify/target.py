@@ -42,7 +42,7 @@ def verify_subject(
     run_id = subject.path.parent.name if subject.kind == "run" and subject.path else ""
     if run_id and not any(run_id[:8] in check.name for check in checks):
         checks += catch_damage("MLflow runs", run_id[:8], _lone_run(evidence, run_id))
-    detail = "it is not here: that it was recorded is all that can be said"
+    detail = "it does not exist here; it is only known that it was recorded"
     return checks or [absent("files", subject.link.name, detail)]
 
 
@@ -70,12 +70,12 @@ def verify_file(subject: AuditTarget, scene: AuditContext) -> Iterator[Check]:
         yield broken(
             "files",
             path.name,
-            f"it says that it is {manifest.kind}@{manifest.key} with the content key "
+            f"it is labelled {manifest.kind}@{manifest.key} with the content key "
             f"{manifest.content_key[:12]}, which is known here, but no file of this content "
             f"(sha256 {digest.sha256}) was ever recorded: it was changed afterwards.",
         )
     else:
-        detail = "nothing here knows its experiment: its chain is only what the file itself says"
+        detail = "its experiment is unknown here: its lineage is known from the file only"
         yield absent("files", path.name, detail)
 
 
@@ -110,5 +110,5 @@ def _lone_run(evidence: VerifyContext, run_id: str) -> Iterator[Check]:
             yield broken("MLflow runs", run_id[:8], "the run was deleted")
         yield from verify_run(evidence, stored)
     if view and not matching_runs:
-        detail = "its files are here, but the store has no such run: it was purged, or moved"
+        detail = "its files exist here, but the store has no such run: it was purged or moved"
         yield broken("MLflow runs", run_id[:8], detail)

@@ -184,7 +184,11 @@ def _verify_adapter(evidence: VerifyContext, key: str, adapter: Adapter) -> Iter
     name = f"models/{key}/adapters/{adapter.key}"
     folder = evidence.path(name)
     if not folder.is_dir():
-        yield absent("adapters", name, "it is not here. `dvc checkout` or `dvc pull` brings it.")
+        yield absent(
+            "adapters",
+            name,
+            "it does not exist here. Restore it with `dvc checkout` or `dvc pull`.",
+        )
         return
     problems = _file_problems(evidence, files_by_name(folder), adapter.files)
     yield from checks_of("adapters", name, problems)
@@ -205,7 +209,7 @@ def _verify_card(
     evidence: VerifyContext, card: ModelIdentity, cards_by_key: dict[str, ModelIdentity]
 ) -> Iterator[Check]:
     if card.probe is None:
-        yield weak("model cards", card.key, "no probe: nothing shows that its weights ever loaded")
+        yield weak("model cards", card.key, "no probe: it was never checked that its weights load")
     problems = list(card_problems(evidence.config, card, cards_by_key))
     yield from checks_of("model cards", f"models/{card.key}/model.json", problems)
 
@@ -297,7 +301,7 @@ def _verify_hub_names(
         all_named &= bool(BLOB.fullmatch(blob.name))
         if all_named and content_hash != blob.name:
             return broken(link, name, f"{path.name} was changed after it was fetched ({blob})")
-    detail = "nothing here says what its bytes must hash to. Run `toxtrail pin`."
+    detail = "its expected hash is not recorded. Run `toxtrail pin`."
     return ok(link, name) if all_named else weak(link, name, detail)
 
 

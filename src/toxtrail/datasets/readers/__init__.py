@@ -68,7 +68,7 @@ def read_texts(
             yield number, seen_text(path, number, line), {}
         return
     if column is None:
-        raise DataError(f"{path.name} is a table: say which column holds the text (column: ...).")
+        raise DataError(f"{path.name} is a table: set the text column (column: ...).")
     for number, row in read_rows(path, delimiter):
         yield number, seen_text(path, number, field(path, number, row, column)), row
 
@@ -121,7 +121,7 @@ def clean_text(path: Path, number: int, value: object) -> str:
         return ""
     if not isinstance(value, str):
         raise DataError(
-            f"{path.name}, row {number + 1}: found {type(value).__name__}, a text is needed."
+            f"{path.name}, row {number + 1}: expected text, got {type(value).__name__}."
         )
     try:
         value.encode("utf-8")
@@ -136,7 +136,7 @@ def _instead(path: Path, name: str, row: Mapping[str, Any]) -> str:
     if holds_text_alone(path) and any(mark in one for one in names for mark in DETECTED):
         return (
             f" The header names {len(names)} column(s): {', '.join(names)}. If another character "
-            'separates them, say so: delimiter: ";".'
+            'separates them, set it: delimiter: ";".'
         )
     return did_you_mean(name, names)
 
@@ -151,7 +151,7 @@ def _parquet(path: Path) -> Rows:
         file = pq.ParquetFile(pa.BufferReader(content))
         names = file.schema_arrow.names
         if twice := next((name for name in names if names.count(name) > 1), None):
-            raise DataError(f'{path.name}: the column "{twice}" is there twice. Rename one.')
+            raise DataError(f'{path.name}: the column "{twice}" occurs twice. Rename one.')
         rows = (row for batch in file.iter_batches() for row in batch.to_pylist())
         yield from enumerate(rows)
     except (pa.ArrowException, OSError, ValueError) as error:

@@ -53,7 +53,7 @@ def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str,
     names = header.cells
     if twice := next((n for n in names if n and names.count(n) > 1), None):
         raise DataError(
-            f'{path.name}, line {header.line}: the column "{twice}" is there twice. Rename one.'
+            f'{path.name}, line {header.line}: the column "{twice}" occurs twice. Rename one.'
         )
     for number, (line, cells) in enumerate(filled):
         if len(cells) == len(names):
@@ -63,7 +63,7 @@ def csv_rows(path: Path, delimiter: str | None) -> Iterator[tuple[int, dict[str,
         else:
             raise DataError(
                 f"{path.name}, row {number + 1} (line {line}): found {len(cells)} cell(s), but the "
-                f"header has {len(names)}, separated by {shown(mark)}. Put a cell that holds "
+                f"header has {len(names)}, separated by {shown(mark)}. Put a cell that contains "
                 f"{shown(mark)} in double quotes, or set delimiter: if it is another character."
             )
 
@@ -103,7 +103,7 @@ def _delimiter(path: Path, text: str, delimiter: str | None) -> str:
     if len(others) > 1:
         raise DataError(
             f"{path.name}: the header can be separated by {' or by '.join(map(shown, others))}. "
-            "Say which: delimiter: ..."
+            "Set it: delimiter: ..."
         )
     return others[0] if others else usual
 
@@ -164,7 +164,7 @@ def _quote_problem(cells: list[str], written: str) -> str | None:
         if in_quotes:
             continue
         if cell.count('"') % 2:
-            return "a cell that is not in double quotes holds a single one"
+            return "a cell that is not in double quotes contains a single one"
         if cell.lstrip().startswith('"') and cell.rstrip().endswith('"'):
             return "white space precedes a cell in double quotes"
     return None

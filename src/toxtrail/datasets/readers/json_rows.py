@@ -46,10 +46,10 @@ def jsonl_rows(path: Path, exact: bool) -> Iterator[tuple[int, dict[str, Any]]]:
         try:
             row = parse_json(line, exact)
         except NotJSONError as error:
-            hint = " A file that holds one list is named .json." if line.strip() == "[" else ""
+            hint = " A file with one list must be named .json." if line.strip() == "[" else ""
             raise DataError(f"{path.name}, line {number + 1} is not JSON: {error}.{hint}") from None
         if not isinstance(row, dict):
-            hint = " A file that holds one list is named .json." if isinstance(row, list) else ""
+            hint = " A file with one list must be named .json." if isinstance(row, list) else ""
             raise DataError(f"{path.name}, line {number + 1} is not a JSON object.{hint}")
         yield number, row
 

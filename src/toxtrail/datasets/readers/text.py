@@ -130,8 +130,8 @@ def refuse_pages(path: Path, content: bytes) -> None:
         )
     if start.strip() in ANSWERS:
         raise DataError(
-            f'{path.name} holds only a server\'s answer ("{start.strip().decode()}"), no data. '
-            "Download the file again."
+            f'{path.name} contains only a server\'s response ("{start.strip().decode()}"), no '
+            "data. Download the file again."
         )
 
 

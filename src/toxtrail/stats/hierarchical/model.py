@@ -99,7 +99,7 @@ def count_labels(labels: Sequence[Floats], recipes: RecipeGroups | None = None) 
         raise DataError("there is more than one continuation for a prompt")
     variants = labels[0].shape[1]
     if variants < 2:
-        raise DataError("one variant alone has nothing to be pooled with")
+        raise DataError("at least two variants are needed for pooling")
     toxic = np.array([subset.sum(axis=0) for subset in labels]).T
     rows = [np.bincount(s.sum(axis=1).astype(int), minlength=variants + 1) for s in labels]
     both = np.array([subset.T @ subset for subset in labels])
