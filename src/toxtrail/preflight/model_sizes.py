@@ -8,16 +8,13 @@ from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from toxtrail.backends.assets import pip
-from toxtrail.backends.assets.cached import CachedAsset
-from toxtrail.backends.assets.detoxify_checkpoints import detoxify_checkpoint_urls
-from toxtrail.backends.assets.download import UnreachableError
 from toxtrail.backends.assets.hub_info import HubAnswer, HubClient
 from toxtrail.backends.assets.inspect_weights import license_of
+from toxtrail.backends.assets.scheme import CachedAsset, scheme_module
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import INDEX, open_gguf, stored_tensors
 from toxtrail.backends.huggingface.weights.pretrained import read_json
-from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, PypiUri, parse_uri
+from toxtrail.config.asset_uris import AssetUri, FileUri, HfUri, parse_uri
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import BackendError
 
@@ -116,16 +113,13 @@ class AssetSizer:
             key_path, uri, state, message, size, missing, license_of(facts.card), parameters
         )
 
-    def _remote_size(self, address: PypiUri | DetoxifyUri) -> int | None:
+    def _remote_size(self, address: AssetUri) -> int | None:
         """Return the bytes that a server reports."""
         try:
-            if isinstance(address, DetoxifyUri):
-                return _content_length(detoxify_checkpoint_urls()[address.name])
-            if not pip.supports_metadata_only():
-                return None
-            return _content_length(pip.locate_wheel(f"{address.package}=={address.version}").url)
-        except (UnreachableError, BackendError, KeyError):
+            url = scheme_module(address).download_url(address)
+        except BackendError:
             return None
+        return _content_length(url) if url else None
 
 
 def _local_size(key_path: str, uri: str, present: CachedAsset, is_model: bool) -> AssetSize:

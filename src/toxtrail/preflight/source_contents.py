@@ -7,7 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import NamedTuple, Protocol
 
-from toxtrail.backends.assets.cached import CachedAsset
+from toxtrail.backends.assets.scheme import CachedAsset
 from toxtrail.backends.checkpoint_files.weight_files import inspect_weights
 from toxtrail.backends.scorers.load import known_heads
 from toxtrail.config.asset_uris import FileUri, parse_uri

