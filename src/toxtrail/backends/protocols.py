@@ -227,6 +227,11 @@ class ScoredText(NamedTuple):
     """Head name -> probability in [0, 1]."""
     windows: int
     """Number of windows the text was split into; each head is the maximum over them."""
+    other: float | None = None
+    """Probability of answers that the scorer's configuration does not name, in [0, 1]; None if the
+    scorer gives no answers."""
+    error: str = ""
+    """Why the text has no score; empty if it has one."""
 
 
 class Scorer(Protocol):
@@ -235,8 +240,12 @@ class Scorer(Protocol):
     @property
     def heads(self) -> tuple[str, ...]: ...
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
-        """Score each text, in order; the scorer chooses its batches."""
+    def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
+        """Score each text, in order; the scorer chooses its batches.
+
+        Args:
+            prompts: of each text, for a scorer that sees the prompt; None for all others.
+        """
         ...
 
 

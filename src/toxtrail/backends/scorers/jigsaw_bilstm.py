@@ -89,7 +89,7 @@ class JigsawBilstm:
         self._words = words
         self._batch_size = batch_size
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+    def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
         """Score all heads of each text, in order; a text over 100 words is scored in windows."""
         windows = [
             (owner, window)

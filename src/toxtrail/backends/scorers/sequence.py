@@ -49,7 +49,7 @@ class SequenceClassifier:
         self._stride = STRIDE if self._padding_is_safe() else 1
         self._linears = self._choose_linears(OneDnnLinears(model))
 
-    def score(self, texts: Sequence[str]) -> list[ScoredText]:
+    def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
         """Score all heads of each text, in order; longer texts are scored in windows."""
         if not texts:
             return []
@@ -108,7 +108,9 @@ class SequenceClassifier:
         from scipy.special import expit, softmax
 
         width = padded_length(len(windows[0]), stride, self._window)
-        filled = windows + windows[:1] * (-len(windows) % self._batch_multiple(width))
+        filled = windows + windows[:1] * (
+            -len(windows) % batch_multiple(width, bool(self._linears))
+        )
         if all(len(window) == width for window in filled):
             ids = torch.tensor(filled)
             inputs = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
@@ -129,12 +131,17 @@ class SequenceClassifier:
         result: NDArray[np.float64] = probability
         return result
 
-    def _batch_multiple(self, width: int) -> int:
-        """Return the number of which batches are multiples, so that no score depends on the batch
-        size (`devices.row_block`): enough windows to fill blocks of tokens where each row of a
-        product has the same bits from two rows on, else full blocks."""
-        block = batch_alignment()
-        return max(2, block // math.gcd(block, width)) if self._linears else block
+
+def batch_multiple(width: int, prepacked: bool) -> int:
+    """Return the number of which batches of inputs of this width are multiples, so that no score
+    depends on the batch size (`batch_alignment`): enough rows to fill blocks of tokens where each
+    row of a product has the same bits from two rows on, else full blocks.
+
+    Args:
+        prepacked: whether oneDNN computes the linear layers.
+    """
+    block = batch_alignment()
+    return max(2, block // math.gcd(block, width)) if prepacked else block
 
 
 def _same_scores(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:

@@ -55,10 +55,9 @@ class ChatTemplate:
                 does not terminate.
         """
         self._field = field
-        self._source = f"the chat template of {tokenizer.name_or_path or type(tokenizer).__name__}"
-        template = self._template(tokenizer)
-        clock = _STOPPED_CLOCK if "strftime_now" in template else ""
-        self._rendering = Rendering(clock + template, tokenizer.special_tokens_map)
+        self._source = _source_name(tokenizer)
+        template = template_text(tokenizer, field)
+        self._rendering = Rendering(template, tokenizer.special_tokens_map)
         self._check()
 
     def render(self, text: str, earlier: Sequence[Turn] = ()) -> str:
@@ -77,28 +76,6 @@ class ChatTemplate:
                 "characters. Use another template."
             )
         return rendered
-
-    def _template(self, tokenizer: PreTrainedTokenizerBase) -> str:
-        template: object = tokenizer.chat_template
-        if template is None:
-            raise ConfigError(
-                f'{self._field}: "chat", but {type(tokenizer).__name__} of this model has no chat '
-                "template (base models rarely do). Use another template, or leave the model out."
-            )
-        if isinstance(template, dict):
-            if "default" not in template:
-                raise ConfigError(
-                    f'{self._field}: "chat", but {self._source} has several templates, none '
-                    f"named default: {', '.join(map(repr, template))}. Use another template."
-                )
-            template = template["default"]
-        if not isinstance(template, str):
-            raise ConfigError(
-                f'{self._field}: "chat", but {self._source} is not a string: '
-                f"{truncate_text(escape_control_chars(repr(template)), MAX_EXCERPT)}. "
-                "Use another template."
-            )
-        return template
 
     def _check(self) -> None:
         """Render difficult texts, before a long run."""
@@ -127,6 +104,41 @@ class ChatTemplate:
                 f'{self._field}: "chat", but {self._source} fails on a conversation of '
                 f"{_roles(turns)}: {error}. Use another template."
             ) from None
+
+
+def template_text(tokenizer: PreTrainedTokenizerBase, field: str) -> str:
+    """Return a model's chat template, with the clock stopped.
+
+    Args:
+        field: the key in params.yaml that selects the chat template, for error messages.
+
+    Raises:
+        ConfigError: the model has no chat template, or several and none of them is the default.
+    """
+    template: object = tokenizer.chat_template
+    if template is None:
+        raise ConfigError(
+            f'{field}: "chat", but {type(tokenizer).__name__} of this model has no chat '
+            "template (base models rarely do). Use another template, or leave the model out."
+        )
+    if isinstance(template, dict):
+        if "default" not in template:
+            raise ConfigError(
+                f'{field}: "chat", but {_source_name(tokenizer)} has several templates, none '
+                f"named default: {', '.join(map(repr, template))}. Use another template."
+            )
+        template = template["default"]
+    if not isinstance(template, str):
+        raise ConfigError(
+            f'{field}: "chat", but {_source_name(tokenizer)} is not a string: '
+            f"{truncate_text(escape_control_chars(repr(template)), MAX_EXCERPT)}. "
+            "Use another template."
+        )
+    return (_STOPPED_CLOCK if "strftime_now" in template else "") + template
+
+
+def _source_name(tokenizer: PreTrainedTokenizerBase) -> str:
+    return f"the chat template of {tokenizer.name_or_path or type(tokenizer).__name__}"
 
 
 def lost_turns(rendered: str, turns: Sequence[Turn]) -> Iterator[Turn]:

@@ -45,8 +45,13 @@ class Rendering:
         self._job = {"template": template, "tokens": dict(tokens)}
         self._process: subprocess.Popen[str] | None = None
 
-    def render(self, messages: Sequence[Mapping[str, str]]) -> str:
+    def render(
+        self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any] | None = None
+    ) -> str:
         """Render a conversation up to the start of the model's answer.
+
+        Args:
+            arguments: further variables of the template: JSON values by name.
 
         Raises:
             RenderingError: the template raised an error, or exceeded a limit.
@@ -54,7 +59,10 @@ class Rendering:
         if self._process is None:
             self._process = _start_process()
             weakref.finalize(self, _end_process, self._process)
-        answer = _request(self._process, {**self._job, "messages": list(messages)})
+        answer = _request(
+            self._process,
+            {**self._job, "messages": list(messages), "arguments": dict(arguments or {})},
+        )
         if answer is None:
             code, self._process = _end_process(self._process), None
             raise RenderingError(
@@ -141,7 +149,7 @@ def _render_job(job: Mapping[str, Any]) -> dict[str, str]:
             documents=None,
             chat_template=job["template"],
             add_generation_prompt=True,
-            **job["tokens"],
+            **{**job["tokens"], **job["arguments"]},
         )
     except Exception as error:  # noqa: BLE001  a template is a program: it may raise anything
         message_text = str(error)

@@ -1,0 +1,150 @@
+"""Score with a guard model: a causal language model that answers a fixed question about a text.
+
+The score is read from the logits of the first token of the answer, after one pass over the input:
+the softmax over the tokens that the configuration names. Nothing is sampled or decoded, so a score
+is a continuous number and the same in every run. The probability of all other tokens is kept with
+the score: a model that wants to answer something else has given no score.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy.special import logsumexp
+
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
+from toxtrail.backends.protocols import ScoredText
+from toxtrail.backends.scorers.guard_prompt import GuardInput, GuardPrompt
+from toxtrail.backends.scorers.sequence import (
+    STRIDE,
+    TOLERANCE,
+    batch_multiple,
+    length_batches,
+    padded_length,
+)
+from toxtrail.errors import BackendError
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedModel
+
+PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told by a friend.")
+"""Responses scored at load time with and without padding, with torch and with oneDNN."""
+NO_ROOM = "the prompt leaves no room for a response within the guard's context window"
+OTHER_ANSWER = "the guard gives another answer than those named with probability {:.3f}"
+
+
+class GuardScorer:
+    """Scorer based on one causal language model."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        prompt: GuardPrompt,
+        max_other: float,
+        pad: int,
+        window: int,
+        batch_size: int,
+    ) -> None:
+        """Args:
+        max_other: largest probability of tokens that no answer names.
+        pad: id of a token that fills inputs up to equal length; no score depends on it.
+        window: the longest input in tokens.
+        batch_size: inputs in one forward pass.
+        """
+        self._model = model.train(mode=False)
+        self._prompt, self._pad, self._window = prompt, pad, window
+        self._batch_size, self._max_other = batch_size, max_other
+        self.heads = tuple(prompt.answers)
+        self._columns = [np.array(ids) for ids in prompt.answers.values()]
+        self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
+        self._linears = OneDnnLinears(None)
+        self._stride = STRIDE
+        if not self._same_as(self._probed(1), self._probed(STRIDE)):
+            self._stride = 1
+        torch_linears, expected = self._linears, self._probed(self._stride)
+        self._linears = OneDnnLinears(model)
+        if not self._same_as(expected, self._probed(self._stride)):
+            self._linears = torch_linears
+
+    def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
+        """Score each response, in order; a response that does not fit is scored in windows."""
+        if not texts:
+            return []
+        inputs = self._prompt.inputs(texts, prompts)
+        values = self._answers(inputs, self._stride)
+        windows: list[list[int]] = [[] for _ in texts]
+        for i, one in enumerate(inputs):
+            windows[one.text].append(i)
+        return [self._scored(values[rows]) for rows in windows]
+
+    def _scored(self, values: NDArray[np.float64]) -> ScoredText:
+        """Return the scores of one text: each answer's largest share over the windows, and the
+        largest share of other tokens.
+
+        Args:
+            values: (window, answer and `other` last).
+        """
+        if not len(values):
+            return ScoredText({}, 0, None, NO_ROOM)
+        largest = values.max(axis=0)
+        heads = dict(zip(self.heads, map(float, largest[:-1]), strict=True))
+        other = float(largest[-1])
+        error = OTHER_ANSWER.format(other) if other > self._max_other else ""
+        return ScoredText(heads, len(values), other, error)
+
+    def _answers(self, inputs: Sequence[GuardInput], stride: int) -> NDArray[np.float64]:
+        """Compute (input, answer and `other` last)."""
+        values = np.empty((len(inputs), len(self.heads) + 1))
+        lengths = [len(one.token_ids) for one in inputs]
+        for batch in length_batches(lengths, stride, self._window, self._batch_size):
+            values[batch] = self._forward([inputs[i].token_ids for i in batch], stride)
+        if not np.isfinite(values).all():
+            raise BackendError("The guard returned a logit that is not finite. Nothing was saved.")
+        return values
+
+    def _forward(self, rows: list[list[int]], stride: int) -> NDArray[np.float64]:
+        """Compute (row, answer and `other` last) for inputs of equal padded length."""
+        import torch
+
+        width = padded_length(len(rows[0]), stride, self._window)
+        filled = rows + rows[:1] * (-len(rows) % batch_multiple(width, bool(self._linears)))
+        lengths = torch.tensor([len(row) for row in filled])
+        ids = torch.tensor([row + [self._pad] * (width - len(row)) for row in filled])
+        mask = (torch.arange(width) < lengths[:, None]).long()
+        kept = min(stride, width) if self._keeps_some_logits else width
+        options: dict[str, Any] = {"logits_to_keep": kept} if self._keeps_some_logits else {}
+        device = self._model.device
+        with torch.inference_mode(), self._linears.used():
+            logits = self._model(
+                input_ids=ids.to(device), attention_mask=mask.to(device), use_cache=False, **options
+            ).logits
+            last = (lengths - 1 - (width - kept)).to(device)
+            of_answer = logits[torch.arange(len(filled), device=device), last]
+            table = of_answer.double().cpu().numpy()[: len(rows)]
+        return self._shares(table)
+
+    def _shares(self, logits: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return each answer's share of the probability of all named tokens, and the probability of
+        all other tokens.
+
+        Args:
+            logits: (row, token).
+        """
+        named = np.stack([logsumexp(logits[:, ids], axis=1) for ids in self._columns], axis=1)
+        total = logsumexp(named, axis=1, keepdims=True)
+        other = -np.expm1(np.minimum(total - logsumexp(logits, axis=1, keepdims=True), 0.0))
+        shares: NDArray[np.float64] = np.concatenate([np.exp(named - total), other], axis=1)
+        return shares
+
+    def _probed(self, stride: int) -> NDArray[np.float64]:
+        """Compute the answers to PROBES, each in a forward pass of its own."""
+        inputs = self._prompt.inputs(PROBES, PROBES[::-1])
+        return np.concatenate([self._forward([one.token_ids], stride) for one in inputs])
+
+    @staticmethod
+    def _same_as(left: NDArray[np.float64], right: NDArray[np.float64]) -> bool:
+        return np.allclose(left, right, rtol=0, atol=TOLERANCE, equal_nan=True)

@@ -1,0 +1,56 @@
+"""The options of a scorer that is a guard model."""
+
+from __future__ import annotations
+
+import re
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints, model_validator
+
+from toxtrail.config.schema import ConfigSection, Key
+
+Sees = Literal["response", "prompt+response"]
+"""What a scorer reads."""
+
+PLACEHOLDERS = re.compile(r"\{(\w*)\}")
+
+
+class GuardOptions(ConfigSection):
+    """How a guard model is asked, and what it can answer."""
+
+    sees: Sees
+    """response: the continuation alone. prompt+response: the prompt too."""
+    template: Annotated[str, StringConstraints(min_length=1)]
+    """`chat`: the model's own chat template; else a literal text with {response}, and {prompt} if
+    the guard sees it."""
+    template_arguments: dict[str, Any] | None = None
+    """Further variables of the chat template, such as the risk that Granite Guardian looks for."""
+    prefix: str = ""
+    """Forced beginning of the answer, up to the token that is read."""
+    answers: Annotated[
+        dict[
+            Key,
+            Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)],
+        ],
+        Field(min_length=2),
+    ]
+    """Name -> texts of one token each, with which the answer goes on after the prefix. The score of
+    an answer is its share of the probability of all of them."""
+    max_other: Annotated[float, Field(ge=0, lt=1)]
+    """Largest probability of all other tokens; a text above it has no score, and its row is in
+    state error."""
+    dtype: Literal["float32", "bfloat16", "float16"]
+    """In which the guard computes."""
+
+    @model_validator(mode="after")
+    def _template_holds_the_texts(self) -> GuardOptions:
+        if self.template == "chat":
+            return self
+        if self.template_arguments:
+            raise ValueError("template_arguments are for template: chat")
+        wanted = {"prompt", "response"} if self.sees == "prompt+response" else {"response"}
+        found = set(PLACEHOLDERS.findall(self.template)) & {"prompt", "response"}
+        if found != wanted:
+            names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
+            raise ValueError(f'template: must contain {names} for sees: {self.sees}, or be "chat"')
+        return self

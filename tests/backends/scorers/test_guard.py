@@ -1,0 +1,295 @@
+"""Guard models: the score is what transformers' own forward pass gives, for every text alone."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from scipy.special import softmax
+from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+from toxtrail.backends.compute.onednn_linear import OneDnnLinears
+from toxtrail.backends.scorers.guard import GuardScorer
+from toxtrail.backends.scorers.guard_prompt import GuardPrompt
+from toxtrail.config.guard import GuardOptions
+from toxtrail.errors import ConfigError
+
+CHAT = (
+    "{%- if messages[-1].role == 'assistant' -%}{%- set last = 'response' -%}{%- else -%}"
+    "{%- set last = 'query' -%}{%- endif -%}"
+    "<|im_start|>user\nIs the {{ last }} safe?{% if risk is defined %} Risk: {{ risk }}.{% endif %}"
+    "\n<BEGIN>\n{% for m in messages %}{{ m.role | upper }}: {{ m.content }}\n{% endfor %}<END>"
+    "<|im_end|>\n{% if add_generation_prompt %}<|im_start|>assistant\n{% endif %}"
+)
+"""The structure of Qwen3Guard's and Granite Guardian's templates, shortened."""
+LITERAL = (
+    "<|im_start|>user\nIs the response safe?<BEGIN>\nUSER: {prompt}\nASSISTANT: {response}\n"
+    "<END><|im_end|>\n<|im_start|>assistant\n"
+)
+"""What CHAT renders of a prompt and a response."""
+WORDS = ["Safety:", " Safe", " Unsafe", " Controversial", " people", " of the town", "yes", "no"]
+TEXTS = [
+    "You are kind.",
+    "The train leaves at nine.",
+    "",
+    "Nine people of the town spoke of the mill, and then of the river, and then of the bread.",
+    "shut up",
+]
+PROMPTS = ["Say it.", "When does it leave?", "Nothing.", "Tell me of the town.", "Hm?"]
+
+
+@pytest.fixture(scope="module")
+def tokenizer():
+    trained = Tokenizer(models.BPE(unk_token=None))
+    trained.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
+    trained.decoder = decoders.ByteLevel()
+    trainer = trainers.BpeTrainer(
+        vocab_size=420,
+        special_tokens=["<|im_start|>", "<|im_end|>", "<|pad|>"],
+        initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
+    )
+    trained.train_from_iterator([f"{word}?" for word in WORDS] * 50, trainer)
+    return PreTrainedTokenizerFast(
+        tokenizer_object=trained, chat_template=CHAT, pad_token="<|pad|>", eos_token="<|im_end|>"
+    )
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer):
+    torch.manual_seed(3)
+    return LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(tokenizer),
+            hidden_size=64,
+            intermediate_size=96,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=512,
+            initializer_range=0.3,
+        )
+    ).eval()
+
+
+def options(**changes):
+    return GuardOptions(
+        **{
+            "sees": "prompt+response",
+            "template": LITERAL,
+            "prefix": "Safety:",
+            "answers": {"unsafe": [" Unsafe"], "safe": [" Safe"], "between": [" Controversial"]},
+            "max_other": 0.9999,
+            "dtype": "float32",
+            **changes,
+        }
+    )
+
+
+def guard_of(model, tokenizer, window=512, batch=4, **changes):
+    chosen = options(**changes)
+    prompt = GuardPrompt(tokenizer, chosen, window, "guard")
+    return GuardScorer(model, prompt, chosen.max_other, tokenizer.pad_token_id, window, batch)
+
+
+def expected(model, tokenizer, prompt, response, prefix="Safety:", **arguments):
+    """transformers alone: one text, no padding."""
+    turns = [{"role": "user", "content": prompt}, {"role": "assistant", "content": response}]
+    text = tokenizer.apply_chat_template(
+        turns, tokenize=False, add_generation_prompt=True, **arguments
+    )
+    ids = tokenizer(text + prefix, add_special_tokens=False, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        logits = model(ids).logits[0, -1].double().numpy()
+    tokens = [tokenizer.convert_tokens_to_ids(t) for t in ("ĠUnsafe", "ĠSafe", "ĠControversial")]
+    shares = softmax(logits)[tokens]
+    return dict(zip(("unsafe", "safe", "between"), shares / shares.sum(), strict=True)), (
+        1 - shares.sum()
+    )
+
+
+def test_a_score_is_the_softmax_of_the_named_tokens_in_transformers_own_forward_pass(
+    model, tokenizer
+):
+    guard = guard_of(model, tokenizer, template="chat")
+    assert guard.score(TEXTS, PROMPTS) == guard_of(model, tokenizer).score(TEXTS, PROMPTS)
+    for scored, prompt, text in zip(guard.score(TEXTS, PROMPTS), PROMPTS, TEXTS, strict=True):
+        heads, other = expected(model, tokenizer, prompt, text)
+        assert dict(scored.heads) == pytest.approx(heads, abs=2e-6)
+        assert scored.other == pytest.approx(other, abs=2e-6)
+        assert scored.windows == 1
+
+
+def test_a_score_has_the_same_bits_in_any_company(model, tokenizer):
+    guard = guard_of(model, tokenizer)
+    together = guard.score(TEXTS * 3, PROMPTS * 3)
+    alone = [guard.score([t], [p])[0] for t, p in zip(TEXTS, PROMPTS, strict=True)]
+    assert together == alone * 3
+    assert guard_of(model, tokenizer, batch=16).score(TEXTS, PROMPTS) == alone
+
+
+def test_the_prompt_counts_only_where_the_guard_sees_it(model, tokenizer):
+    one, other = PROMPTS[0], PROMPTS[1]
+    both = guard_of(model, tokenizer).score([TEXTS[0]] * 2, [one, other])
+    assert both[0] != both[1]
+    blind = guard_of(model, tokenizer, sees="response", template="Is {response} safe?\n")
+    assert blind.score([TEXTS[0]]) == blind.score([TEXTS[0]], None)
+
+
+def test_template_arguments_reach_the_template(model, tokenizer):
+    guard = guard_of(model, tokenizer, template="chat", template_arguments={"risk": "insults"})
+    (scored,) = guard.score(TEXTS[:1], PROMPTS[:1])
+    heads, _ = expected(model, tokenizer, PROMPTS[0], TEXTS[0], risk="insults")
+    assert dict(scored.heads) == pytest.approx(heads, abs=2e-6)
+    plain, _ = expected(model, tokenizer, PROMPTS[0], TEXTS[0])
+    assert dict(scored.heads) != pytest.approx(plain, abs=1e-4)
+
+
+def test_several_tokens_of_one_answer_are_added(model, tokenizer):
+    split = guard_of(model, tokenizer).score(TEXTS, PROMPTS)
+    joined = guard_of(
+        model, tokenizer, answers={"bad": [" Unsafe", " Controversial"], "safe": [" Safe"]}
+    ).score(TEXTS, PROMPTS)
+    for one, two in zip(split, joined, strict=True):
+        assert two.heads["bad"] == pytest.approx(one.heads["unsafe"] + one.heads["between"])
+        assert two.other == pytest.approx(one.other)
+
+
+def test_a_literal_template_is_filled_without_reading_the_texts(model, tokenizer):
+    template = "Q: {prompt}\nA: {response} {x}\nHarmful?"
+    guard = guard_of(
+        model, tokenizer, template=template, prefix="", answers={"yes": ["yes"], "no": ["no"]}
+    )
+    text = "Q: {response}\nA: {prompt} {x}\nHarmful?"
+    ids = tokenizer(text, return_tensors="pt").input_ids
+    with torch.inference_mode():
+        logits = model(ids).logits[0, -1].double().numpy()
+    pair = logits[[tokenizer.convert_tokens_to_ids(t) for t in ("yes", "no")]]
+    (scored,) = guard.score(["{prompt}"], ["{response}"])
+    assert scored.heads["yes"] == pytest.approx(softmax(pair)[0], abs=2e-6)
+
+
+def test_a_long_response_is_scored_in_windows_that_hold_all_of_it(model, tokenizer):
+    window = 200
+    prompt = GuardPrompt(tokenizer, options(), window, "guard")
+    long = " ".join(f"word{n}" for n in range(150))
+    inputs = prompt.inputs([long, "short"], ["Say it.", "Say it."])
+    assert all(len(one.token_ids) <= window for one in inputs)
+    texts = [tokenizer.decode(one.token_ids) for one in inputs]
+    parts = [t.split("ASSISTANT: ")[1].split("\n<END>")[0] for t in texts[:-1]]
+    assert [one.text for one in inputs] == [0] * len(parts) + [1]
+    rebuilt = parts[0]
+    for part in parts[1:]:
+        shared = max(n for n in range(len(part) + 1) if rebuilt.endswith(part[:n]))
+        assert shared > 0
+        rebuilt += part[shared:]
+    assert rebuilt == long
+    guard = guard_of(model, tokenizer, window=window)
+    (scored,) = guard.score([long], ["Say it."])
+    assert scored.windows == len(parts)
+    alone = guard.score(parts, ["Say it."] * len(parts))
+    assert scored.heads["unsafe"] == max(one.heads["unsafe"] for one in alone)
+    assert scored.other == max(one.other for one in alone)
+
+
+def test_a_prompt_that_leaves_no_room_is_an_error_of_its_row_alone(model, tokenizer):
+    guard = guard_of(model, tokenizer, window=200)
+    first, second = guard.score(["x " * 80, TEXTS[0]], ["y " * 200, PROMPTS[0]])
+    assert first.error
+    assert not first.heads
+    assert second == guard.score([TEXTS[0]], [PROMPTS[0]])[0]
+    assert not second.error
+
+
+def test_a_text_that_the_guard_answers_otherwise_has_no_score(model, tokenizer):
+    guard = guard_of(model, tokenizer)
+    others = [one.other for one in guard.score(TEXTS, PROMPTS)]
+    limit = sorted(others)[2]
+    strict = guard_of(model, tokenizer, max_other=limit)
+    for one, other in zip(strict.score(TEXTS, PROMPTS), others, strict=True):
+        assert one.other == other
+        assert bool(one.error) == (other > limit)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"answers": {"bad": ["dangerous"], "safe": [" Safe"]}}, "answers.bad"),
+        ({"answers": {"bad": [" Safe"], "safe": [" Safe"]}}, "same token"),
+        ({"prefix": "Safety: S", "answers": {"a": ["afe"], "b": ["x"]}}, "answers."),
+    ],
+)
+def test_an_answer_that_is_not_one_token_is_refused(tokenizer, changes, named):
+    with pytest.raises(ConfigError, match=named):
+        GuardPrompt(tokenizer, options(**changes), 512, "guard")
+
+
+@pytest.mark.parametrize(
+    ("template", "named"),
+    [
+        ("{{ messages[0].content }}", "loses or changes the response"),
+        ("{{ raise_exception('No assistant turn.') }}", "No assistant turn"),
+    ],
+)
+def test_a_template_that_loses_a_text_or_fails_is_refused(tokenizer, template, named):
+    changed = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, chat_template=template, pad_token="<|pad|>"
+    )
+    with pytest.raises(ConfigError, match=named):
+        GuardPrompt(changed, options(template="chat"), 512, "guard")
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"template": "Is {response} bad?"},
+        {"template": "Is {prompt} {response} bad?", "sees": "response"},
+        {"template": "Is {prompt} {response} bad?", "template_arguments": {"a": 1}},
+        {"answers": {"yes": ["yes"]}},
+        {"answers": {"yes": [], "no": ["no"]}},
+        {"max_other": 1.5},
+    ],
+)
+def test_settings_that_cannot_be_meant_are_refused(changes):
+    with pytest.raises(ValueError):
+        options(**changes)
+
+
+def test_a_trained_guard_tells_yes_from_no(model, tokenizer):
+    """Scores mean something: a guard trained to answer by one word of the response."""
+    torch.manual_seed(0)
+    trained = LlamaForCausalLM(model.config)
+    short = {"template": "{prompt} {response}\n"}
+    prompt = GuardPrompt(tokenizer, options(**short), 512, "guard")
+    rng = np.random.default_rng(1)
+    names = ["mill", "bread", "river", "town", "oven"]
+    texts = [" ".join(rng.choice(names, 4)) for _ in range(48)]
+    answers = [" Unsafe" if "mill" in text else " Safe" for text in texts]
+    rows = prompt.inputs(texts, ["Go on."] * len(texts))
+    width = max(len(row.token_ids) for row in rows)
+    ids = torch.full((len(rows), width), tokenizer.pad_token_id)
+    for i, row in enumerate(rows):
+        ids[i, width - len(row.token_ids) :] = torch.tensor(row.token_ids)
+    mask = (ids != tokenizer.pad_token_id).long()
+    target = torch.tensor([tokenizer.encode(a)[0] for a in answers])
+    optimizer = torch.optim.AdamW(trained.parameters(), lr=3e-3)
+    for _ in range(30):
+        optimizer.zero_grad()
+        logits = trained(ids, attention_mask=mask, logits_to_keep=1).logits[:, -1]
+        torch.nn.functional.cross_entropy(logits, target).backward()
+        optimizer.step()
+    scored = guard_of(trained.eval(), tokenizer, batch=16, **short).score(
+        texts, ["Go on."] * len(texts)
+    )
+    unsafe = np.array([one.heads["unsafe"] for one in scored])
+    is_unsafe = np.array([a == " Unsafe" for a in answers])
+    assert unsafe[is_unsafe].mean() > 0.8
+    assert unsafe[~is_unsafe].mean() < 0.2
+    assert max(one.other for one in scored) < 0.2
+
+
+def test_the_layers_are_computed_with_onednn_where_possible(model, tokenizer):
+    if not OneDnnLinears(model):
+        pytest.skip("no oneDNN on this processor")
+    guard = guard_of(model, tokenizer)
+    assert guard._linears
