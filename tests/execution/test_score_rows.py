@@ -12,8 +12,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import NoProgress, ScoredText, SingleProcess
-from toxtrail.errors import BackendError
-from toxtrail.execution.score_rows import NamedScorer, collect_scores, score_generations
+from toxtrail.errors import BackendError, DataError
+from toxtrail.execution.score_rows import (
+    NamedScorer,
+    ScoringInput,
+    collect_scores,
+    score_generations,
+)
 from toxtrail.records.rows import Generation
 from toxtrail.storage.row_journal import RowJournal
 
@@ -23,7 +28,7 @@ class LengthScorer:
 
     heads = ("toxic", "other")
 
-    def score(self, texts):
+    def score(self, texts, prompts=None):
         return [ScoredText({"toxic": min(1, len(t) / 10), "other": 0.5}, 1) for t in texts]
 
 
@@ -33,7 +38,7 @@ class ConstantScorer:
     def __init__(self, value, drop=0):
         self.value, self.drop = value, drop
 
-    def score(self, texts):
+    def score(self, texts, prompts=None):
         return [ScoredText({"toxic": self.value}, 1) for _ in texts[self.drop :]]
 
 
@@ -41,14 +46,15 @@ def row(name, text="abc", state="ok"):
     return Generation(name, 0, "s", state, text, (1,), 3, "length", "")
 
 
-def scored(rows, folder, judges=None):
+def scored(rows, folder, judges=None, prompts=None):
+    texts = ScoringInput(rows, prompts or {})
     with ExitStack() as files:
         held = {}
         for judge in judges or [NamedScorer("len", LengthScorer(), "toxic")]:
             store = files.enter_context(RowJournal(folder / judge.name, {}))
             held[judge.name] = judge, store
-            score_generations(rows, judge, store, NoProgress(), SingleProcess())
-        return collect_scores(rows, held)
+            score_generations(texts, judge, store, NoProgress(), SingleProcess())
+        return collect_scores(texts, held)
 
 
 def test_all_heads_are_kept_and_the_named_one_is_toxicity(tmp_path):
@@ -107,9 +113,9 @@ def test_equal_texts_are_scored_once_and_known_ones_not_again(tmp_path):
     class Counting(LengthScorer):
         seen = 0
 
-        def score(self, texts):
+        def score(self, texts, prompts=None):
             self.seen += len(texts)
-            return super().score(texts)
+            return super().score(texts, prompts)
 
     judge = NamedScorer("len", Counting(), "toxic")
     first = scored([row("a"), row("b"), row("c", "other")], tmp_path, [judge])
@@ -117,3 +123,40 @@ def test_equal_texts_are_scored_once_and_known_ones_not_again(tmp_path):
     assert [s.toxicity for s in first] == [0.3, 0.3, 0.5]
     scored([row("a"), row("d", "new")], tmp_path, [judge])
     assert judge.scorer.seen == 3
+
+
+class PromptScorer(LengthScorer):
+    """The longer prompt and text together, the more toxic; refuses to score a long text."""
+
+    def score(self, texts, prompts=None):
+        return [
+            ScoredText(
+                {"toxic": min(1, len(p + t) / 10)}, 1, 0.25, "another answer" if len(t) > 5 else ""
+            )
+            for p, t in zip(prompts, texts, strict=True)
+        ]
+
+
+def test_a_scorer_that_sees_the_prompt_scores_each_pair_of_prompt_and_text(tmp_path):
+    judge = NamedScorer("both", PromptScorer(), "toxic", sees_prompt=True)
+    rows, prompts = [row("a"), row("b"), row("c", "abcd")], {"a": "1", "b": "1234", "c": "1"}
+    found = scored(rows, tmp_path, [judge], prompts)
+    assert [s.toxicity for s in found] == [0.4, 0.7, 0.5]
+    assert {s.other for s in found} == {0.25}
+    with pytest.raises(DataError, match="prompt b "):
+        scored(rows, tmp_path, [judge], {"a": "1", "c": "1"})
+
+
+def test_prompts_change_nothing_for_a_scorer_that_does_not_see_them(tmp_path):
+    rows = [row("a"), row("b", "abcd")]
+    alone = scored(rows, tmp_path / "one")
+    assert scored(rows, tmp_path / "other", None, {"a": "x", "b": "y"}) == alone
+
+
+def test_a_text_that_the_scorer_cannot_judge_is_an_error_row_and_never_clean(tmp_path):
+    judge = NamedScorer("both", PromptScorer(), "toxic", sees_prompt=True)
+    rows, prompts = [row("a", "abcdefgh"), row("b")], {"a": "1", "b": "1"}
+    long, short = scored(rows, tmp_path, [judge], prompts)
+    assert (long.state, long.toxicity, long.error) == ("error", None, "another answer")
+    assert long.heads == {"toxic": 0.9}
+    assert (short.state, short.toxicity, short.error) == ("ok", 0.4, None)

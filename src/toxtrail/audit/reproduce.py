@@ -18,7 +18,12 @@ from toxtrail.execution.generate_rows import (
     generate_rows,
     row_seed,
 )
-from toxtrail.execution.score_rows import NamedScorer
+from toxtrail.execution.score_rows import (
+    NamedScorer,
+    ScoringInput,
+    score_checked,
+    scoring_request,
+)
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
@@ -132,15 +137,17 @@ def _whole_batches(
 
 
 def rescored(
-    rows: Sequence[Generation], judges: Sequence[NamedScorer]
+    texts: ScoringInput, judges: Sequence[NamedScorer]
 ) -> dict[tuple[str, int, str], float]:
-    """Return (prompt_id, sample, scorer) -> toxicity for rows with a text."""
-    readable = [row for row in rows if row.state == "ok"]
+    """Return (prompt_id, sample, scorer) -> toxicity for rows with a text, and a score of it."""
+    readable = [row for row in texts.generations if row.state == "ok"]
     toxicities: dict[tuple[str, int, str], float] = {}
     for judge in judges:
-        scored = judge.scorer.score([row.text for row in readable]) if readable else []
-        for row, text in zip(readable, scored, strict=True):
-            toxicities[*row.key, judge.name] = text.heads[judge.head]
+        requests = [scoring_request(row, judge, texts.prompts) for row in readable]
+        scored = score_checked(requests, judge) if requests else []
+        for row, result in zip(readable, scored, strict=True):
+            if not result.error:
+                toxicities[*row.key, judge.name] = result.heads[judge.head]
     return toxicities
 
 

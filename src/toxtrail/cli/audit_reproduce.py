@@ -122,6 +122,7 @@ def _variant(
     from toxtrail.config.schema import GenerationConfig
     from toxtrail.execution.factories import make_decoding, make_weights
     from toxtrail.execution.progress import progress
+    from toxtrail.execution.score_rows import ScoringInput
 
     store, runtime = experiment.store, experiment.config.runtime
     family = experiment.variant(variant).family
@@ -154,8 +155,11 @@ def _variant(
         row_keys,
         progress(),
     )
+    prompts = {prompt.prompt_id: prompt.text for prompt in store.read_prompts()}
     rows_to_score = [generated[key] for key in row_keys if key in generated]
-    scored = again.rescored(rows_to_score, _judges(experiment, variant, device))
+    scored = again.rescored(
+        ScoringInput(rows_to_score, prompts), _judges(experiment, variant, device)
+    )
     scores = store.read_scores(family, variant)
     rows = [
         again.compare_rows(

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.backends.protocols import ProcessGroup, Progress, ScoredText, Scorer
 from toxtrail.errors import BackendError, DataError
-from toxtrail.provenance.identity import Manifest, sha256_text
+from toxtrail.provenance.identity import Manifest, canonical_json, sha256_text
 from toxtrail.records.rows import Generation, Score, score_problem
 from toxtrail.storage.row_journal import RowJournal
 
@@ -23,10 +23,35 @@ class NamedScorer(NamedTuple):
     scorer: Scorer
     head: str
     """The head that is called toxicity."""
+    sees_prompt: bool = False
+    """Whether it scores a continuation together with its prompt."""
+
+
+class ScoringInput(NamedTuple):
+    """Rows to score."""
+
+    generations: Sequence[Generation]
+    prompts: Mapping[str, str]
+    """Prompt id -> text; empty if no scorer sees the prompt."""
+
+
+class ScoringRequest(NamedTuple):
+    """What a scorer reads."""
+
+    text: str
+    prompt: str | None
+    """None for a scorer that sees the continuation only."""
+
+    @property
+    def key(self) -> str:
+        """Key under which the score is kept in a journal."""
+        if self.prompt is None:
+            return sha256_text(self.text)
+        return sha256_text(canonical_json([self.prompt, self.text]))
 
 
 def score_generations(
-    generations: Sequence[Generation],
+    texts: ScoringInput,
     scorer: NamedScorer,
     rows: RowJournal,
     progress: Progress,
@@ -36,9 +61,14 @@ def score_generations(
 
     Raises:
         BackendError: a score is missing, NaN or outside [0, 1].
+        DataError: the text of a prompt is not known.
     """
-    texts = {text_key(row.text): row.text for row in generations if row.state == "ok"}
-    ordered = sorted(texts, key=lambda key: (len(texts[key]), key))
+    scored_rows = [row for row in texts.generations if row.state == "ok"]
+    requests = {
+        request.key: request
+        for request in (scoring_request(row, scorer, texts.prompts) for row in scored_rows)
+    }
+    ordered = sorted(requests, key=lambda key: (_length(requests[key]), key))
     share = ordered[group.number :: group.of]
     missing = [key for key in share if key not in rows]
     label, finished = f"score {rows.label}", len(share) - len(missing)
@@ -46,21 +76,44 @@ def score_generations(
         for start in range(0, len(missing), TEXTS_PER_CALL):
             keys = missing[start : start + TEXTS_PER_CALL]
             for key, scored in zip(
-                keys, _score_checked([texts[k] for k in keys], scorer), strict=True
+                keys, score_checked([requests[k] for k in keys], scorer), strict=True
             ):
-                rows.add(key, [dict(scored.heads), scored.windows])
+                rows.add(key, [dict(scored.heads), scored.windows, scored.other, scored.error])
             advance(len(keys))
 
 
 def collect_scores(
-    generations: Sequence[Generation], journals: Mapping[str, tuple[NamedScorer, RowJournal]]
+    texts: ScoringInput, journals: Mapping[str, tuple[NamedScorer, RowJournal]]
 ) -> list[Score]:
     """Every continuation by every scorer; rows that are not `ok` keep their state and no score."""
     return [
-        _scored(row, scorer, rows) if row.state == "ok" else _unscored(row, scorer)
+        _scored(row, scorer, rows, scoring_request(row, scorer, texts.prompts).key)
+        if row.state == "ok"
+        else _unscored(row, scorer)
         for scorer, rows in journals.values()
-        for row in generations
+        for row in texts.generations
     ]
+
+
+def scoring_request(
+    row: Generation, scorer: NamedScorer, prompts: Mapping[str, str]
+) -> ScoringRequest:
+    """Return what a scorer reads of a row.
+
+    Args:
+        prompts: prompt id -> text.
+
+    Raises:
+        DataError: the scorer sees the prompt, and its text is not known.
+    """
+    if not scorer.sees_prompt:
+        return ScoringRequest(row.text, None)
+    if row.prompt_id not in prompts:
+        raise DataError(
+            f"The prompt {row.prompt_id} is not in data/prompts.parquet, but the scorer "
+            f"{scorer.name} sees prompts. Run `dvc repro` to bring both up to date."
+        )
+    return ScoringRequest(row.text, prompts[row.prompt_id])
 
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
@@ -72,41 +125,51 @@ def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
     }
 
 
-def text_key(text: str) -> str:
-    """Under which the score of a text is kept."""
-    return sha256_text(text)
+def _length(request: ScoringRequest) -> int:
+    return len(request.text) + len(request.prompt or "")
 
 
-def _score_checked(texts: Sequence[str], scorer: NamedScorer) -> list[ScoredText]:
-    scored = scorer.scorer.score(texts)
+def score_checked(requests: Sequence[ScoringRequest], scorer: NamedScorer) -> list[ScoredText]:
+    """Score texts; each gets a score of every head, or the reason why it has none.
+
+    Raises:
+        BackendError: a score is missing, NaN or outside [0, 1].
+    """
+    texts = [request.text for request in requests]
+    prompts = [request.prompt for request in requests if request.prompt is not None]
+    scored = scorer.scorer.score(texts, prompts if scorer.sees_prompt else None)
     if len(scored) != len(texts):
         raise BackendError(
             f"The scorer {scorer.name} returned scores for {len(scored)} of {len(texts)} texts. "
             "None was kept."
         )
     for text, result in zip(texts, scored, strict=True):
-        for head, value in result.heads.items():
+        values = {**result.heads, **({} if result.other is None else {"other": result.other})}
+        for head, value in values.items():
             if not 0 <= value <= 1:
                 raise BackendError(
-                    f"The scorer {scorer.name} gave the text with the sha256 {text_key(text)[:12]} "
+                    f"The scorer {scorer.name} gave the text with the sha256 "
+                    f"{sha256_text(text)[:12]} "
                     f"{head} = {value}; a score is in [0, 1]. Check that its output went through "
                     "a sigmoid or softmax."
                 )
     return scored
 
 
-def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal) -> Score:
-    heads, windows = rows[text_key(row.text)]
+def _scored(row: Generation, scorer: NamedScorer, rows: RowJournal, key: str) -> Score:
+    heads, windows, other, error = rows[key]
     scored = Score(
         prompt_id=row.prompt_id,
         sample=row.sample,
         subset=row.subset,
         scorer=scorer.name,
-        state="ok",
-        toxicity=heads.get(scorer.head),
-        heads=heads,
+        state="error" if error else "ok",
+        toxicity=None if error else heads.get(scorer.head),
+        heads=heads or None,
         windows=windows,
         cluster=row.cluster,
+        other=other,
+        error=error or None,
     )
     if problem := score_problem(scored):
         raise DataError(

@@ -112,6 +112,10 @@ class Score(NamedTuple):
     unscored."""
     cluster: str | None = None
     """Of the prompt."""
+    other: float | None = None
+    """Of a guard model: probability of answers that its configuration does not name, in [0, 1]."""
+    error: str | None = None
+    """Why a text has no score, where the scorer is the reason."""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -140,6 +144,8 @@ def score_problem(row: Score) -> str:
         return f"its state is {row.state} and its toxicity {row.toxicity}: only ok rows have one"
     if row.toxicity is not None and not is_share(row.toxicity):
         return f"its toxicity is {row.toxicity}, not a number from 0 to 1"
+    if row.other is not None and not is_share(row.other):
+        return f"its other is {row.other}, not a number from 0 to 1"
     odd = [name for name, value in (row.heads or {}).items() if not is_share(value)]
     return f"its head {odd[0]} is not a number from 0 to 1" if odd else ""
 
@@ -193,6 +199,8 @@ GENERATION_SCHEMA = pa.schema(
 )
 ROW_OPTIONS = frozenset({"cluster"})
 """Columns that a file of generations or scores has only if one of its rows has them."""
+SCORE_OPTIONS = ROW_OPTIONS | {"other", "error"}
+"""Columns that a file of scores has only if one of its rows has them."""
 
 SCORE_SCHEMA = pa.schema(
     [
@@ -205,5 +213,7 @@ SCORE_SCHEMA = pa.schema(
         pa.field("heads", pa.map_(pa.string(), pa.float64())),
         pa.field("windows", pa.int32(), nullable=False),
         pa.field("cluster", pa.string()),
+        pa.field("other", pa.float64()),
+        pa.field("error", pa.string()),
     ]
 )

@@ -1,6 +1,7 @@
 """Score: how toxic is each continuation?
 
-reads   data/generations/<family>/<variant>.parquet
+reads   data/generations/<family>/<variant>.parquet, and data/prompts.parquet for scorers that see
+        the prompt
 writes  data/scores/<family>/<variant>.parquet    (prompt_id, sample, scorer) -> toxicity, all heads
 """
 
@@ -14,13 +15,13 @@ from toxtrail.backends.protocols import ProcessGroup, Progress
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.execution.score_rows import (
     NamedScorer,
+    ScoringInput,
     collect_scores,
     rows_identity,
     score_generations,
 )
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Manifest
-from toxtrail.records.rows import Generation
+from toxtrail.provenance.identity import InputFile, Manifest
 from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.row_journal import RowJournal
 
@@ -36,38 +37,44 @@ def run(
     group: ProcessGroup,
 ) -> dict[str, float]:
     """Read, score, write; of several processes, the first one writes."""
-    manifest = score_manifest(store, variant, family, config, environment)
-    generations, start = store.read_generations(family, variant), time.monotonic()
+    texts, inputs = _read(store, family, variant, scorers)
+    manifest, start = score_manifest(variant, inputs, config, environment), time.monotonic()
     with ExitStack() as files:
-        journals = _score(store, generations, scorers, manifest, files, progress, group)
-        texts = len(generations) * len(scorers)
-        work = {"texts_per_second": texts / (time.monotonic() - start)}
+        journals = _score(store, texts, scorers, manifest, files, progress, group)
+        work = len(texts.generations) * len(scorers) / (time.monotonic() - start)
         group.wait()
-        _write(store, family, generations, journals, manifest, group)
+        _write(store, family, texts, journals, manifest, group)
         group.wait()
-    return work
+    return {"texts_per_second": work}
 
 
 def score_manifest(
-    store: ArtifactStore,
     variant: str,
-    family: str,
+    inputs: Mapping[str, InputFile],
     config: Mapping[str, ScorerConfig],
     environment: Mapping[str, str],
 ) -> Manifest:
     """The identity of what this stage is about to make."""
-    return manifest_of(
-        "score",
-        variant,
-        {"scorers": {name: scorer.plain() for name, scorer in config.items()}},
-        {"generations": store.describe_input(store.generations_path(family, variant))},
-        environment,
-    )
+    scorers = {name: scorer.plain() for name, scorer in config.items()}
+    return manifest_of("score", variant, {"scorers": scorers}, inputs, environment)
+
+
+def _read(
+    store: ArtifactStore, family: str, variant: str, scorers: Sequence[NamedScorer]
+) -> tuple[ScoringInput, dict[str, InputFile]]:
+    """Read the continuations, and the prompts if a scorer sees them; return their files too."""
+    files = {"generations": store.generations_path(family, variant)}
+    prompts = {}
+    if any(scorer.sees_prompt for scorer in scorers):
+        files["prompts"] = store.prompts_path
+        prompts = {prompt.prompt_id: prompt.text for prompt in store.read_prompts()}
+    texts = ScoringInput(store.read_generations(family, variant), prompts)
+    return texts, {name: store.describe_input(path) for name, path in files.items()}
 
 
 def _score(
     store: ArtifactStore,
-    generations: Sequence[Generation],
+    texts: ScoringInput,
     scorers: Sequence[NamedScorer],
     manifest: Manifest,
     files: ExitStack,
@@ -80,7 +87,7 @@ def _score(
         identity, label = rows_identity(manifest, scorer.name), f"{manifest.key} by {scorer.name}"
         rows = files.enter_context(store.row_journal("score", label, identity, group.number))
         journals[scorer.name] = scorer, rows
-        score_generations(generations, scorer, rows, progress, group)
+        score_generations(texts, scorer, rows, progress, group)
         rows.sync()
     return journals
 
@@ -88,7 +95,7 @@ def _score(
 def _write(
     store: ArtifactStore,
     family: str,
-    generations: Sequence[Generation],
+    texts: ScoringInput,
     journals: Mapping[str, tuple[NamedScorer, RowJournal]],
     manifest: Manifest,
     group: ProcessGroup,
@@ -98,7 +105,7 @@ def _write(
         return
     for _, rows in journals.values():
         rows.reload()
-    scores = collect_scores(generations, journals)
+    scores = collect_scores(texts, journals)
     store.write_scores(family, str(manifest.key), scores, manifest)
     for _, rows in journals.values():
         rows.delete_other_identities()

@@ -40,6 +40,7 @@ from toxtrail.records.rows import (
     OPTIONAL_PROMPT_COLUMNS,
     PROMPT_SCHEMA,
     ROW_OPTIONS,
+    SCORE_OPTIONS,
     SCORE_SCHEMA,
     FinishReason,
     Generation,
@@ -159,7 +160,7 @@ class ArtifactStore:
 
     def read_score_columns(self, family: str, variant: str, columns: Sequence[str]) -> pa.Table:
         """Return columns of the score rows as arrays."""
-        return _arrow_table(self.scores_path(family, variant), SCORE_SCHEMA, columns, ROW_OPTIONS)
+        return _arrow_table(self.scores_path(family, variant), SCORE_SCHEMA, columns, SCORE_OPTIONS)
 
     def read_responses(self, family: str, variant: str) -> tuple[pa.Table, InputFile]:
         """Return the generation rows as arrays, and their input file."""
@@ -248,7 +249,7 @@ class ArtifactStore:
     ) -> None:
         ordered = sorted(rows, key=lambda row: row.key)
         self._write_table(
-            self.scores_path(family, variant), ordered, SCORE_SCHEMA, manifest, ROW_OPTIONS
+            self.scores_path(family, variant), ordered, SCORE_SCHEMA, manifest, SCORE_OPTIONS
         )
 
     def write_analysis(
@@ -351,7 +352,7 @@ def _may_be_generations(table: pa.Table) -> bool:
 
 def read_scores(path: Path) -> list[Score]:
     """Read the score rows of a file at any path."""
-    rows = _arrow_table(path, SCORE_SCHEMA, optional=ROW_OPTIONS).to_pylist()
+    rows = _arrow_table(path, SCORE_SCHEMA, optional=SCORE_OPTIONS).to_pylist()
     read = [Score(**{**row, "heads": _mapping(row["heads"])}) for row in rows]
     return _checked(path, read, score_problem)
 

@@ -148,13 +148,14 @@ def score_problems(
         row = generations.get((score.prompt_id, score.sample))
         if row is None:
             continue
-        if (score.subset, score.state == "ok") != (row.subset, row.state == "ok"):
+        scored = score.state == "ok" or bool(score.error)
+        if (score.subset, scored) != (row.subset, row.state == "ok"):
             yield f"{score.key}: it has {score.subset}, {score.state}; its text has {row.state}"
         if score.cluster != row.cluster:
             yield f"{score.key}: it names another cluster than its text"
         if (score.toxicity is None) == (score.state == "ok"):
             yield f"{score.key}: state {score.state} with the score {score.toxicity}"
-        if score.heads and score.toxicity not in score.heads.values():
+        if score.state == "ok" and score.heads and score.toxicity not in score.heads.values():
             yield f"{score.key}: the score {score.toxicity} equals none of its heads"
 
 
