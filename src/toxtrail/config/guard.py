@@ -25,6 +25,9 @@ class GuardOptions(ConfigSection):
     the guard sees it."""
     template_arguments: dict[str, Any] | None = None
     """Further variables of the chat template, such as the risk that Granite Guardian looks for."""
+    message_content: Literal["text", "parts"] = "text"
+    """How the chat template expects a message's content: as a text, or as a list of one part of
+    type text (Llama Guard 3 1B)."""
     prefix: str = ""
     """Forced beginning of the answer, up to the token that is read."""
     answers: Annotated[

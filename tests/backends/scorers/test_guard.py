@@ -145,6 +145,16 @@ def test_template_arguments_reach_the_template(model, tokenizer):
     assert dict(scored.heads) != pytest.approx(plain, abs=1e-4)
 
 
+def test_messages_can_be_lists_of_parts(model, tokenizer):
+    """As Llama Guard 3 1B expects them."""
+    parts = CHAT.replace("m.content", "m.content[0].text")
+    changed = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer.backend_tokenizer, chat_template=parts, pad_token="<|pad|>"
+    )
+    guard = guard_of(model, changed, template="chat", message_content="parts")
+    assert guard.score(TEXTS, PROMPTS) == guard_of(model, tokenizer).score(TEXTS, PROMPTS)
+
+
 def test_several_tokens_of_one_answer_are_added(model, tokenizer):
     split = guard_of(model, tokenizer).score(TEXTS, PROMPTS)
     joined = guard_of(

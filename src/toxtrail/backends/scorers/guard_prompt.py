@@ -122,13 +122,18 @@ class GuardPrompt:
     def _arguments(self) -> Mapping[str, Any]:
         return self._options.template_arguments or {}
 
-    def _messages(self, prompt: str, response: str) -> list[dict[str, str]]:
+    def _messages(self, prompt: str, response: str) -> list[dict[str, Any]]:
         if self._options.sees == "response":
-            return [{"role": "user", "content": response}]
+            return [{"role": "user", "content": self._content(response)}]
         return [
-            {"role": "user", "content": prompt},
-            {"role": "assistant", "content": response},
+            {"role": "user", "content": self._content(prompt)},
+            {"role": "assistant", "content": self._content(response)},
         ]
+
+    def _content(self, text: str) -> object:
+        if self._options.message_content == "text":
+            return text
+        return [{"type": "text", "text": text}]
 
     def _check_texts(self) -> None:
         """Raise ConfigError if the template loses the prompt or the response."""

@@ -46,11 +46,12 @@ class Rendering:
         self._process: subprocess.Popen[str] | None = None
 
     def render(
-        self, messages: Sequence[Mapping[str, str]], arguments: Mapping[str, Any] | None = None
+        self, messages: Sequence[Mapping[str, Any]], arguments: Mapping[str, Any] | None = None
     ) -> str:
         """Render a conversation up to the start of the model's answer.
 
         Args:
+            messages: role and content of each; content is a text, or a list of parts.
             arguments: further variables of the template: JSON values by name.
 
         Raises:
@@ -141,7 +142,8 @@ def _render_job(job: Mapping[str, Any]) -> dict[str, str]:
 
     from toxtrail.backends.library_errors import summary
 
-    limit = max(MAX_CHARACTERS, 4 * sum(len(message["content"]) for message in job["messages"]))
+    length = sum(len(_content_text(message["content"])) for message in job["messages"])
+    limit = max(MAX_CHARACTERS, 4 * length)
     try:
         rendered: Any = render_jinja_template(  # as tokenizer.apply_chat_template does
             conversations=[job["messages"]],
@@ -154,13 +156,18 @@ def _render_job(job: Mapping[str, Any]) -> dict[str, str]:
     except Exception as error:  # noqa: BLE001  a template is a program: it may raise anything
         message_text = str(error)
         for message in job["messages"]:
-            if content := message["content"].strip():
+            if content := _content_text(message["content"]).strip():
                 message_text = message_text.replace(content, f"<{message['role']}>")
         return {"error": summary(type(error).__name__, message_text)}
     text: str = rendered[0][0]
     if len(text) > limit:
         return {"error": f"it rendered {len(text):,} characters, more than {limit:,}"}
     return {"text": text}
+
+
+def _content_text(content: str | list[dict[str, str]]) -> str:
+    """Return the text of a message whose content is a text or a list of parts."""
+    return content if isinstance(content, str) else "".join(part["text"] for part in content)
 
 
 def _limit_memory(limit: int) -> None:
