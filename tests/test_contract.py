@@ -23,6 +23,7 @@ PLUMBING = {
     "toxtrail.config.sections",
     "toxtrail.config.scorer_kinds.base",
     "toxtrail.config.scorer_kinds.detoxify",
+    "toxtrail.config.scorer_kinds.guard",
     "toxtrail.config.scorer_kinds.hf_classifier",
     "toxtrail.config.scorer_kinds.jigsaw_bilstm",
     "toxtrail.config.scorer_kinds.registry",

@@ -51,7 +51,13 @@ GENERATION_CODE = (
     "backends/compute/onednn_linear.py",
     "backends/openai_api",
 )
-SCORING_CODE = ("backends/scorers", "backends/compute", "backends/checkpoint_files")
+SCORING_CODE = (
+    "backends/scorers",
+    "backends/compute",
+    "backends/checkpoint_files",
+    "backends/huggingface/weights",
+    "provenance/identity_caveats.py",
+)
 RESULT_TEXT_CODE = (
     "reporting/result_text.py",
     "reporting/headline.py",
@@ -158,7 +164,11 @@ PIPELINE: tuple[Stage, ...] = (
         description="score every continuation with every scorer",
         foreach="variants",
         params=("scoring.scorers",),
-        reads=("requirements.txt", "data/generations/{family}/{key}.parquet"),
+        reads=(
+            "requirements.txt",
+            "data/prompts.parquet",
+            "data/generations/{family}/{key}.parquet",
+        ),
         writes=("data/scores/{family}/{key}.parquet",),
         code=("stages/score.py", "execution/score_rows.py", *SCORING_CODE),
     ),

@@ -38,7 +38,7 @@ class LengthScorer:
     def __init__(self, longest):
         self._longest = longest
 
-    def score(self, texts):
+    def score(self, texts, prompts=None):
         return [ScoredText({"length": min(1, len(t) / self._longest)}, 1) for t in texts]
 
 
@@ -82,7 +82,7 @@ def test_a_registered_kind_is_configured_loaded_and_described(registered, values
         ({"kind": "hf", "activaton": "softmax"}, r'scoring\.scorers\.s\.activaton.*"activation"'),
         ({"kind": "detoxify", "activation": "softmax"}, r"scoring\.scorers\.s\.activation"),
         ({"kind": "detoxify", "base": {"uri": "x"}}, r"scoring\.scorers\.s\.base\.uri"),
-        ({"kind": "bert"}, r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify' or 'hf'"),
+        ({"kind": "bert"}, r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify', 'hf' or 'guard'"),
         ({"kind": 1}, r"scoring\.scorers\.s\.kind"),
         ({}, r"scoring\.scorers\.s\.kind: missing"),
     ],

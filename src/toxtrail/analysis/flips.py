@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple
 
+from toxtrail.config.scorer_kinds.base import head_label
 from toxtrail.records.rows import Generation, Score
 from toxtrail.stats.rates import at_threshold
 
@@ -71,7 +72,7 @@ def toxicity_head(manifest: Mapping[str, Any], scorer: str) -> str:
     empty if no manifest names it."""
     scorers = manifest["params"].get("scorers", {})
     if scorer in scorers:
-        return str(scorers[scorer]["head"])
+        return head_label(scorers[scorer]["head"])
     below = (source["manifest"] for source in manifest["inputs"].values() if source["manifest"])
     return next((head for part in below if (head := toxicity_head(part, scorer))), "")
 

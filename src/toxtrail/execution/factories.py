@@ -180,7 +180,12 @@ def make_scorers(
 
     assets, batch = make_asset_store(experiment), experiment.config.runtime.score_batch
     return [
-        NamedScorer(name, load_scorer(config, assets, device, batch), config.head)
+        NamedScorer(
+            name,
+            load_scorer(config, assets, device, batch),
+            config.head_name,
+            config.sees_prompt,
+        )
         for name, config in configs.items()
     ]
 

@@ -49,11 +49,12 @@ def unknown_heads(config: Config, assets: LocalAssets) -> list[str]:
     for key, scorer in config.scoring.scorers.items():
         local_asset = assets.present(scorer.uri, None) if scorer.is_classifier_folder else None
         heads = known_heads(scorer, local_asset.root if local_asset else None)
-        if heads and scorer.head not in heads:
-            problems.append(
-                f'scoring.scorers.{key}.head: {scorer.uri} has no head "{scorer.head}".'
-                f"{did_you_mean(scorer.head, heads)}"
-            )
+        problems += [
+            f'scoring.scorers.{key}.head: {scorer.uri} has no head "{head}".'
+            f"{did_you_mean(head, heads)}"
+            for head in scorer.required_heads
+            if heads and head not in heads
+        ]
     return problems
 
 

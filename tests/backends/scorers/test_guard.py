@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from peft import LoraConfig, get_peft_model
 from scipy.special import softmax
 from tokenizers import Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
+from toxtrail.backends.assets import AssetStore
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
+from toxtrail.backends.protocols import NoProgress
 from toxtrail.backends.scorers.guard import GuardScorer
 from toxtrail.backends.scorers.guard_prompt import GuardPrompt
-from toxtrail.config.guard import GuardOptions
-from toxtrail.errors import ConfigError
+from toxtrail.backends.scorers.load import load_scorer
+from toxtrail.config.scorer_kinds.guard import GuardConfig
+from toxtrail.errors import BackendError, ConfigError
 
 CHAT = (
     "{%- if messages[-1].role == 'assistant' -%}{%- set last = 'response' -%}{%- else -%}"
@@ -73,8 +77,13 @@ def model(tokenizer):
 
 
 def options(**changes):
-    return GuardOptions(
+    return GuardConfig(
         **{
+            "uri": "file:guard",
+            "kind": "guard",
+            "head": "unsafe",
+            "golden": [],
+            "golden_tolerance": 0.001,
             "sees": "prompt+response",
             "template": LITERAL,
             "prefix": "Safety:",
@@ -303,3 +312,62 @@ def test_the_layers_are_computed_with_onednn_where_possible(model, tokenizer):
         pytest.skip("no oneDNN on this processor")
     guard = guard_of(model, tokenizer)
     assert guard._linears
+
+
+# --- loaded from files ----------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def folder(model, tokenizer, tmp_path_factory):
+    path = tmp_path_factory.mktemp("guard")
+    model.save_pretrained(path)
+    tokenizer.save_pretrained(path)
+    return path
+
+
+@pytest.fixture(scope="module")
+def assets(folder, tmp_path_factory):
+    root = tmp_path_factory.mktemp("experiment")
+    return AssetStore(tmp_path_factory.mktemp("cache"), root, NoProgress(), (str(folder.parent),))
+
+
+def test_a_loaded_guard_scores_as_the_model_does(model, tokenizer, folder, assets):
+    config = options(uri=f"file:{folder}")
+    guard = load_scorer(config, assets, "cpu", 4)
+    assert guard.score(TEXTS, PROMPTS) == guard_of(model, tokenizer).score(TEXTS, PROMPTS)
+
+
+def test_answers_that_count_as_toxic_are_combined(model, tokenizer, folder, assets):
+    config = options(uri=f"file:{folder}", head={"sum": ["unsafe", "between"]})
+    guard = load_scorer(config, assets, "cpu", 4)
+    for scored in guard.score(TEXTS, PROMPTS):
+        assert scored.heads[config.head_name] == pytest.approx(1 - scored.heads["safe"])
+
+
+def test_golden_texts_of_a_guard_have_prompts_and_may_be_unmeasured(folder, assets):
+    guard = load_scorer(options(uri=f"file:{folder}"), assets, "cpu", 4)
+    (scored,) = guard.score(TEXTS[:1], PROMPTS[:1])
+    text = {"text": TEXTS[0], "prompt": PROMPTS[0]}
+    measured = [{**text, "score": scored.heads["unsafe"]}, {**text, "score": None}]
+    load_scorer(options(uri=f"file:{folder}", golden=measured), assets, "cpu", 4)
+    wrong = [{**text, "score": abs(scored.heads["unsafe"] - 0.5)}]
+    with pytest.raises(BackendError, match="golden text 1"):
+        load_scorer(options(uri=f"file:{folder}", golden=wrong), assets, "cpu", 4)
+
+
+def test_an_adapter_is_applied_to_the_guard(model, tokenizer, folder, assets):
+    adapted = get_peft_model(
+        LlamaForCausalLM.from_pretrained(folder), LoraConfig(r=4, target_modules=["q_proj"])
+    )
+    torch.manual_seed(1)
+    for name, weight in adapted.named_parameters():
+        if "lora_B" in name:
+            torch.nn.init.normal_(weight, std=0.3)
+    path = folder.parent / "adapter"
+    adapted.save_pretrained(path)
+    adapter = {"uri": f"file:{path}", "sha256": None}
+    guard = load_scorer(options(uri=f"file:{folder}", adapter=adapter), assets, "cpu", 4)
+    merged = adapted.merge_and_unload()
+    for scored, prompt, text in zip(guard.score(TEXTS, PROMPTS), PROMPTS, TEXTS, strict=True):
+        heads, _ = expected(merged, tokenizer, prompt, text)
+        assert dict(scored.heads) == pytest.approx(heads, abs=1e-5)

@@ -80,7 +80,9 @@ def load(
     model, tokenizer = _build_encoder(info, source, config)
     _load_weights(model, checkpoint["state_dict"], config.uri)
     heads = [HEAD_NAMES.get(name, name) for name in info.classes]
-    return SequenceClassifier(model.to(device), tokenizer, heads, "sigmoid", batch_size)
+    return SequenceClassifier(
+        model.to(device), tokenizer, heads, "sigmoid", batch_size, config.combination
+    )
 
 
 class CheckpointInfo(NamedTuple):

@@ -26,6 +26,8 @@ from toxtrail.backends.scorers.sequence import (
     length_batches,
     padded_length,
 )
+from toxtrail.backends.scorers.windows import max_over_windows
+from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -48,6 +50,7 @@ class GuardScorer:
         pad: int,
         window: int,
         batch_size: int,
+        combination: HeadCombination | None = None,
     ) -> None:
         """Args:
         max_other: largest probability of tokens that no answer names.
@@ -58,6 +61,7 @@ class GuardScorer:
         self._model = model.train(mode=False)
         self._prompt, self._pad, self._window = prompt, pad, window
         self._batch_size, self._max_other = batch_size, max_other
+        self._combination = combination
         self.heads = tuple(prompt.answers)
         self._columns = [np.array(ids) for ids in prompt.answers.values()]
         self._keeps_some_logits = "logits_to_keep" in inspect.signature(model.forward).parameters
@@ -90,11 +94,11 @@ class GuardScorer:
         """
         if not len(values):
             return ScoredText({}, 0, None, NO_ROOM)
-        largest = values.max(axis=0)
-        heads = dict(zip(self.heads, map(float, largest[:-1]), strict=True))
-        other = float(largest[-1])
+        owner = [0] * len(values)
+        (scored,) = max_over_windows(self.heads, values[:, :-1], owner, 1, self._combination)
+        other = float(values[:, -1].max())
         error = OTHER_ANSWER.format(other) if other > self._max_other else ""
-        return ScoredText(heads, len(values), other, error)
+        return scored._replace(other=other, error=error)
 
     def _answers(self, inputs: Sequence[GuardInput], stride: int) -> NDArray[np.float64]:
         """Compute (input, answer and `other` last)."""

@@ -18,7 +18,7 @@ from toxtrail.errors import ConfigError
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-    from toxtrail.config.guard import GuardOptions
+    from toxtrail.config.scorer_kinds.guard import GuardConfig
 
 OVERLAP_SHARE = 4
 """A quarter of each window of a response overlaps with the window before, as for classifiers."""
@@ -41,7 +41,7 @@ class GuardPrompt:
     def __init__(
         self,
         tokenizer: PreTrainedTokenizerBase,
-        options: GuardOptions,
+        options: GuardConfig,
         window: int,
         name: str,
     ) -> None:

@@ -58,7 +58,9 @@ def load(
     labels = model.config.id2label
     heads = [str(labels[i]) for i in range(len(labels))]
     activation_name = activation(config, model.config)
-    return SequenceClassifier(model.to(device), tokenizer, heads, activation_name, batch_size)
+    return SequenceClassifier(
+        model.to(device), tokenizer, heads, activation_name, batch_size, config.combination
+    )
 
 
 def check_files(asset: Asset, name: str) -> None:

@@ -26,6 +26,7 @@ from toxtrail.backends.compute.devices import batch_alignment
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import Assets, ScoredText
 from toxtrail.backends.scorers.windows import max_over_windows, split_windows
+from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.config.scorer_kinds.jigsaw_bilstm import JigsawBilstmConfig
 from toxtrail.errors import BackendError, ConfigError, is_of_the_system
 from toxtrail.regular_files import open_regular
@@ -74,7 +75,11 @@ class JigsawBilstm:
     heads = HEADS
 
     def __init__(
-        self, weights: Mapping[str, torch.Tensor], words: Mapping[str, int], batch_size: int
+        self,
+        weights: Mapping[str, torch.Tensor],
+        words: Mapping[str, int],
+        batch_size: int,
+        combination: HeadCombination | None = None,
     ) -> None:
         from torch.nn import ModuleDict
 
@@ -87,7 +92,7 @@ class JigsawBilstm:
         )
         self._linears = OneDnnLinears(self._layers)
         self._words = words
-        self._batch_size = batch_size
+        self._batch_size, self._combination = batch_size, combination
 
     def score(self, texts: Sequence[str], prompts: Sequence[str] | None = None) -> list[ScoredText]:
         """Score all heads of each text, in order; a text over 100 words is scored in windows."""
@@ -103,7 +108,11 @@ class JigsawBilstm:
         if not values:
             return []
         return max_over_windows(
-            HEADS, np.concatenate(values), [owner for owner, _ in windows], len(texts)
+            HEADS,
+            np.concatenate(values),
+            [owner for owner, _ in windows],
+            len(texts),
+            self._combination,
         )
 
     def ids(self, text: str) -> list[int]:
@@ -173,7 +182,7 @@ def load(config: JigsawBilstmConfig, assets: Assets, device: str, batch_size: in
     tensors = {
         name: torch.from_numpy(v).to(device) for name, v in _read_arrays(weights.path).items()
     }
-    return JigsawBilstm(tensors, read_vocabulary(vocabulary.path), batch_size)
+    return JigsawBilstm(tensors, read_vocabulary(vocabulary.path), batch_size, config.combination)
 
 
 def _read_arrays(path: Path) -> dict[str, np.ndarray[Any, np.dtype[np.float32]]]:

@@ -32,11 +32,11 @@ def load_scorer(config: ScorerConfig, assets: Assets, device: str, batch_size: i
             score.
     """
     scorer = _module(config).load(config, assets, device, batch_size)
-    if config.head not in scorer.heads:
-        raise ConfigError(
-            f'{config.uri}: unknown head "{config.head}".'
-            f"{did_you_mean(config.head, list(scorer.heads))}"
-        )
+    for head in config.required_heads:
+        if head not in scorer.heads:
+            raise ConfigError(
+                f'{config.uri}: unknown head "{head}".{did_you_mean(head, list(scorer.heads))}'
+            )
     check_golden(scorer, config)
     return scorer
 

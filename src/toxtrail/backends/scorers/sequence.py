@@ -13,6 +13,7 @@ from toxtrail.backends.compute.devices import batch_alignment
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.protocols import ScoredText
 from toxtrail.backends.scorers.windows import max_over_windows
+from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
@@ -38,10 +39,12 @@ class SequenceClassifier:
         heads: Sequence[str],
         activation: Literal["softmax", "sigmoid"],
         batch_size: int,
+        combination: HeadCombination | None = None,
     ) -> None:
         self._model = model.train(mode=False)
         self._tokenizer = tokenizer
         self._activation = activation
+        self._combination = combination
         self._batch_size = batch_size
         self._window = window_tokens(model, tokenizer)
         self.heads = tuple(heads)
@@ -58,7 +61,7 @@ class SequenceClassifier:
         lengths = [len(window) for window in windows]
         for batch in length_batches(lengths, self._stride, self._window, self._batch_size):
             values[batch] = self._forward([windows[i] for i in batch], self._stride)
-        return max_over_windows(self.heads, values, owner, len(texts))
+        return max_over_windows(self.heads, values, owner, len(texts), self._combination)
 
     def _windows(self, texts: Sequence[str]) -> tuple[list[list[int]], list[int]]:
         """Return each window's token ids with special tokens, and the index of its text."""

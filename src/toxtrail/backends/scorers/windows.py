@@ -13,9 +13,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from toxtrail.backends.protocols import ScoredText
+from toxtrail.config.scorer_kinds.base import HeadCombination
 from toxtrail.errors import BackendError
 
 T = TypeVar("T")
+
+ROUNDING = 1e-9
+"""By how much the sum of probabilities may exceed 1."""
 
 
 def split_windows(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:
@@ -28,18 +32,57 @@ def split_windows(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence
     return [tokens[start : start + size] for start in starts]
 
 
+def with_combination(
+    heads: Sequence[str], values: NDArray[np.float64], combination: HeadCombination | None
+) -> tuple[Sequence[str], NDArray[np.float64]]:
+    """Append the combination to the heads of each window.
+
+    Args:
+        values: (window, head), in [0, 1].
+    """
+    if combination is None:
+        return heads, values
+    parts = values[:, [heads.index(name) for name in combination.parts]]
+    combined = _combined(combination.rule, parts)
+    if combined.max(initial=0.0) <= 1 + ROUNDING:
+        combined = np.minimum(combined, 1.0)
+    return [*heads, combination.label], np.column_stack([values, combined])
+
+
+def _combined(rule: str, parts: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Combine heads.
+
+    Args:
+        parts: (window, head).
+    """
+    if rule == "any":
+        result = 1 - (1 - parts).prod(axis=1)
+    elif rule == "one_minus":
+        result = 1 - parts[:, 0]
+    else:
+        result = parts.max(axis=1) if rule == "max" else parts.sum(axis=1)
+    combined: NDArray[np.float64] = result
+    return combined
+
+
 def max_over_windows(
-    heads: Sequence[str], values: NDArray[np.float64], owner: Sequence[int], texts: int
+    heads: Sequence[str],
+    values: NDArray[np.float64],
+    owner: Sequence[int],
+    texts: int,
+    combination: HeadCombination | None = None,
 ) -> list[ScoredText]:
     """Take each head's maximum over the windows of a text.
 
     Args:
         values: (window, head), in [0, 1].
         owner: (window,): index of the text that the window belongs to, in 0..texts-1.
+        combination: a further head, computed in each window.
 
     Raises:
         BackendError: a value is not finite.
     """
+    heads, values = with_combination(heads, values, combination)
     if not np.isfinite(values).all():
         raise BackendError("The scorer returned a value that is not finite. Nothing was saved.")
     best = np.full((texts, len(heads)), -np.inf)

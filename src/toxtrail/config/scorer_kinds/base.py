@@ -21,7 +21,63 @@ class GoldenText(ConfigSection):
     """Text with a known score."""
 
     text: str
-    score: Annotated[float, Field(ge=0, le=1)]
+    prompt: str | None = None
+    """Prompt of the text, for a scorer that sees it."""
+    score: Annotated[float, Field(ge=0, le=1)] | None
+    """Null: not measured yet; the scorer is then not compared with it."""
+
+
+HeadName = Annotated[str, Field(min_length=1)]
+HeadNames = Annotated[list[HeadName], Field(min_length=2)]
+
+
+class HeadCombination(ConfigSection):
+    """Several heads as one score, in [0, 1]; computed in each window of a text."""
+
+    any: HeadNames | None = None
+    """Probability of at least one of these heads, taken as independent."""
+    max: HeadNames | None = None
+    """Largest of these heads."""
+    sum: HeadNames | None = None
+    """Sum of these heads, for heads that exclude each other (softmax)."""
+    one_minus: HeadName | None = None
+    """One minus this head: `neutral` of a classifier of kinds of toxicity."""
+
+    @model_validator(mode="after")
+    def _is_one_rule(self) -> HeadCombination:
+        given = [name for name, value in self if value is not None]
+        if len(given) != 1:
+            raise ValueError("Give exactly one of any, max, sum and one_minus")
+        if len(set(self.parts)) < len(self.parts):
+            raise ValueError(f"{given[0]}: each head once")
+        return self
+
+    @property
+    def rule(self) -> str:
+        """Name of the rule: any, max, sum or one_minus."""
+        return next(name for name, value in self if value is not None)
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """Names of the heads that are combined."""
+        value = getattr(self, self.rule)
+        return (value,) if isinstance(value, str) else tuple(value)
+
+    @property
+    def label(self) -> str:
+        """Name of the combined head in the rows of scores."""
+        if self.rule == "one_minus":
+            return f"1 - {self.one_minus}"
+        return f"{self.rule}({', '.join(self.parts)})"
+
+
+def head_label(head: object) -> str:
+    """Return the name of a head, or of a combination, as a manifest has it.
+
+    Args:
+        head: a string, or the JSON of a HeadCombination.
+    """
+    return head if isinstance(head, str) else HeadCombination.model_validate(head).label
 
 
 def _registered(kind: str) -> str:
@@ -45,11 +101,31 @@ class ScorerConfig(PinnedAsset):
     """Whether `uri` is a Hugging Face folder with safetensors weights, which `check` looks into."""
 
     kind: Annotated[str, AfterValidator(_registered)]
-    head: str
-    """The head used as toxicity."""
+    head: str | HeadCombination
+    """The head used as toxicity, or a combination of heads."""
     golden: list[GoldenText]
     """Texts that are scored first; another score means that the scorer is not the pinned one."""
     golden_tolerance: PositiveFloat
+
+    @property
+    def head_name(self) -> str:
+        """Name of the head used as toxicity in the rows of scores."""
+        return self.head if isinstance(self.head, str) else self.head.label
+
+    @property
+    def combination(self) -> HeadCombination | None:
+        """The combination used as toxicity; None if it is a head of the scorer."""
+        return None if isinstance(self.head, str) else self.head
+
+    @property
+    def required_heads(self) -> tuple[str, ...]:
+        """Heads that the scorer must have."""
+        return (self.head,) if isinstance(self.head, str) else self.head.parts
+
+    @property
+    def sees_prompt(self) -> bool:
+        """Whether it scores a continuation together with its prompt."""
+        return False
 
     @classmethod
     def class_for(cls, values: object) -> type[Self]:

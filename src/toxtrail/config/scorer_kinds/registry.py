@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.config.scorer_kinds.detoxify import DetoxifyConfig
+from toxtrail.config.scorer_kinds.guard import GuardConfig
 from toxtrail.config.scorer_kinds.hf_classifier import HuggingFaceClassifierConfig
 from toxtrail.config.scorer_kinds.jigsaw_bilstm import JigsawBilstmConfig
 
@@ -11,4 +12,5 @@ SCORER_KINDS: dict[str, type[ScorerConfig]] = {
     "jigsaw-bilstm": JigsawBilstmConfig,
     "detoxify": DetoxifyConfig,
     "hf": HuggingFaceClassifierConfig,
+    "guard": GuardConfig,
 }

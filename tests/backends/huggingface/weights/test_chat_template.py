@@ -141,8 +141,10 @@ LOSSY = {
 def in_this_process(monkeypatch):
     """Without the process of its own, which takes more than a second to start."""
 
-    def render(self, messages):
-        answer = template_process._render_job({**self._job, "messages": list(messages)})
+    def render(self, messages, arguments=None):
+        answer = template_process._render_job(
+            {**self._job, "messages": list(messages), "arguments": dict(arguments or {})}
+        )
         if "error" in answer:
             raise RenderingError(answer["error"])
         return answer["text"]

@@ -1,13 +1,14 @@
-"""The options of a scorer that is a guard model."""
+"""Guard models: causal language models that answer a fixed question about a text."""
 
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from toxtrail.config.schema import ConfigSection, Key
+from toxtrail.config.scorer_kinds.base import ScorerConfig
+from toxtrail.config.sections import Key, PinnedAsset
 
 Sees = Literal["response", "prompt+response"]
 """What a scorer reads."""
@@ -15,9 +16,18 @@ Sees = Literal["response", "prompt+response"]
 PLACEHOLDERS = re.compile(r"\{(\w*)\}")
 
 
-class GuardOptions(ConfigSection):
-    """How a guard model is asked, and what it can answer."""
+class GuardConfig(ScorerConfig):
+    """A guard model, how it is asked, and what it can answer."""
 
+    module: ClassVar[str] = "toxtrail.backends.scorers.guard_model"
+    limitation: ClassVar[str] = (
+        "a guard model: it answers the question that it was tuned on, by its own policy, which "
+        "may call a text harmful that is not rude, and the other way round; see its model card."
+    )
+
+    kind: Literal["guard"]
+    adapter: PinnedAsset | None = None
+    """A LoRA adapter to apply to the model, for guards that are published as one."""
     sees: Sees
     """response: the continuation alone. prompt+response: the prompt too."""
     template: Annotated[str, StringConstraints(min_length=1)]
@@ -46,7 +56,7 @@ class GuardOptions(ConfigSection):
     """In which the guard computes."""
 
     @model_validator(mode="after")
-    def _template_holds_the_texts(self) -> GuardOptions:
+    def _template_holds_the_texts(self) -> GuardConfig:
         if self.template == "chat":
             return self
         if self.template_arguments:
@@ -57,3 +67,8 @@ class GuardOptions(ConfigSection):
             names = " and ".join(f"{{{name}}}" for name in sorted(wanted))
             raise ValueError(f'template: must contain {names} for sees: {self.sees}, or be "chat"')
         return self
+
+    @property
+    def sees_prompt(self) -> bool:
+        """Whether it scores a continuation together with its prompt."""
+        return self.sees == "prompt+response"

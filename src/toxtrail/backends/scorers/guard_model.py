@@ -1,0 +1,58 @@
+"""Load a guard model: a causal language model that answers a fixed question about a text."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from toxtrail.backends.checkpoint_files.weight_files import refuse_unhashed_vocabulary
+from toxtrail.backends.huggingface.weights.adapters import apply_adapter
+from toxtrail.backends.huggingface.weights.load import merge_adapter
+from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tokenizer
+from toxtrail.backends.protocols import Assets
+from toxtrail.backends.scorers.guard import GuardScorer
+from toxtrail.backends.scorers.guard_prompt import GuardPrompt
+from toxtrail.backends.scorers.hf_classifier import check_files
+from toxtrail.backends.scorers.sequence import window_tokens
+from toxtrail.config.scorer_kinds.guard import GuardConfig
+from toxtrail.errors import BackendError
+
+
+def known_heads(config: GuardConfig, folder: Path | None) -> tuple[str, ...]:
+    """Return the names of the answers."""
+    return tuple(config.answers)
+
+
+def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> GuardScorer:
+    """Load from a folder or Hub repo, and apply the adapter if there is one; no code of the repo is
+    run.
+
+    Raises:
+        ConfigError: the template fails or loses a text, or an answer is not a single token.
+        BackendError: transformers cannot load it as a causal language model, a file is damaged or
+            not hashed, or its tokenizer does not know the place of a token in a text.
+    """
+    asset = assets.fetch(config.uri, config.sha256)
+    check_files(asset, config.uri)
+    tokenizer = load_tokenizer(asset.path, config.uri)
+    hashed = {file.path for file in asset.files}
+    refuse_unhashed_vocabulary(tokenizer.vocab_files_names, asset.path, config.uri, hashed)
+    if not tokenizer.is_fast:
+        raise BackendError(
+            f"{config.uri} has no tokenizer.json, so the place of a token in a text is not known. "
+            "Choose a guard model with a tokenizer.json."
+        )
+    if config.adapter is None:
+        model = load_base(asset.path, config.uri, config.dtype, device)
+    else:
+        adapter = assets.fetch(config.adapter.uri, config.adapter.sha256)
+        base = load_base(asset.path, config.uri, config.dtype, device)
+        model = merge_adapter(
+            apply_adapter(base, adapter.path, config.adapter.uri), config.adapter.uri
+        )
+    window = window_tokens(model, tokenizer)
+    prompt = GuardPrompt(tokenizer, config, window, config.uri)
+    pad = tokenizer.pad_token_id
+    return GuardScorer(
+        model, prompt, config.max_other, 0 if pad is None else pad, window, batch_size,
+        config.combination,
+    )  # fmt: skip
