@@ -82,7 +82,10 @@ def test_a_registered_kind_is_configured_loaded_and_described(registered, values
         ({"kind": "hf", "activaton": "softmax"}, r'scoring\.scorers\.s\.activaton.*"activation"'),
         ({"kind": "detoxify", "activation": "softmax"}, r"scoring\.scorers\.s\.activation"),
         ({"kind": "detoxify", "base": {"uri": "x"}}, r"scoring\.scorers\.s\.base\.uri"),
-        ({"kind": "bert"}, r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify', 'hf' or 'guard'"),
+        (
+            {"kind": "bert"},
+            r"scoring\.scorers\.s\.kind.*'jigsaw-bilstm', 'detoxify', 'hf' or 'guard'",
+        ),
         ({"kind": 1}, r"scoring\.scorers\.s\.kind"),
         ({}, r"scoring\.scorers\.s\.kind: missing"),
     ],

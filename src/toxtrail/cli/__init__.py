@@ -24,6 +24,7 @@ COMMANDS = {
     "run": "toxtrail.cli.run",
     "status": "toxtrail.cli.run",
     "variants": "toxtrail.cli.variants",
+    "scorers": "toxtrail.cli.scorers",
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "flips": "toxtrail.cli.flips",

@@ -34,6 +34,7 @@ class Entry(NamedTuple):
     """A key and its value, to be added at the end of a section."""
 
     section: str
+    """Dotted path of an existing mapping, or a key at the top: scoring.scorers."""
     key: str
     value: Mapping[str, Any]
     comments: Sequence[str] = ()
@@ -94,8 +95,10 @@ def add_entries(
     """
     tree, expected = yaml.compose(text, Loader=yaml.SafeLoader), _values(text)
     blocks = [{entry.section: {entry.key: dict(entry.value)}} for entry in entries]
-    for entry, block in zip(entries, blocks, strict=True):
-        expected[entry.section] = (expected.get(entry.section) or {}) | block[entry.section]
+    for entry in entries:
+        *above, last = entry.section.split(".")
+        parent = _value_at(expected, ".".join(above)) if above else expected
+        parent[last] = (parent.get(last) or {}) | {entry.key: dict(entry.value)}
     for item in items:
         _value_at(expected, item.path).append(item.name)
     by_hand = "\n".join(
@@ -109,6 +112,31 @@ def add_entries(
         *(edit for item in items for edit in _item_edits(text, tree, item)),
     ]
     return _edited(text, edits, expected, name, by_hand)
+
+
+def write_golden_scores(path: Path, scores: Mapping[str, Sequence[float]]) -> None:
+    """Write the scores of golden texts into the file; everything else keeps its bytes.
+
+    Args:
+        scores: scorer -> score of each of its golden texts.
+
+    Raises:
+        ConfigError: the file cannot be edited safely; it is unchanged.
+    """
+    text = read_text(path)
+    tree, expected, edits = yaml.compose(text, Loader=yaml.SafeLoader), _values(text), []
+    for key, values in scores.items():
+        place = f"scoring.scorers.{key}.golden"
+        nodes = _node_at(tree, place)
+        if not isinstance(nodes, yaml.SequenceNode):
+            continue
+        for node, entry, score in zip(nodes.value, _value_at(expected, place), values, strict=True):
+            entry["score"] = score
+            value = _node_at(node, "score")
+            if value is not None:
+                edits.append(_replace_scalar(text, value, repr(score)))
+    by_hand = "\n".join(f"  scoring.scorers.{key}.golden: {[*v]}" for key, v in scores.items())
+    replace_file(path, _edited(text, edits, expected, path.name, by_hand))
 
 
 def with_outside(text: str, path: str, name: str) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
     from toxtrail.backends.mlflow.tracker import MlflowTracker
     from toxtrail.backends.openai_api.server import ServedVariant
-    from toxtrail.backends.protocols import Decoding, LanguageModel
+    from toxtrail.backends.protocols import Decoding, LanguageModel, Scorer
     from toxtrail.config.schema import Config, GenerationConfig, ServerConfig
     from toxtrail.config.scorer_kinds.base import ScorerConfig
     from toxtrail.execution.distributed import ProcessGroup
@@ -188,6 +188,16 @@ def make_scorers(
         )
         for name, config in configs.items()
     ]
+
+
+def load_scorers(experiment: Experiment, configs: Mapping[str, ScorerConfig]) -> dict[str, Scorer]:
+    """Return these scorers, loaded onto the device of params.yaml."""
+    from toxtrail.backends.compute.devices import pick_device, set_num_threads
+
+    runtime = experiment.config.runtime
+    set_num_threads(runtime.threads)
+    scorers = make_scorers(experiment, configs, pick_device(runtime.device))
+    return {named.name: named.scorer for named in scorers}
 
 
 def server_config(config: Config, variant: str) -> ServerConfig:
