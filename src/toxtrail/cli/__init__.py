@@ -136,11 +136,12 @@ def cli(ctx: click.Context, directory: Path) -> None:
 
 
 ARITHMETIC = {"OMP_WAIT_POLICY": "passive", "ONEDNN_MAX_CPU_ISA": "AVX512_CORE_BF16"}
-"""Settings of OpenMP and oneDNN, which read them once; what the user has set stays.
+"""Settings of OpenMP and oneDNN, which read them once; variables set by the user are kept.
 
-Threads that wait for each other sleep: on a busy machine torch's, which spin, take up to ten times
-as long (benchmarks/RESULTS.md). Intel's matrix unit (AMX) is not used: with it the bits of a row of
-a bfloat16 product depend on how many rows are multiplied together."""
+Waiting threads sleep: torch's default threads spin, which takes up to ten times as long on a busy
+machine (benchmarks/RESULTS.md). Intel's matrix unit (AMX) is not used: with it, the bits of a row
+of a bfloat16 product depend on the number of rows multiplied together.
+"""
 
 
 def main() -> None:

@@ -1,10 +1,9 @@
-"""DVC as `toxtrail run` runs it: `python -m toxtrail.cli._dvc_fork repro` in place of
-`python -m dvc repro` (see `backends.dvc_process`), on a CPU with toxtrail's stages as forks
-of its own process.
+"""DVC for `toxtrail run`: `python -m toxtrail.cli._dvc_fork repro` in place of `python -m dvc
+repro` (see `backends.dvc_process`); on a CPU, toxtrail's stages are forks of its own process.
 
-To start Python and import torch, transformers and MLflow takes seconds, and the paper's preset
-starts 150 stages. Here the first stage that runs pays for all. What a stage computes, reads and
-writes is the same; so are its exit code and what a signal does to it.
+Starting Python and importing torch, transformers and MLflow takes seconds, and the paper's preset
+starts 150 stages. Here the libraries are imported once, at the first stage. The computation of a
+stage, its inputs and outputs, its exit code and its reaction to signals are the same.
 """
 
 from __future__ import annotations
@@ -30,11 +29,11 @@ PRELOADED_MODULES = (
     "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "arviz", "matplotlib.figure",
     "matplotlib.backends.backend_svg", "mlflow.tracking", "toxtrail.analysis.refusals",
 )  # fmt: skip
-"""What stages import, the slow part of it."""
+"""Slow imports of the stages."""
 
 
 def main() -> NoReturn:
-    """DVC's own command line, with another way to run a stage."""
+    """Run DVC's command line with another way to run a stage."""
     from dvc.stage import run
 
     prepare()
@@ -44,7 +43,7 @@ def main() -> NoReturn:
 
 
 def _run(plain: Callable[..., None], executable: str | None, cmd: str, **how: Any) -> None:
-    """One command of dvc.yaml.
+    """Run one command of dvc.yaml.
 
     Args:
         plain: DVC's own way, for a command that is not toxtrail's.
@@ -82,7 +81,7 @@ def _import_libraries() -> None:
 
 
 def _run_in_fork(parent: int, words: Sequence[str], cwd: str, env: Mapping[str, str]) -> NoReturn:
-    """In the fork: be the command, and end as it ends; also when its parent is killed."""
+    """Run the command in the fork and exit as it would; also end when the parent is killed."""
     code = 1
     try:
         die_with(parent)

@@ -12,14 +12,14 @@ if TYPE_CHECKING:
     from toxtrail.experiment import Experiment
 
 ROOM = 300
-"""Maximal length of a difference."""
+"""Maximum characters of a difference."""
 
 
 def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     """Print a warning if a result does not match the present params.yaml and files.
 
     Args:
-        manifest: the result's, as JSON values; one that cannot be read is an audit's matter.
+        manifest: the result's manifest as JSON values; an unreadable one is reported by an audit.
         source: where the result was read.
     """
     from pydantic import ValidationError
@@ -34,7 +34,7 @@ def tell_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
     try:
         reasons = outdated(experiment.config, experiment.root, recorded)
     except (ToxtrailError, OSError) as error:
-        echo(f"Whether {source} is up to date cannot be said: {error}", fg="yellow", err=True)
+        echo(f"Cannot determine whether {source} is up to date: {error}", fg="yellow", err=True)
         return
     if reasons:
         more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""

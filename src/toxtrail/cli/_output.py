@@ -37,9 +37,8 @@ COLOURS = {"higher": "red", "lower": "cyan", "NO": "red", "became toxic": "red"}
 
 
 def format_options(*names: OutputFormat) -> Callable[[Any], Any]:
-    """Options --json, --csv, --md, --latex: at most one of them; the command gets `form`, None for
-    text.
-    """
+    """Add the options --json, --csv, --md, --latex, of which at most one may be given; the command
+    receives `form`, None for text."""
     says = {
         "json": "Output JSON.",
         "csv": "Output CSV with all columns (see docs/tables.md).",
@@ -66,10 +65,10 @@ def format_options(*names: OutputFormat) -> Callable[[Any], Any]:
 
 
 def print_json(value: object, *, texts: bool = False) -> None:
-    """Indented JSON on standard output.
+    """Print indented JSON on standard output.
 
     Args:
-        texts: it holds texts of the data, which are printed letter by letter.
+        texts: whether it contains texts of the data, which are printed unchanged.
     """
     content = value if texts else _without_secrets(value)
     echo_data(json.dumps(content, indent=2, ensure_ascii=True, allow_nan=False) + "\n")
@@ -85,10 +84,10 @@ def tell_delimiter(path: Path) -> None:
 
 
 def print_csv(rows: Sequence[Mapping[str, Any]], *, texts: bool = False) -> None:
-    """Tidy CSV: a column for each name, in the order of the first row; no cell is a formula.
+    """Print tidy CSV with the columns of the first row; no cell is a formula.
 
     Args:
-        texts: as of `print_json`.
+        texts: as in `print_json`.
     """
     from toxtrail.records.csv_text import rows_to_csv
 
@@ -145,8 +144,11 @@ def terminal_width() -> int:
 def fit_to_terminal(
     tables: Sequence[Table], droppable: Sequence[str], most: int | None = None
 ) -> tuple[list[Table], list[str]]:
-    """Drop these columns, in their order, until the tables fit the terminal (and `most` columns);
-    return the tables and a note that names the dropped columns, if any."""
+    """Drop these columns, in their order, until the tables fit the terminal (and `most` columns).
+
+    Returns:
+        The tables, and a note that names the dropped columns, if any.
+    """
     width = terminal_width() if most is None else min(terminal_width(), most)
     results = [drop_columns_to_fit(table, droppable, width) for table in tables]
     left_out = {name for _, names in results for name in names}
@@ -165,7 +167,7 @@ def print_tables(
     notes: Sequence[str] = (),
     heads: Sequence[str] = (),
 ) -> None:
-    """Print tables and notes, as text, Markdown or LaTeX; the most important last."""
+    """Print tables and notes, as text, Markdown or LaTeX; the most important table is last."""
     if form == "text":
         for table in tables:
             print_table(table)

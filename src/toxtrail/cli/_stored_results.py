@@ -121,8 +121,9 @@ def read_run_summary(experiment: Experiment, run: TrackedRun) -> dict[str, Any]:
     """Read the sealed summary of a run of a variant or of a comparison.
 
     Raises:
-        DataError: it was changed, is missing, or is another result's than the run's tags say.
-        BackendError: the store does not give it.
+        DataError: it was changed, is missing, or belongs to another result than the run's tags
+            state.
+        BackendError: the store does not return it.
     """
     variant = run.tags.get("toxtrail.kind") == "variant"
     name = "posterior/summary.json" if variant else "summary.json"
@@ -183,7 +184,7 @@ def results_from_run(
 
 
 def has_files(experiment: Experiment, variant: str) -> bool:
-    """Whether there are local results of a variant of params.yaml."""
+    """Return whether there are local results of a variant of params.yaml."""
     if not experiment.exists or variant not in experiment.config.variants:
         return False
     family = experiment.config.variants[variant].family

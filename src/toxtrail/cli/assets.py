@@ -190,7 +190,7 @@ def notes_of_reading(experiment: Experiment) -> list[str]:
 
 
 def prompts_of(experiment: Experiment) -> list[InClusters]:
-    """How many prompts and clusters subsets with a column of clusters have."""
+    """Return the numbers of prompts and clusters of subsets with a cluster column."""
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import prompts_in_clusters
 
@@ -198,7 +198,7 @@ def prompts_of(experiment: Experiment) -> list[InClusters]:
 
 
 def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
-    """Prompts and clusters of each subset; and what is too few."""
+    """Return lines on prompts and clusters of each subset, with a warning for too few."""
     from toxtrail.reporting.result_text import FEW_CLUSTERS
 
     return [

@@ -1,4 +1,4 @@
-"""`toxtrail diff`: what differs between two results, besides their numbers?"""
+"""`toxtrail diff`: show the differences between two results."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from toxtrail.reporting.table import Table, text_columns
 from toxtrail.text_escaping import truncate_text
 
 ROOM = 70
-"""Characters of a value that the table shows; --json and --csv have all."""
+"""Maximum characters of a value in the table; --json and --csv have all."""
 
 
 @click.command("diff", short_help="Show the differences between two runs or variants.")
@@ -79,7 +79,7 @@ def diff(
 def _is_local(
     experiment: Experiment, name: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], dict[str, str], str]:
-    """Summary, tags of its run, and a label."""
+    """Return the summary, the tags of its run, and a label."""
     if _stored_results.has_files(experiment, name) and not from_mlflow:
         family = experiment.config.variants[name].family
         return experiment.store.read_summary(experiment.store.posterior_dir(family, name)), {}, name

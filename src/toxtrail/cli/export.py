@@ -1,4 +1,4 @@
-"""`toxtrail export`: a result that travels."""
+"""`toxtrail export`: export a result that can be audited elsewhere."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`toxtrail init` and `toxtrail upgrade`: experiments apart from toxtrail's own source."""
+"""`toxtrail init` and `toxtrail upgrade`: experiments outside toxtrail's own source."""
 
 from __future__ import annotations
 
@@ -88,10 +88,10 @@ def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
 
 
 def require_same_code(experiment: Experiment) -> None:
-    """Raise if results would be made by other code than DVC believes.
+    """Raise if the installed code differs from the code on which DVC depends.
 
     Raises:
-        ConfigError: the installed toxtrail is not the one that the experiment follows.
+        ConfigError: the installed toxtrail is not the version of the experiment.
     """
     from toxtrail.scaffold import stages_with_other_code
 
@@ -119,7 +119,7 @@ def _versioned(target: Path, inside: bool) -> str:
     if not git.init(target):
         return "git is not installed, or failed: run `git init` there before the first run."
     if not git.commit_all(target, "A new experiment"):
-        return "git init: done. Nothing was committed: tell git your name and e-mail first."
+        return "git init: done. Nothing was committed: set your name and e-mail in git first."
     return "git init: done, with a first commit."
 
 

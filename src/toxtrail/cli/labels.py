@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from toxtrail.datasets.label_files import Label, Row, TextKey
 
 SAMPLE = 200
-"""Prompts."""
+"""Default number of prompts."""
 FOLDER = "labels"
-"""Of an experiment: keys of drawings and counted labels. It belongs into git."""
+"""Folder of an experiment for keys of samples and for counted labels; commit it to git."""
 
 
 @click.group("labels", short_help="Measure a scorer's error against human labels.")
@@ -41,7 +41,7 @@ def labels() -> None:
     """
 
 
-@labels.command("sample", short_help="Write random texts to label by hand.")
+@labels.command("sample", short_help="Write random texts for annotation.")
 @click.argument("variants", nargs=-1, metavar="[VARIANT]...")
 @click.option(
     "--samples-per-variant",
@@ -159,7 +159,7 @@ def score(
 
 
 def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[TextKey, str]]:
-    """The labels of a file, and all texts that they could be of."""
+    """Return the labels of a file, and all texts that they may refer to."""
     from toxtrail.analysis import human_labels
     from toxtrail.datasets import label_files
     from toxtrail.datasets.readers import read_rows
@@ -207,7 +207,7 @@ def _key(experiment: Experiment, drawing: str) -> Path:
 def _write_labels(
     experiment: Experiment, human: Sequence[Label], texts: Mapping[TextKey, str]
 ) -> dict[str, str]:
-    """Write counted labels where posterior.labels finds them, under a name by their content."""
+    """Write counted labels for posterior.labels, under a name derived from their content."""
     from toxtrail.datasets import label_files
     from toxtrail.provenance.identity import sha256_text
 

@@ -1,4 +1,4 @@
-"""`toxtrail plan`: what does a run take, and how many prompts does a difference take?"""
+"""`toxtrail plan`: estimate the cost of a run, or the prompts that a difference needs."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ def _prompts_for(
 
 
 def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
-    """Return the measured rate and correlation of a family; nothing without results."""
+    """Return the measured rate and correlation of a family; None without results."""
     if family is None and (not experiment.exists or len(experiment.config.families) != 1):
         return {}
     (name,) = experiment.families((family,) if family else ())

@@ -1,4 +1,4 @@
-"""What a run will take: the tables and the JSON of `toxtrail plan`."""
+"""The tables and the JSON of `toxtrail plan`."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ from toxtrail.reporting.table import Table, number_columns, text_columns
 LEVEL_RANGE = Number(0.5, 1, min_open=True, max_open=True)
 PAPER = Path(__file__).parents[1] / "presets" / "paper_published.yaml"
 PRIOR = 0.5
-"""Jeffreys."""
+"""Jeffreys' prior."""
 MOST_DECIMALS = 20
 COUNT_IS = {"exact": "exact", "printed": "as printed", "declared": "as declared"}
 
@@ -25,7 +25,7 @@ COUNT_IS = {"exact": "exact", "printed": "as printed", "declared": "as declared"
 def _digits(
     ctx: click.Context, param: click.Parameter, value: str | None
 ) -> int | Literal["exact"] | None:
-    """The value of --decimals, or a usage error."""
+    """Parse the value of --decimals, or raise a usage error."""
     if value is None or value == "exact":
         return "exact" if value else None
     if not (value.isascii() and value.isdigit() and int(value) <= MOST_DECIMALS):
@@ -103,7 +103,8 @@ def published(
 
 
 Reading = tuple[str | None, Any, Any]
-"""Baseline variant, how the counts are read, the sampler of the pooled model."""
+"""Settings of the analysis: baseline variant, reading of the counts, sampler of the pooled
+model."""
 
 
 def _of_file(path: Path, source: str | None, decimals: object, reading: Reading) -> Any:

@@ -1,4 +1,4 @@
-"""`toxtrail run` and `toxtrail status`: DVC, with the right targets."""
+"""`toxtrail run` and `toxtrail status`: run DVC with targets, and list outdated stages."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _repro(
         warn(done)
     keep_copy(root)
     if heal_file_locks(root / ".dvc" / "tmp"):
-        warn(".dvc/tmp/rwlock was damaged, as a kill of DVC leaves it: it was deleted.")
+        warn(".dvc/tmp/rwlock was damaged by a kill of DVC and was deleted.")
     dvc = Repro(root, lock)
     try:
         if jobs > 1:
@@ -169,7 +169,7 @@ def _damage(root: Path) -> str | None:
         return problem
     if file_locks(root / ".dvc" / "tmp" / "rwlock") is None:
         return (
-            ".dvc/tmp/rwlock is damaged, as a kill of DVC leaves it, and `dvc repro` refuses to "
+            ".dvc/tmp/rwlock was damaged by a kill of DVC, and `dvc repro` refuses to "
             "run. `toxtrail run` deletes it; by hand: `rm .dvc/tmp/rwlock` while no DVC runs."
         )
     return None

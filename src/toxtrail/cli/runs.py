@@ -101,7 +101,9 @@ def runs(
         selected = runs_of_lock(lock_at(experiment.root, revision or None)[1], selected)
     if only_latest or tree:
         selected = _stored_results.newest_per_name(selected)
-    rows = unchecked(selected, "as --no-check asks") if no_check else checked(experiment, selected)
+    rows = (
+        unchecked(selected, "because of --no-check") if no_check else checked(experiment, selected)
+    )
     if form == "json":
         print_json(runs_table.as_json(rows))
     elif form == "csv":

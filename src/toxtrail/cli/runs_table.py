@@ -29,7 +29,7 @@ COST_COLUMNS = (
 DROPPABLE = ("content key", "kind", "family", "role", "started", "peak, MiB", "tokens")
 """Columns that are dropped on a narrow terminal, in this order."""
 ROOM = 300
-"""Characters of what was changed that the terminal shows."""
+"""Maximum characters of a change in the terminal."""
 STAGES = ("finetune", "generate", "score")
 
 
@@ -41,12 +41,12 @@ def show(rows: Sequence[CheckedRun], cost: bool, form: OutputFormat) -> None:
     odd = [run for run in runs if run_state(run) != "sealed"]
     if odd:
         notes.append(
-            f"{len(odd)} of {len(runs)} are not sealed runs of this version; comparisons omit them "
-            "out. `dvc repro` makes unfinished ones again."
+            f"{len(odd)} of {len(runs)} are not sealed runs of this version; comparisons omit "
+            "them. `dvc repro` creates unfinished runs again."
         )
     if cost:
         measured = [run for run in runs if run.tags.get("toxtrail.kind") == "variant"]
-        tables = [Table("What it took", COST_COLUMNS, [_cost_cells(run) for run in measured])]
+        tables = [Table("Resources", COST_COLUMNS, [_cost_cells(run) for run in measured])]
         notes.append(f"Together {_hours(sum(_seconds(run) for run in measured))}.")
     if form == "text":
         tables, narrow = fit_to_terminal(tables, DROPPABLE)

@@ -40,10 +40,10 @@ class Stages(click.Group):
     command_class = StageCommand
 
 
-@click.group("stage", cls=Stages, short_help="Run one stage by hand; DVC calls these.")
+@click.group("stage", cls=Stages, short_help="Run one stage (called by DVC).")
 @click.pass_obj
 def stage(experiment: Experiment) -> None:
-    """Run one stage by hand; DVC calls these, `toxtrail run` calls DVC.
+    """Run one stage. DVC calls these commands, and `toxtrail run` calls DVC.
 
     \b
     Examples:
