@@ -381,7 +381,7 @@ class DoseRow(SeriesColumns):
     variant: Annotated[str, "which variant; prompts scored for all of the series"]
     dose: float
     n: int
-    rate: Annotated[float, "rate on these prompts"]
+    rate: Annotated[float, "observed rate on these prompts, with its exact interval"]
     rate_lo: float
     rate_hi: float
 
