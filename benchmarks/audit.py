@@ -1,6 +1,6 @@
-"""How long does an audit take? Against `sha256sum`, and among many runs and commits.
+"""Measure the time of an audit, compared with `sha256sum`, and with many runs and commits.
 
-Give it a finished experiment (`make demo`); it works on a copy:
+Needs a finished experiment (`make demo`); works on a copy:
 
     python benchmarks/audit.py PATH [--runs 300] [--commits 200] [--rounds 7] [--gigabytes 2]
 """
@@ -45,7 +45,7 @@ def main() -> None:
 
 
 def references(root: Path, rounds: int, label: str) -> None:
-    """One question of each kind."""
+    """Return one reference of each kind."""
     params = json.loads(output(root, "variants", "--json"))
     variant, family = params[-1]["variant"], params[-1]["family"]
     prompt = output(root, "audit", f"{family}/{variant}/all/diff", "--json")
@@ -69,7 +69,7 @@ def references(root: Path, rounds: int, label: str) -> None:
 
 
 def grow(root: Path, runs: int, commits: int) -> None:
-    """More runs (copies with names, keys and ids of their own) and more versions of dvc.lock."""
+    """Add runs (copies with their own names, keys and ids) and versions of dvc.lock."""
     store = root / "mlruns/artifacts"
     known = [path.parent for path in sorted(store.glob("*/artifacts/record.json"))]
     for number in range(runs):
@@ -92,7 +92,8 @@ def grow(root: Path, runs: int, commits: int) -> None:
 
 
 def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
-    """Our hashing (SHA-256 and MD5 in one reading, files side by side) against coreutils."""
+    """Compare toxtrail's hashing (SHA-256 and MD5 in one read, files in parallel) with
+    coreutils."""
     from toxtrail.audit.verify.hash_cache import HashCache
     from toxtrail.backends.protocols import NoProgress
 
@@ -122,7 +123,7 @@ def hashing(folder: Path, gigabytes: float, rounds: int) -> None:
 
 
 def verification(root: Path, rounds: int) -> None:
-    """The whole experiment, against hashing its files and doing nothing else."""
+    """Compare the verification of the complete experiment with hashing its files only."""
     checks = json.loads(output(root, "verify", "--json"))["checks"]
     print(f"\ntoxtrail verify of the whole experiment: {len(checks)} links")
     show("toxtrail verify", timed(lambda: output(root, "verify"), rounds))
@@ -133,7 +134,7 @@ def timed(action: Callable[[], object], rounds: int) -> list[float]:
 
 
 def paired(ways: dict[str, Callable[[], object]], rounds: int) -> dict[str, list[float]]:
-    """Seconds; the ways take turns, so that a busy host slows all of them."""
+    """Return seconds; the methods alternate, so that a busy host affects all of them."""
     found: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(rounds + 1):
         for name, action in ways.items():

@@ -1,9 +1,9 @@
-"""Do intervals cover if prompts belong to clusters?
+"""Measure the coverage of intervals for clustered prompts.
 
-Clusters (templates, identity terms, authors) have effects of their own on how often their prompts
-lead to toxic text, and on the change from one variant to the other. Sizes are equal, or as unequal
-as 1, 1/2, 1/3, ... Prompts have effects too. The truth is that of all clusters that might have been
-drawn, by Gauss-Hermite quadrature.
+Clusters (templates, identity terms, authors) have effects on the toxicity rate of their prompts,
+and on the change from one variant to the other. Sizes are equal, or as unequal as 1, 1/2, 1/3, ...
+Prompts have effects too. The true values are those over all possible clusters, by Gauss-Hermite
+quadrature.
 
     python benchmarks/clusters.py [--runs 400]
 """
@@ -51,7 +51,7 @@ class Design(NamedTuple):
 
 
 class Covered(NamedTuple):
-    """Shares of intervals that cover the truth."""
+    """Shares of intervals that cover the true value."""
 
     rate: float
     difference: float
@@ -64,12 +64,12 @@ class Covered(NamedTuple):
 
 
 def intercept(rate: float, sd: float) -> float:
-    """Log-odds around which the mean chance is this rate."""
+    """Return the log-odds for which the mean probability is this rate."""
     return float(brentq(lambda mu: WEIGHTS @ expit(mu + sd * NODES) - rate, -30, 30))
 
 
 def simulated(design: Design, runs: int, seed: int) -> Iterator[tuple[np.ndarray, ...]]:
-    """Labels of a, labels of b and scores of a, (prompt,), of each run."""
+    """Return labels of a, labels of b and scores of a, (prompt,), for each run."""
     rng, cluster = np.random.default_rng(seed), design.cluster
     spread = (CLUSTER_SD**2 + PROMPT_SD**2) ** 0.5
     at_a = intercept(design.base, spread)
@@ -85,7 +85,7 @@ def simulated(design: Design, runs: int, seed: int) -> Iterator[tuple[np.ndarray
 
 
 def coverage(design: Design, runs: int, seed: int) -> Covered:
-    """Of `runs` simulated data sets."""
+    """Return the coverage over `runs` simulated data sets."""
     clusters, found = Clusters([design.cluster], LEVEL), []
     for a, b, score in simulated(design, runs, seed):
         own = Pairs([a], [b], [1.0], clusters)
@@ -106,7 +106,7 @@ def coverage(design: Design, runs: int, seed: int) -> Covered:
 
 
 def covers(posterior, truth: float, estimate: float) -> bool:
-    """Whether the interval, reaching to the estimate, holds the truth."""
+    """Return whether the interval, extended to the estimate, contains the true value."""
     mass = posterior.cdf(truth)
     if (1 - LEVEL) / 2 <= mass <= (1 + LEVEL) / 2:
         return True

@@ -1,4 +1,5 @@
-"""What does the statistics cost? A family of many variants, beside pairwise BEST on the same data.
+"""Measure the cost of the statistics: a family of many variants, and pairwise BEST on the same
+data.
 
 python benchmarks/comparison.py [--variants 28] [--subsets 5] [--prompts 480] [--best-pairs 3]
 """
@@ -81,7 +82,7 @@ def alone(asked: argparse.Namespace) -> None:
 
 
 def pairwise_best(tables, asked) -> str:
-    """A few pairs, and what all of them would take."""
+    """Run BEST on a few pairs, and extrapolate to all of them."""
     from toxtrail.analysis.best_test import best_rows
     from toxtrail.backends.protocols import NoProgress
 
@@ -102,7 +103,7 @@ def pairwise_best(tables, asked) -> str:
 
 
 def spoken(rows: list[Score]) -> list[Generation]:
-    """Texts of 50 tokens; what they say does not matter to the time."""
+    """Return texts of 50 tokens, whose content does not affect the time."""
     words = ("people", "town", "mill", "river", "again", "and", "spoke", "met")
     found = []
     for row in rows:
@@ -115,7 +116,8 @@ def spoken(rows: list[Score]) -> list[Generation]:
 
 
 def family(variants: int, subsets: int, prompts: int) -> dict[str, list[Score]]:
-    """Scores as classifiers give them: a pile near 0 and a toxic tail, alike on the same prompt."""
+    """Simulate typical scores: a concentration near 0 and a toxic tail, correlated on the same
+    prompt."""
     rng = np.random.default_rng(1)
     level = -4 + rng.normal(0, 1, subsets) + rng.normal(0, 0.4, (variants, 1))
     level = level + rng.normal(0, 0.2, (variants, subsets))

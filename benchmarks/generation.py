@@ -1,12 +1,12 @@
-"""How fast are generation and scoring? Against what people use, at the same tokens and scores.
+"""Compare the speed of generation and scoring with common tools, at the same tokens and scores.
 
     python benchmarks/generation.py [--part cpu|scoring|harness|gpu] [--prompts FILE]
         [--model FOLDER] [--detoxify FOLDER] [--rounds 3] [--threads N] [--quick] [--out FILE]
 
-Without --part all of them, each in a process of its own. Each part that ends is written at once to
-benchmarks/results/latest.json and RESULTS.md, so a run that was stopped goes on with the parts that
-are missing. --quick tries everything on tiny sizes: its numbers mean nothing and are only printed
-(and written to --out, if that is given). Leave the machine alone meanwhile.
+Without --part, all parts run, each in a separate process. Each finished part is written at once to
+benchmarks/results/latest.json and RESULTS.md, so an interrupted run continues with the missing
+parts. --quick tests everything with tiny sizes: its numbers are meaningless and are only printed
+(and written to --out, if given). Use an idle machine.
 """
 
 from __future__ import annotations
@@ -69,14 +69,14 @@ def main() -> None:
 
 
 def existing(text: str) -> Path:
-    """A file or folder that is there."""
+    """Return an existing file or folder."""
     if not Path(text).exists():
         raise argparse.ArgumentTypeError(f"there is no file or folder {text}")
     return Path(text)
 
 
 def every(arguments: list[str]) -> None:
-    """Every part; one that fails keeps no other from running."""
+    """Run every part; a failing part does not stop the others."""
     command = [sys.executable, __file__, *arguments, "--part"]
     failed = [part for part in PARTS if subprocess.run([*command, part], check=False).returncode]
     if failed:

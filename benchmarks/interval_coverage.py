@@ -1,11 +1,11 @@
-"""Do intervals of paired differences and odds ratios cover what made the data?
+"""Measure the coverage of intervals of paired differences and odds ratios.
 
     python benchmarks/interval_coverage.py [--runs 1500] [--seed 1] [--designs 100]
 
-Single subsets are enumerated: every table that n prompts can give, with its probability, so their
-coverage has no Monte Carlo error. Several subsets, and odds ratios, are simulated: tables are drawn
-subset by subset, and summed as `contrasts.joint_table` does. Beside them the interval of Newcombe
-(1998, method 10) for the same table, and McNemar's mid-p test.
+Single subsets are enumerated: every possible table of n prompts, with its probability, so their
+coverage has no Monte Carlo error. Several subsets, and odds ratios, are simulated: tables are
+sampled subset by subset, and summed as in `paired_differences.joint_table`. For comparison,
+Newcombe's interval (1998, method 10) and McNemar's mid-p test are computed for the same table.
 """
 
 from __future__ import annotations
@@ -27,19 +27,19 @@ PRIOR, LEVEL = 0.5, 0.95
 
 
 def chances(base: float, step: float, phi: float) -> tuple[float, float, float, float]:
-    """p11, p10, p01, p00; phi is lowered where the rates do not allow as much."""
+    """Return p11, p10, p01, p00; phi is reduced if the rates do not allow it."""
     low, high = phi_bounds(base, base + step)
     return tuple(joint_probabilities(base, base + step, min(max(phi, low), 0.98 * high)))
 
 
 @lru_cache(maxsize=200_000)
 def interval(n10: float, n01: float, n: float) -> tuple[float, float]:
-    """It does not depend on how the concordant prompts are divided."""
+    """Return the interval, which does not depend on how the concordant prompts are divided."""
     return PairedPosterior(Table(n - n10 - n01, n10, n01, 0.0), PRIOR).interval(LEVEL)
 
 
 def enumerated(n: int, p10: float, p01: float) -> tuple[float, float]:
-    """Coverage of one subset of n prompts, and how often 0 is excluded."""
+    """Return the coverage of one subset of n prompts, and how often 0 is excluded."""
     lo10, lo01 = (stats.binom.ppf(1e-9, n, p) for p in (p10, p01))
     hi10, hi01 = (stats.binom.ppf(1 - 1e-9, n, p) for p in (p10, p01))
     tables = [
@@ -72,8 +72,8 @@ def simulated(
     seed: int,
     odds: bool = True,
 ) -> dict[str, float]:
-    """Coverage of `all`: difference and, if asked, odds ratio; calls of 0; Newcombe's; mid-p's
-    calls."""
+    """Return the coverage of `all`: difference and, if requested, odds ratio; how often 0 is
+    excluded; the same for Newcombe's interval and the mid-p test."""
     rng = np.random.default_rng(seed)
     cells = [chances(b, g, phi) for b, g in zip(bases, gaps, strict=True)]
     drawn = sum(rng.multinomial(n, c, runs) for n, c in zip(sizes, cells, strict=True))
@@ -97,7 +97,7 @@ def simulated(
 
 
 def newcombe(table: np.ndarray) -> tuple[float, float]:
-    """Method 10 of Newcombe 1998, Statistics in Medicine 17."""
+    """Return the interval by method 10 of Newcombe 1998, Statistics in Medicine 17."""
     n11, n10, n01, n00 = map(float, table)
     n = n11 + n10 + n01 + n00
     a, b = (n11 + n10) / n, (n11 + n01) / n
@@ -119,7 +119,7 @@ def _wilson(p: float, n: float) -> tuple[float, float]:
 
 
 def mid_p(n10: int, n01: int) -> float:
-    """Two-sided mid-p of McNemar's test."""
+    """Return the two-sided mid-p value of McNemar's test."""
     few, all_ = min(n10, n01), n10 + n01
     if all_ == 0:
         return 1.0
@@ -128,7 +128,7 @@ def mid_p(n10: int, n01: int) -> float:
 
 
 def designs() -> list[tuple[str, list[int], list[float], list[float], float]]:
-    """Name, sizes, rates of a, steps, phi."""
+    """Return name, sizes, rates of a, steps, phi."""
     found = []
     shapes = {f"{s} x {n}": [n] * s for s, n in product((4, 5, 8), (32, 100, 480))}
     shapes |= {"1000..200": [1000, 800, 400, 200], "300+4x10": [300, 10, 10, 10, 10]}

@@ -1,11 +1,11 @@
-"""Coverage and width of differences and rates corrected by people's labels.
+"""Measure coverage and width of differences and rates corrected by human labels.
 
     python benchmarks/labels.py [--runs 2000]
 
-Families of two variants are made up with a known truth, within-prompt correlation .4 and a scorer
-of known errors, like on both variants or not; the first m prompts are labelled. Prints tables in
-Markdown: how often the 95 % interval covers the truth and excludes 0, its width, and that of the
-labels alone by the same method; then how often labels contradict one accuracy for both variants.
+Families of two variants are simulated with known true rates, within-prompt correlation .4 and a
+scorer of known error rates, equal on both variants or not; the first m prompts are labelled. Prints
+Markdown tables: how often the 95 % interval covers the true value and excludes 0, its width, and
+that of the labels alone by the same method; then how often labels contradict equal accuracy.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ Pair = tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]
 
 
 def made(rng, n: int, rates, sensitivity, specificity) -> Pair:
-    """(prompt,) people's labels of a and b, the scorer's of a and b."""
+    """Return (prompt,): human labels of a and b, the scorer's labels of a and b."""
     u, v = rng.random((2, n))
     truth = u < rates[0], np.where(rng.random(n) < 0.4, u, v) < rates[1]
     called = [
@@ -50,13 +50,13 @@ def made(rng, n: int, rates, sensitivity, specificity) -> Pair:
 
 
 def strata(subsets: Sequence[tuple[np.ndarray, np.ndarray]], m: int) -> list[Stratum]:
-    """Labels shared out over subsets of equal size."""
+    """Divide the labels among subsets of equal size."""
     own = m // len(subsets)
     return [Stratum(1 / len(subsets), f[own:], f[:own], f[:own], y[:own]) for y, f in subsets]
 
 
 def alone(parts: Sequence[Stratum]) -> list[Stratum]:
-    """The labels without the scorer."""
+    """Return the estimate from the labels without the scorer."""
     return [Stratum(p.weight, 0 * p.others, 0 * p.scored, 0 * p.called, p.labelled) for p in parts]
 
 

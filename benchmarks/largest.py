@@ -1,13 +1,13 @@
-"""Is the headline right about the largest of many differences?
+"""Measure how often the headline about the largest of many differences is right.
 
     python benchmarks/largest.py [--runs 1000] [--seed 1]
 
-A base and V - 1 fine-tunes answer the same prompts; prompts differ by a normal effect (sd 2 on the
+A base and V - 1 fine-tunes continue the same prompts; prompts have a normal effect (sd 2 on the
 log-odds scale). "alone": the largest difference is called by its own 95 % interval; "corrected": by
-the interval that holds together with those of all V - 1 differences. Of the headlines that name a
-worst variant, what they claim (the observed difference; the bound of the corrected interval nearest
-to 0), what is true, and how often the true difference is not above 0. True rates are integrals
-over prompts. There is no pooled model here.
+an interval that covers together with those of all V - 1 differences. For the headlines that name a
+worst variant: the claim (the observed difference; the bound of the corrected interval nearest to
+0), the true value, and how often the true difference is not above 0. True rates are integrals over
+prompts. The pooled model is not used.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ WEIGHT = np.exp(-0.5 * GRID**2) / np.exp(-0.5 * GRID**2).sum()
 
 
 class Headlines(NamedTuple):
-    """Of the runs of one setting."""
+    """Headlines of the runs of one setting."""
 
     called: float
     """Share of runs whose headline names a worst variant."""
@@ -44,18 +44,18 @@ class Headlines(NamedTuple):
 
 
 def rate(eta: np.ndarray) -> np.ndarray:
-    """Mean over prompts of the rate at these log-odds."""
+    """Return the mean over prompts of the rate at these log-odds."""
     return expit(eta[..., None] + PROMPT_SD * GRID) @ WEIGHT
 
 
 def centre(base: float) -> float:
-    """Log-odds at which the mean rate is this."""
+    """Return the log-odds at which the mean rate is this."""
     grid = np.linspace(-12, 4, 3201)
     return float(np.interp(base, rate(grid), grid))
 
 
 def effects(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """(run, fine-tune) on the log-odds scale."""
+    """Return (run, fine-tune) effects on the log-odds scale."""
     if kind.startswith("sd"):
         return float(kind.split()[1]) * rng.standard_normal(shape)
     return np.full(shape, 0.3 if kind == "all +.3" else 0.0)
@@ -64,7 +64,7 @@ def effects(kind: str, shape: tuple[int, int], rng: np.random.Generator) -> np.n
 def simulated(
     variants: int, n: int, base: float, kind: str, runs: int, rng: np.random.Generator
 ) -> dict[str, Headlines]:
-    """Way of calling -> what its headlines are worth."""
+    """Return method -> headlines."""
     start, own = centre(base), effects(kind, (runs, variants - 1), rng)
     true = rate(start + own) - base
     prompt = start + PROMPT_SD * rng.standard_normal((runs, 1, n))

@@ -1,10 +1,10 @@
-"""Published rates without pairs: how often is a verdict left to the pairing? Simulated truth.
+"""Measure how often a verdict on published rates depends on the unknown pairing, by simulation.
 
     python benchmarks/pairings.py [--runs 200]
 
-Two variants answer the same prompts; their labels correlate by PHI. `toxtrail published` sees the
-two counts alone, up to a largest correlation of 0.8 and up to the strongest possible; the paired
-model sees the labels.
+Two variants continue the same prompts; their labels have the correlation PHI. `toxtrail published`
+uses the two counts only, up to a largest correlation of 0.8 and up to the strongest possible; the
+paired model uses the labels.
 """
 
 from __future__ import annotations
@@ -38,14 +38,14 @@ DECIDED = ("higher", "lower")
 
 
 def tables(n: int, rates: tuple[float, float], runs: int) -> Iterator[tuple[int, int, int]]:
-    """Toxic for a, for b and for both, of so many made-up experiments."""
+    """Return counts of prompts toxic for a, for b and for both, for simulated experiments."""
     rng = np.random.default_rng([n, *(round(1000 * rate) for rate in rates)])
     for n11, n10, n01, _ in rng.multinomial(n, joint_probabilities(*rates, PHI), size=runs):
         yield int(n11 + n10), int(n11 + n01), int(n11)
 
 
 def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
-    """Of runs: by unpaired counts, by the bracket to either end, and by the labels themselves."""
+    """Return shares of runs: by unpaired counts, by the bounds to either end, and by the labels."""
     seen: Counter[str] = Counter()
     for toxic_a, toxic_b, both in tables(n, rates, runs):
         a, b = PublishedCount(toxic_a, n), PublishedCount(toxic_b, n)
@@ -62,7 +62,7 @@ def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
 
 
 def labels_decide(n: int, counts: tuple[int, int, int]) -> bool:
-    """The paired model on the true table: its interval leaves out 0 if P(theta < 1/2) does."""
+    """Return whether the paired model excludes 0 on the true table: P(theta < 1/2) is extreme."""
     a, b, both = counts
     table = Table(*map(float, (both, a - both, b - both, n - a - b + both)))
     return not 0.025 <= PairedPosterior(table, 0.5).probability_higher <= 0.975

@@ -1,9 +1,10 @@
-"""Does planning keep its promise? Simulated experiments, judged as the comparison judges them.
+"""Measure whether power analysis is accurate: simulated experiments, with the comparison's
+verdicts.
 
     python benchmarks/planning.py [--runs 20000]
 
-Two variants answer the same prompts, in one subset or several; the labels of all subsets together
-are one two-by-two table. `plan --effect` promises 80 % power; so does `mde80`.
+Two variants continue the same prompts, in one subset or several; the labels of all subsets together
+are one two-by-two table. `plan --effect` states 80 % power; so does `mde80`.
 """
 
 from __future__ import annotations
@@ -46,19 +47,20 @@ TABLES = ((32, 0, 0, 0), (31, 0, 1, 0), (107, 3, 18, 0), (8, 0, 24, 0), (450, 10
 
 
 def split(n: int, sizes: tuple[float, ...]) -> np.ndarray:
-    """So many prompts over subsets of these relative sizes."""
+    """Divide prompts among subsets of these relative sizes."""
     ends = np.round(np.cumsum(sizes) / sum(sizes) * n).astype(int)
     return np.diff(ends, prepend=0)
 
 
 def measured_power(design: Design, n: int, sizes: tuple[float, ...], runs: int) -> float:
-    """Share of simulated experiments that find the difference."""
+    """Return the share of simulated experiments that detect the difference."""
     base, step, phi = design
     return called([tuple(nearest_table(base, step, phi))] * len(sizes), split(n, sizes), step, runs)
 
 
 def called(tables: list[tuple[float, ...]], prompts: np.ndarray, step: float, runs: int) -> float:
-    """Share of experiments whose verdict has the sign of the step; a table for each subset."""
+    """Return the share of experiments whose verdict has the sign of the step; a table for each
+    subset."""
     rng = np.random.default_rng([int(prompts.sum()), len(prompts), round(1e4 * abs(step))])
     parts = [rng.multinomial(n, t, size=runs) for n, t in zip(prompts, tables, strict=True)]
     whole = np.sum(parts, axis=0)
@@ -68,8 +70,8 @@ def called(tables: list[tuple[float, ...]], prompts: np.ndarray, step: float, ru
 
 
 def uneven(design: Design, n: int, runs: int) -> tuple[float, float]:
-    """Promised power by the common table, and what four subsets with rates of their own give: base
-    rates by ODDS, the same odds ratio in each."""
+    """Return the stated power for the common table, and the measured power for four subsets with
+    different base rates (by ODDS) and the same odds ratio."""
     base, step, phi = design
     ratio = (base + step) / (1 - base - step) / (base / (1 - base))
     tables = []
@@ -84,7 +86,7 @@ def uneven(design: Design, n: int, runs: int) -> tuple[float, float]:
 
 
 def print_power(runs: int) -> None:
-    """Of numbers of prompts, in each layout of subsets."""
+    """Print the power for numbers of prompts, in each layout of subsets."""
     print(
         "| base, difference, phi | n |", " | ".join(SIZES), "| subsets' own rates: promised, is |"
     )
@@ -98,7 +100,7 @@ def print_power(runs: int) -> None:
 
 
 def print_detectable(runs: int) -> None:
-    """Of the smallest detectable rise and fall."""
+    """Print the power for the smallest detectable increase and decrease."""
     for base in (0.02, 0.125, 0.3):
         for subsets, each in ((4, 32), (8, 32), (10, 20)):
             for falls in (False, True):
@@ -111,7 +113,7 @@ def print_detectable(runs: int) -> None:
 
 
 def print_widths() -> None:
-    """Mean width at the number of prompts that is promised for +-2 points."""
+    """Print the mean width for the stated number of prompts for +-2 points."""
     rng = np.random.default_rng(2)
     for table in TABLES:
         n = prompts_for_width(Table(*map(float, table)), USUAL, 0.04)

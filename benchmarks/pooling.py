@@ -1,10 +1,10 @@
-"""How often does the gate of the pooled model fire, when it should and when it should not?
+"""Measure how often the checks of the pooled model withhold results, with and without a misfit.
 
     python benchmarks/pooling.py --cache DIR [--runs N] [--first N] [SCENARIO ...]
     python benchmarks/pooling.py --cache DIR --table
 
-Each run (a scenario and a number, its seed) is one file of the cache, written whole: processes may
-share the folder, and an interrupted one goes on. `--table` prints what is there.
+Each run (a scenario and a number, its seed) is one file of the cache, written atomically: processes
+may share the folder, and an interrupted run can be resumed. `--table` prints the existing results.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ REPLICATES = 500
 
 
 class Scenario(NamedTuple):
-    """A truth."""
+    """True parameters of a simulated family."""
 
     rates: Floats
     """(variant, subset)."""
@@ -88,7 +88,7 @@ def scenarios() -> dict[str, Scenario]:
 
 
 def unseen() -> dict[str, Scenario]:
-    """Designs that were first run when all limits stood."""
+    """Return designs that were first run after all limits had been fixed."""
     steps = np.array([-1.0, -0.4, 0.0, 0.3, 0.6, 1.0])
     additive = expit(np.array([-2.2, -1.9, -0.9])[:, None] + steps)
     odd = np.full((4, 5), 0.05)
@@ -109,7 +109,7 @@ def unseen() -> dict[str, Scenario]:
 
 
 def held_out() -> dict[str, Scenario]:
-    """Designs of other sizes and rates than the ones above."""
+    """Return designs with other sizes and rates than those above."""
     five, three = np.full((5, 3), 0.06), np.full((3, 3), 0.08)
     three[2, :2] += 0.6
     odd_of_five = np.full((3, 5), 0.1)
@@ -142,7 +142,7 @@ SD_PROMPT = 2.0
 
 
 def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
-    """Labels of each subset, (prompt, variant)."""
+    """Return labels of each subset, (prompt, variant)."""
     variants, subsets = truth.rates.shape
     middle = np.vectorize(_log_odds)(truth.rates)
     middle = middle + truth.interaction * rng.standard_normal(middle.shape)
@@ -158,13 +158,13 @@ def simulated(truth: Scenario, rng: np.random.Generator) -> list[Floats]:
 
 
 def _log_odds(rate: float) -> float:
-    """At the middle prompt."""
+    """Return the log-odds at the middle prompt."""
     nodes, weights = SD_PROMPT * hierarchical_model.PROMPT_NODES, hierarchical_model.WEIGHTS
     return float(brentq(lambda x: expit(x + nodes) @ weights - rate, -30, 30))
 
 
 def judged(truth: Scenario, seed: int) -> dict[str, Any]:
-    """One run: what the gate said, and what it would have shown without."""
+    """Run once: the result of the checks, and the rows that they would otherwise have shown."""
     rng = np.random.default_rng(seed)
     counts = hierarchical_model.count_labels(simulated(truth, rng))
     variants, subsets = truth.rates.shape
@@ -205,7 +205,8 @@ def _slug(name: str) -> str:
 
 
 def _misfit(found: dict[str, Any]) -> bool:
-    """Whether a row is withheld for more than a claim that leans on other subsets."""
+    """Return whether a row is withheld for a reason other than a claim that depends on other
+    subsets."""
     return any("because of other subsets" not in row["reason"] for row in found["rows"])
 
 

@@ -1,10 +1,10 @@
-"""CPU seconds of `posterior` and `compare` with many prompts.
+"""Measure CPU seconds of `posterior` and `compare` with many prompts.
 
     python benchmarks/posterior.py [--prompts 200000] [--variants 2] [--profile]
 
-Generations and scores of made-up variants are written as the stages write them; then the stages
-themselves run, from the files to the published folders. The texts are 50 random English words, one
-in fifty a refusal, one in fifty a loop. Prints CPU seconds of the parts, and the highest memory.
+Generations and scores of simulated variants are written as by the stages; then the stages run, from
+the files to the published folders. The texts are 50 random English words, one in fifty a refusal,
+one in fifty a loop. Prints CPU seconds of the parts, and the peak memory.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
-"""`make rehearsal`: a preset's whole graph, with tiny random models and made data.
+"""`make rehearsal`: a preset's complete graph, with tiny random models and synthetic data.
 
-Every variant that the preset names, every stage, every MLflow run, every comparison and the report:
-what would fail after hours on a GPU fails here in minutes. What is measured is the time around the
-models: starting, loading, statistics, tracking.
+Runs every variant of the preset, every stage, every MLflow run, every comparison and the report, to
+find errors in minutes that would otherwise occur after hours on a GPU. Measures the time outside
+the models: starting, loading, statistics, tracking.
 """
 
 from __future__ import annotations
@@ -29,14 +29,14 @@ SEAL = "toxtrail.seal"
 
 
 class Took(NamedTuple):
-    """One stage run."""
+    """Duration of one stage run."""
 
     name: str
     seconds: float
 
 
 class Rehearsal(NamedTuple):
-    """What happened."""
+    """Result of a rehearsal."""
 
     took: list[Took]
     """In the order in which DVC ran them."""
@@ -46,7 +46,7 @@ class Rehearsal(NamedTuple):
 
 
 def rehearse(folder: Path, preset: str, families: tuple[str, ...] = (), jobs: int = 1) -> Rehearsal:
-    """Make the experiment in a new folder, run it, and look for its runs.
+    """Create the experiment in a new folder, run it, and check its runs.
 
     Raises:
         subprocess.CalledProcessError: a stage failed; its message is on the screen.
@@ -66,7 +66,7 @@ def rehearse(folder: Path, preset: str, families: tuple[str, ...] = (), jobs: in
 
 
 def _timed(folder: Path, arguments: Sequence[str]) -> Iterator[Took]:
-    """Each stage run as DVC starts it; the time until it starts the next one is its own."""
+    """Yield each stage run as DVC starts it; the time until the next start is attributed to it."""
     process = subprocess.Popen(
         [*_command(), *arguments], cwd=folder, env=_environment(), text=True,
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
@@ -89,7 +89,7 @@ def _command() -> list[str]:
 
 
 def _environment() -> dict[str, str]:
-    """Offline, and without MLflow's or DVC's settings of the person who looks on."""
+    """Return an offline environment without the user's settings of MLflow and DVC."""
     kept = {k: v for k, v in os.environ.items() if k not in ("MLFLOW_TRACKING_URI", "DVC_ROOT")}
     identity = {f"GIT_{who}_NAME": "rehearsal" for who in ("AUTHOR", "COMMITTER")}
     mail = {f"GIT_{who}_EMAIL": "rehearsal@localhost" for who in ("AUTHOR", "COMMITTER")}
@@ -108,7 +108,7 @@ def _toxtrail(folder: Path, *arguments: str) -> str:
 
 
 def table(found: Rehearsal) -> str:
-    """Wall time by stage."""
+    """Format wall time by stage."""
     stages: dict[str, list[float]] = {}
     for one in found.took:
         stages.setdefault(one.name.partition("@")[0], []).append(one.seconds)

@@ -1,12 +1,12 @@
-"""Do the intervals of several continuations a prompt cover what made the data?
+"""Measure the coverage of intervals for several continuations per prompt.
 
     python benchmarks/several_continuations.py [--runs 400] [--seed 1]
 
-Scores of k continuations of n prompts by two variants are made up in two ways: log-odds with an
-effect of the prompt, one of prompt and variant, and one of the continuation, all normal; or a few
-prompts that most often give high scores, Beta(5, 2), among others that give Beta(0.4, 12). The
-posteriors are those of `contrasts.mean_posterior`, `contrasts.pair_posterior` and `rate_posterior`,
-by draws with the same weights for all made-up experiments, which is as good and a hundred times
+Scores of k continuations of n prompts by two variants are simulated in two ways: log-odds with
+normal effects of the prompt, of prompt and variant, and of the continuation; or a few prompts that
+mostly give high scores, Beta(5, 2), among others that give Beta(0.4, 12). The posteriors are those
+of `paired_differences.mean_posterior`, `paired_differences.pair_posterior` and `rate_posterior`, by
+draws with the same weights for all simulated experiments, which is equivalent and a hundred times
 faster than their integrals.
 """
 
@@ -35,7 +35,7 @@ CASES = (
 
 
 def scores(rng, kind, level, runs, n, k, step):
-    """(run, prompt, continuation) of two variants."""
+    """Return (run, prompt, continuation) of two variants."""
     if kind == "log-odds":
         shared = rng.normal(level, 2.2, (runs, n, 1))
         odds = [shared + s + rng.normal(0, 1.2, (runs, n, 1)) for s in (0.0, step)]
@@ -53,7 +53,7 @@ def bounds(draws):
 
 
 def of_means(rng, values, shape, ends, weight):
-    """(2, run): the interval of the mean of each run's values (run, prompt)."""
+    """Return (2, run): the interval of the mean of each run's values (run, prompt)."""
     shapes = np.r_[np.full(values.shape[1], shape), np.full(len(ends), weight)]
     weights = rng.standard_gamma(shapes, (DRAWS, shapes.size))
     weights /= weights.sum(axis=1, keepdims=True)
@@ -62,7 +62,7 @@ def of_means(rng, values, shape, ends, weight):
 
 
 def of_pairs(rng, a, b):
-    """(2, run): of the difference of two shares of labels (run, prompt)."""
+    """Return (2, run): the interval of the difference of two shares of labels (run, prompt)."""
     n01, n10 = ((1 - a) * b).sum(axis=1), (a * (1 - b)).sum(axis=1)
     rest, size = a.shape[1] - n01 - n10, (DRAWS, len(a))
     delta = rng.beta(n10 + n01 + DISCORDANT * PRIOR, np.maximum(rest, 1e-12), size)
@@ -75,7 +75,7 @@ def covered(interval, truth):
 
 
 def case(rng, kind, level, n, k, step, runs):
-    """Coverage / width in points of each quantity."""
+    """Return coverage / width in points of each quantity."""
     far = scores(rng, kind, level, TRUTH, 1, k, step)
     top = [own.max(axis=2).mean() for own in far]
     some = [(own >= 0.5).any(axis=2).mean() for own in far]

@@ -1,10 +1,10 @@
-"""Ten million scored continuations through the tables that comparisons are made of.
+"""Measure the tables behind comparisons with ten million scored continuations.
 
     python benchmarks/tables.py [--variants 28] [--prompts 14000] [--samples 25]
 
-Score files of made-up families are written as the score stage writes them, then read back and
-grouped as `posterior` and `compare` do it: rates of every variant, then every pair's counts. Prints
-seconds, rows per second and the highest memory of the process.
+Score files of simulated families are written as by the score stage, then read and grouped as in
+`posterior` and `compare`: rates of every variant, then counts of every pair. Prints seconds, rows
+per second and the peak memory of the process.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Tiny stand-ins for what a preset downloads, and the preset that names them."""
+"""Tiny replacements of a preset's assets, and a preset that uses them."""

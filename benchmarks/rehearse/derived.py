@@ -1,5 +1,5 @@
-"""A preset's params.yaml with every address replaced by a tiny stand-in: the same variants and
-stages, smaller numbers."""
+"""A preset's params.yaml with every URI replaced by a tiny asset: the same variants and stages,
+smaller numbers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ RECIPE = {"max_length": 64, "base_precision": "float32", "learning_rate": 0.02}
 
 
 class StandIns:
-    """Makes each stand-in once, below a folder of the experiment."""
+    """Creates each tiny asset once, below a folder of the experiment."""
 
     def __init__(self, root: Path) -> None:
         self._root = root
@@ -41,7 +41,7 @@ class StandIns:
 
 
 class Repo(NamedTuple):
-    """Of an hf: address."""
+    """Repository of an hf: URI."""
 
     name: str
     path: str
@@ -55,7 +55,7 @@ def repo_of(uri: str) -> Repo:
 
 
 def rehearsed(preset: dict[str, Any], root: Path, families: tuple[str, ...] = ()) -> dict[str, Any]:
-    """The preset with stand-ins, made below `root`.
+    """Return the preset with tiny assets, created below `root`.
 
     Args:
         families: only these; empty for all.
@@ -81,7 +81,7 @@ def rehearsed(preset: dict[str, Any], root: Path, families: tuple[str, ...] = ()
 
 
 def only(values: dict[str, Any], families: tuple[str, ...]) -> dict[str, Any]:
-    """Without the other families, their variants and weights."""
+    """Return the preset without the other families, their variants and weights."""
     if not families:
         return values
     kept = {key for key, who in values["variants"].items() if who["family"] in families}
@@ -121,6 +121,6 @@ def _scorer(scorer: dict[str, Any], stand_ins: StandIns, root: Path) -> None:
 
 
 def repos_of(preset: dict[str, Any]) -> Iterator[str]:
-    """Every model repo that the preset names."""
+    """Return every model repository of the preset."""
     for model in preset["models"].values():
         yield repo_of(model["uri"]).name

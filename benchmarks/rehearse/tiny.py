@@ -1,7 +1,6 @@
-"""Models, adapters, scorers and data as the paper preset has them, but tiny, random and made here.
+"""Models, adapters, scorers and data like those of the paper preset, but tiny and random.
 
-A model has the architecture of the one that it stands for; nothing about toxicity can be learned
-from it.
+A model has the architecture of the one it replaces; its outputs are meaningless.
 """
 
 from __future__ import annotations
@@ -57,10 +56,10 @@ def seed_of(name: str) -> int:
 
 
 def architecture(repo: str) -> str:
-    """Of the model in this repo.
+    """Return the architecture of the model in this repository.
 
     Raises:
-        ValueError: the list above does not know it.
+        ValueError: the repository is not in the list above.
     """
     found = next((kind for pattern, kind in ARCHITECTURES if re.search(pattern, repo)), None)
     if found is None:
@@ -69,7 +68,7 @@ def architecture(repo: str) -> str:
 
 
 def tokenizer(chat: bool) -> PreTrainedTokenizerFast:
-    """One token a word."""
+    """Return a tokenizer with one token per word."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -86,7 +85,7 @@ def tokenizer(chat: bool) -> PreTrainedTokenizerFast:
 
 
 def config_of(kind: str) -> PreTrainedConfig:
-    """A tiny configuration of this architecture."""
+    """Return a tiny configuration of this architecture."""
     import transformers
 
     own: dict[str, Any] = {"vocab_size": len(SPECIAL) + len(WORDS), **SIZE}
@@ -100,7 +99,7 @@ def config_of(kind: str) -> PreTrainedConfig:
 
 
 def write_model(repo: str, chat: bool, folder: Path) -> None:
-    """Random weights, others for each repo."""
+    """Write random weights, different for each repository."""
     import torch
     from transformers import AutoModelForCausalLM
 
@@ -110,7 +109,7 @@ def write_model(repo: str, chat: bool, folder: Path) -> None:
 
 
 def write_adapter(repo: str, base: str, folder: Path) -> None:
-    """A LoRA adapter that changes what the base says, on the layers that the paper's are on."""
+    """Write a LoRA adapter that changes the base's outputs, on the same layers as the paper's."""
     import torch
     from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
@@ -133,7 +132,7 @@ def _roberta(**more: Any) -> PreTrainedConfig:
 
 
 def write_classifier(head: str, folder: Path) -> None:
-    """A sequence classifier with two labels, `head` the second."""
+    """Write a sequence classifier with two labels, `head` the second."""
     import torch
     from transformers import RobertaForSequenceClassification
 
@@ -145,7 +144,7 @@ def write_classifier(head: str, folder: Path) -> None:
 
 
 def write_detoxify(checkpoint: Path, base: Path) -> None:
-    """A checkpoint in Detoxify's format, and its encoder's config and tokenizer."""
+    """Write a checkpoint in Detoxify's format, and its encoder's config and tokenizer."""
     import torch
     from transformers import RobertaForSequenceClassification
 
@@ -168,7 +167,7 @@ def sentence(draw: random.Random, words: int) -> str:
 
 
 def write_source(name: str, path: Path) -> None:
-    """A small file of the shape of the data set's own, told by its name."""
+    """Write a small file with the format of the data set, chosen by its name."""
     draw = random.Random(seed_of(name))
     if name.endswith("prompts.jsonl"):
         rows: list[dict[str, Any]] = [_toxicity_prompt(draw) for _ in range(800)]
@@ -185,7 +184,7 @@ def write_source(name: str, path: Path) -> None:
 
 
 def _toxicity_prompt(draw: random.Random) -> dict[str, Any]:
-    """As RealToxicityPrompts has them: some scores are null."""
+    """Return a row like RealToxicityPrompts': some scores are null."""
     scores = {name: draw.random() if draw.random() > 0.02 else None for name in PERSPECTIVE}
     both = {part: {"text": sentence(draw, 8), **scores} for part in ("prompt", "continuation")}
     place = draw.randrange(1000)
@@ -194,7 +193,7 @@ def _toxicity_prompt(draw: random.Random) -> dict[str, Any]:
 
 
 def _instruction(draw: random.Random) -> dict[str, str]:
-    """As Dolly has them."""
+    """Return a row like Dolly's."""
     context = sentence(draw, 12) if draw.random() < 0.3 else ""
     return {"instruction": sentence(draw, 6), "context": context, "response": sentence(draw, 10),
             "category": "open_qa"}  # fmt: skip

@@ -1,1 +1,1 @@
-"""Speed side by side: what benchmarks/generation.py measures with."""
+"""Speed measurements of benchmarks/generation.py."""

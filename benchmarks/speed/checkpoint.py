@@ -1,4 +1,4 @@
-"""A Detoxify checkpoint to score with: a person's own, or one with random weights."""
+"""A Detoxify checkpoint for scoring: a given one, or one with random weights."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SPECIAL = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
 
 
 class Checkpoint(NamedTuple):
-    """In the format of the detoxify package."""
+    """Checkpoint in the format of the detoxify package."""
 
     name: str
     file: Path
@@ -20,8 +20,10 @@ class Checkpoint(NamedTuple):
 
 
 def own(folder: Path, scratch: Path) -> Checkpoint:
-    """The checkpoint in a folder (one .ckpt beside config.json and tokenizer files). The package
-    asks a hub for the encoder that the checkpoint names, so a copy names the folder."""
+    """Return the checkpoint in a folder (one .ckpt beside config.json and tokenizer files).
+
+    The package queries a hub for the encoder that the checkpoint names, so a copy names the folder.
+    """
     import torch
 
     found = sorted(folder.glob("*.ckpt"))
@@ -34,7 +36,8 @@ def own(folder: Path, scratch: Path) -> Checkpoint:
 
 
 def at_random(texts: Sequence[str], scratch: Path, layers: int) -> Checkpoint:
-    """A BERT of a small model's usual shape, 384 wide. Its scores mean nothing; its time does."""
+    """Return a BERT of a typical small size, 384 wide. Its scores are meaningless; its time is
+    not."""
     import torch
     from transformers import BertConfig, BertForSequenceClassification
 

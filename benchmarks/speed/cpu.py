@@ -1,4 +1,4 @@
-"""Part `cpu`: the same prompts continued in every way, in float32 and bfloat16."""
+"""Part `cpu`: the same prompts continued by every method, in float32 and bfloat16."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ REPEATS = 5
 
 
 class Measured:
-    """One model in one precision, with every way to continue the prompts."""
+    """One model in one precision, with every method of continuing the prompts."""
 
     def __init__(self, folder: Path, dtype: str, given: Given, prompts: Sequence[str]) -> None:
         self.loaded = ways.Loaded(folder, dtype, given.new_tokens)
@@ -74,7 +74,7 @@ class Measured:
 
 
 def measure(given: Given) -> dict[str, Any]:
-    """Everything that goes into `generation_cpu`."""
+    """Return the section `generation_cpu` of the results."""
     threads = set_num_threads(given.threads or "auto")
     name, folder = model_folder(given.model)
     prompts = drawn(lines(given.prompts), given.prompt_count)
@@ -112,7 +112,8 @@ def measure(given: Given) -> dict[str, Any]:
 
 
 def speeds(turns: dict[str, list[Turn]]) -> dict[str, Any]:
-    """Tokens a second, and the ratios. New tokens over the wall time of the whole call."""
+    """Return tokens per second, and the ratios: new tokens divided by the wall time of the complete
+    call."""
     rates = {
         name: [sum(row.drawn for row in turn.made) / turn.seconds for turn in own]
         for name, own in turns.items()
@@ -146,7 +147,8 @@ def speeds(turns: dict[str, list[Turn]]) -> dict[str, Any]:
 def exactness(
     turns: dict[str, list[Turn]], alone: list[Written], single: Measured, half: Measured
 ) -> dict[str, Any]:
-    """Rows held against plain `generate` of one prompt at a time, and against other neighbours."""
+    """Compare rows with plain `generate` of one prompt at a time, and with other batch
+    neighbours."""
     packed = {dtype: turns[f"{PACKED}, {dtype}"][0].made for dtype in DTYPES}
     for dtype in DTYPES:
         if any(turn.made != packed[dtype] for turn in turns[f"{PACKED}, {dtype}"]):
@@ -172,7 +174,7 @@ def exactness(
 
 
 def _key(folder: Path, measured: Measured, threads: int) -> str:
-    """Of what decides the rows made one by one and their time."""
+    """Return a hash of everything that determines the rows generated one by one, and their time."""
     files = {path.name: sha256_file(path) for path in sorted(folder.iterdir()) if path.is_file()}
     parts = [files, measured.tokens, measured.loaded.new_tokens, threads, environment_info("cpu")]
     return sha256_text(canonical_json(parts))[:16]

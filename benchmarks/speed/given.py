@@ -1,4 +1,4 @@
-"""What is measured: the prompts, the model, and the command line that chooses them."""
+"""Inputs of the measurement: prompts, model, and the command line that selects them."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ QUICK_PROMPTS, QUICK_TOKENS = 6, 6
 
 
 class Given(NamedTuple):
-    """The command line."""
+    """Options of the command line."""
 
     prompts: Path | None
     model: Path | None
@@ -47,17 +47,17 @@ def given(asked: argparse.Namespace) -> Given:
 
 
 def config() -> Config:
-    """The default experiment."""
+    """Return the default experiment's config."""
     return load_config(ROOT / "params.yaml")
 
 
 def assets() -> AssetStore:
-    """Of files anywhere: paths are given on the command line."""
+    """Return the asset store for files at any path: paths are given on the command line."""
     return AssetStore(default_cache(), ROOT, NoProgress(), ["/"])
 
 
 def lines(path: Path | None) -> list[str]:
-    """Distinct prompts: of a file, else of the RealToxicityPrompts files of params.yaml."""
+    """Return distinct prompts: of a file, else of the RealToxicityPrompts files of params.yaml."""
     if path is not None:
         paths = [path]
     else:
@@ -69,13 +69,13 @@ def lines(path: Path | None) -> list[str]:
 
 
 def drawn(texts: list[str], count: int) -> list[str]:
-    """As many as asked for, in an order that is the same each time."""
+    """Return the requested number of prompts, in a reproducible order."""
     return random.Random(20241021).sample(texts, min(count, len(texts)))
 
 
 def model_folder(path: Path | None) -> tuple[str, Path]:
-    """(name, folder with safetensors): of the command line, else the first model of params.yaml,
-    fetched, verified and converted as the pipeline does it."""
+    """Return (name, folder with safetensors): from the command line, else the first model of
+    params.yaml, fetched, verified and converted as in the pipeline."""
     if path is not None:
         return path.resolve().name, path.resolve()
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights

@@ -1,5 +1,5 @@
-"""Part `gpu`: models of 1 and 8 billion random weights, against plain `generate` and against the
-time that reading the weights takes."""
+"""Part `gpu`: models of 1 and 8 billion random weights, compared with plain `generate` and with the
+time for reading the weights."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ WARM = 4
 
 
 def measure(given: Given) -> dict[str, Any]:
-    """Everything that goes into `generation_gpu`."""
+    """Return the section `generation_gpu` of the results."""
     import torch
 
     if not torch.cuda.is_available():
@@ -65,7 +65,7 @@ def measure(given: Given) -> dict[str, Any]:
 
 
 def on_device(device: torch.device, name: str, given: Given) -> dict[str, Any]:
-    """The same on any device."""
+    """Run the measurement on any device."""
     shapes = QUICK if given.quick else SHAPES
     count = given.prompt_count if given.quick else PROMPTS
     gigabytes = bandwidth(device, 2**22 if given.quick else 2**33) / 1e9
@@ -85,7 +85,8 @@ def on_device(device: torch.device, name: str, given: Given) -> dict[str, Any]:
 def one_model(
     shape: Shape, device: torch.device, count: int, gigabytes: float, given: Given
 ) -> dict[str, Any]:
-    """Tokens a second of every way, and how near each of ours comes to the memory's speed."""
+    """Return tokens per second of every method, and the share of the memory's speed that toxtrail
+    reaches."""
     model = random_model(shape, device)
     rng = random.Random(3)
     prompts = [
@@ -131,12 +132,13 @@ def _rates(turns: dict[str, list[Turn]]) -> dict[str, list[float]]:
 
 
 def _steps(rows: Sequence[Written], at_once: int) -> float:
-    """Times that the weights must be read at least, `at_once` rows decoding together."""
+    """Return the minimum number of times that the weights must be read, with `at_once` rows in
+    parallel."""
     return sum(row.drawn for row in rows) / at_once
 
 
 def random_model(shape: Shape, device: torch.device) -> PreTrainedModel:
-    """A Llama of this shape in bfloat16; nothing ends its texts."""
+    """Return a Llama of this size in bfloat16 whose texts never end."""
     import torch
     from transformers import LlamaConfig, LlamaForCausalLM
 
@@ -156,7 +158,7 @@ def random_model(shape: Shape, device: torch.device) -> PreTrainedModel:
 
 
 def bandwidth(device: torch.device, size: int) -> float:
-    """Bytes a second that the device reads from its memory: a sum over `size` bytes, the best of
+    """Return bytes per second read from the device's memory: a sum over `size` bytes, the best of
     five."""
     import torch
 
@@ -175,7 +177,8 @@ Run = Callable[[Sequence[tuple[int, ...]]], list[Written]]
 
 
 def _ways(model: PreTrainedModel, new_tokens: int) -> tuple[dict[str, Run], dict[str, int]]:
-    """Runs by name, and the rows that each of toxtrail's decoded at once, filled in as they run."""
+    """Return runs by name, and the numbers of rows that each of toxtrail's decoded in parallel,
+    filled in as they run."""
     budget, at_once = config().runtime.batch_tokens, dict[str, int]()
     decoding = Decoding(new_tokens, 0.0, 1.0, "none")
 
@@ -209,7 +212,7 @@ def _in_order(
 def _loop(
     model: PreTrainedModel, new_tokens: int, prompts: Sequence[tuple[int, ...]]
 ) -> list[Written]:
-    """Batches of 16 in prompt order, padded on the left."""
+    """Generate in batches of 16 in prompt order, padded on the left."""
     import torch
     from transformers import GenerationConfig
 

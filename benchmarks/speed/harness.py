@@ -1,6 +1,6 @@
 """Part `harness`: lm-evaluation-harness's hf backend on the same model and prompts.
 
-It lives in an environment of its own, so that it cannot change what toxtrail is pinned to.
+It is installed in a separate environment, so that it cannot change toxtrail's pinned packages.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ OFFLINE = {"HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "TRANSFORMERS_OFFL
 
 
 def measure(given: Given) -> dict[str, Any]:
-    """Everything that goes into `generation_harness`."""
+    """Return the section `generation_harness` of the results."""
     python = installed()
     if python is None:
         return {"not_measured": f"pip could not install lm_eval {VERSION} on this machine."}
@@ -77,10 +77,10 @@ def measure(given: Given) -> dict[str, Any]:
 def in_order(
     answers: Sequence[Sequence[list[int]]], prompts: Sequence[Sequence[int]], stops: Sequence[int]
 ) -> list[Written]:
-    """The harness sorts by length: its rows in the order of the prompts, by the prompts' tokens.
+    """Return the harness's rows, which it sorts by length, in the order of the prompts.
 
     Raises:
-        SystemExit: it read other tokens than toxtrail does.
+        SystemExit: it encoded other tokens than toxtrail.
     """
     found = {tuple(prompt): new for prompt, new in answers}
     if missing := sum(tuple(ids) not in found for ids in prompts):
@@ -89,7 +89,7 @@ def in_order(
 
 
 def installed() -> Path | None:
-    """Python of an environment with the harness, made once; None if pip cannot make it."""
+    """Return the Python of an environment with the harness, created once; None if pip fails."""
     folder = SCRATCH / f"lm-eval-{VERSION}"
     python, done = folder / "bin/python", folder / "complete"
     if done.exists():
@@ -105,7 +105,8 @@ def installed() -> Path | None:
 
 @contextmanager
 def running(python: Path, asked: dict[str, Any]) -> Iterator[Any]:
-    """The harness with the model loaded; calling what is yielded continues every prompt once."""
+    """Start the harness with the model loaded; calling the yielded function continues every prompt
+    once."""
     script = Path(__file__).with_name("harness_process.py")
     with subprocess.Popen(
         [str(python), str(script)],

@@ -1,7 +1,7 @@
-"""Run by the harness's own Python: lm-evaluation-harness's hf backend, asked line by line.
+"""Run by the harness's own Python: lm-evaluation-harness's hf backend, controlled line by line.
 
-The first line of standard input says what to load; after each further line all prompts are
-continued, and one line of standard output holds [prompt tokens, new tokens] of every row.
+The first line of standard input names the model; after each further line all prompts are continued,
+and one line of standard output contains [prompt tokens, new tokens] of every row.
 """
 
 from __future__ import annotations

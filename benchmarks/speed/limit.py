@@ -1,7 +1,7 @@
-"""How fast could it be at best? The matrix products alone: no attention, no norms, no Python.
+"""The lower limit of the time: the matrix products alone, without attention, norms and Python.
 
-Everything that decodes this model with these weights in this precision must do at least them, as
-long as it does not decode more rows at once.
+Every program that decodes this model with these weights in this precision needs at least this time,
+unless it decodes more rows in parallel.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ PREFILL = 1024
 
 
 class Work(NamedTuple):
-    """What is to be computed."""
+    """Work to be computed."""
 
     rows: int
     prompt_tokens: int
@@ -41,7 +41,7 @@ class Work(NamedTuple):
 
 
 class Seconds(NamedTuple):
-    """Of all linear layers, multiplied in two ways."""
+    """Seconds of all linear layers, computed in two ways."""
 
     torch: float
     """As torch does it: what there was before toxtrail laid weights out."""
@@ -50,7 +50,7 @@ class Seconds(NamedTuple):
 
 
 def linear_seconds(model: PreTrainedModel, work: Work, repeats: int) -> Seconds:
-    """All linear layers, prefill and decoding."""
+    """Time all linear layers, prefill and decoding."""
     own, two_ways = layers(model), []
     for linears in (OneDnnLinears(None), OneDnnLinears(model)):
         with linears.used():
@@ -69,7 +69,7 @@ def _generation(own: tuple[list[Module], Module], work: Work, repeats: int) -> f
 
 
 def encoder_seconds(model: PreTrainedModel, tokens: int, at_once: int, repeats: int) -> Seconds:
-    """All linear layers of an encoder, over so many tokens, some at once."""
+    """Time all linear layers of an encoder over a number of tokens."""
     own, two_ways = _linear(model), []
     for linears in (OneDnnLinears(None), OneDnnLinears(model)):
         with linears.used():
@@ -78,7 +78,8 @@ def encoder_seconds(model: PreTrainedModel, tokens: int, at_once: int, repeats: 
 
 
 def layers(model: PreTrainedModel) -> tuple[list[Module], Module]:
-    """Every linear layer in the order of the model, and the last one, which makes the logits."""
+    """Return every linear layer in the order of the model, and the last one, which computes the
+    logits."""
     head: Any = model.get_output_embeddings()
     return [layer for layer in _linear(model) if layer is not head], head
 
@@ -91,13 +92,13 @@ def _linear(model: PreTrainedModel) -> list[Module]:
 
 
 def _width(layer: Any) -> int:
-    """Of what a layer takes."""
+    """Return the input width of a layer."""
     return int(layer.weight.shape[1 if hasattr(layer, "in_features") else 0])
 
 
 @contextmanager
 def watched(model: PreTrainedModel) -> Iterator[list[int]]:
-    """The rows of logits of each forward pass made meanwhile."""
+    """Record the number of rows of logits of each forward pass in the block."""
     rows: list[int] = []
     head: Any = model.get_output_embeddings()
     hook = head.register_forward_pre_hook(
@@ -110,7 +111,7 @@ def watched(model: PreTrainedModel) -> Iterator[list[int]]:
 
 
 def _seconds(own: list[Module], rows: int, repeats: int) -> float:
-    """Of one pass through layers, one after another, the median of `repeats`."""
+    """Return the seconds of one pass through the layers, the median of `repeats`."""
     import torch
 
     weight: Any = own[0].weight
@@ -131,7 +132,7 @@ def _seconds(own: list[Module], rows: int, repeats: int) -> float:
 
 
 def settled(device: torch.device) -> None:
-    """Wait for what a GPU has been told to do."""
+    """Wait for pending work of a GPU."""
     import torch
 
     if device.type == "cuda":

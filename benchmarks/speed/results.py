@@ -1,4 +1,4 @@
-"""benchmarks/results/latest.json, and what benchmarks/RESULTS.md says of it."""
+"""benchmarks/results/latest.json, and its rendering in benchmarks/RESULTS.md."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ NOTHING = "Not measured yet: `make bench` fills this in."
 
 
 def machine() -> dict[str, Any]:
-    """What the numbers are numbers of, and the share of it that others used just before."""
+    """Describe the machine, and its load by other processes just before."""
     import psutil
 
     from toxtrail.backends.compute.devices import usable_cores
@@ -36,7 +36,7 @@ def versions() -> dict[str, str]:
 
 
 def stamp(root: Path) -> dict[str, Any]:
-    """When and from which commit."""
+    """Return the time and commit."""
     from toxtrail.backends.git import changed_files, head_commit
 
     return {
@@ -47,8 +47,10 @@ def stamp(root: Path) -> dict[str, Any]:
 
 
 def with_section(known: dict[str, Any], name: str, section: dict[str, Any]) -> dict[str, Any]:
-    """The results with one part measured anew; the other parts stay, each with its own machine.
-    That something cannot be measured here wipes out nothing that was measured elsewhere."""
+    """Return the results with one part replaced; the other parts remain, each with its own machine.
+
+    A part that cannot be measured here does not remove a result from another machine.
+    """
     if "not_measured" in section and "not_measured" not in known.get(name, section):
         return known
     shared = {key: section[key] for key in ("machine", "versions") if key in section}
@@ -71,10 +73,10 @@ def replace(path: Path, text: str) -> None:
 
 
 def put_into(page: str, block: str) -> str:
-    """The page with the block between its two marks.
+    """Return the page with the block between its two marks.
 
     Raises:
-        ValueError: the marks are not there, once each and in order.
+        ValueError: the marks do not occur once each and in order.
     """
     before, begin, rest = page.partition(BEGIN)
     _, end, after = rest.partition(END)
@@ -84,7 +86,7 @@ def put_into(page: str, block: str) -> str:
 
 
 def render(results: dict[str, Any]) -> str:
-    """Markdown of every part that was measured."""
+    """Return Markdown of every measured part."""
     parts: dict[str, Callable[[dict[str, Any]], Iterator[str]]] = {
         "generation_cpu": _generation,
         "generation_harness": _harness,
@@ -210,7 +212,7 @@ def _gpu(own: dict[str, Any]) -> Iterator[str]:
 
 
 def _under(own: dict[str, Any]) -> str:
-    """Where and when, under each table."""
+    """Return the machine and time, for the line under each table."""
     on, what = own["machine"], own["versions"]
     commit = (own.get("commit") or "no commit")[:10]
     changed = " with changes" if own.get("changed_files") else ""

@@ -1,4 +1,4 @@
-"""Ways that take turns, and what their times say as ratios."""
+"""Methods that alternate in rounds, and the ratios of their times."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 
 class Way(NamedTuple):
-    """One way to do the work."""
+    """One method."""
 
     name: str
     run: Callable[[], Any]
@@ -18,14 +18,14 @@ class Way(NamedTuple):
 
 
 class Turn(NamedTuple):
-    """What one way did in one round."""
+    """Result of one method in one round."""
 
     seconds: float
     made: Any
 
 
 class Spread(NamedTuple):
-    """Of one value over rounds."""
+    """Distribution of one value over rounds."""
 
     median: float
     low: float
@@ -37,10 +37,10 @@ class Spread(NamedTuple):
 
 
 def take_turns(ways: Sequence[Way], tell: Callable[[str], None]) -> dict[str, list[Turn]]:
-    """Each way's turns, first round first.
+    """Return each method's turns, first round first.
 
-    In every other round the order is turned round, so that a host that gets slower, or a chip that
-    gets hot, favours nobody.
+    Every other round has the reverse order, so that a host that becomes slower, or a chip that
+    becomes hot, favours no method.
     """
     found: dict[str, list[Turn]] = {way.name: [] for way in ways}
     for number in range(max(way.rounds for way in ways)):
@@ -54,12 +54,12 @@ def take_turns(ways: Sequence[Way], tell: Callable[[str], None]) -> dict[str, li
 
 
 def spread(values: Sequence[float]) -> Spread:
-    """Median, lowest and highest."""
+    """Return median, lowest and highest value."""
     return Spread(statistics.median(values), min(values), max(values), len(values))
 
 
 def ratio(top: Sequence[float], bottom: Sequence[float]) -> Spread:
-    """Of the rounds in which both took part, each against the other of the same round.
+    """Return the ratio over the rounds in which both took part, each within the same round.
 
     Raises:
         ValueError: there is no such round.

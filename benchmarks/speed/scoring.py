@@ -1,4 +1,4 @@
-"""Part `scoring`: the same texts through one Detoxify checkpoint in every way."""
+"""Part `scoring`: the same texts scored with one Detoxify checkpoint by every method."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ Scores = NDArray[np.float64]
 
 
 def measure(given: Given) -> dict[str, Any]:
-    """Everything that goes into `scoring_cpu`."""
+    """Return the section `scoring_cpu` of the results."""
     threads = set_num_threads(given.threads or "auto")
     count = QUICK_TEXTS if given.quick else TEXTS
     texts = mixed(lines(given.prompts), count)
@@ -78,7 +78,7 @@ def measure(given: Given) -> dict[str, Any]:
 
 
 def limits(turns: dict[str, list[Turn]]) -> dict[str, Any]:
-    """What the matrix products leave to be gained, and how much of it is."""
+    """Return the time of the matrix products, and toxtrail's share of the possible gain."""
     alone, ours = ([turn.seconds for turn in turns[name]] for name in (ALONE, OURS))
     bounds: list[Seconds] = [turn.made for turn in turns[LIMIT]]
     own, torch = [one.laid_out for one in bounds], [one.torch for one in bounds]
@@ -94,7 +94,7 @@ def limits(turns: dict[str, list[Turn]]) -> dict[str, Any]:
 
 
 def compared(turns: dict[str, list[Turn]], texts: int) -> dict[str, Any]:
-    """Texts a second, ratios, and the largest difference of any score.
+    """Return texts per second, ratios, and the largest difference of any score.
 
     Raises:
         SystemExit: a score differs from toxtrail's by more than ALLOWED.
@@ -116,7 +116,7 @@ def compared(turns: dict[str, list[Turn]], texts: int) -> dict[str, Any]:
 
 
 def mixed(prompts: Sequence[str], count: int) -> list[str]:
-    """Distinct texts of mixed lengths: one to six prompts after one another, the same each time."""
+    """Return distinct texts of different lengths: one to six prompts joined, reproducibly."""
     rng, found = random.Random(7), dict[str, None]()
     while len(found) < count:
         parts = rng.choices(prompts, k=rng.randint(1, 6))

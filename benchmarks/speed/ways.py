@@ -1,4 +1,4 @@
-"""The ways to continue the same prompts with the same loaded model, from texts to token ids."""
+"""Methods of continuing the same prompts with the same loaded model, from texts to token ids."""
 
 from __future__ import annotations
 
@@ -22,8 +22,8 @@ BATCH = 16
 
 
 class Loaded:
-    """A model in memory, and the one set of rules by which every way decodes: greedy, up to
-    `new_tokens`, ended by the model's own end-of-sequence tokens and by nothing else."""
+    """Loaded model with the decoding rules of every method: greedy, up to `new_tokens`, ended only
+    by the model's end-of-sequence tokens."""
 
     def __init__(self, folder: Path, dtype: str, new_tokens: int) -> None:
         self.folder = folder
@@ -69,12 +69,12 @@ class Loaded:
 
 
 def batched(values: Sequence[Any], size: int) -> Iterator[Sequence[Any]]:
-    """Runs of `size` values, in order; the last may be shorter."""
+    """Return batches of `size` values, in order; the last may be shorter."""
     return (values[first : first + size] for first in range(0, len(values), size))
 
 
 def reference_loop(loaded: Loaded, tokenizer: Any, prompts: Sequence[str]) -> list[Written]:
-    """Hawkins et al. 2024 (arXiv:2410.15821): what most people's notebooks do."""
+    """Generate as in Hawkins et al. 2024 (arXiv:2410.15821), a typical notebook."""
     settings, written = loaded.settings(), []
     for batch in batched(prompts, BATCH):
         inputs = tokenizer(list(batch), return_tensors="pt", padding=True)
@@ -89,7 +89,7 @@ def reference_loop(loaded: Loaded, tokenizer: Any, prompts: Sequence[str]) -> li
 
 
 def pipeline(loaded: Loaded, tokenizer: Any) -> Callable[[Sequence[str]], list[Written]]:
-    """transformers' text-generation pipeline in batches of 16."""
+    """Generate with transformers' text-generation pipeline in batches of 16."""
     from transformers import TextGenerationPipeline
 
     pipe = TextGenerationPipeline(model=loaded.model, tokenizer=tokenizer, batch_size=BATCH)
@@ -106,7 +106,7 @@ def pipeline(loaded: Loaded, tokenizer: Any) -> Callable[[Sequence[str]], list[W
 
 
 def toxtrail(model: HuggingFaceModel, prompts: Sequence[str]) -> list[Written]:
-    """As the stage `generate` does it."""
+    """Generate as in the stage `generate`."""
     encoded = [model.encode(text) for text in prompts]
     done = dict(model.complete(encoded, [0] * len(encoded)))
     if failed := [row.error for row in done.values() if row.error]:
@@ -118,14 +118,14 @@ def toxtrail(model: HuggingFaceModel, prompts: Sequence[str]) -> list[Written]:
 def one_by_one(
     loaded: Loaded, prompts: Sequence[Sequence[int]], journal: Path, tell: Callable[[str], None]
 ) -> tuple[list[Written], float]:
-    """Plain `generate` of one prompt at a time: what every other way is held against.
+    """Generate with plain `generate`, one prompt at a time: the reference for every other method.
 
     Args:
         prompts: token ids.
-        journal: rows made before, one a line; what is missing is added.
+        journal: rows generated before, one per line; missing rows are added.
 
     Returns:
-        The rows, and the seconds that they took when they were made.
+        The rows, and the seconds that their generation took.
     """
     known = _journal(journal)
     journal.parent.mkdir(parents=True, exist_ok=True)
@@ -158,7 +158,7 @@ def _generated(loaded: Loaded, ids: Sequence[int]) -> tuple[list[int], bool, flo
 
 
 def _journal(path: Path) -> dict[int, tuple[list[int], bool, float]]:
-    """What a run before this one made; a torn last line is cut off."""
+    """Read the rows of an earlier run; an incomplete last line is dropped."""
     if not path.exists():
         return {}
     whole = path.read_text("utf-8").rpartition("\n")[0]

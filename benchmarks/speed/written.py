@@ -1,4 +1,4 @@
-"""Continuations as token ids: where they end, where two differ, and whether that was a tie."""
+"""Continuations as token ids: their ends, their differences, and near ties."""
 
 from __future__ import annotations
 
@@ -24,19 +24,20 @@ class Written(NamedTuple):
 
 
 def until_stop(tokens: Sequence[int], stops: Sequence[int]) -> Written:
-    """A row as `generate` returns it: what follows the first stop token is padding."""
+    """Return a row of `generate` up to the first stop token; the rest is padding."""
     end = next((i for i, token in enumerate(tokens) if token in stops), None)
     return Written(tuple(tokens[:end]), end is not None)
 
 
 def share_equal(first: Sequence[Written], second: Sequence[Written]) -> float:
-    """Share of rows with the same tokens and the same end."""
+    """Return the share of rows with the same tokens and the same end."""
     same = [one == other for one, other in zip(first, second, strict=True)]
     return sum(same) / len(same)
 
 
 def first_difference(one: Written, other: Written) -> int | None:
-    """Number of the first new token that differs, from 0; an end counts as one. None: equal."""
+    """Return the index, from 0, of the first new token that differs (an end counts as one); None if
+    equal."""
     if one == other:
         return None
     pairs = zip(one.tokens, other.tokens, strict=False)
@@ -51,11 +52,13 @@ def near_ties(
     found: Sequence[Written],
     tolerance: float,
 ) -> list[dict[str, Any]]:
-    """Every row that differs, with the margin between the two best tokens where it first does.
+    """Return every row that differs, with the margin between the two best tokens at the first
+    difference.
 
     Args:
         prompts: token ids.
-        tolerance: in standard deviations of the logits; a smaller margin is rounding's to decide.
+        tolerance: in standard deviations of the logits; a smaller margin may be decided by
+            rounding.
     """
     import torch
 

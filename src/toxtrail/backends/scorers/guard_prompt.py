@@ -64,7 +64,7 @@ class GuardPrompt:
 
     def inputs(self, responses: Sequence[str], prompts: Sequence[str] | None) -> list[GuardInput]:
         """Return the windows of each text, in order; a response that does not fit is split into
-        overlapping windows, each with the whole prompt. A text has no window if its prompt leaves
+        overlapping windows, each with the complete prompt. A text has no window if its prompt leaves
         no room for a response.
 
         Args:
