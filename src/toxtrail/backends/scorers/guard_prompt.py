@@ -64,8 +64,8 @@ class GuardPrompt:
 
     def inputs(self, responses: Sequence[str], prompts: Sequence[str] | None) -> list[GuardInput]:
         """Return the windows of each text, in order; a response that does not fit is split into
-        overlapping windows, each with the complete prompt. A text has no window if its prompt leaves
-        no room for a response.
+        overlapping windows, each with the complete prompt. A text has no window if its prompt
+        leaves no room for a response.
 
         Args:
             prompts: of each response; None for a guard that sees the response only.
