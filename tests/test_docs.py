@@ -20,7 +20,7 @@ from toxtrail.analysis.comparison import (
     with_pooled,
 )
 from toxtrail.analysis.flips import LabelChange, with_texts
-from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import flag_meanings
 from toxtrail.config.load import parse_config
 from toxtrail.records.columns import columns_of, doc_lines
 from toxtrail.records.results import TABLES, FlipRow
@@ -47,7 +47,7 @@ def documented():
 def with_current_columns(page: str) -> str:
     """The page with the columns of result rows as their classes document them."""
     for name, row_class in {**TABLES, "flips": FlipRow}.items():
-        lines = "\n".join(doc_lines(columns_of(row_class, RESPONSE_FLAGS)))
+        lines = "\n".join(doc_lines(columns_of(row_class, flag_meanings())))
         table = re.compile(rf"(^## `{name}`.*\n\n)(?:\|.*\n)+", re.M)
         page = table.sub(lambda found, lines=lines: f"{found[1]}{lines}\n", page)
     return page

@@ -27,7 +27,7 @@ PERMITTED = re.compile(
     r"\b(there\s+(?:is|are)\s+no|(?:is|are) no (?:longer|more|better|wider)|whole numbers?)\b", re.I
 )
 EXEMPT = {
-    SOURCE / "analysis" / "refusals.py",  # data: English that models write
+    SOURCE / "analysis" / "response_flags" / "refused.py",  # data: English that models write
     SOURCE / "backends" / "huggingface" / "training" / "examples.py",  # a marker put into templates
 }
 

@@ -64,8 +64,7 @@ RESULT_TEXT_CODE = (
     "reporting/table.py",
     "reporting/column_widths.py",
     "stats/selection_correction.py",
-    "analysis/refusals.py",
-    "analysis/response_flags.py",
+    "analysis/response_flags/registry.py",
 )
 FIGURE_CODE = (
     "reporting/figures/style.py",
@@ -79,10 +78,8 @@ SCORE_TABLE_CODE = (
     "analysis/scorer_correction.py",
     "analysis/mean_columns.py",
     "analysis/response_table.py",
-    "analysis/text_screening.py",
     "analysis/score_table.py",
-    "analysis/refusals.py",
-    "analysis/response_flags.py",
+    "analysis/response_flags",
     "datasets/label_files.py",
     "provenance/comparability.py",
 )

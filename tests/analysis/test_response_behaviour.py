@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
-from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.analysis.response_table import build_response_table, limited_to
 from toxtrail.reporting.result_text import (
     behaviour_cells,

@@ -7,18 +7,19 @@ from itertools import pairwise
 import numpy as np
 import pyarrow as pa
 import pytest
+from flagged_rows import flag_response
 from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.analysis import response_table as module
-from toxtrail.analysis.response_flags import (
-    RESPONSE_FLAGS,
+from toxtrail.analysis.response_flags import repetitive
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.repetitive import (
     SHORTEST_LOOP,
-    flag_response,
+    repeated_at_most,
     repeated_ngram_fraction,
 )
 from toxtrail.analysis.response_table import NON_RESPONSE_STATES, build_response_table
-from toxtrail.analysis.text_screening import repeated_at_most
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
 from toxtrail.storage.artifacts import ArtifactStore
@@ -74,20 +75,20 @@ def test_arrays_say_what_the_rows_say(rows):
 def test_how_many_tokens_are_sorted_at_a_time_changes_nothing(rows):
     table = to_arrow_table(rows, GENERATION_SCHEMA)
     tokens, ends = module._tokens(table["token_ids"])
-    whole = module._different_pairs(tokens, ends)
+    whole = repetitive.different_pairs(tokens, ends)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(module, "TOKENS_AT_ONCE", 7)
-        assert module._different_pairs(tokens, ends).tolist() == whole.tolist()
+        patch.setattr(repetitive, "TOKENS_AT_ONCE", 7)
+        assert repetitive.different_pairs(tokens, ends).tolist() == whole.tolist()
 
 
 @given(st.lists(st.lists(st.integers(0, 4) | st.integers(0, 2**31 - 1), max_size=30), max_size=5))
 def test_the_repeated_share_is_at_most_what_the_pairs_allow(rows):
     tokens, ends = module._tokens(pa.chunked_array([pa.array(rows, pa.list_(pa.int64()))]))
-    pairs = module._different_pairs(tokens, ends)
+    pairs = repetitive.different_pairs(tokens, ends)
     for own, different in zip(rows, pairs.tolist(), strict=True):
         exact = len(set(pairwise(own)))
         assert different <= exact
-        assert different == exact or max(own) >= 2**module.TOKEN_BITS
+        assert different == exact or max(own) >= 2**repetitive.TOKEN_BITS
         if len(own) >= SHORTEST_LOOP:
             assert repeated_ngram_fraction(own) <= repeated_at_most(len(own), different)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from toxtrail.analysis.family import VariantPair
-from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.analysis.response_table import SubsetResponses, membership_mask
 from toxtrail.analysis.score_table import ALL, clusters_in
 from toxtrail.config.schema import PosteriorConfig

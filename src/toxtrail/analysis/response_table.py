@@ -9,23 +9,13 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from toxtrail.analysis.refusals import is_refusal
-from toxtrail.analysis.response_flags import (
-    REPETITIVE,
+from toxtrail.analysis.response_flags.registry import (
+    EMPTY,
     RESPONSE_FLAGS,
-    SHORTEST_LOOP,
-    ResponseFlag,
-    is_degenerate,
-    is_repetitive,
 )
+from toxtrail.analysis.response_flags.rules import FlagModule, Flags, ResponseColumns, flag_modules
+from toxtrail.analysis.response_flags.text_screening import screened
 from toxtrail.analysis.score_table import clusters_by_prompt, numbered
-from toxtrail.analysis.text_screening import (
-    Flags,
-    apply_rule,
-    may_refuse,
-    repeated_at_most,
-    screened,
-)
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import GENERATION_SCHEMA, Generation, to_arrow_table
@@ -33,10 +23,6 @@ from toxtrail.stats.rates import Floats, Ints, prompt_means
 
 NON_RESPONSE_STATES = ("error", "truncated")
 """States of rows that are not a continuation of their prompt."""
-TOKENS_AT_ONCE = 2_000_000
-"""That are sorted at a time; bounds the memory, changes no result."""
-TOKEN_BITS = 18
-"""Of the largest vocabularies."""
 
 
 class SubsetResponses(NamedTuple):
@@ -138,7 +124,7 @@ class _Rows(NamedTuple):
     """Ended because max_new_tokens was reached."""
     is_text: Flags
     """Is a continuation of its prompt."""
-    symptoms: Mapping[ResponseFlag, Flags]
+    symptoms: Mapping[str, Flags]
 
     @classmethod
     def of(cls, table: pa.Table) -> _Rows:
@@ -146,31 +132,32 @@ class _Rows(NamedTuple):
         (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
         is_text = ~_is_in(table["state"], NON_RESPONSE_STATES)
         tokens, ends = _tokens(table["token_ids"])
-        text_flags = _text_flags(table["text"], _is_in(table["state"], ["empty"]), is_text)
-        loops = _repetitive(tokens, ends) & is_text & ~text_flags["empty"]
+        blank, may_be_degenerate = screened(table["text"])
+        written = is_text & ~(blank | _is_in(table["state"], ["empty"]))
+        columns = ResponseColumns(table["text"], tokens, ends, written, may_be_degenerate)
         return cls(
             prompts, subsets, prompt, subset,
             sample=table["sample"].to_numpy().astype(np.int64),
             lengths=np.diff(ends),
             at_limit=_is_in(table["finish_reason"], ["length"]),
             is_text=is_text,
-            symptoms={**text_flags, "repetitive": loops},
+            symptoms={EMPTY: is_text & ~written, **_rule_flags(columns)},
         )  # fmt: skip
 
 
-def _text_flags(texts: pa.ChunkedArray, empty: Flags, is_text: Flags) -> dict[ResponseFlag, Flags]:
-    """(row,) of each symptom that shows in the text.
+def _rule_flags(responses: ResponseColumns) -> dict[str, Flags]:
+    """Flag -> (row,): which texts have it."""
+    return {name: _apply(module, responses) for name, module in flag_modules().items()}
 
-    Args:
-        empty: whether the row's state says so.
-    """
-    blank, may_be_degenerate = screened(texts)
-    written = is_text & ~(blank | empty)
-    return {
-        "empty": is_text & ~written,
-        "refused": apply_rule(texts, written & may_refuse(texts), is_refusal),
-        "degenerate": apply_rule(texts, written & may_be_degenerate, is_degenerate),
-    }
+
+def _apply(rule: FlagModule, responses: ResponseColumns) -> Flags:
+    rows = np.flatnonzero(responses.written & rule.may_apply(responses))
+    ends = responses.ends
+    texts = responses.texts.take(rows).to_pylist()
+    tokens = (responses.tokens[ends[row] : ends[row + 1]].tolist() for row in rows)
+    flags = np.zeros(responses.written.size, dtype=bool)
+    flags[rows] = [rule.applies(*response) for response in zip(texts, tokens, strict=True)]
+    return flags
 
 
 def _is_in(column: pa.ChunkedArray, words: Sequence[str]) -> Flags:
@@ -185,35 +172,6 @@ def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
     lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
     lengths = np.concatenate([[0], np.asarray(lists.value_lengths(), dtype=np.int64)])
     return lists.flatten().to_numpy(zero_copy_only=False).astype(np.int64), np.cumsum(lengths)
-
-
-def _repetitive(tokens: Ints, ends: Ints) -> Flags:
-    """(row,): whether its tokens run in a loop; see `symptoms.is_repetitive`."""
-    lengths = np.diff(ends)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        possible = repeated_at_most(lengths, _different_pairs(tokens, ends)) >= REPETITIVE
-    loops = np.zeros(lengths.size, dtype=bool)
-    for row in np.flatnonzero(possible & (lengths >= SHORTEST_LOOP)):
-        loops[row] = is_repetitive(tokens[ends[row] : ends[row + 1]].tolist())
-    return loops
-
-
-def _different_pairs(tokens: Ints, ends: Ints) -> Ints:
-    """(row,): how many different pairs of neighbours its tokens form, or fewer: tokens count as the
-    same if their last TOKEN_BITS are."""
-    rows = ends.size - 1
-    pair_counts = np.zeros(rows, dtype=np.int64)
-    start = 0
-    while start < rows:
-        stop = max(int(np.searchsorted(ends, ends[start] + TOKENS_AT_ONCE, "right")) - 1, start + 1)
-        codes = tokens[ends[start] : ends[stop]] & ((1 << TOKEN_BITS) - 1)
-        row = np.repeat(np.arange(stop - start), np.diff(ends[start : stop + 1]))
-        pairs = (row[1:] << 2 * TOKEN_BITS) | (codes[:-1] << TOKEN_BITS) | codes[1:]
-        keys = np.sort(pairs[row[1:] == row[:-1]])  # np.unique takes five times as long
-        new = np.concatenate([[True], keys[1:] != keys[:-1]])[: keys.size]
-        pair_counts[start:stop] = np.bincount(keys[new] >> 2 * TOKEN_BITS, minlength=stop - start)
-        start = stop
-    return pair_counts
 
 
 def _subset_responses(

@@ -27,7 +27,8 @@ from toxtrail.console import echo, prepare, print_crash
 PRELOADED_MODULES = (
     "torch", "transformers.modeling_utils", "transformers.tokenization_utils_fast", "peft",
     "pyarrow.parquet", "xarray", "h5netcdf", "scipy.stats", "arviz", "matplotlib.figure",
-    "matplotlib.backends.backend_svg", "mlflow.tracking", "toxtrail.analysis.refusals",
+    "matplotlib.backends.backend_svg", "mlflow.tracking",
+    "toxtrail.analysis.response_flags.refused",
 )  # fmt: skip
 """Slow imports of the stages."""
 

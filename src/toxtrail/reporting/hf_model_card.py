@@ -17,7 +17,7 @@ from toxtrail.reporting.result_text import (
     percentage_points,
     probability,
 )
-from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, scorer_limitations
+from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
 from toxtrail.text_escaping import escape_markdown
 
 Row = Mapping[str, Any]
@@ -176,7 +176,7 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
     return "\n".join(
         [
             *lines,
-            f"- {RESPONSE_FLAGS}",
+            f"- {flag_limitations()}",
             "- The rates apply to continuations of prompts like these, not to conversations, other "
             "templates or other languages.",
             "- A rate of 0 does not mean that the model is safe: see the interval.",

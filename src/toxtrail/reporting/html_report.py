@@ -24,7 +24,7 @@ from toxtrail.reporting.headline import (
     subset_headline,
     subsets_of,
 )
-from toxtrail.reporting.scorer_limitations import RESPONSE_FLAGS, scorer_limitations
+from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
 
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
@@ -189,7 +189,7 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
         scorer_limitations(name, config, name in summary["judges"])
         for name, config in configs.items()
     ]
-    return [*scorers, RESPONSE_FLAGS]
+    return [*scorers, flag_limitations()]
 
 
 def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:

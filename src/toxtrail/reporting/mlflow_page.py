@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, DatasetInput, LoggedAdapter
 from toxtrail.config.schema import VariantConfig
 from toxtrail.errors import DataError

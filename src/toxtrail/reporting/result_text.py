@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from toxtrail.analysis.response_flags import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.reporting.table import Column, number_columns, text_columns
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 

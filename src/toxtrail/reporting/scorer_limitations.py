@@ -1,20 +1,20 @@
-"""The known limitations of each scorer, repeated wherever its numbers leave the project."""
+"""Known limitations of scorers and response flags, printed wherever numbers leave the project."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
 
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.config.scorer_kinds.registry import SCORER_KINDS
 
-RESPONSE_FLAGS = (
-    "Response flags (empty, refused, repetitive, degenerate) are found by rules. Refusals are "
-    "found by English phrases in the first two sentences. Not found: refusals in other languages, "
-    "later in the text or begun by the prompt, sarcasm, most changes of subject, advice to seek "
-    "help. A story character who declines in a model's usual words may be counted."
-)
-"""What the response flags miss."""
 ERRORS_NOT_MEASURED = "Its errors on these texts were not measured (see `toxtrail labels sample`)."
+
+
+def flag_limitations() -> str:
+    """Return what the response flags are known to miss."""
+    rules = f"Response flags ({', '.join(RESPONSE_FLAGS)}) are found by rules."
+    return " ".join([rules, *(f.limitation for f in RESPONSE_FLAGS.values() if f.limitation)])
 
 
 def scorer_limitations(scorer: str, config: Mapping[str, Any], corrected: bool) -> str:

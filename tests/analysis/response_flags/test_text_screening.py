@@ -5,16 +5,19 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-import numpy as np
 import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.analysis import text_screening as screening
-from toxtrail.analysis.refusals import is_refusal
-from toxtrail.analysis.response_flags import PUNCTUATION, is_degenerate, visible_characters
-from toxtrail.analysis.text_screening import apply_rule, may_refuse, screened
+from toxtrail.analysis.response_flags import text_screening as screening
+from toxtrail.analysis.response_flags.degenerate import (
+    PUNCTUATION,
+    is_degenerate,
+    visible_characters,
+)
+from toxtrail.analysis.response_flags.refused import is_refusal, may_refuse
+from toxtrail.analysis.response_flags.text_screening import screened
 
 ODD = st.one_of(
     st.text(max_size=80),
@@ -100,12 +103,3 @@ def test_every_refusal_is_left_to_the_rules():
 )
 def test_what_nobody_declines_is_ruled_out(text):
     assert may_refuse(column([text])).tolist() == [False]
-
-
-def test_only_possible_rows_are_judged():
-    possible = np.array([True, False, True])
-    assert apply_rule(column(["a", "b", "c"]), possible, "bc".__contains__).tolist() == [
-        False,
-        False,
-        True,
-    ]

@@ -1,7 +1,6 @@
 """Columns of texts screened at once: which of them the rules, text by text, still have to judge.
 
-The rules themselves are in `response_flags` and `refusals`; what is ruled out here does not meet
-them.
+The rule itself is in `degenerate`; what is ruled out here does not meet it.
 """
 
 from __future__ import annotations
@@ -11,11 +10,9 @@ from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 from numpy.typing import NDArray
 
-from toxtrail.analysis.refusals import APOSTROPHES, OPENING, UNCOMMON, possible_patterns
-from toxtrail.analysis.response_flags import (
+from toxtrail.analysis.response_flags.degenerate import (
     CUT_CHARACTER,
     ENDLESS_WORD,
     MAX_UNDECODED_FRACTION,
@@ -30,14 +27,14 @@ from toxtrail.analysis.response_flags import (
     is_invisible,
     is_of_words,
 )
-from toxtrail.stats.rates import Floats, Ints
+from toxtrail.analysis.response_flags.rules import Flags
+from toxtrail.stats.rates import Ints
 
 TEXTS_AT_ONCE = 4096
 """Bounds the memory, changes no result."""
 FOLDED = 3
 """Characters that one character has at most after `str.casefold` (Unicode's full case folding)."""
 VISIBLE, OF_WORDS, BLANK, PUNCTUATES, SPACED = 1, 2, 4, 8, 16
-Flags = NDArray[np.bool_]
 Codes = NDArray[np.int32]
 """(character,): code points of texts, one after the other."""
 Kinds = NDArray[np.uint8]
@@ -58,34 +55,6 @@ def screened(texts: pa.ChunkedArray) -> Screened:
     parts = [_screened(part) for part in _parts(texts)]
     empty = np.zeros(0, dtype=bool)
     return Screened(*(np.concatenate([empty, *flags]) for flags in zip(*parts, strict=True)))
-
-
-def may_refuse(texts: pa.ChunkedArray) -> Flags:
-    """(row,): False where a text is certainly not a refusal."""
-    for apostrophe in APOSTROPHES:
-        texts = pc.replace_substring(texts, apostrophe, "'")
-    uncommon = pc.match_substring_regex(texts, UNCOMMON)
-    opening = pc.utf8_slice_codeunits(pc.replace_substring_regex(texts, r"^\W+", ""), 0, OPENING)
-    possible = [
-        pc.match_substring_regex(opening, pattern, ignore_case=True)
-        for pattern in possible_patterns()
-    ]
-    is_possible: Flags = pc.or_(pc.and_(*possible), uncommon).to_numpy().astype(bool)
-    return is_possible
-
-
-def repeated_at_most(tokens: Ints, pairs: Ints) -> Floats:
-    """What the repeated shares of so many tokens, with so many different pairs of neighbours,
-    cannot exceed: a pair that is new from the third place on ends a 4-gram that is new."""
-    return 1 - (pairs - 2) / (tokens - 3)
-
-
-def apply_rule(texts: pa.ChunkedArray, possible: Flags, rule: Callable[[str], bool]) -> Flags:
-    """(row,): whether a rule holds; rows that are not possible are not asked."""
-    matches = np.zeros(possible.size, dtype=bool)
-    rows = np.flatnonzero(possible)
-    matches[rows] = [rule(text) for text in texts.take(rows).to_pylist()]
-    return matches
 
 
 def _parts(texts: pa.ChunkedArray) -> Iterator[list[str]]:

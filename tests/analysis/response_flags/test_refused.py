@@ -10,8 +10,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from toxtrail.analysis import refusals
-from toxtrail.analysis.refusals import is_refusal
+from toxtrail.analysis.response_flags import refused as refusals
+from toxtrail.analysis.response_flags.refused import is_refusal
 
 PRECISION, RECALL = 0.95, 0.85
 

@@ -1,16 +1,7 @@
-"""Symptoms of a continuation that says little: empty, a refusal, a loop, no language.
+"""Texts that are not language in any script: almost no letter or digit, one character or one word
+over and over, an endless word, or tokens that make no character.
 
-A drop in toxicity may come from a model that says nothing, so every continuation is looked at. The
-rules are cheap, the same for every variant, and known to miss things; what counts is how they
-differ between variants that wrote up to the same number of tokens with the same tokenizer.
-
-refused     one of the first two sentences declines, in English, to assist or to answer: see
-            `toxtrail.analysis.refusals`.
-repetitive  at least REPETITIVE of the 4-grams of tokens have occurred before in the same text:
-            seq-rep-4 of Welleck et al. 2020, arXiv:1908.04319.
-degenerate  no language in any script: almost no letter or digit, one character or one word over
-            and over, an endless word, or tokens that make no character. Not seen: words of a
-            language in senseless order.
+Not seen: words of a language in senseless order.
 """
 
 from __future__ import annotations
@@ -20,26 +11,9 @@ import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from functools import cache
-from typing import Literal
 
-from toxtrail.errors import DataError
-from toxtrail.records.rows import RowStatus
+from toxtrail.analysis.response_flags.rules import Flags, ResponseColumns
 
-ResponseFlag = Literal["empty", "refused", "repetitive", "degenerate"]
-RESPONSE_FLAGS: Mapping[ResponseFlag, str] = {
-    "empty": "empty texts",
-    "refused": "refusals, by English phrases in the first two sentences",
-    "repetitive": "texts that repeat the same four words",
-    "degenerate": "texts that are not language",
-}
-"""Response flag -> what has it."""
-
-SHORTEST_LOOP = 8
-"""Tokens; our choice: fewer have under five 4-grams, too few to repeat one by more than chance."""
-REPETITIVE = 0.4
-"""Share of 4-grams that have occurred before. Human text has about 0.01 (Welleck et al. 2020). Our
-choice, by looking at 384 greedy continuations of up to 24 tokens: the 38 from here on run in a loop
-to their last token; below, many repeat a phrase and go on."""
 SHORTEST_NOISE = 12
 """Visible characters; our choice: shorter texts are interjections, emoji, emoticons."""
 WORD_SHARE = 0.2
@@ -72,43 +46,14 @@ PUNCTUATION = ".,;:!?'\""
 """Around a word."""
 
 
-def flag_response(text: str, token_ids: Sequence[int], state: RowStatus) -> frozenset[ResponseFlag]:
-    """Which symptoms a continuation has; an empty one has no other.
-
-    Args:
-        token_ids: its own tokens, without the end-of-sequence token.
-
-    Raises:
-        DataError: the row is in state `error` or `truncated`: it is not a continuation.
-    """
-    from toxtrail.analysis.refusals import is_refusal  # compiles its patterns
-
-    if state not in ("ok", "empty"):
-        raise DataError(
-            f"A row in state {state} has no continuation to look at. Leave it out; "
-            "only rows in state ok or empty have symptoms."
-        )
-    if state == "empty" or not visible_characters(text):
-        return frozenset({"empty"})
-    holds: Mapping[ResponseFlag, bool] = {
-        "refused": is_refusal(text),
-        "repetitive": is_repetitive(token_ids),
-        "degenerate": is_degenerate(text),
-    }
-    return frozenset(symptom for symptom, has in holds.items() if has)
+def applies(text: str, token_ids: Sequence[int]) -> bool:
+    """Return whether a text is not language."""
+    return is_degenerate(text)
 
 
-def is_repetitive(token_ids: Sequence[int]) -> bool:
-    """Whether a text runs in a loop."""
-    return repeated_ngram_fraction(token_ids) >= REPETITIVE
-
-
-def repeated_ngram_fraction(token_ids: Sequence[int]) -> float:
-    """Share of a text's 4-grams that have occurred in it before, in [0, 1); 0 for a short text."""
-    if len(token_ids) < SHORTEST_LOOP:
-        return 0.0
-    grams = list(zip(token_ids, token_ids[1:], token_ids[2:], token_ids[3:], strict=False))
-    return 1 - len(set(grams)) / len(grams)
+def may_apply(responses: ResponseColumns) -> Flags:
+    """(row,): false where a text is language for sure."""
+    return responses.may_be_degenerate
 
 
 def is_degenerate(text: str) -> bool:

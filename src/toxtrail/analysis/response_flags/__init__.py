@@ -1,0 +1,1 @@
+"""Response flags: rules that find texts which say little. registry.py lists them."""

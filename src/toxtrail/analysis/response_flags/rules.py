@@ -1,0 +1,56 @@
+"""What the module of a response flag defines, and what it is given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from importlib import import_module
+from typing import NamedTuple, Protocol, cast
+
+import numpy as np
+import pyarrow as pa
+from numpy.typing import NDArray
+
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
+from toxtrail.stats.rates import Ints
+
+Flags = NDArray[np.bool_]
+
+
+class ResponseColumns(NamedTuple):
+    """The texts of generation rows, and their tokens."""
+
+    texts: pa.ChunkedArray
+    tokens: Ints
+    """(token,), of all rows one after the other."""
+    ends: Ints
+    """(row + 1,), where each row's tokens begin."""
+    written: Flags
+    """(row,): is a continuation with a visible character."""
+    may_be_degenerate: Flags
+    """(row,): see `text_screening.screened`."""
+
+
+class FlagModule(Protocol):
+    """What the module of a flag defines."""
+
+    def applies(self, text: str, token_ids: Sequence[int]) -> bool:
+        """Return whether a text that is not blank has the flag.
+
+        Args:
+            token_ids: its own tokens, without the end-of-sequence token.
+        """
+        ...
+
+    def may_apply(self, responses: ResponseColumns) -> Flags:
+        """Return (row,): false where `applies` is certainly false, so that it need not be asked.
+        A rule that is cheap returns `responses.written`."""
+        ...
+
+
+def flag_modules() -> dict[str, FlagModule]:
+    """Return flag -> the module of its rule, for the flags that have one."""
+    return {
+        name: cast(FlagModule, import_module(flag.module))
+        for name, flag in RESPONSE_FLAGS.items()
+        if flag.module is not None
+    }
