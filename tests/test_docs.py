@@ -28,7 +28,7 @@ from toxtrail.records.rows import GENERATION_SCHEMA, PROMPT_SCHEMA, SCORE_SCHEMA
 
 ROOT = Path(__file__).resolve().parents[1]
 TABLES_PAGE = ROOT / "docs/tables.md"
-PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md")
+PAGES = ("prompts.md", "instructions.md", "beyond.md", "labels.md", "texts.md")
 SCHEMAS = {"prompts": PROMPT_SCHEMA, "generations": GENERATION_SCHEMA, "scores": SCORE_SCHEMA}
 
 

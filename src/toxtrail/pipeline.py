@@ -45,6 +45,7 @@ WEIGHTS_CODE = (
     "backends/compute/devices.py",
     "provenance/identity_caveats.py",
 )
+TEXTS_CODE = ("datasets/generated_texts",)
 TRAINING_CODE = ("backends/huggingface/training",)
 GENERATION_CODE = (
     "backends/huggingface/generation",
@@ -136,7 +137,7 @@ PIPELINE: tuple[Stage, ...] = (
         params=("models.{key}",),
         reads=("requirements.txt",),
         writes=("models/{key}",),
-        code=("stages/model.py", *WEIGHTS_CODE),
+        code=("stages/model.py", *TEXTS_CODE, *WEIGHTS_CODE),
     ),
     Stage(
         name="finetune",
@@ -154,7 +155,14 @@ PIPELINE: tuple[Stage, ...] = (
         params=("generation", "variants.{key}"),
         reads=("requirements.txt", "data/prompts.parquet", "models/{key}"),
         writes=("data/generations/{family}/{key}.parquet",),
-        code=("stages/generate.py", "execution/generate_rows.py", *WEIGHTS_CODE, *GENERATION_CODE),
+        code=(
+            "stages/generate.py",
+            "execution/generate_rows.py",
+            "analysis/text_matching.py",
+            *TEXTS_CODE,
+            *WEIGHTS_CODE,
+            *GENERATION_CODE,
+        ),
     ),
     Stage(
         name="score",
@@ -256,6 +264,7 @@ PIPELINE: tuple[Stage, ...] = (
             "reporting/mlflow_page.py",
             *RESULT_TEXT_CODE,
             "provenance/comparability.py",
+            "provenance/identity_caveats.py",
         ),
     ),
     Stage(
@@ -275,6 +284,7 @@ PIPELINE: tuple[Stage, ...] = (
             "reporting/mlflow_page.py",
             *RESULT_TEXT_CODE,
             "provenance/comparability.py",
+            "provenance/identity_caveats.py",
         ),
     ),
     Stage(

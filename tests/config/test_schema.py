@@ -55,6 +55,38 @@ def test_a_server_is_said_apart_from_the_name_under_which_it_holds_the_weights()
     assert parse_config(values, "params.yaml").variants["smollm2-rude"].served_as == "org/rude"
 
 
+TEXTS = {"uri": "file:a.jsonl", "texts": {"format": "table", "prompt": "p", "text": "t"}}
+
+
+def test_texts_from_a_file_have_no_weights_to_tune_serve_or_adapt():
+    values = changed("models/smollm2-instruct", {**TEXTS, "adapter": {"uri": "file:lora"}})
+    values["variants"]["smollm2-instruct"]["served_as"] = "org/m"
+    text = refused(values)
+    assert "models.smollm2-instruct.adapter: " in text
+    assert "variants.smollm2-instruct.served_as: " in text
+    assert "finetunes.smollm2-rude.parent: smollm2-instruct is a file of texts" in text
+
+
+@pytest.mark.parametrize(
+    "reader",
+    [{"format": "table"}, {"format": "xml"}, {"format": "garak", "text": "t"}, {"prompt": "p"}],
+)
+def test_how_texts_are_read_is_checked(reader):
+    assert "models.smollm2-instruct.texts" in refused(
+        changed("models/smollm2-instruct/texts", reader)
+    )
+
+
+def test_several_samples_at_temperature_0_are_allowed_where_nothing_is_generated():
+    values = changed("generation/samples", 3)
+    assert "generation.samples" in refused(values)
+    values["models"] = {"given": TEXTS}
+    values["finetunes"] = {}
+    values["variants"] = {"given": {"family": "f", "role": "community"}}
+    values["families"] = {"f": {"reference": "given", "variants": ["given"]}}
+    assert parse_config(values, "params.yaml").texts_of("given") is not None
+
+
 def test_every_asset_of_the_default_experiment_is_pinned():
     assert parse_config(VALUES, "params.yaml").unpinned() == []
 

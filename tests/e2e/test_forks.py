@@ -14,7 +14,7 @@ READING = (
     ["contamination", "tuned"], ["audit", "tuned"], ["verify"], ["report"], ["card", "tuned"],
     ["check"], ["doctor", "--help"], ["labels", "--help"], ["published", "--help"],
     ["sign", "--help"], ["export", "--help"], ["ui", "--help"], ["init", "--help"],
-    ["upgrade", "--help"], ["pin"],
+    ["upgrade", "--help"], ["pin"], ["texts", "--help"],
 )  # fmt: skip
 WRONG = (["compare", "base", "tunde"], ["nonsense"], ["stage", "generate", "bse"])
 

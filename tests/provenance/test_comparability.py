@@ -35,6 +35,30 @@ def fields(generation=(), scorer=(), ids=IDS, threshold=0.5, clusters=()):
     return measurement_conditions(scored(generation, scorer), ids, threshold, dict(clusters))
 
 
+def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_ones():
+    texts = {"generation": {"samples": 1, "max_error_share": 0.1}, "texts": {"format": "garak"}}
+    made = manifest_of("generate", "v", texts, {}, {})
+    other = manifest_of("generate", "w", {**texts, "texts": {"format": "inspect"}}, {}, {})
+    a, b = (
+        measurement_conditions(
+            manifest_of(
+                "score",
+                "v",
+                {"scorers": {"judge": SCORER}},
+                {"generations": InputFile(path="g", sha256="0" * 64, manifest=manifest)},
+                {},
+            ),
+            IDS,
+            0.5,
+            {},
+        )
+        for manifest in (made, other)
+    )
+    assert a == b
+    names = {mismatch.field for mismatch in mismatches("v", a, fields())}
+    assert {"origin", "temperature", "dtype", "max_new_tokens", "template"} <= names
+
+
 @pytest.mark.parametrize(
     ("changed", "name"),
     [

@@ -25,6 +25,7 @@ COMMANDS = {
     "status": "toxtrail.cli.run",
     "variants": "toxtrail.cli.variants",
     "scorers": "toxtrail.cli.scorers",
+    "texts": "toxtrail.cli.texts",
     "runs": "toxtrail.cli.runs",
     "compare": "toxtrail.cli.compare",
     "flips": "toxtrail.cli.flips",

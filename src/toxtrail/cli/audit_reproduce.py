@@ -130,6 +130,11 @@ def _variant(
     manifest = source.manifest
     if manifest is None or manifest.model is None:
         raise ConfigError(f"{source.path} does not say which model wrote it. Run `dvc repro`.")
+    if manifest.model.texts is not None:
+        raise ConfigError(
+            f"{variant} has texts from a file ({manifest.model.base.uri}): there are no weights to "
+            "regenerate them with. `toxtrail audit --verify` compares its rows with the file."
+        )
     settings = GenerationConfig.model_validate(manifest.params["generation"])
     plan = again.recorded_plan(store, variant, source.sha256, scene)
     device = pick_device(runtime.device)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -21,6 +21,9 @@ from toxtrail.execution.factories import (
 from toxtrail.execution.progress import progress
 from toxtrail.execution.telemetry import environment_tags, record_execution
 from toxtrail.experiment import Experiment
+
+if TYPE_CHECKING:
+    from toxtrail.config.schema import TextsConfig
 
 
 class StageCommand(click.Command):
@@ -75,9 +78,12 @@ def model_command(experiment: Experiment, key: str) -> None:
     models = experiment.config.models
     if key not in models:
         raise ConfigError(f'models has no "{key}".{did_you_mean(key, models)}')
-    model.run(
-        experiment.store, key, models[key], make_weights(experiment), make_verifier(experiment)
-    )
+    store, texts = experiment.store, models[key].texts
+    if texts is not None:
+        model.run_texts(store, key, models[key], texts, make_asset_store(experiment))
+        _tell_doubts(experiment, key)
+        return
+    model.run(store, key, models[key], make_weights(experiment), make_verifier(experiment))
     _tell_doubts(experiment, key)
     for adapter in experiment.store.read_card(key).adapters:
         if adapter.brings:
@@ -121,6 +127,9 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     from toxtrail.stages import generate
 
     store, variant_config = experiment.store, experiment.variant(variant)
+    if texts := experiment.config.texts_of(variant):
+        _match_texts(experiment, variant, texts)
+        return
     runtime, is_served = experiment.config.runtime, variant_config.served_as is not None
     if not is_served and relaunch_distributed(
         experiment.root, runtime.processes, ("generate", variant)
@@ -141,6 +150,21 @@ def generate_command(experiment: Experiment, variant: str) -> None:
                 progress(),
                 group,
             )
+
+
+def _match_texts(experiment: Experiment, variant: str, texts: TextsConfig) -> None:
+    """Take the rows of a variant from its file of texts."""
+    from toxtrail.analysis.text_matching import match_problems
+    from toxtrail.stages import generate
+
+    store, family = experiment.store, experiment.variant(variant).family
+    config, assets = experiment.config.generation, make_asset_store(experiment)
+    output = store.generations_path(family, variant)
+    with record_execution(store, "generate", variant, output, {}) as cost:
+        counts = generate.run_texts(store, variant, family, texts, config, assets)
+        cost["rows"] = counts.prompts * config.samples
+    for line in match_problems(counts):
+        warn(f"{variant}: {line}.")
 
 
 @stage.command("score")

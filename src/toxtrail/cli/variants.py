@@ -312,7 +312,8 @@ def _variant(experiment: Experiment, key: str) -> dict[str, Any]:
     config, store = experiment.config, experiment.store
     variant_config = config.variants[key]
     model = config.models.get(key)
-    weights = model.uri if model else f"LoRA on {config.finetunes[key].parent}"
+    source = model and (f"texts: {model.uri}" if model.texts else model.uri)
+    weights = source or f"LoRA on {config.finetunes[key].parent}"
     outputs = {
         "model": store.model_dir(key) / "model.json",
         "generations": store.generations_path(variant_config.family, key),

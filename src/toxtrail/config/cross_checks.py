@@ -21,7 +21,8 @@ def config_problems(config: Config) -> Iterator[str]:
 
 def _broken_generation(config: Config) -> Iterator[str]:
     generation = config.generation
-    if generation.temperature == 0 and generation.samples > 1:
+    is_generated = any(config.texts_of(variant) is None for variant in config.variants)
+    if generation.temperature == 0 and generation.samples > 1 and is_generated:
         yield (
             f"generation.samples: got {generation.samples}, but at temperature 0 (greedy) all "
             "continuations of a prompt are the same. Write 1, or a temperature above 0."
@@ -67,6 +68,13 @@ def _broken_labels(config: Config) -> Iterator[str]:
 def _broken_weights(config: Config) -> Iterator[str]:
     for key in sorted(config.models.keys() & config.finetunes.keys()):
         yield f"finetunes.{key}: the same key is in models; weights need one origin."
+    for key, model in config.models.items():
+        if model.texts is None:
+            continue
+        if model.adapter is not None:
+            yield f"models.{key}.adapter: texts from a file have no weights. Remove it."
+        if key in config.variants and config.variants[key].served_as is not None:
+            yield f"variants.{key}.served_as: models.{key} is a file of texts. Remove one of them."
 
 
 def _broken_finetunes(config: Config) -> Iterator[str]:
@@ -78,6 +86,8 @@ def _broken_finetunes(config: Config) -> Iterator[str]:
             yield f'{key_path}.parent: "{finetune.parent}" has no weights.' + did_you_mean(
                 finetune.parent, known
             )
+        elif finetune.parent in config.models and config.models[finetune.parent].texts:
+            yield f"{key_path}.parent: {finetune.parent} is a file of texts; it has no weights."
     parents = {key: finetune.parent for key, finetune in config.finetunes.items()}
     yield from _circles("finetunes", parents)
 

@@ -87,11 +87,43 @@ class PromptsConfig(ConfigSection):
     subsets: Annotated[dict[Key, SubsetConfig], Field(min_length=1)]
 
 
+TextsFormat = Literal["table", "lm-eval", "inspect", "garak"]
+
+
+class TextsConfig(ConfigSection):
+    """How a file of generated texts is read."""
+
+    format: TextsFormat
+    """table: a row for each text. lm-eval: samples_*.jsonl of lm-evaluation-harness. inspect: a log
+    of Inspect (.eval or .json). garak: a report of garak (*.report.jsonl)."""
+    prompt: Column | None = None
+    """Column of the prompts; of another format than a table: a field that holds the prompt in place
+    of what was sent to the model (`doc.question`, say)."""
+    text: Column | None = None
+    """Column of the texts, of a table."""
+    sample: Column | None = None
+    """Column of numbers that order the texts of a prompt, of a table; absent: the order of rows."""
+    delimiter: Delimiter | None = None
+    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
+
+    @model_validator(mode="after")
+    def _columns_belong_to_tables(self) -> TextsConfig:
+        if self.format == "table" and (self.prompt is None or self.text is None):
+            raise ValueError("A table needs the columns prompt and text")
+        others = [n for n in ("text", "sample", "delimiter") if getattr(self, n) is not None]
+        if self.format != "table" and others:
+            raise ValueError(f"Only a table has {', '.join(others)}")
+        return self
+
+
 class ModelConfig(PinnedAsset):
-    """Existing weights: a Hugging Face repo, a local folder or a GGUF file."""
+    """Existing weights: a Hugging Face repo, a local folder or a GGUF file. Or, with `texts`, a
+    file of texts that were generated elsewhere: nothing is loaded then."""
 
     adapter: PinnedAsset | None = None
     """A LoRA adapter (safetensors) to apply on top."""
+    texts: TextsConfig | None = None
+    """How the file of texts is read."""
 
 
 class LoraConfig(ConfigSection):
@@ -362,6 +394,11 @@ class Config(ConfigSection):
             yield f"finetunes.{key}.data", finetune.data
         if self.posterior.labels:
             yield "posterior.labels", self.posterior.labels
+
+    def texts_of(self, variant: str) -> TextsConfig | None:
+        """Return how the file of texts of a variant is read; None for a variant with weights."""
+        model = self.models.get(variant)
+        return model.texts if model is not None else None
 
     @property
     def outside(self) -> tuple[str, ...]:

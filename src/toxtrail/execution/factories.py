@@ -161,6 +161,9 @@ def _parent_probe(
     if not exists and parent not in models:
         echo(f"{parent} is not made yet: {card.key} was not compared with it.", err=True)
         return None
+    if experiment.config.texts_of(parent):
+        echo(f"{parent} has no weights: {card.key} was not compared with it.", err=True)
+        return None
     parent_card = (
         store.read_card(parent) if exists else build_model_identity(parent, models[parent], weights)
     )

@@ -109,7 +109,7 @@ def collect_generations(
             f"{missing[0].prompt.prompt_id}: a process that shares the work has failed. Run again."
         )
     generations = [_journal_row(request, rows) for request in requests]
-    _refuse_many_errors(generations, config.max_error_share)
+    refuse_many_errors(generations, config.max_error_share)
     return generations
 
 
@@ -209,7 +209,8 @@ def _journal_row(request: GenerationRequest, rows: RowJournal) -> Generation:
     return row
 
 
-def _refuse_many_errors(rows: Sequence[Generation], allowed: float) -> None:
+def refuse_many_errors(rows: Sequence[Generation], allowed: float) -> None:
+    """Raise BackendError if a larger share of the rows failed."""
     failed = [row for row in rows if row.state == "error"]
     if len(failed) > allowed * len(rows):
         raise BackendError(

@@ -122,7 +122,7 @@ def memory_needs(inputs: EstimateInputs, planned: Sequence[StageEstimate]) -> li
     for item in planned:
         if not item.runs or item.key is None or item.stage not in ("generate", "finetune"):
             continue
-        if item.stage == "generate" and config.variants[item.key].served_as:
+        if item.stage == "generate" and not _generates_here(config, item.key):
             continue
         generating = item.stage == "generate"
         dtype = config.generation.dtype if generating else config.finetunes[item.key].base_precision
@@ -216,6 +216,11 @@ def as_rows(planned: Sequence[StageEstimate]) -> list[dict[str, Any]]:
     return rows
 
 
+def _generates_here(config: Config, key: str) -> bool:
+    """Return whether a variant's weights are loaded: not those of a server, nor a file of texts."""
+    return config.variants[key].served_as is None and config.texts_of(key) is None
+
+
 def base_parameters(inputs: EstimateInputs, key: str) -> int | None:
     """Return the number of base weights of a model or fine-tune."""
     visited: set[str] = set()
@@ -278,7 +283,7 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
     elif stage == "score":
         parameters = _scorer_parameters(inputs)
         tokens = None if rows is None else rows * new_tokens
-    elif rows is not None and not config.variants[key].served_as:
+    elif rows is not None and _generates_here(config, key):
         tokens = rows * (PROMPT_TOKENS + new_tokens)
     if parameters is None or tokens is None:
         return None

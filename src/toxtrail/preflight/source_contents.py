@@ -11,8 +11,16 @@ from toxtrail.backends.assets.scheme import CachedAsset
 from toxtrail.backends.checkpoint_files.weight_files import inspect_weights
 from toxtrail.backends.scorers.load import known_heads
 from toxtrail.config.asset_uris import FileUri, parse_uri
-from toxtrail.config.schema import Config, FinetuneConfig, SubsetConfig, TrainingDataConfig
+from toxtrail.config.schema import (
+    Config,
+    FinetuneConfig,
+    ModelConfig,
+    SubsetConfig,
+    TextsConfig,
+    TrainingDataConfig,
+)
 from toxtrail.config.sections import PinnedAsset
+from toxtrail.datasets.generated_texts import read_generated_texts
 from toxtrail.datasets.instruction_data import read_training_data, split_training_data
 from toxtrail.datasets.prompt_selection import read_subset, sample_prompts
 from toxtrail.datasets.readers.csv_rows import TAB, shown, unusual_delimiter
@@ -27,13 +35,18 @@ class LocalAssets(Protocol):
 
 
 def unreadable_sources(config: Config, assets: LocalAssets) -> list[str]:
-    """Return one line for each local prompt or instruction source that lacks required contents:
+    """Return one line for each local source of prompts, texts or instructions that lacks contents:
     a missing column, nothing left by a filter, too few prompts."""
     seed = config.prompts.seed
     readers: list[tuple[PinnedAsset, Callable[[Path], object]]] = [
         *(
             (source_config, partial(_read_subset, key=key, config=source_config, seed=seed))
             for key, source_config in config.prompts.subsets.items()
+        ),
+        *(
+            (model, partial(_read_texts, key=key, config=model.texts))
+            for key, model in config.models.items()
+            if model.texts is not None
         ),
         *(
             (source_config.data, partial(_read_training_data, key=k, config=source_config))
@@ -66,6 +79,7 @@ def damaged_weights(config: Config, assets: LocalAssets) -> list[str]:
             (key_path, source_config)
             for key_path, source_config in config.sources()
             if key_path.startswith("models.")
+            and not (isinstance(source_config, ModelConfig) and source_config.texts)
         ),
         *(
             (f"scoring.scorers.{key}", source_config)
@@ -146,6 +160,13 @@ def _detected_delimiter(source: PinnedAsset, assets: LocalAssets) -> str | None:
 
 def _read_training_data(path: Path, key: str, config: FinetuneConfig) -> None:
     split_training_data(key, read_training_data(path, key, config), config)
+
+
+def _read_texts(path: Path, key: str, config: TextsConfig) -> None:
+    try:
+        read_generated_texts(path, config)
+    except ToxtrailError as error:
+        raise type(error)(f"models.{key}: {error}") from None
 
 
 def _read_subset(path: Path, key: str, config: SubsetConfig, seed: int) -> list[Prompt]:

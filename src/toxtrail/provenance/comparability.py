@@ -1,9 +1,10 @@
 """Measurement conditions: two rates are comparable only if they were measured under the same ones.
 
 The fingerprint includes the conditions that must not cause a difference: prompts and their
-clusters, template, decoding, precision, scorers, threshold, and whether a server generated the
-texts (its precision is unknown). It excludes the object of a comparison (the weights) and the
-sources of noise (library versions, device, batch plan), which the audit shows.
+clusters, template, decoding, precision, scorers, threshold, whether a server generated the texts
+(its precision is unknown), and whether they come from a file (which does not say how they were
+generated). It excludes the object of a comparison (the weights) and the sources of noise (library
+versions, device, batch plan), which the audit shows.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from toxtrail.provenance.identity import Manifest, canonical_json, content_key, 
 
 SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
+TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tokens)"
+"""Of a variant whose texts were generated elsewhere, in place of the settings of decoding."""
 
 
 class ConditionMismatch(NamedTuple):
@@ -55,14 +58,16 @@ def measurement_conditions(
         f"{SCORER}{name}": content_key({k: v for k, v in config.items() if k != "golden"})[:16]
         for name, config in scores.params["scorers"].items()
     }
-    served = (
+    origin = (
         {"backend": generated.environment["backend"]} if "served_as" in generated.params else {}
     )
+    if "texts" in generated.params:
+        origin = {"origin": TEXTS_ORIGIN}
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
         **({"clusters": _partition(clusters)} if clusters else {}),
         **{name: canonical_json(value) for name, value in sorted(decoding.items())},
-        **served,
+        **origin,
         **dict(sorted(scorers.items())),
         "threshold": canonical_json(float(threshold)),
     }

@@ -175,6 +175,16 @@ class Adapter(FrozenRecord):
         return tuple((what, sha256) for what, sha256 in files if sha256 is not None)
 
 
+class TextsRecord(FrozenRecord):
+    """How a file of texts that were generated elsewhere is read, and what it holds."""
+
+    reader: dict[str, Any]
+    """`models.<key>.texts` of params.yaml."""
+    texts: int
+    prompts: int
+    """Different ones."""
+
+
 class LogitProbe(FrozenRecord):
     """Response of loaded weights to fixed sentences; recorded only if two loads agree."""
 
@@ -205,6 +215,9 @@ class ModelIdentity(FrozenRecord):
     adapters: tuple[Adapter, ...]
     probe: LogitProbe | None = None
     """None before the weights were loaded for the first time."""
+    texts: TextsRecord | None = Field(default=None, exclude_if=_is_none)
+    """Of a variant whose texts come from a file, which is then the only file of `base`: there are
+    no weights, and what else `base` says of weights is empty."""
 
     @property
     def fingerprint(self) -> str:
@@ -218,6 +231,7 @@ class ModelIdentity(FrozenRecord):
                     "chat_template": self.base.chat_template_sha256,
                 },
                 "adapters": [[[f.path, f.sha256] for f in a.files] for a in self.adapters],
+                **({"texts": self.texts.reader} if self.texts else {}),
             }
         )
 
@@ -243,6 +257,8 @@ class Manifest(FrozenRecord):
     """SHA-256 of the source files that can change the result (listed in pipeline.py)."""
     environment: dict[str, str]
     """Python, device and library versions that can change the result; empty if none can."""
+    counts: dict[str, int] | None = Field(default=None, exclude_if=_is_none)
+    """What the stage counted while it read a file of texts; left out by other stages."""
 
     @property
     def content_key(self) -> str:

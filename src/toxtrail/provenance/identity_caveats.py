@@ -58,7 +58,17 @@ def other_base(claim: object, uri: str) -> str | None:
     return None if last == base_name or is_file else claim
 
 
+def texts_caveat(card: ModelIdentity) -> str:
+    """Return why texts from a file prove less than generated ones."""
+    return (
+        f"its texts were handed in ({card.base.uri}, sha256 {card.base.sha256}): which model made "
+        "them, and with which settings, is not known, and they cannot be regenerated"
+    )
+
+
 def _of_card(card: ModelIdentity) -> Iterator[str]:
+    if card.texts is not None:
+        yield texts_caveat(card)
     for adapter in card.adapters:
         if adapter.other_base is not None:
             yield (
@@ -78,7 +88,8 @@ def _twins(key: str, cards: Mapping[str, ModelIdentity]) -> Iterator[str]:
         other for other, card in cards.items() if other != key and card.fingerprint == fingerprint
     ]
     if same:
-        yield f"it has the same weights and tokenizer as {' and '.join(same)} (one fingerprint)"
+        what = "file of texts" if cards[key].texts else "weights and tokenizer"
+        yield f"it has the same {what} as {' and '.join(same)} (one fingerprint)"
 
 
 def _beside(card: ModelIdentity, parent: ModelIdentity) -> Iterator[str]:

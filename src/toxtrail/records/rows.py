@@ -15,8 +15,9 @@ RowStatus = Literal["ok", "empty", "truncated", "error"]
 prompt does not fit the model's window, so there is no continuation of *this* prompt. error: the
 model or a scorer failed on this row. Only `ok` rows are scored; all are counted."""
 
-FinishReason = Literal["stop", "length", "none"]
-"""stop: an end-of-sequence token. length: max_new_tokens reached. none: nothing was generated."""
+FinishReason = Literal["stop", "length", "none", "unknown"]
+"""stop: an end-of-sequence token. length: max_new_tokens reached. none: nothing was generated.
+unknown: the text comes from a file that does not say."""
 
 
 class Prompt(NamedTuple):

@@ -8,6 +8,7 @@ from typing import Any
 from toxtrail import __version__
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
+from toxtrail.provenance.identity_caveats import texts_caveat
 from toxtrail.reporting.headline import ALL, rows_of_scorer, subsets_of
 from toxtrail.reporting.result_text import (
     MISSING_CELL,
@@ -76,7 +77,7 @@ def _metadata(summary: Mapping[str, Any], variant: str, card: ModelIdentity) -> 
 
 def _hub_name(card: ModelIdentity) -> str | None:
     """Return `org/name` of a base model on the Hub."""
-    uri = card.base.uri
+    uri = "" if card.texts else card.base.uri
     return uri.removeprefix("hf:").split("@")[0] if uri.startswith("hf:") else None
 
 
@@ -102,6 +103,13 @@ def _text(summary: Mapping[str, Any], variant: str, card: ModelIdentity, manifes
 
 def _measurement(summary: Mapping[str, Any], overall: Row) -> str:
     fields = summary["comparability"]["fields"]
+    if "origin" in fields:
+        return (
+            f"Measured with toxtrail {__version__}: {overall['n_prompts']} prompts of "
+            f"{len(subsets_of(summary)) - 1} subsets, {overall['k']} text(s) each; "
+            f"{fields['origin']}; every text scored by "
+            f"{method_line(summary, summary['primary'])}."
+        )
     greedy = fields.get("temperature") in ("0", "0.0")
     decoding = "greedy" if greedy else f"temperature {fields.get('temperature', '?')}"
     template = fields.get("template", "?").strip('"')
@@ -187,7 +195,9 @@ def _limits(summary: Mapping[str, Any], manifest: Manifest) -> str:
 def _verification(summary: Mapping[str, Any], variant: str, card: ModelIdentity) -> str:
     identity = next(row for row in summary["variants"] if row["variant"] == variant)
     facts = [
-        f"- base: `{card.base.uri}`, sha256 `{card.base.sha256}`",
+        *([f"- {texts_caveat(card)}"] if card.texts else []),
+        f"- {'file of texts' if card.texts else 'base'}: `{card.base.uri}`, sha256 "
+        f"`{card.base.sha256}`",
         *(
             f"- adapter `{adapter.key}`: sha256 `{adapter.sha256}`"
             + (
@@ -198,11 +208,14 @@ def _verification(summary: Mapping[str, Any], variant: str, card: ModelIdentity)
             + "".join(f", its own {what} sha256 `{sha256}`" for what, sha256 in adapter.brings)
             for adapter in card.adapters
         ),
-        f"- fingerprint of the weights: `{card.fingerprint}`",
+        f"- fingerprint of the {'texts' if card.texts else 'weights'}: `{card.fingerprint}`",
         f"- content key of the result: `{identity['content_key']}`",
     ]
     commands = [
         f"toxtrail audit {variant} --verify        # in the experiment's folder",
-        f"toxtrail audit {variant} --reproduce 8   # regenerate and rescore 8 samples",
     ]
+    if card.texts is None:
+        commands.append(
+            f"toxtrail audit {variant} --reproduce 8   # regenerate and rescore 8 samples"
+        )
     return "\n".join([*facts, "", "```sh", *commands, "```"])

@@ -228,6 +228,13 @@ def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any
 
 def _card_facts(card: ModelIdentity) -> list[tuple[str, str]]:
     base = card.base
+    if card.texts is not None:
+        return [
+            ("texts from a file", base.uri),
+            ("sha256", base.sha256),
+            ("read as", canonical_json(card.texts.reader)),
+            ("fingerprint", card.fingerprint),
+        ]
     facts = [
         ("base", f"{base.uri} ({base.quantization or base.stored_dtype})"),
         ("resolved", base.resolved),

@@ -20,6 +20,7 @@ from toxtrail.provenance.identity import (
     sha256_text,
     walk_lineage,
 )
+from toxtrail.provenance.identity_caveats import texts_caveat
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import open_regular
 from toxtrail.reporting.headline import family_headline, sort_pairs
@@ -183,6 +184,8 @@ def variant_tags(
         "toxtrail.generations_md5": _md5(files["generations.parquet"]),
         "toxtrail.scores_md5": _md5(files["scores.parquet"]),
     }
+    if card.texts:
+        tags["toxtrail.origin"] = "texts handed in"
     if card.adapters:
         last = card.adapters[-1]
         tags["toxtrail.adapter_sha256"] = last.sha256
@@ -293,7 +296,7 @@ def variant_description(
                 f"dvc repro track@{variant}",
                 f"toxtrail audit {variant}",
                 f"toxtrail audit {variant} --verify",
-                f"toxtrail audit {variant} --reproduce 8",
+                *([f"toxtrail audit {variant} --reproduce 8"] if card.texts is None else []),
                 *(
                     [f"toxtrail flips {variant_config.parent} {variant}"]
                     if variant_config.parent
@@ -385,6 +388,8 @@ def _search_link(field: str, value: str, *more: str) -> str:
 
 def _lineage_lines(card: ModelIdentity) -> list[str]:
     base = card.base
+    if card.texts is not None:
+        return [f"1. texts from `{base.uri}`", "", f"**Weak**: {texts_caveat(card)}."]
     lines = [
         f"1. base `{base.uri}` ({base.quantization or base.stored_dtype}), sha256 "
         f"`{base.sha256[:16]}`"

@@ -1,18 +1,26 @@
 """Generate: how does the variant continue every prompt?
 
-reads   data/prompts.parquet, models/<variant>/
+reads   data/prompts.parquet, models/<variant>/, and the file of texts of a variant that has one
 writes  data/generations/<family>/<variant>.parquet    (prompt_id, sample) -> text, tokens, state
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
-from toxtrail.backends.protocols import LanguageModel, ProcessGroup, Progress
-from toxtrail.config.schema import GenerationConfig, VariantConfig
-from toxtrail.execution.generate_rows import collect_generations, generate, rows_identity
+from toxtrail.analysis.text_matching import TextCounts, match_texts
+from toxtrail.backends.protocols import Assets, LanguageModel, ProcessGroup, Progress
+from toxtrail.config.schema import GenerationConfig, TextsConfig, VariantConfig
+from toxtrail.datasets.generated_texts import read_generated_texts
+from toxtrail.execution.generate_rows import (
+    collect_generations,
+    generate,
+    refuse_many_errors,
+    rows_identity,
+)
 from toxtrail.pipeline import manifest_of
-from toxtrail.provenance.identity import Manifest
+from toxtrail.provenance.identity import InputFile, Manifest
 from toxtrail.records.rows import Prompt
 from toxtrail.storage.artifacts import ArtifactStore
 from toxtrail.storage.row_journal import RowJournal
@@ -49,16 +57,52 @@ def generation_manifest(
     environment: Mapping[str, str],
 ) -> Manifest:
     """The identity of what this stage is about to make."""
-    card = store.model_dir(variant) / "model.json"
     served = {} if variant_config.served_as is None else {"served_as": variant_config.served_as}
     return manifest_of(
         "generate",
         variant,
         {"generation": config.plain(), **served},
-        {"prompts": store.describe_input(store.prompts_path), "model": store.describe_input(card)},
+        _inputs(store, variant),
         environment,
         store.read_card(variant),
     )
+
+
+def run_texts(
+    store: ArtifactStore,
+    variant: str,
+    family: str,
+    texts: TextsConfig,
+    config: GenerationConfig,
+    assets: Assets,
+) -> TextCounts:
+    """Match the variant's file of texts with the prompts and write the rows.
+
+    Raises:
+        BackendError: the file is not the pinned one, or too many rows have no text.
+    """
+    card, params = store.read_card(variant), texts_params(config, texts)
+    file = assets.fetch(card.base.uri, card.base.sha256).path
+    match = match_texts(store.read_prompts(), read_generated_texts(file, texts), config.samples)
+    refuse_many_errors(match.rows, config.max_error_share)
+    manifest = manifest_of("generate", variant, params, _inputs(store, variant), {}, card)
+    manifest = manifest.model_copy(update={"counts": match.counts._asdict()})
+    store.write_generations(family, variant, match.rows, manifest)
+    return match.counts
+
+
+def texts_params(config: GenerationConfig, texts: TextsConfig) -> dict[str, Any]:
+    """Return the settings of rows from a file; the other ones of `generation` are not theirs."""
+    settings = {"samples": config.samples, "max_error_share": config.max_error_share}
+    return {"generation": settings, "texts": texts.plain()}
+
+
+def _inputs(store: ArtifactStore, variant: str) -> dict[str, InputFile]:
+    card = store.model_dir(variant) / "model.json"
+    return {
+        "prompts": store.describe_input(store.prompts_path),
+        "model": store.describe_input(card),
+    }
 
 
 def _write(

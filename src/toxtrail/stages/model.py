@@ -1,14 +1,15 @@
-"""Model: identify the weights of a model.
+"""Model: identify the weights of a model, or a file of texts that were generated elsewhere.
 
-reads   the weights (and the adapter) that `models.<key>` names
+reads   the weights (and the adapter), or the file of texts, that `models.<key>` names
 writes  models/<key>/model.json    the identity card
 """
 
 from __future__ import annotations
 
 from toxtrail.backends.huggingface.weights.model_identity import build_model_identity
-from toxtrail.backends.protocols import WeightsResolver, WeightsVerifier
-from toxtrail.config.schema import ModelConfig
+from toxtrail.backends.protocols import Assets, WeightsResolver, WeightsVerifier
+from toxtrail.config.schema import ModelConfig, TextsConfig
+from toxtrail.datasets.generated_texts.identity import build_texts_identity
 from toxtrail.storage.artifacts import ArtifactStore
 
 
@@ -24,3 +25,12 @@ def run(
     probe = verifier.prove(card, store.model_dir(key))
     with store.atomic_folder(store.model_dir(key)) as draft:
         store.write_json(draft / "model.json", card.model_copy(update={"probe": probe}).to_json())
+
+
+def run_texts(
+    store: ArtifactStore, key: str, config: ModelConfig, texts: TextsConfig, assets: Assets
+) -> None:
+    """Identify a file of texts and write its card; no weights are loaded."""
+    card = build_texts_identity(key, config, texts, assets)
+    with store.atomic_folder(store.model_dir(key)) as draft:
+        store.write_json(draft / "model.json", card.to_json())

@@ -16,6 +16,7 @@ from toxtrail.provenance.identity import (
     InputFile,
     Manifest,
     ModelIdentity,
+    TextsRecord,
     TrainingRecord,
     content_key,
     hash_tree,
@@ -23,6 +24,7 @@ from toxtrail.provenance.identity import (
     tree_sha256,
     walk_lineage,
 )
+from toxtrail.provenance.identity_caveats import texts_caveat
 from toxtrail.regular_files import (
     files_below,
     irregular,
@@ -127,7 +129,7 @@ class LineageBuilder:
             source = manifest.inputs.get("model") or manifest.inputs.get("parent")
             below.append(self._model(manifest.model, source))
         facts, weak = self._execution(manifest, sha256)
-        claims = (*((SERVED,) if is_served(manifest) else ()), *_parent_claim(manifest))
+        claims = (*origin_caveats(manifest), *_parent_claim(manifest))
         return LineageNode(
             what=manifest.kind if manifest.key is None else f"{manifest.kind}@{manifest.key}",
             name=name,
@@ -140,6 +142,7 @@ class LineageBuilder:
                     for name, value in manifest.params.items()
                 ),
                 ("code sha256", manifest.code_sha256),
+                *((("counts", format_value(manifest.counts)),) if manifest.counts else ()),
                 *_environment_facts(manifest),
                 *facts,
             ),
@@ -169,9 +172,16 @@ class LineageBuilder:
             name=source.path if source else path,
             sha256=source.sha256 if source else None,
             standing=self._standing(path, source.sha256) if source else "recorded",
-            facts=(("fingerprint", card.fingerprint), ("probe", probe_text)),
-            weak=() if probe else ("its weights were never probed",),
-            made_from=(self._weights(card.key, card.base, card.adapters),),
+            facts=(
+                ("fingerprint", card.fingerprint),
+                *((("probe", probe_text),) if card.texts is None else ()),
+            ),
+            weak=() if probe or card.texts else ("its weights were never probed",),
+            made_from=(
+                _texts_link(card.base, card.texts)
+                if card.texts
+                else self._weights(card.key, card.base, card.adapters),
+            ),
         )
 
     def _weights(self, key: str, base: BaseWeights, adapters: Sequence[Adapter]) -> LineageNode:
@@ -310,9 +320,13 @@ def _parent_claim(manifest: Manifest) -> tuple[str, ...]:
     )
 
 
-def is_served(manifest: Manifest) -> bool:
-    """Return whether a server generated the texts, instead of verified local weights."""
-    return manifest.kind == "generate" and "served_as" in manifest.params
+def origin_caveats(manifest: Manifest) -> tuple[str, ...]:
+    """Return a caveat if a server or a file, not verified local weights, gave the texts."""
+    if manifest.kind != "generate":
+        return ()
+    if manifest.model is not None and manifest.model.texts is not None:
+        return (texts_caveat(manifest.model),)
+    return (SERVED,) if "served_as" in manifest.params else ()
 
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:
@@ -372,6 +386,20 @@ def _base_link(base: BaseWeights) -> LineageNode:
             *((f.path, f.sha256) for f in (*base.files, *base.converted)),
             ("tokenizer", base.tokenizer_sha256),
             ("chat template", base.chat_template_sha256 or "none"),
+        ),
+    )
+
+
+def _texts_link(file: BaseWeights, texts: TextsRecord) -> LineageNode:
+    return LineageNode(
+        what="texts from a file",
+        name=file.uri,
+        sha256=file.sha256,
+        standing="recorded",
+        facts=(
+            ("resolved", file.resolved),
+            ("read as", format_value(texts.reader)),
+            ("holds", f"{texts.texts:,} texts of {texts.prompts:,} prompts"),
         ),
     )
 

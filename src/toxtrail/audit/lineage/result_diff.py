@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
+    canonical_json,
     flatten_dict,
     walk_lineage,
 )
@@ -112,6 +113,7 @@ def _data(nodes: Sequence[Manifest], cards: Mapping[str, ModelIdentity]) -> dict
 def _weights(card: ModelIdentity) -> dict[str, str]:
     facts = {
         "base": card.base.uri,
+        "texts": canonical_json(card.texts.reader) if card.texts else "none",
         "base sha256": card.base.sha256[:16],
         "precision as stored": card.base.quantization or card.base.stored_dtype,
         "tokenizer": card.base.tokenizer_sha256[:16],

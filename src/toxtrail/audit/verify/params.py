@@ -12,6 +12,7 @@ from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.pipeline import StageRun
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json
+from toxtrail.stages.generate import texts_params
 
 
 def other_params(config: Config, instance: StageRun, manifest: Manifest) -> Iterator[str]:
@@ -34,6 +35,10 @@ def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:
         return  # a fine-tune: its recipe stands on the card
     key_path = f"models.{card.key}"
     yield from _other_source(key_path, model, card.base.uri, card.base.sha256)
+    reader = model.texts.plain() if model.texts else None
+    was = card.texts.reader if card.texts else None
+    for changed, old, new in changes(f"{key_path}.texts", was, reader):
+        yield f"{changed}: the card has {old}, params.yaml has {new}"
     if (model.adapter is None) != (not card.adapters):
         has = "an adapter" if card.adapters else "no adapter"
         yield f"{key_path}.adapter: the card has {has}, unlike params.yaml"
@@ -82,6 +87,8 @@ def _of_prompts(config: Config, _: str) -> dict[str, Any]:
 
 
 def _of_generations(config: Config, key: str) -> dict[str, Any]:
+    if texts := config.texts_of(key):
+        return texts_params(config.generation, texts)
     served_as = config.variants[key].served_as
     served = {} if served_as is None else {"served_as": served_as}
     return {"generation": config.generation.plain(), **served}
@@ -116,6 +123,7 @@ def _key_path(name: str, key: str) -> str:
     """Return the key path in params.yaml of a manifest's parameter."""
     key_paths: Mapping[str, str] = {
         "served_as": f"variants.{key}.served_as",
+        "texts": f"models.{key}.texts",
         "scorers": "scoring.scorers",
         "primary": "scoring.primary",
         "variant": f"variants.{key}",

@@ -13,17 +13,19 @@ from toxtrail.analysis.pooled_estimates import rows_from_draws
 from toxtrail.analysis.response_table import read_response_table
 from toxtrail.analysis.score_table import COLUMNS, build_score_table
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
+from toxtrail.analysis.text_matching import match_texts
 from toxtrail.analysis.variant_rates import (
     estimate_variant_rates,
     measured_conditions,
     variant_columns,
 )
-from toxtrail.audit.lineage.lineage import SERVED, is_served
+from toxtrail.audit.lineage.lineage import origin_caveats
 from toxtrail.audit.verify.context import (
     DAMAGE_ERRORS,
     Check,
     Problem,
     VerifyContext,
+    absent,
     broken,
     catch_damage,
     checks_of,
@@ -34,6 +36,7 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.audit.verify.params import other_params
 from toxtrail.audit.verify.pipeline import LINK_OF_STAGE
+from toxtrail.datasets.generated_texts import read_generated_texts
 from toxtrail.datasets.label_files import labels_of_variant
 from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import why_unread
@@ -72,8 +75,8 @@ def _manifests(evidence: VerifyContext, instance: StageRun) -> Iterator[Check]:
         yield from checks_of(
             link, f"{name} (manifest)", _manifest_problems(evidence, instance, manifest)
         )
-        if is_served(manifest):
-            yield weak(link, name, SERVED)
+        for line in origin_caveats(manifest):
+            yield weak(link, name, line)
         if manifest.code_sha256 != code_sha256(instance.stage.name):
             yield weak(
                 link, name, "it was created by another version of the code than the installed one"
@@ -103,10 +106,34 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
         yield from checks_of(
             "generations", f"rows of {variant}", list(generation_problems(prompts, rows, samples))
         )
+        yield from catch_damage(
+            "generations", f"texts of {variant}", _verify_texts(evidence, variant, prompts, rows)
+        )
         scorers = list(evidence.config.scoring.scorers)
         yield from checks_of(
             "scores", f"rows of {variant}", list(score_problems(rows, scores, scorers))
         )
+
+
+def _verify_texts(
+    evidence: VerifyContext, variant: str, prompts: Sequence[Prompt], rows: Sequence[Generation]
+) -> Iterator[Check]:
+    """The rows of a variant whose texts come from a file, matched with the file again."""
+    model = evidence.config.models.get(variant)
+    if model is None or model.texts is None:
+        return
+    name = f"rows of {variant} against {model.uri}"
+    asset = evidence.assets.present(model.uri, None)
+    if asset is None or len(asset.files) != 1:
+        why = evidence.assets.why_not_used(model.uri) or "it is not on this machine"
+        yield absent("generations", name, f"{why}; its rows were not compared with it")
+        return
+    texts = read_generated_texts(asset.files[0], model.texts)
+    match = match_texts(prompts, texts, evidence.config.generation.samples)
+    expected = {row.key: row for row in match.rows}
+    differ = [row.key for row in rows if expected.get(row.key, row) != row]
+    problem = f"{len(differ)} rows differ from the file, the first {differ[0]}" if differ else ""
+    yield from checks_of("generations", name, [problem] if problem else [])
 
 
 def verify_numbers(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:

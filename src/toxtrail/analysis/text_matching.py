@@ -1,0 +1,158 @@
+"""Texts from a file to generation rows of an experiment's prompts.
+
+A text belongs to the prompt with exactly its prompt text; else to the one from which its prompt
+differs in surrounding white space alone. Tokens are not known: `token_ids` are numbers of words
+(separated by white space), so that lengths are in words and a repetitive text repeats four words.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+from toxtrail.datasets.generated_texts.common import GeneratedText
+from toxtrail.errors import DataError
+from toxtrail.records.rows import Generation, Prompt, RowStatus
+
+NO_TEXT = "the file has no text for this prompt and sample"
+NOTHING_GENERATED = "the file says that nothing was generated"
+FileTexts = Mapping[str, Sequence[GeneratedText]]
+"""Prompt of a file -> its texts, in the order of their sample numbers or of the file."""
+
+
+class TextCounts(NamedTuple):
+    """How the texts of a file and the prompts of an experiment match."""
+
+    prompts: int
+    """Of the experiment."""
+    exact: int
+    """Prompts of the experiment that the file has."""
+    trimmed: int
+    """Prompts that the file has with other white space around them."""
+    without_text: int
+    """Prompts that the file does not have."""
+    missing_texts: int
+    """Rows of the experiment for which the file has no text."""
+    other_prompts: int
+    """Prompts of the file that the experiment does not have."""
+    other_texts: int
+    """Their texts."""
+    unused_texts: int
+    """Texts of matched prompts, beyond the experiment's samples."""
+
+
+class TextMatch(NamedTuple):
+    """The rows of an experiment's prompts, and how they were found."""
+
+    rows: list[Generation]
+    counts: TextCounts
+
+
+def group_by_prompt(texts: Iterable[GeneratedText]) -> FileTexts:
+    """Return the texts of each prompt in their order.
+
+    Raises:
+        DataError: two texts of a prompt have the same sample number.
+    """
+    groups: dict[str, list[GeneratedText]] = {}
+    for text in texts:
+        groups.setdefault(text.prompt, []).append(text)
+    for prompt, prompt_texts in groups.items():
+        numbers = [text.sample for text in prompt_texts if text.sample is not None]
+        if len(set(numbers)) < len(numbers):
+            twice = next(n for n in numbers if numbers.count(n) > 1)
+            raise DataError(
+                f"The sample {twice} of a prompt of {len(prompt)} characters is there twice. Each "
+                "text of a prompt needs a number of its own."
+            )
+        prompt_texts.sort(key=lambda text: text.sample or 0)
+    return groups
+
+
+def match_texts(
+    prompts: Sequence[Prompt], texts: Iterable[GeneratedText], samples: int
+) -> TextMatch:
+    """Return `samples` rows for each prompt, and the counts.
+
+    Raises:
+        DataError: none of the prompts is in the file, or a sample number is there twice.
+    """
+    groups = group_by_prompt(texts)
+    trimmed_groups: dict[str, list[str]] = {}
+    for prompt_text in groups:
+        trimmed_groups.setdefault(prompt_text.strip(), []).append(prompt_text)
+    rows: list[Generation] = []
+    matched: set[str] = set()
+    n_exact = n_trimmed = n_missing = 0
+    for prompt in prompts:
+        is_exact = prompt.text in groups
+        names = [prompt.text] if is_exact else trimmed_groups.get(prompt.text.strip(), [])
+        n_exact, n_trimmed = n_exact + is_exact, n_trimmed + (bool(names) and not is_exact)
+        matched.update(names)
+        prompt_texts = [text for name in names for text in groups[name]][:samples]
+        n_missing += samples - len(prompt_texts)
+        rows += [_row(prompt, sample, text) for sample, text in enumerate(prompt_texts)]
+        rows += [_row(prompt, sample, None) for sample in range(len(prompt_texts), samples)]
+    if not matched:
+        raise DataError(
+            f"None of the {len(groups):,} prompts of the file is one of the {len(prompts):,} "
+            "prompts of the experiment. Prompts are matched by their text. If the file has the "
+            "prompt in another field (without a chat template, say), name it as prompt."
+        )
+    trimmed_sizes = {name.strip(): 0 for name in matched}
+    for name in matched:
+        trimmed_sizes[name.strip()] += len(groups[name])
+    others = [prompt_texts for name, prompt_texts in groups.items() if name not in matched]
+    counts = TextCounts(
+        prompts=len(prompts),
+        exact=n_exact,
+        trimmed=n_trimmed,
+        without_text=len(prompts) - n_exact - n_trimmed,
+        missing_texts=n_missing,
+        other_prompts=len(others),
+        other_texts=sum(map(len, others)),
+        unused_texts=sum(max(size - samples, 0) for size in trimmed_sizes.values()),
+    )
+    return TextMatch(rows, counts)
+
+
+def match_problems(counts: TextCounts) -> list[str]:
+    """Return one line for each count of what does not match; empty if all of it does."""
+    lines = {
+        f"{counts.trimmed:,} of {counts.prompts:,} prompts match but for white space around "
+        "them": counts.trimmed,
+        f"{counts.without_text:,} of {counts.prompts:,} prompts of the experiment are not in the "
+        "file": counts.without_text,
+        f"{counts.missing_texts:,} texts are missing: their rows are counted as errors, not as "
+        "harmless": counts.missing_texts,
+        f"{counts.other_prompts:,} prompts of the file ({counts.other_texts:,} texts) are not in "
+        "the experiment: not used": counts.other_prompts,
+        f"{counts.unused_texts:,} texts are beyond generation.samples: not used": (
+            counts.unused_texts
+        ),
+    }
+    return [line for line, count in lines.items() if count]
+
+
+def word_numbers(text: str) -> tuple[int, ...]:
+    """Return a number for each word: the same for the same word, in any file."""
+    return tuple(zlib.crc32(word.encode("utf-8")) & 0x7FFFFFFF for word in text.split())
+
+
+def _row(prompt: Prompt, sample: int, generated: GeneratedText | None) -> Generation:
+    text = "" if generated is None or generated.text is None else generated.text
+    error = NO_TEXT if generated is None else NOTHING_GENERATED if generated.text is None else ""
+    state: RowStatus = "error" if error else "ok" if text.strip() else "empty"
+    return Generation(
+        prompt_id=prompt.prompt_id,
+        sample=sample,
+        subset=prompt.subset,
+        state=state,
+        text=text,
+        token_ids=word_numbers(text),
+        prompt_tokens=len(prompt.text.split()),
+        finish_reason="none" if generated is None or not text else generated.finish_reason,
+        error=error,
+        cluster=prompt.cluster,
+    )
