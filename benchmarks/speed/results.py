@@ -106,12 +106,12 @@ def _generation(own: dict[str, Any]) -> Iterator[str]:
     yield (
         f"{own['model']} ({own['parameters'] / 1e6:.0f} million weights), {own['prompts']} prompts "
         f"({own['prompt_tokens']:,} tokens), up to {own['max_new_tokens']} new tokens, greedy; "
-        f"{own['at_once']} rows at once. New tokens a second of the whole call, loading left out: "
-        "median (lowest to highest). Rows equal to plain `generate` of one prompt at a time in "
-        "float32."
+        f"{own['at_once']} rows in parallel. New tokens per second of the complete call without "
+        "loading: median (lowest to highest). Rows equal to plain `generate` of one prompt at a "
+        "time in float32."
     )
     yield ""
-    yield "| way | tokens/s | against the float32 reference loop | rows equal |"
+    yield "| method | tokens/s | ratio to the float32 reference loop | rows equal |"
     yield "|---|---|---|---|"
     for name, rate in own["tokens_per_second"].items():
         yield (
@@ -123,15 +123,15 @@ def _generation(own: dict[str, Any]) -> Iterator[str]:
     yield ""
     shares = own["spread"]
     yield (
-        "Of the limit (all linear layers and nothing else, as many rows at once): "
+        "Share of the limit (linear layers only, the same number of rows in parallel): "
         f"{_spread(shares['share_of_limit'], '.0%')} in float32, "
-        f"{_spread(shares['share_of_limit_bf16'], '.0%')} in bfloat16, if torch multiplies; with "
-        "the products that toxtrail uses (weights laid out for oneDNN) "
+        f"{_spread(shares['share_of_limit_bf16'], '.0%')} in bfloat16 with torch's products; with "
+        "toxtrail's products (weights prepacked for oneDNN) "
         f"{_spread(shares['share_of_laid_out_limit'], '.0%')} and "
         f"{_spread(shares['share_of_laid_out_limit_bf16'], '.0%')}. In bfloat16 "
-        f"{_share(own['equal_rows_bf16_other_neighbours'])} of the rows were the same among other "
-        f"neighbours and in a third of the memory; {_share(own['equal_rows_bf16_vs_float32'])} "
-        "were those of float32."
+        f"{_share(own['equal_rows_bf16_other_neighbours'])} of the rows were equal with other "
+        f"batch neighbours and a third of the memory; {_share(own['equal_rows_bf16_vs_float32'])} "
+        "were equal to those in float32."
     )
     yield ""
     yield _differing(own["differing_rows"])
@@ -139,7 +139,7 @@ def _generation(own: dict[str, Any]) -> Iterator[str]:
 
 def _differing(rows: list[dict[str, Any]]) -> str:
     if not rows:
-        return "No float32 row of toxtrail's differs from plain `generate` of one prompt at a time."
+        return "No float32 row differs from plain `generate` of one prompt at a time."
     margins = ", ".join(f"{row['margin']:.1e} of {row['logit_sd']:.1f}" for row in rows)
     ties = sum(row["tie"] for row in rows)
     return (
@@ -149,15 +149,15 @@ def _differing(rows: list[dict[str, Any]]) -> str:
 
 
 def _harness(own: dict[str, Any]) -> Iterator[str]:
-    yield "### Against lm-evaluation-harness"
+    yield "### Comparison with lm-evaluation-harness"
     if why := own.get("not_measured"):
         yield f"Not measured: {why}"
         return
     yield (
         f"lm_eval {own['lm_eval']} (`hf`, `generate_until`, batches of {own['batch']}; it sorts by "
         f"length), {own['model']}, {own['prompts']} prompts, up to {own['max_new_tokens']} new "
-        f"tokens, float32: toxtrail makes {_spread(own['spread']['ratio_vs_harness'], '.2f')} "
-        f"times as many tokens a second; {_share(own['equal_rows'])} of the rows are equal."
+        f"tokens, float32: toxtrail generates {_spread(own['spread']['ratio_vs_harness'], '.2f')} "
+        f"times as many tokens per second; {_share(own['equal_rows'])} of the rows are equal."
     )
 
 
@@ -166,11 +166,11 @@ def _scoring(own: dict[str, Any]) -> Iterator[str]:
     yield (
         f"A Detoxify checkpoint ({own['checkpoint']}; {own['layers']} layers, {own['width']} "
         f"wide), {own['texts']:,} texts of {own['tokens']['low']:.0f} to "
-        f"{own['tokens']['high']:.0f} tokens (median {own['tokens']['median']:.0f}). Texts a "
+        f"{own['tokens']['high']:.0f} tokens (median {own['tokens']['median']:.0f}). Texts per "
         "second: median (lowest to highest)."
     )
     yield ""
-    yield "| way | texts/s | toxtrail against it | largest difference of a score |"
+    yield "| method | texts/s | toxtrail's speed relative to it | largest difference of a score |"
     yield "|---|---|---|---|"
     for name, rate in own["texts_per_second"].items():
         yield (
@@ -179,13 +179,13 @@ def _scoring(own: dict[str, Any]) -> Iterator[str]:
         )
     yield ""
     yield (
-        f"Linear layers alone, {own['limit_rows']:,} tokens at once, would take "
-        f"{_spread(own['spread']['limit_vs_one_by_one'], '.2f')} of the time of one by one if "
-        "toxtrail's products did nothing but multiply, and torch's "
-        f"{_spread(own['spread']['torch_limit_vs_one_by_one'], '.2f')}: more than "
-        f"{1 / own['limit_vs_one_by_one']:.1f} times its speed cannot be had on this machine in "
-        "float32. toxtrail reaches "
-        f"{_spread(own['spread']['share_of_limit'], '.0%')} of that."
+        f"The linear layers alone, with {own['limit_rows']:,} tokens in parallel, take "
+        f"{_spread(own['spread']['limit_vs_one_by_one'], '.2f')} of the time of one by one with "
+        "toxtrail's products, and "
+        f"{_spread(own['spread']['torch_limit_vs_one_by_one'], '.2f')} with torch's: the largest "
+        f"possible speed-up on this machine in float32 is {1 / own['limit_vs_one_by_one']:.1f}. "
+        "toxtrail reaches "
+        f"{_spread(own['spread']['share_of_limit'], '.0%')} of it."
     )
 
 
@@ -199,7 +199,7 @@ def _gpu(own: dict[str, Any]) -> Iterator[str]:
         f"{own['max_new_tokens']} new tokens; reads {own['gigabytes_per_second']:.0f} GB/s."
     )
     yield ""
-    yield "| model | way | tokens/s | against the reference loop | of the bandwidth limit |"
+    yield "| model | method | tokens/s | ratio to the reference loop | share of bandwidth limit |"
     yield "|---|---|---|---|---|"
     for model, shown in own["models"].items():
         for name, rate in shown["tokens_per_second"].items():
