@@ -410,7 +410,7 @@ class StageRun(NamedTuple):
         return f"toxtrail stage {self.stage.name}" + (f" {self.key}" if self.key else "")
 
     def deps(self, root: Path) -> tuple[str, ...]:
-        """Inputs and code, as named in the dvc.yaml of this experiment."""
+        """Return inputs and code, as named in the dvc.yaml of this experiment."""
         return (*self.reads, *code_deps(self.stage, root))
 
 

@@ -146,7 +146,7 @@ of a bfloat16 product depend on the number of rows multiplied together.
 
 
 def main() -> None:
-    """Entry point of the `toxtrail` command."""
+    """Run the `toxtrail` command."""
     for name, value in ARITHMETIC.items():
         os.environ.setdefault(name, value)
     prepare()

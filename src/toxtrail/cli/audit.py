@@ -171,7 +171,8 @@ def _say_unsearched(scene: AuditContext) -> None:
 
 
 def is_bundle(path: Path) -> bool:
-    """Whether the path is a bundle; checks the first bytes before importing anything heavy."""
+    """Return whether the path is a bundle; checks the first bytes before importing large
+    libraries."""
     if path.is_file():
         with open_regular(path) as file:
             if file.read(2) != b"PK":

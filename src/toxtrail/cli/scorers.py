@@ -192,10 +192,10 @@ def _described(name: str, preset: ScorerPreset) -> dict[str, Any]:
 
 
 def _pin(values: dict[str, Any]) -> None:
-    """Replace Hub addresses with those of the present commits.
+    """Replace Hub URIs with those of the present commits.
 
     Raises:
-        ConfigError: the Hub cannot be asked, or has no such repository.
+        ConfigError: the Hub is not accessible, or has no such repository.
     """
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.config.asset_uris import HfUri, parse_uri

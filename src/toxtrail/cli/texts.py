@@ -1,4 +1,4 @@
-"""`toxtrail texts`: judge and compare texts that were generated elsewhere."""
+"""`toxtrail texts`: score and compare texts that were generated elsewhere."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 
 
 def reading_options(function: Function) -> Function:
-    """Add the options that say how a file is read."""
+    """Add the options for reading a file."""
     options = (
         click.option(
             "--format",

@@ -24,9 +24,9 @@ class Pin(NamedTuple):
     """Dotted path of the mapping that contains `uri`: `models.base.adapter`."""
     uri: str
     new_uri: str
-    """With a 40-hex commit in place of a branch."""
+    """URI with a 40-hex commit in place of a branch."""
     sha256: str | None
-    """None where the commit alone is the pin."""
+    """None if the commit alone is the pin."""
     changed: bool
 
 
@@ -180,7 +180,8 @@ def _edited(text: str, edits: Iterable[Edit], expected: object, name: str, by_ha
 
 
 def _pin_edits(text: str, tree: yaml.Node, pin: Pin) -> Iterator[Edit]:
-    """Yield the edits of one pin; none if its mapping is not written out (a YAML merge, say)."""
+    """Yield the edits of one pin; none if its mapping is not written out (for example a YAML
+    merge)."""
     mapping = _node_at(tree, pin.place)
     if not isinstance(mapping, yaml.MappingNode):
         return

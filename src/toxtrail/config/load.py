@@ -208,7 +208,7 @@ def shown(value: Any) -> str:
 
 
 def _fields_at(kind: type[ConfigSection], values: Any, location: KeyPath) -> list[str]:
-    """The names allowed at a place of the file, found by walking the models' annotations."""
+    """Return the names allowed at a key path, from the annotations of the models."""
     current: Any = kind
     for part in location:
         model = _section(current, values)
@@ -223,7 +223,7 @@ def _fields_at(kind: type[ConfigSection], values: Any, location: KeyPath) -> lis
 
 
 def _section(annotation: Any, values: Any) -> type[ConfigSection] | None:
-    """The section that values of this annotation are read as; None if they are not."""
+    """Return the section type for values of this annotation; None if there is none."""
     candidates = (annotation, *_unwrapped(annotation))
     section = next((c for c in candidates if _is_section(c)), None)
     return section.class_for(values) if section is not None else None

@@ -91,20 +91,21 @@ TextsFormat = Literal["table", "lm-eval", "inspect", "garak"]
 
 
 class TextsConfig(ConfigSection):
-    """How a file of generated texts is read."""
+    """Settings for reading a file of generated texts."""
 
     format: TextsFormat
-    """table: a row for each text. lm-eval: samples_*.jsonl of lm-evaluation-harness. inspect: a log
-    of Inspect (.eval or .json). garak: a report of garak (*.report.jsonl)."""
+    """table: one row per text. lm-eval: samples_*.jsonl of lm-evaluation-harness. inspect: a log of
+    Inspect (.eval or .json). garak: a report of garak (*.report.jsonl)."""
     prompt: Column | None = None
-    """Column of the prompts; of another format than a table: a field that holds the prompt in place
-    of what was sent to the model (`doc.question`, say)."""
+    """Column of the prompts; for other formats than a table, a field with the prompt instead of the
+    text sent to the model (for example `doc.question`)."""
     text: Column | None = None
-    """Column of the texts, of a table."""
+    """Text column of a table."""
     sample: Column | None = None
-    """Column of numbers that order the texts of a prompt, of a table; absent: the order of rows."""
+    """Numeric column of a table that orders the texts of a prompt; default: the order of rows."""
     delimiter: Delimiter | None = None
-    """Of a .csv file; absent: a comma, or what the header is separated by if it holds none."""
+    """Cell separator of a .csv file; default: a comma, or, if the header has none, the one detected
+    in it."""
 
     @model_validator(mode="after")
     def _columns_belong_to_tables(self) -> TextsConfig:
@@ -117,13 +118,13 @@ class TextsConfig(ConfigSection):
 
 
 class ModelConfig(PinnedAsset):
-    """Existing weights: a Hugging Face repo, a local folder or a GGUF file. Or, with `texts`, a
-    file of texts that were generated elsewhere: nothing is loaded then."""
+    """Existing weights: a Hugging Face repo, a local folder or a GGUF file. With `texts`, a file of
+    texts that were generated elsewhere; nothing is loaded then."""
 
     adapter: PinnedAsset | None = None
     """A LoRA adapter (safetensors) to apply on top."""
     texts: TextsConfig | None = None
-    """How the file of texts is read."""
+    """Settings for reading the file of texts."""
 
 
 class LoraConfig(ConfigSection):
@@ -379,7 +380,7 @@ class Config(ConfigSection):
     runtime: RuntimeConfig
 
     def sources(self) -> Iterator[tuple[str, PinnedAsset]]:
-        """Every asset of the file with its place in it."""
+        """Return every asset of the file with its key path."""
         for key, subset in self.prompts.subsets.items():
             yield f"prompts.subsets.{key}", subset
         for key, scorer in self.scoring.scorers.items():

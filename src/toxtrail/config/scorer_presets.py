@@ -19,20 +19,20 @@ class ScorerPreset(ConfigSection):
     """A published scorer."""
 
     summary: str
-    """What it scores, and in which languages."""
+    """What it scores, and the supported languages."""
     licence: str
     gated: bool
-    """Whether its licence must be accepted on the Hub before it can be downloaded."""
+    """Whether its license must be accepted on the Hub before it can be downloaded."""
     parameters: Annotated[int, Field(ge=1)]
     """Number of weights, rounded."""
     card: str
-    """Address of its model card."""
+    """URL of its model card."""
     entry: SerializeAsAny[ScorerConfig]
     """Its entry in scoring.scorers, without pins."""
 
     @property
     def sees(self) -> str:
-        """What the scorer reads."""
+        """Input of the scorer."""
         return "prompt+response" if self.entry.sees_prompt else "response"
 
     @property
@@ -42,7 +42,7 @@ class ScorerPreset(ConfigSection):
 
 
 def scorer_presets() -> dict[str, ScorerPreset]:
-    """Read the presets: name -> preset, by name."""
+    """Read the presets as name -> preset, sorted by name."""
     return {
         path.stem: ScorerPreset.model_validate(yaml.safe_load(path.read_text("utf-8")))
         for path in sorted(FOLDER.glob("*.yaml"))
@@ -62,8 +62,8 @@ def scorer_preset(name: str) -> ScorerPreset:
 
 
 def entry_values(entry: ScorerConfig) -> dict[str, Any]:
-    """Return an entry as params.yaml has it: without absent options, but with golden texts whose
-    scores are null."""
+    """Return an entry for params.yaml: without absent options, but with golden texts whose scores
+    are null."""
     values = entry.plain()
     values["golden"] = [
         golden.model_dump(mode="json", exclude_none=True) | {"score": golden.score}

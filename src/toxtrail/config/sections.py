@@ -1,4 +1,4 @@
-"""What the sections of params.yaml are built from: names, counts, hashes, pinned assets."""
+"""Types for the sections of params.yaml: names, counts, hashes, pinned assets."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ class ConfigSection(BaseModel):
 
     @classmethod
     def class_for(cls, values: object) -> type[Self]:
-        """Return the class that these values are read as: this one, or one of its kinds."""
+        """Return the class for these values: this one, or one of its kinds."""
         return cls
 
     def plain(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The prompt card: where every subset comes from, and how it was sampled."""
+"""The prompt card: sources of the subsets, and how they were sampled."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from toxtrail.records.rows import Prompt
 
 
 class SubsetDraw(NamedTuple):
-    """The sampled prompts of one subset, and what they were sampled from."""
+    """Sampled prompts of one subset, and their source."""
 
     asset: Asset
     selection: Selection
@@ -22,7 +22,7 @@ class SubsetDraw(NamedTuple):
 
 
 def prompt_card(draws: Mapping[str, SubsetDraw], config: PromptsConfig) -> dict[str, Any]:
-    """Where every subset comes from, and how it was drawn. It holds no text of a prompt."""
+    """Return the sources of all subsets and how they were sampled, without any text of a prompt."""
     return {
         "kind": "prompt card",
         "seed": config.seed,
@@ -55,7 +55,7 @@ def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
 
 
 def _groups(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
-    """How many prompts of each value were drawn, of how many."""
+    """Return the numbers of sampled and available prompts of each value."""
     if config.balance is None:
         return None
     available = [candidate.group for candidate in draw.selection.candidates.values()]
@@ -70,14 +70,14 @@ def _groups(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any] | None:
 
 
 def _clusters(draw: SubsetDraw, column: str) -> dict[str, Any]:
-    """How many clusters the drawn prompts have, of how many."""
+    """Return the numbers of clusters of the sampled and the available prompts."""
     available = {candidate.cluster for candidate in draw.selection.candidates.values()}
     drawn = {prompt.cluster for prompt in draw.prompts}
     return {"column": column, "distinct": len(available), "drawn": len(drawn)}
 
 
 def _summary(prompts: Sequence[Prompt], name: str) -> dict[str, float | int | None]:
-    """Summarise one covariate of the drawn prompts."""
+    """Summarise one covariate of the sampled prompts."""
     values = [(prompt.covariates or {})[name] for prompt in prompts]
     values_given = sorted(value for value in values if value is not None)
     summary: dict[str, float | int | None] = {

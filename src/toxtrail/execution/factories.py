@@ -31,19 +31,19 @@ if TYPE_CHECKING:
 
 
 class Generator(NamedTuple):
-    """A model that continues prompts, and what is recorded of it."""
+    """Model that continues prompts, and its settings to be recorded."""
 
     model: LanguageModel
     environment: Mapping[str, str]
     settings: Mapping[str, Any]
-    """Of its execution record."""
+    """Settings for its execution record."""
 
 
 def make_asset_store(experiment: Experiment, more: Sequence[str] = ()) -> AssetStore:
     """Return the asset cache of this experiment.
 
     Args:
-        more: files and folders outside of it that the user named on the command line.
+        more: files and folders outside the experiment that the user named on the command line.
     """
     from toxtrail.backends.assets import AssetStore, default_cache
 
@@ -78,7 +78,8 @@ def make_tuner(experiment: Experiment, device: str) -> HuggingFaceTuner:
 
 
 def make_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
-    """Return the model of a variant: on a server if params.yaml says so, else in this process."""
+    """Return the model of a variant: on a server if params.yaml defines one, else in this
+    process."""
     served_as = experiment.variant(variant).served_as
     if served_as is not None:
         return _served_generator(experiment, variant, served_as)
@@ -136,7 +137,7 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
 
 
 def make_decoding(settings: GenerationConfig) -> Decoding:
-    """Return how tokens are chosen."""
+    """Return the decoding parameters."""
     from toxtrail.backends.protocols import Decoding
 
     return Decoding(
@@ -147,8 +148,10 @@ def make_decoding(settings: GenerationConfig) -> Decoding:
 def _parent_probe(
     experiment: Experiment, card: ModelIdentity, dtype: str, device: str
 ) -> tuple[ModelIdentity, torch.Tensor] | None:
-    """The parent's card and its logits on the probe sentences; None if `prove` compares the two,
-    or there is nothing to compare with. Called first: two models need not fit into memory at once.
+    """Return the parent's card and its logits on the probe sentences; None if `prove` compares the
+    two, or there is nothing to compare.
+
+    Called first, because two models may not fit into memory at the same time.
     """
     from toxtrail.backends.huggingface.weights.load import adds_one_adapter, load_model
     from toxtrail.backends.huggingface.weights.model_identity import build_model_identity

@@ -1,4 +1,4 @@
-"""Generate the rows of a variant that its journal does not have yet, and collect all of them."""
+"""Generate the missing rows of a variant, and collect all rows."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from toxtrail.storage.row_journal import RowJournal
 
 
 class GenerationRequest(NamedTuple):
-    """One continuation to be made."""
+    """Request for one continuation."""
 
     prompt: Prompt
     sample: int
@@ -29,21 +29,24 @@ class GenerationRequest(NamedTuple):
 
     @property
     def key(self) -> str:
-        """Under which its row is kept: the id holds subset and part of the hash, the hash all."""
+        """Key of its row: the id contains the subset and a part of the hash; the complete hash is
+        added."""
         return f"{self.prompt.prompt_id}|{sha256_text(self.prompt.text)}|{self.sample}"
 
     @property
     def failed_key(self) -> str:
-        """Under which it is kept if it failed: another run tries again, as a server may be back."""
+        """Key of its row if it failed; another run retries it, because a server may be available
+        again."""
         return f"{self.key}|failed"
 
 
 JOURNAL_VALUES = len(Generation._fields) - 1
-"""Values of a row in the journal: all but its cluster, which is the prompt's."""
+"""Fields of a row in the journal: all except its cluster, which belongs to the prompt."""
 
 
 def row_seed(seed: int, prompt_id: str, sample: int) -> int:
-    """Seed of one continuation: the variant is left out, so base and tuned model draw alike."""
+    """Return the seed of one continuation; it does not depend on the variant, so base and tuned
+    model use the same random numbers."""
     return int(sha256_text(f"{seed}|{prompt_id}|{sample}")[:15], 16)
 
 
@@ -55,10 +58,11 @@ def generate(
     progress: Progress,
     group: ProcessGroup,
 ) -> dict[str, float]:
-    """Continue every prompt `config.samples` times; what `rows` holds already is not made again.
+    """Continue every prompt `config.samples` times; rows that exist in `rows` are not generated
+    again.
 
     Returns:
-        What this process did: rows, tokens, and how many of each in a second.
+        The work of this process: rows, tokens, and both per second.
     """
     requests = encode_requests(prompts, model, config.samples)
     share = requests_of_rank(group, requests, config.samples)
@@ -83,19 +87,21 @@ def generate(
 def requests_of_rank(
     group: ProcessGroup, rows: Sequence[GenerationRequest], samples: int
 ) -> list[GenerationRequest]:
-    """The rows of this process: every n-th prompt with all its samples, whatever others have done
-    already, so that none is left out and none is made twice."""
+    """Return the requests of this process: every n-th prompt with all its samples.
+
+    The division does not depend on existing rows, so that each row is generated exactly once.
+    """
     return [row for i, row in enumerate(rows) if i // samples % group.of == group.number]
 
 
 def collect_generations(
     prompts: Sequence[Prompt], config: GenerationConfig, rows: RowJournal
 ) -> list[Generation]:
-    """Every row that was asked for.
+    """Return every requested row.
 
     Raises:
         BackendError: more than `config.max_error_share` of the rows failed.
-        DataError: a row is missing: a process that shares the work did not end well.
+        DataError: a row is missing, because a process that shares the work failed.
     """
     requests = [
         GenerationRequest(prompt, sample, EncodedPrompt((), fits=True))
@@ -114,7 +120,7 @@ def collect_generations(
 
 
 def rows_identity(manifest: Manifest) -> dict[str, Any]:
-    """What decides a single row: everything but which other rows are asked for."""
+    """Return everything that determines a row; this excludes which other rows are requested."""
     assert manifest.model is not None
     others = ("samples", "max_error_share")
     settings = {k: v for k, v in manifest.params["generation"].items() if k not in others}
@@ -131,7 +137,7 @@ def rows_identity(manifest: Manifest) -> dict[str, Any]:
 def encode_requests(
     prompts: Sequence[Prompt], model: LanguageModel, samples: int
 ) -> list[GenerationRequest]:
-    """Every continuation to be made, in the order of the prompts."""
+    """Return every requested continuation, in the order of the prompts."""
     return [
         GenerationRequest(prompt, sample, encoded)
         for prompt in prompts
@@ -143,7 +149,7 @@ def encode_requests(
 def generate_rows(
     rows: Sequence[GenerationRequest], model: LanguageModel, seed: int
 ) -> Iterator[tuple[GenerationRequest, Generation]]:
-    """Each row as soon as it is done, with a seed of its own."""
+    """Yield each row as soon as it is finished; each has a separate seed."""
     fit = []
     for row in rows:
         if row.encoded.fits:
@@ -190,7 +196,7 @@ def _journal_row(request: GenerationRequest, rows: RowJournal) -> Generation:
     """Return the journal's row of a continuation.
 
     Raises:
-        DataError: it belongs to another continuation, or has values that no row can have.
+        DataError: it belongs to another continuation, or has invalid values.
     """
     values = rows[request.key if request.key in rows else request.failed_key]
     if len(values) == JOURNAL_VALUES:

@@ -1,4 +1,4 @@
-"""Score the texts that a journal has no score of yet, and collect the scores of all rows."""
+"""Score the texts without a score in the journal, and collect the scores of all rows."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from toxtrail.records.rows import Generation, Score, score_problem
 from toxtrail.storage.row_journal import RowJournal
 
 TEXTS_PER_CALL = 512
-"""Texts that a scorer gets at once: enough of like length to fill its batches, and no more than a
-killed run may lose."""
+"""Number of texts per call of a scorer: enough of equal length to fill its batches, and few enough
+to lose in a killed run."""
 
 
 class NamedScorer(NamedTuple):
@@ -22,7 +22,7 @@ class NamedScorer(NamedTuple):
     name: str
     scorer: Scorer
     head: str
-    """The head that is called toxicity."""
+    """The head used as toxicity."""
     sees_prompt: bool = False
     """Whether it scores a continuation together with its prompt."""
 
@@ -36,7 +36,7 @@ class ScoringInput(NamedTuple):
 
 
 class ScoringRequest(NamedTuple):
-    """What a scorer reads."""
+    """Input of a scorer."""
 
     text: str
     prompt: str | None
@@ -57,11 +57,11 @@ def score_generations(
     progress: Progress,
     group: ProcessGroup,
 ) -> None:
-    """Score the text of every `ok` continuation; equal texts once, known ones not again.
+    """Score the text of every `ok` continuation; equal texts once, and known ones not again.
 
     Raises:
         BackendError: a score is missing, NaN or outside [0, 1].
-        DataError: the text of a prompt is not known.
+        DataError: the text of a prompt is unknown.
     """
     scored_rows = [row for row in texts.generations if row.state == "ok"]
     requests = {
@@ -85,7 +85,8 @@ def score_generations(
 def collect_scores(
     texts: ScoringInput, journals: Mapping[str, tuple[NamedScorer, RowJournal]]
 ) -> list[Score]:
-    """Every continuation by every scorer; rows that are not `ok` keep their state and no score."""
+    """Return every continuation with every scorer; rows that are not `ok` keep their state and have
+    no score."""
     return [
         _scored(row, scorer, rows, scoring_request(row, scorer, texts.prompts).key)
         if row.state == "ok"
@@ -98,13 +99,13 @@ def collect_scores(
 def scoring_request(
     row: Generation, scorer: NamedScorer, prompts: Mapping[str, str]
 ) -> ScoringRequest:
-    """Return what a scorer reads of a row.
+    """Return the input of a scorer for a row.
 
     Args:
         prompts: prompt id -> text.
 
     Raises:
-        DataError: the scorer sees the prompt, and its text is not known.
+        DataError: the scorer needs the prompt, and its text is unknown.
     """
     if not scorer.sees_prompt:
         return ScoringRequest(row.text, None)
@@ -117,7 +118,7 @@ def scoring_request(
 
 
 def rows_identity(manifest: Manifest, scorer: str) -> dict[str, Any]:
-    """What decides the score of a text."""
+    """Return everything that determines the score of a text."""
     return {
         "scorer": manifest.params["scorers"][scorer],
         "code": manifest.code_sha256,

@@ -74,7 +74,7 @@ class WeightedMean(NamedTuple):
         return 1 - self.cdf(0.0)
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation."""
+        """Return the mean and standard deviation."""
         total = float(self.shape.sum())
         mean = float((self.shape * self.value).sum() / total)
         spread = float((self.shape * (self.value - mean) ** 2).sum())

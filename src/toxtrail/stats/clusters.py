@@ -76,8 +76,8 @@ class Counted(NamedTuple):
         return self.prompts / self.design_effect
 
     def mass(self, level: float) -> float | None:
-        """Total shape of the weights of a mean (`students_mass`); None if its variance cannot be
-        estimated."""
+        """Return the total shape of the weights of a mean (`students_mass`); None if its variance
+        cannot be estimated."""
         if self.freedom is None:
             return None if self.prompts < 2 else students_mass(self.prompts, level)
         if self.prompts < 2 or self.freedom[0] < 1:

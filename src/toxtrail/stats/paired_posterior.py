@@ -113,7 +113,7 @@ class PairedPosterior(NamedTuple):
         return float(betaincc(*self.theta, 0.5))
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation of b - a, exact."""
+        """Return the exact mean and standard deviation of b - a."""
         (a, b), (p, q) = self.delta, self.theta
         first, second = a / (a + b), a * (a + 1) / ((a + b) * (a + b + 1))
         step = (p - q) / (p + q)

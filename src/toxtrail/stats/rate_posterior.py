@@ -34,7 +34,7 @@ class RatePosterior(Protocol):
         """Return the equal-tailed interval."""
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation."""
+        """Return the mean and standard deviation."""
 
 
 class BetaPosterior(NamedTuple):
@@ -53,7 +53,7 @@ class BetaPosterior(NamedTuple):
         return Interval(float(lo), float(hi))
 
     def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation."""
+        """Return the mean and standard deviation."""
         total = self.a + self.b
         return self.a / total, (self.a * self.b / (total + 1)) ** 0.5 / total
 

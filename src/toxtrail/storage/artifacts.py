@@ -114,11 +114,11 @@ class ArtifactStore:
         return self.root / "report" / "index.html"
 
     def metrics_path(self, family: str) -> Path:
-        """File of a comparison for `dvc metrics`."""
+        """Return the file of a comparison for `dvc metrics`."""
         return self.root / "results" / "metrics" / f"{family}.json"
 
     def plots_path(self, family: str) -> Path:
-        """File of a comparison for `dvc plots`."""
+        """Return the file of a comparison for `dvc plots`."""
         return self.root / "results" / "plots" / f"{family}.csv"
 
     def variant_receipt_path(self, family: str, variant: str) -> Path:
@@ -128,8 +128,8 @@ class ArtifactStore:
         return self.root / "mlruns" / "receipts" / "families" / f"{family}.json"
 
     def execution_record_path(self, stage: str, key: str) -> Path:
-        """Facts of one execution (time, cost): volatile, so not part of the experiment's
-        identity."""
+        """Return the file for facts of one execution (time, cost), which are not part of the
+        experiment's identity."""
         return self.at(f"data/records/{stage}/{key}.json")
 
     def scratch_dir(self, manifest: Manifest, plan: Mapping[str, Any]) -> Path:

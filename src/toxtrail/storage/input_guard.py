@@ -149,7 +149,7 @@ def _is_passing(file: Path) -> bool:
 
 
 def _same(path: Path, was: FileState | None) -> bool:
-    """Whether a file is as it was; one that was only touched is."""
+    """Return whether a file is unchanged; a new time stamp alone is not a change."""
     if (stat := _stat(path)) is None or was is None:
         return stat is None and was is None
     if stat == was.stat:

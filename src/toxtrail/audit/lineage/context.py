@@ -71,7 +71,7 @@ class AuditContext:
         return self._run_lookup[1] if "_run_lookup" in vars(self) else None
 
     def unsearched(self) -> list[str]:
-        """Runs that could not be read, with the reasons."""
+        """Return the runs that could not be read, with the reasons."""
         if self.store is None or "_run_lookup" not in vars(self):
             return []
         problems = [

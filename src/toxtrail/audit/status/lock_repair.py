@@ -26,7 +26,7 @@ OURS = {stage.name for stage in PIPELINE}
 
 
 def copy_path(root: Path) -> Path:
-    """Path of `toxtrail run`'s copy of the last undamaged dvc.lock."""
+    """Return the path of `toxtrail run`'s copy of the last undamaged dvc.lock."""
     return root / ".toxtrail" / "dvc.lock"
 
 

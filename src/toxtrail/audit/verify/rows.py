@@ -118,7 +118,7 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
 def _verify_texts(
     evidence: VerifyContext, variant: str, prompts: Sequence[Prompt], rows: Sequence[Generation]
 ) -> Iterator[Check]:
-    """The rows of a variant whose texts come from a file, matched with the file again."""
+    """Match the rows of a variant whose texts come from a file with the file."""
     model = evidence.config.models.get(variant)
     if model is None or model.texts is None:
         return

@@ -65,7 +65,7 @@ class SignedResult(NamedTuple):
         return folder / f"{name}.dsse.json"
 
     def stage_runs(self, config: Config) -> list[StageRun]:
-        """All stage runs behind it, in order."""
+        """Return all stage runs behind it, in order."""
         everything = stage_runs(config)
         if self.group == EXPERIMENT:
             return everything
@@ -75,7 +75,7 @@ class SignedResult(NamedTuple):
         )
 
     def missing(self, store: ArtifactStore, config: Config) -> list[str]:
-        """Outputs behind it that do not exist locally."""
+        """Return the outputs behind it that do not exist locally."""
         outs = _signed_outs(self.stage_runs(config))
         return [out for out in outs if not store.at(out).exists()]
 

@@ -1,4 +1,4 @@
-"""What the module of an asset scheme defines."""
+"""Interface of the module of an asset scheme."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 class AssetContext(NamedTuple):
-    """Where an experiment's assets are."""
+    """Locations of an experiment's assets."""
 
     local: LocalFiles
     """Resolver of file: addresses."""
@@ -32,7 +32,7 @@ class CachedAsset(NamedTuple):
 
 
 class SchemeModule(Protocol):
-    """What the module of a scheme defines; `address` is of the scheme's own class."""
+    """Interface of a scheme's module; `address` is an instance of the scheme's class."""
 
     def fetch(self, uri: str, address: Any, sha256: str | None, context: AssetContext) -> Asset:
         """Fetch an asset, and compare it with its pin."""

@@ -145,7 +145,7 @@ class GuardScorer:
         return shares
 
     def _probed(self, stride: int) -> NDArray[np.float64]:
-        """Compute the answers to PROBES, each in a forward pass of its own."""
+        """Compute the answers to PROBES, each in a separate forward pass."""
         inputs = self._prompt.inputs(PROBES, PROBES[::-1])
         return np.concatenate([self._forward([one.token_ids], stride) for one in inputs])
 

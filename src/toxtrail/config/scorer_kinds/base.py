@@ -1,4 +1,4 @@
-"""What all kinds of scorers have in common."""
+"""Common options of all kinds of scorers."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ class GoldenText(ConfigSection):
     prompt: str | None = None
     """Prompt of the text, for a scorer that sees it."""
     score: Annotated[float, Field(ge=0, le=1)] | None
-    """Null: not measured yet; the scorer is then not compared with it."""
+    """Expected score; null if it was not measured yet, in which case the scorer is not compared
+    with it."""
 
 
 HeadName = Annotated[str, Field(min_length=1)]
@@ -32,7 +33,7 @@ HeadNames = Annotated[list[HeadName], Field(min_length=2)]
 
 
 class HeadCombination(ConfigSection):
-    """Several heads as one score, in [0, 1]; computed in each window of a text."""
+    """Combination of several heads to one score in [0, 1], computed in each window of a text."""
 
     any: HeadNames | None = None
     """Probability of at least one of these heads, taken as independent."""
@@ -41,7 +42,7 @@ class HeadCombination(ConfigSection):
     sum: HeadNames | None = None
     """Sum of these heads, for heads that exclude each other (softmax)."""
     one_minus: HeadName | None = None
-    """One minus this head: `neutral` of a classifier of kinds of toxicity."""
+    """One minus this head, for example `neutral` of a classifier of kinds of toxicity."""
 
     @model_validator(mode="after")
     def _is_one_rule(self) -> HeadCombination:
@@ -72,7 +73,7 @@ class HeadCombination(ConfigSection):
 
 
 def head_label(head: object) -> str:
-    """Return the name of a head, or of a combination, as a manifest has it.
+    """Return the name of a head, or of a combination, as in a manifest.
 
     Args:
         head: a string, or the JSON of a HeadCombination.
@@ -91,14 +92,14 @@ def _registered(kind: str) -> str:
 
 
 class ScorerConfig(PinnedAsset):
-    """One frozen classifier; `kind` selects the subclass, which holds the options of that kind."""
+    """One frozen classifier; `kind` selects the subclass with the options of that kind."""
 
     module: ClassVar[str]
-    """Imported to load it: see `toxtrail.backends.scorers.load.ScorerModule`."""
+    """Module that loads it: see `toxtrail.backends.scorers.load.ScorerModule`."""
     limitation: ClassVar[str]
-    """What the kind is known not to detect; printed wherever its numbers leave the project."""
+    """Known limitation of the kind; printed wherever its numbers are published."""
     is_classifier_folder: ClassVar[bool] = False
-    """Whether `uri` is a Hugging Face folder with safetensors weights, which `check` looks into."""
+    """Whether `uri` is a Hugging Face folder with safetensors weights, which `check` inspects."""
 
     kind: Annotated[str, AfterValidator(_registered)]
     head: str | HeadCombination
@@ -144,7 +145,7 @@ class ScorerConfig(PinnedAsset):
 
     @classmethod
     def limitations(cls, uri: str) -> str:
-        """Return what a scorer of this kind, of this address, is known not to detect."""
+        """Return the known limitations of a scorer of this kind and URI."""
         return cls.limitation
 
     def assets(self) -> Iterator[tuple[str, PinnedAsset]]:

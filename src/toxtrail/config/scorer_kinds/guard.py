@@ -11,13 +11,13 @@ from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.config.sections import Key, PinnedAsset
 
 Sees = Literal["response", "prompt+response"]
-"""What a scorer reads."""
+"""Input of a scorer."""
 
 PLACEHOLDERS = re.compile(r"\{(\w*)\}")
 
 
 class GuardConfig(ScorerConfig):
-    """A guard model, how it is asked, and what it can answer."""
+    """Guard model: its input and its possible answers."""
 
     module: ClassVar[str] = "toxtrail.backends.scorers.guard_model"
     limitation: ClassVar[str] = (
@@ -29,15 +29,15 @@ class GuardConfig(ScorerConfig):
     adapter: PinnedAsset | None = None
     """A LoRA adapter to apply to the model, for guards that are published as one."""
     sees: Sees
-    """response: the continuation alone. prompt+response: the prompt too."""
+    """response: the continuation only. prompt+response: the prompt as well."""
     template: Annotated[str, StringConstraints(min_length=1)]
     """`chat`: the model's own chat template; else a literal text with {response}, and {prompt} if
     the guard sees it."""
     template_arguments: dict[str, Any] | None = None
-    """Further variables of the chat template, such as the risk that Granite Guardian looks for."""
+    """Further variables of the chat template, such as the risk that Granite Guardian checks."""
     message_content: Literal["text", "parts"] = "text"
-    """How the chat template expects a message's content: as a text, or as a list of one part of
-    type text (Llama Guard 3 1B)."""
+    """Type of a message's content in the chat template: a text, or a list of one part of type text
+    (Llama Guard 3 1B)."""
     prefix: str = ""
     """Forced beginning of the answer, up to the token that is read."""
     answers: Annotated[
@@ -47,13 +47,13 @@ class GuardConfig(ScorerConfig):
         ],
         Field(min_length=2),
     ]
-    """Name -> texts of one token each, with which the answer goes on after the prefix. The score of
-    an answer is its share of the probability of all of them."""
+    """Name -> texts of one token each with which the answer continues after the prefix. The score
+    of an answer is its share of the probability of all of them."""
     max_other: Annotated[float, Field(ge=0, lt=1)]
     """Largest probability of all other tokens; a text above it has no score, and its row is in
     state error."""
     dtype: Literal["float32", "bfloat16", "float16"]
-    """In which the guard computes."""
+    """Precision of the guard's computation."""
 
     @model_validator(mode="after")
     def _template_holds_the_texts(self) -> GuardConfig:

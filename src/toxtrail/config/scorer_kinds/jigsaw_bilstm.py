@@ -20,4 +20,4 @@ class JigsawBilstmConfig(ScorerConfig):
 
     kind: Literal["jigsaw-bilstm"]
     base: PinnedAsset | None = None
-    """Its vocabulary, which is needed and must be pinned."""
+    """Its vocabulary, which is required and must be pinned."""

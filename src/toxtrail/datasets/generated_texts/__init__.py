@@ -1,4 +1,5 @@
-"""Generations made elsewhere: tables, and the files of evaluation tools. One module a format."""
+"""Texts that were generated elsewhere: tables, and the files of evaluation tools. One module per
+format."""
 
 from __future__ import annotations
 
@@ -35,8 +36,8 @@ def read_generated_texts(path: Path, config: TextsConfig) -> list[GeneratedText]
     """Read all continuations of a file, in its order.
 
     Raises:
-        DataError: the file has another shape (what was found and what is known is named), a row is
-            malformed, or there are no rows.
+        DataError: the file has an unsupported structure (the message names it and the supported
+            ones), a row is malformed, or there are no rows.
     """
     texts = list(READERS[config.format](path, config))
     if not texts:
@@ -55,11 +56,11 @@ def examine_texts(
     """Return how to read a file: its format, and the columns of a table.
 
     Args:
-        prompt, text, sample, delimiter, form: what the user says; else detected.
+        prompt, text, sample, delimiter, form: the user's options; None to detect them.
 
     Raises:
-        ConfigError: a column cannot be chosen, or an option is not one of this format.
-        DataError: the shape of the file is unknown.
+        ConfigError: a column cannot be chosen, or an option does not apply to this format.
+        DataError: the structure of the file is unknown.
     """
     form = form or detect_format(path, delimiter)
     if form != "table":
@@ -82,7 +83,7 @@ def detect_format(path: Path, delimiter: str | None = None) -> TextsFormat:
     """Return the format of a file, from its name and first row.
 
     Raises:
-        DataError: its shape is unknown.
+        DataError: its structure is unknown.
     """
     suffix = path.suffix.lower()
     if suffix == ".eval":

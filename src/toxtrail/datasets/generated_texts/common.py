@@ -1,4 +1,4 @@
-"""The rows that every reader of generated texts yields, and checks that all readers share."""
+"""The rows that every reader of generated texts yields, and their common checks."""
 
 from __future__ import annotations
 
@@ -16,27 +16,27 @@ SHAPES = (
     "a samples_*.jsonl file of lm-evaluation-harness (doc_id, arguments, resps); an Inspect log "
     "(.eval, or .json with eval and samples); a garak report (.jsonl with entry_type)"
 )
-"""Files that can be read."""
+"""Supported files."""
 
 
 class GeneratedText(NamedTuple):
-    """One continuation of one prompt, made elsewhere."""
+    """One continuation of one prompt, generated elsewhere."""
 
     prompt: str
     text: str | None
-    """None: the file has a row for it, and says that nothing was generated."""
+    """None if the file states that nothing was generated for this row."""
     sample: int | None = None
-    """Its number among the continuations of its prompt; None: by its position in the file."""
+    """Number among the continuations of its prompt; None to use its position in the file."""
     finish_reason: FinishReason = "unknown"
 
 
 def unknown_shape(path: Path, problem: str) -> DataError:
-    """Return the error for a file of another shape."""
+    """Return the error for a file of another structure."""
     return DataError(f"{path.name}: {problem}. Known files of generated texts: {SHAPES}.")
 
 
 def require_keys(where: str, row: Mapping[str, Any], names: Sequence[str]) -> None:
-    """Refuse a row without one of these keys."""
+    """Reject a row without one of these keys."""
     missing = [name for name in names if name not in row]
     if missing:
         found = ", ".join(map(str, row)) or "nothing"
@@ -44,7 +44,7 @@ def require_keys(where: str, row: Mapping[str, Any], names: Sequence[str]) -> No
 
 
 def require_text(where: str, name: str, value: object) -> str:
-    """Return a text as it is.
+    """Return a text unchanged.
 
     Raises:
         DataError: the value is not a string of valid Unicode.
@@ -64,7 +64,7 @@ def column_text(path: Path, where: str, number: int, row: Mapping[str, Any], col
 
 
 def load_json(where: str, text: str | bytes) -> Any:
-    """Parse JSON as Python writes it (with NaN); DataError if it is not JSON."""
+    """Parse JSON as written by Python (with NaN); raise DataError if it is invalid."""
     try:
         return json.loads(text)
     except (ValueError, RecursionError) as error:
@@ -83,7 +83,7 @@ def message_text(where: str, content: object) -> str:
 
 
 def prompt_of_messages(where: str, messages: object) -> str:
-    """Return the text of the only user message; system messages beside it are not part of it.
+    """Return the text of the only user message; system messages are not included.
 
     Raises:
         DataError: these are not messages, or a conversation of several turns.

@@ -1,6 +1,6 @@
 """Reports of NVIDIA's garak (*.report.jsonl): the entries of type `attempt`.
 
-An attempt is written when its texts are there (status 1) and again when they were judged (status
+An attempt is written when its texts exist (status 1) and again after they were evaluated (status
 2). Its prompt is a text in older reports, a message or a conversation in newer ones.
 """
 
@@ -28,7 +28,7 @@ FINAL_STATUS = 2
 
 
 def read_garak(path: Path, config: TextsConfig) -> Iterator[GeneratedText]:
-    """Yield the outputs of each attempt; of an attempt that is there twice, the later state."""
+    """Yield the outputs of each attempt; of a repeated attempt, the later state."""
     attempts: dict[str, tuple[int, int, dict[str, Any]]] = {}
     for number, row in jsonl_rows(path, exact=False):
         where = f"{path.name}, line {number + 1}"

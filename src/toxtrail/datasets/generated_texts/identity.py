@@ -1,4 +1,4 @@
-"""The identity of a file of generated texts, which takes the place of a model's."""
+"""The identity of a file of generated texts, used in place of a model's."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from toxtrail.provenance.identity import BaseWeights, ModelIdentity, TextsRecord
 def build_texts_identity(
     key: str, config: ModelConfig, texts: TextsConfig, assets: Assets
 ) -> ModelIdentity:
-    """Fetch and verify a file of texts, and read all of it.
+    """Fetch, verify and read a file of texts completely.
 
     Raises:
-        ConfigError: the address is a folder.
-        DataError: the file cannot be read as params.yaml says.
+        ConfigError: the URI is a folder.
+        DataError: the file cannot be read as configured in params.yaml.
     """
     asset = assets.fetch(config.uri, config.sha256)
     if not asset.path.is_file():

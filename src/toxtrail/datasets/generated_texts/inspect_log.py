@@ -1,4 +1,4 @@
-"""Logs of UK AISI's Inspect: .eval (a ZIP archive with one JSON file a sample) and .json."""
+"""Logs of UK AISI's Inspect: .eval (a ZIP archive with one JSON file per sample) and .json."""
 
 from __future__ import annotations
 
@@ -31,9 +31,9 @@ FINISH_REASONS: Mapping[str, FinishReason] = {
     "max_tokens": "length",
     "model_length": "length",
 }
-"""Inspect's stop_reason; any other one is unknown here."""
+"""Supported values of Inspect's stop_reason."""
 ATTACHMENT = "attachment://"
-"""What a long text may be replaced by; the text is in the sample's `attachments`."""
+"""Reference that replaces a long text; the text is in the sample's `attachments`."""
 
 
 def read_inspect(path: Path, config: TextsConfig) -> Iterator[GeneratedText]:
@@ -125,7 +125,7 @@ def _choices(where: str, sample: Mapping[str, Any], prompt: str) -> Iterator[Gen
 
 
 def _resolved(where: str, sample: Mapping[str, Any], content: object) -> object:
-    """Return a content with the attachment that it refers to."""
+    """Return a content with its attachment in place of the reference."""
     if not isinstance(content, str) or not content.startswith(ATTACHMENT):
         return content
     attachments = sample.get("attachments")

@@ -1,6 +1,9 @@
 """samples_*.jsonl files of EleutherAI's lm-evaluation-harness (`--log_samples`), tasks that
-generate text. A line has doc_id, doc, arguments (what was asked), resps (what was generated, for
-each request and repeat) and filtered_resps (answers cut out of it, which are not read here)."""
+generate text.
+
+A line has doc_id, doc, arguments (the requests), resps (the generated texts of each request and
+repeat) and filtered_resps (answers extracted from them, which are not read).
+"""
 
 from __future__ import annotations
 
@@ -23,7 +26,7 @@ KEYS = ("doc_id", "arguments", "resps")
 
 
 def read_lm_eval(path: Path, config: TextsConfig) -> Iterator[GeneratedText]:
-    """Yield the responses; a document that is there once for each filter counts once."""
+    """Yield the responses; a document that occurs once per filter counts once."""
     seen: dict[tuple[str, str], tuple[int, list[str]]] = {}
     for number, row in jsonl_rows(path, exact=False):
         where = f"{path.name}, line {number + 1}"

@@ -1,4 +1,4 @@
-"""Tables of generated texts: one continuation a row."""
+"""Tables of generated texts with one continuation per row."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from toxtrail.errors import ConfigError, DataError
 
 PROMPT_COLUMNS = ("prompt", "input", "question", "instruction")
 TEXT_COLUMNS = ("text", "continuation", "completion", "generation", "response", "output")
-"""Names that are recognised if exactly one of them is a column."""
+"""Column names that are recognised if exactly one of them exists."""
 
 
 def read_table(path: Path, config: TextsConfig) -> Iterator[GeneratedText]:

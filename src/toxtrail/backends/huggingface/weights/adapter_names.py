@@ -51,9 +51,9 @@ class _Match(NamedTuple):
     """Two names of one module."""
 
     stored: str
-    """In the adapter."""
+    """Name in the adapter."""
     actual: str
-    """In the model."""
+    """Name in the model."""
 
 
 def _matching_module(path: str, plain: Mapping[str, str]) -> _Match | None:
