@@ -4,6 +4,7 @@ import pytest
 import torch
 from safetensors.torch import load_file, save_file
 
+from toxtrail.backends.huggingface.weights import load
 from toxtrail.backends.huggingface.weights.load import cast_weights, load_model
 from toxtrail.backends.huggingface.weights.logit_probe import probe_logits
 from toxtrail.backends.huggingface.weights.pretrained import load_base
@@ -69,6 +70,25 @@ def test_a_second_adapter_is_applied_on_top_of_the_first(
         both = PeftModel.from_pretrained(merged, second).eval()
     tokenizer = load_model(card, tmp_path, weights, "float32", "cpu").tokenizer
     assert torch.allclose(found, probe_logits(both, tokenizer), atol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int8", "float8_e4m3fn"])
+def test_a_second_adapter_on_weights_that_stay_quantized_is_refused(
+    weights, tiny, tuned, tiny_folder, tmp_path, monkeypatch, dtype
+):
+    def quantized(*arguments):
+        model = load_base(*arguments)
+        up = model.model.layers[0].mlp.up_proj
+        packed = up.weight.data.to(getattr(torch, dtype))
+        up.weight = torch.nn.Parameter(packed, requires_grad=False)
+        return model
+
+    monkeypatch.setattr(load, "load_base", quantized)
+    second = tiny.save_adapter(tmp_path / "second", tiny_folder, seed=2)
+    both = (*tuned.adapters, tiny.adapter_card("b", second, f"file:{second}"))
+    card = tuned.model_copy(update={"adapters": both})
+    with pytest.raises(BackendError, match=rf"quantized weights \({dtype}\).*merged.*unquantized"):
+        load_model(card, tmp_path, weights, "float32", "cpu")
 
 
 def test_an_adapter_that_was_changed_since_is_refused(weights, tuned, tiny_adapter, tmp_path):
