@@ -47,6 +47,7 @@ PLUMBING = {
     "toxtrail.config.yaml_text",
     "toxtrail.backends",
     "toxtrail.backends.protocols",
+    "toxtrail.backends.assets.cache_folder",
     "toxtrail.backends.assets.cache_lock",
     "toxtrail.backends.library_errors",
     "toxtrail.backends.silence",

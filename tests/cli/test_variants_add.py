@@ -184,7 +184,7 @@ def test_a_plain_licence_needs_no_warning(hub, lab):
 @pytest.mark.parametrize(
     ("repo", "said"),
     [
-        (Repo(files={"pytorch_model.bin": b"x", "config.json": b"{}"}), "pickled weights"),
+        (Repo(files={"weights.pt": b"x", "config.json": b"{}"}), "it has no model.safetensors"),
         (Repo(files={"model.safetensors": b"x"}, tags=["custom_code"]), "never run"),
         (Repo(files={"adapter_config.json": b'{"peft_type": "IA3"}',
                      "adapter_model.safetensors": b"x"}), "peft_type 'IA3'"),

@@ -12,7 +12,12 @@ from toxtrail.backends.assets.hub_info import HubAnswer, HubClient
 from toxtrail.backends.assets.inspect_weights import license_of
 from toxtrail.backends.assets.scheme import CachedAsset, scheme_module
 from toxtrail.backends.assets.store import AssetStore
-from toxtrail.backends.checkpoint_files.weight_files import INDEX, open_gguf, stored_tensors
+from toxtrail.backends.checkpoint_files.weight_files import (
+    INDEX,
+    PICKLED_INDEX,
+    open_gguf,
+    stored_tensors,
+)
 from toxtrail.backends.huggingface.weights.pretrained import read_json
 from toxtrail.config.asset_uris import AssetUri, FileUri, HfUri, parse_uri
 from toxtrail.config.sections import PinnedAsset
@@ -130,8 +135,9 @@ def _local_size(key_path: str, uri: str, present: CachedAsset, is_model: bool) -
 
 def _is_complete(present: CachedAsset) -> bool:
     """Return whether a snapshot has all the weights that its index lists."""
-    index = present.root / INDEX
-    if index not in present.files:
+    indexes = (present.root / INDEX, present.root / PICKLED_INDEX)
+    index = next((path for path in indexes if path in present.files), None)
+    if index is None:
         return True
     weight_map = read_json(index, present.root.name).get("weight_map")
     names = set(map(str, weight_map.values())) if isinstance(weight_map, dict) else set()

@@ -68,3 +68,30 @@ def test_a_checkpoint_in_a_folder_has_the_type_of_its_own_config():
 def test_a_folder_that_the_repo_does_not_have_is_refused():
     with pytest.raises(BackendError, match="no file or folder run/step"):
         examine(Repo(FOLDERS), "hf:org/name@main/run/step")
+
+
+# --- pickled weights ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("files", "size"),
+    [
+        ({"config.json": 1, "pytorch_model.bin": 20, "training_args.bin": 900}, 21),
+        ({"pytorch_model.bin.index.json": 1, "pytorch_model-00001-of-00001.bin": 20}, 21),
+        ({"adapter_config.json": 1, "adapter_model.bin": 5, "optimizer.bin": 900}, 6),
+    ],
+)
+def test_pickled_weights_are_a_note(files, size):
+    candidate = examine(Repo(files))
+    assert (candidate.size, candidate.unusable) == (size, ())
+    assert "pickled" in " ".join(candidate.notes)
+
+
+def test_pickled_weights_beside_safetensors_are_not_downloaded():
+    files = {"model.safetensors": 20, "pytorch_model.bin": 900}
+    candidate = examine(Repo(files))
+    assert (candidate.size, candidate.notes, candidate.unusable) == (20, (), ())
+
+
+def test_a_repo_without_weights_is_unusable():
+    assert "it has no model.safetensors" in " ".join(examine(Repo({"flax.msgpack": 1})).unusable)

@@ -521,6 +521,13 @@ WANTED = [
     "README.md", "config.json", "model.safetensors",
     *(f"runs/step-100/{name}" for name in FOLDER), "tokenizer/merges.txt",
 ]  # fmt: skip
+OLD = {
+    "config.json": b"{}",
+    "pytorch_model-00001-of-00001.bin": b"pickle",
+    "pytorch_model.bin.index.json": b"{}",
+    "training_args.bin": b"pickle",
+    "onnx/model.safetensors": b"again",
+}
 FETCH = (
     "import json, sys; from pathlib import Path\n"
     "from toxtrail.backends.assets import AssetStore\n"
@@ -541,6 +548,7 @@ def hub(server, tmp_path):
     """A hub with one model repo and one data set, and a fresh cache."""
     for kind, repo, files in (
         ("models", "org/name", REPO),
+        ("models", "org/old", OLD),
         ("datasets", "org/data", {"d.jsonl": b"{}"}),
     ):
         info = json.dumps({"id": repo, "sha": COMMIT, "siblings": []}).encode()
@@ -616,6 +624,14 @@ def test_a_folder_of_a_repo_is_fetched_alone(hub, tmp_path):
         hub.statuses[f"/org/name/resolve/{COMMIT}/{part}"] = refusal
         refused = from_hub(hub, tmp_path, f"hf:org/name@{COMMIT}/{part}")
         assert "check the path of the file or folder" in str(refused["error"])
+
+
+def test_pickled_weights_are_fetched_where_there_are_no_safetensors(hub, tmp_path):
+    online = from_hub(hub, tmp_path, "hf:org/old@main")
+    assert online["files"] == [
+        "config.json", "pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json",
+    ]  # fmt: skip
+    assert from_hub(hub, tmp_path, f"hf:org/old@{COMMIT}", offline=True) == online
 
 
 def test_a_folder_that_was_cached_in_part_is_completed(hub, tmp_path):

@@ -276,9 +276,26 @@ def test_a_model_without_a_trained_head_is_refused(encoder):
         classifier(encoder)
 
 
-def test_pickled_weights_are_not_loaded(encoder):
-    (encoder / "model.safetensors").rename(encoder / "pytorch_model.bin")
-    with pytest.raises(BackendError, match="never loaded"):
+def test_pickled_weights_give_the_same_scores(encoder, monkeypatch, tmp_path):
+    import torch
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
+    expected = classifier(encoder).score(TEXTS)
+    path = encoder / "model.safetensors"
+    torch.save(load_file(path), encoder / "pytorch_model.bin")
+    path.unlink()
+    assert classifier(encoder).score(TEXTS) == expected
+    assert len(list((tmp_path / "cache/converted").glob("*/model.safetensors"))) == 1
+
+
+def test_pickled_weights_with_code_are_refused(encoder, monkeypatch, tmp_path):
+    import torch
+
+    monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
+    (encoder / "model.safetensors").unlink()
+    torch.save({"a": Evil()}, encoder / "pytorch_model.bin")
+    with pytest.raises(BackendError, match="pytorch_model.bin contains more than tensors"):
         classifier(encoder)
 
 

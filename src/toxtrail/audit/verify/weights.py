@@ -25,7 +25,7 @@ from toxtrail.audit.verify.context import (
     weak,
 )
 from toxtrail.audit.verify.params import changes, other_model
-from toxtrail.backends.huggingface.weights.gguf import converted_folder
+from toxtrail.backends.checkpoint_files.converted_copies import converted_folder
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.pipeline import StageRun

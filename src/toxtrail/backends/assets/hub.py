@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from glob import escape
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset, folder_asset
@@ -24,7 +24,9 @@ ALLOW_PATTERNS = [
     "LICENSE*",
     "README.md",
 ]
-"""Weights and the files that affect their output. Never a pickle, never code."""
+"""Weights and the files that affect their output; never code."""
+PICKLED_PATTERNS = ["pytorch_model.bin", "pytorch_model-*.bin", "adapter_model.bin"]
+"""Pickled weights, which are downloaded only if there are no safetensors."""
 
 IGNORE_PATTERNS = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/*", "consolidated*"]
 """The same weights in formats that are not loaded here."""
@@ -63,7 +65,7 @@ def fetch(uri: str, address: HfUri, sha256: str | None, context: AssetContext) -
         return file_asset(uri, path, commit, sha256)
     paths = _allowed_files(path)
     if not paths:
-        raise BackendError(f"{uri}: no safetensors weights there. Choose a repo that has them.")
+        raise BackendError(f"{uri}: no weights there. Choose a repo that has them.")
     return folder_asset(uri, path, paths, commit, sha256)
 
 
@@ -98,17 +100,27 @@ def downloaded_names(names: Iterable[str], folder: str | None) -> list[str]:
     """Return the files of a repo that are downloaded with a folder of it (None: the root)."""
     from huggingface_hub.utils import filter_repo_objects  # type: ignore[attr-defined]
 
-    allowed, ignored = _patterns(folder)
-    return list(filter_repo_objects(names, allow_patterns=allowed, ignore_patterns=ignored))
-
-
-def _patterns(folder: str | None) -> tuple[list[str], list[str]]:
-    """Return the allowed and the ignored patterns of a repo's folder."""
-    prefix = "" if folder is None else f"{escape(folder)}/"
-    return (
-        [f"{prefix}{pattern}" for pattern in ALLOW_PATTERNS],
-        [f"{prefix}{pattern}" for pattern in IGNORE_PATTERNS],
+    listed = list(names)
+    allowed, ignored, pickled = (
+        _below(folder, patterns) for patterns in (ALLOW_PATTERNS, IGNORE_PATTERNS, PICKLED_PATTERNS)
     )
+    selected = list(filter_repo_objects(listed, allow_patterns=allowed, ignore_patterns=ignored))
+    if _has_safetensors(selected, folder):
+        return selected
+    return [*selected, *filter_repo_objects(listed, allow_patterns=pickled)]
+
+
+def _below(folder: str | None, patterns: Iterable[str]) -> list[str]:
+    """Return patterns for the files of a repo's folder (None: the root)."""
+    prefix = "" if folder is None else f"{escape(folder)}/"
+    return [f"{prefix}{pattern}" for pattern in patterns]
+
+
+def _has_safetensors(names: Iterable[str], folder: str | None) -> bool:
+    """Return whether one of the files is a safetensors file directly in a repo's folder."""
+    paths = [PurePosixPath(name) for name in names]
+    parent = PurePosixPath(folder or "")
+    return any(path.suffix == ".safetensors" and path.parent == parent for path in paths)
 
 
 def _resolve_commit(address: HfUri) -> str:
@@ -146,9 +158,19 @@ def _download_path(address: HfUri, commit: str) -> Path:
 def _download_snapshot(repo: str, commit: str, folder: str | None) -> Path:
     from huggingface_hub import snapshot_download
 
-    allowed, ignored = _patterns(folder)
-    root = snapshot_download(repo, revision=commit, allow_patterns=allowed, ignore_patterns=ignored)
-    return Path(root) / (folder or "")
+    def download(patterns: Iterable[str]) -> Path:
+        root = snapshot_download(
+            repo,
+            revision=commit,
+            allow_patterns=_below(folder, patterns),
+            ignore_patterns=_below(folder, IGNORE_PATTERNS),
+        )
+        return Path(root) / (folder or "")
+
+    path = download(ALLOW_PATTERNS)
+    if not any(path.glob("*.safetensors")):
+        path = download(PICKLED_PATTERNS)
+    return path
 
 
 def _allowed_files(folder: Path) -> list[Path]:

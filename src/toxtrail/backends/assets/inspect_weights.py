@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
@@ -11,13 +11,19 @@ from toxtrail.backends.assets.hub_info import HubClient, RepoInfo
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import (
+    ADAPTER,
+    INDEX,
+    PICKLED_ADAPTER,
+    PICKLED_INDEX,
+    PICKLED_SINGLE,
+    SINGLE,
     gguf_value,
+    has_only_pickled_weights,
     inspect_weights,
     open_gguf,
 )
 from toxtrail.backends.huggingface.weights.adapter_config import CONFIG as ADAPTER_CONFIG
 from toxtrail.backends.huggingface.weights.adapter_config import lora_problems
-from toxtrail.backends.huggingface.weights.adapters import WEIGHTS as ADAPTER_WEIGHTS
 from toxtrail.backends.huggingface.weights.card_metadata import read_readme
 from toxtrail.backends.huggingface.weights.pretrained import model_type_problem
 from toxtrail.backends.huggingface.weights.tokenizer import brings_tokenizer
@@ -26,7 +32,7 @@ from toxtrail.errors import BackendError, ConfigError
 
 CARD = "its card (base_model)"
 GGUF = "the GGUF file's own metadata"
-CHECKPOINT = ("model.safetensors", "model.safetensors.index.json")
+CHECKPOINT = (SINGLE, INDEX)
 SCALAR_TYPES = (str, int, float, date)
 """Types of a card's values that are displayed; nested lists may expand to any size."""
 MAX_HOPS = 3
@@ -136,6 +142,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         notes=(
             *((answer.message,) if answer.message else ()),
             *_tokenizer_notes(kind, files),
+            *_pickle_notes(kind, files),
             *_adapter_notes(kind, config),
         ),
         unusable=(
@@ -216,7 +223,7 @@ def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
         datasets=_as_strings(card.get("datasets")),
         tags=_as_strings(card.get("tags")),
         size=0,
-        notes=(*_card_notes(problem), *_tokenizer_notes(kind, files)),
+        notes=(*_card_notes(problem), *_tokenizer_notes(kind, files), *_pickle_notes(kind, files)),
         unusable=unusable,
     )
 
@@ -280,11 +287,23 @@ def _weights_kind(
 def _missing_weights(
     kind: str, files: Mapping[str, Any], adapter: Mapping[str, Any] | None
 ) -> Iterator[str]:
-    required = {"checkpoint": CHECKPOINT, "adapter": (ADAPTER_WEIGHTS,), "gguf": ()}[kind]
-    if required and not any(name in files for name in required):
-        yield f"it has no {' or '.join(required)} (pickled weights are never loaded)"
+    names = {
+        "checkpoint": (*CHECKPOINT, PICKLED_SINGLE, PICKLED_INDEX),
+        "adapter": (ADAPTER, PICKLED_ADAPTER),
+    }.get(kind, ())
+    if names and not any(name in files for name in names):
+        yield f"it has no {' or '.join(names)}"
     if adapter is not None:
         yield from lora_problems(adapter)
+
+
+def _pickle_notes(kind: str, files: Collection[str]) -> Iterator[str]:
+    is_pickled = PICKLED_ADAPTER in files and ADAPTER not in files
+    if has_only_pickled_weights(files) if kind == "checkpoint" else is_pickled:
+        yield (
+            "its weights are pickled (.bin): only tensors are read from them, by PyTorch's "
+            "restricted unpickler"
+        )
 
 
 def _model_type_problems(kind: str, model_type: object, has_code: bool) -> Iterator[str]:

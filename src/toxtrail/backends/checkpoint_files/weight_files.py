@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 SINGLE = "model.safetensors"
 INDEX = "model.safetensors.index.json"
+PICKLED_SINGLE = "pytorch_model.bin"
+PICKLED_INDEX = "pytorch_model.bin.index.json"
 ADAPTER = "adapter_model.safetensors"
+PICKLED_ADAPTER = "adapter_model.bin"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = (".bin", ".pt", ".pth")
 HEAD = 512
@@ -46,7 +49,7 @@ KINDS: tuple[tuple[tuple[bytes, ...], str, str], ...] = (
     (
         (b"pk\x03\x04", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05"),
         "a pickle of PyTorch under another name",
-        "A pickle is never loaded: choose safetensors weights.",
+        "Give it the name that PyTorch writes (pytorch_model.bin), or choose safetensors weights.",
     ),
     ((b"gguf",), "a GGUF file", "Give the file itself, with the suffix .gguf."),
     ((b"\x1f\x8b", b"7z\xbc\xaf", b"bzh", b"\xfd7zxz"), "a compressed archive", "Unpack it."),
@@ -70,8 +73,7 @@ def checkpoint_files(folder: Path, name: str, hashed: Collection[str]) -> list[P
         hashed: names of the hashed files, relative to the folder.
 
     Raises:
-        BackendError: there are none (a pickle is never loaded), one is missing, or one is not
-            hashed.
+        BackendError: there are none, one is missing, or one is not hashed.
     """
     explicit = _json_object(folder / "config.json", name).get("transformers_weights")
     if explicit is not None:
@@ -82,7 +84,7 @@ def checkpoint_files(folder: Path, name: str, hashed: Collection[str]) -> list[P
         chosen = SINGLE if (folder / SINGLE).is_file() else INDEX
         _require_hashed(folder, [chosen], "the folder", name, hashed)
     indexed = chosen.endswith(".index.json")
-    names = _index_names(folder, name, chosen, hashed) if indexed else [chosen]
+    names = index_names(folder, name, chosen, hashed) if indexed else [chosen]
     for file in names:
         _require_present(folder / file, name)
     return [folder / file for file in names]
@@ -142,9 +144,39 @@ def inspect_weights(path: Path, name: str, hashed: Collection[str]) -> None:
         open_gguf(path, name)
     elif (path / ADAPTER).exists():
         stored_tensors(path / ADAPTER, name)
+    elif (path / PICKLED_ADAPTER).exists():
+        _require_pickle(path / PICKLED_ADAPTER, name)
+    elif has_only_pickled_weights(hashed):
+        for file_name in pickled_files(path, name, hashed):
+            _require_pickle(path / file_name, name)
     else:
         for file in checkpoint_files(path, name, hashed):
             stored_tensors(file, name)
+
+
+def has_only_pickled_weights(files: Collection[str]) -> bool:
+    """Return whether a checkpoint's weights are pickled (`.bin`) and not also safetensors.
+
+    Args:
+        files: names relative to its folder.
+    """
+    if any(name.endswith(".safetensors") and "/" not in name for name in files):
+        return False
+    return PICKLED_SINGLE in files or PICKLED_INDEX in files
+
+
+def pickled_files(folder: Path, name: str, hashed: Collection[str]) -> list[str]:
+    """List the pickled files of a checkpoint's weights."""
+    if PICKLED_SINGLE in hashed:
+        return [PICKLED_SINGLE]
+    return index_names(folder, name, PICKLED_INDEX, hashed)
+
+
+def _require_pickle(path: Path, name: str) -> None:
+    """Raise if a file is missing or its first bytes are not those of a pickle of PyTorch."""
+    _require_present(path, name)
+    if problem := content_problem(path, "pickle"):
+        raise BackendError(f"{_display_name(path, name)} {problem}")
 
 
 def stored_tensors(path: Path, name: str) -> dict[str, TensorEntry]:
@@ -238,7 +270,7 @@ def _require_present(path: Path, name: str) -> None:
     raise BackendError(f"{_display_name(path, name)} {what}. {DOWNLOAD_AGAIN}")
 
 
-def _index_names(folder: Path, name: str, index: str, hashed: Collection[str]) -> list[str]:
+def index_names(folder: Path, name: str, index: str, hashed: Collection[str]) -> list[str]:
     """List the files that an index names, each once."""
     path = folder / index
     if not path.is_file():
@@ -288,7 +320,8 @@ def _no_weights(folder: Path, name: str) -> str:
     present = sorted(path.name for path in folder.iterdir() if path.suffix in PICKLED)
     return (
         f"{name} has no {SINGLE} (found {', '.join(present) or 'no weights at all'}). "
-        "Pickled weights are never loaded: choose a revision with safetensors."
+        f"Of pickled weights, only {PICKLED_SINGLE} and its parts are read: choose a revision with "
+        "safetensors."
     )
 
 

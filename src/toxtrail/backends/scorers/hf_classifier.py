@@ -1,14 +1,18 @@
-"""Load any Hugging Face sequence classifier with safetensors weights, e.g. the paper's scorer."""
+"""Load any Hugging Face sequence classifier, e.g. the paper's scorer."""
 
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
+from toxtrail.backends.assets.cache_folder import default_cache
+from toxtrail.backends.checkpoint_files.pickled_weights import safetensors_copy
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
 from toxtrail.backends.checkpoint_files.weight_files import (
     checkpoint_files,
+    has_only_pickled_weights,
     refuse_outside_names,
     refuse_unhashed_vocabulary,
     stored_tensors,
@@ -45,14 +49,15 @@ def known_heads(config: HuggingFaceClassifierConfig, folder: Path | None) -> tup
 def load(
     config: HuggingFaceClassifierConfig, assets: Assets, device: str, batch_size: int
 ) -> SequenceClassifier:
-    """Load from a folder or Hub repo; no code of the repo is run, no pickle is read.
+    """Load from a folder or Hub repo; no code of the repo is run. Pickled weights are converted to
+    safetensors first.
 
     Raises:
         ConfigError: how logits become probabilities is not configured.
         BackendError: transformers cannot load it as a classifier, a file is damaged, weights are
             missing or unexpected, or a file that is not hashed would be read.
     """
-    asset = assets.fetch(config.uri, config.sha256)
+    asset = with_safetensors(assets.fetch(config.uri, config.sha256))
     check_files(asset, config.uri)
     model, tokenizer = _load_model(asset, config.uri)
     labels = model.config.id2label
@@ -61,6 +66,19 @@ def load(
     return SequenceClassifier(
         model.to(device), tokenizer, heads, activation_name, batch_size, config.combination
     )
+
+
+def with_safetensors(asset: Asset) -> Asset:
+    """Return a classifier with safetensors weights: itself, or its copy in the asset cache.
+
+    Raises:
+        BackendError: its weights are pickled and contain more than tensors.
+    """
+    names = [file.path for file in asset.files]
+    if not asset.path.is_dir() or not has_only_pickled_weights(names):
+        return asset
+    copy = safetensors_copy(asset, default_cache())
+    return replace(asset, path=copy.folder, files=copy.files)
 
 
 def check_files(asset: Asset, name: str) -> None:

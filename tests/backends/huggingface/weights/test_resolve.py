@@ -1,7 +1,6 @@
 """Identity cards of weights and adapters."""
 
 import json
-import pickle
 import shutil
 from pathlib import Path
 
@@ -60,11 +59,10 @@ def test_a_stored_format_is_named_by_its_share(tmp_path):
     assert stored_dtype([tmp_path / "x.safetensors"], "x") == "float16+float32"
 
 
-def test_pickled_weights_are_refused(weights, tiny_folder, copy_of):
+def test_weights_in_another_pickle_are_refused(weights, tiny_folder, copy_of):
     folder = copy_of(tiny_folder, "pickled")
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickle.dumps({}))
-    with pytest.raises(BackendError, match=r"found pytorch_model.bin.*never loaded"):
+    (folder / "model.safetensors").rename(folder / "weights.pt")
+    with pytest.raises(BackendError, match=r"found weights.pt.*only pytorch_model.bin"):
         weights.describe(f"file:{folder}", None)
 
 
@@ -203,9 +201,11 @@ def test_an_adapter_of_another_base_is_refused(weights, tiny, tiny_folder, tmp_p
         describe_adapter(weights, folder, tiny_folder)
 
 
-def test_a_pickled_adapter_is_refused(weights, tiny_adapter, tiny_folder):
-    (tiny_adapter / ADAPTER).rename(tiny_adapter / "adapter_model.bin")
-    with pytest.raises(BackendError, match=r"only adapter_model.bin: a pickle is never loaded"):
+def test_an_adapter_without_weights_is_refused(weights, tiny_adapter, tiny_folder):
+    (tiny_adapter / ADAPTER).rename(tiny_adapter / "adapter.pt")
+    with pytest.raises(
+        BackendError, match=r"has no adapter_model.safetensors or adapter_model.bin"
+    ):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
@@ -342,7 +342,7 @@ def test_a_damaged_converted_copy_is_made_again(weights, tiny_gguf, damage):
 def test_a_copy_that_these_libraries_make_otherwise_is_refused(weights, tiny_gguf):
     base = weights.describe(f"file:{tiny_gguf}", None)
     other = base.converted[0].model_copy(update={"sha256": "0" * 64})
-    with pytest.raises(BackendError, match=r"tiny.*convert the GGUF file to other weights"):
+    with pytest.raises(BackendError, match=r"tiny.*convert its weights to others"):
         weights.folder(base.model_copy(update={"converted": (other, *base.converted[1:])}))
 
 

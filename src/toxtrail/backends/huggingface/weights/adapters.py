@@ -12,7 +12,8 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from toxtrail.backends.checkpoint_files.weight_files import stored_tensors
+from toxtrail.backends.checkpoint_files.pickled_weights import read_pickled_tensors
+from toxtrail.backends.checkpoint_files.weight_files import PICKLED_ADAPTER, stored_tensors
 from toxtrail.backends.huggingface.weights.adapter_config import (
     CONFIG,
     CONFIG_CURE,
@@ -96,19 +97,19 @@ def read_tensors(folder: Path, name: str) -> dict[str, torch.Tensor]:
     """Read all tensors of an adapter, on the CPU.
 
     Raises:
-        BackendError: there is no safetensors file, or it is damaged.
+        BackendError: there is no weight file, it is damaged, or a pickle contains more than
+            tensors.
     """
     from safetensors.torch import load_file
 
-    if not (folder / WEIGHTS).exists():
-        pickled = (folder / "adapter_model.bin").exists()
-        raise BackendError(
-            f"{name} has no {WEIGHTS}"
-            + (", only adapter_model.bin: a pickle is never loaded." if pickled else ".")
-            + " Choose a safetensors adapter."
-        )
-    stored_tensors(folder / WEIGHTS, name)
-    return load_file(folder / WEIGHTS)
+    if (folder / WEIGHTS).exists():
+        stored_tensors(folder / WEIGHTS, name)
+        return load_file(folder / WEIGHTS)
+    if (folder / PICKLED_ADAPTER).exists():
+        return read_pickled_tensors(folder / PICKLED_ADAPTER, f"{name}: {PICKLED_ADAPTER}")
+    raise BackendError(
+        f"{name} has no {WEIGHTS} or {PICKLED_ADAPTER}. Choose an adapter that peft saved."
+    )
 
 
 def base_claim(folder: Path) -> object:

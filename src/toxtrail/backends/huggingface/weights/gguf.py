@@ -1,4 +1,4 @@
-"""Convert a GGUF file to a safetensors folder, once per content, kept in the asset cache.
+"""Convert a GGUF file to a safetensors folder, which is kept in the asset cache.
 
 transformers dequantizes a GGUF file slowly at each load, and the model it returns can be neither
 saved nor fine-tuned. The converted copy is a plain bfloat16 model with the same tokenizer.
@@ -16,7 +16,11 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.backends.assets.cache_lock import locked
+from toxtrail.backends.checkpoint_files.converted_copies import (
+    ConvertedCopy,
+    CopyMetadata,
+    converted_copy,
+)
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
 from toxtrail.backends.checkpoint_files.weight_files import gguf_value, open_gguf
 from toxtrail.backends.huggingface.weights.pretrained import (
@@ -27,7 +31,6 @@ from toxtrail.backends.huggingface.weights.pretrained import (
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
-from toxtrail.provenance.identity import FileHash, hash_tree
 from toxtrail.regular_files import read_text
 from toxtrail.text_escaping import escape_control_chars, truncate_text
 
@@ -35,9 +38,6 @@ if TYPE_CHECKING:
     from gguf import GGUFReader
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-CONVERTER_VERSION = 1
-"""Incremented whenever the same file would give other bytes."""
-LISTING = "files.json"
 CONVERT_AGAIN = "Convert the model to GGUF again, or take its safetensors repo."
 COMPUTED = ("rope_freqs.weight", "rope_factors_long.weight", "rope_factors_short.weight")
 """Tensors of rotary embeddings, which transformers computes from the metadata."""
@@ -55,19 +55,8 @@ class Header(NamedTuple):
     """Whether a beginning-of-sequence token precedes every text; None if not given."""
 
 
-class Converted(NamedTuple):
-    """A converted copy."""
-
-    folder: Path
-    files: tuple[FileHash, ...]
-    quantization: str
-    license: str | None
-
-
-def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
+def converted_gguf(path: Path, sha256: str, cache: Path) -> ConvertedCopy:
     """Return the converted copy of a GGUF file; create it if it is missing or damaged.
-
-    Every file of it is hashed each time. An intact copy is also used from a read-only cache.
 
     Args:
         path: the verified file.
@@ -77,48 +66,16 @@ def converted_copy(path: Path, sha256: str, cache: Path) -> Converted:
     Raises:
         BackendError: transformers cannot read the file, or reads its tokenizer incorrectly.
     """
-    folder = converted_folder(cache, sha256)
-    with locked(folder):
-        copy = _existing_copy(folder)
-        if copy is None:
-            draft = folder.with_name(f"{folder.name}.draft")
-            shutil.rmtree(draft, ignore_errors=True)
-            convert(path, draft)
-            shutil.rmtree(folder, ignore_errors=True)
-            draft.replace(folder)
-            copy = _existing_copy(folder)
-    if copy is None:
-        raise BackendError(f"{path.name}: {folder} was damaged while it was written. Run again.")
-    return copy
+    return converted_copy(path.name, sha256, cache, lambda draft: convert(path, draft))
 
 
-def _existing_copy(folder: Path) -> Converted | None:
-    """Return the existing copy; None if it is missing, or one of its files has changed."""
-    try:
-        listing = json.loads(read_text(folder / LISTING))
-        files = tuple(FileHash(**file) for file in listing.pop("files"))
-        paths = [path for path in folder.rglob("*") if path.is_file() and path.name != LISTING]
-        is_intact = hash_tree(folder, paths) == files
-        return Converted(folder, files, **listing) if is_intact else None
-    except (FileNotFoundError, NotADirectoryError):
-        return None
-    except (ValueError, TypeError, LookupError, AttributeError):  # the listing itself is damaged
-        return None
-
-
-def converted_folder(cache: Path, sha256: str) -> Path:
-    """Return the folder for the converted copy of a GGUF file with this hash."""
-    return cache / "converted" / f"{sha256}-{CONVERTER_VERSION}"
-
-
-def convert(path: Path, folder: Path) -> None:
-    """Write the converted copy: equal input gives equal bytes."""
+def convert(path: Path, folder: Path) -> CopyMetadata:
+    """Write the converted copy to an empty folder: equal input gives equal bytes."""
     header = read_header(path)
     with _lower_case_suffix(path) as plain:
         tokenizer = load_tokenizer(plain.parent, path.name, gguf_file=plain.name)
         check_bos(tokenizer, header, path.name)
         model = _clean_model(plain)
-    folder.mkdir(parents=True)
     with silence_libraries():
         model.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
@@ -127,7 +84,8 @@ def convert(path: Path, folder: Path) -> None:
         if file.suffix == ".json" and file.name != "tokenizer.json":
             _normalise_json(file)
     check_bos(load_tokenizer(folder, path.name), header, path.name)
-    _write_listing(folder, header)
+    quantization = f"{header.quantization} (GGUF), dequantized to bfloat16"
+    return CopyMetadata(quantization, header.license)
 
 
 @contextmanager
@@ -244,16 +202,6 @@ def _normalise_json(file: Path) -> None:
     stable = {key: value for key, value in values.items() if key not in _VOLATILE}
     text = json.dumps(stable, sort_keys=True, indent=2, ensure_ascii=False)
     file.write_text(text + "\n", encoding="utf-8")
-
-
-def _write_listing(folder: Path, header: Header) -> None:
-    files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
-    listing = {
-        "files": [file.to_json() for file in files],
-        "quantization": f"{header.quantization} (GGUF), dequantized to bfloat16",
-        "license": header.license,
-    }
-    (folder / LISTING).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
 
 
 def _typed_metadata(reader: GGUFReader, name: str, kind: type, file: str) -> Any:

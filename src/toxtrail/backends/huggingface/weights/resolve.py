@@ -7,15 +7,18 @@ from collections.abc import Iterable
 from math import prod
 from pathlib import Path
 
+from toxtrail.backends.checkpoint_files.converted_copies import ConvertedCopy
+from toxtrail.backends.checkpoint_files.pickled_weights import safetensors_copy
 from toxtrail.backends.checkpoint_files.weight_files import (
     checkpoint_files,
+    has_only_pickled_weights,
     refuse_outside_names,
     refuse_unhashed_vocabulary,
     stored_tensors,
 )
 from toxtrail.backends.huggingface.weights.adapters import base_claim, check_adapter
 from toxtrail.backends.huggingface.weights.card_metadata import read_readme
-from toxtrail.backends.huggingface.weights.gguf import Converted, converted_copy
+from toxtrail.backends.huggingface.weights.gguf import converted_gguf
 from toxtrail.backends.huggingface.weights.pretrained import (
     chat_template_sha256,
     load_tokenizer,
@@ -55,11 +58,10 @@ class HuggingFaceWeights:
                 not hashed, or the file differs from its pin.
         """
         asset = self._assets.fetch(uri, sha256)
-        copy = self._converted(asset) if asset.path.is_file() else None
+        copy = self._converted(asset)
         folder = copy.folder if copy else asset.path
         hashed = {file.path for file in (copy.files if copy else asset.files)}
-        if copy is None:
-            refuse_adapter(folder, uri)
+        refuse_adapter(folder, uri)
         refuse_outside_names(folder, uri, hashed)
         model = meta_model(folder, uri)
         dtype = stored_dtype(checkpoint_files(folder, uri, hashed), uri)
@@ -74,10 +76,10 @@ class HuggingFaceWeights:
             architecture=type(model).__name__,
             parameters=sum(weight.numel() for weight in model.parameters()),
             stored_dtype=dtype,
-            quantization=copy.quantization if copy else quantization(folder, uri),
+            quantization=(copy and copy.quantization) or quantization(folder, uri),
             tokenizer_sha256=tokenizer_sha256(tokenizer),
             chat_template_sha256=chat_template_sha256(tokenizer),
-            license=copy.license if copy else readme_license(folder),
+            license=(copy and copy.license) or readme_license(folder),
         )
 
     def describe_adapter(
@@ -117,10 +119,10 @@ class HuggingFaceWeights:
             checkpoint_files(asset.path, base.uri, hashed)
             return asset.path
         copy = self._converted(asset)
-        if copy.files != base.converted:
+        if copy is None or copy.files != base.converted:
             raise BackendError(
-                f"{base.uri}: these libraries convert the GGUF file to other weights than those on "
-                "its model card. Install the versions of requirements.txt, or run the stage that "
+                f"{base.uri}: these libraries convert its weights to others than those on its "
+                "model card. Install the versions of requirements.txt, or run the stage that "
                 "writes its model.json again."
             )
         return copy.folder
@@ -160,14 +162,23 @@ class HuggingFaceWeights:
                     )
                 advance(file.size)
 
-    def _converted(self, asset: Asset) -> Converted:
-        if asset.path.suffix.lower() != ".gguf":
+    def _converted(self, asset: Asset) -> ConvertedCopy | None:
+        """Return the safetensors copy of a GGUF file or of pickled weights; None if the weights are
+        safetensors."""
+        is_gguf = asset.path.is_file()
+        if is_gguf and asset.path.suffix.lower() != ".gguf":
             raise BackendError(
                 f"{asset.uri}: {asset.path.name} is a single file, but not a GGUF file. Give a "
                 "folder with config.json and safetensors, or a .gguf file."
             )
+        if not is_gguf and not has_only_pickled_weights([file.path for file in asset.files]):
+            return None
         with self._progress.bar(f"convert {asset.path.name}", None, "files") as advance:
-            copy = converted_copy(asset.path, asset.sha256, self._cache)
+            copy = (
+                converted_gguf(asset.path, asset.sha256, self._cache)
+                if is_gguf
+                else safetensors_copy(asset, self._cache)
+            )
             advance(1)
         return copy
 
