@@ -447,6 +447,13 @@ def stage_runs(config: Config) -> list[StageRun]:
     return expand_stages(sections)
 
 
+def value_at(values: Any, key_path: str) -> Any:
+    """Return the value of params.yaml at a key path; None if there is none."""
+    for name in key_path.split("."):
+        values = values.get(name) if isinstance(values, Mapping) else None
+    return values
+
+
 def upstream(runs: Sequence[StageRun], targets: Sequence[StageRun]) -> list[StageRun]:
     """Return the requested stage runs and all that they depend on, in data-flow order."""
     selected: dict[str, StageRun] = {}

@@ -140,6 +140,11 @@ def _refuse(error: OSError) -> None:
         raise error
 
 
+def name_in(root: Path, path: Path) -> str:
+    """Return a path's name relative to a folder; the path itself if it is outside."""
+    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
+
+
 def leads_out(name: str) -> bool:
     """Return whether a recorded name could leave the folder that it is relative to: an absolute
     path, `..`, or a Windows drive."""

@@ -17,7 +17,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.config.schema import Config
-from toxtrail.pipeline import StageRun, expand_stages, upstream
+from toxtrail.pipeline import StageRun, stage_runs, upstream
 from toxtrail.preflight.device_speed import Speed
 from toxtrail.preflight.model_sizes import AssetSize
 
@@ -92,16 +92,13 @@ def estimate_stages(inputs: EstimateInputs, chosen: Sequence[str] = ()) -> list[
     Args:
         chosen: families; empty for all. Their dependencies are included.
     """
-    sections = ("models", "finetunes", "variants", "families")
-    stage_runs = expand_stages(
-        {name: {k: v.plain() for k, v in getattr(inputs.config, name).items()} for name in sections}
-    )
-    last = [r for r in stage_runs if r.stage.name == "track-comparison" and r.key in chosen]
+    runs = stage_runs(inputs.config)
+    last = [r for r in runs if r.stage.name == "track-comparison" and r.key in chosen]
     outdated = {
         stage_run.name
-        for stage_run in stage_runs
+        for stage_run in runs
         if inputs.changed is None
-        or any(other.name in inputs.changed for other in upstream(stage_runs, [stage_run]))
+        or any(other.name in inputs.changed for other in upstream(runs, [stage_run]))
     }
     return [
         StageEstimate(
@@ -112,7 +109,7 @@ def estimate_stages(inputs: EstimateInputs, chosen: Sequence[str] = ()) -> list[
             _token_count(inputs, stage_run),
             _seconds(inputs, stage_run),
         )
-        for stage_run in (upstream(stage_runs, last) if chosen else stage_runs)
+        for stage_run in (upstream(runs, last) if chosen else runs)
     ]
 
 

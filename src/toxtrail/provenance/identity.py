@@ -76,8 +76,10 @@ class FileHash(FrozenRecord):
     """Size in bytes."""
 
 
-def hash_tree(root: Path, paths: Iterable[Path]) -> tuple[FileHash, ...]:
-    """Hash the given files; names are relative to `root`, sorted."""
+def hash_tree(root: Path, paths: Iterable[Path] | None = None) -> tuple[FileHash, ...]:
+    """Hash the given files, or all of a folder; names are relative to `root`, sorted."""
+    if paths is None:
+        paths = (path for path in root.rglob("*") if path.is_file())
     return tuple(
         FileHash(
             path=path.relative_to(root).as_posix(),

@@ -51,7 +51,7 @@ from toxtrail.records.rows import (
     score_problem,
     to_arrow_table,
 )
-from toxtrail.regular_files import leads_out, read_text, refuse_irregular
+from toxtrail.regular_files import leads_out, name_in, read_text, refuse_irregular
 from toxtrail.storage import atomic_writes
 from toxtrail.storage.row_journal import RowJournal
 
@@ -312,9 +312,7 @@ class ArtifactStore:
             self._before_publishing()
 
     def _name(self, path: Path) -> str:
-        return (
-            path.relative_to(self.root).as_posix() if path.is_relative_to(self.root) else str(path)
-        )
+        return name_in(self.root, path)
 
 
 def read_prompts(path: Path) -> list[Prompt]:

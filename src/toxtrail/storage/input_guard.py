@@ -15,9 +15,9 @@ from typing import Any, NamedTuple
 import yaml
 
 from toxtrail.errors import DataError
-from toxtrail.pipeline import SOURCE, StageRun, expand_stages
+from toxtrail.pipeline import SOURCE, StageRun, expand_stages, value_at
 from toxtrail.provenance.identity import canonical_json, sha256_file
-from toxtrail.regular_files import read_text
+from toxtrail.regular_files import name_in, read_text
 from toxtrail.storage.atomic_writes import PREFIX
 
 HASHED_BYTES = 64 << 20
@@ -82,14 +82,10 @@ class Watched:
     def _changed_files(self) -> list[str]:
         paths = dict.fromkeys([*self._files, *self._paths()])
         return [
-            f"{self._name(path)}: the file has changed since the stage started"
+            f"{name_in(self._root, path)}: the file has changed since the stage started"
             for path in paths
             if not _same(path, self._files.get(path))
         ]
-
-    def _name(self, path: Path) -> str:
-        root = self._root
-        return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
 
     def _paths(self) -> list[Path]:
         """Return every file that the stage depends on, including the source files that it runs."""
@@ -118,10 +114,7 @@ def _flat(values: Any, instance: StageRun | None) -> dict[str, str]:
     """Return name -> value of all parameters that the stage depends on."""
     flat: dict[str, str] = {}
     for key_path in instance.params if instance else ():
-        value = values
-        for name in key_path.split("."):
-            value = value.get(name) if isinstance(value, Mapping) else None
-        flat |= _leaves(key_path, value)
+        flat |= _leaves(key_path, value_at(values, key_path))
     return flat
 
 

@@ -31,6 +31,7 @@ from toxtrail.regular_files import (
     is_file,
     leads_out,
     link_target,
+    name_in,
     read_text,
 )
 from toxtrail.storage.artifacts import ArtifactStore, read_json
@@ -108,9 +109,8 @@ class LineageBuilder:
                 f"{path} contains no toxtrail manifest: it is a file of another format, or was "
                 "not made by a stage."
             )
-        return self.of_manifest(
-            self._name(path), manifest, sha256_file(path), self._file_standing(path)
-        )
+        name = name_in(self._store.root, path) if self._store else str(path)
+        return self.of_manifest(name, manifest, sha256_file(path), self._file_standing(path))
 
     def of_manifest(
         self,
@@ -285,12 +285,6 @@ class LineageBuilder:
             current = sha256_file(path) if not strange and is_file(path) else None
             self._hashes[path] = "" if strange else current
         return self._hashes[path]
-
-    def _name(self, path: Path) -> str:
-        root = self._store.root if self._store else None
-        return (
-            path.relative_to(root).as_posix() if root and path.is_relative_to(root) else str(path)
-        )
 
     def _execution(
         self, manifest: Manifest, sha256: str | None

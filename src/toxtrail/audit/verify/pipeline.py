@@ -9,7 +9,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from toxtrail.audit.verify.context import (
     Check,
@@ -29,8 +28,8 @@ from toxtrail.audit.verify.hash_cache import dir_md5, dvc_files, md5_of
 from toxtrail.audit.verify.params import changes
 from toxtrail.backends import git
 from toxtrail.errors import DataError
-from toxtrail.pipeline import StageRun
-from toxtrail.regular_files import files_by_name, is_file, leads_out, read_bytes, read_text
+from toxtrail.pipeline import StageRun, value_at
+from toxtrail.regular_files import files_by_name, is_file, leads_out, name_in, read_bytes, read_text
 
 LINK_OF_STAGE = {
     "prompts": "prompt set",
@@ -341,7 +340,7 @@ def _verify_cached(evidence: VerifyContext, out: Recorded) -> Iterator[Check]:
         return
     recorded_files = cached_folder_listing(evidence.dvc_cache, out.md5)
     if recorded_files is None:
-        yield broken("dvc cache", _relative(evidence, path), "the list of a folder was changed")
+        yield broken("dvc cache", name_in(evidence.root, path), "the list of a folder was changed")
         return
     yield ok("dvc cache", f"{out.path} (list)")
     for name, md5 in recorded_files.items():
@@ -359,7 +358,7 @@ def _verify_object(evidence: VerifyContext, name: str, md5: str) -> Iterator[Che
     elif digest.md5 != md5:
         yield broken(
             "dvc cache",
-            _relative(evidence, path),
+            name_in(evidence.root, path),
             f"the cached copy of {name} was changed: its md5 is {digest.md5}. DVC would restore it "
             "without a message: delete it, then `dvc repro` or `dvc pull`.",
         )
@@ -367,23 +366,11 @@ def _verify_object(evidence: VerifyContext, name: str, md5: str) -> Iterator[Che
         yield ok("dvc cache", name)
 
 
-def _relative(evidence: VerifyContext, path: Path) -> str:
-    root = evidence.root
-    return path.relative_to(root).as_posix() if path.is_relative_to(root) else str(path)
-
-
 def _differs(out: Recorded, current: tuple[str, int]) -> str:
     return (
         f"it is not what dvc.lock records: md5 {current[0]}, {current[1]} bytes; recorded "
         f"{out.md5}, {out.size} bytes."
     )
-
-
-def value_at(values: Any, key_path: str) -> Any:
-    """Return the value of params.yaml at a key path; None if there is none."""
-    for name in key_path.split("."):
-        values = values.get(name) if isinstance(values, dict) else None
-    return values
 
 
 def _same_entries(left: str, right: str) -> bool:

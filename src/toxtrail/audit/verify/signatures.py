@@ -25,12 +25,12 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.audit.verify.hash_cache import HashCache, dvc_files
 from toxtrail.audit.verify.params import changes
-from toxtrail.audit.verify.pipeline import RECEIPTS, value_at
+from toxtrail.audit.verify.pipeline import RECEIPTS
 from toxtrail.audit.verify.unsafe_outputs import refused_places
 from toxtrail.backends.protocols import NoProgress
 from toxtrail.config.schema import Config
 from toxtrail.errors import ConfigError, DataError, did_you_mean
-from toxtrail.pipeline import StageRun, stage_runs, upstream
+from toxtrail.pipeline import StageRun, stage_runs, upstream, value_at
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import canonical_json
 from toxtrail.regular_files import irregular, read_text

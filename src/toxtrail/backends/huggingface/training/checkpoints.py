@@ -14,7 +14,7 @@ SEAL = "complete.json"
 
 def seal(checkpoint: Path) -> None:
     """Mark a checkpoint as complete by writing a list of its files' hashes atomically."""
-    files = hash_tree(checkpoint, [path for path in checkpoint.rglob("*") if path.is_file()])
+    files = hash_tree(checkpoint)
     draft = checkpoint / f"{SEAL}.draft"
     draft.write_text(json.dumps([file.to_json() for file in files]), encoding="utf-8")
     draft.replace(checkpoint / SEAL)

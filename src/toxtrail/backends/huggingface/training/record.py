@@ -22,7 +22,7 @@ def finetuned_identity(
     key: str, parent: ModelIdentity, adapter: Path, record: TrainingRecord
 ) -> ModelIdentity:
     """Return the parent's card with one more adapter."""
-    files = hash_tree(adapter, [path for path in adapter.rglob("*") if path.is_file()])
+    files = hash_tree(adapter)
     added = Adapter(
         key=key, uri=None, resolved=None, sha256=tree_sha256(files), files=files, training=record
     )
