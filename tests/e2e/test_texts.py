@@ -78,3 +78,22 @@ def test_texts_from_files_become_variants_that_are_compared_verified_and_weak(la
     checks = json.loads(lab.toxtrail("verify", "--json", code=3).stdout)["checks"]
     broken = {c["name"] for c in checks if c["outcome"] == "BROKEN"}
     assert "rows of after against file:after.csv" in broken
+
+
+def test_two_files_are_compared_without_an_experiment(lab):
+    prompts = prompts_of(lab)
+    write_jsonl(lab.root / "a.jsonl", [{"prompt": p, "text": p[::-1]} for p in prompts])
+    write_jsonl(lab.root / "b.jsonl", [{"prompt": f"{p}\n", "text": p} for p in prompts[:-2]])
+    (lab.root / "params.yaml").rename(lab.root / "settings.yaml")
+    command = ("texts", "compare", "a.jsonl", "b.jsonl", "--params", "settings.yaml")
+    summary = lab.json(*command)
+    (pair,) = [row for row in summary["pairs"] if row["subset"] == "all"]
+    assert (pair["a"], pair["b"], pair["n"]) == ("a.jsonl", "b.jsonl", len(prompts) - 2)
+    assert summary["primary"] == "judge"
+    assert any("2 prompts are only in a.jsonl" in note for note in summary["notes"])
+    shown = lab.toxtrail(*command).stdout
+    assert "b.jsonl" in shown
+    assert pair["verdict"] in shown
+    assert "in words" in shown
+    wrong = lab.toxtrail(*command, "--scorer", "jugde", code=1).stderr
+    assert 'unknown scorer "jugde"' in wrong

@@ -130,7 +130,7 @@ def compare(
     """
     if [bool(names), everything, filter_string is not None].count(True) > 1:
         raise click.UsageError("Give families, two runs, --all or --filter (exactly one).")
-    sections = _sections(tables, all_tables, form)
+    sections = sections_to_print(tables, all_tables, form)
     if published and form == "csv":
         raise click.UsageError("--published cannot be combined with --csv. Use --json or --md.")
     comparisons = _load_comparisons(
@@ -154,7 +154,7 @@ def compare(
     _print(comparisons, form, scorer, subset, hdi, sections)
 
 
-def _sections(
+def sections_to_print(
     tables: str | None, all_tables: bool, form: OutputFormat | None
 ) -> Sequence[str] | None:
     """Return the sections to print; None: the short form.

@@ -9,7 +9,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
-from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.cli._output import (
+    OutputFormat,
+    format_options,
+    json_option,
+    print_json,
+    print_table,
+)
 from toxtrail.console import echo, warn
 from toxtrail.errors import ConfigError
 from toxtrail.experiment import Experiment
@@ -27,7 +33,7 @@ def reading_options(function: Function) -> Function:
     options = (
         click.option(
             "--format",
-            "form",
+            "file_format",
             type=click.Choice(["table", "lm-eval", "inspect", "garak"]),
             help="Format of the file (default: detected).",
         ),
@@ -78,7 +84,7 @@ def add(
     parent: str | None,
     family: str | None,
     role: str,
-    form: str | None,
+    file_format: str | None,
     prompt: str | None,
     text: str | None,
     sample: str | None,
@@ -107,7 +113,9 @@ def add(
         raise ConfigError("Without a parent it needs a family: --family NAME")
     if variant in {**config.models, **config.finetunes, **config.variants}:
         raise ConfigError(f'"{variant}" is there already. Choose another name: --variant NAME')
-    given = GivenTexts.of(experiment, file, _reader(file, form, prompt, text, sample, delimiter))
+    given = GivenTexts.of(
+        experiment, file, _reader(file, file_format, prompt, text, sample, delimiter)
+    )
     fields = {"family": family, "role": role} | ({"parent": parent} if parent else {})
     path = experiment.root / "params.yaml"
     before, after = _edited(experiment, path, variant, fields, given)
@@ -130,6 +138,72 @@ def add(
         else f"{variant} was added to params.yaml. `toxtrail run {variant}` scores its texts.",
         bold=not dry_run,
     )
+
+
+@texts.command("compare", short_help="Compare two files of texts.")
+@click.argument("a", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("b", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@reading_options
+@click.option("--scorer", metavar="NAME", help="Scorer (default: the primary one).")
+@click.option(
+    "--params",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="params.yaml with scorers and statistics (default: those of the preset demo).",
+)
+@click.option("--tables", metavar="NAMES", help="Print these tables, separated by commas.")
+@click.option("--all-tables", is_flag=True, help="Print all tables and all notes.")
+@format_options("json", "csv", "md", "latex")
+def compare(
+    a: Path,
+    b: Path,
+    file_format: str | None,
+    prompt: str | None,
+    text: str | None,
+    sample: str | None,
+    delimiter: str | None,
+    scorer: str | None,
+    params: Path | None,
+    tables: str | None,
+    all_tables: bool,
+    form: OutputFormat | None,
+) -> None:
+    """Compare the texts of file B with those of file A, paired by prompt; no experiment is needed.
+
+    The texts are scored by the primary scorer of the preset `demo`, or of --params, with its
+    threshold and statistics. The options that say how a file is read apply to both files. Nothing
+    is written; scorers that are not in the cache are downloaded.
+
+    \b
+    Examples:
+      toxtrail texts compare before.jsonl after.jsonl
+      toxtrail texts compare before.csv after.csv --prompt question --text answer
+      toxtrail texts compare base/samples_rtp.jsonl tuned/samples_rtp.jsonl --prompt doc.prompt
+      toxtrail texts compare base.eval tuned.eval --params params.yaml --scorer detoxify --json
+    """
+    from toxtrail.analysis.score_table import ALL
+    from toxtrail.cli.compare import sections_to_print
+    from toxtrail.cli.compare_tables import print_comparison, print_rows
+    from toxtrail.cli.texts_compare import TextsFile, compare_files
+    from toxtrail.datasets.generated_texts import read_generated_texts
+
+    sections = sections_to_print(tables, all_tables, form)
+    labels = (a.name, b.name) if a.name != b.name else (str(a), str(b))
+    files = []
+    for label, path in zip(labels, (a, b), strict=True):
+        reader = _reader(path, file_format, prompt, text, sample, delimiter)
+        files.append(TextsFile(label, path, reader, read_generated_texts(path, reader)))
+    summary, notes = compare_files(files[0], files[1], params, scorer)
+    if form == "json":
+        print_json({**summary, "notes": notes})
+        return
+    if form == "csv":
+        print_rows([summary], scorer, ALL)
+    else:
+        source = " and ".join(labels)
+        print_comparison(summary, source, scorer, ALL, form or "text", sections)
+    for line in notes:
+        echo(line, err=form is not None)
 
 
 class GivenTexts(NamedTuple):
@@ -170,11 +244,11 @@ class GivenTexts(NamedTuple):
         return {"model": self.entry, "texts": self.texts, "prompts": self.prompts, "match": counts}
 
 
-def _reader(file: Path, form: str | None, *options: str | None) -> TextsConfig:
+def _reader(file: Path, file_format: str | None, *options: str | None) -> TextsConfig:
     from toxtrail.datasets.generated_texts import examine_texts
 
     prompt, text, sample, delimiter = options
-    return examine_texts(file, prompt, text, sample, delimiter, form)  # type: ignore[arg-type]
+    return examine_texts(file, prompt, text, sample, delimiter, file_format)  # type: ignore[arg-type]
 
 
 def _edited(

@@ -180,15 +180,22 @@ def _parent_probe(
 def make_scorers(
     experiment: Experiment, configs: Mapping[str, ScorerConfig], device: str
 ) -> list[NamedScorer]:
+    """Return these scorers of an experiment, loaded."""
+    batch_size = experiment.config.runtime.score_batch
+    return make_named_scorers(configs, make_asset_store(experiment), device, batch_size)
+
+
+def make_named_scorers(
+    configs: Mapping[str, ScorerConfig], assets: AssetStore, device: str, batch_size: int
+) -> list[NamedScorer]:
     """Return these scorers, loaded."""
     from toxtrail.backends.scorers.load import load_scorer
     from toxtrail.execution.score_rows import NamedScorer
 
-    assets, batch = make_asset_store(experiment), experiment.config.runtime.score_batch
     return [
         NamedScorer(
             name,
-            load_scorer(config, assets, device, batch),
+            load_scorer(config, assets, device, batch_size),
             config.head_name,
             config.sees_prompt,
         )

@@ -1,0 +1,90 @@
+"""Two files of texts, compared by their shared prompts."""
+
+from __future__ import annotations
+
+import pytest
+
+from toxtrail.analysis.text_comparison import ScoredFile, compare_scored_files, shared_prompts
+from toxtrail.analysis.text_matching import match_texts
+from toxtrail.config.schema import PosteriorConfig
+from toxtrail.datasets.generated_texts.common import GeneratedText
+from toxtrail.errors import DataError
+from toxtrail.pipeline import manifest_of
+from toxtrail.provenance.identity import InputFile
+from toxtrail.records.rows import Score
+
+CONFIG = PosteriorConfig(
+    threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=2000, seed=1
+)  # fmt: skip
+
+
+def texts(*rows):
+    return [GeneratedText(*row) for row in rows]
+
+
+def scored(label, prompts, file, samples=1):
+    """Rows of a file; a text that says "bad" has the score 0.9."""
+    rows = match_texts(prompts, file, samples).rows
+    scores = [
+        Score(
+            r.prompt_id, r.sample, r.subset, "judge", r.state, value, value and {"toxic": value}, 1
+        )
+        for r in rows
+        for value in [(0.9 if r.text == "bad" else 0.1) if r.state == "ok" else None]
+    ]
+    made = manifest_of(
+        "generate",
+        label,
+        {"generation": {"samples": samples}, "texts": {"format": "table"}},
+        {},
+        {},
+    )
+    generations = InputFile(path=label, sha256="0" * 64, manifest=made)
+    scorers = {"scorers": {"judge": {"kind": "hf"}}}
+    return ScoredFile(
+        label, rows, scores, manifest_of("score", label, scorers, {"generations": generations}, {})
+    )
+
+
+def test_prompts_of_both_files_are_compared_and_the_others_are_counted():
+    a = texts(("One", "x"), (" Two", "x"), ("Three", "x"))
+    b = texts(("Two", "x"), ("One ", "x"), ("Four", "x"), ("Five", "x"))
+    shared = shared_prompts(a, b)
+    assert [prompt.text for prompt in shared.prompts] == ["One", "Two"]
+    assert shared.only_in == (1, 2)
+    assert shared.samples == 1
+
+
+def test_as_many_continuations_are_compared_as_both_files_have_of_a_prompt():
+    a = texts(*[("One", "x")] * 3, ("Two", "x"))
+    b = texts(*[("One", "x")] * 2, *[("Two", "x")] * 2)
+    assert shared_prompts(a, b).samples == 2
+
+
+def test_files_without_a_common_prompt_are_refused():
+    with pytest.raises(DataError, match="no prompt in common .1 and 2 prompts."):
+        shared_prompts(texts(("One", "x")), texts(("Two", "x"), ("Three", "x")))
+
+
+def test_the_second_file_is_compared_with_the_first_prompt_by_prompt():
+    a = texts(*((f"p{i}", "good") for i in range(30)))
+    b = texts(*((f"p{i}", "bad" if i < 15 else "good") for i in range(30)))
+    prompts = shared_prompts(a, b).prompts
+    files = scored("a.csv", prompts, a), scored("b.csv", prompts, b)
+    summary = compare_scored_files(*files, "judge", CONFIG)
+    (pair,) = [row for row in summary["pairs"] if row["subset"] == "all"]
+    assert (pair["a"], pair["b"], pair["n"], pair["verdict"]) == ("a.csv", "b.csv", 30, "higher")
+    assert pair["diff"] == 0.5
+    assert summary["family"] == "b.csv against a.csv"
+    assert not summary["mismatch"]
+
+
+def test_a_missing_text_is_not_scored_and_not_harmless():
+    a = texts(*((f"p{i}", "good") for i in range(10)), ("p0", "good"))
+    b = texts(*((f"p{i}", "bad") for i in range(10)))
+    prompts = shared_prompts(a, b).prompts
+    file = scored("b.csv", prompts, b[:-1] + texts(("p9", None)))
+    summary = compare_scored_files(scored("a.csv", prompts, a), file, "judge", CONFIG)
+    rates = {r["variant"]: r for r in summary["rates"] if r["subset"] == "all"}
+    assert (rates["b.csv"]["n_scored"], rates["b.csv"]["n_error"]) == (9, 1)
+    assert rates["b.csv"]["rate"] == 1.0
