@@ -6,7 +6,8 @@ import errno
 
 import pytest
 
-from toxtrail.cli import _stored_results, compare
+from toxtrail import results
+from toxtrail.cli import compare
 from toxtrail.errors import BackendError, DataError
 
 UNFINISHED = {
@@ -25,7 +26,7 @@ def families(request, monkeypatch):
             raise request.param
         return {"family": family}, f"results/comparisons/{family}"
 
-    monkeypatch.setattr(_stored_results, "load_comparison", summary)
+    monkeypatch.setattr(results, "load_comparison", summary)
     return ["first", "second", "third"]
 
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from toxtrail.cli import _stored_results
+from toxtrail import results
 from toxtrail.cli._options import NewPath
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
@@ -40,7 +40,7 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
     from toxtrail.storage.artifacts import export_file
 
     family = _family_of(experiment, variant)
-    summary, _ = _stored_results.load_comparison(experiment, family, from_mlflow)
+    summary, _ = results.load_comparison(experiment, family, from_mlflow)
     names = [row["variant"] for row in summary["variants"]]
     if variant not in names:
         raise DataError(
@@ -65,4 +65,4 @@ def _family_of(experiment: Experiment, variant: str) -> str:
         return experiment.config.variants[variant].family
     if experiment.exists:
         experiment.variant(variant)
-    return _stored_results.run_named(experiment, variant).tags["toxtrail.family"]
+    return results.run_named(experiment, variant).tags["toxtrail.family"]

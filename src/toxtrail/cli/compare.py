@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import click
 
-from toxtrail.cli import _stored_results
+from toxtrail import results
 from toxtrail.cli._options import Number
 from toxtrail.cli._output import OutputFormat, format_options, print_json, print_table
 from toxtrail.cli.compare_hdi import print_hdi
@@ -223,14 +223,13 @@ def _load_comparisons(
     if filter_string is not None:
         return _of_filter(experiment, filter_string, allow_mismatch)
     if everything or not (names or experiment.exists):
-        names = tuple(_stored_results.tracked_families(experiment))
+        names = tuple(results.tracked_families(experiment))
     families = experiment.config.families if experiment.exists else {}
     if len(names) == 2 and not set(names) <= set(families) and not everything:
         return [_of_runs(experiment, names, allow_mismatch)]
     if names and not everything:
         return [
-            LoadedComparison(*_stored_results.load_comparison(experiment, f, from_mlflow))
-            for f in names
+            LoadedComparison(*results.load_comparison(experiment, f, from_mlflow)) for f in names
         ]
     return _finished(experiment, names or tuple(families), everything or from_mlflow)
 
@@ -248,7 +247,7 @@ def _finished(
     for family in families:
         try:
             comparisons.append(
-                LoadedComparison(*_stored_results.load_comparison(experiment, family, from_mlflow))
+                LoadedComparison(*results.load_comparison(experiment, family, from_mlflow))
             )
         except (ToxtrailError, OSError) as error:
             problems.append(error)
@@ -263,7 +262,7 @@ def _of_runs(
     experiment: Experiment, names: tuple[str, ...], allow_mismatch: bool
 ) -> LoadedComparison:
     """Compare two runs of the store, by their own files."""
-    first, second = _stored_results.load_pair(experiment, names, from_mlflow=True)
+    first, second = results.load_pair(experiment, names, from_mlflow=True)
     title = f"{second.label} against {first.label}"
     summary = _compared([first, second], title, allow_mismatch)
     return LoadedComparison(summary, f"{first.source} and {second.source}")
@@ -277,10 +276,10 @@ def _of_filter(
     Raises:
         DataError: nothing matches, or one variant alone.
     """
-    runs = _stored_results.find_runs(experiment, filter_string)
+    runs = results.find_runs(experiment, filter_string)
     comparisons = [
         LoadedComparison(
-            _stored_results.read_run_summary(experiment, _stored_results.require_sealed(run)),
+            results.read_run_summary(experiment, results.require_sealed(run)),
             f"MLflow run {run.name}",
         )
         for run in runs
@@ -288,14 +287,12 @@ def _of_filter(
     ]
     variants = [run for run in runs if run.tags["toxtrail.kind"] == "variant"]
     lonely = []
-    for family, family_runs in _stored_results.runs_by_family(variants).items():
+    for family, family_runs in results.runs_by_family(variants).items():
         if len(family_runs) < 2:
             lonely += family_runs
             continue
         rows = [
-            _stored_results.results_from_run(
-                experiment, _stored_results.require_sealed(run), run.name
-            )
+            results.results_from_run(experiment, results.require_sealed(run), run.name)
             for run in family_runs
         ]
         title = f"{family} ({len(family_runs)} runs by filter)"
@@ -315,7 +312,7 @@ def _of_filter(
 
 
 def _compared(
-    rows: Sequence[_stored_results.VariantResults], title: str, allow_mismatch: bool
+    rows: Sequence[results.VariantResults], title: str, allow_mismatch: bool
 ) -> dict[str, Any]:
     from toxtrail.analysis.comparison import MeasuredRun, compare_runs
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from toxtrail.cli import _stored_results
+from toxtrail import results
 from toxtrail.cli._output import (
     OutputFormat,
     format_options,
@@ -80,9 +80,9 @@ def _is_local(
     experiment: Experiment, name: str, from_mlflow: bool
 ) -> tuple[dict[str, Any], dict[str, str], str]:
     """Return the summary, the tags of its run, and a label."""
-    if _stored_results.has_files(experiment, name) and not from_mlflow:
+    if results.has_files(experiment, name) and not from_mlflow:
         family = experiment.config.variants[name].family
         return experiment.store.read_summary(experiment.store.posterior_dir(family, name)), {}, name
-    run = _stored_results.run_named(experiment, name)
-    summary = _stored_results.read_run_summary(experiment, run)
+    run = results.run_named(experiment, name)
+    summary = results.read_run_summary(experiment, run)
     return summary, dict(run.tags), f"{run.name} {run.run_id[:8]}"

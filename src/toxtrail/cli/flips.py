@@ -8,8 +8,8 @@ from typing import Any, NamedTuple
 
 import click
 
+from toxtrail import results
 from toxtrail.analysis.flips import FlipCounts, LabelChange
-from toxtrail.cli import _stored_results
 from toxtrail.cli._options import NewPath
 from toxtrail.cli._output import (
     OutputFormat,
@@ -42,8 +42,8 @@ FLIP_COLUMNS = (
 class SelectedFlips(NamedTuple):
     """Selected flips of two variants."""
 
-    a: _stored_results.VariantResults
-    b: _stored_results.VariantResults
+    a: results.VariantResults
+    b: results.VariantResults
     scorer: str
     rows: list[LabelChange]
     """Number of continuations of the selected subset with a score for both."""
@@ -111,7 +111,7 @@ def flips(
       toxtrail flips 4fb4c821 1e94f589 --to flips.parquet
       toxtrail flips smollm2-instruct smollm2-rude --csv > flips.csv
     """
-    a, b = _stored_results.load_pair(experiment, (name_a, name_b), from_mlflow)
+    a, b = results.load_pair(experiment, (name_a, name_b), from_mlflow)
     _refuse_unlike(a, b, allow_mismatch)
     selection = _select(a, b, scorer, subset)
     selection = selection._replace(flips=_chosen(selection.flips, category, only))
@@ -140,8 +140,8 @@ def flips(
 
 
 def _select(
-    a: _stored_results.VariantResults,
-    b: _stored_results.VariantResults,
+    a: results.VariantResults,
+    b: results.VariantResults,
     scorer: str | None,
     subset: str | None,
 ) -> SelectedFlips:
@@ -167,9 +167,7 @@ def _select(
     return SelectedFlips(a, b, scorer, selected, only_flips(selected), subset_counts)
 
 
-def _refuse_unlike(
-    a: _stored_results.VariantResults, b: _stored_results.VariantResults, allowed: bool
-) -> None:
+def _refuse_unlike(a: results.VariantResults, b: results.VariantResults, allowed: bool) -> None:
     from toxtrail.provenance.comparability import mismatches, require_comparable
 
     fields, other_fields = (mismatch.summary["comparability"]["fields"] for mismatch in (b, a))

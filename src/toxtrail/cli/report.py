@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import click
 
-from toxtrail.cli._outdated_note import tell_outdated
-from toxtrail.console import echo
+from toxtrail.console import echo, warn
 from toxtrail.errors import DataError
 from toxtrail.experiment import Experiment
 
@@ -21,13 +20,16 @@ def report(experiment: Experiment, open_it: bool) -> None:
       toxtrail report
       toxtrail report --open
     """
+    from toxtrail.audit.status.outdated_results import outdated_note
     from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 
     path = experiment.store.report_path
     if not path.is_file():
         raise DataError(f"{path} does not exist. Run `toxtrail run` (or `dvc repro`) to create it.")
     if manifest := read_embedded_manifest(path):
-        tell_outdated(experiment, manifest.to_json(), path.relative_to(experiment.root).as_posix())
+        source = path.relative_to(experiment.root).as_posix()
+        if note := outdated_note(experiment, manifest.to_json(), source):
+            warn(note)
     echo(path)
     if open_it:
         click.launch(path.as_uri())

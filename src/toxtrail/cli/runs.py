@@ -83,7 +83,8 @@ def runs(
       toxtrail runs --orphans
       toxtrail runs --json
     """
-    from toxtrail.cli import _stored_results, runs_table
+    from toxtrail import results
+    from toxtrail.cli import runs_table
     from toxtrail.cli.runs_checks import checked, unchecked, with_verdicts
     from toxtrail.execution.factories import make_tracker
 
@@ -100,7 +101,7 @@ def runs(
 
         selected = runs_of_lock(lock_at(experiment.root, revision or None)[1], selected)
     if only_latest or tree:
-        selected = _stored_results.newest_per_name(selected)
+        selected = results.newest_per_name(selected)
     rows = (
         unchecked(selected, "because of --no-check") if no_check else checked(experiment, selected)
     )
@@ -119,8 +120,8 @@ def runs(
 
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
-    from toxtrail.cli._stored_results import NO_RUNS
     from toxtrail.execution.factories import make_tracker
+    from toxtrail.results import NO_RUNS
 
     if any(wish is not None and wish != "" for wish in wishes):
         number = len(make_tracker(experiment).runs(""))

@@ -6,10 +6,10 @@ from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
-from toxtrail.cli._stored_results import read_run_summary
 from toxtrail.errors import ToxtrailError
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
+from toxtrail.results import read_run_summary
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -86,7 +86,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
                 notes[key] = verdict_tags(read_run_summary(experiment, row.run), key)
             except ToxtrailError as error:
                 rows[number] = row._replace(check="changed", problems=(*row.problems, str(error)))
-    results = []
+    rows_with_verdicts = []
     for row in rows:
         tags = dict(row.run.tags)
         if VERDICT_TAG in tags:
@@ -94,5 +94,5 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
             tags[VERDICT_TAG] = (
                 verdict[VERDICT_TAG] if verdict else f"{tags[VERDICT_TAG]} (not checked)"
             )
-        results.append(row._replace(run=row.run._replace(tags=tags)))
-    return results
+        rows_with_verdicts.append(row._replace(run=row.run._replace(tags=tags)))
+    return rows_with_verdicts

@@ -6,9 +6,9 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.cli._output import OutputFormat, fit_to_terminal, print_tables
-from toxtrail.cli._stored_results import format_start, run_state, runs_by_family
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.reporting.table import Table, number_columns, text_columns
+from toxtrail.results import format_start, run_state, runs_by_family
 from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:

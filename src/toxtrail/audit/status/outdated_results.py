@@ -9,12 +9,21 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
 
 from toxtrail.audit.verify.params import changes, other_model, other_params
 from toxtrail.config.schema import Config
+from toxtrail.errors import ToxtrailError
+from toxtrail.experiment import Experiment
 from toxtrail.pipeline import StageRun, stage_runs
 from toxtrail.provenance.identity import InputFile, Manifest, ModelIdentity, sha256_file
 from toxtrail.regular_files import irregular, leads_out
+from toxtrail.text_escaping import truncate_text
+
+MAX_REASON_CHARS = 300
+"""Maximum characters of a difference in a note."""
 
 Runs = Mapping[tuple[str, str | None], StageRun]
 
@@ -28,6 +37,30 @@ def outdated(config: Config, root: Path, manifest: Manifest) -> list[str]:
         (stage_run.stage.name, stage_run.key): stage_run for stage_run in stage_runs(config)
     }
     return list(dict.fromkeys(_differences(config, root, manifest, runs, set())))
+
+
+def outdated_note(experiment: Experiment, manifest: Any, source: str) -> str | None:
+    """Return a warning if a result does not match the present params.yaml and files; else None.
+
+    Args:
+        manifest: the result's manifest as JSON values; an unreadable one is reported by an audit.
+        source: where the result was read.
+    """
+    try:
+        recorded = Manifest.from_json(manifest)
+    except (ValidationError, ValueError):
+        return None
+    try:
+        reasons = outdated(experiment.config, experiment.root, recorded)
+    except (ToxtrailError, OSError) as error:
+        return f"Cannot determine whether {source} is up to date: {error}"
+    if not reasons:
+        return None
+    more = f" (and {len(reasons) - 1} more)" if len(reasons) > 1 else ""
+    return (
+        f"{source} is outdated: {truncate_text(reasons[0], MAX_REASON_CHARS)}{more}. `toxtrail "
+        "status` lists what is outdated, `toxtrail run` updates it."
+    )
 
 
 def _differences(

@@ -1,4 +1,4 @@
-"""Results, from the experiment's files or from MLflow runs."""
+"""Results of a variant or family: from the experiment's files, else from MLflow runs."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from toxtrail.cli._outdated_note import tell_outdated
+from toxtrail.console import warn
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
@@ -198,7 +198,7 @@ def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> Varian
     store, family = experiment.store, experiment.config.variants[name].family
     folder = store.posterior_dir(family, name)
     summary = store.read_summary(folder)
-    tell_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
+    _warn_if_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
     return VariantResults(
         name,
         name,
@@ -235,7 +235,7 @@ def load_comparison(
         if (folder / "summary.json").is_file():
             summary, source = experiment.store.read_summary(folder), _relative(experiment, folder)
             refuse_other_schema(summary, "comparison", source)
-            tell_outdated(experiment, summary.get("manifest"), source)
+            _warn_if_outdated(experiment, summary.get("manifest"), source)
             return summary, source
     runs = newest_per_name(make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
     family_runs = [run for run in runs if run.tags.get("toxtrail.family") == family]
@@ -305,6 +305,13 @@ def _depth(name: str, parents: Mapping[str, str]) -> int:
     while (name := parents.get(name, "")) in parents and name not in visited:
         depth, visited = depth + 1, {*visited, name}
     return depth
+
+
+def _warn_if_outdated(experiment: Experiment, manifest: Any, source: str) -> None:
+    from toxtrail.audit.status.outdated_results import outdated_note
+
+    if note := outdated_note(experiment, manifest, source):
+        warn(note)
 
 
 def _relative(experiment: Experiment, path: Path) -> str:
