@@ -6,8 +6,8 @@ import pytest
 
 from toxtrail.backends.mlflow.write_run import SCHEMA_TAG, SCHEMA_VERSION, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
-from toxtrail.cli.runs_checks import CheckedRun
-from toxtrail.cli.runs_table import run_rows
+from toxtrail.cli._runs_checks import CheckedRun
+from toxtrail.cli._runs_table import run_rows
 from toxtrail.errors import DataError
 from toxtrail.results import newest_per_name, require_sealed, run_state, runs_by_family
 

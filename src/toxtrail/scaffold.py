@@ -11,7 +11,7 @@ from __future__ import annotations
 import re
 import shutil
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from string import Template
 
@@ -134,6 +134,25 @@ def stages_with_other_code(root: Path) -> list[StageName]:
         return []
     names = [stage.name for stage in PIPELINE]
     return [name for name in names if _content(root / code_hash_file(name)) != _listing(name)]
+
+
+def require_same_code(root: Path) -> None:
+    """Raise if the installed code differs from the code on which DVC depends.
+
+    Raises:
+        ConfigError: the installed toxtrail is not the version of the experiment.
+    """
+    if names := stages_with_other_code(root):
+        raise ConfigError(code_differs_message(names))
+
+
+def code_differs_message(names: Sequence[str]) -> str:
+    """Return the message for stages whose installed code differs from the experiment's."""
+    return (
+        f"the installed toxtrail ({__version__}) has other code than this experiment, for: "
+        f"{', '.join(names)}. Run `toxtrail upgrade` to accept it, and `toxtrail run` to run these "
+        "stages again; or install the version that produced the results."
+    )
 
 
 def outdated_files(root: Path) -> dict[str, bytes]:

@@ -86,7 +86,8 @@ def _import_libraries() -> None:
     from toxtrail.cli import _dvc_fork
 
     _dvc_fork._import_libraries()
-    for name in {*COMMANDS.values(), "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run",
+    commands = {f"toxtrail.cli.{command}" for command in COMMANDS}
+    for name in {*commands, "dvc.cli", "dvc.commands.repro", "dvc.repo", "dvc.stage.run",
                  "mlflow.store.tracking.sqlalchemy_store",
                  "pymc", "nutpie", "toxtrail.audit.verify"}:  # fmt: skip
         with contextlib.suppress(ImportError):

@@ -3,27 +3,33 @@
 from __future__ import annotations
 
 import random
+import secrets
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.audit.lineage.context import AuditContext
+from toxtrail.audit.lineage.context import AuditContext, AuditTarget
 from toxtrail.audit.verify.context import DAMAGE_ERRORS
 from toxtrail.backends.huggingface.generation.generate_engine import length_sorted_batches
 from toxtrail.backends.huggingface.generation.packed_engine import EngineRequest
 from toxtrail.backends.protocols import LanguageModel, Progress
 from toxtrail.config.schema import GenerationConfig
+from toxtrail.config.scorer_kinds.base import ScorerConfig
+from toxtrail.errors import ConfigError
+from toxtrail.execution.factories import make_decoding, make_scorers, make_weights
 from toxtrail.execution.generate_rows import (
     GenerationRequest,
     encode_requests,
     generate_rows,
     row_seed,
 )
+from toxtrail.execution.progress import progress
 from toxtrail.execution.score_rows import (
     NamedScorer,
     ScoringInput,
     score_checked,
     scoring_request,
 )
+from toxtrail.experiment import Experiment
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
@@ -57,6 +63,154 @@ class Reproduction(NamedTuple):
     """Number of positions that differ, including missing ones."""
     score_change: float | None
     """Largest absolute difference of a scorer's toxicity; None if not scored."""
+
+
+class ReproductionResult(NamedTuple):
+    """Result of the reproduction of one variant."""
+
+    variant: str
+    rows: list[Reproduction]
+    plan: Plan
+    environment: dict[str, Any]
+    """Field -> [recorded, present] where the two differ."""
+    present: dict[str, str]
+
+    def to_json(self) -> dict[str, Any]:
+        return {
+            "variant": self.variant,
+            "rows": [row._asdict() for row in self.rows],
+            "batch_plan": self.plan._asdict(),
+            "environment": self.present,
+            "environment_differs": self.environment,
+        }
+
+
+def reproduce_samples(
+    experiment: Experiment, scene: AuditContext, subject: AuditTarget, n: int, seed: int | None
+) -> tuple[int, list[ReproductionResult]]:
+    """Sample rows, regenerate and rescore them, and compare.
+
+    Returns:
+        The random seed, and one result for each variant.
+    """
+    seed = secrets.randbelow(1 << 31) if seed is None else seed
+    variants = _variants(experiment, subject)
+    share = [n // len(variants) + (i < n % len(variants)) for i in range(len(variants))]
+    counts = [(v, count) for v, count in zip(variants, share, strict=True) if count]
+    return seed, [_variant(experiment, scene, subject, v, count, seed) for v, count in counts]
+
+
+def _variants(experiment: Experiment, subject: AuditTarget) -> list[str]:
+    """List the variants whose generations the target derives from."""
+    content_keys = {
+        link.what.partition("@")[2]: dict(link.facts).get("content key")
+        for link in subject.link.all()
+        if link.what.startswith("generate@")
+    }
+    variants = [v for v in experiment.config.variants if v in content_keys]
+    if not variants:
+        raise ConfigError(
+            "It derives from no generations of this experiment: there is nothing to reproduce."
+        )
+    for variant in variants:
+        _refuse_others(experiment, variant, content_keys[variant])
+    return variants
+
+
+def _refuse_others(experiment: Experiment, variant: str, key: str | None) -> None:
+    """Require that the local rows have this content key (an edited file keeps it, and is then
+    detected).
+    """
+    path = experiment.store.generations_path(experiment.variant(variant).family, variant)
+    manifest = experiment.store.describe_input(path).manifest if path.is_file() else None
+    if manifest is None or manifest.content_key != key:
+        raise ConfigError(
+            f"It derives from other generations of {variant} than the local ones. Check out the "
+            "commit that recorded them (see `toxtrail audit`), run `dvc checkout`, and try again."
+        )
+
+
+def _variant(
+    experiment: Experiment,
+    scene: AuditContext,
+    subject: AuditTarget,
+    variant: str,
+    n: int,
+    seed: int,
+) -> ReproductionResult:
+    from toxtrail.backends.compute.devices import environment_info, pick_device, set_num_threads
+    from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+    from toxtrail.backends.huggingface.weights.load import load_model
+
+    store, runtime = experiment.store, experiment.config.runtime
+    family = experiment.variant(variant).family
+    source = store.describe_input(store.generations_path(family, variant))
+    manifest = source.manifest
+    if manifest is None or manifest.model is None:
+        raise ConfigError(f"{source.path} does not say which model wrote it. Run `dvc repro`.")
+    if manifest.model.texts is not None:
+        raise ConfigError(
+            f"{variant} has texts from a file ({manifest.model.base.uri}): there are no weights to "
+            "regenerate them with. `toxtrail audit --verify` compares its rows with the file."
+        )
+    settings = GenerationConfig.model_validate(manifest.params["generation"])
+    plan = recorded_plan(store, variant, source.sha256, scene)
+    device = pick_device(runtime.device)
+    set_num_threads(plan.threads or runtime.threads)
+    loaded = load_model(
+        manifest.model, store.model_dir(variant), make_weights(experiment), settings.dtype, device
+    )
+    recorded = {row.key: row for row in store.read_generations(family, variant)}
+    row_keys = _referenced_rows(subject, variant) or draw(list(recorded.values()), n, seed, variant)
+    generated = regenerate(
+        store.read_prompts(),
+        HuggingFaceModel(
+            loaded.model,
+            loaded.tokenizer,
+            make_decoding(settings),
+            plan.batch_tokens or runtime.batch_tokens,
+            plan.engine or runtime.engine,  # type: ignore[arg-type]
+        ),
+        settings,
+        plan,
+        row_keys,
+        progress(),
+    )
+    prompts = {prompt.prompt_id: prompt.text for prompt in store.read_prompts()}
+    rows_to_score = [generated[key] for key in row_keys if key in generated]
+    scored = rescored(ScoringInput(rows_to_score, prompts), _judges(experiment, variant, device))
+    scores = store.read_scores(family, variant)
+    rows = [
+        compare_rows(
+            variant,
+            recorded[key],
+            generated.get(key),
+            [s for s in scores if (s.prompt_id, s.sample) == key],
+            scored,
+        )
+        for key in row_keys
+    ]
+    present = environment_info(device)
+    differs = differing_environment(manifest.environment, present)
+    return ReproductionResult(variant, rows, plan, differs, present)
+
+
+def _referenced_rows(subject: AuditTarget, variant: str) -> list[tuple[str, int]]:
+    """Return the row that the reference names, if it names one."""
+    if subject.kind != "generation":
+        return []
+    _, prompt_id, sample = subject.link.name.split("/")
+    return [(prompt_id, int(sample))]
+
+
+def _judges(experiment: Experiment, variant: str, device: str) -> list[NamedScorer]:
+    """Load the scorers of the score file's manifest, not those of the present params.yaml."""
+    store, family = experiment.store, experiment.variant(variant).family
+    path = store.scores_path(family, variant)
+    manifest = store.describe_input(path).manifest if path.is_file() else None
+    configs = manifest.params["scorers"] if manifest else {}
+    scorer_configs = {name: ScorerConfig.model_validate(values) for name, values in configs.items()}
+    return make_scorers(experiment, scorer_configs, device)
 
 
 def draw(rows: Sequence[Generation], n: int, seed: int, variant: str) -> list[Key]:

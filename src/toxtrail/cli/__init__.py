@@ -19,35 +19,35 @@ from toxtrail.console import echo, finish, prepare, shown
 from toxtrail.errors import problem_of
 from toxtrail.experiment import Experiment
 
-COMMANDS = {
-    "init": "toxtrail.cli.init",
-    "run": "toxtrail.cli.run",
-    "status": "toxtrail.cli.run",
-    "variants": "toxtrail.cli.variants",
-    "scorers": "toxtrail.cli.scorers",
-    "texts": "toxtrail.cli.texts",
-    "runs": "toxtrail.cli.runs",
-    "compare": "toxtrail.cli.compare",
-    "flips": "toxtrail.cli.flips",
-    "diff": "toxtrail.cli.diff",
-    "plan": "toxtrail.cli.plan",
-    "published": "toxtrail.cli.published",
-    "labels": "toxtrail.cli.labels",
-    "contamination": "toxtrail.cli.contamination",
-    "audit": "toxtrail.cli.audit",
-    "verify": "toxtrail.cli.verify",
-    "report": "toxtrail.cli.report",
-    "card": "toxtrail.cli.card",
-    "ui": "toxtrail.cli.report",
-    "check": "toxtrail.cli.assets",
-    "sign": "toxtrail.cli.sign",
-    "export": "toxtrail.cli.export",
-    "pin": "toxtrail.cli.assets",
-    "doctor": "toxtrail.cli.assets",
-    "upgrade": "toxtrail.cli.init",
-    "stage": "toxtrail.cli.stage",
-}
-"""Command -> its module, in the order of use."""
+COMMANDS = (
+    "init",
+    "run",
+    "status",
+    "variants",
+    "scorers",
+    "texts",
+    "runs",
+    "compare",
+    "flips",
+    "diff",
+    "plan",
+    "published",
+    "labels",
+    "contamination",
+    "audit",
+    "verify",
+    "report",
+    "card",
+    "ui",
+    "check",
+    "sign",
+    "export",
+    "pin",
+    "doctor",
+    "upgrade",
+    "stage",
+)
+"""In the order of use; each is defined in the module of its name."""
 
 
 class Commands(click.Group):
@@ -61,7 +61,7 @@ class Commands(click.Group):
         """Return the command, or None."""
         if cmd_name not in COMMANDS:
             return None
-        command = getattr(importlib.import_module(COMMANDS[cmd_name]), cmd_name)
+        command = getattr(importlib.import_module(f"toxtrail.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 

@@ -10,20 +10,20 @@ from typing import TYPE_CHECKING, NamedTuple
 import click
 
 from toxtrail.audit.lineage.resolve_path import resolve_path
-from toxtrail.cli import audit_reproduce as reproduction
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.cli.verify import BROKEN_EXIT, exit_code, public_keys, show
 from toxtrail.console import cell, console, echo, joined
 from toxtrail.errors import BackendError, ConfigError, DataError, UnreadableError
 from toxtrail.experiment import Experiment
 from toxtrail.regular_files import open_regular
-from toxtrail.reporting.table import Table, text_columns
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from rich.tree import Tree
 
     from toxtrail.audit.lineage.context import AuditContext, AuditTarget
     from toxtrail.audit.lineage.lineage import HashStatus, LineageNode
+    from toxtrail.audit.reproduce import Reproduction, ReproductionResult
     from toxtrail.audit.verify.context import Check
     from toxtrail.backends.protocols import TrackedRun
 
@@ -139,9 +139,11 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
     _say_unsearched(scene)
     checks = _checks(experiment, subject, scene, wishes.keys) if wishes.verifying else []
     used_seed: int = 0
-    outcomes: list[reproduction.ReproductionResult] = []
+    outcomes: list[ReproductionResult] = []
     if wishes.samples:
-        used_seed, outcomes = reproduction.reproduce(
+        from toxtrail.audit.reproduce import reproduce_samples
+
+        used_seed, outcomes = reproduce_samples(
             experiment, scene, subject, wishes.samples, wishes.seed
         )
     if wishes.as_json:
@@ -157,8 +159,8 @@ def _audit(experiment: Experiment, reference: str, wishes: Wishes) -> int:
         if wishes.verifying:
             show(checks, as_json=False, verbose=False, require_all=wishes.require_all)
         if wishes.samples:
-            reproduction.show(used_seed, outcomes)
-    code = exit_code(checks, wishes.require_all) or reproduction.exit_code(outcomes)
+            _print_reproduction(used_seed, outcomes)
+    code = exit_code(checks, wishes.require_all) or _reproduction_exit_code(outcomes)
     return _report(subject.link) or code
 
 
@@ -310,3 +312,54 @@ def _tree(link: LineageNode, expanded: set[tuple[str, str]]) -> Tree:
     for below in link.made_from:
         tree.children.append(_tree(below, expanded))
     return tree
+
+
+def _print_reproduction(seed: int, outcomes: Sequence[ReproductionResult]) -> None:
+    """Print the rows as a table, and the environment that produced them."""
+    rows = [row for outcome in outcomes for row in outcome.rows]
+    exact = sum(row.exact for row in rows)
+    title = f"{exact} of {len(rows)} generations reproduced exactly (seed {seed})"
+    columns = (
+        *text_columns("variant", "prompt"), *number_columns("sample"), *text_columns("exact"),
+        *number_columns("tokens", "diverges at", "differing", "score by"),
+    )  # fmt: skip
+    print_table(Table(title, columns, [_reproduction_cells(row) for row in rows]))
+    for outcome in outcomes:
+        echo(f"{outcome.variant}: batch plan: {_batch_plan(outcome)}")
+        echo(f"  here: {', '.join(f'{k} {v}' for k, v in outcome.present.items())}")
+        for name, (was, now) in outcome.environment.items():
+            echo(f"  {name}: recorded {was}, here {now}", fg="yellow")
+
+
+def _reproduction_exit_code(outcomes: Sequence[ReproductionResult]) -> int:
+    """Return 3 if a row differs although software, hardware and batch plan are as recorded."""
+    alike = [o for o in outcomes if not o.environment and o.plan.source]
+    return BROKEN_EXIT if any(not row.exact for o in alike for row in o.rows) else 0
+
+
+def _batch_plan(outcome: ReproductionResult) -> str:
+    plan = outcome.plan
+    if "backend" in outcome.environment:
+        return (
+            "the server's. Here the weights of the model card generated the rows: greedy ones "
+            "should agree except at near ties, sampled ones are different samples"
+        )
+    if not plan.source:
+        return "not recorded"
+    return (
+        f"engine {plan.engine}, batch_tokens {plan.batch_tokens}, threads {plan.threads} "
+        f"({plan.source})"
+    )
+
+
+def _reproduction_cells(row: Reproduction) -> list[str]:
+    return [
+        row.variant,
+        row.prompt_id,
+        str(row.sample),
+        "yes" if row.exact else "NO",
+        str(row.tokens),
+        "-" if row.exact else str(row.same_tokens),
+        str(row.differing_tokens),
+        "-" if row.score_change is None else f"{row.score_change:.1e}",
+    ]

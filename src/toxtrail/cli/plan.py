@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from toxtrail.cli import plan_tables
+from toxtrail.cli import _plan_tables
 from toxtrail.cli._options import Number
 from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
@@ -101,8 +101,8 @@ def plan(
     """
     experiment: Experiment = ctx.obj
     if effect is None:
-        options = plan_tables.PlanOptions(family, preset, params, offline, no_probe, device)
-        if plan_tables.print_estimate(experiment, options, as_json) and strict:
+        options = _plan_tables.PlanOptions(family, preset, params, offline, no_probe, device)
+        if _plan_tables.print_estimate(experiment, options, as_json) and strict:
             ctx.exit(1)
         return
     if preset or params:

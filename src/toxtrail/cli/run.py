@@ -1,21 +1,12 @@
-"""`toxtrail run` and `toxtrail status`: run DVC with targets, and list outdated stages."""
+"""`toxtrail run`: run DVC with targets."""
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Any
-
 import click
 
-from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.console import echo, warn
+from toxtrail.console import warn
 from toxtrail.errors import BackendError, ConfigError, did_you_mean
 from toxtrail.experiment import Experiment
-from toxtrail.regular_files import read_text
-from toxtrail.reporting.table import Table, text_columns
-
-if TYPE_CHECKING:
-    from toxtrail.audit.status.outdated_stages import Staleness
 
 
 @click.command("run", short_help="Run all outdated stages, or those that KEYs depend on.")
@@ -46,13 +37,13 @@ def run(experiment: Experiment, keys: tuple[str, ...], jobs: int, keep_going: bo
       toxtrail run score@smollm2-rude         one stage and its dependencies
       toxtrail run --jobs 2 --keep-going
     """
-    from toxtrail.cli.assets import problems_of_files
-    from toxtrail.cli.init import require_same_code
-    from toxtrail.cli.run_publishing import publish_missing
+    from toxtrail.cli._run_publishing import publish_missing
     from toxtrail.execution.run_lock import only_run
+    from toxtrail.preflight.pinned_files import pin_problems
+    from toxtrail.scaffold import require_same_code
 
-    require_same_code(experiment)
-    if changed := problems_of_files(experiment):
+    require_same_code(experiment.root)
+    if changed := pin_problems(experiment):
         raise ConfigError("\n  ".join(["pin mismatch:", *changed]))
     targets = [target for key in keys for target in _targets(experiment, key)]
     with only_run(experiment.root, warn) as lock:
@@ -87,108 +78,6 @@ def _repro(
         keep_copy(root)
     if code != 0:
         raise BackendError("dvc repro failed; see the error of the stage above.")
-
-
-@click.command("status", short_help="Show which stages are outdated, and why.")
-@json_option
-@click.pass_obj
-def status(experiment: Experiment, as_json: bool) -> None:
-    """Show which stages are outdated, and why; also while `toxtrail run` is running.
-
-    This is the output of `dvc status`, and whether the present MLflow store has the runs. Nothing
-    is locked or written.
-
-    \b
-    Examples:
-      toxtrail status
-      toxtrail status --json
-    """
-    from toxtrail.audit.status.outdated_stages import staleness
-    from toxtrail.cli.assets import problems_of_files
-    from toxtrail.cli.init import code_differs_message
-    from toxtrail.cli.run_publishing import publication_of
-    from toxtrail.execution.run_lock import running
-    from toxtrail.scaffold import stages_with_other_code
-
-    root = experiment.root
-    damage = _damage(root)
-    stale = staleness(root) if damage is None else None
-    published = publication_of(experiment)
-    if stale:
-        why = [f"its run is not in the MLflow store {published.store}"]
-        stale.stages.update({s: why for s in published.missing if s not in stale.stages})
-    files, code, runs = (
-        problems_of_files(experiment),
-        list(stages_with_other_code(root)),
-        running(root),
-    )
-    if as_json:
-        print_json(
-            {
-                "stages": stale and stale.stages,
-                "not_known": stale.others if stale else [],
-                "running": runs and {"run": runs, "stages": _running_stages(experiment)},
-                "damage": damage,
-                "mlflow": {"store": published.store, "notes": published.notes},
-                "files": files,
-                "code": code,
-            }
-        )
-        return
-    if runs:
-        stages = ", ".join(_running_stages(experiment)) or "between two stages"
-        echo(f"`toxtrail run` is running ({runs}): {stages}.")
-    if code:
-        echo(code_differs_message(code))
-    for problem in [*([damage] if damage else []), *files, *published.notes]:
-        echo("problem: ", fg="red", nl=False)
-        echo(problem)
-    if stale:
-        _print_stale(stale)
-
-
-def _print_stale(stale: Staleness) -> None:
-    if stale.others:
-        echo(f"Not checked: {', '.join(stale.others)}. `dvc status NAME` checks them.")
-    if not stale.stages:
-        echo("Every stage is up to date.")
-        return
-    title = "Stages that `toxtrail run` will run (and those after them)"
-    rows = [[stage, _why(entries)] for stage, entries in stale.stages.items()]
-    print_table(Table(title, text_columns("stage", "why"), rows))
-
-
-def _damage(root: Path) -> str | None:
-    """Return what prevents DVC from running, with the remedy."""
-    from toxtrail.audit.status.lock_repair import lock_problem
-    from toxtrail.backends.dvc_process import file_locks
-
-    lock = root / "dvc.lock"
-    text = read_text(lock, "replace") if lock.is_file() else None
-    if text is not None and (problem := lock_problem(text)):
-        return problem
-    if file_locks(root / ".dvc" / "tmp" / "rwlock") is None:
-        return (
-            ".dvc/tmp/rwlock was damaged by a kill of DVC, and `dvc repro` refuses to "
-            "run. `toxtrail run` deletes it; by hand: `rm .dvc/tmp/rwlock` while no DVC runs."
-        )
-    return None
-
-
-def _running_stages(experiment: Experiment) -> list[str]:
-    """List the stages whose outputs a running DVC process has locked for writing."""
-    import psutil
-
-    from toxtrail.backends.dvc_process import file_locks
-    from toxtrail.pipeline import stage_runs
-
-    locks = (file_locks(experiment.root / ".dvc" / "tmp" / "rwlock") or {}).get("write", {})
-    paths = {Path(p) for p, owner in locks.items() if psutil.pid_exists(int(owner["pid"]))}
-    return [
-        run.name
-        for run in stage_runs(experiment.config)
-        if any(experiment.root / out in paths for out in run.outs)
-    ]
 
 
 def _targets(experiment: Experiment, key: str) -> list[str]:
@@ -231,21 +120,3 @@ def _chains(experiment: Experiment, keys: tuple[str, ...]) -> tuple[list[str], l
     weights = [f"{'model' if v in config.models else 'finetune'}@{v}" for v in chosen]
     chains = [[f"generate@{v}", f"score@{v}", f"posterior@{v}"] for v in chosen]
     return ["prompts", *weights], chains
-
-
-def _why(entries: list[Any]) -> str:
-    """Format DVC's status of one stage."""
-    reasons: list[str] = []
-    for entry in entries:
-        if isinstance(entry, str):
-            reasons.append(entry)
-            continue
-        for what, files in entry.items():
-            if not isinstance(files, dict):
-                reasons.append(f"{what}: {files}")
-                continue
-            for name, state in files.items():
-                places = state if isinstance(state, dict) else {}
-                reasons += [f"{name}: {path} {how}" for path, how in places.items()]
-                reasons += [] if places else [f"{name}: {state}"]
-    return "; ".join(reasons)

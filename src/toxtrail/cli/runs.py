@@ -84,8 +84,8 @@ def runs(
       toxtrail runs --json
     """
     from toxtrail import results
-    from toxtrail.cli import runs_table
-    from toxtrail.cli.runs_checks import checked, unchecked, with_verdicts
+    from toxtrail.cli import _runs_table
+    from toxtrail.cli._runs_checks import checked, unchecked, with_verdicts
     from toxtrail.execution.factories import make_tracker
 
     refuse_several({"--tree": tree, "--orphans": orphans, f"--{form}": form and form != "json"})
@@ -106,17 +106,17 @@ def runs(
         unchecked(selected, "because of --no-check") if no_check else checked(experiment, selected)
     )
     if form == "json":
-        print_json(runs_table.as_json(rows))
+        print_json(_runs_table.as_json(rows))
     elif form == "csv":
-        print_csv(runs_table.run_rows(rows))
+        print_csv(_runs_table.run_rows(rows))
     elif not selected:
         echo(_why_none(experiment, filter_string, family, kind, revision))
     elif tree:
         rows = with_verdicts(experiment, rows)
-        runs_table.print_tree(rows)
+        _runs_table.print_tree(rows)
     else:
-        runs_table.show(rows, resources, form or "text")
-    runs_table.warn(rows)
+        _runs_table.show(rows, resources, form or "text")
+    _runs_table.warn(rows)
 
 
 def _why_none(experiment: Experiment, *wishes: str | None) -> str:
@@ -129,7 +129,7 @@ def _why_none(experiment: Experiment, *wishes: str | None) -> str:
             return f"None of {number} runs matches. `toxtrail runs` lists all."
     if not experiment.exists:
         return NO_RUNS
-    from toxtrail.cli.run_publishing import publication_of
+    from toxtrail.cli._run_publishing import publication_of
 
     publication = publication_of(experiment)
     if publication.missing:

@@ -53,10 +53,10 @@ def stage(experiment: Experiment) -> None:
       toxtrail stage prompts
       toxtrail stage generate smollm2-instruct
     """
-    from toxtrail.cli.init import require_same_code
+    from toxtrail.scaffold import require_same_code
 
     if experiment.exists:
-        require_same_code(experiment)
+        require_same_code(experiment.root)
 
 
 @stage.command("prompts")
@@ -81,10 +81,10 @@ def model_command(experiment: Experiment, key: str) -> None:
     store, texts = experiment.store, models[key].texts
     if texts is not None:
         model.run_texts(store, key, models[key], texts, make_asset_store(experiment))
-        _tell_doubts(experiment, key)
+        _warn_of_caveats(experiment, key)
         return
     model.run(store, key, models[key], make_weights(experiment), make_verifier(experiment))
-    _tell_doubts(experiment, key)
+    _warn_of_caveats(experiment, key)
     for adapter in experiment.store.read_card(key).adapters:
         if adapter.brings:
             files = " and ".join(what for what, _ in adapter.brings)
@@ -116,7 +116,7 @@ def finetune_command(experiment: Experiment, key: str) -> None:
             environment_info(device),
         )
         cost["steps"] = trained.steps
-    _tell_doubts(experiment, key)
+    _warn_of_caveats(experiment, key)
 
 
 @stage.command("generate")
@@ -279,21 +279,8 @@ def report_command(experiment: Experiment) -> None:
     report.run(experiment.store, list(experiment.config.families))
 
 
-def doubts_of(experiment: Experiment) -> dict[str, list[str]]:
-    """Return variant -> caveats of its identity, for identified weights."""
-    from contextlib import suppress
+def _warn_of_caveats(experiment: Experiment, key: str) -> None:
+    from toxtrail.audit.verify.weights import identity_caveats
 
-    from toxtrail.audit.verify.weights import weak_marks
-    from toxtrail.errors import DataError
-
-    store, cards = experiment.store, {}
-    for key in experiment.config.variants:
-        if (store.model_dir(key) / "model.json").is_file():
-            with suppress(DataError):  # a damaged card is what `verify` is about
-                cards[key] = store.read_card(key)
-    return weak_marks(experiment.config, cards)
-
-
-def _tell_doubts(experiment: Experiment, key: str) -> None:
-    for line in doubts_of(experiment).get(key, ()):
+    for line in identity_caveats(experiment).get(key, ()):
         warn(f"weak: {key}: {line}.")

@@ -9,8 +9,15 @@ from toxtrail.config.asset_uris import FileUri, parse_uri
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.errors import ToxtrailError
+from toxtrail.execution.factories import make_asset_store
+from toxtrail.experiment import Experiment
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.storage.artifacts import ArtifactStore
+
+
+def pin_problems(experiment: Experiment) -> list[str]:
+    """Return one line for each local file of an experiment that does not match its pin."""
+    return drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
 
 
 def drifted_files(config: Config, store: ArtifactStore, assets: Assets) -> list[str]:

@@ -28,6 +28,8 @@ from toxtrail.audit.verify.params import changes, other_model
 from toxtrail.backends.checkpoint_files.converted_copies import converted_folder
 from toxtrail.config.schema import Config
 from toxtrail.config.sections import PinnedAsset
+from toxtrail.errors import DataError
+from toxtrail.experiment import Experiment
 from toxtrail.pipeline import StageRun
 from toxtrail.preflight.pinned_files import hashes_used_by_results
 from toxtrail.provenance.identity import (
@@ -105,6 +107,16 @@ def verify_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
         yield from _verify_card(evidence, card, cards_by_key)
         for line in marks.get(key, ()):
             yield weak("model cards", f"models/{key}/model.json", line)
+
+
+def identity_caveats(experiment: Experiment) -> dict[str, list[str]]:
+    """Return variant -> caveats of its identity, for identified weights."""
+    store, cards_by_key = experiment.store, {}
+    for key in experiment.config.variants:
+        if (store.model_dir(key) / "model.json").is_file():
+            with suppress(DataError):  # `verify` reports a damaged card
+                cards_by_key[key] = store.read_card(key)
+    return weak_marks(experiment.config, cards_by_key)
 
 
 def weak_marks(config: Config, cards_by_key: Mapping[str, ModelIdentity]) -> dict[str, list[str]]:

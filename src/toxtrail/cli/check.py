@@ -1,4 +1,4 @@
-"""`toxtrail check`, `pin` and `doctor`: check params.yaml, its files and the environment."""
+"""`toxtrail check`: check params.yaml and the files it names."""
 
 from __future__ import annotations
 
@@ -7,11 +7,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toxtrail.cli._output import json_option, print_json, print_table
-from toxtrail.cli.check_online import AVAILABLE, check_hub_assets, print_online
+from toxtrail.cli._check_online import AVAILABLE, check_hub_assets, print_online
+from toxtrail.cli._output import json_option, print_json
 from toxtrail.console import echo
 from toxtrail.experiment import Experiment
-from toxtrail.reporting.table import Table, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.preflight.source_contents import InClusters
@@ -37,16 +36,17 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
       toxtrail check --online
       toxtrail check --json
     """
-    from toxtrail.cli.stage import doubts_of
+    from toxtrail.audit.verify.weights import identity_caveats
+    from toxtrail.preflight.pinned_files import pin_problems
     from toxtrail.scaffold import stages_with_other_code
 
     experiment: Experiment = ctx.obj
     config = experiment.config
-    unpinned, changed = config.unpinned(), problems_of_files(experiment)
-    drawn = prompts_of(experiment)
-    code, notes = list(stages_with_other_code(experiment.root)), notes_of_reading(experiment)
-    changed += problems_of_reading(experiment) + problems_of_device(config.runtime.device)
-    outside, weak = outside_of(experiment), doubts_of(experiment)
+    unpinned, changed = config.unpinned(), pin_problems(experiment)
+    drawn = _prompts_of(experiment)
+    code, notes = list(stages_with_other_code(experiment.root)), _notes_of_reading(experiment)
+    changed += _problems_of_reading(experiment) + _problems_of_device(config.runtime.device)
+    outside, weak = _outside_of(experiment), identity_caveats(experiment)
     statuses = check_hub_assets(config) if online else []
     if as_json:
         result: dict[str, Any] = {
@@ -62,7 +62,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     else:
         lines = [f"{o['place']}: outside the experiment, {o['path']}" for o in outside]
         lines += [f"weak: {key}: {line}" for key, caveats in weak.items() for line in caveats]
-        _print_check(experiment, unpinned, changed, [*drawn_lines(drawn), *notes, *lines])
+        _print_check(experiment, unpinned, changed, [*_drawn_lines(drawn), *notes, *lines])
         _print_code(code)
         if online:
             print_online(statuses)
@@ -71,67 +71,7 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
         ctx.exit(1)
 
 
-@click.command("pin", short_help="Write every asset's hash into params.yaml.")
-@click.option("--dry-run", is_flag=True, help="Print the pins without writing them.")
-@json_option
-@click.pass_obj
-def pin(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
-    """Resolve every asset and write its commit or sha256 into params.yaml, keeping its comments.
-
-    Branches and tags are resolved to 40-digit commits. A local file that was edited gets its new
-    hash: use this to accept a change of data.
-
-    \b
-    Examples:
-      toxtrail pin
-      toxtrail pin --dry-run
-    """
-    from toxtrail.backends.assets.resolve_pins import resolve_pins
-    from toxtrail.config.edit_params import write_pins
-    from toxtrail.execution.factories import make_asset_store
-
-    pins = resolve_pins(experiment.config.sources(), make_asset_store(experiment))
-    if not dry_run:
-        write_pins(experiment.root / "params.yaml", pins)
-    if as_json:
-        print_json([entry._asdict() for entry in pins])
-        return
-    rows = [[p.place, p.new_uri, (p.sha256 or "-")[:16], "yes" if p.changed else ""] for p in pins]
-    print_table(Table(None, text_columns("place", "asset", "sha256", "changed"), rows))
-    count = sum(p.changed for p in pins)
-    echo(f"{count} pin(s) {'would be ' if dry_run else ''}written to params.yaml.")
-
-
-@click.command(
-    "doctor", short_help="Check the environment: versions, device, cache, git, DVC, MLflow."
-)
-@json_option
-@click.pass_context
-def doctor(ctx: click.Context, as_json: bool) -> None:
-    """Check the environment: Python, versions against requirements.txt, device, cache, git, DVC,
-    MLflow.
-
-    \b
-    Examples:
-      toxtrail doctor
-      toxtrail doctor --json
-    """
-    from toxtrail.preflight.machine import machine_checks
-
-    experiment: Experiment = ctx.obj
-    results = machine_checks(experiment.root)
-    if as_json:
-        print_json([result._asdict() for result in results])
-    else:
-        rows: list[list[Any]] = [
-            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in results
-        ]
-        print_table(Table(None, text_columns("", "what", "found", "cure"), rows))
-    if not all(result.ok for result in results):
-        ctx.exit(1)
-
-
-def outside_of(experiment: Experiment) -> list[dict[str, str]]:
+def _outside_of(experiment: Experiment) -> list[dict[str, str]]:
     """List the local assets outside the experiment: key in params.yaml, and path."""
     from toxtrail.execution.factories import make_asset_store
 
@@ -142,15 +82,7 @@ def outside_of(experiment: Experiment) -> list[dict[str, str]]:
     return [{"place": key_path, "path": str(path)} for key_path, path in places if path is not None]
 
 
-def problems_of_files(experiment: Experiment) -> list[str]:
-    """List local files that are missing or do not match their pins."""
-    from toxtrail.execution.factories import make_asset_store
-    from toxtrail.preflight.pinned_files import drifted_files
-
-    return drifted_files(experiment.config, experiment.store, make_asset_store(experiment))
-
-
-def problems_of_reading(experiment: Experiment) -> list[str]:
+def _problems_of_reading(experiment: Experiment) -> list[str]:
     """List local sources and scorers without the contents that params.yaml requires."""
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import (
@@ -167,7 +99,7 @@ def problems_of_reading(experiment: Experiment) -> list[str]:
     ]
 
 
-def problems_of_device(device: str) -> list[str]:
+def _problems_of_device(device: str) -> list[str]:
     """Report a device that this machine does not have; import torch only if necessary."""
     if device in ("auto", "cpu"):
         return []
@@ -181,7 +113,7 @@ def problems_of_device(device: str) -> list[str]:
     return []
 
 
-def notes_of_reading(experiment: Experiment) -> list[str]:
+def _notes_of_reading(experiment: Experiment) -> list[str]:
     """List settings detected from the contents of a source (its delimiter)."""
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import detected_delimiters
@@ -189,7 +121,7 @@ def notes_of_reading(experiment: Experiment) -> list[str]:
     return detected_delimiters(experiment.config, make_asset_store(experiment))
 
 
-def prompts_of(experiment: Experiment) -> list[InClusters]:
+def _prompts_of(experiment: Experiment) -> list[InClusters]:
     """Return the numbers of prompts and clusters of subsets with a cluster column."""
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import prompts_in_clusters
@@ -197,7 +129,7 @@ def prompts_of(experiment: Experiment) -> list[InClusters]:
     return prompts_in_clusters(experiment.config, make_asset_store(experiment))
 
 
-def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
+def _drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
     """Return lines on prompts and clusters of each subset, with a warning for too few."""
     from toxtrail.reporting.result_text import FEW_CLUSTERS
 
@@ -213,7 +145,7 @@ def drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
 
 
 def _print_code(names: Sequence[str]) -> None:
-    from toxtrail.cli.init import code_differs_message
+    from toxtrail.scaffold import code_differs_message
 
     if names:
         echo("problem: ", fg="red", nl=False)

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from rich.tree import Tree
 
     from toxtrail.backends.protocols import TrackedRun
-    from toxtrail.cli.runs_checks import CheckedRun
+    from toxtrail.cli._runs_checks import CheckedRun
 
 COLUMNS = (
     *text_columns("run id", "name", "kind", "family", "role"),

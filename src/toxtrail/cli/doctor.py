@@ -1,0 +1,40 @@
+"""`toxtrail doctor`: check the environment."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from toxtrail.cli._output import json_option, print_json, print_table
+from toxtrail.experiment import Experiment
+from toxtrail.reporting.table import Table, text_columns
+
+
+@click.command(
+    "doctor", short_help="Check the environment: versions, device, cache, git, DVC, MLflow."
+)
+@json_option
+@click.pass_context
+def doctor(ctx: click.Context, as_json: bool) -> None:
+    """Check the environment: Python, versions against requirements.txt, device, cache, git, DVC,
+    MLflow.
+
+    \b
+    Examples:
+      toxtrail doctor
+      toxtrail doctor --json
+    """
+    from toxtrail.preflight.machine import machine_checks
+
+    experiment: Experiment = ctx.obj
+    results = machine_checks(experiment.root)
+    if as_json:
+        print_json([result._asdict() for result in results])
+    else:
+        rows: list[list[Any]] = [
+            ["ok" if f.ok else "PROBLEM", f.what, f.found, f.cure] for f in results
+        ]
+        print_table(Table(None, text_columns("", "what", "found", "cure"), rows))
+    if not all(result.ok for result in results):
+        ctx.exit(1)
