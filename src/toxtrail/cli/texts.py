@@ -182,9 +182,9 @@ def compare(
       toxtrail texts compare base.eval tuned.eval --params params.yaml --scorer detoxify --json
     """
     from toxtrail.analysis.score_table import ALL
+    from toxtrail.cli._texts_compare import TextsFile, compare_files
     from toxtrail.cli.compare import sections_to_print
     from toxtrail.cli.compare_tables import print_comparison, print_rows
-    from toxtrail.cli.texts_compare import TextsFile, compare_files
     from toxtrail.datasets.generated_texts import read_generated_texts
 
     sections = sections_to_print(tables, all_tables, form)
