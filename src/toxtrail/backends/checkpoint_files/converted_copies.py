@@ -91,6 +91,6 @@ def _existing_copy(folder: Path) -> ConvertedCopy | None:
 
 
 def _write_listing(folder: Path, metadata: CopyMetadata) -> None:
-    files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
+    files = hash_tree(folder)
     listing = {"files": [file.to_json() for file in files], **metadata._asdict()}
     (folder / LISTING).write_text(json.dumps(listing, indent=2) + "\n", encoding="utf-8")
