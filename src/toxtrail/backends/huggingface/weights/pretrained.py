@@ -36,6 +36,18 @@ WEIGHTS_CURE = (
 )
 
 
+IMAGE_TEXT_TYPES = frozenset(
+    (
+        "aya_vision", "cohere2_vision", "deepseek_vl", "exaone4_5", "glm4v", "idefics2", "idefics3",
+        "internvl", "lfm2_vl", "lighton_ocr", "llava", "llava_next", "llava_onevision", "mistral3",
+        "qwen2_5_vl", "qwen2_vl", "qwen3_vl", "qwen3_vl_moe", "smolvlm",
+    )
+)  # fmt: skip
+"""Types of image-text models that, given a text alone, compute what their text model computes, to
+the bit (tests/backends/huggingface/weights/test_image_text.py). Others do not: PaliGemma, for
+example, attends to a prompt in both directions."""
+
+
 def read_config(folder: Path, name: str) -> PreTrainedConfig:
     """Read the model's configuration. `name` is the model's name in error messages.
 
@@ -60,20 +72,34 @@ def model_type_problem(model_type: object, has_code: bool) -> str | None:
 
     The code of transformers is used, even if the repo has its own code."""
     import transformers
-    from transformers.models.auto.modeling_auto import MODEL_FOR_CAUSAL_LM_MAPPING_NAMES
+    from transformers.models.auto import modeling_auto as auto
 
-    if isinstance(model_type, str) and model_type in MODEL_FOR_CAUSAL_LM_MAPPING_NAMES:
+    if isinstance(model_type, str) and (
+        model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type in IMAGE_TEXT_TYPES
+    ):
         return None
+    text = escape_control_chars(truncate_text(repr(model_type), 60))
+    if model_type in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
+        return (
+            f"model_type {text} is a multimodal model whose output for a text alone was not shown "
+            "to be that of its text model. Use the text model that it was built from."
+        )
     advice = (
         "It includes its own Python code, which is never run."
         if has_code
         else "Update transformers, or check that this is a causal language model."
     )
-    text = escape_control_chars(truncate_text(repr(model_type), 60))
     return (
         f"model_type {text} is not a language model known to transformers "
         f"{transformers.__version__}. {advice}"
     )
+
+
+def auto_class(model_type: str) -> Any:
+    """Return the class of transformers that loads a type of model."""
+    from transformers import AutoModelForCausalLM, AutoModelForImageTextToText
+
+    return AutoModelForImageTextToText if model_type in IMAGE_TEXT_TYPES else AutoModelForCausalLM
 
 
 def read_json(path: Path, name: str) -> dict[str, Any]:
@@ -133,9 +159,8 @@ def load_base(
             the files is unexpected.
     """
     import torch
-    from transformers import AutoModelForCausalLM
 
-    read_config(folder, name)
+    config = read_config(folder, name)
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if quantization is not None:
         options |= {"quantization_config": quantization, "device_map": {"": device}}
@@ -143,7 +168,7 @@ def load_base(
         if (folder / file).is_file():
             read_json(folder / file, name)
     with library_errors(f"{name} cannot be loaded", WEIGHTS_CURE), silence_libraries():
-        loaded: Any = AutoModelForCausalLM.from_pretrained(
+        loaded: Any = auto_class(config.model_type).from_pretrained(
             folder, output_loading_info=True, **_SAFE, **options
         )
     model: PreTrainedModel = loaded[0]
@@ -192,9 +217,7 @@ def embedding_rows(model: PreTrainedModel | PeftModel) -> int:
 
 def model_from_config(config: PreTrainedConfig, **options: object) -> PreTrainedModel:
     """Build a model of this configuration without loading weights."""
-    from transformers import AutoModelForCausalLM
-
-    model: PreTrainedModel = AutoModelForCausalLM.from_config(  # type: ignore[no-untyped-call]
+    model: PreTrainedModel = auto_class(config.model_type).from_config(
         config, trust_remote_code=False, **options
     )
     return model
