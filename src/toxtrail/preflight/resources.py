@@ -258,6 +258,8 @@ def _token_count(inputs: EstimateInputs, stage_run: StageRun) -> int | None:
         return training_tokens(inputs, key)
     if stage not in ("generate", "score") or rows is None:
         return None
+    if stage == "generate" and key and inputs.config.texts_of(key):
+        return 0
     scorers = len(inputs.config.scoring.scorers) if stage == "score" else 1
     return rows * inputs.config.generation.max_new_tokens * scorers
 
@@ -268,6 +270,8 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
         return None
     stage, key, config = stage_run.stage.name, stage_run.key, inputs.config
     if key is None or stage not in ("model", "finetune", "generate", "score"):
+        return OVERHEAD_S
+    if stage == "generate" and config.texts_of(key):
         return OVERHEAD_S
     if stage == "model":
         asset = inputs.sizes.get(f"models.{key}")
