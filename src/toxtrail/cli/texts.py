@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import click
 
+from toxtrail.cli._options import NewPath
 from toxtrail.cli._output import (
     OutputFormat,
     format_options,
@@ -204,6 +206,55 @@ def compare(
         print_comparison(summary, source, scorer, ALL, form or "text", sections)
     for line in notes:
         echo(line, err=form is not None)
+
+
+@texts.command("convert", short_help="Write the texts of a file as a plain table.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option(
+    "--to",
+    type=NewPath(),
+    required=True,
+    metavar="FILE",
+    help="Output .jsonl file (must not exist).",
+)
+@reading_options
+def convert(
+    file: Path,
+    to: Path,
+    file_format: str | None,
+    prompt: str | None,
+    text: str | None,
+    sample: str | None,
+    delimiter: str | None,
+) -> None:
+    """Write the prompts and texts of FILE as JSON lines with `prompt` and `text`.
+
+    Use it to read a file that another program wrote, or to sample the prompts of an experiment from
+    an Inspect log or a garak report (prompts.subsets, column: prompt). Texts that the file records
+    as missing are left out and counted.
+
+    \b
+    Examples:
+      toxtrail texts convert logs/run.eval --to run.jsonl
+      toxtrail texts convert garak.report.jsonl --to prompts.jsonl
+    """
+    from toxtrail.analysis.text_matching import group_by_prompt
+    from toxtrail.datasets.generated_texts import read_generated_texts
+
+    if to.exists() or to.suffix.lower() != ".jsonl":
+        raise ConfigError(f"--to: give a new file with the ending .jsonl, not {to}.")
+    reader = _reader(file, file_format, prompt, text, sample, delimiter)
+    groups = group_by_prompt(read_generated_texts(file, reader))
+    rows = [(row.prompt, row.text) for group in groups.values() for row in group]
+    lines = [
+        json.dumps({"prompt": p, "text": t}, ensure_ascii=False) for p, t in rows if t is not None
+    ]
+    to.write_text("".join(f"{line}\n" for line in lines), "utf-8")
+    missing = len(rows) - len(lines)
+    echo(
+        f"{to}: {len(lines):,} texts of {len(groups):,} prompts"
+        + (f"; {missing:,} are recorded as missing and were left out." if missing else ".")
+    )
 
 
 class GivenTexts(NamedTuple):

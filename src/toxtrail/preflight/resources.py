@@ -269,9 +269,8 @@ def _seconds(inputs: EstimateInputs, stage_run: StageRun) -> float | None:
     if inputs.speed is None:
         return None
     stage, key, config = stage_run.stage.name, stage_run.key, inputs.config
-    if key is None or stage not in ("model", "finetune", "generate", "score"):
-        return OVERHEAD_S
-    if stage == "generate" and config.texts_of(key):
+    is_texts = stage == "generate" and config.texts_of(key or "") is not None
+    if key is None or is_texts or stage not in ("model", "finetune", "generate", "score"):
         return OVERHEAD_S
     if stage == "model":
         asset = inputs.sizes.get(f"models.{key}")
