@@ -74,12 +74,11 @@ def model_type_problem(model_type: object, has_code: bool) -> str | None:
     import transformers
     from transformers.models.auto import modeling_auto as auto
 
-    if isinstance(model_type, str) and (
-        model_type in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or model_type in IMAGE_TEXT_TYPES
-    ):
+    name = model_type if isinstance(model_type, str) else ""
+    if name in auto.MODEL_FOR_CAUSAL_LM_MAPPING_NAMES or name in IMAGE_TEXT_TYPES:
         return None
     text = escape_control_chars(truncate_text(repr(model_type), 60))
-    if model_type in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
+    if name in auto.MODEL_FOR_MULTIMODAL_LM_MAPPING_NAMES:
         return (
             f"model_type {text} is a multimodal model whose output for a text alone was not shown "
             "to be that of its text model. Use the text model that it was built from."
