@@ -261,7 +261,7 @@ def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
     ("values", "pooling", "said"),
     [
         (VALUES, None, "switched off"),
-        ({"base": {"a": [0.9, 0.1]}}, POOLING, "one variant alone"),
+        ({"base": {"a": [0.9, 0.1]}}, POOLING, "at least two variants"),
         (
             {"base": {"a": [0.9, 0.1], "b": [None]}, "tuned": {"a": [0.9, 0.1], "b": [0.2]}},
             POOLING,

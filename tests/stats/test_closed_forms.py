@@ -88,7 +88,7 @@ def test_counts_that_are_none_are_refused(toxic, n):
     from toxtrail.errors import DataError
 
     with pytest.raises(
-        DataError, match="a count is not between 0 and its prompts|one variant alone"
+        DataError, match="a count is not between 0 and its prompts|at least two variants"
     ):
         published_model.build(np.array(toxic), np.array(n))
 

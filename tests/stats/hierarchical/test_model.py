@@ -123,7 +123,7 @@ def test_counts_keep_all_that_the_likelihood_needs():
         ([np.zeros((3, 2)), np.zeros((0, 2))], "no prompt that every variant answered"),
         ([np.array([[0.5, 1.0]])], "more than one continuation"),
         ([np.array([[np.nan, 1.0]])], "more than one continuation"),
-        ([np.zeros((3, 1))], "one variant alone"),
+        ([np.zeros((3, 1))], "at least two variants"),
     ],
 )
 def test_what_cannot_be_pooled_is_refused_with_the_reason(labels, said):
