@@ -17,6 +17,7 @@ from zlib import crc32
 import numpy as np
 
 from toxtrail.config.schema import PoolingConfig, PosteriorConfig
+from toxtrail.records.results import VariantIdentity
 from toxtrail.records.rows import Generation, Score
 
 CONFIG = PosteriorConfig(
@@ -54,12 +55,9 @@ def alone(asked: argparse.Namespace) -> None:
     texts = {name: build_response_table(spoken(own)) for name, own in rows.items()}
     start = time.perf_counter()
     summaries = {
-        name: {
-            "variant": name, "family": "f", "role": "x", "parent": None if name == "v00" else "v00",
-            **estimate_variant_rates(table, texts[name], name, "judge", CONFIG).summary,
-        }
+        name: estimate_variant_rates(table, texts[name], identity(name), "judge", CONFIG).summary
         for name, table in tables.items()
-    }  # fmt: skip
+    }
     rates = time.perf_counter() - start
     start = time.perf_counter()
     if asked.part == "compare":
@@ -67,18 +65,23 @@ def alone(asked: argparse.Namespace) -> None:
         from toxtrail.stages.compare import with_figures
 
         found = with_figures(compare_family(tables, texts, summaries, "v00", "judge", CONFIG))
-        note = f"{len(found.summary['pairs'])} rows; rates of all variants before: {rates:.0f} s"
+        note = f"{len(found.summary.pairs)} rows; rates of all variants before: {rates:.0f} s"
     elif asked.part == "pool":
         from toxtrail.analysis.pooled_estimates import pool_family
         from toxtrail.stats.hierarchical.model import sample_posterior
 
         found = pool_family(tables, summaries, "v00", "judge", CONFIG, POOLING, sample_posterior)
-        status = found.summary["scorers"]["judge"]
-        note = f"{status['status']} {status['reason']}, {status['effort']}, {status['diagnostics']}"
+        status = found.summary.scorers["judge"]
+        note = f"{status.status} {status.reason}, {status.effort}, {status.diagnostics}"
     else:
         note = pairwise_best(tables, asked)
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
     print(f"{time.perf_counter() - start:.0f} s of work, at most {memory:.0f} MiB; {note}")
+
+
+def identity(name: str) -> VariantIdentity:
+    parent = None if name == "v00" else "v00"
+    return VariantIdentity(variant=name, family="f", role="x", parent=parent)
 
 
 def pairwise_best(tables, asked) -> str:

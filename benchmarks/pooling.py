@@ -23,6 +23,7 @@ from scipy.special import expit
 
 from toxtrail.analysis.family import VariantPair
 from toxtrail.analysis.pooled_row_checks import RowEvidence, withheld_rows
+from toxtrail.records.columns import to_json
 from toxtrail.stats import sampling
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import predictive_checks, replicated
@@ -184,9 +185,14 @@ def judged(truth: Scenario, seed: int) -> dict[str, Any]:
     own = RowEvidence(counts, predicted, rate, drawn.posterior["sd_interaction"])
     rows = withheld_rows(own, who, names, parts, 0.95)
     whole = [c.statistic for c in checks if not LEAST_P <= c.p <= 1 - LEAST_P]
-    found = {"whole": whole, "rows": rows, "sd": float(np.median(own.sd_interaction)),
-             "diverging": int(drawn.diverging.sum()), "published": {}}  # fmt: skip
-    gone = {(row["b"], row["subset"]) for row in rows if "b" in row}
+    found: dict[str, Any] = {
+        "whole": whole,
+        "rows": [to_json(row) for row in rows],
+        "sd": float(np.median(own.sd_interaction)),
+        "diverging": int(drawn.diverging.sum()),
+        "published": {},
+    }
+    gone = {(row.b, row.subset) for row in rows if row.b is not None}
     for v, s in np.ndindex(variants - 1, subsets):
         lo, hi = equal_tailed_interval(rate[:, :, v + 1, s] - rate[:, :, 0, s], 0.95)
         key = f"v{v + 1} s{s}"

@@ -57,6 +57,8 @@ PLUMBING = {
     "toxtrail.provenance",
     "toxtrail.records",
     "toxtrail.records.analysis_output",
+    "toxtrail.records.columns",
+    "toxtrail.records.results",
     "toxtrail.records.csv_text",
     "toxtrail.records.figure",
     "toxtrail.reporting",

@@ -13,13 +13,6 @@ from typing import Any
 import pytest
 import yaml
 
-from toxtrail.analysis.comparison import (
-    OPTIONAL_TABLE_NAMES,
-    TABLE_NAMES,
-    compare_family,
-    with_pooled,
-)
-from toxtrail.analysis.flips import LabelChange, with_texts
 from toxtrail.analysis.response_flags.registry import flag_meanings
 from toxtrail.config.load import parse_config
 from toxtrail.records.columns import columns_of, doc_lines
@@ -59,53 +52,12 @@ def test_the_page_documents_result_rows_as_their_classes_do():
 
 
 def test_the_page_has_every_table(documented):
-    assert set(documented) == {*TABLE_NAMES, *OPTIONAL_TABLE_NAMES, *SCHEMAS, "flips"}
+    assert set(documented) == {*TABLES, *SCHEMAS, "flips"}
 
 
 @pytest.mark.parametrize("name", SCHEMAS)
 def test_the_columns_of_rows_are_documented(documented, name):
     assert documented[name] == SCHEMAS[name].names
-
-
-@pytest.mark.parametrize("name", TABLE_NAMES)
-def test_the_columns_of_a_comparison_are_documented(documented, name, comparison):
-    columns = {column for row in comparison[name] for column in row}
-    assert set(documented[name]) == columns
-    assert len(documented[name]) == len(columns)
-
-
-def test_the_columns_of_flips_are_documented(documented):
-    flip = LabelChange("p", 0, "s", "none", "became toxic", 0.1, 0.9, 0.8)
-    assert documented["flips"] == list(with_texts(flip, {}, {}, {}))
-
-
-@pytest.fixture(scope="module")
-def comparison():
-    """The smallest family there is."""
-    from toxtrail.analysis.response_table import build_response_table
-    from toxtrail.analysis.score_table import build_score_table
-    from toxtrail.analysis.variant_rates import estimate_variant_rates
-    from toxtrail.config.schema import PosteriorConfig
-    from toxtrail.records.rows import Generation, Score
-
-    config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
-    tables, texts, summaries = {}, {}, {}
-    for name, parent in (("a", None), ("b", "a")):
-        rows = [
-            Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)
-        ]
-        tables[name] = build_score_table(rows)
-        texts[name] = build_response_table(
-            [
-                Generation(r.prompt_id, 0, "s", "ok", "Some words.", (1, 2), 3, "stop", "")
-                for r in rows
-            ]
-        )
-        who = {"variant": name, "family": "f", "role": name, "parent": parent}
-        found = estimate_variant_rates(tables[name], texts[name], name, "judge", config)
-        summaries[name] = {**who, **found.summary}
-    found = compare_family(tables, texts, summaries, "a", "judge", config)
-    return with_pooled(found, {"scorers": {}, "rates": [], "pairs": []}).summary
 
 
 def merged(values: Any, part: Any) -> Any:
@@ -132,47 +84,6 @@ def test_the_page_on_prompts_names_every_option():
     text = (ROOT / "docs/prompts.md").read_text("utf-8")
     table = " ".join(re.findall(r"^\| (.*?) \|", text, re.M))
     assert set(re.findall(r"`(\w+)`", table)) == set(SubsetConfig.model_fields)
-
-
-def test_the_columns_of_doses_and_slopes_are_documented(documented, series):
-    for name in ("doses", "slopes"):
-        assert documented[name] == unordered(documented[name], series[name][0])
-
-
-def test_the_columns_of_recipes_are_documented(documented):
-    import numpy as np
-    import xarray as xr
-
-    from toxtrail.analysis.pooled_estimates import rows_from_draws
-
-    draws = np.random.default_rng(1).random((2, 50, 1, 1, 1))
-    dims = ("chain", "draw", "scorer")
-    rows = {
-        "rate": ((*dims, "variant", "subset"), draws),
-        "recipe_spread": ((*dims, "recipe"), draws[..., 0]),
-        "recipe_variants": (("recipe",), [3]),
-    }
-    coords = {"scorer": ["judge"], "variant": ["a"], "subset": ["all"], "recipe": ["r"]}
-    found = rows_from_draws(xr.Dataset(rows, coords), [], 0.95, {})
-    assert documented["recipes"] == list(found["recipes"][0])
-
-
-def unordered(names: list[str], row: Any) -> list[str]:
-    """The names of a row, in the order of these."""
-    return sorted(row, key=lambda name: names.index(name) if name in names else len(names))
-
-
-@pytest.fixture(scope="module")
-def series():
-    from toxtrail.analysis.dose_response import dose_tables
-    from toxtrail.analysis.score_table import build_score_table
-    from toxtrail.config.schema import PosteriorConfig
-    from toxtrail.records.rows import Score
-
-    config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=1000, seed=1)
-    rows = [Score(f"s-{i}", 0, "s", "judge", "ok", i / 9, {"toxic": i / 9}, 1) for i in range(10)]
-    summaries = {name: {"parent": "p", "dose": dose} for name, dose in (("a", 1.0), ("b", 2.0))}
-    return dose_tables({name: build_score_table(rows) for name in summaries}, summaries, config)
 
 
 def test_no_page_holds_an_unresolved_merge():

@@ -77,7 +77,7 @@ SCORE_TABLE_CODE = (
     "analysis/family.py",
     "analysis/inference_data.py",
     "analysis/scorer_correction.py",
-    "analysis/mean_columns.py",
+    "analysis/mean_estimates.py",
     "analysis/response_table.py",
     "analysis/score_table.py",
     "analysis/response_flags",

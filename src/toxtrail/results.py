@@ -14,6 +14,7 @@ from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
+    from toxtrail.records.results import VariantSummary
     from toxtrail.records.rows import Generation, Score
 
 NO_RUNS = (
@@ -32,8 +33,7 @@ class VariantResults(NamedTuple):
     """Its name, with the id of its run, if any."""
     source: str
     """Where it was read."""
-    summary: dict[str, Any]
-    """Summary of its posterior."""
+    summary: VariantSummary
     scores: list[Score]
     generations: list[Generation]
     prompts: dict[str, str]
@@ -161,6 +161,8 @@ def results_from_run(
     experiment: Experiment, run: TrackedRun, label: str | None = None
 ) -> VariantResults:
     """Read all results of a variant's run."""
+    from toxtrail.records.analysis_output import parse_summary
+    from toxtrail.records.results import VariantSummary
     from toxtrail.storage.artifacts import read_generations, read_prompts, read_scores
 
     if run.tags.get("toxtrail.kind") != "variant":
@@ -169,11 +171,12 @@ def results_from_run(
             "variant` lists those."
         )
     files = make_tracker(experiment).files(run)
+    label = label or f"{run.name} {run.run_id[:8]}"
     return VariantResults(
         run.name,
-        label or f"{run.name} {run.run_id[:8]}",
+        label,
         f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})",
-        read_run_summary(experiment, run),
+        parse_summary(VariantSummary, read_run_summary(experiment, run), label),
         read_scores(files.path("scores.parquet")),
         read_generations(files.path("generations.parquet")),
         {p.prompt_id: p.text for p in read_prompts(files.path("prompts.parquet"))},
@@ -193,12 +196,14 @@ def has_files(experiment: Experiment, variant: str) -> bool:
 
 def load_variant(experiment: Experiment, name: str, from_mlflow: bool) -> VariantResults:
     """Load a variant from local files, else from its run (id, name or content key)."""
+    from toxtrail.records.results import VariantSummary
+
     if from_mlflow or not has_files(experiment, name):
         return results_from_run(experiment, run_named(experiment, name))
     store, family = experiment.store, experiment.config.variants[name].family
     folder = store.posterior_dir(family, name)
-    summary = store.read_summary(folder)
-    _warn_if_outdated(experiment, summary.get("manifest"), _relative(experiment, folder))
+    summary = store.read_results(VariantSummary, folder)
+    _warn_if_outdated(experiment, summary.manifest, _relative(experiment, folder))
     return VariantResults(
         name,
         name,

@@ -8,6 +8,7 @@ import pytest
 
 from toxtrail.analysis.score_table import build_score_table
 from toxtrail.errors import DataError
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.result_text import (
     pair_table_row,
     power_notes,
@@ -42,36 +43,36 @@ def drawn(score_rows, settings, measured):
 def test_so_little_decides_nothing_and_is_shown_all_the_same(case, drawn):
     found = drawn(*CASES[case])
     summary = found.summary
-    for row in summary["rates"]:
-        assert 0 <= row["rate_lo"] <= row["rate"] <= row["rate_hi"] <= 1
-        assert row["rate_lo"] < row["rate_mean"] < row["rate_hi"]
-        assert rate_table_row(row)
-    for row in summary["pairs"]:
-        assert row["verdict"] == "not decisive"
-        assert row["diff_lo"] < 0 < row["diff_hi"]
-        assert pair_table_row(row)
-        assert "not decisive" in verdict_sentence(row)
-    assert reading_guide(summary)
-    assert isinstance(power_notes(summary, "judge"), list)
-    assert isinstance(prior_notes(summary, "judge"), list)
+    for row in summary.rates:
+        assert 0 <= row.rate_lo <= row.rate <= row.rate_hi <= 1
+        assert row.rate_lo < row.rate_mean < row.rate_hi
+        assert rate_table_row(to_json(row))
+    for row in summary.pairs:
+        assert row.verdict == "not decisive"
+        assert row.diff_lo < 0 < row.diff_hi
+        assert pair_table_row(to_json(row))
+        assert "not decisive" in verdict_sentence(to_json(row))
+    assert reading_guide(to_json(summary))
+    assert isinstance(power_notes(to_json(summary), "judge"), list)
+    assert isinstance(prior_notes(to_json(summary), "judge"), list)
     assert {"rates", "differences", "posteriors", "thresholds"} == set(found.figures)
 
 
 def test_a_certain_flip_of_one_prompt_is_no_finding(drawn):
-    row, _ = drawn({"a": [0.1]}, {"a": [0.9]}).summary["pairs"]
-    assert (row["n"], row["n01"]) == (1, 1)
-    assert row["probability_higher"] > 0.5
+    row, _ = drawn({"a": [0.1]}, {"a": [0.9]}).summary.pairs
+    assert (row.n, row.n01) == (1, 1)
+    assert row.probability_higher > 0.5
 
 
 def test_without_a_pair_in_one_subset_there_is_no_number_for_all(drawn):
     found = drawn({"a": NONE, "b": [None]}, {"a": NONE, "b": [0.1]})
-    rows = {row["subset"]: row for row in found.summary["pairs"]}
-    assert (rows["all"]["diff"], rows["b"]["diff"]) == (None, None)
-    assert rows["a"]["diff"] is not None
-    assert pair_table_row(rows["all"])[-1] == "no pairs"
-    rates = {row["subset"]: row for row in found.summary["rates"] if row["variant"] == "base"}
-    assert (rates["all"]["rate"], rates["b"]["rate"]) == (None, None)
-    assert rate_table_row(rates["b"])[3:5] == ("-", "-")
+    rows = {row.subset: row for row in found.summary.pairs}
+    assert (rows["all"].diff, rows["b"].diff) == (None, None)
+    assert rows["a"].diff is not None
+    assert pair_table_row(to_json(rows["all"]))[-1] == "no pairs"
+    rates = {row.subset: row for row in found.summary.rates if row.variant == "base"}
+    assert (rates["all"].rate, rates["b"].rate) == (None, None)
+    assert rate_table_row(to_json(rates["b"]))[3:5] == ("-", "-")
 
 
 def test_a_prompt_that_stands_twice_is_refused(score_rows):
@@ -93,12 +94,12 @@ def test_three_scorers_of_three_minds_are_all_called_fragile(score_rows, setting
         for place, name in enumerate(PARENTS)
     }
     summary = measured(rows, PARENTS).compared(settings).summary
-    own = {row["scorer"]: row for row in summary["pairs"] if row["subset"] == "all"}
-    assert {name: row["verdict"] for name, row in own.items()} == {
+    own = {row.scorer: row for row in summary.pairs if row.subset == "all"}
+    assert {name: row.verdict for name, row in own.items()} == {
         "judge": "higher", "second": "lower", "third": "not decisive"
     }  # fmt: skip
-    assert {row["agreement"] for row in own.values()} == {"fragile"}
-    assert len(scorer_cells(summary)[0]) == 3 + 3 + 1
+    assert {row.agreement for row in own.values()} == {"fragile"}
+    assert len(scorer_cells(to_json(summary))[0]) == 3 + 3 + 1
 
 
 def test_relabelling_a_family_relabels_its_results(score_rows, settings, measured):
@@ -108,10 +109,10 @@ def test_relabelling_a_family_relabels_its_results(score_rows, settings, measure
     def compared(names):
         rows = {names[0]: score_rows(one), names[1]: score_rows(two)}
         found = measured(rows, {names[0]: None, names[1]: names[0]}).compared(settings)
-        return found.summary["pairs"][0]
+        return found.summary.pairs[0]
 
     left, right = compared(("x", "y")), compared(("first", "other"))
     for name in ("n01", "n10", "verdict", "mde80", "rate_a"):
-        assert left[name] == right[name]
+        assert getattr(left, name) == getattr(right, name)
     for name in ("diff", "diff_lo", "diff_hi", "probability_higher"):
-        assert left[name] == pytest.approx(right[name], abs=0.02)
+        assert getattr(left, name) == pytest.approx(getattr(right, name), abs=0.02)

@@ -8,6 +8,8 @@ import pytest
 from toxtrail.analysis.response_behaviour import behaviour_rows
 from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.analysis.response_table import build_response_table, limited_to
+from toxtrail.records.columns import to_json
+from toxtrail.records.results import VariantIdentity
 from toxtrail.reporting.result_text import (
     behaviour_cells,
     behaviour_pair_cells,
@@ -15,6 +17,7 @@ from toxtrail.reporting.result_text import (
     reduced_output_note,
 )
 
+VARIANT = VariantIdentity(variant="v", family="f", role="v", parent=None)
 PARENTS = {"base": None, "tuned": "base"}
 REFUSAL = "I'm sorry, but I cannot help with that request."
 LOOP = "again and again and " * 12
@@ -41,30 +44,30 @@ def family(score_rows, measured):
 
 
 def row(summary, name, subset="all"):
-    return next(r for r in summary[name] if r["subset"] == subset)
+    return next(r for r in getattr(summary, name) if r.subset == subset)
 
 
 def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     found = family(30, 5, {"tuned": refusing(2)}).compared(settings).summary
     pair = row(found, "pairs")
-    assert pair["verdict"] == "lower"
-    assert pair["said_less"] == "refused, shorter"
-    assert reduced_output_note(pair).endswith("credibly more often refused and shorter.")
-    assert pair_table_row(pair)[-1] == "lower (reduced output)"
+    assert pair.verdict == "lower"
+    assert pair.said_less == "refused, shorter"
+    assert reduced_output_note(to_json(pair)).endswith("credibly more often refused and shorter.")
+    assert pair_table_row(to_json(pair))[-1] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
-    assert step["refused_diff"] == pytest.approx(0.5, abs=0.05)
-    assert step["refused_verdict"] == "higher"
-    assert "*" in behaviour_pair_cells(step)[5]
+    assert step.flags["refused"].diff == pytest.approx(0.5, abs=0.05)
+    assert step.flags["refused"].verdict == "higher"
+    assert "*" in behaviour_pair_cells(to_json(step))[5]
 
 
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
-    assert (pair["verdict"], pair["said_less"], reduced_output_note(pair)) == ("lower", "", "")
+    assert (pair.verdict, pair.said_less, reduced_output_note(to_json(pair))) == ("lower", "", "")
 
 
 def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
     pair = row(family(5, 30, {"tuned": refusing(2)}).compared(settings).summary, "pairs")
-    assert (pair["verdict"], reduced_output_note(pair)) == ("higher", "")
+    assert (pair.verdict, reduced_output_note(to_json(pair))) == ("higher", "")
 
 
 def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
@@ -72,13 +75,14 @@ def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
     texts = build_response_table(
         spoken(rows, lambda r: LOOP if r.prompt_id in ("a-1", "a-2") else TEXT)
     )
-    found = {r["subset"]: r for r in behaviour_rows(texts, settings)}
-    assert (found["a"]["repetitive_n"], found["b"]["empty_n"]) == (2, 4)
-    assert found["a"]["repetitive_rate"] == pytest.approx(0.1)
-    assert found["all"]["empty_rate"] == pytest.approx(5 / 25 * 0.8)
-    assert found["a"]["repetitive_lo"] < 0.1 < found["a"]["repetitive_hi"]
-    assert found["all"]["tokens_q50"] == len(TEXT.split())
-    assert behaviour_cells({"variant": "v", **found["b"]})[3] == "80.0 %"
+    found = {r.subset: r for r in behaviour_rows(texts, VARIANT, settings)}
+    loops = found["a"].flags["repetitive"]
+    assert (loops.n, found["b"].flags["empty"].n) == (2, 4)
+    assert loops.rate == pytest.approx(0.1)
+    assert found["all"].flags["empty"].rate == pytest.approx(5 / 25 * 0.8)
+    assert loops.lo < 0.1 < loops.hi
+    assert found["all"].tokens_q50 == len(TEXT.split())
+    assert behaviour_cells(to_json(found["b"]))[3] == "80.0 %"
 
 
 def test_rows_without_a_continuation_are_not_taken_for_silence(score_rows, spoken, settings):
@@ -88,10 +92,9 @@ def test_rows_without_a_continuation_are_not_taken_for_silence(score_rows, spoke
         else g
         for g in spoken(score_rows({"a": [0.1, 0.1]}))
     ]
-    (own,) = [
-        r for r in behaviour_rows(build_response_table(generations), settings) if r["subset"] == "a"
-    ]
-    assert (own["n_prompts"], own["n_continuations"], own["empty_n"]) == (2, 1, 0)
+    rows = behaviour_rows(build_response_table(generations), VARIANT, settings)
+    (own,) = [r for r in rows if r.subset == "a"]
+    assert (own.n_prompts, own.n_continuations, own.flags["empty"].n) == (2, 1, 0)
 
 
 def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
@@ -99,16 +102,17 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
         g._replace(state="error", text="", token_ids=(), error="x")
         for g in spoken(score_rows({"a": [0.1]}))
     ]
-    for own in behaviour_rows(build_response_table(generations), settings):
-        assert {own[f"{symptom}_rate"] for symptom in RESPONSE_FLAGS} == {None}
-        assert own["tokens_mean"] is None
-        assert "-" in behaviour_cells({"variant": "v", **own})
+    for own in behaviour_rows(build_response_table(generations), VARIANT, settings):
+        assert {own.flags[symptom].rate for symptom in RESPONSE_FLAGS} == {None}
+        assert own.tokens_mean is None
+        assert "-" in behaviour_cells(to_json(own))
 
 
 def test_a_variant_against_itself_differs_in_nothing(family, settings):
     found = family(20, 20, {}).compared(settings).summary
-    for own in found["behaviour_pairs"]:
-        assert {own[f"{s}_verdict"] for s in (*RESPONSE_FLAGS, "tokens")} == {"not decisive"}
+    for own in found.behaviour_pairs:
+        verdicts = [own.flags[symptom].verdict for symptom in RESPONSE_FLAGS]
+        assert {*verdicts, own.tokens_verdict} == {"not decisive"}
 
 
 def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):
@@ -133,10 +137,10 @@ def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less)
     found = family(30, 5, texts).compared(settings).summary
     for subset in ("all", "a", "b"):
         step = row(found, "behaviour_pairs", subset)
-        assert step["tokens_verdict"] == verdict
-        assert step["tokens_change"] == pytest.approx(words / 20 - 1)
-        assert row(found, "pairs", subset)["said_less"] == less
-    starred = "*" in behaviour_pair_cells(row(found, "behaviour_pairs"))[-1]
+        assert step.tokens_verdict == verdict
+        assert step.tokens_change == pytest.approx(words / 20 - 1)
+        assert row(found, "pairs", subset).said_less == less
+    starred = "*" in behaviour_pair_cells(to_json(row(found, "behaviour_pairs")))[-1]
     assert starred == (verdict in ("higher", "lower"))
 
 
@@ -147,11 +151,11 @@ def test_a_length_that_differs_by_chance_does_not_count(family, settings):
     texts = {"base": long_on("a-0", "a-1"), "tuned": long_on("a-2")}
     found = family(30, 5, texts).compared(settings)
     step = row(found.summary, "behaviour_pairs")
-    assert step["tokens_change"] < -0.1
-    assert step["tokens_verdict"] == "not decisive"
+    assert step.tokens_change < -0.1
+    assert step.tokens_verdict == "not decisive"
 
 
 def test_nothing_is_shorter_than_nothing(family, settings):
     found = family(30, 5, {"base": lambda row: "", "tuned": lambda row: ""}).compared(settings)
     step = row(found.summary, "behaviour_pairs")
-    assert (step["tokens_change"], step["tokens_verdict"]) == (None, "not decisive")
+    assert (step.tokens_change, step.tokens_verdict) == (None, "not decisive")

@@ -47,11 +47,11 @@ def compared(score_rows, measured, by_labels):
 
 
 def row(summary, subset="all"):
-    return next(r for r in summary["pairs"] if r["subset"] == subset)
+    return next(r for r in summary.pairs if r.subset == subset)
 
 
 def rate(summary, variant, subset="all"):
-    return next(r for r in summary["rates"] if r["variant"] == variant and r["subset"] == subset)
+    return next(r for r in summary.rates if r.variant == variant and r.subset == subset)
 
 
 def made(rng, n, rate, false_positives):
@@ -70,14 +70,14 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_no_difference_of_labels(co
         {"base": 100, "tuned": 100},
     )
     pair = row(found)
-    assert pair["verdict"] == "higher"
-    assert pair["corrected_diff_lo"] < 0 < pair["corrected_diff_hi"]
-    assert abs(pair["corrected_diff"]) < 0.06
-    assert (pair["corrected_diff_labels"], pair["corrected_diff_possible"]) == (100, None)
+    assert pair.verdict == "higher"
+    assert pair.corrected_diff_lo < 0 < pair.corrected_diff_hi
+    assert abs(pair.corrected_diff) < 0.06
+    assert (pair.corrected_diff_labels, pair.corrected_diff_possible) == (100, None)
     own = rate(found, "tuned")
-    assert own["corrected_rate_lo"] < base.mean() < own["corrected_rate_hi"]
-    assert own["corrected_rate"] < own["rate"] - 0.08
-    assert found["judges"] == ["judge"]
+    assert own.corrected_rate_lo < base.mean() < own.corrected_rate_hi
+    assert own.corrected_rate < own.rate - 0.08
+    assert found.judges == ["judge"]
 
 
 def test_where_all_is_labelled_the_labels_are_the_answer(compared):
@@ -86,9 +86,9 @@ def test_where_all_is_labelled_the_labels_are_the_answer(compared):
     scorer = {v: {s: rng.random(20) < 0.4 for s in "ab"} for v in PARENTS}
     found = compared(people, scorer, {"base": 20, "tuned": 20})
     steps = {s: people["tuned"][s].mean() - people["base"][s].mean() for s in "ab"}
-    assert row(found, "a")["corrected_diff"] == pytest.approx(steps["a"])
-    assert row(found)["corrected_diff"] == pytest.approx(np.mean(list(steps.values())))
-    assert rate(found, "base", "b")["corrected_rate"] == pytest.approx(people["base"]["b"].mean())
+    assert row(found, "a").corrected_diff == pytest.approx(steps["a"])
+    assert row(found).corrected_diff == pytest.approx(np.mean(list(steps.values())))
+    assert rate(found, "base", "b").corrected_rate == pytest.approx(people["base"]["b"].mean())
 
 
 @pytest.mark.parametrize(
@@ -97,18 +97,18 @@ def test_where_all_is_labelled_the_labels_are_the_answer(compared):
 def test_what_too_few_labels_are_of_is_not_corrected(compared, labelled, n):
     people = {v: {"a": [True, False] * 40} for v in PARENTS}
     found = row(compared(people, people, labelled))
-    assert (found["corrected_diff"], found["corrected_diff_labels"]) == (None, n)
+    assert (found.corrected_diff, found.corrected_diff_labels) == (None, n)
 
 
 def test_only_prompts_that_are_labelled_for_both_count(compared):
     people = {v: {"a": [True, False] * 40} for v in PARENTS}
-    assert row(compared(people, people, {"base": 80, "tuned": 30}))["corrected_diff_labels"] == 30
+    assert row(compared(people, people, {"base": 80, "tuned": 30})).corrected_diff_labels == 30
 
 
 def test_a_label_has_the_scores_of_its_text(score_rows):
     rows = [Label("v", "a-0", 0, True), Label("v", "a-1", 0, False), Label("v", "b-9", 0, True)]
     found = label_rows(rows, to_arrow_table(score_rows({"a": [0.9, None]}), SCORE_SCHEMA))
-    assert [(r["prompt_id"], r["toxic"], r["scores"]) for r in found] == [
+    assert [(r.prompt_id, r.toxic, r.scores) for r in found] == [
         ("a-0", True, {"judge": pytest.approx(0.9)}),
         ("a-1", False, {}),
         ("b-9", True, {}),

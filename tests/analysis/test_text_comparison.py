@@ -72,11 +72,11 @@ def test_the_second_file_is_compared_with_the_first_prompt_by_prompt():
     prompts = shared_prompts(a, b).prompts
     files = scored("a.csv", prompts, a), scored("b.csv", prompts, b)
     summary = compare_scored_files(*files, "judge", CONFIG)
-    (pair,) = [row for row in summary["pairs"] if row["subset"] == "all"]
-    assert (pair["a"], pair["b"], pair["n"], pair["verdict"]) == ("a.csv", "b.csv", 30, "higher")
-    assert pair["diff"] == 0.5
-    assert summary["family"] == "b.csv against a.csv"
-    assert not summary["mismatch"]
+    (pair,) = [row for row in summary.pairs if row.subset == "all"]
+    assert (pair.a, pair.b, pair.n, pair.verdict) == ("a.csv", "b.csv", 30, "higher")
+    assert pair.diff == 0.5
+    assert summary.family == "b.csv against a.csv"
+    assert not summary.mismatch
 
 
 def test_a_missing_text_is_not_scored_and_not_harmless():
@@ -85,6 +85,6 @@ def test_a_missing_text_is_not_scored_and_not_harmless():
     prompts = shared_prompts(a, b).prompts
     file = scored("b.csv", prompts, b[:-1] + texts(("p9", None)))
     summary = compare_scored_files(scored("a.csv", prompts, a), file, "judge", CONFIG)
-    rates = {r["variant"]: r for r in summary["rates"] if r["subset"] == "all"}
-    assert (rates["b.csv"]["n_scored"], rates["b.csv"]["n_error"]) == (9, 1)
-    assert rates["b.csv"]["rate"] == 1.0
+    rates = {r.variant: r for r in summary.rates if r.subset == "all"}
+    assert (rates["b.csv"].n_scored, rates["b.csv"].n_error) == (9, 1)
+    assert rates["b.csv"].rate == 1.0

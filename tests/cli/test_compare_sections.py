@@ -6,8 +6,7 @@ import pytest
 
 from toxtrail.analysis.comparison import with_pooled
 from toxtrail.cli.compare_tables import SECTIONS, print_comparison
-
-NOTHING_POOLED = {"scorers": {}, "rates": [], "pairs": []}
+from toxtrail.records.columns import to_json
 
 
 @pytest.fixture
@@ -18,7 +17,7 @@ def summary(score_rows, measured, settings):
     }
     rows = {name: score_rows(subsets) for name, subsets in values.items()}
     family = measured(rows, {"base": None, "tuned": "base"})
-    return {**with_pooled(family.compared(settings), NOTHING_POOLED).summary, "family": "f"}
+    return to_json(with_pooled(family.compared(settings), None).summary)
 
 
 def printed(summary, capsys, monkeypatch, sections=None):

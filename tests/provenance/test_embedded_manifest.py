@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
+from result_rows import filled
 from safetensors.torch import load_file, save
 
 from toxtrail.errors import DataError
@@ -24,6 +25,7 @@ from toxtrail.provenance.embedded_manifest import (
 )
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.analysis_output import AnalysisOutput
+from toxtrail.records.results import PoolSummary
 from toxtrail.records.rows import Prompt
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -72,7 +74,9 @@ def draws(path, manifest):
 
     found = xr.Dataset({"x": ("draw", np.zeros(3))})
     store = ArtifactStore(path.parent)
-    store.write_analysis(path.parent / "p", AnalysisOutput({}, found, {}, {}), manifest)
+    store.write_analysis(
+        path.parent / "p", AnalysisOutput(filled(PoolSummary), found, {}, {}), manifest
+    )
     (path.parent / "p" / "posterior.nc").rename(path)
 
 

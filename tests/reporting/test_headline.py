@@ -6,6 +6,8 @@ import pytest
 
 from toxtrail.cli import _output
 from toxtrail.cli.compare_tables import SECTIONS, print_comparison
+from toxtrail.records.columns import from_json, to_json
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.reporting.headline import (
     family_headline,
@@ -27,7 +29,7 @@ def summary(score_rows, settings, measured):
     }
     rows = {name: score_rows(own) for name, own in values.items()}
     parents = {"base": None, "better": "base", "worse": "base"}
-    return {"family": "f", **measured(rows, parents).compared(settings).summary}
+    return to_json(measured(rows, parents).compared(settings).summary)
 
 
 def test_the_headline_names_the_worst_variant_of_a_subset_and_says_that_it_is_credible(summary):
@@ -153,19 +155,20 @@ def test_the_papers_table_has_a_row_for_each_variant_and_marks_what_is_credible(
 
 
 def test_dvc_gets_one_number_of_each_kind_for_each_variant(summary):
-    found = dvc_metrics(summary)
+    comparison = from_json(ComparisonSummary, summary)
+    found = dvc_metrics(comparison)
     assert set(found) == {"base", "better", "worse"}
     assert found["base"]["rate_pct"] == 25.0
     assert "difference_pp" not in found["base"]
     assert found["worse"]["low_pp"] < found["worse"]["difference_pp"] < found["worse"]["high_pp"]
-    assert [row["comparison"] for row in dvc_plot_rows(summary)] == [
+    assert [row["comparison"] for row in dvc_plot_rows(comparison)] == [
         "better - base",
         "worse - base",
     ]
 
 
 def test_a_rate_in_per_cent_is_the_same_number_for_dvc_mlflow_and_the_terminal(summary):
-    for variant, shown in dvc_metrics(summary).items():
+    for variant, shown in dvc_metrics(from_json(ComparisonSummary, summary)).items():
         rows = [r for r in summary["rates"] if r["variant"] == variant]
         overall = next(r for r in rows if (r["scorer"], r["subset"]) == ("judge", "all"))
         logged = rate_metrics(rows)

@@ -8,6 +8,7 @@ from huggingface_hub import ModelCard as HubCard
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, InputFile, ModelIdentity
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.hf_model_card import model_card
 from toxtrail.reporting.scorer_limitations import scorer_limitations
 
@@ -41,7 +42,7 @@ def summary(score_rows, settings, measured):
         "max_new_tokens": "24",
     }  # fmt: skip
     return {
-        "family": "f", **found, "comparability": {"fingerprint": "x", "fields": fields},
+        **to_json(found), "comparability": {"fingerprint": "x", "fields": fields},
         "manifest": manifest_of("compare", "f", {}, inputs, {}).to_json(),
     }  # fmt: skip
 

@@ -9,11 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 import xarray as xr
 
-from toxtrail.analysis.comparison import TABLE_NAMES, with_pooled
+from toxtrail.analysis.comparison import comparison_tables, with_pooled
 from toxtrail.analysis.family import variant_pairs
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.analysis_output import AnalysisOutput
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.result_text import (
     method_line,
     reading_guide,
@@ -76,46 +77,45 @@ def family(score_rows, measured):
 def summary(family, settings):
     own = family()
     found = own.pooled(settings, POOLING, sampler)
-    return {"family": "f", **with_pooled(own.compared(settings), found.summary).summary}
+    return with_pooled(own.compared(settings), found.summary).summary
 
 
 @pytest.mark.parametrize("name", sorted(PROMISED))
 def test_a_table_has_the_promised_columns_in_parquet_csv_and_json(name, summary, tmp_path):
     store, folder = ArtifactStore(tmp_path), tmp_path / "c"
     draws = xr.Dataset({"difference": (("chain", "draw"), np.zeros((4, 5)))})
-    tables = {table: summary[table] for table in TABLE_NAMES}
+    tables = comparison_tables(summary)
     manifest = manifest_of("compare", "f", {}, {}, {})
     store.write_analysis(folder, AnalysisOutput(summary, draws, {}, {}), manifest, tables)
     with (folder / f"{name}.csv").open(newline="") as file:
         header, *rows = csv.reader(file)
     table = pq.read_table(folder / f"{name}.parquet")
     assert set(PROMISED[name].split()) - set(header) == set()
-    assert table.column_names == header == list(summary[name][0])
-    assert len(rows) == table.num_rows == len(summary[name])
+    assert table.column_names == header == tables[name].names
+    assert len(rows) == table.num_rows == len(getattr(summary, name))
     assert set(store.read_summary(folder)[name][0]) == set(header)
 
 
 def test_the_values_of_the_pooled_columns_are_there(summary):
-    for row in summary["rates"]:
-        assert row["rhat"] < 1.01 < row["ess_tail"]
-        assert row["prior_id"] == "Beta(0.5, 0.5)"
-    for row in summary["pairs"]:
-        assert (row["k"], row["rhat"] < 1.01, row["ess_min"] > 1000) == (1, True, True)
-    for claim in summary["claims"]:
-        assert (claim["gate"], claim["first_try"], claim["divergences"]) == ("pooled", "", 0)
+    for row in summary.rates:
+        assert row.rhat < 1.01 < row.ess_tail
+        assert row.prior_id == "Beta(0.5, 0.5)"
+    for row in summary.pairs:
+        assert (row.k, row.rhat < 1.01, row.ess_min > 1000) == (1, True, True)
+    for claim in summary.claims:
+        assert (claim.gate, claim.first_try, claim.divergences) == ("pooled", "", 0)
 
 
 def test_the_rate_at_the_threshold_in_use_is_the_rate(summary):
-    for row in summary["rates"]:
-        assert row["rate_at_50"] == pytest.approx(row["rate"], abs=0.01)
-        assert row["rate_at_30"] == pytest.approx(row["rate_at_50"])
-        assert row["rate_at_90"] == pytest.approx(row["rate_at_50"])  # all toxic ones score 0.9
+    for row in summary.rates:
+        assert row.rate_at_50 == pytest.approx(row.rate, abs=0.01)
+        assert row.rate_at_30 == pytest.approx(row.rate_at_50)
+        assert row.rate_at_90 == pytest.approx(row.rate_at_50)  # all toxic ones score 0.9
 
 
 def test_a_parent_of_the_reference_meets_it_once():
     parents = {"base": None, "instruct": "base", "tuned": "instruct"}
-    variants = [{"variant": v, "parent": p} for v, p in parents.items()]
-    assert [tuple(edge) for edge in variant_pairs(variants, "instruct")] == [
+    assert [tuple(edge) for edge in variant_pairs(parents, "instruct")] == [
         ("base", "instruct", "parent"), ("instruct", "tuned", "parent")
     ]  # fmt: skip
 
@@ -124,22 +124,22 @@ def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, 
     config = settings.model_copy(update={"rope_share": 0.25})
     summary = family().compared(config).summary
     reference = next(
-        r for r in summary["rates"] if (r["variant"], r["subset"]) == (summary["reference"], "all")
+        r for r in summary.rates if (r.variant, r.subset) == (summary.reference, "all")
     )
-    assert summary["rope_reference"] == reference["rate_mean"]
-    assert {r["rope"] for r in summary["pairs"]} == {0.25 * reference["rate_mean"]}
-    assert f"+-{25 * reference['rate_mean']:.1f} points" in reading_guide(summary)
+    assert summary.rope_reference == reference.rate_mean
+    assert {r.rope for r in summary.pairs} == {0.25 * reference.rate_mean}
+    assert f"+-{25 * reference.rate_mean:.1f} points" in reading_guide(to_json(summary))
     small = family().compared(settings).summary
-    assert {r["rope"] for r in small["pairs"]} == {0.01}
+    assert {r.rope for r in small.pairs} == {0.01}
     given = config.model_copy(update={"rope_reference_pct": 40.0})
-    assert {r["rope"] for r in family().compared(given).summary["pairs"]} == {0.1}
+    assert {r.rope for r in family().compared(given).summary.pairs} == {0.1}
 
 
 def test_every_scorer_is_shown_beside_the_primary_one(family, settings):
     summary = family(second=40).compared(settings).summary
-    names = [column.name for column in scorer_columns(summary)]
+    names = [column.name for column in scorer_columns(to_json(summary))]
     assert names == ["variant", "against", "subset", "judge", "other", "scorers"]
-    rows = {row[2]: row for row in scorer_cells(summary)}
+    rows = {row[2]: row for row in scorer_cells(to_json(summary))}
     assert rows["a"][3].endswith("higher")
     assert rows["a"][4].endswith("not decisive")
     assert rows["a"][5] == "fragile"
@@ -147,16 +147,16 @@ def test_every_scorer_is_shown_beside_the_primary_one(family, settings):
 
 def test_one_scorer_needs_no_such_table(score_rows, settings, measured):
     rows = {name: score_rows({"a": [0.1, 0.9]}) for name in PARENTS}
-    assert scorer_cells(measured(rows, PARENTS).compared(settings).summary) == []
+    assert scorer_cells(to_json(measured(rows, PARENTS).compared(settings).summary)) == []
 
 
 def test_k_stands_beside_the_numbers(family, settings):
     once, thrice = (family(k=k).compared(settings).summary for k in (1, 3))
-    assert "k = 1 continuation a prompt" in method_line(once, "judge")
-    assert "k = 3 continuations a prompt" in method_line(thrice, "judge")
-    assert "at least half" in reading_guide(thrice)
-    assert sample_cells(once, "judge") == []
-    row = sample_cells(thrice, "judge")[0]
+    assert "k = 1 continuation a prompt" in method_line(to_json(once), "judge")
+    assert "k = 3 continuations a prompt" in method_line(to_json(thrice), "judge")
+    assert "at least half" in reading_guide(to_json(thrice))
+    assert sample_cells(to_json(once), "judge") == []
+    row = sample_cells(to_json(thrice), "judge")[0]
     assert row[:4] == ("base", "all", "3", "120")
 
 
@@ -170,8 +170,8 @@ def test_with_several_continuations_fewer_prompts_see_as_much(
             score_rows({"a": list(np.where(rng.random(200) < rate, 0.9, 0.1))}) for _ in range(9)
         ]
         rows[name] = [r._replace(sample=k) for k, some in enumerate(own) for r in some]
-    many = measured(rows, PARENTS).compared(settings).summary["pairs"][0]
+    many = measured(rows, PARENTS).compared(settings).summary.pairs[0]
     first = {name: [r for r in own if r.sample == 0] for name, own in rows.items()}
-    one = measured(first, PARENTS).compared(settings).summary["pairs"][0]
-    assert many["mde80"] < 0.6 * one["mde80"]
-    assert many["n_needed"] < 200
+    one = measured(first, PARENTS).compared(settings).summary.pairs[0]
+    assert many.mde80 < 0.6 * one.mde80
+    assert many.n_needed < 200

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
@@ -11,6 +13,7 @@ from toxtrail.analysis.pooled_estimates import LEAST_DRAWS, rows_from_draws
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.result_text import pair_table_row, pooling_notes, seed_notes
 from toxtrail.stats.sampling import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
@@ -74,28 +77,28 @@ def own(family):
 
 def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
     found = own.pooled(settings, POOLING, Fake())
-    assert found.summary["scorers"]["judge"]["status"] == "pooled"
+    assert found.summary.scorers["judge"].status == "pooled"
     alone = own.compared(settings)
     summary = with_pooled(alone, found.summary).summary
-    for row in summary["pairs"]:
-        assert row["pooled_diff_lo"] < row["pooled_diff"] < row["pooled_diff_hi"]
-        assert abs(row["pooled_diff"] - row["diff"]) < 0.1
-        assert "[" in pair_table_row(row)[10]
-    overall = next(r for r in summary["pairs"] if r["subset"] == "all")
-    parts = {r["subset"]: r["pooled_diff"] for r in summary["pairs"]}
-    assert overall["pooled_diff"] == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
-    (claim,) = summary["claims"]
-    assert claim["n_pairs"] == 3
-    assert claim["n_credible_pooled"] == sum(r["credible_pooled"] for r in summary["pairs"])
-    assert "wrong sign" in pooling_notes(summary, "judge")[0]
+    for row in summary.pairs:
+        assert row.pooled_diff_lo < row.pooled_diff < row.pooled_diff_hi
+        assert abs(row.pooled_diff - row.diff) < 0.1
+        assert "[" in pair_table_row(to_json(row))[10]
+    overall = next(r for r in summary.pairs if r.subset == "all")
+    parts = {r.subset: r.pooled_diff for r in summary.pairs}
+    assert overall.pooled_diff == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
+    (claim,) = summary.claims
+    assert claim.n_pairs == 3
+    assert claim.n_credible_pooled == sum(r.credible_pooled for r in summary.pairs)
+    assert "wrong sign" in pooling_notes(to_json(summary), "judge")[0]
 
 
 def test_the_draws_are_those_of_the_table(own, settings):
     found = own.pooled(settings, POOLING, Fake())
     rate = found.draws["rate"].sel(scorer="judge", variant="tuned", subset="all")
-    row = next(r for r in found.summary["rates"] if (r["variant"], r["subset"]) == ("tuned", "all"))
-    assert float(rate.mean()) == pytest.approx(row["pooled_rate"])
-    assert float(rate.quantile(0.025)) == pytest.approx(row["pooled_rate_lo"])
+    row = next(r for r in found.summary.rates if (r.variant, r.subset) == ("tuned", "all"))
+    assert float(rate.mean()) == pytest.approx(row.pooled_rate)
+    assert float(rate.quantile(0.025)) == pytest.approx(row.pooled_rate_lo)
 
 
 @pytest.mark.parametrize("pooling", [POOLING, None])
@@ -104,9 +107,9 @@ def test_the_table_follows_from_the_draws_in_the_file(own, settings, tmp_path, p
     store, folder = ArtifactStore(tmp_path), tmp_path / "results/pooled/f"
     found = own.pooled(settings, pooling, Fake())
     store.write_analysis(folder, found, manifest_of("pool", "f", {}, {}, {}))
-    who = variant_pairs(list(own.summaries.values()), "base")
-    again = rows_from_draws(store.read_draws(folder), who, settings.level, found.summary["scorers"])
-    assert again == {name: found.summary[name] for name in ("rates", "pairs")}
+    who = variant_pairs({v: PARENTS[v] for v in own.summaries}, "base")
+    again = rows_from_draws(store.read_draws(folder), who, settings.level, found.summary.scorers)
+    assert (again.rates, again.pairs) == (found.summary.rates, found.summary.pairs)
 
 
 def test_a_first_try_that_fails_is_repeated_harder(own, settings):
@@ -117,9 +120,9 @@ def test_a_first_try_that_fails_is_repeated_harder(own, settings):
     assert second._replace(draws=first.draws) == first._replace(
         target_accept=0.99, seed=first.seed + 1
     )
-    status = found.summary["scorers"]["judge"]
-    assert status["effort"] == second._asdict()
-    assert "1 divergent transitions" in status["first_try"]
+    status = found.summary.scorers["judge"]
+    assert to_json(status.effort) == second._asdict()
+    assert "1 divergent transitions" in status.first_try
     assert found.draws.attrs["sampler_seeds"] == f"judge: {second.seed}"
 
 
@@ -129,7 +132,7 @@ def test_no_more_is_drawn_than_the_gate_takes(own, settings):
     asked = [one.draws for one in sampler.asked]
     assert asked == sorted(asked)
     assert asked[0] == LEAST_DRAWS <= asked[-1] <= POOLING.draws
-    assert found.summary["scorers"]["judge"]["effort"]["draws"] == asked[-1]
+    assert found.summary.scorers["judge"].effort.draws == asked[-1]
     assert found.draws.sizes["draw"] == asked[-1]
 
 
@@ -154,23 +157,21 @@ def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_
 ):
     own = family(ODD)
     found = own.pooled(settings, POOLING, Odd())
-    assert found.summary["scorers"]["judge"]["status"] == "pooled"
-    rows = {(r["b"], r["subset"]): r for r in found.summary["pairs"]}
+    assert found.summary.scorers["judge"].status == "pooled"
+    rows = {(r.b, r.subset): r for r in found.summary.pairs}
     for subset in "abcd":
         row = rows["tuned", subset]
-        assert {row[n] for n in ("pooled_diff", "pooled_diff_lo", "lfsr", "credible_pooled")} == {
-            None
-        }
-        assert "4 of 32 prompts of d" in row["pooled_withheld"]
-        assert rows["again", subset]["pooled_diff"] is not None
-    assert rows["tuned", "all"]["pooled_diff"] is not None
-    assert rows["tuned", "all"]["pooled_withheld"] == ""
+        assert {row.pooled_diff, row.pooled_diff_lo, row.lfsr, row.credible_pooled} == {None}
+        assert "4 of 32 prompts of d" in row.pooled_withheld
+        assert rows["again", subset].pooled_diff is not None
+    assert rows["tuned", "all"].pooled_diff is not None
+    assert rows["tuned", "all"].pooled_withheld == ""
     summary = with_pooled(own.compared(settings), found.summary).summary
-    notes = " ".join(pooling_notes(summary, "judge"))
+    notes = " ".join(pooling_notes(to_json(summary), "judge"))
     assert "tuned against base, d" in notes
-    assert {r["pooled_withheld"] for r in summary["rates"] if r["variant"] == "base"} == {""}
-    shown = [r["credible_pooled"] for r in summary["pairs"] if r["subset"] == "all"]
-    assert summary["claims"][0]["n_credible_pooled"] >= sum(shown) > 0
+    assert {r.pooled_withheld for r in summary.rates if r.variant == "base"} == {""}
+    shown = [r.credible_pooled for r in summary.pairs if r.subset == "all"]
+    assert summary.claims[0].n_credible_pooled >= sum(shown) > 0
 
 
 @pytest.mark.slow
@@ -187,12 +188,12 @@ def test_the_fitted_model_publishes_no_rise_where_only_other_subsets_rose(family
             place = 0.8 * level + 0.2 * rng.random(32)
             own[subset] = list(np.where(place.argsort().argsort() < rate * 32, 0.9, 0.1))
     found = family(values).pooled(settings, REAL, sample_posterior)
-    assert found.summary["scorers"]["judge"]["status"] == "pooled"
-    rows = {(r["b"], r["subset"]): r for r in found.summary["pairs"]}
-    assert not rows["tuned", "d"]["credible_pooled"]
-    assert rows["tuned", "d"]["pooled_withheld"]
-    assert not rows["again", "d"]["credible_pooled"]
-    assert rows["tuned", "all"]["credible_pooled"]
+    assert found.summary.scorers["judge"].status == "pooled"
+    rows = {(r.b, r.subset): r for r in found.summary.pairs}
+    assert not rows["tuned", "d"].credible_pooled
+    assert rows["tuned", "d"].pooled_withheld
+    assert not rows["again", "d"].credible_pooled
+    assert rows["tuned", "all"].credible_pooled
 
 
 @pytest.mark.parametrize(("toxic", "text"), [([0.1], "1 v 0"), ([0.9], "1 v 1")])
@@ -208,10 +209,10 @@ def test_a_claim_that_rests_on_other_subsets_alone_is_withheld(family, settings,
             return result
 
     found = own.pooled(settings, POOLING, Higher())
-    rows = {r["subset"]: r for r in found.summary["pairs"]}
-    assert rows["b"]["pooled_diff"] is None
-    assert text in rows["b"]["pooled_withheld"]
-    assert rows["a"]["credible_pooled"]
+    rows = {r.subset: r for r in found.summary.pairs}
+    assert rows["b"].pooled_diff is None
+    assert text in rows["b"].pooled_withheld
+    assert rows["a"].credible_pooled
 
 
 @pytest.mark.parametrize(("toxic", "shown"), [(6, False), (10, True)])
@@ -231,10 +232,10 @@ def test_a_claim_against_its_own_count_is_withheld(family, settings, toxic, show
             result.posterior["eta"][:, :, 1, 3] = result.posterior["eta"][:, :, 0, 3] + 0.8
             return result
 
-    rows = own.pooled(settings, POOLING, Higher()).summary["pairs"]
-    row = next(r for r in rows if (r["b"], r["subset"]) == ("tuned", "d"))
-    assert bool(row["credible_pooled"]) == shown
-    assert ("predict a larger difference" in row["pooled_withheld"]) != shown
+    rows = own.pooled(settings, POOLING, Higher()).summary.pairs
+    row = next(r for r in rows if (r.b, r.subset) == ("tuned", "d"))
+    assert bool(row.credible_pooled) == shown
+    assert ("predict a larger difference" in row.pooled_withheld) != shown
 
 
 def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings):
@@ -246,15 +247,15 @@ def test_two_tries_that_fail_are_an_error_that_says_what_to_change(own, settings
 
 def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
     found = own.pooled(settings, POOLING, Fake(shift=2.5))
-    status = found.summary["scorers"]["judge"]
-    assert status["status"] == "withheld"
-    assert "pooled and" in status["reason"]
-    assert found.summary["rates"] == found.summary["pairs"] == []
+    status = found.summary.scorers["judge"]
+    assert status.status == "withheld"
+    assert "pooled and" in status.reason
+    assert found.summary.rates == found.summary.pairs == []
     alone = own.compared(settings)
     summary = with_pooled(alone, found.summary).summary
-    assert {row["pooled_diff"] for row in summary["pairs"]} == {None}
-    assert "does not fit" in pooling_notes(summary, "judge")[0]
-    assert summary["claims"][0]["n_credible_pooled"] is None
+    assert {row.pooled_diff for row in summary.pairs} == {None}
+    assert "does not fit" in pooling_notes(to_json(summary), "judge")[0]
+    assert summary.claims[0].n_credible_pooled is None
 
 
 @pytest.mark.parametrize(
@@ -273,7 +274,7 @@ def test_what_cannot_be_pooled_is_left_out_with_the_reason(family, settings, val
     sampler = Fake()
     own = family(values)
     found = own.pooled(settings, pooling, sampler)
-    assert said in found.summary["scorers"]["judge"]["reason"]
+    assert said in found.summary.scorers["judge"].reason
     assert sampler.asked == []
 
 
@@ -284,17 +285,17 @@ def test_several_continuations_are_not_taken_for_several_prompts(score_rows, set
 
     own = measured({name: twice(values) for name, values in VALUES.items()}, PARENTS)
     found = own.pooled(settings, POOLING, Fake())
-    assert "more than one continuation" in found.summary["scorers"]["judge"]["reason"]
+    assert "more than one continuation" in found.summary.scorers["judge"].reason
     compared = with_pooled(own.compared(settings), found.summary).summary
-    assert "more than one continuation" in compared["claims"][0]["gate_reason"]
-    assert "more than one continuation" in pooling_notes(compared, "judge")[0]
+    assert "more than one continuation" in compared.claims[0].gate_reason
+    assert "more than one continuation" in pooling_notes(to_json(compared), "judge")[0]
 
 
 def test_prompts_without_a_score_of_every_variant_are_counted(family, settings):
     values = {"base": {"a": [*scores(10, 80), None]}, "tuned": {"a": [None, *scores(30, 80)]}}
     own = family(values)
     found = own.pooled(settings, POOLING, Fake())
-    assert found.summary["scorers"]["judge"]["dropped"] == 2
+    assert found.summary.scorers["judge"].dropped == 2
 
 
 class FakeSeeds(Fake):
@@ -317,14 +318,14 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
 
     made, sampler = family(values), FakeSeeds()
     for name in ("tuned", "again"):
-        made.summaries[name]["recipe"] = "dolly"
+        made.summaries[name] = replace(made.summaries[name], recipe="dolly")
     found = made.pooled(settings, POOLING, sampler)
     assert sampler.recipes.of.tolist() == [-1, 0, 0]
-    (row,) = found.summary["recipes"]
-    assert (row["recipe"], row["scorer"], row["variants"]) == ("dolly", "judge", 2)
-    assert 0.02 < row["spread_lo"] < row["spread"] < row["spread_hi"] < 0.12
+    (row,) = found.summary.recipes
+    assert (row.recipe, row.scorer, row.variants) == ("dolly", "judge", 2)
+    assert 0.02 < row.spread_lo < row.spread < row.spread_hi < 0.12
     summary = with_pooled(made.compared(settings), found.summary).summary
-    (note,) = seed_notes(summary, "judge")
+    (note,) = seed_notes(to_json(summary), "judge")
     assert note.startswith(
         "2 fine-tunes of the recipe dolly: spread between fine-tunes of this rec"
     )
@@ -333,8 +334,8 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     store.write_analysis(folder, found, manifest_of("pool", "f", {}, {}, {}))
     again = rows_from_draws(
         store.read_draws(folder),
-        variant_pairs(list(made.summaries.values()), "base"),
+        variant_pairs(PARENTS, "base"),
         settings.level,
-        found.summary["scorers"],
+        found.summary.scorers,
     )
-    assert again["recipes"] == found.summary["recipes"]
+    assert again.recipes == found.summary.recipes

@@ -8,6 +8,7 @@ import pytest
 
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import walk_lineage
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
 from toxtrail.reporting.result_text import interval, percent, percentage_points, probability
@@ -55,7 +56,7 @@ def summary(found, settings):
     _, found = found
     manifest = manifest_of("compare", "f", {"posterior": settings.plain()}, {}, {})
     pooled = {"judge": {"status": "left out", "reason": "pooling is switched off"}}
-    own = {"kind": "comparison", "family": "f", **found.summary, "pooled": pooled, "claims": []}
+    own = {**to_json(found.summary), "pooled": pooled}
     own["manifest"] = manifest.to_json()
     return {**own, "figures": {name: drawing.svg for name, drawing in found.figures.items()}}
 

@@ -6,6 +6,7 @@ import pytest
 from browsing import opened_browser
 
 from toxtrail.pipeline import manifest_of
+from toxtrail.records.columns import to_json
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.text_escaping import escape_control_chars
 
@@ -54,7 +55,7 @@ def _page(score_rows, settings, measured, spoken):
     texts = {name: [_hostile(row, name) for row in spoken(own)] for name, own in rows.items()}
     manifest = manifest_of("compare", "f", {}, {}, {})
     summary = {
-        "family": "f", **found, "claims": [], "manifest": manifest.to_json(),
+        **to_json(found), "claims": [], "manifest": manifest.to_json(),
         "pooled": {"judge": {"status": "left out", "reason": "pooling is switched off"}},
     }  # fmt: skip
     prompts = {row.prompt_id: f"prompt {row.prompt_id} {HOSTILE[0]}" for row in rows["base"]}

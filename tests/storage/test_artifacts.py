@@ -7,6 +7,7 @@ import json
 import subprocess
 import sys
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +20,9 @@ from toxtrail.errors import DataError, problem_of
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import InputFile, content_key, hash_tree, tree_sha256
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
+from toxtrail.records.analysis_output import SUMMARY_KINDS, SUMMARY_SCHEMAS, AnalysisOutput
+from toxtrail.records.columns import result_table
+from toxtrail.records.results import PoolSummary
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.reporting.figures.style import new_figure, render
 from toxtrail.storage.artifacts import ArtifactStore
@@ -105,12 +108,18 @@ def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
     assert store.scores_path("f", "v").read_bytes() == first
 
 
+SUMMARY = PoolSummary(
+    family="f", schema_version=3, reference="v", primary="judge", threshold=0.5, level=0.95,
+    interval="equal-tailed", scorers={}, rates=[], pairs=[],
+)  # fmt: skip
+
+
 def posterior():
     draws = xr.Dataset({"rate": (("chain", "draw"), np.full((4, 5), 0.25))})
     seen = xr.Dataset({"n_toxic": ("subset", [1.0])}, {"subset": ["a"]})
     figure, _ = new_figure(1.0)
     figures = {"a": render(figure, "a")}
-    return AnalysisOutput({"kind": "posterior"}, draws, {"observed_data": seen}, figures)
+    return AnalysisOutput(SUMMARY, draws, {"observed_data": seen}, figures)
 
 
 def test_every_file_carries_its_manifest(tmp_path):
@@ -189,6 +198,15 @@ def test_the_order_of_keys_and_files_is_no_part_of_an_identity(tmp_path):
     assert tree_sha256(hash_tree(tmp_path, paths)) == tree_sha256(hash_tree(tmp_path, paths[::-1]))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Example:
+    a: str
+    b: bool
+    c: float
+    d: float | None
+    e: int
+
+
 ROWS = [
     {"a": "=1+1", "b": True, "c": 0.1 + 0.2, "d": None, "e": 3},
     {"a": 'plain, "quoted"\nline', "b": False, "c": 1e-300, "d": None, "e": -4},
@@ -201,7 +219,9 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
     import pyarrow.parquet as pq
 
     store, folder = ArtifactStore(tmp_path), tmp_path / "t"
-    store.write_analysis(folder, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, {"rows": ROWS})
+    output = AnalysisOutput(SUMMARY, xr.Dataset(), {}, {})
+    tables = {"rows": result_table(Example, [Example(**row) for row in ROWS])}
+    store.write_analysis(folder, output, MANIFEST, tables)
     assert pq.read_table(folder / "rows.parquet").to_pylist() == ROWS
     assert read_embedded_manifest(folder / "rows.parquet") == MANIFEST
     with (folder / "rows.csv").open(encoding="utf-8", newline="") as file:
@@ -216,16 +236,18 @@ def test_a_table_is_the_same_as_parquet_and_as_csv(tmp_path):
 
 def test_equal_tables_are_equal_bytes_and_an_empty_one_is_a_table(tmp_path):
     store = ArtifactStore(tmp_path)
+    output = AnalysisOutput(SUMMARY, xr.Dataset(), {}, {})
+    rows = [Example(**row) for row in ROWS]
+    tables = {"rows": result_table(Example, rows), "none": result_table(Example, [])}
     for name in ("one", "two"):
-        tables = {"rows": ROWS, "none": []}
-        store.write_analysis(
-            tmp_path / name, AnalysisOutput({}, xr.Dataset(), {}, {}), MANIFEST, tables
-        )
+        store.write_analysis(tmp_path / name, output, MANIFEST, tables)
     for path in (tmp_path / "one").iterdir():
         assert path.read_bytes() == (tmp_path / "two" / path.name).read_bytes()
     assert read_embedded_manifest(tmp_path / "one/none.parquet") == MANIFEST
+    assert (tmp_path / "one/none.csv").read_text() == "a,b,c,d,e\n"
 
 
+SUMMARY_CLASSES = {kind: summary_class for summary_class, kind in SUMMARY_KINDS.items()}
 GOOD_SCORE = Score("p", 0, "s", "judge", "ok", 0.5, {"toxic": 0.5}, 1)
 GOOD_GENERATION = Generation("p", 0, "s", "ok", "text", (1, 2), 3, "length", "")
 
@@ -319,3 +341,5 @@ def test_a_summary_of_another_schema_is_refused_with_its_file_and_the_cure(tmp_p
             continue
         with pytest.raises(DataError, match=r"x/summary\.json .*another version.*dvc repro"):
             store.read_summary(path.parent)
+        with pytest.raises(DataError, match=r"x/summary\.json .*another version.*dvc repro"):
+            store.read_results(SUMMARY_CLASSES[kind], path.parent)

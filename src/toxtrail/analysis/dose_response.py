@@ -3,19 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
 from toxtrail.analysis.score_table import ALL, ScoreTable, clusters_in, scorers, subsets, weights
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.records.results import DoseRow, SeriesColumns, SlopeRow, VariantSummary
 from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.dose_response import is_monotone, paired_rates, slopes
 from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats, equal_tailed_interval
 
-Summaries = Mapping[str, Mapping[str, Any]]
-Rows = list[dict[str, Any]]
+Summaries = Mapping[str, VariantSummary]
+
+
+class DoseTables(NamedTuple):
+    """The dose series of a family; empty without a series."""
+
+    doses: list[DoseRow]
+    """A rate for each variant of a series."""
+    slopes: list[SlopeRow]
+    """Trends."""
 
 
 class SeriesLabels(NamedTuple):
@@ -38,25 +47,25 @@ def dose_series(summaries: Summaries) -> dict[str, list[str]]:
     """Return the dose series: series -> its variants by dose. Variants with a dose and the same
     parent are a series, named after the parent; a parent with a dose is part of it. A series has at
     least two doses."""
-    dosed = {v: s for v, s in summaries.items() if s.get("dose") is not None}
+    dosed = {v: s.dose for v, s in summaries.items() if s.dose is not None}
+    parents = {v: summaries[v].parent for v in dosed}
     variants_by_series: dict[str, list[str]] = {}
-    for variant in sorted(dosed, key=lambda v: (dosed[v]["dose"], v)):
-        variants_by_series.setdefault(_root(variant, dosed), []).append(variant)
+    for variant in sorted(dosed, key=lambda v: (dosed[v], v)):
+        variants_by_series.setdefault(_root(variant, parents), []).append(variant)
     return {
         name: variants
         for name, variants in variants_by_series.items()
-        if len({dosed[v]["dose"] for v in variants}) > 1
+        if len({dosed[v] for v in variants}) > 1
     }
 
 
 def dose_tables(
     tables: Mapping[str, ScoreTable], summaries: Summaries, config: PosteriorConfig
-) -> dict[str, Rows]:
-    """Return the tables `doses` (a rate for each variant of a series) and `slopes` (trends); empty
-    without a series."""
-    rows: dict[str, Rows] = {"doses": [], "slopes": []}
+) -> DoseTables:
+    """Return the rates and the trends of every series."""
+    result = DoseTables([], [])
     for series, variants in dose_series(summaries).items():
-        doses = np.array([summaries[v]["dose"] for v in variants], dtype=np.float64)
+        doses = np.array([summaries[v].dose for v in variants], dtype=np.float64)
         table = tables[variants[0]]
         for scorer in scorers(table):
             shared = {s: _shared_prompts(scorer, s, variants, tables) for s in subsets(table)}
@@ -70,23 +79,23 @@ def dose_tables(
             for subset, group in {ALL: list(labels), **{s: [s] for s in labels}}.items():
                 if not group:
                     continue
-                keys = {"series": series, "scorer": scorer, "subset": subset}
+                keys = SeriesColumns(series=series, scorer=scorer, subset=subset)
                 total = sum(share[s] for s in group)
                 data = SeriesLabels(
                     [labels[s] for s in group],
                     [share[s] / total for s in group],
                     clusters_in([shared[s] for s in group], named, config.level),
                 )
-                rows["doses"] += _rate_rows(keys, variants, doses, data, config)
-                rows["slopes"].append(_slope_row(keys, doses, data, config))
-    return {name: table_rows for name, table_rows in rows.items() if table_rows}
+                result.doses.extend(_rate_rows(keys, variants, doses, data, config))
+                result.slopes.append(_slope_row(keys, doses, data, config))
+    return result
 
 
-def _root(variant: str, dosed: Summaries) -> str:
-    parent = dosed[variant]["parent"]
+def _root(variant: str, parents: Mapping[str, str | None]) -> str:
+    parent = parents[variant]
     if parent is None:
         return variant
-    return _root(parent, dosed) if parent in dosed else str(parent)
+    return _root(parent, parents) if parent in parents else parent
 
 
 def _shared_prompts(
@@ -111,12 +120,12 @@ def _label_matrix(
 
 
 def _rate_rows(
-    keys: Mapping[str, str],
+    keys: SeriesColumns,
     variants: Sequence[str],
     doses: Floats,
     data: SeriesLabels,
     config: PosteriorConfig,
-) -> Rows:
+) -> list[DoseRow]:
     rows = []
     for number, variant in enumerate(variants):
         column = [labels[:, number] for labels in data.labels]
@@ -124,37 +133,40 @@ def _rate_rows(
         posterior = rate_posterior(column, data.weights, config.prior, data.clusters)
         lo, hi = posterior.interval(config.level).around(rate)
         rows.append(
-            {
-                **keys,
-                "variant": variant,
-                "dose": float(doses[number]),
-                "n": data.prompts,
-                "rate": rate,
-                "rate_lo": lo,
-                "rate_hi": hi,
-            }
+            DoseRow(
+                series=keys.series,
+                scorer=keys.scorer,
+                subset=keys.subset,
+                variant=variant,
+                dose=float(doses[number]),
+                n=data.prompts,
+                rate=rate,
+                rate_lo=lo,
+                rate_hi=hi,
+            )
         )
     return rows
 
 
 def _slope_row(
-    keys: Mapping[str, str], doses: Floats, data: SeriesLabels, config: PosteriorConfig
-) -> dict[str, Any]:
+    keys: SeriesColumns, doses: Floats, data: SeriesLabels, config: PosteriorConfig
+) -> SlopeRow:
     draws = paired_rates(
         data.labels, data.weights, config.prior, config.draws, config.seed, data.clusters
     )
     column = slopes(draws, doses)
     lo, hi = equal_tailed_interval(column, config.level)
-    decided = "rising" if lo > 0 else "falling" if hi < 0 else "not decisive"
-    return {
-        **keys,
-        "n": data.prompts,
-        "variants": len(doses),
-        "levels": len(set(doses.tolist())),
-        "slope": float(column.mean()),
-        "slope_lo": lo,
-        "slope_hi": hi,
-        "p_rising": float((column > 0).mean()),
-        "p_never_falls": float(is_monotone(draws, doses).mean()),
-        "verdict": decided,
-    }
+    return SlopeRow(
+        series=keys.series,
+        scorer=keys.scorer,
+        subset=keys.subset,
+        n=data.prompts,
+        variants=len(doses),
+        levels=len(set(doses.tolist())),
+        slope=float(column.mean()),
+        slope_lo=lo,
+        slope_hi=hi,
+        p_rising=float((column > 0).mean()),
+        p_never_falls=float(is_monotone(draws, doses).mean()),
+        verdict="rising" if lo > 0 else "falling" if hi < 0 else "not decisive",
+    )

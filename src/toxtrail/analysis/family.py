@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Mapping
+from typing import NamedTuple
 
 import pyarrow as pa
 
@@ -11,6 +11,7 @@ from toxtrail.analysis.score_table import ScoreTable, build_score_table
 from toxtrail.errors import DataError
 from toxtrail.provenance.comparability import ConditionMismatch, mismatches, require_comparable
 from toxtrail.provenance.identity import InputFile
+from toxtrail.records.results import VariantSummary
 
 MISMATCH_CURE = (
     "Run `dvc repro` to bring all of them up to date. To compare them anyway, set "
@@ -33,7 +34,7 @@ class FamilyInputs(NamedTuple):
 
     tables: Mapping[str, ScoreTable]
     """Variant -> its cells."""
-    summaries: Mapping[str, Mapping[str, Any]]
+    summaries: Mapping[str, VariantSummary]
     """Variant -> its posterior summary, in the family's order."""
     inputs: Mapping[str, InputFile]
     """Variant -> the file of its summary."""
@@ -41,7 +42,7 @@ class FamilyInputs(NamedTuple):
 
 def build_family(
     tables: Mapping[str, pa.Table],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, VariantSummary],
     inputs: Mapping[str, InputFile],
     scores: Mapping[str, InputFile],
 ) -> FamilyInputs:
@@ -65,7 +66,7 @@ def build_family(
 
 def require_comparable_family(
     tables: Mapping[str, ScoreTable],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, VariantSummary],
     reference: str,
     allow_mismatch: bool,
 ) -> tuple[Mapping[str, ScoreTable], list[ConditionMismatch]]:
@@ -80,12 +81,15 @@ def require_comparable_family(
     return (restrict_to_common_prompts(tables) if unlike else tables), unlike
 
 
-def variant_pairs(variants: Sequence[Mapping[str, Any]], reference: str) -> list[VariantPair]:
+def variant_pairs(parents: Mapping[str, str | None], reference: str) -> list[VariantPair]:
     """Pair each variant with its parent and with the family's reference; the reference and its
-    parent form one pair, not two."""
+    parent form one pair, not two.
+
+    Args:
+        parents: variant -> its parent.
+    """
     edge_by_pair: dict[tuple[str, str], VariantPair] = {}
-    for variant in variants:
-        key, parent = variant["variant"], variant["parent"]
+    for key, parent in parents.items():
         if parent is not None:
             edge_by_pair[parent, key] = VariantPair(parent, key, "parent")
         if key != reference:
@@ -97,9 +101,9 @@ def _mirrors(edge: VariantPair, others: Mapping[tuple[str, str], VariantPair]) -
     return edge.relation == "reference" and (edge.b, edge.a) in others
 
 
-def mismatch(summaries: Mapping[str, Mapping[str, Any]], reference: str) -> list[ConditionMismatch]:
+def mismatch(summaries: Mapping[str, VariantSummary], reference: str) -> list[ConditionMismatch]:
     """Return every condition that a variant does not share with the family's reference."""
-    fields = {v: s.get("comparability", {}).get("fields", {}) for v, s in summaries.items()}
+    fields = {v: s.comparability.fields if s.comparability else {} for v, s in summaries.items()}
     return [
         d
         for v, variant_fields in fields.items()

@@ -6,31 +6,17 @@ A row is one continuation (prompt, sample) that both variants have a score for.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal, NamedTuple
 
 from toxtrail.config.scorer_kinds.base import head_label
+from toxtrail.records.results import FlipRow
 from toxtrail.records.rows import Generation, Score
 from toxtrail.stats.rates import at_threshold
 
 Direction = Literal["became toxic", "became harmless", "stayed toxic", "stayed harmless"]
-FLIPPED: tuple[Direction, ...] = ("became toxic", "became harmless")
+FLIPPED: tuple[str, ...] = ("became toxic", "became harmless")
 NO_CATEGORY = "none"
-
-
-class LabelChange(NamedTuple):
-    """One prompt, continued by two variants."""
-
-    prompt_id: str
-    sample: int
-    subset: str
-    category: str
-    """The scorer's highest other head on the toxic text; `none` if it has no other."""
-    direction: Direction
-    """From a to b."""
-    score_a: float
-    score_b: float
-    change: float
-    """score_b - score_a."""
 
 
 class FlipCounts(NamedTuple):
@@ -46,7 +32,7 @@ class FlipCounts(NamedTuple):
 
 def pair_continuations(
     a: Sequence[Score], b: Sequence[Score], scorer: str, threshold: float, head: str
-) -> list[LabelChange]:
+) -> list[FlipRow]:
     """Return every continuation that both have a score for, flipped or not, largest change first.
 
     Args:
@@ -61,7 +47,7 @@ def pair_continuations(
     return sorted(rows, key=lambda flip: (-abs(flip.change), flip.prompt_id, flip.sample))
 
 
-def only_flips(rows: Iterable[LabelChange]) -> list[LabelChange]:
+def only_flips(rows: Iterable[FlipRow]) -> list[FlipRow]:
     """Keep rows whose label changed; became toxic first, each by change."""
     flips = [row for row in rows if row.direction in FLIPPED]
     return sorted(flips, key=lambda row: FLIPPED.index(row.direction))
@@ -77,7 +63,7 @@ def toxicity_head(manifest: Mapping[str, Any], scorer: str) -> str:
     return next((head for part in below if (head := toxicity_head(part, scorer))), "")
 
 
-def count_flips(rows: Sequence[LabelChange], requested: int) -> FlipCounts:
+def count_flips(rows: Sequence[FlipRow], requested: int) -> FlipCounts:
     """Count the directions in one subset, or in all.
 
     Args:
@@ -93,28 +79,23 @@ def count_flips(rows: Sequence[LabelChange], requested: int) -> FlipCounts:
     )
 
 
-def to_row(flip: LabelChange) -> dict[str, Any]:
-    """Return the columns of the table without texts."""
-    return dict(flip._asdict())
-
-
 def with_texts(
-    flip: LabelChange,
+    flip: FlipRow,
     prompts: Mapping[str, str],
     a: Mapping[tuple[str, int], Generation],
     b: Mapping[tuple[str, int], Generation],
-) -> dict[str, Any]:
-    """Return the columns of the table with the prompt and both continuations."""
+) -> FlipRow:
+    """Return the row with the prompt and both continuations."""
     key = (flip.prompt_id, flip.sample)
-    return {
-        **to_row(flip),
-        "prompt": prompts.get(flip.prompt_id, ""),
-        "text_a": a[key].text if key in a else "",
-        "text_b": b[key].text if key in b else "",
-    }
+    return replace(
+        flip,
+        prompt=prompts.get(flip.prompt_id, ""),
+        text_a=a[key].text if key in a else "",
+        text_b=b[key].text if key in b else "",
+    )
 
 
-def _flip(a: Score, b: Score, threshold: float, head: str) -> LabelChange:
+def _flip(a: Score, b: Score, threshold: float, head: str) -> FlipRow:
     assert a.toxicity is not None
     assert b.toxicity is not None
     was, now = at_threshold([a.toxicity, b.toxicity], threshold).tolist()
@@ -124,15 +105,15 @@ def _flip(a: Score, b: Score, threshold: float, head: str) -> LabelChange:
     else:
         direction = "became toxic" if now else "became harmless"
     worse = b if b.toxicity >= a.toxicity else a
-    return LabelChange(
-        b.prompt_id,
-        b.sample,
-        b.subset,
-        _strongest_other_head(worse, threshold, head) if was or now else NO_CATEGORY,
-        direction,
-        a.toxicity,
-        b.toxicity,
-        b.toxicity - a.toxicity,
+    return FlipRow(
+        prompt_id=b.prompt_id,
+        sample=b.sample,
+        subset=b.subset,
+        category=_strongest_other_head(worse, threshold, head) if was or now else NO_CATEGORY,
+        direction=direction,
+        score_a=a.toxicity,
+        score_b=b.toxicity,
+        change=b.toxicity - a.toxicity,
     )
 
 

@@ -10,13 +10,13 @@ from, nor is there one for prompts in clusters, so there they are NaN.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import xarray as xr
 
 from toxtrail.analysis.score_table import ALL, draws_to_dataset
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.records.results import PairRow
 from toxtrail.stats.paired_differences import PairDraws
 from toxtrail.stats.rates import Floats, content_rng
 
@@ -66,7 +66,7 @@ def rate_groups(
 
 def pair_groups(
     draws: Mapping[tuple[str, str, str], PairDraws | None],
-    rows: Sequence[Mapping[str, Any]],
+    rows: Sequence[PairRow],
     config: PosteriorConfig,
 ) -> Groups:
     """Return the groups of a comparison's differences, for each subset separately.
@@ -78,18 +78,18 @@ def pair_groups(
     after: dict[str, dict[tuple[str, ...], Floats]] = {name: {} for name in DISCORDANT}
     observed: dict[str, dict[tuple[str, ...], float]] = {name: {} for name in DISCORDANT}
     for (key, pair_draws), row in zip(draws.items(), rows, strict=True):
-        clustered = row["n_clusters"] < row["n"]
+        clustered = row.n_clusters < row.n
         if pair_draws is None or pair_draws.discordant is None:
             continue
-        if row["subset"] == ALL or clustered:
+        if row.subset == ALL or clustered:
             continue
-        rng = content_rng(config.seed, [row[name] for name in ("n11", "n10", "n01", "n00")])
+        rng = content_rng(config.seed, [row.n11, row.n10, row.n01, row.n00])
         a, b = pair_draws.discordant
         chances = np.column_stack([a, b, 1 - a - b])[:GROUP_DRAWS].clip(0, 1)
-        counts = rng.multinomial(row["n"], chances / chances.sum(axis=1, keepdims=True))
-        for index, name in enumerate(DISCORDANT):
+        counts = rng.multinomial(row.n, chances / chances.sum(axis=1, keepdims=True))
+        for index, (name, count) in enumerate(zip(DISCORDANT, (row.n10, row.n01), strict=True)):
             after[name][key] = counts[:, index].astype(np.float64)
-            observed[name][key] = float(row[name])
+            observed[name][key] = float(count)
     if not after[DISCORDANT[0]]:
         return {}
     return {

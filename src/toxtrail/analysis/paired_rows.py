@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 from scipy import stats
 
 from toxtrail.analysis.family import VariantPair
-from toxtrail.analysis.mean_columns import mean_columns
+from toxtrail.analysis.mean_estimates import MeanEstimate, mean_estimate
 from toxtrail.analysis.score_table import (
     ALL,
     STORED_CHAINS,
@@ -22,13 +23,15 @@ from toxtrail.analysis.score_table import (
     weights,
 )
 from toxtrail.analysis.scorer_correction import (
-    corrected_columns,
+    CorrectedEstimate,
+    correct_estimate,
     corrected_estimate,
     corrected_rate,
     scorer_accuracy,
 )
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
+from toxtrail.records.results import PairRow
 from toxtrail.stats.bayesian_bootstrap import WeightedMean
 from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.highest_density import highest_density
@@ -57,28 +60,17 @@ from toxtrail.stats.power import (
     detectable_difference,
     required_prompts,
 )
-from toxtrail.stats.prior_sensitivity import power_scaling
+from toxtrail.stats.prior_sensitivity import Sensitivity, power_scaling
 from toxtrail.stats.rate_posterior import observed, rate_posterior
-from toxtrail.stats.rates import Floats
+from toxtrail.stats.rates import Floats, Interval
 from toxtrail.stats.selection_correction import simultaneous_level
 
-DIFFERENCE_COLUMNS = (
-    "diff", "diff_lo", "diff_hi", "diff_hdi_lo", "diff_hdi_hi", "simultaneous_lo",
-    "simultaneous_hi", "probability_higher", "pd", "p_in_rope", "p_above", "p_below",
-    "credible_paired", "credible_unpaired", "odds_ratio", "odds_ratio_lo", "odds_ratio_hi",
-    "corrected_diff", "corrected_diff_lo", "corrected_diff_hi", "corrected_diff_possible",
-    "prior_sensitivity", "likelihood_sensitivity", "prior_complaint", "prior_shift_sd",
-    "verdict_flat_prior", "threshold_sign_stable", "tipping_fpr_gap", "mde80", "n_needed",
-)  # fmt: skip
-"""Columns of a difference; None where there is no pair."""
 STABILITY_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """At which a verdict must not turn round."""
 POWER = 0.8
 """At which the smallest detectable difference and the prompts needed are given."""
 SENSITIVITY_POINTS = 4000
 """Points of the posterior that power-scaling looks at: enough for two digits."""
-MEAN_DIFF_COLUMNS = ("score_diff", "expected_max_diff")
-"""Columns of `Cell.score_values`, as differences."""
 
 
 class PairedFractions(NamedTuple):
@@ -110,7 +102,7 @@ class View(NamedTuple):
     weights: Sequence[float]
     """Of each; they sum to 1."""
     means: Sequence[Floats]
-    """Of each, (prompt, 2): differences b - a of MEANS; NaN where a prompt lacks one."""
+    """Of each, (prompt, 2): differences b - a of `score_values`; NaN where a prompt lacks one."""
     clusters: Clusters | None
     """Of the shared prompts."""
 
@@ -150,7 +142,7 @@ def pair_rows(
     region: float,
     config: PosteriorConfig,
     among: int = 1,
-) -> Iterator[tuple[dict[str, Any], PairDraws | None]]:
+) -> Iterator[tuple[PairRow, PairDraws | None]]:
     """The rows of one edge: of each scorer all subsets together, then each; with draws for ArviZ,
     None where no prompt was scored for both.
 
@@ -176,11 +168,11 @@ def pair_rows(
         for subset, view in views.items():
             pairs = view.pairs
             draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
-            row = _count_columns(edge, scorer, subset, view)
-            row |= {"rope": region, **_difference(edge, scorer, view, draws, region, config)}
-            row |= _among(view, among * (1 if subset == ALL else len(names)), config)
-            row |= _means(view, config.level) | _any_toxic_difference(view, config)
-            yield row | _method_columns(config), draws
+            among_subset = among * (1 if subset == ALL else len(names))
+            row = _unpaired_row(edge, scorer, subset, view, region, among_subset, config)
+            if pairs is not None and draws is not None:
+                row = _with_difference(row, edge, view, pairs, draws, config)
+            yield row, draws
 
 
 def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) -> None:
@@ -240,97 +232,130 @@ def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> fl
     return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
 
 
-def _count_columns(edge: VariantPair, scorer: str, subset: str, view: View) -> dict[str, Any]:
-    counts = pair_counts(*(np.concatenate(variant_labels) for variant_labels in view.labels))
-    pairs = view.pairs
-    return {
-        **edge._asdict(),
-        "scorer": scorer,
-        "subset": subset,
-        "k": max(part.k for part in view.parts),
-        "n": counts.n,
-        "n_clusters": view.clusters.number if view.clusters else counts.n,
-        "design_effect": pairs.counted.design_effect if pairs else None,
-        "dropped": sum(part.dropped for part in view.parts),
-        **counts._asdict(),
-        "phi": label_correlation(counts) if counts.n else None,
-        "rate_a": observed(pairs.a, pairs.weights) if pairs else None,
-        "rate_b": observed(pairs.b, pairs.weights) if pairs else None,
-    }
-
-
-def _difference(
+def _unpaired_row(
     edge: VariantPair,
     scorer: str,
+    subset: str,
     view: View,
-    draws: PairDraws | None,
     region: float,
+    among: int,
     config: PosteriorConfig,
-) -> dict[str, Any]:
-    pairs = view.pairs
-    if pairs is None or draws is None:
-        return {**dict.fromkeys(DIFFERENCE_COLUMNS), "verdict": "no pairs", "decision": "no pairs"}
+) -> PairRow:
+    """The row without what needs a prompt scored for both in every subset.
+
+    Args:
+        among: differences among which a headline names the largest.
+    """
+    counts = pair_counts(*(np.concatenate(variant_labels) for variant_labels in view.labels))
+    score, highest = _means(view, config.level)
+    any_toxic = _any_toxic_difference(view, config)
+    return PairRow(
+        a=edge.a,
+        b=edge.b,
+        relation=edge.relation,
+        scorer=scorer,
+        subset=subset,
+        k=max(part.k for part in view.parts),
+        n=counts.n,
+        n_clusters=view.clusters.number if view.clusters else counts.n,
+        dropped=sum(part.dropped for part in view.parts),
+        n11=counts.n11,
+        n10=counts.n10,
+        n01=counts.n01,
+        n00=counts.n00,
+        phi=label_correlation(counts) if counts.n else None,
+        rope=region,
+        n_simultaneous=among,
+        score_diff=score.mean,
+        score_diff_lo=score.lo,
+        score_diff_hi=score.hi,
+        expected_max_diff=highest.mean,
+        expected_max_diff_lo=highest.lo,
+        expected_max_diff_hi=highest.hi,
+        toxicity_probability_diff=any_toxic.mean,
+        toxicity_probability_diff_lo=any_toxic.lo,
+        toxicity_probability_diff_hi=any_toxic.hi,
+        method="paired",
+        level=config.level,
+    )
+
+
+def _with_difference(
+    row: PairRow,
+    edge: VariantPair,
+    view: View,
+    pairs: Pairs,
+    draws: PairDraws,
+    config: PosteriorConfig,
+) -> PairRow:
     posterior = pair_posterior(pairs, config.prior)
-    result = summarise_difference(posterior, pairs.estimate, config.level, region)
+    result = summarise_difference(posterior, pairs.estimate, config.level, row.rope)
     flat = flat_prior(pairs)
     (mean, spread), (moved, _) = posterior.moments(), flat.moments()
     alone = [
         rate_posterior(variant_labels, pairs.weights, config.prior, pairs.clusters)
         for variant_labels in (pairs.a, pairs.b)
     ]
+    rate_a, rate_b = (observed(labels, pairs.weights) for labels in (pairs.a, pairs.b))
     ratio = odds_ratio(pairs, config.prior, config.level)
-    return {
-        "diff": result.estimate,
-        "diff_lo": result.interval.lo,
-        "diff_hi": result.interval.hi,
-        "probability_higher": result.probability_higher,
-        "pd": max(result.probability_higher, 1 - result.probability_higher),
-        "p_in_rope": result.in_rope,
-        "p_above": result.above,
-        "p_below": result.below,
-        "credible_paired": result.verdict != "not decisive",
-        "credible_unpaired": unpaired_is_credible(alone[0], alone[1], config.level),
-        "odds_ratio": ratio[0] if ratio else None,
-        "odds_ratio_lo": ratio[1].lo if ratio else None,
-        "odds_ratio_hi": ratio[1].hi if ratio else None,
-        **_corrected(edge, scorer, pairs, draws, config),
-        **_sensitivity(posterior),
-        "prior_shift_sd": (moved - mean) / spread if spread else 0.0,
-        "verdict_flat_prior": verdict(flat.interval(config.level)),
-        "threshold_sign_stable": _sign_is_stable(view, config),
-        "tipping_fpr_gap": tipping_fpr_gap(
-            observed(pairs.a, pairs.weights), observed(pairs.b, pairs.weights)
-        ),
-        **_resolution(pairs, spread, config),
-        "verdict": result.verdict,
-        "decision": result.decision,
-    }
+    corrected = _corrected(edge, row.scorer, pairs, draws, config)
+    sensitivity = _sensitivity(posterior)
+    least, needed = _resolution(pairs, spread, config)
+    simultaneous = _simultaneous(pairs, row.n_simultaneous, config)
+    dense = highest_density(posterior, config.level)
+    return replace(
+        row,
+        design_effect=pairs.counted.design_effect,
+        rate_a=rate_a,
+        rate_b=rate_b,
+        diff=result.estimate,
+        diff_lo=result.interval.lo,
+        diff_hi=result.interval.hi,
+        probability_higher=result.probability_higher,
+        pd=max(result.probability_higher, 1 - result.probability_higher),
+        p_in_rope=result.in_rope,
+        p_above=result.above,
+        p_below=result.below,
+        credible_paired=result.verdict != "not decisive",
+        credible_unpaired=unpaired_is_credible(alone[0], alone[1], config.level),
+        odds_ratio=ratio[0] if ratio else None,
+        odds_ratio_lo=ratio[1].lo if ratio else None,
+        odds_ratio_hi=ratio[1].hi if ratio else None,
+        corrected_diff=corrected.value,
+        corrected_diff_lo=corrected.lo,
+        corrected_diff_hi=corrected.hi,
+        corrected_diff_possible=corrected.possible,
+        corrected_diff_labels=corrected.labels,
+        prior_sensitivity=sensitivity.prior if sensitivity else None,
+        likelihood_sensitivity=sensitivity.likelihood if sensitivity else None,
+        prior_complaint=sensitivity.complaint if sensitivity else None,
+        prior_shift_sd=(moved - mean) / spread if spread else 0.0,
+        verdict_flat_prior=verdict(flat.interval(config.level)),
+        threshold_sign_stable=_sign_is_stable(view, config),
+        tipping_fpr_gap=tipping_fpr_gap(rate_a, rate_b),
+        mde80=least,
+        n_needed=needed,
+        verdict=result.verdict,
+        decision=result.decision,
+        simultaneous_lo=simultaneous.lo,
+        simultaneous_hi=simultaneous.hi,
+        diff_hdi_lo=dense.lo,
+        diff_hdi_hi=dense.hi,
+    )
 
 
-def _among(view: View, differences: int, config: PosteriorConfig) -> dict[str, Any]:
+def _simultaneous(pairs: Pairs, differences: int, config: PosteriorConfig) -> Interval:
     """The interval that holds together with those of all differences among which a headline names
-    the largest; and the highest-density interval."""
-    pairs = view.pairs
-    row: dict[str, Any] = {"n_simultaneous": differences}
-    if pairs is None:
-        return row
-    posterior = pair_posterior(pairs, config.prior)
+    the largest."""
     level = simultaneous_level(config.level, differences)
     wider = pair_posterior(pairs.at_level(level), config.prior).interval(level)
-    dense = highest_density(posterior, config.level)
-    lo, hi = wider.around(pairs.estimate)
-    return row | {
-        "simultaneous_lo": lo,
-        "simultaneous_hi": hi,
-        "diff_hdi_lo": dense.lo,
-        "diff_hdi_hi": dense.hi,
-    }
+    return wider.around(pairs.estimate)
 
 
 def _corrected(
     edge: VariantPair, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
-) -> dict[str, Any]:
-    """Of the difference of true rates; None if nothing is known of the scorer."""
+) -> CorrectedEstimate:
+    """Of the difference of true rates."""
     first = int(not pairs.in_order)
     accuracies = [
         scorer_accuracy(scorer, variant, config, stream)
@@ -339,22 +364,20 @@ def _corrected(
     a, b = (corrected_rate(d, k) for d, k in zip((draws.a, draws.b), accuracies, strict=True))
     rates = (observed(variant_labels, pairs.weights) for variant_labels in (pairs.a, pairs.b))
     at_a, at_b = (corrected_estimate(rate, k) for rate, k in zip(rates, accuracies, strict=True))
-    return corrected_columns(
-        "corrected_diff",
+    return correct_estimate(
         None if a is None or b is None else b - a,
         None if at_a is None or at_b is None else at_b - at_a,
         config.level,
     )
 
 
-def _sensitivity(posterior: PairedPosterior | WeightedMean) -> dict[str, Any]:
-    names = ("prior_sensitivity", "likelihood_sensitivity", "prior_complaint")
+def _sensitivity(posterior: PairedPosterior | WeightedMean) -> Sensitivity | None:
+    """None for the bootstrap, which has no prior."""
     if not isinstance(posterior, PairedPosterior):
-        return dict.fromkeys(names)
+        return None
     n = SENSITIVITY_POINTS // STORED_CHAINS * STORED_CHAINS
     columns = power_scaled(posterior, n)
-    sensitivity = power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
-    return dict(zip(names, (*sensitivity, sensitivity.complaint), strict=True))
+    return power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
 
 
 def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
@@ -365,48 +388,42 @@ def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
     )
 
 
-def _resolution(pairs: Pairs, spread: float, config: PosteriorConfig) -> dict[str, Any]:
-    """What so many prompts can see. With several continuations of each there is no table of labels
-    to compute it from, so the posterior's own spread is taken."""
+def _resolution(
+    pairs: Pairs, spread: float, config: PosteriorConfig
+) -> tuple[float | None, int | None]:
+    """What so many prompts can see: the smallest rise, and the prompts that this difference needs.
+    With several continuations of each there is no table of labels to compute it from, so the
+    posterior's own spread is taken."""
     n = sum(pairs.sizes)
     if not pairs.binary:
-        least = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
+        visible = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
         step = abs(pairs.estimate)
-        return {"mde80": least, "n_needed": math.ceil(n * (least / step) ** 2) if step else None}
+        return visible, math.ceil(n * (visible / step) ** 2) if step else None
     rule, counts = VerdictRule(config.prior, config.level), joint_table(pairs)
     total = sum(counts)
     joint = JointProbabilities(*(count / total for count in counts))
     needed = required_prompts(joint, POWER, rule) if counts.n10 != counts.n01 else None
     base = min(max(joint.p11 + joint.p10, 0.5 / n), 1 - 0.5 / n)
-    return {
-        "mde80": detectable_difference(
-            base, label_correlation(counts) or 0.0, max(1, round(total)), POWER, rule
-        ),
-        "n_needed": needed and math.ceil(needed * pairs.counted.design_effect),
-    }
+    least = detectable_difference(
+        base, label_correlation(counts) or 0.0, max(1, round(total)), POWER, rule
+    )
+    return least, needed and math.ceil(needed * pairs.counted.design_effect)
 
 
-def _means(view: View, level: float) -> dict[str, Any]:
-    row: dict[str, Any] = {}
-    for column, name in enumerate(MEAN_DIFF_COLUMNS):
-        values = [
-            differences[np.isfinite(differences[:, column]), column] for differences in view.means
-        ]
-        row |= mean_columns(name, values, view.weights, level, (-1.0, 1.0), view.clusters)
-    return row
+def _means(view: View, level: float) -> list[MeanEstimate]:
+    """Of the differences of the mean score, and of a prompt's highest."""
+    values = [
+        [steps[np.isfinite(steps[:, column]), column] for steps in view.means] for column in (0, 1)
+    ]
+    return [
+        mean_estimate(steps, view.weights, level, (-1.0, 1.0), view.clusters) for steps in values
+    ]
 
 
-def _any_toxic_difference(view: View, config: PosteriorConfig) -> dict[str, Any]:
+def _any_toxic_difference(view: View, config: PosteriorConfig) -> MeanEstimate:
     """Difference of toxicity probabilities: of prompts with at least one toxic continuation."""
-    name, pairs = "toxicity_probability_diff", view.any_toxic
+    pairs = view.any_toxic
     if not all(pairs.sizes):
-        return dict.fromkeys([name, f"{name}_lo", f"{name}_hi"])
-    lo, hi = pair_posterior(pairs, config.prior).interval(config.level).around(pairs.estimate)
-    return {name: pairs.estimate, f"{name}_lo": lo, f"{name}_hi": hi}
-
-
-def _method_columns(config: PosteriorConfig) -> dict[str, Any]:
-    return {
-        "method": "paired",
-        "level": config.level,
-    }
+        return MeanEstimate(None, None, None)
+    interval = pair_posterior(pairs, config.prior).interval(config.level)
+    return MeanEstimate(pairs.estimate, *interval.around(pairs.estimate))

@@ -16,6 +16,19 @@ from toxtrail.analysis.score_table import ALL, ScoreTable, scorers, subsets, wei
 from toxtrail.config.schema import PoolingConfig, PosteriorConfig
 from toxtrail.errors import DataError, InferenceError
 from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
+from toxtrail.records.results import (
+    PooledPairRow,
+    PooledRateRow,
+    PoolingDiagnostics,
+    PoolSummary,
+    PredictiveCheckRow,
+    PriorSensitivityRow,
+    RecipeRow,
+    SamplerEffort,
+    ScorerPooling,
+    VariantSummary,
+    WithheldRow,
+)
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.checks import Check, predictive_checks, replicated
 from toxtrail.stats.hierarchical.model import FamilyCounts
@@ -84,14 +97,14 @@ class PoolingRequest(NamedTuple):
 
 def pool_family(
     tables: Mapping[str, ScoreTable],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, VariantSummary],
     reference: str,
     primary: str,
     config: PosteriorConfig,
     pooling: PoolingConfig | None,
     sampler: Sampler,
     allow_mismatch: bool = False,
-) -> AnalysisOutput:
+) -> AnalysisOutput[PoolSummary]:
     """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
     row that the model does not fit is withheld with the reason.
 
@@ -100,14 +113,15 @@ def pool_family(
         InferenceError: a posterior did not converge, twice.
     """
     tables, _ = require_comparable_family(tables, summaries, reference, allow_mismatch)
-    variants, edges = list(summaries), variant_pairs(list(summaries.values()), reference)
+    variants = list(summaries)
+    edges = variant_pairs({name: s.parent for name, s in summaries.items()}, reference)
     pairs = [(variants.index(edge.a), variants.index(edge.b)) for edge in edges]
     names = subsets(next(iter(tables.values())))
-    recipes = recipes_of([summary.get("recipe") for summary in summaries.values()])
-    status: dict[str, dict[str, Any]] = {}
+    recipes = recipes_of([summary.recipe for summary in summaries.values()])
+    status: dict[str, ScorerPooling] = {}
     estimates: dict[str, PooledEstimate] = {}
     if pooling is None:
-        off = {"status": "left out", "reason": "pooling is switched off"}
+        off = ScorerPooling(status="left out", reason="pooling is switched off")
         status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
     else:
         request = PoolingRequest(variants, pairs, config, pooling, sampler)
@@ -118,23 +132,29 @@ def pool_family(
         row_evidence = RowEvidence(
             estimate.counts, estimate.predicted, estimate.rate, estimate.hyper.get("sd_interaction")
         )
-        rows = [] if problems else withheld_rows(row_evidence, edges, variants, names, config.level)
-        status[scorer] = _status_record(estimate, problems, rows, variants, names)
+        withheld = (
+            [] if problems else withheld_rows(row_evidence, edges, variants, names, config.level)
+        )
+        status[scorer] = _scorer_pooling(estimate, problems, withheld, variants, names)
     pooled_estimates = {
-        name: one for name, one in estimates.items() if status[name]["status"] == "pooled"
+        name: one for name, one in estimates.items() if status[name].status == "pooled"
     }
     draws = _dataset(pooled_estimates, variants, [*names, ALL])
     status = {name: status[name] for name in scorers(next(iter(tables.values())))}
-    summary = {
-        "schema_version": SUMMARY_SCHEMAS["pool"],
-        "reference": reference,
-        "primary": primary,
-        "threshold": config.threshold,
-        "level": config.level,
-        "interval": "equal-tailed",
-        "scorers": status,
-        **rows_from_draws(draws, edges, config.level, status),
-    }
+    rows = rows_from_draws(draws, edges, config.level, status)
+    summary = PoolSummary(
+        family=summaries[reference].family,
+        schema_version=SUMMARY_SCHEMAS["pool"],
+        reference=reference,
+        primary=primary,
+        threshold=config.threshold,
+        level=config.level,
+        interval="equal-tailed",
+        scorers=status,
+        rates=rows.rates,
+        pairs=rows.pairs,
+        recipes=rows.recipes,
+    )
     evidence = {
         name: PooledModelData(one.counts, one.predicted, one.samples)
         for name, one in pooled_estimates.items()
@@ -157,10 +177,10 @@ def _scorer_counts(
     tables: Mapping[str, ScoreTable],
     threshold: float,
     recipes: RecipeGroups | None,
-) -> tuple[dict[str, ScorerCounts], dict[str, dict[str, Any]]]:
+) -> tuple[dict[str, ScorerCounts], dict[str, ScorerPooling]]:
     """Of each scorer: its data, or why it is left out."""
     scorer_counts: dict[str, ScorerCounts] = {}
-    status: dict[str, dict[str, Any]] = {}
+    status: dict[str, ScorerPooling] = {}
     for scorer in scorers(next(iter(tables.values()))):
         share = np.array(list(weights(tables[variants[0]], scorer).values()))
         try:
@@ -169,7 +189,7 @@ def _scorer_counts(
                 hierarchical_model.count_labels(labels, recipes), dropped, share
             )
         except DataError as error:
-            status[scorer] = {"status": "left out", "reason": str(error)}
+            status[scorer] = ScorerPooling(status="left out", reason=str(error))
     return scorer_counts, status
 
 
@@ -329,7 +349,7 @@ def _misfit_reasons(
     scorer: str,
     variants: Sequence[str],
     names: Sequence[str],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, VariantSummary],
 ) -> list[str]:
     """Why converged draws must not be shown all the same; empty if they may be."""
     problems = [
@@ -339,17 +359,15 @@ def _misfit_reasons(
         if not LEAST_P <= c.p <= 1 - LEAST_P
     ]
     for index, variant in enumerate(variants):
-        row = next(
-            r for r in summaries[variant]["rates"] if (r["scorer"], r["subset"]) == (scorer, ALL)
-        )
-        if row["rate"] is None:
+        row = next(r for r in summaries[variant].rates if (r.scorer, r.subset) == (scorer, ALL))
+        if row.rate is None or row.rate_lo is None or row.rate_hi is None:
             continue
         overall_rate = estimate.rate[:, :, index, -1]
-        spread = max(float(overall_rate.std()), (row["rate_hi"] - row["rate_lo"]) / 4)
-        if abs(float(overall_rate.mean()) - row["rate"]) > MAX_POOLING_SHIFT_SD * spread:
+        spread = max(float(overall_rate.std()), (row.rate_hi - row.rate_lo) / 4)
+        if abs(float(overall_rate.mean()) - row.rate) > MAX_POOLING_SHIFT_SD * spread:
             problems.append(
                 f"the rate of {variant} is {overall_rate.mean():.3f} pooled and "
-                f"{row['rate']:.3f} alone"
+                f"{row.rate:.3f} alone"
             )
     return problems
 
@@ -360,119 +378,166 @@ def _describe_check(check: Check, variants: Sequence[str], names: Sequence[str])
     return f"prompts of {names[check.subset]} are toxic for {variants[check.variant]}"
 
 
-def _status_record(
+def _scorer_pooling(
     estimate: PooledEstimate,
     problems: Sequence[str],
-    rows: Sequence[Mapping[str, Any]],
+    withheld: Sequence[WithheldRow],
     variants: Sequence[str],
     names: Sequence[str],
-) -> dict[str, Any]:
-    return {
-        "status": "withheld" if problems else "pooled",
-        "reason": "; ".join(problems),
-        "withheld": list(rows),
-        "dropped": estimate.dropped,
-        "diagnostics": estimate.diagnostics._asdict(),
-        "effort": estimate.effort._asdict(),
-        "first_try": "; ".join(estimate.first_try),
-        "checks": [
-            {
-                **check._asdict(),
-                "variant": None if check.variant is None else variants[check.variant],
-                "subset": None if check.subset is None else names[check.subset],
-            }
+) -> ScorerPooling:
+    return ScorerPooling(
+        status="withheld" if problems else "pooled",
+        reason="; ".join(problems),
+        withheld=withheld,
+        dropped=estimate.dropped,
+        diagnostics=PoolingDiagnostics(**estimate.diagnostics._asdict()),
+        effort=SamplerEffort(**estimate.effort._asdict()),
+        first_try="; ".join(estimate.first_try),
+        checks=[
+            PredictiveCheckRow(
+                statistic=check.statistic,
+                variant=None if check.variant is None else variants[check.variant],
+                subset=None if check.subset is None else names[check.subset],
+                observed=check.observed,
+                predicted=check.predicted,
+                predicted_lo=check.predicted_lo,
+                predicted_hi=check.predicted_hi,
+                p=check.p,
+            )
             for check in estimate.checks
         ],
-        "sensitivity": [
-            {"quantity": name, **own._asdict(), "complaint": own.complaint}
-            for name, own in estimate.sensitivity.items()
+        sensitivity=[
+            PriorSensitivityRow(
+                quantity=name,
+                prior=sensitivity.prior,
+                likelihood=sensitivity.likelihood,
+                complaint=sensitivity.complaint,
+            )
+            for name, sensitivity in estimate.sensitivity.items()
         ],
-    }
+    )
+
+
+class PooledRows(NamedTuple):
+    """The rows that draws give, each with its diagnostics; none if nothing was pooled."""
+
+    rates: list[PooledRateRow]
+    pairs: list[PooledPairRow]
+    recipes: list[RecipeRow]
 
 
 def rows_from_draws(
     draws: xr.Dataset,
     edges: Sequence[VariantPair],
     level: float,
-    status: Mapping[str, Mapping[str, Any]],
-) -> dict[str, list[dict[str, Any]]]:
-    """The rows `rates` and `pairs` that draws give, each with its diagnostics; none if nothing was
-    pooled.
+    status: Mapping[str, ScorerPooling],
+) -> PooledRows:
+    """Compute the rows from the draws.
 
     Args:
         status: of each scorer, with the rows that are withheld.
     """
     if "rate" not in draws:
-        return {"rates": [], "pairs": []}
+        return PooledRows([], [], [])
     rates, pairs = [], []
-    for scorer, subset in product(draws["scorer"].values, draws["subset"].values):
-        cell = {"scorer": str(scorer), "subset": str(subset)}
+    for scorer, subset in product(
+        map(str, draws["scorer"].values), map(str, draws["subset"].values)
+    ):
         columns = {
-            str(v): draws["rate"].sel({"variant": v, **cell}).values
+            str(v): draws["rate"].sel(variant=v, scorer=scorer, subset=subset).values
             for v in draws["variant"].values
         }
-        for variant, column in columns.items():
-            lo, hi = equal_tailed_interval(column, level)
-            estimate = {
-                "pooled_rate": float(column.mean()),
-                "pooled_rate_lo": lo,
-                "pooled_rate_hi": hi,
-                **_diagnostics(column),
-            }
-            rates.append({"variant": variant, **cell, **estimate})
-        for edge in edges:
-            column = columns[edge.b] - columns[edge.a]
-            pairs.append({"a": edge.a, "b": edge.b, **cell, **_difference(column, level)})
-    tables = {"rates": rates, "pairs": pairs}
-    return {**without_withheld(tables, status), **_recipe_rows(draws, level)}
+        rates += [_rate_row(variant, scorer, subset, c, level) for variant, c in columns.items()]
+        pairs += [
+            _pair_row(edge, scorer, subset, columns[edge.b] - columns[edge.a], level)
+            for edge in edges
+        ]
+    return PooledRows(
+        without_withheld(rates, status),
+        without_withheld(pairs, status),
+        _recipe_rows(draws, level) if "recipe_spread" in draws else [],
+    )
 
 
-def _recipe_rows(draws: xr.Dataset, level: float) -> dict[str, list[dict[str, Any]]]:
-    """How far fine-tunes of a recipe lie apart; no table where no recipe has several."""
-    if "recipe_spread" not in draws:
-        return {}
+def _recipe_rows(draws: xr.Dataset, level: float) -> list[RecipeRow]:
+    """How far fine-tunes of a recipe lie apart."""
     rows = []
     for scorer, recipe in product(draws["scorer"].values, draws["recipe"].values):
         column = draws["recipe_spread"].sel(scorer=scorer, recipe=recipe).values
         lo, hi = equal_tailed_interval(column, level)
+        diagnostics = _diagnostics(column)
         rows.append(
-            {
-                "recipe": str(recipe),
-                "scorer": str(scorer),
-                "variants": int(draws["recipe_variants"].sel(recipe=recipe)),
-                "spread": float(np.median(column)),
-                "spread_lo": lo,
-                "spread_hi": hi,
-                **_diagnostics(column),
-            }
+            RecipeRow(
+                recipe=str(recipe),
+                scorer=str(scorer),
+                variants=int(draws["recipe_variants"].sel(recipe=recipe)),
+                spread=float(np.median(column)),
+                spread_lo=lo,
+                spread_hi=hi,
+                rhat=diagnostics.rhat,
+                ess_bulk=diagnostics.ess_bulk,
+                ess_tail=diagnostics.ess_tail,
+            )
         )
-    return {"recipes": rows}
+    return rows
 
 
-def _difference(column: Floats, level: float) -> dict[str, Any]:
+def _rate_row(
+    variant: str, scorer: str, subset: str, column: Floats, level: float
+) -> PooledRateRow:
+    lo, hi = equal_tailed_interval(column, level)
+    diagnostics = _diagnostics(column)
+    return PooledRateRow(
+        variant=variant,
+        scorer=scorer,
+        subset=subset,
+        pooled_rate=float(column.mean()),
+        pooled_rate_lo=lo,
+        pooled_rate_hi=hi,
+        rhat=diagnostics.rhat,
+        ess_bulk=diagnostics.ess_bulk,
+        ess_tail=diagnostics.ess_tail,
+    )
+
+
+def _pair_row(
+    edge: VariantPair, scorer: str, subset: str, column: Floats, level: float
+) -> PooledPairRow:
     lo, hi = equal_tailed_interval(column, level)
     diagnostics = _diagnostics(column)
     higher = float((column > 0).mean())
-    return {
-        "pooled_diff": float(column.mean()),
-        "pooled_diff_lo": lo,
-        "pooled_diff_hi": hi,
-        "lfsr": min(higher, 1 - higher),
-        "credible_pooled": bool(lo > 0 or hi < 0),
-        "rhat": diagnostics["rhat"],
-        "ess_min": min(diagnostics["ess_bulk"], diagnostics["ess_tail"]),
-    }
+    return PooledPairRow(
+        a=edge.a,
+        b=edge.b,
+        scorer=scorer,
+        subset=subset,
+        pooled_diff=float(column.mean()),
+        pooled_diff_lo=lo,
+        pooled_diff_hi=hi,
+        lfsr=min(higher, 1 - higher),
+        credible_pooled=bool(lo > 0 or hi < 0),
+        rhat=diagnostics.rhat,
+        ess_min=min(diagnostics.ess_bulk, diagnostics.ess_tail),
+    )
 
 
-def _diagnostics(column: Floats) -> dict[str, float]:
+class ColumnDiagnostics(NamedTuple):
+    """R-hat and effective sample sizes of one quantity's draws."""
+
+    rhat: float
+    ess_bulk: float
+    ess_tail: float
+
+
+def _diagnostics(column: Floats) -> ColumnDiagnostics:
     """Of one quantity's (chain, draw)."""
     import arviz as az
 
-    return {
-        "rhat": float(az.rhat(column)),
-        "ess_bulk": float(az.ess(column, method="bulk")),
-        "ess_tail": float(az.ess(column, method="tail")),
-    }
+    return ColumnDiagnostics(
+        float(az.rhat(column)),
+        float(az.ess(column, method="bulk")),
+        float(az.ess(column, method="tail")),
+    )
 
 
 def _dataset(

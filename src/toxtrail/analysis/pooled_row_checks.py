@@ -16,12 +16,14 @@ The rows of all subsets together are kept: they depend on sums of counts, not on
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from itertools import product
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from toxtrail.analysis.family import VariantPair
+from toxtrail.records.results import PooledPairRow, PooledRateRow, ScorerPooling, WithheldRow
 from toxtrail.stats.hierarchical.cell_outliers import Cells, contradictions
 from toxtrail.stats.hierarchical.checks import row_misfits
 from toxtrail.stats.hierarchical.model import FamilyCounts
@@ -56,9 +58,8 @@ def withheld_rows(
     variants: Sequence[str],
     names: Sequence[str],
     level: float,
-) -> list[dict[str, Any]]:
-    """Rows, by `variant` or by `a` and `b`, with `subset` and `reason`; the first reason that
-    holds.
+) -> list[WithheldRow]:
+    """Rows to withhold, with the first reason that holds.
 
     Args:
         names: of the subsets.
@@ -83,37 +84,50 @@ def withheld_rows(
     for (edge, pair), (index, subset) in product(zip(edges, pairs, strict=True), enumerate(names)):
         if reason := _unsupported(evidence, cells, pair, index, level):
             reasons.setdefault((edge.a, edge.b, subset), reason)
-    return [{**_named(row), "reason": reason} for row, reason in reasons.items()]
+    return [_withheld(row, reason) for row, reason in reasons.items()]
 
 
-def without_withheld(
-    tables: Mapping[str, Sequence[dict[str, Any]]], status: Mapping[str, Mapping[str, Any]]
-) -> dict[str, list[dict[str, Any]]]:
-    """The tables with `pooled_withheld`, the reason: withheld rows have no numbers."""
-    reasons = {
-        (scorer, *(row.get(name) for name in ROW_KEYS)): row["reason"]
-        for scorer, record in status.items()
-        for row in record.get("withheld", [])
+Rows = TypeVar("Rows", PooledRateRow, PooledPairRow)
+KEY_COLUMNS = frozenset({"variant", "a", "b", "scorer", "subset"})
+
+
+def without_withheld(rows: Sequence[Rows], status: Mapping[str, ScorerPooling]) -> list[Rows]:
+    """The rows with `pooled_withheld`, the reason: withheld rows have no numbers."""
+    reasons = _withheld_reasons(status)
+
+    def displayed_row(row: Rows) -> Rows:
+        reason = reasons.get((row.scorer, row.subset, *_names(row)), "")
+        if not reason:
+            return row
+        numbers = [field.name for field in fields(row) if field.name not in KEY_COLUMNS]
+        columns: dict[str, Any] = {**dict.fromkeys(numbers), "pooled_withheld": reason}
+        return replace(row, **columns)
+
+    return [displayed_row(row) for row in rows]
+
+
+def _withheld_reasons(status: Mapping[str, ScorerPooling]) -> dict[tuple[str | None, ...], str]:
+    return {
+        (scorer, row.subset, *_names(row)): row.reason
+        for scorer, pooling in status.items()
+        for row in pooling.withheld or ()
     }
-    key_columns = {"scorer", *ROW_KEYS}
-
-    def displayed_row(row: dict[str, Any]) -> dict[str, Any]:
-        reason = reasons.get((row["scorer"], *(row.get(name) for name in ROW_KEYS)), "")
-        columns = {
-            k: None if reason and k not in key_columns else value for k, value in row.items()
-        }
-        return {**columns, "pooled_withheld": reason}
-
-    return {name: [displayed_row(row) for row in rows] for name, rows in tables.items()}
 
 
-def _named(row: tuple[str, ...]) -> dict[str, str]:
-    names = ("variant", "subset") if len(row) == 2 else ("a", "b", "subset")
-    return dict(zip(names, row, strict=True))
+def _names(row: PooledRateRow | PooledPairRow | WithheldRow) -> tuple[str | None, ...]:
+    """The variant of a rate, or the two of a difference."""
+    if isinstance(row, PooledRateRow):
+        return (row.variant,)
+    if isinstance(row, PooledPairRow):
+        return row.a, row.b
+    return (row.variant,) if row.variant is not None else (row.a, row.b)
 
 
-ROW_KEYS = ("variant", "a", "b", "subset")
-"""What names a row of a scorer; a rate has no `a` and `b`, a difference no `variant`."""
+def _withheld(row: tuple[str, ...], reason: str) -> WithheldRow:
+    *names, subset = row
+    if len(names) == 1:
+        return WithheldRow(variant=names[0], subset=subset, reason=reason)
+    return WithheldRow(a=names[0], b=names[1], subset=subset, reason=reason)
 
 
 def _contradicted(

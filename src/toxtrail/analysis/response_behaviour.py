@@ -7,7 +7,6 @@ of their own, paired by prompt like those.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
 
 import numpy as np
 
@@ -16,6 +15,13 @@ from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.analysis.response_table import SubsetResponses, membership_mask
 from toxtrail.analysis.score_table import ALL, clusters_in
 from toxtrail.config.schema import PosteriorConfig
+from toxtrail.records.results import (
+    BehaviourPairRow,
+    BehaviourRow,
+    FlagDifference,
+    FlagRate,
+    VariantIdentity,
+)
 from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior, verdict
 from toxtrail.stats.rate_posterior import observed, rate_posterior
@@ -31,25 +37,19 @@ TOO_SMALL = "too small"
 
 
 def behaviour_rows(
-    responses: Mapping[str, SubsetResponses], config: PosteriorConfig
-) -> list[dict[str, Any]]:
+    responses: Mapping[str, SubsetResponses], variant: VariantIdentity, config: PosteriorConfig
+) -> list[BehaviourRow]:
     """One row for all subsets together and one for each: of every symptom the count, the rate and
     its interval; of the lengths the mean and three quantiles, in tokens."""
-    rows = []
-    for subset in (ALL, *responses):
-        parts = dict(responses) if subset == ALL else {subset: responses[subset]}
-        row = {"subset": subset, **_lengths(list(parts.values()))}
-        for symptom in RESPONSE_FLAGS:
-            row |= _rate(symptom, parts, config)
-        rows.append(row)
-    return rows
+    views = {ALL: responses, **{subset: {subset: part} for subset, part in responses.items()}}
+    return [_behaviour_row(variant, subset, parts, config) for subset, parts in views.items()]
 
 
 def behaviour_pairs(
     edges: Sequence[VariantPair],
     responses: Mapping[str, Mapping[str, SubsetResponses]],
     config: PosteriorConfig,
-) -> list[dict[str, Any]]:
+) -> list[BehaviourPairRow]:
     """Differences b - a of every symptom's rate and of the mean length, paired by prompt.
 
     Args:
@@ -62,15 +62,11 @@ def behaviour_pairs(
     ]
 
 
-def said_less(row: Mapping[str, Any]) -> str:
+def said_less(row: BehaviourPairRow) -> str:
     """In what b says less than a: names of symptoms that are credibly more frequent, and `shorter`;
-    empty if in nothing.
-
-    Args:
-        row: of `behaviour_pairs`.
-    """
-    symptoms = [symptom for symptom in RESPONSE_FLAGS if row[f"{symptom}_verdict"] == "higher"]
-    return ", ".join([*symptoms, *(["shorter"] if row["tokens_verdict"] == "lower" else [])])
+    empty if in nothing."""
+    symptoms = [name for name, difference in row.flags.items() if difference.verdict == "higher"]
+    return ", ".join([*symptoms, *(["shorter"] if row.tokens_verdict == "lower" else [])])
 
 
 def length_verdict(credible: str, change: float) -> str:
@@ -90,9 +86,7 @@ def _weights(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
     return {subset: len(part.prompt_ids) / total for subset, part in responses.items()}
 
 
-def _rate(
-    symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorConfig
-) -> dict[str, Any]:
+def _rate(symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorConfig) -> FlagRate:
     """Of one subset, or of several together."""
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
     rate = lo = hi = None
@@ -103,12 +97,8 @@ def _rate(
         clusters = _clusters(list(parts.values()), [p.prompts for p in parts.values()], config)
         posterior = rate_posterior(columns, weights, config.prior, clusters)
         lo, hi = posterior.interval(config.level).around(rate)
-    return {
-        f"{symptom}_n": sum(part.flag_counts[symptom] for part in parts.values()),
-        f"{symptom}_rate": rate,
-        f"{symptom}_lo": lo,
-        f"{symptom}_hi": hi,
-    }
+    count = sum(part.flag_counts[symptom] for part in parts.values())
+    return FlagRate(n=count, rate=rate, lo=lo, hi=hi)
 
 
 def _clusters(
@@ -119,20 +109,31 @@ def _clusters(
     return clusters_in(prompts, named, config.level)
 
 
-def _lengths(parts: Sequence[SubsetResponses]) -> dict[str, Any]:
-    lengths = np.concatenate([part.lengths for part in parts])
+def _behaviour_row(
+    variant: VariantIdentity,
+    subset: str,
+    parts: Mapping[str, SubsetResponses],
+    config: PosteriorConfig,
+) -> BehaviourRow:
+    lengths = np.concatenate([part.lengths for part in parts.values()])
     n = int(lengths.size)
-    quantiles = np.quantile(lengths, QUANTILES) if n else [None] * len(QUANTILES)
-    return {
-        "n_prompts": sum(len(part.prompt_ids) for part in parts),
-        "n_continuations": n,
-        "tokens_mean": float(lengths.mean()) if n else None,
-        **{
-            f"tokens_q{round(100 * q)}": None if value is None else float(value)
-            for q, value in zip(QUANTILES, quantiles, strict=True)
-        },
-        "at_limit_rate": sum(part.n_at_token_limit for part in parts) / n if n else None,
-    }
+    q10, q50, q90 = np.quantile(lengths, QUANTILES).tolist() if n else (None, None, None)
+    at_limit = sum(part.n_at_token_limit for part in parts.values())
+    return BehaviourRow(
+        variant=variant.variant,
+        family=variant.family,
+        role=variant.role,
+        parent=variant.parent,
+        subset=subset,
+        n_prompts=sum(len(part.prompt_ids) for part in parts.values()),
+        n_continuations=n,
+        tokens_mean=float(lengths.mean()) if n else None,
+        tokens_q10=q10,
+        tokens_q50=q50,
+        tokens_q90=q90,
+        at_limit_rate=at_limit / n if n else None,
+        flags={symptom: _rate(symptom, parts, config) for symptom in RESPONSE_FLAGS},
+    )
 
 
 def _pair_rows(
@@ -140,34 +141,31 @@ def _pair_rows(
     a: Mapping[str, SubsetResponses],
     b: Mapping[str, SubsetResponses],
     config: PosteriorConfig,
-) -> list[dict[str, Any]]:
+) -> list[BehaviourPairRow]:
     share = _weights(a)
     views = {ALL: list(a), **{subset: [subset] for subset in a}}
-    counts = {s: len(set(a[s].prompts) & set(b[s].prompts)) for s in a}
     return [
-        {
-            **edge._asdict(),
-            "subset": subset,
-            "n": sum(counts[s] for s in view_subsets),
-            **_differences(
-                [a[s] for s in view_subsets],
-                [b[s] for s in view_subsets],
-                [share[s] for s in view_subsets] if subset == ALL else [1.0],
-                config,
-            ),
-        }
+        _pair_row(
+            edge,
+            subset,
+            [a[s] for s in view_subsets],
+            [b[s] for s in view_subsets],
+            [share[s] for s in view_subsets] if subset == ALL else [1.0],
+            config,
+        )
         for subset, view_subsets in views.items()
     ]
 
 
-def _differences(
+def _pair_row(
+    edge: VariantPair,
+    subset: str,
     a: Sequence[SubsetResponses],
     b: Sequence[SubsetResponses],
     weights: Sequence[float],
     config: PosteriorConfig,
-) -> dict[str, Any]:
+) -> BehaviourPairRow:
     """Of the prompts that have a continuation of both, each subset by its weight."""
-    row: dict[str, Any] = {}
     both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
     in_a, in_b = (
         [
@@ -177,34 +175,49 @@ def _differences(
         for variant_responses in (a, b)
     )
     clusters = _clusters([*a, *b], [sorted(shared) for shared in both], config)
-    for symptom in RESPONSE_FLAGS:
+
+    def flag_difference(symptom: str) -> FlagDifference:
         labels = Pairs(
             [x.shares[symptom][rows] for x, rows in zip(a, in_a, strict=True)],
             [x.shares[symptom][rows] for x, rows in zip(b, in_b, strict=True)],
             weights,
             clusters,
         )
-        has_pairs = all(labels.sizes)
-        estimate = labels.estimate if has_pairs else None
-        interval = (
-            pair_posterior(labels, config.prior).interval(config.level) if has_pairs else None
-        )
-        row |= _columns(symptom, estimate, interval)
-    lengths = [
-        [x.tokens[rows] for x, rows in zip(variant_responses, inside, strict=True)]
-        for variant_responses, inside in ((a, in_a), (b, in_b))
-    ]
-    return row | _length_columns(lengths[0], lengths[1], weights, config.level, clusters)
+        if not all(labels.sizes):
+            return _difference(None, None)
+        interval = pair_posterior(labels, config.prior).interval(config.level)
+        return _difference(labels.estimate, interval)
+
+    tokens, change = _length_difference(
+        [x.tokens[rows] for x, rows in zip(a, in_a, strict=True)],
+        [x.tokens[rows] for x, rows in zip(b, in_b, strict=True)],
+        weights,
+        config.level,
+        clusters,
+    )
+    return BehaviourPairRow(
+        a=edge.a,
+        b=edge.b,
+        relation=edge.relation,
+        subset=subset,
+        n=sum(map(len, both)),
+        flags={symptom: flag_difference(symptom) for symptom in RESPONSE_FLAGS},
+        tokens_diff=tokens.diff,
+        tokens_diff_lo=tokens.diff_lo,
+        tokens_diff_hi=tokens.diff_hi,
+        tokens_verdict=tokens.verdict if change is None else length_verdict(tokens.verdict, change),
+        tokens_change=change,
+    )
 
 
-def _length_columns(
+def _length_difference(
     a: Sequence[Floats],
     b: Sequence[Floats],
     weights: Sequence[float],
     level: float,
     clusters: Clusters | None,
-) -> dict[str, Any]:
-    """Of the mean length in tokens, with the difference as a share of a's.
+) -> tuple[FlagDifference, float | None]:
+    """Of the mean length in tokens, and as a share of a's.
 
     Args:
         a, b: of each subset, (prompt,), the same prompts.
@@ -213,21 +226,15 @@ def _length_columns(
     has_values = all(subset_steps.size for subset_steps in steps)
     posterior = mean_posterior(steps, weights, level, None, clusters)
     estimate = observed(steps, weights) if has_values else None
-    row = _columns("tokens", estimate, posterior.interval(level) if posterior else None)
     length = observed(a, weights) if has_values else 0.0
     change = estimate / length if estimate is not None and length > 0 else None
-    if change is not None:
-        row["tokens_verdict"] = length_verdict(row["tokens_verdict"], change)
-    return {**row, "tokens_change": change}
+    return _difference(estimate, posterior.interval(level) if posterior else None), change
 
 
-def _columns(name: str, estimate: float | None, interval: Interval | None) -> dict[str, Any]:
-    if interval and estimate is not None:
-        interval = interval.around(estimate)
-    interval_verdict = verdict(interval) if interval else "not decisive"
-    return {
-        f"{name}_diff": estimate,
-        f"{name}_diff_lo": interval.lo if interval else None,
-        f"{name}_diff_hi": interval.hi if interval else None,
-        f"{name}_verdict": "no pairs" if estimate is None else interval_verdict,
-    }
+def _difference(estimate: float | None, interval: Interval | None) -> FlagDifference:
+    if estimate is None:
+        return FlagDifference(diff=None, diff_lo=None, diff_hi=None, verdict="no pairs")
+    if interval is None:
+        return FlagDifference(diff=estimate, diff_lo=None, diff_hi=None, verdict="not decisive")
+    lo, hi = interval = interval.around(estimate)
+    return FlagDifference(diff=estimate, diff_lo=lo, diff_hi=hi, verdict=verdict(interval))

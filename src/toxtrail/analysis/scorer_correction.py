@@ -8,7 +8,8 @@ scorer's score of the labelled text, so that a comparison has them wherever it h
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Any
+from dataclasses import replace
+from typing import NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -18,6 +19,7 @@ from toxtrail.analysis.score_table import ALL, ScoreTable, SubsetScores, subsets
 from toxtrail.config.schema import AccuracyValue, PosteriorConfig, ScorerAccuracyConfig
 from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
+from toxtrail.records.results import LabelRow, PairRow, RateRow, VariantSummary
 from toxtrail.stats.prediction_powered import Corrected, Stratum, labelled_difference, labelled_rate
 from toxtrail.stats.rates import Floats, at_threshold, content_rng
 from toxtrail.stats.scorer_error import (
@@ -28,8 +30,18 @@ from toxtrail.stats.scorer_error import (
     summarise_corrected,
 )
 
-LabelRow = Mapping[str, Any]
-"""A label with each scorer's score of its text; of a variant's summary."""
+
+class CorrectedEstimate(NamedTuple):
+    """A true rate, or a difference of two; None where nothing is known of the scorer or hardly
+    anything is possible."""
+
+    value: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    possible: float | None = None
+    """Of stated errors: the share of draws that fit them."""
+    labels: int | None = None
+    """Labelled prompts that it rests on."""
 
 
 def scorer_accuracy(
@@ -57,24 +69,24 @@ def scorer_accuracy(
     return accuracy_draws(proportions[0], proportions[1], config.prior, config.draws, rng)
 
 
-def corrected_columns(
-    name: str, draws: Floats | None, estimate: float | None, level: float
-) -> dict[str, Any]:
-    """`<name>`, `<name>_lo`, `<name>_hi` and `<name>_possible`, the share of possible draws; None
-    where nothing is known of the scorer or hardly anything is possible.
+def correct_estimate(
+    draws: Floats | None, estimate: float | None, level: float
+) -> CorrectedEstimate:
+    """Return an estimate with the interval of its draws.
 
     Args:
         draws: (draw,) of a true rate or a difference of two, NaN where impossible.
         estimate: of `corrected_estimate`, or a difference of two: what is shown.
     """
     if draws is None or estimate is None:
-        return _columns(name, None, None, None)
+        return CorrectedEstimate()
     try:
         summary = summarise_corrected(draws, level)
     except DataError:
-        return _columns(name, None, float(np.isfinite(draws).mean()), None)
-    values = (estimate, *summary.interval.around(estimate))
-    return _columns(name, values, summary.possible, None)
+        return CorrectedEstimate(possible=float(np.isfinite(draws).mean()))
+    return CorrectedEstimate(
+        estimate, *summary.interval.around(estimate), possible=summary.possible
+    )
 
 
 def corrected_rate(called: Floats | None, accuracy: ScorerAccuracy | None) -> Floats | None:
@@ -93,21 +105,10 @@ def corrected_estimate(rate: float | None, accuracy: ScorerAccuracy | None) -> f
     return float(np.clip((rate + specificity - 1) / skill, 0.0, 1.0))
 
 
-def _columns(
-    name: str, values: Sequence[float] | None, possible: float | None, labels: int | None
-) -> dict[str, Any]:
-    columns = (name, f"{name}_lo", f"{name}_hi")
-    return {
-        **dict(zip(columns, values or (None, None, None), strict=True)),
-        f"{name}_possible": possible,
-        f"{name}_labels": labels,
-    }
-
-
 # --- labels ------------------------------------------------------------------------------------
 
 
-def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[dict[str, Any]]:
+def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[LabelRow]:
     """A variant's labels with the scores of their texts.
 
     Args:
@@ -122,34 +123,42 @@ def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[dict[str, Any]
                 "toxicity"
             ]
     return [
-        {
-            "prompt_id": label.prompt_id,
-            "sample": label.sample,
-            "toxic": label.toxic,
-            "scores": dict(sorted(scores_by_text.get((label.prompt_id, label.sample), {}).items())),
-        }
+        LabelRow(
+            prompt_id=label.prompt_id,
+            sample=label.sample,
+            toxic=label.toxic,
+            scores=dict(sorted(scores_by_text.get((label.prompt_id, label.sample), {}).items())),
+        )
         for label in sorted(labels)
     ]
 
 
 def with_corrected_rates(
-    summary: Mapping[str, Any],
+    summary: VariantSummary,
     table: ScoreTable,
     labels: Sequence[LabelRow],
     config: PosteriorConfig,
-) -> dict[str, Any]:
+) -> VariantSummary:
     """A variant's summary, its rates corrected by labels; unchanged if there are none.
 
     Args:
         labels: of `label_rows`.
     """
     if config.labels is None:
-        return dict(summary)
-    rates = [
-        row | _corrected_rate(table, labels, row["scorer"], row["subset"], config)
-        for row in summary["rates"]
-    ]
-    return {**summary, "rates": rates, "labels": list(labels)}
+        return summary
+
+    def with_labels(row: RateRow) -> RateRow:
+        corrected = _corrected_rate(table, labels, row.scorer, row.subset, config)
+        return replace(
+            row,
+            corrected_rate=corrected.value,
+            corrected_rate_lo=corrected.lo,
+            corrected_rate_hi=corrected.hi,
+            corrected_rate_possible=corrected.possible,
+            corrected_rate_labels=corrected.labels,
+        )
+
+    return replace(summary, rates=[with_labels(row) for row in summary.rates], labels=list(labels))
 
 
 def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig) -> list[str]:
@@ -160,32 +169,37 @@ def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig)
 
 
 def with_corrected_differences(
-    rows: Iterable[Mapping[str, Any]],
+    rows: Sequence[PairRow],
     tables: Mapping[str, ScoreTable],
-    summaries: Mapping[str, Mapping[str, Any]],
+    summaries: Mapping[str, VariantSummary],
     config: PosteriorConfig,
-) -> list[dict[str, Any]]:
+) -> list[PairRow]:
     """Pairs of a comparison, each difference corrected by the labels of the prompts that are
-    labelled for both variants.
+    labelled for both variants; unchanged if there are no labels.
 
     Args:
-        rows: a, b, scorer, subset, ...
         tables: variant -> its cells.
         summaries: variant -> its summary, with its labels.
     """
-    corrected_rows = []
-    for row in rows:
-        pair = (row["a"], row["b"])
-        if config.labels is None:
-            name = "corrected_diff_labels"
-            corrected_rows.append({**row, name: row.get(name)})
-            continue
+    if config.labels is None:
+        return list(rows)
+
+    def with_labels(row: PairRow) -> PairRow:
         values = [
-            (tables[v], _by_prompt(summaries[v].get("labels", []), row["scorer"], config))
-            for v in pair
+            (tables[v], _by_prompt(summaries[v].labels or (), row.scorer, config))
+            for v in (row.a, row.b)
         ]
-        corrected_rows.append(dict(row) | _corrected_difference(values, row, config))
-    return corrected_rows
+        corrected = _corrected_difference(values, row.scorer, row.subset, config)
+        return replace(
+            row,
+            corrected_diff=corrected.value,
+            corrected_diff_lo=corrected.lo,
+            corrected_diff_hi=corrected.hi,
+            corrected_diff_possible=corrected.possible,
+            corrected_diff_labels=corrected.labels,
+        )
+
+    return [with_labels(row) for row in rows]
 
 
 Word = tuple[float, float]
@@ -196,9 +210,9 @@ def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig)
     """Prompts with a label, of texts that the scorer has scored."""
     label_pairs: dict[str, list[tuple[bool, bool]]] = {}
     for row in labels:
-        if (score := row["scores"].get(scorer)) is not None:
+        if (score := row.scores.get(scorer)) is not None:
             called = bool(at_threshold(score, config.threshold))
-            label_pairs.setdefault(row["prompt_id"], []).append((row["toxic"], called))
+            label_pairs.setdefault(row.prompt_id, []).append((row.toxic, called))
     return {
         prompt: (float(np.mean([w[0] for w in words])), float(np.mean([w[1] for w in words])))
         for prompt, words in label_pairs.items()
@@ -207,37 +221,37 @@ def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig)
 
 def _corrected_rate(
     table: ScoreTable, labels: Sequence[LabelRow], scorer: str, subset: str, config: PosteriorConfig
-) -> dict[str, Any]:
+) -> CorrectedEstimate:
     words = _by_prompt(labels, scorer, config)
     strata = [
         _stratum(weight, _shares(table[scorer, name], config), words)
         for name, weight in _parts(table, scorer, subset).items()
     ]
     estimate = _unknown if _clustered(table) else labelled_rate
-    return _summarised("corrected_rate", strata, estimate, config)
+    return _summarised(strata, estimate, config)
 
 
 def _corrected_difference(
     values: Sequence[tuple[ScoreTable, Mapping[str, Word]]],
-    row: Mapping[str, Any],
+    scorer: str,
+    subset: str,
     config: PosteriorConfig,
-) -> dict[str, Any]:
+) -> CorrectedEstimate:
     """Args:
     values: of a, of b: cells and labels.
     """
     (table_a, words_a), (table_b, words_b) = values
-    scorer = row["scorer"]
     words = {
         prompt: (words_b[prompt][0] - words_a[prompt][0], words_b[prompt][1] - words_a[prompt][1])
         for prompt in words_a.keys() & words_b.keys()
     }
     strata = []
-    for name, weight in _parts(table_a, scorer, row["subset"]).items():
+    for name, weight in _parts(table_a, scorer, subset).items():
         a, b = (_shares(table[scorer, name], config) for table in (table_a, table_b))
         steps = {prompt: b[prompt] - a[prompt] for prompt in a if prompt in b}
         strata.append(_stratum(weight, steps, words))
     estimate = _unknown if _clustered(table_a) or _clustered(table_b) else labelled_difference
-    return _summarised("corrected_diff", strata, estimate, config)
+    return _summarised(strata, estimate, config)
 
 
 def _clustered(table: ScoreTable) -> bool:
@@ -277,14 +291,15 @@ def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Wor
 
 
 def _summarised(
-    name: str,
     strata: Sequence[Stratum],
     estimate: Callable[[Sequence[Stratum], float], Corrected | None],
     config: PosteriorConfig,
-) -> dict[str, Any]:
+) -> CorrectedEstimate:
+    labels = sum(stratum.labelled.size for stratum in strata)
     corrected = estimate(strata, config.level)
-    values = None if corrected is None else (corrected.value, *corrected.interval)
-    return _columns(name, values, None, sum(s.labelled.size for s in strata))
+    if corrected is None:
+        return CorrectedEstimate(labels=labels)
+    return CorrectedEstimate(corrected.value, *corrected.interval, labels=labels)
 
 
 def _proportion(share: AccuracyValue) -> Proportion:

@@ -3,22 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import NamedTuple
 
 from toxtrail.analysis.comparison import MeasuredRun, compare_runs
 from toxtrail.analysis.response_table import build_response_table
 from toxtrail.analysis.score_table import build_score_table
 from toxtrail.analysis.text_matching import group_by_prompt
-from toxtrail.analysis.variant_rates import (
-    estimate_variant_rates,
-    measured_conditions,
-    variant_columns,
-)
-from toxtrail.config.schema import PosteriorConfig, VariantConfig
+from toxtrail.analysis.variant_rates import estimate_variant_rates, measured_conditions
+from toxtrail.config.schema import PosteriorConfig
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import fingerprint
 from toxtrail.provenance.identity import InputFile, Manifest, sha256_text
+from toxtrail.records.results import ComparisonSummary, VariantIdentity
 from toxtrail.records.rows import Generation, Prompt, Score
 
 SUBSET = "texts"
@@ -69,7 +66,7 @@ def shared_prompts(a: Iterable[GeneratedText], b: Iterable[GeneratedText]) -> Sh
 
 def compare_scored_files(
     a: ScoredFile, b: ScoredFile, primary: str, config: PosteriorConfig
-) -> dict[str, Any]:
+) -> ComparisonSummary:
     """Return the summary of the comparison of b with a."""
     runs = [_measured(file, primary, config) for file in (a, b)]
     return compare_runs(runs, f"{b.label} against {a.label}", allow_mismatch=False)
@@ -85,13 +82,10 @@ def _text_counts(texts: Iterable[GeneratedText]) -> Mapping[str, int]:
 
 def _measured(file: ScoredFile, primary: str, config: PosteriorConfig) -> MeasuredRun:
     table, responses = build_score_table(file.scores), build_response_table(file.generations)
-    estimates = estimate_variant_rates(table, responses, file.label, primary, config)
+    variant = VariantIdentity(variant=file.label, family="texts", role="texts", parent=None)
     scores = InputFile(path=file.label, sha256="", manifest=file.manifest)
-    fields = measured_conditions(table, scores, config)
-    summary = {
-        **variant_columns(file.label, VariantConfig(family="texts", role="texts")),
-        "comparability": {"fingerprint": fingerprint(fields), "fields": fields},
-        **estimates.summary,
-        "manifest": {**file.manifest.to_json(), "params": {"posterior": config.plain()}},
-    }
+    conditions = measured_conditions(table, scores, config)
+    estimates = estimate_variant_rates(table, responses, variant, primary, config, conditions)
+    manifest = {**file.manifest.to_json(), "params": {"posterior": config.plain()}}
+    summary = replace(estimates.summary, manifest=manifest)
     return MeasuredRun(file.label, summary, file.scores, file.generations)

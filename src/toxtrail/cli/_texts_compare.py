@@ -39,6 +39,7 @@ def compare_files(
     """
     from toxtrail.analysis.text_comparison import compare_scored_files, shared_prompts
     from toxtrail.config.load import load_config
+    from toxtrail.records.columns import to_json
     from toxtrail.scaffold import preset_path
 
     config = load_config(params or preset_path(PRESET))
@@ -52,7 +53,7 @@ def compare_files(
     scored = [_scored(file, shared, config, named_scorer, environment) for file in (a, b)]
     posterior = config.posterior.model_copy(update={"labels": None})
     summary = compare_scored_files(scored[0], scored[1], name, posterior)
-    return summary, _notes(a, b, shared, scored)
+    return to_json(summary), _notes(a, b, shared, scored)
 
 
 def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str, str]]:

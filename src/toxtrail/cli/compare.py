@@ -315,12 +315,13 @@ def _compared(
     rows: Sequence[results.VariantResults], title: str, allow_mismatch: bool
 ) -> dict[str, Any]:
     from toxtrail.analysis.comparison import MeasuredRun, compare_runs
+    from toxtrail.records.columns import to_json
 
     runs = [
         MeasuredRun(result.label, result.summary, result.scores, result.generations)
         for result in rows
     ]
-    return compare_runs(runs, title, allow_mismatch)
+    return to_json(compare_runs(runs, title, allow_mismatch))
 
 
 def _with_half_width(summary: Mapping[str, Any], half_width: float) -> dict[str, Any]:

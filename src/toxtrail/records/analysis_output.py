@@ -3,20 +3,25 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, Generic, NamedTuple, TypeVar
 
 from toxtrail.errors import DataError
+from toxtrail.records.columns import from_json
 from toxtrail.records.figure import RenderedFigure
+from toxtrail.records.results import ComparisonSummary, PoolSummary, VariantSummary
 
 if TYPE_CHECKING:
     import xarray
 
 
-class AnalysisOutput(NamedTuple):
+Summary = TypeVar("Summary", VariantSummary, PoolSummary, ComparisonSummary)
+
+
+class AnalysisOutput(NamedTuple, Generic[Summary]):
     """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
 
-    summary: dict[str, Any]
-    """JSON values; its manifest is added by the writer."""
+    summary: Summary
+    """Without its manifest, which the writer adds."""
     draws: xarray.Dataset
     """Dimensions chain, draw, then named ones."""
     groups: Mapping[str, xarray.Dataset]
@@ -27,6 +32,27 @@ class AnalysisOutput(NamedTuple):
 
 SUMMARY_SCHEMAS = {"posterior": 4, "pool": 3, "comparison": 6}
 """Kind of a summary.json -> its schema; a reader refuses another one."""
+SUMMARY_KINDS: Mapping[type, str] = {
+    VariantSummary: "posterior",
+    PoolSummary: "pool",
+    ComparisonSummary: "comparison",
+}
+
+
+def parse_summary(summary_class: type[Summary], values: Mapping[str, Any], name: str) -> Summary:
+    """Return the contents of a summary.json.
+
+    Args:
+        name: of the file, for messages.
+
+    Raises:
+        DataError: it has another schema than this version reads, or its fields are damaged.
+    """
+    refuse_other_schema(values, SUMMARY_KINDS[summary_class], name)
+    try:
+        return from_json(summary_class, values)
+    except (DataError, AttributeError, TypeError) as error:
+        raise DataError(f"{name} is damaged: {error} Run `dvc repro` to make it again.") from None
 
 
 def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:

@@ -8,7 +8,7 @@ Mark.FLATTEN, "meaning"]` is several columns for each key: `<key>_<field of that
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import MISSING, fields, is_dataclass
+from dataclasses import MISSING, fields, is_dataclass, replace
 from enum import Enum
 from functools import cache
 from types import NoneType, UnionType
@@ -65,6 +65,11 @@ class ResultTable(NamedTuple):
     rows: Sequence[Mapping[str, Any]]
     """Column -> value."""
 
+    @property
+    def names(self) -> list[str]:
+        """Names of the columns."""
+        return [column.name for column in self.columns]
+
 
 class _Field(NamedTuple):
     name: str
@@ -83,7 +88,7 @@ class _Field(NamedTuple):
         return part
 
 
-def columns_of(row_class: type, keys: Mapping[str, str] | None = None) -> list[Column]:
+def columns_of(row_class: type, keys: Mapping[Any, str] | None = None) -> list[Column]:
     """Return the columns of a row class, in order.
 
     Args:
@@ -102,7 +107,7 @@ def columns_of(row_class: type, keys: Mapping[str, str] | None = None) -> list[C
 
 
 def result_table(
-    row_class: type, rows: Iterable[object], keys: Mapping[str, str] | None = None
+    row_class: type, rows: Iterable[object], keys: Mapping[Any, str] | None = None
 ) -> ResultTable:
     """Return rows of a class as a table. See columns_of."""
     return ResultTable(columns_of(row_class, keys), [to_json(row) for row in rows])
@@ -126,6 +131,16 @@ def doc_lines(columns: Iterable[Column]) -> list[str]:
         documented[-1][0].append(f"`{column.name}`")
     lines = [f"| {', '.join(names)} | {meaning} |" for names, meaning in documented]
     return ["| column | meaning |", "|---|---|", *lines]
+
+
+def with_columns(row: Row, other: object | None) -> Row:
+    """Return the row with the values of the columns that another row has too."""
+    if other is None:
+        return row
+    names = {field.name for field in _fields(type(row))}
+    shared = [field.name for field in _fields(type(other)) if field.name in names]
+    replaced: Row = replace(row, **{name: getattr(other, name) for name in shared})  # type: ignore[type-var]
+    return replaced
 
 
 def to_json(row: object) -> dict[str, Any]:

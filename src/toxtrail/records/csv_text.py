@@ -10,9 +10,13 @@ from typing import Any
 from toxtrail.text_escaping import escape_formula
 
 
-def rows_to_csv(rows: Sequence[Mapping[str, Any]]) -> str:
-    """A column for each name, in the order in which they turn up; no cell is a formula."""
-    columns = list(dict.fromkeys(name for row in rows for name in row))
+def rows_to_csv(rows: Sequence[Mapping[str, Any]], columns: Sequence[str] = ()) -> str:
+    """Return the text of a CSV file; no cell is a formula.
+
+    Args:
+        columns: their order; empty: the order in which they turn up.
+    """
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     lines = [_csv_line([row.get(name) for name in columns]) for row in rows]
     return "".join([_csv_line(columns), *lines])
 

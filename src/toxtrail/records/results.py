@@ -8,7 +8,7 @@ asked for.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated, Any
 
 from toxtrail.records.columns import LeftOut, Mark
@@ -24,6 +24,14 @@ class VariantColumns:
     family: str
     role: str
     parent: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VariantIdentity(VariantColumns):
+    """One variant, as in params.yaml."""
+
+    recipe: Annotated[str | None, Mark.OPTIONAL] = None
+    dose: Annotated[float | None, Mark.OPTIONAL] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -168,15 +176,15 @@ class PairRow(PairColumns):
         "clusters of these prompts; by how much they divide the number of prompts that the "
         "interval rests on (1 without clusters)",
     ]
-    design_effect: float | None
+    design_effect: float | None = None
     dropped: Annotated[int, "prompts scored for one alone"]
     n11: Annotated[int, "prompts toxic for both, for a alone, for b alone, for neither"]
     n10: int
     n01: int
     n00: int
     phi: Annotated[float | None, "correlation of the two labels over prompts"]
-    rate_a: Annotated[float | None, "observed rates on the shared prompts, subsets weighted"]
-    rate_b: float | None
+    rate_a: Annotated[float | None, "observed rates on the shared prompts, subsets weighted"] = None
+    rate_b: float | None = None
     rope: Annotated[float, "half-width of the region of practical equivalence"]
     diff: Annotated[float | None, "observed difference, rate b - rate a, and interval"] = None
     diff_lo: float | None = None
@@ -647,11 +655,9 @@ class ConditionMismatchRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class ComparedVariant(VariantColumns):
+class ComparedVariant(VariantIdentity):
     """One variant of a comparison."""
 
-    recipe: Annotated[str | None, Mark.OPTIONAL] = None
-    dose: Annotated[float | None, Mark.OPTIONAL] = None
     content_key: str | None
     """Of its summary."""
 
@@ -690,8 +696,8 @@ class ComparisonSummary:
     behaviour_pairs: Sequence[BehaviourPairRow]
     doses: Annotated[Sequence[DoseRow], Mark.OPTIONAL] = ()
     slopes: Annotated[Sequence[SlopeRow], Mark.OPTIONAL] = ()
-    pooled: Mapping[str, ScorerPooling]
+    pooled: Mapping[str, ScorerPooling] = field(default_factory=dict)
     """Scorer -> its pooled model."""
     recipes: Annotated[Sequence[RecipeRow], Mark.OPTIONAL] = ()
-    claims: Sequence[ErrorControlRow]
+    claims: Sequence[ErrorControlRow] = ()
     manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None

@@ -9,8 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.analysis.flips import LabelChange, only_flips, pair_continuations, toxicity_head
+from toxtrail.analysis.flips import only_flips, pair_continuations, toxicity_head
 from toxtrail.provenance.identity import canonical_json, sha256_text
+from toxtrail.records.results import FlipRow
 from toxtrail.records.rows import Generation, Score
 from toxtrail.text_escaping import escape_control_chars
 
@@ -82,7 +83,7 @@ def _by_change(rows: list[list[Any]]) -> list[list[Any]]:
 class _SelectedFlips(NamedTuple):
     flips: int
     """Number of flips, displayed or not."""
-    rows: list[LabelChange]
+    rows: list[FlipRow]
     """In display order: a few rows that did not flip, then flips."""
 
 
@@ -92,8 +93,8 @@ def _select_flips(family: FlipBrowserInput, a: str, b: str) -> _SelectedFlips:
     scores = family.scores
     rows = pair_continuations(scores[a], scores[b], summary["primary"], summary["threshold"], head)
     flips = only_flips(rows)
-    changed = {flip[:2] for flip in flips}
-    still = [row for row in rows if row[:2] not in changed]
+    changed = {(flip.prompt_id, flip.sample) for flip in flips}
+    still = [row for row in rows if (row.prompt_id, row.sample) not in changed]
     still.sort(key=lambda row: sha256_text(f"{row.prompt_id}/{row.sample}"))
     ups = [flip for flip in flips if flip.change >= 0]
     downs = [flip for flip in flips if flip.change < 0]
@@ -101,7 +102,7 @@ def _select_flips(family: FlipBrowserInput, a: str, b: str) -> _SelectedFlips:
     return _SelectedFlips(len(flips), [*still[:UNCHANGED_PER_PAIR], *turns])
 
 
-def _round_robin(queues: Mapping[Any, Sequence[LabelChange]]) -> Iterator[tuple[Any, LabelChange]]:
+def _round_robin(queues: Mapping[Any, Sequence[FlipRow]]) -> Iterator[tuple[Any, FlipRow]]:
     """Yield the first item of each queue, then the second of each, and so on."""
     for index in range(max((len(queue) for queue in queues.values()), default=0)):
         for name, queue in queues.items():
@@ -139,7 +140,7 @@ class _Page:
             for variant, generations in family.generations.items()
         }
 
-    def row(self, flip: LabelChange, a: str, b: str) -> tuple[list[Any], int]:
+    def row(self, flip: FlipRow, a: str, b: str) -> tuple[list[Any], int]:
         """Return the row and the number of bytes that it adds."""
         subset, _ = self.subsets.index(flip.subset)
         category, _ = self.categories.index(flip.category)

@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from toxtrail.analysis.comparison import (
-    OPTIONAL_TABLE_NAMES,
-    TABLE_NAMES,
     compare_family,
+    comparison_tables,
     with_pooled,
 )
 from toxtrail.analysis.family import build_family
@@ -29,6 +28,7 @@ from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.analysis_output import AnalysisOutput
 from toxtrail.records.csv_text import rows_to_csv
+from toxtrail.records.results import ComparisonSummary, PoolSummary
 from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.reporting.figures.comparison import (
     differences_figure,
@@ -54,13 +54,15 @@ def run(
     output = compare_family(
         inputs.tables, texts, inputs.summaries, reference, primary, config, allow
     )
-    pooled = _read_pooled(store, family, inputs.inputs)
-    output = with_figures(with_pooled(output, store.read_summary(store.pooled_dir(family))))
+    pooled, pool_summary = _read_pooled(store, family, inputs.inputs)
+    output = with_figures(with_pooled(output, pool_summary))
     params = {"posterior": config.plain(), "primary": primary, "family": family_config.plain()}
     _write(store, family, output, params, {**inputs.inputs, "pooled": pooled})
 
 
-def with_figures(output: AnalysisOutput) -> AnalysisOutput:
+def with_figures(
+    output: AnalysisOutput[ComparisonSummary],
+) -> AnalysisOutput[ComparisonSummary]:
     """The comparison with its figures."""
     figures = {
         "rates": rates_figure(output.summary),
@@ -68,7 +70,7 @@ def with_figures(output: AnalysisOutput) -> AnalysisOutput:
         "posteriors": posteriors_figure(output.summary, output.draws),
         "thresholds": thresholds_figure(output.summary),
     }
-    if "doses" in output.summary:
+    if output.summary.doses:
         figures["doses"] = dose_figure(output.summary)
     return output._replace(figures=figures)
 
@@ -80,8 +82,8 @@ def _read_texts(store: ArtifactStore, family: str, variant: str) -> dict[str, Su
 
 def _read_pooled(
     store: ArtifactStore, family: str, posteriors: Mapping[str, InputFile]
-) -> InputFile:
-    """Describe the pooled estimates.
+) -> tuple[InputFile, PoolSummary]:
+    """Read the pooled estimates.
 
     Raises:
         DataError: they were computed from other posteriors.
@@ -93,25 +95,20 @@ def _read_pooled(
             f"{pooled.path} was computed from other posteriors than are here now. "
             "Run `dvc repro` to bring both up to date."
         )
-    return pooled
+    return pooled, store.read_results(PoolSummary, store.pooled_dir(family))
 
 
 def _write(
     store: ArtifactStore,
     family: str,
-    output: AnalysisOutput,
+    output: AnalysisOutput[ComparisonSummary],
     params: Mapping[str, Any],
     inputs: Mapping[str, InputFile],
 ) -> None:
     versions = installed_versions("numpy", "scipy", "arviz", "matplotlib")
     manifest = manifest_of("compare", family, params, inputs, versions)
-    summary = {"kind": "comparison", "family": family, **output.summary}
-    names = [name for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary]
-    store.write_analysis(
-        store.comparison_dir(family),
-        output._replace(summary=summary),
-        manifest,
-        {name: summary[name] for name in names},
-    )
+    summary = output.summary
+    folder = store.comparison_dir(family)
+    store.write_analysis(folder, output, manifest, comparison_tables(summary))
     store.write_json(store.metrics_path(family), dvc_metrics(summary))
     store.write_text(store.plots_path(family), rows_to_csv(dvc_plot_rows(summary)))

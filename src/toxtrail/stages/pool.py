@@ -15,6 +15,7 @@ from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import FamilyConfig, PoolingConfig, PosteriorConfig
 from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.records.analysis_output import AnalysisOutput
+from toxtrail.records.results import PoolSummary
 from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure, rank_figure
 from toxtrail.stats.hierarchical import model as hierarchical_model
 from toxtrail.stats.hierarchical.model import FamilyCounts
@@ -41,7 +42,7 @@ def run(
     params = _params(family_config, config, pooling, primary)
     packages = ("numpy", "scipy", "matplotlib", "numba", "nutpie", "arviz")
     manifest = manifest_of("pool", family, params, inputs.inputs, installed_versions(*packages))
-    store.write_analysis(store.pooled_dir(family), _complete(output, family), manifest)
+    store.write_analysis(store.pooled_dir(family), _with_figures(output), manifest)
 
 
 def _sampler(progress: Progress) -> Sampler:
@@ -73,11 +74,9 @@ def _params(
     }
 
 
-def _complete(output: AnalysisOutput, family: str) -> AnalysisOutput:
-    """Add the kind, the family and the figures."""
+def _with_figures(output: AnalysisOutput[PoolSummary]) -> AnalysisOutput[PoolSummary]:
     figures = {
         "predictive": posterior_predictive_figure(output.summary),
-        "ranks": rank_figure(output.draws, output.summary["primary"]),
+        "ranks": rank_figure(output.draws, output.summary.primary),
     }
-    summary = {"kind": "pool", "family": family, **output.summary}
-    return output._replace(summary=summary, figures=figures)
+    return output._replace(figures=figures)

@@ -34,7 +34,16 @@ from toxtrail.provenance.identity import (
     content_key,
     sha256_file,
 )
+from toxtrail.records.analysis_output import (
+    SUMMARY_SCHEMAS,
+    AnalysisOutput,
+    Summary,
+    parse_summary,
+    refuse_other_schema,
+)
+from toxtrail.records.columns import ResultTable, to_arrow, to_json
 from toxtrail.records.csv_text import rows_to_csv
+from toxtrail.records.results import VariantSummary
 from toxtrail.records.rows import (
     GENERATION_SCHEMA,
     OPTIONAL_PROMPT_COLUMNS,
@@ -57,7 +66,6 @@ from toxtrail.storage.row_journal import RowJournal
 
 if TYPE_CHECKING:
     import xarray
-from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput, refuse_other_schema
 
 
 class ArtifactStore:
@@ -170,14 +178,14 @@ class ArtifactStore:
     def read_family(
         self, family: str, variants: Sequence[str], columns: Sequence[str]
     ) -> tuple[
-        dict[str, pa.Table], dict[str, dict[str, Any]], dict[str, InputFile], dict[str, InputFile]
+        dict[str, pa.Table], dict[str, VariantSummary], dict[str, InputFile], dict[str, InputFile]
     ]:
         """Return variant -> score rows, summary of its rates, input files of the summary and the
         scores."""
         folders = {v: self.posterior_dir(family, v) for v in variants}
         return (
             {v: self.read_score_columns(family, v, columns) for v in variants},
-            {v: self.read_summary(folder) for v, folder in folders.items()},
+            {v: self.read_results(VariantSummary, folder) for v, folder in folders.items()},
             {v: self.describe_input(folder / "summary.json") for v, folder in folders.items()},
             {v: self.describe_input(self.scores_path(family, v)) for v in variants},
         )
@@ -194,8 +202,17 @@ class ArtifactStore:
                 "Run its stage again."
             ) from None
 
+    def read_results(self, summary_class: type[Summary], folder: Path) -> Summary:
+        """Read the summary of a statistics stage.
+
+        Raises:
+            DataError: it is damaged, or has another schema than this version reads.
+        """
+        path = folder / "summary.json"
+        return parse_summary(summary_class, read_json(path), self._name(path))
+
     def read_summary(self, folder: Path) -> dict[str, Any]:
-        """Read a summary; raise DataError if its schema is not supported by this version."""
+        """Read the JSON of a summary; raise DataError if its schema is not supported."""
         path = folder / "summary.json"
         summary: dict[str, Any] = read_json(path)
         if (kind := summary.get("kind")) in SUMMARY_SCHEMAS:
@@ -255,13 +272,13 @@ class ArtifactStore:
     def write_analysis(
         self,
         folder: Path,
-        posterior: AnalysisOutput,
+        posterior: AnalysisOutput[Summary],
         manifest: Manifest,
-        tables: Mapping[str, Sequence[Mapping[str, Any]]] | None = None,
+        tables: Mapping[str, ResultTable] | None = None,
     ) -> None:
         """Write the folder of a statistics stage; each table as Parquet and CSV."""
         with self.atomic_folder(folder) as draft:
-            summary = {**posterior.summary, "manifest": manifest.to_json()}
+            summary = {**to_json(posterior.summary), "manifest": manifest.to_json()}
             (draft / "summary.json").write_text(pretty_json(summary), encoding="utf-8")
             groups = {"posterior": posterior.draws, **posterior.groups}
             _write_draws(draft / "posterior.nc", groups, manifest)
@@ -270,8 +287,8 @@ class ArtifactStore:
                 (draft / f"{name}.svg").write_text(svg, encoding="utf-8")
                 png = in_png(drawing.png, manifest)
                 (draft / f"{name}.png").write_bytes(png)
-            for name, rows in (tables or {}).items():
-                _write_rows(draft / name, rows, manifest)
+            for name, table in (tables or {}).items():
+                _write_result_table(draft / name, table, manifest)
 
     def write_json(self, path: Path, value: object) -> None:
         self.write_text(path, pretty_json(value))
@@ -454,35 +471,21 @@ def _write_draws(path: Path, groups: Mapping[str, xarray.Dataset], manifest: Man
         file[NETCDF_DATASET] = manifest_text(manifest).encode()
 
 
-def export_file(
-    target: Path, content: str | Sequence[Mapping[str, Any]], columns: Sequence[str] = ()
-) -> None:
-    """Write a text, or rows as Parquet, to a path chosen by the user; completely or not at all.
-
-    Args:
-        columns: column names, also used if there are no rows.
-    """
+def export_file(target: Path, content: str | ResultTable) -> None:
+    """Write a text, or a table as Parquet, to a path of the user's choice; completely or not at
+    all."""
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=".toxtrail-") as folder:
         draft = Path(folder) / target.name
         if isinstance(content, str):
             draft.write_text(content, encoding="utf-8", newline="")
         else:
-            rows = [dict(row) for row in content]
-            empty = pa.Table.from_pydict({name: [] for name in columns})
-            table = pa.Table.from_pylist(rows) if rows else empty
-            pq.write_table(table, draft, compression="zstd")
+            pq.write_table(to_arrow(content), draft, compression="zstd")
         draft.replace(target)
 
 
-def scalar_table(rows: Sequence[Mapping[str, Any]]) -> pa.Table:
-    """Return rows of scalars as an Arrow table; a column without values is numeric."""
-    table = pa.Table.from_pylist([dict(row) for row in rows])
-    fields = [f.with_type(pa.float64()) if pa.types.is_null(f.type) else f for f in table.schema]
-    return table.cast(pa.schema(fields))
-
-
-def _write_rows(path: Path, rows: Sequence[Mapping[str, Any]], manifest: Manifest) -> None:
-    """Write a table of scalars as `<path>.parquet` and `<path>.csv`."""
-    table = scalar_table(rows).replace_schema_metadata({METADATA_KEY: manifest_text(manifest)})
-    pq.write_table(table, path.with_suffix(".parquet"), compression="zstd")
-    path.with_suffix(".csv").write_text(rows_to_csv(rows), encoding="utf-8", newline="")
+def _write_result_table(path: Path, table: ResultTable, manifest: Manifest) -> None:
+    """Write `<path>.parquet` and `<path>.csv`."""
+    arrow = to_arrow(table).replace_schema_metadata({METADATA_KEY: manifest_text(manifest)})
+    pq.write_table(arrow, path.with_suffix(".parquet"), compression="zstd")
+    text = rows_to_csv(table.rows, table.names)
+    path.with_suffix(".csv").write_text(text, encoding="utf-8", newline="")

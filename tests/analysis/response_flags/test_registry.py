@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
-from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, ResponseFlag
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, ResponseFlag, flag_meanings
 from toxtrail.analysis.response_flags.rules import flag_modules
 from toxtrail.analysis.response_table import build_response_table
+from toxtrail.records.columns import columns_of
+from toxtrail.records.results import BehaviourRow, VariantIdentity
 from toxtrail.records.rows import Generation
 from toxtrail.reporting.scorer_limitations import flag_limitations
 
@@ -40,8 +42,10 @@ def test_a_registered_flag_is_found_counted_and_described(registered, settings):
     assert responses["s"].flag_counts["shouted"] == 2
     assert ASKED == ["BREAD", "bread", "SALT"]
     assert responses["s"].flag_counts["empty"] == 1
-    (row, _) = behaviour_rows(responses, settings)
-    assert row["shouted_rate"] == 0.5
+    variant = VariantIdentity(variant="v", family="f", role="v", parent=None)
+    (row, _) = behaviour_rows(responses, variant, settings)
+    assert row.flags["shouted"].rate == 0.5
+    assert "shouted_rate" in [c.name for c in columns_of(BehaviourRow, flag_meanings())]
     assert "lower-case shouting" in flag_limitations()
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import html
 import re
+from dataclasses import replace
 from io import BytesIO
 
 import numpy as np
@@ -13,7 +14,18 @@ import xarray as xr
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
+from result_rows import filled
 
+from toxtrail.records.results import (
+    ComparisonSummary,
+    ConditionMismatchRow,
+    PairRow,
+    PoolSummary,
+    PredictiveCheckRow,
+    RateRow,
+    ScorerPooling,
+    ThresholdRow,
+)
 from toxtrail.reporting.figures.comparison import (
     LABEL_WIDTH,
     differences_figure,
@@ -25,6 +37,7 @@ from toxtrail.reporting.figures.pooled_checks import posterior_predictive_figure
 from toxtrail.reporting.figures.style import variant_style
 
 PARENTS = {"base": None, "tuned": "base"}
+MISMATCH = ConditionMismatchRow(variant="v", field="x", found="1", reference="2")
 CHECK = {
     "statistic": "toxic", "variant": "v", "subset": "a", "observed": 4.0, "predicted": 5.0,
     "predicted_lo": 2.0, "predicted_hi": 9.0, "p": 0.4,
@@ -96,35 +109,40 @@ def test_a_family_of_one_says_so(score_rows, settings, measured):
 
 def test_unlike_conditions_are_marked_everywhere(compared):
     found = compared()
-    marked = found._replace(summary={**found.summary, "mismatch": [{"field": "x"}]})
+    marked = found._replace(summary=replace(found.summary, mismatch=[MISMATCH]))
     for figure in all_of(marked).values():
         assert "NOT COMPARABLE" in figure.svg
 
 
 def rate_row(variant, subset, n=32, scorer="judge"):
-    own = {"rate": 0.2, "rate_lo": 0.1, "rate_hi": 0.3, "n_scored_prompts": n}
-    return {"variant": variant, "scorer": scorer, "subset": subset, **own}
+    rate = {"rate": 0.2, "rate_lo": 0.1, "rate_hi": 0.3, "n_scored_prompts": n, "k": 1}
+    return filled(RateRow, variant=variant, scorer=scorer, subset=subset, **rate)
 
 
 def made_up(variants, subsets=("all", "a"), **changed):
     """A summary of as many variants as wished, without computing anything."""
-    rates = [rate_row(v, s) for v in variants for s in subsets]
     diff = {"n": 32, "diff": 0.05, "diff_lo": 0.01, "diff_hi": 0.09, "rope": 0.01}
     diff |= {"diff_hdi_lo": 0.011, "diff_hdi_hi": 0.089, "probability_higher": 0.994}
     diff["verdict"] = "higher"
-    pairs = [
-        {"a": variants[0], "b": b, "scorer": "judge", "subset": s, **diff}
-        for b in variants[1:]
-        for s in subsets
-    ]
-    thresholds = [{**row, "threshold": t} for row in rates for t in (0.25, 0.5, 0.75)]
-    rows = {"rates": rates, "pairs": pairs, "thresholds": thresholds}
+    rows = {
+        "rates": [rate_row(v, s) for v in variants for s in subsets],
+        "pairs": [
+            filled(PairRow, a=variants[0], b=b, scorer="judge", subset=s, **diff)
+            for b in variants[1:]
+            for s in subsets
+        ],
+        "thresholds": [
+            filled(ThresholdRow, variant=v, scorer="judge", subset=s, threshold=t, rate=0.2,
+                   rate_lo=0.1, rate_hi=0.3)
+            for v in variants for s in subsets for t in (0.25, 0.5, 0.75)
+        ],
+    }  # fmt: skip
     how = {"primary": "judge", "threshold": 0.5, "level": 0.95, "rope_pp": 1.0, "mismatch": []}
-    return {**how, **rows, **changed}
+    return filled(ComparisonSummary, **{**how, **rows, **changed})
 
 
 def drawn(summary):
-    pairs = list(dict.fromkeys(f"{row['b']} - {row['a']}" for row in summary["pairs"]))
+    pairs = list(dict.fromkeys(f"{row.b} - {row.a}" for row in summary.pairs))
     values = np.random.default_rng(1).normal(0.05, 0.02, size=(2, 50, 1, len(pairs), 1))
     dims = ("chain", "draw", "scorer", "pair", "subset")
     coords = {"scorer": ["judge"], "pair": pairs, "subset": ["all"]}
@@ -175,17 +193,15 @@ def test_the_prompts_counted_are_of_the_primary_scorer_and_of_every_variant():
         assert "(30 to 32 prompts)" in " ".join(texts(figure))
 
 
-def test_a_rate_that_is_missing_at_a_threshold_is_left_out_and_an_empty_panel_says_so():
+def test_a_subset_without_thresholds_is_an_empty_panel_that_says_so():
     summary = made_up(["v", "w"])
-    none = {"rate": None, "rate_lo": None, "rate_hi": None}
-    blank = [{**r, **(none if r["subset"] == "a" else {})} for r in summary["thresholds"]]
-    assert texts(thresholds_figure({**summary, "thresholds": blank})).count("nothing scored") == 1
-    blank = [{**row, **none} for row in summary["thresholds"]]
-    assert "Nothing was scored" in thresholds_figure({**summary, "thresholds": blank}).svg
+    rows = [row for row in summary.thresholds if row.subset != "a"]
+    assert texts(thresholds_figure(replace(summary, thresholds=rows))).count("nothing scored") == 1
+    assert "Nothing was scored" in thresholds_figure(replace(summary, thresholds=[])).svg
 
 
 def test_an_empty_figure_is_marked_as_not_comparable_too():
-    summary = made_up(["v"], thresholds=[], mismatch=[{"field": "x"}])
+    summary = made_up(["v"], thresholds=[], mismatch=[MISMATCH])
     for figure in (differences_figure(summary), drawn(summary), thresholds_figure(summary)):
         assert "NOT COMPARABLE" in figure.svg
 
@@ -211,15 +227,16 @@ def test_no_two_variants_look_alike_even_in_grey():
 
 @pytest.mark.parametrize(("p", "said"), [(0.4, "p 0.40"), (0.001, "does not fit")])
 def test_a_check_says_whether_it_fits(p, said):
-    pooled = {"primary": "judge", "scorers": {"judge": {"checks": [{**CHECK, "p": p}]}}}
+    check = PredictiveCheckRow(**{**CHECK, "p": p})
+    scorers = {"judge": ScorerPooling(status="pooled", reason="", checks=[check])}
+    pooled = filled(PoolSummary, primary="judge", scorers=scorers)
     assert said in posterior_predictive_figure(pooled).svg
 
 
 def test_without_a_pooled_model_the_figures_say_why():
-    own = {"status": "left out", "reason": "pooling is switched off"}
-    assert (
-        "switched off" in posterior_predictive_figure({"primary": "j", "scorers": {"j": own}}).svg
-    )
+    own = ScorerPooling(status="left out", reason="pooling is switched off")
+    pooled = filled(PoolSummary, primary="j", scorers={"j": own})
+    assert "switched off" in posterior_predictive_figure(pooled).svg
     assert "no chains" in rank_figure(xr.Dataset(), "j").svg
 
 

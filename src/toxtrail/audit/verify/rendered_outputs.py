@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any
 
 import pyarrow.parquet as pq
 
-from toxtrail.analysis.comparison import OPTIONAL_TABLE_NAMES, TABLE_NAMES
+from toxtrail.analysis.comparison import comparison_tables
 from toxtrail.audit.verify.context import (
     DAMAGE_ERRORS,
     Check,
@@ -21,11 +20,13 @@ from toxtrail.audit.verify.context import (
 )
 from toxtrail.pipeline import StageRun, code_sha256
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
+from toxtrail.records.columns import ResultTable, to_arrow
 from toxtrail.records.csv_text import rows_to_csv
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.regular_files import read_text, refuse_irregular
 from toxtrail.reporting.dvc_metrics import dvc_metrics, dvc_plot_rows
 from toxtrail.stages.report import page_of
-from toxtrail.storage.artifacts import pretty_json, scalar_table
+from toxtrail.storage.artifacts import pretty_json
 
 
 def verify_shown(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[Check]:
@@ -45,15 +46,17 @@ def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
     if not (folder / "summary.json").is_file():
         return
     try:
-        summary = store.read_summary(folder)
+        summary = store.read_results(ComparisonSummary, folder)
+        tables = comparison_tables(summary)
         texts = {
             store.metrics_path(family): pretty_json(dvc_metrics(summary)),
             store.plots_path(family): rows_to_csv(dvc_plot_rows(summary)),
             **{
-                folder / f"{name}.csv": rows_to_csv(rows) for name, rows in _tables(summary).items()
+                folder / f"{name}.csv": rows_to_csv(table.rows, table.names)
+                for name, table in tables.items()
             },
         }
-        made_by = (summary.get("manifest") or {}).get("code_sha256")
+        made_by = (summary.manifest or {}).get("code_sha256")
     except DAMAGE_ERRORS as error:  # verify_numbers says what is wrong with the summary
         yield from unread_only("comparisons", f"rendered outputs of {family}", error)
         return
@@ -62,10 +65,10 @@ def _comparison(evidence: VerifyContext, family: str) -> Iterator[Check]:
         yield from _checks_of_content(
             evidence, "comparisons", path, _unlike_text(path, text), is_todays
         )
-    for name, rows in _tables(summary).items():
+    for name, table in tables.items():
         path = folder / f"{name}.parquet"
         yield from _checks_of_content(
-            evidence, "comparisons", path, _unlike_table(path, rows), is_todays
+            evidence, "comparisons", path, _unlike_table(path, table), is_todays
         )
 
 
@@ -88,12 +91,6 @@ def _report(evidence: VerifyContext) -> Iterator[Check]:
     yield from _checks_of_content(evidence, "report", store.report_path, problem, is_todays)
 
 
-def _tables(summary: Mapping[str, Any]) -> dict[str, Any]:
-    return {
-        name: summary[name] for name in (*TABLE_NAMES, *OPTIONAL_TABLE_NAMES) if name in summary
-    }
-
-
 def _unlike_text(path: Path, expected: str) -> str | None:
     """Return how a file differs from its expected text; None if it is equal or does not exist."""
     if not path.is_file():
@@ -106,12 +103,12 @@ def _unlike_text(path: Path, expected: str) -> str | None:
     return f"line {next(numbers, 'at its end')} differs from the text recomputed from its inputs"
 
 
-def _unlike_table(path: Path, rows: Sequence[Mapping[str, Any]]) -> str | None:
+def _unlike_table(path: Path, expected: ResultTable) -> str | None:
     refuse_irregular(path)
     if not path.is_file():
         return None
     table = pq.read_table(path).replace_schema_metadata(None)
-    if table.equals(scalar_table(rows)):
+    if table.equals(to_arrow(expected)):
         return None
     return "its rows are not those of summary.json"
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from toxtrail.analysis.text_matching import match_texts
 from toxtrail.analysis.variant_rates import (
     estimate_variant_rates,
     measured_conditions,
-    variant_columns,
+    variant_identity,
 )
 from toxtrail.audit.lineage.lineage import origin_caveats
 from toxtrail.audit.verify.context import (
@@ -42,7 +43,14 @@ from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import why_unread
 from toxtrail.pipeline import StageRun, code_sha256
 from toxtrail.provenance.embedded_manifest import read_embedded_manifest
-from toxtrail.provenance.identity import Manifest, content_key
+from toxtrail.provenance.identity import Manifest
+from toxtrail.records.columns import to_json
+from toxtrail.records.results import (
+    ComparisonSummary,
+    LabelRow,
+    PoolSummary,
+    VariantSummary,
+)
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import files_below
 from toxtrail.storage.artifacts import ArtifactStore, read_json
@@ -342,26 +350,24 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
         return None, None
     rows = store.read_score_columns(variant_config.family, variant, COLUMNS)
     table = build_score_table(rows)
-    fields = measured_conditions(table, store.describe_input(scores), config.posterior)
+    recorded = store.read_summary(folder)
+    recorded_summary = store.read_results(VariantSummary, folder)
     texts = read_response_table(
         *store.read_responses(variant_config.family, variant), store.describe_input(scores)
     )
-    primary = config.scoring.primary
-    computed = estimate_variant_rates(table, texts, variant, primary, config.posterior).summary
-    recorded = store.read_summary(folder)
-    labels = _labels(evidence, variant, rows, recorded)
-    computed = with_corrected_rates(computed, table, labels, config.posterior)
-    recorded_fields = {
-        "kind": "posterior", **variant_columns(variant, variant_config),
-        "comparability": {"fingerprint": content_key(fields), "fields": fields},
-        "manifest": recorded.get("manifest"),
-    }  # fmt: skip
-    return recorded, {**computed, **recorded_fields}
+    computed = estimate_variant_rates(
+        table, texts, variant_identity(variant, variant_config), config.scoring.primary,
+        config.posterior,
+        measured_conditions(table, store.describe_input(scores), config.posterior),
+    ).summary  # fmt: skip
+    labels = _labels(evidence, variant, rows, recorded_summary)
+    corrected = with_corrected_rates(computed, table, labels, config.posterior)
+    return recorded, to_json(replace(corrected, manifest=recorded_summary.manifest))
 
 
 def _labels(
-    evidence: VerifyContext, variant: str, scores: Any, recorded: Mapping[str, Any]
-) -> list[Any]:
+    evidence: VerifyContext, variant: str, scores: Any, recorded: VariantSummary
+) -> list[LabelRow]:
     """Return a variant's labels: from their file, or as recorded if it is missing or differs (see
     `verify_sources`)."""
     source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
@@ -372,7 +378,7 @@ def _labels(
         else None
     )
     if source is None or local_asset is None or digest is None or digest.sha256 != source.sha256:
-        return list(recorded.get("labels", []))
+        return list(recorded.labels or ())
     path, texts = local_asset.files[0], evidence.store.read_generations(family, variant)
     return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
 
@@ -383,13 +389,13 @@ def _recompute_pooled(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
     folder, family_config = store.pooled_dir(family), config.families[family]
     if not (folder / "summary.json").is_file():
         return None, None
-    variants = [{"variant": v, "parent": config.variants[v].parent} for v in family_config.variants]
-    recorded = store.read_summary(folder)
-    pairs = variant_pairs(variants, family_config.reference)
+    parents = {v: config.variants[v].parent for v in family_config.variants}
+    pairs = variant_pairs(parents, family_config.reference)
+    recorded = store.read_results(PoolSummary, folder)
     computed = rows_from_draws(
-        store.read_draws(folder), pairs, config.posterior.level, recorded["scorers"]
+        store.read_draws(folder), pairs, config.posterior.level, recorded.scorers
     )
-    return recorded, {**recorded, **computed}
+    return store.read_summary(folder), to_json(replace(recorded, **computed._asdict()))
 
 
 def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
@@ -409,7 +415,8 @@ def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, An
         for v in family_config.variants
     }
     summaries = {
-        v: store.read_summary(store.posterior_dir(family, v)) for v in family_config.variants
+        v: store.read_results(VariantSummary, store.posterior_dir(family, v))
+        for v in family_config.variants
     }
     texts = {
         v: read_response_table(
@@ -421,7 +428,10 @@ def _recompute_comparison(evidence: VerifyContext, family: str) -> tuple[Any, An
         tables, texts, summaries, family_config.reference, config.scoring.primary, config.posterior,
         bool(family_config.allow_mismatch),
     )  # fmt: skip
-    computed = with_pooled(own_view, store.read_summary(store.pooled_dir(family))).summary
+    pooled = store.read_results(PoolSummary, store.pooled_dir(family))
     recorded = store.read_summary(folder)
-    recorded_fields = {"kind": "comparison", "family": family, "manifest": recorded.get("manifest")}
-    return recorded, {**computed, **recorded_fields}
+    computed = replace(
+        with_pooled(own_view, pooled).summary,
+        manifest=store.read_results(ComparisonSummary, folder).manifest,
+    )
+    return recorded, to_json(computed)

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
-
 import numpy as np
 
 from toxtrail.analysis.score_table import ALL
 from toxtrail.records.figure import RenderedFigure
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.reporting.figures.style import (
     GRID_COLOUR,
     TEXT_COLOUR,
@@ -21,17 +19,16 @@ from toxtrail.reporting.figures.style import (
 )
 
 
-def dose_figure(summary: Mapping[str, Any]) -> RenderedFigure:
+def dose_figure(summary: ComparisonSummary) -> RenderedFigure:
     """Plot rate against dose over all subsets by the primary scorer, one line for each series."""
-    rows = [r for r in summary["doses"] if (r["scorer"], r["subset"]) == (summary["primary"], ALL)]
+    rows = [r for r in summary.doses if (r.scorer, r.subset) == (summary.primary, ALL)]
     figure, (axes,) = new_figure(3.6)
-    names = list(dict.fromkeys(row["series"] for row in rows))
+    names = list(dict.fromkeys(row.series for row in rows))
     for number, name in enumerate(names):
-        series_rows = [row for row in rows if row["series"] == name]
-        doses = [row["dose"] for row in series_rows]
+        series_rows = [row for row in rows if row.series == name]
+        doses = [row.dose for row in series_rows]
         rate, lo, hi = (
-            100 * np.array([row[column] for row in series_rows])
-            for column in ("rate", "rate_lo", "rate_hi")
+            100 * np.array([(row.rate, row.rate_lo, row.rate_hi) for row in series_rows]).T
         )
         marks = variant_style(number)
         axes.errorbar(

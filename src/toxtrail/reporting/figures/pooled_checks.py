@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from toxtrail.records.figure import RenderedFigure
+from toxtrail.records.results import PoolSummary, PredictiveCheckRow
 from toxtrail.reporting.figures.style import (
     COLOURS,
     DASHES,
@@ -29,34 +30,34 @@ from toxtrail.stats.sampling import LEAST_P
 RANK_BINS = 20
 
 
-def posterior_predictive_figure(pooled: Mapping[str, Any]) -> RenderedFigure:
+def posterior_predictive_figure(pooled: PoolSummary) -> RenderedFigure:
     """Plot what the fitted model predicts for each rate and for joint toxicity, and what was
     observed.
 
     Args:
         pooled: the summary of the pool stage.
     """
-    estimate = pooled["scorers"][pooled["primary"]]
-    checks = estimate.get("checks", [])
+    estimate = pooled.scorers[pooled.primary]
+    checks = estimate.checks or ()
     if not checks:
         figure, (axes,) = new_figure(1.2)
-        empty_panel(axes, f"No pooled estimate: {estimate['reason']}.")
+        empty_panel(axes, f"No pooled estimate: {estimate.reason}.")
         return render(figure, "predictive")
     figure, (axes,) = new_figure(1.3 + ROW_INCHES * len(checks))
     for y, check in enumerate(checks):
-        bounds = [check["predicted_lo"], check["predicted_hi"]]
+        bounds = [check.predicted_lo, check.predicted_hi]
         first = y == 0
         axes.plot(
             bounds, [y, y], color="#b9c6d3", linewidth=6, solid_capstyle="butt",
             label="predicted: 95 % of replicated data" if first else "_",
         )  # fmt: skip
-        fits = LEAST_P <= check["p"] <= 1 - LEAST_P
+        fits = LEAST_P <= check.p <= 1 - LEAST_P
         axes.plot(
-            [check["observed"]], [y], linestyle="none", marker="o" if fits else "X",
+            [check.observed], [y], linestyle="none", marker="o" if fits else "X",
             markersize=6, color=TEXT_COLOUR if fits else "#c0392b",
             label="observed" if first else "_",
         )  # fmt: skip
-        text = f"p {check['p']:.2f}" if fits else f"p {check['p']:.3f}: does not fit"
+        text = f"p {check.p:.2f}" if fits else f"p {check.p:.3f}: does not fit"
         axes.text(
             1.01, y, text, va="center", fontsize=8, color=MUTED_COLOUR if fits else "#c0392b",
             transform=axes.get_yaxis_transform(),
@@ -75,7 +76,7 @@ def posterior_predictive_figure(pooled: Mapping[str, Any]) -> RenderedFigure:
     axes.minorticks_off()
     axes.set_xlabel(
         escape_mathtext(
-            f"prompts; pairs of variants and sums of squares where named; {pooled['primary']}"
+            f"prompts; pairs of variants and sums of squares where named; {pooled.primary}"
         )
     )
     legend(figure, axes, 2)
@@ -122,11 +123,11 @@ def rank_figure(draws: xr.Dataset, scorer: str) -> RenderedFigure:
     return render(figure, "ranks")
 
 
-def _title(check: Mapping[str, Any]) -> str:
-    if check["variant"] is None:
-        return str(check["statistic"])
-    return f"{check['variant']}, {check['subset']}"
+def _title(check: PredictiveCheckRow) -> str:
+    if check.variant is None:
+        return check.statistic
+    return f"{check.variant}, {check.subset}"
 
 
-def _largest_count(checks: list[Mapping[str, Any]]) -> float:
-    return 1.2 * max(float(max(c["predicted_hi"], c["observed"])) for c in checks)
+def _largest_count(checks: Sequence[PredictiveCheckRow]) -> float:
+    return 1.2 * max(float(max(c.predicted_hi, c.observed)) for c in checks)

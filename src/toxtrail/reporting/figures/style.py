@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from io import BytesIO, StringIO
 from typing import TYPE_CHECKING, Any
 
 from toxtrail.records.figure import RenderedFigure
+from toxtrail.records.results import ComparisonSummary
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -62,14 +63,14 @@ def legend(figure: Figure, axes: Axes, entries: int) -> None:
     )
 
 
-def axis_caption(text: str, summary: Mapping[str, Any], intervals: str = "equal-tailed") -> str:
+def axis_caption(text: str, summary: ComparisonSummary, intervals: str = "equal-tailed") -> str:
     """Return an axis label with scorer, threshold, level and a warning if conditions differ."""
-    warning = "\nNOT COMPARABLE: conditions differ" if summary.get("mismatch") else ""
-    k = max((row.get("k", 1) for row in summary.get("rates", [])), default=1)
+    warning = "\nNOT COMPARABLE: conditions differ" if summary.mismatch else ""
+    k = max((row.k for row in summary.rates), default=1)
     several = f"k = {k} continuations a prompt; " if k > 1 else ""
     return escape_mathtext(
-        f"{text}\n{summary['primary']}, toxic at {summary['threshold']:g} and above; {several}"
-        f"{summary['level']:.0%} {intervals} intervals{warning}"
+        f"{text}\n{summary.primary}, toxic at {summary.threshold:g} and above; {several}"
+        f"{summary.level:.0%} {intervals} intervals{warning}"
     )
 
 

@@ -1,8 +1,9 @@
-"""Columns of a mean over prompts."""
+"""Means over prompts, with intervals."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.paired_differences import mean_posterior
@@ -10,16 +11,24 @@ from toxtrail.stats.rate_posterior import observed
 from toxtrail.stats.rates import Floats
 
 
-def mean_columns(
-    name: str,
+class MeanEstimate(NamedTuple):
+    """A weighted mean and its interval."""
+
+    mean: float | None
+    """None where a subset has no value."""
+    lo: float | None
+    """None for fewer than two values, or one cluster."""
+    hi: float | None
+
+
+def mean_estimate(
     values: Sequence[Floats],
     weights: Sequence[float],
     level: float,
     bounds: tuple[float, float],
     clusters: Clusters | None,
-) -> dict[str, float | None]:
-    """`<name>`, the weighted mean, with `<name>_lo` and `<name>_hi`; None where a subset has no
-    value, and no interval of fewer than two values, or of one cluster.
+) -> MeanEstimate:
+    """Estimate the weighted mean of the subsets.
 
     Args:
         values: of each subset, (prompt,).
@@ -27,15 +36,10 @@ def mean_columns(
         bounds: smallest and largest possible value.
         clusters: of the prompts; None: each is on its own.
     """
-    estimate = (
+    mean = (
         observed(values, weights) if all(subset_values.size for subset_values in values) else None
     )
     posterior = mean_posterior(values, weights, level, bounds, clusters)
-    interval = None
-    if posterior and estimate is not None:
-        interval = posterior.interval(level).around(estimate)
-    return {
-        name: estimate,
-        f"{name}_lo": interval.lo if interval else None,
-        f"{name}_hi": interval.hi if interval else None,
-    }
+    if posterior is None or mean is None:
+        return MeanEstimate(mean, None, None)
+    return MeanEstimate(mean, *posterior.interval(level).around(mean))
