@@ -122,6 +122,15 @@ def test_an_adapter_sits_on_its_parent_s_weights(hub, lab):
     assert (own.uri, own.adapter.uri) == ("hf:org/Chat@main", f"hf:org/lora@{COMMIT}")
 
 
+def test_an_adapter_cannot_sit_on_texts_from_a_file(hub, lab):
+    hub.models["org/lora"] = adapter("/content/drive/my-model")
+    values = '{uri: "file:a.jsonl", texts: {format: garak}}'
+    changed = text(lab).replace('{uri: "hf:org/Base"}', values)
+    (lab / "params.yaml").write_text(changed, "utf-8")
+    said = add(lab, "org/lora", "--parent", "base", code=1)
+    assert "base has texts" in said
+
+
 def test_an_adapter_of_another_base_is_refused(hub, lab):
     hub.models["org/lora"] = adapter("org/Base")
     said = add(lab, "org/lora", "--parent", "chat", code=1)

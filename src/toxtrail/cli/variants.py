@@ -171,7 +171,7 @@ def _type_of(experiment: Experiment, parent: str, hub: HubClient) -> str | None:
     from toxtrail.execution.factories import make_asset_store
 
     model = experiment.config.models.get(parent)
-    if model is None:
+    if model is None or model.texts is not None:
         return None
     address = parse_uri(model.uri)
     if isinstance(address, HfUri):

@@ -98,8 +98,7 @@ def prompt_of_messages(where: str, messages: object) -> str:
     if turns != ["user"]:
         raise DataError(
             f"{where}: the prompt is a conversation ({', '.join(roles) or 'no message'}); a prompt "
-            "is one user message. Name the column with the prompt, for example: "
-            "--prompt metadata.prompt"
+            "is one user message. Name a field that holds it (--prompt FIELD), or remove such rows."
         )
     content = next(message["content"] for message in messages if message["role"] == "user")
     if isinstance(content, list) and any(
