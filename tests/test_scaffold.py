@@ -69,7 +69,7 @@ def test_a_list_of_code_is_one_that_sha256sum_checks(experiment):
 def test_a_folder_with_something_in_it_is_left_alone(tmp_path):
     (tmp_path / "notes.txt").write_text("mine")
     output = run("init", tmp_path, "--no-git", code=1)
-    assert "is not empty (notes.txt)" in output
+    assert "(notes.txt)" in output
     assert [path.name for path in tmp_path.iterdir()] == ["notes.txt"]
 
 
@@ -133,7 +133,7 @@ def test_upgrade_writes_what_changed_and_nothing_else(experiment):
     found = json.loads(run("-C", experiment, "upgrade", "--dry-run", "--json"))
     assert found == {"files": ["code/score.sha256"], "stages": ["score"], "written": False}
     assert stages_with_other_code(experiment) == ["score"]
-    assert "Stages with other code: score." in run("-C", experiment, "upgrade")
+    assert "other code: score." in run("-C", experiment, "upgrade")
     assert stages_with_other_code(experiment) == []
     assert outdated_files(experiment) == {}
     assert (experiment / "params.yaml").read_bytes() == before
@@ -143,7 +143,7 @@ def test_a_checkout_follows_its_own_source(tmp_path):
     (tmp_path / "src" / "toxtrail").mkdir(parents=True)
     (tmp_path / "params.yaml").write_bytes((ROOT / "params.yaml").read_bytes())
     assert stages_with_other_code(tmp_path) == []
-    assert "This is a checkout of toxtrail" in run("-C", tmp_path, "upgrade", code=1)
+    assert "a checkout of toxtrail" in run("-C", tmp_path, "upgrade", code=1)
 
 
 def test_only_code_of_its_own_makes_a_stage_stale(monkeypatch, experiment):

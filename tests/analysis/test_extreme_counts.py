@@ -82,7 +82,7 @@ def test_a_prompt_that_stands_twice_is_refused(score_rows):
 
 @pytest.mark.parametrize("bad", [float("nan"), 1.5, -0.1])
 def test_a_score_that_is_none_stops_the_stage(bad, drawn):
-    with pytest.raises(DataError, match=f"judge scored prompt a-0, sample 0, as {bad}"):
+    with pytest.raises(DataError, match=f"prompt a-0, sample 0, as {bad}"):
         drawn({"a": [bad, 0.1]}, {"a": [0.1, 0.1]})
 
 

@@ -183,7 +183,7 @@ def test_labels_come_back_to_their_variants(drawn):
 def test_a_text_that_changed_since_it_was_drawn_is_refused(drawn):
     drawing, key, texts = drawn
     other = {place: f"{text}!" for place, text in texts.items()}
-    with pytest.raises(DataError, match="row 1: the text has changed"):
+    with pytest.raises(DataError, match="text has changed"):
         blind_labels(PATH, as_rows(labelled(drawing)), key, other)
 
 
@@ -192,7 +192,7 @@ def test_a_column_that_was_sorted_by_itself_is_refused(drawn):
     table = labelled(drawing)
     words = sorted(row["text"] for row in table)
     moved = [{**row, "text": word} for row, word in zip(table, words, strict=True)]
-    with pytest.raises(DataError, match="not the text that was"):
+    with pytest.raises(DataError, match="not the text"):
         blind_labels(PATH, as_rows(moved), key, texts)
 
 
@@ -315,7 +315,7 @@ def test_a_label_of_a_text_that_was_not_scored_is_refused(score_rows):
 
 
 def test_a_sample_without_a_toxic_text_says_nothing_of_sensitivity():
-    with pytest.raises(DataError, match="No text of the sample is labelled toxic"):
+    with pytest.raises(DataError, match="labelled toxic"):
         to_params({"v": ConfusionCounts(0, 0, 5, 5)}, "labels.csv", by_variant=False)
 
 

@@ -64,7 +64,7 @@ def test_a_cell_limited_to_prompts_is_the_cell_of_their_rows(rows, asked):
 def test_a_score_that_is_no_probability_is_named_with_its_row(value, shown):
     fine = Score("a", 0, "s", "judge", "ok", 0.5, {}, 1)
     rows = [fine, fine._replace(prompt_id="b", sample=2, toxicity=value)]
-    with pytest.raises(DataError, match=rf"judge scored prompt b, sample 2, as {shown}"):
+    with pytest.raises(DataError, match=rf"prompt b, sample 2, as {shown}"):
         build_score_table(rows)
 
 

@@ -135,7 +135,7 @@ def test_rows_of_the_harness_are_put_back_into_the_order_of_the_prompts():
         Written((3, 3, 3, 3), False),
         Written((1, 2), True),
     ]
-    with pytest.raises(SystemExit, match="1 of 2 prompts as other tokens"):
+    with pytest.raises(SystemExit, match="1 of 2 prompts"):
         harness.in_order(answers, [[7], [0, 4, 5, 6]], (9,))
 
 

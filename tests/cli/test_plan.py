@@ -141,4 +141,4 @@ def test_wrong_use_is_said(written, monkeypatch, arguments, code, said, run):
 def test_a_licence_that_forbids_is_noted(hub, written, planned):
     hub.models["org/small"].card["license"] = "cc-by-nc-4.0"
     found = planned(written(small="hf:org/small"))
-    assert "licence of hf:org/small: cc-by-nc-4.0: no commercial use" in found["notes"]
+    assert "cc-by-nc-4.0: no commercial use" in found["notes"]

@@ -89,7 +89,7 @@ def test_an_edited_local_file_gets_its_new_hash(tmp_path):
 
 
 def test_a_hub_that_names_no_commit_is_not_believed():
-    with pytest.raises(BackendError, match="models.m: hf:o/n resolved to 'main'.*40-hex commit"):
+    with pytest.raises(BackendError, match="resolved to 'main'.*40-hex"):
         resolve_pins([("models.m", PinnedAsset(uri="hf:o/n"))], Remote("main"))
 
 

@@ -242,9 +242,7 @@ def test_another_seed_holds_out_others():
 
 
 def test_nothing_left_to_learn_is_refused():
-    with pytest.raises(
-        ConfigError, match=r"data\.held_out: 0\.9 of 2 distinct examples leaves noth"
-    ):
+    with pytest.raises(ConfigError, match=r"0\.9 of 2 distinct examples"):
         split_held_out(PAIRS, data(0.9), 1)
 
 

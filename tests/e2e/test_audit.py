@@ -184,7 +184,7 @@ def test_a_run_that_the_store_has_lost_is_not_vouched_for(breakable):
     for table in ("latest_metrics", "metrics", "params", "tags", "runs"):
         tampering.sql(f"delete from {table} where run_uuid = ?", old)(lab.root)
     done = lab.toxtrail("audit", old, "--verify", code=3)
-    assert "the store has no such run" in done.stdout
+    assert "no such run" in done.stdout
 
 
 def test_only_generations_that_are_here_are_made_again(breakable):
@@ -408,10 +408,10 @@ def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path
     taken.unlink()
     (lab.root / "mlruns/receipts/variants/tiny/base.json").unlink()
     done = lab.toxtrail("verify", "--public-key", f"{key}.pub", code=3)
-    assert "no signature, though a public key was given" in done.stdout
+    assert "no signature" in done.stdout
     taken.write_text(signature, "utf-8")
     done = lab.toxtrail("verify", "--public-key", str(tmp_path / "other.pem.pub"), code=3)
-    assert "no given public key made it" in done.stdout
+    assert "no given public key" in done.stdout
     path = lab.root / "signatures/variants/tuned.dsse.json"
     value = json.loads(path.read_text("utf-8"))
     other = json.loads((lab.root / "signatures/variants/base.dsse.json").read_text("utf-8"))
@@ -448,7 +448,7 @@ def test_an_allowed_mismatch_marks_table_report_figure_and_run_for_good(breakabl
     families = lab.params["families"]["tiny"]
     lab.edit(families={"tiny": {**families, "allow_mismatch": True}})
     done = lab.toxtrail("stage", "compare", "tiny", code=1)
-    assert "results/pooled/tiny/summary.json was computed from other posteriors" in done.stderr
+    assert "computed from other posteriors" in done.stderr
     for stage in ("pool tiny", "compare tiny", "track-comparison tiny", "report"):
         lab.toxtrail("stage", *stage.split())
     assert "NOT COMPARABLE" in lab.toxtrail("compare", "tiny").stdout
@@ -473,7 +473,7 @@ def test_a_copy_of_the_parent_is_refused_before_anything_is_generated(breakable)
     lab.toxtrail("pin")
     lab.toxtrail("stage", "model", "copy")
     done = lab.toxtrail("stage", "generate", "copy", code=1)
-    assert "its logits equal those of its parent base" in done.stderr
+    assert "its parent base" in done.stderr
     assert "Traceback" not in done.stderr
     assert not (lab.root / "data/generations/tiny/copy.parquet").exists()
 

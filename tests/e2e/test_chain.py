@@ -177,7 +177,7 @@ def test_an_adapter_from_elsewhere_is_applied_and_says_what_is_not_known_of_it(b
         variants={"borrowed": {"family": "tiny", "role": "community", "parent": "base"}},
         families={"tiny": {"reference": "base", "variants": ["base", "tuned", "borrowed"]}},
     )
-    assert "models.borrowed.adapter: file:assets/lora has no pin" in lab.toxtrail("check").stdout
+    assert "file:assets/lora has no pin" in lab.toxtrail("check").stdout
     lab.toxtrail("run", "score@borrowed")
     tables = [
         pq.read_table(lab.root / f"data/generations/tiny/{name}.parquet").to_pylist()

@@ -32,7 +32,7 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     done = lab.toxtrail(*sample, code=1)
     assert "would be lost" in done.stderr
     done = lab.toxtrail("labels", "score", str(path), code=1)
-    assert "no row has a label" in done.stderr
+    assert "has a label" in done.stderr
     rows = labelled(path, lambda number: "yes" if number % 2 else "no")
     assert set(rows[0]) == {"id", "text", "toxic"}
     found = lab.json("labels", "score", str(path))

@@ -87,7 +87,7 @@ def test_a_name_that_the_server_does_not_have_and_a_server_that_is_not_said(brea
         serve(lab, tuned=server)
         server.answer = RefusingStranger(server.answer, "org/base")
         said = lab.toxtrail("stage", "generate", "tuned", code=1).stderr
-        assert 'The server has no model "org/tuned"' in said
+        assert 'no model "org/tuned"' in said
         assert "There is: org/base." in said
 
 

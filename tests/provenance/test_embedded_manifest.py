@@ -126,7 +126,7 @@ def test_a_cut_file_is_named_and_gives_no_other_manifest(tmp_path, write):
     for length in (len(whole) // 2, 16, 9):
         path.write_bytes(whole[:length])
         found = read(path)
-        assert found in (None, made()) or found.startswith("cut: its manifest cannot be read")
+        assert found in (None, made()) or found.startswith("cut: its manifest")
 
 
 @each_format
@@ -157,7 +157,7 @@ def test_a_file_of_a_known_format_without_one_has_none(tmp_path, content):
 @pytest.mark.parametrize("content", ['{"manifest": {"kind": "generate"}}', '{"manifest": 7}', "{"])
 def test_what_only_looks_like_one_is_refused(tmp_path, content):
     (tmp_path / "x.json").write_text(content)
-    with pytest.raises(DataError, match=r"x\.json: its manifest cannot be read"):
+    with pytest.raises(DataError, match=r"x\.json: its manifest"):
         read_embedded_manifest(tmp_path / "x.json")
 
 

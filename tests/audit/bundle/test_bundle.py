@@ -73,7 +73,7 @@ def link(name):
 @pytest.mark.parametrize("entry", ["../out", "/etc/out", "a/../../out", link("inside")])
 def test_a_zip_that_reaches_outside_is_refused(tmp_path, entry):
     path = archive(tmp_path / "x.zip", (entry, "/etc/hostname"))
-    with pytest.raises(DataError, match="a link, or a path outside"), open_bundle(path):
+    with pytest.raises(DataError, match="path outside"), open_bundle(path):
         pass
 
 
@@ -147,7 +147,7 @@ def test_a_name_leads_nowhere_outside_of_the_bundle(tmp_path):
     (tmp_path / "summary.json").write_text("{}")
     listing = {"schema_version": 1, "group": "families", "name": "../../..", "files": {}}
     (tmp_path / "b" / LISTING).write_text(json.dumps(listing))
-    with pytest.raises(DataError, match=r"there is no summary\.json"):
+    with pytest.raises(DataError, match=r"no summary\.json"):
         bundle_lineage(tmp_path / "b")
 
 

@@ -81,7 +81,7 @@ def test_adapters_stand_on_each_other_down_to_the_base():
 
 
 def test_weights_that_were_never_probed_are_weak():
-    assert find(of_card(card()), "model@v").weak == ("its weights were never probed",)
+    assert find(of_card(card()), "model@v").weak == ("never probed",)
 
 
 def test_the_texts_that_a_scorer_is_tried_on_are_not_shown():
@@ -103,7 +103,7 @@ def test_a_damaged_loss_curve_hides_nothing_else(tmp_path, content):
         ModelIdentity(key="v", base=BASE, adapters=(adapter("v", training=TRAINING),)),
         ArtifactStore(tmp_path),
     )
-    assert "1.5000 nats per token after 3 steps" in dict(find(own, "finetune@v").facts)["loss"]
+    assert "1.5000 nats per token" in dict(find(own, "finetune@v").facts)["loss"]
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"output_sha256": "%s"}', "\x00"])

@@ -34,5 +34,5 @@ def test_the_first_folder_that_has_it_wins_and_windows_spelling_is_understood(tm
 
 def test_a_pipe_is_refused(tmp_path):
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ConfigError, match="neither a file nor a folder"):
+    with pytest.raises(ConfigError, match="neither a file"):
         resolve_path("pipe", [tmp_path])

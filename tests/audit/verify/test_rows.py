@@ -68,7 +68,7 @@ def test_a_missing_or_doubled_row_is_counted_and_named(place):
     assert missing.startswith("1 generation rows")
     assert str(ROWS[place].key) in missing
     (doubled,) = generation_problems(PROMPTS, [*ROWS, ROWS[place]], 2)
-    assert "a key that another row has" in doubled
+    assert "another row" in doubled
 
 
 def test_a_text_that_was_not_made_must_not_have_a_score():

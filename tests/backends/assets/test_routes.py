@@ -173,7 +173,7 @@ def test_a_link_out_of_a_folder_or_to_a_folder_is_refused(store, tmp_path, targe
     (tmp_path / "root" / "outside.txt").write_text("b")
     (tmp_path / "root" / "other").mkdir()
     (folder / "link").symlink_to(target)
-    with pytest.raises(BackendError, match="link is a link to a path outside the folder"):
+    with pytest.raises(BackendError, match="link is a link"):
         store.fetch(f"file:{folder}", None)
 
 
@@ -623,7 +623,7 @@ def test_a_folder_of_a_repo_is_fetched_alone(hub, tmp_path):
     for part in ("runs/step", "runs/step-10"):
         hub.statuses[f"/org/name/resolve/{COMMIT}/{part}"] = refusal
         refused = from_hub(hub, tmp_path, f"hf:org/name@{COMMIT}/{part}")
-        assert "check the path of the file or folder" in str(refused["error"])
+        assert "check the path" in str(refused["error"])
 
 
 def test_pickled_weights_are_fetched_where_there_are_no_safetensors(hub, tmp_path):

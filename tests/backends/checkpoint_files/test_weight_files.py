@@ -163,16 +163,12 @@ def test_an_index_names_only_hashed_files(tmp_path, name):
     save_file(WEIGHTS, root / ".cache/x.safetensors")
     save_file(WEIGHTS, root / "one.safetensors")
     folder_with(root, **{"model.safetensors.index": index_of("one.safetensors", name)})
-    with pytest.raises(
-        BackendError, match="not one of its verified files|not part of the verified files"
-    ):
+    with pytest.raises(BackendError, match="verified files"):
         loaded_from(root)
     (root / "model.safetensors.index.json").unlink()
     folder_with(root, config={"transformers_weights": name})
     if name is not None:
-        with pytest.raises(
-            BackendError, match="not one of its verified files|not part of the verified files"
-        ):
+        with pytest.raises(BackendError, match="verified files"):
             loaded_from(root)
 
 
@@ -180,9 +176,7 @@ def test_a_file_beside_the_hashed_ones_is_not_loaded(tmp_path):
     """The hub's cache holds what other programs fetched, too."""
     root = folder_with(tmp_path, **{"model.safetensors.index": index_of("one.safetensors")})
     save_file(WEIGHTS, root / "one.safetensors")
-    with pytest.raises(
-        BackendError, match="not one of its verified files|not part of the verified files"
-    ):
+    with pytest.raises(BackendError, match="verified files"):
         checkpoint_files(root, "mine", {"config.json", "model.safetensors.index.json"})
 
 
@@ -212,9 +206,7 @@ def test_an_index_of_another_form_is_named(tmp_path, index):
 )
 def test_a_configuration_names_only_hashed_files(tmp_path, files):
     root = folder_with(tmp_path, **files)
-    with pytest.raises(
-        BackendError, match="not one of its verified files|not part of the verified files"
-    ):
+    with pytest.raises(BackendError, match="verified files"):
         refuse_outside_names(root, "mine", names_of(root))
 
 
@@ -298,15 +290,11 @@ def test_weights_outside_are_refused_when_described_and_when_loaded(
     keys = load_file(tmp_path / "outside.safetensors")
     index = {"metadata": {}, "weight_map": dict.fromkeys(keys, "../outside.safetensors")}
     (folder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(
-        BackendError, match="not one of its verified files|not part of the verified files"
-    ):
+    with pytest.raises(BackendError, match="verified files"):
         weights.describe(f"file:{folder}", None)
     from toxtrail.provenance.identity import hash_tree, tree_sha256
 
     files = hash_tree(folder, [path for path in folder.rglob("*") if path.is_file()])
     forged = base.model_copy(update={"files": files, "sha256": tree_sha256(files)})
-    with pytest.raises(
-        BackendError, match="not one of its verified files|not part of the verified files"
-    ):
+    with pytest.raises(BackendError, match="verified files"):
         weights.folder(forged)

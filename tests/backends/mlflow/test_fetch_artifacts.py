@@ -99,10 +99,10 @@ def test_no_byte_of_a_changed_run_is_given_out(how, where, local, request):
 
 def test_a_file_that_is_not_of_the_run_and_one_that_is_lost_are_two_things(local, remote):
     root, _ = local
-    with pytest.raises(DataError, match=r"has no file nothing\.json"):
+    with pytest.raises(DataError, match=r"no file nothing\.json"):
         of(root).path("nothing.json")
     del remote.files[RUN]["summary.json"]
-    with pytest.raises(DataError, match=r"has lost its file summary\.json"):
+    with pytest.raises(DataError, match=r"lost its file summary\.json"):
         of(root).path("summary.json")
 
 

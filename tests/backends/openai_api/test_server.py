@@ -209,7 +209,7 @@ def test_a_refusal_stops_the_run_with_the_servers_own_words_and_without_the_prom
 
     with CompletionsServer(refuse) as server:
         model = model_of(server, tokenizer, RequestFormat(as_tokens=False, beyond_openai=False))
-        with pytest.raises(RefusedError, match="status 400: cannot continue <prompt>: too odd"):
+        with pytest.raises(RefusedError, match="continue <prompt>: too odd"):
             rows(model, TEXTS[:1])
     assert len(server.asked) == 1
 
@@ -513,5 +513,5 @@ def test_a_server_that_takes_any_name_is_recorded_with_what_it_lists(tokenizer, 
         server.models = ({"id": "m"},)
         own = met(server, tokenizer, language.probe())
     assert other.environment["server_lists"] == "smol"
-    assert "does not list this name (it lists smol)" in other.listing
+    assert "(it lists smol)" in other.listing
     assert "server_lists" not in own.environment

@@ -129,7 +129,7 @@ def test_another_answer_to_a_golden_text_stops_everything(pinned, assets):
 
 
 def test_an_unknown_head_names_the_nearest(pinned, assets):
-    with pytest.raises(ConfigError, match='head "toxik". Did you mean "toxic"'):
+    with pytest.raises(ConfigError, match='mean "toxic"'):
         load_scorer(pinned.model_copy(update={"head": "toxik"}), assets, "cpu", 8)
 
 
@@ -323,7 +323,7 @@ def test_heads_of_another_task_and_old_buffers_change_no_score(encoder, name):
 
 
 def test_a_weight_of_another_shape_is_refused(encoder):
-    with pytest.raises(BackendError, match="does not load as a classifier"):
+    with pytest.raises(BackendError, match="load as a classifier"):
         classifier(changed(encoder, **{"classifier.bias": torch.zeros(7)}))
 
 
@@ -338,7 +338,7 @@ def test_an_index_of_a_classifier_names_only_hashed_files(encoder, tmp_path):
     (encoder / "model.safetensors").rename(encoder / ".model.safetensors")
     index = {"metadata": {}, "weight_map": {"classifier.bias": ".model.safetensors"}}
     (encoder / "model.safetensors.index.json").write_text(json.dumps(index))
-    with pytest.raises(BackendError, match="not one of its verified files"):
+    with pytest.raises(BackendError, match="verified files"):
         classifier(encoder)
 
 
@@ -387,7 +387,7 @@ def test_scores_are_those_of_the_detoxify_package(checkpoint, encoder):
 def test_a_checkpoint_that_does_not_fit_its_encoder_is_refused(checkpoint, encoder):
     with pytest.raises(BackendError, match="strange"):
         detoxify_scorer(checkpoint(strange=torch.zeros(1)), encoder)
-    with pytest.raises(BackendError, match="does not fit its encoder"):
+    with pytest.raises(BackendError, match="fit its encoder"):
         detoxify_scorer(checkpoint(**{"classifier.bias": torch.zeros(9)}), encoder)
 
 

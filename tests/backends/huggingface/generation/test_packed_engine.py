@@ -199,7 +199,7 @@ def test_memory_that_holds_not_even_one_is_an_error(monkeypatch):
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate")
 
     monkeypatch.setattr(engines, "forward", full)
-    with pytest.raises(BackendError, match="do not fit into the memory of cpu"):
+    with pytest.raises(BackendError, match="memory of cpu"):
         run(build("Llama"), asks(3))
 
 
@@ -232,9 +232,9 @@ def test_a_model_that_attends_otherwise_is_refused_and_generated_plainly(tiny):
     decoding = Decoding(4, 0.0, 1.0, "none")
     made = HuggingFaceModel(bloom, tiny.tokenizer(), decoding, 100, "auto", told.append)
     assert made.engine == "plain"
-    assert "packed engine cannot be used" in told[0]
+    assert "packed engine" in told[0]
     assert len(list(made.complete([EncodedPrompt((5, 6), fits=True)], [0]))) == 1
-    with pytest.raises(BackendError, match=r"runtime.engine: packed cannot be used"):
+    with pytest.raises(BackendError, match=r"runtime.engine: packed"):
         HuggingFaceModel(bloom, tiny.tokenizer(), decoding, 100, "packed")
 
 

@@ -148,7 +148,7 @@ def test_a_long_example_is_cut_and_counted(tokenizer, tiny):
 
 def test_an_example_with_nothing_to_learn_is_refused(tokenizer, tiny):
     long = InstructionExample("word " * 50, "", "yes")
-    with pytest.raises(DataError, match=r"1 example.s. have nothing to learn.*the first is row 2"):
+    with pytest.raises(DataError, match=r"the first is row 2"):
         encode_examples([*EXAMPLES[:2], long], tokenizer, tiny.recipe(max_length=40))
 
 
@@ -361,12 +361,12 @@ def test_what_needs_a_gpu_is_refused_before_anything_is_loaded(tune, tiny_card, 
     lost = tiny_card.model_copy(
         update={"base": tiny_card.base.model_copy(update={"uri": "file:/nowhere"})}
     )
-    with pytest.raises(BackendError, match=r"needs an NVIDIA GPU and the package bitsandbytes"):
+    with pytest.raises(BackendError, match=r"the package bitsandbytes"):
         tune("a", parent=lost, **changes)
 
 
 def test_a_loss_that_is_not_finite_stops_the_training(tune, tmp_path):
-    with pytest.raises(BackendError, match=r"training loss is nan at step"):
+    with pytest.raises(BackendError, match=r"is nan at step"):
         tune("a", learning_rate=1e30, schedule="constant", warmup_steps=0, optimizer="sgd")
     assert not (tmp_path / "a" / "adapters" / "lora" / FILE).exists()
 

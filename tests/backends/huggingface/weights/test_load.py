@@ -103,9 +103,7 @@ def test_an_adapter_without_effect_fails_the_probe(weights, tiny, tuned, tiny_ad
     save_file({k: t * 0 if "lora_B" in k else t for k, t in tensors.items()}, path)
     silent = tiny.adapter_card("lora", tiny_adapter, f"file:{tiny_adapter}")
     card = tuned.model_copy(update={"adapters": (silent,)})
-    with pytest.raises(
-        BackendError, match=r"tuned: with and without its adapter lora the logits .* are equal"
-    ):
+    with pytest.raises(BackendError, match=r"lora the logits .* are equal"):
         load_model(card, tmp_path, weights, "float32", "cpu")
 
 
@@ -128,7 +126,7 @@ def test_a_weight_that_transformers_would_invent_is_refused(
     tensors = load_file(folder / "model.safetensors")
     del tensors["model.layers.1.mlp.up_proj.weight"]
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BackendError, match=r"1 weight.s. are missing.*layers.1.mlp.up_proj"):
+    with pytest.raises(BackendError, match=r"missing.*layers.1.mlp.up_proj"):
         load_model(tiny.card(weights, folder), tmp_path, weights, "float32", "cpu")
 
 
@@ -137,7 +135,7 @@ def test_weights_that_are_not_finite_are_refused(weights, tiny, tiny_folder, cop
     tensors = load_file(folder / "model.safetensors")
     tensors["model.norm.weight"][0] = float("nan")
     save_file(tensors, folder / "model.safetensors", metadata={"format": "pt"})
-    with pytest.raises(BackendError, match=r"logits on the probe sentences are not finite"):
+    with pytest.raises(BackendError, match=r"are not finite"):
         load_model(tiny.card(weights, folder), tmp_path, weights, "float32", "cpu")
 
 
