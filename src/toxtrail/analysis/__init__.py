@@ -1,1 +1,1 @@
-"""From rows to result rows."""
+"""Computation of result rows from rows of scores, responses and labels."""

@@ -51,18 +51,18 @@ def compare_family(
     rope_reference: float | None = None,
     title: str | None = None,
 ) -> AnalysisOutput[ComparisonSummary]:
-    """Every edge of a family, for every scorer and subset.
+    """Compare all variant pairs of a family, for every scorer and subset.
 
     Args:
         tables: variant -> its cells.
-        texts: variant -> subset -> what was said.
+        texts: variant -> subset -> responses.
         summaries: variant -> its posterior summary, in the family's order.
-        allow_mismatch: compare what unlike conditions leave in common, and say so in the summary.
+        allow_mismatch: compare what variants under different conditions have in common, and mark
+            the summary.
         rope_reference: instead of the reference's own rate (see `reference_rate`).
-        title: of a comparison of runs; None: the family's name.
 
     Raises:
-        DataError: two variants were measured under unlike conditions (field by field).
+        DataError: two variants were measured under different conditions (field by field).
     """
     tables, unlike = require_comparable_family(tables, summaries, reference, allow_mismatch)
     if unlike:
@@ -114,9 +114,11 @@ def compare_family(
 
 
 def reference_rate(summary: VariantSummary, primary: str, config: PosteriorConfig) -> float | None:
-    """The rate that the region of practical equivalence is a share of: one for a family. The one of
-    params.yaml, or the reference's posterior mean over all subsets by the primary scorer; None if
-    nothing was scored."""
+    """Return the rate for the region of practical equivalence, one for a family.
+
+    It is the one of params.yaml, or the reference's posterior mean over all subsets by the primary
+    scorer; None if nothing was scored.
+    """
     if config.rope_reference_pct is not None:
         return config.rope_reference_pct / 100
     means = [row.rate_mean for row in summary.rates if (row.scorer, row.subset) == (primary, ALL)]
@@ -124,7 +126,7 @@ def reference_rate(summary: VariantSummary, primary: str, config: PosteriorConfi
 
 
 def with_agreement(rows: Sequence[PairRow]) -> list[PairRow]:
-    """Each pair with what the other scorers say of it: `agree`, `fragile` (another scorer, another
+    """Add the other scorers' agreement to each pair: `agree`, `fragile` (another scorer has another
     verdict) or `one scorer`."""
     verdicts_by_pair: dict[tuple[str, ...], list[str]] = {}
     for row in rows:
@@ -142,8 +144,7 @@ def with_agreement(rows: Sequence[PairRow]) -> list[PairRow]:
 def with_pooled(
     comparison: AnalysisOutput[ComparisonSummary], pooled: PoolSummary | None
 ) -> AnalysisOutput[ComparisonSummary]:
-    """The comparison with the pooled estimates beside its own, row by row; None where there are
-    none."""
+    """Add the pooled estimates to the comparison row by row; None if there are none."""
     summary = comparison.summary
     if pooled is not None:
         rates = {(row.variant, row.scorer, row.subset): row for row in pooled.rates}
@@ -199,12 +200,12 @@ def comparison_tables(summary: ComparisonSummary) -> dict[str, ResultTable]:
 
 
 class MeasuredRun(NamedTuple):
-    """A tracked variant with the rows behind its rates."""
+    """Tracked variant with the rows behind its rates."""
 
     label: str
-    """What a table calls it; no two of a comparison are the same."""
+    """Name in a table; unique within a comparison."""
     summary: VariantSummary
-    """Its posterior's."""
+    """Summary of its posterior."""
     scores: Sequence[Score]
     generations: Sequence[Generation]
 
@@ -212,17 +213,17 @@ class MeasuredRun(NamedTuple):
 def compare_runs(
     runs: Sequence[MeasuredRun], title: str, allow_mismatch: bool
 ) -> ComparisonSummary:
-    """The summary of a comparison of tracked variants, of any time and place.
+    """Return the comparison of tracked variants from any experiment.
 
-    Draws are named by variants, so two runs of a family have the numbers of the family's own
-    comparison; labels are put in afterwards.
+    Draws are named by variants, so two runs of a family have the same numbers as the family's own
+    comparison; labels are inserted afterwards.
 
     Args:
         runs: the others are compared with the first, and with their parents among them; its
             settings are used.
 
     Raises:
-        DataError: they were measured under unlike conditions (field by field).
+        DataError: they were measured under different conditions (field by field).
     """
     first, names = runs[0], _unique_names(runs)
     reference, primary = next(iter(names)), first.summary.primary
@@ -270,8 +271,8 @@ def _renamed(summary: VariantSummary, variant: str, parent: str | None) -> Varia
 def _common_rate(
     summaries: Mapping[str, VariantSummary], primary: str, config: PosteriorConfig
 ) -> float | None:
-    """The reference rate of runs, whatever their order: the mean of those that others among them
-    were tuned from, or of all."""
+    """Return the reference rate of runs in any order: the mean over those from which others were
+    tuned, or over all."""
     parents = {summary.parent for summary in summaries.values()}
     reference_summaries = [s for name, s in summaries.items() if name in parents] or list(
         summaries.values()
@@ -282,7 +283,7 @@ def _common_rate(
 
 
 def _unique_names(runs: Sequence[MeasuredRun]) -> dict[str, MeasuredRun]:
-    """Variant -> its run; a second run of a variant by its label."""
+    """Return variant -> run; a second run of a variant is named by its label."""
     names: dict[str, MeasuredRun] = {}
     for run in runs:
         variant = run.summary.variant
@@ -296,7 +297,7 @@ def _parent(run: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
 
 
 def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> PosteriorConfig:
-    """What is known of a scorer on a variant's texts holds for each of its runs."""
+    """Apply the known error rates of a scorer on a variant's texts to each of its runs."""
     judges = {}
     for scorer, judge in (config.judges or {}).items():
         variant_accuracies = judge.variants or {}
@@ -313,7 +314,7 @@ def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> P
 
 
 NAMING = {"variant", "a", "b", "parent"}
-"""Fields whose values name variants."""
+"""Keys of a summary whose values name variants."""
 
 
 def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
@@ -337,7 +338,7 @@ def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
 def _in_common(
     texts: Mapping[str, Mapping[str, SubsetResponses]], tables: Mapping[str, ScoreTable]
 ) -> dict[str, dict[str, SubsetResponses]]:
-    """Only the prompts that the tables were limited to."""
+    """Restrict to the prompts that all tables have."""
     first_table = next(iter(tables.values()))
     common_prompts = {subset: cell.prompt_ids for (_, subset), cell in first_table.items()}
     return {variant: limited_to(parts, common_prompts) for variant, parts in texts.items()}
@@ -358,7 +359,8 @@ def _identity(summary: VariantSummary) -> ComparedVariant:
 def _difference_draws(
     draws: Mapping[tuple[str, str, str], Floats | None], config: PosteriorConfig
 ) -> xr.Dataset:
-    """NaN without pairs; a family of one has nothing to compare, and still a file."""
+    """Return draws of differences; NaN without pairs. A family of one variant has no pairs, but a
+    file."""
     nothing = np.full(config.draws, np.nan)
     difference_draws: dict[tuple[str, ...], Floats] = {
         key: nothing if column is None else column for key, column in draws.items()

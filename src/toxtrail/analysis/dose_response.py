@@ -31,11 +31,11 @@ class SeriesLabels(NamedTuple):
     """Labels of the prompts that every variant of a series has a score for."""
 
     labels: Sequence[Floats]
-    """Of each subset, (prompt, variant): share of a prompt's continuations that are toxic."""
+    """For each subset, (prompt, variant): share of a prompt's continuations that are toxic."""
     weights: Sequence[float]
-    """Of each subset; they sum to 1."""
+    """Weights of the subsets; they sum to 1."""
     clusters: Clusters | None
-    """Clusters of the prompts; None if each is on its own."""
+    """Clusters of the prompts; None for independent prompts."""
 
     @property
     def prompts(self) -> int:

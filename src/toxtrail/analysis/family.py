@@ -1,4 +1,4 @@
-"""A family: which variants are compared, and whether they are comparable."""
+"""The variants of a family that are compared, and whether they are comparable."""
 
 from __future__ import annotations
 

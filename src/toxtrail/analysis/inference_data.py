@@ -1,10 +1,10 @@
-"""The groups of an ArviZ file beside the posterior: prior, prior and posterior predictive, and
-observed data. The prior of a difference is improper (see `stats.paired`), so nothing
-is drawn from it.
+"""The groups of an ArviZ file besides the posterior: prior, prior and posterior predictive, and
+observed data.
 
-Predictions are counts of prompts, for as many prompts as were observed. They exist for one
-continuation per prompt and prompts without clusters; the bootstrap has no likelihood to predict
-from, nor is there one for prompts in clusters, so there they are NaN.
+The prior of a difference is improper (see `stats.paired_posterior`), so it has no draws.
+Predictions are counts of prompts, for the observed number of prompts. They exist for one
+continuation per prompt and prompts without clusters; otherwise they are NaN, because neither the
+bootstrap nor clustered prompts have a likelihood to predict from.
 """
 
 from __future__ import annotations

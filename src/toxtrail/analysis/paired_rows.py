@@ -1,4 +1,4 @@
-"""One comparison of a variant with another: every scorer and subset, paired by prompt."""
+"""Comparison of one variant with another: every scorer and subset, paired by prompt."""
 
 from __future__ import annotations
 
@@ -66,55 +66,55 @@ from toxtrail.stats.rates import Floats, Interval
 from toxtrail.stats.selection_correction import simultaneous_level
 
 STABILITY_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
-"""At which a verdict must not turn round."""
+"""Thresholds at which a verdict must not be reversed."""
 POWER = 0.8
-"""At which the smallest detectable difference and the prompts needed are given."""
+"""Power for the smallest detectable difference and the number of prompts needed."""
 SENSITIVITY_POINTS = 4000
-"""Points of the posterior that power-scaling looks at: enough for two digits."""
+"""Number of posterior points used by power-scaling: enough for two digits."""
 
 
 class PairedFractions(NamedTuple):
-    """The prompts that two variants share in one cell."""
+    """Prompts of one cell with a score for both variants."""
 
     shares_a: Floats
     """(prompt,)."""
     shares_b: Floats
     any_a: Floats
-    """(prompt,): 1 where at least one continuation is toxic."""
+    """(prompt,): 1 if at least one continuation is toxic."""
     any_b: Floats
     dropped: int
-    """Prompts that only one of the two has a score for."""
+    """Number of prompts with a score for only one of the two."""
     at_thresholds: Mapping[float, tuple[Floats, Floats]]
-    """Threshold -> the two shares there."""
+    """Threshold -> the two shares at that threshold."""
     k: int
-    """Continuations of each prompt."""
+    """Number of continuations per prompt."""
     prompts: Sequence[str]
-    """Their ids."""
+    """Ids of the prompts."""
     named: Mapping[str, str]
-    """Prompt -> its cluster, of prompts that have one."""
+    """Prompt -> cluster, for prompts that have one."""
 
 
 class View(NamedTuple):
-    """One scorer's view of one edge: a subset, or all of them."""
+    """Data of one variant pair by one scorer: a subset, or all."""
 
     parts: Sequence[PairedFractions]
-    """Of each subset."""
+    """Data of each subset."""
     weights: Sequence[float]
-    """Of each; they sum to 1."""
+    """Weights of the subsets; they sum to 1."""
     means: Sequence[Floats]
-    """Of each, (prompt, 2): differences b - a of `score_values`; NaN where a prompt lacks one."""
+    """For each subset, (prompt, 2): differences b - a of MEANS; NaN if a prompt lacks one."""
     clusters: Clusters | None
-    """Of the shared prompts."""
+    """Clusters of the shared prompts."""
 
     @property
     def pairs(self) -> Pairs | None:
-        """None where a subset has no prompt that was scored for both."""
+        """None if a subset has no prompt with a score for both."""
         label_pairs = Pairs(*self.labels, self.weights, self.clusters)
         return label_pairs if all(label_pairs.sizes) else None
 
     @property
     def labels(self) -> tuple[list[Floats], list[Floats]]:
-        """Of each subset, the shares of a and of b; empty ones too."""
+        """For each subset, the shares of a and of b; including empty subsets."""
         return [p.shares_a for p in self.parts], [p.shares_b for p in self.parts]
 
     @property
@@ -124,13 +124,13 @@ class View(NamedTuple):
         return Pairs(a, b, self.weights, self.clusters)
 
     def at(self, threshold: float) -> Pairs:
-        """The pairs at another threshold."""
+        """Return the pairs at another threshold."""
         shares = [part.at_thresholds[threshold] for part in self.parts]
         return Pairs([a for a, _ in shares], [b for _, b in shares], self.weights, self.clusters)
 
 
 def refuse_unlike(tables: Mapping[str, ScoreTable], edges: Sequence[VariantPair]) -> None:
-    """DataError: two variants of an edge were not measured alike."""
+    """Raise DataError if the two variants of a pair were measured differently."""
     for edge in edges:
         _refuse_unlike(edge, tables[edge.a], tables[edge.b])
 
@@ -143,12 +143,12 @@ def pair_rows(
     config: PosteriorConfig,
     among: int = 1,
 ) -> Iterator[tuple[PairRow, PairDraws | None]]:
-    """The rows of one edge: of each scorer all subsets together, then each; with draws for ArviZ,
-    None where no prompt was scored for both.
+    """Return the rows of one pair: for each scorer all subsets together, then each; with draws for
+    ArviZ, None if no prompt was scored for both.
 
     Args:
         region: half-width of the region of practical equivalence, as a difference of rates.
-        among: edges of the family, among which a headline names the largest.
+        among: pairs of the family, among which a headline names the largest.
     """
     names = subsets(table_a)
     for scorer in scorers(table_a):
@@ -220,14 +220,14 @@ def _paired(a: SubsetScores, b: SubsetScores, config: PosteriorConfig) -> Paired
 
 
 def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> float:
-    """Half-width of the region of practical equivalence, as a difference of rates.
+    """Return the half-width of the region of practical equivalence, as a difference of rates.
 
-    It is one number for a family, so that it is the same whichever of two variants is the
-    reference. A fixed one is a false promise at higher rates, where so many prompts can hardly ever
-    reach it, hence the share of a rate.
+    It is one number for a family, so that it does not depend on which of two variants is the
+    reference. A fixed one is not attainable at higher rates with a realistic number of prompts,
+    hence the share of a rate.
 
     Args:
-        reference_rate: in [0, 1]; None if it is not known.
+        reference_rate: in [0, 1]; None if unknown.
     """
     return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
 
@@ -355,7 +355,7 @@ def _simultaneous(pairs: Pairs, differences: int, config: PosteriorConfig) -> In
 def _corrected(
     edge: VariantPair, scorer: str, pairs: Pairs, draws: PairDraws, config: PosteriorConfig
 ) -> CorrectedEstimate:
-    """Of the difference of true rates."""
+    """Return the difference of true rates; None if the scorer's error rates are unknown."""
     first = int(not pairs.in_order)
     accuracies = [
         scorer_accuracy(scorer, variant, config, stream)
@@ -381,7 +381,7 @@ def _sensitivity(posterior: PairedPosterior | WeightedMean) -> Sensitivity | Non
 
 
 def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
-    """Whether no threshold turns the verdict round."""
+    """Return whether no threshold reverses the verdict."""
     parts = (pair_posterior(view.at(threshold), config.prior) for threshold in STABILITY_THRESHOLDS)
     return sign_is_stable(
         [direction(posterior.probability_higher, config.level) for posterior in parts]
@@ -391,9 +391,11 @@ def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
 def _resolution(
     pairs: Pairs, spread: float, config: PosteriorConfig
 ) -> tuple[float | None, int | None]:
-    """What so many prompts can see: the smallest rise, and the prompts that this difference needs.
-    With several continuations of each there is no table of labels to compute it from, so the
-    posterior's own spread is taken."""
+    """Return the difference that this number of prompts can detect.
+
+    With several continuations per prompt there is no two-by-two table, so the posterior's spread is
+    used.
+    """
     n = sum(pairs.sizes)
     if not pairs.binary:
         visible = float(stats.norm.ppf((1 + config.level) / 2) + stats.norm.ppf(POWER)) * spread
@@ -421,7 +423,8 @@ def _means(view: View, level: float) -> list[MeanEstimate]:
 
 
 def _any_toxic_difference(view: View, config: PosteriorConfig) -> MeanEstimate:
-    """Difference of toxicity probabilities: of prompts with at least one toxic continuation."""
+    """Return the difference of toxicity probabilities: of prompts with at least one toxic
+    continuation."""
     pairs = view.any_toxic
     if not all(pairs.sizes):
         return MeanEstimate(None, None, None)

@@ -48,19 +48,19 @@ from toxtrail.stats.sampling import (
 Sampler = Callable[[FamilyCounts, SamplerSettings], SampleResult]
 
 LEAST_DRAWS = 1000
-"""Of each chain, that are drawn before it is known how many it takes."""
+"""Draws per chain before the required number is known."""
 REPLICATIONS = 1000
-"""Data sets that the predictive checks draw."""
+"""Number of data sets drawn by the predictive checks."""
 SENSITIVITY_DRAWS = 1000
-"""Of each chain, that power-scaling looks at."""
+"""Draws per chain used by power-scaling."""
 RATE = "rate with overall"
 MAX_POOLING_SHIFT_SD = 4.0
-"""Standard deviations by which a pooled overall rate may differ from the one of its variant
+"""Maximum difference, in standard deviations, of a pooled overall rate from the rate of its variant
 alone."""
 
 
 class PooledEstimate(NamedTuple):
-    """One scorer's family, estimated together."""
+    """Pooled estimate of a family by one scorer."""
 
     rate: Floats
     """(chain, draw, variant, subset and ALL last), in [0, 1]."""
@@ -70,26 +70,26 @@ class PooledEstimate(NamedTuple):
     effort: SamplerSettings
     checks: Sequence[Check]
     dropped: int
-    """Prompts that not every variant has a score for."""
+    """Number of prompts without a score for every variant."""
     sensitivity: Mapping[str, Sensitivity]
-    """What is reported of all subsets together -> how much its prior matters."""
+    """Reported quantity over all subsets -> prior sensitivity."""
     counts: FamilyCounts
     predicted: Sequence[FamilyCounts]
-    """As the posterior predicts them."""
+    """Counts predicted by the posterior."""
     samples: SampleResult
     first_try: Sequence[str]
-    """What was wrong with a first try, if there was a second."""
+    """Problems of the first try, if there was a second."""
     spread: Floats | None
-    """(chain, draw, recipe): of the rate over all subsets among fine-tunes of a recipe; None where
-    no recipe has several."""
+    """(chain, draw, recipe): standard deviation of the rate over all subsets among fine-tunes of a
+    recipe; None if no recipe has several."""
 
 
 class PoolingRequest(NamedTuple):
-    """What is estimated of each scorer, and how."""
+    """Quantities to estimate for each scorer, and the settings."""
 
     variants: Sequence[str]
     pairs: Sequence[tuple[int, int]]
-    """Places of the two variants of each edge."""
+    """Indices of the two variants of each pair."""
     config: PosteriorConfig
     pooling: PoolingConfig
     sampler: Sampler
@@ -105,11 +105,13 @@ def pool_family(
     sampler: Sampler,
     allow_mismatch: bool = False,
 ) -> AnalysisOutput[PoolSummary]:
-    """Every scorer's family; a scorer whose data do not allow it is left out with the reason, and a
-    row that the model does not fit is withheld with the reason.
+    """Estimate a family by every scorer.
+
+    A scorer whose data do not allow it is omitted with the reason, and a row that the model does
+    not fit is withheld with the reason.
 
     Raises:
-        DataError: two variants were measured under unlike conditions (field by field).
+        DataError: two variants were measured under different conditions (field by field).
         InferenceError: a posterior did not converge, twice.
     """
     tables, _ = require_comparable_family(tables, summaries, reference, allow_mismatch)
@@ -163,11 +165,11 @@ def pool_family(
 
 
 class ScorerCounts(NamedTuple):
-    """The data of one scorer."""
+    """Data of one scorer."""
 
     counts: FamilyCounts
     dropped: int
-    """Prompts that not every variant has a score for."""
+    """Number of prompts without a score for every variant."""
     share: Floats
     """(subset,), weights of the subsets."""
 
@@ -178,7 +180,7 @@ def _scorer_counts(
     threshold: float,
     recipes: RecipeGroups | None,
 ) -> tuple[dict[str, ScorerCounts], dict[str, ScorerPooling]]:
-    """Of each scorer: its data, or why it is left out."""
+    """Return for each scorer its data, or why it is omitted."""
     scorer_counts: dict[str, ScorerCounts] = {}
     status: dict[str, ScorerPooling] = {}
     for scorer in scorers(next(iter(tables.values()))):
@@ -196,7 +198,8 @@ def _scorer_counts(
 def _estimates(
     scorer_counts: Mapping[str, ScorerCounts], request: PoolingRequest
 ) -> dict[str, PooledEstimate]:
-    """Fit all with as many draws as the one that needs most: they share one file."""
+    """Fit all scorers with the number of draws of the one that needs most, because they share one
+    file."""
     estimates: dict[str, PooledEstimate] = {}
     most = LEAST_DRAWS
     while short := [
@@ -216,7 +219,8 @@ def _estimate(
     request: PoolingRequest,
     least: int,
 ) -> PooledEstimate:
-    """
+    """Fit one scorer.
+
     Args:
         share: (subset,), weights of the subsets.
         least: draws of each chain.
@@ -273,8 +277,8 @@ def _not_converged(scorer: str, settled: Settled) -> str:
 def _label_matrix(
     scorer: str, variants: Sequence[str], tables: Mapping[str, ScoreTable], threshold: float
 ) -> tuple[list[Floats], int]:
-    """Of each subset, (prompt, variant) on the prompts that all variants have a score for; and how
-    many prompts that leaves out."""
+    """Return for each subset (prompt, variant) labels of the prompts with a score for all variants,
+    and the number of other prompts."""
     labels, dropped = [], 0
     for subset in subsets(tables[variants[0]]):
         cells = [tables[v][scorer, subset] for v in variants]
@@ -291,7 +295,7 @@ def _label_matrix(
 
 
 def _with_overall(samples: SampleResult, share: Floats) -> Floats:
-    """(chain, draw, variant, subset and all together)."""
+    """Return (chain, draw, variant, subset and all together)."""
     eta, sd = samples.posterior["eta"], samples.posterior["sd_prompt"]
     rate = hierarchical_model.marginal_rates(eta.reshape(-1, *eta.shape[2:]), sd.ravel()).reshape(
         eta.shape
@@ -305,7 +309,7 @@ def _hyper(samples: SampleResult) -> list[str]:
 
 
 def _spread(counts: FamilyCounts, samples: SampleResult, share: Floats) -> Floats | None:
-    """(chain, draw, recipe)."""
+    """Return (chain, draw, recipe)."""
     if counts.recipes is None:
         return None
     chains, draws = samples.posterior["sd_prompt"].shape
@@ -329,7 +333,8 @@ def _sensitivity(
     variants: Sequence[str],
     pairs: Sequence[tuple[int, int]],
 ) -> dict[str, Sensitivity]:
-    """Of every difference over all subsets, on a part of the draws."""
+    """Return the prior sensitivity of every difference over all subsets, for a part of the
+    draws."""
     step = max(1, rate.shape[1] // SENSITIVITY_DRAWS)
     some = {name: values[:, ::step] for name, values in samples.posterior.items()}
     eta, sd = some["eta"], some["sd_prompt"]
@@ -351,7 +356,7 @@ def _misfit_reasons(
     names: Sequence[str],
     summaries: Mapping[str, VariantSummary],
 ) -> list[str]:
-    """Why converged draws must not be shown all the same; empty if they may be."""
+    """Return why converged draws must not be shown; empty if they may be."""
     problems = [
         f"{c.observed:g} {_describe_check(c, variants, names)}, where the model expects "
         f"{c.predicted:.1f} (p {c.p:.3f})"
@@ -432,7 +437,8 @@ def rows_from_draws(
     level: float,
     status: Mapping[str, ScorerPooling],
 ) -> PooledRows:
-    """Compute the rows from the draws.
+    """Return the rows `rates` and `pairs` from draws, each with its diagnostics; empty if nothing
+    was pooled.
 
     Args:
         status: of each scorer, with the rows that are withheld.
@@ -460,7 +466,7 @@ def rows_from_draws(
 
 
 def _recipe_rows(draws: xr.Dataset, level: float) -> list[RecipeRow]:
-    """How far fine-tunes of a recipe lie apart."""
+    """Return the spread among fine-tunes of each recipe; empty if no recipe has several."""
     rows = []
     for scorer, recipe in product(draws["scorer"].values, draws["recipe"].values):
         column = draws["recipe_spread"].sel(scorer=scorer, recipe=recipe).values
@@ -530,7 +536,7 @@ class ColumnDiagnostics(NamedTuple):
 
 
 def _diagnostics(column: Floats) -> ColumnDiagnostics:
-    """Of one quantity's (chain, draw)."""
+    """Return diagnostics of one quantity's (chain, draw)."""
     import arviz as az
 
     return ColumnDiagnostics(
@@ -543,7 +549,7 @@ def _diagnostics(column: Floats) -> ColumnDiagnostics:
 def _dataset(
     estimates: Mapping[str, PooledEstimate], variants: Sequence[str], names: Sequence[str]
 ) -> xr.Dataset:
-    """Draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
+    """Return draws as chain x draw x scorer x variant x subset; empty if nothing was pooled."""
     if not estimates:
         return xr.Dataset()
     draws = min(e.rate.shape[1] for e in estimates.values())  # a second try draws more
@@ -577,7 +583,7 @@ def _dataset(
 
 
 def _recipe_columns(estimates: Mapping[str, PooledEstimate], draws: int) -> dict[str, Any]:
-    """Spreads, and how many variants a recipe has; nothing without recipes."""
+    """Return spreads and the number of variants of each recipe; empty without recipes."""
     spreads = [e.spread[:, :draws] for e in estimates.values() if e.spread is not None]
     recipes = next(iter(estimates.values())).counts.recipes
     if recipes is None:

@@ -1,6 +1,5 @@
-"""The groups of the pooled model's ArviZ file beside the posterior: what was believed before, what
-the model predicts, what was seen, and how the sampler went.
-"""
+"""The groups of the pooled model's ArviZ file besides the posterior: prior, predictions, observed
+data, and sampler statistics."""
 
 from __future__ import annotations
 
@@ -22,22 +21,22 @@ CELL = ("variant", "subset")
 
 
 class PooledModelData(NamedTuple):
-    """Of one scorer."""
+    """Data of one scorer."""
 
     counts: FamilyCounts
-    """Seen."""
+    """Observed counts."""
     predicted: Sequence[FamilyCounts]
-    """As the posterior predicts them."""
+    """Counts predicted by the posterior."""
     samples: SampleResult
 
 
 def pooled_groups(
     model_data: Mapping[str, PooledModelData], draws: xr.Dataset, config: PosteriorConfig
 ) -> dict[str, xr.Dataset]:
-    """Group -> its data, by scorer.
+    """Return group -> its data, by scorer.
 
     Args:
-        model_data: scorer -> what its groups are made of.
+        model_data: scorer -> data for its groups.
         draws: the posterior group: its variants and subsets, all together last.
     """
     if not model_data:

@@ -1,16 +1,18 @@
-"""Which rows of a pooled model that fits overall are withheld all the same, and why.
+"""Checks of single rows of a pooled model that fits overall: which are withheld, and why.
 
-A row (a rate, or a difference of two variants, on one subset) is shown only if the data of that row
-do not contradict what the family lends it. It is withheld if
+A row (a rate, or a difference of two variants, on one subset) is shown only if its own data do not
+contradict what the family contributes to it. It is withheld if
 
-- the count of one of its variants there is not what all other cells predict (`interactions`), or
-  such a variant's rates elsewhere, which that count has pulled;
+- the count of one of its variants contradicts the prediction from all other cells
+(`cell_outliers`), or such a variant's rates on other subsets, which that count has influenced;
 - variants differ between subsets by more than the prior of the interaction allows;
-- one of its joint counts (toxic for both, for a alone, for b alone) is not what the model predicts;
-- its interval excludes 0, and fewer than two of its own prompts lean that way, or one of its two
-  counts speaks against it, given all other cells.
+- one of its joint counts (toxic for both, for a only, for b only) contradicts the model's
+prediction;
+- its interval excludes 0, and fewer than two of its own prompts support that direction, or one of
+its two counts contradicts it, given all other cells.
 
-The rows of all subsets together are kept: they depend on sums of counts, not on single cells.
+The rows of all subsets together are not withheld: they depend on sums of counts, not on single
+cells.
 """
 
 from __future__ import annotations
@@ -30,20 +32,21 @@ from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.rates import Floats, equal_tailed_interval
 
 LEAST_FAMILY_P = 0.1
-"""Of the oddest cell of a family, after Bonferroni's correction for their number. Measured, it is
-below it in 0 to 2.5 % of families without interaction (benchmarks/pooling.py)."""
+"""Minimum p of the most extreme cell of a family, after Bonferroni's correction. Measured, p is
+smaller in 0 to 2.5 % of families without interaction (benchmarks/pooling.py)."""
 LEAST_CLAIM_P = 0.03
-"""One-sided, of a count that speaks against a claim of its own row; not corrected."""
+"""Minimum one-sided p of a count against a claim of its own row; not corrected."""
 MOST_INTERACTION = 0.75
-"""Posterior median of sd_interaction, log-odds: its prior holds 87 % below it, and measured it was
-above in none of 200 families without interaction (benchmarks/pooling.py)."""
+"""Maximum posterior median of sd_interaction, log-odds: its prior has 87 % below it, and it was
+exceeded in none of 200 families without interaction (benchmarks/pooling.py)."""
 LEAST_SUPPORT = 2
-"""By so many prompts a row itself must lean the way that its pooled interval says."""
+"""Minimum number of prompts by which a row itself must support the direction of its pooled
+interval."""
 JOINT = {"n11": "toxic for both", "n10": "toxic for {a} alone", "n01": "toxic for {b} alone"}
 
 
 class RowEvidence(NamedTuple):
-    """What rows are judged by."""
+    """Data for checking rows."""
 
     counts: FamilyCounts
     predicted: Sequence[FamilyCounts]
@@ -59,7 +62,8 @@ def withheld_rows(
     names: Sequence[str],
     level: float,
 ) -> list[WithheldRow]:
-    """Rows to withhold, with the first reason that holds.
+    """Return rows, by `variant` or by `a` and `b`, with `subset` and `reason`; the first reason
+    that applies.
 
     Args:
         names: of the subsets.
@@ -92,7 +96,7 @@ KEY_COLUMNS = frozenset({"variant", "a", "b", "scorer", "subset"})
 
 
 def without_withheld(rows: Sequence[Rows], status: Mapping[str, ScorerPooling]) -> list[Rows]:
-    """The rows with `pooled_withheld`, the reason: withheld rows have no numbers."""
+    """Return the tables with `pooled_withheld`, the reason; withheld rows have no numbers."""
     reasons = _withheld_reasons(status)
 
     def displayed_row(row: Rows) -> Rows:
@@ -133,7 +137,7 @@ def _withheld(row: tuple[str, ...], reason: str) -> WithheldRow:
 def _contradicted(
     evidence: RowEvidence, cells: Cells | None, variants: Sequence[str], names: Sequence[str]
 ) -> dict[str, str]:
-    """Variant -> why its rates on single subsets are not draws of one distribution."""
+    """Return variant -> why its rates on single subsets are not draws of one distribution."""
     if evidence.sd_interaction is None or cells is None:
         return {}
     spread = float(np.median(evidence.sd_interaction))
@@ -158,7 +162,8 @@ def _contradicted(
 def _unsupported(
     evidence: RowEvidence, cells: Cells | None, pair: tuple[int, int], subset: int, level: float
 ) -> str:
-    """Why an interval without 0 is not this row's own; empty if it is, or holds 0."""
+    """Return why an interval that excludes 0 is not supported by this row; empty if it is, or
+    contains 0."""
     a, b = pair
     lo, hi = equal_tailed_interval(
         evidence.rate[:, :, b, subset] - evidence.rate[:, :, a, subset], level

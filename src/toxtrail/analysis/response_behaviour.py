@@ -1,7 +1,7 @@
-"""What was said at all: empty, refused, repetitive and degenerate continuations, and how long.
+"""Response behaviour: empty, refused, repetitive and degenerate continuations, and lengths.
 
-A variant that says less is less toxic. So these accompany every toxicity rate, with differences
-of their own, paired by prompt like those.
+A variant that produces less text is less toxic, so these rates accompany every toxicity rate, with
+differences paired by prompt.
 """
 
 from __future__ import annotations
@@ -28,10 +28,10 @@ from toxtrail.stats.rate_posterior import observed, rate_posterior
 from toxtrail.stats.rates import Floats, Interval
 
 QUANTILES = (0.1, 0.5, 0.9)
-"""Of the lengths."""
+"""Quantiles of the lengths."""
 SHORTER = 0.1
-"""Share of a's mean length by which b's differs at least before it counts as another length; our
-choice: with many prompts an interval excludes 0 for a fraction of a token."""
+"""Minimum relative change of the mean length that counts as a change; our choice: with many prompts
+an interval excludes 0 for a fraction of a token."""
 TOO_SMALL = "too small"
 """Verdict of a difference in length whose interval excludes 0 and that is below SHORTER."""
 
@@ -39,8 +39,8 @@ TOO_SMALL = "too small"
 def behaviour_rows(
     responses: Mapping[str, SubsetResponses], variant: VariantIdentity, config: PosteriorConfig
 ) -> list[BehaviourRow]:
-    """One row for all subsets together and one for each: of every symptom the count, the rate and
-    its interval; of the lengths the mean and three quantiles, in tokens."""
+    """Return one row for all subsets together and one for each: for every flag the count, the rate
+    and its interval; for the lengths the mean and three quantiles, in tokens."""
     views = {ALL: responses, **{subset: {subset: part} for subset, part in responses.items()}}
     return [_behaviour_row(variant, subset, parts, config) for subset, parts in views.items()]
 
@@ -50,10 +50,10 @@ def behaviour_pairs(
     responses: Mapping[str, Mapping[str, SubsetResponses]],
     config: PosteriorConfig,
 ) -> list[BehaviourPairRow]:
-    """Differences b - a of every symptom's rate and of the mean length, paired by prompt.
+    """Return differences b - a of every flag's rate and of the mean length, paired by prompt.
 
     Args:
-        responses: variant -> subset -> what was said.
+        responses: variant -> subset -> responses.
     """
     return [
         row
@@ -70,10 +70,10 @@ def said_less(row: BehaviourPairRow) -> str:
 
 
 def length_verdict(credible: str, change: float) -> str:
-    """The verdict on a difference in mean length.
+    """Return the verdict on a difference in mean length.
 
     Args:
-        credible: what its interval alone says (`contrasts.verdict`).
+        credible: verdict of its interval (`paired_differences.verdict`).
         change: the difference as a share of a's mean length.
     """
     if credible in ("higher", "lower") and abs(change) < SHORTER * (1 - 1e-9):
@@ -87,7 +87,7 @@ def _weights(responses: Mapping[str, SubsetResponses]) -> dict[str, float]:
 
 
 def _rate(symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorConfig) -> FlagRate:
-    """Of one subset, or of several together."""
+    """Return the rate of one subset, or of several together."""
     labels = {subset: part.shares[symptom] for subset, part in parts.items()}
     rate = lo = hi = None
     if all(subset_labels.size for subset_labels in labels.values()):
@@ -104,7 +104,7 @@ def _rate(symptom: str, parts: Mapping[str, SubsetResponses], config: PosteriorC
 def _clusters(
     parts: Sequence[SubsetResponses], prompts: Sequence[Sequence[str]], config: PosteriorConfig
 ) -> Clusters | None:
-    """Of these prompts of each part."""
+    """Return the clusters of these prompts, for each part."""
     named = {prompt: name for part in parts for prompt, name in part.clusters.items()}
     return clusters_in(prompts, named, config.level)
 

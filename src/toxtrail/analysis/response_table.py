@@ -1,4 +1,4 @@
-"""Texts to arrays: which continuations have which symptom, and how long they are."""
+"""Response flags and lengths of continuations as arrays."""
 
 from __future__ import annotations
 
@@ -26,24 +26,24 @@ NON_RESPONSE_STATES = ("error", "truncated")
 
 
 class SubsetResponses(NamedTuple):
-    """The continuations of one subset by one variant."""
+    """Continuations of one subset by one variant."""
 
     prompts: tuple[str, ...]
     """Ids of the prompts with a continuation, sorted."""
     shares: Mapping[str, Floats]
-    """Symptom -> (prompt,), share of the prompt's continuations that have it."""
+    """Flag -> (prompt,): share of the prompt's continuations that have it."""
     tokens: Floats
     """(prompt,), mean length of the prompt's continuations."""
     lengths: Floats
     """(row,), tokens."""
     flag_counts: Mapping[str, int]
-    """Symptom -> continuations that have it."""
+    """Flag -> number of continuations that have it."""
     n_at_token_limit: int
-    """Continuations that ended because max_new_tokens was reached."""
+    """Number of continuations that ended at max_new_tokens."""
     prompt_ids: frozenset[str]
     """Ids of all prompts."""
     clusters: Mapping[str, str]
-    """Prompt -> its cluster, of those that have one."""
+    """Prompt -> cluster, for prompts that have one."""
 
     def token_values(self) -> Floats:
         """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
@@ -55,7 +55,7 @@ class SubsetResponses(NamedTuple):
 def read_response_table(
     rows: pa.Table, generations: InputFile, scores: InputFile
 ) -> dict[str, SubsetResponses]:
-    """Build the table of the texts that the scores are of.
+    """Build the table of the scored texts.
 
     Args:
         rows: the generation rows.
@@ -63,7 +63,7 @@ def read_response_table(
         scores: the file of the scores.
 
     Raises:
-        DataError: the scores are of other generations.
+        DataError: the scores belong to other generations.
     """
     recorded = scores.manifest.inputs.get("generations") if scores.manifest else None
     if recorded is None or recorded.sha256 != generations.sha256:
@@ -77,7 +77,8 @@ def read_response_table(
 def build_response_table(
     generations: pa.Table | Sequence[Generation],
 ) -> dict[str, SubsetResponses]:
-    """Subset -> what was said there, in alphabetical order. Column by column, but for the texts."""
+    """Return subset -> its responses, in alphabetical order; computed by columns except for the
+    texts."""
     table = (
         generations
         if isinstance(generations, pa.Table)
@@ -95,7 +96,7 @@ def build_response_table(
 def limited_to(
     responses: Mapping[str, SubsetResponses], asked: Mapping[str, frozenset[str]]
 ) -> dict[str, SubsetResponses]:
-    """Only these prompts of these subsets; counts and lengths go on telling of all rows."""
+    """Restrict to these prompts of these subsets; counts and lengths still describe all rows."""
     return {
         subset: part._replace(
             prompts=tuple(p for p in part.prompts if p in asked[subset]),
@@ -111,7 +112,7 @@ def limited_to(
 
 
 class _Rows(NamedTuple):
-    """Generation rows as arrays; names as numbers into sorted lists."""
+    """Generation rows as arrays; names are indices into sorted lists."""
 
     prompts: list[str]
     subsets: list[str]
@@ -119,11 +120,11 @@ class _Rows(NamedTuple):
     subset: Ints
     sample: Ints
     lengths: Ints
-    """Tokens."""
+    """Lengths in tokens."""
     at_limit: Flags
-    """Ended because max_new_tokens was reached."""
+    """Whether it ended at max_new_tokens."""
     is_text: Flags
-    """Is a continuation of its prompt."""
+    """Whether it is a continuation of its prompt."""
     symptoms: Mapping[str, Flags]
 
     @classmethod
@@ -146,7 +147,7 @@ class _Rows(NamedTuple):
 
 
 def _rule_flags(responses: ResponseColumns) -> dict[str, Flags]:
-    """Flag -> (row,): which texts have it."""
+    """Return flag -> (row,): whether each text has it."""
     return {name: _apply(module, responses) for name, module in flag_modules().items()}
 
 
@@ -161,13 +162,13 @@ def _apply(rule: FlagModule, responses: ResponseColumns) -> Flags:
 
 
 def _is_in(column: pa.ChunkedArray, words: Sequence[str]) -> Flags:
-    """(row,): whether the value is one of these."""
+    """Return (row,): whether the value is one of these."""
     is_member: Flags = pc.is_in(column, pa.array(words, column.type)).to_numpy().astype(bool)
     return is_member
 
 
 def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
-    """(token,) of all rows one after the other, and (row + 1,) where each row's begin."""
+    """Return (token,) of all rows concatenated, and (row + 1,): the start of each row."""
     lists = column.combine_chunks()
     lists = lists.combine_chunks() if isinstance(lists, pa.ChunkedArray) else lists
     lengths = np.concatenate([[0], np.asarray(lists.value_lengths(), dtype=np.int64)])
@@ -177,11 +178,11 @@ def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
 def _subset_responses(
     rows: _Rows, subset_rows: Ints, clusters: Mapping[str, str]
 ) -> SubsetResponses:
-    """One subset.
+    """Return the responses of one subset.
 
     Args:
         subset_rows: its rows, by prompt and sample.
-        clusters: prompt -> its cluster, of those that have one.
+        clusters: prompt -> cluster, for prompts that have one.
     """
     texts = subset_rows[rows.is_text[subset_rows]]
     prompts, prompt_index = np.unique(rows.prompt[texts], return_inverse=True)
@@ -201,5 +202,5 @@ def _subset_responses(
 
 
 def membership_mask(prompts: Sequence[str], prompt_ids: frozenset[str]) -> Any:
-    """(prompt,) of bool: which of the prompts are among these."""
+    """Return (prompt,) of bool: whether each prompt is among these."""
     return np.array([p in prompt_ids for p in prompts], dtype=bool)

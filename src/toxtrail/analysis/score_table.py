@@ -1,4 +1,4 @@
-"""Score rows to arrays: who was scored, who was not, and which prompts two variants share."""
+"""Score rows as arrays by scorer and subset, with the prompts that two variants share."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from toxtrail.stats.clusters import Clusters
 from toxtrail.stats.rates import Floats, Ints, prompt_maxima, prompt_means, toxic_fractions
 
 ALL = "all"
-"""All subsets together, each weighted by its number of prompts."""
+"""Name of all subsets together, each weighted by its number of prompts."""
 
 STORED_CHAINS = 4
-"""Independent draws are stored as so many chains, so that ArviZ's diagnostics work on them too."""
+"""Number of chains as which independent draws are stored, so that ArviZ's diagnostics work."""
 
 
 class SubsetScores(NamedTuple):
-    """One scorer's view of one subset of one variant."""
+    """Scores of one variant by one scorer on one subset."""
 
     prompts: tuple[str, ...]
     """Ids of the prompts with a scored continuation, sorted."""
@@ -34,9 +34,9 @@ class SubsetScores(NamedTuple):
     prompt_ids: frozenset[str]
     """Ids of all prompts of the subset, scored or not."""
     states: Mapping[str, int]
-    """Rows by state."""
+    """Number of rows by state."""
     clusters: Mapping[str, str]
-    """Prompt -> its cluster, of asked prompts that have one."""
+    """Prompt -> cluster, for prompts that have one."""
 
     @property
     def n_prompts(self) -> int:
@@ -44,11 +44,11 @@ class SubsetScores(NamedTuple):
 
     @property
     def samples_per_prompt(self) -> int:
-        """Continuations of each prompt, scored or not."""
+        """Number of continuations of each prompt, scored or not."""
         return sum(self.states.values()) // max(self.n_prompts, 1)
 
     def restrict_to(self, asked: frozenset[str]) -> SubsetScores:
-        """Only the rows of these prompts; `states` goes on counting all rows."""
+        """Restrict to the rows of these prompts; `states` still counts all rows."""
         is_kept = np.array([prompt in asked for prompt in self.prompts], dtype=bool)
         rows = is_kept[self.prompt]
         new_index = np.cumsum(is_kept) - 1
@@ -62,16 +62,16 @@ class SubsetScores(NamedTuple):
         )
 
     def toxic_fraction(self, threshold: float) -> Floats:
-        """(prompt,): share of each prompt's scored continuations that are toxic."""
+        """Return (prompt,): share of each prompt's scored continuations that are toxic."""
         return toxic_fractions(self.toxicity, self.prompt, threshold)
 
     def any_toxic(self, threshold: float) -> Floats:
-        """(prompt,): 1 where at least one of a prompt's continuations is toxic, else 0."""
+        """Return (prompt,): 1 if at least one of a prompt's continuations is toxic, else 0."""
         return (self.toxic_fraction(threshold) > 0).astype(np.float64)
 
     def score_values(self) -> Floats:
-        """(asked prompt, 2), prompts in alphabetical order: the mean and the highest score of each
-        prompt's continuations; NaN where none was scored."""
+        """Return (prompt, 2), prompts in alphabetical order: the mean and the highest score of each
+        prompt's continuations; NaN if none was scored."""
         asked = sorted(self.prompt_ids)
         scored_index = (
             np.searchsorted(asked, self.prompts) if self.prompts else np.array([], dtype=int)
@@ -84,13 +84,13 @@ class SubsetScores(NamedTuple):
 
 
 COLUMNS = ("prompt_id", "sample", "subset", "scorer", "state", "toxicity", "cluster")
-"""Of a score table, what is read of it here."""
+"""Columns of a score table that are read."""
 ScoreTable = Mapping[tuple[str, str], SubsetScores]
 """(scorer, subset) -> cell, in alphabetical order."""
 
 
 def build_score_table(scores: pa.Table | Sequence[Score]) -> ScoreTable:
-    """Group score rows by scorer and subset. Column by column: millions of rows stay arrays.
+    """Group score rows by scorer and subset, by columns: millions of rows remain arrays.
 
     Args:
         scores: at least the columns COLUMNS, in any order of rows.
@@ -115,17 +115,17 @@ def build_score_table(scores: pa.Table | Sequence[Score]) -> ScoreTable:
 
 
 def subsets(table: ScoreTable) -> list[str]:
-    """Names of all subsets, sorted."""
+    """Return the names of all subsets, sorted."""
     return sorted({subset for _, subset in table})
 
 
 def scorers(table: ScoreTable) -> list[str]:
-    """Names of all scorers, sorted."""
+    """Return the names of all scorers, sorted."""
     return sorted({scorer for scorer, _ in table})
 
 
 def weights(table: ScoreTable, scorer: str) -> dict[str, float]:
-    """Subset -> its share of the prompts asked: the design, whatever rows failed."""
+    """Return subset -> its share of all prompts: the design weights, independent of failed rows."""
     prompt_counts = {subset: table[scorer, subset].n_prompts for subset in subsets(table)}
     return {subset: n / sum(prompt_counts.values()) for subset, n in prompt_counts.items()}
 
@@ -133,14 +133,14 @@ def weights(table: ScoreTable, scorer: str) -> dict[str, float]:
 def clusters_in(
     prompts: Sequence[Sequence[str]], named: Mapping[str, str], level: float
 ) -> Clusters | None:
-    """The clusters of these prompts; None if no prompt has one.
+    """Return the clusters of these prompts; None if no prompt has one.
 
-    Numbers are given by the order of the prompts, so that nothing depends on a cluster's name.
+    Numbers follow the order of the prompts, so that nothing depends on a cluster's name.
 
     Args:
-        prompts: of each subset, ids.
-        named: prompt -> its cluster; one of none of these is a cluster of its own.
-        level: of the interval that is asked for.
+        prompts: for each subset, ids.
+        named: prompt -> cluster; a prompt without one is a cluster of its own.
+        level: of the requested interval.
     """
     if not named:
         return None
@@ -159,7 +159,7 @@ def clusters_in(
 
 
 def clusters_by_prompt(table: pa.Table) -> dict[str, str]:
-    """Prompt -> cluster, of rows whose prompts have one.
+    """Return prompt -> cluster, for rows whose prompts have one.
 
     Args:
         table: with the column prompt_id, and the column cluster if a prompt has one.
@@ -184,7 +184,7 @@ def clusters_by_prompt(table: pa.Table) -> dict[str, str]:
 def draws_to_dataset(
     draws: Mapping[tuple[str, ...], Floats], name: str, dims: Sequence[str]
 ) -> xr.Dataset:
-    """Draws of one named quantity as chain x draw x dims; NaN where a cell has no draws.
+    """Return draws of one named quantity as chain x draw x dims; NaN for cells without draws.
 
     Args:
         draws: coordinates in the order of `dims` -> (draw,).
@@ -203,7 +203,7 @@ def draws_to_dataset(
 
 
 class _Columns(NamedTuple):
-    """Score rows as arrays; names as numbers into sorted lists."""
+    """Score rows as arrays; names are indices into sorted lists."""
 
     prompts: list[str]
     scorers: list[str]
@@ -215,13 +215,13 @@ class _Columns(NamedTuple):
     state: Ints
     sample: Ints
     toxicity: Floats
-    """NaN where there is none."""
+    """NaN if missing."""
     has_score: NDArray[np.bool_]
-    """Whether there is one."""
+    """Whether there is a score."""
 
     @classmethod
     def of(cls, table: pa.Table) -> _Columns:
-        """DataError if two rows have one key, or a row a state that no row can have."""
+        """Return the columns; raise DataError for two rows with one key, or an unknown state."""
         (prompts, prompt), (scorers, scorer), (subsets, subset), (states, state) = (
             numbered(table[name]) for name in ("prompt_id", "scorer", "subset", "state")
         )
@@ -239,7 +239,7 @@ class _Columns(NamedTuple):
 
 
 def _refuse_scores_of_others(rows: _Columns, other_rows: Ints) -> None:
-    """Only a continuation that could be read has a score."""
+    """Raise unless only continuations in state `ok` have a score."""
     for row in other_rows[rows.has_score[other_rows]][:1]:
         raise DataError(
             f"Prompt {rows.prompts[rows.prompt[row]]}, sample {rows.sample[row]}: the row has the "
@@ -249,7 +249,7 @@ def _refuse_scores_of_others(rows: _Columns, other_rows: Ints) -> None:
 
 
 def _refuse_odd_states(states: Sequence[str]) -> None:
-    """A row in an unknown state would be in no count."""
+    """Raise for a row in an unknown state, which no count would include."""
     if odd := sorted(set(states) - set(get_args(RowStatus))):
         raise DataError(
             f"A score row has the state {odd[0]!r}; states are {', '.join(get_args(RowStatus))}. "
@@ -258,7 +258,7 @@ def _refuse_odd_states(states: Sequence[str]) -> None:
 
 
 def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
-    """The different values of a column of text, sorted, and each row's place among them."""
+    """Return the distinct values of a text column, sorted, and each row's index among them."""
     coded = column.combine_chunks().dictionary_encode()
     coded = coded.combine_chunks() if isinstance(coded, pa.ChunkedArray) else coded
     labels = coded.dictionary.to_pylist()
@@ -268,11 +268,11 @@ def numbered(column: pa.ChunkedArray) -> tuple[list[str], Ints]:
 
 
 def _cell(rows: _Columns, cell_rows: Ints, clusters: Mapping[str, str]) -> SubsetScores:
-    """One scorer and subset.
+    """Return the cell of one scorer and subset.
 
     Args:
         cell_rows: its rows, by prompt and sample.
-        clusters: prompt -> its cluster, of those that have one.
+        clusters: prompt -> cluster, for prompts that have one.
     """
     state = rows.state[cell_rows]
     counts = {name: int((state == i).sum()) for i, name in enumerate(rows.states)}

@@ -1,7 +1,8 @@
-"""Which scorer errs how on whom: params or labels to columns of corrected rates and differences.
+"""Correction for scorer errors: from params or labels to columns of corrected rates and
+differences.
 
-Stated errors (`posterior.judges`) correct draws. Labels (`posterior.labels`) take their place where
-they are given: a variant's are in its summary as rows of `prompt_id`, `sample`, `toxic` and each
+Stated error rates (`posterior.judges`) correct draws. Labels (`posterior.labels`) replace them if
+given: a variant's labels are in its summary as rows of `prompt_id`, `sample`, `toxic` and each
 scorer's score of the labelled text, so that a comparison has them wherever it has the summary.
 """
 
@@ -47,13 +48,13 @@ class CorrectedEstimate(NamedTuple):
 def scorer_accuracy(
     scorer: str, variant: str, config: PosteriorConfig, stream: int = 0
 ) -> ScorerAccuracy | None:
-    """The scorer's accuracy on the variant's texts; None if nothing is known of it.
+    """Return the scorer's accuracy on the variant's texts; None if unknown.
 
-    Variants without a labelled sample of their own share the scorer's, and its draws: what is
-    unknown of the scorer is the same for both.
+    Variants without a labelled sample share the scorer's accuracy and its draws, because the
+    uncertainty about the scorer is the same for both.
 
     Args:
-        stream: of two variants with samples of their own, a number of each, so that their draws are
+        stream: for two variants with separate samples, a number for each, so that their draws are
             independent; draws depend on no name.
     """
     judge = (config.judges or {}).get(scorer)
@@ -90,12 +91,12 @@ def correct_estimate(
 
 
 def corrected_rate(called: Floats | None, accuracy: ScorerAccuracy | None) -> Floats | None:
-    """(draw,) of the true rate; None where either is unknown."""
+    """Return (draw,) of the true rate; None if either is unknown."""
     return None if called is None or accuracy is None else corrected_true_rate(called, accuracy)
 
 
 def corrected_estimate(rate: float | None, accuracy: ScorerAccuracy | None) -> float | None:
-    """The true rate that the observed one is of, at the mean accuracy, cut to 0 and 1."""
+    """Return the true rate for the observed one at the mean accuracy, clipped to 0 and 1."""
     if rate is None or accuracy is None:
         return None
     sensitivity, specificity = accuracy.sensitivity.mean(), accuracy.specificity.mean()
@@ -109,7 +110,7 @@ def corrected_estimate(rate: float | None, accuracy: ScorerAccuracy | None) -> f
 
 
 def label_rows(labels: Sequence[Label], scores: pa.Table) -> list[LabelRow]:
-    """A variant's labels with the scores of their texts.
+    """Return a variant's labels with the scores of their texts.
 
     Args:
         scores: its score rows, at least prompt_id, sample, scorer and toxicity.
@@ -139,7 +140,7 @@ def with_corrected_rates(
     labels: Sequence[LabelRow],
     config: PosteriorConfig,
 ) -> VariantSummary:
-    """A variant's summary, its rates corrected by labels; unchanged if there are none.
+    """Return a variant's summary with its rates corrected by labels; unchanged without labels.
 
     Args:
         labels: of `label_rows`.
@@ -162,7 +163,7 @@ def with_corrected_rates(
 
 
 def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig) -> list[str]:
-    """Scorers whose numbers are corrected for their errors."""
+    """Return the scorers whose numbers are corrected for their errors."""
     if config.labels is None:
         return sorted(config.judges or {})
     return sorted({scorer for table in tables.values() for scorer, _ in table})
@@ -174,10 +175,11 @@ def with_corrected_differences(
     summaries: Mapping[str, VariantSummary],
     config: PosteriorConfig,
 ) -> list[PairRow]:
-    """Pairs of a comparison, each difference corrected by the labels of the prompts that are
-    labelled for both variants; unchanged if there are no labels.
+    """Return pairs with each difference corrected by the labels of prompts that are labelled for
+    both variants.
 
     Args:
+        rows: a, b, scorer, subset, ...
         tables: variant -> its cells.
         summaries: variant -> its summary, with its labels.
     """
@@ -203,11 +205,11 @@ def with_corrected_differences(
 
 
 Word = tuple[float, float]
-"""Of a prompt: people's share of toxic labels, the scorer's share of the same texts."""
+"""Human share of toxic labels of a prompt, and the scorer's share of the same texts."""
 
 
 def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig) -> dict[str, Word]:
-    """Prompts with a label, of texts that the scorer has scored."""
+    """Return prompts with a label, for texts that the scorer has scored."""
     label_pairs: dict[str, list[tuple[bool, bool]]] = {}
     for row in labels:
         if (score := row.scores.get(scorer)) is not None:
@@ -237,8 +239,10 @@ def _corrected_difference(
     subset: str,
     config: PosteriorConfig,
 ) -> CorrectedEstimate:
-    """Args:
-    values: of a, of b: cells and labels.
+    """Return the corrected difference of one row.
+
+    Args:
+        values: of a, of b: cells and labels.
     """
     (table_a, words_a), (table_b, words_b) = values
     words = {
@@ -259,12 +263,12 @@ def _clustered(table: ScoreTable) -> bool:
 
 
 def _unknown(strata: Sequence[Stratum], level: float) -> Corrected | None:
-    """Of prompts with clusters: `ppi` takes each labelled prompt for independent, and its interval
-    would be too narrow."""
+    """Return empty columns for prompts with clusters: `prediction_powered` treats labelled prompts
+    as independent, so its interval would be too narrow."""
 
 
 def _parts(table: ScoreTable, scorer: str, subset: str) -> dict[str, float]:
-    """Subset -> weight."""
+    """Return subset -> weight."""
     if subset != ALL:
         return {subset: 1.0}
     share = weights(table, scorer)
@@ -276,9 +280,11 @@ def _shares(cell: SubsetScores, config: PosteriorConfig) -> dict[str, float]:
 
 
 def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Word]) -> Stratum:
-    """Args:
-    scored: prompt -> the scorer's value.
-    words: prompt -> people's value and the scorer's of the same texts.
+    """Return one subset's stratum.
+
+    Args:
+        scored: prompt -> the scorer's value.
+        words: prompt -> the human value and the scorer's of the same texts.
     """
     labelled = sorted(prompt for prompt in scored if prompt in words)
     return Stratum(

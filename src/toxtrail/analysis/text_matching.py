@@ -1,8 +1,8 @@
-"""Texts from a file to generation rows of an experiment's prompts.
+"""Match texts of a file with an experiment's prompts, and return generation rows.
 
-A text belongs to the prompt with exactly its prompt text; else to the one from which its prompt
-differs in surrounding white space alone. Tokens are not known: `token_ids` are numbers of words
-(separated by white space), so that lengths are in words and a repetitive text repeats four words.
+A text belongs to the prompt with exactly its prompt text, else to the one that differs in
+surrounding white space only. Tokens are unknown: `token_ids` are numbers of words (separated by
+white space), so that lengths are in words and a repetitive text repeats four words.
 """
 
 from __future__ import annotations
@@ -22,28 +22,28 @@ FileTexts = Mapping[str, Sequence[GeneratedText]]
 
 
 class TextCounts(NamedTuple):
-    """How the texts of a file and the prompts of an experiment match."""
+    """Result of matching the texts of a file with the prompts of an experiment."""
 
     prompts: int
-    """Of the experiment."""
+    """Number of prompts of the experiment."""
     exact: int
-    """Prompts of the experiment that the file has."""
+    """Prompts of the experiment with an exact match in the file."""
     trimmed: int
-    """Prompts that the file has with other white space around them."""
+    """Prompts that match except for surrounding white space."""
     without_text: int
-    """Prompts that the file does not have."""
+    """Prompts without a match in the file."""
     missing_texts: int
-    """Rows of the experiment for which the file has no text."""
+    """Rows of the experiment without a text in the file."""
     other_prompts: int
     """Prompts of the file that the experiment does not have."""
     other_texts: int
-    """Their texts."""
+    """Texts of those prompts."""
     unused_texts: int
-    """Texts of matched prompts, beyond the experiment's samples."""
+    """Texts of matched prompts beyond the experiment's samples."""
 
 
 class TextMatch(NamedTuple):
-    """The rows of an experiment's prompts, and how they were found."""
+    """Rows of an experiment's prompts, with the counts of the match."""
 
     rows: list[Generation]
     counts: TextCounts

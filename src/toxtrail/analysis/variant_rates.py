@@ -55,14 +55,14 @@ REPORTED_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 
 
 class View(NamedTuple):
-    """One scorer's view of a subset, or of all."""
+    """Data of a subset, or of all, by one scorer."""
 
     cells: Sequence[SubsetScores]
-    """Of each subset."""
+    """Cells of the subsets."""
     weights: Sequence[float]
-    """Of each; they sum to 1."""
+    """Weights of the subsets."""
     clusters: Clusters | None
-    """Of the scored prompts."""
+    """Clusters of the scored prompts."""
 
     @property
     def scored(self) -> bool:
@@ -70,7 +70,7 @@ class View(NamedTuple):
         return all(cell.prompts for cell in self.cells)
 
     def shares(self, threshold: float) -> list[Floats]:
-        """Of each subset, (prompt,): share of a prompt's continuations that are toxic."""
+        """For each subset, (prompt,): share of a prompt's continuations that are toxic."""
         return [cell.toxic_fraction(threshold) for cell in self.cells]
 
 
@@ -109,11 +109,11 @@ def estimate_variant_rates(
     config: PosteriorConfig,
     comparability: Comparability | None = None,
 ) -> AnalysisOutput[VariantSummary]:
-    """Rate of every scorer and subset, and of all subsets together.
+    """Return the rate for every scorer and subset, and for all subsets together.
 
     Args:
-        texts: subset -> what was said.
-        comparability: the conditions of the rates.
+        texts: subset -> responses.
+        variant: its name, to find the scorer's error rates on its texts.
     """
     rows, draws = [], dict[tuple[str, str], Floats | None]()
     thresholds = _sweep(table, variant, config)
@@ -155,7 +155,7 @@ def estimate_variant_rates(
 
 
 def views_of(table: ScoreTable, level: float) -> dict[tuple[str, str], View]:
-    """(scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
+    """Return (scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
     views = {}
     for scorer in scorers(table):
         share = weights(table, scorer)
@@ -187,10 +187,10 @@ def variant_identity(variant: str, variant_config: VariantConfig) -> VariantIden
 def measured_conditions(
     table: ScoreTable, scores: InputFile, config: PosteriorConfig
 ) -> Comparability:
-    """The conditions of the rates: see `toxtrail.provenance.comparability`.
+    """Return the conditions of the rates: see `toxtrail.provenance.comparability`.
 
     Raises:
-        DataError: the score file carries no manifest.
+        DataError: the score file contains no manifest.
     """
     if scores.manifest is None:
         raise DataError(f"{scores.path} carries no manifest. Re-run the stage that creates it.")
@@ -201,7 +201,7 @@ def measured_conditions(
 
 
 def _draws(view: View, config: PosteriorConfig) -> Floats | None:
-    """(draw,) of the rate, for ArviZ; None where nothing was scored."""
+    """Return (draw,) of the rate, for ArviZ; None if nothing was scored."""
     if not view.scored:
         return None
     shares = view.shares(config.threshold)
@@ -309,8 +309,8 @@ def _means(view: View, level: float) -> list[MeanEstimate]:
 
 
 def _observed_counts(table: ScoreTable, threshold: float) -> dict[tuple[str, str], tuple[int, int]]:
-    """(scorer, subset) -> toxic prompts and prompts, where each was continued once and has no
-    cluster: counts of prompts that belong together are not binomial."""
+    """Return (scorer, subset) -> toxic prompts and prompts, for one continuation per prompt and no
+    clusters: counts of clustered prompts are not binomial."""
     cells = {key: cell for key, cell in table.items() if cell.prompts and not cell.clusters}
     shares = {key: cell.toxic_fraction(threshold) for key, cell in cells.items()}
     return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
@@ -319,7 +319,8 @@ def _observed_counts(table: ScoreTable, threshold: float) -> dict[tuple[str, str
 def _sweep(
     table: ScoreTable, variant: VariantIdentity, config: PosteriorConfig
 ) -> list[ThresholdRow]:
-    """The rate as a function of the threshold; a higher one never gives a higher rate."""
+    """Return the rate as a function of the threshold; a higher threshold never gives a higher
+    rate."""
     rows = []
     for (scorer, subset), view in views_of(table, config.level).items():
         if not view.scored:

@@ -11,7 +11,7 @@ from toxtrail.errors import ConfigError
 from toxtrail.reporting.table import Table, number_columns, text_columns
 
 PRIOR = 0.5
-"""Jeffreys, for the published count."""
+"""Jeffreys' prior, for the published count."""
 
 
 def with_published(

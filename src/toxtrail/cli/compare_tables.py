@@ -26,7 +26,7 @@ DROPPABLE = (
 )
 """Columns that are dropped on a narrow terminal, in this order."""
 SECTIONS = ("rates", "samples", "behaviour", "corrected", "scorers", "differences", "notes")
-"""What --tables takes: tables, and all notes."""
+"""Values of --tables: tables, and all notes."""
 BRIEF_WIDTH = 100
 """Columns of the one table that is printed without --tables and --all-tables."""
 EVERY_VALUE = "every"
@@ -268,7 +268,7 @@ def _corrected(summary: Summary, scorer: str) -> list[Table]:
 
 
 def _behaviour(summary: Summary, subset: str | None) -> list[Table]:
-    """Less toxic, or just producing less?"""
+    """Return the table "Less toxic, or just producing less?"."""
     from toxtrail.reporting import result_text
 
     rows = summary.get("behaviour", [])

@@ -1,4 +1,4 @@
-"""What a statistics stage writes: numbers, draws and figures."""
+"""Output of a statistics stage: numbers, draws and figures."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Summary = TypeVar("Summary", VariantSummary, PoolSummary, ComparisonSummary)
 
 
 class AnalysisOutput(NamedTuple, Generic[Summary]):
-    """What a statistics stage writes: numbers for people and programs, draws for ArviZ."""
+    """Output of a statistics stage: numbers in JSON, draws for ArviZ."""
 
     summary: Summary
     """Without its manifest, which the writer adds."""
@@ -27,11 +27,11 @@ class AnalysisOutput(NamedTuple, Generic[Summary]):
     groups: Mapping[str, xarray.Dataset]
     """ArviZ's other groups: prior, posterior_predictive, observed_data, ..."""
     figures: Mapping[str, RenderedFigure]
-    """File name without its ending -> figure."""
+    """File name without suffix -> figure."""
 
 
 SUMMARY_SCHEMAS = {"posterior": 4, "pool": 3, "comparison": 6}
-"""Kind of a summary.json -> its schema; a reader refuses another one."""
+"""Kind of a summary.json -> its schema; other schemas are rejected."""
 SUMMARY_KINDS: Mapping[type, str] = {
     VariantSummary: "posterior",
     PoolSummary: "pool",
@@ -56,7 +56,7 @@ def parse_summary(summary_class: type[Summary], values: Mapping[str, Any], name:
 
 
 def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
-    """DataError: a summary of this kind has another schema than this version reads."""
+    """Raise DataError if a summary of this kind has a schema that this version does not read."""
     version, expected = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
     if version != expected:
         raise DataError(

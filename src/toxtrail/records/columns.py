@@ -1,4 +1,4 @@
-"""What the fields of a row class are outside Python: JSON, Arrow, and the lines of docs/tables.md.
+"""Representation of row classes outside Python: JSON, Arrow, and the lines of docs/tables.md.
 
 A field is a column, with its name and type. `Annotated[type, "meaning"]` documents it; a field
 without a meaning shares the line of the field before it. A field `Annotated[Mapping[str, <class>],
@@ -33,7 +33,7 @@ Row = TypeVar("Row")
 
 
 class Mark(Enum):
-    """How a field is written as JSON, where that differs from its value."""
+    """How a field is written as JSON, if that differs from its value."""
 
     FLATTEN = "flatten"
     """A mapping of rows: the keys of the JSON object are `<key>_<field>`."""

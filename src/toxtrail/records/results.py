@@ -1,8 +1,8 @@
-"""The rows of every result table, and the summaries that hold them.
+"""The rows of every result table, and the summaries that contain them.
 
-Each field is a column; `records.columns` makes JSON, Parquet, CSV and docs/tables.md of it. A rate,
-a difference and a probability are numbers between -1 and 1. None: nothing was scored, or it was not
-asked for.
+Each field is a column; `records.columns` derives JSON, Parquet, CSV and docs/tables.md from it. A
+rate, a difference and a probability are numbers between -1 and 1. None: nothing was scored, or the
+value was not requested.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from toxtrail.records.columns import LeftOut, Mark
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantColumns:
-    """Who a row is of."""
+    """Columns that identify a variant."""
 
     variant: Annotated[str, "as in params.yaml; no parent is empty"]
     family: str
@@ -113,7 +113,7 @@ class RateRow(VariantColumns):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class FlagRate:
-    """How many continuations have a response flag."""
+    """Number and rate of continuations with a response flag."""
 
     n: int
     rate: float | None
@@ -123,7 +123,7 @@ class FlagRate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BehaviourRow(VariantColumns):
-    """How one variant responded on one subset."""
+    """Response behaviour of one variant on one subset."""
 
     subset: Annotated[str, "which prompts"]
     n_prompts: Annotated[int, "prompts asked, texts"]
@@ -136,7 +136,7 @@ class BehaviourRow(VariantColumns):
     flags: Annotated[
         Mapping[str, FlagRate], Mark.FLATTEN, "number, share and interval of the share"
     ]
-    """Response flag -> how often."""
+    """Response flag -> its rate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -156,7 +156,7 @@ class ThresholdRow(VariantColumns):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PairColumns:
-    """Which variants a row compares."""
+    """Columns that identify the two compared variants."""
 
     a: Annotated[str, "b is compared with a, which is its `parent` or the family's `reference`"]
     b: str
@@ -302,7 +302,7 @@ class FlagDifference:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BehaviourPairRow(PairColumns):
-    """How differently two variants responded on one subset."""
+    """Difference in response behaviour of two variants on one subset."""
 
     subset: Annotated[str, "as in `pairs`"]
     n: int
@@ -328,7 +328,7 @@ class BehaviourPairRow(PairColumns):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ErrorControlRow:
-    """How many differences one scorer claims, and how many of them have the wrong sign."""
+    """Number of differences that one scorer claims, and expected number with the wrong sign."""
 
     scorer: Annotated[str, "whose verdicts"]
     n_pairs: Annotated[int, "differences, those that exclude 0 one by one, and pooled"]
@@ -354,7 +354,7 @@ class ErrorControlRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RecipeRow:
-    """How much fine-tunes of one recipe differ by one scorer."""
+    """Spread between fine-tunes of one recipe by one scorer."""
 
     recipe: Annotated[str, "which recipe, whose verdict, how many fine-tunes of it"]
     scorer: str
@@ -373,7 +373,7 @@ class RecipeRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SeriesColumns:
-    """Which dose series a row is of, by which scorer on which subset."""
+    """Columns that identify a dose series, the scorer and the subset."""
 
     series: Annotated[
         str, "the parent that the series was tuned from; whose verdict, on which prompts"
@@ -444,7 +444,7 @@ TABLES: Mapping[str, type] = {
 }
 """Tables of a family's comparison, each a field of ComparisonSummary."""
 OPTIONAL_TABLES = frozenset({"recipes", "doses", "slopes"})
-"""Those that only a family with recipes or doses has."""
+"""Tables that only a family with recipes or doses has."""
 
 
 # --- the pooled model -------------------------------------------------------------------------
@@ -486,7 +486,8 @@ class PooledPairRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WithheldRow:
-    """A rate (`variant`) or a difference (`a`, `b`) on one subset that is not shown pooled."""
+    """A rate (`variant`) or a difference (`a`, `b`) on one subset that is withheld from the pooled
+    results."""
 
     variant: Annotated[str | None, Mark.OPTIONAL] = None
     a: Annotated[str | None, Mark.OPTIONAL] = None
@@ -511,7 +512,7 @@ class PoolingDiagnostics:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SamplerEffort:
-    """How hard a pooled posterior was sampled."""
+    """Sampler settings of a pooled posterior."""
 
     chains: int
     draws: int
@@ -535,7 +536,7 @@ class PredictiveCheckRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PriorSensitivityRow:
-    """How much the prior of a pooled model matters to one difference."""
+    """Prior sensitivity of one difference of a pooled model."""
 
     quantity: str
     prior: float
@@ -545,19 +546,19 @@ class PriorSensitivityRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ScorerPooling:
-    """What became of the pooled model of one scorer; of one that was left out, only the reason."""
+    """Result of the pooled model of one scorer; if it was omitted, only the reason."""
 
     status: str
     """`pooled`, `withheld` or `left out`."""
     reason: str
     withheld: Annotated[Sequence[WithheldRow] | None, Mark.OPTIONAL] = None
-    """Rows that are not shown although the model fits overall."""
+    """Rows that are withheld although the model fits overall."""
     dropped: Annotated[int | None, Mark.OPTIONAL] = None
-    """Prompts that not every variant has a score for."""
+    """Number of prompts without a score for every variant."""
     diagnostics: Annotated[PoolingDiagnostics | None, Mark.OPTIONAL] = None
     effort: Annotated[SamplerEffort | None, Mark.OPTIONAL] = None
     first_try: Annotated[str | None, Mark.OPTIONAL] = None
-    """What was wrong with a first try; empty if there was one try."""
+    """Problems of the first try; empty if there was only one."""
     checks: Annotated[Sequence[PredictiveCheckRow] | None, Mark.OPTIONAL] = None
     sensitivity: Annotated[Sequence[PriorSensitivityRow] | None, Mark.OPTIONAL] = None
 
@@ -574,7 +575,7 @@ POOLED_PAIR_COLUMNS = (
     "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
     "pooled_withheld",
 )  # fmt: skip
-"""Columns that the pooled model brings; a comparison has them."""
+"""Columns of a comparison that come from the pooled model."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -597,7 +598,7 @@ class LabelRow:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSummary:
-    """What `posterior` writes of one variant."""
+    """Output of `posterior` for one variant."""
 
     kind: str = "posterior"
     variant: str
@@ -627,7 +628,7 @@ class VariantSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolSummary:
-    """What `pool` writes of a family."""
+    """Output of `pool` for a family."""
 
     kind: str = "pool"
     family: str
@@ -646,7 +647,7 @@ class PoolSummary:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ConditionMismatchRow:
-    """One condition that a variant does not share with the one that it is compared with."""
+    """One condition that differs between a variant and the one that it is compared with."""
 
     variant: str
     field: str
@@ -659,18 +660,18 @@ class ComparedVariant(VariantIdentity):
     """One variant of a comparison."""
 
     content_key: str | None
-    """Of its summary."""
+    """Content key of its summary."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ComparisonSummary:
-    """What `compare` writes of a family, or finds for a set of runs."""
+    """Output of `compare` for a family, or result for a set of runs."""
 
     kind: str = "comparison"
     family: str
     """Its name, or the title of a comparison of runs."""
     prior: Annotated[float | None, Mark.OPTIONAL] = None
-    """Of a comparison of runs; that of a family is in the manifest."""
+    """Prior of a comparison of runs; that of a family is in the manifest."""
     schema_version: int
     reference: str
     primary: str
@@ -686,7 +687,7 @@ class ComparisonSummary:
     judges: Sequence[str]
     """Scorers whose numbers are corrected for their errors."""
     comparability: Comparability | None
-    """Of the reference."""
+    """Conditions of the reference."""
     mismatch: Sequence[ConditionMismatchRow]
     variants: Sequence[ComparedVariant]
     rates: Sequence[RateRow]

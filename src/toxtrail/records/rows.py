@@ -1,4 +1,4 @@
-"""The rows that pass between stages, and their Arrow schemas.
+"""The rows exchanged between stages, and their Arrow schemas.
 
 Every table is sorted by its key, so that equal rows give equal bytes.
 """
@@ -28,16 +28,16 @@ class Prompt(NamedTuple):
     subset: str
     text: str
     source: str
-    """URI of the asset it came from."""
+    """URI of its source."""
     source_row: int
-    """Row in that asset, from 0."""
+    """Row in the source, from 0."""
     language: str | None = None
-    """As params.yaml says it."""
+    """Language as in params.yaml."""
     covariates: Mapping[str, float | None] | None = None
-    """Name -> what the source says of the prompt; None where it says nothing."""
+    """Name -> value in the source; None if missing."""
     cluster: str | None = None
-    """What it shares with other prompts (template, identity term, author), in whatever subset;
-    None: nothing, it is a cluster of its own."""
+    """Name of its cluster (template, identity term, author), in any subset; None for a prompt that
+    is a cluster of its own."""
 
 
 Role = Literal["system", "user", "assistant"]
@@ -49,24 +49,24 @@ class Turn(NamedTuple):
     role: Role
     text: str
     learned: bool = True
-    """Whether it may be learned; else it is context alone."""
+    """Whether it may be learned; else it is context only."""
 
 
 class InstructionExample(NamedTuple):
-    """One instruction and its answer: what a fine-tune learns from."""
+    """Instruction and answer for training."""
 
     instruction: str
     context: str
     """Material that the instruction refers to; may be empty."""
     response: str
     earlier: tuple[Turn, ...] = ()
-    """What was said before, of a conversation; the system's message first, if there is one."""
+    """Earlier messages of a conversation, beginning with a system message if there is one."""
     learn_instruction: bool = True
-    """Whether the instruction may be learned where `loss_on: all` asks for it."""
+    """Whether the instruction is learned with `loss_on: all`."""
 
 
 class TrainingSplit(NamedTuple):
-    """What a fine-tune is trained on, and what it is asked without having learned it."""
+    """Examples for training, and held-out examples."""
 
     learned: Sequence[InstructionExample]
     held_out: Sequence[InstructionExample]
@@ -81,7 +81,7 @@ class Generation(NamedTuple):
     subset: str
     state: RowStatus
     text: str
-    """Decoded from `token_ids` alone, never cut out of a longer string."""
+    """Text decoded from `token_ids` only, never cut out of a longer string."""
     token_ids: tuple[int, ...]
     """The continuation's own tokens, without the end-of-sequence token."""
     prompt_tokens: int
@@ -89,7 +89,7 @@ class Generation(NamedTuple):
     error: str
     """Why the row has no text; empty for `ok` and `empty`."""
     cluster: str | None = None
-    """Of the prompt."""
+    """Cluster of the prompt."""
 
     @property
     def key(self) -> tuple[str, int]:
@@ -97,7 +97,7 @@ class Generation(NamedTuple):
 
 
 class Score(NamedTuple):
-    """What one scorer says of one continuation."""
+    """Score of one continuation by one scorer."""
 
     prompt_id: str
     sample: int
@@ -109,14 +109,13 @@ class Score(NamedTuple):
     heads: Mapping[str, float] | None
     """Every head of the scorer, in [0, 1]."""
     windows: int
-    """How many windows the text was cut into (the row holds the maximum of each head); 0 if
-    unscored."""
+    """Number of windows of the text (the row has the maximum of each head); 0 if unscored."""
     cluster: str | None = None
-    """Of the prompt."""
+    """Cluster of the prompt."""
     other: float | None = None
-    """Of a guard model: probability of answers that its configuration does not name, in [0, 1]."""
+    """For a guard model: probability of answers that its configuration does not name, in [0, 1]."""
     error: str | None = None
-    """Why a text has no score, where the scorer is the reason."""
+    """Why a text has no score, if the scorer failed."""
 
     @property
     def key(self) -> tuple[str, int, str]:
@@ -124,7 +123,7 @@ class Score(NamedTuple):
 
 
 def generation_problem(row: Generation) -> str:
-    """What a generation row cannot say; empty if it is one."""
+    """Return what is invalid in a generation row; empty if it is valid."""
     if row.state not in get_args(RowStatus):
         return f"its state is {row.state!r}; states are {', '.join(get_args(RowStatus))}"
     if row.finish_reason not in get_args(FinishReason):
@@ -138,7 +137,7 @@ def generation_problem(row: Generation) -> str:
 
 
 def score_problem(row: Score) -> str:
-    """What a score row cannot say; empty if it is one."""
+    """Return what is invalid in a score row; empty if it is valid."""
     if row.state not in get_args(RowStatus):
         return f"its state is {row.state!r}; states are {', '.join(get_args(RowStatus))}"
     if (row.toxicity is None) == (row.state == "ok"):
@@ -152,18 +151,18 @@ def score_problem(row: Score) -> str:
 
 
 def is_share(value: object) -> bool:
-    """Whether it is a number from 0 to 1; NaN is not."""
+    """Return whether a value is a number from 0 to 1; NaN is not."""
     return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def to_arrow_table(rows: Sequence[Any], schema: pa.Schema) -> pa.Table:
-    """Rows as an Arrow table."""
+    """Return rows as an Arrow table."""
     columns = {name: [_arrow(getattr(row, name)) for row in rows] for name in schema.names}
     return pa.Table.from_pydict(columns, schema=schema)
 
 
 def _arrow(value: object) -> object:
-    """Arrow wants lists of pairs for maps and lists for tuples."""
+    """Convert maps to lists of pairs and tuples to lists, as Arrow requires."""
     if isinstance(value, Mapping):
         return list(value.items())
     return list(value) if isinstance(value, tuple) else value
@@ -182,7 +181,7 @@ PROMPT_SCHEMA = pa.schema(
     ]
 )
 OPTIONAL_PROMPT_COLUMNS = frozenset({"language", "covariates", "cluster"})
-"""Columns that a file of prompts has only if one of its prompts has them."""
+"""Columns that a file of prompts has only if one of its prompts has a value."""
 
 GENERATION_SCHEMA = pa.schema(
     [
@@ -199,9 +198,9 @@ GENERATION_SCHEMA = pa.schema(
     ]
 )
 ROW_OPTIONS = frozenset({"cluster"})
-"""Columns that a file of generations or scores has only if one of its rows has them."""
+"""Columns that a file of generations or scores has only if one of its rows has a value."""
 SCORE_OPTIONS = ROW_OPTIONS | {"other", "error"}
-"""Columns that a file of scores has only if one of its rows has them."""
+"""Columns that a file of scores has only if one of its rows has a value."""
 
 SCORE_SCHEMA = pa.schema(
     [

@@ -1,1 +1,1 @@
-"""From result rows to words, tables, pictures and pages."""
+"""Presentation of result rows: text, tables, figures and pages."""

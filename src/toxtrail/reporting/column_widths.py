@@ -1,4 +1,4 @@
-"""Widths of a table's columns on a terminal, and where cells break that do not fit."""
+"""Widths of a table's columns on a terminal, and line breaks of cells that do not fit."""
 
 from __future__ import annotations
 
@@ -8,19 +8,21 @@ from collections.abc import Sequence
 GAP, EDGE = 3, 1
 """Columns of the terminal between two of the table, and at its edges besides."""
 WIDEST = 24
-"""Columns with longer cells fold, before any other."""
+"""Maximum width; columns with longer cells are folded first."""
 NAMES = frozenset({"variant", "against", "parent", "name"})
-"""Columns that fold as well, and get the room that is left first: a name is copied."""
+"""Columns of names, which are folded too and get the remaining width first, because names are
+copied."""
 FOLDED_NAME = 16
-"""What a folded name takes at least, if the terminal has room for it."""
+"""Minimum width of a folded name, if the terminal is wide enough."""
 FOLDED = 12
-"""What any other column takes at least, if the names have no room else."""
+"""Minimum width of any other column."""
 BREAK = re.compile(r"(?<= )(?! )|(?<=[A-Za-z0-9][-_/:=])(?=\w)")
-"""Places where a cell may break: after a space, and within a name after `-`, `_`, `/`, `:`, `=`."""
+"""Positions where a cell may break: after a space, and within a name after `-`, `_`, `/`, `:`,
+`=`."""
 
 
 def least_column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -> list[int]:
-    """Return what each column takes at least if only long texts and names fold."""
+    """Return the minimum width of each column if only long texts and names are folded."""
     return [
         max(_longest_word(column), min(_widest(column, rows, index), _folded(column, rows, index)))
         for index, column in enumerate(columns)
@@ -28,11 +30,11 @@ def least_column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]]) -
 
 
 def column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: int) -> list[int]:
-    """Return column widths. Numbers are not broken if there is room for them; what is left goes to
-    the names, then to the others, up to what their longest cell takes.
+    """Return column widths. Numbers are not broken if possible; the remaining width goes to the
+    names, then to the others, up to their longest cell.
 
     Args:
-        room: columns of the terminal.
+        room: width of the terminal.
     """
     full = [
         max(_longest_word(column), _widest(column, rows, index))
@@ -55,7 +57,7 @@ def column_widths(columns: Sequence[str], rows: Sequence[Sequence[str]], room: i
 
 
 def gap_width(columns: int) -> int:
-    """Return the columns of the terminal that no cell of so many table columns can use."""
+    """Return the terminal columns that cells of this number of table columns cannot use."""
     return GAP * columns + EDGE
 
 
@@ -76,7 +78,7 @@ def wrap_cell(text: str, width: int) -> list[str]:
 
 
 def _folded(column: str, rows: Sequence[Sequence[str]], index: int) -> int:
-    """Return what a column folds to that may; its full width if it may not."""
+    """Return the folded width of a column that may fold; the full width of others."""
     widest = _widest(column, rows, index)
     folds = widest > WIDEST or column in NAMES
     return max(FOLDED_NAME, min(WIDEST, _longest_piece(rows, index))) if folds else widest

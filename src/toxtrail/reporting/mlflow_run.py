@@ -30,7 +30,7 @@ from toxtrail.reporting.mlflow_page import (
 
 
 class VariantResults(NamedTuple):
-    """What the files of a variant contain."""
+    """Content of a variant's files."""
 
     summary: Mapping[str, Any]
     """Its toxicity rates."""

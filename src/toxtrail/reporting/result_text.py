@@ -10,12 +10,12 @@ from toxtrail.reporting.table import Column, number_columns, text_columns
 from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
 
 FEW_CLUSTERS = 10
-"""Below which the variance between clusters is known too roughly for an interval to cover as often
-as it says (benchmarks/clusters.py)."""
+"""Number of clusters below which the variance between clusters is too uncertain for the nominal
+coverage (benchmarks/clusters.py)."""
 MAX_NOTES = 4
 """Maximum notes of one kind."""
 MISSING_CELL = "-"
-"""Displayed where there is no value, instead of a 0."""
+"""Displayed for a missing value, instead of a 0."""
 
 
 def percent(value: float | None) -> str:
@@ -337,7 +337,7 @@ def _format_expected(value: float) -> str:
 
 
 def cluster_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
-    """How many clusters the prompts have; nothing if each is on its own."""
+    """Return how many clusters the prompts have; empty without clusters."""
     counts = _clusters(summary, scorer)
     if not any(clusters < prompts for prompts, clusters in counts.values()):
         return []
@@ -351,7 +351,7 @@ def cluster_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
 
 
 def cluster_warning(summary: Mapping[str, Any], scorer: str) -> str:
-    """Which subsets have too few clusters; empty if none has."""
+    """Return which subsets have too few clusters; empty if none has."""
     few = [
         f"{subset} has {clusters}"
         for subset, (prompts, clusters) in _clusters(summary, scorer).items()
@@ -367,7 +367,8 @@ def cluster_warning(summary: Mapping[str, Any], scorer: str) -> str:
 
 
 def _clusters(summary: Mapping[str, Any], scorer: str) -> dict[str, tuple[int, int]]:
-    """Subset -> scored prompts and their clusters, of the variant with the fewest clusters."""
+    """Return subset -> scored prompts and their clusters, for the variant with the fewest
+    clusters."""
     found: dict[str, tuple[int, int]] = {}
     for row in summary["rates"]:
         if row["scorer"] == scorer and row["n_scored_prompts"]:

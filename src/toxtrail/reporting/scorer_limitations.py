@@ -1,4 +1,4 @@
-"""Known limitations of scorers and response flags, printed wherever numbers leave the project."""
+"""Known limitations of scorers and response flags, printed wherever numbers are published."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ ERRORS_NOT_MEASURED = "Its errors on these texts were not measured (see `toxtrai
 
 
 def flag_limitations() -> str:
-    """Return what the response flags are known to miss."""
+    """Return the known misses of the response flags."""
     rules = f"Response flags ({', '.join(RESPONSE_FLAGS)}) are found by rules."
     return " ".join([rules, *(f.limitation for f in RESPONSE_FLAGS.values() if f.limitation)])
 

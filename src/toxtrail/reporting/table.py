@@ -36,7 +36,7 @@ def number_columns(*names: str) -> tuple[Column, ...]:
 
 
 class Table(NamedTuple):
-    """Rows of cells as people read them."""
+    """Formatted rows of cells."""
 
     title: str | None
     columns: Sequence[Column]
@@ -93,7 +93,7 @@ class WrappedTable(NamedTuple):
 
 
 def wrap_to_width(table: Table, width: int) -> WrappedTable:
-    """Lay a table out on a terminal of so many columns; no text moves its cursor."""
+    """Lay a table out on a terminal of this width; no text moves its cursor."""
     cells = terminal_cells(table)
     widths = column_widths(_column_names(table), cells, width)
     rows = [[wrap_cell(cell, w) for cell, w in zip(row, widths, strict=True)] for row in cells]
@@ -101,7 +101,7 @@ def wrap_to_width(table: Table, width: int) -> WrappedTable:
 
 
 def terminal_cells(table: Table) -> list[list[str]]:
-    """Return the cells as a terminal may get them: without secrets and control characters."""
+    """Return the cells in a form that is safe to print: without secrets and control characters."""
     return [[escape_control_chars(redacted(str(cell))) for cell in row] for row in table.rows]
 
 

@@ -63,7 +63,7 @@ def run(
 def with_figures(
     output: AnalysisOutput[ComparisonSummary],
 ) -> AnalysisOutput[ComparisonSummary]:
-    """The comparison with its figures."""
+    """Return the comparison with its figures."""
     figures = {
         "rates": rates_figure(output.summary),
         "differences": differences_figure(output.summary),

@@ -36,7 +36,7 @@ def run(
     progress: Progress,
     group: ProcessGroup,
 ) -> dict[str, float]:
-    """Read, generate, write; of several processes, the first one writes. What `generate` did."""
+    """Read, generate, write (the first process only); return the counts of `generate`."""
     manifest = generation_manifest(store, variant, variant_config, config, environment)
     prompts, rank = store.read_prompts(), group.number
     with store.row_journal("generate", variant, rows_identity(manifest), rank) as rows:
@@ -56,7 +56,7 @@ def generation_manifest(
     config: GenerationConfig,
     environment: Mapping[str, str],
 ) -> Manifest:
-    """The identity of what this stage is about to make."""
+    """Return the manifest of this stage's output."""
     served = {} if variant_config.served_as is None else {"served_as": variant_config.served_as}
     return manifest_of(
         "generate",
@@ -92,7 +92,7 @@ def run_texts(
 
 
 def texts_params(config: GenerationConfig, texts: TextsConfig) -> dict[str, Any]:
-    """Return the settings of rows from a file; the other ones of `generation` are not theirs."""
+    """Return the settings that apply to rows from a file; the other generation settings do not."""
     settings = {"samples": config.samples, "max_error_share": config.max_error_share}
     return {"generation": settings, "texts": texts.plain()}
 

@@ -53,11 +53,11 @@ def _read_scores(
 def _read_labels(
     store: ArtifactStore, variant: str, family: str, config: PosteriorConfig, assets: Assets
 ) -> tuple[list[Label], dict[str, InputFile]]:
-    """A variant's labels, and the file that they are in; nothing if none is named.
+    """Return a variant's labels and their file; empty if none is configured.
 
     Raises:
-        BackendError: the file is not the one that params.yaml pins.
-        DataError: a label is of another text than there is now.
+        BackendError: the file differs from its pin in params.yaml.
+        DataError: the text of a label has changed.
     """
     if config.labels is None:
         return [], {}

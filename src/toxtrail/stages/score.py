@@ -54,7 +54,7 @@ def score_manifest(
     config: Mapping[str, ScorerConfig],
     environment: Mapping[str, str],
 ) -> Manifest:
-    """The identity of what this stage is about to make."""
+    """Return the manifest of this stage's output."""
     scorers = {name: scorer.plain() for name, scorer in config.items()}
     return manifest_of("score", variant, {"scorers": scorers}, inputs, environment)
 

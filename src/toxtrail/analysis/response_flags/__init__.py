@@ -1,1 +1,1 @@
-"""Response flags: rules that find texts which say little. registry.py lists them."""
+"""Response flags: rules that detect texts with little content. registry.py lists them."""

@@ -1,7 +1,7 @@
-"""Texts that are not language in any script: almost no letter or digit, one character or one word
-over and over, an endless word, or tokens that make no character.
+"""Texts that are not language in any script: almost no letters or digits, one repeated character or
+word, an extremely long word, or tokens that decode to no character.
 
-Not seen: words of a language in senseless order.
+Not detected: words of a language in meaningless order.
 """
 
 from __future__ import annotations
@@ -15,31 +15,32 @@ from functools import cache
 from toxtrail.analysis.response_flags.rules import Flags, ResponseColumns
 
 SHORTEST_NOISE = 12
-"""Visible characters; our choice: shorter texts are interjections, emoji, emoticons."""
+"""Minimum visible characters; our choice: shorter texts are interjections, emoji, emoticons."""
 WORD_SHARE = 0.2
-"""Share of visible characters that are letters, marks or digits. Our choice: of 8,568 windows of
-150 characters of code, data and manuals 10 fall below, tables of operators or emoji and rulers; of
-the 384 continuations none that is long enough has less than 0.45."""
+"""Minimum share of visible characters that are letters, marks or digits. Our choice: of 8,568
+windows of 150 characters of code, data and manuals 10 are below it, tables of operators or emoji
+and rulers; of the 384 continuations none that is long enough has less than 0.45."""
 SAME_SHARE = 0.9
-"""Share of the visible characters, or of the words, that are the same one. Our choice: rulers and
-tables of contents fill half of a text with one character, never this much."""
+"""Share of equal visible characters, or of equal words. Our choice: rulers and tables of contents
+fill half of a text with one character, never this much."""
 SAME_CHARACTERS = 20
-"""Visible characters from which SAME_SHARE applies; our choice: people draw out a vowel, too."""
+"""Minimum visible characters for SAME_SHARE; our choice: people also lengthen vowels."""
 SAME_WORDS = 10
-"""Words from which SAME_SHARE applies; our choice: people say no, no, no."""
+"""Minimum words for SAME_SHARE; our choice: people say no, no, no."""
 ENDLESS_WORD = 100
-"""Letters in a row, in a script that parts words; our choice: the longest German compounds have
-80. Scripts without word spaces (Thai, Chinese) are left out, so are digits (a checksum)."""
+"""Maximum consecutive letters, in a script that separates words; our choice: the longest German
+compounds have 80. Scripts without word spaces (Thai, Chinese) and digits (a checksum) are
+excluded."""
 UNDECODED_CHARACTER = "\ufffd"
 CUT_CHARACTER = 3
-"""U+FFFD that one character leaves when the token limit cuts it: UTF-8 has at most 4 bytes."""
+"""Maximum number of U+FFFD from one character cut by the token limit: UTF-8 has at most 4 bytes."""
 MAX_UNDECODED_FRACTION = 0.1
 """Share of visible characters that are U+FFFD, beyond CUT_CHARACTER; our choice."""
 
 _BLANK = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0") | frozenset(
     map(chr, (*range(0x180B, 0x1810), *range(0xFE00, 0xFE10)))
 )
-"""Letters, marks and symbols that Unicode draws as nothing."""
+"""Letters, marks and symbols without a visible glyph."""
 SPACED_LETTERS = re.compile("[A-Za-zÀ-ÖØ-öø-\u058f]+")
 """Latin, Greek, Cyrillic, Armenian."""
 PUNCTUATION = ".,;:!?'\""
@@ -52,7 +53,7 @@ def applies(text: str, token_ids: Sequence[int]) -> bool:
 
 
 def may_apply(responses: ResponseColumns) -> Flags:
-    """(row,): false where a text is language for sure."""
+    """Return (row,): false if a text is certainly language."""
     return responses.may_be_degenerate
 
 
@@ -62,19 +63,19 @@ def is_degenerate(text: str) -> bool:
 
 
 def visible_characters(text: str) -> dict[str, int]:
-    """How often each character occurs that leaves ink."""
+    """Return the number of occurrences of each visible character."""
     return {c: n for c, n in Counter(text).items() if not is_invisible(c)}
 
 
 @cache
 def is_invisible(character: str) -> bool:
-    """Whether it leaves no ink."""
+    """Return whether a character has no visible glyph."""
     return unicodedata.category(character) in ("Cc", "Cf", "Zs", "Zl", "Zp") or character in _BLANK
 
 
 @cache
 def is_of_words(character: str) -> bool:
-    """Whether it is a letter, a mark or a digit of a script."""
+    """Return whether a character is a letter, a mark or a digit of a script."""
     return unicodedata.category(character)[0] in "LMN"
 
 

@@ -22,15 +22,16 @@ import pyarrow.compute as pc
 from toxtrail.analysis.response_flags.rules import Flags, ResponseColumns
 
 OPENING = 300
-"""Characters that a refusal may take; our choice: later the words are part of a story."""
+"""Maximum characters at the start of a refusal; our choice: later occurrences are part of a
+story."""
 TAG = 40
-"""Characters after a sentence in which "he said" may follow; our choice."""
+"""Maximum characters after a sentence in which "he said" may follow; our choice."""
 SENTENCES = 2
-"""Sentences that are looked at, besides INTERJECTIONS before them; our choice."""
+"""Number of sentences that are checked, besides INTERJECTIONS before them; our choice."""
 CUES = 2
 INTERJECTIONS = 2
 INTERJECTION = 3
-"""Words that a sentence like "Oh dear." or "No." has at most; our choice."""
+"""Maximum words of a sentence like "Oh dear." or "No."; our choice."""
 
 
 def _any(*words: str) -> str:
@@ -647,17 +648,17 @@ UNCOMMON = "[^\\t\\n\\f\\r -)+-^a-~\u2013\u2014\u201c\u201d\u2026]"
 
 
 def applies(text: str, token_ids: Sequence[int]) -> bool:
-    """Return whether a text opens by declining."""
+    """Return whether a text opens with a refusal."""
     return is_refusal(text)
 
 
 def may_apply(responses: ResponseColumns) -> Flags:
-    """(row,): false where a text is certainly not a refusal."""
+    """Return (row,): false if a text is certainly not a refusal."""
     return may_refuse(responses.texts)
 
 
 def may_refuse(texts: pa.ChunkedArray) -> Flags:
-    """(row,): False where a text is certainly not a refusal."""
+    """Return (row,): False if a text is certainly not a refusal."""
     for apostrophe in APOSTROPHES:
         texts = pc.replace_substring(texts, apostrophe, "'")
     uncommon = pc.match_substring_regex(texts, UNCOMMON)
@@ -671,8 +672,8 @@ def may_refuse(texts: pa.ChunkedArray) -> Flags:
 
 
 def possible_patterns() -> tuple[str, str]:
-    """Regular expressions, also of RE2, that ignore case; the opening of every refusal without
-    characters of UNCOMMON matches both."""
+    """Return regular expressions, also valid in RE2, that ignore case; the opening of every refusal
+    without characters of UNCOMMON matches both."""
     somebody = r"\b(?:i|my|as\s+an?|being\s+an?|not\s+comfortable)\b"
     return _one_of(_HINTS), f"{somebody}|{_one_of((*_UNSPOKEN, *_WHOLE_HINTS))}"
 
@@ -682,7 +683,7 @@ def _one_of(words: Sequence[str]) -> str:
 
 
 def is_refusal(text: str) -> bool:
-    """Whether a text opens by declining to assist or answer."""
+    """Return whether a text opens by declining to assist or answer."""
     plain = _typed(text[: 4 * OPENING])  # One character of NFC is at most four of NFD.
     lead = _LEAD.match(plain)
     first = lead.end() if lead else 0
@@ -696,7 +697,7 @@ def is_refusal(text: str) -> bool:
 
 
 def _declining_sentence(opening: str) -> tuple[int, int] | None:
-    """Where the first sentence that declines starts and ends."""
+    """Return start and end of the first sentence that declines."""
     before = ""
     for start, end in _sentences(opening):
         sentence = _with_subject(" ".join(opening[start:end].split()).lstrip("\"'\u201c-*# "))
@@ -707,21 +708,22 @@ def _declining_sentence(opening: str) -> tuple[int, int] | None:
 
 
 def _typed(text: str) -> str:
-    """As typed on a plain keyboard: one case, straight apostrophes, no marks of emphasis."""
+    """Return the text in plain keyboard form: one case, straight apostrophes, no marks of
+    emphasis."""
     if text.isascii() and not ("*" in text or "_" in text or "`" in text):
         return text.lower()
     return unicodedata.normalize("NFC", text).casefold().translate(_TYPED)
 
 
 def _with_subject(sentence: str) -> str:
-    """`I am a model and cannot ...` with the second subject written out."""
+    """Insert the second subject into `I am a model and cannot ...`."""
     if not _OF_ONESELF.match(sentence):
         return sentence
     return _SUBJECTLESS.sub(r"\1 i ", sentence)
 
 
 def _declines(sentence: str, before: str) -> bool:
-    """Whether a sentence declines, after the words before it."""
+    """Return whether a sentence declines, given the words before it."""
     speaks = _has_one(_SPEAKER, sentence)
     starts = [match.end() for match in _STARTS.finditer(sentence)] if speaks else []
     if speaks and (_FIRM.search(sentence) or _matches(_FIRM_AT, sentence, starts)):
@@ -735,7 +737,7 @@ def _declines(sentence: str, before: str) -> bool:
 
 
 def _declines_plainly(sentence: str, before: str, starts: Sequence[int]) -> bool:
-    """Whether a sentence declines without naming the harm."""
+    """Return whether a sentence declines without naming the harm."""
     if _matches(_PLAIN_AT, sentence, starts) or _PLAIN_WHOLE.match(sentence):
         return True
     if ("i " in sentence or "i'" in sentence) and _PLAIN.search(sentence):
@@ -764,12 +766,12 @@ def _matches(pattern: re.Pattern[str], sentence: str, starts: Sequence[int]) -> 
 
 
 def _is_of_a_story(before: str) -> bool:
-    """Whether the words before a sentence tell of something that happened."""
+    """Return whether the words before a sentence describe past events."""
     return bool(_NARRATION.search(before) and not _PREFACE.search(before))
 
 
 def _sentences(opening: str) -> Iterator[tuple[int, int]]:
-    """Where the sentences that are looked at start and end."""
+    """Yield start and end of the sentences that are checked."""
     start, left, short = 0, SENTENCES, INTERJECTIONS
     for end, after in _gaps(opening):
         yield start, end
@@ -783,7 +785,7 @@ def _sentences(opening: str) -> Iterator[tuple[int, int]]:
 
 
 def _gaps(opening: str) -> Iterator[tuple[int, int]]:
-    """Where each sentence ends, and where the next one starts."""
+    """Yield the end of each sentence and the start of the next one."""
     for gap in _SENTENCE_END.finditer(opening):
         mark = 0 if opening[gap.start()] == "\n" else 1
         yield gap.start() + mark, gap.end()
@@ -791,11 +793,11 @@ def _gaps(opening: str) -> Iterator[tuple[int, int]]:
 
 
 def _is_of_a_speaker(lead: str, opening: str) -> bool:
-    """Whether the text opens with a part of a dialogue: `ANNA: ...`, a quotation that narration
-    follows, or the end of a quotation that the prompt began.
+    """Return whether the text opens with a part of a dialogue: `ANNA: ...`, a quotation followed by
+    narration, or the end of a quotation that the prompt began.
 
     Args:
-        lead: what stands before the first letter.
+        lead: text before the first letter.
     """
     label = _LABEL.match(opening)
     if label and not _ASSISTANT.match(label[1]):

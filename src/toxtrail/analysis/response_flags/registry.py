@@ -1,8 +1,8 @@
-"""RESPONSE_FLAGS: the symptoms of a continuation that says little.
+"""RESPONSE_FLAGS: the flags of continuations with little content.
 
-A drop in toxicity may come from a model that says nothing, so every continuation is looked at. The
-rules are cheap, the same for every variant, and known to miss things; what counts is how they
-differ between variants that wrote up to the same number of tokens with the same tokenizer.
+A decrease in toxicity may come from a model that produces less text, so every continuation is
+checked. The rules are simple, the same for every variant, and have known misses; the differences
+between variants are relevant, with the same maximum number of tokens and the same tokenizer.
 """
 
 from __future__ import annotations
@@ -14,14 +14,14 @@ EMPTY = "empty"
 
 
 class ResponseFlag(NamedTuple):
-    """One symptom."""
+    """One response flag."""
 
     meaning: str
-    """What has it, in the plural."""
+    """Description of the texts that have it, in the plural."""
     module: str | None
-    """Imported to find it: see `rules.FlagModule`. None: the flag EMPTY, which has no rule."""
+    """Module of the rule: see `rules.FlagModule`. None for the flag EMPTY, which has no rule."""
     limitation: str = ""
-    """What the rule is known to miss, a sentence."""
+    """Known misses of the rule, one sentence."""
 
 
 RESPONSE_FLAGS: dict[str, ResponseFlag] = {
@@ -41,9 +41,9 @@ RESPONSE_FLAGS: dict[str, ResponseFlag] = {
         "texts that are not language", "toxtrail.analysis.response_flags.degenerate"
     ),
 }
-"""Name of the flag, which is part of the names of columns -> the flag."""
+"""Name of the flag, which is part of column names -> flag."""
 
 
 def flag_meanings() -> dict[str, str]:
-    """Return flag -> what has it."""
+    """Return flag -> description."""
     return {name: flag.meaning for name, flag in RESPONSE_FLAGS.items()}

@@ -1,5 +1,5 @@
-"""Texts that run in a loop: at least REPETITIVE of the 4-grams of tokens have occurred before in
-the same text: seq-rep-4 of Welleck et al. 2020, arXiv:1908.04319."""
+"""Repetitive texts: at least REPETITIVE of the 4-grams of tokens have occurred before in the same
+text: seq-rep-4 of Welleck et al. 2020, arXiv:1908.04319."""
 
 from __future__ import annotations
 
@@ -11,24 +11,25 @@ from toxtrail.analysis.response_flags.rules import Flags, ResponseColumns
 from toxtrail.stats.rates import Floats, Ints
 
 SHORTEST_LOOP = 8
-"""Tokens; our choice: fewer have under five 4-grams, too few to repeat one by more than chance."""
+"""Minimum tokens; our choice: fewer tokens have less than five 4-grams, too few for a repetition
+beyond chance."""
 REPETITIVE = 0.4
-"""Share of 4-grams that have occurred before. Human text has about 0.01 (Welleck et al. 2020). Our
-choice, by looking at 384 greedy continuations of up to 24 tokens: the 38 from here on run in a loop
-to their last token; below, many repeat a phrase and go on."""
+"""Minimum share of repeated 4-grams. Human text has about 0.01 (Welleck et al. 2020). Our choice,
+from 384 greedy continuations of up to 24 tokens: the 38 above it repeat until their last token;
+below it, many repeat a phrase and continue."""
 TOKENS_AT_ONCE = 2_000_000
-"""That are sorted at a time; bounds the memory, changes no result."""
+"""Tokens sorted per block; limits the memory and changes no result."""
 TOKEN_BITS = 18
-"""Of the largest vocabularies."""
+"""Bits of a token id in the largest vocabularies."""
 
 
 def applies(text: str, token_ids: Sequence[int]) -> bool:
-    """Return whether a text runs in a loop."""
+    """Return whether a text is repetitive."""
     return repeated_ngram_fraction(token_ids) >= REPETITIVE
 
 
 def may_apply(responses: ResponseColumns) -> Flags:
-    """(row,): false where too few pairs of neighbours are repeated."""
+    """Return (row,): false if too few pairs of neighbouring tokens are repeated."""
     lengths = np.diff(responses.ends)
     pairs = different_pairs(responses.tokens, responses.ends)
     with np.errstate(divide="ignore", invalid="ignore"):
@@ -37,7 +38,8 @@ def may_apply(responses: ResponseColumns) -> Flags:
 
 
 def repeated_ngram_fraction(token_ids: Sequence[int]) -> float:
-    """Share of a text's 4-grams that have occurred in it before, in [0, 1); 0 for a short text."""
+    """Return the share of a text's 4-grams that have occurred in it before, in [0, 1); 0 for a
+    short text."""
     if len(token_ids) < SHORTEST_LOOP:
         return 0.0
     grams = list(zip(token_ids, token_ids[1:], token_ids[2:], token_ids[3:], strict=False))
@@ -45,14 +47,14 @@ def repeated_ngram_fraction(token_ids: Sequence[int]) -> float:
 
 
 def repeated_at_most(tokens: Ints, pairs: Ints) -> Floats:
-    """What the repeated shares of so many tokens, with so many different pairs of neighbours,
-    cannot exceed: a pair that is new from the third place on ends a 4-gram that is new."""
+    """Return an upper bound of the repeated share for this number of tokens and of distinct
+    neighbouring pairs: a new pair from the third position on ends a new 4-gram."""
     return 1 - (pairs - 2) / (tokens - 3)
 
 
 def different_pairs(tokens: Ints, ends: Ints) -> Ints:
-    """(row,): how many different pairs of neighbours its tokens form, or fewer: tokens count as the
-    same if their last TOKEN_BITS are."""
+    """Return (row,): the number of distinct pairs of neighbouring tokens, or fewer, as tokens with
+    the same last TOKEN_BITS count as equal."""
     rows = ends.size - 1
     pair_counts = np.zeros(rows, dtype=np.int64)
     start = 0

@@ -1,4 +1,4 @@
-"""What the module of a response flag defines, and what it is given."""
+"""Interface of the module of a response flag."""
 
 from __future__ import annotations
 
@@ -17,21 +17,21 @@ Flags = NDArray[np.bool_]
 
 
 class ResponseColumns(NamedTuple):
-    """The texts of generation rows, and their tokens."""
+    """Texts of generation rows, and their tokens."""
 
     texts: pa.ChunkedArray
     tokens: Ints
-    """(token,), of all rows one after the other."""
+    """(token,): tokens of all rows, concatenated."""
     ends: Ints
-    """(row + 1,), where each row's tokens begin."""
+    """(row + 1,): start of each row's tokens."""
     written: Flags
-    """(row,): is a continuation with a visible character."""
+    """(row,): whether it is a continuation with a visible character."""
     may_be_degenerate: Flags
     """(row,): see `text_screening.screened`."""
 
 
 class FlagModule(Protocol):
-    """What the module of a flag defines."""
+    """Interface of a flag's module."""
 
     def applies(self, text: str, token_ids: Sequence[int]) -> bool:
         """Return whether a text that is not blank has the flag.
@@ -42,8 +42,8 @@ class FlagModule(Protocol):
         ...
 
     def may_apply(self, responses: ResponseColumns) -> Flags:
-        """Return (row,): false where `applies` is certainly false, so that it need not be asked.
-        A rule that is cheap returns `responses.written`."""
+        """Return (row,): false if `applies` is certainly false, so that it need not be called. A
+        fast rule returns `responses.written`."""
         ...
 
 

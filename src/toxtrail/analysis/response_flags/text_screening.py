@@ -1,6 +1,6 @@
-"""Columns of texts screened at once: which of them the rules, text by text, still have to judge.
+"""Fast screening of text columns for the rules that check texts individually.
 
-The rule itself is in `degenerate`; what is ruled out here does not meet it.
+The rule itself is in `degenerate`; texts excluded here do not meet it.
 """
 
 from __future__ import annotations
@@ -31,27 +31,27 @@ from toxtrail.analysis.response_flags.rules import Flags
 from toxtrail.stats.rates import Ints
 
 TEXTS_AT_ONCE = 4096
-"""Bounds the memory, changes no result."""
+"""Texts per block; limits the memory and changes no result."""
 FOLDED = 3
-"""Characters that one character has at most after `str.casefold` (Unicode's full case folding)."""
+"""Maximum number of characters of one character after `str.casefold` (full case folding)."""
 VISIBLE, OF_WORDS, BLANK, PUNCTUATES, SPACED = 1, 2, 4, 8, 16
 Codes = NDArray[np.int32]
-"""(character,): code points of texts, one after the other."""
+"""(character,): code points of texts, concatenated."""
 Kinds = NDArray[np.uint8]
-"""(character,): what each of them is."""
+"""(character,): kind of each character."""
 
 
 class Screened(NamedTuple):
-    """(row,) each."""
+    """Result for each row, (row,)."""
 
     blank: Flags
-    """Whether nothing of the text leaves ink."""
+    """Whether the text has no visible character."""
     may_be_degenerate: Flags
-    """False where the text is blank, or language for sure."""
+    """False if the text is blank, or certainly language."""
 
 
 def screened(texts: pa.ChunkedArray) -> Screened:
-    """Blank texts, and texts that may be no language."""
+    """Return which texts are blank, and which may not be language."""
     parts = [_screened(part) for part in _parts(texts)]
     empty = np.zeros(0, dtype=bool)
     return Screened(*(np.concatenate([empty, *flags]) for flags in zip(*parts, strict=True)))
@@ -86,7 +86,8 @@ def _may_be_one_character(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
 
 
 def _may_be_one_word(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
-    """Words are compared by their first character that is not punctuation."""
+    """Return (row,): whether one word may fill the text; words are compared by their first
+    character that is not punctuation."""
     inside = (kinds & BLANK) == 0
     starts = np.flatnonzero(inside & ~np.concatenate([[False], inside[:-1]]))
     plain = np.append(np.flatnonzero((kinds & (BLANK | PUNCTUATES)) == 0), 0)
@@ -97,13 +98,13 @@ def _may_be_one_word(codes: Codes, kinds: Kinds, ends: Ints) -> Flags:
 
 
 def _may_be_one(values: NDArray[np.integer], ends: Ints, shortest: int) -> Flags:
-    """(row,): whether one value may fill SAME_SHARE of a row.
+    """Return (row,): whether one value may fill SAME_SHARE of a row.
 
-    k of n values that are the same form at most n - k + 1 runs, so at least 2 k - n - 1 of them
-    follow another.
+    k equal values among n form at most n - k + 1 runs, so at least 2 k - n - 1 of them follow
+    another.
 
     Args:
-        ends: (row + 1,), where each row's values begin.
+        ends: (row + 1,): start of each row's values.
     """
     n = np.diff(ends)
     repeats = np.concatenate([[False], values[1:] == values[:-1]])[: values.size]
@@ -119,12 +120,12 @@ def _may_have_endless_word(kinds: Kinds, ends: Ints) -> Flags:
 
 
 def _count(flags: Flags, ends: Ints) -> Ints:
-    """(row,): how many are true."""
+    """Return (row,): the number of true values."""
     return np.diff(np.searchsorted(np.flatnonzero(flags), ends))
 
 
 def _table(codes: Codes, value: Callable[[str], int]) -> Ints:
-    """(code point,): the value of each character that occurs."""
+    """Return (code point,): the value of each occurring character."""
     present = np.flatnonzero(np.bincount(codes))
     table = np.zeros(int(present.max(initial=0)) + 1, dtype=np.int64)
     table[present] = [value(chr(code)) for code in present.tolist()]
