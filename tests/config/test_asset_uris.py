@@ -24,6 +24,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 )
 def test_an_address_is_read(uri, meaning):
     assert parse_uri(uri) == meaning
+    assert not isinstance(meaning, HfUri) or str(meaning) == uri
 
 
 @pytest.mark.parametrize(

@@ -71,6 +71,12 @@ class HfUri(AssetUri):
             path=match["path"] and match["path"].rstrip("/"),
         )
 
+    def __str__(self) -> str:
+        """Return the URI."""
+        kind = "datasets/" if self.repo_type == "dataset" else ""
+        revision = f"@{self.revision}" if self.revision else ""
+        return f"hf:{kind}{self.repo}{revision}" + (f"/{self.path}" if self.path else "")
+
     @property
     def is_immutable(self) -> bool:
         """Whether the revision is a commit."""

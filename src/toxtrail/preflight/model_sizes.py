@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterable
 from pathlib import PurePosixPath
 from typing import Literal, NamedTuple
 
-from toxtrail.backends.assets.hub_info import HubAnswer, HubClient
+from toxtrail.backends.assets.hub_info import HubAnswer, HubClient, total_size
 from toxtrail.backends.assets.inspect_weights import license_of
 from toxtrail.backends.assets.scheme import CachedAsset, scheme_module
 from toxtrail.backends.assets.store import AssetStore
@@ -108,8 +107,8 @@ class AssetSizer:
             if present
             else set()
         )
-        size = _total_or_none(files.values())
-        missing = _total_or_none(size for name, size in files.items() if name not in local_names)
+        size = total_size(files.values())
+        missing = total_size(size for name, size in files.items() if name not in local_names)
         parameters = None
         if _is_model(key_path):
             counted = None if address.path else facts.parameters
@@ -190,12 +189,3 @@ def _content_length(url: str) -> int | None:
     except requests.RequestException:
         return None
     return int(length) if length else None
-
-
-def _total_or_none(sizes: Iterable[int | None]) -> int | None:
-    total = 0
-    for size in sizes:
-        if size is None:
-            return None
-        total += size
-    return total

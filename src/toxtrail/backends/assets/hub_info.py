@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
@@ -59,6 +59,12 @@ class RepoInfo:
             for name, size in self.files.items()
             if name.startswith(prefix)
         }
+
+
+def total_size(sizes: Iterable[int | None]) -> int | None:
+    """Return the sum of sizes; None if one of them is unknown."""
+    listed = list(sizes)
+    return None if None in listed else sum(size or 0 for size in listed)
 
 
 class HubAnswer(NamedTuple):

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from datetime import date
 from pathlib import Path, PurePosixPath
 from typing import Any, Literal, NamedTuple
 
-from toxtrail.backends.assets.hub_info import HubClient, RepoInfo
+from toxtrail.backends.assets.hub_info import HubClient, RepoInfo, total_size
 from toxtrail.backends.assets.local import content_of
 from toxtrail.backends.assets.store import AssetStore
 from toxtrail.backends.checkpoint_files.weight_files import (
@@ -114,7 +115,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
             raise BackendError(f"{uri}: {answer.message}.")
         file = cached_files.root / Path(address.path or "").name
         path = file if file.is_file() else cached_files.root
-        pinned = _pinned_uri(address, address.repo, commit)
+        pinned = str(replace(address, revision=commit))
         note = "read from the cache; the Hub was not queried"
         cached = _inspect_local(pinned, path, _candidate_name(address))
         return cached._replace(notes=(note, *cached.notes))
@@ -129,7 +130,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         model_type = (_hub_json(hub, facts, folder, "config.json") or {}).get("model_type")
     claims = _card_claims(facts.card, facts.tags)
     return Candidate(
-        uri=_pinned_uri(address, repo, facts.commit),
+        uri=str(replace(address, repo=repo, revision=facts.commit)),
         sha256=None,
         name=_candidate_name(address),
         kind=kind,
@@ -138,7 +139,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         license=license_of(facts.card),
         datasets=_as_strings(facts.card.get("datasets")),
         tags=facts.tags,
-        size=_download_size(facts, address.path),
+        size=total_size(facts.sizes(address.path).values()),
         notes=(
             *((answer.message,) if answer.message else ()),
             *_tokenizer_notes(kind, files),
@@ -172,11 +173,7 @@ def _with_file(uri: str, address: HfUri, facts: RepoInfo) -> HfUri:
     if len(ggufs) > 1:
         names = ", ".join(ggufs[:8]) + (", ..." if len(ggufs) > 8 else "")
         raise ConfigError(f"{uri} has {len(ggufs)} GGUF files; name one: {uri}@main/FILE ({names})")
-    return HfUri(address.repo, address.repo_type, address.revision, ggufs[0])
-
-
-def _pinned_uri(address: HfUri, repo: str, commit: str) -> str:
-    return f"hf:{repo}@{commit}" + (f"/{address.path}" if address.path else "")
+    return replace(address, path=ggufs[0])
 
 
 def _candidate_name(address: HfUri) -> str:
@@ -184,11 +181,6 @@ def _candidate_name(address: HfUri) -> str:
     repo = address.repo.rpartition("/")[2]
     path = PurePosixPath(address.path or "")
     return path.stem if path.suffix.lower() == ".gguf" else "-".join((repo, *path.parts))
-
-
-def _download_size(facts: RepoInfo, path: str | None) -> int | None:
-    sizes = list(facts.sizes(path).values())
-    return None if None in sizes else sum(size or 0 for size in sizes)
 
 
 # --- on this disk ---------------------------------------------------------------------------------

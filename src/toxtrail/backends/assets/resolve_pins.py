@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import replace
 
 from toxtrail.backends.protocols import Assets
 from toxtrail.config.asset_uris import COMMIT, FileUri, HfUri, parse_uri
@@ -39,6 +40,4 @@ def _at_commit(key_path: str, address: HfUri, commit: str) -> str:
         raise BackendError(
             f"{key_path}: hf:{address.repo} resolved to {commit!r}; expected a 40-hex commit."
         )
-    kind = "datasets/" if address.repo_type == "dataset" else ""
-    path = f"/{address.path}" if address.path else ""
-    return f"hf:{kind}{address.repo}@{commit}{path}"
+    return str(replace(address, revision=commit))

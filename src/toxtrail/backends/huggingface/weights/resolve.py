@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable
+from dataclasses import replace
 from math import prod
 from pathlib import Path
 
@@ -188,8 +189,7 @@ def pinned_uri(uri: str, resolved: str | None) -> str:
     address = parse_uri(uri)
     if not isinstance(address, HfUri) or not COMMIT.fullmatch(resolved or ""):
         return uri
-    kind = "datasets/" if address.repo_type == "dataset" else ""
-    return f"hf:{kind}{address.repo}@{resolved}" + (f"/{address.path}" if address.path else "")
+    return str(replace(address, revision=resolved))
 
 
 def refuse_adapter(folder: Path, name: str) -> None:
