@@ -114,6 +114,24 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
     assert str(found) == "v: backend is openai-api, not missing"
 
 
+def test_weights_that_stayed_quantized_are_not_comparable_with_others():
+    def computed_with(environment):
+        made = manifest_of("generate", "v", {"generation": GENERATION}, {}, environment)
+        rows = InputFile(path="g.parquet", sha256="0" * 64, manifest=made)
+        scores = manifest_of(
+            "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
+        )
+        return measurement_conditions(scores, IDS, 0.5, {})
+
+    fp8 = computed_with({"torch": "2", "weights": "fp8 float8_e4m3fn"})
+    assert computed_with({"torch": "2"}) == computed_with({"torch": "3"})
+    assert mismatches("v", fp8, fp8) == []
+    (mismatch,) = mismatches("v", fp8, computed_with({"torch": "2"}))
+    assert str(mismatch) == "v: weights is fp8 float8_e4m3fn, not missing"
+    (mismatch,) = mismatches("v", fp8, computed_with({"weights": "bitsandbytes uint8"}))
+    assert mismatch.field == "weights"
+
+
 def test_a_threshold_of_one_is_the_number_one():
     assert fields(threshold=1) == fields(threshold=1.0)
 

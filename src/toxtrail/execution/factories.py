@@ -91,6 +91,7 @@ def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) 
     from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
     from toxtrail.backends.huggingface.weights.load import load_model
     from toxtrail.backends.huggingface.weights.logit_probe import require_differs_from_parent
+    from toxtrail.backends.huggingface.weights.quantization import quantization_in_memory
 
     store, settings, runtime = (
         experiment.store,
@@ -121,7 +122,10 @@ def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) 
         "device": device,
         "processes": group.of,
     }
-    return Generator(model, environment_info(device), recorded)
+    environment = environment_info(device)
+    if quantization := quantization_in_memory(loaded.model):
+        environment["weights"] = quantization
+    return Generator(model, environment, recorded)
 
 
 def _served_generator(experiment: Experiment, variant: str, name: str) -> Generator:

@@ -1,10 +1,11 @@
 """Measurement conditions: two rates are comparable only if they were measured under the same ones.
 
 The fingerprint includes the conditions that must not cause a difference: prompts and their
-clusters, template, decoding, precision, scorers, threshold, whether a server generated the texts
-(its precision is unknown), and whether they come from a file (which does not say how they were
-generated). It excludes the object of a comparison (the weights) and the sources of noise (library
-versions, device, batch plan), which the audit shows.
+clusters, template, decoding, precision, weights that stayed quantized in memory, scorers,
+threshold, whether a server generated the texts (its precision is unknown), and whether they come
+from a file (which does not say how they were generated). It excludes the object of a comparison
+(the weights) and the sources of noise (library versions, device, batch plan), which the audit
+shows.
 """
 
 from __future__ import annotations
@@ -61,6 +62,8 @@ def measurement_conditions(
     origin = (
         {"backend": generated.environment["backend"]} if "served_as" in generated.params else {}
     )
+    if weights := generated.environment.get("weights"):
+        origin = {"weights": weights}
     if "texts" in generated.params:
         origin = {"origin": TEXTS_ORIGIN}
     return {

@@ -95,3 +95,20 @@ def test_pickled_weights_beside_safetensors_are_not_downloaded():
 
 def test_a_repo_without_weights_is_unusable():
     assert "it has no model.safetensors" in " ".join(examine(Repo({"flax.msgpack": 1})).unusable)
+
+
+# --- quantized weights ----------------------------------------------------------------------------
+
+CHECKPOINT = {"model.safetensors": 20, "config.json": 1}
+
+
+def test_a_method_that_transformers_does_not_load_is_refused_before_the_download():
+    settings = {"quant_method": "modelopt"}
+    candidate = examine(Repo(CHECKPOINT, model_type="llama", quantization=settings))
+    assert "modelopt" in " ".join(candidate.unusable)
+
+
+def test_a_method_that_needs_no_package_is_a_note():
+    candidate = examine(Repo(CHECKPOINT, model_type="llama", quantization={"quant_method": "fp8"}))
+    assert candidate.unusable == ()
+    assert "quantized by fp8" in " ".join(candidate.notes)

@@ -41,6 +41,8 @@ class RepoInfo:
     own_code: bool = False
     """Whether it needs custom code (trust_remote_code), which is never run."""
     parameters: int | None = None
+    quantization: Any = None
+    """`quantization_config` of config.json; None if it has none."""
 
     def sizes(self, path: str | None) -> dict[str, int | None]:
         """Return the files that are downloaded, with their sizes.
@@ -163,6 +165,7 @@ def _repo_facts(info: ModelInfo | DatasetInfo) -> RepoInfo:
         model_type=config.get("model_type"),
         own_code="auto_map" in config or "custom_code" in (info.tags or ()),
         parameters=weights.total if weights else None,
+        quantization=config.get("quantization_config"),
     )
 
 

@@ -125,9 +125,10 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
     files = facts.below(folder)
     kind = _weights_kind(files, address.path if address.path in facts.files else None)
     config = _hub_json(hub, facts, folder, ADAPTER_CONFIG) if kind == "adapter" else None
-    model_type = facts.model_type
+    model_type, quantization = facts.model_type, facts.quantization
     if kind == "checkpoint" and folder is not None:
-        model_type = (_hub_json(hub, facts, folder, "config.json") or {}).get("model_type")
+        settings = _hub_json(hub, facts, folder, "config.json") or {}
+        model_type, quantization = settings.get("model_type"), settings.get("quantization_config")
     claims = _card_claims(facts.card, facts.tags)
     return Candidate(
         uri=str(replace(address, repo=repo, revision=facts.commit)),
@@ -145,10 +146,12 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
             *_tokenizer_notes(kind, files),
             *_pickle_notes(kind, files),
             *_adapter_notes(kind, config),
+            *_quantization_notes(quantization),
         ),
         unusable=(
             *_missing_weights(kind, files, config),
             *_model_type_problems(kind, model_type, facts.own_code),
+            *_quantization_problems(quantization),
         ),
     )
 
@@ -200,6 +203,7 @@ def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
     unusable = (
         *_missing_weights(kind, files, adapter),
         *_model_type_problems(kind, model_type, "auto_map" in config),
+        *_quantization_problems(config.get("quantization_config")),
     )
     if not unusable:
         hashed = {p.relative_to(path).as_posix() for p in content_of(path) if p.is_file()}
@@ -215,7 +219,12 @@ def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
         datasets=_as_strings(card.get("datasets")),
         tags=_as_strings(card.get("tags")),
         size=0,
-        notes=(*_card_notes(problem), *_tokenizer_notes(kind, files), *_pickle_notes(kind, files)),
+        notes=(
+            *_card_notes(problem),
+            *_tokenizer_notes(kind, files),
+            *_pickle_notes(kind, files),
+            *_quantization_notes(config.get("quantization_config")),
+        ),
         unusable=unusable,
     )
 
@@ -311,6 +320,24 @@ def _tokenizer_notes(kind: str, files: Iterable[str]) -> Iterator[str]:
         yield (
             "it includes a tokenizer or a chat template; where they differ from the base's, they "
             "are used"
+        )
+
+
+def _quantization_problems(settings: object) -> Iterator[str]:
+    """Apply the rule of the stage that loads the weights."""
+    from toxtrail.backends.huggingface.weights.quantization import quantization_problem
+
+    if settings is not None and (problem := quantization_problem(settings)):
+        yield problem
+
+
+def _quantization_notes(settings: object) -> Iterator[str]:
+    from toxtrail.backends.huggingface.weights.quantization import quantization_method
+
+    if isinstance(settings, Mapping):
+        yield (
+            f"its weights are quantized by {quantization_method(settings)}; where they stay so in "
+            "memory, it is not comparable with variants of another precision"
         )
 
 

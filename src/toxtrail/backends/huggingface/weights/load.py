@@ -15,6 +15,7 @@ from toxtrail.backends.huggingface.weights.logit_probe import (
     verify_weights,
 )
 from toxtrail.backends.huggingface.weights.pretrained import load_base
+from toxtrail.backends.huggingface.weights.quantization import quantization_in_memory
 from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
 from toxtrail.backends.huggingface.weights.tokenizer import NamedFolder, tokenizer_of
 from toxtrail.backends.silence import silence_libraries
@@ -115,25 +116,15 @@ def merged_base(
         BackendError: the weights stay quantized in memory, so nothing can be merged into them.
     """
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
-    if adapters and (stored := quantized_dtypes(model)):
+    if adapters and (quantization := quantization_in_memory(model)):
         raise BackendError(
-            f"{files.name} has quantized weights ({', '.join(stored)}), into which "
+            f"{files.name} has quantized weights ({quantization}), into which "
             f"{adapters[0].name} would have to be merged, as an adapter or a fine-tune on top of "
             "it requires; rounding would change it. Use the base's unquantized repository."
         )
     for adapter in adapters:
         model = merge_adapter(apply_adapter(model, adapter.folder, adapter.name), adapter.name)
     return cast_weights(model, dtype) if adapters else model
-
-
-def quantized_dtypes(model: PreTrainedModel) -> list[str]:
-    """Return the dtypes of the model's weights in memory that are not plain numbers: packed 4-bit
-    weights (uint8), int8, 8-bit floats."""
-    import torch
-
-    plain = {torch.float64, torch.float32, torch.bfloat16, torch.float16}
-    dtypes = {weight.dtype for weight in model.parameters()} - plain
-    return sorted(str(dtype).removeprefix("torch.") for dtype in dtypes)
 
 
 def merge_adapter(model: PeftModel, name: str) -> PreTrainedModel:

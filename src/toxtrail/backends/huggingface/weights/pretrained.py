@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
 from toxtrail.backends.checkpoint_files.weight_files import content_problem
+from toxtrail.backends.huggingface.weights.quantization import quantization_problem
 from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.silence import silence_libraries
 from toxtrail.errors import BackendError
@@ -160,6 +161,9 @@ def load_base(
     import torch
 
     config = read_config(folder, name)
+    stored = read_json(folder / "config.json", name).get("quantization_config")
+    if problem := quantization_problem(stored):
+        raise BackendError(f"{name}: {problem}.")
     options: dict[str, Any] = {"dtype": getattr(torch, dtype), "use_safetensors": True}
     if quantization is not None:
         options |= {"quantization_config": quantization, "device_map": {"": device}}
