@@ -9,11 +9,11 @@ import pytest
 
 from toxtrail.analysis.comparison import with_pooled
 from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, flag_meanings
+from toxtrail.errors import DataError
+from toxtrail.records.analysis_output import parse_summary
 from toxtrail.records.columns import columns_of, from_json, to_json
 from toxtrail.records.results import (
     OPTIONAL_TABLES,
-    POOLED_PAIR_COLUMNS,
-    POOLED_RATE_COLUMNS,
     TABLES,
     ComparisonSummary,
     ErrorControlRow,
@@ -63,10 +63,22 @@ def test_pooled_columns_are_the_same_in_every_row_class():
     def columns(row_class):
         return {column.name: column.type for column in columns_of(row_class)}
 
-    for row_class, pooled_class, names in (
-        (RateRow, PooledRateRow, POOLED_RATE_COLUMNS),
-        (PairRow, PooledPairRow, POOLED_PAIR_COLUMNS),
+    keys = {"variant", "a", "b", "scorer", "subset"}
+    for row_class, part_class in (
+        (RateRow, PooledRateRow),
+        (PairRow, PooledPairRow),
+        (ErrorControlRow, PoolingDiagnostics),
     ):
-        assert [name for name in columns(pooled_class) if name in names] == list(names)
-        assert columns(pooled_class).items() <= columns(row_class).items()
-    assert columns(PoolingDiagnostics).items() <= columns(ErrorControlRow).items()
+        assert columns(part_class).keys() - keys
+        assert columns(part_class).items() <= columns(row_class).items()
+
+
+def test_a_damaged_summary_is_refused_with_its_file(family):
+    values = to_json(family.summaries["tuned"])
+    damages = (
+        {"rates": 5}, {"rates": None}, {"rates": [5]}, {"rates": [{}]}, {"rates": [None]},
+        {"other": 1}, {"labels": [None]},
+    )  # fmt: skip
+    for damage in damages:
+        with pytest.raises(DataError, match=r"x/summary\.json is damaged"):
+            parse_summary(VariantSummary, {**values, **damage}, "x/summary.json")

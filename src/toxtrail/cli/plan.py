@@ -174,6 +174,8 @@ def _prompts_for(
 
 def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
     """Return the measured rate and correlation of a family; None without results."""
+    from toxtrail.records.results import ComparisonSummary
+
     if family is None and (not experiment.exists or len(experiment.config.families) != 1):
         return {}
     (name,) = experiment.families((family,) if family else ())
@@ -182,19 +184,17 @@ def _measured(experiment: Experiment, family: str | None) -> dict[str, Any]:
     folder = experiment.store.comparison_dir(name)
     if not (folder / "summary.json").is_file():
         return measured
-    summary = experiment.store.read_summary(folder)
-    row_key = (summary["reference"], summary["primary"], "all")
-    row = next(
-        (r for r in summary["rates"] if (r["variant"], r["scorer"], r["subset"]) == row_key), None
-    )
-    if row and row["n_scored"]:
-        width = row["rate_hi"] - row["rate_lo"]
-        measured |= {"rate": row["rate_mean"], "rate_width": width, "prompts": row["n_scored"]}
-    same = [r for r in summary["pairs"] if (r["a"], r["scorer"], r["subset"]) == row_key]
-    effects = [r["design_effect"] for r in same if r["design_effect"] is not None]
+    summary = experiment.store.read_results(ComparisonSummary, folder)
+    row_key = (summary.reference, summary.primary, "all")
+    row = next((r for r in summary.rates if (r.variant, r.scorer, r.subset) == row_key), None)
+    if row and row.rate_lo is not None and row.rate_hi is not None:
+        width = row.rate_hi - row.rate_lo
+        measured |= {"rate": row.rate_mean, "rate_width": width, "prompts": row.n_scored}
+    same = [r for r in summary.pairs if (r.a, r.scorer, r.subset) == row_key]
+    effects = [r.design_effect for r in same if r.design_effect is not None]
     if effects:
         measured["design_effect"] = max(effects)  # the least helpful clusters
-    correlations = sorted(r["phi"] for r in same if r["phi"] is not None)
+    correlations = sorted(r.phi for r in same if r.phi is not None)
     if correlations:
         measured["phi"] = correlations[0]  # the least helpful pairing
     return measured

@@ -80,6 +80,7 @@ class _Field(NamedTuple):
     left_out: frozenset[str]
     default: Any
     """MISSING if it has none."""
+    nullable: bool
 
     @property
     def part_class(self) -> type | None:
@@ -170,7 +171,7 @@ def from_json(row_class: type[Row], values: Mapping[str, Any]) -> Row:
             arguments[field.name] = _take_parts(field.part_class, others)
         elif field.name in values:
             inherited = {name: values[name] for name in field.left_out if name in values}
-            arguments[field.name] = _from_json(field.type, values[field.name], inherited)
+            arguments[field.name] = _read_field(field, values[field.name], inherited)
         elif field.default is MISSING:
             raise DataError(f"A {row_class.__name__} lacks the field {field.name}.")
     if others:
@@ -192,9 +193,15 @@ def _to_json(value: Any, left_out: frozenset[str] = frozenset()) -> Any:
     return {name: entry for name, entry in to_json(value).items() if name not in left_out}
 
 
+def _read_field(field: _Field, value: Any, inherited: Mapping[str, Any]) -> Any:
+    if value is not None:
+        return _from_json(field.type, value, inherited)
+    if not field.nullable:
+        raise DataError(f"The field {field.name} is null.")
+    return None
+
+
 def _from_json(value_type: Any, value: Any, inherited: Mapping[str, Any]) -> Any:
-    if value is None:
-        return None
     if get_origin(value_type) is Sequence:
         (entry_type,) = get_args(value_type)
         return [_from_json(entry_type, entry, inherited) for entry in value]
@@ -229,7 +236,8 @@ _fields: Callable[[type], tuple[_Field, ...]] = cast(Any, cache(_read_fields))
 
 def _describe(name: str, hint: Any, default: Any) -> _Field:
     hint, *marks = get_args(hint) if get_origin(hint) is Annotated else [hint]
-    if isinstance(hint, UnionType):
+    nullable = isinstance(hint, UnionType)
+    if nullable:
         hint = next(part for part in get_args(hint) if part is not NoneType)
     return _Field(
         name,
@@ -238,4 +246,5 @@ def _describe(name: str, hint: Any, default: Any) -> _Field:
         [mark for mark in marks if isinstance(mark, Mark)],
         next((mark.columns for mark in marks if isinstance(mark, LeftOut)), frozenset()),
         default,
+        nullable,
     )

@@ -8,7 +8,7 @@ value was not requested.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Annotated, Any
 
 from toxtrail.records.columns import LeftOut, Mark
@@ -565,17 +565,12 @@ class ScorerPooling:
 
 # --- summaries --------------------------------------------------------------------------------
 
-VARIANT_COLUMNS = ("variant", "family", "role", "parent")
+VARIANT_COLUMNS = frozenset(column.name for column in fields(VariantColumns))
 """Columns of a variant's rows that its own summary has once."""
-POOLED_RATE_COLUMNS = (
-    "pooled_rate", "pooled_rate_lo", "pooled_rate_hi", "rhat", "ess_bulk", "ess_tail",
-    "pooled_withheld",
-)  # fmt: skip
-POOLED_PAIR_COLUMNS = (
-    "pooled_diff", "pooled_diff_lo", "pooled_diff_hi", "lfsr", "credible_pooled", "rhat", "ess_min",
-    "pooled_withheld",
-)  # fmt: skip
-"""Columns of a comparison that come from the pooled model."""
+POOLED_RATE_COLUMNS = frozenset(c.name for c in fields(PooledRateRow)) - {
+    "variant", "scorer", "subset"
+}  # fmt: skip
+"""Columns of a rate that the pooled model adds; only a comparison has them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -615,11 +610,9 @@ class VariantSummary:
     level: float
     """Mass of every interval."""
     interval: str
-    rates: Annotated[
-        Sequence[RateRow], LeftOut(frozenset({*VARIANT_COLUMNS, *POOLED_RATE_COLUMNS}))
-    ]
-    behaviour: Annotated[Sequence[BehaviourRow], LeftOut(frozenset(VARIANT_COLUMNS))]
-    thresholds: Annotated[Sequence[ThresholdRow], LeftOut(frozenset(VARIANT_COLUMNS))]
+    rates: Annotated[Sequence[RateRow], LeftOut(VARIANT_COLUMNS | POOLED_RATE_COLUMNS)]
+    behaviour: Annotated[Sequence[BehaviourRow], LeftOut(VARIANT_COLUMNS)]
+    thresholds: Annotated[Sequence[ThresholdRow], LeftOut(VARIANT_COLUMNS)]
     labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
     """None: rates are not corrected by labels."""
     manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None
