@@ -117,6 +117,12 @@ def test_what_cannot_be_added_is_refused_and_nothing_is_written(root, options, m
     assert (root / "params.yaml").read_text("utf-8") == PARAMS
 
 
+def test_options_that_no_reader_takes_are_wrong_usage(root):
+    add(root, "--family", "mine", "--delimiter", "x", code=2)
+    add(root, "--family", "mine", "--format", "xml", code=2)
+    add(root, "--family", "mine", "--format", "inspect", "--prompt", "", code=1)
+
+
 def test_a_key_that_is_taken_is_refused(root):
     done = run(root, "add", root / "texts.jsonl", "--variant", "base", "--family", "mine", code=1)
     assert "is there already" in done.stderr

@@ -47,7 +47,9 @@ def reading_options(function: Function) -> Function:
             help="Column that numbers the texts of a prompt, of a table (default: row order).",
         ),
         click.option(
-            "--delimiter", metavar="CHARACTER", help="Of a .csv file (default: detected)."
+            "--delimiter",
+            type=click.Choice([",", ";", "|", "tab"]),
+            help="Of a .csv file (default: detected).",
         ),
     )
     for option in reversed(options):
@@ -298,7 +300,7 @@ class GivenTexts(NamedTuple):
 def _reader(file: Path, file_format: str | None, *options: str | None) -> TextsConfig:
     from toxtrail.datasets.generated_texts import examine_texts
 
-    prompt, text, sample, delimiter = options
+    prompt, text, sample, delimiter = (value or None for value in options)
     return examine_texts(file, prompt, text, sample, delimiter, file_format)  # type: ignore[arg-type]
 
 
