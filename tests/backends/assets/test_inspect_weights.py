@@ -112,3 +112,13 @@ def test_a_method_that_needs_no_package_is_a_note():
     candidate = examine(Repo(CHECKPOINT, model_type="llama", quantization={"quant_method": "fp8"}))
     assert candidate.unusable == ()
     assert "quantized by fp8" in " ".join(candidate.notes)
+
+
+# --- GGUF files -----------------------------------------------------------------------------------
+
+
+def test_a_part_of_a_split_gguf_file_is_refused_before_the_download():
+    files = {"x-00001-of-00002.gguf": 50, "x-00002-of-00002.gguf": 50, "y-00001-of-00001.gguf": 9}
+    candidate = examine(Repo(files), "hf:org/name@main/x-00001-of-00002.gguf")
+    assert "one of 2 parts" in " ".join(candidate.unusable)
+    assert examine(Repo(files), "hf:org/name@main/y-00001-of-00001.gguf").unusable == ()

@@ -22,6 +22,7 @@ from toxtrail.backends.checkpoint_files.weight_files import (
     has_only_pickled_weights,
     inspect_weights,
     open_gguf,
+    split_gguf_problem,
 )
 from toxtrail.backends.huggingface.weights.adapter_config import CONFIG as ADAPTER_CONFIG
 from toxtrail.backends.huggingface.weights.adapter_config import lora_problems
@@ -152,6 +153,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
             *_missing_weights(kind, files, config),
             *_model_type_problems(kind, model_type, facts.own_code),
             *_quantization_problems(quantization),
+            *_split_problems(address.path),
         ),
     )
 
@@ -254,7 +256,7 @@ def _inspect_gguf(uri: str, path: Path, name: str) -> Candidate:
         tags=_as_strings(metadata("tags")),
         size=0,
         notes=(),
-        unusable=(),
+        unusable=tuple(_split_problems(path.name, gguf_value(reader, "split.count", path.name))),
     )
 
 
@@ -321,6 +323,11 @@ def _tokenizer_notes(kind: str, files: Iterable[str]) -> Iterator[str]:
             "it includes a tokenizer or a chat template; where they differ from the base's, they "
             "are used"
         )
+
+
+def _split_problems(name: str | None, parts: object = None) -> Iterator[str]:
+    if name is not None and (problem := split_gguf_problem(name, parts)):
+        yield problem
 
 
 def _quantization_problems(settings: object) -> Iterator[str]:

@@ -7,6 +7,7 @@ weights could change while their identity stays the same.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -27,6 +28,7 @@ ADAPTER = "adapter_model.safetensors"
 PICKLED_ADAPTER = "adapter_model.bin"
 TOKENIZER_CONFIG = "tokenizer_config.json"
 PICKLED = (".bin", ".pt", ".pth")
+SPLIT_GGUF = re.compile(r"-\d{5}-of-(\d{5})\.gguf$", re.IGNORECASE)
 HEAD = 512
 """Number of leading bytes by which a file's type is detected."""
 DOWNLOAD_AGAIN = "Download it again."
@@ -216,6 +218,23 @@ def gguf_value(reader: GGUFReader, key: str, name: str) -> Any:
     field = reader.get_field(key)
     with library_errors(f"{name}: its metadata {key} cannot be read", DOWNLOAD_AGAIN):
         return None if field is None else field.contents()
+
+
+def split_gguf_problem(name: str, count: object = None) -> str | None:
+    """Explain why one part of a split GGUF file cannot be used; None if it is a complete file.
+
+    Args:
+        count: number of parts in its metadata (`split.count`), if known.
+    """
+    match = SPLIT_GGUF.search(name)
+    parts = int(match[1]) if match else count
+    if not isinstance(parts, int) or parts < 2:
+        return None
+    return (
+        f"it is one of {parts} parts of a split GGUF file, which transformers does not read. Merge "
+        "them (`llama-gguf-split --merge FIRST.gguf MERGED.gguf` of llama.cpp) and use "
+        "file:MERGED.gguf, or use the model's safetensors repository"
+    )
 
 
 def content_problem(path: Path, expected: str = "") -> str | None:

@@ -385,6 +385,24 @@ def test_metadata_of_the_wrong_type_are_named(tmp_path, name, kind):
         read_header(tmp_path / "x.gguf")
 
 
+@pytest.mark.parametrize(("name", "parts"), [("x-00001-of-00003.gguf", None), ("x.gguf", 3)])
+def test_a_part_of_a_split_gguf_file_is_refused_with_the_cure(tmp_path, name, parts):
+    import gguf
+
+    from toxtrail.backends.huggingface.weights.gguf import read_header
+
+    writer = gguf.GGUFWriter(tmp_path / name, "llama")
+    if parts:
+        writer.add_uint16("split.count", parts)
+    writer.add_tensor("a", np.ones(32, np.float32))
+    writer.write_header_to_file()
+    writer.write_kv_data_to_file()
+    writer.write_tensors_to_file()
+    writer.close()
+    with pytest.raises(BackendError, match=r"one of 3 parts.*llama-gguf-split --merge"):
+        read_header(tmp_path / name)
+
+
 def test_a_gguf_file_may_end_in_upper_case(weights, tiny_folder, tmp_path):
     folder = tmp_path / "upper"
     folder.mkdir()

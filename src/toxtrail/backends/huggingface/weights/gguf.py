@@ -22,7 +22,11 @@ from toxtrail.backends.checkpoint_files.converted_copies import (
     converted_copy,
 )
 from toxtrail.backends.checkpoint_files.unexpected_tensors import refuse_unplaced
-from toxtrail.backends.checkpoint_files.weight_files import gguf_value, open_gguf
+from toxtrail.backends.checkpoint_files.weight_files import (
+    gguf_value,
+    open_gguf,
+    split_gguf_problem,
+)
 from toxtrail.backends.huggingface.weights.pretrained import (
     load_tokenizer,
     model_from_config,
@@ -107,9 +111,12 @@ def read_header(path: Path) -> Header:
     """Read the metadata of a GGUF file.
 
     Raises:
-        BackendError: it is not a GGUF file, or it is truncated.
+        BackendError: it is not a GGUF file, it is truncated, or it is one of several parts.
     """
     reader = open_gguf(path, path.name)
+    parts = gguf_value(reader, "split.count", path.name)
+    if problem := split_gguf_problem(path.name, parts):
+        raise BackendError(f"{path.name}: {problem}.")
     return Header(
         quantization=_quantization(reader, path.name),
         license=_typed_metadata(reader, "general.license", str, path.name),
