@@ -166,9 +166,9 @@ def with_pooled(
 
 
 def error_control(summary: ComparisonSummary) -> list[ErrorControlRow]:
-    """Of each scorer: how many differences are claimed, and how many of them have the wrong sign in
-    expectation, which is the sum of their local false sign rates (Stephens 2017,
-    doi:10.1093/biostatistics/kxw041); with what the gate of the pooled model found."""
+    """Return for each scorer the number of claimed differences, and the expected number with the
+    wrong sign: the sum of their local false sign rates (Stephens 2017,
+    doi:10.1093/biostatistics/kxw041)."""
     left_out = ScorerPooling(status="left out", reason="nothing was pooled")
     result = []
     for scorer in sorted({row.scorer for row in summary.pairs}):
@@ -318,7 +318,7 @@ NAMING = {"variant", "a", "b", "parent"}
 
 
 def _relabelled(value: Any, labels: Mapping[str, str]) -> Any:
-    """The rows or summaries with the labels in place of the names."""
+    """Return the rows or summaries with the labels in place of the names."""
     if isinstance(value, list | tuple):
         return [_relabelled(item, labels) for item in value]
     if not is_dataclass(value) or isinstance(value, type):

@@ -241,10 +241,10 @@ def _unpaired_row(
     among: int,
     config: PosteriorConfig,
 ) -> PairRow:
-    """The row without what needs a prompt scored for both in every subset.
+    """Return a row without the columns that need a prompt scored for both in every subset.
 
     Args:
-        among: differences among which a headline names the largest.
+        among: number of differences among which a headline names the largest.
     """
     counts = pair_counts(*(np.concatenate(variant_labels) for variant_labels in view.labels))
     score, highest = _means(view, config.level)
@@ -345,8 +345,8 @@ def _with_difference(
 
 
 def _simultaneous(pairs: Pairs, differences: int, config: PosteriorConfig) -> Interval:
-    """The interval that holds together with those of all differences among which a headline names
-    the largest."""
+    """Return the interval that covers simultaneously with those of all differences among which a
+    headline names the largest."""
     level = simultaneous_level(config.level, differences)
     wider = pair_posterior(pairs.at_level(level), config.prior).interval(level)
     return wider.around(pairs.estimate)
@@ -372,7 +372,7 @@ def _corrected(
 
 
 def _sensitivity(posterior: PairedPosterior | WeightedMean) -> Sensitivity | None:
-    """None for the bootstrap, which has no prior."""
+    """Return the prior sensitivity; None for the bootstrap, which has no prior."""
     if not isinstance(posterior, PairedPosterior):
         return None
     n = SENSITIVITY_POINTS // STORED_CHAINS * STORED_CHAINS
@@ -413,7 +413,7 @@ def _resolution(
 
 
 def _means(view: View, level: float) -> list[MeanEstimate]:
-    """Of the differences of the mean score, and of a prompt's highest."""
+    """Return the differences of the mean score, and of the highest score of a prompt."""
     values = [
         [steps[np.isfinite(steps[:, column]), column] for steps in view.means] for column in (0, 1)
     ]

@@ -119,7 +119,7 @@ def _withheld_reasons(status: Mapping[str, ScorerPooling]) -> dict[tuple[str | N
 
 
 def _names(row: PooledRateRow | PooledPairRow | WithheldRow) -> tuple[str | None, ...]:
-    """The variant of a rate, or the two of a difference."""
+    """Return the variant of a rate, or the two variants of a difference."""
     if isinstance(row, PooledRateRow):
         return (row.variant,)
     if isinstance(row, PooledPairRow):

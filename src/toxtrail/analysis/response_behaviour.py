@@ -63,8 +63,12 @@ def behaviour_pairs(
 
 
 def said_less(row: BehaviourPairRow) -> str:
-    """In what b says less than a: names of symptoms that are credibly more frequent, and `shorter`;
-    empty if in nothing."""
+    """Return in what b produces less text than a: flags that are credibly more frequent, and
+    `shorter`; empty if in nothing.
+
+    Args:
+        row: of `behaviour_pairs`.
+    """
     symptoms = [name for name, difference in row.flags.items() if difference.verdict == "higher"]
     return ", ".join([*symptoms, *(["shorter"] if row.tokens_verdict == "lower" else [])])
 
@@ -165,7 +169,7 @@ def _pair_row(
     weights: Sequence[float],
     config: PosteriorConfig,
 ) -> BehaviourPairRow:
-    """Of the prompts that have a continuation of both, each subset by its weight."""
+    """Return the differences for prompts with a continuation of both, with subsets weighted."""
     both = [frozenset(x.prompts) & frozenset(y.prompts) for x, y in zip(a, b, strict=True)]
     in_a, in_b = (
         [
@@ -217,10 +221,10 @@ def _length_difference(
     level: float,
     clusters: Clusters | None,
 ) -> tuple[FlagDifference, float | None]:
-    """Of the mean length in tokens, and as a share of a's.
+    """Return the difference of the mean length in tokens, and as a share of a's.
 
     Args:
-        a, b: of each subset, (prompt,), the same prompts.
+        a, b: for each subset, (prompt,), the same prompts.
     """
     steps = [y - x for x, y in zip(a, b, strict=True)]
     has_values = all(subset_steps.size for subset_steps in steps)

@@ -46,7 +46,7 @@ class SubsetResponses(NamedTuple):
     """Prompt -> cluster, for prompts that have one."""
 
     def token_values(self) -> Floats:
-        """(asked prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
+        """Return (prompt,), in alphabetical order: `tokens`, NaN without a continuation."""
         values = np.full(len(self.prompt_ids), np.nan)
         values[membership_mask(sorted(self.prompt_ids), frozenset(self.prompts))] = self.tokens
         return values

@@ -73,7 +73,7 @@ def compare_scored_files(
 
 
 def _text_counts(texts: Iterable[GeneratedText]) -> Mapping[str, int]:
-    """Prompt without surrounding white space -> number of its texts."""
+    """Return prompt without surrounding white space -> number of its texts."""
     counts: dict[str, int] = {}
     for prompt, prompt_texts in group_by_prompt(texts).items():
         counts[prompt.strip()] = counts.get(prompt.strip(), 0) + len(prompt_texts)

@@ -173,7 +173,7 @@ def _clusters(cells: Sequence[SubsetScores], level: float) -> Clusters | None:
 
 
 def variant_identity(variant: str, variant_config: VariantConfig) -> VariantIdentity:
-    """Who a summary is of."""
+    """Return the columns that identify the variant."""
     return VariantIdentity(
         variant=variant,
         family=variant_config.family,
@@ -297,7 +297,8 @@ def _rate(view: View, labels: Sequence[Floats], config: PosteriorConfig) -> Rate
 
 
 def _means(view: View, level: float) -> list[MeanEstimate]:
-    """Of the mean score, and of a prompt's highest: the columns of `score_values`."""
+    """Return the means of the mean score, and of the highest score of a prompt: the columns of
+    `score_values`."""
     values = [cell.score_values() for cell in view.cells]
     finite_scores = [
         [scores[np.isfinite(scores[:, column]), column] for scores in values] for column in (0, 1)
