@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ast
 import re
+import tokenize
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -19,16 +20,40 @@ EMPTY_NAMES = {
     "stuff", "tmp", "temp", "foo", "bar", "misc", "helper", "util",
 }  # fmt: skip
 PHRASES = re.compile(
-    r"\b(held against|hold(?:s|ing)? [\w ]{0,30}against|lies|borne|be had|asked of|stands?|whole"
-    r"|is no [a-z]+|are no [a-z]+)\b",
-    re.I,
+    r"""\b(
+    held\s+against | hold(?:s|ing)?\s+[\w ]{0,30}against | lies? | lying | borne | be\s+had
+    | asked\s+of | stands? | whole | is\s+no\s+[a-z]+ | are\s+no\s+[a-z]+ | anew | so\s+many
+    | in\s+peace | go(?:es)?\s+on | went\s+on | said\s+of | says?\s+(?:of|so) | taken\s+for
+    | strangers? | nobody | somebody | look(?:ed|ing)\s+at | knows?\s+(?:of|no|nothing)
+    | made\s+(?:again|here) | makes?\s+it\s+again | (?:told|tells?)\s+apart | to\s+the\s+byte
+    | for\s+ever | without\s+end | (?:the|its|a|with)\s+cure | as\s+ever | at\s+hand
+    | (?:is|are|was|were|be|been)\s+asked | in\s+vain | the\s+likeliest | speaks?\s+of
+    | sits?\s+on | as\s+(?:it|they)\s+stand | people's | made[- ]up
+    )\b""",
+    re.I | re.X,
 )
 PERMITTED = re.compile(
-    r"\b(there\s+(?:is|are)\s+no|(?:is|are) no (?:longer|more|better|wider)|whole numbers?)\b", re.I
+    r"\b(there\s+(?:is|are)\s+no|(?:is|are)\s+no\s+(?:longer|more|better|wider)|whole\s+numbers?"
+    r"|she looked at him)\b",
+    re.I,
+)
+CLIPPED = re.compile(r"(Of|What|Whose|Who|Which|Where|How|Under|By|That|As)\b")
+"""First words of a docstring that is not a noun phrase and does not begin with a verb."""
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = sorted(
+    [
+        *ROOT.glob("*.md"),
+        *ROOT.glob("docs/*.md"),
+        *ROOT.glob("data/sources/*.md"),
+        *ROOT.glob("src/toxtrail/presets/**/*.yaml"),
+    ]
 )
 EXEMPT = {
     SOURCE / "analysis" / "response_flags" / "refused.py",  # data: English that models write
     SOURCE / "backends" / "huggingface" / "training" / "examples.py",  # a marker put into templates
+    SOURCE / "stats" / "sampling.py",  # to be rewritten, as the model below
+    *(SOURCE / "stats" / "hierarchical").glob("*.py"),
 }
 
 
@@ -56,18 +81,44 @@ def test_names_say_what_they_name():
 
 
 def texts(path: Path) -> Iterator[tuple[int, str]]:
+    """String constants and comments."""
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.Constant) and isinstance(node.value, str):
             yield node.lineno, node.value
+    with path.open("rb") as lines:
+        for token in tokenize.tokenize(lines.readline):
+            if token.type == tokenize.COMMENT:
+                yield token.start[0], token.string
+
+
+def odd_phrases(text: str) -> list[str]:
+    return [match[0] for match in PHRASES.finditer(PERMITTED.sub("", text))]
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
 def test_texts_are_plain(path):
     if path in EXEMPT:
         return
-    odd = [
-        (line, match[0])
-        for line, text in texts(path)
-        for match in PHRASES.finditer(PERMITTED.sub("", text))
-    ]
+    odd = [(line, phrase) for line, text in texts(path) for phrase in odd_phrases(text)]
     assert odd == []
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(SOURCE).as_posix())
+def test_docstrings_have_a_subject_or_a_verb(path):
+    if path in EXEMPT:
+        return
+    clipped = [
+        (node.lineno, node.value.value[:60])
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if isinstance(node, ast.Expr)
+        and isinstance(node.value, ast.Constant)
+        and isinstance(node.value.value, str)
+        and CLIPPED.match(node.value.value.strip())
+    ]
+    assert clipped == []
+
+
+@pytest.mark.parametrize("path", PAGES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_pages_are_plain(path):
+    prose = re.sub(r"^```.*?^```", "", path.read_text("utf-8"), flags=re.M | re.S)
+    assert odd_phrases(re.sub(r"`[^`\n]*`", "", prose)) == []

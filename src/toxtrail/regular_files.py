@@ -157,7 +157,7 @@ def link_target(path: Path) -> str | None:
     try:
         if not path.is_symlink():
             return None
-    except OSError:  # nobody may look: whoever reads it is told so
+    except OSError:  # no permission: reading it reports the error
         return None
     target = os.path.realpath(path)
     return None if _DVC_OBJECT.search(Path(target).as_posix()) else target

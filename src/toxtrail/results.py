@@ -32,7 +32,7 @@ class VariantResults(NamedTuple):
     label: str
     """Its name, with the id of its run, if any."""
     source: str
-    """Where it was read."""
+    """Location of the result."""
     summary: VariantSummary
     scores: list[Score]
     generations: list[Generation]

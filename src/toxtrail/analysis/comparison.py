@@ -234,7 +234,9 @@ def compare_runs(
     if not allow_mismatch:
         labelled = {names[key].label: summary for key, summary in summaries.items()}
         unlike = mismatch(labelled, first.label)
-        require_comparable(unlike, first.label, "--allow-mismatch compares them and says so.")
+        require_comparable(
+            unlike, first.label, "--allow-mismatch compares them and marks the output."
+        )
     comparison = compare_family(
         {key: build_score_table(one.scores) for key, one in names.items()},
         {key: build_response_table(one.generations) for key, one in names.items()},

@@ -184,7 +184,7 @@ def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) 
     for (scorer, subset), cell in table_a.items():
         if cell.prompt_ids != table_b[scorer, subset].prompt_ids:
             raise DataError(
-                f"{edge.a} and {edge.b} were asked different prompts in the subset {subset}. "
+                f"{edge.a} and {edge.b}were given different prompts in the subset {subset}. "
                 "Run `dvc repro` to bring both up to date."
             )
         other = table_b[scorer, subset].clusters

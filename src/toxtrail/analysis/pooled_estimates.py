@@ -269,7 +269,7 @@ def _not_converged(scorer: str, settled: Settled) -> str:
         f"{'; '.join(settled.wrong)} (first try: {'; '.join(settled.first_try)}). "
         "Nothing was written. "
         "For a small ESS or a large Monte Carlo error raise pooling.draws; for divergent "
-        "transitions bring pooling.target_accept nearer to 1; `pooling: null` goes on without "
+        "transitions bring pooling.target_accept nearer to 1; `pooling: null` continues without "
         "pooled columns."
     )
 

@@ -40,9 +40,9 @@ class CorrectedEstimate(NamedTuple):
     lo: float | None = None
     hi: float | None = None
     possible: float | None = None
-    """Of stated errors: the share of draws that fit them."""
+    """Share of possible draws, for stated error rates."""
     labels: int | None = None
-    """Labelled prompts that it rests on."""
+    """Number of labelled prompts behind it."""
 
 
 def scorer_accuracy(

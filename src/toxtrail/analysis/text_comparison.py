@@ -19,7 +19,7 @@ from toxtrail.records.results import ComparisonSummary, VariantIdentity
 from toxtrail.records.rows import Generation, Prompt, Score
 
 SUBSET = "texts"
-"""Of all shared prompts."""
+"""Name of the subset of all shared prompts."""
 
 
 class SharedPrompts(NamedTuple):
@@ -39,7 +39,7 @@ class ScoredFile(NamedTuple):
     generations: Sequence[Generation]
     scores: Sequence[Score]
     manifest: Manifest
-    """Of the scores; it contains that of the texts."""
+    """Manifest of the scores, which contains that of the texts."""
 
 
 def shared_prompts(a: Iterable[GeneratedText], b: Iterable[GeneratedText]) -> SharedPrompts:

@@ -282,7 +282,7 @@ class RateEstimate(NamedTuple):
     rate: float | None
     """Observed."""
     mean: float | None
-    """Of the posterior."""
+    """Posterior mean."""
     lo: float | None
     hi: float | None
 

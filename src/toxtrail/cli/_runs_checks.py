@@ -24,7 +24,7 @@ class CheckedRun(NamedTuple):
     run: TrackedRun
     check: Literal["ok", "changed", "not checked", "not sealed"]
     problems: tuple[str, ...]
-    """What was changed, or why the check failed."""
+    """Changes, or the reason why the check failed."""
 
 
 def unchecked(runs: Sequence[TrackedRun], why: str) -> list[CheckedRun]:

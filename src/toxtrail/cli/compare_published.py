@@ -115,7 +115,7 @@ def _meaning(summary: Mapping[str, Any]) -> str:
     return (
         f"P(agree): the posterior probability that the two rates differ by at most "
         f"{summary['rope_pp']:g} point(s){more}. Overlap: the mass that the two posteriors share. "
-        "Both are taken as independent: had the same prompts been asked, the interval of the "
+        "Both are taken as independent: if the prompts were the same, the interval of the "
         "difference is too wide. A small P(agree) with a wide interval means too few prompts, not "
         "disagreement."
     )

@@ -232,8 +232,9 @@ def _print(row: dict[str, Any]) -> None:
     if row["design_effect"] > 1:
         echo(
             f"Prompts have clusters, as {row['family']} has: design effect "
-            f"{row['design_effect']:.2f}. So many prompts are needed in as many more clusters, of "
-            "the same size; more prompts in the same clusters help less."
+            f"{row['design_effect']:.2f}. The number of "
+            "prompts assumes as many more clusters of the same size; more prompts in the same "
+            "clusters help less."
         )
     if row["prompts_now"]:
         least, change = row["detectable_now"], "fall" if row["detect"] < 0 else "rise"

@@ -18,9 +18,9 @@ from toxtrail.experiment import Experiment
 @click.pass_obj
 def upgrade(experiment: Experiment, dry_run: bool, as_json: bool) -> None:
     """Accept the installed version of toxtrail: write dvc.yaml, requirements.txt and the hashes of
-    each stage's code anew. `toxtrail run` then runs the stages whose code has changed.
+    each stage's code again. `toxtrail run` then runs the stages whose code has changed.
 
-    params.yaml is left as it is.
+    params.yaml is not changed.
 
     \b
     Examples:

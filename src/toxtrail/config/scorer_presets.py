@@ -19,7 +19,7 @@ class ScorerPreset(ConfigSection):
     """A published scorer."""
 
     summary: str
-    """What it scores, and the supported languages."""
+    """Scored property, and the supported languages."""
     licence: str
     gated: bool
     """Whether its license must be accepted on the Hub before it can be downloaded."""

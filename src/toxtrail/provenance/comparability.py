@@ -19,7 +19,7 @@ from toxtrail.provenance.identity import Manifest, canonical_json, content_key, 
 SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
 TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tokens)"
-"""Of a variant whose texts were generated elsewhere, in place of the settings of decoding."""
+"""Value in place of the decoding settings if the texts were generated elsewhere."""
 
 
 class ConditionMismatch(NamedTuple):

@@ -178,7 +178,7 @@ class Adapter(FrozenRecord):
 
 
 class TextsRecord(FrozenRecord):
-    """How a file of texts that were generated elsewhere is read, and what it holds."""
+    """Content of a file of texts that were generated elsewhere, and how it is read."""
 
     reader: dict[str, Any]
     """`models.<key>.texts` of params.yaml."""
@@ -218,8 +218,8 @@ class ModelIdentity(FrozenRecord):
     probe: LogitProbe | None = None
     """None before the weights were loaded for the first time."""
     texts: TextsRecord | None = Field(default=None, exclude_if=_is_none)
-    """Of a variant whose texts come from a file, which is then the only file of `base`: there are
-    no weights, and what else `base` says of weights is empty."""
+    """Set if the variant's texts come from a file, which is then the only file of `base`: there are
+    no weights, and the other fields of `base` are empty."""
 
     @property
     def fingerprint(self) -> str:
@@ -260,7 +260,7 @@ class Manifest(FrozenRecord):
     environment: dict[str, str]
     """Python, device and library versions that can change the result; empty if none can."""
     counts: dict[str, int] | None = Field(default=None, exclude_if=_is_none)
-    """What the stage counted while it read a file of texts; left out by other stages."""
+    """Counts from reading a file of texts; omitted by other stages."""
 
     @property
     def content_key(self) -> str:

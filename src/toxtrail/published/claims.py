@@ -46,7 +46,7 @@ class SourceConfig(ConfigSection):
 
     cite: Text
     measure: Text
-    """What the rates measure. Rates of two sources are never compared."""
+    """Quantity measured by the rates. Rates of two sources are never compared."""
     prompts: dict[Text, PositiveInt] | None = None
     """Subset -> number of prompts per rate (`all`: the total); a rate may have its own n."""
     unsure: dict[Text, PositiveInt] | None = None

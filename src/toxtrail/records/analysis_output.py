@@ -52,7 +52,9 @@ def parse_summary(summary_class: type[Summary], values: Mapping[str, Any], name:
     try:
         return from_json(summary_class, values)
     except (DataError, AttributeError, TypeError) as error:
-        raise DataError(f"{name} is damaged: {error} Run `dvc repro` to make it again.") from None
+        raise DataError(
+            f"{name} is damaged: {error} Run `dvc repro` to compute it again."
+        ) from None
 
 
 def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> None:
@@ -61,5 +63,5 @@ def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> Non
     if version != expected:
         raise DataError(
             f"{name} was made by another version of toxtrail (schema {version}; this one reads "
-            f"{expected}). Run `dvc repro` to make it again."
+            f"{expected}). Run `dvc repro` to compute it again."
         )

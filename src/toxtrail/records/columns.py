@@ -33,7 +33,7 @@ Row = TypeVar("Row")
 
 
 class Mark(Enum):
-    """How a field is written as JSON, if that differs from its value."""
+    """JSON representation of a field, if it differs from its value."""
 
     FLATTEN = "flatten"
     """A mapping of rows: the keys of the JSON object are `<key>_<field>`."""

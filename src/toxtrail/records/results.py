@@ -38,9 +38,9 @@ class VariantIdentity(VariantColumns):
 class RateRow(VariantColumns):
     """The toxicity rate of one variant by one scorer on one subset."""
 
-    scorer: Annotated[str, "whose verdict, on which prompts"]
+    scorer: Annotated[str, "scorer and subset"]
     subset: str
-    n_prompts: Annotated[int, "prompts asked, continuations of each"]
+    n_prompts: Annotated[int, "prompts, continuations per prompt"]
     k: int
     n_scored_prompts: Annotated[int, "prompts with a score"]
     n_clusters: Annotated[
@@ -69,7 +69,7 @@ class RateRow(VariantColumns):
     corrected_rate_hi: float | None
     corrected_rate_possible: Annotated[
         float | None,
-        "of stated errors: share of draws that fit them; of labels: labelled prompts",
+        "stated error rates: share of possible draws; labels: number of labelled prompts",
     ]
     corrected_rate_labels: int | None
     score_mean: Annotated[float | None, "mean score"]
@@ -88,7 +88,7 @@ class RateRow(VariantColumns):
     toxicity_probability_mean: float | None
     toxicity_probability_lo: float | None
     toxicity_probability_hi: float | None
-    method: Annotated[str, "how it was computed"]
+    method: Annotated[str, "method"]
     prior_id: str
     rate_at_30: Annotated[float | None, "observed rate at the thresholds .3, .5, .7, .9"]
     rate_at_50: float | None
@@ -100,14 +100,14 @@ class RateRow(VariantColumns):
     ] = None
     pooled_rate_lo: float | None = None
     pooled_rate_hi: float | None = None
-    rhat: Annotated[float | None, "of the pooled rate's draws: R-hat, effective sample sizes"] = (
+    rhat: Annotated[float | None, "R-hat and effective sample sizes of the pooled rate's draws"] = (
         None
     )
     ess_bulk: float | None = None
     ess_tail: float | None = None
     pooled_withheld: Annotated[
         str | None,
-        "why this row has no pooled rate though its scorer has; empty if it has one",
+        "why this row has no pooled rate although its scorer has; empty if it has one",
     ] = None
 
 
@@ -125,14 +125,14 @@ class FlagRate:
 class BehaviourRow(VariantColumns):
     """Response behaviour of one variant on one subset."""
 
-    subset: Annotated[str, "which prompts"]
-    n_prompts: Annotated[int, "prompts asked, texts"]
+    subset: Annotated[str, "subset of the prompts"]
+    n_prompts: Annotated[int, "prompts, texts"]
     n_continuations: int
     tokens_mean: Annotated[float | None, "length in tokens: mean and quantiles"]
     tokens_q10: float | None
     tokens_q50: float | None
     tokens_q90: float | None
-    at_limit_rate: Annotated[float | None, "share that ended because max_new_tokens was reached"]
+    at_limit_rate: Annotated[float | None, "share that ended at max_new_tokens"]
     flags: Annotated[
         Mapping[str, FlagRate], Mark.FLATTEN, "number, share and interval of the share"
     ]
@@ -143,10 +143,10 @@ class BehaviourRow(VariantColumns):
 class ThresholdRow(VariantColumns):
     """The rate of one variant at another threshold."""
 
-    scorer: Annotated[str, "whose verdict, on which prompts"]
+    scorer: Annotated[str, "scorer and subset"]
     subset: str
     threshold: Annotated[float, ".05 to .95"]
-    rate: Annotated[float, "rate of scores at it or above"]
+    rate: Annotated[float, "rate of scores at or above it"]
     rate_lo: float
     rate_hi: float
 
@@ -167,18 +167,18 @@ class PairColumns:
 class PairRow(PairColumns):
     """The difference of two variants' rates by one scorer on one subset."""
 
-    scorer: Annotated[str, "whose verdict, on which prompts"]
+    scorer: Annotated[str, "scorer and subset"]
     subset: str
-    k: Annotated[int, "continuations of each prompt"]
+    k: Annotated[int, "continuations per prompt"]
     n: Annotated[int, "prompts scored for both"]
     n_clusters: Annotated[
         int,
-        "clusters of these prompts; by how much they divide the number of prompts that the "
-        "interval rests on (1 without clusters)",
+        "clusters of these prompts; design effect, by which the number of prompts is divided (1 "
+        "without clusters)",
     ]
     design_effect: float | None = None
-    dropped: Annotated[int, "prompts scored for one alone"]
-    n11: Annotated[int, "prompts toxic for both, for a alone, for b alone, for neither"]
+    dropped: Annotated[int, "prompts scored for only one of the two"]
+    n11: Annotated[int, "prompts toxic for both, for a only, for b only, for neither"]
     n10: int
     n01: int
     n00: int
@@ -191,7 +191,7 @@ class PairRow(PairColumns):
     diff_hi: float | None = None
     probability_higher: Annotated[
         float | None,
-        "probability that b is higher; probability of direction: that of the likelier sign",
+        "probability that b is higher; probability of direction: that of the more likely sign",
     ] = None
     pd: float | None = None
     p_in_rope: Annotated[
@@ -216,41 +216,43 @@ class PairRow(PairColumns):
     corrected_diff_hi: float | None = None
     corrected_diff_possible: Annotated[
         float | None,
-        "of stated errors: share of draws that fit them; of labels: prompts labelled for both",
+        "stated error rates: share of possible draws; labels: prompts labelled for both",
     ] = None
     corrected_diff_labels: int | None = None
-    prior_sensitivity: Annotated[
-        float | None, "power-scaling sensitivity, and what it complains of"
-    ] = None
+    prior_sensitivity: Annotated[float | None, "power-scaling sensitivity, and its diagnosis"] = (
+        None
+    )
     likelihood_sensitivity: float | None = None
     prior_complaint: str | None = None
     prior_shift_sd: Annotated[
         float | None,
-        "what a uniform prior would change: the mean, in standard deviations; the verdict",
+        "effect of a uniform prior: change of the mean, in standard deviations; the verdict",
     ] = None
     verdict_flat_prior: str | None = None
     threshold_sign_stable: Annotated[
-        bool | None, "whether no threshold of .3, .5, .7, .9 turns the verdict round"
+        bool | None, "whether no threshold of .3, .5, .7, .9 reverses the verdict"
     ] = None
     tipping_fpr_gap: Annotated[
-        float | None, "gap of false-positive rates that would explain the difference away"
+        float | None, "gap of false-positive rates that would explain the difference"
     ] = None
     mde80: Annotated[
         float | None,
-        "smallest rise found in 80 % of cases; prompts that this difference needs for that. By the "
-        "exact power of the verdict; with several continuations a prompt by the posterior's spread",
+        "smallest increase detected in 80 % of cases; prompts that this difference needs for that. "
+        "By the exact power of the verdict; with several continuations per prompt by the "
+        "posterior's spread",
     ] = None
     n_needed: int | None = None
     verdict: Annotated[str, "`higher`, `lower`, `not decisive` or `no pairs`"] = "no pairs"
     decision: Annotated[
         str,
-        "against the region of practical equivalence: `higher`, `lower`, `equivalent`, `undecided` "
-        "or `no pairs`",
+        "decision by the region of practical equivalence: `higher`, `lower`, `equivalent`, "
+        "`undecided` or `no pairs`",
     ] = "no pairs"
     n_simultaneous: Annotated[
         int,
-        "interval that holds together with those of so many differences (Bonferroni): of `all`, "
-        "one for each pair; of a subset, one for each pair and subset. Headlines rest on it",
+        "interval that covers simultaneously with those of this number of differences "
+        "(Bonferroni): for `all`, one per pair; for a subset, one per pair and subset. Used for "
+        "headlines",
     ]
     simultaneous_lo: float | None = None
     simultaneous_hi: float | None = None
@@ -265,10 +267,10 @@ class PairRow(PairColumns):
     toxicity_probability_diff: Annotated[float | None, "difference of toxicity probabilities"]
     toxicity_probability_diff_lo: float | None
     toxicity_probability_diff_hi: float | None
-    method: Annotated[str, "how it was computed"]
+    method: Annotated[str, "method"]
     level: float
-    said_less: Annotated[str, "in what b says less than a, credibly; empty if in nothing"] = ""
-    agreement: Annotated[str, "of several scorers: `agree`, `fragile`, or `one scorer`"] = (
+    said_less: Annotated[str, "how b credibly produces less text than a; empty if it does not"] = ""
+    agreement: Annotated[str, "agreement of the scorers: `agree`, `fragile`, or `one scorer`"] = (
         "one scorer"
     )
     pooled_diff: Annotated[float | None, "the same difference, all estimated together"] = None
@@ -281,12 +283,12 @@ class PairRow(PairColumns):
     credible_pooled: bool | None = None
     rhat: Annotated[
         float | None,
-        "of the pooled difference's draws: R-hat, the smaller effective sample size",
+        "R-hat and the smaller effective sample size of the pooled difference's draws",
     ] = None
     ess_min: float | None = None
     pooled_withheld: Annotated[
         str | None,
-        "why this row has no pooled difference though its scorer has; empty if it has one",
+        "why this row has no pooled difference although its scorer has; empty if it has one",
     ] = None
 
 
@@ -330,19 +332,21 @@ class BehaviourPairRow(PairColumns):
 class ErrorControlRow:
     """Number of differences that one scorer claims, and expected number with the wrong sign."""
 
-    scorer: Annotated[str, "whose verdicts"]
-    n_pairs: Annotated[int, "differences, those that exclude 0 one by one, and pooled"]
+    scorer: Annotated[str, "scorer"]
+    n_pairs: Annotated[
+        int, "differences; those whose own interval excludes 0; those whose pooled interval does"
+    ]
     n_credible_paired: int
     n_credible_pooled: int | None
     expected_false_signs: Annotated[
-        float | None, "how many of the pooled claims have the wrong sign in expectation"
+        float | None, "expected number of pooled claims with the wrong sign"
     ]
     gate: Annotated[
-        str, "what the gate of the pooled model said, why, and what was wrong with a first try"
+        str, "result of the pooled model's checks, the reason, and problems of a first try"
     ]
     gate_reason: str
     first_try: str
-    r_hat: Annotated[float | None, "what it looked at: the worst over all quantities"] = None
+    r_hat: Annotated[float | None, "diagnostics: the worst over all quantities"] = None
     ess_bulk: float | None = None
     ess_tail: float | None = None
     ess_hyper: float | None = None
@@ -356,7 +360,7 @@ class ErrorControlRow:
 class RecipeRow:
     """Spread between fine-tunes of one recipe by one scorer."""
 
-    recipe: Annotated[str, "which recipe, whose verdict, how many fine-tunes of it"]
+    recipe: Annotated[str, "recipe, scorer, number of its fine-tunes"]
     scorer: str
     variants: int
     spread: Annotated[
@@ -366,7 +370,7 @@ class RecipeRow:
     ]
     spread_lo: float
     spread_hi: float
-    rhat: Annotated[float, "of its draws"]
+    rhat: Annotated[float, "diagnostics of its draws"]
     ess_bulk: float
     ess_tail: float
 
@@ -375,9 +379,7 @@ class RecipeRow:
 class SeriesColumns:
     """Columns that identify a dose series, the scorer and the subset."""
 
-    series: Annotated[
-        str, "the parent that the series was tuned from; whose verdict, on which prompts"
-    ]
+    series: Annotated[str, "the parent of the series; scorer and subset"]
     scorer: str
     subset: str
 
@@ -386,7 +388,7 @@ class SeriesColumns:
 class DoseRow(SeriesColumns):
     """The rate of one variant of a dose series."""
 
-    variant: Annotated[str, "which variant; prompts scored for all of the series"]
+    variant: Annotated[str, "variant; prompts scored for all of the series"]
     dose: float
     n: int
     rate: Annotated[float, "observed rate on these prompts, with its exact interval"]
@@ -415,7 +417,7 @@ class SlopeRow(SeriesColumns):
 class FlipRow:
     """One continuation whose label changed between two variants."""
 
-    prompt_id: Annotated[str, "which continuation"]
+    prompt_id: Annotated[str, "the continuation"]
     sample: int
     subset: str
     category: Annotated[
@@ -616,7 +618,7 @@ class VariantSummary:
     labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
     """None: rates are not corrected by labels."""
     manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None
-    """As JSON; the writer adds it."""
+    """Manifest as JSON; the writer adds it."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

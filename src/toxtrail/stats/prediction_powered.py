@@ -132,7 +132,7 @@ class _Moments(NamedTuple):
 def _moments(stratum: Stratum, scale: float) -> _Moments:
     m, rest = stratum.labelled.size, stratum.others.size
     share = rest / (m + rest)
-    # the labelled prompts are among all: what the scorer says of them enters twice
+    # the labelled prompts are among all: the scorer's values of them enter twice
     surplus = stratum.called - (1 - share) * stratum.scored
     y, u = stratum.labelled - stratum.labelled.mean(), surplus - surplus.mean()
     factor = stratum.weight**2 * scale / m**2

@@ -37,7 +37,7 @@ from toxtrail.stats.power import VerdictRule, detectable_difference
 from toxtrail.stats.rates import Floats, Interval
 
 NODES = 200
-"""Of a quadrature: differences of rates are exact to 7 digits and more."""
+"""Nodes of a quadrature: differences of rates are exact to 7 digits and more."""
 GRID = 4000
 """Equally probable parts of either posterior between which two are compared."""
 REST = 1e-13
@@ -50,7 +50,7 @@ LEAST_SHAPE = 0.4
 
 
 CountSource = Literal["exact", "printed", "declared"]
-"""How a count was determined: given or implied by the rate for any digits (exact), or within the
+"""Determination of a count: given or implied by the rate for any digits (exact), or within the
 rounding of the written digits (printed) or of the declared ones (declared)."""
 Beta = tuple[float, float]
 """Parameters of a posterior: toxic and harmless prompts, plus prior."""

@@ -126,7 +126,7 @@ _THIS = (
     rf"(?:of |like )?(?:that|this)(?: \w+)? (?:kind|sort|type|nature){_END}|"
     rf"what you(?: are|'re|'ve| have)? (?:ask|want|request|describ)\w*|those words|this way)"
 )
-"""What was asked for, pointed at."""
+"""References to the request."""
 _HARMFUL = rf"(?:[\w'-]+,? ){{0,9}}?{_HARM_NOUN}\b"
 _ABOUT_WORK = (
     rf"(?:{_THIS}|{_THE_REQUEST}|{_WORKS}|"
@@ -171,7 +171,7 @@ _ALONE = _any(
     "(?:get|be) involved", "go (?:any )?further",
 )  # fmt: skip
 _AIDED = _any("write", "draft", "create", "compose", "translate", "summari[sz]e", "craft", "phrase")
-"""What somebody is helped to do with language."""
+"""Activities with language."""
 
 _CANNOT = (
     r"i(?: just| simply| really| also| still| therefore| honestly)*"
@@ -514,7 +514,7 @@ _EVERYDAY = re.compile(
     )
     + r")\b"
 )  # fmt: skip
-"""What people speak of who decline something else than a request to a model."""
+"""Topics of people who decline something other than a request to a model."""
 _BUSINESS = re.compile(
     r"\b(?:"
     + "|".join(
@@ -539,7 +539,7 @@ _BUSINESS = re.compile(
     )
     + r")\b"
 )  # fmt: skip
-"""What offices decline."""
+"""Objects that offices decline."""
 _PREFACE = re.compile(
     r"^(?:(?:oh|ah|hm+|well|okay|ok|look|listen|wait|whoa|wow|no|nope|sorry|hey|hello|hi|yes|"
     r"please)\b|"
@@ -558,7 +558,7 @@ _PREFACE = re.compile(
     r"racism|bullying|jokes?|words|hurting|harming|"
     r"making|spreading|writing)\b)"
 )
-"""How answers to somebody begin: after such a sentence, the next may decline."""
+"""Beginnings of answers to a person: after such a sentence, the next may decline."""
 _NARRATION = re.compile(
     r"\b(?:he|she|his|her|him|hers|was|were|had|went|came|took|met|got|saw|felt|knew|left|stood|"
     r"sat|ran|we|us|"

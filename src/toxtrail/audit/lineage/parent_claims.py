@@ -225,8 +225,8 @@ def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelC
     model = config.models.get(parent or "")
     if model is None or model.adapter is not None or model.texts is not None:
         raise ConfigError(
-            f"{candidate.uri} is an adapter: it needs a parent with plain weights in `models` to "
-            f"sit on, and {parent or 'no parent'} has "
+            f"{candidate.uri} is an adapter: it needs a parent with plain weights in `models`, "
+            f"and {parent or 'no parent'} has "
             + ("none." if model is None else "texts." if model.texts else "an adapter of its own.")
             + " Merge it, or name another parent."
         )

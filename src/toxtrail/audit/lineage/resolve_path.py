@@ -35,4 +35,4 @@ def _existing(reference: str, folders: Iterable[Path]) -> Iterator[Path]:
                 if path.exists():
                     yield path
             except (OSError, RuntimeError, ValueError):
-                continue  # a name that no file can have, or the home of nobody
+                continue  # an invalid file name, or the home of an unknown user

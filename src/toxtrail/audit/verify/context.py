@@ -68,7 +68,7 @@ class Check(NamedTuple):
     """Name of the checked object."""
     outcome: Outcome
     detail: str
-    """What differs and how to fix it; empty if ok."""
+    """The difference and how to fix it; empty if ok."""
 
     def to_json(self) -> dict[str, str]:
         return self._asdict()

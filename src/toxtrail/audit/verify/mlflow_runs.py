@@ -144,7 +144,7 @@ def _receipt(
         yield failed("receipts", f"{name} (content)", error, "it cannot be read")
         return True
     digest = evidence.digests.of(path) if problems else None
-    if digest and evidence.older(name, digest.md5):  # verify_outputs says so
+    if digest and evidence.older(name, digest.md5):  # verify_outputs reports it
         return False
     yield from checks_of("receipts", f"{name} (content)", problems)
     return True
@@ -169,7 +169,7 @@ def verify_verdicts(
     for family in sorted({evidence.config.variants[v].family for v in variants}):
         try:
             notes = comparison_content(evidence.store, family, {}).notes
-        except DAMAGE_ERRORS as error:  # what is wrong with its files is said of them
+        except DAMAGE_ERRORS as error:  # problems of its files are reported there
             yield from unread_only("MLflow values", f"verdicts of {family}", error)
             continue
         for stored in live:

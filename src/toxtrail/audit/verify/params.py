@@ -32,7 +32,7 @@ def other_model(config: Config, card: ModelIdentity) -> Iterator[str]:
     """Return how a model card differs from the model in params.yaml."""
     model = config.models.get(card.key)
     if model is None:
-        return  # a fine-tune: its recipe stands on the card
+        return  # a fine-tune: its recipe is on the card
     key_path = f"models.{card.key}"
     yield from _other_source(key_path, model, card.base.uri, card.base.sha256)
     reader = model.texts.plain() if model.texts else None

@@ -78,7 +78,7 @@ def verify_lock(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
     parts = {
         str(folder) for path in outputs_by_path for folder in (Path(path), *Path(path).parents)
     }
-    for path in sorted(lost - parts):  # what is made here is looked at with the outputs
+    for path in sorted(lost - parts):  # a stage's output is checked with the outputs
         yield absent("pipeline", path, "the stages that read it were run with it; it is not here")
 
 

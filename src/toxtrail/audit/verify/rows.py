@@ -294,7 +294,7 @@ def _verify_recomputed(
     except DAMAGE_ERRORS as error:
         if (older := made_by_other_code(evidence.root, instance)) and not why_unread(error):
             detail = f"other code than today's made {older}, and today's does not read it"
-            yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` makes it again.")
+            yield weak(link, f"numbers of {key}", f"{detail}. `dvc repro` computes it again.")
         else:
             yield failed(link, f"numbers of {key}", error, "it cannot be read")
         return

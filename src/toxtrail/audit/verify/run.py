@@ -212,7 +212,7 @@ def _hash_all(evidence: VerifyContext, scope: Sequence[StageRun]) -> None:
             if out.path not in instance.outs:
                 continue
             if out.md5.endswith(".dir"):
-                with suppress(*DAMAGE_ERRORS):  # verify_outputs says so
+                with suppress(*DAMAGE_ERRORS):  # verify_outputs reports it
                     inner = (cached_folder_listing(evidence.dvc_cache, out.md5) or {}).values()
                     paths += [cache_path(evidence.dvc_cache, md5) for md5 in inner]
             else:

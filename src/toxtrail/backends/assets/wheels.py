@@ -21,7 +21,7 @@ from toxtrail.errors import BackendError
 from toxtrail.provenance.identity import CHUNK_BYTES, sha256_file
 
 DAMAGED = (zipfile.BadZipFile, zlib.error, EOFError)
-"""What reading a damaged zip raises; each member has its own checksum."""
+"""Exceptions for a damaged zip; each member has its own checksum."""
 
 
 def fetch(uri: str, address: PypiUri, sha256: str | None, context: AssetContext) -> Asset:

@@ -19,7 +19,7 @@ LISTING = "files.json"
 
 
 class CopyMetadata(NamedTuple):
-    """What the original's metadata state."""
+    """Metadata of the original file."""
 
     quantization: str | None
     license: str | None

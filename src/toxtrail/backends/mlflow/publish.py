@@ -144,7 +144,7 @@ class Publication:
         self._remarks.append(
             f"The {title(run)} is sealed, but was changed after publication: {changed}. It was "
             "left unchanged, and another run is used for this content. Delete it in the MLflow UI "
-            "if nobody needs it."
+            "if it is not needed."
         )
 
     # --- a new run --------------------------------------------------------------------------------

@@ -73,7 +73,7 @@ class StoredRun(NamedTuple):
     adapters: tuple[StoredAdapter, ...]
     """The logged models that it created."""
     misplaced: str | None
-    """What is wrong with the artifact URI that the UI uses; None if nothing."""
+    """Problem with the artifact URI that the UI uses; None if there is none."""
 
 
 class StoreView(NamedTuple):

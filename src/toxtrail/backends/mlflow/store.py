@@ -84,7 +84,7 @@ def deleted_experiment(root: Path, experiment_id: str, name: str) -> str:
     where = f"MLFLOW_TRACKING_URI={tracking_uri(root)} " if is_local(root) else ""
     return (
         f'The MLflow experiment "{name}" was deleted in MLflow. Its runs are kept until '
-        f"somebody runs `mlflow gc`. To restore them: `{where}mlflow experiments restore "
+        f"`mlflow gc` is run. To restore them: `{where}mlflow experiments restore "
         f"--experiment-id {experiment_id}`. To leave them deleted and start again: set another "
         "name at tracking.experiment in params.yaml."
     )

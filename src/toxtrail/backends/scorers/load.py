@@ -13,7 +13,7 @@ from toxtrail.errors import ConfigError, did_you_mean
 
 
 class ScorerModule(Protocol):
-    """What the module of a scorer kind defines; `config` is of the kind's own class."""
+    """Interface of a scorer kind's module; `config` is an instance of the kind's class."""
 
     def load(self, config: Any, assets: Assets, device: str, batch_size: int) -> Scorer: ...
 

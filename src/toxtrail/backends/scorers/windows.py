@@ -19,7 +19,7 @@ from toxtrail.errors import BackendError
 T = TypeVar("T")
 
 ROUNDING = 1e-9
-"""By how much the sum of probabilities may exceed 1."""
+"""Maximum excess of the sum of probabilities over 1."""
 
 
 def split_windows(tokens: Sequence[T], size: int, overlap: int) -> list[Sequence[T]]:

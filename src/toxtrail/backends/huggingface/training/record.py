@@ -1,4 +1,4 @@
-"""What a model folder records of its training: identity, recipe, loss."""
+"""Training record of a model folder: identity, recipe, loss."""
 
 from __future__ import annotations
 
