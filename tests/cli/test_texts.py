@@ -125,7 +125,7 @@ def test_options_that_no_reader_takes_are_wrong_usage(root):
 
 def test_a_key_that_is_taken_is_refused(root):
     done = run(root, "add", root / "texts.jsonl", "--variant", "base", "--family", "mine", code=1)
-    assert "is there already" in done.stderr
+    assert "exists already" in done.stderr
 
 
 def test_texts_are_written_as_a_table_and_missing_ones_are_counted(root):

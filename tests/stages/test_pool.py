@@ -326,9 +326,7 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     assert 0.02 < row.spread_lo < row.spread < row.spread_hi < 0.12
     summary = with_pooled(made.compared(settings), found.summary).summary
     (note,) = seed_notes(to_json(summary), "judge")
-    assert note.startswith(
-        "2 fine-tunes of the recipe dolly: spread between fine-tunes of this rec"
-    )
+    assert note.startswith("2 fine-tunes of the recipe dolly")
     folder = tmp_path / "pooled"
     store = ArtifactStore(tmp_path)
     store.write_analysis(folder, found, manifest_of("pool", "f", {}, {}, {}))

@@ -255,7 +255,9 @@ def compare_runs(
 
 def _manifest(run: MeasuredRun) -> Mapping[str, Any]:
     if run.summary.manifest is None:
-        raise DataError(f"{run.label} carries no manifest: how it was measured is not known.")
+        raise DataError(
+            f"{run.label} contains no manifest, so its measurement conditions are unknown."
+        )
     return run.summary.manifest
 
 

@@ -318,7 +318,7 @@ def to_params(
         raise DataError(
             "The scorer's error rates differ between variants, so no single sensitivity and "
             f"specificity is valid for all of them: {'; '.join(unlike)}. Use posterior.labels "
-            "(`toxtrail labels score` without --counts), which is valid whatever the errors, or "
+            "(`toxtrail labels score` without --counts), which is valid for any error pattern, or "
             "--by-variant."
         )
     together = ConfusionCounts(*(sum(column) for column in zip(*agreements.values(), strict=True)))

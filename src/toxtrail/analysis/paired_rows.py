@@ -178,13 +178,13 @@ def pair_rows(
 def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) -> None:
     if table_a.keys() != table_b.keys():
         raise DataError(
-            f"{edge.a} and {edge.b} were not measured alike: {sorted(table_a)} against "
+            f"{edge.a} and {edge.b} were measured differently: {sorted(table_a)} against "
             f"{sorted(table_b)} (scorer, subset). Run `dvc repro` to bring both up to date."
         )
     for (scorer, subset), cell in table_a.items():
         if cell.prompt_ids != table_b[scorer, subset].prompt_ids:
             raise DataError(
-                f"{edge.a} and {edge.b}were given different prompts in the subset {subset}. "
+                f"{edge.a} and {edge.b} were given different prompts in the subset {subset}. "
                 "Run `dvc repro` to bring both up to date."
             )
         other = table_b[scorer, subset].clusters

@@ -265,8 +265,8 @@ def _estimate(
 
 def _not_converged(scorer: str, settled: Settled) -> str:
     return (
-        f"The pooled posterior by {scorer} did not converge, nor did a second, harder try: "
-        f"{'; '.join(settled.wrong)} (first try: {'; '.join(settled.first_try)}). "
+        f"The pooled posterior by {scorer} did not converge, also not in a second try "
+        f"with more draws: {'; '.join(settled.wrong)} (first try: {'; '.join(settled.first_try)}). "
         "Nothing was written. "
         "For a small ESS or a large Monte Carlo error raise pooling.draws; for divergent "
         "transitions bring pooling.target_accept nearer to 1; `pooling: null` continues without "

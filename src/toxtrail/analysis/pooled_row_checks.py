@@ -144,7 +144,7 @@ def _contradicted(
     if spread > MOST_INTERACTION:
         reason = (
             f"variants differ between subsets by {spread:.2f} log-odds (standard deviation), more "
-            f"than the {MOST_INTERACTION:g} at most that the model is for"
+            f"than the maximum of {MOST_INTERACTION:g} for this model"
         )
         return dict.fromkeys(variants, reason)
     p, expected = cells.p, cells.expected

@@ -69,7 +69,7 @@ def read_response_table(
     if recorded is None or recorded.sha256 != generations.sha256:
         raise DataError(
             f"{scores.path} scores other texts than {generations.path} "
-            "holds now. Run `dvc repro` to bring both up to date."
+            "contains now. Run `dvc repro` to bring both up to date."
         )
     return build_response_table(rows)
 

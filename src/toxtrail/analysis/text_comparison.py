@@ -46,7 +46,7 @@ def shared_prompts(a: Iterable[GeneratedText], b: Iterable[GeneratedText]) -> Sh
     """Return the prompts of both files, in the order of the first.
 
     Raises:
-        DataError: there are none, or a sample number is there twice.
+        DataError: there are none, or a sample number occurs twice.
     """
     first, second = _text_counts(a), _text_counts(b)
     names = [name for name in first if name in second]

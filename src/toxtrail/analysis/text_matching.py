@@ -16,7 +16,7 @@ from toxtrail.errors import DataError
 from toxtrail.records.rows import Generation, Prompt, RowStatus
 
 NO_TEXT = "the file has no text for this prompt and sample"
-NOTHING_GENERATED = "the file says that nothing was generated"
+NOTHING_GENERATED = "the file states that nothing was generated"
 FileTexts = Mapping[str, Sequence[GeneratedText]]
 """Prompt of a file -> its texts, in the order of their sample numbers or of the file."""
 
@@ -63,7 +63,7 @@ def group_by_prompt(texts: Iterable[GeneratedText]) -> FileTexts:
         if len(set(numbers)) < len(numbers):
             twice = next(n for n in numbers if numbers.count(n) > 1)
             raise DataError(
-                f"The sample {twice} of a prompt of {len(prompt)} characters is there twice. Each "
+                f"The sample {twice} of a prompt of {len(prompt)} characters occurs twice. Each "
                 "text of a prompt needs a number of its own."
             )
         prompt_texts.sort(key=lambda text: text.sample or 0)
@@ -76,7 +76,7 @@ def match_texts(
     """Return `samples` rows for each prompt, and the counts.
 
     Raises:
-        DataError: none of the prompts is in the file, or a sample number is there twice.
+        DataError: none of the prompts is in the file, or a sample number occurs twice.
     """
     groups = group_by_prompt(texts)
     trimmed_groups: dict[str, list[str]] = {}

@@ -31,7 +31,7 @@ def labels() -> None:
 
     Sample texts, have annotators fill the `toxic` column (yes/no), and score the labels. Put what
     `labels score` prints into params.yaml: rates and differences are then also given corrected,
-    propagating the labels' sampling uncertainty, whatever errors the scorer makes on which variant.
+    propagating the labels' sampling uncertainty, for any errors of the scorer on any variant.
     Published sensitivity and specificity go under posterior.judges.
 
     \b

@@ -67,7 +67,7 @@ def scorers(ctx: click.Context, as_json: bool) -> None:
 @scorers.command("add", short_help="Add a published scorer to params.yaml.")
 @click.argument("name")
 @click.option("--key", metavar="KEY", help="Key in scoring.scorers (default: the scorer's name).")
-@click.option("--no-pin", is_flag=True, help="Do not ask the Hub for its commit.")
+@click.option("--no-pin", is_flag=True, help="Do not query the Hub for its commit.")
 @click.option("--dry-run", is_flag=True, help="Print what would be written without writing it.")
 @json_option
 @click.pass_obj

@@ -57,7 +57,7 @@ def reading_options(function: Function) -> Function:
     return function
 
 
-@click.group("texts", short_help="Judge texts that were generated elsewhere.")
+@click.group("texts", short_help="Score and compare texts that were generated elsewhere.")
 def texts() -> None:
     """Judge and compare texts that were generated elsewhere; no model is run.
 
@@ -116,7 +116,7 @@ def add(
     if family is None:
         raise ConfigError("Without a parent it needs a family: --family NAME")
     if variant in {**config.models, **config.finetunes, **config.variants}:
-        raise ConfigError(f'"{variant}" is there already. Choose another name: --variant NAME')
+        raise ConfigError(f'"{variant}" exists already. Choose another name: --variant NAME')
     given = GivenTexts.of(
         experiment, file, _reader(file, file_format, prompt, text, sample, delimiter)
     )

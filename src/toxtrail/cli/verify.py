@@ -40,7 +40,7 @@ def verify(
 ) -> None:
     """Verify the complete experiment: one row for each category, and every failed check by name.
 
-    Every file is hashed with SHA-256 (and DVC's MD5), whatever its time stamps, DVC's state or
+    Every file is hashed with SHA-256 (and DVC's MD5), regardless of its time stamps, DVC's state or
     MLflow's status; rows are counted and numbers recomputed. Exit code 3: a check failed, or a file
     could not be read.
 

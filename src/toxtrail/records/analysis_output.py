@@ -62,6 +62,6 @@ def refuse_other_schema(summary: Mapping[str, Any], kind: str, name: str) -> Non
     version, expected = summary.get("schema_version"), SUMMARY_SCHEMAS[kind]
     if version != expected:
         raise DataError(
-            f"{name} was made by another version of toxtrail (schema {version}; this one reads "
+            f"{name} was created by another version of toxtrail (schema {version}; this one reads "
             f"{expected}). Run `dvc repro` to compute it again."
         )

@@ -132,7 +132,7 @@ def generation_problem(row: Generation) -> str:
         return "its text or its error is not a string"
     counts = (row.sample, row.prompt_tokens, *row.token_ids)
     if set(map(type, counts)) != {int} or min(counts) < 0:
-        return "its sample, prompt_tokens or token_ids hold something else than numbers from 0"
+        return "its sample, prompt_tokens or token_ids contain something other than numbers from 0"
     return ""
 
 

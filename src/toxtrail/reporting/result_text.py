@@ -412,7 +412,7 @@ def scorer_error_notes(summary: Mapping[str, Any], scorer: str) -> list[str]:
                 ]
             return [
                 "Corrected: the difference estimated from human labels of some prompts and the "
-                "scores of all prompts; valid whatever errors the scorer makes on each variant."
+                "scores of all prompts; valid for any errors of the scorer on each variant."
             ]
         return [
             "Corrected: the difference without scorer errors, by the sensitivity and specificity "

@@ -13,7 +13,7 @@ ERRORS_NOT_MEASURED = "Its errors on these texts were not measured (see `toxtrai
 
 def flag_limitations() -> str:
     """Return the known misses of the response flags."""
-    rules = f"Response flags ({', '.join(RESPONSE_FLAGS)}) are found by rules."
+    rules = f"Response flags ({', '.join(RESPONSE_FLAGS)}) are detected by rules."
     return " ".join([rules, *(f.limitation for f in RESPONSE_FLAGS.values() if f.limitation)])
 
 

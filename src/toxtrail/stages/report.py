@@ -69,7 +69,7 @@ def _displayed_rows(
     for path, sha256 in recorded.items():
         if store.describe_input(store.at(path)).sha256 != sha256:
             raise DataError(
-                f"{comparison.path} was made from another version of {path}. "
+                f"{comparison.path} was created from another version of {path}. "
                 "Run `dvc repro` to bring both up to date."
             )
     return [(p, InputFile(path=p, sha256=s, manifest=None)) for p, s in recorded.items()]

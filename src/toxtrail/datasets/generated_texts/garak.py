@@ -41,7 +41,7 @@ def read_garak(path: Path, config: TextsConfig) -> Iterator[GeneratedText]:
         if "uuid" not in row and status != FINAL_STATUS:
             continue  # without an id it cannot be told from its final state
         if key in attempts and attempts[key][0] == status:
-            raise DataError(f"{where}: the attempt {key} is there twice in status {status}.")
+            raise DataError(f"{where}: the attempt {key} occurs twice in status {status}.")
         if key not in attempts or attempts[key][0] < status:
             attempts[key] = status, number, row
     if not attempts:

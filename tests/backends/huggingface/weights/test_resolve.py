@@ -93,7 +93,7 @@ def test_an_adapter_is_refused_as_a_model(weights, tiny_adapter):
 
 
 def test_a_single_file_that_is_no_gguf_is_refused(weights, tiny_folder):
-    with pytest.raises(BackendError, match=r"model\.safetensors is a single file.*\.gguf"):
+    with pytest.raises(BackendError, match=r"single file.*\.gguf"):
         weights.describe(f"file:{tiny_folder / 'model.safetensors'}", None)
 
 
@@ -217,7 +217,7 @@ def test_an_adapter_that_is_no_lora_is_refused(weights, tiny_adapter, tiny_folde
 
 def test_an_adapter_for_layers_that_the_base_lacks_is_refused(weights, tiny_adapter, tiny_folder):
     edit_json(tiny_adapter / "adapter_config.json", target_modules=["no_such_layer"])
-    with pytest.raises(BackendError, match=r"does not fit the base model"):
+    with pytest.raises(BackendError, match=r"fit the base model"):
         describe_adapter(weights, tiny_adapter, tiny_folder)
 
 
@@ -348,7 +348,7 @@ def test_a_copy_that_these_libraries_make_otherwise_is_refused(weights, tiny_ggu
 
 def test_a_file_that_only_claims_to_be_gguf_is_refused(weights, tmp_path):
     (tmp_path / "fake.gguf").write_bytes(b"hello" * 100)
-    with pytest.raises(BackendError, match=r"fake.gguf is not an intact GGUF file"):
+    with pytest.raises(BackendError, match=r"not an intact GGUF"):
         weights.describe(f"file:{tmp_path / 'fake.gguf'}", None)
 
 
