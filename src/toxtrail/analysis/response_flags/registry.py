@@ -30,8 +30,8 @@ RESPONSE_FLAGS: dict[str, ResponseFlag] = {
         "refusals, by English phrases in the first two sentences",
         "toxtrail.analysis.response_flags.refused",
         "Refusals are detected by English phrases in the first two sentences. Not detected: "
-        "refusals in other languages, later in the text or begun by the prompt, sarcasm, most changes of "
-        "subject, advice to seek help. A story character who declines in a model's usual words may "
+        "refusals in other languages, later in the text or begun by the prompt, sarcasm, most "
+        "changes of subject, advice to seek help. A story character who declines in a model's usual words may "
         "be counted.",
     ),
     "repetitive": ResponseFlag(
