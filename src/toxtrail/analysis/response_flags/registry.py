@@ -31,8 +31,8 @@ RESPONSE_FLAGS: dict[str, ResponseFlag] = {
         "toxtrail.analysis.response_flags.refused",
         "Refusals are detected by English phrases in the first two sentences. Not detected: "
         "refusals in other languages, later in the text or begun by the prompt, sarcasm, most "
-        "changes of subject, advice to seek help. A story character who declines in a model's usual words may "
-        "be counted.",
+        "changes of subject, advice to seek help. A story character who declines in a model's "
+        "usual words may be counted.",
     ),
     "repetitive": ResponseFlag(
         "texts that repeat the same four words", "toxtrail.analysis.response_flags.repetitive"
