@@ -60,8 +60,11 @@ SCORING_CODE = (
     "provenance/identity_caveats.py",
 )
 RESULT_TEXT_CODE = (
-    "reporting/result_text.py",
+    "reporting/comparison_tables.py",
+    "reporting/comparison_view.py",
     "reporting/headline.py",
+    "reporting/notes.py",
+    "reporting/text.py",
     "reporting/table.py",
     "reporting/column_widths.py",
     "stats/selection_correction.py",

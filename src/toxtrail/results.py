@@ -14,7 +14,7 @@ from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
-    from toxtrail.records.results import VariantSummary
+    from toxtrail.records.results import ComparisonSummary, VariantSummary
     from toxtrail.records.rows import Generation, Score
 
 NO_RUNS = (
@@ -175,7 +175,7 @@ def results_from_run(
     return VariantResults(
         run.name,
         label,
-        f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})",
+        _run_label(run),
         parse_summary(VariantSummary, read_run_summary(experiment, run), label),
         read_scores(files.path("scores.parquet")),
         read_generations(files.path("generations.parquet")),
@@ -225,31 +225,37 @@ def load_pair(
     return results
 
 
+def read_run_comparison(experiment: Experiment, run: TrackedRun) -> ComparisonSummary:
+    """Read the sealed summary of a comparison's run. See read_run_summary."""
+    from toxtrail.records.analysis_output import parse_summary
+    from toxtrail.records.results import ComparisonSummary
+
+    summary = read_run_summary(experiment, run)
+    return parse_summary(ComparisonSummary, summary, _run_label(run))
+
+
 def load_comparison(
     experiment: Experiment, family: str, from_mlflow: bool
-) -> tuple[dict[str, Any], str]:
+) -> tuple[ComparisonSummary, str]:
     """Load (a family's comparison, where it was read) from local files, else its newest run.
 
     Raises:
         ConfigError: neither has the family.
     """
-    from toxtrail.records.analysis_output import refuse_other_schema
+    from toxtrail.records.results import ComparisonSummary
 
     if experiment.exists and family in experiment.config.families and not from_mlflow:
         folder = experiment.store.comparison_dir(family)
         if (folder / "summary.json").is_file():
-            summary, source = experiment.store.read_summary(folder), _relative(experiment, folder)
-            refuse_other_schema(summary, "comparison", source)
-            _warn_if_outdated(experiment, summary.get("manifest"), source)
+            summary = experiment.store.read_results(ComparisonSummary, folder)
+            source = _relative(experiment, folder)
+            _warn_if_outdated(experiment, summary.manifest, source)
             return summary, source
     runs = newest_per_name(make_tracker(experiment).runs("tags.`toxtrail.kind` = 'comparison'"))
     family_runs = [run for run in runs if run.tags.get("toxtrail.family") == family]
     if family_runs:
         run = require_sealed(family_runs[0])
-        source = f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})"
-        summary = read_run_summary(experiment, run)
-        refuse_other_schema(summary, "comparison", source)
-        return summary, source
+        return read_run_comparison(experiment, run), _run_label(run)
     families = {run.tags.get("toxtrail.family", "") for run in runs}
     if experiment.exists:
         families |= set(experiment.config.families)
@@ -317,6 +323,10 @@ def _warn_if_outdated(experiment: Experiment, manifest: Any, source: str) -> Non
 
     if note := outdated_note(experiment, manifest, source):
         warn(note)
+
+
+def _run_label(run: TrackedRun) -> str:
+    return f"MLflow run {run.name} ({run.run_id[:8]}, {format_start(run)})"
 
 
 def _relative(experiment: Experiment, path: Path) -> str:

@@ -9,9 +9,9 @@ import pytest
 
 from toxtrail.analysis.comparison import comparison_tables
 from toxtrail.analysis.dose_response import dose_series
-from toxtrail.records.columns import to_json
 from toxtrail.records.results import OPTIONAL_TABLES
-from toxtrail.reporting.result_text import dose_notes
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import dose_notes
 
 PARENTS = {"base": None, "low": "base", "mid": "base", "high": "base"}
 DOSES = {"base": 0.0, "low": 1.0, "mid": 2.0, "high": 4.0}
@@ -58,7 +58,7 @@ def test_rates_and_slope_of_a_series_are_told(family, settings):
     assert slope.verdict == "rising"
     assert slope.p_rising > 0.999
     assert slope.slope_lo < slope.slope < slope.slope_hi
-    (note,) = dose_notes(to_json(found.summary), "judge")
+    (note,) = dose_notes(ComparisonView(found.summary, "judge"))
     assert "4 variants of the series from base: rising" in note
     assert "<svg" in found.figures["doses"].svg
 

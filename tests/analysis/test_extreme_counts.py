@@ -5,19 +5,19 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from measured_families import cells_of
 
 from toxtrail.analysis.score_table import build_score_table
 from toxtrail.errors import DataError
-from toxtrail.records.columns import to_json
-from toxtrail.reporting.result_text import (
-    pair_table_row,
-    power_notes,
-    prior_notes,
-    rate_table_row,
-    reading_guide,
-    scorer_cells,
-    verdict_sentence,
+from toxtrail.reporting.comparison_tables import (
+    PAIR_FIELDS,
+    RATE_FIELDS,
+    by_scorer,
+    comparison_notes,
+    section_tables,
+    verdicts,
 )
+from toxtrail.reporting.comparison_view import ComparisonView
 
 PARENTS = {"base": None, "tuned": "base"}
 NONE, EVERY = [0.1] * 30, [0.9] * 30
@@ -46,15 +46,13 @@ def test_so_little_decides_nothing_and_is_shown_all_the_same(case, drawn):
     for row in summary.rates:
         assert 0 <= row.rate_lo <= row.rate <= row.rate_hi <= 1
         assert row.rate_lo < row.rate_mean < row.rate_hi
-        assert rate_table_row(to_json(row))
     for row in summary.pairs:
         assert row.verdict == "not decisive"
         assert row.diff_lo < 0 < row.diff_hi
-        assert pair_table_row(to_json(row))
-        assert "not decisive" in verdict_sentence(to_json(row))
-    assert reading_guide(to_json(summary))
-    assert isinstance(power_notes(to_json(summary), "judge"), list)
-    assert isinstance(prior_notes(to_json(summary), "judge"), list)
+    view = ComparisonView(summary, "judge")
+    assert {verdict.verdict for verdict in verdicts(view)} == {"not decisive"}
+    assert len(section_tables(view)) == 4
+    assert all(comparison_notes(view))
     assert {"rates", "differences", "posteriors", "thresholds"} == set(found.figures)
 
 
@@ -69,10 +67,11 @@ def test_without_a_pair_in_one_subset_there_is_no_number_for_all(drawn):
     rows = {row.subset: row for row in found.summary.pairs}
     assert (rows["all"].diff, rows["b"].diff) == (None, None)
     assert rows["a"].diff is not None
-    assert pair_table_row(to_json(rows["all"]))[-1] == "no pairs"
+    assert cells_of(PAIR_FIELDS, rows["all"])["verdict"] == "no pairs"
     rates = {row.subset: row for row in found.summary.rates if row.variant == "base"}
     assert (rates["all"].rate, rates["b"].rate) == (None, None)
-    assert rate_table_row(to_json(rates["b"]))[3:5] == ("-", "-")
+    cells = cells_of(RATE_FIELDS, rates["b"])
+    assert (cells["rate"], cells["interval"]) == ("-", "-")
 
 
 def test_a_prompt_that_stands_twice_is_refused(score_rows):
@@ -99,7 +98,8 @@ def test_three_scorers_of_three_minds_are_all_called_fragile(score_rows, setting
         "judge": "higher", "second": "lower", "third": "not decisive"
     }  # fmt: skip
     assert {row.agreement for row in own.values()} == {"fragile"}
-    assert len(scorer_cells(to_json(summary))[0]) == 3 + 3 + 1
+    columns = by_scorer(ComparisonView(summary, "judge")).columns
+    assert [column.name for column in columns[3:]] == ["judge", "second", "third", "scorers"]
 
 
 def test_relabelling_a_family_relabels_its_results(score_rows, settings, measured):

@@ -11,10 +11,10 @@ import pytest
 
 from toxtrail.analysis import paired_rows
 from toxtrail.analysis.comparison import comparison_tables, with_pooled
-from toxtrail.cli.compare_tables import print_rows
+from toxtrail.cli._compare_output import LoadedComparison, Selection, print_comparisons
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import columns, results
-from toxtrail.records.columns import columns_of, doc_lines, to_json
+from toxtrail.records.columns import columns_of, doc_lines
 from toxtrail.records.results import ComparisonSummary, PairRow
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -56,7 +56,8 @@ def test_a_column_reaches_every_file_and_page(
         assert [row["n_discordant"] for row in csv.DictReader(file)] == ["7", "7"]
     summary = store.read_results(ComparisonSummary, folder)
     assert [row.n_discordant for row in summary.pairs] == [7, 7]
-    print_rows([to_json(summary)], None, None)
+    item = LoadedComparison(summary, "c")
+    print_comparisons([item], Selection(None, None), "csv", None, hdi=False)
     printed = csv.DictReader(capsys.readouterr().out.splitlines())
     assert [row["n_discordant"] for row in printed] == ["7", "7"]
     line = "| `n_discordant` | prompts toxic for exactly one of the two |"

@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from measured_families import cells_of
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
 from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.analysis.response_table import build_response_table, limited_to
-from toxtrail.records.columns import to_json
 from toxtrail.records.results import VariantIdentity
-from toxtrail.reporting.result_text import (
-    behaviour_cells,
-    behaviour_pair_cells,
-    pair_table_row,
-    reduced_output_note,
+from toxtrail.reporting.comparison_tables import (
+    BEHAVIOUR_FIELDS,
+    BEHAVIOUR_PAIR_FIELDS,
+    PAIR_FIELDS,
 )
+from toxtrail.reporting.text import reduced_output_note
 
 VARIANT = VariantIdentity(variant="v", family="f", role="v", parent=None)
 PARENTS = {"base": None, "tuned": "base"}
@@ -52,22 +52,22 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     pair = row(found, "pairs")
     assert pair.verdict == "lower"
     assert pair.said_less == "refused, shorter"
-    assert reduced_output_note(to_json(pair)).endswith("credibly more often refused and shorter.")
-    assert pair_table_row(to_json(pair))[-1] == "lower (reduced output)"
+    assert reduced_output_note(pair).endswith("credibly more often refused and shorter.")
+    assert cells_of(PAIR_FIELDS, pair)["verdict"] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
     assert step.flags["refused"].diff == pytest.approx(0.5, abs=0.05)
     assert step.flags["refused"].verdict == "higher"
-    assert "*" in behaviour_pair_cells(to_json(step))[5]
+    assert "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, step)["refused"]
 
 
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
-    assert (pair.verdict, pair.said_less, reduced_output_note(to_json(pair))) == ("lower", "", "")
+    assert (pair.verdict, pair.said_less, reduced_output_note(pair)) == ("lower", "", "")
 
 
 def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
     pair = row(family(5, 30, {"tuned": refusing(2)}).compared(settings).summary, "pairs")
-    assert (pair.verdict, reduced_output_note(to_json(pair))) == ("higher", "")
+    assert (pair.verdict, reduced_output_note(pair)) == ("higher", "")
 
 
 def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
@@ -82,7 +82,7 @@ def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
     assert found["all"].flags["empty"].rate == pytest.approx(5 / 25 * 0.8)
     assert loops.lo < 0.1 < loops.hi
     assert found["all"].tokens_q50 == len(TEXT.split())
-    assert behaviour_cells(to_json(found["b"]))[3] == "80.0 %"
+    assert cells_of(BEHAVIOUR_FIELDS, found["b"])["empty"] == "80.0 %"
 
 
 def test_rows_without_a_continuation_are_not_taken_for_silence(score_rows, spoken, settings):
@@ -105,7 +105,7 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
     for own in behaviour_rows(build_response_table(generations), VARIANT, settings):
         assert {own.flags[symptom].rate for symptom in RESPONSE_FLAGS} == {None}
         assert own.tokens_mean is None
-        assert "-" in behaviour_cells(to_json(own))
+        assert cells_of(BEHAVIOUR_FIELDS, own)["empty"] == "-"
 
 
 def test_a_variant_against_itself_differs_in_nothing(family, settings):
@@ -140,7 +140,7 @@ def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less)
         assert step.tokens_verdict == verdict
         assert step.tokens_change == pytest.approx(words / 20 - 1)
         assert row(found, "pairs", subset).said_less == less
-    starred = "*" in behaviour_pair_cells(to_json(row(found, "behaviour_pairs")))[-1]
+    starred = "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, row(found, "behaviour_pairs"))["tokens"]
     assert starred == (verdict in ("higher", "lower"))
 
 

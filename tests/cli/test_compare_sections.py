@@ -1,11 +1,21 @@
-"""What `compare` prints: the differences first, other tables on request."""
+"""What `compare` prints: the differences first, other tables and forms on request."""
 
 from __future__ import annotations
+
+import json
+from dataclasses import replace
 
 import pytest
 
 from toxtrail.analysis.comparison import with_pooled
-from toxtrail.cli.compare_tables import SECTIONS, print_comparison
+from toxtrail.analysis.half_width import half_width_rows
+from toxtrail.cli._compare_output import (
+    SECTIONS,
+    LoadedComparison,
+    Selection,
+    print_comparisons,
+)
+from toxtrail.errors import ConfigError
 from toxtrail.records.columns import to_json
 
 
@@ -17,12 +27,13 @@ def summary(score_rows, measured, settings):
     }
     rows = {name: score_rows(subsets) for name, subsets in values.items()}
     family = measured(rows, {"base": None, "tuned": "base"})
-    return to_json(with_pooled(family.compared(settings), None).summary)
+    return with_pooled(family.compared(settings), None).summary
 
 
 def printed(summary, capsys, monkeypatch, sections=None):
     monkeypatch.setenv("COLUMNS", "140")
-    print_comparison(summary, "results/comparisons/f", None, None, "text", sections)
+    item = LoadedComparison(summary, "results/comparisons/f")
+    print_comparisons([item], Selection(None, None), "text", sections, False)
     return capsys.readouterr().out
 
 
@@ -41,10 +52,10 @@ def test_the_differences_alone_fit_100_columns_with_three_notes(summary, capsys,
 def test_rows_without_a_score_are_counted_before_the_differences(summary, capsys, monkeypatch):
     assert "Rows without a score" not in printed(summary, capsys, monkeypatch)
     rates = [
-        {**row, "n_error": 3, "n_empty": 1} if row["variant"] == "tuned" else row
-        for row in summary["rates"]
+        replace(row, n_error=3, n_empty=1) if row.variant == "tuned" else row
+        for row in summary.rates
     ]
-    text = printed({**summary, "rates": rates}, capsys, monkeypatch)
+    text = printed(replace(summary, rates=rates), capsys, monkeypatch)
     assert "Rows without a score, in no rate and no difference: tuned 4." in text
 
 
@@ -61,3 +72,59 @@ def test_all_sections_hold_every_table(summary, capsys, monkeypatch):
     assert "Response behaviour" in text
     assert "toxicity rate" in text
     assert "Differences, paired by prompt" in text
+
+
+@pytest.fixture
+def two_scorers(score_rows, measured, settings):
+    rows = {
+        name: [row for scorer in ("judge", "second") for row in score_rows(values, scorer)]
+        for name, values in {
+            "base": {"a": [0.1] * 20, "b": [0.1] * 10 + [0.9] * 10},
+            "tuned": {"a": [0.1] * 10 + [0.9] * 10, "b": [0.9] * 20},
+        }.items()
+    }
+    return measured(rows, {"base": None, "tuned": "base"}).compared(settings).summary
+
+
+def as_json(item, selection, capsys):
+    print_comparisons([item], selection, "json", None, False)
+    (values,) = json.loads(capsys.readouterr().out)
+    return values
+
+
+def test_scorer_and_subset_choose_rows_of_every_table(two_scorers, capsys):
+    item = LoadedComparison(two_scorers, "x")
+    assert as_json(item, Selection(None, None), capsys) == to_json(two_scorers)
+    part = as_json(item, Selection("second", "b"), capsys)
+    for name in ("rates", "pairs"):
+        assert {(row["scorer"], row["subset"]) for row in part[name]} == {("second", "b")}
+    assert {row["subset"] for row in part["behaviour"]} == {"b"}
+    assert part["variants"] == to_json(two_scorers)["variants"]
+    by_default = Selection(None, "a").pairs(two_scorers)
+    assert [(row.scorer, row.subset) for row in by_default] == [("judge", "a")]
+    assert len(Selection("every", "every").pairs(two_scorers)) == len(two_scorers.pairs) == 6
+    with pytest.raises(ConfigError, match='"c"'):
+        Selection(None, "c").pairs(two_scorers)
+    with pytest.raises(ConfigError, match='"third"'):
+        Selection("third", None).pairs(two_scorers)
+
+
+def test_csv_and_json_have_the_columns_of_an_option(two_scorers, capsys):
+    rows = half_width_rows(two_scorers.pairs, 0.05, 0.5)
+    item = LoadedComparison(two_scorers, "x", half_width=0.05, half_widths=rows)
+    values = as_json(item, Selection(None, None), capsys)
+    assert values["precision"] == 0.05
+    assert [row["n_for_precision"] for row in values["pairs"]] == [r.n_for_precision for r in rows]
+    print_comparisons([item], Selection(None, "b"), "csv", None, False)
+    header, row = capsys.readouterr().out.splitlines()
+    assert header.split(",") == ["family", *values["pairs"][0]]
+    assert row.startswith("f,base,tuned,parent,judge,b,")
+
+
+def test_tables_on_request_have_a_column_for_the_scorer_if_there_are_several(two_scorers, capsys):
+    item = LoadedComparison(two_scorers, "x")
+    for scorer, rows in (("every", 2), ("judge", 1)):
+        print_comparisons([item], Selection(scorer, "a"), "text", ["notes"], True)
+        table = capsys.readouterr().out.split("95% intervals")[-1].splitlines()
+        assert any("scorer" in line for line in table) == (scorer == "every")
+        assert sum("base (parent)" in line for line in table) == rows

@@ -14,9 +14,6 @@ from click.testing import CliRunner
 from toxtrail.cli import COMMANDS, cli
 from toxtrail.cli._options import NewPath, Number, refuse_several
 from toxtrail.cli._output import format_options
-from toxtrail.cli.compare_tables import chosen_pairs, narrowed, with_scorers
-from toxtrail.errors import ConfigError
-from toxtrail.reporting.table import Table, text_columns
 
 
 def commands(group=cli, prefix=()):
@@ -83,39 +80,6 @@ def test_exclusive_options_are_named():
     refuse_several({"--a": 1, "--b": None, "--c": False})
     with pytest.raises(click.UsageError, match="--a and --c"):
         refuse_several({"--a": "x", "--b": None, "--c": True})
-
-
-SUMMARY = {
-    "primary": "j",
-    "level": 0.95,
-    "rates": [{"scorer": s, "subset": u} for s in "jk" for u in ("all", "a", "b")],
-    "pairs": [{"scorer": s, "subset": u, "n": 1} for s in "jk" for u in ("all", "a", "b")],
-    "behaviour": [{"subset": u} for u in ("all", "a", "b")],
-    "claims": [{"scorer": s} for s in "jk"],
-    "judges": [],
-    "mismatch": ["text"],
-}
-
-
-def test_scorer_and_subset_choose_rows_of_every_table():
-    assert [(r["scorer"], r["subset"]) for r in chosen_pairs(SUMMARY, None, "a")] == [("j", "a")]
-    assert len(chosen_pairs(SUMMARY, None, None)) == 3
-    assert len(chosen_pairs(SUMMARY, "every", "every")) == 6
-    with pytest.raises(ConfigError, match='"c"'):
-        chosen_pairs(SUMMARY, None, "c")
-    assert narrowed(SUMMARY, None, None) == SUMMARY
-    one = narrowed(SUMMARY, "k", "b")
-    assert one["pairs"] == [{"scorer": "k", "subset": "b", "n": 1}]
-    assert one["behaviour"] == [{"subset": "b"}]
-    assert one["claims"] == [{"scorer": "k"}]
-    assert one["mismatch"] == ["text"]
-
-
-def test_several_scorers_have_a_column():
-    table = Table(None, text_columns("x"), [(1,), (2,)])
-    both = with_scorers(table, [{"scorer": "j"}, {"scorer": "k"}])
-    assert both == Table(None, list(text_columns("scorer", "x")), [("j", 1), ("k", 2)])
-    assert with_scorers(table, [{"scorer": "j"}, {"scorer": "j"}]) == table
 
 
 def as_reader(*command):

@@ -6,7 +6,9 @@ import json
 
 import numpy as np
 import pytest
+from result_rows import filled
 
+from toxtrail.records.results import ComparisonSummary, PairRow
 from toxtrail.records.rows import Generation, Score
 from toxtrail.reporting.flip_browser import (
     MAX_PAGE_TEXT_BYTES,
@@ -48,14 +50,15 @@ def family(variants, prompts, words=40):
             Score(p, 0, p.split("-")[0], "judge", "ok", float(v), {"toxic": float(v)}, 1)
             for p, v in zip(ids, values)
         ]
-    pairs = [{"a": "v0", "b": f"v{place}"} for place in range(1, variants)]
+    pairs = [filled(PairRow, a="v0", b=f"v{place}") for place in range(1, variants)]
     scored = {"params": {"scorers": {"judge": {"head": "toxic"}}}, "inputs": {}}
-    summary = {
-        "primary": "judge",
-        "threshold": 0.5,
-        "pairs": pairs,
-        "manifest": {"params": {}, "inputs": {"v0": {"manifest": scored}}},
-    }
+    summary = filled(
+        ComparisonSummary,
+        primary="judge",
+        threshold=0.5,
+        pairs=pairs,
+        manifest={"params": {}, "inputs": {"v0": {"manifest": scored}}},
+    )
     return FlipBrowserInput(summary, {p: f"prompt {p}" for p in ids}, generations, scores)
 
 

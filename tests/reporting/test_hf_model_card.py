@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from huggingface_hub import ModelCard as HubCard
 
 from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, InputFile, ModelIdentity
-from toxtrail.records.columns import to_json
+from toxtrail.records.results import Comparability, ConditionMismatchRow
 from toxtrail.reporting.hf_model_card import model_card
 from toxtrail.reporting.scorer_limitations import scorer_limitations
 
@@ -41,10 +43,11 @@ def summary(score_rows, settings, measured):
         "prompts": "31:0123", "temperature": "0.0", "template": '"none"', "dtype": '"float32"',
         "max_new_tokens": "24",
     }  # fmt: skip
-    return {
-        **to_json(found), "comparability": {"fingerprint": "x", "fields": fields},
-        "manifest": manifest_of("compare", "f", {}, inputs, {}).to_json(),
-    }  # fmt: skip
+    return replace(
+        found,
+        comparability=Comparability(fingerprint="x", fields=fields),
+        manifest=manifest_of("compare", "f", {}, inputs, {}).to_json(),
+    )
 
 
 def test_hugging_face_reads_the_results_back(summary):
@@ -58,9 +61,17 @@ def test_hugging_face_reads_the_results_back(summary):
 
 def test_the_result_against_the_parent_is_said_with_interval_and_counts(summary):
     text = model_card(summary, "tuned")
-    assert "no shared scored prompts" in text
-    assert "| base (parent) | one | 30 | +" in text
-    assert "| higher |" in text
+    assert "tuned against base: **no pairs**" in text
+    row = next(line for line in text.splitlines() if line.startswith("| base (parent) | one |"))
+    cells = [cell.strip() for cell in row.strip("|").split("|")]
+    assert cells[2] == "30"
+    assert cells[-1] == "higher"
+
+
+def test_conditions_that_differ_are_in_the_card(summary):
+    mismatch = ConditionMismatchRow(variant="tuned", field="dtype", found="a", reference="b")
+    assert "dtype a v b" in model_card(replace(summary, mismatch=[mismatch]), "tuned")
+    assert "dtype a v b" not in model_card(summary, "tuned")
 
 
 def test_limits_lineage_and_commands_stand_in_it(summary):
@@ -79,9 +90,9 @@ def test_the_reference_says_that_it_is_what_others_are_held_against(summary):
 
 
 def test_a_variant_of_which_nothing_was_scored_has_no_card(summary):
-    rates = [{**row, "rate": None} for row in summary["rates"]]
+    rates = [replace(row, rate=None) for row in summary.rates]
     with pytest.raises(DataError, match="of tuned was scored"):
-        model_card({**summary, "rates": rates}, "tuned")
+        model_card(replace(summary, rates=rates), "tuned")
 
 
 def test_the_papers_scorer_is_known_for_what_it_is():

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from hypothesis import given
+from hypothesis import strategies as st
 from markdown_it import MarkdownIt
 
 from toxtrail.reporting.table import (
     Column,
+    Field,
     Table,
+    as_html,
     as_latex,
     as_markdown,
+    build_table,
+    drop_columns_to_fit,
     move_constants_to_title,
     number_columns,
     text_columns,
@@ -50,3 +56,32 @@ def test_a_single_row_keeps_its_columns():
 def test_a_name_that_looks_like_a_mark_of_alignment_is_a_name():
     table = Table(None, text_columns("lr>"), [("1",)])
     assert as_markdown(table).splitlines()[:2] == [r"| lr\> |", "| --- |"]
+
+
+def test_html_escapes_and_marks_numbers_totals_and_verdicts():
+    columns = (*text_columns("variant", "subset"), *number_columns("rate"), Column("verdict"))
+    rows = [("<b>", "all", "50 %", "higher (fragile)"), ("c", "a&b", "1 %", "")]
+    page = as_html(Table("t<", columns, rows, note="n>"), element_id="x")
+    assert "<caption>t&lt;</caption>" in page
+    assert '<tr class="all" data-subset="all"><td>&lt;b&gt;</td>' in page
+    assert '<tr data-subset="a&amp;b">' in page
+    assert '<td class="n">50 %</td><td class="higher">higher (fragile)</td>' in page
+    assert '<p class="soft">n&gt;</p>' in page
+
+
+def test_fields_make_columns_and_cells():
+    fields = [Field("name", lambda row: row["a"]), Field("n", lambda row: row["b"], "right")]
+    table = build_table("T", fields, [{"a": "x", "b": 1}])
+    assert table == Table("T", [Column("name"), Column("n", "right")], [["x", 1]])
+
+
+@given(st.integers(5, 120))
+def test_columns_are_dropped_in_order_until_the_table_fits(width):
+    columns = text_columns("name", "first", "second")
+    table = Table(None, columns, [("a" * 10, "b" * 20, "c" * 20)])
+    fitted, dropped = drop_columns_to_fit(table, ["first", "second"], width)
+    assert dropped == ["first", "second"][: len(dropped)]
+    assert [c.name for c in fitted.columns] == [
+        n for n in ("name", "first", "second") if n not in dropped
+    ]
+    assert [len(row) for row in fitted.rows] == [3 - len(dropped)]

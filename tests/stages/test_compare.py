@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 import pytest
+from measured_families import cells_of
 
 from toxtrail.analysis.comparison import MeasuredRun, compare_runs
 from toxtrail.analysis.family import variant_pairs
@@ -12,7 +13,9 @@ from toxtrail.config.schema import ScorerErrorConfig
 from toxtrail.errors import DataError
 from toxtrail.records.columns import to_json
 from toxtrail.records.results import Comparability
-from toxtrail.reporting.result_text import corrected_cells, prior_notes
+from toxtrail.reporting.comparison_tables import CORRECTED_FIELDS
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import prior_notes
 from toxtrail.stages.compare import with_figures
 
 PARENTS = {"base": None, "tuned": "base", "again": "tuned"}
@@ -188,7 +191,7 @@ def test_an_impossible_judge_gives_no_number_and_says_how_little_fits(
     known = judged(settings, sensitivity=0.9, specificity=0.7)
     found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
     assert (found.corrected_diff, found.corrected_diff_possible) == (None, 0.0)
-    assert "0.0 %" in corrected_cells(to_json(found))[-1]
+    assert "0.0 %" in cells_of(CORRECTED_FIELDS, found)["by"]
 
 
 def test_a_verdict_that_hangs_on_the_prior_is_said_to(compared):
@@ -198,7 +201,7 @@ def test_a_verdict_that_hangs_on_the_prior_is_said_to(compared):
     assert own.prior_sensitivity > 0.05
     assert own.prior_shift_sd < 0
     changed = replace(own, verdict="higher", verdict_flat_prior="not decisive")
-    (note,) = prior_notes(to_json(replace(found.summary, pairs=[changed])), "judge")
+    (note,) = prior_notes(ComparisonView(replace(found.summary, pairs=[changed]), "judge"))
     assert '"not decisive"' in note
     assert "uniform prior" in note
     many = {"base": {"a": [0.1] * 300 + [0.9] * 100}, "tuned": {"a": [0.9] * 200 + [0.1] * 200}}

@@ -14,14 +14,9 @@ from toxtrail.analysis.family import variant_pairs
 from toxtrail.config.schema import PoolingConfig
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.analysis_output import AnalysisOutput
-from toxtrail.records.columns import to_json
-from toxtrail.reporting.result_text import (
-    method_line,
-    reading_guide,
-    sample_cells,
-    scorer_cells,
-    scorer_columns,
-)
+from toxtrail.reporting.comparison_tables import by_scorer, samples
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import method_line, reading_guide
 from toxtrail.stats.sampling import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -128,7 +123,10 @@ def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, 
     )
     assert summary.rope_reference == reference.rate_mean
     assert {r.rope for r in summary.pairs} == {0.25 * reference.rate_mean}
-    assert f"+-{25 * reference.rate_mean:.1f} points" in reading_guide(to_json(summary))
+    assert (
+        f"+-{25 * reference.rate_mean:.1f} points"
+        in reading_guide(ComparisonView(summary, "judge"))[0]
+    )
     small = family().compared(settings).summary
     assert {r.rope for r in small.pairs} == {0.01}
     given = config.model_copy(update={"rope_reference_pct": 40.0})
@@ -137,9 +135,10 @@ def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, 
 
 def test_every_scorer_is_shown_beside_the_primary_one(family, settings):
     summary = family(second=40).compared(settings).summary
-    names = [column.name for column in scorer_columns(to_json(summary))]
+    table = by_scorer(ComparisonView(summary, "judge"))
+    names = [column.name for column in table.columns]
     assert names == ["variant", "against", "subset", "judge", "other", "scorers"]
-    rows = {row[2]: row for row in scorer_cells(to_json(summary))}
+    rows = {row[2]: row for row in table.rows}
     assert rows["a"][3].endswith("higher")
     assert rows["a"][4].endswith("not decisive")
     assert rows["a"][5] == "fragile"
@@ -147,17 +146,17 @@ def test_every_scorer_is_shown_beside_the_primary_one(family, settings):
 
 def test_one_scorer_needs_no_such_table(score_rows, settings, measured):
     rows = {name: score_rows({"a": [0.1, 0.9]}) for name in PARENTS}
-    assert scorer_cells(to_json(measured(rows, PARENTS).compared(settings).summary)) == []
+    summary = measured(rows, PARENTS).compared(settings).summary
+    assert by_scorer(ComparisonView(summary, "judge")).rows == []
 
 
 def test_k_stands_beside_the_numbers(family, settings):
-    once, thrice = (family(k=k).compared(settings).summary for k in (1, 3))
-    assert "k = 1 continuation a prompt" in method_line(to_json(once), "judge")
-    assert "k = 3 continuations a prompt" in method_line(to_json(thrice), "judge")
-    assert "at least half" in reading_guide(to_json(thrice))
-    assert sample_cells(to_json(once), "judge") == []
-    row = sample_cells(to_json(thrice), "judge")[0]
-    assert row[:4] == ("base", "all", "3", "120")
+    once, thrice = (ComparisonView(family(k=k).compared(settings).summary, "judge") for k in (1, 3))
+    assert "k = 1 " in method_line(once)
+    assert "k = 3 " in method_line(thrice)
+    assert len(reading_guide(thrice)[0]) > len(reading_guide(once)[0])
+    assert samples(once).rows == []
+    assert samples(thrice).rows[0][:4] == ["base", "all", 3, 120]
 
 
 def test_with_several_continuations_fewer_prompts_see_as_much(

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from measured_families import cells_of
 
 from toxtrail.analysis.comparison import with_pooled
 from toxtrail.analysis.family import variant_pairs
@@ -14,7 +15,9 @@ from toxtrail.config.schema import PoolingConfig
 from toxtrail.errors import InferenceError
 from toxtrail.pipeline import manifest_of
 from toxtrail.records.columns import to_json
-from toxtrail.reporting.result_text import pair_table_row, pooling_notes, seed_notes
+from toxtrail.reporting.comparison_tables import PAIR_FIELDS
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import pooling_notes, seed_notes
 from toxtrail.stats.sampling import SampleResult
 from toxtrail.storage.artifacts import ArtifactStore
 
@@ -83,14 +86,14 @@ def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
     for row in summary.pairs:
         assert row.pooled_diff_lo < row.pooled_diff < row.pooled_diff_hi
         assert abs(row.pooled_diff - row.diff) < 0.1
-        assert "[" in pair_table_row(to_json(row))[10]
+        assert "[" in cells_of(PAIR_FIELDS, row)["pooled"]
     overall = next(r for r in summary.pairs if r.subset == "all")
     parts = {r.subset: r.pooled_diff for r in summary.pairs}
     assert overall.pooled_diff == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
     (claim,) = summary.claims
     assert claim.n_pairs == 3
     assert claim.n_credible_pooled == sum(r.credible_pooled for r in summary.pairs)
-    assert "wrong sign" in pooling_notes(to_json(summary), "judge")[0]
+    assert "wrong sign" in pooling_notes(ComparisonView(summary, "judge"))[0]
 
 
 def test_the_draws_are_those_of_the_table(own, settings):
@@ -167,7 +170,7 @@ def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_
     assert rows["tuned", "all"].pooled_diff is not None
     assert rows["tuned", "all"].pooled_withheld == ""
     summary = with_pooled(own.compared(settings), found.summary).summary
-    notes = " ".join(pooling_notes(to_json(summary), "judge"))
+    notes = " ".join(pooling_notes(ComparisonView(summary, "judge")))
     assert "tuned against base, d" in notes
     assert {r.pooled_withheld for r in summary.rates if r.variant == "base"} == {""}
     shown = [r.credible_pooled for r in summary.pairs if r.subset == "all"]
@@ -254,7 +257,7 @@ def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
     alone = own.compared(settings)
     summary = with_pooled(alone, found.summary).summary
     assert {row.pooled_diff for row in summary.pairs} == {None}
-    assert "does not fit" in pooling_notes(to_json(summary), "judge")[0]
+    assert "does not fit" in pooling_notes(ComparisonView(summary, "judge"))[0]
     assert summary.claims[0].n_credible_pooled is None
 
 
@@ -288,7 +291,7 @@ def test_several_continuations_are_not_taken_for_several_prompts(score_rows, set
     assert "more than one continuation" in found.summary.scorers["judge"].reason
     compared = with_pooled(own.compared(settings), found.summary).summary
     assert "more than one continuation" in compared.claims[0].gate_reason
-    assert "more than one continuation" in pooling_notes(to_json(compared), "judge")[0]
+    assert "more than one continuation" in pooling_notes(ComparisonView(compared, "judge"))[0]
 
 
 def test_prompts_without_a_score_of_every_variant_are_counted(family, settings):
@@ -325,7 +328,7 @@ def test_variants_of_one_recipe_get_a_spread_and_others_none(family, settings, t
     assert (row.recipe, row.scorer, row.variants) == ("dolly", "judge", 2)
     assert 0.02 < row.spread_lo < row.spread < row.spread_hi < 0.12
     summary = with_pooled(made.compared(settings), found.summary).summary
-    (note,) = seed_notes(to_json(summary), "judge")
+    (note,) = seed_notes(ComparisonView(summary, "judge"))
     assert note.startswith("2 fine-tunes of the recipe dolly")
     folder = tmp_path / "pooled"
     store = ArtifactStore(tmp_path)

@@ -3,15 +3,22 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import pytest
 
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import walk_lineage
-from toxtrail.records.columns import to_json
+from toxtrail.records.results import ScorerPooling
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.reporting.mlflow_page import pair_metrics, rate_metrics
-from toxtrail.reporting.result_text import interval, percent, percentage_points, probability
+from toxtrail.reporting.text import (
+    percent,
+    percent_interval,
+    percentage_points,
+    points_interval,
+    probability,
+)
 from toxtrail.text_escaping import escape_control_chars
 
 HOSTILE = "<script>alert(1)</script>"
@@ -55,20 +62,19 @@ def found(score_rows, settings, measured):
 def summary(found, settings):
     _, found = found
     manifest = manifest_of("compare", "f", {"posterior": settings.plain()}, {}, {})
-    pooled = {"judge": {"status": "left out", "reason": "pooling is switched off"}}
-    own = {**to_json(found.summary), "pooled": pooled}
-    own["manifest"] = manifest.to_json()
-    return {**own, "figures": {name: drawing.svg for name, drawing in found.figures.items()}}
+    pooled = {"judge": ScorerPooling(status="left out", reason="pooling is switched off")}
+    return replace(found.summary, pooled=pooled, manifest=manifest.to_json())
 
 
 @pytest.fixture
 def page_of(found, spoken):
-    rows, _ = found
+    rows, output = found
+    figures = {name: drawing.svg for name, drawing in output.figures.items()}
 
     def make(summary, text_of=lambda row: f"of {row.prompt_id}"):
         texts = {name: spoken(own, text_of) for name, own in rows.items()}
         prompts = {row.prompt_id: f"prompt of {row.prompt_id}" for row in rows["base"]}
-        page = FamilyPage(summary, summary["figures"], prompts, texts, rows)
+        page = FamilyPage(summary, figures, prompts, texts, rows)
         return render([page], CARD, manifest_of("report", None, {"families": ["f"]}, {}, {}))
 
     return make
@@ -92,14 +98,14 @@ def test_the_page_needs_nothing_from_outside(summary, page_of):
 
 
 def test_metrics_have_names_that_mlflow_can_hold_and_no_value_for_nothing(summary):
-    rates = rate_metrics([{**r, "subset": r["subset"].strip("<>/")} for r in summary["rates"]])
-    pairs = pair_metrics(summary["pairs"])
+    rates = rate_metrics([replace(r, subset=r.subset.strip("<>/")) for r in summary.rates])
+    pairs = pair_metrics(summary.pairs)
     assert rates["judge/b/n_empty"] in (1, 2)
-    own = [row for row in summary["rates"] if row["subset"] == HOSTILE][-1]
-    assert own["rate"] is not None
+    own = [row for row in summary.rates if row.subset == HOSTILE][-1]
+    assert own.rate is not None
     assert not any(value is None for value in (*rates.values(), *pairs.values()))
     assert pairs[f"judge/tuned minus base/{HOSTILE}/diff_pp"] == pytest.approx(
-        100 * next(p["diff"] for p in summary["pairs"] if p["subset"] == HOSTILE)
+        100 * next(p.diff for p in summary.pairs if p.subset == HOSTILE)
     )
 
 
@@ -116,8 +122,8 @@ def test_a_probability_is_never_certain(value, said):
 
 
 def test_nothing_is_never_shown_as_zero():
-    row = {"rate_lo": None, "rate_hi": None}
-    assert [percent(None), percentage_points(None), interval(row, "rate")] == ["-", "-", "-"]
+    intervals = [percent_interval(None, None), points_interval(None, None)]
+    assert [percent(None), percentage_points(None), *intervals] == ["-"] * 4
 
 
 @pytest.mark.parametrize("text", ["\x1b[31mred", "a\rb", "a\nb", "\x07", "\u202egnp", "fine ü"])

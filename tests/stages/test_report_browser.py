@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 from browsing import opened_browser
 
 from toxtrail.pipeline import manifest_of
-from toxtrail.records.columns import to_json
+from toxtrail.records.results import ScorerPooling
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.text_escaping import escape_control_chars
 
@@ -54,10 +56,8 @@ def _page(score_rows, settings, measured, spoken):
     found = measured(rows, {"base": None, "up": "base", "down": "base"}).compared(settings).summary
     texts = {name: [_hostile(row, name) for row in spoken(own)] for name, own in rows.items()}
     manifest = manifest_of("compare", "f", {}, {}, {})
-    summary = {
-        **to_json(found), "claims": [], "manifest": manifest.to_json(),
-        "pooled": {"judge": {"status": "left out", "reason": "pooling is switched off"}},
-    }  # fmt: skip
+    pooled = {"judge": ScorerPooling(status="left out", reason="pooling is switched off")}
+    summary = replace(found, pooled=pooled, manifest=manifest.to_json())
     prompts = {row.prompt_id: f"prompt {row.prompt_id} {HOSTILE[0]}" for row in rows["base"]}
     page = FamilyPage(summary, {}, prompts, texts, rows)
     return render([page], NO_PROMPTS, manifest_of("report", None, {}, {}, {}))

@@ -6,7 +6,7 @@ reads   data/scores/<family>/
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import NamedTuple
 
 import numpy as np
 
@@ -14,64 +14,73 @@ from toxtrail.analysis.score_table import ALL, ScoreTable, subsets
 from toxtrail.backends.protocols import Progress
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
+from toxtrail.records.results import PairRow
 from toxtrail.stats.best import HYPER, LOCATIONS, build, location_difference
 from toxtrail.stats.rates import Floats, named_rng
 from toxtrail.stats.sampling import SamplerSettings, convergence_problems, diagnose, sample
 
 CHAINS, DRAWS, TARGET_ACCEPT = 4, 2000, 0.9
-BEST_COLUMNS = (
-    "best_diff", "best_diff_lo", "best_diff_hi", "best_verdict", "best_rate_a", "best_rate_b",
-    "best_fits",
-)  # fmt: skip
+
+
+class BestRow(NamedTuple):
+    """The difference of locations of one pair, in the unit of the scores."""
+
+    pair: PairRow
+    best_diff: float | None
+    best_diff_lo: float | None
+    best_diff_hi: float | None
+    best_verdict: str
+    """Without a result, the reason."""
+    best_rate_a: float | None
+    """Expected rates."""
+    best_rate_b: float | None
+    best_fits: bool | None
 
 
 def best_rows(
     tables: Mapping[str, ScoreTable],
-    pairs: Sequence[Mapping[str, Any]],
+    pairs: Sequence[PairRow],
     scorer: str,
     config: PosteriorConfig,
     progress: Progress,
-) -> list[dict[str, Any]]:
-    """Return the pairs of a comparison by one scorer, each with its difference of locations.
-
-    Args:
-        pairs: rows of a comparison's summary.
-
-    Returns:
-        Rows with `best_*` columns in the unit of the scores; without a result they are None, and
-        the verdict gives the reason.
-    """
-    scorer_rows = [row for row in pairs if row["scorer"] == scorer]
+) -> list[BestRow]:
+    """Return the pairs of a comparison by one scorer, each with its difference of locations."""
+    scorer_rows = [row for row in pairs if row.scorer == scorer]
     rows = []
     with progress.bar("BEST", len(scorer_rows), "pairs") as advance:
         for row in scorer_rows:
-            a, b = (_scores(tables[row[side]], scorer, row["subset"]) for side in ("a", "b"))
-            seed = named_rng(config.seed, f"best|{row['a']}|{row['b']}|{scorer}|{row['subset']}")
-            rows.append({**row, **_best_columns(a, b, config, seed)})
+            a, b = (_scores(tables[name], scorer, row.subset) for name in (row.a, row.b))
+            seed = named_rng(config.seed, f"best|{row.a}|{row.b}|{scorer}|{row.subset}")
+            rows.append(_best_row(row, a, b, config, seed))
             advance(1)
     return rows
 
 
-def _best_columns(
-    a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
-) -> dict[str, Any]:
-    nothing: dict[str, Any] = dict.fromkeys(BEST_COLUMNS)
+def _best_row(
+    pair: PairRow, a: Floats, b: Floats, config: PosteriorConfig, rng: np.random.Generator
+) -> BestRow:
+    without = BestRow(pair, None, None, None, "did not converge", None, None, None)
     effort = SamplerSettings(CHAINS, DRAWS, TARGET_ACCEPT, int(rng.integers(2**31)))
     try:
         model = build(a, b)
     except DataError as error:
-        return {**nothing, "best_verdict": str(error)}
+        return without._replace(best_verdict=str(error))
     for attempt in (effort, effort.harder()):
         samples = sample(model, attempt)
         reported = {name: samples.posterior[name] for name in LOCATIONS}
         if not convergence_problems(diagnose(samples, HYPER, reported, config.level)):
             difference = location_difference(samples, a, b, config.threshold, config.level, rng)
-            values = (
-                difference.mean, difference.interval.lo, difference.interval.hi, difference.verdict,
-                difference.predicted_a, difference.predicted_b, difference.fits,
-            )  # fmt: skip
-            return dict(zip(BEST_COLUMNS, values, strict=True))
-    return {**nothing, "best_verdict": "did not converge"}
+            return BestRow(
+                pair,
+                difference.mean,
+                difference.interval.lo,
+                difference.interval.hi,
+                difference.verdict,
+                difference.predicted_a,
+                difference.predicted_b,
+                difference.fits,
+            )
+    return without
 
 
 def _scores(table: ScoreTable, scorer: str, subset: str) -> Floats:

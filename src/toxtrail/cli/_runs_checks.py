@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 from toxtrail.errors import ToxtrailError
 from toxtrail.execution.factories import make_tracker
 from toxtrail.experiment import Experiment
-from toxtrail.results import read_run_summary
 
 if TYPE_CHECKING:
     from toxtrail.backends.protocols import TrackedRun
@@ -76,6 +75,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
     """
     from toxtrail.backends.mlflow.write_run import KEY_TAG
     from toxtrail.reporting.mlflow_page import COMPARISON_TAG, VERDICT_TAG, verdict_tags
+    from toxtrail.results import read_run_comparison
 
     notes: dict[str, dict[str, dict[str, str]]] = {}
     rows = list(rows)
@@ -83,7 +83,7 @@ def with_verdicts(experiment: Experiment, rows: Sequence[CheckedRun]) -> list[Ch
         if row.run.tags.get("toxtrail.kind") == "comparison" and row.check in ("ok", "changed"):
             key = row.run.tags[KEY_TAG]
             try:
-                notes[key] = verdict_tags(read_run_summary(experiment, row.run), key)
+                notes[key] = verdict_tags(read_run_comparison(experiment, row.run), key)
             except ToxtrailError as error:
                 rows[number] = row._replace(check="changed", problems=(*row.problems, str(error)))
     rows_with_verdicts = []

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 from toxtrail.errors import ConfigError, did_you_mean
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from toxtrail.config.schema import Config, TextsConfig
     from toxtrail.datasets.generated_texts.common import GeneratedText
     from toxtrail.execution.score_rows import NamedScorer
+    from toxtrail.records.results import ComparisonSummary
 
 PRESET = "demo"
 """Its scorer and statistics are used without --params."""
@@ -30,7 +31,7 @@ class TextsFile(NamedTuple):
 
 def compare_files(
     a: TextsFile, b: TextsFile, params: Path | None, scorer: str | None
-) -> tuple[dict[str, Any], list[str]]:
+) -> tuple[ComparisonSummary, list[str]]:
     """Return the summary of the comparison of b with a, and notes on prompts and texts.
 
     Args:
@@ -39,7 +40,6 @@ def compare_files(
     """
     from toxtrail.analysis.text_comparison import compare_scored_files, shared_prompts
     from toxtrail.config.load import load_config
-    from toxtrail.records.columns import to_json
     from toxtrail.scaffold import preset_path
 
     config = load_config(params or preset_path(PRESET))
@@ -53,7 +53,7 @@ def compare_files(
     scored = [_scored(file, shared, config, named_scorer, environment) for file in (a, b)]
     posterior = config.posterior.model_copy(update={"labels": None})
     summary = compare_scored_files(scored[0], scored[1], name, posterior)
-    return to_json(summary), _notes(a, b, shared, scored)
+    return summary, _notes(a, b, shared, scored)
 
 
 def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str, str]]:

@@ -41,7 +41,7 @@ def card(experiment: Experiment, variant: str, target: Path | None, from_mlflow:
 
     family = _family_of(experiment, variant)
     summary, _ = results.load_comparison(experiment, family, from_mlflow)
-    names = [row["variant"] for row in summary["variants"]]
+    names = [row.variant for row in summary.variants]
     if variant not in names:
         raise DataError(
             f"{variant} is not in the comparison of {family}.{did_you_mean(variant, names)} "

@@ -131,7 +131,7 @@ def _prompts_of(experiment: Experiment) -> list[InClusters]:
 
 def _drawn_lines(drawn: Sequence[InClusters]) -> list[str]:
     """Return lines on prompts and clusters of each subset, with a warning for too few."""
-    from toxtrail.reporting.result_text import FEW_CLUSTERS
+    from toxtrail.reporting.notes import FEW_CLUSTERS
 
     return [
         f"prompts.subsets.{one.subset}: {one.prompts:,} prompts in {one.clusters:,} clusters"

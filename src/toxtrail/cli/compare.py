@@ -2,31 +2,25 @@
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING
 
 import click
 
 from toxtrail import results
+from toxtrail.cli._compare_output import SECTIONS, LoadedComparison, Selection, print_comparisons
 from toxtrail.cli._options import Number
-from toxtrail.cli._output import OutputFormat, format_options, print_json, print_table
-from toxtrail.cli.compare_hdi import print_hdi
-from toxtrail.cli.compare_published import print_published, with_published
-from toxtrail.cli.compare_tables import (
-    SECTIONS,
-    chosen_pairs,
-    narrowed,
-    print_comparison,
-    print_rows,
-    scorers_of,
-    with_scorers,
-)
+from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
-from toxtrail.errors import DataError, ToxtrailError, problem_of
+from toxtrail.errors import ConfigError, DataError, ToxtrailError, problem_of
 from toxtrail.experiment import Experiment
-from toxtrail.reporting.table import Table, number_columns, text_columns
+
+if TYPE_CHECKING:
+    from toxtrail.records.results import ComparisonSummary
+
+PUBLISHED_PRIOR = 0.5
+"""Jeffreys' prior, for the published count."""
 
 
 @click.command("compare", short_help="Compare variants: rates and paired differences.")
@@ -137,21 +131,13 @@ def compare(
         experiment, names, everything, filter_string, from_mlflow, allow_mismatch
     )
     if half_width is not None:
-        comparisons = [
-            item._replace(summary=_with_half_width(item.summary, half_width))
-            for item in comparisons
-        ]
+        comparisons = [_with_half_width(item, half_width) for item in comparisons]
+    selection = Selection(scorer, subset)
     if best:
-        comparisons = [
-            item._replace(summary=_with_best(experiment, item.summary, scorer, subset))
-            for item in comparisons
-        ]
+        comparisons = [_with_best(experiment, item, selection) for item in comparisons]
     if published:
-        summaries = with_published(published, [item.summary for item in comparisons], scorer)
-        comparisons = [
-            item._replace(summary=s) for item, s in zip(comparisons, summaries, strict=True)
-        ]
-    _print(comparisons, form, scorer, subset, hdi, sections)
+        comparisons = _with_published(published, comparisons, selection)
+    print_comparisons(comparisons, selection, form or "text", sections, hdi)
 
 
 def sections_to_print(
@@ -177,38 +163,6 @@ def sections_to_print(
                 f'--tables: unknown name "{name}". Available: {", ".join(SECTIONS)}.'
             )
     return names
-
-
-class LoadedComparison(NamedTuple):
-    """Comparison, and where it was read."""
-
-    summary: dict[str, Any]
-    source: str
-
-
-def _print(
-    comparisons: Sequence[LoadedComparison],
-    form: OutputFormat | None,
-    scorer: str | None,
-    subset: str | None,
-    hdi: bool,
-    sections: Sequence[str] | None,
-) -> None:
-    summaries = [item.summary for item in comparisons]
-    if form == "json":
-        print_json([narrowed(summary, scorer, subset) for summary in summaries])
-        return
-    if form == "csv":
-        print_rows(summaries, scorer, subset)
-        return
-    for summary, source in comparisons:
-        print_comparison(summary, source, scorer, subset, form or "text", sections)
-        pairs = chosen_pairs(summary, scorer, subset)
-        _print_half_width(summary, pairs)
-        if hdi:
-            print_hdi(summary, pairs)
-        _print_best(summary)
-        print_published(summary, form or "text")
 
 
 def _load_comparisons(
@@ -279,7 +233,7 @@ def _of_filter(
     runs = results.find_runs(experiment, filter_string)
     comparisons = [
         LoadedComparison(
-            results.read_run_summary(experiment, results.require_sealed(run)),
+            results.read_run_comparison(experiment, results.require_sealed(run)),
             f"MLflow run {run.name}",
         )
         for run in runs
@@ -313,140 +267,82 @@ def _of_filter(
 
 def _compared(
     rows: Sequence[results.VariantResults], title: str, allow_mismatch: bool
-) -> dict[str, Any]:
+) -> ComparisonSummary:
     from toxtrail.analysis.comparison import MeasuredRun, compare_runs
-    from toxtrail.records.columns import to_json
 
     runs = [
         MeasuredRun(result.label, result.summary, result.scores, result.generations)
         for result in rows
     ]
-    return to_json(compare_runs(runs, title, allow_mismatch))
+    return compare_runs(runs, title, allow_mismatch)
 
 
-def _with_half_width(summary: Mapping[str, Any], half_width: float) -> dict[str, Any]:
+def _with_half_width(item: LoadedComparison, half_width: float) -> LoadedComparison:
     """Add to each pair the prompts needed for an interval of plus or minus `half_width`."""
-    prior = float(summary["prior"] if "prior" in summary else _settings(summary)["prior"])
-    rows = []
-    for row in summary["pairs"]:
-        has_interval = row["diff_lo"] is not None
-        width = row["diff_hi"] - row["diff_lo"] if has_interval else None
-        needed = _needed(row, width, 2 * half_width, prior) if width is not None else None
-        rows.append({**row, "diff_width": width, "n_for_precision": needed})
-    return {**summary, "precision": half_width, "pairs": rows}
+    from toxtrail.analysis.half_width import half_width_rows
 
-
-def _settings(summary: Mapping[str, Any]) -> Mapping[str, Any]:
-    settings: Mapping[str, Any] = summary["manifest"]["params"]["posterior"]
-    return settings
-
-
-def _needed(row: Mapping[str, Any], width: float, target_width: float, prior: float) -> int:
-    """Return the prompts at which this difference's interval has the target width, consistent
-    with the printed width, also for weighted subsets."""
-    from toxtrail.stats import paired_posterior
-    from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
-
-    n, effect = int(row["n"]), float(row["design_effect"])
-    if row["k"] > 1:
-        return prompts_by_spread(n, width, target_width)
-    counts = paired_posterior.Table._fields
-    table = paired_posterior.Table(*(float(row[name]) / effect for name in counts))
-    needed = math.ceil(
-        prompts_for_width(table, VerdictRule(prior, row["level"]), target_width) * effect
-    )
-    return min(needed, n) if width <= target_width else max(needed, n + 1)
-
-
-def _print_half_width(summary: Mapping[str, Any], pairs: Sequence[Mapping[str, Any]]) -> None:
-    half_width = summary.get("precision")
-    if half_width is None:
-        return
-    rows = [
-        (
-            row["b"],
-            f"{row['a']} ({row['relation']})",
-            row["subset"],
-            row["n"],
-            f"{50 * row['diff_width']:.1f}" if row["diff_width"] is not None else "-",
-            _prompts_missing(row),
-        )
-        for row in pairs
-    ]
-    columns = (
-        *text_columns("variant", "against", "subset"),
-        *number_columns("prompts", "half-width, points"),
-        *text_columns("sufficient?"),
-    )
-    title = f"Prompts for intervals of +-{100 * half_width:g} points"
-    print_table(with_scorers(Table(title, columns, rows), pairs))
-
-
-def _prompts_missing(row: Mapping[str, Any]) -> str:
-    if row["n_for_precision"] is None:
-        return "no pairs"
-    missing = row["n_for_precision"] - row["n"]
-    return "yes" if missing <= 0 else f"no: about {missing:,} more prompts"
+    summary = item.summary
+    prior = summary.prior
+    if prior is None:
+        prior = float((summary.manifest or {})["params"]["posterior"]["prior"])
+    rows = half_width_rows(summary.pairs, half_width, prior)
+    return item._replace(half_width=half_width, half_widths=rows)
 
 
 def _with_best(
-    experiment: Experiment, summary: Mapping[str, Any], scorer: str | None, subset: str | None
-) -> dict[str, Any]:
+    experiment: Experiment, item: LoadedComparison, selection: Selection
+) -> LoadedComparison:
     """Add BEST of each selected pair to a family's comparison."""
     from toxtrail.analysis.best_test import best_rows
     from toxtrail.analysis.score_table import build_score_table
     from toxtrail.execution.progress import progress
-    from toxtrail.stats.best import WARNING
 
-    family = summary["family"]
+    summary = item.summary
+    family = summary.family
     if not experiment.exists or family not in experiment.config.families:
         raise click.UsageError("--best needs families of this experiment, not runs.")
-    variants = [rates["variant"] for rates in summary["variants"]]
+    variants = [row.variant for row in summary.variants]
     tables = {v: build_score_table(experiment.store.read_scores(family, v)) for v in variants}
     config = experiment.config.posterior
-    pairs, bars = chosen_pairs(summary, scorer, subset), progress()
+    pairs, bars = selection.pairs(summary), progress()
     rows = [
         row
-        for name in scorers_of(summary, scorer)
+        for name in selection.scorers(summary)
         for row in best_rows(tables, pairs, name, config, bars)
     ]
-    return {**summary, "best": {"warning": WARNING, "pairs": rows}}
+    return item._replace(best=rows)
 
 
-def _print_best(summary: Mapping[str, Any]) -> None:
-    from toxtrail.reporting.result_text import percent
+def _with_published(
+    path: Path, comparisons: Sequence[LoadedComparison], selection: Selection
+) -> list[LoadedComparison]:
+    """Add to each comparison the published numbers of its variants.
 
-    if "best" not in summary:
-        return
-    rows = []
-    for row in summary["best"]["pairs"]:
-        has_estimate = row["best_diff"] is not None
-        bounds = (
-            f"[{row['best_diff_lo']:+.4f}, {row['best_diff_hi']:+.4f}]" if has_estimate else "-"
+    Raises:
+        ConfigError: the file is invalid, or contains none of these variants.
+    """
+    from toxtrail.published.claims import compare_with_run, load_published, published_variants
+    from toxtrail.records.columns import to_json
+
+    loaded = load_published(path)
+    results = [
+        item._replace(
+            published=[
+                compare_with_run(loaded, to_json(item.summary), name, PUBLISHED_PRIOR)
+                for name in selection.scorers(item.summary)
+            ]
         )
-        rows.append(
-            (
-                row["b"],
-                f"{row['a']} ({row['relation']})",
-                row["subset"],
-                f"{row['best_diff']:+.4f}" if has_estimate else "-",
-                bounds,
-                row["best_verdict"],
-                f"{percent(row['best_rate_a'])} v {percent(row['best_rate_b'])}",
-                f"{percent(row['rate_a'])} v {percent(row['rate_b'])}",
-                {True: "yes", False: "NO", None: "-"}[row["best_fits"]],
-            )
+        for item in comparisons
+    ]
+    if not any(
+        compared["rates"] or compared["pairs"]
+        for item in results
+        for compared in item.published or ()
+    ):
+        measured = sorted({row.variant for item in comparisons for row in item.summary.rates})
+        raise ConfigError(
+            f"{path.name} contains none of the measured variants and subsets. It has "
+            f"{', '.join(published_variants(loaded)) or 'none'}; measured are {', '.join(measured)}"
+            ". Map published names to variants of params.yaml in its section `keys`."
         )
-    columns = (
-        *text_columns("variant", "against", "subset"), *number_columns("location", "interval"),
-        *text_columns("BEST verdict"), *number_columns("expected rates", "observed rates"),
-        *text_columns("fits?"),
-    )  # fmt: skip
-    title = "BEST: difference of locations of the scores, unpaired"
-    print_table(with_scorers(Table(title, columns, rows), summary["best"]["pairs"]))
-    echo(summary["best"]["warning"], fg="yellow")
-    if any(row["n_clusters"] < row["n"] for row in summary["pairs"]):
-        echo(
-            "BEST takes prompts in clusters as independent: its intervals may be too narrow.",
-            fg="yellow",
-        )
+    return results

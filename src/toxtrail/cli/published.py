@@ -146,7 +146,7 @@ def _print(result: Mapping[str, Any]) -> None:
 
 
 def _print_rates(result: Mapping[str, Any], many: bool) -> None:
-    from toxtrail.reporting.result_text import interval, percent
+    from toxtrail.reporting.text import percent, percent_interval
 
     pooled = any(row["pooled_rate"] is not None for row in result["rates"])
     columns = [
@@ -165,8 +165,8 @@ def _print_rates(result: Mapping[str, Any], many: bool) -> None:
             _count(row),
             COUNT_IS[row["count_is"]],
             percent(row["rate"]),
-            interval(row, "rate"),
-            *([interval(row, "pooled_rate")] if pooled else []),
+            percent_interval(row["rate_lo"], row["rate_hi"]),
+            *([percent_interval(row["pooled_rate_lo"], row["pooled_rate_hi"])] if pooled else []),
             _size(row["mde80"]),
             _size(row["mde80_fall"]),
         )
@@ -178,10 +178,10 @@ def _print_rates(result: Mapping[str, Any], many: bool) -> None:
 
 
 def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
-    from toxtrail.reporting.result_text import (
+    from toxtrail.reporting.text import (
         MISSING_CELL,
-        interval,
         percentage_points,
+        points_interval,
         probability,
     )
 
@@ -202,11 +202,11 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
             row["a"],
             row["subset"],
             percentage_points(row["diff"]),
-            interval(row, "diff", signed=True),
+            points_interval(row["diff_lo"], row["diff_hi"]),
             probability(row["probability_higher"]),
             row["verdict_unpaired"],
             MISSING_CELL if row["turns_at_phi"] is None else f"{row['turns_at_phi']:.2f}",
-            *([interval(row, "pooled_diff", signed=True)] if pooled else []),
+            *([points_interval(row["pooled_diff_lo"], row["pooled_diff_hi"])] if pooled else []),
             row["verdict"],
             *([row["verdict_published"] or "-", row["held"]] if stated else []),
         )
@@ -240,7 +240,7 @@ def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
 
 
 def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
-    from toxtrail.reporting.result_text import interval
+    from toxtrail.reporting.text import percent_interval
 
     if not rows:
         return
@@ -250,9 +250,9 @@ def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
             f"{row['n']:,}" + ("" if row["n_confirmed"] else " (unsure)"),
             ", ".join(row["subsets"]),
             f"up to {100 * row['none_hi']:.2g} %",
-            interval(row, "at_1"),
+            percent_interval(row["at_1_lo"], row["at_1_hi"]),
             f"{_size(row['at_1_rise'])} / {_size(row['at_1_fall'])}",
-            interval(row, "at_10"),
+            percent_interval(row["at_10_lo"], row["at_10_hi"]),
             f"{_size(row['at_10_rise'])} / {_size(row['at_10_fall'])}",
         )
         for row in rows
@@ -314,6 +314,6 @@ def _count(row: Mapping[str, Any]) -> str:
 
 
 def _size(value: float | None) -> str:
-    from toxtrail.reporting.result_text import MISSING_CELL, percentage_points
+    from toxtrail.reporting.text import MISSING_CELL, percentage_points
 
     return percentage_points(value)[1:] if value else MISSING_CELL

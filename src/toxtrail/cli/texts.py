@@ -186,10 +186,11 @@ def compare(
       toxtrail texts compare base.eval tuned.eval --params params.yaml --scorer detoxify --json
     """
     from toxtrail.analysis.score_table import ALL
+    from toxtrail.cli._compare_output import LoadedComparison, Selection, print_comparisons
     from toxtrail.cli._texts_compare import TextsFile, compare_files
     from toxtrail.cli.compare import sections_to_print
-    from toxtrail.cli.compare_tables import print_comparison, print_rows
     from toxtrail.datasets.generated_texts import read_generated_texts
+    from toxtrail.records.columns import to_json
 
     sections = sections_to_print(tables, all_tables, form)
     labels = (a.name, b.name) if a.name != b.name else (str(a), str(b))
@@ -199,13 +200,10 @@ def compare(
         files.append(TextsFile(label, path, reader, read_generated_texts(path, reader)))
     summary, notes = compare_files(files[0], files[1], params, scorer)
     if form == "json":
-        print_json({**summary, "notes": notes})
+        print_json({**to_json(summary), "notes": notes})
         return
-    if form == "csv":
-        print_rows([summary], scorer, ALL)
-    else:
-        source = " and ".join(labels)
-        print_comparison(summary, source, scorer, ALL, form or "text", sections)
+    item = LoadedComparison(summary, " and ".join(labels))
+    print_comparisons([item], Selection(scorer, ALL), form or "text", sections, hdi=False)
     for line in notes:
         echo(line, err=form is not None)
 

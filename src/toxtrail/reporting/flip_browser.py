@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 from toxtrail.analysis.flips import only_flips, pair_continuations, toxicity_head
 from toxtrail.provenance.identity import canonical_json, sha256_text
-from toxtrail.records.results import FlipRow
+from toxtrail.records.results import ComparisonSummary, FlipRow
 from toxtrail.records.rows import Generation, Score
 from toxtrail.text_escaping import escape_control_chars
 
@@ -28,7 +28,7 @@ DIRECTIONS = ("became toxic", "became harmless", "stayed toxic", "stayed harmles
 class FlipBrowserInput(NamedTuple):
     """The inputs of the flip browser, for one family."""
 
-    summary: Mapping[str, Any]
+    summary: ComparisonSummary
     prompts: Mapping[str, str]
     generations: Mapping[str, Sequence[Generation]]
     scores: Mapping[str, Sequence[Score]]
@@ -42,7 +42,7 @@ def flip_browser_data(family: FlipBrowserInput, max_bytes: int) -> dict[str, Any
         max_bytes: maximum bytes of the family's texts.
     """
     summary = family.summary
-    pairs = list(dict.fromkeys((row["a"], row["b"]) for row in summary["pairs"]))
+    pairs = list(dict.fromkeys((row.a, row.b) for row in summary.pairs))
     page = _Page(family)
     selections = {pair: _select_flips(family, *pair) for pair in pairs}
     rows: dict[tuple[str, str], list[list[Any]]] = {pair: [] for pair in pairs}
@@ -53,8 +53,8 @@ def flip_browser_data(family: FlipBrowserInput, max_bytes: int) -> dict[str, Any
             break
         rows[pair].append(row)
     return {
-        "scorer": summary["primary"],
-        "threshold": summary["threshold"],
+        "scorer": summary.primary,
+        "threshold": summary.threshold,
         "directions": DIRECTIONS,
         "subsets": page.subsets.values,
         "categories": page.categories.values,
@@ -89,9 +89,9 @@ class _SelectedFlips(NamedTuple):
 
 def _select_flips(family: FlipBrowserInput, a: str, b: str) -> _SelectedFlips:
     summary = family.summary
-    head = toxicity_head(summary["manifest"], summary["primary"])
+    head = toxicity_head(summary.manifest or {}, summary.primary)
     scores = family.scores
-    rows = pair_continuations(scores[a], scores[b], summary["primary"], summary["threshold"], head)
+    rows = pair_continuations(scores[a], scores[b], summary.primary, summary.threshold, head)
     flips = only_flips(rows)
     changed = {(flip.prompt_id, flip.sample) for flip in flips}
     still = [row for row in rows if (row.prompt_id, row.sample) not in changed]

@@ -9,23 +9,33 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from toxtrail.provenance import embedded_manifest
-from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 from toxtrail.provenance.identity_caveats import doubts
+from toxtrail.records.columns import to_json
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.records.rows import Generation, Score
-from toxtrail.reporting import flip_browser, prompt_card_table, result_text
-from toxtrail.reporting import headline as reporting_headline
-from toxtrail.reporting.headline import (
-    family_headline,
-    finetune_pairs,
+from toxtrail.reporting import flip_browser, notes, prompt_card_table
+from toxtrail.reporting.comparison_tables import (
+    TABLES,
+    comparison_notes,
     rate_matrix,
-    rows_of_scorer,
-    sort_pairs,
-    subset_headline,
-    subsets_of,
+    section_tables,
+    verdicts,
 )
+from toxtrail.reporting.comparison_view import ALL, ComparisonView, subsets_of
+from toxtrail.reporting.headline import family_headline, subset_headline
 from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
+from toxtrail.reporting.table import as_html
 
+HEADINGS = {
+    "rates": "Toxicity rates",
+    "samples": "Several continuations per prompt",
+    "behaviour": "Response behaviour",
+    "corrected": "Corrected for the scorer's errors",
+    "scorers": "By every scorer",
+    "differences": "Differences",
+}
+"""Section of a comparison -> its heading."""
 FIGURES = {
     "rates": "Forest plot of the rates listed in the table below",
     "differences": "Forest plot of the differences listed in the table below",
@@ -41,7 +51,7 @@ FIGURES = {
 class FamilyPage(NamedTuple):
     """The data of one family for the page."""
 
-    summary: Mapping[str, Any]
+    summary: ComparisonSummary
     figures: Mapping[str, str]
     """Name -> SVG."""
     prompts: Mapping[str, str]
@@ -52,8 +62,8 @@ class FamilyPage(NamedTuple):
 
 
 def render(pages: Sequence[FamilyPage], prompts: Mapping[str, Any], manifest: Manifest) -> str:
-    """Render the page. The template escapes every text; only toxtrail's style, script and SVG, and
-    data encoded without markup, are inserted unescaped.
+    """Render the page. The template and `as_html` escape every text; only toxtrail's style, script
+    and SVG, and data encoded without markup, are inserted unescaped.
 
     Args:
         prompts: the prompt card.
@@ -67,20 +77,14 @@ def render(pages: Sequence[FamilyPage], prompts: Mapping[str, Any], manifest: Ma
     script = _template("report.js")
     return environment.from_string(_template("report.html")).render(
         families=[_family_context(page, max_bytes) for page in pages],
-        behaviour_columns=result_text.BEHAVIOUR_COLUMNS,
-        behaviour_pair_columns=result_text.BEHAVIOUR_PAIR_COLUMNS,
-        corrected_columns=result_text.CORRECTED_COLUMNS,
-        pair_columns=result_text.PAIR_COLUMNS,
+        headings=HEADINGS,
+        html_table=as_html,
         prompts={
             "sentence": prompt_card_table.summary_sentence(prompts),
-            "columns": prompt_card_table.COLUMNS,
-            "rows": prompt_card_table.subset_table_rows(prompts),
-            "covariate_columns": prompt_card_table.COVARIATE_COLUMNS,
-            "covariates": prompt_card_table.covariate_cells(prompts),
+            "subsets": prompt_card_table.subset_table(prompts),
+            "covariates": prompt_card_table.covariate_table(prompts),
             "sources": prompt_card_table.sources(prompts),
         },
-        rate_columns=result_text.RATE_COLUMNS,
-        sample_columns=result_text.SAMPLE_COLUMNS,
         manifest_name=embedded_manifest.METADATA_KEY,
         manifest=embedded_manifest.manifest_text(manifest),
         style=_template("report.css"),
@@ -95,72 +99,26 @@ def _template(name: str) -> str:
 
 def _family_context(page: FamilyPage, max_bytes: int) -> dict[str, Any]:
     summary = page.summary
-    primary = summary["primary"]
-    pair_rows = sort_pairs(rows_of_scorer(summary["pairs"], primary))
-    manifest = Manifest.model_validate_json(canonical_json(summary["manifest"]))
-    columns, matrix, note = rate_matrix(summary, primary)
+    view = ComparisonView(summary, summary.primary)
+    manifest = Manifest.model_validate_json(canonical_json(summary.manifest))
     subsets = subsets_of(summary)
     rows = flip_browser.FlipBrowserInput(summary, page.prompts, page.generations, page.scores)
     return {
-        "name": summary["family"],
-        "reference": summary["reference"],
-        "edition": result_text.method_line(summary, primary),
-        "answer": family_headline(summary, primary),
+        "name": summary.family,
+        "reference": summary.reference,
+        "method": notes.method_line(view),
+        "answer": family_headline(view),
         "by_subset": [
-            subset_headline(summary, primary, s)
-            for s in subsets
-            if s != reporting_headline.ALL and pair_rows
+            subset_headline(view, subset) for subset in subsets if subset != ALL and view.pairs
         ],
-        "warnings": [
-            said
-            for said in (
-                mismatch_warning(summary["mismatch"]),
-                result_text.cluster_warning(summary, primary),
-            )
-            if said
-        ],
-        "estimand": result_text.reading_guide(summary),
-        "notes": [
-            *(
-                [chance]
-                if (chance := result_text.chance_note(finetune_pairs(summary, primary)))
-                else []
-            ),
-            *result_text.pooling_notes(summary, primary),
-            *result_text.prior_notes(summary, primary),
-            *result_text.scorer_error_notes(summary, primary),
-            *result_text.cluster_notes(summary, primary),
-            *result_text.power_notes(summary, primary),
-            *result_text.seed_notes(summary, primary),
-            *result_text.dose_notes(summary, primary),
-        ],
-        "headlines": [
-            result_text.verdict_parts(row)
-            for row in pair_rows
-            if row["subset"] == reporting_headline.ALL
-        ],
-        "matrix_columns": columns,
-        "matrix": matrix,
-        "matrix_note": note,
+        "warnings": notes.warnings(view),
+        "notes": comparison_notes(view),
+        "verdicts": verdicts(view),
+        "matrix": rate_matrix(view),
         "subsets": subsets,
-        "rates": [
-            result_text.rate_table_row(row) for row in rows_of_scorer(summary["rates"], primary)
-        ],
-        "pairs": [result_text.pair_table_row(row) for row in pair_rows],
-        "samples": result_text.sample_cells(summary, primary),
-        "scorer_columns": result_text.scorer_columns(summary),
-        "scorers": result_text.scorer_cells(summary),
-        "behaviour": [result_text.behaviour_cells(row) for row in summary["behaviour"]],
-        "behaviour_pairs": [
-            result_text.behaviour_pair_cells(r) for r in summary["behaviour_pairs"]
-        ],
-        "corrected": (
-            [result_text.corrected_cells(r) for r in pair_rows]
-            if primary in summary["judges"]
-            else []
-        ),
+        "tables": {section: section_tables(view, [section]) for section in TABLES},
         "browser": flip_browser.script_safe_json(flip_browser.flip_browser_data(rows, max_bytes))
-        if pair_rows
+        if view.pairs
         else "",
         "figures": {
             name: {"svg": _svg_element(svg), "says": FIGURES[name]}
@@ -180,49 +138,45 @@ def _svg_element(svg: str) -> str:
     return svg[svg.index("<svg") :]
 
 
-def _limits(summary: Mapping[str, Any], manifest: Manifest) -> list[str]:
+def _limits(summary: ComparisonSummary, manifest: Manifest) -> list[str]:
     """Return the known limitations of each scorer and of the response flags."""
     configs: dict[str, Any] = {}
     for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
     scorers = [
-        scorer_limitations(name, config, name in summary["judges"])
-        for name, config in configs.items()
+        scorer_limitations(name, config, name in summary.judges) for name, config in configs.items()
     ]
     return [*scorers, flag_limitations()]
 
 
-def _diagnostics(summary: Mapping[str, Any]) -> list[tuple[str, str]]:
+def _diagnostics(summary: ComparisonSummary) -> list[tuple[str, str]]:
     """Return diagnostics of the pooled model by scorer; the paired columns need no sampler."""
     rows = [("paired columns", "exact, no sampler: no convergence to check")]
-    for scorer, pooled in summary["pooled"].items():
-        status = (
-            pooled["status"]
-            if pooled["status"] == "pooled"
-            else f"{pooled['status']}: {pooled['reason']}"
-        )
+    for scorer, pooled in summary.pooled.items():
+        status = pooled.status if pooled.status == "pooled" else f"{pooled.status}: {pooled.reason}"
         rows.append((f"pooled, {scorer}", status))
-        for name, value in pooled.get("diagnostics", {}).items():
+        diagnostics = to_json(pooled.diagnostics) if pooled.diagnostics else {}
+        for name, value in diagnostics.items():
             formatted = f"{value:.4g}" if isinstance(value, float) else str(value)
             rows.append((f"{scorer}: {name.replace('_', ' ')}", formatted))
     return rows
 
 
-def _cards(summary: Mapping[str, Any], manifest: Manifest) -> list[dict[str, Any]]:
+def _cards(summary: ComparisonSummary, manifest: Manifest) -> list[dict[str, Any]]:
     """Return the weights of each variant, down to the base, with hashes."""
     cards = {node.model.key: node.model for node in walk_lineage(manifest) if node.model}
-    weak = doubts(cards, {row["variant"]: row["parent"] for row in summary["variants"]})
+    weak = doubts(cards, {row.variant: row.parent for row in summary.variants})
     return [
         {
-            "variant": row["variant"],
+            "variant": row.variant,
             "facts": [
-                ("role, parent", f"{row['role']}, {row['parent'] or 'none'}"),
-                *(_card_facts(cards[row["variant"]]) if row["variant"] in cards else ()),
-                *(("caveat", line) for line in weak.get(row["variant"], ())),
-                ("content key of its rates", row["content_key"] or "none"),
+                ("role, parent", f"{row.role}, {row.parent or 'none'}"),
+                *(_card_facts(cards[row.variant]) if row.variant in cards else ()),
+                *(("caveat", line) for line in weak.get(row.variant, ())),
+                ("content key of its rates", row.content_key or "none"),
             ],
         }
-        for row in summary["variants"]
+        for row in summary.variants
     ]
 
 
@@ -278,15 +232,15 @@ def _without_golden_texts(value: Any) -> Any:
     }
 
 
-def _commands(summary: Mapping[str, Any]) -> str:
-    family, pairs = summary["family"], summary["pairs"]
+def _commands(summary: ComparisonSummary) -> str:
+    family, pairs = summary.family, summary.pairs
     return "\n".join(
         [
             "dvc repro                                  # run all outdated stages",
             f"toxtrail compare {family}",
-            *(f"toxtrail flips {pairs[0]['a']} {pairs[0]['b']} --show-text" for _ in pairs[:1]),
+            *(f"toxtrail flips {pairs[0].a} {pairs[0].b} --show-text" for _ in pairs[:1]),
             f"toxtrail audit {family} --verify           # re-hash files, recompute numbers",
-            f"toxtrail audit {summary['reference']} --reproduce 8",
+            f"toxtrail audit {summary.reference} --reproduce 8",
             f"toxtrail export {family} --to bundle.zip   # for someone without this repository",
         ]
     )

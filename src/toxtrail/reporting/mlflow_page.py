@@ -11,7 +11,6 @@ from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
 from toxtrail.backends.protocols import EXPERIMENT_PLACEHOLDER, DatasetInput, LoggedAdapter
 from toxtrail.config.schema import VariantConfig
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
@@ -21,17 +20,21 @@ from toxtrail.provenance.identity import (
     walk_lineage,
 )
 from toxtrail.provenance.identity_caveats import texts_caveat
+from toxtrail.records.results import (
+    BehaviourRow,
+    ComparisonSummary,
+    PairRow,
+    RateRow,
+    VariantSummary,
+)
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.regular_files import open_regular
-from toxtrail.reporting.headline import family_headline, sort_pairs
-from toxtrail.reporting.result_text import (
-    cluster_warning,
-    interval,
-    method_line,
-    percent,
-    verdict_sentence,
-)
-from toxtrail.text_escaping import escape_control_chars, truncate_text
+from toxtrail.reporting.comparison_tables import comparison_notes, verdicts
+from toxtrail.reporting.comparison_view import ALL, ComparisonView
+from toxtrail.reporting.headline import family_headline
+from toxtrail.reporting.notes import method_line, mismatch_note, warnings
+from toxtrail.reporting.text import percent, percent_interval, verdict_of
+from toxtrail.text_escaping import escape_control_chars, escape_markdown, truncate_text
 
 PREVIEW_ROWS = 300
 """Rows of the generation table that the MLflow UI previews; the Parquet file has all."""
@@ -41,6 +44,10 @@ PREVIEW_CHARACTERS = 2000
 
 MAX_LISTED_PAIRS, MAX_LINKED_RUNS = 12, 8
 """Limits for a comparison's description: MLflow allows 8,000 characters."""
+
+MAX_DESCRIPTION_CHARS = 8000
+"""Maximum characters of a run's description in MLflow."""
+MORE_NOTES = "\n- and {} more: `toxtrail compare --tables notes`"
 
 MAX_TAG_CHARS = 2000
 """Maximum characters of a tag; summary.json has the complete list of mismatches."""
@@ -67,18 +74,18 @@ def intoto_statement(manifest: Manifest, files: Mapping[str, Path]) -> dict[str,
     }
 
 
-def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def rate_metrics(rates: Sequence[RateRow]) -> dict[str, float]:
     """Return metrics per scorer and subset; rates in per cent too, as the UI prints two decimals.
 
     `rate_pct` is the observed rate, as everywhere: it agrees with the counts.
     """
     metrics: dict[str, float] = {}
     for row in rates:
-        group = f"{row['scorer']}/{row['subset']}"
-        _add_metric(metrics, f"{group}/rate_pct", row["rate"], 100)
+        group = f"{row.scorer}/{row.subset}"
+        _add_metric(metrics, f"{group}/rate_pct", row.rate, 100)
         for name, column in RATES.items():
-            _add_metric(metrics, f"{group}/{name}", row[column])
-            _add_metric(metrics, f"{group}/{name}_pct", row[column], 100)
+            _add_metric(metrics, f"{group}/{name}", getattr(row, column))
+            _add_metric(metrics, f"{group}/{name}_pct", getattr(row, column), 100)
         for name in (
             "rate",
             "corrected_rate",
@@ -93,17 +100,17 @@ def rate_metrics(rates: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "n_truncated",
             "n_error",
         ):
-            _add_metric(metrics, f"{group}/{name}", row[name])
+            _add_metric(metrics, f"{group}/{name}", getattr(row, name))
     return metrics
 
 
-def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def pair_metrics(pairs: Sequence[PairRow]) -> dict[str, float]:
     """Return metrics per scorer, pair and subset; differences in percentage points."""
     metrics: dict[str, float] = {}
     for row in pairs:
-        group = f"{row['scorer']}/{row['b']} minus {row['a']}/{row['subset']}"
+        group = f"{row.scorer}/{row.b} minus {row.a}/{row.subset}"
         for name in ("diff", "diff_lo", "diff_hi"):
-            _add_metric(metrics, f"{group}/{name}_pp", row[name], 100)
+            _add_metric(metrics, f"{group}/{name}_pp", getattr(row, name), 100)
         for name in (
             "n",
             "n11",
@@ -115,19 +122,19 @@ def pair_metrics(pairs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
             "p_in_rope",
             "score_diff",
         ):
-            _add_metric(metrics, f"{group}/{name}", row[name])
+            _add_metric(metrics, f"{group}/{name}", getattr(row, name))
         for name in ("pooled_diff", "pooled_diff_lo", "pooled_diff_hi"):
-            _add_metric(metrics, f"{group}/{name}_pp", row.get(name), 100)
+            _add_metric(metrics, f"{group}/{name}_pp", getattr(row, name), 100)
     return metrics
 
 
-def behaviour_metrics(rows: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+def behaviour_metrics(rows: Sequence[BehaviourRow]) -> dict[str, float]:
     """Return metrics per subset: the rate of each response flag, per cent, and the mean length."""
     metrics: dict[str, float] = {}
     for row in rows:
-        for symptom in RESPONSE_FLAGS:
-            _add_metric(metrics, f"said/{row['subset']}/{symptom}_pct", row[f"{symptom}_rate"], 100)
-        _add_metric(metrics, f"said/{row['subset']}/tokens_mean", row["tokens_mean"])
+        for flag in RESPONSE_FLAGS:
+            _add_metric(metrics, f"said/{row.subset}/{flag}_pct", row.flags[flag].rate, 100)
+        _add_metric(metrics, f"said/{row.subset}/tokens_mean", row.tokens_mean)
     return metrics
 
 
@@ -168,7 +175,7 @@ def _add_metric(
 def variant_tags(
     variant_config: VariantConfig,
     card: ModelIdentity,
-    summary: Mapping[str, Any],
+    summary: VariantSummary,
     files: Mapping[str, Path],
 ) -> dict[str, str]:
     """Return the tags that a filter in the MLflow UI can use."""
@@ -176,9 +183,9 @@ def variant_tags(
         "toxtrail.kind": "variant",
         "toxtrail.family": variant_config.family,
         "toxtrail.role": variant_config.role,
-        "toxtrail.primary": summary["primary"],
+        "toxtrail.primary": summary.primary,
         "toxtrail.parent": variant_config.parent or "",
-        "toxtrail.comparability": summary["comparability"]["fingerprint"],
+        "toxtrail.comparability": _fingerprint(summary),
         "toxtrail.model_fingerprint": card.fingerprint,
         "toxtrail.model_revision": card.base.resolved,
         "toxtrail.generations_md5": _md5(files["generations.parquet"]),
@@ -195,15 +202,15 @@ def variant_tags(
     return tags
 
 
-def comparison_tags(family: str, summary: Mapping[str, Any]) -> dict[str, str]:
+def comparison_tags(family: str, summary: ComparisonSummary) -> dict[str, str]:
     """Return the tags that a filter in the MLflow UI can use."""
     tags = {
         "toxtrail.kind": "comparison",
         "toxtrail.family": family,
-        "toxtrail.primary": summary["primary"],
-        "toxtrail.comparability": summary["comparability"]["fingerprint"],
+        "toxtrail.primary": summary.primary,
+        "toxtrail.comparability": _fingerprint(summary),
     }
-    warning = mismatch_warning(summary["mismatch"])
+    warning = mismatch_note(summary)
     return {**tags, "toxtrail.mismatch": warning[:MAX_TAG_CHARS]} if warning else tags
 
 
@@ -255,20 +262,18 @@ def run_adapter(variant: str, card: ModelIdentity) -> LoggedAdapter | None:
 
 
 def variant_description(
-    variant: str, variant_config: VariantConfig, summary: Mapping[str, Any], card: ModelIdentity
+    variant: str, variant_config: VariantConfig, summary: VariantSummary, card: ModelIdentity
 ) -> str:
     """Return Markdown for the run page: rate, link to the verdict, lineage, commands."""
-    primary = summary["primary"]
-    rows = {r["subset"]: r for r in summary["rates"] if r["scorer"] == primary}
-    overall = rows["all"]
-    worst = max(rows.values(), key=lambda row: (row["rate"] or 0.0, row["subset"] != "all"))
-    rate = f"{percent(overall['rate'])} {interval(overall, 'rate')}"
+    primary = summary.primary
+    rows = {row.subset: row for row in summary.rates if row.scorer == primary}
+    overall = rows[ALL]
+    worst = max(rows.values(), key=lambda row: (row.rate or 0.0, row.subset != ALL))
+    rate = f"{percent(overall.rate)} {percent_interval(overall.rate_lo, overall.rate_hi)}"
     family = _search_link(
         "tags.`toxtrail.family`", variant_config.family, "tags.`toxtrail.kind` = 'comparison'"
     )
-    comparable = _search_link(
-        "tags.`toxtrail.comparability`", summary["comparability"]["fingerprint"]
-    )
+    comparable = _search_link("tags.`toxtrail.comparability`", _fingerprint(summary))
     against = (
         f"its parent `{variant_config.parent}`"
         if variant_config.parent
@@ -278,9 +283,9 @@ def variant_description(
         [
             f"**{variant}** ({variant_config.role} of {variant_config.family}): "
             f"toxicity rate **{rate}**, "
-            f"{overall['n_toxic']} of {overall['n_scored']} continuations at {primary} >= "
-            f"{summary['threshold']}. Highest in *{worst['subset']}*: "
-            f"{percent(worst['rate'])}, {worst['n_toxic']} of {worst['n_scored']}.",
+            f"{overall.n_toxic} of {overall.n_scored} continuations at {primary} >= "
+            f"{summary.threshold}. Highest in *{worst.subset}*: "
+            f"{percent(worst.rate)}, {worst.n_toxic} of {worst.n_scored}.",
             "",
             f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "
             f"[comparison of {variant_config.family}]({family}). "
@@ -310,28 +315,25 @@ def variant_description(
     )
 
 
-def comparison_description(family: str, summary: Mapping[str, Any]) -> str:
+def comparison_description(family: str, summary: ComparisonSummary) -> str:
     """Return Markdown for the run page: the result, one line for each pair, runs, commands."""
-    primary = summary["primary"]
-    rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
-    lines = [f"- {verdict_sentence(row)}" for row in sort_pairs(rows)[:MAX_LISTED_PAIRS]]
-    if len(rows) > MAX_LISTED_PAIRS:
-        lines.append(f"- and {len(rows) - MAX_LISTED_PAIRS} more: `pairs.csv`")
-    warning = mismatch_warning(summary["mismatch"])[:MAX_TAG_CHARS] or cluster_warning(
-        summary, primary
-    )
+    view = ComparisonView(summary, summary.primary)
+    results = verdicts(view)
+    lines = [f"- {verdict.markdown}" for verdict in results[:MAX_LISTED_PAIRS]]
+    if len(results) > MAX_LISTED_PAIRS:
+        lines.append(f"- and {len(results) - MAX_LISTED_PAIRS} more: `pairs.csv`")
     runs = [
-        f"[{v['variant']}]({_search_link('tags.`toxtrail.content_key`', v['content_key'])})"
-        if v["content_key"] and index < MAX_LINKED_RUNS
-        else v["variant"]
-        for index, v in enumerate(summary["variants"])
+        f"[{v.variant}]({_search_link('tags.`toxtrail.content_key`', v.content_key)})"
+        if v.content_key and index < MAX_LINKED_RUNS
+        else v.variant
+        for index, v in enumerate(summary.variants)
     ]
-    return "\n".join(
+    page = "\n".join(
         [
-            *([f"**{warning}**", ""] if warning else []),
-            f"**{family}**: {family_headline(summary, primary)}",
+            *(line for text in warnings(view) for line in (f"**{text[:MAX_TAG_CHARS]}**", "")),
+            f"**{family}**: {family_headline(view)}",
             "",
-            f"All subsets together, {method_line(summary, primary)}:",
+            f"All subsets together, {method_line(view)}:",
             "",
             *lines,
             "",
@@ -348,6 +350,18 @@ def comparison_description(family: str, summary: Mapping[str, Any]) -> str:
             ),
         ]
     )
+    return page + _notes_that_fit(comparison_notes(view), MAX_DESCRIPTION_CHARS - len(page))
+
+
+def _notes_that_fit(notes: Sequence[str], room: int) -> str:
+    """Return the notes as a Markdown list below a heading; those without room are counted."""
+    text, rest = "\n\n**Notes**\n", len(notes)
+    for note in notes:
+        line = f"\n- {escape_markdown(note)}"
+        if len(text) + len(line) + len(MORE_NOTES) > room:
+            break
+        text, rest = text + line, rest - 1
+    return text + (MORE_NOTES.format(rest) if rest else "")
 
 
 VERDICT_TAG = "toxtrail.verdict"
@@ -356,26 +370,27 @@ VERDICT_TAGS = {VERDICT_TAG, COMPARISON_TAG}
 """Tags that a comparison sets on the runs of its variants; the seal does not cover them."""
 
 
-def verdict_tags(summary: Mapping[str, Any], comparison: str) -> dict[str, dict[str, str]]:
+def verdict_tags(summary: ComparisonSummary, comparison: str) -> dict[str, dict[str, str]]:
     """Return the content key of each variant's run -> tags with the comparison's verdict.
 
     Args:
         comparison: content key of the comparison's run.
     """
-    primary = summary["primary"]
-    rows = [r for r in summary["pairs"] if (r["scorer"], r["subset"]) == (primary, "all")]
+    rows = [r for r in ComparisonView(summary, summary.primary).pairs if r.subset == ALL]
     tags = {}
-    for variant in summary["variants"]:
-        sentences = [
-            verdict_sentence(r).replace("**", "") for r in rows if r["b"] == variant["variant"]
-        ]
-        verdicts = sentences or ["none: the others are compared with it"]
-        if variant["content_key"]:
-            tags[variant["content_key"]] = {
-                VERDICT_TAG: " ".join(verdicts)[:MAX_TAG_CHARS],
+    for variant in summary.variants:
+        sentences = [verdict_of(row).plain for row in rows if row.b == variant.variant]
+        if variant.content_key:
+            texts = sentences or ["none: the others are compared with it"]
+            tags[variant.content_key] = {
+                VERDICT_TAG: " ".join(texts)[:MAX_TAG_CHARS],
                 COMPARISON_TAG: comparison,
             }
     return tags
+
+
+def _fingerprint(summary: VariantSummary | ComparisonSummary) -> str:
+    return summary.comparability.fingerprint if summary.comparability else ""
 
 
 def _search_link(field: str, value: str, *more: str) -> str:

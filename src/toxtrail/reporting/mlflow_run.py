@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 from toxtrail.backends.protocols import RunContent
 from toxtrail.config.schema import VariantConfig
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, sha256_text
+from toxtrail.records.results import ComparisonSummary, VariantSummary
 from toxtrail.records.rows import Generation, Prompt, Score
 from toxtrail.reporting.mlflow_page import (
     behaviour_metrics,
@@ -32,8 +33,7 @@ from toxtrail.reporting.mlflow_page import (
 class VariantResults(NamedTuple):
     """Content of a variant's files."""
 
-    summary: Mapping[str, Any]
-    """Its toxicity rates."""
+    summary: VariantSummary
     card: ModelIdentity
     prompts: Sequence[Prompt]
     generations: Sequence[Generation]
@@ -66,9 +66,7 @@ def variant_run(
     """
     card, summary, executions = results.card, results.summary, results.executions
     manifest = _manifest(summary)
-    table = generation_table(
-        results.prompts, results.generations, results.scores, summary["primary"]
-    )
+    table = generation_table(results.prompts, results.generations, results.scores, summary.primary)
     return RunContent(
         name=variant,
         content_key=manifest.content_key,
@@ -77,8 +75,8 @@ def variant_run(
         tags={**variant_tags(variant_config, card, summary, files), **facts},
         params=run_params(manifest),
         metrics={
-            **rate_metrics(summary["rates"]),
-            **behaviour_metrics(summary["behaviour"]),
+            **rate_metrics(summary.rates),
+            **behaviour_metrics(summary.behaviour),
             **_cost(executions),
         },
         curves=_loss_curves(results.loss_csv),
@@ -87,13 +85,13 @@ def variant_run(
         texts={"executions.json": json.dumps(executions, sort_keys=True, indent=1)},
         tables={"tables/generations.json": table},
         adapter=run_adapter(variant, card),
-        primary_metric=f"{summary['primary']}/all/rate_pct",
+        primary_metric=f"{summary.primary}/all/rate_pct",
     )
 
 
 def comparison_run(
     family: str,
-    summary: Mapping[str, Any],
+    summary: ComparisonSummary,
     files: Mapping[str, Path],
     snapshot: Mapping[str, Path],
     facts: Mapping[str, str],
@@ -108,16 +106,16 @@ def comparison_run(
         tags={**comparison_tags(family, summary), **facts},
         params={
             **run_params(manifest),
-            **{f"variant.{v['variant']}": v["content_key"] for v in summary["variants"]},
+            **{f"variant.{v.variant}": v.content_key for v in summary.variants if v.content_key},
         },
-        metrics=pair_metrics(summary["pairs"]),
+        metrics=pair_metrics(summary.pairs),
         files={**files, **snapshot},
         notes=verdict_tags(summary, manifest.content_key),
     )
 
 
-def _manifest(summary: Mapping[str, Any]) -> Manifest:
-    return Manifest.model_validate_json(canonical_json(summary["manifest"]))
+def _manifest(summary: VariantSummary | ComparisonSummary) -> Manifest:
+    return Manifest.model_validate_json(canonical_json(summary.manifest))
 
 
 def _loss_curves(loss_csv: str | None) -> dict[str, list[tuple[int, float]]]:

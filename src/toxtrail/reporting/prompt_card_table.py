@@ -5,33 +5,26 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from toxtrail.reporting.table import number_columns, text_columns
-
-COLUMNS = (
-    *text_columns("subset"),
-    *number_columns("sampled", "distinct texts", "duplicates", "rows read"),
-    *text_columns("left by the filter", "balanced", "language", "licence"),
-)
-"""Columns of `subset_table_rows`."""
-COVARIATE_COLUMNS = (
-    *text_columns("subset", "covariate"),
-    *number_columns("known", "missing", "mean", "median", "range"),
-)
-"""Columns of `covariate_cells`."""
+from toxtrail.reporting.table import Table, number_columns, text_columns
 
 NOT_STATED = "not stated"
 NOTHING = "-"
 
 
-def subset_table_rows(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return one row of cells for each subset."""
-    return [
+def subset_table(card: Mapping[str, Any]) -> Table:
+    """Return a row for each subset: how its prompts were selected."""
+    columns = (
+        *text_columns("subset"),
+        *number_columns("sampled", "distinct texts", "duplicates", "rows read"),
+        *text_columns("left by the filter", "balanced", "language", "licence"),
+    )
+    rows = [
         (
             name,
             _drawn_prompts(subset),
-            str(subset["distinct"]),
-            str(subset["duplicates"]),
-            str(subset["rows"]),
+            subset["distinct"],
+            subset["duplicates"],
+            subset["rows"],
             "; ".join(
                 f"{clause['rows_left']} by {clause['condition']}" for clause in subset["where"]
             )
@@ -42,21 +35,21 @@ def subset_table_rows(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
         )
         for name, subset in card["subsets"].items()
     ]
+    return Table(None, columns, rows)
 
 
-def covariate_cells(card: Mapping[str, Any]) -> list[tuple[str, ...]]:
-    """Return one row of cells for each covariate of each subset."""
-    return [
-        (
-            name,
-            key,
-            str(covariate["known"]),
-            str(covariate["missing"]),
-            *_covariate_statistics(covariate),
-        )
+def covariate_table(card: Mapping[str, Any]) -> Table:
+    """Return a row for each covariate of each subset."""
+    columns = (
+        *text_columns("subset", "covariate"),
+        *number_columns("known", "missing", "mean", "median", "range"),
+    )
+    rows = [
+        (name, key, covariate["known"], covariate["missing"], *_covariate_statistics(covariate))
         for name, subset in card["subsets"].items()
         for key, covariate in subset["covariates"].items()
     ]
+    return Table(None, columns, rows)
 
 
 def sources(card: Mapping[str, Any]) -> list[tuple[str, str]]:

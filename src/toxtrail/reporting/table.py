@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from collections.abc import Callable, Collection, Iterable, Sequence
+from html import escape
+from typing import TYPE_CHECKING, Generic, Literal, NamedTuple, TypeVar
 
 from toxtrail.redaction import redacted
 from toxtrail.reporting.column_widths import (
@@ -18,11 +19,15 @@ if TYPE_CHECKING:
     pass
 
 
+Align = Literal["left", "right"]
+Row = TypeVar("Row")
+
+
 class Column(NamedTuple):
     """The heading of a column, and how its cells are aligned."""
 
     name: str
-    align: Literal["left", "right"] = "left"
+    align: Align = "left"
 
 
 def text_columns(*names: str) -> tuple[Column, ...]:
@@ -41,6 +46,8 @@ class Table(NamedTuple):
     title: str | None
     columns: Sequence[Column]
     rows: Sequence[Sequence[object]]
+    note: str = ""
+    """The meaning of marks in the cells."""
 
     def without(self, names: Collection[str]) -> Table:
         """Return the table without the columns of these names."""
@@ -49,6 +56,20 @@ class Table(NamedTuple):
             columns=[self.columns[i] for i in indices],
             rows=[[row[i] for i in indices] for row in self.rows],
         )
+
+
+class Field(NamedTuple, Generic[Row]):
+    """One column of a table of result rows, and the text of its cells."""
+
+    name: str
+    cell: Callable[[Row], object]
+    align: Align = "left"
+
+
+def build_table(title: str | None, fields: Sequence[Field[Row]], rows: Iterable[Row]) -> Table:
+    """Return the table with a column for each field."""
+    columns = [Column(field.name, field.align) for field in fields]
+    return Table(title, columns, [[field.cell(row) for field in fields] for row in rows])
 
 
 def move_constants_to_title(table: Table, names: Collection[str]) -> Table:
@@ -141,3 +162,46 @@ def as_latex(table: Table) -> str:
             "",
         ]
     )
+
+
+def as_html(table: Table, *, tall: bool = False, element_id: str = "", caption: bool = True) -> str:
+    """Return an HTML table in a box that scrolls; the last column is coloured by its first word.
+
+    Args:
+        tall: limit the height of the box.
+        element_id: id of the table; its rows then have an attribute with their subset, by which a
+            script filters them.
+        caption: show the title.
+    """
+    head = "".join(
+        f'<th scope="col"{_number_class(column)}>{escape(column.name)}</th>'
+        for column in table.columns
+    )
+    rows = "".join(f"{_html_row(table, row, bool(element_id))}\n" for row in table.rows)
+    return (
+        f'<div class="wide{" tall" if tall else ""}" tabindex="0">'
+        f"<table{_attribute('id', element_id)}>"
+        + (f"<caption>{escape(table.title)}</caption>" if table.title and caption else "")
+        + f"\n<thead><tr>{head}</tr></thead>\n<tbody>\n{rows}</tbody></table></div>\n"
+        + (f'<p class="soft">{escape(table.note)}</p>\n' if table.note else "")
+    )
+
+
+def _html_row(table: Table, row: Sequence[object], filtered: bool) -> str:
+    names = [column.name for column in table.columns]
+    subset = str(row[names.index("subset")]) if "subset" in names else ""
+    attributes = _attribute("class", "all" if subset == "all" else "")
+    attributes += _attribute("data-subset", subset if filtered else "")
+    *first, (last_column, last) = zip(table.columns, map(str, row), strict=True)
+    cells = [f"<td{_number_class(column)}>{escape(cell)}</td>" for column, cell in first]
+    last_class = _number_class(last_column) or _attribute("class", last.split(" ")[0])
+    return f"<tr{attributes}>{''.join(cells)}<td{last_class}>{escape(last)}</td></tr>"
+
+
+def _number_class(column: Column) -> str:
+    return _attribute("class", "n" if column.align == "right" else "")
+
+
+def _attribute(name: str, value: str) -> str:
+    """Return an HTML attribute; empty if it has no value."""
+    return f' {name}="{escape(value)}"' if value else ""

@@ -13,6 +13,7 @@ from toxtrail.errors import DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance import embedded_manifest
 from toxtrail.provenance.identity import InputFile, walk_lineage
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.regular_files import read_text
 from toxtrail.reporting.html_report import FamilyPage, render
 from toxtrail.storage.artifacts import ArtifactStore, read_json
@@ -40,8 +41,8 @@ def page_of(store: ArtifactStore, families: Sequence[str]) -> str:
 
 
 def _read_page(store: ArtifactStore, family: str) -> FamilyPage:
-    summary = store.read_summary(store.comparison_dir(family))
-    variants = [row["variant"] for row in summary["variants"]]
+    summary = store.read_results(ComparisonSummary, store.comparison_dir(family))
+    variants = [row.variant for row in summary.variants]
     return FamilyPage(
         summary,
         _figures(store, family),

@@ -12,6 +12,7 @@ from pathlib import Path
 from toxtrail.backends.protocols import RunContent, Tracker
 from toxtrail.config.schema import VariantConfig
 from toxtrail.execution.execution_records import damaged_records, read_executions
+from toxtrail.records.results import VariantSummary
 from toxtrail.regular_files import read_text
 from toxtrail.reporting.mlflow_run import VariantResults, build_receipt, variant_run
 from toxtrail.storage.artifacts import ArtifactStore, existing_files
@@ -47,7 +48,7 @@ def variant_content(
     family = variant_config.family
     files = _files(store, family, variant)
     results = VariantResults(
-        store.read_summary(store.posterior_dir(family, variant)),
+        store.read_results(VariantSummary, store.posterior_dir(family, variant)),
         store.read_card(variant),
         store.read_prompts(),
         store.read_generations(family, variant),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from toxtrail.backends.protocols import RunContent, Tracker
+from toxtrail.records.results import ComparisonSummary
 from toxtrail.reporting.mlflow_run import build_receipt, comparison_run
 from toxtrail.storage.artifacts import ArtifactStore, existing_files
 
@@ -29,4 +30,5 @@ def comparison_content(store: ArtifactStore, family: str, facts: Mapping[str, st
         **{f"pooled/{path.name}": path for path in sorted(pooled.iterdir())},
     }
     snapshot = existing_files(store.root, "params.yaml", "dvc.lock")
-    return comparison_run(family, store.read_summary(folder), files, snapshot, facts)
+    summary = store.read_results(ComparisonSummary, folder)
+    return comparison_run(family, summary, files, snapshot, facts)

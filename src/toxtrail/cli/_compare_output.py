@@ -1,0 +1,283 @@
+"""Print comparisons: tables and notes, JSON, CSV."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from toxtrail.cli._output import (
+    OutputFormat,
+    fit_to_terminal,
+    print_csv,
+    print_json,
+    print_table,
+    print_tables,
+)
+from toxtrail.console import echo
+from toxtrail.errors import ConfigError, did_you_mean
+
+if TYPE_CHECKING:
+    from toxtrail.analysis.best_test import BestRow
+    from toxtrail.analysis.half_width import HalfWidthRow
+    from toxtrail.records.results import ComparisonSummary, PairRow
+    from toxtrail.reporting.comparison_view import ComparisonView
+    from toxtrail.reporting.table import Table
+
+SECTIONS = ("rates", "samples", "behaviour", "corrected", "scorers", "differences", "notes")
+"""Values of --tables: `reporting.comparison_tables.SECTIONS`, here for a fast start."""
+BRIEF_WIDTH = 100
+"""Columns of the one table that is printed without --tables and --all-tables."""
+EVERY = "every"
+"""Value of --subset and --scorer that selects all."""
+
+
+class LoadedComparison(NamedTuple):
+    """Comparison, where it was read, and what was added on request."""
+
+    summary: ComparisonSummary
+    source: str
+    half_width: float | None = None
+    half_widths: Sequence[HalfWidthRow] = ()
+    """A row for each of its pairs."""
+    best: Sequence[BestRow] | None = None
+    published: Sequence[Mapping[str, Any]] | None = None
+
+
+class Selection(NamedTuple):
+    """The values of --scorer and --subset."""
+
+    scorer: str | None
+    subset: str | None
+
+    def scorers(self, summary: ComparisonSummary) -> list[str]:
+        """Return the selected scorers (default: the primary one).
+
+        Raises:
+            ConfigError: the scorer does not exist.
+        """
+        from toxtrail.reporting.comparison_view import scorers_of
+
+        names = scorers_of(summary)
+        scorer = self.scorer or summary.primary
+        if scorer == EVERY:
+            return names
+        if scorer not in names:
+            raise ConfigError(f'--scorer: unknown scorer "{scorer}".{did_you_mean(scorer, names)}')
+        return [scorer]
+
+    def views(self, summary: ComparisonSummary) -> list[ComparisonView]:
+        """Return the comparison by each selected scorer.
+
+        Raises:
+            ConfigError: no such scorer or subset.
+        """
+        from toxtrail.reporting.comparison_view import ComparisonView, subsets_of
+
+        subsets = subsets_of(summary)
+        if self.subset not in (None, EVERY, *subsets):
+            raise ConfigError(
+                f'--subset: unknown subset "{self.subset}".'
+                f"{did_you_mean(str(self.subset), subsets)}"
+            )
+        return [ComparisonView(summary, name, self.subset) for name in self.scorers(summary)]
+
+    def pairs(self, summary: ComparisonSummary) -> list[PairRow]:
+        """Return the selected pairs, as stored.
+
+        Raises:
+            ConfigError: no such scorer or subset.
+        """
+        scorers = {view.scorer for view in self.views(summary)}
+        return [
+            row
+            for row in summary.pairs
+            if row.scorer in scorers and self.subset in (None, EVERY, row.subset)
+        ]
+
+
+def _to_json(item: LoadedComparison, selection: Selection) -> dict[str, Any]:
+    """Return the comparison with the rows that --scorer and --subset select; all without them."""
+    from toxtrail.records.columns import to_json
+
+    summary = item.summary
+    every = selection._replace(scorer=selection.scorer or EVERY)
+    scorers = [view.scorer for view in every.views(summary)]
+
+    def is_selected(row: Any) -> bool:
+        if not isinstance(row, Mapping):
+            return True
+        return row.get("scorer", scorers[0]) in scorers and (
+            selection.subset in (None, EVERY, row.get("subset", selection.subset))
+        )
+
+    values = {**to_json(summary), "pairs": _pair_columns(item)}
+    if item.half_width is not None:
+        values["precision"] = item.half_width
+    if item.best is not None:
+        from toxtrail.stats.best import WARNING
+
+        values["best"] = {"warning": WARNING, "pairs": [_pair_json(row) for row in item.best]}
+    if item.published is not None:
+        values["published"] = item.published
+    return {
+        name: [row for row in value if is_selected(row)] if isinstance(value, list) else value
+        for name, value in values.items()
+    }
+
+
+def _csv_rows(item: LoadedComparison, selection: Selection) -> list[dict[str, Any]]:
+    """Return a row for each difference, all columns, sorted like the table."""
+    from toxtrail.reporting.comparison_view import sort_pairs
+
+    columns = {_key(row): row for row in _pair_columns(item)}
+    pairs = sort_pairs(selection.pairs(item.summary))
+    return [
+        {"family": item.summary.family, **columns[row.a, row.b, row.scorer, row.subset]}
+        for row in pairs
+    ]
+
+
+def _key(row: Mapping[str, Any]) -> tuple[str, ...]:
+    return row["a"], row["b"], row["scorer"], row["subset"]
+
+
+def _pair_columns(item: LoadedComparison) -> list[dict[str, Any]]:
+    """Return the pairs, with the columns of --half-width."""
+    from toxtrail.records.columns import to_json
+
+    if item.half_width is None:
+        return [to_json(row) for row in item.summary.pairs]
+    return [_pair_json(row) for row in item.half_widths]
+
+
+def _pair_json(row: HalfWidthRow | BestRow) -> dict[str, Any]:
+    """Return the columns of a pair, then those that were added."""
+    from toxtrail.records.columns import to_json
+
+    added = {name: value for name, value in row._asdict().items() if name != "pair"}
+    return {**to_json(row.pair), **added}
+
+
+def _print_comparison(
+    item: LoadedComparison,
+    selection: Selection,
+    form: OutputFormat,
+    sections: Sequence[str] | None,
+) -> None:
+    """Print the tables and notes of a comparison, scorer by scorer."""
+    from toxtrail.reporting.notes import cluster_warning, mismatch_note
+
+    if warning := mismatch_note(item.summary):
+        echo(warning, fg="red", bold=True, err=form != "text")
+    for view in selection.views(item.summary):
+        if warning := cluster_warning(view):
+            echo(warning, fg="yellow", bold=True, err=form != "text")
+        if form == "text" and sections is None:
+            _print_brief(view, item.source)
+        else:
+            _print_sections(view, item.source, form, SECTIONS if sections is None else sections)
+
+
+def _print_sections(
+    view: ComparisonView, source: str, form: OutputFormat, sections: Sequence[str]
+) -> None:
+    """Print tables, then notes; the most important last, where a terminal stops."""
+    from toxtrail.reporting.comparison_tables import (
+        CONSTANT_COLUMNS,
+        DROPPABLE,
+        comparison_notes,
+        headlines,
+        paper_tables,
+        section_tables,
+    )
+    from toxtrail.reporting.table import move_constants_to_title
+
+    tables = paper_tables(view) if form == "latex" else section_tables(view, sections)
+    with_notes = "notes" in sections
+    notes = [*(comparison_notes(view, tables) if with_notes else ()), f"Read from {source}."]
+    if form == "text":
+        tables = [move_constants_to_title(table, CONSTANT_COLUMNS) for table in tables]
+        tables, narrow = fit_to_terminal(tables, DROPPABLE)
+        notes += narrow
+    print_tables(form, tables, notes, headlines(view) if with_notes else ())
+
+
+def _print_brief(view: ComparisonView, source: str) -> None:
+    """Print the differences alone, or the rates of a single variant, with at most three notes."""
+    from toxtrail.reporting.comparison_tables import (
+        CONSTANT_COLUMNS,
+        DROPPABLE,
+        brief_notes,
+        brief_table,
+    )
+    from toxtrail.reporting.notes import unscored_warning
+    from toxtrail.reporting.table import move_constants_to_title
+
+    if warning := unscored_warning(view):
+        echo(warning, fg="yellow")
+    table = move_constants_to_title(brief_table(view), CONSTANT_COLUMNS)
+    tables, _ = fit_to_terminal([table], DROPPABLE, BRIEF_WIDTH)
+    pointer = (
+        f"Read from {source}. --all-tables prints {', '.join(SECTIONS)}; --tables some of them."
+    )
+    print_tables("text", tables, [*brief_notes(view), pointer])
+
+
+def _print_optional_tables(
+    item: LoadedComparison, selection: Selection, hdi: bool, form: OutputFormat
+) -> None:
+    """Print the tables that --half-width, --hdi, --best and --published add."""
+    from toxtrail.reporting.optional_tables import best_table, half_width_table, hdi_table
+    from toxtrail.reporting.published_tables import published_tables
+
+    summary, pairs = item.summary, selection.pairs(item.summary)
+    if item.half_width is not None:
+        selected = {id(row) for row in pairs}
+        rows = [row for row in item.half_widths if id(row.pair) in selected]
+        print_table(half_width_table(rows, item.half_width))
+    if hdi:
+        print_table(hdi_table(pairs, summary.level))
+    if item.best is not None:
+        _print_best(best_table(item.best), summary)
+    for compared in item.published or ():
+        if tables := published_tables(summary, compared):
+            print_tables(form, tables, [table.note for table in tables if table.note])
+
+
+def _print_best(table: Table, summary: ComparisonSummary) -> None:
+    from toxtrail.stats.best import WARNING
+
+    print_table(table)
+    echo(WARNING, fg="yellow")
+    if any(row.n_clusters < row.n for row in summary.pairs):
+        echo(
+            "BEST takes prompts in clusters as independent: its intervals may be too narrow.",
+            fg="yellow",
+        )
+
+
+def print_comparisons(
+    comparisons: Sequence[LoadedComparison],
+    selection: Selection,
+    form: OutputFormat,
+    sections: Sequence[str] | None,
+    hdi: bool,
+) -> None:
+    """Print comparisons, and what was added to them.
+
+    Args:
+        sections: None prints the differences alone.
+        hdi: also print highest-density intervals.
+
+    Raises:
+        ConfigError: no such scorer or subset.
+    """
+    if form == "json":
+        print_json([_to_json(item, selection) for item in comparisons])
+        return
+    if form == "csv":
+        print_csv([row for item in comparisons for row in _csv_rows(item, selection)])
+        return
+    for item in comparisons:
+        _print_comparison(item, selection, form, sections)
+        _print_optional_tables(item, selection, hdi, form)

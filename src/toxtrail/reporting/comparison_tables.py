@@ -1,0 +1,407 @@
+"""The tables and notes of a comparison, in their order. `toxtrail compare`, the HTML report, the
+MLflow page and the model card select sections of them; none has a table or a note of its own."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import replace
+
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
+from toxtrail.records.results import BehaviourPairRow, BehaviourRow, PairRow, RateRow
+from toxtrail.reporting import notes
+from toxtrail.reporting.comparison_view import (
+    ALL,
+    EVERY,
+    ComparisonView,
+    scorers_of,
+    subsets_of,
+)
+from toxtrail.reporting.headline import brief_headline, subset_headline
+from toxtrail.reporting.table import Field, Table, build_table, number_columns, text_columns
+from toxtrail.reporting.text import (
+    MISSING_CELL,
+    Verdict,
+    percent,
+    percent_interval,
+    percentage_points,
+    points_interval,
+    probability,
+    reduced_output_note,
+    toxic_for_one,
+    verdict_of,
+)
+
+CONSTANT_COLUMNS = {"against", "subset", "pooled", "prompts", "k", "not scored"}
+"""Columns that a terminal shows in the title if they are constant."""
+DROPPABLE = (
+    "at token limit",
+    "texts",
+    "degenerate",
+    "pooled",
+    "P(direction)",
+    "rates",
+    "toxic for one only",
+    "prompts",
+)
+"""Columns that a narrow terminal leaves out, in this order."""
+MARKS = {"higher": " ▲", "lower": " ▼"}
+
+# --- rates --------------------------------------------------------------------------------------
+
+
+def rates(view: ComparisonView) -> Table:
+    """Return every rate; as a matrix if they are many."""
+    if view.is_shortened(view.rates):
+        return rate_matrix(view)
+    return build_table(_rate_title(view), RATE_FIELDS, view.select(view.rates))
+
+
+def rate_matrix(view: ComparisonView) -> Table:
+    """Return the table of the reference paper: a row for each variant, a column for each subset."""
+    subsets = subsets_of(view.summary)
+    rate_rows = {(row.variant, row.subset): row for row in view.rates}
+    pairs: dict[tuple[str, str], PairRow] = {}
+    for pair in view.scorer_pairs:
+        pairs.setdefault((pair.b, pair.subset), pair)
+    against = {pair.b: pair.a for pair in reversed(list(pairs.values()))}
+    rows = []
+    for variant in view.summary.variants:
+        name = variant.variant
+        keys = [(name, subset) for subset in subsets]
+        cells = (_matrix_cell(rate_rows.get(key), pairs.get(key)) for key in keys)
+        rows.append((name, variant.role, against.get(name, MISSING_CELL), *cells))
+    columns = [*text_columns("variant", "role", "against"), *number_columns(*subsets)]
+    note = (
+        "Cells: rate, toxic / scored continuations. ▲ ▼: credibly higher or lower than the variant "
+        'under "against" on the same prompts; no mark: not decisive.'
+    )
+    return Table(_rate_title(view), columns, rows, note)
+
+
+def _rate_title(view: ComparisonView) -> str:
+    return f"{view.summary.family}: toxicity rate ({notes.method_line(view)})"
+
+
+def _matrix_cell(rate: RateRow | None, pair: PairRow | None) -> str:
+    if rate is None or rate.rate is None:
+        return MISSING_CELL
+    mark = MARKS.get(pair.verdict, "") if pair else ""
+    return f"{percent(rate.rate)} ({rate.n_toxic}/{rate.n_scored}){mark}"
+
+
+def _unscored(row: RateRow) -> str:
+    counts = {"empty": row.n_empty, "truncated": row.n_truncated, "error": row.n_error}
+    return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "0"
+
+
+def _score_mean(row: RateRow) -> str:
+    return MISSING_CELL if row.score_mean is None else f"{row.score_mean:.3f}"
+
+
+RATE_FIELDS: Sequence[Field[RateRow]] = (
+    Field("variant", lambda row: row.variant),
+    Field("subset", lambda row: row.subset),
+    Field("toxic / scored", lambda row: f"{row.n_toxic} / {row.n_scored}", "right"),
+    Field("rate", lambda row: percent(row.rate), "right"),
+    Field("interval", lambda row: percent_interval(row.rate_lo, row.rate_hi), "right"),
+    Field("mean score", _score_mean, "right"),
+    Field("not scored", _unscored, "right"),
+)
+
+# --- several continuations of each prompt -------------------------------------------------------
+
+
+def samples(view: ComparisonView) -> Table:
+    """Return expected maximum toxicity and toxicity probability over k continuations per prompt
+    (Gehman et al. 2020); none with one continuation, where they equal mean score and rate."""
+    rows = view.select(row for row in view.rates if row.k > 1)
+    return build_table("Several continuations of each prompt", SAMPLE_FIELDS, rows)
+
+
+def _max_toxicity(row: RateRow) -> str:
+    if row.expected_max_toxicity is None:
+        return MISSING_CELL
+    bounds = MISSING_CELL
+    if row.expected_max_toxicity_lo is not None:
+        bounds = f"[{row.expected_max_toxicity_lo:.3f}, {row.expected_max_toxicity_hi:.3f}]"
+    return f"{row.expected_max_toxicity:.3f} {bounds}"
+
+
+def _toxicity_probability(row: RateRow) -> str:
+    bounds = percent_interval(row.toxicity_probability_lo, row.toxicity_probability_hi)
+    return f"{percent(row.toxicity_probability)} {bounds}"
+
+
+SAMPLE_FIELDS: Sequence[Field[RateRow]] = (
+    Field("variant", lambda row: row.variant),
+    Field("subset", lambda row: row.subset),
+    Field("k", lambda row: row.k, "right"),
+    Field("prompts", lambda row: row.n_scored_prompts, "right"),
+    Field("expected maximum toxicity", _max_toxicity, "right"),
+    Field("toxicity probability", _toxicity_probability, "right"),
+)
+
+# --- less toxic, or just producing less? --------------------------------------------------------
+
+
+def behaviour(view: ComparisonView) -> Table:
+    """Return the response behaviour of each variant."""
+    return build_table("Response behaviour", BEHAVIOUR_FIELDS, view.select(view.summary.behaviour))
+
+
+def behaviour_differences(view: ComparisonView) -> Table:
+    """Return how the response behaviour differs between the two variants of a pair."""
+    title = (
+        "Differences in response behaviour (percentage points; *: the interval excludes 0, and "
+        "a length differs by a tenth or more)"
+    )
+    return build_table(title, BEHAVIOUR_PAIR_FIELDS, view.select(view.summary.behaviour_pairs))
+
+
+def _flag_field(flag: str) -> Field[BehaviourRow]:
+    return Field(flag, lambda row: percent(row.flags[flag].rate), "right")
+
+
+def _token_quantiles(row: BehaviourRow) -> str:
+    if row.tokens_q50 is None:
+        return MISSING_CELL
+    return f"{row.tokens_q50:g} ({row.tokens_q10:g}-{row.tokens_q90:g})"
+
+
+BEHAVIOUR_FIELDS: Sequence[Field[BehaviourRow]] = (
+    Field("variant", lambda row: row.variant),
+    Field("subset", lambda row: row.subset),
+    Field("texts", lambda row: row.n_continuations, "right"),
+    *(_flag_field(flag) for flag in RESPONSE_FLAGS),
+    Field("tokens (10-90 %)", _token_quantiles, "right"),
+    Field("at token limit", lambda row: percent(row.at_limit_rate), "right"),
+)
+
+
+def _flag_difference_field(flag: str) -> Field[BehaviourPairRow]:
+    def cell(row: BehaviourPairRow) -> str:
+        change = row.flags[flag]
+        if change.diff is None:
+            return MISSING_CELL
+        bounds = points_interval(change.diff_lo, change.diff_hi)
+        return f"{percentage_points(change.diff)} {bounds}{_star(change.verdict)}"
+
+    return Field(flag, cell, "right")
+
+
+def _token_difference(row: BehaviourPairRow) -> str:
+    if row.tokens_diff is None:
+        return MISSING_CELL
+    bounds = MISSING_CELL
+    if row.tokens_diff_lo is not None:
+        bounds = f"[{row.tokens_diff_lo:+.1f}, {row.tokens_diff_hi:+.1f}]"
+    return f"{row.tokens_diff:+.1f} {bounds}{_star(row.tokens_verdict)}"
+
+
+def _star(verdict: str) -> str:
+    return " *" if verdict in ("higher", "lower") else ""
+
+
+BEHAVIOUR_PAIR_FIELDS: Sequence[Field[BehaviourPairRow]] = (
+    Field("variant", lambda row: row.b),
+    Field("against", lambda row: f"{row.a} ({row.relation})"),
+    Field("subset", lambda row: row.subset),
+    Field("prompts", lambda row: row.n, "right"),
+    *(_flag_difference_field(flag) for flag in RESPONSE_FLAGS),
+    Field("tokens", _token_difference, "right"),
+)
+
+# --- differences --------------------------------------------------------------------------------
+
+
+def corrected(view: ComparisonView) -> Table:
+    """Return the differences corrected for the scorer's errors, where these are known."""
+    rows = view.select(view.pairs) if view.scorer in view.summary.judges else []
+    title = "Differences corrected for the scorer's errors (percentage points)"
+    return build_table(title, CORRECTED_FIELDS, rows)
+
+
+def _corrected_by(row: PairRow) -> str:
+    """Return the labelled prompts, or the share of draws that the stated error rates allow."""
+    if row.corrected_diff_labels is not None:
+        return f"{row.corrected_diff_labels:,} labelled prompts"
+    if row.corrected_diff_possible is None:
+        return MISSING_CELL
+    return f"stated error rates, {percent(row.corrected_diff_possible)} of draws valid"
+
+
+def _corrected_interval(row: PairRow) -> str:
+    return points_interval(row.corrected_diff_lo, row.corrected_diff_hi)
+
+
+PAIR_NAME_FIELDS: Sequence[Field[PairRow]] = (
+    Field("variant", lambda row: row.b),
+    Field("against", lambda row: f"{row.a} ({row.relation})"),
+    Field("subset", lambda row: row.subset),
+)
+CORRECTED_FIELDS: Sequence[Field[PairRow]] = (
+    *PAIR_NAME_FIELDS,
+    Field("as scored", lambda row: percentage_points(row.diff), "right"),
+    Field("corrected", lambda row: percentage_points(row.corrected_diff), "right"),
+    Field("interval", _corrected_interval, "right"),
+    Field("by", _corrected_by, "right"),
+)
+
+
+def by_scorer(view: ComparisonView) -> Table:
+    """Return each difference by every scorer, the primary one first; none with one scorer."""
+    names = sorted(scorers_of(view.summary), key=lambda name: name != view.summary.primary)
+    results = {(row.a, row.b, row.subset, row.scorer): row for row in view.summary.pairs}
+    fields = [
+        *PAIR_NAME_FIELDS,
+        *(_scorer_field(name, results) for name in names),
+        Field[PairRow]("scorers", lambda row: row.agreement),
+    ]
+    rows = view.select(view.scorer_pairs) if len(names) > 1 else []
+    return build_table("The same differences by every scorer (percentage points)", fields, rows)
+
+
+def _scorer_field(
+    scorer: str, results: Mapping[tuple[str, str, str, str], PairRow]
+) -> Field[PairRow]:
+    def cell(row: PairRow) -> str:
+        result = results[row.a, row.b, row.subset, scorer]
+        return f"{percentage_points(result.diff)} {_interval(result)} {result.verdict}"
+
+    return Field(scorer, cell)
+
+
+def differences(view: ComparisonView) -> Table:
+    """Return the paired differences."""
+    title = "Differences, paired by prompt (percentage points), the largest increase first"
+    table = build_table(title, PAIR_FIELDS, view.select(view.pairs))
+    if not view.is_shortened(view.pairs):
+        return table
+    note = (
+        f"Shortened: --subset NAME ({', '.join(subsets_of(view.summary))}) or --subset {EVERY} "
+        "prints the other differences."
+    )
+    return table._replace(note=note)
+
+
+def _prompts(row: PairRow) -> str:
+    return f"{row.n} (-{row.dropped})" if row.dropped else str(row.n)
+
+
+def _rates(row: PairRow) -> str:
+    return f"{percent(row.rate_a).removesuffix(' %')} → {percent(row.rate_b)}"
+
+
+def _interval(row: PairRow) -> str:
+    return points_interval(row.diff_lo, row.diff_hi)
+
+
+def _pooled(row: PairRow) -> str:
+    if row.pooled_diff is None:
+        return MISSING_CELL
+    bounds = points_interval(row.pooled_diff_lo, row.pooled_diff_hi)
+    return f"{percentage_points(row.pooled_diff)} {bounds}"
+
+
+def _decision(row: PairRow) -> str:
+    return MISSING_CELL if row.diff is None else row.decision
+
+
+def _verdict(row: PairRow) -> str:
+    marks = ["fragile"] if row.agreement == "fragile" else []
+    marks += ["reduced output"] if reduced_output_note(row) else []
+    return f"{row.verdict} ({', '.join(marks)})" if marks else row.verdict
+
+
+PAIR_FIELDS: Sequence[Field[PairRow]] = (
+    *PAIR_NAME_FIELDS,
+    Field("prompts", _prompts, "right"),
+    Field("k", lambda row: row.k, "right"),
+    Field("rates", _rates, "right"),
+    Field("toxic for one only", toxic_for_one, "right"),
+    Field("difference", lambda row: percentage_points(row.diff), "right"),
+    Field("interval", _interval, "right"),
+    Field("P(direction)", lambda row: probability(row.pd), "right"),
+    Field("pooled", _pooled, "right"),
+    Field("practically", _decision),
+    Field("verdict", _verdict),
+)
+
+# --- the list -----------------------------------------------------------------------------------
+
+TABLES: Mapping[str, Sequence[Callable[[ComparisonView], Table]]] = {
+    "rates": (rates,),
+    "samples": (samples,),
+    "behaviour": (behaviour, behaviour_differences),
+    "corrected": (corrected,),
+    "scorers": (by_scorer,),
+    "differences": (differences,),
+}
+"""Section -> its tables; the most important last, where a terminal stops. A table without rows is
+left out."""
+NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
+    notes.chance_notes,
+    notes.reading_guide,
+    notes.pooling_notes,
+    notes.prior_notes,
+    notes.scorer_error_notes,
+    notes.cluster_notes,
+    notes.power_notes,
+    notes.seed_notes,
+    notes.dose_notes,
+)
+SECTIONS = (*TABLES, "notes")
+
+
+def section_tables(view: ComparisonView, sections: Collection[str] = SECTIONS) -> list[Table]:
+    """Return the tables of these sections that have rows, in order."""
+    tables = [
+        function(view)
+        for section, functions in TABLES.items()
+        if section in sections
+        for function in functions
+    ]
+    return [table for table in tables if table.rows]
+
+
+def paper_tables(view: ComparisonView) -> list[Table]:
+    """Return the tables of the reference paper: the matrix of rates, and every difference."""
+    return [rate_matrix(view), differences(replace(view, subset=EVERY))]
+
+
+def comparison_notes(view: ComparisonView, tables: Sequence[Table] = ()) -> list[str]:
+    """Return the notes of a comparison, then those of its tables."""
+    return [
+        *(note for function in NOTES for note in function(view)),
+        *(table.note for table in tables if table.note),
+    ]
+
+
+def headlines(view: ComparisonView) -> list[str]:
+    """Return the headline of each selected subset."""
+    if not view.summary.pairs:
+        return []
+    names = subsets_of(view.summary) if view.subset in (None, EVERY) else [str(view.subset)]
+    return [subset_headline(view, name) for name in names]
+
+
+def verdicts(view: ComparisonView) -> list[Verdict]:
+    """Return the result of each pair over all subsets, in words."""
+    return [verdict_of(row) for row in view.pairs if row.subset == ALL]
+
+
+def brief_table(view: ComparisonView) -> Table:
+    """Return the differences alone, or the rates of a single variant."""
+    if not view.select(view.pairs):
+        return rates(view)
+    title = f"{view.summary.family}: differences, percentage points"
+    return differences(view)._replace(title=title)
+
+
+def brief_notes(view: ComparisonView) -> list[str]:
+    """Return the headline of the selection, and how many differences are called."""
+    if not view.select(view.pairs):
+        return []
+    subset = ALL if view.subset in (None, EVERY) else str(view.subset)
+    texts = (brief_headline(view, subset), notes.brief_chance_note(view))
+    return [sentence for sentence in texts if sentence]

@@ -1,0 +1,323 @@
+"""Notes and warnings of a comparison. `comparison_tables.NOTES` lists the notes in their order."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from toxtrail.provenance.comparability import mismatch_warning
+from toxtrail.records.columns import to_json
+from toxtrail.records.results import ComparisonSummary, PairRow
+from toxtrail.reporting.comparison_view import ALL, EVERY, ComparisonView
+from toxtrail.reporting.text import (
+    pair_name,
+    percent,
+    percentage_points,
+    plural,
+    probability,
+    reduced_output_note,
+)
+from toxtrail.stats.selection_correction import expected_by_chance, expected_wrong_signs
+
+FEW_CLUSTERS = 10
+"""Number of clusters below which the variance between clusters is too uncertain for the nominal
+coverage (benchmarks/clusters.py)."""
+MAX_NOTES = 4
+"""Maximum notes of one kind."""
+
+
+def chance_notes(view: ComparisonView) -> list[str]:
+    """Return how many of the selected differences are called, how many are expected by chance, and
+    how many are expected to have the wrong sign."""
+    sentence, called = _chance(view)
+    if not called:
+        return [sentence] if sentence else []
+    wrong = expected_wrong_signs([row.pd or 0.0 for row in called])
+    number = "less than 0.01" if wrong < 0.01 else f"{wrong:.2f}"
+    verb = "is" if len(called) == 1 else "are"
+    return [
+        f"{sentence} By the probabilities of direction, {number} of the {len(called)} {verb} "
+        "expected to have the wrong sign."
+    ]
+
+
+def brief_chance_note(view: ComparisonView) -> str:
+    """Return the same without the number of wrong signs; empty if nothing could be compared."""
+    return _chance(view)[0]
+
+
+def _chance(view: ComparisonView) -> tuple[str, list[PairRow]]:
+    estimated = [row for row in view.select(view.pairs) if row.diff is not None]
+    if not estimated:
+        return "", []
+    called = [row for row in estimated if row.verdict in ("higher", "lower")]
+    chance = expected_by_chance(estimated[0].level, len(estimated))
+    sentence = (
+        f"{len(called)} of {len(estimated)} {plural(len(estimated), 'difference')} "
+        f"{'is' if len(called) == 1 else 'are'} called higher or lower; "
+        f"if no variant differed, about {chance:.2g} would be."
+    )
+    return sentence, called
+
+
+def reading_guide(view: ComparisonView) -> list[str]:
+    """Explain the scope of the intervals and the words of the tables."""
+    text = (
+        'Intervals apply to prompts like these, not only to these. "all" weights each subset by '
+        "its prompts. Rates and differences (and the dots in figures) are the observed ones. "
+        '"higher" and "lower": the interval excludes 0; otherwise "not decisive". '
+        '"practically": the entire interval is outside the region of practical equivalence '
+        f"(higher, lower) or inside it (equivalent); the region is {_rope_text(view.summary)}."
+    )
+    if any(row.k > 1 for row in view.summary.pairs):
+        text += (
+            " With several continuations per prompt, each prompt counts with its toxic fraction; "
+            '"toxic for one only" counts prompts on which at least half of them are toxic.'
+        )
+    if any(row.agreement == "fragile" for row in view.summary.pairs):
+        text += ' "fragile": another scorer gives a different verdict on the same texts.'
+    if any(reduced_output_note(row) for row in view.summary.pairs):
+        text += (
+            ' "reduced output": less toxic, and credibly more empty, refused or repetitive texts, '
+            "or texts that are shorter by a tenth or more."
+        )
+    return [text]
+
+
+def _rope_text(summary: ComparisonSummary) -> str:
+    text = f"{summary.rope_pp:g} {plural(summary.rope_pp, 'point')}"
+    if not summary.rope_share:
+        return f"+-{text}"
+    return (
+        f"+-{100 * summary.rope:.1f} points ({text} or {summary.rope_share:.0%} of the reference "
+        f"rate of {percent(summary.rope_reference)}, whichever is more)"
+    )
+
+
+def pooling_notes(view: ComparisonView) -> list[str]:
+    """Return notes on the pooled differences, or why there are none."""
+    pooled = view.summary.pooled.get(view.scorer)
+    if pooled is None:
+        return []
+    if pooled.status != "pooled":
+        why = "the model does not fit these data" if pooled.status == "withheld" else "left out"
+        return [f"No pooled differences ({why}): {pooled.reason}."]
+    prior = [
+        f"The prior matters for the pooled {row.quantity}: {row.complaint}."
+        for row in pooled.sensitivity or ()
+        if row.complaint
+    ]
+    claims = next(row for row in view.summary.claims if row.scorer == view.scorer)
+    return [
+        "Pooled: all variants and subsets in one model, partially pooled (shrunk towards each "
+        f"other where data are weak). Of {claims.n_pairs} differences "
+        f"{claims.n_credible_paired} exclude 0 individually and "
+        f"{claims.n_credible_pooled} pooled; "
+        f"of the latter {claims.expected_false_signs:.2g} are expected to have the wrong sign.",
+        *_withheld_notes(view),
+        *prior,
+    ]
+
+
+def _withheld_notes(view: ComparisonView) -> list[str]:
+    """Return the pooled differences that their own paired data do not support, by reason."""
+    rows: dict[str, list[str]] = {}
+    for row in view.scorer_pairs:
+        if row.pooled_withheld:
+            rows.setdefault(row.pooled_withheld, []).append(f"{pair_name(row)}, {row.subset}")
+    return [
+        f"Pooled difference withheld ({reason}): {_first_of(names)}."
+        for reason, names in rows.items()
+    ]
+
+
+def _first_of(names: Sequence[str]) -> str:
+    more = len(names) - MAX_NOTES
+    return "; ".join(names[:MAX_NOTES]) + (f"; and {more} more" if more > 0 else "")
+
+
+def prior_notes(view: ComparisonView) -> list[str]:
+    """Return notes on differences whose verdict depends on the prior."""
+    pair_rows = [row for row in view.scorer_pairs if row.verdict_flat_prior]
+    notes = [
+        f"The prior matters for {pair_name(row)}, {row.subset}: under a uniform "
+        f'prior the verdict would be "{row.verdict_flat_prior}".'
+        for row in pair_rows
+        if row.verdict_flat_prior != row.verdict
+    ]
+    if len(notes) > MAX_NOTES:
+        more = len(notes) - MAX_NOTES
+        notes = [
+            *notes[:MAX_NOTES],
+            f"The prior matters for {more} more: column verdict_flat_prior.",
+        ]
+    sensitive = sum(bool(row.prior_complaint) for row in pair_rows)
+    if sensitive and not notes:
+        notes.append(
+            f"Power-scaling the prior changes {sensitive} of {len(pair_rows)} differences "
+            "noticeably; under a uniform prior no verdict changes."
+        )
+    return notes
+
+
+def scorer_error_notes(view: ComparisonView) -> list[str]:
+    """Return notes on the scorer's errors: the correction, or what error would explain a result."""
+    if view.scorer in view.summary.judges:
+        return [_correction_note(view.scorer_pairs)]
+    rows = [row for row in view.scorer_pairs if row.subset == ALL]
+    gaps = [
+        (row, row.tipping_fpr_gap)
+        for row in rows
+        if row.verdict in ("higher", "lower") and row.tipping_fpr_gap is not None
+    ]
+    if len(gaps) > MAX_NOTES:
+        gaps.sort(key=lambda entry: abs(entry[1]))
+        ends = [f"{percentage_points(gap)[1:]} points ({row.b})" for row, gap in gaps]
+        return [
+            "A scorer whose false positive rate is higher on one variant than on the other would "
+            f"explain a difference if that gap were {ends[0]} to {ends[-1]} or more; see the "
+            "column tipping_fpr_gap."
+        ]
+    return [
+        f"{pair_name(row)}: a scorer whose false positive rates on the two variants differ by "
+        f"{percentage_points(gap)[1:]} points would explain this difference."
+        for row, gap in gaps
+    ]
+
+
+def _correction_note(rows: Sequence[PairRow]) -> str:
+    if all(row.corrected_diff_labels is None for row in rows):
+        return (
+            "Corrected: the difference without scorer errors, by the sensitivity and specificity "
+            "in params.yaml. A low share of valid draws means that these do not fit the texts."
+        )
+    if any(row.n_clusters < row.n for row in rows):
+        return (
+            "Not corrected by labels: prompts have clusters, and the estimate that takes "
+            "labels takes each prompt for independent."
+        )
+    return (
+        "Corrected: the difference estimated from human labels of some prompts and the "
+        "scores of all prompts; valid for any errors of the scorer on each variant."
+    )
+
+
+def cluster_notes(view: ComparisonView) -> list[str]:
+    """Return how many clusters the prompts have; empty without clusters."""
+    counts = _clusters(view)
+    if not any(clusters < prompts for prompts, clusters in counts.values()):
+        return []
+    sizes = ", ".join(
+        f"{subset} {prompts:,} in {clusters:,}" for subset, (prompts, clusters) in counts.items()
+    )
+    return [
+        f"Prompts in clusters: {sizes}. Intervals and verdicts take the cluster as the sampling "
+        "unit (design effect: column design_effect)."
+    ]
+
+
+def cluster_warning(view: ComparisonView) -> str:
+    """Return which subsets have too few clusters; empty if none has."""
+    few = [
+        f"{subset} has {clusters}"
+        for subset, (prompts, clusters) in _clusters(view).items()
+        if clusters < min(prompts, FEW_CLUSTERS)
+    ]
+    if not few:
+        return ""
+    return (
+        f"FEW CLUSTERS: {', '.join(few)}. With fewer than {FEW_CLUSTERS} clusters intervals may "
+        f"cover the true value less often than {view.summary.level:.0%}. Add prompts of more "
+        "clusters."
+    )
+
+
+def _clusters(view: ComparisonView) -> dict[str, tuple[int, int]]:
+    """Return subset -> scored prompts and their clusters, for the variant with the fewest
+    clusters."""
+    counts: dict[str, tuple[int, int]] = {}
+    for row in view.rates:
+        if row.n_scored_prompts:
+            count = (row.n_scored_prompts, row.n_clusters)
+            counts[row.subset] = min(counts.get(row.subset, count), count, key=lambda pair: pair[1])
+    return counts
+
+
+def power_notes(view: ComparisonView) -> list[str]:
+    """Return the increases that this number of prompts can detect."""
+    rows = [(row, row.mde80) for row in view.scorer_pairs if row.mde80]
+    parts = [(row.n, effect) for row, effect in rows if row.subset != ALL]
+    if not parts:
+        return []
+    fewest = min(n for n, _ in parts)
+    groups = {
+        f"{fewest} prompts detect": [effect for n, effect in parts if n == fewest],
+        "all together": [effect for row, effect in rows if row.subset == ALL],
+    }
+    sentences = [
+        f"{label} an increase of {_format_range([100 * effect for effect in effects])} points "
+        "in 80 % of cases"
+        for label, effects in groups.items()
+        if effects
+    ]
+    return [f"Resolution: {'; '.join(sentences)}."]
+
+
+def _format_range(values: list[float]) -> str:
+    low, high = f"{min(values):.0f}", f"{max(values):.0f}"
+    return low if low == high else f"{low} to {high}"
+
+
+def seed_notes(view: ComparisonView) -> list[str]:
+    """Return the seed-to-seed standard deviation within each recipe."""
+    return [
+        f"{row.variants} fine-tunes of the recipe {row.recipe}: spread between fine-tunes of "
+        f"this recipe {100 * row.spread:.1f} points "
+        f"[{100 * row.spread_lo:.1f}, {100 * row.spread_hi:.1f}] (standard deviation of the "
+        "rate, all subsets together; pooled model)."
+        for row in view.summary.recipes
+        if row.scorer == view.scorer
+    ]
+
+
+def dose_notes(view: ComparisonView) -> list[str]:
+    """Return the trend of the rate along each dose series."""
+    return [
+        f"Along the dose, {row.variants} variants of the series from {row.series}: "
+        f"{row.verdict}; the log-odds of toxicity change by {row.slope:+.3g} with one unit "
+        f"[{row.slope_lo:+.3g}, {row.slope_hi:+.3g}], P(rising) "
+        f"{probability(row.p_rising)}, P(no dose is less toxic than the one before) "
+        f"{probability(row.p_never_falls)} (other prompts, not other seeds)."
+        for row in view.summary.slopes
+        if (row.scorer, row.subset) == (view.scorer, ALL)
+    ]
+
+
+def method_line(view: ComparisonView) -> str:
+    """Return scorer, threshold, continuations per prompt and level in one line."""
+    k = max((row.k for row in view.rates), default=1)
+    return (
+        f"{view.scorer}, toxic at {view.summary.threshold:g} and above, k = {k} "
+        f"{plural(k, 'continuation')} a prompt, {view.summary.level:.0%} equal-tailed intervals"
+    )
+
+
+def warnings(view: ComparisonView) -> list[str]:
+    """Return what makes the comparison doubtful; every page shows it first."""
+    return [text for text in (mismatch_note(view.summary), cluster_warning(view)) if text]
+
+
+def mismatch_note(summary: ComparisonSummary) -> str:
+    """Return the conditions that variants do not share; empty if there is none."""
+    return mismatch_warning([to_json(row) for row in summary.mismatch])
+
+
+def unscored_warning(view: ComparisonView) -> str:
+    """Return how many rows of each variant have no score; empty if all have one."""
+    selected = ALL if view.subset in (None, EVERY) else view.subset
+    counts = {
+        row.variant: row.n_empty + row.n_truncated + row.n_error
+        for row in view.rates
+        if row.subset == selected
+    }
+    missing = ", ".join(f"{variant} {count}" for variant, count in counts.items() if count)
+    return f"Rows without a score, in no rate and no difference: {missing}." if missing else ""
