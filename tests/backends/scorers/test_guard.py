@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -335,6 +337,19 @@ def test_a_loaded_guard_scores_as_the_model_does(model, tokenizer, folder, asset
     config = options(uri=f"file:{folder}")
     guard = load_scorer(config, assets, "cpu", 4)
     assert guard.score(TEXTS, PROMPTS) == guard_of(model, tokenizer).score(TEXTS, PROMPTS)
+
+
+def test_a_pickled_guard_is_the_same_guard(folder, assets, monkeypatch, tmp_path):
+    from safetensors.torch import load_file
+
+    monkeypatch.setenv("TOXTRAIL_CACHE", str(tmp_path / "cache"))
+    pickled = shutil.copytree(folder, folder.parent / "pickled")
+    weights = pickled / "model.safetensors"
+    torch.save(load_file(weights), pickled / "pytorch_model.bin")
+    weights.unlink()
+    guard = load_scorer(options(uri=f"file:{pickled}"), assets, "cpu", 4)
+    plain = load_scorer(options(uri=f"file:{folder}"), assets, "cpu", 4)
+    assert guard.score(TEXTS, PROMPTS) == plain.score(TEXTS, PROMPTS)
 
 
 def test_answers_that_count_as_toxic_are_combined(model, tokenizer, folder, assets):

@@ -11,7 +11,7 @@ from toxtrail.backends.huggingface.weights.pretrained import load_base, load_tok
 from toxtrail.backends.protocols import Assets
 from toxtrail.backends.scorers.guard import GuardScorer
 from toxtrail.backends.scorers.guard_prompt import GuardPrompt
-from toxtrail.backends.scorers.hf_classifier import check_files
+from toxtrail.backends.scorers.hf_classifier import check_files, with_safetensors
 from toxtrail.backends.scorers.sequence import window_tokens
 from toxtrail.config.scorer_kinds.guard import GuardConfig
 from toxtrail.errors import BackendError
@@ -31,7 +31,7 @@ def load(config: GuardConfig, assets: Assets, device: str, batch_size: int) -> G
         BackendError: transformers cannot load it as a causal language model, a file is damaged or
             not hashed, or its tokenizer does not know the place of a token in a text.
     """
-    asset = assets.fetch(config.uri, config.sha256)
+    asset = with_safetensors(assets.fetch(config.uri, config.sha256))
     check_files(asset, config.uri)
     tokenizer = load_tokenizer(asset.path, config.uri)
     hashed = {file.path for file in asset.files}

@@ -69,7 +69,7 @@ def load(
 
 
 def with_safetensors(asset: Asset) -> Asset:
-    """Return a classifier with safetensors weights: itself, or its copy in the asset cache.
+    """Return a model with safetensors weights: itself, or its copy in the asset cache.
 
     Raises:
         BackendError: its weights are pickled and contain more than tensors.

@@ -110,18 +110,8 @@ def load_model(
 def merged_base(
     files: VerifiedFiles, adapters: Sequence[NamedFolder], dtype: str, device: str
 ) -> PreTrainedModel:
-    """Load the base, merge adapters into it in order, in float32, and cast to the given dtype.
-
-    Raises:
-        BackendError: the weights stay quantized in memory, so nothing can be merged into them.
-    """
+    """Load the base, merge adapters into it in order, in float32, and cast to the given dtype."""
     model = load_base(files.base, files.name, "float32" if adapters else dtype, device)
-    if adapters and (quantization := quantization_in_memory(model)):
-        raise BackendError(
-            f"{files.name} has quantized weights ({quantization}), into which "
-            f"{adapters[0].name} would have to be merged, as an adapter or a fine-tune on top of "
-            "it requires; rounding would change it. Use the base's unquantized repository."
-        )
     for adapter in adapters:
         model = merge_adapter(apply_adapter(model, adapter.folder, adapter.name), adapter.name)
     return cast_weights(model, dtype) if adapters else model
@@ -131,10 +121,17 @@ def merge_adapter(model: PeftModel, name: str) -> PreTrainedModel:
     """Merge the adapter into the model's weights.
 
     Raises:
-        BackendError: merging changes the logits, for example where one matrix is both embedding and
-            output, and the adapter changes only one of the two.
+        BackendError: the weights stay quantized in memory, or merging changes the logits, for
+            example where one matrix is both embedding and output, and the adapter changes only one
+            of the two.
     """
     import torch
+
+    if quantization := quantization_in_memory(model):
+        raise BackendError(
+            f"{name} would have to be merged into quantized weights ({quantization}), whose "
+            "rounding would change it. Use the base's unquantized repository."
+        )
 
     def logits(model: Any) -> torch.Tensor:
         with torch.inference_mode():
