@@ -12,7 +12,7 @@ from toxtrail.provenance.identity import (
     ModelIdentity,
     probe_digest,
 )
-from toxtrail.provenance.identity_caveats import doubts, other_base
+from toxtrail.provenance.identity_caveats import adapter_notes, doubts, other_base
 
 TOKENS = (3, 1, 4, 1, 5)
 
@@ -79,6 +79,14 @@ def test_what_is_less_than_it_seems_is_said_once_with_its_reason(variant, words)
     (line,) = found(variant)["v"]
     assert all(word in line for word in words)
     assert list(found(variant)) == ["v"]
+
+
+def test_an_adapter_with_its_own_tokenizer_is_a_note_and_no_mark():
+    plain, own = lora(), lora().model_copy(update={"tokenizer_sha256": "9" * 64})
+    assert adapter_notes(card("v", adapters=(plain,))) == []
+    (note,) = adapter_notes(card("v", adapters=(plain, own)))
+    assert "own tokenizer" in note
+    assert found(card("v", tokens=(9, 9), adapters=(own,))) == {}
 
 
 def test_two_variants_with_one_fingerprint_are_both_marked():

@@ -73,6 +73,7 @@ def prompts_command(experiment: Experiment) -> None:
 @click.pass_obj
 def model_command(experiment: Experiment, key: str) -> None:
     """Resolve, verify and hash third-party weights."""
+    from toxtrail.provenance.identity_caveats import adapter_notes
     from toxtrail.stages import model
 
     models = experiment.config.models
@@ -85,10 +86,8 @@ def model_command(experiment: Experiment, key: str) -> None:
         return
     model.run(store, key, models[key], make_weights(experiment), make_verifier(experiment))
     _warn_of_caveats(experiment, key)
-    for adapter in experiment.store.read_card(key).adapters:
-        if adapter.brings:
-            files = " and ".join(what for what, _ in adapter.brings)
-            warn(f"{key}: the adapter has its own {files}, which is used in place of the base's.")
+    for note in adapter_notes(experiment.store.read_card(key)):
+        warn(f"{key}: {note}.")
 
 
 @stage.command("finetune")

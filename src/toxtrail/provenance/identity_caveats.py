@@ -35,6 +35,15 @@ def doubts(
     return caveats
 
 
+def adapter_notes(card: ModelIdentity) -> list[str]:
+    """Return notes on the files that the adapters of a variant use in place of the base's."""
+    return [
+        f"the adapter {adapter.key} has its own {' and '.join(files)}, used in place of the base's"
+        for adapter in card.adapters
+        if (files := [what for what, _ in adapter.brings])
+    ]
+
+
 def other_base(claim: object, uri: str) -> str | None:
     """Return the base that an adapter's config names, if it differs from the base it is applied to.
 

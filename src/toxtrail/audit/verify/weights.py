@@ -111,12 +111,17 @@ def verify_weights(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterat
 
 def identity_caveats(experiment: Experiment) -> dict[str, list[str]]:
     """Return variant -> caveats of its identity, for identified weights."""
+    return weak_marks(experiment.config, identified_cards(experiment))
+
+
+def identified_cards(experiment: Experiment) -> dict[str, ModelIdentity]:
+    """Return the readable model cards of variants; `verify` reports a damaged one."""
     store, cards_by_key = experiment.store, {}
     for key in experiment.config.variants:
         if (store.model_dir(key) / "model.json").is_file():
-            with suppress(DataError):  # `verify` reports a damaged card
+            with suppress(DataError):
                 cards_by_key[key] = store.read_card(key)
-    return weak_marks(experiment.config, cards_by_key)
+    return cards_by_key
 
 
 def weak_marks(config: Config, cards_by_key: Mapping[str, ModelIdentity]) -> dict[str, list[str]]:
