@@ -40,7 +40,7 @@ def test_everything_is_compared_from_mlflow_alone(finished, elsewhere):
     assert {run["name"] for run in elsewhere.json("runs")} == {"base", "tuned", "tiny comparison"}
     differing = elsewhere.json("diff", "base", "tuned")["differences"]
     assert {one["section"] for one in differing} >= {"params", "data", "weights", "numbers"}
-    assert "its parent base" in elsewhere.toxtrail("card", "tuned").stdout
+    assert "tuned against base" in elsewhere.toxtrail("card", "tuned").stdout
     assert list(elsewhere.root.iterdir()) == []
 
 
