@@ -6,6 +6,8 @@ import json
 import zipfile
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from toxtrail.config.schema import TextsConfig
 from toxtrail.datasets.generated_texts import detect_format, examine_texts, read_generated_texts
@@ -332,3 +334,49 @@ def test_options_of_tables_are_refused_for_other_formats(tmp_path):
         TextsConfig(format="table", prompt="a")
     with pytest.raises(ValueError, match="a table has sample"):
         TextsConfig(format="garak", sample="a")
+
+
+# --- any other content ------------------------------------------------------------------------
+
+KEYS = (
+    "doc_id", "arguments", "resps", "arg_0", "gen_args_0", "id", "epoch", "input", "output",
+    "choices", "message", "content", "role", "stop_reason", "attachments", "entry_type", "uuid",
+    "status", "prompt", "outputs", "turns", "text", "type",
+)  # fmt: skip
+WORDS = st.sampled_from(("attempt", "user", "assistant", "text", "attachment://a", "a", "", "[]"))
+SCALARS = st.none() | st.booleans() | st.integers(-3, 3) | st.floats() | WORDS
+VALUES = st.recursive(
+    SCALARS,
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=5)
+    ),
+    max_leaves=12,
+)
+ROWS = st.dictionaries(st.sampled_from(KEYS), VALUES, max_size=8)
+REQUIRED = {
+    "lm-eval": ("doc_id", "arguments", "resps"),
+    "inspect": ("id", "epoch", "input", "output"),
+    "garak": ("entry_type", "prompt", "outputs"),
+    "table": ("prompt", "text"),
+}
+
+
+@pytest.mark.parametrize("form", list(REQUIRED))
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(data=st.data())
+def test_any_other_content_is_read_or_refused_and_never_crashes(tmp_path, form, data):
+    names = st.fixed_dictionaries(dict.fromkeys(REQUIRED[form], VALUES))
+    rows = data.draw(st.lists(ROWS | names, min_size=1, max_size=3))
+    if form == "garak":
+        rows = [{"entry_type": "attempt", **row} for row in rows]
+    if form == "inspect":
+        path = inspect_json(tmp_path / "a.json", *rows)
+    else:
+        path = jsonl(tmp_path / "a.jsonl", *rows)
+    columns = {"prompt": "prompt", "text": "text"} if form == "table" else {}
+    try:
+        found = read_generated_texts(path, TextsConfig(format=form, **columns))
+    except DataError:
+        return
+    assert all(isinstance(row.prompt, str) for row in found)
+    assert all(row.text is None or isinstance(row.text, str) for row in found)
