@@ -59,6 +59,7 @@ def test_texts_from_files_become_variants_that_are_compared_verified_and_weak(la
     lab.toxtrail("flips", "before", "after")
     card = lab.toxtrail("card", "after").stdout
     assert "handed in" in card
+    assert "texts from a file" in card
     assert "--reproduce" not in card
 
     audit = lab.toxtrail("audit", "given/after/all/diff").stdout

@@ -7,6 +7,7 @@ from typing import Any
 
 from toxtrail import __version__
 from toxtrail.errors import DataError
+from toxtrail.provenance.comparability import TEXTS_ORIGIN
 from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
 from toxtrail.provenance.identity_caveats import texts_caveat
 from toxtrail.records.results import ComparisonSummary, RateRow
@@ -88,7 +89,7 @@ def _text(summary: ComparisonSummary, variant: str, card: ModelIdentity, manifes
     parts = [
         "## Toxicity",
         *(f"**{escape_markdown(warning)}**" for warning in warnings(view)),
-        _measurement(view, overall),
+        _measurement(view, overall, card),
         *_verdicts(variant, view),
         *(
             as_markdown(move_constants_to_title(table, CONSTANT_COLUMNS)).strip()
@@ -114,13 +115,13 @@ def _of_variant(summary: ComparisonSummary, variant: str) -> ComparisonSummary:
     )
 
 
-def _measurement(view: ComparisonView, overall: RateRow) -> str:
+def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) -> str:
     fields = view.summary.comparability.fields if view.summary.comparability else {}
-    if "origin" in fields:
+    if card.texts is not None:
         return (
             f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts of "
             f"{len(subsets_of(view.summary)) - 1} subsets, {overall.k} text(s) each; "
-            f"{fields['origin']}; every text scored by {method_line(view)}."
+            f"{TEXTS_ORIGIN}; every text scored by {method_line(view)}."
         )
     greedy = fields.get("temperature") in ("0", "0.0")
     decoding = "greedy" if greedy else f"temperature {fields.get('temperature', '?')}"

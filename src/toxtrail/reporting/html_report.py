@@ -234,13 +234,15 @@ def _without_golden_texts(value: Any) -> Any:
 
 def _commands(summary: ComparisonSummary) -> str:
     family, pairs = summary.family, summary.pairs
+    fields = summary.comparability.fields if summary.comparability else {}
+    is_generated = "origin" not in fields  # texts from a file cannot be generated again
     return "\n".join(
         [
             "dvc repro                                  # run all outdated stages",
             f"toxtrail compare {family}",
             *(f"toxtrail flips {pairs[0].a} {pairs[0].b} --show-text" for _ in pairs[:1]),
             f"toxtrail audit {family} --verify           # re-hash files, recompute numbers",
-            f"toxtrail audit {summary.reference} --reproduce 8",
+            *([f"toxtrail audit {summary.reference} --reproduce 8"] if is_generated else []),
             f"toxtrail export {family} --to bundle.zip   # for someone without this repository",
         ]
     )
