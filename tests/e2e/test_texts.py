@@ -70,7 +70,7 @@ def test_texts_from_files_become_variants_that_are_compared_verified_and_weak(la
     assert "data/generations/given/after.parquet" in weak
     assert "models/after/model.json" in weak
     assert not [c for c in checks if c["outcome"] == "BROKEN"]
-    assert "against file:after.csv" in {c["name"] for c in checks}
+    assert any("against file:after.csv" in c["name"] for c in checks)
     assert "no weights" in lab.toxtrail("audit", "after", "--reproduce", "2", code=None).stderr
 
     text = (lab.root / "after.csv").read_text("utf-8")
@@ -78,7 +78,7 @@ def test_texts_from_files_become_variants_that_are_compared_verified_and_weak(la
     lab.toxtrail("check", code=1)
     checks = json.loads(lab.toxtrail("verify", "--json", code=3).stdout)["checks"]
     broken = {c["name"] for c in checks if c["outcome"] == "BROKEN"}
-    assert "against file:after.csv" in broken
+    assert any("against file:after.csv" in name for name in broken)
 
 
 def test_two_files_are_compared_without_an_experiment(lab):
