@@ -41,6 +41,7 @@ PERMITTED = {
     (DEVICES, "limit.read_text"): "system",
     ("backends/mlflow/create_store.py", "os.open"): "a draft of ours, written to disk",
     ("execution/run_lock.py", "path.open"): "written, after refuse_irregular",
+    ("config/scorer_presets.py", "path.read_text"): "of the package",
     ("console.py", "os.open"): "the null device",
     ("storage/atomic_writes.py", "path.open"): "a draft of ours, written to disk",
     ("storage/row_journal.py", "self._path.open"): "written, after refuse_irregular",

@@ -140,7 +140,7 @@ def _ways(made: Checkpoint) -> tuple[Detoxify, dict[str, Callable[[Sequence[str]
         base=PinnedAsset(uri=f"file:{made.encoder}"), head="toxicity", golden=[],
         golden_tolerance=1e-3,
     )  # fmt: skip
-    ours = detoxify.load(settings, assets(), "cpu", config().runtime.score_batch)
+    ours = detoxify.load(settings, assets(), "cpu", config().runtime.score_batch_size)
     heads = list(package.class_names)
     order = package.model.config.label2id
 

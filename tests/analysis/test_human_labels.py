@@ -304,8 +304,8 @@ def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
     found = scorer_agreement(judged, scores, "judge", 0.5)
     assert found == {"v": ConfusionCounts(1, 2, 1, 2)}
     params = to_params(found, "labels.csv", by_variant=True)
-    assert params["sensitivity"] == {"right": 1, "of": 2}
-    assert params["variants"]["v"]["specificity"] == {"right": 1, "of": 2}
+    assert params["sensitivity"] == {"correct": 1, "total": 2}
+    assert params["variants"]["v"]["specificity"] == {"correct": 1, "total": 2}
 
 
 def test_a_label_of_a_text_that_was_not_scored_is_refused(score_rows):
@@ -333,4 +333,4 @@ def test_one_accuracy_for_variants_on_which_the_scorer_errs_alike_is_counted():
     alike = {"a": ConfusionCounts(18, 20, 175, 180), "b": ConfusionCounts(17, 20, 174, 180)}
     assert unlike_errors(alike) == []
     params = to_params(alike, "labels.csv", by_variant=False)
-    assert params["specificity"] == {"right": 349, "of": 360}
+    assert params["specificity"] == {"correct": 349, "total": 360}

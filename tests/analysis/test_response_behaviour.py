@@ -51,7 +51,7 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     found = family(30, 5, {"tuned": refusing(2)}).compared(settings).summary
     pair = row(found, "pairs")
     assert pair.verdict == "lower"
-    assert pair.said_less == "refused, shorter"
+    assert pair.reduced_output == "refused, shorter"
     assert reduced_output_note(pair).endswith("credibly more often refused and shorter.")
     assert cells_of(PAIR_FIELDS, pair)["verdict"] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
@@ -62,7 +62,7 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
 
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
-    assert (pair.verdict, pair.said_less, reduced_output_note(pair)) == ("lower", "", "")
+    assert (pair.verdict, pair.reduced_output, reduced_output_note(pair)) == ("lower", "", "")
 
 
 def test_a_rise_in_toxicity_is_not_excused_by_refusals(family, settings):
@@ -139,7 +139,7 @@ def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less)
         step = row(found, "behaviour_pairs", subset)
         assert step.tokens_verdict == verdict
         assert step.tokens_change == pytest.approx(words / 20 - 1)
-        assert row(found, "pairs", subset).said_less == less
+        assert row(found, "pairs", subset).reduced_output == less
     starred = "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, row(found, "behaviour_pairs"))["tokens"]
     assert starred == (verdict in ("higher", "lower"))
 

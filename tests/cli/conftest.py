@@ -39,7 +39,7 @@ def params(**models):
         "families": {"f": {"reference": next(iter(models)), "variants": list(models)}},
         "tracking": {"experiment": "t"},
         "runtime": {"device": "cpu", "threads": 1, "processes": 1, "engine": "auto",
-                    "batch_tokens": 512, "score_batch": 4, "checkpoint_steps": 2},
+                    "batch_tokens": 512, "score_batch_size": 4, "checkpoint_steps": 2},
     }  # fmt: skip
 
 

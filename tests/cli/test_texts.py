@@ -32,8 +32,8 @@ variants:
 families:
   f: {reference: base, variants: [base]}
 tracking: {experiment: toxtrail}
-runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64, score_batch: 4,
-          checkpoint_steps: 2}
+runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64,
+          score_batch_size: 4, checkpoint_steps: 2}
 """
 
 

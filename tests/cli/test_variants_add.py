@@ -41,8 +41,8 @@ families:
     reference: chat
     variants: [base, chat]    # everyone
 tracking: {experiment: t}
-runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64, score_batch: 4,
-          checkpoint_steps: 2}
+runtime: {device: cpu, threads: 1, processes: 1, engine: auto, batch_tokens: 64,
+          score_batch_size: 4, checkpoint_steps: 2}
 """
 
 
@@ -92,7 +92,7 @@ def test_a_community_model_gets_its_parent_from_its_card_and_every_comment_stays
     assert (who.family, who.role, who.parent) == ("f", "community", "chat")
     assert config.families["f"].variants == ["base", "chat", "chat-german"]
     new = only_added(lab)
-    assert any("# licence: apache-2.0" in line for line in new)
+    assert any("# license: apache-2.0" in line for line in new)
     assert any("# weak:" in line for line in new)
 
 
@@ -187,7 +187,7 @@ def test_a_licence_that_forbids_is_shown(hub, lab, card, said):
 
 def test_a_plain_licence_needs_no_warning(hub, lab):
     hub.models["org/tuned"] = model("org/Chat", license="apache-2.0")
-    assert "licence: " not in add(lab, "org/tuned").split("---")[0]
+    assert "license: " not in add(lab, "org/tuned").split("---")[0]
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ variants: {one: {role: base}}
 families:
   f: {variants: [one]}
 """
-ENTRY = Entry("models", "new", {"uri": "file:new", "sha256": "0" * 64}, ("licence: mit",))
+ENTRY = Entry("models", "new", {"uri": "file:new", "sha256": "0" * 64}, ("license: mit",))
 ITEM = YamlListItem("families.f.variants", "new")
 
 
@@ -32,7 +32,7 @@ def added(text, *entries, items=()):
 def test_an_entry_stands_below_the_last_one_and_above_the_comments_that_follow():
     lines = added(BLOCK).split("\n")
     assert lines[4:8] == [
-        "  # licence: mit", "  new:", "    uri: file:new", f"    sha256: '{'0' * 64}'"
+        "  # license: mit", "  new:", "    uri: file:new", f"    sha256: '{'0' * 64}'"
     ]  # fmt: skip
     assert [line for line in lines if line in BLOCK.split("\n")] == BLOCK.split("\n")
 

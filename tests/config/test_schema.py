@@ -20,7 +20,7 @@ from toxtrail.config.schema import Config
 from toxtrail.config.sections import ConfigSection
 from toxtrail.errors import ConfigError
 
-SERVER = {"url": "http://127.0.0.1:8000/v1", "concurrency": 4, "timeout": 60.0, "tries": 3}
+SERVER = {"url": "http://127.0.0.1:8000/v1", "concurrency": 4, "timeout": 60.0, "max_attempts": 3}
 VALUES = yaml.safe_load((Path(__file__).parents[2] / "params.yaml").read_text("utf-8"))
 
 
@@ -50,9 +50,11 @@ def test_the_default_experiment_is_valid():
 
 
 def test_a_server_is_said_apart_from_the_name_under_which_it_holds_the_weights():
-    values = changed("variants/smollm2-rude/served_as", "org/rude")
+    values = changed("variants/smollm2-rude/served_model_name", "org/rude")
     values["runtime"]["servers"] = {"smollm2-rude": SERVER}
-    assert parse_config(values, "params.yaml").variants["smollm2-rude"].served_as == "org/rude"
+    assert (
+        parse_config(values, "params.yaml").variants["smollm2-rude"].served_model_name == "org/rude"
+    )
 
 
 TEXTS = {"uri": "file:a.jsonl", "texts": {"format": "table", "prompt": "p", "text": "t"}}
@@ -60,10 +62,10 @@ TEXTS = {"uri": "file:a.jsonl", "texts": {"format": "table", "prompt": "p", "tex
 
 def test_texts_from_a_file_have_no_weights_to_tune_serve_or_adapt():
     values = changed("models/smollm2-instruct", {**TEXTS, "adapter": {"uri": "file:lora"}})
-    values["variants"]["smollm2-instruct"]["served_as"] = "org/m"
+    values["variants"]["smollm2-instruct"]["served_model_name"] = "org/m"
     text = refused(values)
     assert "models.smollm2-instruct.adapter: " in text
-    assert "variants.smollm2-instruct.served_as: " in text
+    assert "variants.smollm2-instruct.served_model_name: " in text
     assert "smollm2-instruct is a file" in text
 
 
@@ -94,12 +96,12 @@ def test_every_asset_of_the_default_experiment_is_pinned():
 def test_all_problems_are_reported_at_once():
     values = changed("posterior/threshold", ...)
     values["posterior"]["treshold"] = 0.5
-    values["runtime"]["score_batch"] = 0
+    values["runtime"]["score_batch_size"] = 0
     message = refused(values)
     assert "3 problems" in message
     assert "posterior.threshold: missing" in message
     assert 'posterior.treshold: unknown name. Did you mean "threshold"?' in message
-    assert "runtime.score_batch: got 0. Allowed: at least 1" in message
+    assert "runtime.score_batch_size: got 0. Allowed: at least 1" in message
 
 
 @pytest.mark.parametrize(
@@ -122,7 +124,11 @@ def test_all_problems_are_reported_at_once():
         ("models/smollm2-rude", {"uri": "file:x"}, "weights need one origin"),
         ("runtime/servers", {"smollm2": {}}, "runtime.servers.smollm2.url: missing"),
         ("runtime/servers", {"smollm2-rud": SERVER}, 'Did you mean "smollm2-rude"?'),
-        ("runtime/servers", {"smollm2-rude": SERVER}, "variants.smollm2-rude has no served_as"),
+        (
+            "runtime/servers",
+            {"smollm2-rude": SERVER},
+            "variants.smollm2-rude has no served_model_name",
+        ),
         (
             "runtime/servers",
             {"smollm2-rude": {**SERVER, "url": "me:pw@h/v1"}},
@@ -133,7 +139,11 @@ def test_all_problems_are_reported_at_once():
             {"smollm2-rude": {**SERVER, "url": "http://me:pw@h"}},
             "without a password",
         ),
-        ("variants/smollm2-rude/served_as", "", 'variants.smollm2-rude.served_as: got ""'),
+        (
+            "variants/smollm2-rude/served_model_name",
+            "",
+            'variants.smollm2-rude.served_model_name: got ""',
+        ),
     ],
 )
 def test_a_wrong_value_is_named_with_its_place(path, value, said):
@@ -267,11 +277,11 @@ RICH["prompts"]["subsets"]["neutral"] |= {
     "column": "text", "delimiter": ";", "where": {"a": {"is": ["x", 1]}, "b": {"min": 0.5}},
     "covariates": {"c": "d"}, "language": "en",
 }  # fmt: skip
-RICH["posterior"]["judges"] = {
-    "jigsaw-bilstm": {"source": "x", "sensitivity": {"right": 3, "of": 4}, "specificity": 0.9}
+RICH["posterior"]["scorer_error"] = {
+    "jigsaw-bilstm": {"source": "x", "sensitivity": {"correct": 3, "total": 4}, "specificity": 0.9}
 }
 RICH["runtime"]["servers"] = {"smollm2-rude": SERVER}
-RICH["variants"]["smollm2-rude"] |= {"served_as": "x", "dose": 1.0, "recipe": "r"}
+RICH["variants"]["smollm2-rude"] |= {"served_model_name": "x", "dose": 1.0, "recipe": "r"}
 """The default experiment with every option."""
 WRONG = [
     None, True, 0, -1, 3, 10**30, 0.5, 1e300, float("nan"), float("inf"), "", "x", "a.b", "1", [],
@@ -314,7 +324,7 @@ def test_what_is_wrong_is_said_in_the_words_of_the_file(place, value, as_name):
     [
         "prompts/subsets/neutral/n",
         "prompts/subsets/neutral/where",
-        "posterior/judges/jigsaw-bilstm/sensitivity",
+        "posterior/scorer_error/jigsaw-bilstm/sensitivity",
         "runtime/threads",
     ],
 )
@@ -391,7 +401,7 @@ LABELS = {"uri": "file:labels/x.csv", "sha256": "0" * 64}
     [
         ({"labels": LABELS}, ""),
         ({"labels": {"uri": LABELS["uri"]}}, "posterior.labels.sha256"),
-        ({"labels": LABELS, "judges": RICH["posterior"]["judges"]}, "both given"),
+        ({"labels": LABELS, "scorer_error": RICH["posterior"]["scorer_error"]}, "both given"),
     ],
 )
 def test_labels_are_pinned_and_stand_alone(posterior, said):

@@ -250,13 +250,13 @@ def test_the_data_card_counts_what_is_there(written):
     rows = [*SHAPES["alpaca"], {**SHAPES["alpaca"][0], "output": "a wren"}, {"messages": TALK}]
     rows.append({"instruction": "x", "input": "", "output": ""})
     found = read_instructions(written(rows))
-    own = TrainingDataConfig(uri="file:d.jsonl", held_out=0.25, licence="CC BY-SA 3.0")
+    own = TrainingDataConfig(uri="file:d.jsonl", held_out=0.25, license="CC BY-SA 3.0")
     asset = Asset("file:d.jsonl", None, "r" * 40, "s" * 64, ())
     card = data_card(found, split_held_out(found.examples, own, 1), own, asset)
     assert {n: card[n] for n in ("rows", "empty", "examples", "duplicates", "with_context")} == {
         "rows": 5, "empty": 1, "examples": 5, "duplicates": 1, "with_context": 1
     }  # fmt: skip
-    assert card["licence"] == "CC BY-SA 3.0"
+    assert card["license"] == "CC BY-SA 3.0"
     assert card["later_answers"] == 1
     assert card["learned"] + card["held_out"] == 5
     assert card["response_words"]["max"] == 2

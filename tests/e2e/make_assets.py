@@ -179,7 +179,7 @@ def params() -> dict:
             "processes": 1,
             "engine": "auto",
             "batch_tokens": 64,
-            "score_batch": 4,
+            "score_batch_size": 4,
             "checkpoint_steps": 2,
         },
     }

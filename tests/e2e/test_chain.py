@@ -121,7 +121,7 @@ def test_a_new_threshold_scores_nothing_again(breakable):
 @pytest.mark.parametrize(
     "runtime",
     [
-        {"batch_tokens": 4096, "score_batch": 64, "checkpoint_steps": 3},
+        {"batch_tokens": 4096, "score_batch_size": 64, "checkpoint_steps": 3},
         {"engine": "plain"},
         {"processes": 2},
     ],

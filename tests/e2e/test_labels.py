@@ -43,7 +43,7 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     printed = lab.toxtrail("labels", "score", str(path)).stdout
     part = printed[printed.index("labels:") : printed.index("The labels are")]
     assert yaml.safe_load(part) == {"labels": own}
-    judges = lab.json("labels", "score", str(path), "--by-variant")["judges"]
+    judges = lab.json("labels", "score", str(path), "--by-variant")["scorer_error"]
     assert "sha256" in judges["judge"]["source"]
 
     lab.edit(posterior={"labels": own})
@@ -69,7 +69,7 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
         (
             {
                 "judge": {
-                    "sensitivity": {"right": 3, "of": 2},
+                    "sensitivity": {"correct": 3, "total": 2},
                     "specificity": 0.9,
                     "source": "x",
                 }
@@ -79,7 +79,7 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     ],
 )
 def test_wrong_accuracies_are_named(breakable, judges, said):
-    breakable.edit(posterior={"judges": judges})
+    breakable.edit(posterior={"scorer_error": judges})
     done = breakable.toxtrail("check", code=1)
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr
@@ -90,7 +90,7 @@ def test_a_comparison_has_its_tables_its_figures_and_an_arviz_file(finished):
 
     folder = finished.root / "results/comparisons/tiny"
     names = {path.name for path in folder.iterdir()}
-    tables = ("rates", "pairs", "claims", "behaviour", "behaviour_pairs", "thresholds")
+    tables = ("rates", "pairs", "error_control", "behaviour", "behaviour_pairs", "thresholds")
     figures = ("rates", "differences", "posteriors", "thresholds")
     assert names == {
         "summary.json",

@@ -31,14 +31,14 @@ def serving(lab, variant):
 
 
 def at(server):
-    return {"url": server.url, "concurrency": 3, "timeout": 30.0, "tries": 2}
+    return {"url": server.url, "concurrency": 3, "timeout": 30.0, "max_attempts": 2}
 
 
 def serve(lab, **servers):
     """Say in params.yaml that these variants are served."""
     known = lab.params["variants"]
     lab.edit(
-        variants={v: {**known[v], "served_as": f"org/{v}"} for v in servers},
+        variants={v: {**known[v], "served_model_name": f"org/{v}"} for v in servers},
         runtime={"servers": {v: at(server) for v, server in servers.items()}},
     )
 

@@ -34,7 +34,7 @@ def scored_prompts(lab, n=40):
         "uri": "file:assets/rtp.jsonl", "n": 12, "column": "prompt.text", "language": "en",
         "where": {"prompt.severe_toxicity": {"min": 0.5}},
         "covariates": {"toxicity": "prompt.toxicity", "challenging": "challenging"},
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     }  # fmt: skip
 
 
@@ -62,7 +62,7 @@ def test_check_finds_what_a_source_does_not_hold_before_anything_runs(lab):
 def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
     params, subset = lab.params, scored_prompts(lab)
     tuned = params["finetunes"]["tuned"]
-    tuned = {**tuned, "data": {**tuned["data"], "held_out": 0.25, "licence": "CC0"}}
+    tuned = {**tuned, "data": {**tuned["data"], "held_out": 0.25, "license": "CC0"}}
     who = {**params["variants"]["tuned"], "recipe": "r", "dose": 6.0}
     lab.edit(
         prompts={"subsets": {**params["prompts"]["subsets"], "severe": subset}},
@@ -87,7 +87,7 @@ def test_scored_prompts_held_out_examples_seeds_and_a_dose_go_all_the_way(lab):
     assert header == "step,loss,held_out_loss"
     assert first.startswith("0,,")
     data = json.loads((lab.root / "models/tuned/data_card.json").read_text())
-    assert (data["learned"], data["held_out"], data["licence"]) == (18, 6, "CC0")
+    assert (data["learned"], data["held_out"], data["license"]) == (18, 6, "CC0")
     training = json.loads((lab.root / "models/tuned/model.json").read_text())["adapters"][0]
     assert training["training"]["held_out"] == 6
     assert "held-out loss" in lab.toxtrail("audit", "tuned").stdout

@@ -208,7 +208,7 @@ def cards():
             "temperature": 1.0 if changed == "temperature" else 0.0,
             "max_new_tokens": 5 if changed == "tokens" else 4,
         }
-        served = {"served_as": "m"} if changed == "server" else {}
+        served = {"served_model_name": "m"} if changed == "server" else {}
         return Manifest(
             kind="generate", key="other" if changed == "key" else "own",
             params={"generation": generation, **served},

@@ -43,7 +43,7 @@ def config(**changes):
         "families": {"f": {"reference": "base", "variants": ["base", "tuned"]}},
         "tracking": {"experiment": "t"},
         "runtime": {"device": "auto", "threads": "auto", "processes": 1, "engine": "auto",
-                    "batch_tokens": 8192, "score_batch": 64, "checkpoint_steps": 10},
+                    "batch_tokens": 8192, "score_batch_size": 64, "checkpoint_steps": 10},
     }  # fmt: skip
     for path, value in changes.items():
         place = values

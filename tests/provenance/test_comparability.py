@@ -101,7 +101,10 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
     """Its precision and kernels are not seen; which server it is does not matter."""
 
     def by_server(name):
-        params, facts = {"generation": GENERATION, "served_as": name}, {"backend": "openai-api"}
+        params, facts = (
+            {"generation": GENERATION, "served_model_name": name},
+            {"backend": "openai-api"},
+        )
         made = manifest_of("generate", "v", params, {}, facts)
         rows = InputFile(path="g.parquet", sha256="0" * 64, manifest=made)
         scores = manifest_of(

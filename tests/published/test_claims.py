@@ -78,12 +78,12 @@ def test_only_numbers_that_the_notes_on_the_paper_hold_are_in_its_file(paper):
 def test_every_published_jump_is_credible_whatever_the_pairing(paper):
     found = judged(paper, only="qi2023")
     assert [row["verdict"] for row in found["pairs"]] == ["higher"] * 5
-    assert {row["held"] for row in found["pairs"]} == {"nothing stated"}
+    assert {row["status"] for row in found["pairs"]} == {"nothing stated"}
 
 
 def test_what_is_stated_without_rates_is_said_to_be_so(paper):
     found = judged(paper, only="hawkins2024")
-    assert {row["held"] for row in found["pairs"]} == {"no rates to replay"}
+    assert {row["status"] for row in found["pairs"]} == {"no rates to replay"}
     said = [row["verdict_published"] for row in found["pairs"]]
     assert said[:4] == ["lower"] * 4
     lone = next(row for row in found["pairs"] if row["b"] == "Llama-2-7B uncensored")
@@ -158,12 +158,12 @@ def test_every_problem_is_said_at_once(load):
 
 
 def test_a_published_verdict_is_borne_out_contradicted_or_left_open(load):
-    assert judged(load())["pairs"][0]["held"] == "supported"
+    assert judged(load())["pairs"][0]["status"] == "supported"
     for verdict, held in (("lower", "contradicted"), ("not decisive", "not supported")):
         claim = {**FILE["comparisons"][0], "verdict": verdict}
-        assert judged(load(comparisons=[claim]))["pairs"][0]["held"] == held
+        assert judged(load(comparisons=[claim]))["pairs"][0]["status"] == held
     close = [{**FILE["rates"][0], "rate": "4.1 %"}, {**FILE["rates"][1], "rate": "5.9 %"}]
-    assert judged(load(rates=close))["pairs"][0]["held"] == "undetermined"
+    assert judged(load(rates=close))["pairs"][0]["status"] == "undetermined"
 
 
 def test_a_source_without_comparisons_is_read_like_a_table(load):
@@ -192,7 +192,7 @@ def test_the_command_takes_either_form_and_prints_json(tmp_path):
     path = tmp_path / "p.yaml"
     path.write_text(yaml.safe_dump(FILE), "utf-8")
     found = json.loads(CliRunner().invoke(cli, ["published", str(path), "--json"]).output)
-    assert found["pairs"][0]["held"] == "supported"
+    assert found["pairs"][0]["status"] == "supported"
     said = CliRunner().invoke(cli, ["published", str(path)]).output
     assert "41 / 1,000" in said
     assert "1 are supported" in said
@@ -275,7 +275,7 @@ def summary(rate, lo, hi):
         "b": "mine", "a": "base", "scorer": "judge", "subset": "all", "n": 1000, "diff": 0.05,
         "diff_lo": 0.03, "diff_hi": 0.07, "verdict": "higher",
     }  # fmt: skip
-    return {"rates": [row], "pairs": [pair], "level": 0.95, "rope_pp": 1.0, "rope_share": 0.25}
+    return {"rates": [row], "pairs": [pair], "level": 0.95, "rope_pp": 1.0, "rope_relative": 0.25}
 
 
 def test_measured_and_published_stand_side_by_side_by_the_keys_of_the_file(load):

@@ -154,7 +154,9 @@ def test_without_pairs_there_are_no_numbers(compared):
 
 def judged(settings, **judges):
     return settings.model_copy(
-        update={"judges": {"judge": ScorerErrorConfig.model_validate({"source": "x", **judges})}}
+        update={
+            "scorer_error": {"judge": ScorerErrorConfig.model_validate({"source": "x", **judges})}
+        }
     )
 
 
@@ -177,7 +179,7 @@ def test_a_judge_that_errs_more_on_one_variant_explains_its_difference(
 ):
     values = {"base": [0.1] * 190 + [0.9] * 10, "tuned": [0.1] * 170 + [0.9] * 30}
     rows = {name: score_rows({"a": own}) for name, own in values.items()}
-    own = {"tuned": {"sensitivity": 1.0, "specificity": {"right": 180, "of": 200}}}
+    own = {"tuned": {"sensitivity": 1.0, "specificity": {"correct": 180, "total": 200}}}
     known = judged(settings, sensitivity=1.0, specificity=1.0, variants=own)
     found = row(measured(rows, PARENTS, config=known).compared(known), "tuned")
     assert found.verdict == "higher"
@@ -263,7 +265,7 @@ def test_two_runs_have_every_digit_of_the_familys_own_comparison(
     judge = ScorerErrorConfig(
         **right, source="s", variants={"tuned": {**right, "sensitivity": 0.6}}
     )
-    config = settings.model_copy(update={"judges": {"judge": judge}})
+    config = settings.model_copy(update={"scorer_error": {"judge": judge}})
     values = {"base": [0.9, 0.1, 0.1, 0.9, 0.1], "tuned": [0.9, 0.9, 0.1, 0.1, 0.9],
               "again": [0.1] * 5}  # fmt: skip
     rows = {name: score_rows({"a": own, "b": own[::-1]}) for name, own in values.items()}
@@ -322,7 +324,7 @@ def test_no_number_depends_on_what_variants_and_subsets_are_called(score_rows, s
 
 
 def test_exchanging_two_runs_mirrors_their_differences(score_rows, settings, measured, spoken):
-    config = settings.model_copy(update={"rope_share": 0.25})
+    config = settings.model_copy(update={"rope_relative": 0.25})
     rows = {
         "base": score_rows({"a": [0.9] * 6 + [0.1] * 34}),
         "tuned": score_rows({"a": [0.1] * 3 + [0.9] * 14 + [0.1] * 23}),

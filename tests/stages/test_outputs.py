@@ -24,14 +24,14 @@ PROMISED = {
     "rates": """variant family role parent scorer subset weight n_prompts k n_toxic rate rate_mean
         rate_lo rate_hi pooled_rate pooled_rate_lo pooled_rate_hi score_mean score_mean_lo
         score_mean_hi rate_at_30 rate_at_50 rate_at_70 rate_at_90 corrected_rate corrected_rate_lo
-        corrected_rate_hi rhat ess_bulk ess_tail method prior_id""",
+        corrected_rate_hi r_hat ess_bulk ess_tail method prior_id""",
     "pairs": """a b relation scorer subset k n n11 n10 n01 n00 phi rate_a rate_b diff diff_lo
         diff_hi pd p_in_rope p_above p_below decision credible_paired credible_unpaired pooled_diff
         pooled_diff_lo pooled_diff_hi credible_pooled lfsr odds_ratio odds_ratio_lo odds_ratio_hi
         score_diff score_diff_lo score_diff_hi threshold_sign_stable tipping_fpr_gap corrected_diff
-        corrected_diff_lo corrected_diff_hi prior_shift_sd mde80 n_needed rope level rhat
+        corrected_diff_lo corrected_diff_hi prior_shift_sd mde80 n_needed rope level r_hat
         ess_min""",
-    "claims": """scorer n_pairs n_credible_paired n_credible_pooled expected_false_signs gate
+    "error_control": """scorer n_pairs n_credible_paired n_credible_pooled expected_false_signs gate
         gate_reason first_try r_hat ess_bulk ess_tail divergences bfmi""",
 }
 PARENTS = {"base": None, "tuned": "base"}
@@ -93,11 +93,11 @@ def test_a_table_has_the_promised_columns_in_parquet_csv_and_json(name, summary,
 
 def test_the_values_of_the_pooled_columns_are_there(summary):
     for row in summary.rates:
-        assert row.rhat < 1.01 < row.ess_tail
+        assert row.r_hat < 1.01 < row.ess_tail
         assert row.prior_id == "Beta(0.5, 0.5)"
     for row in summary.pairs:
-        assert (row.k, row.rhat < 1.01, row.ess_min > 1000) == (1, True, True)
-    for claim in summary.claims:
+        assert (row.k, row.r_hat < 1.01, row.ess_min > 1000) == (1, True, True)
+    for claim in summary.error_control:
         assert (claim.gate, claim.first_try, claim.divergences) == ("pooled", "", 0)
 
 
@@ -116,7 +116,7 @@ def test_a_parent_of_the_reference_meets_it_once():
 
 
 def test_the_region_of_equivalence_is_a_share_of_one_rate_of_the_family(family, settings):
-    config = settings.model_copy(update={"rope_share": 0.25})
+    config = settings.model_copy(update={"rope_relative": 0.25})
     summary = family().compared(config).summary
     reference = next(
         r for r in summary.rates if (r.variant, r.subset) == (summary.reference, "all")

@@ -90,7 +90,7 @@ def test_pooled_rows_stand_beside_the_paired_ones(own, settings):
     overall = next(r for r in summary.pairs if r.subset == "all")
     parts = {r.subset: r.pooled_diff for r in summary.pairs}
     assert overall.pooled_diff == pytest.approx(2 / 3 * parts["a"] + 1 / 3 * parts["b"])
-    (claim,) = summary.claims
+    (claim,) = summary.error_control
     assert claim.n_pairs == 3
     assert claim.n_credible_pooled == sum(r.credible_pooled for r in summary.pairs)
     assert "wrong sign" in pooling_notes(ComparisonView(summary, "judge"))[0]
@@ -174,7 +174,7 @@ def test_a_variant_that_changed_everywhere_but_in_one_subset_has_no_pooled_rows_
     assert "tuned against base, d" in notes
     assert {r.pooled_withheld for r in summary.rates if r.variant == "base"} == {""}
     shown = [r.credible_pooled for r in summary.pairs if r.subset == "all"]
-    assert summary.claims[0].n_credible_pooled >= sum(shown) > 0
+    assert summary.error_control[0].n_credible_pooled >= sum(shown) > 0
 
 
 @pytest.mark.slow
@@ -258,7 +258,7 @@ def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
     summary = with_pooled(alone, found.summary).summary
     assert {row.pooled_diff for row in summary.pairs} == {None}
     assert "does not fit" in pooling_notes(ComparisonView(summary, "judge"))[0]
-    assert summary.claims[0].n_credible_pooled is None
+    assert summary.error_control[0].n_credible_pooled is None
 
 
 @pytest.mark.parametrize(

@@ -204,7 +204,7 @@ def test_real_toxicity_prompts_are_drawn_by_score_with_all_attributes_kept(ran):
             "challenging": "challenging",
         },
         "language": "en",
-        "licence": "Apache-2.0",
+        "license": "Apache-2.0",
     }
     store = ran({"prompts.jsonl": toxicity_prompts()}, severe=subset)
     prompts = store.read_prompts()
@@ -217,7 +217,7 @@ def test_real_toxicity_prompts_are_drawn_by_score_with_all_attributes_kept(ran):
     own = card["subsets"]["severe"]
     assert own["rows"] == 40
     assert own["where"] == [{"condition": "prompt.severe_toxicity >= 0.75", "rows_left": 9}]
-    assert (own["licence"], own["language"], own["drawn"]) == ("Apache-2.0", "en", 9)
+    assert (own["license"], own["language"], own["drawn"]) == ("Apache-2.0", "en", 9)
     assert own["sha256"] == sha256_file(store.root / "prompts.jsonl")
     assert own["covariates"]["challenging"]["mean"] == pytest.approx(2 / 9)
     assert own["covariates"]["threat"]["max"] == pytest.approx(39 / 40)

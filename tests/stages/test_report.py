@@ -27,7 +27,7 @@ CARD = {
     "prompts": 20,
     "subsets": {
         HOSTILE: {
-            "source": "file:p.jsonl", "sha256": "ab" * 32, "licence": HOSTILE, "language": "en",
+            "source": "file:p.jsonl", "sha256": "ab" * 32, "license": HOSTILE, "language": "en",
             "rows": 99, "where": [{"condition": "score >= 0.75", "rows_left": 41}],
             "duplicates": 1, "distinct": 40, "drawn": 20,
             "balance": {

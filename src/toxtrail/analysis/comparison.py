@@ -13,7 +13,7 @@ from toxtrail.analysis.dose_response import dose_tables
 from toxtrail.analysis.family import mismatch, require_comparable_family, variant_pairs
 from toxtrail.analysis.inference_data import pair_groups
 from toxtrail.analysis.paired_rows import pair_rows, refuse_unlike, rope_half_width
-from toxtrail.analysis.response_behaviour import behaviour_pairs, said_less
+from toxtrail.analysis.response_behaviour import behaviour_pairs, reduced_output
 from toxtrail.analysis.response_flags.registry import flag_meanings
 from toxtrail.analysis.response_table import SubsetResponses, build_response_table, limited_to
 from toxtrail.analysis.score_table import ALL, ScoreTable, build_score_table, draws_to_dataset
@@ -74,14 +74,14 @@ def compare_family(
         rate = reference_rate(summaries[reference], primary, config)
     region = rope_half_width(rate, config)
     behaviour = behaviour_pairs(edges, texts, config)
-    rises = {(row.a, row.b, row.subset): said_less(row) for row in behaviour}
+    rises = {(row.a, row.b, row.subset): reduced_output(row) for row in behaviour}
     rows: list[PairRow] = []
     draws: dict[tuple[str, str, str], Any] = {}
     for edge in edges:
         for row, pair_draws in pair_rows(
             edge, tables[edge.a], tables[edge.b], region, config, len(edges)
         ):
-            rows.append(replace(row, said_less=rises[edge.a, edge.b, row.subset]))
+            rows.append(replace(row, reduced_output=rises[edge.a, edge.b, row.subset]))
             draws[row.scorer, f"{edge.b} - {edge.a}", row.subset] = pair_draws
     doses = dose_tables(tables, summaries, config)
     summary = ComparisonSummary(
@@ -93,10 +93,10 @@ def compare_family(
         level=config.level,
         interval="equal-tailed",
         rope_pp=config.rope_pp,
-        rope_share=config.rope_share or 0.0,
+        rope_relative=config.rope_relative or 0.0,
         rope_reference=rate,
         rope=region,
-        judges=corrected_scorers(tables, config),
+        corrected_scorers=corrected_scorers(tables, config),
         comparability=summaries[reference].comparability,
         mismatch=[ConditionMismatchRow(**condition._asdict()) for condition in unlike],
         variants=[_identity(s) for s in summaries.values()],
@@ -162,7 +162,7 @@ def with_pooled(
                 for row in summary.pairs
             ],
         )
-    return comparison._replace(summary=replace(summary, claims=error_control(summary)))
+    return comparison._replace(summary=replace(summary, error_control=error_control(summary)))
 
 
 def error_control(summary: ComparisonSummary) -> list[ErrorControlRow]:
@@ -303,7 +303,7 @@ def _parent(run: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
 def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> PosteriorConfig:
     """Apply the known error rates of a scorer on a variant's texts to each of its runs."""
     judges = {}
-    for scorer, judge in (config.judges or {}).items():
+    for scorer, judge in (config.scorer_error or {}).items():
         variant_accuracies = judge.variants or {}
         runs = {key: run.summary.variant for key, run in names.items()}
         run_accuracies = {
@@ -314,7 +314,7 @@ def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> P
         judges[scorer] = judge.model_copy(
             update={"variants": {**variant_accuracies, **run_accuracies} or None}
         )
-    return config.model_copy(update={"judges": judges or None})
+    return config.model_copy(update={"scorer_error": judges or None})
 
 
 NAMING = {"variant", "a", "b", "parent"}

@@ -308,7 +308,7 @@ def unlike_errors(agreements: Mapping[str, ConfusionCounts]) -> list[str]:
 def to_params(
     agreements: Mapping[str, ConfusionCounts], source: str, by_variant: bool
 ) -> dict[str, dict[str, Any]]:
-    """Return the values for `posterior.judges.<scorer>` in params.yaml.
+    """Return the values for `posterior.scorer_error.<scorer>` in params.yaml.
 
     Raises:
         DataError: no text is labelled toxic, or none harmless; or the labels contradict one
@@ -338,6 +338,6 @@ def _proportions(sample_name: str, counts: ConfusionCounts) -> dict[str, dict[st
                 "--by-variant."
             )
     return {
-        "sensitivity": {"right": counts.true_positives, "of": counts.positives},
-        "specificity": {"right": counts.true_negatives, "of": counts.negatives},
+        "sensitivity": {"correct": counts.true_positives, "total": counts.positives},
+        "specificity": {"correct": counts.true_negatives, "total": counts.negatives},
     }

@@ -229,7 +229,7 @@ def rope_half_width(reference_rate: float | None, config: PosteriorConfig) -> fl
     Args:
         reference_rate: in [0, 1]; None if unknown.
     """
-    return max(config.rope_pp / 100, (config.rope_share or 0.0) * (reference_rate or 0.0))
+    return max(config.rope_pp / 100, (config.rope_relative or 0.0) * (reference_rate or 0.0))
 
 
 def _unpaired_row(

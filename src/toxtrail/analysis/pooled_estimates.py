@@ -480,7 +480,7 @@ def _recipe_rows(draws: xr.Dataset, level: float) -> list[RecipeRow]:
                 spread=float(np.median(column)),
                 spread_lo=lo,
                 spread_hi=hi,
-                rhat=diagnostics.rhat,
+                r_hat=diagnostics.r_hat,
                 ess_bulk=diagnostics.ess_bulk,
                 ess_tail=diagnostics.ess_tail,
             )
@@ -500,7 +500,7 @@ def _rate_row(
         pooled_rate=float(column.mean()),
         pooled_rate_lo=lo,
         pooled_rate_hi=hi,
-        rhat=diagnostics.rhat,
+        r_hat=diagnostics.r_hat,
         ess_bulk=diagnostics.ess_bulk,
         ess_tail=diagnostics.ess_tail,
     )
@@ -522,7 +522,7 @@ def _pair_row(
         pooled_diff_hi=hi,
         lfsr=min(higher, 1 - higher),
         credible_pooled=bool(lo > 0 or hi < 0),
-        rhat=diagnostics.rhat,
+        r_hat=diagnostics.r_hat,
         ess_min=min(diagnostics.ess_bulk, diagnostics.ess_tail),
     )
 
@@ -530,7 +530,7 @@ def _pair_row(
 class ColumnDiagnostics(NamedTuple):
     """R-hat and effective sample sizes of one quantity's draws."""
 
-    rhat: float
+    r_hat: float
     ess_bulk: float
     ess_tail: float
 

@@ -62,7 +62,7 @@ def behaviour_pairs(
     ]
 
 
-def said_less(row: BehaviourPairRow) -> str:
+def reduced_output(row: BehaviourPairRow) -> str:
     """Return in what b produces less text than a: flags that are credibly more frequent, and
     `shorter`; empty if in nothing.
 

@@ -1,9 +1,9 @@
 """Correction for scorer errors: from params or labels to columns of corrected rates and
 differences.
 
-Stated error rates (`posterior.judges`) correct draws. Labels (`posterior.labels`) replace them if
-given: a variant's labels are in its summary as rows of `prompt_id`, `sample`, `toxic` and each
-scorer's score of the labelled text, so that a comparison has them wherever it has the summary.
+Stated error rates (`posterior.scorer_error`) correct draws. Labels (`posterior.labels`) replace
+them if given: a variant's labels are in its summary as rows of `prompt_id`, `sample`, `toxic` and
+each scorer's score of the labelled text, so that a comparison has them wherever it has the summary.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ def scorer_accuracy(
         stream: for two variants with separate samples, a number for each, so that their draws are
             independent; draws depend on no name.
     """
-    judge = (config.judges or {}).get(scorer)
+    judge = (config.scorer_error or {}).get(scorer)
     if judge is None:
         return None
     variant_judge: ScorerAccuracyConfig | None = (judge.variants or {}).get(variant)
@@ -65,7 +65,7 @@ def scorer_accuracy(
         _proportion(share)
         for share in ((variant_judge or judge).sensitivity, (variant_judge or judge).specificity)
     ]
-    content = [x for share in proportions for x in (share.right, share.of or 0)]
+    content = [x for share in proportions for x in (share.correct, share.total or 0)]
     rng = content_rng(config.seed, [*content, 1 + stream if variant_judge else 0])
     return accuracy_draws(proportions[0], proportions[1], config.prior, config.draws, rng)
 
@@ -165,7 +165,7 @@ def with_corrected_rates(
 def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig) -> list[str]:
     """Return the scorers whose numbers are corrected for their errors."""
     if config.labels is None:
-        return sorted(config.judges or {})
+        return sorted(config.scorer_error or {})
     return sorted({scorer for table in tables.values() for scorer, _ in table})
 
 
@@ -310,5 +310,7 @@ def _summarised(
 
 def _proportion(share: AccuracyValue) -> Proportion:
     return (
-        Proportion(share, None) if isinstance(share, float) else Proportion(share.right, share.of)
+        Proportion(share, None)
+        if isinstance(share, float)
+        else Proportion(share.correct, share.total)
     )

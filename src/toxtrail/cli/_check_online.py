@@ -72,7 +72,7 @@ def print_online(statuses: Sequence[HubAssetStatus]) -> None:
         (status.state, status.uri, status.license or "not stated", ", ".join(status.places))
         for status in statuses
     ]
-    columns = text_columns("", "asset", "licence", "in params.yaml")
+    columns = text_columns("", "asset", "license", "in params.yaml")
     print_table(Table("Hub assets", columns, rows))
     for status in statuses:
         if status.said:
@@ -81,7 +81,7 @@ def print_online(statuses: Sequence[HubAssetStatus]) -> None:
             echo(f"{status.uri}: {status.said}.")
         warning = license_warning(status.license) if status.commit and status.license else None
         if warning:
-            echo("licence: ", fg="yellow", nl=False)
+            echo("license: ", fg="yellow", nl=False)
             echo(f"{status.uri}: {warning}.")
     available = sum(status.state in AVAILABLE for status in statuses)
     echo(f"{available} of {len(statuses)} Hub assets are accessible.")

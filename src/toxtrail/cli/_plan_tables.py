@@ -191,7 +191,7 @@ def _licences(inputs: EstimateInputs) -> Iterator[str]:
 
     for asset in inputs.sizes.values():
         if asset.license and (warning := license_warning(asset.license)):
-            yield f"licence of {asset.uri}: {warning}"
+            yield f"license of {asset.uri}: {warning}"
 
 
 # --- showing --------------------------------------------------------------------------------------

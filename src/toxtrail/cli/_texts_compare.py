@@ -66,7 +66,7 @@ def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str,
     set_num_threads(config.runtime.threads)
     assets = AssetStore(default_cache(), root, progress(), config.outside)
     scorers = {name: config.scoring.scorers[name]}
-    (scorer,) = make_named_scorers(scorers, assets, device, config.runtime.score_batch)
+    (scorer,) = make_named_scorers(scorers, assets, device, config.runtime.score_batch_size)
     return scorer, environment_info(device)
 
 

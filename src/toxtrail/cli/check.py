@@ -26,8 +26,8 @@ def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None
     rows and prompts; that scorers have the named heads, and this machine the named device. Nothing
     is downloaded.
 
-    With --online, look up each asset on the Hub: whether it exists, is gated (accept its licence
-    first), was renamed or is missing; and its licence.
+    With --online, look up each asset on the Hub: whether it exists, is gated (accept its license
+    first), was renamed or is missing; and its license.
 
     \b
     Examples:

@@ -32,7 +32,7 @@ def labels() -> None:
     Sample texts, have annotators fill the `toxic` column (yes/no), and score the labels. Put what
     `labels score` prints into params.yaml: rates and differences are then also given corrected,
     propagating the labels' sampling uncertainty, for any errors of the scorer on any variant.
-    Published sensitivity and specificity go under posterior.judges.
+    Published sensitivity and specificity go under posterior.scorer_error.
 
     \b
     Examples:
@@ -97,8 +97,9 @@ def sample(
 @click.option(
     "--counts",
     is_flag=True,
-    help="Print sensitivity and specificity, counted over all variants, for posterior.judges. "
-    "Refused where the labels show that the scorer errs more on one variant.",
+    help="Print sensitivity and specificity, counted over all variants, for "
+    "posterior.scorer_error. Refused where the labels show that the scorer errs more on one "
+    "variant.",
 )
 @click.option("--by-variant", is_flag=True, help="The same, counted for each variant too.")
 @json_option
@@ -142,7 +143,7 @@ def score(
     params: dict[str, Any]
     if counts or by_variant:
         source = f"{file.name} (sha256 {sha256_file(file)})"
-        params = {"judges": {name: human_labels.to_params(agreements, source, by_variant)}}
+        params = {"scorer_error": {name: human_labels.to_params(agreements, source, by_variant)}}
     else:
         params = {"labels": _write_labels(experiment, human, texts)}
     unlike = human_labels.unlike_errors(agreements)
@@ -244,7 +245,7 @@ def _print_params(params: Mapping[str, Any]) -> None:
     echo(yaml.safe_dump(dict(params), sort_keys=False, width=100))
     if "labels" in params:
         path = params["labels"]["uri"].removeprefix("file:")
-        echo(f"The labels are in {path}: commit it. It takes the place of posterior.judges.")
+        echo(f"The labels are in {path}: commit it. It takes the place of posterior.scorer_error.")
 
 
 def _relative(experiment: Experiment, path: Path) -> str:

@@ -208,7 +208,7 @@ def _print_pairs(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
             MISSING_CELL if row["turns_at_phi"] is None else f"{row['turns_at_phi']:.2f}",
             *([points_interval(row["pooled_diff_lo"], row["pooled_diff_hi"])] if pooled else []),
             row["verdict"],
-            *([row["verdict_published"] or "-", row["held"]] if stated else []),
+            *([row["verdict_published"] or "-", row["status"]] if stated else []),
         )
         for row in pairs
     ]
@@ -232,7 +232,7 @@ def _print_stated(pairs: Sequence[Mapping[str, Any]], many: bool) -> None:
             row["subset"],
             row["verdict_published"] or "nothing",
             "both" if len(row["missing"]) > 1 else row["missing"][0],
-            row["says"] or "-",
+            row["quote"] or "-",
         )
         for row in pairs
     ]
@@ -247,7 +247,7 @@ def _print_resolution(rows: Sequence[Mapping[str, Any]], level: float) -> None:
     cells = [
         (
             row["source"],
-            f"{row['n']:,}" + ("" if row["n_confirmed"] else " (unsure)"),
+            f"{row['n']:,}" + ("" if row["n_confirmed"] else " (unconfirmed)"),
             ", ".join(row["subsets"]),
             f"up to {100 * row['none_hi']:.2g} %",
             percent_interval(row["at_1_lo"], row["at_1_hi"]),
@@ -297,7 +297,7 @@ def _notes(result: Mapping[str, Any]) -> list[str]:
     with_verdict = [row for row in result["pairs"] if row.get("verdict_published")]
     reanalysed = [row for row in with_verdict if row["verdict"]]
     if "sources" in result:
-        supported = sum(row["held"] == "supported" for row in reanalysed)
+        supported = sum(row["status"] == "supported" for row in reanalysed)
         summary = (
             f"{len(reanalysed)} of them can be re-analysed; {supported} are supported."
             if reanalysed

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 @click.pass_context
 def scorers(ctx: click.Context, as_json: bool) -> None:
     """List the published scorers that `scorers add` can add: what each reads (the response, or the
-    prompt and the response), its licence, whether it is gated on the Hub, its size, and whether the
+    prompt and the response), its license, whether it is gated on the Hub, its size, and whether the
     scores of its golden texts were measured.
 
     \b
@@ -61,7 +61,7 @@ def scorers(ctx: click.Context, as_json: bool) -> None:
     tables, _ = fit_to_terminal([Table(None, columns, rows)], ["kind"])
     print_table(tables[0])
     for name, preset in presets.items():
-        echo(f"{name}: {preset.summary}. Licence: {preset.licence}.")
+        echo(f"{name}: {preset.summary}. License: {preset.license}.")
 
 
 @scorers.command("add", short_help="Add a published scorer to params.yaml.")

@@ -129,7 +129,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
     if texts := experiment.config.texts_of(variant):
         _match_texts(experiment, variant, texts)
         return
-    runtime, is_served = experiment.config.runtime, variant_config.served_as is not None
+    runtime, is_served = experiment.config.runtime, variant_config.served_model_name is not None
     if not is_served and relaunch_distributed(
         experiment.root, runtime.processes, ("generate", variant)
     ):
@@ -181,7 +181,11 @@ def score_command(experiment: Experiment, variant: str) -> None:
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)
         scorers, environment = make_scorers(experiment, config, device), environment_info(device)
-        plan = {"threads": threads, "score_batch": runtime.score_batch, "processes": group.of}
+        plan = {
+            "threads": threads,
+            "score_batch_size": runtime.score_batch_size,
+            "processes": group.of,
+        }
         output = store.scores_path(family, variant)
         with record_execution(store, "score", variant, output, plan, group.number == 0) as cost:
             cost |= score.run(

@@ -240,8 +240,8 @@ def _additions(
 
 
 def _comments(candidate: Candidate, origin: ParentClaimCheck) -> list[str]:
-    """Return the comments for params.yaml: licence and caveats."""
-    lines = [f"licence: {candidate.license or 'not stated'}"]
+    """Return the comments for params.yaml: license and caveats."""
+    lines = [f"license: {candidate.license or 'not stated'}"]
     lines += [f"weak: {line}" for line in (*origin.contradictions, *origin.weak)]
     return [escape_control_chars(" ".join(line.split()))[:300] for line in lines]
 
@@ -253,7 +253,7 @@ def _print_candidate(candidate: Candidate, origin: ParentClaimCheck) -> None:
         ("weights", candidate.uri),
         ("kind", candidate.kind + (f", {candidate.model_type}" if candidate.model_type else "")),
         ("made from", "; ".join(f"{c.base} ({c.by})" for c in candidate.claims) or "not stated"),
-        ("licence", candidate.license or "not stated"),
+        ("license", candidate.license or "not stated"),
         ("trained on", ", ".join(candidate.datasets) or "not stated"),
         ("download", format_bytes(candidate.size) if candidate.size != 0 else "nothing: local"),
     ]
@@ -261,7 +261,7 @@ def _print_candidate(candidate: Candidate, origin: ParentClaimCheck) -> None:
     for line in candidate.notes:
         _say("note", "cyan", line)
     if warning := license_warning(candidate.license):
-        _say("licence", "yellow", warning)
+        _say("license", "yellow", warning)
     for line in origin.agreed:
         _say("ok", "green", line)
     for line in origin.weak:

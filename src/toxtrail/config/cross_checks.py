@@ -36,15 +36,15 @@ def _broken_scoring(config: Config) -> Iterator[str]:
             scoring.primary, scoring.scorers
         )
     yield from _broken_labels(config)
-    for scorer, judge in (config.posterior.judges or {}).items():
+    for scorer, judge in (config.posterior.scorer_error or {}).items():
         if scorer not in scoring.scorers:
-            yield f'posterior.judges: "{scorer}" is not a scorer.' + did_you_mean(
+            yield f'posterior.scorer_error: "{scorer}" is not a scorer.' + did_you_mean(
                 scorer, scoring.scorers
             )
         for variant in judge.variants or {}:
             if variant not in config.variants:
                 yield (
-                    f'posterior.judges.{scorer}.variants: "{variant}" is not a variant.'
+                    f'posterior.scorer_error.{scorer}.variants: "{variant}" is not a variant.'
                     f"{did_you_mean(variant, config.variants)}"
                 )
     if "all" in config.prompts.subsets:
@@ -53,10 +53,10 @@ def _broken_scoring(config: Config) -> Iterator[str]:
 
 def _broken_labels(config: Config) -> Iterator[str]:
     labels = config.posterior.labels
-    if labels and config.posterior.judges:
+    if labels and config.posterior.scorer_error:
         yield (
-            "posterior: judges and labels are both given. Labels apply to every scorer: remove "
-            "judges."
+            "posterior: scorer_error and labels are both given. Labels apply to every scorer: "
+            "remove scorer_error."
         )
     if labels and labels.sha256 is None:
         yield (
@@ -73,8 +73,11 @@ def _broken_weights(config: Config) -> Iterator[str]:
             continue
         if model.adapter is not None:
             yield f"models.{key}.adapter: texts from a file have no weights. Remove it."
-        if key in config.variants and config.variants[key].served_as is not None:
-            yield f"variants.{key}.served_as: models.{key} is a file of texts. Remove one of them."
+        if key in config.variants and config.variants[key].served_model_name is not None:
+            yield (
+                f"variants.{key}.served_model_name: models.{key} is a file of texts. "
+                "Remove one of them."
+            )
 
 
 def _broken_finetunes(config: Config) -> Iterator[str]:
@@ -186,10 +189,10 @@ def _broken_servers(config: Config) -> Iterator[str]:
     for key in config.runtime.servers or {}:
         if key not in config.variants:
             yield f'runtime.servers: "{key}" is not a variant.{did_you_mean(key, config.variants)}'
-        elif config.variants[key].served_as is None:
+        elif config.variants[key].served_model_name is None:
             yield (
-                f"runtime.servers.{key}: variants.{key} has no served_as. Set it to the name on "
-                "the server."
+                f"runtime.servers.{key}: variants.{key} has no served_model_name. Set it to the "
+                "name on the server."
             )
 
 

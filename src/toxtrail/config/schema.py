@@ -76,7 +76,7 @@ class SubsetConfig(PinnedAsset):
     values are one cluster, in all subsets."""
     language: Language | None = None
     """Language of the prompts as a BCP 47 tag: en, de, zh-Hans."""
-    licence: Annotated[str, StringConstraints(min_length=1)] | None = None
+    license: Annotated[str, StringConstraints(min_length=1)] | None = None
     """License stated by the source; kept in the prompt card."""
 
 
@@ -150,7 +150,7 @@ class TrainingDataConfig(PinnedAsset):
     held_out: Annotated[float, Field(gt=0, lt=1)] | None = None
     """Fraction of the distinct examples that is not learned, sampled by the fine-tune's seed; the
     loss on it is reported."""
-    licence: Annotated[str, StringConstraints(min_length=1)] | None = None
+    license: Annotated[str, StringConstraints(min_length=1)] | None = None
     """License stated by the source; kept in the data card."""
 
 
@@ -211,13 +211,13 @@ class ScoringConfig(ConfigSection):
 class LabelledProportion(ConfigSection):
     """Proportion counted in a labelled sample."""
 
-    right: Annotated[int, Field(ge=0, le=1_000_000_000)]
-    of: Count
+    correct: Annotated[int, Field(ge=0, le=1_000_000_000)]
+    total: Count
 
     @model_validator(mode="after")
     def _is_a_share(self) -> LabelledProportion:
-        if self.right > self.of:
-            raise ValueError(f"{self.right} right of {self.of} is more than all")
+        if self.correct > self.total:
+            raise ValueError(f"{self.correct} correct of {self.total} is more than all")
         return self
 
 
@@ -251,7 +251,7 @@ class PosteriorConfig(ConfigSection):
     """Toxic means score >= threshold; a score that is equal in float32 counts."""
     rope_pp: Annotated[float, Field(gt=0, le=100)]
     """Minimum half-width of the region of practical equivalence, percentage points."""
-    rope_share: Annotated[float, Field(ge=0, lt=1)] | None = None
+    rope_relative: Annotated[float, Field(ge=0, lt=1)] | None = None
     """Half-width as a share of the family's reference rate, if that is larger than rope_pp."""
     rope_reference_pct: Annotated[float, Field(ge=0, le=100)] | None = None
     """Reference rate in per cent; default: the rate of the family's reference over all subsets, by
@@ -262,11 +262,11 @@ class PosteriorConfig(ConfigSection):
     """Both parameters of the Beta prior; 0.5 is Jeffreys."""
     draws: Annotated[int, Field(ge=1000, le=10_000_000)]
     seed: Seed
-    judges: dict[Key, ScorerErrorConfig] | None = None
+    scorer_error: dict[Key, ScorerErrorConfig] | None = None
     """Scorer -> error rates, for corrected rates and differences."""
     labels: PinnedAsset | None = None
     """Human labels of these variants' texts for corrected rates and differences, instead of
-    `judges`. `toxtrail labels score` writes the file and prints this entry."""
+    `scorer_error`. `toxtrail labels score` writes the file and prints this entry."""
 
 
 class PoolingConfig(ConfigSection):
@@ -291,7 +291,7 @@ class VariantConfig(ConfigSection):
     """Name shared by fine-tunes that differ in their seed only: a level of the pooled model."""
     dose: Annotated[float, Field(ge=0)] | None = None
     """Amount of fine-tuning (epochs, steps, learning rate), for the family's dose series."""
-    served_as: Annotated[str, StringConstraints(min_length=1)] | None = None
+    served_model_name: Annotated[str, StringConstraints(min_length=1)] | None = None
     """Name of the weights on a server, whose address is in `runtime.servers`. Absent: the weights
     are loaded locally."""
 
@@ -328,8 +328,8 @@ class ServerConfig(ConfigSection):
     """Maximum number of simultaneous requests."""
     timeout: Annotated[float, Field(gt=0, le=10_000_000)]
     """Seconds without a byte of the response after which a try fails."""
-    tries: Annotated[int, Field(ge=1, le=1000)]
-    """Maximum number of tries per request, including the first."""
+    max_attempts: Annotated[int, Field(ge=1, le=1000)]
+    """Maximum number of attempts per request, including the first."""
 
 
 class AssetsConfig(ConfigSection):
@@ -353,12 +353,12 @@ class RuntimeConfig(ConfigSection):
     batch_tokens: Count
     """Maximum tokens (prompts and continuations) in memory during generation; halved if they do not
     fit."""
-    score_batch: Annotated[int, Field(ge=1, le=1_000_000)]
+    score_batch_size: Annotated[int, Field(ge=1, le=1_000_000)]
     """Texts per scoring batch."""
     checkpoint_steps: Count
     """Training steps between two checkpoints."""
     servers: dict[Key, ServerConfig] | None = None
-    """Variant -> server, for variants with `served_as`."""
+    """Variant -> server, for variants with `served_model_name`."""
 
 
 class Config(ConfigSection):

@@ -20,7 +20,7 @@ class ScorerPreset(ConfigSection):
 
     summary: str
     """Scored property, and the supported languages."""
-    licence: str
+    license: str
     gated: bool
     """Whether its license must be accepted on the Hub before it can be downloaded."""
     parameters: Annotated[int, Field(ge=1)]

@@ -138,7 +138,7 @@ def data_card(
         "source": asset.uri,
         "revision": asset.resolved,
         "sha256": asset.sha256,
-        "licence": data.licence,
+        "license": data.license,
         "rows": instructions.rows,
         "empty": instructions.empty,
         "examples": len(instructions.examples),

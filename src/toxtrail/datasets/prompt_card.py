@@ -38,7 +38,7 @@ def _subset_card(draw: SubsetDraw, config: SubsetConfig) -> dict[str, Any]:
         "source": draw.asset.uri,
         "revision": draw.asset.resolved,
         "sha256": draw.asset.sha256,
-        "licence": config.licence,
+        "license": config.license,
         "language": config.language,
         "column": config.column,
         **({"delimiter": mark} if mark else {}),

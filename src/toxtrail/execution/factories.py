@@ -80,9 +80,9 @@ def make_tuner(experiment: Experiment, device: str) -> HuggingFaceTuner:
 def make_generator(experiment: Experiment, variant: str, group: ProcessGroup) -> Generator:
     """Return the model of a variant: on a server if params.yaml defines one, else in this
     process."""
-    served_as = experiment.variant(variant).served_as
-    if served_as is not None:
-        return _served_generator(experiment, variant, served_as)
+    served_model_name = experiment.variant(variant).served_model_name
+    if served_model_name is not None:
+        return _served_generator(experiment, variant, served_model_name)
     return _local_generator(experiment, variant, group)
 
 
@@ -185,7 +185,7 @@ def make_scorers(
     experiment: Experiment, configs: Mapping[str, ScorerConfig], device: str
 ) -> list[NamedScorer]:
     """Return these scorers of an experiment, loaded."""
-    batch_size = experiment.config.runtime.score_batch
+    batch_size = experiment.config.runtime.score_batch_size
     return make_named_scorers(configs, make_asset_store(experiment), device, batch_size)
 
 
@@ -226,9 +226,9 @@ def server_config(config: Config, variant: str) -> ServerConfig:
     server = (config.runtime.servers or {}).get(variant)
     if server is None:
         raise ConfigError(
-            f"variants.{variant}.served_as is set: its weights are on a server. Set "
+            f"variants.{variant}.served_model_name is set: its weights are on a server. Set "
             f"runtime.servers.{variant} to {{url: http://HOST:8000/v1, concurrency: 16, "
-            "timeout: 300, tries: 6}."
+            "timeout: 300, max_attempts: 6}."
         )
     return server
 
@@ -247,7 +247,7 @@ def connect_server(
         server.url,
         server.concurrency,
         server.timeout,
-        server.tries,
+        server.max_attempts,
         os.environ.get("TOXTRAIL_SERVER_KEY"),
     )
     served = connect(

@@ -128,7 +128,7 @@ def rows_identity(manifest: Manifest) -> dict[str, Any]:
         "key": manifest.key,
         "model": manifest.model.fingerprint,
         "generation": settings,
-        "served_as": manifest.params.get("served_as"),
+        "served_model_name": manifest.params.get("served_model_name"),
         "code": manifest.code_sha256,
         "environment": manifest.environment,
     }

@@ -215,7 +215,7 @@ def as_rows(planned: Sequence[StageEstimate]) -> list[dict[str, Any]]:
 
 def _generates_here(config: Config, key: str) -> bool:
     """Return whether a variant's weights are loaded: not those of a server, nor a file of texts."""
-    return config.variants[key].served_as is None and config.texts_of(key) is None
+    return config.variants[key].served_model_name is None and config.texts_of(key) is None
 
 
 def base_parameters(inputs: EstimateInputs, key: str) -> int | None:

@@ -60,7 +60,9 @@ def measurement_conditions(
         for name, config in scores.params["scorers"].items()
     }
     origin = (
-        {"backend": generated.environment["backend"]} if "served_as" in generated.params else {}
+        {"backend": generated.environment["backend"]}
+        if "served_model_name" in generated.params
+        else {}
     )
     if weights := generated.environment.get("weights"):
         origin = {"weights": weights}

@@ -49,7 +49,7 @@ class SourceConfig(ConfigSection):
     """Quantity measured by the rates. Rates of two sources are never compared."""
     prompts: dict[Text, PositiveInt] | None = None
     """Subset -> number of prompts per rate (`all`: the total); a rate may have its own n."""
-    unsure: dict[Text, PositiveInt] | None = None
+    unconfirmed: dict[Text, PositiveInt] | None = None
     """Numbers of prompts that the source does not confirm: used for the resolution table only."""
     decimals: Annotated[int, Field(ge=0, le=20)] | Literal["exact"] | None = None
     """Decimals of each of its rates, if trailing zeros are not written (0.1 for 0.10); exact: not
@@ -83,7 +83,7 @@ class ClaimConfig(ConfigSection):
     verdict: Verdict | None = None
     """The source's verdict: higher or lower if it calls the difference credible, "not decisive" if
     it finds none; None if it gives none."""
-    says: Text | None = None
+    quote: Text | None = None
     """Quote from the source."""
 
 
@@ -182,7 +182,7 @@ def compare_with_run(
     """Compare measured with published rates and verdicts, matched by variant and subset.
 
     Two rates agree if they differ by no more than the region of practical equivalence: rope_pp, or
-    rope_share of the published rate if that is more.
+    rope_relative of the published rate if that is more.
     """
     belief = AnalysisSettings(prior, summary["level"], 0, 0.0)  # nothing is drawn, nothing paired
     measured = {
@@ -308,8 +308,8 @@ def _claim_columns(row: Mapping[str, Any], claim: ClaimConfig | None) -> dict[st
     published = claim.verdict if claim else None
     return {
         "verdict_published": published,
-        "says": claim.says if claim else None,
-        "held": _claim_status(row["verdict"], published),
+        "quote": claim.quote if claim else None,
+        "status": _claim_status(row["verdict"], published),
     }
 
 
@@ -332,7 +332,7 @@ def _resolution_rows(
     """Return the smallest differences that each number of prompts of a source can detect."""
     config = loaded.file.sources[source]
     sizes = [(subset, n, True) for subset, n in (config.prompts or {}).items()]
-    sizes += [(subset, n, False) for subset, n in (config.unsure or {}).items()]
+    sizes += [(subset, n, False) for subset, n in (config.unconfirmed or {}).items()]
     sizes += [(subset, count.n, True) for (_, subset), count in loaded.counts[source].items()]
     rows: dict[tuple[int, bool], dict[str, Any]] = {}
     for subset, n, sure in dict.fromkeys(sizes):
@@ -375,7 +375,7 @@ def _compare_rate(
     summary: Mapping[str, Any],
     belief: AnalysisSettings,
 ) -> dict[str, Any]:
-    region = max(summary["rope_pp"] / 100, summary["rope_share"] * count.rate)
+    region = max(summary["rope_pp"] / 100, summary["rope_relative"] * count.rate)
     measured = row["rate_mean"], Interval(row["rate_lo"], row["rate_hi"])
     agreement = published_counts.rate_agreement(measured, count, region, belief)
     lo, hi = published_counts.rate_interval(count, belief.prior, belief.level)

@@ -62,7 +62,7 @@ class RateRow(VariantColumns):
     rate_hi: float | None
     corrected_rate: Annotated[
         float | None,
-        "corrected for the scorer's errors, by `posterior.labels` or `posterior.judges` "
+        "corrected for the scorer's errors, by `posterior.labels` or `posterior.scorer_error` "
         "([labels.md](labels.md))",
     ]
     corrected_rate_lo: float | None
@@ -100,9 +100,9 @@ class RateRow(VariantColumns):
     ] = None
     pooled_rate_lo: float | None = None
     pooled_rate_hi: float | None = None
-    rhat: Annotated[float | None, "R-hat and effective sample sizes of the pooled rate's draws"] = (
-        None
-    )
+    r_hat: Annotated[
+        float | None, "R-hat and effective sample sizes of the pooled rate's draws"
+    ] = None
     ess_bulk: float | None = None
     ess_tail: float | None = None
     pooled_withheld: Annotated[
@@ -269,7 +269,9 @@ class PairRow(PairColumns):
     toxicity_probability_diff_hi: float | None
     method: Annotated[str, "method"]
     level: float
-    said_less: Annotated[str, "how b credibly produces less text than a; empty if it does not"] = ""
+    reduced_output: Annotated[
+        str, "how b credibly produces less text than a; empty if it does not"
+    ] = ""
     agreement: Annotated[str, "agreement of the scorers: `agree`, `fragile`, or `one scorer`"] = (
         "one scorer"
     )
@@ -281,7 +283,7 @@ class PairRow(PairColumns):
         "local false sign rate of the pooled difference; whether its interval excludes 0",
     ] = None
     credible_pooled: bool | None = None
-    rhat: Annotated[
+    r_hat: Annotated[
         float | None,
         "R-hat and the smaller effective sample size of the pooled difference's draws",
     ] = None
@@ -370,7 +372,7 @@ class RecipeRow:
     ]
     spread_lo: float
     spread_hi: float
-    rhat: Annotated[float, "diagnostics of its draws"]
+    r_hat: Annotated[float, "diagnostics of its draws"]
     ess_bulk: float
     ess_tail: float
 
@@ -436,7 +438,7 @@ class FlipRow:
 TABLES: Mapping[str, type] = {
     "rates": RateRow,
     "pairs": PairRow,
-    "claims": ErrorControlRow,
+    "error_control": ErrorControlRow,
     "behaviour": BehaviourRow,
     "behaviour_pairs": BehaviourPairRow,
     "thresholds": ThresholdRow,
@@ -462,7 +464,7 @@ class PooledRateRow:
     pooled_rate: float | None
     pooled_rate_lo: float | None
     pooled_rate_hi: float | None
-    rhat: float | None
+    r_hat: float | None
     ess_bulk: float | None
     ess_tail: float | None
     pooled_withheld: str = ""
@@ -481,7 +483,7 @@ class PooledPairRow:
     pooled_diff_hi: float | None
     lfsr: float | None
     credible_pooled: bool | None
-    rhat: float | None
+    r_hat: float | None
     ess_min: float | None
     pooled_withheld: str = ""
 
@@ -675,11 +677,11 @@ class ComparisonSummary:
     level: float
     interval: str
     rope_pp: float
-    rope_share: float
+    rope_relative: float
     rope_reference: float | None
     rope: float
     """Half-width of the region of practical equivalence."""
-    judges: Sequence[str]
+    corrected_scorers: Sequence[str]
     """Scorers whose numbers are corrected for their errors."""
     comparability: Comparability | None
     """Conditions of the reference."""
@@ -695,5 +697,5 @@ class ComparisonSummary:
     pooled: Mapping[str, ScorerPooling] = field(default_factory=dict)
     """Scorer -> its pooled model."""
     recipes: Annotated[Sequence[RecipeRow], Mark.OPTIONAL] = ()
-    claims: Sequence[ErrorControlRow] = ()
+    error_control: Sequence[ErrorControlRow] = ()
     manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None

@@ -216,7 +216,7 @@ BEHAVIOUR_PAIR_FIELDS: Sequence[Field[BehaviourPairRow]] = (
 
 def corrected(view: ComparisonView) -> Table:
     """Return the differences corrected for the scorer's errors, where these are known."""
-    rows = view.select(view.pairs) if view.scorer in view.summary.judges else []
+    rows = view.select(view.pairs) if view.scorer in view.summary.corrected_scorers else []
     title = "Differences corrected for the scorer's errors (percentage points)"
     return build_table(title, CORRECTED_FIELDS, rows)
 

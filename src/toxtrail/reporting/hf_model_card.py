@@ -151,7 +151,7 @@ def _limits(summary: ComparisonSummary, manifest: Manifest) -> str:
     for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
     lines = [
-        f"- {escape_markdown(scorer_limitations(name, config, name in summary.judges))}"
+        f"- {escape_markdown(scorer_limitations(name, config, name in summary.corrected_scorers))}"
         for name, config in configs.items()
     ]
     return "\n".join(

@@ -144,7 +144,8 @@ def _limits(summary: ComparisonSummary, manifest: Manifest) -> list[str]:
     for node in walk_lineage(manifest):
         configs |= node.params.get("scorers", {})
     scorers = [
-        scorer_limitations(name, config, name in summary.judges) for name, config in configs.items()
+        scorer_limitations(name, config, name in summary.corrected_scorers)
+        for name, config in configs.items()
     ]
     return [*scorers, flag_limitations()]
 

@@ -133,8 +133,8 @@ def behaviour_metrics(rows: Sequence[BehaviourRow]) -> dict[str, float]:
     metrics: dict[str, float] = {}
     for row in rows:
         for flag in RESPONSE_FLAGS:
-            _add_metric(metrics, f"said/{row.subset}/{flag}_pct", row.flags[flag].rate, 100)
-        _add_metric(metrics, f"said/{row.subset}/tokens_mean", row.tokens_mean)
+            _add_metric(metrics, f"responses/{row.subset}/{flag}_pct", row.flags[flag].rate, 100)
+        _add_metric(metrics, f"responses/{row.subset}/tokens_mean", row.tokens_mean)
     return metrics
 
 

@@ -85,11 +85,11 @@ def reading_guide(view: ComparisonView) -> list[str]:
 
 def _rope_text(summary: ComparisonSummary) -> str:
     text = f"{summary.rope_pp:g} {plural(summary.rope_pp, 'point')}"
-    if not summary.rope_share:
+    if not summary.rope_relative:
         return f"+-{text}"
     return (
-        f"+-{100 * summary.rope:.1f} points ({text} or {summary.rope_share:.0%} of the reference "
-        f"rate of {percent(summary.rope_reference)}, whichever is more)"
+        f"+-{100 * summary.rope:.1f} points ({text} or {summary.rope_relative:.0%} of the "
+        f"reference rate of {percent(summary.rope_reference)}, whichever is more)"
     )
 
 
@@ -106,7 +106,7 @@ def pooling_notes(view: ComparisonView) -> list[str]:
         for row in pooled.sensitivity or ()
         if row.complaint
     ]
-    claims = next(row for row in view.summary.claims if row.scorer == view.scorer)
+    claims = next(row for row in view.summary.error_control if row.scorer == view.scorer)
     return [
         "Pooled: all variants and subsets in one model, partially pooled (shrunk towards each "
         f"other where data are weak). Of {claims.n_pairs} differences "
@@ -161,7 +161,7 @@ def prior_notes(view: ComparisonView) -> list[str]:
 
 def scorer_error_notes(view: ComparisonView) -> list[str]:
     """Return notes on the scorer's errors: the correction, or what error would explain a result."""
-    if view.scorer in view.summary.judges:
+    if view.scorer in view.summary.corrected_scorers:
         return [_correction_note(view.scorer_pairs)]
     rows = [row for row in view.scorer_pairs if row.subset == ALL]
     gaps = [

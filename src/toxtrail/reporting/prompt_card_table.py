@@ -16,7 +16,7 @@ def subset_table(card: Mapping[str, Any]) -> Table:
     columns = (
         *text_columns("subset"),
         *number_columns("sampled", "distinct texts", "duplicates", "rows read"),
-        *text_columns("left by the filter", "balanced", "language", "licence"),
+        *text_columns("left by the filter", "balanced", "language", "license"),
     )
     rows = [
         (
@@ -31,7 +31,7 @@ def subset_table(card: Mapping[str, Any]) -> Table:
             or NOTHING,
             _balance(subset["balance"]),
             subset["language"] or NOT_STATED,
-            subset["licence"] or NOT_STATED,
+            subset["license"] or NOT_STATED,
         )
         for name, subset in card["subsets"].items()
     ]

@@ -66,7 +66,7 @@ def published_tables(summary: ComparisonSummary, compared: Mapping[str, Any]) ->
 
 
 def _meaning(summary: ComparisonSummary) -> str:
-    share = summary.rope_share
+    share = summary.rope_relative
     more = f" or {share:.0%} of the published rate, whichever is more" if share else ""
     return (
         f"P(agree): the posterior probability that the two rates differ by at most "

@@ -89,8 +89,8 @@ def toxic_for_one(row: PairRow) -> str:
 
 def reduced_output_note(row: PairRow) -> str:
     """Return a note if toxicity falls and the variant also produces less text; else empty."""
-    if row.verdict != "lower" or not row.said_less:
+    if row.verdict != "lower" or not row.reduced_output:
         return ""
-    *most, last = row.said_less.split(", ")
+    *most, last = row.reduced_output.split(", ")
     flags = f"{', '.join(most)} and {last}" if most else last
     return f"Less toxic, but also less text produced: credibly more often {flags}."

@@ -3,9 +3,9 @@
 reads   data/generations/<family>/, data/scores/<family>/, results/posteriors/<family>/,
         results/pooled/<family>/
 writes  results/comparisons/<family>/summary.json, posterior.nc, the figures rates, differences,
-        posteriors and thresholds as .svg and .png, and the tables rates, pairs, claims, behaviour,
-        behaviour_pairs and thresholds (recipes, doses, slopes and the figure doses of a family that
-        has them) as .parquet and .csv; for `dvc metrics` and `dvc plots`
+        posteriors and thresholds as .svg and .png, and the tables rates, pairs, error_control,
+        behaviour, behaviour_pairs and thresholds (recipes, doses, slopes and the figure doses of a
+        family that has them) as .parquet and .csv; for `dvc metrics` and `dvc plots`
         results/metrics/<family>.json and results/plots/<family>.csv
 """
 

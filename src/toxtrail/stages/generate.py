@@ -57,7 +57,8 @@ def generation_manifest(
     environment: Mapping[str, str],
 ) -> Manifest:
     """Return the manifest of this stage's output."""
-    served = {} if variant_config.served_as is None else {"served_as": variant_config.served_as}
+    name = variant_config.served_model_name
+    served = {} if name is None else {"served_model_name": name}
     return manifest_of(
         "generate",
         variant,
@@ -98,11 +99,8 @@ def texts_params(config: GenerationConfig, texts: TextsConfig) -> dict[str, Any]
 
 
 def _inputs(store: ArtifactStore, variant: str) -> dict[str, InputFile]:
-    card = store.model_dir(variant) / "model.json"
-    return {
-        "prompts": store.describe_input(store.prompts_path),
-        "model": store.describe_input(card),
-    }
+    files = {"prompts": store.prompts_path, "model": store.model_dir(variant) / "model.json"}
+    return {name: store.describe_input(path) for name, path in files.items()}
 
 
 def _write(

@@ -7,9 +7,9 @@ rate q of texts that it labels toxic results from a true rate p by
     p = (q + specificity - 1) / (sensitivity + specificity - 1)
 
 q has the posterior of `rate_posterior` (for a pair: of `paired_differences`, jointly); sensitivity
-and specificity have Beta(right + prior, wrong + prior) from a labelled sample. Draws in which p is
-outside 0 to 1, or the scorer is worse than chance, are impossible and are dropped: this conditions
-on the possible values, and it lets rates and scorer correct each other.
+and specificity have Beta(correct + prior, wrong + prior) from a labelled sample. Draws in which p
+is outside 0 to 1, or the scorer is worse than chance, are impossible and are dropped: this
+conditions on the possible values, and it lets rates and scorer correct each other.
 
 A scorer with the same error rates for two variants scales their difference by a factor only. One
 with more errors on one of them creates a spurious difference, so each variant may have a separate
@@ -42,11 +42,11 @@ pooling unequal errors creates spurious differences, separating equal ones only 
 
 
 class Proportion(NamedTuple):
-    """Proportion in a labelled sample: `right` of `of`; `of` is None for a proportion treated as
-    exact."""
+    """Proportion in a labelled sample: `correct` of `total`; `total` is None for a proportion that
+    is treated as exact."""
 
-    right: float
-    of: int | None
+    correct: float
+    total: int | None
 
 
 class ScorerAccuracy(NamedTuple):
@@ -142,6 +142,8 @@ def summarise_corrected(draws: Floats, level: float) -> Corrected:
 def _share_draws(
     proportion: Proportion, prior: float, draws: int, rng: np.random.Generator
 ) -> Floats:
-    if proportion.of is None:
-        return np.full(draws, proportion.right)
-    return rng.beta(proportion.right + prior, proportion.of - proportion.right + prior, size=draws)
+    if proportion.total is None:
+        return np.full(draws, proportion.correct)
+    return rng.beta(
+        proportion.correct + prior, proportion.total - proportion.correct + prior, size=draws
+    )

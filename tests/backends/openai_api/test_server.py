@@ -373,7 +373,7 @@ def test_a_server_says_who_it_is_and_nothing_that_changes_from_start_to_start(to
     said = {k: v for k, v in found.environment.items() if k.startswith(("server_", "served"))}
     assert said.pop("server_software").startswith("BaseHTTP")
     assert said == {
-        "served_as": "m", "server_version": "9.9", "server_owned_by": "vllm",
+        "served_model_name": "m", "server_version": "9.9", "server_owned_by": "vllm",
         "server_root": "org/m", "server_answers_as": "m", "server_fingerprint": "vllm-9-abc",
     }  # fmt: skip
     assert found.environment["backend"] == "openai-api"

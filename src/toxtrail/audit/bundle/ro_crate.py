@@ -38,7 +38,7 @@ FORMATS = {
 NO_LICENSE = {
     "@id": "#license",
     "@type": "CreativeWork",
-    "name": "No licence is stated",
+    "name": "No license is stated",
     "description": "Prompts and weights have separate licenses: see the model cards.",
 }
 

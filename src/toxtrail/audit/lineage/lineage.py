@@ -320,7 +320,7 @@ def origin_caveats(manifest: Manifest) -> tuple[str, ...]:
         return ()
     if manifest.model is not None and manifest.model.texts is not None:
         return (texts_caveat(manifest.model),)
-    return (SERVED,) if "served_as" in manifest.params else ()
+    return (SERVED,) if "served_model_name" in manifest.params else ()
 
 
 def execution_facts(record: dict[str, Any]) -> tuple[tuple[tuple[str, str], ...], tuple[str, ...]]:

@@ -89,8 +89,8 @@ def _of_prompts(config: Config, _: str) -> dict[str, Any]:
 def _of_generations(config: Config, key: str) -> dict[str, Any]:
     if texts := config.texts_of(key):
         return texts_params(config.generation, texts)
-    served_as = config.variants[key].served_as
-    served = {} if served_as is None else {"served_as": served_as}
+    served_model_name = config.variants[key].served_model_name
+    served = {} if served_model_name is None else {"served_model_name": served_model_name}
     return {"generation": config.generation.plain(), **served}
 
 
@@ -122,7 +122,7 @@ def _of_report(config: Config, _: str) -> dict[str, Any]:
 def _key_path(name: str, key: str) -> str:
     """Return the key path in params.yaml of a manifest's parameter."""
     key_paths: Mapping[str, str] = {
-        "served_as": f"variants.{key}.served_as",
+        "served_model_name": f"variants.{key}.served_model_name",
         "texts": f"models.{key}.texts",
         "scorers": "scoring.scorers",
         "primary": "scoring.primary",

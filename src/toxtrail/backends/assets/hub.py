@@ -32,7 +32,7 @@ IGNORE_PATTERNS = ["original/*", "onnx/*", "*.onnx.json", "coreml/*", "openvino/
 """The same weights in formats that are not loaded here."""
 
 ERROR_HINTS = {
-    "GatedRepoError": "accept its licence on the Hub, then `hf auth login`",
+    "GatedRepoError": "accept its license on the Hub, then `hf auth login`",
     "RepositoryNotFoundError": "check the spelling; a private repo needs `hf auth login`",
     "RevisionNotFoundError": "check the commit, branch or tag",
     "RemoteEntryNotFoundError": "check the path of the file or folder",

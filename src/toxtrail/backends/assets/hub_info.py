@@ -182,7 +182,7 @@ def _may_download(repo: str, repo_type: str) -> bool:
 
 def _gated_message(repo: str) -> str:
     return (
-        f"its licence must be accepted first: open {repo} on the Hub, accept, then `hf auth login` "
+        f"its license must be accepted first: open {repo} on the Hub, accept, then `hf auth login` "
         "(or set HF_TOKEN)"
     )
 

@@ -69,7 +69,7 @@ class Candidate(NamedTuple):
     size: int | None
     """Bytes to download; None if unknown; 0 if local."""
     notes: tuple[str, ...]
-    """Notes for the user: a licence to accept, a new repo name."""
+    """Notes for the user: a license to accept, a new repo name."""
     unusable: tuple[str, ...]
     """Reasons why it cannot be used as it is."""
 
@@ -352,7 +352,7 @@ def _card_notes(problem: str | None) -> Iterator[str]:
     if problem:
         yield (
             f"the metadata of its README.md could not be read ({problem}), so its stated origin "
-            "and licence are unknown"
+            "and license are unknown"
         )
 
 
@@ -382,7 +382,7 @@ def _card_claims(card: Mapping[str, Any], tags: Sequence[str]) -> list[Claim]:
 
 
 def license_of(card: Mapping[str, Any]) -> str | None:
-    """Return the card's licence: `llama3`, or `other (gemma-terms)`."""
+    """Return the card's license: `llama3`, or `other (gemma-terms)`."""
     licenses = _as_strings(card.get("license"))
     if not licenses:
         return None

@@ -145,7 +145,7 @@ def connect(
         metadata["server_lists"] = ", ".join(listed.names[:LISTED])
     environment = {
         "backend": BACKEND,
-        "served_as": name,
+        "served_model_name": name,
         **{k: client.masked(v) for k, v in metadata.items() if isinstance(v, str) and v},
         "prompts_sent_as": "token ids" if terms.as_tokens else "text",
         "token_ids_from": "the server" if first.token_ids is not None else "the text, re-encoded",
@@ -252,7 +252,7 @@ def _not_found(
     if listed.names and name not in listed.names:
         return ConfigError(
             f'The server has no model "{name}" ({error}).{did_you_mean(name, listed.names)} '
-            "Set its name at variants.<variant>.served_as."
+            "Set its name at variants.<variant>.served_model_name."
         )
     reason = f'It lists the model "{name}", so' if listed.names else f'If it has "{name}",'
     return BackendError(
