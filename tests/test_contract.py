@@ -188,7 +188,7 @@ def test_the_readme_shows_every_stage_and_every_command(project_text):
 def test_each_public_file_of_the_cli_is_a_command_and_each_command_has_one():
     """What several commands, or a long one, need beside that is private: `_<name>.py`."""
     files = {path.stem for path in (SOURCE / "cli").glob("*.py") if not path.stem.startswith("_")}
-    assert {name for name in files if not name.startswith("compare_")} == set(COMMANDS)
+    assert set(files) == set(COMMANDS)
 
 
 @pytest.mark.parametrize("name", list(COMMANDS))

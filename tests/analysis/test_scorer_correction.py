@@ -77,7 +77,7 @@ def test_a_scorer_that_errs_more_on_one_variant_makes_no_difference_of_labels(co
     own = rate(found, "tuned")
     assert own.corrected_rate_lo < base.mean() < own.corrected_rate_hi
     assert own.corrected_rate < own.rate - 0.08
-    assert found.judges == ["judge"]
+    assert found.corrected_scorers == ["judge"]
 
 
 def test_where_all_is_labelled_the_labels_are_the_answer(compared):
