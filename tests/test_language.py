@@ -52,8 +52,6 @@ PAGES = sorted(
 EXEMPT = {
     SOURCE / "analysis" / "response_flags" / "refused.py",  # data: English that models write
     SOURCE / "backends" / "huggingface" / "training" / "examples.py",  # a marker put into templates
-    SOURCE / "stats" / "sampling.py",  # to be rewritten, as the model below
-    *(SOURCE / "stats" / "hierarchical").glob("*.py"),
 }
 
 

@@ -1,6 +1,7 @@
-"""Drawing from a posterior, and judging whether the draws may be used.
+"""Sampling from a posterior, and convergence diagnostics of the draws.
 
-A posterior that has not converged gives numbers like any other; so it is judged, and fails.
+Draws that have not converged cannot be recognised from the estimates alone, so they are checked
+against limits, and an inference whose draws violate one fails.
 
 Source of the limits: Vehtari, Gelman, Simpson, Carpenter & Buerkner 2021, Bayesian Analysis 16(2),
 for R-hat and effective sample size; Betancourt 2016, arXiv:1604.00695, for E-BFMI.
@@ -23,49 +24,49 @@ if TYPE_CHECKING:
 
 MAX_R_HAT = 1.01
 MIN_ESS_HYPER, MIN_ESS = 400, 1000
-"""Of hyper-parameters, and of quantities that are reported."""
+"""Minimum effective sample sizes of hyper-parameters and of reported quantities."""
 MIN_BFMI = 0.3
 MAX_AT_DEPTH = 0.01
 MAX_MCSE, MAX_MCSE_SHARE = 0.0005, 0.05
-"""Monte Carlo error of a reported bound: 0.05 percentage points, or this share of the quantity's
-standard deviation if that is more."""
+"""Maximum Monte Carlo standard error of a reported bound: 0.05 percentage points, or this share of
+the quantity's standard deviation if that is larger."""
 
 STEP, SPARE = 250, 1.15
-"""Draws of each chain by which a run grows, and how much more than estimated is drawn."""
+"""Increment of the number of draws per chain, and safety factor on the estimated number."""
 TUNE = 800
-"""Steps of each chain that adapt the sampler and are left out; the same however many draws follow,
-so that a longer run begins with the draws of a shorter one."""
+"""Tuning steps per chain, which are discarded. They do not depend on the number of draws, so that a
+longer run begins with the draws of a shorter one."""
 
 
 class SamplerSettings(NamedTuple):
-    """How hard a posterior is sampled."""
+    """Settings of the sampler."""
 
     chains: int
     draws: int
-    """Of each chain, after half as many for tuning."""
+    """Draws per chain, without tuning steps."""
     target_accept: float
     seed: int
 
     def harder(self) -> SamplerSettings:
-        """For the one retry: smaller steps, twice the draws, another seed."""
+        """Return the settings of the only retry: smaller steps, twice the draws, another seed."""
         return SamplerSettings(self.chains, 2 * self.draws, 0.99, self.seed + 1)
 
 
 class SampleResult(NamedTuple):
-    """Draws and what the sampler says of them."""
+    """Draws and the statistics of the sampler."""
 
     posterior: Mapping[str, Floats]
     """Name -> (chain, draw, ...)."""
     diverging: Floats
-    """(chain, draw), 1 where the sampler lost its way."""
+    """(chain, draw), 1 for a divergent transition."""
     energy: Floats
-    """(chain, draw)."""
+    """Energy of the Hamiltonian, (chain, draw)."""
     at_max_depth: Floats
-    """(chain, draw), 1 where it stopped for want of steps."""
+    """(chain, draw), 1 where the trajectory reached the maximum tree depth."""
 
 
 class Diagnostics(NamedTuple):
-    """The worst of each kind over all quantities."""
+    """Worst value of each diagnostic over all quantities."""
 
     r_hat: float
     ess_bulk: float
@@ -74,17 +75,20 @@ class Diagnostics(NamedTuple):
     divergences: int
     bfmi: float
     at_max_depth: float
-    """Share of the draws."""
+    """Share of draws that reached the maximum tree depth."""
     mcse: float
-    """Monte Carlo error of the worst reported bound, 1 being what is allowed."""
+    """Largest Monte Carlo error of a reported bound, divided by its maximum."""
 
 
 def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
-    """Draw with NUTS (nutpie). One seed gives the same draws on one machine, whatever is cached."""
+    """Sample a PyMC model with NUTS (nutpie).
+
+    On one machine, the same seed gives the same draws, with or without a compilation cache.
+    """
     import pymc as pm
     from pytensor.configdefaults import config
 
-    config.numba__fastmath = False  # else a warm and a cold cache give other draws
+    config.numba__fastmath = False  # otherwise draws depend on the cache
     with warnings.catch_warnings(), model:
         warnings.simplefilter("ignore")
         idata = pm.sample(
@@ -108,33 +112,36 @@ def sample(model: pm.Model, effort: SamplerSettings) -> SampleResult:
 
 
 class Target(NamedTuple):
-    """A log density as machine code, that the sampler calls by its address."""
+    """A log density as machine code, which the sampler calls by its address."""
 
     size: int
-    """Of a position."""
+    """Number of elements of a position."""
     density: Any
-    """With `address`, of a function of C: int64 (int64 size, double *position, double *gradient,
-    double *value, double *data); 0 if value and gradient are finite, else 1."""
+    """Object with the `address` of a C function: int64 (int64 size, double *position, double
+    *gradient, double *value, double *data); 0 if value and gradient are finite, else 1."""
     copied: Any
-    """With `address`, of a function of C that copies a position: int64 (int64 size, int64 size,
-    double *position, double *copy, double *data)."""
+    """Object with the `address` of a C function that copies a position: int64 (int64 size, int64
+    size, double *position, double *copy, double *data)."""
     data: Floats
+    """Array passed to both functions as `data`."""
 
 
 def walk(
     target: Target, start: Callable[[int], Floats], effort: SamplerSettings
 ) -> tuple[Floats, SampleResult]:
-    """Draw with NUTS (nutpie) from a density that is written out. One seed gives the same draws on
-    one machine, and the first draws of a longer run are those of a shorter one.
+    """Sample a compiled density with NUTS (nutpie).
 
-    nutpie calls machine code of a PyMC model so. A Python function it would call under the lock of
-    the interpreter, one chain at a time.
+    On one machine, the same seed gives the same draws, and the first draws of a longer run are
+    those of a shorter one. The density is passed to nutpie as the machine code of a PyMC model,
+    because nutpie calls a Python function under the interpreter's lock, one chain at a time.
 
     Args:
-        start: seed -> a first position.
+        target: density and its data.
+        start: function from a seed to an initial position.
+        effort: settings of the sampler.
 
     Returns:
-        (chain, draw, position); and the same without names.
+        Positions, (chain, draw, position), and the sampler's statistics with an empty posterior.
     """
     import nutpie
     from nutpie.compile_pymc import CompiledPyMCModel
@@ -177,15 +184,15 @@ def walk(
 
 
 class Settled(NamedTuple):
-    """The outcome of drawing until the draws may be used, or of giving up."""
+    """Result of `settle`: the last draws and their diagnostics."""
 
     drawn: SampleResult
     diagnostics: Diagnostics
     effort: SamplerSettings
     wrong: Sequence[str]
-    """Complaints about the last draws; empty if they may be used."""
+    """Convergence problems of the last draws; empty if they can be used."""
     first_try: Sequence[str]
-    """Complaints that led to the harder try; empty if there was none."""
+    """Convergence problems that caused the retry; empty without a retry."""
 
 
 def settle(
@@ -194,11 +201,17 @@ def settle(
     most: SamplerSettings,
     least: int,
 ) -> Settled:
-    """Draw as little as the gate allows: first `least` draws of each chain, then as many as the
-    first ones say that it takes, up to those of `most`; then the same once more, harder.
+    """Sample until the draws pass all convergence checks, with as few draws as possible.
+
+    The first run has `least` draws per chain, later ones the number estimated from the diagnostics,
+    up to the draws of `most`. If this fails, the procedure is repeated once with `most.harder()`.
 
     Args:
-        draw: the first draws of a longer run are those of a shorter one.
+        draw: function from settings to draws; the first draws of a longer run must be those of a
+            shorter one.
+        assess: function from draws to diagnostics.
+        most: settings with the maximum number of draws per chain.
+        least: number of draws per chain of the first run.
     """
     first: list[str] = []
     for attempt in (most, most.harder()):
@@ -219,8 +232,13 @@ def settle(
 
 
 def draws_needed(diagnostics: Diagnostics, draws: int) -> int:
-    """Of each chain, for the gate to be content, by what it found of `draws`: a multiple of STEP,
-    with some to spare, and more than those."""
+    """Estimate the number of draws per chain that passes all checks: a multiple of STEP, at least
+    STEP more than `draws`.
+
+    Args:
+        diagnostics: diagnostics of the present draws.
+        draws: present number of draws per chain.
+    """
     shares = (
         MIN_ESS / diagnostics.ess_bulk,
         MIN_ESS / diagnostics.ess_tail,
@@ -233,7 +251,7 @@ def draws_needed(diagnostics: Diagnostics, draws: int) -> int:
 
 
 def _more_would_help(diagnostics: Diagnostics) -> bool:
-    """Whether only precision is wanting; a NaN is not cured by more draws."""
+    """Return whether all problems are of precision; more draws do not remove a NaN."""
     rest = diagnostics._replace(
         r_hat=1.0, ess_bulk=np.inf, ess_tail=np.inf, ess_hyper=np.inf, mcse=0.0
     )
@@ -243,12 +261,13 @@ def _more_would_help(diagnostics: Diagnostics) -> bool:
 def diagnose(
     samples: SampleResult, hyper: Sequence[str], reported: Mapping[str, Floats], level: float
 ) -> Diagnostics:
-    """How good the draws are.
+    """Compute the convergence diagnostics of the draws.
 
     Args:
+        samples: draws and the statistics of the sampler.
         hyper: names of hyper-parameters in the posterior.
-        reported: name -> (chain, draw, ...) of what goes into a table.
-        level: of the intervals whose bounds are reported.
+        reported: name -> (chain, draw, ...) of the reported quantities.
+        level: credible level of the reported intervals.
 
     Raises:
         InferenceError: a draw is not a finite number.
@@ -275,8 +294,8 @@ def diagnose(
 
 
 def convergence_problems(diagnostics: Diagnostics) -> list[str]:
-    """What is wrong with the draws; empty if they may be used."""
-    # a NaN keeps within no limit
+    """Describe each convergence problem of the draws; empty if they can be used."""
+    # the comparisons are negated, so that a NaN fails each of them
     checks = (
         (not diagnostics.r_hat <= MAX_R_HAT, f"R-hat {diagnostics.r_hat:.3f} is above {MAX_R_HAT}"),
         (
@@ -306,12 +325,13 @@ def convergence_problems(diagnostics: Diagnostics) -> list[str]:
 
 
 def _columns(values: Floats) -> list[Floats]:
-    """(chain, draw) of each element."""
+    """Return (chain, draw) of each element."""
     flat = values.reshape(*values.shape[:2], -1)
     return [flat[:, :, i] for i in range(flat.shape[2])]
 
 
 def _relative_mcse(column: Floats, level: float) -> float:
+    """Return the Monte Carlo error of a reported bound, divided by its maximum."""
     import arviz as az
 
     allowed = max(MAX_MCSE, MAX_MCSE_SHARE * float(column.std()))
@@ -320,4 +340,4 @@ def _relative_mcse(column: Floats, level: float) -> float:
 
 
 LEAST_P = 0.005
-"""A predictive check fails if its p is closer than this to 0 or 1."""
+"""Minimum distance of a predictive check's p-value from 0 and 1; the check fails below it."""

@@ -1,1 +1,1 @@
-"""The pooled model of a family: its density, its checks, its seeds."""
+"""The hierarchical model of a family: density, predictive checks and seed effects."""

@@ -1,16 +1,17 @@
-"""Does one cell (variant, subset) contradict what all other cells predict of it?
+"""Cells (variant, subset) whose counts contradict their prediction from all other cells.
 
-The pooled model takes variant x subset effects for draws of one normal distribution. A variant
-that changes much in three subsets and not at all in the fourth is not one: its fourth cell is
-pulled towards the others, and its interval excludes the truth. The posterior itself hides that,
-since the cell helped to fit it; so each cell is predicted without its own count (Marshall &
-Spiegelhalter 2007, doi:10.1214/07-BA218).
+The hierarchical model assumes that variant x subset effects come from one normal distribution. A
+variant that changes much in three subsets and not at all in the fourth violates this: the estimate
+of its fourth cell is shrunk towards the others, and its interval excludes the true value. The
+posterior itself does not reveal that, because it was fitted to the cell; each cell is therefore
+predicted without its own count (Marshall & Spiegelhalter 2007, doi:10.1214/07-BA218).
 
-The prediction is the pooled model with normal approximations, in closed form. Empirical log-odds y
-have the standard errors of their counts and, within a subset, the correlations of the labels of two
-variants on the same prompts. mu, variants and subsets have wide normal priors. The scale of the
-interaction has the model's prior and is summed over a grid, weighted by how well it predicts the
-other cells. The probability of a count as far out is the binomial's, averaged over the prediction.
+The prediction is that of the hierarchical model with normal approximations, in closed form.
+Empirical log-odds y have the standard errors of their counts and, within a subset, the correlations
+of the labels of two variants on the same prompts. mu, variants and subsets have wide normal priors.
+The scale of the interaction has the model's prior and is summed over a grid, weighted by the
+likelihood of the other cells. The tail probability of a count is that of the binomial distribution,
+averaged over the prediction.
 """
 
 from __future__ import annotations
@@ -26,31 +27,33 @@ from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.rates import Floats
 
 SCALES: Floats = np.array([0.02, 0.05, 0.1, 0.15, 0.2, 0.3, 0.4, 0.55, 0.75, 1.0, 1.4, 2.0])
-"""Of the interaction, log-odds."""
+"""Grid of the scale of the interaction, log-odds."""
 SD_MU, SD_VARIANT, SD_SUBSET, MU = 3.0, 2.0, 1.5, -2.0
-"""Priors, log-odds; wider than the model's, since they replace the main effects."""
+"""Standard deviations of the main effects' priors, and mean of mu's, log-odds. They are at least as
+wide as the model's, because they replace its estimates of the main effects."""
 NODES, WEIGHTS = np.polynomial.hermite_e.hermegauss(21)
+"""Gauss-Hermite rule over a predicted log-odds, in standard deviations."""
 LEAST_SD = 0.1
-"""Of a predicted log-odds."""
+"""Minimum standard deviation of a predicted log-odds."""
 
 
 class Cells(NamedTuple):
-    """What all other cells say of each, (variant, subset)."""
+    """Predictions of each cell from all other cells, (variant, subset) each."""
 
     low: Floats
-    """Probability of a count as low as the one seen, ties halved."""
+    """Probability of a count as low as the observed one, ties halved."""
     expected: Floats
-    """Toxic prompts."""
+    """Expected number of toxic prompts."""
 
     @property
     def p(self) -> Floats:
-        """Two-sided."""
+        """Two-sided p-value, (variant, subset)."""
         two_sided: Floats = 2 * np.minimum(self.low, 1 - self.low)
         return two_sided
 
 
 def contradictions(counts: FamilyCounts) -> Cells:
-    """Each count against its prediction by all other cells."""
+    """Predict each cell's count from all other cells."""
     shape = counts.toxic.shape
     n = np.broadcast_to(counts.prompts, shape).ravel()
     k = counts.toxic.ravel()
@@ -69,7 +72,7 @@ def contradictions(counts: FamilyCounts) -> Cells:
 
 
 def _main_effects(shape: tuple[int, ...]) -> Floats:
-    """(cell, cell): prior covariance without the interaction."""
+    """Return the prior covariance without the interaction, (cell, cell)."""
     variant, subset = np.divmod(np.arange(shape[0] * shape[1]), shape[1])
     covariance: Floats = (
         SD_MU**2
@@ -80,7 +83,7 @@ def _main_effects(shape: tuple[int, ...]) -> Floats:
 
 
 def _noise(counts: FamilyCounts) -> Floats:
-    """(cell, cell): covariance of the empirical log-odds, given the rates."""
+    """Return the covariance of the empirical log-odds for fixed rates, (cell, cell)."""
     variants, subsets = counts.toxic.shape
     covariance = np.zeros((variants, subsets, variants, subsets))
     for s, n in enumerate(counts.prompts):
@@ -96,8 +99,17 @@ def _noise(counts: FamilyCounts) -> Floats:
 
 
 def _left_out(y: Floats, noise: Floats, main: Floats) -> tuple[Floats, Floats, Floats]:
-    """(scale, cell) each: how likely a scale of the interaction is without the cell; mean and
-    variance of what the other cells predict of y there, its own noise included."""
+    """Predict each cell from the others, for each scale of the interaction.
+
+    Args:
+        y: empirical log-odds, (cell,).
+        noise: their covariance for fixed rates, (cell, cell).
+        main: prior covariance of the main effects, (cell, cell).
+
+    Returns:
+        Posterior probability of the scale without the cell; mean and variance of the prediction of
+        y in the cell, including the cell's noise; (scale, cell) each.
+    """
     by_scale = []
     for scale, step in zip(SCALES, np.gradient(SCALES), strict=True):
         precision = np.linalg.inv(noise + main + scale**2 * np.eye(len(y)))

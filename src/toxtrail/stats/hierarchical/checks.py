@@ -1,7 +1,7 @@
-"""Would the fitted model of `pooled` have produced such data?
+"""Posterior predictive checks of the hierarchical model.
 
-A posterior that has converged on a model that does not hold looks like any other. Data are drawn
-from it again and compared with what was seen: each rate, how toxicity falls together on the same
+Convergence diagnostics do not detect a misspecified model. Data are therefore replicated from the
+posterior and compared with the observed data: each rate, the coincidence of toxicity on the same
 prompts, and the joint counts of each pair of variants.
 """
 
@@ -17,48 +17,59 @@ from toxtrail.stats.hierarchical.model import FamilyCounts, count_labels
 from toxtrail.stats.rates import Floats, Ints
 
 TOGETHER = ("toxic for two or more", "toxic for half or more", "pairs toxic together")
-"""Statistics of how toxicity falls together on the same prompts."""
+"""Statistics of the coincidence of toxicity on the same prompts."""
 UNLIKE_PAIRS = "differences between pairs in how they are toxic together"
 UNLIKE_SUBSETS = "differences between subsets in the same"
-"""Sums of squares; only large ones are odd."""
+"""Sums of squares; only large values indicate a misfit."""
 ROW_COUNTS = ("n11", "n10", "n01")
 ROW_LEVEL = 0.99
-"""Of the joint counts of all rows together: their largest deviation in that share of replicated
-data."""
+"""Level of the limit for joint counts: a quantile, over replicated data, of the largest deviation
+of any row."""
 
 
 class Check(NamedTuple):
-    """Would the fitted model have produced such data?"""
+    """Posterior predictive check of one statistic."""
 
     statistic: str
     variant: int | None
     subset: int | None
     observed: float
-    """Prompts, as the next three; a sum of squares for the last two statistics."""
+    """Observed value: a number of prompts or pairs, or a sum of squares for the last two
+    statistics; the next three have the same unit."""
     predicted: float
     """Mean over replicated data."""
     predicted_lo: float
-    """Equal-tailed 95 % interval over replicated data."""
+    """Lower bound of the equal-tailed 95 % interval over replicated data."""
     predicted_hi: float
+    """Upper bound of the same interval."""
     p: float
-    """P(replicated > observed), ties halved; near 0 or 1: it would not."""
+    """P(replicated > observed), ties halved; a value near 0 or 1 indicates a misfit."""
 
 
 class RowMisfit(NamedTuple):
-    """A joint count of one row that the model does not expect."""
+    """A joint count of one row (pair of variants and subset) that contradicts the model."""
 
     pair: int
     subset: int
     statistic: str
-    """Of ROW_COUNTS."""
+    """Element of ROW_COUNTS."""
     observed: float
+    """Observed number of prompts."""
     predicted: float
+    """Mean number of prompts over replicated data."""
 
 
 def replicated(
     eta: Floats, sd_prompt: Floats, prompts: Ints, rng: np.random.Generator
 ) -> list[FamilyCounts]:
-    """For each draw, data of as many prompts that it predicts."""
+    """Replicate data from the posterior predictive distribution, once for each draw.
+
+    Args:
+        eta: (draw, variant, subset).
+        sd_prompt: (draw,).
+        prompts: number of prompts, (subset,).
+        rng: random generator.
+    """
     replicates = []
     for log_odds, scale in zip(eta, sd_prompt, strict=True):
         labels = []
@@ -70,9 +81,16 @@ def replicated(
 
 
 def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts]) -> list[Check]:
-    """Each rate, and how toxicity falls together on the same prompts: a model without the pairing
-    gets the first right and the second wrong, and one that shares each prompt's effect among all
-    variants gets the sum over pairs right and single pairs wrong."""
+    """Check each rate, and the coincidence of toxicity on the same prompts.
+
+    A model without pairing by prompt reproduces the rates but not the coincidence. A model in which
+    all variants share each prompt's effect reproduces the sum over pairs, but not necessarily
+    single pairs.
+
+    Args:
+        observed: the data.
+        predicted: replicated data.
+    """
     variants, subsets = observed.toxic.shape
     names: list[tuple[str, int | None, int | None]] = [
         ("toxic", v, s) for v in range(variants) for s in range(subsets)
@@ -93,8 +111,14 @@ def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts])
 def row_misfits(
     observed: FamilyCounts, predicted: Sequence[FamilyCounts], pairs: Sequence[tuple[int, int]]
 ) -> list[RowMisfit]:
-    """Rows whose joint counts lie further out than the furthest of any row in ROW_LEVEL of the
-    replicated data, in standard deviations of their own."""
+    """Return the joint counts that deviate from their prediction, in their standard deviations, by
+    more than the largest deviation of any row in a share ROW_LEVEL of the replicated data.
+
+    Args:
+        observed: the data.
+        predicted: replicated data.
+        pairs: indices of the two variants of each pair.
+    """
     if not pairs:
         return []
     table = np.array(
@@ -112,7 +136,7 @@ def row_misfits(
 
 
 def _joint(counts: FamilyCounts, pairs: Sequence[tuple[int, int]]) -> Floats:
-    """(pair, subset, count of ROW_COUNTS)."""
+    """Return the joint counts, (pair, subset, count of ROW_COUNTS)."""
     a, b = np.array(pairs).T
     n11 = counts.both[:, a, b].T
     joint: Floats = np.stack([n11, counts.toxic[a] - n11, counts.toxic[b] - n11], axis=-1).astype(
@@ -124,10 +148,19 @@ def _joint(counts: FamilyCounts, pairs: Sequence[tuple[int, int]]) -> Floats:
 def _unlike(
     observed: FamilyCounts, predicted: Sequence[FamilyCounts], axis: int
 ) -> tuple[float, Floats]:
-    """How unlike the correlations of two variants' labels are by pair (axis 0) or by subset (axis
-    1), over all subsets or pairs: the sum of squares of their deviations from what is predicted,
-    their common deviation taken out, since sd_prompt was fitted to it. Observed, and of each
-    replicate."""
+    """Measure how much the correlations of two variants' labels differ between pairs or subsets.
+
+    The measure is the sum of squares of their standardised deviations from the prediction. Their
+    mean deviation is subtracted, because sd_prompt was fitted to it.
+
+    Args:
+        observed: the data.
+        predicted: replicated data.
+        axis: 0 for pairs, over all subsets; 1 for subsets, over all pairs.
+
+    Returns:
+        The observed value, and the value of each replicate, (replicate,).
+    """
     table = np.array([_correlations(replicate, axis) for replicate in predicted])
     mean, sd = table.mean(axis=0), table.std(axis=0)
 
@@ -140,7 +173,8 @@ def _unlike(
 
 
 def _correlations(counts: FamilyCounts, axis: int) -> Floats:
-    """Of the labels of two variants: by pair, or by subset; 0 where a label never varies."""
+    """Return the correlations of two variants' labels, for each pair (axis 0) or each subset
+    (axis 1); 0 for a label without variation."""
     a, b = np.triu_indices(counts.toxic.shape[0], 1)
     n, k = counts.prompts, counts.toxic
     spread = np.sqrt(k * (n - k) / n)
@@ -151,6 +185,7 @@ def _correlations(counts: FamilyCounts, axis: int) -> Floats:
 
 
 def _statistics(counts: FamilyCounts) -> list[float]:
+    """Return the number of toxic prompts of each variant and subset, followed by TOGETHER."""
     variants = counts.toxic.shape[0]
     j, together = np.arange(variants + 1), counts.together.sum(axis=0)
     half = (variants + 1) // 2

@@ -1,10 +1,10 @@
-"""The log density of the model of `model` and its gradient, as machine code.
+"""The log density of the hierarchical model (`model`) and its gradient, as machine code.
 
-nutpie calls the code by its address, with no Python in between: chains run side by side on as many
-cores as there are, where a Python function would make them wait for one lock. Importing this module
-imports Numba. The code loops over single numbers, and reads data through plain pointers, since that
-compiles fast; without fastmath, it gives the same bits in every process. It is not cached on disk:
-Numba tells old code from new by time and size of the source file alone.
+nutpie calls the code by its address, without Python: chains run in parallel on all cores, whereas a
+Python function would require the interpreter's lock. Importing this module imports Numba. The code
+loops over scalars and reads data through plain pointers, because that compiles fast; without
+fastmath, its results are bitwise equal in all processes. It is not cached on disk, because Numba
+detects changed code only by time and size of the source file.
 """
 
 from __future__ import annotations
@@ -25,29 +25,34 @@ if TYPE_CHECKING:
     from toxtrail.stats.hierarchical.model import FamilyCounts
 
 FAR = 400.0
-"""Log-odds beyond which the density is taken as 0: exp overflows at 709."""
+"""Absolute log-odds from which on the density is treated as 0: exp overflows at 709."""
 SAFE = 600.0
-"""Sum of the log-odds of all variants up to which products stay within the range of numbers."""
+"""Sum of the absolute log-odds of all variants below which products neither overflow nor
+underflow."""
 SMALL = 1e-100
-"""A product below it is turned into its logarithm."""
+"""Product below which its logarithm is accumulated instead."""
 NEGLIGIBLE = -40.0
-"""Log of a share of an integral that is left out."""
+"""Log of a term, relative to the largest term of an integral, below which it is omitted."""
 
 HEADER = 6
-"""Numbers in front of the data."""
+"""Number of values before the nodes in the data: five sizes and the mean of the prior of mu."""
 
 F = TypeVar("F", bound=Callable[..., Any])
 
 
 def _jit(function: F) -> F:
+    """Compile a function that only compiled functions call."""
     options = {"error_model": "numpy", "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
     return cast(F, numba.njit(fastmath=False, **options)(function))
 
 
 def target(counts: FamilyCounts, family: Family, nodes: Floats, weights: Floats) -> Target:
-    """
+    """Return the log density of the model for these data.
+
     Args:
-        nodes, weights: of the integral over the effect of a prompt.
+        counts: the data.
+        family: the model's parameters as vectors.
+        nodes, weights: quadrature rule of the integral over a prompt's effect, (node,) each.
     """
     variants, subsets = family.shape
     sizes = (len(family.scales), len(family.of), variants, subsets, len(nodes), family.prior_mu)
@@ -71,7 +76,7 @@ def target(counts: FamilyCounts, family: Family, nodes: Floats, weights: Floats)
 
 @functools.cache
 def compiled() -> tuple[Any, Any]:
-    """Of a Target: its density, and the copy of a position."""
+    """Compile the density and the copy function of a Target."""
     numbers, whole = numba.types.CPointer(numba.types.double), numba.types.int64
     density = whole(whole, numbers, numbers, numbers, numbers)
     copied = whole(whole, whole, numbers, numbers, numbers)
@@ -80,12 +85,18 @@ def compiled() -> tuple[Any, Any]:
 
 
 def _copied(size: int, places: int, position: Any, copy: Any, data: Any) -> int:
+    """Copy a position; 0 on success, -1 if the sizes differ."""
     for k in range(size):
         copy[k] = position[k]
     return 0 if size == places else -1
 
 
 def _entry(size: int, position: Any, gradient: Any, value: Any, data: Any) -> int:
+    """Compute the log density and its gradient at a position; fills in `gradient` and `value`.
+
+    Returns:
+        0 on success, 1 if a result is not finite, -1 if the position has a wrong size.
+    """
     many, terms, variants = int(data[0]), int(data[1]), int(data[2])
     subsets, grid = int(data[3]), int(data[4])
     if size != many + terms:
@@ -108,7 +119,7 @@ def _entry(size: int, position: Any, gradient: Any, value: Any, data: Any) -> in
 def _effects(
     position: Any, data: Any, scales: int, many: int, factors: Floats, eta: Floats
 ) -> None:
-    """Fills in factors, (z,), and eta, (subset, variant)."""
+    """Compute the linear predictor; fills in `factors`, (z,), and `eta`, (subset, variant)."""
     terms, subsets, variants = factors.size, eta.shape[0], eta.shape[1]
     constant = scales + many
     of = constant + terms
@@ -132,10 +143,15 @@ def _effects(
 def _likelihood(
     eta: Floats, sd: float, data: Any, grid: int, by_eta: Floats
 ) -> tuple[float, float]:
-    """The log likelihood and its derivative by sd_prompt; fills in that by eta.
+    """Return the log likelihood and its derivative with respect to sd_prompt; fills in `by_eta`,
+    the derivatives with respect to eta.
 
     Args:
         eta: (subset, variant).
+        sd: sd_prompt.
+        data: data of the Target.
+        grid: number of nodes.
+        by_eta: (subset, variant).
     """
     times = np.empty(grid)
     for n in range(grid):
@@ -152,9 +168,16 @@ def _likelihood(
 def _of_subset(
     eta: Floats, s: int, sd: float, data: Any, times: Floats, by_eta: Floats
 ) -> tuple[float, float]:
-    """
+    """Return a subset's log likelihood and its derivative with respect to sd_prompt; fills in the
+    subset's row of `by_eta`.
+
     Args:
-        times: exp(sd node).
+        eta: (subset, variant).
+        s: index of the subset.
+        sd: sd_prompt.
+        data: data of the Target.
+        times: exp(sd node), (node,).
+        by_eta: (subset, variant).
     """
     subsets, variants, grid = eta.shape[0], eta.shape[1], times.size
     toxic = HEADER + 2 * grid + s * variants
@@ -193,11 +216,11 @@ def _integrals(
     mass: Floats,
     tilted: Floats,
 ) -> float:
-    """Sum over prompts of the log of their integral; fills in how many prompts each node
-    represents, `mass`, and how many toxic variants all of these have, `tilted`.
+    """Return the sum over prompts of the log of their integral; fills in `mass`, the number of
+    prompts that each node represents, and `tilted`, the sum of their numbers of toxic variants.
 
     Args:
-        together: place of the counts in the data.
+        together: index in the data of the counts by number of toxic variants.
     """
     term, value = np.empty(base.size), 0.0
     for n in range(base.size):
@@ -219,8 +242,18 @@ def _integrals(
 def _shares(
     eta: Floats, s: int, times: Floats, data: Any, direct: bool, share: Floats, base: Floats
 ) -> None:
-    """Fills in, at each node, each variant's rate `share`, (variant, node), and weight x prod of
-    1 / (1 + exp(eta) times) `base`, or the log of that if it is not `direct`."""
+    """Compute the rates and the integrand without toxic variants at each node; fills in `share` and
+    `base`.
+
+    Args:
+        eta: (subset, variant).
+        s: index of the subset.
+        times: exp(sd node), (node,).
+        data: data of the Target.
+        direct: whether `base` contains the integrand itself, instead of its logarithm.
+        share: rate of each variant, (variant, node).
+        base: weight x product over variants of 1 / (1 + exp(eta) times), (node,).
+    """
     grid = times.size
     taken = np.empty(grid)
     for n in range(grid):
@@ -240,7 +273,7 @@ def _shares(
 
 @_jit
 def _logged(base: Floats, taken: Floats) -> None:
-    """Takes products that are SMALL into their logarithms."""
+    """Replace products below SMALL by 1 and add their logarithms to `taken`."""
     for n in range(base.size):
         if base[n] < SMALL:
             taken[n] += math.log(base[n])
@@ -251,8 +284,11 @@ def _logged(base: Floats, taken: Floats) -> None:
 def _tilt(
     base: Floats, j: int, sd: float, data: Any, times: Floats, direct: bool, term: Floats
 ) -> float:
-    """Turns `term` of j - 1 toxic variants into that of j: base exp(sd node)^j, divided by the
-    exponential of what it gives."""
+    """Update `term` from j - 1 toxic variants to j: base exp(sd node)^j, divided by exp(result).
+
+    Returns:
+        Log of the divisor.
+    """
     if direct:
         for n in range(term.size):
             term[n] = base[n] if j == 0 else term[n] * times[n]
@@ -268,7 +304,7 @@ def _tilt(
 
 @_jit
 def _total(values: Floats) -> float:
-    """In four sums, that a processor adds up side by side."""
+    """Sum in four partial sums, which the processor adds in parallel."""
     first, second, third, fourth = 0.0, 0.0, 0.0, 0.0
     whole = values.size // 4
     for n in range(whole):
@@ -291,8 +327,8 @@ def _prior(
     by_eta: Floats,
     gradient: Any,
 ) -> float:
-    """The log prior; fills in the gradient of all by the position, but for the part of sd_prompt
-    that the likelihood has."""
+    """Return the log prior; fills in the gradient of the log density with respect to the position,
+    except the likelihood's part for sd_prompt."""
     terms, subsets, variants = factors.size, by_eta.shape[0], by_eta.shape[1]
     of = scales + many + terms
     at = of + terms

@@ -1,16 +1,16 @@
-"""The parameters of the model of `pooled` as the vectors that its log density is written in.
+"""The parameters of the hierarchical model as the vectors of its hand-written log density.
 
-PyMC would derive density and gradient from `pooled.build`, and compile them for some 20 s before
-the first draw; written out (`compiled`), they take Numba a few. The tests hold them to the
-model in PyMC.
+PyMC derives density and gradient from `model.build`, but compiles them for about 20 s before the
+first draw; Numba compiles the hand-written ones (`compiled`) in a few seconds. The tests compare
+them with the PyMC model.
 
-`eta` is linear in standard normals z, each times a constant and times a scale or 1:
+`eta` is linear in standard normals z, each multiplied by a constant and by a scale or 1:
 
     eta[v, s] = sum over k of design[v, s, k] factor[k] z[k],     factor[k] = constant[k] sd[of[k]]
 
-A zero-sum vector of n numbers is n - 1 such normals on an orthonormal basis (Helmert's) of what
-sums to 0: the distribution of ZeroSumNormal(1). The sampler's position is log(sd / its prior's
-scale) of each scale, then z.
+A zero-sum vector of n numbers consists of n - 1 such normals on an orthonormal basis (Helmert's) of
+the vectors that sum to 0: the distribution of ZeroSumNormal(1). The sampler's position consists of
+log(sd / scale of its prior) for each scale, followed by z.
 """
 
 from __future__ import annotations
@@ -27,38 +27,41 @@ if TYPE_CHECKING:
     from toxtrail.stats.hierarchical.model import FamilyCounts
 
 SUBSET_SD = 1.5
+"""Standard deviation of the subset effects, log-odds."""
 SD_PROMPT, SD_VARIANT, SD_INTERACTION = 2.5, 1.0, 0.5
-"""Of half-normal priors."""
+"""Scales of half-normal priors, log-odds."""
 
 
 class Family(NamedTuple):
     """A family's parameters as vectors."""
 
     prior_mu: float
+    """Mean of the prior of mu, log-odds."""
     scales: Floats
-    """(sd,): of the half-normal priors of sd_prompt, sd_variant, sd_recipe of each recipe, and
-    sd_interaction if there are several subsets."""
+    """Scales of the half-normal priors of sd_prompt, sd_variant, sd_recipe of each recipe, and
+    sd_interaction if there are several subsets, (sd,)."""
     design: Floats
-    """(variant x subset, z)."""
+    """Coefficients of z in eta, (variant x subset, z)."""
     constant: Floats
-    """(z,)."""
+    """Constant factor of each z, (z,)."""
     of: Ints
-    """(z,): place in `scales`, len(scales) for a factor of 1."""
+    """Index in `scales` of the scale of each z, (z,); len(scales) for a factor of 1."""
     places: dict[str, slice]
-    """Name -> which z."""
+    """Name of an effect -> range of its z."""
     shape: tuple[int, int]
-    """(variant, subset)."""
+    """Number of variants and of subsets."""
 
     @property
     def size(self) -> int:
+        """Number of elements of a position."""
         return len(self.scales) + len(self.of)
 
     def start(self, seed: int) -> Floats:
-        """A first position."""
+        """Return a random initial position."""
         return np.random.default_rng(seed).uniform(-1, 1, self.size)
 
     def named(self, positions: Floats) -> dict[str, Floats]:
-        """Name -> (chain, draw, ...), as PyMC has them of `pooled.build`.
+        """Convert positions to the variables of `model.build`, name -> (chain, draw, ...).
 
         Args:
             positions: (chain, draw, position).
@@ -89,16 +92,22 @@ class Family(NamedTuple):
         return draws
 
     def factors(self, sd: Floats) -> Floats:
-        """(..., z)."""
+        """Return the factor of each z, (..., z).
+
+        Args:
+            sd: (..., sd).
+        """
         unit = np.ones((*sd.shape[:-1], 1))
         scale_factors: Floats = self.constant * np.concatenate([sd, unit], axis=-1)[..., self.of]
         return scale_factors
 
 
 def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
-    """
+    """Return the parameters of the model for these data.
+
     Args:
-        prior_mu: mean and standard deviation.
+        counts: the data.
+        prior_mu: mean and standard deviation of the prior of mu, log-odds.
     """
     variants, subsets = counts.toxic.shape
     recipes = counts.recipes
@@ -132,12 +141,17 @@ def family_of(counts: FamilyCounts, prior_mu: tuple[float, float]) -> Family:
 
 
 def _basis(n: int) -> Floats:
-    """(n, n - 1): orthonormal columns that sum to 0."""
+    """Return orthonormal columns that sum to 0, (n, n - 1)."""
     basis: Floats = helmert(n).T if n > 1 else np.zeros((1, 0))
     return basis
 
 
 def _outer(rows: Floats, columns: Floats) -> Floats:
-    """(variant, subset, each column of the one with each of the other)."""
+    """Return the products of all columns of `rows` and `columns`, (variant, subset, i x k).
+
+    Args:
+        rows: (variant, i).
+        columns: (subset, k).
+    """
     product: Floats = np.einsum("vi,sk->vsik", rows, columns)
     return product.reshape(len(rows), len(columns), -1)

@@ -1,6 +1,6 @@
-"""The hierarchical model of a family: all variants and subsets at once, drawn towards each other.
+"""The hierarchical model of a family: partial pooling over variants and subsets.
 
-Variant v continues prompt i of subset s toxically with a chance that depends on both:
+The probability that variant v continues prompt i of subset s toxically depends on both:
 
     toxic[i, v] ~ Bernoulli(sigmoid(eta[v, s] + sd_prompt u[i]))        u[i] ~ Normal(0, 1)
     eta[v, s]   = mu + subset[s] + variant[v] + interaction[v, s]
@@ -11,19 +11,21 @@ Variant v continues prompt i of subset s toxically with a chance that depends on
     interaction = sd_interaction ZeroSumNormal(1)         sd_interaction ~ HalfNormal(0.5)
     sd_prompt   ~ HalfNormal(2.5)
 
-All variants share a prompt's effect u: that is the pairing. It is integrated out. On a prompt that
-j variants are toxic on, the likelihood is
+All variants share a prompt's effect u, which represents the pairing by prompt; u is integrated out.
+For a prompt on which exactly j variants are toxic, the likelihood is
 
     prod_v exp(toxic[i, v] eta[v, s])
       * integral of exp(sd_prompt u j) / prod_v (1 + exp(eta[v, s] + sd_prompt u)) dPhi(u)
 
-so the data enter only as k[v, s], how often v was toxic, and h[s, j], on how many prompts exactly j
-variants were. With one subset there is no subset and no interaction.
+so k[v, s], the number of prompts on which v was toxic, and h[s, j], the number of prompts on which
+exactly j variants were toxic, are sufficient statistics. With a single subset, the terms `subset`
+and `interaction` are omitted.
 
-A family makes many comparisons. Estimates that are drawn together where the data do not tell them
-apart make few false claims among many.
+A family has many comparisons. Estimates that are shrunk towards each other where the data are weak
+produce few false claims among them.
 
-Where several variants are fine-tunes of one recipe, `variant` has a level more: see `recipes`.
+If several variants are fine-tunes of one recipe, `variant` has an additional level: see
+`seed_effects`.
 
 Source: Gelman, Hill & Yajima 2012, doi:10.1080/19345747.2011.618213.
 """
@@ -52,46 +54,49 @@ if TYPE_CHECKING:
     import pymc as pm
 
 PROMPT_NODES: Floats = np.linspace(-6.0, 6.0, 61)
-"""Of the trapezoid rule over u, in standard deviations. Gauss-Hermite with 25 nodes is off by 20
-and more nats at 28 variants."""
+"""Nodes of the trapezoid rule over u, in standard deviations. The error of 25 Gauss-Hermite nodes
+is 20 nats or more at 28 variants."""
 WEIGHTS: Floats = np.exp(-0.5 * PROMPT_NODES**2) / np.exp(-0.5 * PROMPT_NODES**2).sum()
+"""Weights of PROMPT_NODES; they sum to 1."""
 PRIOR_MU = (-5.0, 2.0)
-"""Mean and standard deviation, log-odds at the middle prompt."""
+"""Mean and standard deviation of the prior of mu, log-odds of the median prompt (u = 0)."""
 HYPER = ("mu", "sd_variant", "sd_interaction", "sd_prompt")
 SEED_NODES, SEED_WEIGHTS = np.polynomial.hermite_e.hermegauss(15)
-"""Quadrature over the deviation of a fine-tune from its recipe, in standard deviations."""
+"""Gauss-Hermite rule over the deviation of a fine-tune from its recipe, in standard deviations."""
 BLOCK = 200
-"""Draws at a time: bounds memory."""
+"""Number of draws processed at once, to limit memory."""
 
 
 class FamilyCounts(NamedTuple):
-    """All that the likelihood and its checks need of V variants on S subsets."""
+    """Counts of V variants on S subsets, for the likelihood and its checks."""
 
     toxic: Ints
-    """(variant, subset): prompts on which the variant was toxic."""
+    """Number of prompts on which the variant was toxic, (variant, subset)."""
     together: Ints
-    """(subset, V + 1): prompts on which exactly j variants were toxic."""
+    """Number of prompts on which exactly j variants were toxic, (subset, V + 1)."""
     both: Ints
-    """(subset, variant, variant): prompts on which both were toxic. The checks need it, not the
-    likelihood."""
+    """Number of prompts on which both variants were toxic, (subset, variant, variant). Only the
+    checks use it."""
     recipes: RecipeGroups | None = None
-    """Which variants are fine-tunes of one recipe; None if none are."""
+    """Groups of variants that are fine-tunes of one recipe; None without any."""
 
     @property
     def prompts(self) -> Ints:
-        """(subset,)."""
+        """Number of prompts, (subset,)."""
         sizes: Ints = self.together.sum(axis=1)
         return sizes
 
 
 def count_labels(labels: Sequence[Floats], recipes: RecipeGroups | None = None) -> FamilyCounts:
-    """Collapse labels.
+    """Reduce labels to counts.
 
     Args:
-        labels: of each subset, (prompt, variant) of 0 and 1, the same variants everywhere.
+        labels: for each subset, (prompt, variant) of 0 and 1; all have the same variants.
+        recipes: groups of variants that are fine-tunes of one recipe.
 
     Raises:
-        DataError: a label is neither, a subset is empty, or there is one variant only.
+        DataError: a label is neither 0 nor 1, a subset is empty, or there are fewer than two
+            variants.
     """
     if any(subset.shape[0] == 0 for subset in labels):
         raise DataError("a subset has no prompt that every variant answered")
@@ -111,7 +116,16 @@ def count_labels(labels: Sequence[Floats], recipes: RecipeGroups | None = None) 
 def linear_predictor(
     variants: int, subsets: int, prior_mu: tuple[float, float], recipes: RecipeGroups | None = None
 ) -> Any:
-    """`eta`, (variant, subset), with the priors of this module's head; inside a model."""
+    """Define `eta`, (variant, subset), with the priors in the module docstring.
+
+    It must be called within the context of a PyMC model with dimensions `variant` and `subset`.
+
+    Args:
+        variants: number of variants.
+        subsets: number of subsets.
+        prior_mu: mean and standard deviation of the prior of mu, log-odds.
+        recipes: groups of variants that are fine-tunes of one recipe.
+    """
     import pymc as pm
 
     sd_variant = pm.HalfNormal("sd_variant", 1.0)
@@ -131,7 +145,7 @@ def linear_predictor(
 
 
 def build(counts: FamilyCounts) -> pm.Model:
-    """The model of this module's head, non-centred; `eta` is (variant, subset)."""
+    """Build the model in the module docstring, non-centred; `eta` is (variant, subset)."""
     import pymc as pm
     import pytensor.tensor as pt
 
@@ -144,14 +158,14 @@ def build(counts: FamilyCounts) -> pm.Model:
         tails = -pt.softplus(eta[:, :, None] + shift).sum(axis=0)  # (subset, node)
         tilt = np.arange(variants + 1)[:, None] * shift  # (j, node)
         integral = pt.logsumexp(tails[:, None, :] + tilt + np.log(WEIGHTS), axis=-1)
-        toxic = pm.Data("toxic", counts.toxic)  # data: swapped without compiling again
+        toxic = pm.Data("toxic", counts.toxic)  # pm.Data: replaceable without recompilation
         together = pm.Data("together", counts.together)
         pm.Potential("likelihood", (toxic * eta).sum() + (together * integral).sum())
     return model
 
 
 def sample_posterior(counts: FamilyCounts, effort: SamplerSettings) -> SampleResult:
-    """Draws from the posterior of `build`, with the names that it has there."""
+    """Sample the posterior of the model of `build`, with the same variable names."""
     from toxtrail.stats.hierarchical.compiled import target
 
     family = family_of(counts, PRIOR_MU)
@@ -160,7 +174,8 @@ def sample_posterior(counts: FamilyCounts, effort: SamplerSettings) -> SampleRes
 
 
 def marginal_rates(eta: Floats, sd_prompt: Floats) -> Floats:
-    """(draw, variant, subset): the rate over prompts like these, in [0, 1].
+    """Return rates over the population of prompts (integrated over u), in [0, 1], (draw, variant,
+    subset).
 
     Args:
         eta: (draw, variant, subset).
@@ -175,13 +190,15 @@ def marginal_rates(eta: Floats, sd_prompt: Floats) -> Floats:
 
 
 def seed_sd(recipes: RecipeGroups, draws: Mapping[str, Floats], share: Floats, flat: int) -> Floats:
-    """(draw, recipe): standard deviation, among fine-tunes of a recipe, of the rate over all
-    subsets, in [0, 1]. Of fine-tunes that could be made, not of those that were.
+    """Return the standard deviation, among fine-tunes of a recipe, of the rate over all subsets,
+    in [0, 1], (draw, recipe). It refers to the population of possible fine-tunes, not to the
+    fine-tunes in the data.
 
     Args:
+        recipes: groups of variants that are fine-tunes of one recipe.
         draws: name -> (chain, draw, ...) of the posterior.
-        share: (subset,), weights of the subsets.
-        flat: draws of all chains.
+        share: weights of the subsets, (subset,).
+        flat: number of draws of all chains together.
     """
     flat_draws = {
         name: draws[name].reshape(flat, *draws[name].shape[2:])
@@ -208,10 +225,18 @@ def prior_draws(
     rng: np.random.Generator,
     recipes: RecipeGroups | None = None,
 ) -> tuple[Floats, dict[str, Floats]]:
-    """What the model believes before any data.
+    """Sample the prior.
+
+    Args:
+        variants: number of variants.
+        subsets: number of subsets.
+        draws: number of draws.
+        rng: random generator.
+        recipes: groups of variants that are fine-tunes of one recipe.
 
     Returns:
-        eta, (draw, variant, subset); and hyper-parameter -> (draw,), of sd_recipe (draw, recipe).
+        eta, (draw, variant, subset), and hyper-parameter -> (draw,), or (draw, recipe) for
+        sd_recipe.
     """
     hyper = {
         "mu": rng.normal(-5.0, 2.0, draws),
@@ -234,10 +259,11 @@ def prior_draws(
 
 
 def log_prior(draws: Mapping[str, Floats]) -> Floats:
-    """(chain, draw): log density of the hyper-parameters and the subsets, up to a constant.
+    """Return the log prior density of the hyper-parameters and the subset effects, up to a
+    constant, (chain, draw).
 
-    What the hyper-parameters govern is left out: power-scaling asks whether the top of the
-    hierarchy decides.
+    Effects whose scale is a hyper-parameter are excluded, because power-scaling measures the
+    sensitivity to the priors at the top of the hierarchy.
 
     Args:
         draws: name -> (chain, draw, ...) of the posterior.
@@ -254,9 +280,10 @@ def log_prior(draws: Mapping[str, Floats]) -> Floats:
 
 
 def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floats:
-    """(draw,): of the data, up to a constant.
+    """Return the log likelihood of the data, up to a constant, (draw,).
 
     Args:
+        counts: the data.
         eta: (draw, variant, subset).
         sd_prompt: (draw,).
     """
@@ -275,6 +302,7 @@ def log_likelihood(counts: FamilyCounts, eta: Floats, sd_prompt: Floats) -> Floa
 
 
 def _zero_sum(values: Floats, axes: tuple[int, ...]) -> Floats:
+    """Subtract the mean along each axis in turn."""
     for axis in axes:
         values = values - values.mean(axis=axis, keepdims=True)
     return values

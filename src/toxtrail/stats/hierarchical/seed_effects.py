@@ -1,15 +1,16 @@
-"""Fine-tunes of one recipe: how far do they lie apart?
+"""Variation among fine-tunes of one recipe: the seed-to-seed level of the hierarchical model.
 
-Variants that name one recipe were made alike but for the seed. In the model of `pooled` they share
-an effect and deviate from it; g(v) is the recipe of v, or v itself if it names none that another
-one names too:
+Variants with the same recipe differ in their seeds only. In the hierarchical model (`model`) they
+share an effect and deviate from it; g(v) is the recipe of v, or v itself if no other variant has
+its recipe:
 
     variant[v] = sd_variant group[g(v)] + sd_recipe[r(v)] seed[v]
 
     group     ~ ZeroSumNormal(1)
-    seed      ~ Normal(0, 1), 0 for a variant of no recipe
-    sd_recipe ~ HalfNormal(0.5): log-odds. Our choice: half the scale of sd_variant, as seeds are
-                expected to matter less than recipes; three seeds say little, so it matters.
+    seed      ~ Normal(0, 1), 0 for a variant whose recipe no other has
+    sd_recipe ~ HalfNormal(0.5): log-odds. Our choice: half the scale of sd_variant, because seeds
+                are expected to have smaller effects than recipes. With as few as three seeds, this
+                prior is influential.
 """
 
 from __future__ import annotations
@@ -23,33 +24,34 @@ import numpy as np
 from toxtrail.stats.rates import Floats, Ints
 
 SCALE = 0.5
-"""Of the prior of sd_recipe, log-odds."""
+"""Scale of the half-normal prior of sd_recipe, log-odds."""
 
 
 class RecipeGroups(NamedTuple):
-    """Which variants are of one recipe."""
+    """Groups of variants that are fine-tunes of one recipe."""
 
     names: tuple[str, ...]
-    """Recipes that two variants or more are of."""
+    """Recipes of at least two variants."""
     of: Ints
-    """(variant,): place in `names`, -1 without one."""
+    """Index in `names` of each variant's recipe, (variant,); -1 for none of them."""
 
     @property
     def members(self) -> Ints:
-        """Places of the variants that are of a recipe."""
+        """Indices of the variants of these recipes, (member,)."""
         indices: Ints = np.flatnonzero(self.of >= 0)
         return indices
 
     @property
     def groups(self) -> Ints:
-        """(variant,): recipes first, then each variant of none by itself."""
+        """Number of each variant's group, (variant,): recipes first, then a separate group for each
+        other variant."""
         numbers = self.of.copy()
         numbers[numbers < 0] = len(self.names) + np.arange(int((numbers < 0).sum()))
         return numbers
 
     @property
     def coords(self) -> dict[str, Any]:
-        """Of the model's dimensions."""
+        """Coordinates of the dimensions that recipes add to the model."""
         return {
             "group": np.arange(int(self.groups.max()) + 1),
             "recipe": list(self.names),
@@ -58,7 +60,11 @@ class RecipeGroups(NamedTuple):
 
 
 def recipes_of(named: Sequence[str | None]) -> RecipeGroups | None:
-    """What variants say, in their order; None if no recipe is named twice."""
+    """Group variants by recipe; None if no recipe occurs twice.
+
+    Args:
+        named: recipe of each variant, in order; None for none.
+    """
     counts = Counter(name for name in named if name is not None)
     names = tuple(name for name, count in counts.items() if count > 1)
     if not names:
@@ -70,14 +76,17 @@ def recipes_of(named: Sequence[str | None]) -> RecipeGroups | None:
 
 
 def variant_effect(recipes: RecipeGroups, sd_variant: Any) -> Any:
-    """`variant` of this module's head, (variant,); inside a model with `recipes.coords`."""
+    """Define `variant` of the module docstring, (variant,).
+
+    It must be called within the context of a PyMC model with the dimensions of `recipes.coords`.
+    """
     import pymc as pm
 
     sd_recipe = pm.HalfNormal("sd_recipe", SCALE, dims="recipe")
     seed = pm.Normal("raw_seed", 0.0, 1.0, dims="seed")
     places = np.eye(len(recipes.of))[:, recipes.members]  # (variant, seed)
     apart = places @ (sd_recipe[recipes.of[recipes.members]] * seed)
-    if int(recipes.groups.max()) == 0:  # one recipe is the whole family: mu is its level
+    if int(recipes.groups.max()) == 0:  # all variants have one recipe: mu is its level
         return apart
     group = pm.ZeroSumNormal("raw_variant", 1.0, dims="group")
     return sd_variant * group[recipes.groups] + apart
@@ -86,10 +95,12 @@ def variant_effect(recipes: RecipeGroups, sd_variant: Any) -> Any:
 def prior_effect(
     recipes: RecipeGroups, sd_variant: Floats, rng: np.random.Generator
 ) -> tuple[Floats, Floats]:
-    """The same as the model believes it before any data.
+    """Sample the prior of `variant` in the module docstring.
 
     Args:
+        recipes: groups of variants that are fine-tunes of one recipe.
         sd_variant: (draw,).
+        rng: random generator.
 
     Returns:
         variant, (draw, variant), and sd_recipe, (draw, recipe).
@@ -107,9 +118,10 @@ def prior_effect(
 def recipe_means(
     recipes: RecipeGroups, eta: Floats, sd_recipe: Floats, seed: Floats
 ) -> list[Floats]:
-    """Of each recipe (draw, subset): the log-odds of a fine-tune that deviates by nothing.
+    """Return, for each recipe, the log-odds of a fine-tune without deviation, (draw, subset).
 
     Args:
+        recipes: groups of variants that are fine-tunes of one recipe.
         eta: (draw, variant, subset).
         sd_recipe: (draw, recipe).
         seed: (draw, member).
