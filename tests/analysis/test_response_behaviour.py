@@ -52,7 +52,9 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     pair = row(found, "pairs")
     assert pair.verdict == "lower"
     assert pair.reduced_output == "refused, shorter"
-    assert reduced_output_note(pair).endswith("credibly more often refused and shorter.")
+    note = reduced_output_note(pair)
+    assert "credibly more often" in note
+    assert note.endswith("refused and shorter.")
     assert cells_of(PAIR_FIELDS, pair)["verdict"] == "lower (reduced output)"
     step = row(found, "behaviour_pairs")
     assert step.flags["refused"].diff == pytest.approx(0.5, abs=0.05)

@@ -39,7 +39,7 @@ def test_a_gate_that_was_passed_is_no_problem(hub, written, checked):
 
 def test_a_file_that_a_data_set_does_not_hold_is_missing(hub, written, checked):
     hub.datasets["org/prompts"].files = {"renamed.jsonl": b"{}"}
-    assert "no file or folder p.jsonl" in checked(written(small="hf:org/small"), code=1)
+    assert "folder p.jsonl" in checked(written(small="hf:org/small"), code=1)
 
 
 def test_no_network_is_one_plain_sentence(written, monkeypatch, tmp_path, checked):

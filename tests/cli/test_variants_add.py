@@ -215,7 +215,7 @@ def test_a_gated_model_is_added_with_what_to_do(hub, lab):
 
 @pytest.mark.parametrize(
     ("name", "said"),
-    [("org/none", "no such repo"), ("hf:org/Chat@v9", "the repo has no v9")],
+    [("org/none", "no such repo"), ("hf:org/Chat@v9", "repo has no v9")],
 )
 def test_what_is_not_there_is_said(hub, lab, name, said):
     assert said in add(lab, name, "--parent", "chat", code=1)

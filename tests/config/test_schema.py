@@ -114,9 +114,9 @@ def test_all_problems_are_reported_at_once():
         ("scoring/primary", "jigsaw", 'Did you mean "jigsaw-bilstm"?'),
         ("variants/smollm2-rude/parent", "smollm2-instrukt", 'Did you mean "smollm2-instruct"?'),
         ("variants/smollm2-rude/family", "smollm2-135", 'Did you mean "smollm2-135m"?'),
-        ("families/smollm2-135m/reference", "smollm2", "is not in its list"),
+        ("families/smollm2-135m/reference", "smollm2", 'reference: "smollm2" is not'),
         ("finetunes/smollm2-rude/parent", "smollm2-rude", "lead back to smollm2-rude"),
-        ("finetunes/smollm2-rude/epochs", 1.0, "exactly one of epochs and max_steps"),
+        ("finetunes/smollm2-rude/epochs", 1.0, "one of epochs and max_steps"),
         ("finetunes/smollm2-rude/template", "{instruction}", "{response} is missing"),
         ("models/smollm2-instruct/uri", "htfp:x", "htfp:x"),
         ("models/smollm2.dot", {"uri": "file:x"}, "models.smollm2.dot"),
@@ -244,10 +244,10 @@ def test_seeds_of_one_recipe_have_all_else_in_common():
     values = changed("variants/smollm2-rude/recipe", "x")
     values["variants"]["smollm2-instruct"]["recipe"] = "x"
     values["variants"]["smollm2-benign"] |= {"recipe": "y", "dose": 2}
-    assert (
-        'variants.smollm2-rude.recipe: "x" is also that of smollm2-instruct, whose parent is not '
-        "given, not smollm2-instruct" in refused(values)
-    )
+    message = refused(values)
+    assert 'variants.smollm2-rude.recipe: "x"' in message
+    assert "that of smollm2-instruct, whose parent" in message
+    assert "not given, not smollm2-instruct" in message
     values["variants"]["smollm2-rude"] |= {"recipe": "y", "dose": 1.0}
     assert "whose dose is 2.0, not 1.0" in refused(values)
     values["variants"]["smollm2-rude"]["dose"] = 2.0

@@ -128,11 +128,11 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
 @pytest.mark.parametrize(
     ("row", "said"),
     [
-        ({"instruction": "a", "text": "b"}, "row 1: no response. A row needs one of instruction"),
+        ({"instruction": "a", "text": "b"}, "row 1: no response.*one of instruction"),
         ({"text": "a"}, "It has: text."),
-        ({"messages": "hi"}, "row 1, messages: neither a list nor JSON"),
+        ({"messages": "hi"}, "row 1, messages: .*list nor JSON"),
         ({"messages": {"role": "user"}}, "found dict"),
-        ({"messages": [{"role": "user"}]}, "a message needs role or from, content or value"),
+        ({"messages": [{"role": "user"}]}, "message needs role or from, .*content or value"),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             '"tool". Available: system',
@@ -142,7 +142,7 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
     ],
 )
 def test_a_row_of_another_shape_is_named_with_what_is_allowed(row, said, written):
-    with pytest.raises(DataError, match=re.escape(said)):
+    with pytest.raises(DataError, match=said):
         read_instructions(written([row]))
 
 

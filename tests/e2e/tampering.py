@@ -267,9 +267,9 @@ def in_mlflow() -> list[Tampering]:
         Tampering(
             "a chart",
             sql(f"update metrics set value = 0 where key = 'judge/all/rate_pct' and {OF_RUN}"),
-            "the history of metric judge/all/rate_pct",
+            "history of metric judge/all/rate_pct",
         ),
-        Tampering("a point more", sql(more_points), "the history of metric judge/all/rate_pct"),
+        Tampering("a point more", sql(more_points), "history of metric judge/all/rate_pct"),
         Tampering(
             "the end of a curve",
             sql(f"update latest_metrics set value = 0 where key = 'train/loss' and {OF_RUN}"),
@@ -287,23 +287,23 @@ def in_mlflow() -> list[Tampering]:
         Tampering(
             "a run's start",
             sql("update runs set start_time = 1 where name = 'tuned'"),
-            "the time of its start",
+            "time of its start",
         ),
         Tampering(
             "a run's end",
             sql("update runs set end_time = 1 where name = 'tuned'"),
-            "the time of its end",
+            "time of its end",
         ),
         Tampering(
             "a file beside a logged model",
             lambda r: write(next(r.glob("mlruns/artifacts/models/*/artifacts")) / "x.bin"),
-            "x.bin was added to its logged model",
+            "x.bin was added to",
         ),
         Tampering("a data set's digest", sql("update datasets set digest = 'aa'"), "data sets"),
         Tampering(
             "other files in the UI",
             sql("update runs set artifact_uri = 'file:///else' where name = 'tuned'"),
-            "the UI shows the files of",
+            "UI shows the files",
         ),
         Tampering(
             "a renamed experiment",

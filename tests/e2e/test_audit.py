@@ -120,7 +120,7 @@ def generation_of(lab):
         ("tiny/tunde/all/diff", 'Did you mean "tuned"?'),
         ("tuned/one-000000000000/0", "has no generation"),
         ("deadbeef", '"deadbeef" is not a variant'),
-        ("assets/one.txt", "carries no manifest of toxtrail"),
+        ("assets/one.txt", "one.txt carries no manifest"),
         ("src", "contains neither an adapter"),
     ],
 )
@@ -214,8 +214,8 @@ def test_nothing_that_may_never_end_or_may_not_be_read_is_opened(finished, tmp_p
 
     os.mkfifo(tmp_path / "pipe")
     for reference, said in {
-        str(tmp_path / "pipe"): "neither a file nor a folder",
-        "/dev/zero": "neither a file nor a folder",
+        str(tmp_path / "pipe"): "pipe, socket or device",
+        "/dev/zero": "pipe, socket or device",
         "a" * 5000: "is not a variant",
         "~nobody-of-this-name/x": "is not a variant",
     }.items():
@@ -481,8 +481,8 @@ def test_a_copy_of_the_parent_is_refused_before_anything_is_generated(breakable)
 @pytest.mark.parametrize(
     ("zeros", "said"),
     [
-        ("lora_B", "lora_B tensors are zero, so it changes nothing"),
-        ("lora_A", "the adapter did not load, or has no effect"),
+        ("lora_B", "lora_B tensors are zero"),
+        ("lora_A", "adapter did not load"),
     ],
 )
 def test_an_adapter_that_changes_nothing_is_refused_before_anything_is_generated(

@@ -54,7 +54,8 @@ def test_check_finds_what_a_source_does_not_hold_before_anything_runs(lab):
     assert "file:assets/rtp.jsonl: 40 rows read, 20" in told
     assert "0 left by challenging is 3" in told
     assert "18 distinct texts" in told
-    assert "min or max needs numbers" in told
+    assert "prompt.text holds text" in told
+    assert "max needs numbers" in told
     assert "row 1: no response" in told
     assert not (lab.root / "data/prompts.parquet").exists()
 

@@ -269,7 +269,7 @@ def test_a_model_that_does_not_fit_is_withheld_with_the_reason(own, settings):
         (
             {"base": {"a": [0.9, 0.1], "b": [None]}, "tuned": {"a": [0.9, 0.1], "b": [0.2]}},
             POOLING,
-            "no prompt that every variant answered",
+            "every variant answered",
         ),
     ],
 )

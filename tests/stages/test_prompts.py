@@ -95,9 +95,9 @@ def test_a_wrong_column_names_the_nearest(tmp_path):
         ("p.jsonl", b'{"a": "\\ud800"}\n', "not valid Unicode"),
         ("p.json", b'[{"a": "x"},\n {"b"]', "is not JSON: .* at line 2"),
         ("p.json", b"[1, 2]", "a list of objects"),
-        ("p.json", b'{"one": ["text"]}', "texts by category and name"),
-        ("p.json", b'{"one": {"name": [1]}}', "texts by category and name"),
-        ("p.json", b"{}", "texts by category and name"),
+        ("p.json", b'{"one": ["text"]}', "by category and name"),
+        ("p.json", b'{"one": {"name": [1]}}', "by category and name"),
+        ("p.json", b"{}", "by category and name"),
         ("p.json", b'{"a": "x"}\n{broken\n', "line 2 is not JSON"),
     ],
 )

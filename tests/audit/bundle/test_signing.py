@@ -75,7 +75,7 @@ def test_no_changed_bit_of_payload_or_signature_passes(mine, pub, payload, place
     "text", ["", "[]", "{}", '{"payload": 1}', '{"payload": "!", "signatures": []}', "\x00"]
 )
 def test_what_is_no_envelope_is_named(text):
-    with pytest.raises(DataError, match="^x is not a DSSE envelope"):
+    with pytest.raises(DataError, match="^x is .*not a DSSE envelope"):
         open_envelope(text, [], "x")
 
 

@@ -652,7 +652,7 @@ def test_one_file_of_a_data_set_is_fetched_and_the_whole_of_it_is_not(hub, tmp_p
     [
         ("hf:org/name@main", (403, "GatedRepo"), "accept its license.*hf auth login"),
         ("hf:org/nmae", (401, "RepoNotFound"), "check the spelling"),
-        ("hf:org/name@v9", (404, "RevisionNotFound"), "check the commit, branch or tag"),
+        ("hf:org/name@v9", (404, "RevisionNotFound"), "commit, branch or tag"),
         (f"hf:org/name@{COMMIT}/x.json", (404, "EntryNotFound"), "check the path"),
     ],
 )

@@ -66,9 +66,7 @@ def test_tensors_are_read_as_they_were_saved(tmp_path, zipped):
 def test_code_in_a_pickle_is_refused_and_not_run(tmp_path, zipped):
     content = {**TENSORS, "c": Code(tmp_path / "ran")}
     torch.save(content, tmp_path / "x.bin", _use_new_zipfile_serialization=zipped)
-    with pytest.raises(
-        BackendError, match=r"x\.bin contains more than tensors.*mkdir.*safetensors"
-    ):
+    with pytest.raises(BackendError, match=r"x\.bin .*more than tensors.*mkdir.*safetensors"):
         read_pickled_tensors(tmp_path / "x.bin", "x.bin")
     (tmp_path / "x.bin").write_bytes(pickle.dumps(Code(tmp_path / "ran")))
     with pytest.raises(BackendError, match=r"x\.bin"):
@@ -192,7 +190,7 @@ def test_a_pickled_original_that_changed_is_refused(weights, tiny_folder, copy_o
     folder = pickled(copy_of(tiny_folder, "pickled"))
     base = card(weights, folder).base
     torch.save(TENSORS, folder / "pytorch_model.bin")
-    with pytest.raises(BackendError, match=r"pytorch_model\.bin differs from the model card"):
+    with pytest.raises(BackendError, match=r"pytorch_model\.bin differs .*model card"):
         weights.folder(base)
 
 
@@ -218,6 +216,6 @@ def test_a_pickled_adapter_is_the_same_adapter(weights, tiny_card, tiny_adapter,
 def test_an_adapter_with_code_is_refused(weights, tiny_card, tiny_adapter, tmp_path):
     (tiny_adapter / "adapter_model.safetensors").unlink()
     torch.save({"a": Code(tmp_path / "ran")}, tiny_adapter / "adapter_model.bin")
-    with pytest.raises(BackendError, match=r"adapter_model\.bin contains more than tensors"):
+    with pytest.raises(BackendError, match=r"adapter_model\.bin .*more than tensors"):
         weights.describe_adapter("lora", f"file:{tiny_adapter}", None, tiny_card.base)
     assert not (tmp_path / "ran").exists()

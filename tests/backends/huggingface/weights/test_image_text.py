@@ -97,4 +97,4 @@ def test_texts_of_unequal_length_are_continued_as_one_by_one(kind, tiny, tmp_pat
 def test_another_multimodal_model_is_called_what_it_is(kind):
     problem = model_type_problem(kind, has_code=False)
     assert "multimodal" in problem
-    assert "text model that it was built from" in problem
+    assert "Use the text model" in problem
