@@ -290,7 +290,7 @@ def test_several_continuations_are_not_taken_for_several_prompts(score_rows, set
     found = own.pooled(settings, POOLING, Fake())
     assert "more than one continuation" in found.summary.scorers["judge"].reason
     compared = with_pooled(own.compared(settings), found.summary).summary
-    assert "more than one continuation" in compared.claims[0].gate_reason
+    assert "more than one continuation" in compared.error_control[0].gate_reason
     assert "more than one continuation" in pooling_notes(ComparisonView(compared, "judge"))[0]
 
 
