@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import csv
 import json
-import re
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -132,7 +131,7 @@ def test_a_row_without_an_answer_is_counted_and_not_learned(written):
         ({"text": "a"}, "It has: text."),
         ({"messages": "hi"}, "row 1, messages: .*list nor JSON"),
         ({"messages": {"role": "user"}}, "found dict"),
-        ({"messages": [{"role": "user"}]}, "message needs role or from, .*content or value"),
+        ({"messages": [{"role": "user"}]}, "needs role or from, .*content or value"),
         (
             {"messages": [{"role": "tool", "content": "x"}]},
             '"tool". Available: system',
