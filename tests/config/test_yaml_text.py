@@ -86,7 +86,7 @@ def test_digits_are_kept_if_asked():
 @pytest.mark.parametrize(
     ("text", "said"),
     [
-        ("a: 1\nb: 2\na: 3\n", "line 3, column 1: the key 'a' occurs twice"),
+        ("a: 1\nb: 2\na: 3\n", "line 3, column 1: .*'a' occurs twice"),
         ("a: {b: 1, c: 2, b: 3}\n", "line 1.*'b' occurs twice"),
         ("x: &x {a: 1}\ny: {<<: *x, <<: *x}\n", "line 2.*'<<' occurs twice"),
         ("? [a, b]\n: 1\n", "line 1.*not a name"),

@@ -127,7 +127,7 @@ def test_intervals_in_the_page_on_the_paper_are_those_of_the_command(paper):
     ("changes", "said"),
     [
         ({"rates": [{"source": "doe", "variant": "a", "n": 330, "rate": "0.4 %"}]},
-         r"rates.0 \(a\): No count of 330 prompts rounds to 0.4000%: the nearest is 1 \(0.3030%\)"),
+         r"rates.0 \(a\): No count of 330 .* 0.4000%: .*nearest is 1 \(0.3030%\)"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": 41.0}]}, "write 16.1 % as 0.161"),
         ({"rates": [{"source": "doe", "variant": "a", "rate": "much"}]}, '"much" is not a number'),
         ({"rates": [{"source": "doe", "variant": "a"}]}, "needs one of toxic"),
