@@ -17,7 +17,7 @@ from itertools import product
 import numpy as np
 from scipy import stats
 
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.power import joint_probabilities, phi_bounds
 
 BASES = (0.005, 0.02, 0.05, 0.125, 0.3)
@@ -35,7 +35,7 @@ def chances(base: float, step: float, phi: float) -> tuple[float, float, float, 
 @lru_cache(maxsize=200_000)
 def interval(n10: float, n01: float, n: float) -> tuple[float, float]:
     """Return the interval, which does not depend on how the concordant prompts are divided."""
-    return PairedPosterior(Table(n - n10 - n01, n10, n01, 0.0), PRIOR).interval(LEVEL)
+    return PairedPosterior(PairTable(n - n10 - n01, n10, n01, 0.0), PRIOR).interval(LEVEL)
 
 
 def enumerated(n: int, p10: float, p01: float) -> tuple[float, float]:
@@ -82,7 +82,7 @@ def simulated(
     ratio = (b / (1 - b)) / (a / (1 - a))
     found = {"difference": 0.0, "odds": 0.0, "calls": 0.0, "newcombe": 0.0, "mid-p": 0.0}
     for table in drawn:
-        own = PairedPosterior(Table(*map(float, table)), PRIOR)
+        own = PairedPosterior(PairTable(*map(float, table)), PRIOR)
         lo, hi = own.interval(LEVEL)
         found["difference"] += lo <= b - a <= hi
         found["calls"] += lo > 0 or hi < 0

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy.special import betaincc, expit
 
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.selection_correction import simultaneous_level
 
 PRIOR, LEVEL, PROMPT_SD = 0.5, 0.95, 2.0
@@ -83,7 +83,7 @@ def simulated(
         rows = np.flatnonzero(np.isfinite(kept.max(axis=1)))
         places = rows, chosen[rows]
         tables = (
-            Table(0.0, float(b), float(a), float(n - a - b))
+            PairTable(0.0, float(b), float(a), float(n - a - b))
             for a, b in zip(n01[places], n10[places], strict=True)
         )
         claims = observed[places]

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.power import joint_probabilities
 from toxtrail.stats.published_counts import (
     AnalysisSettings,
@@ -64,7 +64,7 @@ def shares(n: int, rates: tuple[float, float], runs: int) -> dict[str, float]:
 def labels_decide(n: int, counts: tuple[int, int, int]) -> bool:
     """Return whether the paired model excludes 0 on the true table: P(theta < 1/2) is extreme."""
     a, b, both = counts
-    table = Table(*map(float, (both, a - both, b - both, n - a - b + both)))
+    table = PairTable(*map(float, (both, a - both, b - both, n - a - b + both)))
     return not 0.025 <= PairedPosterior(table, 0.5).probability_higher <= 0.975
 
 

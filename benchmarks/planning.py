@@ -14,7 +14,7 @@ import argparse
 import numpy as np
 from scipy.special import betaincc
 
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.power import (
     VerdictRule,
     detectable_difference,
@@ -116,10 +116,12 @@ def print_widths() -> None:
     """Print the mean width for the stated number of prompts for +-2 points."""
     rng = np.random.default_rng(2)
     for table in TABLES:
-        n = prompts_for_width(Table(*map(float, table)), USUAL, 0.04)
+        n = prompts_for_width(PairTable(*map(float, table)), USUAL, 0.04)
         widths = []
         for drawn in rng.multinomial(n, np.array(table) / sum(table), size=200):
-            lo, hi = PairedPosterior(Table(*map(float, drawn)), USUAL.prior).interval(USUAL.level)
+            lo, hi = PairedPosterior(PairTable(*map(float, drawn)), USUAL.prior).interval(
+                USUAL.level
+            )
             widths.append(hi - lo)
         print(f"| {table[2]} v {table[1]} of {sum(table)} | {n:,} | {50 * np.mean(widths):.2f} |")
 

@@ -11,7 +11,7 @@ import pytest
 
 from toxtrail.analysis import paired_rows
 from toxtrail.analysis.comparison import comparison_tables, with_pooled
-from toxtrail.cli._compare_output import LoadedComparison, Selection, print_comparisons
+from toxtrail.cli._compare_output import ComparisonOptions, LoadedComparison, print_comparisons
 from toxtrail.pipeline import manifest_of
 from toxtrail.records import columns, results
 from toxtrail.records.columns import columns_of, doc_lines
@@ -57,7 +57,7 @@ def test_a_column_reaches_every_file_and_page(
     summary = store.read_results(ComparisonSummary, folder)
     assert [row.n_discordant for row in summary.pairs] == [7, 7]
     item = LoadedComparison(summary, "c")
-    print_comparisons([item], Selection(None, None), "csv", None, hdi=False)
+    print_comparisons([item], ComparisonOptions(None, None), "csv", None, hdi=False)
     printed = csv.DictReader(capsys.readouterr().out.splitlines())
     assert [row["n_discordant"] for row in printed] == ["7", "7"]
     line = "| `n_discordant` | prompts toxic for exactly one of the two |"

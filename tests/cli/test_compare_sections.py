@@ -11,8 +11,8 @@ from toxtrail.analysis.comparison import with_pooled
 from toxtrail.analysis.half_width import half_width_rows
 from toxtrail.cli._compare_output import (
     SECTIONS,
+    ComparisonOptions,
     LoadedComparison,
-    Selection,
     print_comparisons,
 )
 from toxtrail.errors import ConfigError
@@ -33,7 +33,7 @@ def summary(score_rows, measured, settings):
 def printed(summary, capsys, monkeypatch, sections=None):
     monkeypatch.setenv("COLUMNS", "140")
     item = LoadedComparison(summary, "results/comparisons/f")
-    print_comparisons([item], Selection(None, None), "text", sections, False)
+    print_comparisons([item], ComparisonOptions(None, None), "text", sections, False)
     return capsys.readouterr().out
 
 
@@ -95,28 +95,30 @@ def as_json(item, selection, capsys):
 
 def test_scorer_and_subset_choose_rows_of_every_table(two_scorers, capsys):
     item = LoadedComparison(two_scorers, "x")
-    assert as_json(item, Selection(None, None), capsys) == to_json(two_scorers)
-    part = as_json(item, Selection("second", "b"), capsys)
+    assert as_json(item, ComparisonOptions(None, None), capsys) == to_json(two_scorers)
+    part = as_json(item, ComparisonOptions("second", "b"), capsys)
     for name in ("rates", "pairs"):
         assert {(row["scorer"], row["subset"]) for row in part[name]} == {("second", "b")}
     assert {row["subset"] for row in part["behaviour"]} == {"b"}
     assert part["variants"] == to_json(two_scorers)["variants"]
-    by_default = Selection(None, "a").pairs(two_scorers)
+    by_default = ComparisonOptions(None, "a").pairs(two_scorers)
     assert [(row.scorer, row.subset) for row in by_default] == [("judge", "a")]
-    assert len(Selection("every", "every").pairs(two_scorers)) == len(two_scorers.pairs) == 6
+    assert (
+        len(ComparisonOptions("every", "every").pairs(two_scorers)) == len(two_scorers.pairs) == 6
+    )
     with pytest.raises(ConfigError, match='"c"'):
-        Selection(None, "c").pairs(two_scorers)
+        ComparisonOptions(None, "c").pairs(two_scorers)
     with pytest.raises(ConfigError, match='"third"'):
-        Selection("third", None).pairs(two_scorers)
+        ComparisonOptions("third", None).pairs(two_scorers)
 
 
 def test_csv_and_json_have_the_columns_of_an_option(two_scorers, capsys):
     rows = half_width_rows(two_scorers.pairs, 0.05, 0.5)
     item = LoadedComparison(two_scorers, "x", half_width=0.05, half_widths=rows)
-    values = as_json(item, Selection(None, None), capsys)
+    values = as_json(item, ComparisonOptions(None, None), capsys)
     assert values["precision"] == 0.05
     assert [row["n_for_precision"] for row in values["pairs"]] == [r.n_for_precision for r in rows]
-    print_comparisons([item], Selection(None, "b"), "csv", None, False)
+    print_comparisons([item], ComparisonOptions(None, "b"), "csv", None, False)
     header, row = capsys.readouterr().out.splitlines()
     assert header.split(",") == ["family", *values["pairs"][0]]
     assert row.startswith("f,base,tuned,parent,judge,b,")
@@ -125,7 +127,7 @@ def test_csv_and_json_have_the_columns_of_an_option(two_scorers, capsys):
 def test_tables_on_request_have_a_column_for_the_scorer_if_there_are_several(two_scorers, capsys):
     item = LoadedComparison(two_scorers, "x")
     for scorer, rows in (("every", 2), ("judge", 1)):
-        print_comparisons([item], Selection(scorer, "a"), "text", ["notes"], True)
+        print_comparisons([item], ComparisonOptions(scorer, "a"), "text", ["notes"], True)
         table = capsys.readouterr().out.split("95% intervals")[-1].splitlines()
         assert any("scorer" in line for line in table) == (scorer == "every")
         assert sum("base (parent)" in line for line in table) == rows

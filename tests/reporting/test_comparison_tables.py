@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from toxtrail.cli._compare_output import SECTIONS as CLI_SECTIONS
-from toxtrail.cli._compare_output import LoadedComparison, Selection, print_comparisons
+from toxtrail.cli._compare_output import ComparisonOptions, LoadedComparison, print_comparisons
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import BaseWeights, InputFile, ModelIdentity
 from toxtrail.records.results import Comparability
@@ -62,7 +62,7 @@ def summary(score_rows, settings, measured):
 
 def terminal(summary, capsys):
     item = LoadedComparison(summary, "a test")
-    print_comparisons([item], Selection(None, None), "text", SECTIONS, False)
+    print_comparisons([item], ComparisonOptions(None, None), "text", SECTIONS, False)
     return capsys.readouterr().out
 
 

@@ -10,8 +10,8 @@ from measured_families import cells_of
 from toxtrail.cli import _output
 from toxtrail.cli._compare_output import (
     SECTIONS,
+    ComparisonOptions,
     LoadedComparison,
-    Selection,
     print_comparisons,
 )
 from toxtrail.reporting.comparison_tables import RATE_FIELDS, rate_matrix
@@ -204,7 +204,7 @@ def test_a_narrow_terminal_keeps_the_decision_about_practical_equivalence(
 ):
     monkeypatch.setattr(_output, "terminal_width", lambda: width)
     item = LoadedComparison(summary, "a test")
-    print_comparisons([item], Selection(None, None), "text", SECTIONS, False)
+    print_comparisons([item], ComparisonOptions(None, None), "text", SECTIONS, False)
     printed = capsys.readouterr().out
     table = printed[printed.index("Differences, paired") :]
     heads = next(line for line in table.splitlines() if "variant" in line)

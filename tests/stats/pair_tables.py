@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from toxtrail.stats.paired_differences import Pairs
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 
 
 def labels(table):
@@ -25,4 +25,4 @@ def pairs(*tables, weights=None):
 
 
 def posterior(*table, prior=0.5):
-    return PairedPosterior(Table(*map(float, table)), prior)
+    return PairedPosterior(PairTable(*map(float, table)), prior)

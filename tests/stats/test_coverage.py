@@ -12,7 +12,7 @@ from interval_coverage import chances, enumerated, mid_p, simulated
 from scipy.stats import beta
 
 from toxtrail.stats.paired_differences import Pairs, mean_posterior, pair_posterior
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.rate_posterior import rate_posterior
 
 RUNS = 250
@@ -60,7 +60,7 @@ def test_several_subsets_cost_no_power():
     _, p10, p01, _ = chances(0.005, 0.01, 0.37)
     rng, found = np.random.default_rng(2), []
     for _, n10, n01, _ in rng.multinomial(800, [0.0, p10, p01, 1 - p10 - p01], 4000):
-        ours = PairedPosterior(Table(0.0, float(n10), float(n01), 1.0), 0.5).probability_higher
+        ours = PairedPosterior(PairTable(0.0, float(n10), float(n01), 1.0), 0.5).probability_higher
         found.append((ours > 0.975, mid_p(n10, n01) < 0.05 and n01 > n10))
     ours, theirs = np.mean(found, axis=0)
     assert ours >= theirs

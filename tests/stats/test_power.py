@@ -16,7 +16,7 @@ from scipy.stats import binom
 from toxtrail.cli import cli
 from toxtrail.errors import ConfigError
 from toxtrail.stats.paired_differences import Pairs, direction, pair_posterior
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.power import (
     MANY,
     JointProbabilities,
@@ -76,7 +76,7 @@ def test_power_is_the_sum_over_all_tables_of_the_verdicts_of_their_intervals(n, 
     whole = 0.0
     for discordant in range(n + 1):
         for n01 in range(discordant + 1):
-            counts = Table(0.0, float(discordant - n01), float(n01), float(n - discordant))
+            counts = PairTable(0.0, float(discordant - n01), float(n01), float(n - discordant))
             chance = binom.pmf(discordant, n, table.discordant) * binom.pmf(n01, discordant, share)
             if chance > 1e-9 and discordant:
                 own = PairedPosterior(counts, prior).probability_higher
@@ -200,18 +200,18 @@ def test_an_unreachable_assurance_says_so():
 )  # fmt: skip
 def test_a_width_is_reached_with_the_prompts_that_were_named(table, prompts):
     """On average over experiments of that size whose true shares are the observed ones."""
-    counts = Table(*map(float, table))
+    counts = PairTable(*map(float, table))
     needed = prompts_for_width(counts, USUAL, 0.04)
     assert needed == pytest.approx(prompts, abs=2)
     rng, widths = np.random.default_rng(2), []
     for drawn in rng.multinomial(needed, np.array(table) / sum(table), size=12):
-        lo, hi = PairedPosterior(Table(*map(float, drawn)), 0.5).interval(0.95)
+        lo, hi = PairedPosterior(PairTable(*map(float, drawn)), 0.5).interval(0.95)
         widths.append(hi - lo)
     assert np.mean(widths) == pytest.approx(0.04, rel=0.05)
 
 
 def test_a_width_beyond_every_number_that_is_computed_follows_the_root():
-    counts = Table(450.0, 10.0, 20.0, 0.0)
+    counts = PairTable(450.0, 10.0, 20.0, 0.0)
     close, closer = (prompts_for_width(counts, USUAL, width) for width in (2e-4, 1e-5))
     assert closer == pytest.approx(400 * close, rel=0.01)
     assert prompts_for_width(counts, USUAL, 1.999) == 1

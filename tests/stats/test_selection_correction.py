@@ -9,7 +9,7 @@ from scipy.special import betaincc, expit
 
 from toxtrail.stats.bayesian_bootstrap import weighted_mean
 from toxtrail.stats.highest_density import highest_density
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.selection_correction import (
     expected_by_chance,
     expected_wrong_signs,
@@ -45,7 +45,7 @@ def test_no_variant_is_named_in_more_than_a_twentieth_of_families_without_effect
 
 @pytest.mark.parametrize("table", [(3, 0, 2, 100), (5, 4, 9, 14), (0, 0, 0, 32), (9, 60, 3, 400)])
 def test_the_highest_density_interval_is_the_shortest_that_holds_its_mass(table):
-    own = PairedPosterior(Table(*map(float, table)), 0.5)
+    own = PairedPosterior(PairTable(*map(float, table)), 0.5)
     dense, equal = highest_density(own, 0.95), own.interval(0.95)
     assert own.cdf(dense.hi) - own.cdf(dense.lo) == pytest.approx(0.95, abs=1e-3)
     assert dense.hi - dense.lo <= equal.hi - equal.lo
@@ -65,7 +65,7 @@ def own_quantile(own, mass):
 
 
 def test_exchanging_the_variants_mirrors_the_highest_density_interval():
-    own = PairedPosterior(Table(5.0, 4.0, 9.0, 14.0), 0.5)
+    own = PairedPosterior(PairTable(5.0, 4.0, 9.0, 14.0), 0.5)
     lo, hi = highest_density(own, 0.9)
     assert highest_density(own.mirrored, 0.9) == (-hi, -lo)
 

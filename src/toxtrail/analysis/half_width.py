@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from toxtrail.records.results import PairRow
-from toxtrail.stats.paired_posterior import Table
+from toxtrail.stats.paired_posterior import PairTable
 from toxtrail.stats.power import VerdictRule, prompts_by_spread, prompts_for_width
 
 
@@ -41,7 +41,7 @@ def _needed_prompts(pair: PairRow, width: float, target_width: float, prior: flo
     if pair.k > 1:
         return prompts_by_spread(pair.n, width, target_width)
     effect = pair.design_effect or 1.0
-    table = Table(*(getattr(pair, name) / effect for name in Table._fields))
+    table = PairTable(*(getattr(pair, name) / effect for name in PairTable._fields))
     needed = math.ceil(
         prompts_for_width(table, VerdictRule(prior, pair.level), target_width) * effect
     )

@@ -94,7 +94,7 @@ class PairedFractions(NamedTuple):
     """Prompt -> cluster, for prompts that have one."""
 
 
-class View(NamedTuple):
+class PairView(NamedTuple):
     """Data of one variant pair by one scorer: a subset, or all."""
 
     parts: Sequence[PairedFractions]
@@ -157,7 +157,7 @@ def pair_rows(
         parts = {s: _paired(a, b, config) for s, (a, b) in cells.items()}
         steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
         views = {
-            name: View(
+            name: PairView(
                 [parts[s] for s in view_subsets],
                 [share[s] for s in view_subsets] if name == ALL else [1.0],
                 [steps[s] for s in view_subsets],
@@ -236,7 +236,7 @@ def _unpaired_row(
     edge: VariantPair,
     scorer: str,
     subset: str,
-    view: View,
+    view: PairView,
     region: float,
     among: int,
     config: PosteriorConfig,
@@ -283,7 +283,7 @@ def _unpaired_row(
 def _with_difference(
     row: PairRow,
     edge: VariantPair,
-    view: View,
+    view: PairView,
     pairs: Pairs,
     draws: PairDraws,
     config: PosteriorConfig,
@@ -380,7 +380,7 @@ def _sensitivity(posterior: PairedPosterior | WeightedMean) -> Sensitivity | Non
     return power_scaling(*(column.reshape(-1, STORED_CHAINS).T for column in columns))
 
 
-def _sign_is_stable(view: View, config: PosteriorConfig) -> bool:
+def _sign_is_stable(view: PairView, config: PosteriorConfig) -> bool:
     """Return whether no threshold reverses the verdict."""
     parts = (pair_posterior(view.at(threshold), config.prior) for threshold in STABILITY_THRESHOLDS)
     return sign_is_stable(
@@ -412,7 +412,7 @@ def _resolution(
     return least, needed and math.ceil(needed * pairs.counted.design_effect)
 
 
-def _means(view: View, level: float) -> list[MeanEstimate]:
+def _means(view: PairView, level: float) -> list[MeanEstimate]:
     """Return the differences of the mean score, and of the highest score of a prompt."""
     values = [
         [steps[np.isfinite(steps[:, column]), column] for steps in view.means] for column in (0, 1)
@@ -422,7 +422,7 @@ def _means(view: View, level: float) -> list[MeanEstimate]:
     ]
 
 
-def _any_toxic_difference(view: View, config: PosteriorConfig) -> MeanEstimate:
+def _any_toxic_difference(view: PairView, config: PosteriorConfig) -> MeanEstimate:
     """Return the difference of toxicity probabilities: of prompts with at least one toxic
     continuation."""
     pairs = view.any_toxic

@@ -30,7 +30,7 @@ from toxtrail.records.results import (
     WithheldRow,
 )
 from toxtrail.stats.hierarchical import model as hierarchical_model
-from toxtrail.stats.hierarchical.checks import Check, predictive_checks, replicated
+from toxtrail.stats.hierarchical.checks import PredictiveCheck, predictive_checks, replicated
 from toxtrail.stats.hierarchical.model import FamilyCounts
 from toxtrail.stats.hierarchical.seed_effects import RecipeGroups, recipes_of
 from toxtrail.stats.prior_sensitivity import Sensitivity, power_scaling
@@ -68,7 +68,7 @@ class PooledEstimate(NamedTuple):
     """Name -> (chain, draw)."""
     diagnostics: Diagnostics
     effort: SamplerSettings
-    checks: Sequence[Check]
+    checks: Sequence[PredictiveCheck]
     dropped: int
     """Number of prompts without a score for every variant."""
     sensitivity: Mapping[str, Sensitivity]
@@ -377,7 +377,7 @@ def _misfit_reasons(
     return problems
 
 
-def _describe_check(check: Check, variants: Sequence[str], names: Sequence[str]) -> str:
+def _describe_check(check: PredictiveCheck, variants: Sequence[str], names: Sequence[str]) -> str:
     if check.variant is None or check.subset is None:
         return f"prompts are {check.statistic}"
     return f"prompts of {names[check.subset]} are toxic for {variants[check.variant]}"

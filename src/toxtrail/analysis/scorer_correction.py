@@ -21,7 +21,12 @@ from toxtrail.config.schema import AccuracyValue, PosteriorConfig, ScorerAccurac
 from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
 from toxtrail.records.results import LabelRow, PairRow, RateRow, VariantSummary
-from toxtrail.stats.prediction_powered import Corrected, Stratum, labelled_difference, labelled_rate
+from toxtrail.stats.prediction_powered import (
+    LabelCorrected,
+    Stratum,
+    labelled_difference,
+    labelled_rate,
+)
 from toxtrail.stats.rates import Floats, at_threshold, content_rng
 from toxtrail.stats.scorer_error import (
     Proportion,
@@ -262,7 +267,7 @@ def _clustered(table: ScoreTable) -> bool:
     return any(cell.clusters for cell in table.values())
 
 
-def _unknown(strata: Sequence[Stratum], level: float) -> Corrected | None:
+def _unknown(strata: Sequence[Stratum], level: float) -> LabelCorrected | None:
     """Return empty columns for prompts with clusters: `prediction_powered` treats labelled prompts
     as independent, so its interval would be too narrow."""
 
@@ -298,7 +303,7 @@ def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Wor
 
 def _summarised(
     strata: Sequence[Stratum],
-    estimate: Callable[[Sequence[Stratum], float], Corrected | None],
+    estimate: Callable[[Sequence[Stratum], float], LabelCorrected | None],
     config: PosteriorConfig,
 ) -> CorrectedEstimate:
     labels = sum(stratum.labelled.size for stratum in strata)

@@ -54,7 +54,7 @@ REPORTED_THRESHOLDS = (0.3, 0.5, 0.7, 0.9)
 """Thresholds of the sweep that are in the table of rates too."""
 
 
-class View(NamedTuple):
+class VariantView(NamedTuple):
     """Data of a subset, or of all, by one scorer."""
 
     cells: Sequence[SubsetScores]
@@ -154,16 +154,16 @@ def estimate_variant_rates(
     )
 
 
-def views_of(table: ScoreTable, level: float) -> dict[tuple[str, str], View]:
+def views_of(table: ScoreTable, level: float) -> dict[tuple[str, str], VariantView]:
     """Return (scorer, ALL or subset) -> view; scorers and subsets by name, all subsets first."""
     views = {}
     for scorer in scorers(table):
         share = weights(table, scorer)
         whole = [table[scorer, s] for s in share]
-        views[scorer, ALL] = View(whole, list(share.values()), _clusters(whole, level))
+        views[scorer, ALL] = VariantView(whole, list(share.values()), _clusters(whole, level))
         for subset in share:
             cells = [table[scorer, subset]]
-            views[scorer, subset] = View(cells, [1.0], _clusters(cells, level))
+            views[scorer, subset] = VariantView(cells, [1.0], _clusters(cells, level))
     return views
 
 
@@ -200,7 +200,7 @@ def measured_conditions(
     return Comparability(fingerprint=fingerprint(fields), fields=fields)
 
 
-def _draws(view: View, config: PosteriorConfig) -> Floats | None:
+def _draws(view: VariantView, config: PosteriorConfig) -> Floats | None:
     """Return (draw,) of the rate, for ArviZ; None if nothing was scored."""
     if not view.scored:
         return None
@@ -213,7 +213,7 @@ def _row(
     variant: VariantIdentity,
     scorer: str,
     subset: str,
-    view: View,
+    view: VariantView,
     draws: Floats | None,
     at_thresholds: Mapping[float, float | None],
     weight: float,
@@ -287,7 +287,7 @@ class RateEstimate(NamedTuple):
     hi: float | None
 
 
-def _rate(view: View, labels: Sequence[Floats], config: PosteriorConfig) -> RateEstimate:
+def _rate(view: VariantView, labels: Sequence[Floats], config: PosteriorConfig) -> RateEstimate:
     if not view.scored:
         return RateEstimate(None, None, None, None)
     posterior = rate_posterior(labels, view.weights, config.prior, view.clusters)
@@ -296,7 +296,7 @@ def _rate(view: View, labels: Sequence[Floats], config: PosteriorConfig) -> Rate
     return RateEstimate(rate, posterior.moments()[0], *interval)
 
 
-def _means(view: View, level: float) -> list[MeanEstimate]:
+def _means(view: VariantView, level: float) -> list[MeanEstimate]:
     """Return the means of the mean score, and of the highest score of a prompt: the columns of
     `score_values`."""
     values = [cell.score_values() for cell in view.cells]

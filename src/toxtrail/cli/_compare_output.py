@@ -43,7 +43,7 @@ class LoadedComparison(NamedTuple):
     published: Sequence[Mapping[str, Any]] | None = None
 
 
-class Selection(NamedTuple):
+class ComparisonOptions(NamedTuple):
     """The values of --scorer and --subset."""
 
     scorer: str | None
@@ -95,7 +95,7 @@ class Selection(NamedTuple):
         ]
 
 
-def _to_json(item: LoadedComparison, selection: Selection) -> dict[str, Any]:
+def _to_json(item: LoadedComparison, selection: ComparisonOptions) -> dict[str, Any]:
     """Return the comparison with the rows that --scorer and --subset select; all without them."""
     from toxtrail.records.columns import to_json
 
@@ -125,7 +125,7 @@ def _to_json(item: LoadedComparison, selection: Selection) -> dict[str, Any]:
     }
 
 
-def _csv_rows(item: LoadedComparison, selection: Selection) -> list[dict[str, Any]]:
+def _csv_rows(item: LoadedComparison, selection: ComparisonOptions) -> list[dict[str, Any]]:
     """Return a row for each difference, all columns, sorted like the table."""
     from toxtrail.reporting.comparison_view import sort_pairs
 
@@ -160,7 +160,7 @@ def _pair_json(row: HalfWidthRow | BestRow) -> dict[str, Any]:
 
 def _print_comparison(
     item: LoadedComparison,
-    selection: Selection,
+    selection: ComparisonOptions,
     form: OutputFormat,
     sections: Sequence[str] | None,
 ) -> None:
@@ -224,7 +224,7 @@ def _print_brief(view: ComparisonView, source: str) -> None:
 
 
 def _print_optional_tables(
-    item: LoadedComparison, selection: Selection, hdi: bool, form: OutputFormat
+    item: LoadedComparison, selection: ComparisonOptions, hdi: bool, form: OutputFormat
 ) -> None:
     """Print the tables that --half-width, --hdi, --best and --published add."""
     from toxtrail.reporting.optional_tables import best_table, half_width_table, hdi_table
@@ -258,7 +258,7 @@ def _print_best(table: Table, summary: ComparisonSummary) -> None:
 
 def print_comparisons(
     comparisons: Sequence[LoadedComparison],
-    selection: Selection,
+    selection: ComparisonOptions,
     form: OutputFormat,
     sections: Sequence[str] | None,
     hdi: bool,

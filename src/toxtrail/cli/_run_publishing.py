@@ -10,10 +10,10 @@ from toxtrail.errors import BackendError
 from toxtrail.experiment import Experiment
 
 if TYPE_CHECKING:
-    from toxtrail.audit.status.publication import Publication
+    from toxtrail.audit.status.publication import PublicationState
 
 
-def publication_of(experiment: Experiment) -> Publication:
+def publication_of(experiment: Experiment) -> PublicationState:
     """Return which tracked results the store has."""
     from toxtrail.audit.status.publication import publication
 

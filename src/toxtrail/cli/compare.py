@@ -9,7 +9,12 @@ from typing import TYPE_CHECKING
 import click
 
 from toxtrail import results
-from toxtrail.cli._compare_output import SECTIONS, LoadedComparison, Selection, print_comparisons
+from toxtrail.cli._compare_output import (
+    SECTIONS,
+    ComparisonOptions,
+    LoadedComparison,
+    print_comparisons,
+)
 from toxtrail.cli._options import Number
 from toxtrail.cli._output import OutputFormat, format_options
 from toxtrail.console import echo
@@ -132,7 +137,7 @@ def compare(
     )
     if half_width is not None:
         comparisons = [_with_half_width(item, half_width) for item in comparisons]
-    selection = Selection(scorer, subset)
+    selection = ComparisonOptions(scorer, subset)
     if best:
         comparisons = [_with_best(experiment, item, selection) for item in comparisons]
     if published:
@@ -290,7 +295,7 @@ def _with_half_width(item: LoadedComparison, half_width: float) -> LoadedCompari
 
 
 def _with_best(
-    experiment: Experiment, item: LoadedComparison, selection: Selection
+    experiment: Experiment, item: LoadedComparison, selection: ComparisonOptions
 ) -> LoadedComparison:
     """Add BEST of each selected pair to a family's comparison."""
     from toxtrail.analysis.best_test import best_rows
@@ -314,7 +319,7 @@ def _with_best(
 
 
 def _with_published(
-    path: Path, comparisons: Sequence[LoadedComparison], selection: Selection
+    path: Path, comparisons: Sequence[LoadedComparison], selection: ComparisonOptions
 ) -> list[LoadedComparison]:
     """Add to each comparison the published numbers of its variants.
 

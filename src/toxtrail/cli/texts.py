@@ -186,7 +186,7 @@ def compare(
       toxtrail texts compare base.eval tuned.eval --params params.yaml --scorer detoxify --json
     """
     from toxtrail.analysis.score_table import ALL
-    from toxtrail.cli._compare_output import LoadedComparison, Selection, print_comparisons
+    from toxtrail.cli._compare_output import ComparisonOptions, LoadedComparison, print_comparisons
     from toxtrail.cli._texts_compare import TextsFile, compare_files
     from toxtrail.cli.compare import sections_to_print
     from toxtrail.datasets.generated_texts import read_generated_texts
@@ -203,7 +203,7 @@ def compare(
         print_json({**to_json(summary), "notes": notes})
         return
     item = LoadedComparison(summary, " and ".join(labels))
-    print_comparisons([item], Selection(scorer, ALL), form or "text", sections, hdi=False)
+    print_comparisons([item], ComparisonOptions(scorer, ALL), form or "text", sections, hdi=False)
     for line in notes:
         echo(line, err=form is not None)
 

@@ -20,7 +20,7 @@ from toxtrail.text_escaping import escape_control_chars
 if TYPE_CHECKING:
     from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, Proposal
     from toxtrail.backends.assets.hub_info import HubClient
-    from toxtrail.backends.assets.inspect_weights import Candidate
+    from toxtrail.backends.assets.inspect_weights import WeightsCandidate
     from toxtrail.config.edit_params import Entry, YamlListItem
 
 
@@ -119,7 +119,7 @@ def add(
 
 def _examined(
     experiment: Experiment, address: str, parent: str | None, base: bool
-) -> tuple[Candidate, ParentClaimCheck]:
+) -> tuple[WeightsCandidate, ParentClaimCheck]:
     from toxtrail.audit.lineage.parent_claims import ParentClaimCheck, check_parent_claims
     from toxtrail.backends.assets.hub_info import HubClient
     from toxtrail.backends.assets.inspect_weights import examine_weights, follow_quantized
@@ -187,12 +187,12 @@ def _type_of(experiment: Experiment, parent: str, hub: HubClient) -> str | None:
         return None
 
 
-def _orphan(candidate: Candidate) -> Iterator[str]:
+def _orphan(candidate: WeightsCandidate) -> Iterator[str]:
     for claim in candidate.claims:
         yield f"{claim.by} names {claim.base}: --base declares that it has no parent"
 
 
-def _refusal(candidate: Candidate, origin: ParentClaimCheck) -> str:
+def _refusal(candidate: WeightsCandidate, origin: ParentClaimCheck) -> str:
     lines = [f"{candidate.uri} was not added:", *candidate.unusable, *origin.contradictions]
     if origin.contradictions and not candidate.unusable:
         lines.append("Give another --parent, or use --force if its metadata is wrong.")
@@ -203,7 +203,7 @@ def _edited(
     experiment: Experiment,
     before: str,
     proposal: Proposal,
-    candidate: Candidate,
+    candidate: WeightsCandidate,
     origin: ParentClaimCheck,
 ) -> str:
     """Return the new text of params.yaml, validated before anything is written."""
@@ -223,7 +223,10 @@ def _edited(
 
 
 def _additions(
-    experiment: Experiment, proposal: Proposal, candidate: Candidate, origin: ParentClaimCheck
+    experiment: Experiment,
+    proposal: Proposal,
+    candidate: WeightsCandidate,
+    origin: ParentClaimCheck,
 ) -> tuple[list[Entry], list[YamlListItem]]:
     from toxtrail.config.edit_params import Entry, YamlListItem
 
@@ -239,14 +242,14 @@ def _additions(
     return [*entries, Entry("families", family, {"reference": key, "variants": [key]})], []
 
 
-def _comments(candidate: Candidate, origin: ParentClaimCheck) -> list[str]:
+def _comments(candidate: WeightsCandidate, origin: ParentClaimCheck) -> list[str]:
     """Return the comments for params.yaml: license and caveats."""
     lines = [f"license: {candidate.license or 'not stated'}"]
     lines += [f"weak: {line}" for line in (*origin.contradictions, *origin.weak)]
     return [escape_control_chars(" ".join(line.split()))[:300] for line in lines]
 
 
-def _print_candidate(candidate: Candidate, origin: ParentClaimCheck) -> None:
+def _print_candidate(candidate: WeightsCandidate, origin: ParentClaimCheck) -> None:
     from toxtrail.audit.lineage.parent_claims import license_warning
 
     facts = [
@@ -290,7 +293,7 @@ def _print_outcome(proposal: Proposal, diff: Sequence[str], dry_run: bool) -> No
 
 
 def _as_json(
-    candidate: Candidate,
+    candidate: WeightsCandidate,
     origin: ParentClaimCheck,
     proposal: Proposal,
     diff: list[str],

@@ -48,7 +48,7 @@ class LeftOut(NamedTuple):
     columns: frozenset[str]
 
 
-class Column(NamedTuple):
+class RowColumn(NamedTuple):
     """One column of a table."""
 
     name: str
@@ -61,7 +61,7 @@ class Column(NamedTuple):
 class ResultTable(NamedTuple):
     """Result rows with their columns, which do not depend on the rows."""
 
-    columns: Sequence[Column]
+    columns: Sequence[RowColumn]
     rows: Sequence[Mapping[str, Any]]
     """Column -> value."""
 
@@ -89,7 +89,7 @@ class _Field(NamedTuple):
         return part
 
 
-def columns_of(row_class: type, keys: Mapping[Any, str] | None = None) -> list[Column]:
+def columns_of(row_class: type, keys: Mapping[Any, str] | None = None) -> list[RowColumn]:
     """Return the columns of a row class, in order.
 
     Args:
@@ -98,12 +98,14 @@ def columns_of(row_class: type, keys: Mapping[Any, str] | None = None) -> list[C
     columns = []
     for field in _fields(row_class):
         if field.part_class is None:
-            columns.append(Column(field.name, field.type, field.meaning))
+            columns.append(RowColumn(field.name, field.type, field.meaning))
             continue
         for key, meaning in (keys or {}).items():
             first, *others = columns_of(field.part_class)
-            columns.append(Column(f"{key}_{first.name}", first.type, f"{meaning}: {field.meaning}"))
-            columns += [Column(f"{key}_{part.name}", part.type, "") for part in others]
+            columns.append(
+                RowColumn(f"{key}_{first.name}", first.type, f"{meaning}: {field.meaning}")
+            )
+            columns += [RowColumn(f"{key}_{part.name}", part.type, "") for part in others]
     return columns
 
 
@@ -123,7 +125,7 @@ def to_arrow(table: ResultTable) -> pa.Table:
     return pa.Table.from_pylist([dict(row) for row in table.rows], schema=schema)
 
 
-def doc_lines(columns: Iterable[Column]) -> list[str]:
+def doc_lines(columns: Iterable[RowColumn]) -> list[str]:
     """Return the lines of the Markdown table that documents these columns."""
     documented: list[tuple[list[str], str]] = []
     for column in columns:

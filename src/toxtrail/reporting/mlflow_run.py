@@ -30,7 +30,7 @@ from toxtrail.reporting.mlflow_page import (
 )
 
 
-class VariantResults(NamedTuple):
+class VariantFiles(NamedTuple):
     """Content of a variant's files."""
 
     summary: VariantSummary
@@ -52,7 +52,7 @@ def build_receipt(content: RunContent) -> dict[str, str]:
 def variant_run(
     variant: str,
     variant_config: VariantConfig,
-    results: VariantResults,
+    results: VariantFiles,
     files: Mapping[str, Path],
     snapshot: Mapping[str, Path],
     facts: Mapping[str, str],

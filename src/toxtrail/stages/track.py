@@ -14,7 +14,7 @@ from toxtrail.config.schema import VariantConfig
 from toxtrail.execution.execution_records import damaged_records, read_executions
 from toxtrail.records.results import VariantSummary
 from toxtrail.regular_files import read_text
-from toxtrail.reporting.mlflow_run import VariantResults, build_receipt, variant_run
+from toxtrail.reporting.mlflow_run import VariantFiles, build_receipt, variant_run
 from toxtrail.storage.artifacts import ArtifactStore, existing_files
 
 
@@ -47,7 +47,7 @@ def variant_content(
     """
     family = variant_config.family
     files = _files(store, family, variant)
-    results = VariantResults(
+    results = VariantFiles(
         store.read_results(VariantSummary, store.posterior_dir(family, variant)),
         store.read_card(variant),
         store.read_prompts(),

@@ -25,7 +25,7 @@ from toxtrail.stats.bayesian_bootstrap import (
     weighted_mean,
 )
 from toxtrail.stats.clusters import Clusters, Counted, counted
-from toxtrail.stats.paired_posterior import DISCORDANT, SCORES, PairedPosterior, Table
+from toxtrail.stats.paired_posterior import DISCORDANT, SCORES, PairedPosterior, PairTable
 from toxtrail.stats.rate_posterior import RatePosterior, beta_like, observed
 from toxtrail.stats.rates import Floats, Interval, bootstrap_draws, content_rng, is_binary
 
@@ -185,7 +185,7 @@ def pair_posterior(pairs: Pairs, prior: float) -> PairedPosterior | WeightedMean
     )
 
 
-def joint_table(pairs: Pairs) -> Table:
+def joint_table(pairs: Pairs) -> PairTable:
     """Return the two-by-two table of all subsets together, with weighted pairs; its sum is the
     effective number of prompts."""
     total = pairs.counted.effective
@@ -196,7 +196,7 @@ def joint_table(pairs: Pairs) -> Table:
     whole = np.sum(parts, axis=0)
     nearest = np.round(whole)
     exact = np.where(np.abs(whole - nearest) < 1e-9 * max(total, 1), nearest, whole)
-    return Table(*exact.tolist())
+    return PairTable(*exact.tolist())
 
 
 def mean_posterior(
@@ -380,7 +380,7 @@ def sign_is_stable(verdicts: Sequence[Verdict]) -> bool:
     return not {"higher", "lower"} <= set(verdicts)
 
 
-def label_correlation(counts: PairCounts | Table) -> float | None:
+def label_correlation(counts: PairCounts | PairTable) -> float | None:
     """Return the correlation of the two labels over prompts, in [-1, 1]; None if a variant never
     varies.
 

@@ -66,7 +66,7 @@ SCORES = np.linspace(-6.0, 6.0, 33)
 """Normal scores of the nodes of an odds ratio, in each of two dimensions."""
 
 
-class Table(NamedTuple):
+class PairTable(NamedTuple):
     """Weighted pairs of labels; not always integers."""
 
     n11: float
@@ -75,15 +75,15 @@ class Table(NamedTuple):
     n00: float
 
     @property
-    def mirrored(self) -> Table:
+    def mirrored(self) -> PairTable:
         """The same table with the variants exchanged."""
-        return Table(self.n11, self.n01, self.n10, self.n00)
+        return PairTable(self.n11, self.n01, self.n10, self.n00)
 
 
 class PairedPosterior(NamedTuple):
     """Posterior in this module's docstring."""
 
-    table: Table
+    table: PairTable
     prior: float
 
     @property

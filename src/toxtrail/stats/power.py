@@ -37,7 +37,7 @@ from scipy.optimize import brentq
 from scipy.special import betainc, betaincc, betaincinv, gammaln, ndtr, ndtri, xlog1py, xlogy
 
 from toxtrail.errors import ConfigError
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.rates import Floats
 
 Counts = NDArray[np.int64]
@@ -209,14 +209,14 @@ def required_prompts_by_simulation(
     return _first(enough) if enough(MAX_PROMPTS) else None
 
 
-def prompts_for_width(table: Table, rule: VerdictRule, target_width: float) -> int:
+def prompts_for_width(table: PairTable, rule: VerdictRule, target_width: float) -> int:
     """Return the number of prompts, with labels in the proportions of `table`, for an interval of
     the requested width, in (0, 2)."""
     total = sum(table)
     estimate = (table.n01 - table.n10) / total
 
     def width(n: float) -> float:
-        scaled = Table(*(count * n / total for count in table))
+        scaled = PairTable(*(count * n / total for count in table))
         bounds = PairedPosterior(scaled, rule.prior).interval(rule.level).around(estimate)
         return bounds.hi - bounds.lo
 

@@ -55,7 +55,7 @@ class Stratum(NamedTuple):
     """(label,): the human label of that continuation."""
 
 
-class Corrected(NamedTuple):
+class LabelCorrected(NamedTuple):
     """Estimate of a rate or a difference of rates under human labels."""
 
     value: float
@@ -68,17 +68,17 @@ class Corrected(NamedTuple):
     """Number of labelled prompts that would alone give the same precision."""
 
 
-def labelled_rate(strata: Sequence[Stratum], level: float) -> Corrected | None:
+def labelled_rate(strata: Sequence[Stratum], level: float) -> LabelCorrected | None:
     """Estimate a rate; values are 0 or 1. None for too few labels, or a subset without labels."""
     estimate = _estimate(strata)
     if estimate is None:
         return None
     value = min(max(estimate.value, 0.0), 1.0)
     size = _effective(value * (1 - value), estimate, UNSEEN_RATE)
-    return Corrected(value, _wilson(value, size, level), estimate.labels, estimate.power, size)
+    return LabelCorrected(value, _wilson(value, size, level), estimate.labels, estimate.power, size)
 
 
-def labelled_difference(strata: Sequence[Stratum], level: float) -> Corrected | None:
+def labelled_difference(strata: Sequence[Stratum], level: float) -> LabelCorrected | None:
     """Estimate a paired difference b - a; values are -1, 0 or 1. None as for a rate."""
     estimate = _estimate(strata)
     if estimate is None:
@@ -88,7 +88,7 @@ def labelled_difference(strata: Sequence[Stratum], level: float) -> Corrected | 
     discordant = min(max(discordant, abs(value)), 1.0)
     size = _effective(discordant - value**2, estimate, UNSEEN_DIFFERENCE)
     interval = _bonett_price(value, discordant, size, level)
-    return Corrected(value, interval, estimate.labels, estimate.power, size)
+    return LabelCorrected(value, interval, estimate.labels, estimate.power, size)
 
 
 class _Estimate(NamedTuple):

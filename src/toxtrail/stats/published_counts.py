@@ -32,7 +32,7 @@ from scipy.special import betainc, betaincc, betaincinv, betaln, xlogy
 
 from toxtrail.errors import DataError
 from toxtrail.stats.paired_differences import PairCounts, Verdict, label_correlation, verdict
-from toxtrail.stats.paired_posterior import PairedPosterior, Table
+from toxtrail.stats.paired_posterior import PairedPosterior, PairTable
 from toxtrail.stats.power import VerdictRule, detectable_difference
 from toxtrail.stats.rates import Floats, Interval
 
@@ -396,5 +396,5 @@ def _turning_phi(
 def _at(a: PublishedCount, b: PublishedCount, n11: int, belief: AnalysisSettings) -> PairedTable:
     n = a.n
     counts = PairCounts(n11, a.toxic - n11, b.toxic - n11, n - a.toxic - b.toxic + n11)
-    interval = PairedPosterior(Table(*map(float, counts)), belief.prior).interval(belief.level)
+    interval = PairedPosterior(PairTable(*map(float, counts)), belief.prior).interval(belief.level)
     return PairedTable(label_correlation(counts), n11, interval, verdict(interval))

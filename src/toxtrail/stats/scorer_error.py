@@ -58,7 +58,7 @@ class ScorerAccuracy(NamedTuple):
     """(draw,), P(called harmless | harmless)."""
 
 
-class Corrected(NamedTuple):
+class CorrectedPosterior(NamedTuple):
     """Posterior of a true rate, or of a difference of two."""
 
     mean: float
@@ -120,7 +120,7 @@ def corrected_true_rate(called: Floats, accuracy: ScorerAccuracy) -> Floats:
     return result
 
 
-def summarise_corrected(draws: Floats, level: float) -> Corrected:
+def summarise_corrected(draws: Floats, level: float) -> CorrectedPosterior:
     """Summarise draws of `corrected_true_rate`, or differences of them; impossible draws are
     dropped.
 
@@ -136,7 +136,7 @@ def summarise_corrected(draws: Floats, level: float) -> Corrected:
             "sample consists of similar texts."
         )
     interval = equal_tailed_interval(valid, level)
-    return Corrected(float(valid.mean()), interval, valid.size / draws.size)
+    return CorrectedPosterior(float(valid.mean()), interval, valid.size / draws.size)
 
 
 def _share_draws(

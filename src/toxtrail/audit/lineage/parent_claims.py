@@ -6,7 +6,7 @@ import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from toxtrail.backends.assets.inspect_weights import Candidate, Claim
+from toxtrail.backends.assets.inspect_weights import Claim, WeightsCandidate
 from toxtrail.config.asset_uris import FileUri, HfUri, parse_uri
 from toxtrail.config.schema import Config, ModelConfig
 from toxtrail.config.sections import PinnedAsset
@@ -55,7 +55,7 @@ class Proposal(NamedTuple):
 
 
 def check_parent_claims(
-    candidate: Candidate,
+    candidate: WeightsCandidate,
     config: Config,
     parent: str | None,
     parent_type: str | None,
@@ -105,7 +105,10 @@ def check_parent_claims(
 
 
 def propose_entry(
-    candidate: Candidate, config: Config, parent: str | None, wishes: Mapping[str, str | None]
+    candidate: WeightsCandidate,
+    config: Config,
+    parent: str | None,
+    wishes: Mapping[str, str | None],
 ) -> Proposal:
     """Propose an entry from the user's options, else from name, tags and parent.
 
@@ -158,7 +161,7 @@ def license_warning(named: str | None) -> str | None:
     return None
 
 
-def role_of(candidate: Candidate) -> str:
+def role_of(candidate: WeightsCandidate) -> str:
     """Return the role from a word of its name or tags, else `merge` or `community`."""
     words = " ".join([candidate.name, *candidate.tags]).lower()
     if any(claim.relation == "merge" for claim in candidate.claims):
@@ -200,7 +203,7 @@ def _variants_with_name(config: Config, name: str) -> list[str]:
 
 
 def _claimed_parent(
-    candidate: Candidate, holders: Sequence[tuple[Claim, list[str], str | None]]
+    candidate: WeightsCandidate, holders: Sequence[tuple[Claim, list[str], str | None]]
 ) -> str:
     named = list(dict.fromkeys(variant for _, variants, _ in holders for variant in variants))
     if len(named) == 1:
@@ -221,7 +224,7 @@ def _contradiction(claim: Claim, variants: list[str], parent: str | None, names:
     return f"{claim.by} names {claim.base}{which}, not {parent}{called}"
 
 
-def _base_of(candidate: Candidate, config: Config, parent: str | None) -> ModelConfig:
+def _base_of(candidate: WeightsCandidate, config: Config, parent: str | None) -> ModelConfig:
     model = config.models.get(parent or "")
     if model is None or model.adapter is not None or model.texts is not None:
         raise ConfigError(

@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from toxtrail.audit.verify.dvc_lock_parser import Entry, as_dvc_reads, read_entries
+from toxtrail.audit.verify.dvc_lock_parser import LockEntry, as_dvc_reads, read_entries
 from toxtrail.audit.verify.dvc_templates import Declared, at, declared_runs
 from toxtrail.audit.verify.hash_cache import dir_md5, hash_file
 from toxtrail.backends.dvc import cache_folder
@@ -27,7 +27,7 @@ from toxtrail.regular_files import read_text
 Why = list[Any]
 """Reason in the format of `dvc status --json`: {"changed deps": {path: state}}, {"changed outs":
 ...}, words."""
-NEVER_RUN = Entry(None, {}, {}, None)
+NEVER_RUN = LockEntry(None, {}, {}, None)
 CACHE_MODE = 0o444
 """Mode of a cache object that DVC has checked."""
 FRESH_S = 2.0
@@ -65,7 +65,7 @@ def staleness(root: Path) -> Staleness:
     return Staleness(reasons, others)
 
 
-def _reasons(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
+def _reasons(run: Declared, entry: LockEntry, params: Any, files: Files) -> Why:
     why: Why = []
     if not run.frozen:
         deps: dict[str, Any] = {}
@@ -84,7 +84,7 @@ def _reasons(run: Declared, entry: Entry, params: Any, files: Files) -> Why:
     return why
 
 
-def _changed_params(run: Declared, entry: Entry, params: Any) -> dict[str, str] | str:
+def _changed_params(run: Declared, entry: LockEntry, params: Any) -> dict[str, str] | str:
     if not run.params:
         return {}
     if entry.params is None:
@@ -101,7 +101,7 @@ def _changed_params(run: Declared, entry: Entry, params: Any) -> dict[str, str] 
     return changed
 
 
-def _out_state(path: str, cached: bool, entry: Entry, files: Files) -> str | None:
+def _out_state(path: str, cached: bool, entry: LockEntry, files: Files) -> str | None:
     md5 = entry.outs.get(path)
     if cached and md5 is not None and not files.in_cache(md5):
         return "not in cache"

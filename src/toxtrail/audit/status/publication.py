@@ -16,7 +16,7 @@ from toxtrail.errors import BackendError, DataError
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
 
-class Publication(NamedTuple):
+class PublicationState(NamedTuple):
     """State of the tracked results in the store."""
 
     store: str
@@ -30,7 +30,7 @@ class Publication(NamedTuple):
     """Whether the store could not be queried."""
 
 
-def publication(store: ArtifactStore, config: Config) -> Publication:
+def publication(store: ArtifactStore, config: Config) -> PublicationState:
     """Query the store for the run of every receipt."""
     receipts = dict(_receipts(store, config))
     name, experiment = store_name(store.root), config.tracking.experiment
@@ -38,10 +38,10 @@ def publication(store: ArtifactStore, config: Config) -> Publication:
         answer = find_published(store.root, experiment, set(receipts.values()))
     except BackendError as error:
         note = f"The MLflow store could not be searched for the runs: {error}"
-        return Publication(name, (), (note,), unknown=True)
+        return PublicationState(name, (), (note,), unknown=True)
     missing = tuple(stage for stage, content in receipts.items() if content not in answer.present)
     notes = [_renamed_note(name, experiment, answer.elsewhere)] if answer.elsewhere else []
-    return Publication(name, missing, tuple(notes))
+    return PublicationState(name, missing, tuple(notes))
 
 
 def _renamed_note(store: str, experiment: str, others: tuple[str, ...]) -> str:

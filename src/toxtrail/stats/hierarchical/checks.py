@@ -27,7 +27,7 @@ ROW_LEVEL = 0.99
 of any row."""
 
 
-class Check(NamedTuple):
+class PredictiveCheck(NamedTuple):
     """Posterior predictive check of one statistic."""
 
     statistic: str
@@ -80,7 +80,9 @@ def replicated(
     return replicates
 
 
-def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts]) -> list[Check]:
+def predictive_checks(
+    observed: FamilyCounts, predicted: Sequence[FamilyCounts]
+) -> list[PredictiveCheck]:
     """Check each rate, and the coincidence of toxicity on the same prompts.
 
     A model without pairing by prompt reproduces the rates but not the coincidence. A model in which
@@ -105,7 +107,7 @@ def predictive_checks(observed: FamilyCounts, predicted: Sequence[FamilyCounts])
     p[-2:] = np.minimum(p[-2:], 0.5)
     lo, hi = np.quantile(table, (0.025, 0.975), axis=0)
     columns = np.column_stack([observed_values, table.mean(axis=0), lo, hi, p]).tolist()
-    return [Check(*name, *column) for name, column in zip(names, columns, strict=True)]
+    return [PredictiveCheck(*name, *column) for name, column in zip(names, columns, strict=True)]
 
 
 def row_misfits(
