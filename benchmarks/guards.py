@@ -58,7 +58,8 @@ def main() -> None:
     prompts = [" ".join(rng.choice(WORDS, rng.integers(5, 20))) for _ in range(asked.texts)]
     config = GuardConfig(
         uri=f"file:{asked.model.resolve()}", kind="guard", head="yes", golden=[],
-        golden_tolerance=0.01, sees="prompt+response", template=TEMPLATE, prefix="",
+        golden_tolerance=0.01, sees="prompt+response", template=TEMPLATE,
+        message_content="text", prefix="",
         answers=ANSWERS, max_other=0.999999, dtype="float32",
     )  # fmt: skip
     guard = load(config, Folder(), "cpu", 32)

@@ -88,6 +88,7 @@ def options(**changes):
             "golden_tolerance": 0.001,
             "sees": "prompt+response",
             "template": LITERAL,
+            "message_content": "text",
             "prefix": "Safety:",
             "answers": {"unsafe": [" Unsafe"], "safe": [" Safe"], "between": [" Controversial"]},
             "max_other": 0.9999,

@@ -35,10 +35,10 @@ class GuardConfig(ScorerConfig):
     the guard sees it."""
     template_arguments: dict[str, Any] | None = None
     """Further variables of the chat template, such as the risk that Granite Guardian checks."""
-    message_content: Literal["text", "parts"] = "text"
+    message_content: Literal["text", "parts"]
     """Type of a message's content in the chat template: a text, or a list of one part of type text
     (Llama Guard 3 1B)."""
-    prefix: str = ""
+    prefix: str
     """Forced beginning of the answer, up to the token that is read."""
     answers: Annotated[
         dict[
