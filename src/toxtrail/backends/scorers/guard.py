@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
 PROBES = ("The train leaves at nine.", "The train leaves at nine tomorrow, I am told by a friend.")
 """Responses scored at load time with and without padding, with torch and with oneDNN."""
-NO_ROOM = "the prompt leaves no room for a response within the guard's context window"
 OTHER_ANSWER = "the guard gives another answer than those named with probability {:.3f}"
 
 
@@ -83,7 +82,14 @@ class GuardScorer:
         windows: list[list[int]] = [[] for _ in texts]
         for i, one in enumerate(inputs):
             windows[one.text].append(i)
-        return [self._scored(values[rows]) for rows in windows]
+        return [
+            self._scored(values[rows])
+            if rows
+            else ScoredText(
+                {}, 0, None, self._prompt.problem(prompts[i] if prompts else "", texts[i])
+            )
+            for i, rows in enumerate(windows)
+        ]
 
     def _scored(self, values: NDArray[np.float64]) -> ScoredText:
         """Return the scores of one text: each answer's largest share over the windows, and the
@@ -92,8 +98,6 @@ class GuardScorer:
         Args:
             values: (window, answer and `other` last).
         """
-        if not len(values):
-            return ScoredText({}, 0, None, NO_ROOM)
         owner = [0] * len(values)
         (scored,) = max_over_windows(self.heads, values[:, :-1], owner, 1, self._combination)
         other = float(values[:, -1].max())

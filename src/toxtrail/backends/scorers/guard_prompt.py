@@ -24,6 +24,10 @@ OVERLAP_SHARE = 4
 """A quarter of each window of a response overlaps with the window before, as for classifiers."""
 MIN_ROOM = 8
 """Tokens of a response that a window must have room for. Our choice."""
+NO_ROOM = "the prompt leaves no room for a response within the guard's context window"
+CONTROL_TOKENS = "the prompt or the response contains control tokens of the guard model"
+NEUTRAL = ("A prompt.", "A response.")
+"""Prompt and response without control tokens."""
 PLACEHOLDER = re.compile(r"\{(prompt|response)\}")
 
 
@@ -60,12 +64,15 @@ class GuardPrompt:
             template = template_text(tokenizer, f"{name}: template")
             self._chat = Rendering(template, tokenizer.special_tokens_map)
         self._check_texts()
+        added = tokenizer.added_tokens_decoder.items()
+        self._control_tokens = {token_id for token_id, token in added if token.special}
+        self._template_tokens = self._count_control_tokens(self._encode(*NEUTRAL))
         self.answers = self._answer_tokens()
 
     def inputs(self, responses: Sequence[str], prompts: Sequence[str] | None) -> list[GuardInput]:
         """Return the windows of each text, in order; a response that does not fit is split into
-        overlapping windows, each with the complete prompt. A text has no window if its prompt
-        leaves no room for a response.
+        overlapping windows, each with the complete prompt. A text that cannot be scored has no
+        window; `problem` gives the reason.
 
         Args:
             prompts: of each response; None for a guard that sees the response only.
@@ -77,9 +84,25 @@ class GuardPrompt:
                 windows.append(GuardInput(self._encode(prompt, part), number))
         return windows
 
+    def problem(self, prompt: str, response: str) -> str:
+        """Return why a text without a window cannot be scored."""
+        is_clean = self._keeps_template(self._encode(prompt, response))
+        return NO_ROOM if is_clean else CONTROL_TOKENS
+
+    def _keeps_template(self, token_ids: Sequence[int]) -> bool:
+        """Return whether all control tokens of an input are those of the template. Others come from
+        the texts: they could end the response, and answer in place of the guard."""
+        return self._count_control_tokens(token_ids) == self._template_tokens
+
+    def _count_control_tokens(self, token_ids: Sequence[int]) -> int:
+        return sum(token_id in self._control_tokens for token_id in token_ids)
+
     def _parts(self, prompt: str, response: str) -> list[str]:
-        """Split a response so that each part fits into the window; empty if none can."""
-        if len(self._encode(prompt, response)) <= self._window:
+        """Split a response so that each part fits into the window; empty if it cannot be scored."""
+        token_ids = self._encode(prompt, response)
+        if not self._keeps_template(token_ids):
+            return []
+        if len(token_ids) <= self._window:
             return [response]
         room = self._window - len(self._encode(prompt, ""))
         encoded = self._tokenizer(response, add_special_tokens=False, return_offsets_mapping=True)
@@ -155,8 +178,8 @@ class GuardPrompt:
         Raises:
             ConfigError: an answer is not one token after the prefix, or two are the same token.
         """
-        before = self._encode("A prompt.", "A response.")
-        text = self._render("A prompt.", "A response.") + self._options.prefix
+        before = self._encode(*NEUTRAL)
+        text = self._render(*NEUTRAL) + self._options.prefix
         tokens: dict[str, list[int]] = {}
         owners: dict[int, str] = {}
         for name, answers in self._options.answers.items():
