@@ -90,6 +90,7 @@ def test_golden_texts_are_measured_by_the_first_run_that_has_the_weights(run, la
     }  # fmt: skip
     (lab / "params.yaml").write_text(yaml.safe_dump(values), "utf-8")
     tiny_judge(lab / "judge")
+    assert golden_notes(lab) == ["scoring.scorers.j.golden: 1 without a score"]
     dry = json.loads(run("measure", "--dry-run", "--json").output)
     result = json.loads(run("measure", "--json").output)
     assert result == dry
@@ -97,6 +98,13 @@ def test_golden_texts_are_measured_by_the_first_run_that_has_the_weights(run, la
     assert golden.score == result["j"][0]
     assert 0 < golden.score < 1
     assert json.loads(run("measure", "--json").stdout) == {}
+    assert golden_notes(lab) == []
+
+
+def golden_notes(lab):
+    done = CliRunner().invoke(cli, ["-C", str(lab), "check", "--json"])
+    notes = json.loads(done.stdout)["notes"]
+    return [note.partition(",")[0] for note in notes if ".golden: " in note]
 
 
 @pytest.fixture

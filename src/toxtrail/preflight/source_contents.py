@@ -71,6 +71,20 @@ def unknown_heads(config: Config, assets: LocalAssets) -> list[str]:
     return problems
 
 
+def unmeasured_golden_texts(config: Config) -> list[str]:
+    """Return one line for each scorer with golden texts whose score is not measured yet."""
+    unmeasured = {
+        key: sum(golden.score is None for golden in scorer.golden)
+        for key, scorer in config.scoring.scorers.items()
+    }
+    return [
+        f"scoring.scorers.{key}.golden: {count} without a score, with which the scorer is not "
+        "compared. `toxtrail scorers measure` measures and writes them."
+        for key, count in unmeasured.items()
+        if count
+    ]
+
+
 def damaged_weights(config: Config, assets: LocalAssets) -> list[str]:
     """Return one line for each local model, adapter and classifier whose weight files are
     incomplete or not among the hashed files; only headers are read."""
