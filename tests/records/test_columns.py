@@ -80,6 +80,39 @@ def test_a_row_with_an_unknown_field_is_refused():
         from_json(Example, {**ROW_JSON, "other": 1})
 
 
+@pytest.mark.parametrize(
+    ("row_class", "change"),
+    [
+        (Example, {"variant": 1}),
+        (Example, {"x": "0.5"}),
+        (Example, {"x": True}),
+        (Example, {"large": 1}),
+        (Example, {"empty_n": 2.5}),
+        (Example, {"empty_n": False}),
+        (Example, {"empty_rate": [0.5]}),
+        (Example, {"late": "1"}),
+        (Summary, {"rows": "abc"}),
+        (Summary, {"rows": {"a": 1}}),
+        (Summary, {"rows": ["abc"]}),
+        (Summary, {"rows": [None]}),
+        (Summary, {"by_name": []}),
+        (Summary, {"by_name": {"a": 1}}),
+        (Summary, {"by_name": {"a": {"n": "2", "rate": None}}}),
+        (Summary, {"extra": [{"n": 1, "rate": "high"}]}),
+    ],
+    ids=str,
+)
+def test_a_value_of_another_type_is_refused(row_class, change):
+    values = {Example: ROW_JSON, Summary: {"variant": "v", "rows": [], "by_name": {}}}[row_class]
+    from_json(row_class, values)
+    with pytest.raises(DataError):
+        from_json(row_class, {**values, **change})
+
+
+def test_a_whole_number_is_a_float():
+    assert from_json(Example, {**ROW_JSON, "x": 1, "empty_rate": 0}).x == 1
+
+
 def test_a_list_of_rows_leaves_out_what_the_summary_has_once():
     summary = Summary(variant="v", rows=[ROW], by_name={"a": Share(n=1, rate=None)})
     values = {

@@ -197,10 +197,30 @@ def _to_json(value: Any, left_out: frozenset[str] = frozenset()) -> Any:
 
 def _read_field(field: _Field, value: Any, inherited: Mapping[str, Any]) -> Any:
     if value is not None:
+        if not _has_form(field.type, value):
+            raise DataError(f"The field {field.name} has a value of type {type(value).__name__}.")
         return _from_json(field.type, value, inherited)
     if not field.nullable:
         raise DataError(f"The field {field.name} is null.")
     return None
+
+
+def _has_form(value_type: Any, value: object) -> bool:
+    """Return whether a JSON value can be one of this type; its parts are checked where they are
+    read."""
+    origin = get_origin(value_type)
+    if origin is Sequence:
+        (entry_type,) = get_args(value_type)
+        return isinstance(value, list) and all(_has_form(entry_type, entry) for entry in value)
+    if origin is Mapping:
+        entry_type = get_args(value_type)[1]
+        return isinstance(value, dict) and all(_has_form(entry_type, v) for v in value.values())
+    if isinstance(value_type, type) and is_dataclass(value_type):
+        return isinstance(value, dict)
+    if value_type in (int, float):
+        numbers = (int, float) if value_type is float else (int,)
+        return isinstance(value, numbers) and not isinstance(value, bool)
+    return value_type not in (str, bool) or isinstance(value, value_type)
 
 
 def _from_json(value_type: Any, value: Any, inherited: Mapping[str, Any]) -> Any:
