@@ -23,10 +23,6 @@ PERMITTED = {
     ("backends/assets/hub_info.py", "Path(path).read_text"): "a download in a new temporary folder",
     ("backends/assets/download.py", "part.open"): "written, in the cache",
     ("backends/assets/pip.py", "report.read_text"): "a report of pip in a new temporary folder",
-    (
-        "backends/assets/detoxify_checkpoints.py",
-        "(Path(folders[0]) / 'detoxify.py').read_text",
-    ): "a package",
     ("backends/assets/wheels.py", "archive.open"): "a member of a zip",
     ("backends/assets/wheels.py", "target.open"): "written, in the cache",
     (DEVICES, "(folder / 'core_id').read_text"): "system",

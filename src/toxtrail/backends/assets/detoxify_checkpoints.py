@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import ast
 import re
-from importlib.util import find_spec
-from pathlib import Path
 
 from toxtrail.backends.assets.cache_lock import locked
 from toxtrail.backends.assets.download import download
@@ -14,7 +11,7 @@ from toxtrail.backends.assets.scheme import AssetContext, CachedAsset
 from toxtrail.backends.assets.verify import file_asset
 from toxtrail.backends.protocols import Asset
 from toxtrail.config.asset_uris import DetoxifyUri
-from toxtrail.errors import BackendError, ConfigError, ToxtrailError, did_you_mean
+from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.provenance.identity import sha256_file
 
 
@@ -25,10 +22,10 @@ def fetch(uri: str, address: DetoxifyUri, sha256: str | None, context: AssetCont
         ConfigError: the package publishes no checkpoint of this name, or the pin is of another one.
         BackendError: it cannot be downloaded, or its content has another hash.
     """
-    url = detoxify_checkpoint_urls().get(address.name)
+    url = download_url(address)
     if url is None:
         raise ConfigError(
-            f"{uri}: unknown checkpoint.{did_you_mean(address.name, detoxify_checkpoint_urls())}"
+            f"{uri}: unknown checkpoint.{did_you_mean(address.name, checkpoint_urls())}"
         )
     path = context.cache / "detoxify" / url.rsplit("/", 1)[1]
     expected = _expected_sha256(uri, path.name, sha256)
@@ -42,16 +39,13 @@ def find_cached(
     address: DetoxifyUri, resolved: str | None, context: AssetContext
 ) -> CachedAsset | None:
     """Find the downloaded checkpoint."""
-    try:
-        name = detoxify_checkpoint_urls()[address.name].rsplit("/", 1)[1]
-    except (ToxtrailError, KeyError):
-        return None
-    return find_files(context.cache / "detoxify" / name)
+    url = download_url(address)
+    return find_files(context.cache / "detoxify" / url.rsplit("/", 1)[1]) if url else None
 
 
 def download_url(address: DetoxifyUri) -> str | None:
     """Return the URL of the checkpoint; None if the package publishes none of this name."""
-    return detoxify_checkpoint_urls().get(address.name)
+    return checkpoint_urls().get(address.name)
 
 
 def _expected_sha256(uri: str, name: str, sha256: str | None) -> str:
@@ -66,35 +60,8 @@ def _expected_sha256(uri: str, name: str, sha256: str | None) -> str:
     return sha256 or prefix
 
 
-def detoxify_checkpoint_urls() -> dict[str, str]:
-    """Read name -> URL from the installed package's source; importing it would import torch.
+def checkpoint_urls() -> dict[str, str]:
+    """Return the package's table of name -> URL. It imports torch, so it is imported here."""
+    from detoxify.detoxify import MODEL_URLS
 
-    Raises:
-        BackendError: the package is missing, or its source has no such table.
-    """
-    spec = find_spec("detoxify")
-    folders = list(spec.submodule_search_locations or []) if spec else []
-    if not folders:
-        raise BackendError("The package detoxify is not installed: pip install -r requirements.txt")
-    values: dict[str, object] = {}
-    for node in ast.parse((Path(folders[0]) / "detoxify.py").read_text("utf-8")).body:
-        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Name):
-            values[node.targets[0].id] = _evaluate(node.value, values)
-    urls = values.get("MODEL_URLS")
-    if not isinstance(urls, dict):
-        raise BackendError("This version of detoxify has no MODEL_URLS. Install the pinned one.")
-    return {str(name): str(url) for name, url in urls.items()}
-
-
-def _evaluate(node: ast.expr | None, names: dict[str, object]) -> object:
-    """Evaluate an expression of strings, names, sums and dicts; None for anything else."""
-    if isinstance(node, ast.Constant):
-        return node.value
-    if isinstance(node, ast.Name):
-        return names.get(node.id)
-    if isinstance(node, ast.BinOp):
-        return f"{_evaluate(node.left, names)}{_evaluate(node.right, names)}"
-    if isinstance(node, ast.Dict):
-        pairs = zip(node.keys, node.values, strict=True)
-        return {_evaluate(key, names): _evaluate(value, names) for key, value in pairs}
-    return None
+    return dict(MODEL_URLS)

@@ -1,15 +1,18 @@
 """Load Detoxify checkpoints: published ones by name, custom ones by file.
 
-The package's own loader unpickles before any check, queries the Hub even in offline mode, and
-truncates texts at 512 tokens without a warning. Here the hash is verified first, only tensors and
-plain values are read, `base` allows offline use, and long texts are scored in windows. Up to the
-window length the scores equal the package's (a test compares them).
+The package builds the model. Its own loader is not used: it downloads the checkpoint and unpickles
+it before any check, and queries the Hub for the encoder. Here the hash is verified first, only
+tensors and plain values are read, and config and tokenizer come from `base`.
+
+`Detoxify.predict` truncates a text at the encoder's window (512 tokens) without a warning, so it
+scores the first window only. Here each head is the largest of all windows, of which the first has
+the same tokens: equal scores for texts that fit in a window, and never a lower one for longer texts
+(a test compares both).
 """
 
 from __future__ import annotations
 
 import pickle
-import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,8 +23,10 @@ from toxtrail.backends.checkpoint_files.weight_files import (
     refuse_outside_names,
     refuse_unhashed_vocabulary,
 )
+from toxtrail.backends.library_errors import library_errors
 from toxtrail.backends.protocols import Asset, Assets
 from toxtrail.backends.scorers.sequence import SequenceClassifier
+from toxtrail.backends.silence import silence_libraries
 from toxtrail.config.asset_uris import DetoxifyUri, parse_uri
 from toxtrail.config.scorer_kinds.detoxify import DetoxifyConfig
 from toxtrail.errors import BackendError
@@ -52,8 +57,7 @@ UNSAFE_CONTENT = (
 )
 
 
-BASE_HINT = "Is `base` the encoder that it was trained on?"
-HUB_NAME = re.compile(r"[\w.-]+(/[\w.-]+)?")
+BASE_HINT = "Set `base` to the encoder that it was trained on, with its config and tokenizer."
 
 
 def known_heads(config: DetoxifyConfig, folder: Path | None) -> tuple[str, ...]:
@@ -66,9 +70,6 @@ def load(
 ) -> SequenceClassifier:
     """Load a checkpoint whose hash has been verified.
 
-    Without `base`, the encoder's config and tokenizer come from the Hub under the name in the
-    checkpoint; with it, from that folder or pinned repo.
-
     Raises:
         BackendError: it is not a Detoxify checkpoint, contains more than tensors and plain values,
             or its weights do not fit the encoder.
@@ -76,22 +77,26 @@ def load(
     asset = assets.fetch(config.uri, config.sha256)
     checkpoint = read_checkpoint(asset.path, config.uri)
     info = _checkpoint_info(checkpoint, config.uri)
-    source = assets.fetch(config.base.uri, config.base.sha256) if config.base else None
-    model, tokenizer = _build_encoder(info, source, config)
-    _load_weights(model, checkpoint["state_dict"], config.uri)
+    source = assets.fetch(config.base.uri, config.base.sha256)
+    model, tokenizer = _build_model(info, checkpoint["state_dict"], source, config.uri)
     heads = [HEAD_NAMES.get(name, name) for name in info.classes]
     return SequenceClassifier(
-        model.to(device), tokenizer, heads, "sigmoid", batch_size, config.combination
+        model.to(device),  # type: ignore[arg-type]
+        tokenizer,
+        heads,
+        "sigmoid",
+        batch_size,
+        config.combination,
     )
 
 
 class CheckpointInfo(NamedTuple):
     """Metadata of a checkpoint."""
 
-    model: type[PreTrainedModel]
-    tokenizer: type[PreTrainedTokenizerBase]
-    encoder: str
-    """A Hub repo, from which config and tokenizer come if `base` is not given."""
+    model_name: str
+    """Class of the classifier, in transformers."""
+    tokenizer_name: str
+    """Class of its tokenizer, in transformers."""
     classes: tuple[str, ...]
 
 
@@ -106,14 +111,12 @@ def _checkpoint_info(checkpoint: Any, name: str) -> CheckpointInfo:
         )
         model = getattr(transformers, args["model_name"])
         tokenizer = getattr(transformers, args["tokenizer_name"])
-        encoder = str(args["model_type"])
-        weights = checkpoint["state_dict"]
         is_valid = (
             issubclass(model, transformers.PreTrainedModel)
             and issubclass(tokenizer, transformers.PreTrainedTokenizerBase)
             and model.__name__.endswith("ForSequenceClassification")
             and int(args["num_classes"]) == len(classes)
-            and isinstance(weights, Mapping)
+            and isinstance(checkpoint["state_dict"], Mapping)
         )
     except (KeyError, TypeError, AttributeError, ValueError) as error:
         raise BackendError(f"{name} is not a Detoxify checkpoint: {error!r}.") from error
@@ -123,37 +126,35 @@ def _checkpoint_info(checkpoint: Any, name: str) -> CheckpointInfo:
             f"{len(classes)} classes. Expected a transformers sequence classifier, its tokenizer "
             "and num_classes names."
         )
-    return CheckpointInfo(model, tokenizer, encoder, classes)
+    return CheckpointInfo(args["model_name"], args["tokenizer_name"], classes)
 
 
-def _build_encoder(
-    info: CheckpointInfo, source: Asset | None, config: DetoxifyConfig
-) -> tuple[Any, PreTrainedTokenizerBase]:
-    """Build the classifier without its weights, and its tokenizer, from `base` or the Hub."""
-    if source is not None:
-        hashed = {file.path for file in source.files}
-        refuse_outside_names(source.path, source.uri, hashed)
-    elif not HUB_NAME.fullmatch(info.encoder) or Path(info.encoder).exists():
-        raise BackendError(
-            f"{config.uri} names {info.encoder!r} as its encoder, which is not a Hub repo name, "
-            "or is also a local file or folder. Set `base` to the encoder's folder or repo."
+def _build_model(
+    info: CheckpointInfo, weights: Mapping[str, Any], source: Asset, uri: str
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Build the classifier and its tokenizer by the package, from the files of `base`.
+
+    The package leaves missing weights random, ignores others, and rounds to the precision in the
+    encoder's config, so all weights are placed again, in float32.
+    """
+    from detoxify.detoxify import get_model_and_tokenizer
+
+    hashed = {file.path for file in source.files}
+    refuse_outside_names(source.path, source.uri, hashed)
+    what = f"{uri} does not fit its encoder {source.uri}"
+    if "config.json" not in hashed:  # transformers would use the default settings of the class
+        raise BackendError(f"{what}: it has no config.json. {BASE_HINT}")
+    with library_errors(what, BASE_HINT), silence_libraries():
+        model, tokenizer = get_model_and_tokenizer(
+            str(source.path), info.model_name, info.tokenizer_name, len(info.classes), weights
         )
-    path = source.path if source else info.encoder
-    options: dict[str, Any] = {"local_files_only": source is not None}
-    try:
-        settings = info.model.config_class.from_pretrained(  # type: ignore[union-attr]
-            path, num_labels=len(info.classes), **options
-        )
-        tokenizer = info.tokenizer.from_pretrained(path, **options)
-    except (OSError, ValueError) as error:
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise BackendError(
-            f"{config.uri}: cannot load config and tokenizer of its encoder {path} ({reason}). "
-            "Set `base` to a folder or pinned repo that has them."
-        ) from error
-    if source is not None:
-        refuse_unhashed_vocabulary(tokenizer.vocab_files_names, source.path, source.uri, hashed)
-    return info.model(settings), tokenizer
+    refuse_unhashed_vocabulary(tokenizer.vocab_files_names, source.path, source.uri, hashed)
+    model = model.float()
+    placed = model.load_state_dict(weights, strict=False)
+    if placed.missing_keys:
+        raise BackendError(f"{what}: missing {placed.missing_keys[:3]}. {BASE_HINT}")
+    refuse_unplaced(uri, model, placed.unexpected_keys)
+    return model, tokenizer
 
 
 def read_checkpoint(path: Path, name: str) -> Any:
@@ -172,16 +173,3 @@ def read_checkpoint(path: Path, name: str) -> Any:
     except (RuntimeError, ValueError, EOFError, LookupError, TypeError, AttributeError) as error:
         problem = content_problem(path, "pickle") or "is damaged. Download it again."
         raise BackendError(f"{name} {problem}") from error
-
-
-def _load_weights(model: PreTrainedModel, weights: Any, uri: str) -> None:
-    """Load the weights; every weight of the model must be in the checkpoint, and vice versa."""
-    try:
-        result = model.load_state_dict(weights, strict=False)
-    except (RuntimeError, TypeError, AttributeError) as error:  # another shape, or not a tensor
-        raise BackendError(f"{uri} does not fit its encoder: {error}. {BASE_HINT}") from error
-    if result.missing_keys:
-        raise BackendError(
-            f"{uri} does not fit its encoder: missing {result.missing_keys[:3]}. {BASE_HINT}"
-        )
-    refuse_unplaced(uri, model, result.unexpected_keys)

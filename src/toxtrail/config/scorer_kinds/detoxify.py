@@ -19,5 +19,5 @@ class DetoxifyConfig(ScorerConfig):
     )
 
     kind: Literal["detoxify"]
-    base: PinnedAsset | None = None
-    """The encoder's config and tokenizer, to pin them or for use without the hub."""
+    base: PinnedAsset
+    """The encoder's config and tokenizer: a folder or a repo."""
