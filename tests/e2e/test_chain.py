@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import subprocess
+import sys
+from pathlib import Path
 
 import pyarrow.parquet as pq
 import pytest
@@ -11,6 +15,8 @@ import yaml
 
 pytestmark = pytest.mark.slow
 
+PROJECT = Path(__file__).resolve().parents[2]
+FAKE_SRUN = Path(__file__).with_name("fake_srun")
 VARIANT_STAGES = {"generate", "score", "posterior", "track"}
 
 
@@ -137,6 +143,45 @@ def test_speed_settings_re_run_nothing_and_change_no_row(breakable, runtime):
         lab.toxtrail("stage", stage, "tuned")
     changed = {name for name, content in lab.outputs().items() if before[name] != content}
     assert changed == set()
+
+
+def test_a_launcher_runs_the_heavy_stages_and_changes_no_row(breakable, tmp_path):
+    log = tmp_path / "srun.log"
+    lab = type(breakable)(breakable.root, {**breakable.env, "FAKE_SRUN_LOG": str(log)})
+    lab.edit(runtime={"launcher": [str(FAKE_SRUN), "--gres=gpu:1"]})
+    before = lab.outputs()
+    shutil.rmtree(lab.root / ".toxtrail/rows")
+    for stage, name in (("generate", "tuned"), ("score", "tuned"), ("posterior", "tuned")):
+        lab.toxtrail("stage", stage, name)
+    assert [line.split()[-3:] for line in log.read_text().splitlines()] == [
+        ["stage", "generate", "tuned"],
+        ["stage", "score", "tuned"],
+    ]
+    assert lab.outputs() == before
+    lab.edit(runtime={"launcher": ["no-such-launcher"]})
+    assert "no-such-launcher" in lab.toxtrail("stage", "score", "tuned", code=1).stderr
+    lab.edit(runtime={"launcher": ["false"]})
+    assert "`false`" in lab.toxtrail("stage", "score", "tuned", code=1).stderr
+
+
+def test_the_slurm_example_runs_one_job_for_each_variant(breakable, tmp_path):
+    log, folder = tmp_path / "sbatch.log", tmp_path / "bin"
+    folder.mkdir()
+    (folder / "sbatch").symlink_to(FAKE_SRUN.with_name("fake_sbatch"))
+    path = os.pathsep.join([str(folder), str(Path(sys.executable).parent), os.environ["PATH"]])
+    before = breakable.outputs()
+    shutil.rmtree(breakable.root / "data/scores")
+    done = subprocess.run(
+        ["bash", str(PROJECT / "docs/examples/slurm.sh")], cwd=breakable.root, text=True,
+        env={**breakable.env, "PATH": path, "FAKE_SBATCH_LOG": str(log)}, capture_output=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert sorted(log.read_text().splitlines()) == [
+        f"toxtrail stage generate {name} && toxtrail stage score {name}"
+        for name in ("base", "tuned")
+    ]
+    assert breakable.outputs() == before
 
 
 def test_side_by_side_gives_the_same_files(finished, new_lab):

@@ -8,7 +8,7 @@ import click
 
 from toxtrail.console import warn
 from toxtrail.errors import ConfigError, did_you_mean
-from toxtrail.execution.distributed import process_group, relaunch_distributed
+from toxtrail.execution.distributed import process_group, relaunch
 from toxtrail.execution.factories import (
     make_asset_store,
     make_generator,
@@ -101,6 +101,8 @@ def finetune_command(experiment: Experiment, key: str) -> None:
     finetunes, runtime = experiment.config.finetunes, experiment.config.runtime
     if key not in finetunes:
         raise ConfigError(f'finetunes has no "{key}".{did_you_mean(key, finetunes)}')
+    if relaunch(experiment.root, runtime, ("finetune", key)):
+        return
     device, threads = pick_device(runtime.device), set_num_threads(runtime.threads)
     tuner = make_tuner(experiment, device)
     output = experiment.store.model_dir(key) / "model.json"
@@ -130,9 +132,7 @@ def generate_command(experiment: Experiment, variant: str) -> None:
         _match_texts(experiment, variant, texts)
         return
     runtime, is_served = experiment.config.runtime, variant_config.served_model_name is not None
-    if not is_served and relaunch_distributed(
-        experiment.root, runtime.processes, ("generate", variant)
-    ):
+    if not is_served and relaunch(experiment.root, runtime, ("generate", variant)):
         return
     with process_group("cpu" if is_served else runtime.device) as group:
         generator = make_generator(experiment, variant, group)
@@ -176,7 +176,7 @@ def score_command(experiment: Experiment, variant: str) -> None:
 
     store, runtime = experiment.store, experiment.config.runtime
     family, config = experiment.variant(variant).family, experiment.config.scoring.scorers
-    if relaunch_distributed(experiment.root, runtime.processes, ("score", variant)):
+    if relaunch(experiment.root, runtime, ("score", variant)):
         return
     with process_group(runtime.device) as group:
         device, threads = group.device, set_num_threads(runtime.threads, group.here)

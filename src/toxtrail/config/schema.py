@@ -347,6 +347,11 @@ class RuntimeConfig(ConfigSection):
     threads: Annotated[int, Field(ge=1, le=4096)] | Literal["auto"]
     processes: Annotated[int, Field(ge=1, le=1024)]
     """Number of processes for generation and scoring; with several GPUs, one per GPU."""
+    launcher: (
+        Annotated[list[Annotated[str, StringConstraints(min_length=1)]], Field(min_length=1)] | None
+    ) = None
+    """Command that starts the stages finetune, generate and score, for example
+    [srun, --gres=gpu:1]; it must wait for the stage and pass on its environment."""
     engine: Literal["auto", "packed", "plain"]
     """Batching of continuations. auto: packed, unless the model's logits differ in it; plain:
     transformers' own generate."""

@@ -1,8 +1,10 @@
-"""Stages distributed over several processes, on one machine or more, with accelerate."""
+"""Stages started by a launcher such as srun, or distributed over processes with accelerate."""
 
 from __future__ import annotations
 
 import os
+import shlex
+import shutil
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from toxtrail.errors import BackendError
 
 if TYPE_CHECKING:
     from accelerate import PartialState
+
+    from toxtrail.config.schema import RuntimeConfig
 
 
 class ProcessGroup:
@@ -37,7 +41,52 @@ class ProcessGroup:
             state.wait_for_everyone()
 
 
-def relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -> bool:
+LAUNCHED = "TOXTRAIL_LAUNCHED"
+"""Environment variable of a stage that `runtime.launcher` started: its name and key."""
+
+
+def relaunch(root: Path, runtime: RuntimeConfig, arguments: Sequence[str]) -> bool:
+    """Run this stage under `runtime.launcher`, then under `accelerate launch`, if it is not yet.
+
+    Args:
+        arguments: name and key of the stage.
+
+    Returns:
+        Whether it was run; the work is then finished.
+
+    Raises:
+        BackendError: the launcher, or one of the processes, failed.
+    """
+    return _relaunch_with_launcher(root, runtime.launcher or (), arguments) or (
+        arguments[0] != "finetune" and _relaunch_distributed(root, runtime.processes, arguments)
+    )
+
+
+def _relaunch_with_launcher(root: Path, launcher: Sequence[str], arguments: Sequence[str]) -> bool:
+    """Run this stage with a prefix, for example `srun --gres=gpu:1`.
+
+    Raises:
+        BackendError: the launcher does not exist, or ended with an error.
+    """
+    stage = " ".join(arguments)
+    if not launcher or os.environ.get(LAUNCHED) == stage:
+        return False
+    if shutil.which(launcher[0]) is None:
+        raise BackendError(
+            f"runtime.launcher: the command {launcher[0]} does not exist here. Install it, or "
+            "remove the setting on this machine."
+        )
+    command = [*launcher, sys.executable, "-m", "toxtrail", "-C", str(root), "stage", *arguments]
+    code = run_foreground(command, root, {**os.environ, LAUNCHED: stage})
+    if code != 0:
+        raise BackendError(
+            f"`{shlex.join(launcher)}` (runtime.launcher) ended with the exit code {code}; see its "
+            "message above. Finished work is kept: run again to resume."
+        )
+    return True
+
+
+def _relaunch_distributed(root: Path, processes: int, arguments: Sequence[str]) -> bool:
     """Run this stage under `accelerate launch`, if it is to be distributed and is not yet.
 
     Returns:
