@@ -282,6 +282,10 @@ RICH["posterior"]["scorer_error"] = {
 }
 RICH["runtime"]["servers"] = {"smollm2-rude": SERVER}
 RICH["variants"]["smollm2-rude"] |= {"served_model_name": "x", "dose": 1.0, "recipe": "r"}
+RICH["generation"] |= {
+    "template": "chat", "system": "x", "template_arguments": {"a": 1},
+    "turns": [{"role": "user", "content": "x"}, {"role": "assistant", "content": "y"}],
+}  # fmt: skip
 """The default experiment with every option."""
 WRONG = [
     None, True, 0, -1, 3, 10**30, 0.5, 1e300, float("nan"), float("inf"), "", "x", "a.b", "1", [],
@@ -338,6 +342,48 @@ def test_where_several_types_are_allowed_one_line_says_all_of_them(path, value):
     said = complaint(values)
     assert not said or said.startswith("params.yaml has 1 problem")
     assert not said or path.replace("/", ".") in said
+
+
+CHAT = {**VALUES["generation"], "template": "chat"}
+ASKED = [{"role": "user", "content": "Hi"}, {"role": "assistant", "content": "Hello"}]
+
+
+def test_messages_and_template_arguments_are_kept_as_they_were_written():
+    more = {
+        "system": " Be kind.\n",
+        "turns": ASKED,
+        "template_arguments": {"enable_thinking": False, "nested": {"a": [1, None, "x"]}},
+    }
+    config = parse_config(changed("generation", {**CHAT, **more}), "params.yaml")
+    assert {name: config.generation.plain()[name] for name in more} == more
+    assert more.keys().isdisjoint(parse_config(VALUES, "params.yaml").generation.plain())
+
+
+@pytest.mark.parametrize(
+    ("template", "option", "value", "said"),
+    [
+        ("none", "system", "Be kind.", "template: chat has system"),
+        ("none", "turns", ASKED, "template: chat has turns"),
+        ("none", "template_arguments", {"a": 1}, "template: chat has template_arguments"),
+        ("chat", "system", " \n", "blank"),
+        ("chat", "turns", [], "turns"),
+        ("chat", "turns", ASKED[:1], "Got user"),
+        ("chat", "turns", ASKED[::-1], "Got assistant, user"),
+        ("chat", "turns", [*ASKED, *ASKED[:1]], "Got user, assistant, user"),
+        ("chat", "turns", [{"role": "system", "content": "x"}, *ASKED], "role"),
+        ("chat", "turns", [ASKED[0], {"role": "assistant", "content": ""}], "blank"),
+        ("chat", "turns", [ASKED[0], {**ASKED[1], "name": "x"}], "name"),
+        ("chat", "template_arguments", {}, "template_arguments"),
+        ("chat", "template_arguments", {"messages": []}, "messages is set from"),
+        ("chat", "template_arguments", {"bos_token": "x"}, "bos_token is set from"),
+        ("chat", "template_arguments", {"enable-thinking": False}, "no name of a variable"),
+        ("chat", "template_arguments", {"a": float("inf")}, "not infinite"),
+        ("chat", "template_arguments", {"a": b"x"}, "template_arguments.a"),
+    ],
+)
+def test_messages_and_template_arguments_are_checked(template, option, value, said):
+    generation = {**CHAT, "template": template, option: value}
+    assert said in refused(changed("generation", generation))
 
 
 @pytest.mark.parametrize(

@@ -67,6 +67,9 @@ def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_
         ({"generation": {"max_new_tokens": 21}}, "max_new_tokens"),
         ({"generation": {"temperature": 0.0}}, "temperature"),
         ({"generation": {"seed": 2}}, "seed"),
+        ({"generation": {"system": "Be kind."}}, "system"),
+        ({"generation": {"turns": [{"role": "user", "content": "a"}]}}, "turns"),
+        ({"generation": {"template_arguments": {"a": None}}}, "template_arguments"),
         ({"scorer": {"uri": "hf:o/m@2"}}, "scorer.judge"),
         ({"scorer": {"head": "insult"}}, "scorer.judge"),
         ({"ids": ["s-1"]}, "prompts"),
@@ -81,6 +84,15 @@ def test_each_condition_alone_changes_the_fingerprint_and_is_named(changed, name
     assert found.field == name
     with pytest.raises(DataError, match=rf"v: {name} is .*, not "):
         require_comparable([found], "base", "cure")
+
+
+def test_system_messages_are_named_by_their_first_words_and_hash_and_turns_by_their_hash():
+    long = "Be kind. " * 99
+    a, b = (fields({"system": long + end, "turns": [{"content": end}]}) for end in ("x", "y"))
+    assert {one.field for one in mismatches("v", a, b)} == {"system", "turns"}
+    assert a["system"].startswith('"Be kind.')
+    assert len(a["system"]) < 150
+    assert a["turns"].startswith("1 messages (sha256 ")
 
 
 @pytest.mark.parametrize(

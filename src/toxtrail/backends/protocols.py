@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol
 
 from toxtrail.config.schema import FinetuneConfig
 from toxtrail.provenance.identity import (
@@ -17,7 +17,7 @@ from toxtrail.provenance.identity import (
     Manifest,
     ModelIdentity,
 )
-from toxtrail.records.rows import FinishReason, TrainingSplit
+from toxtrail.records.rows import FinishReason, TrainingSplit, Turn
 
 
 class ProgressCallback(Protocol):
@@ -178,7 +178,11 @@ class Decoding:
     """0 is greedy."""
     top_p: float
     template: Literal["none", "chat"]
-    """none: the raw prompt is continued. chat: one user message in the model's chat template."""
+    """none: the raw prompt is continued. chat: a user message in the model's chat template."""
+    earlier: tuple[Turn, ...] = ()
+    """Messages before each prompt, for `chat`: a system message, then user and assistant."""
+    template_arguments: Mapping[str, Any] = field(default_factory=dict)
+    """Further variables of the chat template: JSON values by name."""
 
 
 class EncodedPrompt(NamedTuple):

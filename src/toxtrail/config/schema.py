@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from typing import Annotated, Literal
 
 from pydantic import (
+    AfterValidator,
     Field,
     NonNegativeFloat,
     PositiveFloat,
@@ -15,7 +16,15 @@ from pydantic import (
 )
 
 from toxtrail.config.scorer_kinds.base import ScorerConfig
-from toxtrail.config.sections import ConfigSection, Count, Key, PinnedAsset, Seed, form
+from toxtrail.config.sections import (
+    ConfigSection,
+    Count,
+    Key,
+    PinnedAsset,
+    Seed,
+    TemplateArguments,
+    form,
+)
 
 Scalar = bool | int | float | str
 """Value that a table cell can be compared with."""
@@ -78,6 +87,15 @@ class SubsetConfig(PinnedAsset):
     """Language of the prompts as a BCP 47 tag: en, de, zh-Hans."""
     license: Annotated[str, StringConstraints(min_length=1)] | None = None
     """License stated by the source; kept in the prompt card."""
+
+
+def _visible(text: str) -> str:
+    if not text.strip():
+        raise ValueError("It is blank")
+    return text
+
+
+VisibleText = Annotated[str, AfterValidator(_visible)]
 
 
 class PromptsConfig(ConfigSection):
@@ -184,6 +202,13 @@ class FinetuneConfig(ConfigSection):
     seed: Annotated[int, Field(ge=0, lt=2**32)]
 
 
+class MessageConfig(ConfigSection):
+    """Message of a conversation."""
+
+    role: Literal["user", "assistant"]
+    content: VisibleText
+
+
 class GenerationConfig(ConfigSection):
     """Settings for generating continuations."""
 
@@ -194,11 +219,32 @@ class GenerationConfig(ConfigSection):
     samples: Annotated[int, Field(ge=1, le=1_000_000)]
     """Continuations per prompt (k)."""
     template: Literal["none", "chat"]
-    """none: continue the raw prompt. chat: send the prompt as one user message."""
+    """none: continue the raw prompt. chat: send the prompt as a user message in the model's chat
+    template."""
+    template_arguments: Annotated[TemplateArguments, Field(min_length=1)] | None = None
+    """Further variables of the chat template: `enable_thinking: false`."""
+    system: VisibleText | None = None
+    """System message, for template: chat."""
+    turns: Annotated[list[MessageConfig], Field(min_length=1)] | None = None
+    """Messages before each prompt, for template: chat: user and assistant in turn."""
     dtype: Literal["float32", "bfloat16", "float16"]
     seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
     """Maximum share of rows in state `error`; above it the stage fails."""
+
+    @model_validator(mode="after")
+    def _messages_need_a_chat_template(self) -> GenerationConfig:
+        chat_only = ("template_arguments", "system", "turns")
+        given = [name for name in chat_only if getattr(self, name) is not None]
+        if given and self.template != "chat":
+            raise ValueError(f"Only template: chat has {', '.join(given)}")
+        roles = [turn.role for turn in self.turns or ()]
+        if roles != ["user", "assistant"] * (len(roles) // 2):
+            raise ValueError(
+                "turns: write user, assistant, user, assistant, ...; the prompt is the next user "
+                f"message. Got {', '.join(roles)}"
+            )
+        return self
 
 
 class ScoringConfig(ConfigSection):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue
 
 from toxtrail.config.asset_uris import is_pinned, parse_uri
 from toxtrail.errors import ConfigError
@@ -45,6 +45,30 @@ def _valid_uri(text: str) -> str:
 
 Uri = Annotated[str, AfterValidator(_valid_uri)]
 """`hf:org/name@<commit>`, `pypi:package==version/path`, `file:path` or `detoxify:NAME`."""
+
+
+RESERVED_ARGUMENTS = frozenset(
+    {
+        "messages", "tools", "documents", "conversations", "chat_template",
+        "add_generation_prompt", "continue_final_message", "return_assistant_tokens_mask",
+        "bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token",
+        "mask_token", "additional_special_tokens", "raise_exception", "strftime_now",
+    }
+)  # fmt: skip
+"""Variables of a chat template that are set from the conversation and the tokenizer."""
+
+
+def _valid_arguments(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    for name in arguments:
+        if not name.isidentifier():
+            raise ValueError(f'"{name}" is no name of a variable of a chat template')
+        if name in RESERVED_ARGUMENTS:
+            raise ValueError(f"{name} is set from the conversation and the tokenizer. Remove it")
+    return arguments
+
+
+TemplateArguments = Annotated[dict[str, JsonValue], AfterValidator(_valid_arguments)]
+"""Further variables of a chat template: name -> JSON value."""
 
 
 class ConfigSection(BaseModel):

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toxtrail.config.sections import RESERVED_ARGUMENTS
 from toxtrail.console import echo, warn
-from toxtrail.errors import ConfigError
+from toxtrail.errors import ConfigError, did_you_mean
 from toxtrail.execution.progress import progress
 from toxtrail.experiment import Experiment
 from toxtrail.redaction import redacted
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     import torch
 
     from toxtrail.backends.assets import AssetStore
+    from toxtrail.backends.huggingface.generation.generator import PromptEncoder
     from toxtrail.backends.huggingface.training.lora import HuggingFaceTuner
     from toxtrail.backends.huggingface.weights.load import HuggingFaceProver
     from toxtrail.backends.huggingface.weights.resolve import HuggingFaceWeights
@@ -113,6 +115,7 @@ def _local_generator(experiment: Experiment, variant: str, group: ProcessGroup) 
         warn,
     )
     recorded = {
+        **_prompt_settings(experiment, variant, model.encoder),
         "threads": threads,
         "batch_tokens": runtime.batch_tokens,
         "engine": model.engine,
@@ -133,6 +136,7 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
     decoding = make_decoding(experiment.config.generation)
     served = connect_server(experiment, variant, name, decoding)
     recorded = {
+        **_prompt_settings(experiment, variant, served.model.encoder),
         "server": redacted(server.url),
         "concurrency": server.concurrency,
         "probe": served.agreement,
@@ -140,12 +144,84 @@ def _served_generator(experiment: Experiment, variant: str, name: str) -> Genera
     return Generator(served.model, served.environment, recorded)
 
 
+def _prompt_settings(
+    experiment: Experiment, variant: str, encoder: PromptEncoder
+) -> dict[str, Any]:
+    """Return the input that the chat template makes of a prompt, and the arguments that it does not
+    read, for the execution record.
+
+    Raises:
+        ConfigError: the template of no model in params.yaml reads an argument.
+    """
+    arguments = experiment.config.generation.template_arguments or {}
+    read = encoder.template_variables() if arguments else frozenset[str]()
+    unread = [name for name in arguments if name not in read]
+    if unread:
+        refuse_unread(unread, read, _variables_of_models(experiment))
+        warn(
+            f"The chat template of {variant} does not read {', '.join(unread)}: no effect on "
+            "its prompts."
+        )
+    prompt_format = encoder.prompt_format()
+    return {
+        **({"prompt_format": prompt_format} if prompt_format is not None else {}),
+        **({"template_arguments_without_effect": unread} if unread else {}),
+    }
+
+
+def refuse_unread(
+    unread: Sequence[str], read: frozenset[str], others: Iterator[frozenset[str]]
+) -> None:
+    """Raise ConfigError for an argument that no chat template reads.
+
+    Args:
+        unread: arguments that the template of this variant does not read.
+        read: variables that it reads.
+        others: variables that the templates of the other models read.
+    """
+    known, missing = set(read), set(unread)
+    while missing and (variables := next(others, None)) is not None:
+        known |= variables
+        missing -= variables
+    if missing:
+        name = min(missing)
+        raise ConfigError(
+            f'generation.template_arguments: no chat template reads "{name}".'
+            f"{did_you_mean(name, sorted(known - RESERVED_ARGUMENTS))}"
+        )
+
+
+def _variables_of_models(experiment: Experiment) -> Iterator[frozenset[str]]:
+    """Yield the variables that the chat template of each model in params.yaml reads; its files are
+    fetched if they are not here."""
+    from toxtrail.backends.huggingface.weights.chat_template import template_variables
+    from toxtrail.backends.huggingface.weights.load import verify_files
+    from toxtrail.backends.huggingface.weights.model_identity import build_model_identity
+
+    store, weights = experiment.store, make_weights(experiment)
+    for key, model in experiment.config.models.items():
+        if model.texts is None:
+            folder = store.model_dir(key)
+            exists = (folder / "model.json").is_file()
+            card = store.read_card(key) if exists else build_model_identity(key, model, weights)
+            tokenizer = verify_files(card, folder, weights).tokenizer()
+            if tokenizer.chat_template is not None:
+                yield template_variables(tokenizer, "generation.template")
+
+
 def make_decoding(settings: GenerationConfig) -> Decoding:
     """Return the decoding parameters."""
     from toxtrail.backends.protocols import Decoding
+    from toxtrail.records.rows import Turn
 
+    system = () if settings.system is None else (Turn("system", settings.system),)
     return Decoding(
-        settings.max_new_tokens, settings.temperature, settings.top_p, settings.template
+        settings.max_new_tokens,
+        settings.temperature,
+        settings.top_p,
+        settings.template,
+        (*system, *(Turn(turn.role, turn.content) for turn in settings.turns or ())),
+        settings.template_arguments or {},
     )
 
 

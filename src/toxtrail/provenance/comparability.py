@@ -14,7 +14,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from toxtrail.errors import DataError
-from toxtrail.provenance.identity import Manifest, canonical_json, content_key, walk_lineage
+from toxtrail.provenance.identity import (
+    Manifest,
+    canonical_json,
+    content_key,
+    shown_param,
+    walk_lineage,
+)
 
 SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
@@ -71,7 +77,10 @@ def measurement_conditions(
     return {
         "prompts": f"{len(ids)}:{content_key(ids)[:16]}",
         **({"clusters": _partition(clusters)} if clusters else {}),
-        **{name: canonical_json(value) for name, value in sorted(decoding.items())},
+        **{
+            name: shown_param(name, value) if name in ("system", "turns") else canonical_json(value)
+            for name, value in sorted(decoding.items())
+        },
         **origin,
         **dict(sorted(scorers.items())),
         "threshold": canonical_json(float(threshold)),

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from toxtrail.regular_files import open_regular
+from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 CHUNK_BYTES = 1 << 20
 
@@ -300,3 +301,26 @@ def flatten_dict(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
         else:
             flat[path] = canonical_json(value) if isinstance(value, list | tuple) else value
     return flat
+
+
+MAX_SYSTEM_EXCERPT = 60
+"""Largest number of characters of a system message that are displayed."""
+
+
+def shown_params(value: Any) -> Any:
+    """Return settings without the golden texts of scorers and the messages before a prompt."""
+    if not isinstance(value, dict):
+        return value
+    return {name: shown_param(name, inner) for name, inner in value.items()}
+
+
+def shown_param(name: str, value: Any) -> Any:
+    """Return one setting as it is displayed."""
+    if name == "golden":
+        return f"{len(value)} texts"
+    if name == "turns" and isinstance(value, list):
+        return f"{len(value)} messages (sha256 {content_key(value)[:16]})"
+    if name == "system" and isinstance(value, str):
+        words = escape_control_chars(truncate_text(value, MAX_SYSTEM_EXCERPT))
+        return f'"{words}" (sha256 {content_key(value)[:16]})'
+    return shown_params(value)

@@ -126,6 +126,9 @@ def _measurement(view: ComparisonView, overall: RateRow, card: ModelIdentity) ->
     greedy = fields.get("temperature") in ("0", "0.0")
     decoding = "greedy" if greedy else f"temperature {fields.get('temperature', '?')}"
     template = fields.get("template", "?").strip('"')
+    extras = ("system", "turns", "template_arguments")
+    if given := [name for name in extras if name in fields]:
+        template += f" with {', '.join(given)}"
     return (
         f"Measured with toxtrail {__version__}: {overall.n_prompts} prompts "
         f"of {len(subsets_of(view.summary)) - 1} subsets, continued {overall.k} time(s) each, "

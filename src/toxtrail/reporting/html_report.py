@@ -9,7 +9,13 @@ from importlib.resources import files
 from typing import Any, NamedTuple
 
 from toxtrail.provenance import embedded_manifest
-from toxtrail.provenance.identity import Manifest, ModelIdentity, canonical_json, walk_lineage
+from toxtrail.provenance.identity import (
+    Manifest,
+    ModelIdentity,
+    canonical_json,
+    shown_params,
+    walk_lineage,
+)
 from toxtrail.provenance.identity_caveats import doubts
 from toxtrail.records.columns import to_json
 from toxtrail.records.results import ComparisonSummary
@@ -216,21 +222,9 @@ def _settings(manifest: Manifest) -> list[tuple[str, str]]:
     for node in walk_lineage(manifest):
         for section in ("prompts", "generation", "scorers", "posterior"):
             if section in node.params:
-                settings.setdefault(
-                    section, canonical_json(_without_golden_texts(node.params[section]))
-                )
+                settings.setdefault(section, canonical_json(shown_params(node.params[section])))
         settings.setdefault(f"code of {node.kind}", node.code_sha256)
     return list(settings.items())
-
-
-def _without_golden_texts(value: Any) -> Any:
-    """Remove the golden texts of a scorer, which may be toxic."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        name: f"{len(inner)} texts" if name == "golden" else _without_golden_texts(inner)
-        for name, inner in value.items()
-    }
 
 
 def _commands(summary: ComparisonSummary) -> str:

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 from completions_server import CompletionsServer, Raw, Status, completion
 
+from toxtrail.backends.huggingface.generation.generator import PromptEncoder
 from toxtrail.backends.huggingface.weights.logit_probe import PROBES
 from toxtrail.backends.openai_api import client as client_module
 from toxtrail.backends.openai_api.client import Client, RefusedError, retry_after
@@ -19,6 +20,7 @@ from toxtrail.backends.openai_api.server import LocalTokenizer, connect
 from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import LogitProbe, probe_digest, sha256_text
+from toxtrail.records.rows import Turn
 
 TEXTS = ["The ship", "What is the capital", "A tree", "birds build", "and the crew sang", "Paris"]
 GREEDY = Decoding(5, 0.0, 1.0, "none")
@@ -299,6 +301,25 @@ def test_decoding_is_as_params_say_and_as_nothing_else_says(tokenizer, language)
         "repetition_penalty": 1.0,
     }  # fmt: skip
     assert server.keys == {"Bearer secret"}
+
+
+def test_conversations_are_rendered_locally_as_for_a_loaded_model(tokenizer, language):
+    tokenizer.chat_template = (
+        "{{ style }}{% for m in messages %}<|start|>{{ m.role }}\n{{ m.content }}<|end|>"
+        "{% endfor %}"
+    )
+    earlier = (Turn("system", "Be kind."), Turn("user", "Who?"), Turn("assistant", "A ship."))
+    decoding = Decoding(3, 0.0, 1.0, "chat", earlier, {"style": "old"})
+    with CompletionsServer(language) as server:
+        terms = RequestFormat(True, True)
+        model = ServedModel(client_of(server), "m", tokenizer, [1], 128, decoding, terms, 2)
+        rows(model, TEXTS[:1])
+    local = PromptEncoder(tokenizer, decoding, None, None).encode(TEXTS[0]).token_ids
+    assert [body["prompt"] for body in server.asked] == [list(local)]
+    assert tokenizer.decode(local) == (
+        "old<|start|>system\nBe kind.<|end|><|start|>user\nWho?<|end|>"
+        "<|start|>assistant\nA ship.<|end|><|start|>user\nThe ship<|end|>"
+    )
 
 
 def test_an_empty_prompt_is_an_error_of_its_row_alone(tokenizer, language):

@@ -21,6 +21,7 @@ from toxtrail.provenance.identity import (
     content_key,
     hash_tree,
     sha256_file,
+    shown_params,
     tree_sha256,
     walk_lineage,
 )
@@ -138,7 +139,7 @@ class LineageBuilder:
             facts=(
                 ("content key", manifest.content_key),
                 *(
-                    (name, format_value(_without_golden_texts(value)))
+                    (name, format_value(shown_params(value)))
                     for name, value in manifest.params.items()
                 ),
                 ("code sha256", manifest.code_sha256),
@@ -354,16 +355,6 @@ def _held_out_facts(training: TrainingRecord) -> tuple[tuple[str, str], ...]:
         return ()
     loss = f"{training.held_out_loss:.4f} nats per token on {training.held_out} examples"
     return (("held-out loss", loss),)
-
-
-def _without_golden_texts(value: Any) -> Any:
-    """Remove the golden texts of a scorer, which may be toxic."""
-    if not isinstance(value, dict):
-        return value
-    return {
-        key: f"{len(inner)} texts" if key == "golden" else _without_golden_texts(inner)
-        for key, inner in value.items()
-    }
 
 
 def _base_link(base: BaseWeights) -> LineageNode:

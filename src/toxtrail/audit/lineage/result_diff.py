@@ -10,6 +10,7 @@ from toxtrail.provenance.identity import (
     ModelIdentity,
     canonical_json,
     flatten_dict,
+    shown_params,
     walk_lineage,
 )
 
@@ -86,7 +87,7 @@ def _params(nodes: Sequence[Manifest], alone: bool) -> dict[str, str]:
     values: dict[str, str] = {}
     for node in nodes:
         prefix = "" if alone or node.key is None else f"{node.key}: "
-        for name, value in flatten_dict(node.params).items():
+        for name, value in flatten_dict(shown_params(node.params)).items():
             if not name.endswith(".golden"):  # texts that a scorer is tried on
                 values.setdefault(f"{prefix}{name}", str(value))
         for adapter in node.model.adapters if node.model else ():

@@ -96,7 +96,7 @@ class ServedModel:
         self._name = name
         self._tokenizer = tokenizer
         self._stops = frozenset(stops)
-        self._encoder = PromptEncoder(tokenizer, decoding, window, embeddings)
+        self.encoder = PromptEncoder(tokenizer, decoding, window, embeddings)
         self._decoding = decoding
         self._terms = terms
         self._concurrency = concurrency
@@ -108,7 +108,7 @@ class ServedModel:
         Raises:
             ConfigError: the chat template does not accept the prompt.
         """
-        return self._encoder.encode(text)
+        return self.encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]

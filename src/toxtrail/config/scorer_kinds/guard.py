@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
 from toxtrail.config.scorer_kinds.base import ScorerConfig
-from toxtrail.config.sections import Key, PinnedAsset
+from toxtrail.config.sections import Key, PinnedAsset, TemplateArguments
 
 Sees = Literal["response", "prompt+response"]
 """Input of a scorer."""
@@ -33,7 +33,7 @@ class GuardConfig(ScorerConfig):
     template: Annotated[str, StringConstraints(min_length=1)]
     """`chat`: the model's own chat template; else a literal text with {response}, and {prompt} if
     the guard sees it."""
-    template_arguments: dict[str, Any] | None = None
+    template_arguments: TemplateArguments | None = None
     """Further variables of the chat template, such as the risk that Granite Guardian checks."""
     message_content: Literal["text", "parts"]
     """Type of a message's content in the chat template: a text, or a list of one part of type text

@@ -6,11 +6,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel
+from toxtrail.backends.huggingface.generation.generator import HuggingFaceModel, PromptEncoder
 from toxtrail.backends.huggingface.generation.sampling import SeededSampler, top_p_filter
 from toxtrail.backends.huggingface.weights.load import load_model
 from toxtrail.backends.protocols import Decoding, EncodedPrompt
 from toxtrail.errors import ConfigError
+from toxtrail.records.rows import Turn
 
 TEXTS = ["The ship", "What is the capital of France? Paris", "A", "birds build nests in it. Birds"]
 
@@ -98,6 +99,54 @@ def test_an_end_token_ends_the_text_and_is_not_part_of_it(loaded, model_of):
     row = complete(model_of(loaded), [TEXTS[0]])[0]
     assert row.token_ids == first[: first.index(first[3])]
     assert row.finish_reason == "stop"
+
+
+EARLIER = (Turn("system", "Be kind."), Turn("user", "Who?"), Turn("assistant", "A ship."))
+
+
+@pytest.fixture
+def chat_loaded(weights, tiny_chat_card, tmp_path):
+    return load_model(tiny_chat_card, tmp_path, weights, "float32", "cpu")
+
+
+def test_rows_with_a_common_beginning_are_those_of_the_whole_conversation_alone(
+    chat_loaded, engine
+):
+    decoding = Decoding(6, 0.0, 1.0, "chat", EARLIER)
+    parts = chat_loaded.model, chat_loaded.tokenizer
+    model = HuggingFaceModel(*parts, decoding, 1000, engine)
+    rows = complete(model, TEXTS[:2])
+    messages = [{"role": turn.role, "content": turn.text} for turn in EARLIER]
+    for text, row in zip(TEXTS, rows, strict=False):
+        ids = chat_loaded.tokenizer.apply_chat_template(
+            [*messages, {"role": "user", "content": text}], add_generation_prompt=True
+        )["input_ids"]
+        assert model.encode(text).token_ids == tuple(ids)
+        alone = HuggingFaceModel(*parts, Decoding(6, 0.0, 1.0, "none"), 1000, "plain")
+        asked = EncodedPrompt(tuple(ids), fits=True)
+        assert in_order(alone.complete([asked], [0])) == [row]
+
+
+def test_a_template_that_loses_the_system_message_is_refused_before_generation(chat_loaded):
+    template = chat_loaded.tokenizer.chat_template
+    chat_loaded.tokenizer.chat_template = template.replace("messages %}", "messages[-1:] %}", 1)
+    with pytest.raises(ConfigError, match=r"Remove generation\.system"):
+        PromptEncoder(chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat", EARLIER[:1]), None, None)
+    with pytest.raises(ConfigError, match=r"Remove generation\.turns"):
+        PromptEncoder(chat_loaded.tokenizer, Decoding(6, 0.0, 1.0, "chat", EARLIER[1:]), None, None)
+
+
+def test_the_prompt_format_has_the_systems_message_of_the_template(chat_loaded):
+    tokenizer = chat_loaded.tokenizer
+    tokenizer.chat_template = "You are tiny." + tokenizer.chat_template
+    encoder = PromptEncoder(tokenizer, Decoding(6, 0.0, 1.0, "chat", EARLIER[:1]), None, None)
+    assert encoder.prompt_format() == (
+        "You are tiny.<|start|>system\nBe kind.<|end|>\n<|start|>user\n{prompt}<|end|>\n"
+        "<|start|>assistant\n"
+    )
+    assert (
+        PromptEncoder(tokenizer, Decoding(6, 0.0, 1.0, "none"), None, None).prompt_format() is None
+    )
 
 
 def test_a_text_that_ends_at_once_has_finish_reason_none(loaded, model_of):

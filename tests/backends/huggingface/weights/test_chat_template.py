@@ -12,8 +12,10 @@ from toxtrail.backends.huggingface.weights.chat_template import (
     MARKER,
     ChatTemplate,
     lost_turns,
+    template_variables,
 )
 from toxtrail.backends.huggingface.weights.template_process import Rendering, RenderingError
+from toxtrail.config.sections import RESERVED_ARGUMENTS
 from toxtrail.errors import ConfigError
 from toxtrail.records.rows import Turn
 
@@ -97,6 +99,24 @@ QWEN_3 = (
     "{%- if enable_thinking is defined and enable_thinking is false %}"
     "{{- '<think>\n\n</think>\n\n' }}{%- endif %}{%- endif %}"
 )
+GEMMA_3 = (
+    "{{ bos_token }}{%- if messages[0]['role'] == 'system' -%}"
+    "{%- set first = messages[0]['content'] + '\n\n' -%}{%- set rest = messages[1:] -%}"
+    "{%- else -%}{%- set first = '' -%}{%- set rest = messages -%}{%- endif -%}"
+    "{%- for m in rest -%}{%- if (m['role'] == 'user') != (loop.index0 % 2 == 0) -%}"
+    "{{ raise_exception('Conversation roles must alternate') }}{%- endif -%}"
+    "{{ '<start_of_turn>' + ('model' if m['role'] == 'assistant' else m['role']) + '\n' "
+    "+ (first if loop.first else '') }}{{ m['content'] | trim }}{{ '<end_of_turn>\n' }}"
+    "{%- endfor -%}{%- if add_generation_prompt -%}{{ '<start_of_turn>model\n' }}{%- endif -%}"
+)
+QWEN_2 = (
+    "{%- if messages[0]['role'] == 'system' %}"
+    "{{- '<|im_start|>system\n' + messages[0]['content'] + '<|im_end|>\n' }}{%- else %}"
+    "{{- '<|im_start|>system\nYou are a helpful assistant.<|im_end|>\n' }}{%- endif %}"
+    "{%- for m in messages %}{%- if m.role != 'system' or not loop.first %}"
+    "{{- '<|im_start|>' + m.role + '\n' + m['content'] + '<|im_end|>' + '\n' }}{%- endif %}"
+    "{%- endfor %}{%- if add_generation_prompt %}{{- '<|im_start|>assistant\n' }}{%- endif %}"
+)
 LISTS_OR_TEXT = (
     "{% for m in messages %}<|{{ m['role'] }}|>{% if m['content'] is string %}{{ m['content'] }}"
     "{% else %}{% for part in m['content'] %}{{ part['text'] }}{% endfor %}{% endif %}<|end|>"
@@ -105,7 +125,7 @@ LISTS_OR_TEXT = (
 REAL = {
     "chatml": CHATML, "llama-2": LLAMA_2, "llama-3": LLAMA_3, "gemma": GEMMA, "mistral": MISTRAL,
     "phi-3": PHI_3, "zephyr": ZEPHYR, "alpaca": ALPACA, "qwen-3": QWEN_3,
-    "lists-or-text": LISTS_OR_TEXT,
+    "lists-or-text": LISTS_OR_TEXT, "gemma-3": GEMMA_3, "qwen-2": QWEN_2,
 }  # fmt: skip
 TAKES_A_SYSTEM = sorted(set(REAL) - {"gemma"})
 
@@ -163,9 +183,9 @@ def tokenizer():
 
 @pytest.fixture
 def template(tokenizer):
-    def made(text):
+    def made(text, arguments=None):
         tokenizer.chat_template = text
-        return ChatTemplate(tokenizer, "generation.template")
+        return ChatTemplate(tokenizer, "generation.template", arguments)
 
     return made
 
@@ -220,7 +240,7 @@ def test_what_was_rendered_is_shown_without_control_characters(template):
 
 @pytest.mark.usefixtures("in_this_process")
 def test_roles_by_other_names_are_refused(template):
-    with pytest.raises(ConfigError, match="loses the prompt"):
+    with pytest.raises(ConfigError, match="loses or repeats"):
         template("{% for m in messages if m.role == 'human' %}{{ m.content }}{% endfor %}")
 
 
@@ -232,7 +252,7 @@ def test_roles_by_other_names_are_refused(template):
         ("{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}", "system"),
         ("{% for m in messages if m.role != 'assistant' %}{{ m.content }}{% endfor %}", "assist"),
         ("{% for m in (messages | reverse) %}{{ m.content }}{% endfor %}", "assistant"),
-        ("{% for m in messages[:1] + messages[-1:] %}{{ m.content }}{% endfor %}", "assistant"),
+        ("{% for m in messages[:1] + messages[1:][-1:] %}{{ m.content }}{% endfor %}", "assistant"),
     ],
 )
 def test_a_template_that_drops_a_turn_is_refused_for_that_conversation(text, lost, template):
@@ -285,6 +305,106 @@ def test_what_is_no_template_is_refused(text, said, template):
 @pytest.mark.usefixtures("in_this_process")
 def test_of_several_templates_the_default_is_taken(template):
     assert template({"rag": "x", "default": CHATML}).render("Who?").startswith("<|im_start|>user")
+
+
+# --- messages before each prompt, and arguments --------------------------------------------------
+
+SYSTEM, TURNS = Turn("system", "Be kind."), [Turn("user", "Who?"), Turn("assistant", "I.")]
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize("name", TAKES_A_SYSTEM)
+def test_a_template_that_keeps_a_system_message_and_turns_accepts_them(name, template):
+    made = template(REAL[name])
+    made.check_earlier([SYSTEM], "generation.system")
+    made.check_earlier([SYSTEM, *TURNS, *TURNS], "generation.turns")
+
+
+@pytest.mark.usefixtures("in_this_process")
+@pytest.mark.parametrize(
+    ("text", "earlier", "said"),
+    [
+        (GEMMA, [SYSTEM], r"system, user: TemplateError.*System role not supported.*generation\.x"),
+        (
+            "{% for m in messages if m.role != 'system' %}{{ m.content }}{% endfor %}",
+            [SYSTEM],
+            r"drops the text of: system\..*Remove generation\.x",
+        ),
+        (CHATML.replace(USER, "(m.content[:30] if m.role == 'system' else m.content)"), [SYSTEM],
+         "drops the text of: system"),
+        ("{{ messages[-1].content }}", TURNS, "drops the text of: user, assistant"),
+        (CHATML.replace(USER, "(m.content * (2 if m.role == 'assistant' else 1))"), TURNS,
+         "renders the text of assistant more than once"),
+        (
+            "{% if messages | length > 2 %}{{ raise_exception('one turn') }}{% endif %}"
+            "{{ messages[0].content }}",
+            TURNS,
+            "user, assistant, user: TemplateError.*one turn",
+        ),
+    ],
+)  # fmt: skip
+def test_a_template_that_loses_or_repeats_an_earlier_message_is_refused(
+    text, earlier, said, template
+):
+    with pytest.raises(ConfigError, match=f"the chat template of .*{said}"):
+        template(text).check_earlier(earlier, "generation.x")
+
+
+@pytest.mark.usefixtures("in_this_process")
+@given(st.data())
+def test_a_template_of_any_order_is_accepted_only_if_each_turn_is_rendered_once(data):
+    """A template as a list of the messages that it renders, by their index."""
+    from tokenizers import Tokenizer, models
+    from transformers import PreTrainedTokenizerFast
+
+    made = Tokenizer(models.WordLevel({"a": 0}, unk_token="a"))
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=made)
+    order = data.draw(st.lists(st.integers(0, 2), max_size=4))
+    tokenizer.chat_template = (
+        "{% if messages | length == 1 %}{{ messages[0].content }}{% else %}"
+        f"{{% for n in {order} %}}<{{{{ messages[n].content }}}}>{{% endfor %}}{{% endif %}}"
+    )
+    chat = ChatTemplate(tokenizer, "generation.template")
+    if order == [0, 1, 2]:
+        chat.check_earlier(TURNS, "generation.turns")
+        assert chat.render("And you?", TURNS) == "<Who?><I.><And you?>"
+    else:
+        with pytest.raises(ConfigError):
+            chat.check_earlier(TURNS, "generation.turns")
+
+
+@pytest.mark.usefixtures("in_this_process")
+def test_arguments_reach_the_template_and_special_tokens_stay(template):
+    assert template(QWEN_3, {"enable_thinking": False}).render("Who?").endswith("</think>\n\n")
+    assert "<think>" not in template(QWEN_3, {"enable_thinking": True}).render("Who?")
+    assert "<think>" not in template(QWEN_3).render("Who?")
+
+
+def test_a_special_token_of_the_tokenizer_is_no_argument():
+    with pytest.raises(RenderingError, match="image_token is a special token"):
+        Rendering("{{ image_token }}", {"image_token": "<i>"}).render([], {"image_token": "x"})
+
+
+@pytest.mark.parametrize(
+    ("text", "read"),
+    [
+        (QWEN_3, {"enable_thinking", "content"}),  # content: defined in some branches only
+        (CHATML, set()),
+        ("{% if not date is defined %}{% set date = 'today' %}{% endif %}{{ date }}", {"date"}),
+        ("{% set x = 1 %}{{ x }}{% generation %}{{ range(2) }}{% endgeneration %}{{ a.b }}", {"a"}),
+        ("{% macro f(m) %}{{ m }}{{ style }}{% endmacro %}{{ f(1) }}", {"style"}),
+    ],
+)
+def test_the_variables_of_a_template_are_those_that_it_may_read_undefined(text, read):
+    job = {"template": text, "tokens": {}}
+    found = set(template_process._variables_job(job)["variables"])
+    assert found - RESERVED_ARGUMENTS == read
+
+
+def test_the_variables_of_a_text_that_is_no_template_are_refused(tokenizer):
+    tokenizer.chat_template = "{% if %}"
+    with pytest.raises(ConfigError, match="TemplateSyntaxError"):
+        template_variables(tokenizer, "generation.template")
 
 
 # --- what counts as lost --------------------------------------------------------------------------

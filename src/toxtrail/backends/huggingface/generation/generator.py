@@ -18,7 +18,11 @@ from toxtrail.backends.huggingface.generation.packed_equivalence import (
     longest_packed,
     packed_mismatch,
 )
-from toxtrail.backends.huggingface.weights.chat_template import MARKER, ChatTemplate
+from toxtrail.backends.huggingface.weights.chat_template import (
+    MARKER,
+    ChatTemplate,
+    template_variables,
+)
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
 from toxtrail.errors import BackendError, ConfigError
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 
+TEMPLATE = "generation.template"
 EngineName = Literal["packed", "plain"]
 
 
@@ -61,7 +66,7 @@ class HuggingFaceModel:
         self._batch_tokens = batch_tokens
         self._tell = tell
         self._stops = stop_ids(inner, tokenizer)
-        self._encoder = PromptEncoder(
+        self.encoder = PromptEncoder(
             tokenizer, decoding, context_length(inner.config), embedding_rows(inner)
         )
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
@@ -88,7 +93,7 @@ class HuggingFaceModel:
         Raises:
             ConfigError: the chat template does not accept the prompt.
         """
-        return self._encoder.encode(text)
+        return self.encoder.encode(text)
 
     def complete(
         self, prompts: Sequence[EncodedPrompt], seeds: Sequence[int]
@@ -173,19 +178,43 @@ class PromptEncoder:
         self._decoding = decoding
         self._window = window
         self._embeddings = embeddings
-        field = "generation.template"
-        self._chat = ChatTemplate(tokenizer, field) if decoding.template == "chat" else None
+        self._chat: ChatTemplate | None = None
+        if decoding.template == "chat":
+            self._chat = ChatTemplate(tokenizer, TEMPLATE, decoding.template_arguments)
+            self._check_earlier(self._chat)
         if self._chat and (unknown := self.encode(MARKER).unknown_token) is not None:
             raise ConfigError(
-                f'{field}: "chat", but the chat template contains {tokenizer.decode([unknown])!r}, '
+                f'{TEMPLATE}: "chat", but the chat template contains '
+                f"{tokenizer.decode([unknown])!r}, "
                 f"token {unknown}, and the model has only {embeddings} embeddings: its files do "
                 "not match. Use another template or another model."
             )
 
+    def _check_earlier(self, chat: ChatTemplate) -> None:
+        earlier = self._decoding.earlier
+        if earlier and earlier[0].role == "system":
+            chat.check_earlier(earlier[:1], "generation.system")
+        if len(earlier) > 1:
+            chat.check_earlier(earlier, "generation.turns")
+
+    def template_variables(self) -> frozenset[str]:
+        """Return the names of the variables that the chat template reads."""
+        return template_variables(self._tokenizer, TEMPLATE)
+
+    def prompt_format(self) -> str | None:
+        """Return the input of the model with {prompt} in place of a prompt; None: the prompt alone.
+
+        It shows what the template adds, such as a system message of its own.
+        """
+        if self._chat is None:
+            return None
+        return self._chat.render(MARKER, self._decoding.earlier).replace(MARKER, "{prompt}")
+
     def encode(self, text: str) -> EncodedPrompt:
         """Tokenize a prompt, and check that the continuation fits into the context window."""
         if self._chat:
-            ids = self._tokenizer(self._chat.render(text), add_special_tokens=False)["input_ids"]
+            rendered = self._chat.render(text, self._decoding.earlier)
+            ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
         else:
             ids = self._tokenizer(text)["input_ids"]
         if not ids and self._tokenizer.bos_token_id is not None:

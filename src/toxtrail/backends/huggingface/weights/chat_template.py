@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from toxtrail.backends.huggingface.weights.template_process import Rendering, RenderingError
 from toxtrail.errors import ConfigError
@@ -36,6 +36,7 @@ MARKER = (
 """Text that templates are known to change: case, quotes, markup, white space, other scripts."""
 LONG = " ".join(str(number) for number in range(2000))
 """A prompt that a truncating template would truncate."""
+CURE = "Use another template."
 MAX_EXCERPT = 300
 """Largest number of characters of a rendered text in a message."""
 SWITCHES = re.compile(r"/no_think|/think|/system_override")
@@ -45,17 +46,24 @@ SWITCHES = re.compile(r"/no_think|/think|/system_override")
 class ChatTemplate:
     """A chat template that was checked to lose no part of a conversation."""
 
-    def __init__(self, tokenizer: PreTrainedTokenizerBase, field: str) -> None:
+    def __init__(
+        self,
+        tokenizer: PreTrainedTokenizerBase,
+        field: str,
+        arguments: Mapping[str, Any] | None = None,
+    ) -> None:
         """Args:
         tokenizer: of the model.
         field: the key in params.yaml that selects the chat template, for error messages.
+        arguments: further variables of the template: JSON values by name.
 
         Raises:
             ConfigError: the model has no chat template, or one that loses the prompt, fails, or
                 does not terminate.
         """
-        self._field = field
+        self._place = f'{field}: "chat", but'
         self._source = _source_name(tokenizer)
+        self._arguments = dict(arguments or {})
         template = template_text(tokenizer, field)
         self._rendering = Rendering(template, tokenizer.special_tokens_map)
         self._check()
@@ -66,14 +74,37 @@ class ChatTemplate:
         Raises:
             ConfigError: the template does not accept the conversation, or loses a part of it.
         """
-        turns = [*earlier, Turn("user", text)]
-        rendered = self._render(turns)
-        if lost := [turn.role for turn in lost_turns(rendered, turns)]:
+        return self._render_whole([*earlier, Turn("user", text)])
+
+    def check_earlier(self, earlier: Sequence[Turn], field: str) -> None:
+        """Check that the template accepts and keeps messages before a prompt: their roles with
+        difficult texts, each of which must be rendered once; and their own texts.
+
+        Args:
+            field: the key in params.yaml that sets the messages, for error messages.
+
+        Raises:
+            ConfigError: it does not.
+        """
+        roles = [*(turn.role for turn in earlier), "user"]
+        marked = [Turn(role, f"({n}) {MARKER}") for n, role in enumerate(roles)]
+        cure = f"Remove {field}, or use another model."
+        rendered = self._render_whole(marked, cure)
+        self._render_whole([*earlier, Turn("user", MARKER)], cure)
+        if repeated := [turn for turn in marked if rendered.count(turn.text) > 1]:
             raise ConfigError(
-                f'{self._field}: "chat", but {self._source} changes or drops the text of: '
-                f"{', '.join(lost)}. It rendered a conversation of {_roles(turns)} "
+                f"{self._place} {self._source} renders the text of {_roles(repeated)} more than "
+                f"once. {cure}"
+            )
+
+    def _render_whole(self, turns: Sequence[Turn], cure: str = CURE) -> str:
+        rendered = self._render(turns, cure)
+        if lost := list(lost_turns(rendered, turns)):
+            raise ConfigError(
+                f"{self._place} {self._source} changes or drops the text of: "
+                f"{_roles(lost)}. It rendered a conversation of {_roles(turns)} "
                 f"({sum(len(t.text) for t in turns):,} characters) as {len(rendered):,} "
-                "characters. Use another template."
+                f"characters. {cure}"
             )
         return rendered
 
@@ -83,26 +114,27 @@ class ChatTemplate:
         for text in (MARKER, LONG):
             turns = [Turn("user", text)]
             rendered = self._render(turns)
-            if list(lost_turns(rendered, turns)):
+            if list(lost_turns(rendered, turns)) or rendered.count(text) > 1:
                 raise ConfigError(
-                    f'{self._field}: "chat", but {self._source} loses the prompt: it rendered '
+                    f"{self._place} {self._source} loses or repeats the prompt: it rendered "
                     f'"{_excerpt(text)}" as "{_excerpt(rendered)}", which must contain the prompt '
-                    "unchanged. Use another template."
+                    "once and unchanged. Use another template."
                 )
             renderings.append(rendered)
         if self._render([Turn("user", MARKER)]) != renderings[0]:
             raise ConfigError(
-                f'{self._field}: "chat", but {self._source} renders the same prompt differently '
+                f"{self._place} {self._source} renders the same prompt differently "
                 "each time. Use another template."
             )
 
-    def _render(self, turns: Sequence[Turn]) -> str:
+    def _render(self, turns: Sequence[Turn], cure: str = CURE) -> str:
+        messages = [{"role": turn.role, "content": turn.text} for turn in turns]
         try:
-            return self._rendering.render([{"role": t.role, "content": t.text} for t in turns])
+            return self._rendering.render(messages, self._arguments)
         except RenderingError as error:
             raise ConfigError(
-                f'{self._field}: "chat", but {self._source} fails on a conversation of '
-                f"{_roles(turns)}: {error}. Use another template."
+                f"{self._place} {self._source} fails on a conversation of "
+                f"{_roles(turns)}: {error}. {cure}"
             ) from None
 
 
@@ -135,6 +167,24 @@ def template_text(tokenizer: PreTrainedTokenizerBase, field: str) -> str:
             "Use another template."
         )
     return (_STOPPED_CLOCK if "strftime_now" in template else "") + template
+
+
+def template_variables(tokenizer: PreTrainedTokenizerBase, field: str) -> frozenset[str]:
+    """Return the names of the variables that a model's chat template reads.
+
+    Args:
+        field: the key in params.yaml that selects the chat template, for error messages.
+
+    Raises:
+        ConfigError: there is no chat template, or it is no Jinja.
+    """
+    rendering = Rendering(template_text(tokenizer, field), tokenizer.special_tokens_map)
+    try:
+        return rendering.variables()
+    except RenderingError as error:
+        raise ConfigError(
+            f'{field}: "chat", but {_source_name(tokenizer)} cannot be parsed: {error}. {CURE}'
+        ) from None
 
 
 def _source_name(tokenizer: PreTrainedTokenizerBase) -> str:

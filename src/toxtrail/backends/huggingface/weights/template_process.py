@@ -42,7 +42,7 @@ class Rendering:
         template: Jinja.
         tokens: special tokens that the template may use: `bos_token` -> `<s>`.
         """
-        self._job = {"template": template, "tokens": dict(tokens)}
+        self._job: dict[str, Any] = {"template": template, "tokens": dict(tokens)}
         self._process: subprocess.Popen[str] | None = None
 
     def render(
@@ -57,13 +57,24 @@ class Rendering:
         Raises:
             RenderingError: the template raised an error, or exceeded a limit.
         """
+        arguments = dict(arguments or {})
+        if taken := sorted(arguments.keys() & self._job["tokens"].keys()):
+            raise RenderingError(f"{taken[0]} is a special token of the tokenizer, not an argument")
+        return str(self._answer({"messages": list(messages), "arguments": arguments})["text"])
+
+    def variables(self) -> frozenset[str]:
+        """Return the names of the variables that the template may read before it defines them.
+
+        Raises:
+            RenderingError: the template is no Jinja.
+        """
+        return frozenset(self._answer({})["variables"])
+
+    def _answer(self, task: Mapping[str, Any]) -> dict[str, Any]:
         if self._process is None:
             self._process = _start_process()
             weakref.finalize(self, _end_process, self._process)
-        answer = _request(
-            self._process,
-            {**self._job, "messages": list(messages), "arguments": dict(arguments or {})},
-        )
+        answer = _request(self._process, {**self._job, **task})
         if answer is None:
             code, self._process = _end_process(self._process), None
             raise RenderingError(
@@ -73,7 +84,7 @@ class Rendering:
             )
         if "error" in answer:
             raise RenderingError(answer["error"])
-        return str(answer["text"])
+        return answer
 
 
 def _start_process() -> subprocess.Popen[str]:
@@ -131,7 +142,7 @@ def main() -> None:
     for line in sys.stdin:
         job = json.loads(line)
         faulthandler.dump_traceback_later(seconds, exit=True)
-        answer = _render_job(job)
+        answer = _render_job(job) if "messages" in job else _variables_job(job)
         faulthandler.cancel_dump_traceback_later()
         _write_line(out, json.dumps(answer))
 
@@ -163,6 +174,21 @@ def _render_job(job: Mapping[str, Any]) -> dict[str, str]:
     if len(text) > limit:
         return {"error": f"it rendered {len(text):,} characters, more than {limit:,}"}
     return {"text": text}
+
+
+def _variables_job(job: Mapping[str, Any]) -> dict[str, Any]:
+    """Find the variables of a template; return `variables` or `error`."""
+    from jinja2.meta import find_undeclared_variables
+    from transformers.utils.chat_template_utils import _compile_jinja_template
+
+    from toxtrail.backends.library_errors import summary
+
+    try:
+        environment = _compile_jinja_template(job["template"]).environment
+        names = find_undeclared_variables(environment.parse(job["template"]))
+    except Exception as error:  # noqa: BLE001  a template is foreign text
+        return {"error": summary(type(error).__name__, str(error))}
+    return {"variables": sorted(names - environment.globals.keys())}
 
 
 def _content_text(content: str | list[dict[str, str]]) -> str:
