@@ -376,7 +376,7 @@ def test_messages_and_template_arguments_are_kept_as_they_were_written():
         ("chat", "template_arguments", {}, "template_arguments"),
         ("chat", "template_arguments", {"messages": []}, "messages is set from"),
         ("chat", "template_arguments", {"bos_token": "x"}, "bos_token is set from"),
-        ("chat", "template_arguments", {"enable-thinking": False}, "no name of a variable"),
+        ("chat", "template_arguments", {"enable-thinking": False}, "not a variable name"),
         ("chat", "template_arguments", {"a": float("inf")}, "not infinite"),
         ("chat", "template_arguments", {"a": b"x"}, "template_arguments.a"),
     ],

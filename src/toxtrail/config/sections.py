@@ -61,7 +61,7 @@ RESERVED_ARGUMENTS = frozenset(
 def _valid_arguments(arguments: dict[str, JsonValue]) -> dict[str, JsonValue]:
     for name in arguments:
         if not name.isidentifier():
-            raise ValueError(f'"{name}" is no name of a variable of a chat template')
+            raise ValueError(f'"{name}" is not a variable name')
         if name in RESERVED_ARGUMENTS:
             raise ValueError(f"{name} is set from the conversation and the tokenizer. Remove it")
     return arguments

@@ -176,7 +176,7 @@ def template_variables(tokenizer: PreTrainedTokenizerBase, field: str) -> frozen
         field: the key in params.yaml that selects the chat template, for error messages.
 
     Raises:
-        ConfigError: there is no chat template, or it is no Jinja.
+        ConfigError: there is no chat template, or it is not valid Jinja.
     """
     rendering = Rendering(template_text(tokenizer, field), tokenizer.special_tokens_map)
     try:

@@ -66,7 +66,7 @@ class Rendering:
         """Return the names of the variables that the template may read before it defines them.
 
         Raises:
-            RenderingError: the template is no Jinja.
+            RenderingError: the template is not valid Jinja.
         """
         return frozenset(self._answer({})["variables"])
 
