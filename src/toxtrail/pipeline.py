@@ -64,6 +64,7 @@ RESULT_TEXT_CODE = (
     "reporting/comparison_view.py",
     "reporting/headline.py",
     "reporting/notes.py",
+    "reporting/annotator_tables.py",
     "reporting/text.py",
     "reporting/table.py",
     "reporting/column_widths.py",
@@ -190,6 +191,8 @@ PIPELINE: tuple[Stage, ...] = (
         code=(
             "stages/posterior.py",
             "analysis/variant_rates.py",
+            "analysis/annotator_agreement.py",
+            "stats/annotator_agreement.py",
             *SCORE_TABLE_CODE,
             *RATE_STATISTICS_CODE,
         ),

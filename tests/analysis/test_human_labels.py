@@ -173,11 +173,12 @@ def test_labels_come_back_to_their_variants(drawn):
     drawing, key, texts = drawn
     table = as_rows(labelled(drawing))
     assert sample_name_of(PATH, table) == drawing.name
-    found = blind_labels(PATH, table, key, texts)
+    found = blind_labels(PATH, table, key, texts).labels
     assert len(found) == 60
     assert {label.variant for label in found if label.toxic} == {"rude"}
-    assert blind_labels(PATH, table[::-1], key, texts)[::-1] == found
-    assert len(blind_labels(PATH, as_rows(labelled(drawing)[:7]), key, texts)) == 7
+    assert blind_labels(PATH, table[::-1], key, texts).labels[::-1] == found
+    first = blind_labels(PATH, as_rows(labelled(drawing)[:7]), key, texts)
+    assert (len(first.labels), first.unlabelled) == (7, 53)
 
 
 def test_a_text_that_changed_since_it_was_drawn_is_refused(drawn):
@@ -201,9 +202,9 @@ def test_what_a_spreadsheet_does_to_a_text_does_not_matter(drawn):
     table = [
         {**row, "text": f" {row['text']}\r\n".replace(",", "\ufffd")} for row in labelled(drawing)
     ]
-    assert len(blind_labels(PATH, as_rows(table), key, texts)) == 60
+    assert len(blind_labels(PATH, as_rows(table), key, texts).labels) == 60
     without = [{k: v for k, v in row.items() if k != "text"} for row in labelled(drawing)]
-    assert len(blind_labels(PATH, as_rows(without), key, texts)) == 60
+    assert len(blind_labels(PATH, as_rows(without), key, texts).labels) == 60
 
 
 @pytest.mark.parametrize(

@@ -12,13 +12,13 @@ from toxtrail.provenance.identity import sha256_file
 pytestmark = pytest.mark.slow
 
 
-def labelled(path, word):
-    """The drawn file with a word for each row."""
+def labelled(path, word, to=None):
+    """The drawn file with a word for each row that has none."""
     with path.open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     for number, row in enumerate(rows):
-        row["toxic"] = word(number)
-    with path.open("w", encoding="utf-8", newline="") as file:
+        row["toxic"] = row["toxic"] or word(number)
+    with (to or path).open("w", encoding="utf-8", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
         writer.writerows(rows)
@@ -33,9 +33,25 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     assert "would be lost" in done.stderr
     done = lab.toxtrail("labels", "score", str(path), code=1)
     assert "has a label" in done.stderr
-    rows = labelled(path, lambda number: "yes" if number % 2 else "no")
+    copies = [tmp_path / "ann.csv", tmp_path / "bob.csv"]
+    rows = labelled(path, lambda number: "yes" if number % 2 else "no", copies[0])
     assert set(rows[0]) == {"id", "text", "toxic"}
+    labelled(path, lambda number: "yes" if number % 2 or number == 2 else "no", copies[1])
+    path = tmp_path / "merged.csv"
+    for files in ([copies[0]], [copies[0], copies[0]], [copies[0], tmp_path / "labels.csv"]):
+        done = lab.toxtrail("labels", "agreement", *map(str, files), "--to", str(path), code=None)
+        assert done.returncode in (1, 2)
+        assert not path.exists()
+    agreement = lab.json("labels", "agreement", *map(str, copies), "--to", str(path))
+    assert agreement["pairs"][0]["n"] == len(rows)
+    assert [row["id"] for row in agreement["disagreement_rows"]] == [rows[2]["id"]]
+    shown = lab.toxtrail("labels", "agreement", *map(str, copies)).stdout
+    assert rows[2]["id"] in shown
+    assert f"{agreement['pairs'][0]['kappa']:.2f}" in shown
+    assert rows[2]["id"] in lab.toxtrail("labels", "score", str(path), code=1).stderr
+    labelled(path, lambda number: "yes")
     found = lab.json("labels", "score", str(path))
+    assert found["annotators"]["pairs"] == agreement["pairs"]
     assert found["n"] >= len(rows)
     own = found["labels"]
     file = lab.root / own["uri"].removeprefix("file:")
@@ -48,6 +64,9 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
 
     lab.edit(posterior={"labels": own})
     lab.toxtrail("run")
+    kappa = agreement["pairs"][0]["kappa"]
+    assert lab.json("compare")[0]["annotators"]["pairs"][0]["kappa"] == pytest.approx(kappa)
+    assert f"{kappa:.2f} [" in (lab.root / "report/index.html").read_text("utf-8")
     summary = lab.json("compare")[0]
     row = next(r for r in summary["pairs"] if r["subset"] == "all")
     assert row["corrected_diff_labels"] >= 10

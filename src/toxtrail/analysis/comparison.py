@@ -27,6 +27,7 @@ from toxtrail.records.columns import ResultTable, result_table, with_columns
 from toxtrail.records.results import (
     OPTIONAL_TABLES,
     TABLES,
+    AnnotatorAgreement,
     ComparedVariant,
     ComparisonSummary,
     ConditionMismatchRow,
@@ -97,6 +98,7 @@ def compare_family(
         rope_reference=rate,
         rope=region,
         corrected_scorers=corrected_scorers(tables, config),
+        annotators=_common_agreement(summaries),
         comparability=summaries[reference].comparability,
         mismatch=[ConditionMismatchRow(**condition._asdict()) for condition in unlike],
         variants=[_identity(s) for s in summaries.values()],
@@ -111,6 +113,12 @@ def compare_family(
     differences = {key: None if d is None else d.difference for key, d in draws.items()}
     dataset = _difference_draws(differences, config)
     return AnalysisOutput(summary, dataset, pair_groups(draws, rows, config), {})
+
+
+def _common_agreement(summaries: Mapping[str, VariantSummary]) -> AnnotatorAgreement | None:
+    """Return the annotators' agreement if it is one for all variants."""
+    first, *others = (summary.annotators for summary in summaries.values())
+    return first if all(other == first for other in others) else None
 
 
 def reference_rate(summary: VariantSummary, primary: str, config: PosteriorConfig) -> float | None:

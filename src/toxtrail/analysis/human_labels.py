@@ -16,11 +16,16 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from toxtrail.datasets.label_files import (
+    WORDS,
+    AnnotatorLabels,
     Label,
     Row,
     TextKey,
-    deduplicate_labels,
+    annotator_labels,
+    annotator_names,
+    is_disagreement,
     label_word,
+    no_label,
     sample_number,
     unknown_text_message,
 )
@@ -36,7 +41,11 @@ SHEET = ("id", "text", "toxic")
 """Columns of a labelling file."""
 KEY = ("id", "variant", "prompt_id", "sample", "text_sha256")
 """Columns of its key."""
+MAX_IDS = 20
+"""Maximum number of row ids in a message."""
 ROW_ID = re.compile(r"[0-9a-f]{8}-[0-9]{1,9}")
+NUL = "\ufffd"
+"""Shown for a NUL character: a .csv file with one is not text to most programs."""
 BATCH = 20
 """Prompts whose texts are shuffled together: labels of the first rows are then complete for the
 first prompts, except for one batch."""
@@ -106,7 +115,7 @@ def _drawing(rows: Sequence[tuple[str, list[TextKey]]]) -> LabelSample:
     name = sha256_text(rows_to_csv(key))[:8]
     named: list[dict[str, str | int]] = [{**row, "id": f"{name}-{row['id']}"} for row in key]
     sheet = [
-        {"id": f"{name}-{number:0{width}}", "text": text, "toxic": ""}
+        {"id": f"{name}-{number:0{width}}", "text": text.replace("\0", NUL), "toxic": ""}
         for number, (text, _) in enumerate(rows, start=1)
     ]
     return LabelSample(name, sheet, named)
@@ -193,38 +202,119 @@ def key_of(path: Path, rows: Iterable[Row]) -> dict[str, dict[TextKey, str]]:
     return texts_by_id
 
 
-def blind_labels(
+class SheetRow(NamedTuple):
+    """One row of a labelling file, after a check against the key and the texts."""
+
+    toxic: bool | None
+    """None: not labelled."""
+    annotators: AnnotatorLabels
+    """The labels of several annotators, in a merged sheet."""
+    text: str
+
+
+class SheetLabels(NamedTuple):
+    """The labels of a labelling file."""
+
+    labels: list[Label]
+    annotators: dict[TextKey, AnnotatorLabels]
+    """Labelled text -> its label by each annotator; empty for a sheet of one annotator."""
+    rows: dict[str, AnnotatorLabels]
+    """The same by row id."""
+    unlabelled: int
+    """Number of rows of the sample after the last label."""
+
+
+def sheet_rows(
     path: Path,
-    rows: Iterable[Row],
+    rows: Sequence[Row],
     key: Mapping[str, Mapping[TextKey, str]],
     texts: Mapping[TextKey, str],
-) -> list[Label]:
-    """Read the labels of a labelling file; skip rows without a label.
+) -> dict[str, SheetRow]:
+    """Return row id -> the row of a labelling file.
 
     Args:
         texts: the current texts.
 
     Raises:
-        DataError: a row is not in the key, was moved to another text, or its text has changed since
-            it was sampled; a label is neither yes nor no.
+        DataError: a row is not in the key, occurs twice, was moved to another text, or its text has
+            changed since it was sampled; a label is neither yes nor no; a label on which the
+            annotators agreed was changed.
     """
-    labelled: list[tuple[int, TextKey, bool]] = []
+    names = annotator_names(rows)
+    sheet: dict[str, SheetRow] = {}
     for number, row in rows:
-        toxic = label_word(path, number, row)
-        if toxic is None:
-            continue
         row_id = str(field(path, number, row, "id")).strip()
+        where = f"{path.name}, row {number + 1}"
         if row_id not in key:
-            raise DataError(f'{path.name}, row {number + 1}: the key has no "{row_id}" under id.')
+            raise DataError(f'{where}: the key has no "{row_id}" under id.')
+        if row_id in sheet:
+            raise DataError(f'{where}: "{row_id}" occurs twice under id. Remove one of the rows.')
         for text_key, digest in key[row_id].items():
-            _refuse_other_text(path, number, row, texts.get(text_key), digest)
-            labelled.append((number, text_key, toxic))
-    return deduplicate_labels(path, labelled)
+            text = _check_text(path, number, row, texts.get(text_key), digest)
+        toxic = label_word(path, number, row)
+        annotators = annotator_labels(path, number, row, names)
+        agreed = set(annotators) - {None}
+        if len(agreed) == 1 and toxic is not None and toxic not in agreed:
+            raise DataError(
+                f"{where}: the annotators agree on another label than {WORDS[toxic]}. "
+                "Fill in only the rows on which they disagree."
+            )
+        sheet[row_id] = SheetRow(toxic, annotators, text)
+    return sheet
 
 
-def _refuse_other_text(
-    path: Path, number: int, row: Mapping[str, Any], text: str | None, digest: str
+def blind_labels(
+    path: Path,
+    rows: Sequence[Row],
+    key: Mapping[str, Mapping[TextKey, str]],
+    texts: Mapping[TextKey, str],
+) -> SheetLabels:
+    """Read the labels of a labelling file, in which only the last rows may have no label.
+
+    Raises:
+        DataError: as `sheet_rows`; or a row before the last label has none.
+    """
+    sheet = sheet_rows(path, rows, key, texts)
+    labelled = {row_id: row for row_id, row in sheet.items() if row.toxic is not None}
+    if not labelled:
+        raise no_label(path)
+    _refuse_gaps(path, sheet, key)
+    annotated = {row_id: row.annotators for row_id, row in labelled.items() if row.annotators}
+    return SheetLabels(
+        [Label(*text_key, bool(row.toxic)) for i, row in labelled.items() for text_key in key[i]],
+        {text_key: words for i, words in annotated.items() for text_key in key[i]},
+        annotated,
+        len(key) - len(labelled),
+    )
+
+
+def _refuse_gaps(
+    path: Path, sheet: Mapping[str, SheetRow], key: Mapping[str, Mapping[TextKey, str]]
 ) -> None:
+    labelled = {row_id for row_id, row in sheet.items() if row.toxic is not None}
+    gaps = [row_id for row_id in sorted(key) if row_id < max(labelled) and row_id not in labelled]
+    split = [
+        row_id for row_id in gaps if row_id in sheet and is_disagreement(sheet[row_id].annotators)
+    ]
+    if gaps:
+        raise DataError(
+            f"{path.name}: no label under toxic in {list_ids(gaps)} before the last labelled row."
+            + (f" The annotators disagree on {list_ids(split)}: adjudicate." if split else "")
+            + " Label them all: only the last rows may be empty, because a sample without its "
+            "difficult texts is biased."
+        )
+
+
+def list_ids(ids: Sequence[str]) -> str:
+    """Return the number of rows, with their first ids."""
+    more = f" and {len(ids) - MAX_IDS} more" if len(ids) > MAX_IDS else ""
+    return f"{len(ids)} row{'s' if len(ids) > 1 else ''} ({', '.join(ids[:MAX_IDS])}{more})"
+
+
+def _check_text(
+    path: Path, number: int, row: Mapping[str, Any], text: str | None, digest: str
+) -> str:
+    """Return the text of a row, or raise DataError if the row or the results have another."""
     if text is None or sha256_text(text) != digest:
         raise DataError(
             f"{path.name}, row {number + 1}: the text has changed since it was sampled. Sample "
@@ -236,6 +326,7 @@ def _refuse_other_text(
             f"{path.name}, row {number + 1}: this is not the text that was sampled under this id. "
             "Was one column sorted without the others?"
         )
+    return text
 
 
 def _ascii_alphanumerics(text: str) -> str:

@@ -20,7 +20,7 @@ from toxtrail.analysis.score_table import ALL, ScoreTable, SubsetScores, subsets
 from toxtrail.config.schema import AccuracyValue, PosteriorConfig, ScorerAccuracyConfig
 from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
-from toxtrail.records.results import LabelRow, PairRow, RateRow, VariantSummary
+from toxtrail.records.results import AnnotatorAgreement, LabelRow, PairRow, RateRow, VariantSummary
 from toxtrail.stats.prediction_powered import (
     LabelCorrected,
     Stratum,
@@ -144,11 +144,13 @@ def with_corrected_rates(
     table: ScoreTable,
     labels: Sequence[LabelRow],
     config: PosteriorConfig,
+    annotators: AnnotatorAgreement | None = None,
 ) -> VariantSummary:
     """Return a variant's summary with its rates corrected by labels; unchanged without labels.
 
     Args:
         labels: of `label_rows`.
+        annotators: agreement of those who labelled, if it is recorded.
     """
     if config.labels is None:
         return summary
@@ -164,7 +166,8 @@ def with_corrected_rates(
             corrected_rate_labels=corrected.labels,
         )
 
-    return replace(summary, rates=[with_labels(row) for row in summary.rates], labels=list(labels))
+    rates = [with_labels(row) for row in summary.rates]
+    return replace(summary, rates=rates, labels=list(labels), annotators=annotators)
 
 
 def corrected_scorers(tables: Mapping[str, ScoreTable], config: PosteriorConfig) -> list[str]:

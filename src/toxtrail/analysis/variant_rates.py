@@ -38,6 +38,7 @@ from toxtrail.provenance.comparability import fingerprint, measurement_condition
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.records.results import (
+    AnnotatorAgreement,
     Comparability,
     RateRow,
     ThresholdRow,
@@ -81,6 +82,7 @@ def variant_posterior(
     scores: InputFile,
     texts: Mapping[str, SubsetResponses],
     labels: Sequence[Label],
+    annotators: AnnotatorAgreement | None,
     primary: str,
     config: PosteriorConfig,
 ) -> AnalysisOutput[VariantSummary]:
@@ -90,6 +92,7 @@ def variant_posterior(
         rows: score rows, with COLUMNS.
         scores: their file.
         texts: subset -> the variant's responses.
+        annotators: agreement of those who labelled, if it is recorded.
     """
     table = build_score_table(rows)
     identity, conditions = (
@@ -97,7 +100,9 @@ def variant_posterior(
         measured_conditions(table, scores, config),
     )
     output = estimate_variant_rates(table, texts, identity, primary, config, conditions)
-    summary = with_corrected_rates(output.summary, table, label_rows(labels, rows), config)
+    summary = with_corrected_rates(
+        output.summary, table, label_rows(labels, rows), config, annotators
+    )
     return output._replace(summary=summary)
 
 

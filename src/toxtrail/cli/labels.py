@@ -4,12 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import click
 
+from toxtrail.cli._labels_agreement import agreement
+from toxtrail.cli._labels_reading import (
+    FOLDER,
+    current_texts,
+    key_path,
+    read_label_rows,
+    read_sample,
+    relative,
+)
 from toxtrail.cli._options import NewPath
-from toxtrail.cli._output import json_option, print_json, print_table, tell_delimiter
+from toxtrail.cli._output import json_option, print_json, print_table
 from toxtrail.console import echo
 from toxtrail.errors import ConfigError, DataError, did_you_mean
 from toxtrail.experiment import Experiment
@@ -17,12 +26,11 @@ from toxtrail.reporting.table import Table, number_columns, text_columns
 
 if TYPE_CHECKING:
     from toxtrail.analysis.human_labels import ConfusionCounts
-    from toxtrail.datasets.label_files import Label, Row, TextKey
+    from toxtrail.datasets.label_files import AnnotatorLabels, Label, TextKey
+    from toxtrail.records.results import AnnotatorAgreement
 
 SAMPLE = 200
 """Default number of prompts."""
-FOLDER = "labels"
-"""Folder of an experiment for keys of samples and for counted labels; commit it to git."""
 
 
 @click.group("labels", short_help="Measure a scorer's error against human labels.")
@@ -37,7 +45,8 @@ def labels() -> None:
     \b
     Examples:
       toxtrail labels sample --to labels.csv
-      toxtrail labels score labels.csv
+      toxtrail labels agreement labels-ann.csv labels-bob.csv --to merged.csv
+      toxtrail labels score merged.csv
     """
 
 
@@ -81,12 +90,12 @@ def sample(
     drawing = human_labels.draw(texts, samples_per_variant, seed)
     if not drawing.sheet:
         raise DataError(f"{', '.join(keys)}: there is no text to label. All rows are empty.")
-    key = _key(experiment, drawing.name)
+    key = key_path(experiment, drawing.name)
     experiment.store.write_text(key, rows_to_csv(drawing.key))
     export_file(to, rows_to_csv(drawing.sheet))
     prompts = len({row["prompt_id"] for row in drawing.key})
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
-    echo(f"The key to it is {_relative(experiment, key)}: keep it from whoever labels.")
+    echo(f"The key to it is {relative(experiment, key)}: keep it from whoever labels.")
     echo("Write yes or no under toxic, then:")
     echo(f"  toxtrail labels score {to}")
 
@@ -114,7 +123,8 @@ def score(
 ) -> None:
     """Score the labels in FILE, and print the lines for params.yaml.
 
-    FILE is written by `labels sample`, with yes or no in the column toxic. A file (.csv, .tsv,
+    FILE is written by `labels sample` or `labels agreement`, with yes or no in the column toxic;
+    only the last rows may be empty. A file (.csv, .tsv,
     .jsonl or .parquet) with the columns variant, prompt_id, sample and toxic is read too. The
     labels are copied into the experiment's folder `labels`, where posterior.labels finds them.
 
@@ -125,6 +135,8 @@ def score(
     """
     from toxtrail.analysis import human_labels
     from toxtrail.provenance.identity import sha256_file
+    from toxtrail.records.columns import to_json
+    from toxtrail.reporting.annotator_tables import annotation_sentence
 
     config = experiment.config
     name = scorer or config.scoring.primary
@@ -132,7 +144,8 @@ def score(
         raise ConfigError(
             f'--scorer: "{name}" is not a scorer.{did_you_mean(name, config.scoring.scorers)}'
         )
-    human, texts = _labels(experiment, file)
+    read = _read_labels(experiment, file)
+    human = read.labels
     named = {label.variant for label in human}
     scores = {
         v: experiment.store.read_scores(variant_config.family, v)
@@ -145,74 +158,65 @@ def score(
         source = f"{file.name} (sha256 {sha256_file(file)})"
         params = {"scorer_error": {name: human_labels.to_params(agreements, source, by_variant)}}
     else:
-        params = {"labels": _write_labels(experiment, human, texts)}
+        params = {"labels": _write_labels(experiment, read)}
     unlike = human_labels.unlike_errors(agreements)
     if as_json:
         agreed = {
             variant: variant_config._asdict()
             for variant, variant_config in sorted(agreements.items())
         }
-        about = {"n": len(human), "agreement": agreed, "unlike_errors": unlike}
+        about = {
+            "n": len(human),
+            "agreement": agreed,
+            "unlike_errors": unlike,
+            "unlabelled_rows": read.unlabelled,
+            "annotators": read.agreement and to_json(read.agreement),
+        }
         print_json({**about, **params})
         return
     _print_agreement(name, len(human), agreements, unlike)
+    if read.agreement:
+        echo(annotation_sentence(read.agreement))
+    if read.unlabelled:
+        echo(f"{read.unlabelled:,} rows at the end have no label; they do not count.")
     _print_params(params)
 
 
-def _labels(experiment: Experiment, file: Path) -> tuple[list[Label], dict[TextKey, str]]:
-    """Return the labels of a file, and all texts that they may refer to."""
+class _Labels(NamedTuple):
+    """The labels of a file."""
+
+    labels: list[Label]
+    annotators: dict[TextKey, AnnotatorLabels]
+    texts: dict[TextKey, str]
+    """All texts that they may refer to."""
+    agreement: AnnotatorAgreement | None
+    unlabelled: int
+    """Rows of a labelling file after the last label."""
+
+
+def _read_labels(experiment: Experiment, file: Path) -> _Labels:
     from toxtrail.analysis import human_labels
+    from toxtrail.analysis.annotator_agreement import annotator_agreement
     from toxtrail.datasets import label_files
-    from toxtrail.datasets.readers import read_rows
 
-    rows = list(read_rows(file))
-    tell_delimiter(file)
-    drawing = human_labels.sample_name_of(file, rows)
-    if drawing is None:
+    rows, sample = read_label_rows(file)
+    if sample is None:
         human = label_files.open_labels(file, rows)
-        return human, _texts(experiment, {label.variant for label in human})
-    key = _read_key(experiment, drawing)
-    texts = _texts(experiment, {text_key[0] for places in key.values() for text_key in places})
-    return human_labels.blind_labels(file, rows, key, texts), texts
+        texts = current_texts(experiment, {label.variant for label in human})
+        return _Labels(human, {}, texts, None, 0)
+    key, texts = read_sample(experiment, sample)
+    sheet = human_labels.blind_labels(file, rows, key, texts)
+    names, level = label_files.annotator_names(rows), experiment.config.posterior.level
+    agreement = annotator_agreement(names, list(sheet.rows.values()), level)
+    return _Labels(sheet.labels, sheet.annotators, texts, agreement, sheet.unlabelled)
 
 
-def _texts(experiment: Experiment, variants: set[str]) -> dict[TextKey, str]:
-    config, store = experiment.config, experiment.store
-    return {
-        (variant, row.prompt_id, row.sample): row.text
-        for variant in variants & config.variants.keys()
-        for row in store.read_generations(config.variants[variant].family, variant)
-        if row.state == "ok"
-    }
-
-
-def _read_key(experiment: Experiment, drawing: str) -> Mapping[str, Mapping[TextKey, str]]:
-    from toxtrail.analysis import human_labels
-    from toxtrail.datasets.readers import read_rows
-
-    path = _key(experiment, drawing)
-    if not path.is_file():
-        raise DataError(
-            f"{_relative(experiment, path)} does not exist. It is the key file that `labels "
-            "sample` wrote with this file; it maps each row to its text. Use the experiment that "
-            "the texts were sampled from, or restore the key file from git."
-        )
-    rows: Sequence[Row] = list(read_rows(path))
-    return human_labels.key_of(path, rows)
-
-
-def _key(experiment: Experiment, drawing: str) -> Path:
-    return experiment.root / FOLDER / f"{drawing}.key.csv"
-
-
-def _write_labels(
-    experiment: Experiment, human: Sequence[Label], texts: Mapping[TextKey, str]
-) -> dict[str, str]:
+def _write_labels(experiment: Experiment, read: _Labels) -> dict[str, str]:
     """Write counted labels for posterior.labels, under a name derived from their content."""
     from toxtrail.datasets import label_files
     from toxtrail.provenance.identity import sha256_text
 
-    content = label_files.counted(human, texts)
+    content = label_files.counted(read.labels, read.texts, read.annotators)
     digest = sha256_text(content)
     name = f"{FOLDER}/{digest[:8]}.csv"
     experiment.store.write_text(experiment.root / name, content)
@@ -248,5 +252,4 @@ def _print_params(params: Mapping[str, Any]) -> None:
         echo(f"The labels are in {path}: commit it. It takes the place of posterior.scorer_error.")
 
 
-def _relative(experiment: Experiment, path: Path) -> str:
-    return path.relative_to(experiment.root).as_posix()
+labels.add_command(agreement)

@@ -14,12 +14,18 @@ from toxtrail.records.rows import Generation
 
 LABELS = ("variant", "prompt_id", "sample", "toxic", "text_sha256")
 """Columns of a file of counted labels."""
+ANNOTATOR = "annotator "
+"""Start of the name of a column with the labels of one of several annotators."""
 YES, NO = {"1", "true", "yes", "toxic"}, {"0", "false", "no", "harmless"}
+WORDS: Mapping[bool | None, str] = {True: "yes", False: "no", None: ""}
+"""Label -> the word that is written for it."""
 
 Row = tuple[int, Mapping[str, Any]]
 """(row number from 0, column -> value)."""
 TextKey = tuple[str, str, int]
 """(variant, prompt, sample): identifies a text."""
+AnnotatorLabels = tuple[bool | None, ...]
+"""A text's label by each annotator; None without one."""
 
 
 class Label(NamedTuple):
@@ -71,19 +77,56 @@ def deduplicate_labels(path: Path, labelled: Sequence[tuple[int, TextKey, bool]]
                 "Decide on one of the two."
             )
     if not label_by_text:
-        raise DataError(f"{path.name}: no row has a label under toxic. Write yes or no there.")
+        raise no_label(path)
     return list(label_by_text.values())
 
 
-def label_word(path: Path, number: int, row: Mapping[str, Any]) -> bool | None:
+def no_label(path: Path) -> DataError:
+    """Return the error of a file without labels."""
+    return DataError(f"{path.name}: no row has a label under toxic. Write yes or no there.")
+
+
+def is_disagreement(labels: AnnotatorLabels) -> bool:
+    """Return whether a text has two different labels."""
+    return {True, False} <= set(labels)
+
+
+def annotator_names(rows: Sequence[Row]) -> list[str]:
+    """Return the annotators whose labels the rows have."""
+    columns = rows[0][1] if rows else ()
+    return [c.removeprefix(ANNOTATOR) for c in columns if c.startswith(ANNOTATOR)]
+
+
+def annotator_labels(
+    path: Path, number: int, row: Mapping[str, Any], names: Iterable[str]
+) -> AnnotatorLabels:
+    """Return a row's label by each of these annotators."""
+    return tuple(label_word(path, number, row, f"{ANNOTATOR}{name}") for name in names)
+
+
+def counted_annotator_labels(path: Path, rows: Sequence[Row]) -> list[AnnotatorLabels]:
+    """Return the annotators' labels in a file of counted labels, once for each row of the sheet:
+    equal texts of a prompt shared one."""
+    names = annotator_names(rows)
+    return list(
+        {
+            (row.get("prompt_id"), row.get("text_sha256")): annotator_labels(path, n, row, names)
+            for n, row in rows
+        }.values()
+    )
+
+
+def label_word(
+    path: Path, number: int, row: Mapping[str, Any], column: str = "toxic"
+) -> bool | None:
     """Return a row's label; None without one."""
-    value = field(path, number, row, "toxic")
+    value = field(path, number, row, column)
     word = "" if value is None else str(value).strip().lower().removesuffix(".0")
     if word in ("", "nan"):  # False and 0 are labels
         return None
     if word not in YES | NO:
         raise DataError(
-            f'{path.name}, row {number + 1}: "{word}" under toxic is neither '
+            f'{path.name}, row {number + 1}: "{word}" under {column} is neither '
             f"{' / '.join(sorted(YES))} nor {' / '.join(sorted(NO))}."
         )
     return word in YES
@@ -101,8 +144,15 @@ def sample_number(path: Path, number: int, value: object) -> int:
     return int(text or 0)
 
 
-def counted(labels: Iterable[Label], texts: Mapping[TextKey, str]) -> str:
+def counted(
+    labels: Iterable[Label],
+    texts: Mapping[TextKey, str],
+    annotators: Mapping[TextKey, AnnotatorLabels] | None = None,
+) -> str:
     """Format labels as a file for `posterior.labels`: sorted, each with its text's hash.
+
+    Args:
+        annotators: the labels that each annotator gave; they are numbered instead of named.
 
     Raises:
         DataError: there is no such text.
@@ -113,14 +163,10 @@ def counted(labels: Iterable[Label], texts: Mapping[TextKey, str]) -> str:
             raise DataError(
                 unknown_text_message(label, "there is no such text", {v for v, _, _ in texts})
             )
-        word = "yes" if label.toxic else "no"
-        rows.append(
-            dict(
-                zip(
-                    LABELS, (*label.text_key, word, sha256_text(texts[label.text_key])), strict=True
-                )
-            )
-        )
+        digest = sha256_text(texts[label.text_key])
+        row = dict(zip(LABELS, (*label.text_key, WORDS[label.toxic], digest), strict=True))
+        words = [WORDS[word] for word in (annotators or {}).get(label.text_key, ())]
+        rows.append({**row, **{f"{ANNOTATOR}{i}": word for i, word in enumerate(words, start=1)}})
     return rows_to_csv(rows)
 
 

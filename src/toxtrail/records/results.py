@@ -596,6 +596,45 @@ class LabelRow:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatorPairRow:
+    """Labels of two annotators, on the texts that both labelled."""
+
+    first: str
+    second: str
+    n: int
+    """Texts that both labelled."""
+    both_toxic: int
+    only_first_toxic: int
+    only_second_toxic: int
+    both_harmless: int
+    agreement: float | None
+    """Share of texts with equal labels."""
+    toxic_first: float | None
+    toxic_second: float | None
+    """Share of texts labelled toxic: kappa depends on it."""
+    kappa: float | None
+    kappa_lo: float | None
+    kappa_hi: float | None
+    """Cohen's kappa with its interval; see `stats.annotator_agreement`."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AnnotatorAgreement:
+    """Agreement of the annotators of a set of labels."""
+
+    annotators: Sequence[str]
+    texts: int
+    """Texts with at least one label; equal texts of a prompt count once."""
+    labelled_once: int
+    """Texts that only one annotator labelled."""
+    disagreements: int
+    """Texts with two different labels. Among counted labels, all of them are adjudicated."""
+    alpha: float | None
+    """Krippendorff's alpha of more than two annotators."""
+    pairs: Sequence[AnnotatorPairRow]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class VariantSummary:
     """Output of `posterior` for one variant."""
 
@@ -619,6 +658,8 @@ class VariantSummary:
     thresholds: Annotated[Sequence[ThresholdRow], LeftOut(VARIANT_COLUMNS)]
     labels: Annotated[Sequence[LabelRow] | None, Mark.OPTIONAL] = None
     """None: rates are not corrected by labels."""
+    annotators: Annotated[AnnotatorAgreement | None, Mark.OPTIONAL] = None
+    """Agreement on all labels of the file, of every variant; None: not recorded."""
     manifest: Annotated[Mapping[str, Any] | None, Mark.OPTIONAL] = None
     """Manifest as JSON; the writer adds it."""
 
@@ -683,6 +724,8 @@ class ComparisonSummary:
     """Half-width of the region of practical equivalence."""
     corrected_scorers: Sequence[str]
     """Scorers whose numbers are corrected for their errors."""
+    annotators: Annotated[AnnotatorAgreement | None, Mark.OPTIONAL] = None
+    """Agreement of the annotators of the labels; None: not recorded, or several label files."""
     comparability: Comparability | None
     """Conditions of the reference."""
     mismatch: Sequence[ConditionMismatchRow]

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from toxtrail.provenance.comparability import mismatch_warning
 from toxtrail.records.columns import to_json
 from toxtrail.records.results import ComparisonSummary, PairRow
+from toxtrail.reporting.annotator_tables import annotation_sentence
 from toxtrail.reporting.comparison_view import ALL, EVERY, ComparisonView
 from toxtrail.reporting.text import (
     pair_name,
@@ -162,7 +163,9 @@ def prior_notes(view: ComparisonView) -> list[str]:
 def scorer_error_notes(view: ComparisonView) -> list[str]:
     """Return notes on the scorer's errors: the correction, or what error would explain a result."""
     if view.scorer in view.summary.corrected_scorers:
-        return [_correction_note(view.scorer_pairs)]
+        annotators = view.summary.annotators
+        agreement = [annotation_sentence(annotators)] if annotators else []
+        return [_correction_note(view.scorer_pairs), *agreement]
     rows = [row for row in view.scorer_pairs if row.subset == ALL]
     gaps = [
         (row, row.tipping_fpr_gap)

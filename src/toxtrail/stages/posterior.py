@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import pyarrow as pa
 
+from toxtrail.analysis.annotator_agreement import counted_agreement
 from toxtrail.analysis.response_table import SubsetResponses, read_response_table
 from toxtrail.analysis.score_table import COLUMNS
 from toxtrail.analysis.variant_rates import variant_posterior
@@ -18,6 +19,7 @@ from toxtrail.datasets.label_files import Label, labels_of_variant
 from toxtrail.datasets.readers import read_rows
 from toxtrail.pipeline import installed_versions, manifest_of
 from toxtrail.provenance.identity import InputFile
+from toxtrail.records.results import AnnotatorAgreement
 from toxtrail.storage.artifacts import ArtifactStore
 
 
@@ -32,9 +34,9 @@ def run(
     """Read, compute, write."""
     family = variant_config.family
     scores, rows, texts = _read_scores(store, family, variant)
-    labels, files = _read_labels(store, variant, family, config, assets)
+    labels, annotators, files = _read_labels(store, variant, family, config, assets)
     output = variant_posterior(
-        variant, variant_config, rows, scores, texts, labels, primary, config
+        variant, variant_config, rows, scores, texts, labels, annotators, primary, config
     )
     params = {"posterior": config.plain(), "primary": primary, "variant": variant_config.plain()}
     versions = installed_versions("numpy", "scipy")
@@ -52,16 +54,20 @@ def _read_scores(
 
 def _read_labels(
     store: ArtifactStore, variant: str, family: str, config: PosteriorConfig, assets: Assets
-) -> tuple[list[Label], dict[str, InputFile]]:
-    """Return a variant's labels and their file; empty if none is configured.
+) -> tuple[list[Label], AnnotatorAgreement | None, dict[str, InputFile]]:
+    """Return a variant's labels, the annotators' agreement and the file; empty if none is
+    configured.
 
     Raises:
         BackendError: the file differs from its pin in params.yaml.
         DataError: the text of a label has changed.
     """
     if config.labels is None:
-        return [], {}
+        return [], None, {}
     asset = assets.fetch(config.labels.uri, config.labels.sha256)
     texts = store.read_generations(family, variant)
-    labels = labels_of_variant(asset.path, read_rows(asset.path), variant, texts)
-    return labels, {"labels": InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)}
+    rows = list(read_rows(asset.path))
+    labels = labels_of_variant(asset.path, rows, variant, texts)
+    annotators = counted_agreement(asset.path, rows, config.level)
+    file = InputFile(path=asset.uri, sha256=asset.sha256, manifest=None)
+    return labels, annotators, {"labels": file}

@@ -8,6 +8,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from toxtrail.analysis.annotator_agreement import counted_agreement
 from toxtrail.analysis.comparison import compare_family, with_pooled
 from toxtrail.analysis.family import variant_pairs
 from toxtrail.analysis.pooled_estimates import rows_from_draws
@@ -46,6 +47,7 @@ from toxtrail.provenance.embedded_manifest import read_embedded_manifest
 from toxtrail.provenance.identity import Manifest
 from toxtrail.records.columns import to_json
 from toxtrail.records.results import (
+    AnnotatorAgreement,
     ComparisonSummary,
     LabelRow,
     PoolSummary,
@@ -360,16 +362,16 @@ def _recompute_posterior(evidence: VerifyContext, variant: str) -> tuple[Any, An
         config.posterior,
         measured_conditions(table, store.describe_input(scores), config.posterior),
     ).summary  # fmt: skip
-    labels = _labels(evidence, variant, rows, recorded_summary)
-    corrected = with_corrected_rates(computed, table, labels, config.posterior)
+    labels, annotators = _labels(evidence, variant, rows, recorded_summary)
+    corrected = with_corrected_rates(computed, table, labels, config.posterior, annotators)
     return recorded, to_json(replace(corrected, manifest=recorded_summary.manifest))
 
 
 def _labels(
     evidence: VerifyContext, variant: str, scores: Any, recorded: VariantSummary
-) -> list[LabelRow]:
-    """Return a variant's labels: from their file, or as recorded if it is missing or differs (see
-    `verify_sources`)."""
+) -> tuple[list[LabelRow], AnnotatorAgreement | None]:
+    """Return a variant's labels and the annotators' agreement: from their file, or as recorded if
+    it is missing or differs (see `verify_sources`)."""
     source, family = evidence.config.posterior.labels, evidence.config.variants[variant].family
     local_asset = evidence.assets.present(source.uri, None) if source else None
     digest = (
@@ -378,9 +380,11 @@ def _labels(
         else None
     )
     if source is None or local_asset is None or digest is None or digest.sha256 != source.sha256:
-        return list(recorded.labels or ())
+        return list(recorded.labels or ()), recorded.annotators
     path, texts = local_asset.files[0], evidence.store.read_generations(family, variant)
-    return label_rows(labels_of_variant(path, read_rows(path), variant, texts), scores)
+    rows = list(read_rows(path))
+    labels = label_rows(labels_of_variant(path, rows, variant, texts), scores)
+    return labels, counted_agreement(path, rows, evidence.config.posterior.level)
 
 
 def _recompute_pooled(evidence: VerifyContext, family: str) -> tuple[Any, Any]:
