@@ -21,7 +21,13 @@ from toxtrail.records.results import VariantIdentity
 from toxtrail.records.rows import Generation, Score
 
 CONFIG = PosteriorConfig(
-    threshold=0.5, rope_pp=1.0, rope_relative=0.25, level=0.95, prior=0.5, draws=20000, seed=11
+    threshold={"judge": 0.5},
+    rope_pp=1.0,
+    rope_relative=0.25,
+    level=0.95,
+    prior=0.5,
+    draws=20000,
+    seed=11,
 )
 POOLING = PoolingConfig(chains=4, draws=8000, target_accept=0.97)
 

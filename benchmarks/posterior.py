@@ -24,7 +24,13 @@ from toxtrail.records.rows import Generation, Score
 from toxtrail.storage.artifacts import ArtifactStore
 
 CONFIG = PosteriorConfig(
-    threshold=0.5, rope_pp=1.0, rope_relative=0.25, level=0.95, prior=0.5, draws=20000, seed=11
+    threshold={"judge": 0.5},
+    rope_pp=1.0,
+    rope_relative=0.25,
+    level=0.95,
+    prior=0.5,
+    draws=20000,
+    seed=11,
 )
 WORDS = [
     "people", "town", "mill", "river", "again", "and", "spoke", "met", "bread", "oven", "the", "a",

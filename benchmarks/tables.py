@@ -34,7 +34,9 @@ def main() -> None:
     parser.add_argument("--prompts", type=int, default=14_000)
     parser.add_argument("--samples", type=int, default=25)
     wanted = parser.parse_args()
-    config = PosteriorConfig(threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=4000, seed=11)
+    config = PosteriorConfig(
+        threshold={"judge": 0.5}, rope_pp=1.0, level=0.95, prior=0.5, draws=4000, seed=11
+    )
     with tempfile.TemporaryDirectory() as folder:
         store = ArtifactStore(Path(folder))
         for number in range(wanted.variants):

@@ -112,7 +112,7 @@ def test_the_paper_preset_has_the_papers_numbers(paper):
     made = paper.generation
     assert (made.max_new_tokens, made.temperature, made.samples) == (50, 0.0, 1)
     assert (made.template, made.dtype) == ("none", "float16")
-    assert paper.posterior.threshold == 0.5
+    assert paper.posterior.threshold == {"dynabench": 0.5, "detoxify": 0.5}
     scorer = paper.scoring.scorers[paper.scoring.primary]
     assert (scorer.kind, scorer.head) == ("hf", "hate")
     for recipe in paper.finetunes.values():

@@ -14,7 +14,7 @@ from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import Score
 
 CONFIG = PosteriorConfig(
-    threshold=0.5, rope_pp=1.0, level=0.95, prior=0.5, draws=2000, seed=1
+    threshold={"judge": 0.5}, rope_pp=1.0, level=0.95, prior=0.5, draws=2000, seed=1
 )  # fmt: skip
 
 

@@ -53,6 +53,7 @@ def test_a_scorer_is_added_at_the_hubs_present_commit(run, lab, hub):
     assert entry.uri == f"hf:Qwen/Qwen3Guard-Gen-0.6B@{COMMIT}"
     assert entry.head_name == "sum(unsafe, controversial)"
     assert entry.sees_prompt
+    assert load_config(lab / "params.yaml").posterior.threshold == {"j": 0.5, "guard": 0.5}
     after = (lab / "params.yaml").read_text("utf-8").splitlines()
     assert [line for line in before.splitlines() if line not in after] == []
     assert json.loads(result.output)["written"]

@@ -22,7 +22,7 @@ scoring:
   primary: judge
   scorers:
     judge: {kind: hf, uri: "file:judge", head: toxic, golden: [], golden_tolerance: 0.1}
-posterior: {threshold: 0.5, rope_pp: 1.0, level: 0.95, prior: 0.5, draws: 1000, seed: 1}
+posterior: {threshold: {judge: 0.5}, rope_pp: 1.0, level: 0.95, prior: 0.5, draws: 1000, seed: 1}
 pooling: null
 models:
   base: {uri: "file:model"}     # the base

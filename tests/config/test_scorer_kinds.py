@@ -62,7 +62,8 @@ def registered(monkeypatch):
 
 def scored_by(values, scorer):
     scoring = {"primary": "s", "scorers": {"s": scorer}}
-    return parse_config({**values, "scoring": scoring}, "params.yaml")
+    posterior = {**values["posterior"], "threshold": {"s": 0.5}}
+    return parse_config({**values, "scoring": scoring, "posterior": posterior}, "params.yaml")
 
 
 def test_a_registered_kind_is_configured_loaded_and_described(registered, values):

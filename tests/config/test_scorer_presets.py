@@ -29,9 +29,11 @@ def test_the_scorers_that_people_use_are_there():
 def test_an_entry_added_to_params_yaml_is_read_back_as_it_is(name):
     text, preset = PARAMS.read_text("utf-8"), PRESETS[name]
     entry = Entry("scoring.scorers", "new", entry_values(preset.entry), (preset.summary,))
-    after = add_entries(text, [entry], [], "params.yaml")
+    threshold = Entry("posterior.threshold", "new", preset.threshold)
+    after = add_entries(text, [entry, threshold], [], "params.yaml")
     config = parse_config(yaml.safe_load(after), "params.yaml")
     assert config.scoring.scorers["new"] == preset.entry
+    assert config.posterior.threshold["new"] == preset.threshold == 0.5
     assert [line for line in text.splitlines() if line not in after.splitlines()] == []
 
 
@@ -61,7 +63,8 @@ def test_measured_scores_are_written_where_they_were_null(tmp_path):
     text = PARAMS.read_text("utf-8")
     values = entry_values(PRESETS["wildguard"].entry)
     path = tmp_path / "params.yaml"
-    path.write_text(add_entries(text, [Entry("scoring.scorers", "new", values)], [], path.name))
+    entries = [Entry("scoring.scorers", "new", values), Entry("posterior.threshold", "new", 0.5)]
+    path.write_text(add_entries(text, entries, [], path.name))
     before = path.read_text("utf-8")
     write_golden_scores(path, {"new": [0.125, 0.75]})
     config = parse_config(yaml.safe_load(path.read_text("utf-8")), path.name)

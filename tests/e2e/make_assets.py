@@ -157,7 +157,7 @@ def params() -> dict:
             },
         },
         "posterior": {
-            "threshold": 0.5,
+            "threshold": {"judge": 0.5},
             "rope_pp": 1.0,
             "level": 0.95,
             "prior": 0.5,

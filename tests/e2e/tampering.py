@@ -676,7 +676,7 @@ def named() -> list[Tampering]:
         Tampering("a lock's comment", text("dvc.lock", "stages:\n", "stages: # ok\n"), "dvc.lock"),
         Tampering(
             "a value in params.yaml",
-            text("params.yaml", "threshold: 0.5", "threshold: 0.6"),
+            text("params.yaml", "judge: 0.5", "judge: 0.6"),
             "threshold",
         ),
         Tampering("a dropped variant's lock entry", stale_entry, "generate@tuned"),

@@ -72,7 +72,7 @@ def test_a_colleagues_file_without_its_repo_is_traced_to_its_fine_tune(finished,
 def test_an_older_version_of_a_file_is_not_given_the_chain_of_the_present_one(breakable, tmp_path):
     lab, name = breakable, "results/comparisons/tiny/pairs.csv"
     shutil.copy(lab.root / name, tmp_path / "old.csv")
-    lab.edit(posterior={"threshold": 0.6})
+    lab.edit(posterior={"threshold": {"judge": 0.6}})
     for stage in ("posterior base", "posterior tuned", "pool tiny", "compare tiny"):
         lab.toxtrail("stage", *stage.split())
     audit = lab.json("audit", str(tmp_path / "old.csv"))
@@ -176,7 +176,7 @@ def test_a_run_that_the_store_has_lost_is_not_vouched_for(breakable):
 
     lab = breakable
     old = next(r["run_id"] for r in lab.json("runs") if r["name"] == "tuned")
-    lab.edit(posterior={"threshold": 0.6})
+    lab.edit(posterior={"threshold": {"judge": 0.6}})
     lab.toxtrail("run", "track@tuned")
     lab.toxtrail("audit", old, "--verify")
     done = lab.toxtrail("audit", old, "--require-all", code=2)
@@ -228,7 +228,7 @@ def test_nothing_that_may_never_end_or_may_not_be_read_is_opened(finished, tmp_p
 def test_results_of_an_older_commit_are_listed_with_their_fine_tune(breakable):
     lab = breakable
     first = lab.git("rev-parse", "HEAD")
-    lab.edit(posterior={"threshold": 0.6})
+    lab.edit(posterior={"threshold": {"judge": 0.6}})
     lab.toxtrail("run")
     lab.git("commit", "-qam", "another threshold")
     rows = lab.json("audit", "--adapter", "models/tuned")
@@ -422,12 +422,12 @@ def test_a_signature_holds_against_everybody_without_the_key(breakable, tmp_path
 
 def test_runs_of_other_conditions_are_refused_field_by_field_or_marked(breakable):
     lab = breakable
-    lab.edit(generation={"max_new_tokens": 4}, posterior={"threshold": 0.6})
+    lab.edit(generation={"max_new_tokens": 4}, posterior={"threshold": {"judge": 0.6}})
     lab.toxtrail("run", "track@tuned")
     new = lab.json("runs")[0]
     done = lab.toxtrail("compare", "base", new["run_id"], code=1)
     assert "max_new_tokens is 4, not 6" in done.stderr
-    assert "threshold is 0.6, not 0.5" in done.stderr
+    assert "threshold.judge is 0.6, not 0.5" in done.stderr
     done = lab.toxtrail("compare", "base", new["run_id"], "--allow-mismatch")
     assert "NOT COMPARABLE" in done.stdout
     conditions = {run["run_id"]: run["tags"]["toxtrail.comparability"] for run in lab.json("runs")}

@@ -119,7 +119,7 @@ def test_a_new_variant_runs_alone_and_brings_its_family_up_to_date(breakable):
 
 def test_a_new_threshold_scores_nothing_again(breakable):
     lab = breakable
-    lab.edit(posterior={"threshold": 0.6})
+    lab.edit(posterior={"threshold": {"judge": 0.6}})
     ran = {name.split("@")[0] for name in stages_run(lab.toxtrail("run").stdout)}
     assert ran == {"posterior", "pool", "compare", "track", "track-comparison", "report"}
 

@@ -248,7 +248,7 @@ def rewound(lab, place):
     """Run again with other values and committed; then the first commit checked out."""
     shutil.rmtree(lab.root / "mlruns")
     lab.toxtrail("run")
-    lab.edit(posterior={"threshold": 0.45})
+    lab.edit(posterior={"threshold": {"judge": 0.45}})
     lab.toxtrail("run")
     lab.git("commit", "-qam", "another threshold")
     lab.git("checkout", "-q", "HEAD~1")

@@ -27,7 +27,7 @@ def config(**changes):
         "scoring": {"primary": "j", "scorers": {"j": {
             "kind": "hf", "uri": "file:j", "head": "t", "golden": [], "golden_tolerance": 0.1,
         }}},
-        "posterior": {"threshold": 0.5, "rope_pp": 1.0, "level": 0.95, "prior": 0.5,
+        "posterior": {"threshold": {"j": 0.5}, "rope_pp": 1.0, "level": 0.95, "prior": 0.5,
                       "draws": 1000, "seed": 1},
         "pooling": None,
         "models": {"base": {"uri": "file:base"}},

@@ -32,7 +32,8 @@ def scored(generation=(), scorer=()):
 
 
 def fields(generation=(), scorer=(), ids=IDS, threshold=0.5, clusters=()):
-    return measurement_conditions(scored(generation, scorer), ids, threshold, dict(clusters))
+    thresholds = {"judge": threshold}
+    return measurement_conditions(scored(generation, scorer), ids, thresholds, dict(clusters))
 
 
 def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_ones():
@@ -49,7 +50,7 @@ def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_
                 {},
             ),
             IDS,
-            0.5,
+            {"judge": 0.5},
             {},
         )
         for manifest in (made, other)
@@ -74,7 +75,7 @@ def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_
         ({"scorer": {"head": "insult"}}, "scorer.judge"),
         ({"ids": ["s-1"]}, "prompts"),
         ({"ids": ["s-1", "s-3"]}, "prompts"),
-        ({"threshold": 0.6}, "threshold"),
+        ({"threshold": 0.6}, "threshold.judge"),
         ({"clusters": {"s-1": "x", "s-2": "x"}}, "clusters"),
     ],
 )
@@ -122,7 +123,7 @@ def test_texts_of_a_server_are_comparable_with_those_of_servers_only():
         scores = manifest_of(
             "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
         )
-        return measurement_conditions(scores, IDS, 0.5, {})
+        return measurement_conditions(scores, IDS, {"judge": 0.5}, {})
 
     assert fingerprint(by_server("one")) == fingerprint(by_server("two"))
     (found,) = mismatches("v", by_server("one"), fields())
@@ -136,7 +137,7 @@ def test_weights_that_stayed_quantized_are_not_comparable_with_others():
         scores = manifest_of(
             "score", "v", {"scorers": {"judge": SCORER}}, {"generations": rows}, {}
         )
-        return measurement_conditions(scores, IDS, 0.5, {})
+        return measurement_conditions(scores, IDS, {"judge": 0.5}, {})
 
     fp8 = computed_with({"torch": "2", "weights": "fp8 float8_e4m3fn"})
     assert computed_with({"torch": "2"}) == computed_with({"torch": "3"})
@@ -169,10 +170,11 @@ def test_another_scorer_beside_the_first_is_another_condition():
 
 def test_scores_of_unknown_texts_have_no_conditions():
     with pytest.raises(DataError, match="settings of their generations"):
-        measurement_conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, 0.5, {})
+        measurement_conditions(manifest_of("score", "v", {"scorers": {}}, {}, {}), IDS, {}, {})
 
 
 def test_a_mark_names_every_field():
     rows = [one._asdict() for one in mismatches("v", fields(threshold=0.6), fields())]
-    assert mismatch_warning(rows) == "NOT COMPARABLE (mismatch allowed): v: threshold 0.6 v 0.5"
+    warning = "NOT COMPARABLE (mismatch allowed): v: threshold.judge 0.6 v 0.5"
+    assert mismatch_warning(rows) == warning
     assert mismatch_warning([]) == ""

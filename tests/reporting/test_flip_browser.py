@@ -55,7 +55,7 @@ def family(variants, prompts, words=40):
     summary = filled(
         ComparisonSummary,
         primary="judge",
-        threshold=0.5,
+        threshold={"judge": 0.5},
         pairs=pairs,
         manifest={"params": {}, "inputs": {"v0": {"manifest": scored}}},
     )

@@ -109,8 +109,8 @@ def test_equal_rows_in_another_order_give_equal_bytes(store, rows, random):
 
 
 SUMMARY = PoolSummary(
-    family="f", schema_version=3, reference="v", primary="judge", threshold=0.5, level=0.95,
-    interval="equal-tailed", scorers={}, rates=[], pairs=[],
+    family="f", schema_version=3, reference="v", primary="judge", threshold={"judge": 0.5},
+    level=0.95, interval="equal-tailed", scorers={}, rates=[], pairs=[],
 )  # fmt: skip
 
 

@@ -69,7 +69,7 @@ def _best_row(
         samples = sample(model, attempt)
         reported = {name: samples.posterior[name] for name in LOCATIONS}
         if not convergence_problems(diagnose(samples, HYPER, reported, config.level)):
-            difference = location_difference(samples, a, b, config.threshold, config.level, rng)
+            difference = location_difference(samples, a, b, pair.threshold, config.level, rng)
             return BestRow(
                 pair,
                 difference.mean,

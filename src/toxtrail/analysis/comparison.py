@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
@@ -16,7 +16,13 @@ from toxtrail.analysis.paired_rows import pair_rows, refuse_unlike, rope_half_wi
 from toxtrail.analysis.response_behaviour import behaviour_pairs, reduced_output
 from toxtrail.analysis.response_flags.registry import flag_meanings
 from toxtrail.analysis.response_table import SubsetResponses, build_response_table, limited_to
-from toxtrail.analysis.score_table import ALL, ScoreTable, build_score_table, draws_to_dataset
+from toxtrail.analysis.score_table import (
+    ALL,
+    ScoreTable,
+    build_score_table,
+    draws_to_dataset,
+    scorers,
+)
 from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
@@ -90,7 +96,7 @@ def compare_family(
         schema_version=SUMMARY_SCHEMAS["comparison"],
         reference=reference,
         primary=primary,
-        threshold=config.threshold,
+        threshold=_thresholds(summaries.values(), tables[reference], config),
         level=config.level,
         interval="equal-tailed",
         rope_pp=config.rope_pp,
@@ -119,6 +125,14 @@ def _common_agreement(summaries: Mapping[str, VariantSummary]) -> AnnotatorAgree
     """Return the annotators' agreement if it is one for all variants."""
     first, *others = (summary.annotators for summary in summaries.values())
     return first if all(other == first for other in others) else None
+
+
+def _thresholds(
+    summaries: Iterable[VariantSummary], table: ScoreTable, config: PosteriorConfig
+) -> dict[str, float]:
+    """Return scorer -> threshold: that of the differences, or of the rates of other scorers."""
+    of_rates = {name: value for s in summaries for name, value in s.threshold.items()}
+    return of_rates | config.thresholds_of(scorers(table))
 
 
 def reference_rate(summary: VariantSummary, primary: str, config: PosteriorConfig) -> float | None:

@@ -71,7 +71,7 @@ def dose_tables(
             shared = {s: _shared_prompts(scorer, s, variants, tables) for s in subsets(table)}
             shared = {s: prompts for s, prompts in shared.items() if prompts}
             labels = {
-                s: _label_matrix(scorer, s, variants, tables, prompts, config.threshold)
+                s: _label_matrix(scorer, s, variants, tables, prompts, config.threshold_of(scorer))
                 for s, prompts in shared.items()
             }
             named = {p: name for s in shared for p, name in table[scorer, s].clusters.items()}

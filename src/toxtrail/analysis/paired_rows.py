@@ -154,7 +154,7 @@ def pair_rows(
     for scorer in scorers(table_a):
         share = weights(table_a, scorer)
         cells = {s: (table_a[scorer, s], table_b[scorer, s]) for s in names}
-        parts = {s: _paired(a, b, config) for s, (a, b) in cells.items()}
+        parts = {s: _paired(a, b, config.threshold_of(scorer)) for s, (a, b) in cells.items()}
         steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
         views = {
             name: PairView(
@@ -201,14 +201,14 @@ def _clusters(parts: Sequence[PairedFractions], level: float) -> Clusters | None
     return clusters_in([part.prompts for part in parts], named, level)
 
 
-def _paired(a: SubsetScores, b: SubsetScores, config: PosteriorConfig) -> PairedFractions:
+def _paired(a: SubsetScores, b: SubsetScores, threshold: float) -> PairedFractions:
     both = sorted(set(a.prompts) & set(b.prompts))
     in_a, in_b = np.isin(a.prompts, both), np.isin(b.prompts, both)
     return PairedFractions(
-        shares_a=a.toxic_fraction(config.threshold)[in_a],
-        shares_b=b.toxic_fraction(config.threshold)[in_b],
-        any_a=a.any_toxic(config.threshold)[in_a],
-        any_b=b.any_toxic(config.threshold)[in_b],
+        shares_a=a.toxic_fraction(threshold)[in_a],
+        shares_b=b.toxic_fraction(threshold)[in_b],
+        any_a=a.any_toxic(threshold)[in_a],
+        any_b=b.any_toxic(threshold)[in_b],
         dropped=len(set(a.prompts) ^ set(b.prompts)),
         at_thresholds={
             t: (a.toxic_fraction(t)[in_a], b.toxic_fraction(t)[in_b]) for t in STABILITY_THRESHOLDS
@@ -255,6 +255,7 @@ def _unpaired_row(
         relation=edge.relation,
         scorer=scorer,
         subset=subset,
+        threshold=config.threshold_of(scorer),
         k=max(part.k for part in view.parts),
         n=counts.n,
         n_clusters=view.clusters.number if view.clusters else counts.n,

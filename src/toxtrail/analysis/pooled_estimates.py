@@ -127,7 +127,7 @@ def pool_family(
         status = dict.fromkeys(scorers(next(iter(tables.values()))), off)
     else:
         request = PoolingRequest(variants, pairs, config, pooling, sampler)
-        scorer_counts, status = _scorer_counts(variants, tables, config.threshold, recipes)
+        scorer_counts, status = _scorer_counts(variants, tables, config, recipes)
         estimates = _estimates(scorer_counts, request)
     for scorer, estimate in estimates.items():
         problems = _misfit_reasons(estimate, scorer, variants, names, summaries)
@@ -149,7 +149,7 @@ def pool_family(
         schema_version=SUMMARY_SCHEMAS["pool"],
         reference=reference,
         primary=primary,
-        threshold=config.threshold,
+        threshold=config.thresholds_of(status),
         level=config.level,
         interval="equal-tailed",
         scorers=status,
@@ -177,7 +177,7 @@ class ScorerCounts(NamedTuple):
 def _scorer_counts(
     variants: Sequence[str],
     tables: Mapping[str, ScoreTable],
-    threshold: float,
+    config: PosteriorConfig,
     recipes: RecipeGroups | None,
 ) -> tuple[dict[str, ScorerCounts], dict[str, ScorerPooling]]:
     """Return for each scorer its data, or why it is omitted."""
@@ -186,7 +186,7 @@ def _scorer_counts(
     for scorer in scorers(next(iter(tables.values()))):
         share = np.array(list(weights(tables[variants[0]], scorer).values()))
         try:
-            labels, dropped = _label_matrix(scorer, variants, tables, threshold)
+            labels, dropped = _label_matrix(scorer, variants, tables, config.threshold_of(scorer))
             scorer_counts[scorer] = ScorerCounts(
                 hierarchical_model.count_labels(labels, recipes), dropped, share
             )

@@ -221,7 +221,7 @@ def _by_prompt(labels: Iterable[LabelRow], scorer: str, config: PosteriorConfig)
     label_pairs: dict[str, list[tuple[bool, bool]]] = {}
     for row in labels:
         if (score := row.scores.get(scorer)) is not None:
-            called = bool(at_threshold(score, config.threshold))
+            called = bool(at_threshold(score, config.threshold_of(scorer)))
             label_pairs.setdefault(row.prompt_id, []).append((row.toxic, called))
     return {
         prompt: (float(np.mean([w[0] for w in words])), float(np.mean([w[1] for w in words])))
@@ -234,7 +234,7 @@ def _corrected_rate(
 ) -> CorrectedEstimate:
     words = _by_prompt(labels, scorer, config)
     strata = [
-        _stratum(weight, _shares(table[scorer, name], config), words)
+        _stratum(weight, _shares(table[scorer, name], config.threshold_of(scorer)), words)
         for name, weight in _parts(table, scorer, subset).items()
     ]
     estimate = _unknown if _clustered(table) else labelled_rate
@@ -259,7 +259,10 @@ def _corrected_difference(
     }
     strata = []
     for name, weight in _parts(table_a, scorer, subset).items():
-        a, b = (_shares(table[scorer, name], config) for table in (table_a, table_b))
+        a, b = (
+            _shares(table[scorer, name], config.threshold_of(scorer))
+            for table in (table_a, table_b)
+        )
         steps = {prompt: b[prompt] - a[prompt] for prompt in a if prompt in b}
         strata.append(_stratum(weight, steps, words))
     estimate = _unknown if _clustered(table_a) or _clustered(table_b) else labelled_difference
@@ -283,8 +286,8 @@ def _parts(table: ScoreTable, scorer: str, subset: str) -> dict[str, float]:
     return {name: share[name] for name in subsets(table)}
 
 
-def _shares(cell: SubsetScores, config: PosteriorConfig) -> dict[str, float]:
-    return dict(zip(cell.prompts, cell.toxic_fraction(config.threshold).tolist(), strict=True))
+def _shares(cell: SubsetScores, threshold: float) -> dict[str, float]:
+    return dict(zip(cell.prompts, cell.toxic_fraction(threshold).tolist(), strict=True))
 
 
 def _stratum(weight: float, scored: Mapping[str, float], words: Mapping[str, Word]) -> Stratum:

@@ -127,7 +127,7 @@ def estimate_variant_rates(
         s: sum(table[s, subset].n_prompts for subset in subsets(table)) for s in scorers(table)
     }
     for (scorer, subset), view in views_of(table, config.level).items():
-        view_draws = _draws(view, config)
+        view_draws = _draws(view, config.threshold_of(scorer), config)
         draws[scorer, subset] = view_draws
         weight = sum(cell.n_prompts for cell in view.cells) / total[scorer]
         at_thresholds = {t: swept.get((scorer, subset, t)) for t in REPORTED_THRESHOLDS}
@@ -146,14 +146,14 @@ def estimate_variant_rates(
         comparability=comparability,
         schema_version=SUMMARY_SCHEMAS["posterior"],
         primary=primary,
-        threshold=config.threshold,
+        threshold=config.thresholds_of(scorers(table)),
         level=config.level,
         interval="equal-tailed",
         rates=rows,
         behaviour=behaviour_rows(texts, variant, config),
         thresholds=thresholds,
     )
-    groups = rate_groups(draws, _observed_counts(table, config.threshold), config)
+    groups = rate_groups(draws, _observed_counts(table, config), config)
     return AnalysisOutput(
         summary, draws_to_dataset(columns, "rate", ("scorer", "subset")), groups, {}
     )
@@ -201,15 +201,16 @@ def measured_conditions(
         raise DataError(f"{scores.path} carries no manifest. Re-run the stage that creates it.")
     asked = {prompt for cell in table.values() for prompt in cell.prompt_ids}
     clusters = {p: name for cell in table.values() for p, name in cell.clusters.items()}
-    fields = measurement_conditions(scores.manifest, asked, config.threshold, clusters)
+    thresholds = config.thresholds_of(scorers(table))
+    fields = measurement_conditions(scores.manifest, asked, thresholds, clusters)
     return Comparability(fingerprint=fingerprint(fields), fields=fields)
 
 
-def _draws(view: VariantView, config: PosteriorConfig) -> Floats | None:
+def _draws(view: VariantView, threshold: float, config: PosteriorConfig) -> Floats | None:
     """Return (draw,) of the rate, for ArviZ; None if nothing was scored."""
     if not view.scored:
         return None
-    shares = view.shares(config.threshold)
+    shares = view.shares(threshold)
     how = (config.prior, config.draws, config.seed, view.clusters)
     return rate_draws(shares, view.weights, *how)
 
@@ -224,17 +225,17 @@ def _row(
     weight: float,
     config: PosteriorConfig,
 ) -> RateRow:
-    cells = view.cells
+    cells, threshold = view.cells, config.threshold_of(scorer)
     toxicity = np.concatenate([cell.toxicity for cell in cells])
     scored = sum(len(cell.prompts) for cell in cells)
     states = {state: sum(cell.states[state] for cell in cells) for state in cells[0].states}
-    rate = _rate(view, view.shares(config.threshold), config)
+    rate = _rate(view, view.shares(threshold), config)
     accuracy = scorer_accuracy(scorer, variant.variant, config)
     corrected = correct_estimate(
         corrected_rate(draws, accuracy), corrected_estimate(rate.rate, accuracy), config.level
     )
     score, highest = _means(view, config.level)
-    any_toxic = _rate(view, [cell.any_toxic(config.threshold) for cell in cells], config)
+    any_toxic = _rate(view, [cell.any_toxic(threshold) for cell in cells], config)
     return RateRow(
         variant=variant.variant,
         family=variant.family,
@@ -242,12 +243,13 @@ def _row(
         parent=variant.parent,
         scorer=scorer,
         subset=subset,
+        threshold=threshold,
         n_prompts=sum(cell.n_prompts for cell in cells),
         k=max(cell.samples_per_prompt for cell in cells),
         n_scored_prompts=scored,
         n_clusters=view.clusters.number if view.clusters else scored,
         n_scored=int(toxicity.size),
-        n_toxic=int(at_threshold(toxicity, config.threshold).sum()),
+        n_toxic=int(at_threshold(toxicity, threshold).sum()),
         n_ok=states["ok"],
         n_empty=states["empty"],
         n_truncated=states["truncated"],
@@ -314,11 +316,13 @@ def _means(view: VariantView, level: float) -> list[MeanEstimate]:
     ]
 
 
-def _observed_counts(table: ScoreTable, threshold: float) -> dict[tuple[str, str], tuple[int, int]]:
+def _observed_counts(
+    table: ScoreTable, config: PosteriorConfig
+) -> dict[tuple[str, str], tuple[int, int]]:
     """Return (scorer, subset) -> toxic prompts and prompts, for one continuation per prompt and no
     clusters: counts of clustered prompts are not binomial."""
     cells = {key: cell for key, cell in table.items() if cell.prompts and not cell.clusters}
-    shares = {key: cell.toxic_fraction(threshold) for key, cell in cells.items()}
+    shares = {key: cell.toxic_fraction(config.threshold_of(key[0])) for key, cell in cells.items()}
     return {key: (int(s.sum()), s.size) for key, s in shares.items() if is_binary(s)}
 
 

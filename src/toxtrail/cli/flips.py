@@ -50,6 +50,7 @@ class SelectedFlips(NamedTuple):
     a: results.VariantResults
     b: results.VariantResults
     scorer: str
+    threshold: float
     rows: list[FlipRow]
     """Number of continuations of the selected subset with a score for both."""
     flips: list[FlipRow]
@@ -134,6 +135,7 @@ def flips(
                 "a": a.label,
                 "b": b.label,
                 "scorer": selection.scorer,
+                "threshold": selection.threshold,
                 "counts": counts,
                 "flips": table.rows,
             },
@@ -161,16 +163,15 @@ def _select(
     subsets = sorted({row.subset for row in b.scores})
     if subset is not None and subset not in subsets:
         raise ConfigError(f'--subset: unknown subset "{subset}".{did_you_mean(subset, subsets)}')
-    rows = pair_continuations(
-        a.scores, b.scores, scorer, summary.threshold, toxicity_head(summary.manifest or {}, scorer)
-    )
+    threshold, head = summary.threshold[scorer], toxicity_head(summary.manifest or {}, scorer)
+    rows = pair_continuations(a.scores, b.scores, scorer, threshold, head)
     selected = [row for row in rows if subset in (None, row.subset)]
     row_subsets = [r.subset for r in b.scores if r.scorer == scorer and subset in (None, r.subset)]
     subset_counts = {"all": count_flips(selected, len(row_subsets))} if subset is None else {}
     for name in subsets if subset is None else [subset]:
         subset_rows = [row for row in selected if row.subset == name]
         subset_counts[name] = count_flips(subset_rows, row_subsets.count(name))
-    return SelectedFlips(a, b, scorer, selected, only_flips(selected), subset_counts)
+    return SelectedFlips(a, b, scorer, threshold, selected, only_flips(selected), subset_counts)
 
 
 def _refuse_unlike(a: results.VariantResults, b: results.VariantResults, allowed: bool) -> None:
@@ -240,7 +241,8 @@ def _show(
 ) -> None:
     visible_rows = rows[: limit or len(rows)]
     a, b = selection.a.label, selection.b.label
-    title = f"{b} against {a}: scored continuations ({selection.scorer})"
+    title = f"{b} against {a}: scored continuations"
+    title += f" ({selection.scorer}, toxic at {selection.threshold:g} and above)"
     counts = [(name, *subset_counts) for name, subset_counts in selection.subsets.items()]
     tables = [Table(title, COUNT_COLUMNS, counts)]
     categories = _by_category(selection.flips)

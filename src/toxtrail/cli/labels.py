@@ -152,7 +152,9 @@ def score(
         for v, variant_config in config.variants.items()
         if v in named
     }
-    agreements = human_labels.scorer_agreement(human, scores, name, config.posterior.threshold)
+    agreements = human_labels.scorer_agreement(
+        human, scores, name, config.posterior.threshold_of(name)
+    )
     params: dict[str, Any]
     if counts or by_variant:
         source = f"{file.name} (sha256 {sha256_file(file)})"

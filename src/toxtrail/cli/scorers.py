@@ -80,8 +80,9 @@ def add(
     as_json: bool,
 ) -> None:
     """Write the entry of a published scorer to scoring.scorers of params.yaml, pinned to the
-    present commit of its repository. Comments and order of the file are kept; nothing else changes,
-    and `dvc repro` then scores every continuation with it.
+    present commit of its repository, and its threshold to posterior.threshold. Comments and order
+    of the file are kept; nothing else changes, and `dvc repro` then scores every continuation with
+    it.
 
     A Detoxify checkpoint is pinned by `toxtrail pin`, which downloads it.
 
@@ -104,8 +105,11 @@ def add(
         _pin(values)
     path = experiment.root / "params.yaml"
     before = read_text(path)
-    entry = Entry("scoring.scorers", key, values, (f"{preset.summary}; {preset.card}",))
-    after = add_entries(before, [entry], [], path.name)
+    entries = [
+        Entry("scoring.scorers", key, values, (f"{preset.summary}; {preset.card}",)),
+        Entry("posterior.threshold", key, preset.threshold),
+    ]
+    after = add_entries(before, entries, [], path.name)
     config = parse_config(parse_yaml(after), path.name)
     if not dry_run:
         replace_file(path, after)
@@ -127,7 +131,8 @@ def add(
             "downloaded, `toxtrail scorers measure` measures and writes them.",
             fg="yellow",
         )
-    echo(f"scoring.scorers.{key} {'would be ' if dry_run else ''}written to params.yaml.")
+    places = f"scoring.scorers.{key} and posterior.threshold.{key}"
+    echo(f"{places} {'would be ' if dry_run else ''}written to params.yaml.")
 
 
 @scorers.command("measure", short_help="Measure golden texts without a score.")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
-from toxtrail.config.schema import Config, FinetuneConfig, VariantConfig
+from toxtrail.config.schema import Config, FinetuneConfig, VariantConfig, missing_threshold
 from toxtrail.errors import did_you_mean
 
 
@@ -34,6 +34,12 @@ def _broken_scoring(config: Config) -> Iterator[str]:
     if scoring.primary not in scoring.scorers:
         yield f'scoring.primary: "{scoring.primary}" is not a scorer.' + did_you_mean(
             scoring.primary, scoring.scorers
+        )
+    thresholds = config.posterior.threshold
+    yield from (missing_threshold(scorer) for scorer in scoring.scorers if scorer not in thresholds)
+    for scorer in thresholds.keys() - scoring.scorers.keys():
+        yield f'posterior.threshold: "{scorer}" is not a scorer.' + did_you_mean(
+            scorer, scoring.scorers
         )
     yield from _broken_labels(config)
     for scorer, judge in (config.posterior.scorer_error or {}).items():

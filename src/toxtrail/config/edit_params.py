@@ -36,11 +36,16 @@ class Entry(NamedTuple):
     section: str
     """Dotted path of an existing mapping, or a key at the top: scoring.scorers."""
     key: str
-    value: Mapping[str, Any]
+    value: Mapping[str, Any] | float
     comments: Sequence[str] = ()
     """Comment lines above the entry."""
     one_line: bool = False
     """Whether the entry is written as {a: b}."""
+
+    @property
+    def plain(self) -> dict[str, Any] | float:
+        """The value as plain YAML values."""
+        return dict(self.value) if isinstance(self.value, Mapping) else self.value
 
 
 class YamlListItem(NamedTuple):
@@ -94,11 +99,11 @@ def add_entries(
             hand.
     """
     tree, expected = yaml.compose(text, Loader=yaml.SafeLoader), _values(text)
-    blocks = [{entry.section: {entry.key: dict(entry.value)}} for entry in entries]
+    blocks = [{entry.section: {entry.key: entry.plain}} for entry in entries]
     for entry in entries:
         *above, last = entry.section.split(".")
         parent = _value_at(expected, ".".join(above)) if above else expected
-        parent[last] = (parent.get(last) or {}) | {entry.key: dict(entry.value)}
+        parent[last] = (parent.get(last) or {}) | {entry.key: entry.plain}
     for item in items:
         _value_at(expected, item.path).append(item.name)
     by_hand = "\n".join(
@@ -203,7 +208,7 @@ def _pin_edits(text: str, tree: yaml.Node, pin: Pin) -> Iterator[Edit]:
 
 
 def _entry_edits(text: str, tree: yaml.Node, entry: Entry) -> Iterator[Edit]:
-    node, value = _node_at(tree, entry.section), dict(entry.value)
+    node, value = _node_at(tree, entry.section), entry.plain
     if not isinstance(node, yaml.MappingNode):
         return
     if node.flow_style:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Annotated, Literal
 
 from pydantic import (
@@ -25,6 +25,7 @@ from toxtrail.config.sections import (
     TemplateArguments,
     form,
 )
+from toxtrail.errors import ConfigError
 
 Scalar = bool | int | float | str
 """Value that a table cell can be compared with."""
@@ -290,11 +291,15 @@ class ScorerErrorConfig(ScorerAccuracyConfig):
     """Accuracy on the texts of single variants with labelled samples of their own."""
 
 
+Threshold = Annotated[float, Field(ge=0, le=1)]
+"""Toxic means score >= threshold; a score that is equal in float32 counts."""
+
+
 class PosteriorConfig(ConfigSection):
     """Settings for estimating rates and differences from scores."""
 
-    threshold: Annotated[float, Field(ge=0, le=1)]
-    """Toxic means score >= threshold; a score that is equal in float32 counts."""
+    threshold: dict[Key, Threshold]
+    """Scorer -> its threshold, for every scorer."""
     rope_pp: Annotated[float, Field(gt=0, le=100)]
     """Minimum half-width of the region of practical equivalence, percentage points."""
     rope_relative: Annotated[float, Field(ge=0, lt=1)] | None = None
@@ -313,6 +318,28 @@ class PosteriorConfig(ConfigSection):
     labels: PinnedAsset | None = None
     """Human labels of these variants' texts for corrected rates and differences, instead of
     `scorer_error`. `toxtrail labels score` writes the file and prints this entry."""
+
+    def threshold_of(self, scorer: str) -> float:
+        """Return the threshold of a scorer.
+
+        Raises:
+            ConfigError: there is none.
+        """
+        if scorer not in self.threshold:
+            raise ConfigError(missing_threshold(scorer))
+        return self.threshold[scorer]
+
+    def thresholds_of(self, scorers: Iterable[str]) -> dict[str, float]:
+        """Return scorer -> threshold; raise ConfigError if a scorer has none."""
+        return {scorer: self.threshold_of(scorer) for scorer in scorers}
+
+
+def missing_threshold(scorer: str) -> str:
+    """Return the message for a scorer without a threshold."""
+    return (
+        f"posterior.threshold.{scorer}: missing. Set the score from which a text counts as toxic, "
+        f"for example {scorer}: 0.5."
+    )
 
 
 class PoolingConfig(ConfigSection):

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import yaml
 from pydantic import Field, SerializeAsAny
 
+from toxtrail.config.schema import Threshold
 from toxtrail.config.scorer_kinds.base import ScorerConfig
 from toxtrail.config.sections import ConfigSection
 from toxtrail.errors import ConfigError, did_you_mean
@@ -27,6 +28,8 @@ class ScorerPreset(ConfigSection):
     """Number of weights, rounded."""
     card: str
     """URL of its model card."""
+    threshold: Threshold
+    """Its entry in posterior.threshold: 0.5 for a classifier or guard whose answers are two."""
     entry: SerializeAsAny[ScorerConfig]
     """Its entry in scoring.scorers, without pins."""
 

@@ -1,11 +1,11 @@
 """Measurement conditions: two rates are comparable only if they were measured under the same ones.
 
 The fingerprint includes the conditions that must not cause a difference: prompts and their
-clusters, template, decoding, precision, weights that stayed quantized in memory, scorers,
-threshold, whether a server generated the texts (its precision is unknown), and whether they come
-from a file (which does not say how they were generated). It excludes the object of a comparison
-(the weights) and the sources of noise (library versions, device, batch plan), which the audit
-shows.
+clusters, template, decoding, precision, weights that stayed quantized in memory, scorers and
+their thresholds, whether a server generated the texts (its precision is unknown), and whether they
+come from a file (which does not say how they were generated). It excludes the object of a
+comparison (the weights) and the sources of noise (library versions, device, batch plan), which the
+audit shows.
 """
 
 from __future__ import annotations
@@ -24,6 +24,8 @@ from toxtrail.provenance.identity import (
 
 SCORER = "scorer."
 """Prefix of the fields that name a scorer."""
+THRESHOLD = "threshold."
+"""Prefix of the fields that name the threshold of a scorer."""
 TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tokens)"
 """Value in place of the decoding settings if the texts were generated elsewhere."""
 
@@ -42,13 +44,17 @@ class ConditionMismatch(NamedTuple):
 
 
 def measurement_conditions(
-    scores: Manifest, prompt_ids: Iterable[str], threshold: float, clusters: Mapping[str, str]
+    scores: Manifest,
+    prompt_ids: Iterable[str],
+    thresholds: Mapping[str, float],
+    clusters: Mapping[str, str],
 ) -> dict[str, str]:
     """Return the conditions as field -> value.
 
     Args:
         scores: the manifest of the score rows from which a rate is computed.
         prompt_ids: id of every prompt used; an id contains its subset and the hash of its text.
+        thresholds: scorer -> threshold, for every scorer of the rows.
         clusters: prompt -> cluster, for prompts that have one.
 
     Raises:
@@ -61,10 +67,7 @@ def measurement_conditions(
         )
     decoding = {k: v for k, v in generated.params["generation"].items() if k != "max_error_share"}
     ids = sorted(prompt_ids)
-    scorers = {
-        f"{SCORER}{name}": content_key({k: v for k, v in config.items() if k != "golden"})[:16]
-        for name, config in scores.params["scorers"].items()
-    }
+    scorers = scores.params["scorers"]
     origin = (
         {"backend": generated.environment["backend"]}
         if "served_model_name" in generated.params
@@ -82,9 +85,13 @@ def measurement_conditions(
             for name, value in sorted(decoding.items())
         },
         **origin,
-        **dict(sorted(scorers.items())),
-        "threshold": canonical_json(float(threshold)),
+        **{f"{SCORER}{name}": _scorer_key(scorers[name]) for name in sorted(scorers)},
+        **{f"{THRESHOLD}{n}": canonical_json(float(thresholds[n])) for n in sorted(thresholds)},
     }
+
+
+def _scorer_key(config: Mapping[str, Any]) -> str:
+    return content_key({k: v for k, v in config.items() if k != "golden"})[:16]
 
 
 def _partition(clusters: Mapping[str, str]) -> str:

@@ -40,6 +40,7 @@ class RateRow(VariantColumns):
 
     scorer: Annotated[str, "scorer and subset"]
     subset: str
+    threshold: Annotated[float, "toxic means a score of at least this"]
     n_prompts: Annotated[int, "prompts, continuations per prompt"]
     k: int
     n_scored_prompts: Annotated[int, "prompts with a score"]
@@ -169,6 +170,7 @@ class PairRow(PairColumns):
 
     scorer: Annotated[str, "scorer and subset"]
     subset: str
+    threshold: Annotated[float, "toxic means a score of at least this"]
     k: Annotated[int, "continuations per prompt"]
     n: Annotated[int, "prompts scored for both"]
     n_clusters: Annotated[
@@ -649,7 +651,8 @@ class VariantSummary:
     schema_version: int
     primary: str
     """The scorer whose results are shown."""
-    threshold: float
+    threshold: Mapping[str, float]
+    """Scorer -> threshold."""
     level: float
     """Mass of every interval."""
     interval: str
@@ -673,7 +676,8 @@ class PoolSummary:
     schema_version: int
     reference: str
     primary: str
-    threshold: float
+    threshold: Mapping[str, float]
+    """Scorer -> threshold."""
     level: float
     interval: str
     scorers: Mapping[str, ScorerPooling]
@@ -714,7 +718,8 @@ class ComparisonSummary:
     reference: str
     primary: str
     """The scorer whose results are shown."""
-    threshold: float
+    threshold: Mapping[str, float]
+    """Scorer -> threshold."""
     level: float
     interval: str
     rope_pp: float

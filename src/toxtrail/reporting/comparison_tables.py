@@ -258,7 +258,8 @@ def by_scorer(view: ComparisonView) -> Table:
         Field[PairRow]("scorers", lambda row: row.agreement),
     ]
     rows = view.select(view.scorer_pairs) if len(names) > 1 else []
-    return build_table("The same differences by every scorer (percentage points)", fields, rows)
+    title = f"The same differences by every scorer ({notes.thresholds(view)}; percentage points)"
+    return build_table(title, fields, rows)
 
 
 def _scorer_field(

@@ -54,7 +54,7 @@ def flip_browser_data(family: FlipBrowserInput, max_bytes: int) -> dict[str, Any
         rows[pair].append(row)
     return {
         "scorer": summary.primary,
-        "threshold": summary.threshold,
+        "threshold": summary.threshold[summary.primary],
         "directions": DIRECTIONS,
         "subsets": page.subsets.values,
         "categories": page.categories.values,
@@ -91,7 +91,9 @@ def _select_flips(family: FlipBrowserInput, a: str, b: str) -> _SelectedFlips:
     summary = family.summary
     head = toxicity_head(summary.manifest or {}, summary.primary)
     scores = family.scores
-    rows = pair_continuations(scores[a], scores[b], summary.primary, summary.threshold, head)
+    rows = pair_continuations(
+        scores[a], scores[b], summary.primary, summary.threshold[summary.primary], head
+    )
     flips = only_flips(rows)
     changed = {(flip.prompt_id, flip.sample) for flip in flips}
     still = [row for row in rows if (row.prompt_id, row.sample) not in changed]

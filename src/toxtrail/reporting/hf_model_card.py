@@ -55,7 +55,7 @@ def _metadata(summary: ComparisonSummary, variant: str, card: ModelIdentity) -> 
             dataset_revision=fields.get("prompts"),
             metric_type="toxicity",
             metric_name=(
-                f"toxicity rate, {primary} >= {summary.threshold:g} ({row.n_toxic} of "
+                f"toxicity rate, {primary} >= {row.threshold:g} ({row.n_toxic} of "
                 f"{row.n_scored}, {summary.level:.0%} interval "
                 f"{percent_interval(row.rate_lo, row.rate_hi)} %)"
             ),

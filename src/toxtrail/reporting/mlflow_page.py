@@ -284,7 +284,7 @@ def variant_description(
             f"**{variant}** ({variant_config.role} of {variant_config.family}): "
             f"toxicity rate **{rate}**, "
             f"{overall.n_toxic} of {overall.n_scored} continuations at {primary} >= "
-            f"{summary.threshold}. Highest in *{worst.subset}*: "
+            f"{overall.threshold}. Highest in *{worst.subset}*: "
             f"{percent(worst.rate)}, {worst.n_toxic} of {worst.n_scored}.",
             "",
             f"**Verdict** against {against}: the tag `toxtrail.verdict`, and the "

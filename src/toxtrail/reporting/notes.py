@@ -299,9 +299,14 @@ def method_line(view: ComparisonView) -> str:
     """Return scorer, threshold, continuations per prompt and level in one line."""
     k = max((row.k for row in view.rates), default=1)
     return (
-        f"{view.scorer}, toxic at {view.summary.threshold:g} and above, k = {k} "
+        f"{view.scorer}, toxic at {view.summary.threshold[view.scorer]:g} and above, k = {k} "
         f"{plural(k, 'continuation')} a prompt, {view.summary.level:.0%} equal-tailed intervals"
     )
+
+
+def thresholds(view: ComparisonView) -> str:
+    """Return the threshold of each scorer."""
+    return ", ".join(f"{name} >= {value:g}" for name, value in view.summary.threshold.items())
 
 
 def warnings(view: ComparisonView) -> list[str]:

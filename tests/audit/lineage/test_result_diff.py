@@ -25,7 +25,7 @@ def summary(threshold=0.5, torch="2.13.0", prompts="a", rate=0.25):
     own = manifest_of(
         "posterior",
         "v",
-        {"posterior": {"threshold": threshold}},
+        {"posterior": {"threshold": {"judge": threshold}}},
         {"scores": InputFile(path="s.parquet", sha256="2" * 64, manifest=scored)},
         {},
     )
@@ -45,7 +45,7 @@ def test_two_equal_results_do_not_differ():
 
 def test_each_change_is_named_in_its_own_section():
     for changed, section, field in (
-        ({"threshold": 0.7}, "params", "posterior.threshold"),
+        ({"threshold": 0.7}, "params", "posterior.threshold.judge"),
         ({"torch": "2.14.0"}, "environment", "generate: torch"),
         ({"prompts": "b"}, "data", "prompts sha256"),
         ({"rate": 0.5}, "numbers", "rate judge/all"),

@@ -66,7 +66,7 @@ def test_what_decides_no_result_changes_nothing(result, values):
 
 @pytest.mark.parametrize(
     "place",
-    [("posterior", "threshold", 0.25), ("generation", "temperature", 0.5), ("prompts", "seed", 5)],
+    [("posterior", "level", 0.9), ("generation", "temperature", 0.5), ("prompts", "seed", 5)],
 )
 def test_a_changed_value_is_named(result, values, place):
     manifest, root, _ = result

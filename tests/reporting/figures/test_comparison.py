@@ -137,7 +137,13 @@ def made_up(variants, subsets=("all", "a"), **changed):
             for v in variants for s in subsets for t in (0.25, 0.5, 0.75)
         ],
     }  # fmt: skip
-    how = {"primary": "judge", "threshold": 0.5, "level": 0.95, "rope_pp": 1.0, "mismatch": []}
+    how = {
+        "primary": "judge",
+        "threshold": {"judge": 0.5},
+        "level": 0.95,
+        "rope_pp": 1.0,
+        "mismatch": [],
+    }
     return filled(ComparisonSummary, **{**how, **rows, **changed})
 
 

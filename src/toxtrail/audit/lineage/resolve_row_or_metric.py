@@ -130,7 +130,7 @@ def _method_text(row: dict[str, Any], summary: dict[str, Any]) -> str:
         n = row["n"] if "n" in row else row["n_continuations"]
         return f"n {n}, measured from the texts, {summary['level']:.0%} intervals"
     n = f"n {row['n']}" if "n" in row else f"{row['n_toxic']} of {row['n_scored']} toxic"
-    return f"{n}, toxic at {summary['threshold']} and above, {summary['level']:.0%} intervals"
+    return f"{n}, toxic at {row['threshold']} and above, {summary['level']:.0%} intervals"
 
 
 def _unknown_number(

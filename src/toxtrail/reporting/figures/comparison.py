@@ -166,7 +166,9 @@ def thresholds_figure(summary: ComparisonSummary) -> RenderedFigure:
     for number, (panel, subset) in enumerate(zip(panels, subsets, strict=False)):
         title = _wrap_names(subset, f" ({_prompt_range(rates, subset)})")
         panel.set_title(title, fontsize=10, loc="left", color=TEXT_COLOUR)
-        panel.axvline(summary.threshold, color=MUTED_COLOUR, linewidth=0.9, linestyle=":")
+        panel.axvline(
+            summary.threshold[summary.primary], color=MUTED_COLOUR, linewidth=0.9, linestyle=":"
+        )
         panel.grid(axis="y", color=GRID_COLOUR, linewidth=0.7)
         subset_rows = [r for r in rows if r.subset == subset]
         for index, variant in enumerate(variants):

@@ -67,9 +67,10 @@ def axis_caption(text: str, summary: ComparisonSummary, intervals: str = "equal-
     """Return an axis label with scorer, threshold, level and a warning if conditions differ."""
     warning = "\nNOT COMPARABLE: conditions differ" if summary.mismatch else ""
     k = max((row.k for row in summary.rates), default=1)
+    threshold = summary.threshold[summary.primary]
     several = f"k = {k} continuations a prompt; " if k > 1 else ""
     return escape_mathtext(
-        f"{text}\n{summary.primary}, toxic at {summary.threshold:g} and above; {several}"
+        f"{text}\n{summary.primary}, toxic at {threshold:g} and above; {several}"
         f"{summary.level:.0%} {intervals} intervals{warning}"
     )
 
