@@ -37,7 +37,7 @@ def _broken_scoring(config: Config) -> Iterator[str]:
         )
     thresholds = config.posterior.threshold
     yield from (missing_threshold(scorer) for scorer in scoring.scorers if scorer not in thresholds)
-    for scorer in thresholds.keys() - scoring.scorers.keys():
+    for scorer in (name for name in thresholds if name not in scoring.scorers):
         yield f'posterior.threshold: "{scorer}" is not a scorer.' + did_you_mean(
             scorer, scoring.scorers
         )
