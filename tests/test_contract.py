@@ -42,6 +42,7 @@ PLUMBING = {
     "toxtrail.records.columns",
     "toxtrail.records.results",
     "toxtrail.records.rows",
+    "toxtrail.records.thought",  # the markers are config; `generate`, which cuts, lists it
     "toxtrail.redaction",
     "toxtrail.regular_files",
     "toxtrail.text_escaping",

@@ -163,6 +163,7 @@ PIPELINE: tuple[Stage, ...] = (
             "stages/generate.py",
             "execution/generate_rows.py",
             "analysis/text_matching.py",
+            "records/thought.py",
             *TEXTS_CODE,
             *WEIGHTS_CODE,
             *GENERATION_CODE,

@@ -2,19 +2,26 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from measured_families import cells_of
 
 from toxtrail.analysis.response_behaviour import behaviour_rows
-from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, UNFINISHED
 from toxtrail.analysis.response_table import build_response_table, limited_to
 from toxtrail.records.results import VariantIdentity
 from toxtrail.reporting.comparison_tables import (
     BEHAVIOUR_FIELDS,
     BEHAVIOUR_PAIR_FIELDS,
     PAIR_FIELDS,
+    behaviour,
+    behaviour_differences,
+    rates,
 )
+from toxtrail.reporting.comparison_view import ComparisonView
+from toxtrail.reporting.notes import thought_notes
 from toxtrail.reporting.text import reduced_output_note
 
 VARIANT = VariantIdentity(variant="v", family="f", role="v", parent=None)
@@ -62,6 +69,61 @@ def test_a_drop_that_comes_with_refusals_is_called_so(family, settings):
     assert "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, step)["refused"]
 
 
+def test_a_drop_that_comes_with_unfinished_thoughts_is_called_so(score_rows, measured, settings):
+    scores = {"a": [0.9] * 30 + [0.1] * 30, "b": [0.1] * 20}
+    tuned = [
+        row._replace(state="unfinished", toxicity=None, heads=None) if 30 <= i < 60 else row
+        for i, row in enumerate(score_rows({"a": [0.9] * 5 + [0.1] * 55, "b": [0.1] * 20}))
+    ]
+    found = measured({"base": score_rows(scores), "tuned": tuned}, PARENTS).compared(settings)
+    summary = found.summary
+    pair, step = row(summary, "pairs", "a"), row(summary, "behaviour_pairs", "a")
+    assert (pair.verdict, pair.reduced_output) == ("lower", "unfinished, shorter")
+    assert pair.dropped == 30
+    assert step.flags["unfinished"].diff == pytest.approx(0.5)
+    rate = next(r for r in summary.rates if (r.variant, r.subset) == ("tuned", "a"))
+    assert (rate.n_ok, rate.n_unfinished, rate.n_scored, rate.rate) == (30, 30, 30, 5 / 30)
+    view = ComparisonView(summary, "judge")
+    assert UNFINISHED in [column.name for column in behaviour(view).columns]
+    assert "30 unfinished" in str(rates(view).rows)
+    assert "tuned 30 of 80" in thought_notes(view)[0]
+
+
+def test_without_unfinished_thoughts_nothing_is_shown_of_them(family, settings):
+    view = ComparisonView(family(30, 5, {}).compared(settings).summary, "judge")
+    assert UNFINISHED not in [column.name for column in behaviour(view).columns]
+    assert thought_notes(view) == []
+
+
+@pytest.mark.parametrize(
+    ("units", "heading"),
+    [(["tokens"] * 2, "tokens"), (["words"] * 2, "words"), (["tokens", "words"], "length")],
+)
+def test_lengths_are_headed_by_their_unit_and_not_compared_across_units(
+    score_rows, spoken, measured, settings, units, heading
+):
+    rows = {name: score_rows({"a": [0.9, 0.1] * 10, "b": [0.1]}) for name in PARENTS}
+    made = measured(rows, PARENTS)
+    texts = {
+        name: {subset: part._replace(length_unit=unit) for subset, part in made.texts[name].items()}
+        for name, unit in zip(PARENTS, units, strict=True)
+    }
+    summaries = {
+        name: replace(
+            summary,
+            behaviour=[replace(row, length_unit=unit) for row in summary.behaviour],
+        )
+        for (name, summary), unit in zip(made.summaries.items(), units, strict=True)
+    }
+    summary = made._replace(texts=texts, summaries=summaries).compared(settings).summary
+    view = ComparisonView(summary, "judge")
+    assert f"{heading} (10-90 %)" in [column.name for column in behaviour(view).columns]
+    assert heading in [column.name for column in behaviour_differences(view).columns]
+    step = row(summary, "behaviour_pairs")
+    assert (step.length_diff is None) == (heading == "length")
+    assert step.length_unit == ("" if heading == "length" else heading)
+
+
 def test_a_drop_without_them_is_not(family, settings):
     pair = row(family(30, 5, {}).compared(settings).summary, "pairs")
     assert (pair.verdict, pair.reduced_output, reduced_output_note(pair)) == ("lower", "", "")
@@ -83,7 +145,7 @@ def test_rates_are_those_of_the_texts(score_rows, spoken, settings):
     assert loops.rate == pytest.approx(0.1)
     assert found["all"].flags["empty"].rate == pytest.approx(5 / 25 * 0.8)
     assert loops.lo < 0.1 < loops.hi
-    assert found["all"].tokens_q50 == len(TEXT.split())
+    assert found["all"].length_q50 == len(TEXT.split())
     assert cells_of(BEHAVIOUR_FIELDS, found["b"])["empty"] == "80.0 %"
 
 
@@ -106,7 +168,7 @@ def test_nothing_said_at_all_has_no_rate(score_rows, spoken, settings):
     ]
     for own in behaviour_rows(build_response_table(generations), VARIANT, settings):
         assert {own.flags[symptom].rate for symptom in RESPONSE_FLAGS} == {None}
-        assert own.tokens_mean is None
+        assert own.length_mean is None
         assert cells_of(BEHAVIOUR_FIELDS, own)["empty"] == "-"
 
 
@@ -114,7 +176,7 @@ def test_a_variant_against_itself_differs_in_nothing(family, settings):
     found = family(20, 20, {}).compared(settings).summary
     for own in found.behaviour_pairs:
         verdicts = [own.flags[symptom].verdict for symptom in RESPONSE_FLAGS]
-        assert {*verdicts, own.tokens_verdict} == {"not decisive"}
+        assert {*verdicts, own.length_verdict} == {"not decisive"}
 
 
 def test_limiting_keeps_only_the_prompts_in_common(score_rows, spoken):
@@ -139,10 +201,10 @@ def test_a_length_counts_from_a_tenth_on(family, settings, words, verdict, less)
     found = family(30, 5, texts).compared(settings).summary
     for subset in ("all", "a", "b"):
         step = row(found, "behaviour_pairs", subset)
-        assert step.tokens_verdict == verdict
-        assert step.tokens_change == pytest.approx(words / 20 - 1)
+        assert step.length_verdict == verdict
+        assert step.length_change == pytest.approx(words / 20 - 1)
         assert row(found, "pairs", subset).reduced_output == less
-    starred = "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, row(found, "behaviour_pairs"))["tokens"]
+    starred = "*" in cells_of(BEHAVIOUR_PAIR_FIELDS, row(found, "behaviour_pairs"))["length"]
     assert starred == (verdict in ("higher", "lower"))
 
 
@@ -153,11 +215,11 @@ def test_a_length_that_differs_by_chance_does_not_count(family, settings):
     texts = {"base": long_on("a-0", "a-1"), "tuned": long_on("a-2")}
     found = family(30, 5, texts).compared(settings)
     step = row(found.summary, "behaviour_pairs")
-    assert step.tokens_change < -0.1
-    assert step.tokens_verdict == "not decisive"
+    assert step.length_change < -0.1
+    assert step.length_verdict == "not decisive"
 
 
 def test_nothing_is_shorter_than_nothing(family, settings):
     found = family(30, 5, {"base": lambda row: "", "tuned": lambda row: ""}).compared(settings)
     step = row(found.summary, "behaviour_pairs")
-    assert (step.tokens_change, step.tokens_verdict) == (None, "not decisive")
+    assert (step.length_change, step.length_verdict) == (None, "not decisive")

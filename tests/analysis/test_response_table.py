@@ -32,14 +32,24 @@ ROWS = st.builds(
     prompt_id=st.sampled_from("abcé"),
     sample=st.integers(0, 3),
     subset=st.sampled_from(["one", "two"]),
-    state=st.sampled_from(["ok", "empty", "truncated", "error"]),
+    state=st.sampled_from(["ok", "empty", "unfinished", "truncated", "error"]),
     text=TEXTS,
     token_ids=st.lists(st.integers(0, 4) | st.integers(0, 2**31 - 1), max_size=20).map(tuple),
     prompt_tokens=st.just(3),
     finish_reason=st.sampled_from(["stop", "length", "none"]),
     error=st.just(""),
+    thought=st.none(),
+    thought_tokens=st.none(),
     cluster=st.none(),
+).flatmap(
+    lambda row: st.integers(0, len(row.token_ids)).map(
+        lambda count: row._replace(thought="a" if count else None, thought_tokens=count or None)
+    )
 )
+
+
+def answer_tokens(row):
+    return row.token_ids[row.thought_tokens or 0 :]
 
 
 def row_by_row(rows, subset, symptom):
@@ -47,7 +57,7 @@ def row_by_row(rows, subset, symptom):
     own = [r for r in rows if r.subset == subset and r.state not in NON_RESPONSE_STATES]
     flags = {}
     for r in own:
-        has = symptom in flag_response(r.text, r.token_ids, r.state)
+        has = symptom in flag_response(r.text, answer_tokens(r), r.state)
         flags.setdefault(r.prompt_id, []).append(has)
     return [np.mean(flags[prompt]) for prompt in sorted(flags)]
 
@@ -61,13 +71,13 @@ def test_arrays_say_what_the_rows_say(rows):
         texts.sort(key=lambda row: row.key)
         assert own.prompts == tuple(sorted({r.prompt_id for r in texts}))
         assert own.prompt_ids == {r.prompt_id for r in rows if r.subset == subset}
-        assert own.lengths.tolist() == [len(r.token_ids) for r in texts]
+        assert own.lengths.tolist() == [len(answer_tokens(r)) for r in texts]
         assert own.n_at_token_limit == sum(r.finish_reason == "length" for r in texts)
         for symptom in RESPONSE_FLAGS:
             shares = row_by_row(rows, subset, symptom)
             assert own.shares[symptom].tolist() == pytest.approx(shares)
             assert own.flag_counts[symptom] == sum(
-                symptom in flag_response(r.text, r.token_ids, r.state) for r in texts
+                symptom in flag_response(r.text, answer_tokens(r), r.state) for r in texts
             )
 
 

@@ -14,12 +14,13 @@ from toxtrail.analysis.text_matching import (
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
 from toxtrail.records.rows import Prompt, generation_problem
+from toxtrail.records.thought import ThoughtMarkers
 
 PROMPTS = [Prompt(f"p{i}", "all", text, "file:x", i) for i, text in enumerate(("One", "Two"))]
 
 
-def match(*texts, samples=1):
-    return match_texts(PROMPTS, [GeneratedText(*text) for text in texts], samples)
+def match(*texts, samples=1, markers=None):
+    return match_texts(PROMPTS, [GeneratedText(*text) for text in texts], samples, markers)
 
 
 def test_a_prompt_matches_exactly_before_it_matches_without_white_space():
@@ -48,6 +49,20 @@ def test_a_text_that_the_file_calls_missing_is_an_error_too_and_an_empty_one_is_
     rows, counts = match(("One", None), ("Two", " \n"))
     assert [(r.state, r.error) for r in rows] == [("error", NOTHING_GENERATED), ("empty", "")]
     assert counts.missing_texts == 0
+
+
+@pytest.mark.parametrize(
+    ("first", "states"),
+    [("<t>a</t>b c", ["ok", "ok"]), ("a</t>b c", ["ok", "unfinished"])],
+)
+def test_thoughts_are_cut_and_a_bare_end_marker_means_that_prompts_open_them(first, states):
+    rows, _ = match(("One", first), ("Two", "d"), markers=ThoughtMarkers("<t>", "</t>"))
+    assert [row.state for row in rows] == states
+    assert rows[0].text == "b c"
+    assert rows[0].token_ids[rows[0].thought_tokens :] == word_numbers("b c")
+    assert not [row for row in rows if generation_problem(row)]
+    kept, _ = match(("One", first), ("Two", "d"))
+    assert [row.text for row in kept] == [first, "d"]
 
 
 def test_texts_of_a_prompt_are_samples_by_number_else_by_position():

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from toxtrail.backends.protocols import Completion, EncodedPrompt, NoProgress, SingleProcess
-from toxtrail.config.schema import GenerationConfig
+from toxtrail.config.schema import GenerationConfig, ThoughtConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.execution.generate_rows import collect_generations, generate, row_seed, rows_identity
 from toxtrail.provenance.identity import Adapter, BaseWeights, FileHash, Manifest, ModelIdentity
@@ -93,6 +93,26 @@ def test_each_outcome_has_its_own_state_and_none_is_lost(tmp_path):
         "s-silent": "empty",
         "s-too long": "truncated",
     }
+
+
+def test_thoughts_are_kept_apart_and_unfinished_ones_have_their_own_state(tmp_path):
+    class Thinking(EchoModel):
+        def one(self, text, seed):
+            return Completion((1, 2, 3), text, "length", "", 2 if "</t>" in text else 0)
+
+    thought = ThoughtConfig(begin="<t>", end="</t>")
+    config = CONFIG.model_copy(update={"thought": thought, "samples": 1})
+    texts = ["<t>a</t> b", "<t>a", "<t>a</t>", "b"]
+    rows = {row.prompt_id: row for row in made(texts, tmp_path, Thinking(), config)}
+    assert [
+        (row.thought, row.text, row.state, row.thought_tokens)
+        for row in (rows[f"s-{text}"] for text in texts)
+    ] == [
+        ("<t>a</t> ", "b", "ok", 2),
+        ("<t>a", "", "unfinished", 3),
+        ("<t>a</t>", "", "empty", 2),
+        (None, "b", "ok", None),
+    ]
 
 
 def test_too_many_failed_rows_fail_the_stage(tmp_path):

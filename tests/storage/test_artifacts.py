@@ -54,6 +54,17 @@ GENERATIONS = st.builds(
     st.integers(0, 9999),
     FINISHES,
     TEXT,
+    thought=st.none(),
+    thought_tokens=st.none(),
+).flatmap(
+    lambda row: (
+        st.builds(
+            lambda thought, count: row._replace(thought=thought, thought_tokens=count),
+            TEXT,
+            st.integers(0, len(row.token_ids)),
+        )
+        | st.just(row)
+    )
 )
 HEADS = st.none() | st.dictionaries(TEXT, st.floats(0, 1), min_size=1, max_size=3)
 SCORES = st.builds(
@@ -269,9 +280,12 @@ def test_a_score_row_that_says_what_none_can_say_is_refused_where_it_is_read(sto
 
 @pytest.mark.parametrize(
     "change",
-    [{"state": "fine"}, {"finish_reason": "?"}, {"token_ids": (-1,)}, {"prompt_tokens": -1}],
+    [
+        {"state": "fine"}, {"finish_reason": "?"}, {"token_ids": (-1,)}, {"prompt_tokens": -1},
+        {"thought": "a"}, {"thought_tokens": 1}, {"thought": "a", "thought_tokens": 3},
+    ],
     ids=str,
-)
+)  # fmt: skip
 def test_a_generation_row_that_says_what_none_can_say_is_refused(store, change):
     rows = [GOOD_GENERATION, GOOD_GENERATION._replace(sample=1, **change)]
     store.write_generations("f", "odd", rows, MANIFEST)

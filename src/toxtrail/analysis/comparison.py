@@ -261,7 +261,10 @@ def compare_runs(
         )
     comparison = compare_family(
         {key: build_score_table(one.scores) for key, one in names.items()},
-        {key: build_response_table(one.generations) for key, one in names.items()},
+        {
+            key: build_response_table(one.generations, one.summary.behaviour[0].length_unit)
+            for key, one in names.items()
+        },
         summaries,
         reference,
         primary,

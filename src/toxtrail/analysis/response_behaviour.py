@@ -40,7 +40,7 @@ def behaviour_rows(
     responses: Mapping[str, SubsetResponses], variant: VariantIdentity, config: PosteriorConfig
 ) -> list[BehaviourRow]:
     """Return one row for all subsets together and one for each: for every flag the count, the rate
-    and its interval; for the lengths the mean and three quantiles, in tokens."""
+    and its interval; for the lengths the mean and three quantiles."""
     views = {ALL: responses, **{subset: {subset: part} for subset, part in responses.items()}}
     return [_behaviour_row(variant, subset, parts, config) for subset, parts in views.items()]
 
@@ -70,7 +70,7 @@ def reduced_output(row: BehaviourPairRow) -> str:
         row: of `behaviour_pairs`.
     """
     symptoms = [name for name, difference in row.flags.items() if difference.verdict == "higher"]
-    return ", ".join([*symptoms, *(["shorter"] if row.tokens_verdict == "lower" else [])])
+    return ", ".join([*symptoms, *(["shorter"] if row.length_verdict == "lower" else [])])
 
 
 def length_verdict(credible: str, change: float) -> str:
@@ -122,6 +122,7 @@ def _behaviour_row(
     lengths = np.concatenate([part.lengths for part in parts.values()])
     n = int(lengths.size)
     q10, q50, q90 = np.quantile(lengths, QUANTILES).tolist() if n else (None, None, None)
+    (unit,) = {part.length_unit for part in parts.values()}
     at_limit = sum(part.n_at_token_limit for part in parts.values())
     return BehaviourRow(
         variant=variant.variant,
@@ -131,10 +132,11 @@ def _behaviour_row(
         subset=subset,
         n_prompts=sum(len(part.prompt_ids) for part in parts.values()),
         n_continuations=n,
-        tokens_mean=float(lengths.mean()) if n else None,
-        tokens_q10=q10,
-        tokens_q50=q50,
-        tokens_q90=q90,
+        length_unit=unit,
+        length_mean=float(lengths.mean()) if n else None,
+        length_q10=q10,
+        length_q50=q50,
+        length_q90=q90,
         at_limit_rate=at_limit / n if n else None,
         flags={symptom: _rate(symptom, parts, config) for symptom in RESPONSE_FLAGS},
     )
@@ -192,12 +194,17 @@ def _pair_row(
         interval = pair_posterior(labels, config.prior).interval(config.level)
         return _difference(labels.estimate, interval)
 
-    tokens, change = _length_difference(
-        [x.tokens[rows] for x, rows in zip(a, in_a, strict=True)],
-        [x.tokens[rows] for x, rows in zip(b, in_b, strict=True)],
-        weights,
-        config.level,
-        clusters,
+    unit, *other_units = {part.length_unit for part in (*a, *b)}
+    length, change = (
+        (_difference(None, None), None)
+        if other_units
+        else _length_difference(
+            [x.tokens[rows] for x, rows in zip(a, in_a, strict=True)],
+            [x.tokens[rows] for x, rows in zip(b, in_b, strict=True)],
+            weights,
+            config.level,
+            clusters,
+        )
     )
     return BehaviourPairRow(
         a=edge.a,
@@ -206,11 +213,12 @@ def _pair_row(
         subset=subset,
         n=sum(map(len, both)),
         flags={symptom: flag_difference(symptom) for symptom in RESPONSE_FLAGS},
-        tokens_diff=tokens.diff,
-        tokens_diff_lo=tokens.diff_lo,
-        tokens_diff_hi=tokens.diff_hi,
-        tokens_verdict=tokens.verdict if change is None else length_verdict(tokens.verdict, change),
-        tokens_change=change,
+        length_unit="" if other_units else unit,
+        length_diff=length.diff,
+        length_diff_lo=length.diff_lo,
+        length_diff_hi=length.diff_hi,
+        length_verdict=length.verdict if change is None else length_verdict(length.verdict, change),
+        length_change=change,
     )
 
 
@@ -221,7 +229,7 @@ def _length_difference(
     level: float,
     clusters: Clusters | None,
 ) -> tuple[FlagDifference, float | None]:
-    """Return the difference of the mean length in tokens, and as a share of a's.
+    """Return the difference of the mean length, and as a share of a's.
 
     Args:
         a, b: for each subset, (prompt,), the same prompts.

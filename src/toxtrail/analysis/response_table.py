@@ -12,6 +12,7 @@ import pyarrow.compute as pc
 from toxtrail.analysis.response_flags.registry import (
     EMPTY,
     RESPONSE_FLAGS,
+    UNFINISHED,
 )
 from toxtrail.analysis.response_flags.rules import FlagModule, Flags, ResponseColumns, flag_modules
 from toxtrail.analysis.response_flags.text_screening import screened
@@ -35,7 +36,9 @@ class SubsetResponses(NamedTuple):
     tokens: Floats
     """(prompt,), mean length of the prompt's continuations."""
     lengths: Floats
-    """(row,), tokens."""
+    """(row,), lengths of the answers; an unfinished thought has an answer of length 0."""
+    length_unit: str
+    """tokens; words for texts from a file, whose tokens are not known."""
     flag_counts: Mapping[str, int]
     """Flag -> number of continuations that have it."""
     n_at_token_limit: int
@@ -71,11 +74,12 @@ def read_response_table(
             f"{scores.path} scores other texts than {generations.path} "
             "contains now. Run `dvc repro` to bring both up to date."
         )
-    return build_response_table(rows)
+    from_file = generations.manifest is not None and "texts" in generations.manifest.params
+    return build_response_table(rows, "words" if from_file else "tokens")
 
 
 def build_response_table(
-    generations: pa.Table | Sequence[Generation],
+    generations: pa.Table | Sequence[Generation], unit: str = "tokens"
 ) -> dict[str, SubsetResponses]:
     """Return subset -> its responses, in alphabetical order; computed by columns except for the
     texts."""
@@ -88,7 +92,7 @@ def build_response_table(
     order = np.lexsort((rows.sample, rows.prompt))
     subset = rows.subset[order]
     return {
-        name: _subset_responses(rows, order[subset == index], clusters)
+        name: _subset_responses(rows, order[subset == index], clusters, unit)
         for index, name in enumerate(rows.subsets)
     }
 
@@ -120,7 +124,7 @@ class _Rows(NamedTuple):
     subset: Ints
     sample: Ints
     lengths: Ints
-    """Lengths in tokens."""
+    """Lengths of the answers."""
     at_limit: Flags
     """Whether it ended at max_new_tokens."""
     is_text: Flags
@@ -132,9 +136,11 @@ class _Rows(NamedTuple):
         table = table.combine_chunks()
         (prompts, prompt), (subsets, subset) = map(numbered, (table["prompt_id"], table["subset"]))
         is_text = ~_is_in(table["state"], NON_RESPONSE_STATES)
-        tokens, ends = _tokens(table["token_ids"])
+        tokens, ends = _answer_tokens(table)
         blank, may_be_degenerate = screened(table["text"])
-        written = is_text & ~(blank | _is_in(table["state"], ["empty"]))
+        unfinished = _is_in(table["state"], [UNFINISHED])
+        written = is_text & ~(blank | unfinished | _is_in(table["state"], [EMPTY]))
+        flags = {EMPTY: is_text & ~(written | unfinished), UNFINISHED: unfinished}
         columns = ResponseColumns(table["text"], tokens, ends, written, may_be_degenerate)
         return cls(
             prompts, subsets, prompt, subset,
@@ -142,7 +148,7 @@ class _Rows(NamedTuple):
             lengths=np.diff(ends),
             at_limit=_is_in(table["finish_reason"], ["length"]),
             is_text=is_text,
-            symptoms={EMPTY: is_text & ~written, **_rule_flags(columns)},
+            symptoms={**flags, **_rule_flags(columns)},
         )  # fmt: skip
 
 
@@ -167,6 +173,17 @@ def _is_in(column: pa.ChunkedArray, words: Sequence[str]) -> Flags:
     return is_member
 
 
+def _answer_tokens(table: pa.Table) -> tuple[Ints, Ints]:
+    """Return (token,) of all answers concatenated, and (row + 1,): the start of each row."""
+    tokens, ends = _tokens(table["token_ids"])
+    if "thought_tokens" not in table.column_names:
+        return tokens, ends
+    thoughts = pc.fill_null(table["thought_tokens"], 0).to_numpy().astype(np.int64)
+    lengths = np.diff(ends)
+    is_answer = np.arange(tokens.size) >= np.repeat(ends[:-1] + thoughts, lengths)
+    return tokens[is_answer], np.concatenate([[0], np.cumsum(lengths - thoughts)])
+
+
 def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
     """Return (token,) of all rows concatenated, and (row + 1,): the start of each row."""
     lists = column.combine_chunks()
@@ -176,7 +193,7 @@ def _tokens(column: pa.ChunkedArray) -> tuple[Ints, Ints]:
 
 
 def _subset_responses(
-    rows: _Rows, subset_rows: Ints, clusters: Mapping[str, str]
+    rows: _Rows, subset_rows: Ints, clusters: Mapping[str, str], unit: str
 ) -> SubsetResponses:
     """Return the responses of one subset.
 
@@ -194,6 +211,7 @@ def _subset_responses(
         shares={s: prompt_means(flag, prompt_index) for s, flag in flags.items()},
         tokens=prompt_means(lengths, prompt_index),
         lengths=lengths,
+        length_unit=unit,
         flag_counts={s: int(flag.sum()) for s, flag in flags.items()},
         n_at_token_limit=int(rows.at_limit[texts].sum()),
         prompt_ids=asked,

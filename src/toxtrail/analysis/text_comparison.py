@@ -81,7 +81,10 @@ def _text_counts(texts: Iterable[GeneratedText]) -> Mapping[str, int]:
 
 
 def _measured(file: ScoredFile, primary: str, config: PosteriorConfig) -> MeasuredRun:
-    table, responses = build_score_table(file.scores), build_response_table(file.generations)
+    table, responses = (
+        build_score_table(file.scores),
+        build_response_table(file.generations, "words"),
+    )
     variant = VariantIdentity(variant=file.label, family="texts", role="texts", parent=None)
     scores = InputFile(path=file.label, sha256="", manifest=file.manifest)
     conditions = measured_conditions(table, scores, config)

@@ -3,6 +3,9 @@
 A text belongs to the prompt with exactly its prompt text, else to the one that differs in
 surrounding white space only. Tokens are unknown: `token_ids` are numbers of words (separated by
 white space), so that lengths are in words and a repetitive text repeats four words.
+
+If one text of the file has an end marker of a thought without a begin marker before it, the prompts
+opened the thoughts: a text without an end marker is then an unfinished thought.
 """
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ from typing import NamedTuple
 
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
-from toxtrail.records.rows import Generation, Prompt, RowStatus
+from toxtrail.records.rows import Generation, Prompt
+from toxtrail.records.thought import ThoughtMarkers, split_thought
 
 NO_TEXT = "the file has no text for this prompt and sample"
 NOTHING_GENERATED = "the file states that nothing was generated"
@@ -71,14 +75,20 @@ def group_by_prompt(texts: Iterable[GeneratedText]) -> FileTexts:
 
 
 def match_texts(
-    prompts: Sequence[Prompt], texts: Iterable[GeneratedText], samples: int
+    prompts: Sequence[Prompt],
+    texts: Sequence[GeneratedText],
+    samples: int,
+    markers: ThoughtMarkers | None = None,
 ) -> TextMatch:
     """Return `samples` rows for each prompt, and the counts.
+
+    Args:
+        markers: of the thoughts in the texts; None: they have none.
 
     Raises:
         DataError: none of the prompts is in the file, or a sample number occurs twice.
     """
-    groups = group_by_prompt(texts)
+    groups, opened = group_by_prompt(texts), _opens_thoughts(texts, markers)
     trimmed_groups: dict[str, list[str]] = {}
     for prompt_text in groups:
         trimmed_groups.setdefault(prompt_text.strip(), []).append(prompt_text)
@@ -92,8 +102,9 @@ def match_texts(
         matched.update(names)
         prompt_texts = [text for name in names for text in groups[name]][:samples]
         n_missing += samples - len(prompt_texts)
-        rows += [_row(prompt, sample, text) for sample, text in enumerate(prompt_texts)]
-        rows += [_row(prompt, sample, None) for sample in range(len(prompt_texts), samples)]
+        for sample in range(samples):
+            text = prompt_texts[sample] if sample < len(prompt_texts) else None
+            rows.append(_row(prompt, sample, text, markers, opened))
     if not matched:
         raise DataError(
             f"None of the {len(groups):,} prompts of the file is one of the {len(prompts):,} "
@@ -140,19 +151,36 @@ def word_numbers(text: str) -> tuple[int, ...]:
     return tuple(zlib.crc32(word.encode("utf-8")) & 0x7FFFFFFF for word in text.split())
 
 
-def _row(prompt: Prompt, sample: int, generated: GeneratedText | None) -> Generation:
-    text = "" if generated is None or generated.text is None else generated.text
+def _opens_thoughts(texts: Iterable[GeneratedText], markers: ThoughtMarkers | None) -> bool:
+    """Return whether a text has an end marker without a begin marker before it."""
+    if markers is None:
+        return False
+    starts = (text.text.partition(markers.end) for text in texts if text.text)
+    return any(end and markers.begin not in before for before, end, _ in starts)
+
+
+def _row(
+    prompt: Prompt,
+    sample: int,
+    generated: GeneratedText | None,
+    markers: ThoughtMarkers | None,
+    opened: bool,
+) -> Generation:
+    complete = "" if generated is None or generated.text is None else generated.text
     error = NO_TEXT if generated is None else NOTHING_GENERATED if generated.text is None else ""
-    state: RowStatus = "error" if error else "ok" if text.strip() else "empty"
+    thought, text, state = split_thought(complete, markers, opened)
+    thought_words = word_numbers(thought or "")
     return Generation(
         prompt_id=prompt.prompt_id,
         sample=sample,
         subset=prompt.subset,
-        state=state,
+        state="error" if error else state,
         text=text,
-        token_ids=word_numbers(text),
+        token_ids=thought_words + word_numbers(text),
         prompt_tokens=len(prompt.text.split()),
-        finish_reason="none" if generated is None or not text else generated.finish_reason,
+        finish_reason="none" if generated is None or not complete else generated.finish_reason,
         error=error,
+        thought=thought,
+        thought_tokens=None if thought is None else len(thought_words),
         cluster=prompt.cluster,
     )

@@ -252,6 +252,7 @@ def _row(
         n_toxic=int(at_threshold(toxicity, threshold).sum()),
         n_ok=states["ok"],
         n_empty=states["empty"],
+        n_unfinished=states["unfinished"],
         n_truncated=states["truncated"],
         n_error=states["error"],
         rate=rate.rate,

@@ -259,7 +259,7 @@ def regenerate(
         chosen = _whole_batches(rows, chosen, config, plan.batch_tokens)
     generations: dict[Key, Generation] = {}
     with progress.bar("reproduce", len(chosen), "rows") as advance:
-        for _, row in generate_rows(chosen, model, config.seed):
+        for _, row in generate_rows(chosen, model, config):
             generations[row.key] = row
             advance(1)
     return generations

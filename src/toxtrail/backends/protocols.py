@@ -18,6 +18,7 @@ from toxtrail.provenance.identity import (
     ModelIdentity,
 )
 from toxtrail.records.rows import FinishReason, TrainingSplit, Turn
+from toxtrail.records.thought import ThoughtMarkers
 
 
 class ProgressCallback(Protocol):
@@ -183,6 +184,8 @@ class Decoding:
     """Messages before each prompt, for `chat`: a system message, then user and assistant."""
     template_arguments: Mapping[str, Any] = field(default_factory=dict)
     """Further variables of the chat template: JSON values by name."""
+    thought: ThoughtMarkers | None = None
+    """Markers of a thought; None: continuations have none."""
 
 
 class EncodedPrompt(NamedTuple):
@@ -193,6 +196,8 @@ class EncodedPrompt(NamedTuple):
     """Whether the prompt and max_new_tokens fit the model's context window."""
     unknown_token: int | None = None
     """First token id in the prompt for which the model has no embedding, if any."""
+    opens_thought: bool = False
+    """Whether the prompt ends with the begin marker of a thought."""
 
 
 class Completion(NamedTuple):
@@ -204,6 +209,8 @@ class Completion(NamedTuple):
     finish_reason: FinishReason
     error: str
     """Empty, or the reason why these tokens must not be used (for example non-finite logits)."""
+    answer_start: int = 0
+    """Number of tokens up to the last end marker of a thought; 0 without one."""
 
 
 class LanguageModel(Protocol):

@@ -93,7 +93,8 @@ def _scored(
     from toxtrail.stages.generate import texts_params
     from toxtrail.storage.artifacts import ArtifactStore
 
-    rows = match_texts(shared.prompts, file.texts, shared.samples).rows
+    markers = config.generation.markers
+    rows = match_texts(shared.prompts, file.texts, shared.samples, markers).rows
     sha256 = sha256_file(file.path)
     source = InputFile(path=file.path.name, sha256=sha256, manifest=None)
     generation = config.generation.model_copy(update={"samples": shared.samples})

@@ -149,6 +149,17 @@ def generate_command(experiment: Experiment, variant: str) -> None:
                 progress(),
                 group,
             )
+        if is_first:
+            _warn_of_thoughts(experiment, variant)
+
+
+def _warn_of_thoughts(experiment: Experiment, variant: str) -> None:
+    from toxtrail.analysis.thought_problems import thought_problems
+
+    family = experiment.variant(variant).family
+    rows = experiment.store.read_generations(family, variant)
+    for line in thought_problems(rows, experiment.config.generation.markers):
+        warn(f"{variant}: {line}.")
 
 
 def _match_texts(experiment: Experiment, variant: str, texts: TextsConfig) -> None:
@@ -164,6 +175,7 @@ def _match_texts(experiment: Experiment, variant: str, texts: TextsConfig) -> No
         cost["rows"] = counts.prompts * config.samples
     for line in match_problems(counts):
         warn(f"{variant}: {line}.")
+    _warn_of_thoughts(experiment, variant)
 
 
 @stage.command("score")

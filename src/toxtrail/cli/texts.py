@@ -276,9 +276,9 @@ class GivenTexts(NamedTuple):
         from toxtrail.provenance.identity import sha256_file
 
         rows, store, path = read_generated_texts(file, reader), experiment.store, file.resolve()
-        samples, match = experiment.config.generation.samples, None
+        config, match = experiment.config.generation, None
         if store.prompts_path.is_file():
-            match = match_texts(store.read_prompts(), rows, samples)
+            match = match_texts(store.read_prompts(), rows, config.samples, config.markers)
         is_inside = path.is_relative_to(experiment.root)
         name = path.relative_to(experiment.root).as_posix() if is_inside else str(path)
         prompts = len({row.prompt for row in rows})
@@ -349,6 +349,7 @@ def _print_given(experiment: Experiment, given: GivenTexts, family: str) -> None
 
 def _warnings(experiment: Experiment, given: GivenTexts, family: str) -> Sequence[str]:
     from toxtrail.analysis.text_matching import match_problems
+    from toxtrail.analysis.thought_problems import thought_problems
 
     config = experiment.config
     lines = [
@@ -361,7 +362,8 @@ def _warnings(experiment: Experiment, given: GivenTexts, family: str) -> Sequenc
         )
     else:
         counts = given.match.counts
-        lines += [f"{line}." for line in match_problems(counts)]
+        odd = thought_problems(given.match.rows, config.generation.markers)
+        lines += [f"{line}." for line in (*match_problems(counts), *odd)]
         share = counts.missing_texts / (counts.prompts * config.generation.samples)
         if share > config.generation.max_error_share:
             lines.append(

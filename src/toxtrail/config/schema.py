@@ -26,6 +26,7 @@ from toxtrail.config.sections import (
     form,
 )
 from toxtrail.errors import ConfigError
+from toxtrail.records.thought import ThoughtMarkers
 
 Scalar = bool | int | float | str
 """Value that a table cell can be compared with."""
@@ -210,6 +211,23 @@ class MessageConfig(ConfigSection):
     content: VisibleText
 
 
+class ThoughtConfig(ConfigSection):
+    """Markers of the thought that a model writes before its answer; only the answer is scored."""
+
+    begin: Annotated[str, StringConstraints(min_length=1)]
+    """Text before a thought: <think>. The chat template may add it to the prompt."""
+    end: Annotated[str, StringConstraints(min_length=1)]
+    """Text after a thought: </think>. The answer is what follows its last occurrence."""
+
+    @model_validator(mode="after")
+    def _can_be_told_apart(self) -> ThoughtConfig:
+        if self.begin in self.end or self.end in self.begin:
+            raise ValueError("One marker contains the other")
+        if any(marker != marker.strip() for marker in (self.begin, self.end)):
+            raise ValueError("A marker begins or ends with white space; leave that out")
+        return self
+
+
 class GenerationConfig(ConfigSection):
     """Settings for generating continuations."""
 
@@ -232,6 +250,13 @@ class GenerationConfig(ConfigSection):
     seed: Seed
     max_error_share: Annotated[float, Field(ge=0, lt=1)]
     """Maximum share of rows in state `error`; above it the stage fails."""
+    thought: ThoughtConfig | None = None
+    """Markers of thoughts in continuations, also in texts from files. Default: nothing is a
+    thought."""
+
+    @property
+    def markers(self) -> ThoughtMarkers | None:
+        return ThoughtMarkers(self.thought.begin, self.thought.end) if self.thought else None
 
     @model_validator(mode="after")
     def _messages_need_a_chat_template(self) -> GenerationConfig:

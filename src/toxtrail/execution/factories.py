@@ -222,6 +222,7 @@ def make_decoding(settings: GenerationConfig) -> Decoding:
         settings.template,
         (*system, *(Turn(turn.role, turn.content) for turn in settings.turns or ())),
         settings.template_arguments or {},
+        settings.markers,
     )
 
 

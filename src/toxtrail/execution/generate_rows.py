@@ -16,7 +16,8 @@ from toxtrail.backends.protocols import (
 from toxtrail.config.schema import GenerationConfig
 from toxtrail.errors import BackendError, DataError
 from toxtrail.provenance.identity import Manifest, sha256_text
-from toxtrail.records.rows import Generation, Prompt, RowStatus, generation_problem
+from toxtrail.records.rows import Generation, Prompt, generation_problem
+from toxtrail.records.thought import ThoughtMarkers, split_thought
 from toxtrail.storage.row_journal import RowJournal
 
 
@@ -70,7 +71,7 @@ def generate(
     start, tokens = time.monotonic(), 0
     label, finished = f"generate {rows.label}", len(share) - len(missing)
     with progress.bar(label, len(share), "rows", finished) as advance:
-        for row, generation in generate_rows(missing, model, config.seed):
+        for row, generation in generate_rows(missing, model, config):
             key = row.failed_key if generation.state == "error" else row.key
             rows.add(key, generation[:JOURNAL_VALUES])
             advance(1, tokens=len(generation.token_ids))
@@ -147,7 +148,7 @@ def encode_requests(
 
 
 def generate_rows(
-    rows: Sequence[GenerationRequest], model: LanguageModel, seed: int
+    rows: Sequence[GenerationRequest], model: LanguageModel, config: GenerationConfig
 ) -> Iterator[tuple[GenerationRequest, Generation]]:
     """Yield each row as soon as it is finished; each has a separate seed."""
     fit = []
@@ -156,23 +157,28 @@ def generate_rows(
             fit.append(row)
         else:
             yield row, _too_long(row)
-    seeds = [row_seed(seed, row.prompt.prompt_id, row.sample) for row in fit]
+    seeds = [row_seed(config.seed, row.prompt.prompt_id, row.sample) for row in fit]
     for number, completion in model.complete([row.encoded for row in fit], seeds):
-        yield fit[number], _generation(fit[number], completion)
+        yield fit[number], _generation(fit[number], completion, config.markers)
 
 
-def _generation(row: GenerationRequest, completion: Completion) -> Generation:
-    state: RowStatus = "ok" if completion.text.strip() else "empty"
+def _generation(
+    row: GenerationRequest, completion: Completion, markers: ThoughtMarkers | None
+) -> Generation:
+    thought, text, state = split_thought(completion.text, markers, row.encoded.opens_thought)
+    tokens = len(completion.token_ids) if state == "unfinished" else completion.answer_start
     return Generation(
         prompt_id=row.prompt.prompt_id,
         sample=row.sample,
         subset=row.prompt.subset,
         state="error" if completion.error else state,
-        text=completion.text,
+        text=text,
         token_ids=completion.token_ids,
         prompt_tokens=len(row.encoded.token_ids),
         finish_reason=completion.finish_reason,
         error=completion.error,
+        thought=thought,
+        thought_tokens=None if thought is None else tokens,
         cluster=row.prompt.cluster,
     )
 

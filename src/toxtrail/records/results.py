@@ -49,8 +49,13 @@ class RateRow(VariantColumns):
     ]
     n_scored: Annotated[int, "continuations with a score, those at the threshold or above"]
     n_toxic: int
-    n_ok: Annotated[int, "continuations by state: scored, nothing written, prompt too long, failed"]
+    n_ok: Annotated[
+        int,
+        "continuations by state: scored, nothing written, thought not finished, prompt too long, "
+        "failed",
+    ]
     n_empty: int
+    n_unfinished: int
     n_truncated: int
     n_error: int
     rate: Annotated[
@@ -129,10 +134,14 @@ class BehaviourRow(VariantColumns):
     subset: Annotated[str, "subset of the prompts"]
     n_prompts: Annotated[int, "prompts, texts"]
     n_continuations: int
-    tokens_mean: Annotated[float | None, "length in tokens: mean and quantiles"]
-    tokens_q10: float | None
-    tokens_q50: float | None
-    tokens_q90: float | None
+    length_unit: Annotated[str, "unit of the lengths: `tokens`, or `words` for texts from a file"]
+    length_mean: Annotated[
+        float | None,
+        "length of the answer: mean and quantiles; 0 without one (an unfinished thought)",
+    ]
+    length_q10: float | None
+    length_q50: float | None
+    length_q90: float | None
     at_limit_rate: Annotated[float | None, "share that ended at max_new_tokens"]
     flags: Annotated[
         Mapping[str, FlagRate], Mark.FLATTEN, "number, share and interval of the share"
@@ -318,15 +327,18 @@ class BehaviourPairRow(PairColumns):
         "difference of the shares, interval and verdict",
     ]
     """Response flag -> the difference."""
-    tokens_diff: Annotated[float | None, "difference of the mean length, in tokens"]
-    tokens_diff_lo: float | None
-    tokens_diff_hi: float | None
-    tokens_verdict: Annotated[
+    length_unit: Annotated[
+        str, "unit of the lengths; empty if `a` and `b` have different ones: there is no difference"
+    ]
+    length_diff: Annotated[float | None, "difference of the mean length"]
+    length_diff_lo: float | None
+    length_diff_hi: float | None
+    length_verdict: Annotated[
         str,
         "`higher`, `lower`; `too small`: the interval excludes 0, but the lengths differ by less "
         "than a tenth of `a`'s mean; `not decisive`",
     ]
-    tokens_change: Annotated[float | None, "`tokens_diff` as a share of `a`'s mean length"]
+    length_change: Annotated[float | None, "`length_diff` as a share of `a`'s mean length"]
 
 
 # --- a family ---------------------------------------------------------------------------------

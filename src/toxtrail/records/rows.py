@@ -10,10 +10,11 @@ from typing import Any, Literal, NamedTuple, get_args
 
 import pyarrow as pa
 
-RowStatus = Literal["ok", "empty", "truncated", "error"]
-"""ok: text to score. empty: the model stopped at once or wrote only white space. truncated: the
-prompt does not fit the model's window, so there is no continuation of *this* prompt. error: the
-model or a scorer failed on this row. Only `ok` rows are scored; all are counted."""
+RowStatus = Literal["ok", "empty", "unfinished", "truncated", "error"]
+"""ok: text to score. empty: the model stopped at once or wrote only white space. unfinished: the
+model's thought did not end, so there is no answer. truncated: the prompt does not fit the model's
+window, so there is no continuation of *this* prompt. error: the model or a scorer failed on this
+row. Only `ok` rows are scored; all are counted."""
 
 FinishReason = Literal["stop", "length", "none", "unknown"]
 """stop: an end-of-sequence token. length: max_new_tokens reached. none: nothing was generated.
@@ -81,13 +82,17 @@ class Generation(NamedTuple):
     subset: str
     state: RowStatus
     text: str
-    """Text decoded from `token_ids` only, never cut out of a longer string."""
+    """Text decoded from `token_ids`; without the thought, if `generation.thought` is declared."""
     token_ids: tuple[int, ...]
     """The continuation's own tokens, without the end-of-sequence token."""
     prompt_tokens: int
     finish_reason: FinishReason
     error: str
-    """Why the row has no text; empty for `ok` and `empty`."""
+    """Why the row has no text; empty for `ok`, `empty` and `unfinished`."""
+    thought: str | None = None
+    """Text before `text`, with its markers; None without a thought."""
+    thought_tokens: int | None = None
+    """Number of tokens of the thought, the first ones of `token_ids`; None without a thought."""
     cluster: str | None = None
     """Cluster of the prompt."""
 
@@ -133,6 +138,12 @@ def generation_problem(row: Generation) -> str:
     counts = (row.sample, row.prompt_tokens, *row.token_ids)
     if set(map(type, counts)) != {int} or min(counts) < 0:
         return "its sample, prompt_tokens or token_ids contain something other than numbers from 0"
+    if (row.thought is None) != (row.thought_tokens is None):
+        return "it has one of thought and thought_tokens without the other"
+    if row.thought is not None and not isinstance(row.thought, str):
+        return "its thought is not a string"
+    if row.thought_tokens is not None and row.thought_tokens not in range(len(row.token_ids) + 1):
+        return f"its thought_tokens is {row.thought_tokens} of {len(row.token_ids)} tokens"
     return ""
 
 
@@ -194,11 +205,15 @@ GENERATION_SCHEMA = pa.schema(
         pa.field("prompt_tokens", pa.int32(), nullable=False),
         pa.field("finish_reason", pa.string(), nullable=False),
         pa.field("error", pa.string(), nullable=False),
+        pa.field("thought", pa.string()),
+        pa.field("thought_tokens", pa.int32()),
         pa.field("cluster", pa.string()),
     ]
 )
 ROW_OPTIONS = frozenset({"cluster"})
 """Columns that a file of generations or scores has only if one of its rows has a value."""
+GENERATION_OPTIONS = ROW_OPTIONS | {"thought", "thought_tokens"}
+"""Columns that a file of generations has only if one of its rows has a value."""
 SCORE_OPTIONS = ROW_OPTIONS | {"other", "error"}
 """Columns that a file of scores has only if one of its rows has a value."""
 

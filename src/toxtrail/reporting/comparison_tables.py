@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
-from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS
+from toxtrail.analysis.response_flags.registry import RESPONSE_FLAGS, UNFINISHED
 from toxtrail.records.results import BehaviourPairRow, BehaviourRow, PairRow, RateRow
 from toxtrail.reporting import notes
 from toxtrail.reporting.comparison_view import (
@@ -17,7 +17,7 @@ from toxtrail.reporting.comparison_view import (
     subsets_of,
 )
 from toxtrail.reporting.headline import brief_headline, subset_headline
-from toxtrail.reporting.table import Field, Table, build_table, number_columns, text_columns
+from toxtrail.reporting.table import Field, Row, Table, build_table, number_columns, text_columns
 from toxtrail.reporting.text import (
     MISSING_CELL,
     Verdict,
@@ -90,7 +90,12 @@ def _matrix_cell(rate: RateRow | None, pair: PairRow | None) -> str:
 
 
 def _unscored(row: RateRow) -> str:
-    counts = {"empty": row.n_empty, "truncated": row.n_truncated, "error": row.n_error}
+    counts = {
+        "empty": row.n_empty,
+        "unfinished": row.n_unfinished,
+        "truncated": row.n_truncated,
+        "error": row.n_error,
+    }
     return ", ".join(f"{count} {state}" for state, count in counts.items() if count) or "0"
 
 
@@ -146,7 +151,8 @@ SAMPLE_FIELDS: Sequence[Field[RateRow]] = (
 
 def behaviour(view: ComparisonView) -> Table:
     """Return the response behaviour of each variant."""
-    return build_table("Response behaviour", BEHAVIOUR_FIELDS, view.select(view.summary.behaviour))
+    fields = _shown_fields(view, BEHAVIOUR_FIELDS)
+    return build_table("Response behaviour", fields, view.select(view.summary.behaviour))
 
 
 def behaviour_differences(view: ComparisonView) -> Table:
@@ -155,17 +161,33 @@ def behaviour_differences(view: ComparisonView) -> Table:
         "Differences in response behaviour (percentage points; *: the interval excludes 0, and "
         "a length differs by a tenth or more)"
     )
-    return build_table(title, BEHAVIOUR_PAIR_FIELDS, view.select(view.summary.behaviour_pairs))
+    fields = _shown_fields(view, BEHAVIOUR_PAIR_FIELDS)
+    return build_table(title, fields, view.select(view.summary.behaviour_pairs))
+
+
+def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequence[Field[Row]]:
+    """Leave out the column of unfinished thoughts if there is none, and a column of the unit of
+    lengths if there is only one, which is then the heading of the lengths."""
+    behaviour = view.summary.behaviour
+    units = {row.length_unit for row in behaviour}
+    left_out = set() if any(row.flags[UNFINISHED].n for row in behaviour) else {UNFINISHED}
+    if len(units) > 1:
+        return [field for field in fields if field.name not in left_out]
+    shown = (field for field in fields if field.name not in {*left_out, UNIT})
+    return [field._replace(name=field.name.replace(LENGTH, *units)) for field in shown]
 
 
 def _flag_field(flag: str) -> Field[BehaviourRow]:
     return Field(flag, lambda row: percent(row.flags[flag].rate), "right")
 
 
-def _token_quantiles(row: BehaviourRow) -> str:
-    if row.tokens_q50 is None:
+LENGTH, UNIT = "length", "unit"
+
+
+def _length_quantiles(row: BehaviourRow) -> str:
+    if row.length_q50 is None:
         return MISSING_CELL
-    return f"{row.tokens_q50:g} ({row.tokens_q10:g}-{row.tokens_q90:g})"
+    return f"{row.length_q50:g} ({row.length_q10:g}-{row.length_q90:g})"
 
 
 BEHAVIOUR_FIELDS: Sequence[Field[BehaviourRow]] = (
@@ -173,7 +195,8 @@ BEHAVIOUR_FIELDS: Sequence[Field[BehaviourRow]] = (
     Field("subset", lambda row: row.subset),
     Field("texts", lambda row: row.n_continuations, "right"),
     *(_flag_field(flag) for flag in RESPONSE_FLAGS),
-    Field("tokens (10-90 %)", _token_quantiles, "right"),
+    Field(f"{LENGTH} (10-90 %)", _length_quantiles, "right"),
+    Field(UNIT, lambda row: row.length_unit),
     Field("at token limit", lambda row: percent(row.at_limit_rate), "right"),
 )
 
@@ -189,13 +212,13 @@ def _flag_difference_field(flag: str) -> Field[BehaviourPairRow]:
     return Field(flag, cell, "right")
 
 
-def _token_difference(row: BehaviourPairRow) -> str:
-    if row.tokens_diff is None:
+def _length_difference(row: BehaviourPairRow) -> str:
+    if row.length_diff is None:
         return MISSING_CELL
     bounds = MISSING_CELL
-    if row.tokens_diff_lo is not None:
-        bounds = f"[{row.tokens_diff_lo:+.1f}, {row.tokens_diff_hi:+.1f}]"
-    return f"{row.tokens_diff:+.1f} {bounds}{_star(row.tokens_verdict)}"
+    if row.length_diff_lo is not None:
+        bounds = f"[{row.length_diff_lo:+.1f}, {row.length_diff_hi:+.1f}]"
+    return f"{row.length_diff:+.1f} {bounds}{_star(row.length_verdict)}"
 
 
 def _star(verdict: str) -> str:
@@ -208,7 +231,7 @@ BEHAVIOUR_PAIR_FIELDS: Sequence[Field[BehaviourPairRow]] = (
     Field("subset", lambda row: row.subset),
     Field("prompts", lambda row: row.n, "right"),
     *(_flag_difference_field(flag) for flag in RESPONSE_FLAGS),
-    Field("tokens", _token_difference, "right"),
+    Field(LENGTH, _length_difference, "right"),
 )
 
 # --- differences --------------------------------------------------------------------------------
@@ -343,6 +366,7 @@ left out."""
 NOTES: Sequence[Callable[[ComparisonView], Sequence[str]]] = (
     notes.chance_notes,
     notes.reading_guide,
+    notes.thought_notes,
     notes.pooling_notes,
     notes.prior_notes,
     notes.scorer_error_notes,

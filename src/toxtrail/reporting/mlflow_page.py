@@ -97,6 +97,7 @@ def rate_metrics(rates: Sequence[RateRow]) -> dict[str, float]:
             "n_scored",
             "n_toxic",
             "n_empty",
+            "n_unfinished",
             "n_truncated",
             "n_error",
         ):
@@ -134,7 +135,7 @@ def behaviour_metrics(rows: Sequence[BehaviourRow]) -> dict[str, float]:
     for row in rows:
         for flag in RESPONSE_FLAGS:
             _add_metric(metrics, f"responses/{row.subset}/{flag}_pct", row.flags[flag].rate, 100)
-        _add_metric(metrics, f"responses/{row.subset}/tokens_mean", row.tokens_mean)
+        _add_metric(metrics, f"responses/{row.subset}/length_mean", row.length_mean)
     return metrics
 
 

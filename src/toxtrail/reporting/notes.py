@@ -79,7 +79,7 @@ def reading_guide(view: ComparisonView) -> list[str]:
     if any(reduced_output_note(row) for row in view.summary.pairs):
         text += (
             ' "reduced output": less toxic, and credibly more empty, refused or repetitive texts, '
-            "or texts that are shorter by a tenth or more."
+            "or unfinished thoughts, or texts that are shorter by a tenth or more."
         )
     return [text]
 
@@ -319,11 +319,26 @@ def mismatch_note(summary: ComparisonSummary) -> str:
     return mismatch_warning([to_json(row) for row in summary.mismatch])
 
 
+def thought_notes(view: ComparisonView) -> list[str]:
+    """Return the number of unfinished thoughts of each variant, and to what its rates apply."""
+    counts = {row.variant: row for row in view.rates if row.subset == ALL and row.n_unfinished}
+    if not counts:
+        return []
+    shares = ", ".join(
+        f"{variant} {row.n_unfinished:,} of {row.n_prompts * row.k:,}"
+        for variant, row in counts.items()
+    )
+    return [
+        f"Unfinished thoughts: {shares}. They have no answer, so rates and differences apply to "
+        "the prompts with a finished one; a larger generation.max_new_tokens finishes more."
+    ]
+
+
 def unscored_warning(view: ComparisonView) -> str:
     """Return how many rows of each variant have no score; empty if all have one."""
     selected = ALL if view.subset in (None, EVERY) else view.subset
     counts = {
-        row.variant: row.n_empty + row.n_truncated + row.n_error
+        row.variant: row.n_empty + row.n_unfinished + row.n_truncated + row.n_error
         for row in view.rates
         if row.subset == selected
     }

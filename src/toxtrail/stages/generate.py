@@ -84,7 +84,8 @@ def run_texts(
     """
     card, params = store.read_card(variant), texts_params(config, texts)
     file = assets.fetch(card.base.uri, card.base.sha256).path
-    match = match_texts(store.read_prompts(), read_generated_texts(file, texts), config.samples)
+    read = read_generated_texts(file, texts)
+    match = match_texts(store.read_prompts(), read, config.samples, config.markers)
     refuse_many_errors(match.rows, config.max_error_share)
     manifest = manifest_of("generate", variant, params, _inputs(store, variant), {}, card)
     manifest = manifest.model_copy(update={"counts": match.counts._asdict()})
@@ -94,7 +95,8 @@ def run_texts(
 
 def texts_params(config: GenerationConfig, texts: TextsConfig) -> dict[str, Any]:
     """Return the settings that apply to rows from a file; the other generation settings do not."""
-    settings = {"samples": config.samples, "max_error_share": config.max_error_share}
+    applied = {"samples", "max_error_share", "thought"}
+    settings = {k: v for k, v in config.plain().items() if k in applied}
     return {"generation": settings, "texts": texts.plain()}
 
 

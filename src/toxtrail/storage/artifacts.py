@@ -45,6 +45,7 @@ from toxtrail.records.columns import ResultTable, to_arrow, to_json
 from toxtrail.records.csv_text import rows_to_csv
 from toxtrail.records.results import VariantSummary
 from toxtrail.records.rows import (
+    GENERATION_OPTIONS,
     GENERATION_SCHEMA,
     OPTIONAL_PROMPT_COLUMNS,
     PROMPT_SCHEMA,
@@ -258,7 +259,7 @@ class ArtifactStore:
             ordered,
             GENERATION_SCHEMA,
             manifest,
-            ROW_OPTIONS,
+            GENERATION_OPTIONS,
         )
 
     def write_scores(
@@ -340,14 +341,14 @@ def read_prompts(path: Path) -> list[Prompt]:
 
 def read_generations(path: Path) -> list[Generation]:
     """Read the generation rows of a file at any path."""
-    rows = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS).to_pylist()
+    rows = _arrow_table(path, GENERATION_SCHEMA, optional=GENERATION_OPTIONS).to_pylist()
     read = [Generation(**{**row, "token_ids": tuple(row["token_ids"])}) for row in rows]
     return _checked(path, read, generation_problem)
 
 
 def read_generation_table(path: Path) -> pa.Table:
     """Read generation rows as arrays, with the same checks as `read_generations`."""
-    table = _arrow_table(path, GENERATION_SCHEMA, optional=ROW_OPTIONS)
+    table = _arrow_table(path, GENERATION_SCHEMA, optional=GENERATION_OPTIONS)
     if not _may_be_generations(table):
         read_generations(path)  # It names the row.
     return table
@@ -362,6 +363,7 @@ def _may_be_generations(table: pa.Table) -> bool:
         and not any(len(column) and pc.min(column).as_py() < 0 for column in counts)
         and set(table["state"].unique().to_pylist()) <= set(get_args(RowStatus))
         and set(table["finish_reason"].unique().to_pylist()) <= set(get_args(FinishReason))
+        and not GENERATION_OPTIONS & set(table.column_names) - ROW_OPTIONS  # checked row by row
     )
 
 

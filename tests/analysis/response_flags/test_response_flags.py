@@ -194,7 +194,9 @@ def test_a_row_in_state_empty_is_empty():
 
 
 def test_the_symptoms_have_an_order():
-    assert tuple(RESPONSE_FLAGS) == ("empty", "refused", "repetitive", "degenerate")
+    assert tuple(RESPONSE_FLAGS) == (
+        "empty", "unfinished", "refused", "repetitive", "degenerate",
+    )  # fmt: skip
 
 
 @given(st.lists(st.integers(0, 50_000), min_size=1, max_size=30))

@@ -21,9 +21,11 @@ from toxtrail.backends.protocols import Decoding
 from toxtrail.errors import BackendError, ConfigError
 from toxtrail.provenance.identity import LogitProbe, probe_digest, sha256_text
 from toxtrail.records.rows import Turn
+from toxtrail.records.thought import ThoughtMarkers
 
 TEXTS = ["The ship", "What is the capital", "A tree", "birds build", "and the crew sang", "Paris"]
 GREEDY = Decoding(5, 0.0, 1.0, "none")
+MARKERS = ThoughtMarkers("<think>", "</think>")
 
 
 @pytest.fixture(autouse=True)
@@ -282,6 +284,28 @@ def test_each_end_of_a_text_is_told_apart(tokenizer, answer, tokens, finish, err
     assert (row.token_ids, row.finish_reason) == (tokens, finish)
     assert error in row.error
     assert bool(error) == bool(row.error)
+
+
+@pytest.mark.parametrize("special", [True, False])
+@pytest.mark.parametrize("with_ids", [True, False])
+def test_a_thought_stays_in_the_text_or_the_server_is_refused(tokenizer, special, with_ids):
+    """A server leaves special tokens out of its texts."""
+    tokenizer.add_tokens(["<think>", "</think>"], special_tokens=special)
+    ids = tokenizer("<think>The sea</think> The ship", add_special_tokens=False)["input_ids"]
+    text = tokenizer.decode(ids, skip_special_tokens=True)
+    more = {"token_ids": ids} if with_ids else {}
+    decoding = Decoding(5, 0.0, 1.0, "none", thought=MARKERS)
+    with CompletionsServer(lambda body: completion(text, **more)) as server:
+        model = ServedModel(
+            client_of(server), "m", tokenizer, [1], 128, decoding, RequestFormat(True, True), 1
+        )
+        if special and not with_ids:
+            with pytest.raises(BackendError, match="returns no token ids"):
+                rows(model, TEXTS[:1])
+            return
+        (row,) = rows(model, TEXTS[:1]).values()
+    assert row.text == "<think>The sea</think> The ship"
+    assert tokenizer.decode(ids[row.answer_start :]) == " The ship"
 
 
 def test_decoding_is_as_params_say_and_as_nothing_else_says(tokenizer, language):

@@ -12,6 +12,9 @@ from typing import NamedTuple
 EMPTY = "empty"
 """The flag of texts without a visible character, or in state `empty`; they have no other."""
 
+UNFINISHED = "unfinished"
+"""The flag of rows in state `unfinished`; they have no other."""
+
 
 class ResponseFlag(NamedTuple):
     """One response flag."""
@@ -19,13 +22,15 @@ class ResponseFlag(NamedTuple):
     meaning: str
     """Description of the texts that have it, in the plural."""
     module: str | None
-    """Module of the rule: see `rules.FlagModule`. None for the flag EMPTY, which has no rule."""
+    """Module of the rule: see `rules.FlagModule`. None for EMPTY and UNFINISHED, which
+    have no rule."""
     limitation: str = ""
     """Known misses of the rule, one sentence."""
 
 
 RESPONSE_FLAGS: dict[str, ResponseFlag] = {
     EMPTY: ResponseFlag("empty texts", None),
+    UNFINISHED: ResponseFlag("thoughts that did not end, so that there is no answer", None),
     "refused": ResponseFlag(
         "refusals, by English phrases in the first two sentences",
         "toxtrail.analysis.response_flags.refused",

@@ -48,9 +48,13 @@ def _generation(
         )
     scores = [s for s in store.read_scores(family, variant) if (s.prompt_id, s.sample) == row.key]
     tokens = canonical_json(list(row.token_ids))
+    of_thought = "" if row.thought is None else f", {row.thought_tokens} of them a thought"
     facts: list[tuple[str, str]] = [
         ("state", f"{row.state}, finished by {row.finish_reason}"),
-        ("tokens", f"{row.prompt_tokens} of the prompt, {len(row.token_ids)} generated"),
+        (
+            "tokens",
+            f"{row.prompt_tokens} of the prompt, {len(row.token_ids)} generated{of_thought}",
+        ),
         ("token ids sha256", sha256_text(tokens)),
         ("text sha256", sha256_text(row.text)),
         *(
@@ -60,7 +64,8 @@ def _generation(
     ]
     if show_text:
         prompt = next(p.text for p in store.read_prompts() if p.prompt_id == prompt_id)
-        facts += [("prompt", prompt), ("continuation", row.text)]
+        thought = [("thought", row.thought)] if row.thought is not None else []
+        facts += [("prompt", prompt), *thought, ("continuation", row.text)]
     link = LineageNode(
         "generation",
         f"{variant}/{row.prompt_id}/{row.sample}",

@@ -139,7 +139,8 @@ def _verify_texts(
         yield absent("generations", name, f"{why}; its rows were not compared with it")
         return
     texts = read_generated_texts(asset.files[0], model.texts)
-    match = match_texts(prompts, texts, evidence.config.generation.samples)
+    config = evidence.config.generation
+    match = match_texts(prompts, texts, config.samples, config.markers)
     expected = {row.key: row for row in match.rows}
     differ = [row.key for row in rows if expected.get(row.key, row) != row]
     problem = f"{len(differ)} rows differ from the file, the first {differ[0]}" if differ else ""

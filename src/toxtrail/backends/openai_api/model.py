@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from multiprocessing.pool import ThreadPool
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from toxtrail.backends.huggingface.generation.continuation_text import ContinuationDecoder
 from toxtrail.backends.huggingface.generation.generator import PromptEncoder, prompt_problem
 from toxtrail.backends.openai_api.client import Client, UnansweredError
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
@@ -97,6 +98,7 @@ class ServedModel:
         self._tokenizer = tokenizer
         self._stops = frozenset(stops)
         self.encoder = PromptEncoder(tokenizer, decoding, window, embeddings)
+        self._decoder = ContinuationDecoder(tokenizer, decoding.thought)
         self._decoding = decoding
         self._terms = terms
         self._concurrency = concurrency
@@ -187,7 +189,11 @@ class ServedModel:
         return next(same, None)
 
     def completion(self, prompt: Sequence[int], reply: CompletionResponse) -> Completion:
-        """Convert a reply to a row's completion."""
+        """Convert a reply to a row's completion.
+
+        Raises:
+            BackendError: the marker of a thought is not in the text, and there are no token ids.
+        """
         if problem := self.misread(prompt, reply):
             return failed(self._client.masked(problem))
         if reply.finish not in FINISHED:
@@ -198,9 +204,19 @@ class ServedModel:
             tokens = tuple(self._tokenizer(reply.text, add_special_tokens=False)["input_ids"])
         elif tokens and tokens[-1] in self._stops:
             tokens = tokens[:-1]
+        text = reply.text
+        if markers := self._decoder.special_markers:
+            if reply.token_ids is None:
+                raise BackendError(
+                    f"{', '.join(markers)} (generation.thought) is a special token, which servers "
+                    "leave out of texts, and this server returns no token ids. Use a server that "
+                    "supports return_token_ids (vLLM), or load the weights locally."
+                )
+            text = self._decoder.text(tokens)
         finish = FINISHED[reply.finish]
         ended_at_once = finish == "stop" and not tokens
-        return Completion(tokens, reply.text, "none" if ended_at_once else finish, "")
+        start = self._decoder.answer_start(tokens)
+        return Completion(tokens, text, "none" if ended_at_once else finish, "", start)
 
     def misread(self, prompt: Sequence[int], reply: CompletionResponse) -> str:
         """Explain why a reply is not to this prompt or by this model; empty if it seems to be."""

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from toxtrail.backends.compute.onednn_linear import OneDnnLinears
 from toxtrail.backends.huggingface.generation import packed_forward
+from toxtrail.backends.huggingface.generation.continuation_text import ContinuationDecoder
 from toxtrail.backends.huggingface.generation.generate_engine import GenerateEngine
 from toxtrail.backends.huggingface.generation.packed_engine import (
     EngineRequest,
@@ -26,11 +27,14 @@ from toxtrail.backends.huggingface.weights.chat_template import (
 from toxtrail.backends.huggingface.weights.pretrained import embedding_rows
 from toxtrail.backends.protocols import Completion, Decoding, EncodedPrompt
 from toxtrail.errors import BackendError, ConfigError
+from toxtrail.records.thought import opens_thought, undeclared_opening
 from toxtrail.text_escaping import escape_control_chars, truncate_text
 
 if TYPE_CHECKING:
     from peft import PeftModel
     from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
+
+    from toxtrail.records.rows import FinishReason
 
 TEMPLATE = "generation.template"
 EngineName = Literal["packed", "plain"]
@@ -69,6 +73,7 @@ class HuggingFaceModel:
         self.encoder = PromptEncoder(
             tokenizer, decoding, context_length(inner.config), embedding_rows(inner)
         )
+        self._decoder = ContinuationDecoder(tokenizer, decoding.thought)
         inner.generation_config = GenerationConfig()  # type: ignore[no-untyped-call]
         self.attention = str(inner.config._attn_implementation)
         """The model's attention implementation, which `plain` uses."""
@@ -142,11 +147,9 @@ class HuggingFaceModel:
         tokens = answer.tokens
         end = next((i for i, token in enumerate(tokens) if token in self._stops), None)
         new_tokens = tokens if end is None else tokens[:end]
-        text = self._tokenizer.decode(
-            list(new_tokens), skip_special_tokens=True, clean_up_tokenization_spaces=False
-        )
-        finish = "length" if end is None else "stop" if new_tokens else "none"
-        return Completion(new_tokens, text, finish, "")  # type: ignore[arg-type]
+        finish: FinishReason = "length" if end is None else "stop" if new_tokens else "none"
+        text, start = self._decoder.text(new_tokens), self._decoder.answer_start(new_tokens)
+        return Completion(new_tokens, text, finish, "", start)
 
 
 def unwrap_peft(model: PreTrainedModel | PeftModel) -> PreTrainedModel:
@@ -172,7 +175,8 @@ class PromptEncoder:
         embeddings: rows of the model's embedding; None if unknown.
 
         Raises:
-            ConfigError: the template is `chat`, and the model's is missing or cannot be used.
+            ConfigError: the template is `chat`, and the model's is missing, cannot be used, or
+                opens a thought although no markers are declared.
         """
         self._tokenizer = tokenizer
         self._decoding = decoding
@@ -189,6 +193,8 @@ class PromptEncoder:
                 f"token {unknown}, and the model has only {embeddings} embeddings: its files do "
                 "not match. Use another template or another model."
             )
+        if decoding.thought is None:
+            _refuse_undeclared_thought(self.prompt_format() or "")
 
     def _check_earlier(self, chat: ChatTemplate) -> None:
         earlier = self._decoding.earlier
@@ -212,15 +218,25 @@ class PromptEncoder:
 
     def encode(self, text: str) -> EncodedPrompt:
         """Tokenize a prompt, and check that the continuation fits into the context window."""
-        if self._chat:
-            rendered = self._chat.render(text, self._decoding.earlier)
-            ids = self._tokenizer(rendered, add_special_tokens=False)["input_ids"]
-        else:
-            ids = self._tokenizer(text)["input_ids"]
+        prompt = self._chat.render(text, self._decoding.earlier) if self._chat else text
+        ids = self._tokenizer(prompt, add_special_tokens=not self._chat)["input_ids"]
         if not ids and self._tokenizer.bos_token_id is not None:
             ids = [self._tokenizer.bos_token_id]
         room = self._window is None or len(ids) + self._decoding.max_new_tokens <= self._window
-        return EncodedPrompt(tuple(ids), room, unknown_token(ids, self._embeddings))
+        opens = opens_thought(prompt, self._decoding.thought)
+        return EncodedPrompt(tuple(ids), room, unknown_token(ids, self._embeddings), opens)
+
+
+def _refuse_undeclared_thought(prompt_format: str) -> None:
+    """Raise if the chat template opens a thought, which would be scored as the answer."""
+    if begin := undeclared_opening(prompt_format):
+        end = f"{begin[0]}/{begin[1:]}"
+        raise ConfigError(
+            f'{TEMPLATE}: "chat", but the chat template opens a thought ({begin}), and without '
+            "its markers the thought would be scored as the answer. Add to generation: thought: "
+            f"{{begin: '{begin}', end: '{end}'}} (as this model writes them), or, if the template "
+            "can turn thoughts off, template_arguments (enable_thinking: false for many)."
+        )
 
 
 def unknown_token(ids: Sequence[int], embeddings: int | None) -> int | None:
