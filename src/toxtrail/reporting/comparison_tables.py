@@ -171,10 +171,12 @@ def _shown_fields(view: ComparisonView, fields: Sequence[Field[Row]]) -> Sequenc
     behaviour = view.summary.behaviour
     units = {row.length_unit for row in behaviour}
     left_out = set() if any(row.flags[UNFINISHED].n for row in behaviour) else {UNFINISHED}
-    if len(units) > 1:
-        return [field for field in fields if field.name not in left_out]
-    shown = (field for field in fields if field.name not in {*left_out, UNIT})
-    return [field._replace(name=field.name.replace(LENGTH, *units)) for field in shown]
+    heading = LENGTH
+    if len(units) == 1:
+        (heading,) = units
+        left_out.add(UNIT)
+    shown = (field for field in fields if field.name not in left_out)
+    return [field._replace(name=field.name.replace(LENGTH, heading)) for field in shown]
 
 
 def _flag_field(flag: str) -> Field[BehaviourRow]:
