@@ -194,6 +194,7 @@ PIPELINE: tuple[Stage, ...] = (
             "analysis/variant_rates.py",
             "analysis/annotator_agreement.py",
             "stats/annotator_agreement.py",
+            "provenance/measured_scorers.py",
             *SCORE_TABLE_CODE,
             *RATE_STATISTICS_CODE,
         ),

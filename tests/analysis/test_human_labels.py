@@ -295,6 +295,9 @@ def test_a_label_without_a_text_is_not_counted():
 # --- agreement ---------------------------------------------------------------------------------
 
 
+MEASURED = {"scorer": {"uri": "file:j", "head": "toxic"}, "threshold": 0.5}
+
+
 def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
     scores = {"v": score_rows({"a": [0.9, 0.2, 0.1, 0.8]})}
     judged = open_labels(
@@ -304,7 +307,8 @@ def test_agreement_counts_what_was_found_and_what_was_passed(score_rows):
     )  # fmt: skip
     found = scorer_agreement(judged, scores, "judge", 0.5)
     assert found == {"v": ConfusionCounts(1, 2, 1, 2)}
-    params = to_params(found, "labels.csv", by_variant=True)
+    params = to_params(found, "labels.csv", by_variant=True, measured_on=MEASURED)
+    assert params["measured_on"] == MEASURED
     assert params["sensitivity"] == {"correct": 1, "total": 2}
     assert params["variants"]["v"]["specificity"] == {"correct": 1, "total": 2}
 
@@ -317,7 +321,7 @@ def test_a_label_of_a_text_that_was_not_scored_is_refused(score_rows):
 
 def test_a_sample_without_a_toxic_text_says_nothing_of_sensitivity():
     with pytest.raises(DataError, match="labelled toxic"):
-        to_params({"v": ConfusionCounts(0, 0, 5, 5)}, "labels.csv", by_variant=False)
+        to_params({"v": ConfusionCounts(0, 0, 5, 5)}, "labels.csv", False, MEASURED)
 
 
 UNLIKE = {"a": ConfusionCounts(18, 20, 179, 180), "b": ConfusionCounts(17, 20, 165, 180)}
@@ -326,12 +330,12 @@ UNLIKE = {"a": ConfusionCounts(18, 20, 179, 180), "b": ConfusionCounts(17, 20, 1
 def test_one_accuracy_for_variants_on_which_the_scorer_errs_unlike_is_refused():
     assert any("15 of 180 of b" in sentence for sentence in unlike_errors(UNLIKE))
     with pytest.raises(DataError, match=r"15 of 180 of b.*posterior\.labels"):
-        to_params(UNLIKE, "labels.csv", by_variant=False)
-    assert to_params(UNLIKE, "labels.csv", by_variant=True)["variants"].keys() == {"a", "b"}
+        to_params(UNLIKE, "labels.csv", by_variant=False, measured_on=MEASURED)
+    assert to_params(UNLIKE, "labels.csv", True, MEASURED)["variants"].keys() == {"a", "b"}
 
 
 def test_one_accuracy_for_variants_on_which_the_scorer_errs_alike_is_counted():
     alike = {"a": ConfusionCounts(18, 20, 175, 180), "b": ConfusionCounts(17, 20, 174, 180)}
     assert unlike_errors(alike) == []
-    params = to_params(alike, "labels.csv", by_variant=False)
+    params = to_params(alike, "labels.csv", by_variant=False, measured_on=MEASURED)
     assert params["specificity"] == {"correct": 349, "total": 360}

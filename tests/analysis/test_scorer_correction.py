@@ -115,6 +115,21 @@ def test_a_label_has_the_scores_of_its_text(score_rows):
     ]
 
 
+def test_labels_are_of_texts_and_stay_valid_for_another_scorer_and_threshold(
+    measured, score_rows, by_labels
+):
+    people = [True, False] * 20
+    labels = [Label("v", f"a-{i}", 0, word) for i, word in enumerate(people)]
+    for threshold, values in ((0.5, [0.9, 0.1]), (0.3, [0.4, 0.2]), (0.3, [0.1, 0.9])):
+        config = by_labels.model_copy(update={"threshold": {"judge": threshold}})
+        rows = score_rows({"a": values * 20})
+        family = measured({"v": rows}, {"v": None}, config=config)
+        scored = label_rows(labels, to_arrow_table(rows, SCORE_SCHEMA))
+        summary = with_corrected_rates(family.summaries["v"], family.tables["v"], scored, config)
+        assert [row.corrected_rate for row in summary.rates] == [pytest.approx(0.5)] * 2
+        assert [row.scores["judge"] for row in scored[:2]] == values
+
+
 def test_without_labels_nothing_changes(measured, score_rows, settings):
     family = measured({"base": score_rows({"a": [0.9, 0.1]})}, {"base": None})
     summary = family.summaries["base"]

@@ -6,9 +6,9 @@ import pytest
 
 from toxtrail.analysis.text_comparison import ScoredFile, compare_scored_files, shared_prompts
 from toxtrail.analysis.text_matching import match_texts
-from toxtrail.config.schema import PosteriorConfig
+from toxtrail.config.schema import PosteriorConfig, ScorerErrorConfig
 from toxtrail.datasets.generated_texts.common import GeneratedText
-from toxtrail.errors import DataError
+from toxtrail.errors import ConfigError, DataError
 from toxtrail.pipeline import manifest_of
 from toxtrail.provenance.identity import InputFile
 from toxtrail.records.rows import Score
@@ -40,10 +40,33 @@ def scored(label, prompts, file, samples=1):
         {},
     )
     generations = InputFile(path=label, sha256="0" * 64, manifest=made)
-    scorers = {"scorers": {"judge": {"kind": "hf"}}}
+    scorers = {"scorers": {"judge": {"kind": "hf", "uri": "file:j", "head": "toxic"}}}
     return ScoredFile(
         label, rows, scores, manifest_of("score", label, scorers, {"generations": generations}, {})
     )
+
+
+@pytest.mark.parametrize(("kind", "is_refused"), [("hf", False), ("guard", True)])
+def test_error_rates_of_another_scorer_are_refused(kind, is_refused):
+    a = texts(("One", "bad"), ("Two", "x"))
+    shared = shared_prompts(a, a)
+    files = [scored(label, shared.prompts, a) for label in "ab"]
+    stated = {"uri": "file:j", "head": "toxic", "kind": kind}
+    error = ScorerErrorConfig.model_validate(
+        {"source": "x", "measured_on": {"scorer": stated, "threshold": 0.5}, "sensitivity": 0.9,
+         "specificity": 0.9}
+    )  # fmt: skip
+    config = CONFIG.model_copy(update={"scorer_error": {"judge": error}})
+    if is_refused:
+        with pytest.raises(ConfigError, match="kind is hf, it was guard"):
+            compare_scored_files(*files, "judge", config)
+    else:
+        (pair,) = [
+            row
+            for row in compare_scored_files(*files, "judge", config).pairs
+            if row.subset == "all"
+        ]
+        assert pair.corrected_diff == pytest.approx(0)
 
 
 def test_prompts_of_both_files_are_compared_and_the_others_are_counted():

@@ -288,8 +288,14 @@ RICH["prompts"]["subsets"]["neutral"] |= {
     "covariates": {"c": "d"}, "language": "en",
 }  # fmt: skip
 RICH["posterior"]["scorer_error"] = {
-    "jigsaw-bilstm": {"source": "x", "sensitivity": {"correct": 3, "total": 4}, "specificity": 0.9}
-}
+    "jigsaw-bilstm": {
+        "source": "x", "sensitivity": {"correct": 3, "total": 4}, "specificity": 0.9,
+        "measured_on": {
+            "scorer": {"uri": "file:x", "head": "toxic"}, "threshold": 0.5,
+            "labels_sha256": "0" * 64,
+        },
+    }
+}  # fmt: skip
 RICH["runtime"]["servers"] = {"smollm2-rude": SERVER}
 RICH["variants"]["smollm2-rude"] |= {"served_model_name": "x", "dose": 1.0, "recipe": "r"}
 RICH["generation"] |= {

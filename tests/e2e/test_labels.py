@@ -60,7 +60,9 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     part = printed[printed.index("labels:") : printed.index("The labels are")]
     assert yaml.safe_load(part) == {"labels": own}
     judges = lab.json("labels", "score", str(path), "--by-variant")["scorer_error"]
-    assert "sha256" in judges["judge"]["source"]
+    measured = judges["judge"]["measured_on"]
+    assert measured["labels_sha256"] == sha256_file(path)
+    assert measured["scorer"]["uri"] == "file:assets/judge"
 
     lab.edit(posterior={"labels": own})
     lab.toxtrail("run")
@@ -81,24 +83,19 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("judges", "said"),
+    ("name", "values", "said"),
     [
-        ({"juge": {"sensitivity": 0.9, "specificity": 0.9, "source": "x"}}, 'mean "judge"'),
-        ({"judge": {"sensitivity": 1.9, "specificity": 0.9, "source": "x"}}, "sensitivity"),
-        (
-            {
-                "judge": {
-                    "sensitivity": {"correct": 3, "total": 2},
-                    "specificity": 0.9,
-                    "source": "x",
-                }
-            },
-            "more than all",
-        ),
+        ("juge", {}, 'mean "judge"'),
+        ("judge", {"sensitivity": 1.9}, "sensitivity"),
+        ("judge", {"sensitivity": {"correct": 3, "total": 2}}, "more than all"),
+        ("judge", {"measured_on": {"scorer": {"head": "x"}, "threshold": 0.5}}, "uri must be"),
+        ("judge", {}, "head is toxic, it was insult"),
     ],
 )
-def test_wrong_accuracies_are_named(breakable, judges, said):
-    breakable.edit(posterior={"scorer_error": judges})
+def test_wrong_accuracies_are_named(breakable, name, values, said):
+    stated = {"scorer": {"uri": "file:assets/judge", "head": "insult"}, "threshold": 0.5}
+    error = {"sensitivity": 0.9, "specificity": 0.9, "source": "x", "measured_on": stated}
+    breakable.edit(posterior={"scorer_error": {name: {**error, **values}}})
     done = breakable.toxtrail("check", code=1)
     assert said in done.stdout + done.stderr
     assert "Traceback" not in done.stderr

@@ -152,11 +152,14 @@ def test_without_pairs_there_are_no_numbers(compared):
     assert found.decision == "no pairs"
 
 
+STATED = {
+    "source": "x", "measured_on": {"scorer": {"uri": "file:j", "head": "toxic"}, "threshold": 0.5},
+}  # fmt: skip
+
+
 def judged(settings, **judges):
     return settings.model_copy(
-        update={
-            "scorer_error": {"judge": ScorerErrorConfig.model_validate({"source": "x", **judges})}
-        }
+        update={"scorer_error": {"judge": ScorerErrorConfig.model_validate({**STATED, **judges})}}
     )
 
 
@@ -262,8 +265,8 @@ def test_two_runs_have_every_digit_of_the_familys_own_comparison(
 ):
     """Also where a scorer's errors are known for one variant alone."""
     right = {"sensitivity": 0.9, "specificity": 0.95}
-    judge = ScorerErrorConfig(
-        **right, source="s", variants={"tuned": {**right, "sensitivity": 0.6}}
+    judge = ScorerErrorConfig.model_validate(
+        {**STATED, **right, "variants": {"tuned": {**right, "sensitivity": 0.6}}}
     )
     config = settings.model_copy(update={"scorer_error": {"judge": judge}})
     values = {"base": [0.9, 0.1, 0.1, 0.9, 0.1], "tuned": [0.9, 0.9, 0.1, 0.1, 0.9],
@@ -285,6 +288,21 @@ def test_two_runs_have_every_digit_of_the_familys_own_comparison(
             k: pytest.approx(v, rel=1e-12) if isinstance(v, float) else v
             for k, v in to_json(own).items() if k not in other
         }  # fmt: skip
+
+
+@pytest.mark.parametrize("unlike", ["scorer.judge", "threshold.judge", "threshold.other"])
+def test_error_rates_do_not_correct_runs_that_were_scored_in_another_way(
+    score_rows, settings, measured, spoken, unlike
+):
+    config = judged(settings, sensitivity=0.8, specificity=0.95)
+    values = {"base": [0.1] * 180 + [0.9] * 20, "tuned": [0.1] * 120 + [0.9] * 80}
+    rows = {name: score_rows({"a": own}) for name, own in values.items()}
+    family = measured(rows, PARENTS, config=config)
+    base, tuned = as_runs(family, rows, spoken, {"base": "v 01", "tuned": "v 02"}, config)
+    other = Comparability(fingerprint="x", fields={unlike: "another"})
+    tuned = tuned._replace(summary=replace(tuned.summary, comparability=other))
+    (pair,) = [row for row in compare_runs([base, tuned], "t", True).pairs if row.subset == "all"]
+    assert (pair.corrected_diff is None) == (unlike != "threshold.other")
 
 
 def test_two_runs_of_one_variant_are_told_apart_by_their_labels(

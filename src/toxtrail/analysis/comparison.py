@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, NamedTuple
 
@@ -26,7 +26,7 @@ from toxtrail.analysis.score_table import (
 from toxtrail.analysis.scorer_correction import corrected_scorers, with_corrected_differences
 from toxtrail.config.schema import PosteriorConfig
 from toxtrail.errors import DataError
-from toxtrail.provenance.comparability import require_comparable
+from toxtrail.provenance.comparability import SCORER, THRESHOLD, require_comparable
 from toxtrail.provenance.identity import content_key
 from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.records.columns import ResultTable, result_table, with_columns
@@ -268,7 +268,7 @@ def compare_runs(
         summaries,
         reference,
         primary,
-        _with_judges(config, names),
+        _with_judges(config, names, {row.field for row in mismatch(summaries, reference)}),
         allow_mismatch=True,
         rope_reference=common,
         title=title,
@@ -325,10 +325,19 @@ def _parent(run: MeasuredRun, names: Mapping[str, MeasuredRun]) -> str | None:
     return parent if parent in names else None
 
 
-def _with_judges(config: PosteriorConfig, names: Mapping[str, MeasuredRun]) -> PosteriorConfig:
-    """Apply the known error rates of a scorer on a variant's texts to each of its runs."""
+def _with_judges(
+    config: PosteriorConfig, names: Mapping[str, MeasuredRun], unlike: Collection[str]
+) -> PosteriorConfig:
+    """Apply the known error rates of a scorer on a variant's texts to each of its runs; none for a
+    scorer that differs between the runs.
+
+    Args:
+        unlike: conditions that differ between the runs.
+    """
     judges = {}
     for scorer, judge in (config.scorer_error or {}).items():
+        if {f"{SCORER}{scorer}", f"{THRESHOLD}{scorer}"} & set(unlike):
+            continue
         variant_accuracies = judge.variants or {}
         runs = {key: run.summary.variant for key, run in names.items()}
         run_accuracies = {

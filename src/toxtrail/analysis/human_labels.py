@@ -397,9 +397,15 @@ def unlike_errors(agreements: Mapping[str, ConfusionCounts]) -> list[str]:
 
 
 def to_params(
-    agreements: Mapping[str, ConfusionCounts], source: str, by_variant: bool
-) -> dict[str, dict[str, Any]]:
+    agreements: Mapping[str, ConfusionCounts],
+    source: str,
+    by_variant: bool,
+    measured_on: Mapping[str, Any],
+) -> dict[str, Any]:
     """Return the values for `posterior.scorer_error.<scorer>` in params.yaml.
+
+    Args:
+        measured_on: of `toxtrail.provenance.measured_scorers`.
 
     Raises:
         DataError: no text is labelled toxic, or none harmless; or the labels contradict one
@@ -413,7 +419,11 @@ def to_params(
             "--by-variant."
         )
     together = ConfusionCounts(*(sum(column) for column in zip(*agreements.values(), strict=True)))
-    params: dict[str, Any] = {"source": source, **_proportions("the sample", together)}
+    params = {
+        "source": source,
+        "measured_on": dict(measured_on),
+        **_proportions("the sample", together),
+    }
     if by_variant:
         params["variants"] = {
             name: _proportions(name, counts) for name, counts in sorted(agreements.items())

@@ -15,6 +15,7 @@ from toxtrail.config.schema import PosteriorConfig
 from toxtrail.datasets.generated_texts.common import GeneratedText
 from toxtrail.errors import DataError
 from toxtrail.provenance.identity import InputFile, Manifest, sha256_text
+from toxtrail.provenance.measured_scorers import require_measured_scorers
 from toxtrail.records.results import ComparisonSummary, VariantIdentity
 from toxtrail.records.rows import Generation, Prompt, Score
 
@@ -81,6 +82,7 @@ def _text_counts(texts: Iterable[GeneratedText]) -> Mapping[str, int]:
 
 
 def _measured(file: ScoredFile, primary: str, config: PosteriorConfig) -> MeasuredRun:
+    require_measured_scorers(config, file.manifest)
     table, responses = (
         build_score_table(file.scores),
         build_response_table(file.generations, "words"),

@@ -36,6 +36,7 @@ from toxtrail.datasets.label_files import Label
 from toxtrail.errors import DataError
 from toxtrail.provenance.comparability import fingerprint, measurement_conditions
 from toxtrail.provenance.identity import InputFile
+from toxtrail.provenance.measured_scorers import require_measured_scorers
 from toxtrail.records.analysis_output import SUMMARY_SCHEMAS, AnalysisOutput
 from toxtrail.records.results import (
     AnnotatorAgreement,
@@ -93,7 +94,11 @@ def variant_posterior(
         scores: their file.
         texts: subset -> the variant's responses.
         annotators: agreement of those who labelled, if it is recorded.
+
+    Raises:
+        ConfigError: posterior.scorer_error was measured on another scorer.
     """
+    require_measured_scorers(config, scores.manifest)
     table = build_score_table(rows)
     identity, conditions = (
         variant_identity(variant, variant_config),

@@ -23,8 +23,8 @@ if TYPE_CHECKING:
 @click.pass_context
 def check(ctx: click.Context, strict: bool, online: bool, as_json: bool) -> None:
     """Check params.yaml, and that local files match their pins and contain the required columns,
-    rows and prompts; that scorers have the named heads, and this machine the named device. Nothing
-    is downloaded.
+    rows and prompts; that scorers have the named heads, and are those whose error rates are given;
+    and that this machine has the named device. Nothing is downloaded.
 
     With --online, look up each asset on the Hub: whether it exists, is gated (accept its license
     first), was renamed or is missing; and its license.
@@ -83,19 +83,23 @@ def _outside_of(experiment: Experiment) -> list[dict[str, str]]:
 
 
 def _problems_of_reading(experiment: Experiment) -> list[str]:
-    """List local sources and scorers without the contents that params.yaml requires."""
+    """List local sources and scorers without the contents that params.yaml requires, and error
+    rates that were measured on another scorer."""
     from toxtrail.execution.factories import make_asset_store
     from toxtrail.preflight.source_contents import (
         damaged_weights,
         unknown_heads,
         unreadable_sources,
     )
+    from toxtrail.provenance.measured_scorers import scorer_error_problems
 
     config, assets = experiment.config, make_asset_store(experiment)
+    scorers = {name: scorer.plain() for name, scorer in config.scoring.scorers.items()}
     return [
         *unreadable_sources(config, assets),
         *unknown_heads(config, assets),
         *damaged_weights(config, assets),
+        *scorer_error_problems(config.posterior, scorers),
     ]
 
 

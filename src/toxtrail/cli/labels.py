@@ -134,7 +134,6 @@ def score(
       toxtrail labels score labels.csv --scorer jigsaw-bilstm --by-variant --json
     """
     from toxtrail.analysis import human_labels
-    from toxtrail.provenance.identity import sha256_file
     from toxtrail.records.columns import to_json
     from toxtrail.reporting.annotator_tables import annotation_sentence
 
@@ -157,8 +156,9 @@ def score(
     )
     params: dict[str, Any]
     if counts or by_variant:
-        source = f"{file.name} (sha256 {sha256_file(file)})"
-        params = {"scorer_error": {name: human_labels.to_params(agreements, source, by_variant)}}
+        measured = _measured_on(experiment, named, name, file)
+        entry = human_labels.to_params(agreements, file.name, by_variant, measured)
+        params = {"scorer_error": {name: entry}}
     else:
         params = {"labels": _write_labels(experiment, read)}
     unlike = human_labels.unlike_errors(agreements)
@@ -182,6 +182,30 @@ def score(
     if read.unlabelled:
         echo(f"{read.unlabelled:,} rows at the end have no label; they do not count.")
     _print_params(params)
+
+
+def _measured_on(
+    experiment: Experiment, variants: set[str], scorer: str, file: Path
+) -> dict[str, Any]:
+    """Return the scorer that gave the scores of these variants, its threshold, and the labels.
+
+    Raises:
+        ConfigError: the scorer has no pin.
+        DataError: it differs between variants.
+    """
+    from toxtrail.provenance.identity import sha256_file
+    from toxtrail.provenance.measured_scorers import measured_on
+
+    config, store = experiment.config, experiment.store
+    paths = [store.scores_path(config.variants[v].family, v) for v in sorted(variants)]
+    manifests = [store.describe_input(path).manifest for path in paths]
+    scorers = [m.params["scorers"][scorer] if m else None for m in manifests]
+    if scorers[0] is None or any(other != scorers[0] for other in scorers):
+        raise DataError(
+            f"The scores of {', '.join(sorted(variants))} by {scorer} were not all made with the "
+            "same options of the scorer. Run `dvc repro` to bring them up to date."
+        )
+    return measured_on(scorers[0], config.posterior.threshold_of(scorer), sha256_file(file))
 
 
 class _Labels(NamedTuple):

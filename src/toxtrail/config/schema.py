@@ -22,6 +22,7 @@ from toxtrail.config.sections import (
     Key,
     PinnedAsset,
     Seed,
+    Sha256,
     TemplateArguments,
     form,
 )
@@ -306,18 +307,39 @@ class ScorerAccuracyConfig(ConfigSection):
     """Proportion of texts labelled harmless by humans that the scorer labels harmless."""
 
 
+Threshold = Annotated[float, Field(ge=0, le=1)]
+"""Toxic means score >= threshold; a score that is equal in float32 counts."""
+
+
+class MeasuredOnConfig(ConfigSection):
+    """Scorer, threshold and labels that a sensitivity and a specificity were measured with."""
+
+    scorer: dict[Key, str]
+    """Option -> value, as in scoring.scorers (a long value by its hash). For the numbers of a
+    publication: `uri`, `head` and whatever else it states."""
+    threshold: Threshold
+    """Threshold of the scorer."""
+    labels_sha256: Sha256 | None = None
+    """SHA-256 of the file of labels; not given for the numbers of a publication, for which only the
+    stated options are compared with those of the scorer."""
+
+    @model_validator(mode="after")
+    def _names_a_scorer(self) -> MeasuredOnConfig:
+        if missing := [name for name in ("uri", "head") if name not in self.scorer]:
+            raise ValueError(f"scorer: {' and '.join(missing)} must be given")
+        return self
+
+
 class ScorerErrorConfig(ScorerAccuracyConfig):
     """Known error rates of a scorer."""
 
     source: Annotated[str, StringConstraints(min_length=1)]
-    """Source of the numbers: a paper, or the labelled file and its sha256 (written by `toxtrail
-    labels`)."""
+    """Source of the numbers: a paper, or the name of the labelled file."""
+    measured_on: MeasuredOnConfig
+    """Written by `toxtrail labels score`. The numbers are refused for a scorer with other options,
+    or at another threshold."""
     variants: dict[Key, ScorerAccuracyConfig] | None = None
     """Accuracy on the texts of single variants with labelled samples of their own."""
-
-
-Threshold = Annotated[float, Field(ge=0, le=1)]
-"""Toxic means score >= threshold; a score that is equal in float32 counts."""
 
 
 class PosteriorConfig(ConfigSection):

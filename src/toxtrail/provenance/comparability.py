@@ -18,6 +18,7 @@ from toxtrail.provenance.identity import (
     Manifest,
     canonical_json,
     content_key,
+    sha256_text,
     shown_param,
     walk_lineage,
 )
@@ -28,6 +29,15 @@ THRESHOLD = "threshold."
 """Prefix of the fields that name the threshold of a scorer."""
 TEXTS_ORIGIN = "texts from a file (decoding not known, lengths in words, not tokens)"
 """Value in place of the decoding settings if the texts were generated elsewhere."""
+
+UNBOUND_OPTIONS: Mapping[str, str] = {
+    "golden": "texts with known scores: they show whether the scorer is the pinned one",
+    "golden_tolerance": "largest deviation from those scores",
+}
+"""Options of scorers that cannot change a score -> the reason; a measurement is bound to all
+others."""
+LONGEST_OPTION = 200
+"""Characters of an option's value; of a longer one, the hash is recorded."""
 
 
 class ConditionMismatch(NamedTuple):
@@ -85,13 +95,26 @@ def measurement_conditions(
             for name, value in sorted(decoding.items())
         },
         **origin,
-        **{f"{SCORER}{name}": _scorer_key(scorers[name]) for name in sorted(scorers)},
+        **{
+            f"{SCORER}{name}": content_key(scorer_options(scorers[name]))[:16]
+            for name in sorted(scorers)
+        },
         **{f"{THRESHOLD}{n}": canonical_json(float(thresholds[n])) for n in sorted(thresholds)},
     }
 
 
-def _scorer_key(config: Mapping[str, Any]) -> str:
-    return content_key({k: v for k, v in config.items() if k != "golden"})[:16]
+def scorer_options(scorer: Mapping[str, Any]) -> dict[str, str]:
+    """Return the options of a scorer that can change a score, as option -> text.
+
+    Args:
+        scorer: its entry in scoring.scorers as JSON values, as recorded in manifests.
+    """
+    return {name: _text(value) for name, value in scorer.items() if name not in UNBOUND_OPTIONS}
+
+
+def _text(value: object) -> str:
+    text = value if isinstance(value, str) else canonical_json(value)
+    return text if len(text) <= LONGEST_OPTION else f"sha256:{sha256_text(text)}"
 
 
 def _partition(clusters: Mapping[str, str]) -> str:
