@@ -6,6 +6,7 @@ import csv
 
 import pytest
 import yaml
+from browsing import opened_browser
 
 from toxtrail.provenance.identity import sha256_file
 
@@ -80,6 +81,34 @@ def test_labels_are_drawn_counted_and_corrected_for(breakable, tmp_path):
     assert "posterior.labels" in lab.toxtrail("verify", code=3).stdout
     done = lab.toxtrail("check", code=1)
     assert "posterior.labels" in done.stdout + done.stderr
+
+
+def test_labels_of_the_page_are_scored(breakable, tmp_path):
+    sheet, file = tmp_path / "labels.csv", tmp_path / "labels.html"
+    breakable.toxtrail("labels", "sample", "--to", str(sheet), "--samples-per-variant", "4")
+    breakable.toxtrail("labels", "page", str(sheet), "--to", str(file))
+    with opened_browser() as browser:
+        page = browser.new_page()
+        page.goto(file.as_uri())
+        page.fill("#annotator", "ann")
+        for key in ("Enter", " ", "y", " ", "n"):
+            page.keyboard.press(key)
+        page.reload()
+        page.get_by_role("button", name="Continue as ann").click()
+        for key in (" ", "n"):
+            page.keyboard.press(key)
+        with page.expect_download() as download:
+            page.keyboard.press("d")
+        labels = tmp_path / download.value.suggested_filename
+        download.value.save_as(labels)
+    rows = len(sheet.read_text("utf-8").splitlines()) - 1
+    found = breakable.json("labels", "score", str(labels))
+    assert (found["n"], found["unlabelled_rows"]) == (3, rows - 3)
+    done = breakable.toxtrail("labels", "page", str(labels), "--to", str(file), code=1)
+    assert "exists" in done.stderr
+    (key,) = (breakable.root / "labels").glob("*.key.csv")
+    done = breakable.toxtrail("labels", "page", str(key), "--to", str(tmp_path / "x"), code=1)
+    assert "columns must be" in done.stderr
 
 
 @pytest.mark.parametrize(

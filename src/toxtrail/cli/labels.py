@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import click
 
 from toxtrail.cli._labels_agreement import agreement
+from toxtrail.cli._labels_page import page
 from toxtrail.cli._labels_reading import (
     FOLDER,
     current_texts,
@@ -45,6 +46,7 @@ def labels() -> None:
     \b
     Examples:
       toxtrail labels sample --to labels.csv
+      toxtrail labels page labels.csv --to labels.html
       toxtrail labels agreement labels-ann.csv labels-bob.csv --to merged.csv
       toxtrail labels score merged.csv
     """
@@ -96,7 +98,7 @@ def sample(
     prompts = len({row["prompt_id"] for row in drawing.key})
     echo(f"{len(drawing.sheet)} texts of {prompts} prompts in {to}.")
     echo(f"The key to it is {relative(experiment, key)}: keep it from whoever labels.")
-    echo("Write yes or no under toxic, then:")
+    echo("Write yes or no under toxic (`toxtrail labels page` makes a page for it), then:")
     echo(f"  toxtrail labels score {to}")
 
 
@@ -278,4 +280,5 @@ def _print_params(params: Mapping[str, Any]) -> None:
         echo(f"The labels are in {path}: commit it. It takes the place of posterior.scorer_error.")
 
 
+labels.add_command(page)
 labels.add_command(agreement)

@@ -6,7 +6,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from toxtrail.provenance import embedded_manifest
 from toxtrail.provenance.identity import (
@@ -32,6 +32,9 @@ from toxtrail.reporting.comparison_view import ALL, ComparisonView, subsets_of
 from toxtrail.reporting.headline import family_headline, subset_headline
 from toxtrail.reporting.scorer_limitations import flag_limitations, scorer_limitations
 from toxtrail.reporting.table import as_html
+
+if TYPE_CHECKING:
+    import jinja2
 
 HEADINGS = {
     "rates": "Toxicity rates",
@@ -74,32 +77,46 @@ def render(pages: Sequence[FamilyPage], prompts: Mapping[str, Any], manifest: Ma
     Args:
         prompts: the prompt card.
     """
+    max_bytes = flip_browser.MAX_PAGE_TEXT_BYTES // max(len(pages), 1)
+    script = read_template("report.js")
+    return (
+        html_environment()
+        .from_string(read_template("report.html"))
+        .render(
+            families=[_family_context(page, max_bytes) for page in pages],
+            headings=HEADINGS,
+            html_table=as_html,
+            prompts={
+                "sentence": prompt_card_table.summary_sentence(prompts),
+                "subsets": prompt_card_table.subset_table(prompts),
+                "covariates": prompt_card_table.covariate_table(prompts),
+                "sources": prompt_card_table.sources(prompts),
+            },
+            manifest_name=embedded_manifest.METADATA_KEY,
+            manifest=embedded_manifest.manifest_text(manifest),
+            style=read_template("report.css"),
+            script=script,
+            script_sha256=csp_sha256(script),
+        )
+    )
+
+
+def html_environment() -> jinja2.Environment:
+    """Return the Jinja environment of pages, which escapes every value."""
     import jinja2
 
-    environment = jinja2.Environment(
+    return jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    max_bytes = flip_browser.MAX_PAGE_TEXT_BYTES // max(len(pages), 1)
-    script = _template("report.js")
-    return environment.from_string(_template("report.html")).render(
-        families=[_family_context(page, max_bytes) for page in pages],
-        headings=HEADINGS,
-        html_table=as_html,
-        prompts={
-            "sentence": prompt_card_table.summary_sentence(prompts),
-            "subsets": prompt_card_table.subset_table(prompts),
-            "covariates": prompt_card_table.covariate_table(prompts),
-            "sources": prompt_card_table.sources(prompts),
-        },
-        manifest_name=embedded_manifest.METADATA_KEY,
-        manifest=embedded_manifest.manifest_text(manifest),
-        style=_template("report.css"),
-        script=script,
-        script_sha256=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
 
 
-def _template(name: str) -> str:
+def csp_sha256(source: str) -> str:
+    """Return the hash by which a Content-Security-Policy permits an inline script or style."""
+    return base64.b64encode(hashlib.sha256(source.encode()).digest()).decode()
+
+
+def read_template(name: str) -> str:
+    """Return a file of the folder `templates`."""
     return files("toxtrail").joinpath(f"templates/{name}").read_text("utf-8")
 
 
