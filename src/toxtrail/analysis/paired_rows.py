@@ -152,19 +152,7 @@ def pair_rows(
     """
     names = subsets(table_a)
     for scorer in scorers(table_a):
-        share = weights(table_a, scorer)
-        cells = {s: (table_a[scorer, s], table_b[scorer, s]) for s in names}
-        parts = {s: _paired(a, b, config.threshold_of(scorer)) for s, (a, b) in cells.items()}
-        steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
-        views = {
-            name: PairView(
-                [parts[s] for s in view_subsets],
-                [share[s] for s in view_subsets] if name == ALL else [1.0],
-                [steps[s] for s in view_subsets],
-                _clusters([parts[s] for s in view_subsets], config.level),
-            )
-            for name, view_subsets in {ALL: names, **{s: [s] for s in names}}.items()
-        }
+        views = _pair_views(table_a, table_b, scorer, config)
         for subset, view in views.items():
             pairs = view.pairs
             draws = pair_draws(pairs, config.prior, config.draws, config.seed) if pairs else None
@@ -173,6 +161,42 @@ def pair_rows(
             if pairs is not None and draws is not None:
                 row = _with_difference(row, edge, view, pairs, draws, config)
             yield row, draws
+
+
+def corrected_intervals(
+    table_a: ScoreTable,
+    table_b: ScoreTable,
+    scorer: str,
+    config: PosteriorConfig,
+    differences: int,
+) -> dict[str, Interval | None]:
+    """Return the interval of each difference b - a by one scorer, all subsets together and each,
+    that covers simultaneously with those of this number of differences; None if a subset has no
+    prompt that was scored for both."""
+    views = _pair_views(table_a, table_b, scorer, config)
+    return {
+        subset: _simultaneous(pairs, differences, config) if (pairs := view.pairs) else None
+        for subset, view in views.items()
+    }
+
+
+def _pair_views(
+    table_a: ScoreTable, table_b: ScoreTable, scorer: str, config: PosteriorConfig
+) -> dict[str, PairView]:
+    """Return the data of all subsets together, and of each."""
+    names, share = subsets(table_a), weights(table_a, scorer)
+    cells = {s: (table_a[scorer, s], table_b[scorer, s]) for s in names}
+    parts = {s: _paired(a, b, config.threshold_of(scorer)) for s, (a, b) in cells.items()}
+    steps = {s: b.score_values() - a.score_values() for s, (a, b) in cells.items()}
+    return {
+        name: PairView(
+            [parts[s] for s in view_subsets],
+            [share[s] for s in view_subsets] if name == ALL else [1.0],
+            [steps[s] for s in view_subsets],
+            _clusters([parts[s] for s in view_subsets], config.level),
+        )
+        for name, view_subsets in {ALL: names, **{s: [s] for s in names}}.items()
+    }
 
 
 def _refuse_unlike(edge: VariantPair, table_a: ScoreTable, table_b: ScoreTable) -> None:

@@ -29,6 +29,7 @@ COMMANDS = (
     "runs",
     "compare",
     "flips",
+    "gate",
     "diff",
     "plan",
     "published",

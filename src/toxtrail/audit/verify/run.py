@@ -22,6 +22,7 @@ from toxtrail.audit.verify.context import (
 from toxtrail.audit.verify.dvc_lock import Lock, is_own, outputs, parse_lock
 from toxtrail.audit.verify.dvc_yaml import verify_declaration
 from toxtrail.audit.verify.executions import verify_executions
+from toxtrail.audit.verify.gates import verify_gates
 from toxtrail.audit.verify.hash_cache import HashCache
 from toxtrail.audit.verify.mlflow_runs import (
     expected_run_content,
@@ -146,6 +147,7 @@ def verify(
         checks += catch_damage(LINK_OF_PART[what], f"checking {what}", part(evidence, sound))
     checks += catch_damage("receipts", "checking receipts", verify_tracking(evidence, sound, view))
     checks += catch_damage("MLflow values", "verdicts", verify_verdicts(evidence, sound, view))
+    checks += catch_damage("MLflow values", "gates", verify_gates(evidence, view))
     content_keys = _content_keys(evidence, scope) if targets else set()
     for stored in runs:
         if not targets or stored.run.tags.get(KEY_TAG) in content_keys:

@@ -12,6 +12,7 @@ from typing import Any
 
 from toxtrail.backends.mlflow.write_run import PAYLOAD_TAG, SEAL_TAG
 from toxtrail.backends.protocols import TrackedRun
+from toxtrail.reporting.gate_report import GATE_TAGS
 from toxtrail.reporting.mlflow_page import VERDICT_TAGS
 
 NOTE = "mlflow.note.content"
@@ -41,7 +42,7 @@ def _tags(run: TrackedRun, recorded: Mapping[str, str]) -> Iterator[str]:
         now = run.tags.get(name)
         if now != text and not (name == NOTE and now is not None and text in now):
             yield f"tag {name} was changed from {text!r} to {now!r}"
-    expected_tags = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS}
+    expected_tags = {*recorded, SEAL_TAG, PAYLOAD_TAG, *VERDICT_TAGS, *GATE_TAGS}
     for name in sorted(run.tags.keys() - expected_tags):
         if name.startswith("toxtrail."):
             yield f"tag {name} was added: {run.tags[name]!r}"

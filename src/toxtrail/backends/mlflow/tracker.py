@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toxtrail.backends.mlflow import registry
 from toxtrail.backends.mlflow.fetch_artifacts import RunFiles
 from toxtrail.backends.mlflow.search import search
 from toxtrail.backends.mlflow.store import (
@@ -76,6 +77,29 @@ class MlflowTracker:
     def files(self, run: TrackedRun) -> RunFiles:
         """Return the files of a run, each verified before it is returned."""
         return RunFiles(self._root, run.run_id, run.name, run.tags, run.artifact_uri)
+
+    def set_tags(self, content_key: str, tags: Mapping[str, str]) -> list[str]:
+        """Set tags on the runs of a content, and return their ids.
+
+        Raises:
+            BackendError: the store refuses.
+        """
+        runs = self.runs(f"tags.`{KEY_TAG}` = '{content_key}'")
+        if runs:
+            with locked_client(self._root) as client:
+                for run in runs:
+                    for name, value in tags.items():
+                        client.set_tag(run.run_id, name, value)
+        return [run.run_id for run in runs]
+
+    def set_alias(self, run: TrackedRun, model: str, alias: str) -> str:
+        """Set an alias of a registered model to the version of a run. See registry.set_alias.
+
+        Raises:
+            BackendError: the store refuses.
+        """
+        with locked_client(self._root) as client:
+            return registry.set_alias(client, run, model, alias)
 
     def _get_or_create_experiment(self, client: MlflowClient) -> Experiment:
         """Find or create the experiment with an explicit artifact folder: MLflow's default depends
