@@ -79,7 +79,7 @@ def test_a_merged_sheet_leaves_disagreements_empty_and_has_them_first(sample, me
 
 def test_disagreements_must_be_adjudicated_unless_no_label_follows(sample, merged):
     _, key, texts = sample
-    with pytest.raises(DataError, match=f"disagree.*{merged[0]['id']}"):
+    with pytest.raises(DataError, match=f"not adjudicated.*{merged[0]['id']}"):
         blind_labels(PATH, as_rows(merged), key, texts)
     done = blind_labels(PATH, as_rows(adjudicated(merged)), key, texts)
     assert (len(done.labels), done.unlabelled) == (len(texts), 0)

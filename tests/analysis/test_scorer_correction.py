@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from toxtrail.analysis.annotator_agreement import annotator_agreement
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
 from toxtrail.config.sections import PinnedAsset
 from toxtrail.datasets.label_files import Label
@@ -57,6 +58,22 @@ def rate(summary, variant, subset="all"):
 def made(rng, n, rate, false_positives):
     people = rng.random(n) < rate
     return people, people | (rng.random(n) < false_positives)
+
+
+def test_a_comparison_has_the_agreement_of_one_label_file(score_rows, measured, by_labels):
+    rows = {v: score_rows({"a": [0.1, 0.9]}) for v in PARENTS}
+    family = measured(rows, PARENTS, config=by_labels)
+    agreements = [
+        annotator_agreement(["1", "2"], [(True, True), (False, word)], 0.95)
+        for word in (True, False)
+    ]
+    for others in agreements:
+        for variant, own in zip(PARENTS, (agreements[0], others)):
+            family.summaries[variant] = with_corrected_rates(
+                family.summaries[variant], family.tables[variant], [], by_labels, own
+            )
+        expected = others if others is agreements[0] else None
+        assert family.compared(by_labels).summary.annotators == expected
 
 
 def test_a_scorer_that_errs_more_on_one_variant_makes_no_difference_of_labels(compared):

@@ -12,7 +12,8 @@ READING = (
     ["--version"], ["status"], ["variants", "--help"], ["runs", "--csv"], ["compare", "--json"],
     ["flips", "base", "tuned"], ["diff", "base", "tuned"], ["plan", "--no-probe", "--json"],
     ["contamination", "tuned"], ["audit", "tuned"], ["verify"], ["report"], ["card", "tuned"],
-    ["check"], ["doctor", "--help"], ["labels", "--help"], ["published", "--help"],
+    ["check"], ["doctor", "--help"], ["published", "--help"],
+    ["labels", "--help"], ["labels", "agreement", "--help"], ["labels", "page", "--help"],
     ["sign", "--help"], ["export", "--help"], ["ui", "--help"], ["init", "--help"],
     ["upgrade", "--help"], ["pin"], ["texts", "--help"],
 )  # fmt: skip

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from browsing import opened_browser
 
+from toxtrail.analysis.annotator_agreement import merged_sheet
 from toxtrail.analysis.human_labels import blind_labels, draw, key_of
 from toxtrail.datasets.readers import read_rows
 from toxtrail.errors import DataError
@@ -221,6 +222,39 @@ def test_labels_are_continued_after_a_reload_for_each_annotator(opened):
     page.fill("#annotator", "bob")
     press(page, ["Enter"])
     assert "0 of 6" in page.inner_text("#count")
+
+
+@pytest.mark.slow
+def test_two_windows_of_one_annotator_have_the_same_labels(opened):
+    page = opened(sample_of("abc")[0])
+    start(page)
+    other = page.context.new_page()
+    other.goto(page.url)
+    other.get_by_role("button", name="Continue as ann").click()
+    press(other, [" ", "y"])
+    page.wait_for_function("document.getElementById('count').textContent.startsWith('1 of 3')")
+    press(page, ["ArrowRight", " ", "n"])
+    other.wait_for_function("document.getElementById('count').textContent.startsWith('2 of 3')")
+
+
+@pytest.mark.slow
+def test_the_page_of_a_merged_sheet_is_adjudicated(opened, tmp_path):
+    sheet, key, texts = sample_of(HOSTILE)
+    words = [("yes", "yes" if n % 3 else "no") for n in range(len(sheet))]
+    by_id = {row["id"]: tuple(w == "yes" for w in pair) for row, pair in zip(sheet, words)}
+    merged = merged_sheet(["ann", "bob"], {row["id"]: row["text"] for row in sheet}, by_id)
+    page = opened(merged)
+    start(page, "cy")
+    assert "of 4" in page.inner_text("#count")
+    press(page, [" ", "n"] * 4)
+    path = downloaded(page, tmp_path)
+    assert (
+        path.read_bytes()
+        == rows_to_csv([{**r, "toxic": r["toxic"] or "no"} for r in merged]).encode()
+    )
+    done = blind_labels(path, list(read_rows(path)), key, texts)
+    assert sum(label.toxic for label in done.labels) == len(sheet) - 4
+    assert done.rows == by_id
 
 
 @pytest.mark.slow

@@ -293,15 +293,19 @@ def _refuse_gaps(
 ) -> None:
     labelled = {row_id for row_id, row in sheet.items() if row.toxic is not None}
     gaps = [row_id for row_id in sorted(key) if row_id < max(labelled) and row_id not in labelled]
-    split = [
-        row_id for row_id in gaps if row_id in sheet and is_disagreement(sheet[row_id].annotators)
+    split = [i for i in gaps if i in sheet and is_disagreement(sheet[i].annotators)]
+    problems = [
+        f"{problem} {list_ids(ids)}"
+        for problem, ids in (
+            ("not adjudicated:", split),
+            ("without a label under toxic:", [row_id for row_id in gaps if row_id not in split]),
+        )
+        if ids
     ]
-    if gaps:
+    if problems:
         raise DataError(
-            f"{path.name}: no label under toxic in {list_ids(gaps)} before the last labelled row."
-            + (f" The annotators disagree on {list_ids(split)}: adjudicate." if split else "")
-            + " Label them all: only the last rows may be empty, because a sample without its "
-            "difficult texts is biased."
+            f"{path.name}: {'; '.join(problems)}. Label them: only the last rows may be empty, "
+            "because a sample without its difficult texts is biased."
         )
 
 

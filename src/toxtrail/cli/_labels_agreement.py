@@ -19,8 +19,9 @@ from toxtrail.experiment import Experiment
 if TYPE_CHECKING:
     from toxtrail.analysis.human_labels import SheetRow
     from toxtrail.datasets.label_files import AnnotatorLabels
-    from toxtrail.records.results import AnnotatorAgreement
 
+MAX_TEXT_CHARS = 1200
+"""Maximum characters of a text on the terminal."""
 Sheet = Mapping[str, "SheetRow"]
 """Row id -> row, of one annotator."""
 
@@ -60,6 +61,7 @@ def agreement(
     from toxtrail.datasets.label_files import is_disagreement
     from toxtrail.records.columns import to_json
     from toxtrail.records.csv_text import rows_to_csv
+    from toxtrail.reporting.annotator_tables import agreement_notes, agreement_table
     from toxtrail.storage.artifacts import export_file
 
     if to is not None and to.exists():
@@ -69,7 +71,8 @@ def agreement(
     labels = {
         row_id: tuple(sheet[row_id].toxic for sheet in sheets) for row_id in sorted(sheets[0])
     }
-    result = annotator_agreement(names, list(labels.values()), experiment.config.posterior.level)
+    level = experiment.config.posterior.level
+    result = annotator_agreement(names, list(labels.values()), level)
     assert result is not None  # two annotators or more
     if not any(pair.n for pair in result.pairs):
         raise DataError("No row is labelled in two of the files, so they cannot be compared.")
@@ -81,8 +84,10 @@ def agreement(
         rows = [_disagreement(i, labels[i], names, texts, show_texts) for i in disagreements]
         print_json({**to_json(result), "disagreement_rows": rows}, texts=show_texts)
         return
-    _print_agreement(result)
-    _print_disagreements([(i, texts[i] if show_texts else "") for i in disagreements])
+    print_table(agreement_table(result, level))
+    for note in agreement_notes(result):
+        echo(note)
+    _print_disagreements(disagreements, texts if show_texts else {})
     if to is not None:
         _print_next(to, len(disagreements))
 
@@ -143,19 +148,18 @@ def _disagreement(
     return {**by_annotator, "text": texts[row_id]} if show_texts else by_annotator
 
 
-def _print_agreement(result: AnnotatorAgreement) -> None:
-    from toxtrail.reporting.annotator_tables import agreement_notes, agreement_table
+def _print_disagreements(ids: Sequence[str], texts: Mapping[str, str]) -> None:
+    """Print the rows with different labels.
 
-    print_table(agreement_table(result))
-    for note in agreement_notes(result):
-        echo(note)
+    Args:
+        texts: row id -> text; empty to print ids only.
+    """
+    from toxtrail.text_escaping import escape_control_chars, truncate_text
 
-
-def _print_disagreements(rows: Sequence[tuple[str, str]]) -> None:
-    if not rows:
-        return
-    echo("Rows with different labels (--show-texts prints the texts):" if not rows[0][1] else "")
-    for row_id, text in rows:
+    if ids:
+        echo("Rows with different labels" + (":" if texts else " (--show-texts prints the texts):"))
+    for row_id in ids:
+        text = escape_control_chars(truncate_text(texts.get(row_id, ""), MAX_TEXT_CHARS))
         echo(f"  {row_id}  {text}".rstrip())
 
 

@@ -33,6 +33,7 @@ def page(sheet: Path, to: Path) -> None:
     Example:
       toxtrail labels page labels.csv --to labels.html
     """
+    from toxtrail.datasets.label_files import annotator_names
     from toxtrail.reporting.label_page import render_label_page
     from toxtrail.storage.artifacts import export_file
 
@@ -41,5 +42,8 @@ def page(sheet: Path, to: Path) -> None:
     rows, _ = read_label_rows(sheet)
     export_file(to, render_label_page(sheet, rows))
     echo(f"{to}: open it in a browser. It contains the texts, some of which may be toxic.")
-    echo("Each annotator downloads a .csv file from it. Then:")
-    echo(f"  toxtrail labels agreement {sheet.stem}-ann.csv {sheet.stem}-bob.csv --to merged.csv")
+    echo("Whoever labels downloads a .csv file from it. Then:")
+    if annotator_names(rows):
+        echo(f"  toxtrail labels score {sheet.stem}-NAME.csv")
+    else:
+        echo(f"  toxtrail labels agreement {sheet.stem}-A.csv {sheet.stem}-B.csv --to merged.csv")

@@ -126,9 +126,9 @@ def score(
     """Score the labels in FILE, and print the lines for params.yaml.
 
     FILE is written by `labels sample` or `labels agreement`, with yes or no in the column toxic;
-    only the last rows may be empty. A file (.csv, .tsv,
-    .jsonl or .parquet) with the columns variant, prompt_id, sample and toxic is read too. The
-    labels are copied into the experiment's folder `labels`, where posterior.labels finds them.
+    only the last rows may be empty. A file (.csv, .tsv, .jsonl or .parquet) with the columns
+    variant, prompt_id, sample and toxic is read too. The labels are copied into the experiment's
+    folder `labels`, where posterior.labels finds them; the labels of several annotators with them.
 
     \b
     Examples:

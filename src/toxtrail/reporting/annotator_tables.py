@@ -16,17 +16,22 @@ PAIR_FIELDS: Sequence[Field[AnnotatorPairRow]] = (
     Field("kappa", lambda row: _number(row.kappa), "right"),
     Field("interval", lambda row: _interval(row), "right"),
     Field("toxic by first", lambda row: percent(row.toxic_first), "right"),
-    Field("by second", lambda row: percent(row.toxic_second), "right"),
-    Field("by both", lambda row: row.both_toxic, "right"),
-    Field("only by first", lambda row: row.only_first_toxic, "right"),
-    Field("only by second", lambda row: row.only_second_toxic, "right"),
-    Field("by neither", lambda row: row.both_harmless, "right"),
+    Field("toxic by second", lambda row: percent(row.toxic_second), "right"),
+    Field("both toxic", lambda row: row.both_toxic, "right"),
+    Field("only first", lambda row: row.only_first_toxic, "right"),
+    Field("only second", lambda row: row.only_second_toxic, "right"),
+    Field("neither", lambda row: row.both_harmless, "right"),
 )
 
 
-def agreement_table(agreement: AnnotatorAgreement) -> Table:
-    """Return a row for each pair of annotators."""
-    return build_table("Agreement of annotators", PAIR_FIELDS, agreement.pairs)
+def agreement_table(agreement: AnnotatorAgreement, level: float) -> Table:
+    """Return a row for each pair of annotators.
+
+    Args:
+        level: mass of the intervals.
+    """
+    title = f"Agreement of annotators ({100 * level:g} % intervals)"
+    return build_table(title, PAIR_FIELDS, agreement.pairs)
 
 
 def agreement_notes(agreement: AnnotatorAgreement) -> list[str]:

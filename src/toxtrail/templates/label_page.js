@@ -166,7 +166,7 @@ function undo() {
 }
 
 const actions = {
-  show: () => { state.shown = !state.shown; draw(); by("card").focus({ preventScroll: true }); },
+  show: () => { state.shown = !state.shown; draw(); by(state.shown ? "text" : "card").focus({ preventScroll: true }); },
   yes: () => answer("yes"),
   no: () => answer("no"),
   back: () => go(Math.max(state.at - 1, 0)),
