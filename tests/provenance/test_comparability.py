@@ -69,6 +69,7 @@ def test_texts_from_files_are_comparable_with_each_other_and_not_with_generated_
         ({"generation": {"temperature": 0.0}}, "temperature"),
         ({"generation": {"seed": 2}}, "seed"),
         ({"generation": {"system": "Be kind."}}, "system"),
+        ({"generation": {"thought": {"begin": "<t>", "end": "</t>"}}}, "thought"),
         ({"generation": {"turns": [{"role": "user", "content": "a"}]}}, "turns"),
         ({"generation": {"template_arguments": {"a": None}}}, "template_arguments"),
         ({"scorer": {"uri": "hf:o/m@2"}}, "scorer.judge"),

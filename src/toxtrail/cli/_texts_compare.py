@@ -53,7 +53,7 @@ def compare_files(
     scored = [_scored(file, shared, config, named_scorer, environment) for file in (a, b)]
     posterior = config.posterior.model_copy(update={"labels": None})
     summary = compare_scored_files(scored[0], scored[1], name, posterior)
-    return summary, _notes(a, b, shared, scored)
+    return summary, [*_notes(a, b, shared, scored), *_thought_notes(scored, config)]
 
 
 def _load(config: Config, root: Path, name: str) -> tuple[NamedScorer, dict[str, str]]:
@@ -115,6 +115,16 @@ def _scored(
             score_generations(requests, scorer, journal, progress(), SingleProcess())
             scores = collect_scores(requests, {scorer.name: (scorer, journal)})
     return ScoredFile(file.label, rows, scores, manifest)
+
+
+def _thought_notes(scored: Sequence[ScoredFile], config: Config) -> list[str]:
+    from toxtrail.analysis.thought_problems import thought_problems
+
+    return [
+        f"{file.label}: {line}."
+        for file in scored
+        for line in thought_problems(file.generations, config.generation.markers)
+    ]
 
 
 def _notes(

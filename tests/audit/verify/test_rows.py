@@ -12,10 +12,12 @@ from toxtrail.audit.verify.rows import (
     generation_problems,
     made_by_other_code,
     score_problems,
+    thought_cut_problems,
     value_differences,
 )
 from toxtrail.pipeline import PIPELINE, StageRun, code_sha256
 from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.records.thought import ThoughtMarkers
 
 PROMPTS = [Prompt(f"{s}-{i}", s, "text", "file:x", i) for s in ("a", "b") for i in range(3)]
 ROWS = [
@@ -54,6 +56,41 @@ def test_rows_that_belong_together_are_left_in_peace():
 def test_a_changed_generation_is_seen_wherever_it_is(place, change):
     rows = [*ROWS[:place], GENERATION_CHANGES[change](ROWS[place]), *ROWS[place + 1 :]]
     assert list(generation_problems(PROMPTS, rows, 2))
+
+
+MARKERS = ThoughtMarkers("<t>", "</t>")
+THOUGHTS = [
+    ROWS[0]._replace(thought="<t>a</t> ", thought_tokens=1),
+    ROWS[1]._replace(thought="a", thought_tokens=2, text="", state="unfinished"),
+    ROWS[2]._replace(thought="a</t>", thought_tokens=2, text="", state="empty"),
+    *ROWS[3:],
+]
+
+
+def test_thoughts_that_are_cut_as_declared_are_left_in_peace():
+    assert list(thought_cut_problems(THOUGHTS, MARKERS)) == []
+    assert list(thought_cut_problems(ROWS, None)) == []
+
+
+@pytest.mark.parametrize(
+    ("place", "change"),
+    [
+        (0, {"thought": "<t>a</t> sa", "text": "id"}),
+        (1, {"thought": None, "text": "<t>a", "state": "ok"}),
+        (1, {"state": "empty"}),
+        (2, {"state": "unfinished"}),
+        (3, {"text": "<t>said"}),
+    ],
+)
+def test_a_thought_that_is_cut_at_another_place_is_seen(place, change):
+    rows = [*THOUGHTS[:place], THOUGHTS[place]._replace(**change), *THOUGHTS[place + 1 :]]
+    (problem,) = thought_cut_problems(rows, MARKERS)
+    assert str(rows[place].key) in problem
+
+
+def test_a_thought_without_declared_markers_is_seen():
+    (problem,) = thought_cut_problems(THOUGHTS, None)
+    assert "3 rows" in problem
 
 
 @given(place=st.integers(0, len(SCORES) - 1), change=st.sampled_from(list(SCORE_CHANGES)))

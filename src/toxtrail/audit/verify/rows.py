@@ -12,7 +12,7 @@ from toxtrail.analysis.annotator_agreement import counted_agreement
 from toxtrail.analysis.comparison import compare_family, with_pooled
 from toxtrail.analysis.family import variant_pairs
 from toxtrail.analysis.pooled_estimates import rows_from_draws
-from toxtrail.analysis.response_table import read_response_table
+from toxtrail.analysis.response_table import NON_RESPONSE_STATES, read_response_table
 from toxtrail.analysis.score_table import COLUMNS, build_score_table
 from toxtrail.analysis.scorer_correction import label_rows, with_corrected_rates
 from toxtrail.analysis.text_matching import match_texts
@@ -54,6 +54,7 @@ from toxtrail.records.results import (
     VariantSummary,
 )
 from toxtrail.records.rows import Generation, Prompt, Score
+from toxtrail.records.thought import ThoughtMarkers, split_thought
 from toxtrail.regular_files import files_below
 from toxtrail.storage.artifacts import ArtifactStore, read_json
 
@@ -112,10 +113,12 @@ def verify_rows(evidence: VerifyContext, scope: Sequence[StageRun]) -> Iterator[
         except DAMAGE_ERRORS as error:
             yield failed("scores", variant, error, "it cannot be read")
             continue
-        samples = evidence.config.generation.samples
-        yield from checks_of(
-            "generations", f"rows of {variant}", list(generation_problems(prompts, rows, samples))
+        generation = evidence.config.generation
+        problems = (
+            *generation_problems(prompts, rows, generation.samples),
+            *thought_cut_problems(rows, generation.markers),
         )
+        yield from checks_of("generations", f"rows of {variant}", list(problems))
         yield from catch_damage(
             "generations", f"texts of {variant}", _verify_texts(evidence, variant, prompts, rows)
         )
@@ -173,6 +176,21 @@ def generation_problems(
         ]
         if moved:
             yield f"{len(moved)} rows name another {name} than their prompt, the first {moved[0]}"
+
+
+def thought_cut_problems(
+    rows: Sequence[Generation], markers: ThoughtMarkers | None
+) -> Iterator[str]:
+    """Yield a problem if rows are not cut as `split_thought` cuts them."""
+    odd = [
+        row.key
+        for row in rows
+        if row.state not in NON_RESPONSE_STATES
+        and (row.thought, row.text, row.state)
+        not in [split_thought((row.thought or "") + row.text, markers, o) for o in (False, True)]
+    ]
+    if odd:
+        yield f"the thought of {len(odd)} rows is cut at another place, the first {odd[0]}"
 
 
 def score_problems(
