@@ -169,8 +169,6 @@ def make_lab(assets: Path, root: Path) -> Lab:
 
 def _ignored(folder: str, names: list[str]) -> set[str]:
     """Not what earlier runs left in the project."""
-    left = {
-        "__pycache__", "tmp", "cache", "generations", "scores", "records", "prompts.parquet",
-        "prompts_card.json",
-    }  # fmt: skip
+    outputs = {"generations", "scores", "records", "prompts.parquet", "prompts_card.json"}
+    left = {"__pycache__", "tmp", "cache", *(outputs if Path(folder).name == "data" else ())}
     return {n for n in names if n in left or n.endswith(".egg-info")}
