@@ -151,11 +151,10 @@ def generation_table(
     toxicity = {(s.prompt_id, s.sample): s.toxicity for s in scores if s.scorer == primary}
     sampled = sorted(generations, key=lambda row: (sha256_text(row.prompt_id), row.key))
     rows = sorted(sampled[:PREVIEW_ROWS], key=lambda row: row.key)
-    has_thoughts = any(row.thought for row in generations)
-    thoughts = {"thought": [_preview_text(row.thought or "") for row in rows]}
+    thoughts: list[object] = [_preview_text(row.thought or "") for row in rows]
     return {
         "prompt": [_preview_text(texts[row.prompt_id]) for row in rows],
-        **(thoughts if has_thoughts else {}),
+        **({"thought": thoughts} if any(row.thought for row in generations) else {}),
         "continuation": [_preview_text(row.text) for row in rows],
         "toxicity": [toxicity[row.key] for row in rows],
         "subset": [row.subset for row in rows],
